@@ -1,1 +1,4 @@
-//! x
+//! OneCLI for Linux: lets agents use credentials without having them.
+
+pub mod model;
+pub mod policy;
