@@ -73,7 +73,7 @@ impl fmt::Debug for Token {
 }
 
 /// HMAC-SHA-256 of a token under a subkey of the vault: all that is stored of it.
-#[derive(Clone, Copy, Hash)]
+#[derive(Clone, Copy)]
 pub struct TokenHash(pub [u8; 32]);
 
 impl PartialEq for TokenHash {
@@ -83,6 +83,12 @@ impl PartialEq for TokenHash {
 }
 
 impl Eq for TokenHash {}
+
+impl std::hash::Hash for TokenHash {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
