@@ -9,7 +9,7 @@ use super::grant::{Grant, Watch};
 use super::identity::Identity;
 use super::snapshot::{AgentView, Snapshot};
 use crate::model::{
-    Authority, CanonicalPath, Code, Egress, Host, Placeholder, Refusal, Secret, SecretId, Slot,
+    Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Refusal, Secret, SecretId, Slot,
 };
 
 /// What happens to a TLS connection, once its server name is known.
