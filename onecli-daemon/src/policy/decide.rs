@@ -8,8 +8,9 @@ use http::Method;
 use super::grant::{Grant, Watch};
 use super::identity::Identity;
 use super::snapshot::{AgentView, Snapshot};
+use crate::model::refusal::Challenge;
 use crate::model::{
-    Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Refusal, Secret, SecretId, Slot,
+    Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Placement, Refusal, Secret, SecretId, Slot,
 };
 
 /// What happens to a TLS connection, once its server name is known.
@@ -256,9 +257,14 @@ fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {
         }
         None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
     };
-    Refusal::new(
+    let challenge = match secret.placement {
+        Placement::Basic { .. } => Challenge::Basic,
+        _ => Challenge::Bearer,
+    };
+    let refusal = Refusal::new(
         Code::PlaceholderMissing,
         format!("agent '{}' must present the placeholder of secret '{}'", identity.agent().name, secret.name),
         hint,
-    )
+    );
+    Refusal { challenge: Some(challenge), ..refusal }
 }
