@@ -1,4 +1,6 @@
 //! OneCLI for Linux: lets agents use credentials without having them.
 
+pub mod admin;
+pub mod config;
 pub mod model;
 pub mod policy;
