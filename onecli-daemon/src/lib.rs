@@ -2,5 +2,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod launch;
 pub mod model;
 pub mod policy;
+pub mod privilege;
