@@ -1,1 +1,4 @@
-//! x
+//! OneCLI's daemon.
+
+pub mod kernel;
+pub mod model;

@@ -19,7 +19,7 @@ const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
 pub(crate) const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
 
 /// An address and port, both in network byte order.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// IPv4 in mapped form.
     pub(crate) addr: [u32; 4],

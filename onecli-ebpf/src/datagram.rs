@@ -59,9 +59,15 @@ pub(crate) fn recvmsg6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn send(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reason> {
     let ident = managed(ctx)?;
+    let connected = connected(ctx);
+    // An IPv6 socket that is connected to a mapped address passes here with every plain send(), and with the peer that
+    // connect6 gave it already.
+    if connected && own_resolver(ident.agent_cgid).is_some_and(|resolver| resolver == *asked) {
+        return Ok(*asked);
+    }
     let resolver = resolver(asked, ident.agent_cgid)?;
     // A connected socket keeps showing the peer it is connected to, and receives from no other.
-    if !connected(ctx) {
+    if !connected {
         complete(ident, ctx, asked, IdentFlags::DNS);
     }
     count(Stat::DnsRewritten);
@@ -100,8 +106,7 @@ fn asked_server(ctx: &SockAddrContext, sender: &Endpoint) -> Option<Endpoint> {
         return None;
     }
     let resolver = own_resolver(ident.agent_cgid)?;
-    let from_resolver = sender.port == resolver.port && sender.mapped_v4() == resolver.mapped_v4();
-    from_resolver.then(|| asked(ident))
+    (*sender == resolver).then(|| asked(ident))
 }
 
 /// Whom the process asked for, as the record has it.

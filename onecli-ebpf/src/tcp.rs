@@ -135,38 +135,38 @@ fn server_key(ctx: &SockOpsContext) -> Option<TupleKey> {
 }
 
 /// Local and remote address. A mapped IPv4 connection has the same spelling at its IPv6 client and its IPv4 server.
+///
+/// Every field is read, whatever the family: with the reads in the arms of a branch LLVM joins their ends into one load
+/// from a computed offset, and the verifier says "dereference of modified ctx ptr R2 off=24 disallowed".
 #[inline(always)]
 fn addresses(ctx: &SockOpsContext) -> Option<([u8; 16], [u8; 16])> {
     const V4: u32 = AF_INET as u32;
     const V6: u32 = AF_INET6 as u32;
-    let (local, remote) = match read!(ctx.ops, family) {
-        V4 => (
-            Endpoint::v4(read!(ctx.ops, local_ip4), 0),
-            Endpoint::v4(read!(ctx.ops, remote_ip4), 0),
-        ),
-        V6 => (
-            Endpoint {
-                addr: [
-                    read!(ctx.ops, local_ip6[0]),
-                    read!(ctx.ops, local_ip6[1]),
-                    read!(ctx.ops, local_ip6[2]),
-                    read!(ctx.ops, local_ip6[3]),
-                ],
-                port: 0,
-            },
-            Endpoint {
-                addr: [
-                    read!(ctx.ops, remote_ip6[0]),
-                    read!(ctx.ops, remote_ip6[1]),
-                    read!(ctx.ops, remote_ip6[2]),
-                    read!(ctx.ops, remote_ip6[3]),
-                ],
-                port: 0,
-            },
-        ),
-        _ => return None,
+    let local4 = Endpoint::v4(read!(ctx.ops, local_ip4), 0);
+    let remote4 = Endpoint::v4(read!(ctx.ops, remote_ip4), 0);
+    let local6 = Endpoint {
+        addr: [
+            read!(ctx.ops, local_ip6[0]),
+            read!(ctx.ops, local_ip6[1]),
+            read!(ctx.ops, local_ip6[2]),
+            read!(ctx.ops, local_ip6[3]),
+        ],
+        port: 0,
     };
-    Some((local.bytes(), remote.bytes()))
+    let remote6 = Endpoint {
+        addr: [
+            read!(ctx.ops, remote_ip6[0]),
+            read!(ctx.ops, remote_ip6[1]),
+            read!(ctx.ops, remote_ip6[2]),
+            read!(ctx.ops, remote_ip6[3]),
+        ],
+        port: 0,
+    };
+    match read!(ctx.ops, family) {
+        V4 => Some((local4.bytes(), remote4.bytes())),
+        V6 => Some((local6.bytes(), remote6.bytes())),
+        _ => None,
+    }
 }
 
 /// Cookie of the network namespace of the callback's socket.

@@ -1,0 +1,3 @@
+//! Types that the rest of the daemon speaks in.
+
+pub mod flow;
