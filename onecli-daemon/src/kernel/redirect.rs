@@ -1,6 +1,7 @@
 //! What the serving process does with the kernel half: look flows up, keep the agents' entries, read counters.
 
 use std::{
+    io::ErrorKind,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd as _},
     path::Path,
@@ -76,7 +77,10 @@ impl Redirect {
     pub fn remove_agent(&self, cgroup_id: u64) -> Result<(), KernelError> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         match agents.remove(&cgroup_id) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
+                Ok(())
+            }
             Err(error) => Err(KernelError::map("write", names::AGENTS)(error)),
         }
     }
