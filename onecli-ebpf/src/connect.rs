@@ -10,7 +10,7 @@ use crate::{
     context::{Address as _, Endpoint, LOOPBACK4, complete, current_agent, port_be},
     datagram::resolver,
     deny::refuse_address,
-    maps::{SOCKETS, TRANSPARENT_PORT, count, record},
+    maps::{Absent, SOCKETS, TRANSPARENT_PORT, count, record},
 };
 
 /// `connect()` on an IPv4 socket. Kernel 5.7 (cookies; the hook itself is 4.17).
@@ -22,7 +22,7 @@ pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
             ctx.set_endpoint4(v4, port);
             ALLOW
         }
-        Err(reason) => refuse_address(&ctx, &asked, reason, Hook::Connect4),
+        Err(reason) => refuse_address(&ctx, asked, reason, Hook::Connect4),
     }
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
             ctx.set_endpoint6(endpoint);
             ALLOW
         }
-        Err(reason) => refuse_address(&ctx, &asked, reason, Hook::Connect6),
+        Err(reason) => refuse_address(&ctx, asked, reason, Hook::Connect6),
     }
 }
 
@@ -69,7 +69,7 @@ fn destination(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reas
 #[inline(always)]
 pub(crate) fn managed<'a>(ctx: &SockAddrContext) -> Result<&'a mut Ident, Reason> {
     // SAFETY: `sk` of a sock_addr context is a socket, never null.
-    let Some(ident) = (unsafe { record(&SOCKETS, ctx.socket(), None) }) else {
+    let Some(ident) = (unsafe { record(&SOCKETS, ctx.socket(), Absent::Leave) }) else {
         return Err(Reason::NoBirthRecord);
     };
     match current_agent() {

@@ -29,6 +29,12 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 
+    /// Stands for no address.
+    pub(crate) const NONE: Self = Self {
+        addr: [0; 4],
+        port: 0,
+    };
+
     #[inline(always)]
     pub(crate) const fn v4(addr: u32, port: u16) -> Self {
         let [a, b, c] = MAPPED;

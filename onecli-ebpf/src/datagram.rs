@@ -9,7 +9,7 @@ use crate::{
     connect::managed,
     context::{Address as _, Endpoint, complete, port_be, read},
     deny::refuse_address,
-    maps::{AGENTS, RESOLVER_PORT, SOCKETS, count, record},
+    maps::{AGENTS, Absent, RESOLVER_PORT, SOCKETS, count, record},
 };
 
 /// Sending without a connection to an IPv4 address, through an IPv6 socket too. Kernel 5.7 (the hook itself is 4.18).
@@ -21,7 +21,7 @@ pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
             ctx.set_endpoint4(v4, port);
             ALLOW
         }
-        Err(reason) => refuse_address(&ctx, &asked, reason, Hook::Sendmsg4),
+        Err(reason) => refuse_address(&ctx, asked, reason, Hook::Sendmsg4),
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
         Ok(_) => Reason::Udp,
         Err(reason) => reason,
     };
-    refuse_address(&ctx, &asked, reason, Hook::Sendmsg6)
+    refuse_address(&ctx, asked, reason, Hook::Sendmsg6)
 }
 
 /// Receiving on an IPv4 socket: an answer of the resolver comes from the server that was asked. Kernel 5.2.
@@ -101,7 +101,7 @@ fn own_resolver(agent_cgid: u64) -> Option<Endpoint> {
 #[inline(always)]
 fn asked_server(ctx: &SockAddrContext, sender: &Endpoint) -> Option<Endpoint> {
     // SAFETY: `sk` of a sock_addr context is a socket, never null.
-    let ident = unsafe { record(&SOCKETS, ctx.socket(), None) }?;
+    let ident = unsafe { record(&SOCKETS, ctx.socket(), Absent::Leave) }?;
     if ident.flags & IdentFlags::DNS == 0 {
         return None;
     }

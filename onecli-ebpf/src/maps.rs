@@ -1,7 +1,10 @@
 //! Maps and the globals the loader sets. Names, sizes and layouts are those of `onecli_common`.
 
+use core::ptr;
+
 use aya_ebpf::{
     Global,
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
     btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,
@@ -35,7 +38,17 @@ pub(crate) static TRANSPARENT_PORT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static RESOLVER_PORT: Global<u32> = Global::new(0);
 
-/// The record `map` keeps for socket `sk`; `initial` is stored first if there is none and it is given.
+/// What to do about a socket that has no record in a map.
+pub(crate) enum Absent {
+    /// Report it.
+    Leave,
+    /// Give it a record of zeroes.
+    Zero,
+    /// Give it a copy of this one.
+    Copy(*const Ident),
+}
+
+/// The record `map` keeps for socket `sk`.
 ///
 /// aya's own `SkStorage` methods take a `SockAddrContext` only.
 ///
@@ -46,16 +59,22 @@ pub(crate) static RESOLVER_PORT: Global<u32> = Global::new(0);
 pub(crate) unsafe fn record<'a>(
     map: &SkStorage<Ident>,
     sk: *mut c_void,
-    initial: Option<*mut Ident>,
+    absent: Absent,
 ) -> Option<&'a mut Ident> {
-    const CREATE: u64 = aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE as u64;
-    let map = core::ptr::from_ref(map).cast_mut().cast();
-    let (initial, flags) = match initial {
-        Some(value) => (value.cast(), CREATE),
-        None => (core::ptr::null_mut(), 0),
+    const CREATE: u64 = BPF_SK_STORAGE_GET_F_CREATE as u64;
+    let map = ptr::from_ref(map).cast_mut().cast();
+    let (initial, flags) = match absent {
+        Absent::Leave => (ptr::null(), 0),
+        Absent::Zero => (ptr::null(), CREATE),
+        Absent::Copy(initial) => (initial, CREATE),
     };
-    // SAFETY: the caller vouches for `sk`; the helper returns null or a value that stays valid until the program ends.
-    unsafe { bpf_sk_storage_get(map, sk, initial, flags).cast::<Ident>().as_mut() }
+    // SAFETY: the caller vouches for `sk`, and the helper only reads `initial`. It returns null or a value that stays
+    // valid until the program ends.
+    unsafe {
+        bpf_sk_storage_get(map, sk, initial.cast_mut().cast(), flags)
+            .cast::<Ident>()
+            .as_mut()
+    }
 }
 
 /// Adds one to a counter of this CPU.

@@ -7,7 +7,7 @@ use crate::{
     ALLOW,
     context::{Address as _, Endpoint},
     datagram::asked,
-    maps::{SOCKETS, record},
+    maps::{Absent, SOCKETS, record},
 };
 
 /// `getpeername()` on an IPv4 socket.
@@ -33,6 +33,6 @@ pub(crate) fn getpeername6(ctx: SockAddrContext) -> i32 {
 fn asked_peer(ctx: &SockAddrContext) -> Option<Endpoint> {
     const REWRITTEN: u32 = IdentFlags::REDIRECTED | IdentFlags::DNS;
     // SAFETY: `sk` of a sock_addr context is a socket, never null.
-    let ident = unsafe { record(&SOCKETS, ctx.socket(), None) }?;
+    let ident = unsafe { record(&SOCKETS, ctx.socket(), Absent::Leave) }?;
     (ident.flags & REWRITTEN != 0).then(|| asked(ident))
 }

@@ -17,7 +17,7 @@ use onecli_common::{AF_INET, AF_INET6, IdentFlags, Stat, TupleKey};
 
 use crate::{
     context::{Endpoint, read},
-    maps::{FLOWS, SOCKETS, TUP, count, record},
+    maps::{Absent, FLOWS, SOCKETS, TUP, count, record},
 };
 
 /// What `sock_ops` programs return; with 0 the kernel would ignore the reply field and report an error of its own.
@@ -52,7 +52,7 @@ pub(crate) fn tcp_server(ctx: SockOpsContext) -> u32 {
 fn announce(ctx: &SockOpsContext) {
     let Some(sk) = socket(ctx) else { return };
     // SAFETY: checked non-null above.
-    let Some(ident) = (unsafe { record(&SOCKETS, sk, None) }) else {
+    let Some(ident) = (unsafe { record(&SOCKETS, sk, Absent::Leave) }) else {
         return;
     };
     if ident.flags & IdentFlags::REDIRECTED == 0 {
@@ -87,7 +87,7 @@ fn identify(ctx: &SockOpsContext) {
     let stored = match (announced, socket(ctx)) {
         // SAFETY: `sk` was checked non-null.
         (Some(ident), Some(sk)) => unsafe {
-            record(&FLOWS, sk, Some(core::ptr::from_ref(ident).cast_mut())).is_some()
+            record(&FLOWS, sk, Absent::Copy(ident)).is_some()
         },
         _ => false,
     };

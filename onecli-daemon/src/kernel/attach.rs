@@ -20,6 +20,7 @@ use super::{
     Cgroup2, KernelError,
     bpffs::Pins,
     cgroup::level,
+    denials::KernelLog,
     link::{self, LinkInfo},
 };
 
@@ -39,6 +40,8 @@ pub struct KernelConfig {
     pub transparent_port: u16,
     /// Port of the agents' resolver on each agent's own loopback address.
     pub dns_port: u16,
+    /// Whether the programs log their refusals, for debugging them. Off, the verifier drops the code.
+    pub log: bool,
 }
 
 /// Which cgroup a program is attached to.
@@ -121,7 +124,9 @@ pub enum LinkState {
 }
 
 /// Loads the programs and attaches them, or puts them in the place of those a former daemon attached.
-pub(super) fn attach(config: &KernelConfig) -> Result<(), KernelError> {
+///
+/// Returns the programs' log if it is on.
+pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
     let cgroups = Cgroup2::find()?;
     cgroups.ensure(&config.agents_root)?;
     cgroups.ensure(&config.daemon_cgroup)?;
@@ -140,7 +145,8 @@ pub(super) fn attach(config: &KernelConfig) -> Result<(), KernelError> {
         verify(program, hook)?;
         enforce(program, hook, &cgroups, config, &pins)?;
     }
-    pins.remove_other_versions()
+    pins.remove_other_versions()?;
+    config.log.then(|| KernelLog::new(&mut ebpf)).transpose()
 }
 
 /// Asks the kernel whether every program is attached where `config` says.
@@ -209,11 +215,13 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let transparent_port = u32::from(config.transparent_port);
     let resolver_port = u32::from(config.dns_port);
+    let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
         .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
-        .override_global(names::RESOLVER_PORT, &resolver_port, true);
+        .override_global(names::RESOLVER_PORT, &resolver_port, true)
+        .override_global(aya_log::LEVEL, &log_level, true);
     // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
     // and are swapped with the programs.
     for map in names::PINNED_MAPS {

@@ -1,9 +1,13 @@
-//! Refusals, as the kernel half reports them.
+//! What the kernel half reports: refusals, and its log.
 #![allow(unsafe_code, reason = "events are read from the ring buffer's memory, and its descriptor is registered")]
 
 use std::{net::SocketAddr, time::Duration};
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, RingBuf},
+};
+use aya_log::EbpfLogger;
 use onecli_common::{Deny, Hook, Reason, names};
 use tokio::io::unix::AsyncFd;
 
@@ -64,6 +68,37 @@ impl Denials {
             if let Some(event) = ready.get_inner_mut().next() {
                 return denial(&event);
             }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// Reader of the programs' log (aya-log), which goes to the `log` facade.
+pub struct KernelLog {
+    logger: EbpfLogger<&'static dyn log::Log>,
+}
+
+impl KernelLog {
+    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let logger = EbpfLogger::init(ebpf).map_err(|source| KernelError::Log {
+            source: Box::new(source),
+        })?;
+        Ok(Self { logger })
+    }
+
+    /// Passes on what was logged since the last call.
+    pub fn flush(&mut self) {
+        self.logger.flush();
+    }
+
+    /// Passes on the log as it comes. Call it inside a tokio runtime.
+    pub async fn forward(self) -> Result<(), KernelError> {
+        // SAFETY: as for the ring above: the logger owns one descriptor, for as long as it is registered.
+        let mut logger = unsafe { AsyncFd::register(self.logger) }
+            .map_err(|error| KernelError::Events(error.into()))?;
+        loop {
+            let mut ready = logger.readable_mut().await.map_err(KernelError::Events)?;
+            ready.get_inner_mut().flush();
             ready.clear_ready();
         }
     }

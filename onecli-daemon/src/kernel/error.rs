@@ -138,6 +138,12 @@ pub enum KernelError {
     /// The ring buffer could not be waited on.
     #[error("cannot wait for events of map DENY")]
     Events(#[source] io::Error),
+    /// The programs' log could not be opened.
+    #[error("cannot read the programs' log")]
+    Log {
+        /// aya-log's reason.
+        source: Box<aya_log::Error>,
+    },
     /// A record the kernel programs cannot have written.
     #[error("the kernel's record in map {map} makes no sense ({what}): the connection is refused")]
     Corrupt {

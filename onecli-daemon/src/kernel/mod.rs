@@ -24,7 +24,7 @@ mod tests;
 
 pub use attach::{Health, KernelConfig, LinkHealth, LinkState, check, detach};
 pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
-pub use denials::{Denial, Denials};
+pub use denials::{Denial, Denials, KernelLog};
 pub use error::KernelError;
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use redirect::Redirect;

@@ -11,7 +11,7 @@ use std::{
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use onecli_common::{AgentEntry, COMM_LEN, Ident, IdentFlags, Stat, names};
 
-use super::{Denials, KernelConfig, KernelError, attach::attach, bpffs::Pins};
+use super::{Denials, KernelConfig, KernelError, attach::attach, bpffs::Pins, denials::KernelLog};
 use crate::model::flow::Flow;
 
 /// Handles of the pinned maps. Holds no link and no program, so whoever takes over this process cannot detach them.
@@ -20,6 +20,7 @@ pub struct Redirect {
     agents: Mutex<HashMap<MapData, u64, AgentEntry>>,
     stats: PerCpuArray<MapData, u64>,
     denials: Mutex<Option<MapData>>,
+    log: Mutex<Option<KernelLog>>,
 }
 
 impl Redirect {
@@ -27,8 +28,10 @@ impl Redirect {
     ///
     /// Enforcement outlives this value and this process, until [`detach`](super::detach).
     pub fn attach(config: &KernelConfig) -> Result<Self, KernelError> {
-        attach(config)?;
-        Self::open(&config.bpffs_dir)
+        let log = attach(config)?;
+        let mut redirect = Self::open(&config.bpffs_dir)?;
+        redirect.log = Mutex::new(log);
+        Ok(redirect)
     }
 
     /// Opens the maps that [`attach`](Self::attach) pinned, in this process or another.
@@ -51,6 +54,7 @@ impl Redirect {
                 .try_into()
                 .map_err(typed(names::STATS))?,
             denials: Mutex::new(Some(open(names::DENY)?)),
+            log: Mutex::new(None),
         })
     }
 
@@ -103,6 +107,12 @@ impl Redirect {
     pub fn take_denials(&self) -> Result<Option<Denials>, KernelError> {
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
         denials.take().map(Denials::new).transpose()
+    }
+
+    /// The programs' log, for the one task that reads it; `None` when it is off, was taken, or belongs to another process
+    /// that attached them.
+    pub fn take_log(&self) -> Option<KernelLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

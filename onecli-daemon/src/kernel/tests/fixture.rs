@@ -77,6 +77,7 @@ impl Fixture {
             bpffs_dir: Path::new("/sys/fs/bpf").join(cgroups.base.with_extension("")),
             transparent_port: TRANSPARENT_PORT,
             dns_port: DNS_PORT,
+            log: false,
         };
         let pins = Pinned(config.bpffs_dir.clone());
         let redirect = Redirect::attach(&config).expect("attach");
