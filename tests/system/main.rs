@@ -1,2 +1,1 @@
-//! x
-fn main() {}
+//! Whole-program tests: the real daemon, the real CLI, real clients and a real upstream.
