@@ -12,7 +12,7 @@ pub fn mount() -> Option<PathBuf> {
     find_mount(&std::fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
 
-/// proc_pid_mountinfo(5): `id parent major:minor root MOUNTPOINT options [optional...] - TYPE source superoptions`.
+/// `proc_pid_mountinfo(5)`: `id parent major:minor root MOUNTPOINT options [optional...] - TYPE source superoptions`.
 fn find_mount(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;

@@ -1,5 +1,6 @@
 //! A real daemon with everything it needs in a directory of its own, and the CLI in front of it.
 
+use std::fmt::Write as _;
 use std::fs::{File, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -122,7 +123,7 @@ fn hosts_text(hosts: &Table) -> String {
     let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
     for (name, addresses) in hosts {
         for address in addresses.as_array().into_iter().flatten().filter_map(toml::Value::as_str) {
-            text.push_str(&format!("{address} {name}\n"));
+            writeln!(text, "{address} {name}").expect("a String takes it");
         }
     }
     text
@@ -409,7 +410,7 @@ impl Daemon {
     /// `run` as `agent`, through `onecli run`. Its variables are kept with `--keep-env`, and it finds the
     /// upstream's names in `/etc/hosts`: a mount namespace of its own has another file there.
     #[must_use]
-    pub fn managed(&self, agent: &Agent, run: Run) -> Run {
+    pub fn managed(&self, agent: &Agent, run: &Run) -> Run {
         const INSIDE: &str = r#"
             mount --bind "$1" /etc/hosts || exit 120
             if [ -d "$2" ]; then mount --bind "$2" "$3" || exit 120; fi

@@ -87,29 +87,20 @@ impl Builder {
         let log = Arc::new(record::Log::default());
         let service = Arc::new(routes::Routes { log: Arc::clone(&log), git: self.git });
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let (https, https6) = bind_both();
-        let (http, http6) = bind_both();
-        let (https_addr, http_addr) = (https.local_addr().unwrap(), http.local_addr().unwrap());
+        let (secure, secure_v6) = bind_both();
+        let (plain, plain_v6) = bind_both();
+        let (https, http) = (secure.local_addr().unwrap(), plain.local_addr().unwrap());
         for (listener, tls) in [
-            (Some(https), Some(acceptor.clone())),
-            (https6, Some(acceptor)),
-            (Some(http), None),
-            (http6, None),
+            (Some(secure), Some(acceptor.clone())),
+            (secure_v6, Some(acceptor)),
+            (Some(plain), None),
+            (plain_v6, None),
         ] {
             if let Some(listener) = listener {
                 serve::spawn(&runtime, listener, tls, Arc::clone(&service));
             }
         }
-        Upstream {
-            ca,
-            ca_file,
-            names: self.names,
-            https: https_addr,
-            http: http_addr,
-            log,
-            _dir: dir,
-            runtime: Some(runtime),
-        }
+        Upstream { ca, ca_file, names: self.names, https, http, log, _dir: dir, runtime: Some(runtime) }
     }
 }
 

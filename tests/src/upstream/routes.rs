@@ -54,9 +54,8 @@ impl Routes {
             "ws" => return ws::upgrade(request, &entry.snapshot()),
             _ => {}
         }
-        let hash = match read(request.into_body(), &entry).await {
-            Ok(hash) => hash,
-            Err(_) => return text(StatusCode::BAD_REQUEST, "the body broke off\n"),
+        let Ok(hash) = read(request.into_body(), &entry).await else {
+            return text(StatusCode::BAD_REQUEST, "the body broke off\n");
         };
         let seen = entry.snapshot();
         match (first, rest.parse::<u64>().ok()) {
