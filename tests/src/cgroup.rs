@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn ends_what_runs_in_it_and_removes_nested_cgroups() {
-        if !need::root("cgroup::ends_what_runs_in_it_and_removes_nested_cgroups") {
+        if !need::root("everything") {
             return;
         }
         let cgroup = Cgroup::new();

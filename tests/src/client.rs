@@ -118,6 +118,23 @@ impl Run {
             .fold(self, |run, name| run.env(name, url))
     }
 
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+
+    /// Its arguments.
+    #[must_use]
+    pub fn arguments(&self) -> &[OsString] {
+        &self.args
+    }
+
+    /// Its variables, as far as they were set here.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
+    }
+
     /// Starts the program.
     #[must_use]
     pub fn start(self) -> Running {
@@ -249,7 +266,6 @@ impl Outcome {
     }
 
     /// Standard output of a program that had to succeed.
-    #[must_use]
     pub fn ok(&self, what: &str) -> String {
         assert!(self.status.success() && !self.timed_out, "{what} failed: {self:?}");
         self.out()

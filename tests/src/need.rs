@@ -1,9 +1,9 @@
 //! What a test needs of the machine, and how a missing need is said.
 //!
-//! A test asks first and returns when told `false`:
+//! A test asks first, and leaves out what the answer `false` is about:
 //!
 //! ```ignore
-//! if !need::bpf("identity::transparent") { return; }
+//! if !need::bpf("the transparent half") { return; }
 //! ```
 //!
 //! What was not run is printed at once, and appended to the file that `cargo xtask test` names in
@@ -21,30 +21,30 @@ pub const NOT_RUN_FILE: &str = "ONECLI_TEST_NOT_RUN";
 /// Set to `1` to see what the suite does on a machine without BPF.
 pub const WITHOUT_BPF: &str = "ONECLI_TEST_WITHOUT_BPF";
 
-/// Does `test` have root?
+/// Has this process root? `part` says what of the running test is left out otherwise.
 #[must_use]
-pub fn root(test: &str) -> bool {
-    has(test, root_missing())
+pub fn root(part: &str) -> bool {
+    has(part, root_missing())
 }
 
-/// Does `test` have root and BPF for cgroups?
+/// Has it root, and BPF for cgroups?
 #[must_use]
-pub fn bpf(test: &str) -> bool {
-    has(test, bpf_missing())
+pub fn bpf(part: &str) -> bool {
+    has(part, bpf_missing())
 }
 
-/// Does `test` have `program`, from Debian's `package`?
+/// Is `program`, from Debian's `package`, installed?
 #[must_use]
-pub fn program(test: &str, program: &str, package: &str) -> bool {
+pub fn program(part: &str, program: &str, package: &str) -> bool {
     let missing = find_program(program).is_none();
-    has(test, missing.then(|| format!("{program} is not installed (Debian's package {package})")))
+    has(part, missing.then(|| format!("{program} is not installed (Debian's package {package})")))
 }
 
-/// Does `test` have the Python environment that `cargo xtask test` makes?
+/// Is the Python environment there that `cargo xtask test` makes?
 #[must_use]
-pub fn python(test: &str) -> bool {
+pub fn python(part: &str) -> bool {
     let missing = crate::client::python().is_none();
-    has(test, missing.then(|| "no Python environment: `cargo xtask test` makes it".to_owned()))
+    has(part, missing.then(|| "no Python environment: `cargo xtask test` makes it".to_owned()))
 }
 
 /// Why this process cannot have managed cgroups; `None` where it can.
@@ -88,9 +88,9 @@ pub(crate) fn find_program(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())
 }
 
-fn has(test: &str, missing: Option<String>) -> bool {
+fn has(part: &str, missing: Option<String>) -> bool {
     let Some(why) = missing else { return true };
-    let line = format!("{test}: {why}");
+    let line = format!("{}, {part}: {why}", running());
     println!("NOT RUN {line}");
     if let Some(file) = std::env::var_os(NOT_RUN_FILE) {
         let file = OpenOptions::new().append(true).create(true).open(file);
@@ -98,6 +98,13 @@ fn has(test: &str, missing: Option<String>) -> bool {
         file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes())).expect("note what was not run");
     }
     false
+}
+
+/// The name of the running test: libtest names its threads so; nextest gives the name as the argument.
+fn running() -> String {
+    let thread = std::thread::current();
+    let named = thread.name().filter(|n| *n != "main").map(str::to_owned);
+    named.or_else(|| std::env::args().skip(1).find(|a| !a.starts_with('-'))).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -87,8 +87,7 @@ mod tests {
 
     #[test]
     fn two_hosts_see_each_other_and_nothing_stays() {
-        let test = "netns::two_hosts_see_each_other_and_nothing_stays";
-        if !need::root(test) || !need::program(test, "ip", "iproute2") {
+        if !need::root("everything") || !need::program("everything", "ip", "iproute2") {
             return;
         }
         let (a, b) = (Netns::new(), Netns::new());

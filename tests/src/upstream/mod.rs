@@ -41,9 +41,17 @@ pub struct Builder {
     names: Vec<String>,
     alpn: Vec<Vec<u8>>,
     git: Option<git::Repo>,
+    unrecorded: bool,
 }
 
 impl Builder {
+    /// Keeps no requests: under load the record would only cost memory and time.
+    #[must_use]
+    pub fn unrecorded(mut self) -> Self {
+        self.unrecorded = true;
+        self
+    }
+
     /// Offers only these ALPN protocols (`h2` and `http/1.1` unless said).
     #[must_use]
     pub fn alpn(mut self, protocols: &[&str]) -> Self {
@@ -84,7 +92,7 @@ impl Builder {
             .enable_all()
             .build()
             .expect("runtime");
-        let log = Arc::new(record::Log::default());
+        let log = Arc::new(record::Log::new(!self.unrecorded));
         let service = Arc::new(routes::Routes { log: Arc::clone(&log), git: self.git });
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let (secure, secure_v6) = bind_both();
@@ -130,6 +138,7 @@ impl Upstream {
             names: names.iter().map(|&n| n.to_owned()).collect(),
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             git: None,
+            unrecorded: false,
         }
     }
 

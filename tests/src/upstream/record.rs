@@ -74,12 +74,18 @@ pub(super) struct Connection {
 /// The record shared by every listener of one upstream.
 #[derive(Default)]
 pub(super) struct Log {
+    keeps: bool,
     requests: Mutex<Vec<Arc<Mutex<Recorded>>>>,
     connections: AtomicUsize,
     failed_handshakes: AtomicUsize,
 }
 
 impl Log {
+    /// A record that keeps requests, or only counts connections.
+    pub(super) fn new(keeps: bool) -> Self {
+        Self { keeps, ..Self::default() }
+    }
+
     /// Counts a connection and gives its number, from 1.
     pub(super) fn connected(&self) -> usize {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
@@ -126,23 +132,31 @@ impl Log {
             peer: connection.peer,
             connection: connection.number,
         }));
-        self.requests.lock().unwrap().push(Arc::clone(&entry));
-        Entry(entry)
+        if self.keeps {
+            self.requests.lock().unwrap().push(Arc::clone(&entry));
+        }
+        Entry { record: entry, keeps: self.keeps }
     }
 }
 
 /// The record of one request that is still being read.
-pub(super) struct Entry(Arc<Mutex<Recorded>>);
+pub(super) struct Entry {
+    record: Arc<Mutex<Recorded>>,
+    keeps: bool,
+}
 
 impl Entry {
     pub(super) fn body(&self, data: &[u8]) {
-        let mut entry = self.0.lock().unwrap();
+        let mut entry = self.record.lock().unwrap();
         entry.body_len += data.len() as u64;
+        if !self.keeps {
+            return;
+        }
         let room = BODY_KEPT.saturating_sub(entry.body.len()).min(data.len());
         entry.body.extend_from_slice(&data[..room]);
     }
 
     pub(super) fn snapshot(&self) -> Recorded {
-        self.0.lock().unwrap().clone()
+        self.record.lock().unwrap().clone()
     }
 }

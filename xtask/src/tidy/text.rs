@@ -78,8 +78,8 @@ pub(super) fn migrations(sources: &[Source]) -> Vec<Problem> {
     for source in sources {
         let Some(inside) = source.path.strip_prefix("migrations/") else { continue };
         let Some((backend, name)) = inside.split_once('/') else { continue };
-        let number =
-            name.split_once('_').filter(|_| name.ends_with(".sql")).and_then(|(n, _)| n.parse().ok());
+        let sql = Path::new(name).extension().is_some_and(|extension| extension == "sql");
+        let number = name.split_once('_').filter(|_| sql).and_then(|(n, _)| n.parse().ok());
         match number {
             Some(number) => backends.entry(backend).or_default().push((number, source)),
             None => problems.push(Problem::new(source, 1, "a migration is named NNNN_what.sql")),
