@@ -21,7 +21,8 @@ pub(super) const EDGES: &[(&str, Names)] = &[
     ("privilege", Names::Only(&["model"])),
     ("dns", Names::Only(&["model", "policy", "audit"])),
     ("launch", Names::Only(&["model", "privilege"])),
-    ("vault", Names::Only(&["model", "store", "tls"])),
+    // `policy` for its `Grant`: `vault.open(grant)` takes the proof.
+    ("vault", Names::Only(&["model", "policy", "store", "tls"])),
     ("http", Names::Only(&["model", "policy", "vault", "audit", "net", "tls"])),
     ("admin", Names::Only(&["model", "policy", "vault", "store", "audit"])),
     ("cli", Names::Only(&["model", "admin", "launch", "audit"])),

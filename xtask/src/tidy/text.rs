@@ -43,7 +43,7 @@ pub(super) fn check(source: &Source, machine: &[String]) -> Vec<Problem> {
         if let Some(word) = PUT_OFF.iter().find(|word| stands_alone(line, word)) {
             problems.push(Problem::new(source, number, format!("`{word}`: open an issue instead")));
         }
-        if let Some(path) = machine.iter().find(|path| line.contains(path.as_str())) {
+        if let Some(path) = machine.iter().find(|path| begins(line, path)) {
             problems.push(Problem::new(source, number, format!("`{path}` is a path of one machine")));
         }
     }
@@ -51,6 +51,12 @@ pub(super) fn check(source: &Source, machine: &[String]) -> Vec<Problem> {
         problems.push(Problem::new(source, lines, "no newline at the end of the file"));
     }
     problems
+}
+
+/// `path` in `line`, and not inside a longer one, as in `/proc/self/root/`.
+fn begins(line: &str, path: &str) -> bool {
+    let inside = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    line.match_indices(path).any(|(at, _)| !line[..at].ends_with(inside))
 }
 
 /// `word` in `line`, not as part of a longer word.
