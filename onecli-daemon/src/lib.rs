@@ -3,7 +3,6 @@
 pub mod admin;
 pub mod app;
 pub mod audit;
-pub mod cli;
 pub mod config;
 pub mod http;
 pub mod kernel;

@@ -34,10 +34,7 @@ pub(crate) struct EbpfArgs {
 
 /// Builds the object and stores it, or compares it with the stored one.
 pub(crate) fn run(args: EbpfArgs) -> Result<()> {
-    let EbpfArgs {
-        verify,
-        debian_rust_src,
-    } = args;
+    let EbpfArgs { verify, debian_rust_src } = args;
     let root = repository()?;
     let toolchain = Toolchain::find(&root, debian_rust_src)?;
     let linker_dir = bpf_linker(&root)?;
@@ -45,9 +42,8 @@ pub(crate) fn run(args: EbpfArgs) -> Result<()> {
     let object = root.join("onecli-ebpf/onecli-ebpf.o");
     let mut out = std::io::stdout();
     if verify {
-        let committed = fs::read(&object).with_context(|| {
-            format!("{} cannot be read: run `cargo xtask ebpf`", object.display())
-        })?;
+        let committed = fs::read(&object)
+            .with_context(|| format!("{} cannot be read: run `cargo xtask ebpf`", object.display()))?;
         ensure!(
             committed == built,
             "{} is not what its sources build ({} bytes committed, {} built): run `cargo xtask ebpf` and commit it",
@@ -67,9 +63,7 @@ pub(crate) fn run(args: EbpfArgs) -> Result<()> {
 fn repository() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
         .context("CARGO_MANIFEST_DIR is not set: run this as `cargo xtask ebpf`")?;
-    let root = Path::new(&manifest)
-        .parent()
-        .context("the xtask crate has no parent directory")?;
+    let root = Path::new(&manifest).parent().context("the xtask crate has no parent directory")?;
     fs::canonicalize(root).with_context(|| format!("resolving {}", root.display()))
 }
 
@@ -109,11 +103,7 @@ impl Toolchain {
                 return Self::with_debian_sources(root, &rustc, &sysroot);
             }
         }
-        Ok(Self {
-            rustc,
-            sysroot,
-            llvm,
-        })
+        Ok(Self { rustc, sysroot, llvm })
     }
 
     /// A sysroot of links to the toolchain's, with the sources from Debian's package of the same version. The toolchain
@@ -135,33 +125,20 @@ impl Toolchain {
         symlink(&sources, rustlib.join("src/rust"))?;
         // cargo asks `rustc --print sysroot` for the sources, and has no setting for the answer.
         let wrapper = sysroot.join("rustc");
-        let real = if rustc.components().count() == 1 {
-            original.join("bin/rustc")
-        } else {
-            rustc.to_owned()
-        };
+        let real =
+            if rustc.components().count() == 1 { original.join("bin/rustc") } else { rustc.to_owned() };
         fs::write(
             &wrapper,
-            format!(
-                "#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n",
-                real.display(),
-                sysroot.display()
-            ),
+            format!("#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n", real.display(), sysroot.display()),
         )?;
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
-        Ok(Self {
-            rustc: wrapper,
-            sysroot,
-            llvm: original.join("lib"),
-        })
+        Ok(Self { rustc: wrapper, sysroot, llvm: original.join("lib") })
     }
 }
 
 /// Whether a sysroot has what `-Z build-std` compiles.
 fn has_sources(sysroot: &Path) -> bool {
-    sysroot
-        .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-        .is_file()
+    sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
 
 /// The source tree of Debian's rust-src package, unpacked below `dir`.
@@ -195,10 +172,7 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension() == Some(OsStr::new("deb")))
         .with_context(|| format!("apt-get downloaded no package to {}: {FIX}", dir.display()))?;
-    succeed(
-        Command::new("dpkg").arg("-x").arg(&package).arg(dir.join("root")),
-        FIX,
-    )?;
+    succeed(Command::new("dpkg").arg("-x").arg(&package).arg(dir.join("root")), FIX)?;
     fs::remove_file(&package)?;
     ensure!(
         sources.join("library/core/Cargo.toml").is_file(),
@@ -295,9 +269,7 @@ fn is_foreign_setting(name: &OsStr) -> bool {
 fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
-        None => env::home_dir()
-            .context("neither CARGO_HOME nor HOME is set: set one")?
-            .join(".cargo"),
+        None => env::home_dir().context("neither CARGO_HOME nor HOME is set: set one")?.join(".cargo"),
     };
     let mut remaps = vec![(toolchain.sysroot.join("lib/rustlib/src/rust"), "/rustc")];
     let registry = cargo_home.join("registry/src");
@@ -345,9 +317,8 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
 
 /// Runs a command whose output is for the reader; `fix` tells what to do when it fails.
 fn succeed(command: &mut Command, fix: &str) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
+    let status =
+        command.status().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
     if !status.success() {
         bail!("{} failed ({status}): {fix}", command.get_program().display());
     }
@@ -356,9 +327,8 @@ fn succeed(command: &mut Command, fix: &str) -> Result<()> {
 
 /// Runs a command and returns what it printed.
 fn capture(command: &mut Command, fix: &str) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
+    let output =
+        command.output().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
     ensure!(
         output.status.success(),
         "{} failed ({}): {}: {fix}",

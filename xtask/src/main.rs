@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool for developers")]
 
+mod ebpf;
 mod programs;
 mod setup;
 mod shell;
@@ -25,6 +26,8 @@ enum Command {
     Demo(programs::Args),
     /// Measure direct, explicit and transparent side by side, and print ratios
     Bench(programs::Args),
+    /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
+    Ebpf(ebpf::EbpfArgs),
     /// Install what the tests need and run the whole suite
     Test(test::Args),
     /// Check layout, direction of dependencies and house rules
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
+        Command::Ebpf(args) => ebpf::run(args),
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
     };

@@ -26,9 +26,17 @@ pub(super) fn ask_scannable(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// [`Code::BadRequest`] where the head does not fit a URI.
-pub(super) fn assemble(head: Head, body: RequestBody, upstream: &Upstream) -> Result<Request<RequestBody>, Refusal> {
+pub(super) fn assemble(
+    head: Head,
+    body: RequestBody,
+    upstream: &Upstream,
+) -> Result<Request<RequestBody>, Refusal> {
     let malformed = |error: &dyn std::fmt::Display| {
-        Refusal::new(Code::BadRequest, format!("the URL cannot be forwarded: {error}"), "percent-encode it (RFC 3986)")
+        Refusal::new(
+            Code::BadRequest,
+            format!("the URL cannot be forwarded: {error}"),
+            "percent-encode it (RFC 3986)",
+        )
     };
     let target = match &head.query {
         Some(query) => format!("{}?{query}", head.path),

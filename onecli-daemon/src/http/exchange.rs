@@ -70,10 +70,14 @@ async fn authorize(
     trail.record().method = Some(Text::new(request.method().as_str()));
     let identity = connection.identify(gateway)?;
     trail.identify(&identity);
-    let client_upgrade = request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
+    let client_upgrade =
+        request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let head = Head::read(&parts, connection)?;
-    trail.record().target(head.authority.host(), head.authority.port()).request(head.method.as_str(), &head.path);
+    trail
+        .record()
+        .target(head.authority.host(), head.authority.port())
+        .request(head.method.as_str(), &head.path);
     let snapshot = gateway.snapshot();
     let grants = match snapshot.decide(&identity, &head.facts()) {
         Decision::Inject(grants) => grants,
@@ -104,7 +108,9 @@ async fn forward(
                 bytes_in: sent.bytes_in,
             };
             let delivered = match sent.client_upgrade {
-                Some(client) => upgrade::deliver_upgrade(connection, client, sent.head, sent.response, delivery).await,
+                Some(client) => {
+                    upgrade::deliver_upgrade(connection, client, sent.head, sent.response, delivery).await
+                }
                 None => deliver(&sent.head.method, sent.response, delivery).await,
             };
             match delivered {
@@ -141,8 +147,7 @@ async fn send(gateway: &Arc<Gateway>, allowed: Allowed, trail: &mut Trail) -> Re
     let agent = identity.agent().id;
     let mut fresh = websocket;
     loop {
-        let mut upstream =
-            gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
+        let mut upstream = gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
         trail.upstream(&upstream);
         let decision = trail.decide(&grants).await?;
         let mut outgoing = head.clone();
@@ -156,8 +161,11 @@ async fn send(gateway: &Arc<Gateway>, allowed: Allowed, trail: &mut Trail) -> Re
         let sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)).await;
         match sent.map_err(|_| timed_out("the upstream's answer"))? {
             Ok(response) => {
-                let counter =
-                    if grants.is_empty() { &counters.requests_forwarded } else { &counters.requests_injected };
+                let counter = if grants.is_empty() {
+                    &counters.requests_forwarded
+                } else {
+                    &counters.requests_injected
+                };
                 Counters::add(counter, 1);
                 let client_upgrade = client_upgrade.filter(|_| websocket);
                 return Ok(Sent { head, response, upstream, scrubber, bytes_in, client_upgrade });

@@ -25,7 +25,12 @@ use crate::net::Origin;
 use crate::policy::{Identity, Mode, Route};
 
 /// Serves one connection to the explicit proxy. `origin` is the kernel's record where it was redirected here.
-pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, origin: Option<Origin>) {
+pub async fn serve_explicit(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    origin: Option<Origin>,
+) {
     Counters::add(&gateway.counters.connections, 1);
     // A failure here only costs latency.
     let _ = stream.set_nodelay(true);
@@ -40,7 +45,11 @@ pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: Sock
 }
 
 /// One proxy request. The token counts for this request alone.
-async fn answer(gateway: Arc<Gateway>, mut connection: Connection, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    gateway: Arc<Gateway>,
+    mut connection: Connection,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let authenticated = authenticate(&gateway, &mut connection, &request);
     let is_connect = *request.method() == Method::CONNECT;
     match authenticated {

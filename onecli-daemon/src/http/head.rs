@@ -110,13 +110,16 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Refusal> {
     let default_port = Some(connection.scheme.default_port());
     let parse = |text: &str| {
-        Authority::parse(text, default_port)
-            .map_err(|error: AuthorityError| bad_request(error.to_string(), "name the host as host or host:port"))
+        Authority::parse(text, default_port).map_err(|error: AuthorityError| {
+            bad_request(error.to_string(), "name the host as host or host:port")
+        })
     };
     let mut named = parts.uri.authority().map(|a| parse(a.as_str())).transpose()?;
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     if let Some(host) = hosts.next() {
-        let host = host.to_str().map_err(|_| bad_request("the Host header is not ASCII", "send the host's A-label"))?;
+        let host = host
+            .to_str()
+            .map_err(|_| bad_request("the Host header is not ASCII", "send the host's A-label"))?;
         let host = parse(host)?;
         if named.as_ref().is_some_and(|target| *target != host) {
             return Err(misdirected(format!("the request's target and its Host header ({host}) differ")));
@@ -141,7 +144,9 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
 fn is_websocket(parts: &Parts) -> bool {
     let lists = |name: HeaderName, wanted: &str| {
         parts.headers.get_all(name).iter().any(|value| {
-            value.to_str().is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case(wanted)))
+            value
+                .to_str()
+                .is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case(wanted)))
         })
     };
     parts.version == Version::HTTP_11

@@ -11,7 +11,7 @@ use crate::model::{Code, Placement, Refusal, SecretValue};
 use crate::vault::Credential;
 
 /// Everything but RFC 3986's unreserved characters.
-const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Places `credential` into the head that is about to be sent to `upstream`.
 ///
@@ -28,7 +28,11 @@ pub(super) fn inject(
     _decision: &Durable,
 ) -> Result<(), Refusal> {
     if head.authority != *upstream.authority() {
-        return Err(Refusal::new(Code::Internal, "the upstream is not the one that was matched", "report this"));
+        return Err(Refusal::new(
+            Code::Internal,
+            "the upstream is not the one that was matched",
+            "report this",
+        ));
     }
     if !upstream.is_verified() && !credential.allow_plaintext() {
         return Err(Refusal::new(
@@ -51,8 +55,10 @@ pub(super) fn inject(
             set_header(&mut head.headers, &header::AUTHORIZATION, value.as_bytes(), credential)
         }
         Placement::Query { name } => {
-            head.query = Some(set_query(head.query.as_deref(), name, credential.value())
-                .ok_or_else(|| unusable(credential))?);
+            head.query = Some(
+                set_query(head.query.as_deref(), name, credential.value())
+                    .ok_or_else(|| unusable(credential))?,
+            );
             Ok(())
         }
     }
@@ -114,7 +120,7 @@ fn set_query(query: Option<&str>, name: &str, value: &SecretValue) -> Option<Str
     }
     out.push_str(name);
     out.push('=');
-    out.extend(utf8_percent_encode(value, QUERY_VALUE));
+    out.extend(utf8_percent_encode(value, RESERVED));
     Some(out)
 }
 

@@ -146,7 +146,8 @@ fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authori
     let host: Host = match server_name.parse() {
         Ok(host) => host,
         Err(error) => {
-            let refusal = Refusal::new(Code::BadRequest, format!("the TLS server name: {error}"), "name a host");
+            let refusal =
+                Refusal::new(Code::BadRequest, format!("the TLS server name: {error}"), "name a host");
             return (fallback, Err(refusal));
         }
     };
@@ -201,8 +202,12 @@ async fn tunnel_tls<S>(
 }
 
 /// Ends the TLS of a connection that is refused, to say so in HTTP.
-async fn refuse_readably<S>(gateway: &Arc<Gateway>, connection: Connection, refusal: Refusal, stream: Rewind<S>)
-where
+async fn refuse_readably<S>(
+    gateway: &Arc<Gateway>,
+    connection: Connection,
+    refusal: Refusal,
+    stream: Rewind<S>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Some(authority) = connection.authority.clone() else { return };
@@ -220,7 +225,8 @@ where
     let refusal = Arc::new(refusal);
     let served = serve_with(tls, version, |request| {
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        let (gateway, connection, refusal) = (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));
+        let (gateway, connection, refusal) =
+            (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));
         async move {
             let Ok(mut trail) = Trail::begin(&gateway, &connection) else {
                 return reject::answer(&refusal, None);

@@ -73,7 +73,9 @@ impl FailureLimits {
     pub(super) fn is_blocked(&self, address: IpAddr) -> bool {
         let now = self.clock.instant();
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        by_address.get(&address).is_some_and(|(since, count)| now.duration_since(*since) < WINDOW && *count >= FAILURES)
+        by_address
+            .get(&address)
+            .is_some_and(|(since, count)| now.duration_since(*since) < WINDOW && *count >= FAILURES)
     }
 
     /// Notes a wrong token.

@@ -25,6 +25,3 @@ mod upgrade;
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
 pub use transparent::serve_transparent;
-
-#[cfg(test)]
-mod tests;

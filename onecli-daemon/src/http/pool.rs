@@ -127,7 +127,10 @@ impl Upstream {
     ///
     /// # Errors
     /// [`SendFailure`].
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendFailure> {
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendFailure> {
         let sent = match &mut self.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,
@@ -212,7 +215,12 @@ impl Pool {
         }
         while let Some(Parked { mut sender, peer, .. }) = self.pop_h1(key) {
             if sender.ready().await.is_ok() {
-                return Some(Upstream { key: key.clone(), sender: Sender::Http1(sender), peer, reused: true });
+                return Some(Upstream {
+                    key: key.clone(),
+                    sender: Sender::Http1(sender),
+                    peer,
+                    reused: true,
+                });
             }
         }
         None
@@ -285,7 +293,8 @@ async fn handshake_h1<S>(stream: S) -> Result<http1::SendRequest<RequestBody>, R
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol_refusal(&e))?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol_refusal(&e))?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream HTTP/1 connection ended");

@@ -4,10 +4,10 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::HeaderMap;
 use memchr::memmem;
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use percent_encoding::percent_encode;
 use zeroize::Zeroizing;
 
-use super::inject::basic;
+use super::inject::{RESERVED, basic};
 use crate::model::{Placement, SecretValue};
 
 /// Replaces each byte of a match.
@@ -47,8 +47,7 @@ impl Scrubber {
         }
         self.add(data_encoding::HEXLOWER.encode(raw).into_bytes());
         self.add(data_encoding::HEXUPPER.encode(raw).into_bytes());
-        let unreserved = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-        let percent = percent_encode(raw, &unreserved).to_string();
+        let percent = percent_encode(raw, RESERVED).to_string();
         self.add(lower_escapes(&percent).into_bytes());
         self.add(percent.into_bytes());
         if let Ok(text) = std::str::from_utf8(raw)

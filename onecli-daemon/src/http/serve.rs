@@ -61,7 +61,11 @@ pub(super) async fn serve_exchanges<S>(
 ///
 /// # Errors
 /// hyper's, where the connection broke.
-pub(super) async fn serve_with<S, F, A>(stream: S, version: HttpVersion, answer: F) -> Result<(), hyper::Error>
+pub(super) async fn serve_with<S, F, A>(
+    stream: S,
+    version: HttpVersion,
+    answer: F,
+) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> A,

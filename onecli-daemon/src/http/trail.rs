@@ -37,11 +37,20 @@ impl Trail {
     /// [`Code::Internal`] where no request id can be made.
     pub(super) fn begin(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
         let id = RequestId::generate(gateway.clock.now(), gateway.random.as_ref()).map_err(|error| {
-            Refusal::new(Code::Internal, error.to_string(), "the host is out of random bytes: see its kernel log")
+            Refusal::new(
+                Code::Internal,
+                error.to_string(),
+                "the host is out of random bytes: see its kernel log",
+            )
         })?;
         let mut record = Record::new(id);
         connection.describe(&mut record);
-        Ok(Trail { gateway: Arc::clone(gateway), record, started: gateway.clock.instant(), state: State::Open })
+        Ok(Trail {
+            gateway: Arc::clone(gateway),
+            record,
+            started: gateway.clock.instant(),
+            state: State::Open,
+        })
     }
 
     /// The request's id.

@@ -32,8 +32,10 @@ pub(super) async fn deliver_upgrade(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return deliver(&head.method, response, delivery).await;
     }
-    let agreed =
-        response.headers().get(header::UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let agreed = response
+        .headers()
+        .get(header::UPGRADE)
+        .is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if !agreed {
         let refusal = Refusal::new(
             Code::UpstreamProtocol,
@@ -53,7 +55,13 @@ pub(super) async fn deliver_upgrade(
     Ok(Response::from_parts(parts, empty()))
 }
 
-async fn run(connection: Arc<Connection>, head: Head, client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
+async fn run(
+    connection: Arc<Connection>,
+    head: Head,
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    delivery: Delivery,
+) {
     let Delivery { gateway, mut trail, .. } = delivery;
     let (client, upstream) = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),

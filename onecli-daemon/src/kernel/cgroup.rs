@@ -78,10 +78,9 @@ impl Cgroup2 {
         for entry in fs::read_dir(&directory).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => agents.push(AgentCgroup {
-                    path: agents_root.join(entry.file_name()),
-                    id: metadata.ino(),
-                }),
+                Ok(metadata) if metadata.is_dir() => {
+                    agents.push(AgentCgroup { path: agents_root.join(entry.file_name()), id: metadata.ino() })
+                }
                 Ok(_) => {}
                 // Removed while we were looking.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -133,9 +132,7 @@ pub(super) fn level(cgroup: &Path) -> Result<u32, KernelError> {
         level += 1;
     }
     if level == 0 {
-        return Err(KernelError::CgroupPath {
-            path: cgroup.to_owned(),
-        });
+        return Err(KernelError::CgroupPath { path: cgroup.to_owned() });
     }
     Ok(level)
 }
@@ -155,10 +152,8 @@ pub(super) fn level(cgroup: &Path) -> Result<u32, KernelError> {
 /// ```
 pub fn agent_directory(agents_root: &Path, agent: &str) -> Result<String, KernelError> {
     let mut name = String::new();
-    if let Some(prefix) = agents_root
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_suffix(".slice"))
+    if let Some(prefix) =
+        agents_root.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".slice"))
     {
         name.push_str(prefix);
         name.push('-');
@@ -173,9 +168,7 @@ pub fn agent_directory(agents_root: &Path, agent: &str) -> Result<String, Kernel
     }
     name.push_str(".slice");
     if agent.is_empty() || name.len() > NAME_MAX {
-        return Err(KernelError::AgentName {
-            name: agent.to_owned(),
-        });
+        return Err(KernelError::AgentName { name: agent.to_owned() });
     }
     Ok(name)
 }

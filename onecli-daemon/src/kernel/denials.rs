@@ -1,5 +1,8 @@
 //! What the kernel half reports: refusals, and its log.
-#![allow(unsafe_code, reason = "events are read from the ring buffer's memory, and its descriptor is registered")]
+#![allow(
+    unsafe_code,
+    reason = "events are read from the ring buffer's memory, and its descriptor is registered"
+)]
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -50,13 +53,10 @@ pub struct Denials {
 
 impl Denials {
     pub(super) fn new(map: MapData) -> Result<Self, KernelError> {
-        let ring = Map::RingBuf(map)
-            .try_into()
-            .map_err(KernelError::map("use", names::DENY))?;
+        let ring = Map::RingBuf(map).try_into().map_err(KernelError::map("use", names::DENY))?;
         // SAFETY: the ring owns its map's descriptor, returns the same one always, and closes it when it is dropped, which
         // `AsyncFd` does after deregistering.
-        let ring = unsafe { AsyncFd::register(ring) }
-            .map_err(|error| KernelError::Events(error.into()))?;
+        let ring = unsafe { AsyncFd::register(ring) }.map_err(|error| KernelError::Events(error.into()))?;
         Ok(Self { ring })
     }
 
@@ -80,9 +80,8 @@ pub struct KernelLog {
 
 impl KernelLog {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let logger = EbpfLogger::init(ebpf).map_err(|source| KernelError::Log {
-            source: Box::new(source),
-        })?;
+        let logger =
+            EbpfLogger::init(ebpf).map_err(|source| KernelError::Log { source: Box::new(source) })?;
         Ok(Self { logger })
     }
 
@@ -94,8 +93,8 @@ impl KernelLog {
     /// Passes on the log as it comes. Call it inside a tokio runtime.
     pub async fn forward(self) -> Result<(), KernelError> {
         // SAFETY: as for the ring above: the logger owns one descriptor, for as long as it is registered.
-        let mut logger = unsafe { AsyncFd::register(self.logger) }
-            .map_err(|error| KernelError::Events(error.into()))?;
+        let mut logger =
+            unsafe { AsyncFd::register(self.logger) }.map_err(|error| KernelError::Events(error.into()))?;
         loop {
             let mut ready = logger.readable_mut().await.map_err(KernelError::Events)?;
             ready.get_inner_mut().flush();
@@ -106,10 +105,7 @@ impl KernelLog {
 
 /// Reads an event.
 fn denial(event: &[u8]) -> Result<Denial, KernelError> {
-    let corrupt = |what| KernelError::Corrupt {
-        map: names::DENY,
-        what,
-    };
+    let corrupt = |what| KernelError::Corrupt { map: names::DENY, what };
     if event.len() != size_of::<Deny>() {
         return Err(corrupt("an event of another size"));
     }

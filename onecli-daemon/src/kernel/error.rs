@@ -9,7 +9,9 @@ use aya::{EbpfError, maps::MapError};
 #[non_exhaustive]
 pub enum KernelError {
     /// No cgroup2 hierarchy in this mount namespace.
-    #[error("no cgroup2 file system in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)")]
+    #[error(
+        "no cgroup2 file system in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)"
+    )]
     NoCgroup2,
     /// Only a part of the cgroup2 hierarchy is visible, so levels cannot be counted from its root.
     #[error(
@@ -53,7 +55,9 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The pin directory is on another file system.
-    #[error("{path} is not on a bpf file system: `mount -t bpf bpf DIRECTORY`, and set kernel.bpffs_dir below it")]
+    #[error(
+        "{path} is not on a bpf file system: `mount -t bpf bpf DIRECTORY`, and set kernel.bpffs_dir below it"
+    )]
     NotBpffs {
         /// The directory.
         path: PathBuf,
@@ -156,32 +160,14 @@ pub enum KernelError {
 
 impl KernelError {
     pub(super) fn map(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Self {
-        move |source| Self::Map {
-            action,
-            map,
-            source: Box::new(source),
-        }
+        move |source| Self::Map { action, map, source: Box::new(source) }
     }
 
-    pub(super) fn bpffs(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Bpffs {
-            action,
-            path: path.into(),
-            source,
-        }
+    pub(super) fn bpffs(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Bpffs { action, path: path.into(), source }
     }
 
-    pub(super) fn cgroup(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Cgroup {
-            action,
-            path: path.into(),
-            source,
-        }
+    pub(super) fn cgroup(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Cgroup { action, path: path.into(), source }
     }
 }

@@ -10,7 +10,8 @@ use super::identity::Identity;
 use super::snapshot::{AgentView, Snapshot};
 use crate::model::refusal::Challenge;
 use crate::model::{
-    Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Placement, Refusal, Secret, SecretId, Slot,
+    Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Placement, Refusal, Secret,
+    SecretId, Slot,
 };
 
 /// What happens to a TLS connection, once its server name is known.

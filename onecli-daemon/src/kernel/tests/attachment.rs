@@ -16,11 +16,7 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
     };
     let agent = fixture.agent("a.slice");
     let id = fixture.id_of(&agent);
-    let entry = AgentEntry {
-        index: 7,
-        flags: 0,
-        dns_addr: [127, 0, 0, 9],
-    };
+    let entry = AgentEntry { index: 7, flags: 0, dns_addr: [127, 0, 0, 9] };
     fixture.redirect.set_agent(id, entry).unwrap();
     // The child connects to a listener that it must never reach, all the while.
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
@@ -58,8 +54,7 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
 /// Removing a cgroup makes its links defunct; a re-created one is enforced only after the next attach.
 #[test]
 fn a_recreated_cgroup_is_noticed_and_attached_again() {
-    let Some(mut fixture) = Fixture::new("kernel::a_recreated_cgroup_is_noticed_and_attached_again")
-    else {
+    let Some(mut fixture) = Fixture::new("kernel::a_recreated_cgroup_is_noticed_and_attached_again") else {
         return;
     };
     assert!(check(&fixture.config).unwrap().is_enforcing());

@@ -232,9 +232,7 @@ fn set_option(socket: &Socket, option: libc::c_int) -> io::Result<()> {
 
 /// `sendto` with `MSG_FASTOPEN`: connects and sends at once.
 pub(super) fn send_fastopen(socket: &Socket, data: &[u8], address: SocketAddr) -> io::Result<()> {
-    socket
-        .send_to_with_flags(data, &SockAddr::from(address), libc::MSG_FASTOPEN)
-        .map(drop)
+    socket.send_to_with_flags(data, &SockAddr::from(address), libc::MSG_FASTOPEN).map(drop)
 }
 
 /// Whether the peer acknowledged data sent in the SYN.
@@ -253,11 +251,7 @@ fn syn_data(socket: &Socket) -> io::Result<bool> {
             &raw mut length,
         )
     };
-    if result == 0 {
-        Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Creates a socket by numbers.

@@ -238,9 +238,7 @@ pub(super) fn remove_tree(cgroup: &Path) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match fs::remove_dir(cgroup) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(5));
             }
             result => return result,

@@ -16,11 +16,7 @@ fn dns_is_answered_by_the_agents_resolver() {
         return;
     };
     let agent = fixture.agent("a.slice");
-    let entry = AgentEntry {
-        index: 1,
-        flags: 0,
-        dns_addr: RESOLVER,
-    };
+    let entry = AgentEntry { index: 1, flags: 0, dns_addr: RESOLVER };
     fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();
     let resolver = UdpSocket::bind((std::net::Ipv4Addr::from(RESOLVER), DNS_PORT)).unwrap();
     resolver.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -68,11 +64,7 @@ fn dns_is_answered_by_the_agents_resolver() {
 fn datagrams_of_others_keep_their_sender() {
     let Some(fixture) = Fixture::new("kernel::datagrams_of_others_keep_their_sender") else { return };
     let agent = fixture.agent("a.slice");
-    let entry = AgentEntry {
-        index: 1,
-        flags: 0,
-        dns_addr: RESOLVER,
-    };
+    let entry = AgentEntry { index: 1, flags: 0, dns_addr: RESOLVER };
     fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();
     let resolver = UdpSocket::bind((std::net::Ipv4Addr::from(RESOLVER), DNS_PORT)).unwrap();
     resolver.set_read_timeout(Some(PATIENCE)).unwrap();
