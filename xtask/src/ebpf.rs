@@ -46,7 +46,10 @@ pub(crate) fn run(args: EbpfArgs) -> Result<()> {
     let mut out = std::io::stdout();
     if verify {
         let committed = fs::read(&object).with_context(|| {
-            format!("{} cannot be read: run `cargo xtask ebpf`", object.display())
+            format!(
+                "{} cannot be read: run `cargo xtask ebpf`",
+                object.display()
+            )
         })?;
         ensure!(
             committed == built,
@@ -55,7 +58,11 @@ pub(crate) fn run(args: EbpfArgs) -> Result<()> {
             committed.len(),
             built.len()
         );
-        writeln!(out, "{} is byte-identical to a fresh build", object.display())?;
+        writeln!(
+            out,
+            "{} is byte-identical to a fresh build",
+            object.display()
+        )?;
     } else {
         fs::write(&object, &built).with_context(|| format!("writing {}", object.display()))?;
         writeln!(out, "{}: {} bytes", object.display(), built.len())?;
@@ -85,15 +92,24 @@ struct Toolchain {
 impl Toolchain {
     fn find(root: &Path, debian: bool) -> Result<Self> {
         let rustc = PathBuf::from(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-        let version = capture(Command::new(&rustc).arg("-vV"), "install Rust: https://rustup.rs")?;
+        let version = capture(
+            Command::new(&rustc).arg("-vV"),
+            "install Rust: https://rustup.rs",
+        )?;
         ensure!(
-            version.lines().any(|line| line == format!("release: {RUSTC}")),
+            version
+                .lines()
+                .any(|line| line == format!("release: {RUSTC}")),
             "the kernel programs are built with rustc {RUSTC}, and this is {}: \
              run `rustup toolchain install {RUSTC} && cargo +{RUSTC} xtask ebpf`",
             version.lines().next().unwrap_or("unknown")
         );
         let sysroot = PathBuf::from(
-            capture(Command::new(&rustc).args(["--print", "sysroot"]), "reinstall Rust")?.trim(),
+            capture(
+                Command::new(&rustc).args(["--print", "sysroot"]),
+                "reinstall Rust",
+            )?
+            .trim(),
         );
         let llvm = sysroot.join("lib");
         if debian {
@@ -166,7 +182,8 @@ fn has_sources(sysroot: &Path) -> bool {
 
 /// The source tree of Debian's rust-src package, unpacked below `dir`.
 fn debian_sources(dir: &Path) -> Result<PathBuf> {
-    const FIX: &str = "the sources of Rust's core library are needed: run `rustup component add rust-src`";
+    const FIX: &str =
+        "the sources of Rust's core library are needed: run `rustup component add rust-src`";
     let sources = dir.join(format!("root/usr/src/rustc-{RUSTC}"));
     if sources.join("library/core/Cargo.toml").is_file() {
         return Ok(sources);
@@ -176,7 +193,10 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
     }
     fs::write(dir.join("debian.sources"), apt_source(FIX)?)?;
     let settings = [
-        format!("Dir::Etc::sourcelist={}", dir.join("debian.sources").display()),
+        format!(
+            "Dir::Etc::sourcelist={}",
+            dir.join("debian.sources").display()
+        ),
         "Dir::Etc::sourceparts=-".to_owned(),
         format!("Dir::State::Lists={}", dir.join("lists").display()),
         format!("Dir::Cache={}", dir.display()),
@@ -196,7 +216,10 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
         .find(|path| path.extension() == Some(OsStr::new("deb")))
         .with_context(|| format!("apt-get downloaded no package to {}: {FIX}", dir.display()))?;
     succeed(
-        Command::new("dpkg").arg("-x").arg(&package).arg(dir.join("root")),
+        Command::new("dpkg")
+            .arg("-x")
+            .arg(&package)
+            .arg(dir.join("root")),
         FIX,
     )?;
     fs::remove_file(&package)?;
@@ -211,7 +234,12 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
 /// A source entry for the suite that has rustc's sources, on the mirror this machine uses for Debian itself.
 fn apt_source(fix: &str) -> Result<String> {
     let targets = capture(
-        Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]),
+        Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(REPO_URI)",
+            "Created-By: Packages",
+        ]),
         fix,
     )?;
     let mirror = targets
@@ -237,7 +265,14 @@ fn bpf_linker(root: &Path) -> Result<PathBuf> {
         // The default features find LLVM in the toolchain of the rustc that runs it.
         succeed(
             Command::new("cargo")
-                .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force"])
+                .args([
+                    "install",
+                    "bpf-linker",
+                    "--version",
+                    BPF_LINKER,
+                    "--locked",
+                    "--force",
+                ])
                 .arg("--root")
                 .arg(&tools)
                 .env("CARGO_TARGET_DIR", tools.join("build")),
@@ -265,7 +300,14 @@ fn compile(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Vec<
     succeed(
         command
             .current_dir(root.join("onecli-ebpf"))
-            .args(["build", "--release", "--locked", "-Zbuild-std=core", "--target", TARGET])
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "-Zbuild-std=core",
+                "--target",
+                TARGET,
+            ])
             .arg("--target-dir")
             .arg(&target_dir)
             .env("RUSTC", &toolchain.rustc)
@@ -286,8 +328,13 @@ fn is_foreign_setting(name: &OsStr) -> bool {
     name.starts_with("CARGO_PROFILE_")
         || name.starts_with("CARGO_BUILD_")
         || name.starts_with("CARGO_TARGET_")
-        || ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"]
-            .contains(&name.as_ref())
+        || [
+            "RUSTFLAGS",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTUP_TOOLCHAIN",
+        ]
+        .contains(&name.as_ref())
 }
 
 /// Flags for the kernel's crates, in cargo's encoding. Every path that could differ between two machines is replaced:
@@ -302,7 +349,9 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
     let mut remaps = vec![(toolchain.sysroot.join("lib/rustlib/src/rust"), "/rustc")];
     let registry = cargo_home.join("registry/src");
     // The directory below has the registry's name in its own.
-    for index in fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))? {
+    for index in
+        fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))?
+    {
         remaps.push((index?.path(), "/cargo"));
     }
     remaps.push((root.to_owned(), "/onecli"));
@@ -339,7 +388,9 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
     names.data = SectionData::SectionString;
     builder.delete_orphans();
     let mut stripped = Vec::new();
-    builder.write(&mut stripped).context("writing the stripped object")?;
+    builder
+        .write(&mut stripped)
+        .context("writing the stripped object")?;
     Ok(stripped)
 }
 
@@ -349,7 +400,10 @@ fn succeed(command: &mut Command, fix: &str) -> Result<()> {
         .status()
         .with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
     if !status.success() {
-        bail!("{} failed ({status}): {fix}", command.get_program().display());
+        bail!(
+            "{} failed ({status}): {fix}",
+            command.get_program().display()
+        );
     }
     Ok(())
 }

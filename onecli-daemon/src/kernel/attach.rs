@@ -94,7 +94,9 @@ pub struct Health {
 impl Health {
     /// Whether every program runs where it should. If not, nothing may be started in a managed cgroup.
     pub fn is_enforcing(&self) -> bool {
-        self.links.iter().all(|link| link.state == LinkState::Attached)
+        self.links
+            .iter()
+            .all(|link| link.state == LinkState::Attached)
     }
 }
 
@@ -215,7 +217,11 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let transparent_port = u32::from(config.transparent_port);
     let resolver_port = u32::from(config.dns_port);
-    let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
+    let log_level = if config.log {
+        aya_log::Level::Debug as u8
+    } else {
+        0
+    };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
@@ -305,7 +311,10 @@ fn replace(
         return Err(KernelError::ForeignLink {
             program: hook.program,
             path: pin,
-            found: format!("it runs program {} after an update to {id}", info.program_id),
+            found: format!(
+                "it runs program {} after an update to {id}",
+                info.program_id
+            ),
         });
     }
     Ok(())
@@ -331,9 +340,8 @@ fn attach_new(
         fs::remove_file(pin).map_err(KernelError::bpffs("replace", pin))?;
     }
     // Dropping the pinned link closes its descriptor; the pin keeps it attached.
-    link.pin(pin).map_err(|error| {
-        KernelError::bpffs("pin a link at", pin)(io::Error::other(error))
-    })?;
+    link.pin(pin)
+        .map_err(|error| KernelError::bpffs("pin a link at", pin)(io::Error::other(error)))?;
     Ok(())
 }
 
@@ -363,10 +371,7 @@ fn link_program(
 }
 
 /// The link pinned for a program, if there is one; an error if what is pinned is something else.
-fn open_link(
-    hook: &Hook,
-    pins: &Pins,
-) -> Result<Option<(OwnedFd, LinkInfo)>, KernelError> {
+fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, KernelError> {
     let pin = pins.link(hook.program);
     let link = match link::open(&pin) {
         Ok(link) => link,
@@ -385,17 +390,16 @@ fn open_link(
         return Err(KernelError::ForeignLink {
             program: hook.program,
             path: pin,
-            found: format!("attach type {} and not {}", info.attach_type, hook.attach_type),
+            found: format!(
+                "attach type {} and not {}",
+                info.attach_type, hook.attach_type
+            ),
         });
     }
     Ok(Some((link, info)))
 }
 
-fn link_info(
-    link: &impl AsFd,
-    hook: &Hook,
-    pin: &Path,
-) -> Result<LinkInfo, KernelError> {
+fn link_info(link: &impl AsFd, hook: &Hook, pin: &Path) -> Result<LinkInfo, KernelError> {
     link::info(link).map_err(|source| KernelError::Link {
         program: hook.program,
         call: "BPF_OBJ_GET_INFO_BY_FD",

@@ -111,8 +111,14 @@ fn mount_if_missing(directory: &Path) -> Result<(), KernelError> {
         });
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), MOUNT_POINT, Some("bpf"), flags, Some("mode=0700"))
-        .map_err(|errno| KernelError::bpffs("mount bpffs at", MOUNT_POINT)(errno.into()))
+    mount(
+        Some("bpf"),
+        MOUNT_POINT,
+        Some("bpf"),
+        flags,
+        Some("mode=0700"),
+    )
+    .map_err(|errno| KernelError::bpffs("mount bpffs at", MOUNT_POINT)(errno.into()))
 }
 
 /// Whether `path` is on a bpf file system.

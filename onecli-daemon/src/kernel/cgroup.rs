@@ -58,7 +58,12 @@ impl Cgroup2 {
     ///
     /// The inode number of its directory: kernfs uses the id for it where inode numbers are 64 bits wide.
     pub fn id_of(&self, cgroup: &Path) -> Result<u64, KernelError> {
-        const { assert!(usize::BITS == 64, "cgroup ids are inode numbers on 64-bit kernels only") };
+        const {
+            assert!(
+                usize::BITS == 64,
+                "cgroup ids are inode numbers on 64-bit kernels only"
+            )
+        };
         let path = self.path(cgroup)?;
         let metadata = fs::metadata(&path).map_err(KernelError::cgroup("look up cgroup", path))?;
         Ok(metadata.ino())
@@ -96,7 +101,10 @@ impl Cgroup2 {
     /// Looks at the direct children of the agents root only: what an agent nests below is its own, and unbounded.
     pub fn path_of_id(&self, agents_root: &Path, id: u64) -> Result<Option<PathBuf>, KernelError> {
         let agents = self.agents(agents_root)?;
-        Ok(agents.into_iter().find(|agent| agent.id == id).map(|agent| agent.path))
+        Ok(agents
+            .into_iter()
+            .find(|agent| agent.id == id)
+            .map(|agent| agent.path))
     }
 
     /// Whether any cgroup of the hierarchy has this id: a walk over all of them.
@@ -109,7 +117,9 @@ impl Cgroup2 {
                 Err(error) => return Err(KernelError::cgroup("list cgroup", directory)(error)),
             };
             for entry in entries.flatten() {
-                let Ok(metadata) = entry.metadata() else { continue };
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
                 if metadata.is_dir() {
                     if metadata.ino() == id {
                         return Ok(true);
@@ -196,7 +206,16 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
-        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (byte, tail) {
+        if let (
+            b'\\',
+            [
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                after @ ..,
+            ],
+        ) = (byte, tail)
+        {
             path.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
             rest = after;
         } else {

@@ -1,5 +1,8 @@
 //! What the kernel half reports: refusals, and its log.
-#![allow(unsafe_code, reason = "events are read from the ring buffer's memory, and its descriptor is registered")]
+#![allow(
+    unsafe_code,
+    reason = "events are read from the ring buffer's memory, and its descriptor is registered"
+)]
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -63,7 +66,11 @@ impl Denials {
     /// Waits for the next refusal. Safe to cancel: an event is taken from the buffer only when it is returned.
     pub async fn next(&mut self) -> Result<Denial, KernelError> {
         loop {
-            let mut ready = self.ring.readable_mut().await.map_err(KernelError::Events)?;
+            let mut ready = self
+                .ring
+                .readable_mut()
+                .await
+                .map_err(KernelError::Events)?;
             // Ready stays set while there are events: the next call finds them without waiting.
             if let Some(event) = ready.get_inner_mut().next() {
                 return denial(&event);
@@ -116,7 +123,9 @@ fn denial(event: &[u8]) -> Result<Denial, KernelError> {
     // SAFETY: the length is that of `Deny`, which is plain integers: any bytes are a valid value. The read is unaligned
     // because a byte slice promises no alignment.
     let deny: Deny = unsafe { event.as_ptr().cast::<Deny>().read_unaligned() };
-    let reason = Reason::ALL.into_iter().find(|&reason| reason as u8 == deny.reason);
+    let reason = Reason::ALL
+        .into_iter()
+        .find(|&reason| reason as u8 == deny.reason);
     let hook = Hook::ALL.into_iter().find(|&hook| hook as u8 == deny.hook);
     let hook = hook.ok_or_else(|| corrupt("an unknown hook"))?;
     let (pid, _thread) = halves(deny.pid_tgid);

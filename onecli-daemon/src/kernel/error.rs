@@ -9,7 +9,9 @@ use aya::{EbpfError, maps::MapError};
 #[non_exhaustive]
 pub enum KernelError {
     /// No cgroup2 hierarchy in this mount namespace.
-    #[error("no cgroup2 file system in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)")]
+    #[error(
+        "no cgroup2 file system in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)"
+    )]
     NoCgroup2,
     /// Only a part of the cgroup2 hierarchy is visible, so levels cannot be counted from its root.
     #[error(
@@ -21,7 +23,9 @@ pub enum KernelError {
         mount: PathBuf,
     },
     /// A cgroup path that is absolute, empty, or leaves the hierarchy.
-    #[error("{path:?} is not a path below the cgroup2 mount: write it relative, without `.` and `..`")]
+    #[error(
+        "{path:?} is not a path below the cgroup2 mount: write it relative, without `.` and `..`"
+    )]
     CgroupPath {
         /// The path as configured.
         path: PathBuf,
@@ -43,7 +47,9 @@ pub enum KernelError {
         source: io::Error,
     },
     /// A file operation on the pin directory failed.
-    #[error("cannot {action} {path}: is this root? A bpf file system allows no dot in a name (EPERM)")]
+    #[error(
+        "cannot {action} {path}: is this root? A bpf file system allows no dot in a name (EPERM)"
+    )]
     Bpffs {
         /// What was tried, as a verb phrase.
         action: &'static str,
@@ -53,7 +59,9 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The pin directory is on another file system.
-    #[error("{path} is not on a bpf file system: `mount -t bpf bpf DIRECTORY`, and set kernel.bpffs_dir below it")]
+    #[error(
+        "{path} is not on a bpf file system: `mount -t bpf bpf DIRECTORY`, and set kernel.bpffs_dir below it"
+    )]
     NotBpffs {
         /// The directory.
         path: PathBuf,

@@ -91,7 +91,10 @@ impl Redirect {
 
     /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, KernelError> {
-        Stat::ALL.iter().map(|&stat| Ok((stat.name(), self.stat(stat)?))).collect()
+        Stat::ALL
+            .iter()
+            .map(|&stat| Ok((stat.name(), self.stat(stat)?)))
+            .collect()
     }
 
     /// One counter, summed over the CPUs.
@@ -112,7 +115,10 @@ impl Redirect {
     /// The programs' log, for the one task that reads it; `None` when it is off, was taken, or belongs to another process
     /// that attached them.
     pub fn take_log(&self) -> Option<KernelLog> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 

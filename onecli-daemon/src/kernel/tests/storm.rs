@@ -67,9 +67,12 @@ struct Seen {
 
 #[test]
 fn no_identity_is_lost() {
-    let Some(fixture) = Fixture::new("kernel::no_identity_is_lost") else { return };
-    let connections = env::var("ONECLI_TEST_CONNECTIONS")
-        .map_or(CONNECTIONS, |number| number.parse().expect("a number of connections"));
+    let Some(fixture) = Fixture::new("kernel::no_identity_is_lost") else {
+        return;
+    };
+    let connections = env::var("ONECLI_TEST_CONNECTIONS").map_or(CONNECTIONS, |number| {
+        number.parse().expect("a number of connections")
+    });
     let agent = fixture.agent("a.slice");
     let id = fixture.id_of(&agent);
     let seen = Seen::default();
