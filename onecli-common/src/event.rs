@@ -56,14 +56,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
-        Self::NoAgent,
-        Self::SocketKind,
-        Self::NoBirthRecord,
-        Self::OtherAgent,
-        Self::Udp,
-        Self::NoResolver,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::NoAgent, Self::SocketKind, Self::NoBirthRecord, Self::OtherAgent, Self::Udp, Self::NoResolver];
 }
 
 /// The hook that refused.
@@ -84,11 +78,6 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook that can refuse.
-    pub const ALL: [Self; 5] = [
-        Self::SockCreate,
-        Self::Connect4,
-        Self::Connect6,
-        Self::Sendmsg4,
-        Self::Sendmsg6,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::SockCreate, Self::Connect4, Self::Connect6, Self::Sendmsg4, Self::Sendmsg6];
 }

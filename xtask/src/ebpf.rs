@@ -34,10 +34,7 @@ pub(crate) struct EbpfArgs {
 
 /// Builds the object and stores it, or compares it with the stored one.
 pub(crate) fn run(args: EbpfArgs) -> Result<()> {
-    let EbpfArgs {
-        verify,
-        debian_rust_src,
-    } = args;
+    let EbpfArgs { verify, debian_rust_src } = args;
     let root = repository()?;
     let toolchain = Toolchain::find(&root, debian_rust_src)?;
     let linker_dir = bpf_linker(&root)?;
@@ -45,12 +42,8 @@ pub(crate) fn run(args: EbpfArgs) -> Result<()> {
     let object = root.join("onecli-ebpf/onecli-ebpf.o");
     let mut out = std::io::stdout();
     if verify {
-        let committed = fs::read(&object).with_context(|| {
-            format!(
-                "{} cannot be read: run `cargo xtask ebpf`",
-                object.display()
-            )
-        })?;
+        let committed = fs::read(&object)
+            .with_context(|| format!("{} cannot be read: run `cargo xtask ebpf`", object.display()))?;
         ensure!(
             committed == built,
             "{} is not what its sources build ({} bytes committed, {} built): run `cargo xtask ebpf` and commit it",
@@ -58,11 +51,7 @@ pub(crate) fn run(args: EbpfArgs) -> Result<()> {
             committed.len(),
             built.len()
         );
-        writeln!(
-            out,
-            "{} is byte-identical to a fresh build",
-            object.display()
-        )?;
+        writeln!(out, "{} is byte-identical to a fresh build", object.display())?;
     } else {
         fs::write(&object, &built).with_context(|| format!("writing {}", object.display()))?;
         writeln!(out, "{}: {} bytes", object.display(), built.len())?;
@@ -74,9 +63,7 @@ pub(crate) fn run(args: EbpfArgs) -> Result<()> {
 fn repository() -> Result<PathBuf> {
     let manifest = env::var_os("CARGO_MANIFEST_DIR")
         .context("CARGO_MANIFEST_DIR is not set: run this as `cargo xtask ebpf`")?;
-    let root = Path::new(&manifest)
-        .parent()
-        .context("the xtask crate has no parent directory")?;
+    let root = Path::new(&manifest).parent().context("the xtask crate has no parent directory")?;
     fs::canonicalize(root).with_context(|| format!("resolving {}", root.display()))
 }
 
@@ -92,24 +79,15 @@ struct Toolchain {
 impl Toolchain {
     fn find(root: &Path, debian: bool) -> Result<Self> {
         let rustc = PathBuf::from(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-        let version = capture(
-            Command::new(&rustc).arg("-vV"),
-            "install Rust: https://rustup.rs",
-        )?;
+        let version = capture(Command::new(&rustc).arg("-vV"), "install Rust: https://rustup.rs")?;
         ensure!(
-            version
-                .lines()
-                .any(|line| line == format!("release: {RUSTC}")),
+            version.lines().any(|line| line == format!("release: {RUSTC}")),
             "the kernel programs are built with rustc {RUSTC}, and this is {}: \
              run `rustup toolchain install {RUSTC} && cargo +{RUSTC} xtask ebpf`",
             version.lines().next().unwrap_or("unknown")
         );
         let sysroot = PathBuf::from(
-            capture(
-                Command::new(&rustc).args(["--print", "sysroot"]),
-                "reinstall Rust",
-            )?
-            .trim(),
+            capture(Command::new(&rustc).args(["--print", "sysroot"]), "reinstall Rust")?.trim(),
         );
         let llvm = sysroot.join("lib");
         if debian {
@@ -125,11 +103,7 @@ impl Toolchain {
                 return Self::with_debian_sources(root, &rustc, &sysroot);
             }
         }
-        Ok(Self {
-            rustc,
-            sysroot,
-            llvm,
-        })
+        Ok(Self { rustc, sysroot, llvm })
     }
 
     /// A sysroot of links to the toolchain's, with the sources from Debian's package of the same version. The toolchain
@@ -151,39 +125,25 @@ impl Toolchain {
         symlink(&sources, rustlib.join("src/rust"))?;
         // cargo asks `rustc --print sysroot` for the sources, and has no setting for the answer.
         let wrapper = sysroot.join("rustc");
-        let real = if rustc.components().count() == 1 {
-            original.join("bin/rustc")
-        } else {
-            rustc.to_owned()
-        };
+        let real =
+            if rustc.components().count() == 1 { original.join("bin/rustc") } else { rustc.to_owned() };
         fs::write(
             &wrapper,
-            format!(
-                "#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n",
-                real.display(),
-                sysroot.display()
-            ),
+            format!("#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n", real.display(), sysroot.display()),
         )?;
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
-        Ok(Self {
-            rustc: wrapper,
-            sysroot,
-            llvm: original.join("lib"),
-        })
+        Ok(Self { rustc: wrapper, sysroot, llvm: original.join("lib") })
     }
 }
 
 /// Whether a sysroot has what `-Z build-std` compiles.
 fn has_sources(sysroot: &Path) -> bool {
-    sysroot
-        .join("lib/rustlib/src/rust/library/core/Cargo.toml")
-        .is_file()
+    sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
 
 /// The source tree of Debian's rust-src package, unpacked below `dir`.
 fn debian_sources(dir: &Path) -> Result<PathBuf> {
-    const FIX: &str =
-        "the sources of Rust's core library are needed: run `rustup component add rust-src`";
+    const FIX: &str = "the sources of Rust's core library are needed: run `rustup component add rust-src`";
     let sources = dir.join(format!("root/usr/src/rustc-{RUSTC}"));
     if sources.join("library/core/Cargo.toml").is_file() {
         return Ok(sources);
@@ -193,10 +153,7 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
     }
     fs::write(dir.join("debian.sources"), apt_source(FIX)?)?;
     let settings = [
-        format!(
-            "Dir::Etc::sourcelist={}",
-            dir.join("debian.sources").display()
-        ),
+        format!("Dir::Etc::sourcelist={}", dir.join("debian.sources").display()),
         "Dir::Etc::sourceparts=-".to_owned(),
         format!("Dir::State::Lists={}", dir.join("lists").display()),
         format!("Dir::Cache={}", dir.display()),
@@ -215,13 +172,7 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension() == Some(OsStr::new("deb")))
         .with_context(|| format!("apt-get downloaded no package to {}: {FIX}", dir.display()))?;
-    succeed(
-        Command::new("dpkg")
-            .arg("-x")
-            .arg(&package)
-            .arg(dir.join("root")),
-        FIX,
-    )?;
+    succeed(Command::new("dpkg").arg("-x").arg(&package).arg(dir.join("root")), FIX)?;
     fs::remove_file(&package)?;
     ensure!(
         sources.join("library/core/Cargo.toml").is_file(),
@@ -234,12 +185,7 @@ fn debian_sources(dir: &Path) -> Result<PathBuf> {
 /// A source entry for the suite that has rustc's sources, on the mirror this machine uses for Debian itself.
 fn apt_source(fix: &str) -> Result<String> {
     let targets = capture(
-        Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(REPO_URI)",
-            "Created-By: Packages",
-        ]),
+        Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]),
         fix,
     )?;
     let mirror = targets
@@ -265,14 +211,7 @@ fn bpf_linker(root: &Path) -> Result<PathBuf> {
         // The default features find LLVM in the toolchain of the rustc that runs it.
         succeed(
             Command::new("cargo")
-                .args([
-                    "install",
-                    "bpf-linker",
-                    "--version",
-                    BPF_LINKER,
-                    "--locked",
-                    "--force",
-                ])
+                .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force"])
                 .arg("--root")
                 .arg(&tools)
                 .env("CARGO_TARGET_DIR", tools.join("build")),
@@ -300,14 +239,7 @@ fn compile(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Vec<
     succeed(
         command
             .current_dir(root.join("onecli-ebpf"))
-            .args([
-                "build",
-                "--release",
-                "--locked",
-                "-Zbuild-std=core",
-                "--target",
-                TARGET,
-            ])
+            .args(["build", "--release", "--locked", "-Zbuild-std=core", "--target", TARGET])
             .arg("--target-dir")
             .arg(&target_dir)
             .env("RUSTC", &toolchain.rustc)
@@ -328,13 +260,8 @@ fn is_foreign_setting(name: &OsStr) -> bool {
     name.starts_with("CARGO_PROFILE_")
         || name.starts_with("CARGO_BUILD_")
         || name.starts_with("CARGO_TARGET_")
-        || [
-            "RUSTFLAGS",
-            "RUSTC_WRAPPER",
-            "RUSTC_WORKSPACE_WRAPPER",
-            "RUSTUP_TOOLCHAIN",
-        ]
-        .contains(&name.as_ref())
+        || ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"]
+            .contains(&name.as_ref())
 }
 
 /// Flags for the kernel's crates, in cargo's encoding. Every path that could differ between two machines is replaced:
@@ -342,20 +269,15 @@ fn is_foreign_setting(name: &OsStr) -> bool {
 fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
-        None => env::home_dir()
-            .context("neither CARGO_HOME nor HOME is set: set one")?
-            .join(".cargo"),
+        None => env::home_dir().context("neither CARGO_HOME nor HOME is set: set one")?.join(".cargo"),
     };
     let sources = toolchain.sysroot.join("lib/rustlib/src/rust");
     // The sources may be reached through a link, and cargo resolves it for some uses.
-    let resolved = fs::canonicalize(&sources)
-        .with_context(|| format!("resolving {}", sources.display()))?;
+    let resolved = fs::canonicalize(&sources).with_context(|| format!("resolving {}", sources.display()))?;
     let mut remaps = Vec::new();
     let registry = cargo_home.join("registry/src");
     // The directory below has the registry's name in its own.
-    for index in
-        fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))?
-    {
+    for index in fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))? {
         remaps.push((index?.path(), "/cargo"));
     }
     remaps.push((root.to_owned(), "/onecli"));
@@ -394,31 +316,24 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
     names.data = SectionData::SectionString;
     builder.delete_orphans();
     let mut stripped = Vec::new();
-    builder
-        .write(&mut stripped)
-        .context("writing the stripped object")?;
+    builder.write(&mut stripped).context("writing the stripped object")?;
     Ok(stripped)
 }
 
 /// Runs a command whose output is for the reader; `fix` tells what to do when it fails.
 fn succeed(command: &mut Command, fix: &str) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
+    let status =
+        command.status().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
     if !status.success() {
-        bail!(
-            "{} failed ({status}): {fix}",
-            command.get_program().display()
-        );
+        bail!("{} failed ({status}): {fix}", command.get_program().display());
     }
     Ok(())
 }
 
 /// Runs a command and returns what it printed.
 fn capture(command: &mut Command, fix: &str) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
+    let output =
+        command.output().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
     ensure!(
         output.status.success(),
         "{} failed ({}): {}: {fix}",

@@ -61,11 +61,7 @@ pub(super) struct Hook {
 }
 
 const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
-    Hook {
-        program,
-        attach_type,
-        place,
-    }
+    Hook { program, attach_type, place }
 }
 
 /// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
@@ -94,9 +90,7 @@ pub struct Health {
 impl Health {
     /// Whether every program runs where it should. If not, nothing may be started in a managed cgroup.
     pub fn is_enforcing(&self) -> bool {
-        self.links
-            .iter()
-            .all(|link| link.state == LinkState::Attached)
+        self.links.iter().all(|link| link.state == LinkState::Attached)
     }
 }
 
@@ -140,10 +134,7 @@ pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelE
     for hook in &HOOKS {
         let program = ebpf
             .program_mut(hook.program)
-            .ok_or(KernelError::Incomplete {
-                kind: "program",
-                name: hook.program,
-            })?;
+            .ok_or(KernelError::Incomplete { kind: "program", name: hook.program })?;
         verify(program, hook)?;
         enforce(program, hook, &cgroups, config, &pins)?;
     }
@@ -161,14 +152,9 @@ pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
             None => LinkState::NotPinned,
             Some((_, info)) => state(info, cgroup_id),
         };
-        Ok(LinkHealth {
-            program: hook.program,
-            state,
-        })
+        Ok(LinkHealth { program: hook.program, state })
     });
-    Ok(Health {
-        links: links.collect::<Result<_, _>>()?,
-    })
+    Ok(Health { links: links.collect::<Result<_, _>>()? })
 }
 
 /// Removes every pin below `bpffs_dir`, which detaches the programs and ends enforcement. Nothing to do is no error.
@@ -197,16 +183,10 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
         if !path.exists() {
             continue;
         }
-        let found = MapInfo::from_pin(&path)
-            .map_err(KernelError::map("examine", map))?
-            .value_size();
+        let found = MapInfo::from_pin(&path).map_err(KernelError::map("examine", map))?.value_size();
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         if found != wanted {
-            return Err(KernelError::ForeignMap {
-                path,
-                found,
-                wanted,
-            });
+            return Err(KernelError::ForeignMap { path, found, wanted });
         }
     }
     Ok(())
@@ -217,11 +197,7 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let transparent_port = u32::from(config.transparent_port);
     let resolver_port = u32::from(config.dns_port);
-    let log_level = if config.log {
-        aya_log::Level::Debug as u8
-    } else {
-        0
-    };
+    let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
@@ -233,9 +209,7 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
     for map in names::PINNED_MAPS {
         loader.map_pin_path(map, pins.map(map));
     }
-    loader.load(OBJECT).map_err(|source| KernelError::Load {
-        source: Box::new(source),
-    })
+    loader.load(OBJECT).map_err(|source| KernelError::Load { source: Box::new(source) })
 }
 
 /// Passes a program to the kernel's verifier.
@@ -286,12 +260,7 @@ fn enforce(
 }
 
 /// Swaps the program of a living link.
-fn replace(
-    link: &impl AsFd,
-    program: &Program,
-    hook: &Hook,
-    pin: PathBuf,
-) -> Result<(), KernelError> {
+fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Result<(), KernelError> {
     let failed = |source| KernelError::Program {
         action: "attach",
         program: hook.program,
@@ -311,10 +280,7 @@ fn replace(
         return Err(KernelError::ForeignLink {
             program: hook.program,
             path: pin,
-            found: format!(
-                "it runs program {} after an update to {id}",
-                info.program_id
-            ),
+            found: format!("it runs program {} after an update to {id}", info.program_id),
         });
     }
     Ok(())
@@ -340,18 +306,14 @@ fn attach_new(
         fs::remove_file(pin).map_err(KernelError::bpffs("replace", pin))?;
     }
     // Dropping the pinned link closes its descriptor; the pin keeps it attached.
-    link.pin(pin)
-        .map_err(|error| KernelError::bpffs("pin a link at", pin)(io::Error::other(error)))?;
+    link.pin(pin).map_err(|error| KernelError::bpffs("pin a link at", pin)(io::Error::other(error)))?;
     Ok(())
 }
 
 /// Attaches a program and gives its link to the caller.
 ///
 /// Links are always of the multi-attach kind; with the other two modes the kernel answers EINVAL.
-fn link_program(
-    program: &mut Program,
-    cgroup: &File,
-) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
+fn link_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
     match program {
         Program::CgroupSockAddr(program) => {
@@ -377,12 +339,7 @@ fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, Ke
         Ok(link) => link,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
-            return Err(KernelError::Link {
-                program: hook.program,
-                call: "BPF_OBJ_GET",
-                path: pin,
-                source,
-            });
+            return Err(KernelError::Link { program: hook.program, call: "BPF_OBJ_GET", path: pin, source });
         }
     };
     let info = link_info(&link, hook, &pin)?;
@@ -390,10 +347,7 @@ fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, Ke
         return Err(KernelError::ForeignLink {
             program: hook.program,
             path: pin,
-            found: format!(
-                "attach type {} and not {}",
-                info.attach_type, hook.attach_type
-            ),
+            found: format!("attach type {} and not {}", info.attach_type, hook.attach_type),
         });
     }
     Ok(Some((link, info)))

@@ -30,10 +30,7 @@ pub(super) struct Pins {
 impl Pins {
     /// The pins below `base`, which need not exist.
     pub(super) fn below(base: &Path) -> Self {
-        Self {
-            base: base.to_owned(),
-            version: base.join(format!("v{ABI_VERSION}")),
-        }
+        Self { base: base.to_owned(), version: base.join(format!("v{ABI_VERSION}")) }
     }
 
     /// Where a map is pinned.
@@ -49,12 +46,8 @@ impl Pins {
     /// Makes the directories, root's alone, and mounts bpffs if it is not.
     pub(super) fn create(&self) -> Result<(), KernelError> {
         mount_if_missing(&self.base)?;
-        for directory in [
-            &self.base,
-            &self.version,
-            &self.version.join("maps"),
-            &self.version.join("links"),
-        ] {
+        for directory in [&self.base, &self.version, &self.version.join("maps"), &self.version.join("links")]
+        {
             // uid 0 without capabilities can still open root's pins: agents never run as uid 0 of the host.
             match fs::DirBuilder::new().mode(0o700).create(directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -84,9 +77,7 @@ impl Pins {
             return Ok(());
         }
         if !is_bpffs(&self.base)? {
-            return Err(KernelError::NotBpffs {
-                path: self.base.clone(),
-            });
+            return Err(KernelError::NotBpffs { path: self.base.clone() });
         }
         let links = self.version.join("links");
         if links.exists() {
@@ -98,27 +89,16 @@ impl Pins {
 
 /// Mounts bpffs at its usual place when `directory` is to be there and is not on one.
 fn mount_if_missing(directory: &Path) -> Result<(), KernelError> {
-    let existing = directory
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
+    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     if is_bpffs(existing)? {
         return Ok(());
     }
     if !directory.starts_with(MOUNT_POINT) {
-        return Err(KernelError::NotBpffs {
-            path: directory.to_owned(),
-        });
+        return Err(KernelError::NotBpffs { path: directory.to_owned() });
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("bpf"),
-        MOUNT_POINT,
-        Some("bpf"),
-        flags,
-        Some("mode=0700"),
-    )
-    .map_err(|errno| KernelError::bpffs("mount bpffs at", MOUNT_POINT)(errno.into()))
+    mount(Some("bpf"), MOUNT_POINT, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|errno| KernelError::bpffs("mount bpffs at", MOUNT_POINT)(errno.into()))
 }
 
 /// Whether `path` is on a bpf file system.

@@ -58,12 +58,7 @@ impl Cgroup2 {
     ///
     /// The inode number of its directory: kernfs uses the id for it where inode numbers are 64 bits wide.
     pub fn id_of(&self, cgroup: &Path) -> Result<u64, KernelError> {
-        const {
-            assert!(
-                usize::BITS == 64,
-                "cgroup ids are inode numbers on 64-bit kernels only"
-            )
-        };
+        const { assert!(usize::BITS == 64, "cgroup ids are inode numbers on 64-bit kernels only") };
         let path = self.path(cgroup)?;
         let metadata = fs::metadata(&path).map_err(KernelError::cgroup("look up cgroup", path))?;
         Ok(metadata.ino())
@@ -83,10 +78,9 @@ impl Cgroup2 {
         for entry in fs::read_dir(&directory).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => agents.push(AgentCgroup {
-                    path: agents_root.join(entry.file_name()),
-                    id: metadata.ino(),
-                }),
+                Ok(metadata) if metadata.is_dir() => {
+                    agents.push(AgentCgroup { path: agents_root.join(entry.file_name()), id: metadata.ino() })
+                }
                 Ok(_) => {}
                 // Removed while we were looking.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -101,10 +95,7 @@ impl Cgroup2 {
     /// Looks at the direct children of the agents root only: what an agent nests below is its own, and unbounded.
     pub fn path_of_id(&self, agents_root: &Path, id: u64) -> Result<Option<PathBuf>, KernelError> {
         let agents = self.agents(agents_root)?;
-        Ok(agents
-            .into_iter()
-            .find(|agent| agent.id == id)
-            .map(|agent| agent.path))
+        Ok(agents.into_iter().find(|agent| agent.id == id).map(|agent| agent.path))
     }
 
     /// Whether any cgroup of the hierarchy has this id: a walk over all of them.
@@ -143,9 +134,7 @@ pub(super) fn level(cgroup: &Path) -> Result<u32, KernelError> {
         level += 1;
     }
     if level == 0 {
-        return Err(KernelError::CgroupPath {
-            path: cgroup.to_owned(),
-        });
+        return Err(KernelError::CgroupPath { path: cgroup.to_owned() });
     }
     Ok(level)
 }
@@ -165,10 +154,8 @@ pub(super) fn level(cgroup: &Path) -> Result<u32, KernelError> {
 /// ```
 pub fn agent_directory(agents_root: &Path, agent: &str) -> Result<String, KernelError> {
     let mut name = String::new();
-    if let Some(prefix) = agents_root
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_suffix(".slice"))
+    if let Some(prefix) =
+        agents_root.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".slice"))
     {
         name.push_str(prefix);
         name.push('-');
@@ -183,9 +170,7 @@ pub fn agent_directory(agents_root: &Path, agent: &str) -> Result<String, Kernel
     }
     name.push_str(".slice");
     if agent.is_empty() || name.len() > NAME_MAX {
-        return Err(KernelError::AgentName {
-            name: agent.to_owned(),
-        });
+        return Err(KernelError::AgentName { name: agent.to_owned() });
     }
     Ok(name)
 }
@@ -206,16 +191,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
-        if let (
-            b'\\',
-            [
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                after @ ..,
-            ],
-        ) = (byte, tail)
-        {
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (byte, tail) {
             path.push(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'));
             rest = after;
         } else {

@@ -53,24 +53,17 @@ pub struct Denials {
 
 impl Denials {
     pub(super) fn new(map: MapData) -> Result<Self, KernelError> {
-        let ring = Map::RingBuf(map)
-            .try_into()
-            .map_err(KernelError::map("use", names::DENY))?;
+        let ring = Map::RingBuf(map).try_into().map_err(KernelError::map("use", names::DENY))?;
         // SAFETY: the ring owns its map's descriptor, returns the same one always, and closes it when it is dropped, which
         // `AsyncFd` does after deregistering.
-        let ring = unsafe { AsyncFd::register(ring) }
-            .map_err(|error| KernelError::Events(error.into()))?;
+        let ring = unsafe { AsyncFd::register(ring) }.map_err(|error| KernelError::Events(error.into()))?;
         Ok(Self { ring })
     }
 
     /// Waits for the next refusal. Safe to cancel: an event is taken from the buffer only when it is returned.
     pub async fn next(&mut self) -> Result<Denial, KernelError> {
         loop {
-            let mut ready = self
-                .ring
-                .readable_mut()
-                .await
-                .map_err(KernelError::Events)?;
+            let mut ready = self.ring.readable_mut().await.map_err(KernelError::Events)?;
             // Ready stays set while there are events: the next call finds them without waiting.
             if let Some(event) = ready.get_inner_mut().next() {
                 return denial(&event);
@@ -87,9 +80,8 @@ pub struct KernelLog {
 
 impl KernelLog {
     pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        let logger = EbpfLogger::init(ebpf).map_err(|source| KernelError::Log {
-            source: Box::new(source),
-        })?;
+        let logger =
+            EbpfLogger::init(ebpf).map_err(|source| KernelError::Log { source: Box::new(source) })?;
         Ok(Self { logger })
     }
 
@@ -101,8 +93,8 @@ impl KernelLog {
     /// Passes on the log as it comes. Call it inside a tokio runtime.
     pub async fn forward(self) -> Result<(), KernelError> {
         // SAFETY: as for the ring above: the logger owns one descriptor, for as long as it is registered.
-        let mut logger = unsafe { AsyncFd::register(self.logger) }
-            .map_err(|error| KernelError::Events(error.into()))?;
+        let mut logger =
+            unsafe { AsyncFd::register(self.logger) }.map_err(|error| KernelError::Events(error.into()))?;
         loop {
             let mut ready = logger.readable_mut().await.map_err(KernelError::Events)?;
             ready.get_inner_mut().flush();
@@ -113,19 +105,14 @@ impl KernelLog {
 
 /// Reads an event.
 fn denial(event: &[u8]) -> Result<Denial, KernelError> {
-    let corrupt = |what| KernelError::Corrupt {
-        map: names::DENY,
-        what,
-    };
+    let corrupt = |what| KernelError::Corrupt { map: names::DENY, what };
     if event.len() != size_of::<Deny>() {
         return Err(corrupt("an event of another size"));
     }
     // SAFETY: the length is that of `Deny`, which is plain integers: any bytes are a valid value. The read is unaligned
     // because a byte slice promises no alignment.
     let deny: Deny = unsafe { event.as_ptr().cast::<Deny>().read_unaligned() };
-    let reason = Reason::ALL
-        .into_iter()
-        .find(|&reason| reason as u8 == deny.reason);
+    let reason = Reason::ALL.into_iter().find(|&reason| reason as u8 == deny.reason);
     let hook = Hook::ALL.into_iter().find(|&hook| hook as u8 == deny.hook);
     let hook = hook.ok_or_else(|| corrupt("an unknown hook"))?;
     let (pid, _thread) = halves(deny.pid_tgid);

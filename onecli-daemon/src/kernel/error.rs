@@ -23,9 +23,7 @@ pub enum KernelError {
         mount: PathBuf,
     },
     /// A cgroup path that is absolute, empty, or leaves the hierarchy.
-    #[error(
-        "{path:?} is not a path below the cgroup2 mount: write it relative, without `.` and `..`"
-    )]
+    #[error("{path:?} is not a path below the cgroup2 mount: write it relative, without `.` and `..`")]
     CgroupPath {
         /// The path as configured.
         path: PathBuf,
@@ -47,9 +45,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// A file operation on the pin directory failed.
-    #[error(
-        "cannot {action} {path}: is this root? A bpf file system allows no dot in a name (EPERM)"
-    )]
+    #[error("cannot {action} {path}: is this root? A bpf file system allows no dot in a name (EPERM)")]
     Bpffs {
         /// What was tried, as a verb phrase.
         action: &'static str,
@@ -164,32 +160,14 @@ pub enum KernelError {
 
 impl KernelError {
     pub(super) fn map(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Self {
-        move |source| Self::Map {
-            action,
-            map,
-            source: Box::new(source),
-        }
+        move |source| Self::Map { action, map, source: Box::new(source) }
     }
 
-    pub(super) fn bpffs(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Bpffs {
-            action,
-            path: path.into(),
-            source,
-        }
+    pub(super) fn bpffs(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Bpffs { action, path: path.into(), source }
     }
 
-    pub(super) fn cgroup(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Cgroup {
-            action,
-            path: path.into(),
-            source,
-        }
+    pub(super) fn cgroup(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Cgroup { action, path: path.into(), source }
     }
 }

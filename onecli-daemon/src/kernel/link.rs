@@ -40,11 +40,7 @@ pub(super) fn open(pin: &Path) -> io::Result<OwnedFd> {
         file_flags: u32,
     }
     let path = CString::new(pin.as_os_str().as_bytes())?;
-    let mut attr = Attr {
-        pathname: path.as_ptr() as u64,
-        bpf_fd: 0,
-        file_flags: 0,
-    };
+    let mut attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: `attr` is what the command reads, and `path` lives until after the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
     // SAFETY: a descriptor the kernel has just made, owned by nobody else.
@@ -86,11 +82,7 @@ pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
             format!("a link of type {} and not of a cgroup", info.link_type),
         ));
     }
-    Ok(LinkInfo {
-        program_id: info.prog_id,
-        cgroup_id: info.cgroup_id,
-        attach_type: info.attach_type,
-    })
+    Ok(LinkInfo { program_id: info.prog_id, cgroup_id: info.cgroup_id, attach_type: info.attach_type })
 }
 
 /// Replaces the program of a link, atomically: at every moment the old or the new one runs. Kernel 5.7.
@@ -124,16 +116,7 @@ pub(super) fn update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
 /// `T` is `repr(C)`, has the layout `command` reads, and its pointers are valid for it.
 unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
     // SAFETY: by the caller's promise, and `attr` is as large as said.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            mem::size_of::<T>(),
-        )
-    };
-    libc::c_int::try_from(result)
-        .ok()
-        .filter(|&result| result >= 0)
-        .ok_or_else(io::Error::last_os_error)
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), mem::size_of::<T>()) };
+    libc::c_int::try_from(result).ok().filter(|&result| result >= 0).ok_or_else(io::Error::last_os_error)
 }

@@ -42,17 +42,9 @@ impl Redirect {
         };
         let typed = |name: &'static str| KernelError::map("use", name);
         Ok(Self {
-            flows: Map::SkStorage(open(names::FLOWS)?)
-                .try_into()
-                .map_err(typed(names::FLOWS))?,
-            agents: Mutex::new(
-                Map::HashMap(open(names::AGENTS)?)
-                    .try_into()
-                    .map_err(typed(names::AGENTS))?,
-            ),
-            stats: Map::PerCpuArray(open(names::STATS)?)
-                .try_into()
-                .map_err(typed(names::STATS))?,
+            flows: Map::SkStorage(open(names::FLOWS)?).try_into().map_err(typed(names::FLOWS))?,
+            agents: Mutex::new(Map::HashMap(open(names::AGENTS)?).try_into().map_err(typed(names::AGENTS))?),
+            stats: Map::PerCpuArray(open(names::STATS)?).try_into().map_err(typed(names::STATS))?,
             denials: Mutex::new(Some(open(names::DENY)?)),
             log: Mutex::new(None),
         })
@@ -71,9 +63,7 @@ impl Redirect {
     pub fn set_agent(&self, cgroup_id: u64, entry: AgentEntry) -> Result<(), KernelError> {
         // A panic elsewhere leaves the handle as it was: it holds a descriptor and no state.
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        agents
-            .insert(cgroup_id, entry, 0)
-            .map_err(KernelError::map("write", names::AGENTS))
+        agents.insert(cgroup_id, entry, 0).map_err(KernelError::map("write", names::AGENTS))
     }
 
     /// Makes the kernel forget an agent, whose connections are then redirected still and its DNS refused. An id it does
@@ -82,27 +72,19 @@ impl Redirect {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         match agents.remove(&cgroup_id) {
             Ok(()) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {
-                Ok(())
-            }
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(KernelError::map("write", names::AGENTS)(error)),
         }
     }
 
     /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, KernelError> {
-        Stat::ALL
-            .iter()
-            .map(|&stat| Ok((stat.name(), self.stat(stat)?)))
-            .collect()
+        Stat::ALL.iter().map(|&stat| Ok((stat.name(), self.stat(stat)?))).collect()
     }
 
     /// One counter, summed over the CPUs.
     pub(super) fn stat(&self, stat: Stat) -> Result<u64, KernelError> {
-        let values = self
-            .stats
-            .get(&(stat as u32), 0)
-            .map_err(KernelError::map("read", names::STATS))?;
+        let values = self.stats.get(&(stat as u32), 0).map_err(KernelError::map("read", names::STATS))?;
         Ok(values.iter().sum())
     }
 
@@ -115,19 +97,13 @@ impl Redirect {
     /// The programs' log, for the one task that reads it; `None` when it is off, was taken, or belongs to another process
     /// that attached them.
     pub fn take_log(&self) -> Option<KernelLog> {
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// Reads a record, and refuses one that no kernel program of ours wrote.
 fn flow(ident: &Ident) -> Result<Flow, KernelError> {
-    let corrupt = |what| KernelError::Corrupt {
-        map: names::FLOWS,
-        what,
-    };
+    let corrupt = |what| KernelError::Corrupt { map: names::FLOWS, what };
     if ident.flags & IdentFlags::REDIRECTED == 0 {
         return Err(corrupt("it is of a connection that was not redirected"));
     }

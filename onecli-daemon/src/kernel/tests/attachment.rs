@@ -10,18 +10,13 @@ use crate::kernel::{AgentEntry, KernelError, LinkState, Redirect, check, detach}
 
 #[test]
 fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
-    let Some(mut fixture) =
-        Fixture::new("kernel::a_second_attach_keeps_maps_and_never_stops_enforcing")
+    let Some(mut fixture) = Fixture::new("kernel::a_second_attach_keeps_maps_and_never_stops_enforcing")
     else {
         return;
     };
     let agent = fixture.agent("a.slice");
     let id = fixture.id_of(&agent);
-    let entry = AgentEntry {
-        index: 7,
-        flags: 0,
-        dns_addr: [127, 0, 0, 9],
-    };
+    let entry = AgentEntry { index: 7, flags: 0, dns_addr: [127, 0, 0, 9] };
     fixture.redirect.set_agent(id, entry).unwrap();
     // The child connects to a listener that it must never reach, all the while.
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
@@ -50,24 +45,16 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
     fixture.listener4 = Some(transparent);
     let findings = client.finish();
     let connections: u32 = findings.get("connections").parse().unwrap();
-    assert!(
-        connections >= accepted && accepted > 10,
-        "{accepted} of {connections}"
-    );
+    assert!(connections >= accepted && accepted > 10, "{accepted} of {connections}");
     assert_eq!(missed, 0, "of {accepted}");
     elsewhere.set_nonblocking(true).unwrap();
-    assert!(
-        elsewhere.accept().is_err(),
-        "a connection was not redirected"
-    );
+    assert!(elsewhere.accept().is_err(), "a connection was not redirected");
 }
 
 /// Removing a cgroup makes its links defunct; a re-created one is enforced only after the next attach.
 #[test]
 fn a_recreated_cgroup_is_noticed_and_attached_again() {
-    let Some(mut fixture) =
-        Fixture::new("kernel::a_recreated_cgroup_is_noticed_and_attached_again")
-    else {
+    let Some(mut fixture) = Fixture::new("kernel::a_recreated_cgroup_is_noticed_and_attached_again") else {
         return;
     };
     assert!(check(&fixture.config).unwrap().is_enforcing());
@@ -76,15 +63,8 @@ fn a_recreated_cgroup_is_noticed_and_attached_again() {
     std::fs::create_dir(&root).unwrap();
     let health = check(&fixture.config).unwrap();
     assert!(!health.is_enforcing());
-    let broken = health
-        .links
-        .iter()
-        .filter(|link| link.state != LinkState::Attached)
-        .count();
-    assert_eq!(
-        broken, 10,
-        "all programs of the agents root, none of the daemon's: {health:?}"
-    );
+    let broken = health.links.iter().filter(|link| link.state != LinkState::Attached).count();
+    assert_eq!(broken, 10, "all programs of the agents root, none of the daemon's: {health:?}");
     fixture.redirect = Redirect::attach(&fixture.config).unwrap();
     assert!(check(&fixture.config).unwrap().is_enforcing());
     let agent = fixture.agent("a.slice");
@@ -105,12 +85,7 @@ fn detach_ends_enforcement_and_leaves_nothing() {
     detach(&fixture.config.bpffs_dir).unwrap();
     assert!(!fixture.config.bpffs_dir.exists());
     let health = check(&fixture.config).unwrap();
-    assert!(
-        health
-            .links
-            .iter()
-            .all(|link| link.state == LinkState::NotPinned)
-    );
+    assert!(health.links.iter().all(|link| link.state == LinkState::NotPinned));
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
     let client = Client::start(&fixture, &agent, &["connect", "127.0.0.1:7777"]);
     drop(accept(&elsewhere).expect("not redirected any more"));
@@ -120,18 +95,14 @@ fn detach_ends_enforcement_and_leaves_nothing() {
 /// Agents may run below a root that the configuration no longer names: they are not set free.
 #[test]
 fn another_agents_root_is_refused_while_the_old_one_exists() {
-    let Some(fixture) =
-        Fixture::new("kernel::another_agents_root_is_refused_while_the_old_one_exists")
+    let Some(fixture) = Fixture::new("kernel::another_agents_root_is_refused_while_the_old_one_exists")
     else {
         return;
     };
     let mut config = fixture.config.clone();
     config.agents_root = fixture.unmanaged();
     let refused = Redirect::attach(&config).map(drop);
-    assert!(
-        matches!(refused, Err(KernelError::ForeignLink { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(KernelError::ForeignLink { .. })), "{refused:?}");
     assert!(check(&fixture.config).unwrap().is_enforcing());
 }
 

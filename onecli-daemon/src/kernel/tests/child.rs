@@ -1,8 +1,5 @@
 //! What runs inside the managed cgroups: this test binary again, as a child that joins a cgroup and does one thing.
-#![allow(
-    unsafe_code,
-    reason = "socket types and options that no library offers"
-)]
+#![allow(unsafe_code, reason = "socket types and options that no library offers")]
 
 use std::{
     collections::HashMap,
@@ -83,9 +80,7 @@ pub(super) struct Findings(HashMap<String, String>);
 
 impl Findings {
     pub(super) fn get(&self, key: &str) -> &str {
-        self.0
-            .get(key)
-            .unwrap_or_else(|| panic!("no {key} in {self:?}"))
+        self.0.get(key).unwrap_or_else(|| panic!("no {key} in {self:?}"))
     }
 
     /// The error of an operation; 0 when it succeeded.
@@ -156,21 +151,13 @@ fn connect_from(address: &str, cgroup: &str) -> io::Result<()> {
 
 fn udp_send(address: &str) -> io::Result<()> {
     let address = parse(address);
-    let bind = if address.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
+    let bind = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     UdpSocket::bind(bind)?.send_to(b"x", address).map(drop)
 }
 
 fn udp_connect(address: &str) -> io::Result<()> {
     let address = parse(address);
-    let bind = if address.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
+    let bind = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     UdpSocket::bind(bind)?.connect(address)
 }
 
@@ -240,18 +227,12 @@ fn set_option(socket: &Socket, option: libc::c_int) -> io::Result<()> {
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `sendto` with `MSG_FASTOPEN`: connects and sends at once.
 pub(super) fn send_fastopen(socket: &Socket, data: &[u8], address: SocketAddr) -> io::Result<()> {
-    socket
-        .send_to_with_flags(data, &SockAddr::from(address), libc::MSG_FASTOPEN)
-        .map(drop)
+    socket.send_to_with_flags(data, &SockAddr::from(address), libc::MSG_FASTOPEN).map(drop)
 }
 
 /// Whether the peer acknowledged data sent in the SYN.
@@ -270,11 +251,7 @@ fn syn_data(socket: &Socket) -> io::Result<bool> {
             &raw mut length,
         )
     };
-    if result == 0 {
-        Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0)
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Creates a socket by numbers.

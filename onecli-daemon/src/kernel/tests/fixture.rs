@@ -81,10 +81,7 @@ impl Fixture {
         };
         let pins = Pinned(config.bpffs_dir.clone());
         let redirect = Redirect::attach(&config).expect("attach");
-        cgroups
-            .tree
-            .move_self_into(&config.daemon_cgroup)
-            .expect("join the daemon's cgroup");
+        cgroups.tree.move_self_into(&config.daemon_cgroup).expect("join the daemon's cgroup");
         Some(Self {
             redirect,
             listener4: Some(listen((Ipv4Addr::LOCALHOST, TRANSPARENT_PORT).into())),
@@ -99,10 +96,7 @@ impl Fixture {
     /// Creates a cgroup below the agents root; its path below the mount.
     pub(super) fn agent(&self, name: &str) -> PathBuf {
         let path = self.config.agents_root.join(name);
-        self.cgroups
-            .tree
-            .ensure(&path)
-            .expect("create an agent's cgroup");
+        self.cgroups.tree.ensure(&path).expect("create an agent's cgroup");
         path
     }
 
@@ -184,19 +178,10 @@ pub(super) fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
 /// Gives this thread, and the threads and processes it starts, a network of its own with TCP Fast Open for everybody.
 fn enter_namespace() {
     unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
-    let up = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
-    assert!(
-        up.expect("the `ip` command").success(),
-        "bring up the loopback"
-    );
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.expect("the `ip` command").success(), "bring up the loopback");
     // Client and server, without cookies, for every listener (ip-sysctl: 0x1 | 0x2 | 0x4 | 0x200 | 0x400).
-    fs::write(
-        "/proc/thread-self/root/proc/sys/net/ipv4/tcp_fastopen",
-        "1543",
-    )
-    .expect("tcp_fastopen");
+    fs::write("/proc/thread-self/root/proc/sys/net/ipv4/tcp_fastopen", "1543").expect("tcp_fastopen");
 }
 
 /// The pin directory.
@@ -223,10 +208,7 @@ impl Cgroups {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let base = PathBuf::from(format!("onecli-test-{}-{number}.slice", std::process::id()));
         let own = fs::read_to_string("/proc/self/cgroup").expect("/proc/self/cgroup");
-        let own = own
-            .lines()
-            .find_map(|line| line.strip_prefix("0::/"))
-            .expect("cgroup2");
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("cgroup2");
         let home = tree.path(Path::new("onecli-test")).expect("path");
         let home = home.parent().expect("mount").join(own);
         tree.ensure(&base).expect("create the test's cgroup");
@@ -256,9 +238,7 @@ pub(super) fn remove_tree(cgroup: &Path) -> io::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match fs::remove_dir(cgroup) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(5));
             }
             result => return result,

@@ -14,28 +14,18 @@ use super::{
 fn serve(mut stream: TcpStream) {
     let mut said = String::new();
     stream.read_to_string(&mut said).expect("read");
-    stream
-        .write_all(said.to_uppercase().as_bytes())
-        .expect("answer");
+    stream.write_all(said.to_uppercase().as_bytes()).expect("answer");
 }
 
 /// Connects from agent `a` to `asked`; the flow must say `original`, and the child see `asked` as its peer.
 fn check(fixture: &Fixture, work: &str, asked: &str, original: &str, over_v6: bool) {
     let agent = fixture.agent("a.slice");
     let client = Client::start(fixture, &agent, &[work, asked]);
-    let (stream, flow) = if over_v6 {
-        fixture.accept6()
-    } else {
-        fixture.accept4()
-    };
+    let (stream, flow) = if over_v6 { fixture.accept6() } else { fixture.accept4() };
     serve(stream);
     let findings = client.finish();
     let flow = flow.unwrap_or_else(|| panic!("no flow for {work} {asked}"));
-    assert_eq!(
-        flow.original_destination,
-        original.parse::<SocketAddr>().unwrap(),
-        "{asked}"
-    );
+    assert_eq!(flow.original_destination, original.parse::<SocketAddr>().unwrap(), "{asked}");
     assert_eq!(flow.agent_cgroup_id, fixture.id_of(&agent), "{asked}");
     assert_eq!(flow.current_cgroup_id, fixture.id_of(&agent), "{asked}");
     assert_eq!((flow.uid, flow.gid), (0, 0));
@@ -45,11 +35,7 @@ fn check(fixture: &Fixture, work: &str, asked: &str, original: &str, over_v6: bo
     assert_eq!(findings.get("peer"), asked, "getpeername");
     assert_eq!(findings.get("answer"), "HELLO");
     if work.starts_with("fastopen") {
-        assert_eq!(
-            findings.get("syn_data"),
-            "true",
-            "{work} sent its data after the handshake"
-        );
+        assert_eq!(findings.get("syn_data"), "true", "{work} sent its data after the handshake");
     }
 }
 
@@ -61,20 +47,8 @@ fn ipv4_ipv6_mapped_and_fast_open() {
     for work in ["connect", "fastopen_sendto", "fastopen_connect"] {
         check(&fixture, work, "192.0.2.7:443", "192.0.2.7:443", false);
         check(&fixture, work, "127.0.0.1:10255", "127.0.0.1:10255", false);
-        check(
-            &fixture,
-            work,
-            "[2001:db8::7]:8443",
-            "[2001:db8::7]:8443",
-            true,
-        );
-        check(
-            &fixture,
-            work,
-            "[::ffff:192.0.2.7]:443",
-            "192.0.2.7:443",
-            false,
-        );
+        check(&fixture, work, "[2001:db8::7]:8443", "[2001:db8::7]:8443", true);
+        check(&fixture, work, "[::ffff:192.0.2.7]:443", "192.0.2.7:443", false);
     }
 }
 
@@ -129,18 +103,10 @@ fn a_dead_daemon_means_connection_refused() {
     let agent = fixture.agent("a.slice");
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
     drop((fixture.listener4.take(), fixture.listener6.take()));
-    for address in [
-        "127.0.0.1:7777",
-        "192.0.2.7:443",
-        "[2001:db8::7]:443",
-        "[::ffff:127.0.0.1]:7777",
-    ] {
+    for address in ["127.0.0.1:7777", "192.0.2.7:443", "[2001:db8::7]:443", "[::ffff:127.0.0.1]:7777"] {
         let findings = Client::run(&fixture, &agent, &["connect", address]);
         assert_eq!(findings.errno(), libc::ECONNREFUSED, "{address}");
     }
     elsewhere.set_nonblocking(true).unwrap();
-    assert!(
-        elsewhere.accept().is_err(),
-        "a connection went past the daemon"
-    );
+    assert!(elsewhere.accept().is_err(), "a connection went past the daemon");
 }

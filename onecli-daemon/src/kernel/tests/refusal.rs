@@ -16,10 +16,7 @@ fn refused(
     let agent = fixture.agent("a.slice");
     let findings = Client::run(fixture, &agent, work);
     let next = async { tokio::time::timeout(super::fixture::PATIENCE, denials.next()).await };
-    let denial = runtime
-        .block_on(next)
-        .expect("an event")
-        .expect("a good event");
+    let denial = runtime.block_on(next).expect("an event").expect("a good event");
     assert_eq!(findings.errno(), libc::EPERM, "{work:?}");
     assert_eq!(denial.agent_cgroup_id, fixture.id_of(&agent));
     assert_eq!(denial.uid, 0);
@@ -27,10 +24,7 @@ fn refused(
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 #[test]
@@ -41,59 +35,28 @@ fn udp_is_refused() {
     let runtime = runtime();
     let mut denials = {
         let _context = runtime.enter();
-        fixture
-            .redirect
-            .take_denials()
-            .unwrap()
-            .expect("the only reader")
+        fixture.redirect.take_denials().unwrap().expect("the only reader")
     };
     let cases = [
         ("udp_send", "127.0.0.1:443", Hook::Sendmsg4, Reason::Udp),
         ("udp_send", "[::1]:443", Hook::Sendmsg6, Reason::Udp),
-        (
-            "udp_send",
-            "[::ffff:127.0.0.1]:443",
-            Hook::Sendmsg4,
-            Reason::Udp,
-        ),
+        ("udp_send", "[::ffff:127.0.0.1]:443", Hook::Sendmsg4, Reason::Udp),
         ("udp_connect", "127.0.0.1:443", Hook::Connect4, Reason::Udp),
         ("udp_connect", "[::1]:443", Hook::Connect6, Reason::Udp),
-        (
-            "udp_connect",
-            "[::ffff:127.0.0.1]:443",
-            Hook::Connect6,
-            Reason::Udp,
-        ),
+        ("udp_connect", "[::ffff:127.0.0.1]:443", Hook::Connect6, Reason::Udp),
         // No entry in AGENTS: no resolver. And never one over IPv6.
-        (
-            "udp_send",
-            "127.0.0.1:53",
-            Hook::Sendmsg4,
-            Reason::NoResolver,
-        ),
+        ("udp_send", "127.0.0.1:53", Hook::Sendmsg4, Reason::NoResolver),
         ("udp_send", "[::1]:53", Hook::Sendmsg6, Reason::NoResolver),
-        (
-            "udp_connect",
-            "[::1]:53",
-            Hook::Connect6,
-            Reason::NoResolver,
-        ),
+        ("udp_connect", "[::1]:53", Hook::Connect6, Reason::NoResolver),
     ];
     for (work, address, hook, reason) in cases {
         let (_, denial) = refused(&fixture, &runtime, &mut denials, &[work, address]);
-        assert_eq!(
-            (denial.hook, denial.reason),
-            (hook, reason),
-            "{work} {address}"
-        );
+        assert_eq!((denial.hook, denial.reason), (hook, reason), "{work} {address}");
         let asked: std::net::SocketAddr = address.parse().unwrap();
         let asked = std::net::SocketAddr::new(asked.ip().to_canonical(), asked.port());
         assert_eq!(denial.destination, Some(asked));
     }
-    assert!(
-        fixture.redirect.take_denials().unwrap().is_none(),
-        "one reader"
-    );
+    assert!(fixture.redirect.take_denials().unwrap().is_none(), "one reader");
     let stats = fixture.redirect.stats().unwrap();
     assert!(stats.contains(&("operations_denied", 9)), "{stats:?}");
 }
@@ -113,37 +76,13 @@ fn only_tcp_and_udp_sockets() {
     for family in [INET, INET6] {
         assert_eq!(socket(family, libc::SOCK_STREAM, 0), 0);
         assert_eq!(socket(family, libc::SOCK_DGRAM, 0), 0);
-        assert_eq!(
-            socket(family, libc::SOCK_RAW, libc::IPPROTO_UDP),
-            libc::EPERM,
-            "raw"
-        );
-        let ping = if family == INET {
-            libc::IPPROTO_ICMP
-        } else {
-            libc::IPPROTO_ICMPV6
-        };
-        assert_eq!(
-            socket(family, libc::SOCK_RAW, ping),
-            libc::EPERM,
-            "raw ICMP"
-        );
-        assert_eq!(
-            socket(family, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
-            libc::EPERM,
-            "MPTCP"
-        );
-        assert_eq!(
-            socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
-            libc::EPERM,
-            "UDP-Lite"
-        );
+        assert_eq!(socket(family, libc::SOCK_RAW, libc::IPPROTO_UDP), libc::EPERM, "raw");
+        let ping = if family == INET { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+        assert_eq!(socket(family, libc::SOCK_RAW, ping), libc::EPERM, "raw ICMP");
+        assert_eq!(socket(family, libc::SOCK_STREAM, libc::IPPROTO_MPTCP), libc::EPERM, "MPTCP");
+        assert_eq!(socket(family, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE), libc::EPERM, "UDP-Lite");
     }
-    assert_eq!(
-        socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
-        0,
-        "not the network's"
-    );
+    assert_eq!(socket(libc::AF_UNIX, libc::SOCK_STREAM, 0), 0, "not the network's");
 }
 
 /// A socket belongs to the agent it was created in, and nobody else can use it.
@@ -154,19 +93,10 @@ fn a_socket_does_not_change_hands() {
     };
     let agent = fixture.agent("a.slice");
     let other = fixture.agent("b.slice");
-    for cgroup in [
-        other,
-        fixture.unmanaged(),
-        fixture.config.agents_root.clone(),
-    ] {
+    for cgroup in [other, fixture.unmanaged(), fixture.config.agents_root.clone()] {
         let path = fixture.tree().path(&cgroup).unwrap();
         let work = ["connect_from", "127.0.0.1:80", path.to_str().unwrap()];
-        assert_eq!(
-            Client::run(&fixture, &agent, &work).errno(),
-            libc::EPERM,
-            "{}",
-            cgroup.display()
-        );
+        assert_eq!(Client::run(&fixture, &agent, &work).errno(), libc::EPERM, "{}", cgroup.display());
     }
 }
 

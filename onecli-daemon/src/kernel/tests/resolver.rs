@@ -16,15 +16,8 @@ fn dns_is_answered_by_the_agents_resolver() {
         return;
     };
     let agent = fixture.agent("a.slice");
-    let entry = AgentEntry {
-        index: 1,
-        flags: 0,
-        dns_addr: RESOLVER,
-    };
-    fixture
-        .redirect
-        .set_agent(fixture.id_of(&agent), entry)
-        .unwrap();
+    let entry = AgentEntry { index: 1, flags: 0, dns_addr: RESOLVER };
+    fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();
     let resolver = UdpSocket::bind((std::net::Ipv4Addr::from(RESOLVER), DNS_PORT)).unwrap();
     resolver.set_read_timeout(Some(PATIENCE)).unwrap();
     let cases = [
@@ -53,23 +46,15 @@ fn dns_is_answered_by_the_agents_resolver() {
             if (work, bind) == ("dns_connected", "0.0.0.0:0") {
                 assert_eq!(findings.get("peer_after"), server);
                 let mut query = [0; 64];
-                resolver
-                    .recv_from(&mut query)
-                    .expect("the query to another server comes here too");
+                resolver.recv_from(&mut query).expect("the query to another server comes here too");
             }
             answering.join().unwrap()
         });
         answering.unwrap();
     }
     // Once the agent is removed its DNS is refused.
-    fixture
-        .redirect
-        .remove_agent(fixture.id_of(&agent))
-        .unwrap();
-    fixture
-        .redirect
-        .remove_agent(fixture.id_of(&agent))
-        .unwrap();
+    fixture.redirect.remove_agent(fixture.id_of(&agent)).unwrap();
+    fixture.redirect.remove_agent(fixture.id_of(&agent)).unwrap();
     let findings = Client::run(&fixture, &agent, &["udp_send", "192.0.2.53:53"]);
     assert_eq!(findings.errno(), libc::EPERM);
 }
@@ -81,15 +66,8 @@ fn datagrams_of_others_keep_their_sender() {
         return;
     };
     let agent = fixture.agent("a.slice");
-    let entry = AgentEntry {
-        index: 1,
-        flags: 0,
-        dns_addr: RESOLVER,
-    };
-    fixture
-        .redirect
-        .set_agent(fixture.id_of(&agent), entry)
-        .unwrap();
+    let entry = AgentEntry { index: 1, flags: 0, dns_addr: RESOLVER };
+    fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();
     let resolver = UdpSocket::bind((std::net::Ipv4Addr::from(RESOLVER), DNS_PORT)).unwrap();
     resolver.set_read_timeout(Some(PATIENCE)).unwrap();
     let client = Client::start(&fixture, &agent, &["dns", "192.0.2.53:53", "0.0.0.0:0"]);

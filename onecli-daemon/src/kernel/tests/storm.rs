@@ -70,9 +70,8 @@ fn no_identity_is_lost() {
     let Some(fixture) = Fixture::new("kernel::no_identity_is_lost") else {
         return;
     };
-    let connections = env::var("ONECLI_TEST_CONNECTIONS").map_or(CONNECTIONS, |number| {
-        number.parse().expect("a number of connections")
-    });
+    let connections = env::var("ONECLI_TEST_CONNECTIONS")
+        .map_or(CONNECTIONS, |number| number.parse().expect("a number of connections"));
     let agent = fixture.agent("a.slice");
     let id = fixture.id_of(&agent);
     let seen = Seen::default();

@@ -21,16 +21,10 @@ fn agent_directories_nest_as_systemd_nests_slices() {
     ] {
         assert_eq!(agent_directory(root, agent).unwrap(), directory);
     }
-    assert_eq!(
-        agent_directory(Path::new("agents"), "a-b").unwrap(),
-        r"a\x2db.slice"
-    );
+    assert_eq!(agent_directory(Path::new("agents"), "a-b").unwrap(), r"a\x2db.slice");
     for impossible in [String::new(), "x".repeat(250)] {
         let name = agent_directory(root, &impossible);
-        assert!(
-            matches!(name, Err(KernelError::AgentName { .. })),
-            "{name:?}"
-        );
+        assert!(matches!(name, Err(KernelError::AgentName { .. })), "{name:?}");
     }
 }
 
@@ -49,10 +43,7 @@ fn cgroup2_is_found_in_mountinfo() {
     let unified = "41 31 0:38 / /sys/fs/cgroup/unified rw shared:9 master:1 - cgroup2 cgroup2 rw\n";
     let spaced = "41 31 0:38 / /mnt/a\\040b\\134c rw - cgroup2 none rw\n";
     let found = |lines: &[&str]| mount_point(lines.concat().as_bytes());
-    assert_eq!(
-        found(&[v1, unified]),
-        Some(PathBuf::from("/sys/fs/cgroup/unified"))
-    );
+    assert_eq!(found(&[v1, unified]), Some(PathBuf::from("/sys/fs/cgroup/unified")));
     assert_eq!(found(&[spaced]), Some(PathBuf::from(r"/mnt/a b\c")));
     assert_eq!(found(&[v1]), None);
     assert_eq!(found(&["", "garbage\n", "1 2 3 4"]), None);
