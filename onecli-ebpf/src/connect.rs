@@ -50,10 +50,7 @@ fn destination(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reas
         // A mapped destination stays mapped: an IPv6-only way out of an IPv4 connect would fail.
         return Ok(match asked.mapped_v4() {
             Some(_) => Endpoint::v4(LOOPBACK4, port),
-            None => Endpoint {
-                addr: Endpoint::LOOPBACK6,
-                port,
-            },
+            None => Endpoint { addr: Endpoint::LOOPBACK6, port },
         });
     }
     let resolver = resolver(asked, ident.agent_cgid)?;

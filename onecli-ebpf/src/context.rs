@@ -4,8 +4,8 @@ use aya_ebpf::{
     cty::c_void,
     helpers::generated::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
-        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie,
-        bpf_get_socket_cookie, bpf_ktime_get_ns,
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
+        bpf_ktime_get_ns,
     },
     programs::SockAddrContext,
 };
@@ -30,29 +30,19 @@ impl Endpoint {
     pub(crate) const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 
     /// Stands for no address.
-    pub(crate) const NONE: Self = Self {
-        addr: [0; 4],
-        port: 0,
-    };
+    pub(crate) const NONE: Self = Self { addr: [0; 4], port: 0 };
 
     #[inline(always)]
     pub(crate) const fn v4(addr: u32, port: u16) -> Self {
         let [a, b, c] = MAPPED;
-        Self {
-            addr: [a, b, c, addr],
-            port,
-        }
+        Self { addr: [a, b, c, addr], port }
     }
 
     /// The IPv4 address this is the mapped form of.
     #[inline(always)]
     pub(crate) const fn mapped_v4(&self) -> Option<u32> {
         let [a, b, c, v4] = self.addr;
-        if a == MAPPED[0] && b == MAPPED[1] && c == MAPPED[2] {
-            Some(v4)
-        } else {
-            None
-        }
+        if a == MAPPED[0] && b == MAPPED[1] && c == MAPPED[2] { Some(v4) } else { None }
     }
 
     /// The address's bytes in network order.

@@ -20,17 +20,8 @@ pub(crate) struct Kind {
 
 /// Refuses an operation on an address: the verdict to return.
 #[inline(always)]
-pub(crate) fn refuse_address(
-    ctx: &SockAddrContext,
-    asked: Endpoint,
-    reason: Reason,
-    hook: Hook,
-) -> i32 {
-    let kind = Kind {
-        family: ctx.family(),
-        sock_type: ctx.sock_type(),
-        protocol: ctx.protocol(),
-    };
+pub(crate) fn refuse_address(ctx: &SockAddrContext, asked: Endpoint, reason: Reason, hook: Hook) -> i32 {
+    let kind = Kind { family: ctx.family(), sock_type: ctx.sock_type(), protocol: ctx.protocol() };
     refuse(kind, asked, reason, hook)
 }
 

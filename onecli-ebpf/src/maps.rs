@@ -70,11 +70,7 @@ pub(crate) unsafe fn record<'a>(
     };
     // SAFETY: the caller vouches for `sk`, and the helper only reads `initial`. It returns null or a value that stays
     // valid until the program ends.
-    unsafe {
-        bpf_sk_storage_get(map, sk, initial.cast_mut().cast(), flags)
-            .cast::<Ident>()
-            .as_mut()
-    }
+    unsafe { bpf_sk_storage_get(map, sk, initial.cast_mut().cast(), flags).cast::<Ident>().as_mut() }
 }
 
 /// Adds one to a counter of this CPU.

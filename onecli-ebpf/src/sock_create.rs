@@ -19,11 +19,8 @@ const SOCK_DGRAM: u32 = 2;
 #[cgroup_sock(sock_create)]
 pub(crate) fn sock_create(ctx: SockContext) -> i32 {
     let sock: *mut bpf_sock = ctx.sock;
-    let created = Kind {
-        family: read!(sock, family),
-        sock_type: read!(sock, type_),
-        protocol: read!(sock, protocol),
-    };
+    let created =
+        Kind { family: read!(sock, family), sock_type: read!(sock, type_), protocol: read!(sock, protocol) };
     let Some((family, proto)) = admissible(created) else {
         return refuse(created, Endpoint::NONE, Reason::SocketKind, Hook::SockCreate);
     };

@@ -86,16 +86,10 @@ fn identify(ctx: &SockOpsContext) {
     let announced = unsafe { TUP.get(&key) };
     let stored = match (announced, socket(ctx)) {
         // SAFETY: `sk` was checked non-null.
-        (Some(ident), Some(sk)) => unsafe {
-            record(&FLOWS, sk, Absent::Copy(ident)).is_some()
-        },
+        (Some(ident), Some(sk)) => unsafe { record(&FLOWS, sk, Absent::Copy(ident)).is_some() },
         _ => false,
     };
-    count(if stored {
-        Stat::Identified
-    } else {
-        Stat::Unidentified
-    });
+    count(if stored { Stat::Identified } else { Stat::Unidentified });
 }
 
 /// The full socket of a callback.

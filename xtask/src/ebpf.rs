@@ -265,19 +265,24 @@ fn is_foreign_setting(name: &OsStr) -> bool {
 }
 
 /// Flags for the kernel's crates, in cargo's encoding. Every path that could differ between two machines is replaced:
-/// the last match wins in rustc, so the checkout comes after the directories it may be in.
+/// the last match wins in rustc, so what may be inside the checkout comes after it.
 fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
     let cargo_home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
         None => env::home_dir().context("neither CARGO_HOME nor HOME is set: set one")?.join(".cargo"),
     };
-    let mut remaps = vec![(toolchain.sysroot.join("lib/rustlib/src/rust"), "/rustc")];
+    let sources = toolchain.sysroot.join("lib/rustlib/src/rust");
+    // The sources may be reached through a link, and cargo resolves it for some uses.
+    let resolved = fs::canonicalize(&sources).with_context(|| format!("resolving {}", sources.display()))?;
+    let mut remaps = Vec::new();
     let registry = cargo_home.join("registry/src");
     // The directory below has the registry's name in its own.
     for index in fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))? {
         remaps.push((index?.path(), "/cargo"));
     }
     remaps.push((root.to_owned(), "/onecli"));
+    remaps.push((sources, "/rustc"));
+    remaps.push((resolved, "/rustc"));
     let mut flags = OsString::from("--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Clink-arg=--btf");
     for (from, to) in remaps {
         flags.push("\u{1f}--remap-path-prefix=");

@@ -108,7 +108,9 @@ impl Cgroup2 {
                 Err(error) => return Err(KernelError::cgroup("list cgroup", directory)(error)),
             };
             for entry in entries.flatten() {
-                let Ok(metadata) = entry.metadata() else { continue };
+                let Ok(metadata) = entry.metadata() else {
+                    continue;
+                };
                 if metadata.is_dir() {
                     if metadata.ino() == id {
                         return Ok(true);

@@ -41,7 +41,9 @@ fn check(fixture: &Fixture, work: &str, asked: &str, original: &str, over_v6: bo
 
 #[test]
 fn ipv4_ipv6_mapped_and_fast_open() {
-    let Some(fixture) = Fixture::new("kernel::ipv4_ipv6_mapped_and_fast_open") else { return };
+    let Some(fixture) = Fixture::new("kernel::ipv4_ipv6_mapped_and_fast_open") else {
+        return;
+    };
     for work in ["connect", "fastopen_sendto", "fastopen_connect"] {
         check(&fixture, work, "192.0.2.7:443", "192.0.2.7:443", false);
         check(&fixture, work, "127.0.0.1:10255", "127.0.0.1:10255", false);
@@ -53,7 +55,9 @@ fn ipv4_ipv6_mapped_and_fast_open() {
 /// DNS over TCP is a connection like any other.
 #[test]
 fn tcp_port_53_is_redirected() {
-    let Some(fixture) = Fixture::new("kernel::tcp_port_53_is_redirected") else { return };
+    let Some(fixture) = Fixture::new("kernel::tcp_port_53_is_redirected") else {
+        return;
+    };
     check(&fixture, "connect", "192.0.2.53:53", "192.0.2.53:53", false);
 }
 
@@ -75,7 +79,9 @@ fn a_nested_cgroup_keeps_the_agents_identity() {
 
 #[test]
 fn an_unmanaged_process_is_left_alone() {
-    let Some(fixture) = Fixture::new("kernel::an_unmanaged_process_is_left_alone") else { return };
+    let Some(fixture) = Fixture::new("kernel::an_unmanaged_process_is_left_alone") else {
+        return;
+    };
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
     let cgroup = fixture.unmanaged();
     let client = Client::start(&fixture, &cgroup, &["connect", "127.0.0.1:7777"]);

@@ -29,7 +29,9 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn udp_is_refused() {
-    let Some(fixture) = Fixture::new("kernel::udp_is_refused") else { return };
+    let Some(fixture) = Fixture::new("kernel::udp_is_refused") else {
+        return;
+    };
     let runtime = runtime();
     let mut denials = {
         let _context = runtime.enter();
@@ -63,7 +65,9 @@ fn udp_is_refused() {
 fn only_tcp_and_udp_sockets() {
     const INET: i32 = libc::AF_INET;
     const INET6: i32 = libc::AF_INET6;
-    let Some(fixture) = Fixture::new("kernel::only_tcp_and_udp_sockets") else { return };
+    let Some(fixture) = Fixture::new("kernel::only_tcp_and_udp_sockets") else {
+        return;
+    };
     let agent = fixture.agent("a.slice");
     let socket = |family: i32, kind: i32, protocol: i32| {
         let [family, kind, protocol] = [family, kind, protocol].map(|number| number.to_string());
@@ -84,7 +88,9 @@ fn only_tcp_and_udp_sockets() {
 /// A socket belongs to the agent it was created in, and nobody else can use it.
 #[test]
 fn a_socket_does_not_change_hands() {
-    let Some(fixture) = Fixture::new("kernel::a_socket_does_not_change_hands") else { return };
+    let Some(fixture) = Fixture::new("kernel::a_socket_does_not_change_hands") else {
+        return;
+    };
     let agent = fixture.agent("a.slice");
     let other = fixture.agent("b.slice");
     for cgroup in [other, fixture.unmanaged(), fixture.config.agents_root.clone()] {
@@ -97,7 +103,9 @@ fn a_socket_does_not_change_hands() {
 /// In the agents root itself a process is no agent.
 #[test]
 fn the_agents_root_is_no_agent() {
-    let Some(fixture) = Fixture::new("kernel::the_agents_root_is_no_agent") else { return };
+    let Some(fixture) = Fixture::new("kernel::the_agents_root_is_no_agent") else {
+        return;
+    };
     let root = fixture.config.agents_root.clone();
     let findings = Client::run(&fixture, &root, &["connect", "127.0.0.1:80"]);
     assert_eq!(findings.errno(), libc::EPERM);

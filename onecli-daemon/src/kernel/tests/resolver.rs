@@ -62,7 +62,9 @@ fn dns_is_answered_by_the_agents_resolver() {
 /// The programs rewrite the peer of DNS answers only: other senders keep their address.
 #[test]
 fn datagrams_of_others_keep_their_sender() {
-    let Some(fixture) = Fixture::new("kernel::datagrams_of_others_keep_their_sender") else { return };
+    let Some(fixture) = Fixture::new("kernel::datagrams_of_others_keep_their_sender") else {
+        return;
+    };
     let agent = fixture.agent("a.slice");
     let entry = AgentEntry { index: 1, flags: 0, dns_addr: RESOLVER };
     fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();

@@ -67,7 +67,9 @@ struct Seen {
 
 #[test]
 fn no_identity_is_lost() {
-    let Some(fixture) = Fixture::new("kernel::no_identity_is_lost") else { return };
+    let Some(fixture) = Fixture::new("kernel::no_identity_is_lost") else {
+        return;
+    };
     let connections = env::var("ONECLI_TEST_CONNECTIONS")
         .map_or(CONNECTIONS, |number| number.parse().expect("a number of connections"));
     let agent = fixture.agent("a.slice");
