@@ -1,6 +1,7 @@
 //! OneCLI for Linux: lets agents use credentials without having them.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod launch;
 pub mod model;
