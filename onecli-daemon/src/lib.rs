@@ -1,9 +1,13 @@
 //! OneCLI for Linux: lets agents use credentials without having them.
 
 pub mod admin;
+pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod launch;
 pub mod model;
 pub mod policy;
 pub mod privilege;
+pub mod store;
+pub mod vault;

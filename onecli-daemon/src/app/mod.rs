@@ -1,0 +1,3 @@
+//! What wires the modules together.
+
+pub mod ship;
