@@ -14,3 +14,4 @@ pub mod privilege;
 pub mod store;
 pub mod tls;
 pub mod vault;
+pub mod cli;

@@ -38,7 +38,7 @@ pub mod routes {
     /// `GET`, with [`super::AuditQuery`] as the query: records as JSON lines, oldest first.
     pub const AUDIT: &str = "/v1/audit";
 
-    /// `GET`: [`super::AgentDetail`]. `DELETE`: [`super::AgentDetail`] as it was.
+    /// `GET`: [`super::AgentDetail`]. `DELETE`: [`super::AgentRemoved`].
     pub fn agent(name: &AgentName) -> String {
         format!("{AGENTS}/{name}")
     }
@@ -133,6 +133,16 @@ pub struct AgentDetail {
     pub agent: AgentView,
     /// What it may use, by name of secret.
     pub secrets: Vec<GrantView>,
+}
+
+/// An agent that was removed: its token, sessions, grants and placeholders are gone. Its audit records stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRemoved {
+    /// The agent as it was.
+    #[serde(flatten)]
+    pub agent: AgentDetail,
+    /// Why its cgroup is still there, if it is: processes that live in it are refused everything.
+    pub cgroup_left: Option<String>,
 }
 
 /// An agent with its token, which is shown here and never again.
@@ -315,6 +325,35 @@ pub struct AuditQuery {
 impl AuditQuery {
     /// How many records one question may ask for.
     pub const MAX_LIMIT: u32 = 10_000;
+
+    /// The query as it stands behind `?` (no part of it needs escaping).
+    pub fn to_query(&self) -> String {
+        let agent = self.agent.as_ref().map(|agent| format!("&agent={agent}")).unwrap_or_default();
+        format!("limit={}&follow={}{agent}", self.limit, self.follow)
+    }
+
+    /// Reads [`AuditQuery::to_query`]; what is not said is `limit=100&follow=false`.
+    ///
+    /// # Errors
+    /// A sentence about the first key that is not known or does not fit.
+    pub fn from_query(text: &str) -> Result<AuditQuery, String> {
+        let mut query = AuditQuery { agent: None, limit: 100, follow: false };
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let bad = || format!("bad value for '{key}' in the query");
+            match key {
+                "agent" => query.agent = Some(value.parse().map_err(|error| format!("{error}"))?),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| *limit <= Self::MAX_LIMIT);
+                    query.limit = limit
+                        .ok_or_else(|| format!("limit must be a number from 0 to {}", Self::MAX_LIMIT))?;
+                }
+                "follow" => query.follow = value.parse().map_err(|_| bad())?,
+                _ => return Err("the query holds an unknown key".to_owned()),
+            }
+        }
+        Ok(query)
+    }
 }
 
 /// The name of an environment variable: `[A-Z_][A-Z0-9_]*`, at most 128 bytes, and none that decides how
