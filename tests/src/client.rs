@@ -331,7 +331,7 @@ pub fn curl(url: &str) -> Run {
 }
 
 /// An answer as curl saw it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Reply {
     /// Status of the last response; 0 where none came.
     pub status: u16,
@@ -345,6 +345,14 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// curl's exit code.
     pub exit: Option<i32>,
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { status, connect, version, headers, exit, .. } = self;
+        writeln!(f, "status {status}, CONNECT {connect}, HTTP/{version}, curl's exit {exit:?}")?;
+        write!(f, "{headers:#?}\n{}", self.text())
+    }
 }
 
 impl Reply {

@@ -225,7 +225,8 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Waits for the workers to let go of the tasks: they hold the git repository's directory.
+            runtime.shutdown_timeout(std::time::Duration::from_secs(5));
         }
     }
 }
