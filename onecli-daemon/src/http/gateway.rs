@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -56,6 +57,8 @@ pub struct Gateway {
     pub(super) connections: ConnectionLimits,
     pub(super) failures: FailureLimits,
     pub(super) counters: Counters,
+    /// Held by every request and tunnel while it is open.
+    pub(super) open: Arc<()>,
 }
 
 impl fmt::Debug for Gateway {
@@ -81,6 +84,7 @@ impl Gateway {
             clock: parts.clock,
             random: parts.random,
             counters: Counters::default(),
+            open: Arc::default(),
         }
     }
 
@@ -112,6 +116,13 @@ impl Gateway {
     /// Counters since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Resolves when no request and no tunnel is open.
+    pub async fn drained(&self) {
+        while Arc::strong_count(&self.open) > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Closes upstream connections that nobody used for a while. Call it now and then.

@@ -18,6 +18,8 @@ pub(super) struct Trail {
     record: Record,
     started: Instant,
     state: State,
+    /// While it lives, the daemon is not drained.
+    _open: Arc<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl Trail {
             record,
             started: gateway.clock.instant(),
             state: State::Open,
+            _open: Arc::clone(&gateway.open),
         })
     }
 
