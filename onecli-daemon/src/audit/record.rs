@@ -263,6 +263,7 @@ impl Record {
     }
 
     /// The outcome's record of the same request: all that is known so far.
+    #[must_use]
     pub fn outcome(&self) -> Record {
         Record { event: Event::Outcome, ..self.clone() }
     }
