@@ -10,6 +10,15 @@ async fn temporary() -> (SqliteStore, tempfile::TempDir) {
 
 contract_tests!(temporary);
 
+impl SqliteStore {
+    /// Makes every use of the audit rows fail, until it is taken back.
+    pub(crate) async fn hide_audit(&self, hidden: bool) {
+        let rename =
+            if hidden { "ALTER TABLE audit RENAME TO hidden" } else { "ALTER TABLE hidden RENAME TO audit" };
+        sqlx::query(rename).execute(&self.pool).await.unwrap();
+    }
+}
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().mode() & 0o7777
 }
