@@ -68,7 +68,8 @@ impl Verdict {
 pub struct Entry {
     /// When it was written; RFC 3339 in UTC, to the microsecond.
     pub time: Timestamp,
-    /// Position in the log, from 1, without gaps.
+    /// Position in the log, from 1: one more than the record before, but for a log that was begun anew and goes on
+    /// after the numbers that the store knows.
     pub seq: u64,
     /// What is told.
     #[serde(flatten)]
@@ -271,6 +272,7 @@ impl Record {
     }
 
     /// The outcome's record of the same request: all that is known so far.
+    #[must_use]
     pub fn outcome(&self) -> Record {
         Record { event: Event::Outcome, ..self.clone() }
     }
