@@ -99,6 +99,7 @@ pub struct Resolver {
 #[serde(deny_unknown_fields, default)]
 pub struct Egress {
     /// Networks that are reachable although they lie in a blocked range. Default none.
+    #[serde(deserialize_with = "networks")]
     pub allow_addresses: Vec<IpNet>,
 }
 
@@ -316,6 +317,13 @@ fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
 
 fn absolutes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
     Vec::<PathBuf>::deserialize(from)?.into_iter().map(check_absolute).collect()
+}
+
+fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let parse = |text: String| {
+        text.parse().map_err(|_| D::Error::custom(format!("'{text}' is no network: write it as 10.0.0.0/24")))
+    };
+    Vec::<String>::deserialize(from)?.into_iter().map(parse).collect()
 }
 
 fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
