@@ -20,6 +20,6 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Ebpf(args) => ebpf::run(args),
+        Command::Ebpf(args) => ebpf::run(&args),
     }
 }
