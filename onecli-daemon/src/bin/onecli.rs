@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The command-line client.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    onecli_daemon::cli::main()
+}

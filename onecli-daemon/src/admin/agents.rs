@@ -1,0 +1,173 @@
+//! `agent add | list | show | rotate | disable | enable | remove`.
+
+use nix::unistd::User;
+
+use super::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView};
+use super::error::AdminError;
+use super::grants;
+use super::host::Transparent;
+use super::state::{Find, State};
+use crate::model::{Agent, AgentId, AgentName, Factors, Token, TokenHash};
+use crate::store::StoredState;
+
+impl From<&Agent> for AgentView {
+    fn from(agent: &Agent) -> AgentView {
+        AgentView {
+            name: agent.name.clone(),
+            id: agent.id,
+            enabled: agent.enabled,
+            factors: agent.factors,
+            cgroup: agent.cgroup.clone(),
+            user: agent.user.clone(),
+            egress: agent.egress,
+            generation: agent.generation,
+        }
+    }
+}
+
+pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, AdminError> {
+    let host = &state.handles.host;
+    let change = state.begin_change().await?;
+
+    if change.stored.agent(&request.name).is_ok() {
+        return Err(AdminError::Exists {
+            message: format!("there is an agent '{}' already", request.name),
+            hint: format!("'onecli agent rotate {0}' gives it a new token, 'onecli agent remove {0}' removes it", request.name),
+        });
+    }
+    let transparent = host.transparent() == Transparent::Available;
+    let cgroup = match request.cgroup {
+        Some(cgroup) => cgroup,
+        None => host.default_cgroup(&request.name).map_err(AdminError::Host)?,
+    };
+    if let Some(holder) = agents(&change.stored).find(|agent| agent.cgroup == cgroup) {
+        return Err(AdminError::Exists {
+            message: format!("the cgroup '{cgroup}' is agent '{}'s", holder.name),
+            hint: "a cgroup tells one agent: give another --cgroup".to_owned(),
+        });
+    }
+    if let Some(user) = &request.user {
+        check_user(user, None, &change.stored).await?;
+    }
+    if transparent {
+        host.ensure_cgroup(&cgroup).map_err(AdminError::Host)?;
+    }
+
+    let agent = Agent {
+        id: AgentId(state.new_id()?),
+        name: request.name,
+        factors: request.factors.unwrap_or(if transparent { Factors::BOTH } else { Factors::TOKEN }),
+        cgroup,
+        user: request.user,
+        egress: request.egress,
+        enabled: true,
+        generation: 1,
+    };
+    let (token, hash) = new_token(state)?;
+    state.handles.store.add_agent(&agent, &hash).await?;
+    change.in_force().await?;
+    Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
+}
+
+pub(super) async fn list(state: &State) -> Result<Vec<AgentView>, AdminError> {
+    Ok(agents(&state.load().await?).map(AgentView::from).collect())
+}
+
+pub(super) async fn show(state: &State, name: &AgentName) -> Result<AgentDetail, AdminError> {
+    let stored = state.load().await?;
+    Ok(detail(state, &stored, stored.agent(name)?))
+}
+
+pub(super) async fn rotate(state: &State, name: &AgentName) -> Result<AgentToken, AdminError> {
+    let change = state.begin_change().await?;
+    let mut agent = change.stored.agent(name)?.clone();
+    agent.generation += 1;
+    let (token, hash) = new_token(state)?;
+    state.handles.store.set_token(agent.id, &hash, agent.generation).await?;
+    change.in_force().await?;
+    Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
+}
+
+pub(super) async fn set_enabled(
+    state: &State,
+    name: &AgentName,
+    enabled: bool,
+) -> Result<AgentView, AdminError> {
+    let change = state.begin_change().await?;
+    let mut agent = change.stored.agent(name)?.clone();
+    agent.enabled = enabled;
+    state.handles.store.set_agent_enabled(agent.id, enabled).await?;
+    change.in_force().await?;
+    Ok((&agent).into())
+}
+
+pub(super) async fn remove(state: &State, name: &AgentName) -> Result<AgentRemoved, AdminError> {
+    let change = state.begin_change().await?;
+    let agent = change.stored.agent(name)?.clone();
+    let agent_detail = detail(state, &change.stored, &agent);
+    state.handles.store.remove_agent(agent.id).await?;
+    change.in_force().await?;
+    // Last, and no reason to fail: processes that still live in it are refused everything from now on.
+    let cgroup_left = state.handles.host.remove_cgroup(&agent.cgroup).err();
+    Ok(AgentRemoved { agent: agent_detail, cgroup_left })
+}
+
+fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
+    stored.agents.iter().map(|stored| &stored.agent)
+}
+
+fn detail(state: &State, stored: &StoredState, agent: &Agent) -> AgentDetail {
+    let secrets = stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
+    AgentDetail { agent: agent.into(), secrets }
+}
+
+fn new_token(state: &State) -> Result<(Token, TokenHash), AdminError> {
+    let token = Token::generate_agent(state.handles.random.as_ref())?;
+    let hash = state.handles.vault.token_hash(&token);
+    Ok((token, hash))
+}
+
+/// A user exists, is not root, and is no other agent's: processes of one uid can read each other's memory.
+pub(super) async fn check_user(
+    user: &str,
+    own: Option<AgentId>,
+    stored: &StoredState,
+) -> Result<(), AdminError> {
+    let others = agents(stored)
+        .filter(|agent| Some(agent.id) != own)
+        .filter_map(|agent| Some((agent.name.clone(), agent.user.clone()?)))
+        .collect::<Vec<_>>();
+    let user = user.to_owned();
+    // The user database may be on another host.
+    let checked = tokio::task::spawn_blocking(move || {
+        let entry = lookup(&user)?;
+        for (agent, other) in others {
+            if other == user || lookup(&other).is_ok_and(|other| other.uid == entry.uid) {
+                return Err(AdminError::Exists {
+                    message: format!("the user '{user}' is agent '{agent}'s"),
+                    hint: "processes of one user can read each other's memory: give each agent a user of its own"
+                        .to_owned(),
+                });
+            }
+        }
+        Ok(())
+    });
+    checked.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+}
+
+fn lookup(user: &str) -> Result<User, AdminError> {
+    let mut entry = User::from_name(user);
+    if let (Ok(None), Ok(uid)) = (&entry, user.parse()) {
+        entry = User::from_uid(nix::unistd::Uid::from_raw(uid));
+    }
+    match entry {
+        Ok(Some(entry)) if entry.uid.is_root() || entry.gid.as_raw() == 0 => Err(AdminError::Invalid(format!(
+            "an agent never runs as root ('{user}' has uid or gid 0): name another user"
+        ))),
+        Ok(Some(entry)) => Ok(entry),
+        Ok(None) => Err(AdminError::Invalid(format!(
+            "there is no user '{user}' on this host: create it with 'useradd --system {user}'"
+        ))),
+        Err(error) => Err(AdminError::Host(format!("cannot look up user '{user}': {error}"))),
+    }
+}

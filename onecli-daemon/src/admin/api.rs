@@ -1,0 +1,464 @@
+//! Questions and answers of the admin socket, shared by the daemon and the CLI.
+//!
+//! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
+//! [`ErrorBody`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::de::{self, Deserializer, Visitor};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::host::Transparent;
+use crate::model::{
+    AgentId, AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement,
+    SecretId, SecretName, SecretValue,
+};
+
+/// Where the admin socket is unless `--socket` or `ONECLI_SOCKET` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/onecli/admin.sock";
+
+/// Paths of the API. Names hold no character that would need escaping.
+pub mod routes {
+    use crate::model::{AgentName, SecretName};
+
+    /// `GET`: [`super::Status`].
+    pub const STATUS: &str = "/v1/status";
+    /// `GET`: [`super::Ca`].
+    pub const CA: &str = "/v1/ca";
+    /// `GET`: a list of [`super::AgentView`]. `POST` [`super::AgentAdd`]: [`super::AgentToken`].
+    pub const AGENTS: &str = "/v1/agents";
+    /// `GET`: a list of [`super::SecretView`]. `POST` [`super::SecretAdd`]: [`super::SecretView`].
+    pub const SECRETS: &str = "/v1/secrets";
+    /// `GET`, with [`super::AuditQuery`] as the query: records as JSON lines, oldest first.
+    pub const AUDIT: &str = "/v1/audit";
+
+    /// `GET`: [`super::AgentDetail`]. `DELETE`: [`super::AgentRemoved`].
+    pub fn agent(name: &AgentName) -> String {
+        format!("{AGENTS}/{name}")
+    }
+
+    /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable` ([`super::AgentView`]), `session`
+    /// ([`super::SessionRequest`]: [`super::Session`]).
+    pub fn agent_action(name: &AgentName, action: &str) -> String {
+        format!("{AGENTS}/{name}/{action}")
+    }
+
+    /// `GET`: [`super::SecretView`]. `DELETE`: [`super::SecretView`] as it was.
+    pub fn secret(name: &SecretName) -> String {
+        format!("{SECRETS}/{name}")
+    }
+
+    /// `POST`: `rotate` ([`super::SecretRotate`]), `enable`, `disable`: [`super::SecretView`].
+    pub fn secret_action(name: &SecretName, action: &str) -> String {
+        format!("{SECRETS}/{name}/{action}")
+    }
+
+    /// `PUT`: [`super::GrantView`]. `DELETE`: [`super::GrantView`] as it was.
+    pub fn grant(agent: &AgentName, secret: &SecretName) -> String {
+        format!("/v1/grants/{agent}/{secret}")
+    }
+}
+
+/// Any answer that is not 2xx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// A word for programs: `not_permitted`, `not_found`, `exists`, `invalid`, ...
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to do next; may be empty.
+    #[serde(default)]
+    pub hint: String,
+}
+
+/// `agent add`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentAdd {
+    /// Its name.
+    pub name: AgentName,
+    /// What it must prove; by default token and cgroup, without eBPF the token.
+    #[serde(default)]
+    pub factors: Option<Factors>,
+    /// Its managed cgroup; by default one made from its name.
+    #[serde(default)]
+    pub cgroup: Option<CgroupName>,
+    /// The user its processes run as: one that exists, never uid 0, no other agent's.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// What happens to hosts that neither a rule nor a grant names.
+    #[serde(default)]
+    pub egress: Egress,
+}
+
+/// An agent in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its name.
+    pub name: AgentName,
+    /// Its identity in the store.
+    pub id: AgentId,
+    /// Is it let in?
+    pub enabled: bool,
+    /// What it must prove.
+    pub factors: Factors,
+    /// Its managed cgroup, below the agents root.
+    pub cgroup: CgroupName,
+    /// The user its processes run as.
+    pub user: Option<String>,
+    /// What happens to hosts that neither a rule nor a grant names.
+    pub egress: Egress,
+    /// How often its token was made, from 1.
+    pub generation: u32,
+}
+
+/// An agent with what it may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentDetail {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: AgentView,
+    /// What it may use, by name of secret.
+    pub secrets: Vec<GrantView>,
+}
+
+/// An agent that was removed: its token, sessions, grants and placeholders are gone. Its audit records stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRemoved {
+    /// The agent as it was.
+    #[serde(flatten)]
+    pub agent: AgentDetail,
+    /// Why its cgroup is still there, if it is: processes that live in it are refused everything.
+    pub cgroup_left: Option<String>,
+}
+
+/// An agent with its token, which is shown here and never again.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AgentToken {
+    /// The agent.
+    #[serde(flatten)]
+    pub agent: AgentView,
+    /// Its token.
+    pub token: String,
+}
+
+impl fmt::Debug for AgentToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentToken").field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// One agent's use of one secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantView {
+    /// The agent.
+    pub agent: AgentName,
+    /// The secret.
+    pub secret: SecretName,
+    /// What the agent holds in the credential's place.
+    pub placeholder: String,
+    /// The variable that its programs read it from.
+    pub env: Option<String>,
+}
+
+/// `secret add`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretAdd {
+    /// Its name.
+    pub name: SecretName,
+    /// The hosts it may go to.
+    pub host: HostPattern,
+    /// The port, 1 to 65535.
+    #[serde(default = "https_port")]
+    pub port: u16,
+    /// The methods; empty for all.
+    #[serde(default)]
+    pub methods: MethodSet,
+    /// The paths; empty for all.
+    #[serde(default)]
+    pub paths: Vec<PathPattern>,
+    /// How it is placed.
+    pub placement: Placement,
+    /// The variable that agents' programs read it from.
+    #[serde(default)]
+    pub env: Option<EnvName>,
+    /// May it be sent over plain HTTP?
+    #[serde(default)]
+    pub allow_plaintext: bool,
+    /// The credential.
+    pub value: WireValue,
+}
+
+fn https_port() -> u16 {
+    443
+}
+
+/// `secret rotate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRotate {
+    /// The new credential.
+    pub value: WireValue,
+}
+
+/// A secret without its value, which no answer ever holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretView {
+    /// Its name.
+    pub name: SecretName,
+    /// Its identity in the store.
+    pub id: SecretId,
+    /// Is it ever injected?
+    pub enabled: bool,
+    /// The hosts it may go to.
+    pub host: HostPattern,
+    /// The port.
+    pub port: u16,
+    /// The methods; empty for all.
+    pub methods: MethodSet,
+    /// The paths.
+    pub paths: Vec<PathPattern>,
+    /// How it is placed.
+    pub placement: Placement,
+    /// The variable that agents' programs read it from.
+    pub env: Option<String>,
+    /// May it be sent over plain HTTP?
+    pub allow_plaintext: bool,
+    /// Counts up with each new value, from 1.
+    pub version: u32,
+    /// Who may use it.
+    pub agents: Vec<AgentName>,
+}
+
+/// `run`: asks for a session.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRequest {
+    /// Run as this user in place of the agent's own.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// What `run` needs to start a command as the agent.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Session {
+    /// The agent.
+    pub agent: AgentName,
+    /// The directory of the managed cgroup to enter; none where connections are not redirected.
+    pub cgroup: Option<PathBuf>,
+    /// The user to run as.
+    pub user: String,
+    /// A PEM file: the system's roots and our CA.
+    pub ca_bundle: PathBuf,
+    /// Placeholders by the variable that the agent's programs read them from.
+    pub placeholders: BTreeMap<String, String>,
+    /// The explicit proxy's URL with a session token in it, where connections are not redirected.
+    pub proxy: Option<String>,
+    /// When that session token ends.
+    pub expires: Option<Timestamp>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("agent", &self.agent)
+            .field("cgroup", &self.cgroup)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// When this daemon began to serve.
+    pub started: Timestamp,
+    /// Whether connections of managed cgroups are redirected.
+    pub transparent: Transparent,
+    /// What is wrong with the redirect right now, if anything.
+    pub transparent_fault: Option<String>,
+    /// Where the explicit proxy listens.
+    pub explicit: Option<SocketAddr>,
+    /// Agents stored.
+    pub agents: usize,
+    /// Secrets stored.
+    pub secrets: usize,
+    /// Counters by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// `ca export`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ca {
+    /// Our CA's certificate in PEM.
+    pub pem: String,
+    /// A PEM file on this host: the system's roots and our CA.
+    pub bundle: PathBuf,
+}
+
+/// What of the audit log is asked for, as a query string.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Records of this agent only.
+    pub agent: Option<AgentName>,
+    /// The newest so many, at most [`AuditQuery::MAX_LIMIT`].
+    pub limit: u32,
+    /// Go on with new records as they are written, until the client hangs up.
+    pub follow: bool,
+}
+
+impl AuditQuery {
+    /// How many records one question may ask for.
+    pub const MAX_LIMIT: u32 = 10_000;
+
+    /// The query as it stands behind `?` (no part of it needs escaping).
+    pub fn to_query(&self) -> String {
+        let agent = self.agent.as_ref().map(|agent| format!("&agent={agent}")).unwrap_or_default();
+        format!("limit={}&follow={}{agent}", self.limit, self.follow)
+    }
+
+    /// Reads [`AuditQuery::to_query`]; what is not said is `limit=100&follow=false`.
+    ///
+    /// # Errors
+    /// A sentence about the first key that is not known or does not fit.
+    pub fn from_query(text: &str) -> Result<AuditQuery, String> {
+        let mut query = AuditQuery { agent: None, limit: 100, follow: false };
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let bad = || format!("bad value for '{key}' in the query");
+            match key {
+                "agent" => query.agent = Some(value.parse().map_err(|error| format!("{error}"))?),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| *limit <= Self::MAX_LIMIT);
+                    query.limit = limit
+                        .ok_or_else(|| format!("limit must be a number from 0 to {}", Self::MAX_LIMIT))?;
+                }
+                "follow" => query.follow = value.parse().map_err(|_| bad())?,
+                _ => return Err("the query holds an unknown key".to_owned()),
+            }
+        }
+        Ok(query)
+    }
+}
+
+/// The name of an environment variable: `[A-Z_][A-Z0-9_]*`, at most 128 bytes, and none that decides how
+/// programs are loaded or found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EnvName(String);
+
+/// A name that an environment variable of ours cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvNameError {
+    /// Not of the form.
+    #[error("'{0}' is no environment variable: A-Z, 0-9 and '_', not starting with a digit, at most 128")]
+    Form(String),
+    /// One that `onecli run` sets itself, or that changes how programs start.
+    #[error(
+        "'{0}' is not for credentials: programs are started by it; name the variable your program reads its key from"
+    )]
+    Reserved(String),
+}
+
+/// Variables that a placeholder would break: found, loaded or run by, or set by `run` itself.
+const RESERVED_ENV: &[&str] = &["HOME", "IFS", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
+
+impl std::str::FromStr for EnvName {
+    type Err = EnvNameError;
+
+    fn from_str(text: &str) -> Result<EnvName, EnvNameError> {
+        let first_ok = text.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_');
+        let rest_ok = text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        if !first_ok || !rest_ok || text.len() > 128 {
+            return Err(EnvNameError::Form(text.chars().take(80).flat_map(char::escape_default).collect()));
+        }
+        if RESERVED_ENV.contains(&text) || text.starts_with("LD_") {
+            return Err(EnvNameError::Reserved(text.to_owned()));
+        }
+        Ok(EnvName(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for EnvName {
+    type Error = EnvNameError;
+
+    fn try_from(text: String) -> Result<EnvName, EnvNameError> {
+        text.parse()
+    }
+}
+
+impl From<EnvName> for String {
+    fn from(name: EnvName) -> String {
+        name.0
+    }
+}
+
+/// A credential on its way from the CLI to the daemon: base64 in JSON, zeroed when dropped, never in an answer.
+#[derive(Debug, Clone)]
+pub struct WireValue(pub SecretValue);
+
+impl Serialize for WireValue {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let text = Zeroizing::new(data_encoding::BASE64.encode(self.0.expose()));
+        out.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for WireValue {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<WireValue, D::Error> {
+        struct Base64;
+
+        impl Base64 {
+            const NOT_TEXT: &'static str = "the value must be a string in base64";
+        }
+
+        // serde's own messages quote a number or a boolean that stands where a string should; these do not.
+        impl Visitor<'_> for Base64 {
+            type Value = WireValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string in base64")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<WireValue, E> {
+                let bytes = data_encoding::BASE64
+                    .decode(text.as_bytes())
+                    .map_err(|_| E::custom("the value is not valid base64"))?;
+                SecretValue::new(bytes).map(WireValue).map_err(E::custom)
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<WireValue, E> {
+                Err(E::custom(Self::NOT_TEXT))
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<WireValue, E> {
+                Err(E::custom(Self::NOT_TEXT))
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<WireValue, E> {
+                Err(E::custom(Self::NOT_TEXT))
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<WireValue, E> {
+                Err(E::custom(Self::NOT_TEXT))
+            }
+        }
+
+        from.deserialize_str(Base64)
+    }
+}

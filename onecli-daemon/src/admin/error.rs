@@ -1,0 +1,171 @@
+//! What an admin request can be refused with, as an answer.
+
+use http::StatusCode;
+
+use super::api::{ErrorBody, ErrorDetail};
+use crate::model::random::RandomError;
+use crate::store::StoreError;
+use crate::vault::VaultError;
+
+/// Why an admin request was refused or failed. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminError {
+    /// The peer may not do this.
+    #[error("{message}")]
+    NotPermitted {
+        /// Why not.
+        message: String,
+        /// What would help.
+        hint: String,
+    },
+    /// No such agent, secret or grant.
+    #[error("there is no {what} '{name}'")]
+    NotFound {
+        /// `agent`, `secret`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A grant that is not there.
+    #[error("agent '{agent}' has no grant for secret '{secret}'")]
+    NoGrant {
+        /// The agent.
+        agent: String,
+        /// The secret.
+        secret: String,
+    },
+    /// A name or binding that is taken.
+    #[error("{message}")]
+    Exists {
+        /// What is taken, and by whom.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The request is not one of ours.
+    #[error("{0}")]
+    Invalid(String),
+    /// The path or method names no operation.
+    #[error("this daemon has no operation {method} {path}")]
+    UnknownOperation {
+        /// The method.
+        method: String,
+        /// The path.
+        path: String,
+    },
+    /// The body is larger than any request of ours.
+    #[error("the request is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The body did not arrive in time.
+    #[error("the request did not arrive in time")]
+    TooSlow,
+    /// Too many clients follow the audit log.
+    #[error("too many clients follow the audit log already")]
+    TooManyFollowers,
+    /// The agent cannot run as things are.
+    #[error("{message}")]
+    NotReady {
+        /// What stands in the way.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The daemon's own parts failed: cgroups, links.
+    #[error("{0}")]
+    Host(String),
+    /// Stored, but not in force.
+    #[error("the change is stored, but the running daemon could not take it over: {0}")]
+    Reload(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// No randomness for a token or an id.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// A fault of ours.
+    #[error("the daemon failed at this request: {0}")]
+    Internal(&'static str),
+}
+
+impl AdminError {
+    pub(super) fn not_found(what: &'static str, name: impl ToString) -> AdminError {
+        AdminError::NotFound { what, name: name.to_string() }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            AdminError::NotPermitted { .. } => StatusCode::FORBIDDEN,
+            AdminError::NotFound { .. }
+            | AdminError::NoGrant { .. }
+            | AdminError::UnknownOperation { .. }
+            | AdminError::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            AdminError::Exists { .. }
+            | AdminError::NotReady { .. }
+            | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => StatusCode::CONFLICT,
+            AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
+            AdminError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            AdminError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            AdminError::TooManyFollowers => StatusCode::TOO_MANY_REQUESTS,
+            AdminError::Host(_)
+            | AdminError::Reload(_)
+            | AdminError::Store(_)
+            | AdminError::Vault(_)
+            | AdminError::Random(_)
+            | AdminError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            AdminError::NotPermitted { .. } => "not_permitted",
+            AdminError::NotFound { .. } | AdminError::NoGrant { .. } => "not_found",
+            AdminError::UnknownOperation { .. } => "unknown_operation",
+            AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
+            AdminError::Store(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => "conflict",
+            AdminError::NotReady { .. } => "not_ready",
+            AdminError::Invalid(_) => "invalid",
+            AdminError::TooLarge(_) => "too_large",
+            AdminError::TooSlow => "timeout",
+            AdminError::TooManyFollowers => "limit_reached",
+            AdminError::Host(_) => "host",
+            AdminError::Reload(_) => "not_in_force",
+            AdminError::Store(_) => "store",
+            AdminError::Vault(_) => "vault",
+            AdminError::Random(_) | AdminError::Internal(_) => "internal",
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            AdminError::NotPermitted { hint, .. }
+            | AdminError::Exists { hint, .. }
+            | AdminError::NotReady { hint, .. } => hint.clone(),
+            AdminError::NotFound { what, .. } => format!("'onecli {what} list' shows what there is"),
+            AdminError::NoGrant { agent, .. } => format!("'onecli agent show {agent}' shows what it has"),
+            AdminError::UnknownOperation { .. } => {
+                "are onecli and onecli-daemon of the same version? 'onecli status' and 'onecli --version' tell".to_owned()
+            }
+            AdminError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
+                "somebody changed it at the same time: look at it, then try again".to_owned()
+            }
+            AdminError::Reload(_) => {
+                "until it does, requests are judged by the state from before: see the daemon's log, or restart it"
+                    .to_owned()
+            }
+            AdminError::TooManyFollowers => "end one 'onecli audit tail -f'".to_owned(),
+            AdminError::Store(_) | AdminError::Vault(_) | AdminError::Internal(_) => {
+                "the daemon's log tells more".to_owned()
+            }
+            _ => String::new(),
+        }
+    }
+
+    pub(super) fn body(&self) -> ErrorBody {
+        ErrorBody {
+            error: ErrorDetail { code: self.code().to_owned(), message: self.to_string(), hint: self.hint() },
+        }
+    }
+}

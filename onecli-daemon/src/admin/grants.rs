@@ -1,0 +1,55 @@
+//! `grant` and `ungrant`.
+
+use super::api::GrantView;
+use super::error::AdminError;
+use super::state::{Find, State};
+use crate::model::{Agent, AgentName, Secret, SecretName};
+
+pub(super) fn view(state: &State, agent: &Agent, secret: &Secret) -> GrantView {
+    GrantView {
+        agent: agent.name.clone(),
+        secret: secret.name.clone(),
+        placeholder: state.handles.vault.placeholder(agent.id, secret.id, agent.generation).to_string(),
+        env: secret.env.clone(),
+    }
+}
+
+pub(super) async fn grant(
+    state: &State,
+    agent: &AgentName,
+    secret: &SecretName,
+) -> Result<GrantView, AdminError> {
+    let change = state.begin_change().await?;
+    let (agent, secret) = (change.stored.agent(agent)?.clone(), change.stored.secret(secret)?.clone());
+    let same_variable = change
+        .stored
+        .granted(&agent)
+        .into_iter()
+        .find(|other| other.id != secret.id && other.env.is_some() && other.env == secret.env);
+    if let (Some(other), Some(env)) = (same_variable, &secret.env) {
+        return Err(AdminError::Exists {
+            message: format!("agent '{}' already reads secret '{}' from {env}", agent.name, other.name),
+            hint: format!(
+                "one variable holds one placeholder: 'onecli ungrant {} {}' first, or store '{}' with another --env",
+                agent.name, other.name, secret.name
+            ),
+        });
+    }
+    state.handles.store.grant(agent.id, secret.id).await?;
+    change.in_force().await?;
+    Ok(view(state, &agent, &secret))
+}
+
+pub(super) async fn ungrant(
+    state: &State,
+    agent: &AgentName,
+    secret: &SecretName,
+) -> Result<GrantView, AdminError> {
+    let change = state.begin_change().await?;
+    let (agent, secret) = (change.stored.agent(agent)?.clone(), change.stored.secret(secret)?.clone());
+    if !state.handles.store.ungrant(agent.id, secret.id).await? {
+        return Err(AdminError::NoGrant { agent: agent.name.into(), secret: secret.name.into() });
+    }
+    change.in_force().await?;
+    Ok(view(state, &agent, &secret))
+}

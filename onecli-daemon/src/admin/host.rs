@@ -1,0 +1,87 @@
+//! What the admin API needs of the running daemon, and nothing more of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{AgentName, CgroupName};
+
+/// A managed cgroup as it exists now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupInfo {
+    /// Its directory in the cgroup2 mount.
+    pub path: PathBuf,
+    /// Its id: the inode of that directory, which the kernel's hooks report.
+    pub id: u64,
+}
+
+/// Whether connections of managed cgroups are redirected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Transparent {
+    /// They are.
+    Available,
+    /// They are not; agents that require the cgroup factor cannot run.
+    Off {
+        /// Why not.
+        reason: String,
+        /// What the operator can do about it.
+        fix: String,
+    },
+}
+
+/// The daemon around the admin API: its kernel part, its CA and its listeners.
+///
+/// Errors are sentences for the operator; they name the path or system call and never hold a value.
+#[async_trait]
+pub trait Host: Send + Sync {
+    /// The cgroup name an agent gets where `agent add` names none: one function for systemd and plain hosts,
+    /// dashes escaped as systemd does.
+    ///
+    /// # Errors
+    /// The escaped name is longer than a cgroup's may be.
+    fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String>;
+
+    /// Makes the managed cgroup if it does not exist, and tells the kernel part of it.
+    ///
+    /// # Errors
+    /// mkdir(2) failed, or the kernel part does not know the cgroup.
+    fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String>;
+
+    /// Removes the managed cgroup; one that does not exist is no error.
+    ///
+    /// # Errors
+    /// Processes still live in it.
+    fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String>;
+
+    /// Whether transparent mode works on this daemon.
+    fn transparent(&self) -> Transparent;
+
+    /// Checks that the redirect's links are alive. Called before every session, because removing a cgroup makes
+    /// a pinned link defunct in silence.
+    ///
+    /// # Errors
+    /// What is broken, and what to do.
+    fn check_transparent(&self) -> Result<(), String>;
+
+    /// Our CA's certificate.
+    fn ca_pem(&self) -> String;
+
+    /// A world-readable PEM file that the daemon keeps: the system's roots and our CA.
+    fn ca_bundle_path(&self) -> PathBuf;
+
+    /// An address of the explicit proxy, if it listens; loopback rather than another.
+    fn explicit_address(&self) -> Option<SocketAddr>;
+
+    /// Counters by name, for `onecli status`.
+    fn counters(&self) -> BTreeMap<String, u64>;
+
+    /// Rebuilds the policy snapshot from the store. When it returns, the next request sees it (invariant 11).
+    ///
+    /// # Errors
+    /// The store could not be read; the daemon still serves the snapshot from before.
+    async fn reload(&self) -> Result<(), String>;
+}

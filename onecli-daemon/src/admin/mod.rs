@@ -1,0 +1,28 @@
+//! The admin socket: who may speak on it, and what can be asked.
+//!
+//! [`bind`] opens it, [`serve`] answers on it until told to stop. Everything the answers need comes in by
+//! [`Handles`].
+
+pub mod api;
+pub mod host;
+
+mod agents;
+mod audit;
+mod error;
+mod grants;
+mod peer;
+mod router;
+mod secrets;
+mod server;
+mod session;
+mod socket;
+mod state;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+pub use host::{CgroupInfo, Host, Transparent};
+pub use server::serve;
+pub use socket::{SocketError, bind};
+pub use state::Handles;

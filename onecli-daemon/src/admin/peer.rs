@@ -1,0 +1,133 @@
+//! Who is at the other end of an admin connection, and what that lets them do.
+//!
+//! All of it is the kernel's word: the uid of `SO_PEERCRED`, the groups the host knows for that uid, and the
+//! cgroup of the process.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+use super::error::AdminError;
+
+/// Members may do everything.
+pub(super) const WRITE_GROUP: &str = "onecli";
+/// Members may read status and audit.
+pub(super) const AUDIT_GROUP: &str = "onecli-audit";
+
+/// What a peer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rights {
+    /// Everything.
+    Write,
+    /// Read status and audit.
+    Audit,
+}
+
+/// What is known of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) pid: i32,
+    /// Names of the groups that count here.
+    pub(super) groups: Vec<&'static str>,
+    /// Its path in the cgroup2 hierarchy, as the daemon sees it; `Err` says why it is not known. A host without
+    /// cgroup2 has none.
+    pub(super) cgroup: Result<Option<String>, String>,
+}
+
+impl Peer {
+    /// Asks the kernel and the user database. May block on the latter.
+    pub(super) fn of(stream: &impl AsFd) -> io::Result<Peer> {
+        let credentials = getsockopt(stream, PeerCredentials)?;
+        let uid = credentials.uid();
+        Ok(Peer {
+            uid,
+            pid: credentials.pid(),
+            groups: groups(uid, credentials.gid()),
+            cgroup: cgroup(stream, credentials.pid()),
+        })
+    }
+
+    /// Decides. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
+    pub(super) fn rights(&self, agents_root: &str) -> Result<Rights, AdminError> {
+        self.check_not_managed(agents_root)?;
+        if self.uid == 0 || self.groups.contains(&WRITE_GROUP) {
+            Ok(Rights::Write)
+        } else if self.groups.contains(&AUDIT_GROUP) {
+            Ok(Rights::Audit)
+        } else {
+            Err(AdminError::NotPermitted {
+                message: format!("uid {} may not talk to the OneCLI daemon", self.uid),
+                hint: format!(
+                    "use sudo, or join the group '{WRITE_GROUP}' (all rights) or '{AUDIT_GROUP}' (status and audit)"
+                ),
+            })
+        }
+    }
+
+    /// An agent must not administer what holds it, whatever its uid.
+    fn check_not_managed(&self, agents_root: &str) -> Result<(), AdminError> {
+        let refused = |message: String| AdminError::NotPermitted {
+            message,
+            hint: "run onecli outside of the agents' cgroups and containers".to_owned(),
+        };
+        let path = match &self.cgroup {
+            Ok(Some(path)) => path,
+            Ok(None) => return Ok(()),
+            Err(reason) => return Err(refused(format!("cannot tell which cgroup you are in: {reason}"))),
+        };
+        let below = Path::new(path.trim_start_matches('/'));
+        if below.starts_with(agents_root) {
+            Err(refused("agents may not administer OneCLI".to_owned()))
+        } else if below.starts_with("..") {
+            // The daemon is in a cgroup namespace that does not hold the peer: its path tells nothing.
+            Err(refused("your cgroup is outside of what the daemon can see".to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The groups that count here and that `uid` is in: by the user database, so that joining or leaving one needs no
+/// new login, and by the peer's effective group.
+fn groups(uid: u32, gid: u32) -> Vec<&'static str> {
+    let mut gids = vec![Gid::from_raw(gid)];
+    if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
+        && let Ok(name) = std::ffi::CString::new(user.name)
+    {
+        gids.extend(getgrouplist(&name, user.gid).unwrap_or_default());
+    }
+    [WRITE_GROUP, AUDIT_GROUP]
+        .into_iter()
+        .filter(|name| matches!(Group::from_name(name), Ok(Some(group)) if gids.contains(&group.gid)))
+        .collect()
+}
+
+/// The peer's cgroup, by way of its pid. The pid could be another process's by now: the pidfd of the socket
+/// (Linux 6.5) tells whether the process that connected still lives. Older kernels have no such proof; there
+/// the uid and the groups are what counts.
+fn cgroup(stream: &impl AsFd, pid: i32) -> Result<Option<String>, String> {
+    if pid <= 0 {
+        return Err("you are in a process namespace that the daemon cannot see".to_owned());
+    }
+    let pidfd = match getsockopt(stream, PeerPidfd) {
+        Ok(pidfd) => Some(pidfd),
+        Err(nix::Error::ENOPROTOOPT) => None,
+        Err(_) => return Err("the process that connected has ended".to_owned()),
+    };
+    let path = format!("/proc/{pid}/cgroup");
+    let memberships = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    if let Some(pidfd) = pidfd {
+        let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ended, PollTimeout::ZERO) != Ok(0) {
+            return Err("the process that connected has ended".to_owned());
+        }
+    }
+    Ok(memberships.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned))
+}

@@ -1,0 +1,123 @@
+//! From a request's method and path to its handler.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::api::AuditQuery;
+use super::error::AdminError;
+use super::peer::Rights;
+use super::state::State;
+use super::{agents, audit, grants, secrets, session, status};
+
+/// A request, read whole.
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: String,
+    /// May hold a credential.
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// What is answered.
+pub(super) enum Answer {
+    /// A JSON document.
+    Json(StatusCode, Vec<u8>),
+    /// Audit records as JSON lines.
+    AuditLines(AuditQuery),
+}
+
+/// Answers one request.
+pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Result<Answer, AdminError> {
+    let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    let Some((&"v1", segments)) = segments.split_first() else {
+        return Err(unknown(&call));
+    };
+    let method = call.method.as_str();
+
+    match (method, segments) {
+        ("GET", ["status"]) => return json(&status::status(&state).await?),
+        ("GET", ["audit"]) => {
+            let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
+            return Ok(Answer::AuditLines(query));
+        }
+        _ => {}
+    }
+    if rights != Rights::Write {
+        return Err(AdminError::NotPermitted {
+            message: "members of group 'onecli-audit' may read status and audit only".to_owned(),
+            hint: "use sudo, or join the group 'onecli'".to_owned(),
+        });
+    }
+
+    match (method, segments) {
+        ("GET", ["ca"]) => json(&status::ca(&state)),
+
+        ("GET", ["agents"]) => json(&agents::list(&state).await?),
+        ("POST", ["agents"]) => created(&agents::add(&state, body(&call)?).await?),
+        ("GET", ["agents", name]) => json(&agents::show(&state, &parse(name)?).await?),
+        ("DELETE", ["agents", name]) => json(&agents::remove(&state, &parse(name)?).await?),
+        ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&state, &parse(name)?).await?),
+        ("POST", ["agents", name, "enable"]) => json(&agents::set_enabled(&state, &parse(name)?, true).await?),
+        ("POST", ["agents", name, "disable"]) => {
+            json(&agents::set_enabled(&state, &parse(name)?, false).await?)
+        }
+        ("POST", ["agents", name, "session"]) => {
+            created(&session::start(&state, &parse(name)?, body(&call)?).await?)
+        }
+
+        ("GET", ["secrets"]) => json(&secrets::list(&state).await?),
+        ("POST", ["secrets"]) => created(&secrets::add(&state, body(&call)?).await?),
+        ("GET", ["secrets", name]) => json(&secrets::show(&state, &parse(name)?).await?),
+        ("DELETE", ["secrets", name]) => json(&secrets::remove(&state, &parse(name)?).await?),
+        ("POST", ["secrets", name, "rotate"]) => {
+            json(&secrets::rotate(&state, &parse(name)?, body(&call)?).await?)
+        }
+        ("POST", ["secrets", name, "enable"]) => {
+            json(&secrets::set_enabled(&state, &parse(name)?, true).await?)
+        }
+        ("POST", ["secrets", name, "disable"]) => {
+            json(&secrets::set_enabled(&state, &parse(name)?, false).await?)
+        }
+
+        ("PUT", ["grants", agent, secret]) => {
+            json(&grants::grant(&state, &parse(agent)?, &parse(secret)?).await?)
+        }
+        ("DELETE", ["grants", agent, secret]) => {
+            json(&grants::ungrant(&state, &parse(agent)?, &parse(secret)?).await?)
+        }
+
+        _ => Err(unknown(&call)),
+    }
+}
+
+fn unknown(call: &Call) -> AdminError {
+    AdminError::UnknownOperation { method: call.method.to_string(), path: call.path.clone() }
+}
+
+fn parse<N: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<N, AdminError> {
+    text.parse().map_err(|error: N::Err| AdminError::Invalid(error.to_string()))
+}
+
+/// serde's message names the key and, for the types used here, never quotes a credential.
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, AdminError> {
+    serde_json::from_slice(&call.body).map_err(|error| AdminError::Invalid(error.to_string()))
+}
+
+fn json(answer: &impl Serialize) -> Result<Answer, AdminError> {
+    with_status(StatusCode::OK, answer)
+}
+
+fn created(answer: &impl Serialize) -> Result<Answer, AdminError> {
+    with_status(StatusCode::CREATED, answer)
+}
+
+fn with_status(status: StatusCode, answer: &impl Serialize) -> Result<Answer, AdminError> {
+    let bytes =
+        serde_json::to_vec(answer).map_err(|_| AdminError::Internal("the answer could not be written"))?;
+    Ok(Answer::Json(status, bytes))
+}

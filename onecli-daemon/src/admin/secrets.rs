@@ -1,0 +1,128 @@
+//! `secret add | list | show | rotate | disable | enable | remove`.
+
+use super::api::{SecretAdd, SecretRotate, SecretView};
+use super::error::AdminError;
+use super::state::{Find, State};
+use crate::model::{PathPattern, Secret, SecretId, SecretName, Target};
+use crate::store::StoredState;
+
+/// More patterns than this are a mistake, and each costs time in every match.
+const MAX_PATHS: usize = 256;
+
+pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView, AdminError> {
+    let target = check_target(&request)?;
+    let change = state.begin_change().await?;
+    if change.stored.secret(&request.name).is_ok() {
+        return Err(AdminError::Exists {
+            message: format!("there is a secret '{}' already", request.name),
+            hint: format!("'onecli secret rotate {0}' gives it a new value, 'onecli secret remove {0}' removes it", request.name),
+        });
+    }
+    let id = SecretId(state.new_id()?);
+    let version = 1;
+    let sealed = state.handles.vault.seal(id, version, &request.value.0)?;
+    let secret = Secret {
+        id,
+        name: request.name,
+        target,
+        placement: request.placement,
+        env: request.env.map(String::from),
+        enabled: true,
+        version,
+        sealed,
+    };
+    state.handles.store.add_secret(&secret).await?;
+    let view = view(&change.stored, &secret);
+    change.in_force().await?;
+    Ok(view)
+}
+
+fn check_target(request: &SecretAdd) -> Result<Target, AdminError> {
+    if request.port == 0 {
+        return Err(AdminError::Invalid("the port must be a number from 1 to 65535".to_owned()));
+    }
+    if request.paths.len() > MAX_PATHS {
+        return Err(AdminError::Invalid(format!("more than {MAX_PATHS} path patterns: use a wildcard")));
+    }
+    let paths =
+        if request.paths.is_empty() { vec![PathPattern::everything()] } else { request.paths.clone() };
+    Ok(Target {
+        host: request.host.clone(),
+        port: request.port,
+        methods: request.methods.clone(),
+        paths,
+        allow_plaintext: request.allow_plaintext,
+    })
+}
+
+pub(super) async fn list(state: &State) -> Result<Vec<SecretView>, AdminError> {
+    let stored = state.load().await?;
+    Ok(stored.secrets.iter().map(|secret| view(&stored, secret)).collect())
+}
+
+pub(super) async fn show(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
+    let stored = state.load().await?;
+    Ok(view(&stored, stored.secret(name)?))
+}
+
+pub(super) async fn rotate(
+    state: &State,
+    name: &SecretName,
+    request: SecretRotate,
+) -> Result<SecretView, AdminError> {
+    let change = state.begin_change().await?;
+    let mut secret = change.stored.secret(name)?.clone();
+    secret.version += 1;
+    secret.sealed = state.handles.vault.seal(secret.id, secret.version, &request.value.0)?;
+    state.handles.store.add_version(secret.id, secret.version, &secret.sealed).await?;
+    let view = view(&change.stored, &secret);
+    change.in_force().await?;
+    Ok(view)
+}
+
+pub(super) async fn set_enabled(
+    state: &State,
+    name: &SecretName,
+    enabled: bool,
+) -> Result<SecretView, AdminError> {
+    let change = state.begin_change().await?;
+    let mut secret = change.stored.secret(name)?.clone();
+    secret.enabled = enabled;
+    state.handles.store.set_secret_enabled(secret.id, enabled).await?;
+    let view = view(&change.stored, &secret);
+    change.in_force().await?;
+    Ok(view)
+}
+
+pub(super) async fn remove(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
+    let change = state.begin_change().await?;
+    let secret = change.stored.secret(name)?;
+    let view = view(&change.stored, secret);
+    state.handles.store.remove_secret(secret.id).await?;
+    change.in_force().await?;
+    Ok(view)
+}
+
+fn view(stored: &StoredState, secret: &Secret) -> SecretView {
+    let may_use = |agent| stored.grants.iter().any(|grant| grant.secret == secret.id && grant.agent == agent);
+    let agents = stored
+        .agents
+        .iter()
+        .filter(|stored| may_use(stored.agent.id))
+        .map(|stored| stored.agent.name.clone())
+        .collect();
+    SecretView {
+        name: secret.name.clone(),
+        id: secret.id,
+        enabled: secret.enabled,
+        host: secret.target.host.clone(),
+        port: secret.target.port,
+        methods: secret.target.methods.clone(),
+        paths: secret.target.paths.clone(),
+        placement: secret.placement.clone(),
+        env: secret.env.clone(),
+        allow_plaintext: secret.target.allow_plaintext,
+        version: secret.version,
+        agents,
+    }
+}

@@ -1,0 +1,229 @@
+//! HTTP/1.1 over the admin socket. One request per connection, so that every request is judged by who its peer is
+//! now.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::StreamExt;
+use http::{Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Body, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::audit;
+use super::error::AdminError;
+use super::peer::{Peer, Rights};
+use super::router::{self, Answer, Call};
+use super::state::{Handles, State};
+
+/// Connections whose peer is being looked up. Past it, connections wait in the socket's backlog.
+const MAX_ARRIVALS: usize = 64;
+/// Connections of peers who may speak.
+const MAX_ADMITTED: usize = 64;
+/// Connections of peers who may not, while they are told so. Past it they are closed unanswered.
+const MAX_REFUSED: usize = 8;
+/// Bytes of a body. A credential has 16 KiB at most, 22 KiB in base64; the rest is for its patterns.
+const MAX_BODY: usize = 96 * 1024;
+/// For the head to arrive, and again for the body.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a refused peer to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// After accept(2) failed (no file descriptors left, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Answers on the admin socket until `shutdown` ends. Connections that are open then are finished by their own
+/// tasks, or end with the runtime.
+///
+/// # Errors
+/// The listener cannot be handed to the runtime.
+pub async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    handles: Handles,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = UnixListener::from_std(listener)?;
+    let server = Arc::new(Server {
+        state: Arc::new(State::new(handles)),
+        admitted: Semaphore::new(MAX_ADMITTED),
+        refused: Semaphore::new(MAX_REFUSED),
+    });
+    let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let Ok(arrival) = Arc::clone(&arrivals).acquire_owned().await else { return Ok(()) };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => return Ok(()),
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let server = Arc::clone(&server);
+                tokio::spawn(async move {
+                    let judged = server.judge(&stream).await;
+                    drop(arrival);
+                    server.answer(stream, judged).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin socket cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Server {
+    state: Arc<State>,
+    admitted: Semaphore,
+    refused: Semaphore,
+}
+
+/// A peer who may speak.
+#[derive(Clone, Copy)]
+struct Admitted {
+    uid: u32,
+    pid: i32,
+    rights: Rights,
+}
+
+impl Server {
+    async fn judge(&self, stream: &UnixStream) -> Result<Admitted, AdminError> {
+        let unknown = || AdminError::NotPermitted {
+            message: "the kernel does not say who you are".to_owned(),
+            hint: String::new(),
+        };
+        let socket = {
+            use std::os::fd::AsFd;
+            stream.as_fd().try_clone_to_owned().map_err(|_| unknown())?
+        };
+        // The user database may be on another host.
+        let peer = tokio::task::spawn_blocking(move || Peer::of(&socket));
+        let peer = peer.await.map_err(|_| unknown())?.map_err(|_| unknown())?;
+        let judged = peer.rights(&self.state.handles.agents_root);
+        if let Err(reason) = &judged {
+            tracing::warn!(uid = peer.uid, pid = peer.pid, %reason, "admin peer refused");
+        }
+        judged.map(|rights| Admitted { uid: peer.uid, pid: peer.pid, rights })
+    }
+
+    async fn answer(&self, stream: UnixStream, judged: Result<Admitted, AdminError>) {
+        match judged {
+            Ok(peer) => {
+                let Ok(_slot) = self.admitted.acquire().await else { return };
+                let service = service_fn(async |request| {
+                    Ok::<_, Infallible>(respond(Arc::clone(&self.state), peer, request).await)
+                });
+                connection(stream, service).await;
+            }
+            Err(refusal) => {
+                let Ok(_slot) = self.refused.try_acquire() else { return };
+                let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(refuse(&refusal)));
+                // Elapsed is as good as answered: the peer did not listen.
+                let _ = timeout(REFUSAL_TIMEOUT, connection(stream, service)).await;
+            }
+        }
+    }
+}
+
+async fn connection<S>(stream: UnixStream, service: S)
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
+{
+    let served = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(READ_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "admin connection broke off");
+    }
+}
+
+async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) -> Response<AnswerBody> {
+    let (head, body) = request.into_parts();
+    let call = match read(body).await {
+        Ok(body) => Call {
+            method: head.method.clone(),
+            path: head.uri.path().to_owned(),
+            query: head.uri.query().unwrap_or_default().to_owned(),
+            body,
+        },
+        Err(error) => return refuse(&error),
+    };
+
+    // A task of its own: a client that hangs up must not leave a change stored but not in force.
+    let routed = tokio::spawn(router::route(Arc::clone(&state), peer.rights, call)).await;
+    let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler broke off"))) {
+        Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
+        Ok(Answer::AuditLines(query)) => match audit::lines(state, query).await {
+            Ok(lines) => {
+                with_body(StatusCode::OK, "application/jsonl", StreamBody::new(lines.map(|line| line.map(Frame::data))))
+            }
+            Err(error) => refuse(&error),
+        },
+        Err(error) => refuse(&error),
+    };
+    if head.method != http::Method::GET {
+        let (method, path, status) = (&head.method, head.uri.path(), answer.status().as_u16());
+        tracing::info!(uid = peer.uid, pid = peer.pid, %method, path, status, "admin change");
+    }
+    answer
+}
+
+/// Reads the body into memory that is zeroed after use. (hyper's own buffers are freed, not zeroed; the process
+/// is not dumpable.)
+async fn read<B>(body: B) -> Result<Zeroizing<Vec<u8>>, AdminError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = std::pin::pin!(Limited::new(body, MAX_BODY));
+    // Never grows past this, so no copy is left behind by a reallocation.
+    let mut whole = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    let collect = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+                true => AdminError::TooLarge(MAX_BODY),
+                false => AdminError::Invalid("the request broke off".to_owned()),
+            })?;
+            if let Ok(data) = frame.into_data() {
+                whole.extend_from_slice(data.chunk());
+            }
+        }
+        Ok(())
+    };
+    timeout(READ_TIMEOUT, collect).await.unwrap_or(Err(AdminError::TooSlow))?;
+    Ok(whole)
+}
+
+fn refuse(error: &AdminError) -> Response<AnswerBody> {
+    if error.status().is_server_error() {
+        tracing::error!(%error, "admin request failed");
+    }
+    let bytes = serde_json::to_vec(&error.body()).unwrap_or_default();
+    with_body(error.status(), "application/json", Full::new(bytes.into()))
+}
+
+fn with_body<B>(status: StatusCode, kind: &'static str, body: B) -> Response<AnswerBody>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let mut response = Response::new(body.map_err(io::Error::other).boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,109 @@
+//! What `onecli run` asks for: everything one command needs to be an agent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::agents::check_user;
+use super::api::{Session, SessionRequest};
+use super::error::AdminError;
+use super::host::Transparent;
+use super::state::{Find, State};
+use crate::model::{Agent, AgentName, Factors, Token};
+
+/// How long a session token is good for.
+const LIFETIME: SignedDuration = SignedDuration::from_hours(24);
+
+pub(super) async fn start(
+    state: &State,
+    name: &AgentName,
+    request: SessionRequest,
+) -> Result<Session, AdminError> {
+    let host = &state.handles.host;
+    let stored = state.load().await?;
+    let agent = stored.agent(name)?;
+    if !agent.enabled {
+        return Err(AdminError::NotReady {
+            message: format!("agent '{name}' is disabled"),
+            hint: format!("enable it with 'onecli agent enable {name}'"),
+        });
+    }
+    let user = request.user.or_else(|| agent.user.clone()).ok_or_else(|| AdminError::NotReady {
+        message: format!("agent '{name}' has no user to run as"),
+        hint: format!("name one: 'onecli run --agent {name} --user USER ...'"),
+    })?;
+    check_user(&user, Some(agent.id), &stored).await?;
+
+    let (cgroup, proxy) = match host.transparent() {
+        Transparent::Available => {
+            host.check_transparent().map_err(AdminError::Host)?;
+            let cgroup = host.ensure_cgroup(&agent.cgroup).map_err(AdminError::Host)?;
+            (Some(cgroup.path), None)
+        }
+        Transparent::Off { reason, fix } => {
+            let address = explicit_only(agent, host.explicit_address(), &reason, &fix)?;
+            (None, Some(proxy_session(state, agent, address).await?))
+        }
+    };
+
+    let placeholders: BTreeMap<String, String> = stored
+        .granted(agent)
+        .into_iter()
+        .filter_map(|secret| {
+            let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+            Some((secret.env.clone()?, placeholder.to_string()))
+        })
+        .collect();
+    let (proxy, expires) = proxy.unzip();
+    Ok(Session {
+        agent: agent.name.clone(),
+        cgroup,
+        user,
+        ca_bundle: host.ca_bundle_path(),
+        placeholders,
+        proxy,
+        expires,
+    })
+}
+
+/// Without the redirect an agent has its token alone, and the explicit proxy must be there.
+fn explicit_only(
+    agent: &Agent,
+    explicit: Option<SocketAddr>,
+    reason: &str,
+    fix: &str,
+) -> Result<SocketAddr, AdminError> {
+    if !Factors::TOKEN.satisfies(agent.factors) {
+        return Err(AdminError::NotReady {
+            message: format!(
+                "agent '{}' requires {}, but connections are not redirected on this host: {reason}",
+                agent.name, agent.factors
+            ),
+            hint: format!("{fix}; or use an agent that was added with '--factors token'"),
+        });
+    }
+    explicit.ok_or_else(|| AdminError::NotReady {
+        message: format!("connections are not redirected ({reason}), and the explicit proxy does not listen"),
+        hint: format!("{fix}; or give listen.explicit an address in the daemon's configuration"),
+    })
+}
+
+/// Mints a session token; it is good when this returns.
+async fn proxy_session(
+    state: &State,
+    agent: &Agent,
+    address: SocketAddr,
+) -> Result<(String, Timestamp), AdminError> {
+    let handles = &state.handles;
+    let change = state.begin_change().await?;
+    let now = handles.clock.now();
+    let expires =
+        now.checked_add(LIFETIME).map_err(|_| AdminError::Internal("the clock is at the end of time"))?;
+    let token = Token::generate_session(handles.random.as_ref())?;
+    handles.store.prune_sessions(now).await?;
+    handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires).await?;
+    change.in_force().await?;
+    // The user name is for people who read it; the proxy takes any.
+    Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
+}

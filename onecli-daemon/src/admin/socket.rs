@@ -1,0 +1,87 @@
+//! The admin socket as a file: where it is, and who can reach it.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Group;
+
+use super::peer::{AUDIT_GROUP, WRITE_GROUP};
+
+/// Why the admin socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// A file operation failed.
+    #[error("cannot open the admin socket: {step} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something else stands there.
+    #[error("cannot open the admin socket: {} exists and is no socket; remove it or give another --admin-socket", .0.display())]
+    NotASocket(PathBuf),
+    /// A daemon already answers there.
+    #[error("another daemon answers on {}; stop it first, or give another --admin-socket", .0.display())]
+    InUse(PathBuf),
+}
+
+/// Opens the admin socket: `root:onecli` 0660; 0600 if there is no such group; 0666 if there is a group
+/// `onecli-audit`, whose members must get in too. Who may do what is decided for each peer in any case. Makes its
+/// directory (0755) if there is none, and replaces a socket that nobody answers on.
+///
+/// # Errors
+/// [`SocketError`].
+pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    let failed =
+        |step, path: &Path| { let path = path.to_owned(); move |source| SocketError::File { step, path, source } };
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed("creating", directory))?;
+        // The daemon's umask (077) cut it.
+        fs::set_permissions(directory, Permissions::from_mode(0o755))
+            .map_err(failed("setting the mode of", directory))?;
+    }
+    remove_stale(path)?;
+
+    let listener = UnixListener::bind(path).map_err(failed("binding", path))?;
+    listener.set_nonblocking(true).map_err(failed("binding", path))?;
+    let write_group = group(WRITE_GROUP);
+    if let Some(group) = &write_group {
+        chown(path, None, Some(group.gid.as_raw())).map_err(failed("setting the group of", path))?;
+    }
+    let mode = match (group(AUDIT_GROUP), write_group) {
+        (Some(_), _) => 0o666,
+        (None, Some(_)) => 0o660,
+        (None, None) => 0o600,
+    };
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("setting the mode of", path))?;
+    Ok(listener)
+}
+
+fn group(name: &str) -> Option<Group> {
+    Group::from_name(name).ok().flatten()
+}
+
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let failed = |step| move |source| SocketError::File { step, path: path.to_owned(), source };
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("looking at")(error)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(SocketError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(SocketError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed("removing the stale socket"))
+        }
+        Err(error) => Err(failed("asking")(error)),
+    }
+}

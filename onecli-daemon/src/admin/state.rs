@@ -1,0 +1,118 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use uuid::Uuid;
+
+use super::error::AdminError;
+use super::host::Host;
+use crate::model::{Agent, AgentName, Clock, Random, Secret, SecretName};
+use crate::store::{Store, StoredState};
+use crate::vault::Vault;
+
+/// The parts of the daemon that the admin API works on.
+#[derive(Clone)]
+pub struct Handles {
+    /// Agents, secrets, grants, sessions, audit rows.
+    pub store: Arc<dyn Store>,
+    /// Seals values, hashes tokens, derives placeholders.
+    pub vault: Arc<Vault>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness for tokens and ids.
+    pub random: Arc<dyn Random>,
+    /// The running daemon.
+    pub host: Arc<dyn Host>,
+    /// The cgroup whose children are agents, below the cgroup2 mount: peers in it are refused.
+    pub agents_root: String,
+}
+
+/// How many clients may follow the audit log at once.
+const MAX_FOLLOWERS: usize = 16;
+
+pub(super) struct State {
+    pub(super) handles: Handles,
+    pub(super) started: Timestamp,
+    pub(super) followers: Arc<Semaphore>,
+    changes: Mutex<()>,
+}
+
+impl State {
+    pub(super) fn new(handles: Handles) -> State {
+        let started = handles.clock.now();
+        State { handles, started, followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)), changes: Mutex::new(()) }
+    }
+
+    /// Changes are made one after the other: each is judged by the state that it changes.
+    pub(super) async fn begin_change(&self) -> Result<Change<'_>, AdminError> {
+        let turn = self.changes.lock().await;
+        Ok(Change { state: self, stored: self.load().await?, _turn: turn })
+    }
+
+    pub(super) async fn load(&self) -> Result<StoredState, AdminError> {
+        Ok(self.handles.store.load().await?)
+    }
+
+    /// A new id: UUID version 7 (RFC 9562 section 5.7).
+    pub(super) fn new_id(&self) -> Result<Uuid, AdminError> {
+        let mut random = [0; 10];
+        self.handles.random.fill(&mut random)?;
+        let millis = u64::try_from(self.handles.clock.now().as_millisecond()).unwrap_or_default();
+        Ok(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+}
+
+/// A turn to change what is stored.
+pub(super) struct Change<'s> {
+    state: &'s State,
+    /// What is stored as the turn begins.
+    pub(super) stored: StoredState,
+    _turn: MutexGuard<'s, ()>,
+}
+
+impl Change<'_> {
+    /// Waits until the next request is judged by what is stored now (invariant 11).
+    pub(super) async fn in_force(self) -> Result<(), AdminError> {
+        self.state.handles.host.reload().await.map_err(AdminError::Reload)
+    }
+}
+
+/// Looks up by name.
+pub(super) trait Find {
+    /// # Errors
+    /// [`AdminError::NotFound`].
+    fn agent(&self, name: &AgentName) -> Result<&Agent, AdminError>;
+
+    /// # Errors
+    /// [`AdminError::NotFound`].
+    fn secret(&self, name: &SecretName) -> Result<&Secret, AdminError>;
+
+    /// The secrets an agent may use, by name.
+    fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret>;
+}
+
+impl Find for StoredState {
+    fn agent(&self, name: &AgentName) -> Result<&Agent, AdminError> {
+        self.agents
+            .iter()
+            .map(|stored| &stored.agent)
+            .find(|agent| agent.name == *name)
+            .ok_or_else(|| AdminError::not_found("agent", name))
+    }
+
+    fn secret(&self, name: &SecretName) -> Result<&Secret, AdminError> {
+        self.secrets
+            .iter()
+            .find(|secret| secret.name == *name)
+            .ok_or_else(|| AdminError::not_found("secret", name))
+    }
+
+    fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret> {
+        let is_granted = |secret: &&Secret| {
+            self.grants.iter().any(|grant| grant.agent == agent.id && grant.secret == secret.id)
+        };
+        self.secrets.iter().filter(is_granted).collect()
+    }
+}

@@ -1,0 +1,279 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::text::Text;
+use crate::model::{AgentName, CanonicalPath, Code, Factors, Host, RequestId, SecretName};
+
+/// What a record tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// What was decided, before anything leaves.
+    Decision,
+    /// What came of it, after the answer.
+    Outcome,
+    /// A refusal that looks like an attack, or a fault of the log itself.
+    Alert,
+}
+
+/// How a connection reached the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Redirected by the kernel.
+    Transparent,
+    /// By `HTTPS_PROXY`.
+    Explicit,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Forwarded with a credential put in.
+    Inject,
+    /// Forwarded without one.
+    Forward,
+    /// Passed through without decryption.
+    Tunnel,
+    /// Refused.
+    Deny,
+}
+
+impl Event {
+    /// The event as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Event::Decision => "decision",
+            Event::Outcome => "outcome",
+            Event::Alert => "alert",
+        }
+    }
+}
+
+impl Verdict {
+    /// The verdict as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Inject => "inject",
+            Verdict::Forward => "forward",
+            Verdict::Tunnel => "tunnel",
+            Verdict::Deny => "deny",
+        }
+    }
+}
+
+/// A record as a line of the log has it: numbered and dated by the writer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Entry {
+    /// When it was written; RFC 3339 in UTC, to the microsecond.
+    pub time: Timestamp,
+    /// Position in the log, from 1: one more than the record before, but for a log that was begun anew and goes on
+    /// after the numbers that the store knows.
+    pub seq: u64,
+    /// What is told.
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+/// One audit record. What is not known stays `None` and is left out of the line. Start with [`Record::new`], fill
+/// in what becomes known, and keep it for the outcome ([`Record::outcome`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The request; `None` only where the log tells of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    /// Decision, outcome or alert.
+    pub event: Event,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentName>,
+    /// What it proved of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factors: Option<Factors>,
+    /// How it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// The method (RFC 9110 section 9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Text>,
+    /// The host in canonical form, or what was given where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Text>,
+    /// The port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The canonical path, without query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Text>,
+    /// The address that was dialled or that the agent asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Text>,
+    /// The rule or default that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Text>,
+    /// The secret that is injected. Where a request has several slots, all of them as `NAME@VERSION`, joined by
+    /// commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Text>,
+    /// Its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_version: Option<u32>,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Why it was refused, or what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Text>,
+    /// The status of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Body bytes from the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// Body bytes to the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    /// From the request's head to the end of its answer, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_us: Option<u64>,
+    /// TLS version towards the upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Text>,
+    /// The protocol that ALPN agreed on with the upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<Text>,
+    /// How often the value was scrubbed from the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub_hits: Option<u64>,
+    /// The agent's managed cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Text>,
+    /// The kernel's id of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_id: Option<u64>,
+    /// Cookie of the network namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u64>,
+    /// User id of the connecting process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Process id of the connecting process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its name as the kernel has it. A process chooses it freely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comm: Option<Text>,
+    /// How many things this record stands for, where it is not one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+impl Record {
+    /// A record of a request's decision.
+    pub fn new(request: RequestId) -> Record {
+        Record::blank(Event::Decision, Some(request))
+    }
+
+    /// A record of the log about itself.
+    pub(super) fn of_the_log(code: &str, count: u64) -> Record {
+        Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert, None) }
+    }
+
+    fn blank(event: Event, request_id: Option<RequestId>) -> Record {
+        Record {
+            request_id,
+            event,
+            agent: None,
+            factors: None,
+            mode: None,
+            method: None,
+            host: None,
+            port: None,
+            path: None,
+            address: None,
+            rule: None,
+            secret: None,
+            secret_version: None,
+            verdict: None,
+            code: None,
+            status: None,
+            bytes_in: None,
+            bytes_out: None,
+            duration_us: None,
+            tls: None,
+            alpn: None,
+            scrub_hits: None,
+            cgroup: None,
+            cgroup_id: None,
+            netns: None,
+            uid: None,
+            pid: None,
+            comm: None,
+            count: None,
+        }
+    }
+
+    /// Notes where the request goes.
+    pub fn target(&mut self, host: &Host, port: u16) -> &mut Record {
+        self.host = Some(Text::new(&host.to_string()));
+        self.port = Some(port);
+        self
+    }
+
+    /// Notes method and path.
+    pub fn request(&mut self, method: &str, path: &CanonicalPath) -> &mut Record {
+        self.method = Some(Text::new(method));
+        self.path = Some(Text::new(path.as_str()));
+        self
+    }
+
+    /// Decides: injected, these secrets in these versions; usually one.
+    pub fn inject<'s>(&mut self, secrets: impl IntoIterator<Item = (&'s SecretName, u32)>) -> &mut Record {
+        let secrets: Vec<(&SecretName, u32)> = secrets.into_iter().collect();
+        self.verdict = Some(Verdict::Inject);
+        (self.secret, self.secret_version) = match secrets.as_slice() {
+            [(name, version)] => (Some(Text::new(name.as_str())), Some(*version)),
+            several => {
+                let names: Vec<String> =
+                    several.iter().map(|(name, version)| format!("{name}@{version}")).collect();
+                (Some(Text::new(&names.join(","))), None)
+            }
+        };
+        self
+    }
+
+    /// Decides: forwarded without a credential.
+    pub fn forward(&mut self) -> &mut Record {
+        self.verdict = Some(Verdict::Forward);
+        self
+    }
+
+    /// Decides: passed through.
+    pub fn tunnel(&mut self) -> &mut Record {
+        self.verdict = Some(Verdict::Tunnel);
+        self
+    }
+
+    /// Decides: refused, with the code's status; an alert where the code is one.
+    pub fn deny(&mut self, code: Code) -> &mut Record {
+        self.verdict = Some(Verdict::Deny);
+        if code.is_alert() {
+            self.event = Event::Alert;
+        }
+        self.failed(code)
+    }
+
+    /// Notes what went wrong, with the code's status. The verdict stays as it was decided.
+    pub fn failed(&mut self, code: Code) -> &mut Record {
+        self.code = Some(Text::new(code.as_str()));
+        self.status = Some(code.status());
+        self
+    }
+
+    /// The outcome's record of the same request: all that is known so far.
+    #[must_use]
+    pub fn outcome(&self) -> Record {
+        Record { event: Event::Outcome, ..self.clone() }
+    }
+}

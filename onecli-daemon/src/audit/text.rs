@@ -1,0 +1,145 @@
+use std::fmt::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// Text from outside in a form that no reader of the log can be fooled with: control, bidirectional and other
+/// invisible characters are written as `\u{..}`, a backslash as `\\`, so a terminal shows what is there and a
+/// line cannot be forged or re-ordered (Unicode TR 36, "Trojan Source"). At most [`Text::MAX`] bytes, then cut
+/// and marked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Text(String);
+
+impl Text {
+    /// The most bytes that a text keeps; the mark of a cut comes on top.
+    pub const MAX: usize = 2048;
+
+    /// Text that somebody else chose.
+    pub fn new(raw: &str) -> Text {
+        let mut text = String::with_capacity(raw.len().min(Text::MAX));
+        let mut rest = raw.chars();
+        while let Some(c) = rest.next() {
+            if text.len() >= Text::MAX {
+                let cut = c.len_utf8() + rest.as_str().len();
+                let _ = write!(text, "..(+{cut} bytes)");
+                break;
+            }
+            match c {
+                '\\' => text.push_str("\\\\"),
+                c if misleads(c) => text.extend(c.escape_unicode()),
+                c => text.push(c),
+            }
+        }
+        Text(text)
+    }
+
+    /// Bytes that somebody else chose, such as a process's `comm`: what is not UTF-8 becomes U+FFFD.
+    pub fn from_bytes(raw: &[u8]) -> Text {
+        Text::new(&String::from_utf8_lossy(raw))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(raw: &str) -> Text {
+        Text::new(raw)
+    }
+}
+
+/// Reads a text back from a log. Backslashes stay as they are, but what would mislead is escaped again: the file
+/// may have been edited.
+impl From<String> for Text {
+    fn from(stored: String) -> Text {
+        if !stored.contains(misleads) {
+            return Text(stored);
+        }
+        let mut text = String::with_capacity(stored.len() + 16);
+        for c in stored.chars() {
+            if misleads(c) { text.extend(c.escape_unicode()) } else { text.push(c) }
+        }
+        Text(text)
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> String {
+        text.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Controls (category Cc), line and paragraph separators, and what is invisible or changes direction (the
+/// members of Cf and of `Default_Ignorable_Code_Point`, in whole ranges).
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_mislead_is_escaped() {
+        let check = |raw: &str, text: &str| assert_eq!(Text::new(raw).as_str(), text, "{raw:?}");
+        check("plain /path %0A ü 漢", "plain /path %0A ü 漢");
+        check("a\nb\r\t\0", "a\\u{a}b\\u{d}\\u{9}\\u{0}");
+        check("\u{1b}[2J\u{9b}1m\u{7f}", "\\u{1b}[2J\\u{9b}1m\\u{7f}");
+        check("gpj.\u{202e}exe", "gpj.\\u{202e}exe");
+        check("a\u{2066}b\u{2069}\u{200b}\u{feff}", "a\\u{2066}b\\u{2069}\\u{200b}\\u{feff}");
+        check("a\u{2028}b\u{e0041}", "a\\u{2028}b\\u{e0041}");
+        check(r"\u{a}", r"\\u{a}");
+    }
+
+    #[test]
+    fn long_text_is_cut_and_marked() {
+        let text = Text::new(&"x".repeat(5000));
+        assert_eq!(text.as_str(), format!("{}..(+{} bytes)", "x".repeat(2048), 5000 - 2048));
+        assert!(Text::new(&"\u{202e}".repeat(5000)).as_str().len() < Text::MAX + 64);
+    }
+
+    #[test]
+    fn a_stored_text_reads_back_as_it_is() {
+        for raw in ["a\\b", "a\nb", "plain", "\u{202e}"] {
+            let text = Text::new(raw);
+            assert_eq!(Text::from(String::from(text.clone())), text);
+        }
+        assert_eq!(Text::from("edited\u{202e}".to_owned()).as_str(), "edited\\u{202e}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text() {
+        assert_eq!(Text::from_bytes(b"py\xffthon").as_str(), "py\u{fffd}thon");
+    }
+}

@@ -1,0 +1,133 @@
+//! `onecli agent ...`
+
+use super::CliError;
+use super::args::AgentAddArgs;
+use super::client::Client;
+use super::output::{Output, joined, or_dash};
+use crate::admin::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, routes};
+use crate::model::AgentName;
+
+pub(super) fn add(client: &Client, args: AgentAddArgs, output: &mut Output) -> Result<(), CliError> {
+    let request = AgentAdd {
+        name: args.name,
+        factors: args.factors,
+        cgroup: args.cgroup,
+        user: args.user,
+        egress: args.egress,
+    };
+    let added: AgentToken = client.post(routes::AGENTS, &request)?;
+    if output.is_json() {
+        return Ok(output.document(&added)?);
+    }
+    output.line(&format!("added agent '{}'", added.agent.name))?;
+    output.fields(&fields(&added.agent))?;
+    show_token(&added, output)?;
+    output.line(&format!("next: onecli grant {} SECRET", added.agent.name))?;
+    Ok(())
+}
+
+pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let agents: Vec<AgentView> = client.get(routes::AGENTS)?;
+    if output.is_json() {
+        return Ok(output.document(&agents)?);
+    }
+    let rows: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            [
+                agent.name.to_string(),
+                state(agent.enabled).to_owned(),
+                agent.factors.to_string(),
+                or_dash(agent.user.as_ref()),
+                agent.egress.to_string(),
+                agent.cgroup.to_string(),
+            ]
+        })
+        .collect();
+    Ok(output.table(["NAME", "STATE", "FACTORS", "USER", "EGRESS", "CGROUP"], &rows)?)
+}
+
+pub(super) fn show(client: &Client, name: &AgentName, output: &mut Output) -> Result<(), CliError> {
+    let detail: AgentDetail = client.get(&routes::agent(name))?;
+    if output.is_json() {
+        return Ok(output.document(&detail)?);
+    }
+    output.fields(&fields(&detail.agent))?;
+    if detail.secrets.is_empty() {
+        output.line(&format!("no secrets; next: onecli grant {name} SECRET"))?;
+        return Ok(());
+    }
+    let rows: Vec<_> = detail
+        .secrets
+        .iter()
+        .map(|grant| [grant.secret.to_string(), or_dash(grant.env.as_ref()), grant.placeholder.clone()])
+        .collect();
+    output.line("")?;
+    Ok(output.table(["SECRET", "VARIABLE", "PLACEHOLDER"], &rows)?)
+}
+
+pub(super) fn rotate(client: &Client, name: &AgentName, output: &mut Output) -> Result<(), CliError> {
+    let rotated: AgentToken = client.act(&routes::agent_action(name, "rotate"))?;
+    if output.is_json() {
+        return Ok(output.document(&rotated)?);
+    }
+    output.line(&format!(
+        "agent '{name}' has a new token; the old one, its sessions and its placeholders are no longer valid"
+    ))?;
+    show_token(&rotated, output)?;
+    output.line("restart what runs as this agent, so that it gets the new placeholders")?;
+    Ok(())
+}
+
+pub(super) fn set_enabled(
+    client: &Client,
+    name: &AgentName,
+    enabled: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let action = if enabled { "enable" } else { "disable" };
+    let agent: AgentView = client.act(&routes::agent_action(name, action))?;
+    if output.is_json() {
+        return Ok(output.document(&agent)?);
+    }
+    let effect = if enabled { "it is let in again" } else { "it is refused everything" };
+    Ok(output.line(&format!("agent '{name}' is {}: {effect}", state(agent.enabled)))?)
+}
+
+pub(super) fn remove(client: &Client, name: &AgentName, output: &mut Output) -> Result<(), CliError> {
+    let removed: AgentRemoved = client.delete(&routes::agent(name))?;
+    if output.is_json() {
+        return Ok(output.document(&removed)?);
+    }
+    let grants = joined(removed.agent.secrets.iter().map(|grant| &grant.secret), "none");
+    output.line(&format!(
+        "removed agent '{name}', its token, sessions and placeholders, and its grants ({grants}); audit records stay"
+    ))?;
+    if let Some(reason) = &removed.cgroup_left {
+        output.line(&format!(
+            "its cgroup '{}' is still there: {reason}; what runs in it is refused everything",
+            removed.agent.agent.cgroup
+        ))?;
+    }
+    Ok(())
+}
+
+fn state(enabled: bool) -> &'static str {
+    if enabled { "enabled" } else { "disabled" }
+}
+
+fn fields(agent: &AgentView) -> Vec<(&'static str, String)> {
+    vec![
+        ("name", agent.name.to_string()),
+        ("state", state(agent.enabled).to_owned()),
+        ("factors", agent.factors.to_string()),
+        ("cgroup", agent.cgroup.to_string()),
+        ("user", agent.user.clone().unwrap_or_default()),
+        ("egress", agent.egress.to_string()),
+    ]
+}
+
+fn show_token(answer: &AgentToken, output: &mut Output) -> Result<(), CliError> {
+    output.fields(&[("token", answer.token.clone())])?;
+    Ok(output.line("the token is not shown again; 'run' needs none, HTTPS_PROXY=http://x:TOKEN@HOST:PORT does")?)
+}

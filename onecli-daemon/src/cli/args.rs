@@ -1,0 +1,314 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
+
+use crate::admin::api::{AuditQuery, DEFAULT_SOCKET, EnvName};
+use crate::model::{AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, SecretName};
+
+/// OneCLI: let agents use credentials without having them.
+#[derive(Debug, Parser)]
+#[command(name = "onecli", version, subcommand_required = true, arg_required_else_help = true, after_help = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not reachable, 4 not permitted;
+'run' exits with its command's code, or 125 (not started), 126 (not executable), 127 (not found).
+
+Example, from a credential to its use:
+  onecli secret add openai --host api.openai.com --bearer --env OPENAI_API_KEY
+  onecli agent add coder --user coder
+  onecli grant coder openai
+  sudo onecli run --agent coder -- python3 agent.py")]
+pub(super) struct Args {
+    /// The daemon's admin socket.
+    #[arg(long, global = true, env = "ONECLI_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(super) socket: PathBuf,
+    /// Answer in JSON: lists are arrays, audit is one object per line.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start a command as an agent: in its cgroup, as its user, with placeholders and CA trust.
+    Run(RunArgs),
+    /// Who may use credentials.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Credentials, where they may go, and how they are placed.
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Let an agent use a secret, from its next request on.
+    Grant {
+        /// The agent.
+        agent: AgentName,
+        /// The secret.
+        secret: SecretName,
+    },
+    /// Take a grant back, from the next request on.
+    Ungrant {
+        /// The agent.
+        agent: AgentName,
+        /// The secret.
+        secret: SecretName,
+    },
+    /// What agents asked for, what was decided, what came of it.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The authority that agents trust in place of the services'.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Is the daemon well?
+    Status,
+}
+
+/// Start a command as an agent.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The command starts in the agent's cgroup, as the agent's user, without capabilities and with no way to gain any.
+Its environment is made anew: PATH, TERM, COLORTERM, LANG, LC_* and TZ are taken over, HOME, USER, LOGNAME and SHELL
+are the user's, the usual CA variables name a bundle with OneCLI's authority in it, and each granted secret's variable
+holds a placeholder. Everything else stays out unless --keep-env names it.
+
+Examples:
+  sudo onecli run --agent coder -- curl https://api.openai.com/v1/models
+  sudo onecli run --agent coder --user alice --keep-env EDITOR -- bash")]
+pub(super) struct RunArgs {
+    /// The agent.
+    #[arg(long)]
+    pub(super) agent: AgentName,
+    /// Run as this user instead of the agent's own; never root.
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// Take this variable over from the caller too; may be given again.
+    #[arg(long, value_name = "VAR")]
+    pub(super) keep_env: Vec<OsString>,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AgentCommand {
+    /// Add an agent; its token is shown once.
+    Add(AgentAddArgs),
+    /// All agents.
+    List,
+    /// One agent, and what it may use.
+    Show {
+        /// The agent.
+        name: AgentName,
+    },
+    /// Give an agent a new token and new placeholders; the old ones end with this.
+    Rotate {
+        /// The agent.
+        name: AgentName,
+    },
+    /// Refuse an agent everything, from its next request on.
+    Disable {
+        /// The agent.
+        name: AgentName,
+    },
+    /// Let a disabled agent in again.
+    Enable {
+        /// The agent.
+        name: AgentName,
+    },
+    /// Remove an agent with its token, sessions and grants. Its audit records stay.
+    Remove {
+        /// The agent.
+        name: AgentName,
+    },
+}
+
+/// Add an agent.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Factors are what an agent must prove before a credential is used for it: 'token' (its token, or a secret's
+placeholder) and 'cgroup' (where its process runs, in the kernel's word). The default is both, or the token alone
+where the daemon runs without eBPF.
+
+Examples:
+  onecli agent add coder --user coder
+  onecli agent add container --factors token
+  onecli agent add crawler --user crawler --egress allow")]
+pub(super) struct AgentAddArgs {
+    /// Its name: a-z, 0-9, '-', '_', '.'.
+    pub(super) name: AgentName,
+    /// token, cgroup, or token,cgroup.
+    #[arg(long)]
+    pub(super) factors: Option<Factors>,
+    /// Its cgroup, a direct child of the agents root; by default one made from its name.
+    #[arg(long, value_name = "NAME")]
+    pub(super) cgroup: Option<CgroupName>,
+    /// The user its commands run as: existing, not root, no other agent's.
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// Hosts that no grant names: deny or allow (without any credential).
+    #[arg(long, default_value = "deny")]
+    pub(super) egress: Egress,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretCommand {
+    /// Store a credential.
+    Add(Box<SecretAddArgs>),
+    /// All secrets, without their values, which are never shown.
+    List,
+    /// One secret, without its value.
+    Show {
+        /// The secret.
+        name: SecretName,
+    },
+    /// Give a secret a new value, from the next request on. Placeholders stay as they are.
+    Rotate {
+        /// The secret.
+        name: SecretName,
+        #[command(flatten)]
+        value: ValueArgs,
+    },
+    /// Never use a secret, from the next request on.
+    Disable {
+        /// The secret.
+        name: SecretName,
+    },
+    /// Use a disabled secret again.
+    Enable {
+        /// The secret.
+        name: SecretName,
+    },
+    /// Remove a secret with all versions of its value and all grants for it.
+    Remove {
+        /// The secret.
+        name: SecretName,
+    },
+}
+
+/// Store a credential.
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("placement").required(true), after_help = "\
+The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut.
+
+Paths are exact unless they hold a wildcard: '*' stands for anything within a segment, '**' for any segments.
+Hosts: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth).
+
+Examples:
+  onecli secret add openai --host api.openai.com --bearer --env OPENAI_API_KEY
+  onecli secret add github --host api.github.com --header 'Authorization: token {secret}' \\
+      --method GET --path '/repos/acme/**' --env GH_TOKEN --value-file token.txt
+  pass show npm | onecli secret add npm --host npm.acme.internal --bearer --value-stdin
+  onecli secret add git --host git.acme.internal:8443 --basic deploy
+  onecli secret add maps --host maps.googleapis.com --query key")]
+pub(super) struct SecretAddArgs {
+    /// Its name: a-z, 0-9, '-', '_', '.'.
+    pub(super) name: SecretName,
+    /// Where it may go; port 443 unless given.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = parse_host)]
+    pub(super) host: (HostPattern, u16),
+    /// With these paths only; may be given again. Default: /**.
+    #[arg(long = "path", value_name = "PATTERN")]
+    pub(super) paths: Vec<PathPattern>,
+    /// With these methods only; may be given again. Default: all.
+    #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
+    pub(super) methods: Vec<String>,
+    /// Place it in a header: 'Name: text with {secret}'.
+    #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
+    pub(super) header: Option<Placement>,
+    /// Place it as 'Authorization: Bearer ...'.
+    #[arg(long, group = "placement")]
+    pub(super) bearer: bool,
+    /// Place it as the password of Basic authentication, for this user name.
+    #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
+    pub(super) basic: Option<Placement>,
+    /// Place it in this query parameter.
+    #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
+    pub(super) query: Option<Placement>,
+    /// The variable that the agent's programs read it from; it will hold the placeholder.
+    #[arg(long, value_name = "VAR")]
+    pub(super) env: Option<EnvName>,
+    /// Let it leave over plain HTTP too, readable by everyone on the way.
+    #[arg(long)]
+    pub(super) allow_plaintext: bool,
+    #[command(flatten)]
+    pub(super) value: ValueArgs,
+}
+
+impl SecretAddArgs {
+    /// The placement; clap has seen to it that there is exactly one.
+    pub(super) fn placement(&self) -> Placement {
+        let named = self.header.as_ref().or(self.basic.as_ref()).or(self.query.as_ref());
+        named.cloned().unwrap_or_else(Placement::bearer)
+    }
+}
+
+/// Where a value is read from. Without either, a terminal is prompted.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct ValueArgs {
+    /// Read the value from standard input.
+    #[arg(long, conflicts_with = "value_file")]
+    pub(super) value_stdin: bool,
+    /// Read the value from a file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) value_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// The newest records, oldest first.
+    List {
+        /// Of this agent only.
+        #[arg(long)]
+        agent: Option<AgentName>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(AuditQuery::MAX_LIMIT)))]
+        limit: u32,
+    },
+    /// The last records, and with -f those to come.
+    Tail {
+        /// Of this agent only.
+        #[arg(long)]
+        agent: Option<AgentName>,
+        /// Begin with so many.
+        #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i64::from(AuditQuery::MAX_LIMIT)))]
+        lines: u32,
+        /// Go on until interrupted.
+        #[arg(short, long)]
+        follow: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CaCommand {
+    /// Print the authority's certificate (PEM); its key never leaves the daemon.
+    Export,
+}
+
+/// `HOST[:PORT]`; the host may be a pattern.
+fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
+    let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((host, rest)) => match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if rest.is_empty() => (host, None),
+            None => return Err(format!("'{text}' is no host and port")),
+        },
+        None => match text.split_once(':') {
+            // More than one colon: an IPv6 address without brackets has no port.
+            Some((_, rest)) if rest.contains(':') => (text, None),
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => 443,
+        Some(Ok(port)) if port > 0 => port,
+        Some(_) => return Err(format!("'{text}': the port must be a number from 1 to 65535")),
+    };
+    Ok((host.parse().map_err(|error| format!("{error}"))?, port))
+}
+
+fn parse_method(text: &str) -> Result<String, String> {
+    MethodSet::try_from(vec![text.to_owned()]).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}

@@ -1,0 +1,145 @@
+//! The `onecli` command: talks to the daemon over its admin socket, and starts agents.
+
+mod agent;
+mod args;
+mod audit;
+mod client;
+mod grant;
+mod output;
+mod run;
+mod secret;
+mod status;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
+use client::{Client, ClientError};
+use output::Output;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The daemon was not there, or said no.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The command line is right in form, but says too little.
+    #[error("{0}")]
+    Usage(String),
+    /// A value could not be read.
+    #[error(transparent)]
+    Value(#[from] value::ValueError),
+    /// Our output could not be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    /// What the daemon sent is not what this version understands.
+    #[error("cannot read the daemon's answer: {0}; are onecli and onecli-daemon of the same version?")]
+    Answer(#[from] serde_json::Error),
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Usage(_) => 2,
+            CliError::Client(error) => error.exit_code(),
+            CliError::Value(_) | CliError::Output(_) | CliError::Answer(_) => 1,
+        }
+    }
+
+    /// The reader of our output went away, as `head` does: nothing to complain about.
+    fn is_closed_pipe(&self) -> bool {
+        matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Runs the command of this process's arguments.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let args = match Args::try_parse_from(&arguments) {
+        Ok(args) => args,
+        Err(refused) => {
+            let shown = refused.print();
+            let code = match refused.exit_code() {
+                0 if shown.is_err() => 1,
+                0 => 0,
+                _ if names_run(&arguments) => run::OURS,
+                _ => 2,
+            };
+            return ExitCode::from(code);
+        }
+    };
+    let client = Client::new(args.socket);
+    if let Command::Run(command) = args.command {
+        return ExitCode::from(run::run(&client, command));
+    }
+    let mut output = Output::new(args.json);
+    let code = match dispatch(&client, args.command, &mut output).and_then(|()| Ok(output.finish()?)) {
+        Ok(()) => 0,
+        Err(error) if error.is_closed_pipe() => 0,
+        Err(error) => {
+            complain(&error);
+            error.exit_code()
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        // Handled before: it has exit codes of its own.
+        Command::Run(_) => Ok(()),
+        Command::Agent(command) => match command {
+            AgentCommand::Add(args) => agent::add(client, args, output),
+            AgentCommand::List => agent::list(client, output),
+            AgentCommand::Show { name } => agent::show(client, &name, output),
+            AgentCommand::Rotate { name } => agent::rotate(client, &name, output),
+            AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
+            AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
+            AgentCommand::Remove { name } => agent::remove(client, &name, output),
+        },
+        Command::Secret(command) => match command {
+            SecretCommand::Add(args) => secret::add(client, *args, output),
+            SecretCommand::List => secret::list(client, output),
+            SecretCommand::Show { name } => secret::show(client, &name, output),
+            SecretCommand::Rotate { name, value } => secret::rotate(client, &name, &value, output),
+            SecretCommand::Disable { name } => secret::set_enabled(client, &name, false, output),
+            SecretCommand::Enable { name } => secret::set_enabled(client, &name, true, output),
+            SecretCommand::Remove { name } => secret::remove(client, &name, output),
+        },
+        Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
+        Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
+        Command::Audit(command) => match command {
+            AuditCommand::List { agent, limit } => audit::list(client, agent, limit, output),
+            AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),
+        },
+        Command::Ca(CaCommand::Export) => status::ca_export(client, output),
+        Command::Status => status::status(client, output),
+    }
+}
+
+/// Tells the person at the terminal. If even that fails there is nobody to tell.
+fn complain(message: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "onecli: {message}");
+}
+
+/// Is `run` the command? Its usage errors have an exit code of their own, so that they are not taken for CMD's.
+fn names_run(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--socket") => {
+                words.next();
+            }
+            Some(option) if option.starts_with('-') => {}
+            other => return other == Some("run"),
+        }
+    }
+    false
+}

@@ -1,0 +1,139 @@
+//! `onecli secret ...`
+
+use super::CliError;
+use super::args::{SecretAddArgs, ValueArgs};
+use super::client::Client;
+use super::output::{Output, joined, or_dash};
+use super::value;
+use crate::admin::api::{SecretAdd, SecretRotate, SecretView, routes};
+use crate::model::{MethodSet, SecretName};
+
+pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> Result<(), CliError> {
+    let methods = MethodSet::try_from(args.methods.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
+    let request = SecretAdd {
+        placement: args.placement(),
+        value: value::read(&args.value)?,
+        name: args.name,
+        host: args.host.0,
+        port: args.host.1,
+        methods,
+        paths: args.paths,
+        env: args.env,
+        allow_plaintext: args.allow_plaintext,
+    };
+    let added: SecretView = client.post(routes::SECRETS, &request)?;
+    if output.is_json() {
+        return Ok(output.document(&added)?);
+    }
+    output.line(&format!("stored secret '{}'", added.name))?;
+    output.fields(&fields(&added))?;
+    output.line(&format!("next: onecli grant AGENT {}", added.name))?;
+    Ok(())
+}
+
+pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let secrets: Vec<SecretView> = client.get(routes::SECRETS)?;
+    if output.is_json() {
+        return Ok(output.document(&secrets)?);
+    }
+    let rows: Vec<_> = secrets
+        .iter()
+        .map(|secret| {
+            [
+                secret.name.to_string(),
+                state(secret.enabled).to_owned(),
+                format!("v{}", secret.version),
+                place(secret),
+                methods(secret),
+                joined(&secret.paths, "-"),
+                secret.placement.to_string(),
+                or_dash(secret.env.as_ref()),
+                joined(&secret.agents, "-"),
+            ]
+        })
+        .collect();
+    let heading =
+        ["NAME", "STATE", "VERSION", "HOST", "METHODS", "PATHS", "PLACEMENT", "VARIABLE", "AGENTS"];
+    Ok(output.table(heading, &rows)?)
+}
+
+pub(super) fn show(client: &Client, name: &SecretName, output: &mut Output) -> Result<(), CliError> {
+    let secret: SecretView = client.get(&routes::secret(name))?;
+    if output.is_json() { Ok(output.document(&secret)?) } else { Ok(output.fields(&fields(&secret))?) }
+}
+
+pub(super) fn rotate(
+    client: &Client,
+    name: &SecretName,
+    value: &ValueArgs,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let request = SecretRotate { value: value::read(value)? };
+    let rotated: SecretView = client.post(&routes::secret_action(name, "rotate"), &request)?;
+    if output.is_json() {
+        return Ok(output.document(&rotated)?);
+    }
+    Ok(output.line(&format!(
+        "secret '{name}' is at version {}; agents keep their placeholders",
+        rotated.version
+    ))?)
+}
+
+pub(super) fn set_enabled(
+    client: &Client,
+    name: &SecretName,
+    enabled: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let action = if enabled { "enable" } else { "disable" };
+    let secret: SecretView = client.act(&routes::secret_action(name, action))?;
+    if output.is_json() {
+        return Ok(output.document(&secret)?);
+    }
+    let effect = if enabled { "it is used again" } else { "it is not used for any request" };
+    Ok(output.line(&format!("secret '{name}' is {}: {effect}", state(secret.enabled)))?)
+}
+
+pub(super) fn remove(client: &Client, name: &SecretName, output: &mut Output) -> Result<(), CliError> {
+    let removed: SecretView = client.delete(&routes::secret(name))?;
+    if output.is_json() {
+        return Ok(output.document(&removed)?);
+    }
+    let agents = joined(&removed.agents, "nobody");
+    Ok(output.line(&format!(
+        "removed secret '{name}', all {} of its versions, and its grants (it was granted to: {agents}); audit records stay",
+        removed.version
+    ))?)
+}
+
+fn state(enabled: bool) -> &'static str {
+    if enabled { "enabled" } else { "disabled" }
+}
+
+fn place(secret: &SecretView) -> String {
+    let host = secret.host.to_string();
+    match secret.port {
+        443 => host,
+        port if host.contains(':') => format!("[{host}]:{port}"),
+        port => format!("{host}:{port}"),
+    }
+}
+
+fn methods(secret: &SecretView) -> String {
+    joined(Vec::<String>::from(secret.methods.clone()), "all")
+}
+
+fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
+    vec![
+        ("name", secret.name.to_string()),
+        ("state", state(secret.enabled).to_owned()),
+        ("version", secret.version.to_string()),
+        ("host", place(secret)),
+        ("methods", methods(secret)),
+        ("paths", joined(&secret.paths, "-")),
+        ("placement", secret.placement.to_string()),
+        ("variable", secret.env.clone().unwrap_or_default()),
+        ("plaintext", if secret.allow_plaintext { "allowed".to_owned() } else { String::new() }),
+        ("agents", joined(&secret.agents, "none")),
+    ]
+}

@@ -1,0 +1,38 @@
+//! `onecli status` and `onecli ca export`.
+
+use super::CliError;
+use super::client::Client;
+use super::output::{Output, or_dash};
+use crate::admin::Transparent;
+use crate::admin::api::{Ca, Status, routes};
+
+pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let status: Status = client.get(routes::STATUS)?;
+    if output.is_json() {
+        return Ok(output.document(&status)?);
+    }
+    let transparent = match (&status.transparent, &status.transparent_fault) {
+        (Transparent::Available, None) => "available".to_owned(),
+        (Transparent::Available, Some(fault)) => format!("BROKEN: {fault}"),
+        (Transparent::Off { reason, fix }, _) => format!("off: {reason} ({fix})"),
+    };
+    output.fields(&[
+        ("daemon", format!("version {}", status.version)),
+        ("started", status.started.to_string()),
+        ("transparent", transparent),
+        ("explicit", or_dash(status.explicit)),
+        ("agents", status.agents.to_string()),
+        ("secrets", status.secrets.to_string()),
+    ])?;
+    if !status.counters.is_empty() {
+        output.line("")?;
+        let rows: Vec<_> = status.counters.iter().map(|(name, count)| [name.clone(), count.to_string()]).collect();
+        output.table(["COUNTER", "VALUE"], &rows)?;
+    }
+    Ok(())
+}
+
+pub(super) fn ca_export(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let ca: Ca = client.get(routes::CA)?;
+    if output.is_json() { Ok(output.document(&ca)?) } else { Ok(output.line(ca.pem.trim_end())?) }
+}

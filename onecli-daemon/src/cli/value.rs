@@ -1,0 +1,104 @@
+//! Reading a credential: from standard input, a file, or a prompt. Never from the command line, which every
+//! process on the host can read.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use super::args::ValueArgs;
+use crate::admin::api::WireValue;
+use crate::model::SecretValue;
+use crate::model::secret::SecretValueError;
+
+/// Why no value was read. Never holds it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ValueError {
+    /// Nothing says where the value is, and there is nobody to ask.
+    #[error("no value given: use --value-stdin or --value-file FILE (without a terminal there is no prompt)")]
+    NoSource,
+    /// The file cannot be read.
+    #[error("cannot read the value from {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What open(2) or read(2) said.
+        source: io::Error,
+    },
+    /// Standard input or the terminal cannot be read.
+    #[error("cannot read the value: {0}")]
+    Input(io::Error),
+    /// The prompt was answered with two different values.
+    #[error("the two values differ; nothing was stored")]
+    Mismatch,
+    /// Not a value that can be stored.
+    #[error(transparent)]
+    Bad(#[from] SecretValueError),
+}
+
+/// Past the bound of a value by more than a line end; what is longer is refused, not cut.
+const READ_BOUND: usize = 16 * 1024 + 3;
+
+pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
+    let bytes = if let Some(path) = &args.value_file {
+        let failed = |source| ValueError::File { path: path.clone(), source };
+        bounded(File::open(path).map_err(failed)?).map_err(failed)?
+    } else if args.value_stdin {
+        bounded(io::stdin().lock()).map_err(ValueError::Input)?
+    } else if io::stdin().is_terminal() {
+        prompt()?
+    } else {
+        return Err(ValueError::NoSource);
+    };
+    Ok(WireValue(check(&bytes)?))
+}
+
+fn bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(READ_BOUND + 1));
+    source.take(READ_BOUND as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn prompt() -> Result<Zeroizing<Vec<u8>>, ValueError> {
+    let ask = |text| rpassword::prompt_password(text).map(Zeroizing::new).map_err(ValueError::Input);
+    let first = ask("Value (not shown): ")?;
+    if *ask("The same again: ")? != *first {
+        return Err(ValueError::Mismatch);
+    }
+    Ok(Zeroizing::new(first.as_bytes().to_vec()))
+}
+
+/// Cuts one line end.
+fn check(bytes: &[u8]) -> Result<SecretValue, SecretValueError> {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    SecretValue::new(bytes.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_cut() {
+        for text in ["sk-12345678", "sk-12345678\n", "sk-12345678\r\n"] {
+            assert_eq!(check(text.as_bytes()).unwrap().expose(), b"sk-12345678");
+        }
+        assert!(check(b"sk-12345678\n\n").is_err());
+        assert!(check(b"two\nlines here").is_err());
+        assert!(check(b"\n").is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_refused_not_cut() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read_back = |length: usize| {
+            std::fs::write(file.path(), vec![b'a'; length]).unwrap();
+            read(&ValueArgs { value_stdin: false, value_file: Some(file.path().to_owned()) })
+        };
+        assert!(read_back(16 * 1024).is_ok());
+        assert!(matches!(read_back(16 * 1024 + 1), Err(ValueError::Bad(SecretValueError::TooLong))));
+        assert!(matches!(read_back(100_000), Err(ValueError::Bad(SecretValueError::TooLong))));
+    }
+}

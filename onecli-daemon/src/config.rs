@@ -1,0 +1,353 @@
+//! The daemon's configuration: a TOML file, then command-line flags over it.
+//!
+//! Every key has a default; a key that is not known is an error that names file, line and key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use crate::model::Host;
+
+/// Read where `--config` is not given; it need not exist then.
+pub const DEFAULT_FILE: &str = "/etc/onecli/config.toml";
+
+/// Everything the daemon is told before it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where key, database, CA and audit segments live; 0700, the daemon's own. Default `/var/lib/onecli`.
+    #[serde(deserialize_with = "absolute")]
+    pub data_dir: PathBuf,
+    /// Database URL. Default: `sqlite://DATA_DIR/onecli.db`; see [`Config::store_url`].
+    pub store: Option<String>,
+    /// `[kernel]`.
+    pub kernel: Kernel,
+    /// `[listen]`.
+    pub listen: Listen,
+    /// `[upstream]`.
+    pub upstream: Upstream,
+    /// `[resolver]`.
+    pub resolver: Resolver,
+    /// `[egress]`.
+    pub egress: Egress,
+    /// `[audit]`.
+    pub audit: Audit,
+}
+
+/// `[kernel]`: the redirect's place on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kernel {
+    /// Whether to redirect with eBPF at all; `--no-ebpf` turns it off. Default `true`.
+    pub ebpf: bool,
+    /// The cgroup whose direct children are the agents' cgroups, below the cgroup2 mount.
+    /// Default `onecli.slice/onecli-agents.slice`.
+    #[serde(deserialize_with = "cgroup_path")]
+    pub agents_root: String,
+    /// The cgroup in which the daemon's listeners are born, below the cgroup2 mount.
+    /// Default `onecli.slice/onecli-daemon.slice`.
+    #[serde(deserialize_with = "cgroup_path")]
+    pub daemon_cgroup: String,
+    /// Where programs, links and maps are pinned; a bpffs is mounted there if none is.
+    /// Default `/sys/fs/bpf/onecli`.
+    #[serde(deserialize_with = "absolute")]
+    pub bpffs_dir: PathBuf,
+}
+
+/// `[listen]`: the daemon's sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Addresses of the explicit proxy; none turns it off. Default `127.0.0.1:10255`.
+    pub explicit: Vec<SocketAddr>,
+    /// Loopback port that redirected connections arrive at, 1 to 65535. Default 10256.
+    #[serde(deserialize_with = "port")]
+    pub transparent_port: u16,
+    /// The admin socket. Default `/run/onecli/admin.sock`.
+    #[serde(deserialize_with = "absolute")]
+    pub admin_socket: PathBuf,
+}
+
+/// `[upstream]`: connections to the services that credentials are for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upstream {
+    /// PEM files with CA certificates that are trusted besides the system's roots. Default none.
+    #[serde(deserialize_with = "absolutes")]
+    pub extra_ca_files: Vec<PathBuf>,
+    /// How long one upstream may take to accept a connection, 1 ms to 5 min. Default `5s`.
+    #[serde(deserialize_with = "timeout")]
+    pub connect_timeout: Duration,
+}
+
+/// `[resolver]`: names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resolver {
+    /// Names with fixed addresses, which win over DNS. Default none.
+    pub hosts: BTreeMap<Host, Vec<IpAddr>>,
+}
+
+/// `[egress]`: addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Egress {
+    /// Networks that are reachable although they lie in a blocked range. Default none.
+    pub allow_addresses: Vec<IpNet>,
+}
+
+/// `[audit]`: the record of what happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// When a credential may leave, as seen from its decision record. Default `strict`.
+    pub durability: Durability,
+}
+
+/// When a decision record counts as written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Once fdatasync(2) has returned.
+    #[default]
+    Strict,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: PathBuf::from("/var/lib/onecli"),
+            store: None,
+            kernel: Kernel::default(),
+            listen: Listen::default(),
+            upstream: Upstream::default(),
+            resolver: Resolver::default(),
+            egress: Egress::default(),
+            audit: Audit::default(),
+        }
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Kernel {
+        Kernel {
+            ebpf: true,
+            agents_root: "onecli.slice/onecli-agents.slice".to_owned(),
+            daemon_cgroup: "onecli.slice/onecli-daemon.slice".to_owned(),
+            bpffs_dir: PathBuf::from("/sys/fs/bpf/onecli"),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        Listen {
+            explicit: vec![SocketAddr::from(([127, 0, 0, 1], 10255))],
+            transparent_port: 10256,
+            admin_socket: PathBuf::from("/run/onecli/admin.sock"),
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Upstream {
+        Upstream { extra_ca_files: Vec::new(), connect_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// What command-line flags say; each wins over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`, in place of all of `listen.explicit`; empty leaves it.
+    pub listen: Vec<SocketAddr>,
+    /// `--admin-socket`.
+    pub admin_socket: Option<PathBuf>,
+    /// `--store`.
+    pub store: Option<String>,
+    /// `--agents-root`.
+    pub agents_root: Option<String>,
+    /// `--no-ebpf`.
+    pub no_ebpf: bool,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What open(2) or read(2) said.
+        source: std::io::Error,
+    },
+    /// A key is unknown or its value does not fit.
+    #[error("{}:{line}: {}{message}", path.display(), KeyPrefix(key))]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line in the file, from 1.
+        line: usize,
+        /// The key with its table, `listen.explicit`; empty where the text is no TOML at all.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A command-line flag does not fit.
+    #[error("{flag}: {message}")]
+    Flag {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+    /// Each value is good, but not together.
+    #[error("{0}")]
+    Together(String),
+}
+
+struct KeyPrefix<'k>(&'k str);
+
+impl fmt::Display for KeyPrefix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() || self.0 == "." { Ok(()) } else { write!(f, "{}: ", self.0) }
+    }
+}
+
+impl Config {
+    /// Reads `file` (or [`DEFAULT_FILE`], if it exists) and lays `overrides` over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let config = match std::fs::read_to_string(path) {
+            Ok(text) => Config::parse(path, &text)?,
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Config::default(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        config.overridden(overrides)?.checked()
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let refused = |key: String, error: &toml::de::Error| ConfigError::Parse {
+            path: path.to_owned(),
+            line: error.span().map_or(1, |span| line_of(text, span.start)),
+            key,
+            message: error.message().to_owned(),
+        };
+        let document = toml::Deserializer::parse(text).map_err(|error| refused(String::new(), &error))?;
+        serde_path_to_error::deserialize(document)
+            .map_err(|error| refused(error.path().to_string(), error.inner()))
+    }
+
+    fn overridden(mut self, flags: Overrides) -> Result<Config, ConfigError> {
+        let flag_path = |flag, path: PathBuf| {
+            std::path::absolute(path).map_err(|error| ConfigError::Flag { flag, message: error.to_string() })
+        };
+        if let Some(dir) = flags.data_dir {
+            self.data_dir = flag_path("--data-dir", dir)?;
+        }
+        if let Some(socket) = flags.admin_socket {
+            self.listen.admin_socket = flag_path("--admin-socket", socket)?;
+        }
+        if let Some(root) = flags.agents_root {
+            self.kernel.agents_root = check_cgroup_path(&root)
+                .map_err(|message| ConfigError::Flag { flag: "--agents-root", message })?;
+        }
+        if !flags.listen.is_empty() {
+            self.listen.explicit = flags.listen;
+        }
+        self.store = flags.store.or(self.store);
+        self.kernel.ebpf &= !flags.no_ebpf;
+        Ok(self)
+    }
+
+    fn checked(self) -> Result<Config, ConfigError> {
+        let (agents, daemon) = (&self.kernel.agents_root, &self.kernel.daemon_cgroup);
+        if Path::new(agents).starts_with(daemon) || Path::new(daemon).starts_with(agents) {
+            return Err(ConfigError::Together(format!(
+                "kernel.agents_root ({agents}) and kernel.daemon_cgroup ({daemon}) must not lie inside each other: \
+                 the daemon's own connections would be redirected to itself"
+            )));
+        }
+        let port = self.listen.transparent_port;
+        if let Some(taken) = self.listen.explicit.iter().find(|address| address.port() == port) {
+            return Err(ConfigError::Together(format!(
+                "listen.explicit ({taken}) and listen.transparent_port ({port}) need different ports"
+            )));
+        }
+        Ok(self)
+    }
+
+    /// The database's URL.
+    pub fn store_url(&self) -> String {
+        match &self.store {
+            Some(url) => url.clone(),
+            None => format!("sqlite://{}", self.data_dir.join("onecli.db").display()),
+        }
+    }
+}
+
+/// Line of a byte offset, from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    text[..text.floor_char_boundary(offset)].matches('\n').count() + 1
+}
+
+fn check_absolute<E: serde::de::Error>(path: PathBuf) -> Result<PathBuf, E> {
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(E::custom(format!("'{}' must be an absolute path", path.display())))
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    check_absolute(PathBuf::deserialize(from)?)
+}
+
+fn absolutes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
+    Vec::<PathBuf>::deserialize(from)?.into_iter().map(check_absolute).collect()
+}
+
+fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    match u16::deserialize(from)? {
+        0 => Err(D::Error::custom("the port must be a number from 1 to 65535")),
+        port => Ok(port),
+    }
+}
+
+fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let bad = || D::Error::custom(format!("'{text}' is no time from 1ms to 5min; write 500ms, 5s or 1min"));
+    let duration = humantime::parse_duration(&text).map_err(|_| bad())?;
+    let bounds = Duration::from_millis(1)..=Duration::from_mins(5);
+    if bounds.contains(&duration) { Ok(duration) } else { Err(bad()) }
+}
+
+fn cgroup_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    check_cgroup_path(&String::deserialize(from)?).map_err(D::Error::custom)
+}
+
+/// A path below the cgroup2 mount, without a leading or trailing `/`.
+fn check_cgroup_path(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_matches('/');
+    let plain = Path::new(trimmed).components().all(|part| matches!(part, Component::Normal(_)));
+    if trimmed.is_empty() || !plain || trimmed.contains("//") || text.starts_with("/sys/") {
+        return Err(format!(
+            "'{text}' is no cgroup: give a path below the cgroup2 mount, such as onecli.slice/onecli-agents.slice"
+        ));
+    }
+    Ok(trimmed.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

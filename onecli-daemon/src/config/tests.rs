@@ -1,0 +1,154 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("c.toml"), text).and_then(Config::checked)
+}
+
+#[test]
+fn nothing_said_is_the_documented_default() {
+    let config = parse("").unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.store_url(), "sqlite:///var/lib/onecli/onecli.db");
+    assert_eq!(config.kernel.agents_root, "onecli.slice/onecli-agents.slice");
+    assert_eq!(config.listen.explicit, ["127.0.0.1:10255".parse().unwrap()]);
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+        data_dir = "/srv/onecli"
+        store = "sqlite:///srv/db"
+        [kernel]
+        ebpf = false
+        agents_root = "/a.slice/"
+        daemon_cgroup = "d.slice"
+        bpffs_dir = "/run/bpf"
+        [listen]
+        explicit = ["[::1]:1", "10.0.0.1:2"]
+        transparent_port = 3
+        admin_socket = "/run/a.sock"
+        [upstream]
+        extra_ca_files = ["/etc/ca.pem"]
+        connect_timeout = "250ms"
+        [resolver]
+        hosts = { "API.Internal" = ["10.0.0.5", "::5"] }
+        [egress]
+        allow_addresses = ["10.0.0.0/24"]
+        [audit]
+        durability = "strict"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(
+        config,
+        Config {
+            data_dir: "/srv/onecli".into(),
+            store: Some("sqlite:///srv/db".to_owned()),
+            kernel: Kernel {
+                ebpf: false,
+                agents_root: "a.slice".to_owned(),
+                daemon_cgroup: "d.slice".to_owned(),
+                bpffs_dir: "/run/bpf".into(),
+            },
+            listen: Listen {
+                explicit: vec!["[::1]:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap()],
+                transparent_port: 3,
+                admin_socket: "/run/a.sock".into(),
+            },
+            upstream: Upstream {
+                extra_ca_files: vec!["/etc/ca.pem".into()],
+                connect_timeout: Duration::from_millis(250),
+            },
+            resolver: Resolver {
+                hosts: BTreeMap::from([(
+                    "api.internal".parse().unwrap(),
+                    vec!["10.0.0.5".parse().unwrap(), "::5".parse().unwrap()],
+                )]),
+            },
+            egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
+            audit: Audit { durability: Durability::Strict },
+        }
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named_by_file_line_and_key() {
+    let check = |text: &str, start: &str, within: &str| {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.starts_with(start) && error.contains(within), "{text:?}: {error}");
+    };
+    check("data_dirs = \"/x\"", "c.toml:1: data_dirs: ", "unknown field");
+    check("\n[listen]\nport = 1", "c.toml:3: listen.port: ", "unknown field");
+    check("[nope]\n", "c.toml:1: nope: ", "unknown field");
+    check("data_dir = \"x\"", "c.toml:1: data_dir: ", "must be an absolute path");
+    check("store = 5", "c.toml:1: store: ", "expected a string");
+    check("[kernel]\nebpf = \"no\"", "c.toml:2: kernel.ebpf: ", "expected a boolean");
+    check("[kernel]\nagents_root = \"../x\"", "c.toml:2: kernel.agents_root: ", "is no cgroup");
+    check("[kernel]\nagents_root = \"/\"", "c.toml:2: kernel.agents_root: ", "is no cgroup");
+    check(
+        "[kernel]\ndaemon_cgroup = \"/sys/fs/cgroup/x\"",
+        "c.toml:2: kernel.daemon_cgroup: ",
+        "is no cgroup",
+    );
+    check("[kernel]\nbpffs_dir = \"bpf\"", "c.toml:2: kernel.bpffs_dir: ", "absolute");
+    check(
+        "[listen]\nexplicit = [\"localhost:1\"]",
+        "c.toml:2: listen.explicit[0]: ",
+        "invalid socket address",
+    );
+    check("[listen]\ntransparent_port = 0", "c.toml:2: listen.transparent_port: ", "1 to 65535");
+    check("[listen]\ntransparent_port = 70000", "c.toml:2: listen.transparent_port: ", "70000");
+    check("[listen]\nadmin_socket = \"a\"", "c.toml:2: listen.admin_socket: ", "absolute");
+    check("[upstream]\nextra_ca_files = [\"a\"]", "c.toml:2: upstream.extra_ca_files: ", "absolute");
+    check("[upstream]\nconnect_timeout = 5", "c.toml:2: upstream.connect_timeout: ", "string");
+    check("[upstream]\nconnect_timeout = \"0s\"", "c.toml:2: upstream.connect_timeout: ", "1ms to 5min");
+    check("[resolver]\nhosts = { \"a b\" = [] }", "c.toml:2: resolver.hosts", "not a valid DNS name");
+    check("[resolver]\nhosts = { \"a.b\" = [\"c\"] }", "c.toml:2: resolver.hosts.a.b[0]: ", "invalid IP");
+    check(
+        "[egress]\nallow_addresses = [\"10.0.0.5/33\"]",
+        "c.toml:2: egress.allow_addresses[0]: ",
+        "invalid",
+    );
+    check("[audit]\ndurability = \"lax\"", "c.toml:2: audit.durability: ", "expected `strict`");
+    check("a = \n", "c.toml:1: ", "");
+    check(
+        "[kernel]\nagents_root = \"a\"\ndaemon_cgroup = \"a/b\"",
+        "kernel.agents_root (a)",
+        "inside each other",
+    );
+    check("[listen]\ntransparent_port = 10255", "listen.explicit (127.0.0.1:10255)", "different ports");
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, "store = \"sqlite:///a\"\n[listen]\nexplicit = [\"127.0.0.1:1\"]\n").unwrap();
+    let flags = Overrides {
+        data_dir: Some("/srv".into()),
+        listen: vec!["127.0.0.1:2".parse().unwrap(), "127.0.0.1:3".parse().unwrap()],
+        admin_socket: Some("/run/b.sock".into()),
+        store: Some("sqlite:///b".to_owned()),
+        agents_root: Some("/other.slice".to_owned()),
+        no_ebpf: true,
+    };
+    let config = Config::load(Some(&file), flags).unwrap();
+    assert_eq!(config.data_dir, Path::new("/srv"));
+    assert_eq!(config.listen.explicit.len(), 2);
+    assert_eq!(config.listen.admin_socket, Path::new("/run/b.sock"));
+    assert_eq!(config.store_url(), "sqlite:///b");
+    assert_eq!(config.kernel.agents_root, "other.slice");
+    assert!(!config.kernel.ebpf);
+    assert_eq!(Config::load(Some(&file), Overrides::default()).unwrap().store_url(), "sqlite:///a");
+
+    let flags = Overrides { agents_root: Some("..".to_owned()), ..Overrides::default() };
+    let error = Config::load(Some(&file), flags).unwrap_err().to_string();
+    assert!(error.starts_with("--agents-root: "), "{error}");
+}
+
+#[test]
+fn a_file_that_was_named_must_exist() {
+    let error = Config::load(Some(Path::new("/nonexistent/c.toml")), Overrides::default()).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/c.toml"), "{error}");
+}

@@ -1,0 +1,105 @@
+//! The environment an agent starts with. Pure: what goes in is what the caller has, what comes out is all the
+//! agent gets.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::{LaunchError, LaunchUser};
+
+/// What the daemon says belongs into the agent's environment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentEnvironment {
+    /// A PEM file: the system's roots and our CA.
+    pub ca_bundle: PathBuf,
+    /// Placeholders by variable.
+    pub placeholders: BTreeMap<String, String>,
+    /// The explicit proxy's URL with its session token, where connections are not redirected.
+    pub proxy: Option<String>,
+}
+
+impl std::fmt::Debug for AgentEnvironment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentEnvironment").field("ca_bundle", &self.ca_bundle).finish_non_exhaustive()
+    }
+}
+
+/// Taken over from the caller; `LC_*` besides. Anything else may hold a credential.
+const KEPT: &[&str] = &["COLORTERM", "LANG", "PATH", "TERM", "TZ"];
+
+/// Each names a PEM bundle. Which client reads which was tried, not looked up.
+const CA_VARIABLES: &[&str] = &[
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "CURL_CA_BUNDLE",
+    "DENO_CERT",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "NIX_SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+];
+
+/// Curl reads `SSL_CERT_FILE` only where this is not set.
+const REMOVED: &[&str] = &["SSL_CERT_DIR"];
+
+/// Both spellings: curl reads `http_proxy` in lower case only, some clients upper case only.
+const PROXY_VARIABLES: &[&str] = &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
+
+/// Where the caller has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Plans the agent's whole environment, sorted by name.
+///
+/// Of `caller`, only an allow-list and what `keep` names is taken over. What the daemon says wins over `keep`: a
+/// kept `OPENAI_API_KEY` would otherwise hand out the very credential that the placeholder stands for.
+///
+/// # Errors
+/// [`LaunchError::EnvName`] for a name in `keep` that is empty or holds `=` or NUL.
+pub fn environment(
+    caller: impl IntoIterator<Item = (OsString, OsString)>,
+    keep: &[OsString],
+    user: &LaunchUser,
+    agent: &AgentEnvironment,
+) -> Result<Vec<(OsString, OsString)>, LaunchError> {
+    if let Some(bad) = keep.iter().find(|name| !is_name(name)) {
+        return Err(LaunchError::EnvName(bad.to_string_lossy().into_owned()));
+    }
+    let mut env: BTreeMap<OsString, OsString> = BTreeMap::from([("PATH".into(), DEFAULT_PATH.into())]);
+
+    env.extend(caller.into_iter().filter(|(name, _)| is_kept(name) || keep.contains(name)));
+    for name in REMOVED {
+        env.remove(OsStr::new(name));
+    }
+    let mut set = |name: &str, value: &OsStr| env.insert(name.into(), value.to_owned());
+    if !keep.iter().any(|name| name == "HOME") {
+        set("HOME", user.home.as_os_str());
+    }
+    set("USER", OsStr::new(&user.name));
+    set("LOGNAME", OsStr::new(&user.name));
+    set("SHELL", user.shell.as_os_str());
+    for name in CA_VARIABLES {
+        set(name, agent.ca_bundle.as_os_str());
+    }
+    if let Some(proxy) = &agent.proxy {
+        for name in PROXY_VARIABLES {
+            set(name, OsStr::new(proxy));
+        }
+        set("NODE_USE_ENV_PROXY", OsStr::new("1"));
+    }
+    for (name, placeholder) in &agent.placeholders {
+        set(name, OsStr::new(placeholder));
+    }
+    Ok(env.into_iter().collect())
+}
+
+fn is_kept(name: &OsStr) -> bool {
+    KEPT.iter().any(|kept| name == *kept) || name.as_bytes().starts_with(b"LC_")
+}
+
+fn is_name(name: &OsStr) -> bool {
+    !name.is_empty() && !name.as_bytes().iter().any(|byte| matches!(byte, b'=' | 0))
+}

@@ -1,0 +1,169 @@
+//! Starting a command as an agent: its cgroup, its user, no privileges, an environment without secrets.
+//!
+//! [`environment`] decides; [`Launch::exec`] does, in place of the calling process. The caller is root and has one
+//! thread.
+
+mod cgroup;
+mod confine;
+mod env;
+mod seccomp;
+mod user;
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub use env::{AgentEnvironment, environment};
+pub use user::LaunchUser;
+
+/// Why a command could not be started as the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The caller is not root.
+    #[error("only root can start an agent for now: run it with sudo")]
+    NotRoot,
+    /// The user does not exist.
+    #[error(
+        "there is no user '{0}' on this host: create it with 'useradd --system {0}', or name another with --user"
+    )]
+    NoUser(String),
+    /// An agent must not be uid 0.
+    #[error("an agent never runs as root ('{0}' has uid or gid 0): name another user with --user")]
+    RootUser(String),
+    /// The user database could not be asked.
+    #[error("cannot look up user '{user}': {source}")]
+    UserLookup {
+        /// The user.
+        user: String,
+        /// What `getpwnam_r(3)` or getgrouplist(3) said.
+        source: io::Error,
+    },
+    /// A name for `--keep-env` that no variable can have.
+    #[error("'{0}' is no name of an environment variable")]
+    EnvName(String),
+    /// The directory is not in a cgroup2 file system.
+    #[error("{} is not in a cgroup2 file system", .0.display())]
+    NotCgroup(PathBuf),
+    /// A cgroup file could not be read or written.
+    #[error("cannot enter the agent's cgroup: {}: {source}", path.display())]
+    Cgroup {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel put us elsewhere than asked.
+    #[error("asked to be in cgroup {expected}, but the kernel says {actual}")]
+    WrongCgroup {
+        /// Where we should be, below the mount.
+        expected: String,
+        /// Where we are.
+        actual: String,
+    },
+    /// A privilege could not be given up. Nothing was started.
+    #[error("cannot confine the agent: {step}: {source}")]
+    Confine {
+        /// The system call, and what it was for.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A privilege is still there after it was given up. Nothing was started.
+    #[error("cannot confine the agent: {0}")]
+    StillPrivileged(String),
+    /// There is no such command.
+    #[error("{0}: command not found in the agent's PATH")]
+    NotFound(String),
+    /// The command is there but cannot be run.
+    #[error("{command}: cannot be executed as user '{user}': {source}")]
+    NotExecutable {
+        /// The command as it was given.
+        command: String,
+        /// Who it was to run as.
+        user: String,
+        /// What execve(2) said.
+        source: io::Error,
+    },
+}
+
+impl LaunchError {
+    /// The exit status of `run`, as env(1) and nohup(1) have it: 127 not found, 126 not executable, 125 ours.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LaunchError::NotFound(_) => 127,
+            LaunchError::NotExecutable { .. } => 126,
+            _ => 125,
+        }
+    }
+}
+
+/// A command that is ready to be started.
+#[derive(Debug)]
+pub struct Launch {
+    /// Who it runs as.
+    pub user: LaunchUser,
+    /// Directory of the managed cgroup to enter; none leaves the cgroup as it is.
+    pub cgroup: Option<PathBuf>,
+    /// Its whole environment, from [`environment`].
+    pub env: Vec<(OsString, OsString)>,
+    /// The command and its arguments.
+    pub program: OsString,
+    /// Arguments after the command's name.
+    pub args: Vec<OsString>,
+}
+
+impl Launch {
+    /// Replaces this process with the command. Returns only if that failed; the process may have given up
+    /// privileges by then and is good for nothing but an exit.
+    ///
+    /// `notice` is told what the person at the terminal should know.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub fn exec(self, notice: &mut dyn FnMut(&str)) -> Result<Infallible, LaunchError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(LaunchError::NotRoot);
+        }
+        if let Some(directory) = &self.cgroup {
+            cgroup::enter(directory)?;
+        }
+        confine::close_inherited_files()?;
+        confine::forbid_core_files()?;
+        confine::become_user(&self.user)?;
+        confine::drop_capabilities()?;
+        confine::check_unprivileged(&self.user)?;
+        self.settle_directory(notice);
+        confine::forbid_new_privileges()?;
+        seccomp::install()?;
+
+        let error = Command::new(&self.program).args(&self.args).env_clear().envs(self.env).exec();
+        let command = self.program.to_string_lossy().into_owned();
+        Err(match error.kind() {
+            io::ErrorKind::NotFound => LaunchError::NotFound(command),
+            _ => LaunchError::NotExecutable { command, user: self.user.name, source: error },
+        })
+    }
+
+    /// A directory that the user cannot enter makes programs fail in ways that are hard to read.
+    fn settle_directory(&self, notice: &mut dyn FnMut(&str)) {
+        if std::env::current_dir().and_then(std::env::set_current_dir).is_ok() {
+            return;
+        }
+        let fallback = [self.user.home.as_path(), Path::new("/")]
+            .into_iter()
+            .find(|directory| std::env::set_current_dir(directory).is_ok());
+        if let Some(directory) = fallback {
+            notice(&format!(
+                "user '{}' cannot enter the current directory; starting in {}",
+                self.user.name,
+                directory.display()
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

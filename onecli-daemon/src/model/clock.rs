@@ -1,0 +1,28 @@
+//! Time as an argument, so that tests decide what time it is.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+/// Where the daemon reads time from.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// Wall-clock time, for records and expiry.
+    fn now(&self) -> Timestamp;
+    /// Monotonic time, for durations.
+    fn instant(&self) -> Instant;
+}
+
+/// The host's clocks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clocks")]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+}

@@ -1,0 +1,249 @@
+//! How a credential is put into a request.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::{HeaderName, header};
+use serde::{Deserialize, Serialize};
+
+/// Why a placement was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlacementError {
+    /// Not `Name: template`.
+    #[error("'{0}' is no header template: write 'Name: text with {{secret}}'")]
+    Header(String),
+    /// The template does not hold `{secret}` exactly once, or holds control characters.
+    #[error("the template '{0}' must hold {{secret}} exactly once and no control characters")]
+    Template(String),
+    /// Framing and routing headers are ours to write.
+    #[error("the header '{0}' controls framing or routing and cannot carry a credential")]
+    ReservedHeader(String),
+    /// A Basic user name with `:` or a control character (RFC 7617 section 2).
+    #[error("a Basic user name cannot hold ':' or control characters")]
+    BasicUser,
+    /// A query parameter name that is empty or holds more than unreserved characters.
+    #[error("'{0}' is no query parameter name: letters, digits, '-', '.', '_', '~'")]
+    Query(String),
+}
+
+/// Text with `{secret}` in it exactly once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Template {
+    before: String,
+    after: String,
+}
+
+impl Template {
+    /// Splits at `{secret}`.
+    ///
+    /// # Errors
+    /// [`PlacementError::Template`].
+    pub fn new(text: &str) -> Result<Template, PlacementError> {
+        let bad = || PlacementError::Template(text.chars().flat_map(char::escape_default).collect());
+        let (before, after) = text.split_once("{secret}").ok_or_else(bad)?;
+        if after.contains("{secret}") || !text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+            return Err(bad());
+        }
+        Ok(Template { before: before.to_owned(), after: after.to_owned() })
+    }
+
+    /// What stands before and after the value.
+    pub fn parts(&self) -> (&str, &str) {
+        (&self.before, &self.after)
+    }
+}
+
+impl TryFrom<String> for Template {
+    type Error = PlacementError;
+
+    fn try_from(text: String) -> Result<Template, PlacementError> {
+        Template::new(&text)
+    }
+}
+
+impl From<Template> for String {
+    fn from(template: Template) -> String {
+        template.to_string()
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{{secret}}{}", self.before, self.after)
+    }
+}
+
+/// How a credential is placed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Placement {
+    /// A header field whose value is a template.
+    Header {
+        /// Field name, lower case.
+        #[serde(with = "header_name")]
+        name: HeaderName,
+        /// Field value.
+        template: Template,
+    },
+    /// `Authorization: Basic base64(user:secret)` (RFC 7617).
+    Basic {
+        /// User name, without `:`.
+        user: String,
+    },
+    /// A query parameter.
+    Query {
+        /// Parameter name, unreserved characters only.
+        name: String,
+    },
+}
+
+/// The place in a request that a credential fills; one credential wins each slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// A header field.
+    Header(HeaderName),
+    /// A query parameter.
+    Query(String),
+}
+
+impl Placement {
+    /// `Authorization: Bearer {secret}` (RFC 6750 section 2.1).
+    pub fn bearer() -> Placement {
+        Placement::Header {
+            name: header::AUTHORIZATION,
+            template: Template { before: "Bearer ".to_owned(), after: String::new() },
+        }
+    }
+
+    /// `Authorization: Basic`, for this user.
+    ///
+    /// # Errors
+    /// [`PlacementError::BasicUser`].
+    pub fn basic(user: &str) -> Result<Placement, PlacementError> {
+        if user.contains(':') || user.chars().any(char::is_control) {
+            return Err(PlacementError::BasicUser);
+        }
+        Ok(Placement::Basic { user: user.to_owned() })
+    }
+
+    /// A query parameter of this name.
+    ///
+    /// # Errors
+    /// [`PlacementError::Query`].
+    pub fn query(name: &str) -> Result<Placement, PlacementError> {
+        let ok = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
+        if ok {
+            Ok(Placement::Query { name: name.to_owned() })
+        } else {
+            Err(PlacementError::Query(name.chars().flat_map(char::escape_default).collect()))
+        }
+    }
+
+    /// A header template in the form `Name: text with {secret}`.
+    ///
+    /// # Errors
+    /// [`PlacementError::Header`], [`PlacementError::Template`], [`PlacementError::ReservedHeader`].
+    pub fn header(text: &str) -> Result<Placement, PlacementError> {
+        let bad = || PlacementError::Header(text.chars().flat_map(char::escape_default).collect());
+        let (name, template) = text.split_once(':').ok_or_else(bad)?;
+        let name = HeaderName::from_str(name.trim()).map_err(|_| bad())?;
+        if is_reserved(&name) {
+            return Err(PlacementError::ReservedHeader(name.to_string()));
+        }
+        Ok(Placement::Header { name, template: Template::new(template.trim())? })
+    }
+
+    /// The place it fills.
+    pub fn slot(&self) -> Slot {
+        match self {
+            Placement::Header { name, .. } => Slot::Header(name.clone()),
+            Placement::Basic { .. } => Slot::Header(header::AUTHORIZATION),
+            Placement::Query { name } => Slot::Query(name.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Placement::Header { name, template } => write!(f, "header {name}: {template}"),
+            Placement::Basic { user } => write!(f, "basic {user}"),
+            Placement::Query { name } => write!(f, "query {name}"),
+        }
+    }
+}
+
+/// Headers that decide where a message ends or goes (RFC 9110 section 7, RFC 9112 section 6).
+fn is_reserved(name: &HeaderName) -> bool {
+    [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::EXPECT,
+        header::HOST,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ]
+    .contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+mod header_name {
+    use http::HeaderName;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(name: &HeaderName, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(name.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
+        let text = String::deserialize(from)?;
+        HeaderName::from_bytes(text.as_bytes()).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_templates() {
+        let placement = Placement::header("X-Api-Key: {secret}").unwrap();
+        assert_eq!(placement.to_string(), "header x-api-key: {secret}");
+        for bad in [
+            "X-Api-Key",
+            "X-Api-Key: none",
+            "A: {secret}{secret}",
+            "Host: {secret}",
+            "a b: {secret}",
+            "A: {secret}\r\nB: c",
+        ] {
+            assert!(Placement::header(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn stored_form_round_trips() {
+        for placement in [
+            Placement::bearer(),
+            Placement::header("x-goog-api-key: {secret}").unwrap(),
+            Placement::basic("x-access-token").unwrap(),
+            Placement::query("key").unwrap(),
+        ] {
+            let text = serde_json::to_string(&placement).unwrap();
+            assert_eq!(serde_json::from_str::<Placement>(&text).unwrap(), placement, "{text}");
+        }
+    }
+
+    #[test]
+    fn basic_and_query_names() {
+        assert!(Placement::basic("a:b").is_err());
+        assert!(Placement::query("").is_err());
+        assert!(Placement::query("a=b").is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! Why a request is refused, in words that its sender can act on.
+
+use std::borrow::Cow;
+use std::fmt;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal;)*) => {
+        /// A refusal's code, as in `x-onecli-error` and the audit's `code`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// The code as text.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $text,)* }
+            }
+
+            /// The HTTP status it is answered with (RFC 9110 section 15).
+            pub fn status(self) -> u16 {
+                match self { $(Code::$name => $status,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request is not well-formed HTTP, or is one that is never forwarded.
+    BadRequest = "bad_request", 400;
+    /// The head is larger than the bound.
+    HeadTooLarge = "head_too_large", 431;
+    /// The method is never forwarded (TRACE).
+    MethodNotAllowed = "method_not_allowed", 405;
+    /// Target, SNI and `Host` do not agree.
+    Misdirected = "misdirected", 421;
+    /// The explicit proxy wants a token.
+    ProxyAuthRequired = "proxy_auth_required", 407;
+    /// The token is no live token.
+    TokenUnknown = "token_unknown", 407;
+    /// The token belongs to another agent than the cgroup.
+    TokenForeign = "token_foreign", 403;
+    /// Too many failed tokens.
+    TooManyFailures = "too_many_failures", 429;
+    /// The agent requires a factor that this connection does not prove.
+    FactorMissing = "factor_missing", 403;
+    /// The connection carries no record from the kernel.
+    FlowUnknown = "flow_unknown", 403;
+    /// The cgroup belongs to no agent.
+    AgentUnknown = "agent_unknown", 403;
+    /// The agent is disabled.
+    AgentDisabled = "agent_disabled", 403;
+    /// No grant or rule allows the host or the request.
+    EgressDenied = "egress_denied", 403;
+    /// The path means different things to different servers, and a path pattern would have to judge it.
+    PathAmbiguous = "path_ambiguous", 403;
+    /// The agent must present the secret's placeholder here.
+    PlaceholderMissing = "placeholder_missing", 401;
+    /// A placeholder that is not one of this agent's.
+    PlaceholderForeign = "placeholder_foreign", 403;
+    /// A placeholder at a host its secret is not for.
+    PlaceholderMisplaced = "placeholder_misplaced", 403;
+    /// The secret would leave in the clear.
+    PlaintextRefused = "plaintext_refused", 403;
+    /// Every address of the host is in a blocked range.
+    AddressBlocked = "address_blocked", 403;
+    /// The bytes are neither TLS nor HTTP, and nothing allows them.
+    ProtocolDenied = "protocol_denied", 403;
+    /// A bound of this agent is used up.
+    LimitReached = "limit_reached", 429;
+    /// The name does not resolve.
+    UpstreamResolve = "upstream_resolve", 502;
+    /// No connection to the upstream.
+    UpstreamConnect = "upstream_connect", 502;
+    /// The upstream's certificate is not valid for the host.
+    UpstreamTls = "upstream_tls", 502;
+    /// The upstream's answer broke off or is not HTTP.
+    UpstreamProtocol = "upstream_protocol", 502;
+    /// The upstream was too slow.
+    UpstreamTimeout = "upstream_timeout", 504;
+    /// The secret could not be decrypted.
+    SecretUnavailable = "secret_unavailable", 502;
+    /// The audit log cannot be written.
+    AuditUnavailable = "audit_unavailable", 503;
+    /// The TLS handshake of the client failed.
+    ClientTls = "client_tls", 400;
+    /// The client went away before the answer was complete.
+    ClientGone = "client_gone", 499;
+    /// A fault of ours.
+    Internal = "internal", 500;
+}
+
+impl Code {
+    /// Is it a sign of an attack, for the audit's `alert` event?
+    pub fn is_alert(self) -> bool {
+        matches!(self, Code::TokenForeign | Code::PlaceholderForeign | Code::PlaceholderMisplaced)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A refusal: a code, what happened, and what to do about it. Never holds a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The code.
+    pub code: Code,
+    /// What happened.
+    pub message: Cow<'static, str>,
+    /// What to do next.
+    pub hint: Cow<'static, str>,
+    /// How a 401 asks for credentials; `Bearer` where nothing is said.
+    pub challenge: Option<Challenge>,
+}
+
+/// The scheme that a 401 asks for (RFC 9110 section 11.6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    /// RFC 7617; git only sends a password after it was asked so.
+    Basic,
+    /// RFC 6750.
+    Bearer,
+}
+
+impl Refusal {
+    /// A refusal with its message and hint.
+    pub fn new(
+        code: Code,
+        message: impl Into<Cow<'static, str>>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> Refusal {
+        Refusal { code, message: message.into(), hint: hint.into(), challenge: None }
+    }
+}

@@ -1,0 +1,115 @@
+//! Secrets: a credential, where it may go, and how it is placed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::ids::{SecretId, SecretName};
+use super::pattern::{HostPattern, MethodSet, PathPattern};
+use super::placement::Placement;
+
+/// A credential in the clear. Zeroed when dropped; has no `Display`, and its `Debug` shows nothing.
+#[derive(Clone)]
+pub struct SecretValue(Zeroizing<Vec<u8>>);
+
+/// Why a value was refused. Never holds the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretValueError {
+    /// Shorter values cannot be scrubbed from answers without damage.
+    #[error("the value is shorter than 8 bytes: too short to be recognised in an upstream's answer")]
+    TooShort,
+    /// Larger than a header may be.
+    #[error("the value is longer than 16 KiB")]
+    TooLong,
+    /// Control characters would break out of a header.
+    #[error("the value holds a control character (CR, LF, NUL, ...); was a file with several lines given?")]
+    ControlCharacter,
+}
+
+impl SecretValue {
+    /// Bounds: 8 bytes to 16 KiB, no control characters.
+    ///
+    /// # Errors
+    /// [`SecretValueError`].
+    pub fn new(bytes: Vec<u8>) -> Result<SecretValue, SecretValueError> {
+        let bytes = Zeroizing::new(bytes);
+        match bytes.len() {
+            ..8 => Err(SecretValueError::TooShort),
+            16_385.. => Err(SecretValueError::TooLong),
+            _ if bytes.iter().any(u8::is_ascii_control) => Err(SecretValueError::ControlCharacter),
+            _ => Ok(SecretValue(bytes)),
+        }
+    }
+
+    /// The value itself. Every call is a place to review.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue(..)")
+    }
+}
+
+/// An encrypted value as the store holds it. The vault alone can make and open one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(pub Vec<u8>);
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
+    }
+}
+
+/// Where a secret may go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The hosts.
+    pub host: HostPattern,
+    /// The port, 443 unless said.
+    pub port: u16,
+    /// The methods; empty means all.
+    pub methods: MethodSet,
+    /// The paths; at least one.
+    pub paths: Vec<PathPattern>,
+    /// May it be sent over plain HTTP?
+    pub allow_plaintext: bool,
+}
+
+/// A named credential with its target and placement, value still sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Identity in the store.
+    pub id: SecretId,
+    /// Unique name.
+    pub name: SecretName,
+    /// Where it may go.
+    pub target: Target,
+    /// How it is placed.
+    pub placement: Placement,
+    /// The environment variable that agents' programs read it from.
+    pub env: Option<String>,
+    /// A disabled secret is never injected.
+    pub enabled: bool,
+    /// Counts up with each new value, from 1.
+    pub version: u32,
+    /// The encrypted value of that version.
+    pub sealed: Sealed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_bounded_and_never_printed() {
+        assert_eq!(SecretValue::new(b"short".to_vec()).unwrap_err(), SecretValueError::TooShort);
+        assert_eq!(SecretValue::new(vec![b'a'; 16_385]).unwrap_err(), SecretValueError::TooLong);
+        assert_eq!(SecretValue::new(b"abcdefgh\n".to_vec()).unwrap_err(), SecretValueError::ControlCharacter);
+        let value = SecretValue::new(b"correct horse".to_vec()).unwrap();
+        assert!(!format!("{value:?}").contains("horse"));
+    }
+}

@@ -1,0 +1,52 @@
+//! Permission as a value.
+
+use std::sync::Arc;
+
+use crate::model::{Agent, Secret};
+
+/// Proof that policy allowed one agent to use one secret for one request. Only policy makes one, and the vault
+/// opens nothing without one.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    agent: Arc<Agent>,
+    secret: Arc<Secret>,
+}
+
+impl Grant {
+    pub(super) fn new(agent: Arc<Agent>, secret: Arc<Secret>) -> Grant {
+        Grant { agent, secret }
+    }
+
+    /// A grant out of thin air, for tests of what takes one.
+    #[cfg(test)]
+    pub(crate) fn for_test(agent: Arc<Agent>, secret: Arc<Secret>) -> Grant {
+        Grant { agent, secret }
+    }
+
+    /// Who was granted.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// What was granted.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
+/// Permission to look for one secret's value in an answer, not to send it anywhere.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    secret: Arc<Secret>,
+}
+
+impl Watch {
+    pub(super) fn new(secret: Arc<Secret>) -> Watch {
+        Watch { secret }
+    }
+
+    /// What to look for.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}

@@ -1,0 +1,53 @@
+//! Process attributes and capabilities.
+
+use std::io;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+
+use super::PrivilegeError;
+
+/// Keeps decrypted values inside this process: not dumpable (no ptrace(2) and no `/proc/PID/mem` by others of our
+/// uid), no core files, and files of its own readable by nobody else (umask 077).
+///
+/// # Errors
+/// [`PrivilegeError::Process`].
+pub fn forbid_inspection() -> Result<(), PrivilegeError> {
+    let failed =
+        |step| move |error: nix::Error| PrivilegeError::Process { step, source: io::Error::from(error) };
+    nix::sys::prctl::set_dumpable(false).map_err(failed("prctl(PR_SET_DUMPABLE)"))?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(failed("setrlimit(RLIMIT_CORE)"))?;
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    Ok(())
+}
+
+/// Gives up every capability but `kept`, for good: from the bounding set too where `CAP_SETPCAP` allows it. One of
+/// `kept` that the process does not have is not gained.
+///
+/// Capabilities belong to threads, so this comes before the first thread is started.
+///
+/// # Errors
+/// [`PrivilegeError::Threads`], [`PrivilegeError::Capabilities`].
+pub fn keep_capabilities(kept: &[Capability]) -> Result<(), PrivilegeError> {
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(|source| PrivilegeError::Process { step: "reading /proc/self/task", source })?
+        .count();
+    if threads > 1 {
+        return Err(PrivilegeError::Threads(threads));
+    }
+    let refused = |error: caps::errors::CapsError| PrivilegeError::Capabilities(error.to_string());
+    let permitted = caps::read(None, CapSet::Permitted).map_err(refused)?;
+    let kept: CapsHashSet =
+        kept.iter().copied().filter(|capability| permitted.contains(capability)).collect();
+
+    caps::clear(None, CapSet::Ambient).map_err(refused)?;
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(refused)? {
+        for capability in caps::read(None, CapSet::Bounding).map_err(refused)?.difference(&kept) {
+            caps::drop(None, CapSet::Bounding, *capability).map_err(refused)?;
+        }
+    }
+    caps::clear(None, CapSet::Inheritable).map_err(refused)?;
+    caps::set(None, CapSet::Effective, &kept).map_err(refused)?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(refused)
+}

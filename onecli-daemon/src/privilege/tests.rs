@@ -1,0 +1,7 @@
+use super::*;
+
+#[test]
+fn capabilities_are_refused_to_a_process_with_threads() {
+    // The test harness runs each test in a thread beside its main one.
+    assert!(matches!(keep_capabilities(&[]), Err(PrivilegeError::Threads(2..))));
+}

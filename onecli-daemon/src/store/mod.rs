@@ -1,0 +1,251 @@
+//! What the daemon remembers: agents, sessions, secrets (sealed), grants, audit rows.
+//!
+//! The request path never comes here: it reads a snapshot in memory, compiled from [`Store::load`] after each
+//! change that [`Store::subscribe`] tells of. No value is ever stored in the clear.
+
+mod error;
+mod sqlite;
+
+#[cfg(test)]
+pub(crate) mod contract;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+pub use error::StoreError;
+pub use sqlite::SqliteStore;
+
+use crate::model::{Agent, AgentId, RequestId, Sealed, Secret, SecretId, TokenHash};
+
+/// Everything that decides about requests, as it stood at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct StoredState {
+    /// All agents, by name.
+    pub agents: Vec<StoredAgent>,
+    /// All sessions that were not pruned yet. Some may have expired: compare [`Session::expires`] at each use.
+    pub sessions: Vec<Session>,
+    /// All secrets with their current version, by name.
+    pub secrets: Vec<Secret>,
+    /// All grants.
+    pub grants: Vec<GrantRow>,
+}
+
+/// An agent and the keyed hash of its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAgent {
+    /// The agent.
+    pub agent: Agent,
+    /// The hash of its own token.
+    pub token_hash: TokenHash,
+}
+
+/// A token minted for one `run` or one `agent env`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The hash of the session token.
+    pub token_hash: TokenHash,
+    /// Whose it is.
+    pub agent: AgentId,
+    /// From this moment on it is worth nothing.
+    pub expires: Timestamp,
+}
+
+/// One agent may use one secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GrantRow {
+    /// Who.
+    pub agent: AgentId,
+    /// What.
+    pub secret: SecretId,
+}
+
+/// An audit record as the store holds it: the columns that are searched, and the whole record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Position in the log, from 1; unique. At most `i64::MAX`.
+    pub seq: u64,
+    /// When the record was written, to the microsecond.
+    pub time: Timestamp,
+    /// The request; absent on records of the log about itself.
+    pub request_id: Option<RequestId>,
+    /// `decision`, `outcome` or `alert`.
+    pub event: String,
+    /// Name of the agent, where it is known. No reference: the rows of a removed agent stay.
+    pub agent: Option<String>,
+    /// Host of the request.
+    pub host: Option<String>,
+    /// `inject`, `forward`, `tunnel` or `deny`.
+    pub verdict: Option<String>,
+    /// Code of a refusal.
+    pub code: Option<String>,
+    /// The record as it stands in the log file, without the line end.
+    pub json: String,
+}
+
+/// Which audit rows to list. `Default` lists the first hundred.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Only of this agent.
+    pub agent: Option<String>,
+    /// Only of this host, in canonical form.
+    pub host: Option<String>,
+    /// Only with this verdict.
+    pub verdict: Option<String>,
+    /// Only with this code.
+    pub code: Option<String>,
+    /// Only rows with a larger sequence number.
+    pub after_seq: Option<u64>,
+    /// Only at or after this time.
+    pub since: Option<Timestamp>,
+    /// Only before this time.
+    pub until: Option<Timestamp>,
+    /// At most so many rows.
+    pub limit: u32,
+    /// The newest rows, newest first; else the oldest, oldest first.
+    pub newest_first: bool,
+}
+
+impl Default for AuditQuery {
+    fn default() -> AuditQuery {
+        AuditQuery {
+            agent: None,
+            host: None,
+            verdict: None,
+            code: None,
+            after_seq: None,
+            since: None,
+            until: None,
+            limit: 100,
+            newest_first: false,
+        }
+    }
+}
+
+/// A database. Every method is one transaction: it happens as a whole and is on the disk when it returns, or it
+/// did not happen.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Reads the whole state in one consistent read.
+    ///
+    /// # Errors
+    /// [`StoreError::BadRow`] where a row does not parse: a state with a row left out would decide wrongly.
+    async fn load(&self) -> Result<StoredState, StoreError>;
+
+    /// Counts changes of what [`Store::load`] returns. Raised after the commit and before the call that made the
+    /// change returns; a value may stand for several changes.
+    fn subscribe(&self) -> watch::Receiver<u64>;
+
+    /// Are there no agents and no secrets?
+    async fn is_empty(&self) -> Result<bool, StoreError>;
+
+    /// Adds an agent and the hash of its token.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where the name, the cgroup or the user is another agent's.
+    async fn add_agent(&self, agent: &Agent, token: &TokenHash) -> Result<(), StoreError>;
+
+    /// Replaces an agent's token and ends its sessions, whose placeholders the new generation makes void.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `generation` does not follow the stored one.
+    async fn set_token(&self, id: AgentId, token: &TokenHash, generation: u32) -> Result<(), StoreError>;
+
+    /// Enables or disables an agent.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn set_agent_enabled(&self, id: AgentId, enabled: bool) -> Result<(), StoreError>;
+
+    /// Removes an agent with its grants and sessions. Its audit rows stay.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn remove_agent(&self, id: AgentId) -> Result<(), StoreError>;
+
+    /// Adds a session of an agent.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where the agent is gone.
+    async fn add_session(
+        &self,
+        agent: AgentId,
+        token: &TokenHash,
+        expires: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Removes the sessions that have expired at `now`; tells how many.
+    async fn prune_sessions(&self, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Adds a secret and its first sealed value.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where the name is another secret's.
+    async fn add_secret(&self, secret: &Secret) -> Result<(), StoreError>;
+
+    /// Adds a value to a secret and makes it the current one. Older versions are kept.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `version` does not follow the current one.
+    async fn add_version(&self, id: SecretId, version: u32, sealed: &Sealed) -> Result<(), StoreError>;
+
+    /// Enables or disables a secret.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn set_secret_enabled(&self, id: SecretId, enabled: bool) -> Result<(), StoreError>;
+
+    /// Removes a secret with all its versions and grants.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn remove_secret(&self, id: SecretId) -> Result<(), StoreError>;
+
+    /// Lets an agent use a secret; no error where it may already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for either.
+    async fn grant(&self, agent: AgentId, secret: SecretId) -> Result<(), StoreError>;
+
+    /// Takes a grant back; tells whether there was one.
+    async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError>;
+
+    /// Adds audit rows; rows whose sequence number is there already are left as they are.
+    async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError>;
+
+    /// The largest sequence number among the audit rows; 0 where there are none.
+    async fn last_audit_seq(&self) -> Result<u64, StoreError>;
+
+    /// Lists audit rows.
+    async fn list_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// One of the store's own facts, such as the id of the vault's key.
+    async fn get_meta(&self, key: &str) -> Result<Option<String>, StoreError>;
+
+    /// Sets facts, all of them or none; what is there is replaced.
+    async fn set_meta(&self, entries: &[(&str, &str)]) -> Result<(), StoreError>;
+}
+
+/// Opens the store that a URL names and brings its tables up to date. `sqlite:///PATH` is what there is.
+///
+/// # Errors
+/// [`StoreError`]: a URL of another kind, a file or directory that others can read, a database of a newer version.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    let path = url
+        .strip_prefix("sqlite://")
+        .filter(|path| path.starts_with('/') && !path.contains('?'))
+        .ok_or_else(|| StoreError::Url { url: redact(url) })?;
+    Ok(Arc::new(SqliteStore::open(Path::new(path)).await?))
+}
+
+/// A store URL without what may be a password: everything between `://` and the last `@` is left out.
+fn redact(url: &str) -> String {
+    let text = match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://..@{rest}"),
+        _ => url.to_owned(),
+    };
+    text.chars().take(200).flat_map(char::escape_default).collect()
+}

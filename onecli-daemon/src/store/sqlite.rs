@@ -1,0 +1,472 @@
+//! The store in one SQLite file. WAL with `synchronous=FULL`: a commit is on the disk when the call returns.
+
+mod audit;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Row, Transaction};
+use tokio::sync::watch;
+
+use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
+use crate::model::{Agent, AgentId, PrivateDir, Sealed, Secret, SecretId, TokenHash};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// How long a writer waits for another one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A store in a SQLite database.
+#[derive(Debug)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+    changes: watch::Sender<u64>,
+}
+
+impl SqliteStore {
+    /// Opens the database file, creating it (0600, in a directory that is 0700) where it is missing, and brings
+    /// its tables up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Dir`], [`StoreError::File`], [`StoreError::Open`], [`StoreError::Migrate`],
+    /// [`StoreError::Newer`].
+    pub async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+        let path = prepare_file(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options)
+            .await
+            .map_err(|source| StoreError::Open { path: path.clone(), source })?;
+        migrate(&pool, path).await?;
+        Ok(SqliteStore { pool, changes: watch::Sender::new(0) })
+    }
+
+    /// Begins a transaction that holds the write lock from its start, so that what it reads stays true until it
+    /// commits.
+    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::query("begin a change"))
+    }
+
+    /// Commits a change of the state and tells of it.
+    async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+        tx.commit().await.map_err(StoreError::query("commit a change"))?;
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn load(&self) -> Result<StoredState, StoreError> {
+        let failed = StoreError::query("read the state");
+        let mut tx = self.pool.begin().await.map_err(failed)?;
+        let agents =
+            sqlx::query("SELECT * FROM agents ORDER BY name").fetch_all(&mut *tx).await.map_err(failed)?;
+        let sessions = sqlx::query("SELECT * FROM sessions").fetch_all(&mut *tx).await.map_err(failed)?;
+        let secrets = sqlx::query(
+            "SELECT s.*, v.sealed FROM secrets s
+             LEFT JOIN secret_versions v ON v.secret = s.id AND v.version = s.version ORDER BY s.name",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed)?;
+        let grants = sqlx::query("SELECT * FROM grants").fetch_all(&mut *tx).await.map_err(failed)?;
+        tx.commit().await.map_err(failed)?;
+        Ok(StoredState {
+            agents: agents.iter().map(rows::agent).collect::<Result<_, _>>()?,
+            sessions: sessions.iter().map(rows::session).collect::<Result<_, _>>()?,
+            secrets: secrets.iter().map(rows::secret).collect::<Result<_, _>>()?,
+            grants: grants.iter().map(rows::grant).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT NOT EXISTS (SELECT 1 FROM agents) AND NOT EXISTS (SELECT 1 FROM secrets)")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(StoreError::query("count its rows"))
+    }
+
+    async fn add_agent(&self, agent: &Agent, token: &TokenHash) -> Result<(), StoreError> {
+        let failed = StoreError::query("add an agent");
+        let mut tx = self.write().await?;
+        let holder = |what, value: &str, holder: String| StoreError::Taken {
+            what,
+            value: value.to_owned(),
+            holder: format!("agent '{holder}'"),
+        };
+        let others = sqlx::query(
+            "SELECT name, cgroup, os_user FROM agents WHERE name = ? OR cgroup = ? OR os_user = ?",
+        )
+        .bind(agent.name.as_str())
+        .bind(agent.cgroup.as_str())
+        .bind(agent.user.as_deref())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed)?;
+        if let Some(other) = others {
+            let name: String = other.try_get("name").map_err(failed)?;
+            let cgroup: String = other.try_get("cgroup").map_err(failed)?;
+            return Err(if name == agent.name.as_str() {
+                holder("agent name", agent.name.as_str(), name)
+            } else if cgroup == agent.cgroup.as_str() {
+                holder("cgroup", agent.cgroup.as_str(), name)
+            } else {
+                holder("user", agent.user.as_deref().unwrap_or_default(), name)
+            });
+        }
+        sqlx::query(
+            "INSERT INTO agents (id, name, factors, cgroup, os_user, egress, enabled, generation, token_hash)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(agent.id.to_string())
+        .bind(agent.name.as_str())
+        .bind(agent.factors.to_string())
+        .bind(agent.cgroup.as_str())
+        .bind(agent.user.as_deref())
+        .bind(agent.egress.to_string())
+        .bind(agent.enabled)
+        .bind(agent.generation)
+        .bind(&token.0[..])
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        self.commit(tx).await
+    }
+
+    async fn set_token(&self, id: AgentId, token: &TokenHash, generation: u32) -> Result<(), StoreError> {
+        let failed = StoreError::query("replace a token");
+        let mut tx = self.write().await?;
+        let stored: Option<u32> = sqlx::query_scalar("SELECT generation FROM agents WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed)?;
+        follows("agent", id.to_string(), "generation", stored, generation)?;
+        sqlx::query("UPDATE agents SET token_hash = ?, generation = ? WHERE id = ?")
+            .bind(&token.0[..])
+            .bind(generation)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        sqlx::query("DELETE FROM sessions WHERE agent = ?")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        self.commit(tx).await
+    }
+
+    async fn set_agent_enabled(&self, id: AgentId, enabled: bool) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("UPDATE agents SET enabled = ? WHERE id = ?")
+            .bind(enabled)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::query("enable or disable an agent"))?;
+        found("agent", id.to_string(), done.rows_affected())?;
+        self.commit(tx).await
+    }
+
+    async fn remove_agent(&self, id: AgentId) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("DELETE FROM agents WHERE id = ?")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::query("remove an agent"))?;
+        found("agent", id.to_string(), done.rows_affected())?;
+        self.commit(tx).await
+    }
+
+    async fn add_session(
+        &self,
+        agent: AgentId,
+        token: &TokenHash,
+        expires: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query(
+            "INSERT INTO sessions (token_hash, agent, expires) SELECT ?, id, ? FROM agents WHERE id = ?",
+        )
+        .bind(&token.0[..])
+        .bind(expires.as_microsecond())
+        .bind(agent.to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::query("add a session"))?;
+        found("agent", agent.to_string(), done.rows_affected())?;
+        self.commit(tx).await
+    }
+
+    async fn prune_sessions(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("DELETE FROM sessions WHERE expires <= ?")
+            .bind(now.as_microsecond())
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::query("prune sessions"))?;
+        if done.rows_affected() > 0 {
+            self.commit(tx).await?;
+        }
+        Ok(done.rows_affected())
+    }
+
+    async fn add_secret(&self, secret: &Secret) -> Result<(), StoreError> {
+        let failed = StoreError::query("add a secret");
+        let mut tx = self.write().await?;
+        let taken: Option<i64> = sqlx::query_scalar("SELECT 1 FROM secrets WHERE name = ?")
+            .bind(secret.name.as_str())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed)?;
+        if taken.is_some() {
+            return Err(StoreError::Taken {
+                what: "secret name",
+                value: secret.name.to_string(),
+                holder: "secret of that name".to_owned(),
+            });
+        }
+        sqlx::query(
+            "INSERT INTO secrets (id, name, host, port, methods, paths, allow_plaintext, placement, env, enabled, version)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(secret.id.to_string())
+        .bind(secret.name.as_str())
+        .bind(secret.target.host.to_string())
+        .bind(secret.target.port)
+        .bind(rows::to_json(&secret.target.methods))
+        .bind(rows::to_json(&secret.target.paths))
+        .bind(secret.target.allow_plaintext)
+        .bind(rows::to_json(&secret.placement))
+        .bind(secret.env.as_deref())
+        .bind(secret.enabled)
+        .bind(secret.version)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+        insert_version(&mut tx, secret.id, secret.version, &secret.sealed).await?;
+        self.commit(tx).await
+    }
+
+    async fn add_version(&self, id: SecretId, version: u32, sealed: &Sealed) -> Result<(), StoreError> {
+        let failed = StoreError::query("add a version of a secret");
+        let mut tx = self.write().await?;
+        let stored: Option<u32> = sqlx::query_scalar("SELECT version FROM secrets WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed)?;
+        follows("secret", id.to_string(), "version", stored, version)?;
+        insert_version(&mut tx, id, version, sealed).await?;
+        sqlx::query("UPDATE secrets SET version = ? WHERE id = ?")
+            .bind(version)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        self.commit(tx).await
+    }
+
+    async fn set_secret_enabled(&self, id: SecretId, enabled: bool) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("UPDATE secrets SET enabled = ? WHERE id = ?")
+            .bind(enabled)
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::query("enable or disable a secret"))?;
+        found("secret", id.to_string(), done.rows_affected())?;
+        self.commit(tx).await
+    }
+
+    async fn remove_secret(&self, id: SecretId) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("DELETE FROM secrets WHERE id = ?")
+            .bind(id.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::query("remove a secret"))?;
+        found("secret", id.to_string(), done.rows_affected())?;
+        self.commit(tx).await
+    }
+
+    async fn grant(&self, agent: AgentId, secret: SecretId) -> Result<(), StoreError> {
+        let failed = StoreError::query("add a grant");
+        let mut tx = self.write().await?;
+        let there: (bool, bool) = sqlx::query_as(
+            "SELECT EXISTS (SELECT 1 FROM agents WHERE id = ?), EXISTS (SELECT 1 FROM secrets WHERE id = ?)",
+        )
+        .bind(agent.to_string())
+        .bind(secret.to_string())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+        found("agent", agent.to_string(), u64::from(there.0))?;
+        found("secret", secret.to_string(), u64::from(there.1))?;
+        sqlx::query("INSERT INTO grants (agent, secret) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(agent.to_string())
+            .bind(secret.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+        self.commit(tx).await
+    }
+
+    async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let done = sqlx::query("DELETE FROM grants WHERE agent = ? AND secret = ?")
+            .bind(agent.to_string())
+            .bind(secret.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::query("take back a grant"))?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.commit(tx).await?;
+        Ok(true)
+    }
+
+    async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError> {
+        audit::insert(self.write().await?, rows).await
+    }
+
+    async fn last_audit_seq(&self) -> Result<u64, StoreError> {
+        audit::last_seq(&self.pool).await
+    }
+
+    async fn list_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        audit::list(&self.pool, query).await
+    }
+
+    async fn get_meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar("SELECT value FROM meta WHERE key = ?")
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(StoreError::query("read its own facts"))
+    }
+
+    async fn set_meta(&self, entries: &[(&str, &str)]) -> Result<(), StoreError> {
+        let failed = StoreError::query("write its own facts");
+        let mut tx = self.write().await?;
+        for (key, value) in entries {
+            sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+                .bind(*key)
+                .bind(*value)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+        }
+        tx.commit().await.map_err(failed)
+    }
+}
+
+async fn insert_version(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: SecretId,
+    version: u32,
+    sealed: &Sealed,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO secret_versions (secret, version, sealed) VALUES (?, ?, ?)")
+        .bind(id.to_string())
+        .bind(version)
+        .bind(&sealed.0[..])
+        .execute(&mut **tx)
+        .await
+        .map_err(StoreError::query("add a version of a secret"))?;
+    Ok(())
+}
+
+fn found(what: &'static str, id: String, rows: u64) -> Result<(), StoreError> {
+    if rows == 0 { Err(StoreError::NotFound { what, id }) } else { Ok(()) }
+}
+
+fn follows(
+    what: &'static str,
+    id: String,
+    column: &'static str,
+    stored: Option<u32>,
+    offered: u32,
+) -> Result<(), StoreError> {
+    match stored {
+        None => Err(StoreError::NotFound { what, id }),
+        Some(stored) if stored.checked_add(1) == Some(offered) => Ok(()),
+        Some(stored) => Err(StoreError::Conflict { what, id, column, stored, offered }),
+    }
+}
+
+/// Makes sure that the file is there and ours alone before SQLite opens it; its `-wal` and `-shm` files get the
+/// same mode from SQLite. Returns the path without symbolic links on the way.
+fn prepare_file(path: &Path) -> Result<PathBuf, StoreError> {
+    let bad = |problem: String| StoreError::File { path: path.to_owned(), problem };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Err(bad("is no file name".to_owned()));
+    };
+    let path = PrivateDir::create(parent)?.join(name);
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(&path);
+    let found = match file.and_then(|file| file.metadata()) {
+        Ok(found) => found,
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(bad("is a symbolic link; name the file itself".to_owned()));
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(bad("is not ours to write".to_owned()));
+        }
+        Err(error) => return Err(bad(format!("cannot be opened: {error}"))),
+    };
+    let ours = nix::unistd::Uid::effective().as_raw();
+    if !found.is_file() {
+        return Err(bad("is no regular file".to_owned()));
+    }
+    if found.uid() != ours {
+        return Err(bad(format!("belongs to uid {}; fix: chown {ours} {}", found.uid(), path.display())));
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(bad(format!("is open to other users; fix: chmod 0600 {}", path.display())));
+    }
+    Ok(path)
+}
+
+async fn migrate(pool: &SqlitePool, path: PathBuf) -> Result<(), StoreError> {
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    match MIGRATIONS.run(pool).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(found)) if found > known => {
+            Err(StoreError::Newer { path, found, known })
+        }
+        Err(source) => Err(StoreError::Migrate { path, source }),
+    }
+}

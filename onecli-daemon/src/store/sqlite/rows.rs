@@ -1,0 +1,142 @@
+//! Rows into the types of the model. What does not parse is an error that names the row.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::Row as _;
+use sqlx::sqlite::{Sqlite, SqliteRow};
+
+use super::super::{AuditRow, GrantRow, Session, StoreError, StoredAgent};
+use crate::model::placement::PlacementError;
+use crate::model::{Agent, Placement, Sealed, Secret, Target, TokenHash};
+
+pub(super) fn agent(row: &SqliteRow) -> Result<StoredAgent, StoreError> {
+    let row = Row::new("agents", "name", row);
+    let agent = Agent {
+        id: row.parse("id")?,
+        name: row.parse("name")?,
+        factors: row.parse("factors")?,
+        cgroup: row.parse("cgroup")?,
+        user: row.get("os_user")?,
+        egress: row.parse("egress")?,
+        enabled: row.get("enabled")?,
+        generation: row.get("generation")?,
+    };
+    Ok(StoredAgent { agent, token_hash: row.token_hash()? })
+}
+
+pub(super) fn session(row: &SqliteRow) -> Result<Session, StoreError> {
+    let row = Row::new("sessions", "agent", row);
+    Ok(Session { token_hash: row.token_hash()?, agent: row.parse("agent")?, expires: row.time("expires")? })
+}
+
+pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
+    let row = Row::new("secrets", "name", row);
+    let target = Target {
+        host: row.parse("host")?,
+        port: row.get("port")?,
+        methods: row.json("methods")?,
+        paths: row.json("paths")?,
+        allow_plaintext: row.get("allow_plaintext")?,
+    };
+    if target.paths.is_empty() {
+        return Err(row.bad("paths", "there must be one at least"));
+    }
+    let placement = checked(row.json("placement")?).map_err(|error| row.bad("placement", error))?;
+    let sealed: Option<Vec<u8>> = row.get("sealed")?;
+    Ok(Secret {
+        id: row.parse("id")?,
+        name: row.parse("name")?,
+        target,
+        placement,
+        env: row.get("env")?,
+        enabled: row.get("enabled")?,
+        version: row.get("version")?,
+        sealed: sealed.map(Sealed).ok_or_else(|| row.bad("version", "there is no value of this version"))?,
+    })
+}
+
+pub(super) fn grant(row: &SqliteRow) -> Result<GrantRow, StoreError> {
+    let row = Row::new("grants", "agent", row);
+    Ok(GrantRow { agent: row.parse("agent")?, secret: row.parse("secret")? })
+}
+
+pub(super) fn audit(row: &SqliteRow) -> Result<AuditRow, StoreError> {
+    let row = Row::new("audit", "json", row);
+    let seq: i64 = row.get("seq")?;
+    let request_id: Option<String> = row.get("request_id")?;
+    Ok(AuditRow {
+        seq: u64::try_from(seq).map_err(|error| row.bad("seq", error))?,
+        time: row.time("time")?,
+        request_id: request_id
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error: uuid::Error| row.bad("request_id", error))?,
+        event: row.get("event")?,
+        agent: row.get("agent")?,
+        host: row.get("host")?,
+        verdict: row.get("verdict")?,
+        code: row.get("code")?,
+        json: row.get("json")?,
+    })
+}
+
+/// The JSON form of a type that is stored as such.
+pub(super) fn to_json<T: Serialize>(value: &T) -> String {
+    #[expect(clippy::expect_used, reason = "patterns and placements are texts")]
+    serde_json::to_string(value).expect("the model's types are always valid JSON")
+}
+
+/// Makes the placement again through the functions that check: its JSON form alone does not.
+fn checked(placement: Placement) -> Result<Placement, PlacementError> {
+    match placement {
+        Placement::Header { name, template } => Placement::header(&format!("{name}: {template}")),
+        Placement::Basic { user } => Placement::basic(&user),
+        Placement::Query { name } => Placement::query(&name),
+    }
+}
+
+/// A row with what is needed to name it in an error.
+struct Row<'a> {
+    table: &'static str,
+    key: &'static str,
+    columns: &'a SqliteRow,
+}
+
+impl<'a> Row<'a> {
+    fn new(table: &'static str, key: &'static str, columns: &'a SqliteRow) -> Row<'a> {
+        Row { table, key, columns }
+    }
+
+    fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
+    where
+        T: sqlx::Type<Sqlite> + sqlx::Decode<'a, Sqlite>,
+    {
+        self.columns.try_get(column).map_err(|error| self.bad(column, error))
+    }
+
+    fn parse<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T, StoreError> {
+        self.get::<&str>(column)?.parse().map_err(|error| self.bad(column, error))
+    }
+
+    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
+        serde_json::from_str(self.get(column)?).map_err(|error| self.bad(column, error))
+    }
+
+    fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {
+        Timestamp::from_microsecond(self.get(column)?).map_err(|error| self.bad(column, error))
+    }
+
+    fn token_hash(&self) -> Result<TokenHash, StoreError> {
+        let bytes: &[u8] = self.get("token_hash")?;
+        bytes.try_into().map(TokenHash).map_err(|error| self.bad("token_hash", error))
+    }
+
+    fn bad(&self, column: &'static str, reason: impl Display) -> StoreError {
+        let row = self.columns.try_get::<String, _>(self.key).unwrap_or_default();
+        StoreError::BadRow { table: self.table, row, column, reason: reason.to_string() }
+    }
+}

@@ -1,0 +1,56 @@
+use std::fmt;
+
+use crate::model::{Placement, Secret, SecretName, SecretValue};
+
+/// A credential in the clear, on its way into one request. Only the vault makes one, out of a grant; dropped, it
+/// is zeroed.
+pub struct Credential {
+    value: SecretValue,
+    name: SecretName,
+    version: u32,
+    placement: Placement,
+    allow_plaintext: bool,
+}
+
+impl Credential {
+    pub(super) fn new(value: SecretValue, secret: &Secret) -> Credential {
+        Credential {
+            value,
+            name: secret.name.clone(),
+            version: secret.version,
+            placement: secret.placement.clone(),
+            allow_plaintext: secret.target.allow_plaintext,
+        }
+    }
+
+    /// The value.
+    pub fn value(&self) -> &SecretValue {
+        &self.value
+    }
+
+    /// Name of the secret.
+    pub fn name(&self) -> &SecretName {
+        &self.name
+    }
+
+    /// Version of the secret.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// How it is placed.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// May it be sent over plain HTTP?
+    pub fn allow_plaintext(&self) -> bool {
+        self.allow_plaintext
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}
