@@ -13,9 +13,13 @@ const BAD_CONFIG: u8 = 78;
 
 /// OneCLI's daemon: holds credentials, and uses them for agents that may.
 #[derive(Debug, Parser)]
-#[command(name = "onecli-daemon", version, after_help = "\
+#[command(
+    name = "onecli-daemon",
+    version,
+    after_help = "\
 Flags win over the configuration file; what neither says has a default. Without --config, /etc/onecli/config.toml is
-read if it exists. Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration or wrong key.")]
+read if it exists. Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration or wrong key."
+)]
 struct Args {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE")]
