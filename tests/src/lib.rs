@@ -1,1 +1,49 @@
-//! x
+//! The test kit: what whole-program tests, the demo and the benchmark share.
+//!
+//! Everything here runs real parts: a real upstream over TLS ([`upstream`]), a real daemon with the CLI in front
+//! of it ([`daemon`]), real clients in a clean environment ([`client`]). Fixtures ([`cgroup`], [`netns`]) undo
+//! themselves when dropped, also while a panic unwinds. [`canary`] looks for a value where it must not be, and
+//! [`need`] says plainly what a machine could not run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a fixture that cannot be set up ends its test, with the reason as the message"
+)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests, demo and benchmark speak to a person")]
+#![allow(clippy::disallowed_methods, reason = "tests wait and measure in real time")]
+
+pub mod bins;
+pub mod canary;
+pub mod cgroup;
+pub mod client;
+pub mod daemon;
+pub mod need;
+pub mod netns;
+pub mod upstream;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// A number no other fixture of this process has; with the process id it names fixtures on the machine.
+#[must_use]
+pub fn unique() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Calls `probe` every 20 ms until it gives a value, for at most `limit`.
+pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(found) = probe() {
+            return Some(found);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,2 +1,17 @@
-//! x
-fn main() {}
+//! Whole-program tests: the real daemon, the real CLI, real clients and a real upstream.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test ends by panicking, and waits in real time"
+)]
+
+mod bad_input;
+mod fail_closed;
+mod identity;
+mod leak;
+mod load;
+mod main_job;
+mod scene;

@@ -1,2 +1,52 @@
-//! x
-fn main() {}
+//! OneCLI's developer commands: `cargo xtask --help`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool for developers")]
+
+mod ebpf;
+mod programs;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "OneCLI's developer commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the main job on this machine with throw-away parts, and leave nothing behind
+    Demo(programs::Args),
+    /// Measure direct, explicit and transparent side by side, and print ratios
+    Bench(programs::Args),
+    /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
+    Ebpf(ebpf::EbpfArgs),
+    /// Install what the tests need and run the whole suite
+    Test(test::Args),
+    /// Check layout, direction of dependencies and house rules
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo(args) => programs::demo(&args),
+        Command::Bench(args) => programs::bench(&args),
+        Command::Ebpf(args) => ebpf::run(args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -39,7 +39,10 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
         });
     }
     let transparent = host.transparent() == Transparent::Available;
-    let cgroup = request.cgroup.unwrap_or_else(|| host.default_cgroup(&request.name));
+    let cgroup = match request.cgroup {
+        Some(cgroup) => cgroup,
+        None => host.default_cgroup(&request.name).map_err(AdminError::Host)?,
+    };
     if let Some(holder) = agents(&change.stored).find(|agent| agent.cgroup == cgroup) {
         return Err(AdminError::Exists {
             message: format!("the cgroup '{cgroup}' is agent '{}'s", holder.name),

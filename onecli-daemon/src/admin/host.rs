@@ -40,7 +40,10 @@ pub enum Transparent {
 pub trait Host: Send + Sync {
     /// The cgroup name an agent gets where `agent add` names none: one function for systemd and plain hosts,
     /// dashes escaped as systemd does.
-    fn default_cgroup(&self, agent: &AgentName) -> CgroupName;
+    ///
+    /// # Errors
+    /// The escaped name is longer than a cgroup's may be.
+    fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String>;
 
     /// Makes the managed cgroup if it does not exist, and tells the kernel part of it.
     ///

@@ -1,3 +1,144 @@
-//! What wires the modules together.
+//! The one place that wires everything: attach, unlock, bind all, then serve.
 
+mod authority;
+mod error;
+mod host;
+mod managed;
+mod policy;
 pub mod ship;
+mod stand;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+
+pub use error::AppError;
+
+use crate::audit::AuditLog;
+use crate::config::Config;
+use crate::http::{Gateway, GatewayParts};
+use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
+use crate::net::{AddressPolicy, Dialer, Origins, Resolver};
+use crate::tls::{AgentTls, UpstreamTls};
+use crate::vault::{KeySource, Vault};
+use crate::{admin, kernel, privilege, store};
+use authority::Authority;
+use host::AppHost;
+use managed::Managed;
+use policy::Policy;
+use stand::Stand;
+
+/// The audit segments' place in the data directory.
+const AUDIT_DIR: &str = "audit";
+
+/// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
+///
+/// Exit codes: 0 stopped, 1 failed, 78 the configuration, the data directory or the key is not usable.
+pub fn run(config: Config) -> ExitCode {
+    init_log();
+    match start(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Removes the pinned kernel programs: managed processes are no longer redirected, nor refused.
+pub fn detach(config: &Config) -> ExitCode {
+    init_log();
+    match kernel::detach(&config.kernel.bpffs_dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = error::chain(&error), "the kernel programs cannot be removed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init_log() {
+    let filter = EnvFilter::try_from_env("ONECLI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let layer = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_target(false);
+    // A second call, in a test, leaves the first log in place.
+    let _ = layer.with_writer(std::io::stderr).try_init();
+}
+
+/// What needs privilege happens first, on one thread; the rest runs without.
+fn start(config: Config) -> Result<(), AppError> {
+    privilege::forbid_inspection()?;
+    let data_dir = PrivateDir::create(&config.data_dir)?;
+    let managed = Managed::attach(&config);
+    privilege::keep_capabilities(&[caps::Capability::CAP_NET_BIND_SERVICE])?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
+    runtime.block_on(serve(config, data_dir, managed))
+}
+
+async fn serve(config: Config, data_dir: PrivateDir, managed: Managed) -> Result<(), AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(OsRandom);
+    let managed = Arc::new(managed);
+
+    let store = store::open(&config.store_url()).await?;
+    let vault = Arc::new(Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::clone(&random)).await?);
+    store.prune_sessions(clock.now()).await?;
+    let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
+    let authority = Authority::open(store.as_ref(), &vault, clock.as_ref()).await?;
+    let bundle = authority.write_bundle(&config, &upstream_tls)?;
+    let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
+    let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
+    let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&managed)));
+    policy.reload().await?;
+
+    // Everything is bound before anything is served.
+    let admin_socket = admin::bind(&config.listen.admin_socket)?;
+    let stand = Stand::bind(&config, managed.is_attached())?;
+    let own = stand.addresses()?;
+
+    let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), own);
+    let gateway = Arc::new(Gateway::new(GatewayParts {
+        policy: policy.subscribe(),
+        vault: Arc::clone(&vault),
+        audit: audit.clone(),
+        agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
+        upstream_tls,
+        resolver: Resolver::new(config.resolver.hosts.clone(), addresses),
+        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
+        origins: managed.is_attached().then(|| Arc::clone(&managed) as Arc<dyn Origins>),
+        explicit_addresses: config.listen.explicit.clone(),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+    }));
+    let host = AppHost {
+        managed: Arc::clone(&managed),
+        policy: Arc::clone(&policy),
+        gateway: Arc::clone(&gateway),
+        ca_pem: authority.certificate_pem().to_owned(),
+        bundle,
+        explicit: config.listen.explicit.clone(),
+    };
+    let handles = admin::Handles {
+        store: Arc::clone(&store),
+        vault,
+        clock,
+        random,
+        host: Arc::new(host),
+        agents_root: config.kernel.agents_root.clone(),
+    };
+
+    let shipper = tokio::spawn(ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), store).run());
+    let follower = tokio::spawn(Arc::clone(&policy).follow());
+    let watcher = tokio::spawn(Arc::clone(&managed).report_denials());
+    tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
+    stand.serve(gateway, admin_socket, handles).await?;
+
+    tracing::info!("stopping");
+    follower.abort();
+    watcher.abort();
+    audit.close().await?;
+    // Ends once the store has every record; what it has not is shipped by the next start.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), shipper).await;
+    Ok(())
+}

@@ -1,7 +1,10 @@
 //! Brings audit records from the log's files into the store, so that nobody who serves a request waits for the
 //! database. What is shipped is known from the store alone: after a crash, shipping goes on where it ended.
 
-use std::path::PathBuf;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +97,7 @@ impl Shipper {
             let dir = self.dir.clone();
             let (lines, next) = tokio::task::spawn_blocking(move || read(&dir, at, limit)).await??;
             if lines.is_empty() {
-                // The log numbers without gaps, so the missing lines were removed from its files.
+                // The log has numbered up to the limit, so the missing lines were removed from its files.
                 tracing::error!(
                     after = at.seq,
                     up_to = limit,
@@ -118,7 +121,7 @@ impl Shipper {
 }
 
 /// Reads a batch of the lines up to `limit`, from files that are never read beyond it.
-fn read(dir: &std::path::Path, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
+fn read(dir: &Path, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
     let mut lines = Vec::new();
     let mut entries = Entries::resume(dir, at.position, at.seq);
     while lines.len() < BATCH && at.seq < limit {

@@ -2,14 +2,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::PrivateDirError;
-
 /// What can go wrong in the audit log. Cloneable, because one failed write answers many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AuditError {
-    /// The directory is not private.
-    #[error("the audit directory is not safe: {0}")]
-    Dir(#[source] Arc<PrivateDirError>),
     /// Another process writes this log.
     #[error("the audit log {} is in use by another daemon", path.display())]
     Locked {

@@ -68,7 +68,8 @@ impl Verdict {
 pub struct Entry {
     /// When it was written; RFC 3339 in UTC, to the microsecond.
     pub time: Timestamp,
-    /// Position in the log, from 1, without gaps.
+    /// Position in the log, from 1: one more than the record before, but for a log that was begun anew and goes on
+    /// after the numbers that the store knows.
     pub seq: u64,
     /// What is told.
     #[serde(flatten)]
@@ -111,9 +112,10 @@ pub struct Record {
     /// The rule or default that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Text>,
-    /// The secret that is injected.
+    /// The secret that is injected. Where a request has several slots, all of them as `NAME@VERSION`, joined by
+    /// commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<SecretName>,
+    pub secret: Option<Text>,
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_version: Option<u32>,
@@ -226,11 +228,18 @@ impl Record {
         self
     }
 
-    /// Decides: injected, this secret in this version.
-    pub fn inject(&mut self, secret: &SecretName, version: u32) -> &mut Record {
+    /// Decides: injected, these secrets in these versions; usually one.
+    pub fn inject<'s>(&mut self, secrets: impl IntoIterator<Item = (&'s SecretName, u32)>) -> &mut Record {
+        let secrets: Vec<(&SecretName, u32)> = secrets.into_iter().collect();
         self.verdict = Some(Verdict::Inject);
-        self.secret = Some(secret.clone());
-        self.secret_version = Some(version);
+        (self.secret, self.secret_version) = match secrets.as_slice() {
+            [(name, version)] => (Some(Text::new(name.as_str())), Some(*version)),
+            several => {
+                let names: Vec<String> =
+                    several.iter().map(|(name, version)| format!("{name}@{version}")).collect();
+                (Some(Text::new(&names.join(","))), None)
+            }
+        };
         self
     }
 
@@ -263,6 +272,7 @@ impl Record {
     }
 
     /// The outcome's record of the same request: all that is known so far.
+    #[must_use]
     pub fn outcome(&self) -> Record {
         Record { event: Event::Outcome, ..self.clone() }
     }

@@ -94,10 +94,10 @@ impl Segments {
     /// # Errors
     /// Nothing of `lines` is part of the log then. The next call tries everything again.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), AuditError> {
-        // A file that somebody removed takes writes without a word.
-        let usable =
-            self.file.as_ref().is_some_and(|file| file.metadata().is_ok_and(|found| found.nlink() > 0));
-        if !usable {
+        // A file that somebody removed or changed takes writes without a word.
+        let untouched =
+            |file: &File| file.metadata().is_ok_and(|found| found.nlink() > 0 && found.len() == self.durable);
+        if !self.file.as_ref().is_some_and(untouched) {
             self.file = None;
             self.reopen()?;
         }

@@ -78,7 +78,7 @@ impl fmt::Display for Text {
 }
 
 /// Controls (category Cc), line and paragraph separators, and what is invisible or changes direction (the
-/// members of Cf and of Default_Ignorable_Code_Point, in whole ranges).
+/// members of Cf and of `Default_Ignorable_Code_Point`, in whole ranges).
 fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -45,6 +45,9 @@ struct Args {
     /// Read the configuration, say whether it is good, and end.
     #[arg(long)]
     check_config: bool,
+    /// Remove the pinned kernel programs and end: managed processes are no longer redirected, nor refused.
+    #[arg(long, conflicts_with = "check_config")]
+    detach: bool,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stdout(), "the configuration is good");
             ExitCode::SUCCESS
         }
+        Ok(config) if args.detach => onecli_daemon::app::detach(&config),
         Ok(config) => onecli_daemon::app::run(config),
     }
 }

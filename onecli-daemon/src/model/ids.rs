@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::random::{Random, RandomError};
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -41,6 +44,19 @@ uuid_id!(
     /// One request, from its arrival to its outcome (UUID version 7, RFC 9562).
     RequestId
 );
+
+impl RequestId {
+    /// A new id, ordered by time.
+    ///
+    /// # Errors
+    /// The kernel has no random bytes.
+    pub fn generate(now: Timestamp, random: &dyn Random) -> Result<RequestId, RandomError> {
+        let mut bits = [0; 10];
+        random.fill(&mut bits)?;
+        let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        Ok(RequestId(uuid::Builder::from_unix_timestamp_millis(milliseconds, &bits).into_uuid()))
+    }
+}
 
 /// A name that is refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod authority;
 pub mod clock;
+pub mod flow;
 pub mod ids;
 pub mod path;
 pub mod pattern;
@@ -18,6 +19,7 @@ pub mod token;
 pub use agent::{Agent, CgroupName, Egress, Factors};
 pub use authority::{Authority, Host};
 pub use clock::{Clock, SystemClock};
+pub use flow::Flow;
 pub use ids::{AgentId, AgentName, RequestId, SecretId, SecretName};
 pub use path::CanonicalPath;
 pub use pattern::{HostPattern, MethodSet, PathPattern};

@@ -105,6 +105,14 @@ impl PrivateDir {
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
+
+    /// One that goes away with the first of the two.
+    #[cfg(test)]
+    pub(crate) fn temporary() -> (tempfile::TempDir, PrivateDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PrivateDir::create(&temp.path().join("private")).unwrap();
+        (temp, dir)
+    }
 }
 
 #[cfg(test)]

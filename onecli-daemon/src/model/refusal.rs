@@ -113,6 +113,17 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// What to do next.
     pub hint: Cow<'static, str>,
+    /// How a 401 asks for credentials; `Bearer` where nothing is said.
+    pub challenge: Option<Challenge>,
+}
+
+/// The scheme that a 401 asks for (RFC 9110 section 11.6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    /// RFC 7617; git only sends a password after it was asked so.
+    Basic,
+    /// RFC 6750.
+    Bearer,
 }
 
 impl Refusal {
@@ -122,6 +133,6 @@ impl Refusal {
         message: impl Into<Cow<'static, str>>,
         hint: impl Into<Cow<'static, str>>,
     ) -> Refusal {
-        Refusal { code, message: message.into(), hint: hint.into() }
+        Refusal { code, message: message.into(), hint: hint.into(), challenge: None }
     }
 }

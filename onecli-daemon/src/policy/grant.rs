@@ -33,3 +33,20 @@ impl Grant {
         &self.secret
     }
 }
+
+/// Permission to look for one secret's value in an answer, not to send it anywhere.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    secret: Arc<Secret>,
+}
+
+impl Watch {
+    pub(super) fn new(secret: Arc<Secret>) -> Watch {
+        Watch { secret }
+    }
+
+    /// What to look for.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}

@@ -1,5 +1,14 @@
 //! Who may do what: identities, decisions and grants. Pure functions over a snapshot; no I/O.
 
+mod decide;
 mod grant;
+mod identity;
+mod snapshot;
 
-pub use grant::Grant;
+pub use decide::{Decision, RequestFacts, Route};
+pub use grant::{Grant, Watch};
+pub use identity::{Evidence, Identity, Mode};
+pub use snapshot::{AgentInput, Snapshot, SnapshotInput, TokenInput};
+
+#[cfg(test)]
+mod tests;

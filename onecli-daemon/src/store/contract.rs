@@ -1,1 +1,337 @@
+//! What every store must do, whatever its database. [`contract_tests!`] runs all of it against one kind.
 
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{AuditQuery, AuditRow, GrantRow, Store, StoreError};
+use crate::model::{
+    Agent, AgentId, Egress, Factors, MethodSet, Placement, RequestId, Sealed, Secret, SecretId, Target,
+    TokenHash,
+};
+
+/// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
+/// and what must live as long).
+macro_rules! contract_tests {
+    ($make:path) => {
+        $crate::store::contract::contract_tests!($make:
+            agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
+            secrets_round_trip, versions_follow_each_other, grants, changes_are_told, audit_rows_are_kept_once,
+            audit_rows_are_found, facts);
+    };
+    ($make:path: $($name:ident),*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let (store, _alive) = $make().await;
+                $crate::store::contract::$name(&store).await;
+            }
+        )*
+    };
+}
+pub(crate) use contract_tests;
+
+pub(crate) fn agent(number: u128, name: &str) -> Agent {
+    Agent {
+        id: AgentId(Uuid::from_u128(number)),
+        name: name.parse().unwrap(),
+        factors: Factors::BOTH,
+        cgroup: format!("onecli-agents-{name}.slice").parse().unwrap(),
+        user: None,
+        egress: Egress::Deny,
+        enabled: true,
+        generation: 1,
+    }
+}
+
+pub(crate) fn secret(number: u128, name: &str) -> Secret {
+    Secret {
+        id: SecretId(Uuid::from_u128(number)),
+        name: name.parse().unwrap(),
+        target: Target {
+            host: "*.example.com".parse().unwrap(),
+            port: 8443,
+            methods: MethodSet::try_from(vec!["GET".to_owned(), "POST".to_owned()]).unwrap(),
+            paths: vec!["/v1/**".parse().unwrap(), "/v2/*/items".parse().unwrap()],
+            allow_plaintext: false,
+        },
+        placement: Placement::header("x-api-key: {secret}").unwrap(),
+        env: Some("EXAMPLE_KEY".to_owned()),
+        enabled: true,
+        version: 1,
+        sealed: Sealed(vec![1, 2, 3]),
+    }
+}
+
+fn hash(byte: u8) -> TokenHash {
+    TokenHash([byte; 32])
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+pub(crate) async fn agents_round_trip(store: &dyn Store) {
+    assert!(store.is_empty().await.unwrap());
+    let one = agent(1, "one");
+    let two = Agent {
+        user: Some("builder".to_owned()),
+        egress: Egress::Allow,
+        factors: Factors::TOKEN,
+        enabled: false,
+        ..agent(2, "a-two")
+    };
+    store.add_agent(&one, &hash(1)).await.unwrap();
+    store.add_agent(&two, &hash(2)).await.unwrap();
+    assert!(!store.is_empty().await.unwrap());
+
+    let state = store.load().await.unwrap();
+    let found: Vec<_> = state.agents.iter().map(|stored| (&stored.agent, stored.token_hash)).collect();
+    assert_eq!(found, [(&two, hash(2)), (&one, hash(1))], "ordered by name");
+
+    store.set_agent_enabled(two.id, true).await.unwrap();
+    assert!(store.load().await.unwrap().agents[0].agent.enabled);
+    let missing = store.set_agent_enabled(AgentId(Uuid::from_u128(9)), true).await;
+    assert!(matches!(missing, Err(StoreError::NotFound { what: "agent", .. })));
+}
+
+pub(crate) async fn what_agents_must_not_share(store: &dyn Store) {
+    let holder = Agent { user: Some("builder".to_owned()), ..agent(1, "one") };
+    store.add_agent(&holder, &hash(1)).await.unwrap();
+    let check = async |offered: Agent, message: &str| {
+        let error = store.add_agent(&offered, &hash(2)).await.unwrap_err();
+        assert_eq!(error.to_string(), message);
+    };
+    check(agent(2, "one"), "the agent name 'one' is already taken by the agent 'one'").await;
+    let cgroup = Agent { cgroup: holder.cgroup.clone(), ..agent(2, "two") };
+    check(cgroup, "the cgroup 'onecli-agents-one.slice' is already taken by the agent 'one'").await;
+    let user = Agent { user: holder.user.clone(), ..agent(2, "two") };
+    check(user, "the user 'builder' is already taken by the agent 'one'").await;
+
+    store.add_agent(&agent(2, "two"), &hash(2)).await.unwrap();
+    store.add_agent(&agent(3, "three"), &hash(3)).await.unwrap();
+    assert_eq!(store.load().await.unwrap().agents.len(), 3, "agents without a user share nothing");
+}
+
+pub(crate) async fn tokens_rotate(store: &dyn Store) {
+    let one = agent(1, "one");
+    store.add_agent(&one, &hash(1)).await.unwrap();
+    store.add_session(one.id, &hash(7), at(100)).await.unwrap();
+    store.set_token(one.id, &hash(2), 2).await.unwrap();
+
+    let state = store.load().await.unwrap();
+    assert_eq!((state.agents[0].agent.generation, state.agents[0].token_hash), (2, hash(2)));
+    assert_eq!(state.sessions, [], "sessions end with the token they came from");
+
+    let again = store.set_token(one.id, &hash(3), 2).await;
+    assert!(matches!(again, Err(StoreError::Conflict { stored: 2, offered: 2, .. })));
+    let missing = store.set_token(AgentId(Uuid::from_u128(9)), &hash(3), 1).await;
+    assert!(matches!(missing, Err(StoreError::NotFound { .. })));
+    assert_eq!(store.load().await.unwrap().agents[0].token_hash, hash(2));
+}
+
+pub(crate) async fn sessions_expire(store: &dyn Store) {
+    let one = agent(1, "one");
+    store.add_agent(&one, &hash(1)).await.unwrap();
+    for second in [10, 20, 30] {
+        store.add_session(one.id, &hash(u8::try_from(second).unwrap()), at(second)).await.unwrap();
+    }
+    assert_eq!(store.prune_sessions(at(20)).await.unwrap(), 2);
+    assert_eq!(store.prune_sessions(at(20)).await.unwrap(), 0);
+    let sessions = store.load().await.unwrap().sessions;
+    assert_eq!(sessions.len(), 1);
+    assert_eq!((sessions[0].agent, sessions[0].token_hash, sessions[0].expires), (one.id, hash(30), at(30)));
+    let missing = store.add_session(AgentId(Uuid::from_u128(9)), &hash(9), at(1)).await;
+    assert!(matches!(missing, Err(StoreError::NotFound { .. })));
+}
+
+pub(crate) async fn removal_takes_what_hangs_on_it(store: &dyn Store) {
+    let (one, two, key) = (agent(1, "one"), agent(2, "two"), secret(1, "key"));
+    store.add_agent(&one, &hash(1)).await.unwrap();
+    store.add_agent(&two, &hash(2)).await.unwrap();
+    store.add_secret(&key).await.unwrap();
+    store.add_session(one.id, &hash(7), at(100)).await.unwrap();
+    store.grant(one.id, key.id).await.unwrap();
+    store.grant(two.id, key.id).await.unwrap();
+    store.insert_audit(&[audit_row(1, "one")]).await.unwrap();
+
+    store.remove_agent(one.id).await.unwrap();
+    let state = store.load().await.unwrap();
+    assert_eq!((state.agents.len(), state.sessions.len()), (1, 0));
+    assert_eq!(state.grants, [GrantRow { agent: two.id, secret: key.id }]);
+    assert_eq!(store.list_audit(&AuditQuery::default()).await.unwrap().len(), 1, "audit rows stay");
+    assert!(matches!(store.remove_agent(one.id).await, Err(StoreError::NotFound { .. })));
+
+    store.remove_secret(key.id).await.unwrap();
+    let state = store.load().await.unwrap();
+    assert_eq!((state.secrets.len(), state.grants.len()), (0, 0));
+    assert!(matches!(store.remove_secret(key.id).await, Err(StoreError::NotFound { .. })));
+
+    store.add_agent(&agent(3, "one"), &hash(1)).await.unwrap();
+    store.add_secret(&secret(2, "key")).await.unwrap();
+}
+
+pub(crate) async fn secrets_round_trip(store: &dyn Store) {
+    let placements =
+        [Placement::bearer(), Placement::basic("x-access-token").unwrap(), Placement::query("key").unwrap()];
+    let mut all = vec![Secret { env: None, enabled: false, ..secret(1, "a") }];
+    for (number, placement) in (2..).zip(placements) {
+        all.push(Secret { placement, ..secret(number, &format!("b{number}")) });
+    }
+    for secret in &all {
+        store.add_secret(secret).await.unwrap();
+    }
+    assert_eq!(store.load().await.unwrap().secrets, all);
+    assert!(!store.is_empty().await.unwrap());
+
+    let taken = store.add_secret(&secret(9, "a")).await.unwrap_err();
+    assert!(matches!(taken, StoreError::Taken { what: "secret name", .. }), "{taken}");
+    store.set_secret_enabled(all[0].id, true).await.unwrap();
+    assert!(store.load().await.unwrap().secrets[0].enabled);
+    let missing = store.set_secret_enabled(SecretId(Uuid::from_u128(9)), true).await;
+    assert!(matches!(missing, Err(StoreError::NotFound { what: "secret", .. })));
+}
+
+pub(crate) async fn versions_follow_each_other(store: &dyn Store) {
+    let key = secret(1, "key");
+    store.add_secret(&key).await.unwrap();
+    store.add_version(key.id, 2, &Sealed(vec![9])).await.unwrap();
+    let stored = &store.load().await.unwrap().secrets[0];
+    assert_eq!((stored.version, &stored.sealed), (2, &Sealed(vec![9])));
+
+    for offered in [1, 2, 4] {
+        let error = store.add_version(key.id, offered, &Sealed(vec![8])).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict { stored: 2, .. }), "{error}");
+    }
+    let missing = store.add_version(SecretId(Uuid::from_u128(9)), 1, &Sealed(vec![8])).await;
+    assert!(matches!(missing, Err(StoreError::NotFound { .. })));
+}
+
+pub(crate) async fn grants(store: &dyn Store) {
+    let (one, key) = (agent(1, "one"), secret(1, "key"));
+    store.add_agent(&one, &hash(1)).await.unwrap();
+    store.add_secret(&key).await.unwrap();
+    store.grant(one.id, key.id).await.unwrap();
+    store.grant(one.id, key.id).await.unwrap();
+    assert_eq!(store.load().await.unwrap().grants, [GrantRow { agent: one.id, secret: key.id }]);
+
+    let nobody = AgentId(Uuid::from_u128(9));
+    let nothing = SecretId(Uuid::from_u128(9));
+    assert!(matches!(store.grant(nobody, key.id).await, Err(StoreError::NotFound { what: "agent", .. })));
+    assert!(matches!(store.grant(one.id, nothing).await, Err(StoreError::NotFound { what: "secret", .. })));
+    assert!(!store.ungrant(one.id, nothing).await.unwrap());
+    assert!(store.ungrant(one.id, key.id).await.unwrap());
+    assert!(!store.ungrant(one.id, key.id).await.unwrap());
+}
+
+/// Invariant 11: what an operator changes reaches the snapshot.
+pub(crate) async fn changes_are_told(store: &dyn Store) {
+    let mut changes = store.subscribe();
+    let (one, key) = (agent(1, "one"), secret(1, "key"));
+    let mut told = |what: &str, expected: bool| {
+        assert_eq!(changes.has_changed().unwrap(), expected, "{what}");
+        changes.mark_unchanged();
+    };
+    told("nothing", false);
+    store.add_agent(&one, &hash(1)).await.unwrap();
+    told("add_agent", true);
+    store.add_secret(&key).await.unwrap();
+    told("add_secret", true);
+    store.grant(one.id, key.id).await.unwrap();
+    told("grant", true);
+    store.set_token(one.id, &hash(2), 2).await.unwrap();
+    told("set_token", true);
+    store.add_session(one.id, &hash(7), at(100)).await.unwrap();
+    told("add_session", true);
+    store.prune_sessions(at(100)).await.unwrap();
+    told("prune_sessions", true);
+    store.set_agent_enabled(one.id, false).await.unwrap();
+    told("set_agent_enabled", true);
+    store.add_version(key.id, 2, &Sealed(vec![2])).await.unwrap();
+    told("add_version", true);
+    store.set_secret_enabled(key.id, false).await.unwrap();
+    told("set_secret_enabled", true);
+    store.ungrant(one.id, key.id).await.unwrap();
+    told("ungrant", true);
+    store.remove_secret(key.id).await.unwrap();
+    told("remove_secret", true);
+    store.remove_agent(one.id).await.unwrap();
+    told("remove_agent", true);
+
+    assert!(store.remove_agent(one.id).await.is_err());
+    store.insert_audit(&[audit_row(1, "one")]).await.unwrap();
+    store.load().await.unwrap();
+    told("failures, audit rows and reading", false);
+}
+
+fn audit_row(seq: u64, agent: &str) -> AuditRow {
+    AuditRow {
+        seq,
+        time: at(1000 + i64::try_from(seq).unwrap()),
+        request_id: Some(RequestId(Uuid::from_u128(seq.into()))),
+        event: "decision".to_owned(),
+        agent: Some(agent.to_owned()),
+        host: Some("api.example.com".to_owned()),
+        verdict: Some("inject".to_owned()),
+        code: None,
+        json: format!(r#"{{"seq":{seq}}}"#),
+    }
+}
+
+pub(crate) async fn audit_rows_are_kept_once(store: &dyn Store) {
+    assert_eq!(store.last_audit_seq().await.unwrap(), 0);
+    store.insert_audit(&[]).await.unwrap();
+    let rows: Vec<_> = (1..=1200).map(|seq| audit_row(seq, "one")).collect();
+    store.insert_audit(&rows[..700]).await.unwrap();
+    store.insert_audit(&rows[300..]).await.unwrap();
+    store.insert_audit(&[AuditRow { json: "other".to_owned(), ..audit_row(1200, "two") }]).await.unwrap();
+    assert_eq!(store.last_audit_seq().await.unwrap(), 1200);
+    let all = store.list_audit(&AuditQuery { limit: 5000, ..AuditQuery::default() }).await.unwrap();
+    assert_eq!(all, rows);
+}
+
+pub(crate) async fn audit_rows_are_found(store: &dyn Store) {
+    let own = AuditRow {
+        request_id: None,
+        agent: None,
+        host: None,
+        verdict: None,
+        event: "alert".to_owned(),
+        code: Some("audit_torn".to_owned()),
+        ..audit_row(3, "")
+    };
+    let denied = AuditRow {
+        verdict: Some("deny".to_owned()),
+        code: Some("egress_denied".to_owned()),
+        host: Some("evil.example".to_owned()),
+        ..audit_row(4, "two")
+    };
+    store.insert_audit(&[audit_row(1, "one"), audit_row(2, "two"), own.clone(), denied]).await.unwrap();
+
+    let text = |text: &str| Some(text.to_owned());
+    let check = async |query: AuditQuery, expected: &[u64]| {
+        let found: Vec<_> = store.list_audit(&query).await.unwrap().iter().map(|row| row.seq).collect();
+        assert_eq!(found, expected, "{query:?}");
+    };
+    let all = AuditQuery::default;
+    check(all(), &[1, 2, 3, 4]).await;
+    check(AuditQuery { agent: text("two"), ..all() }, &[2, 4]).await;
+    check(AuditQuery { agent: text("two"), host: text("evil.example"), ..all() }, &[4]).await;
+    check(AuditQuery { verdict: text("inject"), ..all() }, &[1, 2]).await;
+    check(AuditQuery { code: text("egress_denied"), ..all() }, &[4]).await;
+    check(AuditQuery { after_seq: Some(2), ..all() }, &[3, 4]).await;
+    check(AuditQuery { after_seq: Some(u64::MAX), ..all() }, &[]).await;
+    check(AuditQuery { since: Some(at(1002)), until: Some(at(1004)), ..all() }, &[2, 3]).await;
+    check(AuditQuery { limit: 2, ..all() }, &[1, 2]).await;
+    check(AuditQuery { limit: 2, newest_first: true, ..all() }, &[4, 3]).await;
+    check(AuditQuery { agent: text("' OR 1=1 --"), ..all() }, &[]).await;
+    assert_eq!(store.list_audit(&AuditQuery { after_seq: Some(2), limit: 1, ..all() }).await.unwrap(), [own]);
+}
+
+pub(crate) async fn facts(store: &dyn Store) {
+    assert_eq!(store.get_meta("a").await.unwrap(), None);
+    store.set_meta(&[("a", "1"), ("b", "2")]).await.unwrap();
+    store.set_meta(&[("b", "3")]).await.unwrap();
+    assert_eq!(store.get_meta("a").await.unwrap().as_deref(), Some("1"));
+    assert_eq!(store.get_meta("b").await.unwrap().as_deref(), Some("3"));
+    assert!(store.is_empty().await.unwrap(), "facts are no content");
+}

@@ -55,7 +55,7 @@ pub enum StoreError {
     /// A name, cgroup or user that another row holds.
     #[error("the {what} '{value}' is already taken by the {holder}")]
     Taken {
-        /// `agent name`, `cgroup`, `user`, `secret name` or `session token`.
+        /// `agent name`, `cgroup`, `user` or `secret name`.
         what: &'static str,
         /// What was asked for.
         value: String,

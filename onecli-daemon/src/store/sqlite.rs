@@ -3,6 +3,9 @@
 mod audit;
 mod rows;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

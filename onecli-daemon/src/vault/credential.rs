@@ -9,6 +9,7 @@ pub struct Credential {
     name: SecretName,
     version: u32,
     placement: Placement,
+    allow_plaintext: bool,
 }
 
 impl Credential {
@@ -18,6 +19,7 @@ impl Credential {
             name: secret.name.clone(),
             version: secret.version,
             placement: secret.placement.clone(),
+            allow_plaintext: secret.target.allow_plaintext,
         }
     }
 
@@ -39,6 +41,11 @@ impl Credential {
     /// How it is placed.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// May it be sent over plain HTTP?
+    pub fn allow_plaintext(&self) -> bool {
+        self.allow_plaintext
     }
 }
 

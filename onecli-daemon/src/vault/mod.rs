@@ -21,8 +21,8 @@ pub use error::VaultError;
 pub use keyring::{KeyId, RootKey};
 pub use source::{KeyFileError, KeySource};
 
-use crate::model::{AgentId, Placeholder, Random, Sealed, SecretId, SecretValue, Token, TokenHash};
-use crate::policy::Grant;
+use crate::model::{AgentId, Placeholder, Random, Sealed, Secret, SecretId, SecretValue, Token, TokenHash};
+use crate::policy::{Grant, Watch};
 use crate::store::Store;
 use envelope::{Context, Envelope};
 use keyring::Keyring;
@@ -101,12 +101,22 @@ impl Vault {
     /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`]: the request must be refused, never forwarded
     /// without the value.
     pub fn open(&self, grant: &Grant) -> Result<Credential, VaultError> {
-        let secret = grant.secret();
+        Ok(Credential::new(self.open_value(grant.secret())?, grant.secret()))
+    }
+
+    /// Opens a value that must be recognised in an answer.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn open_watch(&self, watch: &Watch) -> Result<SecretValue, VaultError> {
+        self.open_value(watch.secret())
+    }
+
+    fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
         let context = Context::Secret { secret: secret.id, version: secret.version };
         let mut plaintext = self.envelope.open(context, &secret.sealed)?;
-        let value = SecretValue::new(std::mem::take(&mut *plaintext))
-            .map_err(|_| VaultError::Damaged { what: context.to_string() })?;
-        Ok(Credential::new(value, secret))
+        SecretValue::new(std::mem::take(&mut *plaintext))
+            .map_err(|_| VaultError::Damaged { what: context.to_string() })
     }
 
     /// Seals something of the daemon's own, such as the CA's private key; it opens for the same purpose only.

@@ -1,1 +1,322 @@
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
+use super::*;
+use crate::model::random::{OsRandom, RandomError};
+use crate::model::{PrivateDir, Secret};
+use crate::store::contract::{agent, secret};
+use crate::store::{SqliteStore, StoreError};
+
+/// A key and everything else that randomness decides, the same each time.
+#[derive(Debug)]
+struct Fixed(u8);
+
+impl Random for Fixed {
+    fn fill(&self, out: &mut [u8]) -> Result<(), RandomError> {
+        out.fill(self.0);
+        Ok(())
+    }
+}
+
+struct Host {
+    store: SqliteStore,
+    source: KeySource,
+    dir: PrivateDir,
+    _temp: tempfile::TempDir,
+}
+
+impl Host {
+    async fn new() -> Host {
+        let (temp, dir) = PrivateDir::temporary();
+        let store = SqliteStore::open(&dir.join("onecli.db")).await.unwrap();
+        Host { store, source: KeySource::file(&dir), dir, _temp: temp }
+    }
+
+    async fn unlock(&self) -> Result<Vault, VaultError> {
+        self.unlock_with(Arc::new(OsRandom)).await
+    }
+
+    async fn unlock_with(&self, random: Arc<dyn Random>) -> Result<Vault, VaultError> {
+        Vault::unlock(&self.store, &self.source, random).await
+    }
+
+    fn key_file(&self) -> std::path::PathBuf {
+        self.dir.join("root.key")
+    }
+}
+
+fn chmod(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn value(text: &str) -> SecretValue {
+    SecretValue::new(text.as_bytes().to_vec()).unwrap()
+}
+
+fn sealed(vault: &Vault, number: u128, text: &str) -> Secret {
+    let secret = secret(number, "key");
+    Secret { sealed: vault.seal(secret.id, secret.version, &value(text)).unwrap(), ..secret }
+}
+
+fn open(vault: &Vault, secret: Secret) -> Result<Credential, VaultError> {
+    vault.open(&Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret)))
+}
+
+#[tokio::test]
+async fn a_granted_secret_opens() {
+    let vault = Host::new().await.unlock().await.unwrap();
+    let secret = sealed(&vault, 1, "correct horse battery");
+    assert!(!secret.sealed.0.windows(5).any(|window| window == b"horse"));
+    let credential = open(&vault, secret.clone()).unwrap();
+    assert_eq!(credential.value().expose(), b"correct horse battery");
+    assert_eq!((credential.name(), credential.version()), (&secret.name, secret.version));
+    assert_eq!(credential.placement(), &secret.placement);
+    assert_ne!(sealed(&vault, 1, "correct horse battery").sealed, secret.sealed, "nonces are random");
+}
+
+/// What an attacker who can write to the database may try.
+#[tokio::test]
+async fn whatever_was_touched_does_not_open() {
+    let vault = Host::new().await.unlock().await.unwrap();
+    let good = sealed(&vault, 1, "correct horse battery");
+
+    for at in 0..good.sealed.0.len() * 8 {
+        let mut bad = good.clone();
+        bad.sealed.0[at / 8] ^= 1 << (at % 8);
+        let error = open(&vault, bad).unwrap_err();
+        let expected = if at < 8 {
+            matches!(error, VaultError::UnknownFormat { .. })
+        } else {
+            matches!(error, VaultError::Damaged { .. })
+        };
+        assert!(expected, "bit {at}: {error}");
+    }
+    for len in 0..good.sealed.0.len() {
+        let mut bad = good.clone();
+        bad.sealed.0.truncate(len);
+        assert!(matches!(open(&vault, bad), Err(VaultError::Damaged { .. })), "{len} bytes");
+    }
+    let mut longer = good.clone();
+    longer.sealed.0.push(0);
+    assert!(matches!(open(&vault, longer), Err(VaultError::Damaged { .. })), "one byte more");
+
+    let other = sealed(&vault, 2, "another credential");
+    let swapped = Secret { sealed: other.sealed.clone(), ..good.clone() };
+    assert!(matches!(open(&vault, swapped), Err(VaultError::Damaged { .. })), "of another row");
+    let version = Secret { version: 2, ..good.clone() };
+    assert!(matches!(open(&vault, version), Err(VaultError::Damaged { .. })), "of another version");
+    let blob = vault.seal_blob("ca", b"correct horse battery").unwrap();
+    let blob = Secret { sealed: blob, ..good.clone() };
+    assert!(matches!(open(&vault, blob), Err(VaultError::Damaged { .. })), "of another kind");
+
+    let stranger = Host::new().await.unlock().await.unwrap();
+    let error = open(&stranger, good.clone()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "version 1 of the secret {} cannot be decrypted: it was damaged, or moved here from another place",
+            good.id
+        )
+    );
+    assert!(open(&vault, good).is_ok());
+}
+
+#[tokio::test]
+async fn blobs_open_for_their_purpose_only() {
+    let vault = Host::new().await.unlock().await.unwrap();
+    let blob = vault.seal_blob("ca.key", b"-----BEGIN\nPRIVATE KEY").unwrap();
+    assert_eq!(vault.open_blob("ca.key", &blob).unwrap().as_slice(), b"-----BEGIN\nPRIVATE KEY");
+    assert!(matches!(vault.open_blob("ca.key2", &blob), Err(VaultError::Damaged { .. })));
+    assert_eq!(vault.open_blob("", &vault.seal_blob("", b"").unwrap()).unwrap().as_slice(), b"");
+}
+
+/// Frozen: these must give the same for ever. They were computed from the format's description with another
+/// implementation of HKDF, HMAC and AES-GCM (Python's `cryptography`).
+#[tokio::test]
+async fn format_1_opens_for_ever() {
+    const SECRET: &str =
+        "014242424242424242424242424fc3652aac9721366ab68a48a4386462af4e2469bd557cab1afd247466cb";
+    const BLOB: &str = "014242424242424242424242424fc3652aac97212267b59de7cfc12f0b4893bf2120074263636bd5";
+    const TOKEN_HASH: &str = "5e589e038bb0969bc8192daa5ff278bbcf9df8fcd495eaa54e1d4752d069e0dd";
+    const AUDIT: &str = "11014b195197d19c113af08807bafb2a9529d5fccd5e002172048eadcc6095e0";
+    let host = Host::new().await;
+    let root: Vec<u8> = (0..32).collect();
+    std::fs::write(host.key_file(), root).unwrap();
+    chmod(&host.key_file(), 0o400);
+    let vault = host.unlock_with(Arc::new(Fixed(0x42))).await.unwrap();
+    assert_eq!(
+        host.store.get_meta(META_VAULT).await.unwrap().unwrap(),
+        "42424242-4242-4242-8242-424242424242"
+    );
+
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    let unhex = |text: &str| Sealed(data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap());
+    let mut stored = secret(0x1111, "key");
+    stored.version = 3;
+    assert_eq!(hex(&vault.seal(stored.id, 3, &value("frozen value 1")).unwrap().0), SECRET);
+    stored.sealed = unhex(SECRET);
+    assert_eq!(open(&vault, stored.clone()).unwrap().value().expose(), b"frozen value 1");
+    assert_eq!(hex(&vault.seal_blob("ca.key", b"frozen blob").unwrap().0), BLOB);
+    assert_eq!(vault.open_blob("ca.key", &unhex(BLOB)).unwrap().as_slice(), b"frozen blob");
+
+    assert_eq!(vault.key_id().to_string(), "e1a8c83979165b8a");
+    let token = Token::parse(&format!("onecli_at_{}", "A".repeat(43))).unwrap();
+    assert_eq!(hex(&vault.token_hash(&token).0), TOKEN_HASH);
+    assert_eq!(
+        vault.placeholder(agent(0x2222, "one").id, stored.id, 7).as_str(),
+        "onecli_ph_fmqse3rdvosedx52g6hl752gqhd2vmag"
+    );
+    assert_eq!(hex(vault.audit_key().as_ref()), AUDIT);
+}
+
+#[tokio::test]
+async fn an_unknown_format_is_refused() {
+    let vault = Host::new().await.unlock().await.unwrap();
+    for format in [0, 2, 255] {
+        let mut later = sealed(&vault, 1, "correct horse battery");
+        later.sealed.0[0] = format;
+        let error = open(&vault, later).unwrap_err();
+        assert!(
+            matches!(error, VaultError::UnknownFormat { format: found, .. } if found == format),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn placeholders_differ_by_agent_secret_and_generation() {
+    let vault = Host::new().await.unlock().await.unwrap();
+    let (a, b) = (agent(1, "a").id, agent(2, "b").id);
+    let (k, l) = (secret(1, "k").id, secret(2, "l").id);
+    let all = [(a, k, 1), (b, k, 1), (a, l, 1), (a, k, 2)].map(|(a, s, g)| vault.placeholder(a, s, g));
+    let distinct: std::collections::HashSet<_> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len());
+    assert_eq!(vault.placeholder(a, k, 1), all[0]);
+}
+
+#[tokio::test]
+async fn a_first_start_makes_a_key_that_only_we_can_read() {
+    let host = Host::new().await;
+    std::fs::write(host.dir.path().join("root.key.new"), "left by a crash").unwrap();
+    let vault = host.unlock().await.unwrap();
+    let found = std::fs::metadata(host.key_file()).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.len()), (0o400, 32));
+    assert!(!host.dir.path().join("root.key.new").exists());
+    assert_eq!(host.unlock().await.unwrap().key_id(), vault.key_id(), "and the next start uses it");
+}
+
+#[tokio::test]
+async fn a_crash_before_the_store_knew_the_key_is_no_loss() {
+    let host = Host::new().await;
+    let root = host.source.create(&OsRandom).unwrap();
+    assert_eq!(host.unlock().await.unwrap().key_id(), KeyId::of(&root));
+}
+
+#[tokio::test]
+async fn a_key_that_is_there_is_never_replaced() {
+    let host = Host::new().await;
+    host.source.create(&OsRandom).unwrap();
+    let before = std::fs::read(host.key_file()).unwrap();
+    assert!(host.source.create(&OsRandom).is_err());
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), before);
+}
+
+#[tokio::test]
+async fn no_new_key_where_there_are_values() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    std::fs::remove_file(host.key_file()).unwrap();
+    let error = host.unlock().await.unwrap_err();
+    assert!(error.is_key_problem());
+    assert!(error.to_string().contains(&vault.key_id().to_string()), "{error}");
+
+    let host = Host::new().await;
+    host.store.add_secret(&secret(1, "key")).await.unwrap();
+    assert!(matches!(host.unlock().await, Err(VaultError::KeyMissing { wanted: None, .. })));
+    assert!(!host.key_file().exists());
+    host.source.create(&OsRandom).unwrap();
+    assert!(matches!(host.unlock().await, Err(VaultError::Meta { .. })), "a key nobody vouches for");
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_told_with_both_ids() {
+    let host = Host::new().await;
+    let wanted = host.unlock().await.unwrap().key_id();
+    std::fs::remove_file(host.key_file()).unwrap();
+    let found = KeyId::of(&host.source.create(&OsRandom).unwrap());
+    let error = host.unlock().await.unwrap_err();
+    assert!(error.is_key_problem());
+    let path = host.key_file();
+    assert_eq!(
+        error.to_string(),
+        format!("the key at {} has the id {found}, but the store needs the key {wanted}", path.display())
+    );
+}
+
+#[tokio::test]
+async fn key_files_that_are_not_safe_are_refused() {
+    let check = async |spoil: &dyn Fn(&Path), hint: &str| {
+        let host = Host::new().await;
+        host.unlock().await.unwrap();
+        spoil(&host.key_file());
+        let error = host.unlock().await.unwrap_err();
+        assert!(error.is_key_problem());
+        assert!(error.to_string().contains(hint), "{error}");
+    };
+    check(&|path| chmod(path, 0o440), "fix: chmod 0400").await;
+    check(&|path| chmod(path, 0o600), "fix: chmod 0400").await;
+    let resize = |path: &Path, len: usize| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, vec![7; len]).unwrap();
+        chmod(path, 0o400);
+    };
+    check(&|path| resize(path, 31), "has 31 bytes").await;
+    check(&|path| resize(path, 33), "has 33 bytes").await;
+    check(&|path| resize(path, 0), "has 0 bytes").await;
+    let link = |path: &Path| {
+        let aside = path.with_extension("aside");
+        std::fs::rename(path, &aside).unwrap();
+        symlink(&aside, path).unwrap();
+    };
+    check(&link, "no regular file").await;
+    let directory = |path: &Path| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir(path).unwrap();
+    };
+    check(&directory, "no regular file").await;
+    let pipe = |path: &Path| {
+        std::fs::remove_file(path).unwrap();
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    };
+    check(&pipe, "no regular file").await;
+    if nix::unistd::Uid::effective().is_root() {
+        check(&|path| std::os::unix::fs::chown(path, Some(12345), None).unwrap(), "belongs to uid 12345")
+            .await;
+    }
+}
+
+/// Invariant 1, as far as `Debug` and error texts can break it.
+#[tokio::test]
+async fn nothing_prints_a_value_or_a_key() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    let root = host.source.load().unwrap().unwrap();
+    let text = "correct horse battery";
+    let secret = sealed(&vault, 1, text);
+    let credential = open(&vault, secret.clone()).unwrap();
+    let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret.clone()));
+    let error = open(&vault, Secret { version: 9, ..secret.clone() }).unwrap_err();
+    let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
+    let printed = format!(
+        "{vault:?} {root:?} {secret:?} {credential:?} {grant:?} {error:?} {error} {store_error:?} {:?} {:?}",
+        value(text),
+        host.source
+    );
+    let bytes = std::fs::read(host.key_file()).unwrap();
+    for hidden in [text.to_owned(), format!("{:?}", &bytes[..4]), data_encoding::HEXLOWER.encode(&bytes[..4])]
+    {
+        assert!(!printed.contains(&hidden), "{hidden} in {printed}");
+    }
+    assert!(!printed.contains("horse"));
+    assert_eq!(format!("{credential:?}"), "Credential(..)");
+}

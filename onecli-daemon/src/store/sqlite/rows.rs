@@ -103,19 +103,19 @@ fn checked(placement: Placement) -> Result<Placement, PlacementError> {
 struct Row<'a> {
     table: &'static str,
     key: &'static str,
-    row: &'a SqliteRow,
+    columns: &'a SqliteRow,
 }
 
 impl<'a> Row<'a> {
-    fn new(table: &'static str, key: &'static str, row: &'a SqliteRow) -> Row<'a> {
-        Row { table, key, row }
+    fn new(table: &'static str, key: &'static str, columns: &'a SqliteRow) -> Row<'a> {
+        Row { table, key, columns }
     }
 
     fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
     where
         T: sqlx::Type<Sqlite> + sqlx::Decode<'a, Sqlite>,
     {
-        self.row.try_get(column).map_err(|error| self.bad(column, error))
+        self.columns.try_get(column).map_err(|error| self.bad(column, error))
     }
 
     fn parse<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T, StoreError> {
@@ -136,7 +136,7 @@ impl<'a> Row<'a> {
     }
 
     fn bad(&self, column: &'static str, reason: impl Display) -> StoreError {
-        let row = self.row.try_get::<String, _>(self.key).unwrap_or_default();
+        let row = self.columns.try_get::<String, _>(self.key).unwrap_or_default();
         StoreError::BadRow { table: self.table, row, column, reason: reason.to_string() }
     }
 }

@@ -1,0 +1,83 @@
+//! What the kernel tells the daemon of a refusal.
+
+use crate::COMM_LEN;
+
+/// One refused operation of a managed process, as the ring buffer carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Deny {
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub ktime: u64,
+    /// Cgroup id of the agent the task runs in now; 0 when it is in none.
+    pub agent_cgid: u64,
+    /// Cgroup id of the task now.
+    pub current_cgid: u64,
+    /// Process id (`tgid`) in the upper, thread id in the lower 32 bits; in the initial pid namespace.
+    pub pid_tgid: u64,
+    /// Group id in the upper, user id in the lower 32 bits; in the initial user namespace.
+    pub uid_gid: u64,
+    /// The address asked for; network byte order, IPv4 mapped; zero for `sock_create`.
+    pub addr: [u8; 16],
+    /// The port asked for, network byte order; zero for `sock_create`.
+    pub port: u16,
+    /// Protocol of the socket (`IPPROTO_*`; `IPPROTO_MPTCP` needs 16 bits).
+    pub protocol: u16,
+    /// Address family of the socket.
+    pub family: u8,
+    /// Type of the socket (`SOCK_*`).
+    pub sock_type: u8,
+    /// A [`Reason`].
+    pub reason: u8,
+    /// A [`Hook`].
+    pub hook: u8,
+    /// Name of the task, NUL-terminated; chosen by the process.
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Deny>() == 80);
+
+/// Why an operation was refused with `EPERM`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reason {
+    /// The task is in the agents root but in no agent's cgroup below it.
+    NoAgent = 1,
+    /// Neither TCP nor UDP over IPv4 or IPv6.
+    SocketKind = 2,
+    /// The socket has no birth record: created outside, accepted, or made by another path of the kernel.
+    NoBirthRecord = 3,
+    /// The socket was created in one agent's cgroup and used from elsewhere.
+    OtherAgent = 4,
+    /// UDP other than DNS.
+    Udp = 5,
+    /// DNS, but over IPv6 or for an agent without a resolver address.
+    NoResolver = 6,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::NoAgent, Self::SocketKind, Self::NoBirthRecord, Self::OtherAgent, Self::Udp, Self::NoResolver];
+}
+
+/// The hook that refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hook {
+    /// `socket()`.
+    SockCreate = 1,
+    /// `connect()` on an IPv4 socket.
+    Connect4 = 2,
+    /// `connect()` on an IPv6 socket.
+    Connect6 = 3,
+    /// An unconnected send to an IPv4 address.
+    Sendmsg4 = 4,
+    /// An unconnected send to an IPv6 address.
+    Sendmsg6 = 5,
+}
+
+impl Hook {
+    /// Every hook that can refuse.
+    pub const ALL: [Self; 5] =
+        [Self::SockCreate, Self::Connect4, Self::Connect6, Self::Sendmsg4, Self::Sendmsg6];
+}

@@ -1,0 +1,100 @@
+//! Who a socket belongs to, and the keys it is found by.
+
+use crate::COMM_LEN;
+
+/// One socket of a managed process: born with it, completed when it connects, handed to the daemon with the
+/// accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ident {
+    /// The address the process asked for; network byte order, IPv4 mapped.
+    pub orig_addr: [u8; 16],
+    /// The port the process asked for; network byte order.
+    pub orig_port: u16,
+    /// Family of the socket: `AF_INET` or `AF_INET6`. A mapped IPv4 destination on an IPv6 socket says `AF_INET6`.
+    pub family: u8,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    pub proto: u8,
+    /// Bits of [`IdentFlags`].
+    pub flags: u32,
+    /// Cgroup id of the agent: the direct child of the agents root in which the socket was created. Never 0.
+    pub agent_cgid: u64,
+    /// Cgroup id of the process that created the socket, at that moment: the agent's or one nested in it.
+    pub birth_cgid: u64,
+    /// Cgroup id of the process that connected or sent, at that moment; 0 before.
+    pub current_cgid: u64,
+    /// Cookie of the socket's network namespace (`SO_NETNS_COOKIE`).
+    pub netns: u64,
+    /// Cookie of the managed process's socket (`SO_COOKIE`), unique since boot.
+    pub sock_cookie: u64,
+    /// Process id (`tgid`) in the upper, thread id in the lower 32 bits; in the initial pid namespace.
+    pub pid_tgid: u64,
+    /// Group id in the upper, user id in the lower 32 bits; in the initial user namespace.
+    pub uid_gid: u64,
+    /// When it connected or sent, nanoseconds of `CLOCK_MONOTONIC`; before that, when it was created.
+    pub ktime: u64,
+    /// Name of the task that connected or sent, NUL-terminated. Chosen by the process: never proof of anything.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Bits of [`Ident::flags`].
+pub struct IdentFlags;
+
+impl IdentFlags {
+    /// A TCP connection that was redirected to the transparent listener.
+    pub const REDIRECTED: u32 = 1 << 0;
+    /// A UDP socket whose DNS queries go to the agent's resolver address.
+    pub const DNS: u32 = 1 << 1;
+}
+
+/// Key of one connection between a managed process and the transparent listener, the same seen from both ends.
+///
+/// The namespace cookie keeps two namespaces that use the same 4-tuple apart: without it a process of the host
+/// could inherit the identity of an agent elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct TupleKey {
+    /// Cookie of the network namespace that both ends are in.
+    pub netns: u64,
+    /// The managed process's address; network byte order, IPv4 mapped.
+    pub client_addr: [u8; 16],
+    /// The listener's address; network byte order, IPv4 mapped.
+    pub server_addr: [u8; 16],
+    /// The managed process's port, host byte order, at most 65535.
+    pub client_port: u32,
+    /// The listener's port, host byte order, at most 65535.
+    pub server_port: u32,
+}
+
+/// What the daemon tells the kernel of one agent; the key is the agent's cgroup id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct AgentEntry {
+    /// The daemon's number for the agent, repeated in [`Deny`](crate::Deny) events.
+    pub index: u32,
+    /// No bit is defined in this version: 0.
+    pub flags: u32,
+    /// Loopback address of the agent's resolver, network byte order; `0.0.0.0` refuses its DNS.
+    pub dns_addr: [u8; 4],
+}
+
+const _: () = {
+    assert!(size_of::<Ident>() == 104);
+    assert!(align_of::<Ident>() == 8);
+    assert!(size_of::<TupleKey>() == 48);
+    assert!(size_of::<AgentEntry>() == 12);
+};
+
+#[cfg(feature = "user")]
+#[allow(unsafe_code, reason = "aya::Pod is an unsafe trait")]
+mod pod {
+    use super::{AgentEntry, Ident, TupleKey};
+
+    // SAFETY: `repr(C)`, integers and byte arrays only, no padding (the sizes above are the sums of the fields),
+    // and every bit pattern is a valid value.
+    unsafe impl aya::Pod for Ident {}
+    // SAFETY: as for `Ident`.
+    unsafe impl aya::Pod for TupleKey {}
+    // SAFETY: as for `Ident`.
+    unsafe impl aya::Pod for AgentEntry {}
+}

@@ -1,0 +1,31 @@
+//! Names of maps and globals: as the object has them, and (maps) as they are pinned.
+
+/// `SK_STORAGE` of [`Ident`](crate::Ident): sockets of managed processes, written at birth and at connect.
+pub const SOCKETS: &str = "SOCKETS";
+/// `SK_STORAGE` of [`Ident`](crate::Ident): connections accepted in the daemon's cgroup; read by the daemon.
+pub const FLOWS: &str = "FLOWS";
+/// LRU hash [`TupleKey`](crate::TupleKey) to [`Ident`](crate::Ident): connections being made.
+pub const TUP: &str = "TUP";
+/// Hash of cgroup id (`u64`) to [`AgentEntry`](crate::AgentEntry), written by the daemon.
+pub const AGENTS: &str = "AGENTS";
+/// Per-CPU array of `u64`, indexed by [`Stat`](crate::Stat).
+pub const STATS: &str = "STATS";
+/// Ring buffer of [`Deny`](crate::Deny).
+pub const DENY: &str = "DENY";
+
+/// Every map that is pinned: they outlive the daemon, so that enforcement and identities do.
+pub const PINNED_MAPS: [&str; 6] = [SOCKETS, FLOWS, TUP, AGENTS, STATS, DENY];
+
+/// Entries of [`TUP`]: connections between SYN and accept, of all agents together.
+pub const TUP_ENTRIES: usize = 16_384;
+/// Entries of [`AGENTS`].
+pub const AGENTS_ENTRIES: usize = 4_096;
+/// Bytes of [`DENY`]; a power of two and a multiple of the page size.
+pub const DENY_BYTES: usize = 256 * 1024;
+
+/// Global `u32`: level of the agents' cgroups in the hierarchy; the root of cgroup2 is 0.
+pub const AGENT_LEVEL: &str = "AGENT_LEVEL";
+/// Global `u32`: port of the transparent listener, host byte order.
+pub const TRANSPARENT_PORT: &str = "TRANSPARENT_PORT";
+/// Global `u32`: port of the agents' resolver, host byte order.
+pub const RESOLVER_PORT: &str = "RESOLVER_PORT";

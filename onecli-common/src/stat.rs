@@ -1,0 +1,71 @@
+//! Counters the kernel programs keep.
+
+/// Index of a counter in the per-CPU [`STATS`](crate::names::STATS) array; each counts events since the map was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stat {
+    /// Sockets created by managed processes.
+    Born = 0,
+    /// TCP connects redirected to the transparent listener.
+    Redirected = 1,
+    /// Connections announced under their 4-tuple.
+    Announced = 2,
+    /// Announcements removed when their connection closed.
+    Forgotten = 3,
+    /// Announcements that could not be written.
+    AnnounceFailed = 4,
+    /// Accepted connections that were given their identity.
+    Identified = 5,
+    /// Connections established in the daemon's cgroup without an announcement: not from a managed process, or lost.
+    Unidentified = 6,
+    /// DNS sends and connects rewritten to the agent's resolver.
+    DnsRewritten = 7,
+    /// Operations refused.
+    Denied = 8,
+    /// Refusals whose event did not fit the ring buffer.
+    DenyLost = 9,
+}
+
+impl Stat {
+    /// Every counter, in index order.
+    pub const ALL: [Self; 10] = [
+        Self::Born,
+        Self::Redirected,
+        Self::Announced,
+        Self::Forgotten,
+        Self::AnnounceFailed,
+        Self::Identified,
+        Self::Unidentified,
+        Self::DnsRewritten,
+        Self::Denied,
+        Self::DenyLost,
+    ];
+
+    /// Number of counters: the length of the array.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The counter's name, as metrics and `onecli doctor` show it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Born => "sockets_created",
+            Self::Redirected => "connections_redirected",
+            Self::Announced => "connections_announced",
+            Self::Forgotten => "announcements_removed",
+            Self::AnnounceFailed => "announcements_failed",
+            Self::Identified => "connections_identified",
+            Self::Unidentified => "connections_unidentified",
+            Self::DnsRewritten => "dns_rewritten",
+            Self::Denied => "operations_denied",
+            Self::DenyLost => "deny_events_lost",
+        }
+    }
+}
+
+const _: () = {
+    let mut index = 0;
+    while index < Stat::COUNT {
+        assert!(Stat::ALL[index] as usize == index);
+        index += 1;
+    }
+};

@@ -1,0 +1,81 @@
+//! Why the daemon does not run.
+
+use crate::audit::AuditError;
+use crate::model::PrivateDirError;
+use crate::net::ListenError;
+use crate::privilege::PrivilegeError;
+use crate::store::StoreError;
+use crate::tls::{CaError, UpstreamTlsError};
+use crate::vault::VaultError;
+
+/// Why the daemon does not run. Each case says what to do in its own words.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory is not ours alone.
+    #[error(transparent)]
+    DataDir(#[from] PrivateDirError),
+    /// Privileges could not be given up.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// No threads.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+    /// The database.
+    #[error("{}", chain(.0))]
+    Store(#[from] StoreError),
+    /// The root key, or what it opens.
+    #[error("{}", chain(.0))]
+    Vault(#[from] VaultError),
+    /// The audit log.
+    #[error("{}", chain(.0))]
+    Audit(#[from] AuditError),
+    /// The certificate authority.
+    #[error("{}", chain(.0))]
+    Ca(#[from] CaError),
+    /// Roots to verify upstreams with.
+    #[error(transparent)]
+    UpstreamTls(#[from] UpstreamTlsError),
+    /// A port.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin socket.
+    #[error("{}", chain(.0))]
+    Admin(#[from] crate::admin::SocketError),
+    /// The bundle for agents.
+    #[error("cannot write the CA bundle {path}: {source}")]
+    Bundle {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A socket of ours failed.
+    #[error("a listener failed: {0}")]
+    Socket(std::io::Error),
+}
+
+impl AppError {
+    /// 78 (`EX_CONFIG` of sysexits.h) where a restart cannot help, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            AppError::Vault(error) if error.is_key_problem() => 78,
+            AppError::DataDir(_) | AppError::UpstreamTls(_) => 78,
+            _ => 1,
+        }
+    }
+}
+
+/// An error with its sources, which hold the system's own words.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        source = error.source();
+    }
+    text
+}

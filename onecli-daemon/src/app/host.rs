@@ -1,0 +1,70 @@
+//! What the admin API asks of the running daemon.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::error::chain;
+use super::managed::Managed;
+use super::policy::Policy;
+use crate::admin::{CgroupInfo, Host, Transparent};
+use crate::http::Gateway;
+use crate::model::{AgentName, CgroupName};
+
+/// The daemon as the admin API sees it.
+pub(super) struct AppHost {
+    pub(super) managed: Arc<Managed>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) ca_pem: String,
+    pub(super) bundle: PathBuf,
+    pub(super) explicit: Vec<SocketAddr>,
+}
+
+#[async_trait]
+impl Host for AppHost {
+    fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
+        self.managed.default_cgroup(agent)
+    }
+
+    fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
+        self.managed.ensure(name)
+    }
+
+    fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+        self.managed.remove(name)
+    }
+
+    fn transparent(&self) -> Transparent {
+        self.managed.transparent()
+    }
+
+    fn check_transparent(&self) -> Result<(), String> {
+        self.managed.check()
+    }
+
+    fn ca_pem(&self) -> String {
+        self.ca_pem.clone()
+    }
+
+    fn ca_bundle_path(&self) -> PathBuf {
+        self.bundle.clone()
+    }
+
+    fn explicit_address(&self) -> Option<SocketAddr> {
+        self.explicit.iter().find(|address| address.ip().is_loopback()).or(self.explicit.first()).copied()
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let gateway = self.gateway.counters().snapshot();
+        let kernel = self.managed.stats().into_iter().map(|(name, n)| (format!("kernel_{name}"), n));
+        gateway.into_iter().map(|(name, n)| (name.to_owned(), n)).chain(kernel).collect()
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        self.policy.reload().await.map_err(|error| chain(&error))
+    }
+}

@@ -1,0 +1,243 @@
+//! The agents' cgroups and the kernel part behind them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use onecli_common::AgentEntry;
+use tokio::net::TcpStream;
+
+use super::error::chain;
+use crate::admin::{CgroupInfo, Transparent};
+use crate::config::Config;
+use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Redirect};
+use crate::model::{AgentName, CgroupName};
+use crate::net::{Origin, Origins};
+
+/// The managed cgroups of this host.
+pub(super) struct Managed {
+    agents_root: PathBuf,
+    attached: Result<Attached, Off>,
+}
+
+struct Attached {
+    redirect: Redirect,
+    cgroups: Cgroup2,
+    config: KernelConfig,
+    /// Names by id. An id is never used again before the next boot, so an entry can only become superfluous.
+    names: RwLock<HashMap<u64, CgroupName>>,
+    /// What the kernel is told of each agent's cgroup.
+    entries: RwLock<HashMap<CgroupName, AgentEntry>>,
+}
+
+struct Off {
+    reason: String,
+    fix: String,
+}
+
+impl fmt::Debug for Managed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Managed").field("agents_root", &self.agents_root).finish_non_exhaustive()
+    }
+}
+
+impl Managed {
+    /// Attaches the kernel programs and moves this process into the daemon's cgroup, where its listeners must be
+    /// born. Without them the daemon still serves the explicit proxy, and says why.
+    pub(super) fn attach(config: &Config) -> Managed {
+        let agents_root = PathBuf::from(&config.kernel.agents_root);
+        let attached = if config.kernel.ebpf {
+            Attached::new(config).map_err(|error| Off {
+                reason: chain(&error),
+                fix: "run the daemon as root on a kernel with BPF and cgroup2 (5.15 or later)".to_owned(),
+            })
+        } else {
+            Err(Off {
+                reason: "the daemon runs with --no-ebpf".to_owned(),
+                fix: "start it without --no-ebpf, or add the agent with --factors token".to_owned(),
+            })
+        };
+        if let Err(off) = &attached {
+            tracing::warn!(reason = off.reason, "connections are not redirected: explicit proxy only");
+        }
+        Managed { agents_root, attached }
+    }
+
+    /// Are connections redirected?
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached.is_ok()
+    }
+
+    /// As the admin API tells it.
+    pub(super) fn transparent(&self) -> Transparent {
+        match &self.attached {
+            Ok(_) => Transparent::Available,
+            Err(off) => Transparent::Off { reason: off.reason.clone(), fix: off.fix.clone() },
+        }
+    }
+
+    /// Are all programs still where they were attached?
+    pub(super) fn check(&self) -> Result<(), String> {
+        let attached = self.attached()?;
+        let health = kernel::check(&attached.config).map_err(|error| chain(&error))?;
+        match health.links.iter().find(|link| link.state != LinkState::Attached) {
+            None => Ok(()),
+            Some(link) => Err(format!(
+                "the kernel program '{}' is no longer attached to the agents' cgroup ({:?}); restart onecli-daemon",
+                link.program, link.state
+            )),
+        }
+    }
+
+    /// The cgroup that an agent gets by default.
+    pub(super) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
+        let name = kernel::agent_directory(&self.agents_root, agent.as_str()).map_err(|error| chain(&error))?;
+        name.parse().map_err(|error: crate::model::agent::CgroupNameError| error.to_string())
+    }
+
+    /// Makes a cgroup if it is missing.
+    pub(super) fn ensure(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
+        let attached = self.attached()?;
+        let path = self.agents_root.join(name.as_str());
+        let id = attached
+            .cgroups
+            .ensure(&path)
+            .and_then(|()| attached.cgroups.id_of(&path))
+            .map_err(|error| chain(&error))?;
+        attached.bind(id, name).map_err(|error| chain(&error))?;
+        Ok(CgroupInfo { path: attached.cgroups.path(&path).map_err(|error| chain(&error))?, id })
+    }
+
+    /// Tells the kernel of the agents: the whole list, by the cgroups that exist now.
+    pub(super) fn announce<'n>(&self, agents: impl Iterator<Item = &'n CgroupName>) -> Result<(), KernelError> {
+        let Ok(attached) = &self.attached else { return Ok(()) };
+        let entries: HashMap<CgroupName, AgentEntry> = (0..)
+            .zip(agents)
+            .map(|(index, name)| (name.clone(), AgentEntry { index, flags: 0, dns_addr: [0; 4] }))
+            .collect();
+        let names: Vec<CgroupName> = entries.keys().cloned().collect();
+        *attached.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        for name in names {
+            if let Ok(id) = attached.cgroups.id_of(&self.agents_root.join(name.as_str())) {
+                attached.bind(id, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an agent's cgroup.
+    pub(super) fn remove(&self, name: &CgroupName) -> Result<(), String> {
+        let Ok(attached) = &self.attached else { return Ok(()) };
+        let path = self.agents_root.join(name.as_str());
+        if let Ok(id) = attached.cgroups.id_of(&path) {
+            attached.redirect.remove_agent(id).map_err(|error| chain(&error))?;
+        }
+        let directory = attached.cgroups.path(&path).map_err(|error| chain(&error))?;
+        remove_tree(&directory).map_err(|error| {
+            format!("cannot remove cgroup {}: {error}; end the processes in it first", directory.display())
+        })
+    }
+
+    /// The kernel's own counters.
+    pub(super) fn stats(&self) -> Vec<(&'static str, u64)> {
+        self.attached.as_ref().ok().and_then(|attached| attached.redirect.stats().ok()).unwrap_or_default()
+    }
+
+    /// Writes what the kernel refused into the daemon's log, for as long as the daemon runs.
+    pub(super) async fn report_denials(self: std::sync::Arc<Self>) {
+        let Ok(attached) = &self.attached else { return };
+        let mut denials = match attached.redirect.take_denials() {
+            Ok(Some(denials)) => denials,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(error = chain(&error), "refusals of the kernel cannot be read"),
+        };
+        loop {
+            match denials.next().await {
+                Ok(denial) => tracing::info!(
+                    reason = ?denial.reason,
+                    hook = ?denial.hook,
+                    destination = ?denial.destination,
+                    cgroup = denial.agent_cgroup_id,
+                    uid = denial.uid,
+                    pid = denial.pid,
+                    comm = denial.comm,
+                    "the kernel refused a managed process"
+                ),
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "a refusal of the kernel cannot be read");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    fn attached(&self) -> Result<&Attached, String> {
+        self.attached.as_ref().map_err(|off| format!("{}: {}", off.reason, off.fix))
+    }
+}
+
+/// Removes a cgroup and what is nested in it, deepest first (rmdir(2) is how a cgroup is removed).
+fn remove_tree(directory: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(directory)
+}
+
+impl Attached {
+    fn new(config: &Config) -> Result<Attached, KernelError> {
+        let config = KernelConfig {
+            agents_root: PathBuf::from(&config.kernel.agents_root),
+            daemon_cgroup: PathBuf::from(&config.kernel.daemon_cgroup),
+            bpffs_dir: config.kernel.bpffs_dir.clone(),
+            transparent_port: config.listen.transparent_port,
+            dns_port: config.listen.transparent_port,
+            log: false,
+        };
+        let redirect = Redirect::attach(&config)?;
+        let cgroups = Cgroup2::find()?;
+        cgroups.move_self_into(&config.daemon_cgroup)?;
+        Ok(Attached { redirect, cgroups, config, names: RwLock::default(), entries: RwLock::default() })
+    }
+
+    /// Notes the name behind an id, and tells the kernel of it where it is an agent's.
+    fn bind(&self, id: u64, name: &CgroupName) -> Result<(), KernelError> {
+        self.names.write().unwrap_or_else(PoisonError::into_inner).insert(id, name.clone());
+        let entry = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        entry.map_or(Ok(()), |entry| self.redirect.set_agent(id, entry))
+    }
+
+    fn name_of(&self, id: u64) -> Option<CgroupName> {
+        if let Some(name) = self.names.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Some(name.clone());
+        }
+        // Made since, by systemd perhaps, or re-created: bound by path.
+        let found = self.cgroups.path_of_id(&self.config.agents_root, id).ok()??;
+        let name: CgroupName = found.file_name()?.to_str()?.parse().ok()?;
+        self.bind(id, &name).ok()?;
+        Some(name)
+    }
+}
+
+impl Origins for Managed {
+    fn origin(&self, accepted: &TcpStream) -> Option<Origin> {
+        let attached = self.attached.as_ref().ok()?;
+        match attached.redirect.flow(accepted) {
+            Ok(flow) => flow.map(|flow| Origin { cgroup: attached.name_of(flow.agent_cgroup_id), flow }),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the kernel's record of a connection cannot be read");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The daemon's listeners, from bound to drained.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+
+use super::error::AppError;
+use crate::admin::{self, Handles};
+use crate::config::Config;
+use crate::http::{Gateway, serve_explicit, serve_transparent};
+use crate::net::{self, ListenError};
+
+/// Connections served at a time, over all agents; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 16_384;
+/// After accept(2) failed (no file descriptors left, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long open requests may take when the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often idle upstream connections are looked through.
+const TIDY: Duration = Duration::from_secs(15);
+
+/// Bound, not yet served.
+pub(super) struct Stand {
+    explicit: Vec<TcpListener>,
+    transparent: Vec<TcpListener>,
+}
+
+impl Stand {
+    /// Binds every listener; the transparent ones where connections are redirected.
+    pub(super) fn bind(config: &Config, redirected: bool) -> Result<Stand, ListenError> {
+        let explicit = config.listen.explicit.iter().copied().map(net::bind).collect::<Result<_, _>>()?;
+        let port = config.listen.transparent_port;
+        let loopback = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+        let transparent = match redirected {
+            true => loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?,
+            false => Vec::new(),
+        };
+        Ok(Stand { explicit, transparent })
+    }
+
+    /// Every address that is ours, which no agent may reach through us.
+    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, AppError> {
+        let all = self.explicit.iter().chain(&self.transparent);
+        all.map(TcpListener::local_addr).collect::<Result<_, _>>().map_err(AppError::Socket)
+    }
+
+    /// Serves until SIGTERM or SIGINT, then lets open requests finish.
+    pub(super) async fn serve(
+        self,
+        gateway: Arc<Gateway>,
+        admin_socket: UnixListener,
+        handles: Handles,
+    ) -> Result<(), AppError> {
+        let (stop, stopped) = watch::channel(());
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut tasks = tokio::task::JoinSet::new();
+        for listener in self.explicit {
+            let gateway = Arc::clone(&gateway);
+            tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
+                serve_explicit(Arc::clone(&gateway), stream, peer, None)
+            }));
+        }
+        for listener in self.transparent {
+            let gateway = Arc::clone(&gateway);
+            tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
+                serve_transparent(Arc::clone(&gateway), stream, peer)
+            }));
+        }
+        let mut admin_stopped = stopped.clone();
+        let admin = tokio::spawn(admin::serve(admin_socket, handles, async move {
+            let _ = admin_stopped.changed().await;
+        }));
+        let tidy = tokio::spawn({
+            let gateway = Arc::clone(&gateway);
+            async move {
+                loop {
+                    tokio::time::sleep(TIDY).await;
+                    gateway.tidy();
+                }
+            }
+        });
+
+        told_to_stop().await?;
+        drop(stop);
+        while tasks.join_next().await.is_some() {}
+        let _ = admin.await;
+        tidy.abort();
+        // No new connection is taken; a request that is under way ends by itself.
+        let _ = tokio::time::timeout(DRAIN, gateway.drained()).await;
+        Ok(())
+    }
+}
+
+async fn told_to_stop() -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Socket)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Socket)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn accept<F, S>(listener: TcpListener, places: Arc<Semaphore>, mut stopped: watch::Receiver<()>, serve: F)
+where
+    F: Fn(TcpStream, SocketAddr) -> S,
+    S: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let served = serve(stream, peer);
+                tokio::spawn(async move {
+                    served.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a listener cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The upstream's answer on its way to the agent: scrubbed while it streams, and accounted for at its end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::body::{Body, BodyError, len};
+use super::gateway::{Counters, Gateway};
+use super::head::strip_hop_by_hop;
+use super::pool::Upstream;
+use super::reject::ERROR_HEADER;
+use super::scrub::Scrubber;
+use super::trail::Trail;
+use crate::audit::Text;
+use crate::model::{Code, Refusal};
+
+/// What an answer still needs while it is delivered.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) trail: Trail,
+    pub(super) scrubber: Scrubber,
+    pub(super) upstream: Upstream,
+    pub(super) bytes_in: Arc<AtomicU64>,
+}
+
+/// Turns an upstream's answer into the agent's.
+///
+/// # Errors
+/// [`Code::UpstreamProtocol`] where the body comes in an encoding that cannot be scanned.
+pub(super) async fn deliver(
+    method: &Method,
+    response: Response<Incoming>,
+    mut delivery: Delivery,
+) -> Result<Response<Body>, (Refusal, Trail)> {
+    let (mut parts, incoming) = response.into_parts();
+    if !delivery.scrubber.is_idle()
+        && has_body(method, parts.status)
+        && let Some(encoding) = unscannable(&parts.headers)
+    {
+        let mut trail = delivery.trail;
+        trail.refuse(Code::UpstreamProtocol).await;
+        let refusal = Refusal::new(
+            Code::UpstreamProtocol,
+            format!("the upstream answered in the encoding '{encoding}' although 'identity' was asked for"),
+            "such an answer cannot be searched for the credential; ask for a resource that is not stored compressed",
+        );
+        return Err((refusal, trail));
+    }
+    clean_headers(&mut parts.headers);
+    delivery.scrubber.headers(&mut parts.headers);
+    let record = delivery.trail.record();
+    record.status = Some(parts.status.as_u16());
+    let body = Answer { incoming, delivery: Some(Box::new(delivery)), bytes_out: 0, trailers: None };
+    Ok(Response::from_parts(parts, body.boxed_unsync()))
+}
+
+/// Hop-by-hop headers go; so does what would lead the agent around us: another service, or our own error mark.
+pub(super) fn clean_headers(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(header::ALT_SVC);
+    headers.remove(ERROR_HEADER);
+}
+
+fn has_body(method: &Method, status: StatusCode) -> bool {
+    *method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// A content coding that hides bytes (RFC 9110 section 8.4).
+fn unscannable(headers: &HeaderMap) -> Option<Text> {
+    headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .find(|value| !value.as_bytes().is_empty() && !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+        .map(|value| Text::from_bytes(value.as_bytes()))
+}
+
+/// An answer's body. When it ends, the outcome is recorded and the connection goes back to the pool; when it is
+/// dropped before, the outcome says so.
+struct Answer {
+    incoming: Incoming,
+    delivery: Option<Box<Delivery>>,
+    bytes_out: u64,
+    trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    fn account(&mut self, delivery: &mut Delivery) {
+        let record = delivery.trail.record();
+        record.bytes_in = Some(delivery.bytes_in.load(Ordering::Relaxed));
+        record.bytes_out = Some(self.bytes_out);
+        if !delivery.scrubber.is_idle() {
+            record.scrub_hits = Some(delivery.scrubber.hits());
+        }
+        Counters::add(&delivery.gateway.counters.scrub_hits, delivery.scrubber.hits());
+    }
+
+    /// The whole answer was read.
+    fn complete(&mut self) {
+        if let Some(mut delivery) = self.delivery.take() {
+            self.account(&mut delivery);
+            delivery.trail.close();
+            let Delivery { gateway, upstream, .. } = *delivery;
+            gateway.pool.release(upstream);
+        }
+    }
+
+    fn failed(&mut self, code: Code) {
+        if let Some(mut delivery) = self.delivery.take() {
+            self.account(&mut delivery);
+            // The status that the agent saw stays; the code tells that the body broke off.
+            let status = delivery.trail.record().status;
+            delivery.trail.record().code = Some(Text::new(code.as_str()));
+            delivery.trail.record().status = status;
+            delivery.trail.close();
+        }
+    }
+
+    fn data(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        self.bytes_out += len(&bytes);
+        Frame::data(bytes)
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+                let rest = self.delivery.as_mut().map(|d| d.scrubber.finish()).unwrap_or_default();
+                if !rest.is_empty() {
+                    return Poll::Ready(Some(Ok(self.data(rest))));
+                }
+                self.complete();
+                return Poll::Ready(None);
+            };
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.failed(Code::UpstreamProtocol);
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            };
+            let Some(delivery) = self.delivery.as_mut() else { return Poll::Ready(None) };
+            match frame.into_data() {
+                Ok(data) => {
+                    let clean = delivery.scrubber.push(data);
+                    if !clean.is_empty() {
+                        return Poll::Ready(Some(Ok(self.data(clean))));
+                    }
+                }
+                Err(frame) => {
+                    let Ok(mut trailers) = frame.into_trailers() else { continue };
+                    let rest = delivery.scrubber.finish();
+                    delivery.scrubber.headers(&mut trailers);
+                    self.trailers = Some(trailers);
+                    if !rest.is_empty() {
+                        return Poll::Ready(Some(Ok(self.data(rest))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+            && self.trailers.is_none()
+            && self.delivery.as_ref().is_none_or(|d| d.scrubber.held() == 0)
+    }
+
+    /// Scrubbing keeps lengths, so what is left is what the upstream still has and what is held.
+    fn size_hint(&self) -> SizeHint {
+        let held = self.delivery.as_ref().map_or(0, |d| u64::try_from(d.scrubber.held()).unwrap_or(u64::MAX));
+        let inner = self.incoming.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower().saturating_add(held));
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
+    }
+}
+
+impl Drop for Answer {
+    /// hyper stops asking once the announced length is written, so an end is not always seen by `poll_frame`.
+    fn drop(&mut self) {
+        if self.is_end_stream() { self.complete() } else { self.failed(Code::ClientGone) }
+    }
+}

@@ -1,0 +1,96 @@
+//! What is known of a connection before its first request.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::gateway::Gateway;
+use crate::audit::{self, Record, Text};
+use crate::model::{Authority, Refusal};
+use crate::net::Origin;
+use crate::policy::{Evidence, Identity, Mode};
+
+/// Plain or over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// The port that goes without saying (RFC 9110 section 4.2).
+    pub(super) fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// Where the client says, or the kernel knows, that the connection goes.
+#[derive(Debug, Clone)]
+pub(super) enum Destination {
+    /// The kernel's record: an address, for which a server name or `Host` must still be found.
+    Address(SocketAddr),
+    /// A CONNECT target: SNI and `Host` must agree with it.
+    Authority(Authority),
+}
+
+/// A client's connection, with what it proves.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    pub(super) evidence: Evidence,
+    pub(super) origin: Option<Origin>,
+    pub(super) peer: SocketAddr,
+    pub(super) scheme: Scheme,
+    /// What every request on it must name as its host; `None` for a proxy's absolute-form requests.
+    pub(super) authority: Option<Authority>,
+    /// The port a plain-HTTP request must name where only an address is known.
+    pub(super) port: Option<u16>,
+}
+
+impl Connection {
+    /// A connection of which only its sender is known.
+    pub(super) fn new(mode: Mode, origin: Option<Origin>, peer: SocketAddr) -> Connection {
+        let cgroup = origin.as_ref().and_then(|origin| origin.cgroup.clone());
+        Connection {
+            evidence: Evidence { mode, cgroup, token: None },
+            origin,
+            peer,
+            scheme: Scheme::Http,
+            authority: None,
+            port: None,
+        }
+    }
+
+    /// Who it is, by the policy of this moment.
+    ///
+    /// # Errors
+    /// As [`crate::policy::Snapshot::identify`].
+    pub(super) fn identify(&self, gateway: &Gateway) -> Result<Identity, Refusal> {
+        gateway.snapshot().identify(&self.evidence, gateway.clock.now())
+    }
+
+    /// The sender's address, for limits: redirected connections all come from loopback.
+    pub(super) fn source(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+
+    /// Writes what the kernel and the connection tell into an audit record.
+    pub(super) fn describe(&self, record: &mut Record) {
+        record.mode = Some(match self.evidence.mode {
+            Mode::Transparent => audit::Mode::Transparent,
+            Mode::Explicit => audit::Mode::Explicit,
+        });
+        if let Some(authority) = &self.authority {
+            record.target(authority.host(), authority.port());
+        }
+        let Some(origin) = &self.origin else { return };
+        let flow = &origin.flow;
+        record.cgroup = origin.cgroup.as_ref().map(|name| Text::new(name.as_str()));
+        record.cgroup_id = Some(flow.agent_cgroup_id);
+        record.netns = Some(flow.netns_cookie);
+        record.uid = Some(flow.uid);
+        record.pid = Some(flow.pid);
+        record.comm = Some(Text::new(&flow.comm));
+        record.address = Some(Text::new(&flow.original_destination.to_string()));
+    }
+}

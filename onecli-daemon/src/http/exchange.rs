@@ -1,0 +1,215 @@
+//! One request, from its head to its answer. Each line is a step; each refusal leaves early.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::answer::{Delivery, deliver};
+use super::assemble::{ask_scannable, assemble};
+use super::body::{Body, RequestBody};
+use super::connection::Connection;
+use super::gateway::{Counters, Gateway};
+use super::head::Head;
+use super::inject::inject;
+use super::pool::{SendFailure, Upstream, protocol_refusal, timed_out};
+use super::reject;
+use super::scrub::Scrubber;
+use super::trail::Trail;
+use super::upgrade;
+use crate::audit::Text;
+use crate::model::{Code, Refusal};
+use crate::policy::{Decision, Grant, Identity, Watch};
+use crate::tls::Alpn;
+
+/// How long an upstream may think before its answer begins: language models take minutes.
+const HEAD_PATIENCE: Duration = Duration::from_mins(10);
+
+/// Answers one request.
+pub(super) async fn exchange(
+    gateway: Arc<Gateway>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let mut trail = match Trail::begin(&gateway, &connection) {
+        Ok(trail) => trail,
+        Err(refusal) => return reject::answer(&refusal, None),
+    };
+    let id = trail.request_id();
+    match authorize(&gateway, &connection, request, &mut trail).await {
+        Ok(ready) => match forward(&gateway, &connection, ready, trail).await {
+            Ok(response) => response,
+            Err(refusal) => reject::answer(&refusal, id),
+        },
+        Err(refusal) => {
+            trail.refuse(refusal.code).await;
+            reject::answer(&refusal, id)
+        }
+    }
+}
+
+/// A request that policy allowed.
+struct Allowed {
+    identity: Identity,
+    head: Head,
+    body: Incoming,
+    grants: Vec<Grant>,
+    watches: Vec<Watch>,
+    client_upgrade: Option<OnUpgrade>,
+}
+
+async fn authorize(
+    gateway: &Arc<Gateway>,
+    connection: &Connection,
+    mut request: Request<Incoming>,
+    trail: &mut Trail,
+) -> Result<Allowed, Refusal> {
+    trail.record().method = Some(Text::new(request.method().as_str()));
+    let identity = connection.identify(gateway)?;
+    trail.identify(&identity);
+    let client_upgrade =
+        request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let head = Head::read(&parts, connection)?;
+    trail
+        .record()
+        .target(head.authority.host(), head.authority.port())
+        .request(head.method.as_str(), &head.path);
+    let snapshot = gateway.snapshot();
+    let grants = match snapshot.decide(&identity, &head.facts()) {
+        Decision::Inject(grants) => grants,
+        Decision::Forward => Vec::new(),
+        Decision::Deny(refusal) => return Err(refusal),
+    };
+    let watches = snapshot.watches(&identity, head.authority.host());
+    Ok(Allowed { identity, head, body, grants, watches, client_upgrade })
+}
+
+async fn forward(
+    gateway: &Arc<Gateway>,
+    connection: &Arc<Connection>,
+    allowed: Allowed,
+    mut trail: Trail,
+) -> Result<Response<Body>, Refusal> {
+    match send(gateway, allowed, &mut trail).await {
+        Err(refusal) => {
+            trail.refuse(refusal.code).await;
+            Err(refusal)
+        }
+        Ok(sent) => {
+            let delivery = Delivery {
+                gateway: Arc::clone(gateway),
+                trail,
+                scrubber: sent.scrubber,
+                upstream: sent.upstream,
+                bytes_in: sent.bytes_in,
+            };
+            let delivered = match sent.client_upgrade {
+                Some(client) => {
+                    upgrade::deliver_upgrade(connection, client, sent.head, sent.response, delivery).await
+                }
+                None => deliver(&sent.head.method, sent.response, delivery).await,
+            };
+            match delivered {
+                Ok(response) => Ok(response),
+                Err((refusal, mut trail)) => {
+                    trail.refuse(refusal.code).await;
+                    Err(refusal)
+                }
+            }
+        }
+    }
+}
+
+/// A request on its way, with the beginning of its answer.
+struct Sent {
+    head: Head,
+    response: Response<Incoming>,
+    upstream: Upstream,
+    scrubber: Scrubber,
+    bytes_in: Arc<AtomicU64>,
+    client_upgrade: Option<OnUpgrade>,
+}
+
+async fn send(gateway: &Arc<Gateway>, allowed: Allowed, trail: &mut Trail) -> Result<Sent, Refusal> {
+    let Allowed { identity, mut head, body, grants, watches, client_upgrade } = allowed;
+    let websocket = head.websocket && client_upgrade.is_some();
+    head.websocket = websocket;
+    let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
+    if !watches.is_empty() {
+        ask_scannable(&mut head.headers);
+    }
+    let bytes_in = Arc::new(AtomicU64::new(0));
+    let mut body = RequestBody::new(body, Arc::clone(&bytes_in));
+    let agent = identity.agent().id;
+    let mut fresh = websocket;
+    loop {
+        let mut upstream = gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
+        trail.upstream(&upstream);
+        let decision = trail.decide(&grants).await?;
+        let mut outgoing = head.clone();
+        for grant in &grants {
+            let credential = gateway.vault.open(grant).map_err(|error| unopened(grant, &error))?;
+            inject(&mut outgoing, &credential, &upstream, &decision)?;
+        }
+        let scrubber = scrubber(gateway, &watches)?;
+        let request = assemble(outgoing, body, &upstream)?;
+        let counters = &gateway.counters;
+        let sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)).await;
+        match sent.map_err(|_| timed_out("the upstream's answer"))? {
+            Ok(response) => {
+                let counter = if grants.is_empty() {
+                    &counters.requests_forwarded
+                } else {
+                    &counters.requests_injected
+                };
+                Counters::add(counter, 1);
+                let client_upgrade = client_upgrade.filter(|_| websocket);
+                return Ok(Sent { head, response, upstream, scrubber, bytes_in, client_upgrade });
+            }
+            // The server had closed the kept connection: nothing was sent, so a new one may try.
+            Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {
+                trail.retry();
+                body = request.into_body();
+                fresh = true;
+            }
+            Err(SendFailure::Unsent(_)) => {
+                return Err(Refusal::new(
+                    Code::UpstreamProtocol,
+                    "the upstream closed the connection before the request was sent",
+                    "try again",
+                ));
+            }
+            Err(SendFailure::Failed(error)) => return Err(protocol_refusal(&error)),
+        }
+    }
+}
+
+/// Looks for every value that must not come back from this host.
+fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
+    let mut scrubber = Scrubber::default();
+    for watch in watches {
+        let value = gateway.vault.open_watch(watch).map_err(|error| {
+            tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
+            secret_refusal(watch.secret().name.as_str())
+        })?;
+        scrubber.watch(&value, &watch.secret().placement);
+    }
+    Ok(scrubber)
+}
+
+fn unopened(grant: &Grant, error: &crate::vault::VaultError) -> Refusal {
+    tracing::error!(%error, secret = %grant.secret().name, "a secret cannot be opened");
+    secret_refusal(grant.secret().name.as_str())
+}
+
+fn secret_refusal(name: &str) -> Refusal {
+    Refusal::new(
+        Code::SecretUnavailable,
+        format!("secret '{name}' cannot be decrypted, so the request is not forwarded"),
+        format!("an administrator should store it again: onecli secret rotate {name}"),
+    )
+}

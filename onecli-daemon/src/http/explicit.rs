@@ -1,0 +1,214 @@
+//! Clients that speak to us as their proxy: CONNECT, and absolute-form for plain HTTP (RFC 9110 section 9.3.6,
+//! RFC 9112 section 3.2.2).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::body::{Body, empty};
+use super::connection::{Connection, Destination};
+use super::exchange::exchange;
+use super::gateway::{Counters, Gateway};
+use super::head::{basic_credentials, scheme_value};
+use super::intercept::intercept;
+use super::reject;
+use super::serve::{HttpVersion, record_broken, serve_with};
+use super::trail::Trail;
+use crate::audit::Text;
+use crate::model::{Authority, Code, Refusal, Token};
+use crate::net::Origin;
+use crate::policy::{Identity, Mode, Route};
+
+/// Serves one connection to the explicit proxy. `origin` is the kernel's record where it was redirected here.
+pub async fn serve_explicit(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    origin: Option<Origin>,
+) {
+    Counters::add(&gateway.counters.connections, 1);
+    // A failure here only costs latency.
+    let _ = stream.set_nodelay(true);
+    let connection = Connection::new(Mode::Explicit, origin, peer);
+    let served = serve_with(stream, HttpVersion::Http1, |request| {
+        answer(Arc::clone(&gateway), connection.clone(), request)
+    })
+    .await;
+    if let Err(error) = served {
+        record_broken(&gateway, &connection, &error).await;
+    }
+}
+
+/// One proxy request. The token counts for this request alone.
+async fn answer(
+    gateway: Arc<Gateway>,
+    mut connection: Connection,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let authenticated = authenticate(&gateway, &mut connection, &request);
+    let is_connect = *request.method() == Method::CONNECT;
+    match authenticated {
+        Ok(identity) if is_connect => connect(&gateway, connection, &identity, request).await,
+        Ok(_) if request.uri().scheme_str() == Some("http") => {
+            exchange(gateway, Arc::new(connection), request).await
+        }
+        Ok(_) => refuse(&gateway, &connection, &request, not_proxy_form(&request)).await,
+        Err(refusal) => refuse(&gateway, &connection, &request, refusal).await,
+    }
+}
+
+/// Reads `Proxy-Authorization` into the connection's evidence and finds the agent.
+fn authenticate(
+    gateway: &Gateway,
+    connection: &mut Connection,
+    request: &Request<Incoming>,
+) -> Result<Identity, Refusal> {
+    if gateway.failures.is_blocked(connection.source()) {
+        return Err(Refusal::new(
+            Code::TooManyFailures,
+            "too many wrong tokens came from this address",
+            "wait a minute, then use a token that is valid",
+        ));
+    }
+    let token = presented_token(request);
+    connection.evidence.token = match token {
+        Presented::Nothing => None,
+        Presented::Token(token) => Some(gateway.vault.token_hash(&token)),
+        Presented::Garbage => {
+            gateway.failures.failed(connection.source());
+            return Err(Refusal::new(
+                Code::TokenUnknown,
+                "Proxy-Authorization does not carry a OneCLI token",
+                "send it as Bearer, or as the password of Basic: HTTPS_PROXY=http://x:TOKEN@HOST:PORT",
+            ));
+        }
+    };
+    let identity = connection.identify(gateway);
+    if let Err(refusal) = &identity
+        && matches!(refusal.code, Code::TokenUnknown | Code::TokenForeign)
+    {
+        gateway.failures.failed(connection.source());
+    }
+    identity
+}
+
+enum Presented {
+    Nothing,
+    Token(Token),
+    Garbage,
+}
+
+fn presented_token(request: &Request<Incoming>) -> Presented {
+    let mut values = request.headers().get_all(header::PROXY_AUTHORIZATION).iter();
+    let (first, second) = (values.next(), values.next());
+    let Some(value) = first else { return Presented::Nothing };
+    if second.is_some() {
+        return Presented::Garbage;
+    }
+    let text = match (scheme_value(value, "bearer"), basic_credentials(value)) {
+        (Some(token), _) => token.to_owned(),
+        (None, Some((_, password))) => String::from_utf8_lossy(&password).into_owned(),
+        (None, None) => return Presented::Garbage,
+    };
+    Token::parse(&text).map_or(Presented::Garbage, Presented::Token)
+}
+
+/// Opens a CONNECT tunnel to ourselves: what comes through it is intercepted.
+async fn connect(
+    gateway: &Arc<Gateway>,
+    connection: Connection,
+    identity: &Identity,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let target = request.uri().authority().map(|authority| Authority::parse(authority.as_str(), None));
+    let authority = match target {
+        Some(Ok(authority)) => authority,
+        Some(Err(error)) => {
+            let refusal = Refusal::new(
+                Code::BadRequest,
+                format!("the CONNECT target is not host:port: {error}"),
+                "write CONNECT host:port (RFC 9110 section 9.3.6)",
+            );
+            return refuse(gateway, &connection, &request, refusal).await;
+        }
+        None => return refuse(gateway, &connection, &request, not_proxy_form(&request)).await,
+    };
+    let mut connection = connection;
+    connection.authority = Some(authority.clone());
+    if let Route::Deny(refusal) = gateway.snapshot().route(identity, &authority) {
+        return refuse(gateway, &connection, &request, refusal).await;
+    }
+    let Some(permit) = gateway.connections.acquire(identity.agent().id) else {
+        let refusal = Refusal::new(
+            Code::LimitReached,
+            "the agent has as many connections open as it may",
+            "close some, or reuse them",
+        );
+        return refuse(gateway, &connection, &request, refusal).await;
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let gateway = Arc::clone(gateway);
+    tokio::spawn(async move {
+        let _permit = permit;
+        match upgraded.await {
+            Ok(stream) => {
+                let stream = TokioIo::new(stream);
+                intercept(&gateway, connection, Destination::Authority(authority), stream).await;
+            }
+            Err(error) => tracing::debug!(%error, "a CONNECT did not complete"),
+        }
+    });
+    Response::new(empty())
+}
+
+async fn refuse(
+    gateway: &Arc<Gateway>,
+    connection: &Connection,
+    request: &Request<Incoming>,
+    refusal: Refusal,
+) -> Response<Body> {
+    let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(&refusal, None) };
+    if let Ok(identity) = connection.identify(gateway) {
+        trail.identify(&identity);
+    }
+    describe(&mut trail, request);
+    trail.refuse(refusal.code).await;
+    reject::answer(&refusal, trail.request_id())
+}
+
+/// Notes what was asked for, as far as it can be read.
+fn describe(trail: &mut Trail, request: &Request<Incoming>) {
+    let record = trail.record();
+    record.method = Some(Text::new(request.method().as_str()));
+    if let Some(authority) = request.uri().authority() {
+        match Authority::parse(authority.as_str(), Some(80)) {
+            Ok(authority) => {
+                record.target(authority.host(), authority.port());
+            }
+            Err(_) => record.host = Some(Text::new(authority.as_str())),
+        }
+    }
+    if *request.method() != Method::CONNECT {
+        record.path = Some(Text::new(request.uri().path()));
+    }
+}
+
+fn not_proxy_form(request: &Request<Incoming>) -> Refusal {
+    if request.uri().scheme_str().is_some() {
+        return Refusal::new(
+            Code::BadRequest,
+            "https:// URLs are not fetched in absolute-form",
+            "use CONNECT: set HTTPS_PROXY, not HTTP_PROXY, for https",
+        );
+    }
+    Refusal::new(
+        Code::BadRequest,
+        "this is a proxy, and the request is not one for a proxy",
+        "set HTTPS_PROXY=http://x:TOKEN@HOST:PORT in the client",
+    )
+}

@@ -1,0 +1,170 @@
+//! What the request path works with: narrow handles, shared by all connections.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::limits::{ConnectionLimits, FailureLimits};
+use super::pool::Pool;
+use crate::audit::AuditLog;
+use crate::model::{Clock, Random};
+use crate::net::{Dialer, Origins, Resolver};
+use crate::policy::Snapshot;
+use crate::tls::{AgentTls, UpstreamTls};
+use crate::vault::Vault;
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    /// The policy; a new snapshot takes effect on the next request.
+    pub policy: watch::Receiver<Arc<Snapshot>>,
+    /// Opens secrets.
+    pub vault: Arc<Vault>,
+    /// Records everything.
+    pub audit: AuditLog,
+    /// TLS towards agents.
+    pub agent_tls: AgentTls,
+    /// TLS towards upstreams.
+    pub upstream_tls: UpstreamTls,
+    /// Names to checked addresses.
+    pub resolver: Resolver,
+    /// Connects to them.
+    pub dialer: Dialer,
+    /// The kernel's records of connections, where there is a redirect.
+    pub origins: Option<Arc<dyn Origins>>,
+    /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP.
+    pub explicit_addresses: Vec<SocketAddr>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for request ids.
+    pub random: Arc<dyn Random>,
+}
+
+/// The request path's shared state.
+pub struct Gateway {
+    pub(super) policy: watch::Receiver<Arc<Snapshot>>,
+    pub(super) vault: Arc<Vault>,
+    pub(super) audit: AuditLog,
+    pub(super) agent_tls: AgentTls,
+    pub(super) pool: Pool,
+    pub(super) origins: Option<Arc<dyn Origins>>,
+    pub(super) explicit_addresses: Vec<SocketAddr>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) connections: ConnectionLimits,
+    pub(super) failures: FailureLimits,
+    pub(super) counters: Counters,
+    /// Held by every request and tunnel while it is open.
+    pub(super) open: Arc<()>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gateway(..)")
+    }
+}
+
+impl Gateway {
+    /// Puts the parts together.
+    pub fn new(parts: GatewayParts) -> Gateway {
+        let pool = Pool::new(parts.resolver, parts.dialer, parts.upstream_tls, Arc::clone(&parts.clock));
+        Gateway {
+            policy: parts.policy,
+            vault: parts.vault,
+            audit: parts.audit,
+            agent_tls: parts.agent_tls,
+            pool,
+            origins: parts.origins,
+            explicit_addresses: parts.explicit_addresses,
+            connections: ConnectionLimits::default(),
+            failures: FailureLimits::new(Arc::clone(&parts.clock)),
+            clock: parts.clock,
+            random: parts.random,
+            counters: Counters::default(),
+            open: Arc::default(),
+        }
+    }
+
+    /// The policy as it is now.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    /// Resolves when a new policy makes `refused` true. Immediately, if it is by now.
+    pub(super) async fn until_refused(&self, refused: impl Fn(&Snapshot) -> bool) {
+        let mut policy = self.policy.clone();
+        loop {
+            if refused(&Arc::clone(&policy.borrow_and_update())) {
+                return;
+            }
+            if policy.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Is this one of the explicit proxy's addresses?
+    pub(super) fn is_explicit(&self, address: SocketAddr) -> bool {
+        self.explicit_addresses.iter().any(|own| {
+            own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified())
+        })
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Resolves when no request and no tunnel is open.
+    pub async fn drained(&self) {
+        while Arc::strong_count(&self.open) > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Closes upstream connections that nobody used for a while. Call it now and then.
+    pub fn tidy(&self) {
+        self.pool.close_idle();
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What happened since the start, for `onecli status`.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub(super) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    connections,
+    /// Requests that were forwarded with a credential.
+    requests_injected,
+    /// Requests that were forwarded without one.
+    requests_forwarded,
+    /// Requests and connections that were refused.
+    requests_denied,
+    /// Connections that were passed through.
+    tunnels,
+    /// Values that were scrubbed out of answers.
+    scrub_hits,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,198 @@
+//! A request's head, parsed once: the values here are the ones matched, dialled and forwarded.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Version};
+
+use super::connection::{Connection, Scheme};
+use crate::model::authority::AuthorityError;
+use crate::model::{Authority, CanonicalPath, Code, Placeholder, Refusal};
+use crate::policy::RequestFacts;
+
+/// A request's head in canonical form.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) scheme: Scheme,
+    pub(super) authority: Authority,
+    pub(super) path: CanonicalPath,
+    pub(super) query: Option<String>,
+    /// End-to-end headers only; no `Host`, no hop-by-hop headers, no proxy credentials.
+    pub(super) headers: HeaderMap,
+    /// Every placeholder in URL and headers.
+    pub(super) placeholders: Vec<Placeholder>,
+    /// Does the client ask for a WebSocket (RFC 6455)?
+    pub(super) websocket: bool,
+}
+
+/// Hop-by-hop headers (RFC 9110 section 7.6.1), and those that only concern this proxy.
+static HOP_BY_HOP: [HeaderName; 10] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::EXPECT,
+];
+
+impl Head {
+    /// Canonicalises a head that hyper has read.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: malformed, ambiguous, or not for this connection's host (421).
+    pub(super) fn read(parts: &Parts, connection: &Connection) -> Result<Head, Refusal> {
+        if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+            return Err(Refusal::new(
+                Code::MethodNotAllowed,
+                format!("{} is never forwarded", parts.method),
+                "use another method",
+            ));
+        }
+        let authority = authority_of(parts, connection)?;
+        let path = CanonicalPath::parse(parts.uri.path())
+            .map_err(|error| bad_request(error.to_string(), "percent-encode the path (RFC 3986)"))?;
+        let query = parts.uri.query().map(str::to_owned);
+        let websocket = is_websocket(parts);
+        let mut headers = parts.headers.clone();
+        strip_hop_by_hop(&mut headers);
+        headers.remove(header::HOST);
+        let placeholders = placeholders_in(parts.uri.path(), query.as_deref(), &headers);
+        Ok(Head {
+            method: parts.method.clone(),
+            scheme: connection.scheme,
+            authority,
+            path,
+            query,
+            headers,
+            placeholders,
+            websocket,
+        })
+    }
+
+    /// What policy decides on.
+    pub(super) fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            tls: self.scheme == Scheme::Https,
+            placeholders: &self.placeholders,
+        }
+    }
+}
+
+/// Removes the headers that `Connection` names, then the hop-by-hop ones. On requests and on answers.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        // Named or not, these frame the message, and hyper has checked them.
+        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
+        .collect();
+    // `TE: trailers` is the one value that may go on, and gRPC needs it.
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Target, `Host` and the connection must name one authority (RFC 9110 section 7.4).
+fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Refusal> {
+    let default_port = Some(connection.scheme.default_port());
+    let parse = |text: &str| {
+        Authority::parse(text, default_port).map_err(|error: AuthorityError| {
+            bad_request(error.to_string(), "name the host as host or host:port")
+        })
+    };
+    let mut named = parts.uri.authority().map(|a| parse(a.as_str())).transpose()?;
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    if let Some(host) = hosts.next() {
+        let host = host
+            .to_str()
+            .map_err(|_| bad_request("the Host header is not ASCII", "send the host's A-label"))?;
+        let host = parse(host)?;
+        if named.as_ref().is_some_and(|target| *target != host) {
+            return Err(misdirected(format!("the request's target and its Host header ({host}) differ")));
+        }
+        named = Some(host);
+    }
+    if hosts.next().is_some() {
+        return Err(bad_request("the request has more than one Host header", "send one"));
+    }
+    let Some(named) = named else {
+        return Err(bad_request("the request names no host", "send a Host header (RFC 9112 section 3.2)"));
+    };
+    if let Some(expected) = connection.authority.as_ref().filter(|expected| **expected != named) {
+        return Err(misdirected(format!("the connection is for {expected}, the request names {named}")));
+    }
+    if let Some(port) = connection.port.filter(|port| *port != named.port()) {
+        return Err(misdirected(format!("the connection goes to port {port}, the request names {named}")));
+    }
+    Ok(named)
+}
+
+fn is_websocket(parts: &Parts) -> bool {
+    let lists = |name: HeaderName, wanted: &str| {
+        parts.headers.get_all(name).iter().any(|value| {
+            value
+                .to_str()
+                .is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case(wanted)))
+        })
+    };
+    parts.version == Version::HTTP_11
+        && parts.method == Method::GET
+        && lists(header::CONNECTION, "upgrade")
+        && lists(header::UPGRADE, "websocket")
+}
+
+/// Placeholders in the URL and in headers, also inside Basic credentials.
+fn placeholders_in(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<Placeholder> {
+    let mut found: Vec<Placeholder> = Placeholder::find_all(path.as_bytes()).collect();
+    found.extend(query.into_iter().flat_map(|query| Placeholder::find_all(query.as_bytes())));
+    for (name, value) in headers {
+        found.extend(Placeholder::find_all(value.as_bytes()));
+        if *name == header::AUTHORIZATION
+            && let Some((_, password)) = basic_credentials(value)
+        {
+            found.extend(Placeholder::find_all(&password));
+        }
+    }
+    found.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    found.dedup();
+    found
+}
+
+/// User and password of `Basic` credentials (RFC 7617).
+pub(super) fn basic_credentials(value: &HeaderValue) -> Option<(Vec<u8>, Vec<u8>)> {
+    let encoded = scheme_value(value, "basic")?;
+    let decoded = data_encoding::BASE64.decode(encoded.as_bytes()).ok()?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    Some((decoded[..colon].to_vec(), decoded[colon + 1..].to_vec()))
+}
+
+/// What follows an authentication scheme's name (RFC 9110 section 11.4).
+pub(super) fn scheme_value<'v>(value: &'v HeaderValue, scheme: &str) -> Option<&'v str> {
+    let (name, rest) = value.to_str().ok()?.trim().split_once(' ')?;
+    name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}
+
+fn bad_request(
+    message: impl Into<std::borrow::Cow<'static, str>>,
+    hint: impl Into<std::borrow::Cow<'static, str>>,
+) -> Refusal {
+    Refusal::new(Code::BadRequest, message, hint)
+}
+
+fn misdirected(message: String) -> Refusal {
+    Refusal::new(Code::Misdirected, message, "open a connection of its own for each host")
+}

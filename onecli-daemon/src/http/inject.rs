@@ -1,0 +1,161 @@
+//! Puts a credential into a request: strip first, inject after.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use zeroize::Zeroizing;
+
+use super::head::Head;
+use super::pool::Upstream;
+use crate::audit::Durable;
+use crate::model::{Code, Placement, Refusal, SecretValue};
+use crate::vault::Credential;
+
+/// Everything but RFC 3986's unreserved characters.
+pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Places `credential` into the head that is about to be sent to `upstream`.
+///
+/// Whoever calls this has a credential (so policy granted it), an upstream (verified for the very authority, unless
+/// the secret allows plain text) and a durable decision: there is no other way to get the arguments.
+///
+/// # Errors
+/// [`Code::SecretUnavailable`] where the value does not fit the placement, [`Code::PlaintextRefused`] where the
+/// upstream is not verified and the secret does not allow it.
+pub(super) fn inject(
+    head: &mut Head,
+    credential: &Credential,
+    upstream: &Upstream,
+    _decision: &Durable,
+) -> Result<(), Refusal> {
+    if head.authority != *upstream.authority() {
+        return Err(Refusal::new(
+            Code::Internal,
+            "the upstream is not the one that was matched",
+            "report this",
+        ));
+    }
+    if !upstream.is_verified() && !credential.allow_plaintext() {
+        return Err(Refusal::new(
+            Code::PlaintextRefused,
+            format!("secret '{}' is not sent over plain HTTP", credential.name()),
+            "use https://",
+        ));
+    }
+    match credential.placement() {
+        Placement::Header { name, template } => {
+            let (before, after) = template.parts();
+            let mut value = Zeroizing::new(Vec::with_capacity(256));
+            value.extend_from_slice(before.as_bytes());
+            value.extend_from_slice(credential.value().expose());
+            value.extend_from_slice(after.as_bytes());
+            set_header(&mut head.headers, name, &value, credential)
+        }
+        Placement::Basic { user } => {
+            let value = Zeroizing::new(basic(user, credential.value()));
+            set_header(&mut head.headers, &header::AUTHORIZATION, value.as_bytes(), credential)
+        }
+        Placement::Query { name } => {
+            head.query = Some(
+                set_query(head.query.as_deref(), name, credential.value())
+                    .ok_or_else(|| unusable(credential))?,
+            );
+            Ok(())
+        }
+    }
+}
+
+/// `Basic` and the encoded pair (RFC 7617).
+pub(super) fn basic(user: &str, value: &SecretValue) -> String {
+    let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + value.expose().len()));
+    pair.extend_from_slice(user.as_bytes());
+    pair.push(b':');
+    pair.extend_from_slice(value.expose());
+    format!("Basic {}", data_encoding::BASE64.encode(&pair))
+}
+
+/// Removes every copy of the header, also those spelled with `_` (CGI and WSGI servers read them as the same),
+/// then sets the one real value.
+fn set_header(
+    headers: &mut HeaderMap,
+    name: &HeaderName,
+    value: &[u8],
+    credential: &Credential,
+) -> Result<(), Refusal> {
+    let mut real = HeaderValue::from_bytes(value).map_err(|_| unusable(credential))?;
+    real.set_sensitive(true);
+    remove_copies(headers, name);
+    headers.insert(name, real);
+    Ok(())
+}
+
+fn remove_copies(headers: &mut HeaderMap, name: &HeaderName) {
+    let same = |other: &HeaderName| {
+        other.as_str().len() == name.as_str().len()
+            && other.as_str().bytes().zip(name.as_str().bytes()).all(|(a, b)| {
+                let dash = |c: u8| if c == b'_' { b'-' } else { c };
+                dash(a) == dash(b)
+            })
+    };
+    let copies: Vec<HeaderName> = headers.keys().filter(|other| same(other)).cloned().collect();
+    for copy in copies {
+        headers.remove(copy);
+    }
+}
+
+/// Removes every parameter of that name, then appends the real one.
+fn set_query(query: Option<&str>, name: &str, value: &SecretValue) -> Option<String> {
+    let value = std::str::from_utf8(value.expose()).ok()?;
+    let is_copy = |pair: &str| {
+        let key = pair.split_once('=').map_or(pair, |(key, _)| key);
+        percent_decode_str(key).decode_utf8_lossy() == name
+    };
+    let mut out = String::new();
+    // `;` separates parameters for some servers, so a copy must not hide behind it.
+    for pair in query.unwrap_or_default().split('&') {
+        if pair.is_empty() || pair.split(';').any(is_copy) {
+            continue;
+        }
+        out.push_str(pair);
+        out.push('&');
+    }
+    out.push_str(name);
+    out.push('=');
+    out.extend(utf8_percent_encode(value, RESERVED));
+    Some(out)
+}
+
+fn unusable(credential: &Credential) -> Refusal {
+    Refusal::new(
+        Code::SecretUnavailable,
+        format!("the value of secret '{}' does not fit its placement", credential.name()),
+        format!("an administrator should store it again: onecli secret rotate {}", credential.name()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_copy_of_a_header_goes() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-api-key", "x_api_key", "x-api_key", "x-api-key2"] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static("agent"));
+        }
+        headers.append("x-api-key", HeaderValue::from_static("again"));
+        remove_copies(&mut headers, &HeaderName::from_static("x-api-key"));
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-api-key2"]);
+    }
+
+    #[test]
+    fn every_copy_of_a_query_parameter_goes() {
+        let value = SecretValue::new(b"a b&c=d/e+f".to_vec()).unwrap();
+        let check = |query: Option<&str>, expected: &str| {
+            assert_eq!(set_query(query, "key", &value).unwrap(), expected, "{query:?}");
+        };
+        check(None, "key=a%20b%26c%3Dd%2Fe%2Bf");
+        check(Some("a=1&key=x&b=2"), "a=1&b=2&key=a%20b%26c%3Dd%2Fe%2Bf");
+        check(Some("%6bey=x&key&keys=1&key=y"), "keys=1&key=a%20b%26c%3Dd%2Fe%2Bf");
+        check(Some("a=1;key=x"), "key=a%20b%26c%3Dd%2Fe%2Bf");
+    }
+}

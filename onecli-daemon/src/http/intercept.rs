@@ -1,0 +1,259 @@
+//! Finds out what a connection speaks and where it goes, then inspects, tunnels or refuses it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use uuid::Uuid;
+
+use super::connection::{Connection, Destination, Scheme};
+use super::gateway::{Counters, Gateway};
+use super::pool::{dial_refusal, resolve_refusal};
+use super::reject;
+use super::serve::{HttpVersion, serve_exchanges, serve_with};
+use super::trail::Trail;
+use crate::audit::Text;
+use crate::model::{AgentId, Authority, Code, Host, Refusal};
+use crate::net::{Protocol, Rewind, SniffError, TunnelBytes, sniff, tunnel};
+use crate::policy::{Identity, Route};
+use crate::tls::{Alert, ClientHello, parse_client_hello};
+
+/// Takes a connection whose peer believes that it speaks to `destination`.
+pub(super) async fn intercept<S>(
+    gateway: &Arc<Gateway>,
+    mut connection: Connection,
+    destination: Destination,
+    mut stream: S,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let complete = |ahead: &[u8]| parse_client_hello(ahead) != ClientHello::Incomplete;
+    let (protocol, ahead) = match sniff(&mut stream, complete).await {
+        Ok(sniffed) => sniffed,
+        Err(error) => {
+            place(&mut connection, &destination, Scheme::Http);
+            return refuse_unread(gateway, &connection, &error).await;
+        }
+    };
+    let is_h2c = ahead.starts_with(b"PRI ");
+    let rewound = Rewind::new(ahead.clone(), stream);
+    match protocol {
+        Protocol::Tls => intercept_tls(gateway, connection, destination, &ahead, rewound).await,
+        Protocol::Http => {
+            place(&mut connection, &destination, Scheme::Http);
+            let version = if is_h2c { HttpVersion::Http2 } else { HttpVersion::Http1 };
+            serve_exchanges(gateway, connection, rewound, version).await;
+        }
+        Protocol::Other => {
+            place(&mut connection, &destination, Scheme::Http);
+            refuse_unread(gateway, &connection, &SniffError::Silent).await;
+        }
+    }
+}
+
+/// Notes where the connection goes, as far as it is known.
+fn place(connection: &mut Connection, destination: &Destination, scheme: Scheme) {
+    connection.scheme = scheme;
+    match destination {
+        // A plain request names its own host; the port is the kernel's word.
+        Destination::Address(address) => connection.port = Some(address.port()),
+        Destination::Authority(authority) => connection.authority = Some(authority.clone()),
+    }
+}
+
+/// Nothing that can be read: closed, with a record.
+async fn refuse_unread(gateway: &Arc<Gateway>, connection: &Connection, error: &SniffError) {
+    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
+    let identity = connection.identify(gateway);
+    if let Ok(identity) = &identity {
+        trail.identify(identity);
+    }
+    let code = match (error, identity) {
+        (_, Err(refusal)) => refusal.code,
+        (SniffError::Closed | SniffError::Io(_), _) => Code::ClientGone,
+        (SniffError::Silent | SniffError::TooLong, _) => Code::ProtocolDenied,
+    };
+    trail.refuse(code).await;
+}
+
+async fn intercept_tls<S>(
+    gateway: &Arc<Gateway>,
+    mut connection: Connection,
+    destination: Destination,
+    hello: &Bytes,
+    mut stream: Rewind<S>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    connection.scheme = Scheme::Https;
+    let (named, authority) = target(&destination, hello);
+    connection.authority = Some(named);
+    let identity = connection.identify(gateway);
+    let budget = identity.as_ref().map_or(AgentId(Uuid::nil()), |identity| identity.agent().id);
+    let routed = match (identity, authority) {
+        (Err(refusal), _) => Err(refusal),
+        (Ok(_), Err(refusal)) => Err(refusal),
+        (Ok(identity), Ok(authority)) => match gateway.snapshot().route(&identity, &authority) {
+            Route::Deny(refusal) => Err(refusal),
+            Route::Tunnel => {
+                return tunnel_tls(gateway, &connection, &identity, &authority, stream).await;
+            }
+            Route::Inspect => Ok(authority),
+        },
+    };
+    match routed {
+        Ok(authority) => match gateway.agent_tls.accept(authority.host(), stream).await {
+            Ok(tls) => {
+                let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                let version = if h2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
+                serve_exchanges(gateway, connection, tls, version).await;
+            }
+            Err(error) => {
+                tracing::info!(%error, %authority, "a client's TLS handshake failed: does it trust the CA?");
+                refuse_quietly(gateway, &connection, Code::ClientTls).await;
+            }
+        },
+        Err(refusal) if matches!(refusal.code, Code::BadRequest) => {
+            let _ = stream.write_all(&Alert::DecodeError.record()).await;
+            refuse_quietly(gateway, &connection, refusal.code).await;
+        }
+        Err(refusal) if gateway.agent_tls.may_refuse_readably(budget) => {
+            refuse_readably(gateway, connection, refusal, stream).await;
+        }
+        Err(refusal) => {
+            let _ = stream.write_all(&Alert::AccessDenied.record()).await;
+            refuse_quietly(gateway, &connection, refusal.code).await;
+        }
+    }
+}
+
+/// The authority to write down, and the one to go on with: server name, CONNECT target and address must agree
+/// (invariant 6).
+fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authority, Refusal>) {
+    let fallback = match destination {
+        Destination::Address(address) => Authority::new(Host::from(address.ip()), address.port()),
+        Destination::Authority(authority) => authority.clone(),
+    };
+    let server_name = match parse_client_hello(hello) {
+        ClientHello::Complete { server_name } => server_name,
+        ClientHello::Incomplete | ClientHello::Malformed(_) => {
+            let refusal =
+                Refusal::new(Code::BadRequest, "the TLS ClientHello cannot be read", "use TLS 1.2 or 1.3");
+            return (fallback, Err(refusal));
+        }
+    };
+    let Some(server_name) = server_name else { return (fallback.clone(), Ok(fallback)) };
+    let host: Host = match server_name.parse() {
+        Ok(host) => host,
+        Err(error) => {
+            let refusal =
+                Refusal::new(Code::BadRequest, format!("the TLS server name: {error}"), "name a host");
+            return (fallback, Err(refusal));
+        }
+    };
+    let named = Authority::new(host, fallback.port());
+    if matches!(destination, Destination::Authority(_)) && named != fallback {
+        let refusal = Refusal::new(
+            Code::Misdirected,
+            format!("the CONNECT target is {fallback}, the TLS server name {}", named.host()),
+            "ask the proxy for the host that the TLS server name names",
+        );
+        return (named, Err(refusal));
+    }
+    (named.clone(), Ok(named))
+}
+
+async fn tunnel_tls<S>(
+    gateway: &Arc<Gateway>,
+    connection: &Connection,
+    identity: &Identity,
+    authority: &Authority,
+    stream: Rewind<S>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
+    trail.identify(identity);
+    let dialled = async {
+        // Invariant 5: the name is resolved here, whatever address the agent chose.
+        let addresses = gateway.pool.resolver().resolve(authority).await.map_err(|e| resolve_refusal(&e))?;
+        gateway.pool.dialer().dial(&addresses).await.map_err(|e| dial_refusal(&e))
+    };
+    let upstream = match dialled.await {
+        Ok((upstream, address)) => {
+            trail.record().address = Some(Text::new(&address.to_string()));
+            upstream
+        }
+        Err(refusal) => return trail.refuse(refusal.code).await,
+    };
+    if let Err(refusal) = trail.decide_tunnel().await {
+        return trail.refuse(refusal.code).await;
+    }
+    Counters::add(&gateway.counters.tunnels, 1);
+    let revoked = gateway.until_refused(|snapshot| {
+        match snapshot.identify(&connection.evidence, gateway.clock.now()) {
+            Ok(identity) => snapshot.route(&identity, authority) != Route::Tunnel,
+            Err(_) => true,
+        }
+    });
+    let bytes = TunnelBytes::default();
+    let result = tunnel(stream, upstream, &bytes, revoked).await;
+    trail.tunnelled(&bytes, result);
+}
+
+/// Ends the TLS of a connection that is refused, to say so in HTTP.
+async fn refuse_readably<S>(
+    gateway: &Arc<Gateway>,
+    connection: Connection,
+    refusal: Refusal,
+    stream: Rewind<S>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(authority) = connection.authority.clone() else { return };
+    let tls = match gateway.agent_tls.accept(authority.host(), stream).await {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::debug!(%error, %authority, "a refused client's TLS handshake failed");
+            return refuse_quietly(gateway, &connection, refusal.code).await;
+        }
+    };
+    let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let version = if h2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
+    let asked = Arc::new(Mutex::new(false));
+    let connection = Arc::new(connection);
+    let refusal = Arc::new(refusal);
+    let served = serve_with(tls, version, |request| {
+        *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let (gateway, connection, refusal) =
+            (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));
+        async move {
+            let Ok(mut trail) = Trail::begin(&gateway, &connection) else {
+                return reject::answer(&refusal, None);
+            };
+            if let Ok(identity) = connection.identify(&gateway) {
+                trail.identify(&identity);
+            }
+            trail.record().method = Some(Text::new(request.method().as_str()));
+            trail.record().path = Some(Text::new(request.uri().path()));
+            trail.refuse(refusal.code).await;
+            reject::answer(&refusal, trail.request_id())
+        }
+    })
+    .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a refused client's connection ended");
+    }
+    if !*asked.lock().unwrap_or_else(PoisonError::into_inner) {
+        refuse_quietly(gateway, &connection, refusal.code).await;
+    }
+}
+
+/// Records a refusal that the client cannot be told of.
+async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
+    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
+    if let Ok(identity) = connection.identify(gateway) {
+        trail.identify(&identity);
+    }
+    trail.refuse(code).await;
+}

@@ -1,0 +1,27 @@
+//! HTTP: from an accepted connection to an answered request.
+//!
+//! `explicit` and `transparent` take connections, `intercept` finds out what they speak, `exchange` is the life of
+//! one request; the others are its steps.
+
+mod answer;
+mod assemble;
+mod body;
+mod connection;
+mod exchange;
+mod explicit;
+mod gateway;
+mod head;
+mod inject;
+mod intercept;
+mod limits;
+mod pool;
+mod reject;
+mod scrub;
+mod serve;
+mod trail;
+mod transparent;
+mod upgrade;
+
+pub use explicit::serve_explicit;
+pub use gateway::{Counters, Gateway, GatewayParts};
+pub use transparent::serve_transparent;

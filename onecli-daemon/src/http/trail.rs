@@ -1,0 +1,182 @@
+//! One request's audit records. Every way out leaves one: what nobody records, `Drop` does.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::connection::Connection;
+use super::gateway::{Counters, Gateway};
+use super::pool::Upstream;
+use crate::audit::{Durable, Record, Text};
+use crate::model::{Code, Refusal, RequestId};
+use crate::net::TunnelBytes;
+use crate::policy::{Grant, Identity};
+
+/// The audit trail of one request or tunnel, from its arrival to its outcome.
+#[derive(Debug)]
+pub(super) struct Trail {
+    gateway: Arc<Gateway>,
+    record: Record,
+    started: Instant,
+    state: State,
+    /// While it lives, the daemon is not drained.
+    _open: Arc<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is recorded yet.
+    Open,
+    /// The decision is; the outcome is owed.
+    Decided,
+    /// Everything is.
+    Closed,
+}
+
+impl Trail {
+    /// Begins with what the connection tells.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] where no request id can be made.
+    pub(super) fn begin(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
+        let id = RequestId::generate(gateway.clock.now(), gateway.random.as_ref()).map_err(|error| {
+            Refusal::new(
+                Code::Internal,
+                error.to_string(),
+                "the host is out of random bytes: see its kernel log",
+            )
+        })?;
+        let mut record = Record::new(id);
+        connection.describe(&mut record);
+        Ok(Trail {
+            gateway: Arc::clone(gateway),
+            record,
+            started: gateway.clock.instant(),
+            state: State::Open,
+            _open: Arc::clone(&gateway.open),
+        })
+    }
+
+    /// The request's id.
+    pub(super) fn request_id(&self) -> Option<RequestId> {
+        self.record.request_id
+    }
+
+    /// The record so far, to fill in.
+    pub(super) fn record(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    /// Notes who asks.
+    pub(super) fn identify(&mut self, identity: &Identity) {
+        self.record.agent = Some(identity.agent().name.clone());
+        self.record.factors = Some(identity.proven());
+    }
+
+    /// Records a decision to forward, with `grants` if any. When it returns, the record is on the disk.
+    ///
+    /// # Errors
+    /// [`Code::AuditUnavailable`]: nothing may leave.
+    pub(super) async fn decide(&mut self, grants: &[Grant]) -> Result<Durable, Refusal> {
+        if grants.is_empty() {
+            self.record.forward();
+        } else {
+            self.record.inject(grants.iter().map(|g| (&g.secret().name, g.secret().version)));
+        }
+        self.write_decision().await
+    }
+
+    /// Records a decision to tunnel.
+    ///
+    /// # Errors
+    /// [`Code::AuditUnavailable`]: nothing may leave.
+    pub(super) async fn decide_tunnel(&mut self) -> Result<Durable, Refusal> {
+        self.record.tunnel();
+        self.write_decision().await
+    }
+
+    async fn write_decision(&mut self) -> Result<Durable, Refusal> {
+        let durable = self.gateway.audit.decision(self.record.clone()).await.map_err(|error| {
+            tracing::error!(%error, "the audit log cannot be written: requests are refused");
+            Refusal::new(
+                Code::AuditUnavailable,
+                "the audit log cannot be written, so nothing is forwarded",
+                "an administrator should look at 'onecli status' and the disk of the data directory",
+            )
+        })?;
+        self.state = State::Decided;
+        Ok(durable)
+    }
+
+    /// Records a refusal, before or after the decision; it stands in the log when this returns, unless the log is
+    /// what failed.
+    pub(super) async fn refuse(&mut self, code: Code) {
+        match self.state {
+            State::Open => {
+                self.state = State::Closed;
+                self.record.deny(code);
+                Counters::add(&self.gateway.counters.requests_denied, 1);
+                if let Err(error) = self.gateway.audit.decision(self.record.clone()).await {
+                    tracing::error!(%error, %code, "a refusal could not be recorded");
+                }
+            }
+            State::Decided => self.fail(code),
+            State::Closed => {}
+        }
+    }
+
+    /// Notes the connection that the request leaves by.
+    pub(super) fn upstream(&mut self, upstream: &Upstream) {
+        self.record.address = Some(Text::new(&upstream.address().to_string()));
+        self.record.tls = upstream.tls().map(Text::new);
+        self.record.alpn = Some(Text::new(if upstream.is_h2() { "h2" } else { "http/1.1" }));
+    }
+
+    /// Notes that nothing was sent on the last upstream connection: another decision follows.
+    pub(super) fn retry(&mut self) {
+        if self.state == State::Decided {
+            self.state = State::Open;
+        }
+    }
+
+    /// Records the outcome of a tunnel.
+    pub(super) fn tunnelled(&mut self, bytes: &TunnelBytes, result: std::io::Result<()>) {
+        self.record.bytes_in = Some(bytes.from_agent());
+        self.record.bytes_out = Some(bytes.to_agent());
+        if let Err(error) = result {
+            tracing::debug!(%error, "a tunnel broke off");
+        }
+        self.close();
+    }
+
+    /// Records an outcome that went wrong.
+    pub(super) fn fail(&mut self, code: Code) {
+        if self.state == State::Decided {
+            self.record.failed(code);
+            self.close();
+        }
+    }
+
+    /// Records the outcome as the record has it.
+    pub(super) fn close(&mut self) {
+        if self.state != State::Decided {
+            return;
+        }
+        self.state = State::Closed;
+        let elapsed = self.gateway.clock.instant().duration_since(self.started);
+        self.record.duration_us = Some(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        self.gateway.audit.outcome(self.record.outcome());
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        match self.state {
+            State::Open => {
+                self.record.deny(Code::ClientGone);
+                self.gateway.audit.outcome(self.record.clone());
+            }
+            State::Decided => self.fail(Code::ClientGone),
+            State::Closed => {}
+        }
+    }
+}

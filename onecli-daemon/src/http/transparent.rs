@@ -1,0 +1,51 @@
+//! Connections that the kernel redirected to us.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::connection::{Connection, Destination};
+use super::explicit::serve_explicit;
+use super::gateway::{Counters, Gateway};
+use super::intercept::intercept;
+use super::trail::Trail;
+use crate::model::Code;
+use crate::policy::Mode;
+
+/// Serves one connection that the transparent listener accepted.
+pub async fn serve_transparent(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
+    let origin = gateway.origins.as_ref().and_then(|origins| origins.origin(&stream));
+    if let Some(origin) = &origin
+        && gateway.is_explicit(origin.flow.original_destination)
+    {
+        // It named the proxy: proxy HTTP, with the kernel's word for its cgroup.
+        return serve_explicit(Arc::clone(&gateway), stream, peer, Some(origin.clone())).await;
+    }
+    Counters::add(&gateway.counters.connections, 1);
+    // Without a record there is no identity: the connection is read only to be refused in its own language.
+    let destination = match &origin {
+        Some(origin) => origin.flow.original_destination,
+        None => match stream.local_addr() {
+            Ok(address) => address,
+            Err(_) => return,
+        },
+    };
+    let connection = Connection::new(Mode::Transparent, origin, peer);
+    let _permit = match connection.identify(&gateway) {
+        Ok(identity) => match gateway.connections.acquire(identity.agent().id) {
+            Some(permit) => Some(permit),
+            None => {
+                if let Ok(mut trail) = Trail::begin(&gateway, &connection) {
+                    trail.identify(&identity);
+                    trail.refuse(Code::LimitReached).await;
+                }
+                return;
+            }
+        },
+        Err(_) => None,
+    };
+    // A failure here only costs latency.
+    let _ = stream.set_nodelay(true);
+    intercept(&gateway, connection, Destination::Address(destination), stream).await;
+}

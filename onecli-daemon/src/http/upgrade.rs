@@ -1,0 +1,87 @@
+//! WebSocket: tunnelled only after the upstream's 101 (RFC 6455 section 4.2.2).
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::answer::{Delivery, clean_headers, deliver};
+use super::body::{Body, empty};
+use super::connection::Connection;
+use super::gateway::Gateway;
+use super::head::Head;
+use super::trail::Trail;
+use crate::model::{Code, Refusal};
+use crate::net::{TunnelBytes, tunnel};
+use crate::policy::Decision;
+
+/// Delivers the answer to an upgrade request: a tunnel after a valid 101, else as any answer.
+///
+/// # Errors
+/// As [`deliver`], and [`Code::UpstreamProtocol`] for a 101 to something else.
+pub(super) async fn deliver_upgrade(
+    connection: &Arc<Connection>,
+    client: OnUpgrade,
+    head: Head,
+    mut response: Response<Incoming>,
+    mut delivery: Delivery,
+) -> Result<Response<Body>, (Refusal, Trail)> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return deliver(&head.method, response, delivery).await;
+    }
+    let agreed = response
+        .headers()
+        .get(header::UPGRADE)
+        .is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !agreed {
+        let refusal = Refusal::new(
+            Code::UpstreamProtocol,
+            "the upstream switched to a protocol that was not asked for",
+            "only WebSocket upgrades are passed on",
+        );
+        return Err((refusal, delivery.trail));
+    }
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut parts, _) = response.into_parts();
+    clean_headers(&mut parts.headers);
+    delivery.scrubber.headers(&mut parts.headers);
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    delivery.trail.record().status = Some(parts.status.as_u16());
+    tokio::spawn(run(Arc::clone(connection), head, client, upstream, delivery));
+    Ok(Response::from_parts(parts, empty()))
+}
+
+async fn run(
+    connection: Arc<Connection>,
+    head: Head,
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    delivery: Delivery,
+) {
+    let Delivery { gateway, mut trail, .. } = delivery;
+    let (client, upstream) = match tokio::try_join!(client, upstream) {
+        Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
+        Err(error) => {
+            tracing::debug!(%error, "an upgrade did not complete");
+            trail.fail(Code::UpstreamProtocol);
+            return;
+        }
+    };
+    let bytes = TunnelBytes::default();
+    let result = tunnel(client, upstream, &bytes, revoked(&gateway, &connection, &head)).await;
+    trail.tunnelled(&bytes, result);
+}
+
+/// Resolves when policy no longer allows the request that the connection began with.
+async fn revoked(gateway: &Gateway, connection: &Connection, head: &Head) {
+    gateway
+        .until_refused(|snapshot| match snapshot.identify(&connection.evidence, gateway.clock.now()) {
+            Ok(identity) => matches!(snapshot.decide(&identity, &head.facts()), Decision::Deny(_)),
+            Err(_) => true,
+        })
+        .await;
+}

@@ -1,0 +1,378 @@
+//! Loading the programs, and keeping them attached from one daemon to the next.
+
+use std::{
+    error::Error,
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapInfo,
+    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+};
+use nix::fcntl::{Flock, FlockArg};
+use onecli_common::{AgentEntry, Ident, names};
+
+use super::{
+    Cgroup2, KernelError,
+    bpffs::Pins,
+    cgroup::level,
+    denials::KernelLog,
+    link::{self, LinkInfo},
+};
+
+/// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../onecli-ebpf/onecli-ebpf.o");
+
+/// What the kernel half is told at attach.
+#[derive(Clone, Debug)]
+pub struct KernelConfig {
+    /// Cgroup below which every direct child is an agent's; relative to the root of cgroup2.
+    pub agents_root: PathBuf,
+    /// Cgroup in which the daemon's listeners are created; relative to the root of cgroup2.
+    pub daemon_cgroup: PathBuf,
+    /// Directory for pins, on a bpf file system or below `/sys/fs/bpf`.
+    pub bpffs_dir: PathBuf,
+    /// Port of the transparent listeners on 127.0.0.1 and \[::1\].
+    pub transparent_port: u16,
+    /// Port of the agents' resolver on each agent's own loopback address.
+    pub dns_port: u16,
+    /// Whether the programs log their refusals, for debugging them. Off, the verifier drops the code.
+    pub log: bool,
+}
+
+/// Which cgroup a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The agents root; its descendants inherit it.
+    Agents,
+    /// The cgroup of the daemon's listeners.
+    Daemon,
+}
+
+/// One program: its name in the object, its `enum bpf_attach_type`, and where it belongs.
+pub(super) struct Hook {
+    pub(super) program: &'static str,
+    pub(super) attach_type: u32,
+    pub(super) place: Place,
+}
+
+const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
+    Hook { program, attach_type, place }
+}
+
+/// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
+/// agents with less and never with more.
+pub(super) const HOOKS: [Hook; 11] = [
+    hook("connect4", 10, Place::Agents),
+    hook("connect6", 11, Place::Agents),
+    hook("sendmsg4", 14, Place::Agents),
+    hook("sendmsg6", 15, Place::Agents),
+    hook("sock_create", 2, Place::Agents),
+    hook("recvmsg4", 19, Place::Agents),
+    hook("recvmsg6", 20, Place::Agents),
+    hook("getpeername4", 29, Place::Agents),
+    hook("getpeername6", 30, Place::Agents),
+    hook("tcp_client", 3, Place::Agents),
+    hook("tcp_server", 3, Place::Daemon),
+];
+
+/// State of the links of all programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// One entry a program, in the order of attachment.
+    pub links: Vec<LinkHealth>,
+}
+
+impl Health {
+    /// Whether every program runs where it should. If not, nothing may be started in a managed cgroup.
+    pub fn is_enforcing(&self) -> bool {
+        self.links.iter().all(|link| link.state == LinkState::Attached)
+    }
+}
+
+/// State of one program's link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkHealth {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Its state.
+    pub state: LinkState,
+}
+
+/// Whether a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// To the right cgroup.
+    Attached,
+    /// There is no pinned link: the daemon was never started, or was detached.
+    NotPinned,
+    /// The cgroup it was attached to has been removed. A re-created one is not enforced until the next attach.
+    Defunct,
+    /// To another cgroup than the configured one, or to one removed that sockets still hold.
+    OtherCgroup {
+        /// Id of that cgroup.
+        id: u64,
+    },
+}
+
+/// Loads the programs and attaches them, or puts them in the place of those a former daemon attached.
+///
+/// Returns the programs' log if it is on.
+pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
+    let cgroups = Cgroup2::find()?;
+    cgroups.ensure(&config.agents_root)?;
+    cgroups.ensure(&config.daemon_cgroup)?;
+    let _one_at_a_time = lock(&cgroups.path(&config.agents_root)?)?;
+    let pins = Pins::below(&config.bpffs_dir);
+    pins.create()?;
+    check_shapes(&pins)?;
+    let mut ebpf = load(config, &pins)?;
+    for hook in &HOOKS {
+        let program = ebpf
+            .program_mut(hook.program)
+            .ok_or(KernelError::Incomplete { kind: "program", name: hook.program })?;
+        verify(program, hook)?;
+        enforce(program, hook, &cgroups, config, &pins)?;
+    }
+    pins.remove_other_versions()?;
+    config.log.then(|| KernelLog::new(&mut ebpf)).transpose()
+}
+
+/// Asks the kernel whether every program is attached where `config` says.
+pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
+    let cgroups = Cgroup2::find()?;
+    let pins = Pins::below(&config.bpffs_dir);
+    let links = HOOKS.iter().map(|hook| {
+        let cgroup_id = cgroups.id_of(cgroup_of(hook, config))?;
+        let state = match open_link(hook, &pins)? {
+            None => LinkState::NotPinned,
+            Some((_, info)) => state(info, cgroup_id),
+        };
+        Ok(LinkHealth { program: hook.program, state })
+    });
+    Ok(Health { links: links.collect::<Result<_, _>>()? })
+}
+
+/// Removes every pin below `bpffs_dir`, which detaches the programs and ends enforcement. Nothing to do is no error.
+pub fn detach(bpffs_dir: &Path) -> Result<(), KernelError> {
+    Pins::below(bpffs_dir).remove()
+}
+
+/// Keeps a second daemon from attaching at the same time; released when dropped.
+fn lock(agents_root: &Path) -> Result<Flock<File>, KernelError> {
+    let failed = || KernelError::cgroup("lock cgroup", agents_root);
+    let directory = File::open(agents_root).map_err(failed())?;
+    Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| failed()(errno.into()))
+}
+
+/// Refuses pinned maps whose values have another size: aya and the kernel reuse them unseen.
+fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
+    let shapes = [
+        (names::SOCKETS, size_of::<Ident>()),
+        (names::FLOWS, size_of::<Ident>()),
+        (names::TUP, size_of::<Ident>()),
+        (names::AGENTS, size_of::<AgentEntry>()),
+        (names::STATS, size_of::<u64>()),
+    ];
+    for (map, wanted) in shapes {
+        let path = pins.map(map);
+        if !path.exists() {
+            continue;
+        }
+        let found = MapInfo::from_pin(&path).map_err(KernelError::map("examine", map))?.value_size();
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        if found != wanted {
+            return Err(KernelError::ForeignMap { path, found, wanted });
+        }
+    }
+    Ok(())
+}
+
+/// Creates the maps that are not pinned yet, opens those that are, and relocates the programs.
+fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
+    let agent_level = level(&config.agents_root)? + 1;
+    let transparent_port = u32::from(config.transparent_port);
+    let resolver_port = u32::from(config.dns_port);
+    let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(names::AGENT_LEVEL, &agent_level, true)
+        .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
+        .override_global(names::RESOLVER_PORT, &resolver_port, true)
+        .override_global(aya_log::LEVEL, &log_level, true);
+    // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
+    // and are swapped with the programs.
+    for map in names::PINNED_MAPS {
+        loader.map_pin_path(map, pins.map(map));
+    }
+    loader.load(OBJECT).map_err(|source| KernelError::Load { source: Box::new(source) })
+}
+
+/// Passes a program to the kernel's verifier.
+fn verify(program: &mut Program, hook: &Hook) -> Result<(), KernelError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+    .map_err(|source| KernelError::Program {
+        action: "load",
+        program: hook.program,
+        hint: "the verifier's reason follows; the kernel may be older than Linux 5.15",
+        source: Box::new(source),
+    })
+}
+
+/// Makes `program` the one that runs at `hook`, without a moment in which none does.
+fn enforce(
+    program: &mut Program,
+    hook: &Hook,
+    cgroups: &Cgroup2,
+    config: &KernelConfig,
+    pins: &Pins,
+) -> Result<(), KernelError> {
+    let cgroup = cgroup_of(hook, config);
+    let cgroup_id = cgroups.id_of(cgroup)?;
+    let pin = pins.link(hook.program);
+    match open_link(hook, pins)? {
+        Some((link, info)) => match state(info, cgroup_id) {
+            LinkState::Attached => return replace(&link, program, hook, pin),
+            LinkState::OtherCgroup { id } if cgroups.contains(id)? => {
+                // Agents may be running there: moving the programs away would set them free.
+                return Err(KernelError::ForeignLink {
+                    program: hook.program,
+                    path: pin,
+                    found: format!("attached to the cgroup with id {id}, which still exists"),
+                });
+            }
+            _ => {
+                attach_new(program, hook, &cgroups.path(cgroup)?, &pin, Some(link))?;
+            }
+        },
+        None => attach_new(program, hook, &cgroups.path(cgroup)?, &pin, None)?,
+    }
+    Ok(())
+}
+
+/// Swaps the program of a living link.
+fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Program {
+        action: "attach",
+        program: hook.program,
+        hint: "its descriptor is gone; start the daemon again",
+        source: Box::new(source),
+    };
+    let fd = program.fd().map_err(failed)?;
+    let id = program.info().map_err(failed)?.id();
+    link::update(link, fd).map_err(|source| KernelError::Link {
+        program: hook.program,
+        call: "BPF_LINK_UPDATE",
+        path: pin.clone(),
+        source,
+    })?;
+    let info = link_info(link, hook, &pin)?;
+    if info.program_id != id {
+        return Err(KernelError::ForeignLink {
+            program: hook.program,
+            path: pin,
+            found: format!("it runs program {} after an update to {id}", info.program_id),
+        });
+    }
+    Ok(())
+}
+
+/// Attaches by a new link and pins it, in the place of a dead one's pin if there is one.
+fn attach_new(
+    program: &mut Program,
+    hook: &Hook,
+    cgroup: &Path,
+    pin: &Path,
+    dead: Option<OwnedFd>,
+) -> Result<(), KernelError> {
+    let directory = File::open(cgroup).map_err(KernelError::cgroup("open cgroup", cgroup))?;
+    let link = link_program(program, &directory).map_err(|source| KernelError::Program {
+        action: "attach",
+        program: hook.program,
+        hint: "if the system says EPERM, another program is attached exclusively to this cgroup or one above it \
+               (`bpftool cgroup tree` shows it)",
+        source,
+    })?;
+    if dead.is_some() {
+        fs::remove_file(pin).map_err(KernelError::bpffs("replace", pin))?;
+    }
+    // Dropping the pinned link closes its descriptor; the pin keeps it attached.
+    link.pin(pin).map_err(|error| KernelError::bpffs("pin a link at", pin)(io::Error::other(error)))?;
+    Ok(())
+}
+
+/// Attaches a program and gives its link to the caller.
+///
+/// Links are always of the multi-attach kind; with the other two modes the kernel answers EINVAL.
+fn link_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        Program::SockOps(program) => {
+            let id = program.attach(cgroup, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType.into()),
+    }
+}
+
+/// The link pinned for a program, if there is one; an error if what is pinned is something else.
+fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, KernelError> {
+    let pin = pins.link(hook.program);
+    let link = match link::open(&pin) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(KernelError::Link { program: hook.program, call: "BPF_OBJ_GET", path: pin, source });
+        }
+    };
+    let info = link_info(&link, hook, &pin)?;
+    if info.attach_type != hook.attach_type {
+        return Err(KernelError::ForeignLink {
+            program: hook.program,
+            path: pin,
+            found: format!("attach type {} and not {}", info.attach_type, hook.attach_type),
+        });
+    }
+    Ok(Some((link, info)))
+}
+
+fn link_info(link: &impl AsFd, hook: &Hook, pin: &Path) -> Result<LinkInfo, KernelError> {
+    link::info(link).map_err(|source| KernelError::Link {
+        program: hook.program,
+        call: "BPF_OBJ_GET_INFO_BY_FD",
+        path: pin.to_owned(),
+        source,
+    })
+}
+
+fn state(info: LinkInfo, cgroup_id: u64) -> LinkState {
+    match info.cgroup_id {
+        0 => LinkState::Defunct,
+        id if id == cgroup_id => LinkState::Attached,
+        id => LinkState::OtherCgroup { id },
+    }
+}
+
+fn cgroup_of<'a>(hook: &Hook, config: &'a KernelConfig) -> &'a Path {
+    match hook.place {
+        Place::Agents => &config.agents_root,
+        Place::Daemon => &config.daemon_cgroup,
+    }
+}

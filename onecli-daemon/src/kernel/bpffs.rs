@@ -1,0 +1,108 @@
+//! The bpf file system, where maps and links are kept while no process holds them.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+use onecli_common::ABI_VERSION;
+
+use super::KernelError;
+
+/// Where the kernel wants bpffs mounted, and makes a directory for it.
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+
+/// The pins of this ABI version.
+///
+/// Maps and links are apart, so that no program can be named like a map; the version keeps a daemon of another one from
+/// reusing maps whose layout it does not know.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    base: PathBuf,
+    version: PathBuf,
+}
+
+impl Pins {
+    /// The pins below `base`, which need not exist.
+    pub(super) fn below(base: &Path) -> Self {
+        Self { base: base.to_owned(), version: base.join(format!("v{ABI_VERSION}")) }
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.version.join("maps").join(name)
+    }
+
+    /// Where the link of a program is pinned.
+    pub(super) fn link(&self, program: &str) -> PathBuf {
+        self.version.join("links").join(program)
+    }
+
+    /// Makes the directories, root's alone, and mounts bpffs if it is not.
+    pub(super) fn create(&self) -> Result<(), KernelError> {
+        mount_if_missing(&self.base)?;
+        for directory in [&self.base, &self.version, &self.version.join("maps"), &self.version.join("links")]
+        {
+            // uid 0 without capabilities can still open root's pins: agents never run as uid 0 of the host.
+            match fs::DirBuilder::new().mode(0o700).create(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(KernelError::bpffs("create directory", directory)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what daemons of other ABI versions pinned; called when this version enforces.
+    pub(super) fn remove_other_versions(&self) -> Result<(), KernelError> {
+        let list = || KernelError::bpffs("list", &self.base);
+        for entry in fs::read_dir(&self.base).map_err(list())? {
+            let path = entry.map_err(list())?.path();
+            if path != self.version {
+                fs::remove_dir_all(&path).map_err(KernelError::bpffs("remove", path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything. Links go first: a link without its maps would still run.
+    pub(super) fn remove(&self) -> Result<(), KernelError> {
+        if !self.base.exists() {
+            return Ok(());
+        }
+        if !is_bpffs(&self.base)? {
+            return Err(KernelError::NotBpffs { path: self.base.clone() });
+        }
+        let links = self.version.join("links");
+        if links.exists() {
+            fs::remove_dir_all(&links).map_err(KernelError::bpffs("remove", links))?;
+        }
+        fs::remove_dir_all(&self.base).map_err(KernelError::bpffs("remove", &self.base))
+    }
+}
+
+/// Mounts bpffs at its usual place when `directory` is to be there and is not on one.
+fn mount_if_missing(directory: &Path) -> Result<(), KernelError> {
+    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    if is_bpffs(existing)? {
+        return Ok(());
+    }
+    if !directory.starts_with(MOUNT_POINT) {
+        return Err(KernelError::NotBpffs { path: directory.to_owned() });
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), MOUNT_POINT, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|errno| KernelError::bpffs("mount bpffs at", MOUNT_POINT)(errno.into()))
+}
+
+/// Whether `path` is on a bpf file system.
+fn is_bpffs(path: &Path) -> Result<bool, KernelError> {
+    let stat = statfs(path).map_err(|errno| KernelError::bpffs("examine", path)(errno.into()))?;
+    Ok(stat.filesystem_type() == BPF_FS_MAGIC)
+}

@@ -1,0 +1,122 @@
+//! Pinned links of cgroup programs: what aya has no call for.
+#![allow(unsafe_code, reason = "bpf(2) has no safe binding for these commands")]
+
+use std::{
+    ffi::CString,
+    io, mem,
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+// Commands of bpf(2), `enum bpf_cmd` of linux/bpf.h.
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// `BPF_LINK_TYPE_CGROUP`.
+const LINK_TYPE_CGROUP: u32 = 3;
+
+/// What the kernel says of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    /// Id of the attached program.
+    pub(super) program_id: u32,
+    /// Id of the cgroup; 0 once the cgroup is gone, which leaves the link defunct.
+    pub(super) cgroup_id: u64,
+    /// `enum bpf_attach_type`.
+    pub(super) attach_type: u32,
+}
+
+/// Opens a pinned link. Kernel 5.7.
+pub(super) fn open(pin: &Path) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` that `BPF_OBJ_*` reads.
+    #[repr(C)]
+    struct Attr {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: `attr` is what the command reads, and `path` lives until after the call.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
+    // SAFETY: a descriptor the kernel has just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Asks the kernel about a link; an error of kind `InvalidInput` when it is no link of a cgroup.
+pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
+    /// `struct bpf_link_info` with its `cgroup` variant.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        link_type: u32,
+        id: u32,
+        prog_id: u32,
+        hole: u32,
+        cgroup_id: u64,
+        attach_type: u32,
+        tail: u32,
+    }
+    /// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let mut attr = Attr {
+        bpf_fd: link.as_fd().as_raw_fd().cast_unsigned(),
+        info_len: u32::try_from(mem::size_of::<Info>()).unwrap_or(0),
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `attr` is what the command reads; the kernel writes at most `info_len` bytes to `info`.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    if info.link_type != LINK_TYPE_CGROUP {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a link of type {} and not of a cgroup", info.link_type),
+        ));
+    }
+    Ok(LinkInfo { program_id: info.prog_id, cgroup_id: info.cgroup_id, attach_type: info.attach_type })
+}
+
+/// Replaces the program of a link, atomically: at every moment the old or the new one runs. Kernel 5.7.
+///
+/// The kernel checks the program's type and not its attach type: a connect4 program would be run at connect6. The
+/// caller compares [`LinkInfo::attach_type`].
+pub(super) fn update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
+    /// The part of `union bpf_attr` that `BPF_LINK_UPDATE` reads.
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attr = Attr {
+        link_fd: link.as_fd().as_raw_fd().cast_unsigned(),
+        new_prog_fd: program.as_fd().as_raw_fd().cast_unsigned(),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: `attr` is what the command reads; both descriptors are open for the duration of the call.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }?;
+    Ok(())
+}
+
+/// Calls bpf(2); fields of `union bpf_attr` beyond `T` count as zero.
+///
+/// # Safety
+///
+/// `T` is `repr(C)`, has the layout `command` reads, and its pointers are valid for it.
+unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
+    // SAFETY: by the caller's promise, and `attr` is as large as said.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), mem::size_of::<T>()) };
+    libc::c_int::try_from(result).ok().filter(|&result| result >= 0).ok_or_else(io::Error::last_os_error)
+}

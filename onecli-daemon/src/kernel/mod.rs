@@ -1,0 +1,30 @@
+//! The kernel half's user space: cgroups, loading and attaching the programs, and reading what they tell.
+//!
+//! The only module that names `aya`. What each step needs:
+//!
+//! | step | needs |
+//! |---|---|
+//! | [`Cgroup2::ensure`], [`Cgroup2::move_self_into`] | write access to the cgroup tree (root, or a delegated subtree) |
+//! | [`Redirect::attach`] | `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`; `CAP_SYS_ADMIN` if bpffs is to be mounted |
+//! | [`Redirect::open`], [`check`], [`detach`] | access to the pin directory, which is root's alone |
+//! | everything on a [`Redirect`] once open | nothing, from Linux 5.19; before that `CAP_BPF` |
+//!
+//! A [`Redirect`] holds map descriptors only. Whoever holds a link or program descriptor could detach enforcement, so
+//! none outlives the call that used it.
+
+mod attach;
+mod bpffs;
+mod cgroup;
+mod denials;
+mod error;
+mod link;
+mod redirect;
+#[cfg(test)]
+mod tests;
+
+pub use attach::{Health, KernelConfig, LinkHealth, LinkState, check, detach};
+pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
+pub use denials::{Denial, Denials, KernelLog};
+pub use error::KernelError;
+pub use onecli_common::{AgentEntry, Hook, Reason};
+pub use redirect::Redirect;

@@ -1,0 +1,155 @@
+//! What the serving process does with the kernel half: look flows up, keep the agents' entries, read counters.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd as _},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
+use onecli_common::{AgentEntry, COMM_LEN, Ident, IdentFlags, Stat, names};
+
+use super::{Denials, KernelConfig, KernelError, attach::attach, bpffs::Pins, denials::KernelLog};
+use crate::model::flow::Flow;
+
+/// Handles of the pinned maps. Holds no link and no program, so whoever takes over this process cannot detach them.
+pub struct Redirect {
+    flows: SkStorage<MapData, Ident>,
+    agents: Mutex<HashMap<MapData, u64, AgentEntry>>,
+    stats: PerCpuArray<MapData, u64>,
+    denials: Mutex<Option<MapData>>,
+    log: Mutex<Option<KernelLog>>,
+}
+
+impl Redirect {
+    /// Loads and attaches the programs, or replaces those a former daemon left attached, and opens the maps.
+    ///
+    /// Enforcement outlives this value and this process, until [`detach`](super::detach).
+    pub fn attach(config: &KernelConfig) -> Result<Self, KernelError> {
+        let log = attach(config)?;
+        let mut redirect = Self::open(&config.bpffs_dir)?;
+        redirect.log = Mutex::new(log);
+        Ok(redirect)
+    }
+
+    /// Opens the maps that [`attach`](Self::attach) pinned, in this process or another.
+    pub fn open(bpffs_dir: &Path) -> Result<Self, KernelError> {
+        let pins = Pins::below(bpffs_dir);
+        let open = |name: &'static str| {
+            MapData::from_pin(pins.map(name)).map_err(KernelError::map("open pinned", name))
+        };
+        let typed = |name: &'static str| KernelError::map("use", name);
+        Ok(Self {
+            flows: Map::SkStorage(open(names::FLOWS)?).try_into().map_err(typed(names::FLOWS))?,
+            agents: Mutex::new(Map::HashMap(open(names::AGENTS)?).try_into().map_err(typed(names::AGENTS))?),
+            stats: Map::PerCpuArray(open(names::STATS)?).try_into().map_err(typed(names::STATS))?,
+            denials: Mutex::new(Some(open(names::DENY)?)),
+            log: Mutex::new(None),
+        })
+    }
+
+    /// The kernel's record of an accepted connection, about 1 µs; `None` when it was not made by a managed process.
+    pub fn flow(&self, accepted: &impl AsFd) -> Result<Option<Flow>, KernelError> {
+        match self.flows.get(&accepted.as_fd().as_raw_fd(), 0) {
+            Ok(ident) => flow(&ident).map(Some),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(KernelError::map("read", names::FLOWS)(error)),
+        }
+    }
+
+    /// Tells the kernel of an agent by its cgroup id, or changes what it was told.
+    pub fn set_agent(&self, cgroup_id: u64, entry: AgentEntry) -> Result<(), KernelError> {
+        // A panic elsewhere leaves the handle as it was: it holds a descriptor and no state.
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.insert(cgroup_id, entry, 0).map_err(KernelError::map("write", names::AGENTS))
+    }
+
+    /// Makes the kernel forget an agent, whose connections are then redirected still and its DNS refused. An id it does
+    /// not know is no error.
+    pub fn remove_agent(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        match agents.remove(&cgroup_id) {
+            Ok(()) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(KernelError::map("write", names::AGENTS)(error)),
+        }
+    }
+
+    /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned.
+    pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, KernelError> {
+        Stat::ALL.iter().map(|&stat| Ok((stat.name(), self.stat(stat)?))).collect()
+    }
+
+    /// One counter, summed over the CPUs.
+    pub(super) fn stat(&self, stat: Stat) -> Result<u64, KernelError> {
+        let values = self.stats.get(&(stat as u32), 0).map_err(KernelError::map("read", names::STATS))?;
+        Ok(values.iter().sum())
+    }
+
+    /// The refusals, for the one task that reads them; `None` when it has been taken. Call it inside a tokio runtime.
+    pub fn take_denials(&self) -> Result<Option<Denials>, KernelError> {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        denials.take().map(Denials::new).transpose()
+    }
+
+    /// The programs' log, for the one task that reads it; `None` when it is off, was taken, or belongs to another process
+    /// that attached them.
+    pub fn take_log(&self) -> Option<KernelLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Reads a record, and refuses one that no kernel program of ours wrote.
+fn flow(ident: &Ident) -> Result<Flow, KernelError> {
+    let corrupt = |what| KernelError::Corrupt { map: names::FLOWS, what };
+    if ident.flags & IdentFlags::REDIRECTED == 0 {
+        return Err(corrupt("it is of a connection that was not redirected"));
+    }
+    if ident.agent_cgid == 0 {
+        return Err(corrupt("it names no agent"));
+    }
+    let (pid, _thread) = halves(ident.pid_tgid);
+    let (gid, uid) = halves(ident.uid_gid);
+    Ok(Flow {
+        original_destination: address(ident.orig_addr, ident.orig_port),
+        agent_cgroup_id: ident.agent_cgid,
+        current_cgroup_id: ident.current_cgid,
+        netns_cookie: ident.netns,
+        uid,
+        gid,
+        pid,
+        comm: comm(&ident.comm),
+        socket_cookie: ident.sock_cookie,
+    })
+}
+
+/// An address and port as the kernel half writes them, both in network byte order; IPv4 where it is mapped.
+pub(super) fn address(addr: [u8; 16], port: u16) -> SocketAddr {
+    let addr = IpAddr::V6(Ipv6Addr::from(addr)).to_canonical();
+    SocketAddr::new(addr, u16::from_be(port))
+}
+
+/// The upper and the lower 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "each half is 32 bits")]
+pub(super) const fn halves(packed: u64) -> (u32, u32) {
+    ((packed >> 32) as u32, packed as u32)
+}
+
+/// A task's name for people to read: the process chose it, so nothing in it may act on a terminal or a log.
+pub(super) fn comm(raw: &[u8; COMM_LEN]) -> String {
+    let name = raw.split(|&byte| byte == 0).next().unwrap_or_default();
+    let mut readable = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || character == '\\' {
+                readable.extend(character.escape_default());
+            } else {
+                readable.push(character);
+            }
+        }
+        readable.push_str(&chunk.invalid().escape_ascii().to_string());
+    }
+    readable
+}

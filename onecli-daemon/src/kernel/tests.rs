@@ -1,0 +1,20 @@
+//! Against the running kernel: real cgroups, programs and connections.
+//!
+//! As root with BPF these tests fail when anything is broken; otherwise they say that they were not run. Each has a
+//! network namespace, cgroups and pins of its own, gone when it ends, however it ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod attachment;
+mod child;
+mod fixture;
+mod identity;
+mod refusal;
+mod resolver;
+mod storm;
+mod units;

@@ -1,0 +1,123 @@
+//! Programs and maps outlive the daemon, and a new daemon takes over without a gap.
+
+use std::io::ErrorKind;
+
+use super::{
+    child::Client,
+    fixture::{Fixture, accept, listen, remove_tree},
+};
+use crate::kernel::{AgentEntry, KernelError, LinkState, Redirect, check, detach};
+
+#[test]
+fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
+    let Some(mut fixture) = Fixture::new("kernel::a_second_attach_keeps_maps_and_never_stops_enforcing")
+    else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let id = fixture.id_of(&agent);
+    let entry = AgentEntry { index: 7, flags: 0, dns_addr: [127, 0, 0, 9] };
+    fixture.redirect.set_agent(id, entry).unwrap();
+    // The child connects to a listener that it must never reach, all the while.
+    let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
+    let client = Client::start(&fixture, &agent, &["repeat", "127.0.0.1:7777"]);
+    let (first, flow) = fixture.accept4();
+    assert!(flow.is_some());
+    let transparent = fixture.listener4.take().unwrap();
+    let (mut accepted, mut missed) = (1_u32, 0_u32);
+    for _ in 0..10 {
+        fixture.redirect = Redirect::attach(&fixture.config).expect("attach again");
+        transparent.set_nonblocking(true).unwrap();
+        loop {
+            match transparent.accept() {
+                Ok((stream, _)) => {
+                    accepted += 1;
+                    missed += u32::from(fixture.redirect.flow(&stream).unwrap().is_none());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    // The new handles read what the old programs wrote.
+    assert_eq!(fixture.redirect.flow(&first).unwrap(), flow);
+    assert!(check(&fixture.config).unwrap().is_enforcing());
+    fixture.listener4 = Some(transparent);
+    let findings = client.finish();
+    let connections: u32 = findings.get("connections").parse().unwrap();
+    assert!(connections >= accepted && accepted > 10, "{accepted} of {connections}");
+    assert_eq!(missed, 0, "of {accepted}");
+    elsewhere.set_nonblocking(true).unwrap();
+    assert!(elsewhere.accept().is_err(), "a connection was not redirected");
+}
+
+/// Removing a cgroup makes its links defunct; a re-created one is enforced only after the next attach.
+#[test]
+fn a_recreated_cgroup_is_noticed_and_attached_again() {
+    let Some(mut fixture) = Fixture::new("kernel::a_recreated_cgroup_is_noticed_and_attached_again") else {
+        return;
+    };
+    assert!(check(&fixture.config).unwrap().is_enforcing());
+    let root = fixture.tree().path(&fixture.config.agents_root).unwrap();
+    remove_tree(&root).unwrap();
+    std::fs::create_dir(&root).unwrap();
+    let health = check(&fixture.config).unwrap();
+    assert!(!health.is_enforcing());
+    let broken = health.links.iter().filter(|link| link.state != LinkState::Attached).count();
+    assert_eq!(broken, 10, "all programs of the agents root, none of the daemon's: {health:?}");
+    fixture.redirect = Redirect::attach(&fixture.config).unwrap();
+    assert!(check(&fixture.config).unwrap().is_enforcing());
+    let agent = fixture.agent("a.slice");
+    let client = Client::start(&fixture, &agent, &["connect", "192.0.2.7:80"]);
+    let (stream, flow) = fixture.accept4();
+    drop(stream);
+    drop(client);
+    assert_eq!(flow.unwrap().agent_cgroup_id, fixture.id_of(&agent));
+}
+
+#[test]
+fn detach_ends_enforcement_and_leaves_nothing() {
+    let Some(fixture) = Fixture::new("kernel::detach_ends_enforcement_and_leaves_nothing") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    detach(&fixture.config.bpffs_dir).unwrap();
+    detach(&fixture.config.bpffs_dir).unwrap();
+    assert!(!fixture.config.bpffs_dir.exists());
+    let health = check(&fixture.config).unwrap();
+    assert!(health.links.iter().all(|link| link.state == LinkState::NotPinned));
+    let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
+    let client = Client::start(&fixture, &agent, &["connect", "127.0.0.1:7777"]);
+    drop(accept(&elsewhere).expect("not redirected any more"));
+    client.finish();
+}
+
+/// Agents may run below a root that the configuration no longer names: they are not set free.
+#[test]
+fn another_agents_root_is_refused_while_the_old_one_exists() {
+    let Some(fixture) = Fixture::new("kernel::another_agents_root_is_refused_while_the_old_one_exists")
+    else {
+        return;
+    };
+    let mut config = fixture.config.clone();
+    config.agents_root = fixture.unmanaged();
+    let refused = Redirect::attach(&config).map(drop);
+    assert!(matches!(refused, Err(KernelError::ForeignLink { .. })), "{refused:?}");
+    assert!(check(&fixture.config).unwrap().is_enforcing());
+}
+
+/// The kernel would run a connect4 program at connect6 without a word.
+#[test]
+fn a_link_of_another_attach_type_is_refused() {
+    let Some(fixture) = Fixture::new("kernel::a_link_of_another_attach_type_is_refused") else {
+        return;
+    };
+    let links = fixture.config.bpffs_dir.join("v1/links");
+    std::fs::rename(links.join("connect4"), links.join("aside")).unwrap();
+    std::fs::rename(links.join("connect6"), links.join("connect4")).unwrap();
+    let refused = Redirect::attach(&fixture.config).map(drop);
+    let Err(KernelError::ForeignLink { found, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(found, "attach type 11 and not 10");
+}

@@ -1,0 +1,283 @@
+//! What runs inside the managed cgroups: this test binary again, as a child that joins a cgroup and does one thing.
+#![allow(unsafe_code, reason = "socket types and options that no library offers")]
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::{
+    fixture::{Fixture, PATIENCE},
+    storm,
+};
+
+const CGROUP: &str = "ONECLI_TEST_CGROUP";
+const WORK: &str = "ONECLI_TEST_WORK";
+/// Marks the child's findings among what the test harness prints.
+const MARK: &str = "@@ ";
+
+/// A process in a cgroup; killed on drop.
+pub(super) struct Client(Child);
+
+impl Client {
+    /// Starts a process that joins `cgroup` before it makes any socket, and then does `work`.
+    pub(super) fn start(fixture: &Fixture, cgroup: &Path, work: &[&str]) -> Self {
+        let path = fixture.tree().path(cgroup).expect("path");
+        let child = Command::new(env::current_exe().expect("own path"))
+            .args(["--exact", "kernel::tests::child::child_main", "--nocapture"])
+            .env(CGROUP, path)
+            .env(WORK, work.join(" "))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a child");
+        Self(child)
+    }
+
+    /// Starts a process, waits for its end and returns its findings.
+    pub(super) fn run(fixture: &Fixture, cgroup: &Path, work: &[&str]) -> Findings {
+        Self::start(fixture, cgroup, work).finish()
+    }
+
+    /// Waits for the end; the findings.
+    pub(super) fn finish(mut self) -> Findings {
+        drop(self.0.stdin.take());
+        let output = BufReader::new(self.0.stdout.take().expect("stdout"));
+        let mut findings = HashMap::new();
+        for line in output.lines() {
+            let line = line.expect("a line");
+            // The harness prints the test's name without a newline before the first.
+            if let Some((_, finding)) = line.split_once(MARK) {
+                let (key, value) = finding.split_once('=').expect("key=value");
+                findings.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        let status = self.0.wait().expect("wait");
+        assert!(status.success(), "the child failed: {status}");
+        Findings(findings)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Already gone, when the test went well.
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+/// What a child reported.
+#[derive(Debug)]
+pub(super) struct Findings(HashMap<String, String>);
+
+impl Findings {
+    pub(super) fn get(&self, key: &str) -> &str {
+        self.0.get(key).unwrap_or_else(|| panic!("no {key} in {self:?}"))
+    }
+
+    /// The error of an operation; 0 when it succeeded.
+    pub(super) fn errno(&self) -> i32 {
+        self.get("errno").parse().expect("a number")
+    }
+}
+
+/// Not a test: what [`Client`] starts. Does nothing in an ordinary run.
+#[test]
+fn child_main() {
+    let (Some(cgroup), Ok(work)) = (env::var_os(CGROUP), env::var(WORK)) else {
+        return;
+    };
+    fs::write(Path::new(&cgroup).join("cgroup.procs"), "0").expect("join the cgroup");
+    let words: Vec<&str> = work.split(' ').collect();
+    let result = match words[..] {
+        ["connect", address] => connect(address),
+        ["connect_from", address, cgroup] => connect_from(address, cgroup),
+        ["udp_send", address] => udp_send(address),
+        ["udp_connect", address] => udp_connect(address),
+        ["dns", address, bind] => dns(address, bind),
+        ["dns_connected", address, bind] => dns_connected(address, bind),
+        ["fastopen_sendto", address] => fastopen(address, false),
+        ["fastopen_connect", address] => fastopen(address, true),
+        ["socket", family, kind, protocol] => socket(family, kind, protocol),
+        ["storm", connections, threads] => storm::client(connections, threads),
+        ["repeat", address] => repeat(address),
+        _ => panic!("unknown work {words:?}"),
+    };
+    let errno = match result {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(-1),
+    };
+    report("errno", errno);
+}
+
+/// Tells the parent.
+pub(super) fn report(key: &str, value: impl std::fmt::Display) {
+    let mut out = io::stdout();
+    writeln!(out, "{MARK}{key}={value}").expect("stdout");
+}
+
+fn parse(address: &str) -> SocketAddr {
+    address.parse().expect("an address")
+}
+
+/// Connects, says hello, reads the answer to its end.
+fn connect(address: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(parse(address))?;
+    report("peer", stream.peer_addr()?);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"hello")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    report("answer", answer);
+    Ok(())
+}
+
+/// Creates a socket here, moves to another cgroup, and connects from there.
+fn connect_from(address: &str, cgroup: &str) -> io::Result<()> {
+    let address = parse(address);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
+    socket.connect(&address.into())
+}
+
+fn udp_send(address: &str) -> io::Result<()> {
+    let address = parse(address);
+    let bind = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    UdpSocket::bind(bind)?.send_to(b"x", address).map(drop)
+}
+
+fn udp_connect(address: &str) -> io::Result<()> {
+    let address = parse(address);
+    let bind = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    UdpSocket::bind(bind)?.connect(address)
+}
+
+/// Asks a server on an unconnected socket; reports from whom the answer came.
+fn dns(address: &str, bind: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind(bind)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send_to(b"query", parse(address))?;
+    let mut answer = [0; 64];
+    let (length, sender) = socket.recv_from(&mut answer)?;
+    report("sender", sender);
+    report("answer", String::from_utf8_lossy(&answer[..length]));
+    Ok(())
+}
+
+/// Asks a server on a connected socket; reports its peer, and from whom the answer came.
+fn dns_connected(address: &str, bind: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind(bind)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(parse(address))?;
+    report("peer", socket.peer_addr()?);
+    socket.send(b"query")?;
+    let mut answer = [0; 64];
+    let (length, sender) = socket.recv_from(&mut answer)?;
+    report("sender", sender);
+    report("answer", String::from_utf8_lossy(&answer[..length]));
+    // To another server on the same socket: the answer cannot come through, the peer stays.
+    let elsewhere = SocketAddr::new("192.0.2.99".parse().expect("address"), 53);
+    if bind.starts_with("0.") {
+        socket.send_to(b"query", elsewhere)?;
+        report("peer_after", socket.peer_addr()?);
+    }
+    Ok(())
+}
+
+/// Opens a connection with data in its SYN; reports whether the data went there.
+fn fastopen(address: &str, by_connect: bool) -> io::Result<()> {
+    let address = parse(address);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if by_connect {
+        set_option(&socket, libc::TCP_FASTOPEN_CONNECT)?;
+        socket.connect(&address.into())?;
+        (&socket).write_all(b"hello")?;
+    } else {
+        send_fastopen(&socket, b"hello", address)?;
+    }
+    report("peer", socket.peer_addr()?.as_socket().expect("an address"));
+    let mut answer = String::new();
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.shutdown(std::net::Shutdown::Write)?;
+    (&socket).read_to_string(&mut answer)?;
+    report("answer", answer);
+    report("syn_data", syn_data(&socket)?);
+    Ok(())
+}
+
+/// Sets an integer TCP option to 1.
+fn set_option(socket: &Socket, option: libc::c_int) -> io::Result<()> {
+    let one: libc::c_int = 1;
+    // SAFETY: the option's value is an int.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            (&raw const one).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `sendto` with `MSG_FASTOPEN`: connects and sends at once.
+pub(super) fn send_fastopen(socket: &Socket, data: &[u8], address: SocketAddr) -> io::Result<()> {
+    socket.send_to_with_flags(data, &SockAddr::from(address), libc::MSG_FASTOPEN).map(drop)
+}
+
+/// Whether the peer acknowledged data sent in the SYN.
+fn syn_data(socket: &Socket) -> io::Result<bool> {
+    const TCPI_OPT_SYN_DATA: u8 = 32;
+    // SAFETY: plain integers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` has the length said.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Creates a socket by numbers.
+fn socket(family: &str, kind: &str, protocol: &str) -> io::Result<()> {
+    let number = |word: &str| word.parse::<libc::c_int>().expect("a number");
+    // SAFETY: takes no pointer.
+    let fd = unsafe { libc::socket(number(family), number(kind), number(protocol)) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor of nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
+/// Connects again and again until the parent closes our standard input; reports how often.
+fn repeat(address: &str) -> io::Result<()> {
+    let address = parse(address);
+    let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
+    let mut connections = 0_u32;
+    while !ended.is_finished() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        connections += 1;
+    }
+    report("connections", connections);
+    Ok(())
+}

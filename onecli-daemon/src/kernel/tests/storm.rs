@@ -1,0 +1,205 @@
+//! Identities are not lost: many connections, of every kind that has ever lost one.
+
+use std::{
+    env, io,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use onecli_common::Stat;
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    child::{Client, report, send_fastopen},
+    fixture::Fixture,
+};
+use crate::kernel::Redirect;
+
+/// Connections to make; `ONECLI_TEST_CONNECTIONS` sets another number.
+const CONNECTIONS: u64 = 100_000;
+/// Connections made at the same time. Far below the listener's backlog: a full one drops connections, not identities.
+const CONCURRENCY: usize = 16;
+
+/// How the `n`th client behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Manner {
+    /// Says which connection it is and waits for the daemon to close.
+    Talks,
+    /// Closes at once, with a reset.
+    Resets,
+    /// Closes at once.
+    Closes,
+    /// Says which connection it is in the SYN, and closes at once.
+    FastOpens,
+}
+
+const fn manner(n: u64) -> Manner {
+    match n % 4 {
+        0 => Manner::Talks,
+        1 => Manner::Resets,
+        2 => Manner::Closes,
+        _ => Manner::FastOpens,
+    }
+}
+
+/// Where the `n`th connection goes: the address tells the connection's number.
+fn destination(n: u64) -> SocketAddr {
+    let bits = u32::try_from(n).expect("a small number");
+    if n % 8 < 6 {
+        let [_, b, c, d] = bits.to_be_bytes();
+        (Ipv4Addr::new(10, b, c, d), 443).into()
+    } else {
+        let [a, b] = [bits >> 16, bits & 0xffff].map(|half| u16::try_from(half).expect("16 bits"));
+        (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, a, b), 443).into()
+    }
+}
+
+/// What the daemon saw.
+#[derive(Default)]
+struct Seen {
+    accepted: AtomicU64,
+    missed: AtomicU64,
+    wrong: AtomicU64,
+}
+
+#[test]
+fn no_identity_is_lost() {
+    let Some(fixture) = Fixture::new("kernel::no_identity_is_lost") else {
+        return;
+    };
+    let connections = env::var("ONECLI_TEST_CONNECTIONS")
+        .map_or(CONNECTIONS, |number| number.parse().expect("a number of connections"));
+    let agent = fixture.agent("a.slice");
+    let id = fixture.id_of(&agent);
+    let seen = Seen::default();
+    let done = AtomicBool::new(false);
+    let started = Instant::now();
+    let work = ["storm", &connections.to_string(), &CONCURRENCY.to_string()];
+    let client = Client::start(&fixture, &agent, &work);
+    let findings = thread::scope(|scope| {
+        for listener in [&fixture.listener4, &fixture.listener6] {
+            let listener = listener.as_ref().expect("listener");
+            scope.spawn(|| serve(listener, &fixture.redirect, id, &seen, &done));
+        }
+        let findings = client.finish();
+        // What the child has done is in the queues by now; the servers end when these are empty.
+        done.store(true, Ordering::Relaxed);
+        findings
+    });
+    let connected: u64 = findings.get("connected").parse().unwrap();
+    let [accepted, missed, wrong] =
+        [&seen.accepted, &seen.missed, &seen.wrong].map(|count| count.load(Ordering::Relaxed));
+    let left = fixture.announced();
+    eprintln!(
+        "{connections} connections in {:?}: {connected} made, {accepted} accepted, {missed} without a flow, \
+         {wrong} with a wrong one; {left} announcements left; {:?}",
+        started.elapsed(),
+        fixture.redirect.stats().unwrap()
+    );
+    assert_eq!(findings.get("failed"), "0");
+    assert_eq!(connected, connections);
+    assert_eq!(accepted, connections);
+    assert_eq!((missed, wrong), (0, 0));
+    assert_eq!(left, 0);
+    let stat = |stat| fixture.redirect.stat(stat).unwrap();
+    assert_eq!(stat(Stat::Announced), connections);
+    assert_eq!(stat(Stat::AnnounceFailed), 0);
+}
+
+/// Accepts until the clients are done and the queue is empty.
+fn serve(listener: &TcpListener, redirect: &Redirect, agent: u64, seen: &Seen, done: &AtomicBool) {
+    listener.set_nonblocking(true).expect("O_NONBLOCK");
+    loop {
+        let ending = done.load(Ordering::Relaxed);
+        match listener.accept() {
+            Ok((stream, _)) => inspect(&stream, redirect, agent, seen),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if ending {
+                    return;
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+            Err(error) => panic!("accept: {error}"),
+        }
+    }
+}
+
+/// Compares a connection's flow with what the client says of itself.
+fn inspect(mut stream: &TcpStream, redirect: &Redirect, agent: u64, seen: &Seen) {
+    seen.accepted.fetch_add(1, Ordering::Relaxed);
+    let Some(flow) = redirect.flow(stream).expect("look the flow up") else {
+        seen.missed.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    let mut right = flow.agent_cgroup_id == agent;
+    stream.set_nonblocking(false).expect("O_NONBLOCK");
+    let mut number = [0; 8];
+    // Clients that reset or close say nothing; the others tell which connection this is.
+    if stream.read_exact(&mut number).is_ok() {
+        right &= flow.original_destination == destination(u64::from_be_bytes(number));
+    }
+    seen.wrong.fetch_add(u64::from(!right), Ordering::Relaxed);
+    // No TIME_WAIT on either side: 100,000 of them are more than there are ports.
+    let socket = socket2::SockRef::from(stream);
+    socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+}
+
+/// The child's side: makes the connections, a few at a time.
+pub(super) fn client(connections: &str, threads: &str) -> io::Result<()> {
+    let connections: u64 = connections.parse().expect("a number");
+    let threads: u32 = threads.parse().expect("a number");
+    let (next, connected, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= connections {
+                        return;
+                    }
+                    match one(n) {
+                        Ok(()) => connected.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => {
+                            let count = failed.fetch_add(1, Ordering::Relaxed);
+                            if count < 5 {
+                                eprintln!("connection {n} ({:?}): {error}", manner(n));
+                            }
+                            count
+                        }
+                    };
+                }
+            });
+        }
+    });
+    report("connected", connected.into_inner());
+    report("failed", failed.into_inner());
+    Ok(())
+}
+
+/// Makes the `n`th connection.
+fn one(n: u64) -> io::Result<()> {
+    let address = destination(n);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let manner = manner(n);
+    match manner {
+        Manner::FastOpens => match send_fastopen(&socket, &n.to_be_bytes(), address) {
+            // Accepted, read and closed by the daemon before the call was over.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            result => result?,
+        },
+        _ => socket.connect(&address.into())?,
+    }
+    match manner {
+        Manner::Talks => {
+            (&socket).write_all(&n.to_be_bytes())?;
+            // Ends by the daemon's reset.
+            let _reset = (&socket).read(&mut [0]);
+        }
+        Manner::Resets => socket.set_linger(Some(Duration::ZERO))?,
+        Manner::Closes | Manner::FastOpens => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Connecting to checked addresses.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::net::TcpStream;
+
+use super::address::CheckedAddr;
+
+/// How long one address has before the next is tried beside it (RFC 8305 section 8).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// No address accepted a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The last address's reason.
+    #[error("cannot connect to {address}: {source}")]
+    Refused {
+        /// The address that failed last.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// None answered in time.
+    #[error("no address accepted a connection within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// Opens TCP connections to upstreams.
+#[derive(Debug, Clone, Copy)]
+pub struct Dialer {
+    /// The bound on one dial, over all its addresses.
+    pub connect_timeout: Duration,
+}
+
+impl Dialer {
+    /// Connects to the first address that accepts, IPv6 and IPv4 in turn, each a little after the one before
+    /// (RFC 8305). `TCP_NODELAY` is set.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial(&self, addresses: &[CheckedAddr]) -> Result<(TcpStream, SocketAddr), DialError> {
+        match tokio::time::timeout(self.connect_timeout, race(&interleave(addresses))).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError::TimedOut(self.connect_timeout)),
+        }
+    }
+}
+
+/// Families in turn, beginning with that of the first address.
+fn interleave(addresses: &[CheckedAddr]) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(|a| a.get().is_ipv6());
+    let (mut a, mut b): (Vec<SocketAddr>, Vec<SocketAddr>) =
+        addresses.iter().map(|a| a.get()).partition(|a| a.is_ipv6() == first_is_v6);
+    let mut order = Vec::with_capacity(addresses.len());
+    a.reverse();
+    b.reverse();
+    while !(a.is_empty() && b.is_empty()) {
+        order.extend(a.pop());
+        order.extend(b.pop());
+    }
+    order
+}
+
+async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), DialError> {
+    let mut waiting = addresses.iter().copied();
+    let mut running = FuturesUnordered::new();
+    let mut last_error = None;
+    loop {
+        if let Some(address) = waiting.next() {
+            running.push(async move { (address, TcpStream::connect(address).await) });
+        } else if running.is_empty() {
+            let (address, source) = last_error.unwrap_or_else(|| {
+                (SocketAddr::from(([0, 0, 0, 0], 0)), io::Error::other("no address to connect to"))
+            });
+            return Err(DialError::Refused { address, source });
+        }
+        let more = waiting.len() > 0;
+        tokio::select! {
+            Some((address, result)) = running.next() => match result {
+                Ok(stream) => {
+                    // A failure here only costs latency.
+                    let _ = stream.set_nodelay(true);
+                    return Ok((stream, address));
+                }
+                Err(source) => last_error = Some((address, source)),
+            },
+            () = tokio::time::sleep(STAGGER), if more => {}
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Sockets: listeners, where a connection came from, its first bytes, names, addresses, dialling, tunnels.
+
+mod address;
+mod dial;
+mod listen;
+mod origin;
+mod resolve;
+mod rewind;
+mod sniff;
+mod tunnel;
+
+pub use address::{AddressPolicy, CheckedAddr};
+pub use dial::{DialError, Dialer};
+pub use listen::{ListenError, bind};
+pub use origin::{Origin, Origins};
+pub use resolve::{ResolveError, Resolver};
+pub use rewind::Rewind;
+pub use sniff::{Protocol, SniffError, sniff};
+pub use tunnel::{TunnelBytes, tunnel};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! What a client speaks, by its first bytes.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Most bytes read ahead: a ClientHello with post-quantum keys and many extensions is well under it.
+const MAX_AHEAD: usize = 32 * 1024;
+/// How long a client may stay silent, or dribble, before it is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// A TLS handshake record (RFC 8446 section 5.1).
+    Tls,
+    /// A method token: HTTP/1, or HTTP/2's preface.
+    Http,
+    /// Something else.
+    Other,
+}
+
+/// Why nothing can be said of a client.
+#[derive(Debug, thiserror::Error)]
+pub enum SniffError {
+    /// It closed before the first byte.
+    #[error("the client closed the connection without a word")]
+    Closed,
+    /// It stayed silent: a protocol in which the server speaks first, perhaps.
+    #[error("the client sent nothing that can be recognised within 10 s")]
+    Silent,
+    /// More than 32 KiB of ClientHello.
+    #[error("the client's first message is longer than 32 KiB")]
+    TooLong,
+    /// The socket failed.
+    #[error("reading from the client failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads until the protocol is known and, for TLS, until `complete` says that its first message is whole.
+///
+/// # Errors
+/// [`SniffError`].
+pub async fn sniff<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    complete: impl Fn(&[u8]) -> bool,
+) -> Result<(Protocol, Bytes), SniffError> {
+    let mut ahead = BytesMut::with_capacity(2048);
+    let read = async {
+        loop {
+            if stream.read_buf(&mut ahead).await? == 0 {
+                return match ahead.is_empty() {
+                    true => Err(SniffError::Closed),
+                    false => Ok(Protocol::Other),
+                };
+            }
+            match ahead[0] {
+                0x16 if complete(&ahead) => return Ok(Protocol::Tls),
+                0x16 if ahead.len() >= MAX_AHEAD => return Err(SniffError::TooLong),
+                0x16 => {}
+                first if first.is_ascii_alphabetic() => return Ok(Protocol::Http),
+                _ => return Ok(Protocol::Other),
+            }
+        }
+    };
+    let protocol = tokio::time::timeout(PATIENCE, read).await.map_err(|_| SniffError::Silent)??;
+    Ok((protocol, ahead.freeze()))
+}

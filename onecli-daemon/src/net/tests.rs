@@ -1,0 +1,87 @@
+//! First bytes, and dialling with real sockets.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::model::Authority;
+
+#[tokio::test]
+async fn first_bytes_tell_the_protocol() {
+    for (bytes, expected) in [
+        (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http),
+        (b"PRI * HTTP/2.0", Protocol::Http),
+        (b"\x16\x03\x01\x00\x01a", Protocol::Tls),
+        (b"\x00\x01", Protocol::Other),
+        (b"\x16\x03", Protocol::Other),
+    ] {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        client.write_all(bytes).await.unwrap();
+        drop(client);
+        let (protocol, ahead) = sniff(&mut server, |ahead| ahead.len() > 4).await.unwrap();
+        assert_eq!((protocol, &ahead[..]), (expected, bytes), "{bytes:?}");
+    }
+    let (client, mut server) = tokio::io::duplex(64);
+    drop(client);
+    assert!(matches!(sniff(&mut server, |_| true).await, Err(SniffError::Closed)));
+}
+
+#[tokio::test]
+async fn rewound_bytes_come_first() {
+    let (mut client, server) = tokio::io::duplex(64);
+    client.write_all(b" world").await.unwrap();
+    drop(client);
+    let mut text = String::new();
+    Rewind::new("hello".into(), server).read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "hello world");
+}
+
+#[tokio::test]
+async fn a_dead_address_does_not_stop_the_next() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead_address = dead.local_addr().unwrap();
+    drop(dead);
+    let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new());
+    let addresses = [dead_address, live.local_addr().unwrap()].map(|a| policy.check(a).unwrap());
+    let dialer = Dialer { connect_timeout: Duration::from_secs(5) };
+    let (_, address) = dialer.dial(&addresses).await.unwrap();
+    assert_eq!(address, live.local_addr().unwrap());
+    assert!(matches!(dialer.dial(&addresses[..1]).await, Err(DialError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn configured_names_are_checked_too() {
+    let fixed =
+        [("api.test".parse().unwrap(), vec!["10.0.0.1".parse().unwrap(), "192.0.2.77".parse().unwrap()])];
+    let resolver = Resolver::new(
+        fixed.into_iter().collect(),
+        AddressPolicy::new(vec!["192.0.2.77/32".parse().unwrap()], Vec::new()),
+    );
+    let got = resolver.resolve(&Authority::parse("api.test:1", None).unwrap()).await.unwrap();
+    assert_eq!(got.iter().map(|a| a.get().to_string()).collect::<Vec<_>>(), ["192.0.2.77:1"]);
+    let blocked = resolver.resolve(&Authority::parse("10.0.0.1:1", None).unwrap()).await;
+    assert!(matches!(blocked, Err(ResolveError::Blocked(_))));
+}
+
+#[tokio::test]
+async fn a_tunnel_counts_both_ways_and_stops_when_told() {
+    let (mut agent, agent_side) = tokio::io::duplex(64);
+    let (upstream_side, mut upstream) = tokio::io::duplex(64);
+    let bytes = TunnelBytes::default();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let counters = bytes.clone();
+    let task = tokio::spawn(async move {
+        tunnel(agent_side, upstream_side, &counters, async { drop(stopped.await) }).await
+    });
+    agent.write_all(b"ping").await.unwrap();
+    let mut buffer = [0; 4];
+    upstream.read_exact(&mut buffer).await.unwrap();
+    upstream.write_all(b"pong!").await.unwrap();
+    agent.read_exact(&mut buffer).await.unwrap();
+    stop.send(()).unwrap();
+    task.await.unwrap().unwrap();
+    assert_eq!((bytes.from_agent(), bytes.to_agent()), (4, 5));
+}

@@ -1,0 +1,85 @@
+//! Bytes passed on unread.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that went through a tunnel so far; readable while it is open.
+#[derive(Debug, Clone, Default)]
+pub struct TunnelBytes {
+    from_agent: Arc<AtomicU64>,
+    to_agent: Arc<AtomicU64>,
+}
+
+impl TunnelBytes {
+    /// From the agent to the upstream.
+    pub fn from_agent(&self) -> u64 {
+        self.from_agent.load(Ordering::Relaxed)
+    }
+
+    /// From the upstream to the agent.
+    pub fn to_agent(&self) -> u64 {
+        self.to_agent.load(Ordering::Relaxed)
+    }
+}
+
+/// Passes bytes both ways until both sides closed, one failed, or `stop` resolves. `bytes` counts along.
+///
+/// # Errors
+/// The first error of either side.
+pub async fn tunnel<A, U>(
+    agent: A,
+    upstream: U,
+    bytes: &TunnelBytes,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut agent = Counted { stream: agent, read: Arc::clone(&bytes.from_agent) };
+    let mut upstream = Counted { stream: upstream, read: Arc::clone(&bytes.to_agent) };
+    tokio::select! {
+        result = tokio::io::copy_bidirectional_with_sizes(&mut agent, &mut upstream, 16 * 1024, 16 * 1024) => {
+            result.map(|_| ())
+        }
+        () = stop => Ok(()),
+    }
+}
+
+struct Counted<S> {
+    stream: S,
+    read: Arc<AtomicU64>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let got = buf.filled().len() - before;
+        self.read.fetch_add(u64::try_from(got).unwrap_or(u64::MAX), Ordering::Relaxed);
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

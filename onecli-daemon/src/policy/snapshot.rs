@@ -1,0 +1,124 @@
+//! All that decisions need, compiled into memory and replaced as a whole when the store changes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::model::{Agent, AgentId, CgroupName, Host, Placeholder, Secret, SecretId, TokenHash};
+
+/// An agent with the hash of its own token.
+#[derive(Debug, Clone)]
+pub struct AgentInput {
+    /// The agent.
+    pub agent: Agent,
+    /// Hash of the token it was given when it was added or rotated.
+    pub token: TokenHash,
+}
+
+/// A session token.
+#[derive(Debug, Clone)]
+pub struct TokenInput {
+    /// Whose token.
+    pub agent: AgentId,
+    /// Its hash.
+    pub token: TokenHash,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// What a snapshot is compiled from.
+#[derive(Debug, Default)]
+pub struct SnapshotInput {
+    /// Every agent, disabled ones too.
+    pub agents: Vec<AgentInput>,
+    /// Live session tokens.
+    pub sessions: Vec<TokenInput>,
+    /// Every secret, disabled ones too.
+    pub secrets: Vec<Secret>,
+    /// Which agent may use which secret.
+    pub grants: Vec<(AgentId, SecretId)>,
+}
+
+/// The compiled policy. Immutable; a change makes a new one.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    agents: HashMap<AgentId, AgentView>,
+    tokens: HashMap<TokenHash, TokenOwner>,
+    cgroups: HashMap<CgroupName, AgentId>,
+    placeholders: HashMap<Placeholder, (AgentId, SecretId)>,
+}
+
+#[derive(Debug)]
+pub(super) struct AgentView {
+    pub(super) agent: Arc<Agent>,
+    /// Granted and enabled secrets.
+    pub(super) secrets: Vec<Arc<Secret>>,
+}
+
+#[derive(Debug)]
+struct TokenOwner {
+    agent: AgentId,
+    expires: Option<Timestamp>,
+}
+
+impl Snapshot {
+    /// Compiles `input`; `placeholder` derives the stand-in of an agent, a secret and the agent's generation.
+    pub fn compile(
+        input: SnapshotInput,
+        placeholder: &dyn Fn(AgentId, SecretId, u32) -> Placeholder,
+    ) -> Snapshot {
+        let secrets: HashMap<SecretId, Arc<Secret>> =
+            input.secrets.into_iter().filter(|s| s.enabled).map(|s| (s.id, Arc::new(s))).collect();
+        let grants: HashSet<(AgentId, SecretId)> = input.grants.into_iter().collect();
+        let mut snapshot = Snapshot::default();
+        for AgentInput { agent, token } in input.agents {
+            snapshot.tokens.insert(token, TokenOwner { agent: agent.id, expires: None });
+            snapshot.cgroups.insert(agent.cgroup.clone(), agent.id);
+            let view = AgentView { agent: Arc::new(agent), secrets: Vec::new() };
+            snapshot.agents.insert(view.agent.id, view);
+        }
+        for (agent, secret) in grants {
+            if let (Some(view), Some(secret)) = (snapshot.agents.get_mut(&agent), secrets.get(&secret)) {
+                let stand_in = placeholder(agent, secret.id, view.agent.generation);
+                snapshot.placeholders.insert(stand_in, (agent, secret.id));
+                view.secrets.push(Arc::clone(secret));
+            }
+        }
+        for view in snapshot.agents.values_mut() {
+            view.secrets.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        for TokenInput { agent, token, expires } in input.sessions {
+            if snapshot.agents.contains_key(&agent) {
+                snapshot.tokens.insert(token, TokenOwner { agent, expires: Some(expires) });
+            }
+        }
+        snapshot
+    }
+
+    pub(super) fn agent(&self, id: AgentId) -> Option<&AgentView> {
+        self.agents.get(&id)
+    }
+
+    /// The agent bound to a managed cgroup.
+    pub fn agent_of_cgroup(&self, cgroup: &CgroupName) -> Option<&Arc<Agent>> {
+        self.agents.get(self.cgroups.get(cgroup)?).map(|view| &view.agent)
+    }
+
+    pub(super) fn agent_of_token(&self, token: &TokenHash, now: Timestamp) -> Option<&Arc<Agent>> {
+        let owner = self.tokens.get(token)?;
+        if owner.expires.is_some_and(|end| end <= now) {
+            return None;
+        }
+        self.agents.get(&owner.agent).map(|view| &view.agent)
+    }
+
+    pub(super) fn owner_of_placeholder(&self, placeholder: &Placeholder) -> Option<(AgentId, SecretId)> {
+        self.placeholders.get(placeholder).copied()
+    }
+
+    /// Can a secret of this agent match the host, on whatever port?
+    pub(super) fn may_match(&self, agent: AgentId, host: &Host) -> bool {
+        self.agents.get(&agent).is_some_and(|view| view.secrets.iter().any(|s| s.target.host.matches(host)))
+    }
+}

@@ -1,0 +1,234 @@
+//! The tables of identity and decision.
+
+use http::Method;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::Mode::{Explicit, Transparent};
+use super::*;
+use crate::model::{
+    Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, Placeholder, Placement,
+    Sealed, Secret, SecretId, Target, TokenHash,
+};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn agent(n: u8, name: &str, factors: Factors, egress: Egress) -> AgentInput {
+    AgentInput {
+        agent: Agent {
+            id: AgentId(Uuid::from_u128(u128::from(n))),
+            name: name.parse().unwrap(),
+            factors,
+            cgroup: format!("agent-{name}.slice").parse().unwrap(),
+            user: None,
+            egress,
+            enabled: true,
+            generation: 1,
+        },
+        token: TokenHash([n; 32]),
+    }
+}
+
+fn secret(n: u8, name: &str, host: &str, path: &str, placement: Placement) -> Secret {
+    Secret {
+        id: SecretId(Uuid::from_u128(u128::from(n))),
+        name: name.parse().unwrap(),
+        target: Target {
+            host: host.parse().unwrap(),
+            port: 443,
+            methods: MethodSet::default(),
+            paths: vec![path.parse().unwrap()],
+            allow_plaintext: false,
+        },
+        placement,
+        env: None,
+        enabled: true,
+        version: 1,
+        sealed: Sealed(Vec::new()),
+    }
+}
+
+fn stand_in(agent: AgentId, secret: SecretId, generation: u32) -> Placeholder {
+    let mut bits = [0; 20];
+    bits[0] = agent.0.as_bytes()[15];
+    bits[1] = secret.0.as_bytes()[15];
+    bits[2] = generation.to_be_bytes()[3];
+    Placeholder::from_bits(bits)
+}
+
+fn placeholder(agent: u128, secret: u128) -> Placeholder {
+    stand_in(AgentId(Uuid::from_u128(agent)), SecretId(Uuid::from_u128(secret)), 1)
+}
+
+/// Agents: 1 both (deny), 2 cgroup (deny), 3 token (deny), 4 open (cgroup, allow).
+/// Secrets: 1 api.test /v1/** bearer, 2 api.test /v1/admin/** bearer, 3 api.test header, 4 other.test bearer.
+fn world() -> Snapshot {
+    let agents = vec![
+        agent(1, "both", Factors::BOTH, Egress::Deny),
+        agent(2, "cgroup", Factors::CGROUP, Egress::Deny),
+        agent(3, "token", Factors::TOKEN, Egress::Deny),
+        agent(4, "open", Factors::CGROUP, Egress::Allow),
+    ];
+    let secrets = vec![
+        secret(1, "api", "api.test", "/v1/**", Placement::bearer()),
+        secret(2, "admin", "api.test", "/v1/admin/**", Placement::bearer()),
+        secret(3, "extra", "api.test", "/v1/extra/**", Placement::header("x-extra: {secret}").unwrap()),
+        secret(4, "other", "other.test", "/**", Placement::bearer()),
+    ];
+    let mut grants = Vec::new();
+    for agent in 1..=4 {
+        for secret in 1..=4 {
+            grants.push((AgentId(Uuid::from_u128(agent)), SecretId(Uuid::from_u128(secret))));
+        }
+    }
+    let sessions = vec![TokenInput {
+        agent: AgentId(Uuid::from_u128(3)),
+        token: TokenHash([33; 32]),
+        expires: NOW + jiff::SignedDuration::from_secs(60),
+    }];
+    Snapshot::compile(SnapshotInput { agents, sessions, secrets, grants }, &stand_in)
+}
+
+fn evidence(mode: Mode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
+    Evidence {
+        mode,
+        cgroup: cgroup.map(|name| format!("agent-{name}.slice").parse().unwrap()),
+        token: token.map(|n| TokenHash([n; 32])),
+    }
+}
+
+#[test]
+fn identity_table() {
+    let world = world();
+    let check = |mode, cgroup, token, expected: Result<(&str, Factors), Code>| {
+        let got = world.identify(&evidence(mode, cgroup, token), NOW);
+        let got = got.as_ref().map(|i| (i.agent().name.as_str(), i.proven())).map_err(|r| r.code);
+        assert_eq!(got, expected, "{mode:?} {cgroup:?} {token:?}");
+    };
+
+    check(Transparent, Some("both"), None, Ok(("both", Factors::CGROUP)));
+    check(Transparent, Some("token"), None, Ok(("token", Factors::CGROUP)));
+    check(Transparent, Some("nobody"), None, Err(Code::AgentUnknown));
+    check(Transparent, None, None, Err(Code::FlowUnknown));
+    check(Explicit, None, None, Err(Code::ProxyAuthRequired));
+    check(Explicit, None, Some(3), Ok(("token", Factors::TOKEN)));
+    check(Explicit, None, Some(33), Ok(("token", Factors::TOKEN)));
+    check(Explicit, None, Some(99), Err(Code::TokenUnknown));
+    check(Explicit, None, Some(1), Err(Code::FactorMissing));
+    check(Explicit, None, Some(2), Err(Code::FactorMissing));
+    check(Explicit, Some("both"), Some(1), Ok(("both", Factors::BOTH)));
+    check(Explicit, Some("both"), None, Err(Code::ProxyAuthRequired));
+    check(Explicit, Some("cgroup"), None, Ok(("cgroup", Factors::CGROUP)));
+    check(Explicit, Some("cgroup"), Some(1), Err(Code::TokenForeign));
+    check(Explicit, Some("nobody"), Some(3), Err(Code::AgentUnknown));
+}
+
+#[test]
+fn an_expired_session_token_is_unknown() {
+    let world = world();
+    let late = NOW + jiff::SignedDuration::from_secs(60);
+    let got = world.identify(&evidence(Mode::Explicit, None, Some(33)), late);
+    assert_eq!(got.unwrap_err().code, Code::TokenUnknown);
+}
+
+struct Ask<'a> {
+    who: (Mode, Option<&'a str>, Option<u8>),
+    target: &'a str,
+    path: &'a str,
+    placeholders: &'a [Placeholder],
+}
+
+fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
+    let (mode, cgroup, token) = ask.who;
+    let identity = world.identify(&evidence(mode, cgroup, token), NOW).unwrap();
+    let facts = RequestFacts {
+        method: &Method::GET,
+        authority: &Authority::parse(ask.target, Some(443)).unwrap(),
+        path: &CanonicalPath::parse(ask.path).unwrap(),
+        tls: true,
+        placeholders: ask.placeholders,
+    };
+    match world.decide(&identity, &facts) {
+        Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
+        Decision::Forward => Ok(Vec::new()),
+        Decision::Deny(refusal) => Err(refusal.code),
+    }
+}
+
+#[test]
+fn decision_table() {
+    let world = world();
+    let check = |who, target, path, placeholders: &[Placeholder], expected: Result<&[&str], Code>| {
+        let got = ask(&world, &Ask { who, target, path, placeholders });
+        let expected = expected.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(got, expected, "{who:?} {target} {path} {placeholders:?}");
+    };
+    let both = (Mode::Transparent, Some("both"), None);
+    let cgroup = (Mode::Transparent, Some("cgroup"), None);
+    let token = (Mode::Explicit, None, Some(3));
+    let open = (Mode::Transparent, Some("open"), None);
+
+    // Factors: the placeholder stands in for the token on transparent connections.
+    check(both, "api.test", "/v1/x", &[placeholder(1, 1)], Ok(&["api"]));
+    check(both, "api.test", "/v1/x", &[], Err(Code::PlaceholderMissing));
+    check(cgroup, "api.test", "/v1/x", &[], Ok(&["api"]));
+    check(token, "api.test", "/v1/x", &[], Ok(&["api"]));
+    check(token, "api.test", "/v1/x", &[placeholder(3, 1)], Ok(&["api"]));
+    check((Mode::Transparent, Some("token"), None), "api.test", "/v1/x", &[], Err(Code::PlaceholderMissing));
+    check((Mode::Transparent, Some("token"), None), "api.test", "/v1/x", &[placeholder(3, 1)], Ok(&["api"]));
+
+    // Somebody else's placeholder, one from nowhere, and one at the wrong host.
+    check(both, "api.test", "/v1/x", &[placeholder(2, 1)], Err(Code::PlaceholderForeign));
+    check(token, "api.test", "/v1/x", &[placeholder(9, 9)], Err(Code::PlaceholderForeign));
+    check(token, "other.test", "/", &[placeholder(3, 1)], Err(Code::PlaceholderMisplaced));
+    check(open, "evil.test", "/", &[placeholder(4, 1)], Err(Code::PlaceholderMisplaced));
+    check(open, "api.test:8443", "/v1/x", &[placeholder(4, 1)], Err(Code::PlaceholderMisplaced));
+
+    // The most specific secret wins its slot; a placeholder picks; two slots are both filled.
+    check(cgroup, "api.test", "/v1/admin/x", &[], Ok(&["admin"]));
+    check(cgroup, "api.test", "/v1/admin/x", &[placeholder(2, 1)], Ok(&["api"]));
+    check(cgroup, "api.test", "/v1/extra/x", &[], Ok(&["extra", "api"]));
+    check(both, "api.test", "/v1/extra/x", &[placeholder(1, 3)], Ok(&["extra"]));
+
+    // Nothing granted for it.
+    check(cgroup, "api.test", "/v2", &[], Err(Code::EgressDenied));
+    check(cgroup, "evil.test", "/", &[], Err(Code::EgressDenied));
+    check(cgroup, "api.test:8443", "/v1/x", &[], Err(Code::EgressDenied));
+    check(open, "evil.test", "/", &[], Ok(&[]));
+    check(open, "api.test", "/v2", &[], Ok(&[]));
+    check(open, "api.test", "/v2", &[placeholder(4, 1)], Err(Code::EgressDenied));
+    check(cgroup, "api.test", "/v1/%2e%2e/admin", &[], Err(Code::PathAmbiguous));
+    check(open, "api.test", "/v1/../v2", &[], Err(Code::PathAmbiguous));
+    check(cgroup, "other.test", "//a;b", &[], Ok(&["other"]));
+}
+
+#[test]
+fn plain_http_gets_no_credential() {
+    let world = world();
+    let identity = world.identify(&evidence(Mode::Transparent, Some("cgroup"), None), NOW).unwrap();
+    let facts = RequestFacts {
+        method: &Method::GET,
+        authority: &Authority::parse("api.test:443", None).unwrap(),
+        path: &CanonicalPath::parse("/v1/x").unwrap(),
+        tls: false,
+        placeholders: &[],
+    };
+    match world.decide(&identity, &facts) {
+        Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn routes() {
+    let world = world();
+    let route = |who: &str, target: &str| {
+        let identity = world.identify(&evidence(Mode::Transparent, Some(who), None), NOW).unwrap();
+        world.route(&identity, &Authority::parse(target, Some(443)).unwrap())
+    };
+    assert_eq!(route("cgroup", "api.test"), Route::Inspect);
+    assert_eq!(route("cgroup", "api.test:8443"), Route::Inspect);
+    assert!(matches!(route("cgroup", "evil.test"), Route::Deny(r) if r.code == Code::EgressDenied));
+    assert_eq!(route("open", "evil.test"), Route::Tunnel);
+    assert_eq!(route("open", "api.test"), Route::Inspect);
+}

@@ -1,0 +1,163 @@
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+use crate::store::contract::{self, contract_tests};
+
+async fn temporary() -> (SqliteStore, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (SqliteStore::open(&dir.path().join("data/onecli.db")).await.unwrap(), dir)
+}
+
+contract_tests!(temporary);
+
+impl SqliteStore {
+    /// Makes every use of the audit rows fail, until it is taken back.
+    pub(crate) async fn hide_audit(&self, hidden: bool) {
+        let rename =
+            if hidden { "ALTER TABLE audit RENAME TO hidden" } else { "ALTER TABLE hidden RENAME TO audit" };
+        sqlx::query(rename).execute(&self.pool).await.unwrap();
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn only_we_can_read_what_is_created() {
+    let (store, dir) = temporary().await;
+    store.add_secret(&contract::secret(1, "key")).await.unwrap();
+    let data = dir.path().join("data");
+    assert_eq!(mode(&data), 0o700);
+    for file in std::fs::read_dir(&data).unwrap() {
+        let path = file.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_a_restart() {
+    let (store, dir) = temporary().await;
+    store.add_secret(&contract::secret(1, "key")).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&dir.path().join("data/onecli.db")).await.unwrap();
+    assert_eq!(store.load().await.unwrap().secrets, [contract::secret(1, "key")]);
+}
+
+#[tokio::test]
+async fn commits_are_synced() {
+    let (store, _dir) = temporary().await;
+    let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.pool).await.unwrap();
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&store.pool).await.unwrap();
+    let foreign_keys: bool = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&store.pool).await.unwrap();
+    assert_eq!((journal.as_str(), synchronous, foreign_keys), ("wal", 2, true));
+}
+
+#[tokio::test]
+async fn files_that_others_can_reach_are_refused() {
+    let check = async |prepare: &dyn Fn(&Path), hint: &str| {
+        let (_temp, dir) = PrivateDir::temporary();
+        let path = dir.join("onecli.db");
+        prepare(&path);
+        let error = SqliteStore::open(&path).await.unwrap_err().to_string();
+        assert!(error.contains(hint), "{error}");
+    };
+    let chmod = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    check(
+        &|path| {
+            std::fs::write(path, "").unwrap();
+            chmod(path, 0o644);
+        },
+        "fix: chmod 0600",
+    )
+    .await;
+    check(&|path| chmod(path.parent().unwrap(), 0o755), "fix: chmod 0700").await;
+    check(&|path| symlink("/dev/null", path).unwrap(), "symbolic link").await;
+    check(&|path| std::fs::create_dir(path).unwrap(), "cannot be opened").await;
+    check(
+        &|path| {
+            std::fs::write(path, "no database, but long enough to be looked at as one").unwrap();
+            chmod(path, 0o600);
+        },
+        "cannot open the database",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused_and_left_alone() {
+    let (store, dir) = temporary().await;
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9999, 'later', true, x'00', 0)";
+    sqlx::query(newer).execute(&store.pool).await.unwrap();
+    store.pool.close().await;
+    let error = SqliteStore::open(&dir.path().join("data/onecli.db")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 9999, known: 1, .. }), "{error}");
+}
+
+/// A row that somebody edited must stop the load: left out or half understood, it would decide wrongly.
+#[tokio::test]
+async fn rows_that_do_not_parse_are_named() {
+    let check = async |edit: &'static str, message: &str| {
+        let (store, _dir) = temporary().await;
+        store.add_agent(&contract::agent(1, "one"), &TokenHash([1; 32])).await.unwrap();
+        store.add_secret(&contract::secret(1, "key")).await.unwrap();
+        sqlx::query(edit).execute(&store.pool).await.unwrap();
+        let error = store.load().await.unwrap_err().to_string();
+        assert!(error.contains(message), "{edit}: {error}");
+    };
+    check("UPDATE secrets SET host = '*.com'", "row 'key' of table secrets cannot be used: host").await;
+    check("UPDATE secrets SET paths = '[\"/a/../b\"]'", "row 'key' of table secrets cannot be used: paths")
+        .await;
+    check("UPDATE secrets SET paths = '[]'", "paths: there must be one").await;
+    check("UPDATE secrets SET methods = 'GET'", "methods").await;
+    check("UPDATE secrets SET version = 2", "version: there is no value").await;
+    let reserved =
+        r#"UPDATE secrets SET placement = '{"kind":"header","name":"host","template":"{secret}"}'"#;
+    check(reserved, "placement: the header 'host'").await;
+    check(r#"UPDATE secrets SET placement = '{"kind":"basic","user":"a:b"}'"#, "placement").await;
+    check("UPDATE agents SET factors = 'none'", "row 'one' of table agents cannot be used: factors").await;
+    check("UPDATE agents SET cgroup = '../..'", "cgroup").await;
+    check("UPDATE agents SET name = 'A B', id = 'x'", "row 'A B' of table agents cannot be used: id").await;
+}
+
+#[tokio::test]
+async fn older_versions_are_kept() {
+    let (store, _dir) = temporary().await;
+    let key = contract::secret(1, "key");
+    store.add_secret(&key).await.unwrap();
+    store.add_version(key.id, 2, &Sealed(vec![9])).await.unwrap();
+    let kept: Vec<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM secret_versions ORDER BY version")
+        .fetch_all(&store.pool)
+        .await
+        .unwrap();
+    assert_eq!(kept, [vec![1, 2, 3], vec![9]]);
+}
+
+#[tokio::test]
+async fn store_urls() {
+    for url in ["", "postgres://user:hunter22@db/x", "sqlite://relative.db", "sqlite:///x?mode=ro", "/x.db"] {
+        let error = crate::store::open(url).await.unwrap_err();
+        assert!(matches!(error, StoreError::Url { .. }), "{url}: {error}");
+        assert!(!error.to_string().contains("hunter22"), "{error}");
+    }
+    let (_temp, dir) = PrivateDir::temporary();
+    crate::store::open(&format!("sqlite://{}/onecli.db", dir.path().display())).await.unwrap();
+}
+
+#[tokio::test]
+async fn writers_wait_for_each_other() {
+    let (store, _dir) = temporary().await;
+    let store = std::sync::Arc::new(store);
+    let tasks: Vec<_> = (1..=16_u8)
+        .map(|number| {
+            let store = store.clone();
+            let agent = contract::agent(number.into(), &format!("agent{number}"));
+            tokio::spawn(async move { store.add_agent(&agent, &TokenHash([number; 32])).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(store.load().await.unwrap().agents.len(), 16);
+}

@@ -1,0 +1,160 @@
+//! The certificate authority that agents trust.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
+
+use crate::model::Host;
+
+/// How long the authority's own certificate is valid: ten years.
+const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3650);
+/// How long a leaf is valid: 30 days, well under the 398 days that clients accept.
+const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 30);
+/// Certificates begin this long ago, for clients whose clock is behind.
+const BACKDATE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Why the authority cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// Making a certificate failed.
+    #[error("cannot make a certificate for {what}: {source}")]
+    Generate {
+        /// What it was for.
+        what: String,
+        /// rcgen's reason.
+        source: rcgen::Error,
+    },
+    /// The stored authority does not parse.
+    #[error("the stored CA certificate or key does not parse: {0}")]
+    Load(String),
+    /// A date past what a certificate can carry.
+    #[error("the host's clock shows a time that a certificate cannot carry")]
+    Clock,
+}
+
+/// What is kept of an authority: the certificate in the clear, the key to be sealed by the vault.
+pub struct CaMaterial {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// The private key, PKCS#8 DER.
+    pub key_der: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for CaMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CaMaterial(..)")
+    }
+}
+
+/// The certificate authority: signs leaves for the hosts that are inspected.
+pub struct CertAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate_pem: String,
+    /// One key for every leaf: they all live in this process, and agents never see it.
+    leaf_key: KeyPair,
+}
+
+impl fmt::Debug for CertAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CertAuthority(..)")
+    }
+}
+
+/// A leaf certificate with its key, and when it should be replaced.
+pub(super) struct Leaf {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) renew_at: Timestamp,
+}
+
+impl CertAuthority {
+    /// Makes a new authority; `label` tells hosts apart in a trust store.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn generate(label: &str, now: Timestamp) -> Result<CaMaterial, CaError> {
+        let failed = |source| CaError::Generate { what: "the authority".to_owned(), source };
+        let key = new_key().map_err(failed)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, format!("OneCLI local CA ({label})"));
+        params.distinguished_name.push(DnType::OrganizationName, "OneCLI");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        set_validity(&mut params, now, CA_LIFETIME)?;
+        let certificate = params.self_signed(&key).map_err(failed)?;
+        Ok(CaMaterial { certificate_pem: certificate.pem(), key_der: Zeroizing::new(key.serialize_der()) })
+    }
+
+    /// Loads an authority that [`CertAuthority::generate`] made.
+    ///
+    /// # Errors
+    /// [`CaError::Load`].
+    pub fn load(material: &CaMaterial) -> Result<CertAuthority, CaError> {
+        let bad = |error: &dyn fmt::Display| CaError::Load(error.to_string());
+        let certificate =
+            CertificateDer::from_pem_slice(material.certificate_pem.as_bytes()).map_err(|e| bad(&e))?;
+        let key = PrivatePkcs8KeyDer::from(material.key_der.as_slice());
+        let key =
+            KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|e| bad(&e))?;
+        Ok(CertAuthority {
+            issuer: Issuer::from_ca_cert_der(&certificate, key).map_err(|e| bad(&e))?,
+            certificate_pem: material.certificate_pem.clone(),
+            leaf_key: new_key()
+                .map_err(|source| CaError::Generate { what: "the leaves".to_owned(), source })?,
+        })
+    }
+
+    /// The authority's certificate, PEM: what agents trust.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Signs a leaf for one host.
+    pub(super) fn leaf(&self, host: &Host, now: Timestamp) -> Result<Leaf, CaError> {
+        let failed = |source| CaError::Generate { what: host.to_string(), source };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        // X.520 bounds a common name at 64 characters; the subject alternative name is what is checked.
+        let common_name: String = host.to_string().chars().take(64).collect();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.subject_alt_names = vec![match host {
+            Host::Name(name) => SanType::DnsName(name.as_str().try_into().map_err(failed)?),
+            Host::V4(ip) => SanType::IpAddress((*ip).into()),
+            Host::V6(ip) => SanType::IpAddress((*ip).into()),
+        }];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        set_validity(&mut params, now, LEAF_LIFETIME)?;
+        let certificate = params.signed_by(&self.leaf_key, &self.issuer).map_err(failed)?;
+        Ok(Leaf {
+            chain: vec![certificate.der().clone()],
+            key: PrivatePkcs8KeyDer::from(self.leaf_key.serialize_der()).into(),
+            renew_at: now.saturating_add(LEAF_LIFETIME / 2).map_err(|_| CaError::Clock)?,
+        })
+    }
+}
+
+fn new_key() -> Result<KeyPair, rcgen::Error> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+}
+
+fn set_validity(
+    params: &mut CertificateParams,
+    now: Timestamp,
+    lifetime: SignedDuration,
+) -> Result<(), CaError> {
+    let date =
+        |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.as_second()).map_err(|_| CaError::Clock);
+    params.not_before = date(now.checked_sub(BACKDATE).map_err(|_| CaError::Clock)?)?;
+    params.not_after = date(now.checked_add(lifetime).map_err(|_| CaError::Clock)?)?;
+    Ok(())
+}

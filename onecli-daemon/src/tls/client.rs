@@ -1,0 +1,236 @@
+//! The upstreams' side: certificates are verified for the very host that was matched.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::{io, pin::Pin};
+
+use lru::LruCache;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::provider;
+use crate::model::{AgentId, Authority, Host};
+
+/// Agents whose client configuration, with its sessions, is kept.
+const CACHED_CONFIGS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+/// TLS sessions kept for resumption, for each agent.
+const SESSIONS: usize = 64;
+
+/// Which protocols are offered to the upstream (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// HTTP/2, else HTTP/1.1.
+    Any,
+    /// HTTP/1.1 alone: an upgrade (RFC 9110 section 7.8) needs it.
+    Http1,
+}
+
+/// Why an upstream cannot be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamTlsError {
+    /// A file of extra authorities cannot be read.
+    #[error("cannot read CA certificates from {path}: {reason}")]
+    ExtraCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Neither the system nor the configuration has any root.
+    #[error("no CA certificates: install ca-certificates, or name a file in [upstream] extra_ca_files")]
+    NoRoots,
+    /// rustls refused the roots.
+    #[error("cannot set up TLS towards upstreams: {0}")]
+    Setup(String),
+    /// The handshake failed.
+    #[error("TLS with {authority} failed: {source}")]
+    Handshake {
+        /// The upstream.
+        authority: Authority,
+        /// rustls' reason.
+        source: io::Error,
+    },
+}
+
+/// Connects to upstreams over verified TLS. Sessions are never shared between agents.
+pub struct UpstreamTls {
+    verifier: Arc<WebPkiServerVerifier>,
+    roots_pem: String,
+    configs: Mutex<LruCache<(AgentId, Alpn), Arc<ClientConfig>>>,
+}
+
+impl fmt::Debug for UpstreamTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamTls(..)")
+    }
+}
+
+impl UpstreamTls {
+    /// Trusts the system's roots and those in `extra_ca_files` (PEM).
+    ///
+    /// # Errors
+    /// [`UpstreamTlsError`], naming the file.
+    pub fn new(extra_ca_files: &[PathBuf]) -> Result<UpstreamTls, UpstreamTlsError> {
+        let mut roots = RootCertStore::empty();
+        let mut roots_pem = String::new();
+        let system = rustls_native_certs::load_native_certs();
+        for error in &system.errors {
+            tracing::warn!(%error, "some of the system's CA certificates cannot be read");
+        }
+        for certificate in system.certs {
+            push_pem(&mut roots_pem, &certificate);
+            roots.add_parsable_certificates([certificate]);
+        }
+        for path in extra_ca_files {
+            for certificate in read_pem(path)? {
+                roots.add(certificate).map_err(|error| UpstreamTlsError::ExtraCa {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                })?;
+            }
+        }
+        if roots.is_empty() {
+            return Err(UpstreamTlsError::NoRoots);
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?;
+        Ok(UpstreamTls { verifier, roots_pem, configs: Mutex::new(LruCache::new(CACHED_CONFIGS)) })
+    }
+
+    /// The system's roots, PEM: the first part of the bundle that agents trust.
+    pub fn system_roots_pem(&self) -> &str {
+        &self.roots_pem
+    }
+
+    /// Shakes hands on `tcp` as a client of `authority`'s host.
+    ///
+    /// # Errors
+    /// [`UpstreamTlsError::Handshake`], also where the certificate is not valid for the host.
+    pub async fn connect(
+        &self,
+        agent: AgentId,
+        authority: &Authority,
+        alpn: Alpn,
+        tcp: TcpStream,
+    ) -> Result<VerifiedStream, UpstreamTlsError> {
+        let failed = |source| UpstreamTlsError::Handshake { authority: authority.clone(), source };
+        let name = match authority.host() {
+            Host::Name(name) => {
+                ServerName::try_from(name.clone()).map_err(|e| failed(io::Error::other(e)))?
+            }
+            Host::V4(ip) => ServerName::from(std::net::IpAddr::V4(*ip)),
+            Host::V6(ip) => ServerName::from(std::net::IpAddr::V6(*ip)),
+        };
+        let config = self.config(agent, alpn)?;
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.map_err(failed)?;
+        Ok(VerifiedStream { stream })
+    }
+
+    fn config(&self, agent: AgentId, alpn: Alpn) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = configs.get(&(agent, alpn)) {
+            return Ok(Arc::clone(config));
+        }
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?
+            .with_webpki_verifier(Arc::clone(&self.verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = match alpn {
+            Alpn::Any => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Alpn::Http1 => vec![b"http/1.1".to_vec()],
+        };
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let config = Arc::new(config);
+        configs.put((agent, alpn), Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamTlsError> {
+    let bad = |reason: String| UpstreamTlsError::ExtraCa { path: path.to_owned(), reason };
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(|error| bad(error.to_string()))?
+        .collect::<Result<_, _>>()
+        .map_err(|error| bad(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(bad("it holds no certificate in PEM form".to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn push_pem(out: &mut String, certificate: &CertificateDer<'_>) {
+    out.push_str("-----BEGIN CERTIFICATE-----\n");
+    let body = data_encoding::BASE64.encode(certificate);
+    for line in body.as_bytes().chunks(64) {
+        out.push_str(&String::from_utf8_lossy(line));
+        out.push('\n');
+    }
+    out.push_str("-----END CERTIFICATE-----\n");
+}
+
+/// A connection whose peer proved, by certificate, to be the host that was asked for. Only
+/// [`UpstreamTls::connect`] makes one.
+#[derive(Debug)]
+pub struct VerifiedStream {
+    stream: tokio_rustls::client::TlsStream<TcpStream>,
+}
+
+impl VerifiedStream {
+    /// Did the upstream choose HTTP/2?
+    pub fn is_h2(&self) -> bool {
+        self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// The protocol version, as the audit names it.
+    pub fn version(&self) -> &'static str {
+        match self.stream.get_ref().1.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "1.3",
+        }
+    }
+}
+
+impl AsyncRead for VerifiedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for VerifiedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,58 @@
+//! Reading a ClientHello without answering it, so that the bytes can still be tunnelled.
+
+use rustls::server::Acceptor;
+
+/// What a ClientHello asks for (RFC 8446 section 4.1.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientHello {
+    /// More bytes are needed.
+    Incomplete,
+    /// Complete.
+    Complete {
+        /// The server name (RFC 6066 section 3), as sent.
+        server_name: Option<String>,
+    },
+    /// Not a ClientHello that can be read.
+    Malformed(String),
+}
+
+/// Parses the TLS records in `bytes`, which begin with a client's first byte.
+pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
+    let mut acceptor = Acceptor::default();
+    let mut rest = bytes;
+    loop {
+        match acceptor.read_tls(&mut rest) {
+            Ok(0) => return ClientHello::Incomplete,
+            Ok(_) => {}
+            Err(error) => return ClientHello::Malformed(error.to_string()),
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                let server_name = accepted.client_hello().server_name().map(str::to_owned);
+                return ClientHello::Complete { server_name };
+            }
+            Ok(None) => {}
+            Err((error, _)) => return ClientHello::Malformed(error.to_string()),
+        }
+    }
+}
+
+/// A fatal TLS alert in a record of its own (RFC 8446 section 6), for clients that get no handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alert {
+    /// `access_denied` (49).
+    AccessDenied,
+    /// `decode_error` (50).
+    DecodeError,
+}
+
+impl Alert {
+    /// The record to send.
+    pub fn record(self) -> [u8; 7] {
+        let code = match self {
+            Alert::AccessDenied => 49,
+            Alert::DecodeError => 50,
+        };
+        [21, 3, 3, 0, 2, 2, code]
+    }
+}

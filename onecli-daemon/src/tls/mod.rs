@@ -1,0 +1,25 @@
+//! Both TLS sides: our certificate authority and its leaves towards agents, verification towards upstreams.
+//!
+//! The only module that names rustls and rcgen.
+
+mod authority;
+mod client;
+mod hello;
+mod server;
+
+pub use authority::{CaError, CaMaterial, CertAuthority};
+pub use client::{Alpn, UpstreamTls, UpstreamTlsError, VerifiedStream};
+pub use hello::{Alert, ClientHello, parse_client_hello};
+pub use server::{AgentTls, ServerStream};
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+/// The one cryptography provider: aws-lc-rs.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+#[cfg(test)]
+mod tests;

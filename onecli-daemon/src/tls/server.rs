@@ -1,0 +1,133 @@
+//! The agents' side: TLS accepted with a leaf of our authority.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use lru::LruCache;
+use rustls::ServerConfig;
+use rustls::server::ProducesTickets;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::authority::{CaError, CertAuthority};
+use super::provider;
+use crate::model::{AgentId, Clock, Host};
+
+/// A TLS connection with an agent.
+pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
+
+/// Leaves kept ready: about 4 KiB each.
+const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// Certificates that one agent may have made for hosts it is refused, in each window.
+const REFUSAL_BUDGET: u32 = 16;
+/// That window.
+const REFUSAL_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+/// Agents whose budget is remembered; the least recent is forgotten.
+const REFUSAL_AGENTS: usize = 4096;
+
+/// Accepts TLS from agents.
+pub struct AgentTls {
+    authority: CertAuthority,
+    clock: Arc<dyn Clock>,
+    tickets: Arc<dyn ProducesTickets>,
+    leaves: Mutex<LruCache<Host, CachedLeaf>>,
+    refusals: Mutex<HashMap<AgentId, Budget>>,
+}
+
+struct CachedLeaf {
+    config: Arc<ServerConfig>,
+    renew_at: Timestamp,
+}
+
+struct Budget {
+    window: Timestamp,
+    used: u32,
+}
+
+impl fmt::Debug for AgentTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AgentTls(..)")
+    }
+}
+
+impl AgentTls {
+    /// Accepts with leaves of `authority`.
+    ///
+    /// # Errors
+    /// [`CaError::Load`] where session tickets cannot be set up.
+    pub fn new(authority: CertAuthority, clock: Arc<dyn Clock>) -> Result<AgentTls, CaError> {
+        let tickets = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|e| CaError::Load(e.to_string()))?;
+        Ok(AgentTls {
+            authority,
+            clock,
+            tickets,
+            leaves: Mutex::new(LruCache::new(CACHED_LEAVES)),
+            refusals: Mutex::default(),
+        })
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn authority_pem(&self) -> &str {
+        self.authority.certificate_pem()
+    }
+
+    /// Ends the agent's TLS as `host`; ALPN `h2` and `http/1.1`, no early data.
+    ///
+    /// # Errors
+    /// The handshake's, or [`CaError`] as [`std::io::Error`].
+    pub async fn accept<S>(&self, host: &Host, io: S) -> std::io::Result<ServerStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.config(host).map_err(std::io::Error::other)?;
+        tokio_rustls::TlsAcceptor::from(config).accept(io).await
+    }
+
+    /// May a certificate be made to tell this agent that it is refused? Bounded, for a refused host can be any.
+    pub fn may_refuse_readably(&self, agent: AgentId) -> bool {
+        let now = self.clock.now();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.len() >= REFUSAL_AGENTS && !refusals.contains_key(&agent) {
+            refusals.retain(|_, budget| now.duration_since(budget.window) < REFUSAL_WINDOW);
+            if refusals.len() >= REFUSAL_AGENTS {
+                return false;
+            }
+        }
+        let budget = refusals.entry(agent).or_insert(Budget { window: now, used: 0 });
+        if now.duration_since(budget.window) >= REFUSAL_WINDOW {
+            *budget = Budget { window: now, used: 0 };
+        }
+        budget.used += 1;
+        budget.used <= REFUSAL_BUDGET
+    }
+
+    fn config(&self, host: &Host) -> Result<Arc<ServerConfig>, CaError> {
+        let now = self.clock.now();
+        {
+            let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(leaf) = leaves.get(host).filter(|leaf| now < leaf.renew_at) {
+                return Ok(Arc::clone(&leaf.config));
+            }
+        }
+        let leaf = self.authority.leaf(host, now)?;
+        let bad = |error: rustls::Error| CaError::Load(error.to_string());
+        let provider = provider();
+        let key = provider.key_provider.load_private_key(leaf.key).map_err(bad)?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(bad)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(leaf.chain, key))));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = Arc::clone(&self.tickets);
+        config.send_tls13_tickets = 1;
+        config.max_early_data_size = 0;
+        let config = Arc::new(config);
+        let cached = CachedLeaf { config: Arc::clone(&config), renew_at: leaf.renew_at };
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).put(host.clone(), cached);
+        Ok(config)
+    }
+}

@@ -1,0 +1,78 @@
+//! Handshakes between our two sides, with real bytes.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+
+use super::*;
+use crate::model::{AgentId, Authority, SystemClock};
+
+async fn handshake(leaf_for: &str, asked_for: &str) -> Result<VerifiedStream, String> {
+    let material =
+        CertAuthority::generate("test", Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000));
+    let material = material.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, &material.certificate_pem).unwrap();
+    let server = AgentTls::new(CertAuthority::load(&material).unwrap(), Arc::new(SystemClock)).unwrap();
+    let client = UpstreamTls::new(&[ca]).unwrap();
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let host = leaf_for.parse().unwrap();
+    let accept = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        server.accept(&host, tcp).await
+    };
+    let authority = Authority::parse(asked_for, Some(443)).unwrap();
+    let connect = async {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        client.connect(AgentId(Uuid::nil()), &authority, Alpn::Any, tcp).await
+    };
+    let (_accepted, connected) = tokio::join!(accept, connect);
+    connected.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_leaf_is_good_for_its_host_alone() {
+    for host in ["api.test", "127.0.0.1", "[2001:db8::1]"] {
+        let stream = handshake(host, host).await.unwrap();
+        assert!(stream.is_h2(), "{host}");
+    }
+    for (leaf, asked) in [("api.test", "other.test"), ("127.0.0.1", "127.0.0.2"), ("api.test", "127.0.0.1")] {
+        let error = handshake(leaf, asked).await.unwrap_err();
+        assert!(error.contains("certificate"), "{error}");
+    }
+}
+
+#[test]
+fn hello_is_read_in_pieces() {
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), "api.test".try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    for cut in [0, 1, 5, 6, bytes.len() / 2, bytes.len() - 1] {
+        assert_eq!(parse_client_hello(&bytes[..cut]), ClientHello::Incomplete, "{cut}");
+    }
+    assert_eq!(
+        parse_client_hello(&bytes),
+        ClientHello::Complete { server_name: Some("api.test".to_owned()) }
+    );
+    assert!(matches!(parse_client_hello(b"\x16\x03\x01\x00\x05hello"), ClientHello::Malformed(_)));
+}
+
+#[test]
+fn refusals_in_tls_are_bounded() {
+    let material = CertAuthority::generate("test", Timestamp::UNIX_EPOCH).unwrap();
+    let tls = AgentTls::new(CertAuthority::load(&material).unwrap(), Arc::new(SystemClock)).unwrap();
+    let agent = AgentId(Uuid::nil());
+    let granted = (0..100).filter(|_| tls.may_refuse_readably(agent)).count();
+    assert_eq!(granted, 16);
+    assert!(tls.may_refuse_readably(AgentId(Uuid::max())));
+}

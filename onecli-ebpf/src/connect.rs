@@ -1,0 +1,77 @@
+//! A managed process connects: TCP goes to the transparent listener, DNS to the agent's resolver, nothing else anywhere.
+//!
+//! Also runs for non-blocking and TCP Fast Open connects, io_uring, and a reconnect after `AF_UNSPEC`.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use onecli_common::{Hook, IPPROTO_TCP, Ident, IdentFlags, Reason, Stat};
+
+use crate::{
+    ALLOW,
+    context::{Address as _, Endpoint, LOOPBACK4, complete, current_agent, port_be},
+    datagram::resolver,
+    deny::refuse_address,
+    maps::{Absent, SOCKETS, TRANSPARENT_PORT, count, record},
+};
+
+/// `connect()` on an IPv4 socket. Kernel 5.7 (cookies; the hook itself is 4.17).
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
+    let asked = ctx.endpoint4();
+    match destination(&ctx, &asked) {
+        Ok(Endpoint { addr: [.., v4], port }) => {
+            ctx.set_endpoint4(v4, port);
+            ALLOW
+        }
+        Err(reason) => refuse_address(&ctx, asked, reason, Hook::Connect4),
+    }
+}
+
+/// `connect()` on an IPv6 socket, mapped IPv4 destinations included. Kernel 5.7.
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+    let asked = ctx.endpoint6();
+    match destination(&ctx, &asked) {
+        Ok(endpoint) => {
+            ctx.set_endpoint6(endpoint);
+            ALLOW
+        }
+        Err(reason) => refuse_address(&ctx, asked, reason, Hook::Connect6),
+    }
+}
+
+/// Where the connect goes instead; recorded in the socket.
+#[inline(always)]
+fn destination(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reason> {
+    let ident = managed(ctx)?;
+    if ctx.protocol() == u32::from(IPPROTO_TCP) {
+        complete(ident, ctx, asked, IdentFlags::REDIRECTED);
+        count(Stat::Redirected);
+        let port = port_be(TRANSPARENT_PORT.load());
+        // A mapped destination stays mapped: an IPv6-only way out of an IPv4 connect would fail.
+        return Ok(match asked.mapped_v4() {
+            Some(_) => Endpoint::v4(LOOPBACK4, port),
+            None => Endpoint { addr: Endpoint::LOOPBACK6, port },
+        });
+    }
+    let resolver = resolver(asked, ident.agent_cgid)?;
+    complete(ident, ctx, asked, IdentFlags::DNS);
+    count(Stat::DnsRewritten);
+    Ok(resolver)
+}
+
+/// The record of a socket that was created in the very agent that uses it now.
+///
+/// Hooks run by the socket's cgroup, not the task's: a socket handed to another process, or kept by one that was moved,
+/// still comes here, and is refused.
+#[inline(always)]
+pub(crate) fn managed<'a>(ctx: &SockAddrContext) -> Result<&'a mut Ident, Reason> {
+    // SAFETY: `sk` of a sock_addr context is a socket, never null.
+    let Some(ident) = (unsafe { record(&SOCKETS, ctx.socket(), Absent::Leave) }) else {
+        return Err(Reason::NoBirthRecord);
+    };
+    match current_agent() {
+        0 => Err(Reason::NoAgent),
+        agent if agent == ident.agent_cgid => Ok(ident),
+        _ => Err(Reason::OtherAgent),
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading and writing what the kernel shows of an address, and who is asking.
+
+use aya_ebpf::{
+    cty::c_void,
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie,
+        bpf_ktime_get_ns,
+    },
+    programs::SockAddrContext,
+};
+use onecli_common::{COMM_LEN, Ident};
+
+use crate::maps::AGENT_LEVEL;
+
+/// The upper 96 bits of a mapped IPv4 address, as network-order words.
+const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
+/// `127.0.0.1`, network byte order.
+pub(crate) const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
+
+/// An address and port, both in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// IPv4 in mapped form.
+    pub(crate) addr: [u32; 4],
+    pub(crate) port: u16,
+}
+
+impl Endpoint {
+    pub(crate) const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
+
+    /// Stands for no address.
+    pub(crate) const NONE: Self = Self { addr: [0; 4], port: 0 };
+
+    #[inline(always)]
+    pub(crate) const fn v4(addr: u32, port: u16) -> Self {
+        let [a, b, c] = MAPPED;
+        Self { addr: [a, b, c, addr], port }
+    }
+
+    /// The IPv4 address this is the mapped form of.
+    #[inline(always)]
+    pub(crate) const fn mapped_v4(&self) -> Option<u32> {
+        let [a, b, c, v4] = self.addr;
+        if a == MAPPED[0] && b == MAPPED[1] && c == MAPPED[2] { Some(v4) } else { None }
+    }
+
+    /// The address's bytes in network order.
+    #[inline(always)]
+    pub(crate) const fn bytes(&self) -> [u8; 16] {
+        // SAFETY: both are 16 bytes of plain data; the words are in network order already.
+        unsafe { core::mem::transmute(self.addr) }
+    }
+}
+
+/// Address fields of a `bpf_sock_addr` context.
+///
+/// Each field is read and written by itself and volatile: LLVM merges neighbouring accesses into wider ones, and the
+/// verifier says "invalid bpf_context access off=8 size=8".
+pub(crate) trait Address {
+    fn endpoint4(&self) -> Endpoint;
+    fn endpoint6(&self) -> Endpoint;
+    fn set_endpoint4(&self, addr: u32, port: u16);
+    fn set_endpoint6(&self, endpoint: Endpoint);
+    fn protocol(&self) -> u32;
+    fn sock_type(&self) -> u32;
+    fn family(&self) -> u32;
+    fn socket(&self) -> *mut c_void;
+}
+
+macro_rules! read {
+    ($context:expr, $($field:tt)+) => {
+        // SAFETY: the context is valid while the program runs, and the field is one the verifier lets it read.
+        unsafe { (&raw const (*$context).$($field)+).read_volatile() }
+    };
+}
+macro_rules! write {
+    ($context:expr, $value:expr, $($field:tt)+) => {
+        // SAFETY: the context is valid while the program runs, and the field is one the verifier lets it write.
+        unsafe { (&raw mut (*$context).$($field)+).write_volatile($value) }
+    };
+}
+pub(crate) use read;
+
+impl Address for SockAddrContext {
+    #[inline(always)]
+    fn endpoint4(&self) -> Endpoint {
+        let addr = read!(self.sock_addr, user_ip4);
+        Endpoint::v4(addr, port(read!(self.sock_addr, user_port)))
+    }
+
+    #[inline(always)]
+    fn endpoint6(&self) -> Endpoint {
+        Endpoint {
+            addr: [
+                read!(self.sock_addr, user_ip6[0]),
+                read!(self.sock_addr, user_ip6[1]),
+                read!(self.sock_addr, user_ip6[2]),
+                read!(self.sock_addr, user_ip6[3]),
+            ],
+            port: port(read!(self.sock_addr, user_port)),
+        }
+    }
+
+    #[inline(always)]
+    fn set_endpoint4(&self, addr: u32, port: u16) {
+        write!(self.sock_addr, addr, user_ip4);
+        write!(self.sock_addr, u32::from(port), user_port);
+    }
+
+    #[inline(always)]
+    fn set_endpoint6(&self, endpoint: Endpoint) {
+        let [a, b, c, d] = endpoint.addr;
+        write!(self.sock_addr, a, user_ip6[0]);
+        write!(self.sock_addr, b, user_ip6[1]);
+        write!(self.sock_addr, c, user_ip6[2]);
+        write!(self.sock_addr, d, user_ip6[3]);
+        write!(self.sock_addr, u32::from(endpoint.port), user_port);
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u32 {
+        read!(self.sock_addr, protocol)
+    }
+
+    #[inline(always)]
+    fn sock_type(&self) -> u32 {
+        read!(self.sock_addr, type_)
+    }
+
+    #[inline(always)]
+    fn family(&self) -> u32 {
+        read!(self.sock_addr, family)
+    }
+
+    #[inline(always)]
+    fn socket(&self) -> *mut c_void {
+        // A pointer, so not in parts: the verifier types the whole load as a socket.
+        read!(self.sock_addr, __bindgen_anon_1.sk).cast()
+    }
+}
+
+/// The 16 bits of a context's port field that count.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the field holds a 16-bit port")]
+const fn port(field: u32) -> u16 {
+    field as u16
+}
+
+/// `port` (host byte order, as globals have it) in network byte order.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the loader stores a u16")]
+pub(crate) const fn port_be(port: u32) -> u16 {
+    (port as u16).to_be()
+}
+
+/// Cgroup id of the agent the current task runs in; 0 when it runs in none.
+///
+/// Kernel 5.7. By level and not by the task's own cgroup, so that cgroups an agent nests keep its identity.
+#[inline(always)]
+pub(crate) fn current_agent() -> u64 {
+    #[expect(clippy::cast_possible_wrap, reason = "a level is at most the depth limit of cgroup2")]
+    let level = AGENT_LEVEL.load() as i32;
+    // SAFETY: takes no pointer.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level) }
+}
+
+/// Cgroup id of the current task.
+#[inline(always)]
+pub(crate) fn current_cgroup() -> u64 {
+    // SAFETY: takes no pointer.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: takes no pointer.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Process and thread id, group and user id of the current task, as the helpers pack them.
+#[inline(always)]
+pub(crate) fn current_ids() -> (u64, u64) {
+    // SAFETY: take no pointer.
+    unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) }
+}
+
+/// Writes the name of the current task to `comm`.
+///
+/// The raw helper, into its final place: the wrapper in `aya_ebpf::helpers` returns the array by value, which needs a
+/// memset subprogram.
+#[inline(always)]
+pub(crate) fn write_comm(comm: *mut [u8; COMM_LEN]) {
+    // SAFETY: `comm` is COMM_LEN bytes of a map value or ring buffer record.
+    unsafe { bpf_get_current_comm(comm.cast(), COMM_LEN as u32) };
+}
+
+/// Completes a socket's record with whom it asked for and who asked.
+#[inline(always)]
+pub(crate) fn complete(ident: &mut Ident, ctx: &SockAddrContext, asked: &Endpoint, flags: u32) {
+    let (pid_tgid, uid_gid) = current_ids();
+    ident.orig_addr = asked.bytes();
+    ident.orig_port = asked.port;
+    ident.flags = flags;
+    ident.current_cgid = current_cgroup();
+    // SAFETY: a valid context; kernel 5.7 for the cookie of the namespace, 4.17 for that of the socket.
+    unsafe {
+        ident.netns = bpf_get_netns_cookie(ctx.sock_addr.cast());
+        ident.sock_cookie = bpf_get_socket_cookie(ctx.sock_addr.cast());
+    }
+    ident.pid_tgid = pid_tgid;
+    ident.uid_gid = uid_gid;
+    ident.ktime = now();
+    write_comm(&raw mut ident.comm);
+}

@@ -1,0 +1,84 @@
+//! Maps and the globals the loader sets. Names, sizes and layouts are those of `onecli_common`.
+
+use core::ptr;
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    cty::c_void,
+    helpers::generated::bpf_sk_storage_get,
+    macros::btf_map,
+};
+use onecli_common::{
+    AgentEntry, Deny, Ident, Stat, TupleKey,
+    names::{AGENTS_ENTRIES, DENY_BYTES, TUP_ENTRIES},
+};
+
+#[btf_map]
+pub(crate) static SOCKETS: SkStorage<Ident> = SkStorage::new();
+#[btf_map]
+pub(crate) static FLOWS: SkStorage<Ident> = SkStorage::new();
+#[btf_map]
+pub(crate) static TUP: LruHashMap<TupleKey, Ident, TUP_ENTRIES> = LruHashMap::new();
+#[btf_map]
+pub(crate) static AGENTS: HashMap<u64, AgentEntry, AGENTS_ENTRIES> = HashMap::new();
+#[btf_map]
+pub(crate) static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static DENY: RingBuf<Deny, DENY_BYTES> = RingBuf::new();
+
+/// Level of the agents' cgroups; the root of cgroup2 is 0. The default matches no agent.
+#[unsafe(no_mangle)]
+pub(crate) static AGENT_LEVEL: Global<u32> = Global::new(u32::MAX >> 1);
+/// Port of the transparent listener, host byte order.
+#[unsafe(no_mangle)]
+pub(crate) static TRANSPARENT_PORT: Global<u32> = Global::new(0);
+/// Port of the agents' resolver, host byte order.
+#[unsafe(no_mangle)]
+pub(crate) static RESOLVER_PORT: Global<u32> = Global::new(0);
+
+/// What to do about a socket that has no record in a map.
+pub(crate) enum Absent {
+    /// Report it.
+    Leave,
+    /// Give it a record of zeroes.
+    Zero,
+    /// Give it a copy of this one.
+    Copy(*const Ident),
+}
+
+/// The record `map` keeps for socket `sk`.
+///
+/// aya's own `SkStorage` methods take a `SockAddrContext` only.
+///
+/// # Safety
+///
+/// `sk` is a socket the verifier knows: the context of `sock_create`, or the checked `sk` field of another context.
+#[inline(always)]
+pub(crate) unsafe fn record<'a>(
+    map: &SkStorage<Ident>,
+    sk: *mut c_void,
+    absent: Absent,
+) -> Option<&'a mut Ident> {
+    const CREATE: u64 = BPF_SK_STORAGE_GET_F_CREATE as u64;
+    let map = ptr::from_ref(map).cast_mut().cast();
+    let (initial, flags) = match absent {
+        Absent::Leave => (ptr::null(), 0),
+        Absent::Zero => (ptr::null(), CREATE),
+        Absent::Copy(initial) => (initial, CREATE),
+    };
+    // SAFETY: the caller vouches for `sk`, and the helper only reads `initial`. It returns null or a value that stays
+    // valid until the program ends.
+    unsafe { bpf_sk_storage_get(map, sk, initial.cast_mut().cast(), flags).cast::<Ident>().as_mut() }
+}
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub(crate) fn count(stat: Stat) {
+    if let Some(value) = STATS.get_ptr_mut(stat as u32) {
+        // SAFETY: the slot belongs to this CPU, and programs do not interleave within it: migration is disabled
+        // while they run. A nested run may lose an increment, which a statistic can bear.
+        unsafe { *value += 1 }
+    }
+}

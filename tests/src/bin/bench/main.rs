@@ -1,0 +1,166 @@
+//! `cargo xtask bench`: what the proxy costs, side by side in one run.
+//!
+//! Three ways to the same upstream take turns, round by round, so that a change of the machine's mood hits all of
+//! them: straight to it, through the explicit listener, and redirected out of a managed cgroup. Each round is a
+//! process of its own (`bench load`), the last one started by `onecli run`. The figures are medians over rounds;
+//! the ratio to the direct way is what is worth keeping.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
+mod load;
+mod report;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use onecli_tests::client::Run;
+use onecli_tests::daemon::{Agent, Daemon, Granted};
+use onecli_tests::need;
+use onecli_tests::upstream::Upstream;
+
+use load::{Load, Measured};
+use report::Report;
+
+const API: &str = "api.bench.test";
+const SECRET: &str = "sk-bench-0123456789abcdef";
+const KEY: &str = "BENCH_API_KEY";
+
+#[derive(Parser)]
+#[command(about = "What the proxy costs, side by side")]
+struct Cli {
+    /// Rounds per workload; an odd number has a median
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// Milliseconds per round
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    millis: u64,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One round, as a process of its own
+    #[command(hide = true)]
+    Load(Load),
+}
+
+/// A kind of traffic.
+#[derive(Clone, Copy)]
+struct Workload {
+    name: &'static str,
+    path: &'static str,
+    connections: u32,
+    upload: usize,
+    new_connections: bool,
+}
+
+const MIB: usize = 1 << 20;
+const SMALL: Workload =
+    Workload { name: "", path: "/bytes/64", connections: 1, upload: 0, new_connections: false };
+const WORKLOADS: &[Workload] = &[
+    Workload { name: "small requests, 1 connection", ..SMALL },
+    Workload { name: "small requests, 32 connections", connections: 32, ..SMALL },
+    Workload { name: "1 MiB down, 1 connection", path: "/bytes/1048576", ..SMALL },
+    Workload { name: "1 MiB up, 1 connection", path: "/upload", upload: MIB, ..SMALL },
+    Workload { name: "new connection per request", new_connections: true, ..SMALL },
+];
+
+/// A way to the upstream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Explicit,
+    Transparent,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    if let Some(Command::Load(load)) = &cli.command {
+        return load::run(load);
+    }
+    let bench = Bench::set_up()?;
+    let mut ways = vec![("direct", Way::Direct), ("explicit", Way::Explicit)];
+    let missing = need::bpf_missing();
+    if missing.is_none() {
+        ways.push(("transparent", Way::Transparent));
+    }
+    let names: Vec<_> = ways.iter().map(|(name, _)| *name).collect();
+    let mut report = Report::new(&names);
+    for workload in WORKLOADS {
+        let mut measured = vec![Vec::new(); ways.len()];
+        for round in 0..cli.rounds {
+            eprint!("\r{:<34} round {} of {}  ", workload.name, round + 1, cli.rounds);
+            for (of_way, (_, way)) in measured.iter_mut().zip(&ways) {
+                of_way.push(bench.round(*way, workload, cli.millis)?);
+            }
+        }
+        report.add(workload.name, &measured);
+    }
+    eprintln!();
+    print!("{report}");
+    if let Some(why) = missing {
+        println!("\nNot measured: transparent ({why}).");
+    }
+    Ok(())
+}
+
+/// The parts that every round uses.
+struct Bench {
+    daemon: Daemon,
+    upstream: Upstream,
+    inside: Option<Agent>,
+    outside: (Agent, Granted),
+    /// This program, where an agent's user can start it.
+    program: PathBuf,
+}
+
+impl Bench {
+    fn set_up() -> Result<Self> {
+        let upstream = Upstream::builder(&[API]).unrecorded().start();
+        let daemon = Daemon::for_upstream(&upstream);
+        let host = format!("{API}:{}", upstream.https_addr().port());
+        daemon.add_secret("bench", SECRET, &["--host", &host, "--bearer", "--env", KEY]);
+        let outside = daemon.add_agent("outside", &["--factors", "token"]);
+        let granted = daemon.grant(&outside, "bench");
+        let inside = need::bpf_missing().is_none().then(|| {
+            let agent = daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
+            let _ = daemon.grant(&agent, "bench");
+            agent
+        });
+        let program = daemon.home().dir().join("bench");
+        std::fs::copy(std::env::current_exe()?, &program).context("copy this program")?;
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+        Ok(Self { daemon, upstream, inside, outside: (outside, granted), program })
+    }
+
+    fn round(&self, way: Way, workload: &Workload, millis: u64) -> Result<Measured> {
+        let mut run = Run::new(&self.program)
+            .args(["load", "--name", API, "--path", workload.path])
+            .args(["--address", &self.upstream.https_addr().to_string()])
+            .args(["--connections", &workload.connections.to_string()])
+            .args(["--upload", &workload.upload.to_string(), "--millis", &millis.to_string()])
+            .timeout(Duration::from_millis(millis) + Duration::from_secs(30));
+        if workload.new_connections {
+            run = run.arg("--new-connections");
+        }
+        let ca = |run: Run, file: &Path| run.env("SSL_CERT_FILE", file);
+        let run = match (way, &self.inside) {
+            (Way::Transparent, Some(agent)) => self.daemon.managed(agent, &run.args(["--key-from", KEY])),
+            (Way::Explicit, _) => {
+                let (agent, granted) = &self.outside;
+                let run = run.args(["--proxy", &self.daemon.explicit_addr().to_string()]);
+                let run = run.args(["--key-from", KEY]).env(KEY, &granted.placeholder);
+                ca(run.env("BENCH_TOKEN", &agent.token), &self.daemon.ca_file())
+            }
+            _ => ca(run.args(["--key-from", KEY]).env(KEY, SECRET), self.upstream.ca_file()),
+        };
+        let outcome = run.outcome();
+        let out = outcome.ok(workload.name);
+        Measured::parse(&out).with_context(|| format!("{}: {outcome:?}", workload.name))
+    }
+}

@@ -1,0 +1,210 @@
+//! Looking for a secret value where it must not be (invariant 1).
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use data_encoding::{HEXLOWER, HEXUPPER};
+
+/// A value and the encodings it could hide in.
+pub struct Canary {
+    forms: Vec<(String, Vec<u8>)>,
+}
+
+/// One place where the value was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// A file, or the label the caller gave.
+    pub place: String,
+    /// `raw`, `hex`, `base64 +1`, ...
+    pub form: String,
+    /// Byte offset of the first occurrence.
+    pub offset: usize,
+}
+
+impl Canary {
+    /// A canary for `value`, which has at least 8 bytes: a shorter one would be found by chance.
+    #[must_use]
+    pub fn new(value: &str) -> Self {
+        assert!(value.len() >= 8, "a canary has at least 8 bytes");
+        let bytes = value.as_bytes();
+        let mut forms = vec![
+            ("raw".to_owned(), bytes.to_vec()),
+            ("hex".to_owned(), HEXLOWER.encode(bytes).into_bytes()),
+            ("HEX".to_owned(), HEXUPPER.encode(bytes).into_bytes()),
+            ("percent, all".to_owned(), percent(value, |_| true)),
+            ("percent, reserved".to_owned(), percent(value, |b| !b.is_ascii_alphanumeric())),
+            (
+                "percent, form".to_owned(),
+                percent(value, |b| !b.is_ascii_alphanumeric() && !b"-_.~".contains(&b)),
+            ),
+            ("json".to_owned(), json(value)),
+        ];
+        let lower: Vec<_> = forms
+            .iter()
+            .filter(|(name, _)| name.starts_with("percent"))
+            .map(|(name, form)| (format!("{name}, lower"), lower_escapes(form)))
+            .collect();
+        forms.extend(lower);
+        // What base64 makes of the value depends on where it stands in the encoded text, modulo 3.
+        for shift in 0..3 {
+            for (name, engine) in [("base64", STANDARD_NO_PAD), ("base64url", URL_SAFE_NO_PAD)] {
+                let mut shifted = vec![0; shift];
+                shifted.extend_from_slice(bytes);
+                let text = engine.encode(&shifted);
+                // Characters that also depend on what stands before and after are left out.
+                let first = (shift * 8).div_ceil(6);
+                let last = shifted.len() * 8 / 6;
+                forms.push((format!("{name} +{shift}"), text.as_bytes()[first..last].to_vec()));
+            }
+        }
+        let mut unique: Vec<(String, Vec<u8>)> = Vec::new();
+        for (name, form) in forms {
+            if !unique.iter().any(|(_, known)| *known == form) {
+                unique.push((name, form));
+            }
+        }
+        Self { forms: unique }
+    }
+
+    /// Every encoding of the value that stands in `data`.
+    #[must_use]
+    pub fn find(&self, place: &str, data: &[u8]) -> Vec<Hit> {
+        let find = |form: &[u8]| memchr::memmem::find(data, form);
+        self.forms
+            .iter()
+            .filter_map(|(name, form)| {
+                find(form).map(|offset| Hit { place: place.to_owned(), form: name.clone(), offset })
+            })
+            .collect()
+    }
+
+    /// Every encoding of the value in any regular file below `dir`, file names included.
+    #[must_use]
+    pub fn find_in_dir(&self, dir: &Path) -> Vec<Hit> {
+        let mut hits = Vec::new();
+        let mut open = vec![dir.to_path_buf()];
+        while let Some(dir) = open.pop() {
+            let entries = std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+            for entry in entries {
+                let entry = entry.expect("directory entry");
+                let path = entry.path();
+                let place = path.display().to_string();
+                hits.extend(self.find(&format!("name of {place}"), entry.file_name().as_encoded_bytes()));
+                let kind = entry.file_type().expect("file type");
+                if kind.is_dir() {
+                    open.push(path);
+                } else if kind.is_file() {
+                    // A file may go while we look (SQLite's journal); one that stays is readable.
+                    match std::fs::read(&path) {
+                        Ok(data) => hits.extend(self.find(&place, &data)),
+                        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                        Err(e) => panic!("{place}: {e}"),
+                    }
+                }
+            }
+        }
+        hits
+    }
+
+    /// Ends the test when the value stands in `data` in any encoding.
+    pub fn assert_absent(&self, place: &str, data: impl AsRef<[u8]>) {
+        let hits = self.find(place, data.as_ref());
+        assert!(hits.is_empty(), "the credential's value leaked: {hits:?}");
+    }
+
+    /// Ends the test when the value stands in a file below `dir` in any encoding.
+    pub fn assert_absent_in_dir(&self, dir: &Path) {
+        let hits = self.find_in_dir(dir);
+        assert!(hits.is_empty(), "the credential's value leaked: {hits:?}");
+    }
+}
+
+fn percent(value: &str, escape: impl Fn(u8) -> bool) -> Vec<u8> {
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if escape(byte) {
+            write!(out, "%{byte:02X}").expect("a String takes it");
+        } else {
+            out.push(char::from(byte));
+        }
+    }
+    out.into_bytes()
+}
+
+/// `%2F` to `%2f`, the rest as it is.
+fn lower_escapes(form: &[u8]) -> Vec<u8> {
+    let mut out = form.to_vec();
+    let mut at = 0;
+    while at + 2 < out.len() {
+        if out[at] == b'%' {
+            out[at + 1..at + 3].make_ascii_lowercase();
+            at += 2;
+        }
+        at += 1;
+    }
+    out
+}
+
+/// The value inside a JSON string.
+fn json(value: &str) -> Vec<u8> {
+    let quoted = serde_json::to_string(value).expect("text is JSON");
+    quoted.as_bytes()[1..quoted.len() - 1].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUE: &str = "sk-live/+a\"b=c%d~0123";
+
+    fn forms(data: &[u8]) -> Vec<String> {
+        Canary::new(VALUE).find("here", data).into_iter().map(|h| h.form).collect()
+    }
+
+    #[test]
+    fn finds_every_encoding_and_nothing_else() {
+        let base64 = |before: &str| STANDARD_NO_PAD.encode(format!("{before}{VALUE} and more"));
+        let cases: &[(String, &str)] = &[
+            (format!("key={VALUE};"), "raw"),
+            (HEXLOWER.encode(VALUE.as_bytes()), "hex"),
+            (HEXUPPER.encode(VALUE.as_bytes()), "HEX"),
+            (serde_json::json!({ "k": VALUE }).to_string(), "json"),
+            (base64(""), "base64 +0"),
+            (base64("a"), "base64 +1"),
+            (base64("ab"), "base64 +2"),
+            (base64("abc"), "base64 +0"),
+            ("sk-live%2F%2Ba%22b%3Dc%25d~0123".to_owned(), "percent, form"),
+            ("sk-live%2f%2ba%22b%3dc%25d~0123".to_owned(), "percent, form, lower"),
+        ];
+        for (data, form) in cases {
+            assert!(forms(data.as_bytes()).iter().any(|f| f == form), "{form} in {data}");
+        }
+        for clean in ["", "sk-live/", "a placeholder: ocl_0123456789", "sk-live/+a\"b=c%d~012"] {
+            assert_eq!(forms(clean.as_bytes()), Vec::<String>::new(), "{clean}");
+        }
+    }
+
+    #[test]
+    fn finds_base64url_where_it_differs() {
+        let value = "key~~~???>>>";
+        let text = URL_SAFE_NO_PAD.encode(format!("u:{value}"));
+        let hits = Canary::new(value).find("here", text.as_bytes());
+        assert!(hits.iter().any(|h| h.form == "base64url +2"), "{hits:?} in {text}");
+    }
+
+    #[test]
+    fn looks_into_every_file_and_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let value = "canary-0123456789";
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/clean"), "nothing").unwrap();
+        let canary = Canary::new(value);
+        assert_eq!(canary.find_in_dir(dir.path()), []);
+        std::fs::write(dir.path().join("a/b/dirty"), format!("..{value}")).unwrap();
+        std::fs::write(dir.path().join(value), "").unwrap();
+        let places: Vec<_> = canary.find_in_dir(dir.path()).into_iter().map(|h| h.place).collect();
+        assert_eq!(places.len(), 2, "{places:?}");
+    }
+}

@@ -1,0 +1,416 @@
+//! Real programs in a clean environment, with a limit on their time.
+//!
+//! Nothing is inherited: a machine that presets proxy or CA variables would otherwise decide what a test shows.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::{bins, wait_for};
+
+/// How long a program may take unless [`Run::timeout`] says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// `PATH` of every program.
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// The Python of the environment that `cargo xtask test` makes, where it exists.
+#[must_use]
+pub fn python() -> Option<PathBuf> {
+    let python = tools().join("venv/bin/python3");
+    python.exists().then_some(python)
+}
+
+/// Where `cargo xtask test` puts the clients it installs.
+#[must_use]
+pub fn tools() -> PathBuf {
+    bins::target().join("test-tools")
+}
+
+/// A program about to run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub(crate) program: OsString,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env: BTreeMap<String, OsString>,
+    stdin: Vec<u8>,
+    cwd: PathBuf,
+    timeout: Duration,
+}
+
+impl Run {
+    /// `program`, looked up in [`PATH`], with no arguments and a minimal environment.
+    #[must_use]
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            stdin: Vec::new(),
+            cwd: PathBuf::from("/"),
+            timeout: TIMEOUT,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.insert(name.to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Writes `data` to the program's standard input, which is empty otherwise.
+    #[must_use]
+    pub fn stdin(mut self, data: impl Into<Vec<u8>>) -> Self {
+        self.stdin = data.into();
+        self
+    }
+
+    /// Starts the program in `dir` instead of `/`.
+    #[must_use]
+    pub fn cwd(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cwd = dir.into();
+        self
+    }
+
+    /// Allows `limit` instead of [`TIMEOUT`].
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+
+    /// Makes the usual clients trust the CA certificates in `file` instead of the system's.
+    #[must_use]
+    pub fn trusting(self, file: &Path) -> Self {
+        ["CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"]
+            .iter()
+            .fold(self, |run, name| run.env(name, file))
+    }
+
+    /// Sends the usual clients through the proxy at `url`.
+    #[must_use]
+    pub fn proxied(self, url: &str) -> Self {
+        ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "WSS_PROXY", "wss_proxy"]
+            .iter()
+            .fold(self, |run, name| run.env(name, url))
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+
+    /// Its arguments.
+    #[must_use]
+    pub fn arguments(&self) -> &[OsString] {
+        &self.args
+    }
+
+    /// Its variables, as far as they were set here.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &OsStr)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_os_str()))
+    }
+
+    /// Starts the program.
+    #[must_use]
+    pub fn start(self) -> Running {
+        let mut child = Command::new(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .env("PATH", PATH)
+            .env("HOME", "/nonexistent")
+            .env("LANG", "C.UTF-8")
+            .envs(&self.env)
+            .current_dir(&self.cwd)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A group of its own, so that a time-out also ends what it started.
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        let data = self.stdin;
+        // The program may end without reading its input; that is its own affair.
+        std::thread::spawn(move || stdin.write_all(&data));
+        Running {
+            stdout: Some(drain(child.stdout.take().expect("stdout is a pipe"))),
+            stderr: Some(drain(child.stderr.take().expect("stderr is a pipe"))),
+            child,
+            started: Instant::now(),
+            timeout: self.timeout,
+        }
+    }
+
+    /// Starts the program and waits for its end.
+    #[must_use]
+    pub fn outcome(self) -> Outcome {
+        self.start().finish()
+    }
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        // What was read before an error still tells what happened.
+        pipe.read_to_end(&mut all).ok();
+        all
+    })
+}
+
+/// A program that runs. Dropping it ends it.
+pub struct Running {
+    child: Child,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+    started: Instant,
+    timeout: Duration,
+}
+
+impl Running {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end, at most as long as it may take.
+    #[must_use]
+    pub fn finish(mut self) -> Outcome {
+        let left = self.timeout.saturating_sub(self.started.elapsed());
+        let status = wait_for(left, || self.child.try_wait().expect("wait for the program"));
+        let timed_out = status.is_none();
+        let status = status.unwrap_or_else(|| self.end());
+        let collect =
+            |thread: Option<JoinHandle<Vec<u8>>>| thread.map_or_else(Vec::new, |t| t.join().unwrap());
+        Outcome {
+            status,
+            timed_out,
+            stdout: collect(self.stdout.take()),
+            stderr: collect(self.stderr.take()),
+            took: self.started.elapsed(),
+        }
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let group = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id fits"));
+        killpg(group, Signal::SIGKILL).ok();
+        self.child.wait().expect("wait for the program")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.end();
+        }
+    }
+}
+
+/// What a program did.
+#[derive(Clone)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Whether it was ended because it took too long.
+    pub timed_out: bool,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// Standard output as text.
+    #[must_use]
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Standard error as text.
+    #[must_use]
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// The exit code; `None` after a signal.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Standard output of a program that had to succeed.
+    pub fn ok(&self, what: &str) -> String {
+        assert!(self.status.success() && !self.timed_out, "{what} failed: {self:?}");
+        self.out()
+    }
+
+    /// Standard output of a program that had to succeed, as JSON.
+    #[must_use]
+    pub fn json(&self, what: &str) -> Value {
+        let out = self.ok(what);
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{what} gave no JSON ({e}): {out}"))
+    }
+
+    /// What [`curl`] reports of the answer.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        let err = self.err();
+        let (_, report) = err.rsplit_once(REPORT).unwrap_or_else(|| panic!("not a report of curl: {self:?}"));
+        let report: Value = serde_json::from_str(report).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        // curl prints `000` for none, which is no JSON number.
+        let number = |name: &str| report[name].as_str().and_then(|n| n.parse().ok()).unwrap_or_default();
+        let fields = report["headers"].as_object().cloned().unwrap_or_default();
+        Reply {
+            status: number("status"),
+            connect: number("connect"),
+            version: report["version"].as_str().unwrap_or_default().to_owned(),
+            headers: fields.into_iter().map(|(n, v)| (n.to_lowercase(), strings(&v))).collect(),
+            body: self.stdout.clone(),
+            exit: self.code(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let signal = self.status.signal().map(|s| format!(", signal {s}")).unwrap_or_default();
+        let late = if self.timed_out { ", timed out" } else { "" };
+        write!(
+            f,
+            "exit {:?}{signal}{late} after {:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.code(),
+            self.took,
+            self.out(),
+            self.err()
+        )
+    }
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    let values = value.as_array().into_iter().flatten();
+    values.filter_map(|v| v.as_str()).map(str::to_owned).collect()
+}
+
+const REPORT: &str = "\nREPORT ";
+
+/// curl for `url`: the body on standard output, and on standard error what [`Outcome::reply`] reads.
+#[must_use]
+pub fn curl(url: &str) -> Run {
+    let report = r#"{"status":"%{http_code}","connect":"%{http_connect}","version":"%{http_version}","headers":%{header_json}}"#;
+    Run::new("curl")
+        .args(["--disable", "--silent", "--show-error", "--max-time", "20", "--write-out"])
+        .arg(format!("%{{stderr}}{REPORT}{report}"))
+        .arg(url)
+}
+
+/// An answer as curl saw it.
+#[derive(Clone)]
+pub struct Reply {
+    /// Status of the last response; 0 where none came.
+    pub status: u16,
+    /// Status of the proxy's answer to `CONNECT`; 0 where there was none.
+    pub connect: u16,
+    /// `1.1` or `2`.
+    pub version: String,
+    /// Header fields of the last response, names in lower case.
+    pub headers: BTreeMap<String, Vec<String>>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// curl's exit code.
+    pub exit: Option<i32>,
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { status, connect, version, headers, exit, .. } = self;
+        writeln!(f, "status {status}, CONNECT {connect}, HTTP/{version}, curl's exit {exit:?}")?;
+        write!(f, "{headers:#?}\n{}", self.text())
+    }
+}
+
+impl Reply {
+    /// The status the proxy or the upstream gave: that of `CONNECT` where it was refused.
+    #[must_use]
+    pub fn verdict(&self) -> u16 {
+        if self.status == 0 { self.connect } else { self.status }
+    }
+
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The first value of a header field.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.first()).map(String::as_str)
+    }
+
+    /// The body as JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in {self:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_inherited_but_what_is_named() {
+        let out = Run::new("env").env("NAMED", "yes").outcome().ok("env");
+        let mut names: Vec<_> = out.lines().filter_map(|l| l.split('=').next()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["HOME", "LANG", "NAMED", "PATH"]);
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_with_its_children() {
+        let run = Run::new("sh").args(["-c", "sleep 60 & echo $!; wait"]).timeout(Duration::from_millis(300));
+        let outcome = run.outcome();
+        assert!(outcome.timed_out && outcome.took < Duration::from_secs(5), "{outcome:?}");
+        let child = PathBuf::from(format!("/proc/{}/stat", outcome.out().trim()));
+        let gone = wait_for(Duration::from_secs(2), || {
+            // A killed orphan may stay a zombie where nobody reaps it.
+            let stat = std::fs::read_to_string(&child).unwrap_or_default();
+            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        });
+        assert!(gone.is_some(), "the child still runs");
+    }
+
+    #[test]
+    fn input_larger_than_a_pipe_goes_in_and_out() {
+        let data = vec![b'x'; 1 << 20];
+        let outcome = Run::new("cat").stdin(data.clone()).outcome();
+        assert!(outcome.stdout == data, "{} bytes came back", outcome.stdout.len());
+    }
+}

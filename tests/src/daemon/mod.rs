@@ -1,0 +1,332 @@
+//! A real daemon with everything it needs in a directory of its own, and the CLI in front of it.
+
+mod home;
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::client::{self, Outcome, Run};
+use crate::upstream::Upstream;
+use crate::{bins, need, wait_for};
+
+pub use home::{Builder, Home};
+
+/// How long a daemon may take until it answers: a debug build that loads BPF programs on a busy machine.
+const START: Duration = Duration::from_secs(30);
+/// How much of its log a failed test shows.
+const LOG_SHOWN: usize = 16 * 1024;
+
+/// An agent as `agent add` answered.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// The user it runs as; the daemon's default where the test named none.
+    pub user: Option<String>,
+    /// Its token, shown this once.
+    pub token: String,
+}
+
+/// A grant as `grant` answered.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// What the agent holds instead of the credential.
+    pub placeholder: String,
+    /// The variable it finds the placeholder in, where the secret names one.
+    pub env: Option<String>,
+}
+
+/// A running daemon. Dropping it ends it and removes everything it made.
+pub struct Daemon {
+    child: Child,
+    home: Home,
+}
+
+impl Daemon {
+    /// A daemon that trusts `upstream` and resolves its names.
+    #[must_use]
+    pub fn for_upstream(upstream: &Upstream) -> Self {
+        Self::builder().upstream(upstream).start()
+    }
+
+    /// A daemon with options. Without root and BPF it works as with [`Builder::no_ebpf`].
+    #[must_use]
+    pub fn builder() -> Builder {
+        let ebpf = need::bpf_missing().is_none();
+        Builder::new(ebpf)
+    }
+
+    /// Starts a daemon in `home` and waits until it answers.
+    #[must_use]
+    pub fn start(home: Home) -> Self {
+        let mut daemon = Self { child: spawn(&home), home };
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    fn wait_until_ready(&mut self) {
+        let mut last = None;
+        let ready = wait_for(START, || {
+            let ended = self.child.try_wait().expect("wait for the daemon");
+            assert!(ended.is_none(), "the daemon ended at start ({ended:?}):\n{}", self.home.log());
+            let outcome = self.onecli(&["--json", "status"]);
+            let ok = outcome.status.success();
+            last = Some(outcome);
+            ok.then_some(())
+        });
+        assert!(ready.is_some(), "the daemon does not answer: {last:?}\n{}", self.home.log());
+    }
+
+    /// Its directory and configuration.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The explicit listener.
+    #[must_use]
+    pub fn explicit_addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.home.explicit).into()
+    }
+
+    /// The transparent listener, as a process outside sees it.
+    #[must_use]
+    pub fn transparent_addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.home.transparent_port).into()
+    }
+
+    /// Runs `onecli` with `args`.
+    #[must_use]
+    pub fn onecli(&self, args: &[&str]) -> Outcome {
+        self.home.cli(args).outcome()
+    }
+
+    /// Runs `onecli --json` with `args`, which has to succeed, and gives its answer.
+    #[must_use]
+    pub fn onecli_json(&self, args: &[&str]) -> Value {
+        let all: Vec<_> = ["--json"].iter().chain(args).copied().collect();
+        self.onecli(&all).json(&format!("onecli {}", all.join(" ")))
+    }
+
+    /// `agent add NAME` with further `options`.
+    #[must_use]
+    pub fn add_agent(&self, name: &str, options: &[&str]) -> Agent {
+        let args: Vec<_> = ["agent", "add", name].iter().chain(options).copied().collect();
+        let answer = self.onecli_json(&args);
+        let user = options.iter().position(|&o| o == "--user").and_then(|at| options.get(at + 1));
+        Agent {
+            name: name.to_owned(),
+            user: user.map(|&u| u.to_owned()),
+            token: text(&answer, "token").expect("agent add tells the token"),
+        }
+    }
+
+    /// `secret add NAME` with further `options`; the value goes through standard input.
+    pub fn add_secret(&self, name: &str, value: &str, options: &[&str]) {
+        let args: Vec<_> =
+            ["--json", "secret", "add", name, "--value-stdin"].iter().chain(options).copied().collect();
+        let _ = self.home.cli(&args).stdin(value).outcome().ok("secret add");
+    }
+
+    /// `grant AGENT SECRET`.
+    #[must_use]
+    pub fn grant(&self, agent: &Agent, secret: &str) -> Granted {
+        let answer = self.onecli_json(&["grant", &agent.name, secret]);
+        Granted {
+            placeholder: text(&answer, "placeholder").expect("grant tells the placeholder"),
+            env: text(&answer, "env"),
+        }
+    }
+
+    /// The audit records so far, oldest first.
+    #[must_use]
+    pub fn audit(&self) -> Vec<Value> {
+        let mut records = parse_lines(&self.onecli(&["--json", "audit", "list"]).ok("audit list"));
+        records.sort_by_key(|r| r["seq"].as_u64());
+        records
+    }
+
+    /// The first audit record that `wanted` picks. An outcome is written after the answer, so this waits a little.
+    #[must_use]
+    pub fn audit_until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut records = Vec::new();
+        wait_for(Duration::from_secs(5), || {
+            records = self.audit();
+            records.iter().find(|r| wanted(r)).cloned()
+        })
+        .unwrap_or_else(|| panic!("no audit record of {what} among {records:#?}"))
+    }
+
+    /// The file that holds the CA's certificate, as `ca export` gives it.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        let file = self.home.dir().join("onecli-ca.pem");
+        if !file.exists() {
+            let pem = self.onecli(&["ca", "export"]).ok("ca export");
+            std::fs::write(&file, pem).unwrap();
+        }
+        file
+    }
+
+    /// `HTTPS_PROXY` for `token`.
+    #[must_use]
+    pub fn proxy_url(&self, token: &str) -> String {
+        format!("http://x:{token}@{}", self.explicit_addr())
+    }
+
+    /// `run` as a process outside the managed cgroups that uses the explicit proxy with `token`.
+    #[must_use]
+    pub fn explicit(&self, token: &str, run: Run) -> Run {
+        run.proxied(&self.proxy_url(token)).trusting(&self.ca_file())
+    }
+
+    /// `run` as `agent`, through `onecli run`. Its variables are kept with `--keep-env`, and it finds the
+    /// upstream's names in `/etc/hosts`: a mount namespace of its own has another file there.
+    #[must_use]
+    pub fn managed(&self, agent: &Agent, run: &Run) -> Run {
+        const INSIDE: &str = r#"
+            mount --bind "$1" /etc/hosts || exit 120
+            if [ -d "$2" ]; then mount --bind "$2" "$3" || exit 120; fi
+            shift 3
+            exec "$@""#;
+        let tools = client::tools();
+        // The build directory may lie where the agent's user cannot go.
+        let tools_inside = self.home.dir().join("tools");
+        let program = Path::new(&run.program)
+            .strip_prefix(&tools)
+            .map_or_else(|_| run.program.clone(), |inside| tools_inside.join(inside).into());
+        let mut wrapped = run.clone();
+        wrapped.program = "unshare".into();
+        wrapped.args.clear();
+        let mut wrapped = wrapped
+            .args(["--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh"])
+            .arg(self.home.dir().join("hosts"))
+            .arg(&tools)
+            .arg(&tools_inside)
+            .arg(bins::path("onecli"))
+            .arg("--socket")
+            .arg(self.home.socket())
+            .args(["run", "--agent", &agent.name]);
+        if let Some(user) = &agent.user {
+            wrapped = wrapped.args(["--user", user]);
+        }
+        for name in run.env.keys() {
+            wrapped = wrapped.args(["--keep-env", name]);
+        }
+        wrapped.arg("--").arg(program).args(&run.args)
+    }
+
+    /// A directory the agent's user may write.
+    #[must_use]
+    pub fn agent_dir(&self, agent: &Agent) -> PathBuf {
+        let dir = self.home.dir().join(format!("home-{}", agent.name));
+        std::fs::create_dir_all(&dir).unwrap();
+        if let Some(user) = &agent.user {
+            let user = nix::unistd::User::from_name(user).unwrap().expect("the agent's user exists");
+            nix::unistd::chown(&dir, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        dir
+    }
+
+    /// Ends the daemon at once (SIGKILL), as a crash would.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.child.kill().expect("signal the daemon");
+        self.child.wait().expect("wait for the daemon")
+    }
+
+    /// Starts it again in the same home; one that still runs is killed first.
+    pub fn restart(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+        self.child = spawn(&self.home);
+        self.wait_until_ready();
+    }
+
+    /// Ends the test when the daemon is gone or a task of it panicked.
+    pub fn assert_healthy(&mut self) {
+        let ended = self.child.try_wait().expect("wait for the daemon");
+        assert!(ended.is_none(), "the daemon ended: {ended:?}");
+        let _ = self.onecli(&["--json", "status"]).ok("status");
+        let log = self.home.log();
+        assert!(!log.contains("panicked at"), "a panic in the daemon's log");
+    }
+
+    /// Ends the daemon and removes what it made; gives what is still there, which should be nothing.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<PathBuf> {
+        self.kill();
+        let mut left = self.home.clean();
+        let dir = self.home.dir().to_owned();
+        drop(self);
+        left.extend(dir.exists().then_some(dir));
+        left
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+        }
+        if std::thread::panicking() {
+            let log = self.home.log();
+            let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_SHOWN));
+            eprintln!("--- the daemon's log, last part\n{}", &log[from..]);
+        }
+    }
+}
+
+fn spawn(home: &Home) -> Child {
+    let log =
+        File::options().create(true).append(true).open(home.dir().join("daemon.log")).expect("log file");
+    let mut command = Command::new(bins::path("onecli-daemon"));
+    command.arg("--config").arg(home.config_file()).env_clear().env("PATH", client::PATH);
+    command.env("RUST_BACKTRACE", "1");
+    if let Some(filter) = std::env::var_os("ONECLI_TEST_LOG") {
+        command.env("RUST_LOG", filter);
+    }
+    if !home.ebpf {
+        command.arg("--no-ebpf");
+    }
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("log file"))
+        .stderr(log)
+        .spawn()
+        .expect("onecli-daemon starts")
+}
+
+fn text(answer: &Value, name: &str) -> Option<String> {
+    answer[name].as_str().map(str::to_owned)
+}
+
+/// JSON lines.
+fn parse_lines(lines: &str) -> Vec<Value> {
+    let parse =
+        |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in audit line {line}"));
+    lines.lines().filter(|l| !l.trim().is_empty()).map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_lines_are_json_objects() {
+        let records = parse_lines("{\"seq\":1}\n\n{\"seq\":2}\n");
+        assert_eq!(records.iter().map(|r| r["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
+    }
+}

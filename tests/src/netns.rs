@@ -1,0 +1,104 @@
+//! Throw-away network namespaces, joined by veth pairs: several hosts on one machine.
+
+use std::process::Command;
+
+use crate::unique;
+
+/// A network namespace with its loopback interface up. Dropping it removes it and its interfaces.
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes a namespace named after this process. Needs root and iproute2.
+    #[must_use]
+    pub fn new() -> Self {
+        let name = format!("onecli-test-{}-{}", std::process::id(), unique());
+        ip(&["netns", "add", &name]);
+        let netns = Self { name };
+        ip(&["-n", &netns.name, "link", "set", "lo", "up"]);
+        netns
+    }
+
+    /// Its name, for `ip netns exec`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Joins two namespaces by a veth pair and gives each end its address, `192.0.2.1/30` say.
+    pub fn join(&self, address: &str, other: &Netns, other_address: &str) {
+        // Interface names have at most 15 characters.
+        let tag = format!("{}-{}", std::process::id() % 1_000_000, unique() % 1000);
+        let (a, b) = (format!("oa{tag}"), format!("ob{tag}"));
+        ip(&[
+            "link",
+            "add",
+            &a,
+            "netns",
+            &self.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &b,
+            "netns",
+            &other.name,
+        ]);
+        for (netns, link, address) in [(self, &a, address), (other, &b, other_address)] {
+            ip(&["-n", &netns.name, "address", "add", address, "dev", link]);
+            ip(&["-n", &netns.name, "link", "set", link, "up"]);
+        }
+    }
+
+    /// A command that runs inside the namespace.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+}
+
+impl Default for Netns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        match Command::new("ip").args(["netns", "delete", &self.name]).status() {
+            Ok(status) if status.success() => {}
+            other => eprintln!("network namespace {} stays behind: {other:?}", self.name),
+        }
+    }
+}
+
+fn ip(args: &[&str]) {
+    let output = Command::new("ip").args(args).output().expect("ip runs: install Debian's package iproute2");
+    assert!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::need;
+
+    #[test]
+    fn two_hosts_see_each_other_and_nothing_stays() {
+        if !need::root("everything") || !need::program("everything", "ip", "iproute2") {
+            return;
+        }
+        let (a, b) = (Netns::new(), Netns::new());
+        a.join("192.0.2.1/30", &b, "192.0.2.2/30");
+        let route = a.command("ip").args(["route", "get", "192.0.2.2"]).output().unwrap();
+        let route = String::from_utf8_lossy(&route.stdout).into_owned();
+        assert!(route.contains("src 192.0.2.1"), "{route}");
+        let names = [a.name().to_owned(), b.name().to_owned()];
+        drop((a, b));
+        let left = Command::new("ip").args(["netns", "list"]).output().unwrap();
+        let left = String::from_utf8_lossy(&left.stdout).into_owned();
+        assert!(!names.iter().any(|n| left.contains(n)), "{left}");
+    }
+}

@@ -1,0 +1,45 @@
+//! WebSocket echo (RFC 6455).
+
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::record::Recorded;
+use super::routes::{Answer, Request, text};
+
+/// Answers the handshake and echoes messages. The message `headers` is answered with the handshake's header
+/// fields as JSON, so that a test sees whether an injected value can be read back through the socket.
+pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|k| derive_accept_key(k.as_bytes()));
+    let Some(accept) = key else {
+        return text(StatusCode::BAD_REQUEST, "this path wants a WebSocket handshake\n");
+    };
+    let fields = serde_json::to_string(&seen.headers).expect("headers are text");
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        while let Some(Ok(message)) = socket.next().await {
+            let reply = match message {
+                Message::Text(text) if text.as_str() == "headers" => Message::text(fields.clone()),
+                Message::Text(_) | Message::Binary(_) => message,
+                // Pings are answered and closes completed by the library.
+                _ => continue,
+            };
+            if socket.send(reply).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, "");
+    let fields = answer.headers_mut();
+    fields.remove(header::CONTENT_TYPE);
+    fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept.parse().expect("base64 is a field value"));
+    answer
+}

@@ -1,0 +1,151 @@
+//! Invariant 1: the credential's value is at the upstream, exactly once, and nowhere else.
+
+use onecli_tests::canary::Canary;
+use onecli_tests::client::{self, Outcome, Run};
+use onecli_tests::need;
+
+use crate::scene::{KEY, Scene, VALUE, Way, curl_with_key, ways};
+
+/// Everything a client printed.
+fn assert_clean(canary: &Canary, what: &str, outcome: &Outcome) {
+    canary.assert_absent(what, &outcome.stdout);
+    canary.assert_absent(what, &outcome.stderr);
+}
+
+#[test]
+fn an_upstream_that_echoes_headers() {
+    let scene = Scene::new();
+    let canary = Canary::new(VALUE);
+    for way in ways() {
+        for flag in ["--http1.1", "--http2"] {
+            for path in ["/echo", "/echo?in=query", "/redirect", "/status/500"] {
+                let what = format!("{way:?} {flag} {path}");
+                // curl's report holds the header fields, so they are searched too.
+                let outcome = scene.run(way, curl_with_key(&scene.url(path), &[flag, "--verbose"]));
+                outcome.ok(&what);
+                assert_clean(&canary, &what, &outcome);
+                let seen = scene.injected_once(&format!("Bearer {VALUE}"));
+                assert_eq!(seen.count(VALUE), 1, "{what}: {seen:#?}");
+            }
+        }
+    }
+    everything_at_rest_is_clean(&scene, &canary);
+}
+
+#[test]
+fn an_upstream_that_echoes_headers_encoded() {
+    let scene = Scene::new();
+    let canary = Canary::new(VALUE);
+    for way in ways() {
+        for encoding in ["base64", "hex", "percent"] {
+            let what = format!("{way:?} {encoding}");
+            let outcome = scene.run(way, curl_with_key(&scene.url(&format!("/echo-as/{encoding}")), &[]));
+            outcome.ok(&what);
+            assert_clean(&canary, &what, &outcome);
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_echoes_headers_over_a_websocket() {
+    if !need::python("everything") {
+        return;
+    }
+    let script = r#"
+import os, sys
+from websockets.sync.client import connect
+with connect(sys.argv[1], additional_headers={"Authorization": "Bearer " + os.environ["API_KEY"]}, open_timeout=20) as ws:
+    ws.send("headers")
+    print(ws.recv(timeout=20))
+"#;
+    let scene = Scene::new();
+    for way in ways() {
+        let url = scene.url("/ws").replace("https://", "wss://");
+        let run = Run::new(client::python().unwrap()).args(["-c", script, &url]);
+        let outcome = scene.run(way, run);
+        outcome.ok("websockets");
+        assert_clean(&Canary::new(VALUE), &format!("{way:?}"), &outcome);
+        scene.injected_once(&format!("Bearer {VALUE}"));
+    }
+}
+
+/// Invariant 7: every copy of the injected header goes before the one real value is set.
+#[test]
+fn copies_of_the_injected_header() {
+    let scene = Scene::new();
+    for way in ways() {
+        for flag in ["--http1.1", "--http2"] {
+            for copy in ["Authorization: Bearer other", "authorization: Basic eDp5", "AUTHORIZATION:"] {
+                let args = [flag, "-H", copy, "-H", "Connection: close"];
+                let outcome = scene.run(way, curl_with_key(&scene.url("/echo"), &args));
+                outcome.ok(copy);
+                let seen = scene.injected_once(&format!("Bearer {VALUE}"));
+                assert!(seen.header("proxy-authorization").is_none(), "{seen:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_agent_can_read() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::new();
+    let canary = Canary::new(VALUE);
+    let environment = scene.run(Way::Transparent, Run::new("env"));
+    let environment_text = environment.ok("env");
+    assert_clean(&canary, "the agent's environment", &environment);
+    let key = format!("{KEY}={}\n", scene.placeholder(Way::Transparent));
+    assert!(environment_text.contains(&key), "{environment_text}");
+    let home = scene.daemon.home();
+    for (what, path) in [
+        ("the data directory", home.data_dir()),
+        ("the admin socket", home.socket()),
+        ("the daemon's memory", format!("/proc/{}/mem", scene.daemon.pid()).into()),
+        ("the daemon's environment", format!("/proc/{}/environ", scene.daemon.pid()).into()),
+    ] {
+        let read = Run::new("sh").args(["-c", r#"ls "$1"/* || head -c 1 "$1""#, "sh"]).arg(&path);
+        let outcome = scene.run(Way::Transparent, read);
+        assert!(!outcome.status.success(), "the agent reads {what}: {outcome:?}");
+    }
+}
+
+/// Files of the daemon, and all the CLI tells an administrator.
+fn everything_at_rest_is_clean(scene: &Scene, canary: &Canary) {
+    let commands: &[&[&str]] = &[
+        &["status"],
+        &["secret", "list"],
+        &["secret", "show", "api"],
+        &["agent", "list"],
+        &["agent", "show", "outside"],
+        &["audit", "list"],
+    ];
+    for command in commands {
+        for json in [false, true] {
+            let args = [if json { &["--json"][..] } else { &[] }, command].concat();
+            let outcome = scene.daemon.onecli(&args);
+            outcome.ok(&args.join(" "));
+            assert_clean(canary, &args.join(" "), &outcome);
+        }
+    }
+    canary.assert_absent("the daemon's log", scene.daemon.home().log());
+    canary.assert_absent_in_dir(scene.daemon.home().dir());
+}
+
+#[test]
+fn rotation_leaves_neither_value_behind() {
+    const NEXT: &str = "sk-live/second+value=8871~\"y";
+    let scene = Scene::new();
+    let rotate = scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]).stdin(NEXT).outcome();
+    rotate.ok("secret rotate");
+    let outcome = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[]));
+    outcome.ok("after the rotation");
+    scene.injected_once(&format!("Bearer {NEXT}"));
+    for value in [VALUE, NEXT] {
+        let canary = Canary::new(value);
+        assert_clean(&canary, "the client", &outcome);
+        assert_clean(&canary, "secret rotate", &rotate);
+        everything_at_rest_is_clean(&scene, &canary);
+    }
+}

@@ -1,0 +1,128 @@
+//! The scene most tests play in: an upstream, a daemon that trusts it, a secret, and an agent for each path.
+
+use onecli_tests::client::{Outcome, Run};
+use onecli_tests::daemon::{Agent, Daemon, Granted};
+use onecli_tests::need;
+use onecli_tests::upstream::{Recorded, Upstream};
+
+/// The upstream's name.
+pub(crate) const API: &str = "api.test";
+/// The same upstream, which agents and daemon resolve to `::1`.
+pub(crate) const API_V6: &str = "six.test";
+/// The credential. Its characters look different in every encoding.
+pub(crate) const VALUE: &str = "sk-live/canary+0f3A~=9%Zq&7\"x";
+/// The variable agents find the placeholder in.
+pub(crate) const KEY: &str = "API_KEY";
+
+/// How a client's connection reaches the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From a managed cgroup, with no proxy variable.
+    Transparent,
+    /// From outside, with `HTTPS_PROXY` and a token.
+    Explicit,
+}
+
+/// The ways this machine can go; the other is told as not run.
+pub(crate) fn ways() -> Vec<Way> {
+    let mut ways = vec![Way::Explicit];
+    if need::bpf("the transparent half") {
+        ways.push(Way::Transparent);
+    }
+    ways
+}
+
+/// Upstream, daemon, one secret, and two agents that are granted it.
+pub(crate) struct Scene {
+    // Dropped in this order: the daemon first, so that its log tells of no upstream that went away.
+    pub(crate) daemon: Daemon,
+    pub(crate) upstream: Upstream,
+    /// `token+cgroup`, uses the transparent path.
+    pub(crate) inside: Agent,
+    /// `token`, uses the explicit path.
+    pub(crate) outside: Agent,
+    pub(crate) inside_grant: Granted,
+    pub(crate) outside_grant: Granted,
+}
+
+impl Scene {
+    /// A bearer secret for every path of [`API`] and [`API_V6`].
+    pub(crate) fn new() -> Self {
+        Self::with(Upstream::start(&[API, API_V6]), &["--bearer"])
+    }
+
+    /// A secret placed as `placement` says, for `upstream`.
+    pub(crate) fn with(upstream: Upstream, placement: &[&str]) -> Self {
+        let daemon = Daemon::builder().upstream(&upstream).host(API_V6, &["::1"]).start();
+        let inside = daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
+        let outside = daemon.add_agent("outside", &["--factors", "token"]);
+        let host = format!("{API}:{}", upstream.https_addr().port());
+        let options = [&["--host", &host, "--env", KEY], placement].concat();
+        daemon.add_secret("api", VALUE, &options);
+        let (inside_grant, outside_grant) = (daemon.grant(&inside, "api"), daemon.grant(&outside, "api"));
+        Self { daemon, upstream, inside, outside, inside_grant, outside_grant }
+    }
+
+    /// A second secret with the same value for [`API_V6`]; gives the inside agent's placeholder.
+    pub(crate) fn add_v6_secret(&self) -> Granted {
+        let host = format!("{API_V6}:{}", self.upstream.https_addr().port());
+        self.daemon.add_secret("api6", VALUE, &["--host", &host, "--bearer", "--env", "API6_KEY"]);
+        self.daemon.grant(&self.inside, "api6")
+    }
+
+    /// `https://api.test:PORT` + `path`.
+    pub(crate) fn url(&self, path: &str) -> String {
+        self.upstream.https_url(API, path)
+    }
+
+    /// The agent that goes this way.
+    pub(crate) fn agent(&self, way: Way) -> &Agent {
+        match way {
+            Way::Transparent => &self.inside,
+            Way::Explicit => &self.outside,
+        }
+    }
+
+    /// What that agent holds.
+    pub(crate) fn placeholder(&self, way: Way) -> &str {
+        match way {
+            Way::Transparent => &self.inside_grant.placeholder,
+            Way::Explicit => &self.outside_grant.placeholder,
+        }
+    }
+
+    /// Runs a client this way. It finds the placeholder in [`KEY`]: inside from `onecli run`, outside as the
+    /// person who starts a container would set it.
+    pub(crate) fn run(&self, way: Way, run: Run) -> Outcome {
+        match way {
+            Way::Transparent => self.daemon.managed(&self.inside, &run).outcome(),
+            Way::Explicit => {
+                let run = run.env(KEY, &self.outside_grant.placeholder);
+                self.daemon.explicit(&self.outside.token, run).outcome()
+            }
+        }
+    }
+
+    /// The one request the upstream saw since the last call, with the credential in it exactly once.
+    pub(crate) fn injected_once(&self, value: &str) -> Recorded {
+        let seen = self.upstream.only_request();
+        self.upstream.clear();
+        assert_eq!(seen.header("authorization"), Some(value), "{seen:#?}");
+        seen
+    }
+}
+
+/// curl that sends `Authorization: Bearer $API_KEY`, as a shell script of an agent would.
+pub(crate) fn curl_with_key(url: &str, args: &[&str]) -> Run {
+    let curl = onecli_tests::client::curl(url).args(args);
+    in_shell(&curl, &format!(r#"exec "$@" -H "Authorization: Bearer ${KEY}""#))
+}
+
+/// `run` as the arguments of a shell `script`.
+pub(crate) fn in_shell(run: &Run, script: &str) -> Run {
+    let mut shell = Run::new("sh").args(["-c", script, "sh"]).arg(run.program()).args(run.arguments());
+    for (name, value) in run.variables() {
+        shell = shell.env(name, value);
+    }
+    shell
+}

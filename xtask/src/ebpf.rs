@@ -1,0 +1,345 @@
+//! `cargo xtask ebpf`: builds the kernel programs into the object that the daemon embeds.
+//!
+//! The object is committed, so that nobody needs any of this to build OneCLI. It is reproducible: the same compiler,
+//! linker and lock file give the same bytes in any directory, and `--verify` holds the committed one to that.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    io::Write as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use object::build::elf::{Builder, SectionData};
+
+/// The compiler the committed object is built with; another one gives other bytes.
+const RUSTC: &str = "1.95.0";
+const BPF_LINKER: &str = "0.10.3";
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Arguments of `cargo xtask ebpf`.
+#[derive(clap::Args)]
+pub(crate) struct EbpfArgs {
+    /// Change nothing; fail when the committed object is not byte-identical to a fresh build
+    #[arg(long)]
+    verify: bool,
+    /// Take the sources of `core` from Debian's rust-src package even when the toolchain has its own
+    #[arg(long)]
+    debian_rust_src: bool,
+}
+
+/// Builds the object and stores it, or compares it with the stored one.
+pub(crate) fn run(args: EbpfArgs) -> Result<()> {
+    let EbpfArgs { verify, debian_rust_src } = args;
+    let root = repository()?;
+    let toolchain = Toolchain::find(&root, debian_rust_src)?;
+    let linker_dir = bpf_linker(&root)?;
+    let built = strip(&compile(&root, &toolchain, &linker_dir)?)?;
+    let object = root.join("onecli-ebpf/onecli-ebpf.o");
+    let mut out = std::io::stdout();
+    if verify {
+        let committed = fs::read(&object)
+            .with_context(|| format!("{} cannot be read: run `cargo xtask ebpf`", object.display()))?;
+        ensure!(
+            committed == built,
+            "{} is not what its sources build ({} bytes committed, {} built): run `cargo xtask ebpf` and commit it",
+            object.display(),
+            committed.len(),
+            built.len()
+        );
+        writeln!(out, "{} is byte-identical to a fresh build", object.display())?;
+    } else {
+        fs::write(&object, &built).with_context(|| format!("writing {}", object.display()))?;
+        writeln!(out, "{}: {} bytes", object.display(), built.len())?;
+    }
+    Ok(())
+}
+
+/// The checkout this runs in.
+fn repository() -> Result<PathBuf> {
+    let manifest = env::var_os("CARGO_MANIFEST_DIR")
+        .context("CARGO_MANIFEST_DIR is not set: run this as `cargo xtask ebpf`")?;
+    let root = Path::new(&manifest).parent().context("the xtask crate has no parent directory")?;
+    fs::canonicalize(root).with_context(|| format!("resolving {}", root.display()))
+}
+
+/// The compiler, and where the sources of `core` are.
+struct Toolchain {
+    /// Run as `rustc`: the compiler itself, or a wrapper that gives it a sysroot with sources.
+    rustc: PathBuf,
+    sysroot: PathBuf,
+    /// Directory of `liblibLLVM`, which bpf-linker loads.
+    llvm: PathBuf,
+}
+
+impl Toolchain {
+    fn find(root: &Path, debian: bool) -> Result<Self> {
+        let rustc = PathBuf::from(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        let version = capture(Command::new(&rustc).arg("-vV"), "install Rust: https://rustup.rs")?;
+        ensure!(
+            version.lines().any(|line| line == format!("release: {RUSTC}")),
+            "the kernel programs are built with rustc {RUSTC}, and this is {}: \
+             run `rustup toolchain install {RUSTC} && cargo +{RUSTC} xtask ebpf`",
+            version.lines().next().unwrap_or("unknown")
+        );
+        let sysroot = PathBuf::from(
+            capture(Command::new(&rustc).args(["--print", "sysroot"]), "reinstall Rust")?.trim(),
+        );
+        let llvm = sysroot.join("lib");
+        if debian {
+            return Self::with_debian_sources(root, &rustc, &sysroot);
+        }
+        if !has_sources(&sysroot) {
+            // A failure is not the end: rustup may be absent, or have no way out.
+            let added = Command::new("rustup")
+                .args(["component", "add", "rust-src"])
+                .status()
+                .is_ok_and(|status| status.success());
+            if !added || !has_sources(&sysroot) {
+                return Self::with_debian_sources(root, &rustc, &sysroot);
+            }
+        }
+        Ok(Self { rustc, sysroot, llvm })
+    }
+
+    /// A sysroot of links to the toolchain's, with the sources from Debian's package of the same version. The toolchain
+    /// itself stays as it is.
+    fn with_debian_sources(root: &Path, rustc: &Path, original: &Path) -> Result<Self> {
+        let sources = debian_sources(&root.join("target/tools/rust-src"))?;
+        let sysroot = root.join("target/tools/sysroot");
+        if sysroot.exists() {
+            fs::remove_dir_all(&sysroot)?;
+        }
+        let rustlib = sysroot.join("lib/rustlib");
+        fs::create_dir_all(rustlib.join("src"))?;
+        for entry in fs::read_dir(original.join("lib/rustlib"))? {
+            let entry = entry?;
+            if entry.file_name() != "src" {
+                symlink(entry.path(), rustlib.join(entry.file_name()))?;
+            }
+        }
+        symlink(&sources, rustlib.join("src/rust"))?;
+        // cargo asks `rustc --print sysroot` for the sources, and has no setting for the answer.
+        let wrapper = sysroot.join("rustc");
+        let real =
+            if rustc.components().count() == 1 { original.join("bin/rustc") } else { rustc.to_owned() };
+        fs::write(
+            &wrapper,
+            format!("#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n", real.display(), sysroot.display()),
+        )?;
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { rustc: wrapper, sysroot, llvm: original.join("lib") })
+    }
+}
+
+/// Whether a sysroot has what `-Z build-std` compiles.
+fn has_sources(sysroot: &Path) -> bool {
+    sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
+}
+
+/// The source tree of Debian's rust-src package, unpacked below `dir`.
+fn debian_sources(dir: &Path) -> Result<PathBuf> {
+    const FIX: &str = "the sources of Rust's core library are needed: run `rustup component add rust-src`";
+    let sources = dir.join(format!("root/usr/src/rustc-{RUSTC}"));
+    if sources.join("library/core/Cargo.toml").is_file() {
+        return Ok(sources);
+    }
+    for part in ["lists/partial", "archives/partial", "root"] {
+        fs::create_dir_all(dir.join(part))?;
+    }
+    fs::write(dir.join("debian.sources"), apt_source(FIX)?)?;
+    let settings = [
+        format!("Dir::Etc::sourcelist={}", dir.join("debian.sources").display()),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::Lists={}", dir.join("lists").display()),
+        format!("Dir::Cache={}", dir.display()),
+    ];
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.current_dir(dir).arg("-qq");
+        for setting in &settings {
+            command.args(["-o", setting]);
+        }
+        command
+    };
+    succeed(apt().arg("update"), FIX)?;
+    succeed(apt().args(["download", &format!("rust-src={RUSTC}*")]), FIX)?;
+    let package = fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension() == Some(OsStr::new("deb")))
+        .with_context(|| format!("apt-get downloaded no package to {}: {FIX}", dir.display()))?;
+    succeed(Command::new("dpkg").arg("-x").arg(&package).arg(dir.join("root")), FIX)?;
+    fs::remove_file(&package)?;
+    ensure!(
+        sources.join("library/core/Cargo.toml").is_file(),
+        "{} is not in Debian's rust-src package: {FIX}",
+        sources.display()
+    );
+    Ok(sources)
+}
+
+/// A source entry for the suite that has rustc's sources, on the mirror this machine uses for Debian itself.
+fn apt_source(fix: &str) -> Result<String> {
+    let targets = capture(
+        Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]),
+        fix,
+    )?;
+    let mirror = targets
+        .lines()
+        .find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
+        .with_context(|| format!("no Debian mirror among this machine's package sources: {fix}"))?;
+    Ok(format!(
+        "Types: deb\nURIs: {mirror}\nSuites: trixie-backports\nComponents: main\n\
+         Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+    ))
+}
+
+/// The directory of bpf-linker, which is installed there if it is missing.
+fn bpf_linker(root: &Path) -> Result<PathBuf> {
+    let tools = root.join("target/tools");
+    let bin = tools.join("bin");
+    let wanted = format!("bpf-linker {BPF_LINKER}");
+    let present = Command::new(bin.join("bpf-linker"))
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == wanted);
+    if !present {
+        // The default features find LLVM in the toolchain of the rustc that runs it.
+        succeed(
+            Command::new("cargo")
+                .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force"])
+                .arg("--root")
+                .arg(&tools)
+                .env("CARGO_TARGET_DIR", tools.join("build")),
+            &format!(
+                "install it by hand: `cargo install bpf-linker --version {BPF_LINKER} --locked --root {}`",
+                tools.display()
+            ),
+        )?;
+    }
+    Ok(bin)
+}
+
+/// Compiles the programs; the linked object, as bpf-linker wrote it.
+fn compile(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Vec<u8>> {
+    let target_dir = root.join("target/ebpf");
+    let mut path = vec![linker_dir.to_owned()];
+    path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    let mut command = Command::new("cargo");
+    // A cargo or rustc of another toolchain, or flags of the user's own, would give other bytes.
+    for (name, _) in env::vars_os() {
+        if is_foreign_setting(&name) {
+            command.env_remove(&name);
+        }
+    }
+    succeed(
+        command
+            .current_dir(root.join("onecli-ebpf"))
+            .args(["build", "--release", "--locked", "-Zbuild-std=core", "--target", TARGET])
+            .arg("--target-dir")
+            .arg(&target_dir)
+            .env("RUSTC", &toolchain.rustc)
+            // `-Z build-std` on the stable compiler; the target has no prebuilt `core`.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("PATH", env::join_paths(path)?)
+            .env("LD_LIBRARY_PATH", &toolchain.llvm)
+            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?),
+        "see the compiler's messages above; after a change of dependencies run `cargo update -w` in onecli-ebpf",
+    )?;
+    let object = target_dir.join(TARGET).join("release/onecli-ebpf");
+    fs::read(&object).with_context(|| format!("reading {}", object.display()))
+}
+
+/// Whether an environment variable changes how cargo or rustc compile.
+fn is_foreign_setting(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PROFILE_")
+        || name.starts_with("CARGO_BUILD_")
+        || name.starts_with("CARGO_TARGET_")
+        || ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"]
+            .contains(&name.as_ref())
+}
+
+/// Flags for the kernel's crates, in cargo's encoding. Every path that could differ between two machines is replaced:
+/// the last match wins in rustc, so what may be inside the checkout comes after it.
+fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<OsString> {
+    let cargo_home = match env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => env::home_dir().context("neither CARGO_HOME nor HOME is set: set one")?.join(".cargo"),
+    };
+    let sources = toolchain.sysroot.join("lib/rustlib/src/rust");
+    // The sources may be reached through a link, and cargo resolves it for some uses.
+    let resolved = fs::canonicalize(&sources).with_context(|| format!("resolving {}", sources.display()))?;
+    let mut remaps = Vec::new();
+    let registry = cargo_home.join("registry/src");
+    // The directory below has the registry's name in its own.
+    for index in fs::read_dir(&registry).with_context(|| format!("listing {}", registry.display()))? {
+        remaps.push((index?.path(), "/cargo"));
+    }
+    remaps.push((root.to_owned(), "/onecli"));
+    remaps.push((sources, "/rustc"));
+    remaps.push((resolved, "/rustc"));
+    let mut flags = OsString::from("--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Clink-arg=--btf");
+    for (from, to) in remaps {
+        flags.push("\u{1f}--remap-path-prefix=");
+        flags.push(from);
+        flags.push("=");
+        flags.push(to);
+    }
+    Ok(flags)
+}
+
+/// Removes DWARF and keeps BTF, of which the kernel and the loader read maps, functions and line information.
+fn strip(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(object).context("reading the linked object")?;
+    for section in &mut builder.sections {
+        let name = section.name.to_string();
+        section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+    }
+    // Mangled names hold a hash of where onecli-common lies. Only local functions have such names, and nobody uses them.
+    let mut subprograms = 0;
+    for symbol in &mut builder.symbols {
+        if symbol.st_bind() == object::elf::STB_LOCAL && symbol.st_type() == object::elf::STT_FUNC {
+            symbol.name = format!("subprogram_{subprograms}").into_bytes().into();
+            subprograms += 1;
+        }
+    }
+    // LLVM keeps the names of sections and symbols in one table; the writer wants two.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    builder.delete_orphans();
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped).context("writing the stripped object")?;
+    Ok(stripped)
+}
+
+/// Runs a command whose output is for the reader; `fix` tells what to do when it fails.
+fn succeed(command: &mut Command, fix: &str) -> Result<()> {
+    let status =
+        command.status().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{} failed ({status}): {fix}", command.get_program().display());
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it printed.
+fn capture(command: &mut Command, fix: &str) -> Result<String> {
+    let output =
+        command.output().with_context(|| format!("starting {}: {fix}", command.get_program().display()))?;
+    ensure!(
+        output.status.success(),
+        "{} failed ({}): {}: {fix}",
+        command.get_program().display(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    String::from_utf8(output.stdout).context("output that is not UTF-8")
+}

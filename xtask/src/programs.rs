@@ -1,0 +1,33 @@
+//! `demo` and `bench`: programs of the `onecli-tests` package, with release builds of ours beside them.
+
+use anyhow::Result;
+
+use crate::setup;
+use crate::shell::{cargo, run, step, target};
+
+/// What follows the command is handed to the program.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Options of the program itself; `--help` after `--` lists them
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) fn demo(args: &Args) -> Result<()> {
+    program("demo", args)
+}
+
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    program("bench", args)
+}
+
+fn program(name: &str, args: &Args) -> Result<()> {
+    setup::packages(setup::FOR_PROGRAMS)?;
+    step("building onecli and onecli-daemon (release; the first time takes some minutes)");
+    run(&mut cargo(&["build", "--release", "--package", "onecli-daemon", "--bins"]))?;
+    run(&mut cargo(&["build", "--release", "--package", "onecli-tests", "--bin", name]))?;
+    step(name);
+    // Started directly: between it and this process there is no cargo that would hold its lock.
+    let bins = target().join("release");
+    run(std::process::Command::new(bins.join(name)).env("ONECLI_BIN_DIR", &bins).args(&args.rest))
+}

@@ -1,0 +1,92 @@
+//! What the tests need on the machine: Debian packages, and Python clients in an environment of their own.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{has, run, step, succeeds, target};
+
+/// A program and the Debian package that has it.
+type Need = (&'static str, &'static str);
+
+/// For the demo and the benchmark.
+pub(crate) const FOR_PROGRAMS: &[Need] = &[("curl", "curl"), ("unshare", "util-linux")];
+
+/// For the whole suite.
+pub(crate) const FOR_TESTS: &[Need] = &[
+    ("curl", "curl"),
+    ("git", "git"),
+    ("ip", "iproute2"),
+    ("node", "nodejs"),
+    ("python3", "python3"),
+    ("unshare", "util-linux"),
+];
+
+/// Debian's Python: agents run as other users, who cannot go into a home directory where another one may lie.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// The Python clients, with everything they pull in, by exact version.
+const PYTHON_CLIENTS: &str = include_str!("python-clients.txt");
+
+/// Installs the packages of programs that are missing; without root it says the command that does.
+pub(crate) fn packages(needs: &[Need]) -> Result<()> {
+    let missing = needs.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package);
+    install(&missing.collect::<Vec<_>>())
+}
+
+/// Makes `target/test-tools/venv` with the pinned Python clients, once per version of the list.
+pub(crate) fn python_clients() -> Result<()> {
+    let tools = target().join("test-tools");
+    let venv = tools.join("venv");
+    let stamp = tools.join("venv.installed");
+    if fs::read_to_string(&stamp).is_ok_and(|s| s == PYTHON_CLIENTS) && works(&venv) {
+        return Ok(());
+    }
+    if !succeeds(Command::new(PYTHON).args(["-c", "import ensurepip, venv"])) {
+        install(&["python3", "python3-venv"])?;
+    }
+    step("installing the Python clients into target/test-tools");
+    if venv.exists() {
+        fs::remove_dir_all(&venv).with_context(|| format!("cannot remove {}", venv.display()))?;
+    }
+    fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
+    run(Command::new(PYTHON).args(["-m", "venv"]).arg(&venv))?;
+    let list = tools.join("python-clients.txt");
+    fs::write(&list, PYTHON_CLIENTS)?;
+    let pip =
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"];
+    run(Command::new(venv.join("bin/python3")).args(pip).arg(&list))?;
+    fs::write(&stamp, PYTHON_CLIENTS)?;
+    Ok(())
+}
+
+fn works(venv: &Path) -> bool {
+    let imports = "import aiohttp, httpx, requests, websockets";
+    succeeds(Command::new(venv.join("bin/python3")).args(["-c", imports]))
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if !is_root() || !has("apt-get") {
+        bail!("some programs are missing; install them with: sudo apt-get install {list}");
+    }
+    step(&format!("installing Debian packages: {list}"));
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
+        command
+    };
+    run(&mut apt(&["update", "--quiet", "--quiet"]))?;
+    run(apt(&["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(packages))
+}
+
+fn is_root() -> bool {
+    // /proc/self belongs to the effective user; without libc that is the way to ask.
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask test`: set-up, tidy, unit tests and system tests, and at the end what was not run.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::shell::{self, cargo, has, step, target};
+use crate::{setup, tidy};
+
+/// Options of the command.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The part a person runs all day: leaves out documentation examples and tests named `slow_*`
+    #[arg(long)]
+    quick: bool,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "progress is told in real seconds")]
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    let done = |what: &str| step(&format!("{what} ({} s)", started.elapsed().as_secs()));
+
+    done("what the tests need on this machine");
+    setup::packages(setup::FOR_TESTS)?;
+    setup::python_clients()?;
+
+    done("tidy");
+    tidy::run()?;
+
+    done("building");
+    shell::run(&mut cargo(&["build", "--package", "onecli-daemon", "--bins"]))?;
+
+    if !args.quick && args.filter.is_none() {
+        done("documentation examples");
+        shell::run(&mut cargo(&["test", "--quiet", "--workspace", "--doc"]))?;
+    }
+
+    done("tests");
+    let not_run = target().join("test-tools/not-run.txt");
+    if not_run.exists() {
+        fs::remove_file(&not_run)?;
+    }
+    let outcome = shell::run(
+        suite(args).env("ONECLI_BIN_DIR", target().join("debug")).env("ONECLI_TEST_NOT_RUN", &not_run),
+    );
+    done("end of the tests");
+    say_not_run(&fs::read_to_string(&not_run).unwrap_or_default(), args.quick);
+    outcome
+}
+
+/// The suite under nextest, or under cargo's own runner where nextest is not installed.
+fn suite(args: &Args) -> Command {
+    if has("cargo-nextest") {
+        let profile = if args.quick { "quick" } else { "default" };
+        let mut command =
+            cargo(&["nextest", "run", "--workspace", "--no-tests", "fail", "--profile", profile]);
+        command.args(&args.filter);
+        return command;
+    }
+    let mut command = cargo(&["test", "--workspace", "--lib", "--bins", "--tests"]);
+    command.args(&args.filter).arg("--");
+    if args.quick {
+        command.args(["--skip", "slow_"]);
+    }
+    command
+}
+
+fn say_not_run(list: &str, quick: bool) {
+    let mut lines: Vec<_> = list.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    if quick {
+        lines.push("tests named slow_* and documentation examples: left out by --quick");
+    }
+    if lines.is_empty() {
+        println!("Everything was run.");
+        return;
+    }
+    println!("Not run:");
+    for line in lines {
+        println!("  {line}");
+    }
+}

@@ -1,0 +1,121 @@
+//! `cargo xtask tidy`: the rules of layout and direction that a compiler does not check.
+//!
+//! Every rule is a function from files to [`Problem`]s, so that its test can hand it a bad file.
+
+mod direction;
+mod ownership;
+mod resolve;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::fmt;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::workspace;
+
+/// A tracked text file.
+pub(crate) struct Source {
+    /// Path from the workspace's root, with `/`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn is_rust(&self) -> bool {
+        self.path.rsplit_once('.').is_some_and(|(_, extension)| extension == "rs")
+    }
+
+    /// Files that hold nothing but tests: `tests.rs`, `tests/` beside the code, whole-program tests.
+    fn is_test(&self) -> bool {
+        let inside = self.path.split_once('/').map_or("", |(_, rest)| rest);
+        self.path.starts_with("tests/system/") || inside.ends_with("/tests.rs") || inside.contains("/tests/")
+    }
+}
+
+/// A broken rule.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Problem {
+    path: String,
+    line: usize,
+    message: String,
+}
+
+impl Problem {
+    fn new(source: &Source, line: usize, message: impl Into<String>) -> Self {
+        Self { path: source.path.clone(), line, message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.message)
+    }
+}
+
+/// Checks the workspace.
+pub(crate) fn run() -> Result<()> {
+    let sources = sources()?;
+    let machine = text::machine_paths(workspace(), std::env::home_dir().as_deref());
+    let problems = check(&sources, &machine);
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    if !problems.is_empty() {
+        bail!("tidy: {} problems", problems.len());
+    }
+    println!("tidy: {} files, no problem", sources.len());
+    Ok(())
+}
+
+/// Every rule over every file; `machine` are paths that mean this machine only.
+fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for source in sources {
+        problems.extend(text::check(source, machine));
+        if source.is_rust() {
+            match syn::parse_file(&source.text) {
+                Ok(file) => {
+                    problems.extend(direction::check(source, &file));
+                    problems.extend(ownership::check(source, &file));
+                }
+                Err(e) => problems.push(Problem::new(source, e.span().start().line, e.to_string())),
+            }
+        }
+    }
+    problems.extend(text::readme(sources));
+    problems.extend(text::migrations(sources));
+    problems.sort();
+    problems.dedup();
+    problems
+}
+
+/// Tracked files and new ones that git does not ignore, as far as they are text.
+fn sources() -> Result<Vec<Source>> {
+    let output = Command::new("git")
+        .current_dir(workspace())
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .output()
+        .context("git ls-files")?;
+    if !output.status.success() {
+        bail!("git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let names = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
+    let mut sources = Vec::new();
+    for path in names.split('\0').filter(|p| !p.is_empty()) {
+        // Deleted but not yet staged, or a link to somewhere else: nothing to read here.
+        let file = workspace().join(path);
+        if !file.symlink_metadata().is_ok_and(|m| m.is_file()) {
+            continue;
+        }
+        let bytes = std::fs::read(&file).with_context(|| path.to_owned())?;
+        // The built BPF object and the like.
+        if let Ok(text) = String::from_utf8(bytes) {
+            sources.push(Source { path: path.to_owned(), text });
+        }
+    }
+    Ok(sources)
+}

@@ -1,0 +1,178 @@
+//! Each rule with files that break it and files that do not.
+
+use std::path::Path;
+
+use super::*;
+
+fn source(path: &str, text: &str) -> Source {
+    Source { path: path.to_owned(), text: text.to_owned() }
+}
+
+/// The messages of everything wrong with one file, README and migrations aside.
+fn problems(path: &str, text: &str) -> Vec<String> {
+    let readme = source("README.md", "cargo xtask demo, cargo xtask test\n");
+    let machine = text::machine_paths(Path::new("/build/one"), Some(Path::new("/people/me")));
+    let found = check(&[source(path, text), readme], &machine);
+    found.into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect()
+}
+
+/// `code` after the documentation line in a file of onecli-daemon.
+fn in_daemon(file: &str, code: &str) -> Vec<String> {
+    problems(&format!("onecli-daemon/src/{file}"), &format!("//! x\n{code}\n"))
+}
+
+#[test]
+fn direction() {
+    let bad = [
+        ("model/mod.rs", "use crate::policy::Rule;", "`model` may not name `policy`"),
+        ("model/host.rs", "use super::super::tls;", "`model` may not name `tls`"),
+        ("policy/mod.rs", "use super::vault::Blob;", "`policy` may not name `vault`"),
+        ("policy/mod.rs", "use crate::{model::Host, store::Row};", "`policy` may not name `store`"),
+        ("policy/mod.rs", "fn f(_: crate::store::Row) {}", "`policy` may not name `store`"),
+        ("policy/mod.rs", "fn f() { log!(\"{}\", crate::store::row()); }", "`policy` may not name `store`"),
+        ("policy/mod.rs", "fn f() { m! { use crate::{model, store}; } }", "`policy` may not name `store`"),
+        (
+            "policy/mod.rs",
+            "mod a { mod b { use super::super::super::store; } }",
+            "`policy` may not name `store`",
+        ),
+        ("policy/mod.rs", "#[serde(with = x, crate::store::ser)] struct S;", "`policy` may not name `store`"),
+        ("tls/mod.rs", "use crate::http as web;", "`tls` may not name `http`"),
+        ("http/exchange.rs", "use crate::store::*;", "`http` may not name `store`"),
+        ("config.rs", "use crate::vault::Key;", "`config` may not name `vault`"),
+        ("cli/mod.rs", "pub use crate::store::Row;", "`cli` may not name `store`"),
+        ("extra/mod.rs", "", "module `extra` is not in the table"),
+    ];
+    for (file, code, message) in bad {
+        let found = in_daemon(file, code);
+        assert!(found.iter().any(|p| p.contains(message)), "{file}: {code}: {found:?}");
+    }
+    let good = [
+        ("model/mod.rs", "use self::host::Host; mod host { use super::Path; }"),
+        ("policy/mod.rs", "use crate::model::Host; use crate::policy::rule; use super::model;"),
+        ("policy/mod.rs", "#[cfg(test)] mod tests { use crate::store::Row; }"),
+        ("policy/mod.rs", "#[cfg(all(test, unix))] use crate::store::Row;"),
+        ("policy/tests.rs", "use crate::store::Row; use rustls::ClientConfig;"),
+        ("policy/mod.rs", "pub(in crate::http) struct Grant; fn http() {}"),
+        ("policy/mod.rs", "// crate::store\nconst S: &str = \"crate::store::x\";"),
+        ("app.rs", "use crate::{cli, store}; fn f() { crate::vault::open(); }"),
+        ("lib.rs", "pub mod app; pub use crate::model::Host;"),
+        ("bin/onecli.rs", "fn main() { onecli_daemon::cli::main() }"),
+    ];
+    for (file, code) in good {
+        assert_eq!(in_daemon(file, code), Vec::<String>::new(), "{file}: {code}");
+    }
+}
+
+#[test]
+fn crate_ownership() {
+    let bad = [
+        ("http/mod.rs", "use rustls::ClientConfig;", "crate `rustls` belongs to tls"),
+        ("http/mod.rs", "use tokio_rustls::rustls;", "crate `tokio_rustls` belongs to tls"),
+        ("vault/mod.rs", "fn f() { ::rcgen::KeyPair::generate(); }", "crate `rcgen` belongs to tls"),
+        ("vault/mod.rs", "use aes_gcm::Aes256Gcm;", "crate `aes_gcm` belongs to vault::envelope"),
+        ("audit/mod.rs", "#[derive(sqlx::FromRow)] struct R;", "crate `sqlx` belongs to store"),
+        ("audit/mod.rs", "fn f() { sqlx::query!(\"x\"); }", "crate `sqlx` belongs to store"),
+        ("app.rs", "use aya::Ebpf;", "crate `aya` belongs to kernel"),
+        ("model/mod.rs", "#[derive(clap::ValueEnum)] enum E {}", "crate `clap` belongs to cli, bin"),
+    ];
+    for (file, code, message) in bad {
+        let found = in_daemon(file, code);
+        assert!(found.iter().any(|p| p.contains(message)), "{file}: {code}: {found:?}");
+    }
+    let good = [
+        ("tls/upstream.rs", "use rustls::ClientConfig; use tokio_rustls::TlsConnector;"),
+        ("vault/envelope.rs", "use aes_gcm::Aes256Gcm;"),
+        ("vault/envelope/mod.rs", "use aes_gcm::Aes256Gcm;"),
+        ("bin/onecli.rs", "use clap::Parser;"),
+        ("store/sqlite.rs", "use sqlx::SqlitePool;"),
+        ("http/mod.rs", "use crate::tls::rustls_of_ours;"),
+    ];
+    for (file, code) in good {
+        assert_eq!(in_daemon(file, code), Vec::<String>::new(), "{file}: {code}");
+    }
+}
+
+#[test]
+fn unsafe_code() {
+    let bad = [
+        "fn f() { unsafe { g() } }",
+        "unsafe fn f() {}",
+        "struct S; impl S { unsafe fn f() {} }",
+        "unsafe impl Send for S {}",
+        "unsafe trait T {}",
+        "unsafe extern \"C\" { fn f(); }",
+        "#[unsafe(no_mangle)] fn f() {}",
+        "m! { unsafe { g() } }",
+    ];
+    for code in bad {
+        let found = in_daemon("http/mod.rs", code);
+        assert!(found.iter().any(|p| p.contains("`unsafe` may stand only")), "{code}: {found:?}");
+        for allowed in ["kernel/flow.rs", "privilege/mod.rs", "launch/mod.rs"] {
+            assert_eq!(in_daemon(allowed, code), Vec::<String>::new(), "{allowed}: {code}");
+        }
+    }
+    let pod = "//! x\nunsafe impl aya::Pod for S {}\n";
+    assert_eq!(problems("onecli-common/src/lib.rs", pod), Vec::<String>::new());
+    let other = "//! x\nunsafe impl Sync for S {}\n";
+    assert_eq!(problems("onecli-common/src/lib.rs", other).len(), 1);
+}
+
+#[test]
+fn text_rules() {
+    let put_off = concat!("TO", "DO");
+    let long = format!("//! x\n{}", "fn f() {}\n".repeat(500));
+    let bad: &[(&str, &str, &str)] = &[
+        ("xtask/src/a.rs", "fn f() {}\n", "1: a file begins with a `//!` line"),
+        ("xtask/src/a.rs", &long, "501: 501 lines; a file of code has at most 500"),
+        ("xtask/src/a.rs", "//! x\nfn f( {}\n", "2: "),
+        ("a.md", "x \n", "1: white space at the end of the line"),
+        ("a.sql", "x\r\n", "1: white space at the end of the line"),
+        ("a.md", "x", "1: no newline at the end of the file"),
+        ("xtask/src/a.rs", &format!("//! x\n// {put_off}: later\n"), "2: `TO"),
+        ("xtask/src/a.rs", &format!("//! x\nfn f() {{ {}) }}\n", concat!("to", "do!(")), "2: `to"),
+        ("a.md", "see /build/one/x\n", "1: `/build/one/` is a path of one machine"),
+        ("a.md", "see /people/me/x\n", "1: `/people/me/` is a path of one machine"),
+    ];
+    for (path, text, message) in bad {
+        let found = problems(path, text);
+        assert!(found.iter().any(|p| p.starts_with(message)), "{path}: {text:?}: {found:?}");
+    }
+    let good: &[(&str, &str)] = &[
+        ("xtask/src/tests.rs", &long),
+        ("tests/system/a.rs", &long),
+        ("a.md", &format!("{put_off}S and MAS{put_off} are other words\n")),
+        ("empty.md", ""),
+        ("a.md", "/builds/one and /proc/self/build/one/x\n"),
+    ];
+    for (path, text) in good {
+        assert_eq!(problems(path, text), Vec::<String>::new(), "{path}");
+    }
+}
+
+#[test]
+fn readme_names_the_commands() {
+    let found = |text: &str| text::readme(&[source("README.md", text)]).len();
+    assert_eq!(found("cargo xtask demo\ncargo xtask test\n"), 0);
+    assert_eq!(found("cargo xtask demo\n"), 1);
+    assert_eq!(text::readme(&[]).len(), 1);
+}
+
+#[test]
+fn migrations_are_numbered_without_gap() {
+    let cases: &[(&[&str], usize)] = &[
+        (&[], 0),
+        (&["sqlite/0001_start.sql", "sqlite/0002_more.sql"], 0),
+        (&["sqlite/0001_start.sql", "postgres/0001_start.sql"], 0),
+        (&["sqlite/0002_start.sql"], 1),
+        (&["sqlite/0001_start.sql", "sqlite/0003_more.sql"], 1),
+        (&["sqlite/0001_start.sql", "sqlite/0001_again.sql"], 1),
+        (&["sqlite/start.sql"], 1),
+        (&["sqlite/0001_start.txt"], 1),
+        (&["sqlite/0001_a.sql", "sqlite/0002_b.sql", "postgres/0001_a.sql"], 1),
+    ];
+    for (names, expected) in cases {
+        let sources: Vec<_> = names.iter().map(|n| source(&format!("migrations/{n}"), "")).collect();
+        assert_eq!(text::migrations(&sources).len(), *expected, "{names:?}");
+    }
+}
