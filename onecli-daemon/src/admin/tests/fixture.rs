@@ -87,8 +87,8 @@ impl FakeHost {
 
 #[async_trait]
 impl Host for FakeHost {
-    fn default_cgroup(&self, agent: &AgentName) -> CgroupName {
-        format!("onecli-agents-{agent}.slice").parse().unwrap()
+    fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
+        format!("onecli-agents-{agent}.slice").parse().map_err(|error| format!("{error}"))
     }
 
     fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
