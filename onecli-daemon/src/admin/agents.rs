@@ -32,7 +32,10 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     if change.stored.agent(&request.name).is_ok() {
         return Err(AdminError::Exists {
             message: format!("there is an agent '{}' already", request.name),
-            hint: format!("'onecli agent rotate {0}' gives it a new token, 'onecli agent remove {0}' removes it", request.name),
+            hint: format!(
+                "'onecli agent rotate {0}' gives it a new token, 'onecli agent remove {0}' removes it",
+                request.name
+            ),
         });
     }
     let transparent = host.transparent() == Transparent::Available;
@@ -117,7 +120,8 @@ fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
 }
 
 fn detail(state: &State, stored: &StoredState, agent: &Agent) -> AgentDetail {
-    let secrets = stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
+    let secrets =
+        stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
     AgentDetail { agent: agent.into(), secrets }
 }
 
@@ -161,9 +165,9 @@ fn lookup(user: &str) -> Result<User, AdminError> {
         entry = User::from_uid(nix::unistd::Uid::from_raw(uid));
     }
     match entry {
-        Ok(Some(entry)) if entry.uid.is_root() || entry.gid.as_raw() == 0 => Err(AdminError::Invalid(format!(
-            "an agent never runs as root ('{user}' has uid or gid 0): name another user"
-        ))),
+        Ok(Some(entry)) if entry.uid.is_root() || entry.gid.as_raw() == 0 => Err(AdminError::Invalid(
+            format!("an agent never runs as root ('{user}' has uid or gid 0): name another user"),
+        )),
         Ok(Some(entry)) => Ok(entry),
         Ok(None) => Err(AdminError::Invalid(format!(
             "there is no user '{user}' on this host: create it with 'useradd --system {user}'"

@@ -15,7 +15,10 @@ pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView,
     if change.stored.secret(&request.name).is_ok() {
         return Err(AdminError::Exists {
             message: format!("there is a secret '{}' already", request.name),
-            hint: format!("'onecli secret rotate {0}' gives it a new value, 'onecli secret remove {0}' removes it", request.name),
+            hint: format!(
+                "'onecli secret rotate {0}' gives it a new value, 'onecli secret remove {0}' removes it",
+                request.name
+            ),
         });
     }
     let id = SecretId(state.new_id()?);

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -170,9 +170,11 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
     let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler broke off"))) {
         Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
         Ok(Answer::AuditLines(query)) => match audit::lines(state, query).await {
-            Ok(lines) => {
-                with_body(StatusCode::OK, "application/jsonl", StreamBody::new(lines.map(|line| line.map(Frame::data))))
-            }
+            Ok(lines) => with_body(
+                StatusCode::OK,
+                "application/jsonl",
+                StreamBody::new(lines.map(|line| line.map(Frame::data))),
+            ),
             Err(error) => refuse(&error),
         },
         Err(error) => refuse(&error),
@@ -196,9 +198,12 @@ where
     let mut whole = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     let collect = async {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-                true => AdminError::TooLarge(MAX_BODY),
-                false => AdminError::Invalid("the request broke off".to_owned()),
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    AdminError::TooLarge(MAX_BODY)
+                } else {
+                    AdminError::Invalid("the request broke off".to_owned())
+                }
             })?;
             if let Ok(data) = frame.into_data() {
                 whole.extend_from_slice(data.chunk());

@@ -8,6 +8,7 @@ mod policy;
 pub mod ship;
 mod stand;
 
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -71,18 +72,27 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let data_dir = PrivateDir::create(&config.data_dir)?;
     let managed = Managed::attach(&config);
+    // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
+    let admin_socket = admin::bind(&config.listen.admin_socket)?;
     privilege::keep_capabilities(&[caps::Capability::CAP_NET_BIND_SERVICE])?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed))
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
+    runtime.block_on(serve(config, data_dir, managed, admin_socket))
 }
 
-async fn serve(config: Config, data_dir: PrivateDir, managed: Managed) -> Result<(), AppError> {
+async fn serve(
+    config: Config,
+    data_dir: PrivateDir,
+    managed: Managed,
+    admin_socket: UnixListener,
+) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let managed = Arc::new(managed);
 
     let store = store::open(&config.store_url()).await?;
-    let vault = Arc::new(Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::clone(&random)).await?);
+    let vault =
+        Arc::new(Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::clone(&random)).await?);
     store.prune_sessions(clock.now()).await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let authority = Authority::open(store.as_ref(), &vault, clock.as_ref()).await?;
@@ -93,7 +103,6 @@ async fn serve(config: Config, data_dir: PrivateDir, managed: Managed) -> Result
     policy.reload().await?;
 
     // Everything is bound before anything is served.
-    let admin_socket = admin::bind(&config.listen.admin_socket)?;
     let stand = Stand::bind(&config, managed.is_attached())?;
     let own = stand.addresses()?;
 
@@ -119,16 +128,18 @@ async fn serve(config: Config, data_dir: PrivateDir, managed: Managed) -> Result
         bundle,
         explicit: config.listen.explicit.clone(),
     };
+    let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
     let handles = admin::Handles {
         store: Arc::clone(&store),
         vault,
         clock,
         random,
+        audit: admin::AuditProgress { durable: audit.subscribe(), shipped: shipper.subscribe() },
         host: Arc::new(host),
         agents_root: config.kernel.agents_root.clone(),
     };
 
-    let shipper = tokio::spawn(ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), store).run());
+    let shipper = tokio::spawn(shipper.run());
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(Arc::clone(&managed).report_denials());
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
