@@ -93,7 +93,8 @@ impl Managed {
 
     /// The cgroup that an agent gets by default.
     pub(super) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
-        let name = kernel::agent_directory(&self.agents_root, agent.as_str()).map_err(|error| chain(&error))?;
+        let name =
+            kernel::agent_directory(&self.agents_root, agent.as_str()).map_err(|error| chain(&error))?;
         name.parse().map_err(|error: crate::model::agent::CgroupNameError| error.to_string())
     }
 
@@ -111,7 +112,10 @@ impl Managed {
     }
 
     /// Tells the kernel of the agents: the whole list, by the cgroups that exist now.
-    pub(super) fn announce<'n>(&self, agents: impl Iterator<Item = &'n CgroupName>) -> Result<(), KernelError> {
+    pub(super) fn announce<'n>(
+        &self,
+        agents: impl Iterator<Item = &'n CgroupName>,
+    ) -> Result<(), KernelError> {
         let Ok(attached) = &self.attached else { return Ok(()) };
         let entries: HashMap<CgroupName, AgentEntry> = (0..)
             .zip(agents)
@@ -151,7 +155,9 @@ impl Managed {
         let mut denials = match attached.redirect.take_denials() {
             Ok(Some(denials)) => denials,
             Ok(None) => return,
-            Err(error) => return tracing::warn!(error = chain(&error), "refusals of the kernel cannot be read"),
+            Err(error) => {
+                return tracing::warn!(error = chain(&error), "refusals of the kernel cannot be read");
+            }
         };
         loop {
             match denials.next().await {

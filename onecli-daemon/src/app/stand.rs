@@ -35,10 +35,12 @@ impl Stand {
     pub(super) fn bind(config: &Config, redirected: bool) -> Result<Stand, ListenError> {
         let explicit = config.listen.explicit.iter().copied().map(net::bind).collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
-        let loopback = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-        let transparent = match redirected {
-            true => loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?,
-            false => Vec::new(),
+        let loopback =
+            [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+        let transparent = if redirected {
+            loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
         };
         Ok(Stand { explicit, transparent })
     }
@@ -106,8 +108,12 @@ async fn told_to_stop() -> Result<(), AppError> {
     Ok(())
 }
 
-async fn accept<F, S>(listener: TcpListener, places: Arc<Semaphore>, mut stopped: watch::Receiver<()>, serve: F)
-where
+async fn accept<F, S>(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    mut stopped: watch::Receiver<()>,
+    serve: F,
+) where
     F: Fn(TcpStream, SocketAddr) -> S,
     S: Future<Output = ()> + Send + 'static,
 {

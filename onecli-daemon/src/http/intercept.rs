@@ -95,8 +95,7 @@ async fn intercept_tls<S>(
     let identity = connection.identify(gateway);
     let budget = identity.as_ref().map_or(AgentId(Uuid::nil()), |identity| identity.agent().id);
     let routed = match (identity, authority) {
-        (Err(refusal), _) => Err(refusal),
-        (Ok(_), Err(refusal)) => Err(refusal),
+        (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(refusal),
         (Ok(identity), Ok(authority)) => match gateway.snapshot().route(&identity, &authority) {
             Route::Deny(refusal) => Err(refusal),
             Route::Tunnel => {
@@ -271,7 +270,7 @@ async fn refuse_request(
 }
 
 /// Records a refusal that the client cannot be told of.
-async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
+pub(super) async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
     if let Ok(identity) = connection.identify(gateway) {
         trail.identify(&identity);

@@ -50,9 +50,10 @@ impl Scrubber {
         self.add(percent.into_bytes());
         if let Ok(text) = std::str::from_utf8(raw)
             && let Ok(json) = serde_json::to_string(text)
+            && let Some(escaped) = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'))
         {
-            self.add(json[1..json.len() - 1].as_bytes().to_vec());
-            self.add(json[1..json.len() - 1].replace('/', "\\/").into_bytes());
+            self.add(escaped.replace('/', "\\/").into_bytes());
+            self.add(escaped.as_bytes().to_vec());
         }
     }
 
