@@ -196,7 +196,7 @@ fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
             tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
             secret_refusal(watch.secret().name.as_str())
         })?;
-        scrubber.watch(&value, &watch.secret().placement);
+        scrubber.watch(&value);
     }
     Ok(scrubber)
 }
