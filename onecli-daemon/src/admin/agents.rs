@@ -68,7 +68,7 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     };
     let (token, hash) = new_token(state)?;
     state.handles.store.add_agent(&agent, &hash).await?;
-    change.in_force().await?;
+    change.in_force("agent add", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn rotate(state: &State, name: &AgentName) -> Result<AgentToken
     agent.generation += 1;
     let (token, hash) = new_token(state)?;
     state.handles.store.set_token(agent.id, &hash, agent.generation).await?;
-    change.in_force().await?;
+    change.in_force("agent rotate", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn set_enabled(
     let mut agent = change.stored.agent(name)?.clone();
     agent.enabled = enabled;
     state.handles.store.set_agent_enabled(agent.id, enabled).await?;
-    change.in_force().await?;
+    change.in_force(if enabled { "agent enable" } else { "agent disable" }, agent.name.as_str()).await?;
     Ok((&agent).into())
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn remove(state: &State, name: &AgentName) -> Result<AgentRemov
     let agent = change.stored.agent(name)?.clone();
     let agent_detail = detail(state, &change.stored, &agent);
     state.handles.store.remove_agent(agent.id).await?;
-    change.in_force().await?;
+    change.in_force("agent remove", agent.name.as_str()).await?;
     // Last, and no reason to fail: processes that still live in it are refused everything from now on.
     let cgroup_left = state.handles.host.remove_cgroup(&agent.cgroup).err();
     Ok(AgentRemoved { agent: agent_detail, cgroup_left })

@@ -36,7 +36,7 @@ pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView,
     };
     state.handles.store.add_secret(&secret).await?;
     let view = view(&change.stored, &secret);
-    change.in_force().await?;
+    change.in_force("secret add", view.name.as_str()).await?;
     Ok(view)
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn rotate(
     secret.sealed = state.handles.vault.seal(secret.id, secret.version, &request.value.0)?;
     state.handles.store.add_version(secret.id, secret.version, &secret.sealed).await?;
     let view = view(&change.stored, &secret);
-    change.in_force().await?;
+    change.in_force("secret rotate", view.name.as_str()).await?;
     Ok(view)
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn set_enabled(
     secret.enabled = enabled;
     state.handles.store.set_secret_enabled(secret.id, enabled).await?;
     let view = view(&change.stored, &secret);
-    change.in_force().await?;
+    change.in_force(if enabled { "secret enable" } else { "secret disable" }, view.name.as_str()).await?;
     Ok(view)
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn remove(state: &State, name: &SecretName) -> Result<SecretVie
     let secret = change.stored.secret(name)?;
     let view = view(&change.stored, secret);
     state.handles.store.remove_secret(secret.id).await?;
-    change.in_force().await?;
+    change.in_force("secret remove", view.name.as_str()).await?;
     Ok(view)
 }
 

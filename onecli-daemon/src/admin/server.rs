@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use super::audit;
@@ -166,7 +167,8 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
     };
 
     // A task of its own: a client that hangs up must not leave a change stored but not in force.
-    let routed = tokio::spawn(router::route(Arc::clone(&state), peer.rights, call)).await;
+    let span = tracing::info_span!("admin", uid = peer.uid, pid = peer.pid);
+    let routed = tokio::spawn(router::route(Arc::clone(&state), peer.rights, call).instrument(span)).await;
     let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler broke off"))) {
         Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
         Ok(Answer::AuditLines(query)) => match audit::lines(state, query).await {
@@ -179,9 +181,9 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
         },
         Err(error) => refuse(&error),
     };
-    if head.method != http::Method::GET {
+    if head.method != http::Method::GET && !answer.status().is_success() {
         let (method, path, status) = (&head.method, head.uri.path(), answer.status().as_u16());
-        tracing::info!(uid = peer.uid, pid = peer.pid, %method, path, status, "admin change");
+        tracing::warn!(uid = peer.uid, pid = peer.pid, %method, path, status, "admin change refused");
     }
     answer
 }

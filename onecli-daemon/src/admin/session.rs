@@ -105,7 +105,7 @@ async fn proxy_session(
     let token = Token::generate_session(handles.random.as_ref())?;
     handles.store.prune_sessions(now).await?;
     handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires).await?;
-    change.in_force().await?;
+    change.in_force("session", agent.name.as_str()).await?;
     // The user name is for people who read it; the proxy takes any.
     Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
 }

@@ -89,8 +89,10 @@ pub(super) struct Change<'s> {
 }
 
 impl Change<'_> {
-    /// Waits until the next request is judged by what is stored now (invariant 11).
-    pub(super) async fn in_force(self) -> Result<(), AdminError> {
+    /// Waits until the next request is judged by what is stored now (invariant 11), and tells the daemon's log what
+    /// was changed. Who did it is in the log's span.
+    pub(super) async fn in_force(self, change: &'static str, subject: &str) -> Result<(), AdminError> {
+        tracing::info!(change, subject, "admin change");
         self.state.handles.host.reload().await.map_err(AdminError::Reload)
     }
 }

@@ -1,3 +1,5 @@
+//! Every key of the configuration, read and refused.
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {

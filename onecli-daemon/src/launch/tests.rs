@@ -1,3 +1,5 @@
+//! The environment as planned, and an agent as the kernel sees it.
+
 use std::collections::BTreeMap;
 
 use nix::unistd::{Gid, Uid};
