@@ -45,6 +45,8 @@ impl Scrubber {
         }
         self.add(data_encoding::HEXLOWER.encode(raw).into_bytes());
         self.add(data_encoding::HEXUPPER.encode(raw).into_bytes());
+        self.add(every_byte_escaped(&data_encoding::HEXUPPER.encode(raw)));
+        self.add(every_byte_escaped(&data_encoding::HEXLOWER.encode(raw)));
         let percent = percent_encode(raw, RESERVED).to_string();
         self.add(lower_escapes(&percent).into_bytes());
         self.add(percent.into_bytes());
@@ -165,6 +167,11 @@ fn base64_core(encoding: &data_encoding::Encoding, value: &[u8], offset: usize) 
         encoded.pop();
     }
     encoded.split_off((offset * 8).div_ceil(6))
+}
+
+/// `%61%62` from `6162`.
+fn every_byte_escaped(hex: &str) -> Vec<u8> {
+    hex.as_bytes().chunks(2).flat_map(|pair| [b"%", pair].concat()).collect()
 }
 
 /// `%2F` as `%2f`.
