@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod config;
+pub mod dns;
 pub mod http;
 pub mod kernel;
 pub mod launch;

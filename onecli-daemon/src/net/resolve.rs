@@ -17,14 +17,36 @@ pub enum ResolveError {
     /// Every address is in a blocked range.
     #[error("every address of {0} is in a blocked range (loopback, private, link-local, ...)")]
     Blocked(Host),
-    /// DNS has no answer.
+    /// There is no address.
     #[error("cannot resolve {host}: {reason}")]
     Failed {
         /// The name.
         host: Host,
+        /// What kind of answer that is.
+        failure: ResolveFailure,
         /// The resolver's reason.
         reason: String,
     },
+}
+
+/// Why a name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolveFailure {
+    /// The name does not exist (NXDOMAIN).
+    NoSuchName,
+    /// The name exists, without an address.
+    NoAddress,
+    /// No server answered, or none that knows.
+    Unavailable,
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// At least one.
+    pub list: Vec<IpAddr>,
+    /// How long they hold by DNS, in seconds; `u32::MAX` where they are configured.
+    pub ttl: u32,
 }
 
 /// Resolves hosts: configured names, then the system's `/etc/hosts` and DNS servers.
@@ -65,7 +87,7 @@ impl Resolver {
         let host = authority.host();
         let addresses = match host.as_ip() {
             Some(ip) => vec![ip],
-            None => self.lookup(host).await?,
+            None => self.lookup(host).await?.list,
         };
         let checked: Vec<CheckedAddr> = addresses
             .into_iter()
@@ -79,15 +101,28 @@ impl Resolver {
     ///
     /// # Errors
     /// [`ResolveError::Failed`].
-    pub async fn lookup(&self, host: &Host) -> Result<Vec<IpAddr>, ResolveError> {
+    pub async fn lookup(&self, host: &Host) -> Result<Addresses, ResolveError> {
         if let Some(fixed) = self.fixed.get(host) {
-            return Ok(fixed.clone());
+            return Ok(Addresses { list: fixed.clone(), ttl: u32::MAX });
         }
-        let failed = |reason: String| ResolveError::Failed { host: host.clone(), reason };
-        let dns = self.dns.as_ref().map_err(|reason| failed(reason.clone()))?;
+        let failed = |failure, reason: String| ResolveError::Failed { host: host.clone(), failure, reason };
+        let dns = self.dns.as_ref().map_err(|reason| failed(ResolveFailure::Unavailable, reason.clone()))?;
         // The dot at the end keeps search domains out: the name that was matched is the name that is asked for.
-        let answer = dns.lookup_ip(format!("{host}.")).await.map_err(|error| failed(error.to_string()))?;
-        let addresses: Vec<IpAddr> = answer.iter().collect();
-        if addresses.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(addresses) }
+        let answer = dns.lookup_ip(format!("{host}.")).await.map_err(|error| {
+            let failure = if error.is_nx_domain() {
+                ResolveFailure::NoSuchName
+            } else if error.is_no_records_found() {
+                ResolveFailure::NoAddress
+            } else {
+                ResolveFailure::Unavailable
+            };
+            failed(failure, error.to_string())
+        })?;
+        let list: Vec<IpAddr> = answer.iter().collect();
+        if list.is_empty() {
+            return Err(failed(ResolveFailure::NoAddress, "it has no address".to_owned()));
+        }
+        let ttl = answer.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or_default();
+        Ok(Addresses { list, ttl })
     }
 }
