@@ -65,6 +65,7 @@ pub struct Kernel {
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
     /// Addresses of the explicit proxy; none turns it off. Default `127.0.0.1:10255`.
+    #[serde(deserialize_with = "addresses")]
     pub explicit: Vec<SocketAddr>,
     /// Loopback port that redirected connections arrive at, 1 to 65535. Default 10256.
     #[serde(deserialize_with = "port")]
@@ -91,6 +92,7 @@ pub struct Upstream {
 #[serde(deny_unknown_fields, default)]
 pub struct Resolver {
     /// Names with fixed addresses, which win over DNS. Default none.
+    #[serde(deserialize_with = "hosts")]
     pub hosts: BTreeMap<Host, Vec<IpAddr>>,
 }
 
@@ -99,6 +101,7 @@ pub struct Resolver {
 #[serde(deny_unknown_fields, default)]
 pub struct Egress {
     /// Networks that are reachable although they lie in a blocked range. Default none.
+    #[serde(deserialize_with = "networks")]
     pub allow_addresses: Vec<IpNet>,
 }
 
@@ -316,6 +319,30 @@ fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
 
 fn absolutes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
     Vec::<PathBuf>::deserialize(from)?.into_iter().map(check_absolute).collect()
+}
+
+/// The parsers' own messages do not say which of several values they mean.
+fn parse_each<T: std::str::FromStr, E: serde::de::Error>(texts: &[String], what: &str) -> Result<Vec<T>, E> {
+    let parse = |text: &String| text.parse().map_err(|_| E::custom(format!("'{text}' is no {what}")));
+    texts.iter().map(parse).collect()
+}
+
+fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    parse_each(&Vec::deserialize(from)?, "address and port, such as 127.0.0.1:10255 or [::1]:10255")
+}
+
+fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    parse_each(&Vec::deserialize(from)?, "network, such as 10.0.0.0/24")
+}
+
+fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<Host, Vec<IpAddr>>, D::Error> {
+    BTreeMap::<String, Vec<String>>::deserialize(from)?
+        .into_iter()
+        .map(|(name, addresses)| {
+            let host = name.parse().map_err(|error| D::Error::custom(format!("'{name}': {error}")))?;
+            Ok((host, parse_each(&addresses, "address, such as 10.0.0.5")?))
+        })
+        .collect()
 }
 
 fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {

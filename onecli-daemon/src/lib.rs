@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod dns;
 pub mod http;
@@ -15,4 +16,3 @@ pub mod privilege;
 pub mod store;
 pub mod tls;
 pub mod vault;
-pub mod cli;

@@ -1,6 +1,6 @@
 //! A managed process connects: TCP goes to the transparent listener, DNS to the agent's resolver, nothing else anywhere.
 //!
-//! Also runs for non-blocking and TCP Fast Open connects, io_uring, and a reconnect after `AF_UNSPEC`.
+//! Also runs for non-blocking and TCP Fast Open connects, `io_uring`, and a reconnect after `AF_UNSPEC`.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use onecli_common::{Hook, IPPROTO_TCP, Ident, IdentFlags, Reason, Stat};

@@ -56,7 +56,7 @@ impl Endpoint {
 /// Address fields of a `bpf_sock_addr` context.
 ///
 /// Each field is read and written by itself and volatile: LLVM merges neighbouring accesses into wider ones, and the
-/// verifier says "invalid bpf_context access off=8 size=8".
+/// verifier says `invalid bpf_context access off=8 size=8`.
 pub(crate) trait Address {
     fn endpoint4(&self) -> Endpoint;
     fn endpoint6(&self) -> Endpoint;
@@ -192,8 +192,10 @@ pub(crate) fn current_ids() -> (u64, u64) {
 /// memset subprogram.
 #[inline(always)]
 pub(crate) fn write_comm(comm: *mut [u8; COMM_LEN]) {
-    // SAFETY: `comm` is COMM_LEN bytes of a map value or ring buffer record.
-    unsafe { bpf_get_current_comm(comm.cast(), COMM_LEN as u32) };
+    #[expect(clippy::cast_possible_truncation, reason = "16")]
+    const LENGTH: u32 = COMM_LEN as u32;
+    // SAFETY: `comm` is as many bytes of a map value or ring buffer record.
+    unsafe { bpf_get_current_comm(comm.cast(), LENGTH) };
 }
 
 /// Completes a socket's record with whom it asked for and who asked.

@@ -27,17 +27,23 @@ pub(crate) struct EbpfArgs {
     /// Change nothing; fail when the committed object is not byte-identical to a fresh build
     #[arg(long)]
     verify: bool,
+    /// Build nothing; check the formatting and style of the kernel programs
+    #[arg(long, conflicts_with = "verify")]
+    lint: bool,
     /// Take the sources of `core` from Debian's rust-src package even when the toolchain has its own
     #[arg(long)]
     debian_rust_src: bool,
 }
 
 /// Builds the object and stores it, or compares it with the stored one.
-pub(crate) fn run(args: EbpfArgs) -> Result<()> {
-    let EbpfArgs { verify, debian_rust_src } = args;
+pub(crate) fn run(args: &EbpfArgs) -> Result<()> {
+    let EbpfArgs { verify, lint: lint_only, debian_rust_src } = *args;
     let root = repository()?;
     let toolchain = Toolchain::find(&root, debian_rust_src)?;
     let linker_dir = bpf_linker(&root)?;
+    if lint_only {
+        return lint(&root, &toolchain, &linker_dir);
+    }
     let built = strip(&compile(&root, &toolchain, &linker_dir)?)?;
     let object = root.join("onecli-ebpf/onecli-ebpf.o");
     let mut out = std::io::stdout();
@@ -79,7 +85,7 @@ struct Toolchain {
 impl Toolchain {
     fn find(root: &Path, debian: bool) -> Result<Self> {
         let rustc = PathBuf::from(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-        let version = capture(Command::new(&rustc).arg("-vV"), "install Rust: https://rustup.rs")?;
+        let version = capture(Command::new(&rustc).arg("-vV"), "install Rust with rustup")?;
         ensure!(
             version.lines().any(|line| line == format!("release: {RUSTC}")),
             "the kernel programs are built with rustc {RUSTC}, and this is {}: \
@@ -227,41 +233,63 @@ fn bpf_linker(root: &Path) -> Result<PathBuf> {
 /// Compiles the programs; the linked object, as bpf-linker wrote it.
 fn compile(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Vec<u8>> {
     let target_dir = root.join("target/ebpf");
-    let mut path = vec![linker_dir.to_owned()];
-    path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    let mut command = Command::new("cargo");
-    // A cargo or rustc of another toolchain, or flags of the user's own, would give other bytes.
-    for (name, _) in env::vars_os() {
-        if is_foreign_setting(&name) {
-            command.env_remove(&name);
-        }
-    }
     succeed(
-        command
-            .current_dir(root.join("onecli-ebpf"))
-            .args(["build", "--release", "--locked", "-Zbuild-std=core", "--target", TARGET])
-            .arg("--target-dir")
-            .arg(&target_dir)
-            .env("RUSTC", &toolchain.rustc)
-            // `-Z build-std` on the stable compiler; the target has no prebuilt `core`.
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("PATH", env::join_paths(path)?)
-            .env("LD_LIBRARY_PATH", &toolchain.llvm)
-            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?),
+        cargo(root, toolchain, linker_dir)?.args(["build", "--target-dir"]).arg(&target_dir).args(FLAGS),
         "see the compiler's messages above; after a change of dependencies run `cargo update -w` in onecli-ebpf",
     )?;
     let object = target_dir.join(TARGET).join("release/onecli-ebpf");
     fs::read(&object).with_context(|| format!("reading {}", object.display()))
 }
 
-/// Whether an environment variable changes how cargo or rustc compile.
+/// Checks the programs' formatting, and their style for the target they are made for.
+fn lint(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<()> {
+    succeed(
+        cargo(root, toolchain, linker_dir)?.args(["fmt", "--check"]),
+        "run `cargo fmt` in onecli-ebpf, then `cargo xtask ebpf`",
+    )?;
+    succeed(
+        // Not the build's directory: clippy's artifacts have other fingerprints.
+        cargo(root, toolchain, linker_dir)?
+            .args(["clippy", "--target-dir"])
+            .arg(root.join("target/ebpf-lint"))
+            .args(FLAGS)
+            .args(["--", "-Dwarnings"]),
+        "see clippy's messages above",
+    )
+}
+
+/// Flags of cargo for this target, which has no prebuilt `core`.
+const FLAGS: [&str; 5] = ["--release", "--locked", "-Zbuild-std=core", "--target", TARGET];
+
+/// cargo in onecli-ebpf, in an environment that gives the same bytes everywhere.
+fn cargo(root: &Path, toolchain: &Toolchain, linker_dir: &Path) -> Result<Command> {
+    let mut path = vec![linker_dir.to_owned()];
+    path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    let mut command = Command::new("cargo");
+    for (name, _) in env::vars_os() {
+        if is_foreign_setting(&name) {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .current_dir(root.join("onecli-ebpf"))
+        .env("RUSTC", &toolchain.rustc)
+        // For `-Z build-std` on the stable compiler.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("PATH", env::join_paths(path)?)
+        .env("LD_LIBRARY_PATH", &toolchain.llvm)
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?);
+    Ok(command)
+}
+
+/// Whether an environment variable makes rustc make other code. `RUSTUP_TOOLCHAIN` is not among them: it chose the
+/// compiler whose version has been checked.
 fn is_foreign_setting(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("CARGO_PROFILE_")
         || name.starts_with("CARGO_BUILD_")
         || name.starts_with("CARGO_TARGET_")
-        || ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN"]
-            .contains(&name.as_ref())
+        || ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"].contains(&name.as_ref())
 }
 
 /// Flags for the kernel's crates, in cargo's encoding. Every path that could differ between two machines is replaced:

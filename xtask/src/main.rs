@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
-        Command::Ebpf(args) => ebpf::run(args),
+        Command::Ebpf(args) => ebpf::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
     };

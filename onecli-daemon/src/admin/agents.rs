@@ -32,7 +32,10 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     if change.stored.agent(&request.name).is_ok() {
         return Err(AdminError::Exists {
             message: format!("there is an agent '{}' already", request.name),
-            hint: format!("'onecli agent rotate {0}' gives it a new token, 'onecli agent remove {0}' removes it", request.name),
+            hint: format!(
+                "'onecli agent rotate {0}' gives it a new token, 'onecli agent remove {0}' removes it",
+                request.name
+            ),
         });
     }
     let transparent = host.transparent() == Transparent::Available;
@@ -65,7 +68,7 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     };
     let (token, hash) = new_token(state)?;
     state.handles.store.add_agent(&agent, &hash).await?;
-    change.in_force().await?;
+    change.in_force("agent add", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
@@ -84,7 +87,7 @@ pub(super) async fn rotate(state: &State, name: &AgentName) -> Result<AgentToken
     agent.generation += 1;
     let (token, hash) = new_token(state)?;
     state.handles.store.set_token(agent.id, &hash, agent.generation).await?;
-    change.in_force().await?;
+    change.in_force("agent rotate", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
@@ -97,7 +100,7 @@ pub(super) async fn set_enabled(
     let mut agent = change.stored.agent(name)?.clone();
     agent.enabled = enabled;
     state.handles.store.set_agent_enabled(agent.id, enabled).await?;
-    change.in_force().await?;
+    change.in_force(if enabled { "agent enable" } else { "agent disable" }, agent.name.as_str()).await?;
     Ok((&agent).into())
 }
 
@@ -106,7 +109,7 @@ pub(super) async fn remove(state: &State, name: &AgentName) -> Result<AgentRemov
     let agent = change.stored.agent(name)?.clone();
     let agent_detail = detail(state, &change.stored, &agent);
     state.handles.store.remove_agent(agent.id).await?;
-    change.in_force().await?;
+    change.in_force("agent remove", agent.name.as_str()).await?;
     // Last, and no reason to fail: processes that still live in it are refused everything from now on.
     let cgroup_left = state.handles.host.remove_cgroup(&agent.cgroup).err();
     Ok(AgentRemoved { agent: agent_detail, cgroup_left })
@@ -117,7 +120,8 @@ fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
 }
 
 fn detail(state: &State, stored: &StoredState, agent: &Agent) -> AgentDetail {
-    let secrets = stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
+    let secrets =
+        stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
     AgentDetail { agent: agent.into(), secrets }
 }
 
@@ -161,9 +165,9 @@ fn lookup(user: &str) -> Result<User, AdminError> {
         entry = User::from_uid(nix::unistd::Uid::from_raw(uid));
     }
     match entry {
-        Ok(Some(entry)) if entry.uid.is_root() || entry.gid.as_raw() == 0 => Err(AdminError::Invalid(format!(
-            "an agent never runs as root ('{user}' has uid or gid 0): name another user"
-        ))),
+        Ok(Some(entry)) if entry.uid.is_root() || entry.gid.as_raw() == 0 => Err(AdminError::Invalid(
+            format!("an agent never runs as root ('{user}' has uid or gid 0): name another user"),
+        )),
         Ok(Some(entry)) => Ok(entry),
         Ok(None) => Err(AdminError::Invalid(format!(
             "there is no user '{user}' on this host: create it with 'useradd --system {user}'"

@@ -375,8 +375,32 @@ pub enum EnvNameError {
     Reserved(String),
 }
 
-/// Variables that a placeholder would break: found, loaded or run by, or set by `run` itself.
-const RESERVED_ENV: &[&str] = &["HOME", "IFS", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
+/// Variables that a placeholder would break: programs are found, loaded or run by them, or `run` sets them itself.
+const RESERVED_ENV: &[&str] = &[
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "CURL_CA_BUNDLE",
+    "DENO_CERT",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "IFS",
+    "LOGNAME",
+    "NIX_SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_USE_ENV_PROXY",
+    "NO_PROXY",
+    "PATH",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TERM",
+    "USER",
+];
 
 impl std::str::FromStr for EnvName {
     type Err = EnvNameError;
@@ -427,7 +451,7 @@ impl<'de> Deserialize<'de> for WireValue {
             const NOT_TEXT: &'static str = "the value must be a string in base64";
         }
 
-        // serde's own messages quote a number or a boolean that stands where a string should; these do not.
+        // Messages of serde's own quote a number or a boolean that stands where a string should; these do not.
         impl Visitor<'_> for Base64 {
             type Value = WireValue;
 
@@ -459,6 +483,6 @@ impl<'de> Deserialize<'de> for WireValue {
             }
         }
 
-        from.deserialize_str(Base64)
+        from.deserialize_any(Base64)
     }
 }

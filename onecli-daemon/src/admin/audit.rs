@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::timeout;
 
 use super::api::AuditQuery;
 use super::error::AdminError;
-use super::state::State;
+use super::state::{AuditProgress, State};
 use crate::store::{self, AuditRow};
 
-/// How soon a follower sees a new record. The rows are the log's copy in the store, which other hosts write to as
-/// well: asking is what works for all of them.
-const POLL: Duration = Duration::from_millis(200);
+/// How soon a follower sees a record that another host on the same store wrote. Our own wake it up.
+const POLL: Duration = Duration::from_secs(1);
+/// How long a question waits for records that are on disk but not yet in the store.
+const CATCH_UP: Duration = Duration::from_secs(2);
 /// Rows per question while following.
 const BATCH: u32 = 500;
 
@@ -24,13 +26,14 @@ pub(super) async fn lines(
     state: Arc<State>,
     query: AuditQuery,
 ) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, AdminError> {
-    let permit = match query.follow {
-        true => Some(
-            Arc::clone(&state.followers).try_acquire_owned().map_err(|_| AdminError::TooManyFollowers)?,
-        ),
-        false => None,
+    let permit = if query.follow {
+        let permit = Arc::clone(&state.followers).try_acquire_owned();
+        Some(permit.map_err(|_| AdminError::TooManyFollowers)?)
+    } else {
+        None
     };
     let agent = query.agent.map(String::from);
+    catch_up(&state.handles.audit).await;
     // Before the question: with no row to start from, what is written meanwhile must not be missed.
     let last = state.handles.store.last_audit_seq().await?;
     let newest = store::AuditQuery {
@@ -43,12 +46,22 @@ pub(super) async fn lines(
     rows.reverse();
     let last = rows.last().map_or(last, |row| row.seq);
     let first = to_lines(&rows);
-    let follow = Follow { state, agent, last, first: Some(first), permit };
+    let shipped = state.handles.audit.shipped.clone();
+    let follow = Follow { state, shipped, agent, last, first: Some(first), permit };
     Ok(stream::unfold(follow, Follow::next))
+}
+
+/// What was audited before the question should be in its answer.
+async fn catch_up(progress: &AuditProgress) {
+    let durable = *progress.durable.borrow();
+    let mut shipped = progress.shipped.clone();
+    // What is late or stuck is left out; the store answers with what it has.
+    let _ = timeout(CATCH_UP, shipped.wait_for(|shipped| *shipped >= durable)).await;
 }
 
 struct Follow {
     state: Arc<State>,
+    shipped: watch::Receiver<u64>,
     agent: Option<String>,
     last: u64,
     first: Option<Bytes>,
@@ -65,6 +78,8 @@ impl Follow {
         }
         self.permit.as_ref()?;
         loop {
+            // Seen before the question, so that what comes after it wakes us.
+            self.shipped.mark_unchanged();
             let query = store::AuditQuery {
                 agent: self.agent.clone(),
                 after_seq: Some(self.last),
@@ -84,7 +99,10 @@ impl Follow {
                     return Some((Err(io::Error::other(error)), self));
                 }
             }
-            tokio::time::sleep(POLL).await;
+            if let Ok(Err(_)) = timeout(POLL, self.shipped.changed()).await {
+                // The shipper has ended, and with it the daemon will.
+                return None;
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ pub(super) enum AdminError {
 }
 
 impl AdminError {
-    pub(super) fn not_found(what: &'static str, name: impl ToString) -> AdminError {
+    pub(super) fn not_found(what: &'static str, name: &impl ToString) -> AdminError {
         AdminError::NotFound { what, name: name.to_string() }
     }
 
@@ -104,7 +104,9 @@ impl AdminError {
             | AdminError::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             AdminError::Exists { .. }
             | AdminError::NotReady { .. }
-            | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => StatusCode::CONFLICT,
+            | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
+                StatusCode::CONFLICT
+            }
             AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
             AdminError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             AdminError::TooSlow => StatusCode::REQUEST_TIMEOUT,

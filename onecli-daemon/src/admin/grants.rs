@@ -36,7 +36,7 @@ pub(super) async fn grant(
         });
     }
     state.handles.store.grant(agent.id, secret.id).await?;
-    change.in_force().await?;
+    change.in_force("grant", &format!("{} {}", agent.name, secret.name)).await?;
     Ok(view(state, &agent, &secret))
 }
 
@@ -50,6 +50,6 @@ pub(super) async fn ungrant(
     if !state.handles.store.ungrant(agent.id, secret.id).await? {
         return Err(AdminError::NoGrant { agent: agent.name.into(), secret: secret.name.into() });
     }
-    change.in_force().await?;
+    change.in_force("ungrant", &format!("{} {}", agent.name, secret.name)).await?;
     Ok(view(state, &agent, &secret))
 }

@@ -20,9 +20,9 @@ mod state;
 mod status;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use host::{CgroupInfo, Host, Transparent};
 pub use server::serve;
 pub use socket::{SocketError, bind};
-pub use state::Handles;
+pub use state::{AuditProgress, Handles};

@@ -12,7 +12,7 @@ use super::api::AuditQuery;
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
-use super::{agents, audit, grants, secrets, session, status};
+use super::{agents, grants, secrets, session, status};
 
 /// A request, read whole.
 pub(super) struct Call {
@@ -62,7 +62,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("GET", ["agents", name]) => json(&agents::show(&state, &parse(name)?).await?),
         ("DELETE", ["agents", name]) => json(&agents::remove(&state, &parse(name)?).await?),
         ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&state, &parse(name)?).await?),
-        ("POST", ["agents", name, "enable"]) => json(&agents::set_enabled(&state, &parse(name)?, true).await?),
+        ("POST", ["agents", name, "enable"]) => {
+            json(&agents::set_enabled(&state, &parse(name)?, true).await?)
+        }
         ("POST", ["agents", name, "disable"]) => {
             json(&agents::set_enabled(&state, &parse(name)?, false).await?)
         }

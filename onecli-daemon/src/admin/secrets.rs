@@ -15,7 +15,10 @@ pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView,
     if change.stored.secret(&request.name).is_ok() {
         return Err(AdminError::Exists {
             message: format!("there is a secret '{}' already", request.name),
-            hint: format!("'onecli secret rotate {0}' gives it a new value, 'onecli secret remove {0}' removes it", request.name),
+            hint: format!(
+                "'onecli secret rotate {0}' gives it a new value, 'onecli secret remove {0}' removes it",
+                request.name
+            ),
         });
     }
     let id = SecretId(state.new_id()?);
@@ -33,7 +36,7 @@ pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView,
     };
     state.handles.store.add_secret(&secret).await?;
     let view = view(&change.stored, &secret);
-    change.in_force().await?;
+    change.in_force("secret add", view.name.as_str()).await?;
     Ok(view)
 }
 
@@ -76,7 +79,7 @@ pub(super) async fn rotate(
     secret.sealed = state.handles.vault.seal(secret.id, secret.version, &request.value.0)?;
     state.handles.store.add_version(secret.id, secret.version, &secret.sealed).await?;
     let view = view(&change.stored, &secret);
-    change.in_force().await?;
+    change.in_force("secret rotate", view.name.as_str()).await?;
     Ok(view)
 }
 
@@ -90,7 +93,7 @@ pub(super) async fn set_enabled(
     secret.enabled = enabled;
     state.handles.store.set_secret_enabled(secret.id, enabled).await?;
     let view = view(&change.stored, &secret);
-    change.in_force().await?;
+    change.in_force(if enabled { "secret enable" } else { "secret disable" }, view.name.as_str()).await?;
     Ok(view)
 }
 
@@ -99,7 +102,7 @@ pub(super) async fn remove(state: &State, name: &SecretName) -> Result<SecretVie
     let secret = change.stored.secret(name)?;
     let view = view(&change.stored, secret);
     state.handles.store.remove_secret(secret.id).await?;
-    change.in_force().await?;
+    change.in_force("secret remove", view.name.as_str()).await?;
     Ok(view)
 }
 

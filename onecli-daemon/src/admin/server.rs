@@ -12,13 +12,14 @@ use futures_util::StreamExt;
 use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use super::audit;
@@ -166,20 +167,23 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
     };
 
     // A task of its own: a client that hangs up must not leave a change stored but not in force.
-    let routed = tokio::spawn(router::route(Arc::clone(&state), peer.rights, call)).await;
+    let span = tracing::info_span!("admin", uid = peer.uid, pid = peer.pid);
+    let routed = tokio::spawn(router::route(Arc::clone(&state), peer.rights, call).instrument(span)).await;
     let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler broke off"))) {
         Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
         Ok(Answer::AuditLines(query)) => match audit::lines(state, query).await {
-            Ok(lines) => {
-                with_body(StatusCode::OK, "application/jsonl", StreamBody::new(lines.map(|line| line.map(Frame::data))))
-            }
+            Ok(lines) => with_body(
+                StatusCode::OK,
+                "application/jsonl",
+                StreamBody::new(lines.map(|line| line.map(Frame::data))),
+            ),
             Err(error) => refuse(&error),
         },
         Err(error) => refuse(&error),
     };
-    if head.method != http::Method::GET {
+    if head.method != http::Method::GET && !answer.status().is_success() {
         let (method, path, status) = (&head.method, head.uri.path(), answer.status().as_u16());
-        tracing::info!(uid = peer.uid, pid = peer.pid, %method, path, status, "admin change");
+        tracing::warn!(uid = peer.uid, pid = peer.pid, %method, path, status, "admin change refused");
     }
     answer
 }
@@ -196,9 +200,12 @@ where
     let mut whole = Zeroizing::new(Vec::with_capacity(MAX_BODY));
     let collect = async {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-                true => AdminError::TooLarge(MAX_BODY),
-                false => AdminError::Invalid("the request broke off".to_owned()),
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    AdminError::TooLarge(MAX_BODY)
+                } else {
+                    AdminError::Invalid("the request broke off".to_owned())
+                }
             })?;
             if let Ok(data) = frame.into_data() {
                 whole.extend_from_slice(data.chunk());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 
 use super::agents::check_user;
 use super::api::{Session, SessionRequest};
@@ -98,12 +98,14 @@ async fn proxy_session(
     let handles = &state.handles;
     let change = state.begin_change().await?;
     let now = handles.clock.now();
-    let expires =
-        now.checked_add(LIFETIME).map_err(|_| AdminError::Internal("the clock is at the end of time"))?;
+    let expires = now
+        .checked_add(LIFETIME)
+        .and_then(|expires| expires.round(Unit::Second))
+        .map_err(|_| AdminError::Internal("the clock is at the end of time"))?;
     let token = Token::generate_session(handles.random.as_ref())?;
     handles.store.prune_sessions(now).await?;
     handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires).await?;
-    change.in_force().await?;
+    change.in_force("session", agent.name.as_str()).await?;
     // The user name is for people who read it; the proxy takes any.
     Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
 }

@@ -38,10 +38,16 @@ pub enum SocketError {
 /// # Errors
 /// [`SocketError`].
 pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    let failed =
-        |step, path: &Path| { let path = path.to_owned(); move |source| SocketError::File { step, path, source } };
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| SocketError::File { step, path, source }
+    };
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
-        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed("creating", directory))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .map_err(failed("creating", directory))?;
         // The daemon's umask (077) cut it.
         fs::set_permissions(directory, Permissions::from_mode(0o755))
             .map_err(failed("setting the mode of", directory))?;

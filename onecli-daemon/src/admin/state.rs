@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 use uuid::Uuid;
 
 use super::error::AdminError;
@@ -23,10 +23,21 @@ pub struct Handles {
     pub clock: Arc<dyn Clock>,
     /// Randomness for tokens and ids.
     pub random: Arc<dyn Random>,
+    /// How far the audit log is, and how far of it is in the store.
+    pub audit: AuditProgress,
     /// The running daemon.
     pub host: Arc<dyn Host>,
     /// The cgroup whose children are agents, below the cgroup2 mount: peers in it are refused.
     pub agents_root: String,
+}
+
+/// Sequence numbers, as they grow.
+#[derive(Debug, Clone)]
+pub struct AuditProgress {
+    /// The last record that is on disk (`AuditLog::subscribe`).
+    pub durable: watch::Receiver<u64>,
+    /// The last record that can be listed (`Shipper::subscribe`).
+    pub shipped: watch::Receiver<u64>,
 }
 
 /// How many clients may follow the audit log at once.
@@ -42,7 +53,12 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(handles: Handles) -> State {
         let started = handles.clock.now();
-        State { handles, started, followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)), changes: Mutex::new(()) }
+        State {
+            handles,
+            started,
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            changes: Mutex::new(()),
+        }
     }
 
     /// Changes are made one after the other: each is judged by the state that it changes.
@@ -73,8 +89,10 @@ pub(super) struct Change<'s> {
 }
 
 impl Change<'_> {
-    /// Waits until the next request is judged by what is stored now (invariant 11).
-    pub(super) async fn in_force(self) -> Result<(), AdminError> {
+    /// Waits until the next request is judged by what is stored now (invariant 11), and tells the daemon's log what
+    /// was changed. Who did it is in the log's span.
+    pub(super) async fn in_force(self, change: &'static str, subject: &str) -> Result<(), AdminError> {
+        tracing::info!(change, subject, "admin change");
         self.state.handles.host.reload().await.map_err(AdminError::Reload)
     }
 }

@@ -29,26 +29,26 @@ pub(super) struct Authority {
 
 impl Authority {
     /// Opens the stored authority, or makes one.
-    pub(super) async fn open(store: &dyn Store, vault: &Vault, clock: &dyn Clock) -> Result<Authority, AppError> {
+    pub(super) async fn open(
+        store: &dyn Store,
+        vault: &Vault,
+        clock: &dyn Clock,
+    ) -> Result<Authority, AppError> {
         let stored = (store.get_meta(META_CERTIFICATE).await?, store.get_meta(META_KEY).await?);
-        let material = match stored {
-            (Some(certificate_pem), Some(sealed)) => {
-                let sealed = data_encoding::BASE64
-                    .decode(sealed.as_bytes())
-                    .map_err(|error| CaError::Load(error.to_string()))?;
-                CaMaterial { certificate_pem, key_der: vault.open_blob(PURPOSE, &Sealed(sealed))? }
-            }
-            _ => {
-                let label = nix::unistd::gethostname()
-                    .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned());
-                let material = CertAuthority::generate(&label, clock.now())?;
-                let sealed = data_encoding::BASE64.encode(&vault.seal_blob(PURPOSE, &material.key_der)?.0);
-                let entries = [(META_CERTIFICATE, material.certificate_pem.as_str()), (META_KEY, &sealed)];
-                store.set_meta(&entries).await?;
-                tracing::info!("made a certificate authority for this host's agents");
-                material
-            }
-        };
+        if let (Some(certificate_pem), Some(sealed)) = stored {
+            let sealed = data_encoding::BASE64
+                .decode(sealed.as_bytes())
+                .map_err(|error| CaError::Load(error.to_string()))?;
+            let key_der = vault.open_blob(PURPOSE, &Sealed(sealed))?;
+            return Ok(Authority { material: CaMaterial { certificate_pem, key_der } });
+        }
+        let label = nix::unistd::gethostname()
+            .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned());
+        let material = CertAuthority::generate(&label, clock.now())?;
+        let sealed = data_encoding::BASE64.encode(&vault.seal_blob(PURPOSE, &material.key_der)?.0);
+        let entries = [(META_CERTIFICATE, material.certificate_pem.as_str()), (META_KEY, &sealed)];
+        store.set_meta(&entries).await?;
+        tracing::info!("made a certificate authority for this host's agents");
         Ok(Authority { material })
     }
 

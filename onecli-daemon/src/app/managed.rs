@@ -94,7 +94,8 @@ impl Managed {
 
     /// The cgroup that an agent gets by default.
     pub(super) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
-        let name = kernel::agent_directory(&self.agents_root, agent.as_str()).map_err(|error| chain(&error))?;
+        let name =
+            kernel::agent_directory(&self.agents_root, agent.as_str()).map_err(|error| chain(&error))?;
         name.parse().map_err(|error: crate::model::agent::CgroupNameError| error.to_string())
     }
 
@@ -159,7 +160,9 @@ impl Managed {
         let mut denials = match attached.redirect.take_denials() {
             Ok(Some(denials)) => denials,
             Ok(None) => return,
-            Err(error) => return tracing::warn!(error = chain(&error), "refusals of the kernel cannot be read"),
+            Err(error) => {
+                return tracing::warn!(error = chain(&error), "refusals of the kernel cannot be read");
+            }
         };
         loop {
             match denials.next().await {

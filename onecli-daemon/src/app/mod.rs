@@ -9,6 +9,7 @@ mod policy;
 pub mod ship;
 mod stand;
 
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -74,18 +75,27 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let data_dir = PrivateDir::create(&config.data_dir)?;
     let managed = Managed::attach(&config);
+    // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
+    let admin_socket = admin::bind(&config.listen.admin_socket)?;
     privilege::keep_capabilities(&[caps::Capability::CAP_NET_BIND_SERVICE])?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed))
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
+    runtime.block_on(serve(config, data_dir, managed, admin_socket))
 }
 
-async fn serve(config: Config, data_dir: PrivateDir, managed: Managed) -> Result<(), AppError> {
+async fn serve(
+    config: Config,
+    data_dir: PrivateDir,
+    managed: Managed,
+    admin_socket: UnixListener,
+) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let managed = Arc::new(managed);
 
     let store = store::open(&config.store_url()).await?;
-    let vault = Arc::new(Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::clone(&random)).await?);
+    let vault =
+        Arc::new(Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::clone(&random)).await?);
     store.prune_sessions(clock.now()).await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let authority = Authority::open(store.as_ref(), &vault, clock.as_ref()).await?;
@@ -94,7 +104,6 @@ async fn serve(config: Config, data_dir: PrivateDir, managed: Managed) -> Result
     let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
 
     // Everything is bound before anything is served, but for the agents' DNS: with each agent it comes and goes.
-    let admin_socket = admin::bind(&config.listen.admin_socket)?;
     let stand = Stand::bind(&config, managed.is_attached())?;
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses()?);
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
@@ -139,25 +148,30 @@ async fn serve(config: Config, data_dir: PrivateDir, managed: Managed) -> Result
         bundle,
         explicit: config.listen.explicit.clone(),
     };
+    let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
     let handles = admin::Handles {
         store: Arc::clone(&store),
         vault,
         clock,
         random,
+        audit: admin::AuditProgress { durable: audit.subscribe(), shipped: shipper.subscribe() },
         host: Arc::new(host),
         agents_root: config.kernel.agents_root.clone(),
     };
 
-    let shipper = tokio::spawn(ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), store).run());
+    let shipper = tokio::spawn(shipper.run());
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(Arc::clone(&managed).report_denials());
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
-    let front = Front { gateway, origins: managed, dns };
+    let front = Front { gateway, origins: managed, dns: dns.clone() };
     stand.serve(front, admin_socket, handles).await?;
 
     tracing::info!("stopping");
     follower.abort();
     watcher.abort();
+    if let Some(dns) = dns {
+        dns.close();
+    }
     audit.close().await?;
     // Ends once the store has every record; what it has not is shipped by the next start.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), shipper).await;

@@ -50,10 +50,12 @@ impl Stand {
     pub(super) fn bind(config: &Config, redirected: bool) -> Result<Stand, ListenError> {
         let explicit = config.listen.explicit.iter().copied().map(net::bind).collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
-        let loopback = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-        let transparent = match redirected {
-            true => loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?,
-            false => Vec::new(),
+        let loopback =
+            [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+        let transparent = if redirected {
+            loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?
+        } else {
+            Vec::new()
         };
         Ok(Stand { explicit, transparent })
     }
@@ -115,9 +117,10 @@ impl Stand {
 /// A connection that the kernel redirected to us: by the port it was made to, DNS or the gateway's.
 async fn serve_redirected(front: Front, stream: TcpStream, peer: SocketAddr) {
     let origin = front.origins.origin(&stream);
-    let asker = origin.as_ref().filter(|origin| origin.flow.original_destination.port() == DNS_PORT).and_then(
-        |origin| front.dns.as_ref()?.asker(origin.cgroup.as_ref()?),
-    );
+    let asker = origin
+        .as_ref()
+        .filter(|origin| origin.flow.original_destination.port() == DNS_PORT)
+        .and_then(|origin| front.dns.as_ref()?.asker(origin.cgroup.as_ref()?));
     match (asker, &front.dns) {
         (Some(asker), Some(dns)) => dns.serve_stream(asker, stream).await,
         // Those of an agent that is unknown or disabled too: refused there, and recorded.
@@ -135,8 +138,12 @@ async fn told_to_stop() -> Result<(), AppError> {
     Ok(())
 }
 
-async fn accept<F, S>(listener: TcpListener, places: Arc<Semaphore>, mut stopped: watch::Receiver<()>, serve: F)
-where
+async fn accept<F, S>(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    mut stopped: watch::Receiver<()>,
+    serve: F,
+) where
     F: Fn(TcpStream, SocketAddr) -> S,
     S: Future<Output = ()> + Send + 'static,
 {

@@ -60,7 +60,7 @@ async fn a_line_has_the_documented_fields() {
     full.factors = Some(Factors::BOTH);
     full.mode = Some(Mode::Transparent);
     full.request("POST", &CanonicalPath::parse("/v1/chat").unwrap());
-    full.inject(&"openai".parse().unwrap(), 3);
+    full.inject([(&"openai".parse().unwrap(), 3)]);
     full.address = Some("192.0.2.7:443".into());
     full.rule = Some("grant openai".into());
     full.status = Some(200);

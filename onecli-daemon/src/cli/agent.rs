@@ -129,5 +129,6 @@ fn fields(agent: &AgentView) -> Vec<(&'static str, String)> {
 
 fn show_token(answer: &AgentToken, output: &mut Output) -> Result<(), CliError> {
     output.fields(&[("token", answer.token.clone())])?;
-    Ok(output.line("the token is not shown again; 'run' needs none, HTTPS_PROXY=http://x:TOKEN@HOST:PORT does")?)
+    Ok(output
+        .line("the token is not shown again; 'run' needs none, HTTPS_PROXY=http://x:TOKEN@HOST:PORT does")?)
 }

@@ -6,11 +6,18 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
 
 use crate::admin::api::{AuditQuery, DEFAULT_SOCKET, EnvName};
-use crate::model::{AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, SecretName};
+use crate::model::{
+    AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, SecretName,
+};
 
 /// OneCLI: let agents use credentials without having them.
 #[derive(Debug, Parser)]
-#[command(name = "onecli", version, subcommand_required = true, arg_required_else_help = true, after_help = "\
+#[command(
+    name = "onecli",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not reachable, 4 not permitted;
 'run' exits with its command's code, or 125 (not started), 126 (not executable), 127 (not found).
 
@@ -18,7 +25,8 @@ Example, from a credential to its use:
   onecli secret add openai --host api.openai.com --bearer --env OPENAI_API_KEY
   onecli agent add coder --user coder
   onecli grant coder openai
-  sudo onecli run --agent coder -- python3 agent.py")]
+  sudo onecli run --agent coder -- python3 agent.py"
+)]
 pub(super) struct Args {
     /// The daemon's admin socket.
     #[arg(long, global = true, env = "ONECLI_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
@@ -262,7 +270,7 @@ pub(super) enum AuditCommand {
         #[arg(long)]
         agent: Option<AgentName>,
         /// At most so many.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(AuditQuery::MAX_LIMIT)))]
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(AuditQuery::MAX_LIMIT)))]
         limit: u32,
     },
     /// The last records, and with -f those to come.

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::admin::api::{ErrorBody, ErrorDetail};
 
 /// A command that takes longer than this has failed.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Room for the largest request, so that a credential in it is not copied about as the buffer grows.
 const REQUEST_CAPACITY: usize = 96 * 1024;
@@ -92,7 +92,11 @@ impl Client {
         self.ask(Method::GET, path, None::<&()>)
     }
 
-    pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         self.ask(Method::POST, path, Some(body))
     }
 
@@ -123,7 +127,7 @@ impl Client {
         block_on(async {
             let whole = async {
                 let answer = self.send(method, path, bytes).await?;
-                Ok::<_, ClientError>(answer.collect().await.map_err(broken_off)?.to_bytes())
+                Ok::<_, ClientError>(answer.collect().await.map_err(|error| broken_off(&error))?.to_bytes())
             };
             let answer = tokio::time::timeout(TIMEOUT, whole).await.map_err(|_| ClientError::Timeout)??;
             Ok(serde_json::from_slice(&answer)?)
@@ -141,7 +145,7 @@ impl Client {
             let mut answer = self.send(Method::GET, path, Zeroizing::default()).await?;
             let mut rest = Vec::new();
             while let Some(frame) = answer.frame().await {
-                let Ok(data) = frame.map_err(broken_off)?.into_data() else { continue };
+                let Ok(data) = frame.map_err(|error| broken_off(&error))?.into_data() else { continue };
                 rest.extend_from_slice(&data);
                 let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
                 for line in rest[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -153,13 +157,19 @@ impl Client {
         })
     }
 
-    async fn send(&self, method: Method, path: &str, body: Zeroizing<Vec<u8>>) -> Result<Incoming, ClientError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<Incoming, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
             io::ErrorKind::PermissionDenied => ClientError::SocketDenied(self.socket.clone()),
             _ => ClientError::NotReachable { socket: self.socket.clone(), source },
         })?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken_off(&error))?;
         // Ends with the runtime; what goes wrong in it shows in the answer.
         tokio::spawn(connection);
         let request = Request::builder()
@@ -169,13 +179,13 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from_owner(body)))
             .map_err(|error| ClientError::BrokenOff(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(broken_off)?;
+        let response = sender.send_request(request).await.map_err(|error| broken_off(&error))?;
         let status = response.status();
         let answer = response.into_body();
         if status.is_success() {
             return Ok(answer);
         }
-        let answer = answer.collect().await.map_err(broken_off)?.to_bytes();
+        let answer = answer.collect().await.map_err(|error| broken_off(&error))?.to_bytes();
         let detail = serde_json::from_slice::<ErrorBody>(&answer)?.error;
         Err(match status {
             StatusCode::FORBIDDEN => ClientError::NotPermitted(detail),
@@ -184,7 +194,7 @@ impl Client {
     }
 }
 
-fn broken_off(error: hyper::Error) -> ClientError {
+fn broken_off(error: &hyper::Error) -> ClientError {
     ClientError::BrokenOff(error.to_string())
 }
 

@@ -17,10 +17,7 @@ pub(super) fn grant(
         return Ok(output.document(&grant)?);
     }
     output.line(&format!("agent '{agent}' may use secret '{secret}'"))?;
-    Ok(output.fields(&[
-        ("variable", grant.env.unwrap_or_default()),
-        ("placeholder", grant.placeholder),
-    ])?)
+    Ok(output.fields(&[("variable", grant.env.unwrap_or_default()), ("placeholder", grant.placeholder)])?)
 }
 
 pub(super) fn ungrant(

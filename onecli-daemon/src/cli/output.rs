@@ -38,8 +38,13 @@ impl Output {
     }
 
     /// A table with a heading; columns as wide as their widest cell.
-    pub(super) fn table<const N: usize>(&mut self, heading: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
-        let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
+    pub(super) fn table<const N: usize>(
+        &mut self,
+        heading: [&str; N],
+        rows: &[[String; N]],
+    ) -> io::Result<()> {
+        let rows: Vec<[String; N]> =
+            rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
         let mut widths = heading.map(|cell| cell.chars().count());
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -54,7 +59,11 @@ impl Output {
     }
 
     /// A line of cells in columns of fixed width, for what comes in one by one.
-    pub(super) fn cells<const N: usize>(&mut self, cells: &[String; N], widths: &[usize; N]) -> io::Result<()> {
+    pub(super) fn cells<const N: usize>(
+        &mut self,
+        cells: &[String; N],
+        widths: &[usize; N],
+    ) -> io::Result<()> {
         let cells = cells.each_ref().map(|cell| printable(cell));
         self.out.write_all(aligned(cells.each_ref().map(String::as_str), widths).as_bytes())
     }

@@ -32,9 +32,6 @@ pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
 }
 
 fn start(client: &Client, args: RunArgs) -> Result<std::convert::Infallible, RunError> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(LaunchError::NotRoot.into());
-    }
     let request = SessionRequest { user: args.user };
     let session: Session = client.post(&routes::agent_action(&args.agent, "session"), &request)?;
     if session.cgroup.is_none() {
@@ -42,6 +39,9 @@ fn start(client: &Client, args: RunArgs) -> Result<std::convert::Infallible, Run
             "note: connections are not redirected on this host; agent '{}' is guided by proxy variables only",
             session.agent
         ));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(LaunchError::NotRoot.into());
     }
     let user = LaunchUser::find(&session.user)?;
     let agent = AgentEnvironment {

@@ -9,7 +9,8 @@ use crate::admin::api::{SecretAdd, SecretRotate, SecretView, routes};
 use crate::model::{MethodSet, SecretName};
 
 pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> Result<(), CliError> {
-    let methods = MethodSet::try_from(args.methods.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
+    let methods =
+        MethodSet::try_from(args.methods.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
     let request = SecretAdd {
         placement: args.placement(),
         value: value::read(&args.value)?,
@@ -52,8 +53,7 @@ pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError>
             ]
         })
         .collect();
-    let heading =
-        ["NAME", "STATE", "VERSION", "HOST", "METHODS", "PATHS", "PLACEMENT", "VARIABLE", "AGENTS"];
+    let heading = ["NAME", "STATE", "VERSION", "HOST", "METHODS", "PATHS", "PLACEMENT", "VARIABLE", "AGENTS"];
     Ok(output.table(heading, &rows)?)
 }
 

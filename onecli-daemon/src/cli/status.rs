@@ -26,7 +26,8 @@ pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliErro
     ])?;
     if !status.counters.is_empty() {
         output.line("")?;
-        let rows: Vec<_> = status.counters.iter().map(|(name, count)| [name.clone(), count.to_string()]).collect();
+        let rows: Vec<_> =
+            status.counters.iter().map(|(name, count)| [name.clone(), count.to_string()]).collect();
         output.table(["COUNTER", "VALUE"], &rows)?;
     }
     Ok(())

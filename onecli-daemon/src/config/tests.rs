@@ -1,3 +1,5 @@
+//! Every key of the configuration, read and refused.
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -92,23 +94,19 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
         "is no cgroup",
     );
     check("[kernel]\nbpffs_dir = \"bpf\"", "c.toml:2: kernel.bpffs_dir: ", "absolute");
-    check(
-        "[listen]\nexplicit = [\"localhost:1\"]",
-        "c.toml:2: listen.explicit[0]: ",
-        "invalid socket address",
-    );
+    check("[listen]\nexplicit = [\"localhost:1\"]", "c.toml:2: listen.explicit: ", "'localhost:1' is no");
     check("[listen]\ntransparent_port = 0", "c.toml:2: listen.transparent_port: ", "1 to 65535");
     check("[listen]\ntransparent_port = 70000", "c.toml:2: listen.transparent_port: ", "70000");
     check("[listen]\nadmin_socket = \"a\"", "c.toml:2: listen.admin_socket: ", "absolute");
     check("[upstream]\nextra_ca_files = [\"a\"]", "c.toml:2: upstream.extra_ca_files: ", "absolute");
     check("[upstream]\nconnect_timeout = 5", "c.toml:2: upstream.connect_timeout: ", "string");
     check("[upstream]\nconnect_timeout = \"0s\"", "c.toml:2: upstream.connect_timeout: ", "1ms to 5min");
-    check("[resolver]\nhosts = { \"a b\" = [] }", "c.toml:2: resolver.hosts", "not a valid DNS name");
-    check("[resolver]\nhosts = { \"a.b\" = [\"c\"] }", "c.toml:2: resolver.hosts.a.b[0]: ", "invalid IP");
+    check("[resolver]\nhosts = { \"a b\" = [] }", "c.toml:2: resolver.hosts: ", "'a b': the host is not");
+    check("[resolver]\nhosts = { \"a.b\" = [\"c\"] }", "c.toml:2: resolver.hosts: ", "'c' is no address");
     check(
         "[egress]\nallow_addresses = [\"10.0.0.5/33\"]",
-        "c.toml:2: egress.allow_addresses[0]: ",
-        "invalid",
+        "c.toml:2: egress.allow_addresses: ",
+        "'10.0.0.5/33' is no",
     );
     check("[audit]\ndurability = \"lax\"", "c.toml:2: audit.durability: ", "expected `strict`");
     check("a = \n", "c.toml:1: ", "");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use tokio::sync::watch;
 
-use super::message::{Question, Transport, Unreadable};
+use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::refusals::Repeated;
 use super::server::Asker;
@@ -78,7 +78,12 @@ pub(super) fn judge(snapshot: &Snapshot, identity: &Identity, host: &Host) -> Ju
 
 impl Parts {
     /// The answer to a message, or `None` where it gets none.
-    pub(super) async fn answer(&self, asker: &Asker, message: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub(super) async fn answer(
+        &self,
+        asker: &Asker,
+        message: &[u8],
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
         let question = match Question::read(message) {
             Ok(question) => question,
             Err(Unreadable::Ignore) => return None,
@@ -106,9 +111,7 @@ impl Parts {
                 (self.refuse(asker, Some(&identity), question, Code::EgressDenied).await, nothing())
             }
             // Nobody is asked for other types, so nothing leaves in their names either.
-            Judgement::Resolve if question.kind() == super::message::Kind::Other => {
-                (ResponseCode::NoError, nothing())
-            }
+            Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
             Judgement::Resolve => match tokio::time::timeout(PATIENCE, self.names.addresses(&host)).await {
                 Ok(Ok(addresses)) => (ResponseCode::NoError, addresses),
                 Ok(Err(NoAddress::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
@@ -138,11 +141,22 @@ impl Parts {
         ResponseCode::Refused
     }
 
-    /// Records what was folded since.
+    /// Records the refusals that were folded and have waited long enough.
     pub(super) fn report(&self, asker: &Asker) {
         let now = self.clock.instant();
         let due = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).due(now);
-        for Repeated { name, code, count } in due {
+        self.write(asker, due);
+    }
+
+    /// Records all that were folded: the agent is served no longer.
+    pub(super) fn report_rest(&self, asker: &Asker) {
+        let now = self.clock.instant();
+        let rest = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).rest(now);
+        self.write(asker, rest);
+    }
+
+    fn write(&self, asker: &Asker, repeated: Vec<Repeated>) {
+        for Repeated { name, code, count } in repeated {
             if let Some(mut record) = self.record(asker, name.as_deref(), code) {
                 record.count = Some(count);
                 record.factors = Some(Factors::CGROUP);

@@ -51,9 +51,18 @@ impl Refusals {
 
     /// What has waited long enough. To be called now and then.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Repeated> {
+        self.take(now, WINDOW)
+    }
+
+    /// All that waits, when there will be no later call.
+    pub(super) fn rest(&mut self, now: Instant) -> Vec<Repeated> {
+        self.take(now, Duration::ZERO)
+    }
+
+    fn take(&mut self, now: Instant, window: Duration) -> Vec<Repeated> {
         let mut due = Vec::new();
         let mut keep = |folded: &mut Folded, name: Option<&String>, code: Code| {
-            if now.duration_since(folded.recorded) < WINDOW {
+            if now.duration_since(folded.recorded) < window {
                 return true;
             }
             let count = std::mem::take(&mut folded.since);

@@ -91,7 +91,13 @@ impl Server {
         let agents: HashMap<AgentId, &Agent> =
             agents.filter(|agent| agent.enabled).map(|agent| (agent.id, agent)).collect();
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        listening.retain(|id, one| agents.get(id).is_some_and(|agent| one.asker.is(agent)));
+        listening.retain(|id, one| {
+            let stays = agents.get(id).is_some_and(|agent| one.asker.is(agent));
+            if !stays {
+                self.parts.report_rest(&one.asker);
+            }
+            stays
+        });
         let mut missing: Vec<&Agent> =
             agents.into_values().filter(|agent| !listening.contains_key(&agent.id)).collect();
         // Ids are ordered by time: after a restart the older of two that want one address gets it again.
@@ -105,6 +111,11 @@ impl Server {
             }
         }
         listening.iter().map(|(id, one)| (*id, one.address)).collect()
+    }
+
+    /// Closes every socket, and records what is not yet.
+    pub fn close(&self) {
+        let _ = self.serve(std::iter::empty());
     }
 
     /// Whose DNS a connection from this cgroup carries.

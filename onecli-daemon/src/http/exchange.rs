@@ -39,7 +39,7 @@ pub(super) async fn exchange(
         Err(refusal) => return reject::answer(&refusal, None),
     };
     let id = trail.request_id();
-    match authorize(&gateway, &connection, request, &mut trail).await {
+    match authorize(&gateway, &connection, request, &mut trail) {
         Ok(ready) => match forward(&gateway, &connection, ready, trail).await {
             Ok(response) => response,
             Err(refusal) => reject::answer(&refusal, id),
@@ -61,7 +61,7 @@ struct Allowed {
     client_upgrade: Option<OnUpgrade>,
 }
 
-async fn authorize(
+fn authorize(
     gateway: &Arc<Gateway>,
     connection: &Connection,
     mut request: Request<Incoming>,
@@ -196,7 +196,7 @@ fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
             tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
             secret_refusal(watch.secret().name.as_str())
         })?;
-        scrubber.watch(&value, &watch.secret().placement);
+        scrubber.watch(&value);
     }
     Ok(scrubber)
 }

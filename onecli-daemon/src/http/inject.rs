@@ -65,7 +65,7 @@ pub(super) fn inject(
 }
 
 /// `Basic` and the encoded pair (RFC 7617).
-pub(super) fn basic(user: &str, value: &SecretValue) -> String {
+fn basic(user: &str, value: &SecretValue) -> String {
     let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + value.expose().len()));
     pair.extend_from_slice(user.as_bytes());
     pair.push(b':');

@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
+use super::body::Body;
 use super::connection::{Connection, Destination, Scheme};
 use super::gateway::{Counters, Gateway};
+use super::head::Head;
 use super::pool::{dial_refusal, resolve_refusal};
 use super::reject;
 use super::serve::{HttpVersion, serve_exchanges, serve_with};
@@ -15,7 +19,7 @@ use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{AgentId, Authority, Code, Host, Refusal};
 use crate::net::{Protocol, Rewind, SniffError, TunnelBytes, sniff, tunnel};
-use crate::policy::{Identity, Route};
+use crate::policy::{Decision, Identity, Route};
 use crate::tls::{Alert, ClientHello, parse_client_hello};
 
 /// Takes a connection whose peer believes that it speaks to `destination`.
@@ -91,8 +95,7 @@ async fn intercept_tls<S>(
     let identity = connection.identify(gateway);
     let budget = identity.as_ref().map_or(AgentId(Uuid::nil()), |identity| identity.agent().id);
     let routed = match (identity, authority) {
-        (Err(refusal), _) => Err(refusal),
-        (Ok(_), Err(refusal)) => Err(refusal),
+        (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(refusal),
         (Ok(identity), Ok(authority)) => match gateway.snapshot().route(&identity, &authority) {
             Route::Deny(refusal) => Err(refusal),
             Route::Tunnel => {
@@ -227,18 +230,7 @@ async fn refuse_readably<S>(
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let (gateway, connection, refusal) =
             (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));
-        async move {
-            let Ok(mut trail) = Trail::begin(&gateway, &connection) else {
-                return reject::answer(&refusal, None);
-            };
-            if let Ok(identity) = connection.identify(&gateway) {
-                trail.identify(&identity);
-            }
-            trail.record().method = Some(Text::new(request.method().as_str()));
-            trail.record().path = Some(Text::new(request.uri().path()));
-            trail.refuse(refusal.code).await;
-            reject::answer(&refusal, trail.request_id())
-        }
+        async move { refuse_request(&gateway, &connection, &refusal, request).await }
     })
     .await;
     if let Err(error) = served {
@@ -249,8 +241,36 @@ async fn refuse_readably<S>(
     }
 }
 
+/// Refuses one request. Its head is read all the same: a placeholder that is not the agent's own, or that is taken
+/// elsewhere, is worse than a host that is not allowed.
+async fn refuse_request(
+    gateway: &Arc<Gateway>,
+    connection: &Connection,
+    refusal: &Refusal,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(refusal, None) };
+    trail.record().method = Some(Text::new(request.method().as_str()));
+    trail.record().path = Some(Text::new(request.uri().path()));
+    let identity = connection.identify(gateway);
+    if let Ok(identity) = &identity {
+        trail.identify(identity);
+    }
+    let (parts, _) = request.into_parts();
+    let alert = match (identity, Head::read(&parts, connection)) {
+        (Ok(identity), Ok(head)) => match gateway.snapshot().decide(&identity, &head.facts()) {
+            Decision::Deny(worse) if worse.code.is_alert() => Some(worse),
+            _ => None,
+        },
+        _ => None,
+    };
+    let refusal = alert.as_ref().unwrap_or(refusal);
+    trail.refuse(refusal.code).await;
+    reject::answer(refusal, trail.request_id())
+}
+
 /// Records a refusal that the client cannot be told of.
-async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
+pub(super) async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
     if let Ok(identity) = connection.identify(gateway) {
         trail.identify(&identity);

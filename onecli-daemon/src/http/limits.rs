@@ -17,7 +17,7 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Wrong tokens that one address may present in each window.
 const FAILURES: u32 = 20;
 /// That window.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// Counts the open connections of each agent.
 #[derive(Debug, Clone, Default)]

@@ -143,7 +143,12 @@ impl Upstream {
 }
 
 impl Pool {
-    pub(super) fn new(resolver: Arc<Resolver>, dialer: Dialer, tls: UpstreamTls, clock: Arc<dyn Clock>) -> Pool {
+    pub(super) fn new(
+        resolver: Arc<Resolver>,
+        dialer: Dialer,
+        tls: UpstreamTls,
+        clock: Arc<dyn Clock>,
+    ) -> Pool {
         Pool { resolver, dialer, tls, clock, idle: Mutex::default() }
     }
 

@@ -7,8 +7,8 @@ use memchr::memmem;
 use percent_encoding::percent_encode;
 use zeroize::Zeroizing;
 
-use super::inject::{RESERVED, basic};
-use crate::model::{Placement, SecretValue};
+use super::inject::RESERVED;
+use crate::model::SecretValue;
 
 /// Replaces each byte of a match.
 const MASK: u8 = b'*';
@@ -33,28 +33,29 @@ impl std::fmt::Debug for Needle {
 }
 
 impl Scrubber {
-    /// Looks for this value too, in the forms an upstream echoes: raw, as it was placed, base64 (both alphabets),
-    /// hex, percent-encoded, JSON-escaped.
-    pub(super) fn watch(&mut self, value: &SecretValue, placement: &Placement) {
+    /// Looks for this value too, in the forms an upstream echoes: raw, base64 (both alphabets, wherever in a longer
+    /// text it stands, as in Basic credentials), hex, percent-encoded, JSON-escaped.
+    pub(super) fn watch(&mut self, value: &SecretValue) {
         let raw = value.expose();
         self.add(raw.to_vec());
-        if let Placement::Basic { user } = placement {
-            let placed = basic(user, value);
-            self.add(placed.trim_start_matches("Basic ").trim_end_matches('=').as_bytes().to_vec());
-        }
         for encoding in [&data_encoding::BASE64_NOPAD, &data_encoding::BASE64URL_NOPAD] {
-            self.add(without_last_partial(encoding.encode(raw), raw.len()));
+            for offset in 0..3 {
+                self.add(base64_core(encoding, raw, offset));
+            }
         }
         self.add(data_encoding::HEXLOWER.encode(raw).into_bytes());
         self.add(data_encoding::HEXUPPER.encode(raw).into_bytes());
+        self.add(every_byte_escaped(&data_encoding::HEXUPPER.encode(raw)));
+        self.add(every_byte_escaped(&data_encoding::HEXLOWER.encode(raw)));
         let percent = percent_encode(raw, RESERVED).to_string();
         self.add(lower_escapes(&percent).into_bytes());
         self.add(percent.into_bytes());
         if let Ok(text) = std::str::from_utf8(raw)
             && let Ok(json) = serde_json::to_string(text)
+            && let Some(escaped) = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'))
         {
-            self.add(json[1..json.len() - 1].as_bytes().to_vec());
-            self.add(json[1..json.len() - 1].replace('/', "\\/").into_bytes());
+            self.add(escaped.replace('/', "\\/").into_bytes());
+            self.add(escaped.as_bytes().to_vec());
         }
     }
 
@@ -156,12 +157,21 @@ impl Scrubber {
     }
 }
 
-/// The last base64 character also carries bits of what follows the value, unless the value ends there.
-fn without_last_partial(mut encoded: String, length: usize) -> Vec<u8> {
-    if !length.is_multiple_of(3) {
+/// The base64 characters that depend on `value` alone where it begins `offset` bytes after a multiple of three
+/// (RFC 4648 section 4): the first and the last may also carry bits of what stands beside it.
+fn base64_core(encoding: &data_encoding::Encoding, value: &[u8], offset: usize) -> Vec<u8> {
+    let mut padded = Zeroizing::new(vec![0; offset]);
+    padded.extend_from_slice(value);
+    let mut encoded = encoding.encode(&padded).into_bytes();
+    if !padded.len().is_multiple_of(3) {
         encoded.pop();
     }
-    encoded.into_bytes()
+    encoded.split_off((offset * 8).div_ceil(6))
+}
+
+/// `%61%62` from `6162`.
+fn every_byte_escaped(hex: &str) -> Vec<u8> {
+    hex.as_bytes().chunks(2).flat_map(|pair| [b"%", pair].concat()).collect()
 }
 
 /// `%2F` as `%2f`.
@@ -186,7 +196,7 @@ mod tests {
 
     fn scrubber() -> Scrubber {
         let mut scrubber = Scrubber::default();
-        scrubber.watch(&SecretValue::new(VALUE.to_vec()).unwrap(), &Placement::basic("git").unwrap());
+        scrubber.watch(&SecretValue::new(VALUE.to_vec()).unwrap());
         scrubber
     }
 
@@ -204,13 +214,21 @@ mod tests {
     #[test]
     fn a_value_is_found_in_every_form_and_across_every_edge() {
         let raw = String::from_utf8(VALUE.to_vec()).unwrap();
-        let mut pair = b"git:".to_vec();
-        pair.extend_from_slice(VALUE);
+        // In the middle of base64, the first and last characters of a match belong to the neighbours too.
+        let within = |before: &str| {
+            let text = [before.as_bytes(), VALUE, b"!?"].concat();
+            let encoded = data_encoding::BASE64.encode(&text);
+            let core = base64_core(&data_encoding::BASE64_NOPAD, VALUE, before.len() % 3);
+            assert!(encoded.contains(std::str::from_utf8(&core).unwrap()), "{before}");
+            String::from_utf8(core).unwrap()
+        };
         let forms = [
             raw.clone(),
             data_encoding::BASE64.encode(VALUE),
             data_encoding::BASE64URL_NOPAD.encode(VALUE),
-            data_encoding::BASE64.encode(&pair).trim_end_matches('=').to_owned(),
+            within("git:"),
+            within("gi"),
+            within("gitgit"),
             data_encoding::HEXLOWER.encode(VALUE),
             data_encoding::HEXUPPER.encode(VALUE),
             "s3cr3t%2F%22value%2B1".to_owned(),
@@ -243,7 +261,7 @@ mod tests {
     #[test]
     fn overlapping_values_leave_no_end_behind() {
         let mut scrubber = Scrubber::default();
-        scrubber.watch(&SecretValue::new(b"abcabcabc".to_vec()).unwrap(), &Placement::bearer());
+        scrubber.watch(&SecretValue::new(b"abcabcabc".to_vec()).unwrap());
         assert_eq!(&scrubber.push(Bytes::from_static(b"xabcabcabcabcy"))[..], b"x************y");
     }
 

@@ -8,8 +8,7 @@ use tokio::net::TcpStream;
 use super::connection::{Connection, Destination};
 use super::explicit::serve_explicit;
 use super::gateway::{Counters, Gateway};
-use super::intercept::intercept;
-use super::trail::Trail;
+use super::intercept::{intercept, refuse_quietly};
 use crate::model::Code;
 use crate::net::Origin;
 use crate::policy::Mode;
@@ -37,20 +36,16 @@ pub async fn serve_transparent(
         },
     };
     let connection = Connection::new(Mode::Transparent, origin, peer);
-    let _permit = match connection.identify(&gateway) {
-        Ok(identity) => match gateway.connections.acquire(identity.agent().id) {
-            Some(permit) => Some(permit),
-            None => {
-                if let Ok(mut trail) = Trail::begin(&gateway, &connection) {
-                    trail.identify(&identity);
-                    trail.refuse(Code::LimitReached).await;
-                }
-                return;
-            }
-        },
-        Err(_) => None,
-    };
+    // Who is not identified gets no further than its refusal.
+    let mut permit = None;
+    if let Ok(identity) = connection.identify(&gateway) {
+        permit = gateway.connections.acquire(identity.agent().id);
+        if permit.is_none() {
+            return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
+        }
+    }
     // A failure here only costs latency.
     let _ = stream.set_nodelay(true);
     intercept(&gateway, connection, Destination::Address(destination), stream).await;
+    drop(permit);
 }

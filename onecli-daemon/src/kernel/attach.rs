@@ -36,7 +36,7 @@ pub struct KernelConfig {
     pub daemon_cgroup: PathBuf,
     /// Directory for pins, on a bpf file system or below `/sys/fs/bpf`.
     pub bpffs_dir: PathBuf,
-    /// Port of the transparent listeners on 127.0.0.1 and \[::1\].
+    /// Port of the transparent listeners on `127.0.0.1` and `::1`.
     pub transparent_port: u16,
     /// Port of the agents' resolver on each agent's own loopback address.
     pub dns_port: u16,
@@ -239,24 +239,21 @@ fn enforce(
     let cgroup = cgroup_of(hook, config);
     let cgroup_id = cgroups.id_of(cgroup)?;
     let pin = pins.link(hook.program);
-    match open_link(hook, pins)? {
-        Some((link, info)) => match state(info, cgroup_id) {
+    if let Some((link, info)) = open_link(hook, pins)? {
+        match state(info, cgroup_id) {
             LinkState::Attached => return replace(&link, program, hook, pin),
+            // Agents may be running there: moving the programs away would set them free.
             LinkState::OtherCgroup { id } if cgroups.contains(id)? => {
-                // Agents may be running there: moving the programs away would set them free.
                 return Err(KernelError::ForeignLink {
                     program: hook.program,
                     path: pin,
                     found: format!("attached to the cgroup with id {id}, which still exists"),
                 });
             }
-            _ => {
-                attach_new(program, hook, &cgroups.path(cgroup)?, &pin, Some(link))?;
-            }
-        },
-        None => attach_new(program, hook, &cgroups.path(cgroup)?, &pin, None)?,
+            _ => {}
+        }
     }
-    Ok(())
+    attach_new(program, hook, &cgroups.path(cgroup)?, &pin)
 }
 
 /// Swaps the program of a living link.
@@ -286,14 +283,8 @@ fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Re
     Ok(())
 }
 
-/// Attaches by a new link and pins it, in the place of a dead one's pin if there is one.
-fn attach_new(
-    program: &mut Program,
-    hook: &Hook,
-    cgroup: &Path,
-    pin: &Path,
-    dead: Option<OwnedFd>,
-) -> Result<(), KernelError> {
+/// Attaches by a new link and pins it, in the place of a dead one if there is one.
+fn attach_new(program: &mut Program, hook: &Hook, cgroup: &Path, pin: &Path) -> Result<(), KernelError> {
     let directory = File::open(cgroup).map_err(KernelError::cgroup("open cgroup", cgroup))?;
     let link = link_program(program, &directory).map_err(|source| KernelError::Program {
         action: "attach",
@@ -302,8 +293,11 @@ fn attach_new(
                (`bpftool cgroup tree` shows it)",
         source,
     })?;
-    if dead.is_some() {
-        fs::remove_file(pin).map_err(KernelError::bpffs("replace", pin))?;
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(KernelError::bpffs("replace", pin)(error));
+        }
+        _ => {}
     }
     // Dropping the pinned link closes its descriptor; the pin keeps it attached.
     link.pin(pin).map_err(|error| KernelError::bpffs("pin a link at", pin)(io::Error::other(error)))?;

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,9 @@ use super::KernelError;
 
 /// Where the kernel wants bpffs mounted, and makes a directory for it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+
+/// Root's alone. uid 0 without capabilities can still open root's pins: agents never run as uid 0 of the host.
+const PRIVATE: u32 = 0o700;
 
 /// The pins of this ABI version.
 ///
@@ -48,14 +51,16 @@ impl Pins {
         mount_if_missing(&self.base)?;
         for directory in [&self.base, &self.version, &self.version.join("maps"), &self.version.join("links")]
         {
-            // uid 0 without capabilities can still open root's pins: agents never run as uid 0 of the host.
-            match fs::DirBuilder::new().mode(0o700).create(directory) {
+            match fs::DirBuilder::new().mode(PRIVATE).create(directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(KernelError::bpffs("create directory", directory)(error));
                 }
                 _ => {}
             }
         }
+        // The umask took nothing away, but a former version or a person may have opened it.
+        fs::set_permissions(&self.base, fs::Permissions::from_mode(PRIVATE))
+            .map_err(KernelError::bpffs("restrict", &self.base))?;
         Ok(())
     }
 

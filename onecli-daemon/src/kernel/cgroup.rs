@@ -79,7 +79,8 @@ impl Cgroup2 {
             let entry = entry.map_err(failed())?;
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => {
-                    agents.push(AgentCgroup { path: agents_root.join(entry.file_name()), id: metadata.ino() })
+                    agents
+                        .push(AgentCgroup { path: agents_root.join(entry.file_name()), id: metadata.ino() });
                 }
                 Ok(_) => {}
                 // Removed while we were looking.
@@ -175,7 +176,7 @@ pub fn agent_directory(agents_root: &Path, agent: &str) -> Result<String, Kernel
     Ok(name)
 }
 
-/// The first mount point of type cgroup2 in a mountinfo file (proc_pid_mountinfo(5)).
+/// The first mount point of type cgroup2 in a mountinfo file (`proc_pid_mountinfo(5)`).
 pub(super) fn mount_point(mountinfo: &[u8]) -> Option<PathBuf> {
     mountinfo.split(|&byte| byte == b'\n').find_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');

@@ -9,6 +9,7 @@
     clippy::print_stderr,
     reason = "a test that cannot go on says so by panicking"
 )]
+#![allow(clippy::disallowed_methods, reason = "these tests wait for real processes in real time")]
 
 mod attachment;
 mod child;

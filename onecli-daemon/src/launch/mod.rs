@@ -6,6 +6,7 @@
 mod cgroup;
 mod confine;
 mod env;
+mod program;
 mod seccomp;
 mod user;
 
@@ -109,7 +110,7 @@ pub struct Launch {
     pub cgroup: Option<PathBuf>,
     /// Its whole environment, from [`environment`].
     pub env: Vec<(OsString, OsString)>,
-    /// The command and its arguments.
+    /// The command: a path, or a name that is looked up in the PATH of `env`, by the user.
     pub program: OsString,
     /// Arguments after the command's name.
     pub args: Vec<OsString>,
@@ -139,12 +140,12 @@ impl Launch {
         confine::forbid_new_privileges()?;
         seccomp::install()?;
 
-        let error = Command::new(&self.program).args(&self.args).env_clear().envs(self.env).exec();
-        let command = self.program.to_string_lossy().into_owned();
-        Err(match error.kind() {
-            io::ErrorKind::NotFound => LaunchError::NotFound(command),
-            _ => LaunchError::NotExecutable { command, user: self.user.name, source: error },
-        })
+        let path = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+        let command = || self.program.to_string_lossy().into_owned();
+        let file = program::find(&self.program, path.unwrap_or_default())
+            .ok_or_else(|| LaunchError::NotFound(command()))?;
+        let error = Command::new(file).arg0(&self.program).args(&self.args).env_clear().envs(self.env).exec();
+        Err(LaunchError::NotExecutable { command: command(), user: self.user.name, source: error })
     }
 
     /// A directory that the user cannot enter makes programs fail in ways that are hard to read.

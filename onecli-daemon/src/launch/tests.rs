@@ -1,3 +1,5 @@
+//! The environment as planned, and an agent as the kernel sees it.
+
 use std::collections::BTreeMap;
 
 use nix::unistd::{Gid, Uid};
@@ -128,4 +130,168 @@ fn root_is_no_agent() {
     assert!(matches!(LaunchUser::find("no-such-user-here"), Err(LaunchError::NoUser(_))));
     let nobody = LaunchUser::find("nobody").unwrap();
     assert_eq!(LaunchUser::find(&nobody.uid.to_string()).unwrap(), nobody);
+}
+
+/// A cgroup2 cgroup of this test's own; removed when dropped.
+struct TestCgroup(PathBuf);
+
+impl TestCgroup {
+    fn new(test: &str) -> TestCgroup {
+        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mountinfo
+            .lines()
+            .filter(|line| line.contains(" - cgroup2 "))
+            .find_map(|line| line.split(' ').nth(4))
+            .expect("a cgroup2 mount");
+        let directory = Path::new(mount).join(format!("onecli-test-{test}-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        TestCgroup(directory)
+    }
+}
+
+impl Drop for TestCgroup {
+    fn drop(&mut self) {
+        // What ran in it has ended, but may not be gone yet.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+const CGROUP: &str = "ONECLI_TEST_LAUNCH_CGROUP";
+const COMMAND: &str = "ONECLI_TEST_LAUNCH_COMMAND";
+
+/// Runs by itself in a process that the tests below start; does nothing otherwise.
+#[test]
+fn child_of_the_launch_tests() {
+    let (Some(cgroup), Some(command)) = (std::env::var_os(CGROUP), std::env::var_os(COMMAND)) else { return };
+    // A descriptor that would cross an exec, as one does that a careless parent has left open.
+    let stray = nix::unistd::dup(std::io::stderr()).unwrap();
+    let agent = AgentEnvironment {
+        ca_bundle: "/ca.pem".into(),
+        placeholders: BTreeMap::from([("API_KEY".to_owned(), "onecli_ph_x".to_owned())]),
+        proxy: None,
+    };
+    let user = LaunchUser::find("nobody").unwrap();
+    let env = environment(std::env::vars_os(), &[], &user, &agent).unwrap();
+    let mut words = command.to_str().unwrap().splitn(3, ' ').map(OsString::from);
+    let program = words.next().unwrap();
+    let launch = Launch { user, cgroup: Some(cgroup.into()), env, program, args: words.collect() };
+    let error = launch.exec(&mut |notice| println!("notice: {notice}")).unwrap_err();
+    println!("{error}; code {}", error.exit_code());
+    drop(stray);
+}
+
+/// Starts `command` as an agent (the shell's script is its third word) and gives what it printed.
+fn run_as_agent(cgroup: &TestCgroup, command: &str, directory: &Path) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "launch::tests::child_of_the_launch_tests", "--nocapture"])
+        .env(CGROUP, &cgroup.0)
+        .env(COMMAND, command)
+        .env("ANTHROPIC_API_KEY", "sk-the-real-one")
+        .current_dir(directory)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+fn can_launch() -> bool {
+    let can = nix::unistd::geteuid().is_root() && LaunchUser::find("nobody").is_ok();
+    if !can {
+        println!("not run: starting an agent (needs root and the user 'nobody')");
+    }
+    can
+}
+
+#[test]
+fn an_agent_starts_with_no_privilege() {
+    if !can_launch() {
+        return;
+    }
+    let cgroup = TestCgroup::new("privileges");
+    let script = "cat /proc/self/status /proc/self/cgroup; echo core $(ulimit -c); echo fds $(ls /proc/self/fd); \
+                  perl -e 'my $x = \"x\"; ioctl(STDIN, 0x5412, $x) or print \"TIOCSTI: $!\\n\"; \
+                  socket(my $s, 17, 3, 0) or print \"packet: $!\\n\"; \
+                  socket(my $t, 2, 1, 0) and print \"inet: ok\\n\"'; \
+                  env | sed 's/^/env /'";
+    let seen = run_as_agent(&cgroup, &format!("sh -c {script}"), Path::new("/"));
+    let nobody = LaunchUser::find("nobody").unwrap();
+    let (uid, gid) = (nobody.uid, nobody.gid);
+    let name = cgroup.0.file_name().unwrap().to_str().unwrap();
+    for expected in [
+        format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n"),
+        format!("Gid:\t{gid}\t{gid}\t{gid}\t{gid}\n"),
+        format!("Groups:\t{gid} \n"),
+        "CapInh:\t0000000000000000\n".to_owned(),
+        "CapPrm:\t0000000000000000\n".to_owned(),
+        "CapEff:\t0000000000000000\n".to_owned(),
+        "CapBnd:\t0000000000000000\n".to_owned(),
+        "CapAmb:\t0000000000000000\n".to_owned(),
+        "NoNewPrivs:\t1\n".to_owned(),
+        "Seccomp:\t2\n".to_owned(),
+        format!("0::/{name}\n"),
+        "core 0\n".to_owned(),
+        // The fourth is ls's own.
+        "fds 0 1 2 3\n".to_owned(),
+        "TIOCSTI: Operation not permitted\n".to_owned(),
+        "packet: Address family not supported by protocol\n".to_owned(),
+        "inet: ok\n".to_owned(),
+        "env API_KEY=onecli_ph_x\n".to_owned(),
+        "env SSL_CERT_FILE=/ca.pem\n".to_owned(),
+        "env USER=nobody\n".to_owned(),
+    ] {
+        assert!(seen.contains(&expected), "{expected:?} is missing:\n{seen}");
+    }
+    assert!(!seen.contains("sk-the-real-one") && !seen.contains("ONECLI_TEST"), "{seen}");
+}
+
+#[test]
+fn what_cannot_be_started_is_told_apart() {
+    if !can_launch() {
+        return;
+    }
+    let cgroup = TestCgroup::new("commands");
+    let check = |command: &str, expected: &str| {
+        let seen = run_as_agent(&cgroup, command, Path::new("/"));
+        assert!(seen.contains(expected), "{command}: {seen}");
+    };
+    check("no-such-command-here", "command not found in the agent's PATH; code 127");
+    check("/etc/passwd", "cannot be executed as user 'nobody'");
+    check("/etc/passwd", "code 126");
+    check("/", "code 126");
+    check("/no/such/command", "code 127");
+}
+
+#[test]
+fn a_directory_that_the_user_cannot_enter_is_left() {
+    if !can_launch() {
+        return;
+    }
+    let cgroup = TestCgroup::new("directory");
+    let private = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(private.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let seen = run_as_agent(&cgroup, "sh -c pwd", private.path());
+    assert!(
+        seen.contains("notice: user 'nobody' cannot enter the current directory; starting in /"),
+        "{seen}"
+    );
+    assert!(!seen.contains(private.path().to_str().unwrap()), "{seen}");
+}
+
+#[test]
+fn a_directory_that_is_no_cgroup_is_refused() {
+    if !can_launch() {
+        return;
+    }
+    let plain = tempfile::tempdir().unwrap();
+    assert!(matches!(cgroup::enter(plain.path()), Err(LaunchError::NotCgroup(_))));
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount =
+        mountinfo.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    let missing = Path::new(mount.unwrap()).join("onecli-no-such-cgroup");
+    assert!(matches!(cgroup::enter(&missing), Err(LaunchError::Cgroup { .. })));
 }

@@ -79,11 +79,8 @@ fn is_blocked_v4(ip: Ipv4Addr) -> bool {
 
 fn is_blocked_v6(ip: Ipv6Addr) -> bool {
     let s = ip.segments();
-    let embedded = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        is_blocked_v4(Ipv4Addr::new(a, b, c, d))
-    };
+    let embedded =
+        |high: u16, low: u16| is_blocked_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     ip.is_unspecified()
         || ip.is_loopback()
         || ip.is_multicast()

@@ -70,7 +70,7 @@ impl Resolver {
     /// `fixed` is `[resolver] hosts`, which wins over DNS.
     pub fn new(fixed: BTreeMap<Host, Vec<IpAddr>>, policy: AddressPolicy) -> Resolver {
         let dns = TokioResolver::builder_tokio()
-            .and_then(|builder| builder.build())
+            .and_then(hickory_resolver::ResolverBuilder::build)
             .map(Box::new)
             .map_err(|error| error.to_string());
         if let Err(reason) = &dns {

@@ -51,10 +51,7 @@ pub async fn sniff<S: AsyncRead + Unpin>(
     let read = async {
         loop {
             if stream.read_buf(&mut ahead).await? == 0 {
-                return match ahead.is_empty() {
-                    true => Err(SniffError::Closed),
-                    false => Ok(Protocol::Other),
-                };
+                return if ahead.is_empty() { Err(SniffError::Closed) } else { Ok(Protocol::Other) };
             }
             match ahead[0] {
                 0x16 if complete(&ahead) => return Ok(Protocol::Tls),

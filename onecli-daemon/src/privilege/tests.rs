@@ -1,3 +1,5 @@
+//! What the daemon gives up.
+
 use super::*;
 
 #[test]

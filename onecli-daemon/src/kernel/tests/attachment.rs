@@ -1,12 +1,14 @@
 //! Programs and maps outlive the daemon, and a new daemon takes over without a gap.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, os::unix::fs::PermissionsExt as _};
+
+use caps::CapSet;
 
 use super::{
     child::Client,
     fixture::{Fixture, accept, listen, remove_tree},
 };
-use crate::kernel::{AgentEntry, KernelError, LinkState, Redirect, check, detach};
+use crate::kernel::{AgentEntry, KernelError, LinkState, Redirect, check, detach, link};
 
 #[test]
 fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
@@ -120,4 +122,94 @@ fn a_link_of_another_attach_type_is_refused() {
         panic!("{refused:?}");
     };
     assert_eq!(found, "attach type 11 and not 10");
+}
+
+/// The serving process has no capability: looking flows up, agents' entries and counters need none (Linux 5.19).
+#[test]
+fn an_open_redirect_needs_no_capability() {
+    let Some(fixture) = Fixture::new("kernel::an_open_redirect_needs_no_capability") else { return };
+    let agent = fixture.agent("a.slice");
+    let id = fixture.id_of(&agent);
+    let client = Client::start(&fixture, &agent, &["connect", "192.0.2.7:80"]);
+    // Capabilities are a thread's own; this one gets them back below, for the cleanup.
+    let all = caps::read(None, CapSet::Effective).unwrap();
+    caps::clear(None, CapSet::Effective).unwrap();
+    let (_stream, flow) = fixture.accept4();
+    let set = fixture.redirect.set_agent(id, AgentEntry::default());
+    let removed = fixture.redirect.remove_agent(id);
+    let stats = fixture.redirect.stats();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let denials = {
+        let _context = runtime.enter();
+        fixture.redirect.take_denials().map(|denials| denials.is_some())
+    };
+    let reopened = Redirect::open(&fixture.config.bpffs_dir).map(drop);
+    caps::set(None, CapSet::Effective, &all).unwrap();
+    drop(client);
+    assert_eq!(flow.unwrap().agent_cgroup_id, id);
+    set.unwrap();
+    removed.unwrap();
+    assert!(stats.unwrap().contains(&("connections_identified", 1)));
+    assert!(denials.unwrap());
+    // As KERNEL facts have it: uid 0 can open root's pins even so.
+    reopened.unwrap();
+}
+
+/// The log costs 1 µs and more: off, its code must not be in the kernel at all.
+#[test]
+fn the_verifier_drops_the_log_unless_it_is_on() {
+    let Some(mut fixture) = Fixture::new("kernel::the_verifier_drops_the_log_unless_it_is_on") else {
+        return;
+    };
+    let instructions = |fixture: &Fixture| {
+        let pin = fixture.config.bpffs_dir.join("v1/links/connect4");
+        let id = link::info(&link::open(&pin).unwrap()).unwrap().program_id;
+        let mut programs = aya::programs::loaded_programs().map(Result::unwrap);
+        let program = programs.find(|program| program.id() == id).expect("the attached program");
+        program.size_translated().unwrap() / 8
+    };
+    let quiet = instructions(&fixture);
+    assert!(fixture.redirect.take_log().is_none());
+    fixture.config.log = true;
+    fixture.redirect = Redirect::attach(&fixture.config).unwrap();
+    let loud = instructions(&fixture);
+    eprintln!("connect4: {quiet} instructions, {loud} with the log");
+    assert!(quiet < 400 && loud > quiet + 200, "{quiet} and {loud}");
+    let agent = fixture.agent("a.slice");
+    let findings = Client::run(&fixture, &agent, &["udp_send", "127.0.0.1:443"]);
+    assert_eq!(findings.errno(), libc::EPERM);
+    let mut log = fixture.redirect.take_log().expect("it is on");
+    log.flush();
+    assert!(fixture.redirect.take_log().is_none(), "one reader");
+}
+
+#[test]
+fn pins_are_roots_alone() {
+    let Some(fixture) = Fixture::new("kernel::pins_are_roots_alone") else { return };
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let base = &fixture.config.bpffs_dir;
+    std::fs::set_permissions(base, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fixture.redirect.stats().unwrap();
+    Redirect::attach(&fixture.config).unwrap();
+    for directory in [base.clone(), base.join("v1"), base.join("v1/maps"), base.join("v1/links")] {
+        assert_eq!(mode(&directory), 0o700, "{}", directory.display());
+    }
+}
+
+/// Pins of another ABI version go when this one enforces; a map of another shape is refused.
+#[test]
+fn other_versions_pins_are_removed_and_foreign_maps_refused() {
+    let Some(fixture) = Fixture::new("kernel::other_versions_pins_are_removed_and_foreign_maps_refused")
+    else {
+        return;
+    };
+    let base = &fixture.config.bpffs_dir;
+    std::fs::create_dir(base.join("v0")).unwrap();
+    Redirect::attach(&fixture.config).unwrap();
+    assert!(!base.join("v0").exists());
+    let maps = base.join("v1/maps");
+    std::fs::rename(maps.join("TUP"), maps.join("aside")).unwrap();
+    std::fs::rename(maps.join("AGENTS"), maps.join("TUP")).unwrap();
+    let refused = Redirect::attach(&fixture.config).map(drop);
+    assert!(matches!(refused, Err(KernelError::ForeignMap { found: 12, wanted: 104, .. })), "{refused:?}");
 }

@@ -107,7 +107,10 @@ fn child_main() {
         ["fastopen_sendto", address] => fastopen(address, false),
         ["fastopen_connect", address] => fastopen(address, true),
         ["socket", family, kind, protocol] => socket(family, kind, protocol),
-        ["storm", connections, threads] => storm::client(connections, threads),
+        ["storm", connections, threads] => {
+            storm::client(connections, threads);
+            Ok(())
+        }
         ["repeat", address] => repeat(address),
         _ => panic!("unknown work {words:?}"),
     };
@@ -216,16 +219,12 @@ fn fastopen(address: &str, by_connect: bool) -> io::Result<()> {
 
 /// Sets an integer TCP option to 1.
 fn set_option(socket: &Socket, option: libc::c_int) -> io::Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "the size of an int")]
+    const SIZE: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
     let one: libc::c_int = 1;
     // SAFETY: the option's value is an int.
     let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            option,
-            (&raw const one).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const one).cast(), SIZE)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -238,9 +237,11 @@ pub(super) fn send_fastopen(socket: &Socket, data: &[u8], address: SocketAddr) -
 /// Whether the peer acknowledged data sent in the SYN.
 fn syn_data(socket: &Socket) -> io::Result<bool> {
     const TCPI_OPT_SYN_DATA: u8 = 32;
+    #[expect(clippy::cast_possible_truncation, reason = "the size of a small struct")]
+    const SIZE: libc::socklen_t = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: plain integers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let mut length = SIZE;
     // SAFETY: `info` has the length said.
     let result = unsafe {
         libc::getsockopt(

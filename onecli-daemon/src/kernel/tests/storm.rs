@@ -148,7 +148,7 @@ fn inspect(mut stream: &TcpStream, redirect: &Redirect, agent: u64, seen: &Seen)
 }
 
 /// The child's side: makes the connections, a few at a time.
-pub(super) fn client(connections: &str, threads: &str) -> io::Result<()> {
+pub(super) fn client(connections: &str, threads: &str) {
     let connections: u64 = connections.parse().expect("a number");
     let threads: u32 = threads.parse().expect("a number");
     let (next, connected, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -176,7 +176,6 @@ pub(super) fn client(connections: &str, threads: &str) -> io::Result<()> {
     });
     report("connected", connected.into_inner());
     report("failed", failed.into_inner());
-    Ok(())
 }
 
 /// Makes the `n`th connection.

@@ -1,0 +1,236 @@
+//! An admin server in this process, over a real SQLite store and vault, around a host that is not real.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+
+use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Transparent, bind, serve};
+use crate::model::{AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
+use crate::store::{AuditRow, Store, StoredState};
+use crate::vault::{KeySource, Vault};
+
+/// Says what is not run without root, and whether we are.
+pub(crate) fn root(part: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        println!("not run: {part} (needs root)");
+    }
+    is_root
+}
+
+/// A host that only remembers what was asked of it.
+pub(crate) struct FakeHost {
+    transparent: Transparent,
+    fault: Mutex<Option<String>>,
+    reload_fault: Mutex<Option<String>>,
+    cgroups: Mutex<Vec<String>>,
+    busy: Mutex<Option<String>>,
+    reload_time: Mutex<Duration>,
+    reloads: AtomicU64,
+}
+
+impl FakeHost {
+    fn new(transparent: Transparent) -> FakeHost {
+        FakeHost {
+            transparent,
+            fault: Mutex::default(),
+            reload_fault: Mutex::default(),
+            cgroups: Mutex::default(),
+            busy: Mutex::default(),
+            reload_time: Mutex::default(),
+            reloads: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn redirecting() -> FakeHost {
+        FakeHost::new(Transparent::Available)
+    }
+
+    pub(crate) fn without_ebpf() -> FakeHost {
+        let (reason, fix) = ("started with --no-ebpf".to_owned(), "start the daemon without it".to_owned());
+        FakeHost::new(Transparent::Off { reason, fix })
+    }
+
+    pub(crate) fn break_links(&self, fault: &str) {
+        *self.fault.lock().unwrap() = Some(fault.to_owned());
+    }
+
+    pub(crate) fn fail_reload(&self, fault: &str) {
+        *self.reload_fault.lock().unwrap() = Some(fault.to_owned());
+    }
+
+    pub(crate) fn slow_reload(&self, time: Duration) {
+        *self.reload_time.lock().unwrap() = time;
+    }
+
+    /// From now on this cgroup cannot be removed.
+    pub(crate) fn keep_busy(&self, cgroup: &str) {
+        *self.busy.lock().unwrap() = Some(cgroup.to_owned());
+    }
+
+    pub(crate) fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn cgroups(&self) -> Vec<String> {
+        self.cgroups.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
+        format!("onecli-agents-{agent}.slice").parse().map_err(|error| format!("{error}"))
+    }
+
+    fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
+        let mut cgroups = self.cgroups.lock().unwrap();
+        if !cgroups.iter().any(|known| known == name.as_str()) {
+            cgroups.push(name.to_string());
+        }
+        Ok(CgroupInfo { path: Path::new("/cgroups").join(name.as_str()), id: 7 })
+    }
+
+    fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+        if self.busy.lock().unwrap().as_deref() == Some(name.as_str()) {
+            return Err("processes live in it".to_owned());
+        }
+        self.cgroups.lock().unwrap().retain(|known| known != name.as_str());
+        Ok(())
+    }
+
+    fn transparent(&self) -> Transparent {
+        self.transparent.clone()
+    }
+
+    fn check_transparent(&self) -> Result<(), String> {
+        self.fault.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn ca_pem(&self) -> String {
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()
+    }
+
+    fn ca_bundle_path(&self) -> PathBuf {
+        "/run/onecli/ca-bundle.pem".into()
+    }
+
+    fn explicit_address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([127, 0, 0, 1], 10255)))
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        BTreeMap::from([("requests".to_owned(), 3)])
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        if let Some(fault) = self.reload_fault.lock().unwrap().clone() {
+            return Err(fault);
+        }
+        let time = *self.reload_time.lock().unwrap();
+        tokio::time::sleep(time).await;
+        self.reloads.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// The server; ends when dropped.
+pub(crate) struct Served {
+    dir: TempDir,
+    runtime: Runtime,
+    host: Arc<FakeHost>,
+    store: Arc<dyn Store>,
+    vault: Arc<Vault>,
+    progress: watch::Sender<u64>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Served {
+    pub(crate) fn start(host: FakeHost) -> Served {
+        Served::with_agents_root(host, "onecli.slice/onecli-agents.slice")
+    }
+
+    pub(crate) fn with_agents_root(host: FakeHost, agents_root: &str) -> Served {
+        let dir = tempfile::tempdir().unwrap();
+        let data = PrivateDir::create(&dir.path().join("data")).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let host = Arc::new(host);
+        let (store, vault) = runtime.block_on(async {
+            let store =
+                crate::store::open(&format!("sqlite://{}", data.join("onecli.db").display())).await.unwrap();
+            let vault =
+                Vault::unlock(store.as_ref(), &KeySource::file(&data), Arc::new(OsRandom)).await.unwrap();
+            (store, Arc::new(vault))
+        });
+        let progress = watch::Sender::new(0);
+        let handles = Handles {
+            store: Arc::clone(&store),
+            vault: Arc::clone(&vault),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(OsRandom),
+            audit: AuditProgress { durable: progress.subscribe(), shipped: progress.subscribe() },
+            host: Arc::clone(&host) as Arc<dyn Host>,
+            agents_root: agents_root.to_owned(),
+        };
+        let listener = bind(&dir.path().join("admin.sock")).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        runtime.spawn(serve(listener, handles, async {
+            let _ = stopped.await;
+        }));
+        Served { dir, runtime, host, store, vault, progress, stop: Some(stop) }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    pub(crate) fn host(&self) -> &FakeHost {
+        &self.host
+    }
+
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// What is stored.
+    pub(crate) fn state(&self) -> StoredState {
+        self.runtime.block_on(self.store.load()).unwrap()
+    }
+
+    /// Adds an audit record as the shipper would.
+    pub(crate) fn add_audit(&self, seq: u64, agent: &str) {
+        let time = "2026-01-02T03:04:05.000006Z".parse().unwrap();
+        let json = format!(
+            r#"{{"time":"{time}","seq":{seq},"event":"decision","agent":"{agent}","host":"api.test"}}"#
+        );
+        let row = AuditRow {
+            seq,
+            time,
+            request_id: None,
+            event: "decision".to_owned(),
+            agent: Some(agent.to_owned()),
+            host: Some("api.test".to_owned()),
+            verdict: None,
+            code: None,
+            json,
+        };
+        self.runtime.block_on(self.store.insert_audit(&[row])).unwrap();
+        self.progress.send_replace(seq);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}

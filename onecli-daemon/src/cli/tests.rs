@@ -1,0 +1,434 @@
+//! The command line, and commands against a real admin server.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser};
+
+use super::args::{Args, Command, ValueArgs};
+use super::client::{Client, ClientError};
+use super::names_run;
+use crate::admin::Transparent;
+use crate::admin::api::{
+    AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditQuery, Ca, EnvName, GrantView,
+    SecretAdd, SecretRotate, SecretView, Session, SessionRequest, Status, WireValue, routes,
+};
+use crate::admin::tests::{FakeHost, Served, root};
+use crate::launch::{AgentEnvironment, LaunchUser, environment};
+use crate::model::{Egress, Factors, Placement, SecretValue, Token};
+
+const VALUE: &str = "sk-the-real-credential";
+
+fn parse(line: &str) -> Result<Args, clap::Error> {
+    Args::try_parse_from(std::iter::once("onecli").chain(line.split(' ').filter(|word| !word.is_empty())))
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn command_lines() {
+    for good in [
+        "status",
+        "--json status",
+        "status --json",
+        "--socket /x status",
+        "agent add a",
+        "agent add a --factors token,cgroup --cgroup a.slice --user u --egress allow",
+        "agent list",
+        "agent show a",
+        "secret add s --host api.x.com --bearer",
+        "secret add s --host *.x.com:8443 --basic u --value-stdin --env A_B --allow-plaintext",
+        "secret add s --host [::1]:1 --query key --path /v1/** --path /x --method get --method POST",
+        "secret add s --host ::1 --header A:{secret} --value-file f",
+        "secret rotate s --value-stdin",
+        "grant a s",
+        "ungrant a s",
+        "audit list --limit 5 --agent a",
+        "audit tail -f -n 0",
+        "ca export",
+        "run --agent a true",
+        "run --agent a -- true --json",
+        "run --agent a --user u --keep-env A --keep-env B -- sh -c true",
+    ] {
+        assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
+    }
+    for bad in [
+        "",
+        "agent",
+        "agent add",
+        "agent add A",
+        "agent add a --factors charm",
+        "agent add a --cgroup a/b",
+        "agent add a --egress maybe",
+        "secret add s --bearer",
+        "secret add s --host api.x.com",
+        "secret add s --host api.x.com --bearer --query k",
+        "secret add s --host *.com --bearer",
+        "secret add s --host a.b:0 --bearer",
+        "secret add s --host a.b:99999 --bearer",
+        "secret add s --host [::1 --bearer",
+        "secret add s --host [::1]x --bearer",
+        "secret add s --host a.b --bearer --path x",
+        "secret add s --host a.b --bearer --method TRACE",
+        "secret add s --host a.b --bearer --env path",
+        "secret add s --host a.b --bearer --value-stdin --value-file f",
+        "secret add s --host a.b --bearer --value sk-on-the-command-line",
+        "grant a",
+        "audit list --limit 0",
+        "run -- true",
+        "run --agent a",
+        "run --agent a --",
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn hosts_and_ports() {
+    let check = |text: &str, host: &str, port: u16| {
+        let Command::Secret(super::args::SecretCommand::Add(args)) =
+            parse(&format!("secret add s --bearer --host {text}")).unwrap().command
+        else {
+            panic!("{text}");
+        };
+        assert_eq!((args.host.0.to_string().as_str(), args.host.1), (host, port), "{text}");
+    };
+    check("API.x.com", "api.x.com", 443);
+    check("api.x.com:8443", "api.x.com", 8443);
+    check("**.x.com:80", "**.x.com", 80);
+    check("2001:db8::1", "2001:db8::1", 443);
+    check("[2001:db8::1]:444", "2001:db8::1", 444);
+    check("127.0.0.1:1", "127.0.0.1", 1);
+}
+
+#[test]
+fn usage_errors_of_run_are_known_as_such() {
+    let check = |line: &str, expected: bool| {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        assert_eq!(names_run(&words), expected, "{line}");
+    };
+    check("onecli run", true);
+    check("onecli --json --socket /x run --nope", true);
+    check("onecli --socket=/x run", true);
+    check("onecli agent run", false);
+    check("onecli --socket run status", false);
+    check("onecli", false);
+}
+
+/// What `run` sets itself must not be taken by a placeholder.
+#[test]
+fn no_secret_takes_a_variable_of_runs_own() {
+    let Ok(user) = LaunchUser::find("nobody") else {
+        println!("not run: variables of run's own (there is no user 'nobody')");
+        return;
+    };
+    let agent = AgentEnvironment {
+        ca_bundle: "/ca".into(),
+        placeholders: BTreeMap::new(),
+        proxy: Some("http://x".to_owned()),
+    };
+    for (name, _) in environment([], &[], &user, &agent).unwrap() {
+        assert!(name.to_str().unwrap().parse::<EnvName>().is_err(), "{name:?}");
+    }
+}
+
+fn add_agent(
+    client: &Client,
+    name: &str,
+    change: impl FnOnce(&mut AgentAdd),
+) -> Result<AgentToken, ClientError> {
+    let mut request = AgentAdd {
+        name: name.parse().unwrap(),
+        factors: None,
+        cgroup: None,
+        user: None,
+        egress: Egress::Deny,
+    };
+    change(&mut request);
+    client.post(routes::AGENTS, &request)
+}
+
+fn value(text: &str) -> WireValue {
+    WireValue(SecretValue::new(text.as_bytes().to_vec()).unwrap())
+}
+
+fn add_secret(client: &Client, name: &str, env: Option<&str>) -> Result<SecretView, ClientError> {
+    let request = SecretAdd {
+        name: name.parse().unwrap(),
+        host: "api.test".parse().unwrap(),
+        port: 443,
+        methods: vec!["GET".to_owned()].try_into().unwrap(),
+        paths: Vec::new(),
+        placement: Placement::bearer(),
+        env: env.map(|env| env.parse().unwrap()),
+        allow_plaintext: false,
+        value: value(VALUE),
+    };
+    client.post(routes::SECRETS, &request)
+}
+
+fn grant(client: &Client, agent: &str, secret: &str) -> Result<GrantView, ClientError> {
+    client.put(&routes::grant(&agent.parse().unwrap(), &secret.parse().unwrap()))
+}
+
+fn session(client: &Client, agent: &str, user: Option<&str>) -> Result<Session, ClientError> {
+    let request = SessionRequest { user: user.map(str::to_owned) };
+    client.post(&routes::agent_action(&agent.parse().unwrap(), "session"), &request)
+}
+
+/// The words that a refusal has to hold.
+fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, words: &[&str]) {
+    let error = result.unwrap_err();
+    assert_eq!(error.exit_code(), 1, "{error}");
+    let text = error.to_string();
+    assert!(words.iter().all(|word| text.contains(word)), "{text}");
+}
+
+#[test]
+fn agents_from_their_first_day_to_their_last() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let served = Served::start(FakeHost::redirecting());
+    let client = Client::new(served.socket());
+    let name = "a".parse().unwrap();
+
+    let added = add_agent(&client, "a", |_| {}).unwrap();
+    assert_eq!((added.agent.factors, added.agent.generation), (Factors::BOTH, 1));
+    assert_eq!(added.agent.cgroup.as_str(), "onecli-agents-a.slice");
+    assert_eq!(served.host().cgroups(), ["onecli-agents-a.slice"]);
+    assert_eq!(served.host().reloads(), 1);
+    let token = Token::parse(&added.token).unwrap();
+    assert_eq!(served.state().agents[0].token_hash, served.vault().token_hash(&token));
+
+    refused(add_agent(&client, "a", |_| {}), &["there is an agent 'a' already", "onecli agent rotate a"]);
+    let same_cgroup =
+        |request: &mut AgentAdd| request.cgroup = Some("onecli-agents-a.slice".parse().unwrap());
+    refused(add_agent(&client, "b", same_cgroup), &["is agent 'a's", "--cgroup"]);
+    refused(add_agent(&client, "b", |r| r.user = Some("root".to_owned())), &["never runs as root"]);
+    refused(add_agent(&client, "b", |r| r.user = Some("0".to_owned())), &["never runs as root"]);
+    refused(add_agent(&client, "b", |r| r.user = Some("no-such-user".to_owned())), &["useradd"]);
+    add_agent(&client, "b", |r| {
+        r.user = Some("nobody".to_owned());
+        r.factors = Some(Factors::CGROUP);
+        r.egress = Egress::Allow;
+    })
+    .unwrap();
+    let same_user = |request: &mut AgentAdd| request.user = Some("65534".to_owned());
+    refused(add_agent(&client, "c", same_user), &["is agent 'b's"]);
+
+    let agents: Vec<AgentView> = client.get(routes::AGENTS).unwrap();
+    assert_eq!(agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+
+    let rotated: AgentToken = client.act(&routes::agent_action(&name, "rotate")).unwrap();
+    assert_eq!(rotated.agent.generation, 2);
+    assert_ne!(rotated.token, added.token);
+    let disabled: AgentView = client.act(&routes::agent_action(&name, "disable")).unwrap();
+    assert!(!disabled.enabled);
+    refused(session(&client, "a", Some("daemon")), &["agent 'a' is disabled", "onecli agent enable a"]);
+    let enabled: AgentView = client.act(&routes::agent_action(&name, "enable")).unwrap();
+    assert!(enabled.enabled);
+
+    served.host().keep_busy("onecli-agents-a.slice");
+    let before = served.host().reloads();
+    let removed: AgentRemoved = client.delete(&routes::agent(&name)).unwrap();
+    assert_eq!(removed.cgroup_left.as_deref(), Some("processes live in it"));
+    assert_eq!(served.host().reloads(), before + 1);
+    refused(
+        client.get::<AgentDetail>(&routes::agent(&name)),
+        &["there is no agent 'a'", "onecli agent list"],
+    );
+}
+
+#[test]
+fn secrets_and_grants() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let served = Served::start(FakeHost::redirecting());
+    let client = Client::new(served.socket());
+    let (agent, secret) = ("a".parse().unwrap(), "s".parse().unwrap());
+    add_agent(&client, "a", |r| r.user = Some("nobody".to_owned())).unwrap();
+
+    let added = add_secret(&client, "s", Some("API_KEY")).unwrap();
+    assert_eq!((added.version, added.paths[0].to_string().as_str()), (1, "/**"));
+    refused(add_secret(&client, "s", None), &["there is a secret 's' already", "onecli secret rotate s"]);
+    add_secret(&client, "other", Some("API_KEY")).unwrap();
+    add_secret(&client, "silent", None).unwrap();
+
+    let given = grant(&client, "a", "s").unwrap();
+    assert!(given.placeholder.starts_with("onecli_ph_") && given.env.as_deref() == Some("API_KEY"));
+    assert_eq!(grant(&client, "a", "s").unwrap(), given, "granting again changes nothing");
+    refused(grant(&client, "a", "other"), &["already reads secret 's' from API_KEY", "onecli ungrant a s"]);
+    refused(grant(&client, "a", "none"), &["there is no secret 'none'"]);
+    refused(grant(&client, "none", "s"), &["there is no agent 'none'"]);
+    grant(&client, "a", "silent").unwrap();
+
+    let detail: AgentDetail = client.get(&routes::agent(&agent)).unwrap();
+    assert_eq!(detail.secrets[0], given);
+    assert_eq!(detail.secrets.len(), 2);
+    let with_grants: SecretView = client.get(&routes::secret(&secret)).unwrap();
+    assert_eq!(with_grants.agents, std::slice::from_ref(&agent));
+
+    let session = session(&client, "a", None).unwrap();
+    assert_eq!(session.cgroup, Some(PathBuf::from("/cgroups/onecli-agents-a.slice")));
+    assert_eq!(session.placeholders, BTreeMap::from([("API_KEY".to_owned(), given.placeholder.clone())]));
+    assert_eq!((session.user.as_str(), &session.proxy, session.expires), ("nobody", &None, None));
+
+    let path = routes::secret_action(&secret, "rotate");
+    let rotated: SecretView =
+        client.post(&path, &SecretRotate { value: value("sk-another-credential") }).unwrap();
+    assert_eq!(rotated.version, 2);
+    assert_eq!(grant(&client, "a", "s").unwrap().placeholder, given.placeholder);
+    let off: SecretView = client.act(&routes::secret_action(&secret, "disable")).unwrap();
+    assert!(!off.enabled);
+    let on: SecretView = client.act(&routes::secret_action(&secret, "enable")).unwrap();
+    assert!(on.enabled);
+
+    client.delete::<GrantView>(&routes::grant(&agent, &secret)).unwrap();
+    refused(client.delete::<GrantView>(&routes::grant(&agent, &secret)), &["has no grant for secret 's'"]);
+    client.delete::<SecretView>(&routes::secret(&secret)).unwrap();
+    refused(client.get::<SecretView>(&routes::secret(&secret)), &["there is no secret 's'"]);
+
+    let stored = format!("{:?}", served.state());
+    assert!(!stored.contains(VALUE) && !stored.contains("sk-another"));
+    assert!(served.state().secrets.iter().all(|secret| !secret.sealed.0.is_empty()));
+}
+
+#[test]
+fn sessions_name_what_stands_in_their_way() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let served = Served::start(FakeHost::redirecting());
+    let client = Client::new(served.socket());
+    add_agent(&client, "a", |_| {}).unwrap();
+    add_agent(&client, "b", |r| r.user = Some("nobody".to_owned())).unwrap();
+    refused(session(&client, "a", None), &["agent 'a' has no user", "--user"]);
+    refused(session(&client, "a", Some("root")), &["never runs as root"]);
+    refused(session(&client, "a", Some("nobody")), &["is agent 'b's"]);
+    assert!(session(&client, "b", Some("nobody")).is_ok());
+    served.host().break_links("the link of connect4 is gone; restart onecli-daemon");
+    refused(session(&client, "b", None), &["the link of connect4 is gone"]);
+}
+
+#[test]
+fn without_ebpf_a_session_is_a_token_for_the_proxy() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let served = Served::start(FakeHost::without_ebpf());
+    let client = Client::new(served.socket());
+    let added = add_agent(&client, "a", |r| r.user = Some("nobody".to_owned())).unwrap();
+    assert_eq!(added.agent.factors, Factors::TOKEN);
+    assert!(served.host().cgroups().is_empty());
+    add_agent(&client, "b", |r| r.factors = Some(Factors::BOTH)).unwrap();
+    refused(
+        session(&client, "b", Some("daemon")),
+        &["requires token+cgroup", "--no-ebpf", "start the daemon without it", "--factors token"],
+    );
+
+    let before = served.host().reloads();
+    let granted = session(&client, "a", None).unwrap();
+    assert_eq!(served.host().reloads(), before + 1);
+    assert_eq!(granted.cgroup, None);
+    let proxy = granted.proxy.unwrap();
+    let token = proxy.strip_prefix("http://a:").unwrap().strip_suffix("@127.0.0.1:10255").unwrap();
+    let token = Token::parse(token).unwrap();
+    let stored = served.state().sessions;
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].token_hash, served.vault().token_hash(&token));
+    assert_eq!(Some(stored[0].expires), granted.expires);
+}
+
+#[test]
+fn status_ca_and_audit() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let served = Served::start(FakeHost::redirecting());
+    let client = Client::new(served.socket());
+    served.host().break_links("gone");
+    let status: Status = client.get(routes::STATUS).unwrap();
+    assert_eq!((status.transparent, status.agents), (Transparent::Available, 0));
+    assert_eq!(status.transparent_fault.as_deref(), Some("gone"));
+    assert_eq!(status.counters["requests"], 3);
+    assert!(client.get::<Ca>(routes::CA).unwrap().pem.starts_with("-----BEGIN"));
+
+    for seq in 1..=5 {
+        served.add_audit(seq, if seq % 2 == 0 { "even" } else { "odd" });
+    }
+    let list = |agent: Option<&str>, limit| {
+        let query = AuditQuery { agent: agent.map(|agent| agent.parse().unwrap()), limit, follow: false };
+        let mut seqs = Vec::new();
+        let read = client.lines(&format!("{}?{}", routes::AUDIT, query.to_query()), |line| {
+            seqs.push(seq_of(line));
+            Ok::<_, ClientError>(())
+        });
+        read.unwrap();
+        seqs
+    };
+    assert_eq!(list(None, 100), [1, 2, 3, 4, 5]);
+    assert_eq!(list(None, 2), [4, 5]);
+    assert_eq!(list(Some("even"), 100), [2, 4]);
+    assert_eq!(list(Some("nobody"), 100), [0; 0]);
+
+    // Following: one from before, then each as it is written, until the reader has enough.
+    let seen = RefCell::new(Vec::new());
+    let query = AuditQuery { agent: None, limit: 1, follow: true };
+    let followed = client.lines(&format!("{}?{}", routes::AUDIT, query.to_query()), |line| {
+        seen.borrow_mut().push(seq_of(line));
+        let next = seen.borrow().len() as u64 + 5;
+        if next > 8 {
+            return Err(ClientError::Timeout);
+        }
+        std::thread::scope(|scope| scope.spawn(|| served.add_audit(next, "odd")).join().unwrap());
+        Ok(())
+    });
+    assert!(matches!(followed, Err(ClientError::Timeout)));
+    assert_eq!(seen.into_inner(), [5, 6, 7, 8]);
+}
+
+fn seq_of(line: &[u8]) -> u64 {
+    serde_json::from_slice::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap()
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_exit_code_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let error = Client::new(socket.clone()).get::<Status>(routes::STATUS).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.to_string().contains(socket.to_str().unwrap()), "{error}");
+    // Left behind by a daemon that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert_eq!(Client::new(socket).get::<Status>(routes::STATUS).unwrap_err().exit_code(), 3);
+}
+
+#[test]
+fn a_peer_that_may_not_is_exit_code_4() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own =
+        own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_matches('/').to_owned();
+    let served = Served::with_agents_root(FakeHost::redirecting(), &own);
+    let error = Client::new(served.socket()).get::<Status>(routes::STATUS).unwrap_err();
+    assert_eq!(error.exit_code(), 4, "{error}");
+    // The same for a request with a body that nobody reads.
+    let error = add_secret(&Client::new(served.socket()), "s", None).unwrap_err();
+    assert_eq!(error.exit_code(), 4, "{error}");
+}
+
+#[test]
+fn a_value_file_that_is_not_there_is_named() {
+    let error =
+        super::value::read(&ValueArgs { value_stdin: false, value_file: Some("/none".into()) }).unwrap_err();
+    assert!(error.to_string().contains("/none"), "{error}");
+}
