@@ -73,8 +73,8 @@ impl Stage {
         let config = format!(
             "[resolver.hosts]\n\"{API}\" = [\"127.0.0.1\"]\n\"{BOTH}\" = [\"192.0.2.7\", \"2001:db8::7\"]\n\
              \"{SIX}\" = [\"2001:db8::6\"]\n\"{OTHERS}\" = [\"192.0.2.9\"]\n\"single\" = [\"192.0.2.5\"]\n\
-             [upstream]\nextra_ca_files = [{:?}]\n",
-            upstream.ca_file()
+             [upstream]\nextra_ca_files = ['{}']\n",
+            upstream.ca_file().display()
         );
         let daemon = Daemon::builder().config(&config).start();
         let one = daemon.add_agent("one", &["--factors", "token,cgroup", "--user", "nobody"]);
@@ -181,14 +181,14 @@ fn programs_find_a_name_that_only_the_daemon_knows() {
 
 #[test]
 fn families_types_and_transports() {
-    if !need::bpf("everything") {
-        return;
-    }
-    let stage = Stage::new();
     const A: u16 = 1;
     const AAAA: u16 = 28;
     const MX: u16 = 15;
     const HTTPS: u16 = 65;
+    if !need::bpf("everything") {
+        return;
+    }
+    let stage = Stage::new();
     for way in ["udp", "tcp"] {
         for (name, kind, expected) in [
             (BOTH, A, "rcode 0 192.0.2.7"),

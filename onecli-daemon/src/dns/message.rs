@@ -91,7 +91,7 @@ impl Question {
     /// The name, where it can be a host's.
     pub(super) fn host(&self) -> Option<Host> {
         let mut text = String::new();
-        for label in self.question.name().iter() {
+        for label in self.question.name() {
             // A dot inside a label would make other labels of it.
             if !label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
                 return None;

@@ -2,6 +2,7 @@
 
 mod address;
 mod dial;
+mod hosts;
 mod listen;
 mod origin;
 mod resolve;

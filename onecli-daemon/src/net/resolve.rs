@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolveHosts;
 
 use super::address::{AddressPolicy, CheckedAddr};
+use super::hosts::HostsFile;
 use crate::model::{Authority, Host};
 
 /// Addresses tried for one name.
@@ -52,6 +54,7 @@ pub struct Addresses {
 /// Resolves hosts: configured names, then the system's `/etc/hosts` and DNS servers.
 pub struct Resolver {
     fixed: BTreeMap<Host, Vec<IpAddr>>,
+    hosts: HostsFile,
     /// The reason, where `/etc/resolv.conf` is missing or bad: configured names still work.
     dns: Result<Box<TokioResolver>, String>,
     policy: AddressPolicy,
@@ -67,16 +70,20 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// `fixed` is `[resolver] hosts`, which wins over DNS.
+    /// `fixed` is `[resolver] hosts`, which wins over `/etc/hosts`, which wins over DNS.
     pub fn new(fixed: BTreeMap<Host, Vec<IpAddr>>, policy: AddressPolicy) -> Resolver {
         let dns = TokioResolver::builder_tokio()
-            .and_then(hickory_resolver::ResolverBuilder::build)
+            .and_then(|mut builder| {
+                // Read by us, before anybody is asked.
+                builder.options_mut().use_hosts_file = ResolveHosts::Never;
+                builder.build()
+            })
             .map(Box::new)
             .map_err(|error| error.to_string());
         if let Err(reason) = &dns {
-            tracing::warn!(%reason, "no DNS: only names in [resolver] hosts and addresses can be reached");
+            tracing::warn!(%reason, "no DNS: only names in [resolver] hosts or /etc/hosts can be reached");
         }
-        Resolver { fixed, dns, policy }
+        Resolver { fixed, hosts: HostsFile::new("/etc/hosts"), dns, policy }
     }
 
     /// The addresses of `authority` that may be dialled, at least one and at most eight.
@@ -104,6 +111,10 @@ impl Resolver {
     pub async fn lookup(&self, host: &Host) -> Result<Addresses, ResolveError> {
         if let Some(fixed) = self.fixed.get(host) {
             return Ok(Addresses { list: fixed.clone(), ttl: u32::MAX });
+        }
+        let hosts = self.hosts.addresses(host);
+        if !hosts.is_empty() {
+            return Ok(Addresses { list: hosts, ttl: u32::MAX });
         }
         let failed = |failure, reason: String| ResolveError::Failed { host: host.clone(), failure, reason };
         let dns = self.dns.as_ref().map_err(|reason| failed(ResolveFailure::Unavailable, reason.clone()))?;
