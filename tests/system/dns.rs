@@ -245,7 +245,7 @@ fn what_an_agent_may_not_reach_does_not_resolve() {
     assert_eq!(stage.ask(&stage.other, "udp", API, 1), "rcode 0 127.0.0.1");
 }
 
-/// A C library that meets `REFUSED` ends its search, before it comes to the name itself.
+/// The search of resolv.conf(5) finds a name, before or after its domains were tried.
 #[test]
 fn search_domains() {
     if !need::bpf("everything") {

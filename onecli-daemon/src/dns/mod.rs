@@ -13,8 +13,9 @@
 //! | the same with a search domain behind it | `NXDOMAIN`, without asking anybody |
 //! | any other | `REFUSED`, and an audit record |
 //!
-//! `NXDOMAIN` in the third row because resolvers of the C libraries end their search of resolv.conf's domains at
-//! `REFUSED`, before they come to the name itself (`options ndots:5`, as Kubernetes sets it).
+//! `NXDOMAIN` in the third row because `REFUSED` ends the search of resolv.conf's domains: in musl before the name itself
+//! is asked for (`options ndots:5`, as Kubernetes sets it), in glibc before the domains that are left. A short name that
+//! is an agent's only with the second of two domains behind it therefore does not resolve with glibc.
 
 mod address;
 mod answer;

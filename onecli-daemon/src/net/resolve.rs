@@ -137,3 +137,85 @@ impl Resolver {
         Ok(Addresses { list, ttl })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// A DNS server of three names, at this port.
+    async fn server() -> u16 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let asked = Message::from_vec(&buffer[..length]).unwrap();
+                let question = asked.queries[0].clone();
+                let mut answer = Message::response(asked.metadata.id, asked.metadata.op_code);
+                answer.add_query(question.clone());
+                let ip = |text: &str| RData::from(text.parse::<IpAddr>().unwrap());
+                let data = match (question.name().to_ascii().as_str(), question.query_type()) {
+                    ("both.test.", RecordType::A) => Some((300, ip("192.0.2.1"))),
+                    ("both.test.", RecordType::AAAA) => Some((30, ip("2001:db8::1"))),
+                    ("four.test.", RecordType::A) => Some((300, ip("192.0.2.4"))),
+                    _ => None,
+                };
+                answer.metadata.response_code = match question.name().to_ascii().as_str() {
+                    "both.test." | "four.test." | "none.test." => ResponseCode::NoError,
+                    "broken.test." => ResponseCode::ServFail,
+                    _ => ResponseCode::NXDomain,
+                };
+                answer.add_answers(
+                    data.map(|(ttl, data)| Record::from_rdata(question.name().clone(), ttl, data)),
+                );
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn what_dns_says_is_told_apart() {
+        let mut connection = ConnectionConfig::udp();
+        connection.port = server().await;
+        let server = NameServerConfig::new([127, 0, 0, 1].into(), true, vec![connection]);
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let dns =
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("hosts"), "192.0.2.40 four.test\n192.0.2.50 fixed.test hosts.test\n")
+            .unwrap();
+        let resolver = Resolver {
+            fixed: BTreeMap::from([("fixed.test".parse().unwrap(), vec![IpAddr::from([192, 0, 2, 60])])]),
+            hosts: HostsFile::new(dir.path().join("hosts")),
+            dns: Ok(Box::new(dns)),
+            policy: AddressPolicy::default(),
+        };
+        let found = |ttl, addresses: &[&str]| {
+            Ok((ttl, addresses.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>()))
+        };
+        for (name, expected) in [
+            ("both.test", found(30, &["2001:db8::1", "192.0.2.1"])),
+            ("none.test", Err(ResolveFailure::NoAddress)),
+            ("gone.test", Err(ResolveFailure::NoSuchName)),
+            ("broken.test", Err(ResolveFailure::Unavailable)),
+            ("hosts.test", found(u32::MAX, &["192.0.2.50"])),
+            ("four.test", found(u32::MAX, &["192.0.2.40"])),
+            ("fixed.test", found(u32::MAX, &["192.0.2.60"])),
+        ] {
+            let told = match resolver.lookup(&name.parse().unwrap()).await {
+                Ok(addresses) => Ok((addresses.ttl, addresses.list)),
+                Err(ResolveError::Failed { failure, .. }) => Err(failure),
+                Err(error) => panic!("{name}: {error}"),
+            };
+            assert_eq!(told, expected, "{name}");
+        }
+    }
+}
