@@ -189,6 +189,12 @@ impl Managed {
     }
 }
 
+/// Is this process in that cgroup, or below it? (cgroups(7): the line of cgroup2 in `/proc/self/cgroup`.)
+fn is_within(cgroup: &Path) -> bool {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    own.lines().filter_map(|line| line.strip_prefix("0::/")).any(|path| Path::new(path).starts_with(cgroup))
+}
+
 /// Removes a cgroup and what is nested in it, deepest first (rmdir(2) is how a cgroup is removed).
 fn remove_tree(directory: &Path) -> std::io::Result<()> {
     let entries = match std::fs::read_dir(directory) {
@@ -217,7 +223,10 @@ impl Attached {
         };
         let redirect = Redirect::attach(&config)?;
         let cgroups = Cgroup2::find()?;
-        cgroups.move_self_into(&config.daemon_cgroup)?;
+        // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
+        if !is_within(&config.daemon_cgroup) {
+            cgroups.move_self_into(&config.daemon_cgroup)?;
+        }
         Ok(Attached { redirect, cgroups, config, names: RwLock::default(), entries: RwLock::default() })
     }
 

@@ -21,6 +21,7 @@ mod serve;
 mod trail;
 mod transparent;
 mod upgrade;
+mod websocket;
 
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
