@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -111,15 +112,19 @@ impl Managed {
         Ok(CgroupInfo { path: attached.cgroups.path(&path).map_err(|error| chain(&error))?, id })
     }
 
-    /// Tells the kernel of the agents: the whole list, by the cgroups that exist now.
+    /// Tells the kernel of the agents: the whole list, by the cgroups that exist now, each with the address of its
+    /// resolver. The DNS of one that has none is refused.
     pub(super) fn announce<'n>(
         &self,
-        agents: impl Iterator<Item = &'n CgroupName>,
+        agents: impl Iterator<Item = (&'n CgroupName, Option<Ipv4Addr>)>,
     ) -> Result<(), KernelError> {
         let Ok(attached) = &self.attached else { return Ok(()) };
         let entries: HashMap<CgroupName, AgentEntry> = (0..)
             .zip(agents)
-            .map(|(index, name)| (name.clone(), AgentEntry { index, flags: 0, dns_addr: [0; 4] }))
+            .map(|(index, (name, resolver))| {
+                let dns_addr = resolver.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
+                (name.clone(), AgentEntry { index, flags: 0, dns_addr })
+            })
             .collect();
         let names: Vec<CgroupName> = entries.keys().cloned().collect();
         *attached.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;

@@ -38,7 +38,7 @@ struct Key {
 /// The pool.
 #[derive(Debug)]
 pub(super) struct Pool {
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
     dialer: Dialer,
     tls: UpstreamTls,
     clock: Arc<dyn Clock>,
@@ -143,7 +143,12 @@ impl Upstream {
 }
 
 impl Pool {
-    pub(super) fn new(resolver: Resolver, dialer: Dialer, tls: UpstreamTls, clock: Arc<dyn Clock>) -> Pool {
+    pub(super) fn new(
+        resolver: Arc<Resolver>,
+        dialer: Dialer,
+        tls: UpstreamTls,
+        clock: Arc<dyn Clock>,
+    ) -> Pool {
         Pool { resolver, dialer, tls, clock, idle: Mutex::default() }
     }
 
