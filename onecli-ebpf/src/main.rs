@@ -21,6 +21,7 @@ mod connect;
 mod context;
 mod datagram;
 mod deny;
+mod listener;
 mod maps;
 mod peer;
 mod sock_create;

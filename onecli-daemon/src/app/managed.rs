@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -68,6 +69,11 @@ impl Managed {
     /// Are connections redirected?
     pub(super) fn is_attached(&self) -> bool {
         self.attached.is_ok()
+    }
+
+    /// Marks a listener as ours: the kernel redirects to no other. Nothing to do where connections are not redirected.
+    pub(super) fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
+        self.attached.as_ref().map_or(Ok(()), |attached| attached.redirect.stamp(listener))
     }
 
     /// As the admin API tells it.

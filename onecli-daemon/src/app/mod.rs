@@ -103,7 +103,7 @@ async fn serve(
     policy.reload().await?;
 
     // Everything is bound before anything is served.
-    let stand = Stand::bind(&config, managed.is_attached())?;
+    let stand = Stand::bind(&config, &managed)?;
     let own = stand.addresses()?;
 
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), own);

@@ -177,6 +177,7 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
         (names::TUP, size_of::<Ident>()),
         (names::AGENTS, size_of::<AgentEntry>()),
         (names::STATS, size_of::<u64>()),
+        (names::LISTENERS, size_of_val(&names::STAMP)),
     ];
     for (map, wanted) in shapes {
         let path = pins.map(map);
