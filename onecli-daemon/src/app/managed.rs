@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -214,6 +215,7 @@ impl Attached {
             bpffs_dir: config.kernel.bpffs_dir.clone(),
             transparent_port: config.listen.transparent_port,
             dns_port: config.listen.transparent_port,
+            reserved_ports: config.listen.explicit.iter().map(SocketAddr::port).collect(),
             log: false,
         };
         let redirect = Redirect::attach(&config)?;

@@ -26,6 +26,8 @@ use crate::{
 pub(super) const TRANSPARENT_PORT: u16 = 10256;
 /// Port of the agents' resolver in the test's network namespace.
 pub(super) const DNS_PORT: u16 = 5353;
+/// Port of the explicit listener, were there one.
+pub(super) const EXPLICIT_PORT: u16 = 10255;
 /// How long anything local may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -77,6 +79,7 @@ impl Fixture {
             bpffs_dir: Path::new("/sys/fs/bpf").join(cgroups.base.with_extension("")),
             transparent_port: TRANSPARENT_PORT,
             dns_port: DNS_PORT,
+            reserved_ports: vec![EXPLICIT_PORT, TRANSPARENT_PORT],
             log: false,
         };
         let pins = Pinned(config.bpffs_dir.clone());

@@ -6,9 +6,9 @@ use onecli_common::Stat;
 
 use super::{
     child::{Client, answer},
-    fixture::{Fixture, TRANSPARENT_PORT, accept, listen},
+    fixture::{DNS_PORT, EXPLICIT_PORT, Fixture, TRANSPARENT_PORT, listen},
 };
-use crate::kernel::Reason;
+use crate::kernel::{Hook, KernelError, Reason, Redirect};
 
 /// Whoever takes the transparent port while the daemon is dead gets no connection of a managed process.
 #[test]
@@ -171,4 +171,42 @@ fn a_python_server_is_reached_as_localhost() {
     assert!(flow.is_some());
     host.set_nonblocking(true).unwrap();
     assert!(host.accept().is_err());
+}
+
+/// No managed process takes a port of the daemon's, whether the daemon has it or not.
+#[test]
+fn the_daemons_ports_cannot_be_bound() {
+    let Some(mut fixture) = Fixture::new("kernel::the_daemons_ports_cannot_be_bound") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    drop((fixture.listener4.take(), fixture.listener6.take()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut denials = {
+        let _context = runtime.enter();
+        fixture.redirect.take_denials().unwrap().expect("the only reader")
+    };
+    for kind in ["tcp", "udp"] {
+        for address in ["127.0.0.1", "0.0.0.0", "127.100.0.7", "[::1]", "[::]", "[::ffff:127.0.0.1]"] {
+            for port in [TRANSPARENT_PORT, EXPLICIT_PORT, DNS_PORT] {
+                let address = format!("{address}:{port}");
+                let findings = Client::run(&fixture, &agent, &["bind", kind, &address]);
+                assert_eq!(findings.errno(), libc::EPERM, "{kind} {address}");
+                let denial = runtime.block_on(denials.next()).unwrap();
+                let hook = if address.starts_with('[') { Hook::Bind6 } else { Hook::Bind4 };
+                assert_eq!((denial.reason, denial.hook), (Reason::ReservedPort, hook));
+                assert_eq!(denial.destination.unwrap().port(), port);
+            }
+            for port in [0, 8080] {
+                let findings = Client::run(&fixture, &agent, &["bind", kind, &format!("{address}:{port}")]);
+                assert_eq!(findings.errno(), 0, "{kind} {address}:{port}");
+            }
+        }
+    }
+    // The list is short, and the same port on many addresses is one.
+    fixture.config.reserved_ports = vec![EXPLICIT_PORT; 100];
+    Redirect::attach(&fixture.config).unwrap();
+    fixture.config.reserved_ports = (20_000..20_015).collect();
+    let refused = Redirect::attach(&fixture.config).map(drop);
+    assert!(matches!(refused, Err(KernelError::TooManyPorts { most: 14 })), "{refused:?}");
 }
