@@ -1,6 +1,7 @@
 //! Loading the programs, and keeping them attached from one daemon to the next.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     fs::{self, File},
     io,
@@ -40,6 +41,8 @@ pub struct KernelConfig {
     pub transparent_port: u16,
     /// Port of the agents' resolver on each agent's own loopback address.
     pub dns_port: u16,
+    /// Ports besides these two that no managed process may bind, the explicit listeners' above all.
+    pub reserved_ports: Vec<u16>,
     /// Whether the programs log their refusals, for debugging them. Off, the verifier drops the code.
     pub log: bool,
 }
@@ -66,11 +69,13 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
 
 /// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
 /// agents with less and never with more.
-pub(super) const HOOKS: [Hook; 11] = [
+pub(super) const HOOKS: [Hook; 13] = [
     hook("connect4", 10, Place::Agents),
     hook("connect6", 11, Place::Agents),
     hook("sendmsg4", 14, Place::Agents),
     hook("sendmsg6", 15, Place::Agents),
+    hook("bind4", 8, Place::Agents),
+    hook("bind6", 9, Place::Agents),
     hook("sock_create", 2, Place::Agents),
     hook("recvmsg4", 19, Place::Agents),
     hook("recvmsg6", 20, Place::Agents),
@@ -177,6 +182,7 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
         (names::TUP, size_of::<Ident>()),
         (names::AGENTS, size_of::<AgentEntry>()),
         (names::STATS, size_of::<u64>()),
+        (names::LISTENERS, size_of_val(&names::STAMP)),
     ];
     for (map, wanted) in shapes {
         let path = pins.map(map);
@@ -197,12 +203,14 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let transparent_port = u32::from(config.transparent_port);
     let resolver_port = u32::from(config.dns_port);
+    let reserved_ports = reserved_ports(config)?;
     let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
         .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
         .override_global(names::RESOLVER_PORT, &resolver_port, true)
+        .override_global(names::RESERVED_PORTS, &reserved_ports, true)
         .override_global(aya_log::LEVEL, &log_level, true);
     // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
     // and are swapped with the programs.
@@ -210,6 +218,20 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
         loader.map_pin_path(map, pins.map(map));
     }
     loader.load(OBJECT).map_err(|source| KernelError::Load { source: Box::new(source) })
+}
+
+/// Every port of ours, once, as the programs hold them.
+fn reserved_ports(config: &KernelConfig) -> Result<[u16; names::RESERVED_PORTS_COUNT], KernelError> {
+    let ours = [config.transparent_port, config.dns_port];
+    let distinct: BTreeSet<u16> = ours.into_iter().chain(config.reserved_ports.iter().copied()).collect();
+    let mut ports = [0; names::RESERVED_PORTS_COUNT];
+    if distinct.len() > ports.len() {
+        return Err(KernelError::TooManyPorts { most: ports.len() - ours.len() });
+    }
+    for (entry, port) in ports.iter_mut().zip(distinct) {
+        *entry = port;
+    }
+    Ok(ports)
 }
 
 /// Passes a program to the kernel's verifier.

@@ -15,6 +15,7 @@ mod attachment;
 mod child;
 mod fixture;
 mod identity;
+mod listeners;
 mod refusal;
 mod resolver;
 mod storm;

@@ -8,14 +8,14 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
-    fixture::{Fixture, PATIENCE},
+    fixture::{Fixture, PATIENCE, listen},
     storm,
 };
 
@@ -23,15 +23,19 @@ const CGROUP: &str = "ONECLI_TEST_CGROUP";
 const WORK: &str = "ONECLI_TEST_WORK";
 /// Marks the child's findings among what the test harness prints.
 const MARK: &str = "@@ ";
+const READY: &str = "@@ ready=";
 
 /// A process in a cgroup; killed on drop.
-pub(super) struct Client(Child);
+pub(super) struct Client {
+    child: Child,
+    output: Option<BufReader<ChildStdout>>,
+}
 
 impl Client {
     /// Starts a process that joins `cgroup` before it makes any socket, and then does `work`.
     pub(super) fn start(fixture: &Fixture, cgroup: &Path, work: &[&str]) -> Self {
         let path = fixture.tree().path(cgroup).expect("path");
-        let child = Command::new(env::current_exe().expect("own path"))
+        let mut child = Command::new(env::current_exe().expect("own path"))
             .args(["--exact", "kernel::tests::child::child_main", "--nocapture"])
             .env(CGROUP, path)
             .env(WORK, work.join(" "))
@@ -39,7 +43,30 @@ impl Client {
             .stdout(Stdio::piped())
             .spawn()
             .expect("start a child");
-        Self(child)
+        let output = child.stdout.take().map(BufReader::new);
+        Self { child, output }
+    }
+
+    /// Starts a process and waits until it says that it is `ready`.
+    pub(super) fn start_ready(fixture: &Fixture, cgroup: &Path, work: &[&str]) -> Self {
+        let mut client = Self::start(fixture, cgroup, work);
+        client.until_ready();
+        client
+    }
+
+    /// Waits until the process says once (more) that it is `ready`.
+    pub(super) fn until_ready(&mut self) {
+        let output = self.output.as_mut().expect("stdout");
+        let mut line = String::new();
+        while !line.contains(READY) {
+            line.clear();
+            assert!(output.read_line(&mut line).expect("a line") > 0, "the child ended early");
+        }
+    }
+
+    /// Lets a process that [`wait`]s go on.
+    pub(super) fn go_on(&mut self) {
+        self.child.stdin.as_mut().expect("stdin").write_all(b"\n").expect("tell the child");
     }
 
     /// Starts a process, waits for its end and returns its findings.
@@ -49,8 +76,8 @@ impl Client {
 
     /// Waits for the end; the findings.
     pub(super) fn finish(mut self) -> Findings {
-        drop(self.0.stdin.take());
-        let output = BufReader::new(self.0.stdout.take().expect("stdout"));
+        drop(self.child.stdin.take());
+        let output = self.output.take().expect("stdout");
         let mut findings = HashMap::new();
         for line in output.lines() {
             let line = line.expect("a line");
@@ -60,7 +87,7 @@ impl Client {
                 findings.insert(key.to_owned(), value.to_owned());
             }
         }
-        let status = self.0.wait().expect("wait");
+        let status = self.child.wait().expect("wait");
         assert!(status.success(), "the child failed: {status}");
         Findings(findings)
     }
@@ -69,8 +96,8 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // Already gone, when the test went well.
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
     }
 }
 
@@ -112,6 +139,9 @@ fn child_main() {
             Ok(())
         }
         ["repeat", address] => repeat(address),
+        ["bind", kind, address] => bind(kind, address),
+        ["serve", address] => serve(address),
+        ["shell", ..] => shell(&words[1..].join(" ")),
         _ => panic!("unknown work {words:?}"),
     };
     let errno = match result {
@@ -253,6 +283,48 @@ fn syn_data(socket: &Socket) -> io::Result<bool> {
         )
     };
     if result == 0 { Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Says that this process is ready, and waits for [`Client::go_on`] or the end of the test.
+pub(super) fn wait() {
+    report("ready", 1);
+    io::stdin().read_exact(&mut [0]).unwrap_or_default();
+}
+
+/// Binds a socket of a type.
+fn bind(kind: &str, address: &str) -> io::Result<()> {
+    let address = parse(address);
+    let kind = if kind == "udp" { Type::DGRAM } else { Type::STREAM };
+    Socket::new(Domain::for_address(address), kind, None)?.bind(&address.into())
+}
+
+/// Answers every connection with what it says, in capitals, until told to go on.
+fn serve(address: &str) -> io::Result<()> {
+    let listener = listen(parse(address));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            answer(stream);
+        }
+    });
+    wait();
+    Ok(())
+}
+
+/// Answers a connection with what it says, in capitals.
+pub(super) fn answer(mut stream: TcpStream) {
+    let mut said = String::new();
+    if stream.read_to_string(&mut said).is_ok() {
+        // A client that is gone has no use for an answer.
+        let _gone = stream.write_all(said.to_uppercase().as_bytes());
+    }
+}
+
+/// Runs a shell command; reports its output and its status.
+fn shell(script: &str) -> io::Result<()> {
+    let output = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).output()?;
+    report("output", String::from_utf8_lossy(&output.stdout).trim().replace('\n', "|"));
+    report("status", output.status);
+    Ok(())
 }
 
 /// Creates a socket by numbers.
