@@ -15,4 +15,5 @@ mod identity;
 mod leak;
 mod load;
 mod main_job;
+mod privilege;
 mod scene;

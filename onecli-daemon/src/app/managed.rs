@@ -11,10 +11,11 @@ use std::time::Duration;
 use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
 
-use super::error::chain;
+use super::error::{AppError, chain};
+use super::helper::Helper;
 use crate::admin::{CgroupInfo, Transparent};
 use crate::config::Config;
-use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Redirect};
+use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, Redirect};
 use crate::model::{AgentName, CgroupName};
 use crate::net::{Origin, Origins};
 
@@ -28,6 +29,7 @@ struct Attached {
     redirect: Redirect,
     cgroups: Cgroup2,
     config: KernelConfig,
+    helper: Helper,
     /// Names by id. An id is never used again before the next boot, so an entry can only become superfluous.
     names: RwLock<HashMap<u64, CgroupName>>,
     /// What the kernel is told of each agent's cgroup.
@@ -46,8 +48,8 @@ impl fmt::Debug for Managed {
 }
 
 impl Managed {
-    /// Attaches the kernel programs and moves this process into the daemon's cgroup, where its listeners must be
-    /// born. Without them the daemon still serves the explicit proxy, and says why.
+    /// Attaches the kernel programs, moves this process into the daemon's cgroup, where its listeners must be born, and
+    /// starts the helper there. Without them the daemon still serves the explicit proxy, and says why.
     pub(super) fn attach(config: &Config) -> Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
@@ -87,15 +89,7 @@ impl Managed {
 
     /// Are all programs still where they were attached?
     pub(super) fn check(&self) -> Result<(), String> {
-        let attached = self.attached()?;
-        let health = kernel::check(&attached.config).map_err(|error| chain(&error))?;
-        match health.links.iter().find(|link| link.state != LinkState::Attached) {
-            None => Ok(()),
-            Some(link) => Err(format!(
-                "the kernel program '{}' is no longer attached to the agents' cgroup ({:?}); restart onecli-daemon",
-                link.program, link.state
-            )),
-        }
+        self.attached()?.helper.check()
     }
 
     /// The cgroup that an agent gets by default.
@@ -218,7 +212,7 @@ fn remove_tree(directory: &Path) -> std::io::Result<()> {
 }
 
 impl Attached {
-    fn new(config: &Config) -> Result<Attached, KernelError> {
+    fn new(config: &Config) -> Result<Attached, AppError> {
         let config = KernelConfig {
             agents_root: PathBuf::from(&config.kernel.agents_root),
             daemon_cgroup: PathBuf::from(&config.kernel.daemon_cgroup),
@@ -234,7 +228,15 @@ impl Attached {
         if !is_within(&config.daemon_cgroup) {
             cgroups.move_self_into(&config.daemon_cgroup)?;
         }
-        Ok(Attached { redirect, cgroups, config, names: RwLock::default(), entries: RwLock::default() })
+        let helper = Helper::start(&config)?;
+        Ok(Attached {
+            redirect,
+            cgroups,
+            config,
+            helper,
+            names: RwLock::default(),
+            entries: RwLock::default(),
+        })
     }
 
     /// Notes the name behind an id, and tells the kernel of it where it is an agent's.

@@ -2,6 +2,7 @@
 
 mod authority;
 mod error;
+mod helper;
 mod host;
 mod managed;
 mod names;
@@ -70,23 +71,27 @@ fn init_log() {
     let _ = layer.with_writer(std::io::stderr).try_init();
 }
 
-/// What needs privilege happens first, on one thread; the rest runs without.
+/// What needs privilege happens first, on one thread; the rest runs without any.
 fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let data_dir = PrivateDir::create(&config.data_dir)?;
     let managed = Managed::attach(&config);
+    // Bound, for ports below 1024, but nobody is listened to before the vault is open.
+    let stand = Stand::bind(&config, &managed)?;
     // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
     let admin_socket = admin::bind(&config.listen.admin_socket)?;
-    privilege::keep_capabilities(&[caps::Capability::CAP_NET_BIND_SERVICE])?;
+    privilege::keep_capabilities(&[])?;
+    privilege::filter_serving()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed, admin_socket))
+    runtime.block_on(serve(config, data_dir, managed, stand, admin_socket))
 }
 
 async fn serve(
     config: Config,
     data_dir: PrivateDir,
     managed: Managed,
+    stand: Stand,
     admin_socket: UnixListener,
 ) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -103,9 +108,7 @@ async fn serve(
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
 
-    // Everything is bound before anything is served, but for the agents' DNS: with each agent it comes and goes.
-    let stand = Stand::bind(&config, &managed)?;
-    let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses()?);
+    let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
 
     // Empty until the first reload, and refuses everything.

@@ -15,7 +15,7 @@ use crate::admin::{self, Handles};
 use crate::config::Config;
 use crate::dns;
 use crate::http::{Gateway, serve_explicit, serve_transparent};
-use crate::net::{self, Origins};
+use crate::net::{self, Bound, Origins};
 
 /// Connections served at a time, over all agents; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -40,20 +40,21 @@ pub(super) struct Front {
     pub(super) dns: Option<Arc<dns::Server>>,
 }
 
-/// Bound, not yet served.
+/// Bound: nobody can connect yet.
 pub(super) struct Stand {
-    explicit: Vec<TcpListener>,
-    transparent: Vec<TcpListener>,
+    explicit: Vec<Bound>,
+    transparent: Vec<Bound>,
 }
 
 impl Stand {
-    /// Binds every listener; the transparent ones where connections are redirected, and marked as ours.
+    /// Binds every listener of the daemon's own network namespace; the transparent ones where connections are redirected,
+    /// and marked as ours. The agents' DNS comes and goes with each agent.
     pub(super) fn bind(config: &Config, managed: &Managed) -> Result<Stand, AppError> {
         let explicit = config.listen.explicit.iter().copied().map(net::bind).collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-        let transparent: Vec<TcpListener> = if managed.is_attached() {
+        let transparent: Vec<Bound> = if managed.is_attached() {
             loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?
         } else {
             Vec::new()
@@ -65,9 +66,8 @@ impl Stand {
     }
 
     /// Every address that is ours, which no agent may reach through us.
-    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, AppError> {
-        let all = self.explicit.iter().chain(&self.transparent);
-        all.map(TcpListener::local_addr).collect::<Result<_, _>>().map_err(AppError::Socket)
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.explicit.iter().chain(&self.transparent).map(Bound::address).collect()
     }
 
     /// Serves until SIGTERM or SIGINT, then lets open requests finish.
@@ -77,17 +77,20 @@ impl Stand {
         admin_socket: UnixListener,
         handles: Handles,
     ) -> Result<(), AppError> {
+        // All of them before the first connection is served.
+        let listen = |all: Vec<Bound>| all.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>();
+        let (explicit, transparent) = (listen(self.explicit)?, listen(self.transparent)?);
         let (stop, stopped) = watch::channel(());
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = tokio::task::JoinSet::new();
         let gateway = Arc::clone(&front.gateway);
-        for listener in self.explicit {
+        for listener in explicit {
             let gateway = Arc::clone(&gateway);
             tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
                 serve_explicit(Arc::clone(&gateway), stream, peer, None)
             }));
         }
-        for listener in self.transparent {
+        for listener in transparent {
             let front = front.clone();
             tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
                 serve_redirected(front.clone(), stream, peer)

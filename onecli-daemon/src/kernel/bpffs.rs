@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -17,8 +17,14 @@ use super::KernelError;
 /// Where the kernel wants bpffs mounted, and makes a directory for it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 
-/// Root's alone. uid 0 without capabilities can still open root's pins: agents never run as uid 0 of the host.
+/// For the owner alone, which is [`NOBODY`].
 const PRIVATE: u32 = 0o700;
+
+/// A user id that no process has; systemd lists it among those never to be assigned (UIDS-GIDS.md).
+///
+/// Root's directories are open to uid 0 without any capability, which is what the serving process is. This one opens to
+/// `CAP_DAC_OVERRIDE` alone: nobody else removes a pin, or finds one to open.
+const NOBODY: u32 = u32::MAX - 2;
 
 /// The pins of this ABI version.
 ///
@@ -46,7 +52,7 @@ impl Pins {
         self.version.join("links").join(program)
     }
 
-    /// Makes the directories, root's alone, and mounts bpffs if it is not.
+    /// Makes the directories, accessible to nobody without privilege, and mounts bpffs if it is not.
     pub(super) fn create(&self) -> Result<(), KernelError> {
         mount_if_missing(&self.base)?;
         for directory in [&self.base, &self.version, &self.version.join("maps"), &self.version.join("links")]
@@ -61,7 +67,7 @@ impl Pins {
         // The umask took nothing away, but a former version or a person may have opened it.
         fs::set_permissions(&self.base, fs::Permissions::from_mode(PRIVATE))
             .map_err(KernelError::bpffs("restrict", &self.base))?;
-        Ok(())
+        chown(&self.base, Some(NOBODY), None).map_err(KernelError::bpffs("restrict", &self.base))
     }
 
     /// Removes what daemons of other ABI versions pinned; called when this version enforces.

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | [`Cgroup2::ensure`], [`Cgroup2::move_self_into`] | write access to the cgroup tree (root, or a delegated subtree) |
 //! | [`Redirect::attach`] | `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`; `CAP_SYS_ADMIN` if bpffs is to be mounted |
-//! | [`Redirect::open`], [`check`], [`detach`] | access to the pin directory, which is root's alone |
+//! | [`Redirect::open`], [`check`], [`detach`] | `CAP_DAC_OVERRIDE`: the pin directory belongs to no user; [`check`] only reads |
+//! | [`Namespaces`] | `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`; `CAP_NET_BIND_SERVICE` for a port below 1024 |
 //! | everything on a [`Redirect`] once open | nothing, from Linux 5.19; before that `CAP_BPF` |
 //!
 //! A [`Redirect`] holds map descriptors only. Whoever holds a link or program descriptor could detach enforcement, so
@@ -18,6 +19,7 @@ mod cgroup;
 mod denials;
 mod error;
 mod link;
+mod netns;
 mod redirect;
 #[cfg(test)]
 mod tests;
@@ -26,5 +28,6 @@ pub use attach::{Health, KernelConfig, LinkHealth, LinkState, check, detach};
 pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
 pub use denials::{Denial, Denials, KernelLog};
 pub use error::KernelError;
+pub use netns::{Found, Namespaces, NetnsError};
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use redirect::Redirect;

@@ -1,7 +1,8 @@
-//! Listening sockets.
+//! Listening sockets, opened in two steps.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -28,22 +29,68 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Opens a TCP listener. It belongs to the cgroup that the calling thread is in now (`sock_ops` programs run by
+/// A TCP socket with an address, to which nobody can connect yet: binding may need a privilege that listening does not.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+/// Binds a TCP socket. It belongs to the cgroup that the calling thread is in now (`sock_ops` programs run by
 /// a listener's birth cgroup).
 ///
 /// # Errors
 /// [`ListenError`], with what to look at.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub fn bind(address: SocketAddr) -> Result<Bound, ListenError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        Bound::adopt(socket)
     };
     open().map_err(|source| ListenError { address, source })
+}
+
+impl Bound {
+    fn adopt(socket: Socket) -> io::Result<Bound> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?.as_socket();
+        Ok(Bound { socket, address: address.ok_or(io::ErrorKind::InvalidInput)? })
+    }
+
+    /// The address, with the port that the kernel chose where none was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes connections from now on. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ListenError`]: another socket of root's that shares the address by `SO_REUSEADDR` was quicker, say.
+    pub fn listen(self) -> Result<TcpListener, ListenError> {
+        let Bound { socket, address } = self;
+        let listen = || {
+            socket.listen(BACKLOG)?;
+            TcpListener::from_std(socket.into())
+        };
+        listen().map_err(|source| ListenError { address, source })
+    }
+}
+
+/// A socket that another process of ours bound.
+impl TryFrom<OwnedFd> for Bound {
+    type Error = io::Error;
+
+    fn try_from(socket: OwnedFd) -> io::Result<Bound> {
+        Bound::adopt(socket.into())
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }

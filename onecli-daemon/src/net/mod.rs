@@ -12,7 +12,7 @@ mod tunnel;
 
 pub use address::{AddressPolicy, CheckedAddr};
 pub use dial::{DialError, Dialer};
-pub use listen::{ListenError, bind};
+pub use listen::{Bound, ListenError, bind};
 pub use origin::{Origin, Origins};
 pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
 pub use rewind::Rewind;

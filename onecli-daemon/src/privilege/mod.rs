@@ -1,10 +1,18 @@
 //! The daemon's own privileges: given up early, and kept from coming back.
 
+mod channel;
+mod child;
+pub(crate) mod filter;
 mod process;
+mod sandbox;
 
 use std::io;
 
+pub use channel::Channel;
+pub use child::fork;
+pub use filter::{Filter, Verdict};
 pub use process::{forbid_inspection, keep_capabilities};
+pub use sandbox::{filter_helper, filter_serving};
 
 /// Why the daemon cannot start as it should.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +25,20 @@ pub enum PrivilegeError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Capabilities belong to threads: with several, the others would keep theirs.
-    #[error("cannot give up capabilities: the process has {0} threads already")]
+    /// Capabilities and filters belong to threads: with several, the others would keep theirs.
+    #[error("cannot give up privileges: the process has {0} threads already")]
     Threads(usize),
     /// A capability set could not be changed.
     #[error("cannot give up capabilities: {0}")]
     Capabilities(String),
+    /// The helper could not be started.
+    #[error("cannot start the helper process: {step}: {source}")]
+    Fork {
+        /// The system call.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 #[cfg(test)]

@@ -30,12 +30,7 @@ pub fn forbid_inspection() -> Result<(), PrivilegeError> {
 /// # Errors
 /// [`PrivilegeError::Threads`], [`PrivilegeError::Capabilities`].
 pub fn keep_capabilities(kept: &[Capability]) -> Result<(), PrivilegeError> {
-    let threads = std::fs::read_dir("/proc/self/task")
-        .map_err(|source| PrivilegeError::Process { step: "reading /proc/self/task", source })?
-        .count();
-    if threads > 1 {
-        return Err(PrivilegeError::Threads(threads));
-    }
+    only_thread()?;
     let refused = |error: caps::errors::CapsError| PrivilegeError::Capabilities(error.to_string());
     let permitted = caps::read(None, CapSet::Permitted).map_err(refused)?;
     let kept: CapsHashSet =
@@ -43,11 +38,39 @@ pub fn keep_capabilities(kept: &[Capability]) -> Result<(), PrivilegeError> {
 
     caps::clear(None, CapSet::Ambient).map_err(refused)?;
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(refused)? {
-        for capability in caps::read(None, CapSet::Bounding).map_err(refused)?.difference(&kept) {
-            caps::drop(None, CapSet::Bounding, *capability).map_err(refused)?;
-        }
+        bound_by(&kept)?;
     }
     caps::clear(None, CapSet::Inheritable).map_err(refused)?;
     caps::set(None, CapSet::Effective, &kept).map_err(refused)?;
     caps::set(None, CapSet::Permitted, &kept).map_err(refused)
+}
+
+/// Takes every other capability out of the bounding set. By number, up to the kernel's last one: a capability newer than
+/// any list of ours goes too.
+#[expect(unsafe_code, reason = "the wrappers know the capabilities of their day only")]
+fn bound_by(kept: &CapsHashSet) -> Result<(), PrivilegeError> {
+    // Capability sets have 64 bits at most (capabilities(7)).
+    for number in 0..64u8 {
+        if kept.iter().any(|capability| capability.index() == number) {
+            continue;
+        }
+        // SAFETY: PR_CAPBSET_DROP takes an integer and touches no memory.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) } == 0 {
+            continue;
+        }
+        let source = io::Error::last_os_error();
+        return match source.raw_os_error() {
+            // Past the last capability of this kernel.
+            Some(libc::EINVAL) if number > 0 => Ok(()),
+            _ => Err(PrivilegeError::Process { step: "prctl(PR_CAPBSET_DROP)", source }),
+        };
+    }
+    Ok(())
+}
+
+pub(super) fn only_thread() -> Result<(), PrivilegeError> {
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(|source| PrivilegeError::Process { step: "reading /proc/self/task", source })?
+        .count();
+    if threads > 1 { Err(PrivilegeError::Threads(threads)) } else { Ok(()) }
 }

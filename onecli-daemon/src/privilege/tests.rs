@@ -3,7 +3,9 @@
 use super::*;
 
 #[test]
-fn capabilities_are_refused_to_a_process_with_threads() {
+fn privileges_are_refused_to_a_process_with_threads() {
     // The test harness runs each test in a thread beside its main one.
     assert!(matches!(keep_capabilities(&[]), Err(PrivilegeError::Threads(2..))));
+    assert!(matches!(filter_serving(), Err(PrivilegeError::Threads(2..))));
+    assert!(matches!(fork(c"never", |_| {}), Err(PrivilegeError::Threads(2..))));
 }

@@ -196,7 +196,9 @@ impl Home {
         Some(cgroup::mount()?.join(format!("{}.slice", self.name)))
     }
 
-    fn pins(&self) -> PathBuf {
+    /// Where its kernel programs are pinned.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf").join(&self.name)
     }
 

@@ -1,0 +1,168 @@
+//! The helper's side: it does what it is asked, within what it was told at its start.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use caps::Capability;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
+use crate::app::error::chain;
+use crate::kernel::{self, Cgroup2, KernelConfig, LinkState, Namespaces, NetnsError};
+use crate::privilege::{self, Channel};
+
+/// What entering a namespace, finding it and reading the pins needs; and binding, where the port is below 1024.
+const KEPT: [Capability; 4] = [
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_NET_BIND_SERVICE,
+];
+
+/// Answers until the daemon is gone.
+pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
+    match Duties::begin(config) {
+        Ok(duties) => {
+            if let Err(error) = duties.answer_all(daemon) {
+                tracing::error!(error = chain(error.as_ref()), "the helper process ends");
+            }
+        }
+        Err(error) => tracing::error!(error = chain(error.as_ref()), "the helper process cannot start"),
+    }
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+struct Duties<'a> {
+    config: &'a KernelConfig,
+    cgroups: Cgroup2,
+    namespaces: Namespaces,
+}
+
+impl Duties<'_> {
+    fn begin(config: &KernelConfig) -> Result<Duties<'_>, AnyError> {
+        privilege::keep_capabilities(&KEPT)?;
+        let duties = Duties { config, cgroups: Cgroup2::find()?, namespaces: Namespaces::of_self()? };
+        privilege::filter_helper()?;
+        Ok(duties)
+    }
+
+    fn answer_all(&self, daemon: &Channel) -> Result<(), AnyError> {
+        while let Some((request, _)) = receive(daemon)? {
+            let answer = match request {
+                Request::Check => Answer::Health(self.check()),
+                Request::Survey(survey) => match self.survey(daemon, &survey) {
+                    Ok(surveyed) => Answer::Surveyed(surveyed),
+                    Err(error) => match error.downcast::<NetnsError>() {
+                        Ok(error) if !error.is_lost() => Answer::Failed(chain(error.as_ref())),
+                        Ok(error) => return Err(error),
+                        Err(error) => return Err(error),
+                    },
+                },
+            };
+            send(daemon, &answer, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Are all programs still where they were attached?
+    fn check(&self) -> Result<(), String> {
+        let health = kernel::check(self.config).map_err(|error| chain(&error))?;
+        match health.links.iter().find(|link| link.state != LinkState::Attached) {
+            None => Ok(()),
+            Some(link) => Err(format!(
+                "the kernel program '{}' is no longer attached to the agents' cgroup ({:?}); restart onecli-daemon",
+                link.program, link.state
+            )),
+        }
+    }
+
+    /// Opens what is missing and passes it on, one namespace at a time.
+    fn survey(&self, daemon: &Channel, survey: &Survey) -> Result<Surveyed, AnyError> {
+        // A direct child of the agents root, by the type of its name.
+        let cgroup = self.config.agents_root.join(survey.cgroup.as_str());
+        let found = self.namespaces.of_cgroup(&self.cgroups, &cgroup)?;
+        let mut result = Surveyed { cut: found.cut, ..Surveyed::default() };
+        let mut room = survey.room;
+        for (inode, process) in found.others {
+            let listens = survey.listening.contains(&inode);
+            let resolver = survey.resolver.filter(|_| !survey.resolving.contains(&inode));
+            if listens && resolver.is_none() {
+                result.live.push(inode);
+                continue;
+            }
+            if !listens && room == 0 {
+                result.cut = true;
+                continue;
+            }
+            match self.open(&cgroup, inode, process, !listens, resolver) {
+                Ok((cookie, sockets)) => {
+                    let (kinds, sockets): (Vec<Kind>, Vec<OwnedFd>) = sockets.into_iter().unzip();
+                    room -= usize::from(!listens);
+                    result.live.push(inode);
+                    send(daemon, &Answer::Opened { netns: inode, cookie, sockets: kinds }, &sockets)?;
+                }
+                // It ended in the meantime: what it was in, if it is still there, is found the next time.
+                Err(NetnsError::Moved(_) | NetnsError::File { .. }) => {}
+                Err(error) if error.is_lost() => return Err(error.into()),
+                Err(error) => result.failed.push((inode, chain(&error))),
+            }
+        }
+        Ok(result)
+    }
+
+    /// Opens the sockets that a namespace lacks.
+    fn open(
+        &self,
+        cgroup: &Path,
+        inode: u64,
+        process: i32,
+        listeners: bool,
+        resolver: Option<Ipv4Addr>,
+    ) -> Result<(u64, Vec<(Kind, OwnedFd)>), NetnsError> {
+        let port = self.config.transparent_port;
+        let bind = |kind, address: SocketAddr| {
+            let failed = |source| NetnsError::Socket { action: format!("bind {address}"), inode, source };
+            Ok::<_, NetnsError>((kind, bind(kind, address).map_err(failed)?))
+        };
+        self.namespaces.visit(process, inode, cgroup, |cookie| {
+            let mut sockets = Vec::new();
+            if listeners {
+                sockets.push(bind(Kind::Transparent, (Ipv4Addr::LOCALHOST, port).into())?);
+                // A namespace without IPv6 has nobody who would connect there.
+                match bind(Kind::Transparent, (Ipv6Addr::LOCALHOST, port).into()) {
+                    Err(NetnsError::Socket { source, .. })
+                        if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                    bound => sockets.push(bound?),
+                }
+            }
+            if let Some(address) = resolver {
+                sockets.push(bind(Kind::Resolver, (address, self.config.dns_port).into())?);
+            }
+            Ok((cookie, sockets))
+        })
+    }
+}
+
+/// Binds to a loopback address whether the loopback interface is up yet or not (`IP_FREEBIND`, ip(7)): a container's
+/// runtime brings it up some time before the program starts, and the listener is to be there first.
+fn bind(kind: Kind, address: SocketAddr) -> std::io::Result<OwnedFd> {
+    let (kind, protocol) = match kind {
+        Kind::Transparent => (Type::STREAM, Protocol::TCP),
+        Kind::Resolver => (Type::DGRAM, Protocol::UDP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    } else {
+        socket.set_freebind_v4(true)?;
+    }
+    if kind == Type::STREAM {
+        // Connections of a former daemon's may linger in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}

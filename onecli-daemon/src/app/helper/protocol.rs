@@ -1,0 +1,80 @@
+//! What the daemon and its helper say to each other: one JSON object a message.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::model::CgroupName;
+use crate::privilege::Channel;
+
+/// What the daemon asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Are the kernel programs where they were attached? Answered with [`Answer::Health`].
+    Check,
+    /// Open what is missing in the network namespaces of an agent's processes. Answered with any number of
+    /// [`Answer::Opened`], then one [`Answer::Surveyed`], or with [`Answer::Failed`].
+    Survey(Survey),
+}
+
+/// Which sockets an agent has, and where to look for namespaces in which it has none.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::app) struct Survey {
+    /// The agent's cgroup.
+    pub(in crate::app) cgroup: CgroupName,
+    /// Its resolver's address, where it has one.
+    pub(in crate::app) resolver: Option<Ipv4Addr>,
+    /// Namespaces (inode numbers) that have listeners, this agent's and others'.
+    pub(in crate::app) listening: Vec<u64>,
+    /// Namespaces that have this agent's DNS socket.
+    pub(in crate::app) resolving: Vec<u64>,
+    /// How many namespaces may be opened now.
+    pub(in crate::app) room: usize,
+}
+
+/// What the helper answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// What is wrong, if anything is.
+    Health(Result<(), String>),
+    /// Sockets in one namespace, by its inode number and cookie; they come with the message, in this order.
+    Opened { netns: u64, cookie: u64, sockets: Vec<Kind> },
+    /// The end of a survey.
+    Surveyed(Surveyed),
+    /// The survey could not be done.
+    Failed(String),
+}
+
+/// What became of a survey.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::app) struct Surveyed {
+    /// The namespaces that the agent's processes are in now.
+    pub(in crate::app) live: Vec<u64>,
+    /// Those among them that could not be opened, and why.
+    pub(in crate::app) failed: Vec<(u64, String)>,
+    /// There are more than were looked at, or may be opened.
+    pub(in crate::app) cut: bool,
+}
+
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::app) enum Kind {
+    /// Redirected connections: bound, not listening.
+    Transparent,
+    /// The agent's DNS.
+    Resolver,
+}
+
+/// Sends a message.
+pub(super) fn send<M: Serialize>(to: &Channel, message: &M, sockets: &[OwnedFd]) -> io::Result<()> {
+    to.send(&serde_json::to_vec(message)?, sockets)
+}
+
+/// Waits for a message; `None` when the other side is gone.
+pub(super) fn receive<M: DeserializeOwned>(from: &Channel) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let Some((text, sockets)) = from.receive()? else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&text)?, sockets)))
+}

@@ -1,0 +1,255 @@
+//! Network namespaces of managed processes: finding them, and opening sockets inside.
+#![allow(unsafe_code, reason = "getsockopt(SO_NETNS_COOKIE) has no safe binding")]
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    io, mem,
+    os::{
+        fd::{AsFd, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
+
+use super::{Cgroup2, KernelError};
+
+/// Cgroups looked through for one agent, its own and those nested in it.
+const MAX_CGROUPS: usize = 256;
+/// Processes looked at for one agent.
+const MAX_PROCESSES: usize = 4096;
+
+/// Asks of a socket's namespace: `SO_NETNS_COOKIE` of asm-generic/socket.h. Kernel 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// A network namespace cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// A file of `/proc` or the cgroup hierarchy.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The process has ended, or moved, since it was listed.
+    #[error("process {0} is not where it was")]
+    Moved(i32),
+    /// The namespace cannot be entered, or left.
+    #[error("cannot {action} network namespace {inode}")]
+    Enter {
+        /// `enter`, or `return to`.
+        action: &'static str,
+        /// Its inode number.
+        inode: u64,
+        /// What setns(2) said.
+        source: io::Error,
+    },
+    /// A socket, inside.
+    #[error("cannot {action} inside network namespace {inode}")]
+    Socket {
+        /// What was tried, as a verb with its object.
+        action: String,
+        /// Its inode number.
+        inode: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel says that the thread is elsewhere.
+    #[error("network namespace {inode} has the cookie of the daemon's own")]
+    NotEntered {
+        /// Its inode number.
+        inode: u64,
+    },
+    /// The cgroup hierarchy.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// The namespaces of one cgroup's processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// By inode number, each with one of its processes. The daemon's own is not among them.
+    pub others: BTreeMap<u64, i32>,
+    /// There are more cgroups or processes than are looked at.
+    pub cut: bool,
+}
+
+/// The network namespaces of a host, as a process sees it that stays in one and visits others.
+///
+/// Of a process with threads in several namespaces only the first thread's counts.
+#[derive(Debug)]
+pub struct Namespaces {
+    home: Netns,
+    cookie: u64,
+}
+
+/// An open namespace. It lives for as long as this does.
+#[derive(Debug)]
+struct Netns {
+    file: File,
+    inode: u64,
+}
+
+impl Namespaces {
+    /// Takes the calling thread's namespace as its own.
+    ///
+    /// # Errors
+    /// [`NetnsError::File`], [`NetnsError::Socket`]: the kernel is older than 5.14.
+    pub fn of_self() -> Result<Namespaces, NetnsError> {
+        let home = Netns::open(Path::new("/proc/thread-self/ns/net"))?;
+        let cookie = home.cookie()?;
+        Ok(Namespaces { home, cookie })
+    }
+
+    /// The namespaces of the processes in a cgroup and below. A cgroup that is gone has none.
+    ///
+    /// # Errors
+    /// [`NetnsError::File`], [`NetnsError::Kernel`].
+    pub fn of_cgroup(&self, cgroups: &Cgroup2, cgroup: &Path) -> Result<Found, NetnsError> {
+        let mut found = Found::default();
+        let mut seen = HashSet::new();
+        let mut pending = vec![cgroups.path(cgroup)?];
+        let mut looked_at = 0;
+        while let Some(directory) = pending.pop() {
+            looked_at += 1;
+            for pid in processes(&directory)? {
+                if seen.len() == MAX_PROCESSES {
+                    return Ok(Found { cut: true, ..found });
+                }
+                if !seen.insert(pid) {
+                    continue;
+                }
+                // Not to be read is to have ended, or to be a zombie.
+                if let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net"))
+                    && namespace.ino() != self.home.inode
+                {
+                    found.others.entry(namespace.ino()).or_insert(pid);
+                }
+            }
+            for nested in directories(&directory)? {
+                if looked_at + pending.len() == MAX_CGROUPS {
+                    found.cut = true;
+                    break;
+                }
+                pending.push(nested);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs `work` inside the namespace of a process of the cgroup, with the namespace's cookie; the calling thread then
+    /// returns to its own.
+    ///
+    /// # Errors
+    /// [`NetnsError`]. After [`is_lost`](NetnsError::is_lost) the thread is good for nothing but to end.
+    pub fn visit<T>(
+        &self,
+        process: i32,
+        inode: u64,
+        cgroup: &Path,
+        work: impl FnOnce(u64) -> Result<T, NetnsError>,
+    ) -> Result<T, NetnsError> {
+        let other = Netns::open(Path::new(&format!("/proc/{process}/ns/net")))?;
+        // After it was opened: whoever has this process id by now is a member too, or nothing is done.
+        if other.inode != inode || !is_member(process, cgroup) {
+            return Err(NetnsError::Moved(process));
+        }
+        other.enter("enter")?;
+        let result = other.cookie().and_then(|cookie| {
+            if cookie == self.cookie { Err(NetnsError::NotEntered { inode }) } else { work(cookie) }
+        });
+        self.home.enter("return to")?;
+        result
+    }
+}
+
+impl NetnsError {
+    /// Is the thread in a namespace that is not its own?
+    pub fn is_lost(&self) -> bool {
+        matches!(self, NetnsError::Enter { action: "return to", .. })
+    }
+}
+
+impl Netns {
+    fn open(path: &Path) -> Result<Netns, NetnsError> {
+        let failed = |source| NetnsError::File { action: "open", path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let inode = file.metadata().map_err(failed)?.ino();
+        Ok(Netns { file, inode })
+    }
+
+    fn enter(&self, action: &'static str) -> Result<(), NetnsError> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| NetnsError::Enter {
+            action,
+            inode: self.inode,
+            source: errno.into(),
+        })
+    }
+
+    /// The cookie of the namespace that the calling thread is in.
+    fn cookie(&self) -> Result<u64, NetnsError> {
+        let ask = || {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+            netns_cookie(&socket)
+        };
+        ask().map_err(|source| NetnsError::Socket {
+            action: "ask for the cookie".to_owned(),
+            inode: self.inode,
+            source,
+        })
+    }
+}
+
+/// The cookie of a socket's network namespace: unique since boot.
+fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(mem::size_of_val(&cookie)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `length` bytes, which `cookie` has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Is the process in this cgroup, or below it? (cgroups(7): the line of cgroup2 in `/proc/PID/cgroup`.)
+fn is_member(process: i32, cgroup: &Path) -> bool {
+    let own = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+    own.lines().filter_map(|line| line.strip_prefix("0::/")).any(|path| Path::new(path).starts_with(cgroup))
+}
+
+fn processes(cgroup: &Path) -> Result<Vec<i32>, NetnsError> {
+    let path = cgroup.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        Ok(list) => Ok(list.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid > 0).collect()),
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(source) => Err(NetnsError::File { action: "read", path, source }),
+    }
+}
+
+fn directories(cgroup: &Path) -> Result<Vec<PathBuf>, NetnsError> {
+    let entries = match fs::read_dir(cgroup) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        Err(source) => return Err(NetnsError::File { action: "list", path: cgroup.to_owned(), source }),
+    };
+    let nested = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(nested.map(|entry| entry.path()).collect())
+}
+
+/// A cgroup that was removed while it was looked at; a threaded one lists no processes (`EOPNOTSUPP`), its parent does.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP))
+}

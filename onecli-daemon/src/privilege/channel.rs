@@ -1,0 +1,137 @@
+//! Messages with descriptors between the daemon and a child of its own.
+#![allow(unsafe_code, reason = "descriptors that arrive become owned")]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
+    setsockopt, socketpair, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+/// Longest message, bytes.
+const MAX_MESSAGE: usize = 64 * 1024;
+/// Descriptors in one message.
+const MAX_DESCRIPTORS: usize = 4;
+
+/// One end of a socket pair that keeps messages apart (`SOCK_SEQPACKET`) and carries descriptors (`SCM_RIGHTS`, unix(7)).
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// socketpair(2)'s.
+    pub fn pair() -> io::Result<(Channel, Channel)> {
+        let (one, other) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Channel(one), Channel(other)))
+    }
+
+    /// Makes [`receive`](Self::receive) fail when nothing comes for so long.
+    ///
+    /// # Errors
+    /// setsockopt(2)'s.
+    pub fn set_patience(&self, limit: Duration) -> io::Result<()> {
+        let seconds = limit.as_secs().try_into().map_err(io::Error::other)?;
+        let limit = TimeVal::new(seconds, limit.subsec_micros().into());
+        Ok(setsockopt(&self.0, sockopt::ReceiveTimeout, &limit)?)
+    }
+
+    /// Sends a message, which is not empty.
+    ///
+    /// # Errors
+    /// sendmsg(2)'s; `InvalidInput` for one that is too long.
+    pub fn send(&self, message: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
+        if message.is_empty() || message.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(message)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+        Ok(())
+    }
+
+    /// Waits for a message; `None` when the other end is gone.
+    ///
+    /// # Errors
+    /// recvmsg(2)'s; `InvalidData` for one that is too long.
+    pub fn receive(&self) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; MAX_MESSAGE];
+        let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+        let (length, whole, descriptors) = {
+            let mut buffers = [IoSliceMut::new(&mut bytes)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let message = recvmsg::<()>(self.0.as_raw_fd(), &mut buffers, Some(&mut control), flags)?;
+            let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
+            (message.bytes, !message.flags.intersects(cut), own(message.cmsgs()?))
+        };
+        if !whole {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        bytes.truncate(length);
+        Ok((length > 0).then_some((bytes, descriptors)))
+    }
+
+    /// The descriptor itself.
+    pub(super) fn into_descriptor(self) -> OwnedFd {
+        self.0
+    }
+
+    /// A channel over a descriptor that was one.
+    pub(super) fn from_descriptor(descriptor: OwnedFd) -> Channel {
+        Channel(descriptor)
+    }
+}
+
+/// The descriptors that came with a message.
+fn own(control: impl Iterator<Item = ControlMessageOwned>) -> Vec<OwnedFd> {
+    let mut all = Vec::new();
+    for part in control {
+        if let ControlMessageOwned::ScmRights(descriptors) = part {
+            // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows of them.
+            all.extend(descriptors.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn messages_stay_apart_and_descriptors_arrive_with_theirs() {
+        let (one, other) = Channel::pair().unwrap();
+        let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        one.send(b"first", &[]).unwrap();
+        one.send(b"second", &[far.into()]).unwrap();
+        let (first, none) = other.receive().unwrap().unwrap();
+        assert_eq!((first.as_slice(), none.len()), (b"first".as_slice(), 0));
+        let (second, mut passed) = other.receive().unwrap().unwrap();
+        assert_eq!((second.as_slice(), passed.len()), (b"second".as_slice(), 1));
+        let mut far = std::os::unix::net::UnixStream::from(passed.remove(0));
+        near.write_all(b"x").unwrap();
+        let mut got = [0];
+        far.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"x");
+        drop(one);
+        assert!(other.receive().unwrap().is_none(), "the end of the other side is told");
+    }
+
+    #[test]
+    fn silence_and_size_are_bounded() {
+        let (one, other) = Channel::pair().unwrap();
+        other.set_patience(Duration::from_millis(20)).unwrap();
+        assert_eq!(other.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(one.send(&[], &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let long = vec![0; MAX_MESSAGE + 1];
+        assert_eq!(one.send(&long, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

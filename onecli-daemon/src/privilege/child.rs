@@ -1,0 +1,79 @@
+//! A process of the daemon's own that keeps what the daemon gives up.
+#![allow(unsafe_code, reason = "fork(2), and closing what the child inherits")]
+
+use std::io;
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, fork as fork_process, getpid, getppid};
+
+use super::process::only_thread;
+use super::{Channel, PrivilegeError};
+
+/// Descriptor of the child's end: the first after the standard ones.
+const CHILD_END: libc::c_int = 3;
+
+/// Forks a child named `name` that runs `main` with its end of a [`Channel`]; gives the other end.
+///
+/// The child has the standard descriptors and that end, nothing else. It is killed when the daemon ends, and ends when
+/// `main` returns. The daemon's other state is copied, so this comes before there is any worth protecting.
+///
+/// # Errors
+/// [`PrivilegeError::Threads`]: of several threads only the calling one would be copied, with the others' locks held.
+/// [`PrivilegeError::Fork`].
+pub fn fork(name: &std::ffi::CStr, main: impl FnOnce(Channel)) -> Result<Channel, PrivilegeError> {
+    only_thread()?;
+    let failed = |step| move |source| PrivilegeError::Fork { step, source };
+    let (ours, theirs) = Channel::pair().map_err(failed("socketpair"))?;
+    let parent = getpid();
+    // SAFETY: this thread is the only one, so the child finds every lock as this thread left it.
+    match unsafe { fork_process() }.map_err(|errno| failed("fork")(errno.into()))? {
+        ForkResult::Parent { .. } => Ok(ours),
+        ForkResult::Child => {
+            let run = || {
+                prctl::set_name(name)?;
+                prctl::set_pdeathsig(Some(Signal::SIGKILL))?;
+                if getppid() != parent {
+                    // It ended before it could be watched.
+                    return Ok(());
+                }
+                main(only_this(theirs)?);
+                Ok(())
+            };
+            let status = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                Ok(Ok(())) => 0,
+                Ok(Err(error)) => {
+                    let error: io::Error = error;
+                    tracing::error!(%error, "the helper process cannot start");
+                    1
+                }
+                // Told by the panic hook.
+                Err(_) => 101,
+            };
+            leave(status)
+        }
+    }
+}
+
+/// Moves the channel to [`CHILD_END`] and closes everything behind it.
+fn only_this(channel: Channel) -> io::Result<Channel> {
+    let from = channel.into_descriptor().into_raw_fd();
+    // SAFETY: both calls take integers. What they close is owned by values that this process never drops: it came here
+    // from `fork`, and leaves by `_exit`.
+    unsafe {
+        if from != CHILD_END && libc::dup2(from, CHILD_END) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if libc::syscall(libc::SYS_close_range, CHILD_END + 1, libc::c_uint::MAX, 0) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Channel::from_descriptor(OwnedFd::from_raw_fd(CHILD_END)))
+    }
+}
+
+/// Ends the child, and runs nothing that belongs to the daemon on the way.
+fn leave(status: libc::c_int) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(status) }
+}
