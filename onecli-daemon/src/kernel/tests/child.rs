@@ -141,6 +141,7 @@ fn child_main() {
             Ok(())
         }
         ["repeat", address] => repeat(address),
+        ["hammer", address] => hammer(address),
         ["bind", kind, address] => bind(kind, address),
         ["serve", address] => serve(address),
         ["connected", address] => connected(address, None),
@@ -383,11 +384,32 @@ fn repeat(address: &str) -> io::Result<()> {
     let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
     let mut connections = 0_u32;
     while !ended.is_finished() {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        socket.connect_timeout(&address.into(), PATIENCE)?;
-        socket.set_linger(Some(Duration::ZERO))?;
+        once(address)?;
         connections += 1;
     }
     report("connections", connections);
     Ok(())
+}
+
+/// The same, whatever comes of it.
+fn hammer(address: &str) -> io::Result<()> {
+    let address = parse(address);
+    let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
+    let (mut connections, mut refused) = (0_u32, 0_u32);
+    while !ended.is_finished() {
+        match once(address) {
+            Ok(()) => connections += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    report("connections", connections);
+    report("refused", refused);
+    Ok(())
+}
+
+/// Connects and resets.
+fn once(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.connect_timeout(&address.into(), Duration::from_secs(2))?;
+    socket.set_linger(Some(Duration::ZERO))
 }
