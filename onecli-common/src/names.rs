@@ -30,6 +30,8 @@ pub const DENY_BYTES: usize = 256 * 1024;
 
 /// Global `u32`: level of the agents' cgroups in the hierarchy; the root of cgroup2 is 0.
 pub const AGENT_LEVEL: &str = "AGENT_LEVEL";
+/// Global `u64`: cgroup id of the agents root.
+pub const AGENTS_ROOT: &str = "AGENTS_ROOT";
 /// Global `u32`: port of the transparent listener, host byte order.
 pub const TRANSPARENT_PORT: &str = "TRANSPARENT_PORT";
 /// Global `u32`: port of the agents' resolver, host byte order.

@@ -190,10 +190,18 @@ pub(crate) const fn port_be(port: u32) -> u16 {
 /// Kernel 5.7. By level and not by the task's own cgroup, so that cgroups an agent nests keep its identity.
 #[inline(always)]
 pub(crate) fn current_agent() -> u64 {
-    #[expect(clippy::cast_possible_wrap, reason = "a level is at most the depth limit of cgroup2")]
-    let level = AGENT_LEVEL.load() as i32;
     // SAFETY: takes no pointer.
-    unsafe { bpf_get_current_ancestor_cgroup_id(level) }
+    unsafe { bpf_get_current_ancestor_cgroup_id(agent_level()) }
+}
+
+/// Level of the agents' cgroups in the hierarchy.
+#[inline(always)]
+pub(crate) fn agent_level() -> i32 {
+    #[expect(clippy::cast_possible_wrap, reason = "a level is at most the depth limit of cgroup2")]
+    const fn signed(level: u32) -> i32 {
+        level as i32
+    }
+    signed(AGENT_LEVEL.load())
 }
 
 /// Cgroup id of the current task.

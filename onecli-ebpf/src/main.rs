@@ -22,6 +22,8 @@ mod connect;
 mod context;
 mod datagram;
 mod deny;
+mod egress;
+mod guard;
 mod listener;
 mod maps;
 mod peer;

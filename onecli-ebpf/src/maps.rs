@@ -33,6 +33,9 @@ pub(crate) static LISTENERS: SkStorage<u32> = SkStorage::new();
 /// Level of the agents' cgroups; the root of cgroup2 is 0. The default matches no agent.
 #[unsafe(no_mangle)]
 pub(crate) static AGENT_LEVEL: Global<u32> = Global::new(u32::MAX >> 1);
+/// Cgroup id of the agents root. The default is no cgroup's.
+#[unsafe(no_mangle)]
+pub(crate) static AGENTS_ROOT: Global<u64> = Global::new(u64::MAX);
 /// Port of the transparent listener, host byte order.
 #[unsafe(no_mangle)]
 pub(crate) static TRANSPARENT_PORT: Global<u32> = Global::new(0);

@@ -12,7 +12,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
 use nix::fcntl::{Flock, FlockArg};
 use onecli_common::{AgentEntry, Ident, names};
@@ -54,6 +54,8 @@ pub(super) enum Place {
     Agents,
     /// The cgroup of the daemon's listeners.
     Daemon,
+    /// The root of cgroup2, for every process of the machine.
+    Root,
 }
 
 /// One program: its name in the object, its `enum bpf_attach_type`, and where it belongs.
@@ -69,11 +71,16 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
 
 /// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
 /// agents with less and never with more.
-pub(super) const HOOKS: [Hook; 13] = [
+pub(super) const HOOKS: [Hook; 18] = [
+    hook("egress", 1, Place::Agents),
     hook("connect4", 10, Place::Agents),
     hook("connect6", 11, Place::Agents),
     hook("sendmsg4", 14, Place::Agents),
     hook("sendmsg6", 15, Place::Agents),
+    hook("guard_connect4", 10, Place::Root),
+    hook("guard_connect6", 11, Place::Root),
+    hook("guard_sendmsg4", 14, Place::Root),
+    hook("guard_sendmsg6", 15, Place::Root),
     hook("bind4", 8, Place::Agents),
     hook("bind6", 9, Place::Agents),
     hook("sock_create", 2, Place::Agents),
@@ -135,7 +142,7 @@ pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelE
     let pins = Pins::below(&config.bpffs_dir);
     pins.create()?;
     check_shapes(&pins)?;
-    let mut ebpf = load(config, &pins)?;
+    let mut ebpf = load(config, &cgroups, &pins)?;
     for hook in &HOOKS {
         let program = ebpf
             .program_mut(hook.program)
@@ -152,7 +159,7 @@ pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     let cgroups = Cgroup2::find()?;
     let pins = Pins::below(&config.bpffs_dir);
     let links = HOOKS.iter().map(|hook| {
-        let cgroup_id = cgroups.id_of(cgroup_of(hook, config))?;
+        let cgroup_id = cgroups.id_of_directory(&directory_of(hook, config, &cgroups)?)?;
         let state = match open_link(hook, &pins)? {
             None => LinkState::NotPinned,
             Some((_, info)) => state(info, cgroup_id),
@@ -199,8 +206,9 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
 }
 
 /// Creates the maps that are not pinned yet, opens those that are, and relocates the programs.
-fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
+fn load(config: &KernelConfig, cgroups: &Cgroup2, pins: &Pins) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
+    let agents_root = cgroups.id_of(&config.agents_root)?;
     let transparent_port = u32::from(config.transparent_port);
     let resolver_port = u32::from(config.dns_port);
     let reserved_ports = reserved_ports(config)?;
@@ -208,6 +216,7 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
     let mut loader = EbpfLoader::new();
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
+        .override_global(names::AGENTS_ROOT, &agents_root, true)
         .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
         .override_global(names::RESOLVER_PORT, &resolver_port, true)
         .override_global(names::RESERVED_PORTS, &reserved_ports, true)
@@ -239,6 +248,7 @@ fn verify(program: &mut Program, hook: &Hook) -> Result<(), KernelError> {
     match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
@@ -258,8 +268,8 @@ fn enforce(
     config: &KernelConfig,
     pins: &Pins,
 ) -> Result<(), KernelError> {
-    let cgroup = cgroup_of(hook, config);
-    let cgroup_id = cgroups.id_of(cgroup)?;
+    let directory = directory_of(hook, config, cgroups)?;
+    let cgroup_id = cgroups.id_of_directory(&directory)?;
     let pin = pins.link(hook.program);
     if let Some((link, info)) = open_link(hook, pins)? {
         match state(info, cgroup_id) {
@@ -275,7 +285,7 @@ fn enforce(
             _ => {}
         }
     }
-    attach_new(program, hook, &cgroups.path(cgroup)?, &pin)
+    attach_new(program, hook, &directory, &pin)
 }
 
 /// Swaps the program of a living link.
@@ -340,6 +350,10 @@ fn link_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn 
             let id = program.attach(cgroup, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
+        Program::CgroupSkb(program) => {
+            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
         Program::SockOps(program) => {
             let id = program.attach(cgroup, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
@@ -386,9 +400,11 @@ fn state(info: LinkInfo, cgroup_id: u64) -> LinkState {
     }
 }
 
-fn cgroup_of<'a>(hook: &Hook, config: &'a KernelConfig) -> &'a Path {
+/// The directory of the cgroup that a program belongs to.
+fn directory_of(hook: &Hook, config: &KernelConfig, cgroups: &Cgroup2) -> Result<PathBuf, KernelError> {
     match hook.place {
-        Place::Agents => &config.agents_root,
-        Place::Daemon => &config.daemon_cgroup,
+        Place::Agents => cgroups.path(&config.agents_root),
+        Place::Daemon => cgroups.path(&config.daemon_cgroup),
+        Place::Root => Ok(cgroups.root().to_owned()),
     }
 }

@@ -58,10 +58,19 @@ impl Cgroup2 {
     ///
     /// The inode number of its directory: kernfs uses the id for it where inode numbers are 64 bits wide.
     pub fn id_of(&self, cgroup: &Path) -> Result<u64, KernelError> {
+        self.id_of_directory(&self.path(cgroup)?)
+    }
+
+    /// The same by the cgroup's directory.
+    pub(super) fn id_of_directory(&self, path: &Path) -> Result<u64, KernelError> {
         const { assert!(usize::BITS == 64, "cgroup ids are inode numbers on 64-bit kernels only") };
-        let path = self.path(cgroup)?;
-        let metadata = fs::metadata(&path).map_err(KernelError::cgroup("look up cgroup", path))?;
+        let metadata = fs::metadata(path).map_err(KernelError::cgroup("look up cgroup", path))?;
         Ok(metadata.ino())
+    }
+
+    /// The directory of the hierarchy's root.
+    pub(super) fn root(&self) -> &Path {
+        &self.mount
     }
 
     /// Moves the whole calling process into a cgroup. Sockets it has already stay with the cgroup they were created in.

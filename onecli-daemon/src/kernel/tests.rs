@@ -13,9 +13,14 @@
 
 mod attachment;
 mod child;
+mod cost;
+mod egress;
 mod fixture;
 mod identity;
 mod listeners;
+mod neighbour;
+mod own;
+mod passed;
 mod refusal;
 mod resolver;
 mod storm;

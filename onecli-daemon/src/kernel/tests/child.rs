@@ -15,8 +15,9 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
+    cost,
     fixture::{Fixture, PATIENCE, listen},
-    storm,
+    own, passed, storm,
 };
 
 const CGROUP: &str = "ONECLI_TEST_CGROUP";
@@ -127,6 +128,7 @@ fn child_main() {
     let result = match words[..] {
         ["connect", address] => connect(address),
         ["connect_from", address, cgroup] => connect_from(address, cgroup),
+        ["udp_send_from", address, cgroup] => udp_send_from(address, cgroup),
         ["udp_send", address] => udp_send(address),
         ["udp_connect", address] => udp_connect(address),
         ["dns", address, bind] => dns(address, bind),
@@ -139,8 +141,15 @@ fn child_main() {
             Ok(())
         }
         ["repeat", address] => repeat(address),
+        ["hammer", address] => hammer(address),
         ["bind", kind, address] => bind(kind, address),
         ["serve", address] => serve(address),
+        ["connected", address] => connected(address, None),
+        ["connected_from", address, cgroup] => connected(address, Some(cgroup)),
+        ["udp_connected", address] => udp_connected(address),
+        ["own", address, connections] => own::talk(address, connections),
+        ["received", path, address] => passed::receive(path, address),
+        ["time_connects", address, connections] => cost::time(address, connections),
         ["shell", ..] => shell(&words[1..].join(" ")),
         _ => panic!("unknown work {words:?}"),
     };
@@ -180,6 +189,14 @@ fn connect_from(address: &str, cgroup: &str) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
     socket.connect(&address.into())
+}
+
+/// The same with a datagram.
+fn udp_send_from(address: &str, cgroup: &str) -> io::Result<()> {
+    let address = parse(address);
+    let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
+    socket.send_to(b"x", address).map(drop)
 }
 
 fn udp_send(address: &str) -> io::Result<()> {
@@ -285,6 +302,27 @@ fn syn_data(socket: &Socket) -> io::Result<bool> {
     if result == 0 { Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Connects, waits, moves to another cgroup if told to, and sends; reports the error of sending.
+fn connected(address: &str, cgroup: Option<&str>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(parse(address))?;
+    wait();
+    if let Some(cgroup) = cgroup {
+        fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
+    }
+    let sent = stream.write_all(b"secret");
+    // What is sent later, from a timer.
+    std::thread::sleep(Duration::from_millis(700));
+    sent
+}
+
+/// The same with datagrams.
+fn udp_connected(address: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(parse(address))?;
+    wait();
+    socket.send(b"secret").map(drop)
+}
+
 /// Says that this process is ready, and waits for [`Client::go_on`] or the end of the test.
 pub(super) fn wait() {
     report("ready", 1);
@@ -346,11 +384,32 @@ fn repeat(address: &str) -> io::Result<()> {
     let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
     let mut connections = 0_u32;
     while !ended.is_finished() {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        socket.connect_timeout(&address.into(), PATIENCE)?;
-        socket.set_linger(Some(Duration::ZERO))?;
+        once(address)?;
         connections += 1;
     }
     report("connections", connections);
     Ok(())
+}
+
+/// The same, whatever comes of it.
+fn hammer(address: &str) -> io::Result<()> {
+    let address = parse(address);
+    let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
+    let (mut connections, mut refused) = (0_u32, 0_u32);
+    while !ended.is_finished() {
+        match once(address) {
+            Ok(()) => connections += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    report("connections", connections);
+    report("refused", refused);
+    Ok(())
+}
+
+/// Connects and resets.
+fn once(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.connect_timeout(&address.into(), Duration::from_secs(2))?;
+    socket.set_linger(Some(Duration::ZERO))
 }
