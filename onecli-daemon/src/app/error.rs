@@ -42,6 +42,9 @@ pub enum AppError {
     /// The kernel programs do not know our listeners.
     #[error("{}", chain(.0))]
     Kernel(#[from] KernelError),
+    /// The helper process, which this one cannot start again.
+    #[error("{0}: the daemon ends, to be started again")]
+    Helper(String),
     /// The admin socket.
     #[error("{}", chain(.0))]
     Admin(#[from] crate::admin::SocketError),

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HelperError {
     /// It is of no use any more: what it says next may be the answer to another question.
-    #[error("the helper process does not answer ({0}): restart onecli-daemon")]
+    #[error("the helper process does not answer: {0}")]
     Gone(String),
     /// This once.
     #[error("the helper process could not do it: {0}")]

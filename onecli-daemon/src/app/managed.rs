@@ -12,7 +12,7 @@ use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
 
 use super::error::{AppError, chain};
-use super::helper::Helper;
+use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use crate::admin::{CgroupInfo, Transparent};
 use crate::config::Config;
 use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, Redirect};
@@ -90,6 +90,27 @@ impl Managed {
     /// Are all programs still where they were attached?
     pub(super) fn check(&self) -> Result<(), String> {
         self.attached()?.helper.check()
+    }
+
+    /// Opens what an agent lacks in the network namespaces of its processes. Blocks for as long as it takes.
+    pub(super) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
+        match &self.attached {
+            Ok(attached) => attached.helper.survey(survey),
+            Err(off) => Err(HelperError::Refused(off.reason.clone())),
+        }
+    }
+
+    /// The agents' cgroups, each with the address of its resolver, as last [announced](Self::announce).
+    pub(super) fn agents(&self) -> Vec<(CgroupName, Option<Ipv4Addr>)> {
+        let Ok(attached) = &self.attached else { return Vec::new() };
+        let entries = attached.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let resolver = |entry: &AgentEntry| Some(Ipv4Addr::from(entry.dns_addr)).filter(|a| !a.is_unspecified());
+        entries.iter().map(|(name, entry)| (name.clone(), resolver(entry))).collect()
+    }
+
+    /// The directory of the agents root; `None` where nothing is attached to it.
+    pub(super) fn root_directory(&self) -> Option<PathBuf> {
+        self.attached.as_ref().ok()?.cgroups.path(&self.agents_root).ok()
     }
 
     /// The cgroup that an agent gets by default.

@@ -6,6 +6,7 @@ mod helper;
 mod host;
 mod managed;
 mod names;
+mod namespaces;
 mod policy;
 pub mod ship;
 mod stand;
@@ -31,8 +32,9 @@ use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use host::AppHost;
 use managed::Managed;
+use namespaces::Namespaces;
 use policy::Policy;
-use stand::{Front, Stand};
+use stand::{Front, Stand, told_to_stop};
 
 /// The audit segments' place in the data directory.
 const AUDIT_DIR: &str = "audit";
@@ -166,8 +168,15 @@ async fn serve(
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(Arc::clone(&managed).report_denials());
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
-    let front = Front { gateway, origins: managed, dns: dns.clone() };
-    stand.serve(front, admin_socket, handles).await?;
+    let stand = stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, dns: dns.clone() })?;
+    let namespaces = Namespaces::new(managed, dns.clone(), stand.reception())?;
+    let stop = async {
+        tokio::select! {
+            told = told_to_stop() => told,
+            lost = namespaces.serve() => Err(AppError::Helper(lost.to_string())),
+        }
+    };
+    let served = stand.serve(admin_socket, handles, stop).await;
 
     tracing::info!("stopping");
     follower.abort();
@@ -178,5 +187,5 @@ async fn serve(
     audit.close().await?;
     // Ends once the store has every record; what it has not is shipped by the next start.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), shipper).await;
-    Ok(())
+    served
 }

@@ -70,33 +70,46 @@ impl Stand {
         self.explicit.iter().chain(&self.transparent).map(Bound::address).collect()
     }
 
-    /// Serves until SIGTERM or SIGINT, then lets open requests finish.
-    pub(super) async fn serve(
-        self,
-        front: Front,
-        admin_socket: UnixListener,
-        handles: Handles,
-    ) -> Result<(), AppError> {
-        // All of them before the first connection is served.
+    /// Lets clients connect, all of them before the first is served.
+    pub(super) fn listen(self, front: Front) -> Result<OpenStand, AppError> {
         let listen = |all: Vec<Bound>| all.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>();
         let (explicit, transparent) = (listen(self.explicit)?, listen(self.transparent)?);
         let (stop, stopped) = watch::channel(());
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let reception = Reception { front, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), stopped };
+        Ok(OpenStand { explicit, transparent, reception, stop })
+    }
+}
+
+/// Listening.
+pub(super) struct OpenStand {
+    explicit: Vec<TcpListener>,
+    transparent: Vec<TcpListener>,
+    reception: Reception,
+    stop: watch::Sender<()>,
+}
+
+impl OpenStand {
+    /// Serves redirected connections of further listeners, until this stand is told to stop.
+    pub(super) fn reception(&self) -> Reception {
+        self.reception.clone()
+    }
+
+    /// Serves until `stop` says so, then lets open requests finish.
+    pub(super) async fn serve(
+        self,
+        admin_socket: UnixListener,
+        handles: Handles,
+        stop: impl Future<Output = Result<(), AppError>>,
+    ) -> Result<(), AppError> {
         let mut tasks = tokio::task::JoinSet::new();
-        let gateway = Arc::clone(&front.gateway);
-        for listener in explicit {
-            let gateway = Arc::clone(&gateway);
-            tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
-                serve_explicit(Arc::clone(&gateway), stream, peer, None)
-            }));
+        let gateway = Arc::clone(&self.reception.front.gateway);
+        for listener in self.explicit {
+            tasks.spawn(self.reception.clone().explicit(listener));
         }
-        for listener in transparent {
-            let front = front.clone();
-            tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
-                serve_redirected(front.clone(), stream, peer)
-            }));
+        for listener in self.transparent {
+            tasks.spawn(self.reception.clone().transparent(listener));
         }
-        let mut admin_stopped = stopped.clone();
+        let mut admin_stopped = self.reception.stopped.clone();
         let admin = tokio::spawn(admin::serve(admin_socket, handles, async move {
             let _ = admin_stopped.changed().await;
         }));
@@ -110,14 +123,38 @@ impl Stand {
             }
         });
 
-        told_to_stop().await?;
-        drop(stop);
+        let why = stop.await;
+        drop(self.stop);
         while tasks.join_next().await.is_some() {}
         let _ = admin.await;
         tidy.abort();
         // No new connection is taken; a request that is under way ends by itself.
         let _ = tokio::time::timeout(DRAIN, gateway.drained()).await;
-        Ok(())
+        why
+    }
+}
+
+/// Where accepted connections go.
+#[derive(Debug, Clone)]
+pub(super) struct Reception {
+    front: Front,
+    /// Of all listeners together.
+    places: Arc<Semaphore>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Reception {
+    async fn explicit(self, listener: TcpListener) {
+        let gateway = self.front.gateway;
+        let serve = move |stream, peer| serve_explicit(Arc::clone(&gateway), stream, peer, None);
+        accept(listener, self.places, self.stopped, serve).await;
+    }
+
+    /// Serves the connections that the kernel redirects to `listener`.
+    pub(super) async fn transparent(self, listener: TcpListener) {
+        let front = self.front;
+        let serve = move |stream, peer| serve_redirected(front.clone(), stream, peer);
+        accept(listener, self.places, self.stopped, serve).await;
     }
 }
 
@@ -135,7 +172,8 @@ async fn serve_redirected(front: Front, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-async fn told_to_stop() -> Result<(), AppError> {
+/// Waits for SIGTERM or SIGINT.
+pub(super) async fn told_to_stop() -> Result<(), AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Socket)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Socket)?;
     tokio::select! {

@@ -70,11 +70,16 @@ struct Listening {
     address: Ipv4Addr,
     asker: Arc<Asker>,
     task: AbortHandle,
+    /// The same address in other network namespaces, by their inode numbers.
+    elsewhere: HashMap<u64, AbortHandle>,
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
         self.task.abort();
+        for task in self.elsewhere.values() {
+            task.abort();
+        }
     }
 }
 
@@ -129,7 +134,43 @@ impl Server {
         let (socket, address) = bind(agent.id, self.port)?;
         let asker = Arc::new(Asker::new(agent));
         let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&asker), socket);
-        Ok(Listening { address, asker, task: tokio::spawn(served).abort_handle() })
+        let task = tokio::spawn(served).abort_handle();
+        Ok(Listening { address, asker, task, elsewhere: HashMap::new() })
+    }
+
+    /// Answers the agent of this cgroup in another network namespace too, through a socket that has its address there.
+    /// Nothing happens where the agent has none, or another one by now. Call it in a tokio runtime.
+    ///
+    /// # Errors
+    /// The runtime's, which does not take the socket.
+    pub fn serve_in(&self, netns: u64, cgroup: &CgroupName, socket: std::net::UdpSocket) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?.ip();
+        let socket = UdpSocket::from_std(socket)?;
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_its = |one: &&mut Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
+        if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {
+            let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&one.asker), socket);
+            if let Some(former) = one.elsewhere.insert(netns, tokio::spawn(served).abort_handle()) {
+                former.abort();
+            }
+        }
+        Ok(())
+    }
+
+    /// The other network namespaces in which the agent of this cgroup is answered.
+    pub fn namespaces(&self, cgroup: &CgroupName) -> Vec<u64> {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_its = |one: &&Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
+        listening.values().find(is_its).map(|one| one.elsewhere.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Closes every agent's socket in another network namespace.
+    pub fn leave(&self, netns: u64) {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        for task in listening.values_mut().filter_map(|one| one.elsewhere.remove(&netns)) {
+            task.abort();
+        }
     }
 }
 

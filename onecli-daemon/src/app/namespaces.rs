@@ -1,0 +1,309 @@
+//! Listeners in the network namespaces of managed processes: containers, above all.
+//!
+//! The kernel redirects a managed process to the loopback of its own namespace, and refuses it while no listener of ours
+//! is there. So one is opened as soon as a process of an agent is seen in a namespace, by the helper. A container's cgroup
+//! appears long before its program starts: events of the agents' cgroups ([`Watch`]) start a burst of surveys. What they
+//! miss (a process that changes its namespace later) is found because its connects are counted as unserved, or by the
+//! sweep; such a process is refused until then.
+//!
+//! A listener keeps its namespace alive. One that no managed process has been in for a while is therefore given up.
+
+mod watch;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::pending;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::error::{AppError, chain};
+use super::helper::{HelperError, Kind, Opened, Survey, Surveyed};
+use super::managed::Managed;
+use super::stand::Reception;
+use crate::dns;
+use crate::model::CgroupName;
+use crate::net::Bound;
+use watch::Watch;
+
+/// Namespaces of one agent at a time; processes in further ones are refused.
+const MAX_OF_AGENT: usize = 64;
+/// Namespaces of all agents.
+const MAX_OF_ALL: usize = 1024;
+
+/// After an event, the agent is surveyed so many milliseconds later: a process that enters a cgroup may enter its
+/// namespace only then.
+const BURST: [u64; 8] = [0, 5, 15, 40, 100, 250, 600, 1500];
+/// Between two surveys of one agent, at least.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How often the kernel's counters are read.
+const TICK: Duration = Duration::from_millis(100);
+/// How often all agents are surveyed while their processes open sockets, and while they do not.
+const BUSY_SWEEP: Duration = Duration::from_millis(500);
+const IDLE_SWEEP: Duration = Duration::from_secs(3);
+/// A namespace without managed processes is given up after so long.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// The kernel's counters that tell of processes without a listener, and of any that use the network at all.
+const UNSERVED: &str = "connections_unserved";
+const SOCKETS: &str = "sockets_created";
+
+/// Keeps the listeners in step with the agents' processes.
+pub(super) struct Namespaces {
+    managed: Arc<Managed>,
+    dns: Option<Arc<dns::Server>>,
+    reception: Reception,
+    watch: Option<Watch>,
+    open: HashMap<u64, Open>,
+    agents: HashMap<CgroupName, Agent>,
+    counters: Counters,
+    swept: Instant,
+}
+
+/// One namespace in which we listen.
+struct Open {
+    tasks: Vec<AbortHandle>,
+    /// When a managed process was last seen in it.
+    used: Instant,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What is known of one agent.
+#[derive(Default)]
+struct Agent {
+    resolver: Option<Ipv4Addr>,
+    /// When to survey it, in order.
+    due: Vec<Instant>,
+    /// Where its processes were.
+    live: HashSet<u64>,
+    /// Namespaces that could not be opened, told once.
+    told: BTreeMap<u64, String>,
+    /// Its bound was told.
+    cut: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Counters {
+    unserved: u64,
+    sockets: u64,
+}
+
+impl Namespaces {
+    /// Watches the agents' cgroups where connections are redirected. Call it in a tokio runtime.
+    pub(super) fn new(
+        managed: Arc<Managed>,
+        dns: Option<Arc<dns::Server>>,
+        reception: Reception,
+    ) -> Result<Namespaces, AppError> {
+        let watch = managed.root_directory().map(Watch::new).transpose().map_err(AppError::Socket)?;
+        Ok(Namespaces {
+            managed,
+            dns,
+            reception,
+            watch,
+            open: HashMap::new(),
+            agents: HashMap::new(),
+            counters: Counters::default(),
+            swept: Instant::now(),
+        })
+    }
+
+    /// Serves until the helper is lost, which is the only end. Without redirection there is nothing to do, for ever.
+    pub(super) async fn serve(mut self) -> HelperError {
+        let Some(mut watch) = self.watch.take() else { return pending().await };
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.agents.values().filter_map(|agent| agent.due.first()).min().copied();
+            tokio::select! {
+                agent = watch.changed() => self.stir(&agent),
+                _ = tick.tick() => {
+                    self.meet(&mut watch);
+                    self.count();
+                    self.give_up();
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Err(lost) = self.survey_due().await {
+                        return lost;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes over the list of agents, and watches those whose cgroups have come.
+    fn meet(&mut self, watch: &mut Watch) {
+        let current: HashMap<CgroupName, Option<Ipv4Addr>> = self.managed.agents().into_iter().collect();
+        self.agents.retain(|name, _| current.contains_key(name));
+        for (name, resolver) in current {
+            if watch.add(&name) {
+                self.agents.entry(name.clone()).or_default().begin_burst();
+            }
+            self.agents.entry(name).or_default().resolver = resolver;
+        }
+    }
+
+    /// Something happened in an agent's cgroup.
+    fn stir(&mut self, name: &CgroupName) {
+        if let Some(agent) = self.agents.get_mut(name) {
+            agent.begin_burst();
+        }
+    }
+
+    /// Reads the kernel's counters: who is refused for want of a listener is looked for at once.
+    fn count(&mut self) {
+        let stats = self.managed.stats();
+        let stat = |name| stats.iter().find(|(known, _)| *known == name).map_or(0, |(_, n)| *n);
+        let now = Counters { unserved: stat(UNSERVED), sockets: stat(SOCKETS) };
+        let sweep = if now == self.counters { IDLE_SWEEP } else { BUSY_SWEEP };
+        if now.unserved != self.counters.unserved || self.swept.elapsed() >= sweep {
+            self.counters = now;
+            self.swept = Instant::now();
+            for agent in self.agents.values_mut() {
+                agent.survey_soon();
+            }
+        }
+    }
+
+    /// Closes what no process has used for a while.
+    fn give_up(&mut self) {
+        let in_use: HashSet<u64> = self.agents.values().flat_map(|agent| &agent.live).copied().collect();
+        self.open.retain(|netns, open| {
+            if in_use.contains(netns) {
+                open.used = Instant::now();
+            }
+            let stays = open.used.elapsed() < LINGER;
+            if !stays {
+                tracing::debug!(netns, "no managed process is left in a network namespace");
+                if let Some(dns) = &self.dns {
+                    dns.leave(*netns);
+                }
+            }
+            stays
+        });
+    }
+
+    async fn survey_due(&mut self) -> Result<(), HelperError> {
+        let now = Instant::now();
+        let due: Vec<CgroupName> =
+            self.agents.iter_mut().filter_map(|(name, agent)| agent.take_due(now).then(|| name.clone())).collect();
+        for name in due {
+            self.survey(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn survey(&mut self, name: CgroupName) -> Result<(), HelperError> {
+        let Some(agent) = self.agents.get(&name) else { return Ok(()) };
+        let own = agent.live.iter().filter(|netns| self.open.contains_key(netns)).count();
+        let survey = Survey {
+            cgroup: name.clone(),
+            resolver: agent.resolver,
+            listening: self.open.keys().copied().collect(),
+            resolving: self.dns.as_ref().map(|dns| dns.namespaces(&name)).unwrap_or_default(),
+            room: MAX_OF_AGENT.saturating_sub(own).min(MAX_OF_ALL.saturating_sub(self.open.len())),
+        };
+        let managed = Arc::clone(&self.managed);
+        let asked = tokio::task::spawn_blocking(move || managed.survey(survey)).await;
+        match asked.map_err(|error| HelperError::Gone(error.to_string()))? {
+            Ok((opened, surveyed)) => {
+                for new in opened {
+                    self.take(&name, new);
+                }
+                if let Some(agent) = self.agents.get_mut(&name) {
+                    agent.note(&name, surveyed);
+                }
+                Ok(())
+            }
+            Err(HelperError::Refused(reason)) => {
+                tracing::warn!(cgroup = %name, reason, "an agent's network namespaces cannot be looked at");
+                Ok(())
+            }
+            Err(lost @ HelperError::Gone(_)) => Err(lost),
+        }
+    }
+
+    /// Serves the sockets of one namespace.
+    fn take(&mut self, name: &CgroupName, new: Opened) {
+        let Opened { netns, cookie, sockets } = new;
+        let mut tasks = Vec::new();
+        for (kind, socket) in sockets {
+            let served = match kind {
+                Kind::Transparent => self.listen(socket).map(|task| tasks.push(task)),
+                Kind::Resolver => self.resolve(name, netns, socket),
+            };
+            if let Err(reason) = served {
+                tracing::warn!(cgroup = %name, netns, reason, "a socket in a network namespace cannot be served");
+            }
+        }
+        if !tasks.is_empty() {
+            tracing::info!(cgroup = %name, netns, cookie, "listening in a network namespace");
+            self.open.insert(netns, Open { tasks, used: Instant::now() });
+        }
+    }
+
+    fn listen(&self, socket: OwnedFd) -> Result<AbortHandle, String> {
+        let bound = Bound::try_from(socket).map_err(|error| error.to_string())?;
+        // Before anybody can connect: the kernel redirects to no listener without it.
+        self.managed.stamp(&bound).map_err(|error| chain(&error))?;
+        let listener = bound.listen().map_err(|error| error.to_string())?;
+        Ok(tokio::spawn(self.reception.clone().transparent(listener)).abort_handle())
+    }
+
+    fn resolve(&self, name: &CgroupName, netns: u64, socket: OwnedFd) -> Result<(), String> {
+        let Some(dns) = &self.dns else { return Ok(()) };
+        dns.serve_in(netns, name, socket.into()).map_err(|error| error.to_string())
+    }
+}
+
+impl Agent {
+    fn begin_burst(&mut self) {
+        let now = Instant::now();
+        self.due = BURST.iter().map(|&after| now + Duration::from_millis(after)).collect();
+    }
+
+    fn survey_soon(&mut self) {
+        if self.due.is_empty() {
+            self.due.push(Instant::now());
+        }
+    }
+
+    /// Is it time? Then what is due by now counts as done, and what follows at once too.
+    fn take_due(&mut self, now: Instant) -> bool {
+        let is_due = self.due.first().is_some_and(|due| *due <= now);
+        if is_due {
+            self.due.retain(|due| *due > now + PAUSE);
+        }
+        is_due
+    }
+
+    /// What was found.
+    fn note(&mut self, name: &CgroupName, surveyed: Surveyed) {
+        let Surveyed { live, failed, cut } = surveyed;
+        let failed: BTreeMap<u64, String> = failed.into_iter().collect();
+        for (netns, reason) in failed.iter().filter(|(netns, _)| !self.told.contains_key(netns)) {
+            tracing::warn!(
+                cgroup = %name, netns, reason,
+                "managed processes in a network namespace are refused: no listener can be opened there"
+            );
+        }
+        if cut && !self.cut {
+            tracing::warn!(
+                cgroup = %name,
+                limit = MAX_OF_AGENT,
+                "the agent has more processes or network namespaces than are looked at: those in further ones are refused"
+            );
+        }
+        (self.live, self.told, self.cut) = (live.into_iter().collect(), failed, cut);
+    }
+}
