@@ -1,7 +1,10 @@
 //! Throw-away network namespaces, joined by veth pairs: several hosts on one machine.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::client::Run;
 use crate::unique;
 
 /// A network namespace with its loopback interface up. Dropping it removes it and its interfaces.
@@ -49,6 +52,60 @@ impl Netns {
             ip(&["-n", &netns.name, "address", "add", address, "dev", link]);
             ip(&["-n", &netns.name, "link", "set", link, "up"]);
         }
+    }
+
+    /// Joins the namespace to this process's own by a veth pair, as a container engine does; the pair goes with the
+    /// namespace.
+    pub fn join_host(&self, address: &str, host_address: &str) {
+        let tag = format!("{}-{}", std::process::id() % 1_000_000, unique() % 1000);
+        let (inside, outside) = (format!("oa{tag}"), format!("ob{tag}"));
+        ip(&["link", "add", &inside, "netns", &self.name, "type", "veth", "peer", "name", &outside]);
+        ip(&["-n", &self.name, "address", "add", address, "dev", &inside]);
+        ip(&["-n", &self.name, "link", "set", &inside, "up"]);
+        ip(&["address", "add", host_address, "dev", &outside]);
+        ip(&["link", "set", &outside, "up"]);
+    }
+
+    /// Runs `ip` on the namespace: `["route", "add", ...]`, say.
+    pub fn ip(&self, args: &[&str]) {
+        ip(&[&["-n", &self.name], args].concat());
+    }
+
+    /// The file that stands for the namespace.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// `run` inside the namespace, with everything else as it is here; `ip netns exec` would mount another `/sys`.
+    #[must_use]
+    pub fn wrap(&self, run: &Run) -> Run {
+        let mut wrapped = run.clone();
+        wrapped.program = "nsenter".into();
+        wrapped.args.clear();
+        wrapped
+            .arg(format!("--net={}", self.file().display()))
+            .arg("--")
+            .arg(run.program())
+            .args(run.arguments())
+    }
+
+    /// A counter of IPv4, TCP or UDP in the namespace (`/proc/net/snmp`), since it was made.
+    #[must_use]
+    pub fn counter(&self, protocol: &str, name: &str) -> u64 {
+        let text = self.wrap(&Run::new("cat").arg("/proc/thread-self/net/snmp")).outcome().ok("snmp");
+        let mut lines = text.lines().filter_map(|l| l.strip_prefix(protocol)?.strip_prefix(": "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let at = names.split(' ').position(|n| n == name);
+        let value = at.and_then(|at| values.split(' ').nth(at)?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {protocol} {name} in {text}"))
+    }
+
+    /// Its inode number, as audit and `/proc/PID/ns/net` show it.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata(self.file()).expect("the namespace is there").ino()
     }
 
     /// A command that runs inside the namespace.

@@ -15,5 +15,6 @@ mod identity;
 mod leak;
 mod load;
 mod main_job;
+mod netns;
 mod privilege;
 mod scene;

@@ -104,8 +104,21 @@ impl Managed {
     pub(super) fn agents(&self) -> Vec<(CgroupName, Option<Ipv4Addr>)> {
         let Ok(attached) = &self.attached else { return Vec::new() };
         let entries = attached.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let resolver = |entry: &AgentEntry| Some(Ipv4Addr::from(entry.dns_addr)).filter(|a| !a.is_unspecified());
+        let resolver =
+            |entry: &AgentEntry| Some(Ipv4Addr::from(entry.dns_addr)).filter(|a| !a.is_unspecified());
         entries.iter().map(|(name, entry)| (name.clone(), resolver(entry))).collect()
+    }
+
+    /// Tells the kernel of an agent whose cgroup has appeared.
+    pub(super) fn recognise(&self, name: &CgroupName) {
+        let Ok(attached) = &self.attached else { return };
+        let bound = attached
+            .cgroups
+            .id_of(&self.agents_root.join(name.as_str()))
+            .and_then(|id| attached.bind(id, name));
+        if let Err(error) = bound {
+            tracing::warn!(cgroup = %name, error = chain(&error), "the kernel cannot be told of an agent");
+        }
     }
 
     /// The directory of the agents root; `None` where nothing is attached to it.

@@ -126,7 +126,10 @@ impl Namespaces {
         loop {
             let due = self.agents.values().filter_map(|agent| agent.due.first()).min().copied();
             tokio::select! {
-                agent = watch.changed() => self.stir(&agent),
+                changed = watch.changed() => match changed {
+                    Some(agent) => self.stir(&agent),
+                    None => self.meet(&mut watch),
+                },
                 _ = tick.tick() => {
                     self.meet(&mut watch);
                     self.count();
@@ -147,6 +150,8 @@ impl Namespaces {
         self.agents.retain(|name, _| current.contains_key(name));
         for (name, resolver) in current {
             if watch.add(&name) {
+                // Whoever made it did not tell us: a container engine.
+                self.managed.recognise(&name);
                 self.agents.entry(name.clone()).or_default().begin_burst();
             }
             self.agents.entry(name).or_default().resolver = resolver;
@@ -195,8 +200,11 @@ impl Namespaces {
 
     async fn survey_due(&mut self) -> Result<(), HelperError> {
         let now = Instant::now();
-        let due: Vec<CgroupName> =
-            self.agents.iter_mut().filter_map(|(name, agent)| agent.take_due(now).then(|| name.clone())).collect();
+        let due: Vec<CgroupName> = self
+            .agents
+            .iter_mut()
+            .filter_map(|(name, agent)| agent.take_due(now).then(|| name.clone()))
+            .collect();
         for name in due {
             self.survey(name).await?;
         }

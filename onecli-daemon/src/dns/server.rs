@@ -1,11 +1,14 @@
 //! One socket for each agent's resolver address.
 
 use std::collections::HashMap;
-use std::io;
-use std::net::Ipv4Addr;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
@@ -133,7 +136,7 @@ impl Server {
     fn listen(&self, agent: &Agent) -> io::Result<Listening> {
         let (socket, address) = bind(agent.id, self.port)?;
         let asker = Arc::new(Asker::new(agent));
-        let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&asker), socket);
+        let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&asker), socket, address);
         let task = tokio::spawn(served).abort_handle();
         Ok(Listening { address, asker, task, elsewhere: HashMap::new() })
     }
@@ -145,12 +148,12 @@ impl Server {
     /// The runtime's, which does not take the socket.
     pub fn serve_in(&self, netns: u64, cgroup: &CgroupName, socket: std::net::UdpSocket) -> io::Result<()> {
         socket.set_nonblocking(true)?;
-        let address = socket.local_addr()?.ip();
+        let IpAddr::V4(address) = socket.local_addr()?.ip() else { return Ok(()) };
         let socket = UdpSocket::from_std(socket)?;
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         let is_its = |one: &&mut Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
         if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {
-            let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&one.asker), socket);
+            let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&one.asker), socket, address);
             if let Some(former) = one.elsewhere.insert(netns, tokio::spawn(served).abort_handle()) {
                 former.abort();
             }
@@ -189,8 +192,26 @@ fn bind(agent: AgentId, port: u16) -> io::Result<(UdpSocket, Ipv4Addr)> {
     Err(failed)
 }
 
-/// Answers until the task is aborted, which ends the queries under way too.
-async fn serve_datagrams(parts: Arc<Parts>, asker: Arc<Asker>, socket: UdpSocket) {
+/// Sends a datagram from the address that the socket is bound to.
+///
+/// A socket that was bound while its namespace had no route at all (`IP_FREEBIND`, before the loopback is up) has no
+/// source address of its own: the kernel took the one it was given for a broadcast address.
+async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAddr) -> io::Result<()> {
+    let SocketAddr::V4(to) = to else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let source = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+    let info =
+        libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: libc::in_addr { s_addr: 0 } };
+    let send = || {
+        let control = [ControlMessage::Ipv4PacketInfo(&info)];
+        let data = [IoSlice::new(data)];
+        let to = SockaddrIn::from(to);
+        Ok(sendmsg(socket.as_raw_fd(), &data, &control, MsgFlags::MSG_NOSIGNAL, Some(&to))?)
+    };
+    socket.async_io(Interest::WRITABLE, send).await.map(drop)
+}
+
+/// Answers from `address` until the task is aborted, which ends the queries under way too.
+async fn serve_datagrams(parts: Arc<Parts>, asker: Arc<Asker>, socket: UdpSocket, address: Ipv4Addr) {
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
     let mut sweep = tokio::time::interval(WINDOW / 2);
@@ -206,7 +227,7 @@ async fn serve_datagrams(parts: Arc<Parts>, asker: Arc<Asker>, socket: UdpSocket
                     queries.spawn(async move {
                         if let Some(answer) = parts.answer(&asker, &query, Transport::Datagram).await {
                             // Who does not wait for it any more gets none.
-                            let _ = socket.send_to(&answer, from).await;
+                            let _ = send_from(&socket, address, &answer, from).await;
                         }
                         drop(place);
                     });

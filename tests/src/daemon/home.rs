@@ -196,6 +196,12 @@ impl Home {
         Some(cgroup::mount()?.join(format!("{}.slice", self.name)))
     }
 
+    /// The agents root, as a directory.
+    #[must_use]
+    pub fn agents_root(&self) -> Option<PathBuf> {
+        Some(self.slice()?.join("agents.slice"))
+    }
+
     /// Where its kernel programs are pinned.
     #[must_use]
     pub fn pins(&self) -> PathBuf {

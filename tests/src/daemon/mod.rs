@@ -227,6 +227,15 @@ impl Daemon {
         wrapped.arg("--").arg(program).args(&run.args)
     }
 
+    /// The agent's cgroup, as a directory. It is made when its first process starts; this makes it now.
+    #[must_use]
+    pub fn agent_cgroup(&self, agent: &Agent) -> PathBuf {
+        let name = text(&self.onecli_json(&["agent", "show", &agent.name]), "cgroup").expect("its cgroup");
+        let cgroup = self.home.agents_root().expect("cgroup2 is mounted").join(name);
+        std::fs::create_dir_all(&cgroup).unwrap();
+        cgroup
+    }
+
     /// A directory the agent's user may write.
     #[must_use]
     pub fn agent_dir(&self, agent: &Agent) -> PathBuf {

@@ -38,9 +38,10 @@ struct Watched {
 }
 
 impl Watch {
-    /// Watches nothing yet. Call it in a tokio runtime.
+    /// Watches for new agents' cgroups. Call it in a tokio runtime.
     pub(super) fn new(root: PathBuf) -> io::Result<Watch> {
         let events = Inotify::init()?.into_event_stream(vec![0; BUFFER])?;
+        events.watches().add(&root, WatchMask::CREATE | WatchMask::ONLYDIR)?;
         Ok(Watch { events, root, watched: HashMap::new(), count: HashMap::new() })
     }
 
@@ -49,15 +50,12 @@ impl Watch {
         !self.count.contains_key(agent) && self.add_tree(agent, &self.root.join(agent.as_str()))
     }
 
-    /// Waits for an event, and gives the agent it is about. Safe to cancel.
-    pub(super) async fn changed(&mut self) -> CgroupName {
+    /// Waits for a change in an agent's cgroups, and gives its name; `None` for one of the agents root. Safe to cancel.
+    pub(super) async fn changed(&mut self) -> Option<CgroupName> {
         loop {
             match self.events.next().await {
-                Some(Ok(event)) => {
-                    if let Some(agent) = self.take(&event) {
-                        return agent;
-                    }
-                }
+                Some(Ok(event)) if event.mask.contains(EventMask::IGNORED) => self.forget(&event),
+                Some(Ok(event)) => return self.take(&event),
                 Some(Err(error)) => {
                     tracing::warn!(%error, "events of the agents' cgroups cannot be read");
                     tokio::time::sleep(PAUSE).await;
@@ -70,19 +68,6 @@ impl Watch {
     fn take(&mut self, event: &EventOwned) -> Option<CgroupName> {
         let watched = self.watched.get(&event.wd)?;
         let agent = watched.agent.clone();
-        if event.mask.contains(EventMask::IGNORED) {
-            // The cgroup was removed, and the watch with it.
-            let gone = self.watched.remove(&event.wd)?;
-            if gone.directory.is_some()
-                && let Some(count) = self.count.get_mut(&agent)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    self.count.remove(&agent);
-                }
-            }
-            return None;
-        }
         if event.mask.contains(EventMask::CREATE | EventMask::ISDIR)
             && let (Some(directory), Some(name)) = (&watched.directory, &event.name)
         {
@@ -90,6 +75,17 @@ impl Watch {
             self.add_tree(&agent, &nested);
         }
         Some(agent)
+    }
+
+    /// A cgroup was removed, and its watches with it.
+    fn forget(&mut self, event: &EventOwned) {
+        let Some(Watched { agent, directory: Some(_) }) = self.watched.remove(&event.wd) else { return };
+        if let Some(count) = self.count.get_mut(&agent) {
+            *count -= 1;
+            if *count == 0 {
+                self.count.remove(&agent);
+            }
+        }
     }
 
     /// Watches a cgroup and what is nested in it by now.
@@ -104,9 +100,8 @@ impl Watch {
             let Ok(true) = self.add_one(agent, &directory) else { continue };
             any = true;
             let nested = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-            pending.extend(
-                nested.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
-            );
+            pending
+                .extend(nested.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
         }
         any
     }
