@@ -82,6 +82,28 @@ pub fn remove_tree(path: &Path) -> std::io::Result<()> {
     removed.map_or(last, Ok)
 }
 
+/// The directories named `name` at the root of every hierarchy: on a host with those of version 1 beside cgroup2, a
+/// container engine makes its cgroups in each.
+#[must_use]
+pub fn everywhere(name: &str) -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let cgroups = mounts
+        .lines()
+        .filter(|line| line.split_once(" - ").is_some_and(|(_, kind)| kind.starts_with("cgroup")));
+    let paths = cgroups.filter_map(|line| Some(Path::new(line.split(' ').nth(4)?).join(name)));
+    paths.filter(|path| path.is_dir()).collect()
+}
+
+/// Removes a cgroup of any hierarchy, in which no process is left, with those below it.
+pub fn remove_empty(path: &Path) -> std::io::Result<()> {
+    let mut last = Ok(());
+    let removed = wait_for(Duration::from_secs(5), || {
+        last = remove_dirs(path);
+        last.is_ok().then_some(())
+    });
+    removed.map_or(last, Ok)
+}
+
 fn remove_dirs(path: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;

@@ -40,6 +40,18 @@ pub fn program(part: &str, program: &str, package: &str) -> bool {
     has(part, missing.then(|| format!("{program} is not installed (Debian's package {package})")))
 }
 
+/// What could be set up, if it could.
+#[must_use]
+pub fn given<T>(part: &str, what: Result<T, String>) -> Option<T> {
+    match what {
+        Ok(given) => Some(given),
+        Err(why) => {
+            has(part, Some(why));
+            None
+        }
+    }
+}
+
 /// Is the Python environment there that `cargo xtask test` makes?
 #[must_use]
 pub fn python(part: &str) -> bool {

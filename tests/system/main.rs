@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod dns;
+mod docker;
 mod fail_closed;
 mod identity;
 mod leak;

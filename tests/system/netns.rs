@@ -337,13 +337,15 @@ fn listeners_go_with_the_last_process() {
     assert!(closed.is_some(), "{before} sockets, now {}", sockets(scene.daemon.pid()));
 }
 
+/// Namespaces that one agent may have.
+const ALLOWED: usize = 64;
+
 /// What an agent can make grow is bounded: it has 64 namespaces, and its processes in others are refused.
 #[test]
 fn an_agent_has_64_namespaces_and_no_more() {
     if !possible() {
         return;
     }
-    const ALLOWED: usize = 64;
     let scene = Scene::new();
     let before = sockets(scene.daemon.pid());
     let cgroup = scene.daemon.agent_cgroup(&scene.inside);

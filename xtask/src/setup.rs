@@ -17,6 +17,7 @@ pub(crate) const FOR_PROGRAMS: &[Need] = &[("curl", "curl"), ("unshare", "util-l
 /// For the whole suite.
 pub(crate) const FOR_TESTS: &[Need] = &[
     ("curl", "curl"),
+    ("dockerd", "docker.io"),
     ("git", "git"),
     ("ip", "iproute2"),
     ("node", "nodejs"),

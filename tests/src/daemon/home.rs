@@ -229,6 +229,12 @@ impl Home {
         {
             eprintln!("cgroup {} stays behind: {e}", slice.display());
         }
+        // Of the other hierarchies, where a container engine was told the agents' cgroups.
+        for left in cgroup::everywhere(&format!("{}.slice", self.name)) {
+            if let Err(e) = cgroup::remove_empty(&left) {
+                eprintln!("cgroup {} stays behind: {e}", left.display());
+            }
+        }
         self.leftovers()
     }
 }

@@ -108,15 +108,15 @@ impl Watch {
 
     /// Watches one cgroup; `false` if it was watched already.
     fn add_one(&mut self, agent: &CgroupName, directory: &Path) -> io::Result<bool> {
-        let mut watches = self.events.watches();
-        let wd = watches.add(directory, WatchMask::CREATE | WatchMask::ONLYDIR)?;
+        let mut events = self.events.watches();
+        let wd = events.add(directory, WatchMask::CREATE | WatchMask::ONLYDIR)?;
         let watched = Watched { agent: agent.clone(), directory: Some(directory.to_owned()) };
         if self.watched.insert(wd, watched).is_some() {
             return Ok(false);
         }
         *self.count.entry(agent.clone()).or_default() += 1;
-        let events = watches.add(directory.join(EVENTS_FILE), WatchMask::MODIFY)?;
-        self.watched.insert(events, Watched { agent: agent.clone(), directory: None });
+        let file = events.add(directory.join(EVENTS_FILE), WatchMask::MODIFY)?;
+        self.watched.insert(file, Watched { agent: agent.clone(), directory: None });
         Ok(true)
     }
 }

@@ -1,0 +1,138 @@
+//! Real containers: in an agent's cgroup they are redirected and have it as a factor; elsewhere they have their token.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use onecli_tests::client::{Reply, Run, curl};
+use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::docker::Docker;
+use onecli_tests::need;
+use onecli_tests::upstream::Upstream;
+
+use crate::scene::{API, VALUE, in_shell};
+
+/// An engine, and a daemon with its proxy at the host's address on the engine's bridge.
+struct Stage {
+    daemon: Daemon,
+    upstream: Upstream,
+    docker: Docker,
+    proxy: SocketAddr,
+}
+
+impl Stage {
+    fn new() -> Option<Self> {
+        if !need::bpf("everything") {
+            return None;
+        }
+        let docker = Docker::start("everything")?;
+        let free = TcpListener::bind((docker.address(), 0)).unwrap();
+        let proxy = free.local_addr().unwrap();
+        drop(free);
+        let upstream = Upstream::start(&[API]);
+        let config = format!("[listen]\nexplicit = [\"127.0.0.1:{}\", \"{proxy}\"]\n", proxy.port());
+        let daemon = Daemon::builder().upstream(&upstream).config(&config).start();
+        let host = format!("{API}:{}", upstream.https_addr().port());
+        daemon.add_secret("api", VALUE, &["--host", &host, "--bearer", "--env", "API_KEY"]);
+        Some(Self { daemon, upstream, docker, proxy })
+    }
+
+    /// An agent that may use the secret, and its placeholder.
+    fn agent(&self, name: &str, options: &[&str]) -> (Agent, String) {
+        let agent = self.daemon.add_agent(name, options);
+        let placeholder = self.daemon.grant(&agent, "api").placeholder;
+        (agent, placeholder)
+    }
+
+    /// `run`, which is curl's, in a container that trusts our CA.
+    fn container(&self, options: &[&str], run: &Run) -> Reply {
+        let volume = format!("{}:/ca.pem:ro", self.daemon.ca_file().display());
+        let options = [options, &["--volume", &volume, "--dns", "192.0.2.53"]].concat();
+        self.docker.container(&options, &run.clone().trusting(Path::new("/ca.pem"))).outcome().reply()
+    }
+
+    /// curl through the proxy, by its address on the bridge.
+    fn through_proxy(&self, token: &str) -> Run {
+        curl(&self.upstream.https_url(API, "/echo"))
+            .args(["--proxy", &format!("http://x:{token}@{}", self.proxy)])
+    }
+
+    fn injected(&self) -> usize {
+        let injected = self.upstream.requests().iter().map(|r| r.count(VALUE)).sum();
+        self.upstream.clear();
+        injected
+    }
+}
+
+/// In the image programs have one place.
+fn at_its_place(run: &Run) -> Run {
+    let mut shell =
+        Run::new("/bin/sh").args(["-c", r#"exec "$@""#, "sh", "/usr/bin/curl"]).args(run.arguments());
+    for (name, value) in run.variables() {
+        shell = shell.env(name, value);
+    }
+    shell
+}
+
+#[test]
+fn slow_a_container_in_an_agents_cgroup_is_redirected() {
+    let Some(stage) = Stage::new() else { return };
+    let (agent, placeholder) = stage.agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
+    let (other, _) = stage.agent("other", &["--factors", "token,cgroup", "--user", "games"]);
+    let below = Docker::below(&stage.daemon.agent_cgroup(&agent));
+    // By name from the agent's resolver, whatever server the container names, and its first connection at once.
+    for network in ["--network=bridge", "--network=none"] {
+        let run = at_its_place(&curl(&stage.upstream.https_url(API, "/echo")));
+        let run =
+            in_shell(&run, r#"exec "$@" -H "Authorization: Bearer $API_KEY""#).env("API_KEY", &placeholder);
+        let reply = stage.container(&[&below, network], &run);
+        assert_eq!((reply.verdict(), stage.injected()), (200, 1), "{network}: {reply:?}");
+    }
+    let record = stage.daemon.audit_until("the injection", |r| r["verdict"] == "inject");
+    assert_eq!((&record["agent"], &record["mode"]), (&"inside".into(), &"transparent".into()), "{record}");
+
+    // The proxy's address on the bridge: redirected too, with both factors.
+    let reply = stage.container(&[&below], &at_its_place(&stage.through_proxy(&agent.token)));
+    assert_eq!((reply.verdict(), stage.injected()), (200, 1), "{reply:?}");
+    let record =
+        stage.daemon.audit_until("the explicit one", |r| r["verdict"] == "inject" && r["mode"] == "explicit");
+    let factors = record["factors"].to_string();
+    assert!(factors.contains("token") && factors.contains("cgroup"), "{record}");
+    let reply = stage.container(&[&below], &at_its_place(&stage.through_proxy(&other.token)));
+    assert!([403, 407].contains(&reply.verdict()), "another agent's token: {reply:?}");
+    assert_eq!(stage.injected(), 0);
+
+    // A service of the host's at the same address is not reached, whoever asks in the container: root.
+    let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
+    host.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/", host.local_addr().unwrap());
+    let reply = stage.container(&[&below], &at_its_place(&curl(&url).args(["--max-time", "5"])));
+    assert!(reply.header("x-onecli-error").is_some(), "{reply:?}");
+    assert_eq!(host.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "the container connected directly");
+}
+
+#[test]
+fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
+    let Some(stage) = Stage::new() else { return };
+    let (by_token, _) = stage.agent("crawler", &["--factors", "token"]);
+    let (both, _) = stage.agent("both", &["--factors", "token,cgroup", "--user", "nobody"]);
+    // As README tells it: variables alone.
+    let run = |token: &str| {
+        let run = at_its_place(&curl(&stage.upstream.https_url(API, "/echo")));
+        run.proxied(&format!("http://x:{token}@{}", stage.proxy))
+    };
+    let reply = stage.container(&[], &run(&by_token.token));
+    assert_eq!((reply.verdict(), stage.injected()), (200, 1), "{reply:?}");
+    let record = stage.daemon.audit_until("the injection", |r| r["verdict"] == "inject");
+    assert_eq!((&record["agent"], &record["mode"]), (&"crawler".into(), &"explicit".into()), "{record}");
+    let reply = stage.container(&[], &run(&both.token));
+    assert!([403, 407].contains(&reply.verdict()), "{reply:?}");
+    assert_eq!(stage.injected(), 0, "a token without its cgroup");
+    // Nobody redirects it: it reaches what its network reaches.
+    let host = TcpListener::bind((stage.docker.address(), 0)).unwrap();
+    assert_ne!(host.local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+    let url = format!("http://{}/", host.local_addr().unwrap());
+    let _ = stage.container(&[], &at_its_place(&curl(&url).args(["--max-time", "1"])));
+    host.set_nonblocking(true).unwrap();
+    assert!(host.accept().is_ok(), "an unmanaged container is left alone");
+}
