@@ -3,7 +3,7 @@
 //!
 //! The backstop of the other hooks, which judge system calls: connections made before the programs were attached,
 //! answers to inbound connections, MPTCP subflows and what NAT rules rewrite come here all the same. It runs by the
-//! socket's cgroup. ACKs of TIME_WAIT and resets of closed ports are sent by sockets of the kernel and pass elsewhere.
+//! socket's cgroup. ACKs of `TIME_WAIT` and resets of closed ports are sent by sockets of the kernel and pass elsewhere.
 
 use aya_ebpf::{
     cty::c_void,

@@ -20,7 +20,7 @@ use onecli_common::{AgentEntry, Ident, names};
 use super::{
     Cgroup2, KernelError,
     bpffs::Pins,
-    cgroup::level,
+    cgroup::{id_of_directory, level},
     denials::KernelLog,
     link::{self, LinkInfo},
 };
@@ -159,7 +159,7 @@ pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     let cgroups = Cgroup2::find()?;
     let pins = Pins::below(&config.bpffs_dir);
     let links = HOOKS.iter().map(|hook| {
-        let cgroup_id = cgroups.id_of_directory(&directory_of(hook, config, &cgroups)?)?;
+        let cgroup_id = id_of_directory(&directory_of(hook, config, &cgroups)?)?;
         let state = match open_link(hook, &pins)? {
             None => LinkState::NotPinned,
             Some((_, info)) => state(info, cgroup_id),
@@ -269,7 +269,7 @@ fn enforce(
     pins: &Pins,
 ) -> Result<(), KernelError> {
     let directory = directory_of(hook, config, cgroups)?;
-    let cgroup_id = cgroups.id_of_directory(&directory)?;
+    let cgroup_id = id_of_directory(&directory)?;
     let pin = pins.link(hook.program);
     if let Some((link, info)) = open_link(hook, pins)? {
         match state(info, cgroup_id) {

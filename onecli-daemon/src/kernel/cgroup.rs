@@ -58,14 +58,7 @@ impl Cgroup2 {
     ///
     /// The inode number of its directory: kernfs uses the id for it where inode numbers are 64 bits wide.
     pub fn id_of(&self, cgroup: &Path) -> Result<u64, KernelError> {
-        self.id_of_directory(&self.path(cgroup)?)
-    }
-
-    /// The same by the cgroup's directory.
-    pub(super) fn id_of_directory(&self, path: &Path) -> Result<u64, KernelError> {
-        const { assert!(usize::BITS == 64, "cgroup ids are inode numbers on 64-bit kernels only") };
-        let metadata = fs::metadata(path).map_err(KernelError::cgroup("look up cgroup", path))?;
-        Ok(metadata.ino())
+        id_of_directory(&self.path(cgroup)?)
     }
 
     /// The directory of the hierarchy's root.
@@ -131,6 +124,13 @@ impl Cgroup2 {
         }
         Ok(false)
     }
+}
+
+/// The id of the cgroup with this directory.
+pub(super) fn id_of_directory(path: &Path) -> Result<u64, KernelError> {
+    const { assert!(usize::BITS == 64, "cgroup ids are inode numbers on 64-bit kernels only") };
+    let metadata = fs::metadata(path).map_err(KernelError::cgroup("look up cgroup", path))?;
+    Ok(metadata.ino())
 }
 
 /// The level of a cgroup in the hierarchy, whose root is 0.

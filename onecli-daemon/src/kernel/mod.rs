@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`Cgroup2::ensure`], [`Cgroup2::move_self_into`] | write access to the cgroup tree (root, or a delegated subtree) |
 //! | [`Redirect::attach`] | `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`; `CAP_SYS_ADMIN` if bpffs is to be mounted |
-//! | [`Redirect::open`], [`check`], [`detach`] | `CAP_DAC_OVERRIDE`: the pin directory belongs to no user; [`check`] only reads |
+//! | [`Redirect::open`], [`check`], [`report()`], [`detach`] | `CAP_DAC_OVERRIDE`: the pin directory belongs to no user; [`check`] only reads |
 //! | [`Namespaces`] | `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`; `CAP_NET_BIND_SERVICE` for a port below 1024 |
 //! | everything on a [`Redirect`] once open | nothing, from Linux 5.19; before that `CAP_BPF` |
 //!
@@ -21,6 +21,7 @@ mod error;
 mod link;
 mod netns;
 mod redirect;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -31,3 +32,4 @@ pub use error::KernelError;
 pub use netns::{Found, Namespaces, NetnsError};
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use redirect::Redirect;
+pub use report::{Finding, report};

@@ -14,6 +14,7 @@
 mod attachment;
 mod child;
 mod cost;
+mod doctor;
 mod egress;
 mod fixture;
 mod identity;

@@ -141,13 +141,22 @@ fn child_main() {
             Ok(())
         }
         ["repeat", address] => repeat(address),
-        ["hammer", address] => hammer(address),
+        ["hammer", address] => {
+            hammer(address);
+            Ok(())
+        }
         ["bind", kind, address] => bind(kind, address),
-        ["serve", address] => serve(address),
+        ["serve", address] => {
+            serve(address);
+            Ok(())
+        }
         ["connected", address] => connected(address, None),
         ["connected_from", address, cgroup] => connected(address, Some(cgroup)),
         ["udp_connected", address] => udp_connected(address),
-        ["own", address, connections] => own::talk(address, connections),
+        ["own", address, connections] => {
+            own::talk(address, connections);
+            Ok(())
+        }
         ["received", path, address] => passed::receive(path, address),
         ["time_connects", address, connections] => cost::time(address, connections),
         ["shell", ..] => shell(&words[1..].join(" ")),
@@ -337,7 +346,7 @@ fn bind(kind: &str, address: &str) -> io::Result<()> {
 }
 
 /// Answers every connection with what it says, in capitals, until told to go on.
-fn serve(address: &str) -> io::Result<()> {
+fn serve(address: &str) {
     let listener = listen(parse(address));
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -345,7 +354,6 @@ fn serve(address: &str) -> io::Result<()> {
         }
     });
     wait();
-    Ok(())
 }
 
 /// Answers a connection with what it says, in capitals.
@@ -392,7 +400,7 @@ fn repeat(address: &str) -> io::Result<()> {
 }
 
 /// The same, whatever comes of it.
-fn hammer(address: &str) -> io::Result<()> {
+fn hammer(address: &str) {
     let address = parse(address);
     let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
     let (mut connections, mut refused) = (0_u32, 0_u32);
@@ -404,7 +412,6 @@ fn hammer(address: &str) -> io::Result<()> {
     }
     report("connections", connections);
     report("refused", refused);
-    Ok(())
 }
 
 /// Connects and resets.

@@ -35,7 +35,7 @@ fn own_connections_end_in_every_way_there_is() {
 }
 
 /// The child: a server and clients, each connection another way.
-pub(super) fn talk(address: &str, connections: &str) -> io::Result<()> {
+pub(super) fn talk(address: &str, connections: &str) {
     let address: SocketAddr = address.parse().expect("an address");
     let connections: u32 = connections.parse().expect("a number");
     let listener = listen(address);
@@ -57,7 +57,6 @@ pub(super) fn talk(address: &str, connections: &str) -> io::Result<()> {
         thread::sleep(Duration::from_millis(50));
     }
     report("hanging", hanging(address.port()));
-    Ok(())
 }
 
 /// The `n`th accepted connection: answers all it is told; sometimes hangs up first, sometimes late.
@@ -108,7 +107,7 @@ fn one(n: u32, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Connections of a port that wait for the other end to acknowledge their end: FIN_WAIT1, LAST_ACK, CLOSING.
+/// Connections of a port that wait for the other end to acknowledge their end: `FIN_WAIT1`, `LAST_ACK`, `CLOSING`.
 fn hanging(port: u16) -> usize {
     let waits = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
