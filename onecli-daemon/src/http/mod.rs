@@ -26,3 +26,6 @@ mod websocket;
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
 pub use transparent::serve_transparent;
+
+#[cfg(test)]
+mod tests;
