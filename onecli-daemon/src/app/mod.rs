@@ -1,6 +1,7 @@
 //! The one place that wires everything: attach, unlock, bind all, then serve.
 
 mod authority;
+mod denials;
 mod error;
 mod host;
 mod managed;
@@ -28,6 +29,7 @@ use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
+use denials::DenialReport;
 use host::AppHost;
 use managed::Managed;
 use policy::Policy;
@@ -129,7 +131,7 @@ async fn serve(
     ));
     policy.reload().await?;
     let gateway = Arc::new(Gateway::new(GatewayParts {
-        policy: snapshot,
+        policy: snapshot.clone(),
         vault: Arc::clone(&vault),
         audit: audit.clone(),
         agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
@@ -149,6 +151,13 @@ async fn serve(
         explicit: config.listen.explicit.clone(),
     };
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
+    let denials = DenialReport {
+        managed: Arc::clone(&managed),
+        policy: snapshot,
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+    };
     let handles = admin::Handles {
         store: Arc::clone(&store),
         vault,
@@ -161,7 +170,7 @@ async fn serve(
 
     let shipper = tokio::spawn(shipper.run());
     let follower = tokio::spawn(Arc::clone(&policy).follow());
-    let watcher = tokio::spawn(Arc::clone(&managed).report_denials());
+    let watcher = tokio::spawn(denials.run());
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
     let front = Front { gateway, origins: managed, dns: dns.clone() };
     stand.serve(front, admin_socket, handles).await?;

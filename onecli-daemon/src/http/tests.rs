@@ -101,7 +101,7 @@ fn placeholders_are_found_in_url_headers_and_basic_credentials() {
         ("GET /".to_owned(), ("authorization", format!("Basic {basic}"))),
     ] {
         let head = read(&tls, &line, &[("host", "api.test"), (field.0, &field.1)]).unwrap();
-        assert_eq!(head.placeholders, [placeholder.clone()], "{line} {field:?}");
+        assert_eq!(head.placeholders, std::slice::from_ref(&placeholder), "{line} {field:?}");
     }
 }
 
