@@ -7,6 +7,7 @@ mod answer;
 mod assemble;
 mod body;
 mod connection;
+mod decode;
 mod exchange;
 mod explicit;
 mod gateway;
