@@ -13,11 +13,12 @@ use tokio::net::TcpStream;
 use super::body::{Body, empty};
 use super::connection::{Connection, Destination};
 use super::exchange::exchange;
+use super::front::Malformed;
 use super::gateway::{Counters, Gateway};
 use super::head::{basic_credentials, scheme_value};
 use super::intercept::intercept;
 use super::reject;
-use super::serve::{HttpVersion, record_broken, serve_with};
+use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Authority, Code, Refusal, Token};
@@ -51,6 +52,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let authenticated = authenticate(&gateway, &mut connection, &request);
+    // Whoever sent it is told what is wrong with it; the record names the agent where its token was read.
+    if let Some(malformed) = Malformed::of(&request) {
+        return refuse_malformed(&gateway, &connection, malformed).await;
+    }
     let is_connect = *request.method() == Method::CONNECT;
     match authenticated {
         Ok(identity) if is_connect => connect(&gateway, connection, &identity, request).await,

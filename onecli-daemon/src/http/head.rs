@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{Method, Version};
 
 use super::connection::{Connection, Scheme};
+use super::front::Malformed;
 use crate::model::authority::AuthorityError;
 use crate::model::{Authority, CanonicalPath, Code, Placeholder, Refusal};
 use crate::policy::RequestFacts;
@@ -45,6 +46,9 @@ impl Head {
     /// # Errors
     /// A [`Refusal`]: malformed, ambiguous, or not for this connection's host (421).
     pub(super) fn read(parts: &Parts, connection: &Connection) -> Result<Head, Refusal> {
+        if let Some(malformed) = parts.extensions.get::<Malformed>() {
+            return Err(malformed.refusal());
+        }
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::new(
                 Code::MethodNotAllowed,

@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod exchange;
 mod explicit;
+mod front;
 mod gateway;
 mod head;
 mod inject;
