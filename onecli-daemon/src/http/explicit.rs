@@ -145,6 +145,9 @@ async fn connect(
     };
     let mut connection = connection;
     connection.authority = Some(authority.clone());
+    if let Err(refusal) = check_host(&request, &authority) {
+        return refuse(gateway, &connection, &request, refusal).await;
+    }
     if let Route::Deny(refusal) = gateway.snapshot().route(identity, &authority) {
         return refuse(gateway, &connection, &request, refusal).await;
     }
@@ -169,6 +172,21 @@ async fn connect(
         }
     });
     Response::new(empty())
+}
+
+/// `Host`, where it is sent, names what the target names (RFC 9110 section 7.2; invariant 6). Some clients leave out
+/// the port.
+fn check_host(request: &Request<Incoming>, target: &Authority) -> Result<(), Refusal> {
+    let Some(host) = request.headers().get(header::HOST) else { return Ok(()) };
+    let named = host.to_str().ok().and_then(|host| Authority::parse(host, Some(target.port())).ok());
+    if named.as_ref() == Some(target) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::Misdirected,
+        format!("the CONNECT target is {target}, the Host field names another"),
+        "send the target as Host, or leave it to the client's HTTP library",
+    ))
 }
 
 async fn refuse(

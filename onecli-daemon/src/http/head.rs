@@ -56,6 +56,14 @@ impl Head {
                 "use another method",
             ));
         }
+        // Methods are case-sensitive (RFC 9110 section 9.1), but upstreams are known to fold them: policy would judge
+        // another method than the one that takes effect.
+        if parts.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return Err(bad_request(
+                format!("the method '{}' is not in capitals", parts.method),
+                "send it in capitals: methods are case-sensitive (RFC 9110 section 9.1)",
+            ));
+        }
         let authority = authority_of(parts, connection)?;
         let path = CanonicalPath::parse(parts.uri.path())
             .map_err(|error| bad_request(error.to_string(), "percent-encode the path (RFC 3986)"))?;
@@ -118,6 +126,14 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
             bad_request(error.to_string(), "name the host as host or host:port")
         })
     };
+    // RFC 9110 section 7.4: a target of another scheme is for another server.
+    let scheme = match connection.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    if parts.uri.scheme_str().is_some_and(|named| named != scheme) {
+        return Err(misdirected(format!("the target's scheme is not {scheme}, which the connection is for")));
+    }
     let mut named = parts.uri.authority().map(|a| parse(a.as_str())).transpose()?;
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     if let Some(host) = hosts.next() {
