@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod fail_closed;
+mod http1;
 mod identity;
 mod leak;
 mod load;
