@@ -5,6 +5,7 @@ pub mod app;
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod dns;
 pub mod http;
 pub mod kernel;
 pub mod launch;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
 
 use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::error::chain;
 use crate::admin::{CgroupInfo, Transparent};
 use crate::config::Config;
-use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Redirect};
+use crate::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, LinkState, Redirect};
 use crate::model::{AgentName, CgroupName};
 use crate::net::{Origin, Origins};
 
@@ -111,15 +111,19 @@ impl Managed {
         Ok(CgroupInfo { path: attached.cgroups.path(&path).map_err(|error| chain(&error))?, id })
     }
 
-    /// Tells the kernel of the agents: the whole list, by the cgroups that exist now.
+    /// Tells the kernel of the agents: the whole list, by the cgroups that exist now, each with the address of its
+    /// resolver. The DNS of one that has none is refused.
     pub(super) fn announce<'n>(
         &self,
-        agents: impl Iterator<Item = &'n CgroupName>,
+        agents: impl Iterator<Item = (&'n CgroupName, Option<Ipv4Addr>)>,
     ) -> Result<(), KernelError> {
         let Ok(attached) = &self.attached else { return Ok(()) };
         let entries: HashMap<CgroupName, AgentEntry> = (0..)
             .zip(agents)
-            .map(|(index, name)| (name.clone(), AgentEntry { index, flags: 0, dns_addr: [0; 4] }))
+            .map(|(index, (name, resolver))| {
+                let dns_addr = resolver.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
+                (name.clone(), AgentEntry { index, flags: 0, dns_addr })
+            })
             .collect();
         let names: Vec<CgroupName> = entries.keys().cloned().collect();
         *attached.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
@@ -149,39 +153,32 @@ impl Managed {
         self.attached.as_ref().ok().and_then(|attached| attached.redirect.stats().ok()).unwrap_or_default()
     }
 
-    /// Writes what the kernel refused into the daemon's log, for as long as the daemon runs.
-    pub(super) async fn report_denials(self: std::sync::Arc<Self>) {
-        let Ok(attached) = &self.attached else { return };
-        let mut denials = match attached.redirect.take_denials() {
-            Ok(Some(denials)) => denials,
-            Ok(None) => return,
-            Err(error) => {
-                return tracing::warn!(error = chain(&error), "refusals of the kernel cannot be read");
-            }
-        };
-        loop {
-            match denials.next().await {
-                Ok(denial) => tracing::info!(
-                    reason = ?denial.reason,
-                    hook = ?denial.hook,
-                    destination = ?denial.destination,
-                    cgroup = denial.agent_cgroup_id,
-                    uid = denial.uid,
-                    pid = denial.pid,
-                    comm = denial.comm,
-                    "the kernel refused a managed process"
-                ),
-                Err(error) => {
-                    tracing::warn!(error = chain(&error), "a refusal of the kernel cannot be read");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
+    /// The kernel's refusals, for the one task that reads them.
+    pub(super) fn take_denials(&self) -> Option<Denials> {
+        let attached = self.attached.as_ref().ok()?;
+        attached
+            .redirect
+            .take_denials()
+            .inspect_err(|error| {
+                tracing::warn!(error = chain(error), "refusals of the kernel cannot be read");
+            })
+            .ok()?
+    }
+
+    /// The agent's cgroup behind an id.
+    pub(super) fn name_of(&self, id: u64) -> Option<CgroupName> {
+        self.attached.as_ref().ok()?.name_of(id)
     }
 
     fn attached(&self) -> Result<&Attached, String> {
         self.attached.as_ref().map_err(|off| format!("{}: {}", off.reason, off.fix))
     }
+}
+
+/// Is this process in that cgroup, or below it? (cgroups(7): the line of cgroup2 in `/proc/self/cgroup`.)
+fn is_within(cgroup: &Path) -> bool {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    own.lines().filter_map(|line| line.strip_prefix("0::/")).any(|path| Path::new(path).starts_with(cgroup))
 }
 
 /// Removes a cgroup and what is nested in it, deepest first (rmdir(2) is how a cgroup is removed).
@@ -212,7 +209,10 @@ impl Attached {
         };
         let redirect = Redirect::attach(&config)?;
         let cgroups = Cgroup2::find()?;
-        cgroups.move_self_into(&config.daemon_cgroup)?;
+        // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
+        if !is_within(&config.daemon_cgroup) {
+            cgroups.move_self_into(&config.daemon_cgroup)?;
+        }
         Ok(Attached { redirect, cgroups, config, names: RwLock::default(), entries: RwLock::default() })
     }
 

@@ -1,9 +1,11 @@
 //! The one place that wires everything: attach, unlock, bind all, then serve.
 
 mod authority;
+mod denials;
 mod error;
 mod host;
 mod managed;
+mod names;
 mod policy;
 pub mod ship;
 mod stand;
@@ -12,6 +14,7 @@ use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 pub use error::AppError;
@@ -20,15 +23,17 @@ use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::http::{Gateway, GatewayParts};
 use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
-use crate::net::{AddressPolicy, Dialer, Origins, Resolver};
+use crate::net::{AddressPolicy, Dialer, Resolver};
+use crate::policy::Snapshot;
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault};
-use crate::{admin, kernel, privilege, store};
+use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
+use denials::DenialReport;
 use host::AppHost;
 use managed::Managed;
 use policy::Policy;
-use stand::Stand;
+use stand::{Front, Stand};
 
 /// The audit segments' place in the data directory.
 const AUDIT_DIR: &str = "audit";
@@ -99,23 +104,40 @@ async fn serve(
     let bundle = authority.write_bundle(&config, &upstream_tls)?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
-    let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&managed)));
-    policy.reload().await?;
 
-    // Everything is bound before anything is served.
+    // Everything is bound before anything is served, but for the agents' DNS: with each agent it comes and goes.
     let stand = Stand::bind(&config, managed.is_attached())?;
-    let own = stand.addresses()?;
+    let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses()?);
+    let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
 
-    let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), own);
+    // Empty until the first reload, and refuses everything.
+    let (current, snapshot) = watch::channel(Arc::<Snapshot>::default());
+    let dns = managed.is_attached().then(|| {
+        let parts = dns::Parts {
+            policy: snapshot.clone(),
+            names: Arc::clone(&resolver) as Arc<dyn dns::Names>,
+            audit: audit.clone(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+        };
+        Arc::new(dns::Server::new(parts, config.listen.transparent_port))
+    });
+    let policy = Arc::new(Policy::new(
+        Arc::clone(&store),
+        Arc::clone(&vault),
+        Arc::clone(&managed),
+        dns.clone(),
+        current,
+    ));
+    policy.reload().await?;
     let gateway = Arc::new(Gateway::new(GatewayParts {
-        policy: policy.subscribe(),
+        policy: snapshot.clone(),
         vault: Arc::clone(&vault),
         audit: audit.clone(),
         agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
         upstream_tls,
-        resolver: Resolver::new(config.resolver.hosts.clone(), addresses),
+        resolver,
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
-        origins: managed.is_attached().then(|| Arc::clone(&managed) as Arc<dyn Origins>),
         explicit_addresses: config.listen.explicit.clone(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
@@ -129,6 +151,13 @@ async fn serve(
         explicit: config.listen.explicit.clone(),
     };
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
+    let denials = DenialReport {
+        managed: Arc::clone(&managed),
+        policy: snapshot,
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+    };
     let handles = admin::Handles {
         store: Arc::clone(&store),
         vault,
@@ -141,13 +170,17 @@ async fn serve(
 
     let shipper = tokio::spawn(shipper.run());
     let follower = tokio::spawn(Arc::clone(&policy).follow());
-    let watcher = tokio::spawn(Arc::clone(&managed).report_denials());
+    let watcher = tokio::spawn(denials.run());
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
-    stand.serve(gateway, admin_socket, handles).await?;
+    let front = Front { gateway, origins: managed, dns: dns.clone() };
+    stand.serve(front, admin_socket, handles).await?;
 
     tracing::info!("stopping");
     follower.abort();
     watcher.abort();
+    if let Some(dns) = dns {
+        dns.close();
+    }
     audit.close().await?;
     // Ends once the store has every record; what it has not is shipped by the next start.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), shipper).await;

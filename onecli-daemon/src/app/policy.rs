@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
 use super::managed::Managed;
+use crate::dns;
 use crate::policy::{AgentInput, Snapshot, SnapshotInput, TokenInput};
 use crate::store::{Store, StoreError};
 use crate::vault::Vault;
@@ -19,28 +20,34 @@ pub(super) struct Policy {
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
     managed: Arc<Managed>,
+    /// Where connections are redirected.
+    dns: Option<Arc<dns::Server>>,
     current: watch::Sender<Arc<Snapshot>>,
     /// One reload at a time, so that an older state never replaces a newer one.
     turn: Mutex<()>,
 }
 
 impl Policy {
-    /// Begins with an empty policy, which refuses everything.
-    pub(super) fn new(store: Arc<dyn Store>, vault: Arc<Vault>, managed: Arc<Managed>) -> Policy {
-        let (current, _) = watch::channel(Arc::new(Snapshot::default()));
-        Policy { store, vault, managed, current, turn: Mutex::default() }
-    }
-
-    /// The snapshot as it changes.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.current.subscribe()
+    /// Every snapshot goes to `current`.
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        vault: Arc<Vault>,
+        managed: Arc<Managed>,
+        dns: Option<Arc<dns::Server>>,
+        current: watch::Sender<Arc<Snapshot>>,
+    ) -> Policy {
+        Policy { store, vault, managed, dns, current, turn: Mutex::default() }
     }
 
     /// Compiles what the store has now. When it returns, the next request is decided by it.
     pub(super) async fn reload(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let state = self.store.load().await?;
-        if let Err(error) = self.managed.announce(state.agents.iter().map(|stored| &stored.agent.cgroup)) {
+        let agents = || state.agents.iter().map(|stored| &stored.agent);
+        // The sockets first: what the kernel sends there from now on is answered.
+        let resolvers = self.dns.as_ref().map(|dns| dns.serve(agents())).unwrap_or_default();
+        let announced = agents().map(|agent| (&agent.cgroup, resolvers.get(&agent.id).copied()));
+        if let Err(error) = self.managed.announce(announced) {
             tracing::error!(%error, "the kernel cannot be told of the agents");
         }
         let input = SnapshotInput {

@@ -12,8 +12,9 @@ use tokio::sync::{Semaphore, watch};
 use super::error::AppError;
 use crate::admin::{self, Handles};
 use crate::config::Config;
+use crate::dns;
 use crate::http::{Gateway, serve_explicit, serve_transparent};
-use crate::net::{self, ListenError};
+use crate::net::{self, ListenError, Origins};
 
 /// Connections served at a time, over all agents; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -23,6 +24,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often idle upstream connections are looked through.
 const TIDY: Duration = Duration::from_secs(15);
+
+/// Port of DNS over TCP.
+const DNS_PORT: u16 = 53;
+
+/// What connections are served with.
+#[derive(Debug, Clone)]
+pub(super) struct Front {
+    /// HTTP, and whatever is tunnelled.
+    pub(super) gateway: Arc<Gateway>,
+    /// The kernel's records of connections.
+    pub(super) origins: Arc<dyn Origins>,
+    /// DNS, where connections are redirected.
+    pub(super) dns: Option<Arc<dns::Server>>,
+}
 
 /// Bound, not yet served.
 pub(super) struct Stand {
@@ -54,13 +69,14 @@ impl Stand {
     /// Serves until SIGTERM or SIGINT, then lets open requests finish.
     pub(super) async fn serve(
         self,
-        gateway: Arc<Gateway>,
+        front: Front,
         admin_socket: UnixListener,
         handles: Handles,
     ) -> Result<(), AppError> {
         let (stop, stopped) = watch::channel(());
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut tasks = tokio::task::JoinSet::new();
+        let gateway = Arc::clone(&front.gateway);
         for listener in self.explicit {
             let gateway = Arc::clone(&gateway);
             tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
@@ -68,9 +84,9 @@ impl Stand {
             }));
         }
         for listener in self.transparent {
-            let gateway = Arc::clone(&gateway);
+            let front = front.clone();
             tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
-                serve_transparent(Arc::clone(&gateway), stream, peer)
+                serve_redirected(front.clone(), stream, peer)
             }));
         }
         let mut admin_stopped = stopped.clone();
@@ -95,6 +111,20 @@ impl Stand {
         // No new connection is taken; a request that is under way ends by itself.
         let _ = tokio::time::timeout(DRAIN, gateway.drained()).await;
         Ok(())
+    }
+}
+
+/// A connection that the kernel redirected to us: by the port it was made to, DNS or the gateway's.
+async fn serve_redirected(front: Front, stream: TcpStream, peer: SocketAddr) {
+    let origin = front.origins.origin(&stream);
+    let asker = origin
+        .as_ref()
+        .filter(|origin| origin.flow.original_destination.port() == DNS_PORT)
+        .and_then(|origin| front.dns.as_ref()?.asker(origin.cgroup.as_ref()?));
+    match (asker, &front.dns) {
+        (Some(asker), Some(dns)) => dns.serve_stream(asker, stream).await,
+        // Those of an agent that is unknown or disabled too: refused there, and recorded.
+        _ => serve_transparent(front.gateway, stream, peer, origin).await,
     }
 }
 

@@ -1,3 +1,5 @@
+//! Why a record is not on the disk.
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! What a record holds, and under which names.
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

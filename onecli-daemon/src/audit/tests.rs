@@ -1,3 +1,5 @@
+//! The log through restarts, torn writes and failing disks.
+
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! Text from outside that no reader of the log can be fooled with.
+
 use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};

@@ -62,6 +62,8 @@ pub(super) fn assemble(
         headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|e| malformed(&e))?);
         headers.extend(head.headers);
         if head.websocket {
+            // No extension is negotiated: frames are scrubbed, and could not be if they were compressed.
+            headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }

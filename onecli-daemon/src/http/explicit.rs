@@ -73,33 +73,37 @@ fn authenticate(
     connection: &mut Connection,
     request: &Request<Incoming>,
 ) -> Result<Identity, Refusal> {
-    if gateway.failures.is_blocked(connection.source()) {
-        return Err(Refusal::new(
-            Code::TooManyFailures,
-            "too many wrong tokens came from this address",
-            "wait a minute, then use a token that is valid",
-        ));
-    }
     let token = presented_token(request);
     connection.evidence.token = match token {
         Presented::Nothing => None,
         Presented::Token(token) => Some(gateway.vault.token_hash(&token)),
         Presented::Garbage => {
-            gateway.failures.failed(connection.source());
-            return Err(Refusal::new(
+            let refusal = Refusal::new(
                 Code::TokenUnknown,
                 "Proxy-Authorization does not carry a OneCLI token",
                 "send it as Bearer, or as the password of Basic: HTTPS_PROXY=http://x:TOKEN@HOST:PORT",
-            ));
+            );
+            return Err(failed(gateway, connection, refusal));
         }
     };
-    let identity = connection.identify(gateway);
-    if let Err(refusal) = &identity
-        && matches!(refusal.code, Code::TokenUnknown | Code::TokenForeign)
-    {
-        gateway.failures.failed(connection.source());
+    connection.identify(gateway).map_err(|refusal| match refusal.code {
+        Code::TokenUnknown | Code::TokenForeign => failed(gateway, connection, refusal),
+        _ => refusal,
+    })
+}
+
+/// Counts a wrong token. Whoever sends many is told to stop; right tokens are taken from the same address all the
+/// while, for others may share it.
+fn failed(gateway: &Gateway, connection: &Connection, refusal: Refusal) -> Refusal {
+    gateway.failures.failed(connection.source());
+    if refusal.code.is_alert() || !gateway.failures.is_blocked(connection.source()) {
+        return refusal;
     }
-    identity
+    Refusal::new(
+        Code::TooManyFailures,
+        "too many wrong tokens came from this address",
+        "wait a minute, then use a token that is valid",
+    )
 }
 
 enum Presented {

@@ -12,7 +12,7 @@ use super::limits::{ConnectionLimits, FailureLimits};
 use super::pool::Pool;
 use crate::audit::AuditLog;
 use crate::model::{Clock, Random};
-use crate::net::{Dialer, Origins, Resolver};
+use crate::net::{Dialer, Resolver};
 use crate::policy::Snapshot;
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::Vault;
@@ -30,11 +30,9 @@ pub struct GatewayParts {
     /// TLS towards upstreams.
     pub upstream_tls: UpstreamTls,
     /// Names to checked addresses.
-    pub resolver: Resolver,
+    pub resolver: Arc<Resolver>,
     /// Connects to them.
     pub dialer: Dialer,
-    /// The kernel's records of connections, where there is a redirect.
-    pub origins: Option<Arc<dyn Origins>>,
     /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP.
     pub explicit_addresses: Vec<SocketAddr>,
     /// Time.
@@ -50,7 +48,6 @@ pub struct Gateway {
     pub(super) audit: AuditLog,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
-    pub(super) origins: Option<Arc<dyn Origins>>,
     pub(super) explicit_addresses: Vec<SocketAddr>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
@@ -77,7 +74,6 @@ impl Gateway {
             audit: parts.audit,
             agent_tls: parts.agent_tls,
             pool,
-            origins: parts.origins,
             explicit_addresses: parts.explicit_addresses,
             connections: ConnectionLimits::default(),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),

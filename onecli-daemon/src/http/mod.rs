@@ -22,7 +22,11 @@ mod serve;
 mod trail;
 mod transparent;
 mod upgrade;
+mod websocket;
 
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
 pub use transparent::serve_transparent;
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,16 @@ use super::explicit::serve_explicit;
 use super::gateway::{Counters, Gateway};
 use super::intercept::{intercept, refuse_quietly};
 use crate::model::Code;
+use crate::net::Origin;
 use crate::policy::Mode;
 
-/// Serves one connection that the transparent listener accepted.
-pub async fn serve_transparent(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
-    let origin = gateway.origins.as_ref().and_then(|origins| origins.origin(&stream));
+/// Serves one connection that the transparent listener accepted, with the kernel's record of it.
+pub async fn serve_transparent(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    origin: Option<Origin>,
+) {
     if let Some(origin) = &origin
         && gateway.is_explicit(origin.flow.original_destination)
     {

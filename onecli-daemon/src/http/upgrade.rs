@@ -1,6 +1,7 @@
 //! WebSocket: tunnelled only after the upstream's 101 (RFC 6455 section 4.2.2).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -11,9 +12,10 @@ use hyper_util::rt::TokioIo;
 use super::answer::{Delivery, clean_headers, deliver};
 use super::body::{Body, empty};
 use super::connection::Connection;
-use super::gateway::Gateway;
+use super::gateway::{Counters, Gateway};
 use super::head::Head;
 use super::trail::Trail;
+use super::websocket::ScrubbedFrames;
 use crate::model::{Code, Refusal};
 use crate::net::{TunnelBytes, tunnel};
 use crate::policy::Decision;
@@ -62,7 +64,7 @@ async fn run(
     upstream: OnUpgrade,
     delivery: Delivery,
 ) {
-    let Delivery { gateway, mut trail, .. } = delivery;
+    let Delivery { gateway, mut trail, scrubber, .. } = delivery;
     let (client, upstream) = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
         Err(error) => {
@@ -71,8 +73,16 @@ async fn run(
             return;
         }
     };
+    let hits = Arc::new(AtomicU64::new(0));
+    if !scrubber.is_idle() {
+        trail.record().scrub_hits = Some(0);
+    }
+    let upstream = ScrubbedFrames::new(upstream, scrubber, Arc::clone(&hits));
     let bytes = TunnelBytes::default();
     let result = tunnel(client, upstream, &bytes, revoked(&gateway, &connection, &head)).await;
+    let hits = hits.load(Ordering::Relaxed);
+    trail.record().scrub_hits = trail.record().scrub_hits.map(|_| hits);
+    Counters::add(&gateway.counters.scrub_hits, hits);
     trail.tunnelled(&bytes, result);
 }
 

@@ -2,6 +2,7 @@
 
 mod address;
 mod dial;
+mod hosts;
 mod listen;
 mod origin;
 mod resolve;
@@ -13,7 +14,7 @@ pub use address::{AddressPolicy, CheckedAddr};
 pub use dial::{DialError, Dialer};
 pub use listen::{ListenError, bind};
 pub use origin::{Origin, Origins};
-pub use resolve::{ResolveError, Resolver};
+pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
 pub use rewind::Rewind;
 pub use sniff::{Protocol, SniffError, sniff};
 pub use tunnel::{TunnelBytes, tunnel};

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolveHosts;
 
 use super::address::{AddressPolicy, CheckedAddr};
+use super::hosts::HostsFile;
 use crate::model::{Authority, Host};
 
 /// Addresses tried for one name.
@@ -17,19 +19,42 @@ pub enum ResolveError {
     /// Every address is in a blocked range.
     #[error("every address of {0} is in a blocked range (loopback, private, link-local, ...)")]
     Blocked(Host),
-    /// DNS has no answer.
+    /// There is no address.
     #[error("cannot resolve {host}: {reason}")]
     Failed {
         /// The name.
         host: Host,
+        /// What kind of answer that is.
+        failure: ResolveFailure,
         /// The resolver's reason.
         reason: String,
     },
 }
 
+/// Why a name has no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResolveFailure {
+    /// The name does not exist (NXDOMAIN).
+    NoSuchName,
+    /// The name exists, without an address.
+    NoAddress,
+    /// No server answered, or none that knows.
+    Unavailable,
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// At least one.
+    pub list: Vec<IpAddr>,
+    /// How long they hold by DNS, in seconds; `u32::MAX` where they are configured.
+    pub ttl: u32,
+}
+
 /// Resolves hosts: configured names, then the system's `/etc/hosts` and DNS servers.
 pub struct Resolver {
     fixed: BTreeMap<Host, Vec<IpAddr>>,
+    hosts: HostsFile,
     /// The reason, where `/etc/resolv.conf` is missing or bad: configured names still work.
     dns: Result<Box<TokioResolver>, String>,
     policy: AddressPolicy,
@@ -45,16 +70,20 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// `fixed` is `[resolver] hosts`, which wins over DNS.
+    /// `fixed` is `[resolver] hosts`, which wins over `/etc/hosts`, which wins over DNS.
     pub fn new(fixed: BTreeMap<Host, Vec<IpAddr>>, policy: AddressPolicy) -> Resolver {
         let dns = TokioResolver::builder_tokio()
-            .and_then(hickory_resolver::ResolverBuilder::build)
+            .and_then(|mut builder| {
+                // Read by us, before anybody is asked.
+                builder.options_mut().use_hosts_file = ResolveHosts::Never;
+                builder.build()
+            })
             .map(Box::new)
             .map_err(|error| error.to_string());
         if let Err(reason) = &dns {
-            tracing::warn!(%reason, "no DNS: only names in [resolver] hosts and addresses can be reached");
+            tracing::warn!(%reason, "no DNS: only names in [resolver] hosts or /etc/hosts can be reached");
         }
-        Resolver { fixed, dns, policy }
+        Resolver { fixed, hosts: HostsFile::new("/etc/hosts"), dns, policy }
     }
 
     /// The addresses of `authority` that may be dialled, at least one and at most eight.
@@ -65,7 +94,7 @@ impl Resolver {
         let host = authority.host();
         let addresses = match host.as_ip() {
             Some(ip) => vec![ip],
-            None => self.lookup(host).await?,
+            None => self.lookup(host).await?.list,
         };
         let checked: Vec<CheckedAddr> = addresses
             .into_iter()
@@ -79,15 +108,114 @@ impl Resolver {
     ///
     /// # Errors
     /// [`ResolveError::Failed`].
-    pub async fn lookup(&self, host: &Host) -> Result<Vec<IpAddr>, ResolveError> {
+    pub async fn lookup(&self, host: &Host) -> Result<Addresses, ResolveError> {
         if let Some(fixed) = self.fixed.get(host) {
-            return Ok(fixed.clone());
+            return Ok(Addresses { list: fixed.clone(), ttl: u32::MAX });
         }
-        let failed = |reason: String| ResolveError::Failed { host: host.clone(), reason };
-        let dns = self.dns.as_ref().map_err(|reason| failed(reason.clone()))?;
+        let hosts = self.hosts.addresses(host);
+        if !hosts.is_empty() {
+            return Ok(Addresses { list: hosts, ttl: u32::MAX });
+        }
+        let failed = |failure, reason: String| ResolveError::Failed { host: host.clone(), failure, reason };
+        let dns = self.dns.as_ref().map_err(|reason| failed(ResolveFailure::Unavailable, reason.clone()))?;
         // The dot at the end keeps search domains out: the name that was matched is the name that is asked for.
-        let answer = dns.lookup_ip(format!("{host}.")).await.map_err(|error| failed(error.to_string()))?;
-        let addresses: Vec<IpAddr> = answer.iter().collect();
-        if addresses.is_empty() { Err(failed("it has no address".to_owned())) } else { Ok(addresses) }
+        let answer = dns.lookup_ip(format!("{host}.")).await.map_err(|error| {
+            let failure = if error.is_nx_domain() {
+                ResolveFailure::NoSuchName
+            } else if error.is_no_records_found() {
+                ResolveFailure::NoAddress
+            } else {
+                ResolveFailure::Unavailable
+            };
+            failed(failure, error.to_string())
+        })?;
+        let list: Vec<IpAddr> = answer.iter().collect();
+        if list.is_empty() {
+            return Err(failed(ResolveFailure::NoAddress, "it has no address".to_owned()));
+        }
+        let ttl = answer.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or_default();
+        Ok(Addresses { list, ttl })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// A DNS server of three names, at this port.
+    async fn server() -> u16 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let asked = Message::from_vec(&buffer[..length]).unwrap();
+                let question = asked.queries[0].clone();
+                let mut answer = Message::response(asked.metadata.id, asked.metadata.op_code);
+                answer.add_query(question.clone());
+                let ip = |text: &str| RData::from(text.parse::<IpAddr>().unwrap());
+                let data = match (question.name().to_ascii().as_str(), question.query_type()) {
+                    ("both.test.", RecordType::A) => Some((300, ip("192.0.2.1"))),
+                    ("both.test.", RecordType::AAAA) => Some((30, ip("2001:db8::1"))),
+                    ("four.test.", RecordType::A) => Some((300, ip("192.0.2.4"))),
+                    _ => None,
+                };
+                answer.metadata.response_code = match question.name().to_ascii().as_str() {
+                    "both.test." | "four.test." | "none.test." => ResponseCode::NoError,
+                    "broken.test." => ResponseCode::ServFail,
+                    _ => ResponseCode::NXDomain,
+                };
+                answer.add_answers(
+                    data.map(|(ttl, data)| Record::from_rdata(question.name().clone(), ttl, data)),
+                );
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn what_dns_says_is_told_apart() {
+        let mut connection = ConnectionConfig::udp();
+        connection.port = server().await;
+        let server = NameServerConfig::new([127, 0, 0, 1].into(), true, vec![connection]);
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let dns =
+            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("hosts"), "192.0.2.40 four.test\n192.0.2.50 fixed.test hosts.test\n")
+            .unwrap();
+        let resolver = Resolver {
+            fixed: BTreeMap::from([("fixed.test".parse().unwrap(), vec![IpAddr::from([192, 0, 2, 60])])]),
+            hosts: HostsFile::new(dir.path().join("hosts")),
+            dns: Ok(Box::new(dns)),
+            policy: AddressPolicy::default(),
+        };
+        let found = |ttl, addresses: &[&str]| {
+            Ok((ttl, addresses.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>()))
+        };
+        for (name, expected) in [
+            ("both.test", found(30, &["2001:db8::1", "192.0.2.1"])),
+            ("none.test", Err(ResolveFailure::NoAddress)),
+            ("gone.test", Err(ResolveFailure::NoSuchName)),
+            ("broken.test", Err(ResolveFailure::Unavailable)),
+            ("hosts.test", found(u32::MAX, &["192.0.2.50"])),
+            ("four.test", found(u32::MAX, &["192.0.2.40"])),
+            ("fixed.test", found(u32::MAX, &["192.0.2.60"])),
+        ] {
+            let told = match resolver.lookup(&name.parse().unwrap()).await {
+                Ok(addresses) => Ok((addresses.ttl, addresses.list)),
+                Err(ResolveError::Failed { failure, .. }) => Err(failure),
+                Err(error) => panic!("{name}: {error}"),
+            };
+            assert_eq!(told, expected, "{name}");
+        }
     }
 }

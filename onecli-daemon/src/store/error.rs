@@ -1,3 +1,5 @@
+//! Why the store could not do what it was asked.
+
 use std::path::PathBuf;
 
 use crate::model::PrivateDirError;

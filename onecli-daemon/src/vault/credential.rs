@@ -1,3 +1,5 @@
+//! A credential in the clear, on its way into one request.
+
 use std::fmt;
 
 use crate::model::{Placement, Secret, SecretName, SecretValue};

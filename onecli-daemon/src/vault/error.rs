@@ -1,3 +1,5 @@
+//! Why a key or a value could not be had.
+
 use super::keyring::KeyId;
 use super::source::KeyFileError;
 use crate::model::random::RandomError;

@@ -1,3 +1,5 @@
+//! Sealing and opening, frozen vectors, and what must not open.
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 

@@ -41,6 +41,8 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("rcgen", &["tls"]),
     ("aes_gcm", &["vault::envelope"]),
     ("clap", &["cli", "bin"]),
+    ("hickory_proto", &["dns"]),
+    ("hickory_resolver", &["net"]),
 ];
 
 /// Where `unsafe` may stand: path prefixes. `unsafe impl Pod` may stand anywhere.

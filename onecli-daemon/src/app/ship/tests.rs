@@ -1,3 +1,5 @@
+//! Shipping through failures of the store and of the log.
+
 use uuid::Uuid;
 
 use super::*;

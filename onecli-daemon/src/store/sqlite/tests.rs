@@ -1,3 +1,5 @@
+//! The contract on SQLite, and what is SQLite's own.
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;

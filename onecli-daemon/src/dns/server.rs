@@ -1,0 +1,183 @@
+//! One socket for each agent's resolver address.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::address::candidates;
+use super::answer::Parts;
+use super::message::{MAX_QUERY, Transport};
+use crate::audit::{FOLD_WINDOW, Fold};
+use crate::model::{Agent, AgentId, AgentName, CgroupName, Code};
+use crate::policy::{Evidence, Mode};
+
+/// Queries of one agent at a time, over UDP and TCP; datagrams beyond are dropped.
+const IN_FLIGHT: usize = 64;
+/// TCP connections of one agent at a time.
+pub(super) const STREAMS: usize = 16;
+/// After a socket failed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whose queries they are, by the address they came to or the kernel's record of a connection.
+///
+/// A process of the host that no agent owns can send to the address as well. It learns what that agent may resolve and
+/// nothing else, uses up that agent's bounds and nobody else's, and appears in the log as the agent. No agent can do so
+/// to another: the kernel refuses its UDP but for port 53, and sends that to its own resolver.
+#[derive(Debug)]
+pub struct Asker {
+    pub(super) agent: AgentId,
+    pub(super) name: AgentName,
+    pub(super) evidence: Evidence,
+    pub(super) refusals: Mutex<Fold<(String, Code)>>,
+    pub(super) queries: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
+}
+
+impl Asker {
+    pub(super) fn new(agent: &Agent) -> Asker {
+        Asker {
+            agent: agent.id,
+            name: agent.name.clone(),
+            // The kernel's word: it alone makes datagrams arrive here, and only those of this cgroup.
+            evidence: Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None },
+            refusals: Mutex::default(),
+            queries: Arc::new(Semaphore::new(IN_FLIGHT)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+        }
+    }
+
+    fn is(&self, agent: &Agent) -> bool {
+        self.name == agent.name && self.evidence.cgroup.as_ref() == Some(&agent.cgroup)
+    }
+}
+
+/// The agents' resolver.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) parts: Arc<Parts>,
+    port: u16,
+    listening: Mutex<HashMap<AgentId, Listening>>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    address: Ipv4Addr,
+    asker: Arc<Asker>,
+    task: AbortHandle,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// A server without sockets; they will have `port`, which the kernel programs know.
+    pub fn new(parts: Parts, port: u16) -> Server {
+        Server { parts: Arc::new(parts), port, listening: Mutex::default() }
+    }
+
+    /// Serves these agents as far as they are enabled, and no other any more. Tells each one's address, which stays the
+    /// same for as long as it is served; an agent for which no socket could be opened has none. Call it in a tokio
+    /// runtime.
+    pub fn serve<'a>(&self, agents: impl Iterator<Item = &'a Agent>) -> HashMap<AgentId, Ipv4Addr> {
+        let agents: HashMap<AgentId, &Agent> =
+            agents.filter(|agent| agent.enabled).map(|agent| (agent.id, agent)).collect();
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        listening.retain(|id, one| {
+            let stays = agents.get(id).is_some_and(|agent| one.asker.is(agent));
+            if !stays {
+                self.parts.report_rest(&one.asker);
+            }
+            stays
+        });
+        let mut missing: Vec<&Agent> =
+            agents.into_values().filter(|agent| !listening.contains_key(&agent.id)).collect();
+        // Ids are ordered by time: after a restart the older of two that want one address gets it again.
+        missing.sort_unstable_by_key(|agent| agent.id);
+        for agent in missing {
+            match self.listen(agent) {
+                Ok(one) => {
+                    listening.insert(agent.id, one);
+                }
+                Err(error) => tracing::error!(agent = %agent.name, %error, "the agent has no DNS"),
+            }
+        }
+        listening.iter().map(|(id, one)| (*id, one.address)).collect()
+    }
+
+    /// Closes every socket, and records what is not yet.
+    pub fn close(&self) {
+        let _ = self.serve(std::iter::empty());
+    }
+
+    /// Whose DNS a connection from this cgroup carries.
+    pub fn asker(&self, cgroup: &CgroupName) -> Option<Arc<Asker>> {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut askers = listening.values().map(|one| &one.asker);
+        askers.find(|asker| asker.evidence.cgroup.as_ref() == Some(cgroup)).cloned()
+    }
+
+    fn listen(&self, agent: &Agent) -> io::Result<Listening> {
+        let (socket, address) = bind(agent.id, self.port)?;
+        let asker = Arc::new(Asker::new(agent));
+        let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&asker), socket);
+        Ok(Listening { address, asker, task: tokio::spawn(served).abort_handle() })
+    }
+}
+
+/// The first address for the agent that nobody has: without `SO_REUSEADDR` a socket is alone on its address.
+fn bind(agent: AgentId, port: u16) -> io::Result<(UdpSocket, Ipv4Addr)> {
+    let mut failed = io::Error::from(io::ErrorKind::AddrInUse);
+    for address in candidates(agent) {
+        match std::net::UdpSocket::bind((address, port)) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                return Ok((UdpSocket::from_std(socket)?, address));
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Answers until the task is aborted, which ends the queries under way too.
+async fn serve_datagrams(parts: Arc<Parts>, asker: Arc<Asker>, socket: UdpSocket) {
+    let socket = Arc::new(socket);
+    let mut queries = JoinSet::new();
+    let mut sweep = tokio::time::interval(FOLD_WINDOW / 2);
+    // One byte more than is answered: what does not fit is told from what just does.
+    let mut buffer = vec![0; MAX_QUERY + 1];
+    loop {
+        tokio::select! {
+            received = socket.recv_from(&mut buffer) => match received {
+                Ok((length, from)) if length <= MAX_QUERY => {
+                    let Ok(place) = Arc::clone(&asker.queries).try_acquire_owned() else { continue };
+                    let query = buffer[..length].to_vec();
+                    let (parts, asker, socket) = (Arc::clone(&parts), Arc::clone(&asker), Arc::clone(&socket));
+                    queries.spawn(async move {
+                        if let Some(answer) = parts.answer(&asker, &query, Transport::Datagram).await {
+                            // Who does not wait for it any more gets none.
+                            let _ = socket.send_to(&answer, from).await;
+                        }
+                        drop(place);
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(agent = %asker.name, %error, "an agent's DNS socket fails");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = queries.join_next() => {}
+            _ = sweep.tick() => parts.report(&asker),
+        }
+    }
+}
