@@ -11,6 +11,7 @@
 mod bad_input;
 mod dns;
 mod fail_closed;
+mod http1;
 mod identity;
 mod leak;
 mod load;
