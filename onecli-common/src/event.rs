@@ -52,12 +52,24 @@ pub enum Reason {
     Udp = 5,
     /// DNS, but over IPv6 or for an agent without a resolver address.
     NoResolver = 6,
+    /// Who listens on the transparent port is not the daemon.
+    ForeignListener = 7,
+    /// A port of the daemon's.
+    ReservedPort = 8,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::NoAgent, Self::SocketKind, Self::NoBirthRecord, Self::OtherAgent, Self::Udp, Self::NoResolver];
+    pub const ALL: [Self; 8] = [
+        Self::NoAgent,
+        Self::SocketKind,
+        Self::NoBirthRecord,
+        Self::OtherAgent,
+        Self::Udp,
+        Self::NoResolver,
+        Self::ForeignListener,
+        Self::ReservedPort,
+    ];
 }
 
 /// The hook that refused.
@@ -74,10 +86,21 @@ pub enum Hook {
     Sendmsg4 = 4,
     /// An unconnected send to an IPv6 address.
     Sendmsg6 = 5,
+    /// `bind()` of an IPv4 socket.
+    Bind4 = 6,
+    /// `bind()` of an IPv6 socket.
+    Bind6 = 7,
 }
 
 impl Hook {
     /// Every hook that can refuse.
-    pub const ALL: [Self; 5] =
-        [Self::SockCreate, Self::Connect4, Self::Connect6, Self::Sendmsg4, Self::Sendmsg6];
+    pub const ALL: [Self; 7] = [
+        Self::SockCreate,
+        Self::Connect4,
+        Self::Connect6,
+        Self::Sendmsg4,
+        Self::Sendmsg6,
+        Self::Bind4,
+        Self::Bind6,
+    ];
 }

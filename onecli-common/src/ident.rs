@@ -45,6 +45,8 @@ impl IdentFlags {
     pub const REDIRECTED: u32 = 1 << 0;
     /// A UDP socket whose DNS queries go to the agent's resolver address.
     pub const DNS: u32 = 1 << 1;
+    /// A TCP connection between two sockets of the same agent over the loopback, which is not redirected.
+    pub const OWN: u32 = 1 << 2;
 }
 
 /// Key of one connection between a managed process and the transparent listener, the same seen from both ends.

@@ -13,8 +13,13 @@ pub const STATS: &str = "STATS";
 /// Ring buffer of [`Deny`](crate::Deny).
 pub const DENY: &str = "DENY";
 
+/// `SK_STORAGE` of `u32`: the daemon's transparent listeners, which bear [`STAMP`]; written by the daemon.
+pub const LISTENERS: &str = "LISTENERS";
+/// What a listener of the daemon bears in [`LISTENERS`].
+pub const STAMP: u32 = 1;
+
 /// Every map that is pinned: they outlive the daemon, so that enforcement and identities do.
-pub const PINNED_MAPS: [&str; 6] = [SOCKETS, FLOWS, TUP, AGENTS, STATS, DENY];
+pub const PINNED_MAPS: [&str; 7] = [SOCKETS, FLOWS, TUP, AGENTS, STATS, DENY, LISTENERS];
 
 /// Entries of [`TUP`]: connections between SYN and accept, of all agents together.
 pub const TUP_ENTRIES: usize = 16_384;
@@ -25,7 +30,13 @@ pub const DENY_BYTES: usize = 256 * 1024;
 
 /// Global `u32`: level of the agents' cgroups in the hierarchy; the root of cgroup2 is 0.
 pub const AGENT_LEVEL: &str = "AGENT_LEVEL";
+/// Global `u64`: cgroup id of the agents root.
+pub const AGENTS_ROOT: &str = "AGENTS_ROOT";
 /// Global `u32`: port of the transparent listener, host byte order.
 pub const TRANSPARENT_PORT: &str = "TRANSPARENT_PORT";
 /// Global `u32`: port of the agents' resolver, host byte order.
 pub const RESOLVER_PORT: &str = "RESOLVER_PORT";
+/// Global array of `u16`, host byte order, 0 where unused: ports that no managed process may bind.
+pub const RESERVED_PORTS: &str = "RESERVED_PORTS";
+/// Length of [`RESERVED_PORTS`].
+pub const RESERVED_PORTS_COUNT: usize = 16;

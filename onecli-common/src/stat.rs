@@ -24,11 +24,19 @@ pub enum Stat {
     Denied = 8,
     /// Refusals whose event did not fit the ring buffer.
     DenyLost = 9,
+    /// TCP connects of an agent to a listener of its own, not redirected.
+    Own = 10,
+    /// TCP connects answered as by a closed port: no daemon listens, or `localhost` is at the other loopback address.
+    Unserved = 11,
+    /// TCP connects refused because the transparent port is not the daemon's.
+    ForeignListener = 12,
+    /// Packets of managed sockets that were not let out.
+    PacketsDropped = 13,
 }
 
 impl Stat {
     /// Every counter, in index order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Born,
         Self::Redirected,
         Self::Announced,
@@ -39,6 +47,10 @@ impl Stat {
         Self::DnsRewritten,
         Self::Denied,
         Self::DenyLost,
+        Self::Own,
+        Self::Unserved,
+        Self::ForeignListener,
+        Self::PacketsDropped,
     ];
 
     /// Number of counters: the length of the array.
@@ -58,6 +70,10 @@ impl Stat {
             Self::DnsRewritten => "dns_rewritten",
             Self::Denied => "operations_denied",
             Self::DenyLost => "deny_events_lost",
+            Self::Own => "connections_to_own_listeners",
+            Self::Unserved => "connections_unserved",
+            Self::ForeignListener => "connections_to_foreign_listener",
+            Self::PacketsDropped => "packets_dropped",
         }
     }
 }

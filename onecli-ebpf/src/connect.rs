@@ -10,6 +10,7 @@ use crate::{
     context::{Address as _, Endpoint, LOOPBACK4, complete, current_agent, port_be},
     datagram::resolver,
     deny::refuse_address,
+    listener::{Receiver, listener},
     maps::{Absent, SOCKETS, TRANSPARENT_PORT, count, record},
 };
 
@@ -44,19 +45,61 @@ pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
 fn destination(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reason> {
     let ident = managed(ctx)?;
     if ctx.protocol() == u32::from(IPPROTO_TCP) {
-        complete(ident, ctx, asked, IdentFlags::REDIRECTED);
-        count(Stat::Redirected);
-        let port = port_be(TRANSPARENT_PORT.load());
-        // A mapped destination stays mapped: an IPv6-only way out of an IPv4 connect would fail.
-        return Ok(match asked.mapped_v4() {
-            Some(_) => Endpoint::v4(LOOPBACK4, port),
-            None => Endpoint { addr: Endpoint::LOOPBACK6, port },
-        });
+        let route = route(ctx, asked, ident.agent_cgid)?;
+        // `getpeername` of an own connection needs no rewriting: it shows where the connection goes.
+        complete(ident, ctx, if route.flags == IdentFlags::OWN { &route.to } else { asked }, route.flags);
+        count(route.stat);
+        return Ok(route.to);
     }
     let resolver = resolver(asked, ident.agent_cgid)?;
     complete(ident, ctx, asked, IdentFlags::DNS);
     count(Stat::DnsRewritten);
     Ok(resolver)
+}
+
+/// Where a TCP connection goes.
+struct Route {
+    to: Endpoint,
+    flags: u32,
+    stat: Stat,
+}
+
+/// The agent's own listener when it asked for one, else the daemon's.
+///
+/// Without the daemon the destination becomes port 0 of the loopback: the client gets ECONNREFUSED, as from any service
+/// that is down, and nobody can listen there, however the port is taken between this program and the SYN. A listener
+/// that is not the daemon's is refused; the packet filter looks again when the SYN leaves.
+#[inline(always)]
+fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Route, Reason> {
+    let own = Receiver::BornIn(agent_cgid);
+    let context = ctx.sock_addr.cast();
+    // Only the loopback: a listener on the unspecified address would be found under every address there is.
+    if let Some(local) = asked.loopback() {
+        match listener(context, &local) {
+            receiver if receiver == own => {
+                return Ok(Route { to: local, flags: IdentFlags::OWN, stat: Stat::Own });
+            }
+            // `localhost` is two addresses. A client tries the next only when the first refuses, as it would without us.
+            Receiver::Nobody if local.twin().is_some_and(|twin| listener(context, &twin) == own) => {
+                return Ok(Route { to: local.closed(), flags: 0, stat: Stat::Unserved });
+            }
+            _ => {}
+        }
+    }
+    let port = port_be(TRANSPARENT_PORT.load());
+    // A mapped destination stays mapped: an IPv6-only way out of an IPv4 connect would fail.
+    let to = match asked.mapped_v4() {
+        Some(_) => Endpoint::v4(LOOPBACK4, port),
+        None => Endpoint { addr: Endpoint::LOOPBACK6, port },
+    };
+    match listener(context, &to) {
+        Receiver::Daemon => Ok(Route { to, flags: IdentFlags::REDIRECTED, stat: Stat::Redirected }),
+        Receiver::Nobody => Ok(Route { to: to.closed(), flags: 0, stat: Stat::Unserved }),
+        Receiver::BornIn(_) => {
+            count(Stat::ForeignListener);
+            Err(Reason::ForeignListener)
+        }
+    }
 }
 
 /// The record of a socket that was created in the very agent that uses it now.

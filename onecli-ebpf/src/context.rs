@@ -45,6 +45,37 @@ impl Endpoint {
         if a == MAPPED[0] && b == MAPPED[1] && c == MAPPED[2] { Some(v4) } else { None }
     }
 
+    /// The loopback address this stands for: itself, or the one that connecting to the unspecified address means.
+    #[inline(always)]
+    pub(crate) const fn loopback(&self) -> Option<Self> {
+        const NET: u32 = 0xff00_0000_u32.to_be();
+        const UNSPECIFIED: [u32; 4] = [0; 4];
+        let port = self.port;
+        match (self.mapped_v4(), self.addr) {
+            (Some(0), _) => Some(Self::v4(LOOPBACK4, port)),
+            (Some(v4), _) if v4 & NET == LOOPBACK4 & NET => Some(*self),
+            (None, Self::LOOPBACK6 | UNSPECIFIED) => Some(Self { addr: Self::LOOPBACK6, port }),
+            _ => None,
+        }
+    }
+
+    /// The same port at the other address of `localhost`.
+    #[inline(always)]
+    pub(crate) const fn twin(&self) -> Option<Self> {
+        let port = self.port;
+        match (self.mapped_v4(), self.addr) {
+            (Some(LOOPBACK4), _) => Some(Self { addr: Self::LOOPBACK6, port }),
+            (None, Self::LOOPBACK6) => Some(Self::v4(LOOPBACK4, port)),
+            _ => None,
+        }
+    }
+
+    /// A port of this address that nobody can listen on.
+    #[inline(always)]
+    pub(crate) const fn closed(&self) -> Self {
+        Self { addr: self.addr, port: 0 }
+    }
+
     /// The address's bytes in network order.
     #[inline(always)]
     pub(crate) const fn bytes(&self) -> [u8; 16] {
@@ -159,10 +190,18 @@ pub(crate) const fn port_be(port: u32) -> u16 {
 /// Kernel 5.7. By level and not by the task's own cgroup, so that cgroups an agent nests keep its identity.
 #[inline(always)]
 pub(crate) fn current_agent() -> u64 {
-    #[expect(clippy::cast_possible_wrap, reason = "a level is at most the depth limit of cgroup2")]
-    let level = AGENT_LEVEL.load() as i32;
     // SAFETY: takes no pointer.
-    unsafe { bpf_get_current_ancestor_cgroup_id(level) }
+    unsafe { bpf_get_current_ancestor_cgroup_id(agent_level()) }
+}
+
+/// Level of the agents' cgroups in the hierarchy.
+#[inline(always)]
+pub(crate) fn agent_level() -> i32 {
+    #[expect(clippy::cast_possible_wrap, reason = "a level is at most the depth limit of cgroup2")]
+    const fn signed(level: u32) -> i32 {
+        level as i32
+    }
+    signed(AGENT_LEVEL.load())
 }
 
 /// Cgroup id of the current task.

@@ -88,7 +88,7 @@ pub(crate) fn resolver(asked: &Endpoint, agent_cgid: u64) -> Result<Endpoint, Re
 
 /// The address the daemon gave agent `agent_cgid` for its DNS.
 #[inline(always)]
-fn own_resolver(agent_cgid: u64) -> Option<Endpoint> {
+pub(crate) fn own_resolver(agent_cgid: u64) -> Option<Endpoint> {
     // SAFETY: the entry is read at once; an update by the daemon replaces the whole value.
     let entry = unsafe { AGENTS.get(&agent_cgid) }?;
     match u32::from_ne_bytes(entry.dns_addr) {

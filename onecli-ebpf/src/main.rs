@@ -1,7 +1,7 @@
 //! OneCLI's kernel programs.
 //!
-//! Attached to the agents root, so that every cgroup below it inherits them: [`sock_create`], [`connect`],
-//! [`datagram`], [`peer`] and the client half of [`tcp`]. Attached to the daemon's cgroup: the server half of
+//! Attached to the agents root, so that every cgroup below it inherits them: [`sock_create`], [`bind`],
+//! [`connect`], [`datagram`], [`peer`] and the client half of [`tcp`]. Attached to the daemon's cgroup: the server half of
 //! [`tcp`]. A connection's identity travels
 //!
 //! ```text
@@ -17,10 +17,14 @@
 #![no_std]
 #![no_main]
 
+mod bind;
 mod connect;
 mod context;
 mod datagram;
 mod deny;
+mod egress;
+mod guard;
+mod listener;
 mod maps;
 mod peer;
 mod sock_create;

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use onecli_common::{
     AgentEntry, Deny, Ident, Stat, TupleKey,
-    names::{AGENTS_ENTRIES, DENY_BYTES, TUP_ENTRIES},
+    names::{AGENTS_ENTRIES, DENY_BYTES, RESERVED_PORTS_COUNT, STAMP, TUP_ENTRIES},
 };
 
 #[btf_map]
@@ -27,16 +27,25 @@ pub(crate) static AGENTS: HashMap<u64, AgentEntry, AGENTS_ENTRIES> = HashMap::ne
 pub(crate) static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static DENY: RingBuf<Deny, DENY_BYTES> = RingBuf::new();
+#[btf_map]
+pub(crate) static LISTENERS: SkStorage<u32> = SkStorage::new();
 
 /// Level of the agents' cgroups; the root of cgroup2 is 0. The default matches no agent.
 #[unsafe(no_mangle)]
 pub(crate) static AGENT_LEVEL: Global<u32> = Global::new(u32::MAX >> 1);
+/// Cgroup id of the agents root. The default is no cgroup's.
+#[unsafe(no_mangle)]
+pub(crate) static AGENTS_ROOT: Global<u64> = Global::new(u64::MAX);
 /// Port of the transparent listener, host byte order.
 #[unsafe(no_mangle)]
 pub(crate) static TRANSPARENT_PORT: Global<u32> = Global::new(0);
 /// Port of the agents' resolver, host byte order.
 #[unsafe(no_mangle)]
 pub(crate) static RESOLVER_PORT: Global<u32> = Global::new(0);
+/// Ports no managed process may bind, host byte order; 0 where unused.
+#[unsafe(no_mangle)]
+pub(crate) static RESERVED_PORTS: Global<[u16; RESERVED_PORTS_COUNT]> =
+    Global::new([0; RESERVED_PORTS_COUNT]);
 
 /// What to do about a socket that has no record in a map.
 pub(crate) enum Absent {
@@ -71,6 +80,19 @@ pub(crate) unsafe fn record<'a>(
     // SAFETY: the caller vouches for `sk`, and the helper only reads `initial`. It returns null or a value that stays
     // valid until the program ends.
     unsafe { bpf_sk_storage_get(map, sk, initial.cast_mut().cast(), flags).cast::<Ident>().as_mut() }
+}
+
+/// Whether socket `sk` bears the daemon's stamp.
+///
+/// # Safety
+///
+/// As for [`record`].
+#[inline(always)]
+pub(crate) unsafe fn stamped(sk: *mut c_void) -> bool {
+    let map = ptr::from_ref(&LISTENERS).cast_mut().cast();
+    // SAFETY: the caller vouches for `sk`; the helper returns null or a value that stays valid until the program ends.
+    let stamp = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0).cast::<u32>().as_ref() };
+    stamp.is_some_and(|&stamp| stamp == STAMP)
 }
 
 /// Adds one to a counter of this CPU.

@@ -1,6 +1,7 @@
 //! Why the daemon does not run.
 
 use crate::audit::AuditError;
+use crate::kernel::KernelError;
 use crate::model::PrivateDirError;
 use crate::net::ListenError;
 use crate::privilege::PrivilegeError;
@@ -38,6 +39,9 @@ pub enum AppError {
     /// A port.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The kernel programs do not know our listeners.
+    #[error("{}", chain(.0))]
+    Kernel(#[from] KernelError),
     /// The admin socket.
     #[error("{}", chain(.0))]
     Admin(#[from] crate::admin::SocketError),

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -68,6 +69,11 @@ impl Managed {
     /// Are connections redirected?
     pub(super) fn is_attached(&self) -> bool {
         self.attached.is_ok()
+    }
+
+    /// Marks a listener as ours: the kernel redirects to no other. Nothing to do where connections are not redirected.
+    pub(super) fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
+        self.attached.as_ref().map_or(Ok(()), |attached| attached.redirect.stamp(listener))
     }
 
     /// As the admin API tells it.
@@ -205,6 +211,7 @@ impl Attached {
             bpffs_dir: config.kernel.bpffs_dir.clone(),
             transparent_port: config.listen.transparent_port,
             dns_port: config.listen.transparent_port,
+            reserved_ports: config.listen.explicit.iter().map(SocketAddr::port).collect(),
             log: false,
         };
         let redirect = Redirect::attach(&config)?;

@@ -106,7 +106,7 @@ async fn serve(
     let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
 
     // Everything is bound before anything is served, but for the agents' DNS: with each agent it comes and goes.
-    let stand = Stand::bind(&config, managed.is_attached())?;
+    let stand = Stand::bind(&config, &managed)?;
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses()?);
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
 

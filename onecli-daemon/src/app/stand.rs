@@ -10,11 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use super::error::AppError;
+use super::managed::Managed;
 use crate::admin::{self, Handles};
 use crate::config::Config;
 use crate::dns;
 use crate::http::{Gateway, serve_explicit, serve_transparent};
-use crate::net::{self, ListenError, Origins};
+use crate::net::{self, Origins};
 
 /// Connections served at a time, over all agents; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -46,17 +47,20 @@ pub(super) struct Stand {
 }
 
 impl Stand {
-    /// Binds every listener; the transparent ones where connections are redirected.
-    pub(super) fn bind(config: &Config, redirected: bool) -> Result<Stand, ListenError> {
+    /// Binds every listener; the transparent ones where connections are redirected, and marked as ours.
+    pub(super) fn bind(config: &Config, managed: &Managed) -> Result<Stand, AppError> {
         let explicit = config.listen.explicit.iter().copied().map(net::bind).collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-        let transparent = if redirected {
+        let transparent: Vec<TcpListener> = if managed.is_attached() {
             loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?
         } else {
             Vec::new()
         };
+        for listener in &transparent {
+            managed.stamp(listener)?;
+        }
         Ok(Stand { explicit, transparent })
     }
 

@@ -1,6 +1,7 @@
 //! Loading the programs, and keeping them attached from one daemon to the next.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     fs::{self, File},
     io,
@@ -11,7 +12,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::MapInfo,
-    programs::{CgroupAttachMode, Program, ProgramError, links::FdLink},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
 use nix::fcntl::{Flock, FlockArg};
 use onecli_common::{AgentEntry, Ident, names};
@@ -19,7 +20,7 @@ use onecli_common::{AgentEntry, Ident, names};
 use super::{
     Cgroup2, KernelError,
     bpffs::Pins,
-    cgroup::level,
+    cgroup::{id_of_directory, level},
     denials::KernelLog,
     link::{self, LinkInfo},
 };
@@ -40,6 +41,8 @@ pub struct KernelConfig {
     pub transparent_port: u16,
     /// Port of the agents' resolver on each agent's own loopback address.
     pub dns_port: u16,
+    /// Ports besides these two that no managed process may bind, the explicit listeners' above all.
+    pub reserved_ports: Vec<u16>,
     /// Whether the programs log their refusals, for debugging them. Off, the verifier drops the code.
     pub log: bool,
 }
@@ -51,6 +54,8 @@ pub(super) enum Place {
     Agents,
     /// The cgroup of the daemon's listeners.
     Daemon,
+    /// The root of cgroup2, for every process of the machine.
+    Root,
 }
 
 /// One program: its name in the object, its `enum bpf_attach_type`, and where it belongs.
@@ -66,11 +71,18 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
 
 /// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
 /// agents with less and never with more.
-pub(super) const HOOKS: [Hook; 11] = [
+pub(super) const HOOKS: [Hook; 18] = [
+    hook("egress", 1, Place::Agents),
     hook("connect4", 10, Place::Agents),
     hook("connect6", 11, Place::Agents),
     hook("sendmsg4", 14, Place::Agents),
     hook("sendmsg6", 15, Place::Agents),
+    hook("guard_connect4", 10, Place::Root),
+    hook("guard_connect6", 11, Place::Root),
+    hook("guard_sendmsg4", 14, Place::Root),
+    hook("guard_sendmsg6", 15, Place::Root),
+    hook("bind4", 8, Place::Agents),
+    hook("bind6", 9, Place::Agents),
     hook("sock_create", 2, Place::Agents),
     hook("recvmsg4", 19, Place::Agents),
     hook("recvmsg6", 20, Place::Agents),
@@ -130,7 +142,7 @@ pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelE
     let pins = Pins::below(&config.bpffs_dir);
     pins.create()?;
     check_shapes(&pins)?;
-    let mut ebpf = load(config, &pins)?;
+    let mut ebpf = load(config, &cgroups, &pins)?;
     for hook in &HOOKS {
         let program = ebpf
             .program_mut(hook.program)
@@ -147,7 +159,7 @@ pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     let cgroups = Cgroup2::find()?;
     let pins = Pins::below(&config.bpffs_dir);
     let links = HOOKS.iter().map(|hook| {
-        let cgroup_id = cgroups.id_of(cgroup_of(hook, config))?;
+        let cgroup_id = id_of_directory(&directory_of(hook, config, &cgroups)?)?;
         let state = match open_link(hook, &pins)? {
             None => LinkState::NotPinned,
             Some((_, info)) => state(info, cgroup_id),
@@ -177,6 +189,7 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
         (names::TUP, size_of::<Ident>()),
         (names::AGENTS, size_of::<AgentEntry>()),
         (names::STATS, size_of::<u64>()),
+        (names::LISTENERS, size_of_val(&names::STAMP)),
     ];
     for (map, wanted) in shapes {
         let path = pins.map(map);
@@ -193,16 +206,20 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
 }
 
 /// Creates the maps that are not pinned yet, opens those that are, and relocates the programs.
-fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
+fn load(config: &KernelConfig, cgroups: &Cgroup2, pins: &Pins) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
+    let agents_root = cgroups.id_of(&config.agents_root)?;
     let transparent_port = u32::from(config.transparent_port);
     let resolver_port = u32::from(config.dns_port);
+    let reserved_ports = reserved_ports(config)?;
     let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
+        .override_global(names::AGENTS_ROOT, &agents_root, true)
         .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
         .override_global(names::RESOLVER_PORT, &resolver_port, true)
+        .override_global(names::RESERVED_PORTS, &reserved_ports, true)
         .override_global(aya_log::LEVEL, &log_level, true);
     // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
     // and are swapped with the programs.
@@ -212,11 +229,26 @@ fn load(config: &KernelConfig, pins: &Pins) -> Result<Ebpf, KernelError> {
     loader.load(OBJECT).map_err(|source| KernelError::Load { source: Box::new(source) })
 }
 
+/// Every port of ours, once, as the programs hold them.
+fn reserved_ports(config: &KernelConfig) -> Result<[u16; names::RESERVED_PORTS_COUNT], KernelError> {
+    let ours = [config.transparent_port, config.dns_port];
+    let distinct: BTreeSet<u16> = ours.into_iter().chain(config.reserved_ports.iter().copied()).collect();
+    let mut ports = [0; names::RESERVED_PORTS_COUNT];
+    if distinct.len() > ports.len() {
+        return Err(KernelError::TooManyPorts { most: ports.len() - ours.len() });
+    }
+    for (entry, port) in ports.iter_mut().zip(distinct) {
+        *entry = port;
+    }
+    Ok(ports)
+}
+
 /// Passes a program to the kernel's verifier.
 fn verify(program: &mut Program, hook: &Hook) -> Result<(), KernelError> {
     match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
@@ -236,8 +268,8 @@ fn enforce(
     config: &KernelConfig,
     pins: &Pins,
 ) -> Result<(), KernelError> {
-    let cgroup = cgroup_of(hook, config);
-    let cgroup_id = cgroups.id_of(cgroup)?;
+    let directory = directory_of(hook, config, cgroups)?;
+    let cgroup_id = id_of_directory(&directory)?;
     let pin = pins.link(hook.program);
     if let Some((link, info)) = open_link(hook, pins)? {
         match state(info, cgroup_id) {
@@ -253,7 +285,7 @@ fn enforce(
             _ => {}
         }
     }
-    attach_new(program, hook, &cgroups.path(cgroup)?, &pin)
+    attach_new(program, hook, &directory, &pin)
 }
 
 /// Swaps the program of a living link.
@@ -318,6 +350,10 @@ fn link_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn 
             let id = program.attach(cgroup, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
+        Program::CgroupSkb(program) => {
+            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
         Program::SockOps(program) => {
             let id = program.attach(cgroup, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
@@ -364,9 +400,11 @@ fn state(info: LinkInfo, cgroup_id: u64) -> LinkState {
     }
 }
 
-fn cgroup_of<'a>(hook: &Hook, config: &'a KernelConfig) -> &'a Path {
+/// The directory of the cgroup that a program belongs to.
+fn directory_of(hook: &Hook, config: &KernelConfig, cgroups: &Cgroup2) -> Result<PathBuf, KernelError> {
     match hook.place {
-        Place::Agents => &config.agents_root,
-        Place::Daemon => &config.daemon_cgroup,
+        Place::Agents => cgroups.path(&config.agents_root),
+        Place::Daemon => cgroups.path(&config.daemon_cgroup),
+        Place::Root => Ok(cgroups.root().to_owned()),
     }
 }

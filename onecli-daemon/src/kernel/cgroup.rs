@@ -58,10 +58,12 @@ impl Cgroup2 {
     ///
     /// The inode number of its directory: kernfs uses the id for it where inode numbers are 64 bits wide.
     pub fn id_of(&self, cgroup: &Path) -> Result<u64, KernelError> {
-        const { assert!(usize::BITS == 64, "cgroup ids are inode numbers on 64-bit kernels only") };
-        let path = self.path(cgroup)?;
-        let metadata = fs::metadata(&path).map_err(KernelError::cgroup("look up cgroup", path))?;
-        Ok(metadata.ino())
+        id_of_directory(&self.path(cgroup)?)
+    }
+
+    /// The directory of the hierarchy's root.
+    pub(super) fn root(&self) -> &Path {
+        &self.mount
     }
 
     /// Moves the whole calling process into a cgroup. Sockets it has already stay with the cgroup they were created in.
@@ -122,6 +124,13 @@ impl Cgroup2 {
         }
         Ok(false)
     }
+}
+
+/// The id of the cgroup with this directory.
+pub(super) fn id_of_directory(path: &Path) -> Result<u64, KernelError> {
+    const { assert!(usize::BITS == 64, "cgroup ids are inode numbers on 64-bit kernels only") };
+    let metadata = fs::metadata(path).map_err(KernelError::cgroup("look up cgroup", path))?;
+    Ok(metadata.ino())
 }
 
 /// The level of a cgroup in the hierarchy, whose root is 0.

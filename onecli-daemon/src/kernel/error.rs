@@ -62,6 +62,12 @@ pub enum KernelError {
         /// The directory.
         path: PathBuf,
     },
+    /// More ports than the programs have room for.
+    #[error("the daemon listens on more than {most} explicit ports: give some of them the same number")]
+    TooManyPorts {
+        /// How many there may be.
+        most: usize,
+    },
     /// The object or its maps were refused.
     #[error(
         "the kernel did not take OneCLI's programs: it needs Linux 5.15 or later with BTF, and CAP_BPF, CAP_NET_ADMIN \

@@ -1,4 +1,4 @@
-//! Pinned links of cgroup programs: what aya has no call for.
+//! Pinned links and other attachments of cgroup programs: what aya has no call for.
 #![allow(unsafe_code, reason = "bpf(2) has no safe binding for these commands")]
 
 use std::{
@@ -14,6 +14,7 @@ use std::{
 // Commands of bpf(2), `enum bpf_cmd` of linux/bpf.h.
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
 /// `BPF_LINK_TYPE_CGROUP`.
@@ -107,6 +108,43 @@ pub(super) fn update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
     // SAFETY: `attr` is what the command reads; both descriptors are open for the duration of the call.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }?;
     Ok(())
+}
+
+/// Programs that somebody attached at one hook of one cgroup, ancestors and descendants apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attached {
+    /// How many.
+    pub(super) programs: u32,
+    /// Whether others may be attached beside them; links always may.
+    pub(super) shared: bool,
+}
+
+/// Asks what is attached to a cgroup, by links or the old way. Kernel 4.15.
+pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Attached> {
+    /// `BPF_F_ALLOW_MULTI`.
+    const ALLOW_MULTI: u32 = 2;
+    /// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes: all of it, since the kernel writes without asking
+    /// how much of it there is (`revision`, since 6.17).
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        target_fd: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_cnt: u32,
+        hole: u32,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    let target_fd = cgroup.as_fd().as_raw_fd().cast_unsigned();
+    let mut attr = Attr { target_fd, attach_type, ..Attr::default() };
+    // SAFETY: `attr` is what the command reads and writes; without room for ids it tells their number.
+    unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
+    Ok(Attached { programs: attr.prog_cnt, shared: attr.attach_flags & ALLOW_MULTI != 0 })
 }
 
 /// Calls bpf(2); fields of `union bpf_attr` beyond `T` count as zero.

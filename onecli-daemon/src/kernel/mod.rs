@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`Cgroup2::ensure`], [`Cgroup2::move_self_into`] | write access to the cgroup tree (root, or a delegated subtree) |
 //! | [`Redirect::attach`] | `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`; `CAP_SYS_ADMIN` if bpffs is to be mounted |
-//! | [`Redirect::open`], [`check`], [`detach`] | access to the pin directory, which is root's alone |
+//! | [`Redirect::open`], [`check`], [`report()`], [`detach`] | access to the pin directory, which is root's alone |
 //! | everything on a [`Redirect`] once open | nothing, from Linux 5.19; before that `CAP_BPF` |
 //!
 //! A [`Redirect`] holds map descriptors only. Whoever holds a link or program descriptor could detach enforcement, so
@@ -19,6 +19,7 @@ mod denials;
 mod error;
 mod link;
 mod redirect;
+mod report;
 #[cfg(test)]
 mod tests;
 
@@ -28,3 +29,4 @@ pub use denials::{Denial, Denials, KernelLog};
 pub use error::KernelError;
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use redirect::Redirect;
+pub use report::{Finding, report};

@@ -17,6 +17,7 @@ use crate::model::flow::Flow;
 /// Handles of the pinned maps. Holds no link and no program, so whoever takes over this process cannot detach them.
 pub struct Redirect {
     flows: SkStorage<MapData, Ident>,
+    listeners: Mutex<SkStorage<MapData, u32>>,
     agents: Mutex<HashMap<MapData, u64, AgentEntry>>,
     stats: PerCpuArray<MapData, u64>,
     denials: Mutex<Option<MapData>>,
@@ -43,6 +44,9 @@ impl Redirect {
         let typed = |name: &'static str| KernelError::map("use", name);
         Ok(Self {
             flows: Map::SkStorage(open(names::FLOWS)?).try_into().map_err(typed(names::FLOWS))?,
+            listeners: Mutex::new(
+                Map::SkStorage(open(names::LISTENERS)?).try_into().map_err(typed(names::LISTENERS))?,
+            ),
             agents: Mutex::new(Map::HashMap(open(names::AGENTS)?).try_into().map_err(typed(names::AGENTS))?),
             stats: Map::PerCpuArray(open(names::STATS)?).try_into().map_err(typed(names::STATS))?,
             denials: Mutex::new(Some(open(names::DENY)?)),
@@ -57,6 +61,15 @@ impl Redirect {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(KernelError::map("read", names::FLOWS)(error)),
         }
+    }
+
+    /// Marks a listening TCP socket as the daemon's: managed processes are redirected to no other. The mark goes with the
+    /// socket, so whoever is handed it by the service manager inherits it too.
+    pub fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners
+            .insert(&listener.as_fd().as_raw_fd(), names::STAMP, 0)
+            .map_err(KernelError::map("write", names::LISTENERS))
     }
 
     /// Tells the kernel of an agent by its cgroup id, or changes what it was told.

@@ -13,8 +13,15 @@
 
 mod attachment;
 mod child;
+mod cost;
+mod doctor;
+mod egress;
 mod fixture;
 mod identity;
+mod listeners;
+mod neighbour;
+mod own;
+mod passed;
 mod refusal;
 mod resolver;
 mod storm;

@@ -53,6 +53,89 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
     assert!(elsewhere.accept().is_err(), "a connection was not redirected");
 }
 
+/// An upgrade over an ABI version: new maps, new links, and the old ones go last. Nothing is let through in between.
+#[test]
+fn a_former_versions_pins_are_taken_over_without_a_gap() {
+    let Some(mut fixture) = Fixture::new("kernel::a_former_versions_pins_are_taken_over_without_a_gap")
+    else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
+    let client = Client::start(&fixture, &agent, &["hammer", "127.0.0.1:7777"]);
+    let transparent = fixture.listener4.take().unwrap();
+    transparent.set_nonblocking(true).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _nobody = transparent.accept();
+            }
+        });
+        for _ in 0..5 {
+            // The same programs and maps, as a former version would have left them.
+            let former = fixture.config.bpffs_dir.join("v1");
+            std::fs::rename(fixture.pins(), &former).unwrap();
+            fixture.redirect = Redirect::attach(&fixture.config).expect("attach over the former version");
+            assert!(!former.exists());
+            assert!(check(&fixture.config).unwrap().is_enforcing());
+            fixture.redirect.stamp(&transparent).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let findings = client.finish();
+    let connections: u32 = findings.get("connections").parse().unwrap();
+    assert!(connections > 100, "{findings:?}");
+    elsewhere.set_nonblocking(true).unwrap();
+    assert!(elsewhere.accept().is_err(), "a connection was not redirected");
+    // One set of programs is left: the destination is recorded as it was asked for.
+    fixture.listener4 = Some(transparent);
+    while fixture.listener4.as_ref().is_some_and(|listener| listener.accept().is_ok()) {}
+    let client = Client::start(&fixture, &agent, &["connect", "192.0.2.7:80"]);
+    let (stream, flow) = fixture.accept4();
+    drop((stream, client));
+    assert_eq!(flow.unwrap().original_destination.to_string(), "192.0.2.7:80");
+}
+
+/// The guard of one daemon is no matter of another's agents, and goes with its daemon.
+#[test]
+fn two_daemons_guard_their_own_agents() {
+    let Some(mut fixture) = Fixture::new("kernel::two_daemons_guard_their_own_agents") else {
+        return;
+    };
+    let mut second = fixture.config.clone();
+    second.agents_root = fixture.unmanaged().join("agents.slice");
+    second.daemon_cgroup = fixture.unmanaged().join("daemon.slice");
+    second.bpffs_dir = fixture.config.bpffs_dir.with_extension("").with_file_name(format!(
+        "{}-second",
+        fixture.config.bpffs_dir.file_name().unwrap().to_str().unwrap()
+    ));
+    let theirs = second.agents_root.join("a.slice");
+    fixture.tree().ensure(&theirs).unwrap();
+    let ours = fixture.agent("a.slice");
+    let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
+    let other = Redirect::attach(&second).unwrap();
+    // Its own listeners it would open in its own cgroup; the port is the same, so only one of the two has one here.
+    fixture.redirect = Redirect::attach(&fixture.config).unwrap();
+    let client = Client::start(&fixture, &ours, &["connect", "192.0.2.7:80"]);
+    assert!(fixture.accept4().1.is_some());
+    drop(client);
+    let findings = Client::run(&fixture, &theirs, &["connect", "127.0.0.1:7777"]);
+    assert_eq!(findings.errno(), libc::EPERM, "the listener is not stamped by this daemon");
+    let path = fixture.tree().path(&theirs).unwrap();
+    let moved = ["connect_from", "127.0.0.1:7777", path.to_str().unwrap()];
+    let home = fixture.unmanaged();
+    assert_eq!(Client::run(&fixture, &home, &moved).errno(), libc::EPERM);
+    detach(&second.bpffs_dir).unwrap();
+    drop(other);
+    assert_eq!(Client::run(&fixture, &home, &moved).errno(), 0, "its guard is gone");
+    let path = fixture.tree().path(&ours).unwrap();
+    let moved = ["connect_from", "127.0.0.1:7777", path.to_str().unwrap()];
+    assert_eq!(Client::run(&fixture, &home, &moved).errno(), libc::EPERM, "ours is not");
+    drop(elsewhere);
+}
+
 /// Removing a cgroup makes its links defunct; a re-created one is enforced only after the next attach.
 #[test]
 fn a_recreated_cgroup_is_noticed_and_attached_again() {
@@ -66,7 +149,7 @@ fn a_recreated_cgroup_is_noticed_and_attached_again() {
     let health = check(&fixture.config).unwrap();
     assert!(!health.is_enforcing());
     let broken = health.links.iter().filter(|link| link.state != LinkState::Attached).count();
-    assert_eq!(broken, 10, "all programs of the agents root, none of the daemon's: {health:?}");
+    assert_eq!(broken, 13, "all programs of the agents root, none of the daemon's: {health:?}");
     fixture.redirect = Redirect::attach(&fixture.config).unwrap();
     assert!(check(&fixture.config).unwrap().is_enforcing());
     let agent = fixture.agent("a.slice");
@@ -114,7 +197,7 @@ fn a_link_of_another_attach_type_is_refused() {
     let Some(fixture) = Fixture::new("kernel::a_link_of_another_attach_type_is_refused") else {
         return;
     };
-    let links = fixture.config.bpffs_dir.join("v1/links");
+    let links = fixture.pins().join("links");
     std::fs::rename(links.join("connect4"), links.join("aside")).unwrap();
     std::fs::rename(links.join("connect6"), links.join("connect4")).unwrap();
     let refused = Redirect::attach(&fixture.config).map(drop);
@@ -162,7 +245,7 @@ fn the_verifier_drops_the_log_unless_it_is_on() {
         return;
     };
     let instructions = |fixture: &Fixture| {
-        let pin = fixture.config.bpffs_dir.join("v1/links/connect4");
+        let pin = fixture.pins().join("links/connect4");
         let id = link::info(&link::open(&pin).unwrap()).unwrap().program_id;
         let mut programs = aya::programs::loaded_programs().map(Result::unwrap);
         let program = programs.find(|program| program.id() == id).expect("the attached program");
@@ -174,7 +257,7 @@ fn the_verifier_drops_the_log_unless_it_is_on() {
     fixture.redirect = Redirect::attach(&fixture.config).unwrap();
     let loud = instructions(&fixture);
     eprintln!("connect4: {quiet} instructions, {loud} with the log");
-    assert!(quiet < 400 && loud > quiet + 200, "{quiet} and {loud}");
+    assert!(quiet < 600 && loud > quiet + 200, "{quiet} and {loud}");
     let agent = fixture.agent("a.slice");
     let findings = Client::run(&fixture, &agent, &["udp_send", "127.0.0.1:443"]);
     assert_eq!(findings.errno(), libc::EPERM);
@@ -191,7 +274,8 @@ fn pins_are_roots_alone() {
     std::fs::set_permissions(base, std::fs::Permissions::from_mode(0o755)).unwrap();
     fixture.redirect.stats().unwrap();
     Redirect::attach(&fixture.config).unwrap();
-    for directory in [base.clone(), base.join("v1"), base.join("v1/maps"), base.join("v1/links")] {
+    for directory in [base.clone(), fixture.pins(), fixture.pins().join("maps"), fixture.pins().join("links")]
+    {
         assert_eq!(mode(&directory), 0o700, "{}", directory.display());
     }
 }
@@ -207,7 +291,7 @@ fn other_versions_pins_are_removed_and_foreign_maps_refused() {
     std::fs::create_dir(base.join("v0")).unwrap();
     Redirect::attach(&fixture.config).unwrap();
     assert!(!base.join("v0").exists());
-    let maps = base.join("v1/maps");
+    let maps = fixture.pins().join("maps");
     std::fs::rename(maps.join("TUP"), maps.join("aside")).unwrap();
     std::fs::rename(maps.join("AGENTS"), maps.join("TUP")).unwrap();
     let refused = Redirect::attach(&fixture.config).map(drop);

@@ -8,30 +8,35 @@ use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
-    fixture::{Fixture, PATIENCE},
-    storm,
+    cost,
+    fixture::{Fixture, PATIENCE, listen},
+    own, passed, storm,
 };
 
 const CGROUP: &str = "ONECLI_TEST_CGROUP";
 const WORK: &str = "ONECLI_TEST_WORK";
 /// Marks the child's findings among what the test harness prints.
 const MARK: &str = "@@ ";
+const READY: &str = "@@ ready=";
 
 /// A process in a cgroup; killed on drop.
-pub(super) struct Client(Child);
+pub(super) struct Client {
+    child: Child,
+    output: Option<BufReader<ChildStdout>>,
+}
 
 impl Client {
     /// Starts a process that joins `cgroup` before it makes any socket, and then does `work`.
     pub(super) fn start(fixture: &Fixture, cgroup: &Path, work: &[&str]) -> Self {
         let path = fixture.tree().path(cgroup).expect("path");
-        let child = Command::new(env::current_exe().expect("own path"))
+        let mut child = Command::new(env::current_exe().expect("own path"))
             .args(["--exact", "kernel::tests::child::child_main", "--nocapture"])
             .env(CGROUP, path)
             .env(WORK, work.join(" "))
@@ -39,7 +44,30 @@ impl Client {
             .stdout(Stdio::piped())
             .spawn()
             .expect("start a child");
-        Self(child)
+        let output = child.stdout.take().map(BufReader::new);
+        Self { child, output }
+    }
+
+    /// Starts a process and waits until it says that it is `ready`.
+    pub(super) fn start_ready(fixture: &Fixture, cgroup: &Path, work: &[&str]) -> Self {
+        let mut client = Self::start(fixture, cgroup, work);
+        client.until_ready();
+        client
+    }
+
+    /// Waits until the process says once (more) that it is `ready`.
+    pub(super) fn until_ready(&mut self) {
+        let output = self.output.as_mut().expect("stdout");
+        let mut line = String::new();
+        while !line.contains(READY) {
+            line.clear();
+            assert!(output.read_line(&mut line).expect("a line") > 0, "the child ended early");
+        }
+    }
+
+    /// Lets a process that [`wait`]s go on.
+    pub(super) fn go_on(&mut self) {
+        self.child.stdin.as_mut().expect("stdin").write_all(b"\n").expect("tell the child");
     }
 
     /// Starts a process, waits for its end and returns its findings.
@@ -49,8 +77,8 @@ impl Client {
 
     /// Waits for the end; the findings.
     pub(super) fn finish(mut self) -> Findings {
-        drop(self.0.stdin.take());
-        let output = BufReader::new(self.0.stdout.take().expect("stdout"));
+        drop(self.child.stdin.take());
+        let output = self.output.take().expect("stdout");
         let mut findings = HashMap::new();
         for line in output.lines() {
             let line = line.expect("a line");
@@ -60,7 +88,7 @@ impl Client {
                 findings.insert(key.to_owned(), value.to_owned());
             }
         }
-        let status = self.0.wait().expect("wait");
+        let status = self.child.wait().expect("wait");
         assert!(status.success(), "the child failed: {status}");
         Findings(findings)
     }
@@ -69,8 +97,8 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // Already gone, when the test went well.
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
     }
 }
 
@@ -100,6 +128,7 @@ fn child_main() {
     let result = match words[..] {
         ["connect", address] => connect(address),
         ["connect_from", address, cgroup] => connect_from(address, cgroup),
+        ["udp_send_from", address, cgroup] => udp_send_from(address, cgroup),
         ["udp_send", address] => udp_send(address),
         ["udp_connect", address] => udp_connect(address),
         ["dns", address, bind] => dns(address, bind),
@@ -112,6 +141,25 @@ fn child_main() {
             Ok(())
         }
         ["repeat", address] => repeat(address),
+        ["hammer", address] => {
+            hammer(address);
+            Ok(())
+        }
+        ["bind", kind, address] => bind(kind, address),
+        ["serve", address] => {
+            serve(address);
+            Ok(())
+        }
+        ["connected", address] => connected(address, None),
+        ["connected_from", address, cgroup] => connected(address, Some(cgroup)),
+        ["udp_connected", address] => udp_connected(address),
+        ["own", address, connections] => {
+            own::talk(address, connections);
+            Ok(())
+        }
+        ["received", path, address] => passed::receive(path, address),
+        ["time_connects", address, connections] => cost::time(address, connections),
+        ["shell", ..] => shell(&words[1..].join(" ")),
         _ => panic!("unknown work {words:?}"),
     };
     let errno = match result {
@@ -150,6 +198,14 @@ fn connect_from(address: &str, cgroup: &str) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
     socket.connect(&address.into())
+}
+
+/// The same with a datagram.
+fn udp_send_from(address: &str, cgroup: &str) -> io::Result<()> {
+    let address = parse(address);
+    let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
+    socket.send_to(b"x", address).map(drop)
 }
 
 fn udp_send(address: &str) -> io::Result<()> {
@@ -255,6 +311,68 @@ fn syn_data(socket: &Socket) -> io::Result<bool> {
     if result == 0 { Ok(info.tcpi_options & TCPI_OPT_SYN_DATA != 0) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Connects, waits, moves to another cgroup if told to, and sends; reports the error of sending.
+fn connected(address: &str, cgroup: Option<&str>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(parse(address))?;
+    wait();
+    if let Some(cgroup) = cgroup {
+        fs::write(Path::new(cgroup).join("cgroup.procs"), "0").expect("move");
+    }
+    let sent = stream.write_all(b"secret");
+    // What is sent later, from a timer.
+    std::thread::sleep(Duration::from_millis(700));
+    sent
+}
+
+/// The same with datagrams.
+fn udp_connected(address: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(parse(address))?;
+    wait();
+    socket.send(b"secret").map(drop)
+}
+
+/// Says that this process is ready, and waits for [`Client::go_on`] or the end of the test.
+pub(super) fn wait() {
+    report("ready", 1);
+    io::stdin().read_exact(&mut [0]).unwrap_or_default();
+}
+
+/// Binds a socket of a type.
+fn bind(kind: &str, address: &str) -> io::Result<()> {
+    let address = parse(address);
+    let kind = if kind == "udp" { Type::DGRAM } else { Type::STREAM };
+    Socket::new(Domain::for_address(address), kind, None)?.bind(&address.into())
+}
+
+/// Answers every connection with what it says, in capitals, until told to go on.
+fn serve(address: &str) {
+    let listener = listen(parse(address));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            answer(stream);
+        }
+    });
+    wait();
+}
+
+/// Answers a connection with what it says, in capitals.
+pub(super) fn answer(mut stream: TcpStream) {
+    let mut said = String::new();
+    if stream.read_to_string(&mut said).is_ok() {
+        // A client that is gone has no use for an answer.
+        let _gone = stream.write_all(said.to_uppercase().as_bytes());
+    }
+}
+
+/// Runs a shell command; reports its output and its status.
+fn shell(script: &str) -> io::Result<()> {
+    let output = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).output()?;
+    report("output", String::from_utf8_lossy(&output.stdout).trim().replace('\n', "|"));
+    report("status", output.status);
+    Ok(())
+}
+
 /// Creates a socket by numbers.
 fn socket(family: &str, kind: &str, protocol: &str) -> io::Result<()> {
     let number = |word: &str| word.parse::<libc::c_int>().expect("a number");
@@ -274,11 +392,31 @@ fn repeat(address: &str) -> io::Result<()> {
     let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
     let mut connections = 0_u32;
     while !ended.is_finished() {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-        socket.connect_timeout(&address.into(), PATIENCE)?;
-        socket.set_linger(Some(Duration::ZERO))?;
+        once(address)?;
         connections += 1;
     }
     report("connections", connections);
     Ok(())
+}
+
+/// The same, whatever comes of it.
+fn hammer(address: &str) {
+    let address = parse(address);
+    let ended = std::thread::spawn(|| io::stdin().read(&mut [0]));
+    let (mut connections, mut refused) = (0_u32, 0_u32);
+    while !ended.is_finished() {
+        match once(address) {
+            Ok(()) => connections += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    report("connections", connections);
+    report("refused", refused);
+}
+
+/// Connects and resets.
+fn once(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.connect_timeout(&address.into(), Duration::from_secs(2))?;
+    socket.set_linger(Some(Duration::ZERO))
 }

@@ -26,6 +26,8 @@ use crate::{
 pub(super) const TRANSPARENT_PORT: u16 = 10256;
 /// Port of the agents' resolver in the test's network namespace.
 pub(super) const DNS_PORT: u16 = 5353;
+/// Port of the explicit listener, were there one.
+pub(super) const EXPLICIT_PORT: u16 = 10255;
 /// How long anything local may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -77,20 +79,34 @@ impl Fixture {
             bpffs_dir: Path::new("/sys/fs/bpf").join(cgroups.base.with_extension("")),
             transparent_port: TRANSPARENT_PORT,
             dns_port: DNS_PORT,
+            reserved_ports: vec![EXPLICIT_PORT, TRANSPARENT_PORT],
             log: false,
         };
         let pins = Pinned(config.bpffs_dir.clone());
         let redirect = Redirect::attach(&config).expect("attach");
         cgroups.tree.move_self_into(&config.daemon_cgroup).expect("join the daemon's cgroup");
-        Some(Self {
-            redirect,
-            listener4: Some(listen((Ipv4Addr::LOCALHOST, TRANSPARENT_PORT).into())),
-            listener6: Some(listen((Ipv6Addr::LOCALHOST, TRANSPARENT_PORT).into())),
-            config,
-            _pins: pins,
-            cgroups,
-            _turn: turn,
-        })
+        let mut fixture =
+            Self { redirect, listener4: None, listener6: None, config, _pins: pins, cgroups, _turn: turn };
+        fixture.listen();
+        Some(fixture)
+    }
+
+    /// Opens and stamps the daemon's listeners.
+    pub(super) fn listen(&mut self) {
+        let open = |address: SocketAddr| {
+            let listener = listen(address);
+            self.redirect.stamp(&listener).expect("stamp");
+            Some(listener)
+        };
+        (self.listener4, self.listener6) = (
+            open((Ipv4Addr::LOCALHOST, TRANSPARENT_PORT).into()),
+            open((Ipv6Addr::LOCALHOST, TRANSPARENT_PORT).into()),
+        );
+    }
+
+    /// The pin directory of this ABI version.
+    pub(super) fn pins(&self) -> PathBuf {
+        self.config.bpffs_dir.join(format!("v{}", onecli_common::ABI_VERSION))
     }
 
     /// Creates a cgroup below the agents root; its path below the mount.
@@ -133,7 +149,7 @@ impl Fixture {
 
     /// Entries of TUP: connections announced and not closed.
     pub(super) fn announced(&self) -> usize {
-        let path = self.config.bpffs_dir.join("v1/maps/TUP");
+        let path = self.pins().join("maps/TUP");
         let data = aya::maps::MapData::from_pin(path).expect("open TUP");
         let map: aya::maps::HashMap<_, onecli_common::TupleKey, onecli_common::Ident> =
             aya::maps::Map::LruHashMap(data).try_into().expect("TUP");

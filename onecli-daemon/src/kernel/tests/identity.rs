@@ -1,28 +1,18 @@
 //! A redirected connection carries its destination and who made it.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-};
+use std::net::SocketAddr;
 
 use super::{
-    child::Client,
+    child::{Client, answer},
     fixture::{Fixture, accept, listen},
 };
-
-/// Reads what the child says and answers it.
-fn serve(mut stream: TcpStream) {
-    let mut said = String::new();
-    stream.read_to_string(&mut said).expect("read");
-    stream.write_all(said.to_uppercase().as_bytes()).expect("answer");
-}
 
 /// Connects from agent `a` to `asked`; the flow must say `original`, and the child see `asked` as its peer.
 fn check(fixture: &Fixture, work: &str, asked: &str, original: &str, over_v6: bool) {
     let agent = fixture.agent("a.slice");
     let client = Client::start(fixture, &agent, &[work, asked]);
     let (stream, flow) = if over_v6 { fixture.accept6() } else { fixture.accept4() };
-    serve(stream);
+    answer(stream);
     let findings = client.finish();
     let flow = flow.unwrap_or_else(|| panic!("no flow for {work} {asked}"));
     assert_eq!(flow.original_destination, original.parse::<SocketAddr>().unwrap(), "{asked}");
@@ -70,7 +60,7 @@ fn a_nested_cgroup_keeps_the_agents_identity() {
     let nested = fixture.agent("a.slice/b/c");
     let client = Client::start(&fixture, &nested, &["connect", "192.0.2.7:80"]);
     let (stream, flow) = fixture.accept4();
-    serve(stream);
+    answer(stream);
     client.finish();
     let flow = flow.expect("a flow");
     assert_eq!(flow.agent_cgroup_id, fixture.id_of(&agent));
@@ -85,12 +75,12 @@ fn an_unmanaged_process_is_left_alone() {
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
     let cgroup = fixture.unmanaged();
     let client = Client::start(&fixture, &cgroup, &["connect", "127.0.0.1:7777"]);
-    serve(accept(&elsewhere).expect("it reaches its destination"));
+    answer(accept(&elsewhere).expect("it reaches its destination"));
     assert_eq!(client.finish().get("answer"), "HELLO");
     // And on the transparent port it is nobody.
     let client = Client::start(&fixture, &cgroup, &["connect", "127.0.0.1:10256"]);
     let (stream, flow) = fixture.accept4();
-    serve(stream);
+    answer(stream);
     client.finish();
     assert_eq!(flow, None);
 }

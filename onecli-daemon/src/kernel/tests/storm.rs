@@ -19,7 +19,7 @@ use super::{
 use crate::kernel::Redirect;
 
 /// Connections to make; `ONECLI_TEST_CONNECTIONS` sets another number.
-const CONNECTIONS: u64 = 100_000;
+const CONNECTIONS: u64 = 200_000;
 /// Connections made at the same time. Far below the listener's backlog: a full one drops connections, not identities.
 const CONCURRENCY: usize = 16;
 

@@ -1,0 +1,103 @@
+//! What the programs cost, as medians of `connect()`; printed, and held to generous bounds only.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    child::{Client, report},
+    fixture::{Fixture, TRANSPARENT_PORT, listen},
+};
+use crate::kernel::{Redirect, detach};
+
+const CONNECTIONS: &str = "5000";
+const ROUNDS: usize = 7;
+
+#[test]
+fn connect_costs_little_more_with_all_programs() {
+    let Some(mut fixture) = Fixture::new("kernel::connect_costs_little_more_with_all_programs") else {
+        return;
+    };
+    let (agent, outside) = (fixture.agent("a.slice"), fixture.unmanaged());
+    let other = listen("127.0.0.1:7777".parse().unwrap());
+    let listener = fixture.listener4.take().unwrap();
+    let done = AtomicBool::new(false);
+    let direct = format!("127.0.0.1:{TRANSPARENT_PORT}");
+    let (mut bare, mut redirected) = (vec![], vec![]);
+    let (mut free, mut hooked, mut guarded) = (vec![], vec![], vec![]);
+    thread::scope(|scope| {
+        for listener in [&listener, &other] {
+            scope.spawn(|| sink(listener, &done));
+        }
+        // In turns, so that what else this machine does falls on all alike.
+        for _ in 0..ROUNDS {
+            redirected.push(median(&fixture, &agent, "192.0.2.7:443"));
+            guarded.push(median(&fixture, &outside, "127.0.0.1:7777"));
+            for guard in ["guard_connect4", "guard_connect6", "guard_sendmsg4", "guard_sendmsg6"] {
+                fs::remove_file(fixture.pins().join("links").join(guard)).unwrap();
+            }
+            hooked.push(median(&fixture, &outside, "127.0.0.1:7777"));
+            detach(&fixture.config.bpffs_dir).unwrap();
+            bare.push(median(&fixture, &agent, &direct));
+            free.push(median(&fixture, &outside, "127.0.0.1:7777"));
+            fixture.redirect = Redirect::attach(&fixture.config).unwrap();
+            fixture.redirect.stamp(&listener).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let [bare, redirected, free, hooked, guarded] = [bare, redirected, free, hooked, guarded].map(middle);
+    eprintln!(
+        "connect(), medians: managed {bare:.0} ns without programs, {redirected:.0} ns with all ({:.2}); unmanaged \
+         {free:.0} ns without, {hooked:.0} ns with the agents' hooks ({:.2}), {guarded:.0} ns with the guard ({:.2})",
+        redirected / bare,
+        hooked / free,
+        guarded / free
+    );
+    assert!(redirected / bare < 3.0 && guarded / free < 2.0, "costs more than anybody would bear");
+}
+
+fn median(fixture: &Fixture, cgroup: &Path, address: &str) -> f64 {
+    let findings = Client::run(fixture, cgroup, &["time_connects", address, CONNECTIONS]);
+    assert_eq!(findings.errno(), 0, "{address}");
+    findings.get("median").parse().unwrap()
+}
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Takes connections and drops them.
+fn sink(listener: &TcpListener, done: &AtomicBool) {
+    listener.set_nonblocking(true).expect("O_NONBLOCK");
+    while !done.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok(_) => {}
+            Err(_) => thread::sleep(Duration::from_micros(200)),
+        }
+    }
+}
+
+/// The child: connects again and again; reports the median of the call, nanoseconds.
+pub(super) fn time(address: &str, connections: &str) -> io::Result<()> {
+    let address: SocketAddr = address.parse().expect("an address");
+    let target = address.into();
+    let connections: usize = connections.parse().expect("a number");
+    let mut times = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        let started = Instant::now();
+        socket.connect(&target)?;
+        times.push(started.elapsed().as_secs_f64() * 1e9);
+    }
+    report("median", middle(times));
+    Ok(())
+}

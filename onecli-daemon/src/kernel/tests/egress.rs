@@ -1,0 +1,95 @@
+//! What leaves a managed socket, counted where it would arrive.
+
+use std::{
+    io::{ErrorKind, Read as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use onecli_common::Stat;
+
+use super::{
+    child::Client,
+    fixture::{Fixture, accept, listen},
+    neighbour::{HERE, Neighbour, THERE},
+};
+use crate::kernel::{Redirect, detach};
+
+const MOMENT: Duration = Duration::from_millis(1500);
+
+/// Tries to talk to a listener, for a moment.
+fn talks(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, MOMENT) else { return false };
+    stream.set_read_timeout(Some(MOMENT)).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.read(&mut [0]).is_ok()
+}
+
+/// Inbound connections carry data out as well as outbound ones: an agent's listeners answer the agent alone.
+#[test]
+fn inbound_connections_are_not_answered() {
+    let Some(fixture) = Fixture::new("kernel::inbound_connections_are_not_answered") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let neighbour = Neighbour::new();
+    let here = SocketAddr::from((HERE, 7100));
+    // An ordinary server is reached, from here and there: the way is open.
+    let server = Client::start_ready(&fixture, &fixture.unmanaged(), &["serve", "0.0.0.0:7100"]);
+    assert!(neighbour.run(move || talks(here)) && talks(here));
+    server.finish();
+    let before = neighbour.received();
+    assert!(before.0 > 0);
+    let server = Client::start_ready(&fixture, &agent, &["serve", "0.0.0.0:7100"]);
+    let server6 = Client::start_ready(&fixture, &agent, &["serve", "[::]:7100"]);
+    for _ in 0..2 {
+        assert!(!neighbour.run(move || talks(here)), "from another machine");
+    }
+    for address in ["127.0.0.1:7100", "[::1]:7100", "198.51.100.1:7100"] {
+        assert!(!talks(address.parse().unwrap()), "from this machine, at {address}");
+    }
+    assert_eq!(neighbour.received(), before, "packets of a managed process arrived");
+    assert!(fixture.redirect.stat(Stat::PacketsDropped).unwrap() > 0);
+    // The agent itself reaches it all the while.
+    for address in ["127.0.0.1:7100", "[::1]:7100"] {
+        assert_eq!(Client::run(&fixture, &agent, &["connect", address]).get("answer"), "HELLO");
+    }
+    server.finish();
+    server6.finish();
+}
+
+/// What was connected before the programs were attached.
+#[test]
+fn connections_from_before_the_attach_carry_nothing() {
+    let Some(mut fixture) = Fixture::new("kernel::connections_from_before_the_attach_carry_nothing") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let neighbour = Neighbour::new();
+    let there = SocketAddr::from((THERE, 7777));
+    let far: TcpListener = neighbour.run(move || listen(there));
+    let near = listen("127.0.0.1:7777".parse().unwrap());
+    detach(&fixture.config.bpffs_dir).unwrap();
+    let mut clients = ["198.51.100.2:7777", "127.0.0.1:7777"]
+        .map(|address| Client::start_ready(&fixture, &agent, &["connected", address]));
+    let mut accepted = [accept(&far).unwrap(), accept(&near).unwrap()];
+    let mut datagrams = Client::start_ready(&fixture, &agent, &["udp_connected", "198.51.100.2:53"]);
+    fixture.redirect = Redirect::attach(&fixture.config).unwrap();
+    let before = neighbour.received();
+    for client in &mut clients {
+        client.go_on();
+    }
+    datagrams.go_on();
+    assert_eq!(datagrams.finish().errno(), libc::EPERM);
+    for client in clients {
+        client.finish();
+    }
+    for stream in &mut accepted {
+        stream.set_read_timeout(Some(MOMENT)).unwrap();
+        let nothing = stream.read(&mut [0; 16]);
+        let timed_out = nothing.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(timed_out, "{nothing:?}");
+    }
+    assert_eq!(neighbour.received(), before, "packets of a managed process arrived");
+    assert!(fixture.redirect.stat(Stat::PacketsDropped).unwrap() >= 3);
+}

@@ -1,0 +1,264 @@
+//! What leaves a managed socket: packets to the daemon, to the agent's resolver, or to another socket of the same agent.
+//! Nothing else, whichever way it came to be sent.
+//!
+//! The backstop of the other hooks, which judge system calls: connections made before the programs were attached,
+//! answers to inbound connections, MPTCP subflows and what NAT rules rewrite come here all the same. It runs by the
+//! socket's cgroup. ACKs of `TIME_WAIT` and resets of closed ports are sent by sockets of the kernel and pass elsewhere.
+
+use aya_ebpf::{
+    cty::c_void,
+    helpers::generated::{bpf_sk_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+use onecli_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, IdentFlags, Stat};
+
+use crate::{
+    ALLOW, REFUSE,
+    context::{Endpoint, LOOPBACK4, agent_level, now, port_be, read},
+    datagram::{asked, own_resolver},
+    listener::lookup,
+    maps::{Absent, SOCKETS, TRANSPARENT_PORT, count, record, stamped},
+};
+
+// States of a TCP socket, `net/tcp_states.h`.
+const SYN_SENT: u32 = 2;
+const SYN_RECV: u32 = 3;
+const CLOSE: u32 = 7;
+const LISTEN: u32 = 10;
+
+/// A packet of a managed socket leaves. Kernel 5.8 (ancestor of a found socket; the hook itself is 4.10).
+///
+/// One run may be a segment of 64 KiB, which is cut later.
+#[cgroup_skb(egress)]
+pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
+    if may_leave(&ctx) {
+        return ALLOW;
+    }
+    count(Stat::PacketsDropped);
+    REFUSE
+}
+
+#[inline(always)]
+fn may_leave(ctx: &SkBuffContext) -> bool {
+    /// `LOOPBACK_IFINDEX`: the loopback's in every network namespace.
+    const LOOPBACK: u32 = 1;
+    // All that is allowed stays in the machine. This is the device after routing and NAT.
+    if read!(ctx.skb.skb, ifindex) != LOOPBACK {
+        return false;
+    }
+    let Some(packet) = Packet::parse(ctx) else { return false };
+    match packet.protocol {
+        IPPROTO_TCP => segment_may_leave(ctx, &packet),
+        IPPROTO_UDP => own_resolver(sender(ctx)).is_some_and(|resolver| resolver == packet.to),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn segment_may_leave(ctx: &SkBuffContext, packet: &Packet) -> bool {
+    let sk = read!(ctx.skb.skb, __bindgen_anon_2.sk);
+    if sk.is_null() {
+        return false;
+    }
+    let state = read!(sk, state);
+    if packet.to.is_daemon() {
+        match state {
+            // Retransmitted SYNs too: the daemon may have gone since, and somebody else have come.
+            SYN_SENT => return is_fresh(sk.cast()) || leads_to_daemon(ctx, packet),
+            // The receiver is a client that has our port as its own.
+            SYN_RECV | LISTEN => {}
+            _ => return true,
+        }
+    }
+    // Where connect sends who has nobody to serve it.
+    if packet.to.is_closed() {
+        return true;
+    }
+    own_segment_may_leave(ctx, packet, sk.cast(), state)
+}
+
+/// Whether connect has looked for the daemon's listener at this very moment. Later, after a pause of the process or in a
+/// retransmission, the daemon may have gone and somebody else have come.
+#[inline(always)]
+fn is_fresh(sk: *mut c_void) -> bool {
+    /// Nanoseconds: less than closing one listener and opening another takes.
+    const MOMENT: u64 = 10_000;
+    // SAFETY: checked non-null by the caller.
+    unsafe { record(&SOCKETS, sk, Absent::Leave) }
+        .is_some_and(|ident| ident.flags == IdentFlags::REDIRECTED && now() - ident.ktime < MOMENT)
+}
+
+/// Whether the daemon's listener will receive a SYN.
+#[inline(always)]
+fn leads_to_daemon(ctx: &SkBuffContext, packet: &Packet) -> bool {
+    lookup_receiver(ctx, packet, |sk| {
+        // SAFETY: `lookup` passes a socket the verifier knows.
+        unsafe { stamped(sk) }
+    })
+}
+
+/// Between two sockets of one agent: looked up for the handshake, remembered for the rest, when the other end may be gone.
+#[inline(always)]
+fn own_segment_may_leave(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void, state: u32) -> bool {
+    // A listener's record is of what the socket did before, and resets may be sent by a socket for all of a namespace.
+    let remembers = !matches!(state, SYN_SENT | LISTEN | CLOSE);
+    // SAFETY: checked non-null.
+    let known = unsafe { record(&SOCKETS, sk, Absent::Leave) };
+    if let Some(ident) = known
+        && ident.flags == IdentFlags::OWN
+        && !matches!(state, SYN_SENT | LISTEN)
+        && asked(ident) == packet.to
+    {
+        return true;
+    }
+    let agent = sender(ctx);
+    // SAFETY: `lookup` passes a socket the verifier knows.
+    let receiver = |sk| unsafe { bpf_sk_ancestor_cgroup_id(sk, agent_level()) };
+    if agent == 0 || lookup_receiver(ctx, packet, receiver) != agent {
+        return false;
+    }
+    if remembers {
+        remember(sk, agent, packet);
+    }
+    true
+}
+
+/// Notes at an accepted socket that its peer is the same agent's.
+#[inline(always)]
+fn remember(sk: *mut c_void, agent_cgid: u64, packet: &Packet) {
+    // SAFETY: the caller's socket is not null.
+    let Some(ident) = (unsafe { record(&SOCKETS, sk, Absent::Zero) }) else {
+        return;
+    };
+    ident.orig_addr = packet.to.bytes();
+    ident.orig_port = packet.to.port;
+    ident.family = if packet.to.mapped_v4().is_some() { AF_INET } else { AF_INET6 };
+    ident.proto = IPPROTO_TCP;
+    ident.flags = IdentFlags::OWN;
+    ident.agent_cgid = agent_cgid;
+    ident.ktime = now();
+}
+
+/// Examines the socket that will receive a segment; the default when there is none.
+#[inline(always)]
+fn lookup_receiver<T: Default>(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    examine: impl FnOnce(*mut c_void) -> T,
+) -> T {
+    lookup(ctx.skb.skb.cast(), &packet.from, &packet.to, examine).unwrap_or_default()
+}
+
+/// Cgroup id of the agent whose socket sends; 0 when it was created in none.
+#[inline(always)]
+fn sender(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: a valid context.
+    unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, agent_level()) }
+}
+
+impl Endpoint {
+    /// Whether this is where TCP is redirected to.
+    #[inline(always)]
+    fn is_daemon(&self) -> bool {
+        self.port == port_be(TRANSPARENT_PORT.load()) && self.is_localhost()
+    }
+
+    /// Whether this is [`closed`](Self::closed).
+    #[inline(always)]
+    fn is_closed(&self) -> bool {
+        self.port == 0 && self.is_localhost()
+    }
+
+    #[inline(always)]
+    fn is_localhost(&self) -> bool {
+        self.mapped_v4() == Some(LOOPBACK4) || self.addr == Self::LOOPBACK6
+    }
+}
+
+/// Addresses and ports of a packet.
+struct Packet {
+    from: Endpoint,
+    to: Endpoint,
+    protocol: u8,
+}
+
+/// An IPv4 header without options, and the ports behind it.
+#[repr(C)]
+struct V4 {
+    version_and_length: u8,
+    service: u8,
+    length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    from: u32,
+    to: u32,
+    from_port: u16,
+    to_port: u16,
+}
+
+/// An IPv6 header, and the ports behind it.
+#[repr(C)]
+struct V6 {
+    version: u32,
+    length: u16,
+    next_header: u8,
+    hops: u8,
+    from: [u32; 4],
+    to: [u32; 4],
+    from_port: u16,
+    to_port: u16,
+}
+
+impl Packet {
+    /// `None` for what has no ports where they usually are: fragments, IP options and extension headers, of which source
+    /// routes are some.
+    #[inline(always)]
+    fn parse(ctx: &SkBuffContext) -> Option<Self> {
+        const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+        const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+        match read!(ctx.skb.skb, protocol) {
+            ETH_P_IP => {
+                /// Version 4, five words.
+                const PLAIN: u8 = 0x45;
+                /// More fragments, and the offset; not "don't fragment".
+                const IS_FRAGMENT: u16 = 0x3fff_u16.to_be();
+                let header: &V4 = head(ctx)?;
+                if header.version_and_length != PLAIN || header.fragment & IS_FRAGMENT != 0 {
+                    return None;
+                }
+                Some(Self {
+                    from: Endpoint::v4(header.from, header.from_port),
+                    to: Endpoint::v4(header.to, header.to_port),
+                    protocol: header.protocol,
+                })
+            }
+            ETH_P_IPV6 => {
+                let header: &V6 = head(ctx)?;
+                // Any other header in between is neither TCP nor UDP.
+                Some(Self {
+                    from: Endpoint { addr: header.from, port: header.from_port },
+                    to: Endpoint { addr: header.to, port: header.to_port },
+                    protocol: header.next_header,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The first bytes of a packet; `None` if it has fewer, or not in one piece, which packets of TCP and UDP sockets have.
+#[inline(always)]
+fn head<T>(ctx: &SkBuffContext) -> Option<&T> {
+    let start = read!(ctx.skb.skb, data) as usize;
+    let end = read!(ctx.skb.skb, data_end) as usize;
+    if start + size_of::<T>() > end {
+        return None;
+    }
+    // SAFETY: so many bytes are there, as the verifier sees too, and stay while the program runs. `T` is one of the headers
+    // above: plain integers. The kernel aligns the IP header to 4 bytes.
+    Some(unsafe { &*(start as *const T) })
+}

@@ -1,0 +1,59 @@
+//! The guard on the root of cgroup2: a managed process uses no socket that was made outside its agent.
+//!
+//! Hooks go by the socket's cgroup, so those on the agents root never see a socket that a process brought along when it
+//! was moved in, or was handed over a Unix socket. These run for everybody's sockets and ask who the task is first.
+//! What is sent over a connection that was made outside passes no cgroup hook at all: the launcher sees to it that an
+//! agent has none.
+
+use aya_ebpf::{
+    helpers::generated::bpf_get_current_ancestor_cgroup_id, macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use onecli_common::{Hook, Reason};
+
+use crate::{
+    ALLOW,
+    context::{Address as _, Endpoint, agent_level},
+    deny::refuse_address,
+    maps::{AGENTS_ROOT, Absent, SOCKETS, record},
+};
+
+/// `connect()` on any IPv4 socket of the machine. Kernel 5.7.
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn guard_connect4(ctx: SockAddrContext) -> i32 {
+    verdict(&ctx, SockAddrContext::endpoint4, Hook::Connect4)
+}
+
+/// `connect()` on any IPv6 socket of the machine. Kernel 5.7.
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn guard_connect6(ctx: SockAddrContext) -> i32 {
+    verdict(&ctx, SockAddrContext::endpoint6, Hook::Connect6)
+}
+
+/// Any unconnected send to an IPv4 address. Kernel 5.7.
+#[cgroup_sock_addr(sendmsg4)]
+pub(crate) fn guard_sendmsg4(ctx: SockAddrContext) -> i32 {
+    verdict(&ctx, SockAddrContext::endpoint4, Hook::Sendmsg4)
+}
+
+/// Any unconnected send to an IPv6 address. Kernel 5.7.
+#[cgroup_sock_addr(sendmsg6)]
+pub(crate) fn guard_sendmsg6(ctx: SockAddrContext) -> i32 {
+    verdict(&ctx, SockAddrContext::endpoint6, Hook::Sendmsg6)
+}
+
+/// Refuses a managed task a socket without a birth record. One with a record has been judged by the hooks of the agents
+/// root, which run for it because it was created there.
+#[inline(always)]
+fn verdict(ctx: &SockAddrContext, asked: impl FnOnce(&SockAddrContext) -> Endpoint, hook: Hook) -> i32 {
+    // SAFETY: takes no pointer.
+    let root = unsafe { bpf_get_current_ancestor_cgroup_id(agent_level() - 1) };
+    if root != AGENTS_ROOT.load() {
+        return ALLOW;
+    }
+    // SAFETY: `sk` of a sock_addr context is a socket, never null.
+    if unsafe { record(&SOCKETS, ctx.socket(), Absent::Leave) }.is_some() {
+        return ALLOW;
+    }
+    refuse_address(ctx, asked(ctx), Reason::NoBirthRecord, hook)
+}
