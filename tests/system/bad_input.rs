@@ -93,7 +93,9 @@ fn garbage_after_connect() {
     let mut scene = Scene::new();
     let port = scene.upstream.https_addr().port();
     let token = STANDARD.encode(format!("x:{}", scene.outside.token));
-    let connect = format!("CONNECT {API}:{port} HTTP/1.1\r\nProxy-Authorization: Basic {token}\r\n\r\n");
+    let connect = format!(
+        "CONNECT {API}:{port} HTTP/1.1\r\nHost: {API}:{port}\r\nProxy-Authorization: Basic {token}\r\n\r\n"
+    );
     let mut cut = b"\x16\x03\x01\x00\xf8\x01\x00\x00\xf4\x03\x03".to_vec();
     cut.extend([7; 100]);
     let mut over = b"\x16\x03\x01\xff\xff\x01\xff\xff\xff".to_vec();

@@ -8,7 +8,7 @@ use onecli_tests::client::{Outcome, Run, curl};
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::scene::{API, VALUE};
 
@@ -298,6 +298,14 @@ except PermissionError:
     let out = stage.run(&stage.one, &Run::new("python3").args(["-c", script, &port])).ok("python");
     assert_eq!(out, "");
     assert!(receiver.recv_from(&mut [0; 8]).is_err(), "a datagram arrived");
+    let refused = stage.daemon.audit_until("QUIC refused by the kernel", |r| r["port"] == 443);
+    assert_eq!(
+        (&refused["code"], &refused["verdict"]),
+        (&json!("kernel_denied"), &json!("deny")),
+        "{refused}"
+    );
+    assert_eq!((&refused["agent"], &refused["host"]), (&json!("one"), &json!("192.0.2.1")), "{refused}");
+    assert_eq!(refused["rule"], "kernel sendmsg4 udp", "{refused}");
     // Another agent's resolver, by its address: the kernel sends the query to the asker's own.
     let table = std::fs::read_to_string("/proc/net/udp").unwrap();
     let own = format!(":{:04X}", stage.daemon.transparent_addr().port());

@@ -46,6 +46,31 @@ fn an_upstream_that_echoes_headers_encoded() {
     }
 }
 
+/// What an upstream sends encoded although `identity` was asked for is decoded and scanned; what cannot be decoded is
+/// refused.
+#[test]
+fn an_upstream_that_echoes_headers_compressed() {
+    let scene = Scene::new();
+    let canary = Canary::new(VALUE);
+    for way in ways() {
+        for coding in ["gzip", "deflate", "br", "zstd"] {
+            let what = format!("{way:?} {coding}");
+            let url = scene.url(&format!("/compressed/{coding}"));
+            let outcome = scene.run(way, curl_with_key(&url, &["--include"]));
+            let out = outcome.ok(&what);
+            assert_clean(&canary, &what, &outcome);
+            assert!(out.contains("\"authorization\"") && out.contains("Bearer ***"), "{what}: {out}");
+            assert!(!out.to_lowercase().contains("content-encoding"), "{what}: {out}");
+            scene.injected_once(&format!("Bearer {VALUE}"));
+        }
+        let url = scene.url("/compressed/aes128gcm");
+        let reply = scene.run(way, curl_with_key(&url, &[])).reply();
+        assert_eq!(reply.status, 502, "{way:?}: {reply:?}");
+        assert_eq!(reply.headers["x-onecli-error"], ["upstream_protocol"], "{way:?}: {reply:?}");
+        scene.injected_once(&format!("Bearer {VALUE}"));
+    }
+}
+
 #[test]
 fn an_upstream_that_echoes_headers_over_a_websocket() {
     if !need::python("everything") {

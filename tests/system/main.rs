@@ -12,6 +12,7 @@ mod bad_input;
 mod dns;
 mod docker;
 mod fail_closed;
+mod http1;
 mod identity;
 mod leak;
 mod load;

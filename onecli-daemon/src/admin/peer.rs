@@ -33,6 +33,8 @@ pub(super) enum Rights {
 pub(super) struct Peer {
     pub(super) uid: u32,
     pub(super) pid: i32,
+    /// Is it the user that the daemon itself runs as? Who that is can read all that the daemon has anyway.
+    pub(super) is_owner: bool,
     /// Names of the groups that count here.
     pub(super) groups: Vec<&'static str>,
     /// Its path in the cgroup2 hierarchy, as the daemon sees it; `Err` says why it is not known. A host without
@@ -48,6 +50,7 @@ impl Peer {
         Ok(Peer {
             uid,
             pid: credentials.pid(),
+            is_owner: Uid::from_raw(uid) == Uid::effective(),
             groups: groups(uid, credentials.gid()),
             cgroup: cgroup(stream, credentials.pid()),
         })
@@ -56,7 +59,7 @@ impl Peer {
     /// Decides. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
     pub(super) fn rights(&self, agents_root: &str) -> Result<Rights, AdminError> {
         self.check_not_managed(agents_root)?;
-        if self.uid == 0 || self.groups.contains(&WRITE_GROUP) {
+        if self.uid == 0 || self.is_owner || self.groups.contains(&WRITE_GROUP) {
             Ok(Rights::Write)
         } else if self.groups.contains(&AUDIT_GROUP) {
             Ok(Rights::Audit)

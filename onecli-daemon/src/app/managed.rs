@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
-use std::time::Duration;
 
 use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
@@ -15,7 +14,7 @@ use super::error::{AppError, chain};
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use crate::admin::{CgroupInfo, Transparent};
 use crate::config::Config;
-use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, Redirect};
+use crate::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
 use crate::model::{AgentName, CgroupName};
 use crate::net::{Origin, Origins};
 
@@ -188,34 +187,21 @@ impl Managed {
         self.attached.as_ref().ok().and_then(|attached| attached.redirect.stats().ok()).unwrap_or_default()
     }
 
-    /// Writes what the kernel refused into the daemon's log, for as long as the daemon runs.
-    pub(super) async fn report_denials(self: std::sync::Arc<Self>) {
-        let Ok(attached) = &self.attached else { return };
-        let mut denials = match attached.redirect.take_denials() {
-            Ok(Some(denials)) => denials,
-            Ok(None) => return,
-            Err(error) => {
-                return tracing::warn!(error = chain(&error), "refusals of the kernel cannot be read");
-            }
-        };
-        loop {
-            match denials.next().await {
-                Ok(denial) => tracing::info!(
-                    reason = ?denial.reason,
-                    hook = ?denial.hook,
-                    destination = ?denial.destination,
-                    cgroup = denial.agent_cgroup_id,
-                    uid = denial.uid,
-                    pid = denial.pid,
-                    comm = denial.comm,
-                    "the kernel refused a managed process"
-                ),
-                Err(error) => {
-                    tracing::warn!(error = chain(&error), "a refusal of the kernel cannot be read");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
+    /// The kernel's refusals, for the one task that reads them.
+    pub(super) fn take_denials(&self) -> Option<Denials> {
+        let attached = self.attached.as_ref().ok()?;
+        attached
+            .redirect
+            .take_denials()
+            .inspect_err(|error| {
+                tracing::warn!(error = chain(error), "refusals of the kernel cannot be read");
+            })
+            .ok()?
+    }
+
+    /// The agent's cgroup behind an id.
+    pub(super) fn name_of(&self, id: u64) -> Option<CgroupName> {
+        self.attached.as_ref().ok()?.name_of(id)
     }
 
     fn attached(&self) -> Result<&Attached, String> {

@@ -1,6 +1,7 @@
 //! The one place that wires everything: attach, unlock, bind all, then serve.
 
 mod authority;
+mod denials;
 mod error;
 mod helper;
 mod host;
@@ -30,6 +31,7 @@ use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
+use denials::DenialReport;
 use host::AppHost;
 use managed::Managed;
 use namespaces::Namespaces;
@@ -134,7 +136,7 @@ async fn serve(
     ));
     policy.reload().await?;
     let gateway = Arc::new(Gateway::new(GatewayParts {
-        policy: snapshot,
+        policy: snapshot.clone(),
         vault: Arc::clone(&vault),
         audit: audit.clone(),
         agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
@@ -154,6 +156,13 @@ async fn serve(
         explicit: config.listen.explicit.clone(),
     };
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
+    let denials = DenialReport {
+        managed: Arc::clone(&managed),
+        policy: snapshot,
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+    };
     let handles = admin::Handles {
         store: Arc::clone(&store),
         vault,
@@ -166,9 +175,9 @@ async fn serve(
 
     let shipper = tokio::spawn(shipper.run());
     let follower = tokio::spawn(Arc::clone(&policy).follow());
-    let watcher = tokio::spawn(Arc::clone(&managed).report_denials());
-    tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
+    let watcher = tokio::spawn(denials.run());
     let stand = stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, dns: dns.clone() })?;
+    tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
     let namespaces = Namespaces::new(managed, dns.clone(), stand.reception())?;
     let stop = async {
         tokio::select! {

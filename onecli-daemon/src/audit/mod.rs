@@ -5,6 +5,7 @@
 
 mod encode;
 mod error;
+mod fold;
 mod reader;
 mod record;
 mod segment;
@@ -15,6 +16,7 @@ mod writer;
 mod tests;
 
 pub use error::AuditError;
+pub use fold::{FOLD_WINDOW, Fold, Repeated};
 pub use reader::{Entries, Line, Position};
 pub use record::{Entry, Event, Mode, Record, Verdict};
 pub use text::Text;

@@ -10,9 +10,8 @@ use tokio::sync::watch;
 
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
-use super::refusals::Repeated;
 use super::server::Asker;
-use crate::audit::{AuditLog, Mode, Record, Text};
+use crate::audit::{AuditLog, Mode, Record, Repeated, Text};
 use crate::model::{Clock, Code, Factors, Host, Random, RequestId};
 use crate::policy::{Identity, Snapshot};
 
@@ -130,7 +129,8 @@ impl Parts {
     ) -> ResponseCode {
         let name = question.host().map_or_else(|| question.shown(), |host| host.to_string());
         let now = self.clock.instant();
-        let first = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note(now, &name, code);
+        let first =
+            asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note(now, &(name.clone(), code));
         if first && let Some(mut record) = self.record(asker, Some(&name), code) {
             record.factors = identity.map(Identity::proven);
             // Refused all the same; the log itself tells of what it could not write.
@@ -155,8 +155,9 @@ impl Parts {
         self.write(asker, rest);
     }
 
-    fn write(&self, asker: &Asker, repeated: Vec<Repeated>) {
-        for Repeated { name, code, count } in repeated {
+    fn write(&self, asker: &Asker, repeated: Vec<Repeated<(String, Code)>>) {
+        for Repeated { key, count } in repeated {
+            let (name, code) = key.map_or((None, Code::EgressDenied), |(name, code)| (Some(name), code));
             if let Some(mut record) = self.record(asker, name.as_deref(), code) {
                 record.count = Some(count);
                 record.factors = Some(Factors::CGROUP);

@@ -21,7 +21,6 @@ mod address;
 mod answer;
 mod message;
 mod names;
-mod refusals;
 mod server;
 mod stream;
 

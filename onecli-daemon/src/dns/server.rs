@@ -16,8 +16,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::address::candidates;
 use super::answer::Parts;
 use super::message::{MAX_QUERY, Transport};
-use super::refusals::{Refusals, WINDOW};
-use crate::model::{Agent, AgentId, AgentName, CgroupName};
+use crate::audit::{FOLD_WINDOW, Fold};
+use crate::model::{Agent, AgentId, AgentName, CgroupName, Code};
 use crate::policy::{Evidence, Mode};
 
 /// Queries of one agent at a time, over UDP and TCP; datagrams beyond are dropped.
@@ -37,7 +37,7 @@ pub struct Asker {
     pub(super) agent: AgentId,
     pub(super) name: AgentName,
     pub(super) evidence: Evidence,
-    pub(super) refusals: Mutex<Refusals>,
+    pub(super) refusals: Mutex<Fold<(String, Code)>>,
     pub(super) queries: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
 }
@@ -214,7 +214,7 @@ async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAd
 async fn serve_datagrams(parts: Arc<Parts>, asker: Arc<Asker>, socket: UdpSocket, address: Ipv4Addr) {
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
-    let mut sweep = tokio::time::interval(WINDOW / 2);
+    let mut sweep = tokio::time::interval(FOLD_WINDOW / 2);
     // One byte more than is answered: what does not fit is told from what just does.
     let mut buffer = vec![0; MAX_QUERY + 1];
     loop {

@@ -5,7 +5,6 @@ mod serving;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -16,7 +15,6 @@ use uuid::Uuid;
 use super::answer::Parts;
 use super::message::Transport;
 use super::names::{Addresses, Names, NoAddress};
-use super::refusals::{Refusals, Repeated, WINDOW};
 use super::server::Asker;
 use crate::audit::{AuditLog, Entries, Record};
 use crate::model::{
@@ -350,33 +348,4 @@ async fn an_agent_that_is_gone_or_disabled_is_refused() {
         let answer = stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await;
         assert_eq!(told(&answer), "Refused", "{agents:?}");
     }
-}
-
-#[test]
-#[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
-fn folding_is_bounded() {
-    let start = Instant::now();
-    let mut refusals = Refusals::default();
-    let mut records = 0;
-    for n in 0..1000 {
-        records += usize::from(refusals.note(start, &format!("n{n}.test"), Code::EgressDenied));
-    }
-    assert_eq!(records, 32);
-    assert!(!refusals.note(start, "n0.test", Code::EgressDenied));
-    assert!(refusals.due(start + WINDOW / 2).is_empty(), "not yet");
-    let due = refusals.due(start + WINDOW);
-    let repeated = |name: Option<&str>, count| Repeated {
-        name: name.map(str::to_owned),
-        code: Code::EgressDenied,
-        count,
-    };
-    assert_eq!(due.len(), 2, "{due:?}");
-    assert!(due.contains(&repeated(Some("n0.test"), 1)) && due.contains(&repeated(None, 968)), "{due:?}");
-    // The name that was asked again has had its record for the next window; the others begin anew.
-    let later = start + WINDOW + Duration::from_secs(1);
-    assert!(!refusals.note(later, "n0.test", Code::EgressDenied));
-    assert!(refusals.note(later, "n1.test", Code::EgressDenied));
-    assert_eq!(refusals.due(start + WINDOW * 2), [repeated(Some("n0.test"), 1)]);
-    assert!(refusals.due(start + WINDOW * 4).is_empty());
-    assert!(refusals.note(start + WINDOW * 4, "n0.test", Code::EgressDenied), "forgotten");
 }

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::body::{Body, BodyError, len};
+use super::decode::{Source, UnknownCoding};
 use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
 use super::pool::Upstream;
@@ -32,34 +33,42 @@ pub(super) struct Delivery {
     pub(super) bytes_in: Arc<AtomicU64>,
 }
 
+/// An answer that the agent does not get, and the record that still has to say so.
+#[derive(Debug)]
+pub(super) struct Undelivered {
+    pub(super) refusal: Refusal,
+    pub(super) trail: Trail,
+}
+
+impl Undelivered {
+    pub(super) fn new(refusal: Refusal, trail: Trail) -> Box<Undelivered> {
+        Box::new(Undelivered { refusal, trail })
+    }
+}
+
 /// Turns an upstream's answer into the agent's.
 ///
 /// # Errors
 /// [`Code::UpstreamProtocol`] where the body comes in an encoding that cannot be scanned.
-pub(super) async fn deliver(
+pub(super) fn deliver(
     method: &Method,
     response: Response<Incoming>,
     mut delivery: Delivery,
-) -> Result<Response<Body>, (Refusal, Trail)> {
+) -> Result<Response<Body>, Box<Undelivered>> {
     let (mut parts, incoming) = response.into_parts();
-    if !delivery.scrubber.is_idle()
-        && has_body(method, parts.status)
-        && let Some(encoding) = unscannable(&parts.headers)
-    {
-        let mut trail = delivery.trail;
-        trail.refuse(Code::UpstreamProtocol).await;
-        let refusal = Refusal::new(
-            Code::UpstreamProtocol,
-            format!("the upstream answered in the encoding '{encoding}' although 'identity' was asked for"),
-            "such an answer cannot be searched for the credential; ask for a resource that is not stored compressed",
-        );
-        return Err((refusal, trail));
-    }
+    let source = if delivery.scrubber.is_idle() || !has_body(method, parts.status) {
+        Source::Plain(incoming)
+    } else {
+        match Source::decode(&mut parts.headers, incoming) {
+            Ok(source) => source,
+            Err(coding) => return Err(Undelivered::new(cannot_be_scanned(&coding), delivery.trail)),
+        }
+    };
     clean_headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
-    let body = Answer { incoming, delivery: Some(Box::new(delivery)), bytes_out: 0, trailers: None };
+    let body = Answer { source, delivery: Some(Box::new(delivery)), bytes_out: 0, trailers: None };
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
 
@@ -74,19 +83,18 @@ fn has_body(method: &Method, status: StatusCode) -> bool {
     *method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// A content coding that hides bytes (RFC 9110 section 8.4).
-fn unscannable(headers: &HeaderMap) -> Option<Text> {
-    headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .find(|value| !value.as_bytes().is_empty() && !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-        .map(|value| Text::from_bytes(value.as_bytes()))
+fn cannot_be_scanned(coding: &UnknownCoding) -> Refusal {
+    Refusal::new(
+        Code::UpstreamProtocol,
+        format!("the upstream answered in the content coding '{}', which cannot be taken off", coding.0),
+        "such an answer cannot be searched for the credential: ask for a resource that is not stored encoded",
+    )
 }
 
 /// An answer's body. When it ends, the outcome is recorded and the connection goes back to the pool; when it is
 /// dropped before, the outcome says so.
 struct Answer {
-    incoming: Incoming,
+    source: Source,
     delivery: Option<Box<Delivery>>,
     bytes_out: u64,
     trailers: Option<HeaderMap>,
@@ -142,7 +150,7 @@ impl HttpBody for Answer {
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+            let Some(frame) = ready!(Pin::new(&mut self.source).poll_frame(cx)) else {
                 let rest = self.delivery.as_mut().map(|d| d.scrubber.finish()).unwrap_or_default();
                 if !rest.is_empty() {
                     return Poll::Ready(Some(Ok(self.data(rest))));
@@ -154,7 +162,7 @@ impl HttpBody for Answer {
                 Ok(frame) => frame,
                 Err(error) => {
                     self.failed(Code::UpstreamProtocol);
-                    return Poll::Ready(Some(Err(error.into())));
+                    return Poll::Ready(Some(Err(error)));
                 }
             };
             let Some(delivery) = self.delivery.as_mut() else { return Poll::Ready(None) };
@@ -179,7 +187,7 @@ impl HttpBody for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.source.is_end_stream()
             && self.trailers.is_none()
             && self.delivery.as_ref().is_none_or(|d| d.scrubber.held() == 0)
     }
@@ -187,7 +195,7 @@ impl HttpBody for Answer {
     /// Scrubbing keeps lengths, so what is left is what the upstream still has and what is held.
     fn size_hint(&self) -> SizeHint {
         let held = self.delivery.as_ref().map_or(0, |d| u64::try_from(d.scrubber.held()).unwrap_or(u64::MAX));
-        let inner = self.incoming.size_hint();
+        let inner = self.source.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(inner.lower().saturating_add(held));
         if let Some(upper) = inner.upper() {

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use super::answer::{Delivery, deliver};
+use super::answer::{Delivery, Undelivered, deliver};
 use super::assemble::{ask_scannable, assemble};
 use super::body::{Body, RequestBody};
 use super::connection::Connection;
@@ -109,13 +109,14 @@ async fn forward(
             };
             let delivered = match sent.client_upgrade {
                 Some(client) => {
-                    upgrade::deliver_upgrade(connection, client, sent.head, sent.response, delivery).await
+                    upgrade::deliver_upgrade(connection, client, sent.head, sent.response, delivery)
                 }
-                None => deliver(&sent.head.method, sent.response, delivery).await,
+                None => deliver(&sent.head.method, sent.response, delivery),
             };
             match delivered {
                 Ok(response) => Ok(response),
-                Err((refusal, mut trail)) => {
+                Err(undelivered) => {
+                    let Undelivered { refusal, mut trail } = *undelivered;
                     trail.refuse(refusal.code).await;
                     Err(refusal)
                 }

@@ -13,11 +13,12 @@ use tokio::net::TcpStream;
 use super::body::{Body, empty};
 use super::connection::{Connection, Destination};
 use super::exchange::exchange;
+use super::front::Malformed;
 use super::gateway::{Counters, Gateway};
 use super::head::{basic_credentials, scheme_value};
 use super::intercept::intercept;
 use super::reject;
-use super::serve::{HttpVersion, record_broken, serve_with};
+use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Authority, Code, Refusal, Token};
@@ -51,6 +52,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let authenticated = authenticate(&gateway, &mut connection, &request);
+    // Whoever sent it is told what is wrong with it; the record names the agent where its token was read.
+    if let Some(malformed) = Malformed::of(&request) {
+        return refuse_malformed(&gateway, &connection, malformed).await;
+    }
     let is_connect = *request.method() == Method::CONNECT;
     match authenticated {
         Ok(identity) if is_connect => connect(&gateway, connection, &identity, request).await,
@@ -68,33 +73,37 @@ fn authenticate(
     connection: &mut Connection,
     request: &Request<Incoming>,
 ) -> Result<Identity, Refusal> {
-    if gateway.failures.is_blocked(connection.source()) {
-        return Err(Refusal::new(
-            Code::TooManyFailures,
-            "too many wrong tokens came from this address",
-            "wait a minute, then use a token that is valid",
-        ));
-    }
     let token = presented_token(request);
     connection.evidence.token = match token {
         Presented::Nothing => None,
         Presented::Token(token) => Some(gateway.vault.token_hash(&token)),
         Presented::Garbage => {
-            gateway.failures.failed(connection.source());
-            return Err(Refusal::new(
+            let refusal = Refusal::new(
                 Code::TokenUnknown,
                 "Proxy-Authorization does not carry a OneCLI token",
                 "send it as Bearer, or as the password of Basic: HTTPS_PROXY=http://x:TOKEN@HOST:PORT",
-            ));
+            );
+            return Err(failed(gateway, connection, refusal));
         }
     };
-    let identity = connection.identify(gateway);
-    if let Err(refusal) = &identity
-        && matches!(refusal.code, Code::TokenUnknown | Code::TokenForeign)
-    {
-        gateway.failures.failed(connection.source());
+    connection.identify(gateway).map_err(|refusal| match refusal.code {
+        Code::TokenUnknown | Code::TokenForeign => failed(gateway, connection, refusal),
+        _ => refusal,
+    })
+}
+
+/// Counts a wrong token. Whoever sends many is told to stop; right tokens are taken from the same address all the
+/// while, for others may share it.
+fn failed(gateway: &Gateway, connection: &Connection, refusal: Refusal) -> Refusal {
+    gateway.failures.failed(connection.source());
+    if refusal.code.is_alert() || !gateway.failures.is_blocked(connection.source()) {
+        return refusal;
     }
-    identity
+    Refusal::new(
+        Code::TooManyFailures,
+        "too many wrong tokens came from this address",
+        "wait a minute, then use a token that is valid",
+    )
 }
 
 enum Presented {
@@ -140,6 +149,9 @@ async fn connect(
     };
     let mut connection = connection;
     connection.authority = Some(authority.clone());
+    if let Err(refusal) = check_host(&request, &authority) {
+        return refuse(gateway, &connection, &request, refusal).await;
+    }
     if let Route::Deny(refusal) = gateway.snapshot().route(identity, &authority) {
         return refuse(gateway, &connection, &request, refusal).await;
     }
@@ -164,6 +176,21 @@ async fn connect(
         }
     });
     Response::new(empty())
+}
+
+/// `Host`, where it is sent, names what the target names (RFC 9110 section 7.2; invariant 6). Some clients leave out
+/// the port.
+fn check_host(request: &Request<Incoming>, target: &Authority) -> Result<(), Refusal> {
+    let Some(host) = request.headers().get(header::HOST) else { return Ok(()) };
+    let named = host.to_str().ok().and_then(|host| Authority::parse(host, Some(target.port())).ok());
+    if named.as_ref() == Some(target) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::Misdirected,
+        format!("the CONNECT target is {target}, the Host field names another"),
+        "send the target as Host, or leave it to the client's HTTP library",
+    ))
 }
 
 async fn refuse(

@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{Method, Version};
 
 use super::connection::{Connection, Scheme};
+use super::front::Malformed;
 use crate::model::authority::AuthorityError;
 use crate::model::{Authority, CanonicalPath, Code, Placeholder, Refusal};
 use crate::policy::RequestFacts;
@@ -45,11 +46,22 @@ impl Head {
     /// # Errors
     /// A [`Refusal`]: malformed, ambiguous, or not for this connection's host (421).
     pub(super) fn read(parts: &Parts, connection: &Connection) -> Result<Head, Refusal> {
+        if let Some(malformed) = parts.extensions.get::<Malformed>() {
+            return Err(malformed.refusal());
+        }
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::new(
                 Code::MethodNotAllowed,
                 format!("{} is never forwarded", parts.method),
                 "use another method",
+            ));
+        }
+        // Methods are case-sensitive (RFC 9110 section 9.1), but upstreams are known to fold them: policy would judge
+        // another method than the one that takes effect.
+        if parts.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return Err(bad_request(
+                format!("the method '{}' is not in capitals", parts.method),
+                "send it in capitals: methods are case-sensitive (RFC 9110 section 9.1)",
             ));
         }
         let authority = authority_of(parts, connection)?;
@@ -114,6 +126,14 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
             bad_request(error.to_string(), "name the host as host or host:port")
         })
     };
+    // RFC 9110 section 7.4: a target of another scheme is for another server.
+    let scheme = match connection.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    if parts.uri.scheme_str().is_some_and(|named| named != scheme) {
+        return Err(misdirected(format!("the target's scheme is not {scheme}, which the connection is for")));
+    }
     let mut named = parts.uri.authority().map(|a| parse(a.as_str())).transpose()?;
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     if let Some(host) = hosts.next() {

@@ -7,8 +7,10 @@ mod answer;
 mod assemble;
 mod body;
 mod connection;
+mod decode;
 mod exchange;
 mod explicit;
+mod front;
 mod gateway;
 mod head;
 mod inject;
@@ -26,3 +28,6 @@ mod websocket;
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
 pub use transparent::serve_transparent;
+
+#[cfg(test)]
+mod tests;

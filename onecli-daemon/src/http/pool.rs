@@ -23,6 +23,8 @@ const IDLE_PER_KEY: usize = 64;
 const IDLE_TOTAL: usize = 2048;
 /// How long an unused connection is kept: shorter than most servers' own patience.
 const IDLE_FOR: Duration = Duration::from_secs(50);
+/// How long a kept connection may take to be free.
+const READY_WITHIN: Duration = Duration::from_millis(20);
 /// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2).
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
@@ -214,12 +216,12 @@ impl Pool {
     async fn take(&self, key: &Key, alpn: Alpn) -> Option<Upstream> {
         if alpn == Alpn::Any
             && let Some((mut sender, peer)) = self.take_h2(key)
-            && sender.ready().await.is_ok()
+            && is_ready(sender.ready()).await
         {
             return Some(Upstream { key: key.clone(), sender: Sender::Http2(sender), peer, reused: true });
         }
         while let Some(Parked { mut sender, peer, .. }) = self.pop_h1(key) {
-            if sender.ready().await.is_ok() {
+            if is_ready(sender.ready()).await {
                 return Some(Upstream {
                     key: key.clone(),
                     sender: Sender::Http1(sender),
@@ -292,6 +294,12 @@ impl Pool {
         };
         Ok(Upstream { key, sender, peer, reused: false })
     }
+}
+
+/// Is a kept connection free? It is at once, or as soon as its task has run. One that is still busy, with a request
+/// body that outlasted its answer perhaps, is given up.
+async fn is_ready(ready: impl Future<Output = Result<(), hyper::Error>>) -> bool {
+    matches!(tokio::time::timeout(READY_WITHIN, ready).await, Ok(Ok(())))
 }
 
 async fn handshake_h1<S>(stream: S) -> Result<http1::SendRequest<RequestBody>, Refusal>

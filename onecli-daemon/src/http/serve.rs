@@ -14,16 +14,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::body::Body;
 use super::connection::Connection;
 use super::exchange::exchange;
+use super::front::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
 use super::gateway::Gateway;
+use super::reject;
 use super::trail::Trail;
 use crate::model::Code;
 
-/// Largest head, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
-/// Most header fields.
-const MAX_HEADERS: usize = 128;
-/// How long a head may take, and an idle connection may wait for its next.
+/// How long a head may take from its first byte.
 const HEAD_TIME: Duration = Duration::from_mins(1);
+/// How long a connection may wait for its next head, and for the whole of it: a head that began late in this time is
+/// cut off without an answer.
+const IDLE_TIME: Duration = Duration::from_mins(2);
 /// HTTP/2 streams at a time.
 const MAX_STREAMS: u32 = 128;
 /// HTTP/2 flow-control windows, in bytes: one stream's and one connection's.
@@ -49,7 +50,12 @@ pub(super) async fn serve_exchanges<S>(
     let connection = Arc::new(connection);
     let result = serve_with(stream, version, |request| {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
-        exchange(gateway, connection, request)
+        async move {
+            match Malformed::of(&request) {
+                Some(malformed) => refuse_malformed(&gateway, &connection, malformed).await,
+                None => exchange(gateway, connection, request).await,
+            }
+        }
     })
     .await;
     if let Err(error) = result {
@@ -57,7 +63,8 @@ pub(super) async fn serve_exchanges<S>(
     }
 }
 
-/// Serves requests with `answer`, within the bounds above.
+/// Serves requests with `answer`, within the bounds above. Over HTTP/1, `answer` is also given requests in place of
+/// malformed ones: see [`Malformed`].
 ///
 /// # Errors
 /// hyper's, where the connection broke.
@@ -71,23 +78,32 @@ where
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
-    let service = service_fn(|request| {
-        let answer = answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let io = TokioIo::new(stream);
     match version {
         HttpVersion::Http1 => {
+            let (front, link) = Front::new(stream, HEAD_TIME);
+            let service = service_fn(|mut request| {
+                let turn = link.arrive(&mut request);
+                let (link, answer) = (Arc::clone(&link), answer(request));
+                async move {
+                    let mut response = answer.await;
+                    link.leave(&turn, &mut response);
+                    Ok::<_, Infallible>(response)
+                }
+            });
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME)
+                .header_read_timeout(IDLE_TIME)
                 .max_buf_size(MAX_HEAD)
-                .max_headers(MAX_HEADERS)
-                .serve_connection(io, service)
+                .max_headers(MAX_FIELDS)
+                .serve_connection(TokioIo::new(front), service)
                 .with_upgrades()
                 .await
         }
         HttpVersion::Http2 => {
+            let service = service_fn(|request| {
+                let answer = answer(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
@@ -95,13 +111,30 @@ where
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .keep_alive_interval(HEAD_TIME)
-                .serve_connection(io, service)
+                .serve_connection(TokioIo::new(stream), service)
                 .await
         }
     }
 }
 
-/// A head that hyper could not read is a refused request, and is recorded as one.
+/// Refuses a request that broke the framing.
+pub(super) async fn refuse_malformed(
+    gateway: &Arc<Gateway>,
+    connection: &Connection,
+    malformed: &Malformed,
+) -> Response<Body> {
+    let refusal = malformed.refusal();
+    let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(&refusal, None) };
+    if let Ok(identity) = connection.identify(gateway) {
+        trail.identify(&identity);
+    }
+    malformed.describe(trail.record());
+    trail.refuse(refusal.code).await;
+    reject::answer(&refusal, trail.request_id())
+}
+
+/// A head that hyper could not read is a refused request, and is recorded as one. Over HTTP/1 the front refuses all of
+/// these first; one that it let through must not go unrecorded.
 pub(super) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connection, error: &hyper::Error) {
     let code = if error.is_parse_too_large() {
         Code::HeadTooLarge

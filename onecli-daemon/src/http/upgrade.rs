@@ -9,12 +9,11 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use super::answer::{Delivery, clean_headers, deliver};
+use super::answer::{Delivery, Undelivered, clean_headers, deliver};
 use super::body::{Body, empty};
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
-use super::trail::Trail;
 use super::websocket::ScrubbedFrames;
 use crate::model::{Code, Refusal};
 use crate::net::{TunnelBytes, tunnel};
@@ -24,15 +23,15 @@ use crate::policy::Decision;
 ///
 /// # Errors
 /// As [`deliver`], and [`Code::UpstreamProtocol`] for a 101 to something else.
-pub(super) async fn deliver_upgrade(
+pub(super) fn deliver_upgrade(
     connection: &Arc<Connection>,
     client: OnUpgrade,
     head: Head,
     mut response: Response<Incoming>,
     mut delivery: Delivery,
-) -> Result<Response<Body>, (Refusal, Trail)> {
+) -> Result<Response<Body>, Box<Undelivered>> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return deliver(&head.method, response, delivery).await;
+        return deliver(&head.method, response, delivery);
     }
     let agreed = response
         .headers()
@@ -44,7 +43,7 @@ pub(super) async fn deliver_upgrade(
             "the upstream switched to a protocol that was not asked for",
             "only WebSocket upgrades are passed on",
         );
-        return Err((refusal, delivery.trail));
+        return Err(Undelivered::new(refusal, delivery.trail));
     }
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();

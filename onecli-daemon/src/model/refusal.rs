@@ -64,6 +64,8 @@ codes! {
     PlaintextRefused = "plaintext_refused", 403;
     /// Every address of the host is in a blocked range.
     AddressBlocked = "address_blocked", 403;
+    /// The kernel programs refused an operation (EPERM); no HTTP was spoken.
+    KernelDenied = "kernel_denied", 403;
     /// The bytes are neither TLS nor HTTP, and nothing allows them.
     ProtocolDenied = "protocol_denied", 403;
     /// A bound of this agent is used up.

@@ -112,28 +112,6 @@ impl Snapshot {
         }
         Ok(Identity { agent: Arc::clone(agent), proven, mode: evidence.mode })
     }
-
-    /// Is the agent behind an open connection still there, enabled, and the one it was?
-    ///
-    /// # Errors
-    /// [`Code::AgentDisabled`] or [`Code::TokenUnknown`] where something changed since.
-    pub fn still_valid(
-        &self,
-        identity: &Identity,
-        evidence: &Evidence,
-        now: Timestamp,
-    ) -> Result<Identity, Refusal> {
-        let fresh = self.identify(evidence, now)?;
-        if fresh.agent.id == identity.agent.id {
-            Ok(fresh)
-        } else {
-            Err(Refusal::new(
-                Code::AgentUnknown,
-                "the connection's cgroup or token now belongs to another agent",
-                "connect again",
-            ))
-        }
-    }
 }
 
 fn token_wanted() -> Refusal {

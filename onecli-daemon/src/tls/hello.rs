@@ -18,6 +18,10 @@ pub enum ClientHello {
 
 /// Parses the TLS records in `bytes`, which begin with a client's first byte.
 pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
+    // A client that dribbles must not have its bytes parsed again for each of them.
+    if !ends_with_a_record(bytes) {
+        return ClientHello::Incomplete;
+    }
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     loop {
@@ -35,6 +39,24 @@ pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
             Err((error, _)) => return ClientHello::Malformed(error.to_string()),
         }
     }
+}
+
+/// Longest record that may come: 2^14 bytes of plaintext, and what TLS 1.2 allows besides.
+const MAX_RECORD: usize = (1 << 14) + 2048;
+
+/// Do the bytes end where a record ends, or can no more of them help (RFC 8446 section 5.1: type, version, two bytes
+/// of length)?
+fn ends_with_a_record(mut bytes: &[u8]) -> bool {
+    while let Some(head) = bytes.first_chunk::<5>() {
+        let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
+        match bytes.get(5 + length..) {
+            Some([]) => return true,
+            None if length > MAX_RECORD => return true,
+            Some(rest) => bytes = rest,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// A fatal TLS alert in a record of its own (RFC 8446 section 6), for clients that get no handshake.

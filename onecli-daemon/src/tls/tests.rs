@@ -64,7 +64,11 @@ fn hello_is_read_in_pieces() {
         parse_client_hello(&bytes),
         ClientHello::Complete { server_name: Some("api.test".to_owned()) }
     );
-    assert!(matches!(parse_client_hello(b"\x16\x03\x01\x00\x05hello"), ClientHello::Malformed(_)));
+    for garbage in
+        [&b"\x16\x03\x01\x00\x05hello"[..], b"\x16\x03\x01\xff\xffhello", b"\x16HTTP/1.1 is not TLS"]
+    {
+        assert!(matches!(parse_client_hello(garbage), ClientHello::Malformed(_)), "{garbage:?}");
+    }
 }
 
 #[test]

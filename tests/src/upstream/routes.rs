@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::git::Repo;
 use super::record::{Connection, Entry, Log, Recorded};
@@ -60,6 +62,7 @@ impl Routes {
         let seen = entry.snapshot();
         match (first, rest.parse::<u64>().ok()) {
             ("echo", _) => echo(&seen),
+            ("compressed", _) => compressed(&seen, rest).await.unwrap_or_else(|| not_found(&path)),
             ("echo-as", _) => echo_as(&seen, rest).unwrap_or_else(|| not_found(&path)),
             ("status", Some(code)) => {
                 match u16::try_from(code).ok().and_then(|c| StatusCode::from_u16(c).ok()) {
@@ -149,6 +152,29 @@ fn echo_as(seen: &Recorded, encoding: &str) -> Option<Answer> {
         all
     });
     Some(text(StatusCode::OK, lines))
+}
+
+/// What [`echo`] says, in a content coding, whatever was asked for.
+async fn compressed(seen: &Recorded, coding: &str) -> Option<Answer> {
+    let said = echo(seen).into_body().collect().await.ok()?.to_bytes();
+    let mut out = Vec::new();
+    match coding {
+        "gzip" => finish(GzipEncoder::new(&mut out), &said).await,
+        "deflate" => finish(ZlibEncoder::new(&mut out), &said).await,
+        "br" => finish(BrotliEncoder::new(&mut out), &said).await,
+        "zstd" => finish(ZstdEncoder::new(&mut out), &said).await,
+        // Nobody can take this one off.
+        "aes128gcm" => out.extend_from_slice(&said),
+        _ => return None,
+    }
+    let mut answer = streamed(stream::iter([Ok(Frame::data(Bytes::from(out)))]));
+    answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::try_from(coding).ok()?);
+    Some(answer)
+}
+
+async fn finish(mut encoder: impl AsyncWrite + Unpin, said: &[u8]) {
+    encoder.write_all(said).await.expect("memory takes it");
+    encoder.shutdown().await.expect("memory takes it");
 }
 
 /// `count` bytes in chunks of at most [`CHUNK`].

@@ -17,7 +17,7 @@ use super::socket::{SocketError, bind};
 const ROOT: &str = "onecli.slice/onecli-agents.slice";
 
 fn peer(uid: u32, groups: &[&'static str], cgroup: &str) -> Peer {
-    Peer { uid, pid: 1, groups: groups.to_vec(), cgroup: Ok(Some(cgroup.to_owned())) }
+    Peer { uid, pid: 1, is_owner: false, groups: groups.to_vec(), cgroup: Ok(Some(cgroup.to_owned())) }
 }
 
 #[test]
@@ -32,6 +32,7 @@ fn who_may_do_what() {
     check(peer(1000, &["onecli-audit"], "/"), Some(Rights::Audit));
     check(peer(1000, &[], "/"), None);
     check(Peer { cgroup: Ok(None), ..peer(0, &[], "") }, Some(Rights::Write));
+    check(Peer { is_owner: true, ..peer(1000, &[], "") }, Some(Rights::Write));
 }
 
 /// An agent must not administer what holds it, whatever its uid.

@@ -1,0 +1,114 @@
+//! What the kernel refused, into the audit log: who tried what, repeats folded.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::error::chain;
+use super::managed::Managed;
+use crate::audit::{AuditLog, FOLD_WINDOW, Fold, Mode, Record, Text};
+use crate::kernel::Denial;
+use crate::model::{Clock, Code, Random, RequestId};
+use crate::policy::Snapshot;
+
+/// Agents whose repeats are told apart.
+const AGENTS: usize = 1024;
+/// After an event that cannot be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The task that records refusals.
+pub(super) struct DenialReport {
+    pub(super) managed: Arc<Managed>,
+    pub(super) policy: watch::Receiver<Arc<Snapshot>>,
+    pub(super) audit: AuditLog,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+}
+
+/// What makes two refusals of one agent the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    /// Hook and reason.
+    rule: String,
+    destination: Option<SocketAddr>,
+}
+
+impl DenialReport {
+    /// Records until it is dropped. Ends at once where nothing is redirected.
+    pub(super) async fn run(self) {
+        let Some(mut denials) = self.managed.take_denials() else { return };
+        let mut folds: HashMap<u64, Fold<Kind>> = HashMap::new();
+        let mut sweep = tokio::time::interval(FOLD_WINDOW / 2);
+        loop {
+            tokio::select! {
+                denial = denials.next() => match denial {
+                    Ok(denial) => self.note(&mut folds, &denial),
+                    Err(error) => {
+                        tracing::warn!(error = chain(&error), "a refusal of the kernel cannot be read");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                _ = sweep.tick() => self.sweep(&mut folds),
+            }
+        }
+    }
+
+    fn note(&self, folds: &mut HashMap<u64, Fold<Kind>>, denial: &Denial) {
+        let agent = denial.agent_cgroup_id;
+        if folds.len() >= AGENTS && !folds.contains_key(&agent) {
+            // Counted by the kernel all the same (`kernel_operations_denied`).
+            return;
+        }
+        let rule = format!("kernel {:?} {:?}", denial.hook, denial.reason).to_lowercase();
+        let kind = Kind { rule, destination: denial.destination };
+        if !folds.entry(agent).or_default().note(self.clock.instant(), &kind) {
+            return;
+        }
+        if let Some(mut record) = self.record(agent, Some(&kind)) {
+            record.uid = Some(denial.uid);
+            record.pid = Some(denial.pid);
+            record.comm = Some(Text::new(&denial.comm));
+            self.audit.outcome(record);
+        }
+    }
+
+    fn sweep(&self, folds: &mut HashMap<u64, Fold<Kind>>) {
+        let now = self.clock.instant();
+        folds.retain(|agent, fold| {
+            for repeated in fold.due(now) {
+                if let Some(mut record) = self.record(*agent, repeated.key.as_ref()) {
+                    record.count = Some(repeated.count);
+                    self.audit.outcome(record);
+                }
+            }
+            !fold.is_empty()
+        });
+    }
+
+    fn record(&self, agent: u64, kind: Option<&Kind>) -> Option<Record> {
+        let id = RequestId::generate(self.clock.now(), self.random.as_ref())
+            .inspect_err(|error| tracing::error!(%error, "a refusal of the kernel has no request id"))
+            .ok()?;
+        let mut record = Record::new(id);
+        record.mode = Some(Mode::Transparent);
+        record.deny(Code::KernelDenied);
+        // There is no answer with a status: the system call failed with EPERM.
+        record.status = None;
+        record.cgroup_id = (agent != 0).then_some(agent);
+        if let Some(cgroup) = self.managed.name_of(agent) {
+            record.agent = self.policy.borrow().agent_of_cgroup(&cgroup).map(|agent| agent.name.clone());
+            record.cgroup = Some(Text::new(cgroup.as_str()));
+        }
+        if let Some(kind) = kind {
+            record.rule = Some(Text::new(&kind.rule));
+            if let Some(destination) = kind.destination {
+                record.target(&destination.ip().into(), destination.port());
+                record.address = Some(Text::new(&destination.to_string()));
+            }
+        }
+        Some(record)
+    }
+}

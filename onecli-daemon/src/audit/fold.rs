@@ -1,0 +1,116 @@
+//! Refusals of one agent, folded: a program that tries again and again, or for ever something else, fills neither the
+//! log nor the memory (invariant 9).
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// Identical refusals have at most one record in this time.
+pub const FOLD_WINDOW: Duration = Duration::from_secs(10);
+/// Refusals that are told apart; those beyond share one record.
+const KEYS: usize = 32;
+
+/// What is recorded, and what waits to be. `K` tells refusals apart.
+#[derive(Debug)]
+pub struct Fold<K> {
+    keys: HashMap<K, Folded>,
+    others: Option<Folded>,
+}
+
+#[derive(Debug)]
+struct Folded {
+    recorded: Instant,
+    since: u64,
+}
+
+/// Refusals that one record stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Repeated<K> {
+    /// `None`: of several kinds.
+    pub key: Option<K>,
+    /// How many, at least one.
+    pub count: u64,
+}
+
+impl<K> Default for Fold<K> {
+    fn default() -> Fold<K> {
+        Fold { keys: HashMap::new(), others: None }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Fold<K> {
+    /// Counts a refusal. True: it wants a record of its own, now.
+    pub fn note(&mut self, now: Instant, key: &K) -> bool {
+        if let Some(folded) = self.keys.get_mut(key) {
+            folded.since += 1;
+            return false;
+        }
+        if self.keys.len() < KEYS {
+            self.keys.insert(key.clone(), Folded { recorded: now, since: 0 });
+            return true;
+        }
+        self.others.get_or_insert(Folded { recorded: now, since: 0 }).since += 1;
+        false
+    }
+
+    /// What has waited long enough. To be called now and then.
+    pub fn due(&mut self, now: Instant) -> Vec<Repeated<K>> {
+        self.take(now, FOLD_WINDOW)
+    }
+
+    /// All that waits, when there will be no later call.
+    pub fn rest(&mut self, now: Instant) -> Vec<Repeated<K>> {
+        self.take(now, Duration::ZERO)
+    }
+
+    /// Is there nothing to remember?
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.others.is_none()
+    }
+
+    fn take(&mut self, now: Instant, window: Duration) -> Vec<Repeated<K>> {
+        let mut due = Vec::new();
+        let mut keep = |folded: &mut Folded, key: Option<&K>| {
+            if now.duration_since(folded.recorded) < window {
+                return true;
+            }
+            let count = std::mem::take(&mut folded.since);
+            folded.recorded = now;
+            if count > 0 {
+                due.push(Repeated { key: key.cloned(), count });
+            }
+            count > 0
+        };
+        self.keys.retain(|key, folded| keep(folded, Some(key)));
+        self.others.take_if(|folded| !keep(folded, None));
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
+    fn folding_is_bounded() {
+        let start = Instant::now();
+        let mut fold = Fold::default();
+        let records = (0..1000).filter(|n| fold.note(start, n)).count();
+        assert_eq!(records, KEYS);
+        assert!(!fold.note(start, &0));
+        assert!(fold.due(start + FOLD_WINDOW / 2).is_empty(), "not yet");
+        let due = fold.due(start + FOLD_WINDOW);
+        assert_eq!(due.len(), 2, "{due:?}");
+        assert!(due.contains(&Repeated { key: Some(0), count: 1 }), "{due:?}");
+        assert!(due.contains(&Repeated { key: None, count: 968 }), "{due:?}");
+        // What was tried again has had its record for the next window; the others begin anew.
+        let later = start + FOLD_WINDOW + Duration::from_secs(1);
+        assert!(!fold.note(later, &0));
+        assert!(fold.note(later, &1));
+        assert_eq!(fold.due(start + FOLD_WINDOW * 2), [Repeated { key: Some(0), count: 1 }]);
+        assert!(fold.due(start + FOLD_WINDOW * 4).is_empty());
+        assert!(fold.is_empty());
+        assert!(fold.note(start + FOLD_WINDOW * 4, &0), "forgotten");
+    }
+}

@@ -1,0 +1,83 @@
+//! What passes the front, what does not, and that neither depends on how the bytes arrive.
+
+mod property;
+mod served;
+mod table;
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use http::Request;
+
+use super::*;
+
+/// A client that sends prepared pieces and then ends.
+struct Pieces(VecDeque<Vec<u8>>);
+
+impl Pieces {
+    /// `bytes` in pieces of at most `size`.
+    fn of(bytes: &[u8], size: usize) -> Pieces {
+        Pieces(bytes.chunks(size.max(1)).map(<[u8]>::to_vec).collect())
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(mut piece) = self.0.pop_front() {
+            let rest = piece.split_off(piece.len().min(buf.remaining()));
+            buf.put_slice(&piece);
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What came through a front.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    /// The client's own bytes.
+    passed: Vec<u8>,
+    /// Heads among them.
+    heads: u64,
+    violation: Option<Violation>,
+}
+
+/// Reads all that `client` sends, in a buffer of `room` bytes. Nothing is answered.
+fn read(client: Pieces, room: usize) -> Seen {
+    let (mut front, link) = Front::new(client, Duration::from_mins(1));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut seen = Seen { passed: Vec::new(), heads: 0, violation: None };
+    let mut room = vec![0; room];
+    loop {
+        let mut buf = ReadBuf::new(&mut room);
+        match Pin::new(&mut front).poll_read(&mut cx, &mut buf) {
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => break,
+            Poll::Ready(Ok(())) => seen.passed.extend_from_slice(buf.filled()),
+            Poll::Ready(Err(error)) => {
+                seen.violation = error.get_ref().and_then(|error| error.downcast_ref()).copied();
+                assert!(seen.violation.is_some(), "{error}");
+                break;
+            }
+            Poll::Pending => break,
+        }
+    }
+    seen.heads = front.heads;
+    for number in 0..front.heads {
+        let mut request = Request::new(());
+        let _ = link.arrive(&mut request);
+        if let Some(malformed) = Malformed::of(&request) {
+            assert_eq!(number + 1, front.heads, "nothing follows a malformed head");
+            let in_place = [IN_PLACE, IN_PLACE_OF_HEAD].into_iter().find(|own| seen.passed.ends_with(own));
+            seen.passed.truncate(seen.passed.len() - in_place.unwrap().len());
+            seen.heads -= 1;
+            seen.violation = Some(malformed.violation);
+        }
+    }
+    seen
+}

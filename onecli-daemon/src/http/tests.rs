@@ -1,0 +1,120 @@
+//! Heads: one authority, one path, nothing of the client's framing.
+
+use http::{Request, header};
+
+use super::connection::{Connection, Scheme};
+use super::head::Head;
+use crate::model::{Authority, Code, Placeholder};
+use crate::policy::Mode;
+
+fn connection(scheme: Scheme, authority: Option<&str>, port: Option<u16>) -> Connection {
+    let mut connection = Connection::new(Mode::Transparent, None, "127.0.0.1:1".parse().unwrap());
+    connection.scheme = scheme;
+    connection.authority = authority.map(|text| Authority::parse(text, Some(443)).unwrap());
+    connection.port = port;
+    connection
+}
+
+/// Reads a head of `METHOD TARGET` and fields.
+fn read(connection: &Connection, line: &str, fields: &[(&str, &str)]) -> Result<Head, Code> {
+    let (method, target) = line.split_once(' ').unwrap();
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    Head::read(&parts, connection).map_err(|refusal| refusal.code)
+}
+
+#[test]
+fn target_host_and_connection_agree_or_the_request_is_refused() {
+    let tls = connection(Scheme::Https, Some("api.test"), None);
+    let check = |line: &str, hosts: &[&str], expected: Result<&str, Code>| {
+        let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+        let got = read(&tls, line, &fields).map(|head| head.authority.to_string());
+        assert_eq!(got.as_deref().map_err(|code| *code), expected, "{line} {hosts:?}");
+    };
+    check("GET /x", &["api.test"], Ok("api.test:443"));
+    check("GET /x", &["API.Test.:443"], Ok("api.test:443"));
+    check("GET https://api.test/x", &[], Ok("api.test:443"));
+    check("GET https://api.test/x", &["api.test"], Ok("api.test:443"));
+    check("GET /x", &[], Err(Code::BadRequest));
+    check("GET /x", &["api.test", "api.test"], Err(Code::BadRequest));
+    check("GET /x", &["api.test@evil.test"], Err(Code::BadRequest));
+    check("GET https://user@api.test/x", &[], Err(Code::BadRequest));
+    check("GET /x", &["evil.test"], Err(Code::Misdirected));
+    check("GET /x", &["api.test:8443"], Err(Code::Misdirected));
+    check("GET https://evil.test/x", &["api.test"], Err(Code::Misdirected));
+    check("GET https://api.test/x", &["evil.test"], Err(Code::Misdirected));
+    check("TRACE /x", &["api.test"], Err(Code::MethodNotAllowed));
+    check("OPTIONS *", &["api.test"], Err(Code::BadRequest));
+}
+
+#[test]
+fn a_plain_request_names_the_port_it_goes_to() {
+    let plain = connection(Scheme::Http, None, Some(8080));
+    let port = |host: &str| read(&plain, "GET /", &[("host", host)]).map(|head| head.authority.port());
+    assert_eq!(port("api.test:8080"), Ok(8080));
+    assert_eq!(port("api.test"), Err(Code::Misdirected));
+    assert_eq!(port("api.test:80"), Err(Code::Misdirected));
+}
+
+#[test]
+fn only_end_to_end_headers_are_left() {
+    let tls = connection(Scheme::Https, Some("api.test"), None);
+    let head = read(
+        &tls,
+        "GET /x",
+        &[
+            ("host", "api.test"),
+            ("connection", "keep-alive, X-Hop, Authorization"),
+            ("x-hop", "1"),
+            ("authorization", "Bearer agent"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("proxy-connection", "keep-alive"),
+            ("keep-alive", "1"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("expect", "100-continue"),
+            ("upgrade", "h2c"),
+            ("accept", "*/*"),
+            ("content-length", "0"),
+        ],
+    )
+    .unwrap();
+    let mut names: Vec<_> = head.headers.keys().map(header::HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["accept", "content-length", "te"]);
+    assert!(!head.websocket);
+}
+
+#[test]
+fn placeholders_are_found_in_url_headers_and_basic_credentials() {
+    let placeholder = Placeholder::from_bits([3; 20]);
+    let tls = connection(Scheme::Https, Some("api.test"), None);
+    let basic = data_encoding::BASE64.encode(format!("git:{placeholder}").as_bytes());
+    for (line, field) in [
+        (format!("GET /{placeholder}"), ("accept", "*/*".to_owned())),
+        (format!("GET /?key={placeholder}"), ("accept", "*/*".to_owned())),
+        ("GET /".to_owned(), ("x-api-key", placeholder.to_string())),
+        ("GET /".to_owned(), ("authorization", format!("Bearer {placeholder}"))),
+        ("GET /".to_owned(), ("authorization", format!("Basic {basic}"))),
+    ] {
+        let head = read(&tls, &line, &[("host", "api.test"), (field.0, &field.1)]).unwrap();
+        assert_eq!(head.placeholders, std::slice::from_ref(&placeholder), "{line} {field:?}");
+    }
+}
+
+#[test]
+fn websockets_are_recognised() {
+    let tls = connection(Scheme::Https, Some("api.test"), None);
+    let check = |line: &str, connection: &str, upgrade: &str, expected: bool| {
+        let fields = [("host", "api.test"), ("connection", connection), ("upgrade", upgrade)];
+        assert_eq!(read(&tls, line, &fields).unwrap().websocket, expected, "{line} {connection} {upgrade}");
+    };
+    check("GET /ws", "Upgrade", "websocket", true);
+    check("GET /ws", "keep-alive, upgrade", "WebSocket", true);
+    check("POST /ws", "Upgrade", "websocket", false);
+    check("GET /ws", "keep-alive", "websocket", false);
+    check("GET /ws", "Upgrade", "h2c", false);
+}
