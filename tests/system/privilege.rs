@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use onecli_tests::client::{Run, curl};
 use onecli_tests::daemon::Daemon;
 use onecli_tests::upstream::Upstream;
@@ -123,14 +125,34 @@ fn the_helper_keeps_four_capabilities_and_dies_with_the_daemon() {
     assert!(gone.is_some(), "the helper outlives the daemon");
 }
 
+/// What it does cannot be done without it, and it cannot be started again: the daemon ends, to be started anew, and the
+/// agents are refused until then.
+#[test]
+fn the_daemon_ends_with_its_helper() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let mut scene = Scene::new();
+    let (daemon, helper) = (scene.daemon.pid(), helper(&scene.daemon));
+    let helper = Pid::from_raw(i32::try_from(helper).unwrap());
+    kill(helper, Signal::SIGKILL).unwrap();
+    let ended = wait_for(Duration::from_secs(30), || (!is_running(daemon)).then_some(()));
+    assert!(ended.is_some(), "the daemon serves without its helper: {}", scene.daemon.home().log());
+    assert!(scene.daemon.home().log().contains("the helper process"), "{}", scene.daemon.home().log());
+    scene.daemon.restart();
+    scene.run(Way::Transparent, curl_with_key(&scene.url("/echo"), &[])).ok("a new daemon serves");
+    scene.injected_once(&format!("Bearer {VALUE}"));
+}
+
 /// uid 0 with no capability, which is what the serving process is, owns root's files and could remove or open pins that
 /// root owns: `bpf(BPF_OBJ_GET)` asks for the file's permissions alone since Linux 5.19. So the pins are below a directory
 /// that belongs to no user (opening needs `CAP_DAC_READ_SEARCH`, changing `CAP_DAC_OVERRIDE`), and the serving process's
 /// filter has no command of bpf(2) left but for elements of maps.
 ///
-/// What such a process still can: write files that root owns anywhere (the unit makes the system read-only to it), rename
-/// the pin directory as a whole where it owns the directory above, and remove agents' entries from maps. The last two
-/// leave the programs attached: agents are refused more, not less.
+/// What such a process still can: write files that root owns, `/proc/sys` among them, and by some of them become all of
+/// root (the unit makes the system and `/proc/sys` read-only to it; without systemd nothing does); rename the pin directory
+/// as a whole where it owns the directory above; and remove agents' entries from maps. The last two leave the programs
+/// attached: agents are refused more, not less.
 #[test]
 fn uid_0_without_capabilities_cannot_detach() {
     if !need::bpf("everything") || !need::program("everything", "setpriv", "util-linux") {
