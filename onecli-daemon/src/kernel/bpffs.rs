@@ -12,13 +12,16 @@ use nix::{
 };
 use onecli_common::ABI_VERSION;
 
-use super::KernelError;
+use super::{KernelError, link};
 
 /// Where the kernel wants bpffs mounted, and makes a directory for it.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 
 /// Root's alone. uid 0 without capabilities can still open root's pins: agents never run as uid 0 of the host.
 const PRIVATE: u32 = 0o700;
+
+/// Directory of the links' pins below a version's.
+const LINKS: &str = "links";
 
 /// The pins of this ABI version.
 ///
@@ -43,14 +46,13 @@ impl Pins {
 
     /// Where the link of a program is pinned.
     pub(super) fn link(&self, program: &str) -> PathBuf {
-        self.version.join("links").join(program)
+        self.version.join(LINKS).join(program)
     }
 
     /// Makes the directories, root's alone, and mounts bpffs if it is not.
     pub(super) fn create(&self) -> Result<(), KernelError> {
         mount_if_missing(&self.base)?;
-        for directory in [&self.base, &self.version, &self.version.join("maps"), &self.version.join("links")]
-        {
+        for directory in [&self.base, &self.version, &self.version.join("maps"), &self.version.join(LINKS)] {
             match fs::DirBuilder::new().mode(PRIVATE).create(directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(KernelError::bpffs("create directory", directory)(error));
@@ -70,6 +72,8 @@ impl Pins {
         for entry in fs::read_dir(&self.base).map_err(list())? {
             let path = entry.map_err(list())?.path();
             if path != self.version {
+                // At once: both versions' programs in a row would take the redirected destination for the one asked for.
+                detach_all(&path.join(LINKS));
                 fs::remove_dir_all(&path).map_err(KernelError::bpffs("remove", path))?;
             }
         }
@@ -84,11 +88,20 @@ impl Pins {
         if !is_bpffs(&self.base)? {
             return Err(KernelError::NotBpffs { path: self.base.clone() });
         }
-        let links = self.version.join("links");
+        let links = self.version.join(LINKS);
         if links.exists() {
+            detach_all(&links);
             fs::remove_dir_all(&links).map_err(KernelError::bpffs("remove", links))?;
         }
         fs::remove_dir_all(&self.base).map_err(KernelError::bpffs("remove", &self.base))
+    }
+}
+
+/// Detaches every link pinned in a directory. What cannot be detached so goes with its pin, a moment later.
+fn detach_all(links: &Path) {
+    let Ok(entries) = fs::read_dir(links) else { return };
+    for entry in entries.flatten() {
+        let _with_its_pin = link::open(&entry.path()).and_then(|link| link::detach(&link));
     }
 }
 

@@ -16,6 +16,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_TYPE_CGROUP: u32 = 3;
@@ -110,6 +111,14 @@ pub(super) fn update(link: &impl AsFd, program: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends a link's effect before this returns. Removing its pin does so too, but some time later. Kernel 5.9.
+pub(super) fn detach(link: &impl AsFd) -> io::Result<()> {
+    let mut link_fd = link.as_fd().as_raw_fd().cast_unsigned();
+    // SAFETY: the command reads one descriptor, which is open for the duration of the call.
+    unsafe { bpf(BPF_LINK_DETACH, &mut link_fd) }?;
+    Ok(())
+}
+
 /// Programs that somebody attached at one hook of one cgroup, ancestors and descendants apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attached {
@@ -151,7 +160,7 @@ pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Attac
 ///
 /// # Safety
 ///
-/// `T` is `repr(C)`, has the layout `command` reads, and its pointers are valid for it.
+/// `T` is `repr(C)` or an integer, has the layout `command` reads, and its pointers are valid for it.
 unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
     // SAFETY: by the caller's promise, and `attr` is as large as said.
     let result =

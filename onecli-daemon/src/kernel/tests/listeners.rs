@@ -1,12 +1,18 @@
 //! Redirects go to the daemon's listeners only, and an agent reaches its own.
 
-use std::{io::ErrorKind, net::SocketAddr};
+use std::{
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
 
 use onecli_common::Stat;
+use socket2::{Domain, Socket, Type};
 
 use super::{
     child::{Client, answer},
-    fixture::{DNS_PORT, EXPLICIT_PORT, Fixture, TRANSPARENT_PORT, listen},
+    fixture::{DNS_PORT, EXPLICIT_PORT, Fixture, PATIENCE, TRANSPARENT_PORT, listen},
 };
 use crate::kernel::{Hook, KernelError, Reason, Redirect};
 
@@ -52,7 +58,48 @@ fn a_squatter_on_the_transparent_port_gets_nothing() {
     assert!(flow.is_some());
 }
 
-/// An unprivileged holder of the map's descriptor stamps; a stamp goes with its socket.
+/// A SYN that waits for the daemon is not delivered to its successor on the port.
+#[test]
+fn a_retransmitted_syn_does_not_reach_a_squatter() {
+    let Some(mut fixture) = Fixture::new("kernel::a_retransmitted_syn_does_not_reach_a_squatter") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let address: SocketAddr = ([127, 0, 0, 1], TRANSPARENT_PORT).into();
+    drop(fixture.listener4.take());
+    // A daemon that does not accept: its queue holds one connection, and further SYNs are dropped.
+    let busy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    busy.set_reuse_address(true).unwrap();
+    busy.bind(&address.into()).unwrap();
+    busy.listen(0).unwrap();
+    fixture.redirect.stamp(&busy).unwrap();
+    let fill = TcpStream::connect(address).unwrap();
+    let client = Client::start(&fixture, &agent, &["connect", "192.0.2.7:443"]);
+    let deadline = Instant::now() + PATIENCE;
+    while fixture.redirect.stat(Stat::Announced).unwrap() == 0 {
+        assert!(Instant::now() < deadline, "the client does not connect");
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop((busy, fill));
+    let squatter = listen(address);
+    // The first retransmissions come after one second and three.
+    while fixture.redirect.stat(Stat::PacketsDropped).unwrap() < 2 {
+        assert!(Instant::now() < deadline, "no SYN was dropped");
+        thread::sleep(Duration::from_millis(20));
+    }
+    squatter.set_nonblocking(true).unwrap();
+    assert_eq!(squatter.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    // The daemon is back, and the client is served after all.
+    drop(squatter);
+    fixture.listener4 = Some(listen(address));
+    fixture.redirect.stamp(fixture.listener4.as_ref().unwrap()).unwrap();
+    let (stream, flow) = fixture.accept4();
+    answer(stream);
+    assert!(flow.is_some());
+    assert_eq!(client.finish().get("answer"), "HELLO");
+}
+
+/// A stamp goes with its socket and not with the port.
 #[test]
 fn a_closed_listeners_stamp_is_not_inherited_by_the_port() {
     let Some(mut fixture) = Fixture::new("kernel::a_closed_listeners_stamp_is_not_inherited_by_the_port")
