@@ -56,19 +56,27 @@ pub(super) fn deliver(
     mut delivery: Delivery,
 ) -> Result<Response<Body>, Box<Undelivered>> {
     let (mut parts, incoming) = response.into_parts();
+    // A reason phrase travels as an extension; nothing but status, scrubbed headers and body goes on.
+    parts.extensions.clear();
+    if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
+        return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
+    }
     let source = if delivery.scrubber.is_idle() || !has_body(method, parts.status) {
         Source::Plain(incoming)
     } else {
         match Source::decode(&mut parts.headers, incoming) {
             Ok(source) => source,
-            Err(coding) => return Err(Undelivered::new(cannot_be_scanned(&coding), delivery.trail)),
+            Err(UnknownCoding) => {
+                return Err(Undelivered::new(cannot_be_scanned("content coding"), delivery.trail));
+            }
         }
     };
     clean_headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
-    let body = Answer { source, delivery: Some(Box::new(delivery)), bytes_out: 0, trailers: None };
+    let body =
+        Answer { source, delivery: Some(Box::new(delivery)), bytes_out: 0, trailers: None, ended: false };
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
 
@@ -83,10 +91,19 @@ fn has_body(method: &Method, status: StatusCode) -> bool {
     *method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-fn cannot_be_scanned(coding: &UnknownCoding) -> Refusal {
+/// Is there a transfer coding besides `chunked`, which hyper takes off (RFC 9112 section 6.1)?
+fn has_transfer_coding(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// What the upstream wrote is not quoted: it may hold the value.
+fn cannot_be_scanned(what: &str) -> Refusal {
     Refusal::new(
         Code::UpstreamProtocol,
-        format!("the upstream answered in the content coding '{}', which cannot be taken off", coding.0),
+        format!("the upstream answered in a {what} that cannot be taken off"),
         "such an answer cannot be searched for the credential: ask for a resource that is not stored encoded",
     )
 }
@@ -98,6 +115,8 @@ struct Answer {
     delivery: Option<Box<Delivery>>,
     bytes_out: u64,
     trailers: Option<HeaderMap>,
+    /// The upstream's last frame is there.
+    ended: bool,
 }
 
 impl Answer {
@@ -178,6 +197,7 @@ impl HttpBody for Answer {
                     let rest = delivery.scrubber.finish();
                     delivery.scrubber.headers(&mut trailers);
                     self.trailers = Some(trailers);
+                    self.ended = true;
                     if !rest.is_empty() {
                         return Poll::Ready(Some(Ok(self.data(rest))));
                     }
@@ -206,8 +226,9 @@ impl HttpBody for Answer {
 }
 
 impl Drop for Answer {
-    /// hyper stops asking once the announced length is written, so an end is not always seen by `poll_frame`.
+    /// hyper stops asking once the announced length or the trailers are written, so `poll_frame` does not always see
+    /// the end.
     fn drop(&mut self) {
-        if self.is_end_stream() { self.complete() } else { self.failed(Code::ClientGone) }
+        if self.ended || self.is_end_stream() { self.complete() } else { self.failed(Code::ClientGone) }
     }
 }

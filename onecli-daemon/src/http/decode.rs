@@ -19,7 +19,6 @@ use tokio_util::io::StreamReader;
 use tokio_util::io::poll_read_buf;
 
 use super::body::BodyError;
-use crate::audit::Text;
 
 /// Codings one over another that are taken off.
 const MAX_CODINGS: usize = 2;
@@ -36,7 +35,7 @@ pub(super) enum Source {
 
 /// A coding that cannot be taken off.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct UnknownCoding(pub(super) Text);
+pub(super) struct UnknownCoding;
 
 /// A coding that can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,19 +72,18 @@ impl Source {
 fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, UnknownCoding> {
     let mut codings = Vec::new();
     for value in headers.get_all(header::CONTENT_ENCODING) {
-        let unknown = || UnknownCoding(Text::from_bytes(value.as_bytes()));
-        for name in value.to_str().map_err(|_| unknown())?.split(',') {
+        for name in value.to_str().map_err(|_| UnknownCoding)?.split(',') {
             match name.trim().to_ascii_lowercase().as_str() {
                 "" | "identity" => {}
                 "gzip" | "x-gzip" => codings.push(Coding::Gzip),
                 "deflate" => codings.push(Coding::Deflate),
                 "br" => codings.push(Coding::Brotli),
                 "zstd" => codings.push(Coding::Zstd),
-                _ => return Err(unknown()),
+                _ => return Err(UnknownCoding),
             }
         }
         if codings.len() > MAX_CODINGS {
-            return Err(unknown());
+            return Err(UnknownCoding);
         }
     }
     Ok(codings)

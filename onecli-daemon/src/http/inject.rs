@@ -11,7 +11,7 @@ use crate::model::{Code, Placement, Refusal, SecretValue};
 use crate::vault::Credential;
 
 /// Everything but RFC 3986's unreserved characters.
-pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Places `credential` into the head that is about to be sent to `upstream`.
 ///

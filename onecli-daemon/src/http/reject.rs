@@ -4,7 +4,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderName, Response, StatusCode};
 use serde_json::json;
 
-use super::body::{Body, full};
+use super::body::{Body, empty, full};
 use crate::model::refusal::Challenge;
 use crate::model::{Code, Refusal, RequestId};
 
@@ -19,11 +19,14 @@ pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<
         "hint": refusal.hint,
         "request_id": request.map(|id| id.to_string()),
     }});
-    let mut response = Response::new(full(format!("{body}\n")));
+    let body = format!("{body}\n");
+    let length = body.len();
+    let mut response = Response::new(full(body));
     *response.status_mut() =
         StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ERROR_HEADER, HeaderValue::from_static(refusal.code.as_str()));
     match refusal.code {
@@ -38,6 +41,14 @@ pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         _ => {}
+    }
+    response
+}
+
+/// Our own answer to HEAD, without its body (RFC 9110 section 9.3.2): HTTP/2 would send one.
+pub(super) fn without_body(mut response: Response<Body>) -> Response<Body> {
+    if response.headers().contains_key(ERROR_HEADER) {
+        *response.body_mut() = empty();
     }
     response
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -100,9 +100,13 @@ where
                 .await
         }
         HttpVersion::Http2 => {
-            let service = service_fn(|request| {
+            let service = service_fn(|request: Request<Incoming>| {
+                let is_head = *request.method() == Method::HEAD;
                 let answer = answer(request);
-                async move { Ok::<_, Infallible>(answer.await) }
+                async move {
+                    let response = answer.await;
+                    Ok::<_, Infallible>(if is_head { reject::without_body(response) } else { response })
+                }
             });
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())

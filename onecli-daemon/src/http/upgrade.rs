@@ -45,8 +45,18 @@ pub(super) fn deliver_upgrade(
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }
+    // None was asked for, and what an extension does to frames (compression, say) would hide values.
+    if response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        let refusal = Refusal::new(
+            Code::UpstreamProtocol,
+            "the upstream negotiated a WebSocket extension that was not asked for",
+            "turn it off at the upstream",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
+    }
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
+    parts.extensions.clear();
     clean_headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

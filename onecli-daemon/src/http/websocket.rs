@@ -1,8 +1,9 @@
-//! Scrubs what an upstream sends over a WebSocket (RFC 6455 section 5.2), frame by frame.
+//! Scrubs what an upstream sends over a WebSocket (RFC 6455 section 5), message by message.
 //!
-//! Extensions are never negotiated, so payloads are not compressed, and a server does not mask. Scrubbing keeps
-//! lengths, so frames stay as they are. A value that the upstream cuts into two frames is not recognised.
+//! No extension is negotiated, so payloads are not compressed, and a server does not mask: frames that say otherwise end
+//! the connection. Scrubbing keeps lengths, so frames stay as they are; a message may be cut into frames anywhere.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,11 @@ use super::scrub::Scrubber;
 
 /// Read from the upstream at once.
 const CHUNK: usize = 16 * 1024;
+/// Heads that may wait for the end of the payload before them to be decided; a sane server sends far fewer.
+const MAX_WAITING: usize = 1024;
+
+/// Length of a control frame's head.
+const CONTROL_HEAD: usize = 2;
 
 /// An upstream's side of a WebSocket, scrubbed as it is read.
 #[derive(Debug)]
@@ -30,63 +36,186 @@ pub(super) struct ScrubbedFrames<S> {
 impl<S> ScrubbedFrames<S> {
     /// Counts matches into `hits`.
     pub(super) fn new(stream: S, scrubber: Scrubber, hits: Arc<AtomicU64>) -> ScrubbedFrames<S> {
-        let frames = Frames { scrubber, state: State::Head(Vec::new()) };
-        ScrubbedFrames { stream, frames, input: vec![0; CHUNK].into(), clean: BytesMut::new(), hits }
+        let input = vec![0; CHUNK].into();
+        ScrubbedFrames { stream, frames: Frames::new(scrubber), input, clean: BytesMut::new(), hits }
     }
 }
 
 /// Follows the frames of one direction.
+///
+/// The payloads of a message go through the scrubber as one stream; what stands between them, heads and control frames,
+/// waits in line until the payload before it is out.
 #[derive(Debug)]
 struct Frames {
     scrubber: Scrubber,
     state: State,
+    /// Payload bytes of messages that went into the scrubber, and that came out.
+    pushed: u64,
+    emitted: u64,
+    /// What comes after so many payload bytes.
+    waiting: VecDeque<(u64, Bytes)>,
 }
 
 #[derive(Debug)]
 enum State {
     /// Within a frame's head, with what is there of it.
     Head(Vec<u8>),
-    /// Within a payload of which so many bytes are to come.
-    Payload(u64),
+    /// Within a data frame of which so many bytes are to come; is it its message's last?
+    Payload { left: u64, last: bool },
+    /// Within a control frame, head and payload.
+    Control { frame: BytesMut, left: usize },
 }
 
 impl Frames {
-    fn push(&mut self, mut bytes: Bytes, clean: &mut BytesMut) {
+    fn new(scrubber: Scrubber) -> Frames {
+        Frames { scrubber, state: State::Head(Vec::new()), pushed: 0, emitted: 0, waiting: VecDeque::new() }
+    }
+
+    /// Takes what the upstream sent, and appends what can be said to be clean.
+    fn push(&mut self, mut bytes: Bytes, clean: &mut BytesMut) -> io::Result<()> {
         while !bytes.is_empty() {
             match &mut self.state {
                 State::Head(head) => {
                     head.push(bytes.get_u8());
-                    if let Some(length) = payload_length(head) {
-                        clean.extend_from_slice(head);
-                        self.state =
-                            if length == 0 { State::Head(Vec::new()) } else { State::Payload(length) };
+                    if let Some(frame) = parse(head)? {
+                        let head = Bytes::copy_from_slice(head);
+                        self.begin(&frame, head, clean)?;
                     }
                 }
-                State::Payload(left) => {
+                State::Payload { left, last } => {
                     let take = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                    *left -= u64::try_from(take).unwrap_or(u64::MAX);
-                    let ended = *left == 0;
-                    clean.extend_from_slice(&self.scrubber.push(bytes.split_to(take)));
+                    *left -= length(take);
+                    let (ended, last) = (*left == 0, *last);
+                    self.pushed += length(take);
+                    let out = self.scrubber.push(bytes.split_to(take));
+                    self.emit(out, clean);
                     if ended {
-                        clean.extend_from_slice(&self.scrubber.finish());
-                        self.state = State::Head(Vec::new());
+                        self.end_data(last, clean);
                     }
+                }
+                State::Control { frame, left } => {
+                    let take = (*left).min(bytes.len());
+                    *left -= take;
+                    frame.extend_from_slice(&bytes.split_to(take));
+                    if *left == 0 {
+                        let mut frame = std::mem::take(frame);
+                        self.state = State::Head(Vec::new());
+                        // A ping or a close reason stands for itself, whatever message it comes between.
+                        self.scrubber.whole(&mut frame[CONTROL_HEAD..]);
+                        self.wait(frame.freeze(), clean)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, frame: &Frame, head: Bytes, clean: &mut BytesMut) -> io::Result<()> {
+        if frame.is_control {
+            let left = usize::try_from(frame.length).unwrap_or(usize::MAX);
+            self.state = State::Control { frame: BytesMut::from(&head[..]), left };
+            if left == 0 {
+                self.state = State::Head(Vec::new());
+                self.wait(head, clean)?;
+            }
+            return Ok(());
+        }
+        self.wait(head, clean)?;
+        self.state = State::Payload { left: frame.length, last: frame.is_last };
+        if frame.length == 0 {
+            self.end_data(frame.is_last, clean);
+        }
+        Ok(())
+    }
+
+    /// A data frame is over; with the message's last, nothing more can belong to a match.
+    fn end_data(&mut self, last: bool, clean: &mut BytesMut) {
+        self.state = State::Head(Vec::new());
+        if last {
+            let rest = self.scrubber.finish();
+            self.emit(rest, clean);
+        }
+    }
+
+    /// Puts `bytes` after all payload so far.
+    fn wait(&mut self, bytes: Bytes, clean: &mut BytesMut) -> io::Result<()> {
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(invalid("too many empty frames"));
+        }
+        self.waiting.push_back((self.pushed, bytes));
+        self.emit(Bytes::new(), clean);
+        Ok(())
+    }
+
+    /// Appends payload, and between its bytes what waited for them.
+    fn emit(&mut self, mut payload: Bytes, clean: &mut BytesMut) {
+        loop {
+            match self.waiting.front() {
+                Some((at, _)) if *at <= self.emitted => {
+                    if let Some((_, bytes)) = self.waiting.pop_front() {
+                        clean.extend_from_slice(&bytes);
+                    }
+                }
+                Some((at, _)) if *at - self.emitted < length(payload.len()) => {
+                    let take = usize::try_from(*at - self.emitted).unwrap_or(payload.len());
+                    self.emitted += length(take);
+                    clean.extend_from_slice(&payload.split_to(take));
+                }
+                _ if payload.is_empty() => return,
+                _ => {
+                    self.emitted += length(payload.len());
+                    clean.extend_from_slice(&std::mem::take(&mut payload));
                 }
             }
         }
     }
 }
 
-/// The payload's length once the head is complete, its masking key included.
-fn payload_length(head: &[u8]) -> Option<u64> {
-    let second = *head.get(1)?;
-    let mask = if second & 0x80 == 0 { 0 } else { 4 };
-    let (length, extended) = match second & 0x7f {
-        126 => (u64::from(u16::from_be_bytes(head.get(2..4)?.try_into().ok()?)), 2),
-        127 => (u64::from_be_bytes(head.get(2..10)?.try_into().ok()?), 8),
-        short => (u64::from(short), 0),
+/// What a frame's head says.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    is_last: bool,
+    is_control: bool,
+    length: u64,
+}
+
+/// Reads a head; `None` while it is not complete.
+///
+/// # Errors
+/// A frame that no server may send without an extension: reserved bits or opcodes, a mask, a long control frame.
+fn parse(head: &[u8]) -> io::Result<Option<Frame>> {
+    let &[first, second, ..] = head else { return Ok(None) };
+    let opcode = first & 0x0f;
+    if first & 0x70 != 0 {
+        return Err(invalid("reserved bits are set: an extension that was not negotiated"));
+    }
+    if !matches!(opcode, 0..=2 | 8..=10) {
+        return Err(invalid("a reserved opcode"));
+    }
+    if second & 0x80 != 0 {
+        return Err(invalid("a server's frame is masked"));
+    }
+    let is_control = opcode >= 8;
+    let (length, extended) = match (second & 0x7f, &head[2..]) {
+        (126, [a, b]) => (u64::from(u16::from_be_bytes([*a, *b])), 2),
+        (127, long) if long.len() == 8 => (long.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)), 8),
+        (126 | 127, _) if is_control => return Err(invalid("a control frame of more than 125 bytes")),
+        (126 | 127, _) => return Ok(None),
+        (short, _) => (u64::from(short), 0),
     };
-    (head.len() == 2 + extended + mask).then_some(length)
+    debug_assert_eq!(head.len(), 2 + extended);
+    if length >> 63 != 0 {
+        return Err(invalid("a length of more than 63 bits"));
+    }
+    Ok(Some(Frame { is_last: first & 0x80 != 0, is_control, length }))
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the upstream's WebSocket: {what}"))
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ScrubbedFrames<S> {
@@ -98,7 +227,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ScrubbedFrames<S> {
             if input.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            this.frames.push(Bytes::copy_from_slice(input.filled()), &mut this.clean);
+            this.frames.push(Bytes::copy_from_slice(input.filled()), &mut this.clean)?;
             this.hits.store(this.frames.scrubber.hits(), Ordering::Relaxed);
         }
         let take = this.clean.len().min(buf.remaining());
@@ -128,42 +257,93 @@ mod tests {
 
     const VALUE: &[u8] = b"s3cr3t-value";
 
-    fn frame(payload: &[u8]) -> Vec<u8> {
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let head = match u16::try_from(payload.len()).unwrap() {
-            short @ ..126 => vec![0x81, u8::try_from(short).unwrap()],
-            long => [&[0x81, 126], &long.to_be_bytes()[..]].concat(),
+            short @ ..126 => vec![first, u8::try_from(short).unwrap()],
+            long => [&[first, 126], &long.to_be_bytes()[..]].concat(),
         };
         [head, payload.to_vec()].concat()
+    }
+
+    fn frames() -> Frames {
+        let mut scrubber = Scrubber::default();
+        scrubber.watch(&SecretValue::new(VALUE.to_vec()).unwrap());
+        Frames::new(scrubber)
+    }
+
+    fn check(sent: &[Vec<u8>], expected: &[Vec<u8>], hits: u64) {
+        let (sent, expected) = (sent.concat(), expected.concat());
+        for size in 1..=sent.len() {
+            let mut frames = frames();
+            let mut clean = BytesMut::new();
+            for chunk in sent.chunks(size) {
+                frames.push(Bytes::copy_from_slice(chunk), &mut clean).unwrap();
+            }
+            assert_eq!(clean, expected, "{size}");
+            assert_eq!(frames.scrubber.hits(), hits, "{size}");
+        }
     }
 
     #[test]
     fn payloads_are_scrubbed_and_frames_kept_in_every_chunking() {
         let long = [vec![b'x'; 200], VALUE.to_vec(), vec![b's'; 3]].concat();
-        let stream = [frame(b"says s3cr3t-value!"), frame(b""), frame(b"ends in s"), frame(&long)].concat();
         let masked = [vec![b'x'; 200], vec![b'*'; VALUE.len()], vec![b's'; 3]].concat();
-        let expected =
-            [frame(b"says ************!"), frame(b""), frame(b"ends in s"), frame(&masked)].concat();
-        for size in 1..stream.len() {
-            let mut scrubber = Scrubber::default();
-            scrubber.watch(&SecretValue::new(VALUE.to_vec()).unwrap());
-            let mut frames = Frames { scrubber, state: State::Head(Vec::new()) };
-            let mut clean = BytesMut::new();
-            for chunk in stream.chunks(size) {
-                frames.push(Bytes::copy_from_slice(chunk), &mut clean);
-            }
-            assert_eq!(clean, expected, "{size}");
-            assert_eq!(frames.scrubber.hits(), 2);
-        }
+        check(
+            &[
+                frame(0x81, b"says s3cr3t-value!"),
+                frame(0x82, b""),
+                frame(0x81, b"ends in s"),
+                frame(0x81, &long),
+            ],
+            &[
+                frame(0x81, b"says ************!"),
+                frame(0x82, b""),
+                frame(0x81, b"ends in s"),
+                frame(0x81, &masked),
+            ],
+            2,
+        );
     }
 
     #[test]
-    fn a_frame_is_not_held_back_for_what_may_follow() {
-        let mut scrubber = Scrubber::default();
-        scrubber.watch(&SecretValue::new(VALUE.to_vec()).unwrap());
-        let mut frames = Frames { scrubber, state: State::Head(Vec::new()) };
+    fn a_value_may_be_cut_into_frames_with_a_ping_between() {
+        check(
+            &[
+                frame(0x01, b"a s3cr"),
+                frame(0x89, b"s3cr3t-value"),
+                frame(0x00, b"3t-v"),
+                frame(0x80, b"alue b"),
+            ],
+            &[
+                frame(0x01, b"a ****"),
+                frame(0x89, b"************"),
+                frame(0x00, b"****"),
+                frame(0x80, b"**** b"),
+            ],
+            2,
+        );
+        check(
+            &[frame(0x01, b"a s3cr"), frame(0x80, b"et")],
+            &[frame(0x01, b"a s3cr"), frame(0x80, b"et")],
+            0,
+        );
+    }
+
+    #[test]
+    fn a_message_is_not_held_back_for_what_may_follow() {
         let mut clean = BytesMut::new();
-        let sent = frame(b"this ends in s3cr3t");
-        frames.push(Bytes::from(sent.clone()), &mut clean);
+        let sent = frame(0x81, b"this ends in s3cr3t");
+        frames().push(Bytes::from(sent.clone()), &mut clean).unwrap();
         assert_eq!(clean, sent);
+    }
+
+    #[test]
+    fn frames_that_need_an_extension_end_the_connection() {
+        for bad in
+            [&[0xc1, 0x01][..], &[0xa1, 0x00], &[0x91, 0x00], &[0x81, 0x81], &[0x83, 0x00], &[0x89, 126]]
+        {
+            let pushed = frames().push(Bytes::copy_from_slice(bad), &mut BytesMut::new());
+            assert_eq!(pushed.unwrap_err().kind(), io::ErrorKind::InvalidData, "{bad:?}");
+        }
     }
 }

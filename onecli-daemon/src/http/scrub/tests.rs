@@ -1,0 +1,141 @@
+//! Values in every spelling, across every edge.
+
+use super::*;
+
+const VALUE: &[u8] = br#"sk-live/canary+0f3A~=9%Zq&7"x"#;
+
+fn scrubber(value: &[u8]) -> Scrubber {
+    let mut scrubber = Scrubber::default();
+    scrubber.watch(&SecretValue::new(value.to_vec()).unwrap());
+    scrubber
+}
+
+/// Feeds `text` in chunks of `size`.
+fn scrub(value: &[u8], text: &[u8], size: usize) -> (String, u64) {
+    let mut scrubber = scrubber(value);
+    let mut out = Vec::new();
+    for chunk in text.chunks(size) {
+        out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(chunk)));
+    }
+    out.extend_from_slice(&scrubber.finish());
+    (String::from_utf8(out).unwrap(), scrubber.hits())
+}
+
+/// Each byte of the value as `escape` writes it, or as it is.
+fn escaped(escape: impl Fn(u8) -> Option<String>) -> String {
+    VALUE.iter().map(|b| escape(*b).unwrap_or_else(|| char::from(*b).to_string())).collect()
+}
+
+fn spellings() -> Vec<String> {
+    let alphanumeric = |b: u8| b.is_ascii_alphanumeric();
+    let base64 = data_encoding::BASE64.encode(VALUE);
+    let core = |before: &str| {
+        let text = [before.as_bytes(), VALUE, b"!?"].concat();
+        let core = base64_core(&data_encoding::BASE64_NOPAD, VALUE, before.len() % 3);
+        let core = String::from_utf8(core).unwrap();
+        assert!(data_encoding::BASE64.encode(&text).contains(&core), "{before}");
+        core
+    };
+    vec![
+        escaped(|_| None),
+        base64.clone(),
+        data_encoding::BASE64URL_NOPAD.encode(VALUE),
+        core("git:"),
+        core("gi"),
+        core("gitgit"),
+        data_encoding::HEXLOWER.encode(VALUE),
+        data_encoding::HEXUPPER.encode(VALUE),
+        // Percent: everything; as urllib.parse.quote, encodeURI and form encoders have it.
+        escaped(|b| Some(format!("%{b:02X}"))),
+        escaped(|b| Some(format!("%{b:02x}"))),
+        escaped(|b| (!alphanumeric(b) && !b"/-~".contains(&b)).then(|| format!("%{b:02X}"))),
+        escaped(|b| b"\"%".contains(&b).then(|| format!("%{b:02X}"))),
+        escaped(|b| (!alphanumeric(b)).then(|| format!("%{b:02x}"))),
+        // JSON: as serde, PHP, Go, .NET and Python's ensure_ascii have it.
+        escaped(|b| (b == b'"').then(|| "\\\"".to_owned())),
+        escaped(|b| b"\"/".contains(&b).then(|| format!("\\{}", char::from(b)))),
+        escaped(|b| (b == b'&').then(|| "\\u0026".to_owned()).or((b == b'"').then(|| "\\\"".to_owned()))),
+        escaped(|b| b"+\"&".contains(&b).then(|| format!("\\u{b:04X}"))),
+        escaped(|b| Some(format!("\\u{b:04x}"))),
+        escaped(|b| Some(format!("\\x{b:02x}"))),
+        // HTML.
+        escaped(|b| (b == b'&').then(|| "&amp;".to_owned()).or((b == b'"').then(|| "&quot;".to_owned()))),
+        escaped(|b| Some(format!("&#{b};"))),
+        escaped(|b| Some(format!("&#x{b:X};"))),
+        // Wrapped, as MIME and as a JSON string of it.
+        format!("{}\r\n{}", &base64[..20], &base64[20..]),
+        format!("{}\n{}\n{}", &base64[..7], &base64[7..21], &base64[21..]),
+        format!("{}\\n{}", &base64[..20], &base64[20..]),
+    ]
+}
+
+#[test]
+fn a_value_is_found_in_every_spelling_and_across_every_edge() {
+    for spelling in spellings() {
+        let text = format!("before sk-live {spelling} after & 100% \\");
+        for size in 1..=text.len() {
+            let (out, hits) = scrub(VALUE, text.as_bytes(), size);
+            assert_eq!(out.len(), text.len(), "{spelling} {size}");
+            assert!(
+                out.starts_with("before sk-live ") && out.ends_with(" after & 100% \\"),
+                "{spelling} {size}: {out}"
+            );
+            let left = out["before sk-live ".len()..].trim_end_matches(" after & 100% \\");
+            let clean = left.chars().filter(|c| !matches!(c, '*' | '\r' | '\n')).count();
+            // Of base64, the characters that others share may stay.
+            assert!(clean <= 3, "{spelling} {size}: {out}");
+            assert!(hits >= 1, "{spelling} {size}");
+        }
+    }
+}
+
+#[test]
+fn nothing_else_is_touched() {
+    for text in ["sk-live/ and %73k-liv \\u0073k &amp; so on\n\n", "{\"a\": \"b\\n\"}", "c2stbGl2ZS9"] {
+        for size in 1..=text.len() {
+            assert_eq!(scrub(VALUE, text.as_bytes(), size), (text.to_owned(), 0), "{size}");
+        }
+    }
+}
+
+#[test]
+fn an_event_is_not_held_back() {
+    for event in ["data: hello\n\n", "data: ends in s\n\n", "data: ends in sk-live\r\n\r\n", "{\"x\": 1}"] {
+        let mut scrubber = scrubber(VALUE);
+        assert_eq!(scrubber.push(Bytes::copy_from_slice(event.as_bytes())), event, "{event:?}");
+        assert_eq!(scrubber.held(), 0);
+    }
+}
+
+#[test]
+fn overlapping_values_leave_no_end_behind() {
+    let text = b"xabcabcabcabcy";
+    for size in 1..=text.len() {
+        assert_eq!(scrub(b"abcabcabc", text, size).0, "x************y", "{size}");
+    }
+}
+
+#[test]
+fn header_fields() {
+    let mut headers = HeaderMap::new();
+    let value = [b"Bearer ".as_slice(), VALUE].concat();
+    headers.insert("x-echo", HeaderValue::from_bytes(&value).unwrap());
+    headers.insert("x-quoted", HeaderValue::from_str(&escaped(|b| Some(format!("%{b:02x}")))).unwrap());
+    headers.insert("x-other", HeaderValue::from_static("untouched & 100%"));
+    let mut scrubber = scrubber(VALUE);
+    scrubber.headers(&mut headers);
+    assert_eq!(headers["x-echo"], format!("Bearer {}", "*".repeat(VALUE.len())));
+    assert_eq!(headers["x-quoted"], "*".repeat(VALUE.len() * 3));
+    assert_eq!(headers["x-other"], "untouched & 100%");
+}
+
+#[test]
+fn a_value_in_a_field_name_takes_the_field_with_it() {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-tokencharsvalue_12345", HeaderValue::from_static("1"));
+    headers.insert("x-other", HeaderValue::from_static("1"));
+    let mut scrubber = scrubber(b"TokenCharsVALUE_12345");
+    scrubber.headers(&mut headers);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-other"]);
+    assert_eq!(scrubber.hits(), 1);
+}
