@@ -17,7 +17,7 @@ use crate::{
     ALLOW, REFUSE,
     context::{Endpoint, LOOPBACK4, agent_level, now, port_be, read},
     datagram::{asked, own_resolver},
-    listener::lookup,
+    listener::{lookup, lookup_udp},
     maps::{Absent, SOCKETS, TRANSPARENT_PORT, count, record, stamped},
 };
 
@@ -50,9 +50,23 @@ fn may_leave(ctx: &SkBuffContext) -> bool {
     let Some(packet) = Packet::parse(ctx) else { return false };
     match packet.protocol {
         IPPROTO_TCP => segment_may_leave(ctx, &packet),
-        IPPROTO_UDP => own_resolver(sender(ctx)).is_some_and(|resolver| resolver == packet.to),
+        IPPROTO_UDP => datagram_may_leave(ctx, &packet),
         _ => false,
     }
+}
+
+/// To the agent's own resolver, if the daemon answers there: while it is down, another agent may have got the port by an
+/// automatic bind, which `bind4` and `bind6` do not see.
+#[inline(always)]
+fn datagram_may_leave(ctx: &SkBuffContext, packet: &Packet) -> bool {
+    if own_resolver(sender(ctx)).is_none_or(|resolver| resolver != packet.to) {
+        return false;
+    }
+    lookup_udp(ctx.skb.skb.cast(), &packet.from, &packet.to, |sk| {
+        // SAFETY: `lookup_udp` passes a socket the verifier knows.
+        unsafe { stamped(sk) }
+    })
+    .unwrap_or_default()
 }
 
 #[inline(always)]

@@ -3,9 +3,9 @@
 use core::mem;
 
 use aya_ebpf::{
-    bindings::bpf_sock_tuple,
+    bindings::{bpf_sock, bpf_sock_tuple},
     cty::c_void,
-    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_release},
+    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
 };
 
 use crate::{
@@ -42,10 +42,34 @@ pub(crate) fn listener(ctx: *mut c_void, address: &Endpoint) -> Receiver {
 }
 
 /// Examines the socket that would receive a segment from `from` to `to`; `None` when there is none.
-///
-/// The reference goes back on the one path there is. Without that the verifier says "Unreleased reference id=2".
 #[inline(always)]
 pub(crate) fn lookup<T>(
+    ctx: *mut c_void,
+    from: &Endpoint,
+    to: &Endpoint,
+    examine: impl FnOnce(*mut c_void) -> T,
+) -> Option<T> {
+    lookup_with(bpf_sk_lookup_tcp, ctx, from, to, examine)
+}
+
+/// Examines the socket that would receive a datagram from `from` to `to`; `None` when there is none.
+#[inline(always)]
+pub(crate) fn lookup_udp<T>(
+    ctx: *mut c_void,
+    from: &Endpoint,
+    to: &Endpoint,
+    examine: impl FnOnce(*mut c_void) -> T,
+) -> Option<T> {
+    lookup_with(bpf_sk_lookup_udp, ctx, from, to, examine)
+}
+
+/// The signature of `bpf_sk_lookup_tcp` and `bpf_sk_lookup_udp`.
+type Lookup = unsafe fn(*mut c_void, *mut bpf_sock_tuple, u32, u64, u64) -> *mut bpf_sock;
+
+/// The reference goes back on the one path there is. Without that the verifier says "Unreleased reference id=2".
+#[inline(always)]
+fn lookup_with<T>(
+    find: Lookup,
     ctx: *mut c_void,
     from: &Endpoint,
     to: &Endpoint,
@@ -78,7 +102,7 @@ pub(crate) fn lookup<T>(
         SIZE_V6
     };
     // SAFETY: a valid context and a tuple of `size` bytes.
-    let sk = unsafe { bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0) };
+    let sk = unsafe { find(ctx, &raw mut tuple, size, CURRENT_NETNS, 0) };
     if sk.is_null() {
         return None;
     }

@@ -12,6 +12,8 @@ mod policy;
 pub mod ship;
 mod stand;
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -125,7 +127,9 @@ async fn serve(
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
         };
-        Arc::new(dns::Server::new(parts, config.listen.transparent_port))
+        let marking = Arc::clone(&managed);
+        let stamp = Box::new(move |socket: BorrowedFd<'_>| marking.stamp(&socket).map_err(io::Error::other));
+        Arc::new(dns::Server::new(parts, config.listen.transparent_port, stamp))
     });
     let policy = Arc::new(Policy::new(
         Arc::clone(&store),

@@ -1,9 +1,10 @@
 //! One socket for each agent's resolver address.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,12 +61,22 @@ impl Asker {
     }
 }
 
+/// Marks a socket as the daemon's, so that the kernel lets queries through to it: after a crash, another process may
+/// have got the address.
+pub type Stamp = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
+
 /// The agents' resolver.
-#[derive(Debug)]
 pub struct Server {
     pub(super) parts: Arc<Parts>,
     port: u16,
+    stamp: Stamp,
     listening: Mutex<HashMap<AgentId, Listening>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("port", &self.port).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -88,8 +99,8 @@ impl Drop for Listening {
 
 impl Server {
     /// A server without sockets; they will have `port`, which the kernel programs know.
-    pub fn new(parts: Parts, port: u16) -> Server {
-        Server { parts: Arc::new(parts), port, listening: Mutex::default() }
+    pub fn new(parts: Parts, port: u16, stamp: Stamp) -> Server {
+        Server { parts: Arc::new(parts), port, stamp, listening: Mutex::default() }
     }
 
     /// Serves these agents as far as they are enabled, and no other any more. Tells each one's address, which stays the
@@ -135,6 +146,7 @@ impl Server {
 
     fn listen(&self, agent: &Agent) -> io::Result<Listening> {
         let (socket, address) = bind(agent.id, self.port)?;
+        (self.stamp)(socket.as_fd())?;
         let asker = Arc::new(Asker::new(agent));
         let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&asker), socket, address);
         let task = tokio::spawn(served).abort_handle();
@@ -145,11 +157,12 @@ impl Server {
     /// Nothing happens where the agent has none, or another one by now. Call it in a tokio runtime.
     ///
     /// # Errors
-    /// The runtime's, which does not take the socket.
+    /// The runtime's, which does not take the socket, or the kernel's, which does not take its mark.
     pub fn serve_in(&self, netns: u64, cgroup: &CgroupName, socket: std::net::UdpSocket) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let IpAddr::V4(address) = socket.local_addr()?.ip() else { return Ok(()) };
         let socket = UdpSocket::from_std(socket)?;
+        (self.stamp)(socket.as_fd())?;
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         let is_its = |one: &&mut Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
         if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {

@@ -63,8 +63,8 @@ impl Redirect {
         }
     }
 
-    /// Marks a listening TCP socket as the daemon's: managed processes are redirected to no other. The mark goes with the
-    /// socket, so whoever is handed it by the service manager inherits it too.
+    /// Marks a listening TCP socket, or the UDP socket of a resolver, as the daemon's: managed processes are redirected to
+    /// no other. The mark goes with the socket, so whoever is handed it by the service manager inherits it too.
     pub fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners

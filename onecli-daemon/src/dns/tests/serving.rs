@@ -38,7 +38,7 @@ async fn exchange(server: SocketAddr, query: &[u8]) -> Vec<u8> {
 async fn each_agent_has_an_address_of_its_own() {
     let Stage { _temp, parts, .. } = Stage::new();
     let port = free_port();
-    let server = Server::new(parts, port);
+    let server = Server::new(parts, port, Box::new(|_| Ok(())));
     let (one, two) = (agent(1, Egress::Deny), agent(2, Egress::Allow));
     // The same candidates as agent 1, and the wrapped end of the range.
     let twin = Agent { id: AgentId(Uuid::from_u128((1 << 64) | 1)), ..agent(3, Egress::Deny) };
@@ -73,7 +73,7 @@ async fn queries_past_the_bound_are_dropped() {
     let Stage { _temp, parts, zone, .. } = Stage::new();
     zone.open.forget_permits(Semaphore::MAX_PERMITS);
     let port = free_port();
-    let server = Server::new(parts, port);
+    let server = Server::new(parts, port, Box::new(|_| Ok(())));
     let one = agent(1, Egress::Deny);
     let address = server.serve(std::iter::once(&one))[&one.id];
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -104,7 +104,7 @@ async fn queries_past_the_bound_are_dropped() {
 #[tokio::test]
 async fn streams() {
     let Stage { _temp, parts, .. } = Stage::new();
-    let server = Arc::new(Server::new(parts, free_port()));
+    let server = Arc::new(Server::new(parts, free_port(), Box::new(|_| Ok(()))));
     let asker = Arc::new(Asker::new(&agent(1, Egress::Deny)));
     let query = query("many.test.", RecordType::A).to_vec().unwrap();
     let framed = [&u16::try_from(query.len()).unwrap().to_be_bytes(), query.as_slice()].concat();

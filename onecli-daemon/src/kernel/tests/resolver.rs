@@ -19,6 +19,7 @@ fn dns_is_answered_by_the_agents_resolver() {
     let entry = AgentEntry { index: 1, flags: 0, dns_addr: RESOLVER };
     fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();
     let resolver = UdpSocket::bind((std::net::Ipv4Addr::from(RESOLVER), DNS_PORT)).unwrap();
+    fixture.redirect.stamp(&resolver).unwrap();
     resolver.set_read_timeout(Some(PATIENCE)).unwrap();
     let cases = [
         ("dns", "192.0.2.53:53", "0.0.0.0:0"),
@@ -69,6 +70,7 @@ fn datagrams_of_others_keep_their_sender() {
     let entry = AgentEntry { index: 1, flags: 0, dns_addr: RESOLVER };
     fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();
     let resolver = UdpSocket::bind((std::net::Ipv4Addr::from(RESOLVER), DNS_PORT)).unwrap();
+    fixture.redirect.stamp(&resolver).unwrap();
     resolver.set_read_timeout(Some(PATIENCE)).unwrap();
     let client = Client::start(&fixture, &agent, &["dns", "192.0.2.53:53", "0.0.0.0:0"]);
     let (_, from) = resolver.recv_from(&mut [0; 64]).unwrap();
