@@ -198,6 +198,7 @@ fn decision_table() {
     check(open, "api.test", "/v2", &[], Ok(&[]));
     check(open, "api.test", "/v2", &[placeholder(4, 1)], Err(Code::EgressDenied));
     check(cgroup, "api.test", "/v1/%2e%2e/admin", &[], Err(Code::PathAmbiguous));
+    check(cgroup, "api.test", "/v1/%25%32e%25%32e/admin", &[], Err(Code::PathAmbiguous));
     check(open, "api.test", "/v1/../v2", &[], Err(Code::PathAmbiguous));
     check(cgroup, "other.test", "//a;b", &[], Ok(&["other"]));
 }
