@@ -16,4 +16,5 @@ mod identity;
 mod leak;
 mod load;
 mod main_job;
+mod revocation;
 mod scene;

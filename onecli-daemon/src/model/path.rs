@@ -260,8 +260,7 @@ mod tests {
             let mut decoded = path.as_str().as_bytes().to_vec();
             for _ in 0..3 {
                 decoded = percent_encoding::percent_decode(&decoded).collect();
-                let slashes = |text: &[u8]| text.iter().filter(|&&byte| byte == b'/').count();
-                prop_assert_eq!(slashes(&decoded), slashes(path.as_str().as_bytes()));
+                prop_assert_eq!(decoded.split(|&byte| byte == b'/').count(), path.as_str().split('/').count());
                 prop_assert!(!decoded.contains(&b'\\') && !decoded.contains(&b';'));
                 prop_assert!(decoded.split(|&byte| byte == b'/').all(|s| s != b"." && s != b".."));
             }
