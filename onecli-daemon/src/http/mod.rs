@@ -18,6 +18,7 @@ mod intercept;
 mod limits;
 mod pool;
 mod reject;
+mod revoked;
 mod scrub;
 mod serve;
 mod trail;

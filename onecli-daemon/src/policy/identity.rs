@@ -112,6 +112,11 @@ impl Snapshot {
         }
         Ok(Identity { agent: Arc::clone(agent), proven, mode: evidence.mode })
     }
+
+    /// When the session ends whose token is in `evidence`; an agent's own token has no end.
+    pub fn session_end(&self, evidence: &Evidence) -> Option<Timestamp> {
+        self.end_of_token(evidence.token.as_ref()?)
+    }
 }
 
 fn token_wanted() -> Refusal {

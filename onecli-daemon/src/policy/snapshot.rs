@@ -113,6 +113,10 @@ impl Snapshot {
         self.agents.get(&owner.agent).map(|view| &view.agent)
     }
 
+    pub(super) fn end_of_token(&self, token: &TokenHash) -> Option<Timestamp> {
+        self.tokens.get(token)?.expires
+    }
+
     pub(super) fn owner_of_placeholder(&self, placeholder: &Placeholder) -> Option<(AgentId, SecretId)> {
         self.placeholders.get(placeholder).copied()
     }
