@@ -6,7 +6,7 @@ use super::gateway::Gateway;
 use crate::audit::{self, Record, Text};
 use crate::model::{Authority, Refusal};
 use crate::net::Origin;
-use crate::policy::{Evidence, Identity, Mode};
+use crate::policy::{Evidence, Identity, Mode, Snapshot};
 
 /// Plain or over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +74,10 @@ impl Connection {
         self.peer.ip().to_canonical()
     }
 
-    /// Writes what the kernel and the connection tell into an audit record.
-    pub(super) fn describe(&self, record: &mut Record) {
+    /// Writes what the kernel and the connection tell into an audit record. The agent is the one they point to, also
+    /// where it is refused.
+    pub(super) fn describe(&self, snapshot: &Snapshot, record: &mut Record) {
+        record.agent = snapshot.suspect(&self.evidence).map(|agent| agent.name.clone());
         record.mode = Some(match self.evidence.mode {
             Mode::Transparent => audit::Mode::Transparent,
             Mode::Explicit => audit::Mode::Explicit,

@@ -138,6 +138,24 @@ fn an_expired_session_token_is_unknown() {
     assert_eq!(got.unwrap_err().code, Code::TokenUnknown);
 }
 
+/// A refusal's record names whom the evidence points to, who may not have been identified.
+#[test]
+fn suspects() {
+    let world = world();
+    let check = |cgroup, token, expected: Option<&str>| {
+        let got = world.suspect(&evidence(Mode::Explicit, cgroup, token)).map(|agent| agent.name.as_str());
+        assert_eq!(got, expected, "{cgroup:?} {token:?}");
+    };
+    check(None, None, None);
+    check(Some("cgroup"), None, Some("cgroup"));
+    check(Some("cgroup"), Some(1), Some("cgroup"));
+    check(None, Some(1), Some("both"));
+    check(None, Some(33), Some("token"));
+    check(None, Some(99), None);
+    check(Some("nobody"), None, None);
+    check(Some("nobody"), Some(3), Some("token"));
+}
+
 struct Ask<'a> {
     who: (Mode, Option<&'a str>, Option<u8>),
     target: &'a str,
