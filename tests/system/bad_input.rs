@@ -140,6 +140,10 @@ fn names_that_disagree() {
         assert!(refused, "{what}: {reply:?}");
         assert_eq!(scene.upstream.request_count(), 0, "{what}");
     }
+    let record = scene.daemon.audit_until("the strange Host", |r| {
+        r["code"] == "misdirected" && r["host"] == API && r["port"] == 1 && r["path"] == "/echo"
+    });
+    assert_eq!(record["method"], "GET", "{record}");
 }
 
 /// An error a person can act on: the expected exit code, all `words` on standard error, no panic.

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::header::{self, HeaderValue};
+use http::{Method, Request};
+
 use super::gateway::Gateway;
 use crate::audit::{self, Record, Text};
 use crate::model::{Authority, Refusal};
@@ -58,6 +61,36 @@ impl Connection {
             scheme: Scheme::Http,
             authority: None,
             port: None,
+        }
+    }
+
+    /// Notes what a request asks for, before any of it is checked: the record of a refusal must tell. Where several hosts
+    /// are named, it is the one that does not belong here.
+    pub(super) fn note<B>(&self, request: &Request<B>, record: &mut Record) {
+        record.method = Some(Text::new(request.method().as_str()));
+        if *request.method() != Method::CONNECT {
+            record.path = Some(Text::new(request.uri().path()));
+        }
+        let port = self.port.unwrap_or(self.scheme.default_port());
+        let target = request.uri().authority().map(|target| target.as_str().as_bytes());
+        let hosts = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+        let named: Vec<_> = target
+            .into_iter()
+            .chain(hosts)
+            .map(|raw| {
+                let text = String::from_utf8_lossy(raw);
+                (Authority::parse(&text, Some(port)), text)
+            })
+            .collect();
+        let strange = named.iter().find(|(named, _)| named.as_ref().ok() != self.authority.as_ref());
+        match strange.or(named.first()) {
+            Some((Ok(authority), _)) => _ = record.target(authority.host(), authority.port()),
+            // User information may be a password.
+            Some((Err(_), text)) => {
+                record.host = Some(Text::new(text.rsplit('@').next().unwrap_or_default()));
+                record.port = None;
+            }
+            None => {}
         }
     }
 

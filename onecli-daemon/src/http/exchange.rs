@@ -21,7 +21,6 @@ use super::revoked::Revoked;
 use super::scrub::Scrubber;
 use super::trail::Trail;
 use super::upgrade;
-use crate::audit::Text;
 use crate::model::{Code, Refusal};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
@@ -68,7 +67,7 @@ fn authorize(
     mut request: Request<Incoming>,
     trail: &mut Trail,
 ) -> Result<Allowed, Refusal> {
-    trail.record().method = Some(Text::new(request.method().as_str()));
+    connection.note(&request, trail.record());
     let identity = connection.identify(gateway)?;
     trail.identify(&identity);
     let client_upgrade =

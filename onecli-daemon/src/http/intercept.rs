@@ -256,8 +256,7 @@ async fn refuse_request(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(refusal, None) };
-    trail.record().method = Some(Text::new(request.method().as_str()));
-    trail.record().path = Some(Text::new(request.uri().path()));
+    connection.note(&request, trail.record());
     let identity = connection.identify(gateway);
     if let Ok(identity) = &identity {
         trail.identify(identity);
