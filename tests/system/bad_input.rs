@@ -146,6 +146,30 @@ fn names_that_disagree() {
     assert_eq!(record["method"], "GET", "{record}");
 }
 
+/// What policy judged is the method and the URL: no header makes it another request behind the proxy.
+#[test]
+fn override_headers_do_not_leave() {
+    let scene = Scene::new();
+    for version in ["--http1.1", "--http2"] {
+        let args = [
+            version,
+            "-H",
+            "X-HTTP-Method-Override: DELETE",
+            "-H",
+            "X-Original-URL: /admin",
+            "-H",
+            "X_Rewrite_Url: /admin",
+            "-H",
+            "X-Kept: yes",
+        ];
+        let outcome = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &args));
+        outcome.ok(version);
+        let seen = scene.injected_once(&format!("Bearer {VALUE}"));
+        assert_eq!(seen.header("x-kept"), Some("yes"), "{seen:#?}");
+        assert!(!format!("{seen:?}").contains("/admin") && seen.count("DELETE") == 0, "{seen:#?}");
+    }
+}
+
 /// An error a person can act on: the expected exit code, all `words` on standard error, no panic.
 fn assert_refused(what: &str, outcome: &Outcome, codes: &[i32], words: &[&str]) {
     let err = outcome.err();

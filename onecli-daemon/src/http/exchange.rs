@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
-use super::assemble::{ask_scannable, assemble};
+use super::assemble::{ask_scannable, assemble, strip_overrides};
 use super::body::{Body, RequestBody};
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
@@ -147,6 +147,7 @@ async fn send(
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     if !watches.is_empty() {
         ask_scannable(&mut head.headers);
+        strip_overrides(&mut head.headers);
     }
     let bytes_in = Arc::new(AtomicU64::new(0));
     let mut body = RequestBody::new(body, Arc::clone(&bytes_in));
