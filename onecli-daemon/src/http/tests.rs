@@ -43,6 +43,9 @@ fn target_host_and_connection_agree_or_the_request_is_refused() {
     check("GET /x", &["api.test", "api.test"], Err(Code::BadRequest));
     check("GET /x", &["api.test@evil.test"], Err(Code::BadRequest));
     check("GET https://user@api.test/x", &[], Err(Code::BadRequest));
+    // Over HTTP/2 `:scheme` is always there, and says another thing than the connection.
+    check("GET http://api.test:443/x", &[], Err(Code::Misdirected));
+    check("GET http://api.test/x", &["api.test"], Err(Code::Misdirected));
     check("GET /x", &["evil.test"], Err(Code::Misdirected));
     check("GET /x", &["api.test:8443"], Err(Code::Misdirected));
     check("GET https://evil.test/x", &["api.test"], Err(Code::Misdirected));
