@@ -12,6 +12,7 @@ mod bad_input;
 mod dns;
 mod fail_closed;
 mod http1;
+mod http2;
 mod identity;
 mod leak;
 mod load;

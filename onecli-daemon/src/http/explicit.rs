@@ -35,7 +35,7 @@ pub async fn serve_explicit(
     // A failure here only costs latency.
     let _ = stream.set_nodelay(true);
     let connection = Connection::new(Mode::Explicit, origin, peer);
-    let served = serve_with(stream, HttpVersion::Http1, |request| {
+    let served = serve_with(stream, HttpVersion::Http1, Arc::default(), |request| {
         answer(Arc::clone(&gateway), connection.clone(), request)
     })
     .await;

@@ -10,6 +10,7 @@ mod connection;
 mod decode;
 mod exchange;
 mod explicit;
+mod frames;
 mod front;
 mod gateway;
 mod head;
