@@ -140,6 +140,34 @@ fn names_that_disagree() {
         assert!(refused, "{what}: {reply:?}");
         assert_eq!(scene.upstream.request_count(), 0, "{what}");
     }
+    let record = scene.daemon.audit_until("the strange Host", |r| {
+        r["code"] == "misdirected" && r["host"] == API && r["port"] == 1 && r["path"] == "/echo"
+    });
+    assert_eq!(record["method"], "GET", "{record}");
+}
+
+/// What policy judged is the method and the URL: no header makes it another request behind the proxy.
+#[test]
+fn override_headers_do_not_leave() {
+    let scene = Scene::new();
+    for version in ["--http1.1", "--http2"] {
+        let args = [
+            version,
+            "-H",
+            "X-HTTP-Method-Override: DELETE",
+            "-H",
+            "X-Original-URL: /admin",
+            "-H",
+            "X_Rewrite_Url: /admin",
+            "-H",
+            "X-Kept: yes",
+        ];
+        let outcome = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &args));
+        outcome.ok(version);
+        let seen = scene.injected_once(&format!("Bearer {VALUE}"));
+        assert_eq!(seen.header("x-kept"), Some("yes"), "{seen:#?}");
+        assert!(!format!("{seen:?}").contains("/admin") && seen.count("DELETE") == 0, "{seen:#?}");
+    }
 }
 
 /// An error a person can act on: the expected exit code, all `words` on standard error, no panic.

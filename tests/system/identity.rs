@@ -190,6 +190,28 @@ fn managed_agents() {
     }
 }
 
+/// Whoever reads the records of one agent finds what it was refused, too.
+#[test]
+fn refusals_name_the_agent() {
+    let stage = Stage::new();
+    let bob = stage.daemon.add_agent("bob", &["--factors", "token"]);
+    let mut expected = vec![("bob", "agent_disabled")];
+    if need::bpf("the token of another agent") {
+        let alice = stage.daemon.add_agent("alice", &["--factors", "token,cgroup", "--user", "nobody"]);
+        let shows = Shows { token: Some(&bob.token), key: None };
+        stage.check("another agent's token", From::Inside(&alice), shows, Then::Alert(&[403]));
+        expected.push(("alice", "token_foreign"));
+    }
+    stage.daemon.onecli(&["agent", "disable", "bob"]).ok("disable");
+    let shows = Shows { token: Some(&bob.token), key: None };
+    stage.check("a disabled agent", From::Outside, shows, Then::Refused(&[403]));
+    for (agent, code) in expected {
+        let _ = stage.daemon.audit_until(code, |r| r["code"] == code && r["agent"] == agent);
+        let listed = stage.daemon.onecli(&["--json", "audit", "list", "--agent", agent]).ok("audit list");
+        assert!(listed.contains(code), "{agent}: {listed}");
+    }
+}
+
 #[test]
 fn no_placeholder_is_said_so() {
     if !need::bpf("everything") {

@@ -52,6 +52,19 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     if let Some(user) = &request.user {
         check_user(user, None, &change.stored).await?;
     }
+    // Where a process runs is who it is: what a removed agent left behind must not become this one.
+    if let Some(directory) = host.populated_cgroup(&cgroup).map_err(AdminError::Host)? {
+        return Err(AdminError::NotReady {
+            message: format!(
+                "processes live in the cgroup '{cgroup}' already, and would become agent '{}'",
+                request.name
+            ),
+            hint: format!(
+                "end them first (echo 1 > {}), or give another --cgroup",
+                directory.join("cgroup.kill").display()
+            ),
+        });
+    }
     if transparent {
         host.ensure_cgroup(&cgroup).map_err(AdminError::Host)?;
     }
@@ -104,14 +117,27 @@ pub(super) async fn set_enabled(
     Ok((&agent).into())
 }
 
-pub(super) async fn remove(state: &State, name: &AgentName) -> Result<AgentRemoved, AdminError> {
+/// Removes an agent. Where processes run as it, only with `kill`: they would stay behind in a cgroup of nobody.
+pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Result<AgentRemoved, AdminError> {
+    let host = &state.handles.host;
     let change = state.begin_change().await?;
     let agent = change.stored.agent(name)?.clone();
+    let populated = host.populated_cgroup(&agent.cgroup).map_err(AdminError::Host)?.is_some();
+    if populated && !kill {
+        return Err(AdminError::NotReady {
+            message: format!("processes run as agent '{name}'"),
+            hint: format!(
+                "end them, or let 'onecli agent remove {name} --kill' do it; 'onecli agent disable {name}' takes its rights from them now"
+            ),
+        });
+    }
     let agent_detail = detail(state, &change.stored, &agent);
     state.handles.store.remove_agent(agent.id).await?;
     change.in_force("agent remove", agent.name.as_str()).await?;
-    // Last, and no reason to fail: processes that still live in it are refused everything from now on.
-    let cgroup_left = state.handles.host.remove_cgroup(&agent.cgroup).err();
+    // Last, and no reason to fail: what still lives in it is refused everything from now on, and no agent is bound to
+    // the cgroup while it does.
+    let ended = if kill && populated { host.end_processes(&agent.cgroup).await } else { Ok(()) };
+    let cgroup_left = ended.and_then(|()| host.remove_cgroup(&agent.cgroup)).err();
     Ok(AgentRemoved { agent: agent_detail, cgroup_left })
 }
 

@@ -38,7 +38,10 @@ pub mod routes {
     /// `GET`, with [`super::AuditQuery`] as the query: records as JSON lines, oldest first.
     pub const AUDIT: &str = "/v1/audit";
 
-    /// `GET`: [`super::AgentDetail`]. `DELETE`: [`super::AgentRemoved`].
+    /// The query of a `DELETE` of an agent that kills what runs as it.
+    pub const KILL: &str = "kill=true";
+
+    /// `GET`: [`super::AgentDetail`]. `DELETE`, with the query [`KILL`] or none: [`super::AgentRemoved`].
     pub fn agent(name: &AgentName) -> String {
         format!("{AGENTS}/{name}")
     }

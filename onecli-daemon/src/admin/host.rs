@@ -51,6 +51,19 @@ pub trait Host: Send + Sync {
     /// mkdir(2) failed, or the kernel part does not know the cgroup.
     fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String>;
 
+    /// The directory of the managed cgroup if processes live in it, or nested below it. Whoever is bound to the cgroup
+    /// is who they are.
+    ///
+    /// # Errors
+    /// The kernel's word could not be read.
+    fn populated_cgroup(&self, name: &CgroupName) -> Result<Option<PathBuf>, String>;
+
+    /// Kills every process in the managed cgroup and below it, and waits until they are gone.
+    ///
+    /// # Errors
+    /// They could not be killed, or some did not end in time.
+    async fn end_processes(&self, name: &CgroupName) -> Result<(), String>;
+
     /// Removes the managed cgroup; one that does not exist is no error.
     ///
     /// # Errors

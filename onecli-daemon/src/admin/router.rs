@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::api::AuditQuery;
+use super::api::{AuditQuery, routes};
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
@@ -60,7 +60,7 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("GET", ["agents"]) => json(&agents::list(&state).await?),
         ("POST", ["agents"]) => created(&agents::add(&state, body(&call)?).await?),
         ("GET", ["agents", name]) => json(&agents::show(&state, &parse(name)?).await?),
-        ("DELETE", ["agents", name]) => json(&agents::remove(&state, &parse(name)?).await?),
+        ("DELETE", ["agents", name]) => json(&agents::remove(&state, &parse(name)?, kill(&call)?).await?),
         ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&state, &parse(name)?).await?),
         ("POST", ["agents", name, "enable"]) => {
             json(&agents::set_enabled(&state, &parse(name)?, true).await?)
@@ -99,6 +99,18 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
 
 fn unknown(call: &Call) -> AdminError {
     AdminError::UnknownOperation { method: call.method.to_string(), path: call.path.clone() }
+}
+
+/// The query of a `DELETE` of an agent.
+fn kill(call: &Call) -> Result<bool, AdminError> {
+    match call.query.as_str() {
+        "" => Ok(false),
+        routes::KILL => Ok(true),
+        other => Err(AdminError::Invalid(format!(
+            "'{}' is no query of this operation",
+            other.chars().take(80).flat_map(char::escape_default).collect::<String>()
+        ))),
+    }
 }
 
 fn parse<N: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<N, AdminError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -13,6 +14,10 @@ use super::policy::Policy;
 use crate::admin::{CgroupInfo, Host, Transparent};
 use crate::http::Gateway;
 use crate::model::{AgentName, CgroupName};
+
+/// How long killed processes may take to end, and how often they are looked at.
+const KILL_TIME: Duration = Duration::from_secs(5);
+const KILL_POLL: Duration = Duration::from_millis(10);
 
 /// The daemon as the admin API sees it.
 pub(super) struct AppHost {
@@ -32,6 +37,23 @@ impl Host for AppHost {
 
     fn ensure_cgroup(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
         self.managed.ensure(name)
+    }
+
+    fn populated_cgroup(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
+        self.managed.populated(name)
+    }
+
+    async fn end_processes(&self, name: &CgroupName) -> Result<(), String> {
+        self.managed.kill(name)?;
+        let gone = async {
+            while self.managed.populated(name)?.is_some() {
+                tokio::time::sleep(KILL_POLL).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(KILL_TIME, gone)
+            .await
+            .unwrap_or_else(|_| Err(format!("processes in the cgroup '{name}' were killed, but do not end")))
     }
 
     fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {

@@ -169,6 +169,27 @@ impl Managed {
         Ok(())
     }
 
+    /// The directory of a cgroup that processes live in. Asked of the kernel also where connections are not
+    /// redirected: another start of the daemon may redirect them.
+    pub(super) fn populated(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
+        let path = self.agents_root.join(name.as_str());
+        let Some(cgroups) = self.cgroups() else { return Ok(None) };
+        let populated = cgroups.is_populated(&path).map_err(|error| chain(&error))?;
+        populated.then(|| cgroups.path(&path).map_err(|error| chain(&error))).transpose()
+    }
+
+    /// Kills what runs in a cgroup.
+    pub(super) fn kill(&self, name: &CgroupName) -> Result<(), String> {
+        let path = self.agents_root.join(name.as_str());
+        self.cgroups().map_or(Ok(()), |cgroups| cgroups.kill(&path)).map_err(|error| chain(&error))
+    }
+
+    fn cgroups(&self) -> Option<Cgroup2> {
+        self.attached
+            .as_ref()
+            .map_or_else(|_| Cgroup2::find().ok(), |attached| Some(attached.cgroups.clone()))
+    }
+
     /// Removes an agent's cgroup.
     pub(super) fn remove(&self, name: &CgroupName) -> Result<(), String> {
         let Ok(attached) = &self.attached else { return Ok(()) };

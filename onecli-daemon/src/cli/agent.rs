@@ -94,8 +94,17 @@ pub(super) fn set_enabled(
     Ok(output.line(&format!("agent '{name}' is {}: {effect}", state(agent.enabled)))?)
 }
 
-pub(super) fn remove(client: &Client, name: &AgentName, output: &mut Output) -> Result<(), CliError> {
-    let removed: AgentRemoved = client.delete(&routes::agent(name))?;
+pub(super) fn remove(
+    client: &Client,
+    name: &AgentName,
+    kill: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let mut path = routes::agent(name);
+    if kill {
+        path = format!("{path}?{}", routes::KILL);
+    }
+    let removed: AgentRemoved = client.delete(&path)?;
     if output.is_json() {
         return Ok(output.document(&removed)?);
     }

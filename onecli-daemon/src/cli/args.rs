@@ -125,9 +125,15 @@ pub(super) enum AgentCommand {
         name: AgentName,
     },
     /// Remove an agent with its token, sessions and grants. Its audit records stay.
+    ///
+    /// Refused while processes run in its cgroup: they would outlive the agent, and be the next one that is bound to
+    /// the cgroup. To take its rights from running processes and let them live, disable it.
     Remove {
         /// The agent.
         name: AgentName,
+        /// Kill what runs in its cgroup (SIGKILL), after its rights are gone.
+        #[arg(long)]
+        kill: bool,
     },
 }
 
@@ -137,6 +143,8 @@ pub(super) enum AgentCommand {
 Factors are what an agent must prove before a credential is used for it: 'token' (its token, or a secret's
 placeholder) and 'cgroup' (where its process runs, in the kernel's word). The default is both, or the token alone
 where the daemon runs without eBPF.
+
+Where a process runs is who it is: an agent is not added to a cgroup in which processes live already.
 
 Examples:
   onecli agent add coder --user coder

@@ -102,7 +102,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Rotate { name } => agent::rotate(client, &name, output),
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
-            AgentCommand::Remove { name } => agent::remove(client, &name, output),
+            AgentCommand::Remove { name, kill } => agent::remove(client, &name, kill, output),
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),

@@ -234,11 +234,29 @@ fn agents_from_their_first_day_to_their_last() {
     let enabled: AgentView = client.act(&routes::agent_action(&name, "enable")).unwrap();
     assert!(enabled.enabled);
 
-    served.host().keep_busy("onecli-agents-a.slice");
+    served.host().populate("onecli-agents-a.slice", true);
     let before = served.host().reloads();
-    let removed: AgentRemoved = client.delete(&routes::agent(&name)).unwrap();
-    assert_eq!(removed.cgroup_left.as_deref(), Some("processes live in it"));
+    refused(
+        client.delete::<AgentRemoved>(&routes::agent(&name)),
+        &["processes run as agent 'a'", "--kill", "onecli agent disable a"],
+    );
+    refused(client.delete::<AgentRemoved>(&format!("{}?kill=1", routes::agent(&name))), &["'kill=1'"]);
+    assert_eq!(served.host().reloads(), before, "nothing was changed");
+    let kill = format!("{}?{}", routes::agent(&name), routes::KILL);
+    let removed: AgentRemoved = client.delete(&kill).unwrap();
+    assert_eq!(removed.cgroup_left.as_deref(), Some("processes do not end"));
     assert_eq!(served.host().reloads(), before + 1);
+    // What still lives there must not become the next agent of that cgroup, by default or by name.
+    let lived_in =
+        &["processes live in the cgroup 'onecli-agents-a.slice'", "onecli-agents-a.slice/cgroup.kill"];
+    refused(add_agent(&client, "a", |_| {}), lived_in);
+    let other = |r: &mut AgentAdd| r.cgroup = Some("onecli-agents-a.slice".parse().unwrap());
+    refused(add_agent(&client, "c", other), lived_in);
+    served.host().populate("onecli-agents-b.slice", false);
+    let kill = format!("{}?{}", routes::agent(&"b".parse().unwrap()), routes::KILL);
+    assert_eq!(client.delete::<AgentRemoved>(&kill).unwrap().cgroup_left, None);
+    add_agent(&client, "a", |_| {}).unwrap();
+    client.delete::<AgentRemoved>(&routes::agent(&name)).unwrap();
     refused(
         client.get::<AgentDetail>(&routes::agent(&name)),
         &["there is no agent 'a'", "onecli agent list"],

@@ -18,6 +18,7 @@ use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
 use super::pool::Upstream;
 use super::reject::ERROR_HEADER;
+use super::revoked::Revoked;
 use super::scrub::Scrubber;
 use super::trail::Trail;
 use crate::audit::Text;
@@ -31,6 +32,7 @@ pub(super) struct Delivery {
     pub(super) scrubber: Scrubber,
     pub(super) upstream: Upstream,
     pub(super) bytes_in: Arc<AtomicU64>,
+    pub(super) revoked: Revoked,
 }
 
 /// An answer that the agent does not get, and the record that still has to say so.
@@ -165,6 +167,12 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(delivery) = self.delivery.as_mut()
+            && Pin::new(&mut delivery.revoked).poll(cx).is_ready()
+        {
+            self.failed(Code::Revoked);
+            return Poll::Ready(Some(Err(Revoked::refusal().into())));
+        }
         loop {
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));

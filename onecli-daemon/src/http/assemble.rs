@@ -22,6 +22,34 @@ pub(super) fn ask_scannable(headers: &mut HeaderMap) {
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
 }
 
+/// Fields by which frameworks and gateways let a request be another than its method and URL say. Policy judged those.
+static OVERRIDES: [&str; 12] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-forwarded-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-uri",
+    "x-rewrite-url",
+    "x-forwarded-uri",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+];
+
+/// Removes [`OVERRIDES`], also those spelled with `_`, which CGI and WSGI servers read as the same.
+pub(super) fn strip_overrides(headers: &mut HeaderMap) {
+    let overriding: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| OVERRIDES.contains(&name.as_str().replace('_', "-").as_str()))
+        .cloned()
+        .collect();
+    for name in overriding {
+        headers.remove(name);
+    }
+}
+
 /// Writes `head` as `upstream` wants it.
 ///
 /// # Errors
@@ -70,4 +98,25 @@ pub(super) fn assemble(
         *request.headers_mut() = headers;
     }
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overrides_method_or_url_goes() {
+        let kept = ["accept", "x-forwarded-for", "x-http-methods", "x-original"];
+        let spelled = ["x_http_method_override", "X-Original_URL", "X-HTTP-Method-Override"];
+        let mut headers = HeaderMap::new();
+        for name in OVERRIDES.iter().chain(&spelled).chain(&kept) {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name.clone(), HeaderValue::from_static("DELETE"));
+            headers.append(name, HeaderValue::from_static("/admin"));
+        }
+        strip_overrides(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, kept);
+    }
 }

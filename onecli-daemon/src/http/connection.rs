@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::header::{self, HeaderValue};
+use http::{Method, Request};
+
 use super::gateway::Gateway;
 use crate::audit::{self, Record, Text};
 use crate::model::{Authority, Refusal};
 use crate::net::Origin;
-use crate::policy::{Evidence, Identity, Mode};
+use crate::policy::{Evidence, Identity, Mode, Snapshot};
 
 /// Plain or over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,36 @@ impl Connection {
         }
     }
 
+    /// Notes what a request asks for, before any of it is checked: the record of a refusal must tell. Where several hosts
+    /// are named, it is the one that does not belong here.
+    pub(super) fn note<B>(&self, request: &Request<B>, record: &mut Record) {
+        record.method = Some(Text::new(request.method().as_str()));
+        if *request.method() != Method::CONNECT {
+            record.path = Some(Text::new(request.uri().path()));
+        }
+        let port = self.port.unwrap_or(self.scheme.default_port());
+        let target = request.uri().authority().map(|target| target.as_str().as_bytes());
+        let hosts = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+        let named: Vec<_> = target
+            .into_iter()
+            .chain(hosts)
+            .map(|raw| {
+                let text = String::from_utf8_lossy(raw);
+                (Authority::parse(&text, Some(port)), text)
+            })
+            .collect();
+        let strange = named.iter().find(|(named, _)| named.as_ref().ok() != self.authority.as_ref());
+        match strange.or(named.first()) {
+            Some((Ok(authority), _)) => _ = record.target(authority.host(), authority.port()),
+            // User information may be a password.
+            Some((Err(_), text)) => {
+                record.host = Some(Text::new(text.rsplit('@').next().unwrap_or_default()));
+                record.port = None;
+            }
+            None => {}
+        }
+    }
+
     /// Who it is, by the policy of this moment.
     ///
     /// # Errors
@@ -74,8 +107,10 @@ impl Connection {
         self.peer.ip().to_canonical()
     }
 
-    /// Writes what the kernel and the connection tell into an audit record.
-    pub(super) fn describe(&self, record: &mut Record) {
+    /// Writes what the kernel and the connection tell into an audit record. The agent is the one they point to, also
+    /// where it is refused.
+    pub(super) fn describe(&self, snapshot: &Snapshot, record: &mut Record) {
+        record.agent = snapshot.suspect(&self.evidence).map(|agent| agent.name.clone());
         record.mode = Some(match self.evidence.mode {
             Mode::Transparent => audit::Mode::Transparent,
             Mode::Explicit => audit::Mode::Explicit,

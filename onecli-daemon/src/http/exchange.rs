@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
-use super::assemble::{ask_scannable, assemble};
+use super::assemble::{ask_scannable, assemble, strip_overrides};
 use super::body::{Body, RequestBody};
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
@@ -17,10 +17,10 @@ use super::head::Head;
 use super::inject::inject;
 use super::pool::{SendFailure, Upstream, protocol_refusal, timed_out};
 use super::reject;
+use super::revoked::Revoked;
 use super::scrub::Scrubber;
 use super::trail::Trail;
 use super::upgrade;
-use crate::audit::Text;
 use crate::model::{Code, Refusal};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
@@ -67,7 +67,7 @@ fn authorize(
     mut request: Request<Incoming>,
     trail: &mut Trail,
 ) -> Result<Allowed, Refusal> {
-    trail.record().method = Some(Text::new(request.method().as_str()));
+    connection.note(&request, trail.record());
     let identity = connection.identify(gateway)?;
     trail.identify(&identity);
     let client_upgrade =
@@ -94,7 +94,7 @@ async fn forward(
     allowed: Allowed,
     mut trail: Trail,
 ) -> Result<Response<Body>, Refusal> {
-    match send(gateway, allowed, &mut trail).await {
+    match send(gateway, connection, allowed, &mut trail).await {
         Err(refusal) => {
             trail.refuse(refusal.code).await;
             Err(refusal)
@@ -106,12 +106,11 @@ async fn forward(
                 scrubber: sent.scrubber,
                 upstream: sent.upstream,
                 bytes_in: sent.bytes_in,
+                revoked: sent.revoked,
             };
             let delivered = match sent.client_upgrade {
-                Some(client) => {
-                    upgrade::deliver_upgrade(connection, client, sent.head, sent.response, delivery)
-                }
-                None => deliver(&sent.head.method, sent.response, delivery),
+                Some(client) => upgrade::deliver_upgrade(client, &sent.method, sent.response, delivery),
+                None => deliver(&sent.method, sent.response, delivery),
             };
             match delivered {
                 Ok(response) => Ok(response),
@@ -127,25 +126,33 @@ async fn forward(
 
 /// A request on its way, with the beginning of its answer.
 struct Sent {
-    head: Head,
+    method: Method,
     response: Response<Incoming>,
     upstream: Upstream,
     scrubber: Scrubber,
     bytes_in: Arc<AtomicU64>,
+    revoked: Revoked,
     client_upgrade: Option<OnUpgrade>,
 }
 
-async fn send(gateway: &Arc<Gateway>, allowed: Allowed, trail: &mut Trail) -> Result<Sent, Refusal> {
+async fn send(
+    gateway: &Arc<Gateway>,
+    connection: &Arc<Connection>,
+    allowed: Allowed,
+    trail: &mut Trail,
+) -> Result<Sent, Refusal> {
     let Allowed { identity, mut head, body, grants, watches, client_upgrade } = allowed;
     let websocket = head.websocket && client_upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     if !watches.is_empty() {
         ask_scannable(&mut head.headers);
+        strip_overrides(&mut head.headers);
     }
     let bytes_in = Arc::new(AtomicU64::new(0));
     let mut body = RequestBody::new(body, Arc::clone(&bytes_in));
     let agent = identity.agent().id;
+    let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants);
     let mut fresh = websocket;
     loop {
         let mut upstream = gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
@@ -159,7 +166,11 @@ async fn send(gateway: &Arc<Gateway>, allowed: Allowed, trail: &mut Trail) -> Re
         let scrubber = scrubber(gateway, &watches)?;
         let request = assemble(outgoing, body, &upstream)?;
         let counters = &gateway.counters;
-        let sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)).await;
+        let sent = tokio::select! {
+            biased;
+            () = &mut revoked => return Err(Revoked::refusal()),
+            sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)) => sent,
+        };
         match sent.map_err(|_| timed_out("the upstream's answer"))? {
             Ok(response) => {
                 let counter = if grants.is_empty() {
@@ -169,7 +180,8 @@ async fn send(gateway: &Arc<Gateway>, allowed: Allowed, trail: &mut Trail) -> Re
                 };
                 Counters::add(counter, 1);
                 let client_upgrade = client_upgrade.filter(|_| websocket);
-                return Ok(Sent { head, response, upstream, scrubber, bytes_in, client_upgrade });
+                let method = head.method;
+                return Ok(Sent { method, response, upstream, scrubber, bytes_in, revoked, client_upgrade });
             }
             // The server had closed the kept connection: nothing was sent, so a new one may try.
             Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {

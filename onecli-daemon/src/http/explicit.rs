@@ -20,7 +20,6 @@ use super::intercept::intercept;
 use super::reject;
 use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
 use super::trail::Trail;
-use crate::audit::Text;
 use crate::model::{Authority, Code, Refusal, Token};
 use crate::net::Origin;
 use crate::policy::{Identity, Mode, Route};
@@ -36,7 +35,7 @@ pub async fn serve_explicit(
     // A failure here only costs latency.
     let _ = stream.set_nodelay(true);
     let connection = Connection::new(Mode::Explicit, origin, peer);
-    let served = serve_with(stream, HttpVersion::Http1, |request| {
+    let served = serve_with(stream, HttpVersion::Http1, Arc::default(), |request| {
         answer(Arc::clone(&gateway), connection.clone(), request)
     })
     .await;
@@ -203,26 +202,9 @@ async fn refuse(
     if let Ok(identity) = connection.identify(gateway) {
         trail.identify(&identity);
     }
-    describe(&mut trail, request);
+    connection.note(request, trail.record());
     trail.refuse(refusal.code).await;
     reject::answer(&refusal, trail.request_id())
-}
-
-/// Notes what was asked for, as far as it can be read.
-fn describe(trail: &mut Trail, request: &Request<Incoming>) {
-    let record = trail.record();
-    record.method = Some(Text::new(request.method().as_str()));
-    if let Some(authority) = request.uri().authority() {
-        match Authority::parse(authority.as_str(), Some(80)) {
-            Ok(authority) => {
-                record.target(authority.host(), authority.port());
-            }
-            Err(_) => record.host = Some(Text::new(authority.as_str())),
-        }
-    }
-    if *request.method() != Method::CONNECT {
-        record.path = Some(Text::new(request.uri().path()));
-    }
 }
 
 fn not_proxy_form(request: &Request<Incoming>) -> Refusal {

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::limits::{ConnectionLimits, FailureLimits};
 use super::pool::Pool;
+use super::revoked;
 use crate::audit::AuditLog;
 use crate::model::{Clock, Random};
 use crate::net::{Dialer, Resolver};
-use crate::policy::Snapshot;
+use crate::policy::{Evidence, Snapshot};
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::Vault;
 
@@ -89,17 +91,14 @@ impl Gateway {
         Arc::clone(&self.policy.borrow())
     }
 
-    /// Resolves when a new policy makes `refused` true. Immediately, if it is by now.
-    pub(super) async fn until_refused(&self, refused: impl Fn(&Snapshot) -> bool) {
-        let mut policy = self.policy.clone();
-        loop {
-            if refused(&Arc::clone(&policy.borrow_and_update())) {
-                return;
-            }
-            if policy.changed().await.is_err() {
-                return;
-            }
-        }
+    /// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true. Immediately, if it is
+    /// by now.
+    pub(super) async fn until_refused(
+        &self,
+        evidence: &Evidence,
+        refused: impl Fn(&Snapshot, Timestamp) -> bool,
+    ) {
+        revoked::until_refused(self.policy.clone(), self.clock.as_ref(), evidence, refused).await;
     }
 
     /// Is this one of the explicit proxy's addresses?

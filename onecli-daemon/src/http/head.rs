@@ -26,6 +26,29 @@ pub(super) struct Head {
     pub(super) websocket: bool,
 }
 
+/// What policy decided on, kept for as long as the answer takes.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    method: Method,
+    authority: Authority,
+    path: CanonicalPath,
+    tls: bool,
+    placeholders: Vec<Placeholder>,
+}
+
+impl Facts {
+    /// As policy takes them.
+    pub(super) fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            tls: self.tls,
+            placeholders: &self.placeholders,
+        }
+    }
+}
+
 /// Hop-by-hop headers (RFC 9110 section 7.6.1), and those that only concern this proxy.
 static HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
@@ -83,6 +106,17 @@ impl Head {
             placeholders,
             websocket,
         })
+    }
+
+    /// A copy of what policy decides on, without the headers.
+    pub(super) fn clone_facts(&self) -> Facts {
+        Facts {
+            method: self.method.clone(),
+            authority: self.authority.clone(),
+            path: self.path.clone(),
+            tls: self.scheme == Scheme::Https,
+            placeholders: self.placeholders.clone(),
+        }
     }
 
     /// What policy decides on.

@@ -18,7 +18,7 @@ use super::serve::{HttpVersion, serve_exchanges, serve_with};
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{AgentId, Authority, Code, Host, Refusal};
-use crate::net::{Protocol, Rewind, SniffError, TunnelBytes, sniff, tunnel};
+use crate::net::{Ended, Protocol, Rewind, SniffError, TunnelBytes, sniff, tunnel};
 use crate::policy::{Decision, Identity, Route};
 use crate::tls::{Alert, ClientHello, parse_client_hello};
 
@@ -193,15 +193,21 @@ async fn tunnel_tls<S>(
         return trail.refuse(refusal.code).await;
     }
     Counters::add(&gateway.counters.tunnels, 1);
-    let revoked = gateway.until_refused(|snapshot| {
-        match snapshot.identify(&connection.evidence, gateway.clock.now()) {
-            Ok(identity) => snapshot.route(&identity, authority) != Route::Tunnel,
+    let agent = identity.agent().id;
+    let revoked = gateway.until_refused(&connection.evidence, |snapshot, now| {
+        match snapshot.identify(&connection.evidence, now) {
+            Ok(identity) => {
+                identity.agent().id != agent || snapshot.route(&identity, authority) != Route::Tunnel
+            }
             Err(_) => true,
         }
     });
     let bytes = TunnelBytes::default();
     let result = tunnel(stream, upstream, &bytes, revoked).await;
-    trail.tunnelled(&bytes, result);
+    if matches!(result, Ok(Ended::Stopped)) {
+        trail.record().code = Some(Text::new(Code::Revoked.as_str()));
+    }
+    trail.tunnelled(&bytes, result.map(drop));
 }
 
 /// Ends the TLS of a connection that is refused, to say so in HTTP.
@@ -226,7 +232,7 @@ async fn refuse_readably<S>(
     let asked = Arc::new(Mutex::new(false));
     let connection = Arc::new(connection);
     let refusal = Arc::new(refusal);
-    let served = serve_with(tls, version, |request| {
+    let served = serve_with(tls, version, Arc::default(), |request| {
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let (gateway, connection, refusal) =
             (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));
@@ -250,8 +256,7 @@ async fn refuse_request(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(refusal, None) };
-    trail.record().method = Some(Text::new(request.method().as_str()));
-    trail.record().path = Some(Text::new(request.uri().path()));
+    connection.note(&request, trail.record());
     let identity = connection.identify(gateway);
     if let Ok(identity) = &identity {
         trail.identify(identity);

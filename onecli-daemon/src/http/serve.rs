@@ -1,6 +1,7 @@
 //! Serves HTTP to an agent on a connection that is ours by now.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::body::Body;
 use super::connection::Connection;
 use super::exchange::exchange;
+use super::frames::{Frames, Rejections, is_fault};
 use super::front::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
 use super::gateway::Gateway;
+use super::intercept::refuse_quietly;
 use super::reject;
 use super::trail::Trail;
 use crate::model::Code;
@@ -48,7 +51,8 @@ pub(super) async fn serve_exchanges<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = Arc::new(connection);
-    let result = serve_with(stream, version, |request| {
+    let rejections = Arc::new(Rejections::default());
+    let served = serve_with(stream, version, Arc::clone(&rejections), |request| {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
         async move {
             match Malformed::of(&request) {
@@ -56,21 +60,32 @@ pub(super) async fn serve_exchanges<S>(
                 None => exchange(gateway, connection, request).await,
             }
         }
-    })
-    .await;
-    if let Err(error) = result {
-        record_broken(gateway, &connection, &error).await;
+    });
+    tokio::pin!(served);
+    // One record for a connection, however often HTTP/2 refuses what comes over it.
+    let result = tokio::select! {
+        result = &mut served => result,
+        code = rejections.first() => {
+            refuse_quietly(gateway, &connection, code).await;
+            return drop(served.await);
+        }
+    };
+    match (rejections.any(), result) {
+        (Some(code), _) => refuse_quietly(gateway, &connection, code).await,
+        (None, Err(error)) => record_broken(gateway, &connection, &error).await,
+        (None, Ok(())) => {}
     }
 }
 
 /// Serves requests with `answer`, within the bounds above. Over HTTP/1, `answer` is also given requests in place of
-/// malformed ones: see [`Malformed`].
+/// malformed ones: see [`Malformed`]. Over HTTP/2, what is refused without it is noticed in `rejections`.
 ///
 /// # Errors
 /// hyper's, where the connection broke.
 pub(super) async fn serve_with<S, F, A>(
     stream: S,
     version: HttpVersion,
+    rejections: Arc<Rejections>,
     answer: F,
 ) -> Result<(), hyper::Error>
 where
@@ -102,12 +117,14 @@ where
         HttpVersion::Http2 => {
             let service = service_fn(|request: Request<Incoming>| {
                 let is_head = *request.method() == Method::HEAD;
-                let answer = answer(request);
+                let (answer, rejections) = (answer(request), Arc::clone(&rejections));
                 async move {
                     let response = answer.await;
+                    rejections.answered();
                     Ok::<_, Infallible>(if is_head { reject::without_body(response) } else { response })
                 }
             });
+            let stream = Frames::new(stream, Arc::clone(&rejections));
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
@@ -142,16 +159,17 @@ pub(super) async fn refuse_malformed(
 pub(super) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connection, error: &hyper::Error) {
     let code = if error.is_parse_too_large() {
         Code::HeadTooLarge
-    } else if error.is_parse() {
+    } else if error.is_parse() || is_fault_of_peer(error) {
         Code::BadRequest
     } else {
         tracing::debug!(%error, "an agent's connection ended");
         return;
     };
-    if let Ok(mut trail) = Trail::begin(gateway, connection) {
-        if let Ok(identity) = connection.identify(gateway) {
-            trail.identify(&identity);
-        }
-        trail.refuse(code).await;
-    }
+    refuse_quietly(gateway, connection, code).await;
+}
+
+/// Did HTTP/2 itself end the connection, for what the client sent?
+fn is_fault_of_peer(error: &hyper::Error) -> bool {
+    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(|h2| h2.is_library() && h2.reason().is_some_and(|reason| is_fault(reason.into())))
 }

@@ -4,7 +4,8 @@ use http::{Request, header};
 
 use super::connection::{Connection, Scheme};
 use super::head::Head;
-use crate::model::{Authority, Code, Placeholder};
+use crate::audit::{Record, Text};
+use crate::model::{Authority, Code, Placeholder, RequestId};
 use crate::policy::Mode;
 
 fn connection(scheme: Scheme, authority: Option<&str>, port: Option<u16>) -> Connection {
@@ -42,6 +43,9 @@ fn target_host_and_connection_agree_or_the_request_is_refused() {
     check("GET /x", &["api.test", "api.test"], Err(Code::BadRequest));
     check("GET /x", &["api.test@evil.test"], Err(Code::BadRequest));
     check("GET https://user@api.test/x", &[], Err(Code::BadRequest));
+    // Over HTTP/2 `:scheme` is always there, and says another thing than the connection.
+    check("GET http://api.test:443/x", &[], Err(Code::Misdirected));
+    check("GET http://api.test/x", &["api.test"], Err(Code::Misdirected));
     check("GET /x", &["evil.test"], Err(Code::Misdirected));
     check("GET /x", &["api.test:8443"], Err(Code::Misdirected));
     check("GET https://evil.test/x", &["api.test"], Err(Code::Misdirected));
@@ -117,4 +121,30 @@ fn websockets_are_recognised() {
     check("POST /ws", "Upgrade", "websocket", false);
     check("GET /ws", "keep-alive", "websocket", false);
     check("GET /ws", "Upgrade", "h2c", false);
+}
+
+/// A record of a refusal tells what was asked for, not what should have been.
+#[test]
+fn what_is_asked_for_is_noted_before_it_is_checked() {
+    let tls = connection(Scheme::Https, Some("api.test"), None);
+    let check = |line: &str, hosts: &[&str], expected: (&str, Option<u16>, &str)| {
+        let (method, target) = line.split_once(' ').unwrap();
+        let mut request = Request::builder().method(method).uri(target);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let mut record = Record::new(RequestId(uuid::Uuid::nil()));
+        tls.note(&request.body(()).unwrap(), &mut record);
+        let text = |text: &Option<Text>| text.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert_eq!((text(&record.host).as_str(), record.port), (expected.0, expected.1), "{line} {hosts:?}");
+        assert_eq!((text(&record.path).as_str(), text(&record.method).as_str()), (expected.2, method));
+    };
+    check("GET /x?q", &["api.test"], ("api.test", Some(443), "/x"));
+    check("GET /x", &["evil.test"], ("evil.test", Some(443), "/x"));
+    check("GET /x", &["api.test", "evil.test"], ("evil.test", Some(443), "/x"));
+    check("GET https://evil.test:1/x", &["api.test"], ("evil.test", Some(1), "/x"));
+    check("GET https://api.test/x", &["evil.test"], ("evil.test", Some(443), "/x"));
+    check("GET /x", &["me:pass@evil test"], ("evil test", None, "/x"));
+    check("GET /x", &["a\u{202e}b"], ("a\\u{202e}b", None, "/x"));
+    check("GET /x", &[], ("", None, "/x"));
 }

@@ -46,7 +46,7 @@ impl Trail {
             )
         })?;
         let mut record = Record::new(id);
-        connection.describe(&mut record);
+        connection.describe(&gateway.snapshot(), &mut record);
         Ok(Trail {
             gateway: Arc::clone(gateway),
             record,

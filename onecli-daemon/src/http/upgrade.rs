@@ -4,34 +4,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::answer::{Delivery, Undelivered, clean_headers, deliver};
 use super::body::{Body, empty};
-use super::connection::Connection;
-use super::gateway::{Counters, Gateway};
-use super::head::Head;
+use super::gateway::Counters;
 use super::websocket::ScrubbedFrames;
+use crate::audit::Text;
 use crate::model::{Code, Refusal};
-use crate::net::{TunnelBytes, tunnel};
-use crate::policy::Decision;
+use crate::net::{Ended, TunnelBytes, tunnel};
 
 /// Delivers the answer to an upgrade request: a tunnel after a valid 101, else as any answer.
 ///
 /// # Errors
 /// As [`deliver`], and [`Code::UpstreamProtocol`] for a 101 to something else.
 pub(super) fn deliver_upgrade(
-    connection: &Arc<Connection>,
     client: OnUpgrade,
-    head: Head,
+    method: &Method,
     mut response: Response<Incoming>,
     mut delivery: Delivery,
 ) -> Result<Response<Body>, Box<Undelivered>> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return deliver(&head.method, response, delivery);
+        return deliver(method, response, delivery);
     }
     let agreed = response
         .headers()
@@ -62,18 +59,12 @@ pub(super) fn deliver_upgrade(
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     delivery.trail.record().status = Some(parts.status.as_u16());
-    tokio::spawn(run(Arc::clone(connection), head, client, upstream, delivery));
+    tokio::spawn(run(client, upstream, delivery));
     Ok(Response::from_parts(parts, empty()))
 }
 
-async fn run(
-    connection: Arc<Connection>,
-    head: Head,
-    client: OnUpgrade,
-    upstream: OnUpgrade,
-    delivery: Delivery,
-) {
-    let Delivery { gateway, mut trail, scrubber, .. } = delivery;
+async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
+    let Delivery { gateway, mut trail, scrubber, revoked, .. } = delivery;
     let (client, upstream) = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
         Err(error) => {
@@ -88,19 +79,12 @@ async fn run(
     }
     let upstream = ScrubbedFrames::new(upstream, scrubber, Arc::clone(&hits));
     let bytes = TunnelBytes::default();
-    let result = tunnel(client, upstream, &bytes, revoked(&gateway, &connection, &head)).await;
+    let result = tunnel(client, upstream, &bytes, revoked).await;
     let hits = hits.load(Ordering::Relaxed);
     trail.record().scrub_hits = trail.record().scrub_hits.map(|_| hits);
     Counters::add(&gateway.counters.scrub_hits, hits);
-    trail.tunnelled(&bytes, result);
-}
-
-/// Resolves when policy no longer allows the request that the connection began with.
-async fn revoked(gateway: &Gateway, connection: &Connection, head: &Head) {
-    gateway
-        .until_refused(|snapshot| match snapshot.identify(&connection.evidence, gateway.clock.now()) {
-            Ok(identity) => matches!(snapshot.decide(&identity, &head.facts()), Decision::Deny(_)),
-            Err(_) => true,
-        })
-        .await;
+    if matches!(result, Ok(Ended::Stopped)) {
+        trail.record().code = Some(Text::new(Code::Revoked.as_str()));
+    }
+    trail.tunnelled(&bytes, result.map(drop));
 }

@@ -8,6 +8,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use nix::errno::Errno;
+
 use super::KernelError;
 
 /// Longest file name of the kernel's virtual file systems, bytes.
@@ -59,6 +61,30 @@ impl Cgroup2 {
     /// The inode number of its directory: kernfs uses the id for it where inode numbers are 64 bits wide.
     pub fn id_of(&self, cgroup: &Path) -> Result<u64, KernelError> {
         id_of_directory(&self.path(cgroup)?)
+    }
+
+    /// Do processes live in the cgroup, or nested below it (`populated` of `cgroup.events`)? Not in one that does not
+    /// exist.
+    pub fn is_populated(&self, cgroup: &Path) -> Result<bool, KernelError> {
+        let events = self.path(cgroup)?.join("cgroup.events");
+        match fs::read_to_string(&events) {
+            Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
+            // ENODEV: removed between open(2) and read(2).
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    || error.raw_os_error() == Some(Errno::ENODEV as i32) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(KernelError::cgroup("read", events)(error)),
+        }
+    }
+
+    /// Kills every process in the cgroup and below it, forks in flight included (`cgroup.kill`, Linux 5.14). They may
+    /// take a moment to leave.
+    pub fn kill(&self, cgroup: &Path) -> Result<(), KernelError> {
+        let kill = self.path(cgroup)?.join("cgroup.kill");
+        fs::write(&kill, "1").map_err(KernelError::cgroup("kill the processes with", kill))
     }
 
     /// The directory of the hierarchy's root.

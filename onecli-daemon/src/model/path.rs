@@ -67,58 +67,35 @@ impl CanonicalPath {
             return Err(PathError::NotAbsolute);
         }
         let mut text = String::with_capacity(raw.len());
-        let mut ambiguity = None;
-        let mut note = |found| ambiguity = ambiguity.or(Some(found));
+        // Where a `%` that begins no escape stands in `text`.
+        let mut broken = None;
         let bytes = raw.as_bytes();
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             at += 1;
             match byte {
                 b'%' => {
-                    let Some(decoded) = bytes.get(at..at + 2).and_then(decode_hex) else {
-                        note(Ambiguity::DoubleEncoding);
+                    let Some(decoded) = escaped(bytes, at) else {
+                        broken = Some(text.len());
                         text.push('%');
                         continue;
                     };
                     at += 2;
-                    match decoded {
-                        b if is_unreserved(b) => text.push(char::from(b)),
-                        b => {
-                            match b {
-                                b'/' => note(Ambiguity::EncodedSlash),
-                                b'\\' => note(Ambiguity::Backslash),
-                                b';' => note(Ambiguity::PathParameter),
-                                b'%' if bytes.get(at..at + 2).and_then(decode_hex).is_some() => {
-                                    note(Ambiguity::DoubleEncoding);
-                                }
-                                b'?' | b'#' | 0..=0x1f | 0x7f => note(Ambiguity::EncodedDelimiter),
-                                _ => {}
-                            }
-                            text.push('%');
-                            text.push(char::from(HEX[usize::from(b >> 4)]));
-                            text.push(char::from(HEX[usize::from(b & 15)]));
-                        }
+                    // Right behind a broken escape, a decoded digit would complete it.
+                    let completes = broken.is_some_and(|broken| text.len() - broken <= 2);
+                    if is_unreserved(decoded) && !completes {
+                        text.push(char::from(decoded));
+                    } else {
+                        push_escape(&mut text, decoded);
                     }
                 }
-                b'\\' => {
-                    note(Ambiguity::Backslash);
-                    text.push_str("%5C");
-                }
-                b';' => {
-                    note(Ambiguity::PathParameter);
-                    text.push(';');
-                }
-                b'/' if text.ends_with('/') => {
-                    note(Ambiguity::EmptySegment);
-                    text.push('/');
-                }
+                b'\\' => push_escape(&mut text, byte),
                 0..=0x20 | 0x7f.. | b'?' | b'#' | b'"' | b'<' | b'>' => return Err(PathError::BadCharacter),
                 b => text.push(char::from(b)),
             }
         }
-        if text.split('/').any(|segment| segment == "." || segment == "..") {
-            note(Ambiguity::DotSegment);
-        }
+        // Judged by what is forwarded: decoding may have built what the raw text did not show.
+        let ambiguity = ambiguity_of(&text);
         Ok(CanonicalPath { text, ambiguity })
     }
 
@@ -144,6 +121,38 @@ impl fmt::Display for CanonicalPath {
     }
 }
 
+/// Why servers may disagree about a canonical path: the first reason that stands in it.
+fn ambiguity_of(text: &str) -> Option<Ambiguity> {
+    let bytes = text.as_bytes();
+    let found = bytes.iter().enumerate().find_map(|(at, byte)| match byte {
+        b'%' => match escaped(bytes, at + 1) {
+            None => Some(Ambiguity::DoubleEncoding),
+            Some(b'%') if escaped(bytes, at + 3).is_some() => Some(Ambiguity::DoubleEncoding),
+            Some(b'/') => Some(Ambiguity::EncodedSlash),
+            Some(b'\\') => Some(Ambiguity::Backslash),
+            Some(b';') => Some(Ambiguity::PathParameter),
+            Some(b'?' | b'#' | 0..=0x1f | 0x7f) => Some(Ambiguity::EncodedDelimiter),
+            Some(_) => None,
+        },
+        b';' => Some(Ambiguity::PathParameter),
+        b'/' if bytes.get(at + 1) == Some(&b'/') => Some(Ambiguity::EmptySegment),
+        _ => None,
+    });
+    let dots = || text.split('/').any(|segment| matches!(segment, "." | ".."));
+    found.or_else(|| dots().then_some(Ambiguity::DotSegment))
+}
+
+/// The byte that the two hex digits at `at` stand for.
+fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
+    bytes.get(at..at + 2).and_then(decode_hex)
+}
+
+fn push_escape(text: &mut String, byte: u8) {
+    text.push('%');
+    text.push(char::from(HEX[usize::from(byte >> 4)]));
+    text.push(char::from(HEX[usize::from(byte & 15)]));
+}
+
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 fn decode_hex(pair: &[u8]) -> Option<u8> {
@@ -161,6 +170,8 @@ fn is_unreserved(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(raw: &str, text: &str, ambiguity: Option<Ambiguity>) {
@@ -202,11 +213,57 @@ mod tests {
         }
     }
 
+    /// Decoding an escape must not build another: it would be judged as the one, and read as the other.
     #[test]
-    fn canonical_form_is_a_fixed_point() {
-        for raw in ["/v1/%63hat", "/a%3ab", "/v1/%252e", "/v1\\a", "/%zz%2f;//.."] {
-            let once = CanonicalPath::parse(raw).unwrap();
-            assert_eq!(CanonicalPath::parse(once.as_str()).unwrap().as_str(), once.as_str(), "{raw:?}");
+    fn an_escape_within_an_escape_is_a_double_encoding() {
+        for raw in
+            ["%25%32e", "%25%32%65", "%252%65", "%2%35%32e", "%25%32f", "%25%35c", "%25%32%35", "%%32e"]
+        {
+            let path = CanonicalPath::parse(&format!("/v1/{raw}/admin")).unwrap();
+            assert_eq!(path.ambiguity(), Some(Ambiguity::DoubleEncoding), "{raw}: {path}");
+        }
+        check("/v1/%25%32e", "/v1/%252e", Some(Ambiguity::DoubleEncoding));
+        check("/v1/%%32e", "/v1/%%32e", Some(Ambiguity::DoubleEncoding));
+        check("/v1/%2%35e", "/v1/%2%35e", Some(Ambiguity::DoubleEncoding));
+        check("/v1/100%25%20", "/v1/100%25%20", None);
+    }
+
+    /// Paths with much in them that parsers stumble over.
+    fn paths() -> impl Strategy<Value = String> {
+        let parts = [
+            "%", "%25", "%2", "2", "3", "5", "e", "E", "f", "c", "%32", "%35", "%65", "%2e", "%2F", "%5c",
+            "%3b", "%20", "%c3", "/", "//", ".", "..", "\\", ";", "a", "~", "%zz",
+        ];
+        let dense = prop::collection::vec(prop::sample::select(parts.to_vec()), 0..12)
+            .prop_map(|parts| format!("/{}", parts.concat()));
+        prop_oneof![4 => dense, 1 => "/[ -~]{0,24}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// What is forwarded is what was judged: read again, it is the same path with the same ambiguity.
+        #[test]
+        fn canonical_form_is_a_fixed_point(raw in paths()) {
+            if let Ok(once) = CanonicalPath::parse(&raw) {
+                prop_assert_eq!(CanonicalPath::parse(once.as_str()).unwrap(), once);
+            }
+        }
+
+        /// However often a server decodes a path without ambiguity, it has the segments that were matched.
+        #[test]
+        fn decoding_again_shows_nothing_new(raw in paths()) {
+            let Ok(path) = CanonicalPath::parse(&raw) else { return Ok(()) };
+            if path.ambiguity().is_some() {
+                return Ok(());
+            }
+            let mut decoded = path.as_str().as_bytes().to_vec();
+            for _ in 0..3 {
+                decoded = percent_encoding::percent_decode(&decoded).collect();
+                prop_assert_eq!(decoded.split(|&byte| byte == b'/').count(), path.as_str().split('/').count());
+                prop_assert!(!decoded.contains(&b'\\') && !decoded.contains(&b';'));
+                prop_assert!(decoded.split(|&byte| byte == b'/').all(|s| s != b"." && s != b".."));
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use http::{HeaderName, header};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Why a placement was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,14 +74,14 @@ impl fmt::Display for Template {
     }
 }
 
-/// How a credential is placed.
+/// How a credential is placed. Read back, it is checked as when it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "lowercase", try_from = "Unchecked")]
 pub enum Placement {
     /// A header field whose value is a template.
     Header {
         /// Field name, lower case.
-        #[serde(with = "header_name")]
+        #[serde(serialize_with = "write_name")]
         name: HeaderName,
         /// Field value.
         template: Template,
@@ -149,10 +149,14 @@ impl Placement {
         let bad = || PlacementError::Header(text.chars().flat_map(char::escape_default).collect());
         let (name, template) = text.split_once(':').ok_or_else(bad)?;
         let name = HeaderName::from_str(name.trim()).map_err(|_| bad())?;
+        Placement::in_header(name, Template::new(template.trim())?)
+    }
+
+    fn in_header(name: HeaderName, template: Template) -> Result<Placement, PlacementError> {
         if is_reserved(&name) {
             return Err(PlacementError::ReservedHeader(name.to_string()));
         }
-        Ok(Placement::Header { name, template: Template::new(template.trim())? })
+        Ok(Placement::Header { name, template })
     }
 
     /// The place it fills.
@@ -175,15 +179,44 @@ impl fmt::Display for Placement {
     }
 }
 
-/// Headers that decide where a message ends or goes (RFC 9110 section 7, RFC 9112 section 6).
+/// A placement as it is written down.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Unchecked {
+    Header { name: String, template: Template },
+    Basic { user: String },
+    Query { name: String },
+}
+
+impl TryFrom<Unchecked> for Placement {
+    type Error = PlacementError;
+
+    fn try_from(unchecked: Unchecked) -> Result<Placement, PlacementError> {
+        match unchecked {
+            Unchecked::Header { name, template } => {
+                let bad = |_| PlacementError::Header(name.chars().flat_map(char::escape_default).collect());
+                Placement::in_header(HeaderName::from_bytes(name.as_bytes()).map_err(bad)?, template)
+            }
+            Unchecked::Basic { user } => Placement::basic(&user),
+            Unchecked::Query { name } => Placement::query(&name),
+        }
+    }
+}
+
+/// Headers that decide where a message ends or goes (RFC 9110 section 7, RFC 9112 section 6), and those that are
+/// written anew so that answers can be scanned.
 fn is_reserved(name: &HeaderName) -> bool {
     [
+        header::ACCEPT_ENCODING,
         header::CONNECTION,
         header::CONTENT_LENGTH,
         header::EXPECT,
         header::HOST,
+        header::IF_RANGE,
         header::PROXY_AUTHENTICATE,
         header::PROXY_AUTHORIZATION,
+        header::RANGE,
+        header::SEC_WEBSOCKET_EXTENSIONS,
         header::TE,
         header::TRAILER,
         header::TRANSFER_ENCODING,
@@ -193,18 +226,8 @@ fn is_reserved(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
-mod header_name {
-    use http::HeaderName;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(name: &HeaderName, out: S) -> Result<S::Ok, S::Error> {
-        out.serialize_str(name.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
-        let text = String::deserialize(from)?;
-        HeaderName::from_bytes(text.as_bytes()).map_err(D::Error::custom)
-    }
+fn write_name<S: Serializer>(name: &HeaderName, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(name.as_str())
 }
 
 #[cfg(test)]
@@ -220,6 +243,10 @@ mod tests {
             "X-Api-Key: none",
             "A: {secret}{secret}",
             "Host: {secret}",
+            "Accept-Encoding: {secret}",
+            "Range: {secret}",
+            "If-Range: {secret}",
+            "Sec-WebSocket-Extensions: {secret}",
             "a b: {secret}",
             "A: {secret}\r\nB: c",
         ] {
@@ -237,6 +264,22 @@ mod tests {
         ] {
             let text = serde_json::to_string(&placement).unwrap();
             assert_eq!(serde_json::from_str::<Placement>(&text).unwrap(), placement, "{text}");
+        }
+    }
+
+    /// The admin API and the store take no placement that the constructors would not make.
+    #[test]
+    fn what_is_read_back_is_checked() {
+        for bad in [
+            r#"{"kind":"header","name":"host","template":"{secret}"}"#,
+            r#"{"kind":"header","name":"accept-encoding","template":"{secret}"}"#,
+            r#"{"kind":"header","name":"a b","template":"{secret}"}"#,
+            r#"{"kind":"header","name":"x-key","template":"none"}"#,
+            r#"{"kind":"basic","user":"a:b"}"#,
+            r#"{"kind":"query","name":"a=b&c"}"#,
+            r#"{"kind":"query","name":""}"#,
+        ] {
+            assert!(serde_json::from_str::<Placement>(bad).is_err(), "{bad}");
         }
     }
 

@@ -50,6 +50,8 @@ codes! {
     AgentUnknown = "agent_unknown", 403;
     /// The agent is disabled.
     AgentDisabled = "agent_disabled", 403;
+    /// What a request or stream under way rested on was taken back.
+    Revoked = "revoked", 403;
     /// No grant or rule allows the host or the request.
     EgressDenied = "egress_denied", 403;
     /// The path means different things to different servers, and a path pattern would have to judge it.

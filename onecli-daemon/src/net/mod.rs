@@ -17,7 +17,7 @@ pub use origin::{Origin, Origins};
 pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
 pub use rewind::Rewind;
 pub use sniff::{Protocol, SniffError, sniff};
-pub use tunnel::{TunnelBytes, tunnel};
+pub use tunnel::{Ended, TunnelBytes, tunnel};
 
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,6 @@ async fn a_tunnel_counts_both_ways_and_stops_when_told() {
     upstream.write_all(b"pong!").await.unwrap();
     agent.read_exact(&mut buffer).await.unwrap();
     stop.send(()).unwrap();
-    task.await.unwrap().unwrap();
+    assert_eq!(task.await.unwrap().unwrap(), Ended::Stopped);
     assert_eq!((bytes.from_agent(), bytes.to_agent()), (4, 5));
 }

@@ -27,6 +27,15 @@ impl TunnelBytes {
     }
 }
 
+/// Why a tunnel ended in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Both sides closed.
+    Closed,
+    /// It was told to stop.
+    Stopped,
+}
+
 /// Passes bytes both ways until both sides closed, one failed, or `stop` resolves. `bytes` counts along.
 ///
 /// # Errors
@@ -36,7 +45,7 @@ pub async fn tunnel<A, U>(
     upstream: U,
     bytes: &TunnelBytes,
     stop: impl Future<Output = ()>,
-) -> io::Result<()>
+) -> io::Result<Ended>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
@@ -45,9 +54,9 @@ where
     let mut upstream = Counted { stream: upstream, read: Arc::clone(&bytes.to_agent) };
     tokio::select! {
         result = tokio::io::copy_bidirectional_with_sizes(&mut agent, &mut upstream, 16 * 1024, 16 * 1024) => {
-            result.map(|_| ())
+            result.map(|_| Ended::Closed)
         }
-        () = stop => Ok(()),
+        () = stop => Ok(Ended::Stopped),
     }
 }
 

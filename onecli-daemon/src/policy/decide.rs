@@ -4,14 +4,15 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use http::Method;
+use jiff::Timestamp;
 
 use super::grant::{Grant, Watch};
-use super::identity::Identity;
+use super::identity::{Evidence, Identity};
 use super::snapshot::{AgentView, Snapshot};
 use crate::model::refusal::Challenge;
 use crate::model::{
-    Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Placement, Refusal, Secret,
-    SecretId, Slot,
+    AgentId, Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Placement, Refusal,
+    Secret, SecretId, Slot,
 };
 
 /// What happens to a TLS connection, once its server name is known.
@@ -74,6 +75,28 @@ impl Snapshot {
             Ok(grants) if grants.is_empty() => Decision::Forward,
             Ok(grants) => Decision::Inject(grants),
             Err(refusal) => Decision::Deny(refusal),
+        }
+    }
+
+    /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Asked
+    /// while an answer streams or a WebSocket is open, on each new policy and when the session ends.
+    pub fn still_allows(
+        &self,
+        evidence: &Evidence,
+        now: Timestamp,
+        agent: AgentId,
+        request: &RequestFacts<'_>,
+        used: &[SecretId],
+    ) -> bool {
+        match self.identify(evidence, now) {
+            Ok(identity) if identity.agent().id == agent => match self.decide(&identity, request) {
+                Decision::Inject(grants) => {
+                    used.iter().all(|used| grants.iter().any(|grant| grant.secret().id == *used))
+                }
+                Decision::Forward => used.is_empty(),
+                Decision::Deny(_) => false,
+            },
+            _ => false,
         }
     }
 

@@ -112,6 +112,18 @@ impl Snapshot {
         }
         Ok(Identity { agent: Arc::clone(agent), proven, mode: evidence.mode })
     }
+
+    /// The agent that `evidence` points to, for the record of what is refused before anybody is identified: the cgroup's,
+    /// in the kernel's word, else the token's, live or not. No permission follows from it.
+    pub fn suspect(&self, evidence: &Evidence) -> Option<&Arc<Agent>> {
+        let by_cgroup = evidence.cgroup.as_ref().and_then(|cgroup| self.agent_of_cgroup(cgroup));
+        by_cgroup.or_else(|| self.owner_of_token(evidence.token.as_ref()?))
+    }
+
+    /// When the session ends whose token is in `evidence`; an agent's own token has no end.
+    pub fn session_end(&self, evidence: &Evidence) -> Option<Timestamp> {
+        self.end_of_token(evidence.token.as_ref()?)
+    }
 }
 
 fn token_wanted() -> Refusal {

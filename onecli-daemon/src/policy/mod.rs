@@ -12,3 +12,5 @@ pub use snapshot::{AgentInput, Snapshot, SnapshotInput, TokenInput};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::with_session;

@@ -106,11 +106,19 @@ impl Snapshot {
     }
 
     pub(super) fn agent_of_token(&self, token: &TokenHash, now: Timestamp) -> Option<&Arc<Agent>> {
-        let owner = self.tokens.get(token)?;
-        if owner.expires.is_some_and(|end| end <= now) {
+        if self.tokens.get(token)?.expires.is_some_and(|end| end <= now) {
             return None;
         }
-        self.agents.get(&owner.agent).map(|view| &view.agent)
+        self.owner_of_token(token)
+    }
+
+    /// Whose token it is or, if it expired, was.
+    pub(super) fn owner_of_token(&self, token: &TokenHash) -> Option<&Arc<Agent>> {
+        self.agents.get(&self.tokens.get(token)?.agent).map(|view| &view.agent)
+    }
+
+    pub(super) fn end_of_token(&self, token: &TokenHash) -> Option<Timestamp> {
+        self.tokens.get(token)?.expires
     }
 
     pub(super) fn owner_of_placeholder(&self, placeholder: &Placeholder) -> Option<(AgentId, SecretId)> {

@@ -97,6 +97,13 @@ fn evidence(mode: Mode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
     }
 }
 
+/// A policy of one agent with one session, for tests of what waits for its end.
+pub(crate) fn with_session(token: TokenHash, expires: Timestamp) -> Snapshot {
+    let agents = vec![agent(3, "token", Factors::TOKEN, Egress::Deny)];
+    let sessions = vec![TokenInput { agent: AgentId(Uuid::from_u128(3)), token, expires }];
+    Snapshot::compile(SnapshotInput { agents, sessions, ..SnapshotInput::default() }, &stand_in)
+}
+
 #[test]
 fn identity_table() {
     let world = world();
@@ -129,6 +136,24 @@ fn an_expired_session_token_is_unknown() {
     let late = NOW + jiff::SignedDuration::from_secs(60);
     let got = world.identify(&evidence(Mode::Explicit, None, Some(33)), late);
     assert_eq!(got.unwrap_err().code, Code::TokenUnknown);
+}
+
+/// A refusal's record names whom the evidence points to, who may not have been identified.
+#[test]
+fn suspects() {
+    let world = world();
+    let check = |cgroup, token, expected: Option<&str>| {
+        let got = world.suspect(&evidence(Mode::Explicit, cgroup, token)).map(|agent| agent.name.as_str());
+        assert_eq!(got, expected, "{cgroup:?} {token:?}");
+    };
+    check(None, None, None);
+    check(Some("cgroup"), None, Some("cgroup"));
+    check(Some("cgroup"), Some(1), Some("cgroup"));
+    check(None, Some(1), Some("both"));
+    check(None, Some(33), Some("token"));
+    check(None, Some(99), None);
+    check(Some("nobody"), None, None);
+    check(Some("nobody"), Some(3), Some("token"));
 }
 
 struct Ask<'a> {
@@ -198,6 +223,7 @@ fn decision_table() {
     check(open, "api.test", "/v2", &[], Ok(&[]));
     check(open, "api.test", "/v2", &[placeholder(4, 1)], Err(Code::EgressDenied));
     check(cgroup, "api.test", "/v1/%2e%2e/admin", &[], Err(Code::PathAmbiguous));
+    check(cgroup, "api.test", "/v1/%25%32e%25%32e/admin", &[], Err(Code::PathAmbiguous));
     check(open, "api.test", "/v1/../v2", &[], Err(Code::PathAmbiguous));
     check(cgroup, "other.test", "//a;b", &[], Ok(&["other"]));
 }
@@ -217,6 +243,59 @@ fn plain_http_gets_no_credential() {
         Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
         other => panic!("{other:?}"),
     }
+}
+
+/// What is under way rests on agent, session, decision and every secret that was used.
+#[test]
+fn what_is_taken_back_is_no_longer_allowed() {
+    let id = |n: u8| SecretId(Uuid::from_u128(u128::from(n)));
+    let agent_id = |n: u8| AgentId(Uuid::from_u128(u128::from(n)));
+    let compile = |enabled: bool, egress: Egress, grants: &[u8]| {
+        let mut input = agent(3, "token", Factors::TOKEN, egress);
+        input.agent.enabled = enabled;
+        let secrets = vec![
+            secret(1, "api", "api.test", "/v1/**", Placement::bearer()),
+            secret(3, "extra", "api.test", "/v1/**", Placement::header("x-extra: {secret}").unwrap()),
+        ];
+        let sessions = vec![TokenInput {
+            agent: agent_id(3),
+            token: TokenHash([33; 32]),
+            expires: NOW + jiff::SignedDuration::from_secs(60),
+        }];
+        let grants = grants.iter().map(|n| (agent_id(3), id(*n))).collect();
+        Snapshot::compile(SnapshotInput { agents: vec![input], sessions, secrets, grants }, &stand_in)
+    };
+    let method = Method::GET;
+    let facts = RequestFacts {
+        method: &method,
+        authority: &Authority::parse("api.test", Some(443)).unwrap(),
+        path: &CanonicalPath::parse("/v1/x").unwrap(),
+        tls: true,
+        placeholders: &[],
+    };
+    let own = evidence(Mode::Explicit, None, Some(3));
+    let session = evidence(Mode::Explicit, None, Some(33));
+    let late = NOW + jiff::SignedDuration::from_secs(60);
+    let allows = |world: &Snapshot, evidence: &Evidence, now, used: &[SecretId]| {
+        world.still_allows(evidence, now, agent_id(3), &facts, used)
+    };
+
+    let both = compile(true, Egress::Allow, &[1, 3]);
+    assert!(allows(&both, &own, NOW, &[id(1), id(3)]));
+    assert!(allows(&both, &own, late, &[id(1)]));
+    assert!(allows(&both, &session, NOW, &[id(1)]));
+    assert!(!allows(&both, &session, late, &[id(1)]), "the session has ended");
+    assert_eq!((both.session_end(&session), both.session_end(&own)), (Some(late), None));
+    assert!(!both.still_allows(&own, NOW, agent_id(4), &facts, &[]), "it is another agent by now");
+
+    // With egress `allow` the request itself would still be let through, without the credential.
+    for grants in [&[3][..], &[]] {
+        let world = compile(true, Egress::Allow, grants);
+        assert!(!allows(&world, &own, NOW, &[id(1)]), "{grants:?}");
+        assert!(allows(&world, &own, NOW, &[]), "nothing was used: {grants:?}");
+    }
+    assert!(!allows(&compile(true, Egress::Deny, &[]), &own, NOW, &[]));
+    assert!(!allows(&compile(false, Egress::Allow, &[1, 3]), &own, NOW, &[]));
 }
 
 #[test]

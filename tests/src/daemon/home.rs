@@ -208,6 +208,15 @@ impl Home {
         Path::new("/sys/fs/bpf").join(&self.name)
     }
 
+    /// The directory of an agent's cgroup.
+    ///
+    /// # Panics
+    /// cgroup2 is not mounted.
+    #[must_use]
+    pub fn agent_cgroup(&self, name: &str) -> PathBuf {
+        self.slice().expect("cgroup2 is mounted").join("agents.slice").join(name)
+    }
+
     /// What a daemon of this home left on the machine outside its directory.
     #[must_use]
     pub fn leftovers(&self) -> Vec<PathBuf> {

@@ -32,7 +32,7 @@ pub(crate) struct FakeHost {
     fault: Mutex<Option<String>>,
     reload_fault: Mutex<Option<String>>,
     cgroups: Mutex<Vec<String>>,
-    busy: Mutex<Option<String>>,
+    busy: Mutex<Option<(String, bool)>>,
     reload_time: Mutex<Duration>,
     reloads: AtomicU64,
 }
@@ -71,9 +71,9 @@ impl FakeHost {
         *self.reload_time.lock().unwrap() = time;
     }
 
-    /// From now on this cgroup cannot be removed.
-    pub(crate) fn keep_busy(&self, cgroup: &str) {
-        *self.busy.lock().unwrap() = Some(cgroup.to_owned());
+    /// From now on processes live in this cgroup; `immortal` ones survive being killed.
+    pub(crate) fn populate(&self, cgroup: &str, immortal: bool) {
+        *self.busy.lock().unwrap() = Some((cgroup.to_owned(), immortal));
     }
 
     pub(crate) fn reloads(&self) -> u64 {
@@ -99,8 +99,24 @@ impl Host for FakeHost {
         Ok(CgroupInfo { path: Path::new("/cgroups").join(name.as_str()), id: 7 })
     }
 
+    fn populated_cgroup(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
+        let busy = self.busy.lock().unwrap().clone().filter(|(cgroup, _)| cgroup == name.as_str());
+        Ok(busy.map(|(cgroup, _)| Path::new("/cgroups").join(cgroup)))
+    }
+
+    async fn end_processes(&self, name: &CgroupName) -> Result<(), String> {
+        let mut busy = self.busy.lock().unwrap();
+        match busy.take() {
+            Some((cgroup, true)) if cgroup == name.as_str() => {
+                *busy = Some((cgroup, true));
+                Err("processes do not end".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
-        if self.busy.lock().unwrap().as_deref() == Some(name.as_str()) {
+        if self.populated_cgroup(name)?.is_some() {
             return Err("processes live in it".to_owned());
         }
         self.cgroups.lock().unwrap().retain(|known| known != name.as_str());

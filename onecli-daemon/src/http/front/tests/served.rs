@@ -54,7 +54,7 @@ async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
     let (mut client, server) = tokio::io::duplex(256 * 1024);
     let asked = Asked::default();
     let seen = Arc::clone(&asked);
-    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, move |request| {
+    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, Arc::default(), move |request| {
         service(Arc::clone(&seen), request)
     }));
     client.write_all(bytes).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_head_that_is_cut_off_is_answered() {
     let asked = Asked::default();
     let seen = Arc::clone(&asked);
     let answer = move |request| service(Arc::clone(&seen), request);
-    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, answer));
+    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, Arc::default(), answer));
     client.write_all(b"GET / HTTP/1.1\r\nHost: a").await.unwrap();
     client.shutdown().await.unwrap();
     let mut answer = String::new();

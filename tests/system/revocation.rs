@@ -1,0 +1,145 @@
+//! What an operator takes back is gone: also from what runs, and from what is under way (invariant 11).
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use onecli_tests::client::{Run, curl};
+use onecli_tests::{need, wait_for};
+
+use crate::scene::{API, Scene, VALUE, in_shell};
+
+/// A stream ends within a second; another one is for a busy machine.
+const SOON: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_stream_ends_with_its_agent_or_its_grant() {
+    let scene = Scene::new();
+    let daemon = &scene.daemon;
+    let steps: [(&[&str], &[&str]); 3] = [
+        (&["agent", "disable", "outside"], &["agent", "enable", "outside"]),
+        (&["ungrant", "outside", "api"], &["grant", "outside", "api"]),
+        (&["secret", "disable", "api"], &["secret", "enable", "api"]),
+    ];
+    for (take, give) in steps {
+        for version in ["--http1.1", "--http2"] {
+            let what = format!("{} {version}", take.join(" "));
+            scene.upstream.clear();
+            let seen = daemon.audit().len();
+            let run = curl(&scene.url("/sse?n=1000&ms=50")).args(["--no-buffer", version]);
+            let stream = daemon.explicit(&scene.outside.token, run).start();
+            let began =
+                wait_for(Duration::from_secs(10), || (scene.upstream.request_count() == 1).then_some(()));
+            assert!(began.is_some(), "{what}: the stream began");
+            std::thread::sleep(Duration::from_millis(200));
+            daemon.onecli(take).ok(&what);
+            let taken = Instant::now();
+            let outcome = stream.finish();
+            assert!(taken.elapsed() < SOON, "{what}: it went on for {:?}", taken.elapsed());
+            // The agent is told that the body is cut off, not that it is complete.
+            assert!(outcome.code() != Some(0) && !outcome.timed_out, "{what}: {outcome:?}");
+            assert!(outcome.out().contains("data: event 0"), "{what}: {outcome:?}");
+            let ended = daemon.audit_until(&what, |record| {
+                record["seq"].as_u64().is_some_and(|seq| seq > seen as u64) && record["event"] == "outcome"
+            });
+            assert_eq!(
+                (&ended["code"], &ended["status"]),
+                (&"revoked".into(), &200.into()),
+                "{what}: {ended}"
+            );
+            daemon.onecli(give).ok("give it back");
+        }
+    }
+}
+
+/// Without the credential the agent may still go there: what was opened with it ends all the same.
+#[test]
+fn a_websocket_ends_with_the_grant_it_was_opened_with() {
+    let scene = Scene::new();
+    let daemon = &scene.daemon;
+    let address = scene.upstream.http_addr();
+    let open = daemon.add_agent("open", &["--factors", "token", "--egress", "allow"]);
+    let host = format!("{API}:{}", address.port());
+    daemon.add_secret("plain", VALUE, &["--host", &host, "--bearer", "--allow-plaintext"]);
+    let _ = daemon.grant(&open, "plain");
+
+    let mut socket = TcpStream::connect(daemon.explicit_addr()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(
+        socket,
+        "GET http://{host}/ws HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Bearer {}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        open.token
+    )
+    .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    scene.injected_once(&format!("Bearer {VALUE}"));
+    // A masked text frame; the answer comes unmasked (RFC 6455 section 5.2).
+    socket.write_all(b"\x81\x82\0\0\0\0hi").unwrap();
+    let mut echo = [0; 4];
+    socket.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"\x81\x02hi");
+
+    daemon.onecli(&["ungrant", "open", "plain"]).ok("ungrant");
+    let taken = Instant::now();
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest);
+    assert!(taken.elapsed() < SOON, "it went on for {:?}", taken.elapsed());
+    let ended = daemon.audit_until("the end", |r| r["event"] == "outcome" && r["agent"] == "open");
+    assert_eq!(ended["code"], "revoked", "{ended}");
+}
+
+/// Where a process runs is who it is: one that outlives its agent must not be the next one.
+#[test]
+fn processes_of_a_removed_agent_are_nobody() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = &scene.daemon;
+    let sleeper = daemon.managed(&scene.inside, &in_shell(&Run::new("sleep").arg("60"), r#"exec "$@""#));
+    let running = sleeper.start();
+    let cgroup = daemon.onecli_json(&["agent", "show", "inside"])["cgroup"].as_str().unwrap().to_owned();
+    until_populated(&daemon.home().agent_cgroup(&cgroup));
+    let removed = daemon.onecli(&["agent", "remove", "inside"]);
+    assert!(removed.code() == Some(1) && removed.err().contains("--kill"), "{removed:?}");
+
+    daemon.onecli(&["agent", "remove", "inside", "--kill"]).ok("remove --kill");
+    let outcome = running.finish();
+    assert!(!outcome.status.success() && !outcome.timed_out, "the process was killed: {outcome:?}");
+    let added = daemon.onecli(&["agent", "add", "other", "--user", "games", "--cgroup", &cgroup]);
+    added.ok("the cgroup is free again");
+
+    // A stranger in the cgroup of an agent to be.
+    let directory = daemon.home().agent_cgroup("lurk.slice");
+    std::fs::create_dir(&directory).unwrap();
+    let enter = format!("echo $$ > {}/cgroup.procs; exec sleep 60", directory.display());
+    let stranger = Run::new("sh").args(["-c", &enter]).start();
+    until_populated(&directory);
+    let add = ["agent", "add", "lurker", "--user", "lp", "--cgroup", "lurk.slice"];
+    let added = daemon.onecli(&add);
+    assert!(added.code() == Some(1) && added.err().contains("cgroup.kill"), "{added:?}");
+    drop(stranger);
+    let added = wait_for(Duration::from_secs(5), || {
+        let added = daemon.onecli(&add);
+        added.status.success().then_some(added)
+    });
+    assert!(added.is_some(), "the cgroup is empty now");
+}
+
+fn until_populated(cgroup: &Path) {
+    let procs = cgroup.join("cgroup.procs");
+    let entered = wait_for(Duration::from_secs(10), || {
+        std::fs::read_to_string(&procs).is_ok_and(|pids| !pids.is_empty()).then_some(())
+    });
+    assert!(entered.is_some(), "a process is in {}", cgroup.display());
+}
