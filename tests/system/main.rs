@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod disk_full;
 mod dns;
 mod fail_closed;
 mod http1;

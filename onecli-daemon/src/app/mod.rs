@@ -163,7 +163,12 @@ async fn serve(
         vault,
         clock,
         random,
-        audit: admin::AuditProgress { durable: audit.subscribe(), shipped: shipper.subscribe() },
+        audit: admin::AuditProgress {
+            durable: audit.subscribe(),
+            shipped: shipper.subscribe(),
+            fault: audit.fault(),
+            shipping_fault: shipper.fault(),
+        },
         host: Arc::new(host),
         agents_root: config.kernel.agents_root.clone(),
     };

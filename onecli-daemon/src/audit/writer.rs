@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ pub struct AuditLog {
 struct Shared {
     queued: AtomicUsize,
     lost: AtomicU64,
-    failing: AtomicBool,
+    /// Why the last write failed, if it did.
+    fault: watch::Sender<Option<AuditError>>,
 }
 
 type Ack<T> = oneshot::Sender<Result<T, AuditError>>;
@@ -156,7 +157,12 @@ impl AuditLog {
 
     /// Did the last write succeed?
     pub fn healthy(&self) -> bool {
-        !self.shared.failing.load(Ordering::Relaxed)
+        self.shared.fault.borrow().is_none()
+    }
+
+    /// Why the last write failed; `None` once one succeeds, or where none has failed.
+    pub fn fault(&self) -> watch::Receiver<Option<AuditError>> {
+        self.shared.fault.subscribe()
     }
 
     /// The sequence number of the last record on the disk, as it grows.
@@ -261,10 +267,15 @@ impl Writer {
             self.segments.append(&lines)?;
             self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
             self.refused = 0;
-            self.shared.failing.store(false, Ordering::Relaxed);
+            self.shared.fault.send_if_modified(|fault| fault.take().is_some());
         }
 
+        // Told first: who is answered below may look there.
         let mut done = self.last_seq;
+        if seq > self.last_seq {
+            self.last_seq = seq;
+            self.told.send_replace(seq);
+        }
         for item in self.waiting.drain(..size) {
             match item {
                 Item::Decision(_, ack) => {
@@ -278,10 +289,6 @@ impl Writer {
             }
         }
         self.shared.queued.fetch_sub(size, Ordering::Relaxed);
-        if seq > self.last_seq {
-            self.last_seq = seq;
-            self.told.send_replace(seq);
-        }
         Ok(())
     }
 
@@ -290,7 +297,7 @@ impl Writer {
         if self.healthy() {
             tracing::error!(%error, "the audit log cannot be written; requests are refused until it can");
         }
-        self.shared.failing.store(true, Ordering::Relaxed);
+        self.shared.fault.send_replace(Some(error.clone()));
         let before = self.waiting.len();
         self.waiting = std::mem::take(&mut self.waiting)
             .into_iter()
@@ -311,6 +318,6 @@ impl Writer {
     }
 
     fn healthy(&self) -> bool {
-        !self.shared.failing.load(Ordering::Relaxed)
+        self.shared.fault.borrow().is_none()
     }
 }
