@@ -18,3 +18,4 @@ mod leak;
 mod load;
 mod main_job;
 mod scene;
+mod second_daemon;

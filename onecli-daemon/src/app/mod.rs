@@ -10,7 +10,9 @@ mod policy;
 pub mod ship;
 mod stand;
 
+use std::fs::File;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ pub use error::AppError;
 use crate::audit::AuditLog;
 use crate::config::Config;
 use crate::http::{Gateway, GatewayParts};
+use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::Snapshot;
@@ -76,6 +79,9 @@ fn init_log() {
 fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let data_dir = PrivateDir::create(&config.data_dir)?;
+    // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
+    let _data = hold(&data_dir)?;
+    let _kernel = claim(&config)?;
     let managed = Managed::attach(&config);
     // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
     let admin_socket = admin::bind(&config.listen.admin_socket)?;
@@ -83,6 +89,27 @@ fn start(config: Config) -> Result<(), AppError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
     runtime.block_on(serve(config, data_dir, managed, admin_socket))
+}
+
+/// Keeps every other daemon from the data directory.
+fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
+    let path = data_dir.path();
+    let opened = File::open(path).map_err(SoleError::Io);
+    opened
+        .and_then(Sole::take)
+        .map_err(|source| AppError::DataInUse { path: path.display().to_string(), source })
+}
+
+/// Keeps every other daemon from the kernel part. What else may be wrong with it, [`Managed::attach`] tells.
+fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
+    if !config.kernel.ebpf {
+        return Ok(None);
+    }
+    match kernel::claim(Path::new(&config.kernel.agents_root), &config.kernel.bpffs_dir) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(error) if error.is_claimed() => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 async fn serve(

@@ -15,6 +15,7 @@
 mod attach;
 mod bpffs;
 mod cgroup;
+mod claim;
 mod denials;
 mod error;
 mod link;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use attach::{Health, KernelConfig, LinkHealth, LinkState, check, detach};
 pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
+pub use claim::{Claim, claim};
 pub use denials::{Denial, Denials, KernelLog};
 pub use error::KernelError;
 pub use onecli_common::{AgentEntry, Hook, Reason};
