@@ -19,3 +19,4 @@ mod load;
 mod main_job;
 mod scene;
 mod second_daemon;
+mod starvation;

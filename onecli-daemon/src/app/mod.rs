@@ -23,7 +23,7 @@ pub use error::AppError;
 
 use crate::audit::AuditLog;
 use crate::config::Config;
-use crate::http::{Gateway, GatewayParts};
+use crate::http::{Capacity, Gateway, GatewayParts};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
@@ -78,6 +78,7 @@ fn init_log() {
 /// What needs privilege happens first, on one thread; the rest runs without.
 fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
+    let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
     // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
     let _data = hold(&data_dir)?;
@@ -88,7 +89,7 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::keep_capabilities(&[caps::Capability::CAP_NET_BIND_SERVICE])?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed, admin_socket))
+    runtime.block_on(serve(config, data_dir, managed, admin_socket, capacity))
 }
 
 /// Keeps every other daemon from the data directory.
@@ -117,6 +118,7 @@ async fn serve(
     data_dir: PrivateDir,
     managed: Managed,
     admin_socket: UnixListener,
+    capacity: Capacity,
 ) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(OsRandom);
@@ -166,6 +168,7 @@ async fn serve(
         resolver,
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
         explicit_addresses: config.listen.explicit.clone(),
+        capacity,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     }));
@@ -204,7 +207,7 @@ async fn serve(
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(denials.run());
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
-    let front = Front { gateway, origins: managed, dns: dns.clone() };
+    let front = Front { gateway, origins: managed, capacity, dns: dns.clone() };
     stand.serve(front, admin_socket, handles).await?;
 
     tracing::info!("stopping");

@@ -14,11 +14,9 @@ use super::managed::Managed;
 use crate::admin::{self, Handles};
 use crate::config::Config;
 use crate::dns;
-use crate::http::{Gateway, serve_explicit, serve_transparent};
+use crate::http::{Capacity, Gateway, serve_explicit, serve_transparent};
 use crate::net::{self, Origins};
 
-/// Connections served at a time, over all agents; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 16_384;
 /// After accept(2) failed (no file descriptors left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long open requests may take when the daemon is told to stop.
@@ -36,6 +34,8 @@ pub(super) struct Front {
     pub(super) gateway: Arc<Gateway>,
     /// The kernel's records of connections.
     pub(super) origins: Arc<dyn Origins>,
+    /// How much may be open at a time.
+    pub(super) capacity: Capacity,
     /// DNS, where connections are redirected.
     pub(super) dns: Option<Arc<dns::Server>>,
 }
@@ -78,13 +78,13 @@ impl Stand {
         handles: Handles,
     ) -> Result<(), AppError> {
         let (stop, stopped) = watch::channel(());
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(front.capacity.accepted()));
         let mut tasks = tokio::task::JoinSet::new();
         let gateway = Arc::clone(&front.gateway);
         for listener in self.explicit {
             let gateway = Arc::clone(&gateway);
             tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
-                serve_explicit(Arc::clone(&gateway), stream, peer, None)
+                serve_explicit(Arc::clone(&gateway), stream, peer)
             }));
         }
         for listener in self.transparent {

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::limits::{ConnectionLimits, FailureLimits};
+use super::capacity::Capacity;
+use super::limits::FailureLimits;
+use super::place::Strangers;
 use super::pool::Pool;
+use super::shares::Shares;
 use crate::audit::AuditLog;
 use crate::model::{Clock, Random};
 use crate::net::{Dialer, Resolver};
@@ -35,6 +38,8 @@ pub struct GatewayParts {
     pub dialer: Dialer,
     /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP.
     pub explicit_addresses: Vec<SocketAddr>,
+    /// How much may be open at a time.
+    pub capacity: Capacity,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
@@ -51,7 +56,12 @@ pub struct Gateway {
     pub(super) explicit_addresses: Vec<SocketAddr>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
-    pub(super) connections: ConnectionLimits,
+    /// Connections of agents.
+    pub(super) connections: Shares,
+    /// Requests and tunnels of agents; each may hold an upstream connection.
+    pub(super) exchanges: Shares,
+    /// Connections of nobody known, so far.
+    pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
     pub(super) counters: Counters,
     /// Held by every request and tunnel while it is open.
@@ -67,7 +77,14 @@ impl fmt::Debug for Gateway {
 impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Gateway {
-        let pool = Pool::new(parts.resolver, parts.dialer, parts.upstream_tls, Arc::clone(&parts.clock));
+        let capacity = parts.capacity;
+        let pool = Pool::new(
+            parts.resolver,
+            parts.dialer,
+            parts.upstream_tls,
+            Arc::clone(&parts.clock),
+            capacity.idle_upstreams,
+        );
         Gateway {
             policy: parts.policy,
             vault: parts.vault,
@@ -75,7 +92,9 @@ impl Gateway {
             agent_tls: parts.agent_tls,
             pool,
             explicit_addresses: parts.explicit_addresses,
-            connections: ConnectionLimits::default(),
+            connections: Shares::new(capacity.connections_per_agent, capacity.connections),
+            exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
+            strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             clock: parts.clock,
             random: parts.random,

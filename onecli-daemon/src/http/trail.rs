@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
+use super::shares::Share;
 use crate::audit::{Durable, Record, Text};
 use crate::model::{Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
@@ -18,6 +19,8 @@ pub(super) struct Trail {
     record: Record,
     started: Instant,
     state: State,
+    /// Its part of what the agent may have open.
+    share: Option<Share>,
     /// While it lives, the daemon is not drained.
     _open: Arc<()>,
 }
@@ -52,6 +55,7 @@ impl Trail {
             record,
             started: gateway.clock.instant(),
             state: State::Open,
+            share: None,
             _open: Arc::clone(&gateway.open),
         })
     }
@@ -70,6 +74,22 @@ impl Trail {
     pub(super) fn identify(&mut self, identity: &Identity) {
         self.record.agent = Some(identity.agent().name.clone());
         self.record.factors = Some(identity.proven());
+    }
+
+    /// Takes one of the agent's places for what may hold an upstream connection, until the trail is dropped.
+    ///
+    /// # Errors
+    /// [`Code::LimitReached`].
+    pub(super) fn enter(&mut self, identity: &Identity) -> Result<(), Refusal> {
+        self.share = self.gateway.exchanges.take(identity.agent().id);
+        if self.share.is_some() {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::LimitReached,
+            "the agent has as many requests under way as it may",
+            "wait for some to be answered, and send fewer at a time",
+        ))
     }
 
     /// Records a decision to forward, with `grants` if any. When it returns, the record is on the disk.

@@ -4,7 +4,7 @@ mod process;
 
 use std::io;
 
-pub use process::{forbid_inspection, keep_capabilities};
+pub use process::{forbid_inspection, keep_capabilities, raise_descriptor_limit};
 
 /// Why the daemon cannot start as it should.
 #[derive(Debug, thiserror::Error)]

@@ -291,7 +291,15 @@ impl Drop for Daemon {
 fn spawn(home: &Home) -> Child {
     let log =
         File::options().create(true).append(true).open(home.dir().join("daemon.log")).expect("log file");
-    let mut command = Command::new(bins::path("onecli-daemon"));
+    let mut command = match home.descriptors {
+        None => Command::new(bins::path("onecli-daemon")),
+        Some(most) => {
+            // It becomes the daemon: execve(2) keeps limit and process id.
+            let mut command = Command::new("prlimit");
+            command.arg(format!("--nofile={most}:{most}")).arg(bins::path("onecli-daemon"));
+            command
+        }
+    };
     command.arg("--config").arg(home.config_file()).env_clear().env("PATH", client::PATH);
     command.env("RUST_BACKTRACE", "1");
     if let Some(filter) = std::env::var_os("ONECLI_TEST_LOG") {
