@@ -20,3 +20,4 @@ mod main_job;
 mod scene;
 mod second_daemon;
 mod starvation;
+mod stopping;

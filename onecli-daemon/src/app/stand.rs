@@ -84,13 +84,21 @@ impl Stand {
         for listener in self.explicit {
             let gateway = Arc::clone(&gateway);
             tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
-                serve_explicit(Arc::clone(&gateway), stream, peer)
+                let gateway = Arc::clone(&gateway);
+                async move {
+                    let served = serve_explicit(Arc::clone(&gateway), stream, peer);
+                    gateway.until_end(served).await;
+                }
             }));
         }
         for listener in self.transparent {
             let front = front.clone();
             tasks.spawn(accept(listener, Arc::clone(&places), stopped.clone(), move |stream, peer| {
-                serve_redirected(front.clone(), stream, peer)
+                let front = front.clone();
+                async move {
+                    let gateway = Arc::clone(&front.gateway);
+                    gateway.until_end(serve_redirected(front, stream, peer)).await;
+                }
             }));
         }
         let mut admin_stopped = stopped.clone();
@@ -113,7 +121,7 @@ impl Stand {
         let _ = admin.await;
         tidy.abort();
         // No new connection is taken; a request that is under way ends by itself.
-        let _ = tokio::time::timeout(DRAIN, gateway.drained()).await;
+        gateway.end(DRAIN).await;
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::encode;
 use super::error::AuditError;
+use super::orphans;
 use super::record::Record;
 use super::segment::{SEGMENT_BYTES, Segments};
 use crate::model::{Clock, PrivateDir};
@@ -73,7 +74,8 @@ enum Item {
 impl AuditLog {
     /// Opens the log in `dir`, or begins one there, and starts its writer. Numbering goes on after the last
     /// record, and after `at_least`, the last number known from elsewhere (0 where there is none). An unfinished
-    /// write at the end is cut off and told of in a record.
+    /// write at the end is cut off and told of in a record; requests that a former daemon did not live to finish get
+    /// their outcome (`interrupted`).
     ///
     /// # Errors
     /// [`AuditError::Locked`] where another process has it open; [`AuditError::Io`].
@@ -88,6 +90,7 @@ impl AuditLog {
         segment_bytes: u64,
     ) -> Result<AuditLog, AuditError> {
         let (segments, found) = Segments::open(dir, segment_bytes)?;
+        let orphans = orphans::find(dir.path())?;
         let last_seq = found.last_seq.max(at_least);
         let (queue, items) = mpsc::channel();
         let (told, durable) = watch::channel(last_seq);
@@ -96,6 +99,9 @@ impl AuditLog {
         if found.cut > 0 {
             tracing::warn!(bytes = found.cut, "an unfinished write at the end of the audit log was cut off");
             log.outcome(Record::of_the_log(CODE_TORN, found.cut));
+        }
+        for decided in orphans {
+            log.outcome(decided.interrupted());
         }
         let writer =
             Writer { items, waiting: VecDeque::new(), segments, clock, shared, told, last_seq, refused: 0 };

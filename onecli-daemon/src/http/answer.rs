@@ -208,6 +208,7 @@ impl HttpBody for Answer {
 impl Drop for Answer {
     /// hyper stops asking once the announced length is written, so an end is not always seen by `poll_frame`.
     fn drop(&mut self) {
-        if self.is_end_stream() { self.complete() } else { self.failed(Code::ClientGone) }
+        let code = self.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.gateway.broken_off());
+        if self.is_end_stream() { self.complete() } else { self.failed(code) }
     }
 }

@@ -167,7 +167,8 @@ async fn connect(
         match upgraded.await {
             Ok(stream) => {
                 let stream = TokioIo::new(stream);
-                intercept(&gateway, connection, Destination::Authority(authority), stream).await;
+                let served = intercept(&gateway, connection, Destination::Authority(authority), stream);
+                gateway.until_end(served).await;
             }
             Err(error) => tracing::debug!(%error, "a CONNECT did not complete"),
         }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::capacity::Capacity;
 use super::limits::FailureLimits;
@@ -14,11 +16,14 @@ use super::place::Strangers;
 use super::pool::Pool;
 use super::shares::Shares;
 use crate::audit::AuditLog;
-use crate::model::{Clock, Random};
+use crate::model::{Clock, Code, Random};
 use crate::net::{Dialer, Resolver};
 use crate::policy::Snapshot;
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::Vault;
+
+/// How long requests that are broken off may take to be gone. They do not wait for anybody.
+const BREAKING_OFF: Duration = Duration::from_secs(5);
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -64,6 +69,8 @@ pub struct Gateway {
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
     pub(super) counters: Counters,
+    /// The daemon stops now.
+    pub(super) ending: CancellationToken,
     /// Held by every request and tunnel while it is open.
     pub(super) open: Arc<()>,
 }
@@ -99,6 +106,7 @@ impl Gateway {
             clock: parts.clock,
             random: parts.random,
             counters: Counters::default(),
+            ending: CancellationToken::new(),
             open: Arc::default(),
         }
     }
@@ -108,15 +116,16 @@ impl Gateway {
         Arc::clone(&self.policy.borrow())
     }
 
-    /// Resolves when a new policy makes `refused` true. Immediately, if it is by now.
+    /// Resolves when a new policy makes `refused` true, or the daemon stops. Immediately, if it is so by now.
     pub(super) async fn until_refused(&self, refused: impl Fn(&Snapshot) -> bool) {
         let mut policy = self.policy.clone();
         loop {
             if refused(&Arc::clone(&policy.borrow_and_update())) {
                 return;
             }
-            if policy.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = policy.changed() => if changed.is_err() { return },
+                () = self.ending.cancelled() => return,
             }
         }
     }
@@ -133,8 +142,38 @@ impl Gateway {
         &self.counters
     }
 
+    /// Serves a connection until it ends or the daemon stops.
+    pub fn until_end(&self, served: impl Future<Output = ()>) -> impl Future<Output = ()> {
+        // It is large, and callers await it from inside of others.
+        let served = Box::pin(served);
+        async {
+            tokio::select! {
+                () = served => {}
+                () = self.ending.cancelled() => {}
+            }
+        }
+    }
+
+    /// Lets open requests and tunnels go on for as long as `patience`, then breaks them off. When it returns, the outcome
+    /// of each is with the audit log.
+    pub async fn end(&self, patience: Duration) {
+        if timeout(patience, self.drained()).await.is_ok() {
+            return;
+        }
+        tracing::info!(open = Arc::strong_count(&self.open) - 1, "requests are broken off");
+        self.ending.cancel();
+        if timeout(BREAKING_OFF, self.drained()).await.is_err() {
+            tracing::error!("a request did not end: its outcome will be missing from the audit log");
+        }
+    }
+
+    /// Why a request ends that nobody ended: one of the two sides of it went away.
+    pub(super) fn broken_off(&self) -> Code {
+        if self.ending.is_cancelled() { Code::Interrupted } else { Code::ClientGone }
+    }
+
     /// Resolves when no request and no tunnel is open.
-    pub async fn drained(&self) {
+    async fn drained(&self) {
         while Arc::strong_count(&self.open) > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -29,6 +29,8 @@ pub(super) struct Trail {
 enum State {
     /// Nothing is recorded yet.
     Open,
+    /// The decision is on its way to the log, which writes it whatever becomes of us; the outcome is owed.
+    Deciding,
     /// The decision is; the outcome is owed.
     Decided,
     /// Everything is.
@@ -115,16 +117,18 @@ impl Trail {
     }
 
     async fn write_decision(&mut self) -> Result<Durable, Refusal> {
-        let durable = self.gateway.audit.decision(self.record.clone()).await.map_err(|error| {
+        // Before the first await: dropped in the middle of it, this owes an outcome and not a second decision.
+        self.state = State::Deciding;
+        let written = self.gateway.audit.decision(self.record.clone()).await;
+        self.state = if written.is_ok() { State::Decided } else { State::Open };
+        written.map_err(|error| {
             tracing::error!(%error, "the audit log cannot be written: requests are refused");
             Refusal::new(
                 Code::AuditUnavailable,
                 "the audit log cannot be written, so nothing is forwarded",
                 "an administrator should look at 'onecli status' and the disk of the data directory",
             )
-        })?;
-        self.state = State::Decided;
-        Ok(durable)
+        })
     }
 
     /// Records a refusal, before or after the decision; it stands in the log when this returns, unless the log is
@@ -139,7 +143,7 @@ impl Trail {
                     tracing::error!(%error, %code, "a refusal could not be recorded");
                 }
             }
-            State::Decided => self.fail(code),
+            State::Deciding | State::Decided => self.fail(code),
             State::Closed => {}
         }
     }
@@ -170,7 +174,7 @@ impl Trail {
 
     /// Records an outcome that went wrong.
     pub(super) fn fail(&mut self, code: Code) {
-        if self.state == State::Decided {
+        if matches!(self.state, State::Deciding | State::Decided) {
             self.record.failed(code);
             self.close();
         }
@@ -178,7 +182,7 @@ impl Trail {
 
     /// Records the outcome as the record has it.
     pub(super) fn close(&mut self) {
-        if self.state != State::Decided {
+        if !matches!(self.state, State::Deciding | State::Decided) {
             return;
         }
         self.state = State::Closed;
@@ -188,14 +192,18 @@ impl Trail {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 impl Drop for Trail {
     fn drop(&mut self) {
+        let code = self.gateway.broken_off();
         match self.state {
             State::Open => {
-                self.record.deny(Code::ClientGone);
+                self.record.deny(code);
                 self.gateway.audit.outcome(self.record.clone());
             }
-            State::Decided => self.fail(Code::ClientGone),
+            State::Deciding | State::Decided => self.fail(code),
             State::Closed => {}
         }
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::client::{self, Outcome, Run};
@@ -242,6 +244,13 @@ impl Daemon {
     /// Ends the daemon at once (SIGKILL), as a crash would.
     pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("signal the daemon");
+        self.child.wait().expect("wait for the daemon")
+    }
+
+    /// Ends the daemon as the service manager does (SIGTERM), and waits until it is gone.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
+        nix::sys::signal::kill(pid, Signal::SIGTERM).expect("signal the daemon");
         self.child.wait().expect("wait for the daemon")
     }
 
