@@ -20,6 +20,7 @@ pub mod canary;
 pub mod cgroup;
 pub mod client;
 pub mod daemon;
+pub mod disk;
 pub mod docker;
 pub mod need;
 pub mod netns;

@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod disk_full;
 mod dns;
 mod docker;
 mod fail_closed;
@@ -22,3 +23,6 @@ mod netns;
 mod privilege;
 mod revocation;
 mod scene;
+mod second_daemon;
+mod starvation;
+mod stopping;

@@ -3,9 +3,10 @@
 //! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
 //! [`ErrorBody`].
 
+mod status;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -14,7 +15,8 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::host::Transparent;
+pub use status::{AuditStatus, Ca, Status};
+
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement,
     SecretId, SecretName, SecretValue,
@@ -282,36 +284,6 @@ impl fmt::Debug for Session {
             .field("cgroup", &self.cgroup)
             .finish_non_exhaustive()
     }
-}
-
-/// `status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// The daemon's version.
-    pub version: String,
-    /// When this daemon began to serve.
-    pub started: Timestamp,
-    /// Whether connections of managed cgroups are redirected.
-    pub transparent: Transparent,
-    /// What is wrong with the redirect right now, if anything.
-    pub transparent_fault: Option<String>,
-    /// Where the explicit proxy listens.
-    pub explicit: Option<SocketAddr>,
-    /// Agents stored.
-    pub agents: usize,
-    /// Secrets stored.
-    pub secrets: usize,
-    /// Counters by name.
-    pub counters: BTreeMap<String, u64>,
-}
-
-/// `ca export`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ca {
-    /// Our CA's certificate in PEM.
-    pub pem: String,
-    /// A PEM file on this host: the system's roots and our CA.
-    pub bundle: PathBuf,
 }
 
 /// What of the audit log is asked for, as a query string.

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod host;
 
+mod admission;
 mod agents;
 mod audit;
 mod error;

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 use zeroize::Zeroizing;
 
+use super::admission::Admission;
 use super::audit;
 use super::error::AdminError;
 use super::peer::{Peer, Rights};
@@ -30,13 +31,13 @@ use super::state::{Handles, State};
 
 /// Connections whose peer is being looked up. Past it, connections wait in the socket's backlog.
 const MAX_ARRIVALS: usize = 64;
-/// Connections of peers who may speak.
-const MAX_ADMITTED: usize = 64;
 /// Connections of peers who may not, while they are told so. Past it they are closed unanswered.
 const MAX_REFUSED: usize = 8;
 /// Bytes of a body. A credential has 16 KiB at most, 22 KiB in base64; the rest is for its patterns.
 const MAX_BODY: usize = 96 * 1024;
-/// For the head to arrive, and again for the body.
+/// For the head to arrive: our CLI sends it at once.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// For the body to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a refused peer to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,7 +59,7 @@ pub async fn serve(
     let listener = UnixListener::from_std(listener)?;
     let server = Arc::new(Server {
         state: Arc::new(State::new(handles)),
-        admitted: Semaphore::new(MAX_ADMITTED),
+        admission: Admission::default(),
         refused: Semaphore::new(MAX_REFUSED),
     });
     let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
@@ -88,7 +89,7 @@ pub async fn serve(
 
 struct Server {
     state: Arc<State>,
-    admitted: Semaphore,
+    admission: Admission,
     refused: Semaphore,
 }
 
@@ -123,7 +124,7 @@ impl Server {
     async fn answer(&self, stream: UnixStream, judged: Result<Admitted, AdminError>) {
         match judged {
             Ok(peer) => {
-                let Ok(_slot) = self.admitted.acquire().await else { return };
+                let Some(_place) = self.admission.wait(peer.uid).await else { return };
                 let service = service_fn(async |request| {
                     Ok::<_, Infallible>(respond(Arc::clone(&self.state), peer, request).await)
                 });
@@ -146,7 +147,7 @@ where
     let served = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
-        .header_read_timeout(READ_TIMEOUT)
+        .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {

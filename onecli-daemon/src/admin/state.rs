@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::AdminError;
 use super::host::Host;
+use crate::audit::AuditError;
 use crate::model::{Agent, AgentName, Clock, Random, Secret, SecretName};
 use crate::store::{Store, StoredState};
 use crate::vault::Vault;
@@ -31,13 +32,17 @@ pub struct Handles {
     pub agents_root: String,
 }
 
-/// Sequence numbers, as they grow.
+/// How far the audit log is: sequence numbers, as they grow, and what keeps them from growing.
 #[derive(Debug, Clone)]
 pub struct AuditProgress {
     /// The last record that is on disk (`AuditLog::subscribe`).
     pub durable: watch::Receiver<u64>,
     /// The last record that can be listed (`Shipper::subscribe`).
     pub shipped: watch::Receiver<u64>,
+    /// Why the log cannot be written right now (`AuditLog::fault`).
+    pub fault: watch::Receiver<Option<AuditError>>,
+    /// Why its records cannot be brought into the store right now (`Shipper::fault`).
+    pub shipping_fault: watch::Receiver<Option<String>>,
 }
 
 /// How many clients may follow the audit log at once.

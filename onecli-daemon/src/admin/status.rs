@@ -1,26 +1,77 @@
 //! `status` and `ca export`.
 
-use super::api::{Ca, Status};
-use super::error::AdminError;
-use super::host::Transparent;
-use super::state::State;
+use std::time::Duration;
 
-pub(super) async fn status(state: &State) -> Result<Status, AdminError> {
+use tokio::time::timeout;
+
+use super::api::{AuditStatus, Ca, Status};
+use super::host::Transparent;
+use super::state::{AuditProgress, State};
+use crate::store::{Store, StoreError};
+
+/// How long the database may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is wrong is told, and never keeps the rest from being told.
+pub(super) async fn status(state: &State) -> Status {
     let host = &state.handles.host;
-    let stored = state.load().await?;
     let transparent = host.transparent();
     let transparent_fault =
         if transparent == Transparent::Available { host.check_transparent().err() } else { None };
-    Ok(Status {
+    let stored = examine(state.handles.store.as_ref()).await;
+    let (agents, secrets, store_fault) = match stored {
+        Ok(Examined { agents, secrets, fault }) => (Some(agents), Some(secrets), fault),
+        Err(fault) => (None, None, Some(fault)),
+    };
+    let audit = audit(&state.handles.audit);
+    // A full disk may take the small change that was tried, and not the rows that wait.
+    let store_fault = store_fault.or_else(|| audit.shipping_fault.clone());
+    Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: state.started,
         transparent,
         transparent_fault,
         explicit: host.explicit_address(),
-        agents: stored.agents.len(),
-        secrets: stored.secrets.len(),
+        store_fault,
+        audit,
+        agents,
+        secrets,
         counters: host.counters(),
-    })
+    }
+}
+
+/// A database that can be read.
+struct Examined {
+    agents: usize,
+    secrets: usize,
+    /// Why it cannot be changed.
+    fault: Option<String>,
+}
+
+/// Reads the database, and changes something that means nothing.
+///
+/// # Errors
+/// Why it cannot be read.
+async fn examine(store: &dyn Store) -> Result<Examined, String> {
+    let late = || format!("the database did not answer within {PATIENCE:?}");
+    let told = |error: StoreError| error.to_string();
+    let stored = timeout(PATIENCE, store.load()).await.map_err(|_| late())?.map_err(told)?;
+    let fault = match timeout(PATIENCE, store.probe()).await {
+        Ok(probed) => probed.err().map(told),
+        Err(_) => Some(late()),
+    };
+    Ok(Examined { agents: stored.agents.len(), secrets: stored.secrets.len(), fault })
+}
+
+fn audit(progress: &AuditProgress) -> AuditStatus {
+    // In this order, so that what is written meanwhile is not taken for a lag.
+    let durable = *progress.durable.borrow();
+    AuditStatus {
+        fault: progress.fault.borrow().as_ref().map(ToString::to_string),
+        durable,
+        shipped: *progress.shipped.borrow(),
+        shipping_fault: progress.shipping_fault.borrow().clone(),
+    }
 }
 
 pub(super) fn ca(state: &State) -> Ca {

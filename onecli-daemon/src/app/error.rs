@@ -3,6 +3,7 @@
 use crate::audit::AuditError;
 use crate::kernel::KernelError;
 use crate::model::PrivateDirError;
+use crate::model::sole::SoleError;
 use crate::net::ListenError;
 use crate::privilege::PrivilegeError;
 use crate::store::StoreError;
@@ -15,6 +16,16 @@ pub enum AppError {
     /// The data directory is not ours alone.
     #[error(transparent)]
     DataDir(#[from] PrivateDirError),
+    /// Another daemon has the data directory.
+    #[error(
+        "the data directory {path} is in use: {source}; stop it first, or give this one another --data-dir"
+    )]
+    DataInUse {
+        /// The directory.
+        path: String,
+        /// Who has it.
+        source: SoleError,
+    },
     /// Privileges could not be given up.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),

@@ -12,9 +12,11 @@ mod policy;
 pub mod ship;
 mod stand;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -25,7 +27,8 @@ pub use error::AppError;
 
 use crate::audit::AuditLog;
 use crate::config::Config;
-use crate::http::{Gateway, GatewayParts};
+use crate::http::{Capacity, Gateway, GatewayParts};
+use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::Snapshot;
@@ -80,7 +83,11 @@ fn init_log() {
 /// What needs privilege happens first, on one thread; the rest runs without any.
 fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
+    let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
+    // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
+    let _data = hold(&data_dir)?;
+    let _kernel = claim(&config)?;
     let managed = Managed::attach(&config);
     // Bound, for ports below 1024, but nobody is listened to before the vault is open.
     let stand = Stand::bind(&config, &managed)?;
@@ -90,7 +97,28 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::filter_serving()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed, stand, admin_socket))
+    runtime.block_on(serve(config, data_dir, managed, stand, admin_socket, capacity))
+}
+
+/// Keeps every other daemon from the data directory.
+fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
+    let path = data_dir.path();
+    let opened = File::open(path).map_err(SoleError::Io);
+    opened
+        .and_then(Sole::take)
+        .map_err(|source| AppError::DataInUse { path: path.display().to_string(), source })
+}
+
+/// Keeps every other daemon from the kernel part. What else may be wrong with it, [`Managed::attach`] tells.
+fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
+    if !config.kernel.ebpf {
+        return Ok(None);
+    }
+    match kernel::claim(Path::new(&config.kernel.agents_root), &config.kernel.bpffs_dir) {
+        Ok(claim) => Ok(Some(claim)),
+        Err(error) if error.is_claimed() => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 async fn serve(
@@ -99,6 +127,7 @@ async fn serve(
     managed: Managed,
     stand: Stand,
     admin_socket: UnixListener,
+    capacity: Capacity,
 ) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(OsRandom);
@@ -148,6 +177,7 @@ async fn serve(
         resolver,
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
         explicit_addresses: config.listen.explicit.clone(),
+        capacity,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     }));
@@ -172,7 +202,12 @@ async fn serve(
         vault,
         clock,
         random,
-        audit: admin::AuditProgress { durable: audit.subscribe(), shipped: shipper.subscribe() },
+        audit: admin::AuditProgress {
+            durable: audit.subscribe(),
+            shipped: shipper.subscribe(),
+            fault: audit.fault(),
+            shipping_fault: shipper.fault(),
+        },
         host: Arc::new(host),
         agents_root: config.kernel.agents_root.clone(),
     };
@@ -180,7 +215,8 @@ async fn serve(
     let shipper = tokio::spawn(shipper.run());
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(denials.run());
-    let stand = stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, dns: dns.clone() })?;
+    let stand =
+        stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() })?;
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
     let namespaces = Namespaces::new(managed, dns.clone(), stand.reception())?;
     let stop = async {

@@ -27,6 +27,7 @@ pub struct Shipper {
     durable: watch::Receiver<u64>,
     store: Arc<dyn Store>,
     shipped: watch::Sender<u64>,
+    fault: watch::Sender<Option<String>>,
 }
 
 /// Where shipping stands.
@@ -49,13 +50,18 @@ enum ShipError {
 impl Shipper {
     /// Ships the log in `dir`, up to the numbers that `durable` tells ([`crate::audit::AuditLog::subscribe`]).
     pub fn new(dir: PathBuf, durable: watch::Receiver<u64>, store: Arc<dyn Store>) -> Shipper {
-        Shipper { dir, durable, store, shipped: watch::Sender::new(0) }
+        Shipper { dir, durable, store, shipped: watch::Sender::new(0), fault: watch::Sender::new(None) }
     }
 
     /// The number up to which the store has the log's records, as it grows. Who lists rows can wait here until
     /// what was just written is among them.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shipped.subscribe()
+    }
+
+    /// Why the last attempt failed; `None` once one succeeds, or where none has failed.
+    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+        self.fault.subscribe()
     }
 
     /// Ships until the log is closed and all of it is in the store. Failures are told once in the daemon's own log
@@ -68,6 +74,7 @@ impl Shipper {
             match self.ship(&mut cursor, limit).await {
                 Ok(()) => {
                     pause = BACKOFF.0;
+                    self.fault.send_if_modified(|fault| fault.take().is_some());
                     if self.durable.changed().await.is_err() {
                         return;
                     }
@@ -75,6 +82,7 @@ impl Shipper {
                 }
                 Err(error) => {
                     tracing::warn!(%error, retry_in = ?pause, "audit records could not be brought into the store");
+                    self.fault.send_replace(Some(error.to_string()));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }

@@ -14,11 +14,9 @@ use super::managed::Managed;
 use crate::admin::{self, Handles};
 use crate::config::Config;
 use crate::dns;
-use crate::http::{Gateway, serve_explicit, serve_transparent};
+use crate::http::{Capacity, Gateway, serve_explicit, serve_transparent};
 use crate::net::{self, Bound, Origins};
 
-/// Connections served at a time, over all agents; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 16_384;
 /// After accept(2) failed (no file descriptors left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long open requests may take when the daemon is told to stop.
@@ -36,6 +34,8 @@ pub(super) struct Front {
     pub(super) gateway: Arc<Gateway>,
     /// The kernel's records of connections.
     pub(super) origins: Arc<dyn Origins>,
+    /// How much may be open at a time.
+    pub(super) capacity: Capacity,
     /// DNS, where connections are redirected.
     pub(super) dns: Option<Arc<dns::Server>>,
 }
@@ -75,7 +75,8 @@ impl Stand {
         let listen = |all: Vec<Bound>| all.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>();
         let (explicit, transparent) = (listen(self.explicit)?, listen(self.transparent)?);
         let (stop, stopped) = watch::channel(());
-        let reception = Reception { front, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), stopped };
+        let places = Arc::new(Semaphore::new(front.capacity.accepted()));
+        let reception = Reception { front, places, stopped };
         Ok(OpenStand { explicit, transparent, reception, stop })
     }
 }
@@ -129,7 +130,7 @@ impl OpenStand {
         let _ = admin.await;
         tidy.abort();
         // No new connection is taken; a request that is under way ends by itself.
-        let _ = tokio::time::timeout(DRAIN, gateway.drained()).await;
+        gateway.end(DRAIN).await;
         why
     }
 }
@@ -146,14 +147,26 @@ pub(super) struct Reception {
 impl Reception {
     async fn explicit(self, listener: TcpListener) {
         let gateway = self.front.gateway;
-        let serve = move |stream, peer| serve_explicit(Arc::clone(&gateway), stream, peer, None);
+        let serve = move |stream, peer| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let served = serve_explicit(Arc::clone(&gateway), stream, peer);
+                gateway.until_end(served).await;
+            }
+        };
         accept(listener, self.places, self.stopped, serve).await;
     }
 
     /// Serves the connections that the kernel redirects to `listener`.
     pub(super) async fn transparent(self, listener: TcpListener) {
         let front = self.front;
-        let serve = move |stream, peer| serve_redirected(front.clone(), stream, peer);
+        let serve = move |stream, peer| {
+            let front = front.clone();
+            async move {
+                let gateway = Arc::clone(&front.gateway);
+                gateway.until_end(serve_redirected(front, stream, peer)).await;
+            }
+        };
         accept(listener, self.places, self.stopped, serve).await;
     }
 }

@@ -6,6 +6,7 @@
 mod encode;
 mod error;
 mod fold;
+mod orphans;
 mod reader;
 mod record;
 mod segment;

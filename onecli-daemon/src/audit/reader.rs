@@ -24,8 +24,8 @@ pub struct Line {
 /// A place between two lines of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    segment: u64,
-    offset: u64,
+    pub(super) segment: u64,
+    pub(super) offset: u64,
 }
 
 /// The records of a log in order, read as they are asked for. After `None` it may be asked again: the log may have

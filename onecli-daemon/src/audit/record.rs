@@ -273,6 +273,12 @@ impl Record {
         self
     }
 
+    /// The outcome's record of a request that the daemon did not live to finish. What its client saw is not known.
+    #[must_use]
+    pub(super) fn interrupted(&self) -> Record {
+        Record { code: Some(Text::new(Code::Interrupted.as_str())), ..self.outcome() }
+    }
+
     /// The outcome's record of the same request: all that is known so far.
     #[must_use]
     pub fn outcome(&self) -> Record {

@@ -395,3 +395,39 @@ async fn outcomes_that_find_no_room_are_counted() {
     assert_eq!(kept + lost, 20_000);
     assert!(lost > 0);
 }
+
+/// A daemon that is killed leaves decisions without an outcome; the next one tells so, once.
+#[tokio::test]
+async fn decisions_of_a_killed_daemon_get_an_outcome() {
+    let (_temp, dir) = PrivateDir::temporary();
+    let log = open(&dir);
+    let decided = |number, decide: fn(&mut Record)| {
+        let mut record = record(number);
+        decide(&mut record);
+        record
+    };
+    let finished = decided(1, |record| {
+        record.forward();
+    });
+    let cut_off = decided(2, |record| {
+        record.tunnel();
+    });
+    let refused = decided(3, |record| {
+        record.deny(Code::EgressDenied);
+    });
+    for record in [&finished, &cut_off, &refused] {
+        log.decision(record.clone()).await.unwrap();
+    }
+    log.outcome(finished.outcome());
+    log.close().await.unwrap();
+
+    for _ in 0..2 {
+        let log = open(&dir);
+        log.close().await.unwrap();
+        let records: Vec<Record> = read(&dir).into_iter().map(|line| line.unwrap().entry.record).collect();
+        assert_eq!(records.len(), 5, "{records:#?}");
+        let last = &records[4];
+        assert_eq!((last.request_id, last.event), (cut_off.request_id, Event::Outcome));
+        assert_eq!(last.code.as_ref().map(Text::as_str), Some("interrupted"));
+    }
+}

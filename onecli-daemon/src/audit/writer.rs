@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::encode;
 use super::error::AuditError;
+use super::orphans;
 use super::record::Record;
 use super::segment::{SEGMENT_BYTES, Segments};
 use crate::model::{Clock, PrivateDir};
@@ -56,7 +57,8 @@ pub struct AuditLog {
 struct Shared {
     queued: AtomicUsize,
     lost: AtomicU64,
-    failing: AtomicBool,
+    /// Why the last write failed, if it did.
+    fault: watch::Sender<Option<AuditError>>,
 }
 
 type Ack<T> = oneshot::Sender<Result<T, AuditError>>;
@@ -72,7 +74,8 @@ enum Item {
 impl AuditLog {
     /// Opens the log in `dir`, or begins one there, and starts its writer. Numbering goes on after the last
     /// record, and after `at_least`, the last number known from elsewhere (0 where there is none). An unfinished
-    /// write at the end is cut off and told of in a record.
+    /// write at the end is cut off and told of in a record; requests that a former daemon did not live to finish get
+    /// their outcome (`interrupted`).
     ///
     /// # Errors
     /// [`AuditError::Locked`] where another process has it open; [`AuditError::Io`].
@@ -87,6 +90,7 @@ impl AuditLog {
         segment_bytes: u64,
     ) -> Result<AuditLog, AuditError> {
         let (segments, found) = Segments::open(dir, segment_bytes)?;
+        let orphans = orphans::find(dir.path())?;
         let last_seq = found.last_seq.max(at_least);
         let (queue, items) = mpsc::channel();
         let (told, durable) = watch::channel(last_seq);
@@ -95,6 +99,9 @@ impl AuditLog {
         if found.cut > 0 {
             tracing::warn!(bytes = found.cut, "an unfinished write at the end of the audit log was cut off");
             log.outcome(Record::of_the_log(CODE_TORN, found.cut));
+        }
+        for decided in orphans {
+            log.outcome(decided.interrupted());
         }
         let writer =
             Writer { items, waiting: VecDeque::new(), segments, clock, shared, told, last_seq, refused: 0 };
@@ -156,7 +163,12 @@ impl AuditLog {
 
     /// Did the last write succeed?
     pub fn healthy(&self) -> bool {
-        !self.shared.failing.load(Ordering::Relaxed)
+        self.shared.fault.borrow().is_none()
+    }
+
+    /// Why the last write failed; `None` once one succeeds, or where none has failed.
+    pub fn fault(&self) -> watch::Receiver<Option<AuditError>> {
+        self.shared.fault.subscribe()
     }
 
     /// The sequence number of the last record on the disk, as it grows.
@@ -261,10 +273,15 @@ impl Writer {
             self.segments.append(&lines)?;
             self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
             self.refused = 0;
-            self.shared.failing.store(false, Ordering::Relaxed);
+            self.shared.fault.send_if_modified(|fault| fault.take().is_some());
         }
 
+        // Told first: who is answered below may look there.
         let mut done = self.last_seq;
+        if seq > self.last_seq {
+            self.last_seq = seq;
+            self.told.send_replace(seq);
+        }
         for item in self.waiting.drain(..size) {
             match item {
                 Item::Decision(_, ack) => {
@@ -278,10 +295,6 @@ impl Writer {
             }
         }
         self.shared.queued.fetch_sub(size, Ordering::Relaxed);
-        if seq > self.last_seq {
-            self.last_seq = seq;
-            self.told.send_replace(seq);
-        }
         Ok(())
     }
 
@@ -290,7 +303,7 @@ impl Writer {
         if self.healthy() {
             tracing::error!(%error, "the audit log cannot be written; requests are refused until it can");
         }
-        self.shared.failing.store(true, Ordering::Relaxed);
+        self.shared.fault.send_replace(Some(error.clone()));
         let before = self.waiting.len();
         self.waiting = std::mem::take(&mut self.waiting)
             .into_iter()
@@ -311,6 +324,6 @@ impl Writer {
     }
 
     fn healthy(&self) -> bool {
-        !self.shared.failing.load(Ordering::Relaxed)
+        self.shared.fault.borrow().is_none()
     }
 }

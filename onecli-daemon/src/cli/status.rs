@@ -4,7 +4,7 @@ use super::CliError;
 use super::client::Client;
 use super::output::{Output, or_dash};
 use crate::admin::Transparent;
-use crate::admin::api::{Ca, Status, routes};
+use crate::admin::api::{AuditStatus, Ca, Status, routes};
 
 pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let status: Status = client.get(routes::STATUS)?;
@@ -21,8 +21,16 @@ pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliErro
         ("started", status.started.to_string()),
         ("transparent", transparent),
         ("explicit", or_dash(status.explicit)),
-        ("agents", status.agents.to_string()),
-        ("secrets", status.secrets.to_string()),
+        (
+            "store",
+            status
+                .store_fault
+                .as_ref()
+                .map_or_else(|| "healthy".to_owned(), |fault| format!("FAILING: {fault}")),
+        ),
+        ("audit log", audit(&status.audit)),
+        ("agents", or_dash(status.agents)),
+        ("secrets", or_dash(status.secrets)),
     ])?;
     if !status.counters.is_empty() {
         output.line("")?;
@@ -31,6 +39,22 @@ pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliErro
         output.table(["COUNTER", "VALUE"], &rows)?;
     }
     Ok(())
+}
+
+/// Is it written, and does it reach the database?
+fn audit(audit: &AuditStatus) -> String {
+    let mut text = match &audit.fault {
+        None => "healthy".to_owned(),
+        Some(fault) => format!("FAILING, requests are refused: {fault}"),
+    };
+    let behind = audit.durable.saturating_sub(audit.shipped);
+    if behind > 0 {
+        text = format!("{text}; {behind} of {} records are not in the store yet", audit.durable);
+    }
+    match &audit.shipping_fault {
+        None => text,
+        Some(fault) => format!("{text}; {fault}"),
+    }
 }
 
 pub(super) fn ca_export(client: &Client, output: &mut Output) -> Result<(), CliError> {

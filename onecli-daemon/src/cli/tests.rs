@@ -373,7 +373,7 @@ fn status_ca_and_audit() {
     let client = Client::new(served.socket());
     served.host().break_links("gone");
     let status: Status = client.get(routes::STATUS).unwrap();
-    assert_eq!((status.transparent, status.agents), (Transparent::Available, 0));
+    assert_eq!((status.transparent, status.agents), (Transparent::Available, Some(0)));
     assert_eq!(status.transparent_fault.as_deref(), Some("gone"));
     assert_eq!(status.counters["requests"], 3);
     assert!(client.get::<Ca>(routes::CA).unwrap().pem.starts_with("-----BEGIN"));

@@ -237,6 +237,7 @@ impl Drop for Answer {
     /// hyper stops asking once the announced length or the trailers are written, so `poll_frame` does not always see
     /// the end.
     fn drop(&mut self) {
-        if self.ended || self.is_end_stream() { self.complete() } else { self.failed(Code::ClientGone) }
+        let code = self.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.gateway.broken_off());
+        if self.ended || self.is_end_stream() { self.complete() } else { self.failed(code) }
     }
 }

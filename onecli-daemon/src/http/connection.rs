@@ -1,13 +1,15 @@
 //! What is known of a connection before its first request.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
 
 use super::gateway::Gateway;
+use super::place::Place;
 use crate::audit::{self, Record, Text};
-use crate::model::{Authority, Refusal};
+use crate::model::{AgentId, Authority, Code, Refusal};
 use crate::net::Origin;
 use crate::policy::{Evidence, Identity, Mode, Snapshot};
 
@@ -46,6 +48,8 @@ pub(super) struct Connection {
     pub(super) scheme: Scheme,
     /// What every request on it must name as its host; `None` for a proxy's absolute-form requests.
     pub(super) authority: Option<Authority>,
+    /// What it takes up, for as long as it is open; requests on it share it.
+    pub(super) place: Option<Arc<Place>>,
     /// The port a plain-HTTP request must name where only an address is known.
     pub(super) port: Option<u16>,
 }
@@ -60,6 +64,7 @@ impl Connection {
             peer,
             scheme: Scheme::Http,
             authority: None,
+            place: None,
             port: None,
         }
     }
@@ -100,6 +105,22 @@ impl Connection {
     /// As [`crate::policy::Snapshot::identify`].
     pub(super) fn identify(&self, gateway: &Gateway) -> Result<Identity, Refusal> {
         gateway.snapshot().identify(&self.evidence, gateway.clock.now())
+    }
+
+    /// Counts it among the agent's connections from now on, and no longer among those of nobody known.
+    ///
+    /// # Errors
+    /// [`Code::LimitReached`].
+    pub(super) fn belongs_to(&self, gateway: &Gateway, agent: AgentId) -> Result<(), Refusal> {
+        let Some(place) = &self.place else { return Ok(()) };
+        if place.give_to(agent, &gateway.connections) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::LimitReached,
+            "the agent has as many connections open as it may",
+            "close some, or reuse them",
+        ))
     }
 
     /// The sender's address, for limits: redirected connections all come from loopback.

@@ -70,6 +70,7 @@ fn authorize(
     connection.note(&request, trail.record());
     let identity = connection.identify(gateway)?;
     trail.identify(&identity);
+    trail.enter(&identity)?;
     let client_upgrade =
         request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();

@@ -17,24 +17,27 @@ use super::front::Malformed;
 use super::gateway::{Counters, Gateway};
 use super::head::{basic_credentials, scheme_value};
 use super::intercept::intercept;
+use super::place::{Place, Source};
 use super::reject;
 use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
 use super::trail::Trail;
 use crate::model::{Authority, Code, Refusal, Token};
-use crate::net::Origin;
 use crate::policy::{Identity, Mode, Route};
 
-/// Serves one connection to the explicit proxy. `origin` is the kernel's record where it was redirected here.
-pub async fn serve_explicit(
-    gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    origin: Option<Origin>,
-) {
+/// Serves one connection to the explicit proxy that came from outside of every managed cgroup. Until it presents a
+/// token, newer ones from the same address may take its place.
+pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
+    let place = Arc::new(Place::of_stranger(gateway.strangers.admit(Source::of_address(peer.ip()))));
+    let mut connection = Connection::new(Mode::Explicit, None, peer);
+    connection.place = Some(Arc::clone(&place));
+    place.while_kept(serve_proxy(gateway, stream, connection)).await;
+}
+
+/// Serves proxy HTTP on a connection that has its place.
+pub(super) async fn serve_proxy(gateway: Arc<Gateway>, stream: TcpStream, connection: Connection) {
     Counters::add(&gateway.counters.connections, 1);
     // A failure here only costs latency.
     let _ = stream.set_nodelay(true);
-    let connection = Connection::new(Mode::Explicit, origin, peer);
     let served = serve_with(stream, HttpVersion::Http1, Arc::default(), |request| {
         answer(Arc::clone(&gateway), connection.clone(), request)
     })
@@ -50,7 +53,10 @@ async fn answer(
     mut connection: Connection,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let authenticated = authenticate(&gateway, &mut connection, &request);
+    let authenticated = authenticate(&gateway, &mut connection, &request).and_then(|identity| {
+        connection.belongs_to(&gateway, identity.agent().id)?;
+        Ok(identity)
+    });
     // Whoever sent it is told what is wrong with it; the record names the agent where its token was read.
     if let Some(malformed) = Malformed::of(&request) {
         return refuse_malformed(&gateway, &connection, malformed).await;
@@ -154,22 +160,14 @@ async fn connect(
     if let Route::Deny(refusal) = gateway.snapshot().route(identity, &authority) {
         return refuse(gateway, &connection, &request, refusal).await;
     }
-    let Some(permit) = gateway.connections.acquire(identity.agent().id) else {
-        let refusal = Refusal::new(
-            Code::LimitReached,
-            "the agent has as many connections open as it may",
-            "close some, or reuse them",
-        );
-        return refuse(gateway, &connection, &request, refusal).await;
-    };
     let upgraded = hyper::upgrade::on(&mut request);
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
-        let _permit = permit;
         match upgraded.await {
             Ok(stream) => {
                 let stream = TokioIo::new(stream);
-                intercept(&gateway, connection, Destination::Authority(authority), stream).await;
+                let served = intercept(&gateway, connection, Destination::Authority(authority), stream);
+                gateway.until_end(served).await;
             }
             Err(error) => tracing::debug!(%error, "a CONNECT did not complete"),
         }

@@ -8,16 +8,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::limits::{ConnectionLimits, FailureLimits};
+use super::capacity::Capacity;
+use super::limits::FailureLimits;
+use super::place::Strangers;
 use super::pool::Pool;
 use super::revoked;
+use super::shares::Shares;
 use crate::audit::AuditLog;
-use crate::model::{Clock, Random};
+use crate::model::{Clock, Code, Random};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Evidence, Snapshot};
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::Vault;
+
+/// How long requests that are broken off may take to be gone. They do not wait for anybody.
+const BREAKING_OFF: Duration = Duration::from_secs(5);
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -37,6 +45,8 @@ pub struct GatewayParts {
     pub dialer: Dialer,
     /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP.
     pub explicit_addresses: Vec<SocketAddr>,
+    /// How much may be open at a time.
+    pub capacity: Capacity,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
@@ -53,9 +63,16 @@ pub struct Gateway {
     pub(super) explicit_addresses: Vec<SocketAddr>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
-    pub(super) connections: ConnectionLimits,
+    /// Connections of agents.
+    pub(super) connections: Shares,
+    /// Requests and tunnels of agents; each may hold an upstream connection.
+    pub(super) exchanges: Shares,
+    /// Connections of nobody known, so far.
+    pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
     pub(super) counters: Counters,
+    /// The daemon stops now.
+    pub(super) ending: CancellationToken,
     /// Held by every request and tunnel while it is open.
     pub(super) open: Arc<()>,
 }
@@ -69,7 +86,14 @@ impl fmt::Debug for Gateway {
 impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Gateway {
-        let pool = Pool::new(parts.resolver, parts.dialer, parts.upstream_tls, Arc::clone(&parts.clock));
+        let capacity = parts.capacity;
+        let pool = Pool::new(
+            parts.resolver,
+            parts.dialer,
+            parts.upstream_tls,
+            Arc::clone(&parts.clock),
+            capacity.idle_upstreams,
+        );
         Gateway {
             policy: parts.policy,
             vault: parts.vault,
@@ -77,11 +101,14 @@ impl Gateway {
             agent_tls: parts.agent_tls,
             pool,
             explicit_addresses: parts.explicit_addresses,
-            connections: ConnectionLimits::default(),
+            connections: Shares::new(capacity.connections_per_agent, capacity.connections),
+            exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
+            strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             clock: parts.clock,
             random: parts.random,
             counters: Counters::default(),
+            ending: CancellationToken::new(),
             open: Arc::default(),
         }
     }
@@ -91,14 +118,17 @@ impl Gateway {
         Arc::clone(&self.policy.borrow())
     }
 
-    /// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true. Immediately, if it is
-    /// by now.
+    /// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true, or when the daemon
+    /// stops. Immediately, if it is so by now.
     pub(super) async fn until_refused(
         &self,
         evidence: &Evidence,
         refused: impl Fn(&Snapshot, Timestamp) -> bool,
     ) {
-        revoked::until_refused(self.policy.clone(), self.clock.as_ref(), evidence, refused).await;
+        tokio::select! {
+            () = revoked::until_refused(self.policy.clone(), self.clock.as_ref(), evidence, refused) => {}
+            () = self.ending.cancelled() => {}
+        }
     }
 
     /// Is this one of the explicit proxy's addresses?
@@ -113,8 +143,38 @@ impl Gateway {
         &self.counters
     }
 
+    /// Serves a connection until it ends or the daemon stops.
+    pub fn until_end(&self, served: impl Future<Output = ()>) -> impl Future<Output = ()> {
+        // It is large, and callers await it from inside of others.
+        let served = Box::pin(served);
+        async {
+            tokio::select! {
+                () = served => {}
+                () = self.ending.cancelled() => {}
+            }
+        }
+    }
+
+    /// Lets open requests and tunnels go on for as long as `patience`, then breaks them off. When it returns, the outcome
+    /// of each is with the audit log.
+    pub async fn end(&self, patience: Duration) {
+        if timeout(patience, self.drained()).await.is_ok() {
+            return;
+        }
+        tracing::info!(open = Arc::strong_count(&self.open) - 1, "requests are broken off");
+        self.ending.cancel();
+        if timeout(BREAKING_OFF, self.drained()).await.is_err() {
+            tracing::error!("a request did not end: its outcome will be missing from the audit log");
+        }
+    }
+
+    /// Why a request ends that nobody ended: one of the two sides of it went away.
+    pub(super) fn broken_off(&self) -> Code {
+        if self.ending.is_cancelled() { Code::Interrupted } else { Code::ClientGone }
+    }
+
     /// Resolves when no request and no tunnel is open.
-    pub async fn drained(&self) {
+    async fn drained(&self) {
         while Arc::strong_count(&self.open) > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -177,6 +177,9 @@ async fn tunnel_tls<S>(
 {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
     trail.identify(identity);
+    if let Err(refusal) = trail.enter(identity) {
+        return trail.refuse(refusal.code).await;
+    }
     let dialled = async {
         // Invariant 5: the name is resolved here, whatever address the agent chose.
         let addresses = gateway.pool.resolver().resolve(authority).await.map_err(|e| resolve_refusal(&e))?;

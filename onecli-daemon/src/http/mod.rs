@@ -6,6 +6,7 @@
 mod answer;
 mod assemble;
 mod body;
+mod capacity;
 mod connection;
 mod decode;
 mod exchange;
@@ -17,16 +18,19 @@ mod head;
 mod inject;
 mod intercept;
 mod limits;
+mod place;
 mod pool;
 mod reject;
 mod revoked;
 mod scrub;
 mod serve;
+mod shares;
 mod trail;
 mod transparent;
 mod upgrade;
 mod websocket;
 
+pub use capacity::Capacity;
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
 pub use transparent::serve_transparent;

@@ -19,8 +19,6 @@ use crate::tls::{Alpn, UpstreamTls};
 
 /// Idle HTTP/1 connections kept for one agent and authority.
 const IDLE_PER_KEY: usize = 64;
-/// Connections kept in all.
-const IDLE_TOTAL: usize = 2048;
 /// How long an unused connection is kept: shorter than most servers' own patience.
 const IDLE_FOR: Duration = Duration::from_secs(50);
 /// How long a kept connection may take to be free.
@@ -44,6 +42,8 @@ pub(super) struct Pool {
     dialer: Dialer,
     tls: UpstreamTls,
     clock: Arc<dyn Clock>,
+    /// Connections kept in all.
+    most_idle: usize,
     idle: Mutex<Idle>,
 }
 
@@ -150,8 +150,9 @@ impl Pool {
         dialer: Dialer,
         tls: UpstreamTls,
         clock: Arc<dyn Clock>,
+        most_idle: usize,
     ) -> Pool {
-        Pool { resolver, dialer, tls, clock, idle: Mutex::default() }
+        Pool { resolver, dialer, tls, clock, most_idle, idle: Mutex::default() }
     }
 
     /// Names and addresses, for tunnels.
@@ -189,7 +190,7 @@ impl Pool {
         let Upstream { key, sender: Sender::Http1(sender), peer, .. } = upstream else { return };
         let since = self.clock.instant();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.count >= IDLE_TOTAL || sender.is_closed() {
+        if idle.count >= self.most_idle || sender.is_closed() {
             return;
         }
         let parked = idle.h1.entry(key).or_default();
@@ -282,7 +283,7 @@ impl Pool {
             let sender = handshake_h2(verified).await?;
             let since = self.clock.instant();
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.count < IDLE_TOTAL {
+            if idle.count < self.most_idle {
                 let parked = Parked { sender: sender.clone(), peer, since };
                 if idle.h2.insert(key.clone(), parked).is_none() {
                     idle.count += 1;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
+use super::shares::Share;
 use crate::audit::{Durable, Record, Text};
 use crate::model::{Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
@@ -18,6 +19,8 @@ pub(super) struct Trail {
     record: Record,
     started: Instant,
     state: State,
+    /// Its part of what the agent may have open.
+    share: Option<Share>,
     /// While it lives, the daemon is not drained.
     _open: Arc<()>,
 }
@@ -26,6 +29,8 @@ pub(super) struct Trail {
 enum State {
     /// Nothing is recorded yet.
     Open,
+    /// The decision is on its way to the log, which writes it whatever becomes of us; the outcome is owed.
+    Deciding,
     /// The decision is; the outcome is owed.
     Decided,
     /// Everything is.
@@ -52,6 +57,7 @@ impl Trail {
             record,
             started: gateway.clock.instant(),
             state: State::Open,
+            share: None,
             _open: Arc::clone(&gateway.open),
         })
     }
@@ -70,6 +76,22 @@ impl Trail {
     pub(super) fn identify(&mut self, identity: &Identity) {
         self.record.agent = Some(identity.agent().name.clone());
         self.record.factors = Some(identity.proven());
+    }
+
+    /// Takes one of the agent's places for what may hold an upstream connection, until the trail is dropped.
+    ///
+    /// # Errors
+    /// [`Code::LimitReached`].
+    pub(super) fn enter(&mut self, identity: &Identity) -> Result<(), Refusal> {
+        self.share = self.gateway.exchanges.take(identity.agent().id);
+        if self.share.is_some() {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Code::LimitReached,
+            "the agent has as many requests under way as it may",
+            "wait for some to be answered, and send fewer at a time",
+        ))
     }
 
     /// Records a decision to forward, with `grants` if any. When it returns, the record is on the disk.
@@ -95,16 +117,18 @@ impl Trail {
     }
 
     async fn write_decision(&mut self) -> Result<Durable, Refusal> {
-        let durable = self.gateway.audit.decision(self.record.clone()).await.map_err(|error| {
+        // Before the first await: dropped in the middle of it, this owes an outcome and not a second decision.
+        self.state = State::Deciding;
+        let written = self.gateway.audit.decision(self.record.clone()).await;
+        self.state = if written.is_ok() { State::Decided } else { State::Open };
+        written.map_err(|error| {
             tracing::error!(%error, "the audit log cannot be written: requests are refused");
             Refusal::new(
                 Code::AuditUnavailable,
                 "the audit log cannot be written, so nothing is forwarded",
                 "an administrator should look at 'onecli status' and the disk of the data directory",
             )
-        })?;
-        self.state = State::Decided;
-        Ok(durable)
+        })
     }
 
     /// Records a refusal, before or after the decision; it stands in the log when this returns, unless the log is
@@ -119,7 +143,7 @@ impl Trail {
                     tracing::error!(%error, %code, "a refusal could not be recorded");
                 }
             }
-            State::Decided => self.fail(code),
+            State::Deciding | State::Decided => self.fail(code),
             State::Closed => {}
         }
     }
@@ -150,7 +174,7 @@ impl Trail {
 
     /// Records an outcome that went wrong.
     pub(super) fn fail(&mut self, code: Code) {
-        if self.state == State::Decided {
+        if matches!(self.state, State::Deciding | State::Decided) {
             self.record.failed(code);
             self.close();
         }
@@ -158,7 +182,7 @@ impl Trail {
 
     /// Records the outcome as the record has it.
     pub(super) fn close(&mut self) {
-        if self.state != State::Decided {
+        if !matches!(self.state, State::Deciding | State::Decided) {
             return;
         }
         self.state = State::Closed;
@@ -168,14 +192,18 @@ impl Trail {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 impl Drop for Trail {
     fn drop(&mut self) {
+        let code = self.gateway.broken_off();
         match self.state {
             State::Open => {
-                self.record.deny(Code::ClientGone);
+                self.record.deny(code);
                 self.gateway.audit.outcome(self.record.clone());
             }
-            State::Decided => self.fail(Code::ClientGone),
+            State::Deciding | State::Decided => self.fail(code),
             State::Closed => {}
         }
     }

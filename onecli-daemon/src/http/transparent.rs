@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::connection::{Connection, Destination};
-use super::explicit::serve_explicit;
+use super::explicit::serve_proxy;
 use super::gateway::{Counters, Gateway};
 use super::intercept::{intercept, refuse_quietly};
+use super::place::{Place, Source};
 use crate::model::Code;
 use crate::net::Origin;
 use crate::policy::Mode;
@@ -20,32 +21,41 @@ pub async fn serve_transparent(
     peer: SocketAddr,
     origin: Option<Origin>,
 ) {
-    if let Some(origin) = &origin
-        && gateway.is_explicit(origin.flow.original_destination)
-    {
-        // It named the proxy: proxy HTTP, with the kernel's word for its cgroup.
-        return serve_explicit(Arc::clone(&gateway), stream, peer, Some(origin.clone())).await;
-    }
-    Counters::add(&gateway.counters.connections, 1);
-    // Without a record there is no identity: the connection is read only to be refused in its own language.
-    let destination = match &origin {
-        Some(origin) => origin.flow.original_destination,
-        None => match stream.local_addr() {
-            Ok(address) => address,
-            Err(_) => return,
-        },
+    // By the kernel's word: before a byte is read, it takes up what is its agent's, and nobody else's.
+    let Some(place) = place(&gateway, origin.as_ref(), peer) else {
+        let connection = Connection::new(Mode::Transparent, origin, peer);
+        return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
     };
-    let connection = Connection::new(Mode::Transparent, origin, peer);
-    // Who is not identified gets no further than its refusal.
-    let mut permit = None;
-    if let Ok(identity) = connection.identify(&gateway) {
-        permit = gateway.connections.acquire(identity.agent().id);
-        if permit.is_none() {
-            return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
+    let place = Arc::new(place);
+    let served = async {
+        // A redirected connection to the proxy's own address speaks proxy HTTP.
+        let named = origin.as_ref().map(|origin| origin.flow.original_destination);
+        let is_proxy = named.is_some_and(|destination| gateway.is_explicit(destination));
+        let mode = if is_proxy { Mode::Explicit } else { Mode::Transparent };
+        let mut connection = Connection::new(mode, origin, peer);
+        connection.place = Some(Arc::clone(&place));
+        if is_proxy {
+            return serve_proxy(gateway, stream, connection).await;
         }
+        Counters::add(&gateway.counters.connections, 1);
+        // Without a record there is no identity: the connection is read only to be refused in its own language.
+        let Some(destination) = named.or_else(|| stream.local_addr().ok()) else { return };
+        // A failure here only costs latency.
+        let _ = stream.set_nodelay(true);
+        intercept(&gateway, connection, Destination::Address(destination), stream).await;
+    };
+    place.while_kept(served).await;
+}
+
+/// The connection's place, by its cgroup; `None` where the agent has none left.
+fn place(gateway: &Gateway, origin: Option<&Origin>, peer: SocketAddr) -> Option<Place> {
+    let cgroup = origin.and_then(|origin| origin.cgroup.as_ref());
+    if let Some(agent) =
+        cgroup.and_then(|cgroup| gateway.snapshot().agent_of_cgroup(cgroup).map(|agent| agent.id))
+    {
+        return gateway.connections.take(agent).map(Place::of_agent);
     }
-    // A failure here only costs latency.
-    let _ = stream.set_nodelay(true);
-    intercept(&gateway, connection, Destination::Address(destination), stream).await;
-    drop(permit);
+    let source = origin
+        .map_or_else(|| Source::of_address(peer.ip()), |origin| Source::Cgroup(origin.flow.agent_cgroup_id));
+    Some(Place::of_stranger(gateway.strangers.admit(source)))
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use crate::model::sole::SoleError;
 use aya::{EbpfError, maps::MapError};
 
 /// What went wrong between the daemon and the kernel.
@@ -53,6 +54,16 @@ pub enum KernelError {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// Another daemon serves the same agents.
+    #[error(
+        "{path} is in use: {source}; stop it first, or give this one a kernel.agents_root and kernel.bpffs_dir of its own"
+    )]
+    Claimed {
+        /// A file of the agents root, or the pin directory.
+        path: PathBuf,
+        /// Who has it.
+        source: SoleError,
     },
     /// The pin directory is on another file system.
     #[error(
@@ -165,6 +176,11 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Does another daemon serve the same agents?
+    pub fn is_claimed(&self) -> bool {
+        matches!(self, Self::Claimed { source: SoleError::Held { .. }, .. })
+    }
+
     pub(super) fn map(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Self {
         move |source| Self::Map { action, map, source: Box::new(source) }
     }

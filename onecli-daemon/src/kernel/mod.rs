@@ -16,6 +16,7 @@
 mod attach;
 mod bpffs;
 mod cgroup;
+mod claim;
 mod denials;
 mod error;
 mod link;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use attach::{Health, KernelConfig, LinkHealth, LinkState, check, detach};
 pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
+pub use claim::{Claim, claim};
 pub use denials::{Denial, Denials, KernelLog};
 pub use error::KernelError;
 pub use netns::{Found, Namespaces, NetnsError};

@@ -150,19 +150,9 @@ pub(super) const fn halves(packed: u64) -> (u32, u32) {
     ((packed >> 32) as u32, packed as u32)
 }
 
-/// A task's name for people to read: the process chose it, so nothing in it may act on a terminal or a log.
+/// A task's name as the process chose it. It may hold anything: whoever shows or writes it down escapes it first
+/// (`audit::Text`).
 pub(super) fn comm(raw: &[u8; COMM_LEN]) -> String {
     let name = raw.split(|&byte| byte == 0).next().unwrap_or_default();
-    let mut readable = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            if character.is_control() || character == '\\' {
-                readable.extend(character.escape_default());
-            } else {
-                readable.push(character);
-            }
-        }
-        readable.push_str(&chunk.invalid().escape_ascii().to_string());
-    }
-    readable
+    String::from_utf8_lossy(name).into_owned()
 }

@@ -14,6 +14,7 @@ pub mod private_dir;
 pub mod random;
 pub mod refusal;
 pub mod secret;
+pub mod sole;
 pub mod token;
 
 pub use agent::{Agent, CgroupName, Egress, Factors};

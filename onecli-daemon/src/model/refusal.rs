@@ -90,6 +90,8 @@ codes! {
     ClientTls = "client_tls", 400;
     /// The client went away before the answer was complete.
     ClientGone = "client_gone", 499;
+    /// The daemon stopped, or was killed, before the answer was complete.
+    Interrupted = "interrupted", 503;
     /// A fault of ours.
     Internal = "internal", 500;
 }

@@ -11,7 +11,7 @@ use std::io;
 pub use channel::Channel;
 pub use child::fork;
 pub use filter::{Filter, Verdict};
-pub use process::{forbid_inspection, keep_capabilities};
+pub use process::{forbid_inspection, keep_capabilities, raise_descriptor_limit};
 pub use sandbox::{filter_helper, filter_serving};
 
 /// Why the daemon cannot start as it should.

@@ -3,7 +3,7 @@
 use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
 use super::PrivilegeError;
@@ -20,6 +20,21 @@ pub fn forbid_inspection() -> Result<(), PrivilegeError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(failed("setrlimit(RLIMIT_CORE)"))?;
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     Ok(())
+}
+
+/// Raises the limit on open file descriptors as far as it goes without privilege (`RLIMIT_NOFILE`, getrlimit(2)); tells
+/// how many there may be.
+///
+/// # Errors
+/// [`PrivilegeError::Process`].
+pub fn raise_descriptor_limit() -> Result<u64, PrivilegeError> {
+    let failed =
+        |step| move |error: nix::Error| PrivilegeError::Process { step, source: io::Error::from(error) };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed("getrlimit(RLIMIT_NOFILE)"))?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed("setrlimit(RLIMIT_NOFILE)"))?;
+    }
+    Ok(hard)
 }
 
 /// Gives up every capability but `kept`, for good: from the bounding set too where `CAP_SETPCAP` allows it. One of

@@ -225,6 +225,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// One of the store's own facts, such as the id of the vault's key.
     async fn get_meta(&self, key: &str) -> Result<Option<String>, StoreError>;
 
+    /// Changes a fact that means nothing, to see whether changes reach the disk.
+    ///
+    /// # Errors
+    /// As any change would fail now.
+    async fn probe(&self) -> Result<(), StoreError>;
+
     /// Sets facts, all of them or none; what is there is replaced.
     async fn set_meta(&self, entries: &[(&str, &str)]) -> Result<(), StoreError>;
 }

@@ -18,7 +18,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Row, Transaction};
+use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
@@ -26,6 +26,8 @@ use crate::model::{Agent, AgentId, PrivateDir, Sealed, Secret, SecretId, TokenHa
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
+/// The fact that [`Store::probe`] writes.
+const META_PROBE: &str = "store.probe";
 /// How long a writer waits for another one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,7 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
+            .after_release(|connection, _| Box::pin(at_rest(connection)))
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
@@ -72,6 +75,20 @@ impl SqliteStore {
         self.changes.send_modify(|count| *count += 1);
         Ok(())
     }
+}
+
+/// May a connection that was given back be used again? One that still counts itself in a transaction may not, and is
+/// closed: SQLite ends a transaction by itself where the disk is full or failing (<https://sqlite.org/lang_transaction.html>,
+/// "Response To Errors Within A Transaction"), the rollback after it finds none, and sqlx's count stays where it was,
+/// so that the connection would never begin another.
+async fn at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // Commands are worked off in order: after the answer, the rollback of a dropped transaction is done or has failed.
+    connection.ping().await?;
+    let at_rest = !connection.is_in_transaction();
+    if !at_rest {
+        tracing::warn!("a connection to the database could not end its transaction and is closed");
+    }
+    Ok(at_rest)
 }
 
 #[async_trait]
@@ -371,6 +388,10 @@ impl Store for SqliteStore {
             .fetch_optional(&self.pool)
             .await
             .map_err(StoreError::query("read its own facts"))
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.set_meta(&[(META_PROBE, "")]).await
     }
 
     async fn set_meta(&self, entries: &[(&str, &str)]) -> Result<(), StoreError> {

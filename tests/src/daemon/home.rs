@@ -20,12 +20,13 @@ pub struct Builder {
     hosts: Table,
     ca_files: Vec<PathBuf>,
     ebpf: bool,
+    descriptors: Option<u32>,
     extra: Table,
 }
 
 impl Builder {
     pub(super) fn new(ebpf: bool) -> Self {
-        Self { hosts: Table::new(), ca_files: Vec::new(), ebpf, extra: Table::new() }
+        Self { hosts: Table::new(), ca_files: Vec::new(), ebpf, descriptors: None, extra: Table::new() }
     }
 
     /// Makes the daemon resolve `name` to `addresses`, whatever DNS says.
@@ -47,6 +48,13 @@ impl Builder {
     #[must_use]
     pub fn no_ebpf(mut self) -> Self {
         self.ebpf = false;
+        self
+    }
+
+    /// Gives the daemon this many file descriptors and no more.
+    #[must_use]
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
         self
     }
 
@@ -95,7 +103,7 @@ impl Builder {
         std::fs::write(&hosts_file, hosts_text(&self.hosts)).unwrap();
         set_mode(&hosts_file, 0o644);
         std::fs::create_dir(dir.path().join("tools")).unwrap();
-        Home { dir, name, explicit, transparent_port, ebpf: self.ebpf }
+        Home { dir, name, explicit, transparent_port, ebpf: self.ebpf, descriptors: self.descriptors }
     }
 
     /// Starts the daemon and waits until it answers.
@@ -145,6 +153,7 @@ pub struct Home {
     pub(super) explicit: u16,
     pub(super) transparent_port: u16,
     pub(super) ebpf: bool,
+    pub(super) descriptors: Option<u32>,
 }
 
 impl Home {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::client::{self, Outcome, Run};
@@ -254,6 +256,13 @@ impl Daemon {
         self.child.wait().expect("wait for the daemon")
     }
 
+    /// Ends the daemon as the service manager does (SIGTERM), and waits until it is gone.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
+        nix::sys::signal::kill(pid, Signal::SIGTERM).expect("signal the daemon");
+        self.child.wait().expect("wait for the daemon")
+    }
+
     /// Starts it again in the same home; one that still runs is killed first.
     pub fn restart(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
@@ -300,7 +309,15 @@ impl Drop for Daemon {
 fn spawn(home: &Home) -> Child {
     let log =
         File::options().create(true).append(true).open(home.dir().join("daemon.log")).expect("log file");
-    let mut command = Command::new(bins::path("onecli-daemon"));
+    let mut command = match home.descriptors {
+        None => Command::new(bins::path("onecli-daemon")),
+        Some(most) => {
+            // It becomes the daemon: execve(2) keeps limit and process id.
+            let mut command = Command::new("prlimit");
+            command.arg(format!("--nofile={most}:{most}")).arg(bins::path("onecli-daemon"));
+            command
+        }
+    };
     command.arg("--config").arg(home.config_file()).env_clear().env("PATH", client::PATH);
     command.env("RUST_BACKTRACE", "1");
     if let Some(filter) = std::env::var_os("ONECLI_TEST_LOG") {

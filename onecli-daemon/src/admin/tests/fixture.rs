@@ -192,7 +192,12 @@ impl Served {
             vault: Arc::clone(&vault),
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
-            audit: AuditProgress { durable: progress.subscribe(), shipped: progress.subscribe() },
+            audit: AuditProgress {
+                durable: progress.subscribe(),
+                shipped: progress.subscribe(),
+                fault: watch::Sender::new(None).subscribe(),
+                shipping_fault: watch::Sender::new(None).subscribe(),
+            },
             host: Arc::clone(&host) as Arc<dyn Host>,
             agents_root: agents_root.to_owned(),
         };

@@ -246,3 +246,19 @@ fn changes_are_in_force_even_if_the_client_hangs_up() {
         "{answer}"
     );
 }
+
+/// They once kept everybody waiting until they had timed out, after 10 s.
+#[test]
+fn silent_connections_keep_nobody_waiting_long() {
+    if !root("a crowd on the admin socket") {
+        return;
+    }
+    let served = Served::start(FakeHost::redirecting());
+    let _silent: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(served.socket()).unwrap()).collect();
+    let mut stream = UnixStream::connect(served.socket()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(9))).unwrap();
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}

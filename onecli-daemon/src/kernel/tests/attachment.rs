@@ -129,7 +129,12 @@ fn two_daemons_guard_their_own_agents() {
     assert_eq!(Client::run(&fixture, &home, &moved).errno(), libc::EPERM);
     detach(&second.bpffs_dir).unwrap();
     drop(other);
-    assert_eq!(Client::run(&fixture, &home, &moved).errno(), 0, "its guard is gone");
+    // The kernel detaches a link a moment after its last reference is gone.
+    let gone = (0..50).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        Client::run(&fixture, &home, &moved).errno() == 0
+    });
+    assert!(gone, "its guard is gone");
     let path = fixture.tree().path(&ours).unwrap();
     let moved = ["connect_from", "127.0.0.1:7777", path.to_str().unwrap()];
     assert_eq!(Client::run(&fixture, &home, &moved).errno(), libc::EPERM, "ours is not");

@@ -50,7 +50,7 @@ fn cgroup2_is_found_in_mountinfo() {
 }
 
 #[test]
-fn task_names_cannot_act_on_a_terminal() {
+fn task_names_are_taken_as_they_are() {
     let raw = |name: &[u8]| {
         let mut raw = [0; 16];
         raw[..name.len()].copy_from_slice(name);
@@ -58,10 +58,10 @@ fn task_names_cannot_act_on_a_terminal() {
     };
     assert_eq!(raw(b"curl"), "curl");
     assert_eq!(raw("größe".as_bytes()), "größe");
-    assert_eq!(raw(b"a\x1b[2Jb\n"), r"a\u{1b}[2Jb\n");
-    assert_eq!(raw(b"a\\b"), r"a\\b");
-    assert_eq!(raw(b"\xff\xfe!"), r"\xff\xfe!");
-    assert_eq!(raw("\u{9b}31m".as_bytes()), r"\u{9b}31m");
+    // Escaped where it is written down, once: a backslash stays one here.
+    assert_eq!(raw(b"a\x1b[2Jb\n"), "a\x1b[2Jb\n");
+    assert_eq!(raw(b"a\\b"), r"a\b");
+    assert_eq!(raw(b"\xff\xfe!"), "\u{fffd}\u{fffd}!");
     assert_eq!(raw(b"sixteen-bytes-x!"), "sixteen-bytes-x!");
 }
 

@@ -163,3 +163,68 @@ async fn writers_wait_for_each_other() {
     }
     assert_eq!(store.load().await.unwrap().agents.len(), 16);
 }
+
+/// A file system of 1 MiB; unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where we may not mount one.
+    fn mount() -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        match nix::mount::mount(Some("none"), dir.path(), Some("tmpfs"), flags, Some("size=1m,mode=700")) {
+            Ok(()) => Some(SmallDisk(dir)),
+            Err(error) => {
+                println!("NOT RUN: a store on a full disk (mounting a tmpfs: {error})");
+                None
+            }
+        }
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.path().join("filler")
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.filler()).unwrap();
+        while io::Write::write(&mut file, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// A commit that failed for want of room once left its connection counting itself in a transaction for ever, and every
+/// change after it failed.
+#[tokio::test]
+async fn changes_succeed_again_when_a_full_disk_has_room() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let store = SqliteStore::open(&disk.0.path().join("onecli.db")).await.unwrap();
+    store.add_secret(&contract::secret(1, "key")).await.unwrap();
+    disk.fill();
+    let large = "x".repeat(32 * 1024);
+    let entry = [("large", large.as_str())];
+    let writes = (0..16).map(|_| store.set_meta(&entry));
+    let failed = futures_util::future::join_all(writes).await;
+    assert!(failed.iter().all(Result::is_err), "{failed:?}");
+    assert!(store.probe().await.unwrap_err().to_string().contains("full"));
+    assert_eq!(store.load().await.unwrap().secrets.len(), 1, "what is there can be read");
+
+    disk.free();
+    store.probe().await.unwrap();
+    let agents: Vec<_> = (1..=16_u8)
+        .map(|number| (contract::agent(number.into(), &format!("agent{number}")), TokenHash([number; 32])))
+        .collect();
+    let added = agents.iter().map(|(agent, token)| store.add_agent(agent, token));
+    for added in futures_util::future::join_all(added).await {
+        added.unwrap();
+    }
+    assert_eq!(store.load().await.unwrap().agents.len(), 16);
+}

@@ -1,0 +1,58 @@
+//! Answers about the daemon itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::host::Transparent;
+
+/// `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// When this daemon began to serve.
+    pub started: Timestamp,
+    /// Whether connections of managed cgroups are redirected.
+    pub transparent: Transparent,
+    /// What is wrong with the redirect right now, if anything.
+    pub transparent_fault: Option<String>,
+    /// Where the explicit proxy listens.
+    pub explicit: Option<SocketAddr>,
+    /// What is wrong with the database right now: with reading it, or with a change: one tried for this answer, or
+    /// the last records that were brought into it.
+    pub store_fault: Option<String>,
+    /// The audit log.
+    pub audit: AuditStatus,
+    /// Agents stored; absent where the database cannot be read.
+    pub agents: Option<usize>,
+    /// Secrets stored; absent where the database cannot be read.
+    pub secrets: Option<usize>,
+    /// Counters by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// The audit log, in `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// Why it cannot be written right now, if it cannot: requests are refused meanwhile.
+    pub fault: Option<String>,
+    /// Number of the last record on disk.
+    pub durable: u64,
+    /// Number of the last record that can be listed.
+    pub shipped: u64,
+    /// Why records cannot be brought into the database right now, if they cannot.
+    pub shipping_fault: Option<String>,
+}
+
+/// `ca export`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ca {
+    /// Our CA's certificate in PEM.
+    pub pem: String,
+    /// A PEM file on this host: the system's roots and our CA.
+    pub bundle: PathBuf,
+}

@@ -1,0 +1,82 @@
+//! How much may be open at a time, out of the file descriptors that the process may have.
+
+/// Kept back for what must always work: the admin socket, the database, the logs, the agents' DNS, new connections that
+/// are about to be refused.
+const RESERVED: u64 = 512;
+/// Enough descriptors; more are not used.
+const MOST: u64 = 1 << 16;
+/// The most, whatever the limit on descriptors.
+const CONNECTIONS: usize = 16_384;
+const CONNECTIONS_PER_AGENT: usize = 1024;
+const STRANGERS: usize = 1024;
+const STRANGERS_PER_SOURCE: usize = 64;
+const EXCHANGES: usize = 16_384;
+const EXCHANGES_PER_AGENT: usize = 512;
+const IDLE_UPSTREAMS: usize = 2048;
+/// Connections that are accepted before the one that they replace is closed.
+const CHANGING: usize = 64;
+
+/// Bounds that add up to fewer file descriptors than there are. No agent has more than a quarter of anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Connections of agents.
+    pub(super) connections: usize,
+    /// Of one of them.
+    pub(super) connections_per_agent: usize,
+    /// Connections of which no agent is known yet.
+    pub(super) strangers: usize,
+    /// From one address or cgroup.
+    pub(super) strangers_per_source: usize,
+    /// Requests and tunnels under way, each with an upstream connection.
+    pub(super) exchanges: usize,
+    /// Of one agent.
+    pub(super) exchanges_per_agent: usize,
+    /// Upstream connections kept for the next request.
+    pub(super) idle_upstreams: usize,
+}
+
+impl Capacity {
+    /// What fits into so many file descriptors (`RLIMIT_NOFILE`).
+    pub fn of(descriptors: u64) -> Capacity {
+        let free =
+            usize::try_from(descriptors.min(MOST).saturating_sub(RESERVED)).unwrap_or_default().max(64);
+        let connections = (free * 3 / 8).min(CONNECTIONS);
+        let exchanges = (free * 3 / 8).min(EXCHANGES);
+        let strangers = (free / 16).min(STRANGERS);
+        Capacity {
+            connections,
+            connections_per_agent: (connections / 4).min(CONNECTIONS_PER_AGENT),
+            strangers,
+            strangers_per_source: (strangers / 2).min(STRANGERS_PER_SOURCE),
+            exchanges,
+            exchanges_per_agent: (exchanges / 4).min(EXCHANGES_PER_AGENT),
+            idle_upstreams: (free / 8).min(IDLE_UPSTREAMS),
+        }
+    }
+
+    /// Connections that are accepted at a time; further ones wait in the kernel's queue. Every bound above refuses or
+    /// replaces before this one is reached.
+    pub fn accepted(&self) -> usize {
+        self.connections + self.strangers + CHANGING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_fits_and_nobody_has_more_than_a_quarter() {
+        for descriptors in [1024, 4096, 65_536, 1 << 20, u64::MAX] {
+            let capacity = Capacity::of(descriptors);
+            let all = capacity.accepted() + capacity.exchanges + capacity.idle_upstreams;
+            assert!(all as u64 + 256 <= descriptors, "{descriptors}: {capacity:?}");
+            assert!(capacity.connections_per_agent * 4 <= capacity.connections, "{capacity:?}");
+            assert!(capacity.exchanges_per_agent * 4 <= capacity.exchanges, "{capacity:?}");
+            assert!(capacity.strangers_per_source * 2 <= capacity.strangers, "{capacity:?}");
+        }
+        assert_eq!(Capacity::of(1 << 20).connections_per_agent, 1024);
+        assert_eq!(Capacity::of(1 << 20).exchanges_per_agent, 512);
+        assert!(Capacity::of(0).connections_per_agent > 0, "too few, and still not none");
+    }
+}

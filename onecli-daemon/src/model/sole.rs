@@ -1,0 +1,73 @@
+//! What one process has to itself.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// A file or directory that this process alone holds, by flock(2). Free again when this is dropped or the process ends,
+/// however it ends.
+#[derive(Debug)]
+pub struct Sole {
+    _held: Flock<File>,
+}
+
+/// Why it cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SoleError {
+    /// Another process has it; its id, where the kernel tells.
+    #[error("another daemon{} has it", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Held {
+        /// The process.
+        pid: Option<u32>,
+    },
+    /// flock(2) failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Sole {
+    /// Takes it, or fails at once.
+    ///
+    /// # Errors
+    /// [`SoleError`].
+    pub fn take(file: File) -> Result<Sole, SoleError> {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Sole { _held: held }),
+            Err((file, Errno::EWOULDBLOCK)) => Err(SoleError::Held { pid: holder(&file) }),
+            Err((_, errno)) => Err(SoleError::Io(errno.into())),
+        }
+    }
+}
+
+/// Who holds it, by `/proc/locks` (proc(5)): `1: FLOCK  ADVISORY  WRITE 4711 00:1f:42 0 EOF`.
+fn holder(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, place, ..] = words.as_slice() else { return None };
+        // The device is left out: on some file systems stat(2) and the lock's table name it differently.
+        (place.rsplit(':').next() == Some(inode.as_str())).then(|| pid.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holds_and_the_next_is_told_who() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || File::open(dir.path()).unwrap();
+        let first = Sole::take(open()).unwrap();
+        match Sole::take(open()) {
+            Err(SoleError::Held { pid }) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+        drop(first);
+        Sole::take(open()).unwrap();
+    }
+}

@@ -1,0 +1,63 @@
+//! A daemon that is started beside another takes nothing from it.
+
+use std::time::Duration;
+
+use onecli_tests::need;
+
+use crate::scene::{Scene, VALUE, Way, curl_with_key};
+
+fn serves(scene: &Scene, way: Way) {
+    let reply = scene.run(way, curl_with_key(&scene.url("/echo"), &[])).reply();
+    assert_eq!(reply.verdict(), 200, "{reply:?}");
+    scene.injected_once(&format!("Bearer {VALUE}"));
+}
+
+/// Starts a second daemon with `args` over the first one's configuration; it has to end and to name the first.
+fn is_refused(scene: &Scene, args: &[&str]) {
+    let outcome = scene.daemon.home().daemon(args).timeout(Duration::from_secs(15)).outcome();
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    let named = format!("another daemon (pid {})", scene.daemon.pid());
+    assert!(outcome.err().contains(&named), "{outcome:?}");
+}
+
+#[test]
+fn the_data_directory_is_one_daemons() {
+    let mut scene = Scene::new();
+    let other = tempfile::tempdir().unwrap();
+    let socket = other.path().join("admin.sock");
+    is_refused(&scene, &["--no-ebpf", "--listen", "127.0.0.1:0", "--admin-socket", socket.to_str().unwrap()]);
+    serves(&scene, Way::Explicit);
+    scene.daemon.restart();
+    serves(&scene, Way::Explicit);
+}
+
+#[test]
+fn the_kernel_part_is_one_daemons() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let mut scene = Scene::new();
+    serves(&scene, Way::Transparent);
+    let other = tempfile::tempdir().unwrap();
+    let data = other.path().join("data");
+    let socket = other.path().join("admin.sock");
+    let (data, socket) = (data.to_str().unwrap(), socket.to_str().unwrap());
+    is_refused(&scene, &["--data-dir", data, "--admin-socket", socket, "--listen", "127.0.0.1:0"]);
+    serves(&scene, Way::Transparent);
+    // Killed, it leaves nothing locked.
+    scene.daemon.restart();
+    serves(&scene, Way::Transparent);
+}
+
+#[test]
+fn status_tells_of_a_redirect_that_was_removed() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::new();
+    assert!(scene.daemon.onecli_json(&["status"])["transparent_fault"].is_null());
+    let _ = scene.daemon.home().daemon(&["--detach"]).outcome().ok("--detach");
+    let status = scene.daemon.onecli_json(&["status"]);
+    let fault = status["transparent_fault"].as_str().unwrap_or_default();
+    assert!(fault.contains("no longer attached"), "{status:#}");
+}
