@@ -6,6 +6,11 @@
 //! Other calling conventions number their calls differently: x32 is answered like a kernel without x32, foreign
 //! architectures (32-bit programs) are killed.
 //!
+//! Two services of the kernel say on the wire what a process tells them, by no socket of its own: joining a multicast
+//! group announces the group's address (IGMP, MLD), and `request_key(2)` has a helper outside the cgroup ask DNS for a
+//! name (keyutils' `dns_resolver`). Groups cannot be joined; keys are refused as if the kernel had none, which also
+//! keeps the session keyring of the person who started the agent to itself.
+//!
 //! `TIOCSTI` and `TIOCLINUX` type into the terminal that the agent shares with the person who started it; what
 //! they type runs as that person once the agent has ended.
 
@@ -20,6 +25,7 @@ const OFFSET_ARCH: u32 = 4;
 /// the high half counts for nothing; all supported architectures are little-endian.
 const OFFSET_ARG0: u32 = 16;
 const OFFSET_ARG1: u32 = 24;
+const OFFSET_ARG2: u32 = 32;
 
 /// linux/audit.h: machine number, 64 bits, little-endian.
 #[cfg(target_arch = "x86_64")]
@@ -39,6 +45,14 @@ const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::
 /// asm-generic/ioctls.h, the same on the supported architectures.
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541C;
+
+/// linux/in.h, linux/in6.h: the options that join a group, by level. The last two of each are the same
+/// (`MCAST_JOIN_GROUP`, `MCAST_JOIN_SOURCE_GROUP`), and libc does not name them.
+const JOINS: [(i32, [i32; 4]); 2] = [
+    (libc::IPPROTO_IP, [libc::IP_ADD_MEMBERSHIP, libc::IP_ADD_SOURCE_MEMBERSHIP, 42, 46]),
+    (libc::IPPROTO_IPV6, [libc::IPV6_ADD_MEMBERSHIP, IPV6_JOIN_ANYCAST, 42, 46]),
+];
+const IPV6_JOIN_ANYCAST: i32 = 27;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 
@@ -90,6 +104,10 @@ fn program() -> Vec<libc::sock_filter> {
         give(errno(libc::ENOSYS)),
         skip_unless_equal(number(libc::SYS_io_uring_setup), 1),
         give(errno(libc::ENOSYS)),
+        skip_if_equal(number(libc::SYS_add_key), 2),
+        skip_if_equal(number(libc::SYS_request_key), 1),
+        skip_unless_equal(number(libc::SYS_keyctl), 1),
+        give(errno(libc::ENOSYS)),
         skip_unless_equal(number(libc::SYS_ioctl), 6),
         load(OFFSET_ARG1),
         skip_unless_equal(TIOCSTI, 1),
@@ -97,16 +115,35 @@ fn program() -> Vec<libc::sock_filter> {
         skip_unless_equal(TIOCLINUX, 1),
         give(errno(libc::EPERM)),
         give(ALLOW),
+    ];
+    let joins: Vec<_> = JOINS.iter().flat_map(|(level, options)| refuse_option(*level, options)).collect();
+    let length = u8::try_from(joins.len()).unwrap_or(u8::MAX);
+    filter.push(skip_unless_equal(number(libc::SYS_setsockopt), length + 1));
+    filter.extend(joins);
+    filter.push(give(ALLOW));
+    filter.extend([
         skip_if_equal(number(libc::SYS_socket), 2),
         skip_if_equal(number(libc::SYS_socketpair), 1),
         give(ALLOW),
         load(OFFSET_ARG0),
-    ];
+    ]);
     for family in FAMILIES {
         filter.extend([skip_unless_equal(family.cast_unsigned(), 1), give(ALLOW)]);
     }
     filter.push(give(errno(libc::EAFNOSUPPORT)));
     filter
+}
+
+/// For `setsockopt(2)`: these options of a level.
+fn refuse_option(level: i32, options: &[i32; 4]) -> Vec<libc::sock_filter> {
+    let mut body = vec![load(OFFSET_ARG2)];
+    for option in options {
+        body.extend([skip_unless_equal(option.cast_unsigned(), 1), give(errno(libc::EPERM))]);
+    }
+    let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
+    let mut all = vec![load(OFFSET_ARG1), skip_unless_equal(level.cast_unsigned(), length)];
+    all.append(&mut body);
+    all
 }
 
 /// Puts the filter on this thread, which must be the process's only one, and on all that it becomes.
@@ -129,6 +166,10 @@ mod tests {
 
     /// Runs the filter as the kernel would.
     fn run(arch: u32, nr: u32, args: [u64; 2]) -> u32 {
+        run3(arch, nr, [args[0], args[1], 0])
+    }
+
+    fn run3(arch: u32, nr: u32, args: [u64; 3]) -> u32 {
         let low_half = |argument: u64| (argument & 0xFFFF_FFFF).try_into().unwrap();
         let filter = program();
         let (mut at, mut word) = (0, 0);
@@ -142,6 +183,7 @@ mod tests {
                         OFFSET_ARCH => arch,
                         OFFSET_ARG0 => low_half(args[0]),
                         OFFSET_ARG1 => low_half(args[1]),
+                        OFFSET_ARG2 => low_half(args[2]),
                         other => panic!("loads {other}"),
                     }
                 }
@@ -197,6 +239,26 @@ mod tests {
             assert_eq!(run(ARCH, ioctl, [0, u64::from(request) | 1 << 32]), errno(libc::EPERM));
         }
         assert_eq!(run(ARCH, ioctl, [0, libc::TIOCGWINSZ]), ALLOW);
+    }
+
+    #[test]
+    fn the_kernel_says_nothing_for_an_agent() {
+        for call in [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl] {
+            assert_eq!(run(ARCH, number(call), [0, 0]), errno(libc::ENOSYS));
+        }
+        let set = |level: i32, option: i32| {
+            let [level, option] = [level, option].map(|value| u64::from(value.cast_unsigned()));
+            run3(ARCH, number(libc::SYS_setsockopt), [0, level | 1 << 32, option | 1 << 32])
+        };
+        for (level, options) in JOINS {
+            for option in options {
+                assert_eq!(set(level, option), errno(libc::EPERM), "{level} {option}");
+                // The same number at another level is another option.
+                assert_eq!(set(libc::SOL_SOCKET, option), ALLOW, "{option}");
+                assert_eq!(set(libc::IPPROTO_TCP, option), ALLOW, "{option}");
+            }
+            assert_eq!(set(level, libc::IP_TTL), ALLOW);
+        }
     }
 
     #[test]
