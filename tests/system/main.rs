@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod dns;
+mod escape;
 mod fail_closed;
 mod http1;
 mod identity;

@@ -12,6 +12,7 @@ use toml::Table;
 
 use super::Daemon;
 use crate::client::Run;
+use crate::netns::Netns;
 use crate::upstream::Upstream;
 use crate::{bins, cgroup, unique};
 
@@ -20,12 +21,13 @@ pub struct Builder {
     hosts: Table,
     ca_files: Vec<PathBuf>,
     ebpf: bool,
+    netns: Option<PathBuf>,
     extra: Table,
 }
 
 impl Builder {
     pub(super) fn new(ebpf: bool) -> Self {
-        Self { hosts: Table::new(), ca_files: Vec::new(), ebpf, extra: Table::new() }
+        Self { hosts: Table::new(), ca_files: Vec::new(), ebpf, netns: None, extra: Table::new() }
     }
 
     /// Makes the daemon resolve `name` to `addresses`, whatever DNS says.
@@ -47,6 +49,13 @@ impl Builder {
     #[must_use]
     pub fn no_ebpf(mut self) -> Self {
         self.ebpf = false;
+        self
+    }
+
+    /// Makes `netns` the host that the daemon and its agents run on, as far as the network goes.
+    #[must_use]
+    pub fn inside(mut self, netns: &Netns) -> Self {
+        self.netns = Some(netns.path());
         self
     }
 
@@ -95,7 +104,7 @@ impl Builder {
         std::fs::write(&hosts_file, hosts_text(&self.hosts)).unwrap();
         set_mode(&hosts_file, 0o644);
         std::fs::create_dir(dir.path().join("tools")).unwrap();
-        Home { dir, name, explicit, transparent_port, ebpf: self.ebpf }
+        Home { dir, name, explicit, transparent_port, ebpf: self.ebpf, netns: self.netns }
     }
 
     /// Starts the daemon and waits until it answers.
@@ -145,6 +154,7 @@ pub struct Home {
     pub(super) explicit: u16,
     pub(super) transparent_port: u16,
     pub(super) ebpf: bool,
+    pub(super) netns: Option<PathBuf>,
 }
 
 impl Home {
@@ -196,7 +206,9 @@ impl Home {
         Some(cgroup::mount()?.join(format!("{}.slice", self.name)))
     }
 
-    fn pins(&self) -> PathBuf {
+    /// Where its kernel programs are pinned.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
         Path::new("/sys/fs/bpf").join(&self.name)
     }
 

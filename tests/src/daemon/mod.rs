@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::client::{self, Outcome, Run};
 use crate::upstream::Upstream;
-use crate::{bins, need, wait_for};
+use crate::{bins, cgroup, need, wait_for};
 
 pub use home::{Builder, Home};
 
@@ -209,6 +209,10 @@ impl Daemon {
         let mut wrapped = run.clone();
         wrapped.program = "unshare".into();
         wrapped.args.clear();
+        if let Some(netns) = &self.home.netns {
+            wrapped.program = "nsenter".into();
+            wrapped = wrapped.arg(net_option(netns)).arg("unshare");
+        }
         let mut wrapped = wrapped
             .args(["--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh"])
             .arg(self.home.dir().join("hosts"))
@@ -225,6 +229,15 @@ impl Daemon {
             wrapped = wrapped.args(["--keep-env", name]);
         }
         wrapped.arg("--").arg(program).args(&run.args)
+    }
+
+    /// The directory of the agent's cgroup, which the first `run` makes.
+    #[must_use]
+    pub fn agent_cgroup(&self, agent: &Agent) -> PathBuf {
+        let membership = self.managed(agent, &Run::new("cat").arg("/proc/self/cgroup")).outcome().ok("run");
+        // cgroups(7): the line of cgroup2.
+        let path = membership.lines().find_map(|l| l.strip_prefix("0::/")).expect("a cgroup2 membership");
+        cgroup::mount().expect("cgroup2 is mounted").join(path)
     }
 
     /// A directory the agent's user may write.
@@ -291,7 +304,14 @@ impl Drop for Daemon {
 fn spawn(home: &Home) -> Child {
     let log =
         File::options().create(true).append(true).open(home.dir().join("daemon.log")).expect("log file");
-    let mut command = Command::new(bins::path("onecli-daemon"));
+    let program = bins::path("onecli-daemon");
+    let mut command = if let Some(netns) = &home.netns {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.arg(net_option(netns)).arg(program);
+        nsenter
+    } else {
+        Command::new(program)
+    };
     command.arg("--config").arg(home.config_file()).env_clear().env("PATH", client::PATH);
     command.env("RUST_BACKTRACE", "1");
     if let Some(filter) = std::env::var_os("ONECLI_TEST_LOG") {
@@ -307,6 +327,11 @@ fn spawn(home: &Home) -> Child {
         .stderr(log)
         .spawn()
         .expect("onecli-daemon starts")
+}
+
+/// nsenter(1) becomes the program without a fork, so its process is the program's.
+fn net_option(netns: &Path) -> String {
+    format!("--net={}", netns.display())
 }
 
 fn text(answer: &Value, name: &str) -> Option<String> {
