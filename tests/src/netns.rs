@@ -1,7 +1,7 @@
 //! Throw-away network namespaces, joined by veth pairs: several hosts on one machine.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::client::Run;
@@ -29,8 +29,29 @@ impl Netns {
         &self.name
     }
 
-    /// Joins two namespaces by a veth pair and gives each end its address, `192.0.2.1/30` say.
-    pub fn join(&self, address: &str, other: &Netns, other_address: &str) {
+    /// The file that stands for it, for nsenter(1), which leaves the mounts as they are.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        // Where ip-netns(8) keeps them.
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Runs `ip` inside the namespace with arguments that stand in one string.
+    pub fn ip(&self, args: &str) {
+        let args: Vec<_> = ["-n", &self.name].into_iter().chain(args.split_whitespace()).collect();
+        ip(&args);
+    }
+
+    /// Sets a sysctl of the namespace, `net/ipv4/ip_forward` say.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let mut tee = self.command("sh");
+        let status = tee.args(["-c", r#"echo "$2" > "/proc/sys/$1""#, "sh", name, value]).status();
+        assert!(status.is_ok_and(|s| s.success()), "sysctl {name} = {value}");
+    }
+
+    /// Joins two namespaces by a veth pair and gives each end its address, `192.0.2.1/30` say; tells the names of
+    /// the two ends.
+    pub fn join(&self, address: &str, other: &Netns, other_address: &str) -> (String, String) {
         // Interface names have at most 15 characters.
         let tag = format!("{}-{}", std::process::id() % 1_000_000, unique() % 1000);
         let (a, b) = (format!("oa{tag}"), format!("ob{tag}"));
@@ -52,6 +73,7 @@ impl Netns {
             ip(&["-n", &netns.name, "address", "add", address, "dev", link]);
             ip(&["-n", &netns.name, "link", "set", link, "up"]);
         }
+        (a, b)
     }
 
     /// Joins the namespace to this process's own by a veth pair, as a container engine does; the pair goes with the
@@ -66,17 +88,6 @@ impl Netns {
         ip(&["link", "set", &outside, "up"]);
     }
 
-    /// Runs `ip` on the namespace: `["route", "add", ...]`, say.
-    pub fn ip(&self, args: &[&str]) {
-        ip(&[&["-n", &self.name], args].concat());
-    }
-
-    /// The file that stands for the namespace.
-    #[must_use]
-    pub fn file(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.name)
-    }
-
     /// `run` inside the namespace, with everything else as it is here; `ip netns exec` would mount another `/sys`.
     #[must_use]
     pub fn wrap(&self, run: &Run) -> Run {
@@ -84,7 +95,7 @@ impl Netns {
         wrapped.program = "nsenter".into();
         wrapped.args.clear();
         wrapped
-            .arg(format!("--net={}", self.file().display()))
+            .arg(format!("--net={}", self.path().display()))
             .arg("--")
             .arg(run.program())
             .args(run.arguments())
@@ -105,7 +116,7 @@ impl Netns {
     #[must_use]
     pub fn inode(&self) -> u64 {
         use std::os::unix::fs::MetadataExt as _;
-        fs::metadata(self.file()).expect("the namespace is there").ino()
+        fs::metadata(self.path()).expect("the namespace is there").ino()
     }
 
     /// A command that runs inside the namespace.
@@ -148,7 +159,7 @@ mod tests {
             return;
         }
         let (a, b) = (Netns::new(), Netns::new());
-        a.join("192.0.2.1/30", &b, "192.0.2.2/30");
+        let _ends = a.join("192.0.2.1/30", &b, "192.0.2.2/30");
         let route = a.command("ip").args(["route", "get", "192.0.2.2"]).output().unwrap();
         let route = String::from_utf8_lossy(&route.stdout).into_owned();
         assert!(route.contains("src 192.0.2.1"), "{route}");

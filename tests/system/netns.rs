@@ -29,7 +29,7 @@ impl Island {
     fn new() -> Self {
         let (inside, target) = (Netns::new(), Netns::new());
         inside.join("192.0.2.1/30", &target, &format!("{GATEWAY}/30"));
-        inside.ip(&["route", "add", "default", "via", GATEWAY]);
+        inside.ip(&format!("route add default via {GATEWAY}"));
         Self { inside, target }
     }
 

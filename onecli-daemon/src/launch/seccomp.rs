@@ -4,6 +4,11 @@
 //! `socket(2)` is limited to unix, IPv4, IPv6 and netlink. `io_uring` opens sockets without a system call of their
 //! own (`IORING_OP_SOCKET`, Linux 5.19) and is refused as if the kernel had none, which programs are ready for.
 //!
+//! Two services of the kernel say on the wire what a process tells them, by no socket of its own: joining a multicast
+//! group announces the group's address (IGMP, MLD), and `request_key(2)` has a helper outside the cgroup ask DNS for a
+//! name (keyutils' `dns_resolver`). Groups cannot be joined; keys are refused as if the kernel had none, which also
+//! keeps the session keyring of the person who started the agent to itself.
+//!
 //! `TIOCSTI` and `TIOCLINUX` type into the terminal that the agent shares with the person who started it; what
 //! they type runs as that person once the agent has ended.
 
@@ -21,11 +26,28 @@ const FAMILIES: [u32; 4] = [
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541C;
 
+/// linux/in.h, linux/in6.h: the options that join a group, by level. The last two of each are the same
+/// (`MCAST_JOIN_GROUP`, `MCAST_JOIN_SOURCE_GROUP`), and libc does not name them.
+const JOINS: [(u32, [u32; 4]); 2] = [
+    (
+        libc::IPPROTO_IP.cast_unsigned(),
+        [libc::IP_ADD_MEMBERSHIP.cast_unsigned(), libc::IP_ADD_SOURCE_MEMBERSHIP.cast_unsigned(), 42, 46],
+    ),
+    (
+        libc::IPPROTO_IPV6.cast_unsigned(),
+        [libc::IPV6_ADD_MEMBERSHIP.cast_unsigned(), IPV6_JOIN_ANYCAST, 42, 46],
+    ),
+];
+const IPV6_JOIN_ANYCAST: u32 = 27;
+
 /// The filter.
 fn filter() -> Filter {
     let no_family = Verdict::Refuse(libc::EAFNOSUPPORT);
     Filter::new()
         .always(&[libc::SYS_io_uring_setup], Verdict::Refuse(libc::ENOSYS))
+        .always(&[libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl], Verdict::Refuse(libc::ENOSYS))
+        .where_both(libc::SYS_setsockopt, (1, JOINS[0].0), (2, &JOINS[0].1), Verdict::Refuse(libc::EPERM))
+        .where_both(libc::SYS_setsockopt, (1, JOINS[1].0), (2, &JOINS[1].1), Verdict::Refuse(libc::EPERM))
         .where_is(libc::SYS_ioctl, 1, &[TIOCSTI, TIOCLINUX], Verdict::Refuse(libc::EPERM))
         .where_is_not(libc::SYS_socket, 0, &FAMILIES, no_family)
         .where_is_not(libc::SYS_socketpair, 0, &FAMILIES, no_family)
@@ -78,6 +100,26 @@ mod tests {
             assert_eq!(run(libc::SYS_ioctl, [0, u64::from(request) | 1 << 32]), refused);
         }
         assert_eq!(run(libc::SYS_ioctl, [0, libc::TIOCGWINSZ]), Verdict::Allow);
+    }
+
+    #[test]
+    fn the_kernel_says_nothing_for_an_agent() {
+        for call in [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl] {
+            assert_eq!(run(call, [0, 0]), Verdict::Refuse(libc::ENOSYS));
+        }
+        let set = |level: u32, option: u32| {
+            let [level, option] = [level, option].map(u64::from);
+            verdict(&filter(), NATIVE, libc::SYS_setsockopt, [0, level | 1 << 32, option | 1 << 32])
+        };
+        for (level, options) in JOINS {
+            for option in options {
+                assert_eq!(set(level, option), Verdict::Refuse(libc::EPERM), "{level} {option}");
+                // The same number at another level is another option.
+                assert_eq!(set(libc::SOL_SOCKET.cast_unsigned(), option), Verdict::Allow, "{option}");
+                assert_eq!(set(libc::IPPROTO_TCP.cast_unsigned(), option), Verdict::Allow, "{option}");
+            }
+            assert_eq!(set(level, libc::IP_TTL.cast_unsigned()), Verdict::Allow);
+        }
     }
 
     #[test]

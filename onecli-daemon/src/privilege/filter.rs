@@ -99,6 +99,24 @@ impl Filter {
         self.rule(call, body)
     }
 
+    /// A call whose one argument has this value, and whose other has one of these.
+    #[must_use]
+    pub fn where_both(
+        self,
+        call: libc::c_long,
+        (argument, value): (u8, u32),
+        (other, values): (u8, &[u32]),
+        verdict: Verdict,
+    ) -> Filter {
+        let mut body = vec![load_argument(other)];
+        for &value in values {
+            body.extend([jump(JUMP_IF_EQUAL, value, 0, 1), give(verdict)]);
+        }
+        let mut all = vec![load_argument(argument), jump(JUMP_IF_EQUAL, value, 0, short(body.len()))];
+        all.append(&mut body);
+        self.rule(call, all)
+    }
+
     /// A call whose argument has none of these values.
     #[must_use]
     pub fn where_is_not(self, call: libc::c_long, argument: u8, values: &[u32], verdict: Verdict) -> Filter {

@@ -12,6 +12,7 @@ use toml::Table;
 
 use super::Daemon;
 use crate::client::Run;
+use crate::netns::Netns;
 use crate::upstream::Upstream;
 use crate::{bins, cgroup, unique};
 
@@ -21,12 +22,20 @@ pub struct Builder {
     ca_files: Vec<PathBuf>,
     ebpf: bool,
     descriptors: Option<u32>,
+    netns: Option<PathBuf>,
     extra: Table,
 }
 
 impl Builder {
     pub(super) fn new(ebpf: bool) -> Self {
-        Self { hosts: Table::new(), ca_files: Vec::new(), ebpf, descriptors: None, extra: Table::new() }
+        Self {
+            hosts: Table::new(),
+            ca_files: Vec::new(),
+            ebpf,
+            descriptors: None,
+            netns: None,
+            extra: Table::new(),
+        }
     }
 
     /// Makes the daemon resolve `name` to `addresses`, whatever DNS says.
@@ -55,6 +64,13 @@ impl Builder {
     #[must_use]
     pub fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
+        self
+    }
+
+    /// Makes `netns` the host that the daemon and its agents run on, as far as the network goes.
+    #[must_use]
+    pub fn inside(mut self, netns: &Netns) -> Self {
+        self.netns = Some(netns.path());
         self
     }
 
@@ -103,7 +119,15 @@ impl Builder {
         std::fs::write(&hosts_file, hosts_text(&self.hosts)).unwrap();
         set_mode(&hosts_file, 0o644);
         std::fs::create_dir(dir.path().join("tools")).unwrap();
-        Home { dir, name, explicit, transparent_port, ebpf: self.ebpf, descriptors: self.descriptors }
+        Home {
+            dir,
+            name,
+            explicit,
+            transparent_port,
+            ebpf: self.ebpf,
+            descriptors: self.descriptors,
+            netns: self.netns,
+        }
     }
 
     /// Starts the daemon and waits until it answers.
@@ -154,6 +178,7 @@ pub struct Home {
     pub(super) transparent_port: u16,
     pub(super) ebpf: bool,
     pub(super) descriptors: Option<u32>,
+    pub(super) netns: Option<PathBuf>,
 }
 
 impl Home {

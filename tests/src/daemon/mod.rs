@@ -211,6 +211,10 @@ impl Daemon {
         let mut wrapped = run.clone();
         wrapped.program = "unshare".into();
         wrapped.args.clear();
+        if let Some(netns) = &self.home.netns {
+            wrapped.program = "nsenter".into();
+            wrapped = wrapped.arg(net_option(netns)).arg("unshare");
+        }
         let mut wrapped = wrapped
             .args(["--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh"])
             .arg(self.home.dir().join("hosts"))
@@ -309,13 +313,18 @@ impl Drop for Daemon {
 fn spawn(home: &Home) -> Child {
     let log =
         File::options().create(true).append(true).open(home.dir().join("daemon.log")).expect("log file");
-    let mut command = match home.descriptors {
-        None => Command::new(bins::path("onecli-daemon")),
-        Some(most) => {
+    let mut command = match (home.descriptors, &home.netns) {
+        (None, None) => Command::new(bins::path("onecli-daemon")),
+        (Some(most), _) => {
             // It becomes the daemon: execve(2) keeps limit and process id.
             let mut command = Command::new("prlimit");
             command.arg(format!("--nofile={most}:{most}")).arg(bins::path("onecli-daemon"));
             command
+        }
+        (None, Some(netns)) => {
+            let mut nsenter = Command::new("nsenter");
+            nsenter.arg(net_option(netns)).arg(bins::path("onecli-daemon"));
+            nsenter
         }
     };
     command.arg("--config").arg(home.config_file()).env_clear().env("PATH", client::PATH);
@@ -333,6 +342,11 @@ fn spawn(home: &Home) -> Child {
         .stderr(log)
         .spawn()
         .expect("onecli-daemon starts")
+}
+
+/// nsenter(1) becomes the program without a fork, so its process is the program's.
+fn net_option(netns: &Path) -> String {
+    format!("--net={}", netns.display())
 }
 
 fn text(answer: &Value, name: &str) -> Option<String> {

@@ -1,0 +1,182 @@
+//! The one check: what came of the attempts, against the table.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::stage::{Mode, Stage};
+use super::table::{Expect, ROWS};
+use super::world::{Packet, Report};
+
+/// How long a packet may take from the end of its attempt.
+const SETTLE: f64 = 0.01;
+
+/// What the control gets where this kernel has no such thing: then there is nothing to get out by.
+const NOT_HERE: [&str; 4] = ["EPROTONOSUPPORT", "EAFNOSUPPORT", "ESOCKTNOSUPPORT", "ENOSYS"];
+
+/// An attempt that was made.
+struct Made {
+    mode: Mode,
+    index: usize,
+    report: Report,
+    packets: Vec<Packet>,
+}
+
+/// What has been found so far.
+pub(super) struct Findings<'s> {
+    stage: &'s Stage,
+    made: Vec<Made>,
+    wrong: Vec<String>,
+}
+
+impl<'s> Findings<'s> {
+    pub(super) fn new(stage: &'s Stage) -> Self {
+        Self { stage, made: Vec::new(), wrong: Vec::new() }
+    }
+
+    /// Adds the reports of one mode, during which the kernel programs counted this many refusals.
+    pub(super) fn add(&mut self, mode: Mode, reports: &[Report], refusals: u64) {
+        let new: Vec<_> = reports
+            .iter()
+            .map(|report| Made {
+                mode,
+                index: ROWS.iter().position(|row| row.name == report.row).expect("a row of the table"),
+                report: report.clone(),
+                packets: Vec::new(),
+            })
+            .collect();
+        let by_kernel = |m: &&Made| matches!(ROWS[m.index].expect(mode), Some(Expect::Denied(_)));
+        let is_here = |m: &&Made| !NOT_HERE.contains(&m.report.result.as_str());
+        let expected = new.iter().filter(by_kernel).filter(is_here).count();
+        // The audit folds what is alike; the kernel counts every one.
+        if refusals < expected as u64 {
+            self.wrong
+                .push(format!("{mode:?}: {refusals} refusals counted by the kernel, {expected} expected"));
+        }
+        self.made.extend(new);
+    }
+
+    /// Every row with its result, one on a line; and what is not as the table says.
+    pub(super) fn judge(mut self) -> (String, Vec<String>) {
+        // What is on its way arrives; outcomes and refusals are written down.
+        std::thread::sleep(Duration::from_millis(300));
+        let strays = self.attribute();
+        let audit = self.stage.daemon.audit();
+        let mut table = String::new();
+        let mut wrong = std::mem::take(&mut self.wrong);
+        for made in &self.made {
+            let complaints = self.check(made, &audit);
+            let verdict = match (complaints.is_empty(), ROWS[made.index].expect(made.mode)) {
+                (false, _) => "WRONG",
+                (true, _) if self.is_absent(made.index) => "NOT HERE",
+                (true, Some(Expect::Open(_))) => "KNOWN OPEN",
+                (true, _) => "ok",
+            };
+            let Made { mode, report, packets, .. } = made;
+            let mode = format!("{mode:?}");
+            writeln!(
+                table,
+                "{verdict:10} {mode:8} {:30} {:3} packets, {} {}",
+                report.row,
+                packets.len(),
+                report.result,
+                report.detail
+            )
+            .expect("a String takes it");
+            wrong.extend(complaints.into_iter().map(|c| format!("{mode} {}: {c} ({report:?})", report.row)));
+        }
+        let others =
+            audit.iter().filter(|r| !r["agent"].is_null() && r["agent"] != self.stage.one.name.as_str());
+        wrong.extend(others.map(|record| format!("put down to another agent: {record}")));
+        wrong.extend(strays.iter().map(|packet| format!("a packet of no attempt: {packet:?}")));
+        (table, wrong)
+    }
+
+    /// Gives every packet to its attempt: by the port, which no other has, by the marker, or by the time. Gives back
+    /// the rest.
+    fn attribute(&mut self) -> Vec<Packet> {
+        let mut strays = Vec::new();
+        for packet in self.stage.target.packets() {
+            let by_port = |m: &Made| m.mode.port(m.index) == packet.port;
+            // The kernel repeats what it says of groups, and says when one is left.
+            let by_marker = |m: &Made| m.report.row == packet.row && m.report.start <= packet.at;
+            let by_time = |m: &Made| (m.report.start..m.report.end + SETTLE).contains(&packet.at);
+            let of = self.made.iter().position(by_port);
+            let of = of.or_else(|| self.made.iter().rposition(by_marker));
+            let of = of.or_else(|| self.made.iter().rposition(by_time));
+            match of {
+                Some(at) => self.made[at].packets.push(packet),
+                None => strays.push(packet),
+            }
+        }
+        strays
+    }
+
+    /// What is wrong with an attempt.
+    fn check(&self, made: &Made, audit: &[Value]) -> Vec<String> {
+        let Made { mode, index, report, packets } = made;
+        let (row, result) = (&ROWS[*index], report.result.as_str());
+        let mut wrong = Vec::new();
+        if result == "broken" || result.starts_with("ended by") {
+            wrong.push("the attempt itself failed".to_owned());
+        }
+        if self.is_absent(*index) && packets.is_empty() {
+            return wrong;
+        }
+        let arrived: Vec<_> = packets.iter().filter(|p| !(row.inbound && p.reaction)).collect();
+        if *mode == Mode::Outside {
+            if arrived.is_empty() {
+                wrong.push("the control reaches the target no more: the row shows nothing".to_owned());
+            }
+            return wrong;
+        }
+        let expect = row.expect(*mode).expect("a row of this mode");
+        if matches!(expect, Expect::Open(_)) {
+            return wrong;
+        }
+        if !arrived.is_empty() {
+            let Packet { protocol, to, port, .. } = arrived[0];
+            let first = format!("IP protocol {protocol} to {to} port {port}");
+            wrong.push(format!("{} packets reached the target, the first {first}", arrived.len()));
+        }
+        if result.starts_with("answered TARGET") || result.starts_with("answered HOST") {
+            wrong.push("somebody answered whom no agent may reach".to_owned());
+        }
+        let as_expected = match expect {
+            Expect::Judged => {
+                let recorded = audit.iter().any(|r| self.is_refusal_of(r, &report.row, mode.port(*index)));
+                result.starts_with("answered HTTP/1.1 4") && recorded
+            }
+            Expect::Denied(reason) => result == "EPERM" && audit.iter().any(|r| self.is_denial(r, reason)),
+            Expect::Errno(numbers) => numbers.contains(&result),
+            Expect::Says(beginning) => result.starts_with(beginning),
+            Expect::Nothing | Expect::Open(_) => true,
+        };
+        if !as_expected {
+            wrong.push(format!("not {expect:?}"));
+        }
+        wrong
+    }
+
+    /// Whether the control found that this kernel lacks what the row is about.
+    fn is_absent(&self, index: usize) -> bool {
+        let control = self.made.iter().find(|m| m.mode == Mode::Outside && m.index == index);
+        control.is_some_and(|m| NOT_HERE.contains(&m.report.result.as_str()))
+    }
+
+    /// The first agent's refused request of this row.
+    fn is_refusal_of(&self, record: &Value, row: &str, port: u16) -> bool {
+        let host = format!("{}.escape.test", row.replace('_', "-"));
+        let of_row = record["host"] == host.as_str() || record["port"] == port;
+        of_row && record["verdict"] == "deny" && record["agent"] == self.stage.one.name.as_str()
+    }
+
+    /// A refusal by the kernel programs, for this reason, that is put down to the first agent.
+    fn is_denial(&self, record: &Value, reason: &str) -> bool {
+        let rule = record["rule"].as_str().unwrap_or_default();
+        rule.starts_with("kernel ")
+            && rule.ends_with(&reason.to_lowercase())
+            && record["agent"] == self.stage.one.name.as_str()
+    }
+}

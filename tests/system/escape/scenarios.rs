@@ -1,0 +1,213 @@
+//! What takes more than one actor: a daemon that is down, a 4-tuple that changes hands, floods, names that would
+//! nest.
+
+use onecli_tests::client::Run;
+use serde_json::{Value, json};
+
+use super::able;
+use super::stage::{Attempt, Mode, Stage};
+
+/// A port for 4-tuples that change hands and for listeners, out of the range that the kernel gives by itself.
+const SOURCE: u16 = 30_303;
+/// More connections than the kernel's table of announced ones holds (16,384), in several processes: each may have
+/// so many descriptors.
+const FLOOD: (usize, usize) = (8, 2_500);
+
+impl Stage {
+    /// Whoever the daemon takes the sender of a row's requests for, oldest first.
+    fn taken_for(&self, row: &str) -> Vec<Value> {
+        let host = format!("{}.escape.test", row.replace('_', "-"));
+        let records = self.daemon.audit();
+        records.into_iter().filter(|r| r["host"] == host.as_str()).map(|r| r["agent"].clone()).collect()
+    }
+
+    /// The agents that anything was put down to, oldest first.
+    fn agents_on_record(&self) -> Vec<Value> {
+        let records = self.daemon.audit();
+        records.into_iter().map(|r| r["agent"].clone()).filter(|agent| !agent.is_null()).collect()
+    }
+
+    /// Has the first agent take the daemon's place, and the second ask for this and that: the first hears nothing.
+    fn squat(&self, squatter: &'static str) {
+        let in_place = self.start(squatter, &json!({}), |run| self.wrapped(Mode::Placed, run));
+        for victim in ["tcp4", "tcp6", "dns4", "udp4_sendto"] {
+            let result = self.one(victim, &json!({}), |run| self.as_other(&self.host, run));
+            let refused = ["EPERM", "ECONNREFUSED", "silence"].contains(&result.as_str());
+            assert!(refused, "{victim} while {squatter}: {result}");
+        }
+        assert_eq!(in_place.result(), "silence", "{squatter} got what another agent sent");
+    }
+
+    /// No packet has come to the target.
+    fn nothing_arrived(&self, what: &str) {
+        let packets = self.target.packets();
+        assert!(packets.is_empty(), "{what}: {packets:#?}");
+    }
+}
+
+/// `a` and `a-b`: as slices of systemd the second would lie in the first.
+#[test]
+fn names_that_would_nest_do_not() {
+    if !able() {
+        return;
+    }
+    let stage = Stage::new();
+    let (one, other) = (&stage.one_cgroup, &stage.other_cgroup);
+    assert!(one != other && one.parent() == other.parent(), "{} and {}", one.display(), other.display());
+    let as_one = |run: &Run| stage.wrapped(Mode::Placed, run);
+    let as_other = |run: &Run| stage.as_other(&stage.host, run);
+    for _ in 0..3 {
+        assert_eq!(stage.one("tcp4", &json!({}), as_one), "answered HTTP/1.1 403 Forbidden");
+        assert_eq!(stage.one("tcp4", &json!({}), as_other), "answered HTTP/1.1 403 Forbidden");
+    }
+    assert_eq!(stage.taken_for("tcp4"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
+    // What the second listens on is not for the first.
+    let told = || json!({ "source": SOURCE });
+    let listener = stage.start("listen_alone", &told(), as_other);
+    assert_eq!(stage.one("listener_of_another", &told(), as_one), "answered HTTP/1.1 403 Forbidden");
+    assert_eq!(stage.taken_for("listener_of_another"), ["a"]);
+    assert_eq!(listener.result(), "silence");
+    stage.nothing_arrived("two agents");
+}
+
+/// Who is nobody's agent is not taken for one, and gets nowhere.
+#[test]
+fn strangers_on_the_transparent_port() {
+    if !able() {
+        return;
+    }
+    let stage = Stage::new();
+    let port = stage.daemon.transparent_addr().port();
+    for row in ["transparent_port", "transparent_port6"] {
+        let answer = stage.one(row, &json!({}), |run| stage.wrapped(Mode::Outside, run));
+        assert!(answer.starts_with("answered HTTP/1.1 403"), "{row}: {answer}");
+    }
+    assert_eq!(stage.agents_on_record(), Vec::<Value>::new());
+    // Not even a connection for another machine.
+    for address in ["198.18.0.1", "2001:db8:e5c::1", "127.0.0.1", "::1"] {
+        let got = stage.target.ask(&json!({ "op": "connect", "address": address, "port": port }));
+        assert_eq!(got["got"], "", "{address}");
+    }
+}
+
+/// While the daemon is down nobody gets out, nobody takes its place, and nobody else's connections come to who tries.
+#[test]
+fn a_daemon_that_is_down() {
+    if !able() {
+        return;
+    }
+    let mut stage = Stage::new();
+    // What started before the daemon died, as the launcher starts it.
+    let go = stage.signal("go");
+    let rows =
+        ["tcp4", "tcp6", "dns4", "dns_over_tcp", "udp4_sendto", "tcp4_bound_device", "bind_transparent4"];
+    let rows: Vec<_> = (0..).zip(rows).map(|(index, name)| Attempt { name, index }).collect();
+    let python = stage.python(Mode::Launched, &rows, &json!({ "wait": go }));
+    let launched = stage.wrapped(Mode::Launched, &python).start();
+    let as_one = |stage: &Stage, run: &Run| stage.wrapped(Mode::Placed, run);
+    // It waits for the sign once its interpreter runs; the daemon must not go before.
+    let started = onecli_tests::wait_for(std::time::Duration::from_secs(10), || {
+        let procs = std::fs::read_to_string(stage.one_cgroup.join("cgroup.procs")).unwrap_or_default();
+        let names = procs.lines().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
+        names.flatten().any(|name| name.starts_with("python3")).then_some(())
+    });
+    assert!(started.is_some(), "the launched attempts did not start");
+    stage.daemon.kill();
+
+    std::fs::write(&go, "").unwrap();
+    let outcome = launched.finish();
+    let _ = outcome.ok("the launched attempts");
+    for report in super::world::reports(&outcome.stdout) {
+        let refused = ["EPERM", "ECONNREFUSED", "silence"].contains(&report.result.as_str());
+        assert!(refused, "{report:?}");
+    }
+    for bind in ["bind_transparent4", "bind_transparent_any4", "bind_transparent6", "bind_resolver"] {
+        assert_eq!(stage.one(bind, &json!({}), |run| as_one(&stage, run)), "EPERM", "{bind}");
+    }
+    for squatter in ["squat_tcp4", "squat_tcp6"] {
+        stage.squat(squatter);
+    }
+    stage.nothing_arrived("a daemon that is down");
+    stage.daemon.restart();
+    let back = stage.one("tcp4", &json!({}), |run| as_one(&stage, run));
+    assert_eq!(back, "answered HTTP/1.1 403 Forbidden");
+}
+
+/// The identity goes with the connection, not with its addresses.
+#[test]
+fn a_four_tuple_that_changes_hands() {
+    if !able() {
+        return;
+    }
+    let stage = Stage::new();
+    let told = || json!({ "source": SOURCE });
+    let as_one = |run: &Run| stage.wrapped(Mode::Placed, run);
+    let as_other = |run: &Run| stage.as_other(&stage.host, run);
+    let as_nobody = |run: &Run| stage.wrapped(Mode::Outside, run);
+    let refusal = "answered HTTP/1.1 403 Forbidden";
+
+    // One after the other.
+    for _ in 0..3 {
+        assert_eq!(stage.one("tuple_of_agent", &told(), as_one), refusal);
+        assert_eq!(stage.one("tuple_of_stranger", &told(), as_nobody), refusal);
+        assert_eq!(stage.one("tuple_of_agent", &told(), as_other), refusal);
+    }
+    assert_eq!(stage.taken_for("tuple_of_agent"), ["a", "a-b", "a", "a-b", "a", "a-b"]);
+    assert_eq!(stage.agents_on_record().len(), 6, "nothing of the stranger's is put down to an agent");
+
+    // At the same time, in another network namespace, where nobody or the daemon listens, but not to that tuple.
+    let held = stage.start("tuple_held", &told(), as_one);
+    let far = stage.one("tuple_of_agent", &told(), |run| stage.as_other(&stage.far, run));
+    assert!([refusal, "ECONNREFUSED", "EPERM"].contains(&far.as_str()), "{far}");
+    assert_eq!(held.result(), refusal);
+    assert_eq!(stage.taken_for("tuple_held"), ["a"]);
+    let agents = stage.taken_for("tuple_of_agent");
+    assert!(agents[6..].iter().all(|agent| agent == "a-b"), "{agents:?}");
+
+    // A connection that fails takes no other's identity with it, and has none to give.
+    assert_eq!(stage.one("tuple_withdrawn", &told(), as_one), refusal);
+    assert_eq!(stage.taken_for("tuple_withdrawn"), ["a"]);
+    stage.nothing_arrived("4-tuples");
+}
+
+/// One agent's connections, more than the kernel's table holds, are never another's.
+#[test]
+fn a_flood_of_connections() {
+    if !able() {
+        return;
+    }
+    let stage = Stage::new();
+    let stop = stage.signal("stop");
+    let told = json!({ "stop": stop, "flood_processes": FLOOD.0, "flood_connections": FLOOD.1, "many": 12 });
+    let flood = stage.start("flood", &told, |run| stage.wrapped(Mode::Placed, run));
+    let as_other = |run: &Run| stage.as_other(&stage.host, run);
+    // Served or refused while it lasts.
+    let during = stage.one("many", &told, as_other);
+    assert!(during.starts_with("judged "), "{during}");
+    std::fs::write(&stop, "").unwrap();
+    let after = stage.one("many", &told, as_other);
+    assert!(after.starts_with("judged "), "{after}");
+    assert_eq!(flood.result(), "flooded");
+    let recovered = onecli_tests::wait_for(std::time::Duration::from_secs(10), || {
+        (stage.one("many", &told, as_other) == "judged 12 nothing 0").then_some(())
+    });
+    assert!(recovered.is_some(), "the other agent is not served after the flood");
+    let agents = stage.taken_for("many");
+    let wrong: Vec<_> = agents.iter().filter(|agent| !agent.is_null() && *agent != "a-b").collect();
+    assert!(wrong.is_empty() && !agents.is_empty(), "{wrong:?} of {}", agents.len());
+    println!("during the flood: {during}; when it ends: {after}");
+    stage.nothing_arrived("a flood");
+}
+
+/// While the daemon is down nobody gets another agent's questions on the resolver's port, which a datagram socket can
+/// have without bind(2).
+#[test]
+fn a_resolver_that_is_down() {
+    if !able() {
+        return;
+    }
+    let mut stage = Stage::new();
+    stage.daemon.kill();
+    stage.squat("squat_udp4");
+    stage.nothing_arrived("a resolver that is down");
+}

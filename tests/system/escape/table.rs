@@ -1,0 +1,306 @@
+//! The table: every attempt, and what has to come of it in each mode.
+
+use super::stage::{Attempt, Mode};
+
+/// What has to come of an attempt. No packet of it reaches the target, except where it is [`Open`](Self::Open).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// The daemon answers with a refusal, and has this agent on record for it.
+    Judged,
+    /// `EPERM` by a kernel program, which gives this reason.
+    Denied(&'static str),
+    /// One of these errors.
+    Errno(&'static [&'static str]),
+    /// A result that begins like this.
+    Says(&'static str),
+    /// Nothing of it arrives, whatever the system call says.
+    Nothing,
+    /// A hole that is known, and why it is one.
+    Open(&'static str),
+}
+
+use Expect::{Denied, Errno, Judged, Nothing, Open, Says};
+
+/// One attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// Its function in Python.
+    pub(super) name: &'static str,
+    expect: [Option<Expect>; Mode::ALL.len() - 1],
+    /// Whether the control must reach the target.
+    pub(super) control: bool,
+    /// Whether the target sends first, and so gets resets of the kernel.
+    pub(super) inbound: bool,
+}
+
+impl Row {
+    const fn new(name: &'static str) -> Self {
+        Self { name, expect: [None; Mode::ALL.len() - 1], control: true, inbound: false }
+    }
+
+    const fn when(mut self, mode: Mode, expect: Expect) -> Self {
+        self.expect[mode as usize] = Some(expect);
+        self
+    }
+
+    const fn launched(self, expect: Expect) -> Self {
+        self.when(Mode::Launched, expect)
+    }
+
+    const fn placed(self, expect: Expect) -> Self {
+        self.when(Mode::Placed, expect)
+    }
+
+    const fn root(self, expect: Expect) -> Self {
+        self.when(Mode::Root, expect)
+    }
+
+    const fn net_raw(self, expect: Expect) -> Self {
+        self.when(Mode::NetRaw, expect)
+    }
+
+    /// By the launcher and without it.
+    const fn both(self, expect: Expect) -> Self {
+        self.launched(expect).placed(expect)
+    }
+
+    /// The control reaches no target either: there is nothing to reach, or its way out is not this one.
+    const fn no_control(mut self) -> Self {
+        self.control = false;
+        self
+    }
+
+    const fn inbound(mut self) -> Self {
+        self.inbound = true;
+        self
+    }
+
+    /// What has to come of it in `mode`.
+    pub(super) fn expect(&self, mode: Mode) -> Option<Expect> {
+        self.expect.get(mode as usize).copied().flatten()
+    }
+}
+
+/// The rows of `mode`, with their numbers.
+pub(super) fn of(mode: Mode) -> Vec<Attempt> {
+    let takes_part = |row: &Row| if mode == Mode::Outside { row.control } else { row.expect(mode).is_some() };
+    let rows = ROWS.iter().enumerate().filter(|(_, row)| takes_part(row));
+    rows.map(|(index, row)| Attempt { name: row.name, index }).collect()
+}
+
+/// TCP that the daemon judges, whoever asks and however.
+const fn judged(name: &'static str) -> Row {
+    Row::new(name).both(Judged)
+}
+
+/// UDP that is refused.
+const fn refused(name: &'static str) -> Row {
+    Row::new(name).both(Denied("Udp"))
+}
+
+/// A socket of another kind: refused when it is made.
+const fn no_socket(name: &'static str) -> Row {
+    Row::new(name).both(Denied("SocketKind"))
+}
+
+/// `socket(2)` of a family that seccomp refuses.
+const NO_FAMILY: Expect = Errno(&["EAFNOSUPPORT"]);
+const NOT_PERMITTED: Expect = Errno(&["EPERM"]);
+/// A file of root's, or of nobody's.
+const NO_ACCESS: Expect = Errno(&["EACCES"]);
+const NO_URING: Expect = Errno(&["ENOSYS"]);
+/// A query that the agent's resolver answers with REFUSED.
+const RESOLVER: Expect = Says("rcode 5");
+
+/// Connected or listening: what is sent over it passes no cgroup hook of ours.
+const CONNECTED_OUTSIDE: Expect = Open(
+    "a socket from outside, connected or listening: a private /run keeps such descriptors away (issue 6)",
+);
+const NOT_SEEN: Expect = Open("no hook sees this family: the launcher's seccomp does, others must drop it");
+const GROUPS: Expect =
+    Open("the kernel announces a joined group itself, by no socket: the launcher's seccomp refuses to join");
+const KEYS: Expect = Open(
+    "request_key(2) has the host ask DNS where keyutils is installed: the launcher's seccomp refuses it",
+);
+const UNIX_SERVICES: Expect = Open("host services over Unix sockets: the launcher closes them with issue 6");
+
+/// The attempts.
+pub(super) const ROWS: &[Row] = &[
+    // TCP: every way to get a SYN on its way.
+    judged("tcp4").root(Judged).when(Mode::Nested, Judged),
+    judged("tcp6").root(Judged).when(Mode::Nested, Judged),
+    judged("tcp4_nonblocking"),
+    judged("tcp6_mapped").root(Judged),
+    judged("tcp4_fastopen_sendto").root(Judged),
+    judged("tcp6_fastopen_sendto"),
+    judged("tcp4_fastopen_connect"),
+    judged("tcp4_after_unspec"),
+    judged("tcp4_sendto_on_own_connection"),
+    // Bound to a loopback address: nobody outside gets anywhere from there.
+    judged("tcp4_accepted_reconnected").no_control(),
+    judged("tcp4_listener_reconnected").no_control(),
+    judged("tcp6_made_tcp4").no_control(),
+    judged("tcp4_bound_address"),
+    judged("tcp4_daemonized"),
+    judged("tcp4_sendfile"),
+    Row::new("own_listener_is_reached").both(Says("answered MINE")).no_control(),
+    no_socket("mptcp4").root(Denied("SocketKind")),
+    no_socket("mptcp6"),
+    no_socket("sctp"),
+    // The redirected segment itself led astray.
+    Row::new("tcp4_bound_device").both(Nothing).root(Nothing),
+    Row::new("tcp6_bound_device").both(Nothing),
+    Row::new("tcp4_unicast_if").both(Nothing),
+    Row::new("tcp4_free_address").both(Nothing).no_control(),
+    Row::new("tcp4_source_route").both(Nothing).root(Nothing).net_raw(Nothing),
+    Row::new("tcp4_source_route_fastopen").both(Nothing).net_raw(Nothing),
+    Row::new("tcp6_segment_route").both(Nothing).root(Nothing),
+    Row::new("tcp6_hop_options").both(NOT_PERMITTED).net_raw(Nothing),
+    Row::new("tcp4_mark").both(NOT_PERMITTED).net_raw(Judged),
+    Row::new("tcp4_transparent").both(NOT_PERMITTED).net_raw(Nothing),
+    // Datagrams.
+    refused("udp4_connected").root(Denied("Udp")).when(Mode::Nested, Denied("Udp")),
+    refused("udp6_connected"),
+    refused("udp4_sendto").root(Denied("Udp")),
+    refused("udp6_sendto").root(Denied("Udp")),
+    refused("udp6_mapped_sendto"),
+    refused("udp4_sendto_unspec"),
+    refused("udp6_sendto_plain4"),
+    refused("udp6_connected_plain4"),
+    refused("udp6_made_udp4"),
+    refused("udp4_sendmsg"),
+    refused("udp4_sendmmsg"),
+    refused("udp4_quic"),
+    refused("udp4_other_than_connected"),
+    refused("udp6_other_than_connected"),
+    refused("udp4_after_unspec"),
+    Row::new("udp4_corked").both(Nothing),
+    refused("udp4_broadcast"),
+    refused("udp4_multicast"),
+    refused("udp6_multicast"),
+    refused("udp6_packet_info"),
+    refused("udp6_segment_route"),
+    no_socket("udplite4"),
+    // DNS goes to the agent's resolver, whatever server was asked and whichever way was shown.
+    Row::new("dns4").both(RESOLVER).root(RESOLVER).when(Mode::Nested, RESOLVER),
+    Row::new("dns4_connected").both(RESOLVER),
+    Row::new("dns6").both(Denied("NoResolver")),
+    Row::new("dns6_mapped").both(RESOLVER),
+    Row::new("dns_over_tcp").both(RESOLVER),
+    Row::new("dns4_source_route").both(Nothing).root(Nothing).net_raw(Nothing),
+    Row::new("dns4_source_route_by_message").both(Nothing).net_raw(Nothing),
+    Row::new("dns4_connected_source_route").both(Nothing),
+    Row::new("dns4_packet_info").both(Nothing),
+    Row::new("dns4_source_address").both(Nothing),
+    Row::new("dns4_unicast_if").both(Nothing),
+    Row::new("dns4_bound_device").both(Nothing),
+    // Groups, which the kernel itself announces.
+    Row::new("igmp_join").launched(NOT_PERMITTED).placed(GROUPS),
+    Row::new("igmp_join_by_group_request").launched(NOT_PERMITTED).placed(GROUPS),
+    Row::new("mld_join").launched(NOT_PERMITTED).placed(GROUPS),
+    // Other sockets.
+    Row::new("raw4").both(NOT_PERMITTED).root(NOT_PERMITTED).net_raw(Denied("SocketKind")),
+    Row::new("raw4_with_header").both(NOT_PERMITTED).net_raw(Denied("SocketKind")),
+    Row::new("raw6").both(NOT_PERMITTED).net_raw(Denied("SocketKind")),
+    no_socket("ping4").root(Denied("SocketKind")),
+    no_socket("ping4_connected"),
+    no_socket("ping6"),
+    Row::new("packet").launched(NO_FAMILY).placed(NOT_PERMITTED).root(NOT_PERMITTED).net_raw(NOT_SEEN),
+    Row::new("packet_datagram").launched(NO_FAMILY).placed(NOT_PERMITTED).net_raw(NOT_SEEN),
+    Row::new("vsock").launched(NO_FAMILY).placed(NOT_SEEN).no_control(),
+    Row::new("xdp").launched(NO_FAMILY).placed(NOT_PERMITTED).net_raw(NOT_SEEN).no_control(),
+    Row::new("netlink_routes").both(Says("answered")).no_control(),
+    Row::new("netlink_new_route").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
+    Row::new("tun").both(Errno(&["EPERM", "EACCES", "ENOENT"])).no_control(),
+    // io_uring makes calls of its own.
+    Row::new("uring_connect").launched(NO_URING).placed(Judged),
+    Row::new("uring_connect6").launched(NO_URING).placed(Judged),
+    Row::new("uring_connect_polled").launched(NO_URING).placed(Judged),
+    Row::new("uring_socket").launched(NO_URING).placed(Judged),
+    Row::new("uring_sendmsg").launched(NO_URING).placed(Denied("Udp")),
+    Row::new("uring_sendmsg_polled").launched(NO_URING).placed(NOT_PERMITTED),
+    Row::new("uring_packet").launched(NO_URING).placed(NOT_PERMITTED).net_raw(NOT_SEEN).no_control(),
+    // Leaving.
+    Row::new("leave_to_parent").both(NO_ACCESS).no_control(),
+    Row::new("leave_to_root")
+        .both(NO_ACCESS)
+        .root(Open("uid 0 owns the cgroups: an agent is never uid 0"))
+        .no_control(),
+    Row::new("leave_to_sibling").both(NO_ACCESS).no_control(),
+    Row::new("leave_by_clone").both(NO_ACCESS).no_control(),
+    Row::new("nest").both(NO_ACCESS).no_control(),
+    Row::new("remount_cgroups").both(Errno(&["EACCES", "EPERM"])).no_control(),
+    Row::new("namespace_of_its_own").both(Nothing).no_control(),
+    Row::new("network_after_user_namespace").both(Nothing).no_control(),
+    Row::new("old_socket_in_new_namespace").both(Judged),
+    Row::new("squat_in_new_namespace").both(Denied("ReservedPort")).no_control(),
+    Row::new("capabilities_in_user_namespace").both(NOT_PERMITTED).no_control(),
+    Row::new("trace_root").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
+    Row::new("take_descriptor").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
+    Row::new("trace_same_user")
+        .both(Open("processes of one user may trace each other: give an agent a user of its own"))
+        .no_control(),
+    Row::new("open_pins").both(NO_ACCESS).no_control(),
+    // The host and the daemon.
+    judged("host_loopback4").root(Judged).no_control(),
+    judged("host_loopback6").no_control(),
+    judged("host_other_loopback4").no_control(),
+    judged("host_unspecified4").no_control(),
+    judged("host_unspecified6").no_control(),
+    judged("host_address4").no_control(),
+    judged("host_address6").no_control(),
+    refused("host_udp4").no_control(),
+    Row::new("explicit_port").both(Says("answered HTTP/1.1 4")).no_control(),
+    judged("transparent_port").no_control(),
+    judged("transparent_port6").no_control(),
+    Row::new("admin_socket").both(NO_ACCESS).root(Says("answered HTTP/1.1 403")).no_control(),
+    Row::new("bind_transparent4").both(Denied("ReservedPort")).root(Denied("ReservedPort")).no_control(),
+    Row::new("bind_transparent_any4").both(Denied("ReservedPort")).no_control(),
+    Row::new("bind_transparent6").both(Denied("ReservedPort")).no_control(),
+    Row::new("bind_transparent_mapped").both(Denied("ReservedPort")).no_control(),
+    Row::new("bind_explicit").both(Denied("ReservedPort")).no_control(),
+    Row::new("bind_resolver").both(Denied("ReservedPort")).no_control(),
+    Row::new("kernel_resolver").launched(Errno(&["ENOSYS"])).placed(KEYS).no_control(),
+    Row::new("host_services").both(UNIX_SERVICES).no_control(),
+    Row::new("host_service_abstract").both(UNIX_SERVICES),
+    // Inbound: the agent answers with data.
+    Row::new("inbound_tcp4").both(Says("silence")).inbound(),
+    Row::new("inbound_tcp4_fastopen").both(Says("silence")).inbound(),
+    Row::new("inbound_tcp6").both(Says("silence")).inbound(),
+    Row::new("inbound_udp4").both(Denied("Udp")).inbound(),
+    Row::new("inbound_from_host").both(Says("silence")).no_control(),
+    Row::new("passed_listener").both(CONNECTED_OUTSIDE).inbound(),
+    // Sockets of somebody outside.
+    Row::new("passed_tcp4").both(Denied("NoBirthRecord")),
+    Row::new("passed_tcp6").both(Denied("NoBirthRecord")),
+    Row::new("passed_tcp6_mapped").both(Denied("NoBirthRecord")),
+    Row::new("passed_tcp4_fastopen").both(Denied("NoBirthRecord")),
+    Row::new("passed_mptcp4").both(Denied("NoBirthRecord")),
+    Row::new("passed_tcp4_uring").launched(NO_URING).placed(Denied("NoBirthRecord")),
+    Row::new("passed_tcp4_reconnected").both(Denied("NoBirthRecord")),
+    Row::new("passed_udp4_sendto").both(Denied("NoBirthRecord")),
+    Row::new("passed_udp6_sendto").both(Denied("NoBirthRecord")),
+    Row::new("passed_udp4_connect").both(Denied("NoBirthRecord")),
+    Row::new("passed_udp4_elsewhere").both(Denied("NoBirthRecord")),
+    Row::new("passed_tcp4_connected").both(CONNECTED_OUTSIDE),
+    Row::new("passed_tcp4_connected_splice").both(CONNECTED_OUTSIDE),
+    Row::new("passed_tcp4_connected_sendfile").both(CONNECTED_OUTSIDE),
+    Row::new("passed_udp4_connected").both(CONNECTED_OUTSIDE),
+    // Processes that were moved in.
+    Row::new("moved_tcp4").when(Mode::Moved, Denied("NoBirthRecord")),
+    Row::new("moved_tcp6").when(Mode::Moved, Denied("NoBirthRecord")),
+    Row::new("moved_udp4").when(Mode::Moved, Denied("NoBirthRecord")),
+    Row::new("moved_udp6").when(Mode::Moved, Denied("NoBirthRecord")),
+    Row::new("moved_uring_polled").when(Mode::Moved, NOT_PERMITTED),
+    Row::new("moved_ring_with_new_socket").when(Mode::Moved, Judged),
+    Row::new("moved_new_socket").when(Mode::Moved, Judged),
+    Row::new("moved_raw4").when(Mode::Moved, MOVED_RAW),
+    Row::new("moved_raw4_connected").when(Mode::Moved, MOVED_RAW),
+    Row::new("moved_packet").when(Mode::Moved, MOVED_RAW),
+    Row::new("moved_tcp4_connected").when(Mode::Moved, CONNECTED_OUTSIDE),
+    Row::new("moved_udp4_connected").when(Mode::Moved, CONNECTED_OUTSIDE),
+];
+
+const MOVED_RAW: Expect = Open(
+    "raw sockets have no sendmsg hook, and this one was made outside: root must not move such a process in",
+);
