@@ -170,8 +170,9 @@ impl HttpBody for Answer {
         if let Some(delivery) = self.delivery.as_mut()
             && Pin::new(&mut delivery.revoked).poll(cx).is_ready()
         {
-            self.failed(Code::Revoked);
-            return Poll::Ready(Some(Err(Revoked::refusal().into())));
+            let code = delivery.gateway.taken_back();
+            self.failed(code);
+            return Poll::Ready(Some(Err(Revoked::refusal(code).into())));
         }
         loop {
             if let Some(trailers) = self.trailers.take() {

@@ -169,7 +169,7 @@ async fn send(
         let counters = &gateway.counters;
         let sent = tokio::select! {
             biased;
-            () = &mut revoked => return Err(Revoked::refusal()),
+            () = &mut revoked => return Err(Revoked::refusal(gateway.taken_back())),
             sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)) => sent,
         };
         match sent.map_err(|_| timed_out("the upstream's answer"))? {

@@ -173,6 +173,11 @@ impl Gateway {
         if self.ending.is_cancelled() { Code::Interrupted } else { Code::ClientGone }
     }
 
+    /// Why a request ends that [`Gateway::until_refused`] ended.
+    pub(super) fn taken_back(&self) -> Code {
+        if self.ending.is_cancelled() { Code::Interrupted } else { Code::Revoked }
+    }
+
     /// Resolves when no request and no tunnel is open.
     async fn drained(&self) {
         while Arc::strong_count(&self.open) > 1 {

@@ -208,7 +208,7 @@ async fn tunnel_tls<S>(
     let bytes = TunnelBytes::default();
     let result = tunnel(stream, upstream, &bytes, revoked).await;
     if matches!(result, Ok(Ended::Stopped)) {
-        trail.record().code = Some(Text::new(Code::Revoked.as_str()));
+        trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }
     trail.tunnelled(&bytes, result.map(drop));
 }

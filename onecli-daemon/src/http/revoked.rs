@@ -44,10 +44,14 @@ impl Revoked {
         }))
     }
 
-    /// What the sender of the request is told, if it can be told anything still.
-    pub(super) fn refusal() -> Refusal {
+    /// What the sender of the request is told, if it can be told anything still: `code` is from
+    /// [`Gateway::taken_back`].
+    pub(super) fn refusal(code: Code) -> Refusal {
+        if code == Code::Interrupted {
+            return Refusal::new(code, "the proxy is stopping", "try again in a moment");
+        }
         Refusal::new(
-            Code::Revoked,
+            code,
             "what the request was allowed by was taken back while it was under way",
             "an administrator revoked a grant, disabled the agent or let the session end",
         )

@@ -84,7 +84,7 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     trail.record().scrub_hits = trail.record().scrub_hits.map(|_| hits);
     Counters::add(&gateway.counters.scrub_hits, hits);
     if matches!(result, Ok(Ended::Stopped)) {
-        trail.record().code = Some(Text::new(Code::Revoked.as_str()));
+        trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }
     trail.tunnelled(&bytes, result.map(drop));
 }
