@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::error::AdminError;
 use super::host::Host;
 use crate::audit::AuditError;
+use crate::model::ids::new_uuid;
 use crate::model::{Agent, AgentName, Clock, Random, Secret, SecretName};
 use crate::store::{Store, StoredState};
 use crate::vault::Vault;
@@ -78,10 +79,7 @@ impl State {
 
     /// A new id: UUID version 7 (RFC 9562 section 5.7).
     pub(super) fn new_id(&self) -> Result<Uuid, AdminError> {
-        let mut random = [0; 10];
-        self.handles.random.fill(&mut random)?;
-        let millis = u64::try_from(self.handles.clock.now().as_millisecond()).unwrap_or_default();
-        Ok(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+        Ok(new_uuid(self.handles.clock.now(), self.handles.random.as_ref())?)
     }
 }
 

@@ -51,11 +51,19 @@ impl RequestId {
     /// # Errors
     /// The kernel has no random bytes.
     pub fn generate(now: Timestamp, random: &dyn Random) -> Result<RequestId, RandomError> {
-        let mut bits = [0; 10];
-        random.fill(&mut bits)?;
-        let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        Ok(RequestId(uuid::Builder::from_unix_timestamp_millis(milliseconds, &bits).into_uuid()))
+        new_uuid(now, random).map(RequestId)
     }
+}
+
+/// A new UUID version 7 (RFC 9562 section 5.7), ordered by time to the millisecond.
+///
+/// # Errors
+/// The kernel has no random bytes.
+pub fn new_uuid(now: Timestamp, random: &dyn Random) -> Result<Uuid, RandomError> {
+    let mut bits = [0; 10];
+    random.fill(&mut bits)?;
+    let milliseconds = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    Ok(uuid::Builder::from_unix_timestamp_millis(milliseconds, &bits).into_uuid())
 }
 
 /// A name that is refused, and why.

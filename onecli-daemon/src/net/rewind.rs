@@ -19,11 +19,6 @@ impl<S> Rewind<S> {
     pub fn new(ahead: Bytes, stream: S) -> Rewind<S> {
         Rewind { ahead, stream }
     }
-
-    /// The stream behind, for its socket's properties.
-    pub fn get_ref(&self) -> &S {
-        &self.stream
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
