@@ -6,16 +6,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::model::{Clock, Sealed};
-use crate::store::Store;
+use crate::model::Clock;
+use crate::store::{Store, VaultChange};
 use crate::tls::{CaError, CaMaterial, CertAuthority, UpstreamTls};
 use crate::vault::Vault;
 
 use super::error::AppError;
 
-/// Meta entries of the store.
+/// Meta entry of the store.
 const META_CERTIFICATE: &str = "ca.certificate";
-const META_KEY: &str = "ca.key";
 /// What the key is sealed for.
 const PURPOSE: &str = "ca.key";
 /// The bundle's name, beside the admin socket: a directory that every agent can read.
@@ -34,20 +33,20 @@ impl Authority {
         vault: &Vault,
         clock: &dyn Clock,
     ) -> Result<Authority, AppError> {
-        let stored = (store.get_meta(META_CERTIFICATE).await?, store.get_meta(META_KEY).await?);
+        let stored = (store.get_meta(META_CERTIFICATE).await?, store.get_blob(PURPOSE).await?);
         if let (Some(certificate_pem), Some(sealed)) = stored {
-            let sealed = data_encoding::BASE64
-                .decode(sealed.as_bytes())
-                .map_err(|error| CaError::Load(error.to_string()))?;
-            let key_der = vault.open_blob(PURPOSE, &Sealed(sealed))?;
+            let key_der = vault.open_blob(PURPOSE, &sealed)?;
             return Ok(Authority { material: CaMaterial { certificate_pem, key_der } });
         }
         let label = nix::unistd::gethostname()
             .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned());
         let material = CertAuthority::generate(&label, clock.now())?;
-        let sealed = data_encoding::BASE64.encode(&vault.seal_blob(PURPOSE, &material.key_der)?.0);
-        let entries = [(META_CERTIFICATE, material.certificate_pem.as_str()), (META_KEY, &sealed)];
-        store.set_meta(&entries).await?;
+        let change = VaultChange {
+            set: vec![(META_CERTIFICATE, material.certificate_pem.clone())],
+            put_blobs: vec![(PURPOSE.to_owned(), vault.seal_blob(PURPOSE, &material.key_der)?)],
+            ..VaultChange::default()
+        };
+        store.change_vault(&change).await?;
         tracing::info!("made a certificate authority for this host's agents");
         Ok(Authority { material })
     }

@@ -194,15 +194,16 @@ pub(crate) async fn secrets_round_trip(store: &dyn Store) {
 pub(crate) async fn versions_follow_each_other(store: &dyn Store) {
     let key = secret(1, "key");
     store.add_secret(&key).await.unwrap();
-    store.add_version(key.id, 2, &Sealed(vec![9])).await.unwrap();
+    store.add_version(key.id, 2, &Sealed(vec![9]), &Sealed(vec![7])).await.unwrap();
     let stored = &store.load().await.unwrap().secrets[0];
     assert_eq!((stored.version, &stored.sealed), (2, &Sealed(vec![9])));
 
     for offered in [1, 2, 4] {
-        let error = store.add_version(key.id, offered, &Sealed(vec![8])).await.unwrap_err();
+        let error = store.add_version(key.id, offered, &Sealed(vec![8]), &Sealed(vec![6])).await.unwrap_err();
         assert!(matches!(error, StoreError::Conflict { stored: 2, .. }), "{error}");
     }
-    let missing = store.add_version(SecretId(Uuid::from_u128(9)), 1, &Sealed(vec![8])).await;
+    let missing =
+        store.add_version(SecretId(Uuid::from_u128(9)), 1, &Sealed(vec![8]), &Sealed(vec![6])).await;
     assert!(matches!(missing, Err(StoreError::NotFound { .. })));
 }
 
@@ -246,7 +247,7 @@ pub(crate) async fn changes_are_told(store: &dyn Store) {
     told("prune_sessions", true);
     store.set_agent_enabled(one.id, false).await.unwrap();
     told("set_agent_enabled", true);
-    store.add_version(key.id, 2, &Sealed(vec![2])).await.unwrap();
+    store.add_version(key.id, 2, &Sealed(vec![2]), &Sealed(vec![1])).await.unwrap();
     told("add_version", true);
     store.set_secret_enabled(key.id, false).await.unwrap();
     told("set_secret_enabled", true);

@@ -4,6 +4,7 @@
 //! change that [`Store::subscribe`] tells of. No value is ever stored in the clear.
 
 mod error;
+mod keys;
 mod sqlite;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 pub use error::StoreError;
+pub use keys::{KeyStore, Rewrap, SlotRow, VaultChange, VersionRow};
 pub use sqlite::SqliteStore;
 
 use crate::model::{Agent, AgentId, RequestId, Sealed, Secret, SecretId, TokenHash};
@@ -128,7 +130,7 @@ impl Default for AuditQuery {
 /// A database. Every method is one transaction: it happens as a whole and is on the disk when it returns, or it
 /// did not happen.
 #[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug {
+pub trait Store: KeyStore {
     /// Reads the whole state in one consistent read.
     ///
     /// # Errors
@@ -186,11 +188,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [`StoreError::Taken`] where the name is another secret's.
     async fn add_secret(&self, secret: &Secret) -> Result<(), StoreError>;
 
-    /// Adds a value to a secret and makes it the current one. Older versions are kept.
+    /// Adds a value to a secret and makes it the current one. Older versions are kept; the one before is kept as `kept`,
+    /// which is the same value in a form that goes nowhere.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `version` does not follow the current one.
-    async fn add_version(&self, id: SecretId, version: u32, sealed: &Sealed) -> Result<(), StoreError>;
+    async fn add_version(
+        &self,
+        id: SecretId,
+        version: u32,
+        sealed: &Sealed,
+        kept: &Sealed,
+    ) -> Result<(), StoreError>;
 
     /// Enables or disables a secret.
     ///

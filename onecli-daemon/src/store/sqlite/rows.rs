@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
-use super::super::{AuditRow, GrantRow, Session, StoreError, StoredAgent};
+use super::super::{AuditRow, GrantRow, Session, SlotRow, StoreError, StoredAgent};
 use crate::model::placement::PlacementError;
 use crate::model::{Agent, Placement, Sealed, Secret, Target, TokenHash};
 
@@ -81,6 +81,18 @@ pub(super) fn audit(row: &SqliteRow) -> Result<AuditRow, StoreError> {
         verdict: row.get("verdict")?,
         code: row.get("code")?,
         json: row.get("json")?,
+    })
+}
+
+pub(super) fn slot(row: &SqliteRow) -> Result<SlotRow, StoreError> {
+    let row = Row::new("key_slots", "method", row);
+    let root: &[u8] = row.get("root")?;
+    Ok(SlotRow {
+        number: row.get("number")?,
+        root: root.try_into().map_err(|error| row.bad("root", error))?,
+        method: row.get("method")?,
+        sealed: Sealed(row.get("sealed")?),
+        created: row.time("created")?,
     })
 }
 
