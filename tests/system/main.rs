@@ -12,6 +12,7 @@ mod bad_input;
 mod disk_full;
 mod dns;
 mod docker;
+mod doctor;
 mod escape;
 mod fail_closed;
 mod http1;

@@ -3,6 +3,7 @@
 //! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
 //! [`ErrorBody`].
 
+mod doctor;
 mod status;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use doctor::{Doctor, Place};
 pub use status::{AuditStatus, Ca, Status};
 
 use crate::model::{
@@ -31,6 +33,8 @@ pub mod routes {
 
     /// `GET`: [`super::Status`].
     pub const STATUS: &str = "/v1/status";
+    /// `GET`: [`super::Doctor`].
+    pub const DOCTOR: &str = "/v1/doctor";
     /// `GET`: [`super::Ca`].
     pub const CA: &str = "/v1/ca";
     /// `GET`: a list of [`super::AgentView`]. `POST` [`super::AgentAdd`]: [`super::AgentToken`].

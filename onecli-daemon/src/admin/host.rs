@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::api::Place;
 use crate::model::{AgentName, CgroupName};
 
 /// A managed cgroup as it exists now.
@@ -79,6 +80,9 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// What is broken, and what to do.
     fn check_transparent(&self) -> Result<(), String>;
+
+    /// Where the daemon's parts are, for `onecli doctor`.
+    fn place(&self) -> Place;
 
     /// Our CA's certificate.
     fn ca_pem(&self) -> String;

@@ -9,6 +9,7 @@ pub mod host;
 mod admission;
 mod agents;
 mod audit;
+mod doctor;
 mod error;
 mod grants;
 mod peer;

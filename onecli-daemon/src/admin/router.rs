@@ -12,7 +12,7 @@ use super::api::{AuditQuery, routes};
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
-use super::{agents, grants, secrets, session, status};
+use super::{agents, doctor, grants, secrets, session, status};
 
 /// A request, read whole.
 pub(super) struct Call {
@@ -41,6 +41,7 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
 
     match (method, segments) {
         ("GET", ["status"]) => return json(&status::status(&state).await),
+        ("GET", ["doctor"]) => return json(&doctor::doctor(&state).await),
         ("GET", ["audit"]) => {
             let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
             return Ok(Answer::AuditLines(query));

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use super::error::chain;
 use super::managed::Managed;
 use super::policy::Policy;
+use crate::admin::api::Place;
 use crate::admin::{CgroupInfo, Host, Transparent};
 use crate::http::Gateway;
 use crate::model::{AgentName, CgroupName};
@@ -26,7 +27,7 @@ pub(super) struct AppHost {
     pub(super) gateway: Arc<Gateway>,
     pub(super) ca_pem: String,
     pub(super) bundle: PathBuf,
-    pub(super) explicit: Vec<SocketAddr>,
+    pub(super) place: Place,
 }
 
 #[async_trait]
@@ -68,6 +69,10 @@ impl Host for AppHost {
         self.managed.check()
     }
 
+    fn place(&self) -> Place {
+        self.place.clone()
+    }
+
     fn ca_pem(&self) -> String {
         self.ca_pem.clone()
     }
@@ -77,7 +82,8 @@ impl Host for AppHost {
     }
 
     fn explicit_address(&self) -> Option<SocketAddr> {
-        self.explicit.iter().find(|address| address.ip().is_loopback()).or(self.explicit.first()).copied()
+        let explicit = &self.place.explicit;
+        explicit.iter().find(|address| address.ip().is_loopback()).or(explicit.first()).copied()
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

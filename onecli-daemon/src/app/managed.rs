@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -10,6 +10,7 @@ use std::sync::{PoisonError, RwLock};
 use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
 
+use super::doctor;
 use super::error::{AppError, chain};
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use crate::admin::{CgroupInfo, Transparent};
@@ -254,15 +255,7 @@ fn remove_tree(directory: &Path) -> std::io::Result<()> {
 
 impl Attached {
     fn new(config: &Config) -> Result<Attached, AppError> {
-        let config = KernelConfig {
-            agents_root: PathBuf::from(&config.kernel.agents_root),
-            daemon_cgroup: PathBuf::from(&config.kernel.daemon_cgroup),
-            bpffs_dir: config.kernel.bpffs_dir.clone(),
-            transparent_port: config.listen.transparent_port,
-            dns_port: config.listen.transparent_port,
-            reserved_ports: config.listen.explicit.iter().map(SocketAddr::port).collect(),
-            log: false,
-        };
+        let config = doctor::kernel_config(&doctor::place(config));
         let redirect = Redirect::attach(&config)?;
         let cgroups = Cgroup2::find()?;
         // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.

@@ -2,6 +2,7 @@
 
 mod authority;
 mod denials;
+mod doctor;
 mod error;
 mod helper;
 mod host;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+pub use doctor::examine;
 pub use error::AppError;
 
 use crate::audit::AuditLog;
@@ -187,7 +189,7 @@ async fn serve(
         gateway: Arc::clone(&gateway),
         ca_pem: authority.certificate_pem().to_owned(),
         bundle,
-        explicit: config.listen.explicit.clone(),
+        place: doctor::place(&config),
     };
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {

@@ -70,6 +70,19 @@ pub(super) enum Command {
     Ca(CaCommand),
     /// Is the daemon well?
     Status,
+    /// Is everything as it should be on this host, and what can be done about what is not?
+    Doctor(DoctorArgs),
+}
+
+/// Look at the host and the daemon.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Each line is OK, WARN or FAIL, with what to do about it. Exit code 1 when something is FAIL. Works with the daemon up
+or down. As root it looks at everything; others see what the daemon tells, and what anybody may see.")]
+pub(super) struct DoctorArgs {
+    /// The daemon's configuration file, read where no daemon answers; /etc/onecli/config.toml by default.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
 }
 
 /// Start a command as an agent.

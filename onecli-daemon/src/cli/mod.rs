@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod audit;
 mod client;
+mod doctor;
 mod grant;
 mod output;
 mod run;
@@ -22,6 +23,7 @@ use clap::Parser;
 
 use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
 use client::{Client, ClientError};
+pub use doctor::{Examine, Running};
 use output::Output;
 
 /// Why a command failed.
@@ -59,8 +61,8 @@ impl CliError {
     }
 }
 
-/// Runs the command of this process's arguments.
-pub fn main() -> ExitCode {
+/// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`.
+pub fn main(examine: Examine) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
@@ -80,6 +82,15 @@ pub fn main() -> ExitCode {
         return ExitCode::from(run::run(&client, command));
     }
     let mut output = Output::new(args.json);
+    if let Command::Doctor(args) = &args.command {
+        return match doctor::doctor(&client, args, examine, &mut output) {
+            Ok(healthy) => ExitCode::from(u8::from(!healthy)),
+            Err(error) => {
+                complain(&error);
+                ExitCode::from(error.exit_code())
+            }
+        };
+    }
     let code = match dispatch(&client, args.command, &mut output).and_then(|()| Ok(output.finish()?)) {
         Ok(()) => 0,
         Err(error) if error.is_closed_pipe() => 0,
@@ -93,8 +104,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<(), CliError> {
     match command {
-        // Handled before: it has exit codes of its own.
-        Command::Run(_) => Ok(()),
+        // Handled before: they have exit codes of their own.
+        Command::Run(_) | Command::Doctor(_) => Ok(()),
         Command::Agent(command) => match command {
             AgentCommand::Add(args) => agent::add(client, args, output),
             AgentCommand::List => agent::list(client, output),

@@ -36,6 +36,8 @@ fn command_lines() {
         "status",
         "--json status",
         "status --json",
+        "doctor",
+        "doctor --json --config /etc/onecli/config.toml",
         "--socket /x status",
         "agent add a",
         "agent add a --factors token,cgroup --cgroup a.slice --user u --egress allow",

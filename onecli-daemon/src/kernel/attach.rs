@@ -111,6 +111,8 @@ impl Health {
 pub struct LinkHealth {
     /// Name of the program.
     pub program: &'static str,
+    /// Id of what runs there; 0 where nothing does.
+    pub id: u32,
     /// Its state.
     pub state: LinkState,
 }
@@ -142,11 +144,9 @@ pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelE
     let pins = Pins::below(&config.bpffs_dir);
     pins.create()?;
     check_shapes(&pins)?;
-    let mut ebpf = load(config, &cgroups, &pins)?;
+    let mut ebpf = load(OBJECT, config, &cgroups, Some(&pins))?;
     for hook in &HOOKS {
-        let program = ebpf
-            .program_mut(hook.program)
-            .ok_or(KernelError::Incomplete { kind: "program", name: hook.program })?;
+        let program = find(&mut ebpf, hook)?;
         verify(program, hook)?;
         enforce(program, hook, &cgroups, config, &pins)?;
     }
@@ -160,11 +160,11 @@ pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     let pins = Pins::below(&config.bpffs_dir);
     let links = HOOKS.iter().map(|hook| {
         let cgroup_id = id_of_directory(&directory_of(hook, config, &cgroups)?)?;
-        let state = match open_link(hook, &pins)? {
-            None => LinkState::NotPinned,
-            Some((_, info)) => state(info, cgroup_id),
+        let (id, state) = match open_link(hook, &pins)? {
+            None => (0, LinkState::NotPinned),
+            Some((_, info)) => (info.program_id, state(info, cgroup_id)),
         };
-        Ok(LinkHealth { program: hook.program, state })
+        Ok(LinkHealth { program: hook.program, id, state })
     });
     Ok(Health { links: links.collect::<Result<_, _>>()? })
 }
@@ -205,8 +205,38 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Creates the maps that are not pinned yet, opens those that are, and relocates the programs.
-fn load(config: &KernelConfig, cgroups: &Cgroup2, pins: &Pins) -> Result<Ebpf, KernelError> {
+/// The tag that the kernel gives each of our programs: a digest of its instructions. Loads them, and attaches nothing.
+pub(super) fn tags(
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+) -> Result<Vec<(&'static str, u64)>, KernelError> {
+    let mut ebpf = load(OBJECT, config, cgroups, None)?;
+    let tags = HOOKS.iter().map(|hook| {
+        let program = find(&mut ebpf, hook)?;
+        verify(program, hook)?;
+        let info = program.info().map_err(|source| KernelError::Program {
+            action: "examine",
+            program: hook.program,
+            hint: "the kernel does not tell of it",
+            source: Box::new(source),
+        })?;
+        Ok((hook.program, info.tag()))
+    });
+    tags.collect()
+}
+
+fn find<'e>(ebpf: &'e mut Ebpf, hook: &Hook) -> Result<&'e mut Program, KernelError> {
+    ebpf.program_mut(hook.program).ok_or(KernelError::Incomplete { kind: "program", name: hook.program })
+}
+
+/// Creates the maps that are not pinned yet, opens those that are, and relocates the programs. Without `pins` all maps are
+/// new, and gone with the programs.
+fn load(
+    object: &[u8],
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+    pins: Option<&Pins>,
+) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let agents_root = cgroups.id_of(&config.agents_root)?;
     let transparent_port = u32::from(config.transparent_port);
@@ -223,10 +253,12 @@ fn load(config: &KernelConfig, cgroups: &Cgroup2, pins: &Pins) -> Result<Ebpf, K
         .override_global(aya_log::LEVEL, &log_level, true);
     // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
     // and are swapped with the programs.
-    for map in names::PINNED_MAPS {
-        loader.map_pin_path(map, pins.map(map));
+    for (map, pins) in names::PINNED_MAPS.into_iter().zip(std::iter::repeat(pins)) {
+        if let Some(pins) = pins {
+            loader.map_pin_path(map, pins.map(map));
+        }
     }
-    loader.load(OBJECT).map_err(|source| KernelError::Load { source: Box::new(source) })
+    loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })
 }
 
 /// Every port of ours, once, as the programs hold them.

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod authority;
+pub mod check;
 pub mod clock;
 pub mod flow;
 pub mod ids;
@@ -19,6 +20,7 @@ pub mod token;
 
 pub use agent::{Agent, CgroupName, Egress, Factors};
 pub use authority::{Authority, Host};
+pub use check::{Check, CheckStatus};
 pub use clock::{Clock, SystemClock};
 pub use flow::Flow;
 pub use ids::{AgentId, AgentName, RequestId, SecretId, SecretName};

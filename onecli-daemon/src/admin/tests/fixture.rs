@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
+use crate::admin::api::Place;
 use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Transparent, bind, serve};
 use crate::model::{AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
 use crate::store::{AuditRow, Store, StoredState};
@@ -129,6 +130,17 @@ impl Host for FakeHost {
 
     fn check_transparent(&self) -> Result<(), String> {
         self.fault.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            ebpf: false,
+            agents_root: "agents.slice".into(),
+            daemon_cgroup: "daemon.slice".into(),
+            bpffs_dir: "/sys/fs/bpf/onecli-test".into(),
+            transparent_port: 10256,
+            explicit: Vec::new(),
+        }
     }
 
     fn ca_pem(&self) -> String {
