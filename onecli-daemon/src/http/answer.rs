@@ -68,6 +68,15 @@ pub(super) fn deliver(
     if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
         return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
     }
+    if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && delivery.upstream.relay().is_some() {
+        // To the agent we are the proxy, and its own token was good.
+        let refusal = Refusal::new(
+            Code::UpstreamConnect,
+            "the upstream proxy wants other credentials (407)",
+            "an administrator should look at [upstream] proxy",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
+    }
     let source = if delivery.scrubber.is_idle() || !has_body(method, parts.status) {
         Source::Plain(incoming)
     } else {

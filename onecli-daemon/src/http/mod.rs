@@ -18,6 +18,7 @@ mod head;
 mod inject;
 mod intercept;
 mod limits;
+mod outward;
 mod patience;
 mod place;
 mod pool;
@@ -35,6 +36,7 @@ mod websocket;
 pub use capacity::Capacity;
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
+pub use outward::UpstreamProxy;
 pub use transparent::serve_transparent;
 
 #[cfg(test)]
