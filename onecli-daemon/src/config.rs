@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use crate::model::Host;
+use crate::model::{Host, NoProxy, ProxyUrl};
 
 /// Read where `--config` is not given; it need not exist then.
 pub const DEFAULT_FILE: &str = "/etc/onecli/config.toml";
@@ -82,6 +82,16 @@ pub struct Upstream {
     /// PEM files with CA certificates that are trusted besides the system's roots. Default none.
     #[serde(deserialize_with = "absolutes")]
     pub extra_ca_files: Vec<PathBuf>,
+    /// The proxy of this host's network, `http://[USER:PASSWORD@]HOST:PORT` or `https://...`: upstreams are reached
+    /// through it, and it resolves their names. Default none.
+    #[serde(deserialize_with = "proxy_url")]
+    pub proxy: Option<ProxyUrl>,
+    /// A file that holds the password of the user that `proxy` names. Default none.
+    #[serde(deserialize_with = "absolute_if_any")]
+    pub proxy_password_file: Option<PathBuf>,
+    /// Names (with all below them), addresses and networks that are reached without the proxy. Default none.
+    #[serde(deserialize_with = "no_proxy")]
+    pub no_proxy: Vec<NoProxy>,
     /// How long one upstream may take to accept a connection, 1 ms to 5 min. Default `5s`.
     #[serde(deserialize_with = "timeout")]
     pub connect_timeout: Duration,
@@ -160,7 +170,13 @@ impl Default for Listen {
 
 impl Default for Upstream {
     fn default() -> Upstream {
-        Upstream { extra_ca_files: Vec::new(), connect_timeout: Duration::from_secs(5) }
+        Upstream {
+            extra_ca_files: Vec::new(),
+            proxy: None,
+            proxy_password_file: None,
+            no_proxy: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -282,6 +298,13 @@ impl Config {
                  the daemon's own connections would be redirected to itself"
             )));
         }
+        if self.upstream.proxy.is_none()
+            && (self.upstream.proxy_password_file.is_some() || !self.upstream.no_proxy.is_empty())
+        {
+            return Err(ConfigError::Together(
+                "upstream.proxy_password_file and upstream.no_proxy need upstream.proxy".to_owned(),
+            ));
+        }
         let port = self.listen.transparent_port;
         if let Some(taken) = self.listen.explicit.iter().find(|address| address.port() == port) {
             return Err(ConfigError::Together(format!(
@@ -319,6 +342,20 @@ fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
 
 fn absolutes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
     Vec::<PathBuf>::deserialize(from)?.into_iter().map(check_absolute).collect()
+}
+
+fn absolute_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    Option::<PathBuf>::deserialize(from)?.map(check_absolute).transpose()
+}
+
+/// The error does not quote the text: it may hold a password.
+fn proxy_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ProxyUrl>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+}
+
+fn no_proxy<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<NoProxy>, D::Error> {
+    parse_each(&Vec::deserialize(from)?, "host name, address or network, such as corp.example or 10.0.0.0/8")
 }
 
 /// The parsers' own messages do not say which of several values they mean.

@@ -67,6 +67,14 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
+    /// The password for the upstream proxy.
+    #[error("cannot read the proxy's password from {path}: {reason}")]
+    ProxyPassword {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// A socket of ours failed.
     #[error("a listener failed: {0}")]
     Socket(std::io::Error),
@@ -77,7 +85,7 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AppError::Vault(error) if error.is_key_problem() => 78,
-            AppError::DataDir(_) | AppError::UpstreamTls(_) => 78,
+            AppError::DataDir(_) | AppError::UpstreamTls(_) | AppError::ProxyPassword { .. } => 78,
             _ => 1,
         }
     }

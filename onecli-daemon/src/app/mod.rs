@@ -12,6 +12,7 @@ mod namespaces;
 mod policy;
 pub mod ship;
 mod stand;
+mod upstream_proxy;
 
 use std::fs::File;
 use std::io;
@@ -178,6 +179,7 @@ async fn serve(
         upstream_tls,
         resolver,
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
+        proxy: upstream_proxy::upstream_proxy(&config.upstream)?,
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
         clock: Arc::clone(&clock),

@@ -33,6 +33,9 @@ fn every_key_is_read() {
         [upstream]
         extra_ca_files = ["/etc/ca.pem"]
         connect_timeout = "250ms"
+        proxy = "http://me@proxy.corp:3128"
+        proxy_password_file = "/etc/onecli/proxy"
+        no_proxy = [".corp.test", "10.0.0.0/8"]
         [resolver]
         hosts = { "API.Internal" = ["10.0.0.5", "::5"] }
         [egress]
@@ -60,6 +63,9 @@ fn every_key_is_read() {
             },
             upstream: Upstream {
                 extra_ca_files: vec!["/etc/ca.pem".into()],
+                proxy: Some("http://me@proxy.corp:3128".parse().unwrap()),
+                proxy_password_file: Some("/etc/onecli/proxy".into()),
+                no_proxy: vec!["corp.test".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
                 connect_timeout: Duration::from_millis(250),
             },
             resolver: Resolver {
@@ -93,6 +99,11 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
         "c.toml:2: kernel.daemon_cgroup: ",
         "is no cgroup",
     );
+    check("[upstream]\nproxy = \"proxy:3128\"", "c.toml:2: upstream.proxy: ", "no URL of a proxy");
+    check("[upstream]\nno_proxy = [\"a b\"]", "c.toml:2: upstream.no_proxy: ", "'a b' is no host name");
+    check("[upstream]\nno_proxy = [\"a\"]", "upstream.proxy_password_file", "need upstream.proxy");
+    let secret = parse("[upstream]\nproxy = \"http//me:secret@proxy\"").unwrap_err().to_string();
+    assert!(!secret.contains("secret"), "{secret}");
     check("[kernel]\nbpffs_dir = \"bpf\"", "c.toml:2: kernel.bpffs_dir: ", "absolute");
     check("[listen]\nexplicit = [\"localhost:1\"]", "c.toml:2: listen.explicit: ", "'localhost:1' is no");
     check("[listen]\ntransparent_port = 0", "c.toml:2: listen.transparent_port: ", "1 to 65535");

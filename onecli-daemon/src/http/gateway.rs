@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::capacity::Capacity;
 use super::limits::FailureLimits;
+use super::outward::{Outward, UpstreamProxy};
 use super::place::Strangers;
 use super::pool::Pool;
 use super::revoked;
@@ -43,6 +44,8 @@ pub struct GatewayParts {
     pub resolver: Arc<Resolver>,
     /// Connects to them.
     pub dialer: Dialer,
+    /// The proxy that upstreams are reached through, where there is one.
+    pub proxy: Option<UpstreamProxy>,
     /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP.
     pub explicit_addresses: Vec<SocketAddr>,
     /// How much may be open at a time.
@@ -87,13 +90,13 @@ impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Gateway {
         let capacity = parts.capacity;
-        let pool = Pool::new(
-            parts.resolver,
-            parts.dialer,
-            parts.upstream_tls,
-            Arc::clone(&parts.clock),
-            capacity.idle_upstreams,
-        );
+        let outward = Outward {
+            resolver: parts.resolver,
+            dialer: parts.dialer,
+            tls: Arc::new(parts.upstream_tls),
+            proxy: parts.proxy,
+        };
+        let pool = Pool::new(outward, Arc::clone(&parts.clock), capacity.idle_upstreams);
         Gateway {
             policy: parts.policy,
             vault: parts.vault,

@@ -18,6 +18,8 @@ mod head;
 mod inject;
 mod intercept;
 mod limits;
+mod outward;
+mod patience;
 mod place;
 mod pool;
 mod reject;
@@ -25,6 +27,7 @@ mod revoked;
 mod scrub;
 mod serve;
 mod shares;
+mod stall;
 mod trail;
 mod transparent;
 mod upgrade;
@@ -33,6 +36,7 @@ mod websocket;
 pub use capacity::Capacity;
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
+pub use outward::UpstreamProxy;
 pub use transparent::serve_transparent;
 
 #[cfg(test)]

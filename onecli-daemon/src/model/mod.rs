@@ -17,6 +17,7 @@ pub mod refusal;
 pub mod secret;
 pub mod sole;
 pub mod token;
+pub mod upstream_proxy;
 
 pub use agent::{Agent, CgroupName, Egress, Factors};
 pub use authority::{Authority, Host};
@@ -32,3 +33,4 @@ pub use random::{OsRandom, Random};
 pub use refusal::{Code, Refusal};
 pub use secret::{Sealed, Secret, SecretValue, Target};
 pub use token::{Placeholder, Token, TokenHash};
+pub use upstream_proxy::{NoProxy, ProxyUrl};

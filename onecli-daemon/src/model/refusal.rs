@@ -28,6 +28,10 @@ macro_rules! codes {
 codes! {
     /// The request is not well-formed HTTP, or is one that is never forwarded.
     BadRequest = "bad_request", 400;
+    /// The request did not arrive in time.
+    RequestTimeout = "request_timeout", 408;
+    /// A version of HTTP that is not spoken.
+    VersionUnsupported = "version_unsupported", 505;
     /// The head is larger than the bound.
     HeadTooLarge = "head_too_large", 431;
     /// The method is never forwarded (TRACE).

@@ -104,6 +104,32 @@ impl Resolver {
         if checked.is_empty() { Err(ResolveError::Blocked(host.clone())) } else { Ok(checked) }
     }
 
+    /// The addresses of the operator's own proxy, which may lie in a blocked range, but not be one of our listeners.
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub async fn resolve_proxy(&self, proxy: &Authority) -> Result<Vec<CheckedAddr>, ResolveError> {
+        let addresses = match proxy.host().as_ip() {
+            Some(ip) => vec![ip],
+            None => self.lookup(proxy.host()).await?.list,
+        };
+        let check = |ip| self.policy.check_proxy(SocketAddr::new(ip, proxy.port()));
+        let checked: Vec<CheckedAddr> = addresses.into_iter().filter_map(check).take(MAX_ADDRESSES).collect();
+        if checked.is_empty() { Err(ResolveError::Blocked(proxy.host().clone())) } else { Ok(checked) }
+    }
+
+    /// May a proxy be asked for `authority`? It resolves names itself; an address must be one that we would dial.
+    ///
+    /// # Errors
+    /// [`ResolveError::Blocked`].
+    pub fn check_for_proxy(&self, authority: &Authority) -> Result<(), ResolveError> {
+        let Some(ip) = authority.host().as_ip() else { return Ok(()) };
+        match self.policy.check(SocketAddr::new(ip, authority.port())) {
+            Some(_) => Ok(()),
+            None => Err(ResolveError::Blocked(authority.host().clone())),
+        }
+    }
+
     /// The addresses of a name, blocked ones too.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ impl Scene {
                 AddressPolicy::new(Vec::new(), Vec::new()),
             )),
             dialer: Dialer { connect_timeout: std::time::Duration::from_secs(1) },
+            proxy: None,
             explicit_addresses: Vec::new(),
             capacity: Capacity::of(4096),
             clock,
