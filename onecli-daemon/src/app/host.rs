@@ -26,6 +26,7 @@ pub(super) struct AppHost {
     pub(super) gateway: Arc<Gateway>,
     pub(super) ca_pem: String,
     pub(super) bundle: PathBuf,
+    pub(super) private_dirs: Vec<PathBuf>,
     pub(super) explicit: Vec<SocketAddr>,
 }
 
@@ -74,6 +75,10 @@ impl Host for AppHost {
 
     fn ca_bundle_path(&self) -> PathBuf {
         self.bundle.clone()
+    }
+
+    fn private_dirs(&self) -> Vec<PathBuf> {
+        self.private_dirs.clone()
     }
 
     fn explicit_address(&self) -> Option<SocketAddr> {

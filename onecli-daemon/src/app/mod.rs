@@ -187,6 +187,7 @@ async fn serve(
         gateway: Arc::clone(&gateway),
         ca_pem: authority.certificate_pem().to_owned(),
         bundle,
+        private_dirs: vec![config.data_dir.clone(), config.kernel.bpffs_dir.clone()],
         explicit: config.listen.explicit.clone(),
     };
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));

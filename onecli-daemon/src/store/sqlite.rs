@@ -2,6 +2,7 @@
 
 mod audit;
 mod rows;
+mod runners;
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
-use crate::model::{Agent, AgentId, PrivateDir, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, PrivateDir, Runner, Sealed, Secret, SecretId, TokenHash};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -368,6 +369,17 @@ impl Store for SqliteStore {
         }
         self.commit(tx).await?;
         Ok(true)
+    }
+
+    async fn runners(&self, agent: AgentId) -> Result<Vec<Runner>, StoreError> {
+        runners::list(&self.pool, agent).await
+    }
+
+    async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let changed = runners::set(&mut tx, agent, runner, may).await?;
+        self.commit(tx).await?;
+        Ok(changed)
     }
 
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError> {
