@@ -1,13 +1,13 @@
 //! `agent add | list | show | rotate | disable | enable | remove`.
 
-use nix::unistd::User;
+use nix::unistd::{Group, User};
 
 use super::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView};
 use super::error::AdminError;
 use super::grants;
 use super::host::Transparent;
 use super::state::{Find, State};
-use crate::model::{Agent, AgentId, AgentName, Factors, Token, TokenHash};
+use crate::model::{Agent, AgentId, AgentName, Factors, Runner, Token, TokenHash};
 use crate::store::StoredState;
 
 impl From<&Agent> for AgentView {
@@ -52,6 +52,9 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     if let Some(user) = &request.user {
         check_user(user, None, &change.stored).await?;
     }
+    for runner in &request.runners {
+        check_runner(runner.clone()).await?;
+    }
     // Where a process runs is who it is: what a removed agent left behind must not become this one.
     if let Some(directory) = host.populated_cgroup(&cgroup).map_err(AdminError::Host)? {
         return Err(AdminError::NotReady {
@@ -81,6 +84,9 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     };
     let (token, hash) = new_token(state)?;
     state.handles.store.add_agent(&agent, &hash).await?;
+    for runner in &request.runners {
+        state.handles.store.set_runner(agent.id, runner, true).await?;
+    }
     change.in_force("agent add", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
@@ -91,7 +97,7 @@ pub(super) async fn list(state: &State) -> Result<Vec<AgentView>, AdminError> {
 
 pub(super) async fn show(state: &State, name: &AgentName) -> Result<AgentDetail, AdminError> {
     let stored = state.load().await?;
-    Ok(detail(state, &stored, stored.agent(name)?))
+    detail(state, &stored, stored.agent(name)?).await
 }
 
 pub(super) async fn rotate(state: &State, name: &AgentName) -> Result<AgentToken, AdminError> {
@@ -131,7 +137,7 @@ pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Resul
             ),
         });
     }
-    let agent_detail = detail(state, &change.stored, &agent);
+    let agent_detail = detail(state, &change.stored, &agent).await?;
     state.handles.store.remove_agent(agent.id).await?;
     change.in_force("agent remove", agent.name.as_str()).await?;
     // Last, and no reason to fail: what still lives in it is refused everything from now on, and no agent is bound to
@@ -145,10 +151,48 @@ fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
     stored.agents.iter().map(|stored| &stored.agent)
 }
 
-fn detail(state: &State, stored: &StoredState, agent: &Agent) -> AgentDetail {
+/// Lets somebody start commands as the agent, or no more.
+pub(super) async fn set_runner(
+    state: &State,
+    name: &AgentName,
+    runner: &Runner,
+    may: bool,
+) -> Result<AgentDetail, AdminError> {
+    let change = state.begin_change().await?;
+    let agent = change.stored.agent(name)?.clone();
+    if may {
+        check_runner(runner.clone()).await?;
+    }
+    let changed = state.handles.store.set_runner(agent.id, runner, may).await?;
+    if !may && !changed {
+        return Err(AdminError::NotFound { what: "runner", name: runner.to_string() });
+    }
+    let shown = detail(state, &change.stored, &agent).await?;
+    change.in_force(if may { "agent allow-run" } else { "agent deny-run" }, agent.name.as_str()).await?;
+    Ok(shown)
+}
+
+/// A name that nobody has yet could be anybody's later.
+async fn check_runner(runner: Runner) -> Result<(), AdminError> {
+    let checked = tokio::task::spawn_blocking(move || {
+        let (found, what) = match &runner {
+            Runner::User(name) => (User::from_name(name).map(|user| user.is_some()), "user"),
+            Runner::Group(name) => (Group::from_name(name).map(|group| group.is_some()), "group"),
+        };
+        match found {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AdminError::Invalid(format!("there is no {what} for '{runner}' on this host"))),
+            Err(error) => Err(AdminError::Host(format!("cannot look up '{runner}': {error}"))),
+        }
+    });
+    checked.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+}
+
+async fn detail(state: &State, stored: &StoredState, agent: &Agent) -> Result<AgentDetail, AdminError> {
     let secrets =
         stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
-    AgentDetail { agent: agent.into(), secrets }
+    let runners = state.handles.store.runners(agent.id).await?;
+    Ok(AgentDetail { agent: agent.into(), secrets, runners })
 }
 
 fn new_token(state: &State) -> Result<(Token, TokenHash), AdminError> {

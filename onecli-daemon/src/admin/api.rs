@@ -20,7 +20,7 @@ pub use doctor::{Doctor, Place};
 pub use status::{AuditStatus, Ca, Status};
 
 use crate::model::{
-    AgentId, AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement,
+    AgentId, AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
     SecretId, SecretName, SecretValue,
 };
 
@@ -29,7 +29,7 @@ pub const DEFAULT_SOCKET: &str = "/run/onecli/admin.sock";
 
 /// Paths of the API. Names hold no character that would need escaping.
 pub mod routes {
-    use crate::model::{AgentName, SecretName};
+    use crate::model::{AgentName, Runner, SecretName};
 
     /// `GET`: [`super::Status`].
     pub const STATUS: &str = "/v1/status";
@@ -56,6 +56,11 @@ pub mod routes {
     /// ([`super::SessionRequest`]: [`super::Session`]).
     pub fn agent_action(name: &AgentName, action: &str) -> String {
         format!("{AGENTS}/{name}/{action}")
+    }
+
+    /// `PUT`, `DELETE`: [`super::AgentDetail`].
+    pub fn runner(agent: &AgentName, runner: &Runner) -> String {
+        format!("{AGENTS}/{agent}/runners/{runner}")
     }
 
     /// `GET`: [`super::SecretView`]. `DELETE`: [`super::SecretView`] as it was.
@@ -111,6 +116,9 @@ pub struct AgentAdd {
     /// What happens to hosts that neither a rule nor a grant names.
     #[serde(default)]
     pub egress: Egress,
+    /// Who besides administrators may start commands as it.
+    #[serde(default)]
+    pub runners: Vec<Runner>,
 }
 
 /// An agent in a list.
@@ -142,6 +150,9 @@ pub struct AgentDetail {
     pub agent: AgentView,
     /// What it may use, by name of secret.
     pub secrets: Vec<GrantView>,
+    /// Who besides administrators may start commands as it.
+    #[serde(default)]
+    pub runners: Vec<Runner>,
 }
 
 /// An agent that was removed: its token, sessions, grants and placeholders are gone. Its audit records stay.
@@ -257,9 +268,24 @@ pub struct SecretView {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SessionRequest {
-    /// Run as this user in place of the agent's own.
+    /// Run as this user in place of the agent's own. Who is no administrator may name themselves alone.
     #[serde(default)]
     pub user: Option<String>,
+    /// On whose behalf the launcher asks; only uid 0 may speak for others.
+    #[serde(default)]
+    pub caller: Option<Caller>,
+}
+
+/// Who connected to the launcher, in the kernel's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Caller {
+    /// Effective uid (`SO_PEERCRED`).
+    pub uid: u32,
+    /// Effective gid.
+    pub gid: u32,
+    /// Path in the cgroup2 hierarchy; none on a host without.
+    pub cgroup: Option<String>,
 }
 
 /// What `run` needs to start a command as the agent.
@@ -279,6 +305,8 @@ pub struct Session {
     pub proxy: Option<String>,
     /// When that session token ends.
     pub expires: Option<Timestamp>,
+    /// Directories of the daemon's own, which the command shall not see.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl fmt::Debug for Session {

@@ -145,6 +145,7 @@ impl AdminError {
             AdminError::NotPermitted { hint, .. }
             | AdminError::Exists { hint, .. }
             | AdminError::NotReady { hint, .. } => hint.clone(),
+            AdminError::NotFound { what: "runner", .. } => "'onecli agent show' tells who may run it".to_owned(),
             AdminError::NotFound { what, .. } => format!("'onecli {what} list' shows what there is"),
             AdminError::NoGrant { agent, .. } => format!("'onecli agent show {agent}' shows what it has"),
             AdminError::UnknownOperation { .. } => {

@@ -90,6 +90,9 @@ pub trait Host: Send + Sync {
     /// A world-readable PEM file that the daemon keeps: the system's roots and our CA.
     fn ca_bundle_path(&self) -> PathBuf;
 
+    /// Directories of the daemon's own, which no agent has business in: data, pins.
+    fn private_dirs(&self) -> Vec<PathBuf>;
+
     /// An address of the explicit proxy, if it listens; loopback rather than another.
     fn explicit_address(&self) -> Option<SocketAddr>;
 

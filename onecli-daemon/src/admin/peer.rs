@@ -13,6 +13,7 @@ use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use super::error::AdminError;
+use crate::model::Runner;
 
 /// Members may do everything.
 pub(super) const WRITE_GROUP: &str = "onecli";
@@ -56,6 +57,12 @@ impl Peer {
         })
     }
 
+    /// The launcher's word on somebody who connected to it. May block on the user database.
+    pub(super) fn told(uid: u32, gid: u32, cgroup: Option<String>) -> Peer {
+        let is_owner = Uid::from_raw(uid) == Uid::effective();
+        Peer { uid, pid: 0, is_owner, groups: groups(uid, gid), cgroup: Ok(cgroup) }
+    }
+
     /// Decides. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
     pub(super) fn rights(&self, agents_root: &str) -> Result<Rights, AdminError> {
         self.check_not_managed(agents_root)?;
@@ -74,7 +81,7 @@ impl Peer {
     }
 
     /// An agent must not administer what holds it, whatever its uid.
-    fn check_not_managed(&self, agents_root: &str) -> Result<(), AdminError> {
+    pub(super) fn check_not_managed(&self, agents_root: &str) -> Result<(), AdminError> {
         let refused = |message: String| AdminError::NotPermitted {
             message,
             hint: "run onecli outside of the agents' cgroups and containers".to_owned(),
@@ -96,19 +103,34 @@ impl Peer {
     }
 }
 
-/// The groups that count here and that `uid` is in: by the user database, so that joining or leaving one needs no
-/// new login, and by the peer's effective group.
+/// The groups that count here and that `uid` is in.
 fn groups(uid: u32, gid: u32) -> Vec<&'static str> {
+    let gids = gids(uid, gid);
+    [WRITE_GROUP, AUDIT_GROUP].into_iter().filter(|name| holds(&gids, name)).collect()
+}
+
+/// By the user database, so that joining or leaving a group needs no new login, and by the peer's effective group.
+fn gids(uid: u32, gid: u32) -> Vec<Gid> {
     let mut gids = vec![Gid::from_raw(gid)];
     if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
         && let Ok(name) = std::ffi::CString::new(user.name)
     {
         gids.extend(getgrouplist(&name, user.gid).unwrap_or_default());
     }
-    [WRITE_GROUP, AUDIT_GROUP]
-        .into_iter()
-        .filter(|name| matches!(Group::from_name(name), Ok(Some(group)) if gids.contains(&group.gid)))
-        .collect()
+    gids
+}
+
+fn holds(gids: &[Gid], group: &str) -> bool {
+    matches!(Group::from_name(group), Ok(Some(group)) if gids.contains(&group.gid))
+}
+
+/// Is somebody with these ids one of `runners`? May block on the user database.
+pub(super) fn is_runner(uid: u32, gid: u32, runners: &[Runner]) -> bool {
+    let gids = gids(uid, gid);
+    runners.iter().any(|runner| match runner {
+        Runner::User(name) => matches!(User::from_name(name), Ok(Some(user)) if user.uid.as_raw() == uid),
+        Runner::Group(name) => holds(&gids, name),
+    })
 }
 
 /// The peer's cgroup, by way of its pid. The pid could be another process's by now: the pidfd of the socket

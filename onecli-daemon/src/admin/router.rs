@@ -16,6 +16,8 @@ use super::{agents, doctor, grants, secrets, session, status};
 
 /// A request, read whole.
 pub(super) struct Call {
+    /// Who asks.
+    pub(super) uid: u32,
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: String,
@@ -70,7 +72,14 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
             json(&agents::set_enabled(&state, &parse(name)?, false).await?)
         }
         ("POST", ["agents", name, "session"]) => {
-            created(&session::start(&state, &parse(name)?, body(&call)?).await?)
+            created(&session::start(&state, call.uid, &parse(name)?, body(&call)?).await?)
+        }
+
+        ("PUT", ["agents", name, "runners", runner]) => {
+            json(&agents::set_runner(&state, &parse(name)?, &parse(runner)?, true).await?)
+        }
+        ("DELETE", ["agents", name, "runners", runner]) => {
+            json(&agents::set_runner(&state, &parse(name)?, &parse(runner)?, false).await?)
         }
 
         ("GET", ["secrets"]) => json(&secrets::list(&state).await?),

@@ -4,24 +4,37 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp, Unit};
+use nix::unistd::User;
 
 use super::agents::check_user;
-use super::api::{Session, SessionRequest};
+use super::api::{Caller, Session, SessionRequest};
 use super::error::AdminError;
 use super::host::Transparent;
+use super::peer::{Peer, Rights, is_runner};
 use super::state::{Find, State};
 use crate::model::{Agent, AgentName, Factors, Token};
+use crate::store::StoredState;
 
 /// How long a session token is good for.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) async fn start(
     state: &State,
+    uid: u32,
     name: &AgentName,
     request: SessionRequest,
 ) -> Result<Session, AdminError> {
     let host = &state.handles.host;
     let stored = state.load().await?;
+    if let Some(caller) = &request.caller {
+        if uid != 0 {
+            return Err(AdminError::NotPermitted {
+                message: "only the launcher may start an agent for somebody else".to_owned(),
+                hint: String::new(),
+            });
+        }
+        judge(state, &stored, name, caller, request.user.as_deref()).await?;
+    }
     let agent = stored.agent(name)?;
     if !agent.enabled {
         return Err(AdminError::NotReady {
@@ -64,7 +77,51 @@ pub(super) async fn start(
         placeholders,
         proxy,
         expires,
+        hidden: host.private_dirs(),
     })
+}
+
+/// May `caller` start commands as the agent? Administrators may, and the agent's runners. Who is not root may not choose
+/// whom to become: the agent's own user, or nobody but themselves.
+async fn judge(
+    state: &State,
+    stored: &StoredState,
+    name: &AgentName,
+    caller: &Caller,
+    user: Option<&str>,
+) -> Result<(), AdminError> {
+    let agent = stored.agent(name).ok();
+    let runners = match agent {
+        Some(agent) => state.handles.store.runners(agent.id).await?,
+        None => Vec::new(),
+    };
+    let (caller, agents_root) = (caller.clone(), state.handles.agents_root.clone());
+    let own_user = agent.and_then(|agent| agent.user.clone());
+    let (user, name) = (user.map(str::to_owned), name.clone());
+    let judged = tokio::task::spawn_blocking(move || {
+        let Caller { uid, gid, cgroup } = caller;
+        let peer = Peer::told(uid, gid, cgroup);
+        peer.check_not_managed(&agents_root)?;
+        // An agent that is not there is refused alike: who may run none need not learn which there are.
+        if !matches!(peer.rights(&agents_root), Ok(Rights::Write)) && !is_runner(uid, gid, &runners) {
+            return Err(AdminError::NotPermitted {
+                message: format!("uid {uid} may not run agent '{name}'"),
+                hint: format!("an administrator can allow it: onecli agent allow-run {name} USER|@GROUP"),
+            });
+        }
+        let may_become = |user: &str| {
+            own_user.as_deref() == Some(user)
+                || matches!(User::from_name(user), Ok(Some(entry)) if entry.uid.as_raw() == uid)
+        };
+        match user {
+            Some(user) if uid != 0 && !may_become(&user) => Err(AdminError::NotPermitted {
+                message: format!("uid {uid} may not run agent '{name}' as user '{user}'"),
+                hint: "leave --user out; --scope runs it as yourself".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    });
+    judged.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
 }
 
 /// Without the redirect an agent has its token alone, and the explicit proxy must be there.

@@ -28,6 +28,7 @@ pub(super) struct AppHost {
     pub(super) ca_pem: String,
     pub(super) bundle: PathBuf,
     pub(super) place: Place,
+    pub(super) private_dirs: Vec<PathBuf>,
 }
 
 #[async_trait]
@@ -79,6 +80,10 @@ impl Host for AppHost {
 
     fn ca_bundle_path(&self) -> PathBuf {
         self.bundle.clone()
+    }
+
+    fn private_dirs(&self) -> Vec<PathBuf> {
+        self.private_dirs.clone()
     }
 
     fn explicit_address(&self) -> Option<SocketAddr> {

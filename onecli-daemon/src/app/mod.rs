@@ -192,6 +192,7 @@ async fn serve(
         ca_pem: authority.certificate_pem().to_owned(),
         bundle,
         place: doctor::place(&config),
+        private_dirs: vec![config.data_dir.clone(), config.kernel.bpffs_dir.clone()],
     };
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {

@@ -5,7 +5,7 @@ use super::args::AgentAddArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
 use crate::admin::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, routes};
-use crate::model::AgentName;
+use crate::model::{AgentName, Runner};
 
 pub(super) fn add(client: &Client, args: AgentAddArgs, output: &mut Output) -> Result<(), CliError> {
     let request = AgentAdd {
@@ -14,6 +14,7 @@ pub(super) fn add(client: &Client, args: AgentAddArgs, output: &mut Output) -> R
         cgroup: args.cgroup,
         user: args.user,
         egress: args.egress,
+        runners: args.runners,
     };
     let added: AgentToken = client.post(routes::AGENTS, &request)?;
     if output.is_json() {
@@ -53,6 +54,7 @@ pub(super) fn show(client: &Client, name: &AgentName, output: &mut Output) -> Re
         return Ok(output.document(&detail)?);
     }
     output.fields(&fields(&detail.agent))?;
+    output.fields(&[("runners", joined(detail.runners.iter(), "administrators only"))])?;
     if detail.secrets.is_empty() {
         output.line(&format!("no secrets; next: onecli grant {name} SECRET"))?;
         return Ok(());
@@ -92,6 +94,24 @@ pub(super) fn set_enabled(
     }
     let effect = if enabled { "it is let in again" } else { "it is refused everything" };
     Ok(output.line(&format!("agent '{name}' is {}: {effect}", state(agent.enabled)))?)
+}
+
+pub(super) fn set_runner(
+    client: &Client,
+    name: &AgentName,
+    runner: &Runner,
+    may: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let path = routes::runner(name, runner);
+    let detail: AgentDetail = if may { client.put(&path)? } else { client.delete(&path)? };
+    if output.is_json() {
+        return Ok(output.document(&detail)?);
+    }
+    Ok(output.line(&format!(
+        "agent '{name}' may be run by administrators and: {}",
+        joined(detail.runners.iter(), "nobody else")
+    ))?)
 }
 
 pub(super) fn remove(

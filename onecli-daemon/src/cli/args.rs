@@ -7,7 +7,8 @@ use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
 
 use crate::admin::api::{AuditQuery, DEFAULT_SOCKET, EnvName};
 use crate::model::{
-    AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, SecretName,
+    AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
+    SecretName,
 };
 
 /// OneCLI: let agents use credentials without having them.
@@ -137,6 +138,22 @@ pub(super) enum AgentCommand {
         /// The agent.
         name: AgentName,
     },
+    /// Let a user, or the members of a group, start commands as an agent.
+    AllowRun {
+        /// The agent.
+        name: AgentName,
+        /// Who: alice, or @devs for a group.
+        #[arg(value_name = "USER|@GROUP")]
+        runner: Runner,
+    },
+    /// Take back what allow-run gave. What runs goes on: 'agent disable' takes its rights.
+    DenyRun {
+        /// The agent.
+        name: AgentName,
+        /// Who: alice, or @devs for a group.
+        #[arg(value_name = "USER|@GROUP")]
+        runner: Runner,
+    },
     /// Remove an agent with its token, sessions and grants. Its audit records stay.
     ///
     /// Refused while processes run in its cgroup: they would outlive the agent, and be the next one that is bound to
@@ -178,6 +195,9 @@ pub(super) struct AgentAddArgs {
     /// Hosts that no grant names: deny or allow (without any credential).
     #[arg(long, default_value = "deny")]
     pub(super) egress: Egress,
+    /// Who besides administrators may start commands as it; may be given again.
+    #[arg(long = "runner", value_name = "USER|@GROUP")]
+    pub(super) runners: Vec<Runner>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -113,6 +113,12 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Rotate { name } => agent::rotate(client, &name, output),
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
+            AgentCommand::AllowRun { name, runner } => {
+                agent::set_runner(client, &name, &runner, true, output)
+            }
+            AgentCommand::DenyRun { name, runner } => {
+                agent::set_runner(client, &name, &runner, false, output)
+            }
             AgentCommand::Remove { name, kill } => agent::remove(client, &name, kill, output),
         },
         Command::Secret(command) => match command {

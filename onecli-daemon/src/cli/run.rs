@@ -32,7 +32,7 @@ pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
 }
 
 fn start(client: &Client, args: RunArgs) -> Result<std::convert::Infallible, RunError> {
-    let request = SessionRequest { user: args.user };
+    let request = SessionRequest { user: args.user, caller: None };
     let session: Session = client.post(&routes::agent_action(&args.agent, "session"), &request)?;
     if session.cgroup.is_none() {
         complain(&format!(

@@ -1,5 +1,7 @@
 //! The command line, and commands against a real admin server.
 
+mod runners;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -150,6 +152,7 @@ fn add_agent(
         cgroup: None,
         user: None,
         egress: Egress::Deny,
+        runners: Vec::new(),
     };
     change(&mut request);
     client.post(routes::AGENTS, &request)
@@ -179,7 +182,7 @@ fn grant(client: &Client, agent: &str, secret: &str) -> Result<GrantView, Client
 }
 
 fn session(client: &Client, agent: &str, user: Option<&str>) -> Result<Session, ClientError> {
-    let request = SessionRequest { user: user.map(str::to_owned) };
+    let request = SessionRequest { user: user.map(str::to_owned), caller: None };
     client.post(&routes::agent_action(&agent.parse().unwrap(), "session"), &request)
 }
 

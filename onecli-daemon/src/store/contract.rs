@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::{AuditQuery, AuditRow, GrantRow, Store, StoreError};
 use crate::model::{
-    Agent, AgentId, Egress, Factors, MethodSet, Placement, RequestId, Sealed, Secret, SecretId, Target,
-    TokenHash,
+    Agent, AgentId, Egress, Factors, MethodSet, Placement, RequestId, Runner, Sealed, Secret, SecretId,
+    Target, TokenHash,
 };
 
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
@@ -15,7 +15,7 @@ macro_rules! contract_tests {
     ($make:path) => {
         $crate::store::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
-            secrets_round_trip, versions_follow_each_other, grants, changes_are_told, audit_rows_are_kept_once,
+            runners_come_and_go, secrets_round_trip, versions_follow_each_other, grants, changes_are_told, audit_rows_are_kept_once,
             audit_rows_are_found, facts);
     };
     ($make:path: $($name:ident),*) => {
@@ -335,4 +335,25 @@ pub(crate) async fn facts(store: &dyn Store) {
     assert_eq!(store.get_meta("a").await.unwrap().as_deref(), Some("1"));
     assert_eq!(store.get_meta("b").await.unwrap().as_deref(), Some("3"));
     assert!(store.is_empty().await.unwrap(), "facts are no content");
+}
+
+pub(crate) async fn runners_come_and_go(store: &impl Store) {
+    let (one, other) = (agent(1, "one"), agent(2, "other"));
+    store.add_agent(&one, &TokenHash([1; 32])).await.unwrap();
+    store.add_agent(&other, &TokenHash([2; 32])).await.unwrap();
+    let [alice, devs] = ["alice", "@devs"].map(|text| text.parse::<Runner>().unwrap());
+    for (runner, may, changed) in [
+        (&alice, true, true),
+        (&alice, true, false),
+        (&devs, true, true),
+        (&alice, false, true),
+        (&alice, false, false),
+    ] {
+        assert_eq!(store.set_runner(one.id, runner, may).await.unwrap(), changed, "{runner} {may}");
+    }
+    assert_eq!(store.runners(one.id).await.unwrap(), [devs.clone()]);
+    assert_eq!(store.runners(other.id).await.unwrap(), []);
+    store.remove_agent(one.id).await.unwrap();
+    assert_eq!(store.runners(one.id).await.unwrap(), []);
+    assert!(!store.set_runner(one.id, &devs, true).await.unwrap(), "an agent that is gone");
 }

@@ -21,7 +21,7 @@ pub use error::StoreError;
 pub use keys::{KeyStore, Rewrap, SlotRow, VaultChange, VersionRow};
 pub use sqlite::SqliteStore;
 
-use crate::model::{Agent, AgentId, RequestId, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, RequestId, Runner, Sealed, Secret, SecretId, TokenHash};
 
 /// Everything that decides about requests, as it stood at one moment.
 #[derive(Debug, Clone, Default)]
@@ -221,6 +221,13 @@ pub trait Store: KeyStore {
 
     /// Takes a grant back; tells whether there was one.
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError>;
+
+    /// Who besides administrators may start commands as an agent, in the order of their names.
+    async fn runners(&self, agent: AgentId) -> Result<Vec<Runner>, StoreError>;
+
+    /// Lets somebody start commands as an agent, or no more; tells whether that changed anything. An agent that is gone
+    /// has no runners.
+    async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError>;
 
     /// Adds audit rows; rows whose sequence number is there already are left as they are.
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError>;

@@ -3,6 +3,7 @@
 mod audit;
 mod keys;
 mod rows;
+mod runners;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
-use crate::model::{Agent, AgentId, PrivateDir, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, PrivateDir, Runner, Sealed, Secret, SecretId, TokenHash};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -382,6 +383,17 @@ impl Store for SqliteStore {
         }
         self.commit(tx).await?;
         Ok(true)
+    }
+
+    async fn runners(&self, agent: AgentId) -> Result<Vec<Runner>, StoreError> {
+        runners::list(&self.pool, agent).await
+    }
+
+    async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let changed = runners::set(&mut tx, agent, runner, may).await?;
+        self.commit(tx).await?;
+        Ok(changed)
     }
 
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError> {

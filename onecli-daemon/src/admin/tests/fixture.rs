@@ -151,6 +151,10 @@ impl Host for FakeHost {
         "/run/onecli/ca-bundle.pem".into()
     }
 
+    fn private_dirs(&self) -> Vec<PathBuf> {
+        vec!["/var/lib/onecli".into()]
+    }
+
     fn explicit_address(&self) -> Option<SocketAddr> {
         Some(SocketAddr::from(([127, 0, 0, 1], 10255)))
     }
