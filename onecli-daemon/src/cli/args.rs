@@ -70,6 +70,11 @@ pub(super) enum Command {
     Ca(CaCommand),
     /// Is the daemon well?
     Status,
+    /// Print a script that completes this command's words in a shell. The Debian package has them in place.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Start a command as an agent.
