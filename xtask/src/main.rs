@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool for developers")]
 
+mod deb;
 mod ebpf;
 mod programs;
 mod setup;
@@ -28,6 +29,8 @@ enum Command {
     Bench(programs::Args),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
     Ebpf(ebpf::EbpfArgs),
+    /// Make the Debian package, in target/debian
+    Deb(deb::Args),
     /// Install what the tests need and run the whole suite
     Test(test::Args),
     /// Check layout, direction of dependencies and house rules
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Deb(args) => deb::package(&args).map(|_| ()),
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
     };

@@ -10,6 +10,7 @@ mod managed;
 mod names;
 mod namespaces;
 mod policy;
+mod service;
 pub mod ship;
 mod stand;
 mod upstream_proxy;
@@ -44,6 +45,7 @@ use host::AppHost;
 use managed::Managed;
 use namespaces::Namespaces;
 use policy::Policy;
+use service::Handed;
 use stand::{Front, Stand, told_to_stop};
 
 /// The audit segments' place in the data directory.
@@ -93,9 +95,14 @@ fn start(config: Config) -> Result<(), AppError> {
     let _kernel = claim(&config)?;
     let managed = Managed::attach(&config);
     // Bound, for ports below 1024, but nobody is listened to before the vault is open.
-    let stand = Stand::bind(&config, &managed)?;
+    let mut handed = Handed::take();
+    let stand = Stand::bind(&config, &managed, &mut handed)?;
     // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
-    let admin_socket = admin::bind(&config.listen.admin_socket)?;
+    let admin_socket = match handed.unix(&config.listen.admin_socket) {
+        Some(socket) => socket,
+        None => admin::bind(&config.listen.admin_socket)?,
+    };
+    handed.close_rest();
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
     let runtime =
@@ -223,6 +230,7 @@ async fn serve(
     let stand =
         stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() })?;
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
+    let redirects = managed.is_attached();
     let namespaces = Namespaces::new(managed, dns.clone(), stand.reception())?;
     let stop = async {
         tokio::select! {
@@ -230,7 +238,12 @@ async fn serve(
             lost = namespaces.serve() => Err(AppError::Helper(lost.to_string())),
         }
     };
-    let served = stand.serve(admin_socket, handles, stop).await;
+    let status = if redirects {
+        "serving: connections of agents are redirected"
+    } else {
+        "serving: explicit proxy only"
+    };
+    let served = stand.serve(admin_socket, handles, status, stop).await;
 
     tracing::info!("stopping");
     follower.abort();

@@ -73,6 +73,11 @@ pub(super) enum Command {
     Status,
     /// Is everything as it should be on this host, and what can be done about what is not?
     Doctor(DoctorArgs),
+    /// Print a script that completes this command's words in a shell. The Debian package has them in place.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Look at the host and the daemon.

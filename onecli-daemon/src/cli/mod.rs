@@ -4,6 +4,7 @@ mod agent;
 mod args;
 mod audit;
 mod client;
+mod daemon;
 mod doctor;
 mod grant;
 mod output;
@@ -19,10 +20,11 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
 use client::{Client, ClientError};
+pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
 use output::Output;
 
@@ -59,6 +61,11 @@ impl CliError {
     fn is_closed_pipe(&self) -> bool {
         matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// The definition of this command line, for what is made from it: completion scripts and manual pages.
+pub fn definition() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`.
@@ -138,6 +145,11 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Ca(CaCommand::Export) => status::ca_export(client, output),
         Command::Status => status::status(client, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut definition(), "onecli", &mut script);
+            Ok(output.raw_line(script.trim_ascii_end())?)
+        }
     }
 }
 

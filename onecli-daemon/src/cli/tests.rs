@@ -455,3 +455,18 @@ fn a_value_file_that_is_not_there_is_named() {
         super::value::read(&ValueArgs { value_stdin: false, value_file: Some("/none".into()) }).unwrap_err();
     assert!(error.to_string().contains("/none"), "{error}");
 }
+
+#[test]
+fn completion_scripts_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let Command::Completions { shell } = parse(&format!("completions {shell}")).unwrap().command else {
+            panic!("{shell}: another command");
+        };
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut super::definition(), "onecli", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for word in ["secret", "grant", "keep-env"] {
+            assert!(script.contains(word), "{shell}: no '{word}'");
+        }
+    }
+}

@@ -15,6 +15,45 @@ fn nothing_said_is_the_documented_default() {
     assert_eq!(config.listen.explicit, ["127.0.0.1:10255".parse().unwrap()]);
 }
 
+/// Guards the file that the package installs: what it shows as a default is one, and no key is left out.
+#[test]
+fn the_installed_file_shows_every_key_with_its_default() {
+    let installed = include_str!("../../../systemd/config.toml");
+    assert_eq!(parse(installed).unwrap(), Config::default(), "as installed");
+    // A setting is switched off by '#' alone, a remark stands after '# '.
+    let switched_on: String = installed
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let mut shown = parse(&switched_on).unwrap();
+    assert_eq!(shown.store_url(), Config::default().store_url());
+    shown.store = None;
+    assert_eq!(shown, Config::default(), "with every setting switched on");
+
+    let document: toml::Table = switched_on.parse().unwrap();
+    let has = |table: &toml::Table, keys: Vec<String>| {
+        for key in keys {
+            assert!(table.contains_key(&key), "systemd/config.toml does not show '{key}'");
+        }
+    };
+    has(&document, known_keys(""));
+    for (name, value) in &document {
+        if let Some(table) = value.as_table() {
+            has(table, known_keys(name));
+        }
+    }
+}
+
+/// The keys that the parser knows in a table, by what it answers to one that it does not.
+fn known_keys(table: &str) -> Vec<String> {
+    let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+    let refused = parse(&format!("{header}no_such_key = 1\n")).unwrap_err().to_string();
+    let known: Vec<String> = refused.split('`').skip(3).step_by(2).map(str::to_owned).collect();
+    assert!(!known.is_empty(), "{refused}");
+    known
+}
+
 #[test]
 fn every_key_is_read() {
     let config = parse(

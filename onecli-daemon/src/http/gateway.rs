@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::{Response, StatusCode, Version, header};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::body::Body;
 use super::capacity::Capacity;
 use super::limits::FailureLimits;
 use super::outward::{Outward, UpstreamProxy};
@@ -27,6 +29,9 @@ use crate::vault::Vault;
 
 /// How long requests that are broken off may take to be gone. They do not wait for anybody.
 const BREAKING_OFF: Duration = Duration::from_secs(5);
+
+/// How long a connection may take from being accepted to its first request, and be waited for when the daemon stops.
+const YOUTH: Duration = Duration::from_secs(2);
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -74,8 +79,12 @@ pub struct Gateway {
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
     pub(super) counters: Counters,
+    /// The daemon takes no new connections: those that are open are not to be used for long.
+    stopping: CancellationToken,
     /// The daemon stops now.
     pub(super) ending: CancellationToken,
+    /// Held by every connection for as long as its client may be about to send the first request.
+    young: Arc<()>,
     /// Held by every request and tunnel while it is open.
     pub(super) open: Arc<()>,
 }
@@ -111,7 +120,9 @@ impl Gateway {
             clock: parts.clock,
             random: parts.random,
             counters: Counters::default(),
+            stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
+            young: Arc::default(),
             open: Arc::default(),
         }
     }
@@ -150,17 +161,38 @@ impl Gateway {
     pub fn until_end(&self, served: impl Future<Output = ()>) -> impl Future<Output = ()> {
         // It is large, and callers await it from inside of others.
         let served = Box::pin(served);
-        async {
+        let young = Arc::clone(&self.young);
+        async move {
+            let grow_up = async move {
+                tokio::time::sleep(YOUTH).await;
+                drop(young);
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = served => {}
+                () = grow_up => {}
                 () = self.ending.cancelled() => {}
             }
         }
     }
 
+    /// While the daemon stops, tells the client of HTTP/1 that this was the last answer of its connection (RFC 9112
+    /// section 9.6), so that it does not send the next request to one that ends.
+    pub(super) fn close_after(&self, version: Version, response: &mut Response<Body>) {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.stopping.is_cancelled() && version <= Version::HTTP_11 && !switches {
+            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        }
+    }
+
     /// Lets open requests and tunnels go on for as long as `patience`, then breaks them off. When it returns, the outcome
-    /// of each is with the audit log.
+    /// of each is with the audit log. Call it when no connection is accepted any more: those accepted just before get the
+    /// time to send their first request.
     pub async fn end(&self, patience: Duration) {
+        self.stopping.cancel();
+        while Arc::strong_count(&self.young) > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         if timeout(patience, self.drained()).await.is_ok() {
             return;
         }

@@ -58,10 +58,13 @@ pub(super) async fn serve_exchanges<S>(
     let served = serve_with(stream, version, Arc::clone(&rejections), |request| {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
         async move {
-            match Malformed::of(&request) {
+            let version = request.version();
+            let mut response = match Malformed::of(&request) {
                 Some(malformed) => refuse_malformed(&gateway, &connection, malformed).await,
-                None => exchange(gateway, connection, request).await,
-            }
+                None => exchange(Arc::clone(&gateway), connection, request).await,
+            };
+            gateway.close_after(version, &mut response);
+            response
         }
     });
     tokio::pin!(served);

@@ -157,6 +157,8 @@ pass_on! {
     fn set_token(id: AgentId, token: &TokenHash, generation: u32) -> ();
     fn set_agent_enabled(id: AgentId, enabled: bool) -> ();
     fn remove_agent(id: AgentId) -> ();
+    fn runners(agent: AgentId) -> Vec<crate::model::Runner>;
+    fn set_runner(agent: AgentId, runner: &crate::model::Runner, may: bool) -> bool;
     fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp) -> ();
     fn prune_sessions(now: Timestamp) -> u64;
     fn add_secret(secret: &Secret) -> ();
