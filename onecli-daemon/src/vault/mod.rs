@@ -1,6 +1,7 @@
 //! The keys and what is sealed under them. The only way from a sealed value to one in the clear is
 //! [`Vault::open`], which takes a [`Grant`].
 
+pub mod backends;
 mod credential;
 mod envelope;
 mod error;
