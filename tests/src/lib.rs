@@ -24,6 +24,9 @@ pub mod disk;
 pub mod docker;
 pub mod need;
 pub mod netns;
+pub mod openbao;
+pub mod postgres;
+pub mod tap;
 pub mod upstream;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -157,7 +157,7 @@ impl UpstreamTls {
     }
 }
 
-fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamTlsError> {
+pub(super) fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamTlsError> {
     let bad = |reason: String| UpstreamTlsError::ExtraCa { path: path.to_owned(), reason };
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(|error| bad(error.to_string()))?

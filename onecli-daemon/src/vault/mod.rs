@@ -4,6 +4,7 @@
 //! A key of a *slot* (a key file, a passphrase, ...) opens the *root key*; the root key's KEK opens the *data key* of each
 //! value; the data key opens the value. See [`envelope`] for the format and what a value is bound to.
 
+pub mod backends;
 mod binding;
 mod credential;
 mod envelope;

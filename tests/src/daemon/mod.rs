@@ -16,6 +16,7 @@ use crate::client::{self, Outcome, Run};
 use crate::upstream::Upstream;
 use crate::{bins, need, wait_for};
 
+pub(crate) use home::free_port;
 pub use home::{Builder, Home};
 
 /// How long a daemon may take until it answers: a debug build that loads BPF programs on a busy machine.
