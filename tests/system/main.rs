@@ -14,6 +14,7 @@ mod dns;
 mod docker;
 mod escape;
 mod fail_closed;
+mod hostile;
 mod http1;
 mod http2;
 mod identity;
