@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool for developers")]
 
 mod ebpf;
+mod fuzz;
 mod programs;
 mod setup;
 mod shell;
@@ -28,6 +29,8 @@ enum Command {
     Bench(programs::Args),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
     Ebpf(ebpf::EbpfArgs),
+    /// Run the fuzz targets of tests/fuzz, each for some time
+    Fuzz(fuzz::Args),
     /// Install what the tests need and run the whole suite
     Test(test::Args),
     /// Check layout, direction of dependencies and house rules
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
     };

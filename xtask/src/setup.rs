@@ -22,6 +22,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("ip", "iproute2"),
     ("node", "nodejs"),
     ("python3", "python3"),
+    ("tinyproxy", "tinyproxy"),
     ("unshare", "util-linux"),
 ];
 
@@ -64,7 +65,7 @@ pub(crate) fn python_clients() -> Result<()> {
 }
 
 fn works(venv: &Path) -> bool {
-    let imports = "import aiohttp, httpx, requests, websockets";
+    let imports = "import aiohttp, grpc, httpx, requests, websockets";
     succeeds(Command::new(venv.join("bin/python3")).args(["-c", imports]))
 }
 

@@ -3,7 +3,7 @@
 
 mod door;
 mod rows;
-mod wire;
+pub(crate) mod wire;
 
 use onecli_tests::canary::Canary;
 use onecli_tests::daemon::{Agent, Daemon};
