@@ -42,8 +42,9 @@ impl Both {
             for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
                 let fetch = |path: &str, args: &[&str]| {
                     let run = curl(&upstream.https_url(name, path)).arg(flag).args(args);
-                    let reply = self.daemon.explicit(&self.agent.token, run).outcome().reply();
-                    assert_eq!(reply.version, version, "{path}: {reply:?}");
+                    let outcome = self.daemon.explicit(&self.agent.token, run.arg("--verbose")).outcome();
+                    let reply = outcome.reply();
+                    assert_eq!(reply.version, version, "{path} {name} {args:?}: {outcome:?}");
                     reply
                 };
                 upstream.clear();
@@ -166,7 +167,10 @@ print(list(answers))
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     let pem = |label: &str, der: &[u8]| {
-        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+        // OpenSSL's heirs read no longer lines.
+        let body = STANDARD.encode(der);
+        let lines: Vec<_> = body.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     };
     std::fs::write(file("key"), pem("PRIVATE KEY", key.secret_der())).unwrap();
     std::fs::write(file("chain"), pem("CERTIFICATE", &chain[0])).unwrap();
