@@ -27,3 +27,4 @@ mod scene;
 mod second_daemon;
 mod starvation;
 mod stopping;
+mod vault;

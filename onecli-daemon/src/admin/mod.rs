@@ -9,8 +9,11 @@ pub mod host;
 mod admission;
 mod agents;
 mod audit;
+mod backup;
+mod ca;
 mod error;
 mod grants;
+mod key;
 mod peer;
 mod router;
 mod secrets;
@@ -23,6 +26,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use backup::remove_left_over;
 pub use host::{CgroupInfo, Host, Transparent};
 pub use server::serve;
 pub use socket::{SocketError, bind};

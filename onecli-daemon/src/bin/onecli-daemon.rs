@@ -42,12 +42,24 @@ struct Args {
     /// Serve the explicit proxy only; do not redirect connections.
     #[arg(long)]
     no_ebpf: bool,
+    /// A file with a passphrase or a recovery key that opens the vault; '-' for standard input.
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Take a key in base64 from ONECLI_ROOT_KEY: everybody who may read this process's environment has it.
+    #[arg(long)]
+    insecure_key_from_env: bool,
     /// Read the configuration, say whether it is good, and end.
     #[arg(long)]
     check_config: bool,
     /// Remove the pinned kernel programs and end: managed processes are no longer redirected, nor refused.
     #[arg(long, conflicts_with = "check_config")]
     detach: bool,
+    /// Put a backup in the database's place and end: see 'onecli restore --help'.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check_config", "detach"])]
+    restore: Option<PathBuf>,
+    /// With --restore: check, and change nothing.
+    #[arg(long, requires = "restore")]
+    dry_run: bool,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +71,8 @@ fn main() -> ExitCode {
         store: args.store,
         agents_root: args.agents_root,
         no_ebpf: args.no_ebpf,
+        passphrase_file: args.passphrase_file,
+        insecure_key_from_env: args.insecure_key_from_env,
     };
     match Config::load(args.config.as_deref(), flags) {
         Err(error) => {
@@ -70,6 +84,18 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(config) if args.detach => onecli_daemon::app::detach(&config),
-        Ok(config) => onecli_daemon::app::run(config),
+        Ok(config) => match args.restore {
+            Some(file) => match onecli_daemon::app::restore(&config, &file, args.dry_run) {
+                Ok(report) => {
+                    let _ = writeln!(io::stdout(), "{report}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    let _ = writeln!(io::stderr(), "onecli-daemon: {error}");
+                    ExitCode::from(error.exit_code())
+                }
+            },
+            None => onecli_daemon::app::run(config),
+        },
     }
 }
