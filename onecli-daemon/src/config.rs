@@ -44,6 +44,8 @@ pub struct Config {
     pub audit: Audit,
     /// `[backend]`.
     pub backend: Backend,
+    /// `[vault]`.
+    pub vault: Vault,
 }
 
 /// `[kernel]`: the redirect's place on this host.
@@ -129,6 +131,18 @@ pub struct Audit {
     pub durability: Durability,
 }
 
+/// `[vault]`: what opens it, besides credentials of systemd's and the key file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vault {
+    /// A file with a passphrase or a recovery key; `-`, as a flag alone, is standard input. Default none.
+    #[serde(deserialize_with = "absolute_or_none")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Take a key in base64 from `ONECLI_ROOT_KEY`; `--insecure-key-from-env` alone sets it. Default `false`.
+    #[serde(skip)]
+    pub insecure_key_from_env: bool,
+}
+
 /// When a decision record counts as written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -150,6 +164,7 @@ impl Default for Config {
             egress: Egress::default(),
             audit: Audit::default(),
             backend: Backend::default(),
+            vault: Vault::default(),
         }
     }
 }
@@ -202,6 +217,10 @@ pub struct Overrides {
     pub agents_root: Option<String>,
     /// `--no-ebpf`.
     pub no_ebpf: bool,
+    /// `--passphrase-file`.
+    pub passphrase_file: Option<PathBuf>,
+    /// `--insecure-key-from-env`.
+    pub insecure_key_from_env: bool,
 }
 
 /// Why a configuration was refused.
@@ -292,6 +311,12 @@ impl Config {
         if !flags.listen.is_empty() {
             self.listen.explicit = flags.listen;
         }
+        match flags.passphrase_file {
+            Some(file) if file == Path::new("-") => self.vault.passphrase_file = Some(file),
+            Some(file) => self.vault.passphrase_file = Some(flag_path("--passphrase-file", file)?),
+            None => {}
+        }
+        self.vault.insecure_key_from_env |= flags.insecure_key_from_env;
         self.store = flags.store.or(self.store);
         self.kernel.ebpf &= !flags.no_ebpf;
         Ok(self)
@@ -345,6 +370,10 @@ fn check_absolute<E: serde::de::Error>(path: PathBuf) -> Result<PathBuf, E> {
 
 fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     check_absolute(PathBuf::deserialize(from)?)
+}
+
+fn absolute_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    absolute(from).map(Some)
 }
 
 fn absolutes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {

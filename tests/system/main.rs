@@ -32,3 +32,4 @@ mod starvation;
 mod stopping;
 mod streams;
 mod upstream_proxy;
+mod vault;

@@ -4,6 +4,7 @@
 //! [`ErrorBody`].
 
 mod doctor;
+mod keys;
 mod status;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use doctor::{Doctor, Place};
-pub use status::{AuditStatus, Ca, Status};
+pub use keys::{
+    Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView,
+    WireKey,
+};
+pub use status::{AuditStatus, Status};
 
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
@@ -37,6 +42,18 @@ pub mod routes {
     pub const DOCTOR: &str = "/v1/doctor";
     /// `GET`: [`super::Ca`].
     pub const CA: &str = "/v1/ca";
+    /// `POST`: the [`super::Ca`] as it is then.
+    pub const CA_ROTATE: &str = "/v1/ca/rotate";
+    /// `POST`: the [`super::Ca`] as it is then.
+    pub const CA_FINISH: &str = "/v1/ca/finish";
+    /// `GET`: [`super::KeyView`].
+    pub const KEY: &str = "/v1/key";
+    /// `POST` [`super::SlotAdd`]: [`super::SlotAdded`].
+    pub const KEY_SLOTS: &str = "/v1/key/slots";
+    /// `POST` [`super::KeyRotate`]: [`super::KeyRotated`].
+    pub const KEY_ROTATE: &str = "/v1/key/rotate";
+    /// `GET`: a copy of the store, a SQLite database.
+    pub const BACKUP: &str = "/v1/backup";
     /// `GET`: a list of [`super::AgentView`]. `POST` [`super::AgentAdd`]: [`super::AgentToken`].
     pub const AGENTS: &str = "/v1/agents";
     /// `GET`: a list of [`super::SecretView`]. `POST` [`super::SecretAdd`]: [`super::SecretView`].
@@ -71,6 +88,11 @@ pub mod routes {
     /// `POST`: `rotate` ([`super::SecretRotate`]), `enable`, `disable`: [`super::SecretView`].
     pub fn secret_action(name: &SecretName, action: &str) -> String {
         format!("{SECRETS}/{name}/{action}")
+    }
+
+    /// `DELETE`: [`super::SlotView`] as it was.
+    pub fn key_slot(number: u32) -> String {
+        format!("{KEY_SLOTS}/{number}")
     }
 
     /// `PUT`: [`super::GrantView`]. `DELETE`: [`super::GrantView`] as it was.

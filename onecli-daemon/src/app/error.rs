@@ -44,9 +44,15 @@ pub enum AppError {
     /// The certificate authority.
     #[error("{}", chain(.0))]
     Ca(#[from] CaError),
+    /// A step of its rotation that cannot be made now.
+    #[error("{0}")]
+    CaRotation(String),
     /// Roots to verify upstreams with.
     #[error(transparent)]
     UpstreamTls(#[from] UpstreamTlsError),
+    /// A backup that cannot be restored.
+    #[error("{0}")]
+    Restore(String),
     /// A port.
     #[error(transparent)]
     Listen(#[from] ListenError),

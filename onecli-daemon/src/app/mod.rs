@@ -10,6 +10,7 @@ mod managed;
 mod names;
 mod namespaces;
 mod policy;
+mod restore;
 mod service;
 pub mod ship;
 mod stand;
@@ -25,9 +26,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 pub use doctor::examine;
 pub use error::AppError;
+pub use restore::restore;
 
 use crate::audit::AuditLog;
 use crate::config::Config;
@@ -37,7 +40,7 @@ use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::Snapshot;
 use crate::tls::{AgentTls, UpstreamTls};
-use crate::vault::{KeySource, Vault};
+use crate::vault::{KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
@@ -48,6 +51,8 @@ use policy::Policy;
 use service::Handed;
 use stand::{Front, Stand, told_to_stop};
 
+/// Holds a key, with `--insecure-key-from-env`.
+const KEY_VARIABLE: &str = "ONECLI_ROOT_KEY";
 /// The audit segments' place in the data directory.
 const AUDIT_DIR: &str = "audit";
 
@@ -90,6 +95,7 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
+    let keys = key_source(&config, &data_dir)?;
     // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
@@ -107,7 +113,23 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::filter_serving()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed, stand, admin_socket, capacity))
+    runtime.block_on(serve(config, data_dir, keys, managed, stand, admin_socket, capacity))
+}
+
+/// Every place that may hold what opens the vault.
+fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySource, AppError> {
+    let mut source = KeySource::file(data_dir);
+    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+        source = source.with_credentials(dir.into());
+    }
+    if let Some(file) = &config.vault.passphrase_file {
+        source = source.with_passphrase_file(file).map_err(VaultError::from)?;
+    }
+    if config.vault.insecure_key_from_env {
+        let text = Zeroizing::new(std::env::var(KEY_VARIABLE).unwrap_or_default());
+        source = source.with_variable(KEY_VARIABLE, &text).map_err(VaultError::from)?;
+    }
+    Ok(source)
 }
 
 /// Keeps every other daemon from the data directory.
@@ -134,6 +156,7 @@ fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
 async fn serve(
     config: Config,
     data_dir: PrivateDir,
+    keys: KeySource,
     managed: Managed,
     stand: Stand,
     admin_socket: UnixListener,
@@ -144,12 +167,13 @@ async fn serve(
     let managed = Arc::new(managed);
 
     let store = store::open(&config.store_url()).await?;
-    let vault =
-        Arc::new(Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::clone(&random)).await?);
+    let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
+    admin::remove_left_over(data_dir.path());
     store.prune_sessions(clock.now()).await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
-    let authority = Authority::open(store.as_ref(), &vault, clock.as_ref()).await?;
-    let bundle = authority.write_bundle(&config, &upstream_tls)?;
+    let authority =
+        Authority::open(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&clock), &config, &upstream_tls)
+            .await?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
 
@@ -182,7 +206,7 @@ async fn serve(
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
         audit: audit.clone(),
-        agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
+        agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
         upstream_tls,
         resolver,
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
@@ -196,10 +220,13 @@ async fn serve(
         managed: Arc::clone(&managed),
         policy: Arc::clone(&policy),
         gateway: Arc::clone(&gateway),
-        ca_pem: authority.certificate_pem().to_owned(),
-        bundle,
         place: doctor::place(&config),
         private_dirs: vec![config.data_dir.clone(), config.kernel.bpffs_dir.clone()],
+        authority,
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+        data_dir: data_dir.path().to_owned(),
     };
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
@@ -211,7 +238,7 @@ async fn serve(
     };
     let handles = admin::Handles {
         store: Arc::clone(&store),
-        vault,
+        vault: Arc::clone(&vault),
         clock,
         random,
         audit: admin::AuditProgress {
@@ -225,6 +252,7 @@ async fn serve(
     };
 
     let shipper = tokio::spawn(shipper.run());
+    let rekeyer = tokio::spawn(vault.follow_rekey(store));
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(denials.run());
     let stand =
@@ -246,6 +274,7 @@ async fn serve(
     let served = stand.serve(admin_socket, handles, status, stop).await;
 
     tracing::info!("stopping");
+    rekeyer.abort();
     follower.abort();
     watcher.abort();
     if let Some(dns) = dns {

@@ -182,6 +182,15 @@ impl Record {
         Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert, None) }
     }
 
+    /// A record of what an administrator did that concerns every credential: to the keys, the authority, the store.
+    pub fn of_an_administrator(request: RequestId, code: &'static str, detail: &str) -> Record {
+        Record {
+            code: Some(Text::new(code)),
+            rule: Some(Text::new(detail)),
+            ..Record::blank(Event::Alert, Some(request))
+        }
+    }
+
     fn blank(event: Event, request_id: Option<RequestId>) -> Record {
         Record {
             request_id,

@@ -3,10 +3,13 @@
 mod agent;
 mod args;
 mod audit;
+mod backup;
+mod ca;
 mod client;
 mod daemon;
 mod doctor;
 mod grant;
+mod key;
 mod output;
 mod run;
 mod secret;
@@ -18,11 +21,12 @@ mod tests;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
+use args::{AgentCommand, Args, AuditCommand, Command, SecretCommand};
 use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
@@ -40,6 +44,17 @@ enum CliError {
     /// A value could not be read.
     #[error(transparent)]
     Value(#[from] value::ValueError),
+    /// A file could not be written, or a program not be started.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Under way, but not done.
+    #[error("{0}")]
+    Unfinished(String),
     /// Our output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -53,7 +68,11 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Client(error) => error.exit_code(),
-            CliError::Value(_) | CliError::Output(_) | CliError::Answer(_) => 1,
+            CliError::Value(_)
+            | CliError::Output(_)
+            | CliError::Answer(_)
+            | CliError::File { .. }
+            | CliError::Unfinished(_) => 1,
         }
     }
 
@@ -143,7 +162,10 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AuditCommand::List { agent, limit } => audit::list(client, agent, limit, output),
             AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),
         },
-        Command::Ca(CaCommand::Export) => status::ca_export(client, output),
+        Command::Ca(command) => ca::ca(client, &command, output),
+        Command::Key(command) => key::key(client, command, output),
+        Command::Backup { file } => backup::backup(client, &file, output),
+        Command::Restore(args) => Err(backup::restore(&args)),
         Command::Status => status::status(client, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

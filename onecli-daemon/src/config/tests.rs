@@ -32,6 +32,7 @@ fn the_installed_file_shows_every_key_with_its_default() {
     shown.store = None;
     shown.upstream.proxy = None;
     shown.upstream.proxy_password_file = None;
+    shown.vault.passphrase_file = None;
     assert_eq!(shown, Config::default(), "with every setting switched on");
 
     let document: toml::Table = switched_on.parse().unwrap();
@@ -85,6 +86,8 @@ fn every_key_is_read() {
         allow_addresses = ["10.0.0.0/24"]
         [audit]
         durability = "strict"
+        [vault]
+        passphrase_file = "/etc/onecli/passphrase"
         "#,
     )
     .unwrap();
@@ -120,6 +123,10 @@ fn every_key_is_read() {
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
             audit: Audit { durability: Durability::Strict },
             backend: Backend::default(),
+            vault: Vault {
+                passphrase_file: Some("/etc/onecli/passphrase".into()),
+                insecure_key_from_env: false
+            },
         }
     );
 }
@@ -185,6 +192,8 @@ fn flags_win_over_the_file() {
         store: Some("sqlite:///b".to_owned()),
         agents_root: Some("/other.slice".to_owned()),
         no_ebpf: true,
+        passphrase_file: None,
+        insecure_key_from_env: false,
     };
     let config = Config::load(Some(&file), flags).unwrap();
     assert_eq!(config.data_dir, Path::new("/srv"));

@@ -24,7 +24,7 @@ use crate::audit::AuditLog;
 use crate::model::{Clock, Code, Random};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Evidence, Snapshot};
-use crate::tls::{AgentTls, UpstreamTls};
+use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
 use crate::vault::Vault;
 
 /// How long requests that are broken off may take to be gone. They do not wait for anybody.
@@ -96,6 +96,11 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
+    /// From now on agents get leaves of `authority`.
+    pub fn set_authority(&self, authority: CertAuthority) {
+        self.agent_tls.set_authority(authority);
+    }
+
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Gateway {
         let capacity = parts.capacity;

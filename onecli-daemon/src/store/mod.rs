@@ -11,7 +11,7 @@ mod sqlite;
 #[cfg(test)]
 pub(crate) mod contract;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -258,11 +258,18 @@ pub trait Store: KeyStore + LeaseStore {
 /// # Errors
 /// [`StoreError`]: a URL of another kind, a file or directory that others can read, a database of a newer version.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let path = url
-        .strip_prefix("sqlite://")
+    Ok(Arc::new(SqliteStore::open(&sqlite_path(url)?).await?))
+}
+
+/// The database file that a URL names.
+///
+/// # Errors
+/// [`StoreError::Url`].
+pub fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
+    url.strip_prefix("sqlite://")
         .filter(|path| path.starts_with('/') && !path.contains('?'))
-        .ok_or_else(|| StoreError::Url { url: redact(url) })?;
-    Ok(Arc::new(SqliteStore::open(Path::new(path)).await?))
+        .map(PathBuf::from)
+        .ok_or_else(|| StoreError::Url { url: redact(url) })
 }
 
 /// A store URL without what may be a password: everything between `://` and the last `@` is left out.
