@@ -220,11 +220,13 @@ async fn serve(
     let stand =
         stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() })?;
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
+    let root = Arc::clone(&managed);
     let namespaces = Namespaces::new(managed, dns.clone(), stand.reception())?;
     let stop = async {
         tokio::select! {
             told = told_to_stop() => told,
             lost = namespaces.serve() => Err(AppError::Helper(lost.to_string())),
+            lost = root.root_lost() => Err(AppError::AgentsRoot(lost)),
         }
     };
     let served = stand.serve(admin_socket, handles, stop).await;
