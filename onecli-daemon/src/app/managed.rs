@@ -54,8 +54,8 @@ impl fmt::Debug for Managed {
 }
 
 impl Managed {
-    /// Attaches the kernel programs, moves this process into the daemon's cgroup, where its listeners must be born, and
-    /// starts the helper there. Without them the daemon still serves the explicit proxy, and says why.
+    /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts
+    /// the helper there. Without them the daemon still serves the explicit proxy, and says why.
     pub(super) fn attach(config: &Config) -> Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
