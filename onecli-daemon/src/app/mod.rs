@@ -259,11 +259,13 @@ async fn serve(
         stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() })?;
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
     let redirects = managed.is_attached();
+    let root = Arc::clone(&managed);
     let namespaces = Namespaces::new(managed, dns.clone(), stand.reception())?;
     let stop = async {
         tokio::select! {
             told = told_to_stop() => told,
             lost = namespaces.serve() => Err(AppError::Helper(lost.to_string())),
+            lost = root.root_lost() => Err(AppError::AgentsRoot(lost)),
         }
     };
     let status = if redirects {

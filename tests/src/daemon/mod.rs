@@ -270,6 +270,15 @@ impl Daemon {
         dir
     }
 
+    /// Waits until the daemon ends by itself.
+    ///
+    /// # Panics
+    /// It does not within `patience`.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let ended = wait_for(patience, || self.child.try_wait().expect("wait for the daemon"));
+        ended.expect("the daemon does not end")
+    }
+
     /// Ends the daemon at once (SIGKILL), as a crash would.
     pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("signal the daemon");
