@@ -1,5 +1,6 @@
 //! The one place that wires everything: attach, unlock, bind all, then serve.
 
+mod audit_key;
 mod authority;
 mod denials;
 mod error;
@@ -19,19 +20,21 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 pub use error::AppError;
 
-use crate::audit::AuditLog;
-use crate::config::Config;
+use crate::audit::{self, AuditLog};
+use crate::config::{self, Config};
 use crate::http::{Capacity, Gateway, GatewayParts};
 use crate::model::sole::{Sole, SoleError};
-use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
+use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::Snapshot;
+use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault};
 use crate::{admin, dns, kernel, privilege, store};
@@ -121,6 +124,37 @@ fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
     }
 }
 
+async fn open_audit(
+    config: &Config,
+    dir: &PrivateDir,
+    store: &dyn Store,
+    vault: &Vault,
+    clock: &Arc<dyn Clock>,
+    random: &dyn Random,
+) -> Result<AuditLog, AppError> {
+    let known = match audit::log_in(dir.path())? {
+        Some(log) => Some((log, store.last_audit_seq(log).await?)),
+        None => None,
+    };
+    let config = &config.audit;
+    let settings = audit::Settings {
+        clock: Arc::clone(clock),
+        signer: audit_key::open(store, vault, random).await?,
+        fresh: LogId::generate(clock.now(), random)?,
+        known,
+        durability: match config.durability {
+            config::Durability::Strict => audit::Durability::Strict,
+            config::Durability::Relaxed => audit::Durability::Relaxed,
+        },
+        retention: audit::Retention {
+            age: (config.keep_days > 0).then(|| Duration::from_hours(24 * u64::from(config.keep_days))),
+            bytes: (config.keep_bytes > 0).then_some(config.keep_bytes),
+        },
+        reserve: config.reserve_bytes,
+    };
+    Ok(AuditLog::open(dir, settings)?)
+}
+
 async fn serve(
     config: Config,
     data_dir: PrivateDir,
@@ -141,7 +175,7 @@ async fn serve(
     let authority = Authority::open(store.as_ref(), &vault, clock.as_ref()).await?;
     let bundle = authority.write_bundle(&config, &upstream_tls)?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
-    let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
+    let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
@@ -189,7 +223,8 @@ async fn serve(
         bundle,
         explicit: config.listen.explicit.clone(),
     };
-    let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
+    let shipper =
+        ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
         policy: snapshot,
@@ -235,6 +270,6 @@ async fn serve(
     }
     audit.close().await?;
     // Ends once the store has every record; what it has not is shipped by the next start.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), shipper).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), shipper).await;
     served
 }

@@ -3,13 +3,16 @@
 mod agent;
 mod args;
 mod audit;
+mod audit_args;
 mod client;
+mod export;
 mod grant;
 mod output;
 mod run;
 mod secret;
 mod status;
 mod value;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -20,9 +23,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
+use args::{AgentCommand, Args, CaCommand, Command, SecretCommand};
 use client::{Client, ClientError};
 use output::Output;
+
+use crate::audit::{AuditError, Bad};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,12 @@ enum CliError {
     /// A value could not be read.
     #[error(transparent)]
     Value(#[from] value::ValueError),
+    /// The audit log is not as it was written.
+    #[error("the audit log is NOT as it was written\n  {}", describe(.0))]
+    NotVerified(Bad),
+    /// A file of the audit log could not be read.
+    #[error(transparent)]
+    Audit(AuditError),
     /// Our output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -49,7 +60,11 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Client(error) => error.exit_code(),
-            CliError::Value(_) | CliError::Output(_) | CliError::Answer(_) => 1,
+            CliError::Value(_)
+            | CliError::NotVerified(_)
+            | CliError::Audit(_)
+            | CliError::Output(_)
+            | CliError::Answer(_) => 1,
         }
     }
 
@@ -57,6 +72,17 @@ impl CliError {
     fn is_closed_pipe(&self) -> bool {
         matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+fn describe(bad: &Bad) -> String {
+    let mut text = bad.to_string();
+    if let Some(seq) = bad.seq {
+        text.push_str(&format!("\n  first bad record: {seq}"));
+    }
+    if let Some(time) = &bad.time {
+        text.push_str(&format!(", of {time}"));
+    }
+    text
 }
 
 /// Runs the command of this process's arguments.
@@ -115,10 +141,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
-        Command::Audit(command) => match command {
-            AuditCommand::List { agent, limit } => audit::list(client, agent, limit, output),
-            AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),
-        },
+        Command::Audit(command) => audit::run(client, *command, output),
         Command::Ca(CaCommand::Export) => status::ca_export(client, output),
         Command::Status => status::status(client, output),
     }

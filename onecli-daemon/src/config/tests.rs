@@ -69,7 +69,7 @@ fn every_key_is_read() {
                 )]),
             },
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
-            audit: Audit { durability: Durability::Strict },
+            audit: Audit { durability: Durability::Strict, ..Audit::default() },
         }
     );
 }
@@ -149,4 +149,25 @@ fn flags_win_over_the_file() {
 fn a_file_that_was_named_must_exist() {
     let error = Config::load(Some(Path::new("/nonexistent/c.toml")), Overrides::default()).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/c.toml"), "{error}");
+}
+
+#[test]
+fn audit_keys() {
+    let read = |text: &str| {
+        Config::parse(Path::new("x.toml"), &format!("[audit]\n{text}")).map(|config| config.audit)
+    };
+    let audit = read("durability = \"relaxed\"\nkeep_days = 30\nkeep_bytes = \"10 GiB\"\nwitnesses = [\"syslog\", \"file:/a\", \"https://w.example/x\"]").unwrap();
+    assert_eq!(audit.durability, Durability::Relaxed);
+    assert_eq!((audit.keep_days, audit.keep_bytes), (30, 10 << 30));
+    let url = Witness::Url("https://w.example/x".to_owned());
+    assert_eq!(audit.witnesses, [Witness::Syslog, Witness::File("/a".into()), url]);
+    for bad in [
+        "keep_bytes = \"many\"",
+        "agent_rate = 0",
+        "witnesses = [\"ftp://x\"]",
+        "witnesses = [\"file:x\"]",
+        "witnesses = [\"https://u@h/\"]",
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
 }

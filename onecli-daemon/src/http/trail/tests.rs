@@ -33,7 +33,7 @@ impl Scene {
         let gateway = Gateway::new(GatewayParts {
             policy,
             vault: Arc::new(vault),
-            audit: AuditLog::open(&dir, clock.clone(), 0).unwrap(),
+            audit: AuditLog::open(&dir, crate::audit::Settings::for_tests()).unwrap(),
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
             resolver: Arc::new(Resolver::new(
