@@ -206,6 +206,11 @@ async fn serve(
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
         audit: audit.clone(),
+        audit_quota: audit::QuotaLimits {
+            rate: config.audit.agent_rate,
+            bytes: config.audit.agent_bytes,
+            reserve: config.audit.reserve_bytes,
+        },
         agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
         upstream_tls,
         resolver,

@@ -207,6 +207,14 @@ impl Record {
         Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert, None) }
     }
 
+    /// About how many bytes its line takes.
+    pub fn size_hint(&self) -> u32 {
+        let texts =
+            [&self.method, &self.host, &self.path, &self.rule, &self.secret, &self.cgroup, &self.comm];
+        let len: usize = texts.into_iter().flatten().map(|text| text.as_str().len()).sum();
+        u32::try_from(350 + len).unwrap_or(u32::MAX)
+    }
+
     /// Where this tells of removed segments: the number of the last record that went with them.
     pub fn pruned_through(&self) -> Option<u64> {
         let of_the_log = self.request_id.is_none() && self.event == Event::Outcome;

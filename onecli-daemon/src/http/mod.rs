@@ -20,6 +20,7 @@ mod intercept;
 mod limits;
 mod place;
 mod pool;
+mod refusals;
 mod reject;
 mod revoked;
 mod scrub;
