@@ -124,11 +124,67 @@ pub struct Egress {
 }
 
 /// `[audit]`: the record of what happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     /// When a credential may leave, as seen from its decision record. Default `strict`.
     pub durability: Durability,
+    /// Segments whose records are all older than so many days are removed; 0 keeps them for ever. Default 0.
+    pub keep_days: u32,
+    /// The oldest segments are removed while all together are larger than this; `"0"` keeps them all. Default `"0"`.
+    #[serde(deserialize_with = "size")]
+    pub keep_bytes: u64,
+    /// Space on the log's file system that is kept for the others when one agent uses up the rest. Default `"256MiB"`.
+    #[serde(deserialize_with = "size")]
+    pub reserve_bytes: u64,
+    /// Records per second that one agent may cause for long; ten times as many at once. Default 5000.
+    #[serde(deserialize_with = "rate")]
+    pub agent_rate: u32,
+    /// Bytes of records that one agent may cause in a day. Default `"4GiB"`.
+    #[serde(deserialize_with = "size")]
+    pub agent_bytes: u64,
+    /// Where signed checkpoints go besides the data directory: `"file:/PATH"` (appended to), `"syslog"`,
+    /// `"https://HOST/PATH"` or `"http://..."` (POST). Default none.
+    pub witnesses: Vec<Witness>,
+}
+
+/// Somebody who keeps checkpoints, so that the log cannot be rolled back together with them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Witness {
+    /// A file that checkpoints are appended to: on another disk, or one that can only be appended to.
+    File(PathBuf),
+    /// The host's syslog, by `/dev/log`.
+    Syslog,
+    /// A server that takes them by POST.
+    Url(String),
+}
+
+impl TryFrom<String> for Witness {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Witness, String> {
+        let bad = || {
+            format!(
+                "'{}' is no witness: write \"file:/PATH\", \"syslog\" or \"https://HOST/PATH\"",
+                text.escape_debug()
+            )
+        };
+        if text == "syslog" {
+            return Ok(Witness::Syslog);
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() { Ok(Witness::File(path)) } else { Err(bad()) };
+        }
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let plain = |rest: &str| !rest.starts_with('/') && !rest.contains(['@', '#']) && rest.is_ascii();
+        if rest.is_some_and(|rest| !rest.is_empty() && plain(rest)) {
+            Ok(Witness::Url(text))
+        } else {
+            Err(bad())
+        }
+    }
 }
 
 /// `[vault]`: what opens it, besides credentials of systemd's and the key file.
@@ -150,6 +206,22 @@ pub enum Durability {
     /// Once fdatasync(2) has returned.
     #[default]
     Strict,
+    /// Once write(2) has returned; fdatasync(2) follows within about a second.
+    Relaxed,
+}
+
+impl Default for Audit {
+    fn default() -> Audit {
+        Audit {
+            durability: Durability::Strict,
+            keep_days: 0,
+            keep_bytes: 0,
+            reserve_bytes: 256 << 20,
+            agent_rate: 5000,
+            agent_bytes: 4 << 30,
+            witnesses: Vec::new(),
+        }
+    }
 }
 
 impl Default for Config {
@@ -422,6 +494,24 @@ fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     match u16::deserialize(from)? {
         0 => Err(D::Error::custom("the port must be a number from 1 to 65535")),
         port => Ok(port),
+    }
+}
+
+/// `"512MiB"`, `"4GiB"`, or a number of bytes.
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
+    let bytes = units.iter().find_map(|(unit, shift)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    bytes.ok_or_else(|| D::Error::custom(format!("'{text}' is no size; write \"512MiB\" or \"4GiB\"")))
+}
+
+fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        0 => Err(D::Error::custom("the rate must be at least 1 record per second")),
+        rate => Ok(rate),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one place that wires everything: attach, unlock, bind all, then serve.
 
+mod audit_key;
 mod authority;
 mod denials;
 mod doctor;
@@ -23,6 +24,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -32,13 +34,14 @@ pub use doctor::examine;
 pub use error::AppError;
 pub use restore::restore;
 
-use crate::audit::AuditLog;
-use crate::config::Config;
+use crate::audit::{self, AuditLog};
+use crate::config::{self, Config};
 use crate::http::{Capacity, Gateway, GatewayParts};
 use crate::model::sole::{Sole, SoleError};
-use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
+use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::Snapshot;
+use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
@@ -153,6 +156,37 @@ fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
     }
 }
 
+async fn open_audit(
+    config: &Config,
+    dir: &PrivateDir,
+    store: &dyn Store,
+    vault: &Vault,
+    clock: &Arc<dyn Clock>,
+    random: &dyn Random,
+) -> Result<AuditLog, AppError> {
+    let known = match audit::log_in(dir.path())? {
+        Some(log) => Some((log, store.last_audit_seq(log).await?)),
+        None => None,
+    };
+    let config = &config.audit;
+    let settings = audit::Settings {
+        clock: Arc::clone(clock),
+        signer: audit_key::open(store, vault, random).await?,
+        fresh: LogId::generate(clock.now(), random)?,
+        known,
+        durability: match config.durability {
+            config::Durability::Strict => audit::Durability::Strict,
+            config::Durability::Relaxed => audit::Durability::Relaxed,
+        },
+        retention: audit::Retention {
+            age: (config.keep_days > 0).then(|| Duration::from_hours(24 * u64::from(config.keep_days))),
+            bytes: (config.keep_bytes > 0).then_some(config.keep_bytes),
+        },
+        reserve: config.reserve_bytes,
+    };
+    Ok(AuditLog::open(dir, settings)?)
+}
+
 async fn serve(
     config: Config,
     data_dir: PrivateDir,
@@ -175,7 +209,7 @@ async fn serve(
         Authority::open(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&clock), &config, &upstream_tls)
             .await?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
-    let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
+    let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
@@ -206,6 +240,11 @@ async fn serve(
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
         audit: audit.clone(),
+        audit_quota: audit::QuotaLimits {
+            rate: config.audit.agent_rate,
+            bytes: config.audit.agent_bytes,
+            reserve: config.audit.reserve_bytes,
+        },
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
         upstream_tls,
         resolver,
@@ -228,7 +267,8 @@ async fn serve(
         random: Arc::clone(&random),
         data_dir: data_dir.path().to_owned(),
     };
-    let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
+    let shipper =
+        ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
         policy: snapshot,
@@ -284,6 +324,6 @@ async fn serve(
     }
     audit.close().await?;
     // Ends once the store has every record; what it has not is shipped by the next start.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), shipper).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), shipper).await;
     served
 }

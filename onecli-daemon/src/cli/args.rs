@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
 
-use crate::admin::api::{AuditQuery, DEFAULT_SOCKET, EnvName};
+use super::audit_args::AuditCommand;
+use crate::admin::api::{DEFAULT_SOCKET, EnvName};
 use crate::model::{
     AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
     SecretName,
@@ -65,7 +66,7 @@ pub(super) enum Command {
     },
     /// What agents asked for, what was decided, what came of it.
     #[command(subcommand)]
-    Audit(AuditCommand),
+    Audit(Box<AuditCommand>),
     /// The authority that agents trust in place of the services'.
     #[command(subcommand)]
     Ca(CaCommand),
@@ -322,31 +323,6 @@ pub(super) struct ValueArgs {
     /// Read the value from a file.
     #[arg(long, value_name = "FILE")]
     pub(super) value_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum AuditCommand {
-    /// The newest records, oldest first.
-    List {
-        /// Of this agent only.
-        #[arg(long)]
-        agent: Option<AgentName>,
-        /// At most so many.
-        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(AuditQuery::MAX_LIMIT)))]
-        limit: u32,
-    },
-    /// The last records, and with -f those to come.
-    Tail {
-        /// Of this agent only.
-        #[arg(long)]
-        agent: Option<AgentName>,
-        /// Begin with so many.
-        #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i64::from(AuditQuery::MAX_LIMIT)))]
-        lines: u32,
-        /// Go on until interrupted.
-        #[arg(short, long)]
-        follow: bool,
-    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,11 +3,13 @@
 mod agent;
 mod args;
 mod audit;
+mod audit_args;
 mod backup;
 mod ca;
 mod client;
 mod daemon;
 mod doctor;
+mod export;
 mod grant;
 mod key;
 mod output;
@@ -15,6 +17,7 @@ mod run;
 mod secret;
 mod status;
 mod value;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -26,11 +29,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{AgentCommand, Args, AuditCommand, Command, SecretCommand};
+use args::{AgentCommand, Args, Command, SecretCommand};
 use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
 use output::Output;
+
+use crate::audit::{AuditError, Bad};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,12 @@ enum CliError {
     /// Under way, but not done.
     #[error("{0}")]
     Unfinished(String),
+    /// The audit log is not as it was written.
+    #[error("the audit log is NOT as it was written\n  {}", describe(.0))]
+    NotVerified(Bad),
+    /// A file of the audit log could not be read.
+    #[error(transparent)]
+    Audit(AuditError),
     /// Our output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -72,7 +83,9 @@ impl CliError {
             | CliError::Output(_)
             | CliError::Answer(_)
             | CliError::File { .. }
-            | CliError::Unfinished(_) => 1,
+            | CliError::Unfinished(_)
+            | CliError::NotVerified(_)
+            | CliError::Audit(_) => 1,
         }
     }
 
@@ -85,6 +98,17 @@ impl CliError {
 /// The definition of this command line, for what is made from it: completion scripts and manual pages.
 pub fn definition() -> clap::Command {
     Args::command()
+}
+
+fn describe(bad: &Bad) -> String {
+    let mut text = bad.to_string();
+    if let Some(seq) = bad.seq {
+        text.push_str(&format!("\n  first bad record: {seq}"));
+    }
+    if let Some(time) = &bad.time {
+        text.push_str(&format!(", of {time}"));
+    }
+    text
 }
 
 /// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`.
@@ -158,10 +182,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
-        Command::Audit(command) => match command {
-            AuditCommand::List { agent, limit } => audit::list(client, agent, limit, output),
-            AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),
-        },
+        Command::Audit(command) => audit::run(client, *command, output),
         Command::Ca(command) => ca::ca(client, &command, output),
         Command::Key(command) => key::key(client, command, output),
         Command::Backup { file } => backup::backup(client, &file, output),

@@ -121,7 +121,7 @@ fn every_key_is_read() {
                 )]),
             },
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
-            audit: Audit { durability: Durability::Strict },
+            audit: Audit { durability: Durability::Strict, ..Audit::default() },
             backend: Backend::default(),
             vault: Vault {
                 passphrase_file: Some("/etc/onecli/passphrase".into()),
@@ -244,5 +244,26 @@ fn a_vault_server_is_read_and_its_example_in_the_installed_file_is_one() {
         "method = \"approle\"\nrole_id = \"r\"",
     ] {
         auth(bad).expect_err(bad);
+    }
+}
+
+#[test]
+fn audit_keys() {
+    let read = |text: &str| {
+        Config::parse(Path::new("x.toml"), &format!("[audit]\n{text}")).map(|config| config.audit)
+    };
+    let audit = read("durability = \"relaxed\"\nkeep_days = 30\nkeep_bytes = \"10 GiB\"\nwitnesses = [\"syslog\", \"file:/a\", \"https://w.example/x\"]").unwrap();
+    assert_eq!(audit.durability, Durability::Relaxed);
+    assert_eq!((audit.keep_days, audit.keep_bytes), (30, 10 << 30));
+    let url = Witness::Url("https://w.example/x".to_owned());
+    assert_eq!(audit.witnesses, [Witness::Syslog, Witness::File("/a".into()), url]);
+    for bad in [
+        "keep_bytes = \"many\"",
+        "agent_rate = 0",
+        "witnesses = [\"ftp://x\"]",
+        "witnesses = [\"file:x\"]",
+        "witnesses = [\"https://u@h/\"]",
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
     }
 }

@@ -271,6 +271,8 @@ impl Served {
             r#"{{"time":"{time}","seq":{seq},"event":"decision","agent":"{agent}","host":"api.test"}}"#
         );
         let row = AuditRow {
+            id: 0,
+            log: crate::model::LogId(uuid::Uuid::nil()),
             seq,
             time,
             request_id: None,
