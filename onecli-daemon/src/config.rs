@@ -36,6 +36,8 @@ pub struct Config {
     pub resolver: Resolver,
     /// `[egress]`.
     pub egress: Egress,
+    /// `[policy]`.
+    pub policy: Policy,
     /// `[audit]`.
     pub audit: Audit,
 }
@@ -105,6 +107,15 @@ pub struct Egress {
     pub allow_addresses: Vec<IpNet>,
 }
 
+/// `[policy]`: how rules are applied.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// How long a request waits for a person's approval before it is refused, 1 s to 1 h. Default `2m`.
+    #[serde(deserialize_with = "approval_timeout")]
+    pub approval_timeout: Duration,
+}
+
 /// `[audit]`: the record of what happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -132,6 +143,7 @@ impl Default for Config {
             upstream: Upstream::default(),
             resolver: Resolver::default(),
             egress: Egress::default(),
+            policy: Policy::default(),
             audit: Audit::default(),
         }
     }
@@ -161,6 +173,12 @@ impl Default for Listen {
 impl Default for Upstream {
     fn default() -> Upstream {
         Upstream { extra_ca_files: Vec::new(), connect_timeout: Duration::from_secs(5) }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { approval_timeout: Duration::from_mins(2) }
     }
 }
 
@@ -358,6 +376,15 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let duration = humantime::parse_duration(&text).map_err(|_| bad())?;
     let bounds = Duration::from_millis(1)..=Duration::from_mins(5);
     if bounds.contains(&duration) { Ok(duration) } else { Err(bad()) }
+}
+
+fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let duration = humantime::parse_duration(&text).ok();
+    let bounds = Duration::from_secs(1)..=Duration::from_hours(1);
+    duration
+        .filter(|duration| bounds.contains(duration))
+        .ok_or_else(|| D::Error::custom(format!("'{text}' is no time from 1s to 1h; write 30s or 2m")))
 }
 
 fn cgroup_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

@@ -23,6 +23,7 @@ mod main_job;
 mod netns;
 mod privilege;
 mod revocation;
+mod rules;
 mod scene;
 mod second_daemon;
 mod starvation;

@@ -3,6 +3,7 @@
 //! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
 //! [`ErrorBody`].
 
+mod rules;
 mod status;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use rules::{ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, RuleAdd, RuleView};
 pub use status::{AuditStatus, Ca, Status};
 
 use crate::model::{
@@ -27,7 +29,7 @@ pub const DEFAULT_SOCKET: &str = "/run/onecli/admin.sock";
 
 /// Paths of the API. Names hold no character that would need escaping.
 pub mod routes {
-    use crate::model::{AgentName, SecretName};
+    use crate::model::{AgentName, RuleId, SecretName};
 
     /// `GET`: [`super::Status`].
     pub const STATUS: &str = "/v1/status";
@@ -39,6 +41,13 @@ pub mod routes {
     pub const SECRETS: &str = "/v1/secrets";
     /// `GET`, with [`super::AuditQuery`] as the query: records as JSON lines, oldest first.
     pub const AUDIT: &str = "/v1/audit";
+
+    /// `GET`: a list of [`super::RuleView`]. `POST` [`super::RuleAdd`]: [`super::RuleView`].
+    pub const RULES: &str = "/v1/rules";
+    /// `POST` [`super::Explain`]: [`super::Explanation`].
+    pub const EXPLAIN: &str = "/v1/explain";
+    /// `GET`: a list of [`super::ApprovalView`].
+    pub const APPROVALS: &str = "/v1/approvals";
 
     /// The query of a `DELETE` of an agent that kills what runs as it.
     pub const KILL: &str = "kill=true";
@@ -52,6 +61,21 @@ pub mod routes {
     /// ([`super::SessionRequest`]: [`super::Session`]).
     pub fn agent_action(name: &AgentName, action: &str) -> String {
         format!("{AGENTS}/{name}/{action}")
+    }
+
+    /// `GET`: a list of [`super::LearnedRule`].
+    pub fn learn(name: &AgentName) -> String {
+        format!("{AGENTS}/{name}/learn")
+    }
+
+    /// `DELETE`: [`super::RuleView`] as it was.
+    pub fn rule(id: RuleId) -> String {
+        format!("{RULES}/{id}")
+    }
+
+    /// `POST`: `allow` or `deny`: [`super::ApprovalView`].
+    pub fn approval(id: &str, answer: &str) -> String {
+        format!("{APPROVALS}/{id}/{answer}")
     }
 
     /// `GET`: [`super::SecretView`]. `DELETE`: [`super::SecretView`] as it was.

@@ -8,11 +8,15 @@ pub mod host;
 
 mod admission;
 mod agents;
+mod approvals;
 mod audit;
 mod error;
+mod explain;
 mod grants;
+mod learn;
 mod peer;
 mod router;
+mod rules;
 mod secrets;
 mod server;
 mod session;

@@ -163,6 +163,7 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
             body,
+            uid: peer.uid,
         },
         Err(error) => return refuse(&error),
     };

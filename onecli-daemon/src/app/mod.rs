@@ -31,7 +31,7 @@ use crate::http::{Capacity, Gateway, GatewayParts};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
-use crate::policy::Snapshot;
+use crate::policy::{Approvals, Snapshot};
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault};
 use crate::{admin, dns, kernel, privilege, store};
@@ -168,6 +168,7 @@ async fn serve(
         current,
     ));
     policy.reload().await?;
+    let approvals = Arc::<Approvals>::default();
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
@@ -178,6 +179,8 @@ async fn serve(
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
+        approvals: Arc::clone(&approvals),
+        approval_timeout: config.policy.approval_timeout,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     }));
@@ -192,7 +195,7 @@ async fn serve(
     let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
-        policy: snapshot,
+        policy: snapshot.clone(),
         audit: audit.clone(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
@@ -209,6 +212,8 @@ async fn serve(
             shipping_fault: shipper.fault(),
         },
         host: Arc::new(host),
+        policy: snapshot,
+        approvals,
         agents_root: config.kernel.agents_root.clone(),
     };
 

@@ -1,15 +1,18 @@
 //! The `onecli` command: talks to the daemon over its admin socket, and starts agents.
 
 mod agent;
+mod approval;
 mod args;
 mod audit;
 mod client;
 mod grant;
 mod output;
+mod rule;
 mod run;
 mod secret;
 mod status;
 mod value;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -103,6 +106,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
             AgentCommand::Remove { name, kill } => agent::remove(client, &name, kill, output),
+            AgentCommand::Learn { name } => rule::learn(client, &name, output),
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),
@@ -115,6 +119,9 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
+        Command::Rule(command) => rule::run(client, command, output),
+        Command::Why(args) => why::why(client, args, output),
+        Command::Approval(command) => approval::run(client, command, output),
         Command::Audit(command) => match command {
             AuditCommand::List { agent, limit } => audit::list(client, agent, limit, output),
             AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),

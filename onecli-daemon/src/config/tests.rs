@@ -37,6 +37,8 @@ fn every_key_is_read() {
         hosts = { "API.Internal" = ["10.0.0.5", "::5"] }
         [egress]
         allow_addresses = ["10.0.0.0/24"]
+        [policy]
+        approval_timeout = "30s"
         [audit]
         durability = "strict"
         "#,
@@ -69,6 +71,7 @@ fn every_key_is_read() {
                 )]),
             },
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
+            policy: Policy { approval_timeout: Duration::from_secs(30) },
             audit: Audit { durability: Durability::Strict },
         }
     );

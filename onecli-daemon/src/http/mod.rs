@@ -15,6 +15,7 @@ mod frames;
 mod front;
 mod gateway;
 mod head;
+mod hold;
 mod inject;
 mod intercept;
 mod limits;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::RequestBody;
 use super::connection::Scheme;
-use crate::model::{AgentId, Authority, Clock, Code, Refusal};
+use crate::model::{AgentId, Authority, Clock, Code, Reach, Refusal};
 use crate::net::{CheckedAddr, DialError, Dialer, ResolveError, Resolver};
 use crate::tls::{Alpn, UpstreamTls};
 
@@ -165,7 +165,7 @@ impl Pool {
         &self.dialer
     }
 
-    /// A connection for a request: a kept one, unless `fresh`; else a new one.
+    /// A connection for a request that rules allow to `reach`: a kept one, unless `fresh`; else a new one.
     ///
     /// # Errors
     /// A [`Refusal`]: unresolvable, blocked, unreachable, or not verified.
@@ -176,12 +176,14 @@ impl Pool {
         scheme: Scheme,
         alpn: Alpn,
         fresh: bool,
+        reach: &Reach,
     ) -> Result<Upstream, Refusal> {
         let key = Key { agent, authority: authority.clone(), https: scheme == Scheme::Https };
-        if !fresh && let Some(upstream) = self.take(&key, alpn).await {
+        if !fresh && let Some(upstream) = self.take(&key, alpn, reach).await {
             return Ok(upstream);
         }
-        let addresses = self.resolver.resolve(authority).await.map_err(|error| resolve_refusal(&error))?;
+        let addresses =
+            self.resolver.resolve(authority, reach).await.map_err(|error| resolve_refusal(&error))?;
         self.connect(key, &addresses, alpn).await
     }
 
@@ -214,15 +216,17 @@ impl Pool {
         idle.count = count + idle.h2.len();
     }
 
-    async fn take(&self, key: &Key, alpn: Alpn) -> Option<Upstream> {
+    /// A kept connection, at an address that still may be reached.
+    async fn take(&self, key: &Key, alpn: Alpn, reach: &Reach) -> Option<Upstream> {
         if alpn == Alpn::Any
             && let Some((mut sender, peer)) = self.take_h2(key)
+            && self.resolver.admits(peer.address, reach)
             && is_ready(sender.ready()).await
         {
             return Some(Upstream { key: key.clone(), sender: Sender::Http2(sender), peer, reused: true });
         }
         while let Some(Parked { mut sender, peer, .. }) = self.pop_h1(key) {
-            if is_ready(sender.ready()).await {
+            if self.resolver.admits(peer.address, reach) && is_ready(sender.ready()).await {
                 return Some(Upstream {
                     key: key.clone(),
                     sender: Sender::Http1(sender),
@@ -351,7 +355,7 @@ pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
         ResolveError::Blocked(_) => Refusal::new(
             Code::AddressBlocked,
             error.to_string(),
-            "an administrator can exempt networks in [egress] allow_addresses",
+            "an administrator can name the network: onecli rule add allow --host HOST --address NETWORK",
         ),
         ResolveError::Failed { .. } => Refusal::new(
             Code::UpstreamResolve,

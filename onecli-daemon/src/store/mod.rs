@@ -1,4 +1,4 @@
-//! What the daemon remembers: agents, sessions, secrets (sealed), grants, audit rows.
+//! What the daemon remembers: agents, sessions, secrets (sealed), grants, rules, audit rows.
 //!
 //! The request path never comes here: it reads a snapshot in memory, compiled from [`Store::load`] after each
 //! change that [`Store::subscribe`] tells of. No value is ever stored in the clear.
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 pub use error::StoreError;
 pub use sqlite::SqliteStore;
 
-use crate::model::{Agent, AgentId, RequestId, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, RequestId, Rule, RuleId, Sealed, Secret, SecretId, Terms, TokenHash};
 
 /// Everything that decides about requests, as it stood at one moment.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct StoredState {
     pub secrets: Vec<Secret>,
     /// All grants.
     pub grants: Vec<GrantRow>,
+    /// All rules, by number.
+    pub rules: Vec<Rule>,
 }
 
 /// An agent and the keyed hash of its token.
@@ -160,7 +162,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [`StoreError::NotFound`].
     async fn set_agent_enabled(&self, id: AgentId, enabled: bool) -> Result<(), StoreError>;
 
-    /// Removes an agent with its grants and sessions. Its audit rows stay.
+    /// Removes an agent with its grants, rules and sessions. Its audit rows stay.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -212,6 +214,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Takes a grant back; tells whether there was one.
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError>;
+
+    /// Adds a rule, for one agent or for all. Numbers count up, and are never used again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where the agent is gone.
+    async fn add_rule(&self, agent: Option<AgentId>, terms: &Terms) -> Result<RuleId, StoreError>;
+
+    /// Removes a rule.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn remove_rule(&self, id: RuleId) -> Result<(), StoreError>;
 
     /// Adds audit rows; rows whose sequence number is there already are left as they are.
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError>;

@@ -43,6 +43,8 @@ impl Scene {
             dialer: Dialer { connect_timeout: std::time::Duration::from_secs(1) },
             explicit_addresses: Vec::new(),
             capacity: Capacity::of(4096),
+            approvals: Arc::default(),
+            approval_timeout: std::time::Duration::from_secs(1),
             clock,
             random,
         });
