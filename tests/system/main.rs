@@ -26,5 +26,6 @@ mod revocation;
 mod rules;
 mod scene;
 mod second_daemon;
+mod settled;
 mod starvation;
 mod stopping;

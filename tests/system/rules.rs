@@ -105,7 +105,8 @@ fn what_rules_allow_and_deny() {
     let bare = Bare::new();
     let port = bare.port();
     let on = ["--agent", "coder", "--host", API, "--port", &port];
-    bare.check("nothing yet", "/echo", &[], (403, Some("egress_denied")));
+    // Refused at CONNECT, whose answer curl keeps to itself.
+    bare.check("nothing yet", "/echo", &[], (403, None));
 
     let whole = bare.rule(&[&["allow"], &on[..]].concat());
     bare.check("allowed as a whole", "/echo", &[], (200, Some("tunnel")));
@@ -138,7 +139,7 @@ fn what_rules_allow_and_deny() {
 
     // A host that is denied as a whole is refused before anything is read, on every port.
     let deny = bare.rule(&["deny", "--agent", "coder", "--host", "**.test"]);
-    bare.check("a denied host", "/echo", &[], (403, Some("rule_denied")));
+    bare.check("a denied host", "/echo", &[], (403, None));
     bare.daemon.onecli(&["rule", "remove", &deny.to_string()]).ok("remove");
     bare.check("and taken back", "/echo", &[], (200, None));
 }

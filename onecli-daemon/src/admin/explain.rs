@@ -56,13 +56,13 @@ pub(super) async fn explain(state: &State, request: Explain) -> Result<Explanati
         match snapshot.route(&identity, &asked.authority) {
             Route::Inspect => {}
             Route::Tunnel { cause, .. } => {
-                explanation.decision = "tunnel".to_owned();
+                "tunnel".clone_into(&mut explanation.decision);
                 explanation.because = Some(cause.to_string());
             }
             Route::Deny(refusal) => explanation.refuse(&refusal),
         }
     }
-    explanation.considered = considered.into_iter().map(view).collect();
+    explanation.considered = considered.iter().map(view).collect();
     Ok(explanation)
 }
 
@@ -182,7 +182,7 @@ fn needed(secret: &Secret) -> String {
     }
 }
 
-fn view(considered: Considered) -> ConsideredView {
+fn view(considered: &Considered) -> ConsideredView {
     ConsideredView {
         subject: match &considered.subject {
             Subject::Rule(rule) => rule.to_string(),

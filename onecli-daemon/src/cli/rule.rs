@@ -107,10 +107,11 @@ fn add(client: &Client, args: RuleAddArgs, output: &mut Output) -> Result<(), Cl
         added.push(client.post::<RuleView>(routes::RULES, &request)?);
     }
     if output.is_json() {
-        return Ok(match &added[..] {
+        match &added[..] {
             [one] if !several => output.document(one)?,
             all => output.document(&all)?,
-        });
+        }
+        return Ok(());
     }
     for rule in added {
         output.line(&format!("added rule {}: {}", rule.id, sentence(&rule)))?;
@@ -193,7 +194,10 @@ pub(super) fn learn(client: &Client, name: &AgentName, output: &mut Output) -> R
 fn command(agent: &AgentName, rule: &RuleText) -> String {
     let mut words = format!("onecli rule add {} --agent {agent}", rule.action);
     let mut put = |option: &str, value: &str| {
-        words.push_str(&format!(" --{option} {}", quoted(value)));
+        words.push_str(" --");
+        words.push_str(option);
+        words.push(' ');
+        words.push_str(&quoted(value));
     };
     if let Some(host) = &rule.host {
         put("host", host);

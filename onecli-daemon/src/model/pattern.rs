@@ -274,8 +274,7 @@ impl Segment {
     fn folded(&self) -> Segment {
         match self {
             // An escaped `*` becomes one that stands for anything: it refuses more, not less.
-            Segment::Literal(own) => Segment::Glob(fold(own)),
-            Segment::Glob(own) => Segment::Glob(fold(own)),
+            Segment::Literal(own) | Segment::Glob(own) => Segment::Glob(fold(own)),
             Segment::AnyDepth => Segment::AnyDepth,
         }
     }

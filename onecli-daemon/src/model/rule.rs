@@ -382,10 +382,9 @@ impl Terms {
         match (authority.host().as_ip(), self.action) {
             (Some(ip), Action::Deny) if contains_any_form(network, ip) => Ok(()),
             (Some(ip), Action::Allow) if network.contains(&ip) => Ok(()),
-            (Some(_), _) => Err(Mismatch::Address),
             (None, Action::Deny) => Err(Mismatch::AddressLater),
             (None, _) if self.host.is_some() => Ok(()),
-            (None, _) => Err(Mismatch::Address),
+            _ => Err(Mismatch::Address),
         }
     }
 
@@ -420,7 +419,7 @@ fn parse_network(text: &str) -> Result<IpNet, RuleError> {
         Err(_) => IpNet::from(text.parse::<IpAddr>().map_err(|_| bad())?),
     };
     // Addresses are compared in their canonical form, which is never a mapped one (RFC 4291 section 2.5.5.2).
-    if net.addr().to_canonical() != net.addr() { Err(bad()) } else { Ok(net.trunc()) }
+    if net.addr().to_canonical() == net.addr() { Ok(net.trunc()) } else { Err(bad()) }
 }
 
 fn quoted(text: &str) -> String {

@@ -385,11 +385,10 @@ fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
     if !target.methods.contains(request.method) {
         return Err(Mismatch::Method);
     }
-    match matches(secret, request) {
-        true => Ok(()),
-        false if request.path.ambiguity().is_some() => Err(Mismatch::AmbiguousPath),
-        false => Err(Mismatch::Path),
+    if matches(secret, request) {
+        return Ok(());
     }
+    Err(if request.path.ambiguity().is_some() { Mismatch::AmbiguousPath } else { Mismatch::Path })
 }
 
 fn matches(secret: &Secret, request: &RequestFacts<'_>) -> bool {

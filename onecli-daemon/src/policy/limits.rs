@@ -80,7 +80,6 @@ impl Window {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "less than the ring's length")]
 fn slot(part: u128) -> usize {
     (part % (PARTS as u128 + 1)) as usize
 }

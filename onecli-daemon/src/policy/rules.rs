@@ -51,9 +51,10 @@ pub(super) struct Whole<'s> {
 impl RuleSet {
     /// The rules among `all` that are for this agent.
     pub(super) fn new(agent: AgentId, all: &[Arc<Rule>]) -> RuleSet {
-        let mut set = RuleSet::default();
-        set.rules = all.iter().filter(|rule| rule.agent.is_none_or(|own| own == agent)).cloned().collect();
-        set.rules.sort_by_key(|rule| (rule.terms.action(), rule.id));
+        let mut rules: Vec<Arc<Rule>> =
+            all.iter().filter(|rule| rule.agent.is_none_or(|own| own == agent)).cloned().collect();
+        rules.sort_by_key(|rule| (rule.terms.action(), rule.id));
+        let mut set = RuleSet { rules, ..RuleSet::default() };
         for (at, rule) in set.rules.iter().enumerate() {
             match rule.terms.host() {
                 None => set.any.push(at),

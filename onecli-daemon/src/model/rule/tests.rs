@@ -70,9 +70,9 @@ fn rates() {
     let rate: Rate = "90/m".parse().unwrap();
     assert_eq!(
         (rate.count(), rate.window(), rate.to_string()),
-        (90, Duration::from_secs(60), "90/m".to_owned())
+        (90, Duration::from_mins(1), "90/m".to_owned())
     );
-    assert_eq!("1/d".parse::<Rate>().unwrap().window(), Duration::from_secs(86_400));
+    assert_eq!("1/d".parse::<Rate>().unwrap().window(), Duration::from_hours(24));
 }
 
 /// What restricts cannot be dodged by a spelling; what allows is not widened by one.

@@ -1,13 +1,13 @@
 //! What requests are bound to: limits and approvals.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::rules::rule;
 use super::*;
-use crate::model::{OsRandom, RequestId, Rule, RuleId};
+use crate::model::{Clock, OsRandom, RequestId, Rule, RuleId, SystemClock};
 
 fn limit(id: u32, rate: &str) -> Arc<Rule> {
     Arc::new(rule(id, None, &format!("limit - - - - - {rate}")))
@@ -15,7 +15,7 @@ fn limit(id: u32, rate: &str) -> Arc<Rule> {
 
 #[test]
 fn limits_are_each_agents_own_and_count_all_or_none() {
-    let (start, agent) = (Instant::now(), |n| AgentId(Uuid::from_u128(n)));
+    let (start, agent) = (SystemClock.instant(), |n| AgentId(Uuid::from_u128(n)));
     let limits = Limits::new(start);
     let both = [limit(1, "2/s"), limit(2, "3/m")];
     let take = |millis, who, rules: &[Arc<Rule>]| {
@@ -39,7 +39,7 @@ fn limits_are_each_agents_own_and_count_all_or_none() {
 
 #[test]
 fn who_waits_as_long_as_told_finds_room() {
-    let start = Instant::now();
+    let start = SystemClock.instant();
     let (limits, rules) = (Limits::new(start), [limit(1, "5/m")]);
     let agent = AgentId(Uuid::from_u128(1));
     let mut now = start + Duration::from_millis(123);
@@ -58,7 +58,7 @@ proptest! {
     /// In no stretch of time as long as the window is a limit exceeded, and it is not far below it either.
     #[test]
     fn a_limit_is_never_exceeded(count in 1_u32..20, gaps in proptest::collection::vec(0_u64..400, 1..300)) {
-        let start = Instant::now();
+        let start = SystemClock.instant();
         let (limits, rules) = (Limits::new(start), [limit(1, &format!("{count}/s"))]);
         let agent = AgentId(Uuid::from_u128(1));
         let (mut at, mut passed) = (0, Vec::new());
