@@ -40,7 +40,7 @@ use crate::http::{Capacity, Gateway, GatewayParts};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
-use crate::policy::Snapshot;
+use crate::policy::{Approvals, Snapshot};
 use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault, VaultError};
@@ -236,6 +236,7 @@ async fn serve(
         current,
     ));
     policy.reload().await?;
+    let approvals = Arc::<Approvals>::default();
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
@@ -252,6 +253,8 @@ async fn serve(
         proxy: upstream_proxy::upstream_proxy(&config.upstream)?,
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
+        approvals: Arc::clone(&approvals),
+        approval_timeout: config.policy.approval_timeout,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     }));
@@ -271,7 +274,7 @@ async fn serve(
         ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
-        policy: snapshot,
+        policy: snapshot.clone(),
         audit: audit.clone(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
@@ -288,6 +291,8 @@ async fn serve(
             shipping_fault: shipper.fault(),
         },
         host: Arc::new(host),
+        policy: snapshot,
+        approvals,
         agents_root: config.kernel.agents_root.clone(),
     };
 

@@ -84,6 +84,8 @@ fn every_key_is_read() {
         hosts = { "API.Internal" = ["10.0.0.5", "::5"] }
         [egress]
         allow_addresses = ["10.0.0.0/24"]
+        [policy]
+        approval_timeout = "30s"
         [audit]
         durability = "strict"
         [vault]
@@ -127,6 +129,7 @@ fn every_key_is_read() {
                 passphrase_file: Some("/etc/onecli/passphrase".into()),
                 insecure_key_from_env: false
             },
+            policy: Policy { approval_timeout: Duration::from_secs(30) },
         }
     );
 }

@@ -173,6 +173,8 @@ pass_on! {
     fn prune_audit(log: crate::model::LogId, through: u64) -> ();
     fn list_audit(query: &crate::store::AuditQuery) -> Vec<crate::store::AuditRow>;
     fn get_meta(key: &str) -> Option<String>;
+    fn add_rule(agent: Option<AgentId>, terms: &crate::model::Terms) -> crate::model::RuleId;
+    fn remove_rule(id: crate::model::RuleId) -> ();
     fn probe() -> ();
     fn set_meta(entries: &[(&str, &str)]) -> ();
 }
