@@ -8,6 +8,7 @@
     reason = "a test ends by panicking, and waits in real time"
 )]
 
+mod approvals;
 mod bad_input;
 mod disk_full;
 mod dns;
