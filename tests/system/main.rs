@@ -9,6 +9,7 @@
 )]
 
 mod audit;
+mod approvals;
 mod bad_input;
 mod disk_full;
 mod dns;
