@@ -114,6 +114,10 @@ async fn intercept_tls<S>(
         },
     };
     match routed {
+        Ok(authority) if !gateway.agent_tls.may_accept(budget, authority.host()) => {
+            let _ = stream.write_all(&Alert::AccessDenied.record()).await;
+            refuse_quietly(gateway, &connection, Code::LimitReached).await;
+        }
         Ok(authority) => match gateway.agent_tls.accept(authority.host(), stream).await {
             Ok(tls) => {
                 let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");

@@ -58,8 +58,11 @@ struct Idle {
     /// Connections that nobody uses.
     h1: HashMap<Key, Vec<Parked<http1::SendRequest<RequestBody>>>>,
     /// Connections that may have room for one request more.
-    h2: HashMap<Key, Vec<Parked<(http2::SendRequest<RequestBody>, Arc<Streams>)>>>,
+    h2: HashMap<Key, Vec<Parked<SharedSender>>>,
 }
+
+/// An HTTP/2 connection's sender, and the requests on it.
+type SharedSender = (http2::SendRequest<RequestBody>, Arc<Streams>);
 
 #[derive(Debug)]
 struct Parked<S> {
