@@ -25,7 +25,7 @@ enum Command {
     /// Show the main job on this machine with throw-away parts, and leave nothing behind
     Demo(programs::Args),
     /// Measure direct, explicit and transparent side by side, and print ratios
-    Bench(programs::Args),
+    Bench(programs::BenchArgs),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
     Ebpf(ebpf::EbpfArgs),
     /// Install what the tests need and run the whole suite

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use keys::{
-    Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView, WireKey,
+    Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView,
+    WireKey,
 };
 pub use status::{AuditStatus, Status};
 

@@ -24,9 +24,12 @@ pub(super) async fn copy(
     let directory = state.handles.host.data_dir();
     let path = directory.join(format!("{PREFIX}{}.db", state.new_id()?));
     let unnamed = Unnamed(path);
-    let failed = |error: io::Error| AdminError::Host(format!("cannot make a copy in {}: {error}", directory.display()));
+    let failed = |error: io::Error| {
+        AdminError::Host(format!("cannot make a copy in {}: {error}", directory.display()))
+    };
     // Ours alone before there is anything in it.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed.0).map_err(failed)?;
+    let file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed.0).map_err(failed)?;
     drop(file);
     state.handles.store.copy_to(&unnamed.0).await?;
     let file = File::open(&unnamed.0).map_err(failed)?;

@@ -82,10 +82,5 @@ fn text(value: &WireValue) -> Result<Zeroizing<String>, AdminError> {
 }
 
 fn view(slot: SlotInfo) -> SlotView {
-    SlotView {
-        number: slot.number,
-        kind: slot.kind.to_owned(),
-        key_id: slot.key_id,
-        created: slot.created,
-    }
+    SlotView { number: slot.number, kind: slot.kind.to_owned(), key_id: slot.key_id, created: slot.created }
 }

@@ -163,8 +163,10 @@ impl Authority {
             CaError::Load(format!("there is no '{}' in the store: restore a backup", NEXT.key))
         })?;
         let key_der = self.vault.open_blob(NEXT.key, &sealed)?;
-        let loaded =
-            CertAuthority::load(&CaMaterial { certificate_pem: certificate.clone(), key_der: key_der.clone() })?;
+        let loaded = CertAuthority::load(&CaMaterial {
+            certificate_pem: certificate.clone(),
+            key_der: key_der.clone(),
+        })?;
         let change = VaultChange {
             set: vec![(CURRENT.certificate, certificate.clone())],
             unset: vec![NEXT.certificate, NEXT_SINCE],

@@ -90,7 +90,6 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
-    let keys = key_source(&config, &data_dir)?;
     // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
@@ -99,6 +98,8 @@ fn start(config: Config) -> Result<(), AppError> {
     let stand = Stand::bind(&config, &managed)?;
     // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
     let admin_socket = admin::bind(&config.listen.admin_socket)?;
+    // After the helper was forked: it holds no secret.
+    let keys = key_source(&config, &data_dir)?;
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
     let runtime =

@@ -65,7 +65,12 @@ pub fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, 
     runtime.block_on(replace(file, dry_run, &keys, &database))
 }
 
-async fn replace(file: &Path, dry_run: bool, keys: &KeySource, database: &Path) -> Result<Restored, AppError> {
+async fn replace(
+    file: &Path,
+    dry_run: bool,
+    keys: &KeySource,
+    database: &Path,
+) -> Result<Restored, AppError> {
     let directory = PrivateDir::create(database.parent().unwrap_or(Path::new("/")))?;
     let candidate = Candidate::copy(file, directory.join(CANDIDATE))?;
     let (agents, secrets, opened, key_id) = examine(&candidate.0, keys).await?;

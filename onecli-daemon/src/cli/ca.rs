@@ -10,11 +10,7 @@ pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
     match command {
         CaCommand::Export => {
             let ca: Ca = client.get(routes::CA)?;
-            if output.is_json() {
-                Ok(output.document(&ca)?)
-            } else {
-                Ok(output.line(ca.pem.trim_end())?)
-            }
+            if output.is_json() { Ok(output.document(&ca)?) } else { Ok(output.line(ca.pem.trim_end())?) }
         }
         CaCommand::Show => show(&client.get(routes::CA)?, output),
         CaCommand::Rotate { finish: false } => {
@@ -22,7 +18,8 @@ pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
             show(&ca, output)?;
             if !output.is_json() {
                 output.line("")?;
-                output.line("agents that start now trust both authorities; the old one signs until you say")?;
+                output
+                    .line("agents that start now trust both authorities; the old one signs until you say")?;
                 output.line(
                     "next: give the new bundle to containers ('onecli ca export'), wait until agents that started before \
                      have ended, then 'onecli ca rotate --finish'",

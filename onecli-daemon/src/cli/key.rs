@@ -63,12 +63,7 @@ fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
         .slots
         .iter()
         .map(|slot| {
-            [
-                slot.number.to_string(),
-                slot.kind.clone(),
-                or_dash(slot.key_id.as_ref()),
-                or_dash(slot.created),
-            ]
+            [slot.number.to_string(), slot.kind.clone(), or_dash(slot.key_id.as_ref()), or_dash(slot.created)]
         })
         .collect();
     Ok(output.table(["SLOT", "KIND", "KEY", "CREATED"], &rows)?)

@@ -73,8 +73,7 @@ pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireV
         }
         None if !io::stdin().is_terminal() => return Err(ValueError::NoPassphrase),
         None => {
-            let ask =
-                |text| rpassword::prompt_password(text).map(Zeroizing::new).map_err(ValueError::Input);
+            let ask = |text| rpassword::prompt_password(text).map(Zeroizing::new).map_err(ValueError::Input);
             let first = ask("Passphrase (not shown): ")?;
             if is_new && *ask("The same again: ")? != *first {
                 return Err(ValueError::Mismatch);

@@ -39,6 +39,8 @@ fn every_key_is_read() {
         allow_addresses = ["10.0.0.0/24"]
         [audit]
         durability = "strict"
+        [vault]
+        passphrase_file = "/run/passphrase"
         "#,
     )
     .unwrap();
@@ -70,6 +72,7 @@ fn every_key_is_read() {
             },
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
             audit: Audit { durability: Durability::Strict },
+            vault: Vault { passphrase_file: Some("/run/passphrase".into()), insecure_key_from_env: false },
         }
     );
 }
@@ -130,6 +133,8 @@ fn flags_win_over_the_file() {
         store: Some("sqlite:///b".to_owned()),
         agents_root: Some("/other.slice".to_owned()),
         no_ebpf: true,
+        passphrase_file: Some("-".into()),
+        insecure_key_from_env: true,
     };
     let config = Config::load(Some(&file), flags).unwrap();
     assert_eq!(config.data_dir, Path::new("/srv"));
@@ -138,6 +143,8 @@ fn flags_win_over_the_file() {
     assert_eq!(config.store_url(), "sqlite:///b");
     assert_eq!(config.kernel.agents_root, "other.slice");
     assert!(!config.kernel.ebpf);
+    let vault = Vault { passphrase_file: Some("-".into()), insecure_key_from_env: true };
+    assert_eq!(config.vault, vault);
     assert_eq!(Config::load(Some(&file), Overrides::default()).unwrap().store_url(), "sqlite:///a");
 
     let flags = Overrides { agents_root: Some("..".to_owned()), ..Overrides::default() };
