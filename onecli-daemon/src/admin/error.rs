@@ -140,7 +140,6 @@ impl AdminError {
             AdminError::NotFound { .. } | AdminError::NoGrant { .. } => "not_found",
             AdminError::UnknownOperation { .. } => "unknown_operation",
             AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
-            AdminError::Store(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => "conflict",
             AdminError::NotReady { .. } => "not_ready",
             AdminError::Invalid(_) => "invalid",
             AdminError::TooLarge(_) => "too_large",
@@ -148,6 +147,7 @@ impl AdminError {
             AdminError::TooManyFollowers => "limit_reached",
             AdminError::Conflict(_)
             | AdminError::Unopened { .. }
+            | AdminError::Store(StoreError::NotFound { .. } | StoreError::Conflict { .. })
             | AdminError::Vault(VaultError::Refused(_)) => "conflict",
             AdminError::Host(_) => "host",
             AdminError::Reload(_) => "not_in_force",

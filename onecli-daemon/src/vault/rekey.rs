@@ -122,8 +122,7 @@ impl Vault {
             old: carried(&roots.current, &new)?,
             new: carried(&new, &roots.current)?,
         };
-        #[expect(clippy::expect_used, reason = "a structure of texts")]
-        let takeover = serde_json::to_string(&takeover).expect("texts are valid JSON");
+        let takeover = serde_json::to_string(&takeover).map_err(|_| VaultError::Meta { key: META_REKEY })?;
         let change = VaultChange {
             set: vec![(META_REKEY, takeover), (META_KEY, new.id().to_string())],
             add_slots: slots.clone(),

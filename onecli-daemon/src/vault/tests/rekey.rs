@@ -213,8 +213,7 @@ impl KeyStore for Dying {
 /// Dead before the first change, the second, and so on: each time a new start finds everything, and the last one ends it.
 #[tokio::test]
 async fn killed_at_every_step_it_goes_on() {
-    let Host { store, source, dir, _temp } = Host::new().await;
-    let mut host = Host { store, source, dir, _temp };
+    let mut host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 600).await;
     let old = vault.key_id();
