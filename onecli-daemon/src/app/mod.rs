@@ -98,7 +98,6 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
-    let keys = key_source(&config, &data_dir)?;
     // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
@@ -112,6 +111,8 @@ fn start(config: Config) -> Result<(), AppError> {
         None => admin::bind(&config.listen.admin_socket)?,
     };
     handed.close_rest();
+    // After the helper was forked: it holds no secret.
+    let keys = key_source(&config, &data_dir)?;
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
     let runtime =

@@ -205,6 +205,8 @@ fn flags_win_over_the_file() {
     assert_eq!(config.store_url(), "sqlite:///b");
     assert_eq!(config.kernel.agents_root, "other.slice");
     assert!(!config.kernel.ebpf);
+    let vault = Vault { passphrase_file: Some("-".into()), insecure_key_from_env: true };
+    assert_eq!(config.vault, vault);
     assert_eq!(Config::load(Some(&file), Overrides::default()).unwrap().store_url(), "sqlite:///a");
 
     let flags = Overrides { agents_root: Some("..".to_owned()), ..Overrides::default() };

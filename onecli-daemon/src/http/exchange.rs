@@ -269,6 +269,6 @@ fn secret_refusal(name: &str) -> Refusal {
     Refusal::new(
         Code::SecretUnavailable,
         format!("secret '{name}' cannot be decrypted, so the request is not forwarded"),
-        format!("an administrator should store it again: onecli secret rotate {name}"),
+        format!("an administrator should look at the daemon's log and at 'onecli secret show {name}'"),
     )
 }

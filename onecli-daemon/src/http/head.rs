@@ -13,7 +13,7 @@ use crate::model::{Authority, CanonicalPath, Code, Placeholder, Refusal};
 use crate::policy::RequestFacts;
 
 /// A request's head in canonical form.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) scheme: Scheme,
@@ -26,6 +26,17 @@ pub(super) struct Head {
     pub(super) placeholders: Vec<Placeholder>,
     /// Does the client ask for a WebSocket (RFC 6455)?
     pub(super) websocket: bool,
+}
+
+/// A credential may have been put into the query, and into headers (which say so themselves).
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Head")
+            .field("method", &self.method)
+            .field("authority", &self.authority)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What policy decided on, kept for as long as the answer takes.

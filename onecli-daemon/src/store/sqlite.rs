@@ -291,7 +291,7 @@ impl Store for SqliteStore {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        insert_version(&mut tx, secret.id, secret.version, &secret.sealed).await?;
+        keys::insert_version(&mut tx, secret.id, secret.version, &secret.sealed).await?;
         self.commit(tx).await
     }
 
@@ -317,7 +317,7 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        insert_version(&mut tx, id, version, sealed).await?;
+        keys::insert_version(&mut tx, id, version, sealed).await?;
         sqlx::query("UPDATE secrets SET version = ? WHERE id = ?")
             .bind(version)
             .bind(id.to_string())
@@ -447,38 +447,10 @@ impl Store for SqliteStore {
         let failed = StoreError::query("write its own facts");
         let mut tx = self.write().await?;
         for (key, value) in entries {
-            set_fact(&mut tx, key, value).await?;
+            keys::set_fact(&mut tx, key, value).await?;
         }
         tx.commit().await.map_err(failed)
     }
-}
-
-async fn set_fact(tx: &mut Transaction<'static, Sqlite>, key: &str, value: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    )
-    .bind(key)
-    .bind(value)
-    .execute(&mut **tx)
-    .await
-    .map_err(StoreError::query("write its own facts"))?;
-    Ok(())
-}
-
-async fn insert_version(
-    tx: &mut Transaction<'static, Sqlite>,
-    id: SecretId,
-    version: u32,
-    sealed: &Sealed,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO secret_versions (secret, version, sealed) VALUES (?, ?, ?)")
-        .bind(id.to_string())
-        .bind(version)
-        .bind(&sealed.0[..])
-        .execute(&mut **tx)
-        .await
-        .map_err(StoreError::query("add a version of a secret"))?;
-    Ok(())
 }
 
 fn found(what: &'static str, id: String, rows: u64) -> Result<(), StoreError> {
