@@ -64,7 +64,7 @@ pub(crate) fn python_clients() -> Result<()> {
 }
 
 fn works(venv: &Path) -> bool {
-    let imports = "import aiohttp, httpx, requests, websockets";
+    let imports = "import aiohttp, boto3, httpx, requests, websockets";
     succeeds(Command::new(venv.join("bin/python3")).args(["-c", imports]))
 }
 

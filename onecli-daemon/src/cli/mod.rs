@@ -8,7 +8,9 @@ mod grant;
 mod output;
 mod run;
 mod secret;
+mod secret_args;
 mod status;
+mod template;
 mod value;
 
 #[cfg(test)]
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
+use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand, TemplateCommand};
 use client::{Client, ClientError};
 use output::Output;
 
@@ -112,6 +114,10 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             SecretCommand::Disable { name } => secret::set_enabled(client, &name, false, output),
             SecretCommand::Enable { name } => secret::set_enabled(client, &name, true, output),
             SecretCommand::Remove { name } => secret::remove(client, &name, output),
+        },
+        Command::Template(command) => match command {
+            TemplateCommand::List => template::list(output),
+            TemplateCommand::Show { name } => template::show(name, output),
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),

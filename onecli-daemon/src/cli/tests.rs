@@ -17,7 +17,7 @@ use crate::admin::api::{
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
-use crate::model::{Egress, Factors, Placement, SecretValue, Token};
+use crate::model::{Egress, Factors, Placement, Profile, SecretValue, Token};
 
 const VALUE: &str = "sk-the-real-credential";
 
@@ -96,7 +96,8 @@ fn hosts_and_ports() {
         else {
             panic!("{text}");
         };
-        assert_eq!((args.host.0.to_string().as_str(), args.host.1), (host, port), "{text}");
+        let resolved = args.resolve().unwrap();
+        assert_eq!((resolved.host.to_string().as_str(), resolved.port), (host, port), "{text}");
     };
     check("API.x.com", "api.x.com", 443);
     check("api.x.com:8443", "api.x.com", 8443);
@@ -165,6 +166,7 @@ fn add_secret(client: &Client, name: &str, env: Option<&str>) -> Result<SecretVi
         methods: vec!["GET".to_owned()].try_into().unwrap(),
         paths: Vec::new(),
         placement: Placement::bearer(),
+        profile: Profile::default(),
         env: env.map(|env| env.parse().unwrap()),
         allow_plaintext: false,
         value: value(VALUE),

@@ -4,24 +4,27 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
 use super::assemble::{ask_scannable, assemble, strip_overrides};
-use super::body::{Body, RequestBody};
+use super::body::{Body, Payload, RequestBody};
+use super::buffer;
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
-use super::inject::inject;
+use super::inject::{Outgoing, inject};
 use super::pool::{SendFailure, Upstream, protocol_refusal, timed_out};
 use super::reject;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
+use super::shares::Share;
+use super::signing;
 use super::trail::Trail;
 use super::upgrade;
-use crate::model::{Code, Refusal};
+use crate::model::{AwsKeys, Code, Placement, Refusal, SecretValue};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
 
@@ -39,7 +42,7 @@ pub(super) async fn exchange(
         Err(refusal) => return reject::answer(&refusal, None),
     };
     let id = trail.request_id();
-    match authorize(&gateway, &connection, request, &mut trail) {
+    match authorize(&gateway, &connection, request, &mut trail).await {
         Ok(ready) => match forward(&gateway, &connection, ready, trail).await {
             Ok(response) => response,
             Err(refusal) => reject::answer(&refusal, id),
@@ -55,13 +58,15 @@ pub(super) async fn exchange(
 struct Allowed {
     identity: Identity,
     head: Head,
-    body: Incoming,
+    body: Payload,
+    /// What a body held in memory takes up.
+    held: Option<Share>,
     grants: Vec<Grant>,
     watches: Vec<Watch>,
     client_upgrade: Option<OnUpgrade>,
 }
 
-fn authorize(
+async fn authorize(
     gateway: &Arc<Gateway>,
     connection: &Connection,
     mut request: Request<Incoming>,
@@ -74,11 +79,12 @@ fn authorize(
     let client_upgrade =
         request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let head = Head::read(&parts, connection)?;
+    let mut head = Head::read(&parts, connection)?;
     trail
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
+    let (body, held) = read_fields(gateway, &identity, &mut head, body).await?;
     let snapshot = gateway.snapshot();
     let grants = match snapshot.decide(&identity, &head.facts()) {
         Decision::Inject(grants) => grants,
@@ -86,7 +92,24 @@ fn authorize(
         Decision::Deny(refusal) => return Err(refusal),
     };
     let watches = snapshot.watches(&identity, head.authority.host());
-    Ok(Allowed { identity, head, body, grants, watches, client_upgrade })
+    let (body, held) = signing::prepare(gateway, &identity, &grants, &mut head, body, held).await?;
+    Ok(Allowed { identity, head, body, held, grants, watches, client_upgrade })
+}
+
+/// Reads the body where a placeholder in it decides.
+async fn read_fields(
+    gateway: &Gateway,
+    identity: &Identity,
+    head: &mut Head,
+    body: Incoming,
+) -> Result<(Payload, Option<Share>), Refusal> {
+    let fields = gateway.snapshot().body_fields(identity, &head.facts());
+    if fields.is_empty() || !buffer::is_json(&head.headers) {
+        return Ok((Payload::Streamed(body), None));
+    }
+    let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
+    head.body = buffer::placeholders_in(&whole.bytes, &fields);
+    Ok((Payload::whole(whole.bytes), Some(whole.share)))
 }
 
 async fn forward(
@@ -142,15 +165,20 @@ async fn send(
     allowed: Allowed,
     trail: &mut Trail,
 ) -> Result<Sent, Refusal> {
-    let Allowed { identity, mut head, body, grants, watches, client_upgrade } = allowed;
+    let Allowed { identity, mut head, body, held: _held, grants, watches, client_upgrade } = allowed;
     let websocket = head.websocket && client_upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     if !watches.is_empty() {
-        ask_scannable(&mut head.headers);
+        let ranged = head.headers.contains_key(header::RANGE) && only_signed(gateway, &watches);
+        ask_scannable(&mut head.headers, ranged);
         strip_overrides(&mut head.headers);
     }
     let bytes_in = Arc::new(AtomicU64::new(0));
+    let whole = match &body {
+        Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
+        _ => None,
+    };
     let mut body = RequestBody::new(body, Arc::clone(&bytes_in));
     let agent = identity.agent().id;
     let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants);
@@ -159,13 +187,16 @@ async fn send(
         let mut upstream = gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
         trail.upstream(&upstream);
         let decision = trail.decide(&grants).await?;
-        let mut outgoing = head.clone();
+        let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now: gateway.clock.now() };
         for grant in &grants {
             let credential = gateway.vault.open(grant).map_err(|error| unopened(grant, &error))?;
             inject(&mut outgoing, &credential, &upstream, &decision)?;
         }
         let scrubber = scrubber(gateway, &watches)?;
-        let request = assemble(outgoing, body, &upstream)?;
+        if let Some(bytes) = outgoing.body {
+            body = RequestBody::new(Payload::whole(bytes), Arc::clone(&bytes_in));
+        }
+        let request = assemble(outgoing.head, body, &upstream)?;
         let counters = &gateway.counters;
         let sent = tokio::select! {
             biased;
@@ -210,9 +241,34 @@ fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
             tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
             secret_refusal(watch.secret().name.as_str())
         })?;
-        scrubber.watch(&value);
+        for part in parts(watch, value) {
+            scrubber.watch(&part);
+        }
     }
     Ok(scrubber)
+}
+
+/// What of a stored value must not come back.
+fn parts(watch: &Watch, value: SecretValue) -> Vec<SecretValue> {
+    match watch.secret().placement {
+        Placement::SigV4 { .. } => match AwsKeys::parse(&value) {
+            Ok(keys) => std::iter::once(keys.secret).chain(keys.token).collect(),
+            Err(_) => vec![value],
+        },
+        _ => vec![value],
+    }
+}
+
+/// Does no credential for this host ever leave, so that none can be echoed? Signatures are made with keys that stay
+/// here; SDKs rely on ranges to fetch large objects in parts.
+fn only_signed(gateway: &Gateway, watches: &[Watch]) -> bool {
+    watches.iter().all(|watch| {
+        matches!(watch.secret().placement, Placement::SigV4 { .. })
+            && gateway
+                .vault
+                .open_watch(watch)
+                .is_ok_and(|value| AwsKeys::parse(&value).is_ok_and(|keys| keys.token.is_none()))
+    })
 }
 
 fn unopened(grant: &Grant, error: &crate::vault::VaultError) -> Refusal {

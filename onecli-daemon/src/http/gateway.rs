@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::buffer;
 use super::capacity::Capacity;
 use super::limits::FailureLimits;
 use super::place::Strangers;
@@ -67,6 +68,8 @@ pub struct Gateway {
     pub(super) connections: Shares,
     /// Requests and tunnels of agents; each may hold an upstream connection.
     pub(super) exchanges: Shares,
+    /// Request bodies held in memory.
+    pub(super) held_bodies: Shares,
     /// Connections of nobody known, so far.
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
@@ -103,6 +106,7 @@ impl Gateway {
             explicit_addresses: parts.explicit_addresses,
             connections: Shares::new(capacity.connections_per_agent, capacity.connections),
             exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
+            held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             clock: parts.clock,

@@ -7,7 +7,7 @@ use http::{Method, Version};
 use super::connection::{Connection, Scheme};
 use super::front::Malformed;
 use crate::model::authority::AuthorityError;
-use crate::model::{Authority, CanonicalPath, Code, Placeholder, Refusal};
+use crate::model::{Authority, CanonicalPath, Code, JsonPointer, Placeholder, Refusal};
 use crate::policy::RequestFacts;
 
 /// A request's head in canonical form.
@@ -22,6 +22,8 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// Every placeholder in URL and headers.
     pub(super) placeholders: Vec<Placeholder>,
+    /// Placeholders in fields of the body, once it was read for them.
+    pub(super) body: Vec<(JsonPointer, Placeholder)>,
     /// Does the client ask for a WebSocket (RFC 6455)?
     pub(super) websocket: bool,
 }
@@ -34,6 +36,7 @@ pub(super) struct Facts {
     path: CanonicalPath,
     tls: bool,
     placeholders: Vec<Placeholder>,
+    body: Vec<(JsonPointer, Placeholder)>,
 }
 
 impl Facts {
@@ -45,6 +48,7 @@ impl Facts {
             path: &self.path,
             tls: self.tls,
             placeholders: &self.placeholders,
+            body: &self.body,
         }
     }
 }
@@ -104,6 +108,7 @@ impl Head {
             query,
             headers,
             placeholders,
+            body: Vec::new(),
             websocket,
         })
     }
@@ -116,6 +121,7 @@ impl Head {
             path: self.path.clone(),
             tls: self.scheme == Scheme::Https,
             placeholders: self.placeholders.clone(),
+            body: self.body.clone(),
         }
     }
 
@@ -127,6 +133,7 @@ impl Head {
             path: &self.path,
             tls: self.scheme == Scheme::Https,
             placeholders: &self.placeholders,
+            body: &self.body,
         }
     }
 }
@@ -216,8 +223,10 @@ fn placeholders_in(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<
     for (name, value) in headers {
         found.extend(Placeholder::find_all(value.as_bytes()));
         if *name == header::AUTHORIZATION
-            && let Some((_, password)) = basic_credentials(value)
+            && let Some((user, password)) = basic_credentials(value)
         {
+            // Some services take the key as the user name.
+            found.extend(Placeholder::find_all(&user));
             found.extend(Placeholder::find_all(&password));
         }
     }

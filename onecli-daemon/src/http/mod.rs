@@ -5,7 +5,9 @@
 
 mod answer;
 mod assemble;
+mod aws_chunked;
 mod body;
+mod buffer;
 mod capacity;
 mod connection;
 mod decode;
@@ -17,14 +19,18 @@ mod gateway;
 mod head;
 mod inject;
 mod intercept;
+mod json;
 mod limits;
 mod place;
 mod pool;
 mod reject;
+mod replace;
 mod revoked;
 mod scrub;
 mod serve;
 mod shares;
+mod signing;
+mod sigv4;
 mod trail;
 mod transparent;
 mod upgrade;

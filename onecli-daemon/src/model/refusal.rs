@@ -30,6 +30,8 @@ codes! {
     BadRequest = "bad_request", 400;
     /// The head is larger than the bound.
     HeadTooLarge = "head_too_large", 431;
+    /// The body would have to be held in memory, and is larger than the bound.
+    BodyTooLarge = "body_too_large", 413;
     /// The method is never forwarded (TRACE).
     MethodNotAllowed = "method_not_allowed", 405;
     /// Target, SNI and `Host` do not agree.
@@ -56,6 +58,8 @@ codes! {
     EgressDenied = "egress_denied", 403;
     /// The path means different things to different servers, and a path pattern would have to judge it.
     PathAmbiguous = "path_ambiguous", 403;
+    /// The request would make a fresh credential, which the agent would then have.
+    CredentialEndpoint = "credential_endpoint", 403;
     /// The agent must present the secret's placeholder here.
     PlaceholderMissing = "placeholder_missing", 401;
     /// A placeholder that is not one of this agent's.

@@ -11,8 +11,8 @@ use super::identity::{Evidence, Identity};
 use super::snapshot::{AgentView, Snapshot};
 use crate::model::refusal::Challenge;
 use crate::model::{
-    AgentId, Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Placement, Refusal,
-    Secret, SecretId, Slot,
+    AgentId, Authority, CanonicalPath, Code, Egress, Host, JsonPointer, PathPattern, Placeholder, Placement,
+    Refusal, Secret, SecretId, Site, Slot,
 };
 
 /// What happens to a TLS connection, once its server name is known.
@@ -39,6 +39,8 @@ pub struct RequestFacts<'r> {
     pub tls: bool,
     /// Every placeholder in its head.
     pub placeholders: &'r [Placeholder],
+    /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
+    pub body: &'r [(JsonPointer, Placeholder)],
 }
 
 /// What happens to a request.
@@ -125,7 +127,10 @@ impl Snapshot {
                 s.target.host.matches(request.authority.host()) && s.target.port == request.authority.port()
             })
             .collect();
-        let presented = self.check_placeholders(view, &here, request)?;
+        refuse_fresh_credentials(&here, request)?;
+        let mut presented = self.check_placeholders(view, &here, request)?;
+        let in_body = self.presented_in_body(view, &here, request);
+        presented.extend(&in_body);
         let matching: Vec<&Arc<Secret>> = here.iter().copied().filter(|s| matches(s, request)).collect();
 
         if let Some(secret) =
@@ -146,13 +151,20 @@ impl Snapshot {
 
         // The identity's own factors suffice, or each secret's placeholder stands in for the token.
         let required = identity.agent().factors;
-        let needs_placeholder = !identity.proven().satisfies(required);
+        let is_in_place = |secret: &Secret| match secret.placement.site() {
+            None => true,
+            Some(Site::Json(_)) => in_body.contains(&secret.id),
+            Some(_) => presented.contains(&secret.id),
+        };
+        let needs_placeholder =
+            !identity.proven().satisfies(required) || !matching.iter().any(|secret| is_in_place(secret));
         let usable = |secret: &Secret| {
             let mut proven = identity.proven();
             proven.token |= presented.contains(&secret.id);
             proven.satisfies(required) && (request.tls || secret.target.allow_plaintext)
         };
-        let winners = winners(&matching, &presented, request);
+        let fillable: Vec<&Arc<Secret>> = matching.iter().copied().filter(|s| is_in_place(s)).collect();
+        let winners = winners(&fillable, &presented, request);
         let grants: Vec<Grant> = winners
             .into_iter()
             .filter(|secret| usable(secret))
@@ -162,6 +174,38 @@ impl Snapshot {
             return Err(placeholder_wanted(identity, matching[0]));
         }
         Ok(grants)
+    }
+
+    /// The fields of a request's body in which a placeholder may stand, by the secrets that it matches. Where there are
+    /// any, and the body is JSON, it has to be read before the request can be decided.
+    pub fn body_fields(&self, identity: &Identity, request: &RequestFacts<'_>) -> Vec<JsonPointer> {
+        let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
+        let is_here = |s: &&Arc<Secret>| {
+            s.target.host.matches(request.authority.host())
+                && s.target.port == request.authority.port()
+                && matches(s, request)
+        };
+        let mut fields: Vec<JsonPointer> =
+            view.secrets.iter().filter(is_here).filter_map(|s| s.placement.json_pointer().cloned()).collect();
+        fields.sort();
+        fields.dedup();
+        fields
+    }
+
+    /// The secrets whose placeholders stand in the body where they are to be replaced. Any other text there is the
+    /// agent's own affair.
+    fn presented_in_body(
+        &self,
+        view: &AgentView,
+        here: &[&Arc<Secret>],
+        request: &RequestFacts<'_>,
+    ) -> Vec<SecretId> {
+        let secret_at = |(field, placeholder): &(JsonPointer, Placeholder)| {
+            let (agent, id) = self.owner_of_placeholder(placeholder)?;
+            let secret = here.iter().find(|secret| secret.id == id)?;
+            (agent == view.agent.id && secret.placement.json_pointer() == Some(field)).then_some(id)
+        };
+        request.body.iter().filter_map(secret_at).collect()
     }
 
     /// Every placeholder must be this agent's, for a secret that may go to this host.
@@ -198,7 +242,33 @@ impl Snapshot {
 
 fn matches(secret: &Secret, request: &RequestFacts<'_>) -> bool {
     secret.target.methods.contains(request.method)
-        && secret.target.paths.iter().any(|p| p.matches(request.path))
+        && secret.target.paths.iter().any(|pattern| path_matches(secret, pattern, request))
+}
+
+fn path_matches(secret: &Secret, pattern: &PathPattern, request: &RequestFacts<'_>) -> bool {
+    if secret.profile.encoded_slash {
+        pattern.matches_opaque(request.path)
+    } else {
+        pattern.matches(request.path)
+    }
+}
+
+/// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
+fn refuse_fresh_credentials(here: &[&Arc<Secret>], request: &RequestFacts<'_>) -> Result<(), Refusal> {
+    let host = request.authority.host();
+    let denied = |secret: &&&Arc<Secret>| {
+        let denials = secret.profile.denials();
+        denials.iter().any(|denial| denial.matches(request.method, host, request.path.as_str()))
+    };
+    let Some(secret) = here.iter().find(denied) else { return Ok(()) };
+    Err(Refusal::new(
+        Code::CredentialEndpoint,
+        format!(
+            "{} {} may answer with a new credential, which the template of secret '{}' does not let agents have",
+            request.method, request.path, secret.name
+        ),
+        "have a person make it; or an administrator stores the secret without --template",
+    ))
 }
 
 /// One secret for each slot: the one whose placeholder was presented, else the most specific, ties by name.
@@ -213,12 +283,12 @@ fn winners<'s>(
             .target
             .paths
             .iter()
-            .filter(|p| p.matches(request.path))
+            .filter(|pattern| path_matches(secret, pattern, request))
             .map(PathPattern::specificity)
             .max();
         Reverse((
             presented.contains(&secret.id),
-            secret.target.host.specificity(),
+            secret.target.host.specificity(request.authority.host()),
             path,
             !secret.target.methods.is_all(),
             Reverse(secret.name.clone()),
@@ -277,12 +347,17 @@ fn host_denied(identity: &Identity, authority: &Authority) -> Refusal {
 fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {
     let hint = match &secret.env {
         Some(env) => {
+            let env = env.split(',').next().unwrap_or_default();
             format!("send the value of ${env}, which 'onecli run --agent {}' sets", identity.agent().name)
         }
         None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
     };
+    let hint = match secret.placement.site() {
+        Some(site) => format!("{hint}, at {site}"),
+        None => hint,
+    };
     let challenge = match secret.placement {
-        Placement::Basic { .. } => Challenge::Basic,
+        Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => Challenge::Basic,
         _ => Challenge::Bearer,
     };
     let refusal = Refusal::new(

@@ -8,7 +8,7 @@ use super::Mode::{Explicit, Transparent};
 use super::*;
 use crate::model::{
     Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, Placeholder, Placement,
-    Sealed, Secret, SecretId, Target, TokenHash,
+    Profile, Sealed, Secret, SecretId, Target, TokenHash,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -41,6 +41,7 @@ fn secret(n: u8, name: &str, host: &str, path: &str, placement: Placement) -> Se
             allow_plaintext: false,
         },
         placement,
+        profile: Profile::default(),
         env: None,
         enabled: true,
         version: 1,
@@ -172,6 +173,7 @@ fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
         path: &CanonicalPath::parse(ask.path).unwrap(),
         tls: true,
         placeholders: ask.placeholders,
+        body: &[],
     };
     match world.decide(&identity, &facts) {
         Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
@@ -238,6 +240,7 @@ fn plain_http_gets_no_credential() {
         path: &CanonicalPath::parse("/v1/x").unwrap(),
         tls: false,
         placeholders: &[],
+        body: &[],
     };
     match world.decide(&identity, &facts) {
         Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
@@ -272,6 +275,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
         path: &CanonicalPath::parse("/v1/x").unwrap(),
         tls: true,
         placeholders: &[],
+        body: &[],
     };
     let own = evidence(Mode::Explicit, None, Some(3));
     let session = evidence(Mode::Explicit, None, Some(33));

@@ -101,7 +101,7 @@ impl Vault {
     /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`]: the request must be refused, never forwarded
     /// without the value.
     pub fn open(&self, grant: &Grant) -> Result<Credential, VaultError> {
-        Ok(Credential::new(self.open_value(grant.secret())?, grant.secret()))
+        Ok(self.credential(grant, self.open_value(grant.secret())?))
     }
 
     /// Opens a value that must be recognised in an answer.
@@ -110,6 +110,14 @@ impl Vault {
     /// As [`Vault::open`].
     pub fn open_watch(&self, watch: &Watch) -> Result<SecretValue, VaultError> {
         self.open_value(watch.secret())
+    }
+
+    /// A value that was had for this grant, ready to be placed.
+    pub(super) fn credential(&self, grant: &Grant, value: SecretValue) -> Credential {
+        let (agent, secret) = (grant.agent(), grant.secret());
+        let placeholder =
+            secret.placement.site().map(|_| self.placeholder(agent.id, secret.id, agent.generation));
+        Credential::new(value, secret, placeholder.as_ref())
     }
 
     fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
