@@ -20,6 +20,7 @@ mod identity;
 mod leak;
 mod load;
 mod main_job;
+mod mint;
 mod netns;
 mod placements;
 mod privilege;

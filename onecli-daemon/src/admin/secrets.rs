@@ -7,6 +7,7 @@ use crate::model::{
     AwsKeys, PathPattern, Placement, Profile, Secret, SecretId, SecretName, SecretValue, Target,
 };
 use crate::store::StoredState;
+use crate::vault::check_material;
 
 /// More patterns than this are a mistake, and each costs time in every match.
 const MAX_PATHS: usize = 256;
@@ -64,13 +65,13 @@ fn check_target(request: &SecretAdd) -> Result<Target, AdminError> {
 
 /// A value of the wrong form is told now, not with the first request.
 fn check_value(placement: &Placement, profile: &Profile, value: &SecretValue) -> Result<(), AdminError> {
-    if profile.mint.is_some() {
+    if let Some(mint) = &profile.mint {
         if !matches!(placement, Placement::Header { .. }) {
             return Err(AdminError::Invalid(
                 "a minted token is placed in a header: --bearer or --header".to_owned(),
             ));
         }
-        return Ok(());
+        return check_material(mint, value).map_err(|error| AdminError::Invalid(error.to_string()));
     }
     if matches!(placement, Placement::SigV4 { .. }) {
         AwsKeys::parse(value).map_err(|error| AdminError::Invalid(error.to_string()))?;

@@ -27,13 +27,13 @@ pub use error::AppError;
 
 use crate::audit::AuditLog;
 use crate::config::Config;
-use crate::http::{Capacity, Gateway, GatewayParts};
+use crate::http::{Capacity, Gateway, GatewayParts, OwnRequests};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::Snapshot;
 use crate::tls::{AgentTls, UpstreamTls};
-use crate::vault::{KeySource, Vault};
+use crate::vault::{Credentials, KeySource, Vault};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
@@ -168,14 +168,20 @@ async fn serve(
         current,
     ));
     policy.reload().await?;
+    let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
+    let own_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
+    let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls));
+    let credentials =
+        Arc::new(Credentials::new(Arc::clone(&vault), Arc::clone(&store), own_requests, Arc::clone(&clock)));
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
+        credentials,
         audit: audit.clone(),
         agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
         upstream_tls,
         resolver,
-        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
+        dialer,
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
         clock: Arc::clone(&clock),

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{Method, Request, Response, header};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
@@ -24,9 +25,10 @@ use super::shares::Share;
 use super::signing;
 use super::trail::Trail;
 use super::upgrade;
-use crate::model::{AwsKeys, Code, Placement, Refusal, SecretValue};
+use crate::model::{AwsKeys, Code, Placement, Refusal};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
+use crate::vault::{Credential, CredentialError};
 
 /// How long an upstream may think before its answer begins: language models take minutes.
 const HEAD_PATIENCE: Duration = Duration::from_mins(10);
@@ -175,27 +177,34 @@ async fn send(
         strip_overrides(&mut head.headers);
     }
     let bytes_in = Arc::new(AtomicU64::new(0));
+    // What can be sent again.
     let whole = match &body {
         Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
+        body if body.is_end_stream() && !websocket => Some(Bytes::new()),
         _ => None,
     };
-    let mut body = RequestBody::new(body, Arc::clone(&bytes_in));
+    let mut stream = Some(RequestBody::new(body, Arc::clone(&bytes_in)));
     let agent = identity.agent().id;
     let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants);
     let mut fresh = websocket;
+    let mut renewed = false;
     loop {
         let mut upstream = gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
         trail.upstream(&upstream);
         let decision = trail.decide(&grants).await?;
+        let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
         let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now: gateway.clock.now() };
         for grant in &grants {
-            let credential = gateway.vault.open(grant).map_err(|error| unopened(grant, &error))?;
+            let credential =
+                gateway.credentials.open(grant).await.map_err(|error| unopened(grant, &error))?;
             inject(&mut outgoing, &credential, &upstream, &decision)?;
+            used.push(credential);
         }
         let scrubber = scrubber(gateway, &watches)?;
-        if let Some(bytes) = outgoing.body {
-            body = RequestBody::new(Payload::whole(bytes), Arc::clone(&bytes_in));
-        }
+        let body = match (outgoing.body, stream.take()) {
+            (None, Some(stream)) => stream,
+            (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&bytes_in)),
+        };
         let request = assemble(outgoing.head, body, &upstream)?;
         let counters = &gateway.counters;
         let sent = tokio::select! {
@@ -204,6 +213,15 @@ async fn send(
             sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)) => sent,
         };
         match sent.map_err(|_| timed_out("the upstream's answer"))? {
+            Ok(response)
+                if !renewed
+                    && whole.is_some()
+                    && response.status() == StatusCode::UNAUTHORIZED
+                    && renew(gateway, &grants, &used).await =>
+            {
+                trail.retry();
+                renewed = true;
+            }
             Ok(response) => {
                 let counter = if grants.is_empty() {
                     &counters.requests_forwarded
@@ -218,7 +236,7 @@ async fn send(
             // The server had closed the kept connection: nothing was sent, so a new one may try.
             Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {
                 trail.retry();
-                body = request.into_body();
+                stream = Some(request.into_body());
                 fresh = true;
             }
             Err(SendFailure::Unsent(_)) => {
@@ -237,26 +255,13 @@ async fn send(
 fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
     let mut scrubber = Scrubber::default();
     for watch in watches {
-        let value = gateway.vault.open_watch(watch).map_err(|error| {
+        let values = gateway.credentials.watched(watch).map_err(|error| {
             tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
             secret_refusal(watch.secret().name.as_str())
         })?;
-        for part in parts(watch, value) {
-            scrubber.watch(&part);
-        }
+        values.iter().for_each(|value| scrubber.watch(value));
     }
     Ok(scrubber)
-}
-
-/// What of a stored value must not come back.
-fn parts(watch: &Watch, value: SecretValue) -> Vec<SecretValue> {
-    match watch.secret().placement {
-        Placement::SigV4 { .. } => match AwsKeys::parse(&value) {
-            Ok(keys) => std::iter::once(keys.secret).chain(keys.token).collect(),
-            Err(_) => vec![value],
-        },
-        _ => vec![value],
-    }
 }
 
 /// Does no credential for this host ever leave, so that none can be echoed? Signatures are made with keys that stay
@@ -271,9 +276,30 @@ fn only_signed(gateway: &Gateway, watches: &[Watch]) -> bool {
     })
 }
 
-fn unopened(grant: &Grant, error: &crate::vault::VaultError) -> Refusal {
-    tracing::error!(%error, secret = %grant.secret().name, "a secret cannot be opened");
-    secret_refusal(grant.secret().name.as_str())
+/// Gives up the tokens that the upstream did not take. Is there another to be had?
+async fn renew(gateway: &Gateway, grants: &[Grant], used: &[Credential]) -> bool {
+    let mut any = false;
+    for (grant, credential) in grants.iter().zip(used) {
+        any |= gateway.credentials.rejected(grant, credential).await;
+    }
+    any
+}
+
+fn unopened(grant: &Grant, error: &CredentialError) -> Refusal {
+    let name = grant.secret().name.as_str();
+    match error {
+        CredentialError::Vault(error) => {
+            tracing::error!(%error, secret = name, "a secret cannot be opened");
+            secret_refusal(name)
+        }
+        CredentialError::Mint(error) => Refusal::new(
+            Code::SecretUnavailable,
+            format!("no token could be had for secret '{name}': {error}"),
+            format!(
+                "try again in a minute; if it stays, an administrator should look at 'onecli secret show {name}'"
+            ),
+        ),
+    }
 }
 
 fn secret_refusal(name: &str) -> Refusal {

@@ -23,7 +23,7 @@ use crate::model::{Clock, Code, Random};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Evidence, Snapshot};
 use crate::tls::{AgentTls, UpstreamTls};
-use crate::vault::Vault;
+use crate::vault::{Credentials, Vault};
 
 /// How long requests that are broken off may take to be gone. They do not wait for anybody.
 const BREAKING_OFF: Duration = Duration::from_secs(5);
@@ -34,6 +34,8 @@ pub struct GatewayParts {
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// Opens secrets.
     pub vault: Arc<Vault>,
+    /// Opens what is granted, and buys tokens.
+    pub credentials: Arc<Credentials>,
     /// Records everything.
     pub audit: AuditLog,
     /// TLS towards agents.
@@ -58,6 +60,7 @@ pub struct GatewayParts {
 pub struct Gateway {
     pub(super) policy: watch::Receiver<Arc<Snapshot>>,
     pub(super) vault: Arc<Vault>,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) audit: AuditLog,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
@@ -100,6 +103,7 @@ impl Gateway {
         Gateway {
             policy: parts.policy,
             vault: parts.vault,
+            credentials: parts.credentials,
             audit: parts.audit,
             agent_tls: parts.agent_tls,
             pool,

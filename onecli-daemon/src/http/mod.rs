@@ -21,6 +21,7 @@ mod inject;
 mod intercept;
 mod json;
 mod limits;
+mod outbound;
 mod place;
 mod pool;
 mod reject;
@@ -39,6 +40,7 @@ mod websocket;
 pub use capacity::Capacity;
 pub use explicit::serve_explicit;
 pub use gateway::{Counters, Gateway, GatewayParts};
+pub use outbound::OwnRequests;
 pub use transparent::serve_transparent;
 
 #[cfg(test)]

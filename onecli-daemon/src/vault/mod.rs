@@ -1,10 +1,13 @@
 //! The keys and what is sealed under them. The only way from a sealed value to one in the clear is
 //! [`Vault::open`], which takes a [`Grant`].
 
+mod client;
 mod credential;
+mod credentials;
 mod envelope;
 mod error;
 mod keyring;
+mod mint;
 mod source;
 
 #[cfg(test)]
@@ -16,9 +19,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use client::{Outbound, OutboundError};
 pub use credential::Credential;
+pub use credentials::{CredentialError, Credentials};
 pub use error::VaultError;
 pub use keyring::{KeyId, RootKey};
+pub use mint::{MintError, check_material};
 pub use source::{KeyFileError, KeySource};
 
 use crate::model::{AgentId, Placeholder, Random, Sealed, Secret, SecretId, SecretValue, Token, TokenHash};
@@ -120,7 +126,7 @@ impl Vault {
         Credential::new(value, secret, placeholder.as_ref())
     }
 
-    fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
+    pub(super) fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
         let context = Context::Secret { secret: secret.id, version: secret.version };
         let mut plaintext = self.envelope.open(context, &secret.sealed)?;
         SecretValue::new(std::mem::take(&mut *plaintext))
