@@ -78,7 +78,7 @@ pub(super) struct SecretAddArgs {
     #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
     pub(super) query: Option<Placement>,
     /// Put it where the agent sends its placeholder: header:NAME (anywhere in the value), basic (user name or password),
-    /// query:NAME, or json:/POINTER (a string in a JSON body of at most 1 MiB).
+    /// query:NAME, or `json:/POINTER` (a string in a JSON body of at most 1 MiB).
     #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
     pub(super) replace: Option<Placement>,
     /// Sign requests anew with AWS Signature Version 4. The value is ID:SECRET, ID:SECRET:TOKEN or JSON; '*' takes region
@@ -97,7 +97,8 @@ pub(super) struct SecretAddArgs {
     /// Get tokens with OAuth 2.0 client credentials here; the value is the client's secret.
     #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
     pub(super) oauth2_client: Option<TokenUrl>,
-    /// Get tokens with a refresh token here; the value is the refresh token, or JSON with refresh_token and client_secret.
+    /// Get tokens with a refresh token here; the value is the refresh token, or JSON with `refresh_token` and
+    /// `client_secret`.
     #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
     pub(super) oauth2_refresh: Option<TokenUrl>,
     /// Get tokens of a GitHub App's installation; the value is the app's private key (PEM).

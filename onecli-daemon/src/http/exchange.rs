@@ -62,7 +62,7 @@ struct Allowed {
     head: Head,
     body: Payload,
     /// What a body held in memory takes up.
-    held: Option<Share>,
+    share: Option<Share>,
     grants: Vec<Grant>,
     watches: Vec<Watch>,
     client_upgrade: Option<OnUpgrade>,
@@ -86,7 +86,7 @@ async fn authorize(
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
-    let (body, held) = read_fields(gateway, &identity, &mut head, body).await?;
+    let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
     let snapshot = gateway.snapshot();
     let grants = match snapshot.decide(&identity, &head.facts()) {
         Decision::Inject(grants) => grants,
@@ -94,8 +94,8 @@ async fn authorize(
         Decision::Deny(refusal) => return Err(refusal),
     };
     let watches = snapshot.watches(&identity, head.authority.host());
-    let (body, held) = signing::prepare(gateway, &identity, &grants, &mut head, body, held).await?;
-    Ok(Allowed { identity, head, body, held, grants, watches, client_upgrade })
+    let (body, share) = signing::prepare(gateway, &identity, &grants, &mut head, body, share).await?;
+    Ok(Allowed { identity, head, body, share, grants, watches, client_upgrade })
 }
 
 /// Reads the body where a placeholder in it decides.
@@ -167,7 +167,7 @@ async fn send(
     allowed: Allowed,
     trail: &mut Trail,
 ) -> Result<Sent, Refusal> {
-    let Allowed { identity, mut head, body, held: _held, grants, watches, client_upgrade } = allowed;
+    let Allowed { identity, mut head, body, share: _share, grants, watches, client_upgrade } = allowed;
     let websocket = head.websocket && client_upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
@@ -259,7 +259,9 @@ fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
             tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
             secret_refusal(watch.secret().name.as_str())
         })?;
-        values.iter().for_each(|value| scrubber.watch(value));
+        for value in &values {
+            scrubber.watch(value);
+        }
     }
     Ok(scrubber)
 }

@@ -31,18 +31,18 @@ pub(super) async fn prepare(
     grants: &[Grant],
     head: &mut Head,
     body: Payload,
-    held: Option<Share>,
+    share: Option<Share>,
 ) -> Result<(Payload, Option<Share>), Refusal> {
     let placements = || grants.iter().map(|grant| &grant.secret().placement);
     let fixed = placements().find_map(|placement| match placement {
         Placement::SigV4 { service, .. } => Some(service.as_deref()),
         _ => None,
     });
-    let Some(fixed) = fixed else { return Ok((body, held)) };
+    let Some(fixed) = fixed else { return Ok((body, share)) };
     if let Some(refusal) = sigv4::unsupported(head) {
         return Err(refusal);
     }
-    let Payload::Streamed(body) = body else { return Ok((body, held)) };
+    let Payload::Streamed(body) = body else { return Ok((body, share)) };
     let claimed = Scope::claimed(head).map(|scope| scope.service);
     let is_s3 = fixed.or(claimed.as_deref()) == Some("s3");
     let told = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -54,17 +54,17 @@ pub(super) async fn prepare(
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             headers.remove("x-amz-decoded-content-length");
             without_chunked_coding(head);
-            Ok((Payload::Unsigned(AwsChunked::new(body, Form::Plain, Some(length))), held))
+            Ok((Payload::Unsigned(AwsChunked::new(body, Form::Plain, Some(length))), share))
         }
         CHUNKS_AND_TRAILERS => {
             head.headers.insert(CONTENT_SHA256, HeaderValue::from_static(UNSIGNED_TRAILERS));
             // It is shorter without signatures; by how much, only its end tells.
             head.headers.remove(header::CONTENT_LENGTH);
-            Ok((Payload::Unsigned(AwsChunked::new(body, Form::Chunks, None)), held))
+            Ok((Payload::Unsigned(AwsChunked::new(body, Form::Chunks, None)), share))
         }
-        UNSIGNED_TRAILERS | UNSIGNED => Ok((Payload::Streamed(body), held)),
-        hash if is_hash(hash) => Ok((Payload::Streamed(body), held)),
-        _ if is_s3 || body.is_end_stream() => Ok((Payload::Streamed(body), held)),
+        UNSIGNED_TRAILERS | UNSIGNED => Ok((Payload::Streamed(body), share)),
+        hash if is_hash(hash) => Ok((Payload::Streamed(body), share)),
+        _ if is_s3 || body.is_end_stream() => Ok((Payload::Streamed(body), share)),
         _ => {
             let agent = identity.agent().id;
             let whole = buffer::read(body, buffer::MAX_SIGNED, agent, &gateway.held_bodies).await?;

@@ -239,7 +239,11 @@ fn canonical_path(path: &str, service: &str) -> String {
             part => kept.push(part),
         }
     }
-    let mut out: String = kept.iter().map(|part| format!("/{}", segment(part))).collect();
+    let mut out = String::new();
+    for part in kept {
+        out.push('/');
+        out.push_str(&segment(part));
+    }
     if out.is_empty() || path.ends_with('/') || path.ends_with("/.") || path.ends_with("/..") {
         out.push('/');
     }
@@ -274,8 +278,9 @@ struct Canonical<'h> {
 
 impl Canonical<'_> {
     fn text(&self) -> String {
-        let fields: String = self.fields.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-        format!("{}\n{}\n{}\n{fields}\n{}\n{}", self.method, self.path, self.query, self.names(), self.body)
+        let fields: Vec<String> = self.fields.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        let fields = fields.join("\n");
+        format!("{}\n{}\n{}\n{fields}\n\n{}\n{}", self.method, self.path, self.query, self.names(), self.body)
     }
 
     fn names(&self) -> String {

@@ -229,13 +229,13 @@ impl Placement {
     /// The place it fills.
     pub fn slot(&self) -> Slot {
         match self {
-            Placement::Header { name, .. } => Slot::Header(name.clone()),
-            Placement::Basic { .. } => Slot::Header(header::AUTHORIZATION),
+            Placement::Header { name, .. } | Placement::Replace { at: Site::Header(name) } => {
+                Slot::Header(name.clone())
+            }
             Placement::Query { name } | Placement::Replace { at: Site::Query(name) } => {
                 Slot::Query(name.clone())
             }
-            Placement::Replace { at: Site::Header(name) } => Slot::Header(name.clone()),
-            Placement::Replace { at: Site::Basic } | Placement::SigV4 { .. } => {
+            Placement::Basic { .. } | Placement::Replace { at: Site::Basic } | Placement::SigV4 { .. } => {
                 Slot::Header(header::AUTHORIZATION)
             }
             Placement::Replace { at: Site::Json(pointer) } => Slot::Json(pointer.clone()),

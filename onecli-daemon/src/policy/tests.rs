@@ -315,3 +315,52 @@ fn routes() {
     assert_eq!(route("open", "evil.test"), Route::Tunnel);
     assert_eq!(route("open", "api.test"), Route::Inspect);
 }
+
+/// A placeholder in the body counts for the secret of that very field, and for nothing else.
+#[test]
+fn bodies_prove_one_secret() {
+    let agents = vec![agent(1, "both", Factors::BOTH, Egress::Deny)];
+    let replace = |at: &str| Placement::Replace { at: at.parse().unwrap() };
+    let secrets = vec![
+        secret(1, "field", "api.test", "/**", replace("json:/key")),
+        secret(2, "plain", "api.test", "/**", Placement::header("x-key: {secret}").unwrap()),
+        secret(3, "basic", "basic.test", "/**", replace("basic")),
+    ];
+    let id = |n: u128| (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(n)));
+    let grants = vec![id(1), id(2), id(3)];
+    let world =
+        Snapshot::compile(SnapshotInput { agents, secrets, grants, ..SnapshotInput::default() }, &stand_in);
+    let check = |target: &str,
+                 head: &[Placeholder],
+                 body: &[(&str, Placeholder)],
+                 expected: Result<&[&str], Code>| {
+        let identity = world.identify(&evidence(Mode::Transparent, Some("both"), None), NOW).unwrap();
+        let body: Vec<_> = body.iter().map(|(at, own)| (at.parse().unwrap(), own.clone())).collect();
+        let facts = RequestFacts {
+            method: &Method::POST,
+            authority: &Authority::parse(target, Some(443)).unwrap(),
+            path: &CanonicalPath::parse("/x").unwrap(),
+            tls: true,
+            placeholders: head,
+            body: &body,
+        };
+        let got = match world.decide(&identity, &facts) {
+            Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
+            Decision::Forward => Ok(Vec::new()),
+            Decision::Deny(refusal) => Err(refusal.code),
+        };
+        let expected = expected.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(got, expected, "{target} {head:?} {body:?}");
+        world.body_fields(&identity, &facts).len()
+    };
+    let missing = Err(Code::PlaceholderMissing);
+    assert_eq!(check("api.test", &[], &[("/key", placeholder(1, 1))], Ok(&["field"])), 1);
+    check("api.test", &[], &[("/other", placeholder(1, 1))], missing);
+    check("api.test", &[], &[("/key", placeholder(1, 2))], missing);
+    check("api.test", &[], &[("/key", placeholder(9, 9))], missing);
+    check("api.test", &[placeholder(1, 1)], &[], missing);
+    check("api.test", &[placeholder(1, 2)], &[], Ok(&["plain"]));
+    check("api.test", &[placeholder(1, 2)], &[("/key", placeholder(1, 1))], Ok(&["field", "plain"]));
+    assert_eq!(check("basic.test", &[], &[("/key", placeholder(1, 3))], missing), 0);
+    check("basic.test", &[placeholder(1, 3)], &[], Ok(&["basic"]));
+}

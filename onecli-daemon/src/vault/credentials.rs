@@ -168,7 +168,7 @@ impl Credentials {
         match mint::buy(mint, &material, self.outbound.as_ref(), self.clock.now()).await {
             Ok(bought) => {
                 let early = EARLY.min(bought.lifetime / 5);
-                let until = self.clock.instant() + (bought.lifetime - early);
+                let until = self.clock.instant() + bought.lifetime.saturating_sub(early);
                 state.token = Some(Kept { value: bought.token.clone(), until });
                 state.failure = None;
                 purse.note(bought.token.clone());
