@@ -8,8 +8,8 @@
     reason = "a test ends by panicking, and waits in real time"
 )]
 
-mod audit;
 mod approvals;
+mod audit;
 mod bad_input;
 mod disk_full;
 mod dns;
@@ -24,7 +24,9 @@ mod identity;
 mod leak;
 mod load;
 mod main_job;
+mod mint;
 mod netns;
+mod placements;
 mod privilege;
 mod protocols;
 mod revocation;
@@ -32,8 +34,10 @@ mod rules;
 mod scene;
 mod second_daemon;
 mod settled;
+mod sigv4;
 mod starvation;
 mod stopping;
 mod streams;
+mod templates;
 mod upstream_proxy;
 mod vault;

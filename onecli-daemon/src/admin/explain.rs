@@ -106,6 +106,7 @@ impl Question {
             path: &self.path,
             tls: self.tls,
             placeholders,
+            body: &[],
         };
         snapshot.decide_traced(identity, &facts, trace)
     }

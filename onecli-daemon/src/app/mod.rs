@@ -36,14 +36,14 @@ pub use restore::restore;
 
 use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
-use crate::http::{Capacity, Gateway, GatewayParts};
+use crate::http::{Capacity, Gateway, GatewayParts, OwnRequests};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::{Approvals, Snapshot};
 use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
-use crate::vault::{KeySource, Vault, VaultError};
+use crate::vault::{Credentials, KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
@@ -238,9 +238,16 @@ async fn serve(
     ));
     policy.reload().await?;
     let approvals = Arc::<Approvals>::default();
+    let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
+    let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
+    let own_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
+    let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls, proxy.clone()));
+    let credentials =
+        Arc::new(Credentials::new(Arc::clone(&vault), Arc::clone(&store), own_requests, Arc::clone(&clock)));
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
+        credentials,
         audit: audit.clone(),
         audit_quota: audit::QuotaLimits {
             rate: config.audit.agent_rate,
@@ -250,8 +257,8 @@ async fn serve(
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
         upstream_tls,
         resolver,
-        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
-        proxy: upstream_proxy::upstream_proxy(&config.upstream)?,
+        dialer,
+        proxy,
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
         approvals: Arc::clone(&approvals),

@@ -17,7 +17,9 @@ mod output;
 mod rule;
 mod run;
 mod secret;
+mod secret_args;
 mod status;
+mod template;
 mod value;
 mod verify;
 mod why;
@@ -32,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{AgentCommand, Args, Command, SecretCommand};
+use args::{AgentCommand, Args, Command, SecretCommand, TemplateCommand};
 use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
@@ -183,6 +185,10 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             SecretCommand::Disable { name } => secret::set_enabled(client, &name, false, output),
             SecretCommand::Enable { name } => secret::set_enabled(client, &name, true, output),
             SecretCommand::Remove { name } => secret::remove(client, &name, output),
+        },
+        Command::Template(command) => match command {
+            TemplateCommand::List => template::list(output),
+            TemplateCommand::Show { name } => template::show(name, output),
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),

@@ -14,13 +14,13 @@ use super::client::{Client, ClientError};
 use super::names_run;
 use crate::admin::Transparent;
 use crate::admin::api::{
-    AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName, GrantView,
-    KeyRotate, KeyRotated, KeyView, SecretAdd, SecretRotate, SecretView, Session, SessionRequest, SlotAdd,
-    SlotAdded, SlotView, Status, WireKey, WireValue, routes,
+    AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
+    GrantView, KeyRotate, KeyRotated, KeyView, SecretAdd, SecretRotate, SecretView, Session, SessionRequest,
+    SlotAdd, SlotAdded, SlotView, Status, WireKey, WireValue, routes,
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
-use crate::model::{Egress, Factors, Placement, SecretValue, Token};
+use crate::model::{Egress, Factors, Placement, Profile, SecretValue, Token};
 
 const VALUE: &str = "sk-the-real-credential";
 
@@ -121,7 +121,8 @@ fn hosts_and_ports() {
         else {
             panic!("{text}");
         };
-        assert_eq!((args.host.0.to_string().as_str(), args.host.1), (host, port), "{text}");
+        let resolved = args.resolve().unwrap();
+        assert_eq!((resolved.host.to_string().as_str(), resolved.port), (host, port), "{text}");
     };
     check("API.x.com", "api.x.com", 443);
     check("api.x.com:8443", "api.x.com", 8443);
@@ -191,6 +192,7 @@ fn add_secret(client: &Client, name: &str, env: Option<&str>) -> Result<SecretVi
         methods: vec!["GET".to_owned()].try_into().unwrap(),
         paths: Vec::new(),
         placement: Placement::bearer(),
+        profile: Profile::default(),
         env: env.map(|env| env.parse().unwrap()),
         allow_plaintext: false,
         value: value(VALUE),

@@ -19,7 +19,7 @@ use super::server::Asker;
 use crate::audit::{AuditLog, Entries, Record};
 use crate::model::{
     Agent, AgentId, Code, Egress, Factors, Host, MethodSet, OsRandom, Placeholder, Placement, PrivateDir,
-    Sealed, Secret, SecretId, SystemClock, Target, TokenHash,
+    Profile, Sealed, Secret, SecretId, SystemClock, Target, TokenHash,
 };
 use crate::policy::{AgentInput, Snapshot, SnapshotInput};
 
@@ -100,6 +100,7 @@ fn snapshot(agents: &[Agent]) -> Snapshot {
                 allow_plaintext: false,
             },
             placement: Placement::bearer(),
+            profile: Profile::default(),
             env: None,
             enabled: true,
             version: 1,

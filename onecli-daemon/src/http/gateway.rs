@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
+use super::buffer;
 use super::capacity::Capacity;
 use super::limits::FailureLimits;
 use super::outward::{Outward, UpstreamProxy};
@@ -26,7 +27,7 @@ use crate::model::{Clock, Code, Random, RequestId};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Approvals, Evidence, Limits, Snapshot};
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
-use crate::vault::Vault;
+use crate::vault::{Credentials, Vault};
 
 /// How long requests that are broken off may take to be gone. They do not wait for anybody.
 const BREAKING_OFF: Duration = Duration::from_secs(5);
@@ -40,6 +41,8 @@ pub struct GatewayParts {
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// Opens secrets.
     pub vault: Arc<Vault>,
+    /// Opens what is granted, and buys tokens.
+    pub credentials: Arc<Credentials>,
     /// Records everything.
     pub audit: AuditLog,
     /// How much of the record each agent may cause.
@@ -72,6 +75,7 @@ pub struct GatewayParts {
 pub struct Gateway {
     pub(super) policy: watch::Receiver<Arc<Snapshot>>,
     pub(super) vault: Arc<Vault>,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) audit: AuditLog,
     /// What each agent may cause to be recorded.
     pub(super) quota: Quota,
@@ -86,6 +90,8 @@ pub struct Gateway {
     pub(super) connections: Shares,
     /// Requests and tunnels of agents; each may hold an upstream connection.
     pub(super) exchanges: Shares,
+    /// Request bodies held in memory.
+    pub(super) held_bodies: Shares,
     /// Connections of nobody known, so far.
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
@@ -129,6 +135,7 @@ impl Gateway {
         Gateway {
             policy: parts.policy,
             vault: parts.vault,
+            credentials: parts.credentials,
             audit: parts.audit,
             quota: Quota::new(parts.audit_quota),
             refusals: Refusals::default(),
@@ -137,6 +144,7 @@ impl Gateway {
             explicit_addresses: parts.explicit_addresses,
             connections: Shares::new(capacity.connections_per_agent, capacity.connections),
             exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
+            held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             limits: Limits::new(parts.clock.instant()),

@@ -9,7 +9,7 @@ use http::{Method, Version};
 use super::connection::{Connection, Scheme};
 use super::front::Malformed;
 use crate::model::authority::AuthorityError;
-use crate::model::{Authority, CanonicalPath, Code, Placeholder, Refusal};
+use crate::model::{Authority, CanonicalPath, Code, JsonPointer, Placeholder, Refusal};
 use crate::policy::RequestFacts;
 
 /// A request's head in canonical form.
@@ -24,6 +24,8 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// Every placeholder in URL and headers.
     pub(super) placeholders: Vec<Placeholder>,
+    /// Placeholders in fields of the body, once it was read for them.
+    pub(super) body: Vec<(JsonPointer, Placeholder)>,
     /// Does the client ask for a WebSocket (RFC 6455)?
     pub(super) websocket: bool,
 }
@@ -47,6 +49,7 @@ pub(super) struct Facts {
     path: CanonicalPath,
     tls: bool,
     placeholders: Vec<Placeholder>,
+    body: Vec<(JsonPointer, Placeholder)>,
 }
 
 impl Facts {
@@ -58,6 +61,7 @@ impl Facts {
             path: &self.path,
             tls: self.tls,
             placeholders: &self.placeholders,
+            body: &self.body,
         }
     }
 }
@@ -119,6 +123,7 @@ impl Head {
             query,
             headers,
             placeholders,
+            body: Vec::new(),
             websocket,
         })
     }
@@ -131,6 +136,7 @@ impl Head {
             path: self.path.clone(),
             tls: self.scheme == Scheme::Https,
             placeholders: self.placeholders.clone(),
+            body: self.body.clone(),
         }
     }
 
@@ -142,6 +148,7 @@ impl Head {
             path: &self.path,
             tls: self.scheme == Scheme::Https,
             placeholders: &self.placeholders,
+            body: &self.body,
         }
     }
 }
@@ -234,6 +241,7 @@ fn placeholders_in(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<
         if *name == header::AUTHORIZATION
             && let Some((user, password)) = basic_credentials(value)
         {
+            // Some services take the key as the user name.
             find_placeholders(&user, &mut found);
             find_placeholders(&password, &mut found);
         }

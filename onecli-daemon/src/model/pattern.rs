@@ -52,6 +52,9 @@ pub enum PatternError {
     /// Not a method name (RFC 9110 section 9.1), or one that is never forwarded.
     #[error("bad method '{0}': give a method name such as GET or POST (CONNECT and TRACE are never allowed)")]
     Method(String),
+    /// More hosts than one secret may have.
+    #[error("more than {0} hosts: use a wildcard, or another secret")]
+    TooManyHosts(usize),
 }
 
 /// A set of hosts: `api.x.com`, `*.x.com` (one label), `**.x.com` (any depth), or an address literal.
@@ -219,6 +222,15 @@ impl PathPattern {
         matches_segments(&pattern, &segments)
     }
 
+    /// The same where `%2F` stands within segments: it separates nothing, and a path is no longer ambiguous for that alone.
+    pub fn matches_opaque(&self, path: &CanonicalPath) -> bool {
+        if self.matches(path) {
+            return true;
+        }
+        path.is_plain_but_for_encoded_slashes()
+            && matches_segments(&self.segments, &path.segments().collect::<Vec<_>>())
+    }
+
     /// Greater is more specific: fewer `**`, more literal text.
     pub fn specificity(&self) -> (std::cmp::Reverse<usize>, usize) {
         let depth = self.segments.iter().filter(|s| **s == Segment::AnyDepth).count();
@@ -289,7 +301,7 @@ impl Segment {
 }
 
 /// `*` is any run of bytes, the empty one too.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut restart = None;
     loop {

@@ -38,6 +38,8 @@ codes! {
     VersionUnsupported = "version_unsupported", 505;
     /// The head is larger than the bound.
     HeadTooLarge = "head_too_large", 431;
+    /// The body would have to be held in memory, and is larger than the bound.
+    BodyTooLarge = "body_too_large", 413;
     /// The method is never forwarded (TRACE).
     MethodNotAllowed = "method_not_allowed", 405;
     /// Target, SNI and `Host` do not agree.
@@ -74,6 +76,8 @@ codes! {
     ApprovalsFull = "approvals_full", 429;
     /// The path means different things to different servers, and a path pattern would have to judge it.
     PathAmbiguous = "path_ambiguous", 403;
+    /// The request would make a fresh credential, which the agent would then have.
+    CredentialEndpoint = "credential_endpoint", 403;
     /// The agent must present the secret's placeholder here.
     PlaceholderMissing = "placeholder_missing", 401;
     /// A placeholder that is not one of this agent's.

@@ -16,8 +16,8 @@ use super::refusals::{
 use super::snapshot::{AgentView, Snapshot};
 use super::trace::Trace;
 use crate::model::{
-    Action, AgentId, Authority, CanonicalPath, Code, Egress, Host, Mismatch, PathPattern, Placeholder, Reach,
-    Refusal, Rule, RuleId, Secret, SecretId, Slot,
+    Action, AgentId, Authority, CanonicalPath, Code, Egress, Host, JsonPointer, Mismatch, PathPattern,
+    Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
 };
 
 /// Names that are resolved to find out whether an address is one of theirs.
@@ -52,6 +52,8 @@ pub struct RequestFacts<'r> {
     pub tls: bool,
     /// Every placeholder in its head.
     pub placeholders: &'r [Placeholder],
+    /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
+    pub body: &'r [(JsonPointer, Placeholder)],
 }
 
 /// What happens to a request.
@@ -302,7 +304,10 @@ impl Snapshot {
                 s.target.host.matches(request.authority.host()) && s.target.port == request.authority.port()
             })
             .collect();
-        let presented = self.check_placeholders(view, &here, request)?;
+        refuse_fresh_credentials(&here, request)?;
+        let mut presented = self.check_placeholders(view, &here, request)?;
+        let in_body = self.presented_in_body(view, &here, request);
+        presented.extend(&in_body);
         let matching: Vec<&Arc<Secret>> = here.iter().copied().filter(|s| matches(s, request)).collect();
 
         if let Some(secret) =
@@ -323,13 +328,20 @@ impl Snapshot {
 
         // The identity's own factors suffice, or each secret's placeholder stands in for the token.
         let required = identity.agent().factors;
-        let needs_placeholder = !identity.proven().satisfies(required);
+        let is_in_place = |secret: &Secret| match secret.placement.site() {
+            None => true,
+            Some(Site::Json(_)) => in_body.contains(&secret.id),
+            Some(_) => presented.contains(&secret.id),
+        };
+        let needs_placeholder =
+            !identity.proven().satisfies(required) || !matching.iter().any(|secret| is_in_place(secret));
         let usable = |secret: &Secret| {
             let mut proven = identity.proven();
             proven.token |= presented.contains(&secret.id);
             proven.satisfies(required) && (request.tls || secret.target.allow_plaintext)
         };
-        let winners = winners(&matching, &presented, request);
+        let fillable: Vec<&Arc<Secret>> = matching.iter().copied().filter(|s| is_in_place(s)).collect();
+        let winners = winners(&fillable, &presented, request);
         let grants: Vec<Grant> = winners
             .into_iter()
             .filter(|secret| usable(secret))
@@ -339,6 +351,38 @@ impl Snapshot {
             return Ok(Granted::Unproven(placeholder_wanted(identity, matching[0])));
         }
         Ok(Granted::Grants(grants))
+    }
+
+    /// The fields of a request's body in which a placeholder may stand, by the secrets that it matches. Where there are
+    /// any, and the body is JSON, it has to be read before the request can be decided.
+    pub fn body_fields(&self, identity: &Identity, request: &RequestFacts<'_>) -> Vec<JsonPointer> {
+        let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
+        let is_here = |s: &&Arc<Secret>| {
+            s.target.host.matches(request.authority.host())
+                && s.target.port == request.authority.port()
+                && matches(s, request)
+        };
+        let mut fields: Vec<JsonPointer> =
+            view.secrets.iter().filter(is_here).filter_map(|s| s.placement.json_pointer().cloned()).collect();
+        fields.sort();
+        fields.dedup();
+        fields
+    }
+
+    /// The secrets whose placeholders stand in the body where they are to be replaced. Any other text there is the
+    /// agent's own affair.
+    fn presented_in_body(
+        &self,
+        view: &AgentView,
+        here: &[&Arc<Secret>],
+        request: &RequestFacts<'_>,
+    ) -> Vec<SecretId> {
+        let secret_at = |(field, placeholder): &(JsonPointer, Placeholder)| {
+            let (agent, id) = self.owner_of_placeholder(placeholder)?;
+            let secret = here.iter().find(|secret| secret.id == id)?;
+            (agent == view.agent.id && secret.placement.json_pointer() == Some(field)).then_some(id)
+        };
+        request.body.iter().filter_map(secret_at).collect()
     }
 
     /// Every placeholder must be this agent's, for a secret that may go to this host.
@@ -393,7 +437,33 @@ fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
 
 fn matches(secret: &Secret, request: &RequestFacts<'_>) -> bool {
     secret.target.methods.contains(request.method)
-        && secret.target.paths.iter().any(|p| p.matches(request.path))
+        && secret.target.paths.iter().any(|pattern| path_matches(secret, pattern, request))
+}
+
+fn path_matches(secret: &Secret, pattern: &PathPattern, request: &RequestFacts<'_>) -> bool {
+    if secret.profile.encoded_slash {
+        pattern.matches_opaque(request.path)
+    } else {
+        pattern.matches(request.path)
+    }
+}
+
+/// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
+fn refuse_fresh_credentials(here: &[&Arc<Secret>], request: &RequestFacts<'_>) -> Result<(), Refusal> {
+    let host = request.authority.host();
+    let denied = |secret: &&&Arc<Secret>| {
+        let denials = secret.profile.denials();
+        denials.iter().any(|denial| denial.matches(request.method, host, request.path.as_str()))
+    };
+    let Some(secret) = here.iter().find(denied) else { return Ok(()) };
+    Err(Refusal::new(
+        Code::CredentialEndpoint,
+        format!(
+            "{} {} may answer with a new credential, which the template of secret '{}' does not let agents have",
+            request.method, request.path, secret.name
+        ),
+        "have a person make it; or an administrator stores the secret without --template",
+    ))
 }
 
 /// One secret for each slot: the one whose placeholder was presented, else the most specific, ties by name.
@@ -408,12 +478,12 @@ fn winners<'s>(
             .target
             .paths
             .iter()
-            .filter(|p| p.matches(request.path))
+            .filter(|pattern| path_matches(secret, pattern, request))
             .map(PathPattern::specificity)
             .max();
         Reverse((
             presented.contains(&secret.id),
-            secret.target.host.specificity(),
+            secret.target.host.specificity(request.authority.host()),
             path,
             !secret.target.methods.is_all(),
             Reverse(secret.name.clone()),

@@ -6,7 +6,7 @@ use super::decide::{Cause, RequestFacts};
 use super::identity::Identity;
 use crate::model::path::Ambiguity;
 use crate::model::refusal::Challenge;
-use crate::model::{Authority, Code, Egress, Placement, Refusal, Rule, Secret};
+use crate::model::{Authority, Code, Egress, Placement, Refusal, Rule, Secret, Site};
 
 pub(super) fn ambiguous(ambiguity: Ambiguity) -> Refusal {
     Refusal::new(
@@ -62,12 +62,17 @@ pub(super) fn host_denied(identity: &Identity, authority: &Authority) -> Refusal
 pub(super) fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {
     let hint = match &secret.env {
         Some(env) => {
+            let env = env.split(',').next().unwrap_or_default();
             format!("send the value of ${env}, which 'onecli run --agent {}' sets", identity.agent().name)
         }
         None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
     };
+    let hint = match secret.placement.site() {
+        Some(site) => format!("{hint}, at {site}"),
+        None => hint,
+    };
     let challenge = match secret.placement {
-        Placement::Basic { .. } => Challenge::Basic,
+        Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => Challenge::Basic,
         _ => Challenge::Bearer,
     };
     let refusal = Refusal::new(

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::{AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 use crate::model::{
-    Action, Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, RequestId, Rule, RuleText, Runner,
-    Sealed, Secret, SecretId, Target, Terms, TokenHash,
+    Action, Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, Profile, RequestId, Rule, RuleText,
+    Runner, Sealed, Secret, SecretId, Target, Terms, TokenHash,
 };
 
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
@@ -55,6 +55,7 @@ pub(crate) fn secret(number: u128, name: &str) -> Secret {
             allow_plaintext: false,
         },
         placement: Placement::header("x-api-key: {secret}").unwrap(),
+        profile: Profile::default(),
         env: Some("EXAMPLE_KEY".to_owned()),
         enabled: true,
         version: 1,

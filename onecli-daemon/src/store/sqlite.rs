@@ -274,8 +274,8 @@ impl Store for SqliteStore {
             });
         }
         sqlx::query(
-            "INSERT INTO secrets (id, name, host, port, methods, paths, allow_plaintext, placement, env, enabled, version)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO secrets (id, name, host, port, methods, paths, allow_plaintext, placement, profile, env, enabled, version)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(secret.id.to_string())
         .bind(secret.name.as_str())
@@ -285,6 +285,7 @@ impl Store for SqliteStore {
         .bind(rows::to_json(&secret.target.paths))
         .bind(secret.target.allow_plaintext)
         .bind(rows::to_json(&secret.placement))
+        .bind(rows::to_json(&secret.profile))
         .bind(secret.env.as_deref())
         .bind(secret.enabled)
         .bind(secret.version)

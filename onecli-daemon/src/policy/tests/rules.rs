@@ -56,6 +56,7 @@ fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut
         path: &CanonicalPath::parse(path).unwrap(),
         tls: true,
         placeholders: &[],
+        body: &[],
     };
     world.decide_traced(&who(world, name), &facts, trace)
 }
@@ -145,6 +146,7 @@ fn a_placeholder_at_the_wrong_host_is_an_alert_all_the_same() {
             path: &CanonicalPath::parse("/").unwrap(),
             tls: true,
             placeholders: &[placeholder(4, 1)],
+            body: &[],
         };
         let ruling = world.decide(&who(&world, "open"), &facts);
         assert_eq!(summary(&ruling), "deny placeholder_misplaced by -", "{target}");
@@ -259,6 +261,7 @@ fn what_is_under_way_ends_with_a_rule() {
             path: &path,
             tls: true,
             placeholders: &[],
+            body: &[],
         };
         ruled(rules(lines)).still_allows(&own, NOW, AgentId(Uuid::from_u128(2)), &facts, used).is_some()
     };
@@ -398,6 +401,7 @@ fn a_thousand_rules_are_not_all_looked_at() {
         path: &path,
         tls: true,
         placeholders: &[],
+        body: &[],
     };
     let rounds: u32 = 2000;
     let started = SystemClock.instant();

@@ -10,8 +10,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
 use super::super::{AuditRow, GrantRow, LeaseRow, Session, SlotRow, StoreError, StoredAgent};
-use crate::model::placement::PlacementError;
-use crate::model::{Agent, Placement, Sealed, Secret, Target, TokenHash};
+use crate::model::{Agent, Sealed, Secret, Target, TokenHash};
 
 pub(super) fn agent(row: &SqliteRow) -> Result<StoredAgent, StoreError> {
     let row = Row::new("agents", "name", row);
@@ -45,13 +44,14 @@ pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
     if target.paths.is_empty() {
         return Err(row.bad("paths", "there must be one at least"));
     }
-    let placement = checked(row.json("placement")?).map_err(|error| row.bad("placement", error))?;
+    let placement = row.json("placement")?;
     let sealed: Option<Vec<u8>> = row.get("sealed")?;
     Ok(Secret {
         id: row.parse("id")?,
         name: row.parse("name")?,
         target,
         placement,
+        profile: row.json("profile")?,
         env: row.get("env")?,
         enabled: row.get("enabled")?,
         version: row.get("version")?,
@@ -107,15 +107,6 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
 pub(super) fn to_json<T: Serialize>(value: &T) -> String {
     #[expect(clippy::expect_used, reason = "patterns and placements are texts")]
     serde_json::to_string(value).expect("the model's types are always valid JSON")
-}
-
-/// Makes the placement again through the functions that check: its JSON form alone does not.
-fn checked(placement: Placement) -> Result<Placement, PlacementError> {
-    match placement {
-        Placement::Header { name, template } => Placement::header(&format!("{name}: {template}")),
-        Placement::Basic { user } => Placement::basic(&user),
-        Placement::Query { name } => Placement::query(&name),
-    }
 }
 
 /// A row with what is needed to name it in an error.
