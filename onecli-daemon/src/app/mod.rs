@@ -12,6 +12,7 @@ mod namespaces;
 mod policy;
 pub mod ship;
 mod stand;
+mod witness;
 
 use std::fs::File;
 use std::io;
@@ -213,7 +214,7 @@ async fn serve(
         },
         agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
         upstream_tls,
-        resolver,
+        resolver: Arc::clone(&resolver),
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
@@ -252,6 +253,12 @@ async fn serve(
         agents_root: config.kernel.agents_root.clone(),
     };
 
+    let network = witness::Network {
+        resolver,
+        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
+        tls: UpstreamTls::new(&config.upstream.extra_ca_files)?,
+    };
+    let witnesses = tokio::spawn(witness::tell(config.audit.witnesses.clone(), audit.checkpoints(), network));
     let shipper = tokio::spawn(shipper.run());
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(denials.run());
@@ -270,6 +277,7 @@ async fn serve(
     tracing::info!("stopping");
     follower.abort();
     watcher.abort();
+    witnesses.abort();
     if let Some(dns) = dns {
         dns.close();
     }
