@@ -2,7 +2,6 @@
 
 mod audit;
 mod rows;
-
 #[cfg(test)]
 mod tests;
 
