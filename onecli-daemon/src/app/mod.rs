@@ -16,6 +16,7 @@ mod service;
 pub mod ship;
 mod stand;
 mod upstream_proxy;
+mod witness;
 
 use std::fs::File;
 use std::io;
@@ -256,7 +257,7 @@ async fn serve(
         },
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
         upstream_tls,
-        resolver,
+        resolver: Arc::clone(&resolver),
         dialer,
         proxy,
         explicit_addresses: config.listen.explicit.clone(),
@@ -304,6 +305,12 @@ async fn serve(
         agents_root: config.kernel.agents_root.clone(),
     };
 
+    let network = witness::Network {
+        resolver,
+        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
+        tls: UpstreamTls::new(&config.upstream.extra_ca_files)?,
+    };
+    let witnesses = tokio::spawn(witness::tell(config.audit.witnesses.clone(), audit.checkpoints(), network));
     let shipper = tokio::spawn(shipper.run());
     let rekeyer = tokio::spawn(vault.follow_rekey(store));
     let follower = tokio::spawn(Arc::clone(&policy).follow());
@@ -332,6 +339,7 @@ async fn serve(
     rekeyer.abort();
     follower.abort();
     watcher.abort();
+    witnesses.abort();
     if let Some(dns) = dns {
         dns.close();
     }

@@ -106,12 +106,14 @@ pub fn definition() -> clap::Command {
 }
 
 fn describe(bad: &Bad) -> String {
+    use std::fmt::Write as _;
+
     let mut text = bad.to_string();
     if let Some(seq) = bad.seq {
-        text.push_str(&format!("\n  first bad record: {seq}"));
+        let _ = write!(text, "\n  first bad record: {seq}");
     }
     if let Some(time) = &bad.time {
-        text.push_str(&format!(", of {time}"));
+        let _ = write!(text, ", of {time}");
     }
     text
 }

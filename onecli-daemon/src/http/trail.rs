@@ -136,7 +136,8 @@ impl Trail {
     /// Counts a refusal. False: it is one of many, and recorded with them.
     fn wants_record(&self, code: Code) -> bool {
         let may_write = code == Code::AuditQuota || self.take_quota(1).is_ok();
-        self.gateway.refusals.note(self.gateway.clock.instant(), &self.record, may_write)
+        let Gateway { refusals, clock, .. } = self.gateway.as_ref();
+        refusals.note(clock.instant(), &self.record, &self.gateway.snapshot(), may_write)
     }
 
     /// Records a refusal, before or after the decision; it stands in the log when this returns, unless it repeats others
