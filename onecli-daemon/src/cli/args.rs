@@ -91,7 +91,7 @@ The file is new, mode 0600, and written by this command, not by the daemon. It h
 secrets in sealed form: keep what opens the vault ('onecli key status') apart from it, or it is of no use.
 
 Example:
-  sudo onecli backup /root/onecli-$(date +%F).db")]
+  sudo onecli backup /srv/onecli-$(date +%F).db")]
     Backup {
         /// The file to write.
         file: PathBuf,
@@ -375,8 +375,8 @@ the daemon starts.
 
 Example:
   sudo systemctl stop onecli-daemon
-  sudo onecli restore --dry-run /root/onecli-2026-01-31.db
-  sudo onecli restore /root/onecli-2026-01-31.db")]
+  sudo onecli restore --dry-run /srv/onecli-2026-01-31.db
+  sudo onecli restore /srv/onecli-2026-01-31.db")]
 pub(super) struct RestoreArgs {
     /// The backup.
     pub(super) file: PathBuf,

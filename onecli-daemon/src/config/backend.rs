@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
-use super::check_absolute;
+use super::parse::check_absolute;
 
 /// `[backend]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -195,8 +195,8 @@ fn flags_win_over_the_file() {
         store: Some("sqlite:///b".to_owned()),
         agents_root: Some("/other.slice".to_owned()),
         no_ebpf: true,
-        passphrase_file: None,
-        insecure_key_from_env: false,
+        passphrase_file: Some("-".into()),
+        insecure_key_from_env: true,
     };
     let config = Config::load(Some(&file), flags).unwrap();
     assert_eq!(config.data_dir, Path::new("/srv"));

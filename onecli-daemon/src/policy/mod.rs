@@ -6,6 +6,7 @@ mod decide;
 mod grant;
 mod identity;
 mod limits;
+mod placeholders;
 mod refusals;
 mod rules;
 mod snapshot;

@@ -1,3 +1,5 @@
+//! Time as the cache sees it: fetches, failures, ends.
+
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use jiff::Timestamp;
