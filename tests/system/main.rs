@@ -17,6 +17,7 @@ mod fail_closed;
 mod http1;
 mod http2;
 mod identity;
+mod launch;
 mod leak;
 mod load;
 mod main_job;

@@ -43,6 +43,9 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Start a command as an agent: in its cgroup, as its user, with placeholders and CA trust.
     Run(RunArgs),
+    /// Start agents for users who are not root; run by the service manager.
+    #[command(hide = true)]
+    Launcher(LauncherArgs),
     /// Who may use credentials.
     #[command(subcommand)]
     Agent(AgentCommand),
@@ -91,12 +94,36 @@ pub(super) struct RunArgs {
     /// Run as this user instead of the agent's own; never root.
     #[arg(long)]
     pub(super) user: Option<String>,
+    /// Run as yourself, in the host's view of the files. Cooperative: what else runs as you is no boundary's other side.
+    #[arg(long, conflicts_with = "user")]
+    pub(super) scope: bool,
+    /// The directory to start in, for the agent to use as its own: its files are yours, and so is what it makes there.
+    /// By default the current directory, unless it is root's or a home directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Leave the current directory as it is: the agent may do there what its user may.
+    #[arg(long, conflicts_with = "dir")]
+    pub(super) no_dir: bool,
     /// Take this variable over from the caller too; may be given again.
     #[arg(long, value_name = "VAR")]
     pub(super) keep_env: Vec<OsString>,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
+}
+
+/// Start agents for users who are not root.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The socket is the one that the service manager passes (LISTEN_FDS), or a new one. Everybody may connect; the daemon
+decides who may run which agent.")]
+pub(super) struct LauncherArgs {
+    /// The socket; by default launch.sock beside the admin socket.
+    #[arg(long, value_name = "PATH")]
+    pub(super) listen: Option<PathBuf>,
+    /// The group whose members are users for agents.
+    #[arg(long, value_name = "GROUP", default_value = crate::launch::worker::USERS)]
+    pub(super) users: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,6 +206,9 @@ pub(super) struct AgentAddArgs {
     /// The user its commands run as: existing, not root, no other agent's.
     #[arg(long)]
     pub(super) user: Option<String>,
+    /// Make that user: with a home directory, without a password, for nothing else. By default 'onecli-a-NAME'.
+    #[arg(long)]
+    pub(super) create_user: bool,
     /// Hosts that no grant names: deny or allow (without any credential).
     #[arg(long, default_value = "deny")]
     pub(super) egress: Egress,

@@ -5,10 +5,12 @@ mod args;
 mod audit;
 mod client;
 mod grant;
+mod launcher;
 mod output;
 mod run;
 mod secret;
 mod status;
+mod user;
 mod value;
 
 #[cfg(test)]
@@ -36,6 +38,9 @@ enum CliError {
     /// A value could not be read.
     #[error(transparent)]
     Value(#[from] value::ValueError),
+    /// The host has no user for the agent.
+    #[error(transparent)]
+    User(#[from] user::UserError),
     /// Our output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -49,7 +54,8 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Client(error) => error.exit_code(),
-            CliError::Value(_) | CliError::Output(_) | CliError::Answer(_) => 1,
+            CliError::User(user::UserError::NotRoot) => 4,
+            CliError::User(_) | CliError::Value(_) | CliError::Output(_) | CliError::Answer(_) => 1,
         }
     }
 
@@ -79,6 +85,9 @@ pub fn main() -> ExitCode {
     if let Command::Run(command) = args.command {
         return ExitCode::from(run::run(&client, command));
     }
+    if let Command::Launcher(command) = args.command {
+        return ExitCode::from(launcher::run(&client, command));
+    }
     let mut output = Output::new(args.json);
     let code = match dispatch(&client, args.command, &mut output).and_then(|()| Ok(output.finish()?)) {
         Ok(()) => 0,
@@ -93,8 +102,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<(), CliError> {
     match command {
-        // Handled before: it has exit codes of its own.
-        Command::Run(_) => Ok(()),
+        // Handled before: they have exit codes of their own.
+        Command::Run(_) | Command::Launcher(_) => Ok(()),
         Command::Agent(command) => match command {
             AgentCommand::Add(args) => agent::add(client, args, output),
             AgentCommand::List => agent::list(client, output),

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::mounts::{JAVA_TRUST_STORE, runtime_dir};
 use super::{LaunchError, LaunchUser};
 
 /// What the daemon says belongs into the agent's environment.
@@ -15,6 +16,8 @@ pub struct AgentEnvironment {
     pub ca_bundle: PathBuf,
     /// Placeholders by variable.
     pub placeholders: BTreeMap<String, String>,
+    /// Whether the command has a view of the files of its own, with what stands there for programs.
+    pub own_view: bool,
     /// The explicit proxy's URL with its session token, where connections are not redirected.
     pub proxy: Option<String>,
 }
@@ -32,6 +35,7 @@ const KEPT: &[&str] = &["COLORTERM", "LANG", "PATH", "TERM", "TZ"];
 const CA_VARIABLES: &[&str] = &[
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     "CURL_CA_BUNDLE",
     "DENO_CERT",
     "GIT_SSL_CAINFO",
@@ -84,6 +88,11 @@ pub fn environment(
     for name in CA_VARIABLES {
         set(name, agent.ca_bundle.as_os_str());
     }
+    if agent.own_view {
+        set("XDG_RUNTIME_DIR", runtime_dir(user).as_os_str());
+        // A JVM that is not the system's has its own store; Java reads no variable of other programs.
+        set("JAVA_TOOL_OPTIONS", OsStr::new(&format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}")));
+    }
     if let Some(proxy) = &agent.proxy {
         for name in PROXY_VARIABLES {
             set(name, OsStr::new(proxy));
@@ -94,6 +103,14 @@ pub fn environment(
         set(name, OsStr::new(placeholder));
     }
     Ok(env.into_iter().collect())
+}
+
+/// What of a caller's environment goes to the launcher: what [`environment`] may take over.
+pub fn taken_over(
+    caller: impl IntoIterator<Item = (OsString, OsString)>,
+    keep: &[OsString],
+) -> Vec<(OsString, OsString)> {
+    caller.into_iter().filter(|(name, _)| is_kept(name) || keep.contains(name)).collect()
 }
 
 fn is_kept(name: &OsStr) -> bool {

@@ -9,6 +9,7 @@ pub mod flow;
 pub mod ids;
 pub mod path;
 pub mod pattern;
+pub mod peer;
 pub mod placement;
 pub mod private_dir;
 pub mod random;
