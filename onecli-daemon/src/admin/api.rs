@@ -3,6 +3,7 @@
 //! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
 //! [`ErrorBody`].
 
+mod environment;
 mod status;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use environment::{AgentEnv, AgentEnvRequest};
 pub use status::{AuditStatus, Ca, Status};
 
 use crate::model::{
@@ -49,7 +51,7 @@ pub mod routes {
     }
 
     /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable` ([`super::AgentView`]), `session`
-    /// ([`super::SessionRequest`]: [`super::Session`]).
+    /// ([`super::SessionRequest`]: [`super::Session`]), `env` ([`super::AgentEnvRequest`]: [`super::AgentEnv`]).
     pub fn agent_action(name: &AgentName, action: &str) -> String {
         format!("{AGENTS}/{name}/{action}")
     }

@@ -9,6 +9,7 @@ pub mod host;
 mod admission;
 mod agents;
 mod audit;
+mod environment;
 mod error;
 mod grants;
 mod peer;

@@ -12,7 +12,7 @@ use super::api::{AuditQuery, routes};
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
-use super::{agents, grants, secrets, session, status};
+use super::{agents, environment, grants, secrets, session, status};
 
 /// A request, read whole.
 pub(super) struct Call {
@@ -74,6 +74,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
             created(&session::start(&state, call.uid, &parse(name)?, body(&call)?).await?)
         }
 
+        ("POST", ["agents", name, "env"]) => {
+            created(&environment::start(&state, &parse(name)?, body(&call)?).await?)
+        }
         ("PUT", ["agents", name, "runners", runner]) => {
             json(&agents::set_runner(&state, &parse(name)?, &parse(runner)?, true).await?)
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
 
-use crate::admin::api::{AuditQuery, DEFAULT_SOCKET, EnvName};
+use crate::admin::api::{AgentEnvRequest, AuditQuery, DEFAULT_SOCKET, EnvName};
 use crate::model::{
     AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
     SecretName,
@@ -152,6 +152,8 @@ pub(super) enum AgentCommand {
         /// The agent.
         name: AgentName,
     },
+    /// What a container, or another program elsewhere, needs to be an agent: a session token, the CA, placeholders.
+    Env(EnvArgs),
     /// Let a user, or the members of a group, start commands as an agent.
     AllowRun {
         /// The agent.
@@ -179,6 +181,48 @@ pub(super) enum AgentCommand {
         #[arg(long)]
         kill: bool,
     },
+}
+
+/// What a container needs to be an agent.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The token and the placeholders go into a file that only you can read (0600), beside the CA's bundle; what is printed names
+those files. With --for shell they are printed, for eval. An agent that requires its cgroup is given it by the printed
+--cgroup-parent, besides the token.
+
+Examples:
+  docker run --rm $(onecli agent env crawler --for docker) python:3 python -c ...
+  onecli agent env crawler --for compose --service web > onecli.yaml && docker compose -f compose.yaml -f onecli.yaml up
+  eval \"$(onecli agent env crawler --for shell)\"")]
+pub(super) struct EnvArgs {
+    /// The agent.
+    pub(super) name: AgentName,
+    /// Whom it is for.
+    #[arg(long = "for", value_enum, default_value_t = EnvFor::Shell)]
+    pub(super) kind: EnvFor,
+    /// The directory for the files; by default one of your runtime directory ($XDG_RUNTIME_DIR, for root /run).
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Which of the proxy's addresses; by default one on the network for containers, on loopback for a shell.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) proxy: Option<std::net::SocketAddr>,
+    /// How long the token is good for.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=i64::from(AgentEnvRequest::MAX_HOURS)))]
+    pub(super) hours: u32,
+    /// The service in the Compose file.
+    #[arg(long, default_value = "agent", value_name = "NAME")]
+    pub(super) service: String,
+}
+
+/// Who reads what `agent env` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum EnvFor {
+    /// Options of 'docker run' and 'podman run'.
+    Docker,
+    /// A Compose file to lay over another.
+    Compose,
+    /// Lines for a shell's eval.
+    Shell,
 }
 
 /// Add an agent.
@@ -349,6 +393,11 @@ pub(super) enum AuditCommand {
 pub(super) enum CaCommand {
     /// Print the authority's certificate (PEM); its key never leaves the daemon.
     Export,
+    /// Make every program of this host trust the authority. 'onecli run' needs nothing of the kind: this is for programs that
+    /// run elsewhere in an agent's cgroup, and lets whoever has the authority's key pretend to be anybody to this host.
+    Install,
+    /// Take back what install did.
+    Uninstall,
 }
 
 /// `HOST[:PORT]`; the host may be a pattern.

@@ -4,12 +4,14 @@ mod agent;
 mod args;
 mod audit;
 mod client;
+mod env;
 mod grant;
 mod launcher;
 mod output;
 mod run;
 mod secret;
 mod status;
+mod trust;
 mod user;
 mod value;
 
@@ -41,6 +43,12 @@ enum CliError {
     /// The host has no user for the agent.
     #[error(transparent)]
     User(#[from] user::UserError),
+    /// A file for a container could not be written.
+    #[error(transparent)]
+    Env(#[from] env::EnvError),
+    /// What the host trusts could not be changed.
+    #[error(transparent)]
+    Trust(#[from] trust::TrustError),
     /// Our output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -54,8 +62,13 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Client(error) => error.exit_code(),
-            CliError::User(user::UserError::NotRoot) => 4,
-            CliError::User(_) | CliError::Value(_) | CliError::Output(_) | CliError::Answer(_) => 1,
+            CliError::User(user::UserError::NotRoot) | CliError::Trust(trust::TrustError::NotRoot) => 4,
+            CliError::User(_)
+            | CliError::Trust(_)
+            | CliError::Env(_)
+            | CliError::Value(_)
+            | CliError::Output(_)
+            | CliError::Answer(_) => 1,
         }
     }
 
@@ -111,6 +124,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Rotate { name } => agent::rotate(client, &name, output),
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
+            AgentCommand::Env(args) => env::env(client, &args, output),
             AgentCommand::AllowRun { name, runner } => {
                 agent::set_runner(client, &name, &runner, true, output)
             }
@@ -135,6 +149,8 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),
         },
         Command::Ca(CaCommand::Export) => status::ca_export(client, output),
+        Command::Ca(CaCommand::Install) => status::ca_install(client, output),
+        Command::Ca(CaCommand::Uninstall) => status::ca_uninstall(output),
         Command::Status => status::status(client, output),
     }
 }

@@ -3,6 +3,7 @@
 use super::CliError;
 use super::client::Client;
 use super::output::{Output, or_dash};
+use super::trust;
 use crate::admin::Transparent;
 use crate::admin::api::{AuditStatus, Ca, Status, routes};
 
@@ -60,4 +61,21 @@ fn audit(audit: &AuditStatus) -> String {
 pub(super) fn ca_export(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let ca: Ca = client.get(routes::CA)?;
     if output.is_json() { Ok(output.document(&ca)?) } else { Ok(output.line(ca.pem.trim_end())?) }
+}
+
+pub(super) fn ca_install(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let ca: Ca = client.get(routes::CA)?;
+    let path = trust::install(&ca.pem)?;
+    Ok(output.line(&format!(
+        "the whole host trusts this daemon's authority now ({}); 'onecli ca uninstall' takes it back",
+        path.display()
+    ))?)
+}
+
+pub(super) fn ca_uninstall(output: &mut Output) -> Result<(), CliError> {
+    let done = match trust::uninstall()? {
+        Some(path) => format!("removed {}: the host trusts this daemon's authority no more", path.display()),
+        None => "it was not installed".to_owned(),
+    };
+    Ok(output.line(&done)?)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::LaunchError;
 
-/// Here where systemd is the service manager (sd_booted(3)): it then owns the cgroups.
+/// Here where systemd is the service manager (`sd_booted(3)`): it then owns the cgroups.
 const SYSTEMD: &str = "/run/systemd/system";
 /// How long systemd may take to move a process.
 const MOVE_TIME: Duration = Duration::from_secs(10);
@@ -18,11 +18,14 @@ const MOVE_POLL: Duration = Duration::from_millis(2);
 /// this comes before anything of the agent's runs.
 pub(super) fn enter(directory: &Path) -> Result<(), LaunchError> {
     match directory.file_name().and_then(|name| name.to_str()) {
-        Some(slice) if slice.ends_with(".slice") && Path::new(SYSTEMD).exists() => {
-            enter_scope(directory, slice)
-        }
+        Some(slice) if is_slice(directory) && Path::new(SYSTEMD).exists() => enter_scope(directory, slice),
         _ => enter_directly(directory),
     }
+}
+
+/// Is it named as systemd names slices?
+fn is_slice(directory: &Path) -> bool {
+    directory.extension().is_some_and(|extension| extension == "slice")
 }
 
 /// Has systemd make a scope of this process in the agent's slice. A process in a slice itself would be in systemd's way,

@@ -32,7 +32,7 @@ impl std::fmt::Debug for AgentEnvironment {
 const KEPT: &[&str] = &["COLORTERM", "LANG", "PATH", "TERM", "TZ"];
 
 /// Each names a PEM bundle. Which client reads which was tried, not looked up.
-const CA_VARIABLES: &[&str] = &[
+pub const CA_VARIABLES: &[&str] = &[
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
@@ -51,7 +51,7 @@ const CA_VARIABLES: &[&str] = &[
 const REMOVED: &[&str] = &["SSL_CERT_DIR"];
 
 /// Both spellings: curl reads `http_proxy` in lower case only, some clients upper case only.
-const PROXY_VARIABLES: &[&str] = &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
+pub const PROXY_VARIABLES: &[&str] = &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
 
 /// Where the caller has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";

@@ -31,10 +31,11 @@ use std::process::Command;
 use project::Mapped;
 
 pub use client::{Ending, Standard, run};
-pub use env::{AgentEnvironment, environment, taken_over};
-pub use mounts::View;
+pub use env::{AgentEnvironment, CA_VARIABLES, PROXY_VARIABLES, environment, taken_over};
+pub use mounts::{BUNDLE, JAVA_TRUST_STORE, View};
 pub use server::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serve};
 pub use terminal::size as terminal_size;
+pub use truststore::java_trust_store;
 pub use user::LaunchUser;
 pub use wire::{Project, Request, Wire};
 pub use worker::{Ask, Caller, Permission, Rules, default_action};

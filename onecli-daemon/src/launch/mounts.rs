@@ -18,9 +18,9 @@ use super::truststore::java_trust_store;
 use super::{LaunchError, LaunchUser};
 
 /// The CA's bundle in the agent's view.
-pub(super) const BUNDLE: &str = "/run/onecli/ca-bundle.pem";
+pub const BUNDLE: &str = "/run/onecli/ca-bundle.pem";
 /// The same for Java.
-pub(super) const JAVA_TRUST_STORE: &str = "/run/onecli/cacerts.jks";
+pub const JAVA_TRUST_STORE: &str = "/run/onecli/cacerts.jks";
 
 /// Where systems keep the bundle that their programs read: Debian, Alpine and Arch; Fedora and RHEL; openSUSE; BSD's
 /// place, which some link to theirs.
@@ -70,7 +70,7 @@ impl View {
         mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>)
             .map_err(errno("changing the propagation of", Path::new("/")))?;
 
-        self.make_run(user, &bundle, resolver)?;
+        make_run(user, &bundle, resolver)?;
         tmpfs(Path::new("/dev/shm"), "mode=1777")?;
         // The file systems of the kernel are left as they are, but for pins.
         for place in
@@ -81,33 +81,28 @@ impl View {
         replace(SYSTEM_BUNDLES, Path::new(BUNDLE))?;
         replace(JAVA_BUNDLES, Path::new(JAVA_TRUST_STORE))
     }
+}
 
-    fn make_run(
-        &self,
-        user: &LaunchUser,
-        bundle: &str,
-        resolver: Option<(PathBuf, String)>,
-    ) -> Result<(), LaunchError> {
-        let run = Path::new("/run");
-        tmpfs(run, &format!("mode=755,{RUN_SIZE}"))?;
-        let var_run = Path::new("/var/run");
-        if fs::symlink_metadata(var_run).is_ok_and(|found| found.is_dir()) {
-            bind(run, var_run)?;
-        }
-        directory(&run.join("onecli"), 0o755)?;
-        file(Path::new(BUNDLE), bundle.as_bytes())?;
-        file(Path::new(JAVA_TRUST_STORE), &java_trust_store(bundle))?;
-        directory(&run.join("lock"), 0o1777)?;
-        directory(&run.join("user"), 0o755)?;
-        let own = runtime_dir(user);
-        directory(&own, 0o700)?;
-        chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(failed("giving away", &own))?;
-        if let Some((path, text)) = resolver {
-            path.parent().map_or(Ok(()), directories)?;
-            file(&path, text.as_bytes())?;
-        }
-        Ok(())
+fn make_run(user: &LaunchUser, bundle: &str, resolver: Option<(PathBuf, String)>) -> Result<(), LaunchError> {
+    let run = Path::new("/run");
+    tmpfs(run, &format!("mode=755,{RUN_SIZE}"))?;
+    let var_run = Path::new("/var/run");
+    if fs::symlink_metadata(var_run).is_ok_and(|found| found.is_dir()) {
+        bind(run, var_run)?;
     }
+    directory(&run.join("onecli"), 0o755)?;
+    file(Path::new(BUNDLE), bundle.as_bytes())?;
+    file(Path::new(JAVA_TRUST_STORE), &java_trust_store(bundle))?;
+    directory(&run.join("lock"), 0o1777)?;
+    directory(&run.join("user"), 0o755)?;
+    let own = runtime_dir(user);
+    directory(&own, 0o700)?;
+    chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(failed("giving away", &own))?;
+    if let Some((path, text)) = resolver {
+        path.parent().map_or(Ok(()), directories)?;
+        file(&path, text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The user's directory for sockets and the like, in the view (`XDG_RUNTIME_DIR`).

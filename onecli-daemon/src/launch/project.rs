@@ -1,6 +1,6 @@
 //! A directory of the caller's that the agent may use as its own, by a mount that exchanges the two users.
 //!
-//! In an id-mapped mount (`MOUNT_ATTR_IDMAP`, mount_setattr(2), Linux 5.12) files of the caller's belong to the agent's
+//! In an id-mapped mount (`MOUNT_ATTR_IDMAP`, `mount_setattr(2)`, Linux 5.12) files of the caller's belong to the agent's
 //! user, and what the agent makes there belongs to the caller outside. Nothing on the disk is changed for it.
 #![allow(unsafe_code, reason = "open_tree(2), mount_setattr(2) and move_mount(2) have no wrappers")]
 
@@ -112,7 +112,7 @@ fn is_open(directory: &Metadata, user: &LaunchUser) -> bool {
 struct Exchange(u32, u32);
 
 impl Exchange {
-    /// `/proc/PID/uid_map`: ids on the disk, ids in the mount, how many (user_namespaces(7)). All others stay as they
+    /// `/proc/PID/uid_map`: ids on the disk, ids in the mount, how many (`user_namespaces(7)`). All others stay as they
     /// are. The last id stands for none.
     fn map(self) -> String {
         let Exchange(one, other) = self;
@@ -131,7 +131,8 @@ impl Exchange {
             keep(high + 1, u32::MAX);
             lines.extend([(low, high, 1), (high, low, 1)]);
         }
-        lines.iter().map(|(disk, mount, count)| format!("{disk} {mount} {count}\n")).collect()
+        let lines = lines.iter().map(|(disk, mount, count)| format!("{disk} {mount} {count}\n"));
+        lines.collect::<Vec<_>>().concat()
     }
 }
 

@@ -16,7 +16,7 @@ const VERSION: u32 = 2;
 const TRUSTED: u32 = 2;
 
 /// The certificates of `pem`, in a JKS key store. What is no certificate is left out.
-pub(super) fn java_trust_store(pem: &str) -> Vec<u8> {
+pub fn java_trust_store(pem: &str) -> Vec<u8> {
     let certificates = certificates(pem);
     let mut store = Vec::new();
     let word = |store: &mut Vec<u8>, value: usize| {

@@ -270,7 +270,8 @@ impl Handed {
 
 fn is_unix(socket: BorrowedFd<'_>) -> bool {
     let mut domain: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    const LENGTH: libc::socklen_t = 4;
+    let mut length = LENGTH;
     // SAFETY: the kernel writes at most `length` bytes to `domain`, which is that large.
     let asked = unsafe {
         libc::getsockopt(

@@ -137,7 +137,7 @@ fn prepare(
     };
     let path = handed.path();
     let launch = plan(&request, permission, user, path).map_err(launch_error)?;
-    start(wire, caller, &request, launch, handed, terminal.as_ref()).map_err(|error| ours(error.to_string()))
+    start(wire, caller, &request, launch, &handed, terminal.as_ref()).map_err(|error| ours(error.to_string()))
 }
 
 /// With `--scope` the user is the caller.
@@ -198,7 +198,7 @@ fn start(
     caller: &Caller,
     request: &Request,
     launch: Launch,
-    handed: Handed,
+    handed: &Handed,
     terminal: Option<&OwnedFd>,
 ) -> io::Result<Pid> {
     // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
@@ -212,7 +212,7 @@ fn start(
     // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let code = become_command(wire, caller, request, launch, &handed, terminal);
+            let code = become_command(wire, caller, request, launch, handed, terminal);
             // SAFETY: ends the process, and runs nothing of what it shares with its parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
@@ -249,13 +249,15 @@ fn become_command(
         for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
             set(signal, SigHandler::SigDfl).map_err(system("sigaction"))?;
         }
-        for (number, standard) in handed.standard.iter().enumerate() {
+        let standards = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO];
+        let places = standards.into_iter().zip(request.terminals);
+        for ((number, is_terminal), standard) in places.zip(&handed.standard) {
             let from = match terminal {
-                Some(inner) if request.terminals[number] => inner,
+                Some(inner) if is_terminal => inner,
                 _ => standard,
             };
             // SAFETY: takes two descriptors that are open, and closes a standard one that nothing here owns.
-            if unsafe { libc::dup2(from.as_raw_fd(), number as libc::c_int) } < 0 {
+            if unsafe { libc::dup2(from.as_raw_fd(), number) } < 0 {
                 return Err(system("dup2")(io::Error::last_os_error()));
             }
         }

@@ -186,3 +186,39 @@ fn a_user_is_made_for_an_agent() {
     }
     assert!(nix::unistd::User::from_name("onecli-a-a_b").unwrap().is_none(), "the host's own is as it was");
 }
+
+/// For the whole host, on a copy of its trust.
+#[test]
+fn the_authority_is_installed_and_taken_back() {
+    let Some(stage) = Stage::new() else { return };
+    if !need::program("everything", "update-ca-certificates", "ca-certificates") {
+        return;
+    }
+    const ON_A_COPY: &str = r#"
+        set -e
+        mkdir "$1/etc"; mount -t tmpfs tmpfs "$1/etc" && mkdir "$1/etc/u" "$1/etc/w"
+        mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc/u,workdir=$1/etc/w" /etc
+        mount -t tmpfs tmpfs /usr/local/share/ca-certificates
+        # Hooks of other packages take their time, and do not matter here.
+        rm -rf /etc/ca-certificates/update.d; mkdir /etc/ca-certificates/update.d
+        ask() { curl -sS -o /dev/null --proxy "$3" "$2" 2>/dev/null && echo trusted || echo "curl $?"; }
+        ask "$@"
+        "$4" --socket "$5" ca install; ask "$@"
+        "$4" --socket "$5" ca uninstall; ask "$@"
+        "$4" --socket "$5" ca uninstall"#;
+    let daemon = &stage.scene.daemon;
+    let run = onecli_tests::client::Run::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", ON_A_COPY, "sh"])
+        .arg(daemon.home().dir())
+        .arg(stage.scene.url("/echo"))
+        .arg(daemon.proxy_url(&stage.scene.outside.token))
+        .arg(onecli_tests::bins::path("onecli"))
+        .arg(daemon.home().socket());
+    let out = run.timeout(Duration::from_mins(2)).outcome().ok("a copy");
+    let lines: Vec<_> = out.lines().collect();
+    // CURLE_PEER_FAILED_VERIFICATION, libcurl-errors(3).
+    assert_eq!(lines[0], "curl 60", "{out}");
+    assert!(lines[1].contains("trusts") && lines[2] == "trusted", "{out}");
+    assert!(lines[3].starts_with("removed ") && lines[4] == "curl 60", "{out}");
+    assert_eq!(lines[5], "it was not installed");
+}
