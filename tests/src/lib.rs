@@ -18,12 +18,16 @@
 pub mod bins;
 pub mod canary;
 pub mod cgroup;
+pub mod chaos;
 pub mod client;
 pub mod daemon;
 pub mod disk;
 pub mod docker;
 pub mod need;
 pub mod netns;
+pub mod openbao;
+pub mod postgres;
+pub mod tap;
 pub mod upstream;
 
 use std::sync::atomic::{AtomicU32, Ordering};

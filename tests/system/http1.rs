@@ -154,6 +154,7 @@ fn rows() -> Vec<Row> {
         bad(what, &format!("POST {{at}}/upload HTTP/1.1\r\n{{host}}{fields}\r\n5\r\nhello\r\n0\r\n\r\n"))
     };
     let line = |what, line: &str| bad(what, &format!("{line}\r\n{{host}}\r\n"));
+    let version = |what, line: &str| (what, format!("{line}\r\n{{host}}\r\n"), 505, "version_unsupported");
     let long = "x".repeat(1 << 20);
     let too_large = |what, template: String| (what, template, 431, "head_too_large");
     vec![
@@ -165,10 +166,10 @@ fn rows() -> Vec<Row> {
         line("a space in the path", "GET {at}/ec ho HTTP/1.1"),
         line("a method that is no token", "G@T {at}/echo HTTP/1.1"),
         line("a NUL in the method", "G\0T {at}/echo HTTP/1.1"),
-        line("HTTP/0.9", "GET {at}/echo HTTP/0.9"),
-        line("HTTP/1.2", "GET {at}/echo HTTP/1.2"),
-        line("HTTP/2.0", "GET {at}/echo HTTP/2.0"),
-        line("HTTP/9.9", "GET {at}/echo HTTP/9.9"),
+        version("HTTP/0.9", "GET {at}/echo HTTP/0.9"),
+        version("HTTP/1.2", "GET {at}/echo HTTP/1.2"),
+        version("HTTP/2.0", "GET {at}/echo HTTP/2.0"),
+        version("HTTP/9.9", "GET {at}/echo HTTP/9.9"),
         line("a lower-case version", "GET {at}/echo http/1.1"),
         line("a fragment", "GET {at}/echo#x HTTP/1.1"),
         line("an empty fragment", "GET {at}/echo# HTTP/1.1"),

@@ -8,12 +8,15 @@
     reason = "a test ends by panicking, and waits in real time"
 )]
 
+mod audit;
 mod bad_input;
 mod disk_full;
 mod dns;
 mod docker;
+mod doctor;
 mod escape;
 mod fail_closed;
+mod hostile;
 mod http1;
 mod http2;
 mod identity;
@@ -23,8 +26,12 @@ mod load;
 mod main_job;
 mod netns;
 mod privilege;
+mod protocols;
 mod revocation;
 mod scene;
 mod second_daemon;
 mod starvation;
 mod stopping;
+mod streams;
+mod upstream_proxy;
+mod vault;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool for developers")]
 
+mod deb;
 mod ebpf;
+mod fuzz;
 mod programs;
 mod setup;
 mod shell;
@@ -26,8 +28,14 @@ enum Command {
     Demo(programs::Args),
     /// Measure direct, explicit and transparent side by side, and print ratios
     Bench(programs::Args),
+    /// Kill the daemon at random moments under load, and hold what the upstream saw against the audit log
+    Chaos(programs::ChaosArgs),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
     Ebpf(ebpf::EbpfArgs),
+    /// Make the Debian package, in target/debian
+    Deb(deb::Args),
+    /// Run the fuzz targets of tests/fuzz, each for some time
+    Fuzz(fuzz::Args),
     /// Install what the tests need and run the whole suite
     Test(test::Args),
     /// Check layout, direction of dependencies and house rules
@@ -38,7 +46,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
+        Command::Chaos(args) => programs::chaos(&args),
         Command::Ebpf(args) => ebpf::run(&args),
+        Command::Deb(args) => deb::package(&args).map(|_| ()),
+        Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
     };

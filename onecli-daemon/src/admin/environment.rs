@@ -37,7 +37,7 @@ pub(super) async fn start(
         addresses,
         token: token.expose().to_owned(),
         expires,
-        ca_bundle: host.ca_bundle_path(),
+        ca_bundle: host.ca().bundle,
         placeholders,
         cgroup,
     })

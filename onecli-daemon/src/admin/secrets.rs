@@ -3,7 +3,7 @@
 use super::api::{SecretAdd, SecretRotate, SecretView};
 use super::error::AdminError;
 use super::state::{Find, State};
-use crate::model::{PathPattern, Secret, SecretId, SecretName, Target};
+use crate::model::{PathPattern, Sealed, Secret, SecretId, SecretName, Target};
 use crate::store::StoredState;
 
 /// More patterns than this are a mistake, and each costs time in every match.
@@ -22,18 +22,17 @@ pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView,
         });
     }
     let id = SecretId(state.new_id()?);
-    let version = 1;
-    let sealed = state.handles.vault.seal(id, version, &request.value.0)?;
-    let secret = Secret {
+    let mut secret = Secret {
         id,
         name: request.name,
         target,
         placement: request.placement,
         env: request.env.map(String::from),
         enabled: true,
-        version,
-        sealed,
+        version: 1,
+        sealed: Sealed(Vec::new()),
     };
+    secret.sealed = state.handles.vault.seal(&secret, &request.value.0)?;
     state.handles.store.add_secret(&secret).await?;
     let view = view(&change.stored, &secret);
     change.in_force("secret add", view.name.as_str()).await?;
@@ -75,12 +74,21 @@ pub(super) async fn rotate(
 ) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
     let mut secret = change.stored.secret(name)?.clone();
+    let kept = retired(state, &secret);
     secret.version += 1;
-    secret.sealed = state.handles.vault.seal(secret.id, secret.version, &request.value.0)?;
-    state.handles.store.add_version(secret.id, secret.version, &secret.sealed).await?;
+    secret.sealed = state.handles.vault.seal(&secret, &request.value.0)?;
+    state.handles.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await?;
     let view = view(&change.stored, &secret);
     change.in_force("secret rotate", view.name.as_str()).await?;
     Ok(view)
+}
+
+/// The value that is replaced, in a form that goes nowhere. One that does not open goes nowhere as it is.
+fn retired(state: &State, secret: &Secret) -> Sealed {
+    state.handles.vault.retire(secret).unwrap_or_else(|error| {
+        tracing::warn!(%error, secret = %secret.name, "the value that is replaced does not open");
+        secret.sealed.clone()
+    })
 }
 
 pub(super) async fn set_enabled(

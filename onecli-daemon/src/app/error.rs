@@ -2,8 +2,8 @@
 
 use crate::audit::AuditError;
 use crate::kernel::KernelError;
-use crate::model::PrivateDirError;
 use crate::model::sole::SoleError;
+use crate::model::{PrivateDirError, RandomError};
 use crate::net::ListenError;
 use crate::privilege::PrivilegeError;
 use crate::store::StoreError;
@@ -41,12 +41,26 @@ pub enum AppError {
     /// The audit log.
     #[error("{}", chain(.0))]
     Audit(#[from] AuditError),
+    /// The audit log's key in the store is not one.
+    #[error(
+        "the audit log's key in the store is damaged; remove the row 'audit.key' of table 'meta' to have one made"
+    )]
+    AuditKey,
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
     /// The certificate authority.
     #[error("{}", chain(.0))]
     Ca(#[from] CaError),
+    /// A step of its rotation that cannot be made now.
+    #[error("{0}")]
+    CaRotation(String),
     /// Roots to verify upstreams with.
     #[error(transparent)]
     UpstreamTls(#[from] UpstreamTlsError),
+    /// A backup that cannot be restored.
+    #[error("{0}")]
+    Restore(String),
     /// A port.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -56,6 +70,9 @@ pub enum AppError {
     /// The helper process, which this one cannot start again.
     #[error("{0}: the daemon ends, to be started again")]
     Helper(String),
+    /// The agents root is gone, and the programs with it; this process has no right to attach them again.
+    #[error("{0}; the daemon ends, to be started again: that makes and enforces it")]
+    AgentsRoot(String),
     /// The admin socket.
     #[error("{}", chain(.0))]
     Admin(#[from] crate::admin::SocketError),
@@ -67,6 +84,14 @@ pub enum AppError {
         /// Why.
         source: std::io::Error,
     },
+    /// The password for the upstream proxy.
+    #[error("cannot read the proxy's password from {path}: {reason}")]
+    ProxyPassword {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
     /// A socket of ours failed.
     #[error("a listener failed: {0}")]
     Socket(std::io::Error),
@@ -77,7 +102,7 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AppError::Vault(error) if error.is_key_problem() => 78,
-            AppError::DataDir(_) | AppError::UpstreamTls(_) => 78,
+            AppError::DataDir(_) | AppError::UpstreamTls(_) | AppError::ProxyPassword { .. } => 78,
             _ => 1,
         }
     }

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
 
+use super::doctor;
 use super::error::{AppError, chain};
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use crate::admin::{CgroupInfo, Transparent};
@@ -17,6 +19,9 @@ use crate::config::Config;
 use crate::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
 use crate::model::{AgentName, CgroupName};
 use crate::net::{Origin, Origins};
+
+/// How often the agents root is looked at: one that was made again is unenforced so long, and `onecli run` refused.
+const ROOT_CHECK: Duration = Duration::from_millis(500);
 
 /// The managed cgroups of this host.
 pub(super) struct Managed {
@@ -27,6 +32,8 @@ pub(super) struct Managed {
 struct Attached {
     redirect: Redirect,
     cgroups: Cgroup2,
+    /// Id of the agents root that the programs are attached to.
+    root: u64,
     config: KernelConfig,
     helper: Helper,
     /// Names by id. An id is never used again before the next boot, so an entry can only become superfluous.
@@ -47,8 +54,8 @@ impl fmt::Debug for Managed {
 }
 
 impl Managed {
-    /// Attaches the kernel programs, moves this process into the daemon's cgroup, where its listeners must be born, and
-    /// starts the helper there. Without them the daemon still serves the explicit proxy, and says why.
+    /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts
+    /// the helper there. Without them the daemon still serves the explicit proxy, and says why.
     pub(super) fn attach(config: &Config) -> Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
@@ -89,6 +96,30 @@ impl Managed {
     /// Are all programs still where they were attached?
     pub(super) fn check(&self) -> Result<(), String> {
         self.attached()?.helper.check()
+    }
+
+    /// Waits until the agents root is not the cgroup any more that the programs are attached to, and says so. For ever where
+    /// nothing is attached.
+    pub(super) async fn root_lost(&self) -> String {
+        let Ok(attached) = &self.attached else { return std::future::pending().await };
+        let mut tick = tokio::time::interval(ROOT_CHECK);
+        loop {
+            tick.tick().await;
+            let name = self.agents_root.display();
+            match attached.cgroups.id_of(&self.agents_root) {
+                Ok(id) if id == attached.root => {}
+                Ok(_) => {
+                    return format!(
+                        "the agents' cgroup {name} was removed and made again: nothing is enforced in it"
+                    );
+                }
+                Err(_) if !attached.cgroups.exists(&self.agents_root) => {
+                    return format!("the agents' cgroup {name} was removed");
+                }
+                // What else may be wrong with looking is no reason to end.
+                Err(_) => {}
+            }
+        }
     }
 
     /// Opens what an agent lacks in the network namespaces of its processes. Blocks for as long as it takes.
@@ -254,17 +285,10 @@ fn remove_tree(directory: &Path) -> std::io::Result<()> {
 
 impl Attached {
     fn new(config: &Config) -> Result<Attached, AppError> {
-        let config = KernelConfig {
-            agents_root: PathBuf::from(&config.kernel.agents_root),
-            daemon_cgroup: PathBuf::from(&config.kernel.daemon_cgroup),
-            bpffs_dir: config.kernel.bpffs_dir.clone(),
-            transparent_port: config.listen.transparent_port,
-            dns_port: config.listen.transparent_port,
-            reserved_ports: config.listen.explicit.iter().map(SocketAddr::port).collect(),
-            log: false,
-        };
+        let config = doctor::kernel_config(&doctor::place(config));
         let redirect = Redirect::attach(&config)?;
         let cgroups = Cgroup2::find()?;
+        let root = cgroups.id_of(&config.agents_root)?;
         // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
         if !is_within(&config.daemon_cgroup) {
             cgroups.move_self_into(&config.daemon_cgroup)?;
@@ -273,6 +297,7 @@ impl Attached {
         Ok(Attached {
             redirect,
             cgroups,
+            root,
             config,
             helper,
             names: RwLock::default(),

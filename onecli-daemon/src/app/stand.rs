@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::error::AppError;
 use super::managed::Managed;
+use super::service::{self, Handed};
 use crate::admin::{self, Handles};
 use crate::config::Config;
 use crate::dns;
@@ -23,7 +24,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long open requests may take when the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often idle upstream connections are looked through.
-const TIDY: Duration = Duration::from_secs(15);
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Port of DNS over TCP.
 const DNS_PORT: u16 = 53;
@@ -45,6 +46,8 @@ pub(super) struct Front {
 pub(super) struct Stand {
     explicit: Vec<Bound>,
     transparent: Vec<Bound>,
+    /// Addresses of those that this process opened itself.
+    own: Vec<SocketAddr>,
     sources: Arc<Sources>,
 }
 
@@ -63,13 +66,23 @@ impl Sources {
 impl Stand {
     /// Binds every listener of the daemon's own network namespace; the transparent ones where connections are redirected,
     /// and marked as ours. The agents' DNS comes and goes with each agent.
-    pub(super) fn bind(config: &Config, managed: &Managed) -> Result<Stand, AppError> {
-        let explicit = config.listen.explicit.iter().copied().map(net::bind).collect::<Result<_, _>>()?;
+    ///
+    /// Those that the service manager holds already are taken from `handed`; the others it is asked to keep.
+    pub(super) fn bind(config: &Config, managed: &Managed, handed: &mut Handed) -> Result<Stand, AppError> {
+        let mut own = Vec::new();
+        let mut open = |address| {
+            if let Some(bound) = handed.tcp(address) {
+                return Ok(bound);
+            }
+            own.push(address);
+            net::bind(address)
+        };
+        let explicit = config.listen.explicit.iter().copied().map(&mut open).collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
         let transparent: Vec<Bound> = if managed.is_attached() {
-            loopback.into_iter().map(net::bind).collect::<Result<_, _>>()?
+            loopback.into_iter().map(&mut open).collect::<Result<_, _>>()?
         } else {
             Vec::new()
         };
@@ -77,7 +90,7 @@ impl Stand {
             managed.stamp(listener)?;
         }
         let sources = Arc::new(Sources(config.listen.allow_sources.clone()));
-        Ok(Stand { explicit, transparent, sources })
+        Ok(Stand { explicit, transparent, own, sources })
     }
 
     /// Every address that is ours, which no agent may reach through us.
@@ -89,6 +102,12 @@ impl Stand {
     pub(super) fn listen(self, front: Front) -> Result<OpenStand, AppError> {
         let listen = |all: Vec<Bound>| all.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>();
         let (explicit, transparent) = (listen(self.explicit)?, listen(self.transparent)?);
+        for listener in explicit.iter().chain(&transparent) {
+            // Not earlier: one that does not listen looks hung up, and is dropped.
+            if listener.local_addr().is_ok_and(|address| self.own.contains(&address)) {
+                service::keep(listener);
+            }
+        }
         let (stop, stopped) = watch::channel(());
         let places = Arc::new(Semaphore::new(front.capacity.accepted()));
         let reception = Reception { front, places, stopped, sources: self.sources };
@@ -115,6 +134,7 @@ impl OpenStand {
         self,
         admin_socket: UnixListener,
         handles: Handles,
+        status: &str,
         stop: impl Future<Output = Result<(), AppError>>,
     ) -> Result<(), AppError> {
         let mut tasks = tokio::task::JoinSet::new();
@@ -139,13 +159,18 @@ impl OpenStand {
             }
         });
 
+        let watchdog = tokio::spawn(service::watchdog());
+        service::ready(status);
+
         let why = stop.await;
+        service::stopping();
         drop(self.stop);
         while tasks.join_next().await.is_some() {}
         let _ = admin.await;
         tidy.abort();
         // No new connection is taken; a request that is under way ends by itself.
         gateway.end(DRAIN).await;
+        watchdog.abort();
         why
     }
 }

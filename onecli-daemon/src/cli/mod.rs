@@ -3,9 +3,16 @@
 mod agent;
 mod args;
 mod audit;
+mod audit_args;
+mod backup;
+mod ca;
 mod client;
+mod daemon;
+mod doctor;
 mod env;
+mod export;
 mod grant;
+mod key;
 mod launcher;
 mod output;
 mod run;
@@ -14,19 +21,25 @@ mod status;
 mod trust;
 mod user;
 mod value;
+mod verify;
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
+use args::{AgentCommand, Args, Command, SecretCommand};
 use client::{Client, ClientError};
+pub use daemon::DaemonArgs;
+pub use doctor::{Examine, Running};
 use output::Output;
+
+use crate::audit::{AuditError, Bad};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +62,23 @@ enum CliError {
     /// What the host trusts could not be changed.
     #[error(transparent)]
     Trust(#[from] trust::TrustError),
+    /// A file could not be written, or a program not be started.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Under way, but not done.
+    #[error("{0}")]
+    Unfinished(String),
+    /// The audit log is not as it was written.
+    #[error("the audit log is NOT as it was written\n  {}", describe(.0))]
+    NotVerified(Bad),
+    /// A file of the audit log could not be read.
+    #[error(transparent)]
+    Audit(AuditError),
     /// Our output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -68,7 +98,11 @@ impl CliError {
             | CliError::Env(_)
             | CliError::Value(_)
             | CliError::Output(_)
-            | CliError::Answer(_) => 1,
+            | CliError::Answer(_)
+            | CliError::File { .. }
+            | CliError::Unfinished(_)
+            | CliError::NotVerified(_)
+            | CliError::Audit(_) => 1,
         }
     }
 
@@ -78,8 +112,24 @@ impl CliError {
     }
 }
 
-/// Runs the command of this process's arguments.
-pub fn main() -> ExitCode {
+/// The definition of this command line, for what is made from it: completion scripts and manual pages.
+pub fn definition() -> clap::Command {
+    Args::command()
+}
+
+fn describe(bad: &Bad) -> String {
+    let mut text = bad.to_string();
+    if let Some(seq) = bad.seq {
+        text.push_str(&format!("\n  first bad record: {seq}"));
+    }
+    if let Some(time) = &bad.time {
+        text.push_str(&format!(", of {time}"));
+    }
+    text
+}
+
+/// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`.
+pub fn main(examine: Examine) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
@@ -102,6 +152,15 @@ pub fn main() -> ExitCode {
         return ExitCode::from(launcher::run(&client, command));
     }
     let mut output = Output::new(args.json);
+    if let Command::Doctor(args) = &args.command {
+        return match doctor::doctor(&client, args, examine, &mut output) {
+            Ok(healthy) => ExitCode::from(u8::from(!healthy)),
+            Err(error) => {
+                complain(&error);
+                ExitCode::from(error.exit_code())
+            }
+        };
+    }
     let code = match dispatch(&client, args.command, &mut output).and_then(|()| Ok(output.finish()?)) {
         Ok(()) => 0,
         Err(error) if error.is_closed_pipe() => 0,
@@ -116,7 +175,7 @@ pub fn main() -> ExitCode {
 fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<(), CliError> {
     match command {
         // Handled before: they have exit codes of their own.
-        Command::Run(_) | Command::Launcher(_) => Ok(()),
+        Command::Run(_) | Command::Launcher(_) | Command::Doctor(_) => Ok(()),
         Command::Agent(command) => match command {
             AgentCommand::Add(args) => agent::add(client, args, output),
             AgentCommand::List => agent::list(client, output),
@@ -144,14 +203,17 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
-        Command::Audit(command) => match command {
-            AuditCommand::List { agent, limit } => audit::list(client, agent, limit, output),
-            AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),
-        },
-        Command::Ca(CaCommand::Export) => status::ca_export(client, output),
-        Command::Ca(CaCommand::Install) => status::ca_install(client, output),
-        Command::Ca(CaCommand::Uninstall) => status::ca_uninstall(output),
+        Command::Audit(command) => audit::run(client, *command, output),
+        Command::Ca(command) => ca::ca(client, &command, output),
+        Command::Key(command) => key::key(client, command, output),
+        Command::Backup { file } => backup::backup(client, &file, output),
+        Command::Restore(args) => Err(backup::restore(&args)),
         Command::Status => status::status(client, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut definition(), "onecli", &mut script);
+            Ok(output.raw_line(script.trim_ascii_end())?)
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use super::client::{Client, ClientError};
 use super::names_run;
 use crate::admin::Transparent;
 use crate::admin::api::{
-    AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditQuery, Ca, EnvName, GrantView,
-    SecretAdd, SecretRotate, SecretView, Session, SessionRequest, Status, WireValue, routes,
+    AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
+    GrantView, SecretAdd, SecretRotate, SecretView, Session, SessionRequest, Status, WireValue, routes,
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
@@ -38,6 +38,8 @@ fn command_lines() {
         "status",
         "--json status",
         "status --json",
+        "doctor",
+        "doctor --json --config /etc/onecli/config.toml",
         "--socket /x status",
         "agent add a",
         "agent add a --factors token,cgroup --cgroup a.slice --user u --egress allow",
@@ -52,6 +54,10 @@ fn command_lines() {
         "ungrant a s",
         "audit list --limit 5 --agent a",
         "audit tail -f -n 0",
+        "audit list --host api.test --verdict deny --event alert --code egress_denied --since 1h --until 2026-01-02",
+        "audit list --decision inject --request 0198c5a2-0000-7000-8000-000000000001",
+        "audit export --format csv --since 7d",
+        "audit verify --dir /x --witness a --witness b",
         "ca export",
         "run --agent a true",
         "run --agent a -- true --json",
@@ -82,6 +88,10 @@ fn command_lines() {
         "secret add s --host a.b --bearer --value sk-on-the-command-line",
         "grant a",
         "audit list --limit 0",
+        "audit list --since yesterday-ish",
+        "audit list --verdict maybe",
+        "audit export --format xml",
+        "audit verify --public-key x",
         "run -- true",
         "run --agent a",
         "run --agent a --",
@@ -386,7 +396,9 @@ fn status_ca_and_audit() {
         served.add_audit(seq, if seq % 2 == 0 { "even" } else { "odd" });
     }
     let list = |agent: Option<&str>, limit| {
-        let query = AuditQuery { agent: agent.map(|agent| agent.parse().unwrap()), limit, follow: false };
+        let agent = agent.map(|agent| agent.parse().unwrap());
+        let filter = AuditFilter { agent, ..AuditFilter::default() };
+        let query = AuditQuery { filter, limit, ..AuditQuery::default() };
         let mut seqs = Vec::new();
         let read = client.lines(&format!("{}?{}", routes::AUDIT, query.to_query()), |line| {
             seqs.push(seq_of(line));
@@ -399,10 +411,18 @@ fn status_ca_and_audit() {
     assert_eq!(list(None, 2), [4, 5]);
     assert_eq!(list(Some("even"), 100), [2, 4]);
     assert_eq!(list(Some("nobody"), 100), [0; 0]);
+    let all = AuditQuery { all: true, ..AuditQuery::default() };
+    let mut seqs = Vec::new();
+    let exported = client.lines(&format!("{}?{}", routes::AUDIT, all.to_query()), |line| {
+        seqs.push(seq_of(line));
+        Ok::<_, ClientError>(())
+    });
+    exported.unwrap();
+    assert_eq!(seqs, [1, 2, 3, 4, 5]);
 
     // Following: one from before, then each as it is written, until the reader has enough.
     let seen = RefCell::new(Vec::new());
-    let query = AuditQuery { agent: None, limit: 1, follow: true };
+    let query = AuditQuery { limit: 1, follow: true, ..AuditQuery::default() };
     let followed = client.lines(&format!("{}?{}", routes::AUDIT, query.to_query()), |line| {
         seen.borrow_mut().push(seq_of(line));
         let next = seen.borrow().len() as u64 + 5;
@@ -453,4 +473,19 @@ fn a_value_file_that_is_not_there_is_named() {
     let error =
         super::value::read(&ValueArgs { value_stdin: false, value_file: Some("/none".into()) }).unwrap_err();
     assert!(error.to_string().contains("/none"), "{error}");
+}
+
+#[test]
+fn completion_scripts_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let Command::Completions { shell } = parse(&format!("completions {shell}")).unwrap().command else {
+            panic!("{shell}: another command");
+        };
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut super::definition(), "onecli", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for word in ["secret", "grant", "keep-env"] {
+            assert!(script.contains(word), "{shell}: no '{word}'");
+        }
+    }
 }

@@ -15,6 +15,50 @@ fn nothing_said_is_the_documented_default() {
     assert_eq!(config.listen.explicit, ["127.0.0.1:10255".parse().unwrap()]);
 }
 
+/// Guards the file that the package installs: what it shows as a default is one, and no key is left out.
+#[test]
+fn the_installed_file_shows_every_key_with_its_default() {
+    let installed = include_str!("../../../systemd/config.toml");
+    assert_eq!(parse(installed).unwrap(), Config::default(), "as installed");
+    // A setting is switched off by '#' alone, a remark stands after '# '.
+    let switched_on: String = installed
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let mut shown = parse(&switched_on).unwrap();
+    assert_eq!(shown.store_url(), Config::default().store_url());
+    // These have no default: what is shown is an example.
+    shown.store = None;
+    shown.upstream.proxy = None;
+    shown.upstream.proxy_password_file = None;
+    shown.vault.passphrase_file = None;
+    assert_eq!(shown, Config::default(), "with every setting switched on");
+
+    let document: toml::Table = switched_on.parse().unwrap();
+    let has = |table: &toml::Table, keys: Vec<String>| {
+        for key in keys {
+            assert!(table.contains_key(&key), "systemd/config.toml does not show '{key}'");
+        }
+    };
+    has(&document, known_keys(""));
+    for (name, value) in &document {
+        // A vault server has no defaults: its keys stand in remarks, as an example.
+        if let Some(table) = value.as_table().filter(|_| name != "backend") {
+            has(table, known_keys(name));
+        }
+    }
+}
+
+/// The keys that the parser knows in a table, by what it answers to one that it does not.
+fn known_keys(table: &str) -> Vec<String> {
+    let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+    let refused = parse(&format!("{header}no_such_key = 1\n")).unwrap_err().to_string();
+    let known: Vec<String> = refused.split('`').skip(3).step_by(2).map(str::to_owned).collect();
+    assert!(!known.is_empty(), "{refused}");
+    known
+}
+
 #[test]
 fn every_key_is_read() {
     let config = parse(
@@ -34,12 +78,17 @@ fn every_key_is_read() {
         [upstream]
         extra_ca_files = ["/etc/ca.pem"]
         connect_timeout = "250ms"
+        proxy = "http://me@proxy.corp:3128"
+        proxy_password_file = "/etc/onecli/proxy"
+        no_proxy = [".corp.test", "10.0.0.0/8"]
         [resolver]
         hosts = { "API.Internal" = ["10.0.0.5", "::5"] }
         [egress]
         allow_addresses = ["10.0.0.0/24"]
         [audit]
         durability = "strict"
+        [vault]
+        passphrase_file = "/etc/onecli/passphrase"
         "#,
     )
     .unwrap();
@@ -62,6 +111,9 @@ fn every_key_is_read() {
             },
             upstream: Upstream {
                 extra_ca_files: vec!["/etc/ca.pem".into()],
+                proxy: Some("http://me@proxy.corp:3128".parse().unwrap()),
+                proxy_password_file: Some("/etc/onecli/proxy".into()),
+                no_proxy: vec!["corp.test".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
                 connect_timeout: Duration::from_millis(250),
             },
             resolver: Resolver {
@@ -71,7 +123,12 @@ fn every_key_is_read() {
                 )]),
             },
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
-            audit: Audit { durability: Durability::Strict },
+            audit: Audit { durability: Durability::Strict, ..Audit::default() },
+            backend: Backend::default(),
+            vault: Vault {
+                passphrase_file: Some("/etc/onecli/passphrase".into()),
+                insecure_key_from_env: false
+            },
         }
     );
 }
@@ -95,6 +152,11 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
         "c.toml:2: kernel.daemon_cgroup: ",
         "is no cgroup",
     );
+    check("[upstream]\nproxy = \"proxy:3128\"", "c.toml:2: upstream.proxy: ", "no URL of a proxy");
+    check("[upstream]\nno_proxy = [\"a b\"]", "c.toml:2: upstream.no_proxy: ", "'a b' is no host name");
+    check("[upstream]\nno_proxy = [\"a\"]", "upstream.proxy_password_file", "need upstream.proxy");
+    let secret = parse("[upstream]\nproxy = \"http//me:secret@proxy\"").unwrap_err().to_string();
+    assert!(!secret.contains("secret"), "{secret}");
     check("[kernel]\nbpffs_dir = \"bpf\"", "c.toml:2: kernel.bpffs_dir: ", "absolute");
     check("[listen]\nexplicit = [\"localhost:1\"]", "c.toml:2: listen.explicit: ", "'localhost:1' is no");
     check("[listen]\ntransparent_port = 0", "c.toml:2: listen.transparent_port: ", "1 to 65535");
@@ -132,6 +194,8 @@ fn flags_win_over_the_file() {
         store: Some("sqlite:///b".to_owned()),
         agents_root: Some("/other.slice".to_owned()),
         no_ebpf: true,
+        passphrase_file: None,
+        insecure_key_from_env: false,
     };
     let config = Config::load(Some(&file), flags).unwrap();
     assert_eq!(config.data_dir, Path::new("/srv"));
@@ -151,4 +215,57 @@ fn flags_win_over_the_file() {
 fn a_file_that_was_named_must_exist() {
     let error = Config::load(Some(Path::new("/nonexistent/c.toml")), Overrides::default()).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/c.toml"), "{error}");
+}
+
+#[test]
+fn a_vault_server_is_read_and_its_example_in_the_installed_file_is_one() {
+    let installed = include_str!("../../../systemd/config.toml");
+    let (_, example) = installed.split_once("# [backend.vault]").unwrap();
+    let example: String =
+        example.lines().filter_map(|line| line.strip_prefix("# ")).flat_map(|line| [line, "\n"]).collect();
+    let server = parse(&format!("[backend.vault]\n{example}")).unwrap().backend.vault.unwrap();
+    assert_eq!(server.timeout, Duration::from_secs(5));
+    assert_eq!((server.cache_ttl, server.stale_for), (Duration::from_secs(30), Duration::ZERO));
+    assert!(matches!(server.auth, VaultAuth::AppRole { wrapped: false, .. }));
+
+    let auth = |text: &str| {
+        parse(&format!("[backend.vault]\naddress = \"https://v\"\n[backend.vault.auth]\n{text}"))
+    };
+    for good in [
+        "method = \"token\"\ntoken_file = \"/t\"",
+        "method = \"approle\"\nrole_id = \"r\"\nsecret_id_file = \"/s\"\nwrapped = true",
+        "method = \"kubernetes\"\nrole = \"r\"",
+        "method = \"jwt\"\nrole = \"r\"\njwt_file = \"/j\"",
+    ] {
+        auth(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+    }
+    for bad in [
+        "method = \"token\"\ntoken_file = \"t\"",
+        "method = \"token\"\ntoken = \"in the clear\"",
+        "method = \"userpass\"",
+        "method = \"approle\"\nrole_id = \"r\"",
+    ] {
+        auth(bad).expect_err(bad);
+    }
+}
+
+#[test]
+fn audit_keys() {
+    let read = |text: &str| {
+        Config::parse(Path::new("x.toml"), &format!("[audit]\n{text}")).map(|config| config.audit)
+    };
+    let audit = read("durability = \"relaxed\"\nkeep_days = 30\nkeep_bytes = \"10 GiB\"\nwitnesses = [\"syslog\", \"file:/a\", \"https://w.example/x\"]").unwrap();
+    assert_eq!(audit.durability, Durability::Relaxed);
+    assert_eq!((audit.keep_days, audit.keep_bytes), (30, 10 << 30));
+    let url = Witness::Url("https://w.example/x".to_owned());
+    assert_eq!(audit.witnesses, [Witness::Syslog, Witness::File("/a".into()), url]);
+    for bad in [
+        "keep_bytes = \"many\"",
+        "agent_rate = 0",
+        "witnesses = [\"ftp://x\"]",
+        "witnesses = [\"file:x\"]",
+        "witnesses = [\"https://u@h/\"]",
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
 }

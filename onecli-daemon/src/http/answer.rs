@@ -2,8 +2,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -12,10 +12,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::body::{Body, BodyError, len};
+use super::body::{Body, BodyError, Progress, len};
 use super::decode::{Source, UnknownCoding};
 use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
+use super::patience::Patience;
 use super::pool::Upstream;
 use super::reject::ERROR_HEADER;
 use super::revoked::Revoked;
@@ -24,6 +25,10 @@ use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
 
+/// How long an upstream may be silent within an answer. Streams of events are silent for long; a peer that is gone is
+/// noticed long before, by the kernel and HTTP/2.
+const SILENCE: Duration = Duration::from_hours(1);
+
 /// What an answer still needs while it is delivered.
 #[derive(Debug)]
 pub(super) struct Delivery {
@@ -31,7 +36,7 @@ pub(super) struct Delivery {
     pub(super) trail: Trail,
     pub(super) scrubber: Scrubber,
     pub(super) upstream: Upstream,
-    pub(super) bytes_in: Arc<AtomicU64>,
+    pub(super) progress: Arc<Progress>,
     pub(super) revoked: Revoked,
 }
 
@@ -63,6 +68,15 @@ pub(super) fn deliver(
     if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
         return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
     }
+    if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && delivery.upstream.relay().is_some() {
+        // To the agent we are the proxy, and its own token was good.
+        let refusal = Refusal::new(
+            Code::UpstreamConnect,
+            "the upstream proxy wants other credentials (407)",
+            "an administrator should look at [upstream] proxy",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
+    }
     let source = if delivery.scrubber.is_idle() || !has_body(method, parts.status) {
         Source::Plain(incoming)
     } else {
@@ -74,11 +88,21 @@ pub(super) fn deliver(
         }
     };
     clean_headers(&mut parts.headers);
+    if parts.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
     delivery.scrubber.headers(&mut parts.headers);
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
-    let body =
-        Answer { source, delivery: Some(Box::new(delivery)), bytes_out: 0, trailers: None, ended: false };
+    let body = Answer {
+        source,
+        delivery: Some(Box::new(delivery)),
+        bytes_out: 0,
+        trailers: None,
+        ended: !has_body(method, parts.status),
+        patience: Patience::new(SILENCE),
+    };
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
 
@@ -117,14 +141,15 @@ struct Answer {
     delivery: Option<Box<Delivery>>,
     bytes_out: u64,
     trailers: Option<HeaderMap>,
-    /// The upstream's last frame is there.
+    /// The upstream's last frame is there, or none may come: what one sends after HEAD, a 204 or a 304 goes no further.
     ended: bool,
+    patience: Patience,
 }
 
 impl Answer {
     fn account(&mut self, delivery: &mut Delivery) {
         let record = delivery.trail.record();
-        record.bytes_in = Some(delivery.bytes_in.load(Ordering::Relaxed));
+        record.bytes_in = Some(delivery.progress.bytes());
         record.bytes_out = Some(self.bytes_out);
         if !delivery.scrubber.is_idle() {
             record.scrub_hits = Some(delivery.scrubber.hits());
@@ -178,7 +203,19 @@ impl HttpBody for Answer {
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
-            let Some(frame) = ready!(Pin::new(&mut self.source).poll_frame(cx)) else {
+            if self.ended {
+                self.complete();
+                return Poll::Ready(None);
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.source).poll_frame(cx) else {
+                if self.patience.poll_over(cx).is_ready() {
+                    self.failed(Code::UpstreamTimeout);
+                    return Poll::Ready(Some(Err("the upstream was silent for too long".into())));
+                }
+                return Poll::Pending;
+            };
+            self.patience.renew();
+            let Some(frame) = frame else {
                 let rest = self.delivery.as_mut().map(|d| d.scrubber.finish()).unwrap_or_default();
                 if !rest.is_empty() {
                     return Poll::Ready(Some(Ok(self.data(rest))));
@@ -216,13 +253,16 @@ impl HttpBody for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        (self.ended || self.source.is_end_stream())
             && self.trailers.is_none()
             && self.delivery.as_ref().is_none_or(|d| d.scrubber.held() == 0)
     }
 
     /// Scrubbing keeps lengths, so what is left is what the upstream still has and what is held.
     fn size_hint(&self) -> SizeHint {
+        if self.ended {
+            return SizeHint::default();
+        }
         let held = self.delivery.as_ref().map_or(0, |d| u64::try_from(d.scrubber.held()).unwrap_or(u64::MAX));
         let inner = self.source.size_hint();
         let mut hint = SizeHint::new();

@@ -85,10 +85,19 @@ pub(super) fn assemble(
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = head.headers;
     } else {
-        *request.uri_mut() = Uri::from(target);
-        let mut headers = HeaderMap::with_capacity(head.headers.len() + 3);
-        headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|e| malformed(&e))?);
+        let mut headers = HeaderMap::with_capacity(head.headers.len() + 4);
+        headers.insert(header::HOST, HeaderValue::try_from(host.as_str()).map_err(|e| malformed(&e))?);
         headers.extend(head.headers);
+        *request.uri_mut() = Uri::from(target);
+        if let Some(relay) = upstream.relay() {
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            parts.scheme = Some(http::uri::Scheme::HTTP);
+            parts.authority = Some(host.parse().map_err(|e| malformed(&e))?);
+            *request.uri_mut() = Uri::from_parts(parts).map_err(|e| malformed(&e))?;
+            if let Some(authorization) = &relay.authorization {
+                headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+            }
+        }
         if head.websocket {
             // No extension is negotiated: frames are scrubbed, and could not be if they were compressed.
             headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);

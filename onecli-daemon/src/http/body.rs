@@ -1,9 +1,10 @@
 //! Message bodies on their way through: streamed, counted, never held whole.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName};
@@ -12,7 +13,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use crate::model::Placeholder;
+use super::front::violation_in;
+use super::patience::Patience;
+use crate::model::{Code, Placeholder, Refusal};
+
+/// The floor under the rate at which a client sends what it announced: so many bytes in so much time that is spent
+/// waiting for it. A body of unknown length may be a stream that lives long: it has until the answer must begin.
+const FLOOR_BYTES: u64 = 4096;
+const FLOOR_TIME: Duration = Duration::from_secs(30);
 
 /// Why a body broke off; told to hyper, which resets the stream.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -35,36 +43,91 @@ pub(super) fn empty() -> Body {
 static TRAILERS: [HeaderName; 2] =
     [HeaderName::from_static("content-digest"), HeaderName::from_static("repr-digest")];
 
+/// How far the sending of a request's body is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    bytes: AtomicU64,
+    fault: OnceLock<Refusal>,
+}
+
+impl Progress {
+    /// Bytes of the body so far, as the client sent them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why the body broke off, where the client is to blame.
+    pub(super) fn fault(&self) -> Option<Refusal> {
+        self.fault.get().cloned()
+    }
+}
+
 /// An agent's request body, counted while it is sent on.
 #[derive(Debug)]
 pub(super) struct RequestBody<B = Incoming> {
     inner: B,
-    count: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+    floor: Option<Floor>,
 }
 
-impl<B> RequestBody<B> {
-    /// Counts into `count`, in bytes.
-    pub(super) fn new(inner: B, count: Arc<AtomicU64>) -> RequestBody<B> {
-        RequestBody { inner, count }
+/// A client that sends slower than this is given up.
+#[derive(Debug)]
+struct Floor {
+    patience: Patience,
+    /// Bytes since the time began.
+    bytes: u64,
+}
+
+impl<B: HttpBody> RequestBody<B> {
+    /// Tells `progress`.
+    pub(super) fn new(inner: B, progress: Arc<Progress>) -> RequestBody<B> {
+        RequestBody::with_floor(inner, progress, FLOOR_TIME)
+    }
+
+    fn with_floor(inner: B, progress: Arc<Progress>, time: Duration) -> RequestBody<B> {
+        let announced = inner.size_hint().exact().is_some_and(|length| length > 0);
+        let floor = announced.then(|| Floor { patience: Patience::new(time), bytes: 0 });
+        RequestBody { inner, progress, floor }
+    }
+
+    fn failed(&self, refusal: Refusal) -> BodyError {
+        let error = refusal.to_string();
+        // The first fault is the one that counts.
+        let _ = self.progress.fault.set(refusal);
+        error.into()
     }
 }
 
-impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RequestBody<B> {
+impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for RequestBody<B> {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
-            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+                if self.floor.as_mut().is_some_and(|floor| floor.patience.poll_over(cx).is_ready()) {
+                    return Poll::Ready(Some(Err(self.failed(too_slow()))));
+                }
+                return Poll::Pending;
+            };
+            let frame = match frame {
                 Some(Ok(frame)) => frame,
-                end => return Poll::Ready(end),
+                Some(Err(error)) => {
+                    let error = error.into();
+                    let refusal = violation_in(&*error).unwrap_or_else(client_gone);
+                    return Poll::Ready(Some(Err(self.failed(refusal))));
+                }
+                None => return Poll::Ready(None),
             };
             match frame.into_data() {
                 Ok(data) => {
-                    self.count.fetch_add(len(&data), Ordering::Relaxed);
+                    self.progress.bytes.fetch_add(len(&data), Ordering::Relaxed);
+                    if let Some(floor) = &mut self.floor {
+                        floor.got(len(&data));
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Err(frame) => {
@@ -82,6 +145,30 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RequestBody<B> {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+impl Floor {
+    fn got(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.bytes >= FLOOR_BYTES {
+            self.bytes = 0;
+            self.patience.renew();
+        } else {
+            self.patience.pause();
+        }
+    }
+}
+
+fn too_slow() -> Refusal {
+    Refusal::new(
+        Code::RequestTimeout,
+        "the request's body came too slowly",
+        "send it without long pauses, or without a Content-Length where it is a stream",
+    )
+}
+
+fn client_gone() -> Refusal {
+    Refusal::new(Code::ClientGone, "the request's body broke off", "send all of it")
 }
 
 /// What goes on of a request's trailers, if anything does. A placeholder is never a digest.
@@ -104,7 +191,7 @@ pub(super) fn len(data: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
     use http_body_util::StreamBody;
 
     use super::*;
@@ -138,5 +225,64 @@ mod tests {
         let trailers = trailers.unwrap();
         assert_eq!(trailers.len(), 1, "{trailers:?}");
         assert_eq!(trailers["content-digest"], digest.1);
+    }
+
+    /// Pieces of a body with a length, each after a pause.
+    struct Pieces {
+        stream: stream::BoxStream<'static, Bytes>,
+        length: u64,
+    }
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            self.stream.poll_next_unpin(cx).map(|data| data.map(|data| Ok(Frame::data(data))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.length)
+        }
+    }
+
+    async fn paced(size: usize, pause: Duration, count: usize) -> (Option<Code>, u64) {
+        let length = len(&vec![0; size * count]);
+        let pieces = stream::iter(0..count).then(move |_| async move {
+            tokio::time::sleep(pause).await;
+            Bytes::from(vec![0; size])
+        });
+        let progress = Arc::new(Progress::default());
+        let body = Pieces { stream: pieces.boxed(), length };
+        let body = RequestBody::with_floor(body, Arc::clone(&progress), Duration::from_millis(200));
+        let _ = body.collect().await;
+        (progress.fault().map(|refusal| refusal.code), progress.bytes())
+    }
+
+    #[tokio::test]
+    async fn a_body_has_a_floor_under_its_rate() {
+        let (enough, pause) = (usize::try_from(FLOOR_BYTES).unwrap(), Duration::from_millis(50));
+        assert_eq!(paced(enough, pause, 10).await, (None, FLOOR_BYTES * 10));
+        assert_eq!(paced(1, Duration::ZERO, 10).await, (None, 10));
+        let (code, bytes) = paced(1, pause, 100).await;
+        assert_eq!(code, Some(Code::RequestTimeout));
+        assert!(bytes < 5, "{bytes}");
+    }
+
+    /// Time in which nobody asks for the body is not the client's.
+    #[tokio::test]
+    async fn a_slow_upstream_is_not_a_slow_client() {
+        let pieces = stream::iter(0..10).map(|_| Bytes::from_static(b"x"));
+        let progress = Arc::new(Progress::default());
+        let body = Pieces { stream: pieces.boxed(), length: 10 };
+        let mut body = RequestBody::with_floor(body, Arc::clone(&progress), Duration::from_millis(50));
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!((progress.fault(), progress.bytes()), (None, 10));
     }
 }

@@ -1,7 +1,6 @@
 //! One request, from its head to its answer. Each line is a step; each refusal leaves early.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{Method, Request, Response};
@@ -10,12 +9,13 @@ use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
 use super::assemble::{ask_scannable, assemble, strip_overrides};
-use super::body::{Body, RequestBody};
+use super::body::{Body, Progress, RequestBody};
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
 use super::inject::inject;
-use super::pool::{SendFailure, Upstream, protocol_refusal, timed_out};
+use super::outward::timed_out;
+use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
@@ -106,7 +106,7 @@ async fn forward(
                 trail,
                 scrubber: sent.scrubber,
                 upstream: sent.upstream,
-                bytes_in: sent.bytes_in,
+                progress: sent.progress,
                 revoked: sent.revoked,
             };
             let delivered = match sent.client_upgrade {
@@ -131,7 +131,7 @@ struct Sent {
     response: Response<Incoming>,
     upstream: Upstream,
     scrubber: Scrubber,
-    bytes_in: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     revoked: Revoked,
     client_upgrade: Option<OnUpgrade>,
 }
@@ -150,8 +150,8 @@ async fn send(
         ask_scannable(&mut head.headers);
         strip_overrides(&mut head.headers);
     }
-    let bytes_in = Arc::new(AtomicU64::new(0));
-    let mut body = RequestBody::new(body, Arc::clone(&bytes_in));
+    let progress = Arc::new(Progress::default());
+    let mut body = RequestBody::new(body, Arc::clone(&progress));
     let agent = identity.agent().id;
     let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants);
     let mut fresh = websocket;
@@ -182,7 +182,7 @@ async fn send(
                 Counters::add(counter, 1);
                 let client_upgrade = client_upgrade.filter(|_| websocket);
                 let method = head.method;
-                return Ok(Sent { method, response, upstream, scrubber, bytes_in, revoked, client_upgrade });
+                return Ok(Sent { method, response, upstream, scrubber, progress, revoked, client_upgrade });
             }
             // The server had closed the kept connection: nothing was sent, so a new one may try.
             Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {
@@ -197,7 +197,9 @@ async fn send(
                     "try again",
                 ));
             }
-            Err(SendFailure::Failed(error)) => return Err(protocol_refusal(&error)),
+            Err(SendFailure::Failed(error)) => {
+                return Err(progress.fault().unwrap_or_else(|| protocol_refusal(&error)));
+            }
         }
     }
 }

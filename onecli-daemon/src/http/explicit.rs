@@ -22,6 +22,7 @@ use super::reject;
 use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
 use super::trail::Trail;
 use crate::model::{Authority, Code, Refusal, Token};
+use crate::net::tune;
 use crate::policy::{Identity, Mode, Route};
 
 /// Serves one connection to the explicit proxy that came from outside of every managed cgroup. Until it presents a
@@ -36,8 +37,7 @@ pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: Sock
 /// Serves proxy HTTP on a connection that has its place.
 pub(super) async fn serve_proxy(gateway: Arc<Gateway>, stream: TcpStream, connection: Connection) {
     Counters::add(&gateway.counters.connections, 1);
-    // A failure here only costs latency.
-    let _ = stream.set_nodelay(true);
+    tune(&stream);
     let served = serve_with(stream, HttpVersion::Http1, Arc::default(), |request| {
         answer(Arc::clone(&gateway), connection.clone(), request)
     })

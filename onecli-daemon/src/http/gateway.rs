@@ -6,26 +6,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::{Response, StatusCode, Version, header};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::body::Body;
 use super::capacity::Capacity;
 use super::limits::FailureLimits;
+use super::outward::{Outward, UpstreamProxy};
 use super::place::Strangers;
 use super::pool::Pool;
+use super::refusals::{Folded, Refusals};
 use super::revoked;
 use super::shares::Shares;
-use crate::audit::AuditLog;
-use crate::model::{Clock, Code, Random};
+use crate::audit::{AuditLog, Quota, QuotaLimits, Record};
+use crate::model::{Clock, Code, Random, RequestId};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Evidence, Snapshot};
-use crate::tls::{AgentTls, UpstreamTls};
+use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
 use crate::vault::Vault;
 
 /// How long requests that are broken off may take to be gone. They do not wait for anybody.
 const BREAKING_OFF: Duration = Duration::from_secs(5);
+
+/// How long a connection may take from being accepted to its first request, and be waited for when the daemon stops.
+const YOUTH: Duration = Duration::from_secs(2);
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -35,6 +42,8 @@ pub struct GatewayParts {
     pub vault: Arc<Vault>,
     /// Records everything.
     pub audit: AuditLog,
+    /// How much of the record each agent may cause.
+    pub audit_quota: QuotaLimits,
     /// TLS towards agents.
     pub agent_tls: AgentTls,
     /// TLS towards upstreams.
@@ -43,6 +52,8 @@ pub struct GatewayParts {
     pub resolver: Arc<Resolver>,
     /// Connects to them.
     pub dialer: Dialer,
+    /// The proxy that upstreams are reached through, where there is one.
+    pub proxy: Option<UpstreamProxy>,
     /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP.
     pub explicit_addresses: Vec<SocketAddr>,
     /// How much may be open at a time.
@@ -58,6 +69,10 @@ pub struct Gateway {
     pub(super) policy: watch::Receiver<Arc<Snapshot>>,
     pub(super) vault: Arc<Vault>,
     pub(super) audit: AuditLog,
+    /// What each agent may cause to be recorded.
+    pub(super) quota: Quota,
+    /// Refusals that repeat.
+    pub(super) refusals: Refusals,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
     pub(super) explicit_addresses: Vec<SocketAddr>,
@@ -71,8 +86,12 @@ pub struct Gateway {
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
     pub(super) counters: Counters,
+    /// The daemon takes no new connections: those that are open are not to be used for long.
+    stopping: CancellationToken,
     /// The daemon stops now.
     pub(super) ending: CancellationToken,
+    /// Held by every connection for as long as its client may be about to send the first request.
+    young: Arc<()>,
     /// Held by every request and tunnel while it is open.
     pub(super) open: Arc<()>,
 }
@@ -84,20 +103,27 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
+    /// From now on agents get leaves of `authority`.
+    pub fn set_authority(&self, authority: CertAuthority) {
+        self.agent_tls.set_authority(authority);
+    }
+
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Gateway {
         let capacity = parts.capacity;
-        let pool = Pool::new(
-            parts.resolver,
-            parts.dialer,
-            parts.upstream_tls,
-            Arc::clone(&parts.clock),
-            capacity.idle_upstreams,
-        );
+        let outward = Outward {
+            resolver: parts.resolver,
+            dialer: parts.dialer,
+            tls: Arc::new(parts.upstream_tls),
+            proxy: parts.proxy,
+        };
+        let pool = Pool::new(outward, Arc::clone(&parts.clock), capacity.idle_upstreams);
         Gateway {
             policy: parts.policy,
             vault: parts.vault,
             audit: parts.audit,
+            quota: Quota::new(parts.audit_quota),
+            refusals: Refusals::default(),
             agent_tls: parts.agent_tls,
             pool,
             explicit_addresses: parts.explicit_addresses,
@@ -108,7 +134,9 @@ impl Gateway {
             clock: parts.clock,
             random: parts.random,
             counters: Counters::default(),
+            stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
+            young: Arc::default(),
             open: Arc::default(),
         }
     }
@@ -147,24 +175,58 @@ impl Gateway {
     pub fn until_end(&self, served: impl Future<Output = ()>) -> impl Future<Output = ()> {
         // It is large, and callers await it from inside of others.
         let served = Box::pin(served);
-        async {
+        let young = Arc::clone(&self.young);
+        async move {
+            let grow_up = async move {
+                tokio::time::sleep(YOUTH).await;
+                drop(young);
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = served => {}
+                () = grow_up => {}
                 () = self.ending.cancelled() => {}
             }
         }
     }
 
-    /// Lets open requests and tunnels go on for as long as `patience`, then breaks them off. When it returns, the outcome
-    /// of each is with the audit log.
-    pub async fn end(&self, patience: Duration) {
-        if timeout(patience, self.drained()).await.is_ok() {
-            return;
+    /// While the daemon stops, tells the client of HTTP/1 that this was the last answer of its connection (RFC 9112
+    /// section 9.6), so that it does not send the next request to one that ends.
+    pub(super) fn close_after(&self, version: Version, response: &mut Response<Body>) {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.stopping.is_cancelled() && version <= Version::HTTP_11 && !switches {
+            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
-        tracing::info!(open = Arc::strong_count(&self.open) - 1, "requests are broken off");
-        self.ending.cancel();
-        if timeout(BREAKING_OFF, self.drained()).await.is_err() {
-            tracing::error!("a request did not end: its outcome will be missing from the audit log");
+    }
+
+    /// Lets open requests and tunnels go on for as long as `patience`, then breaks them off. When it returns, the outcome
+    /// of each is with the audit log. Call it when no connection is accepted any more: those accepted just before get the
+    /// time to send their first request.
+    pub async fn end(&self, patience: Duration) {
+        self.stopping.cancel();
+        while Arc::strong_count(&self.young) > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if timeout(patience, self.drained()).await.is_err() {
+            tracing::info!(open = Arc::strong_count(&self.open) - 1, "requests are broken off");
+            self.ending.cancel();
+            if timeout(BREAKING_OFF, self.drained()).await.is_err() {
+                tracing::error!("a request did not end: its outcome will be missing from the audit log");
+            }
+        }
+        self.record_folded(self.refusals.rest(self.clock.instant()));
+    }
+
+    fn record_folded(&self, all: Vec<Folded>) {
+        for folded in all {
+            match RequestId::generate(self.clock.now(), self.random.as_ref()) {
+                Ok(id) => {
+                    let mut record = Record::new(id);
+                    folded.fill(&mut record);
+                    self.audit.outcome(record);
+                }
+                Err(error) => tracing::error!(%error, "refusals that repeat have no request id"),
+            }
         }
     }
 
@@ -185,9 +247,13 @@ impl Gateway {
         }
     }
 
-    /// Closes upstream connections that nobody used for a while. Call it now and then.
+    /// Closes upstream connections that nobody used for a while, and records refusals that repeated. Call it now and
+    /// then.
     pub fn tidy(&self) {
         self.pool.close_idle();
+        let now = self.clock.instant();
+        self.record_folded(self.refusals.due(now));
+        self.quota.tidy(now);
     }
 }
 

@@ -12,7 +12,7 @@ use super::body::Body;
 use super::connection::{Connection, Destination, Scheme};
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
-use super::pool::{dial_refusal, resolve_refusal};
+use super::outward::Opened;
 use super::reject;
 use super::serve::{HttpVersion, serve_exchanges, serve_with};
 use super::trail::Trail;
@@ -180,15 +180,11 @@ async fn tunnel_tls<S>(
     if let Err(refusal) = trail.enter(identity) {
         return trail.refuse(refusal.code).await;
     }
-    let dialled = async {
-        // Invariant 5: the name is resolved here, whatever address the agent chose.
-        let addresses = gateway.pool.resolver().resolve(authority).await.map_err(|e| resolve_refusal(&e))?;
-        gateway.pool.dialer().dial(&addresses).await.map_err(|e| dial_refusal(&e))
-    };
-    let upstream = match dialled.await {
-        Ok((upstream, address)) => {
+    // Invariant 5: the name is resolved here, whatever address the agent chose.
+    let upstream = match gateway.pool.outward().open(authority).await {
+        Ok(Opened { stream, address, .. }) => {
             trail.record().address = Some(Text::new(&address.to_string()));
-            upstream
+            stream
         }
         Err(refusal) => return trail.refuse(refusal.code).await,
     };

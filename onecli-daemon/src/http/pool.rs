@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -13,9 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::RequestBody;
 use super::connection::Scheme;
+use super::outward::{Opened, Outward, Relay, timed_out};
+use super::shares::{Share, Shares};
 use crate::model::{AgentId, Authority, Clock, Code, Refusal};
-use crate::net::{CheckedAddr, DialError, Dialer, ResolveError, Resolver};
-use crate::tls::{Alpn, UpstreamTls};
+use crate::tls::Alpn;
 
 /// Idle HTTP/1 connections kept for one agent and authority.
 const IDLE_PER_KEY: usize = 64;
@@ -23,9 +26,14 @@ const IDLE_PER_KEY: usize = 64;
 const IDLE_FOR: Duration = Duration::from_secs(50);
 /// How long a kept connection may take to be free.
 const READY_WITHIN: Duration = Duration::from_millis(20);
-/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2).
+/// Most HTTP/2 connections kept for one agent and authority.
+const H2_PER_KEY: usize = 16;
+/// Requests at a time on one HTTP/2 connection, where the upstream does not want fewer.
+const STREAMS: u32 = 32;
+/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). The connection's
+/// has room for all streams: answers that nobody reads must not stop the others.
 const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
 /// Connections are never shared between agents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,20 +46,19 @@ struct Key {
 /// The pool.
 #[derive(Debug)]
 pub(super) struct Pool {
-    resolver: Arc<Resolver>,
-    dialer: Dialer,
-    tls: UpstreamTls,
+    outward: Outward,
     clock: Arc<dyn Clock>,
-    /// Connections kept in all.
-    most_idle: usize,
+    /// Connections that are kept, each one's part of what there is.
+    shares: Shares,
     idle: Mutex<Idle>,
 }
 
 #[derive(Debug, Default)]
 struct Idle {
+    /// Connections that nobody uses.
     h1: HashMap<Key, Vec<Parked<http1::SendRequest<RequestBody>>>>,
-    h2: HashMap<Key, Parked<http2::SendRequest<RequestBody>>>,
-    count: usize,
+    /// Connections that may have room for one request more.
+    h2: HashMap<Key, Vec<Parked<(http2::SendRequest<RequestBody>, Arc<Streams>)>>>,
 }
 
 #[derive(Debug)]
@@ -59,14 +66,49 @@ struct Parked<S> {
     sender: S,
     peer: Peer,
     since: Instant,
+    _share: Share,
+}
+
+/// Requests on one HTTP/2 connection.
+#[derive(Debug)]
+struct Streams {
+    open: AtomicUsize,
+    /// What the upstream allows (`SETTINGS_MAX_CONCURRENT_STREAMS`).
+    most: AtomicUsize,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Stream(Arc<Streams>);
+
+impl Streams {
+    /// Room for one more: h2 would let the request wait for another one's end.
+    fn take(self: &Arc<Streams>) -> Option<Stream> {
+        let most = self.most.load(Ordering::Relaxed).min(STREAMS as usize);
+        let more = |open| (open < most).then_some(open + 1);
+        self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Stream(Arc::clone(self)))
+    }
+
+    fn is_used(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Whom a connection leads to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Peer {
     address: SocketAddr,
     /// TLS version; `None` for plain HTTP.
     tls: Option<&'static str>,
+    /// A proxy that reads the requests: plain HTTP alone.
+    relay: Option<Relay>,
 }
 
 #[derive(Debug)]
@@ -83,6 +125,7 @@ pub(super) struct Upstream {
     sender: Sender,
     peer: Peer,
     reused: bool,
+    _stream: Option<Stream>,
 }
 
 /// Why no answer came.
@@ -115,6 +158,11 @@ impl Upstream {
         self.peer.tls
     }
 
+    /// The proxy that reads the requests, where there is one.
+    pub(super) fn relay(&self) -> Option<&Relay> {
+        self.peer.relay.as_ref()
+    }
+
     /// Does it speak HTTP/2?
     pub(super) fn is_h2(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
@@ -145,24 +193,14 @@ impl Upstream {
 }
 
 impl Pool {
-    pub(super) fn new(
-        resolver: Arc<Resolver>,
-        dialer: Dialer,
-        tls: UpstreamTls,
-        clock: Arc<dyn Clock>,
-        most_idle: usize,
-    ) -> Pool {
-        Pool { resolver, dialer, tls, clock, most_idle, idle: Mutex::default() }
+    pub(super) fn new(outward: Outward, clock: Arc<dyn Clock>, most_idle: usize) -> Pool {
+        let shares = Shares::new(most_idle / 4, most_idle);
+        Pool { outward, clock, shares, idle: Mutex::default() }
     }
 
-    /// Names and addresses, for tunnels.
-    pub(super) fn resolver(&self) -> &Resolver {
-        &self.resolver
-    }
-
-    /// Dialling, for tunnels.
-    pub(super) fn dialer(&self) -> &Dialer {
-        &self.dialer
+    /// The way out, for tunnels.
+    pub(super) fn outward(&self) -> &Outward {
+        &self.outward
     }
 
     /// A connection for a request: a kept one, unless `fresh`; else a new one.
@@ -181,45 +219,52 @@ impl Pool {
         if !fresh && let Some(upstream) = self.take(&key, alpn).await {
             return Ok(upstream);
         }
-        let addresses = self.resolver.resolve(authority).await.map_err(|error| resolve_refusal(&error))?;
-        self.connect(key, &addresses, alpn).await
+        self.connect(key, alpn).await
     }
 
     /// Puts a connection back whose answer was read to its end.
     pub(super) fn release(&self, upstream: Upstream) {
         let Upstream { key, sender: Sender::Http1(sender), peer, .. } = upstream else { return };
         let since = self.clock.instant();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.count >= self.most_idle || sender.is_closed() {
+        if sender.is_closed() {
             return;
         }
+        let Some(share) = self.shares.take(key.agent) else { return };
+        let mut idle = self.idle();
         let parked = idle.h1.entry(key).or_default();
         if parked.len() < IDLE_PER_KEY {
-            parked.push(Parked { sender, peer, since });
-            idle.count += 1;
+            parked.push(Parked { sender, peer, since, _share: share });
         }
     }
 
     /// Closes what was not used for 50 s.
     pub(super) fn close_idle(&self) {
         let now = self.clock.instant();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut count = 0;
+        let mut idle = self.idle();
         idle.h1.retain(|_, parked| {
             parked.retain(|p| now.duration_since(p.since) < IDLE_FOR && !p.sender.is_closed());
-            count += parked.len();
             !parked.is_empty()
         });
-        idle.h2.retain(|_, parked| now.duration_since(parked.since) < IDLE_FOR && !parked.sender.is_closed());
-        idle.count = count + idle.h2.len();
+        idle.h2.retain(|_, parked| {
+            parked.retain(|p| {
+                let (sender, streams) = &p.sender;
+                (streams.is_used() || now.duration_since(p.since) < IDLE_FOR) && !sender.is_closed()
+            });
+            !parked.is_empty()
+        });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn take(&self, key: &Key, alpn: Alpn) -> Option<Upstream> {
         if alpn == Alpn::Any
-            && let Some((mut sender, peer)) = self.take_h2(key)
+            && let Some((mut sender, stream, peer)) = self.take_h2(key)
             && is_ready(sender.ready()).await
         {
-            return Some(Upstream { key: key.clone(), sender: Sender::Http2(sender), peer, reused: true });
+            let (sender, stream) = (Sender::Http2(sender), Some(stream));
+            return Some(Upstream { key: key.clone(), sender, peer, reused: true, _stream: stream });
         }
         while let Some(Parked { mut sender, peer, .. }) = self.pop_h1(key) {
             if is_ready(sender.ready()).await {
@@ -228,46 +273,59 @@ impl Pool {
                     sender: Sender::Http1(sender),
                     peer,
                     reused: true,
+                    _stream: None,
                 });
             }
         }
         None
     }
 
-    fn take_h2(&self, key: &Key) -> Option<(http2::SendRequest<RequestBody>, Peer)> {
+    /// The first connection with room: those behind it may become idle, and end.
+    fn take_h2(&self, key: &Key) -> Option<(http2::SendRequest<RequestBody>, Stream, Peer)> {
         let now = self.clock.instant();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         let parked = idle.h2.get_mut(key)?;
-        if parked.sender.is_closed() {
-            idle.h2.remove(key);
-            idle.count = idle.count.saturating_sub(1);
-            return None;
-        }
-        parked.since = now;
-        Some((parked.sender.clone(), parked.peer))
+        parked.retain(|parked| !parked.sender.0.is_closed());
+        parked.iter_mut().find_map(|parked| {
+            let (sender, streams) = &parked.sender;
+            let stream = streams.take()?;
+            parked.since = now;
+            Some((sender.clone(), stream, parked.peer.clone()))
+        })
     }
 
     fn pop_h1(&self, key: &Key) -> Option<Parked<http1::SendRequest<RequestBody>>> {
         let now = self.clock.instant();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         loop {
             let parked = idle.h1.get_mut(key)?.pop()?;
-            idle.count = idle.count.saturating_sub(1);
             if now.duration_since(parked.since) < IDLE_FOR && !parked.sender.is_closed() {
                 return Some(parked);
             }
         }
     }
 
-    async fn connect(&self, key: Key, addresses: &[CheckedAddr], alpn: Alpn) -> Result<Upstream, Refusal> {
-        let (tcp, address) = self.dialer.dial(addresses).await.map_err(|error| dial_refusal(&error))?;
-        if !key.https {
-            let sender = handshake_h1(tcp).await?;
-            let peer = Peer { address, tls: None };
-            return Ok(Upstream { key, sender: Sender::Http1(sender), peer, reused: false });
+    /// Keeps an HTTP/2 connection for requests beside the one that it was made for.
+    fn park_h2(&self, key: &Key, sender: http2::SendRequest<RequestBody>, streams: Arc<Streams>, peer: Peer) {
+        let since = self.clock.instant();
+        let Some(share) = self.shares.take(key.agent) else { return };
+        let mut idle = self.idle();
+        let parked = idle.h2.entry(key.clone()).or_default();
+        if parked.len() < H2_PER_KEY {
+            parked.push(Parked { sender: (sender, streams), peer, since, _share: share });
         }
-        let handshake = self.tls.connect(key.agent, &key.authority, alpn, tcp);
-        let verified = match tokio::time::timeout(self.dialer.connect_timeout, handshake).await {
+    }
+
+    async fn connect(&self, key: Key, alpn: Alpn) -> Result<Upstream, Refusal> {
+        if !key.https {
+            let Opened { stream, address, relay } = self.outward.open_plain(&key.authority).await?;
+            let sender = Sender::Http1(handshake_h1(stream).await?);
+            let peer = Peer { address, tls: None, relay };
+            return Ok(Upstream { key, sender, peer, reused: false, _stream: None });
+        }
+        let Opened { stream, address, .. } = self.outward.open(&key.authority).await?;
+        let handshake = self.outward.tls.connect(key.agent, &key.authority, alpn, stream);
+        let verified = match tokio::time::timeout(self.outward.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => verified,
             Ok(Err(error)) => {
                 return Err(Refusal::new(
@@ -278,22 +336,16 @@ impl Pool {
             }
             Err(_) => return Err(timed_out("the TLS handshake")),
         };
-        let peer = Peer { address, tls: Some(verified.version()) };
-        let sender = if verified.is_h2() {
-            let sender = handshake_h2(verified).await?;
-            let since = self.clock.instant();
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.count < self.most_idle {
-                let parked = Parked { sender: sender.clone(), peer, since };
-                if idle.h2.insert(key.clone(), parked).is_none() {
-                    idle.count += 1;
-                }
-            }
-            Sender::Http2(sender)
+        let peer = Peer { address, tls: Some(verified.version()), relay: None };
+        let (sender, stream) = if verified.is_h2() {
+            let (sender, streams) = handshake_h2(verified).await?;
+            let stream = streams.take().ok_or_else(|| timed_out("a place on the connection"))?;
+            self.park_h2(&key, sender.clone(), streams, peer.clone());
+            (Sender::Http2(sender), Some(stream))
         } else {
-            Sender::Http1(handshake_h1(verified).await?)
+            (Sender::Http1(handshake_h1(verified).await?), None)
         };
-        Ok(Upstream { key, sender, peer, reused: false })
+        Ok(Upstream { key, sender, peer, reused: false, _stream: stream })
     }
 }
 
@@ -317,24 +369,34 @@ where
     Ok(sender)
 }
 
-async fn handshake_h2<S>(stream: S) -> Result<http2::SendRequest<RequestBody>, Refusal>
+async fn handshake_h2<S>(stream: S) -> Result<(http2::SendRequest<RequestBody>, Arc<Streams>), Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        // Until the upstream's settings tell.
+        .initial_max_send_streams(1)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(20))
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| protocol_refusal(&e))?;
+    let streams = Arc::new(Streams { open: AtomicUsize::new(0), most: AtomicUsize::new(1) });
+    let told = Arc::clone(&streams);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let ended = std::future::poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            told.most.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            polled
+        });
+        if let Err(error) = ended.await {
             tracing::debug!(%error, "an upstream HTTP/2 connection ended");
         }
     });
-    Ok(sender)
+    Ok((sender, streams))
 }
 
 /// The upstream's fault, in its own words.
@@ -344,32 +406,4 @@ pub(super) fn protocol_refusal(error: &hyper::Error) -> Refusal {
         format!("the upstream broke off or does not speak HTTP: {error}"),
         "try again; if it stays, look at the upstream",
     )
-}
-
-pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
-    match error {
-        ResolveError::Blocked(_) => Refusal::new(
-            Code::AddressBlocked,
-            error.to_string(),
-            "an administrator can exempt networks in [egress] allow_addresses",
-        ),
-        ResolveError::Failed { .. } => Refusal::new(
-            Code::UpstreamResolve,
-            error.to_string(),
-            "check the host's name, and the DNS servers of the host that OneCLI runs on",
-        ),
-    }
-}
-
-pub(super) fn dial_refusal(error: &DialError) -> Refusal {
-    match error {
-        DialError::Refused { .. } => {
-            Refusal::new(Code::UpstreamConnect, error.to_string(), "is the upstream up, and the port right?")
-        }
-        DialError::TimedOut(_) => timed_out("connecting"),
-    }
-}
-
-pub(super) fn timed_out(what: &str) -> Refusal {
-    Refusal::new(Code::UpstreamTimeout, format!("{what} took too long"), "try again; is the upstream up?")
 }

@@ -20,6 +20,7 @@ use super::front::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
 use super::gateway::Gateway;
 use super::intercept::refuse_quietly;
 use super::reject;
+use super::stall::Stall;
 use super::trail::Trail;
 use crate::model::Code;
 
@@ -28,6 +29,8 @@ const HEAD_TIME: Duration = Duration::from_mins(1);
 /// How long a connection may wait for its next head, and for the whole of it: a head that began late in this time is
 /// cut off without an answer.
 const IDLE_TIME: Duration = Duration::from_mins(2);
+/// How long a client may take nothing of what it is sent.
+const STALL_TIME: Duration = Duration::from_mins(2);
 /// HTTP/2 streams at a time.
 const MAX_STREAMS: u32 = 128;
 /// HTTP/2 flow-control windows, in bytes: one stream's and one connection's.
@@ -55,10 +58,13 @@ pub(super) async fn serve_exchanges<S>(
     let served = serve_with(stream, version, Arc::clone(&rejections), |request| {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
         async move {
-            match Malformed::of(&request) {
+            let version = request.version();
+            let mut response = match Malformed::of(&request) {
                 Some(malformed) => refuse_malformed(&gateway, &connection, malformed).await,
-                None => exchange(gateway, connection, request).await,
-            }
+                None => exchange(Arc::clone(&gateway), connection, request).await,
+            };
+            gateway.close_after(version, &mut response);
+            response
         }
     });
     tokio::pin!(served);
@@ -93,6 +99,7 @@ where
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
+    let stream = Stall::new(stream, STALL_TIME);
     match version {
         HttpVersion::Http1 => {
             let (front, link) = Front::new(stream, HEAD_TIME);

@@ -11,7 +11,7 @@ use super::gateway::{Counters, Gateway};
 use super::intercept::{intercept, refuse_quietly};
 use super::place::{Place, Source};
 use crate::model::Code;
-use crate::net::Origin;
+use crate::net::{Origin, tune};
 use crate::policy::Mode;
 
 /// Serves one connection that the transparent listener accepted, with the kernel's record of it.
@@ -40,8 +40,7 @@ pub async fn serve_transparent(
         Counters::add(&gateway.counters.connections, 1);
         // Without a record there is no identity: the connection is read only to be refused in its own language.
         let Some(destination) = named.or_else(|| stream.local_addr().ok()) else { return };
-        // A failure here only costs latency.
-        let _ = stream.set_nodelay(true);
+        tune(&stream);
         intercept(&gateway, connection, Destination::Address(destination), stream).await;
     };
     place.while_kept(served).await;

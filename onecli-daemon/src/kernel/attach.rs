@@ -26,14 +26,14 @@ use super::{
 };
 
 /// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../onecli-ebpf/onecli-ebpf.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../onecli-ebpf/onecli-ebpf.o");
 
 /// What the kernel half is told at attach.
 #[derive(Clone, Debug)]
 pub struct KernelConfig {
     /// Cgroup below which every direct child is an agent's; relative to the root of cgroup2.
     pub agents_root: PathBuf,
-    /// Cgroup in which the daemon's listeners are created; relative to the root of cgroup2.
+    /// Cgroup of the daemon, its helper and their listeners, outside the agents root; relative to the root of cgroup2.
     pub daemon_cgroup: PathBuf,
     /// Directory for pins, on a bpf file system or below `/sys/fs/bpf`.
     pub bpffs_dir: PathBuf,
@@ -52,8 +52,6 @@ pub struct KernelConfig {
 pub(super) enum Place {
     /// The agents root; its descendants inherit it.
     Agents,
-    /// The cgroup of the daemon's listeners.
-    Daemon,
     /// The root of cgroup2, for every process of the machine.
     Root,
 }
@@ -71,7 +69,7 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
 
 /// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
 /// agents with less and never with more.
-pub(super) const HOOKS: [Hook; 18] = [
+pub(super) const HOOKS: [Hook; 16] = [
     hook("egress", 1, Place::Agents),
     hook("connect4", 10, Place::Agents),
     hook("connect6", 11, Place::Agents),
@@ -88,8 +86,6 @@ pub(super) const HOOKS: [Hook; 18] = [
     hook("recvmsg6", 20, Place::Agents),
     hook("getpeername4", 29, Place::Agents),
     hook("getpeername6", 30, Place::Agents),
-    hook("tcp_client", 3, Place::Agents),
-    hook("tcp_server", 3, Place::Daemon),
 ];
 
 /// State of the links of all programs.
@@ -111,6 +107,8 @@ impl Health {
 pub struct LinkHealth {
     /// Name of the program.
     pub program: &'static str,
+    /// Id of what runs there; 0 where nothing does.
+    pub id: u32,
     /// Its state.
     pub state: LinkState,
 }
@@ -135,6 +133,11 @@ pub enum LinkState {
 ///
 /// Returns the programs' log if it is on.
 pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
+    attach_object(OBJECT, config)
+}
+
+/// The same with an object of the caller's.
+pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
     let cgroups = Cgroup2::find()?;
     cgroups.ensure(&config.agents_root)?;
     cgroups.ensure(&config.daemon_cgroup)?;
@@ -142,11 +145,9 @@ pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelE
     let pins = Pins::below(&config.bpffs_dir);
     pins.create()?;
     check_shapes(&pins)?;
-    let mut ebpf = load(config, &cgroups, &pins)?;
+    let mut ebpf = load(object, config, &cgroups, Some(&pins))?;
     for hook in &HOOKS {
-        let program = ebpf
-            .program_mut(hook.program)
-            .ok_or(KernelError::Incomplete { kind: "program", name: hook.program })?;
+        let program = find(&mut ebpf, hook)?;
         verify(program, hook)?;
         enforce(program, hook, &cgroups, config, &pins)?;
     }
@@ -160,11 +161,11 @@ pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     let pins = Pins::below(&config.bpffs_dir);
     let links = HOOKS.iter().map(|hook| {
         let cgroup_id = id_of_directory(&directory_of(hook, config, &cgroups)?)?;
-        let state = match open_link(hook, &pins)? {
-            None => LinkState::NotPinned,
-            Some((_, info)) => state(info, cgroup_id),
+        let (id, state) = match open_link(hook, &pins)? {
+            None => (0, LinkState::NotPinned),
+            Some((_, info)) => (info.program_id, state(info, cgroup_id)),
         };
-        Ok(LinkHealth { program: hook.program, state })
+        Ok(LinkHealth { program: hook.program, id, state })
     });
     Ok(Health { links: links.collect::<Result<_, _>>()? })
 }
@@ -185,7 +186,6 @@ fn lock(agents_root: &Path) -> Result<Flock<File>, KernelError> {
 fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
     let shapes = [
         (names::SOCKETS, size_of::<Ident>()),
-        (names::FLOWS, size_of::<Ident>()),
         (names::TUP, size_of::<Ident>()),
         (names::AGENTS, size_of::<AgentEntry>()),
         (names::STATS, size_of::<u64>()),
@@ -205,8 +205,38 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Creates the maps that are not pinned yet, opens those that are, and relocates the programs.
-fn load(config: &KernelConfig, cgroups: &Cgroup2, pins: &Pins) -> Result<Ebpf, KernelError> {
+/// The tag that the kernel gives each of our programs: a digest of its instructions. Loads them, and attaches nothing.
+pub(super) fn tags(
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+) -> Result<Vec<(&'static str, u64)>, KernelError> {
+    let mut ebpf = load(OBJECT, config, cgroups, None)?;
+    let tags = HOOKS.iter().map(|hook| {
+        let program = find(&mut ebpf, hook)?;
+        verify(program, hook)?;
+        let info = program.info().map_err(|source| KernelError::Program {
+            action: "examine",
+            program: hook.program,
+            hint: "the kernel does not tell of it",
+            source: Box::new(source),
+        })?;
+        Ok((hook.program, info.tag()))
+    });
+    tags.collect()
+}
+
+fn find<'e>(ebpf: &'e mut Ebpf, hook: &Hook) -> Result<&'e mut Program, KernelError> {
+    ebpf.program_mut(hook.program).ok_or(KernelError::Incomplete { kind: "program", name: hook.program })
+}
+
+/// Creates the maps that are not pinned yet, opens those that are, and relocates the programs. Without `pins` all maps are
+/// new, and gone with the programs.
+fn load(
+    object: &[u8],
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+    pins: Option<&Pins>,
+) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let agents_root = cgroups.id_of(&config.agents_root)?;
     let transparent_port = u32::from(config.transparent_port);
@@ -223,10 +253,12 @@ fn load(config: &KernelConfig, cgroups: &Cgroup2, pins: &Pins) -> Result<Ebpf, K
         .override_global(aya_log::LEVEL, &log_level, true);
     // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
     // and are swapped with the programs.
-    for map in names::PINNED_MAPS {
-        loader.map_pin_path(map, pins.map(map));
+    for (map, pins) in names::PINNED_MAPS.into_iter().zip(std::iter::repeat(pins)) {
+        if let Some(pins) = pins {
+            loader.map_pin_path(map, pins.map(map));
+        }
     }
-    loader.load(OBJECT).map_err(|source| KernelError::Load { source: Box::new(source) })
+    loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })
 }
 
 /// Every port of ours, once, as the programs hold them.
@@ -249,7 +281,6 @@ fn verify(program: &mut Program, hook: &Hook) -> Result<(), KernelError> {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
-        Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
     .map_err(|source| KernelError::Program {
@@ -354,10 +385,6 @@ fn link_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn 
             let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
-        Program::SockOps(program) => {
-            let id = program.attach(cgroup, MODE)?;
-            Ok(program.take_link(id)?.try_into()?)
-        }
         _ => Err(ProgramError::UnexpectedProgramType.into()),
     }
 }
@@ -404,7 +431,6 @@ fn state(info: LinkInfo, cgroup_id: u64) -> LinkState {
 fn directory_of(hook: &Hook, config: &KernelConfig, cgroups: &Cgroup2) -> Result<PathBuf, KernelError> {
     match hook.place {
         Place::Agents => cgroups.path(&config.agents_root),
-        Place::Daemon => cgroups.path(&config.daemon_cgroup),
         Place::Root => Ok(cgroups.root().to_owned()),
     }
 }

@@ -74,16 +74,36 @@ impl Pins {
 
     /// Removes what daemons of other ABI versions pinned; called when this version enforces.
     pub(super) fn remove_other_versions(&self) -> Result<(), KernelError> {
+        for path in self.other_versions()? {
+            // At once: both versions' programs in a row would take the redirected destination for the one asked for.
+            detach_all(&path.join(LINKS));
+            fs::remove_dir_all(&path).map_err(KernelError::bpffs("remove", path))?;
+        }
+        Ok(())
+    }
+
+    /// What daemons of other ABI versions pinned.
+    pub(super) fn other_versions(&self) -> Result<Vec<PathBuf>, KernelError> {
         let list = || KernelError::bpffs("list", &self.base);
+        let mut others = Vec::new();
         for entry in fs::read_dir(&self.base).map_err(list())? {
             let path = entry.map_err(list())?.path();
             if path != self.version {
-                // At once: both versions' programs in a row would take the redirected destination for the one asked for.
-                detach_all(&path.join(LINKS));
-                fs::remove_dir_all(&path).map_err(KernelError::bpffs("remove", path))?;
+                others.push(path);
             }
         }
-        Ok(())
+        Ok(others)
+    }
+
+    /// The directory of this version's pins.
+    pub(super) fn version(&self) -> String {
+        self.version.display().to_string()
+    }
+
+    /// Whether the directory is on a bpf file system, or will be when it is made.
+    pub(super) fn is_on_bpffs(&self) -> Result<bool, KernelError> {
+        let existing = self.base.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        Ok(is_bpffs(existing)? || (self.base.starts_with(MOUNT_POINT) && !self.base.exists()))
     }
 
     /// Removes everything. Links go first: a link without its maps would still run.

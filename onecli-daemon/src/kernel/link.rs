@@ -119,17 +119,29 @@ pub(super) fn detach(link: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Programs that somebody attached at one hook of one cgroup, ancestors and descendants apart.
+/// What is attached at one hook of one cgroup, ancestors and descendants apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attached {
-    /// How many.
-    pub(super) programs: u32,
-    /// Whether others may be attached beside them; links always may.
-    pub(super) shared: bool,
+pub(super) enum Sharing {
+    /// No program.
+    Nothing,
+    /// Programs that allow others beside them, as links always do.
+    Shared,
+    /// One that a descendant's takes the place of (`BPF_F_ALLOW_OVERRIDE`).
+    Overridable,
+    /// One that wants to be alone.
+    Exclusive,
+}
+
+/// Id and tag of every program in the kernel: the tag is a digest of its instructions, maps and globals left out. Those
+/// that cannot be looked at are left out.
+pub(super) fn program_tags() -> Vec<(u32, u64)> {
+    aya::programs::loaded_programs().flatten().map(|program| (program.id(), program.tag())).collect()
 }
 
 /// Asks what is attached to a cgroup, by links or the old way. Kernel 4.15.
-pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Attached> {
+pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Sharing> {
+    /// `BPF_F_ALLOW_OVERRIDE`.
+    const ALLOW_OVERRIDE: u32 = 1;
     /// `BPF_F_ALLOW_MULTI`.
     const ALLOW_MULTI: u32 = 2;
     /// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes: all of it, since the kernel writes without asking
@@ -153,7 +165,12 @@ pub(super) fn attached(cgroup: &impl AsFd, attach_type: u32) -> io::Result<Attac
     let mut attr = Attr { target_fd, attach_type, ..Attr::default() };
     // SAFETY: `attr` is what the command reads and writes; without room for ids it tells their number.
     unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
-    Ok(Attached { programs: attr.prog_cnt, shared: attr.attach_flags & ALLOW_MULTI != 0 })
+    Ok(match attr.attach_flags {
+        _ if attr.prog_cnt == 0 => Sharing::Nothing,
+        flags if flags & ALLOW_MULTI != 0 => Sharing::Shared,
+        flags if flags & ALLOW_OVERRIDE != 0 => Sharing::Overridable,
+        _ => Sharing::Exclusive,
+    })
 }
 
 /// Calls bpf(2); fields of `union bpf_attr` beyond `T` count as zero.

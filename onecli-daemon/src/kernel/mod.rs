@@ -17,12 +17,14 @@ mod attach;
 mod bpffs;
 mod cgroup;
 mod claim;
+mod conflict;
 mod denials;
 mod error;
 mod link;
 mod netns;
 mod redirect;
 mod report;
+mod syn;
 #[cfg(test)]
 mod tests;
 
@@ -34,4 +36,4 @@ pub use error::KernelError;
 pub use netns::{Found, Namespaces, NetnsError};
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use redirect::Redirect;
-pub use report::{Finding, report};
+pub use report::{ports, report};

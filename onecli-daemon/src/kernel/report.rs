@@ -1,70 +1,97 @@
 //! What `onecli doctor` tells of the kernel half, each with what to do about it.
 
-use std::{collections::BTreeMap, fs::File, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use caps::{CapSet, Capability};
 
 use super::{
-    Cgroup2, KernelConfig, LinkState,
-    attach::{HOOKS, Place, check},
-    link,
+    Cgroup2, KernelConfig, KernelError, LinkHealth, LinkState,
+    attach::{check, tags},
+    bpffs::Pins,
+    conflict, link,
 };
+use crate::model::Check;
 
-/// One thing looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What was looked at.
-    pub subject: String,
-    /// What was found.
-    pub found: String,
-    /// What to do about it; `None` when nothing is wrong.
-    pub fix: Option<String>,
-}
-
-impl Finding {
-    fn good(subject: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { subject: subject.into(), found: found.into(), fix: None }
-    }
-
-    fn bad(subject: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { subject: subject.into(), found: found.into(), fix: Some(fix.into()) }
-    }
-}
-
-/// Looks at all that transparent mode depends on. Changes nothing; what cannot be looked at is a finding too.
-pub fn report(config: &KernelConfig) -> Vec<Finding> {
-    let mut findings = vec![version(), btf()];
-    findings.extend(capabilities());
+/// Looks at all that transparent mode depends on. Changes nothing; what cannot be looked at is told too.
+///
+/// As root it tells everything; without `CAP_SYS_ADMIN` it says so and leaves out what needs it.
+pub fn report(config: &KernelConfig) -> Vec<Check> {
+    let mut checks = vec![kernel(), btf()];
     let cgroups = match Cgroup2::find() {
-        Ok(cgroups) => cgroups,
+        Ok(cgroups) => {
+            checks.push(Check::ok("cgroup2", cgroups.root().display().to_string()));
+            Some(cgroups)
+        }
         Err(error) => {
-            findings.push(Finding::bad("cgroup2", "not usable", error.to_string()));
-            return findings;
+            checks.push(Check::fail("cgroup2", "not usable", error.to_string()));
+            None
         }
     };
-    findings.push(Finding::good("cgroup2", cgroups.root().display().to_string()));
-    findings.extend(programs(config));
-    findings.extend(conflicts(config, &cgroups));
-    findings
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
+        checks.push(Check::warn(
+            "capabilities",
+            "this process is not root: programs, pins and other attachments were not looked at",
+            "sudo onecli doctor",
+        ));
+        return checks;
+    }
+    checks.push(capabilities());
+    checks.push(bpffs(config));
+    let Some(cgroups) = cgroups else { return checks };
+    checks.push(agents_root(config, &cgroups));
+    checks.push(pins(config));
+    let programs = programs(config, &cgroups);
+    let attached = programs.iter().all(|check| check.fix.is_none());
+    checks.extend(programs);
+    checks.extend(conflict::report(config, &cgroups, attached));
+    checks
 }
 
+/// What needs which kernel, oldest first. The floor is the last one that is not optional.
+const FEATURES: [((u32, u32), &str); 6] = [
+    ((5, 7), "programs stay attached without a daemon (links)"),
+    ((5, 12), "sockets remember where they were born"),
+    ((5, 14), "identities of connections (SO_NETNS_COOKIE), `agent remove --kill` (cgroup.kill)"),
+    ((5, 15), "the oldest long-term release with all that is needed"),
+    ((5, 19), "the serving process reads the kernel's records without a capability"),
+    ((6, 1), "the first long-term release with all of these"),
+];
 /// The oldest kernel that has all the programs need.
 const OLDEST: (u32, u32) = (5, 15);
-/// The oldest with which the serving process needs no capability to read maps (5.19), as a long-term release.
+/// The oldest that lacks nothing, as a long-term release.
 const RECOMMENDED: (u32, u32) = (6, 1);
 
-fn version() -> Finding {
+fn kernel() -> Check {
     let release = nix::sys::utsname::uname()
         .map(|names| names.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    match parse_version(&release) {
-        Some(version) if version >= RECOMMENDED => Finding::good("kernel", release),
-        Some(version) if version >= OLDEST => Finding::bad(
+    judge(&release)
+}
+
+/// Judges a kernel by its release, as uname(2) tells it.
+pub(super) fn judge(release: &str) -> Check {
+    let Some(version) = parse_version(release) else {
+        return Check::warn(
             "kernel",
             release,
-            "before Linux 5.19 the daemon keeps CAP_BPF to read the kernel's records: 6.1 or later is better",
+            "its version cannot be read: 5.15 or later is needed, 6.1 is better",
+        );
+    };
+    let lacking: Vec<String> = FEATURES
+        .iter()
+        .filter(|(since, _)| *since > version)
+        .map(|((major, minor), feature)| format!("{feature} ({major}.{minor})"))
+        .collect();
+    let lacks = format!("{release} lacks: {}", lacking.join("; "));
+    match version {
+        version if version >= RECOMMENDED => Check::ok("kernel", release),
+        version if version >= OLDEST => Check::warn(
+            "kernel",
+            lacks,
+            "before Linux 5.19 the serving process, which has no capability, reads the kernel's records only with \
+             kernel.unprivileged_bpf_disabled=0: use 6.1 or later",
         ),
-        _ => Finding::bad("kernel", release, "transparent mode needs Linux 5.15 or later"),
+        _ => Check::fail("kernel", lacks, "transparent mode needs Linux 5.15, and 6.1 or later is better"),
     }
 }
 
@@ -74,103 +101,208 @@ pub(super) fn parse_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-fn btf() -> Finding {
+fn btf() -> Check {
     let path = "/sys/kernel/btf/vmlinux";
     if Path::new(path).exists() {
-        Finding::good("BTF", path)
+        Check::ok("btf", path)
     } else {
-        Finding::bad(
-            "BTF",
+        Check::fail(
+            "btf",
             format!("no {path}"),
             "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (those of the distributions are), and mount /sys",
         )
     }
 }
 
-/// Those of the process that asks: the daemon's at its start, or root's for `onecli doctor`.
-fn capabilities() -> impl Iterator<Item = Finding> {
-    [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON].into_iter().map(|capability| {
-        match caps::has_cap(None, CapSet::Effective, capability) {
-            Ok(true) => Finding::good(capability.to_string(), "effective"),
-            Ok(false) => Finding::bad(
-                capability.to_string(),
-                "not effective in this process",
-                "attaching the programs needs it: run as root; in a container add the capability",
-            ),
-            Err(error) => Finding::bad(capability.to_string(), error.to_string(), "mount /proc"),
-        }
-    })
+/// Those of the process that asks. The daemon started in the same place gets the same.
+fn capabilities() -> Check {
+    let needed = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+    let missing: Vec<String> = needed
+        .into_iter()
+        .filter(|&capability| !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+        .map(|capability| capability.to_string())
+        .collect();
+    if missing.is_empty() {
+        return Check::ok("capabilities", "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
+    }
+    Check::fail(
+        "capabilities",
+        format!("{} not effective in this process", missing.join(" and ")),
+        "attaching the programs needs it: run as root; in a container add the capability",
+    )
 }
 
-fn programs(config: &KernelConfig) -> Vec<Finding> {
+fn bpffs(config: &KernelConfig) -> Check {
+    let path = config.bpffs_dir.display().to_string();
+    match Pins::below(&config.bpffs_dir).is_on_bpffs() {
+        Ok(true) => Check::ok("bpffs", path),
+        Ok(false) => {
+            Check::fail("bpffs", format!("{path} is not on a bpf file system"), not_bpffs(&config.bpffs_dir))
+        }
+        Err(error) => Check::fail("bpffs", text(&error), not_bpffs(&config.bpffs_dir)),
+    }
+}
+
+fn not_bpffs(path: &Path) -> String {
+    KernelError::NotBpffs { path: path.to_owned() }.to_string()
+}
+
+fn agents_root(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
+    match cgroups.id_of(&config.agents_root) {
+        Ok(id) => Check::ok("agents root", format!("{}, id {id}", config.agents_root.display())),
+        Err(error) => Check::fail(
+            "agents root",
+            text(&error),
+            "start onecli-daemon, which makes it, and makes it again when somebody removed it",
+        ),
+    }
+}
+
+/// What other versions left behind.
+fn pins(config: &KernelConfig) -> Check {
+    let pins = Pins::below(&config.bpffs_dir);
+    match pins.other_versions() {
+        Ok(others) if others.is_empty() => Check::ok("pins", format!("of this version ({})", pins.version())),
+        Ok(others) => {
+            let names: Vec<String> = others.iter().map(|path| path.display().to_string()).collect();
+            Check::warn(
+                "pins",
+                format!("left by another version of OneCLI: {}", names.join(", ")),
+                "restart onecli-daemon of this version: it takes over, and removes them without a gap",
+            )
+        }
+        Err(error) if is_not_found(&error) => {
+            Check::fail("pins", "none", "start onecli-daemon as root, without --no-ebpf")
+        }
+        Err(error) => Check::fail("pins", text(&error), "run this as root, once the daemon has been started"),
+    }
+}
+
+fn is_not_found(error: &KernelError) -> bool {
+    matches!(error, KernelError::Bpffs { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+fn programs(config: &KernelConfig, cgroups: &Cgroup2) -> Vec<Check> {
     let health = match check(config) {
         Ok(health) => health,
         Err(error) => {
-            let fix = "run this as root, once the daemon has been started";
-            return vec![Finding::bad("programs", error.to_string(), fix)];
+            let fix = "start onecli-daemon as root, without --no-ebpf";
+            return vec![Check::fail("programs", text(&error), fix)];
         }
     };
-    let finding = |link: super::LinkHealth| {
-        let subject = format!("program {}", link.program);
-        match link.state {
-            LinkState::Attached => Finding::good(subject, "attached"),
-            LinkState::NotPinned => {
-                Finding::bad(subject, "not attached", "start onecli-daemon as root, without --no-ebpf")
-            }
-            LinkState::Defunct => Finding::bad(
-                subject,
-                "attached to a cgroup that has been removed",
-                "restart onecli-daemon, and end what runs in the re-created cgroup: nothing restrains it",
-            ),
-            LinkState::OtherCgroup { id } => Finding::bad(
-                subject,
-                format!("attached to another cgroup, with id {id}"),
-                "restart onecli-daemon; if [kernel] agents_root was changed, run `onecli-daemon --detach` before, when no agent runs",
-            ),
-        }
-    };
-    health.links.into_iter().map(finding).collect()
+    // Without these programs loaded there is nothing to compare.
+    let ours = tags(config, cgroups).unwrap_or_default();
+    let running = link::program_tags();
+    health.links.into_iter().map(|found| program(&found, &ours, &running)).collect()
 }
 
-/// Programs attached the old way, exclusively: at the same hook of the same cgroup or one above it the kernel refuses
-/// ours with EPERM. Links share always.
-fn conflicts(config: &KernelConfig, cgroups: &Cgroup2) -> Vec<Finding> {
-    let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for hook in &HOOKS {
-        let cgroup = match hook.place {
-            Place::Agents => config.agents_root.as_path(),
-            Place::Daemon => config.daemon_cgroup.as_path(),
-            Place::Root => Path::new(""),
-        };
-        for ancestor in cgroup.ancestors() {
-            let path = cgroups.root().join(ancestor);
-            let attached = File::open(&path).and_then(|cgroup| link::attached(&cgroup, hook.attach_type));
-            match attached {
-                Ok(attached) if attached.programs > 0 && !attached.shared => {
-                    found.entry(path.display().to_string()).or_default().push(hook.attach_type);
-                }
-                // No such cgroup yet: nothing is attached to it.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let fix = "run this as root (it needs CAP_NET_ADMIN)";
-                    return vec![Finding::bad("other programs", format!("{}: {error}", path.display()), fix)];
-                }
-                _ => {}
+fn program(found: &LinkHealth, ours: &[(&'static str, u64)], running: &[(u32, u64)]) -> Check {
+    let name = format!("program {}", found.program);
+    match found.state {
+        LinkState::Attached => {
+            let ours = ours.iter().find(|(program, _)| *program == found.program).map(|(_, tag)| tag);
+            let running = running.iter().find(|(id, _)| *id == found.id).map(|(_, tag)| tag);
+            match (ours, running) {
+                (Some(ours), Some(running)) if ours != running => Check::warn(
+                    name,
+                    format!("attached, but of another build (tag {running:016x} and not {ours:016x})"),
+                    "restart onecli-daemon: it runs another version than this `onecli`, or was not restarted after an upgrade",
+                ),
+                (Some(ours), Some(_)) => Check::ok(name, format!("attached, tag {ours:016x}")),
+                _ => Check::warn(
+                    name,
+                    "attached; its build could not be compared with this version's",
+                    "see what this reports of kernel, btf and capabilities",
+                ),
+            }
+        }
+        LinkState::NotPinned => {
+            Check::fail(name, "not attached", "start onecli-daemon as root, without --no-ebpf")
+        }
+        LinkState::Defunct => Check::fail(
+            name,
+            "detached: somebody detached it, or removed the cgroup it was attached to",
+            "restart onecli-daemon, and end what runs in a cgroup that was re-created: nothing restrained it",
+        ),
+        LinkState::OtherCgroup { id } => Check::fail(
+            name,
+            format!("attached to another cgroup, with id {id}"),
+            "restart onecli-daemon; if [kernel] agents_root was changed, run `onecli-daemon --detach` before, when no agent runs",
+        ),
+    }
+}
+
+/// An error with the system's own words.
+fn text(error: &KernelError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Ports of ours that anybody may get: those that the kernel hands out by itself, and those that are taken while no
+/// daemon is there (`serving` or perhaps so: not looked at). In the network namespace of the caller.
+pub fn ports(ours: &[u16], serving: bool) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+    let range: Vec<u16> = read("ip_local_port_range").split_whitespace().flat_map(str::parse).collect();
+    let reserved = read("ip_local_reserved_ports");
+    if let [from, to] = range[..] {
+        let open: Vec<String> = ours
+            .iter()
+            .filter(|port| (from..=to).contains(port) && !lists(&reserved, **port))
+            .map(u16::to_string)
+            .collect();
+        if !open.is_empty() {
+            checks.push(Check::warn(
+                "port range",
+                format!(
+                    "the kernel may give {} to any program (ip_local_port_range {from}-{to})",
+                    open.join(", ")
+                ),
+                format!(
+                    "sysctl -w net.ipv4.ip_local_reserved_ports={}, and keep it in /etc/sysctl.d",
+                    open.join(",")
+                ),
+            ));
+        }
+    }
+    if !serving {
+        let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(format!("/proc/thread-self/net/{name}")));
+        let taken: BTreeSet<(u16, u32)> =
+            tables.iter().flatten().flat_map(|table| listeners(table)).collect();
+        for (port, uid) in taken {
+            if ours.contains(&port) {
+                checks.push(Check::fail(
+                    "port owner",
+                    format!("no daemon answers, and a process of uid {uid} listens on port {port}"),
+                    format!("`ss -ltnp sport = :{port}` names it: end it, or set another port in [listen]"),
+                ));
             }
         }
     }
-    if found.is_empty() {
-        return vec![Finding::good("other programs", "none is attached exclusively")];
+    if checks.is_empty() {
+        checks.push(Check::ok("ports", "nobody else has them, nor gets them by chance"));
     }
-    found.into_iter().map(|(cgroup, types)| conflict(&cgroup, types)).collect()
+    checks
 }
 
-fn conflict(cgroup: &str, mut types: Vec<u32>) -> Finding {
-    types.sort_unstable();
-    types.dedup();
-    let fix = format!(
-        "`bpftool cgroup show {cgroup}` names them: have whoever attached them use BPF_F_ALLOW_MULTI or links, or choose an \
-         [kernel] agents_root that is not below this cgroup"
-    );
-    let found = format!("attached exclusively to {cgroup}, at attach types {types:?}");
-    Finding::bad("other programs", found, fix)
+/// Whether a port is in a list such as `8080,9148-9150`.
+pub(super) fn lists(list: &str, port: u16) -> bool {
+    list.trim().split(',').any(|entry| {
+        let (from, to) = entry.split_once('-').unwrap_or((entry, entry));
+        matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(from), Ok(to)) if (from..=to).contains(&port))
+    })
+}
+
+/// Port and uid of each listener in a table of `/proc/net/tcp` (`proc_net(5)`).
+pub(super) fn listeners(table: &str) -> Vec<(u16, u32)> {
+    /// `TCP_LISTEN`.
+    const LISTEN: &str = "0A";
+    let listener = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
+        (fields.get(3) == Some(&LISTEN)).then_some((port, fields.get(7)?.parse().ok()?))
+    };
+    table.lines().filter_map(listener).collect()
 }

@@ -12,6 +12,9 @@ macro_rules! codes {
         }
 
         impl Code {
+            /// Every code.
+            pub const ALL: &[Code] = &[$(Code::$name,)*];
+
             /// The code as text.
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $text,)* }
@@ -28,6 +31,10 @@ macro_rules! codes {
 codes! {
     /// The request is not well-formed HTTP, or is one that is never forwarded.
     BadRequest = "bad_request", 400;
+    /// The request did not arrive in time.
+    RequestTimeout = "request_timeout", 408;
+    /// A version of HTTP that is not spoken.
+    VersionUnsupported = "version_unsupported", 505;
     /// The head is larger than the bound.
     HeadTooLarge = "head_too_large", 431;
     /// The method is never forwarded (TRACE).
@@ -86,6 +93,8 @@ codes! {
     SecretUnavailable = "secret_unavailable", 502;
     /// The audit log cannot be written.
     AuditUnavailable = "audit_unavailable", 503;
+    /// The agent's part of the audit log is used up for now.
+    AuditQuota = "audit_quota", 429;
     /// The TLS handshake of the client failed.
     ClientTls = "client_tls", 400;
     /// The client went away before the answer was complete.

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// An address that the policy on addresses let through. Only [`AddressPolicy::check`] makes one, and only such
-/// an address is dialled.
+/// An address that the policy on addresses let through. Only [`AddressPolicy`] makes one, and only such an address is
+/// dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CheckedAddr(SocketAddr);
 
@@ -39,6 +39,12 @@ impl AddressPolicy {
         }
         let allowed = self.allow.iter().any(|net| net.contains(&ip));
         (allowed || !is_blocked(ip)).then_some(CheckedAddr(address))
+    }
+
+    /// Lets an address of the operator's upstream proxy through: any that is not ours.
+    pub fn check_proxy(&self, address: SocketAddr) -> Option<CheckedAddr> {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        (!self.is_own(address)).then_some(CheckedAddr(address))
     }
 
     /// Is it one of the daemon's listeners? One bound to all addresses owns its port everywhere on this host, of

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::address::CheckedAddr;
@@ -65,6 +66,19 @@ fn interleave(addresses: &[CheckedAddr]) -> Vec<SocketAddr> {
     order
 }
 
+/// How long a silent peer is believed, and how often it is asked then (tcp(7)): three times, 15 s apart.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_mins(1))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(3);
+
+/// Sets what every connection has: no delay, and an end when the peer is gone without a word. A failure only costs
+/// latency, or time.
+pub fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
+}
+
 async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), DialError> {
     let mut waiting = addresses.iter().copied();
     let mut running = FuturesUnordered::new();
@@ -82,8 +96,7 @@ async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), DialE
         tokio::select! {
             Some((address, result)) = running.next() => match result {
                 Ok(stream) => {
-                    // A failure here only costs latency.
-                    let _ = stream.set_nodelay(true);
+                    tune(&stream);
                     return Ok((stream, address));
                 }
                 Err(source) => last_error = Some((address, source)),

@@ -5,15 +5,17 @@ mod dial;
 mod hosts;
 mod listen;
 mod origin;
+mod proxy;
 mod resolve;
 mod rewind;
 mod sniff;
 mod tunnel;
 
 pub use address::{AddressPolicy, CheckedAddr};
-pub use dial::{DialError, Dialer};
+pub use dial::{DialError, Dialer, tune};
 pub use listen::{Bound, ListenError, bind};
 pub use origin::{Origin, Origins};
+pub use proxy::{ProxyError, Transport, connect_through, proxy_authorization};
 pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
 pub use rewind::Rewind;
 pub use sniff::{Protocol, SniffError, sniff};

@@ -3,6 +3,7 @@
 mod channel;
 mod child;
 pub(crate) mod filter;
+mod inherited;
 mod process;
 mod sandbox;
 
@@ -11,6 +12,7 @@ use std::io;
 pub use channel::Channel;
 pub use child::fork;
 pub use filter::{Filter, Verdict};
+pub use inherited::inherited_sockets;
 pub use process::{forbid_inspection, keep_capabilities, raise_descriptor_limit};
 pub use sandbox::{filter_helper, filter_serving};
 

@@ -4,12 +4,14 @@
 //! change that [`Store::subscribe`] tells of. No value is ever stored in the clear.
 
 mod error;
+mod keys;
+mod leases;
 mod sqlite;
 
 #[cfg(test)]
 pub(crate) mod contract;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,9 +19,11 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 pub use error::StoreError;
+pub use keys::{KeyStore, Rewrap, SlotRow, VaultChange, VersionRow};
+pub use leases::{LeaseRow, LeaseStore};
 pub use sqlite::SqliteStore;
 
-use crate::model::{Agent, AgentId, RequestId, Runner, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, LogId, RequestId, Runner, Sealed, Secret, SecretId, TokenHash};
 
 /// Everything that decides about requests, as it stood at one moment.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +70,11 @@ pub struct GrantRow {
 /// An audit record as the store holds it: the columns that are searched, and the whole record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
-    /// Position in the log, from 1; unique. At most `i64::MAX`.
+    /// The order of arrival in the store, which gives it; what is inserted says 0.
+    pub id: u64,
+    /// The log that it is of: several hosts may share a store.
+    pub log: LogId,
+    /// Position in that log, from 1; unique there. At most `i64::MAX`.
     pub seq: u64,
     /// When the record was written, to the microsecond.
     pub time: Timestamp,
@@ -97,8 +105,12 @@ pub struct AuditQuery {
     pub verdict: Option<String>,
     /// Only with this code.
     pub code: Option<String>,
-    /// Only rows with a larger sequence number.
-    pub after_seq: Option<u64>,
+    /// Only with this event.
+    pub event: Option<String>,
+    /// Only of this request.
+    pub request_id: Option<RequestId>,
+    /// Only rows that arrived after the one with this id.
+    pub after_id: Option<u64>,
     /// Only at or after this time.
     pub since: Option<Timestamp>,
     /// Only before this time.
@@ -116,7 +128,9 @@ impl Default for AuditQuery {
             host: None,
             verdict: None,
             code: None,
-            after_seq: None,
+            event: None,
+            request_id: None,
+            after_id: None,
             since: None,
             until: None,
             limit: 100,
@@ -128,7 +142,7 @@ impl Default for AuditQuery {
 /// A database. Every method is one transaction: it happens as a whole and is on the disk when it returns, or it
 /// did not happen.
 #[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug {
+pub trait Store: KeyStore + LeaseStore {
     /// Reads the whole state in one consistent read.
     ///
     /// # Errors
@@ -186,11 +200,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// [`StoreError::Taken`] where the name is another secret's.
     async fn add_secret(&self, secret: &Secret) -> Result<(), StoreError>;
 
-    /// Adds a value to a secret and makes it the current one. Older versions are kept.
+    /// Adds a value to a secret and makes it the current one. Older versions are kept; the one before is kept as `kept`,
+    /// which is the same value in a form that goes nowhere.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `version` does not follow the current one.
-    async fn add_version(&self, id: SecretId, version: u32, sealed: &Sealed) -> Result<(), StoreError>;
+    async fn add_version(
+        &self,
+        id: SecretId,
+        version: u32,
+        sealed: &Sealed,
+        kept: &Sealed,
+    ) -> Result<(), StoreError>;
 
     /// Enables or disables a secret.
     ///
@@ -220,11 +241,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// has no runners.
     async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError>;
 
-    /// Adds audit rows; rows whose sequence number is there already are left as they are.
+    /// Adds audit rows; rows whose log and sequence number are there already are left as they are.
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError>;
 
-    /// The largest sequence number among the audit rows; 0 where there are none.
-    async fn last_audit_seq(&self) -> Result<u64, StoreError>;
+    /// The largest sequence number among the audit rows of a log; 0 where there are none.
+    async fn last_audit_seq(&self, log: LogId) -> Result<u64, StoreError>;
+
+    /// The id of the row that arrived last; 0 where there is none. On a store that several hosts write to, one that is
+    /// under way may still get a smaller id.
+    async fn last_audit_id(&self) -> Result<u64, StoreError>;
+
+    /// Removes the audit rows of a log up to a sequence number.
+    async fn prune_audit(&self, log: LogId, through: u64) -> Result<(), StoreError>;
 
     /// Lists audit rows.
     async fn list_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
@@ -247,11 +275,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 /// # Errors
 /// [`StoreError`]: a URL of another kind, a file or directory that others can read, a database of a newer version.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let path = url
-        .strip_prefix("sqlite://")
+    Ok(Arc::new(SqliteStore::open(&sqlite_path(url)?).await?))
+}
+
+/// The database file that a URL names.
+///
+/// # Errors
+/// [`StoreError::Url`].
+pub fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
+    url.strip_prefix("sqlite://")
         .filter(|path| path.starts_with('/') && !path.contains('?'))
-        .ok_or_else(|| StoreError::Url { url: redact(url) })?;
-    Ok(Arc::new(SqliteStore::open(Path::new(path)).await?))
+        .map(PathBuf::from)
+        .ok_or_else(|| StoreError::Url { url: redact(url) })
 }
 
 /// A store URL without what may be a password: everything between `://` and the last `@` is left out.

@@ -1,6 +1,8 @@
 //! The store in one SQLite file. WAL with `synchronous=FULL`: a commit is on the disk when the call returns.
 
 mod audit;
+mod keys;
+mod leases;
 mod rows;
 mod runners;
 
@@ -23,7 +25,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
-use crate::model::{Agent, AgentId, PrivateDir, Runner, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, LogId, PrivateDir, Runner, Sealed, Secret, SecretId, TokenHash};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -292,7 +294,13 @@ impl Store for SqliteStore {
         self.commit(tx).await
     }
 
-    async fn add_version(&self, id: SecretId, version: u32, sealed: &Sealed) -> Result<(), StoreError> {
+    async fn add_version(
+        &self,
+        id: SecretId,
+        version: u32,
+        sealed: &Sealed,
+        kept: &Sealed,
+    ) -> Result<(), StoreError> {
         let failed = StoreError::query("add a version of a secret");
         let mut tx = self.write().await?;
         let stored: Option<u32> = sqlx::query_scalar("SELECT version FROM secrets WHERE id = ?")
@@ -301,6 +309,13 @@ impl Store for SqliteStore {
             .await
             .map_err(failed)?;
         follows("secret", id.to_string(), "version", stored, version)?;
+        sqlx::query("UPDATE secret_versions SET sealed = ? WHERE secret = ? AND version = ?")
+            .bind(&kept.0[..])
+            .bind(id.to_string())
+            .bind(stored)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
         insert_version(&mut tx, id, version, sealed).await?;
         sqlx::query("UPDATE secrets SET version = ? WHERE id = ?")
             .bind(version)
@@ -386,8 +401,16 @@ impl Store for SqliteStore {
         audit::insert(self.write().await?, rows).await
     }
 
-    async fn last_audit_seq(&self) -> Result<u64, StoreError> {
-        audit::last_seq(&self.pool).await
+    async fn last_audit_seq(&self, log: LogId) -> Result<u64, StoreError> {
+        audit::last_seq(&self.pool, log).await
+    }
+
+    async fn last_audit_id(&self) -> Result<u64, StoreError> {
+        audit::last_id(&self.pool).await
+    }
+
+    async fn prune_audit(&self, log: LogId, through: u64) -> Result<(), StoreError> {
+        audit::prune(self.write().await?, log, through).await
     }
 
     async fn list_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
@@ -410,15 +433,22 @@ impl Store for SqliteStore {
         let failed = StoreError::query("write its own facts");
         let mut tx = self.write().await?;
         for (key, value) in entries {
-            sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
-                .bind(*key)
-                .bind(*value)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
+            set_fact(&mut tx, key, value).await?;
         }
         tx.commit().await.map_err(failed)
     }
+}
+
+async fn set_fact(tx: &mut Transaction<'static, Sqlite>, key: &str, value: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )
+    .bind(key)
+    .bind(value)
+    .execute(&mut **tx)
+    .await
+    .map_err(StoreError::query("write its own facts"))?;
+    Ok(())
 }
 
 async fn insert_version(

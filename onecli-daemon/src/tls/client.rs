@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::{io, pin::Pin};
 
+use super::provider;
+use crate::model::{AgentId, Authority, Host};
 use lru::LruCache;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-
-use super::provider;
-use crate::model::{AgentId, Authority, Host};
 
 /// Agents whose client configuration, with its sessions, is kept.
 const CACHED_CONFIGS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
@@ -110,17 +108,21 @@ impl UpstreamTls {
         &self.roots_pem
     }
 
-    /// Shakes hands on `tcp` as a client of `authority`'s host.
+    /// Shakes hands on `stream` as a client of `authority`'s host. Where it leads does not matter: an upstream proxy
+    /// sees what any router would.
     ///
     /// # Errors
     /// [`UpstreamTlsError::Handshake`], also where the certificate is not valid for the host.
-    pub async fn connect(
+    pub async fn connect<S>(
         &self,
         agent: AgentId,
         authority: &Authority,
         alpn: Alpn,
-        tcp: TcpStream,
-    ) -> Result<VerifiedStream, UpstreamTlsError> {
+        stream: S,
+    ) -> Result<VerifiedStream<S>, UpstreamTlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let failed = |source| UpstreamTlsError::Handshake { authority: authority.clone(), source };
         let name = match authority.host() {
             Host::Name(name) => {
@@ -130,7 +132,7 @@ impl UpstreamTls {
             Host::V6(ip) => ServerName::from(std::net::IpAddr::V6(*ip)),
         };
         let config = self.config(agent, alpn)?;
-        let stream = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.map_err(failed)?;
+        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
         Ok(VerifiedStream { stream })
     }
 
@@ -155,7 +157,7 @@ impl UpstreamTls {
     }
 }
 
-fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamTlsError> {
+pub(super) fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, UpstreamTlsError> {
     let bad = |reason: String| UpstreamTlsError::ExtraCa { path: path.to_owned(), reason };
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(|error| bad(error.to_string()))?
@@ -180,11 +182,11 @@ fn push_pem(out: &mut String, certificate: &CertificateDer<'_>) {
 /// A connection whose peer proved, by certificate, to be the host that was asked for. Only
 /// [`UpstreamTls::connect`] makes one.
 #[derive(Debug)]
-pub struct VerifiedStream {
-    stream: tokio_rustls::client::TlsStream<TcpStream>,
+pub struct VerifiedStream<S> {
+    stream: tokio_rustls::client::TlsStream<S>,
 }
 
-impl VerifiedStream {
+impl<S> VerifiedStream<S> {
     /// Did the upstream choose HTTP/2?
     pub fn is_h2(&self) -> bool {
         self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
@@ -199,7 +201,7 @@ impl VerifiedStream {
     }
 }
 
-impl AsyncRead for VerifiedStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for VerifiedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -209,7 +211,7 @@ impl AsyncRead for VerifiedStream {
     }
 }
 
-impl AsyncWrite for VerifiedStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for VerifiedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

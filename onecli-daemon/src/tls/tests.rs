@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::model::{AgentId, Authority, SystemClock};
 
-async fn handshake(leaf_for: &str, asked_for: &str) -> Result<VerifiedStream, String> {
+async fn handshake(leaf_for: &str, asked_for: &str) -> Result<VerifiedStream<TcpStream>, String> {
     let material =
         CertAuthority::generate("test", Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000));
     let material = material.unwrap();

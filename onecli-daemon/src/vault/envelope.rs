@@ -1,140 +1,328 @@
-//! How a value is sealed. The only place that knows the cipher.
+//! How values are sealed. The only place that knows the cipher.
 //!
-//! A sealed blob begins with its format; an unknown one is refused. Format 1:
-//!
-//! ```text
-//! 01 | nonce, 12 random bytes | AES-256-GCM ciphertext | tag, 16 bytes
-//! ```
-//!
-//! under the KEK, with this as associated data (integers big-endian):
+//! A sealed value begins with its format; an unknown one is refused. Format 2 (integers big-endian):
 //!
 //! ```text
-//! "onecli" | 01 | kind | vault id, 16 bytes | kind 1, a secret: secret id, 16 bytes; version, 4 bytes
-//!                                           | kind 2, a blob: its purpose, UTF-8
+//! 02 | id of the root key, 8 bytes
+//!    | wrap: salt, 32 random bytes | commitment, 32 | data key, encrypted, 32 | tag, 16
+//!    | body:                         commitment, 32 | value, encrypted         | tag, 16
 //! ```
 //!
-//! so a blob opens only in the row it was sealed for. Random nonces are good for 2^32 seals under one key (NIST
-//! SP 800-38D section 8.3); a seal is a person's act. A later format is one more arm in `seal` and `open`, with
-//! frozen vectors in the tests of this module; old formats keep opening.
+//! The data key (DEK) is random, one for each sealed value, and encrypts the body; the key-encryption key (KEK) of a root
+//! key encrypts the data key. Another root key, or a change of what the wrap is bound to, rewrites the wrap alone.
+//!
+//! Both parts are made in the same way, from a key and what the part is bound to:
+//!
+//! ```text
+//! bound to   = "onecli" | 02 | kind | vault id, 16 bytes | what the kind says
+//! K | C      = HKDF-Expand-SHA-256 (RFC 5869 section 2.3) of key, info = bound to, 64 bytes
+//! part       = C | AES-256-GCM under K, nonce = 12 zero bytes, associated data = bound to
+//!
+//! kind 1, body of a secret's value     secret id, 16 | version, 4
+//! kind 2, wrap of its current version  root key id, 8 | salt, 32 | secret id, 16 | version, 4 | binding, 32
+//! kind 3, wrap of an older version     root key id, 8 | salt, 32 | secret id, 16 | version, 4
+//! kind 4, body of the daemon's own     purpose, UTF-8
+//! kind 5, wrap of the daemon's own     root key id, 8 | salt, 32 | purpose, UTF-8
+//! kind 6, a root key in a key slot     root key id, 8 | salt, 32 | the slot's method, JSON
+//! ```
+//!
+//! Extraction is skipped, as RFC 5869 section 3.3 allows: every key here is uniformly random, or HKDF's or Argon2's output.
+//! K is used once: a wrap's salt and a body's key are new each time, so the nonce need not be.
+//!
+//! **Key commitment.** AES-GCM alone does not commit to its key: somebody can make one ciphertext that opens under two keys
+//! (Dodis, Grubbs, Ristenpart, Woodage, CRYPTO 2018; Len, Grubbs, Ristenpart, USENIX Security 2021). C is derived beside K
+//! by a collision-resistant function of the key and of all that the part is bound to, and is compared before anything is
+//! decrypted: the construction that Bellare and Hoang call `UtC`/`HtE` (EUROCRYPT 2022) and Albertini et al. "a
+//! key-committing derivation" (USENIX Security 2022), here over HKDF as in the AWS Encryption SDK's committing suites.
+//!
+//! Frozen vectors stand in this module's tests; a later format is one more arm in `open`, and this one keeps opening.
 
 use std::fmt;
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::binding::Binding;
 use super::error::VaultError;
-use super::keyring::Key;
+use super::keyring::{Key, KeyId};
 use crate::model::{Random, Sealed, SecretId};
 
-const FORMAT_1: u8 = 1;
-const NONCE: usize = 12;
+/// The format that is written.
+pub(super) const FORMAT: u8 = 2;
+/// Where the id of the root key stands.
+pub(super) const KEY_ID: std::ops::Range<usize> = 1..9;
+const SALT: usize = 32;
+const COMMITMENT: usize = 32;
+const DATA_KEY: usize = 32;
 const TAG: usize = 16;
+const WRAP: usize = SALT + COMMITMENT + DATA_KEY + TAG;
 
-/// What a blob is bound to.
+/// What a sealed value is bound to.
 #[derive(Clone, Copy)]
 pub(super) enum Context<'a> {
-    /// A version of a secret.
-    Secret { secret: SecretId, version: u32 },
+    /// The version of a secret that is used: also to where it may go.
+    Current { secret: SecretId, version: u32, binding: Binding },
+    /// A version that another one took the place of: it goes nowhere.
+    Kept { secret: SecretId, version: u32 },
     /// Something of the daemon's own.
     Blob { purpose: &'a str },
 }
 
 impl Context<'_> {
-    fn associated_data(self, format: u8, vault: Uuid) -> Vec<u8> {
-        let mut data = Vec::with_capacity(64);
-        data.extend_from_slice(b"onecli");
-        data.push(format);
-        match self {
-            Context::Secret { secret, version } => {
-                data.push(1);
-                data.extend_from_slice(vault.as_bytes());
-                data.extend_from_slice(secret.0.as_bytes());
-                data.extend_from_slice(&version.to_be_bytes());
-            }
-            Context::Blob { purpose } => {
-                data.push(2);
-                data.extend_from_slice(vault.as_bytes());
-                data.extend_from_slice(purpose.as_bytes());
-            }
-        }
-        data
+    fn body(self, vault: Uuid) -> Vec<u8> {
+        let mut bound = begin(if matches!(self, Context::Blob { .. }) { 4 } else { 1 }, vault);
+        self.subject(&mut bound);
+        bound
     }
+
+    fn wrap(self, vault: Uuid, root: KeyId, salt: &[u8; SALT]) -> Vec<u8> {
+        let kind = match self {
+            Context::Current { .. } => 2,
+            Context::Kept { .. } => 3,
+            Context::Blob { .. } => 5,
+        };
+        let mut bound = begin(kind, vault);
+        bound.extend_from_slice(&root.0);
+        bound.extend_from_slice(salt);
+        self.subject(&mut bound);
+        if let Context::Current { binding, .. } = self {
+            bound.extend_from_slice(&binding.0);
+        }
+        bound
+    }
+
+    fn subject(self, bound: &mut Vec<u8>) {
+        match self {
+            Context::Current { secret, version, .. } | Context::Kept { secret, version } => {
+                bound.extend_from_slice(secret.0.as_bytes());
+                bound.extend_from_slice(&version.to_be_bytes());
+            }
+            Context::Blob { purpose } => bound.extend_from_slice(purpose.as_bytes()),
+        }
+    }
+}
+
+fn begin(kind: u8, vault: Uuid) -> Vec<u8> {
+    let mut bound = Vec::with_capacity(160);
+    bound.extend_from_slice(b"onecli");
+    bound.push(FORMAT);
+    bound.push(kind);
+    bound.extend_from_slice(vault.as_bytes());
+    bound
 }
 
 impl fmt::Display for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Context::Secret { secret, version } => write!(f, "version {version} of the secret {secret}"),
+            Context::Current { secret, version, .. } | Context::Kept { secret, version } => {
+                write!(f, "version {version} of the secret {secret}")
+            }
             Context::Blob { purpose } => write!(f, "the daemon's own '{purpose}'"),
         }
     }
 }
 
-/// Seals and opens for one vault.
-pub(super) struct Envelope {
-    vault: Uuid,
-    kek: Aes256Gcm,
+/// The key that wraps data keys, and the id of the root key that it comes from.
+pub(super) struct Kek {
+    pub(super) root: KeyId,
+    pub(super) key: Key,
 }
 
-impl Envelope {
-    pub(super) fn new(vault: Uuid, kek: &Key) -> Envelope {
-        let key: &[u8; 32] = kek;
-        Envelope { vault, kek: Aes256Gcm::new(key.into()) }
-    }
+/// A sealed value, taken apart.
+struct Parts<'a> {
+    root: KeyId,
+    salt: &'a [u8; SALT],
+    wrap: &'a [u8],
+    body: &'a [u8],
+}
 
-    pub(super) fn seal(
-        &self,
-        context: Context<'_>,
-        plaintext: &[u8],
-        random: &dyn Random,
-    ) -> Result<Sealed, VaultError> {
-        let mut nonce = [0; NONCE];
-        random.fill(&mut nonce)?;
-        let mut blob = Vec::with_capacity(1 + NONCE + plaintext.len() + TAG);
-        blob.push(FORMAT_1);
-        blob.extend_from_slice(&nonce);
-        blob.extend_from_slice(plaintext);
-        let associated = context.associated_data(FORMAT_1, self.vault);
-        #[expect(
-            clippy::expect_used,
-            reason = "values are far below GCM's 64 GiB (SP 800-38D section 5.2.1.1)"
-        )]
-        let tag = self
-            .kek
-            .encrypt_inout_detached(&Nonce::from(nonce), &associated, (&mut blob[1 + NONCE..]).into())
-            .expect("a value is shorter than GCM's bound");
-        blob.extend_from_slice(&tag);
-        Ok(Sealed(blob))
-    }
-
-    pub(super) fn open(
-        &self,
-        context: Context<'_>,
-        sealed: &Sealed,
-    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+impl<'a> Parts<'a> {
+    fn of(sealed: &'a Sealed, context: Context<'_>) -> Result<Parts<'a>, VaultError> {
         let damaged = || VaultError::Damaged { what: context.to_string() };
         match sealed.0.split_first() {
+            Some((&FORMAT, rest)) => Parts::split(rest).ok_or_else(damaged),
             None => Err(damaged()),
-            Some((&FORMAT_1, body)) => self.open_format_1(context, body).ok_or_else(damaged),
             Some((&format, _)) => Err(VaultError::UnknownFormat { what: context.to_string(), format }),
         }
     }
 
-    fn open_format_1(&self, context: Context<'_>, body: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, rest) = body.split_first_chunk::<NONCE>()?;
-        let (ciphertext, tag) = rest.split_last_chunk::<TAG>()?;
-        let mut plaintext = Zeroizing::new(ciphertext.to_vec());
-        let associated = context.associated_data(FORMAT_1, self.vault);
-        self.kek
-            .decrypt_inout_detached(
-                &Nonce::from(*nonce),
-                &associated,
-                plaintext.as_mut_slice().into(),
-                &Tag::from(*tag),
-            )
-            .ok()?;
-        Some(plaintext)
+    fn split(bytes: &'a [u8]) -> Option<Parts<'a>> {
+        let (root, bytes) = bytes.split_first_chunk::<8>()?;
+        let (wrap, body) = bytes.split_at_checked(WRAP)?;
+        let (salt, wrap) = wrap.split_first_chunk::<SALT>()?;
+        Some(Parts { root: KeyId(*root), salt, wrap, body })
     }
+}
+
+/// Seals a value under a new data key.
+pub(super) fn seal(
+    vault: Uuid,
+    kek: &Kek,
+    context: Context<'_>,
+    plaintext: &[u8],
+    random: &dyn Random,
+) -> Result<Sealed, VaultError> {
+    let mut data_key = Key::default();
+    random.fill(data_key.as_mut())?;
+    let mut sealed = Vec::with_capacity(1 + 8 + WRAP + COMMITMENT + plaintext.len() + TAG);
+    write_wrap(&mut sealed, vault, kek, context, &data_key, random)?;
+    lock(&data_key, &context.body(vault), plaintext, &mut sealed);
+    Ok(Sealed(sealed))
+}
+
+/// Opens a value. `kek` finds the key by the id of its root key.
+pub(super) fn open<'k>(
+    vault: Uuid,
+    kek: impl Fn(KeyId) -> Option<&'k Kek>,
+    context: Context<'_>,
+    sealed: &Sealed,
+) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let (parts, data_key) = unwrap(vault, kek, context, sealed)?;
+    unlock(&data_key, &context.body(vault), parts.body)
+        .ok_or_else(|| VaultError::Damaged { what: context.to_string() })
+}
+
+/// Seals the data key anew: under another root key, bound to something else, or both. The body stays as it is.
+pub(super) fn rewrap<'k>(
+    vault: Uuid,
+    kek: impl Fn(KeyId) -> Option<&'k Kek>,
+    context: Context<'_>,
+    sealed: &Sealed,
+    to: (&Kek, Context<'_>),
+    random: &dyn Random,
+) -> Result<Sealed, VaultError> {
+    let (parts, data_key) = unwrap(vault, kek, context, sealed)?;
+    // Never carry on what would not open.
+    unlock(&data_key, &context.body(vault), parts.body)
+        .ok_or_else(|| VaultError::Damaged { what: context.to_string() })?;
+    let mut rewrapped = Vec::with_capacity(sealed.0.len());
+    write_wrap(&mut rewrapped, vault, to.0, to.1, &data_key, random)?;
+    rewrapped.extend_from_slice(parts.body);
+    Ok(Sealed(rewrapped))
+}
+
+/// Seals a root key under a slot's key.
+pub(super) fn seal_root(
+    vault: Uuid,
+    slot: &Key,
+    (id, root): (KeyId, &Key),
+    method: &str,
+    random: &dyn Random,
+) -> Result<Sealed, VaultError> {
+    let mut sealed = vec![FORMAT];
+    let mut salt = [0; SALT];
+    random.fill(&mut salt)?;
+    sealed.extend_from_slice(&salt);
+    lock(slot, &slot_bound(vault, id, &salt, method), root.as_ref(), &mut sealed);
+    Ok(Sealed(sealed))
+}
+
+/// Opens what [`seal_root`] sealed. `None` where this is not the slot's key, or the slot was changed.
+pub(super) fn open_root(vault: Uuid, slot: &Key, id: KeyId, method: &str, sealed: &Sealed) -> Option<Key> {
+    let (&FORMAT, rest) = sealed.0.split_first()? else { return None };
+    let (salt, rest) = rest.split_first_chunk::<SALT>()?;
+    let root = unlock(slot, &slot_bound(vault, id, salt, method), rest)?;
+    Some(Zeroizing::new(root.as_slice().try_into().ok()?))
+}
+
+fn slot_bound(vault: Uuid, id: KeyId, salt: &[u8; SALT], method: &str) -> Vec<u8> {
+    let mut bound = begin(6, vault);
+    bound.extend_from_slice(&id.0);
+    bound.extend_from_slice(salt);
+    bound.extend_from_slice(method.as_bytes());
+    bound
+}
+
+fn write_wrap(
+    out: &mut Vec<u8>,
+    vault: Uuid,
+    kek: &Kek,
+    context: Context<'_>,
+    data_key: &Key,
+    random: &dyn Random,
+) -> Result<(), VaultError> {
+    let mut salt = [0; SALT];
+    random.fill(&mut salt)?;
+    out.push(FORMAT);
+    out.extend_from_slice(&kek.root.0);
+    out.extend_from_slice(&salt);
+    lock(&kek.key, &context.wrap(vault, kek.root, &salt), data_key.as_ref(), out);
+    Ok(())
+}
+
+fn unwrap<'s, 'k>(
+    vault: Uuid,
+    kek: impl Fn(KeyId) -> Option<&'k Kek>,
+    context: Context<'_>,
+    sealed: &'s Sealed,
+) -> Result<(Parts<'s>, Key), VaultError> {
+    let damaged = || VaultError::Damaged { what: context.to_string() };
+    let parts = Parts::of(sealed, context)?;
+    let kek = kek(parts.root)
+        .ok_or_else(|| VaultError::UnknownKey { what: context.to_string(), key: parts.root })?;
+    let wrapped = unlock(&kek.key, &context.wrap(vault, parts.root, parts.salt), parts.wrap);
+    let Some(wrapped) = wrapped else {
+        // Is it a version that was put back by hand?
+        if let Context::Current { secret, version, .. } = context {
+            let kept = Context::Kept { secret, version }.wrap(vault, parts.root, parts.salt);
+            if unlock(&kek.key, &kept, parts.wrap).is_some() {
+                return Err(VaultError::RolledBack { what: context.to_string() });
+            }
+        }
+        return Err(damaged());
+    };
+    let data_key = wrapped.as_slice().try_into().map(Zeroizing::new).map_err(|_| damaged())?;
+    Ok((parts, data_key))
+}
+
+/// The key of one part and its commitment.
+fn derive(key: &Key, bound: &[u8]) -> (Aes256Gcm, [u8; COMMITMENT]) {
+    let mut both = Zeroizing::new([0; 32 + COMMITMENT]);
+    #[expect(
+        clippy::expect_used,
+        reason = "the key has the 32 bytes that are asked for, and 64 come of at most 8160"
+    )]
+    Hkdf::<Sha256>::from_prk(key.as_ref())
+        .ok()
+        .and_then(|hkdf| hkdf.expand(bound, both.as_mut()).ok())
+        .expect("the lengths are within RFC 5869's bounds");
+    let (cipher, commitment) = both.split_at(32);
+    let mut committed = [0; COMMITMENT];
+    committed.copy_from_slice(commitment);
+    let mut cipher_key = Key::default();
+    cipher_key.copy_from_slice(cipher);
+    let cipher_key: &[u8; 32] = &cipher_key;
+    (Aes256Gcm::new(cipher_key.into()), committed)
+}
+
+/// Appends a part.
+fn lock(key: &Key, bound: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
+    let (cipher, commitment) = derive(key, bound);
+    out.extend_from_slice(&commitment);
+    let at = out.len();
+    out.extend_from_slice(plaintext);
+    #[expect(clippy::expect_used, reason = "values are far below GCM's 64 GiB (SP 800-38D section 5.2.1.1)")]
+    let tag = cipher
+        .encrypt_inout_detached(&Nonce::default(), bound, (&mut out[at..]).into())
+        .expect("a value is shorter than GCM's bound");
+    out.extend_from_slice(&tag);
+}
+
+fn unlock(key: &Key, bound: &[u8], part: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (commitment, rest) = part.split_first_chunk::<COMMITMENT>()?;
+    let (ciphertext, tag) = rest.split_last_chunk::<TAG>()?;
+    let (cipher, expected) = derive(key, bound);
+    if !bool::from(expected.ct_eq(commitment)) {
+        return None;
+    }
+    let mut plaintext = Zeroizing::new(ciphertext.to_vec());
+    cipher
+        .decrypt_inout_detached(&Nonce::default(), bound, plaintext.as_mut_slice().into(), &Tag::from(*tag))
+        .ok()?;
+    Some(plaintext)
 }

@@ -1,17 +1,18 @@
 //! The root key and what is derived from it.
 //!
-//! Subkeys are HKDF-SHA-256 (RFC 5869) of the root key, 32 bytes each, with the salt `onecli root key` and these
-//! labels as info:
+//! Subkeys are HKDF-SHA-256 (RFC 5869), 32 bytes each, with these salts and labels as info:
 //!
-//! | label | subkey of |
-//! |---|---|
-//! | `onecli/1/kek` | sealed values |
-//! | `onecli/1/token-hash` | token hashes |
-//! | `onecli/1/placeholder` | placeholders |
-//! | `onecli/1/audit` | the audit log's integrity |
-//! | `onecli/1/key-id` | the key's id, 8 bytes of it, not secret |
+//! | of | salt | label | subkey of |
+//! |---|---|---|---|
+//! | a root key | `onecli root key` | `onecli/2/kek` | the wraps of sealed values |
+//! | | | `onecli/2/key-id` | its id, 8 bytes, not secret |
+//! | a slot's key | `onecli slot key` | `onecli/2/key-id` | its id, 8 bytes, not secret |
+//! | the derivation key | `onecli derivation key` | `onecli/2/token-hash` | token hashes |
+//! | | | `onecli/2/placeholder` | placeholders |
+//! | | | `onecli/2/audit` | the audit log's integrity |
 //!
-//! A label never changes its meaning; what is derived in another way gets another number.
+//! The derivation key is random, made with the vault and sealed under the root key: a new root key changes no token and no
+//! placeholder. A label never changes its meaning; what is derived in another way gets another number.
 
 use std::fmt;
 
@@ -20,64 +21,49 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::model::{AgentId, SecretId};
+use super::envelope::Kek;
+use super::error::VaultError;
+use crate::model::{AgentId, Random, SecretId};
 
-const SALT: &[u8] = b"onecli root key";
-const KEK: &[u8] = b"onecli/1/kek";
-const TOKEN_HASH: &[u8] = b"onecli/1/token-hash";
-const PLACEHOLDER: &[u8] = b"onecli/1/placeholder";
-const AUDIT: &[u8] = b"onecli/1/audit";
-const KEY_ID: &[u8] = b"onecli/1/key-id";
+const ROOT: &[u8] = b"onecli root key";
+const SLOT: &[u8] = b"onecli slot key";
+const DERIVATION: &[u8] = b"onecli derivation key";
+const KEK: &[u8] = b"onecli/2/kek";
+const KEY_ID: &[u8] = b"onecli/2/key-id";
+const TOKEN_HASH: &[u8] = b"onecli/2/token-hash";
+const PLACEHOLDER: &[u8] = b"onecli/2/placeholder";
+const AUDIT: &[u8] = b"onecli/2/audit";
 
 /// A 256-bit key, zeroed when dropped.
 pub(super) type Key = Zeroizing<[u8; 32]>;
 
-/// The key that everything else rests on. Zeroed when dropped; the daemon forgets it once the subkeys are there.
-pub struct RootKey(Key);
-
-impl RootKey {
-    /// How many bytes a root key has.
-    pub const LEN: usize = 32;
-
-    pub(super) fn new(bytes: Key) -> RootKey {
-        RootKey(bytes)
-    }
-
-    pub(super) fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    fn subkey(&self, label: &[u8]) -> Key {
-        let mut out = Key::default();
-        self.expand(label, out.as_mut());
-        out
-    }
-
-    fn expand(&self, label: &[u8], out: &mut [u8]) {
-        #[expect(
-            clippy::expect_used,
-            reason = "HKDF-SHA-256 gives up to 8160 bytes; at most 32 are asked for"
-        )]
-        Hkdf::<Sha256>::new(Some(SALT), self.0.as_ref())
-            .expand(label, out)
-            .expect("the length is within RFC 5869's bound");
-    }
+pub(super) fn random_key(random: &dyn Random) -> Result<Key, VaultError> {
+    let mut key = Key::default();
+    random.fill(key.as_mut())?;
+    Ok(key)
 }
 
-impl fmt::Debug for RootKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RootKey(..)")
-    }
+fn subkey(key: &Key, salt: &[u8], label: &[u8]) -> Key {
+    let mut out = Key::default();
+    expand(key, salt, label, out.as_mut());
+    out
 }
 
-/// Names a root key: 64 derived bits, written as 16 hex digits. Tells nothing about the key.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct KeyId([u8; 8]);
+fn expand(key: &Key, salt: &[u8], label: &[u8], out: &mut [u8]) {
+    #[expect(clippy::expect_used, reason = "HKDF-SHA-256 gives up to 8160 bytes; at most 32 are asked for")]
+    Hkdf::<Sha256>::new(Some(salt), key.as_ref())
+        .expand(label, out)
+        .expect("the length is within RFC 5869's bound");
+}
+
+/// Names a root key or a slot's key: 64 derived bits, written as 16 hex digits. Tells nothing about the key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyId(pub(super) [u8; 8]);
 
 impl KeyId {
-    pub(super) fn of(root: &RootKey) -> KeyId {
+    fn of(key: &Key, salt: &[u8]) -> KeyId {
         let mut id = [0; 8];
-        root.expand(KEY_ID, &mut id);
+        expand(key, salt, KEY_ID, &mut id);
         KeyId(id)
     }
 }
@@ -94,26 +80,81 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// The subkeys, each for one use.
-pub(super) struct Keyring {
-    kek: Key,
+impl std::str::FromStr for KeyId {
+    type Err = KeyIdError;
+
+    fn from_str(text: &str) -> Result<KeyId, KeyIdError> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|_| KeyIdError)?;
+        bytes.try_into().map(KeyId).map_err(|_| KeyIdError)
+    }
+}
+
+/// Text that is no id of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id of a key has 16 hex digits")]
+pub struct KeyIdError;
+
+/// The key that everything else rests on, with its id and its KEK. Zeroed when dropped.
+pub(super) struct RootKey {
+    key: Key,
+    kek: Kek,
+}
+
+impl RootKey {
+    pub(super) fn new(key: Key) -> RootKey {
+        let kek = Kek { root: KeyId::of(&key, ROOT), key: subkey(&key, ROOT, KEK) };
+        RootKey { key, kek }
+    }
+
+    pub(super) fn generate(random: &dyn Random) -> Result<RootKey, VaultError> {
+        random_key(random).map(RootKey::new)
+    }
+
+    pub(super) fn id(&self) -> KeyId {
+        self.kek.root
+    }
+
+    pub(super) fn kek(&self) -> &Kek {
+        &self.kek
+    }
+
+    pub(super) fn expose(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RootKey({}, ..)", self.id())
+    }
+}
+
+/// A key that opens a slot: what a key file holds, a recovery key, or what a passphrase comes to. Zeroed when dropped.
+pub(super) struct SlotKey(pub(super) Key);
+
+impl SlotKey {
+    pub(super) fn id(&self) -> KeyId {
+        KeyId::of(&self.0, SLOT)
+    }
+}
+
+impl fmt::Debug for SlotKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SlotKey({}, ..)", self.id())
+    }
+}
+
+/// What is derived from the derivation key, each for one use.
+pub(super) struct Derived {
     token_hash: Key,
     placeholder: Key,
     audit: Key,
 }
 
-impl Keyring {
-    pub(super) fn derive(root: &RootKey) -> Keyring {
-        Keyring {
-            kek: root.subkey(KEK),
-            token_hash: root.subkey(TOKEN_HASH),
-            placeholder: root.subkey(PLACEHOLDER),
-            audit: root.subkey(AUDIT),
-        }
-    }
-
-    pub(super) fn kek(&self) -> &Key {
-        &self.kek
+impl Derived {
+    pub(super) fn of(derivation: &Key) -> Derived {
+        let subkey = |label| subkey(derivation, DERIVATION, label);
+        Derived { token_hash: subkey(TOKEN_HASH), placeholder: subkey(PLACEHOLDER), audit: subkey(AUDIT) }
     }
 
     pub(super) fn audit(&self) -> &Key {

@@ -1,105 +1,132 @@
 //! The keys and what is sealed under them. The only way from a sealed value to one in the clear is
 //! [`Vault::open`], which takes a [`Grant`].
+//!
+//! A key of a *slot* (a key file, a passphrase, ...) opens the *root key*; the root key's KEK opens the *data key* of each
+//! value; the data key opens the value. See [`envelope`] for the format and what a value is bound to.
 
+pub mod backends;
+mod binding;
 mod credential;
 mod envelope;
 mod error;
 mod keyring;
+mod keys;
+mod rekey;
+mod slots;
 mod source;
+mod unlock;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use credential::Credential;
 pub use error::VaultError;
-pub use keyring::{KeyId, RootKey};
+pub use keyring::KeyId;
+pub use keys::{KeyStatus, NewSlot, SlotInfo};
+pub use rekey::{Begun, Rekey};
 pub use source::{KeyFileError, KeySource};
 
 use crate::model::{AgentId, Placeholder, Random, Sealed, Secret, SecretId, SecretValue, Token, TokenHash};
 use crate::policy::{Grant, Watch};
-use crate::store::Store;
-use envelope::{Context, Envelope};
-use keyring::Keyring;
-
-/// Meta entry of the store: the vault's id, which every sealed value is bound to.
-const META_VAULT: &str = "vault.id";
-/// Meta entry of the store: the id of the root key that its values are sealed under.
-const META_KEY: &str = "vault.key_id";
+use binding::Binding;
+use envelope::{Context, Kek};
+use keyring::{Derived, RootKey};
 
 /// Seals and opens values, and derives token hashes and placeholders. Cheap to use: no I/O after
 /// [`Vault::unlock`].
 pub struct Vault {
-    key_id: KeyId,
-    keyring: Keyring,
-    envelope: Envelope,
+    id: Uuid,
+    derived: Derived,
+    roots: RwLock<Arc<Roots>>,
+    opened: Opened,
+    source: KeySource,
+    rekey: watch::Sender<Option<Rekey>>,
     random: Arc<dyn Random>,
 }
 
+/// The root keys that values may be sealed under. New ones are sealed under the current one.
+struct Roots {
+    current: RootKey,
+    other: Option<RootKey>,
+}
+
+impl Roots {
+    fn kek(&self, id: KeyId) -> Option<&Kek> {
+        [Some(&self.current), self.other.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(RootKey::kek)
+            .find(|kek| kek.root == id)
+    }
+}
+
+/// What opened the vault.
+#[derive(Debug, Clone)]
+struct Opened {
+    at: String,
+    slot: u32,
+}
+
 impl Vault {
-    /// Gets the root key and checks that it is the one that the store's values are sealed under. A store that
-    /// has never been used gets a vault id, and the key is created if there is none.
-    ///
-    /// # Errors
-    /// [`VaultError::WrongKey`] and [`VaultError::KeyMissing`] before anything else could go wrong because of
-    /// them; see [`VaultError::is_key_problem`].
-    pub async fn unlock(
-        store: &dyn Store,
-        source: &KeySource,
-        random: Arc<dyn Random>,
-    ) -> Result<Vault, VaultError> {
-        let vault = store.get_meta(META_VAULT).await?;
-        let wanted = store.get_meta(META_KEY).await?;
-        let unused = vault.is_none() && wanted.is_none() && store.is_empty().await?;
-        let root = match source.load()? {
-            Some(root) => root,
-            None if unused => source.create(random.as_ref())?,
-            None => return Err(VaultError::KeyMissing { at: source.to_string(), wanted }),
-        };
-        let keyring = Keyring::derive(&root);
-        let found = KeyId::of(&root);
-        let vault = match (vault, wanted) {
-            (Some(vault), Some(wanted)) if wanted == found.to_string() => {
-                vault.parse().map_err(|_| VaultError::Meta { key: META_VAULT })?
-            }
-            (Some(_), Some(wanted)) => {
-                return Err(VaultError::WrongKey { at: source.to_string(), wanted, found });
-            }
-            _ if unused => {
-                let vault = random_uuid(random.as_ref())?;
-                let entries = [(META_VAULT, vault.to_string()), (META_KEY, found.to_string())];
-                store.set_meta(&entries.each_ref().map(|(key, value)| (*key, value.as_str()))).await?;
-                vault
-            }
-            (None, _) => return Err(VaultError::Meta { key: META_VAULT }),
-            (_, None) => return Err(VaultError::Meta { key: META_KEY }),
-        };
-        Ok(Vault { key_id: found, envelope: Envelope::new(vault, keyring.kek()), keyring, random })
+    fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.roots.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_roots(&self, roots: Roots) {
+        *self.roots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
     }
 
     /// Names the root key without telling anything about it.
     pub fn key_id(&self) -> KeyId {
-        self.key_id
+        self.roots().current.id()
     }
 
-    /// Seals a value as one version of one secret; it opens as nothing else.
+    /// Seals a value as the current version of this secret, to go where it may go; it opens as nothing else. What the
+    /// secret holds as sealed value does not count.
     ///
     /// # Errors
     /// [`VaultError::Random`].
-    pub fn seal(&self, secret: SecretId, version: u32, value: &SecretValue) -> Result<Sealed, VaultError> {
-        self.envelope.seal(Context::Secret { secret, version }, value.expose(), self.random.as_ref())
+    pub fn seal(&self, secret: &Secret, value: &SecretValue) -> Result<Sealed, VaultError> {
+        let roots = self.roots();
+        envelope::seal(self.id, roots.current.kek(), current(secret), value.expose(), self.random.as_ref())
+    }
+
+    /// The sealed value of `from` as that of `to`, which is the same secret in the same version, changed in where it may
+    /// go. Every change of it goes through here: the value stops opening otherwise.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]; [`VaultError::Random`].
+    pub fn rebind(&self, from: &Secret, to: &Secret) -> Result<Sealed, VaultError> {
+        self.rewrap(current(from), &from.sealed, current(to))
+    }
+
+    /// The sealed value of a secret as that of an older version: it goes nowhere, even if it is put back.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]; [`VaultError::Random`].
+    pub fn retire(&self, secret: &Secret) -> Result<Sealed, VaultError> {
+        let to = Context::Kept { secret: secret.id, version: secret.version };
+        self.rewrap(current(secret), &secret.sealed, to)
+    }
+
+    fn rewrap(&self, from: Context<'_>, sealed: &Sealed, to: Context<'_>) -> Result<Sealed, VaultError> {
+        let roots = self.roots();
+        let kek = |id| roots.kek(id);
+        envelope::rewrap(self.id, kek, from, sealed, (roots.current.kek(), to), self.random.as_ref())
     }
 
     /// Opens the secret that policy granted.
     ///
     /// # Errors
-    /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`]: the request must be refused, never forwarded
-    /// without the value.
+    /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`], [`VaultError::RolledBack`], ...: the request must be
+    /// refused, never forwarded without the value.
     pub fn open(&self, grant: &Grant) -> Result<Credential, VaultError> {
         Ok(Credential::new(self.open_value(grant.secret())?, grant.secret()))
     }
@@ -113,54 +140,58 @@ impl Vault {
     }
 
     fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
-        let context = Context::Secret { secret: secret.id, version: secret.version };
-        let mut plaintext = self.envelope.open(context, &secret.sealed)?;
+        self.open_version(current(secret), &secret.sealed)
+    }
+
+    fn open_version(&self, context: Context<'_>, sealed: &Sealed) -> Result<SecretValue, VaultError> {
+        let roots = self.roots();
+        let mut plaintext = envelope::open(self.id, |id| roots.kek(id), context, sealed)?;
         SecretValue::new(std::mem::take(&mut *plaintext))
             .map_err(|_| VaultError::Damaged { what: context.to_string() })
     }
 
-    /// Seals something of the daemon's own, such as the CA's private key; it opens for the same purpose only.
+    /// Seals something of the daemon's own, such as the CA's private key; it opens for the same purpose only. It is kept
+    /// in the store's sealed values under that purpose, where a new root key finds it.
     ///
     /// # Errors
     /// [`VaultError::Random`].
     pub fn seal_blob(&self, purpose: &str, plaintext: &[u8]) -> Result<Sealed, VaultError> {
-        self.envelope.seal(Context::Blob { purpose }, plaintext, self.random.as_ref())
+        let context = Context::Blob { purpose };
+        envelope::seal(self.id, self.roots().current.kek(), context, plaintext, self.random.as_ref())
     }
 
     /// Opens what [`Vault::seal_blob`] sealed for this purpose.
     ///
     /// # Errors
-    /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`].
+    /// As [`Vault::open`].
     pub fn open_blob(&self, purpose: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        self.envelope.open(Context::Blob { purpose }, sealed)
+        let roots = self.roots();
+        envelope::open(self.id, |id| roots.kek(id), Context::Blob { purpose }, sealed)
     }
 
     /// What is stored and compared instead of a token: HMAC-SHA-256 under a subkey, so that a stolen database
     /// confirms no guess.
     pub fn token_hash(&self, token: &Token) -> TokenHash {
-        TokenHash(*self.keyring.token_mac(token.expose().as_bytes()))
+        TokenHash(*self.derived.token_mac(token.expose().as_bytes()))
     }
 
     /// What the agent holds instead of this secret, until its generation changes. Derived, never stored.
     pub fn placeholder(&self, agent: AgentId, secret: SecretId, generation: u32) -> Placeholder {
-        Placeholder::from_bits(self.keyring.placeholder_bits(agent, secret, generation))
+        Placeholder::from_bits(self.derived.placeholder_bits(agent, secret, generation))
     }
 
     /// The subkey that the audit log's integrity rests on.
     pub fn audit_key(&self) -> &Zeroizing<[u8; 32]> {
-        self.keyring.audit()
+        self.derived.audit()
     }
+}
+
+fn current(secret: &Secret) -> Context<'static> {
+    Context::Current { secret: secret.id, version: secret.version, binding: Binding::of(secret) }
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("key_id", &self.key_id).finish_non_exhaustive()
+        f.debug_struct("Vault").field("key_id", &self.key_id()).finish_non_exhaustive()
     }
-}
-
-/// UUID version 4 (RFC 9562 section 5.4).
-fn random_uuid(random: &dyn Random) -> Result<Uuid, VaultError> {
-    let mut bytes = [0; 16];
-    random.fill(&mut bytes)?;
-    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }

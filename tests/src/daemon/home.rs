@@ -165,7 +165,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 /// A port that was free a moment ago. Somebody else may take it before the daemon does; its log then says so.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
     listener.local_addr().unwrap().port()
 }

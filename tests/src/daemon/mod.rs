@@ -16,6 +16,7 @@ use crate::client::{self, Outcome, Run};
 use crate::upstream::Upstream;
 use crate::{bins, need, wait_for};
 
+pub(crate) use home::free_port;
 pub use home::{Builder, Home};
 
 /// How long a daemon may take until it answers: a debug build that loads BPF programs on a busy machine.
@@ -159,6 +160,21 @@ impl Daemon {
         records
     }
 
+    /// The audit records in the log's own files, however many there are, oldest first.
+    #[must_use]
+    pub fn audit_log(&self) -> Vec<Value> {
+        let segments = std::fs::read_dir(self.home.data_dir().join("audit")).expect("the audit directory");
+        let mut records = Vec::new();
+        for segment in segments {
+            let text = std::fs::read_to_string(segment.expect("a segment").path()).expect("a segment");
+            // The last line may be on its way.
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            records.extend(parse_lines(whole));
+        }
+        records.sort_by_key(|r| r["seq"].as_u64());
+        records
+    }
+
     /// The first audit record that `wanted` picks. An outcome is written after the answer, so this waits a little.
     #[must_use]
     pub fn audit_until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -252,6 +268,15 @@ impl Daemon {
             nix::unistd::chown(&dir, Some(user.uid), Some(user.gid)).unwrap();
         }
         dir
+    }
+
+    /// Waits until the daemon ends by itself.
+    ///
+    /// # Panics
+    /// It does not within `patience`.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let ended = wait_for(patience, || self.child.try_wait().expect("wait for the daemon"));
+        ended.expect("the daemon does not end")
     }
 
     /// Ends the daemon at once (SIGKILL), as a crash would.

@@ -31,6 +31,21 @@ use section::{Complete, Framing, Section};
 pub(super) use section::{MAX_FIELDS, MAX_HEAD};
 use violation::Violation;
 
+use crate::model::Refusal;
+
+/// What [`Front`] told hyper of a body whose framing broke, where `error` came of that.
+pub(super) fn violation_in(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(violation) = inner.and_then(|inner| inner.downcast_ref::<Violation>()) {
+            return Some(violation.refusal());
+        }
+        cause = error.source();
+    }
+    None
+}
+
 /// What is read of a head at a time, in bytes.
 const READ: usize = 8 * 1024;
 /// Most bytes read ahead while a CONNECT or an upgrade waits for its answer.

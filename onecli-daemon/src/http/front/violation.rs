@@ -89,7 +89,11 @@ impl Violation {
                 "the request target is neither a path, nor a URL, nor the host:port of a CONNECT",
                 "send a target as RFC 9112 section 3.2 has it",
             ),
-            Violation::Version => (BAD, "the version is neither HTTP/1.1 nor HTTP/1.0", "speak HTTP/1.1"),
+            Violation::Version => (
+                Code::VersionUnsupported,
+                "the version is neither HTTP/1.1 nor HTTP/1.0",
+                "speak HTTP/1.1, or HTTP/2 where TLS agrees on it",
+            ),
             Violation::BareLf => (BAD, "a line of the request ends with LF alone", "end lines with CR LF"),
             Violation::BareCr => (BAD, "the request has a CR without its LF", "end lines with CR LF"),
             Violation::Folded => (
@@ -111,7 +115,9 @@ impl Violation {
             Violation::TooManyFields => {
                 (Code::HeadTooLarge, "the request has too many header fields", SMALLER)
             }
-            Violation::Slow => (BAD, "the request's head did not arrive in time", "send it without pauses"),
+            Violation::Slow => {
+                (Code::RequestTimeout, "the request's head did not arrive in time", "send it without pauses")
+            }
             Violation::CutOff => {
                 (BAD, "the connection ended within the request's head", "send the head to its empty line")
             }

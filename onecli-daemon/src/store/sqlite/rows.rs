@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
-use super::super::{AuditRow, GrantRow, Session, StoreError, StoredAgent};
+use super::super::{AuditRow, GrantRow, LeaseRow, Session, SlotRow, StoreError, StoredAgent};
 use crate::model::placement::PlacementError;
 use crate::model::{Agent, Placement, Sealed, Secret, Target, TokenHash};
 
@@ -66,9 +66,11 @@ pub(super) fn grant(row: &SqliteRow) -> Result<GrantRow, StoreError> {
 
 pub(super) fn audit(row: &SqliteRow) -> Result<AuditRow, StoreError> {
     let row = Row::new("audit", "json", row);
-    let seq: i64 = row.get("seq")?;
+    let (id, seq): (i64, i64) = (row.get("id")?, row.get("seq")?);
     let request_id: Option<String> = row.get("request_id")?;
     Ok(AuditRow {
+        id: u64::try_from(id).map_err(|error| row.bad("id", error))?,
+        log: row.parse("log")?,
         seq: u64::try_from(seq).map_err(|error| row.bad("seq", error))?,
         time: row.time("time")?,
         request_id: request_id
@@ -82,6 +84,23 @@ pub(super) fn audit(row: &SqliteRow) -> Result<AuditRow, StoreError> {
         code: row.get("code")?,
         json: row.get("json")?,
     })
+}
+
+pub(super) fn slot(row: &SqliteRow) -> Result<SlotRow, StoreError> {
+    let row = Row::new("key_slots", "method", row);
+    let root: &[u8] = row.get("root")?;
+    Ok(SlotRow {
+        number: row.get("number")?,
+        root: root.try_into().map_err(|error| row.bad("root", error))?,
+        method: row.get("method")?,
+        sealed: Sealed(row.get("sealed")?),
+        created: row.time("created")?,
+    })
+}
+
+pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
+    let row = Row::new("leases", "id", row);
+    Ok(LeaseRow { id: row.get("id")?, agent: row.parse("agent")?, path: row.get("path")? })
 }
 
 /// The JSON form of a type that is stored as such.

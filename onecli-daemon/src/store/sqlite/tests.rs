@@ -94,7 +94,7 @@ async fn a_newer_database_is_refused_and_left_alone() {
     sqlx::query(newer).execute(&store.pool).await.unwrap();
     store.pool.close().await;
     let error = SqliteStore::open(&dir.path().join("data/onecli.db")).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 9999, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 9999, known: 1.., .. }), "{error}");
 }
 
 /// A row that somebody edited must stop the load: left out or half understood, it would decide wrongly.
@@ -128,12 +128,12 @@ async fn older_versions_are_kept() {
     let (store, _dir) = temporary().await;
     let key = contract::secret(1, "key");
     store.add_secret(&key).await.unwrap();
-    store.add_version(key.id, 2, &Sealed(vec![9])).await.unwrap();
+    store.add_version(key.id, 2, &Sealed(vec![9]), &Sealed(vec![7])).await.unwrap();
     let kept: Vec<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM secret_versions ORDER BY version")
         .fetch_all(&store.pool)
         .await
         .unwrap();
-    assert_eq!(kept, [vec![1, 2, 3], vec![9]]);
+    assert_eq!(kept, [vec![7], vec![9]]);
 }
 
 #[tokio::test]

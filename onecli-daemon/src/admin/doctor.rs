@@ -1,0 +1,59 @@
+//! What the daemon finds out about itself, for `onecli doctor`.
+
+use super::api::{AuditStatus, Doctor, Status};
+use super::host::Transparent;
+use super::state::State;
+use super::status::status;
+use crate::model::Check;
+
+const LOG: &str = "the daemon's log has more (`journalctl -u onecli-daemon`)";
+
+pub(super) async fn doctor(state: &State) -> Doctor {
+    let Status { version, transparent, transparent_fault, store_fault, audit, .. } = status(state).await;
+    let checks = vec![
+        redirect(transparent, transparent_fault),
+        store(store_fault),
+        audit_log(&audit),
+        shipping(&audit),
+    ];
+    Doctor { version, place: state.handles.host.place(), checks }
+}
+
+fn redirect(transparent: Transparent, fault: Option<String>) -> Check {
+    match (transparent, fault) {
+        (Transparent::Available, None) => Check::ok("redirect", "connections of agents are redirected"),
+        (Transparent::Available, Some(fault)) => {
+            Check::fail("redirect", fault, "restart onecli-daemon if it does not mend this by itself")
+        }
+        (Transparent::Off { reason, fix }, _) => {
+            Check::warn("redirect", format!("explicit proxy only: {reason}"), fix)
+        }
+    }
+}
+
+fn store(fault: Option<String>) -> Check {
+    match fault {
+        None => Check::ok("store", "can be read and changed"),
+        Some(fault) => Check::fail("store", fault, format!("make room, or mend the database; {LOG}")),
+    }
+}
+
+fn audit_log(audit: &AuditStatus) -> Check {
+    match &audit.fault {
+        None => Check::ok("audit log", format!("{} records are on disk", audit.durable)),
+        Some(fault) => {
+            Check::fail("audit log", format!("requests are refused: {fault}"), format!("make room; {LOG}"))
+        }
+    }
+}
+
+fn shipping(audit: &AuditStatus) -> Check {
+    let behind = audit.durable.saturating_sub(audit.shipped);
+    match &audit.shipping_fault {
+        None => Check::ok("audit rows", format!("{behind} of {} are not in the store yet", audit.durable)),
+        Some(fault) => {
+            let found = format!("{fault}; {behind} of {} are not in the store", audit.durable);
+            Check::warn("audit rows", found, format!("nothing is lost; mend the database; {LOG}"))
+        }
+    }
+}

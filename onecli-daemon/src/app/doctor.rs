@@ -1,0 +1,74 @@
+//! What `onecli doctor` looks at by itself, with the daemon or without it.
+//!
+//! The command runs this in its own process, because what is worth looking at is not open to the serving process: pins
+//! lie below a directory of nobody's, and it has no capability. Root has them all. A running daemon tells where its parts
+//! are, and of those that only it can see.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::admin::api::Place;
+use crate::cli::Running;
+use crate::config::{Config, Overrides};
+use crate::kernel::{self, KernelConfig};
+use crate::model::Check;
+
+/// Looks at the host: at the parts of a daemon that says where they are, or of the one that `config` would start.
+pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
+    let down = running == Running::No;
+    let (place, mut checks) = match running {
+        Running::Yes(place) => (place, Vec::new()),
+        Running::No | Running::Unknown => match Config::load(config, Overrides::default()) {
+            Ok(config) => (
+                place(&config),
+                vec![Check::ok("configuration", "good, and read for want of a daemon's word")],
+            ),
+            Err(error) => {
+                let fix = "mend the file; `onecli-daemon --check-config` reads it too";
+                return vec![Check::fail("configuration", error.to_string(), fix)];
+            }
+        },
+    };
+    let ports: Vec<u16> = place
+        .explicit
+        .iter()
+        .map(SocketAddr::port)
+        .chain(place.ebpf.then_some(place.transparent_port))
+        .collect();
+    if place.ebpf {
+        checks.extend(kernel::report(&kernel_config(&place)));
+    } else {
+        checks.push(Check::warn(
+            "kernel",
+            "not looked at: the daemon is told not to redirect connections",
+            "start it with kernel.ebpf = true and without --no-ebpf, unless the explicit proxy is all you want",
+        ));
+    }
+    checks.extend(kernel::ports(&ports, !down));
+    checks
+}
+
+/// Where the parts of a daemon with this configuration are.
+pub(super) fn place(config: &Config) -> Place {
+    Place {
+        ebpf: config.kernel.ebpf,
+        agents_root: (&config.kernel.agents_root).into(),
+        daemon_cgroup: (&config.kernel.daemon_cgroup).into(),
+        bpffs_dir: config.kernel.bpffs_dir.clone(),
+        transparent_port: config.listen.transparent_port,
+        explicit: config.listen.explicit.clone(),
+    }
+}
+
+/// The same as the kernel part needs it.
+pub(super) fn kernel_config(place: &Place) -> KernelConfig {
+    KernelConfig {
+        agents_root: place.agents_root.clone(),
+        daemon_cgroup: place.daemon_cgroup.clone(),
+        bpffs_dir: place.bpffs_dir.clone(),
+        transparent_port: place.transparent_port,
+        dns_port: place.transparent_port,
+        reserved_ports: place.explicit.iter().map(SocketAddr::port).collect(),
+        log: false,
+    }
+}

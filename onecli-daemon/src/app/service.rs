@@ -1,0 +1,160 @@
+//! The service manager: sockets that it opened for us, and what it is told (systemd.service(5), `sd_notify(3)`).
+//!
+//! Without one, all of this does nothing.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use sd_notify::NotifyState;
+use socket2::{Socket, Type};
+
+use crate::net::Bound;
+use crate::privilege;
+
+/// Listeners of ours that the service manager keeps for the next start have this name. Those of the socket unit have
+/// another.
+const KEPT: &str = "kept";
+
+/// Listening sockets that were opened before this process. They are found by their addresses, so that the configuration
+/// alone says where the daemon listens.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    tcp: Vec<(SocketAddr, Passed)>,
+    unix: Vec<(PathBuf, Passed)>,
+}
+
+#[derive(Debug)]
+struct Passed {
+    name: String,
+    socket: Socket,
+}
+
+impl Handed {
+    /// What the service manager passed to this process.
+    pub(super) fn take() -> Handed {
+        Handed::sort(privilege::inherited_sockets())
+    }
+
+    fn sort(passed: Vec<(String, OwnedFd)>) -> Handed {
+        let mut handed = Handed::default();
+        for (name, descriptor) in passed {
+            let passed = Passed { name, socket: Socket::from(descriptor) };
+            let listens = passed.socket.is_listener().unwrap_or(false);
+            let streams = passed.socket.r#type().is_ok_and(|found| found == Type::STREAM);
+            let address = passed.socket.local_addr().ok().filter(|_| listens && streams);
+            let path = address.as_ref().and_then(|address| address.as_pathname()).map(Path::to_owned);
+            match (address.and_then(|address| address.as_socket()), path) {
+                (Some(address), _) => handed.tcp.push((address, passed)),
+                (_, Some(path)) => handed.unix.push((path, passed)),
+                _ => tracing::warn!(
+                    name = passed.name,
+                    "the service manager passed what is no listening socket"
+                ),
+            }
+        }
+        handed
+    }
+
+    /// The TCP listener with this address.
+    pub(super) fn tcp(&mut self, address: SocketAddr) -> Option<Bound> {
+        let at = self.tcp.iter().position(|(found, _)| *found == address)?;
+        let (_, passed) = self.tcp.swap_remove(at);
+        Bound::try_from(OwnedFd::from(passed.socket)).ok()
+    }
+
+    /// The stream listener at this path.
+    pub(super) fn unix(&mut self, path: &Path) -> Option<UnixListener> {
+        let at = self.unix.iter().position(|(found, _)| found == path)?;
+        let (_, passed) = self.unix.swap_remove(at);
+        passed.socket.set_nonblocking(true).ok()?;
+        Some(UnixListener::from(OwnedFd::from(passed.socket)))
+    }
+
+    /// Deals with what the configuration does not name. Call it when all that it names was taken.
+    pub(super) fn close_rest(self) {
+        for (address, passed) in self.tcp {
+            if passed.name == KEPT {
+                // A former configuration named it. The service manager drops it when it hangs up (sd_notify(3), FDPOLL).
+                let _ = passed.socket.shutdown(std::net::Shutdown::Both);
+            } else {
+                tracing::warn!(%address, "the socket unit listens where the configuration does not: {UNIT_HINT}");
+            }
+        }
+        for (path, _) in self.unix {
+            tracing::warn!(
+                path = %path.display(),
+                "the socket unit listens where the configuration does not: {UNIT_HINT}"
+            );
+        }
+    }
+}
+
+const UNIT_HINT: &str = "nobody is served there; change it with 'systemctl edit onecli-daemon.socket'";
+
+/// Has the service manager keep a listener that this process opened, for the next start.
+pub(super) fn keep(listener: &impl AsFd) {
+    let states = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
+    told(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
+}
+
+/// Every listener is open, and served from now on.
+pub(super) fn ready(status: &str) {
+    told(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
+}
+
+/// Open requests are finished; new connections wait.
+pub(super) fn stopping() {
+    told(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("open requests are finished")]));
+}
+
+/// Tells the service manager that this process is alive, as often as it wants to hear it. From a task of the runtime
+/// that serves: if no task runs any more, this one does not either.
+pub(super) async fn watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = tokio::time::interval(limit / 3);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        told(sd_notify::notify(&[NotifyState::Watchdog]));
+    }
+}
+
+fn told(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn sockets_are_found_by_their_address_whatever_their_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let (one, two) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (first, second) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+        let not_listening = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut handed = Handed::sort(vec![
+            ("onecli".to_owned(), one.into()),
+            ("onecli".to_owned(), UnixListener::bind(&path).unwrap().into()),
+            ("other".to_owned(), not_listening.into()),
+            (KEPT.to_owned(), two.into()),
+        ]);
+        assert!(handed.tcp("127.0.0.1:1".parse().unwrap()).is_none());
+        assert_eq!(handed.tcp(first).unwrap().address(), first);
+        assert!(handed.tcp(first).is_none(), "it was taken");
+        assert!(handed.unix(Path::new("/elsewhere")).is_none());
+        assert!(handed.unix(&path).is_some());
+
+        // One that was kept and that no configuration names any more answers nobody.
+        handed.close_rest();
+        assert!(std::net::TcpStream::connect(second).is_err());
+    }
+}

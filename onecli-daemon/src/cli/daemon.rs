@@ -1,0 +1,57 @@
+//! The daemon's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// OneCLI's daemon: holds credentials, and uses them for agents that may.
+#[derive(Debug, Parser)]
+#[command(
+    name = "onecli-daemon",
+    version,
+    after_help = "\
+Flags win over the configuration file; what neither says has a default. Without --config, /etc/onecli/config.toml is
+read if it exists. Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration or wrong key."
+)]
+pub struct DaemonArgs {
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where key, database, CA and audit log live.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the explicit proxy; may be given again. Replaces the configured ones.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<SocketAddr>,
+    /// The admin socket.
+    #[arg(long, value_name = "PATH")]
+    pub admin_socket: Option<PathBuf>,
+    /// The database's URL.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// The cgroup whose children are the agents', below the cgroup2 mount.
+    #[arg(long, value_name = "PATH")]
+    pub agents_root: Option<String>,
+    /// Serve the explicit proxy only; do not redirect connections.
+    #[arg(long)]
+    pub no_ebpf: bool,
+    /// A file with a passphrase or a recovery key that opens the vault; '-' for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Take a key in base64 from ONECLI_ROOT_KEY: everybody who may read this process's environment has it.
+    #[arg(long)]
+    pub insecure_key_from_env: bool,
+    /// Read the configuration, say whether it is good, and end.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Remove the pinned kernel programs and end: managed processes are no longer redirected, nor refused.
+    #[arg(long, conflicts_with = "check_config")]
+    pub detach: bool,
+    /// Put a backup in the database's place and end: see 'onecli restore --help'.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check_config", "detach"])]
+    pub restore: Option<PathBuf>,
+    /// With --restore: check, and change nothing.
+    #[arg(long, requires = "restore")]
+    pub dry_run: bool,
+}

@@ -1,0 +1,87 @@
+//! `onecli doctor`: what the daemon tells of itself, then what this process sees of the host.
+
+use std::path::Path;
+
+use super::CliError;
+use super::args::DoctorArgs;
+use super::client::{Client, ClientError};
+use super::output::Output;
+use crate::admin::api::{Doctor, Place, routes};
+use crate::model::{Check, CheckStatus};
+
+/// Looks at the host, at the parts of a running daemon or of the one that a configuration file would start. Handed in by
+/// the main, because this module speaks to the daemon only.
+pub type Examine = fn(Running, Option<&Path>) -> Vec<Check>;
+
+/// Whether there is a daemon, as far as this process can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Running {
+    /// It answers, and says where its parts are.
+    Yes(Place),
+    /// Nobody answers.
+    No,
+    /// It may: this process must not ask.
+    Unknown,
+}
+
+/// Prints every check; tells whether none has failed.
+pub(super) fn doctor(
+    client: &Client,
+    args: &DoctorArgs,
+    examine: Examine,
+    output: &mut Output,
+) -> Result<bool, CliError> {
+    let (mut checks, running) = ask(client);
+    checks.extend(examine(running, args.config.as_deref()));
+    if output.is_json() {
+        output.document(&checks)?;
+    } else {
+        print(&checks, output)?;
+    }
+    output.finish()?;
+    Ok(checks.iter().all(|check| check.status != CheckStatus::Fail))
+}
+
+/// What the daemon tells, and where its parts are.
+fn ask(client: &Client) -> (Vec<Check>, Running) {
+    let ours = env!("CARGO_PKG_VERSION");
+    let told = match client.get::<Doctor>(routes::DOCTOR) {
+        Ok(told) => told,
+        Err(error @ (ClientError::SocketDenied(_) | ClientError::NotPermitted(_))) => {
+            let fix = "use sudo, or join the group 'onecli' or 'onecli-audit'";
+            return (vec![Check::warn("daemon", error.to_string(), fix)], Running::Unknown);
+        }
+        Err(error) => {
+            let fix =
+                "start it (`systemctl start onecli-daemon`), and see its log (`journalctl -u onecli-daemon`)";
+            return (vec![Check::fail("daemon", error.to_string(), fix)], Running::No);
+        }
+    };
+    let daemon = if told.version == ours {
+        Check::ok("daemon", format!("version {ours} answers"))
+    } else {
+        let found = format!("version {} answers, and this is {ours}", told.version);
+        Check::warn("daemon", found, "restart onecli-daemon after an upgrade")
+    };
+    (std::iter::once(daemon).chain(told.checks).collect(), Running::Yes(told.place))
+}
+
+fn print(checks: &[Check], output: &mut Output) -> Result<(), CliError> {
+    let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or_default();
+    for check in checks {
+        let status = match check.status {
+            CheckStatus::Ok => "OK",
+            CheckStatus::Warn => "WARN",
+            CheckStatus::Fail => "FAIL",
+        };
+        let detail = check.detail.replace('\n', "; ");
+        output.cells(&[status.to_owned(), check.name.clone(), detail], &[4, width, 0])?;
+        if let Some(fix) = &check.fix {
+            output.cells(&[String::new(), String::new(), format!("-> {fix}")], &[4, width, 0])?;
+        }
+    }
+    let count = |status| checks.iter().filter(|check| check.status == status).count();
+    let (warnings, failures) = (count(CheckStatus::Warn), count(CheckStatus::Fail));
+    output.line(&format!("{} checks, {warnings} to look at, {failures} failed", checks.len()))?;
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! A bounded cache of what is fetched: one fetch at a time for each key, and values that end with their time.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use crate::model::Clock;
+
+/// How long a failure is told to all who ask for the same, so that a server in trouble is not asked once for each request.
+const FAILURE_FOR: Duration = Duration::from_secs(1);
+
+/// A value, and how long it may be used.
+#[derive(Debug, Clone)]
+pub struct Fetched<V> {
+    /// The value.
+    pub value: V,
+    /// From the fetch on.
+    pub usable_for: Duration,
+}
+
+/// What a cache holds for one key. Whoever has the lock fetches; the others wait for the outcome.
+type Slot<V, E> = Arc<tokio::sync::Mutex<Held<V, E>>>;
+
+#[derive(Debug)]
+struct Held<V, E> {
+    value: Option<(V, Instant, Duration)>,
+    failure: Option<(E, Instant)>,
+}
+
+/// Fetched values by key.
+#[derive(Debug)]
+pub struct Flights<K: Hash + Eq, V, E> {
+    slots: Mutex<LruCache<K, Slot<V, E>>>,
+    clock: Arc<dyn Clock>,
+}
+
+/// A value out of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached<V> {
+    /// The value.
+    pub value: V,
+    /// Is its time over, and was it given because the fetch failed?
+    pub stale: bool,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Flights<K, V, E> {
+    /// At most `most` keys; the one used longest ago goes first.
+    pub fn new(most: NonZeroUsize, clock: Arc<dyn Clock>) -> Flights<K, V, E> {
+        Flights { slots: Mutex::new(LruCache::new(most)), clock }
+    }
+
+    /// The value of `key`: kept, or else fetched by one caller while the others wait. Where fetching fails, a value whose
+    /// time ended less than `stale_for` ago is given all the same, if `bearable` says that this failure is one to be borne.
+    ///
+    /// # Errors
+    /// The fetch's, to all who waited for it and for one second after.
+    pub async fn get<F>(
+        &self,
+        key: &K,
+        stale_for: Duration,
+        bearable: fn(&E) -> bool,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<Cached<V>, E>
+    where
+        F: Future<Output = Result<Fetched<V>, E>>,
+    {
+        let slot = self.slot(key);
+        let mut held = slot.lock().await;
+        let now = self.clock.instant();
+        if let Some((value, since, usable_for)) = &held.value
+            && now.saturating_duration_since(*since) < *usable_for
+        {
+            return Ok(Cached { value: value.clone(), stale: false });
+        }
+        let failed = match &held.failure {
+            Some((error, since)) if now.saturating_duration_since(*since) < FAILURE_FOR => error.clone(),
+            _ => match fetch().await {
+                Ok(Fetched { value, usable_for }) => {
+                    let value_held = (value.clone(), self.clock.instant(), usable_for);
+                    *held = Held { value: Some(value_held), failure: None };
+                    return Ok(Cached { value, stale: false });
+                }
+                Err(error) => {
+                    held.failure = Some((error.clone(), self.clock.instant()));
+                    error
+                }
+            },
+        };
+        match &held.value {
+            Some((value, since, usable_for))
+                if bearable(&failed)
+                    && now.saturating_duration_since(*since) < usable_for.saturating_add(stale_for) =>
+            {
+                Ok(Cached { value: value.clone(), stale: true })
+            }
+            _ => {
+                held.value = None;
+                Err(failed)
+            }
+        }
+    }
+
+    /// Lets the value of `key` be used for `usable_for` from now on, if there is one.
+    pub async fn extend(&self, key: &K, usable_for: Duration) {
+        let slot = self.lock().peek(key).map(Arc::clone);
+        if let Some(slot) = slot
+            && let Some((_, since, time)) = &mut slot.lock().await.value
+        {
+            (*since, *time) = (self.clock.instant(), usable_for);
+        }
+    }
+
+    /// Forgets the value of `key`: the next request fetches it.
+    pub fn evict(&self, key: &K) {
+        self.lock().pop(key);
+    }
+
+    /// Forgets every key that `goes`, and gives what was held for it.
+    pub async fn evict_where(&self, goes: impl Fn(&K) -> bool) -> Vec<(K, V)> {
+        let slots: Vec<(K, Slot<V, E>)> = {
+            let mut all = self.lock();
+            let keys: Vec<K> = all.iter().map(|(key, _)| key).filter(|key| goes(key)).cloned().collect();
+            keys.into_iter().filter_map(|key| all.pop(&key).map(|slot| (key, slot))).collect()
+        };
+        let mut gone = Vec::with_capacity(slots.len());
+        for (key, slot) in slots {
+            if let Some((value, ..)) = slot.lock().await.value.take() {
+                gone.push((key, value));
+            }
+        }
+        gone
+    }
+
+    /// Forgets values whose time is over, `stale_for` counted in, so that they do not stay in memory unused.
+    pub fn tidy(&self, stale_for: Duration) {
+        let now = self.clock.instant();
+        let mut all = self.lock();
+        let over = |slot: &Slot<V, E>| {
+            // Locked: somebody is fetching it now.
+            slot.try_lock().is_ok_and(|held| {
+                let value_over = held.value.as_ref().is_none_or(|(_, since, usable_for)| {
+                    now.saturating_duration_since(*since) >= usable_for.saturating_add(stale_for)
+                });
+                let failure_over = held
+                    .failure
+                    .as_ref()
+                    .is_none_or(|(_, since)| now.saturating_duration_since(*since) >= FAILURE_FOR);
+                value_over && failure_over
+            })
+        };
+        let gone: VecDeque<K> =
+            all.iter().filter(|(_, slot)| over(slot)).map(|(key, _)| key.clone()).collect();
+        for key in gone {
+            all.pop(&key);
+        }
+    }
+
+    fn slot(&self, key: &K) -> Slot<V, E> {
+        let mut all = self.lock();
+        if let Some(slot) = all.get(key) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::new(tokio::sync::Mutex::new(Held { value: None, failure: None }));
+        all.put(key.clone(), Arc::clone(&slot));
+        slot
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<K, Slot<V, E>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use jiff::Timestamp;
+
+use super::*;
+
+#[derive(Debug)]
+struct Hand {
+    start: Instant,
+    passed: Mutex<Duration>,
+}
+
+impl Hand {
+    #[expect(clippy::disallowed_methods, reason = "the origin of a clock that only the test moves")]
+    fn new() -> Arc<Hand> {
+        Arc::new(Hand { start: Instant::now(), passed: Mutex::default() })
+    }
+
+    fn pass(&self, time: Duration) {
+        *self.passed.lock().unwrap() += time;
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    fn instant(&self) -> Instant {
+        self.start + *self.passed.lock().unwrap()
+    }
+}
+
+const TTL: Duration = Duration::from_secs(30);
+
+fn flights(clock: &Arc<Hand>, most: usize) -> Flights<&'static str, u32, &'static str> {
+    Flights::new(NonZeroUsize::new(most).unwrap(), Arc::clone(clock) as _)
+}
+
+/// Serves `value` and counts.
+fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Fetched<u32>, &'static str>> {
+    count.fetch_add(1, SeqCst);
+    async move {
+        tokio::task::yield_now().await;
+        Ok(Fetched { value, usable_for: TTL })
+    }
+}
+
+#[tokio::test]
+async fn one_fetch_serves_all_who_ask_at_once_and_until_its_time_is_over() {
+    let (clock, count) = (Hand::new(), AtomicU32::new(0));
+    let flights = flights(&clock, 4);
+    let all = futures_util::future::join_all(
+        (0..50).map(|_| flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 7))),
+    );
+    assert!(all.await.into_iter().all(|got| got == Ok(Cached { value: 7, stale: false })));
+    assert_eq!(count.load(SeqCst), 1);
+    clock.pass(TTL);
+    let got = flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 8)).await;
+    assert_eq!(got, Ok(Cached { value: 8, stale: false }));
+    flights.evict(&"a");
+    flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 9)).await.unwrap();
+    assert_eq!(count.load(SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_failure_is_asked_for_once_a_second_and_borne_only_where_that_is_configured() {
+    let (clock, count) = (Hand::new(), AtomicU32::new(0));
+    let flights = flights(&clock, 4);
+    let fail = || async {
+        count.fetch_add(1, SeqCst);
+        Err("down")
+    };
+    for _ in 0..10 {
+        assert_eq!(flights.get(&"a", TTL, |_| true, fail).await, Err("down"));
+    }
+    assert_eq!(count.load(SeqCst), 1);
+    clock.pass(FAILURE_FOR);
+    flights.get(&"a", TTL, |_| true, || serve(&count, 7)).await.unwrap();
+
+    clock.pass(TTL);
+    let stale = flights.get(&"a", TTL, |_| true, fail).await;
+    assert_eq!(stale, Ok(Cached { value: 7, stale: true }));
+    clock.pass(TTL);
+    assert_eq!(flights.get(&"a", TTL, |_| true, fail).await, Err("down"));
+
+    clock.pass(FAILURE_FOR);
+    flights.get(&"a", TTL, |_| true, || serve(&count, 8)).await.unwrap();
+    clock.pass(TTL);
+    assert_eq!(flights.get(&"a", TTL, |_| false, fail).await, Err("down"), "not to be borne");
+}
+
+#[tokio::test]
+async fn keys_are_bounded_and_values_do_not_outlive_their_time() {
+    let (clock, count) = (Hand::new(), AtomicU32::new(0));
+    let flights = flights(&clock, 2);
+    for key in ["a", "b", "c"] {
+        flights.get(&key, Duration::ZERO, |_| true, || serve(&count, 1)).await.unwrap();
+    }
+    assert_eq!(flights.lock().len(), 2);
+    assert_eq!(flights.evict_where(|key| *key == "c").await, [("c", 1)]);
+    flights.tidy(Duration::ZERO);
+    assert_eq!(flights.lock().len(), 1);
+    clock.pass(TTL);
+    flights.tidy(TTL);
+    assert_eq!(flights.lock().len(), 1);
+    flights.tidy(Duration::ZERO);
+    assert_eq!(flights.lock().len(), 0);
+}

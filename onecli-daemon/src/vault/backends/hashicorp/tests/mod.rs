@@ -1,0 +1,136 @@
+//! Against a real OpenBao server, and a proxy in front of it that fails.
+
+mod faults;
+mod leases;
+mod login;
+mod reading;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use onecli_tests::openbao::{OpenBao, ROOT};
+use serde_json::json;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::model::{OsRandom, SystemClock};
+
+/// Remembers as the store would.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    kept: Mutex<Option<Vec<u8>>>,
+    leases: Mutex<Vec<LeaseNote>>,
+}
+
+#[async_trait]
+impl Keep for Memory {
+    async fn load(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.kept.lock().unwrap().clone().map(Zeroizing::new)
+    }
+
+    async fn save(&self, content: &[u8]) -> Result<(), String> {
+        *self.kept.lock().unwrap() = Some(content.to_vec());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Ledger for Memory {
+    async fn add(&self, lease: &LeaseNote) -> Result<(), String> {
+        self.leases.lock().unwrap().push(lease.clone());
+        Ok(())
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), String> {
+        self.leases.lock().unwrap().retain(|lease| lease.id != id);
+        Ok(())
+    }
+
+    async fn all(&self) -> Result<Vec<LeaseNote>, String> {
+        Ok(self.leases.lock().unwrap().clone())
+    }
+}
+
+pub(super) fn server(part: &str) -> Option<OpenBao> {
+    onecli_tests::need::given(part, OpenBao::start())
+}
+
+/// A file of the server's directory with a token in it.
+pub(super) fn token_file(server: &OpenBao, token: &str) -> PathBuf {
+    let file = server.dir().join(format!("token-{}", Uuid::new_v4()));
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    file
+}
+
+pub(super) fn settings(server: &OpenBao, method: Method) -> Settings {
+    Settings {
+        address: Address::parse(&server.url()).unwrap(),
+        namespace: None,
+        ca_file: Some(server.ca_file()),
+        method,
+        timeout: Duration::from_secs(5),
+        cache_ttl: Duration::from_secs(30),
+        stale_for: Duration::ZERO,
+    }
+}
+
+pub(super) fn client_of(settings: Settings, memory: &Arc<Memory>) -> HashiCorp {
+    let (keep, ledger) = (Arc::clone(memory), Arc::clone(memory));
+    HashiCorp::new(settings, keep, ledger, Arc::new(SystemClock), Arc::new(OsRandom)).unwrap()
+}
+
+/// Logged in with this token.
+pub(super) fn client(server: &OpenBao, token: &str) -> HashiCorp {
+    let method = Method::Token { file: token_file(server, token) };
+    client_of(settings(server, method), &Arc::default())
+}
+
+/// A token that may read what the tests write, and nothing else.
+pub(super) fn reader(server: &OpenBao) -> String {
+    policy(server);
+    let made = server.root("POST", "auth/token/create", &json!({ "policies": ["reader"], "ttl": "1h" }));
+    made["auth"]["client_token"].as_str().unwrap().to_owned()
+}
+
+pub(super) fn policy(server: &OpenBao) {
+    let rules = r#"
+        path "secret/data/open/*" { capabilities = ["read"] }
+        path "kv1/open/*" { capabilities = ["read"] }
+        path "database/creds/*" { capabilities = ["read"] }
+        path "sys/leases/revoke" { capabilities = ["update"] }
+    "#;
+    server.root("PUT", "sys/policies/acl/reader", &json!({ "policy": rules }));
+}
+
+pub(super) fn agent(number: u128) -> AgentId {
+    AgentId(Uuid::from_u128(number))
+}
+
+pub(super) async fn value(client: &HashiCorp, reference: &str) -> Result<String, BackendError> {
+    let material = client.fetch(agent(1), &reference.parse().unwrap()).await?;
+    Ok(String::from_utf8(material.value.expose().to_vec()).unwrap())
+}
+
+pub(super) fn put(server: &OpenBao, path: &str, key: &str) {
+    server.root("POST", &format!("secret/data/{path}"), &json!({ "data": { "key": key } }));
+}
+
+#[test]
+fn nothing_that_holds_a_value_prints_it() {
+    let field: Field = serde_json::from_str("\"hunter22hunter22\"").unwrap();
+    let fields: Arc<Fields> = Arc::new([("key".to_owned(), field)].into());
+    let read = Read { fields, version: Some(1), lease: None };
+    let material = Material {
+        value: SecretValue::new(b"hunter22hunter22".to_vec()).unwrap(),
+        version: None,
+        stale: false,
+    };
+    let token = format!("{ROOT}hunter22");
+    for shown in
+        [format!("{read:?}"), format!("{:?}", read.fields), format!("{material:?}"), token[..4].to_owned()]
+    {
+        assert!(!shown.contains("hunter22"), "{shown}");
+    }
+}

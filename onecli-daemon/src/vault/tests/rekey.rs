@@ -1,0 +1,334 @@
+//! A new root key takes over: interrupted anywhere, while values are read, added and removed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::store::{LeaseRow, LeaseStore, Rewrap, SlotRow, StoreError, StoredState, VaultChange, VersionRow};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+impl Host {
+    /// Stores `count` secrets and gives what each is.
+    async fn fill(&self, vault: &Vault, count: u128) {
+        for number in 1..=count {
+            let base = Secret { name: format!("key{number}").parse().unwrap(), ..secret(number, "key") };
+            let sealed = vault.seal(&base, &value(&format!("value number {number}"))).unwrap();
+            self.store.add_secret(&Secret { sealed, ..base }).await.unwrap();
+        }
+    }
+
+    async fn rotate(&self, vault: &Vault, number: usize, text: &str) {
+        let mut secret = self.store.load().await.unwrap().secrets[number].clone();
+        let kept = vault.retire(&secret).unwrap();
+        secret.version += 1;
+        secret.sealed = vault.seal(&secret, &value(text)).unwrap();
+        self.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await.unwrap();
+    }
+
+    /// Everything that is stored opens; gives how much.
+    async fn all_open(&self, vault: &Vault) -> u64 {
+        let (opened, failures) = vault.verify(&self.store).await.unwrap();
+        assert_eq!(failures, Vec::<String>::new());
+        opened
+    }
+}
+
+async fn begin(host: &Host, vault: &Vault) -> Begun {
+    vault.begin_rekey(&host.store, &[], false, NOW).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_new_root_key_takes_over() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    host.fill(&vault, 300).await;
+    host.rotate(&vault, 0, "a later value").await;
+    let token = Token::generate_agent(&OsRandom).unwrap();
+    let (id, agent) = (secret(1, "key").id, agent(1, "one").id);
+    let derived = |vault: &Vault| {
+        (vault.token_hash(&token), vault.placeholder(agent, id, 1), vault.audit_key().clone())
+    };
+    let (old, before, old_file) = (vault.key_id(), derived(&vault), std::fs::read(host.key_file()).unwrap());
+    let bodies = async || -> Vec<Vec<u8>> {
+        let rows = host.store.list_versions(None, 1000).await.unwrap();
+        rows.iter().map(|row| row.secret.sealed.0[121..].to_vec()).collect()
+    };
+    let bodies_before = bodies().await;
+
+    let begun = begin(&host, &vault).await;
+    assert_eq!(vault.key_id(), begun.key_id);
+    assert_ne!(begun.key_id, old);
+    assert_ne!(std::fs::read(host.key_file()).unwrap(), old_file, "the key file has a new key");
+    assert_eq!(vault.rekeying().unwrap().from, old);
+    assert_eq!(host.all_open(&vault).await, 302, "both keys are usable");
+    assert!(vault.begin_rekey(&host.store, &[], false, NOW).await.is_err(), "one at a time");
+    assert!(vault.add_slot(&host.store, NewSlot::Recovery, NOW).await.is_err());
+
+    assert_eq!(vault.run_rekey(&host.store).await.unwrap(), old);
+    assert_eq!(vault.rekeying(), None);
+    assert_eq!(host.store.count_versions(old.0).await.unwrap(), (301, 0));
+    assert_eq!(bodies().await, bodies_before, "only wraps were written");
+    assert!(host.store.list_slots().await.unwrap().iter().all(|slot| slot.root == begun.key_id.0));
+
+    let fresh = host.unlock().await.unwrap();
+    assert_eq!(fresh.key_id(), begun.key_id);
+    assert_eq!(host.all_open(&fresh).await, 302);
+    assert_eq!(derived(&fresh), before, "tokens and placeholders stay as they were");
+    std::fs::remove_file(host.key_file()).unwrap();
+    std::fs::write(host.key_file(), old_file).unwrap();
+    chmod(&host.key_file(), 0o400);
+    assert!(host.unlock().await.unwrap_err().is_key_problem(), "the old key opens nothing any more");
+}
+
+#[tokio::test]
+async fn slots_are_sealed_anew_or_told() {
+    const PASSPHRASE: &str = "correct horse battery staple";
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    let text = |text: &str| Zeroizing::new(text.to_owned());
+    vault.add_slot(&host.store, NewSlot::Passphrase(text(PASSPHRASE)), NOW).await.unwrap();
+    let (_, first) = vault.add_slot(&host.store, NewSlot::Recovery, NOW).await.unwrap();
+    vault.add_slot(&host.store, NewSlot::Key(Zeroizing::new([9; 32])), NOW).await.unwrap();
+
+    let before = std::fs::read(host.key_file()).unwrap();
+    let error =
+        vault.begin_rekey(&host.store, &[text("some other passphrase")], false, NOW).await.unwrap_err();
+    assert!(error.to_string().contains("slot 2, 4 cannot be sealed anew"), "{error}");
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), before);
+    assert!(!host.dir.join("root.key.new").exists() && vault.rekeying().is_none(), "nothing has changed");
+
+    let begun = vault.begin_rekey(&host.store, &[text(PASSPHRASE)], true, NOW).await.unwrap();
+    assert_eq!(begun.dropped, [4]);
+    vault.run_rekey(&host.store).await.unwrap();
+    let kinds: Vec<_> =
+        vault.key_status(&host.store).await.unwrap().slots.iter().map(|s| (s.number, s.kind)).collect();
+    assert_eq!(kinds, [(1, "key"), (2, "passphrase"), (3, "recovery")]);
+    std::fs::remove_file(host.key_file()).unwrap();
+    let check = async |text: &str, opens: bool| {
+        let file = host.dir.join("passphrase");
+        let _ = std::fs::remove_file(&file);
+        std::fs::write(&file, text).unwrap();
+        chmod(&file, 0o400);
+        let source = host.source.clone().with_passphrase_file(&file).unwrap();
+        let unlocked = Vault::unlock(&host.store, &source, Arc::new(OsRandom)).await;
+        assert_eq!(unlocked.is_ok(), opens, "{unlocked:?}");
+    };
+    check(PASSPHRASE, true).await;
+    let [(3, again)] = begun.recovery.as_slice() else { panic!("{:?}", begun.recovery.len()) };
+    check(again, true).await;
+    check(&first.unwrap(), false).await;
+}
+
+/// A store that fails at the n-th change, as a killed process does: whatever is asked after that did not happen.
+#[derive(Debug)]
+struct Dying {
+    store: SqliteStore,
+    left: AtomicU64,
+}
+
+impl Dying {
+    fn spend(&self) -> Result<(), StoreError> {
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| StoreError::NotFound { what: "process", id: "killed".to_owned() })
+    }
+}
+
+macro_rules! pass_on {
+    ($(fn $name:ident($($arg:ident: $kind:ty),*) -> $out:ty;)*) => {
+        #[async_trait::async_trait]
+        impl Store for Dying {
+            fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
+                self.store.subscribe()
+            }
+            $(async fn $name(&self, $($arg: $kind),*) -> Result<$out, StoreError> {
+                self.store.$name($($arg),*).await
+            })*
+        }
+    };
+}
+
+pass_on! {
+    fn load() -> StoredState;
+    fn is_empty() -> bool;
+    fn add_agent(agent: &crate::model::Agent, token: &TokenHash) -> ();
+    fn set_token(id: AgentId, token: &TokenHash, generation: u32) -> ();
+    fn set_agent_enabled(id: AgentId, enabled: bool) -> ();
+    fn remove_agent(id: AgentId) -> ();
+    fn runners(agent: AgentId) -> Vec<crate::model::Runner>;
+    fn set_runner(agent: AgentId, runner: &crate::model::Runner, may: bool) -> bool;
+    fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp) -> ();
+    fn prune_sessions(now: Timestamp) -> u64;
+    fn add_secret(secret: &Secret) -> ();
+    fn add_version(id: SecretId, version: u32, sealed: &Sealed, kept: &Sealed) -> ();
+    fn set_secret_enabled(id: SecretId, enabled: bool) -> ();
+    fn remove_secret(id: SecretId) -> ();
+    fn grant(agent: AgentId, secret: SecretId) -> ();
+    fn ungrant(agent: AgentId, secret: SecretId) -> bool;
+    fn insert_audit(rows: &[crate::store::AuditRow]) -> ();
+    fn last_audit_seq(log: crate::model::LogId) -> u64;
+    fn last_audit_id() -> u64;
+    fn prune_audit(log: crate::model::LogId, through: u64) -> ();
+    fn list_audit(query: &crate::store::AuditQuery) -> Vec<crate::store::AuditRow>;
+    fn get_meta(key: &str) -> Option<String>;
+    fn probe() -> ();
+    fn set_meta(entries: &[(&str, &str)]) -> ();
+}
+
+#[async_trait::async_trait]
+impl LeaseStore for Dying {
+    async fn add_lease(&self, lease: &LeaseRow) -> Result<(), StoreError> {
+        self.store.add_lease(lease).await
+    }
+    async fn remove_lease(&self, id: &str) -> Result<(), StoreError> {
+        self.store.remove_lease(id).await
+    }
+    async fn list_leases(&self) -> Result<Vec<LeaseRow>, StoreError> {
+        self.store.list_leases().await
+    }
+}
+
+#[async_trait::async_trait]
+impl KeyStore for Dying {
+    async fn list_slots(&self) -> Result<Vec<SlotRow>, StoreError> {
+        self.store.list_slots().await
+    }
+    async fn change_vault(&self, change: &VaultChange) -> Result<bool, StoreError> {
+        self.spend()?;
+        self.store.change_vault(change).await
+    }
+    async fn get_blob(&self, purpose: &str) -> Result<Option<Sealed>, StoreError> {
+        self.store.get_blob(purpose).await
+    }
+    async fn list_blobs(&self) -> Result<Vec<(String, Sealed)>, StoreError> {
+        self.store.list_blobs().await
+    }
+    async fn list_versions(
+        &self,
+        after: Option<(SecretId, u32)>,
+        limit: u32,
+    ) -> Result<Vec<VersionRow>, StoreError> {
+        self.store.list_versions(after, limit).await
+    }
+    async fn count_versions(&self, root: [u8; 8]) -> Result<(u64, u64), StoreError> {
+        self.store.count_versions(root).await
+    }
+    async fn rewrap(&self, changes: &[Rewrap]) -> Result<(), StoreError> {
+        self.spend()?;
+        self.store.rewrap(changes).await
+    }
+    async fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        self.store.copy_to(path).await
+    }
+    async fn check_integrity(&self) -> Result<Vec<String>, StoreError> {
+        self.store.check_integrity().await
+    }
+}
+
+/// Dead before the first change, the second, and so on: each time a new start finds everything, and the last one ends it.
+#[tokio::test]
+async fn killed_at_every_step_it_goes_on() {
+    let Host { store, source, dir, _temp } = Host::new().await;
+    let mut host = Host { store, source, dir, _temp };
+    let vault = host.unlock().await.unwrap();
+    host.fill(&vault, 600).await;
+    let old = vault.key_id();
+    drop(vault);
+    let mut ended = false;
+    for changes in 0..10 {
+        let dying = Dying { store: host.store, left: AtomicU64::new(changes) };
+        let vault = Vault::unlock(&dying, &host.source, Arc::new(OsRandom)).await.unwrap();
+        if vault.rekeying().is_none() && vault.key_id() == old {
+            let _ = vault.begin_rekey(&dying, &[], false, NOW).await;
+        }
+        if vault.rekeying().is_some() {
+            let _ = vault.run_rekey(&dying).await;
+        }
+        host.store = dying.store;
+        let vault = host.unlock().await.unwrap_or_else(|error| panic!("after {changes} changes: {error}"));
+        assert_eq!(host.all_open(&vault).await, 601, "after {changes} changes");
+        ended |= vault.rekeying().is_none() && vault.key_id() != old;
+    }
+    assert!(ended, "it never came to an end");
+}
+
+/// The key file is written beside, then renamed: whatever is there after a crash opens the vault.
+#[tokio::test]
+async fn killed_around_the_key_file_it_goes_on() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    host.fill(&vault, 3).await;
+    let old_file = std::fs::read(host.key_file()).unwrap();
+    let put = |name: &str, content: &[u8]| {
+        let path = host.dir.join(name);
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, content).unwrap();
+        chmod(&path, 0o400);
+    };
+    // Before the store knew of it, whole or in part.
+    for content in [&[1; 32][..], &[1; 7]] {
+        put("root.key.new", content);
+        assert_eq!(host.unlock().await.unwrap().key_id(), vault.key_id());
+        assert_eq!(std::fs::read(host.key_file()).unwrap(), old_file);
+        assert!(!host.dir.join("root.key.new").exists());
+    }
+    // After the store knew of it, before it was renamed.
+    let begun = begin(&host, &vault).await;
+    let new_file = std::fs::read(host.key_file()).unwrap();
+    put("root.key", &old_file);
+    put("root.key.new", &new_file);
+    let vault = host.unlock().await.unwrap();
+    assert_eq!((vault.key_id(), host.all_open(&vault).await), (begun.key_id, 4));
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), new_file);
+    vault.run_rekey(&host.store).await.unwrap();
+    assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 4);
+}
+
+#[tokio::test]
+async fn what_does_not_open_keeps_the_old_key_until_it_is_mended() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    host.fill(&vault, 3).await;
+    let bad = host.store.load().await.unwrap().secrets[1].clone();
+    let mut spoilt = bad.sealed.clone();
+    *spoilt.0.last_mut().unwrap() ^= 1;
+    let change = Rewrap { secret: bad.id, version: 1, from: bad.sealed.clone(), to: spoilt.clone() };
+    host.store.rewrap(&[change]).await.unwrap();
+    begin(&host, &vault).await;
+    let error = vault.run_rekey(&host.store).await.unwrap_err().to_string();
+    assert!(error.contains("1 values do not open") && error.contains("key2 (version 1)"), "{error}");
+    assert!(vault.rekeying().is_some_and(|rekey| rekey.done == 2 && rekey.total == 3));
+    // Mended from a backup, it opens: nothing was lost.
+    let change = Rewrap { secret: bad.id, version: 1, from: spoilt, to: bad.sealed };
+    host.store.rewrap(&[change]).await.unwrap();
+    vault.run_rekey(&host.store).await.unwrap();
+    assert_eq!(host.all_open(&vault).await, 4);
+}
+
+/// Values that are added, rotated and removed while it goes on end under the new key.
+#[tokio::test]
+async fn changes_in_between_are_not_lost() {
+    let host = Host::new().await;
+    let vault = Arc::new(host.unlock().await.unwrap());
+    host.fill(&vault, 700).await;
+    let old = vault.key_id();
+    let rows = host.store.load().await.unwrap().secrets;
+    begin(&host, &vault).await;
+    let work = async {
+        let mut number = 0;
+        while vault.rekeying().is_some() {
+            host.rotate(&vault, number, &format!("rotated value {number}")).await;
+            // What a request holds that began before.
+            assert!(open(&vault, rows[699].clone()).is_ok());
+            number += 1;
+        }
+        number
+    };
+    let (done, rotated) = tokio::join!(vault.run_rekey(&host.store), work);
+    done.unwrap();
+    assert!(rotated > 0);
+    assert_eq!(host.store.count_versions(old.0).await.unwrap().1, 0);
+    assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 701 + rotated as u64);
+}

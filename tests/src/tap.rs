@@ -1,0 +1,128 @@
+//! A TCP proxy on loopback that can be told to fail: refuse, stall, cut in the middle, or answer by itself.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What it does with a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Passes bytes on.
+    None,
+    /// Closes it at once.
+    Refuse,
+    /// Takes the request and never says a word.
+    Stall,
+    /// Closes it after so many bytes of the answer.
+    CutAfter(usize),
+    /// Answers with these bytes itself, after the request's first bytes.
+    Answer(Vec<u8>),
+}
+
+/// The proxy, for as long as it is held.
+pub struct Tap {
+    address: SocketAddr,
+    fault: Arc<Mutex<Fault>>,
+    taken: Arc<AtomicU64>,
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tap {
+    /// Passes on to `target`.
+    #[must_use]
+    pub fn start(target: SocketAddr) -> Tap {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
+        let address = listener.local_addr().expect("its address");
+        let fault = Arc::new(Mutex::new(Fault::None));
+        let taken = Arc::new(AtomicU64::new(0));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let (fault, taken, stopped) = (Arc::clone(&fault), Arc::clone(&taken), Arc::clone(&stopped));
+            move || {
+                for client in listener.incoming().flatten() {
+                    if stopped.load(SeqCst) {
+                        return;
+                    }
+                    taken.fetch_add(1, SeqCst);
+                    let fault = fault.lock().unwrap().clone();
+                    std::thread::spawn(move || serve(client, target, &fault));
+                }
+            }
+        });
+        Tap { address, fault, taken, stopped, thread: Some(thread) }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it does with connections from now on; those that are open stay as they are.
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Connections so far.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken.load(SeqCst)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.stopped.store(true, SeqCst);
+        TcpStream::connect(self.address).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+fn serve(mut client: TcpStream, target: SocketAddr, fault: &Fault) {
+    // Nothing here outlives a test by more than this.
+    let patience = Some(Duration::from_secs(60));
+    client.set_read_timeout(patience).ok();
+    match fault {
+        Fault::Refuse => {}
+        Fault::Stall => {
+            let mut buffer = [0; 4096];
+            while client.read(&mut buffer).is_ok_and(|n| n > 0) {}
+        }
+        Fault::Answer(bytes) => {
+            let mut buffer = [0; 4096];
+            if client.read(&mut buffer).is_ok_and(|n| n > 0) {
+                client.write_all(bytes).ok();
+            }
+        }
+        Fault::None | Fault::CutAfter(_) => {
+            let Ok(server) = TcpStream::connect(target) else { return };
+            server.set_read_timeout(patience).ok();
+            let most = if let Fault::CutAfter(bytes) = fault { *bytes } else { usize::MAX };
+            let (from, to) = (client.try_clone(), server.try_clone());
+            let (Ok(from), Ok(to)) = (from, to) else { return };
+            let up = std::thread::spawn(move || pass(from, to, usize::MAX));
+            pass(server, client, most);
+            up.join().ok();
+        }
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, mut most: usize) {
+    let mut buffer = [0; 16 << 10];
+    while most > 0 {
+        let Ok(read @ 1..) = from.read(&mut buffer) else { break };
+        let send = read.min(most);
+        if to.write_all(&buffer[..send]).is_err() {
+            break;
+        }
+        most -= send;
+    }
+    to.shutdown(Shutdown::Both).ok();
+    from.shutdown(Shutdown::Both).ok();
+}
