@@ -8,6 +8,7 @@
     reason = "a test ends by panicking, and waits in real time"
 )]
 
+mod approvals;
 mod audit;
 mod bad_input;
 mod disk_full;
@@ -28,8 +29,10 @@ mod netns;
 mod privilege;
 mod protocols;
 mod revocation;
+mod rules;
 mod scene;
 mod second_daemon;
+mod settled;
 mod starvation;
 mod stopping;
 mod streams;

@@ -7,6 +7,7 @@ mod audit;
 mod doctor;
 mod environment;
 mod keys;
+mod rules;
 mod status;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub use keys::{
     Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView,
     WireKey,
 };
+pub use rules::{ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, RuleAdd, RuleView};
 pub use status::{AuditStatus, Status};
 
 use crate::model::{
@@ -38,7 +40,7 @@ pub const DEFAULT_SOCKET: &str = "/run/onecli/admin.sock";
 
 /// Paths of the API. Names hold no character that would need escaping.
 pub mod routes {
-    use crate::model::{AgentName, Runner, SecretName};
+    use crate::model::{AgentName, RuleId, Runner, SecretName};
 
     /// `GET`: [`super::Status`].
     pub const STATUS: &str = "/v1/status";
@@ -65,6 +67,13 @@ pub mod routes {
     /// `GET`, with [`super::AuditQuery`] as the query: records as JSON lines, oldest first.
     pub const AUDIT: &str = "/v1/audit";
 
+    /// `GET`: a list of [`super::RuleView`]. `POST` [`super::RuleAdd`]: [`super::RuleView`].
+    pub const RULES: &str = "/v1/rules";
+    /// `POST` [`super::Explain`]: [`super::Explanation`].
+    pub const EXPLAIN: &str = "/v1/explain";
+    /// `GET`: a list of [`super::ApprovalView`].
+    pub const APPROVALS: &str = "/v1/approvals";
+
     /// The query of a `DELETE` of an agent that kills what runs as it.
     pub const KILL: &str = "kill=true";
 
@@ -82,6 +91,21 @@ pub mod routes {
     /// `PUT`, `DELETE`: [`super::AgentDetail`].
     pub fn runner(agent: &AgentName, runner: &Runner) -> String {
         format!("{AGENTS}/{agent}/runners/{runner}")
+    }
+
+    /// `GET`: a list of [`super::LearnedRule`].
+    pub fn learn(name: &AgentName) -> String {
+        format!("{AGENTS}/{name}/learn")
+    }
+
+    /// `DELETE`: [`super::RuleView`] as it was.
+    pub fn rule(id: RuleId) -> String {
+        format!("{RULES}/{id}")
+    }
+
+    /// `POST`: `allow` or `deny`: [`super::ApprovalView`].
+    pub fn approval(id: &str, answer: &str) -> String {
+        format!("{APPROVALS}/{id}/{answer}")
     }
 
     /// `GET`: [`super::SecretView`]. `DELETE`: [`super::SecretView`] as it was.

@@ -74,7 +74,7 @@ pub(super) async fn rotate(
 ) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
     let mut secret = change.stored.secret(name)?.clone();
-    let kept = retired(state, &secret);
+    let kept = retired(state, &secret)?;
     secret.version += 1;
     secret.sealed = state.handles.vault.seal(&secret, &request.value.0)?;
     state.handles.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await?;
@@ -83,12 +83,16 @@ pub(super) async fn rotate(
     Ok(view)
 }
 
-/// The value that is replaced, in a form that goes nowhere. One that does not open goes nowhere as it is.
-fn retired(state: &State, secret: &Secret) -> Sealed {
-    state.handles.vault.retire(secret).unwrap_or_else(|error| {
-        tracing::warn!(%error, secret = %secret.name, "the value that is replaced does not open");
-        secret.sealed.clone()
-    })
+/// The value that is replaced, in a form that goes nowhere.
+///
+/// # Errors
+/// It does not open: where the secret may go was perhaps changed by somebody, and the new value would go there.
+fn retired(state: &State, secret: &Secret) -> Result<Sealed, AdminError> {
+    state
+        .handles
+        .vault
+        .retire(secret)
+        .map_err(|error| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() })
 }
 
 pub(super) async fn set_enabled(

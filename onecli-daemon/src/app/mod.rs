@@ -40,7 +40,7 @@ use crate::http::{Capacity, Gateway, GatewayParts};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
-use crate::policy::Snapshot;
+use crate::policy::{Approvals, Snapshot};
 use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
 use crate::vault::{KeySource, Vault, VaultError};
@@ -98,7 +98,6 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
-    let keys = key_source(&config, &data_dir)?;
     // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
@@ -112,6 +111,8 @@ fn start(config: Config) -> Result<(), AppError> {
         None => admin::bind(&config.listen.admin_socket)?,
     };
     handed.close_rest();
+    // After the helper was forked: it holds no secret.
+    let keys = key_source(&config, &data_dir)?;
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
     let runtime =
@@ -236,6 +237,7 @@ async fn serve(
         current,
     ));
     policy.reload().await?;
+    let approvals = Arc::<Approvals>::default();
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
@@ -252,6 +254,8 @@ async fn serve(
         proxy: upstream_proxy::upstream_proxy(&config.upstream)?,
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
+        approvals: Arc::clone(&approvals),
+        approval_timeout: config.policy.approval_timeout,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     }));
@@ -271,7 +275,7 @@ async fn serve(
         ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
-        policy: snapshot,
+        policy: snapshot.clone(),
         audit: audit.clone(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
@@ -288,6 +292,8 @@ async fn serve(
             shipping_fault: shipper.fault(),
         },
         host: Arc::new(host),
+        policy: snapshot,
+        approvals,
         agents_root: config.kernel.agents_root.clone(),
     };
 

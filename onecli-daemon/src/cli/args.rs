@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
 
+use super::approval::ApprovalCommand;
 use super::audit_args::AuditCommand;
+use super::rule::RuleCommand;
+use super::why::WhyArgs;
 use crate::admin::api::{AgentEnvRequest, DEFAULT_SOCKET, EnvName};
 use crate::model::{
     AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
@@ -67,6 +70,14 @@ pub(super) enum Command {
         /// The secret.
         secret: SecretName,
     },
+    /// What agents may do besides their grants, and may not in spite of them.
+    #[command(subcommand)]
+    Rule(RuleCommand),
+    /// What would be decided about a request, and why.
+    Why(WhyArgs),
+    /// Requests that wait for a person's word.
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
     /// What agents asked for, what was decided, what came of it.
     #[command(subcommand)]
     Audit(Box<AuditCommand>),
@@ -205,7 +216,7 @@ pub(super) enum AgentCommand {
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
     },
-    /// Remove an agent with its token, sessions and grants. Its audit records stay.
+    /// Remove an agent with its token, sessions, grants and rules. Its audit records stay.
     ///
     /// Refused while processes run in its cgroup: they would outlive the agent, and be the next one that is bound to
     /// the cgroup. To take its rights from running processes and let them live, disable it.
@@ -215,6 +226,11 @@ pub(super) enum AgentCommand {
         /// Kill what runs in its cgroup (SIGKILL), after its rights are gone.
         #[arg(long)]
         kill: bool,
+    },
+    /// What an agent was refused, as the rules that would allow it.
+    Learn {
+        /// The agent.
+        name: AgentName,
     },
 }
 
@@ -235,7 +251,7 @@ pub(super) struct EnvArgs {
     /// Whom it is for.
     #[arg(long = "for", value_enum, default_value_t = EnvFor::Shell)]
     pub(super) kind: EnvFor,
-    /// The directory for the files; by default one of your runtime directory ($XDG_RUNTIME_DIR, for root /run).
+    /// The directory for the files; by default one in your runtime directory, for root in /run.
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Which of the proxy's addresses; by default one on the network for containers, on loopback for a shell.

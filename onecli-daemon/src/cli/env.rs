@@ -133,10 +133,9 @@ fn write(args: &EnvArgs, env: &AgentEnv, address: SocketAddr) -> Result<Files, E
         return Err(EnvError::Path(text));
     }
     let pem = fs::read_to_string(&env.ca_bundle).map_err(failed("read", &env.ca_bundle))?;
-    let lines: String = variables(env, address, BUNDLE, Some(JAVA_TRUST_STORE))
-        .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect();
+    let all = variables(env, address, BUNDLE, Some(JAVA_TRUST_STORE));
+    let lines: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    let lines = lines.concat();
     let files = Files {
         env: directory.join("env"),
         bundle: directory.join("ca-bundle.pem"),
@@ -176,7 +175,8 @@ fn runtime_dir() -> Result<PathBuf, EnvError> {
 /// As engines name it: with systemd's driver by the slice alone.
 fn cgroup_parent(cgroup: &str, systemd: bool) -> &str {
     let slice = cgroup.rsplit('/').next().unwrap_or(cgroup);
-    if systemd && slice.ends_with(".slice") { slice } else { cgroup }
+    let is_slice = Path::new(slice).extension().is_some_and(|extension| extension == "slice");
+    if systemd && is_slice { slice } else { cgroup }
 }
 
 fn docker(files: &Files, cgroup: Option<&str>) -> String {

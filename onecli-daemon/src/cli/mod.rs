@@ -1,6 +1,7 @@
 //! The `onecli` command: talks to the daemon over its admin socket, and starts agents.
 
 mod agent;
+mod approval;
 mod args;
 mod audit;
 mod audit_args;
@@ -15,6 +16,7 @@ mod grant;
 mod key;
 mod launcher;
 mod output;
+mod rule;
 mod run;
 mod secret;
 mod status;
@@ -22,6 +24,7 @@ mod trust;
 mod user;
 mod value;
 mod verify;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -191,6 +194,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
                 agent::set_runner(client, &name, &runner, false, output)
             }
             AgentCommand::Remove { name, kill } => agent::remove(client, &name, kill, output),
+            AgentCommand::Learn { name } => rule::learn(client, &name, output),
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),
@@ -208,6 +212,9 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Key(command) => key::key(client, command, output),
         Command::Backup { file } => backup::backup(client, &file, output),
         Command::Restore(args) => Err(backup::restore(&args)),
+        Command::Rule(command) => rule::run(client, command, output),
+        Command::Why(args) => why::why(client, args, output),
+        Command::Approval(command) => approval::run(client, command, output),
         Command::Status => status::status(client, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

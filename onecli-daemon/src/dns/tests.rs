@@ -108,7 +108,7 @@ fn snapshot(agents: &[Agent]) -> Snapshot {
         .collect();
     let grants = secrets.iter().map(|secret| (agent(1, Egress::Deny).id, secret.id)).collect();
     let agents = agents.iter().map(|agent| AgentInput { agent: agent.clone(), token: TokenHash([0; 32]) });
-    let input = SnapshotInput { agents: agents.collect(), sessions: Vec::new(), secrets, grants };
+    let input = SnapshotInput { agents: agents.collect(), secrets, grants, ..SnapshotInput::default() };
     Snapshot::compile(input, &|_, _, _| Placeholder::from_bits([0; 20]))
 }
 

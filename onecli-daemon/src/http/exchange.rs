@@ -13,6 +13,7 @@ use super::body::{Body, Progress, RequestBody};
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
+use super::hold::meet_conditions;
 use super::inject::inject;
 use super::outward::timed_out;
 use super::pool::{SendFailure, Upstream, protocol_refusal};
@@ -21,7 +22,8 @@ use super::revoked::Revoked;
 use super::scrub::Scrubber;
 use super::trail::Trail;
 use super::upgrade;
-use crate::model::{Code, Refusal};
+use crate::audit::Text;
+use crate::model::{Code, Reach, Refusal, Rule};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
 
@@ -39,26 +41,69 @@ pub(super) async fn exchange(
         Err(refusal) => return reject::answer(&refusal, None),
     };
     let id = trail.request_id();
-    match authorize(&gateway, &connection, request, &mut trail) {
+    let authorized = match authorize(&gateway, &connection, request, &mut trail) {
+        Ok(allowed) => meet_conditions(&gateway, &connection, allowed, &mut trail).await,
+        Err(refusal) => Err(refusal),
+    };
+    match authorized {
         Ok(ready) => match forward(&gateway, &connection, ready, trail).await {
             Ok(response) => response,
             Err(refusal) => reject::answer(&refusal, id),
         },
         Err(refusal) => {
-            trail.refuse(refusal.code).await;
+            trail.refuse_by(&refusal).await;
             reject::answer(&refusal, id)
         }
     }
 }
 
 /// A request that policy allowed.
-struct Allowed {
-    identity: Identity,
-    head: Head,
+pub(super) struct Allowed {
+    pub(super) identity: Identity,
+    pub(super) head: Head,
+    pub(super) permit: Permit,
     body: Incoming,
-    grants: Vec<Grant>,
-    watches: Vec<Watch>,
     client_upgrade: Option<OnUpgrade>,
+}
+
+/// What policy allowed, and under which conditions.
+pub(super) struct Permit {
+    pub(super) grants: Vec<Grant>,
+    watches: Vec<Watch>,
+    pub(super) approve: Option<Arc<Rule>>,
+    pub(super) limits: Vec<Arc<Rule>>,
+    reach: Reach,
+    is_ruled: bool,
+}
+
+impl Permit {
+    /// What the policy of this moment allows.
+    ///
+    /// # Errors
+    /// Policy's refusal.
+    pub(super) fn ask(
+        gateway: &Gateway,
+        identity: &Identity,
+        head: &Head,
+        trail: &mut Trail,
+    ) -> Result<Permit, Refusal> {
+        let snapshot = gateway.snapshot();
+        let ruling = snapshot.decide(identity, &head.facts());
+        trail.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
+        let grants = match ruling.decision {
+            Decision::Inject(grants) => grants,
+            Decision::Forward => Vec::new(),
+            Decision::Deny(refusal) => return Err(refusal),
+        };
+        Ok(Permit {
+            grants,
+            watches: snapshot.watches(identity, head.authority.host()),
+            approve: ruling.approve,
+            limits: ruling.limits,
+            reach: ruling.reach,
+            is_ruled: ruling.is_ruled,
+        })
+    }
 }
 
 fn authorize(
@@ -79,14 +124,8 @@ fn authorize(
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
-    let snapshot = gateway.snapshot();
-    let grants = match snapshot.decide(&identity, &head.facts()) {
-        Decision::Inject(grants) => grants,
-        Decision::Forward => Vec::new(),
-        Decision::Deny(refusal) => return Err(refusal),
-    };
-    let watches = snapshot.watches(&identity, head.authority.host());
-    Ok(Allowed { identity, head, body, grants, watches, client_upgrade })
+    let permit = Permit::ask(gateway, &identity, &head, trail)?;
+    Ok(Allowed { identity, head, permit, body, client_upgrade })
 }
 
 async fn forward(
@@ -142,22 +181,26 @@ async fn send(
     allowed: Allowed,
     trail: &mut Trail,
 ) -> Result<Sent, Refusal> {
-    let Allowed { identity, mut head, body, grants, watches, client_upgrade } = allowed;
+    let Allowed { identity, mut head, permit, body, client_upgrade } = allowed;
+    let Permit { grants, watches, reach, is_ruled, .. } = permit;
     let websocket = head.websocket && client_upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     if !watches.is_empty() {
         ask_scannable(&mut head.headers);
+    }
+    if is_ruled || !watches.is_empty() {
         strip_overrides(&mut head.headers);
     }
     let progress = Arc::new(Progress::default());
     let mut body = RequestBody::new(body, Arc::clone(&progress));
     let agent = identity.agent().id;
-    let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants);
     let mut fresh = websocket;
     loop {
-        let mut upstream = gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
+        let mut upstream =
+            gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
         trail.upstream(&upstream);
+        let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants, upstream.address());
         let decision = trail.decide(&grants).await?;
         let mut outgoing = head.clone();
         for grant in &grants {
@@ -226,6 +269,6 @@ fn secret_refusal(name: &str) -> Refusal {
     Refusal::new(
         Code::SecretUnavailable,
         format!("secret '{name}' cannot be decrypted, so the request is not forwarded"),
-        format!("an administrator should store it again: onecli secret rotate {name}"),
+        format!("an administrator should look at the daemon's log and at 'onecli secret show {name}'"),
     )
 }

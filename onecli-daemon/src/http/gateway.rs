@@ -24,7 +24,7 @@ use super::shares::Shares;
 use crate::audit::{AuditLog, Quota, QuotaLimits, Record};
 use crate::model::{Clock, Code, Random, RequestId};
 use crate::net::{Dialer, Resolver};
-use crate::policy::{Evidence, Snapshot};
+use crate::policy::{Approvals, Evidence, Limits, Snapshot};
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
 use crate::vault::Vault;
 
@@ -58,6 +58,10 @@ pub struct GatewayParts {
     pub explicit_addresses: Vec<SocketAddr>,
     /// How much may be open at a time.
     pub capacity: Capacity,
+    /// Requests that wait for a person.
+    pub approvals: Arc<Approvals>,
+    /// How long they wait.
+    pub approval_timeout: Duration,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
@@ -85,6 +89,10 @@ pub struct Gateway {
     /// Connections of nobody known, so far.
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
+    /// The counts of rules that limit.
+    pub(super) limits: Limits,
+    pub(super) approvals: Arc<Approvals>,
+    pub(super) approval_timeout: Duration,
     pub(super) counters: Counters,
     /// The daemon takes no new connections: those that are open are not to be used for long.
     stopping: CancellationToken,
@@ -131,6 +139,9 @@ impl Gateway {
             exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
+            limits: Limits::new(parts.clock.instant()),
+            approvals: parts.approvals,
+            approval_timeout: parts.approval_timeout,
             clock: parts.clock,
             random: parts.random,
             counters: Counters::default(),

@@ -17,6 +17,7 @@ mod front;
 pub(crate) mod fuzzed;
 mod gateway;
 mod head;
+mod hold;
 mod inject;
 mod intercept;
 mod limits;

@@ -270,8 +270,8 @@ impl Handed {
 
 fn is_unix(socket: BorrowedFd<'_>) -> bool {
     let mut domain: libc::c_int = 0;
-    const LENGTH: libc::socklen_t = 4;
-    let mut length = LENGTH;
+    // A c_int.
+    let mut length: libc::socklen_t = 4;
     // SAFETY: the kernel writes at most `length` bytes to `domain`, which is that large.
     let asked = unsafe {
         libc::getsockopt(

@@ -8,8 +8,11 @@ use super::Mode::{Explicit, Transparent};
 use super::*;
 use crate::model::{
     Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, Placeholder, Placement,
-    Sealed, Secret, SecretId, Target, TokenHash,
+    Reach, Sealed, Secret, SecretId, Target, TokenHash,
 };
+
+mod conditions;
+mod rules;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -86,7 +89,7 @@ fn world() -> Snapshot {
         token: TokenHash([33; 32]),
         expires: NOW + jiff::SignedDuration::from_secs(60),
     }];
-    Snapshot::compile(SnapshotInput { agents, sessions, secrets, grants }, &stand_in)
+    Snapshot::compile(SnapshotInput { agents, sessions, secrets, grants, rules: Vec::new() }, &stand_in)
 }
 
 fn evidence(mode: Mode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
@@ -173,7 +176,7 @@ fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
         tls: true,
         placeholders: ask.placeholders,
     };
-    match world.decide(&identity, &facts) {
+    match world.decide(&identity, &facts).decision {
         Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
         Decision::Forward => Ok(Vec::new()),
         Decision::Deny(refusal) => Err(refusal.code),
@@ -239,7 +242,7 @@ fn plain_http_gets_no_credential() {
         tls: false,
         placeholders: &[],
     };
-    match world.decide(&identity, &facts) {
+    match world.decide(&identity, &facts).decision {
         Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
         other => panic!("{other:?}"),
     }
@@ -263,7 +266,10 @@ fn what_is_taken_back_is_no_longer_allowed() {
             expires: NOW + jiff::SignedDuration::from_secs(60),
         }];
         let grants = grants.iter().map(|n| (agent_id(3), id(*n))).collect();
-        Snapshot::compile(SnapshotInput { agents: vec![input], sessions, secrets, grants }, &stand_in)
+        Snapshot::compile(
+            SnapshotInput { agents: vec![input], sessions, secrets, grants, rules: Vec::new() },
+            &stand_in,
+        )
     };
     let method = Method::GET;
     let facts = RequestFacts {
@@ -277,7 +283,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
     let session = evidence(Mode::Explicit, None, Some(33));
     let late = NOW + jiff::SignedDuration::from_secs(60);
     let allows = |world: &Snapshot, evidence: &Evidence, now, used: &[SecretId]| {
-        world.still_allows(evidence, now, agent_id(3), &facts, used)
+        world.still_allows(evidence, now, agent_id(3), &facts, used).is_some()
     };
 
     let both = compile(true, Egress::Allow, &[1, 3]);
@@ -286,7 +292,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
     assert!(allows(&both, &session, NOW, &[id(1)]));
     assert!(!allows(&both, &session, late, &[id(1)]), "the session has ended");
     assert_eq!((both.session_end(&session), both.session_end(&own)), (Some(late), None));
-    assert!(!both.still_allows(&own, NOW, agent_id(4), &facts, &[]), "it is another agent by now");
+    assert!(both.still_allows(&own, NOW, agent_id(4), &facts, &[]).is_none(), "it is another agent by now");
 
     // With egress `allow` the request itself would still be let through, without the credential.
     for grants in [&[3][..], &[]] {
@@ -308,6 +314,7 @@ fn routes() {
     assert_eq!(route("cgroup", "api.test"), Route::Inspect);
     assert_eq!(route("cgroup", "api.test:8443"), Route::Inspect);
     assert!(matches!(route("cgroup", "evil.test"), Route::Deny(r) if r.code == Code::EgressDenied));
-    assert_eq!(route("open", "evil.test"), Route::Tunnel);
+    let tunnel = Route::Tunnel { reach: Reach::open(), cause: Cause::Default(Egress::Allow) };
+    assert_eq!(route("open", "evil.test"), tunnel);
     assert_eq!(route("open", "api.test"), Route::Inspect);
 }

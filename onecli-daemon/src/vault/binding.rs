@@ -137,9 +137,9 @@ mod tests {
             |s| s.env = None,
         ];
         for (number, change) in changes.iter().enumerate() {
-            let mut changed = base.clone();
-            change(&mut changed);
-            assert!(Binding::of(&changed) != of, "change {number}");
+            let mut edited = base.clone();
+            change(&mut edited);
+            assert!(Binding::of(&edited) != of, "change {number}");
         }
     }
 

@@ -45,6 +45,8 @@ impl Scene {
             proxy: None,
             explicit_addresses: Vec::new(),
             capacity: Capacity::of(4096),
+            approvals: Arc::default(),
+            approval_timeout: std::time::Duration::from_secs(1),
             clock,
             random,
         });

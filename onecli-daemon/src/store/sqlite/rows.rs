@@ -119,29 +119,29 @@ fn checked(placement: Placement) -> Result<Placement, PlacementError> {
 }
 
 /// A row with what is needed to name it in an error.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     table: &'static str,
     key: &'static str,
     columns: &'a SqliteRow,
 }
 
 impl<'a> Row<'a> {
-    fn new(table: &'static str, key: &'static str, columns: &'a SqliteRow) -> Row<'a> {
+    pub(super) fn new(table: &'static str, key: &'static str, columns: &'a SqliteRow) -> Row<'a> {
         Row { table, key, columns }
     }
 
-    fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
+    pub(super) fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
     where
         T: sqlx::Type<Sqlite> + sqlx::Decode<'a, Sqlite>,
     {
         self.columns.try_get(column).map_err(|error| self.bad(column, error))
     }
 
-    fn parse<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T, StoreError> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T, StoreError> {
         self.get::<&str>(column)?.parse().map_err(|error| self.bad(column, error))
     }
 
-    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
+    pub(super) fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
         serde_json::from_str(self.get(column)?).map_err(|error| self.bad(column, error))
     }
 
@@ -154,8 +154,10 @@ impl<'a> Row<'a> {
         bytes.try_into().map(TokenHash).map_err(|error| self.bad("token_hash", error))
     }
 
-    fn bad(&self, column: &'static str, reason: impl Display) -> StoreError {
-        let row = self.columns.try_get::<String, _>(self.key).unwrap_or_default();
+    pub(super) fn bad(&self, column: &'static str, reason: impl Display) -> StoreError {
+        let row = self.columns.try_get::<String, _>(self.key);
+        let row = row.or_else(|_| self.columns.try_get::<i64, _>(self.key).map(|id| id.to_string()));
+        let row = row.unwrap_or_default();
         StoreError::BadRow { table: self.table, row, column, reason: reason.to_string() }
     }
 }
