@@ -81,6 +81,9 @@ pub struct Listen {
     /// Addresses of the explicit proxy; none turns it off. Default `127.0.0.1:10255`.
     #[serde(deserialize_with = "addresses")]
     pub explicit: Vec<SocketAddr>,
+    /// Networks whose clients the explicit proxy serves, besides loopback; empty for every client. Default none.
+    #[serde(deserialize_with = "networks")]
+    pub allow_sources: Vec<IpNet>,
     /// Loopback port that redirected connections arrive at, 1 to 65535. Default 10256.
     #[serde(deserialize_with = "port")]
     pub transparent_port: u16,
@@ -272,6 +275,7 @@ impl Default for Listen {
     fn default() -> Listen {
         Listen {
             explicit: vec![SocketAddr::from(([127, 0, 0, 1], 10255))],
+            allow_sources: Vec::new(),
             transparent_port: 10256,
             admin_socket: PathBuf::from("/run/onecli/admin.sock"),
         }

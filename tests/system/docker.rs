@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use onecli_tests::client::{Reply, Run, curl};
@@ -135,4 +136,82 @@ fn slow_a_container_elsewhere_uses_the_proxy_with_a_token() {
     let _ = stage.container(&[], &at_its_place(&curl(&url).args(["--max-time", "1"])));
     host.set_nonblocking(true).unwrap();
     assert!(host.accept().is_ok(), "an unmanaged container is left alone");
+}
+
+/// What `agent env` prints is all that a container needs.
+#[test]
+fn slow_agent_env_makes_a_container_an_agent() {
+    let Some(stage) = Stage::new() else { return };
+    let (_, _) = stage.agent("crawler", &["--factors", "token"]);
+    let (_, _) = stage.agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
+    let script = format!(
+        r#"exec /usr/bin/curl -sSf -H "Authorization: Bearer $API_KEY" {}"#,
+        stage.upstream.https_url(API, "/echo")
+    );
+    let dir = stage.daemon.home().dir().join("env");
+    let dir = dir.to_str().unwrap();
+    for (agent, has_cgroup, mode) in [("crawler", false, "explicit"), ("inside", true, "explicit")] {
+        let printed =
+            stage.daemon.onecli(&["agent", "env", agent, "--for", "docker", "--out", dir]).ok("agent env");
+        let options: Vec<&str> = printed.split_whitespace().collect();
+        assert_eq!(options.iter().any(|o| o.starts_with("--cgroup-parent=/")), has_cgroup, "{printed}");
+        assert!(
+            !printed.contains("onecli_st_") && !printed.contains("onecli_ph_"),
+            "a token on a command line: {printed}"
+        );
+        let mode_of =
+            |file: &str| std::fs::metadata(Path::new(dir).join(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode_of("env"), mode_of("ca-bundle.pem")), (0o600, 0o644));
+        let run = Run::new("/bin/sh").args(["-c", &script]);
+        let outcome = stage.docker.container(&options, &run).outcome();
+        outcome.ok(&format!("a container of {agent}"));
+        assert_eq!(stage.injected(), 1, "{agent}");
+        let record = stage.daemon.audit_until("it", |r| r["verdict"] == "inject" && r["agent"] == agent);
+        let factors = record["factors"].to_string();
+        assert_eq!(record["mode"], mode, "{record}");
+        assert!(factors.contains("token") && factors.contains("cgroup") == has_cgroup, "{record}");
+    }
+    // By Compose, with the example as it is.
+    if need::program("Compose", "docker-compose", "docker-compose") {
+        let over = stage.daemon.onecli(&[
+            "agent",
+            "env",
+            "crawler",
+            "--for",
+            "compose",
+            "--service",
+            "crawler",
+            "--out",
+            dir,
+        ]);
+        let over_file = stage.daemon.home().dir().join("onecli.yaml");
+        std::fs::write(&over_file, over.ok("agent env")).unwrap();
+        let example = onecli_tests::bins::workspace().join("tests/containers/compose.yaml");
+        let compose = |args: &[&str]| {
+            let socket = stage.docker.docker(&[]).arguments()[1].clone();
+            Run::new("docker-compose")
+                .arg("-f")
+                .arg(&example)
+                .arg("-f")
+                .arg(&over_file)
+                .args(args)
+                .env("DOCKER_HOST", socket)
+                .env("URL", stage.upstream.https_url(API, "/echo"))
+                .env("COMPOSE_PROJECT_NAME", "onecli-test")
+                .outcome()
+        };
+        let up = compose(&["up", "--no-color", "--abort-on-container-exit", "--exit-code-from", "crawler"]);
+        up.ok("docker-compose up");
+        compose(&["down"]).ok("docker-compose down");
+        assert_eq!(stage.injected(), 1);
+    }
+    // A shell, too, and nothing else of it is on the disk.
+    let printed = stage.daemon.onecli(&["agent", "env", "crawler", "--for", "shell"]).ok("agent env");
+    let shell = format!(r#"eval "$1"; {}"#, script.replace("/usr/bin/curl", "curl"));
+    Run::new("sh").args(["-c", &shell, "sh", &printed]).outcome().ok("a shell");
+    assert_eq!(stage.injected(), 1);
+    // Its end is the token's.
+    stage.daemon.onecli(&["agent", "rotate", "crawler"]).ok("rotate");
+    assert!(!Run::new("sh").args(["-c", &shell, "sh", &printed]).outcome().status.success());
+    assert_eq!(stage.injected(), 0);
 }

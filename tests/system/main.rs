@@ -21,6 +21,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod identity;
+mod launch;
 mod leak;
 mod load;
 mod main_job;

@@ -17,7 +17,10 @@ pub(crate) const FOR_PROGRAMS: &[Need] = &[("curl", "curl"), ("unshare", "util-l
 /// For the whole suite.
 pub(crate) const FOR_TESTS: &[Need] = &[
     ("curl", "curl"),
+    ("at", "at"),
+    ("crontab", "cron"),
     ("dockerd", "docker.io"),
+    ("docker-compose", "docker-compose"),
     ("git", "git"),
     ("ip", "iproute2"),
     ("node", "nodejs"),

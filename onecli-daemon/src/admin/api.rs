@@ -6,6 +6,7 @@
 mod audit;
 mod doctor;
 mod env;
+mod environment;
 mod keys;
 mod rules;
 mod status;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
 pub use env::{EnvName, EnvNameError, EnvNames};
+pub use environment::{AgentEnv, AgentEnvRequest};
 pub use keys::{
     Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView,
     WireKey,
@@ -83,7 +85,7 @@ pub mod routes {
     }
 
     /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable` ([`super::AgentView`]), `session`
-    /// ([`super::SessionRequest`]: [`super::Session`]).
+    /// ([`super::SessionRequest`]: [`super::Session`]), `env` ([`super::AgentEnvRequest`]: [`super::AgentEnv`]).
     pub fn agent_action(name: &AgentName, action: &str) -> String {
         format!("{AGENTS}/{name}/{action}")
     }

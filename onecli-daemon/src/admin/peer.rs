@@ -7,13 +7,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use super::error::AdminError;
 use crate::model::Runner;
+use crate::model::peer::peer_cgroup;
 
 /// Members may do everything.
 pub(super) const WRITE_GROUP: &str = "onecli";
@@ -53,7 +53,7 @@ impl Peer {
             pid: credentials.pid(),
             is_owner: Uid::from_raw(uid) == Uid::effective(),
             groups: groups(uid, credentials.gid()),
-            cgroup: cgroup(stream, credentials.pid()),
+            cgroup: peer_cgroup(stream, credentials.pid()),
         })
     }
 
@@ -131,27 +131,4 @@ pub(super) fn is_runner(uid: u32, gid: u32, runners: &[Runner]) -> bool {
         Runner::User(name) => matches!(User::from_name(name), Ok(Some(user)) if user.uid.as_raw() == uid),
         Runner::Group(name) => holds(&gids, name),
     })
-}
-
-/// The peer's cgroup, by way of its pid. The pid could be another process's by now: the pidfd of the socket
-/// (Linux 6.5) tells whether the process that connected still lives. Older kernels have no such proof; there
-/// the uid and the groups are what counts.
-fn cgroup(stream: &impl AsFd, pid: i32) -> Result<Option<String>, String> {
-    if pid <= 0 {
-        return Err("you are in a process namespace that the daemon cannot see".to_owned());
-    }
-    let pidfd = match getsockopt(stream, PeerPidfd) {
-        Ok(pidfd) => Some(pidfd),
-        Err(nix::Error::ENOPROTOOPT) => None,
-        Err(_) => return Err("the process that connected has ended".to_owned()),
-    };
-    let path = format!("/proc/{pid}/cgroup");
-    let memberships = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    if let Some(pidfd) = pidfd {
-        let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut ended, PollTimeout::ZERO) != Ok(0) {
-            return Err("the process that connected has ended".to_owned());
-        }
-    }
-    Ok(memberships.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned))
 }

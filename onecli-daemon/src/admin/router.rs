@@ -12,7 +12,9 @@ use super::api::{AuditQuery, routes};
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
-use super::{agents, approvals, ca, doctor, explain, grants, key, learn, rules, secrets, session, status};
+use super::{
+    agents, approvals, ca, doctor, environment, explain, grants, key, learn, rules, secrets, session, status,
+};
 
 /// A request, read whole.
 pub(super) struct Call {
@@ -85,6 +87,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
             created(&session::start(&state, call.uid, &parse(name)?, body(&call)?).await?)
         }
 
+        ("POST", ["agents", name, "env"]) => {
+            created(&environment::start(&state, &parse(name)?, body(&call)?).await?)
+        }
         ("PUT", ["agents", name, "runners", runner]) => {
             json(&agents::set_runner(&state, &parse(name)?, &parse(runner)?, true).await?)
         }

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp};
 use nix::unistd::User;
 
 use super::agents::check_user;
 use super::api::{Caller, EnvNames, Session, SessionRequest};
+use super::environment::mint;
 use super::error::AdminError;
 use super::host::Transparent;
 use super::peer::{Peer, Rights, is_runner};
 use super::state::{Find, State};
-use crate::model::{Agent, AgentName, Factors, Token};
+use crate::model::{Agent, AgentName, Factors};
 use crate::store::StoredState;
 
 /// How long a session token is good for.
@@ -36,12 +37,7 @@ pub(super) async fn start(
         judge(state, &stored, name, caller, request.user.as_deref()).await?;
     }
     let agent = stored.agent(name)?;
-    if !agent.enabled {
-        return Err(AdminError::NotReady {
-            message: format!("agent '{name}' is disabled"),
-            hint: format!("enable it with 'onecli agent enable {name}'"),
-        });
-    }
+    check_enabled(agent)?;
     let user = request.user.or_else(|| agent.user.clone()).ok_or_else(|| AdminError::NotReady {
         message: format!("agent '{name}' has no user to run as"),
         hint: format!("name one: 'onecli run --agent {name} --user USER ...'"),
@@ -60,16 +56,7 @@ pub(super) async fn start(
         }
     };
 
-    let placeholders: BTreeMap<String, String> = stored
-        .granted(agent)
-        .into_iter()
-        .flat_map(|secret| {
-            let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
-            let shown = secret.profile.shape.dress(&placeholder);
-            let names = secret.env.iter().flat_map(|names| EnvNames::split(names));
-            names.map(|name| (name.to_owned(), shown.clone())).collect::<Vec<_>>()
-        })
-        .collect();
+    let placeholders = placeholders(state, &stored, agent);
     let (proxy, expires) = proxy.unzip();
     Ok(Session {
         agent: agent.name.clone(),
@@ -81,6 +68,28 @@ pub(super) async fn start(
         expires,
         hidden: host.private_dirs(),
     })
+}
+
+/// Nothing is started as an agent that is refused everything.
+pub(super) fn check_enabled(agent: &Agent) -> Result<(), AdminError> {
+    if agent.enabled {
+        return Ok(());
+    }
+    Err(AdminError::NotReady {
+        message: format!("agent '{}' is disabled", agent.name),
+        hint: format!("enable it with 'onecli agent enable {}'", agent.name),
+    })
+}
+
+/// Placeholders by the variable that the agent's programs read them from.
+pub(super) fn placeholders(state: &State, stored: &StoredState, agent: &Agent) -> BTreeMap<String, String> {
+    let named = stored.granted(agent).into_iter().flat_map(|secret| {
+        let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+        let shown = secret.profile.shape.dress(&placeholder);
+        let names = secret.env.iter().flat_map(|names| EnvNames::split(names));
+        names.map(|name| (name.to_owned(), shown.clone())).collect::<Vec<_>>()
+    });
+    named.collect()
 }
 
 /// May `caller` start commands as the agent? Administrators may, and the agent's runners. Who is not root may not choose
@@ -154,17 +163,7 @@ async fn proxy_session(
     agent: &Agent,
     address: SocketAddr,
 ) -> Result<(String, Timestamp), AdminError> {
-    let handles = &state.handles;
-    let change = state.begin_change().await?;
-    let now = handles.clock.now();
-    let expires = now
-        .checked_add(LIFETIME)
-        .and_then(|expires| expires.round(Unit::Second))
-        .map_err(|_| AdminError::Internal("the clock is at the end of time"))?;
-    let token = Token::generate_session(handles.random.as_ref())?;
-    handles.store.prune_sessions(now).await?;
-    handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires).await?;
-    change.in_force("session", agent.name.as_str()).await?;
+    let (token, expires) = mint(state, agent, LIFETIME).await?;
     // The user name is for people who read it; the proxy takes any.
     Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
 }

@@ -113,6 +113,10 @@ impl Host for AppHost {
         explicit.iter().find(|address| address.ip().is_loopback()).or(explicit.first()).copied()
     }
 
+    fn explicit_addresses(&self) -> Vec<SocketAddr> {
+        self.place.explicit.clone()
+    }
+
     fn counters(&self) -> BTreeMap<String, u64> {
         let gateway = self.gateway.counters().snapshot();
         let kernel = self.managed.stats().into_iter().map(|(name, n)| (format!("kernel_{name}"), n));

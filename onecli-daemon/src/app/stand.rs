@@ -1,10 +1,11 @@
 //! The daemon's listeners, from bound to drained.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -47,6 +48,19 @@ pub(super) struct Stand {
     transparent: Vec<Bound>,
     /// Addresses of those that this process opened itself.
     own: Vec<SocketAddr>,
+    sources: Arc<Sources>,
+}
+
+/// Whose connections the explicit proxy takes.
+#[derive(Debug)]
+struct Sources(Vec<IpNet>);
+
+impl Sources {
+    /// Loopback always; others where their network is named, or none is.
+    fn allow(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.is_empty() || peer.is_loopback() || self.0.iter().any(|network| network.contains(&peer))
+    }
 }
 
 impl Stand {
@@ -75,7 +89,8 @@ impl Stand {
         for listener in &transparent {
             managed.stamp(listener)?;
         }
-        Ok(Stand { explicit, transparent, own })
+        let sources = Arc::new(Sources(config.listen.allow_sources.clone()));
+        Ok(Stand { explicit, transparent, own, sources })
     }
 
     /// Every address that is ours, which no agent may reach through us.
@@ -95,7 +110,7 @@ impl Stand {
         }
         let (stop, stopped) = watch::channel(());
         let places = Arc::new(Semaphore::new(front.capacity.accepted()));
-        let reception = Reception { front, places, stopped };
+        let reception = Reception { front, places, stopped, sources: self.sources };
         Ok(OpenStand { explicit, transparent, reception, stop })
     }
 }
@@ -167,14 +182,19 @@ pub(super) struct Reception {
     /// Of all listeners together.
     places: Arc<Semaphore>,
     stopped: watch::Receiver<()>,
+    sources: Arc<Sources>,
 }
 
 impl Reception {
     async fn explicit(self, listener: TcpListener) {
-        let gateway = self.front.gateway;
-        let serve = move |stream, peer| {
-            let gateway = Arc::clone(&gateway);
+        let (gateway, sources) = (self.front.gateway, self.sources);
+        let serve = move |stream, peer: SocketAddr| {
+            let (gateway, sources) = (Arc::clone(&gateway), Arc::clone(&sources));
             async move {
+                if !sources.allow(peer.ip()) {
+                    tracing::debug!(%peer, "closed: not of listen.allow_sources");
+                    return;
+                }
                 let served = serve_explicit(Arc::clone(&gateway), stream, peer);
                 gateway.until_end(served).await;
             }
@@ -248,6 +268,32 @@ async fn accept<F, S>(
                 tracing::warn!(%error, "a listener cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_loopback_and_what_is_named() {
+        let none = Sources(Vec::new());
+        let some = Sources(vec!["172.17.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        for (peer, expected) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("172.17.0.2", true),
+            ("::ffff:172.17.0.2", true),
+            ("fd00::2", true),
+            ("172.18.0.2", false),
+            ("2001:db8::1", false),
+            ("::ffff:192.0.2.1", false),
+        ] {
+            let peer = peer.parse().unwrap();
+            assert_eq!(some.allow(peer), expected, "{peer}");
+            assert!(none.allow(peer));
         }
     }
 }

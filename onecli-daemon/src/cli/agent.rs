@@ -4,10 +4,18 @@ use super::CliError;
 use super::args::AgentAddArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
+use super::user;
 use crate::admin::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, routes};
 use crate::model::{AgentName, Runner};
 
-pub(super) fn add(client: &Client, args: AgentAddArgs, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) -> Result<(), CliError> {
+    let mut created = None;
+    if args.create_user {
+        let name = args.user.take().map_or_else(|| user::name_for(&args.name), Ok)?;
+        user::create(&name)?;
+        args.user = Some(name.clone());
+        created = Some(name);
+    }
     let request = AgentAdd {
         name: args.name,
         factors: args.factors,
@@ -16,7 +24,15 @@ pub(super) fn add(client: &Client, args: AgentAddArgs, output: &mut Output) -> R
         egress: args.egress,
         runners: args.runners,
     };
-    let added: AgentToken = client.post(routes::AGENTS, &request)?;
+    let added: AgentToken = match client.post(routes::AGENTS, &request) {
+        Ok(added) => added,
+        Err(refused) => {
+            if let Some(name) = created {
+                user::remove(&name)?;
+            }
+            return Err(refused.into());
+        }
+    };
     if output.is_json() {
         return Ok(output.document(&added)?);
     }

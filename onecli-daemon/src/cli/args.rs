@@ -10,7 +10,7 @@ use super::audit_args::AuditCommand;
 use super::rule::RuleCommand;
 use super::secret_args::SecretAddArgs;
 use super::why::WhyArgs;
-use crate::admin::api::DEFAULT_SOCKET;
+use crate::admin::api::{AgentEnvRequest, DEFAULT_SOCKET};
 use crate::model::{AgentName, CgroupName, Egress, Factors, Runner, SecretName, TemplateName};
 
 /// OneCLI: let agents use credentials without having them.
@@ -45,6 +45,9 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Start a command as an agent: in its cgroup, as its user, with placeholders and CA trust.
     Run(RunArgs),
+    /// Start agents for users who are not root; run by the service manager.
+    #[command(hide = true)]
+    Launcher(LauncherArgs),
     /// Who may use credentials.
     #[command(subcommand)]
     Agent(AgentCommand),
@@ -138,12 +141,36 @@ pub(super) struct RunArgs {
     /// Run as this user instead of the agent's own; never root.
     #[arg(long)]
     pub(super) user: Option<String>,
+    /// Run as yourself, in the host's view of the files. Cooperative: what else runs as you is no boundary's other side.
+    #[arg(long, conflicts_with = "user")]
+    pub(super) scope: bool,
+    /// The directory to start in, for the agent to use as its own: its files are yours, and so is what it makes there.
+    /// By default the current directory, unless it is root's or a home directory.
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Leave the current directory as it is: the agent may do there what its user may.
+    #[arg(long, conflicts_with = "dir")]
+    pub(super) no_dir: bool,
     /// Take this variable over from the caller too; may be given again.
     #[arg(long, value_name = "VAR")]
     pub(super) keep_env: Vec<OsString>,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
+}
+
+/// Start agents for users who are not root.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The socket is the one that the service manager passes (LISTEN_FDS), or a new one. Everybody may connect; the daemon
+decides who may run which agent.")]
+pub(super) struct LauncherArgs {
+    /// The socket; by default launch.sock beside the admin socket.
+    #[arg(long, value_name = "PATH")]
+    pub(super) listen: Option<PathBuf>,
+    /// The group whose members are users for agents.
+    #[arg(long, value_name = "GROUP", default_value = crate::launch::worker::USERS)]
+    pub(super) users: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -172,6 +199,8 @@ pub(super) enum AgentCommand {
         /// The agent.
         name: AgentName,
     },
+    /// What a container, or another program elsewhere, needs to be an agent: a session token, the CA, placeholders.
+    Env(EnvArgs),
     /// Let a user, or the members of a group, start commands as an agent.
     AllowRun {
         /// The agent.
@@ -206,6 +235,48 @@ pub(super) enum AgentCommand {
     },
 }
 
+/// What a container needs to be an agent.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The token and the placeholders go into a file that only you can read (0600), beside the CA's bundle; what is printed names
+those files. With --for shell they are printed, for eval. An agent that requires its cgroup is given it by the printed
+--cgroup-parent, besides the token.
+
+Examples:
+  docker run --rm $(onecli agent env crawler --for docker) python:3 python -c ...
+  onecli agent env crawler --for compose --service web > onecli.yaml && docker compose -f compose.yaml -f onecli.yaml up
+  eval \"$(onecli agent env crawler --for shell)\"")]
+pub(super) struct EnvArgs {
+    /// The agent.
+    pub(super) name: AgentName,
+    /// Whom it is for.
+    #[arg(long = "for", value_enum, default_value_t = EnvFor::Shell)]
+    pub(super) kind: EnvFor,
+    /// The directory for the files; by default one in your runtime directory, for root in /run.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Which of the proxy's addresses; by default one on the network for containers, on loopback for a shell.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) proxy: Option<std::net::SocketAddr>,
+    /// How long the token is good for.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=i64::from(AgentEnvRequest::MAX_HOURS)))]
+    pub(super) hours: u32,
+    /// The service in the Compose file.
+    #[arg(long, default_value = "agent", value_name = "NAME")]
+    pub(super) service: String,
+}
+
+/// Who reads what `agent env` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum EnvFor {
+    /// Options of 'docker run' and 'podman run'.
+    Docker,
+    /// A Compose file to lay over another.
+    Compose,
+    /// Lines for a shell's eval.
+    Shell,
+}
+
 /// Add an agent.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -231,6 +302,9 @@ pub(super) struct AgentAddArgs {
     /// The user its commands run as: existing, not root, no other agent's.
     #[arg(long)]
     pub(super) user: Option<String>,
+    /// Make that user: with a home directory, without a password, for nothing else. By default 'onecli-a-NAME'.
+    #[arg(long)]
+    pub(super) create_user: bool,
     /// Hosts that no grant names: deny or allow (without any credential).
     #[arg(long, default_value = "deny")]
     pub(super) egress: Egress,
@@ -302,6 +376,11 @@ pub(super) enum CaCommand {
         #[arg(long)]
         finish: bool,
     },
+    /// Make every program of this host trust the authority. 'onecli run' needs nothing of the kind: this is for programs that
+    /// run elsewhere in an agent's cgroup, and lets whoever has the authority's key pretend to be anybody to this host.
+    Install,
+    /// Take back what install did.
+    Uninstall,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ use super::CliError;
 use super::args::CaCommand;
 use super::client::Client;
 use super::output::{Output, or_dash};
+use super::trust;
 use crate::admin::api::{Ca, routes};
 
 pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> Result<(), CliError> {
@@ -11,6 +12,23 @@ pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> R
         CaCommand::Export => {
             let ca: Ca = client.get(routes::CA)?;
             if output.is_json() { Ok(output.document(&ca)?) } else { Ok(output.line(ca.pem.trim_end())?) }
+        }
+        CaCommand::Install => {
+            let ca: Ca = client.get(routes::CA)?;
+            let path = trust::install(&ca.pem)?;
+            Ok(output.line(&format!(
+                "the whole host trusts this daemon's authority now ({}); 'onecli ca uninstall' takes it back",
+                path.display()
+            ))?)
+        }
+        CaCommand::Uninstall => {
+            let done = match trust::uninstall()? {
+                Some(path) => {
+                    format!("removed {}: the host trusts this daemon's authority no more", path.display())
+                }
+                None => "it was not installed".to_owned(),
+            };
+            Ok(output.line(&done)?)
         }
         CaCommand::Show => show(&client.get(routes::CA)?, output),
         CaCommand::Rotate { finish: false } => {

@@ -1,7 +1,7 @@
 //! The CLI's side of the admin socket.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +86,10 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(socket: PathBuf) -> Client {
         Client { socket }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -10,9 +10,11 @@ mod ca;
 mod client;
 mod daemon;
 mod doctor;
+mod env;
 mod export;
 mod grant;
 mod key;
+mod launcher;
 mod output;
 mod rule;
 mod run;
@@ -20,6 +22,8 @@ mod secret;
 mod secret_args;
 mod status;
 mod template;
+mod trust;
+mod user;
 mod value;
 mod verify;
 mod why;
@@ -54,6 +58,15 @@ enum CliError {
     /// A value could not be read.
     #[error(transparent)]
     Value(#[from] value::ValueError),
+    /// The host has no user for the agent.
+    #[error(transparent)]
+    User(#[from] user::UserError),
+    /// A file for a container could not be written.
+    #[error(transparent)]
+    Env(#[from] env::EnvError),
+    /// What the host trusts could not be changed.
+    #[error(transparent)]
+    Trust(#[from] trust::TrustError),
     /// A file could not be written, or a program not be started.
     #[error("{}: {source}", path.display())]
     File {
@@ -84,7 +97,11 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Client(error) => error.exit_code(),
-            CliError::Value(_)
+            CliError::User(user::UserError::NotRoot) | CliError::Trust(trust::TrustError::NotRoot) => 4,
+            CliError::User(_)
+            | CliError::Trust(_)
+            | CliError::Env(_)
+            | CliError::Value(_)
             | CliError::Output(_)
             | CliError::Answer(_)
             | CliError::File { .. }
@@ -138,6 +155,9 @@ pub fn main(examine: Examine) -> ExitCode {
     if let Command::Run(command) = args.command {
         return ExitCode::from(run::run(&client, command));
     }
+    if let Command::Launcher(command) = args.command {
+        return ExitCode::from(launcher::run(&client, command));
+    }
     let mut output = Output::new(args.json);
     if let Command::Doctor(args) = &args.command {
         return match doctor::doctor(&client, args, examine, &mut output) {
@@ -162,7 +182,7 @@ pub fn main(examine: Examine) -> ExitCode {
 fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<(), CliError> {
     match command {
         // Handled before: they have exit codes of their own.
-        Command::Run(_) | Command::Doctor(_) => Ok(()),
+        Command::Run(_) | Command::Launcher(_) | Command::Doctor(_) => Ok(()),
         Command::Agent(command) => match command {
             AgentCommand::Add(args) => agent::add(client, args, output),
             AgentCommand::List => agent::list(client, output),
@@ -170,6 +190,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Rotate { name } => agent::rotate(client, &name, output),
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
+            AgentCommand::Env(args) => env::env(client, &args, output),
             AgentCommand::AllowRun { name, runner } => {
                 agent::set_runner(client, &name, &runner, true, output)
             }

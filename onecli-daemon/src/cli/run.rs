@@ -1,57 +1,122 @@
-//! `onecli run`: becomes the agent's command.
+//! `onecli run`: asks the launcher for the agent's command, and stands between its terminal and the person's.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal, raise};
 
 use super::args::RunArgs;
-use super::client::{Client, ClientError};
+use super::client::Client;
 use super::complain;
-use crate::admin::api::{Session, SessionRequest, routes};
-use crate::launch::{AgentEnvironment, Launch, LaunchError, LaunchUser, environment};
+use super::launcher::work;
+use crate::launch::{self, Ending, OURS as NOT_STARTED, Project, Request, Rules, Standard, Wire, taken_over};
 
 /// Exit code where the command was never started.
-pub(super) const OURS: u8 = 125;
+pub(super) const OURS: u8 = NOT_STARTED;
 
 /// Why the command was not started.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
+    #[error("cannot open {}: {source}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error(
+        "no launcher answers on {}: {source}\n\
+         start it ('systemctl enable --now onecli-launcher.socket'), or run this as root",
+        path.display()
+    )]
+    NoLauncher { path: PathBuf, source: io::Error },
+    #[error("lost the launcher: {0}; see its log")]
+    Lost(io::Error),
+    #[error("cannot start a launcher: {0}")]
+    Fork(io::Error),
 }
 
-/// Returns only if the command was not started.
+/// The exit code, which is the command's own if it was started.
 pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
-    let error = match start(client, args) {
-        Ok(never) => match never {},
-        Err(error) => error,
-    };
-    complain(&error);
-    match error {
-        RunError::Launch(error) => error.exit_code(),
-        RunError::Client(_) => OURS,
+    match start(client, args) {
+        Ok(Ending::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
+        Ok(Ending::Killed(signal)) => die_of(signal),
+        Ok(Ending::NotStarted { code, message }) => {
+            complain(&message);
+            code
+        }
+        Err(error) => {
+            complain(&error);
+            OURS
+        }
     }
 }
 
-fn start(client: &Client, args: RunArgs) -> Result<std::convert::Infallible, RunError> {
-    let request = SessionRequest { user: args.user, caller: None };
-    let session: Session = client.post(&routes::agent_action(&args.agent, "session"), &request)?;
-    if session.cgroup.is_none() {
-        complain(&format!(
-            "note: connections are not redirected on this host; agent '{}' is guided by proxy variables only",
-            session.agent
-        ));
-    }
-    if !nix::unistd::geteuid().is_root() {
-        return Err(LaunchError::NotRoot.into());
-    }
-    let user = LaunchUser::find(&session.user)?;
-    let agent = AgentEnvironment {
-        ca_bundle: session.ca_bundle,
-        placeholders: session.placeholders,
-        proxy: session.proxy,
+fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
+    let (project, path) = match &args.dir {
+        Some(directory) => (Project::Named, directory.as_path()),
+        None if args.no_dir => (Project::Plain, Path::new(".")),
+        None => (Project::Current, Path::new(".")),
     };
-    let env = environment(std::env::vars_os(), &args.keep_env, &user, &agent)?;
+    let directory =
+        open_directory(path).map_err(|source| RunError::Directory { path: path.to_owned(), source })?;
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    let files = [input.as_fd(), output.as_fd(), error.as_fd()];
+    let terminals = files.map(|file| io::IsTerminal::is_terminal(&file));
+    let sizes = files.into_iter().zip(terminals).filter(|(_, is_terminal)| *is_terminal);
     let mut command = args.command.into_iter();
-    let program = command.next().unwrap_or_default();
-    let launch = Launch { user, cgroup: session.cgroup, env, program, args: command.collect() };
-    Ok(launch.exec(&mut |notice| complain(&notice))?)
+    let request = Request {
+        agent: args.agent.to_string(),
+        user: args.user,
+        scope: args.scope,
+        program: command.next().unwrap_or_default(),
+        args: command.collect(),
+        env: taken_over(std::env::vars_os(), &args.keep_env),
+        keep_env: args.keep_env,
+        terminals,
+        size: sizes.map(|(file, _)| file).find_map(launch::terminal_size),
+        project,
+        umask: own_umask(),
+    };
+    let wire = connect(client)?;
+    let standard = Standard { files, directory: directory.as_fd() };
+    launch::run(&wire, &request, standard, &mut |notice| complain(&format!("note: {notice}")))
+        .map_err(RunError::Lost)
+}
+
+/// To the launcher; where there is none, root is its own.
+fn connect(client: &Client) -> Result<Wire, RunError> {
+    let path = launch::beside(client.socket());
+    match Wire::connect(&path) {
+        Ok(wire) => Ok(wire),
+        Err(source) if !nix::unistd::geteuid().is_root() => Err(RunError::NoLauncher { path, source }),
+        Err(_) => launch::in_process(|wire, caller| work(client, &Rules::default(), wire, caller))
+            .map_err(RunError::Fork),
+    }
+}
+
+/// To be passed on, and proof that we may. A directory that cannot be read can still be started in.
+fn open_directory(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let open = |flags| File::options().read(true).custom_flags(libc::O_DIRECTORY | flags).open(path);
+    open(0).or_else(|_| open(libc::O_PATH))
+}
+
+/// umask(2) tells the old one only when it is changed.
+fn own_umask() -> u32 {
+    use nix::sys::stat::{Mode, umask};
+    let own = umask(Mode::empty());
+    umask(own);
+    own.bits()
+}
+
+/// Ends as the command did, so that whoever waits for us sees the same; with 128 and the signal's number, as a shell
+/// says it, where that does not end us.
+fn die_of(signal: i32) -> u8 {
+    let code = u8::try_from(128 + signal).unwrap_or(OURS);
+    let Ok(signal) = Signal::try_from(signal) else { return code };
+    // The core, if any, is the command's.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    launch::default_action(signal);
+    let _ = SigSet::from(signal).thread_unblock();
+    let _ = raise(signal);
+    code
 }

@@ -156,6 +156,7 @@ fn no_secret_takes_a_variable_of_runs_own() {
     let agent = AgentEnvironment {
         ca_bundle: "/ca".into(),
         placeholders: BTreeMap::new(),
+        own_view: true,
         proxy: Some("http://x".to_owned()),
     };
     for (name, _) in environment([], &[], &user, &agent).unwrap() {

@@ -72,6 +72,7 @@ fn every_key_is_read() {
         bpffs_dir = "/run/bpf"
         [listen]
         explicit = ["[::1]:1", "10.0.0.1:2"]
+        allow_sources = ["172.17.0.0/16"]
         transparent_port = 3
         admin_socket = "/run/a.sock"
         [upstream]
@@ -105,6 +106,7 @@ fn every_key_is_read() {
                 bpffs_dir: "/run/bpf".into(),
             },
             listen: Listen {
+                allow_sources: vec!["172.17.0.0/16".parse().unwrap()],
                 explicit: vec!["[::1]:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap()],
                 transparent_port: 3,
                 admin_socket: "/run/a.sock".into(),

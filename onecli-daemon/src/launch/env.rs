@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::mounts::{JAVA_TRUST_STORE, runtime_dir};
 use super::{LaunchError, LaunchUser};
 
 /// What the daemon says belongs into the agent's environment.
@@ -15,6 +16,8 @@ pub struct AgentEnvironment {
     pub ca_bundle: PathBuf,
     /// Placeholders by variable.
     pub placeholders: BTreeMap<String, String>,
+    /// Whether the command has a view of the files of its own, with what stands there for programs.
+    pub own_view: bool,
     /// The explicit proxy's URL with its session token, where connections are not redirected.
     pub proxy: Option<String>,
 }
@@ -29,9 +32,10 @@ impl std::fmt::Debug for AgentEnvironment {
 const KEPT: &[&str] = &["COLORTERM", "LANG", "PATH", "TERM", "TZ"];
 
 /// Each names a PEM bundle. Which client reads which was tried, not looked up.
-const CA_VARIABLES: &[&str] = &[
+pub const CA_VARIABLES: &[&str] = &[
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     "CURL_CA_BUNDLE",
     "DENO_CERT",
     "GIT_SSL_CAINFO",
@@ -47,7 +51,7 @@ const CA_VARIABLES: &[&str] = &[
 const REMOVED: &[&str] = &["SSL_CERT_DIR"];
 
 /// Both spellings: curl reads `http_proxy` in lower case only, some clients upper case only.
-const PROXY_VARIABLES: &[&str] = &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
+pub const PROXY_VARIABLES: &[&str] = &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
 
 /// Where the caller has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -84,6 +88,11 @@ pub fn environment(
     for name in CA_VARIABLES {
         set(name, agent.ca_bundle.as_os_str());
     }
+    if agent.own_view {
+        set("XDG_RUNTIME_DIR", runtime_dir(user).as_os_str());
+        // A JVM that is not the system's has its own store; Java reads no variable of other programs.
+        set("JAVA_TOOL_OPTIONS", OsStr::new(&format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}")));
+    }
     if let Some(proxy) = &agent.proxy {
         for name in PROXY_VARIABLES {
             set(name, OsStr::new(proxy));
@@ -94,6 +103,14 @@ pub fn environment(
         set(name, OsStr::new(placeholder));
     }
     Ok(env.into_iter().collect())
+}
+
+/// What of a caller's environment goes to the launcher: what [`environment`] may take over.
+pub fn taken_over(
+    caller: impl IntoIterator<Item = (OsString, OsString)>,
+    keep: &[OsString],
+) -> Vec<(OsString, OsString)> {
+    caller.into_iter().filter(|(name, _)| is_kept(name) || keep.contains(name)).collect()
 }
 
 fn is_kept(name: &OsStr) -> bool {

@@ -1,14 +1,25 @@
-//! Starting a command as an agent: its cgroup, its user, no privileges, an environment without secrets.
+//! Starting a command as an agent: its cgroup, its user, no privileges, a view of the files without the host's services,
+//! an environment without secrets.
 //!
-//! [`environment`] decides; [`Launch::exec`] does, in place of the calling process. The caller is root and has one
-//! thread.
+//! [`run`] is the side of the person who wants a command, [`worker::serve`] that of the launcher, which is root: it asks
+//! the daemon whether they may, forks, and the child becomes the command ([`Launch::exec`]). In between is a [`Wire`],
+//! to the launcher's socket or, where root needs none, within one program.
 
 mod cgroup;
+mod client;
 mod confine;
 mod env;
+mod mounts;
 mod program;
+mod project;
+mod scope;
 mod seccomp;
+mod server;
+mod terminal;
+mod truststore;
 mod user;
+mod wire;
+pub mod worker;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -17,8 +28,20 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use env::{AgentEnvironment, environment};
+use project::Mapped;
+
+pub use client::{Ending, Standard, run};
+pub use env::{AgentEnvironment, CA_VARIABLES, PROXY_VARIABLES, environment, taken_over};
+pub use mounts::{BUNDLE, JAVA_TRUST_STORE, View};
+pub use server::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serve};
+pub use terminal::size as terminal_size;
+pub use truststore::java_trust_store;
 pub use user::LaunchUser;
+pub use wire::{Project, Request, Wire};
+pub use worker::{Ask, Caller, Permission, Rules, default_action};
+
+/// Exit code where the command was never started.
+pub const OURS: u8 = 125;
 
 /// Why a command could not be started as the agent.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +87,27 @@ pub enum LaunchError {
         /// Where we are.
         actual: String,
     },
+    /// systemd did not take the process into the agent's slice.
+    #[error("systemd does not take the command into {slice}: {message}")]
+    Scope {
+        /// The slice.
+        slice: String,
+        /// What busctl(1) said.
+        message: String,
+    },
+    /// The agent's own view of the files could not be made. Nothing was started.
+    #[error("cannot make the agent's view of the files: {step} {}: {source}", path.display())]
+    View {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The directory that was asked for cannot be the agent's.
+    #[error("{0}")]
+    Project(String),
     /// A privilege could not be given up. Nothing was started.
     #[error("cannot confine the agent: {step}: {source}")]
     Confine {
@@ -96,7 +140,7 @@ impl LaunchError {
         match self {
             LaunchError::NotFound(_) => 127,
             LaunchError::NotExecutable { .. } => 126,
-            _ => 125,
+            _ => OURS,
         }
     }
 }
@@ -114,17 +158,21 @@ pub struct Launch {
     pub program: OsString,
     /// Arguments after the command's name.
     pub args: Vec<OsString>,
+    /// Its own view of the files; none leaves the host's.
+    pub view: Option<View>,
+    /// Where it starts, by its path in that view.
+    pub directory: PathBuf,
 }
 
 impl Launch {
     /// Replaces this process with the command. Returns only if that failed; the process may have given up
     /// privileges by then and is good for nothing but an exit.
     ///
-    /// `notice` is told what the person at the terminal should know.
+    /// `project` is put into the view. `notice` is told what the person at the terminal should know.
     ///
     /// # Errors
     /// [`LaunchError`].
-    pub fn exec(self, notice: &mut dyn FnMut(&str)) -> Result<Infallible, LaunchError> {
+    fn exec(self, project: Option<Mapped>, notice: &mut dyn FnMut(&str)) -> Result<Infallible, LaunchError> {
         if !nix::unistd::geteuid().is_root() {
             return Err(LaunchError::NotRoot);
         }
@@ -133,11 +181,22 @@ impl Launch {
         }
         confine::close_inherited_files()?;
         confine::forbid_core_files()?;
+        if let Some(view) = &self.view {
+            view.enter(&self.user)?;
+        }
+        if let Some(project) = project {
+            project.attach(&self.user)?;
+        }
         confine::become_user(&self.user)?;
         confine::drop_capabilities()?;
         confine::check_unprivileged(&self.user)?;
         self.settle_directory(notice);
         confine::forbid_new_privileges()?;
+        if !scope::restrict()? {
+            notice(
+                "this kernel cannot scope abstract sockets and signals (Landlock, Linux 6.12): those of the host are within reach",
+            );
+        }
         seccomp::install()?;
 
         let path = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
@@ -150,7 +209,8 @@ impl Launch {
 
     /// A directory that the user cannot enter makes programs fail in ways that are hard to read.
     fn settle_directory(&self, notice: &mut dyn FnMut(&str)) {
-        if std::env::current_dir().and_then(std::env::set_current_dir).is_ok() {
+        // By path: a descriptor would lead into the host's view.
+        if std::env::set_current_dir(&self.directory).is_ok() {
             return;
         }
         let fallback = [self.user.home.as_path(), Path::new("/")]

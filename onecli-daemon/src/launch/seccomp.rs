@@ -9,6 +9,10 @@
 //! name (keyutils' `dns_resolver`). Groups cannot be joined; keys are refused as if the kernel had none, which also
 //! keeps the session keyring of the person who started the agent to itself.
 //!
+//! In a directory that is mapped to the agent its files are the caller's outside: one with the set-user-ID bit would run as
+//! them for whoever starts it. The bits cannot be set; `openat2(2)`, whose mode a filter cannot see, is refused as if the
+//! kernel had none.
+//!
 //! `TIOCSTI` and `TIOCLINUX` type into the terminal that the agent shares with the person who started it; what
 //! they type runs as that person once the agent has ended.
 
@@ -40,8 +44,45 @@ const JOINS: [(u32, [u32; 4]); 2] = [
 ];
 const IPV6_JOIN_ANYCAST: u32 = 27;
 
+/// linux/stat.h: set-user-ID, set-group-ID.
+const SET_ID: u32 = 0o6000;
+/// Calls that set the mode of a file, and which argument that is.
+const MODES: &[(libc::c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (SYS_FCHMODAT2, 2),
+    (libc::SYS_mknodat, 2),
+];
+/// The number is the same on every architecture (Linux 6.6); the libc crate does not name it on all.
+const SYS_FCHMODAT2: libc::c_long = 452;
+/// open(2) looks at the mode only where it may make a file.
+const MAKES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)).cast_unsigned();
+/// Its flags and its mode.
+const OPENS: &[(libc::c_long, u8, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1, 2),
+    (libc::SYS_openat, 2, 3),
+];
+
 /// The filter.
 fn filter() -> Filter {
+    let not_permitted = Verdict::Refuse(libc::EPERM);
+    let modes = MODES
+        .iter()
+        .fold(base(), |filter, &(call, mode)| filter.where_any_bit(call, mode, SET_ID, not_permitted));
+    let opens = OPENS.iter().fold(modes, |filter, &(call, flags, mode)| {
+        filter.where_bits_of_both(call, (flags, MAKES), (mode, SET_ID), not_permitted)
+    });
+    opens.always(&[libc::SYS_openat2], Verdict::Refuse(libc::ENOSYS)).otherwise(Verdict::Allow)
+}
+
+fn base() -> Filter {
     let no_family = Verdict::Refuse(libc::EAFNOSUPPORT);
     Filter::new()
         .always(&[libc::SYS_io_uring_setup], Verdict::Refuse(libc::ENOSYS))
@@ -51,7 +92,6 @@ fn filter() -> Filter {
         .where_is(libc::SYS_ioctl, 1, &[TIOCSTI, TIOCLINUX], Verdict::Refuse(libc::EPERM))
         .where_is_not(libc::SYS_socket, 0, &FAMILIES, no_family)
         .where_is_not(libc::SYS_socketpair, 0, &FAMILIES, no_family)
-        .otherwise(Verdict::Allow)
 }
 
 /// Puts the filter on this thread, which must be the process's only one, and on all that it becomes.
@@ -120,6 +160,37 @@ mod tests {
             }
             assert_eq!(set(level, libc::IP_TTL.cast_unsigned()), Verdict::Allow);
         }
+    }
+
+    #[test]
+    fn no_file_runs_as_its_owner() {
+        let refused = Verdict::Refuse(libc::EPERM);
+        let ask = |call: libc::c_long, at: u8, value: u32| {
+            let mut args = [0; 4];
+            args[usize::from(at)] = u64::from(value);
+            verdict(&filter(), NATIVE, call, args)
+        };
+        for &(call, at) in MODES {
+            for (mode, expected) in [
+                (0o4755, refused),
+                (0o2755, refused),
+                (0o6000, refused),
+                (0o1777, Verdict::Allow),
+                (0o755, Verdict::Allow),
+            ] {
+                assert_eq!(ask(call, at, mode), expected, "{call} {mode:o}");
+            }
+        }
+        let open = |flags: i32, mode: u32| {
+            let args = [0, 0, u64::from(flags.cast_unsigned()), u64::from(mode)];
+            verdict(&filter(), NATIVE, libc::SYS_openat, args)
+        };
+        assert_eq!(open(libc::O_CREAT | libc::O_WRONLY, 0o4755), refused);
+        assert_eq!(open(libc::O_TMPFILE | libc::O_RDWR, 0o2755), refused);
+        assert_eq!(open(libc::O_CREAT, 0o644), Verdict::Allow);
+        // Without a file to make, what stands there is nobody's mode.
+        assert_eq!(open(libc::O_RDONLY | libc::O_DIRECTORY, 0o6777), Verdict::Allow);
+        assert_eq!(run(libc::SYS_openat2, [0, 0]), Verdict::Refuse(libc::ENOSYS));
     }
 
     #[test]

@@ -21,6 +21,7 @@ fn plan(caller: &[(&str, &str)], keep: &[&str], proxy: Option<&str>) -> BTreeMap
     let agent = AgentEnvironment {
         ca_bundle: "/run/onecli/ca.pem".into(),
         placeholders: BTreeMap::from([("OPENAI_API_KEY".to_owned(), "onecli_ph_x".to_owned())]),
+        own_view: false,
         proxy: proxy.map(str::to_owned),
     };
     let caller = caller.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
@@ -63,6 +64,7 @@ fn the_agent_gets_its_user_bundle_and_placeholders() {
     let expected = [
         ("AWS_CA_BUNDLE", "/run/onecli/ca.pem"),
         ("CARGO_HTTP_CAINFO", "/run/onecli/ca.pem"),
+        ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "/run/onecli/ca.pem"),
         ("CURL_CA_BUNDLE", "/run/onecli/ca.pem"),
         ("DENO_CERT", "/run/onecli/ca.pem"),
         ("GIT_SSL_CAINFO", "/run/onecli/ca.pem"),
@@ -97,7 +99,12 @@ fn proxy_variables_only_where_connections_are_not_redirected() {
 
 #[test]
 fn kept_names_must_be_names() {
-    let agent = AgentEnvironment { ca_bundle: "/x".into(), placeholders: BTreeMap::new(), proxy: None };
+    let agent = AgentEnvironment {
+        ca_bundle: "/x".into(),
+        placeholders: BTreeMap::new(),
+        own_view: false,
+        proxy: None,
+    };
     for bad in ["", "A=B"] {
         let result = environment([], &[bad.into()], &user(), &agent);
         assert!(matches!(result, Err(LaunchError::EnvName(_))), "{bad:?}");
@@ -173,14 +180,23 @@ fn child_of_the_launch_tests() {
     let agent = AgentEnvironment {
         ca_bundle: "/ca.pem".into(),
         placeholders: BTreeMap::from([("API_KEY".to_owned(), "onecli_ph_x".to_owned())]),
+        own_view: false,
         proxy: None,
     };
     let user = LaunchUser::find("nobody").unwrap();
     let env = environment(std::env::vars_os(), &[], &user, &agent).unwrap();
     let mut words = command.to_str().unwrap().splitn(3, ' ').map(OsString::from);
     let program = words.next().unwrap();
-    let launch = Launch { user, cgroup: Some(cgroup.into()), env, program, args: words.collect() };
-    let error = launch.exec(&mut |notice| println!("notice: {notice}")).unwrap_err();
+    let launch = Launch {
+        user,
+        cgroup: Some(cgroup.into()),
+        env,
+        program,
+        args: words.collect(),
+        view: None,
+        directory: std::env::current_dir().unwrap(),
+    };
+    let error = launch.exec(None, &mut |notice| println!("notice: {notice}")).unwrap_err();
     println!("{error}; code {}", error.exit_code());
     drop(stray);
 }

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod mint;
 pub mod path;
 pub mod pattern;
+pub mod peer;
 pub mod placement;
 pub mod private_dir;
 pub mod profile;

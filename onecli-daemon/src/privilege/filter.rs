@@ -136,6 +136,25 @@ impl Filter {
         self.rule(call, body)
     }
 
+    /// A call of which two arguments each have one of these bits set.
+    #[must_use]
+    pub fn where_bits_of_both(
+        self,
+        call: libc::c_long,
+        (argument, bits): (u8, u32),
+        (other, others): (u8, u32),
+        verdict: Verdict,
+    ) -> Filter {
+        let body = vec![
+            load_argument(argument),
+            jump(JUMP_IF_ANY_BIT, bits, 0, 3),
+            load_argument(other),
+            jump(JUMP_IF_ANY_BIT, others, 0, 1),
+            give(verdict),
+        ];
+        self.rule(call, body)
+    }
+
     /// Everything that no rule decided.
     #[must_use]
     pub fn otherwise(mut self, verdict: Verdict) -> Filter {
@@ -201,7 +220,12 @@ pub(crate) mod tests {
     pub(crate) const I386: u32 = 0x4000_0003;
 
     /// Runs the filter as the kernel would.
-    pub(crate) fn verdict(filter: &Filter, arch: u32, call: libc::c_long, args: [u64; 3]) -> Verdict {
+    pub(crate) fn verdict<const N: usize>(
+        filter: &Filter,
+        arch: u32,
+        call: libc::c_long,
+        args: [u64; N],
+    ) -> Verdict {
         let nr = u32::try_from(call).unwrap();
         let (mut at, mut word) = (0, 0);
         loop {

@@ -437,7 +437,7 @@ pub(crate) async fn runners_come_and_go(store: &impl Store) {
     ] {
         assert_eq!(store.set_runner(one.id, runner, may).await.unwrap(), changed, "{runner} {may}");
     }
-    assert_eq!(store.runners(one.id).await.unwrap(), [devs.clone()]);
+    assert_eq!(store.runners(one.id).await.unwrap(), std::slice::from_ref(&devs));
     assert_eq!(store.runners(other.id).await.unwrap(), []);
     store.remove_agent(one.id).await.unwrap();
     assert_eq!(store.runners(one.id).await.unwrap(), []);

@@ -25,6 +25,7 @@ pub enum EnvNameError {
 const RESERVED_ENV: &[&str] = &[
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     "CURL_CA_BUNDLE",
     "DENO_CERT",
     "GIT_SSL_CAINFO",
@@ -33,6 +34,7 @@ const RESERVED_ENV: &[&str] = &[
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "IFS",
+    "JAVA_TOOL_OPTIONS",
     "LOGNAME",
     "NIX_SSL_CERT_FILE",
     "NODE_EXTRA_CA_CERTS",
@@ -46,6 +48,7 @@ const RESERVED_ENV: &[&str] = &[
     "SSL_CERT_FILE",
     "TERM",
     "USER",
+    "XDG_RUNTIME_DIR",
 ];
 
 impl std::str::FromStr for EnvName {

@@ -181,6 +181,10 @@ impl Host for FakeHost {
         Some(SocketAddr::from(([127, 0, 0, 1], 10255)))
     }
 
+    fn explicit_addresses(&self) -> Vec<SocketAddr> {
+        self.explicit_address().into_iter().collect()
+    }
+
     fn counters(&self) -> BTreeMap<String, u64> {
         BTreeMap::from([("requests".to_owned(), 3)])
     }

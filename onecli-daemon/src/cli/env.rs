@@ -1,0 +1,219 @@
+//! `onecli agent env`
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::args::{EnvArgs, EnvFor};
+use super::client::Client;
+use super::output::Output;
+use super::{CliError, complain};
+use crate::admin::api::{AgentEnv, AgentEnvRequest, routes};
+use crate::launch::{CA_VARIABLES, JAVA_TRUST_STORE, PROXY_VARIABLES, java_trust_store};
+
+/// Where the bundle is in a container.
+const BUNDLE: &str = crate::launch::BUNDLE;
+/// systemd manages cgroups here, and container engines name slices.
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Why there are no files for a container.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EnvError {
+    /// A file could not be read or written.
+    #[error("cannot {step} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A path that the engine's syntax cannot hold.
+    #[error("'{0}' holds a blank or a colon, which 'docker run' would split at: give another --out")]
+    Path(String),
+    /// There is nowhere to put the files.
+    #[error("there is no XDG_RUNTIME_DIR: name a directory with --out")]
+    NoDirectory,
+    /// The proxy does not listen there.
+    #[error("the proxy does not listen on {0}; it does on {1}")]
+    Address(SocketAddr, String),
+}
+
+/// The files of an agent that runs in a container.
+struct Files {
+    env: PathBuf,
+    bundle: PathBuf,
+    java: PathBuf,
+}
+
+pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Result<(), CliError> {
+    let path = routes::agent_action(&args.name, "env");
+    let env: AgentEnv = client.post(&path, &AgentEnvRequest { hours: args.hours })?;
+    if output.is_json() {
+        return Ok(output.document(&env)?);
+    }
+    let address = address(args, &env)?;
+    if args.kind == EnvFor::Shell {
+        let variables = variables(&env, address, &env.ca_bundle.display().to_string(), None);
+        for (name, value) in variables {
+            output.line(&format!("export {name}={}", quoted(&value)))?;
+        }
+        return Ok(());
+    }
+    if address.ip().is_loopback() && env.cgroup.is_none() {
+        complain(&format!(
+            "note: the proxy listens on loopback only ({address}), which a container reaches with --network=host alone: \
+             add the bridge's address to listen.explicit"
+        ));
+    }
+    let files = write(args, &env, address)?;
+    let cgroup = env.cgroup.as_deref().map(|cgroup| cgroup_parent(cgroup, Path::new(SYSTEMD).exists()));
+    match args.kind {
+        EnvFor::Compose => Ok(output.line(compose(&args.service, &files, cgroup).trim_end())?),
+        _ => Ok(output.line(&docker(&files, cgroup))?),
+    }
+}
+
+fn address(args: &EnvArgs, env: &AgentEnv) -> Result<SocketAddr, EnvError> {
+    let all = &env.addresses;
+    if let Some(wanted) = args.proxy {
+        if all.contains(&wanted) {
+            return Ok(wanted);
+        }
+        let listening = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(EnvError::Address(wanted, listening));
+    }
+    let local = args.kind == EnvFor::Shell;
+    let fitting = all.iter().find(|address| address.ip().is_loopback() == local);
+    // The daemon answers only where there is one.
+    Ok(*fitting.or(all.first()).unwrap_or(&SocketAddr::from(([127, 0, 0, 1], 0))))
+}
+
+/// All variables, by name.
+fn variables(
+    env: &AgentEnv,
+    address: SocketAddr,
+    bundle: &str,
+    java: Option<&str>,
+) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let proxy = format!("http://{}:{}@{address}", env.agent, env.token);
+    all.extend(PROXY_VARIABLES.iter().map(|name| ((*name).to_owned(), proxy.clone())));
+    all.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
+    all.extend(CA_VARIABLES.iter().map(|name| ((*name).to_owned(), bundle.to_owned())));
+    if let Some(java) = java {
+        all.insert("JAVA_TOOL_OPTIONS".to_owned(), format!("-Djavax.net.ssl.trustStore={java}"));
+    }
+    all.extend(env.placeholders.clone());
+    all
+}
+
+/// For a shell: nothing in it is expanded.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+fn write(args: &EnvArgs, env: &AgentEnv, address: SocketAddr) -> Result<Files, EnvError> {
+    let directory = match &args.out {
+        Some(directory) => directory.clone(),
+        None => runtime_dir()?.join("onecli-env").join(args.name.as_str()),
+    };
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| EnvError::File { step, path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed("make", &directory))?;
+    let directory = fs::canonicalize(&directory).map_err(failed("find", &directory))?;
+    let text = directory.display().to_string();
+    if text.contains([' ', '\t', '\n', ':', '\'', '"', '\\', '$']) {
+        return Err(EnvError::Path(text));
+    }
+    let pem = fs::read_to_string(&env.ca_bundle).map_err(failed("read", &env.ca_bundle))?;
+    let all = variables(env, address, BUNDLE, Some(JAVA_TRUST_STORE));
+    let lines: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    let lines = lines.concat();
+    let files = Files {
+        env: directory.join("env"),
+        bundle: directory.join("ca-bundle.pem"),
+        java: directory.join("cacerts.jks"),
+    };
+    for (path, content, mode) in [
+        (&files.env, lines.as_bytes(), 0o600),
+        (&files.bundle, pem.as_bytes(), 0o644),
+        (&files.java, &java_trust_store(&pem), 0o644),
+    ] {
+        replace(path, content, mode).map_err(failed("write", path))?;
+    }
+    Ok(files)
+}
+
+/// Written beside and renamed: nobody reads half of it, nor an old file's mode.
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    fs::rename(beside, path)
+}
+
+/// A directory of this user's that nobody else writes.
+fn runtime_dir() -> Result<PathBuf, EnvError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/run"));
+    }
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or(EnvError::NoDirectory)
+}
+
+/// As engines name it: with systemd's driver by the slice alone.
+fn cgroup_parent(cgroup: &str, systemd: bool) -> &str {
+    let slice = cgroup.rsplit('/').next().unwrap_or(cgroup);
+    let is_slice = Path::new(slice).extension().is_some_and(|extension| extension == "slice");
+    if systemd && is_slice { slice } else { cgroup }
+}
+
+fn docker(files: &Files, cgroup: Option<&str>) -> String {
+    let mut options = vec![
+        format!("--env-file={}", files.env.display()),
+        format!("--volume={}:{BUNDLE}:ro", files.bundle.display()),
+        format!("--volume={}:{JAVA_TRUST_STORE}:ro", files.java.display()),
+    ];
+    options.extend(cgroup.map(|cgroup| format!("--cgroup-parent={cgroup}")));
+    options.join(" ")
+}
+
+/// To be laid over a Compose file that has the service.
+fn compose(service: &str, files: &Files, cgroup: Option<&str>) -> String {
+    let cgroup = cgroup.map(|cgroup| format!("    cgroup_parent: {cgroup}\n")).unwrap_or_default();
+    format!(
+        "version: \"2.4\"\nservices:\n  {service}:\n    env_file:\n      - {}\n    volumes:\n      - {}:{BUNDLE}:ro\n      - {}:{JAVA_TRUST_STORE}:ro\n{cgroup}",
+        files.env.display(),
+        files.bundle.display(),
+        files.java.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_expands_nothing() {
+        assert_eq!(quoted("a$b'c`d"), r"'a$b'\''c`d'");
+    }
+
+    #[test]
+    fn engines_name_slices_where_systemd_manages_them() {
+        let cgroup = "/onecli.slice/onecli-agents.slice/onecli-agents-a.slice";
+        assert_eq!(cgroup_parent(cgroup, true), "onecli-agents-a.slice");
+        assert_eq!(cgroup_parent(cgroup, false), cgroup);
+        assert_eq!(cgroup_parent("/x/y", true), "/x/y");
+    }
+}

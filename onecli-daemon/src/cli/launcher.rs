@@ -1,0 +1,66 @@
+//! `onecli launcher`: starts agents for users who are not root. Run by the service manager.
+
+use super::args::LauncherArgs;
+use super::client::Client;
+use super::complain;
+use crate::admin::api::{self, Session, SessionRequest, routes};
+use crate::launch::{self, AgentEnvironment, Caller, Permission, Request, Rules, Wire, worker};
+use crate::model::AgentName;
+
+/// Serves until it is ended.
+pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
+    let path = args.listen.unwrap_or_else(|| launch::beside(client.socket()));
+    let rules = Rules { users: args.users };
+    let listener = match launch::listener(&path) {
+        Ok(listener) => listener,
+        Err(error) => {
+            complain(&error);
+            return 1;
+        }
+    };
+    match launch::serve(&listener, &|wire, caller| work(client, &rules, wire, caller)) {
+        Ok(never) => match never {},
+        Err(error) => {
+            complain(&format!("the launcher's socket is broken: {error}"));
+            1
+        }
+    }
+}
+
+/// Serves one client.
+pub(super) fn work(client: &Client, rules: &Rules, wire: &Wire, caller: &Caller) {
+    worker::serve(wire, caller, rules, &|request, caller| ask(client, request, caller));
+}
+
+/// The daemon's word on whether `caller` may.
+fn ask(client: &Client, request: &Request, caller: &Caller) -> Result<Permission, String> {
+    let agent: AgentName = request.agent.parse().map_err(|error| format!("{error}"))?;
+    let Caller { uid, gid, cgroup } = caller.clone();
+    let wanted =
+        SessionRequest { user: request.user.clone(), caller: Some(api::Caller { uid, gid, cgroup }) };
+    let session: Session =
+        client.post(&routes::agent_action(&agent, "session"), &wanted).map_err(|error| error.to_string())?;
+    Ok(permission(session))
+}
+
+fn permission(session: Session) -> Permission {
+    let mut notes = Vec::new();
+    if session.cgroup.is_none() {
+        notes.push(format!(
+            "connections are not redirected on this host; agent '{}' is guided by proxy variables only",
+            session.agent
+        ));
+    }
+    Permission {
+        user: session.user,
+        cgroup: session.cgroup,
+        environment: AgentEnvironment {
+            ca_bundle: session.ca_bundle,
+            placeholders: session.placeholders,
+            own_view: false,
+            proxy: session.proxy,
+        },
+        hidden: session.hidden,
+        notes,
+    }
+}

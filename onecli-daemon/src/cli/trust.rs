@@ -1,0 +1,107 @@
+//! `onecli ca install | uninstall`: the authority among those that the whole host trusts.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The certificate's file in a system's directory of anchors.
+const FILE: &str = "onecli-local-ca.crt";
+
+/// A system's directory of further authorities, and the program that brings them into its bundles.
+struct Store {
+    anchors: &'static str,
+    update: &'static [&'static str],
+}
+
+const STORES: &[Store] = &[
+    // Debian, Ubuntu, Alpine.
+    Store { anchors: "/usr/local/share/ca-certificates", update: &["update-ca-certificates"] },
+    // Fedora, RHEL.
+    Store { anchors: "/etc/pki/ca-trust/source/anchors", update: &["update-ca-trust", "extract"] },
+    // openSUSE.
+    Store { anchors: "/etc/pki/trust/anchors", update: &["update-ca-certificates"] },
+    // Arch.
+    Store { anchors: "/etc/ca-certificates/trust-source/anchors", update: &["update-ca-trust"] },
+];
+
+/// Why the host's trust was not changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TrustError {
+    /// Only root may.
+    #[error("what the whole host trusts is root's to change: use sudo")]
+    NotRoot,
+    /// A system of another kind.
+    #[error(
+        "this system keeps its authorities in no place that is known here: add the output of 'onecli ca export' as its manual says"
+    )]
+    Unknown,
+    /// A file could not be changed.
+    #[error("cannot change {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The system's program failed.
+    #[error("{program} failed: {message}")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Makes the whole host trust the authority; tells where its certificate is.
+pub(super) fn install(pem: &str) -> Result<PathBuf, TrustError> {
+    let store = store()?;
+    let path = Path::new(store.anchors).join(FILE);
+    let failed = |source| TrustError::File { path: path.clone(), source };
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path);
+    let written = opened.and_then(|mut file| {
+        file.write_all(pem.as_bytes())?;
+        file.set_permissions(Permissions::from_mode(0o644))
+    });
+    written.map_err(failed)?;
+    update(store)?;
+    Ok(path)
+}
+
+/// Takes it back; `None` where it was not installed.
+pub(super) fn uninstall() -> Result<Option<PathBuf>, TrustError> {
+    let store = store()?;
+    let path = Path::new(store.anchors).join(FILE);
+    match fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(TrustError::File { path, source }),
+    }
+    update(store)?;
+    Ok(Some(path))
+}
+
+fn store() -> Result<&'static Store, TrustError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(TrustError::NotRoot);
+    }
+    STORES.iter().find(|store| Path::new(store.anchors).is_dir()).ok_or(TrustError::Unknown)
+}
+
+fn update(store: &Store) -> Result<(), TrustError> {
+    let (program, args) =
+        store.update.split_first().map_or(("true", &[][..]), |(first, rest)| (*first, rest));
+    let failed = |message: String| TrustError::Program { program, message };
+    let output = Command::new(program)
+        .args(args)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}

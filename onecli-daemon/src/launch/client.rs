@@ -1,0 +1,257 @@
+//! The side of the person who wants a command: between their terminal and the command's, until it ends.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{read, write};
+
+use super::terminal::{Raw, resize, size};
+use super::wire::{Event, Order, Request, Wire};
+
+/// How the command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+    /// Before it began.
+    NotStarted {
+        /// The exit code of `run`.
+        code: u8,
+        /// Why.
+        message: String,
+    },
+}
+
+/// What the caller has open.
+#[derive(Debug, Clone, Copy)]
+pub struct Standard<'f> {
+    /// Standard input, output, error.
+    pub files: [BorrowedFd<'f>; 3],
+    /// The directory that the command starts in.
+    pub directory: BorrowedFd<'f>,
+}
+
+/// Signals that are the command's: this process passes them on.
+const SIGNALS: &[Signal] = &[
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+];
+
+/// Bytes that were typed and not yet taken by the command's terminal; nothing more is read until they are.
+const MAX_TYPED: usize = 64 * 1024;
+/// How long the last of the command's output may take through its terminal, ms.
+const LAST_OUTPUT: u16 = 50;
+
+/// Has `request` done by the launcher at the other end of `wire`, and waits for its end. `notice` is told what the
+/// person should know.
+///
+/// # Errors
+/// The launcher was lost, or the terminal cannot be read.
+pub fn run(
+    wire: &Wire,
+    request: &Request,
+    standard: Standard<'_>,
+    notice: &mut dyn FnMut(&str),
+) -> io::Result<Ending> {
+    let signals: SigSet = SIGNALS.iter().copied().collect();
+    signals.thread_block()?;
+    let signalled = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let [input, output, error] = standard.files;
+    wire.send(request, &[input, output, error, standard.directory])?;
+    let mut session =
+        Session { wire, request, standard, inner: None, raw: None, typed: Vec::new(), ending: None };
+    while session.ending.is_none() {
+        session.step(&signalled, notice)?;
+    }
+    session.drain();
+    session.raw = None;
+    signals.thread_unblock()?;
+    session.ending.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+struct Session<'s> {
+    wire: &'s Wire,
+    request: &'s Request,
+    standard: Standard<'s>,
+    /// Our end of the command's terminal.
+    inner: Option<OwnedFd>,
+    raw: Option<Raw<'s>>,
+    typed: Vec<u8>,
+    ending: Option<Ending>,
+}
+
+impl Session<'_> {
+    fn step(&mut self, signalled: &SignalFd, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
+        let mut waiting = vec![
+            PollFd::new(self.wire.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signalled.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(inner) = &self.inner {
+            let mut wanted = PollFlags::POLLIN;
+            wanted.set(PollFlags::POLLOUT, !self.typed.is_empty());
+            waiting.push(PollFd::new(inner.as_fd(), wanted));
+            if self.raw.is_some() && self.typed.len() < MAX_TYPED {
+                waiting.push(PollFd::new(self.standard.files[0], PollFlags::POLLIN));
+            }
+        }
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::Error::EINTR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready: Vec<bool> = waiting.iter().map(|fd| fd.any().unwrap_or(false)).collect();
+        let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
+        if is_ready(2) {
+            self.show()?;
+            self.type_in()?;
+        }
+        if is_ready(3) {
+            self.read_typed();
+        }
+        if is_ready(1) {
+            while let Some(signal) = signalled.read_signal()? {
+                if let Ok(signal) = Signal::try_from(signal.ssi_signo.cast_signed()) {
+                    self.pass_on(signal)?;
+                }
+            }
+        }
+        if is_ready(0) {
+            self.told(notice)?;
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
+        let Some((event, mut descriptors)) = self.wire.receive::<Event>()? else {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it broke the connection off"));
+        };
+        match event {
+            Event::Terminal => {
+                if let Some(inner) = descriptors.pop() {
+                    fcntl(&inner, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+                    self.inner = Some(inner);
+                    self.claim()?;
+                }
+            }
+            Event::Notice(text) => notice(&text),
+            Event::Failed { code, message } => self.ending = Some(Ending::NotStarted { code, message }),
+            Event::Stopped(signal) => self.stop(signal)?,
+            Event::Exited(status) => self.ending = Some(Ending::Exited(status)),
+            Event::Killed(signal) => self.ending = Some(Ending::Killed(signal)),
+        }
+        Ok(())
+    }
+
+    /// Stops as the command did, until the shell continues us. Where there is no shell to do so, the kernel does not stop us
+    /// for what is typed, and the command goes on at once.
+    fn stop(&mut self, signal: i32) -> io::Result<()> {
+        self.raw = None;
+        let typed = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
+        let signal = typed.into_iter().find(|typed| *typed as i32 == signal).unwrap_or(Signal::SIGSTOP);
+        let alone = SigSet::from(signal);
+        alone.thread_unblock()?;
+        raise(signal)?;
+        alone.thread_block()?;
+        self.pass_on(Signal::SIGCONT)
+    }
+
+    /// Takes the person's terminal, where it is ours to take.
+    fn claim(&mut self) -> io::Result<()> {
+        if self.request.terminals[0] && self.inner.is_some() && self.raw.is_none() {
+            self.raw = Raw::new(self.standard.files[0])?;
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, signal: Signal) -> io::Result<()> {
+        if matches!(signal, Signal::SIGCONT | Signal::SIGWINCH) {
+            self.claim()?;
+            let terminals = self.standard.files.into_iter().zip(self.request.terminals);
+            let size = terminals.filter(|(_, is_terminal)| *is_terminal).find_map(|(file, _)| size(file));
+            if let (Some(inner), Some(size)) = (&self.inner, size) {
+                resize(inner.as_fd(), size)?;
+            }
+        }
+        if signal != Signal::SIGWINCH {
+            self.wire.send(&Order::Signal(signal as i32), &[])?;
+        }
+        Ok(())
+    }
+
+    /// From the command's terminal to the person's.
+    fn show(&mut self) -> io::Result<()> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        let mut buffer = [0; 16 * 1024];
+        match read(inner, &mut buffer) {
+            Ok(0) | Err(nix::Error::EIO) => self.inner = None,
+            Ok(length) => self.print(&buffer[..length])?,
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(())
+    }
+
+    /// To the terminal that the command's output would have gone to.
+    fn print(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let at = [1, 2, 0].into_iter().find(|&at| self.request.terminals[at]).unwrap_or(1);
+        while !bytes.is_empty() {
+            match write(self.standard.files[at], bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => {
+                    let mut waiting = [PollFd::new(self.standard.files[at], PollFlags::POLLOUT)];
+                    let _ = poll(&mut waiting, PollTimeout::from(LAST_OUTPUT));
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_typed(&mut self) {
+        let mut buffer = [0; 4096];
+        match read(self.standard.files[0], &mut buffer) {
+            Ok(length) if length > 0 => self.typed.extend_from_slice(&buffer[..length]),
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
+            // Hung up: SIGHUP says the rest.
+            _ => self.raw = None,
+        }
+    }
+
+    fn type_in(&mut self) -> io::Result<()> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        match write(inner, &self.typed) {
+            Ok(written) => {
+                self.typed.drain(..written);
+            }
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
+            Err(nix::Error::EIO) => self.inner = None,
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(())
+    }
+
+    /// What the command wrote last comes through its terminal a little later.
+    fn drain(&mut self) {
+        while let Some(inner) = &self.inner {
+            let mut waiting = [PollFd::new(inner.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut waiting, PollTimeout::from(LAST_OUTPUT)) {
+                Ok(1..) if self.show().is_ok() => {}
+                _ => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The agent's own view of the files: what the host's services listen on is not in it.
+//!
+//! A mount namespace of its own, in which `/run` is new and empty: no bus, resolver, name service cache, container
+//! engine or admin socket to talk to, by which somebody else would act for the agent. The CA's bundle stands in the
+//! place of the system's. The agent cannot take any of it away again: it has no capability, and in a user namespace of
+//! its own these mounts are locked (`mount_namespaces(7)`).
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::truststore::java_trust_store;
+use super::{LaunchError, LaunchUser};
+
+/// The CA's bundle in the agent's view.
+pub const BUNDLE: &str = "/run/onecli/ca-bundle.pem";
+/// The same for Java.
+pub const JAVA_TRUST_STORE: &str = "/run/onecli/cacerts.jks";
+
+/// Where systems keep the bundle that their programs read: Debian, Alpine and Arch; Fedora and RHEL; openSUSE; BSD's
+/// place, which some link to theirs.
+const SYSTEM_BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/var/lib/ca-certificates/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// The same for Java.
+const JAVA_BUNDLES: &[&str] =
+    &["/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"];
+
+/// Places of sockets outside of /run: display servers; container engines that do not use /run.
+const HIDDEN: &[&str] =
+    &["/tmp/.X11-unix", "/tmp/.ICE-unix", "/var/lib/lxd", "/var/lib/incus", "/var/snap/lxd/common/lxd"];
+/// Pinned programs and maps, ours and others'.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Bytes that may lie in the private `/run`.
+const RUN_SIZE: &str = "size=64m";
+
+/// What the view is made of.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The PEM bundle on the host: system roots and our CA.
+    pub ca_bundle: PathBuf,
+    /// Directories that are empty in the view.
+    pub hidden: Vec<PathBuf>,
+    /// Whether DNS goes to the agent's resolver, whichever server is named.
+    pub resolver: bool,
+}
+
+impl View {
+    /// Moves this process, which is root's and has one thread, into a view of its own.
+    pub(super) fn enter(&self, user: &LaunchUser) -> Result<(), LaunchError> {
+        let bundle = fs::read_to_string(&self.ca_bundle).map_err(failed("reading", &self.ca_bundle))?;
+        let resolver = resolver_in_run(self.resolver);
+
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|errno| LaunchError::Confine { step: "unshare(CLONE_NEWNS)", source: errno.into() })?;
+        // What the host unmounts goes here too; nothing of ours gets out.
+        let propagation = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>)
+            .map_err(errno("changing the propagation of", Path::new("/")))?;
+
+        make_run(user, &bundle, resolver)?;
+        tmpfs(Path::new("/dev/shm"), "mode=1777")?;
+        // The file systems of the kernel are left as they are, but for pins.
+        for place in
+            HIDDEN.iter().chain([&BPFFS]).map(Path::new).chain(self.hidden.iter().map(PathBuf::as_path))
+        {
+            hide(place)?;
+        }
+        replace(SYSTEM_BUNDLES, Path::new(BUNDLE))?;
+        replace(JAVA_BUNDLES, Path::new(JAVA_TRUST_STORE))
+    }
+}
+
+fn make_run(user: &LaunchUser, bundle: &str, resolver: Option<(PathBuf, String)>) -> Result<(), LaunchError> {
+    let run = Path::new("/run");
+    tmpfs(run, &format!("mode=755,{RUN_SIZE}"))?;
+    let var_run = Path::new("/var/run");
+    if fs::symlink_metadata(var_run).is_ok_and(|found| found.is_dir()) {
+        bind(run, var_run)?;
+    }
+    directory(&run.join("onecli"), 0o755)?;
+    file(Path::new(BUNDLE), bundle.as_bytes())?;
+    file(Path::new(JAVA_TRUST_STORE), &java_trust_store(bundle))?;
+    directory(&run.join("lock"), 0o1777)?;
+    directory(&run.join("user"), 0o755)?;
+    let own = runtime_dir(user);
+    directory(&own, 0o700)?;
+    chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(failed("giving away", &own))?;
+    if let Some((path, text)) = resolver {
+        path.parent().map_or(Ok(()), directories)?;
+        file(&path, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The user's directory for sockets and the like, in the view (`XDG_RUNTIME_DIR`).
+pub(super) fn runtime_dir(user: &LaunchUser) -> PathBuf {
+    PathBuf::from(format!("/run/user/{}", user.uid))
+}
+
+/// `/etc/resolv.conf` where it is a link into /run, as systemd-resolved has it: its place and its text.
+fn resolver_in_run(own: bool) -> Option<(PathBuf, String)> {
+    let place = fs::canonicalize("/etc/resolv.conf").ok().filter(|place| place.starts_with("/run"))?;
+    let text = fs::read_to_string(&place).ok()?;
+    Some((place, if own { reachable(&text) } else { text }))
+}
+
+/// resolv.conf(5) without servers that an agent does not reach: its resolver answers whatever IPv4 server is asked.
+fn reachable(text: &str) -> String {
+    let is_ipv6 = |line: &&str| line.trim_start().starts_with("nameserver") && line.contains(':');
+    let mut kept: Vec<&str> = text.lines().filter(|line| !is_ipv6(line)).collect();
+    if !kept.iter().any(|line| line.trim_start().starts_with("nameserver")) {
+        kept.push("nameserver 127.0.0.53");
+    }
+    kept.join("\n") + "\n"
+}
+
+/// Puts `file` in the place of those of `places` that there are.
+fn replace(places: &[&str], file: &Path) -> Result<(), LaunchError> {
+    let mut done: Vec<PathBuf> = Vec::new();
+    for place in places.iter().filter_map(|place| fs::canonicalize(place).ok()) {
+        if !done.contains(&place) {
+            bind(file, &place)?;
+            done.push(place);
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory that nobody can look into of what is there, if anything is.
+fn hide(place: &Path) -> Result<(), LaunchError> {
+    if !fs::symlink_metadata(place).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    mount(Some("onecli"), place, Some("tmpfs"), flags, Some("mode=000,size=4k"))
+        .map_err(errno("hiding", place))
+}
+
+/// An empty file system of the agent's view.
+pub(super) fn tmpfs(place: &Path, options: &str) -> Result<(), LaunchError> {
+    if !place.is_dir() {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("onecli"), place, Some("tmpfs"), flags, Some(options))
+        .map_err(errno("mounting a tmpfs on", place))
+}
+
+fn bind(what: &Path, place: &Path) -> Result<(), LaunchError> {
+    mount(Some(what), place, None::<&OsStr>, MsFlags::MS_BIND, None::<&OsStr>)
+        .map_err(errno("mounting the agent's own", place))
+}
+
+fn directory(path: &Path, mode: u32) -> Result<(), LaunchError> {
+    DirBuilder::new().mode(mode).create(path).map_err(failed("making", path))?;
+    // The umask cut it.
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("making", path))
+}
+
+/// A directory and what leads to it, for everybody to go through.
+pub(super) fn directories(path: &Path) -> Result<(), LaunchError> {
+    for ancestor in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        if fs::symlink_metadata(ancestor).is_err() {
+            directory(ancestor, 0o755)?;
+        }
+    }
+    Ok(())
+}
+
+fn file(path: &Path, content: &[u8]) -> Result<(), LaunchError> {
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).and_then(|mut file| {
+            file.write_all(content)?;
+            file.set_permissions(Permissions::from_mode(0o444))
+        });
+    written.map_err(failed("writing", path))
+}
+
+fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LaunchError {
+    let path = path.to_owned();
+    move |source| LaunchError::View { step, path, source }
+}
+
+fn errno(step: &'static str, path: &Path) -> impl FnOnce(nix::Error) -> LaunchError {
+    let failed = failed(step, path);
+    move |errno| failed(errno.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_an_agent_reaches() {
+        assert_eq!(
+            reachable("nameserver 127.0.0.53\noptions edns0\n"),
+            "nameserver 127.0.0.53\noptions edns0\n"
+        );
+        assert_eq!(
+            reachable("search a.test\nnameserver fe80::1%eth0\nnameserver ::1\n"),
+            "search a.test\nnameserver 127.0.0.53\n"
+        );
+        assert_eq!(reachable(""), "nameserver 127.0.0.53\n");
+    }
+}

@@ -1,0 +1,27 @@
+//! What Landlock keeps an agent from: abstract sockets and processes that are not its own.
+
+use landlock::{
+    ABI, Access as _, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetError, RulesetStatus,
+    Scope,
+};
+
+use super::LaunchError;
+
+/// The first Landlock that scopes sockets and signals: Linux 6.12.
+const SCOPES: ABI = ABI::V6;
+
+/// Keeps this process and all that it becomes from connecting to abstract Unix sockets made outside, and from
+/// signalling or tracing processes outside. Tells whether the kernel can.
+pub(super) fn restrict() -> Result<bool, LaunchError> {
+    let failed = |error: RulesetError| LaunchError::Confine {
+        step: "landlock_restrict_self",
+        source: std::io::Error::other(error.to_string()),
+    };
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
+    let status = ruleset
+        .scope(Scope::from_all(SCOPES))
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self)
+        .map_err(failed)?;
+    Ok(status.ruleset == RulesetStatus::FullyEnforced)
+}

@@ -1,0 +1,79 @@
+//! A trust store as Java reads it, made of a PEM bundle.
+//!
+//! The format is JKS, which every Java since 1.2 reads, and which is read without a password (the digest at its end is
+//! then not looked at): it can stand in the place of a JVM's own `cacerts`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest as _, Sha1};
+
+/// The password of every JVM's own `cacerts`.
+const PASSWORD: &str = "changeit";
+
+const MAGIC: u32 = 0xFEED_FEED;
+const VERSION: u32 = 2;
+/// Tag of an entry that is a certificate to trust.
+const TRUSTED: u32 = 2;
+
+/// The certificates of `pem`, in a JKS key store. What is no certificate is left out.
+pub fn java_trust_store(pem: &str) -> Vec<u8> {
+    let certificates = certificates(pem);
+    let mut store = Vec::new();
+    let word = |store: &mut Vec<u8>, value: usize| {
+        store.extend(u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes());
+    };
+    let text = |store: &mut Vec<u8>, text: &str| {
+        store.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes());
+        store.extend(text.as_bytes());
+    };
+    store.extend(MAGIC.to_be_bytes());
+    store.extend(VERSION.to_be_bytes());
+    word(&mut store, certificates.len());
+    for (number, certificate) in certificates.iter().enumerate() {
+        store.extend(TRUSTED.to_be_bytes());
+        text(&mut store, &format!("onecli-{number}"));
+        // When it was added, ms: nobody reads it.
+        store.extend(0u64.to_be_bytes());
+        text(&mut store, "X.509");
+        word(&mut store, certificate.len());
+        store.extend(certificate);
+    }
+    let mut digest = Sha1::new();
+    for unit in PASSWORD.encode_utf16() {
+        digest.update(unit.to_be_bytes());
+    }
+    digest.update(b"Mighty Aphrodite");
+    digest.update(&store);
+    let digest = digest.finalize();
+    store.extend_from_slice(&digest);
+    store
+}
+
+/// The certificates of a PEM file (RFC 7468), DER.
+fn certificates(pem: &str) -> Vec<Vec<u8>> {
+    let blocks = pem.split("-----BEGIN CERTIFICATE-----").skip(1);
+    let bodies = blocks.filter_map(|block| block.split_once("-----END CERTIFICATE-----"));
+    bodies
+        .filter_map(|(body, _)| {
+            let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+            STANDARD.decode(base64).ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_of_what_is_a_certificate() {
+        let pem = "junk\n-----BEGIN CERTIFICATE-----\nAAEC\nAwQ=\n-----END CERTIFICATE-----\n\
+                   -----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n";
+        let store = java_trust_store(pem);
+        assert_eq!(store[..12], [0xFE, 0xED, 0xFE, 0xED, 0, 0, 0, 2, 0, 0, 0, 1]);
+        // Tag, alias, time, type, length, certificate, digest.
+        assert_eq!(store.len(), 12 + 4 + (2 + 8) + 8 + (2 + 5) + 4 + 5 + 20);
+        assert_eq!(store[store.len() - 25..store.len() - 20], [0, 1, 2, 3, 4]);
+        assert_eq!(java_trust_store("").len(), 12 + 20);
+    }
+}

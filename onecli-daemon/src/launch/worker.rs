@@ -1,0 +1,380 @@
+//! One command of one client: started as the agent, watched to its end.
+//!
+//! The worker is root and not in the agent's cgroup; the command is its child, the leader of a process group of its own
+//! in the worker's session, so that it can be stopped and continued as by a shell.
+#![allow(unsafe_code, reason = "fork(2), and leaving the child without unwinding")]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Group, Pid, Uid, User, fork, setpgid, setsid, tcsetpgrp};
+
+use super::mounts::View;
+use super::project::{Mapped, Unmapped, is_project};
+use super::terminal::Pair;
+use super::wire::{Event, Handed, Order, Project, Request, Wire};
+use super::{AgentEnvironment, Launch, LaunchError, LaunchUser, OURS, environment};
+
+/// For a client to say what it wants.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// The group of users for agents, unless told otherwise.
+pub const USERS: &str = "onecli-agents";
+
+/// Signals that a client may pass on.
+const PASSED_ON: &[Signal] = &[
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+];
+
+/// Who asks for a command, in the kernel's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective uid.
+    pub uid: u32,
+    /// Effective gid.
+    pub gid: u32,
+    /// Path in the cgroup2 hierarchy.
+    pub cgroup: Option<String>,
+}
+
+/// What the daemon answers for a caller who may run the agent.
+#[derive(Debug)]
+pub struct Permission {
+    /// The user to run as.
+    pub user: String,
+    /// Directory of the agent's cgroup; none where connections are not redirected.
+    pub cgroup: Option<std::path::PathBuf>,
+    /// What belongs into the environment.
+    pub environment: AgentEnvironment,
+    /// Directories that the command shall not see.
+    pub hidden: Vec<std::path::PathBuf>,
+    /// What the person should know.
+    pub notes: Vec<String>,
+}
+
+/// Asks the daemon for a caller's permission; errors are sentences.
+pub type Ask<'a> = &'a dyn Fn(&Request, &Caller) -> Result<Permission, String>;
+
+/// How a launcher judges users.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The group whose members are users for agents: whom somebody who is not root may start a command as.
+    pub users: String,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { users: USERS.to_owned() }
+    }
+}
+
+/// Does what the client at the other end of `wire` wants, to the command's end.
+pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>) {
+    let refused = |message: String| {
+        let _ = wire.send(&Event::Failed { code: OURS, message }, &[]);
+    };
+    let _ = wire.set_patience(Some(REQUEST_TIME));
+    let (request, descriptors) = match wire.receive::<Request>() {
+        Ok(Some(received)) => received,
+        Ok(None) => return,
+        Err(error) => return refused(format!("the launcher cannot read the request: {error}")),
+    };
+    let _ = wire.set_patience(None);
+    let started = prepare(wire, caller, rules, ask, request, descriptors);
+    match started {
+        Ok(command) => {
+            if let Err(error) = watch(wire, command) {
+                refused(format!("the launcher lost its command: {error}"));
+            }
+        }
+        Err((code, message)) => {
+            let _ = wire.send(&Event::Failed { code, message }, &[]);
+        }
+    }
+}
+
+/// Starts the command; gives its process and a watch for its changes.
+fn prepare(
+    wire: &Wire,
+    caller: &Caller,
+    rules: &Rules,
+    ask: Ask<'_>,
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Pid, (u8, String)> {
+    let ours = |message: String| (OURS, message);
+    let launch_error = |error: LaunchError| (error.exit_code(), error.to_string());
+    let handed = Handed::check(descriptors).map_err(ours)?;
+    let request = named_user(request, caller).map_err(ours)?;
+    let permission = ask(&request, caller).map_err(ours)?;
+    for note in &permission.notes {
+        let _ = wire.send(&Event::Notice(note.clone()), &[]);
+    }
+    let user = LaunchUser::find(&permission.user).map_err(launch_error)?;
+    let user = for_agents(user, caller, rules).map_err(ours)?;
+
+    let terminal = if request.terminals.contains(&true) {
+        let pair = Pair::open(request.size, &user)
+            .map_err(|error| ours(format!("cannot make a terminal: {error}")))?;
+        wire.send(&Event::Terminal, &[pair.outer.as_fd()]).map_err(|error| ours(error.to_string()))?;
+        Some(pair.inner)
+    } else {
+        None
+    };
+    let path = handed.path();
+    let launch = plan(&request, permission, user, path).map_err(launch_error)?;
+    start(wire, caller, &request, launch, &handed, terminal.as_ref()).map_err(|error| ours(error.to_string()))
+}
+
+/// With `--scope` the user is the caller.
+fn named_user(mut request: Request, caller: &Caller) -> Result<Request, String> {
+    if request.scope {
+        let entry = User::from_uid(Uid::from_raw(caller.uid)).ok().flatten();
+        request.user = Some(entry.map_or_else(|| caller.uid.to_string(), |entry| entry.name));
+        if caller.uid == 0 {
+            return Err("--scope runs as yourself, and an agent never runs as root".to_owned());
+        }
+    }
+    Ok(request)
+}
+
+/// Who may let agents have users, by the daemon's admin socket, need not be root: without this they could have anybody's.
+fn for_agents(mut user: LaunchUser, caller: &Caller, rules: &Rules) -> Result<LaunchUser, String> {
+    let group = Group::from_name(&rules.users).ok().flatten().map(|group| group.gid);
+    let is_own = user.uid.as_raw() == caller.uid;
+    if caller.uid != 0 && !is_own && !group.is_some_and(|gid| user.groups.contains(&gid)) {
+        return Err(format!(
+            "user '{0}' is not for agents; root can make it one: usermod -a -G {1} {0}",
+            user.name, rules.users
+        ));
+    }
+    // The mark is for us; it gives the command nothing.
+    user.groups.retain(|gid| Some(*gid) != group || *gid == user.gid);
+    Ok(user)
+}
+
+fn plan(
+    request: &Request,
+    permission: Permission,
+    user: LaunchUser,
+    directory: std::path::PathBuf,
+) -> Result<Launch, LaunchError> {
+    let mut agent = permission.environment;
+    let view = (!request.scope).then(|| View {
+        ca_bundle: std::mem::replace(&mut agent.ca_bundle, super::mounts::BUNDLE.into()),
+        hidden: permission.hidden,
+        resolver: permission.cgroup.is_some(),
+    });
+    agent.own_view = view.is_some();
+    let caller: Vec<(OsString, OsString)> = request.env.clone();
+    let env = environment(caller, &request.keep_env, &user, &agent)?;
+    Ok(Launch {
+        user,
+        cgroup: permission.cgroup,
+        env,
+        program: request.program.clone(),
+        args: request.args.clone(),
+        view,
+        directory,
+    })
+}
+
+fn start(
+    wire: &Wire,
+    caller: &Caller,
+    request: &Request,
+    launch: Launch,
+    handed: &Handed,
+    terminal: Option<&OwnedFd>,
+) -> io::Result<Pid> {
+    // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
+    setsid()?;
+    if let Some(inner) = terminal {
+        super::terminal::control(inner)?;
+    }
+    for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
+        set(signal, SigHandler::SigIgn)?;
+    }
+    // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let code = become_command(wire, caller, request, launch, handed, terminal);
+            // SAFETY: ends the process, and runs nothing of what it shares with its parent.
+            unsafe { libc::_exit(i32::from(code)) }
+        }
+        ForkResult::Parent { child } => {
+            // In both processes: whoever comes first. It may have become the command, or have ended.
+            let _ = setpgid(child, child);
+            if let Some(inner) = terminal {
+                let _ = tcsetpgrp(inner, child);
+            }
+            Ok(child)
+        }
+    }
+}
+
+/// Returns only if the command was not started; the client has been told then.
+fn become_command(
+    wire: &Wire,
+    caller: &Caller,
+    request: &Request,
+    launch: Launch,
+    handed: &Handed,
+    terminal: Option<&OwnedFd>,
+) -> u8 {
+    let tell = |event: &Event| {
+        let _ = wire.send(event, &[]);
+    };
+    let mut notice = |text: &str| tell(&Event::Notice(text.to_owned()));
+    let started = (|| {
+        let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        if let Some(inner) = terminal {
+            let _ = tcsetpgrp(inner, nix::unistd::getpid());
+        }
+        let system = |step| move |source: io::Error| LaunchError::Confine { step, source };
+        for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
+            set(signal, SigHandler::SigDfl).map_err(system("sigaction"))?;
+        }
+        let standards = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO];
+        let places = standards.into_iter().zip(request.terminals);
+        for ((number, is_terminal), standard) in places.zip(&handed.standard) {
+            let from = match terminal {
+                Some(inner) if is_terminal => inner,
+                _ => standard,
+            };
+            // SAFETY: takes two descriptors that are open, and closes a standard one that nothing here owns.
+            if unsafe { libc::dup2(from.as_raw_fd(), number) } < 0 {
+                return Err(system("dup2")(io::Error::last_os_error()));
+            }
+        }
+        umask(Mode::from_bits_truncate(request.umask));
+        let project = project(caller, request, &launch, handed, &mut notice)?;
+        launch.exec(project, &mut notice)
+    })();
+    match started {
+        Ok(never) => match never {},
+        Err(error) => {
+            let code = error.exit_code();
+            tell(&Event::Failed { code, message: error.to_string() });
+            code
+        }
+    }
+}
+
+/// The caller's directory as the agent may have it.
+fn project(
+    caller: &Caller,
+    request: &Request,
+    launch: &Launch,
+    handed: &Handed,
+    notice: &mut dyn FnMut(&str),
+) -> Result<Option<Mapped>, LaunchError> {
+    let wanted = launch.view.is_some() && request.project != Project::Plain;
+    let path = &launch.directory;
+    let owner = nix::sys::stat::fstat(&handed.directory).ok();
+    let Some(owner) = owner.filter(|_| wanted && !path.as_os_str().is_empty()) else { return Ok(None) };
+    if owner.st_uid == launch.user.uid.as_raw() {
+        return Ok(None);
+    }
+    // Root may hand over anybody's directory; others what is theirs.
+    let ids = if caller.uid == 0 { (owner.st_uid, owner.st_gid) } else { (caller.uid, caller.gid) };
+    if request.project == Project::Current {
+        let home = User::from_uid(Uid::from_raw(ids.0)).ok().flatten().map(|entry| entry.dir);
+        if owner.st_uid != ids.0 || !is_project(path, ids.0, home.as_deref()) {
+            return Ok(None);
+        }
+    } else if owner.st_uid != ids.0 {
+        return Err(LaunchError::Project(format!("{} is not yours", path.display())));
+    }
+    match Mapped::new(&owner, path, ids, &launch.user) {
+        Ok(mapped) => Ok(Some(mapped)),
+        Err(Unmapped(why)) if request.project == Project::Named => Err(LaunchError::Project(why)),
+        Err(Unmapped(why)) => {
+            notice(&why);
+            Ok(None)
+        }
+    }
+}
+
+/// Waits for the command's end, passes signals on, and tells the client what becomes of it.
+fn watch(wire: &Wire, command: Pid) -> io::Result<()> {
+    let mut changes = SigSet::empty();
+    changes.add(Signal::SIGCHLD);
+    changes.thread_block()?;
+    let reaper = SignalFd::with_flags(&changes, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let mut client = Some(wire);
+    loop {
+        // Looked at first: it may have changed before anybody was watching.
+        while let Some(event) = change(command)? {
+            let ended = !matches!(event, Event::Stopped(_));
+            if let Some(wire) = client {
+                let _ = wire.send(&event, &[]);
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+        let mut waiting = vec![PollFd::new(reaper.as_fd(), PollFlags::POLLIN)];
+        if let Some(wire) = client {
+            waiting.push(PollFd::new(wire.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ordered = waiting.get(1).and_then(PollFd::any).unwrap_or(false);
+        while reaper.read_signal()?.is_some() {}
+        if let Some(wire) = client.filter(|_| ordered) {
+            match wire.receive::<Order>() {
+                Ok(Some((Order::Signal(number), _))) => {
+                    if let Some(signal) = PASSED_ON.iter().find(|signal| **signal as i32 == number) {
+                        let _ = killpg(command, *signal);
+                    }
+                }
+                // The client is gone, or talks nonsense: the command loses its terminal, as by a hang-up.
+                Ok(None) | Err(_) => {
+                    let _ = killpg(command, Signal::SIGHUP);
+                    let _ = killpg(command, Signal::SIGCONT);
+                    client = None;
+                }
+            }
+        }
+    }
+}
+
+/// What has become of the command since the last look.
+fn change(command: Pid) -> io::Result<Option<Event>> {
+    Ok(match waitpid(command, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED))? {
+        WaitStatus::Exited(_, status) => Some(Event::Exited(status)),
+        WaitStatus::Signaled(_, signal, _) => Some(Event::Killed(signal as i32)),
+        WaitStatus::Stopped(_, signal) => Some(Event::Stopped(signal as i32)),
+        _ => None,
+    })
+}
+
+/// Makes a signal do to this process what it does by default.
+pub fn default_action(signal: Signal) {
+    // SIGKILL has no other.
+    let _ = set(signal, SigHandler::SigDfl);
+}
+
+fn set(signal: Signal, handler: SigHandler) -> io::Result<()> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: neither handler runs code of ours.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}

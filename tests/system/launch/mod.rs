@@ -1,0 +1,105 @@
+//! Agents started for users who are not root: by the launcher, as the agent's user, with a view of the files of its own.
+
+mod clients;
+mod ordinary;
+mod project;
+mod terminal;
+mod view;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use onecli_tests::client::{Run, Running};
+use onecli_tests::daemon::Agent;
+use onecli_tests::{bins, need, wait_for};
+
+use crate::scene::Scene;
+
+/// A user that every Debian has, in the part of the person: uid 2.
+const PERSON: &str = "bin";
+/// The same for the agent: uid 5, gid 60.
+const ROBOT: &str = "games";
+
+/// A scene with a launcher, and an agent that [`PERSON`] may run.
+struct Stage {
+    // Dropped first: it holds the daemon's directory.
+    _launcher: Running,
+    scene: Scene,
+    robot: Agent,
+}
+
+impl Stage {
+    fn new() -> Option<Self> {
+        if !need::bpf("everything") || !need::program("everything", "setpriv", "util-linux") {
+            return None;
+        }
+        let scene = Scene::new();
+        let robot = scene.daemon.add_agent("robot", &["--user", ROBOT, "--runner", PERSON]);
+        let _ = scene.daemon.grant(&robot, "api");
+        let launcher = launcher(&scene);
+        Some(Self { _launcher: launcher, scene, robot })
+    }
+
+    /// `onecli run` with `options` as somebody.
+    fn run_as(&self, user: &str, options: &[&str], command: &[&str]) -> Run {
+        let group = nix::unistd::User::from_name(user).unwrap().expect("it exists").gid.to_string();
+        Run::new("setpriv")
+            .args(["--reuid", user, "--regid", &group, "--clear-groups"])
+            .arg(bins::path("onecli"))
+            .arg("--socket")
+            .arg(self.scene.daemon.home().socket())
+            .args(["run", "--agent", &self.robot.name])
+            .args(options)
+            .arg("--")
+            .args(command)
+    }
+
+    /// The same as the person who may.
+    fn run(&self, command: &[&str]) -> Run {
+        self.run_as(PERSON, &[], command)
+    }
+
+    fn shell(&self, script: &str) -> Run {
+        self.run(&["sh", "-c", script])
+    }
+}
+
+/// The launcher, in a view in which agents find the upstream's names. The group of the robot's user stands for that of
+/// users for agents.
+fn launcher(scene: &Scene) -> Running {
+    const INSIDE: &str = r#"
+        mount --bind "$1" /etc/hosts || exit 120
+        if [ -d "$2" ]; then mount --bind "$2" "$3" || exit 120; fi
+        shift 3
+        exec "$@""#;
+    let home = scene.daemon.home();
+    let socket = home.socket().with_file_name("launch.sock");
+    let run = Run::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh"])
+        .arg(home.dir().join("hosts"))
+        .arg(onecli_tests::client::tools())
+        .arg(home.dir().join("tools"))
+        .arg(bins::path("onecli"))
+        .arg("--socket")
+        .arg(home.socket())
+        .args(["launcher", "--users", ROBOT])
+        .timeout(Duration::from_mins(5));
+    let running = run.start();
+    if wait_for(Duration::from_secs(10), || socket.exists().then_some(())).is_none() {
+        panic!("the launcher does not start: {:?}", running.finish());
+    }
+    running
+}
+
+/// Python of the test's own tools, as agents find it.
+fn python(scene: &Scene) -> Option<PathBuf> {
+    let python = onecli_tests::client::python()?;
+    let inside = python.strip_prefix(onecli_tests::client::tools()).ok()?;
+    Some(scene.daemon.home().dir().join("tools").join(inside))
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (found.uid(), found.gid())
+}

@@ -1,0 +1,128 @@
+//! A terminal of its own, through which everything goes that is typed and shown.
+
+use onecli_tests::client::Run;
+use onecli_tests::need;
+
+use super::Stage;
+
+/// A person at a terminal: runs a program on one, does what they are told, and tells what they see.
+const PERSON_AT_A_TERMINAL: &str = r##"
+import fcntl, json, os, pty, select, signal, struct, sys, termios, time
+
+def size(fd, rows, columns):
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+steps, command = json.loads(sys.argv[1]), sys.argv[2:]
+pid, terminal = pty.fork()
+if pid == 0:
+    size(0, 31, 97)
+    # A shell with job control in between, as there is in life: it takes the terminal back when the job stops.
+    os.execvp("bash", ["bash", "--norc", "--noprofile", "-i", "-c", 'set -m; trap : INT; echo "client $BASHPID"; "$@"; echo "status $?"; stty -a | grep -o -- "-\\?icanon"; jobs; fg >/dev/null 2>&1; echo "status $?"', "sh"] + command)
+seen = b""
+def until(text, limit=15):
+    global seen
+    end = time.time() + limit
+    while text.encode() not in seen:
+        left = end - time.time()
+        if left <= 0:
+            print(json.dumps({"missing": text, "seen": seen.decode(errors="replace")}))
+            os.kill(pid, signal.SIGKILL)
+            sys.exit(1)
+        if select.select([terminal], [], [], left)[0]:
+            try:
+                seen += os.read(terminal, 4096)
+            except OSError:
+                seen += b"<hung up>"
+for what, value in steps:
+    if what == "see":
+        until(value)
+        seen = seen[seen.index(value.encode()) + len(value):]
+    elif what == "type":
+        os.write(terminal, value.encode())
+    elif what == "size":
+        size(terminal, *value)
+    elif what == "pause":
+        time.sleep(value)
+    elif what == "kill":
+        # The client: of the terminal's foreground group the leader.
+        os.kill(os.tcgetpgrp(terminal), value)
+print("done")
+"##;
+
+impl Stage {
+    /// Runs `script` on a terminal, with `steps` in JSON.
+    fn at_a_terminal(&self, script: &str, steps: &str) {
+        let run = self.shell(script);
+        let person = Run::new("python3")
+            .args(["-c", PERSON_AT_A_TERMINAL, steps])
+            .arg(run.program())
+            .args(run.arguments())
+            .env("TERM", "xterm");
+        assert_eq!(person.outcome().ok(script), "done\n", "{script}");
+    }
+}
+
+fn able() -> Option<Stage> {
+    if !need::program("everything", "bash", "bash") { None } else { Stage::new() }
+}
+
+#[test]
+fn a_terminal_of_the_agents_own() {
+    let Some(stage) = able() else { return };
+    // It is the agent's, of the person's size, and not the person's: echo, line editing and end of input are its own.
+    stage.at_a_terminal(
+        "stty size; stat -c %U $(tty); [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo three; read x; echo got $x; cat; echo end",
+        r#"[["see", "31 97"], ["see", "games"], ["see", "three"], ["type", "hallo\r"], ["see", "got hallo"],
+            ["type", "line\r"], ["see", "line\r\nline"], ["type", "\u0004"], ["see", "end"], ["see", "status 0"], ["see", "icanon"]]"#,
+    );
+}
+
+#[test]
+fn the_window_changes_its_size() {
+    let Some(stage) = able() else { return };
+    stage.at_a_terminal(
+        "trap 'stty size' WINCH; echo ready; while ! [ -e /run/user/5/stop ]; do sleep 0.1; done",
+        r#"[["see", "ready"], ["size", [40, 120]], ["see", "40 120"], ["size", [7, 20]], ["see", "7 20"], ["type", "\u0003"], ["see", "status 130"]]"#,
+    );
+}
+
+#[test]
+fn control_c_goes_to_the_command() {
+    let Some(stage) = able() else { return };
+    stage.at_a_terminal(
+        "trap 'echo; echo caught; exit 5' INT; echo ready; while :; do sleep 0.1; done",
+        r#"[["see", "ready"], ["type", "\u0003"], ["see", "caught"], ["see", "status 5"], ["see", "icanon"]]"#,
+    );
+    // Not caught: the shell sees what it would see of the command itself.
+    stage.at_a_terminal(
+        "echo ready; exec sleep 60",
+        r#"[["see", "ready"], ["type", "\u0003"], ["see", "status 130"]]"#,
+    );
+}
+
+#[test]
+fn jobs_stop_and_go_on() {
+    let Some(stage) = able() else { return };
+    // Ctrl-Z: the person's shell takes over, with its terminal as it was; fg goes on where it stopped.
+    stage.at_a_terminal(
+        "echo ready; read x; echo got $x; exit 9",
+        r#"[["see", "ready"], ["type", "\u001a"], ["see", "topped"], ["see", "status 148"], ["see", "icanon"], ["see", "topped"],
+            ["type", "word\r"], ["see", "got word"], ["see", "status 9"]]"#,
+    );
+    // Jobs within it, by a shell of its own.
+    stage.at_a_terminal(
+        "bash --norc --noprofile -i",
+        r#"[["see", "$ "], ["type", "echo go-$((1+1)); sleep 60\r"], ["see", "go-2"], ["pause", 0.3], ["type", "\u001a"], ["see", "topped"], ["type", "kill %1; fg; echo a-$((1+1))-b\r"],
+            ["see", "a-2-b"], ["type", "exit 4\r"], ["see", "status 4"]]"#,
+    );
+}
+
+/// Who is killed cannot put the terminal back; it is put back all the same.
+#[test]
+fn a_killed_client_leaves_the_terminal_usable() {
+    let Some(stage) = able() else { return };
+    stage.at_a_terminal(
+        "echo ready; exec sleep 60",
+        r#"[["see", "ready"], ["kill", 9], ["see", "status 137"], ["see", "icanon"]]"#,
+    );
+}
