@@ -161,6 +161,8 @@ pub struct Audit {
     /// Bytes of records that one agent may cause in a day. Default `"4GiB"`.
     #[serde(deserialize_with = "size")]
     pub agent_bytes: u64,
+    /// Are refusals of one agent that repeat within ten seconds one record with a count? Default `true`.
+    pub fold_refusals: bool,
     /// Where signed checkpoints go besides the data directory: `"file:/PATH"` (appended to), `"syslog"`,
     /// `"https://HOST/PATH"` or `"http://..."` (POST). Default none.
     pub witnesses: Vec<Witness>,
@@ -237,6 +239,7 @@ impl Default for Audit {
             reserve_bytes: 256 << 20,
             agent_rate: 5000,
             agent_bytes: 4 << 30,
+            fold_refusals: true,
             witnesses: Vec::new(),
         }
     }

@@ -101,7 +101,9 @@ fn the_log_is_listed_exported_and_verified() {
 /// Invariant 9: an agent that is refused a thousand times leaves a handful of records.
 #[test]
 fn a_flood_of_refusals_is_a_handful_of_records() {
-    let stage = Stage::new();
+    let upstream = Upstream::start(&[API]);
+    let folding = Daemon::builder().upstream(&upstream).no_ebpf().config("[audit]\nfold_refusals = true\n");
+    let stage = Stage::on(folding.start(), upstream);
     let url = format!("{}/{{a,b,c,d}}/[1-250]", stage.upstream.https_url("other.test", ""));
     let run = curl(&url).args(["--parallel", "--parallel-max", "8", "--output", "/dev/null"]);
     let _ = stage.daemon.explicit(&stage.agent.token, run).outcome();

@@ -178,12 +178,13 @@ fn openssl(args: &[&str]) -> Outcome {
 }
 
 /// The claims of a JWT whose signature `openssl` confirms.
-fn confirmed(world: &World, jwt: &str, pem: &str) -> Value {
-    let dir = world.daemon.home().dir();
+fn confirmed(jwt: &str, pem: &str) -> Value {
+    // Not the daemon's directory, where no key in the clear may be found.
+    let dir = tempfile::tempdir().unwrap();
     let [head, claims, signature] = jwt.split('.').collect::<Vec<_>>().try_into().unwrap();
     let decode = |text: &str| data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
     let file = |name: &str, bytes: &[u8]| {
-        let path = dir.join(name);
+        let path = dir.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         path.display().to_string()
     };
@@ -209,7 +210,7 @@ fn a_github_app_signs_for_its_installation() {
     assert_eq!((bought.len(), bought[0].path.as_str()), (1, "/app/installations/42/access_tokens"));
     assert_eq!(bought[0].method, "POST");
     let jwt = bought[0].header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned();
-    let claims = confirmed(&world, &jwt, &pem);
+    let claims = confirmed(&jwt, &pem);
     assert_eq!(claims["iss"], "Iv1.abc");
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 600);
     let seen = world.upstream.requests().into_iter().find(|seen| seen.path == "/echo").unwrap();
@@ -245,7 +246,7 @@ fn a_google_service_account_asserts_itself() {
     let jwt = body
         .strip_prefix("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=")
         .unwrap_or_else(|| panic!("{body}"));
-    let claims = confirmed(&world, jwt, &pem);
+    let claims = confirmed(jwt, &pem);
     assert_eq!((&claims["iss"], &claims["aud"]), (&"bot@acme.iam.gserviceaccount.com".into(), &uri.into()));
     assert_eq!(claims["scope"], "https://www.googleapis.com/auth/cloud-platform");
     assert_eq!(world.authorization().as_deref(), Some("Bearer minted-token-1"));

@@ -255,6 +255,7 @@ async fn serve(
             bytes: config.audit.agent_bytes,
             reserve: config.audit.reserve_bytes,
         },
+        fold_refusals: config.audit.fold_refusals,
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
         upstream_tls,
         resolver: Arc::clone(&resolver),

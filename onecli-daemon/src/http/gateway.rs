@@ -47,6 +47,8 @@ pub struct GatewayParts {
     pub audit: AuditLog,
     /// How much of the record each agent may cause.
     pub audit_quota: QuotaLimits,
+    /// Are refusals that repeat one record with a count?
+    pub fold_refusals: bool,
     /// TLS towards agents.
     pub agent_tls: AgentTls,
     /// TLS towards upstreams.
@@ -138,7 +140,7 @@ impl Gateway {
             credentials: parts.credentials,
             audit: parts.audit,
             quota: Quota::new(parts.audit_quota),
-            refusals: Refusals::default(),
+            refusals: Refusals::new(parts.fold_refusals),
             agent_tls: parts.agent_tls,
             pool,
             explicit_addresses: parts.explicit_addresses,

@@ -55,6 +55,8 @@ impl Kind {
 /// Refusals that were recorded, and those that wait to be, of each agent; those of nobody known are kept together.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
+    /// Each has a record of its own, as far as the agent's quota goes.
+    apart: bool,
     folds: Mutex<HashMap<Option<AgentName>, Fold<Kind>>>,
 }
 
@@ -66,6 +68,11 @@ pub(super) struct Folded {
 }
 
 impl Refusals {
+    /// Folds those that repeat, or keeps them apart.
+    pub(super) fn new(fold: bool) -> Refusals {
+        Refusals { apart: !fold, ..Refusals::default() }
+    }
+
     /// Counts a refusal as its record tells it. True: it wants this record, now. Where the agent has used up its quota
     /// (`may_write` is false), it never does.
     pub(super) fn note(
@@ -75,6 +82,9 @@ impl Refusals {
         policy: &Arc<Snapshot>,
         may_write: bool,
     ) -> bool {
+        if self.apart && may_write {
+            return true;
+        }
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         let fold = folds.entry(record.agent.clone()).or_default();
         if may_write {

@@ -166,8 +166,10 @@ impl Daemon {
     pub fn audit_log(&self) -> Vec<Value> {
         let segments = std::fs::read_dir(self.home.data_dir().join("audit")).expect("the audit directory");
         let mut records = Vec::new();
-        for segment in segments {
-            let text = std::fs::read_to_string(segment.expect("a segment").path()).expect("a segment");
+        // Beside the segments lie checkpoints.
+        let paths = segments.map(|file| file.expect("a file of the log").path());
+        for segment in paths.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl")) {
+            let text = std::fs::read_to_string(segment).expect("a segment");
             // The last line may be on its way.
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             records.extend(parse_lines(whole));

@@ -42,6 +42,7 @@ impl Scene {
             credentials: Arc::new(credentials),
             audit: AuditLog::open(&dir, crate::audit::Settings::for_tests()).unwrap(),
             audit_quota: QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 },
+            fold_refusals: true,
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
             resolver,
