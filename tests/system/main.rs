@@ -28,3 +28,5 @@ mod scene;
 mod second_daemon;
 mod starvation;
 mod stopping;
+mod units;
+mod unprivileged;

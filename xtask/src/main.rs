@@ -9,6 +9,7 @@ mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Command {
     Deb(deb::Args),
     /// Install what the tests need and run the whole suite
     Test(test::Args),
+    /// Install, use, crash, upgrade and remove the package on a stock Debian in an emulated machine
+    Vm(vm::Args),
     /// Check layout, direction of dependencies and house rules
     Tidy,
 }
@@ -42,8 +45,9 @@ fn main() -> ExitCode {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
         Command::Ebpf(args) => ebpf::run(&args),
-        Command::Deb(args) => deb::package(&args).map(|_| ()),
+        Command::Deb(args) => deb::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::test(&args),
         Command::Tidy => tidy::run(),
     };
     match outcome {

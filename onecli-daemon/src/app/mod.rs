@@ -77,6 +77,18 @@ pub fn detach(config: &Config) -> ExitCode {
     }
 }
 
+/// Attaches the kernel programs and serves daemons that have no privileges, until it is killed. Exit codes as of [`run`].
+pub fn help(config: &Config) -> ExitCode {
+    init_log();
+    match helper::service::run(&doctor::kernel_config(&doctor::place(config))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
 fn init_log() {
     let filter = EnvFilter::try_from_env("ONECLI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -121,7 +133,8 @@ fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
 
 /// Keeps every other daemon from the kernel part. What else may be wrong with it, [`Managed::attach`] tells.
 fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
-    if !config.kernel.ebpf {
+    // A helper that is a service has claimed it.
+    if !config.kernel.ebpf || config.helper_socket.is_some() {
         return Ok(None);
     }
     match kernel::claim(Path::new(&config.kernel.agents_root), &config.kernel.bpffs_dir) {

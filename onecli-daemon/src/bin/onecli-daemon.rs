@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         store: args.store,
         agents_root: args.agents_root,
         no_ebpf: args.no_ebpf,
+        helper_socket: args.helper_socket,
     };
     match Config::load(args.config.as_deref(), flags) {
         Err(error) => {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(config) if args.detach => onecli_daemon::app::detach(&config),
+        Ok(config) if args.helper => onecli_daemon::app::help(&config),
         Ok(config) => onecli_daemon::app::run(config),
     }
 }

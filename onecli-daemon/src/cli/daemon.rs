@@ -42,4 +42,12 @@ pub struct DaemonArgs {
     /// Remove the pinned kernel programs and end: managed processes are no longer redirected, nor refused.
     #[arg(long, conflicts_with = "check_config")]
     pub detach: bool,
+    /// Be the helper of a daemon without privileges: attach the kernel programs, then do what needs privileges for the
+    /// daemon that connects. Started by onecli-helper.socket.
+    #[arg(long, conflicts_with_all = ["check_config", "detach", "helper_socket"])]
+    pub helper: bool,
+    /// Connect to the helper on this socket, and need no privileges. Without, the daemon is started by root and forks its
+    /// helper.
+    #[arg(long, value_name = "PATH")]
+    pub helper_socket: Option<PathBuf>,
 }
