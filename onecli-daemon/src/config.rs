@@ -2,6 +2,8 @@
 //!
 //! Every key has a default; a key that is not known is an error that names file, line and key.
 
+mod backend;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +15,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use crate::model::{Host, NoProxy, ProxyUrl};
+
+pub use backend::{Backend, VaultAuth, VaultServer};
 
 /// Read where `--config` is not given; it need not exist then.
 pub const DEFAULT_FILE: &str = "/etc/onecli/config.toml";
@@ -41,6 +45,8 @@ pub struct Config {
     pub egress: Egress,
     /// `[audit]`.
     pub audit: Audit,
+    /// `[backend]`.
+    pub backend: Backend,
 }
 
 /// `[kernel]`: the redirect's place on this host.
@@ -147,6 +153,7 @@ impl Default for Config {
             resolver: Resolver::default(),
             egress: Egress::default(),
             audit: Audit::default(),
+            backend: Backend::default(),
         }
     }
 }

@@ -6,6 +6,8 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod dns;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod http;
 pub mod kernel;
 pub mod launch;

@@ -4,6 +4,7 @@
 
 mod deb;
 mod ebpf;
+mod fuzz;
 mod programs;
 mod setup;
 mod shell;
@@ -32,6 +33,8 @@ enum Command {
     Ebpf(ebpf::EbpfArgs),
     /// Make the Debian package, in target/debian
     Deb(deb::Args),
+    /// Run the fuzz targets of tests/fuzz, each for some time
+    Fuzz(fuzz::Args),
     /// Install what the tests need and run the whole suite
     Test(test::Args),
     /// Install, use, crash, upgrade and remove the package on a stock Debian in an emulated machine
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => programs::bench(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Deb(args) => deb::run(&args),
+        Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::test(&args),
         Command::Tidy => tidy::run(),

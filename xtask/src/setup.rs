@@ -23,6 +23,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("node", "nodejs"),
     ("pg_createcluster", "postgresql"),
     ("python3", "python3"),
+    ("tinyproxy", "tinyproxy"),
     ("unshare", "util-linux"),
 ];
 
@@ -93,7 +94,7 @@ pub(crate) fn openbao() -> Result<()> {
 }
 
 fn works(venv: &Path) -> bool {
-    let imports = "import aiohttp, httpx, requests, websockets";
+    let imports = "import aiohttp, grpc, httpx, requests, websockets";
     succeeds(Command::new(venv.join("bin/python3")).args(["-c", imports]))
 }
 

@@ -88,6 +88,10 @@ pub(super) fn deliver(
         }
     };
     clean_headers(&mut parts.headers);
+    if parts.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
     delivery.scrubber.headers(&mut parts.headers);
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
@@ -96,7 +100,7 @@ pub(super) fn deliver(
         delivery: Some(Box::new(delivery)),
         bytes_out: 0,
         trailers: None,
-        ended: false,
+        ended: !has_body(method, parts.status),
         patience: Patience::new(SILENCE),
     };
     Ok(Response::from_parts(parts, body.boxed_unsync()))
@@ -137,7 +141,7 @@ struct Answer {
     delivery: Option<Box<Delivery>>,
     bytes_out: u64,
     trailers: Option<HeaderMap>,
-    /// The upstream's last frame is there.
+    /// The upstream's last frame is there, or none may come: what one sends after HEAD, a 204 or a 304 goes no further.
     ended: bool,
     patience: Patience,
 }
@@ -199,6 +203,10 @@ impl HttpBody for Answer {
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
+            if self.ended {
+                self.complete();
+                return Poll::Ready(None);
+            }
             let Poll::Ready(frame) = Pin::new(&mut self.source).poll_frame(cx) else {
                 if self.patience.poll_over(cx).is_ready() {
                     self.failed(Code::UpstreamTimeout);
@@ -245,13 +253,16 @@ impl HttpBody for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_end_stream()
+        (self.ended || self.source.is_end_stream())
             && self.trailers.is_none()
             && self.delivery.as_ref().is_none_or(|d| d.scrubber.held() == 0)
     }
 
     /// Scrubbing keeps lengths, so what is left is what the upstream still has and what is held.
     fn size_hint(&self) -> SizeHint {
+        if self.ended {
+            return SizeHint::default();
+        }
         let held = self.delivery.as_ref().map_or(0, |d| u64::try_from(d.scrubber.held()).unwrap_or(u64::MAX));
         let inner = self.source.size_hint();
         let mut hint = SizeHint::new();

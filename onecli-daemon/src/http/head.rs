@@ -50,7 +50,7 @@ impl Facts {
 }
 
 /// Hop-by-hop headers (RFC 9110 section 7.6.1), and those that only concern this proxy.
-static HOP_BY_HOP: [HeaderName; 10] = [
+static HOP_BY_HOP: [HeaderName; 11] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -61,6 +61,8 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::EXPECT,
+    // RFC 7540 section 3.2.1: belongs to `Upgrade: h2c`.
+    HeaderName::from_static("http2-settings"),
 ];
 
 impl Head {

@@ -13,6 +13,8 @@ mod exchange;
 mod explicit;
 mod frames;
 mod front;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzzed;
 mod gateway;
 mod head;
 mod inject;

@@ -52,3 +52,43 @@ pub(super) fn without_body(mut response: Response<Body>) -> Response<Body> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Statuses as DESIGN section 7 has them, and those of HTTP that say it better.
+    #[tokio::test]
+    async fn every_code_is_an_error_that_an_agent_can_read() {
+        let id = RequestId(uuid::Uuid::from_u128(7));
+        let mut seen = std::collections::HashSet::new();
+        for code in Code::ALL.iter().copied() {
+            assert!(seen.insert(code.as_str()), "{code} stands for two things");
+            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+            let allowed = [400, 401, 403, 405, 407, 408, 421, 429, 431, 499, 500, 502, 503, 504, 505];
+            assert!(allowed.contains(&code.status()), "{code}: {}", code.status());
+            let response = answer(&Refusal::new(code, "what happened", "what to do"), Some(id));
+            assert_eq!(response.status().as_u16(), code.status(), "{code}");
+            let headers = response.headers().clone();
+            assert_eq!(headers[ERROR_HEADER], code.as_str());
+            assert_eq!(headers[header::CONTENT_TYPE], "application/json", "{code}");
+            assert_eq!(headers[header::CACHE_CONTROL], "no-store", "{code}");
+            // RFC 9110 sections 11.7.1 and 11.6.1: these two name a way to authenticate.
+            assert_eq!(headers.contains_key(header::PROXY_AUTHENTICATE), code.status() == 407, "{code}");
+            assert_eq!(headers.contains_key(header::WWW_AUTHENTICATE), code.status() == 401, "{code}");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(headers[header::CONTENT_LENGTH], body.len().to_string(), "{code}");
+            let error: Value = serde_json::from_slice(&body).unwrap();
+            let expected = json!({"error": {
+                "code": code.as_str(),
+                "message": "what happened",
+                "hint": "what to do",
+                "request_id": id.to_string(),
+            }});
+            assert_eq!(error, expected, "{code}");
+        }
+    }
+}

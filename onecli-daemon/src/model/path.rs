@@ -30,6 +30,8 @@ pub enum Ambiguity {
     DoubleEncoding,
     /// An encoded control character, or an encoded `?` or `#`.
     EncodedDelimiter,
+    /// Escapes that are no UTF-8: overlong forms (`%C0%AE`) are read as `.` and `/` by some.
+    NotUtf8,
 }
 
 impl fmt::Display for Ambiguity {
@@ -42,6 +44,7 @@ impl fmt::Display for Ambiguity {
             Ambiguity::PathParameter => "a path parameter (;)",
             Ambiguity::DoubleEncoding => "a doubly encoded or broken percent escape",
             Ambiguity::EncodedDelimiter => "an encoded control character, '?' or '#'",
+            Ambiguity::NotUtf8 => "percent escapes that are not UTF-8",
         })
     }
 }
@@ -139,7 +142,10 @@ fn ambiguity_of(text: &str) -> Option<Ambiguity> {
         _ => None,
     });
     let dots = || text.split('/').any(|segment| matches!(segment, "." | ".."));
-    found.or_else(|| dots().then_some(Ambiguity::DotSegment))
+    let garbled = || percent_encoding::percent_decode(bytes).decode_utf8().is_err();
+    found
+        .or_else(|| dots().then_some(Ambiguity::DotSegment))
+        .or_else(|| garbled().then_some(Ambiguity::NotUtf8))
 }
 
 /// The byte that the two hex digits at `at` stand for.
@@ -204,6 +210,9 @@ mod tests {
         check("/v1/%zz", "/v1/%zz", Some(Ambiguity::DoubleEncoding));
         check("/v1/%0d%0a", "/v1/%0D%0A", Some(Ambiguity::EncodedDelimiter));
         check("/v1/%3fa", "/v1/%3Fa", Some(Ambiguity::EncodedDelimiter));
+        check("/v1/%c0%ae%c0%ae/admin", "/v1/%C0%AE%C0%AE/admin", Some(Ambiguity::NotUtf8));
+        check("/v1/%c3%a9", "/v1/%C3%A9", None);
+        check("/v1/%c3/%a9", "/v1/%C3/%A9", Some(Ambiguity::NotUtf8));
     }
 
     #[test]

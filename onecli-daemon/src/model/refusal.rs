@@ -12,6 +12,9 @@ macro_rules! codes {
         }
 
         impl Code {
+            /// Every code.
+            pub const ALL: &[Code] = &[$(Code::$name,)*];
+
             /// The code as text.
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $text,)* }

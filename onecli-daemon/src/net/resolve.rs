@@ -180,6 +180,7 @@ mod tests {
         let port = socket.local_addr().unwrap().port();
         tokio::spawn(async move {
             let mut buffer = [0; 512];
+            let mut turns = 0;
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
                 let asked = Message::from_vec(&buffer[..length]).unwrap();
@@ -191,10 +192,15 @@ mod tests {
                     ("both.test.", RecordType::A) => Some((300, ip("192.0.2.1"))),
                     ("both.test.", RecordType::AAAA) => Some((30, ip("2001:db8::1"))),
                     ("four.test.", RecordType::A) => Some((300, ip("192.0.2.4"))),
+                    // Alternates, and asks not to be kept.
+                    ("rebound.test.", RecordType::A) => {
+                        turns += 1;
+                        Some((0, ip(if turns % 2 == 1 { "1.1.1.1" } else { "127.0.0.1" })))
+                    }
                     _ => None,
                 };
                 answer.metadata.response_code = match question.name().to_ascii().as_str() {
-                    "both.test." | "four.test." | "none.test." => ResponseCode::NoError,
+                    "both.test." | "four.test." | "none.test." | "rebound.test." => ResponseCode::NoError,
                     "broken.test." => ResponseCode::ServFail,
                     _ => ResponseCode::NXDomain,
                 };
@@ -207,8 +213,7 @@ mod tests {
         port
     }
 
-    #[tokio::test]
-    async fn what_dns_says_is_told_apart() {
+    async fn resolver() -> (tempfile::TempDir, Resolver) {
         let mut connection = ConnectionConfig::udp();
         connection.port = server().await;
         let server = NameServerConfig::new([127, 0, 0, 1].into(), true, vec![connection]);
@@ -224,6 +229,36 @@ mod tests {
             dns: Ok(Box::new(dns)),
             policy: AddressPolicy::default(),
         };
+        (dir, resolver)
+    }
+
+    /// A name that is harmless when it is asked for and ours when it is dialled: what was checked is what is dialled.
+    #[tokio::test]
+    async fn rebinding_does_not_win() {
+        let (_dir, resolver) = resolver().await;
+        let authority = Authority::parse("rebound.test:443", None).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            match resolver.resolve(&authority).await {
+                Ok(addresses) => {
+                    assert!(
+                        addresses.iter().all(|a| a.get().ip() == IpAddr::from([1, 1, 1, 1])),
+                        "{addresses:?}"
+                    );
+                    seen.push(true);
+                }
+                Err(error) => {
+                    assert!(matches!(error, ResolveError::Blocked(_)), "{error}");
+                    seen.push(false);
+                }
+            }
+        }
+        assert!(seen.contains(&true) && seen.contains(&false), "the answers alternate: {seen:?}");
+    }
+
+    #[tokio::test]
+    async fn what_dns_says_is_told_apart() {
+        let (_dir, resolver) = resolver().await;
         let found = |ttl, addresses: &[&str]| {
             Ok((ttl, addresses.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>()))
         };

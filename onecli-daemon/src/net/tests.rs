@@ -52,6 +52,31 @@ async fn a_dead_address_does_not_stop_the_next() {
     assert!(matches!(dialer.dial(&addresses[..1]).await, Err(DialError::Refused { .. })));
 }
 
+/// An address that answers nothing costs the time that each has for itself, not the whole (RFC 8305).
+#[tokio::test]
+async fn a_silent_address_does_not_hold_up_the_next() {
+    // A listener whose queue is full drops what else comes.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    full.listen(0).unwrap();
+    let silent = full.local_addr().unwrap().as_socket().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        match tokio::time::timeout(Duration::from_millis(100), tokio::net::TcpStream::connect(silent)).await {
+            Ok(stream) => held.push(stream),
+            Err(_) => break,
+        }
+    }
+    let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new());
+    let addresses = [silent, live.local_addr().unwrap()].map(|a| policy.check(a).unwrap());
+    let dialer = Dialer { connect_timeout: Duration::from_secs(5) };
+    let (_, address) = dialer.dial(&addresses).await.unwrap();
+    assert_eq!(address, live.local_addr().unwrap());
+    let alone = Dialer { connect_timeout: Duration::from_millis(300) }.dial(&addresses[..1]).await;
+    assert!(matches!(alone, Err(DialError::TimedOut(_))), "{alone:?}");
+}
+
 #[tokio::test]
 async fn configured_names_are_checked_too() {
     let fixed =

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{AuditQuery, AuditRow, GrantRow, Store, StoreError};
+use super::{AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 use crate::model::{
     Agent, AgentId, Egress, Factors, MethodSet, Placement, RequestId, Runner, Sealed, Secret, SecretId,
     Target, TokenHash,
@@ -16,7 +16,7 @@ macro_rules! contract_tests {
         $crate::store::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
             runners_come_and_go, secrets_round_trip, versions_follow_each_other, grants, changes_are_told, audit_rows_are_kept_once,
-            audit_rows_are_found, facts);
+            audit_rows_are_found, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
         $(
@@ -335,6 +335,21 @@ pub(crate) async fn facts(store: &dyn Store) {
     assert_eq!(store.get_meta("a").await.unwrap().as_deref(), Some("1"));
     assert_eq!(store.get_meta("b").await.unwrap().as_deref(), Some("3"));
     assert!(store.is_empty().await.unwrap(), "facts are no content");
+}
+
+pub(crate) async fn leases(store: &impl Store) {
+    let lease = |id: &str| LeaseRow {
+        id: id.to_owned(),
+        agent: AgentId(Uuid::from_u128(7)),
+        path: "database/creds/ro".to_owned(),
+    };
+    for id in ["b", "a", "b"] {
+        store.add_lease(&lease(id)).await.unwrap();
+    }
+    assert_eq!(store.list_leases().await.unwrap(), [lease("a"), lease("b")]);
+    store.remove_lease("a").await.unwrap();
+    store.remove_lease("none").await.unwrap();
+    assert_eq!(store.list_leases().await.unwrap(), [lease("b")]);
 }
 
 pub(crate) async fn runners_come_and_go(store: &impl Store) {

@@ -5,6 +5,7 @@
 
 mod error;
 mod keys;
+mod leases;
 mod sqlite;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 pub use error::StoreError;
 pub use keys::{KeyStore, Rewrap, SlotRow, VaultChange, VersionRow};
+pub use leases::{LeaseRow, LeaseStore};
 pub use sqlite::SqliteStore;
 
 use crate::model::{Agent, AgentId, RequestId, Runner, Sealed, Secret, SecretId, TokenHash};
@@ -130,7 +132,7 @@ impl Default for AuditQuery {
 /// A database. Every method is one transaction: it happens as a whole and is on the disk when it returns, or it
 /// did not happen.
 #[async_trait]
-pub trait Store: KeyStore {
+pub trait Store: KeyStore + LeaseStore {
     /// Reads the whole state in one consistent read.
     ///
     /// # Errors

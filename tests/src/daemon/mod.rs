@@ -163,6 +163,21 @@ impl Daemon {
         records
     }
 
+    /// The audit records in the log's own files, however many there are, oldest first.
+    #[must_use]
+    pub fn audit_log(&self) -> Vec<Value> {
+        let segments = std::fs::read_dir(self.home.data_dir().join("audit")).expect("the audit directory");
+        let mut records = Vec::new();
+        for segment in segments {
+            let text = std::fs::read_to_string(segment.expect("a segment").path()).expect("a segment");
+            // The last line may be on its way.
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            records.extend(parse_lines(whole));
+        }
+        records.sort_by_key(|r| r["seq"].as_u64());
+        records
+    }
+
     /// The first audit record that `wanted` picks. An outcome is written after the answer, so this waits a little.
     #[must_use]
     pub fn audit_until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {

@@ -11,6 +11,7 @@
 //! | `/bytes/N` | N bytes, streamed, with a length |
 //! | `/chunked/N` | N bytes, streamed, without a length |
 //! | `/upload` | count and SHA-256 of the request body, as JSON |
+//! | `/discard` | count of the request body, as JSON |
 //! | `/sse?n=N&ms=MS` | N server-sent events, MS apart |
 //! | `/slow/MS` | 200 after MS milliseconds |
 //! | `/redirect?to=URL&status=N` | a redirect |
@@ -43,9 +44,17 @@ pub struct Builder {
     alpn: Vec<Vec<u8>>,
     git: Option<git::Repo>,
     unrecorded: bool,
+    streams: u32,
 }
 
 impl Builder {
+    /// Allows so many HTTP/2 streams at a time on one connection (200 unless said).
+    #[must_use]
+    pub fn streams(mut self, most: u32) -> Self {
+        self.streams = most;
+        self
+    }
+
     /// Keeps no requests: under load the record would only cost memory and time.
     #[must_use]
     pub fn unrecorded(mut self) -> Self {
@@ -106,7 +115,7 @@ impl Builder {
             (plain_v6, None),
         ] {
             if let Some(listener) = listener {
-                serve::spawn(&runtime, listener, tls, Arc::clone(&service));
+                serve::spawn(&runtime, listener, tls, Arc::clone(&service), self.streams);
             }
         }
         Upstream { ca, ca_file, names: self.names, https, http, log, _dir: dir, runtime: Some(runtime) }
@@ -140,6 +149,7 @@ impl Upstream {
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             git: None,
             unrecorded: false,
+            streams: 200,
         }
     }
 

@@ -56,6 +56,9 @@ impl Routes {
             "ws" => return ws::upgrade(request, &entry.snapshot()),
             _ => {}
         }
+        if first == "discard" {
+            return discard(request.into_body()).await;
+        }
         let Ok(hash) = read(request.into_body(), &entry).await else {
             return text(StatusCode::BAD_REQUEST, "the body broke off\n");
         };
@@ -104,6 +107,18 @@ async fn read(mut body: Incoming, entry: &Entry) -> Result<String, hyper::Error>
         }
     }
     Ok(HEXLOWER.encode(&hash.finalize()))
+}
+
+/// Counts the body, and nothing else.
+async fn discard(mut body: Incoming) -> Answer {
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => return text(StatusCode::BAD_REQUEST, "the body broke off\n"),
+        }
+    }
+    json_answer(StatusCode::OK, &json!({ "bytes": bytes }))
 }
 
 fn query(query: &str) -> HashMap<String, String> {

@@ -15,7 +15,13 @@ use super::record::Connection;
 use super::routes::Routes;
 
 /// Serves `listener` on `runtime` until that is shut down.
-pub(super) fn spawn(runtime: &Runtime, listener: TcpListener, tls: Option<TlsAcceptor>, routes: Arc<Routes>) {
+pub(super) fn spawn(
+    runtime: &Runtime,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    routes: Arc<Routes>,
+    streams: u32,
+) {
     listener.set_nonblocking(true).expect("non-blocking listener");
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("listener");
@@ -28,7 +34,7 @@ pub(super) fn spawn(runtime: &Runtime, listener: TcpListener, tls: Option<TlsAcc
             tokio::spawn(async move {
                 let Some(tls) = tls else {
                     let connection = Connection { number, peer, alpn: None, sni: None };
-                    return http(stream, connection, routes).await;
+                    return http(stream, connection, routes, streams).await;
                 };
                 let Ok(stream) = tls.accept(stream).await else {
                     return routes.log.handshake_failed();
@@ -36,13 +42,13 @@ pub(super) fn spawn(runtime: &Runtime, listener: TcpListener, tls: Option<TlsAcc
                 let session = stream.get_ref().1;
                 let alpn = session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned());
                 let sni = session.server_name().map(str::to_owned);
-                http(stream, Connection { number, peer, alpn, sni }, routes).await;
+                http(stream, Connection { number, peer, alpn, sni }, routes, streams).await;
             });
         }
     });
 }
 
-async fn http<S>(stream: S, connection: Connection, routes: Arc<Routes>)
+async fn http<S>(stream: S, connection: Connection, routes: Arc<Routes>, streams: u32)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -51,8 +57,7 @@ where
         async move { Ok::<_, Infallible>(routes.answer(request, &connection).await) }
     });
     // A client that goes away mid-request is no error of the upstream.
-    auto::Builder::new(TokioExecutor::new())
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .await
-        .ok();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(streams);
+    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await.ok();
 }

@@ -27,6 +27,8 @@ pub(super) const EDGES: &[(&str, Names)] = &[
     ("admin", Names::Only(&["model", "policy", "vault", "store", "audit"])),
     ("cli", Names::Only(&["model", "admin", "launch", "audit"])),
     ("app", Names::All),
+    // Compiled for the fuzz targets alone.
+    ("fuzz", Names::All),
 ];
 
 /// Crates that one part of onecli-daemon owns: crate, module paths that may name it.

@@ -9,7 +9,7 @@ use memchr::memmem;
 use zeroize::Zeroizing;
 
 use crate::model::SecretValue;
-use unescape::Unescaped;
+pub(super) use unescape::Unescaped;
 
 /// Replaces each byte of a match.
 const MASK: u8 = b'*';

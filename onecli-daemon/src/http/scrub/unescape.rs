@@ -11,7 +11,7 @@ const BREAK: u8 = 0;
 
 /// The decoded view of some bytes.
 #[derive(Debug, Default)]
-pub(super) struct Unescaped {
+pub(in crate::http) struct Unescaped {
     text: Vec<u8>,
     pieces: Vec<Piece>,
     /// Where the bytes end in an escape that is not complete.
@@ -43,7 +43,7 @@ enum Token {
 
 impl Unescaped {
     /// Decodes; `None` where nothing is escaped or broken over lines, so that the bytes are their own view.
-    pub(super) fn of(raw: &[u8]) -> Option<Unescaped> {
+    pub(in crate::http) fn of(raw: &[u8]) -> Option<Unescaped> {
         let mut at = next_special(raw, 0)?;
         let mut view = Unescaped::default();
         view.text.reserve(raw.len());
@@ -87,12 +87,12 @@ impl Unescaped {
     }
 
     /// The decoded text.
-    pub(super) fn text(&self) -> &[u8] {
+    pub(in crate::http) fn text(&self) -> &[u8] {
         &self.text
     }
 
     /// The bytes behind `start..end` of the text.
-    pub(super) fn raw_range(&self, start: usize, end: usize) -> (usize, usize) {
+    pub(in crate::http) fn raw_range(&self, start: usize, end: usize) -> (usize, usize) {
         let first = self.piece(start);
         let last = self.piece(end - 1);
         let raw_start = match first.escape {
@@ -107,7 +107,7 @@ impl Unescaped {
     }
 
     /// Where an escape begins that the bytes end within.
-    pub(super) fn incomplete(&self) -> Option<usize> {
+    pub(in crate::http) fn incomplete(&self) -> Option<usize> {
         self.incomplete
     }
 

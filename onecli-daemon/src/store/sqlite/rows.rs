@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
-use super::super::{AuditRow, GrantRow, Session, SlotRow, StoreError, StoredAgent};
+use super::super::{AuditRow, GrantRow, LeaseRow, Session, SlotRow, StoreError, StoredAgent};
 use crate::model::placement::PlacementError;
 use crate::model::{Agent, Placement, Sealed, Secret, Target, TokenHash};
 
@@ -94,6 +94,11 @@ pub(super) fn slot(row: &SqliteRow) -> Result<SlotRow, StoreError> {
         sealed: Sealed(row.get("sealed")?),
         created: row.time("created")?,
     })
+}
+
+pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
+    let row = Row::new("leases", "id", row);
+    Ok(LeaseRow { id: row.get("id")?, agent: row.parse("agent")?, path: row.get("path")? })
 }
 
 /// The JSON form of a type that is stored as such.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::store::{Rewrap, SlotRow, StoreError, StoredState, VaultChange, VersionRow};
+use crate::store::{LeaseRow, LeaseStore, Rewrap, SlotRow, StoreError, StoredState, VaultChange, VersionRow};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -173,6 +173,19 @@ pass_on! {
     fn get_meta(key: &str) -> Option<String>;
     fn probe() -> ();
     fn set_meta(entries: &[(&str, &str)]) -> ();
+}
+
+#[async_trait::async_trait]
+impl LeaseStore for Dying {
+    async fn add_lease(&self, lease: &LeaseRow) -> Result<(), StoreError> {
+        self.store.add_lease(lease).await
+    }
+    async fn remove_lease(&self, id: &str) -> Result<(), StoreError> {
+        self.store.remove_lease(id).await
+    }
+    async fn list_leases(&self) -> Result<Vec<LeaseRow>, StoreError> {
+        self.store.list_leases().await
+    }
 }
 
 #[async_trait::async_trait]

@@ -1,0 +1,131 @@
+//! The properties of private parts that [`crate::fuzz`] tries out.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::front::{Front, MAX_FIELDS, Malformed};
+use super::scrub::{Scrubber, Unescaped};
+use crate::model::SecretValue;
+
+/// A value, its pieces' sizes, and a text in which three bytes stand for spellings of the value.
+pub(crate) fn scrub(bytes: &[u8]) {
+    let Some((&length, rest)) = bytes.split_first() else { return };
+    let Some((value, text)) = rest.split_at_checked(8 + usize::from(length % 24)) else { return };
+    // What is masked with could make the value anew, and line ends are left.
+    if !value.iter().all(|byte| (0x20..0x7f).contains(byte) && *byte != b'*') {
+        return;
+    }
+    let Ok(secret) = SecretValue::new(value.to_vec()) else { return };
+    let percent: Vec<u8> = value.iter().flat_map(|byte| format!("%{byte:02x}").into_bytes()).collect();
+    let base64 = data_encoding::BASE64.encode(value).into_bytes();
+    let text: Vec<u8> = text
+        .iter()
+        .flat_map(|byte| match byte {
+            0xff => value.to_vec(),
+            0xfe => base64.clone(),
+            0xfd => percent.clone(),
+            other => vec![*other],
+        })
+        .collect();
+    let run = |sizes: &[u8]| {
+        let mut scrubber = Scrubber::default();
+        scrubber.watch(&secret);
+        let (mut out, mut rest) = (Vec::new(), text.as_slice());
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, behind) = rest.split_at(rest.len().min(1 + usize::from(*size % 16)));
+            out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(piece)));
+            rest = behind;
+        }
+        out.extend_from_slice(&scrubber.finish());
+        out
+    };
+    let mut scrubber = Scrubber::default();
+    scrubber.watch(&secret);
+    let mut whole = scrubber.push(Bytes::copy_from_slice(&text)).to_vec();
+    whole.extend_from_slice(&scrubber.finish());
+    assert_eq!(whole.len(), text.len());
+    assert!(memchr::memmem::find(&whole, value).is_none(), "{}", whole.escape_ascii());
+    let pieces = run(value);
+    assert_eq!(pieces.escape_ascii().to_string(), whole.escape_ascii().to_string(), "in pieces");
+    assert_eq!(run(&[0]).escape_ascii().to_string(), whole.escape_ascii().to_string(), "byte by byte");
+}
+
+/// Every byte of the view comes from bytes of its own, in their order.
+pub(crate) fn unescape(bytes: &[u8]) {
+    let Some(view) = Unescaped::of(bytes) else { return };
+    let mut last = 0;
+    for at in 0..view.text().len() {
+        let (start, end) = view.raw_range(at, at + 1);
+        assert!(start < end && end <= bytes.len() && start >= last, "{at}: {start}..{end} after {last}");
+        last = start;
+    }
+    assert!(view.incomplete().is_none_or(|at| at < bytes.len()));
+}
+
+/// A client that sends pieces of a size and then ends.
+struct Pieces<'b>(&'b [u8], usize);
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let length = self.0.len().min(self.1).min(buf.remaining());
+        let (now, rest) = self.0.split_at(length);
+        buf.put_slice(now);
+        self.0 = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What passes, and what is said of the rest.
+fn read(bytes: &[u8], size: usize) -> (Vec<u8>, Option<String>) {
+    let (mut front, link) = Front::new(Pieces(bytes, size), Duration::from_mins(1));
+    let mut cx = Context::from_waker(Waker::noop());
+    let (mut passed, mut room) = (Vec::new(), vec![0; 4096]);
+    let mut refused = None;
+    loop {
+        let mut buf = ReadBuf::new(&mut room);
+        match Pin::new(&mut front).poll_read(&mut cx, &mut buf) {
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => break,
+            Poll::Ready(Ok(())) => passed.extend_from_slice(buf.filled()),
+            Poll::Ready(Err(error)) => {
+                refused = Some(error.to_string());
+                break;
+            }
+            Poll::Pending => break,
+        }
+    }
+    for _ in 0..=bytes.len() {
+        let mut request = Request::new(());
+        let _ = link.arrive(&mut request);
+        refused = refused.or(Malformed::of(&request).map(|malformed| malformed.refusal().to_string()));
+    }
+    (passed, refused)
+}
+
+pub(crate) fn front(bytes: &[u8]) {
+    // The front's timer wants a clock, which it is not to reach.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let Ok(runtime) = runtime else { return };
+    let _entered = runtime.enter();
+    let whole = read(bytes, usize::MAX);
+    assert_eq!(read(bytes, 1), whole, "byte by byte");
+    assert_eq!(read(bytes, 7), whole, "in pieces");
+    if whole.0.is_empty() {
+        return;
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut headers);
+    let parsed = request.parse(&whole.0);
+    assert!(parsed.is_ok_and(|parsed| parsed.is_complete()), "{}", whole.0.escape_ascii());
+}

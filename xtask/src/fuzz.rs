@@ -1,0 +1,75 @@
+//! `cargo xtask fuzz`: the targets in tests/fuzz, with coverage and, where its runtime is there, AddressSanitizer.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{cargo, run, step, target, workspace};
+
+/// Every target, and the corpus of the same name.
+const TARGETS: &[&str] = &["sniff", "authority", "path", "pattern", "scrub", "decode", "front"];
+/// What `cargo-fuzz` passes too: coverage that libFuzzer reads.
+const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions -Ccodegen-units=4";
+
+/// Options of the command.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long each target runs
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Build with AddressSanitizer, which finds faults in C below us
+    #[arg(long)]
+    address: bool,
+    /// Only this target
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    target: Option<String>,
+}
+
+pub(crate) fn run_targets(args: &Args) -> Result<()> {
+    let dir = workspace().join("tests/fuzz");
+    let built = target().join("fuzz");
+    let host = "x86_64-unknown-linux-gnu";
+    step("building the fuzz targets (the first time takes some minutes)");
+    let flags = if args.address { format!("{COVERAGE} -Zsanitizer=address") } else { COVERAGE.to_owned() };
+    // Named, so that build scripts and macros are built without instrumentation. -Z flags want the bootstrap variable.
+    let mut build = cargo(&["build", "--quiet", "--bins", "--target", host, "--target-dir"]);
+    run(build.arg(&built).current_dir(&dir).env("RUSTFLAGS", flags).env("RUSTC_BOOTSTRAP", "1"))?;
+    let chosen: Vec<&str> = TARGETS
+        .iter()
+        .copied()
+        .filter(|name| args.target.as_deref().is_none_or(|wanted| wanted == *name))
+        .collect();
+    let mut failed = Vec::new();
+    for name in chosen {
+        step(&format!("fuzzing {name} for {} s", args.seconds));
+        // What is found on the way stays out of the committed seeds.
+        let found: PathBuf = built.join("corpus").join(name);
+        let artifacts = built.join("artifacts").join(name);
+        for dir in [&found, &artifacts] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let mut command = std::process::Command::new(built.join(host).join("debug").join(name));
+        command
+            .arg(format!("-max_total_time={}", args.seconds))
+            .arg(format!("-artifact_prefix={}/", artifacts.display()))
+            .args([
+                "-max_len=4096",
+                "-timeout=10",
+                "-rss_limit_mb=2048",
+                "-print_final_stats=1",
+                "-verbosity=0",
+            ])
+            .arg(&found)
+            .arg(dir.join("corpus").join(name));
+        if run(&mut command).is_err() {
+            failed.push(format!("{name} (see {})", artifacts.display()));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("a property does not hold: {}", failed.join(", "));
+    }
+    Ok(())
+}
