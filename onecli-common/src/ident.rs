@@ -31,7 +31,7 @@ pub struct Ident {
     pub pid_tgid: u64,
     /// Group id in the upper, user id in the lower 32 bits; in the initial user namespace.
     pub uid_gid: u64,
-    /// When it connected or sent, nanoseconds of `CLOCK_MONOTONIC`; before that, when it was created.
+    /// When it was announced, connected or sent, nanoseconds of `CLOCK_MONOTONIC`; before that, when it was created.
     pub ktime: u64,
     /// Name of the task that connected or sent, NUL-terminated. Chosen by the process: never proof of anything.
     pub comm: [u8; COMM_LEN],
@@ -51,7 +51,8 @@ impl IdentFlags {
 
 /// Key of one connection between a managed process and the transparent listener, the same seen from both ends.
 ///
-/// The namespace cookie keeps two namespaces that use the same 4-tuple apart: without it a process of the host
+/// A port is used again as soon as its connection is reset, perhaps before the daemon has accepted it, perhaps by somebody
+/// who is not managed: the initial sequence number tells them apart, because the kernel's clock is in it. The namespace cookie keeps two namespaces that use the same 4-tuple apart: without it a process of the host
 /// could inherit the identity of an agent elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -66,6 +67,10 @@ pub struct TupleKey {
     pub client_port: u32,
     /// The listener's port, host byte order, at most 65535.
     pub server_port: u32,
+    /// Initial sequence number of the SYN (RFC 9293), host byte order.
+    pub isn: u32,
+    /// 0: keeps the size a multiple of 8.
+    pub reserved: u32,
 }
 
 /// What the daemon tells the kernel of one agent; the key is the agent's cgroup id.
@@ -83,7 +88,7 @@ pub struct AgentEntry {
 const _: () = {
     assert!(size_of::<Ident>() == 104);
     assert!(align_of::<Ident>() == 8);
-    assert!(size_of::<TupleKey>() == 48);
+    assert!(size_of::<TupleKey>() == 56);
     assert!(size_of::<AgentEntry>() == 12);
 };
 

@@ -2,9 +2,8 @@
 
 /// `SK_STORAGE` of [`Ident`](crate::Ident): sockets of managed processes, written at birth and at connect.
 pub const SOCKETS: &str = "SOCKETS";
-/// `SK_STORAGE` of [`Ident`](crate::Ident): connections accepted in the daemon's cgroup; read by the daemon.
-pub const FLOWS: &str = "FLOWS";
-/// LRU hash [`TupleKey`](crate::TupleKey) to [`Ident`](crate::Ident): connections being made.
+/// LRU hash [`TupleKey`](crate::TupleKey) to [`Ident`](crate::Ident): connections being made; taken by the daemon when it
+/// accepts them.
 pub const TUP: &str = "TUP";
 /// Hash of cgroup id (`u64`) to [`AgentEntry`](crate::AgentEntry), written by the daemon.
 pub const AGENTS: &str = "AGENTS";
@@ -19,10 +18,13 @@ pub const LISTENERS: &str = "LISTENERS";
 pub const STAMP: u32 = 1;
 
 /// Every map that is pinned: they outlive the daemon, so that enforcement and identities do.
-pub const PINNED_MAPS: [&str; 7] = [SOCKETS, FLOWS, TUP, AGENTS, STATS, DENY, LISTENERS];
+pub const PINNED_MAPS: [&str; 6] = [SOCKETS, TUP, AGENTS, STATS, DENY, LISTENERS];
 
-/// Entries of [`TUP`]: connections between SYN and accept, of all agents together.
-pub const TUP_ENTRIES: usize = 16_384;
+/// Nanoseconds after which an entry of [`TUP`] counts for nothing: longer than a handshake takes with every retransmission of
+/// its SYN-ACK (63 s) and a wait for the daemon, shorter than initial sequence numbers take to come round (274 s, RFC 6528 in Linux).
+pub const TUP_LIFE: u64 = 120_000_000_000;
+/// Entries of [`TUP`]: connections between SYN and accept, of all agents together, and those that never came to be.
+pub const TUP_ENTRIES: usize = 32_768;
 /// Entries of [`AGENTS`].
 pub const AGENTS_ENTRIES: usize = 4_096;
 /// Bytes of [`DENY`]; a power of two and a multiple of the page size.

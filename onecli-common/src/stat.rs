@@ -8,42 +8,33 @@ pub enum Stat {
     Born = 0,
     /// TCP connects redirected to the transparent listener.
     Redirected = 1,
-    /// Connections announced under their 4-tuple.
+    /// SYNs announced under their 4-tuple, retransmitted ones too.
     Announced = 2,
-    /// Announcements removed when their connection closed.
-    Forgotten = 3,
     /// Announcements that could not be written.
-    AnnounceFailed = 4,
-    /// Accepted connections that were given their identity.
-    Identified = 5,
-    /// Connections established in the daemon's cgroup without an announcement: not from a managed process, or lost.
-    Unidentified = 6,
+    AnnounceFailed = 3,
     /// DNS sends and connects rewritten to the agent's resolver.
-    DnsRewritten = 7,
+    DnsRewritten = 4,
     /// Operations refused.
-    Denied = 8,
+    Denied = 5,
     /// Refusals whose event did not fit the ring buffer.
-    DenyLost = 9,
+    DenyLost = 6,
     /// TCP connects of an agent to a listener of its own, not redirected.
-    Own = 10,
+    Own = 7,
     /// TCP connects answered as by a closed port: no daemon listens, or `localhost` is at the other loopback address.
-    Unserved = 11,
+    Unserved = 8,
     /// TCP connects refused because the transparent port is not the daemon's.
-    ForeignListener = 12,
+    ForeignListener = 9,
     /// Packets of managed sockets that were not let out.
-    PacketsDropped = 13,
+    PacketsDropped = 10,
 }
 
 impl Stat {
     /// Every counter, in index order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 11] = [
         Self::Born,
         Self::Redirected,
         Self::Announced,
-        Self::Forgotten,
         Self::AnnounceFailed,
-        Self::Identified,
-        Self::Unidentified,
         Self::DnsRewritten,
         Self::Denied,
         Self::DenyLost,
@@ -63,10 +54,7 @@ impl Stat {
             Self::Born => "sockets_created",
             Self::Redirected => "connections_redirected",
             Self::Announced => "connections_announced",
-            Self::Forgotten => "announcements_removed",
             Self::AnnounceFailed => "announcements_failed",
-            Self::Identified => "connections_identified",
-            Self::Unidentified => "connections_unidentified",
             Self::DnsRewritten => "dns_rewritten",
             Self::Denied => "operations_denied",
             Self::DenyLost => "deny_events_lost",

@@ -59,7 +59,7 @@ pub struct Kernel {
     /// Default `onecli.slice/onecli-agents.slice`.
     #[serde(deserialize_with = "cgroup_path")]
     pub agents_root: String,
-    /// The cgroup in which the daemon's listeners are born, below the cgroup2 mount.
+    /// The cgroup of the daemon and its helper, below the cgroup2 mount and outside the agents root.
     /// Default `onecli.slice/onecli-daemon.slice`.
     #[serde(deserialize_with = "cgroup_path")]
     pub daemon_cgroup: String,

@@ -11,14 +11,14 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use onecli_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, IdentFlags, Stat};
+use onecli_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Ident, IdentFlags, Stat, TupleKey};
 
 use crate::{
     ALLOW, REFUSE,
     context::{Endpoint, LOOPBACK4, agent_level, now, port_be, read},
     datagram::{asked, own_resolver},
     listener::{lookup, lookup_udp},
-    maps::{Absent, SOCKETS, TRANSPARENT_PORT, count, record, stamped},
+    maps::{Absent, SOCKETS, TRANSPARENT_PORT, TUP, count, record, stamped},
 };
 
 // States of a TCP socket, `net/tcp_states.h`.
@@ -79,7 +79,7 @@ fn segment_may_leave(ctx: &SkBuffContext, packet: &Packet) -> bool {
     if packet.to.is_daemon() {
         match state {
             // Retransmitted SYNs too: the daemon may have gone since, and somebody else have come.
-            SYN_SENT => return is_fresh(sk.cast()) || leads_to_daemon(ctx, packet),
+            SYN_SENT => return syn_may_leave(ctx, packet, sk.cast()),
             // The receiver is a client that has our port as its own.
             SYN_RECV | LISTEN => {}
             _ => return true,
@@ -92,15 +92,44 @@ fn segment_may_leave(ctx: &SkBuffContext, packet: &Packet) -> bool {
     own_segment_may_leave(ctx, packet, sk.cast(), state)
 }
 
-/// Whether connect has looked for the daemon's listener at this very moment. Later, after a pause of the process or in a
-/// retransmission, the daemon may have gone and somebody else have come.
+/// A SYN leaves to the daemon's listener, announced, or not at all.
+///
+/// Connect has looked for the listener, but after a pause of the process or in a retransmission the daemon may have gone
+/// and somebody else have come.
 #[inline(always)]
-fn is_fresh(sk: *mut c_void) -> bool {
+fn syn_may_leave(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void) -> bool {
     /// Nanoseconds: less than closing one listener and opening another takes.
     const MOMENT: u64 = 10_000;
     // SAFETY: checked non-null by the caller.
-    unsafe { record(&SOCKETS, sk, Absent::Leave) }
-        .is_some_and(|ident| ident.flags == IdentFlags::REDIRECTED && now() - ident.ktime < MOMENT)
+    let ident = unsafe { record(&SOCKETS, sk, Absent::Leave) }.filter(|i| i.flags == IdentFlags::REDIRECTED);
+    let now = now();
+    let looked_for = ident.as_ref().is_some_and(|ident| now - ident.ktime < MOMENT);
+    if !looked_for && !leads_to_daemon(ctx, packet) {
+        return false;
+    }
+    if let Some(ident) = ident {
+        announce(ident, packet, now);
+    }
+    true
+}
+
+/// Publishes the socket's identity under its 4-tuple, before the daemon's side can see the SYN.
+///
+/// As the packet has it, after routing and NAT: so does the daemon's side. Here and not in `sock_ops`, whose callbacks at
+/// each step of each connection cost more than all else.
+#[inline(always)]
+fn announce(ident: &mut Ident, packet: &Packet, now: u64) {
+    let key = TupleKey {
+        netns: ident.netns,
+        client_addr: packet.from.bytes(),
+        server_addr: packet.to.bytes(),
+        client_port: u32::from(u16::from_be(packet.from.port)),
+        server_port: u32::from(u16::from_be(packet.to.port)),
+        isn: u32::from_be(packet.seq),
+        reserved: 0,
+    };
+    ident.ktime = now;
+    count(if TUP.insert(&key, &*ident, 0).is_ok() { Stat::Announced } else { Stat::AnnounceFailed });
 }
 
 /// Whether the daemon's listener will receive a SYN.
@@ -195,9 +224,11 @@ struct Packet {
     from: Endpoint,
     to: Endpoint,
     protocol: u8,
+    /// TCP: the sequence number, network byte order. UDP: something else.
+    seq: u32,
 }
 
-/// An IPv4 header without options, and the ports behind it.
+/// An IPv4 header without options, and the first 8 bytes behind it, which are the whole header of UDP.
 #[repr(C)]
 struct V4 {
     version_and_length: u8,
@@ -212,9 +243,10 @@ struct V4 {
     to: u32,
     from_port: u16,
     to_port: u16,
+    seq: u32,
 }
 
-/// An IPv6 header, and the ports behind it.
+/// An IPv6 header, and as much behind it.
 #[repr(C)]
 struct V6 {
     version: u32,
@@ -225,6 +257,7 @@ struct V6 {
     to: [u32; 4],
     from_port: u16,
     to_port: u16,
+    seq: u32,
 }
 
 impl Packet {
@@ -248,6 +281,7 @@ impl Packet {
                     from: Endpoint::v4(header.from, header.from_port),
                     to: Endpoint::v4(header.to, header.to_port),
                     protocol: header.protocol,
+                    seq: header.seq,
                 })
             }
             ETH_P_IPV6 => {
@@ -257,6 +291,7 @@ impl Packet {
                     from: Endpoint { addr: header.from, port: header.from_port },
                     to: Endpoint { addr: header.to, port: header.to_port },
                     protocol: header.next_header,
+                    seq: header.seq,
                 })
             }
             _ => None,

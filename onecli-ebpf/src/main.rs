@@ -1,19 +1,19 @@
 //! OneCLI's kernel programs.
 //!
 //! Attached to the agents root, so that every cgroup below it inherits them: [`sock_create`], [`bind`],
-//! [`connect`], [`datagram`], [`peer`] and the client half of [`tcp`]. Attached to the daemon's cgroup: the server half of
-//! [`tcp`]. A connection's identity travels
+//! [`connect`], [`datagram`], [`peer`] and [`egress`]; on the root of cgroup2: [`guard`]. A connection's identity travels
 //!
 //! ```text
 //! socket() ─ sock_create ─► SOCKETS[socket]          who was born here
 //! connect() ─ connect4/6 ─► SOCKETS[socket]          whom it asked for; destination rewritten
-//! SYN ─ tcp_client ───────► TUP[netns, 4-tuple]      the 4-tuple is complete only now
-//! ACK ─ tcp_server ───────► FLOWS[accepted socket]   what the daemon reads by its fd
+//! SYN ─ egress ───────────► TUP[netns, 4-tuple]      the 4-tuple is complete only now
+//! accept() ─ the daemon ──► takes it from TUP        by the SYN that its kernel kept for it
 //! ```
 //!
 //! Everything that is not recognised is refused: with `EPERM` here, or by the daemon for want of a flow.
 //!
-//! Minimum kernel: 5.15 for all programs together (netns cookie in `sock_ops`); each program names its own.
+//! Minimum kernel: 5.12 for all programs together (socket storage in `sock_create`); each program names its own. The
+//! daemon needs 5.14.
 #![no_std]
 #![no_main]
 
@@ -28,7 +28,6 @@ mod listener;
 mod maps;
 mod peer;
 mod sock_create;
-mod tcp;
 
 /// A program's verdict: go on.
 const ALLOW: i32 = 1;

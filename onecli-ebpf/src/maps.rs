@@ -18,8 +18,6 @@ use onecli_common::{
 #[btf_map]
 pub(crate) static SOCKETS: SkStorage<Ident> = SkStorage::new();
 #[btf_map]
-pub(crate) static FLOWS: SkStorage<Ident> = SkStorage::new();
-#[btf_map]
 pub(crate) static TUP: LruHashMap<TupleKey, Ident, TUP_ENTRIES> = LruHashMap::new();
 #[btf_map]
 pub(crate) static AGENTS: HashMap<u64, AgentEntry, AGENTS_ENTRIES> = HashMap::new();
@@ -53,8 +51,6 @@ pub(crate) enum Absent {
     Leave,
     /// Give it a record of zeroes.
     Zero,
-    /// Give it a copy of this one.
-    Copy(*const Ident),
 }
 
 /// The record `map` keeps for socket `sk`.
@@ -72,14 +68,13 @@ pub(crate) unsafe fn record<'a>(
 ) -> Option<&'a mut Ident> {
     const CREATE: u64 = BPF_SK_STORAGE_GET_F_CREATE as u64;
     let map = ptr::from_ref(map).cast_mut().cast();
-    let (initial, flags) = match absent {
-        Absent::Leave => (ptr::null(), 0),
-        Absent::Zero => (ptr::null(), CREATE),
-        Absent::Copy(initial) => (initial, CREATE),
+    let flags = match absent {
+        Absent::Leave => 0,
+        Absent::Zero => CREATE,
     };
-    // SAFETY: the caller vouches for `sk`, and the helper only reads `initial`. It returns null or a value that stays
+    // SAFETY: the caller vouches for `sk`. The helper returns null or a value that stays
     // valid until the program ends.
-    unsafe { bpf_sk_storage_get(map, sk, initial.cast_mut().cast(), flags).cast::<Ident>().as_mut() }
+    unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), flags).cast::<Ident>().as_mut() }
 }
 
 /// Whether socket `sk` bears the daemon's stamp.

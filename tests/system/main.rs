@@ -31,6 +31,6 @@ mod second_daemon;
 mod starvation;
 mod stopping;
 mod streams;
-mod upstream_proxy;
 mod units;
 mod unprivileged;
+mod upstream_proxy;

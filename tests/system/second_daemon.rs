@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use onecli_tests::need;
+use onecli_tests::client::Run;
+use onecli_tests::{cgroup, need};
 
 use crate::scene::{Scene, VALUE, Way, curl_with_key};
 
@@ -60,4 +61,30 @@ fn status_tells_of_a_redirect_that_was_removed() {
     let status = scene.daemon.onecli_json(&["status"]);
     let fault = status["transparent_fault"].as_str().unwrap_or_default();
     assert!(fault.contains("no longer attached"), "{status:#}");
+}
+
+/// Without its cgroup there is no enforcement, and the serving process may not attach: the service manager's restart does.
+#[test]
+fn an_agents_root_that_is_removed_is_made_and_enforced_again() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let mut scene = Scene::new();
+    for made_again in [false, true] {
+        serves(&scene, Way::Transparent);
+        let root = scene.daemon.home().agents_root().unwrap();
+        cgroup::remove_tree(&root).unwrap();
+        if made_again {
+            std::fs::create_dir(&root).unwrap();
+        }
+        // Noticed or not yet: nobody is started there.
+        let started = scene.run(Way::Transparent, Run::new("true"));
+        assert!(matches!(started.code(), Some(125..=127)), "{started:?}");
+        assert_eq!(scene.daemon.wait(Duration::from_secs(20)).code(), Some(1));
+        let log = std::fs::read_to_string(scene.daemon.home().dir().join("daemon.log")).unwrap();
+        let told = if made_again { "was removed and made again" } else { "was removed;" };
+        assert!(log.contains(told), "{log}");
+        scene.daemon.restart();
+        serves(&scene, Way::Transparent);
+    }
 }

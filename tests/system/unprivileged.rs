@@ -1,5 +1,7 @@
 //! The daemon as its unit starts it: a user of its own with no capability, and a helper that has what it needs.
 
+use std::time::Duration;
+
 use onecli_tests::daemon::Daemon;
 use onecli_tests::need;
 use onecli_tests::upstream::Upstream;
@@ -49,7 +51,7 @@ fn the_main_job_needs_no_privilege() {
 fn the_daemon_ends_with_its_helper() {
     let Some(mut scene) = scene() else { return };
     scene.daemon.kill_helper();
-    assert_eq!(scene.daemon.wait().code(), Some(1), "{}", scene.daemon.home().log());
+    assert_eq!(scene.daemon.wait(Duration::from_secs(30)).code(), Some(1), "{}", scene.daemon.home().log());
     let denied = scene.run(Way::Transparent, curl_with_key(&scene.url("/echo"), &["--max-time", "5"]));
     assert!(!denied.status.success(), "{denied:?}");
 }

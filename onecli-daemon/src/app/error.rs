@@ -56,6 +56,9 @@ pub enum AppError {
     /// The helper process, which this one cannot start again.
     #[error("{0}: the daemon ends, to be started again")]
     Helper(String),
+    /// The agents root is gone, and the programs with it; this process has no right to attach them again.
+    #[error("{0}; the daemon ends, to be started again: that makes and enforces it")]
+    AgentsRoot(String),
     /// The admin socket.
     #[error("{}", chain(.0))]
     Admin(#[from] crate::admin::SocketError),

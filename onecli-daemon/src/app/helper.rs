@@ -62,8 +62,8 @@ pub(super) struct Opened {
 }
 
 impl Helper {
-    /// Forks the helper. This process has one thread, all its capabilities, and is in the daemon's cgroup: the listeners
-    /// that the helper opens are born there.
+    /// Forks the helper. This process has one thread, all its capabilities, and is in the daemon's cgroup: what the
+    /// helper opens is born outside every agent's.
     pub(super) fn start(config: &KernelConfig) -> Result<Helper, PrivilegeError> {
         let channel = privilege::fork(c"onecli-helper", |daemon| duties::serve(&daemon, config))?;
         channel

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
@@ -21,6 +22,9 @@ use crate::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect}
 use crate::model::{AgentName, CgroupName};
 use crate::net::{Origin, Origins};
 
+/// How often the agents root is looked at: one that was made again is unenforced so long, and `onecli run` refused.
+const ROOT_CHECK: Duration = Duration::from_millis(500);
+
 /// The managed cgroups of this host.
 pub(super) struct Managed {
     agents_root: PathBuf,
@@ -30,6 +34,8 @@ pub(super) struct Managed {
 struct Attached {
     redirect: Redirect,
     cgroups: Cgroup2,
+    /// Id of the agents root that the programs are attached to.
+    root: u64,
     config: KernelConfig,
     helper: Helper,
     /// Names by id. An id is never used again before the next boot, so an entry can only become superfluous.
@@ -50,9 +56,9 @@ impl fmt::Debug for Managed {
 }
 
 impl Managed {
-    /// Attaches the kernel programs, moves this process into the daemon's cgroup, where its listeners must be born, and
-    /// starts the helper there; or takes over what a helper that is a service has attached. Without either the daemon still
-    /// serves the explicit proxy, and says why.
+    /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts the
+    /// helper there; or takes over what a helper that is a service has attached. Without either the daemon still serves the
+    /// explicit proxy, and says why.
     pub(super) fn attach(config: &Config) -> Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
@@ -93,6 +99,30 @@ impl Managed {
     /// Are all programs still where they were attached?
     pub(super) fn check(&self) -> Result<(), String> {
         self.attached()?.helper.check()
+    }
+
+    /// Waits until the agents root is not the cgroup any more that the programs are attached to, and says so. For ever where
+    /// nothing is attached.
+    pub(super) async fn root_lost(&self) -> String {
+        let Ok(attached) = &self.attached else { return std::future::pending().await };
+        let mut tick = tokio::time::interval(ROOT_CHECK);
+        loop {
+            tick.tick().await;
+            let name = self.agents_root.display();
+            match attached.cgroups.id_of(&self.agents_root) {
+                Ok(id) if id == attached.root => {}
+                Ok(_) => {
+                    return format!(
+                        "the agents' cgroup {name} was removed and made again: nothing is enforced in it"
+                    );
+                }
+                Err(_) if !attached.cgroups.exists(&self.agents_root) => {
+                    return format!("the agents' cgroup {name} was removed");
+                }
+                // What else may be wrong with looking is no reason to end.
+                Err(_) => {}
+            }
+        }
     }
 
     /// Opens what an agent lacks in the network namespaces of its processes. Blocks for as long as it takes.
@@ -252,9 +282,11 @@ impl Attached {
                 (redirect, Helper::start(&config)?)
             }
         };
+        let root = cgroups.id_of(&config.agents_root)?;
         Ok(Attached {
             redirect,
             cgroups,
+            root,
             config,
             helper,
             names: RwLock::default(),

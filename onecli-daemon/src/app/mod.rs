@@ -45,7 +45,7 @@ use host::AppHost;
 use managed::Managed;
 use namespaces::Namespaces;
 use policy::Policy;
-use service::Handed;
+use service::{Datagrams, Handed};
 use stand::{Front, Stand, told_to_stop};
 
 /// The audit segments' place in the data directory.
@@ -80,6 +80,13 @@ pub fn detach(config: &Config) -> ExitCode {
 /// Attaches the kernel programs and serves daemons that have no privileges, until it is killed. Exit codes as of [`run`].
 pub fn help(config: &Config) -> ExitCode {
     init_log();
+    if !config.kernel.ebpf {
+        // Its unit is started with the daemon's, and there is nothing to do.
+        service::ready("kernel.ebpf is off: there is nothing to do");
+        loop {
+            std::thread::park();
+        }
+    }
     match helper::service::run(&doctor::kernel_config(&doctor::place(config))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -114,12 +121,13 @@ fn start(config: Config) -> Result<(), AppError> {
         Some(socket) => socket,
         None => admin::bind(&config.listen.admin_socket)?,
     };
+    let datagrams = handed.datagrams();
     handed.close_rest();
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed, stand, admin_socket, capacity))
+    runtime.block_on(serve(config, data_dir, managed, stand, admin_socket, datagrams, capacity))
 }
 
 /// Keeps every other daemon from the data directory.
@@ -150,6 +158,7 @@ async fn serve(
     managed: Managed,
     stand: Stand,
     admin_socket: UnixListener,
+    datagrams: Datagrams,
     capacity: Capacity,
 ) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -181,7 +190,8 @@ async fn serve(
         };
         let marking = Arc::clone(&managed);
         let stamp = Box::new(move |socket: BorrowedFd<'_>| marking.stamp(&socket).map_err(io::Error::other));
-        Arc::new(dns::Server::new(parts, config.listen.transparent_port, stamp))
+        let server = dns::Server::new(parts, config.listen.transparent_port, stamp);
+        Arc::new(server.kept_by(Box::new(datagrams)))
     });
     let policy = Arc::new(Policy::new(
         Arc::clone(&store),
@@ -244,11 +254,13 @@ async fn serve(
         stand.listen(Front { gateway, origins: Arc::clone(&managed) as _, capacity, dns: dns.clone() })?;
     tracing::info!(explicit = ?config.listen.explicit, transparent = managed.is_attached(), "serving");
     let redirects = managed.is_attached();
+    let root = Arc::clone(&managed);
     let namespaces = Namespaces::new(managed, dns.clone(), stand.reception())?;
     let stop = async {
         tokio::select! {
             told = told_to_stop() => told,
             lost = namespaces.serve() => Err(AppError::Helper(lost.to_string())),
+            lost = root.root_lost() => Err(AppError::AgentsRoot(lost)),
         }
     };
     let status = if redirects {

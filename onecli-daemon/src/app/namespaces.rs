@@ -47,8 +47,8 @@ const IDLE_SWEEP: Duration = Duration::from_secs(3);
 /// A namespace without managed processes is given up after so long.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The kernel's counters that tell of processes without a listener, and of any that use the network at all.
-const UNSERVED: &str = "connections_unserved";
+/// The kernel's counters that tell of processes without a listener or a resolver, and of any that use the network at all.
+const UNSERVED: [&str; 2] = ["connections_unserved", "packets_dropped"];
 const SOCKETS: &str = "sockets_created";
 
 /// Keeps the listeners in step with the agents' processes.
@@ -169,7 +169,7 @@ impl Namespaces {
     fn count(&mut self) {
         let stats = self.managed.stats();
         let stat = |name| stats.iter().find(|(known, _)| *known == name).map_or(0, |(_, n)| *n);
-        let now = Counters { unserved: stat(UNSERVED), sockets: stat(SOCKETS) };
+        let now = Counters { unserved: UNSERVED.into_iter().map(stat).sum(), sockets: stat(SOCKETS) };
         let sweep = if now == self.counters { IDLE_SWEEP } else { BUSY_SWEEP };
         if now.unserved != self.counters.unserved || self.swept.elapsed() >= sweep {
             self.counters = now;

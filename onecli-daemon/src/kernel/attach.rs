@@ -26,14 +26,14 @@ use super::{
 };
 
 /// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../onecli-ebpf/onecli-ebpf.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../onecli-ebpf/onecli-ebpf.o");
 
 /// What the kernel half is told at attach.
 #[derive(Clone, Debug)]
 pub struct KernelConfig {
     /// Cgroup below which every direct child is an agent's; relative to the root of cgroup2.
     pub agents_root: PathBuf,
-    /// Cgroup in which the daemon's listeners are created; relative to the root of cgroup2.
+    /// Cgroup of the daemon, its helper and their listeners, outside the agents root; relative to the root of cgroup2.
     pub daemon_cgroup: PathBuf,
     /// Directory for pins, on a bpf file system or below `/sys/fs/bpf`.
     pub bpffs_dir: PathBuf,
@@ -52,8 +52,6 @@ pub struct KernelConfig {
 pub(super) enum Place {
     /// The agents root; its descendants inherit it.
     Agents,
-    /// The cgroup of the daemon's listeners.
-    Daemon,
     /// The root of cgroup2, for every process of the machine.
     Root,
 }
@@ -71,7 +69,7 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
 
 /// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
 /// agents with less and never with more.
-pub(super) const HOOKS: [Hook; 18] = [
+pub(super) const HOOKS: [Hook; 16] = [
     hook("egress", 1, Place::Agents),
     hook("connect4", 10, Place::Agents),
     hook("connect6", 11, Place::Agents),
@@ -88,8 +86,6 @@ pub(super) const HOOKS: [Hook; 18] = [
     hook("recvmsg6", 20, Place::Agents),
     hook("getpeername4", 29, Place::Agents),
     hook("getpeername6", 30, Place::Agents),
-    hook("tcp_client", 3, Place::Agents),
-    hook("tcp_server", 3, Place::Daemon),
 ];
 
 /// State of the links of all programs.
@@ -137,6 +133,11 @@ pub enum LinkState {
 ///
 /// Returns the programs' log if it is on.
 pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
+    attach_object(OBJECT, config)
+}
+
+/// The same with an object of the caller's.
+pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
     let cgroups = Cgroup2::find()?;
     cgroups.ensure(&config.agents_root)?;
     cgroups.ensure(&config.daemon_cgroup)?;
@@ -144,7 +145,7 @@ pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelE
     let pins = Pins::below(&config.bpffs_dir);
     pins.create()?;
     check_shapes(&pins)?;
-    let mut ebpf = load(OBJECT, config, &cgroups, Some(&pins))?;
+    let mut ebpf = load(object, config, &cgroups, Some(&pins))?;
     for hook in &HOOKS {
         let program = find(&mut ebpf, hook)?;
         verify(program, hook)?;
@@ -185,7 +186,6 @@ fn lock(agents_root: &Path) -> Result<Flock<File>, KernelError> {
 fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
     let shapes = [
         (names::SOCKETS, size_of::<Ident>()),
-        (names::FLOWS, size_of::<Ident>()),
         (names::TUP, size_of::<Ident>()),
         (names::AGENTS, size_of::<AgentEntry>()),
         (names::STATS, size_of::<u64>()),
@@ -281,7 +281,6 @@ fn verify(program: &mut Program, hook: &Hook) -> Result<(), KernelError> {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
-        Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
     .map_err(|source| KernelError::Program {
@@ -386,10 +385,6 @@ fn link_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn 
             let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
-        Program::SockOps(program) => {
-            let id = program.attach(cgroup, MODE)?;
-            Ok(program.take_link(id)?.try_into()?)
-        }
         _ => Err(ProgramError::UnexpectedProgramType.into()),
     }
 }
@@ -436,7 +431,6 @@ fn state(info: LinkInfo, cgroup_id: u64) -> LinkState {
 fn directory_of(hook: &Hook, config: &KernelConfig, cgroups: &Cgroup2) -> Result<PathBuf, KernelError> {
     match hook.place {
         Place::Agents => cgroups.path(&config.agents_root),
-        Place::Daemon => cgroups.path(&config.daemon_cgroup),
         Place::Root => Ok(cgroups.root().to_owned()),
     }
 }

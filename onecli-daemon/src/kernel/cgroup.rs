@@ -66,6 +66,11 @@ impl Cgroup2 {
         id_of_directory(&self.path(cgroup)?)
     }
 
+    /// Whether there is such a cgroup.
+    pub fn exists(&self, cgroup: &Path) -> bool {
+        self.mount.join(cgroup).exists()
+    }
+
     /// Do processes live in the cgroup, or nested below it (`populated` of `cgroup.events`)? Not in one that does not
     /// exist.
     pub fn is_populated(&self, cgroup: &Path) -> Result<bool, KernelError> {

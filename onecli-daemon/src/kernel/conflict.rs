@@ -67,7 +67,6 @@ fn look(
 ) -> Result<(), (PathBuf, io::Error)> {
     let own = match hook.place {
         Place::Agents => config.agents_root.as_path(),
-        Place::Daemon => config.daemon_cgroup.as_path(),
         Place::Root => Path::new(""),
     };
     for (distance, cgroup) in own.ancestors().enumerate() {

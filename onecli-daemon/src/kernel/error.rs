@@ -156,6 +156,12 @@ pub enum KernelError {
         /// aya's reason.
         source: Box<MapError>,
     },
+    /// An accepted connection could not be asked for its SYN or its namespace.
+    #[error("an accepted connection cannot be asked where it comes from: it is refused")]
+    Accepted(#[source] io::Error),
+    /// A listener could not be told to keep SYNs.
+    #[error("a listener cannot be told to keep SYNs (TCP_SAVE_SYN)")]
+    Listener(#[source] io::Error),
     /// The ring buffer could not be waited on.
     #[error("cannot wait for events of map DENY")]
     Events(#[source] io::Error),

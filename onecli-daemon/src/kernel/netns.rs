@@ -208,7 +208,7 @@ impl Netns {
 }
 
 /// The cookie of a socket's network namespace: unique since boot.
-fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
+pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(mem::size_of_val(&cookie)).unwrap_or(0);
     // SAFETY: the kernel writes at most `length` bytes, which `cookie` has.

@@ -6,27 +6,42 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
-use onecli_common::{AgentEntry, COMM_LEN, Ident, IdentFlags, Stat, names};
+use nix::time::{ClockId, clock_gettime};
+use onecli_common::{AgentEntry, COMM_LEN, Ident, IdentFlags, Stat, TupleKey, names};
+use socket2::{SockRef, Type};
 
-use super::{Denials, KernelConfig, KernelError, attach::attach, bpffs::Pins, denials::KernelLog};
+use super::{
+    Denials, KernelConfig, KernelError,
+    attach::attach,
+    bpffs::Pins,
+    denials::KernelLog,
+    netns::netns_cookie,
+    syn::{self, Syn},
+};
 use crate::model::flow::Flow;
 
 /// Handles of the pinned maps. Holds no link and no program, so whoever takes over this process cannot detach them.
 pub struct Redirect {
-    flows: SkStorage<MapData, Ident>,
+    announced: Mutex<HashMap<MapData, TupleKey, Ident>>,
     listeners: Mutex<SkStorage<MapData, u32>>,
     agents: Mutex<HashMap<MapData, u64, AgentEntry>>,
     stats: PerCpuArray<MapData, u64>,
     denials: Mutex<Option<MapData>>,
     log: Mutex<Option<KernelLog>>,
+    identified: AtomicU64,
+    unidentified: AtomicU64,
 }
 
 /// What it is made of, in the order in which the maps are handed over.
-const MAPS: [&str; 5] = [names::FLOWS, names::LISTENERS, names::AGENTS, names::STATS, names::DENY];
+const MAPS: [&str; 5] = [names::TUP, names::LISTENERS, names::AGENTS, names::STATS, names::DENY];
 
 impl Redirect {
     /// Loads and attaches the programs, or replaces those a former daemon left attached, and opens the maps.
@@ -58,7 +73,7 @@ impl Redirect {
     fn of(mut open: impl FnMut(&'static str) -> Result<MapData, KernelError>) -> Result<Self, KernelError> {
         let typed = |name: &'static str| KernelError::map("use", name);
         Ok(Self {
-            flows: Map::SkStorage(open(names::FLOWS)?).try_into().map_err(typed(names::FLOWS))?,
+            announced: Mutex::new(Map::LruHashMap(open(names::TUP)?).try_into().map_err(typed(names::TUP))?),
             listeners: Mutex::new(
                 Map::SkStorage(open(names::LISTENERS)?).try_into().map_err(typed(names::LISTENERS))?,
             ),
@@ -66,21 +81,53 @@ impl Redirect {
             stats: Map::PerCpuArray(open(names::STATS)?).try_into().map_err(typed(names::STATS))?,
             denials: Mutex::new(Some(open(names::DENY)?)),
             log: Mutex::new(None),
+            identified: AtomicU64::new(0),
+            unidentified: AtomicU64::new(0),
         })
     }
 
-    /// The kernel's record of an accepted connection, about 1 µs; `None` when it was not made by a managed process.
+    /// Takes the kernel's record of an accepted connection, some microseconds, and once: a second call finds none. `None`
+    /// when it was not made by a managed process.
+    ///
+    /// A record is of one SYN, by its sequence number too: see [`TupleKey`].
     pub fn flow(&self, accepted: &impl AsFd) -> Result<Option<Flow>, KernelError> {
-        match self.flows.get(&accepted.as_fd().as_raw_fd(), 0) {
-            Ok(ident) => flow(&ident).map(Some),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(KernelError::map("read", names::FLOWS)(error)),
-        }
+        let flow = self.announcement(accepted)?.as_ref().map(flow).transpose()?;
+        let counter = if flow.is_some() { &self.identified } else { &self.unidentified };
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(flow)
     }
 
-    /// Marks a listening TCP socket, or the UDP socket of a resolver, as the daemon's: managed processes are redirected to
+    fn announcement(&self, accepted: &impl AsFd) -> Result<Option<Ident>, KernelError> {
+        let Some(syn) = syn::take(accepted).map_err(KernelError::Accepted)? else { return Ok(None) };
+        let netns = netns_cookie(accepted).map_err(KernelError::Accepted)?;
+        let key = key(&syn, netns);
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let ident = match announced.get(&key, 0) {
+            Ok(ident) => ident,
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(error) => return Err(KernelError::map("read", names::TUP)(error)),
+        };
+        // The daemon's clock is an argument elsewhere; this one is the kernel's, whose times these are.
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::MAX, Duration::from);
+        let age = now.saturating_sub(Duration::from_nanos(ident.ktime));
+        if age > Duration::from_nanos(names::TUP_LIFE) {
+            return Ok(None);
+        }
+        match announced.remove(&key) {
+            // The kernel made room in the meantime.
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(KernelError::map("write", names::TUP))?,
+        }
+        Ok(Some(ident))
+    }
+
+    /// Marks a bound or listening TCP socket, or the UDP socket of a resolver, as the daemon's: managed processes are redirected to
     /// no other. The mark goes with the socket, so whoever is handed it by the service manager inherits it too.
+    /// The kernel keeps the SYNs of its connections, for [`flow`](Self::flow).
     pub fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
+        if SockRef::from(listener).r#type().map_err(KernelError::Listener)? == Type::STREAM {
+            syn::keep(listener).map_err(KernelError::Listener)?;
+        }
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners
             .insert(&listener.as_fd().as_raw_fd(), names::STAMP, 0)
@@ -105,9 +152,16 @@ impl Redirect {
         }
     }
 
-    /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned.
+    /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned, and
+    /// those of accepted connections since this was opened.
     pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, KernelError> {
-        Stat::ALL.iter().map(|&stat| Ok((stat.name(), self.stat(stat)?))).collect()
+        let mut stats = Vec::with_capacity(Stat::COUNT + 2);
+        for stat in Stat::ALL {
+            stats.push((stat.name(), self.stat(stat)?));
+        }
+        stats.push(("connections_identified", self.identified.load(Ordering::Relaxed)));
+        stats.push(("connections_unidentified", self.unidentified.load(Ordering::Relaxed)));
+        Ok(stats)
     }
 
     /// One counter, summed over the CPUs.
@@ -139,9 +193,22 @@ pub fn open_maps(bpffs_dir: &Path) -> Result<Vec<OwnedFd>, KernelError> {
     MAPS.iter().map(open).collect()
 }
 
+/// Where the record of a connection is that began with `syn`.
+fn key(syn: &Syn, netns: u64) -> TupleKey {
+    TupleKey {
+        netns,
+        client_addr: syn.from,
+        server_addr: syn.to,
+        client_port: u32::from(syn.from_port),
+        server_port: u32::from(syn.to_port),
+        isn: syn.seq,
+        reserved: 0,
+    }
+}
+
 /// Reads a record, and refuses one that no kernel program of ours wrote.
 fn flow(ident: &Ident) -> Result<Flow, KernelError> {
-    let corrupt = |what| KernelError::Corrupt { map: names::FLOWS, what };
+    let corrupt = |what| KernelError::Corrupt { map: names::TUP, what };
     if ident.flags & IdentFlags::REDIRECTED == 0 {
         return Err(corrupt("it is of a connection that was not redirected"));
     }

@@ -51,8 +51,8 @@ pub fn report(config: &KernelConfig) -> Vec<Check> {
 const FEATURES: [((u32, u32), &str); 6] = [
     ((5, 7), "programs stay attached without a daemon (links)"),
     ((5, 12), "sockets remember where they were born"),
-    ((5, 14), "listeners in containers (SO_NETNS_COOKIE), `agent remove --kill` (cgroup.kill)"),
-    ((5, 15), "identities of connections from containers (namespace cookies in sock_ops)"),
+    ((5, 14), "identities of connections (SO_NETNS_COOKIE), `agent remove --kill` (cgroup.kill)"),
+    ((5, 15), "the oldest long-term release with all that is needed"),
     ((5, 19), "the serving process reads the kernel's records without a capability"),
     ((6, 1), "the first long-term release with all of these"),
 ];

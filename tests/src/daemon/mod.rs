@@ -273,6 +273,15 @@ impl Daemon {
         dir
     }
 
+    /// Waits until the daemon ends by itself.
+    ///
+    /// # Panics
+    /// It does not within `patience`.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let ended = wait_for(patience, || self.child.try_wait().expect("wait for the daemon"));
+        ended.expect("the daemon does not end")
+    }
+
     /// Ends the daemon at once (SIGKILL), as a crash would.
     pub fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("signal the daemon");
@@ -285,12 +294,6 @@ impl Daemon {
             helper.kill().expect("signal the helper");
             helper.wait().expect("wait for the helper");
         }
-    }
-
-    /// Waits until the daemon has ended by itself.
-    pub fn wait(&mut self) -> ExitStatus {
-        let ended = wait_for(START, || self.child.try_wait().expect("wait for the daemon"));
-        ended.expect("the daemon does not end")
     }
 
     /// Ends the daemon as the service manager does (SIGTERM), and waits until it is gone.

@@ -9,7 +9,7 @@ use super::stage::{Attempt, Mode, Stage};
 
 /// A port for 4-tuples that change hands and for listeners, out of the range that the kernel gives by itself.
 const SOURCE: u16 = 30_303;
-/// More connections than the kernel's table of announced ones holds (16,384), in several processes: each may have
+/// More than half of what the kernel's table of announced connections holds (32,768), in several processes: each may have
 /// so many descriptors.
 const FLOOD: (usize, usize) = (8, 2_500);
 

@@ -25,7 +25,7 @@ pub struct Place {
     pub ebpf: bool,
     /// The cgroup whose children are the agents' cgroups, below the cgroup2 mount.
     pub agents_root: PathBuf,
-    /// The cgroup in which its listeners are born, below the cgroup2 mount.
+    /// Its own cgroup, below the cgroup2 mount.
     pub daemon_cgroup: PathBuf,
     /// Where programs, links and maps are pinned.
     pub bpffs_dir: PathBuf,

@@ -13,7 +13,7 @@ use super::duties::Duties;
 use super::protocol::{Answer, send};
 use crate::app::error::{AppError, chain};
 use crate::app::service;
-use crate::kernel::{self, KernelConfig, Redirect};
+use crate::kernel::{self, Cgroup2, KernelConfig, Redirect};
 use crate::privilege::{self, Channel};
 
 /// Attaches the programs, or puts them in the place of a former helper's, and serves one daemon after the other, until it
@@ -38,8 +38,13 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
     let maps = kernel::open_maps(&config.bpffs_dir)?;
     let duties = Duties::begin(config, || service::ready("the kernel programs are attached"))
         .map_err(|error| AppError::Helper(chain(error.as_ref())))?;
+    let root = Cgroup2::find()?.id_of(&config.agents_root)?;
     loop {
         let daemon = Channel::accept(&listener).map_err(AppError::Socket)?;
+        if !Cgroup2::find()?.id_of(&config.agents_root).is_ok_and(|id| id == root) {
+            // This process gave up the right to attach.
+            return Err(AppError::AgentsRoot("the agents' cgroup was removed".to_owned()));
+        }
         match check(&daemon, user, &config.daemon_cgroup) {
             Ok(()) => {
                 let served = send(&daemon, &Answer::Maps, &maps).map_err(Into::into);

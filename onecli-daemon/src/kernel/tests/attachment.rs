@@ -8,7 +8,11 @@ use super::{
     child::Client,
     fixture::{Fixture, accept, listen, remove_tree},
 };
-use crate::kernel::{AgentEntry, KernelError, LinkState, Redirect, check, detach, link};
+use crate::kernel::{
+    AgentEntry, KernelError, LinkState, Redirect,
+    attach::{OBJECT, attach_object},
+    check, detach, link,
+};
 
 #[test]
 fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
@@ -23,8 +27,7 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
     // The child connects to a listener that it must never reach, all the while.
     let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
     let client = Client::start(&fixture, &agent, &["repeat", "127.0.0.1:7777"]);
-    let (first, flow) = fixture.accept4();
-    assert!(flow.is_some());
+    let first = accept(fixture.listener4.as_ref().unwrap()).unwrap();
     let transparent = fixture.listener4.take().unwrap();
     let (mut accepted, mut missed) = (1_u32, 0_u32);
     for _ in 0..10 {
@@ -42,7 +45,7 @@ fn a_second_attach_keeps_maps_and_never_stops_enforcing() {
         }
     }
     // The new handles read what the old programs wrote.
-    assert_eq!(fixture.redirect.flow(&first).unwrap(), flow);
+    assert!(fixture.redirect.flow(&first).unwrap().is_some());
     assert!(check(&fixture.config).unwrap().is_enforcing());
     fixture.listener4 = Some(transparent);
     let findings = client.finish();
@@ -96,6 +99,68 @@ fn a_former_versions_pins_are_taken_over_without_a_gap() {
     let (stream, flow) = fixture.accept4();
     drop((stream, client));
     assert_eq!(flow.unwrap().original_destination.to_string(), "192.0.2.7:80");
+}
+
+/// Another build of the programs, as an upgrade brings: a constant in the packet filter is one less.
+fn another_build() -> Vec<u8> {
+    let mut object = OBJECT.to_vec();
+    // `MOMENT` of egress, as the immediate of a comparison or of a move to a register (RFC 9669).
+    for instruction in object.as_chunks_mut::<8>().0 {
+        let [code, _, _, _, immediate @ ..] = *instruction;
+        let value = u32::from_le_bytes(immediate);
+        if matches!(code & 7, 5..=7) && value == 10_000 {
+            instruction[4..].copy_from_slice(&(value - 1).to_le_bytes());
+        }
+    }
+    assert!(object != OBJECT, "the constant is elsewhere by now");
+    object
+}
+
+/// An upgrade by link update, again and again, while clients connect in several processes all the time.
+#[test]
+fn another_build_takes_over_without_a_gap() {
+    let Some(mut fixture) = Fixture::new("kernel::another_build_takes_over_without_a_gap") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let tag = |fixture: &Fixture| {
+        let id = link::info(&link::open(&fixture.pins().join("links/egress")).unwrap()).unwrap().program_id;
+        link::program_tags().into_iter().find(|(program, _)| *program == id).expect("its tag").1
+    };
+    let (ours, other) = (tag(&fixture), another_build());
+    let elsewhere = listen("127.0.0.1:7777".parse().unwrap());
+    let clients: Vec<Client> =
+        (0..3).map(|_| Client::start(&fixture, &agent, &["hammer", "127.0.0.1:7777"])).collect();
+    let transparent = fixture.listener4.take().unwrap();
+    transparent.set_nonblocking(true).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let lost = std::thread::scope(|scope| {
+        let serving = scope.spawn(|| {
+            let mut lost = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if let Ok((stream, _)) = transparent.accept() {
+                    lost += u32::from(fixture.redirect.flow(&stream).unwrap().is_none());
+                }
+            }
+            lost
+        });
+        for round in 0..20 {
+            let object = if round % 2 == 0 { &other } else { OBJECT };
+            attach_object(object, &fixture.config).expect("take over");
+            assert_eq!(tag(&fixture) != ours, round % 2 == 0, "round {round}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        serving.join().unwrap()
+    });
+    for client in clients {
+        let findings = client.finish();
+        let connections: u32 = findings.get("connections").parse().unwrap();
+        assert!(connections > 100, "{findings:?}");
+    }
+    elsewhere.set_nonblocking(true).unwrap();
+    assert!(elsewhere.accept().is_err(), "a connection was not redirected");
+    assert_eq!(lost, 0, "connections without an identity");
 }
 
 /// The guard of one daemon is no matter of another's agents, and goes with its daemon.
@@ -154,7 +219,7 @@ fn a_recreated_cgroup_is_noticed_and_attached_again() {
     let health = check(&fixture.config).unwrap();
     assert!(!health.is_enforcing());
     let broken = health.links.iter().filter(|link| link.state != LinkState::Attached).count();
-    assert_eq!(broken, 13, "all programs of the agents root, none of the daemon's: {health:?}");
+    assert_eq!(broken, 12, "all programs of the agents root, none of the daemon's: {health:?}");
     fixture.redirect = Redirect::attach(&fixture.config).unwrap();
     assert!(check(&fixture.config).unwrap().is_enforcing());
     let agent = fixture.agent("a.slice");

@@ -140,6 +140,8 @@ fn child_main() {
             storm::client(connections, threads);
             Ok(())
         }
+        ["queries", address, number] => storm::queries(address, number),
+        ["abandon", address, from] => storm::abandon(address, from),
         ["repeat", address] => repeat(address),
         ["hammer", address] => {
             hammer(address);

@@ -147,7 +147,16 @@ impl Fixture {
         (stream, flow)
     }
 
-    /// Entries of TUP: connections announced and not closed.
+    /// Entries of each map that has keys of its own.
+    pub(super) fn entries(&self) -> [(&'static str, usize); 2] {
+        let path = self.pins().join("maps/AGENTS");
+        let data = aya::maps::MapData::from_pin(path).expect("open AGENTS");
+        let map: aya::maps::HashMap<_, u64, onecli_common::AgentEntry> =
+            aya::maps::Map::HashMap(data).try_into().expect("AGENTS");
+        [("TUP", self.announced()), ("AGENTS", map.keys().count())]
+    }
+
+    /// Entries of TUP: connections announced and not accepted.
     pub(super) fn announced(&self) -> usize {
         let path = self.pins().join("maps/TUP");
         let data = aya::maps::MapData::from_pin(path).expect("open TUP");

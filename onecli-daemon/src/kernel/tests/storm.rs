@@ -3,7 +3,8 @@
 use std::{
     env, io,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -13,10 +14,10 @@ use onecli_common::Stat;
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    child::{Client, report, send_fastopen},
-    fixture::Fixture,
+    child::{Client, Findings, report, send_fastopen},
+    fixture::{DNS_PORT, Fixture, TRANSPARENT_PORT},
 };
-use crate::kernel::Redirect;
+use crate::kernel::{AgentEntry, Redirect};
 
 /// Connections to make; `ONECLI_TEST_CONNECTIONS` sets another number.
 const CONNECTIONS: u64 = 200_000;
@@ -73,22 +74,9 @@ fn no_identity_is_lost() {
     let connections = env::var("ONECLI_TEST_CONNECTIONS")
         .map_or(CONNECTIONS, |number| number.parse().expect("a number of connections"));
     let agent = fixture.agent("a.slice");
-    let id = fixture.id_of(&agent);
     let seen = Seen::default();
-    let done = AtomicBool::new(false);
     let started = Instant::now();
-    let work = ["storm", &connections.to_string(), &CONCURRENCY.to_string()];
-    let client = Client::start(&fixture, &agent, &work);
-    let findings = thread::scope(|scope| {
-        for listener in [&fixture.listener4, &fixture.listener6] {
-            let listener = listener.as_ref().expect("listener");
-            scope.spawn(|| serve(listener, &fixture.redirect, id, &seen, &done));
-        }
-        let findings = client.finish();
-        // What the child has done is in the queues by now; the servers end when these are empty.
-        done.store(true, Ordering::Relaxed);
-        findings
-    });
+    let findings = storm(&fixture, &agent, connections, &seen);
     let connected: u64 = findings.get("connected").parse().unwrap();
     let [accepted, missed, wrong] =
         [&seen.accepted, &seen.missed, &seen.wrong].map(|count| count.load(Ordering::Relaxed));
@@ -111,6 +99,99 @@ fn no_identity_is_lost() {
     let stat = |stat| fixture.redirect.stat(stat).unwrap();
     assert_eq!(stat(Stat::Announced), connections);
     assert_eq!(stat(Stat::AnnounceFailed), 0);
+}
+
+/// Makes connections from an agent's cgroup, and serves them.
+fn storm(fixture: &Fixture, agent: &Path, connections: u64, seen: &Seen) -> Findings {
+    let id = fixture.id_of(agent);
+    let done = AtomicBool::new(false);
+    let work = ["storm", &connections.to_string(), &CONCURRENCY.to_string()];
+    let client = Client::start(fixture, agent, &work);
+    thread::scope(|scope| {
+        for listener in [&fixture.listener4, &fixture.listener6] {
+            let listener = listener.as_ref().expect("listener");
+            scope.spawn(|| serve(listener, &fixture.redirect, id, seen, &done));
+        }
+        let findings = client.finish();
+        // What the child has done is in the queues by now; the servers end when these are empty.
+        done.store(true, Ordering::Relaxed);
+        findings
+    })
+}
+
+/// Maps are bounded, and what is in them goes with the connections: TCP of every manner, and DNS.
+#[test]
+fn two_hundred_thousand_connections_leave_no_entries() {
+    const QUERIES: u64 = 20_000;
+    let Some(fixture) = Fixture::new("kernel::two_hundred_thousand_connections_leave_no_entries") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let entry = AgentEntry { index: 1, flags: 0, dns_addr: [127, 64, 0, 1] };
+    fixture.redirect.set_agent(fixture.id_of(&agent), entry).unwrap();
+    let resolver = UdpSocket::bind((Ipv4Addr::new(127, 64, 0, 1), DNS_PORT)).unwrap();
+    fixture.redirect.stamp(&resolver).unwrap();
+    let before = fixture.entries();
+    storm(&fixture, &agent, CONNECTIONS - QUERIES, &Seen::default());
+    let findings = Client::run(&fixture, &agent, &["queries", "192.0.2.53:53", &QUERIES.to_string()]);
+    assert_eq!(findings.errno(), 0);
+    assert_eq!(fixture.redirect.stat(Stat::DnsRewritten).unwrap(), QUERIES);
+    assert_eq!(fixture.redirect.stat(Stat::Born).unwrap(), CONNECTIONS);
+    // Those of sockets (SOCKETS, LISTENERS) are parts of the sockets, and gone with them.
+    assert_eq!(fixture.entries(), before);
+    assert_eq!(before, [("TUP", 0), ("AGENTS", 1)]);
+}
+
+/// The child: one query on each of so many sockets.
+pub(super) fn queries(address: &str, number: &str) -> io::Result<()> {
+    for _ in 0..number.parse::<u64>().expect("a number") {
+        UdpSocket::bind("0.0.0.0:0")?.send_to(b"query", address)?;
+    }
+    Ok(())
+}
+
+/// A SYN that nobody answers leaves its announcement. Whoever has the same tuple next is not taken for its sender.
+#[test]
+fn an_abandoned_syn_gives_its_identity_to_nobody() {
+    let Some(mut fixture) = Fixture::new("kernel::an_abandoned_syn_gives_its_identity_to_nobody") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let address: SocketAddr = (Ipv4Addr::LOCALHOST, TRANSPARENT_PORT).into();
+    // A queue of one connection, which is taken: further SYNs are dropped.
+    drop(fixture.listener4.take());
+    let busy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    busy.set_reuse_address(true).unwrap();
+    busy.bind(&address.into()).unwrap();
+    fixture.redirect.stamp(&busy).unwrap();
+    busy.listen(0).unwrap();
+    let fill = TcpStream::connect(address).unwrap();
+    let findings = Client::run(&fixture, &agent, &["abandon", "192.0.2.7:443", "127.0.0.1:4321"]);
+    assert_eq!(findings.errno(), 0);
+    assert_eq!(fixture.announced(), 1, "the SYN was announced, and never answered");
+    let (first, _) = busy.accept().unwrap();
+    drop((first, fill));
+    // Not managed, from the same port.
+    let other = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    other.set_reuse_address(true).unwrap();
+    other.bind(&"127.0.0.1:4321".parse::<SocketAddr>().unwrap().into()).unwrap();
+    other.connect(&address.into()).unwrap();
+    let (accepted, _) = busy.accept().unwrap();
+    assert_eq!(fixture.redirect.flow(&accepted).unwrap(), None);
+    assert_eq!(fixture.announced(), 1, "it is still there, and nobody's");
+}
+
+/// The child: a SYN leaves from `from`, and the socket is closed before it is answered.
+pub(super) fn abandon(address: &str, from: &str) -> io::Result<()> {
+    let [address, from]: [SocketAddr; 2] = [address, from].map(|text| text.parse().expect("an address"));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into())?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        result => result,
+    }
 }
 
 /// Accepts until the clients are done and the queue is empty.

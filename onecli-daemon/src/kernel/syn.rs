@@ -1,0 +1,94 @@
+//! The SYN of an accepted connection, which the kernel keeps for the listener that asked for it (`TCP_SAVE_SYN` of
+//! tcp(7), Linux 4.2; RFC 9293 for the header).
+#![allow(unsafe_code, reason = "getsockopt(TCP_SAVED_SYN) has no safe binding")]
+
+use std::{
+    io, mem,
+    os::fd::{AsFd, AsRawFd as _},
+};
+
+use onecli_common::mapped;
+
+/// Options of level `IPPROTO_TCP`, `linux/tcp.h`.
+const TCP_SAVE_SYN: libc::c_int = 27;
+const TCP_SAVED_SYN: libc::c_int = 28;
+
+/// The longest IPv4 or IPv6 header that a local SYN has, and the longest TCP header.
+const LONGEST: usize = 60 + 60;
+
+/// Who began a connection, as the packet had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Syn {
+    /// Network byte order, IPv4 mapped.
+    pub(super) from: [u8; 16],
+    /// Network byte order, IPv4 mapped.
+    pub(super) to: [u8; 16],
+    /// Host byte order.
+    pub(super) from_port: u16,
+    /// Host byte order.
+    pub(super) to_port: u16,
+    /// The initial sequence number.
+    pub(super) seq: u32,
+}
+
+/// Has the kernel keep the SYN of each connection to a TCP listener, listening by now or not.
+pub(super) fn keep(listener: &impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(mem::size_of_val(&on)).unwrap_or(0);
+    // SAFETY: the option's value is an int, of the length said.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_SAVE_SYN,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes the SYN of an accepted connection, once. `None` where there is none: it was taken, the listener did not ask, or
+/// the handshake was one of SYN cookies, for which the kernel keeps nothing.
+pub(super) fn take(accepted: &impl AsFd) -> io::Result<Option<Syn>> {
+    let mut headers = [0_u8; LONGEST];
+    let mut length = libc::socklen_t::try_from(headers.len()).unwrap_or(0);
+    // SAFETY: the kernel writes at most `length` bytes, which `headers` has.
+    let result = unsafe {
+        libc::getsockopt(
+            accepted.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_SAVED_SYN,
+            headers.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let length = usize::try_from(length).unwrap_or(0).min(headers.len());
+    Ok(parse(&headers[..length]))
+}
+
+/// Reads an IP header without extensions, and the TCP header behind it.
+pub(super) fn parse(headers: &[u8]) -> Option<Syn> {
+    let (from, to, length) = match headers.first()? >> 4 {
+        4 => {
+            let words = usize::from(headers[0] & 0xf);
+            (mapped(array(headers, 12)?), mapped(array(headers, 16)?), words * 4)
+        }
+        6 => (array(headers, 8)?, array(headers, 24)?, 40),
+        _ => return None,
+    };
+    Some(Syn {
+        from,
+        to,
+        from_port: u16::from_be_bytes(array(headers, length)?),
+        to_port: u16::from_be_bytes(array(headers, length + 2)?),
+        seq: u32::from_be_bytes(array(headers, length + 4)?),
+    })
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
