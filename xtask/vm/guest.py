@@ -27,7 +27,7 @@ def say(line):
 
 
 def run(*command, check=True, **options):
-    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, **options)
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400, **options)
     print(f"$ {' '.join(map(str, command))} -> {done.returncode}\n{done.stdout}", file=sys.stderr)
     if check and done.returncode:
         raise AssertionError(f"{command[0]} {command[1] if len(command) > 1 else ''}: {done.returncode}: {done.stdout[-600:]}")
@@ -320,7 +320,7 @@ def main():
     except Exception as error:
         traceback.print_exc()
         say(f"FAIL\tthe test itself\t{error!r}")
-    run("journalctl", "--no-pager", "-b", "-u", "onecli-daemon.service", "-u", "onecli-daemon.socket", "-n", "60", check=False)
+    run("journalctl", "--no-pager", "-b", "-u", "onecli-*", "-n", "100", check=False)
     subprocess.run(["sync"])
     if first and not os.environ.get("ONE_STAGE"):
         say("REBOOT")

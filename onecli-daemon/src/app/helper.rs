@@ -27,6 +27,10 @@ use crate::privilege::{self, Channel, PrivilegeError};
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a helper that ends before it says anything is connected to, and how long is waited in between.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Why the helper did not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HelperError {
@@ -72,16 +76,22 @@ impl Helper {
         Ok(Helper { channel: Mutex::new(Some(channel)) })
     }
 
-    /// Connects to the helper that is a service; it gives the maps of the programs it attached.
+    /// Connects to the helper that is a service; it gives the maps of the programs it attached. One that ends at the sight
+    /// of a daemon, because the agents root is another than it knew, is started again by the next connection.
     pub(super) fn connect(socket: &Path) -> Result<(Helper, Vec<OwnedFd>), HelperError> {
         let gone = |error: std::io::Error| HelperError::Gone(format!("{}: {error}", socket.display()));
-        let channel = Channel::connect(socket).map_err(gone)?;
-        channel.set_patience(PATIENCE).map_err(gone)?;
-        match receive(&channel).map_err(gone)? {
-            Some((Answer::Maps, maps)) => Ok((Helper { channel: Mutex::new(Some(channel)) }, maps)),
-            Some((other, _)) => Err(HelperError::Gone(unexpected(&other))),
-            None => Err(HelperError::Gone("it refuses this process (its log says why)".to_owned())),
+        for _ in 0..TRIES {
+            let channel = Channel::connect(socket).map_err(gone)?;
+            channel.set_patience(PATIENCE).map_err(gone)?;
+            match receive(&channel).map_err(gone)? {
+                Some((Answer::Maps, maps)) => {
+                    return Ok((Helper { channel: Mutex::new(Some(channel)) }, maps));
+                }
+                Some((other, _)) => return Err(HelperError::Gone(unexpected(&other))),
+                None => std::thread::sleep(PAUSE),
+            }
         }
+        Err(HelperError::Gone("it refuses this process (its log says why)".to_owned()))
     }
 
     /// Makes an agent's cgroup if it is missing.
