@@ -47,6 +47,8 @@ pub struct Config {
     pub audit: Audit,
     /// `[backend]`.
     pub backend: Backend,
+    /// `[vault]`.
+    pub vault: Vault,
 }
 
 /// `[kernel]`: the redirect's place on this host.
@@ -125,11 +127,79 @@ pub struct Egress {
 }
 
 /// `[audit]`: the record of what happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audit {
     /// When a credential may leave, as seen from its decision record. Default `strict`.
     pub durability: Durability,
+    /// Segments whose records are all older than so many days are removed; 0 keeps them for ever. Default 0.
+    pub keep_days: u32,
+    /// The oldest segments are removed while all together are larger than this; `"0"` keeps them all. Default `"0"`.
+    #[serde(deserialize_with = "size")]
+    pub keep_bytes: u64,
+    /// Space on the log's file system that is kept for the others when one agent uses up the rest. Default `"256MiB"`.
+    #[serde(deserialize_with = "size")]
+    pub reserve_bytes: u64,
+    /// Records per second that one agent may cause for long; ten times as many at once. Default 5000.
+    #[serde(deserialize_with = "rate")]
+    pub agent_rate: u32,
+    /// Bytes of records that one agent may cause in a day. Default `"4GiB"`.
+    #[serde(deserialize_with = "size")]
+    pub agent_bytes: u64,
+    /// Where signed checkpoints go besides the data directory: `"file:/PATH"` (appended to), `"syslog"`,
+    /// `"https://HOST/PATH"` or `"http://..."` (POST). Default none.
+    pub witnesses: Vec<Witness>,
+}
+
+/// Somebody who keeps checkpoints, so that the log cannot be rolled back together with them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Witness {
+    /// A file that checkpoints are appended to: on another disk, or one that can only be appended to.
+    File(PathBuf),
+    /// The host's syslog, by `/dev/log`.
+    Syslog,
+    /// A server that takes them by POST.
+    Url(String),
+}
+
+impl TryFrom<String> for Witness {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Witness, String> {
+        let bad = || {
+            format!(
+                "'{}' is no witness: write \"file:/PATH\", \"syslog\" or \"https://HOST/PATH\"",
+                text.escape_debug()
+            )
+        };
+        if text == "syslog" {
+            return Ok(Witness::Syslog);
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() { Ok(Witness::File(path)) } else { Err(bad()) };
+        }
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let plain = |rest: &str| !rest.starts_with('/') && !rest.contains(['@', '#']) && rest.is_ascii();
+        if rest.is_some_and(|rest| !rest.is_empty() && plain(rest)) {
+            Ok(Witness::Url(text))
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+/// `[vault]`: what opens it, besides credentials of systemd's and the key file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vault {
+    /// A file with a passphrase or a recovery key; `-`, as a flag alone, is standard input. Default none.
+    #[serde(deserialize_with = "absolute_or_none")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Take a key in base64 from `ONECLI_ROOT_KEY`; `--insecure-key-from-env` alone sets it. Default `false`.
+    #[serde(skip)]
+    pub insecure_key_from_env: bool,
 }
 
 /// When a decision record counts as written.
@@ -139,6 +209,22 @@ pub enum Durability {
     /// Once fdatasync(2) has returned.
     #[default]
     Strict,
+    /// Once write(2) has returned; fdatasync(2) follows within about a second.
+    Relaxed,
+}
+
+impl Default for Audit {
+    fn default() -> Audit {
+        Audit {
+            durability: Durability::Strict,
+            keep_days: 0,
+            keep_bytes: 0,
+            reserve_bytes: 256 << 20,
+            agent_rate: 5000,
+            agent_bytes: 4 << 30,
+            witnesses: Vec::new(),
+        }
+    }
 }
 
 impl Default for Config {
@@ -154,6 +240,7 @@ impl Default for Config {
             egress: Egress::default(),
             audit: Audit::default(),
             backend: Backend::default(),
+            vault: Vault::default(),
         }
     }
 }
@@ -208,6 +295,10 @@ pub struct Overrides {
     pub no_ebpf: bool,
     /// `--helper-socket`.
     pub helper_socket: Option<PathBuf>,
+    /// `--passphrase-file`.
+    pub passphrase_file: Option<PathBuf>,
+    /// `--insecure-key-from-env`.
+    pub insecure_key_from_env: bool,
 }
 
 /// Why a configuration was refused.
@@ -298,6 +389,12 @@ impl Config {
         if !flags.listen.is_empty() {
             self.listen.explicit = flags.listen;
         }
+        match flags.passphrase_file {
+            Some(file) if file == Path::new("-") => self.vault.passphrase_file = Some(file),
+            Some(file) => self.vault.passphrase_file = Some(flag_path("--passphrase-file", file)?),
+            None => {}
+        }
+        self.vault.insecure_key_from_env |= flags.insecure_key_from_env;
         self.store = flags.store.or(self.store);
         self.kernel.ebpf &= !flags.no_ebpf;
         self.helper_socket = flags.helper_socket;
@@ -354,6 +451,10 @@ fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     check_absolute(PathBuf::deserialize(from)?)
 }
 
+fn absolute_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    absolute(from).map(Some)
+}
+
 fn absolutes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PathBuf>, D::Error> {
     Vec::<PathBuf>::deserialize(from)?.into_iter().map(check_absolute).collect()
 }
@@ -400,6 +501,24 @@ fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     match u16::deserialize(from)? {
         0 => Err(D::Error::custom("the port must be a number from 1 to 65535")),
         port => Ok(port),
+    }
+}
+
+/// `"512MiB"`, `"4GiB"`, or a number of bytes.
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("", 0)];
+    let bytes = units.iter().find_map(|(unit, shift)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    bytes.ok_or_else(|| D::Error::custom(format!("'{text}' is no size; write \"512MiB\" or \"4GiB\"")))
+}
+
+fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        0 => Err(D::Error::custom("the rate must be at least 1 record per second")),
+        rate => Ok(rate),
     }
 }
 

@@ -44,3 +44,62 @@ impl Drop for SmallDisk {
         }
     }
 }
+
+/// An ext4 in a file, over a directory: it can be told to hang and to fail. Dropping it unmounts it.
+pub struct LoopDisk {
+    dir: PathBuf,
+    image: PathBuf,
+    frozen: std::cell::Cell<bool>,
+}
+
+impl LoopDisk {
+    /// Mounts `mib` MiB over `dir`, for its owner alone; `None`, and noted, where this machine has no loop devices.
+    #[must_use]
+    pub fn over(dir: &Path, mib: u64) -> Option<Self> {
+        let image = dir.with_added_extension("ext4");
+        File::create(&image).and_then(|file| file.set_len(mib << 20)).expect("the image");
+        let path = |path: &Path| path.to_str().expect("a path of ours").to_owned();
+        let made = command("mkfs.ext4", &["-q", "-F", "-m", "0", &path(&image)]);
+        if !made || !command("mount", &["-o", "loop", &path(&image), &path(dir)]) {
+            crate::need::note("a disk that hangs", "no mkfs.ext4, or no loop device");
+            return None;
+        }
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(dir, mode).expect("chmod");
+        Some(Self { dir: dir.to_owned(), image, frozen: std::cell::Cell::new(false) })
+    }
+
+    /// Makes every write wait (ioctl FIFREEZE).
+    pub fn freeze(&self) {
+        assert!(command("fsfreeze", &["--freeze", self.dir.to_str().unwrap()]), "freeze");
+        self.frozen.set(true);
+    }
+
+    /// Ends that.
+    pub fn thaw(&self) {
+        assert!(command("fsfreeze", &["--unfreeze", self.dir.to_str().unwrap()]), "thaw");
+        self.frozen.set(false);
+    }
+
+    /// Makes every write fail, as after an error of the device: ext4 aborts its journal and is read-only.
+    pub fn abort(&self) {
+        let done = command("mount", &["-o", "remount,abort", self.dir.to_str().unwrap()]);
+        assert!(done, "mount -o remount,abort");
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        if self.frozen.get() {
+            self.thaw();
+        }
+        if let Err(e) = umount2(&self.dir, MntFlags::MNT_DETACH) {
+            eprintln!("{} stays mounted: {e}", self.dir.display());
+        }
+        std::fs::remove_file(&self.image).ok();
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> bool {
+    std::process::Command::new(program).args(args).status().is_ok_and(|status| status.success())
+}

@@ -18,6 +18,7 @@
 pub mod bins;
 pub mod canary;
 pub mod cgroup;
+pub mod chaos;
 pub mod client;
 pub mod daemon;
 pub mod disk;

@@ -102,6 +102,15 @@ pub(crate) fn find_program(program: &str) -> Option<std::path::PathBuf> {
 
 fn has(part: &str, missing: Option<String>) -> bool {
     let Some(why) = missing else { return true };
+    note(part, &why);
+    false
+}
+
+/// Notes that a part of the running test is not run, and why.
+///
+/// # Panics
+/// Where the note cannot be written.
+pub fn note(part: &str, why: &str) {
     let line = format!("{}, {part}: {why}", running());
     println!("NOT RUN {line}");
     if let Some(file) = std::env::var_os(NOT_RUN_FILE) {
@@ -109,7 +118,6 @@ fn has(part: &str, missing: Option<String>) -> bool {
         // One write, so that lines of parallel tests stay whole.
         file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes())).expect("note what was not run");
     }
-    false
 }
 
 /// The name of the running test: libtest names its threads so; nextest gives the name as the argument.

@@ -8,6 +8,7 @@
     reason = "a test ends by panicking, and waits in real time"
 )]
 
+mod audit;
 mod bad_input;
 mod disk_full;
 mod dns;
@@ -34,3 +35,4 @@ mod streams;
 mod units;
 mod unprivileged;
 mod upstream_proxy;
+mod vault;

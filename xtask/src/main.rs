@@ -29,6 +29,8 @@ enum Command {
     Demo(programs::Args),
     /// Measure direct, explicit and transparent side by side, and print ratios
     Bench(programs::Args),
+    /// Kill the daemon at random moments under load, and hold what the upstream saw against the audit log
+    Chaos(programs::ChaosArgs),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
     Ebpf(ebpf::EbpfArgs),
     /// Make the Debian package, in target/debian
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
+        Command::Chaos(args) => programs::chaos(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Deb(args) => deb::run(&args),
         Command::Fuzz(args) => fuzz::run_targets(&args),

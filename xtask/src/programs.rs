@@ -1,4 +1,4 @@
-//! `demo` and `bench`: programs of the `onecli-tests` package, with release builds of ours beside them.
+//! `demo`, `bench` and `chaos`: programs of the `onecli-tests` package, with release builds of ours beside them.
 
 use anyhow::Result;
 
@@ -19,6 +19,23 @@ pub(crate) fn demo(args: &Args) -> Result<()> {
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
     program("bench", args)
+}
+
+/// Options of `chaos`.
+#[derive(clap::Args)]
+pub(crate) struct ChaosArgs {
+    /// How often the daemon is killed
+    #[arg(long, default_value_t = 1000)]
+    kills: u32,
+    /// Options of the program itself; `--help` after `--` lists them
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) fn chaos(args: &ChaosArgs) -> Result<()> {
+    let mut rest = vec!["--kills".to_owned(), args.kills.to_string()];
+    rest.extend(args.rest.iter().cloned());
+    program("chaos", &Args { rest })
 }
 
 fn program(name: &str, args: &Args) -> Result<()> {

@@ -3,7 +3,9 @@
 //! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
 //! [`ErrorBody`].
 
+mod audit;
 mod doctor;
+mod keys;
 mod status;
 
 use std::collections::BTreeMap;
@@ -16,8 +18,13 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
-pub use status::{AuditStatus, Ca, Status};
+pub use keys::{
+    Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView,
+    WireKey,
+};
+pub use status::{AuditStatus, Status};
 
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
@@ -37,6 +44,18 @@ pub mod routes {
     pub const DOCTOR: &str = "/v1/doctor";
     /// `GET`: [`super::Ca`].
     pub const CA: &str = "/v1/ca";
+    /// `POST`: the [`super::Ca`] as it is then.
+    pub const CA_ROTATE: &str = "/v1/ca/rotate";
+    /// `POST`: the [`super::Ca`] as it is then.
+    pub const CA_FINISH: &str = "/v1/ca/finish";
+    /// `GET`: [`super::KeyView`].
+    pub const KEY: &str = "/v1/key";
+    /// `POST` [`super::SlotAdd`]: [`super::SlotAdded`].
+    pub const KEY_SLOTS: &str = "/v1/key/slots";
+    /// `POST` [`super::KeyRotate`]: [`super::KeyRotated`].
+    pub const KEY_ROTATE: &str = "/v1/key/rotate";
+    /// `GET`: a copy of the store, a SQLite database.
+    pub const BACKUP: &str = "/v1/backup";
     /// `GET`: a list of [`super::AgentView`]. `POST` [`super::AgentAdd`]: [`super::AgentToken`].
     pub const AGENTS: &str = "/v1/agents";
     /// `GET`: a list of [`super::SecretView`]. `POST` [`super::SecretAdd`]: [`super::SecretView`].
@@ -71,6 +90,11 @@ pub mod routes {
     /// `POST`: `rotate` ([`super::SecretRotate`]), `enable`, `disable`: [`super::SecretView`].
     pub fn secret_action(name: &SecretName, action: &str) -> String {
         format!("{SECRETS}/{name}/{action}")
+    }
+
+    /// `DELETE`: [`super::SlotView`] as it was.
+    pub fn key_slot(number: u32) -> String {
+        format!("{KEY_SLOTS}/{number}")
     }
 
     /// `PUT`: [`super::GrantView`]. `DELETE`: [`super::GrantView`] as it was.
@@ -315,51 +339,6 @@ impl fmt::Debug for Session {
             .field("agent", &self.agent)
             .field("cgroup", &self.cgroup)
             .finish_non_exhaustive()
-    }
-}
-
-/// What of the audit log is asked for, as a query string.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AuditQuery {
-    /// Records of this agent only.
-    pub agent: Option<AgentName>,
-    /// The newest so many, at most [`AuditQuery::MAX_LIMIT`].
-    pub limit: u32,
-    /// Go on with new records as they are written, until the client hangs up.
-    pub follow: bool,
-}
-
-impl AuditQuery {
-    /// How many records one question may ask for.
-    pub const MAX_LIMIT: u32 = 10_000;
-
-    /// The query as it stands behind `?` (no part of it needs escaping).
-    pub fn to_query(&self) -> String {
-        let agent = self.agent.as_ref().map(|agent| format!("&agent={agent}")).unwrap_or_default();
-        format!("limit={}&follow={}{agent}", self.limit, self.follow)
-    }
-
-    /// Reads [`AuditQuery::to_query`]; what is not said is `limit=100&follow=false`.
-    ///
-    /// # Errors
-    /// A sentence about the first key that is not known or does not fit.
-    pub fn from_query(text: &str) -> Result<AuditQuery, String> {
-        let mut query = AuditQuery { agent: None, limit: 100, follow: false };
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let bad = || format!("bad value for '{key}' in the query");
-            match key {
-                "agent" => query.agent = Some(value.parse().map_err(|error| format!("{error}"))?),
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| *limit <= Self::MAX_LIMIT);
-                    query.limit = limit
-                        .ok_or_else(|| format!("limit must be a number from 0 to {}", Self::MAX_LIMIT))?;
-                }
-                "follow" => query.follow = value.parse().map_err(|_| bad())?,
-                _ => return Err("the query holds an unknown key".to_owned()),
-            }
-        }
-        Ok(query)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `audit list` and `audit tail`: records as JSON lines, oldest first.
+//! `audit list`, `tail` and `export`: records as JSON lines, oldest first.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use futures_util::stream::{self, Stream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
-use super::api::AuditQuery;
+use super::api::{AuditFilter, AuditQuery};
 use super::error::AdminError;
 use super::state::{AuditProgress, State};
 use crate::store::{self, AuditRow};
@@ -32,23 +32,38 @@ pub(super) async fn lines(
     } else {
         None
     };
-    let agent = query.agent.map(String::from);
+    let limit = query.limit.min(AuditQuery::MAX_LIMIT);
+    let wanted = wanted(query.filter);
     catch_up(&state.handles.audit).await;
     // Before the question: with no row to start from, what is written meanwhile must not be missed.
-    let last = state.handles.store.last_audit_seq().await?;
-    let newest = store::AuditQuery {
-        agent: agent.clone(),
-        limit: query.limit.min(AuditQuery::MAX_LIMIT),
-        newest_first: true,
-        ..store::AuditQuery::default()
+    let last = state.handles.store.last_audit_id().await?;
+    let (rows, after, until) = if query.all {
+        (Vec::new(), 0, (!query.follow).then_some(last))
+    } else {
+        let newest = store::AuditQuery { limit, newest_first: true, ..wanted.clone() };
+        let mut rows = state.handles.store.list_audit(&newest).await?;
+        rows.reverse();
+        let after = rows.last().map_or(last, |row| row.id.max(last));
+        (rows, after, (!query.follow).then_some(after))
     };
-    let mut rows = state.handles.store.list_audit(&newest).await?;
-    rows.reverse();
-    let last = rows.last().map_or(last, |row| row.seq);
     let first = to_lines(&rows);
     let shipped = state.handles.audit.shipped.clone();
-    let follow = Follow { state, shipped, agent, last, first: Some(first), permit };
+    let follow = Follow { state, shipped, wanted, after, until, first: Some(first), _permit: permit };
     Ok(stream::unfold(follow, Follow::next))
+}
+
+fn wanted(filter: AuditFilter) -> store::AuditQuery {
+    store::AuditQuery {
+        agent: filter.agent.map(String::from),
+        host: filter.host,
+        verdict: filter.verdict.map(|verdict| verdict.as_str().to_owned()),
+        event: filter.event.map(|event| event.as_str().to_owned()),
+        code: filter.code,
+        request_id: filter.request,
+        since: filter.since,
+        until: filter.until,
+        ..store::AuditQuery::default()
+    }
 }
 
 /// What was audited before the question should be in its answer.
@@ -62,11 +77,12 @@ async fn catch_up(progress: &AuditProgress) {
 struct Follow {
     state: Arc<State>,
     shipped: watch::Receiver<u64>,
-    agent: Option<String>,
-    last: u64,
+    wanted: store::AuditQuery,
+    after: u64,
+    /// The row to end with; `None` goes on for as long as somebody reads.
+    until: Option<u64>,
     first: Option<Bytes>,
-    /// Held while following; none ends after the first answer.
-    permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Follow {
@@ -76,28 +92,29 @@ impl Follow {
         {
             return Some((Ok(first), self));
         }
-        self.permit.as_ref()?;
         loop {
+            if self.until.is_some_and(|until| self.after >= until) {
+                return None;
+            }
             // Seen before the question, so that what comes after it wakes us.
             self.shipped.mark_unchanged();
-            let query = store::AuditQuery {
-                agent: self.agent.clone(),
-                after_seq: Some(self.last),
-                limit: BATCH,
-                ..store::AuditQuery::default()
-            };
+            let query = store::AuditQuery { after_id: Some(self.after), limit: BATCH, ..self.wanted.clone() };
             match self.state.handles.store.list_audit(&query).await {
-                Ok(rows) => {
+                Ok(mut rows) => {
                     if let Some(row) = rows.last() {
-                        self.last = row.seq;
+                        self.after = row.id;
+                        rows.retain(|row| self.until.is_none_or(|until| row.id <= until));
                         return Some((Ok(to_lines(&rows)), self));
                     }
                 }
                 Err(error) => {
                     // Ends the answer in its middle, so that the client knows it is not complete.
-                    self.permit = None;
+                    self.until = Some(0);
                     return Some((Err(io::Error::other(error)), self));
                 }
+            }
+            if self.until.is_some() {
+                return None;
             }
             if let Ok(Err(_)) = timeout(POLL, self.shipped.changed()).await {
                 // The shipper has ended, and with it the daemon will.

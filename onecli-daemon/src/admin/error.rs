@@ -70,6 +70,9 @@ pub(super) enum AdminError {
         /// What to do.
         hint: String,
     },
+    /// Not as things are.
+    #[error("{0}")]
+    Conflict(String),
     /// The daemon's own parts failed: cgroups, links.
     #[error("{0}")]
     Host(String),
@@ -104,6 +107,8 @@ impl AdminError {
             | AdminError::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             AdminError::Exists { .. }
             | AdminError::NotReady { .. }
+            | AdminError::Conflict(_)
+            | AdminError::Vault(VaultError::Refused(_))
             | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
                 StatusCode::CONFLICT
             }
@@ -132,6 +137,7 @@ impl AdminError {
             AdminError::TooLarge(_) => "too_large",
             AdminError::TooSlow => "timeout",
             AdminError::TooManyFollowers => "limit_reached",
+            AdminError::Conflict(_) | AdminError::Vault(VaultError::Refused(_)) => "conflict",
             AdminError::Host(_) => "host",
             AdminError::Reload(_) => "not_in_force",
             AdminError::Store(_) => "store",
@@ -159,6 +165,7 @@ impl AdminError {
                     .to_owned()
             }
             AdminError::TooManyFollowers => "end one 'onecli audit tail -f'".to_owned(),
+            AdminError::Vault(VaultError::Refused(_)) => String::new(),
             AdminError::Store(_) | AdminError::Vault(_) | AdminError::Internal(_) => {
                 "the daemon's log tells more".to_owned()
             }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::api::Place;
+use super::api::{Ca, Place};
 use crate::model::{AgentName, CgroupName};
 
 /// A managed cgroup as it exists now.
@@ -84,11 +84,20 @@ pub trait Host: Send + Sync {
     /// Where the daemon's parts are, for `onecli doctor`.
     fn place(&self) -> Place;
 
-    /// Our CA's certificate.
-    fn ca_pem(&self) -> String;
+    /// What agents trust of ours.
+    fn ca(&self) -> Ca;
 
-    /// A world-readable PEM file that the daemon keeps: the system's roots and our CA.
-    fn ca_bundle_path(&self) -> PathBuf;
+    /// Makes the next CA, which agents trust from then on; or, to `finish`, lets it sign and ends the trust in the other.
+    ///
+    /// # Errors
+    /// There is one already, or none; or it could not be stored or written.
+    async fn rotate_ca(&self, finish: bool) -> Result<Ca, String>;
+
+    /// The daemon's own directory.
+    fn data_dir(&self) -> PathBuf;
+
+    /// Tells the audit log what an administrator did that concerns every credential.
+    fn record(&self, code: &'static str, detail: &str);
 
     /// Directories of the daemon's own, which no agent has business in: data, pins.
     fn private_dirs(&self) -> Vec<PathBuf>;

@@ -9,9 +9,12 @@ pub mod host;
 mod admission;
 mod agents;
 mod audit;
+mod backup;
+mod ca;
 mod doctor;
 mod error;
 mod grants;
+mod key;
 mod peer;
 mod router;
 mod secrets;
@@ -24,6 +27,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use backup::remove_left_over;
 pub use host::{CgroupInfo, Host, Transparent};
 pub use server::serve;
 pub use socket::{SocketError, bind};

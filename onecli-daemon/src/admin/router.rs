@@ -12,7 +12,7 @@ use super::api::{AuditQuery, routes};
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
-use super::{agents, doctor, grants, secrets, session, status};
+use super::{agents, ca, doctor, grants, key, secrets, session, status};
 
 /// A request, read whole.
 pub(super) struct Call {
@@ -31,6 +31,8 @@ pub(super) enum Answer {
     Json(StatusCode, Vec<u8>),
     /// Audit records as JSON lines.
     AuditLines(AuditQuery),
+    /// A copy of the store.
+    Backup,
 }
 
 /// Answers one request.
@@ -58,7 +60,15 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
     }
 
     match (method, segments) {
-        ("GET", ["ca"]) => json(&status::ca(&state)),
+        ("GET", ["ca"]) => json(&ca::show(&state)),
+        ("POST", ["ca", "rotate"]) => json(&ca::rotate(&state).await?),
+        ("POST", ["ca", "finish"]) => json(&ca::finish(&state).await?),
+
+        ("GET", ["key"]) => json(&key::status(&state).await?),
+        ("POST", ["key", "slots"]) => created(&key::add(&state, body(&call)?).await?),
+        ("DELETE", ["key", "slots", number]) => json(&key::remove(&state, number).await?),
+        ("POST", ["key", "rotate"]) => json(&key::rotate(&state, body(&call)?).await?),
+        ("GET", ["backup"]) => Ok(Answer::Backup),
 
         ("GET", ["agents"]) => json(&agents::list(&state).await?),
         ("POST", ["agents"]) => created(&agents::add(&state, body(&call)?).await?),

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use super::admission::Admission;
 use super::audit;
+use super::backup;
 use super::error::AdminError;
 use super::peer::{Peer, Rights};
 use super::router::{self, Answer, Call};
@@ -178,6 +179,14 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
                 StatusCode::OK,
                 "application/jsonl",
                 StreamBody::new(lines.map(|line| line.map(Frame::data))),
+            ),
+            Err(error) => refuse(&error),
+        },
+        Ok(Answer::Backup) => match backup::copy(&state).await {
+            Ok(bytes) => with_body(
+                StatusCode::OK,
+                "application/vnd.sqlite3",
+                StreamBody::new(bytes.map(|bytes| bytes.map(Frame::data))),
             ),
             Err(error) => refuse(&error),
         },

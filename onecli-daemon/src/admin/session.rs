@@ -73,7 +73,7 @@ pub(super) async fn start(
         agent: agent.name.clone(),
         cgroup,
         user,
-        ca_bundle: host.ca_bundle_path(),
+        ca_bundle: host.ca().bundle,
         placeholders,
         proxy,
         expires,

@@ -1,10 +1,10 @@
-//! `status` and `ca export`.
+//! `status`.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::api::{AuditStatus, Ca, Status};
+use super::api::{AuditStatus, Status};
 use super::host::Transparent;
 use super::state::{AuditProgress, State};
 use crate::store::{Store, StoreError};
@@ -72,8 +72,4 @@ fn audit(progress: &AuditProgress) -> AuditStatus {
         shipped: *progress.shipped.borrow(),
         shipping_fault: progress.shipping_fault.borrow().clone(),
     }
-}
-
-pub(super) fn ca(state: &State) -> Ca {
-    Ca { pem: state.handles.host.ca_pem(), bundle: state.handles.host.ca_bundle_path() }
 }

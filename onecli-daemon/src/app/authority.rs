@@ -1,75 +1,219 @@
-//! The certificate authority's life on this host: made once, kept sealed in the store, given to agents as a bundle.
+//! The certificate authority's life on this host: made once, kept sealed in the store, given to agents as a bundle, and
+//! replaced in two steps.
+//!
+//! A new authority is first *next*: in the bundle, so that whoever reads it from then on trusts both, but signing nothing.
+//! Then it becomes the one that signs, and the one before leaves the bundle. In between agents with an old bundle are served
+//! as before.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use crate::admin::api::{Ca, CaCertificate};
 use crate::config::Config;
 use crate::model::Clock;
 use crate::store::{Store, VaultChange};
-use crate::tls::{CaError, CaMaterial, CertAuthority, UpstreamTls};
+use crate::tls::{CaError, CaMaterial, CertAuthority, CertificateFacts, UpstreamTls};
 use crate::vault::Vault;
 
 use super::error::AppError;
 
-/// Meta entry of the store.
-const META_CERTIFICATE: &str = "ca.certificate";
-/// What the key is sealed for.
-const PURPOSE: &str = "ca.key";
+/// The authority that signs: meta entry of its certificate, purpose of its sealed key.
+const CURRENT: Names = Names { certificate: "ca.certificate", key: "ca.key" };
+/// The authority that will.
+const NEXT: Names = Names { certificate: "ca.next.certificate", key: "ca.next.key" };
+/// Meta entry: since when there is a next one.
+const NEXT_SINCE: &str = "ca.next.since";
 /// The bundle's name, beside the admin socket: a directory that every agent can read.
 const BUNDLE: &str = "ca-bundle.pem";
 
+struct Names {
+    certificate: &'static str,
+    key: &'static str,
+}
+
 /// The authority as it is kept.
-#[derive(Debug)]
 pub(super) struct Authority {
-    material: CaMaterial,
+    store: Arc<dyn Store>,
+    vault: Arc<Vault>,
+    clock: Arc<dyn Clock>,
+    /// The system's roots, which the bundle begins with.
+    roots_pem: String,
+    bundle: PathBuf,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    current: String,
+    next: Option<(String, Timestamp)>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authority(..)")
+    }
 }
 
 impl Authority {
-    /// Opens the stored authority, or makes one.
+    /// Opens the stored authority, or makes one, and writes the bundle that agents are pointed at.
     pub(super) async fn open(
-        store: &dyn Store,
-        vault: &Vault,
-        clock: &dyn Clock,
+        store: Arc<dyn Store>,
+        vault: Arc<Vault>,
+        clock: Arc<dyn Clock>,
+        config: &Config,
+        roots: &UpstreamTls,
     ) -> Result<Authority, AppError> {
-        let stored = (store.get_meta(META_CERTIFICATE).await?, store.get_blob(PURPOSE).await?);
-        if let (Some(certificate_pem), Some(sealed)) = stored {
-            let key_der = vault.open_blob(PURPOSE, &sealed)?;
-            return Ok(Authority { material: CaMaterial { certificate_pem, key_der } });
+        let current = match store.get_meta(CURRENT.certificate).await? {
+            Some(certificate) => certificate,
+            None => {
+                let (certificate, change) = generate(&vault, clock.as_ref(), &CURRENT)?;
+                store.change_vault(&change).await?;
+                tracing::info!("made a certificate authority for this host's agents");
+                certificate
+            }
+        };
+        let next = match store.get_meta(NEXT.certificate).await? {
+            Some(certificate) => {
+                let since = store.get_meta(NEXT_SINCE).await?.and_then(|text| text.parse().ok());
+                Some((certificate, since.unwrap_or(Timestamp::UNIX_EPOCH)))
+            }
+            None => None,
+        };
+        let directory = config.listen.admin_socket.parent().unwrap_or(Path::new("/"));
+        let authority = Authority {
+            store,
+            vault,
+            clock,
+            roots_pem: roots.system_roots_pem().to_owned(),
+            bundle: directory.join(BUNDLE),
+            kept: Mutex::new(Kept { current, next }),
+        };
+        // What stands in the store has to be good before anybody is told to trust it.
+        authority.load().await?;
+        authority.write_bundle()?;
+        Ok(authority)
+    }
+
+    fn kept(&self) -> Kept {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The one that signs, ready to.
+    pub(super) async fn load(&self) -> Result<CertAuthority, AppError> {
+        let kept = self.kept();
+        let sealed = self.store.get_blob(CURRENT.key).await?.ok_or_else(|| {
+            CaError::Load(format!("there is no '{}' in the store: restore a backup", CURRENT.key))
+        })?;
+        let key_der = self.vault.open_blob(CURRENT.key, &sealed)?;
+        Ok(CertAuthority::load(&CaMaterial { certificate_pem: kept.current, key_der })?)
+    }
+
+    /// What agents trust.
+    pub(super) fn view(&self) -> Ca {
+        let kept = self.kept();
+        let mut certificates = Vec::new();
+        let mut tell = |role: &str, pem: &str, since| {
+            let Ok(facts) = CertificateFacts::of(pem) else { return };
+            certificates.push(CaCertificate {
+                role: role.to_owned(),
+                sha256: facts.sha256,
+                not_before: facts.not_before,
+                not_after: facts.not_after,
+                since,
+            });
+        };
+        tell("signing", &kept.current, None);
+        if let Some((pem, since)) = &kept.next {
+            tell("next", pem, Some(*since));
         }
-        let label = nix::unistd::gethostname()
-            .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned());
-        let material = CertAuthority::generate(&label, clock.now())?;
+        Ca { pem: kept.pem(), bundle: self.bundle.clone(), certificates }
+    }
+
+    /// Makes the next authority. Nobody else changes the store meanwhile.
+    pub(super) async fn rotate(&self) -> Result<(), AppError> {
+        let mut kept = self.kept();
+        if let Some((_, since)) = kept.next {
+            return Err(AppError::CaRotation(format!(
+                "there is a next authority already, since {since}: 'onecli ca rotate --finish' lets it sign"
+            )));
+        }
+        let (certificate, mut change) = generate(&self.vault, self.clock.as_ref(), &NEXT)?;
+        let since = self.clock.now();
+        change.set.push((NEXT_SINCE, since.to_string()));
+        self.store.change_vault(&change).await?;
+        kept.next = Some((certificate, since));
+        self.keep(kept);
+        self.write_bundle()
+    }
+
+    /// Lets the next authority sign: gives it.
+    pub(super) async fn finish(&self) -> Result<CertAuthority, AppError> {
+        let Some((certificate, _)) = self.kept().next else {
+            return Err(AppError::CaRotation(
+                "there is no next authority: 'onecli ca rotate' makes one".to_owned(),
+            ));
+        };
+        let sealed = self.store.get_blob(NEXT.key).await?.ok_or_else(|| {
+            CaError::Load(format!("there is no '{}' in the store: restore a backup", NEXT.key))
+        })?;
+        let key_der = self.vault.open_blob(NEXT.key, &sealed)?;
+        let loaded = CertAuthority::load(&CaMaterial {
+            certificate_pem: certificate.clone(),
+            key_der: key_der.clone(),
+        })?;
         let change = VaultChange {
-            set: vec![(META_CERTIFICATE, material.certificate_pem.clone())],
-            put_blobs: vec![(PURPOSE.to_owned(), vault.seal_blob(PURPOSE, &material.key_der)?)],
+            set: vec![(CURRENT.certificate, certificate.clone())],
+            unset: vec![NEXT.certificate, NEXT_SINCE],
+            put_blobs: vec![(CURRENT.key.to_owned(), self.vault.seal_blob(CURRENT.key, &key_der)?)],
+            remove_blobs: vec![NEXT.key],
             ..VaultChange::default()
         };
-        store.change_vault(&change).await?;
-        tracing::info!("made a certificate authority for this host's agents");
-        Ok(Authority { material })
+        self.store.change_vault(&change).await?;
+        self.keep(Kept { current: certificate, next: None });
+        self.write_bundle()?;
+        Ok(loaded)
     }
 
-    /// Ready to sign.
-    pub(super) fn load(&self) -> Result<CertAuthority, CaError> {
-        CertAuthority::load(&self.material)
-    }
-
-    /// Its certificate, PEM.
-    pub(super) fn certificate_pem(&self) -> &str {
-        &self.material.certificate_pem
+    fn keep(&self, kept: Kept) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 
     /// Writes the bundle that agents are pointed at: the system's roots and ours.
-    pub(super) fn write_bundle(&self, config: &Config, roots: &UpstreamTls) -> Result<PathBuf, AppError> {
-        let directory = config.listen.admin_socket.parent().unwrap_or(Path::new("/"));
-        let path = directory.join(BUNDLE);
-        let bundle = format!("{}{}", roots.system_roots_pem(), self.certificate_pem());
-        write_public(directory, &path, bundle.as_bytes())
-            .map_err(|source| AppError::Bundle { path: path.display().to_string(), source })?;
-        Ok(path)
+    fn write_bundle(&self) -> Result<(), AppError> {
+        let directory = self.bundle.parent().unwrap_or(Path::new("/"));
+        let bundle = format!("{}{}", self.roots_pem, self.kept().pem());
+        write_public(directory, &self.bundle, bundle.as_bytes())
+            .map_err(|source| AppError::Bundle { path: self.bundle.display().to_string(), source })
     }
+}
+
+impl Kept {
+    fn pem(&self) -> String {
+        let next = self.next.as_ref().map(|(pem, _)| pem.as_str()).unwrap_or_default();
+        format!("{}{next}", self.current)
+    }
+}
+
+/// A new authority, and the change of the store that keeps it.
+fn generate(vault: &Vault, clock: &dyn Clock, names: &Names) -> Result<(String, VaultChange), AppError> {
+    let host = nix::unistd::gethostname()
+        .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned());
+    // Two authorities of one host have different names: some clients look for an issuer by its name alone.
+    let now = clock.now();
+    let material = CertAuthority::generate(&format!("{host}, {}", now.strftime("%F %T")), now)?;
+    let key: &Zeroizing<Vec<u8>> = &material.key_der;
+    let change = VaultChange {
+        set: vec![(names.certificate, material.certificate_pem.clone())],
+        put_blobs: vec![(names.key.to_owned(), vault.seal_blob(names.key, key)?)],
+        ..VaultChange::default()
+    };
+    Ok((material.certificate_pem, change))
 }
 
 /// Replaces a file that everybody may read: written beside, then renamed, so that no reader sees half of it.

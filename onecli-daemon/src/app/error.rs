@@ -2,8 +2,8 @@
 
 use crate::audit::AuditError;
 use crate::kernel::KernelError;
-use crate::model::PrivateDirError;
 use crate::model::sole::SoleError;
+use crate::model::{PrivateDirError, RandomError};
 use crate::net::ListenError;
 use crate::privilege::PrivilegeError;
 use crate::store::StoreError;
@@ -41,12 +41,26 @@ pub enum AppError {
     /// The audit log.
     #[error("{}", chain(.0))]
     Audit(#[from] AuditError),
+    /// The audit log's key in the store is not one.
+    #[error(
+        "the audit log's key in the store is damaged; remove the row 'audit.key' of table 'meta' to have one made"
+    )]
+    AuditKey,
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
     /// The certificate authority.
     #[error("{}", chain(.0))]
     Ca(#[from] CaError),
+    /// A step of its rotation that cannot be made now.
+    #[error("{0}")]
+    CaRotation(String),
     /// Roots to verify upstreams with.
     #[error(transparent)]
     UpstreamTls(#[from] UpstreamTlsError),
+    /// A backup that cannot be restored.
+    #[error("{0}")]
+    Restore(String),
     /// A port.
     #[error(transparent)]
     Listen(#[from] ListenError),

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::error::chain;
+use super::authority::Authority;
+use super::error::{AppError, chain};
 use super::managed::Managed;
 use super::policy::Policy;
-use crate::admin::api::Place;
+use crate::admin::api::{Ca, Place};
 use crate::admin::{CgroupInfo, Host, Transparent};
+use crate::audit::{AuditLog, Record};
 use crate::http::Gateway;
-use crate::model::{AgentName, CgroupName};
+use crate::model::{AgentName, CgroupName, Clock, Random, RequestId};
 
 /// How long killed processes may take to end, and how often they are looked at.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -25,10 +27,13 @@ pub(super) struct AppHost {
     pub(super) managed: Arc<Managed>,
     pub(super) policy: Arc<Policy>,
     pub(super) gateway: Arc<Gateway>,
-    pub(super) ca_pem: String,
-    pub(super) bundle: PathBuf,
     pub(super) place: Place,
     pub(super) private_dirs: Vec<PathBuf>,
+    pub(super) authority: Authority,
+    pub(super) audit: AuditLog,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) data_dir: PathBuf,
 }
 
 #[async_trait]
@@ -74,12 +79,29 @@ impl Host for AppHost {
         self.place.clone()
     }
 
-    fn ca_pem(&self) -> String {
-        self.ca_pem.clone()
+    fn ca(&self) -> Ca {
+        self.authority.view()
     }
 
-    fn ca_bundle_path(&self) -> PathBuf {
-        self.bundle.clone()
+    async fn rotate_ca(&self, finish: bool) -> Result<Ca, String> {
+        let told = |error: AppError| error.to_string();
+        if finish {
+            self.gateway.set_authority(self.authority.finish().await.map_err(told)?);
+        } else {
+            self.authority.rotate().await.map_err(told)?;
+        }
+        Ok(self.authority.view())
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone()
+    }
+
+    fn record(&self, code: &'static str, detail: &str) {
+        match RequestId::generate(self.clock.now(), self.random.as_ref()) {
+            Ok(id) => self.audit.outcome(Record::of_an_administrator(id, code, detail)),
+            Err(error) => tracing::error!(%error, code, "an administrator's act has no audit record"),
+        }
     }
 
     fn private_dirs(&self) -> Vec<PathBuf> {

@@ -1,5 +1,6 @@
 //! The one place that wires everything: attach, unlock, bind all, then serve.
 
+mod audit_key;
 mod authority;
 mod denials;
 mod doctor;
@@ -10,6 +11,7 @@ mod managed;
 mod names;
 mod namespaces;
 mod policy;
+mod restore;
 mod service;
 pub mod ship;
 mod stand;
@@ -18,26 +20,29 @@ mod upstream_proxy;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 pub use doctor::examine;
 pub use error::AppError;
+pub use restore::restore;
 
-use crate::audit::AuditLog;
-use crate::config::Config;
+use crate::audit::{self, AuditLog};
+use crate::config::{self, Config};
 use crate::http::{Capacity, Gateway, GatewayParts};
 use crate::model::sole::{Sole, SoleError};
-use crate::model::{Clock, OsRandom, PrivateDir, Random, SystemClock};
+use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::Snapshot;
+use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
-use crate::vault::{KeySource, Vault};
+use crate::vault::{KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
@@ -45,9 +50,11 @@ use host::AppHost;
 use managed::Managed;
 use namespaces::Namespaces;
 use policy::Policy;
-use service::{Datagrams, Handed};
+use service::{Handed, Sockets};
 use stand::{Front, Stand, told_to_stop};
 
+/// Holds a key, with `--insecure-key-from-env`.
+const KEY_VARIABLE: &str = "ONECLI_ROOT_KEY";
 /// The audit segments' place in the data directory.
 const AUDIT_DIR: &str = "audit";
 
@@ -109,6 +116,7 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
+    let keys = key_source(&config, &data_dir)?;
     // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
@@ -121,13 +129,29 @@ fn start(config: Config) -> Result<(), AppError> {
         Some(socket) => socket,
         None => admin::bind(&config.listen.admin_socket)?,
     };
-    let datagrams = handed.datagrams();
+    let sockets = Sockets { admin: admin_socket, datagrams: handed.datagrams() };
     handed.close_rest();
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, managed, stand, admin_socket, datagrams, capacity))
+    runtime.block_on(serve(config, data_dir, keys, managed, stand, sockets, capacity))
+}
+
+/// Every place that may hold what opens the vault.
+fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySource, AppError> {
+    let mut source = KeySource::file(data_dir);
+    if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY") {
+        source = source.with_credentials(dir.into());
+    }
+    if let Some(file) = &config.vault.passphrase_file {
+        source = source.with_passphrase_file(file).map_err(VaultError::from)?;
+    }
+    if config.vault.insecure_key_from_env {
+        let text = Zeroizing::new(std::env::var(KEY_VARIABLE).unwrap_or_default());
+        source = source.with_variable(KEY_VARIABLE, &text).map_err(VaultError::from)?;
+    }
+    Ok(source)
 }
 
 /// Keeps every other daemon from the data directory.
@@ -152,13 +176,44 @@ fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
     }
 }
 
+async fn open_audit(
+    config: &Config,
+    dir: &PrivateDir,
+    store: &dyn Store,
+    vault: &Vault,
+    clock: &Arc<dyn Clock>,
+    random: &dyn Random,
+) -> Result<AuditLog, AppError> {
+    let known = match audit::log_in(dir.path())? {
+        Some(log) => Some((log, store.last_audit_seq(log).await?)),
+        None => None,
+    };
+    let config = &config.audit;
+    let settings = audit::Settings {
+        clock: Arc::clone(clock),
+        signer: audit_key::open(store, vault, random).await?,
+        fresh: LogId::generate(clock.now(), random)?,
+        known,
+        durability: match config.durability {
+            config::Durability::Strict => audit::Durability::Strict,
+            config::Durability::Relaxed => audit::Durability::Relaxed,
+        },
+        retention: audit::Retention {
+            age: (config.keep_days > 0).then(|| Duration::from_hours(24 * u64::from(config.keep_days))),
+            bytes: (config.keep_bytes > 0).then_some(config.keep_bytes),
+        },
+        reserve: config.reserve_bytes,
+    };
+    Ok(AuditLog::open(dir, settings)?)
+}
+
 async fn serve(
     config: Config,
     data_dir: PrivateDir,
+    keys: KeySource,
     managed: Managed,
     stand: Stand,
-    admin_socket: UnixListener,
-    datagrams: Datagrams,
+    sockets: Sockets,
     capacity: Capacity,
 ) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -166,14 +221,15 @@ async fn serve(
     let managed = Arc::new(managed);
 
     let store = store::open(&config.store_url()).await?;
-    let vault =
-        Arc::new(Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::clone(&random)).await?);
+    let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
+    admin::remove_left_over(data_dir.path());
     store.prune_sessions(clock.now()).await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
-    let authority = Authority::open(store.as_ref(), &vault, clock.as_ref()).await?;
-    let bundle = authority.write_bundle(&config, &upstream_tls)?;
+    let authority =
+        Authority::open(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&clock), &config, &upstream_tls)
+            .await?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
-    let audit = AuditLog::open(&audit_dir, Arc::clone(&clock), store.last_audit_seq().await?)?;
+    let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
@@ -191,7 +247,7 @@ async fn serve(
         let marking = Arc::clone(&managed);
         let stamp = Box::new(move |socket: BorrowedFd<'_>| marking.stamp(&socket).map_err(io::Error::other));
         let server = dns::Server::new(parts, config.listen.transparent_port, stamp);
-        Arc::new(server.kept_by(Box::new(datagrams)))
+        Arc::new(server.kept_by(Box::new(sockets.datagrams)))
     });
     let policy = Arc::new(Policy::new(
         Arc::clone(&store),
@@ -205,7 +261,12 @@ async fn serve(
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
         audit: audit.clone(),
-        agent_tls: AgentTls::new(authority.load()?, Arc::clone(&clock))?,
+        audit_quota: audit::QuotaLimits {
+            rate: config.audit.agent_rate,
+            bytes: config.audit.agent_bytes,
+            reserve: config.audit.reserve_bytes,
+        },
+        agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
         upstream_tls,
         resolver,
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
@@ -219,12 +280,16 @@ async fn serve(
         managed: Arc::clone(&managed),
         policy: Arc::clone(&policy),
         gateway: Arc::clone(&gateway),
-        ca_pem: authority.certificate_pem().to_owned(),
-        bundle,
         place: doctor::place(&config),
         private_dirs: vec![config.data_dir.clone(), config.kernel.bpffs_dir.clone()],
+        authority,
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+        data_dir: data_dir.path().to_owned(),
     };
-    let shipper = ship::Shipper::new(audit_dir.path().to_owned(), audit.subscribe(), Arc::clone(&store));
+    let shipper =
+        ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
         policy: snapshot,
@@ -234,7 +299,7 @@ async fn serve(
     };
     let handles = admin::Handles {
         store: Arc::clone(&store),
-        vault,
+        vault: Arc::clone(&vault),
         clock,
         random,
         audit: admin::AuditProgress {
@@ -248,6 +313,7 @@ async fn serve(
     };
 
     let shipper = tokio::spawn(shipper.run());
+    let rekeyer = tokio::spawn(vault.follow_rekey(store));
     let follower = tokio::spawn(Arc::clone(&policy).follow());
     let watcher = tokio::spawn(denials.run());
     let stand =
@@ -268,9 +334,10 @@ async fn serve(
     } else {
         "serving: explicit proxy only"
     };
-    let served = stand.serve(admin_socket, handles, status, stop).await;
+    let served = stand.serve(sockets.admin, handles, status, stop).await;
 
     tracing::info!("stopping");
+    rekeyer.abort();
     follower.abort();
     watcher.abort();
     if let Some(dns) = dns {
@@ -278,6 +345,6 @@ async fn serve(
     }
     audit.close().await?;
     // Ends once the store has every record; what it has not is shipped by the next start.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), shipper).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), shipper).await;
     served
 }

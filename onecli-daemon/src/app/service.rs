@@ -109,6 +109,15 @@ impl Handed {
     }
 }
 
+/// What is listened on besides the stand.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    /// The admin socket.
+    pub(super) admin: UnixListener,
+    /// Those of the agents' DNS that a former daemon had.
+    pub(super) datagrams: Datagrams,
+}
+
 /// Agents' DNS sockets in the service manager's store.
 #[derive(Debug)]
 pub(super) struct Datagrams(Mutex<HashMap<String, UdpSocket>>);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::audit::{AuditError, Entries, Line, Position};
+use crate::model::LogId;
 use crate::store::{AuditRow, Store, StoreError};
 
 /// The most rows in one transaction.
@@ -24,6 +25,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 #[derive(Debug)]
 pub struct Shipper {
     dir: PathBuf,
+    log: LogId,
     durable: watch::Receiver<u64>,
     store: Arc<dyn Store>,
     shipped: watch::Sender<u64>,
@@ -48,9 +50,9 @@ enum ShipError {
 }
 
 impl Shipper {
-    /// Ships the log in `dir`, up to the numbers that `durable` tells ([`crate::audit::AuditLog::subscribe`]).
-    pub fn new(dir: PathBuf, durable: watch::Receiver<u64>, store: Arc<dyn Store>) -> Shipper {
-        Shipper { dir, durable, store, shipped: watch::Sender::new(0), fault: watch::Sender::new(None) }
+    /// Ships the log `log` in `dir`, up to the numbers that `durable` tells ([`crate::audit::AuditLog::subscribe`]).
+    pub fn new(dir: PathBuf, log: LogId, durable: watch::Receiver<u64>, store: Arc<dyn Store>) -> Shipper {
+        Shipper { dir, log, durable, store, shipped: watch::Sender::new(0), fault: watch::Sender::new(None) }
     }
 
     /// The number up to which the store has the log's records, as it grows. Who lists rows can wait here until
@@ -114,14 +116,19 @@ impl Shipper {
                 at = Cursor { seq: limit, ..next };
                 continue;
             }
-            self.store.insert_audit(&lines.into_iter().map(row).collect::<Vec<_>>()).await?;
+            let pruned = lines.iter().filter_map(|line| line.entry.record.pruned_through()).max();
+            let rows: Vec<_> = lines.into_iter().map(|line| row(self.log, line)).collect();
+            self.store.insert_audit(&rows).await?;
+            if let Some(through) = pruned {
+                self.store.prune_audit(self.log, through).await?;
+            }
             at = next;
             self.shipped.send_replace(at.seq);
         }
     }
 
     async fn find(&self) -> Result<Cursor, ShipError> {
-        let seq = self.store.last_audit_seq().await?;
+        let seq = self.store.last_audit_seq(self.log).await?;
         let dir = self.dir.clone();
         let entries = tokio::task::spawn_blocking(move || Entries::after(&dir, seq)).await??;
         Ok(Cursor { seq, position: entries.position() })
@@ -150,9 +157,11 @@ fn read(dir: &Path, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), A
     Ok((lines, at))
 }
 
-fn row(line: Line) -> AuditRow {
+fn row(log: LogId, line: Line) -> AuditRow {
     let record = line.entry.record;
     AuditRow {
+        id: 0,
+        log,
         seq: line.entry.seq,
         time: line.entry.time,
         request_id: record.request_id,

@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long open requests may take when the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often idle upstream connections are looked through.
-const TIDY: Duration = Duration::from_secs(15);
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Port of DNS over TCP.
 const DNS_PORT: u16 = 53;

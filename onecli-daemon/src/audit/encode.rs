@@ -1,9 +1,58 @@
-//! The one place where a record becomes a line. Whatever binds a line to the ones before it belongs here.
+//! The one place where a record becomes a line, bound to the line before it.
 
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::record::{Entry, Record};
+use super::tree::{Hash, leaf_hash};
+
+/// What binds a line to the one before it, its `prev`: the first 16 bytes of that line's leaf hash (SHA-256 over a zero
+/// byte and the line), in hexadecimal. Zeros in the first line of a log. The Merkle tree proves that nothing was
+/// changed; this tells which line was, and a person can check it with `sha256sum`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Link([u8; 16]);
+
+impl Link {
+    /// The link to the line with this leaf hash.
+    pub(super) fn of(leaf: &Hash) -> Link {
+        let mut link = [0; 16];
+        link.copy_from_slice(&leaf[..16]);
+        Link(link)
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; 32];
+        HEXLOWER.encode_mut(&self.0, &mut text);
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl FromStr for Link {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Link, Self::Err> {
+        let mut link = [0; 16];
+        match HEXLOWER.decode_len(text.len()) {
+            Ok(16) if HEXLOWER.decode_mut(text.as_bytes(), &mut link).is_ok() => Ok(Link(link)),
+            _ => Err("a link is 32 hexadecimal digits"),
+        }
+    }
+}
+
+impl TryFrom<String> for Link {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Link, Self::Error> {
+        text.parse()
+    }
+}
 
 /// [`Entry`] with its record borrowed.
 #[derive(Serialize)]
@@ -11,19 +60,30 @@ struct Numbered<'a> {
     #[serde(serialize_with = "microseconds")]
     time: Timestamp,
     seq: u64,
+    #[serde(serialize_with = "shown")]
+    prev: Link,
     #[serde(flatten)]
     record: &'a Record,
 }
 
-/// Appends a record's line to `out`: one JSON object and a line feed, which the object itself never holds.
-pub(super) fn encode(time: Timestamp, seq: u64, record: &Record, out: &mut Vec<u8>) {
+/// Appends a record's line to `out`: one JSON object and a line feed, which the object itself never holds. Tells the
+/// line's leaf hash.
+pub(super) fn encode(time: Timestamp, seq: u64, prev: Link, record: &Record, out: &mut Vec<u8>) -> Hash {
+    let start = out.len();
     #[expect(clippy::expect_used, reason = "a struct of texts and numbers, and a Vec takes every byte")]
-    serde_json::to_writer(&mut *out, &Numbered { time, seq, record }).expect("a record is always valid JSON");
+    serde_json::to_writer(&mut *out, &Numbered { time, seq, prev, record })
+        .expect("a record is always valid JSON");
+    let hash = leaf_hash(&out[start..]);
     out.push(b'\n');
+    hash
 }
 
 fn microseconds<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
     out.collect_str(&format_args!("{time:.6}"))
+}
+
+fn shown<S: Serializer>(link: &Link, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(link)
 }
 
 /// Reads a line back, without its line feed.
@@ -32,4 +92,31 @@ fn microseconds<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Err
 /// What serde has to say where the line is no entry.
 pub(super) fn decode(line: &[u8]) -> Result<Entry, String> {
     serde_json::from_slice(line).map_err(|error| error.to_string())
+}
+
+/// What every line begins with, read without looking at the rest: verifying reads millions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start<'l> {
+    pub(super) time: &'l str,
+    pub(super) seq: u64,
+    pub(super) prev: Link,
+}
+
+impl<'l> Start<'l> {
+    /// `None` where the line does not begin as [`encode`] writes it.
+    pub(super) fn read(line: &'l [u8]) -> Option<Start<'l>> {
+        let rest = line.strip_prefix(br#"{"time":""#)?;
+        let (time, rest) = rest.split_at(memchr::memchr(b'"', rest)?);
+        let rest = rest.strip_prefix(br#"","seq":"#)?;
+        let (seq, rest) = rest.split_at(memchr::memchr(b',', rest)?);
+        let (prev, rest) = rest.strip_prefix(br#","prev":""#)?.split_at_checked(32)?;
+        if !rest.starts_with(b"\"") || !rest.ends_with(b"}") {
+            return None;
+        }
+        Some(Start {
+            time: std::str::from_utf8(time).ok()?,
+            seq: std::str::from_utf8(seq).ok()?.parse().ok()?,
+            prev: std::str::from_utf8(prev).ok()?.parse().ok()?,
+        })
+    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What can go wrong in the audit log. Cloneable, because one failed write answers many callers.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,6 +29,13 @@ pub enum AuditError {
     Overloaded {
         /// How many are waiting.
         queued: usize,
+    },
+    /// The disk takes longer than anybody should wait. What waits is written when it is done, but nothing is let through
+    /// on its account.
+    #[error("the disk of the audit log has not answered for {} seconds; nothing is let through meanwhile", waited.as_secs())]
+    Slow {
+        /// How long was waited.
+        waited: Duration,
     },
     /// The writer has ended.
     #[error("the audit log is closed")]

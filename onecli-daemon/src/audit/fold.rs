@@ -49,8 +49,13 @@ impl<K: Hash + Eq + Clone> Fold<K> {
             self.keys.insert(key.clone(), Folded { recorded: now, since: 0 });
             return true;
         }
-        self.others.get_or_insert(Folded { recorded: now, since: 0 }).since += 1;
+        self.note_other(now);
         false
+    }
+
+    /// Counts a refusal among those that are not told apart.
+    pub fn note_other(&mut self, now: Instant) {
+        self.others.get_or_insert(Folded { recorded: now, since: 0 }).since += 1;
     }
 
     /// What has waited long enough. To be called now and then.

@@ -1,24 +1,41 @@
 //! The audit log: who asked for what, what was decided, what came of it. Never a value.
 //!
 //! JSON lines in segment files, each line on the disk before the caller goes on. [`AuditLog`] writes,
-//! [`Entries`] reads.
+//! [`Entries`] reads. Lines are bound to each other, all of them to a Merkle tree, and the tree's root to signed
+//! checkpoints ([`Verifier`]).
 
+mod checkpoint;
 mod encode;
 mod error;
 mod fold;
+mod log;
 mod orphans;
+mod publish;
+mod quota;
 mod reader;
 mod record;
+mod recover;
+mod retention;
 mod segment;
+mod sync;
 mod text;
+mod tree;
+mod verify;
+mod walk;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::{NoteError, Signer, Verifier};
+pub use encode::Link;
 pub use error::AuditError;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};
+pub use log::{AuditLog, Durability, Durable, Settings};
+pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
 pub use record::{Entry, Event, Mode, Record, Verdict};
+pub use recover::log_in;
+pub use retention::{Expired, Retention, expired};
 pub use text::Text;
-pub use writer::{AuditLog, Durable};
+pub use verify::{Bad, Verification, Verified, VerifyError, verify};

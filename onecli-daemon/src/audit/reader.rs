@@ -80,18 +80,20 @@ impl Entries {
                 let failed = AuditError::io(&path, "read");
                 reader.take(LINE).read_until(b'\n', &mut line).map_err(failed)?;
             }
-            if line.last() == Some(&b'\n') || line.len() as u64 == LINE {
+            if line == b"\n" {
+                line.clear();
+            } else if line.last() == Some(&b'\n') || line.len() as u64 == LINE {
                 self.position.offset += line.len() as u64;
                 return Ok(Some((at, line)));
             }
-            // The rest of the segment is no whole line. That is the end, or a write under way, if no other
-            // segment follows.
+            // The rest of the segment is room, or no whole line. That is the end, or a write under way, if no other
+            // segment follows. What was read ahead of it may be written over.
             self.reader = None;
             let Some(next) = segment::list(&self.dir)?.into_iter().find(|&number| number > at.segment) else {
                 return Ok(None);
             };
             self.position = Position { segment: next, offset: 0 };
-            if !line.is_empty() {
+            if segment::without_room(&line) > 0 {
                 return Ok(Some((at, line)));
             }
         }

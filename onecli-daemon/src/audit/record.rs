@@ -1,8 +1,12 @@
 //! What a record holds, and under which names.
 
+use std::str::FromStr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::encode::Link;
+use super::retention::CODE_PRUNED;
 use super::text::Text;
 use crate::model::{AgentName, CanonicalPath, Code, Factors, Host, RequestId, SecretName};
 
@@ -53,6 +57,26 @@ impl Event {
     }
 }
 
+impl FromStr for Event {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Event, Self::Err> {
+        let all = [Event::Decision, Event::Outcome, Event::Alert];
+        all.into_iter().find(|event| event.as_str() == text).ok_or("it is one of decision, outcome, alert")
+    }
+}
+
+impl FromStr for Verdict {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Verdict, Self::Err> {
+        let all = [Verdict::Inject, Verdict::Forward, Verdict::Tunnel, Verdict::Deny];
+        all.into_iter()
+            .find(|verdict| verdict.as_str() == text)
+            .ok_or("it is one of inject, forward, tunnel, deny")
+    }
+}
+
 impl Verdict {
     /// The verdict as it is written.
     pub fn as_str(self) -> &'static str {
@@ -70,9 +94,10 @@ impl Verdict {
 pub struct Entry {
     /// When it was written; RFC 3339 in UTC, to the microsecond.
     pub time: Timestamp,
-    /// Position in the log, from 1: one more than the record before, but for a log that was begun anew and goes on
-    /// after the numbers that the store knows.
+    /// Position in the log, from 1: one more than the record before.
     pub seq: u64,
+    /// What binds it to the record before.
+    pub prev: Link,
     /// What is told.
     #[serde(flatten)]
     pub record: Record,
@@ -180,6 +205,30 @@ impl Record {
     /// A record of the log about itself.
     pub(super) fn of_the_log(code: &str, count: u64) -> Record {
         Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert, None) }
+    }
+
+    /// A record of what an administrator did that concerns every credential: to the keys, the authority, the store.
+    pub fn of_an_administrator(request: RequestId, code: &'static str, detail: &str) -> Record {
+        Record {
+            code: Some(Text::new(code)),
+            rule: Some(Text::new(detail)),
+            ..Record::blank(Event::Alert, Some(request))
+        }
+    }
+
+    /// About how many bytes its line takes.
+    pub fn size_hint(&self) -> u32 {
+        let texts =
+            [&self.method, &self.host, &self.path, &self.rule, &self.secret, &self.cgroup, &self.comm];
+        let len: usize = texts.into_iter().flatten().map(|text| text.as_str().len()).sum();
+        u32::try_from(350 + len).unwrap_or(u32::MAX)
+    }
+
+    /// Where this tells of removed segments: the number of the last record that went with them.
+    pub fn pruned_through(&self) -> Option<u64> {
+        let of_the_log = self.request_id.is_none() && self.event == Event::Outcome;
+        self.count
+            .filter(|_| of_the_log && self.code.as_ref().is_some_and(|code| code.as_str() == CODE_PRUNED))
     }
 
     fn blank(event: Event, request_id: Option<RequestId>) -> Record {

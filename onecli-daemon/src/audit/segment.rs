@@ -1,22 +1,44 @@
 //! The files of the log: `00000001.jsonl`, `00000002.jsonl`, ... Only ever appended to, in whole lines; what a
-//! failed write left behind is cut off before the next.
+//! failed write left behind is cut off before the next. Beside each lies `00000001.head`: a signed checkpoint of all
+//! that comes before it.
+//!
+//! Behind the records of the last segment there is room: empty lines, written ahead, so that a record's write changes no
+//! size and its fdatasync waits for no journal (measured on ext4: 130 to 170 us against 250). Every reader of JSON lines
+//! passes them over; `tail -f` does not see records that are written over them, `onecli audit tail -f` does.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::encode;
 use super::error::AuditError;
-use super::record::Entry;
 use crate::model::PrivateDir;
 
 /// A segment is full at this size.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
+/// How much room is made at a time.
+const ROOM: usize = 256 << 10;
+/// What room consists of.
+const EMPTY: &[u8; ROOM] = &[b'\n'; ROOM];
 
 /// The path of a segment.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:08}.jsonl"))
+}
+
+/// The path of a segment's head.
+pub(super) fn head_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:08}.head"))
+}
+
+/// The path of the last checkpoint.
+pub(super) fn checkpoint_path(dir: &Path) -> PathBuf {
+    dir.join("checkpoint")
+}
+
+/// The path of the verifier key.
+pub(super) fn key_path(dir: &Path) -> PathBuf {
+    dir.join("public-key")
 }
 
 /// The numbers of the segments that are there, in order.
@@ -32,170 +54,211 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u64>, AuditError> {
     Ok(numbers)
 }
 
-/// The segments of one log, open for appending by one process.
+/// Takes the log for this process. Freed by the kernel when the process ends.
+pub(super) fn lock(dir: &Path) -> Result<File, AuditError> {
+    let lock = File::open(dir).map_err(AuditError::io(dir, "open"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(AuditError::Locked { path: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(AuditError::io(dir, "lock")(error)),
+    }
+}
+
+/// Replaces a small file: written beside and renamed, so that after a crash there is the old one or the new one.
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), AuditError> {
+    let beside = path.with_added_extension("new");
+    let failed = AuditError::io(path, "write");
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(&failed)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(&failed)?;
+    std::fs::rename(&beside, path).map_err(failed)
+}
+
+/// Where records end, without the room behind them.
+pub(super) fn without_room(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| !matches!(byte, b'\n' | 0)).map_or(0, |last| last + 1)
+}
+
+/// Where writing goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In this segment, behind so many bytes.
+    In { number: u64, end: u64 },
+    /// In a new segment with this number.
+    New { number: u64 },
+}
+
+/// Makes the head of a segment that is about to begin.
+pub(super) type MakeHead<'h> = &'h dyn Fn() -> String;
+
+/// The segments of one log, open for writing by one process.
 pub(super) struct Segments {
     dir: PathBuf,
-    /// Locked, so that no second daemon writes here. Freed by the kernel when the process ends.
     _lock: File,
     number: u64,
-    /// How much of the current segment is on the disk.
-    durable: u64,
-    /// The current segment; `None` after a failure, until it was opened and cut back to `durable`.
+    /// Where the records of the current segment end.
+    end: u64,
+    /// Its size: `end`, and the room behind it.
+    len: u64,
+    /// The current segment; `None` after a failure, until it was opened and cut back to `end`.
     file: Option<File>,
     max: u64,
 }
 
-/// What was found when a log was opened.
-pub(super) struct Found {
-    /// Sequence number of the last record; 0 in a new log.
-    pub(super) last_seq: u64,
-    /// Bytes of an unfinished write that were cut off.
-    pub(super) cut: u64,
-}
-
 impl Segments {
-    /// Opens the log in `dir`, cuts off a torn end, and tells where it ends.
-    pub(super) fn open(dir: &PrivateDir, max: u64) -> Result<(Segments, Found), AuditError> {
-        let dir = dir.path();
-        let lock = File::open(dir).map_err(AuditError::io(dir, "open"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(AuditError::Locked { path: dir.to_owned() }),
-            Err(TryLockError::Error(error)) => return Err(AuditError::io(dir, "lock")(error)),
-        }
-        let numbers = list(dir)?;
-        let number = numbers.last().copied().unwrap_or(1);
-        let mut segments = Segments { dir: dir.to_owned(), _lock: lock, number, durable: 0, file: None, max };
-        let mut found = Found { last_seq: 0, cut: 0 };
-        for &earlier in numbers.iter().rev() {
-            let path = path(dir, earlier);
-            let mut file = open_for_reading(&path).map_err(AuditError::io(&path, "open"))?;
-            let len = file.metadata().map_err(AuditError::io(&path, "inspect"))?.len();
-            let (last, end) = last_entry(&mut file, len).map_err(AuditError::io(&path, "read"))?;
-            if earlier == number {
-                segments.durable = end;
-                found.cut = len - end;
+    /// Goes on at `place`; what lies behind it is cut off.
+    pub(super) fn open(
+        dir: &PrivateDir,
+        lock: File,
+        place: Place,
+        max: u64,
+        head: MakeHead<'_>,
+    ) -> Result<Segments, AuditError> {
+        let (Place::In { number, .. } | Place::New { number }) = place;
+        let dir = dir.path().to_owned();
+        let mut segments = Segments { dir, _lock: lock, number, end: 0, len: 0, file: None, max };
+        match place {
+            Place::In { end, .. } => {
+                segments.end = end;
+                segments.reopen(head)?;
             }
-            if let Some(last) = last {
-                found.last_seq = last.seq;
-                break;
-            }
+            Place::New { number } => segments.begin(number, head)?,
         }
-        if numbers.is_empty() {
-            segments.create(number)?;
-        } else {
-            segments.reopen()?;
-        }
-        Ok((segments, found))
+        Ok(segments)
     }
 
-    /// Appends whole lines and returns when they are on the disk.
+    /// Appends whole lines; with `sync`, returns when they are on the disk.
     ///
     /// # Errors
     /// Nothing of `lines` is part of the log then. The next call tries everything again.
-    pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), AuditError> {
+    pub(super) fn append(&mut self, lines: &[u8], sync: bool, head: MakeHead<'_>) -> Result<(), AuditError> {
         // A file that somebody removed or changed takes writes without a word.
         let untouched =
-            |file: &File| file.metadata().is_ok_and(|found| found.nlink() > 0 && found.len() == self.durable);
+            |file: &File| file.metadata().is_ok_and(|found| found.nlink() > 0 && found.len() == self.len);
         if !self.file.as_ref().is_some_and(untouched) {
             self.file = None;
-            self.reopen()?;
+            self.reopen(head)?;
         }
-        if self.durable > 0 && self.durable + lines.len() as u64 > self.max {
-            self.create(self.number + 1)?;
+        if self.end > 0 && self.end + lines.len() as u64 > self.max {
+            self.finish()?;
+            self.begin(self.number + 1, head)?;
         }
         let path = path(&self.dir, self.number);
-        let Some(file) = &mut self.file else { return Err(AuditError::Closed) };
-        match file.write_all(lines).and_then(|()| file.sync_data()) {
-            Ok(()) => {
-                self.durable += lines.len() as u64;
+        let Some(file) = &self.file else { return Err(AuditError::Closed) };
+        let written = write(file, self.end, self.len, self.max, lines);
+        match written.and_then(|len| if sync { file.sync_data().map(|()| len) } else { Ok(len) }) {
+            Ok(len) => {
+                self.end += lines.len() as u64;
+                self.len = len;
                 Ok(())
             }
             Err(error) => {
                 // Best effort, to give back what a full disk lacks; `reopen` insists on it.
-                let _ = file.set_len(self.durable);
+                let _ = file.set_len(self.end);
                 self.file = None;
                 Err(AuditError::io(&path, "write")(error))
             }
         }
     }
 
-    /// Opens the current segment and cuts it back to what is known to be on the disk.
-    fn reopen(&mut self) -> Result<(), AuditError> {
+    /// The current segment, to be synced elsewhere.
+    pub(super) fn handle(&self) -> Option<io::Result<File>> {
+        self.file.as_ref().map(File::try_clone)
+    }
+
+    /// The current segment's number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Takes the room off and syncs all, before another segment begins or the log ends.
+    pub(super) fn finish(&mut self) -> Result<(), AuditError> {
+        let Some(file) = &self.file else { return Ok(()) };
         let path = path(&self.dir, self.number);
-        let opened = OpenOptions::new().append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+        file.set_len(self.end).map_err(AuditError::io(&path, "cut"))?;
+        self.len = self.end;
+        file.sync_all().map_err(AuditError::io(&path, "sync"))
+    }
+
+    /// Opens the current segment and cuts it back to what is part of the log.
+    fn reopen(&mut self, head: MakeHead<'_>) -> Result<(), AuditError> {
+        let path = path(&self.dir, self.number);
+        let opened = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
         let file = match opened {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.replace(&path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.go_on(&path, head),
             Err(error) => return Err(AuditError::io(&path, "open")(error)),
         };
         let len = file.metadata().map_err(AuditError::io(&path, "inspect"))?.len();
-        if len < self.durable {
-            return self.replace(&path);
+        if len < self.end {
+            return self.go_on(&path, head);
         }
-        file.set_len(self.durable).map_err(AuditError::io(&path, "cut"))?;
+        file.set_len(self.end).map_err(AuditError::io(&path, "cut"))?;
         file.sync_all().map_err(AuditError::io(&path, "sync"))?;
+        self.len = self.end;
         self.file = Some(file);
         Ok(())
     }
 
     /// Goes on in a new segment where the current one lost records that were on the disk.
-    fn replace(&mut self, path: &Path) -> Result<(), AuditError> {
+    fn go_on(&mut self, path: &Path, head: MakeHead<'_>) -> Result<(), AuditError> {
         tracing::error!(path = %path.display(), "audit records were removed from the disk; going on in a new segment");
-        self.create(self.number + 1)
+        self.begin(self.number + 1, head)
     }
 
-    fn create(&mut self, mut number: u64) -> Result<(), AuditError> {
-        let file = loop {
+    fn begin(&mut self, mut number: u64, head: MakeHead<'_>) -> Result<(), AuditError> {
+        let path = loop {
             let path = path(&self.dir, number);
-            let created = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path)
-                .map_err(AuditError::io(&path, "create"))?;
-            // One with content is not ours to write to; an empty one is left from a create that failed half-way.
-            if created.metadata().map_err(AuditError::io(&path, "inspect"))?.len() == 0 {
-                break created;
+            // One with content is not ours to write to; an empty one is left from an attempt that failed half-way.
+            match std::fs::symlink_metadata(&path) {
+                Ok(found) if found.len() > 0 || !found.is_file() => number += 1,
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(AuditError::io(&path, "inspect")(error));
+                }
+                _ => break path,
             }
-            number += 1;
         };
+        replace_file(&head_path(&self.dir, number), head().as_bytes())?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(AuditError::io(&path, "create"))?;
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(AuditError::io(&self.dir, "sync"))?;
-        (self.number, self.durable, self.file) = (number, 0, Some(file));
+        (self.number, self.end, self.len, self.file) = (number, 0, 0, Some(file));
         Ok(())
+    }
+}
+
+/// Writes `lines` at `end`, into the room that the file of length `len` has, or makes more of it. Tells the new length.
+fn write(file: &File, end: u64, len: u64, max: u64, lines: &[u8]) -> io::Result<u64> {
+    let after = end + lines.len() as u64;
+    if after <= len {
+        return file.write_all_at(lines, end).map(|()| len);
+    }
+    let room = usize::try_from(max.saturating_sub(after)).unwrap_or(ROOM).min(ROOM);
+    let with_room = [lines, &EMPTY[..room]].concat();
+    match file.write_all_at(&with_room, end) {
+        Ok(()) => Ok(after + room as u64),
+        // A disk may have space for the lines, if for no more.
+        Err(error) if room > 0 && matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+            file.set_len(end)?;
+            file.write_all_at(lines, end).map(|()| after)
+        }
+        Err(error) => Err(error),
     }
 }
 
 /// Opens a segment for reading; a symbolic link is refused.
 pub(super) fn open_for_reading(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
-}
-
-/// The last entry of a segment and the offset behind it. What follows that offset is no complete entry.
-fn last_entry(file: &mut File, len: u64) -> io::Result<(Option<Entry>, u64)> {
-    let mut window = 64 << 10;
-    loop {
-        let start = len.saturating_sub(window);
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(start))?;
-        file.take(len - start).read_to_end(&mut bytes)?;
-        // Without the segment's beginning, the first line of the window may be half a line.
-        let first =
-            if start == 0 { 0 } else { memchr::memchr(b'\n', &bytes).map_or(bytes.len(), |at| at + 1) };
-        let mut end = bytes.len();
-        while let Some(line_end) = memchr::memrchr(b'\n', &bytes[first..end]).map(|at| first + at) {
-            let line = memchr::memrchr(b'\n', &bytes[first..line_end]).map_or(first, |at| first + at + 1);
-            if let Ok(entry) = encode::decode(&bytes[line..line_end]) {
-                return Ok((Some(entry), start + line_end as u64 + 1));
-            }
-            end = line;
-        }
-        if start == 0 {
-            return Ok((None, 0));
-        }
-        window *= 4;
-    }
 }
 
 #[cfg(test)]

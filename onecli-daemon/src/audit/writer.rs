@@ -1,212 +1,110 @@
-//! One thread writes; everybody else waits for it or goes on. Records that arrive while a write is under way go
-//! into the next one together (group commit), so that the disk's latency is paid once for many.
+//! The thread that writes. Records that arrive while a write is under way go into the next one together (group commit),
+//! so that the disk's latency is paid once for many.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use jiff::Timestamp;
+use tokio::sync::watch;
 
-use super::encode;
+use super::checkpoint::{Checkpoint, Signer};
+use super::encode::{self, Link};
 use super::error::AuditError;
-use super::orphans;
+use super::log::{Durability, Durable, Item, Shared};
+use super::publish::Publisher;
 use super::record::Record;
-use super::segment::{SEGMENT_BYTES, Segments};
-use crate::model::{Clock, PrivateDir};
+use super::retention::{self, Retention};
+use super::segment::Segments;
+use super::sync::BackgroundSync;
+use super::tree::Tree;
+use crate::model::{Clock, LogId};
 
-/// The most records in one write.
+/// The most records in one write. None waits for company: a batch is what came while the one before was written.
 const BATCH: usize = 256;
-/// The most records that wait in memory. From half of it on, decisions are refused, so that the rest is kept for
-/// the outcomes of requests that are under way.
-const QUEUE: usize = 16_384;
 /// How long after a failed write the waiting outcomes are tried again.
 const RETRY: Duration = Duration::from_millis(250);
+/// How long after a record it may take until a checkpoint covers it, and, with relaxed durability, until it is synced.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How often a sync under way is looked after.
+const SYNCING: Duration = Duration::from_millis(10);
+/// How often old segments are looked for, besides each time that a segment begins.
+const PRUNING: Duration = Duration::from_hours(1);
 
-/// Code of the record that tells of an unfinished write cut off at start; its count is in bytes.
-const CODE_TORN: &str = "audit_torn";
 /// Code of the record that tells of outcomes lost while the disk failed; its count is in records.
 const CODE_LOST: &str = "audit_lost";
 /// Code of the record that tells of decisions refused while the disk failed; its count is in records.
 const CODE_REFUSED: &str = "audit_refused";
-
-/// Proof that a decision's record is on the disk. Injection takes one.
-#[derive(Debug)]
-pub struct Durable {
-    seq: u64,
-}
-
-impl Durable {
-    /// Sequence number of the record.
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-}
-
-/// A handle of the log; clones write the same one. The log ends when it is closed or its last handle is dropped,
-/// in both cases after writing what was queued.
-#[derive(Debug, Clone)]
-pub struct AuditLog {
-    queue: mpsc::Sender<Item>,
-    shared: Arc<Shared>,
-    durable: watch::Receiver<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    queued: AtomicUsize,
-    lost: AtomicU64,
-    /// Why the last write failed, if it did.
-    fault: watch::Sender<Option<AuditError>>,
-}
-
-type Ack<T> = oneshot::Sender<Result<T, AuditError>>;
-
-#[derive(Debug)]
-enum Item {
-    Decision(Box<Record>, Ack<Durable>),
-    Outcome(Box<Record>),
-    Flush(Ack<()>),
-    Close(Ack<()>),
-}
-
-impl AuditLog {
-    /// Opens the log in `dir`, or begins one there, and starts its writer. Numbering goes on after the last
-    /// record, and after `at_least`, the last number known from elsewhere (0 where there is none). An unfinished
-    /// write at the end is cut off and told of in a record; requests that a former daemon did not live to finish get
-    /// their outcome (`interrupted`).
-    ///
-    /// # Errors
-    /// [`AuditError::Locked`] where another process has it open; [`AuditError::Io`].
-    pub fn open(dir: &PrivateDir, clock: Arc<dyn Clock>, at_least: u64) -> Result<AuditLog, AuditError> {
-        AuditLog::open_sized(dir, clock, at_least, SEGMENT_BYTES)
-    }
-
-    pub(super) fn open_sized(
-        dir: &PrivateDir,
-        clock: Arc<dyn Clock>,
-        at_least: u64,
-        segment_bytes: u64,
-    ) -> Result<AuditLog, AuditError> {
-        let (segments, found) = Segments::open(dir, segment_bytes)?;
-        let orphans = orphans::find(dir.path())?;
-        let last_seq = found.last_seq.max(at_least);
-        let (queue, items) = mpsc::channel();
-        let (told, durable) = watch::channel(last_seq);
-        let shared = Arc::new(Shared::default());
-        let log = AuditLog { queue, shared: shared.clone(), durable };
-        if found.cut > 0 {
-            tracing::warn!(bytes = found.cut, "an unfinished write at the end of the audit log was cut off");
-            log.outcome(Record::of_the_log(CODE_TORN, found.cut));
-        }
-        for decided in orphans {
-            log.outcome(decided.interrupted());
-        }
-        let writer =
-            Writer { items, waiting: VecDeque::new(), segments, clock, shared, told, last_seq, refused: 0 };
-        std::thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(move || writer.run())
-            .map_err(AuditError::io(dir.path(), "start the writer of"))?;
-        Ok(log)
-    }
-
-    /// Writes a decision (or an alert, or a refusal) and returns once it is on the disk. If the caller goes away
-    /// meanwhile, the record is written all the same.
-    ///
-    /// # Errors
-    /// The record is not on the disk and nothing may be let through on its account: [`AuditError::Io`],
-    /// [`AuditError::Overloaded`], [`AuditError::Closed`]. The next call may succeed, the log recovers by itself.
-    pub async fn decision(&self, record: Record) -> Result<Durable, AuditError> {
-        let queued = self.shared.queued.load(Ordering::Relaxed);
-        if queued >= QUEUE / 2 {
-            return Err(AuditError::Overloaded { queued });
-        }
-        let (ack, done) = oneshot::channel();
-        self.enqueue(Item::Decision(Box::new(record), ack))?;
-        done.await.map_err(|_| AuditError::Closed)?
-    }
-
-    /// Queues a record that nobody waits for; never blocks. It is written soon, and kept through a failure of the
-    /// disk. Decisions are refused long before the queue is full, so it fills up only when more than 8192
-    /// requests end while the disk fails; what finds no room then is counted, and the count is written as an
-    /// alert (`audit_lost`) when the disk is back.
-    pub fn outcome(&self, record: Record) {
-        let full = self.shared.queued.load(Ordering::Relaxed) >= QUEUE;
-        if full {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-        } else if let Err(error) = self.enqueue(Item::Outcome(Box::new(record))) {
-            tracing::error!(%error, "an outcome is missing from the audit log");
-        }
-    }
-
-    /// Returns once everything queued before is on the disk.
-    ///
-    /// # Errors
-    /// As [`AuditLog::decision`]. Outcomes stay queued all the same.
-    pub async fn flush(&self) -> Result<(), AuditError> {
-        let (ack, done) = oneshot::channel();
-        self.enqueue(Item::Flush(ack))?;
-        done.await.map_err(|_| AuditError::Closed)?
-    }
-
-    /// Writes everything queued, ends the log and gives its lock free. Later calls on any handle find it closed.
-    ///
-    /// # Errors
-    /// As [`AuditLog::decision`]; the log stays open then.
-    pub async fn close(&self) -> Result<(), AuditError> {
-        let (ack, done) = oneshot::channel();
-        self.enqueue(Item::Close(ack))?;
-        done.await.map_err(|_| AuditError::Closed)?
-    }
-
-    /// Did the last write succeed?
-    pub fn healthy(&self) -> bool {
-        self.shared.fault.borrow().is_none()
-    }
-
-    /// Why the last write failed; `None` once one succeeds, or where none has failed.
-    pub fn fault(&self) -> watch::Receiver<Option<AuditError>> {
-        self.shared.fault.subscribe()
-    }
-
-    /// The sequence number of the last record on the disk, as it grows.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.durable.clone()
-    }
-
-    fn enqueue(&self, item: Item) -> Result<(), AuditError> {
-        self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        self.queue.send(item).map_err(|_| {
-            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            AuditError::Closed
-        })
-    }
-}
+/// Code of the record that tells of records that a relaxed log said were written and that the disk then failed to sync:
+/// a power failure may have lost them. Its count is in records.
+const CODE_UNSYNCED: &str = "audit_unsynced";
 
 /// The state of the writer's thread.
-struct Writer {
-    items: mpsc::Receiver<Item>,
+pub(super) struct Writer {
+    pub(super) dir: PathBuf,
+    pub(super) items: mpsc::Receiver<Item>,
     /// Taken from the channel, not yet written. After a failure only outcomes are left here.
-    waiting: VecDeque<Item>,
-    segments: Segments,
-    clock: Arc<dyn Clock>,
-    shared: Arc<Shared>,
-    told: watch::Sender<u64>,
-    last_seq: u64,
+    pub(super) waiting: VecDeque<Item>,
+    pub(super) segments: Segments,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) told: watch::Sender<u64>,
+    pub(super) log: LogId,
+    pub(super) signer: Arc<Signer>,
+    pub(super) publisher: Publisher,
+    /// All records so far.
+    pub(super) tree: Tree,
+    pub(super) prev: Link,
+    pub(super) durability: Durability,
+    pub(super) retention: Retention,
     /// Decisions that could not be written since the last write. Writing of them is also how the disk's return
     /// is noticed.
-    refused: u64,
+    pub(super) refused: u64,
+    pub(super) upkeep: Upkeep,
+}
+
+/// What is done now and then.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    /// When it is due; `None` while there is nothing to do.
+    due: Option<Instant>,
+    /// The state that the next checkpoint covers, once it is synced.
+    fresh: Option<Checkpoint>,
+    syncing: BackgroundSync,
+    /// The number up to which records are on the disk.
+    synced: u64,
+    /// A sync failed: each write waits for the disk until one succeeds.
+    failed: Option<u64>,
+    /// When old segments are looked for, and in which segment they were last.
+    prune: Option<(Instant, u64)>,
+}
+
+impl Upkeep {
+    pub(super) fn new(synced: u64) -> Upkeep {
+        Upkeep {
+            due: None,
+            fresh: None,
+            syncing: BackgroundSync::default(),
+            synced,
+            failed: None,
+            prune: None,
+        }
+    }
 }
 
 impl Writer {
-    fn run(mut self) {
+    pub(super) fn run(mut self) {
+        // So that there is one from the first moment on.
+        self.publisher.publish(self.checkpoint(self.clock.now()));
         loop {
             let open = self.receive();
             if let Err(error) = self.commit() {
                 self.fail(&error);
             }
+            self.keep_up();
             let closing = matches!(self.waiting.front(), Some(Item::Close(_)));
             if closing || (!open && self.waiting.is_empty()) {
                 break;
@@ -219,7 +117,19 @@ impl Writer {
                 break;
             }
         }
-        let Writer { segments, mut waiting, .. } = self;
+        self.end();
+    }
+
+    fn end(mut self) {
+        if let Err(error) = self.segments.finish() {
+            tracing::error!(%error, "the audit log could not be finished");
+        } else if self.healthy() {
+            self.publisher.publish(self.checkpoint(self.clock.now()));
+            self.told.send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
+        }
+        let Writer { segments, mut waiting, publisher, .. } = self;
+        // Waits until the last checkpoint is in its place.
+        drop(publisher);
         drop(segments);
         if let Some(Item::Close(ack)) = waiting.pop_front() {
             let _ = ack.send(Ok(()));
@@ -228,10 +138,14 @@ impl Writer {
 
     /// Waits for something to write and takes what is there; false once every handle is gone.
     fn receive(&mut self) -> bool {
-        let first = match (self.waiting.is_empty(), self.healthy()) {
-            (true, true) => self.items.recv().map_err(RecvTimeoutError::from),
-            (false, true) => self.items.recv_timeout(Duration::ZERO),
-            (_, false) => self.items.recv_timeout(RETRY),
+        let wait = match (self.waiting.is_empty(), self.healthy()) {
+            (_, false) => Some(RETRY),
+            (false, true) => Some(Duration::ZERO),
+            (true, true) => self.upkeep.due.map(|due| due.saturating_duration_since(self.clock.instant())),
+        };
+        let first = match wait {
+            None => self.items.recv().map_err(RecvTimeoutError::from),
+            Some(wait) => self.items.recv_timeout(wait),
         };
         match first {
             Ok(item) => self.waiting.push_back(item),
@@ -247,18 +161,32 @@ impl Writer {
         true
     }
 
+    fn checkpoint(&self, time: Timestamp) -> Checkpoint {
+        Checkpoint { log: self.log, time, tree: self.tree.clone(), prev: self.prev }
+    }
+
+    /// Does the write that comes wait for the disk?
+    fn syncs(&self) -> bool {
+        self.durability == Durability::Strict || self.upkeep.failed.is_some()
+    }
+
     /// Writes one batch from the front of the queue, up to a request to close, and tells those who wait.
     fn commit(&mut self) -> Result<(), AuditError> {
         let size = self.waiting.iter().take(BATCH).take_while(|item| !matches!(item, Item::Close(_))).count();
         let lost = self.shared.lost.load(Ordering::Relaxed);
-        let about_us = [(CODE_REFUSED, self.refused), (CODE_LOST, lost)];
+        let about_us = [
+            (CODE_REFUSED, self.refused),
+            (CODE_LOST, lost),
+            (CODE_UNSYNCED, self.upkeep.failed.unwrap_or(0)),
+        ];
 
         let time = self.clock.now();
+        let (mut tree, mut prev) = (self.tree.clone(), self.prev);
         let mut lines = Vec::with_capacity(size * 512);
-        let mut seq = self.last_seq;
         let mut line = |record: &Record| {
-            seq += 1;
-            encode::encode(time, seq, record, &mut lines);
+            let hash = encode::encode(time, tree.size() + 1, prev, record, &mut lines);
+            tree.push(hash);
+            prev = Link::of(&hash);
         };
         for item in self.waiting.range(..size) {
             match item {
@@ -270,23 +198,31 @@ impl Writer {
             line(&Record::of_the_log(code, count));
         }
         if !lines.is_empty() {
-            self.segments.append(&lines)?;
+            self.append(&lines, time)?;
             self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
             self.refused = 0;
+            self.upkeep.failed = None;
             self.shared.fault.send_if_modified(|fault| fault.take().is_some());
         }
 
         // Told first: who is answered below may look there.
-        let mut done = self.last_seq;
-        if seq > self.last_seq {
-            self.last_seq = seq;
-            self.told.send_replace(seq);
+        let mut done = self.tree.size();
+        if tree.size() > done {
+            (self.tree, self.prev) = (tree, prev);
+            if self.upkeep.synced == self.tree.size() {
+                self.told.send_replace(self.tree.size());
+            }
+            self.upkeep.due.get_or_insert(self.clock.instant() + PERIOD);
+        }
+        let flushes = self.waiting.range(..size).any(|item| matches!(item, Item::Flush(_)));
+        if flushes && self.upkeep.synced < self.tree.size() {
+            self.sync_now()?;
         }
         for item in self.waiting.drain(..size) {
             match item {
                 Item::Decision(_, ack) => {
                     done += 1;
-                    let _ = ack.send(Ok(Durable { seq: done }));
+                    let _ = ack.send(Ok(Durable::new(done)));
                 }
                 Item::Outcome(_) => done += 1,
                 Item::Flush(ack) | Item::Close(ack) => {
@@ -296,6 +232,113 @@ impl Writer {
         }
         self.shared.queued.fetch_sub(size, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn append(&mut self, lines: &[u8], time: Timestamp) -> Result<(), AuditError> {
+        let sync = self.syncs();
+        let before = self.checkpoint(time);
+        let signer = Arc::clone(&self.signer);
+        self.segments.append(lines, sync, &|| signer.sign(&before))?;
+        let records = memchr::memchr_iter(b'\n', lines).count() as u64;
+        if sync {
+            self.upkeep.synced = self.tree.size() + records;
+        }
+        Ok(())
+    }
+
+    fn sync_now(&mut self) -> Result<(), AuditError> {
+        if let Some(file) = self.segments.handle()
+            && let Err(error) = file.and_then(|file| file.sync_data())
+        {
+            self.upkeep.failed = Some(self.tree.size() - self.upkeep.synced);
+            return Err(AuditError::io(&self.dir, "sync the last segment of")(error));
+        }
+        self.upkeep.synced = self.tree.size();
+        self.told.send_replace(self.tree.size());
+        Ok(())
+    }
+
+    /// Syncs, signs and prunes when it is time.
+    fn keep_up(&mut self) {
+        if let Some(result) = self.upkeep.syncing.finished() {
+            self.synced(result);
+        }
+        let now = self.clock.instant();
+        if self.upkeep.due.is_none_or(|due| due > now) || !self.healthy() {
+            return;
+        }
+        if self.upkeep.synced == self.tree.size() {
+            self.publisher.publish(self.checkpoint(self.clock.now()));
+            self.upkeep.due = None;
+            self.shared.look_at_space(&self.dir);
+            self.prune(now);
+            return;
+        }
+        if !self.upkeep.syncing.is_running() {
+            self.upkeep.fresh = Some(self.checkpoint(self.clock.now()));
+            let started = match self.segments.handle() {
+                Some(file) => file.and_then(|file| self.upkeep.syncing.start(file, self.tree.size())),
+                None => Ok(()),
+            };
+            if let Err(error) = started {
+                self.synced(Err(error));
+            }
+        }
+        self.upkeep.due = Some(now + SYNCING);
+    }
+
+    /// Notes what came of a sync in the background.
+    fn synced(&mut self, result: std::io::Result<u64>) {
+        match result {
+            Ok(seq) => {
+                self.upkeep.synced = self.upkeep.synced.max(seq);
+                self.told.send_replace(self.upkeep.synced);
+                if let Some(checkpoint) = self.upkeep.fresh.take() {
+                    self.publisher.publish(checkpoint);
+                }
+                let more = self.upkeep.synced < self.tree.size();
+                self.upkeep.due = Some(self.clock.instant() + if more { PERIOD } else { Duration::ZERO });
+            }
+            Err(error) => {
+                self.upkeep.failed = Some(self.tree.size() - self.upkeep.synced);
+                let error = AuditError::io(&self.dir, "sync the last segment of")(error);
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// Takes away segments that are older, or more, than is kept; what goes is on record before it does.
+    fn prune(&mut self, now: Instant) {
+        let number = self.segments.number();
+        if self.upkeep.prune.is_some_and(|(due, last)| now < due && last == number) {
+            return;
+        }
+        self.upkeep.prune = Some((now + PRUNING, number));
+        let found = retention::expired(&self.dir, &self.retention, self.clock.now());
+        let expired = match found {
+            Ok(Some(expired)) => expired,
+            Ok(None) => return,
+            Err(error) => return tracing::error!(%error, "old audit segments cannot be looked for"),
+        };
+        let mut record = Record::of_the_log(retention::CODE_PRUNED, expired.through);
+        record.event = super::record::Event::Outcome;
+        let mut lines = Vec::new();
+        let hash = encode::encode(self.clock.now(), self.tree.size() + 1, self.prev, &record, &mut lines);
+        let written = self.append(&lines, self.clock.now()).and_then(|()| {
+            self.tree.push(hash);
+            self.prev = Link::of(&hash);
+            self.sync_now()
+        });
+        match written {
+            Ok(()) => {
+                self.upkeep.due = Some(now + PERIOD);
+                if let Err(error) = expired.remove(&self.dir) {
+                    tracing::error!(%error, "an old audit segment cannot be removed");
+                }
+            }
+            // The next write finds out whether it lasts.
+            Err(error) => tracing::error!(%error, "old audit segments are kept"),
+        }
     }
 
     /// Tells everybody who waits that the write failed. Outcomes stay for the next attempt.

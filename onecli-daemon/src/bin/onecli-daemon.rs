@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         agents_root: args.agents_root,
         no_ebpf: args.no_ebpf,
         helper_socket: args.helper_socket,
+        passphrase_file: args.passphrase_file,
+        insecure_key_from_env: args.insecure_key_from_env,
     };
     match Config::load(args.config.as_deref(), flags) {
         Err(error) => {
@@ -32,6 +34,18 @@ fn main() -> ExitCode {
         }
         Ok(config) if args.detach => onecli_daemon::app::detach(&config),
         Ok(config) if args.helper => onecli_daemon::app::help(&config),
-        Ok(config) => onecli_daemon::app::run(config),
+        Ok(config) => match args.restore {
+            Some(file) => match onecli_daemon::app::restore(&config, &file, args.dry_run) {
+                Ok(report) => {
+                    let _ = writeln!(io::stdout(), "{report}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    let _ = writeln!(io::stderr(), "onecli-daemon: {error}");
+                    ExitCode::from(error.exit_code())
+                }
+            },
+            None => onecli_daemon::app::run(config),
+        },
     }
 }

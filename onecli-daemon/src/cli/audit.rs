@@ -3,10 +3,12 @@
 use serde::Deserialize;
 
 use super::CliError;
+use super::audit_args::AuditCommand;
 use super::client::Client;
+use super::export::Export;
 use super::output::{Output, or_dash};
+use super::verify;
 use crate::admin::api::{AuditQuery, routes};
-use crate::model::AgentName;
 
 const HEADING: [&str; 10] =
     ["TIME", "EVENT", "AGENT", "VERDICT", "STATUS", "METHOD", "HOST", "PATH", "SECRET", "CODE"];
@@ -61,13 +63,30 @@ impl Record {
     }
 }
 
-pub(super) fn list(
-    client: &Client,
-    agent: Option<AgentName>,
-    limit: u32,
-    output: &mut Output,
-) -> Result<(), CliError> {
-    let path = path(agent, limit, false);
+/// Runs the command.
+pub(super) fn run(client: &Client, command: AuditCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        AuditCommand::List { filter, limit } => {
+            list(client, &AuditQuery { filter: (*filter).into(), limit, ..AuditQuery::default() }, output)
+        }
+        AuditCommand::Tail { filter, lines, follow } => {
+            let filter = (*filter).into();
+            tail(client, &AuditQuery { filter, limit: lines, follow, ..AuditQuery::default() }, output)
+        }
+        AuditCommand::Export { filter, format } => {
+            let query = AuditQuery { filter: (*filter).into(), all: true, ..AuditQuery::default() };
+            let mut export = Export::new(format);
+            if let Some(header) = export.header() {
+                output.raw_line(header.as_bytes())?;
+            }
+            client.lines(&path(&query), |line| Ok(output.raw_line(&export.line(line)?)?))
+        }
+        AuditCommand::Verify(args) => verify::run(args, output),
+    }
+}
+
+fn list(client: &Client, query: &AuditQuery, output: &mut Output) -> Result<(), CliError> {
+    let path = path(query);
     if output.is_json() {
         return client.lines(&path, |line| Ok(output.raw_line(line)?));
     }
@@ -79,18 +98,12 @@ pub(super) fn list(
     Ok(output.table(HEADING, &rows)?)
 }
 
-pub(super) fn tail(
-    client: &Client,
-    agent: Option<AgentName>,
-    lines: u32,
-    follow: bool,
-    output: &mut Output,
-) -> Result<(), CliError> {
+fn tail(client: &Client, query: &AuditQuery, output: &mut Output) -> Result<(), CliError> {
     if !output.is_json() {
         output.cells(&HEADING.map(str::to_owned), &WIDTHS)?;
         output.finish()?;
     }
-    client.lines(&path(agent, lines, follow), |line| {
+    client.lines(&path(query), |line| {
         if output.is_json() {
             output.raw_line(line)?;
         } else {
@@ -101,6 +114,6 @@ pub(super) fn tail(
     })
 }
 
-fn path(agent: Option<AgentName>, limit: u32, follow: bool) -> String {
-    format!("{}?{}", routes::AUDIT, AuditQuery { agent, limit, follow }.to_query())
+fn path(query: &AuditQuery) -> String {
+    format!("{}?{}", routes::AUDIT, query.to_query())
 }

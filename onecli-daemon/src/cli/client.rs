@@ -157,6 +157,24 @@ impl Client {
         })
     }
 
+    /// Reads an answer that is a file, for as long as it takes.
+    pub(super) fn bytes<E: From<ClientError>>(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        block_on_any(async {
+            let mut answer = self.send(Method::GET, path, Zeroizing::default()).await?;
+            // An answer that ends early is an error here: its length, or its last chunk, is missing.
+            while let Some(frame) = answer.frame().await {
+                if let Ok(data) = frame.map_err(|error| broken_off(&error))?.into_data() {
+                    each(&data)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     async fn send(
         &self,
         method: Method,

@@ -36,6 +36,12 @@ pub struct DaemonArgs {
     /// Serve the explicit proxy only; do not redirect connections.
     #[arg(long)]
     pub no_ebpf: bool,
+    /// A file with a passphrase or a recovery key that opens the vault; '-' for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Take a key in base64 from ONECLI_ROOT_KEY: everybody who may read this process's environment has it.
+    #[arg(long)]
+    pub insecure_key_from_env: bool,
     /// Read the configuration, say whether it is good, and end.
     #[arg(long)]
     pub check_config: bool,
@@ -50,4 +56,10 @@ pub struct DaemonArgs {
     /// helper.
     #[arg(long, value_name = "PATH")]
     pub helper_socket: Option<PathBuf>,
+    /// Put a backup in the database's place and end: see 'onecli restore --help'.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check_config", "detach"])]
+    pub restore: Option<PathBuf>,
+    /// With --restore: check, and change nothing.
+    #[arg(long, requires = "restore")]
+    pub dry_run: bool,
 }

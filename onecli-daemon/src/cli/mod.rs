@@ -3,30 +3,39 @@
 mod agent;
 mod args;
 mod audit;
+mod audit_args;
+mod backup;
+mod ca;
 mod client;
 mod daemon;
 mod doctor;
+mod export;
 mod grant;
+mod key;
 mod output;
 mod run;
 mod secret;
 mod status;
 mod value;
+mod verify;
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{AgentCommand, Args, AuditCommand, CaCommand, Command, SecretCommand};
+use args::{AgentCommand, Args, Command, SecretCommand};
 use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
 use output::Output;
+
+use crate::audit::{AuditError, Bad};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +49,23 @@ enum CliError {
     /// A value could not be read.
     #[error(transparent)]
     Value(#[from] value::ValueError),
+    /// A file could not be written, or a program not be started.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Under way, but not done.
+    #[error("{0}")]
+    Unfinished(String),
+    /// The audit log is not as it was written.
+    #[error("the audit log is NOT as it was written\n  {}", describe(.0))]
+    NotVerified(Bad),
+    /// A file of the audit log could not be read.
+    #[error(transparent)]
+    Audit(AuditError),
     /// Our output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -53,7 +79,13 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Client(error) => error.exit_code(),
-            CliError::Value(_) | CliError::Output(_) | CliError::Answer(_) => 1,
+            CliError::Value(_)
+            | CliError::Output(_)
+            | CliError::Answer(_)
+            | CliError::File { .. }
+            | CliError::Unfinished(_)
+            | CliError::NotVerified(_)
+            | CliError::Audit(_) => 1,
         }
     }
 
@@ -66,6 +98,17 @@ impl CliError {
 /// The definition of this command line, for what is made from it: completion scripts and manual pages.
 pub fn definition() -> clap::Command {
     Args::command()
+}
+
+fn describe(bad: &Bad) -> String {
+    let mut text = bad.to_string();
+    if let Some(seq) = bad.seq {
+        text.push_str(&format!("\n  first bad record: {seq}"));
+    }
+    if let Some(time) = &bad.time {
+        text.push_str(&format!(", of {time}"));
+    }
+    text
 }
 
 /// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`.
@@ -139,11 +182,11 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
-        Command::Audit(command) => match command {
-            AuditCommand::List { agent, limit } => audit::list(client, agent, limit, output),
-            AuditCommand::Tail { agent, lines, follow } => audit::tail(client, agent, lines, follow, output),
-        },
-        Command::Ca(CaCommand::Export) => status::ca_export(client, output),
+        Command::Audit(command) => audit::run(client, *command, output),
+        Command::Ca(command) => ca::ca(client, &command, output),
+        Command::Key(command) => key::key(client, command, output),
+        Command::Backup { file } => backup::backup(client, &file, output),
+        Command::Restore(args) => Err(backup::restore(&args)),
         Command::Status => status::status(client, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,10 +1,10 @@
-//! `onecli status` and `onecli ca export`.
+//! `onecli status`.
 
 use super::CliError;
 use super::client::Client;
 use super::output::{Output, or_dash};
 use crate::admin::Transparent;
-use crate::admin::api::{AuditStatus, Ca, Status, routes};
+use crate::admin::api::{AuditStatus, Status, routes};
 
 pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let status: Status = client.get(routes::STATUS)?;
@@ -55,9 +55,4 @@ fn audit(audit: &AuditStatus) -> String {
         None => text,
         Some(fault) => format!("{text}; {fault}"),
     }
-}
-
-pub(super) fn ca_export(client: &Client, output: &mut Output) -> Result<(), CliError> {
-    let ca: Ca = client.get(routes::CA)?;
-    if output.is_json() { Ok(output.document(&ca)?) } else { Ok(output.line(ca.pem.trim_end())?) }
 }

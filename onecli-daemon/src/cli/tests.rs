@@ -14,8 +14,8 @@ use super::client::{Client, ClientError};
 use super::names_run;
 use crate::admin::Transparent;
 use crate::admin::api::{
-    AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditQuery, Ca, EnvName, GrantView,
-    SecretAdd, SecretRotate, SecretView, Session, SessionRequest, Status, WireValue, routes,
+    AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
+    GrantView, SecretAdd, SecretRotate, SecretView, Session, SessionRequest, Status, WireValue, routes,
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
@@ -54,6 +54,10 @@ fn command_lines() {
         "ungrant a s",
         "audit list --limit 5 --agent a",
         "audit tail -f -n 0",
+        "audit list --host api.test --verdict deny --event alert --code egress_denied --since 1h --until 2026-01-02",
+        "audit list --decision inject --request 0198c5a2-0000-7000-8000-000000000001",
+        "audit export --format csv --since 7d",
+        "audit verify --dir /x --witness a --witness b",
         "ca export",
         "run --agent a true",
         "run --agent a -- true --json",
@@ -84,6 +88,10 @@ fn command_lines() {
         "secret add s --host a.b --bearer --value sk-on-the-command-line",
         "grant a",
         "audit list --limit 0",
+        "audit list --since yesterday-ish",
+        "audit list --verdict maybe",
+        "audit export --format xml",
+        "audit verify --public-key x",
         "run -- true",
         "run --agent a",
         "run --agent a --",
@@ -387,7 +395,9 @@ fn status_ca_and_audit() {
         served.add_audit(seq, if seq % 2 == 0 { "even" } else { "odd" });
     }
     let list = |agent: Option<&str>, limit| {
-        let query = AuditQuery { agent: agent.map(|agent| agent.parse().unwrap()), limit, follow: false };
+        let agent = agent.map(|agent| agent.parse().unwrap());
+        let filter = AuditFilter { agent, ..AuditFilter::default() };
+        let query = AuditQuery { filter, limit, ..AuditQuery::default() };
         let mut seqs = Vec::new();
         let read = client.lines(&format!("{}?{}", routes::AUDIT, query.to_query()), |line| {
             seqs.push(seq_of(line));
@@ -400,10 +410,18 @@ fn status_ca_and_audit() {
     assert_eq!(list(None, 2), [4, 5]);
     assert_eq!(list(Some("even"), 100), [2, 4]);
     assert_eq!(list(Some("nobody"), 100), [0; 0]);
+    let all = AuditQuery { all: true, ..AuditQuery::default() };
+    let mut seqs = Vec::new();
+    let exported = client.lines(&format!("{}?{}", routes::AUDIT, all.to_query()), |line| {
+        seqs.push(seq_of(line));
+        Ok::<_, ClientError>(())
+    });
+    exported.unwrap();
+    assert_eq!(seqs, [1, 2, 3, 4, 5]);
 
     // Following: one from before, then each as it is written, until the reader has enough.
     let seen = RefCell::new(Vec::new());
-    let query = AuditQuery { agent: None, limit: 1, follow: true };
+    let query = AuditQuery { limit: 1, follow: true, ..AuditQuery::default() };
     let followed = client.lines(&format!("{}?{}", routes::AUDIT, query.to_query()), |line| {
         seen.borrow_mut().push(seq_of(line));
         let next = seen.borrow().len() as u64 + 5;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -18,6 +18,9 @@ pub(super) enum ValueError {
     /// Nothing says where the value is, and there is nobody to ask.
     #[error("no value given: use --value-stdin or --value-file FILE (without a terminal there is no prompt)")]
     NoSource,
+    /// Nothing says where the passphrase is, and there is nobody to ask.
+    #[error("no passphrase given: use --passphrase-file FILE (without a terminal there is no prompt)")]
+    NoPassphrase,
     /// The file cannot be read.
     #[error("cannot read the value from {}: {source}", path.display())]
     File {
@@ -32,6 +35,12 @@ pub(super) enum ValueError {
     /// The prompt was answered with two different values.
     #[error("the two values differ; nothing was stored")]
     Mismatch,
+    /// Not a key.
+    #[error("{} does not hold a key, which is 32 bytes and nothing else: head -c 32 /dev/urandom makes one", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// Not a value that can be stored.
     #[error(transparent)]
     Bad(#[from] SecretValueError),
@@ -50,6 +59,27 @@ pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
         prompt()?
     } else {
         return Err(ValueError::NoSource);
+    };
+    Ok(WireValue(check(&bytes)?))
+}
+
+/// A passphrase: from a file, or standard input (`-`), or a prompt, which asks twice for a new one.
+pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireValue, ValueError> {
+    let bytes = match file {
+        Some(path) if path == Path::new("-") => bounded(io::stdin().lock()).map_err(ValueError::Input)?,
+        Some(path) => {
+            let failed = |source| ValueError::File { path: path.to_owned(), source };
+            bounded(File::open(path).map_err(failed)?).map_err(failed)?
+        }
+        None if !io::stdin().is_terminal() => return Err(ValueError::NoPassphrase),
+        None => {
+            let ask = |text| rpassword::prompt_password(text).map(Zeroizing::new).map_err(ValueError::Input);
+            let first = ask("Passphrase (not shown): ")?;
+            if is_new && *ask("The same again: ")? != *first {
+                return Err(ValueError::Mismatch);
+            }
+            Zeroizing::new(first.as_bytes().to_vec())
+        }
     };
     Ok(WireValue(check(&bytes)?))
 }

@@ -32,6 +32,7 @@ fn the_installed_file_shows_every_key_with_its_default() {
     shown.store = None;
     shown.upstream.proxy = None;
     shown.upstream.proxy_password_file = None;
+    shown.vault.passphrase_file = None;
     assert_eq!(shown, Config::default(), "with every setting switched on");
 
     let document: toml::Table = switched_on.parse().unwrap();
@@ -88,6 +89,8 @@ fn every_key_is_read() {
         allow_addresses = ["10.0.0.0/24"]
         [audit]
         durability = "strict"
+        [vault]
+        passphrase_file = "/etc/onecli/passphrase"
         "#,
     )
     .unwrap();
@@ -122,8 +125,12 @@ fn every_key_is_read() {
                 )]),
             },
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
-            audit: Audit { durability: Durability::Strict },
+            audit: Audit { durability: Durability::Strict, ..Audit::default() },
             backend: Backend::default(),
+            vault: Vault {
+                passphrase_file: Some("/etc/onecli/passphrase".into()),
+                insecure_key_from_env: false
+            },
         }
     );
 }
@@ -190,6 +197,8 @@ fn flags_win_over_the_file() {
         agents_root: Some("/other.slice".to_owned()),
         no_ebpf: true,
         helper_socket: Some("/run/h.sock".into()),
+        passphrase_file: None,
+        insecure_key_from_env: false,
     };
     let config = Config::load(Some(&file), flags).unwrap();
     assert_eq!(config.data_dir, Path::new("/srv"));
@@ -240,5 +249,26 @@ fn a_vault_server_is_read_and_its_example_in_the_installed_file_is_one() {
         "method = \"approle\"\nrole_id = \"r\"",
     ] {
         auth(bad).expect_err(bad);
+    }
+}
+
+#[test]
+fn audit_keys() {
+    let read = |text: &str| {
+        Config::parse(Path::new("x.toml"), &format!("[audit]\n{text}")).map(|config| config.audit)
+    };
+    let audit = read("durability = \"relaxed\"\nkeep_days = 30\nkeep_bytes = \"10 GiB\"\nwitnesses = [\"syslog\", \"file:/a\", \"https://w.example/x\"]").unwrap();
+    assert_eq!(audit.durability, Durability::Relaxed);
+    assert_eq!((audit.keep_days, audit.keep_bytes), (30, 10 << 30));
+    let url = Witness::Url("https://w.example/x".to_owned());
+    assert_eq!(audit.witnesses, [Witness::Syslog, Witness::File("/a".into()), url]);
+    for bad in [
+        "keep_bytes = \"many\"",
+        "agent_rate = 0",
+        "witnesses = [\"ftp://x\"]",
+        "witnesses = [\"file:x\"]",
+        "witnesses = [\"https://u@h/\"]",
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
     }
 }

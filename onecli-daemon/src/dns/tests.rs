@@ -131,7 +131,7 @@ impl Stage {
         let parts = Parts {
             policy: current,
             names: Arc::clone(&zone) as Arc<dyn Names>,
-            audit: AuditLog::open(&log, Arc::new(SystemClock), 0).unwrap(),
+            audit: AuditLog::open(&log, crate::audit::Settings::for_tests()).unwrap(),
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
         };

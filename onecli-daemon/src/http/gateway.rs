@@ -18,13 +18,14 @@ use super::limits::FailureLimits;
 use super::outward::{Outward, UpstreamProxy};
 use super::place::Strangers;
 use super::pool::Pool;
+use super::refusals::{Folded, Refusals};
 use super::revoked;
 use super::shares::Shares;
-use crate::audit::AuditLog;
-use crate::model::{Clock, Code, Random};
+use crate::audit::{AuditLog, Quota, QuotaLimits, Record};
+use crate::model::{Clock, Code, Random, RequestId};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Evidence, Snapshot};
-use crate::tls::{AgentTls, UpstreamTls};
+use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
 use crate::vault::Vault;
 
 /// How long requests that are broken off may take to be gone. They do not wait for anybody.
@@ -41,6 +42,8 @@ pub struct GatewayParts {
     pub vault: Arc<Vault>,
     /// Records everything.
     pub audit: AuditLog,
+    /// How much of the record each agent may cause.
+    pub audit_quota: QuotaLimits,
     /// TLS towards agents.
     pub agent_tls: AgentTls,
     /// TLS towards upstreams.
@@ -66,6 +69,10 @@ pub struct Gateway {
     pub(super) policy: watch::Receiver<Arc<Snapshot>>,
     pub(super) vault: Arc<Vault>,
     pub(super) audit: AuditLog,
+    /// What each agent may cause to be recorded.
+    pub(super) quota: Quota,
+    /// Refusals that repeat.
+    pub(super) refusals: Refusals,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
     pub(super) explicit_addresses: Vec<SocketAddr>,
@@ -96,6 +103,11 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
+    /// From now on agents get leaves of `authority`.
+    pub fn set_authority(&self, authority: CertAuthority) {
+        self.agent_tls.set_authority(authority);
+    }
+
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Gateway {
         let capacity = parts.capacity;
@@ -110,6 +122,8 @@ impl Gateway {
             policy: parts.policy,
             vault: parts.vault,
             audit: parts.audit,
+            quota: Quota::new(parts.audit_quota),
+            refusals: Refusals::default(),
             agent_tls: parts.agent_tls,
             pool,
             explicit_addresses: parts.explicit_addresses,
@@ -193,13 +207,26 @@ impl Gateway {
         while Arc::strong_count(&self.young) > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if timeout(patience, self.drained()).await.is_ok() {
-            return;
+        if timeout(patience, self.drained()).await.is_err() {
+            tracing::info!(open = Arc::strong_count(&self.open) - 1, "requests are broken off");
+            self.ending.cancel();
+            if timeout(BREAKING_OFF, self.drained()).await.is_err() {
+                tracing::error!("a request did not end: its outcome will be missing from the audit log");
+            }
         }
-        tracing::info!(open = Arc::strong_count(&self.open) - 1, "requests are broken off");
-        self.ending.cancel();
-        if timeout(BREAKING_OFF, self.drained()).await.is_err() {
-            tracing::error!("a request did not end: its outcome will be missing from the audit log");
+        self.record_folded(self.refusals.rest(self.clock.instant()));
+    }
+
+    fn record_folded(&self, all: Vec<Folded>) {
+        for folded in all {
+            match RequestId::generate(self.clock.now(), self.random.as_ref()) {
+                Ok(id) => {
+                    let mut record = Record::new(id);
+                    folded.fill(&mut record);
+                    self.audit.outcome(record);
+                }
+                Err(error) => tracing::error!(%error, "refusals that repeat have no request id"),
+            }
         }
     }
 
@@ -220,9 +247,13 @@ impl Gateway {
         }
     }
 
-    /// Closes upstream connections that nobody used for a while. Call it now and then.
+    /// Closes upstream connections that nobody used for a while, and records refusals that repeated. Call it now and
+    /// then.
     pub fn tidy(&self) {
         self.pool.close_idle();
+        let now = self.clock.instant();
+        self.record_folded(self.refusals.due(now));
+        self.quota.tidy(now);
     }
 }
 

@@ -24,6 +24,7 @@ mod outward;
 mod patience;
 mod place;
 mod pool;
+mod refusals;
 mod reject;
 mod revoked;
 mod scrub;

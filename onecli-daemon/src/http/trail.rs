@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
 use super::shares::Share;
-use crate::audit::{Durable, Record, Text};
+use crate::audit::{Durable, QuotaExceeded, Record, Text};
 use crate::model::{Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
 use crate::policy::{Grant, Identity};
@@ -117,6 +117,7 @@ impl Trail {
     }
 
     async fn write_decision(&mut self) -> Result<Durable, Refusal> {
+        self.take_quota(2).map_err(exceeded)?;
         // Before the first await: dropped in the middle of it, this owes an outcome and not a second decision.
         self.state = State::Deciding;
         let written = self.gateway.audit.decision(self.record.clone()).await;
@@ -131,15 +132,35 @@ impl Trail {
         })
     }
 
-    /// Records a refusal, before or after the decision; it stands in the log when this returns, unless the log is
-    /// what failed.
+    /// Counts records of this request's kind for its agent.
+    fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
+        let Some(share) = &self.share else { return Ok(()) };
+        let Gateway { quota, clock, audit, .. } = self.gateway.as_ref();
+        let size = self.record.size_hint().saturating_mul(records);
+        quota.take(clock.instant(), share.agent(), (records, size), audit.space_is_scarce())
+    }
+
+    /// Counts a refusal. False: it is one of many, and recorded with them.
+    fn wants_record(&self, code: Code) -> bool {
+        let may_write = code == Code::AuditQuota || self.take_quota(1).is_ok();
+        self.gateway.refusals.note(self.gateway.clock.instant(), &self.record, may_write)
+    }
+
+    /// Records a refusal, before or after the decision; it stands in the log when this returns, unless it repeats others
+    /// and is counted with them, or the log is what failed.
     pub(super) async fn refuse(&mut self, code: Code) {
         match self.state {
             State::Open => {
                 self.state = State::Closed;
                 self.record.deny(code);
                 Counters::add(&self.gateway.counters.requests_denied, 1);
-                if let Err(error) = self.gateway.audit.decision(self.record.clone()).await {
+                if !self.wants_record(code) {
+                    return;
+                }
+                if code == Code::AuditUnavailable {
+                    // Nobody waits for the disk twice.
+                    self.gateway.audit.outcome(self.record.clone());
+                } else if let Err(error) = self.gateway.audit.decision(self.record.clone()).await {
                     tracing::error!(%error, %code, "a refusal could not be recorded");
                 }
             }
@@ -192,6 +213,24 @@ impl Trail {
     }
 }
 
+fn exceeded(why: QuotaExceeded) -> Refusal {
+    let (message, hint) = match why {
+        QuotaExceeded::Rate => (
+            "the agent causes more audit records per second than it may",
+            "send fewer requests at a time; an administrator can raise audit.agent_rate",
+        ),
+        QuotaExceeded::Bytes => (
+            "the agent has used up its part of the audit log for today",
+            "wait, and send fewer requests; an administrator can raise audit.agent_bytes",
+        ),
+        QuotaExceeded::Reserve => (
+            "the audit log's disk is nearly full, and this agent has used more than its part of it",
+            "an administrator should make room on the disk of the data directory, or keep less (audit.keep_bytes)",
+        ),
+    };
+    Refusal::new(Code::AuditQuota, message, hint)
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -201,7 +240,9 @@ impl Drop for Trail {
         match self.state {
             State::Open => {
                 self.record.deny(code);
-                self.gateway.audit.outcome(self.record.clone());
+                if self.wants_record(code) {
+                    self.gateway.audit.outcome(self.record.clone());
+                }
             }
             State::Deciding | State::Decided => self.fail(code),
             State::Closed => {}

@@ -44,6 +44,10 @@ uuid_id!(
     /// One request, from its arrival to its outcome (UUID version 7, RFC 9562).
     RequestId
 );
+uuid_id!(
+    /// One audit log (UUID version 7, RFC 9562): a host's, until its files are lost. Rows of several share a store.
+    LogId
+);
 
 impl RequestId {
     /// A new id, ordered by time.
@@ -52,6 +56,16 @@ impl RequestId {
     /// The kernel has no random bytes.
     pub fn generate(now: Timestamp, random: &dyn Random) -> Result<RequestId, RandomError> {
         new_uuid(now, random).map(RequestId)
+    }
+}
+
+impl LogId {
+    /// A new id, ordered by time.
+    ///
+    /// # Errors
+    /// The kernel has no random bytes.
+    pub fn generate(now: Timestamp, random: &dyn Random) -> Result<LogId, RandomError> {
+        new_uuid(now, random).map(LogId)
     }
 }
 

@@ -93,6 +93,8 @@ codes! {
     SecretUnavailable = "secret_unavailable", 502;
     /// The audit log cannot be written.
     AuditUnavailable = "audit_unavailable", 503;
+    /// The agent's part of the audit log is used up for now.
+    AuditQuota = "audit_quota", 429;
     /// The TLS handshake of the client failed.
     ClientTls = "client_tls", 400;
     /// The client went away before the answer was complete.

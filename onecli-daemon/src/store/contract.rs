@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::{AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 use crate::model::{
-    Agent, AgentId, Egress, Factors, MethodSet, Placement, RequestId, Runner, Sealed, Secret, SecretId,
-    Target, TokenHash,
+    Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, RequestId, Runner, Sealed, Secret,
+    SecretId, Target, TokenHash,
 };
 
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
@@ -16,7 +16,7 @@ macro_rules! contract_tests {
         $crate::store::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
             runners_come_and_go, secrets_round_trip, versions_follow_each_other, grants, changes_are_told, audit_rows_are_kept_once,
-            audit_rows_are_found, facts, leases);
+            audit_rows_of_several_logs, audit_rows_are_found, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
         $(
@@ -264,8 +264,12 @@ pub(crate) async fn changes_are_told(store: &dyn Store) {
     told("failures, audit rows and reading", false);
 }
 
+const LOG: LogId = LogId(Uuid::from_u128(77));
+
 fn audit_row(seq: u64, agent: &str) -> AuditRow {
     AuditRow {
+        id: 0,
+        log: LOG,
         seq,
         time: at(1000 + i64::try_from(seq).unwrap()),
         request_id: Some(RequestId(Uuid::from_u128(seq.into()))),
@@ -279,15 +283,36 @@ fn audit_row(seq: u64, agent: &str) -> AuditRow {
 }
 
 pub(crate) async fn audit_rows_are_kept_once(store: &dyn Store) {
-    assert_eq!(store.last_audit_seq().await.unwrap(), 0);
+    assert_eq!(store.last_audit_seq(LOG).await.unwrap(), 0);
     store.insert_audit(&[]).await.unwrap();
     let rows: Vec<_> = (1..=1200).map(|seq| audit_row(seq, "one")).collect();
     store.insert_audit(&rows[..700]).await.unwrap();
     store.insert_audit(&rows[300..]).await.unwrap();
     store.insert_audit(&[AuditRow { json: "other".to_owned(), ..audit_row(1200, "two") }]).await.unwrap();
-    assert_eq!(store.last_audit_seq().await.unwrap(), 1200);
+    assert_eq!(store.last_audit_seq(LOG).await.unwrap(), 1200);
     let all = store.list_audit(&AuditQuery { limit: 5000, ..AuditQuery::default() }).await.unwrap();
-    assert_eq!(all, rows);
+    assert!(all.is_sorted_by(|one, other| one.id < other.id), "in the order of arrival");
+    assert_eq!(all.last().unwrap().id, store.last_audit_id().await.unwrap());
+    let unnumbered: Vec<_> = all.into_iter().map(|row| AuditRow { id: 0, ..row }).collect();
+    assert!(unnumbered == rows);
+}
+
+pub(crate) async fn audit_rows_of_several_logs(store: &dyn Store) {
+    let other = LogId(Uuid::from_u128(78));
+    let elsewhere = |seq| AuditRow { log: other, ..audit_row(seq, "two") };
+    store
+        .insert_audit(&[audit_row(1, "one"), elsewhere(1), elsewhere(2), audit_row(2, "one")])
+        .await
+        .unwrap();
+    assert_eq!(store.last_audit_seq(LOG).await.unwrap(), 2);
+    assert_eq!(store.last_audit_seq(LogId(Uuid::nil())).await.unwrap(), 0);
+    store.prune_audit(other, 1).await.unwrap();
+    let left = store.list_audit(&AuditQuery::default()).await.unwrap();
+    let left: Vec<_> = left.iter().map(|row| (row.log, row.seq)).collect();
+    assert_eq!(left, [(LOG, 1), (other, 2), (LOG, 2)]);
+    store.prune_audit(LOG, 2).await.unwrap();
+    store.insert_audit(&[audit_row(3, "one")]).await.unwrap();
+    assert_eq!(store.last_audit_id().await.unwrap(), 5, "an id is never given again");
 }
 
 pub(crate) async fn audit_rows_are_found(store: &dyn Store) {
@@ -319,13 +344,16 @@ pub(crate) async fn audit_rows_are_found(store: &dyn Store) {
     check(AuditQuery { agent: text("two"), host: text("evil.example"), ..all() }, &[4]).await;
     check(AuditQuery { verdict: text("inject"), ..all() }, &[1, 2]).await;
     check(AuditQuery { code: text("egress_denied"), ..all() }, &[4]).await;
-    check(AuditQuery { after_seq: Some(2), ..all() }, &[3, 4]).await;
-    check(AuditQuery { after_seq: Some(u64::MAX), ..all() }, &[]).await;
+    check(AuditQuery { event: text("alert"), ..all() }, &[3]).await;
+    check(AuditQuery { request_id: Some(RequestId(Uuid::from_u128(2))), ..all() }, &[2]).await;
+    check(AuditQuery { after_id: Some(2), ..all() }, &[3, 4]).await;
+    check(AuditQuery { after_id: Some(u64::MAX), ..all() }, &[]).await;
     check(AuditQuery { since: Some(at(1002)), until: Some(at(1004)), ..all() }, &[2, 3]).await;
     check(AuditQuery { limit: 2, ..all() }, &[1, 2]).await;
     check(AuditQuery { limit: 2, newest_first: true, ..all() }, &[4, 3]).await;
     check(AuditQuery { agent: text("' OR 1=1 --"), ..all() }, &[]).await;
-    assert_eq!(store.list_audit(&AuditQuery { after_seq: Some(2), limit: 1, ..all() }).await.unwrap(), [own]);
+    let third = store.list_audit(&AuditQuery { after_id: Some(2), limit: 1, ..all() }).await.unwrap();
+    assert_eq!(third, [AuditRow { id: 3, ..own }]);
 }
 
 pub(crate) async fn facts(store: &dyn Store) {

@@ -11,7 +11,7 @@ mod sqlite;
 #[cfg(test)]
 pub(crate) mod contract;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ pub use keys::{KeyStore, Rewrap, SlotRow, VaultChange, VersionRow};
 pub use leases::{LeaseRow, LeaseStore};
 pub use sqlite::SqliteStore;
 
-use crate::model::{Agent, AgentId, RequestId, Runner, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, LogId, RequestId, Runner, Sealed, Secret, SecretId, TokenHash};
 
 /// Everything that decides about requests, as it stood at one moment.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +70,11 @@ pub struct GrantRow {
 /// An audit record as the store holds it: the columns that are searched, and the whole record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
-    /// Position in the log, from 1; unique. At most `i64::MAX`.
+    /// The order of arrival in the store, which gives it; what is inserted says 0.
+    pub id: u64,
+    /// The log that it is of: several hosts may share a store.
+    pub log: LogId,
+    /// Position in that log, from 1; unique there. At most `i64::MAX`.
     pub seq: u64,
     /// When the record was written, to the microsecond.
     pub time: Timestamp,
@@ -101,8 +105,12 @@ pub struct AuditQuery {
     pub verdict: Option<String>,
     /// Only with this code.
     pub code: Option<String>,
-    /// Only rows with a larger sequence number.
-    pub after_seq: Option<u64>,
+    /// Only with this event.
+    pub event: Option<String>,
+    /// Only of this request.
+    pub request_id: Option<RequestId>,
+    /// Only rows that arrived after the one with this id.
+    pub after_id: Option<u64>,
     /// Only at or after this time.
     pub since: Option<Timestamp>,
     /// Only before this time.
@@ -120,7 +128,9 @@ impl Default for AuditQuery {
             host: None,
             verdict: None,
             code: None,
-            after_seq: None,
+            event: None,
+            request_id: None,
+            after_id: None,
             since: None,
             until: None,
             limit: 100,
@@ -231,11 +241,18 @@ pub trait Store: KeyStore + LeaseStore {
     /// has no runners.
     async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError>;
 
-    /// Adds audit rows; rows whose sequence number is there already are left as they are.
+    /// Adds audit rows; rows whose log and sequence number are there already are left as they are.
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError>;
 
-    /// The largest sequence number among the audit rows; 0 where there are none.
-    async fn last_audit_seq(&self) -> Result<u64, StoreError>;
+    /// The largest sequence number among the audit rows of a log; 0 where there are none.
+    async fn last_audit_seq(&self, log: LogId) -> Result<u64, StoreError>;
+
+    /// The id of the row that arrived last; 0 where there is none. On a store that several hosts write to, one that is
+    /// under way may still get a smaller id.
+    async fn last_audit_id(&self) -> Result<u64, StoreError>;
+
+    /// Removes the audit rows of a log up to a sequence number.
+    async fn prune_audit(&self, log: LogId, through: u64) -> Result<(), StoreError>;
 
     /// Lists audit rows.
     async fn list_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
@@ -258,11 +275,18 @@ pub trait Store: KeyStore + LeaseStore {
 /// # Errors
 /// [`StoreError`]: a URL of another kind, a file or directory that others can read, a database of a newer version.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let path = url
-        .strip_prefix("sqlite://")
+    Ok(Arc::new(SqliteStore::open(&sqlite_path(url)?).await?))
+}
+
+/// The database file that a URL names.
+///
+/// # Errors
+/// [`StoreError::Url`].
+pub fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
+    url.strip_prefix("sqlite://")
         .filter(|path| path.starts_with('/') && !path.contains('?'))
-        .ok_or_else(|| StoreError::Url { url: redact(url) })?;
-    Ok(Arc::new(SqliteStore::open(Path::new(path)).await?))
+        .map(PathBuf::from)
+        .ok_or_else(|| StoreError::Url { url: redact(url) })
 }
 
 /// A store URL without what may be a password: everything between `://` and the last `@` is left out.

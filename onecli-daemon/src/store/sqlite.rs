@@ -25,7 +25,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
-use crate::model::{Agent, AgentId, PrivateDir, Runner, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, LogId, PrivateDir, Runner, Sealed, Secret, SecretId, TokenHash};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -401,8 +401,16 @@ impl Store for SqliteStore {
         audit::insert(self.write().await?, rows).await
     }
 
-    async fn last_audit_seq(&self) -> Result<u64, StoreError> {
-        audit::last_seq(&self.pool).await
+    async fn last_audit_seq(&self, log: LogId) -> Result<u64, StoreError> {
+        audit::last_seq(&self.pool, log).await
+    }
+
+    async fn last_audit_id(&self) -> Result<u64, StoreError> {
+        audit::last_id(&self.pool).await
+    }
+
+    async fn prune_audit(&self, log: LogId, through: u64) -> Result<(), StoreError> {
+        audit::prune(self.write().await?, log, through).await
     }
 
     async fn list_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {

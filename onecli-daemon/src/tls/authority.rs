@@ -9,6 +9,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::model::Host;
@@ -50,6 +51,36 @@ pub struct CaMaterial {
 impl fmt::Debug for CaMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CaMaterial(..)")
+    }
+}
+
+/// What a certificate says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// SHA-256 of its DER form, in hex.
+    pub sha256: String,
+    /// Not valid before.
+    pub not_before: Timestamp,
+    /// Not valid after.
+    pub not_after: Timestamp,
+}
+
+impl CertificateFacts {
+    /// Reads a certificate in PEM.
+    ///
+    /// # Errors
+    /// [`CaError::Load`].
+    pub fn of(pem: &str) -> Result<CertificateFacts, CaError> {
+        let bad = |error: &dyn fmt::Display| CaError::Load(error.to_string());
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| bad(&e))?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|e| bad(&e))?;
+        let validity = certificate.validity();
+        let time = |seconds| Timestamp::from_second(seconds).map_err(|_| CaError::Clock);
+        Ok(CertificateFacts {
+            sha256: data_encoding::HEXLOWER.encode(&Sha256::digest(&der)),
+            not_before: time(validity.not_before.timestamp())?,
+            not_after: time(validity.not_after.timestamp())?,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ mod hello;
 mod server;
 mod service;
 
-pub use authority::{CaError, CaMaterial, CertAuthority};
+pub use authority::{CaError, CaMaterial, CertAuthority, CertificateFacts};
 pub use client::{Alpn, UpstreamTls, UpstreamTlsError, VerifiedStream};
 pub use hello::{Alert, ClientHello, parse_client_hello};
 pub use server::{AgentTls, ServerStream};

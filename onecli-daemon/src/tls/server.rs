@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::{SignedDuration, Timestamp};
 use lru::LruCache;
@@ -30,7 +30,7 @@ const REFUSAL_AGENTS: usize = 4096;
 
 /// Accepts TLS from agents.
 pub struct AgentTls {
-    authority: CertAuthority,
+    authority: RwLock<Arc<CertAuthority>>,
     clock: Arc<dyn Clock>,
     tickets: Arc<dyn ProducesTickets>,
     leaves: Mutex<LruCache<Host, CachedLeaf>>,
@@ -61,7 +61,7 @@ impl AgentTls {
     pub fn new(authority: CertAuthority, clock: Arc<dyn Clock>) -> Result<AgentTls, CaError> {
         let tickets = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|e| CaError::Load(e.to_string()))?;
         Ok(AgentTls {
-            authority,
+            authority: RwLock::new(Arc::new(authority)),
             clock,
             tickets,
             leaves: Mutex::new(LruCache::new(CACHED_LEAVES)),
@@ -69,9 +69,15 @@ impl AgentTls {
         })
     }
 
-    /// The authority's certificate, PEM.
-    pub fn authority_pem(&self) -> &str {
-        self.authority.certificate_pem()
+    fn authority(&self) -> Arc<CertAuthority> {
+        Arc::clone(&self.authority.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on leaves are signed by `authority`. Connections that are open stay.
+    pub fn set_authority(&self, authority: CertAuthority) {
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
+        leaves.clear();
     }
 
     /// Ends the agent's TLS as `host`; ALPN `h2` and `http/1.1`, no early data.
@@ -112,7 +118,8 @@ impl AgentTls {
                 return Ok(Arc::clone(&leaf.config));
             }
         }
-        let leaf = self.authority.leaf(host, now)?;
+        let authority = self.authority();
+        let leaf = authority.leaf(host, now)?;
         let bad = |error: rustls::Error| CaError::Load(error.to_string());
         let provider = provider();
         let key = provider.key_provider.load_private_key(leaf.key).map_err(bad)?;
@@ -127,7 +134,11 @@ impl AgentTls {
         config.max_early_data_size = 0;
         let config = Arc::new(config);
         let cached = CachedLeaf { config: Arc::clone(&config), renew_at: leaf.renew_at };
-        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).put(host.clone(), cached);
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        // Signed by one that signs no more: good for this connection, and for no other.
+        if Arc::ptr_eq(&authority, &self.authority()) {
+            leaves.put(host.clone(), cached);
+        }
         Ok(config)
     }
 }

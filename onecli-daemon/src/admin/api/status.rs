@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -46,13 +45,4 @@ pub struct AuditStatus {
     pub shipped: u64,
     /// Why records cannot be brought into the database right now, if they cannot.
     pub shipping_fault: Option<String>,
-}
-
-/// `ca export`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ca {
-    /// Our CA's certificate in PEM.
-    pub pem: String,
-    /// A PEM file on this host: the system's roots and our CA.
-    pub bundle: PathBuf,
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use crate::admin::api::Place;
+use crate::admin::api::{Ca, Place};
 use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Transparent, bind, serve};
 use crate::model::{AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
 use crate::store::{AuditRow, Store, StoredState};
@@ -36,6 +36,8 @@ pub(crate) struct FakeHost {
     busy: Mutex<Option<(String, bool)>>,
     reload_time: Mutex<Duration>,
     reloads: AtomicU64,
+    data_dir: Mutex<PathBuf>,
+    recorded: Mutex<Vec<String>>,
 }
 
 impl FakeHost {
@@ -48,6 +50,8 @@ impl FakeHost {
             busy: Mutex::default(),
             reload_time: Mutex::default(),
             reloads: AtomicU64::new(0),
+            data_dir: Mutex::default(),
+            recorded: Mutex::default(),
         }
     }
 
@@ -79,6 +83,11 @@ impl FakeHost {
 
     pub(crate) fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::SeqCst)
+    }
+
+    /// What the audit log was told.
+    pub(crate) fn recorded(&self) -> Vec<String> {
+        self.recorded.lock().unwrap().clone()
     }
 
     pub(crate) fn cgroups(&self) -> Vec<String> {
@@ -143,12 +152,24 @@ impl Host for FakeHost {
         }
     }
 
-    fn ca_pem(&self) -> String {
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()
+    fn ca(&self) -> Ca {
+        Ca {
+            pem: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(),
+            bundle: "/run/onecli/ca-bundle.pem".into(),
+            certificates: Vec::new(),
+        }
     }
 
-    fn ca_bundle_path(&self) -> PathBuf {
-        "/run/onecli/ca-bundle.pem".into()
+    async fn rotate_ca(&self, finish: bool) -> Result<Ca, String> {
+        if finish { Err("there is no next authority".to_owned()) } else { Ok(self.ca()) }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.data_dir.lock().unwrap().clone()
+    }
+
+    fn record(&self, code: &'static str, detail: &str) {
+        self.recorded.lock().unwrap().push(format!("{code}: {detail}"));
     }
 
     fn private_dirs(&self) -> Vec<PathBuf> {
@@ -194,6 +215,7 @@ impl Served {
         let dir = tempfile::tempdir().unwrap();
         let data = PrivateDir::create(&dir.path().join("data")).unwrap();
         let runtime = Runtime::new().unwrap();
+        *host.data_dir.lock().unwrap() = data.path().to_owned();
         let host = Arc::new(host);
         let (store, vault) = runtime.block_on(async {
             let store =
@@ -249,6 +271,8 @@ impl Served {
             r#"{{"time":"{time}","seq":{seq},"event":"decision","agent":"{agent}","host":"api.test"}}"#
         );
         let row = AuditRow {
+            id: 0,
+            log: crate::model::LogId(uuid::Uuid::nil()),
             seq,
             time,
             request_id: None,

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 pub(crate) use fixture::{FakeHost, Served, root};
 
-use super::api::{AuditQuery, EnvName, WireValue};
+use super::api::{AuditFilter, AuditQuery, EnvName, WireValue};
 use super::peer::{Peer, Rights};
 use super::socket::{SocketError, bind};
+use crate::audit::{Event, Verdict};
 
 const ROOT: &str = "onecli.slice/onecli-agents.slice";
 
@@ -108,10 +109,21 @@ fn errors_about_a_value_do_not_hold_it() {
 
 #[test]
 fn audit_queries_round_trip() {
-    let query = AuditQuery { agent: Some("a.b-c".parse().unwrap()), limit: 7, follow: true };
+    let filter = AuditFilter {
+        agent: Some("a.b-c".parse().unwrap()),
+        host: Some("[::1]&limit=9".to_owned()),
+        verdict: Some(Verdict::Inject),
+        event: Some(Event::Alert),
+        code: Some("a b%".to_owned()),
+        request: Some("0198c5a2-0000-7000-8000-000000000001".parse().unwrap()),
+        since: Some("2026-01-02T03:04:05.678901Z".parse().unwrap()),
+        until: Some("2027-01-02T03:04:05Z".parse().unwrap()),
+    };
+    let query = AuditQuery { filter, limit: 7, all: true, follow: true };
     assert_eq!(AuditQuery::from_query(&query.to_query()), Ok(query));
-    assert_eq!(AuditQuery::from_query(""), Ok(AuditQuery { agent: None, limit: 100, follow: false }));
-    for bad in ["limit=x", "limit=10001", "follow=1", "agent=A", "other=1", "limit"] {
+    assert_eq!(AuditQuery::from_query(""), Ok(AuditQuery { limit: 100, ..AuditQuery::default() }));
+    for bad in ["limit=x", "limit=10001", "follow=1", "agent=A", "other=1", "limit", "verdict=no", "host=%ff"]
+    {
         assert!(AuditQuery::from_query(bad).is_err(), "{bad}");
     }
 }

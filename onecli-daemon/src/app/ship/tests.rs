@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::audit::{AuditLog, Record};
-use crate::model::{PrivateDir, RequestId, SystemClock};
+use crate::audit::{AuditLog, Record, Settings};
+use crate::model::{PrivateDir, RequestId};
 use crate::store::{AuditQuery, SqliteStore};
 
 struct Host {
@@ -19,12 +19,12 @@ impl Host {
         let (temp, data) = PrivateDir::temporary();
         let store = Arc::new(SqliteStore::open(&data.join("onecli.db")).await.unwrap());
         let dir = PrivateDir::create(&data.join("audit")).unwrap();
-        let log = AuditLog::open(&dir, Arc::new(SystemClock), 0).unwrap();
+        let log = AuditLog::open(&dir, Settings::for_tests()).unwrap();
         Host { dir, store, log, _temp: temp }
     }
 
     fn shipper(&self) -> Shipper {
-        Shipper::new(self.dir.path().to_owned(), self.log.subscribe(), self.store.clone())
+        Shipper::new(self.dir.path().to_owned(), self.log.id(), self.log.subscribe(), self.store.clone())
     }
 
     async fn write(&self, count: u128) {

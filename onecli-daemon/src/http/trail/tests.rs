@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::audit::{AuditLog, Entries, Event, Verdict};
+use crate::audit::{AuditLog, Entries, Event, QuotaLimits, Verdict};
 use crate::http::{Capacity, GatewayParts};
-use crate::model::{OsRandom, PrivateDir, SystemClock};
+use crate::model::{AgentId, OsRandom, PrivateDir, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::{Mode, Snapshot};
 use crate::store::SqliteStore;
@@ -33,7 +33,8 @@ impl Scene {
         let gateway = Gateway::new(GatewayParts {
             policy,
             vault: Arc::new(vault),
-            audit: AuditLog::open(&dir, clock.clone(), 0).unwrap(),
+            audit: AuditLog::open(&dir, crate::audit::Settings::for_tests()).unwrap(),
+            audit_quota: QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 },
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
             resolver: Arc::new(Resolver::new(
@@ -97,4 +98,58 @@ async fn a_request_dropped_because_the_daemon_stops_says_so() {
     scene.gateway.ending.cancel();
     drop(trail);
     assert_eq!(scene.recorded().await[1], (Event::Outcome, Some(Verdict::Forward), Some("interrupted")));
+}
+
+/// Invariant 9: what repeats is one record, and a count.
+#[tokio::test]
+async fn refusals_that_repeat_are_folded() {
+    let scene = Scene::new().await;
+    for number in 0..1000 {
+        let mut trail = scene.trail();
+        trail.record().method = Some("GET".into());
+        trail.record().path = Some(Text::new(if number % 2 == 0 { "/even" } else { "/odd" }));
+        trail.refuse(Code::EgressDenied).await;
+    }
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let records: Vec<_> =
+        Entries::after(scene.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record).collect();
+    assert_eq!(records.len(), 4, "{records:#?}");
+    assert_eq!(records.iter().map(|record| record.count.unwrap_or(1)).sum::<u64>(), 1000);
+    for record in &records {
+        assert_eq!(record.code.as_ref().map(Text::as_str), Some("egress_denied"));
+        assert_eq!((record.event, record.verdict), (Event::Decision, Some(Verdict::Deny)));
+        assert!(record.path.is_some() && record.request_id.is_some());
+    }
+}
+
+/// Invariant 9: an agent that has used up its part is refused, and others are not; its refusals are counted.
+#[tokio::test]
+async fn a_flood_reaches_its_quota() {
+    let scene = Scene::new().await;
+    let agent = |number| AgentId(uuid::Uuid::from_u128(number));
+    let decide = async |number| {
+        let mut trail = scene.trail();
+        trail.record().agent = Some(format!("agent-{number}").parse().unwrap());
+        trail.share = scene.gateway.exchanges.take(agent(number));
+        let decided = trail.decide(&[]).await;
+        if let Err(refusal) = &decided {
+            trail.refuse(refusal.code).await;
+        }
+        decided.map(drop)
+    };
+    let mut refused = 0;
+    for _ in 0..200 {
+        refused += u64::from(decide(1).await.is_err_and(|refusal| refusal.code == Code::AuditQuota));
+    }
+    assert!((50..=150).contains(&refused), "{refused}");
+    decide(2).await.unwrap();
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let refusals = Entries::after(scene.dir.path(), 0).unwrap().filter_map(|line| {
+        let record = line.unwrap().entry.record;
+        (record.verdict == Some(Verdict::Deny)).then_some(record.count.unwrap_or(1))
+    });
+    let refusals: Vec<u64> = refusals.collect();
+    assert!(refusals.len() <= 3 && refusals.iter().sum::<u64>() == refused, "{refusals:?}, {refused}");
 }

@@ -4,9 +4,10 @@ use sqlx::sqlite::{Sqlite, SqlitePool};
 use sqlx::{QueryBuilder, Transaction};
 
 use super::rows;
+use crate::model::LogId;
 use crate::store::{AuditQuery, AuditRow, StoreError};
 
-/// Rows of one statement: nine bound values each, of the 32766 that SQLite takes.
+/// Rows of one statement: ten bound values each, of the 32766 that SQLite takes.
 const ROWS: usize = 500;
 
 pub(super) async fn insert(
@@ -16,10 +17,11 @@ pub(super) async fn insert(
     let failed = StoreError::query("add audit rows");
     for rows in rows.chunks(ROWS) {
         let mut insert = QueryBuilder::new(
-            "INSERT INTO audit (seq, time, request_id, event, agent, host, verdict, code, json) ",
+            "INSERT INTO audit (log, seq, time, request_id, event, agent, host, verdict, code, json) ",
         );
         insert.push_values(rows, |mut values, row| {
             values
+                .push_bind(row.log.to_string())
                 .push_bind(number(row.seq))
                 .push_bind(row.time.as_microsecond())
                 .push_bind(row.request_id.map(|id| id.to_string()))
@@ -30,18 +32,42 @@ pub(super) async fn insert(
                 .push_bind(&row.code)
                 .push_bind(&row.json);
         });
-        insert.push(" ON CONFLICT (seq) DO NOTHING");
+        insert.push(" ON CONFLICT (log, seq) DO NOTHING");
         insert.build().execute(&mut *tx).await.map_err(failed)?;
     }
     tx.commit().await.map_err(failed)
 }
 
-pub(super) async fn last_seq(pool: &SqlitePool) -> Result<u64, StoreError> {
-    let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM audit")
+pub(super) async fn last_seq(pool: &SqlitePool, log: LogId) -> Result<u64, StoreError> {
+    let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM audit WHERE log = ?")
+        .bind(log.to_string())
         .fetch_one(pool)
         .await
         .map_err(StoreError::query("read the audit rows"))?;
     Ok(u64::try_from(last).unwrap_or(0))
+}
+
+pub(super) async fn last_id(pool: &SqlitePool) -> Result<u64, StoreError> {
+    let last: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM audit")
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::query("read the audit rows"))?;
+    Ok(u64::try_from(last).unwrap_or(0))
+}
+
+pub(super) async fn prune(
+    mut tx: Transaction<'static, Sqlite>,
+    log: LogId,
+    through: u64,
+) -> Result<(), StoreError> {
+    let failed = StoreError::query("remove old audit rows");
+    sqlx::query("DELETE FROM audit WHERE log = ? AND seq <= ?")
+        .bind(log.to_string())
+        .bind(number(through))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+    tx.commit().await.map_err(failed)
 }
 
 pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
@@ -51,14 +77,18 @@ pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<Au
         (" AND host = ", &query.host),
         (" AND verdict = ", &query.verdict),
         (" AND code = ", &query.code),
+        (" AND event = ", &query.event),
     ];
     for (condition, text) in texts {
         if let Some(text) = text {
             select.push(condition).push_bind(text);
         }
     }
-    if let Some(seq) = query.after_seq {
-        select.push(" AND seq > ").push_bind(number(seq));
+    if let Some(id) = query.request_id {
+        select.push(" AND request_id = ").push_bind(id.to_string());
+    }
+    if let Some(id) = query.after_id {
+        select.push(" AND id > ").push_bind(number(id));
     }
     if let Some(since) = query.since {
         select.push(" AND time >= ").push_bind(since.as_microsecond());
@@ -66,7 +96,7 @@ pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<Au
     if let Some(until) = query.until {
         select.push(" AND time < ").push_bind(until.as_microsecond());
     }
-    select.push(if query.newest_first { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " });
+    select.push(if query.newest_first { " ORDER BY id DESC LIMIT " } else { " ORDER BY id LIMIT " });
     select.push_bind(query.limit);
     let found = select.build().fetch_all(pool).await.map_err(StoreError::query("list audit rows"))?;
     found.iter().map(rows::audit).collect()

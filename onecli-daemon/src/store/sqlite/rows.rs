@@ -66,9 +66,11 @@ pub(super) fn grant(row: &SqliteRow) -> Result<GrantRow, StoreError> {
 
 pub(super) fn audit(row: &SqliteRow) -> Result<AuditRow, StoreError> {
     let row = Row::new("audit", "json", row);
-    let seq: i64 = row.get("seq")?;
+    let (id, seq): (i64, i64) = (row.get("id")?, row.get("seq")?);
     let request_id: Option<String> = row.get("request_id")?;
     Ok(AuditRow {
+        id: u64::try_from(id).map_err(|error| row.bad("id", error))?,
+        log: row.parse("log")?,
         seq: u64::try_from(seq).map_err(|error| row.bad("seq", error))?,
         time: row.time("time")?,
         request_id: request_id

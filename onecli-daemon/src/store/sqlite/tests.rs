@@ -94,7 +94,7 @@ async fn a_newer_database_is_refused_and_left_alone() {
     sqlx::query(newer).execute(&store.pool).await.unwrap();
     store.pool.close().await;
     let error = SqliteStore::open(&dir.path().join("data/onecli.db")).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 9999, known: 7, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 9999, known: 1.., .. }), "{error}");
 }
 
 /// A row that somebody edited must stop the load: left out or half understood, it would decide wrongly.

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: what the proxy costs, side by side in one run.
 //!
-//! Three ways to the same upstream take turns, round by round, so that a change of the machine's mood hits all of
-//! them: straight to it, through the explicit listener, and redirected out of a managed cgroup. Each round is a
+//! Four ways to the same upstream take turns, round by round, so that a change of the machine's mood hits all of
+//! them: straight to it, through the explicit listener, through that of a daemon whose audit log is relaxed, and
+//! redirected out of a managed cgroup. Each round is a
 //! process of its own (`bench load`), the last one started by `onecli run`. The figures are medians over rounds;
 //! the ratio to the direct way is what is worth keeping.
 
@@ -38,6 +39,9 @@ struct Cli {
     /// Milliseconds per round
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     millis: u64,
+    /// Only workloads whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -59,6 +63,9 @@ struct Workload {
     new_connections: bool,
 }
 
+/// One agent makes all the load, and more of it than one should.
+const QUOTA: &str = "[audit]\nagent_rate = 1000000\nagent_bytes = \"1TiB\"";
+
 const MIB: usize = 1 << 20;
 const SMALL: Workload =
     Workload { name: "", path: "/bytes/64", connections: 1, upload: 0, new_connections: false };
@@ -75,6 +82,8 @@ const WORKLOADS: &[Workload] = &[
 enum Way {
     Direct,
     Explicit,
+    /// Explicit, with an audit log that does not wait for the disk.
+    Relaxed,
     Transparent,
 }
 
@@ -84,14 +93,15 @@ fn main() -> Result<()> {
         return load::run(load);
     }
     let bench = Bench::set_up()?;
-    let mut ways = vec![("direct", Way::Direct), ("explicit", Way::Explicit)];
+    let mut ways =
+        vec![("direct", Way::Direct), ("explicit", Way::Explicit), ("relaxed audit", Way::Relaxed)];
     let missing = need::bpf_missing();
     if missing.is_none() {
         ways.push(("transparent", Way::Transparent));
     }
     let names: Vec<_> = ways.iter().map(|(name, _)| *name).collect();
     let mut report = Report::new(&names);
-    for workload in WORKLOADS {
+    for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(&cli.only)) {
         let mut measured = vec![Vec::new(); ways.len()];
         for round in 0..cli.rounds {
             eprint!("\r{:<34} round {} of {}  ", workload.name, round + 1, cli.rounds);
@@ -112,9 +122,11 @@ fn main() -> Result<()> {
 /// The parts that every round uses.
 struct Bench {
     daemon: Daemon,
+    relaxed: Daemon,
     upstream: Upstream,
     inside: Option<Agent>,
     outside: (Agent, Granted),
+    outside_relaxed: (Agent, Granted),
     /// This program, where an agent's user can start it.
     program: PathBuf,
 }
@@ -122,11 +134,17 @@ struct Bench {
 impl Bench {
     fn set_up() -> Result<Self> {
         let upstream = Upstream::builder(&[API]).unrecorded().start();
-        let daemon = Daemon::for_upstream(&upstream);
+        let daemon = Daemon::builder().upstream(&upstream).config(QUOTA).start();
+        let relaxed = Daemon::builder().upstream(&upstream).no_ebpf().config(QUOTA);
+        let relaxed = relaxed.config("[audit]\ndurability = \"relaxed\"").start();
         let host = format!("{API}:{}", upstream.https_addr().port());
-        daemon.add_secret("bench", SECRET, &["--host", &host, "--bearer", "--env", KEY]);
-        let outside = daemon.add_agent("outside", &["--factors", "token"]);
-        let granted = daemon.grant(&outside, "bench");
+        let outside = |daemon: &Daemon| {
+            daemon.add_secret("bench", SECRET, &["--host", &host, "--bearer", "--env", KEY]);
+            let agent = daemon.add_agent("outside", &["--factors", "token"]);
+            let granted = daemon.grant(&agent, "bench");
+            (agent, granted)
+        };
+        let (outside, outside_relaxed) = (outside(&daemon), outside(&relaxed));
         let inside = need::bpf_missing().is_none().then(|| {
             let agent = daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
             let _ = daemon.grant(&agent, "bench");
@@ -135,7 +153,7 @@ impl Bench {
         let program = daemon.home().dir().join("bench");
         std::fs::copy(std::env::current_exe()?, &program).context("copy this program")?;
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
-        Ok(Self { daemon, upstream, inside, outside: (outside, granted), program })
+        Ok(Self { daemon, relaxed, upstream, inside, outside, outside_relaxed, program })
     }
 
     fn round(&self, way: Way, workload: &Workload, millis: u64) -> Result<Measured> {
@@ -151,11 +169,14 @@ impl Bench {
         let ca = |run: Run, file: &Path| run.env("SSL_CERT_FILE", file);
         let run = match (way, &self.inside) {
             (Way::Transparent, Some(agent)) => self.daemon.managed(agent, &run.args(["--key-from", KEY])),
-            (Way::Explicit, _) => {
-                let (agent, granted) = &self.outside;
-                let run = run.args(["--proxy", &self.daemon.explicit_addr().to_string()]);
+            (Way::Explicit | Way::Relaxed, _) => {
+                let (daemon, (agent, granted)) = match way {
+                    Way::Relaxed => (&self.relaxed, &self.outside_relaxed),
+                    _ => (&self.daemon, &self.outside),
+                };
+                let run = run.args(["--proxy", &daemon.explicit_addr().to_string()]);
                 let run = run.args(["--key-from", KEY]).env(KEY, &granted.placeholder);
-                ca(run.env("BENCH_TOKEN", &agent.token), &self.daemon.ca_file())
+                ca(run.env("BENCH_TOKEN", &agent.token), &daemon.ca_file())
             }
             _ => ca(run.args(["--key-from", KEY]).env(KEY, SECRET), self.upstream.ca_file()),
         };

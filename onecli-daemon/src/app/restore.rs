@@ -1,0 +1,184 @@
+//! Puts a backup in the database's place, after it was seen to be good.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::AppError;
+use super::{hold, key_source};
+use crate::config::Config;
+use crate::model::{Clock, OsRandom, PrivateDir, SystemClock};
+use crate::store::{self, SqliteStore, Store};
+use crate::vault::{KeySource, Vault};
+
+/// The backup, while it is looked at: in the data directory, so that it is on the same file system.
+const CANDIDATE: &str = "restore-candidate.db";
+/// Failures that are named.
+const NAMED: usize = 20;
+
+/// What was restored, or would be.
+#[derive(Debug)]
+pub struct Restored {
+    agents: usize,
+    secrets: usize,
+    opened: u64,
+    key_id: String,
+    database: PathBuf,
+    /// Where the database is now that was there; `None` where there was none.
+    aside: Option<PathBuf>,
+    dry_run: bool,
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "the backup is whole: {} agents, {} secrets, {} sealed values, all of which open (root key {})",
+            self.agents, self.secrets, self.opened, self.key_id
+        )?;
+        if self.dry_run {
+            return write!(f, "nothing was changed (--dry-run)");
+        }
+        if let Some(aside) = &self.aside {
+            writeln!(f, "the database that was there is kept as {}", aside.display())?;
+        }
+        write!(f, "restored {}; start the daemon", self.database.display())
+    }
+}
+
+/// Checks a backup and, unless it is a dry run, puts it in the database's place. The daemon must not run.
+///
+/// # Errors
+/// [`AppError::DataInUse`], [`AppError::Vault`] where the key that is here does not open it, [`AppError::Restore`] for
+/// what is wrong with it: nothing has changed then.
+pub fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, AppError> {
+    let data_dir = PrivateDir::create(&config.data_dir)?;
+    // Also keeps a daemon from starting meanwhile.
+    let _data = hold(&data_dir)?;
+    let keys = key_source(config, &data_dir)?;
+    let database = store::sqlite_path(&config.store_url())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
+    runtime.block_on(replace(file, dry_run, &keys, &database))
+}
+
+async fn replace(
+    file: &Path,
+    dry_run: bool,
+    keys: &KeySource,
+    database: &Path,
+) -> Result<Restored, AppError> {
+    let directory = PrivateDir::create(database.parent().unwrap_or(Path::new("/")))?;
+    let candidate = Candidate::copy(file, directory.join(CANDIDATE))?;
+    let (agents, secrets, opened, key_id) = examine(&candidate.0, keys).await?;
+    let mut restored =
+        Restored { agents, secrets, opened, key_id, database: database.to_owned(), aside: None, dry_run };
+    if !dry_run {
+        // What is in its log comes into the one file. One that does not open is kept as it is.
+        if database.exists()
+            && let Ok(there) = SqliteStore::open(database).await
+        {
+            there.close().await;
+        }
+        restored.aside = exchange(&candidate.0, database, SystemClock.now().as_second())?;
+    }
+    Ok(restored)
+}
+
+/// Opens everything in it.
+async fn examine(path: &Path, keys: &KeySource) -> Result<(usize, usize, u64, String), AppError> {
+    let store = SqliteStore::open(path).await?;
+    let damage = store::KeyStore::check_integrity(&store).await?;
+    if let Some(first) = damage.first() {
+        return Err(AppError::Restore(format!("the backup is damaged: {first}; use another one")));
+    }
+    let state = store.load().await?;
+    let vault = Vault::unlock_used(&store, keys, Arc::new(OsRandom)).await?;
+    let (opened, failures) = vault.verify(&store).await?;
+    if !failures.is_empty() {
+        let named = failures.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("\n  ");
+        return Err(AppError::Restore(format!(
+            "{} values in the backup do not open; use another one:\n  {named}",
+            failures.len()
+        )));
+    }
+    let found = (state.agents.len(), state.secrets.len(), opened, vault.key_id().to_string());
+    // The last connection that closes brings everything into the one file and removes those beside it.
+    store.close().await;
+    Ok(found)
+}
+
+/// A copy that goes away unless it is renamed.
+struct Candidate(PathBuf);
+
+impl Candidate {
+    fn copy(from: &Path, to: PathBuf) -> Result<Candidate, AppError> {
+        let bad = |what: &str, error: &dyn fmt::Display| {
+            AppError::Restore(format!("cannot {what} {}: {error}", from.display()))
+        };
+        let mut source = File::open(from).map_err(|error| bad("read the backup", &error))?;
+        let facts = source.metadata().map_err(|error| bad("read the backup", &error))?;
+        if !facts.is_file() || facts.size() == 0 {
+            return Err(bad("restore", &"it is no file with anything in it"));
+        }
+        let candidate = Candidate(to);
+        candidate.remove();
+        let mut copy = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&candidate.0)
+            .map_err(|error| bad("copy", &error))?;
+        io::copy(&mut source, &mut copy)
+            .and_then(|_| copy.sync_all())
+            .map_err(|error| bad("copy", &error))?;
+        Ok(candidate)
+    }
+
+    fn remove(&self) {
+        for path in with_companions(&self.0) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A database and what SQLite may keep beside it. The log comes first: a database without its log has lost what was in it,
+/// and a log without its database is nothing.
+fn with_companions(path: &Path) -> [PathBuf; 3] {
+    ["-wal", "-shm", ""].map(|suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    })
+}
+
+/// Renames the database away and the candidate into its place. Interrupted in between, the database is whole under its
+/// other name, and this can be done again.
+fn exchange(candidate: &Path, database: &Path, now: i64) -> Result<Option<PathBuf>, AppError> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| AppError::Restore(format!("cannot rename {path}: {error}"))
+    };
+    let mut aside = database.as_os_str().to_owned();
+    aside.push(format!(".before-restore-{now}"));
+    let aside = PathBuf::from(aside);
+    let there = database.exists();
+    for (from, to) in with_companions(database).iter().zip(with_companions(&aside)) {
+        if from.exists() {
+            std::fs::rename(from, to).map_err(failed(from))?;
+        }
+    }
+    std::fs::rename(candidate, database).map_err(failed(candidate))?;
+    let directory = database.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(directory))?;
+    Ok(there.then_some(aside))
+}

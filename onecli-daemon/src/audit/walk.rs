@@ -1,0 +1,178 @@
+//! One segment, line by line, from its signed head to its end.
+
+use std::path::Path;
+
+use super::checkpoint::Checkpoint;
+use super::encode::{self, Link, Start};
+use super::error::AuditError;
+use super::retention::CODE_PRUNED;
+use super::segment;
+use super::text::Text;
+use super::tree::{Tree, leaf_hash};
+use super::verify::{Bad, VerifyError};
+
+/// How often progress is told, in bytes.
+const STEP: usize = 4 << 20;
+
+/// Where a segment led to.
+#[derive(Debug)]
+pub(super) struct Walked {
+    /// The tree at its end.
+    pub(super) tree: Tree,
+    /// How many lines it has.
+    pub(super) lines: u64,
+    /// The last record that retention took away, if the segment tells of any.
+    pub(super) pruned_through: Option<u64>,
+    /// Bytes at its end that are no whole record.
+    pub(super) unfinished: u64,
+}
+
+/// Walks from `head`. `marks` are signed, in order of their size: those that lie within have to agree.
+pub(super) fn walk(
+    path: &Path,
+    head: &Checkpoint,
+    marks: &[Checkpoint],
+    is_last: bool,
+    progress: &dyn Fn(u64),
+) -> Result<Walked, VerifyError> {
+    let bytes = std::fs::read(path).map_err(AuditError::io(path, "read"))?;
+    let mut walker = Walker {
+        path,
+        bytes: &bytes,
+        tree: head.tree.clone(),
+        prev: head.prev,
+        lines: 0,
+        before: None,
+        proven: head.tree.size(),
+        marks: marks.iter().skip_while(|mark| mark.tree.size() <= head.tree.size()).peekable(),
+    };
+    let mut offset = 0;
+    let mut told = 0;
+    while let Some(len) = memchr::memchr(b'\n', &bytes[offset..]).filter(|len| *len > 0) {
+        let line = &bytes[offset..offset + len];
+        let after = offset + len + 1;
+        if !walker.line(line, after)? {
+            break;
+        }
+        offset = after;
+        if offset - told >= STEP {
+            progress((offset - told) as u64);
+            told = offset;
+        }
+    }
+    progress((bytes.len() - told) as u64);
+    let unfinished = segment::without_room(&bytes[offset..]);
+    // The one thing that may stand behind the records: a line cut short, in the segment that is written to, behind
+    // everything that was signed.
+    let cut_short = memchr::memchr(b'\n', &bytes[offset..]).is_none_or(|end| end >= unfinished);
+    let beyond = walker.marks.peek().is_none();
+    if unfinished > 0 && !(is_last && cut_short && beyond) {
+        return Err(walker.bad(None, "this is no record of this log").into());
+    }
+    Ok(Walked {
+        pruned_through: pruned(&bytes[..offset]),
+        tree: walker.tree,
+        lines: walker.lines,
+        unfinished: unfinished as u64,
+    })
+}
+
+/// The last record of [`CODE_PRUNED`].
+fn pruned(bytes: &[u8]) -> Option<u64> {
+    let code = format!("\"code\":\"{CODE_PRUNED}\"");
+    let found = memchr::memmem::find_iter(bytes, code.as_bytes());
+    let through = found.filter_map(|at| {
+        let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
+        let end = memchr::memchr(b'\n', &bytes[at..]).map(|end| at + end)?;
+        encode::decode(&bytes[start..end]).ok()?.record.pruned_through()
+    });
+    through.max()
+}
+
+struct Walker<'w, I: Iterator<Item = &'w Checkpoint>> {
+    path: &'w Path,
+    bytes: &'w [u8],
+    tree: Tree,
+    prev: Link,
+    lines: u64,
+    /// The line before.
+    before: Option<&'w [u8]>,
+    /// Up to this record a signature was arrived at.
+    proven: u64,
+    marks: std::iter::Peekable<I>,
+}
+
+impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
+    /// Takes the next line, which another one follows at `after`. False: it is no line of a record.
+    fn line(&mut self, line: &'w [u8], after: usize) -> Result<bool, VerifyError> {
+        let Some(start) = Start::read(line) else { return Ok(false) };
+        let expected = self.tree.size() + 1;
+        if start.seq != expected {
+            let what = if start.seq > expected {
+                format!("the records {expected} to {} are missing before this one", start.seq - 1)
+            } else {
+                format!("record {} stands where record {expected} belongs", start.seq)
+            };
+            return Err(self.bad(Some(start), &what).into());
+        }
+        let hash = leaf_hash(line);
+        let link = Link::of(&hash);
+        if start.prev != self.prev {
+            return Err(self.unlinked(start, link, after).into());
+        }
+        self.tree.push(hash);
+        (self.prev, self.before) = (link, Some(line));
+        self.lines += 1;
+        while let Some(mark) = self.marks.next_if(|mark| mark.tree.size() <= self.tree.size()) {
+            if mark.tree != self.tree {
+                return Err(self.disagrees(mark).into());
+            }
+            self.proven = mark.tree.size();
+        }
+        Ok(true)
+    }
+
+    /// A line that does not follow the one before: which of the two was changed, the one behind it tells.
+    fn unlinked(&self, start: Start<'_>, link: Link, after: usize) -> Box<Bad> {
+        let rest = &self.bytes[after..];
+        let next = memchr::memchr(b'\n', rest).and_then(|end| Start::read(&rest[..end]));
+        let before = self.before.and_then(Start::read);
+        match before {
+            Some(before) if next.is_none_or(|next| next.prev == link) => {
+                let mut bad =
+                    self.bad(Some(before), "the record was changed: the next one was linked to another");
+                bad.line = Some(self.lines);
+                bad
+            }
+            _ => self.bad(
+                Some(start),
+                "the record was changed or replaced: it is not linked to the one before it",
+            ),
+        }
+    }
+
+    /// All links fit, and yet it is not what was signed: somebody made them fit.
+    fn disagrees(&self, mark: &Checkpoint) -> Box<Bad> {
+        let (first, last) = (self.proven + 1, mark.tree.size());
+        let line = self.lines - (last - first);
+        let mut bad = self.bad(None, &format!(
+            "the records {first} to {last} are not those that were signed at {:.6}: one of them was changed, and the \
+             links of those behind it made to fit; this is the first that is not proven",
+            mark.time
+        ));
+        let text = self.bytes.split(|byte| *byte == b'\n').nth(usize::try_from(line - 1).unwrap_or(0));
+        bad.time = text.and_then(Start::read).map(|start| String::from(Text::new(start.time)));
+        (bad.line, bad.seq) = (Some(line), Some(first));
+        bad
+    }
+
+    /// Something is wrong with the line that comes.
+    fn bad(&self, start: Option<Start<'_>>, what: &str) -> Box<Bad> {
+        Box::new(Bad {
+            line: Some(self.lines + 1),
+            seq: Some(start.map_or(self.tree.size() + 1, |start| start.seq)),
+            time: start.map(|start| String::from(Text::new(start.time))),
+            ..*Bad::file(self.path, what)
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line of `onecli audit ...`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::admin::api::{AuditFilter, AuditQuery};
+use crate::audit::{Event, Verdict, Verifier};
+use crate::model::{AgentName, Clock, Host, RequestId, SystemClock};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// The newest records, oldest first.
+    #[command(after_help = "\
+Examples:
+  onecli audit list --agent coder --since 1h
+  onecli audit list --verdict deny --host api.github.com
+  onecli audit list --event alert --since 2026-01-02 --until 2026-01-03")]
+    List {
+        #[command(flatten)]
+        filter: Box<FilterArgs>,
+        /// At most so many.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(AuditQuery::MAX_LIMIT)))]
+        limit: u32,
+    },
+    /// The last records, and with -f those to come.
+    Tail {
+        #[command(flatten)]
+        filter: Box<FilterArgs>,
+        /// Begin with so many.
+        #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=i64::from(AuditQuery::MAX_LIMIT)))]
+        lines: u32,
+        /// Go on until interrupted.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// All records, for other programs.
+    #[command(after_help = "\
+jsonl: the records as they are; csv: a column for each field, with a header; cells that a spreadsheet would take for a
+formula begin with an apostrophe; ocsf: Open Cybersecurity Schema Framework 1.3, class 4002 (HTTP Activity), one object
+per line.
+
+Examples:
+  onecli audit export --since 7d > audit.jsonl
+  onecli audit export --format csv --agent coder > coder.csv")]
+    Export {
+        #[command(flatten)]
+        filter: Box<FilterArgs>,
+        /// jsonl, csv or ocsf.
+        #[arg(long, value_enum, default_value = "jsonl")]
+        format: ExportFormat,
+    },
+    /// Find out whether the log is as it was written; needs no daemon.
+    #[command(after_help = "\
+Reads the log's files, follows the links between records, and holds them against the signed checkpoints beside them. It
+finds records that were edited, cut out, put in or reordered, files taken from elsewhere, and an end that was cut off,
+and names the first record that is wrong. Exit code 1 then.
+
+What it cannot see: records that were cut off at the end together with the checkpoint that covers them, where an older
+checkpoint was put back. For that, have checkpoints kept elsewhere (audit.witnesses in the configuration) and give them
+with --witness. And whoever can replace all files can replace the key that lies beside them: note the key that this
+command prints, and give it with --public-key.
+
+Examples:
+  sudo onecli audit verify
+  onecli audit verify --dir ./copy-of-audit --public-key 'onecli/audit/0198...+c0ffee01+AZ...' --witness checkpoints.txt")]
+    Verify(VerifyArgs),
+}
+
+/// Find out whether the log is as it was written.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The log's directory.
+    #[arg(long, default_value = "/var/lib/onecli/audit", value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// The log's public key, as this command prints it. Default: the file 'public-key' in the directory.
+    #[arg(long, value_name = "KEY")]
+    pub(super) public_key: Option<Verifier>,
+    /// A file with checkpoints that somebody else kept; may be given again.
+    #[arg(long, value_name = "FILE")]
+    pub(super) witness: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    Jsonl,
+    Csv,
+    Ocsf,
+}
+
+/// Which records: those that fit all of these.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct FilterArgs {
+    /// Of this agent.
+    #[arg(long)]
+    pub(super) agent: Option<AgentName>,
+    /// Of this host.
+    #[arg(long)]
+    pub(super) host: Option<String>,
+    /// With this decision: inject, forward, tunnel, deny.
+    #[arg(long, visible_alias = "decision", value_name = "VERDICT")]
+    pub(super) verdict: Option<Verdict>,
+    /// decision, outcome, alert.
+    #[arg(long)]
+    pub(super) event: Option<Event>,
+    /// With this code, such as egress_denied.
+    #[arg(long)]
+    pub(super) code: Option<String>,
+    /// Of this request: the id that an error names.
+    #[arg(long, value_name = "ID")]
+    pub(super) request: Option<RequestId>,
+    /// Since then: 2026-01-02, 2026-01-02T03:04:05Z, or 1h for an hour ago (s, m, h, d, w).
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(super) since: Option<Timestamp>,
+    /// Before then.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(super) until: Option<Timestamp>,
+}
+
+impl From<FilterArgs> for AuditFilter {
+    fn from(args: FilterArgs) -> AuditFilter {
+        // As records have it; what is no host is looked for as it is.
+        let host = args.host.map(|host| host.parse::<Host>().map_or(host, |host| host.to_string()));
+        AuditFilter {
+            agent: args.agent,
+            host,
+            verdict: args.verdict,
+            event: args.event,
+            code: args.code,
+            request: args.request,
+            since: args.since,
+            until: args.until,
+        }
+    }
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    time_before(SystemClock.now(), text)
+}
+
+/// A time, or how long before `now`. A day without a time begins at midnight UTC.
+pub(super) fn time_before(now: Timestamp, text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(time) = format!("{text}T00:00:00Z").parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let ago = humantime::parse_duration(text).ok().and_then(|ago| SignedDuration::try_from(ago).ok());
+    ago.and_then(|ago| now.checked_sub(ago).ok()).ok_or_else(|| {
+        format!("'{text}' is no time: write 2026-01-02, 2026-01-02T03:04:05Z, or 1h for an hour ago")
+    })
+}

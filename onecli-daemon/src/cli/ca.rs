@@ -1,0 +1,61 @@
+//! `onecli ca ...`
+
+use super::CliError;
+use super::args::CaCommand;
+use super::client::Client;
+use super::output::{Output, or_dash};
+use crate::admin::api::{Ca, routes};
+
+pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        CaCommand::Export => {
+            let ca: Ca = client.get(routes::CA)?;
+            if output.is_json() { Ok(output.document(&ca)?) } else { Ok(output.line(ca.pem.trim_end())?) }
+        }
+        CaCommand::Show => show(&client.get(routes::CA)?, output),
+        CaCommand::Rotate { finish: false } => {
+            let ca: Ca = client.act(routes::CA_ROTATE)?;
+            show(&ca, output)?;
+            if !output.is_json() {
+                output.line("")?;
+                output
+                    .line("agents that start now trust both authorities; the old one signs until you say")?;
+                output.line(
+                    "next: give the new bundle to containers ('onecli ca export'), wait until agents that started before \
+                     have ended, then 'onecli ca rotate --finish'",
+                )?;
+            }
+            Ok(())
+        }
+        CaCommand::Rotate { finish: true } => {
+            let ca: Ca = client.act(routes::CA_FINISH)?;
+            show(&ca, output)?;
+            if !output.is_json() {
+                output.line("")?;
+                output.line("the new authority signs; nobody needs to trust the old one any more")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn show(ca: &Ca, output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.document(ca)?);
+    }
+    let rows: Vec<_> = ca
+        .certificates
+        .iter()
+        .map(|certificate| {
+            [
+                certificate.role.clone(),
+                certificate.sha256.clone(),
+                certificate.not_before.to_string(),
+                certificate.not_after.to_string(),
+                or_dash(certificate.since),
+            ]
+        })
+        .collect();
+    output.table(["ROLE", "SHA-256", "VALID FROM", "UNTIL", "ROTATED"], &rows)?;
+    Ok(output.fields(&[("bundle", ca.bundle.display().to_string())])?)
+}

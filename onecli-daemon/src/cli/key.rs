@@ -1,0 +1,169 @@
+//! `onecli key ...`
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::CliError;
+use super::args::{KeyCommand, PassphraseArgs};
+use super::client::Client;
+use super::output::{Output, or_dash};
+use super::value::{self, ValueError};
+use crate::admin::api::{
+    KeyRotate, KeyRotated, KeyView, RekeyView, SlotAdd, SlotAdded, SlotView, WireKey, routes,
+};
+
+/// How often progress is asked for.
+const POLL: Duration = Duration::from_millis(250);
+
+pub(super) fn key(client: &Client, command: KeyCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        KeyCommand::Status => status(client, output),
+        KeyCommand::AddKeyFile => add(client, &SlotAdd::KeyFile {}, output),
+        KeyCommand::AddKey { file } => {
+            let key = WireKey(read_key(&file)?);
+            add(client, &SlotAdd::Key { key }, output)
+        }
+        KeyCommand::AddPassphrase { passphrase } => {
+            let passphrase = value::read_passphrase(passphrase.passphrase_file.as_deref(), true)?;
+            add(client, &SlotAdd::Passphrase { passphrase }, output)
+        }
+        KeyCommand::AddRecovery => add(client, &SlotAdd::Recovery {}, output),
+        KeyCommand::RemoveSlot { number } => {
+            let slot: SlotView = client.delete(&routes::key_slot(number))?;
+            if output.is_json() {
+                return Ok(output.document(&slot)?);
+            }
+            Ok(output.line(&format!(
+                "removed key slot {number} ({}); copies of the database from before still open with it: if its key was \
+                 stolen, 'onecli key rotate' is next",
+                slot.kind
+            ))?)
+        }
+        KeyCommand::Rotate { passphrase, drop_other_slots, no_wait } => {
+            rotate(client, &passphrase, drop_other_slots, no_wait, output)
+        }
+    }
+}
+
+fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let keys: KeyView = client.get(routes::KEY)?;
+    if output.is_json() {
+        return Ok(output.document(&keys)?);
+    }
+    output.fields(&[
+        ("root key", keys.key_id.clone()),
+        ("opened by", format!("slot {}, with {}", keys.opened_slot, keys.opened_at)),
+        ("re-key", keys.rekey.as_ref().map(progress).unwrap_or_default()),
+    ])?;
+    output.line("")?;
+    let rows: Vec<_> = keys
+        .slots
+        .iter()
+        .map(|slot| {
+            [slot.number.to_string(), slot.kind.clone(), or_dash(slot.key_id.as_ref()), or_dash(slot.created)]
+        })
+        .collect();
+    Ok(output.table(["SLOT", "KIND", "KEY", "CREATED"], &rows)?)
+}
+
+fn progress(rekey: &RekeyView) -> String {
+    let fault = rekey.fault.as_ref().map(|fault| format!("; WAITING: {fault}")).unwrap_or_default();
+    format!("{} of {} values, from {} to {}{fault}", rekey.done, rekey.total, rekey.from, rekey.to)
+}
+
+fn add(client: &Client, request: &SlotAdd, output: &mut Output) -> Result<(), CliError> {
+    let added: SlotAdded = client.post(routes::KEY_SLOTS, request)?;
+    if output.is_json() {
+        return Ok(output.document(&added)?);
+    }
+    output.line(&format!("key slot {} ({}) opens the vault", added.slot.number, added.slot.kind))?;
+    if let Some(key) = &added.recovery_key {
+        tell_recovery(output, added.slot.number, key)?;
+    }
+    Ok(())
+}
+
+fn tell_recovery(output: &mut Output, slot: u32, key: &str) -> Result<(), CliError> {
+    output.line(&format!("recovery key of slot {slot}, shown this once; keep it away from this host:"))?;
+    output.line("")?;
+    output.line(&format!("  {key}"))?;
+    output.line("")?;
+    Ok(output.line("to use it: onecli-daemon --passphrase-file FILE, with the key in FILE")?)
+}
+
+fn rotate(
+    client: &Client,
+    passphrase: &PassphraseArgs,
+    drop_other_slots: bool,
+    no_wait: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let keys: KeyView = client.get(routes::KEY)?;
+    let mut passphrases = Vec::new();
+    let slots = keys.slots.iter().filter(|slot| slot.kind == "passphrase").count();
+    if let Some(file) = &passphrase.passphrase_file {
+        passphrases.push(value::read_passphrase(Some(file), false)?);
+    } else if slots > 0 && !drop_other_slots && std::io::stdin().is_terminal() {
+        for _ in 0..slots {
+            passphrases.push(value::read_passphrase(None, false)?);
+        }
+    }
+    let request = KeyRotate { passphrases, drop_other_slots };
+    let rotated: KeyRotated = client.post(routes::KEY_ROTATE, &request)?;
+    if output.is_json() {
+        output.document(&rotated)?;
+    } else {
+        output.line(&format!("the root key {} takes over; requests are served meanwhile", rotated.key_id))?;
+        if let Some(file) = &rotated.key_file {
+            output.line(&format!("{file} has a new key: copy it to where you keep the key"))?;
+            output.line("backups made before now open with the copy that you kept of the old one")?;
+        }
+        for slot in &rotated.dropped_slots {
+            output.line(&format!("key slot {slot} is gone: its key was not here"))?;
+        }
+        for key in &rotated.recovery_keys {
+            tell_recovery(output, key.slot, &key.recovery_key)?;
+        }
+    }
+    // Seen before the waiting begins.
+    output.finish()?;
+    if no_wait { Ok(()) } else { wait(client, output) }
+}
+
+/// Shows progress until the new root key has taken over.
+fn wait(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let mut shown = None;
+    loop {
+        let keys: KeyView = client.get(routes::KEY)?;
+        let Some(rekey) = keys.rekey else { break };
+        let text = format!("{} of {} values", rekey.done, rekey.total);
+        if !output.is_json() && shown.as_ref() != Some(&text) {
+            output.line(&text)?;
+            output.finish()?;
+            shown = Some(text);
+        }
+        if let Some(fault) = rekey.fault {
+            return Err(CliError::Unfinished(format!(
+                "the new root key cannot take over yet: {fault}\nthe daemon goes on trying; 'onecli key status' shows how far"
+            )));
+        }
+        std::thread::sleep(POLL);
+    }
+    if output.is_json() { Ok(()) } else { Ok(output.line("done: nothing is left under the old root key")?) }
+}
+
+/// 32 bytes, from a file or standard input (`-`).
+fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, ValueError> {
+    let failed = |source| ValueError::File { path: path.to_owned(), source };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64));
+    let source: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(failed)?)
+    };
+    source.take(33).read_to_end(&mut bytes).map_err(failed)?;
+    bytes.as_slice().try_into().map(Zeroizing::new).map_err(|_| ValueError::NoKey { path: path.to_owned() })
+}

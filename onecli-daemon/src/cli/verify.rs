@@ -1,0 +1,123 @@
+//! `onecli audit verify`.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::CliError;
+use super::audit_args::VerifyArgs;
+use super::output::Output;
+use crate::audit::{Bad, Verification, Verified, VerifyError, verify};
+
+pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError> {
+    let mut witnessed = Vec::new();
+    for file in &args.witness {
+        witnessed.extend(notes(&read(file)?));
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = Verification { dir: args.dir, key: args.public_key, witnessed, threads };
+    let shown = AtomicU64::new(0);
+    let terminal = std::io::stderr().is_terminal();
+    let progress = |done: u64, total: u64| {
+        let percent = done * 100 / total.max(1);
+        if terminal && total > 256 << 20 && shown.fetch_max(percent, Ordering::Relaxed) < percent {
+            let end = if percent == 100 { "\n" } else { "" };
+            let _ = write!(std::io::stderr(), "\r{percent:3} % of {} MiB{end}", total >> 20);
+        }
+    };
+    match verify(&wanted, &progress) {
+        Ok(verified) => show(&verified, output),
+        Err(VerifyError::Audit(error)) => Err(CliError::Audit(error)),
+        Err(VerifyError::Bad(bad)) => Err(complain(*bad, output)?),
+    }
+}
+
+fn read(file: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(file).map_err(|source| {
+        CliError::Usage(format!("cannot read the checkpoints in {}: {source}", file.display()))
+    })
+}
+
+/// The notes of a file that they were appended to: each begins with its origin and ends with its signatures.
+fn notes(text: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = String::new();
+    let mut signed = false;
+    for line in text.lines() {
+        let signature = line.starts_with('\u{2014}');
+        if signed && !signature {
+            notes.push(std::mem::take(&mut note));
+            signed = false;
+            if line.is_empty() {
+                continue;
+            }
+        }
+        signed |= signature;
+        note.push_str(line);
+        note.push('\n');
+    }
+    if !note.trim().is_empty() {
+        notes.push(note);
+    }
+    notes
+}
+
+fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.document(&Answer { ok: true, verified: Some(verified), bad: None })?);
+    }
+    let Verified { first, last, segments, signed, .. } = verified;
+    output.line(&format!("verified: records {first} to {last} in {segments} segments, nothing changed"))?;
+    output.line(&format!("signed:   up to {signed}, at {:.6}", verified.signed_at))?;
+    if last > signed {
+        output
+            .line(&format!("          {} newer records are linked, but not signed for yet", last - signed))?;
+    }
+    if *first > 1 {
+        output.line(&format!("pruned:   records 1 to {}, as the log itself says", first - 1))?;
+    }
+    if verified.unfinished > 0 {
+        output
+            .line(&format!("note:     {} bytes at the end are no whole record yet", verified.unfinished))?;
+    }
+    if verified.witnessed > 0 {
+        output.line(&format!("witness:  {} checkpoints agree", verified.witnessed))?;
+    }
+    output.line(&format!("key:      {}", verified.key))?;
+    if verified.key_from_log {
+        output.line(
+            "          from the log's own directory: whoever can replace all of it can replace the key.",
+        )?;
+        output.line("          Note it somewhere else, and give it with --public-key.")?;
+    }
+    Ok(())
+}
+
+/// What is wrong goes where the answer goes; the exit code is 1.
+fn complain(bad: Bad, output: &mut Output) -> Result<CliError, CliError> {
+    if output.is_json() {
+        output.document(&Answer { ok: false, verified: None, bad: Some(&bad) })?;
+        output.finish()?;
+    }
+    Ok(CliError::NotVerified(bad))
+}
+
+#[derive(serde::Serialize)]
+struct Answer<'a> {
+    ok: bool,
+    #[serde(flatten)]
+    verified: Option<&'a Verified>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bad: Option<&'a Bad>,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn notes_are_told_apart() {
+        let note = |n: u8| format!("o\n{n}\nr\n\n\u{2014} o s{n}\n");
+        assert_eq!(super::notes(&format!("{}{}", note(1), note(2))), [note(1), note(2)]);
+        assert_eq!(super::notes(&format!("{}\n{}", note(1), note(2))), [note(1), note(2)]);
+        assert!(super::notes("\n").is_empty());
+    }
+}

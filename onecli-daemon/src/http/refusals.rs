@@ -1,0 +1,109 @@
+//! Refusals of one agent that repeat are one record with a count (invariant 9): an agent that tries again and again, or
+//! for ever something else, fills neither the log nor the memory.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::audit::{Event, Fold, Mode, Record, Repeated, Text, Verdict};
+use crate::model::AgentName;
+
+/// The code of a record that stands for refusals of several kinds.
+const SEVERAL: &str = "several";
+
+/// What makes two refusals of one agent the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    event: Event,
+    code: Option<Text>,
+    status: Option<u16>,
+    mode: Option<Mode>,
+    method: Option<Text>,
+    host: Option<Text>,
+    port: Option<u16>,
+    path: Option<Text>,
+}
+
+impl Kind {
+    fn of(record: &Record) -> Kind {
+        Kind {
+            event: record.event,
+            code: record.code.clone(),
+            status: record.status,
+            mode: record.mode,
+            method: record.method.clone(),
+            host: record.host.clone(),
+            port: record.port,
+            path: record.path.clone(),
+        }
+    }
+
+    fn fill(self, record: &mut Record) {
+        record.event = self.event;
+        (record.code, record.status) = (self.code, self.status);
+        record.mode = self.mode;
+        (record.method, record.host) = (self.method, self.host);
+        (record.port, record.path) = (self.port, self.path);
+    }
+}
+
+/// Refusals that were recorded, and those that wait to be, of each agent; those of nobody known are kept together.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    folds: Mutex<HashMap<Option<AgentName>, Fold<Kind>>>,
+}
+
+/// Refusals that one record is to stand for.
+#[derive(Debug)]
+pub(super) struct Folded {
+    agent: Option<AgentName>,
+    repeated: Repeated<Kind>,
+}
+
+impl Refusals {
+    /// Counts a refusal as its record tells it. True: it wants this record, now. Where the agent has used up its quota
+    /// (`may_write` is false), it never does.
+    pub(super) fn note(&self, now: Instant, record: &Record, may_write: bool) -> bool {
+        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        let fold = folds.entry(record.agent.clone()).or_default();
+        if may_write {
+            fold.note(now, &Kind::of(record))
+        } else {
+            fold.note_other(now);
+            false
+        }
+    }
+
+    /// What has waited long enough. To be called now and then.
+    pub(super) fn due(&self, now: Instant) -> Vec<Folded> {
+        self.take(|fold| fold.due(now))
+    }
+
+    /// All that waits, when there will be no later call.
+    pub(super) fn rest(&self, now: Instant) -> Vec<Folded> {
+        self.take(|fold| fold.rest(now))
+    }
+
+    fn take(&self, mut take: impl FnMut(&mut Fold<Kind>) -> Vec<Repeated<Kind>>) -> Vec<Folded> {
+        let mut all = Vec::new();
+        self.folds.lock().unwrap_or_else(PoisonError::into_inner).retain(|agent, fold| {
+            let folded = take(fold).into_iter().map(|repeated| Folded { agent: agent.clone(), repeated });
+            all.extend(folded);
+            !fold.is_empty()
+        });
+        all
+    }
+}
+
+impl Folded {
+    /// Fills in the record that stands for them.
+    pub(super) fn fill(self, record: &mut Record) {
+        record.agent = self.agent;
+        record.verdict = Some(Verdict::Deny);
+        record.count = Some(self.repeated.count);
+        match self.repeated.key {
+            Some(kind) => kind.fill(record),
+            None => record.code = Some(Text::new(SEVERAL)),
+        }
+    }
+}

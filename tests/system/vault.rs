@@ -1,0 +1,454 @@
+//! The vault as operators and attackers meet it: a database that somebody edits, keys that change, backups, memory.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use onecli_daemon::model::{OsRandom, PrivateDir, SecretValue};
+use onecli_daemon::store;
+use onecli_daemon::vault::{KeySource, Vault};
+use onecli_tests::canary::Canary;
+use onecli_tests::client::{Outcome, Run, curl};
+use onecli_tests::daemon::Daemon;
+use onecli_tests::{need, wait_for};
+
+use crate::scene::{API, KEY, Scene, VALUE, Way, curl_with_key};
+
+/// Changes the database of a stopped daemon by hand.
+fn sql(daemon: &Daemon, statement: &str) {
+    const SCRIPT: &str = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1])\n\
+        db.execute(sys.argv[2])\n\
+        db.commit()\n";
+    let database = daemon.home().data_dir().join("onecli.db");
+    Run::new("python3").args(["-c", SCRIPT]).arg(database).arg(statement).outcome().ok(statement);
+}
+
+/// Brings everything into the one file, and gives what is in it.
+fn set_aside(database: &Path) -> Vec<u8> {
+    const SCRIPT: &str = "import sqlite3, sys\n\
+        sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode=DELETE')\n";
+    Run::new("python3").args(["-c", SCRIPT]).arg(database).outcome().ok("PRAGMA journal_mode");
+    fs::read(database).unwrap()
+}
+
+/// A request that is injected.
+fn serves(scene: &Scene, value: &str) {
+    let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
+    assert_eq!(reply.verdict(), 200, "{reply:?}");
+    scene.injected_once(&format!("Bearer {value}"));
+}
+
+/// Invariant 3, and DESIGN section 8: what was changed in the database does not open, is not sent, and is told.
+#[test]
+fn a_row_that_was_changed_by_hand_sends_nothing() {
+    if !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let mut scene = Scene::new();
+    serves(&scene, VALUE);
+    let host = format!("UPDATE secrets SET host = '{}'", crate::scene::API_V6);
+    let edits = [
+        // Where an attacker has a name that the agent may reach.
+        (host.as_str(), crate::scene::API_V6, "in the database by hand"),
+        ("UPDATE secrets SET methods = '[\"GET\"]'", API, "in the database by hand"),
+        (r#"UPDATE secrets SET placement = '{"kind":"query","name":"q"}'"#, API, "in the database by hand"),
+        ("UPDATE secret_versions SET sealed = substr(sealed, 1, 100)", API, "cannot be decrypted"),
+        ("UPDATE secret_versions SET sealed = x'01' || substr(sealed, 2)", API, "format 1"),
+    ];
+    let database = scene.daemon.home().data_dir().join("onecli.db");
+    scene.daemon.terminate();
+    let good = set_aside(&database);
+    for (edit, name, told) in edits {
+        sql(&scene.daemon, edit);
+        scene.daemon.restart();
+        let before = scene.daemon.audit().len();
+        let url = scene.upstream.https_url(name, "/echo");
+        let reply = scene.run(Way::Explicit, curl_with_key(&url, &[])).reply();
+        assert_eq!(reply.verdict(), 502, "{edit}: {reply:?}");
+        assert_eq!(reply.header("x-onecli-error"), Some("secret_unavailable"), "{edit}");
+        assert_eq!(scene.upstream.requests().len(), 0, "{edit}");
+        let _ = scene.daemon.audit_until(edit, |record| {
+            record["seq"].as_u64().is_some_and(|seq| seq > before as u64)
+                && record["code"] == "secret_unavailable"
+                && record["agent"] == "outside"
+        });
+        assert!(scene.daemon.home().log().contains(told), "{edit}: {}", scene.daemon.home().log());
+        scene.daemon.terminate();
+        set_aside(&database);
+        fs::write(&database, &good).unwrap();
+    }
+    scene.daemon.restart();
+    serves(&scene, VALUE);
+}
+
+#[test]
+fn an_older_version_that_is_put_back_sends_nothing() {
+    const NEXT: &str = "sk-live/second+value=8871";
+    if !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let mut scene = Scene::new();
+    let rotate = scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]).stdin(NEXT);
+    rotate.outcome().ok("secret rotate");
+    serves(&scene, NEXT);
+    scene.daemon.terminate();
+    sql(&scene.daemon, "UPDATE secrets SET version = 1");
+    scene.daemon.restart();
+    let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
+    assert_eq!(reply.verdict(), 502, "{reply:?}");
+    assert_eq!(scene.upstream.requests().len(), 0);
+    assert!(scene.daemon.home().log().contains("put the old one back"), "{}", scene.daemon.home().log());
+    scene.daemon.terminate();
+    sql(&scene.daemon, "UPDATE secrets SET version = 2");
+    scene.daemon.restart();
+    serves(&scene, NEXT);
+}
+
+/// Told before anybody is listened to, and no restart helps: exit status 78.
+#[test]
+fn a_wrong_key_is_told_with_both_ids() {
+    let mut scene = Scene::new();
+    let status = scene.daemon.onecli_json(&["key", "status"]);
+    let wanted = status["slots"][0]["key_id"].as_str().unwrap().to_owned();
+    scene.daemon.terminate();
+    let file = scene.daemon.home().data_dir().join("root.key");
+    let good = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let start = |hint: &str| {
+        let outcome = scene.daemon.home().daemon(&[]).timeout(Duration::from_secs(30)).outcome();
+        assert_eq!(outcome.code(), Some(78), "{outcome:?}");
+        let told = format!("{}{}", outcome.out(), outcome.err());
+        assert!(told.contains(hint) && told.contains(&wanted), "{told}");
+        assert!(!told.contains("serving"), "{told}");
+    };
+    start("there is no key at");
+    write_key(&file, &[7; 32]);
+    start("has the id");
+    fs::remove_file(&file).unwrap();
+    write_key(&file, &good);
+    scene.daemon.restart();
+    serves(&scene, VALUE);
+}
+
+fn write_key(file: &Path, key: &[u8]) {
+    fs::write(file, key).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o400)).unwrap();
+}
+
+#[test]
+fn the_authority_is_rotated_and_nobody_is_cut_off() {
+    let mut scene = Scene::new();
+    let dir = scene.daemon.home().dir().to_owned();
+    let certificates = |pem: &str| -> Vec<String> {
+        pem.split_inclusive("-----END CERTIFICATE-----\n")
+            .map(|pem| pem.trim_start().to_owned())
+            .filter(|pem| !pem.is_empty())
+            .collect()
+    };
+    let trusts = |scene: &Scene, name: &str, pem: &str, expected: bool| {
+        let file = dir.join(name);
+        fs::write(&file, pem).unwrap();
+        let run = curl_with_key(&scene.url("/echo"), &[]).env(KEY, &scene.outside_grant.placeholder);
+        let run = run.proxied(&scene.daemon.proxy_url(&scene.outside.token)).trusting(&file);
+        let outcome = run.outcome();
+        assert_eq!(outcome.code() == Some(0), expected, "{name}: {outcome:?}");
+        scene.upstream.clear();
+    };
+    let old = scene.daemon.onecli(&["ca", "export"]).ok("ca export");
+    assert_eq!(certificates(&old).len(), 1);
+    assert_ne!(scene.daemon.onecli(&["ca", "rotate", "--finish"]).code(), Some(0), "nothing to finish");
+
+    scene.daemon.onecli(&["ca", "rotate"]).ok("ca rotate");
+    let both = scene.daemon.onecli(&["ca", "export"]).ok("ca export");
+    let [first, next] = certificates(&both).try_into().unwrap();
+    assert_eq!(first.trim(), old.trim());
+    let bundle = fs::read_to_string(dir.join("ca-bundle.pem")).unwrap();
+    assert!(bundle.contains(first.trim()) && bundle.contains(next.trim()), "the bundle has both");
+    assert_ne!(scene.daemon.onecli(&["ca", "rotate"]).code(), Some(0), "one at a time");
+    for restarted in [false, true] {
+        if restarted {
+            scene.daemon.restart();
+        }
+        trusts(&scene, "old.pem", &old, true);
+        trusts(&scene, "both.pem", &both, true);
+        trusts(&scene, "next.pem", &next, false);
+    }
+
+    scene.daemon.onecli(&["ca", "rotate", "--finish"]).ok("ca rotate --finish");
+    for restarted in [false, true] {
+        if restarted {
+            scene.daemon.restart();
+        }
+        trusts(&scene, "old.pem", &old, false);
+        trusts(&scene, "both.pem", &both, true);
+        trusts(&scene, "next.pem", &next, true);
+        assert_eq!(scene.daemon.onecli(&["ca", "export"]).ok("ca export").trim(), next.trim());
+    }
+    let show = scene.daemon.onecli_json(&["ca", "show"]);
+    assert_eq!(show["certificates"].as_array().unwrap().len(), 1, "{show}");
+    for code in ["ca_rotated", "ca_rotation_finished"] {
+        let _ = scene.daemon.audit_until(code, |record| record["code"] == code);
+    }
+}
+
+#[test]
+fn a_backup_is_restored_as_it_was() {
+    let mut scene = Scene::new();
+    let dir = scene.daemon.home().dir().to_owned();
+    let backup = dir.join("backup.db");
+    let file = backup.to_str().unwrap().to_owned();
+    // While requests are served.
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
+                assert_eq!(reply.verdict(), 200, "{reply:?}");
+            }
+        });
+        scene.daemon.onecli(&["backup", &file]).ok("backup");
+        stop.store(true, Ordering::SeqCst);
+    });
+    scene.upstream.clear();
+    let facts = fs::metadata(&backup).unwrap();
+    assert_eq!(facts.mode() & 0o7777, 0o600);
+    let again = scene.daemon.onecli(&["backup", &file]);
+    assert!(!again.status.success(), "nothing is overwritten");
+    let bytes = fs::read(&backup).unwrap();
+    Canary::new(VALUE).assert_absent("the backup", &bytes);
+    let key = fs::read(scene.daemon.home().data_dir().join("root.key")).unwrap();
+    assert!(!bytes.windows(key.len()).any(|window| window == key), "the key is kept apart");
+    let left: Vec<PathBuf> = fs::read_dir(scene.daemon.home().data_dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains("backup"))
+        .collect();
+    assert_eq!(left, Vec::<PathBuf>::new());
+
+    let config = scene.daemon.home().config_file();
+    let restore = |scene: &Scene, file: &str, options: &[&str]| -> Outcome {
+        let args = [&["restore", file, "--config", config.to_str().unwrap()], options].concat();
+        scene.daemon.home().cli(&args).timeout(Duration::from_secs(60)).outcome()
+    };
+    let refused = restore(&scene, &file, &[]);
+    assert!(!refused.status.success() && refused.err().contains("in use"), "{refused:?}");
+
+    scene.daemon.onecli(&["secret", "remove", "api"]).ok("secret remove");
+    scene.daemon.terminate();
+    let database = scene.daemon.home().data_dir().join("onecli.db");
+    let before = fs::read(&database).unwrap();
+    let told = restore(&scene, &file, &["--dry-run"]).ok("restore --dry-run");
+    assert!(told.contains("2 agents, 1 secrets") && told.contains("nothing was changed"), "{told}");
+    assert!(fs::read(&database).unwrap() == before, "a dry run changes nothing");
+
+    // What is not good is refused, and nothing is touched.
+    let spoilt = dir.join("spoilt.db");
+    for (spoil, hint) in [
+        (&bytes[..bytes.len() / 2], ""),
+        (&b"not a database at all, but a file with something in it"[..], ""),
+        (&b""[..], "no file with anything in it"),
+    ] {
+        fs::write(&spoilt, spoil).unwrap();
+        let refused = restore(&scene, spoilt.to_str().unwrap(), &[]);
+        assert!(!refused.status.success() && refused.err().contains(hint), "{refused:?}");
+    }
+    let root_key = scene.daemon.home().data_dir().join("root.key");
+    fs::remove_file(&root_key).unwrap();
+    write_key(&root_key, &[7; 32]);
+    let refused = restore(&scene, &file, &[]);
+    assert!(refused.code() == Some(78) && refused.err().contains("has the id"), "{refused:?}");
+    fs::remove_file(&root_key).unwrap();
+    write_key(&root_key, &key);
+    assert!(fs::read(&database).unwrap() == before, "what was refused changed nothing");
+
+    let told = restore(&scene, &file, &[]).ok("restore");
+    assert!(told.contains("is kept as"), "{told}");
+    let aside = fs::read_dir(scene.daemon.home().data_dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().contains("before-restore"))
+        .expect("the old database is kept");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let secrets = runtime.block_on(async {
+        store::open(&format!("sqlite://{}", aside.display())).await.unwrap().load().await.unwrap().secrets
+    });
+    assert!(secrets.is_empty(), "the last change before the restore is in what was kept");
+    scene.daemon.restart();
+    serves(&scene, VALUE);
+    let _ = scene.daemon.audit_until("backup_taken", |record| record["code"] == "backup_taken");
+}
+
+/// All that a process has in memory, as a core of it would.
+fn memory(pid: u32) -> Vec<u8> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut file = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut all = Vec::new();
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(mode)) = (words.next(), words.next()) else { continue };
+        let Some((from, to)) = range.split_once('-') else { continue };
+        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        if !mode.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            continue;
+        }
+        let mut part = vec![0; usize::try_from(to - from).unwrap()];
+        if file.seek(SeekFrom::Start(from)).is_ok() && file.read_exact(&mut part).is_ok() {
+            all.append(&mut part);
+        }
+    }
+    all
+}
+
+/// Invariant 1: an agent that has had an answer with the value echoed into it, and the daemon's helper, never saw it.
+#[test]
+fn no_value_is_in_the_memory_of_agents_or_of_the_helper() {
+    const CLIENT: &str = "import os, sys, time, urllib.request\n\
+        request = urllib.request.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + os.environ['API_KEY']})\n\
+        answer = urllib.request.urlopen(request, timeout=20).read()\n\
+        open(sys.argv[2], 'w').write(str(len(answer)))\n\
+        time.sleep(60)\n";
+    if !need::bpf("everything") || !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let scene = Scene::new();
+    let ready = scene.daemon.agent_dir(&scene.inside).join("ready");
+    let run = Run::new("python3").args(["-c", CLIENT, &scene.url("/echo")]).arg(&ready);
+    let running = scene.daemon.managed(&scene.inside, &run).start();
+    let done = wait_for(Duration::from_secs(30), || ready.exists().then_some(()));
+    assert!(done.is_some(), "{}", scene.daemon.home().log());
+    scene.injected_once(&format!("Bearer {VALUE}"));
+    let cgroup = scene.daemon.agent_cgroup(&scene.inside).join("cgroup.procs");
+    let agents: Vec<u32> =
+        fs::read_to_string(cgroup).unwrap().lines().map(|pid| pid.parse().unwrap()).collect();
+    assert!(!agents.is_empty());
+    let canary = Canary::new(VALUE);
+    let mut has_placeholder = false;
+    for pid in agents {
+        let memory = memory(pid);
+        canary.assert_absent(&format!("the memory of the agent's process {pid}"), &memory);
+        let placeholder = scene.inside_grant.placeholder.as_bytes();
+        has_placeholder |= memory.windows(placeholder.len()).any(|window| window == placeholder);
+    }
+    assert!(has_placeholder, "what was looked at is the agent's memory");
+    let daemon = scene.daemon.pid();
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
+    assert!(!children.trim().is_empty());
+    for pid in children.split_whitespace() {
+        let memory = memory(pid.parse().unwrap());
+        assert!(memory.len() > 100_000, "{} bytes", memory.len());
+        canary.assert_absent(&format!("the memory of the daemon's child {pid}"), &memory);
+    }
+    drop(running);
+}
+
+/// Stores as many secrets again as one that the CLI stored, all of them with its value.
+fn multiply(daemon: &Daemon, secrets: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let data_dir = PrivateDir::create(&daemon.home().data_dir()).unwrap();
+        let store = store::open(&format!("sqlite://{}", data_dir.join("onecli.db").display())).await.unwrap();
+        let vault =
+            Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::new(OsRandom)).await.unwrap();
+        let model = store.load().await.unwrap().secrets.remove(0);
+        for number in 0..secrets {
+            let mut secret = model.clone();
+            secret.id = format!("00000000-0000-4000-8000-{number:012x}").parse().unwrap();
+            secret.name = format!("many-{number}").parse().unwrap();
+            let value = SecretValue::new(format!("value-number-{number}").into_bytes()).unwrap();
+            secret.sealed = vault.seal(&secret, &value).unwrap();
+            store.add_secret(&secret).await.unwrap();
+        }
+    });
+}
+
+/// Everything opens with the key that is there.
+fn all_open(daemon: &Daemon) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let data_dir = PrivateDir::create(&daemon.home().data_dir()).unwrap();
+        let store = store::open(&format!("sqlite://{}", data_dir.join("onecli.db").display())).await.unwrap();
+        let vault =
+            Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::new(OsRandom)).await.unwrap();
+        let (opened, failures) = vault.verify(store.as_ref()).await.unwrap();
+        assert_eq!(failures, Vec::<String>::new());
+        opened
+    })
+}
+
+/// Re-keys `secrets` secrets while requests run, and kills the daemon `kills` times on the way.
+fn rekey_under_fire(secrets: u32, kills: u32) {
+    let mut scene = Scene::new();
+    let first = scene.daemon.onecli_json(&["key", "status"])["key_id"].clone();
+    scene.daemon.terminate();
+    multiply(&scene.daemon, secrets);
+    scene.daemon.restart();
+
+    let (stop, injected) = (AtomicBool::new(false), AtomicU64::new(0));
+    let url = scene.url("/echo");
+    let token = scene.outside.token.clone();
+    let proxy = scene.daemon.proxy_url(&token);
+    let ca = scene.daemon.ca_file();
+    let placeholder = scene.outside_grant.placeholder.clone();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                let run = curl(&url).args(["-H", &format!("Authorization: Bearer {placeholder}")]);
+                let outcome = run.proxied(&proxy).trusting(&ca).outcome();
+                // Refused is a connection while the daemon is dead; a request that it took must not fail for want of a key.
+                if outcome.code() == Some(0) {
+                    let reply = outcome.reply();
+                    assert_ne!(reply.header("x-onecli-error"), Some("secret_unavailable"), "{reply:?}");
+                    injected.fetch_add(u64::from(reply.status == 200), Ordering::SeqCst);
+                }
+            }
+        });
+        let mut killed = 0;
+        let mut rounds = 0;
+        while killed < kills || rounds == 0 {
+            scene.daemon.onecli(&["key", "rotate", "--no-wait"]).ok("key rotate");
+            rounds += 1;
+            loop {
+                let status = scene.daemon.onecli_json(&["key", "status"]);
+                if status["rekey"].is_null() {
+                    break;
+                }
+                assert!(status["rekey"]["fault"].is_null(), "{status}");
+                if killed < kills {
+                    // Now here, now there.
+                    std::thread::sleep(Duration::from_millis(u64::from(killed * 37 % 150)));
+                    scene.daemon.restart();
+                    killed += 1;
+                }
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+        println!(
+            "{secrets} secrets re-keyed {rounds} times, {killed} kills, {} requests",
+            injected.load(Ordering::SeqCst)
+        );
+    });
+    assert!(injected.load(Ordering::SeqCst) > 0);
+    assert_ne!(scene.daemon.onecli_json(&["key", "status"])["key_id"], first);
+    scene.upstream.clear();
+    serves(&scene, VALUE);
+    scene.daemon.terminate();
+    // The secrets, the one of the scene, the CA's key and the derivation key.
+    assert_eq!(all_open(&scene.daemon), u64::from(secrets) + 3);
+}
+
+#[test]
+fn slow_a_new_root_key_takes_over_while_requests_run() {
+    rekey_under_fire(10_000, 8);
+}
+
+/// `cargo nextest run -p onecli-tests --run-ignored only hundred_thousand`: takes some minutes.
+#[test]
+#[ignore = "takes some minutes"]
+fn a_hundred_thousand_secrets_are_rekeyed_through_fifty_kills() {
+    rekey_under_fire(100_000, 50);
+}
