@@ -203,9 +203,12 @@ def stage_1():
         stop = pathlib.Path("/tmp/stop-load")
         stop.unlink(missing_ok=True)
         load = start_agent("load", "python3", PAYLOAD / "load.py", HOST, 4, stop)
-        time.sleep(5)
         before = len(seen_upstream())
-        assert load.poll() is None and before > 10, (STATE / "load").read_text()
+        for _ in range(60):
+            time.sleep(2)
+            if len(seen_upstream()) > before + 40:
+                break
+        assert load.poll() is None and len(seen_upstream()) > before + 10, (STATE / "load").read_text()
         pid = run("systemctl", "show", "-P", "MainPID", "onecli-daemon.service").strip()
         began = time.monotonic()
         run(*apt, package(2), env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})

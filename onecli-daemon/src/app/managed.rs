@@ -266,21 +266,18 @@ impl Attached {
         let helper = config.helper_socket.as_deref();
         let config = doctor::kernel_config(&doctor::place(config));
         let cgroups = Cgroup2::find()?;
-        let (redirect, helper) = match helper {
-            Some(socket) => {
-                let (helper, maps) =
-                    Helper::connect(socket).map_err(|error| AppError::Helper(error.to_string()))?;
-                (Redirect::adopt(maps)?, helper)
+        let (redirect, helper) = if let Some(socket) = helper {
+            let (helper, maps) =
+                Helper::connect(socket).map_err(|error| AppError::Helper(error.to_string()))?;
+            (Redirect::adopt(maps)?, helper)
+        } else {
+            let redirect = Redirect::attach(&config)?;
+            // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
+            let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            if !is_within(&own, &config.daemon_cgroup) {
+                cgroups.move_self_into(&config.daemon_cgroup)?;
             }
-            None => {
-                let redirect = Redirect::attach(&config)?;
-                // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
-                let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-                if !is_within(&own, &config.daemon_cgroup) {
-                    cgroups.move_self_into(&config.daemon_cgroup)?;
-                }
-                (redirect, Helper::start(&config)?)
-            }
+            (redirect, Helper::start(&config)?)
         };
         let root = cgroups.id_of(&config.agents_root)?;
         Ok(Attached {

@@ -170,15 +170,14 @@ impl Server {
     }
 
     fn listen(&self, agent: &Agent) -> io::Result<Listening> {
-        let (socket, address) = match self.kept(agent.id) {
-            Some(kept) => kept,
-            None => {
-                let bound = bind(agent.id, self.port)?;
-                if let Some(keeper) = &self.keeper {
-                    keeper.keep(agent.id, bound.0.as_fd());
-                }
-                bound
+        let (socket, address) = if let Some(kept) = self.kept(agent.id) {
+            kept
+        } else {
+            let bound = bind(agent.id, self.port)?;
+            if let Some(keeper) = &self.keeper {
+                keeper.keep(agent.id, bound.0.as_fd());
             }
+            bound
         };
         (self.stamp)(socket.as_fd())?;
         let asker = Arc::new(Asker::new(agent));
