@@ -131,6 +131,7 @@ def stage_1():
     @check("the service runs, key and CA are made, status is green")
     def _():
         assert run("systemctl", "is-active", "onecli-daemon.service").strip() == "active"
+        run("journalctl", "--no-pager", "-b", "-u", "onecli-*", "-n", "30", check=False)
         told = status()
         assert told["transparent"] == {"state": "available"} or "available" in json.dumps(told["transparent"]), told
         data = pathlib.Path("/var/lib/onecli")
