@@ -43,6 +43,8 @@ pub struct Config {
     pub resolver: Resolver,
     /// `[egress]`.
     pub egress: Egress,
+    /// `[policy]`.
+    pub policy: Policy,
     /// `[audit]`.
     pub audit: Audit,
     /// `[backend]`.
@@ -124,6 +126,15 @@ pub struct Egress {
     /// Networks that are reachable although they lie in a blocked range. Default none.
     #[serde(deserialize_with = "networks")]
     pub allow_addresses: Vec<IpNet>,
+}
+
+/// `[policy]`: how rules are applied.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// How long a request waits for a person's approval before it is refused, 1 s to 1 h. Default `2m`.
+    #[serde(deserialize_with = "approval_timeout")]
+    pub approval_timeout: Duration,
 }
 
 /// `[audit]`: the record of what happened.
@@ -238,6 +249,7 @@ impl Default for Config {
             upstream: Upstream::default(),
             resolver: Resolver::default(),
             egress: Egress::default(),
+            policy: Policy::default(),
             audit: Audit::default(),
             backend: Backend::default(),
             vault: Vault::default(),
@@ -275,6 +287,12 @@ impl Default for Upstream {
             no_proxy: Vec::new(),
             connect_timeout: Duration::from_secs(5),
         }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { approval_timeout: Duration::from_mins(2) }
     }
 }
 
@@ -528,6 +546,15 @@ fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let duration = humantime::parse_duration(&text).map_err(|_| bad())?;
     let bounds = Duration::from_millis(1)..=Duration::from_mins(5);
     if bounds.contains(&duration) { Ok(duration) } else { Err(bad()) }
+}
+
+fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let duration = humantime::parse_duration(&text).ok();
+    let bounds = Duration::from_secs(1)..=Duration::from_hours(1);
+    duration
+        .filter(|duration| bounds.contains(duration))
+        .ok_or_else(|| D::Error::custom(format!("'{text}' is no time from 1s to 1h; write 30s or 2m")))
 }
 
 fn cgroup_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

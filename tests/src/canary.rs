@@ -2,10 +2,47 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use data_encoding::{HEXLOWER, HEXUPPER};
+
+/// Values that the tests of this process gave to a daemon to keep.
+static WATCHED: Mutex<Vec<Arc<Canary>>> = Mutex::new(Vec::new());
+
+/// From now on `value` must not be in anything that a client prints, nor in any file of a daemon's directory: the kit
+/// looks for it when a program ends and when a daemon is dropped.
+pub fn watch(value: &str) {
+    if value.len() < SHORTEST {
+        return;
+    }
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !watched.iter().any(|canary| canary.forms[0].1 == value.as_bytes()) {
+        watched.push(Arc::new(Canary::new(value)));
+    }
+}
+
+fn watched() -> Vec<Arc<Canary>> {
+    WATCHED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Ends the test when a watched value stands in `data`.
+pub fn assert_clean(place: &str, data: &[u8]) {
+    for canary in watched() {
+        canary.assert_absent(place, data);
+    }
+}
+
+/// Ends the test when a watched value stands in a file below `dir`.
+pub fn assert_clean_dir(dir: &Path) {
+    for canary in watched() {
+        canary.assert_absent_in_dir(dir);
+    }
+}
+
+/// Fewer bytes would be found by chance.
+const SHORTEST: usize = 8;
 
 /// A value and the encodings it could hide in.
 pub struct Canary {
@@ -27,7 +64,7 @@ impl Canary {
     /// A canary for `value`, which has at least 8 bytes: a shorter one would be found by chance.
     #[must_use]
     pub fn new(value: &str) -> Self {
-        assert!(value.len() >= 8, "a canary has at least 8 bytes");
+        assert!(value.len() >= SHORTEST, "a canary has at least {SHORTEST} bytes");
         let bytes = value.as_bytes();
         let mut forms = vec![
             ("raw".to_owned(), bytes.to_vec()),
@@ -192,6 +229,24 @@ mod tests {
         let text = URL_SAFE_NO_PAD.encode(format!("u:{value}"));
         let hits = Canary::new(value).find("here", text.as_bytes());
         assert!(hits.iter().any(|h| h.form == "base64url +2"), "{hits:?} in {text}");
+    }
+
+    /// What looks everywhere must be able to find something.
+    #[test]
+    fn what_a_client_prints_is_looked_at() {
+        let value = "watched-canary-77f0";
+        watch(value);
+        let _ = crate::client::Run::new("echo").arg("nothing").outcome();
+        for script in ["echo watched-canary-77f0", "echo d2F0Y2hlZC1jYW5hcnktNzdmMA== >&2"] {
+            let caught = std::panic::catch_unwind(|| {
+                let _ = crate::client::Run::new("sh").args(["-c", script]).outcome();
+            });
+            assert!(caught.is_err(), "{script}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert_clean_dir(dir.path());
+        std::fs::write(dir.path().join("daemon.log"), format!("secret={value}")).unwrap();
+        assert!(std::panic::catch_unwind(|| assert_clean_dir(dir.path())).is_err());
     }
 
     #[test]

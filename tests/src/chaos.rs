@@ -59,7 +59,7 @@ pub fn run(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> 
     };
 
     let mut report = Report::default();
-    let mut seen = HashSet::new();
+    let mut arrived = HashSet::new();
     let mut random = seed | 1;
     for number in 1..=kills {
         // xorshift64.
@@ -72,13 +72,13 @@ pub fn run(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> 
             verify(&daemon);
             report.verified += 1;
         }
-        seen.extend(upstream.requests().into_iter().map(|request| {
+        arrived.extend(upstream.requests().into_iter().map(|request| {
             assert_eq!(request.header("authorization"), Some(format!("Bearer {SECRET}").as_str()));
             request.path
         }));
         upstream.clear();
         report.kills = number;
-        report.seen = seen.len();
+        report.seen = arrived.len();
         if number % 50 == 0 {
             tell(&report);
         }
@@ -86,12 +86,12 @@ pub fn run(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> 
     }
     load.stop();
     daemon.terminate();
-    seen.extend(upstream.requests().into_iter().map(|request| request.path));
+    arrived.extend(upstream.requests().into_iter().map(|request| request.path));
     verify(&daemon);
     report.verified += 1;
     let decided = decided(&audit);
-    report.seen = seen.len();
-    report.unrecorded = seen.difference(&decided).count();
+    report.seen = arrived.len();
+    report.unrecorded = arrived.difference(&decided).count();
     report
 }
 

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{bins, wait_for};
+use crate::{bins, canary, wait_for};
 
 /// How long a program may take unless [`Run::timeout`] says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -207,13 +207,10 @@ impl Running {
         let status = status.unwrap_or_else(|| self.end());
         let collect =
             |thread: Option<JoinHandle<Vec<u8>>>| thread.map_or_else(Vec::new, |t| t.join().unwrap());
-        Outcome {
-            status,
-            timed_out,
-            stdout: collect(self.stdout.take()),
-            stderr: collect(self.stderr.take()),
-            took: self.started.elapsed(),
-        }
+        let (stdout, stderr) = (collect(self.stdout.take()), collect(self.stderr.take()));
+        canary::assert_clean("a program's standard output", &stdout);
+        canary::assert_clean("a program's standard error", &stderr);
+        Outcome { status, timed_out, stdout, stderr, took: self.started.elapsed() }
     }
 
     fn end(&mut self) -> ExitStatus {

@@ -64,8 +64,7 @@ impl LoopDisk {
             crate::need::note("a disk that hangs", "no mkfs.ext4, or no loop device");
             return None;
         }
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(dir, mode).expect("chmod");
+        std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("chmod");
         Some(Self { dir: dir.to_owned(), image, frozen: std::cell::Cell::new(false) })
     }
 

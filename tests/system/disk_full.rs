@@ -34,8 +34,8 @@ fn a_full_disk_refuses_and_a_freed_one_serves_without_a_restart() {
     assert_eq!(verdict().0, 200);
 
     disk.fill();
-    // The log's last page still has room for a few records.
-    let refused = (0..64).any(|_| verdict().0 == 503);
+    // The log has made room for some records ahead.
+    let refused = (0..300).any(|_| verdict().0 == 503);
     assert!(refused, "requests are forwarded on a full disk");
     let before = upstream.request_count();
     for _ in 0..8 {

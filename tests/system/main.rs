@@ -8,6 +8,7 @@
     reason = "a test ends by panicking, and waits in real time"
 )]
 
+mod approvals;
 mod audit;
 mod bad_input;
 mod disk_full;
@@ -23,15 +24,21 @@ mod identity;
 mod leak;
 mod load;
 mod main_job;
+mod mint;
 mod netns;
+mod placements;
 mod privilege;
 mod protocols;
 mod revocation;
+mod rules;
 mod scene;
 mod second_daemon;
+mod settled;
+mod sigv4;
 mod starvation;
 mod stopping;
 mod streams;
+mod templates;
 mod units;
 mod unprivileged;
 mod upstream_proxy;

@@ -28,7 +28,7 @@ enum Command {
     /// Show the main job on this machine with throw-away parts, and leave nothing behind
     Demo(programs::Args),
     /// Measure direct, explicit and transparent side by side, and print ratios
-    Bench(programs::Args),
+    Bench(programs::BenchArgs),
     /// Kill the daemon at random moments under load, and hold what the upstream saw against the audit log
     Chaos(programs::ChaosArgs),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o

@@ -94,7 +94,7 @@ pub(crate) fn openbao() -> Result<()> {
 }
 
 fn works(venv: &Path) -> bool {
-    let imports = "import aiohttp, grpc, httpx, requests, websockets";
+    let imports = "import aiohttp, boto3, grpc, httpx, requests, websockets";
     succeeds(Command::new(venv.join("bin/python3")).args(["-c", imports]))
 }
 

@@ -5,7 +5,9 @@
 
 mod audit;
 mod doctor;
+mod env;
 mod keys;
+mod rules;
 mod status;
 
 use std::collections::BTreeMap;
@@ -20,15 +22,17 @@ use zeroize::Zeroizing;
 
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
+pub use env::{EnvName, EnvNameError, EnvNames};
 pub use keys::{
     Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView,
     WireKey,
 };
+pub use rules::{ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, RuleAdd, RuleView};
 pub use status::{AuditStatus, Status};
 
 use crate::model::{
-    AgentId, AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
-    SecretId, SecretName, SecretValue,
+    AgentId, AgentName, CgroupName, Egress, Factors, HostSet, MethodSet, PathPattern, Placement, Profile,
+    Runner, SecretId, SecretName, SecretValue,
 };
 
 /// Where the admin socket is unless `--socket` or `ONECLI_SOCKET` says otherwise.
@@ -36,7 +40,7 @@ pub const DEFAULT_SOCKET: &str = "/run/onecli/admin.sock";
 
 /// Paths of the API. Names hold no character that would need escaping.
 pub mod routes {
-    use crate::model::{AgentName, Runner, SecretName};
+    use crate::model::{AgentName, RuleId, Runner, SecretName};
 
     /// `GET`: [`super::Status`].
     pub const STATUS: &str = "/v1/status";
@@ -63,6 +67,13 @@ pub mod routes {
     /// `GET`, with [`super::AuditQuery`] as the query: records as JSON lines, oldest first.
     pub const AUDIT: &str = "/v1/audit";
 
+    /// `GET`: a list of [`super::RuleView`]. `POST` [`super::RuleAdd`]: [`super::RuleView`].
+    pub const RULES: &str = "/v1/rules";
+    /// `POST` [`super::Explain`]: [`super::Explanation`].
+    pub const EXPLAIN: &str = "/v1/explain";
+    /// `GET`: a list of [`super::ApprovalView`].
+    pub const APPROVALS: &str = "/v1/approvals";
+
     /// The query of a `DELETE` of an agent that kills what runs as it.
     pub const KILL: &str = "kill=true";
 
@@ -80,6 +91,21 @@ pub mod routes {
     /// `PUT`, `DELETE`: [`super::AgentDetail`].
     pub fn runner(agent: &AgentName, runner: &Runner) -> String {
         format!("{AGENTS}/{agent}/runners/{runner}")
+    }
+
+    /// `GET`: a list of [`super::LearnedRule`].
+    pub fn learn(name: &AgentName) -> String {
+        format!("{AGENTS}/{name}/learn")
+    }
+
+    /// `DELETE`: [`super::RuleView`] as it was.
+    pub fn rule(id: RuleId) -> String {
+        format!("{RULES}/{id}")
+    }
+
+    /// `POST`: `allow` or `deny`: [`super::ApprovalView`].
+    pub fn approval(id: &str, answer: &str) -> String {
+        format!("{APPROVALS}/{id}/{answer}")
     }
 
     /// `GET`: [`super::SecretView`]. `DELETE`: [`super::SecretView`] as it was.
@@ -224,8 +250,8 @@ pub struct GrantView {
 pub struct SecretAdd {
     /// Its name.
     pub name: SecretName,
-    /// The hosts it may go to.
-    pub host: HostPattern,
+    /// The hosts it may go to, with commas between them.
+    pub host: HostSet,
     /// The port, 1 to 65535.
     #[serde(default = "https_port")]
     pub port: u16,
@@ -237,9 +263,12 @@ pub struct SecretAdd {
     pub paths: Vec<PathPattern>,
     /// How it is placed.
     pub placement: Placement,
-    /// The variable that agents' programs read it from.
+    /// Its template, the form of its placeholders, how its value becomes a credential.
     #[serde(default)]
-    pub env: Option<EnvName>,
+    pub profile: Profile,
+    /// The variables that agents' programs read it from, with commas between them.
+    #[serde(default)]
+    pub env: Option<EnvNames>,
     /// May it be sent over plain HTTP?
     #[serde(default)]
     pub allow_plaintext: bool,
@@ -268,8 +297,8 @@ pub struct SecretView {
     pub id: SecretId,
     /// Is it ever injected?
     pub enabled: bool,
-    /// The hosts it may go to.
-    pub host: HostPattern,
+    /// The hosts it may go to, with commas between them.
+    pub host: HostSet,
     /// The port.
     pub port: u16,
     /// The methods; empty for all.
@@ -278,7 +307,10 @@ pub struct SecretView {
     pub paths: Vec<PathPattern>,
     /// How it is placed.
     pub placement: Placement,
-    /// The variable that agents' programs read it from.
+    /// Its template, the form of its placeholders, how its value becomes a credential.
+    #[serde(default)]
+    pub profile: Profile,
+    /// The variables that agents' programs read it from, with commas between them.
     pub env: Option<String>,
     /// May it be sent over plain HTTP?
     pub allow_plaintext: bool,
@@ -339,82 +371,6 @@ impl fmt::Debug for Session {
             .field("agent", &self.agent)
             .field("cgroup", &self.cgroup)
             .finish_non_exhaustive()
-    }
-}
-
-/// The name of an environment variable: `[A-Z_][A-Z0-9_]*`, at most 128 bytes, and none that decides how
-/// programs are loaded or found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct EnvName(String);
-
-/// A name that an environment variable of ours cannot have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EnvNameError {
-    /// Not of the form.
-    #[error("'{0}' is no environment variable: A-Z, 0-9 and '_', not starting with a digit, at most 128")]
-    Form(String),
-    /// One that `onecli run` sets itself, or that changes how programs start.
-    #[error(
-        "'{0}' is not for credentials: programs are started by it; name the variable your program reads its key from"
-    )]
-    Reserved(String),
-}
-
-/// Variables that a placeholder would break: programs are found, loaded or run by them, or `run` sets them itself.
-const RESERVED_ENV: &[&str] = &[
-    "AWS_CA_BUNDLE",
-    "CARGO_HTTP_CAINFO",
-    "CURL_CA_BUNDLE",
-    "DENO_CERT",
-    "GIT_SSL_CAINFO",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "HOME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "IFS",
-    "LOGNAME",
-    "NIX_SSL_CERT_FILE",
-    "NODE_EXTRA_CA_CERTS",
-    "NODE_USE_ENV_PROXY",
-    "NO_PROXY",
-    "PATH",
-    "PIP_CERT",
-    "REQUESTS_CA_BUNDLE",
-    "SHELL",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TERM",
-    "USER",
-];
-
-impl std::str::FromStr for EnvName {
-    type Err = EnvNameError;
-
-    fn from_str(text: &str) -> Result<EnvName, EnvNameError> {
-        let first_ok = text.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_');
-        let rest_ok = text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-        if !first_ok || !rest_ok || text.len() > 128 {
-            return Err(EnvNameError::Form(text.chars().take(80).flat_map(char::escape_default).collect()));
-        }
-        if RESERVED_ENV.contains(&text) || text.starts_with("LD_") {
-            return Err(EnvNameError::Reserved(text.to_owned()));
-        }
-        Ok(EnvName(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for EnvName {
-    type Error = EnvNameError;
-
-    fn try_from(text: String) -> Result<EnvName, EnvNameError> {
-        text.parse()
-    }
-}
-
-impl From<EnvName> for String {
-    fn from(name: EnvName) -> String {
-        name.0
     }
 }
 

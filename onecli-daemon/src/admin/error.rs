@@ -70,6 +70,14 @@ pub(super) enum AdminError {
         /// What to do.
         hint: String,
     },
+    /// The secret's row is not what the daemon wrote.
+    #[error("secret '{name}' gets no new value, because its old one does not open: {reason}")]
+    Unopened {
+        /// Its name.
+        name: String,
+        /// What the vault said.
+        reason: String,
+    },
     /// Not as things are.
     #[error("{0}")]
     Conflict(String),
@@ -108,6 +116,7 @@ impl AdminError {
             AdminError::Exists { .. }
             | AdminError::NotReady { .. }
             | AdminError::Conflict(_)
+            | AdminError::Unopened { .. }
             | AdminError::Vault(VaultError::Refused(_))
             | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
                 StatusCode::CONFLICT
@@ -131,13 +140,15 @@ impl AdminError {
             AdminError::NotFound { .. } | AdminError::NoGrant { .. } => "not_found",
             AdminError::UnknownOperation { .. } => "unknown_operation",
             AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
-            AdminError::Store(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => "conflict",
             AdminError::NotReady { .. } => "not_ready",
             AdminError::Invalid(_) => "invalid",
             AdminError::TooLarge(_) => "too_large",
             AdminError::TooSlow => "timeout",
             AdminError::TooManyFollowers => "limit_reached",
-            AdminError::Conflict(_) | AdminError::Vault(VaultError::Refused(_)) => "conflict",
+            AdminError::Conflict(_)
+            | AdminError::Unopened { .. }
+            | AdminError::Store(StoreError::NotFound { .. } | StoreError::Conflict { .. })
+            | AdminError::Vault(VaultError::Refused(_)) => "conflict",
             AdminError::Host(_) => "host",
             AdminError::Reload(_) => "not_in_force",
             AdminError::Store(_) => "store",
@@ -165,6 +176,9 @@ impl AdminError {
                     .to_owned()
             }
             AdminError::TooManyFollowers => "end one 'onecli audit tail -f'".to_owned(),
+            AdminError::Unopened { name, .. } => format!(
+                "look where it goes ('onecli secret show {name}'), then remove it and add it again, or restore a backup"
+            ),
             AdminError::Vault(VaultError::Refused(_)) => String::new(),
             AdminError::Store(_) | AdminError::Vault(_) | AdminError::Internal(_) => {
                 "the daemon's log tells more".to_owned()

@@ -1,15 +1,16 @@
 //! `grant` and `ungrant`.
 
-use super::api::GrantView;
+use super::api::{EnvNames, GrantView};
 use super::error::AdminError;
 use super::state::{Find, State};
 use crate::model::{Agent, AgentName, Secret, SecretName};
 
 pub(super) fn view(state: &State, agent: &Agent, secret: &Secret) -> GrantView {
+    let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
     GrantView {
         agent: agent.name.clone(),
         secret: secret.name.clone(),
-        placeholder: state.handles.vault.placeholder(agent.id, secret.id, agent.generation).to_string(),
+        placeholder: secret.profile.shape.dress(&placeholder),
         env: secret.env.clone(),
     }
 }
@@ -25,8 +26,9 @@ pub(super) async fn grant(
         .stored
         .granted(&agent)
         .into_iter()
-        .find(|other| other.id != secret.id && other.env.is_some() && other.env == secret.env);
-    if let (Some(other), Some(env)) = (same_variable, &secret.env) {
+        .filter(|other| other.id != secret.id)
+        .find_map(|other| Some((other, shared_variable(other, &secret)?)));
+    if let Some((other, env)) = same_variable {
         return Err(AdminError::Exists {
             message: format!("agent '{}' already reads secret '{}' from {env}", agent.name, other.name),
             hint: format!(
@@ -38,6 +40,11 @@ pub(super) async fn grant(
     state.handles.store.grant(agent.id, secret.id).await?;
     change.in_force("grant", &format!("{} {}", agent.name, secret.name)).await?;
     Ok(view(state, &agent, &secret))
+}
+
+fn shared_variable<'s>(one: &Secret, other: &'s Secret) -> Option<&'s str> {
+    let taken: Vec<&str> = EnvNames::split(one.env.as_ref()?).collect();
+    EnvNames::split(other.env.as_ref()?).find(|name| taken.contains(name))
 }
 
 pub(super) async fn ungrant(

@@ -12,17 +12,17 @@ use super::api::{AuditQuery, routes};
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
-use super::{agents, ca, doctor, grants, key, secrets, session, status};
+use super::{agents, approvals, ca, doctor, explain, grants, key, learn, rules, secrets, session, status};
 
 /// A request, read whole.
 pub(super) struct Call {
-    /// Who asks.
-    pub(super) uid: u32,
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: String,
     /// May hold a credential.
     pub(super) body: Zeroizing<Vec<u8>>,
+    /// Who sent it, by the kernel's word.
+    pub(super) uid: u32,
 }
 
 /// What is answered.
@@ -112,6 +112,15 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("DELETE", ["grants", agent, secret]) => {
             json(&grants::ungrant(&state, &parse(agent)?, &parse(secret)?).await?)
         }
+
+        ("GET", ["agents", name, "learn"]) => json(&learn::learn(&state, &parse(name)?).await?),
+        ("GET", ["rules"]) => json(&rules::list(&state).await?),
+        ("POST", ["rules"]) => created(&rules::add(&state, body(&call)?).await?),
+        ("DELETE", ["rules", id]) => json(&rules::remove(&state, parse(id)?).await?),
+        ("POST", ["explain"]) => json(&explain::explain(&state, body(&call)?).await?),
+        ("GET", ["approvals"]) => json(&approvals::list(&state)),
+        ("POST", ["approvals", id, "allow"]) => json(&approvals::answer(&state, parse(id)?, true, call.uid)?),
+        ("POST", ["approvals", id, "deny"]) => json(&approvals::answer(&state, parse(id)?, false, call.uid)?),
 
         _ => Err(unknown(&call)),
     }

@@ -3,14 +3,18 @@
 use super::api::{SecretAdd, SecretRotate, SecretView};
 use super::error::AdminError;
 use super::state::{Find, State};
-use crate::model::{PathPattern, Sealed, Secret, SecretId, SecretName, Target};
+use crate::model::{
+    AwsKeys, PathPattern, Placement, Profile, Sealed, Secret, SecretId, SecretName, SecretValue, Target,
+};
 use crate::store::StoredState;
+use crate::vault::check_material;
 
 /// More patterns than this are a mistake, and each costs time in every match.
 const MAX_PATHS: usize = 256;
 
 pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView, AdminError> {
     let target = check_target(&request)?;
+    check_value(&request.placement, &request.profile, &request.value.0)?;
     let change = state.begin_change().await?;
     if change.stored.secret(&request.name).is_ok() {
         return Err(AdminError::Exists {
@@ -27,6 +31,7 @@ pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView,
         name: request.name,
         target,
         placement: request.placement,
+        profile: request.profile,
         env: request.env.map(String::from),
         enabled: true,
         version: 1,
@@ -57,6 +62,22 @@ fn check_target(request: &SecretAdd) -> Result<Target, AdminError> {
     })
 }
 
+/// A value of the wrong form is told now, not with the first request.
+fn check_value(placement: &Placement, profile: &Profile, value: &SecretValue) -> Result<(), AdminError> {
+    if let Some(mint) = &profile.mint {
+        if !matches!(placement, Placement::Header { .. }) {
+            return Err(AdminError::Invalid(
+                "a minted token is placed in a header: --bearer or --header".to_owned(),
+            ));
+        }
+        return check_material(mint, value).map_err(|error| AdminError::Invalid(error.to_string()));
+    }
+    if matches!(placement, Placement::SigV4 { .. }) {
+        AwsKeys::parse(value).map_err(|error| AdminError::Invalid(error.to_string()))?;
+    }
+    Ok(())
+}
+
 pub(super) async fn list(state: &State) -> Result<Vec<SecretView>, AdminError> {
     let stored = state.load().await?;
     Ok(stored.secrets.iter().map(|secret| view(&stored, secret)).collect())
@@ -74,7 +95,8 @@ pub(super) async fn rotate(
 ) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
     let mut secret = change.stored.secret(name)?.clone();
-    let kept = retired(state, &secret);
+    check_value(&secret.placement, &secret.profile, &request.value.0)?;
+    let kept = retired(state, &secret)?;
     secret.version += 1;
     secret.sealed = state.handles.vault.seal(&secret, &request.value.0)?;
     state.handles.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await?;
@@ -83,12 +105,16 @@ pub(super) async fn rotate(
     Ok(view)
 }
 
-/// The value that is replaced, in a form that goes nowhere. One that does not open goes nowhere as it is.
-fn retired(state: &State, secret: &Secret) -> Sealed {
-    state.handles.vault.retire(secret).unwrap_or_else(|error| {
-        tracing::warn!(%error, secret = %secret.name, "the value that is replaced does not open");
-        secret.sealed.clone()
-    })
+/// The value that is replaced, in a form that goes nowhere.
+///
+/// # Errors
+/// It does not open: where the secret may go was perhaps changed by somebody, and the new value would go there.
+fn retired(state: &State, secret: &Secret) -> Result<Sealed, AdminError> {
+    state
+        .handles
+        .vault
+        .retire(secret)
+        .map_err(|error| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() })
 }
 
 pub(super) async fn set_enabled(
@@ -131,6 +157,7 @@ fn view(stored: &StoredState, secret: &Secret) -> SecretView {
         methods: secret.target.methods.clone(),
         paths: secret.target.paths.clone(),
         placement: secret.placement.clone(),
+        profile: secret.profile.clone(),
         env: secret.env.clone(),
         allow_plaintext: secret.target.allow_plaintext,
         version: secret.version,

@@ -160,11 +160,11 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
     let (head, body) = request.into_parts();
     let call = match read(body).await {
         Ok(body) => Call {
-            uid: peer.uid,
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),
             body,
+            uid: peer.uid,
         },
         Err(error) => return refuse(&error),
     };

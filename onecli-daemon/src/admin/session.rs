@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp, Unit};
 use nix::unistd::User;
 
 use super::agents::check_user;
-use super::api::{Caller, Session, SessionRequest};
+use super::api::{Caller, EnvNames, Session, SessionRequest};
 use super::error::AdminError;
 use super::host::Transparent;
 use super::peer::{Peer, Rights, is_runner};
@@ -63,9 +63,11 @@ pub(super) async fn start(
     let placeholders: BTreeMap<String, String> = stored
         .granted(agent)
         .into_iter()
-        .filter_map(|secret| {
+        .flat_map(|secret| {
             let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
-            Some((secret.env.clone()?, placeholder.to_string()))
+            let shown = secret.profile.shape.dress(&placeholder);
+            let names = secret.env.iter().flat_map(|names| EnvNames::split(names));
+            names.map(|name| (name.to_owned(), shown.clone())).collect::<Vec<_>>()
         })
         .collect();
     let (proxy, expires) = proxy.unzip();

@@ -11,6 +11,7 @@ use super::host::Host;
 use crate::audit::AuditError;
 use crate::model::ids::new_uuid;
 use crate::model::{Agent, AgentName, Clock, Random, Secret, SecretName};
+use crate::policy::{Approvals, Snapshot};
 use crate::store::{Store, StoredState};
 use crate::vault::Vault;
 
@@ -29,6 +30,10 @@ pub struct Handles {
     pub audit: AuditProgress,
     /// The running daemon.
     pub host: Arc<dyn Host>,
+    /// The policy in force, to explain decisions by.
+    pub policy: watch::Receiver<Arc<Snapshot>>,
+    /// Requests that wait for a person.
+    pub approvals: Arc<Approvals>,
     /// The cgroup whose children are agents, below the cgroup2 mount: peers in it are refused.
     pub agents_root: String,
 }

@@ -69,14 +69,13 @@ impl Authority {
         config: &Config,
         roots: &UpstreamTls,
     ) -> Result<Authority, AppError> {
-        let current = match store.get_meta(CURRENT.certificate).await? {
-            Some(certificate) => certificate,
-            None => {
-                let (certificate, change) = generate(&vault, clock.as_ref(), &CURRENT)?;
-                store.change_vault(&change).await?;
-                tracing::info!("made a certificate authority for this host's agents");
-                certificate
-            }
+        let current = if let Some(certificate) = store.get_meta(CURRENT.certificate).await? {
+            certificate
+        } else {
+            let (certificate, change) = generate(&vault, clock.as_ref(), &CURRENT)?;
+            store.change_vault(&change).await?;
+            tracing::info!("made a certificate authority for this host's agents");
+            certificate
         };
         let next = match store.get_meta(NEXT.certificate).await? {
             Some(certificate) => {

@@ -16,6 +16,7 @@ mod service;
 pub mod ship;
 mod stand;
 mod upstream_proxy;
+mod witness;
 
 use std::fs::File;
 use std::io;
@@ -35,14 +36,14 @@ pub use restore::restore;
 
 use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
-use crate::http::{Capacity, Gateway, GatewayParts};
+use crate::http::{Capacity, Gateway, GatewayParts, OwnRequests};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
-use crate::policy::Snapshot;
+use crate::policy::{Approvals, Snapshot};
 use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
-use crate::vault::{KeySource, Vault, VaultError};
+use crate::vault::{Credentials, KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
@@ -116,7 +117,6 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
-    let keys = key_source(&config, &data_dir)?;
     // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
@@ -131,6 +131,8 @@ fn start(config: Config) -> Result<(), AppError> {
     };
     let sockets = Sockets { admin: admin_socket, datagrams: handed.datagrams() };
     handed.close_rest();
+    // After the helper was forked: it holds no secret.
+    let keys = key_source(&config, &data_dir)?;
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
     let runtime =
@@ -257,9 +259,17 @@ async fn serve(
         current,
     ));
     policy.reload().await?;
+    let approvals = Arc::<Approvals>::default();
+    let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
+    let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
+    let own_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
+    let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls, proxy.clone()));
+    let credentials =
+        Arc::new(Credentials::new(Arc::clone(&vault), Arc::clone(&store), own_requests, Arc::clone(&clock)));
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
+        credentials,
         audit: audit.clone(),
         audit_quota: audit::QuotaLimits {
             rate: config.audit.agent_rate,
@@ -268,11 +278,13 @@ async fn serve(
         },
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
         upstream_tls,
-        resolver,
-        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
-        proxy: upstream_proxy::upstream_proxy(&config.upstream)?,
+        resolver: Arc::clone(&resolver),
+        dialer,
+        proxy,
         explicit_addresses: config.listen.explicit.clone(),
         capacity,
+        approvals: Arc::clone(&approvals),
+        approval_timeout: config.policy.approval_timeout,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     }));
@@ -292,7 +304,7 @@ async fn serve(
         ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
-        policy: snapshot,
+        policy: snapshot.clone(),
         audit: audit.clone(),
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
@@ -309,9 +321,17 @@ async fn serve(
             shipping_fault: shipper.fault(),
         },
         host: Arc::new(host),
+        policy: snapshot,
+        approvals,
         agents_root: config.kernel.agents_root.clone(),
     };
 
+    let network = witness::Network {
+        resolver,
+        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
+        tls: UpstreamTls::new(&config.upstream.extra_ca_files)?,
+    };
+    let witnesses = tokio::spawn(witness::tell(config.audit.witnesses.clone(), audit.checkpoints(), network));
     let shipper = tokio::spawn(shipper.run());
     let rekeyer = tokio::spawn(vault.follow_rekey(store));
     let follower = tokio::spawn(Arc::clone(&policy).follow());
@@ -340,6 +360,7 @@ async fn serve(
     rekeyer.abort();
     follower.abort();
     watcher.abort();
+    witnesses.abort();
     if let Some(dns) = dns {
         dns.close();
     }

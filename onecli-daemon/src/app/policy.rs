@@ -63,6 +63,7 @@ impl Policy {
                 .collect(),
             secrets: state.secrets,
             grants: state.grants.into_iter().map(|grant| (grant.agent, grant.secret)).collect(),
+            rules: state.rules,
         };
         let placeholder = |agent, secret, generation| self.vault.placeholder(agent, secret, generation);
         self.current.send_replace(Arc::new(Snapshot::compile(input, &placeholder)));

@@ -149,7 +149,7 @@ impl AuditLog {
         let last_seq = resumed.tree.size();
         let (queue, items) = mpsc::channel();
         let (told, durable) = watch::channel(last_seq);
-        let (published, checkpoints) = watch::channel(None);
+        let (notes, checkpoints) = watch::channel(None);
         let shared = Arc::new(Shared { reserve, ..Shared::default() });
         shared.look_at_space(dir.path());
         let log = AuditLog { queue, shared: shared.clone(), durable, checkpoints, id };
@@ -160,7 +160,7 @@ impl AuditLog {
         for decided in orphans {
             log.outcome(decided.interrupted());
         }
-        let publisher = Publisher::start(dir.path().to_owned(), Arc::clone(&signer), published)?;
+        let publisher = Publisher::start(dir.path(), Arc::clone(&signer), notes)?;
         let writer = Writer {
             dir: dir.path().to_owned(),
             items,
@@ -284,7 +284,6 @@ impl Settings {
     pub(crate) fn for_tests() -> Settings {
         Settings {
             clock: Arc::new(crate::model::SystemClock),
-            #[expect(clippy::unwrap_used, reason = "32 bytes")]
             signer: Signer::from_seed(&[7; 32]).unwrap(),
             fresh: LogId(uuid::Uuid::from_u128(0xfe)),
             known: None,

@@ -1,7 +1,7 @@
 //! Signing checkpoints and putting them where they are looked for, on a thread of its own: nobody who waits for a record
 //! waits for this.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -22,16 +22,16 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Publishes in `dir` and to those who watch `told`.
     pub(super) fn start(
-        dir: PathBuf,
+        dir: &Path,
         signer: Arc<Signer>,
         told: watch::Sender<Option<Arc<str>>>,
     ) -> Result<Publisher, AuditError> {
         let (checkpoints, queue) = mpsc::channel();
-        let path = dir.clone();
+        let path = dir.to_owned();
         let thread = std::thread::Builder::new()
             .name("checkpoints".to_owned())
             .spawn(move || publish(&path, &signer, &queue, &told))
-            .map_err(AuditError::io(&dir, "start the publisher of"))?;
+            .map_err(AuditError::io(dir, "start the publisher of"))?;
         Ok(Publisher { checkpoints: Some(checkpoints), thread: Some(thread) })
     }
 
@@ -54,7 +54,7 @@ impl Drop for Publisher {
 }
 
 fn publish(
-    dir: &std::path::Path,
+    dir: &Path,
     signer: &Signer,
     queue: &Receiver<Checkpoint>,
     told: &watch::Sender<Option<Arc<str>>>,

@@ -20,6 +20,8 @@ pub enum Event {
     Outcome,
     /// A refusal that looks like an attack, or a fault of the log itself.
     Alert,
+    /// A person is asked about a request, or has answered; `code` tells which.
+    Approval,
 }
 
 /// How a connection reached the daemon.
@@ -53,6 +55,7 @@ impl Event {
             Event::Decision => "decision",
             Event::Outcome => "outcome",
             Event::Alert => "alert",
+            Event::Approval => "approval",
         }
     }
 }
@@ -191,6 +194,15 @@ pub struct Record {
     /// Its name as the kernel has it. A process chooses it freely.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm: Option<Text>,
+    /// The question to a person that the request waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Text>,
+    /// SHA-256 over the head of the request that the answer is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_digest: Option<Text>,
+    /// The user id of whoever answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_uid: Option<u32>,
     /// How many things this record stands for, where it is not one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
@@ -261,6 +273,9 @@ impl Record {
             uid: None,
             pid: None,
             comm: None,
+            approval: None,
+            approval_digest: None,
+            approval_uid: None,
             count: None,
         }
     }
@@ -320,6 +335,12 @@ impl Record {
         self.code = Some(Text::new(code.as_str()));
         self.status = Some(code.status());
         self
+    }
+
+    /// A record of a step on the way to a person's answer, with all that is known of the request.
+    #[must_use]
+    pub fn approval(&self, step: &str) -> Record {
+        Record { event: Event::Approval, code: Some(Text::new(step)), ..self.clone() }
     }
 
     /// The outcome's record of a request that the daemon did not live to finish. What its client saw is not known.

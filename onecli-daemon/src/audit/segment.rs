@@ -17,7 +17,7 @@ use crate::model::PrivateDir;
 /// A segment is full at this size.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 /// How much room is made at a time.
-const ROOM: usize = 256 << 10;
+const ROOM: usize = 64 << 10;
 /// What room consists of.
 const EMPTY: &[u8; ROOM] = &[b'\n'; ROOM];
 

@@ -87,14 +87,14 @@ pub enum VerifyError {
 }
 
 impl Bad {
-    pub(super) fn file(path: &Path, what: impl Into<String>) -> Box<Bad> {
-        Box::new(Bad { file: path.to_owned(), line: None, seq: None, time: None, what: what.into() })
+    pub(super) fn file(path: &Path, what: impl Into<String>) -> Bad {
+        Bad { file: path.to_owned(), line: None, seq: None, time: None, what: what.into() }
     }
 }
 
-impl From<Box<Bad>> for VerifyError {
-    fn from(bad: Box<Bad>) -> VerifyError {
-        VerifyError::Bad(bad)
+impl From<Bad> for VerifyError {
+    fn from(bad: Bad) -> VerifyError {
+        VerifyError::Bad(Box::new(bad))
     }
 }
 
@@ -139,9 +139,9 @@ pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Re
 
     let end = walked.last().map_or(0, |walked| walked.tree.size());
     if let Some(mark) = marks.iter().find(|mark| mark.tree.size() > end) {
-        return Err(Box::new(Bad {
+        return Err(Bad {
             seq: Some(end + 1),
-            ..*Bad::file(
+            ..Bad::file(
                 &last,
                 format!(
                     "the log ends with record {end}; a checkpoint signed at {:.6} covers {}: the end was cut off",
@@ -149,7 +149,7 @@ pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Re
                     mark.tree.size()
                 ),
             )
-        })
+        }
         .into());
     }
     let first = heads.first().map_or(0, |head| head.tree.size());
@@ -250,11 +250,11 @@ fn joined(
         } else {
             format!("the segment ends with record {last}, and the next one begins with {first}")
         };
-        return Err(Box::new(Bad {
+        return Err(Bad {
             line: Some(end.lines),
             seq: Some(last + 1),
-            ..*Bad::file(&segment::path(dir, pair[0]), what)
-        })
+            ..Bad::file(&segment::path(dir, pair[0]), what)
+        }
         .into());
     }
     Ok(segment::path(dir, numbers[numbers.len() - 1]))

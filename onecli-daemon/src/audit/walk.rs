@@ -116,12 +116,12 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
             return Err(self.bad(Some(start), &what).into());
         }
         let hash = leaf_hash(line);
-        let link = Link::of(&hash);
+        let own = Link::of(&hash);
         if start.prev != self.prev {
-            return Err(self.unlinked(start, link, after).into());
+            return Err(self.unlinked(start, own, after).into());
         }
         self.tree.push(hash);
-        (self.prev, self.before) = (link, Some(line));
+        (self.prev, self.before) = (own, Some(line));
         self.lines += 1;
         while let Some(mark) = self.marks.next_if(|mark| mark.tree.size() <= self.tree.size()) {
             if mark.tree != self.tree {
@@ -133,12 +133,12 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
     }
 
     /// A line that does not follow the one before: which of the two was changed, the one behind it tells.
-    fn unlinked(&self, start: Start<'_>, link: Link, after: usize) -> Box<Bad> {
+    fn unlinked(&self, start: Start<'_>, own: Link, after: usize) -> Bad {
         let rest = &self.bytes[after..];
         let next = memchr::memchr(b'\n', rest).and_then(|end| Start::read(&rest[..end]));
         let before = self.before.and_then(Start::read);
         match before {
-            Some(before) if next.is_none_or(|next| next.prev == link) => {
+            Some(before) if next.is_none_or(|next| next.prev == own) => {
                 let mut bad =
                     self.bad(Some(before), "the record was changed: the next one was linked to another");
                 bad.line = Some(self.lines);
@@ -152,7 +152,7 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
     }
 
     /// All links fit, and yet it is not what was signed: somebody made them fit.
-    fn disagrees(&self, mark: &Checkpoint) -> Box<Bad> {
+    fn disagrees(&self, mark: &Checkpoint) -> Bad {
         let (first, last) = (self.proven + 1, mark.tree.size());
         let line = self.lines - (last - first);
         let mut bad = self.bad(None, &format!(
@@ -167,12 +167,12 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
     }
 
     /// Something is wrong with the line that comes.
-    fn bad(&self, start: Option<Start<'_>>, what: &str) -> Box<Bad> {
-        Box::new(Bad {
+    fn bad(&self, start: Option<Start<'_>>, what: &str) -> Bad {
+        Bad {
             line: Some(self.lines + 1),
             seq: Some(start.map_or(self.tree.size() + 1, |start| start.seq)),
             time: start.map(|start| String::from(Text::new(start.time))),
-            ..*Bad::file(self.path, what)
-        })
+            ..Bad::file(self.path, what)
+        }
     }
 }

@@ -3,14 +3,15 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::approval::ApprovalCommand;
 use super::audit_args::AuditCommand;
-use crate::admin::api::{DEFAULT_SOCKET, EnvName};
-use crate::model::{
-    AgentName, CgroupName, Egress, Factors, HostPattern, MethodSet, PathPattern, Placement, Runner,
-    SecretName,
-};
+use super::rule::RuleCommand;
+use super::secret_args::SecretAddArgs;
+use super::why::WhyArgs;
+use crate::admin::api::DEFAULT_SOCKET;
+use crate::model::{AgentName, CgroupName, Egress, Factors, Runner, SecretName, TemplateName};
 
 /// OneCLI: let agents use credentials without having them.
 #[derive(Debug, Parser)]
@@ -50,6 +51,9 @@ pub(super) enum Command {
     /// Credentials, where they may go, and how they are placed.
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Common services that a secret can be stored for with --template.
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Let an agent use a secret, from its next request on.
     Grant {
         /// The agent.
@@ -64,6 +68,14 @@ pub(super) enum Command {
         /// The secret.
         secret: SecretName,
     },
+    /// What agents may do besides their grants, and may not in spite of them.
+    #[command(subcommand)]
+    Rule(RuleCommand),
+    /// What would be decided about a request, and why.
+    Why(WhyArgs),
+    /// Requests that wait for a person's word.
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
     /// What agents asked for, what was decided, what came of it.
     #[command(subcommand)]
     Audit(Box<AuditCommand>),
@@ -176,7 +188,7 @@ pub(super) enum AgentCommand {
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
     },
-    /// Remove an agent with its token, sessions and grants. Its audit records stay.
+    /// Remove an agent with its token, sessions, grants and rules. Its audit records stay.
     ///
     /// Refused while processes run in its cgroup: they would outlive the agent, and be the next one that is bound to
     /// the cgroup. To take its rights from running processes and let them live, disable it.
@@ -186,6 +198,11 @@ pub(super) enum AgentCommand {
         /// Kill what runs in its cgroup (SIGKILL), after its rights are gone.
         #[arg(long)]
         kill: bool,
+    },
+    /// What an agent was refused, as the rules that would allow it.
+    Learn {
+        /// The agent.
+        name: AgentName,
     },
 }
 
@@ -255,63 +272,6 @@ pub(super) enum SecretCommand {
         /// The secret.
         name: SecretName,
     },
-}
-
-/// Store a credential.
-#[derive(Debug, ClapArgs)]
-#[command(group = ArgGroup::new("placement").required(true), after_help = "\
-The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut.
-
-Paths are exact unless they hold a wildcard: '*' stands for anything within a segment, '**' for any segments.
-Hosts: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth).
-
-Examples:
-  onecli secret add openai --host api.openai.com --bearer --env OPENAI_API_KEY
-  onecli secret add github --host api.github.com --header 'Authorization: token {secret}' \\
-      --method GET --path '/repos/acme/**' --env GH_TOKEN --value-file token.txt
-  pass show npm | onecli secret add npm --host npm.acme.internal --bearer --value-stdin
-  onecli secret add git --host git.acme.internal:8443 --basic deploy
-  onecli secret add maps --host maps.googleapis.com --query key")]
-pub(super) struct SecretAddArgs {
-    /// Its name: a-z, 0-9, '-', '_', '.'.
-    pub(super) name: SecretName,
-    /// Where it may go; port 443 unless given.
-    #[arg(long, value_name = "HOST[:PORT]", value_parser = parse_host)]
-    pub(super) host: (HostPattern, u16),
-    /// With these paths only; may be given again. Default: /**.
-    #[arg(long = "path", value_name = "PATTERN")]
-    pub(super) paths: Vec<PathPattern>,
-    /// With these methods only; may be given again. Default: all.
-    #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
-    pub(super) methods: Vec<String>,
-    /// Place it in a header: 'Name: text with {secret}'.
-    #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
-    pub(super) header: Option<Placement>,
-    /// Place it as 'Authorization: Bearer ...'.
-    #[arg(long, group = "placement")]
-    pub(super) bearer: bool,
-    /// Place it as the password of Basic authentication, for this user name.
-    #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
-    pub(super) basic: Option<Placement>,
-    /// Place it in this query parameter.
-    #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
-    pub(super) query: Option<Placement>,
-    /// The variable that the agent's programs read it from; it will hold the placeholder.
-    #[arg(long, value_name = "VAR")]
-    pub(super) env: Option<EnvName>,
-    /// Let it leave over plain HTTP too, readable by everyone on the way.
-    #[arg(long)]
-    pub(super) allow_plaintext: bool,
-    #[command(flatten)]
-    pub(super) value: ValueArgs,
-}
-
-impl SecretAddArgs {
-    /// The placement; clap has seen to it that there is exactly one.
-    pub(super) fn placement(&self) -> Placement {
-        let named = self.header.as_ref().or(self.basic.as_ref()).or(self.query.as_ref());
-        named.cloned().unwrap_or_else(Placement::bearer)
-    }
 }
 
 /// Where a value is read from. Without either, a terminal is prompted.
@@ -434,30 +394,13 @@ pub(super) struct RestoreArgs {
     pub(super) passphrase_file: Option<PathBuf>,
 }
 
-/// `HOST[:PORT]`; the host may be a pattern.
-fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
-    let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
-        Some((host, rest)) => match rest.strip_prefix(':') {
-            Some(port) => (host, Some(port)),
-            None if rest.is_empty() => (host, None),
-            None => return Err(format!("'{text}' is no host and port")),
-        },
-        None => match text.split_once(':') {
-            // More than one colon: an IPv6 address without brackets has no port.
-            Some((_, rest)) if rest.contains(':') => (text, None),
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let port = match port.map(str::parse::<u16>) {
-        None => 443,
-        Some(Ok(port)) if port > 0 => port,
-        Some(_) => return Err(format!("'{text}': the port must be a number from 1 to 65535")),
-    };
-    Ok((host.parse().map_err(|error| format!("{error}"))?, port))
-}
-
-fn parse_method(text: &str) -> Result<String, String> {
-    MethodSet::try_from(vec![text.to_owned()]).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
+#[derive(Debug, Subcommand)]
+pub(super) enum TemplateCommand {
+    /// All of them.
+    List,
+    /// One: its hosts, its placement, its variables, and what it refuses.
+    Show {
+        /// The template.
+        name: TemplateName,
+    },
 }

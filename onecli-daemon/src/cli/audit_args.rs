@@ -104,7 +104,7 @@ pub(super) struct FilterArgs {
     /// decision, outcome, alert.
     #[arg(long)]
     pub(super) event: Option<Event>,
-    /// With this code, such as egress_denied.
+    /// With this code, such as `egress_denied`.
     #[arg(long)]
     pub(super) code: Option<String>,
     /// Of this request: the id that an error names.

@@ -1,6 +1,7 @@
 //! The `onecli` command: talks to the daemon over its admin socket, and starts agents.
 
 mod agent;
+mod approval;
 mod args;
 mod audit;
 mod audit_args;
@@ -13,11 +14,15 @@ mod export;
 mod grant;
 mod key;
 mod output;
+mod rule;
 mod run;
 mod secret;
+mod secret_args;
 mod status;
+mod template;
 mod value;
 mod verify;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{AgentCommand, Args, Command, SecretCommand};
+use args::{AgentCommand, Args, Command, SecretCommand, TemplateCommand};
 use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
@@ -101,12 +106,14 @@ pub fn definition() -> clap::Command {
 }
 
 fn describe(bad: &Bad) -> String {
+    use std::fmt::Write as _;
+
     let mut text = bad.to_string();
     if let Some(seq) = bad.seq {
-        text.push_str(&format!("\n  first bad record: {seq}"));
+        let _ = write!(text, "\n  first bad record: {seq}");
     }
     if let Some(time) = &bad.time {
-        text.push_str(&format!(", of {time}"));
+        let _ = write!(text, ", of {time}");
     }
     text
 }
@@ -170,6 +177,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
                 agent::set_runner(client, &name, &runner, false, output)
             }
             AgentCommand::Remove { name, kill } => agent::remove(client, &name, kill, output),
+            AgentCommand::Learn { name } => rule::learn(client, &name, output),
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),
@@ -180,6 +188,10 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             SecretCommand::Enable { name } => secret::set_enabled(client, &name, true, output),
             SecretCommand::Remove { name } => secret::remove(client, &name, output),
         },
+        Command::Template(command) => match command {
+            TemplateCommand::List => template::list(output),
+            TemplateCommand::Show { name } => template::show(name, output),
+        },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
         Command::Audit(command) => audit::run(client, *command, output),
@@ -187,6 +199,9 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Key(command) => key::key(client, command, output),
         Command::Backup { file } => backup::backup(client, &file, output),
         Command::Restore(args) => Err(backup::restore(&args)),
+        Command::Rule(command) => rule::run(client, command, output),
+        Command::Why(args) => why::why(client, args, output),
+        Command::Approval(command) => approval::run(client, command, output),
         Command::Status => status::status(client, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,9 +1,10 @@
 //! `onecli secret ...`
 
 use super::CliError;
-use super::args::{SecretAddArgs, ValueArgs};
+use super::args::ValueArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
+use super::secret_args::SecretAddArgs;
 use super::value;
 use crate::admin::api::{SecretAdd, SecretRotate, SecretView, routes};
 use crate::model::{MethodSet, SecretName};
@@ -11,15 +12,17 @@ use crate::model::{MethodSet, SecretName};
 pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> Result<(), CliError> {
     let methods =
         MethodSet::try_from(args.methods.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
+    let resolved = args.resolve().map_err(CliError::Usage)?;
     let request = SecretAdd {
-        placement: args.placement(),
+        placement: resolved.placement,
+        profile: resolved.profile,
         value: value::read(&args.value)?,
         name: args.name,
-        host: args.host.0,
-        port: args.host.1,
+        host: resolved.host,
+        port: resolved.port,
         methods,
         paths: args.paths,
-        env: args.env,
+        env: resolved.env,
         allow_plaintext: args.allow_plaintext,
     };
     let added: SecretView = client.post(routes::SECRETS, &request)?;
@@ -132,6 +135,8 @@ fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("methods", methods(secret)),
         ("paths", joined(&secret.paths, "-")),
         ("placement", secret.placement.to_string()),
+        ("template", secret.profile.template.map(|name| name.to_string()).unwrap_or_default()),
+        ("minted", secret.profile.mint.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("variable", secret.env.clone().unwrap_or_default()),
         ("plaintext", if secret.allow_plaintext { "allowed".to_owned() } else { String::new() }),
         ("agents", joined(&secret.agents, "none")),

@@ -15,11 +15,12 @@ use super::names_run;
 use crate::admin::Transparent;
 use crate::admin::api::{
     AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
-    GrantView, SecretAdd, SecretRotate, SecretView, Session, SessionRequest, Status, WireValue, routes,
+    GrantView, KeyRotate, KeyRotated, KeyView, SecretAdd, SecretRotate, SecretView, Session, SessionRequest,
+    SlotAdd, SlotAdded, SlotView, Status, WireKey, WireValue, routes,
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
-use crate::model::{Egress, Factors, Placement, SecretValue, Token};
+use crate::model::{Egress, Factors, Placement, Profile, SecretValue, Token};
 
 const VALUE: &str = "sk-the-real-credential";
 
@@ -59,6 +60,18 @@ fn command_lines() {
         "audit export --format csv --since 7d",
         "audit verify --dir /x --witness a --witness b",
         "ca export",
+        "ca show",
+        "ca rotate",
+        "ca rotate --finish",
+        "key status",
+        "key add-key-file",
+        "key add-key -",
+        "key add-passphrase --passphrase-file f",
+        "key add-recovery",
+        "key remove-slot 2",
+        "key rotate --drop-other-slots --no-wait",
+        "backup f",
+        "restore f --dry-run --data-dir d --config c --passphrase-file p",
         "run --agent a true",
         "run --agent a -- true --json",
         "run --agent a --user u --keep-env A --keep-env B -- sh -c true",
@@ -108,7 +121,8 @@ fn hosts_and_ports() {
         else {
             panic!("{text}");
         };
-        assert_eq!((args.host.0.to_string().as_str(), args.host.1), (host, port), "{text}");
+        let resolved = args.resolve().unwrap();
+        assert_eq!((resolved.host.to_string().as_str(), resolved.port), (host, port), "{text}");
     };
     check("API.x.com", "api.x.com", 443);
     check("api.x.com:8443", "api.x.com", 8443);
@@ -178,6 +192,7 @@ fn add_secret(client: &Client, name: &str, env: Option<&str>) -> Result<SecretVi
         methods: vec!["GET".to_owned()].try_into().unwrap(),
         paths: Vec::new(),
         placement: Placement::bearer(),
+        profile: Profile::default(),
         env: env.map(|env| env.parse().unwrap()),
         allow_plaintext: false,
         value: value(VALUE),
@@ -485,6 +500,110 @@ fn completion_scripts_know_the_commands() {
         let script = String::from_utf8(script).unwrap();
         for word in ["secret", "grant", "keep-env"] {
             assert!(script.contains(word), "{shell}: no '{word}'");
+        }
+    }
+}
+
+#[test]
+fn keys_are_looked_at_and_changed() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let served = Served::start(FakeHost::redirecting());
+    let client = Client::new(served.socket());
+    add_secret(&client, "s", None).unwrap();
+    let before: KeyView = client.get(routes::KEY).unwrap();
+    assert_eq!((before.slots.len(), before.opened_slot, &before.rekey), (1, 1, &None));
+
+    let recovery: SlotAdded = client.post(routes::KEY_SLOTS, &SlotAdd::Recovery {}).unwrap();
+    let text = recovery.recovery_key.clone().unwrap();
+    assert!(text.starts_with("onecli-rk-") && !format!("{recovery:?}").contains(&text));
+    let passphrase = WireValue(SecretValue::new(b"correct horse battery".to_vec()).unwrap());
+    let added: SlotAdded =
+        client.post(routes::KEY_SLOTS, &SlotAdd::Passphrase { passphrase: passphrase.clone() }).unwrap();
+    assert_eq!((added.slot.number, added.slot.kind.as_str()), (3, "passphrase"));
+    refused(client.delete::<SlotView>(&routes::key_slot(1)), &["could not start again without key slot 1"]);
+
+    let nothing = KeyRotate::default();
+    refused(
+        client.post::<KeyRotated>(routes::KEY_ROTATE, &nothing),
+        &["slot 3 cannot be sealed anew", "--drop-other-slots"],
+    );
+    let with = KeyRotate { passphrases: vec![passphrase], drop_other_slots: false };
+    let rotated: KeyRotated = client.post(routes::KEY_ROTATE, &with).unwrap();
+    assert_eq!((rotated.recovery_keys.len(), rotated.dropped_slots.len()), (1, 0));
+    assert!(!format!("{rotated:?}").contains(&rotated.recovery_keys[0].recovery_key));
+    let status: KeyView = client.get(routes::KEY).unwrap();
+    assert_eq!((status.key_id, status.rekey.unwrap().from), (rotated.key_id, before.key_id));
+    let told = served.host().recorded().join("; ");
+    for what in ["key_slot_added: slot 2 (recovery)", "key_slot_added: slot 3", "key_rotated: root key"] {
+        assert!(told.contains(what), "{told}");
+    }
+}
+
+#[test]
+fn a_backup_is_a_database_and_leaves_nothing_behind() {
+    if !root("commands against the admin server") {
+        return;
+    }
+    let served = Served::start(FakeHost::redirecting());
+    let client = Client::new(served.socket());
+    add_secret(&client, "s", None).unwrap();
+    let mut bytes = Vec::new();
+    client
+        .bytes::<ClientError>(routes::BACKUP, |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })
+        .unwrap();
+    assert!(bytes.starts_with(b"SQLite format 3\0"));
+    let left: Vec<_> = std::fs::read_dir(crate::admin::Host::data_dir(served.host()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("backup-"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(served.host().recorded(), ["backup_taken: a copy of the store"]);
+}
+
+/// Invariant 1, as far as `Debug` and error texts can break it: whatever can hold a value or a key on its way through the
+/// admin API.
+#[test]
+fn nothing_on_the_way_of_a_value_prints_it() {
+    const OTHER: &str = "another-value-of-many";
+    let wire = |text: &str| WireValue(SecretValue::new(text.as_bytes().to_vec()).unwrap());
+    let key = WireKey(zeroize::Zeroizing::new([0x5a; 32]));
+    let shown = [
+        format!("{:?}", wire(VALUE)),
+        format!("{:?}", SecretRotate { value: wire(VALUE) }),
+        format!("{:?}", SlotAdd::Passphrase { passphrase: wire(VALUE) }),
+        format!("{:?}", SlotAdd::Key { key: key.clone() }),
+        format!("{:?}", KeyRotate { passphrases: vec![wire(VALUE), wire(OTHER)], drop_other_slots: true }),
+        format!("{:?}", crate::vault::NewSlot::Key(key.0)),
+        format!("{:?}", crate::vault::NewSlot::Passphrase(zeroize::Zeroizing::new(VALUE.to_owned()))),
+    ];
+    // What is wrong with a request is told without what is in it.
+    let bodies = [
+        format!(r#"{{"value":"{VALUE}"}}"#),
+        format!(r#"{{"value":["{VALUE}"]}}"#),
+        format!(r#"{{"value":{{"{VALUE}":1}}}}"#),
+        format!(r#"{{"value":"{}"}}"#, data_encoding::BASE64.encode(&VALUE.as_bytes()[..5])),
+        format!(r#"{{"kind":"key","key":"{VALUE}"}}"#),
+        format!(r#"{{"kind":"key","key":["{VALUE}"]}}"#),
+        format!(r#"{{"kind":"passphrase","passphrase":"{VALUE}"}}"#),
+        format!(r#"{{"passphrases":["{VALUE}"]}}"#),
+    ];
+    let mut told = Vec::new();
+    for body in &bodies {
+        told.extend(serde_json::from_str::<SecretRotate>(body).err().map(|error| error.to_string()));
+        told.extend(serde_json::from_str::<SlotAdd>(body).err().map(|error| error.to_string()));
+        told.extend(serde_json::from_str::<KeyRotate>(body).err().map(|error| error.to_string()));
+    }
+    assert_eq!(told.len(), 3 * bodies.len());
+    let bytes = format!("{:?}", &VALUE.as_bytes()[..4]);
+    for text in shown.iter().chain(&told) {
+        for hidden in [VALUE, OTHER, "90, 90", "5a5a", &bytes[1..bytes.len() - 1]] {
+            assert!(!text.contains(hidden), "{hidden} in {text}");
         }
     }
 }

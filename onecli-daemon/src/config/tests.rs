@@ -87,6 +87,8 @@ fn every_key_is_read() {
         hosts = { "API.Internal" = ["10.0.0.5", "::5"] }
         [egress]
         allow_addresses = ["10.0.0.0/24"]
+        [policy]
+        approval_timeout = "30s"
         [audit]
         durability = "strict"
         [vault]
@@ -131,6 +133,7 @@ fn every_key_is_read() {
                 passphrase_file: Some("/etc/onecli/passphrase".into()),
                 insecure_key_from_env: false
             },
+            policy: Policy { approval_timeout: Duration::from_secs(30) },
         }
     );
 }
@@ -207,6 +210,8 @@ fn flags_win_over_the_file() {
     assert_eq!(config.store_url(), "sqlite:///b");
     assert_eq!(config.kernel.agents_root, "other.slice");
     assert!(!config.kernel.ebpf);
+    let vault = Vault { passphrase_file: Some("-".into()), insecure_key_from_env: true };
+    assert_eq!(config.vault, vault);
     assert_eq!(Config::load(Some(&file), Overrides::default()).unwrap().store_url(), "sqlite:///a");
 
     let flags = Overrides { agents_root: Some("..".to_owned()), ..Overrides::default() };

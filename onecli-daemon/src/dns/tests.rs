@@ -19,7 +19,7 @@ use super::server::Asker;
 use crate::audit::{AuditLog, Entries, Record};
 use crate::model::{
     Agent, AgentId, Code, Egress, Factors, Host, MethodSet, OsRandom, Placeholder, Placement, PrivateDir,
-    Sealed, Secret, SecretId, SystemClock, Target, TokenHash,
+    Profile, Sealed, Secret, SecretId, SystemClock, Target, TokenHash,
 };
 use crate::policy::{AgentInput, Snapshot, SnapshotInput};
 
@@ -100,6 +100,7 @@ fn snapshot(agents: &[Agent]) -> Snapshot {
                 allow_plaintext: false,
             },
             placement: Placement::bearer(),
+            profile: Profile::default(),
             env: None,
             enabled: true,
             version: 1,
@@ -108,7 +109,7 @@ fn snapshot(agents: &[Agent]) -> Snapshot {
         .collect();
     let grants = secrets.iter().map(|secret| (agent(1, Egress::Deny).id, secret.id)).collect();
     let agents = agents.iter().map(|agent| AgentInput { agent: agent.clone(), token: TokenHash([0; 32]) });
-    let input = SnapshotInput { agents: agents.collect(), sessions: Vec::new(), secrets, grants };
+    let input = SnapshotInput { agents: agents.collect(), secrets, grants, ..SnapshotInput::default() };
     Snapshot::compile(input, &|_, _, _| Placeholder::from_bits([0; 20]))
 }
 

@@ -14,9 +14,9 @@ use crate::model::{Code, Refusal};
 static UNSCANNABLE: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE];
 
 /// Asks for answers in a form that can be scanned: whole, and not compressed (RFC 9110 sections 12.5.3 and 14.2:
-/// a server may ignore `Range`).
-pub(super) fn ask_scannable(headers: &mut HeaderMap) {
-    for name in &UNSCANNABLE {
+/// a server may ignore `Range`). `ranged` leaves the ranges in.
+pub(super) fn ask_scannable(headers: &mut HeaderMap, ranged: bool) {
+    for name in UNSCANNABLE.iter().filter(|name| !ranged || **name == header::ACCEPT_ENCODING) {
         headers.remove(name);
     }
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));

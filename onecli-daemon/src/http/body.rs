@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
+use super::aws_chunked::AwsChunked;
 use super::front::violation_in;
 use super::patience::Patience;
 use crate::model::{Code, Placeholder, Refusal};
@@ -43,6 +44,56 @@ pub(super) fn empty() -> Body {
 static TRAILERS: [HeaderName; 2] =
     [HeaderName::from_static("content-digest"), HeaderName::from_static("repr-digest")];
 
+/// A request's body as it is sent on.
+#[derive(Debug)]
+pub(super) enum Payload {
+    /// As the agent sends it.
+    Streamed(Incoming),
+    /// Without the agent's chunk signatures.
+    Unsigned(AwsChunked<Incoming>),
+    /// Held in memory. It can be sent again.
+    Whole(Option<Bytes>),
+}
+
+impl Payload {
+    /// A body in memory; an empty one is none.
+    pub(super) fn whole(bytes: Bytes) -> Payload {
+        Payload::Whole((!bytes.is_empty()).then_some(bytes))
+    }
+}
+
+impl HttpBody for Payload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Payload::Streamed(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Payload::Unsigned(body) => Pin::new(body).poll_frame(cx),
+            Payload::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Payload::Streamed(body) => body.is_end_stream(),
+            Payload::Unsigned(body) => body.is_end_stream(),
+            Payload::Whole(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Payload::Streamed(body) => body.size_hint(),
+            Payload::Unsigned(body) => body.size_hint(),
+            Payload::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| len(bytes))),
+        }
+    }
+}
+
 /// How far the sending of a request's body is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -64,7 +115,7 @@ impl Progress {
 
 /// An agent's request body, counted while it is sent on.
 #[derive(Debug)]
-pub(super) struct RequestBody<B = Incoming> {
+pub(super) struct RequestBody<B = Payload> {
     inner: B,
     progress: Arc<Progress>,
     floor: Option<Floor>,

@@ -3,27 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
 use super::assemble::{ask_scannable, assemble, strip_overrides};
-use super::body::{Body, Progress, RequestBody};
+use super::body::{Body, Payload, Progress, RequestBody};
+use super::buffer;
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
-use super::inject::inject;
+use super::hold::meet_conditions;
+use super::inject::{Outgoing, inject};
 use super::outward::timed_out;
 use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
+use super::shares::Share;
+use super::signing;
 use super::trail::Trail;
 use super::upgrade;
-use crate::model::{Code, Refusal};
+use crate::audit::Text;
+use crate::model::{AwsKeys, Code, Placement, Reach, Refusal, Rule};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
+use crate::vault::{Credential, CredentialError};
 
 /// How long an upstream may think before its answer begins: language models take minutes.
 const HEAD_PATIENCE: Duration = Duration::from_mins(10);
@@ -39,29 +46,74 @@ pub(super) async fn exchange(
         Err(refusal) => return reject::answer(&refusal, None),
     };
     let id = trail.request_id();
-    match authorize(&gateway, &connection, request, &mut trail) {
+    let authorized = match authorize(&gateway, &connection, request, &mut trail).await {
+        Ok(allowed) => meet_conditions(&gateway, &connection, allowed, &mut trail).await,
+        Err(refusal) => Err(refusal),
+    };
+    match authorized {
         Ok(ready) => match forward(&gateway, &connection, ready, trail).await {
             Ok(response) => response,
             Err(refusal) => reject::answer(&refusal, id),
         },
         Err(refusal) => {
-            trail.refuse(refusal.code).await;
+            trail.refuse_by(&refusal).await;
             reject::answer(&refusal, id)
         }
     }
 }
 
 /// A request that policy allowed.
-struct Allowed {
-    identity: Identity,
-    head: Head,
-    body: Incoming,
-    grants: Vec<Grant>,
-    watches: Vec<Watch>,
+pub(super) struct Allowed {
+    pub(super) identity: Identity,
+    pub(super) head: Head,
+    pub(super) permit: Permit,
+    body: Payload,
+    /// What a body held in memory takes up.
+    share: Option<Share>,
     client_upgrade: Option<OnUpgrade>,
 }
 
-fn authorize(
+/// What policy allowed, and under which conditions.
+pub(super) struct Permit {
+    pub(super) grants: Vec<Grant>,
+    watches: Vec<Watch>,
+    pub(super) approve: Option<Arc<Rule>>,
+    pub(super) limits: Vec<Arc<Rule>>,
+    reach: Reach,
+    is_ruled: bool,
+}
+
+impl Permit {
+    /// What the policy of this moment allows.
+    ///
+    /// # Errors
+    /// Policy's refusal.
+    pub(super) fn ask(
+        gateway: &Gateway,
+        identity: &Identity,
+        head: &Head,
+        trail: &mut Trail,
+    ) -> Result<Permit, Refusal> {
+        let snapshot = gateway.snapshot();
+        let ruling = snapshot.decide(identity, &head.facts());
+        trail.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
+        let grants = match ruling.decision {
+            Decision::Inject(grants) => grants,
+            Decision::Forward => Vec::new(),
+            Decision::Deny(refusal) => return Err(refusal),
+        };
+        Ok(Permit {
+            grants,
+            watches: snapshot.watches(identity, head.authority.host()),
+            approve: ruling.approve,
+            limits: ruling.limits,
+            reach: ruling.reach,
+            is_ruled: ruling.is_ruled,
+        })
+    }
+}
+
+async fn authorize(
     gateway: &Arc<Gateway>,
     connection: &Connection,
     mut request: Request<Incoming>,
@@ -74,19 +126,30 @@ fn authorize(
     let client_upgrade =
         request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let head = Head::read(&parts, connection)?;
+    let mut head = Head::read(&parts, connection)?;
     trail
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
-    let snapshot = gateway.snapshot();
-    let grants = match snapshot.decide(&identity, &head.facts()) {
-        Decision::Inject(grants) => grants,
-        Decision::Forward => Vec::new(),
-        Decision::Deny(refusal) => return Err(refusal),
-    };
-    let watches = snapshot.watches(&identity, head.authority.host());
-    Ok(Allowed { identity, head, body, grants, watches, client_upgrade })
+    let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
+    let permit = Permit::ask(gateway, &identity, &head, trail)?;
+    Ok(Allowed { identity, head, permit, body, share, client_upgrade })
+}
+
+/// Reads the body where a placeholder in it decides.
+async fn read_fields(
+    gateway: &Gateway,
+    identity: &Identity,
+    head: &mut Head,
+    body: Incoming,
+) -> Result<(Payload, Option<Share>), Refusal> {
+    let fields = gateway.snapshot().body_fields(identity, &head.facts());
+    if fields.is_empty() || !buffer::is_json(&head.headers) {
+        return Ok((Payload::Streamed(body), None));
+    }
+    let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
+    head.body = buffer::placeholders_in(&whole.bytes, &fields);
+    Ok((Payload::whole(whole.bytes), Some(whole.share)))
 }
 
 async fn forward(
@@ -142,30 +205,50 @@ async fn send(
     allowed: Allowed,
     trail: &mut Trail,
 ) -> Result<Sent, Refusal> {
-    let Allowed { identity, mut head, body, grants, watches, client_upgrade } = allowed;
+    let Allowed { identity, mut head, permit, body, share, client_upgrade } = allowed;
+    let Permit { grants, watches, reach, is_ruled, .. } = permit;
+    let (body, _share) = signing::prepare(gateway, &identity, &grants, &mut head, body, share).await?;
     let websocket = head.websocket && client_upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     if !watches.is_empty() {
-        ask_scannable(&mut head.headers);
+        let ranged = head.headers.contains_key(header::RANGE) && only_signed(gateway, &watches);
+        ask_scannable(&mut head.headers, ranged);
+    }
+    if is_ruled || !watches.is_empty() {
         strip_overrides(&mut head.headers);
     }
     let progress = Arc::new(Progress::default());
-    let mut body = RequestBody::new(body, Arc::clone(&progress));
+    // What can be sent again.
+    let whole = match &body {
+        Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
+        body if body.is_end_stream() && !websocket => Some(Bytes::new()),
+        _ => None,
+    };
+    let mut stream = Some(RequestBody::new(body, Arc::clone(&progress)));
     let agent = identity.agent().id;
-    let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants);
     let mut fresh = websocket;
+    let mut renewed = false;
     loop {
-        let mut upstream = gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh).await?;
+        let mut upstream =
+            gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
         trail.upstream(&upstream);
+        let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants, upstream.address());
         let decision = trail.decide(&grants).await?;
-        let mut outgoing = head.clone();
+        let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
+        let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now: gateway.clock.now() };
         for grant in &grants {
-            let credential = gateway.vault.open(grant).map_err(|error| unopened(grant, &error))?;
+            let credential =
+                gateway.credentials.open(grant).await.map_err(|error| unopened(grant, &error))?;
             inject(&mut outgoing, &credential, &upstream, &decision)?;
+            used.push(credential);
         }
         let scrubber = scrubber(gateway, &watches)?;
-        let request = assemble(outgoing, body, &upstream)?;
+        let body = match (outgoing.body, stream.take()) {
+            (None, Some(stream)) => stream,
+            (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
+        };
+        let request = assemble(outgoing.head, body, &upstream)?;
         let counters = &gateway.counters;
         let sent = tokio::select! {
             biased;
@@ -173,6 +256,15 @@ async fn send(
             sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)) => sent,
         };
         match sent.map_err(|_| timed_out("the upstream's answer"))? {
+            Ok(response)
+                if !renewed
+                    && whole.is_some()
+                    && response.status() == StatusCode::UNAUTHORIZED
+                    && renew(gateway, &grants, &used).await =>
+            {
+                trail.retry();
+                renewed = true;
+            }
             Ok(response) => {
                 let counter = if grants.is_empty() {
                     &counters.requests_forwarded
@@ -187,7 +279,7 @@ async fn send(
             // The server had closed the kept connection: nothing was sent, so a new one may try.
             Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {
                 trail.retry();
-                body = request.into_body();
+                stream = Some(request.into_body());
                 fresh = true;
             }
             Err(SendFailure::Unsent(_)) => {
@@ -208,24 +300,59 @@ async fn send(
 fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
     let mut scrubber = Scrubber::default();
     for watch in watches {
-        let value = gateway.vault.open_watch(watch).map_err(|error| {
+        let values = gateway.credentials.watched(watch).map_err(|error| {
             tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
             secret_refusal(watch.secret().name.as_str())
         })?;
-        scrubber.watch(&value);
+        for value in &values {
+            scrubber.watch(value);
+        }
     }
     Ok(scrubber)
 }
 
-fn unopened(grant: &Grant, error: &crate::vault::VaultError) -> Refusal {
-    tracing::error!(%error, secret = %grant.secret().name, "a secret cannot be opened");
-    secret_refusal(grant.secret().name.as_str())
+/// Does no credential for this host ever leave, so that none can be echoed? Signatures are made with keys that stay
+/// here; SDKs rely on ranges to fetch large objects in parts.
+fn only_signed(gateway: &Gateway, watches: &[Watch]) -> bool {
+    watches.iter().all(|watch| {
+        matches!(watch.secret().placement, Placement::SigV4 { .. })
+            && gateway
+                .vault
+                .open_watch(watch)
+                .is_ok_and(|value| AwsKeys::parse(&value).is_ok_and(|keys| keys.token.is_none()))
+    })
+}
+
+/// Gives up the tokens that the upstream did not take. Is there another to be had?
+async fn renew(gateway: &Gateway, grants: &[Grant], used: &[Credential]) -> bool {
+    let mut any = false;
+    for (grant, credential) in grants.iter().zip(used) {
+        any |= gateway.credentials.rejected(grant, credential).await;
+    }
+    any
+}
+
+fn unopened(grant: &Grant, error: &CredentialError) -> Refusal {
+    let name = grant.secret().name.as_str();
+    match error {
+        CredentialError::Vault(error) => {
+            tracing::error!(%error, secret = name, "a secret cannot be opened");
+            secret_refusal(name)
+        }
+        CredentialError::Mint(error) => Refusal::new(
+            Code::SecretUnavailable,
+            format!("no token could be had for secret '{name}': {error}"),
+            format!(
+                "try again in a minute; if it stays, an administrator should look at 'onecli secret show {name}'"
+            ),
+        ),
+    }
 }
 
 fn secret_refusal(name: &str) -> Refusal {
     Refusal::new(
         Code::SecretUnavailable,
         format!("secret '{name}' cannot be decrypted, so the request is not forwarded"),
-        format!("an administrator should store it again: onecli secret rotate {name}"),
+        format!("an administrator should look at the daemon's log and at 'onecli secret show {name}'"),
     )
 }

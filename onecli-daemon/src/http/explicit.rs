@@ -201,7 +201,7 @@ async fn refuse(
         trail.identify(&identity);
     }
     connection.note(request, trail.record());
-    trail.refuse(refusal.code).await;
+    trail.refuse_by(&refusal).await;
     reject::answer(&refusal, trail.request_id())
 }
 

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
+use super::buffer;
 use super::capacity::Capacity;
 use super::limits::FailureLimits;
 use super::outward::{Outward, UpstreamProxy};
@@ -24,9 +25,9 @@ use super::shares::Shares;
 use crate::audit::{AuditLog, Quota, QuotaLimits, Record};
 use crate::model::{Clock, Code, Random, RequestId};
 use crate::net::{Dialer, Resolver};
-use crate::policy::{Evidence, Snapshot};
+use crate::policy::{Approvals, Evidence, Limits, Snapshot};
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
-use crate::vault::Vault;
+use crate::vault::{Credentials, Vault};
 
 /// How long requests that are broken off may take to be gone. They do not wait for anybody.
 const BREAKING_OFF: Duration = Duration::from_secs(5);
@@ -40,6 +41,8 @@ pub struct GatewayParts {
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// Opens secrets.
     pub vault: Arc<Vault>,
+    /// Opens what is granted, and buys tokens.
+    pub credentials: Arc<Credentials>,
     /// Records everything.
     pub audit: AuditLog,
     /// How much of the record each agent may cause.
@@ -58,6 +61,10 @@ pub struct GatewayParts {
     pub explicit_addresses: Vec<SocketAddr>,
     /// How much may be open at a time.
     pub capacity: Capacity,
+    /// Requests that wait for a person.
+    pub approvals: Arc<Approvals>,
+    /// How long they wait.
+    pub approval_timeout: Duration,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
@@ -68,6 +75,7 @@ pub struct GatewayParts {
 pub struct Gateway {
     pub(super) policy: watch::Receiver<Arc<Snapshot>>,
     pub(super) vault: Arc<Vault>,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) audit: AuditLog,
     /// What each agent may cause to be recorded.
     pub(super) quota: Quota,
@@ -82,9 +90,15 @@ pub struct Gateway {
     pub(super) connections: Shares,
     /// Requests and tunnels of agents; each may hold an upstream connection.
     pub(super) exchanges: Shares,
+    /// Request bodies held in memory.
+    pub(super) held_bodies: Shares,
     /// Connections of nobody known, so far.
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
+    /// The counts of rules that limit.
+    pub(super) limits: Limits,
+    pub(super) approvals: Arc<Approvals>,
+    pub(super) approval_timeout: Duration,
     pub(super) counters: Counters,
     /// The daemon takes no new connections: those that are open are not to be used for long.
     stopping: CancellationToken,
@@ -121,6 +135,7 @@ impl Gateway {
         Gateway {
             policy: parts.policy,
             vault: parts.vault,
+            credentials: parts.credentials,
             audit: parts.audit,
             quota: Quota::new(parts.audit_quota),
             refusals: Refusals::default(),
@@ -129,8 +144,12 @@ impl Gateway {
             explicit_addresses: parts.explicit_addresses,
             connections: Shares::new(capacity.connections_per_agent, capacity.connections),
             exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
+            held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
+            limits: Limits::new(parts.clock.instant()),
+            approvals: parts.approvals,
+            approval_timeout: parts.approval_timeout,
             clock: parts.clock,
             random: parts.random,
             counters: Counters::default(),

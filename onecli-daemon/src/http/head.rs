@@ -1,5 +1,7 @@
 //! A request's head, parsed once: the values here are the ones matched, dialled and forwarded.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
@@ -7,11 +9,11 @@ use http::{Method, Version};
 use super::connection::{Connection, Scheme};
 use super::front::Malformed;
 use crate::model::authority::AuthorityError;
-use crate::model::{Authority, CanonicalPath, Code, Placeholder, Refusal};
+use crate::model::{Authority, CanonicalPath, Code, JsonPointer, Placeholder, Refusal};
 use crate::policy::RequestFacts;
 
 /// A request's head in canonical form.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) scheme: Scheme,
@@ -22,18 +24,32 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// Every placeholder in URL and headers.
     pub(super) placeholders: Vec<Placeholder>,
+    /// Placeholders in fields of the body, once it was read for them.
+    pub(super) body: Vec<(JsonPointer, Placeholder)>,
     /// Does the client ask for a WebSocket (RFC 6455)?
     pub(super) websocket: bool,
+}
+
+/// A credential may have been put into the query, and into headers (which say so themselves).
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Head")
+            .field("method", &self.method)
+            .field("authority", &self.authority)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What policy decided on, kept for as long as the answer takes.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     method: Method,
-    authority: Authority,
+    pub(super) authority: Authority,
     path: CanonicalPath,
     tls: bool,
     placeholders: Vec<Placeholder>,
+    body: Vec<(JsonPointer, Placeholder)>,
 }
 
 impl Facts {
@@ -45,6 +61,7 @@ impl Facts {
             path: &self.path,
             tls: self.tls,
             placeholders: &self.placeholders,
+            body: &self.body,
         }
     }
 }
@@ -106,6 +123,7 @@ impl Head {
             query,
             headers,
             placeholders,
+            body: Vec::new(),
             websocket,
         })
     }
@@ -118,6 +136,7 @@ impl Head {
             path: self.path.clone(),
             tls: self.scheme == Scheme::Https,
             placeholders: self.placeholders.clone(),
+            body: self.body.clone(),
         }
     }
 
@@ -129,6 +148,7 @@ impl Head {
             path: &self.path,
             tls: self.scheme == Scheme::Https,
             placeholders: &self.placeholders,
+            body: &self.body,
         }
     }
 }
@@ -211,21 +231,37 @@ fn is_websocket(parts: &Parts) -> bool {
         && lists(header::UPGRADE, "websocket")
 }
 
-/// Placeholders in the URL and in headers, also inside Basic credentials.
+/// Placeholders in the URL and in headers, also inside Basic credentials, and also where percent-escapes hide them.
 fn placeholders_in(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<Placeholder> {
-    let mut found: Vec<Placeholder> = Placeholder::find_all(path.as_bytes()).collect();
-    found.extend(query.into_iter().flat_map(|query| Placeholder::find_all(query.as_bytes())));
+    let mut found = Vec::new();
+    find_placeholders(path.as_bytes(), &mut found);
+    find_placeholders(query.unwrap_or_default().as_bytes(), &mut found);
     for (name, value) in headers {
-        found.extend(Placeholder::find_all(value.as_bytes()));
+        find_placeholders(value.as_bytes(), &mut found);
         if *name == header::AUTHORIZATION
-            && let Some((_, password)) = basic_credentials(value)
+            && let Some((user, password)) = basic_credentials(value)
         {
-            found.extend(Placeholder::find_all(&password));
+            // Some services take the key as the user name.
+            find_placeholders(&user, &mut found);
+            find_placeholders(&password, &mut found);
         }
     }
     found.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     found.dedup();
     found
+}
+
+fn find_placeholders(text: &[u8], found: &mut Vec<Placeholder>) {
+    found.extend(Placeholder::find_all(text));
+    // An escape of an escape is one that two servers in a row would take off.
+    let mut decoded = Cow::Borrowed(text);
+    for _ in 0..2 {
+        if !decoded.contains(&b'%') {
+            return;
+        }
+        decoded = Cow::Owned(percent_encoding::percent_decode(&decoded).collect());
+        found.extend(Placeholder::find_all(&decoded));
+    }
 }
 
 /// User and password of `Basic` credentials (RFC 7617).

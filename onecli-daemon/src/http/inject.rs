@@ -1,19 +1,42 @@
 //! Puts a credential into a request: strip first, inject after.
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use super::head::Head;
 use super::pool::Upstream;
+use super::replace::{self, NotReplaced, StandIn};
+use super::signing;
+use super::sigv4::{self, Scope};
 use crate::audit::Durable;
-use crate::model::{Code, Placement, Refusal, SecretValue};
+use crate::model::{AwsKeys, Code, Placement, Refusal, SecretValue, Site};
 use crate::vault::Credential;
 
 /// Everything but RFC 3986's unreserved characters.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Places `credential` into the head that is about to be sent to `upstream`.
+/// A request that is about to be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Outgoing {
+    pub(super) head: Head,
+    /// Its body, where it is held in memory.
+    pub(super) body: Option<Bytes>,
+    /// Time, for signatures.
+    pub(super) now: Timestamp,
+}
+
+/// Headers that tell of a body as it was before a value was put into it.
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Places `credential` into the request that is about to be sent to `upstream`.
 ///
 /// Whoever calls this has a credential (so policy granted it), an upstream (verified for the very authority, unless
 /// the secret allows plain text) and a durable decision: there is no other way to get the arguments.
@@ -22,11 +45,12 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// [`Code::SecretUnavailable`] where the value does not fit the placement, [`Code::PlaintextRefused`] where the
 /// upstream is not verified and the secret does not allow it.
 pub(super) fn inject(
-    head: &mut Head,
+    outgoing: &mut Outgoing,
     credential: &Credential,
     upstream: &Upstream,
     _decision: &Durable,
 ) -> Result<(), Refusal> {
+    let head = &mut outgoing.head;
     if head.authority != *upstream.authority() {
         return Err(Refusal::new(
             Code::Internal,
@@ -61,6 +85,56 @@ pub(super) fn inject(
             );
             Ok(())
         }
+        Placement::Replace { at } => {
+            replace_at(outgoing, at, credential).map_err(|why| not_replaced(why, at, credential))
+        }
+        Placement::SigV4 { region, service, except } => {
+            let keys = AwsKeys::parse(credential.value()).map_err(|_| unusable(credential))?;
+            let scope = Scope::settle(head, region.as_deref(), service.as_deref(), except)?;
+            let body = signing::hash_of(head, outgoing.body.as_deref(), &scope);
+            sigv4::sign(head, &keys, &scope, outgoing.now, &body)
+        }
+    }
+}
+
+fn replace_at(outgoing: &mut Outgoing, at: &Site, credential: &Credential) -> Result<(), NotReplaced> {
+    let (stand_in, value) = (StandIn { forms: credential.stand_in() }, credential.value());
+    let head = &mut outgoing.head;
+    match at {
+        Site::Header(name) => replace::in_header(&mut head.headers, name, &stand_in, value),
+        Site::Basic => replace::in_basic(&mut head.headers, &stand_in, value),
+        Site::Query(name) => {
+            head.query = Some(replace::in_query(head.query.as_deref(), name, &stand_in, value)?);
+            Ok(())
+        }
+        Site::Json(pointer) => {
+            let body = outgoing.body.as_deref().ok_or(NotReplaced::Absent)?;
+            let body = replace::in_json(body, pointer, &stand_in, value)?;
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            for name in &DIGESTS {
+                remove_copies(&mut head.headers, name);
+            }
+            // Zeroed when hyper has sent it.
+            outgoing.body = Some(Bytes::from_owner(body));
+            Ok(())
+        }
+    }
+}
+
+fn not_replaced(why: NotReplaced, at: &Site, credential: &Credential) -> Refusal {
+    let name = credential.name();
+    match why {
+        NotReplaced::Absent => Refusal::new(
+            Code::PlaceholderMissing,
+            format!("the placeholder of secret '{name}' does not stand at {at}"),
+            "send it there: that is where this service's credential goes",
+        ),
+        NotReplaced::Repeated => Refusal::new(
+            Code::BadRequest,
+            format!("the request has {at} more than once"),
+            "send it once: servers differ about which one counts",
+        ),
+        NotReplaced::Unusable => unusable(credential),
     }
 }
 
@@ -88,7 +162,7 @@ fn set_header(
     Ok(())
 }
 
-fn remove_copies(headers: &mut HeaderMap, name: &HeaderName) {
+pub(super) fn remove_copies(headers: &mut HeaderMap, name: &HeaderName) {
     let same = |other: &HeaderName| {
         other.as_str().len() == name.as_str().len()
             && other.as_str().bytes().zip(name.as_str().bytes()).all(|(a, b)| {

@@ -1,6 +1,8 @@
 //! Finds out what a connection speaks and where it goes, then inspects, tunnels or refuses it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,9 +19,9 @@ use super::reject;
 use super::serve::{HttpVersion, serve_exchanges, serve_with};
 use super::trail::Trail;
 use crate::audit::Text;
-use crate::model::{AgentId, Authority, Code, Host, Refusal};
+use crate::model::{AgentId, Authority, Code, Host, Reach, Refusal};
 use crate::net::{Ended, Protocol, Rewind, SniffError, TunnelBytes, sniff, tunnel};
-use crate::policy::{Decision, Identity, Route};
+use crate::policy::{Cause, Decision, Identity, Route};
 use crate::tls::{Alert, ClientHello, parse_client_hello};
 
 /// Takes a connection whose peer believes that it speaks to `destination`.
@@ -32,8 +34,11 @@ pub(super) async fn intercept<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let complete = |ahead: &[u8]| parse_client_hello(ahead) != ClientHello::Incomplete;
-    let (protocol, ahead) = match sniff(&mut stream, complete).await {
+    let unread = unread(gateway, &connection, &destination);
+    let patience = if unread.is_empty() { SILENCE } else { SILENCE_UNREAD };
+    let (protocol, ahead) = match sniff(&mut stream, complete, patience).await {
         Ok(sniffed) => sniffed,
+        Err(SniffError::Silent) if !unread.is_empty() => (Protocol::Other, Bytes::new()),
         Err(error) => {
             place(&mut connection, &destination, Scheme::Http);
             return refuse_unread(gateway, &connection, &error).await;
@@ -50,6 +55,9 @@ pub(super) async fn intercept<S>(
         }
         Protocol::Other => {
             place(&mut connection, &destination, Scheme::Http);
+            if let (false, Ok(identity)) = (unread.is_empty(), connection.identify(gateway)) {
+                return pass(gateway, &connection, &identity, unread, rewound).await;
+            }
             refuse_unread(gateway, &connection, &SniffError::Silent).await;
         }
     }
@@ -75,7 +83,7 @@ async fn refuse_unread(gateway: &Arc<Gateway>, connection: &Connection, error: &
     let code = match (error, identity) {
         (_, Err(refusal)) => refusal.code,
         (SniffError::Closed | SniffError::Io(_), _) => Code::ClientGone,
-        (SniffError::Silent | SniffError::TooLong, _) => Code::ProtocolDenied,
+        (SniffError::Silent | SniffError::Slow | SniffError::TooLong, _) => Code::ProtocolDenied,
     };
     trail.refuse(code).await;
 }
@@ -98,13 +106,18 @@ async fn intercept_tls<S>(
         (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(refusal),
         (Ok(identity), Ok(authority)) => match gateway.snapshot().route(&identity, &authority) {
             Route::Deny(refusal) => Err(refusal),
-            Route::Tunnel => {
-                return tunnel_tls(gateway, &connection, &identity, &authority, stream).await;
+            Route::Tunnel { reach, cause } => {
+                let passage = Passage { authority, reach, cause, address: None, unread: false };
+                return pass(gateway, &connection, &identity, vec![passage], stream).await;
             }
             Route::Inspect => Ok(authority),
         },
     };
     match routed {
+        Ok(authority) if !gateway.agent_tls.may_accept(budget, authority.host()) => {
+            let _ = stream.write_all(&Alert::AccessDenied.record()).await;
+            refuse_quietly(gateway, &connection, Code::LimitReached).await;
+        }
         Ok(authority) => match gateway.agent_tls.accept(authority.host(), stream).await {
             Ok(tls) => {
                 let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -118,14 +131,14 @@ async fn intercept_tls<S>(
         },
         Err(refusal) if matches!(refusal.code, Code::BadRequest) => {
             let _ = stream.write_all(&Alert::DecodeError.record()).await;
-            refuse_quietly(gateway, &connection, refusal.code).await;
+            refuse_unheard(gateway, &connection, &refusal).await;
         }
         Err(refusal) if gateway.agent_tls.may_refuse_readably(budget) => {
             refuse_readably(gateway, connection, refusal, stream).await;
         }
         Err(refusal) => {
             let _ = stream.write_all(&Alert::AccessDenied.record()).await;
-            refuse_quietly(gateway, &connection, refusal.code).await;
+            refuse_unheard(gateway, &connection, &refusal).await;
         }
     }
 }
@@ -166,11 +179,86 @@ fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authori
     (named.clone(), Ok(named))
 }
 
-async fn tunnel_tls<S>(
+/// How long a client may stay silent before its first byte.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The same where bytes may be passed on unread: in some protocols the client waits for the server's first word.
+const SILENCE_UNREAD: Duration = Duration::from_millis(400);
+
+/// A way on for bytes that are not read.
+struct Passage {
+    authority: Authority,
+    reach: Reach,
+    cause: Cause,
+    /// The address that the agent asked for must be one of the authority's, and is dialled.
+    address: Option<SocketAddr>,
+    /// Does only a rule allow it?
+    unread: bool,
+}
+
+/// Where bytes that cannot be read may go on this connection.
+fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination) -> Vec<Passage> {
+    let Ok(identity) = connection.identify(gateway) else { return Vec::new() };
+    let snapshot = gateway.snapshot();
+    match destination {
+        Destination::Authority(authority) => snapshot
+            .allows_unread(&identity, authority)
+            .into_iter()
+            .map(|(reach, cause)| Passage {
+                authority: authority.clone(),
+                reach,
+                cause,
+                address: None,
+                unread: true,
+            })
+            .collect(),
+        Destination::Address(address) => snapshot
+            .unread(&identity, *address)
+            .into_iter()
+            .map(|(authority, reach, cause)| Passage {
+                authority,
+                reach,
+                cause,
+                address: Some(*address),
+                unread: true,
+            })
+            .collect(),
+    }
+}
+
+/// The first of the passages that leads somewhere, and the connection to it.
+///
+/// # Errors
+/// The last one's refusal.
+async fn open_passage(gateway: &Gateway, passages: Vec<Passage>) -> Result<(Passage, Opened), Refusal> {
+    let mut refused = None;
+    let outward = gateway.pool.outward();
+    for passage in passages {
+        // Invariant 5: the name is resolved here, whatever address the agent chose.
+        let opened = match passage.address {
+            None => outward.open(&passage.authority, &passage.reach).await.map(Some),
+            Some(wanted) => outward.open_at(&passage.authority, &passage.reach, wanted).await,
+        };
+        match opened {
+            Ok(Some(opened)) => return Ok((passage, opened)),
+            Ok(None) => {}
+            Err(refusal) => refused = Some(refusal),
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        Refusal::new(
+            Code::ProtocolDenied,
+            "the bytes are neither TLS nor HTTP, and no rule allows the address",
+            "allow it: onecli rule add allow --host HOST --port PORT, or --address NETWORK",
+        )
+    }))
+}
+
+/// Passes bytes on that are not read.
+async fn pass<S>(
     gateway: &Arc<Gateway>,
     connection: &Connection,
     identity: &Identity,
-    authority: &Authority,
+    passages: Vec<Passage>,
     stream: Rewind<S>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -180,26 +268,27 @@ async fn tunnel_tls<S>(
     if let Err(refusal) = trail.enter(identity) {
         return trail.refuse(refusal.code).await;
     }
-    // Invariant 5: the name is resolved here, whatever address the agent chose.
-    let upstream = match gateway.pool.outward().open(authority).await {
-        Ok(Opened { stream, address, .. }) => {
-            trail.record().address = Some(Text::new(&address.to_string()));
-            stream
-        }
-        Err(refusal) => return trail.refuse(refusal.code).await,
+    let (passage, Opened { stream: upstream, address, .. }) = match open_passage(gateway, passages).await {
+        Ok(opened) => opened,
+        Err(refusal) => return trail.refuse_by(&refusal).await,
     };
+    let authority = &passage.authority;
+    trail.record().target(authority.host(), authority.port()).address = Some(Text::new(&address.to_string()));
+    trail.record().rule = Some(Text::new(&passage.cause.to_string()));
     if let Err(refusal) = trail.decide_tunnel().await {
         return trail.refuse(refusal.code).await;
     }
     Counters::add(&gateway.counters.tunnels, 1);
     let agent = identity.agent().id;
     let revoked = gateway.until_refused(&connection.evidence, |snapshot, now| {
-        match snapshot.identify(&connection.evidence, now) {
-            Ok(identity) => {
-                identity.agent().id != agent || snapshot.route(&identity, authority) != Route::Tunnel
+        let still = snapshot.identify(&connection.evidence, now).ok().filter(|now| now.agent().id == agent);
+        let reach = still.and_then(|identity| match snapshot.route(&identity, authority) {
+            Route::Tunnel { reach, cause } if !passage.unread || matches!(cause, Cause::Rule(..)) => {
+                Some(reach)
             }
-            Err(_) => true,
-        }
+            _ => None,
+        });
+        reach.is_none_or(|reach| !gateway.pool.outward().admits(authority, address, &reach))
     });
     let bytes = TunnelBytes::default();
     let result = tunnel(stream, upstream, &bytes, revoked).await;
@@ -223,7 +312,7 @@ async fn refuse_readably<S>(
         Ok(tls) => tls,
         Err(error) => {
             tracing::debug!(%error, %authority, "a refused client's TLS handshake failed");
-            return refuse_quietly(gateway, &connection, refusal.code).await;
+            return refuse_unheard(gateway, &connection, &refusal).await;
         }
     };
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -242,7 +331,7 @@ async fn refuse_readably<S>(
         tracing::debug!(%error, "a refused client's connection ended");
     }
     if !*asked.lock().unwrap_or_else(PoisonError::into_inner) {
-        refuse_quietly(gateway, &connection, refusal.code).await;
+        refuse_unheard(gateway, &connection, &refusal).await;
     }
 }
 
@@ -262,15 +351,24 @@ async fn refuse_request(
     }
     let (parts, _) = request.into_parts();
     let alert = match (identity, Head::read(&parts, connection)) {
-        (Ok(identity), Ok(head)) => match gateway.snapshot().decide(&identity, &head.facts()) {
+        (Ok(identity), Ok(head)) => match gateway.snapshot().decide(&identity, &head.facts()).decision {
             Decision::Deny(worse) if worse.code.is_alert() => Some(worse),
             _ => None,
         },
         _ => None,
     };
     let refusal = alert.as_ref().unwrap_or(refusal);
-    trail.refuse(refusal.code).await;
+    trail.refuse_by(refusal).await;
     reject::answer(refusal, trail.request_id())
+}
+
+/// Records a refusal that the client cannot be told of, and what it comes from.
+async fn refuse_unheard(gateway: &Arc<Gateway>, connection: &Connection, refusal: &Refusal) {
+    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
+    if let Ok(identity) = connection.identify(gateway) {
+        trail.identify(&identity);
+    }
+    trail.refuse_by(refusal).await;
 }
 
 /// Records a refusal that the client cannot be told of.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use uuid::Uuid;
 
-use crate::model::{AgentId, Authority, Code, NoProxy, ProxyUrl, Refusal};
+use crate::model::{AgentId, Authority, Code, Host, NoProxy, ProxyUrl, Reach, Refusal};
 use crate::net::{
     CheckedAddr, DialError, Dialer, ProxyError, ResolveError, Resolver, Transport, connect_through,
     proxy_authorization,
@@ -49,13 +49,55 @@ pub(super) struct Relay {
 }
 
 impl Outward {
-    /// A connection on which bytes go to `authority` unread: for TLS, ours or the agent's.
+    /// A connection on which bytes go to `authority` unread: for TLS, ours or the agent's. Rules allow it to `reach`.
     ///
     /// # Errors
     /// A [`Refusal`]: unresolvable, blocked, unreachable.
-    pub(super) async fn open(&self, authority: &Authority) -> Result<Opened, Refusal> {
-        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority).await };
-        let (stream, address) = self.reach(proxy, authority).await?;
+    pub(super) async fn open(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
+        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, reach).await };
+        self.open_through(proxy, authority, reach).await
+    }
+
+    /// The same for bytes that an agent sent to `wanted`: `None` where that is none of the addresses of `authority`.
+    ///
+    /// # Errors
+    /// As [`Outward::open`].
+    pub(super) async fn open_at(
+        &self,
+        authority: &Authority,
+        reach: &Reach,
+        wanted: SocketAddr,
+    ) -> Result<Option<Opened>, Refusal> {
+        let wanted = SocketAddr::new(wanted.ip().to_canonical(), wanted.port());
+        let mut addresses =
+            self.resolver.resolve(authority, reach).await.map_err(|error| resolve_refusal(&error))?;
+        addresses.retain(|address| address.get() == wanted);
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        if let Some(proxy) = self.proxy_for(authority) {
+            let literal = Authority::new(Host::from(wanted.ip()), wanted.port());
+            return self.open_through(proxy, &literal, reach).await.map(Some);
+        }
+        let (stream, address) = self.connect(&addresses).await.map_err(|error| dial_refusal(&error))?;
+        Ok(Some(Opened { stream, address, relay: None }))
+    }
+
+    /// May a kept connection to `authority`, at this address, serve what rules allow to `reach`?
+    pub(super) fn admits(&self, authority: &Authority, address: SocketAddr, reach: &Reach) -> bool {
+        match self.proxy_for(authority) {
+            Some(_) => self.resolver.check_for_proxy(authority, reach).is_ok(),
+            None => self.resolver.admits(address, reach),
+        }
+    }
+
+    async fn open_through(
+        &self,
+        proxy: &ProxyUrl,
+        authority: &Authority,
+        reach: &Reach,
+    ) -> Result<Opened, Refusal> {
+        let (stream, address) = self.connect_proxy(proxy, authority, reach).await?;
         let connected = connect_through(stream, proxy, authority);
         let stream = match tokio::time::timeout(self.dialer.connect_timeout, connected).await {
             Ok(Ok(stream)) => Box::new(stream),
@@ -69,9 +111,9 @@ impl Outward {
     ///
     /// # Errors
     /// As [`Outward::open`].
-    pub(super) async fn open_plain(&self, authority: &Authority) -> Result<Opened, Refusal> {
-        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority).await };
-        let (stream, address) = self.reach(proxy, authority).await?;
+    pub(super) async fn open_plain(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
+        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, reach).await };
+        let (stream, address) = self.connect_proxy(proxy, authority, reach).await?;
         let relay = Relay { authorization: proxy_authorization(proxy) };
         Ok(Opened { stream, address, relay: Some(relay) })
     }
@@ -82,8 +124,9 @@ impl Outward {
         (!bypassed).then_some(&proxy.url)
     }
 
-    async fn dial(&self, authority: &Authority) -> Result<Opened, Refusal> {
-        let addresses = self.resolver.resolve(authority).await.map_err(|error| resolve_refusal(&error))?;
+    async fn dial(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
+        let addresses =
+            self.resolver.resolve(authority, reach).await.map_err(|error| resolve_refusal(&error))?;
         let (stream, address) = self.connect(&addresses).await.map_err(|error| dial_refusal(&error))?;
         Ok(Opened { stream, address, relay: None })
     }
@@ -97,12 +140,13 @@ impl Outward {
     }
 
     /// Connects to the proxy itself.
-    async fn reach(
+    async fn connect_proxy(
         &self,
         proxy: &ProxyUrl,
         authority: &Authority,
+        reach: &Reach,
     ) -> Result<(Box<dyn Transport>, SocketAddr), Refusal> {
-        self.resolver.check_for_proxy(authority).map_err(|error| resolve_refusal(&error))?;
+        self.resolver.check_for_proxy(authority, reach).map_err(|error| resolve_refusal(&error))?;
         let unreachable = |error: &dyn std::fmt::Display| {
             Refusal::new(Code::UpstreamConnect, format!("the upstream proxy: {error}"), PROXY_HINT)
         };
@@ -139,7 +183,7 @@ pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
         ResolveError::Blocked(_) => Refusal::new(
             Code::AddressBlocked,
             error.to_string(),
-            "an administrator can exempt networks in [egress] allow_addresses",
+            "an administrator can name the network: onecli rule add allow --host HOST --address NETWORK",
         ),
         ResolveError::Failed { .. } => Refusal::new(
             Code::UpstreamResolve,

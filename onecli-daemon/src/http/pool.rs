@@ -17,7 +17,7 @@ use super::body::RequestBody;
 use super::connection::Scheme;
 use super::outward::{Opened, Outward, Relay, timed_out};
 use super::shares::{Share, Shares};
-use crate::model::{AgentId, Authority, Clock, Code, Refusal};
+use crate::model::{AgentId, Authority, Clock, Code, Reach, Refusal};
 use crate::tls::Alpn;
 
 /// Idle HTTP/1 connections kept for one agent and authority.
@@ -58,8 +58,11 @@ struct Idle {
     /// Connections that nobody uses.
     h1: HashMap<Key, Vec<Parked<http1::SendRequest<RequestBody>>>>,
     /// Connections that may have room for one request more.
-    h2: HashMap<Key, Vec<Parked<(http2::SendRequest<RequestBody>, Arc<Streams>)>>>,
+    h2: HashMap<Key, Vec<Parked<SharedSender>>>,
 }
+
+/// An HTTP/2 connection's sender, and the requests on it.
+type SharedSender = (http2::SendRequest<RequestBody>, Arc<Streams>);
 
 #[derive(Debug)]
 struct Parked<S> {
@@ -203,7 +206,7 @@ impl Pool {
         &self.outward
     }
 
-    /// A connection for a request: a kept one, unless `fresh`; else a new one.
+    /// A connection for a request that rules allow to `reach`: a kept one, unless `fresh`; else a new one.
     ///
     /// # Errors
     /// A [`Refusal`]: unresolvable, blocked, unreachable, or not verified.
@@ -214,12 +217,13 @@ impl Pool {
         scheme: Scheme,
         alpn: Alpn,
         fresh: bool,
+        reach: &Reach,
     ) -> Result<Upstream, Refusal> {
         let key = Key { agent, authority: authority.clone(), https: scheme == Scheme::Https };
-        if !fresh && let Some(upstream) = self.take(&key, alpn).await {
+        if !fresh && let Some(upstream) = self.take(&key, alpn, reach).await {
             return Ok(upstream);
         }
-        self.connect(key, alpn).await
+        self.connect(key, alpn, reach).await
     }
 
     /// Puts a connection back whose answer was read to its end.
@@ -258,16 +262,18 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take(&self, key: &Key, alpn: Alpn) -> Option<Upstream> {
+    /// A kept connection, at an address that still may be reached.
+    async fn take(&self, key: &Key, alpn: Alpn, reach: &Reach) -> Option<Upstream> {
         if alpn == Alpn::Any
             && let Some((mut sender, stream, peer)) = self.take_h2(key)
+            && self.outward.admits(&key.authority, peer.address, reach)
             && is_ready(sender.ready()).await
         {
             let (sender, stream) = (Sender::Http2(sender), Some(stream));
             return Some(Upstream { key: key.clone(), sender, peer, reused: true, _stream: stream });
         }
         while let Some(Parked { mut sender, peer, .. }) = self.pop_h1(key) {
-            if is_ready(sender.ready()).await {
+            if self.outward.admits(&key.authority, peer.address, reach) && is_ready(sender.ready()).await {
                 return Some(Upstream {
                     key: key.clone(),
                     sender: Sender::Http1(sender),
@@ -316,14 +322,14 @@ impl Pool {
         }
     }
 
-    async fn connect(&self, key: Key, alpn: Alpn) -> Result<Upstream, Refusal> {
+    async fn connect(&self, key: Key, alpn: Alpn, reach: &Reach) -> Result<Upstream, Refusal> {
         if !key.https {
-            let Opened { stream, address, relay } = self.outward.open_plain(&key.authority).await?;
+            let Opened { stream, address, relay } = self.outward.open_plain(&key.authority, reach).await?;
             let sender = Sender::Http1(handshake_h1(stream).await?);
             let peer = Peer { address, tls: None, relay };
             return Ok(Upstream { key, sender, peer, reused: false, _stream: None });
         }
-        let Opened { stream, address, .. } = self.outward.open(&key.authority).await?;
+        let Opened { stream, address, .. } = self.outward.open(&key.authority, reach).await?;
         let handshake = self.outward.tls.connect(key.agent, &key.authority, alpn, stream);
         let verified = match tokio::time::timeout(self.outward.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => verified,

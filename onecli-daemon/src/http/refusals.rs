@@ -2,11 +2,12 @@
 //! for ever something else, fills neither the log nor the memory.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::audit::{Event, Fold, Mode, Record, Repeated, Text, Verdict};
 use crate::model::AgentName;
+use crate::policy::Snapshot;
 
 /// The code of a record that stands for refusals of several kinds.
 const SEVERAL: &str = "several";
@@ -14,6 +15,8 @@ const SEVERAL: &str = "several";
 /// What makes two refusals of one agent the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
+    /// The policy that refused: what is refused after a change is another matter than before.
+    policy: usize,
     event: Event,
     code: Option<Text>,
     status: Option<u16>,
@@ -25,8 +28,10 @@ struct Kind {
 }
 
 impl Kind {
-    fn of(record: &Record) -> Kind {
+    fn of(record: &Record, policy: &Arc<Snapshot>) -> Kind {
         Kind {
+            // Only told apart, never followed. One that lies where an old one was merely goes on with its count.
+            policy: Arc::as_ptr(policy).addr(),
             event: record.event,
             code: record.code.clone(),
             status: record.status,
@@ -63,11 +68,17 @@ pub(super) struct Folded {
 impl Refusals {
     /// Counts a refusal as its record tells it. True: it wants this record, now. Where the agent has used up its quota
     /// (`may_write` is false), it never does.
-    pub(super) fn note(&self, now: Instant, record: &Record, may_write: bool) -> bool {
+    pub(super) fn note(
+        &self,
+        now: Instant,
+        record: &Record,
+        policy: &Arc<Snapshot>,
+        may_write: bool,
+    ) -> bool {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         let fold = folds.entry(record.agent.clone()).or_default();
         if may_write {
-            fold.note(now, &Kind::of(record))
+            fold.note(now, &Kind::of(record, policy))
         } else {
             fold.note_other(now);
             false

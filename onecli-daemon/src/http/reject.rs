@@ -29,6 +29,11 @@ pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ERROR_HEADER, HeaderValue::from_static(refusal.code.as_str()));
+    if let Some(wait) = refusal.retry_after {
+        // Whole seconds, rounded up: who comes back then finds room.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
     match refusal.code {
         Code::ProxyAuthRequired | Code::TokenUnknown => {
             headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"OneCLI\""));

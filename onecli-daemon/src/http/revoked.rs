@@ -1,6 +1,7 @@
 //! Taking back what is under way: streams, tunnels and upgraded connections end when policy no longer allows them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,13 +24,14 @@ const SHORTEST: Duration = Duration::from_millis(10);
 pub(super) struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Revoked {
-    /// Of the request `head`, for which `grants` were used.
+    /// Of the request `head`, for which `grants` were used, and which goes to `address`.
     pub(super) fn new(
         gateway: &Arc<Gateway>,
         connection: &Arc<Connection>,
         agent: AgentId,
         head: &Head,
         grants: &[Grant],
+        address: SocketAddr,
     ) -> Revoked {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(connection));
         let head = head.clone_facts();
@@ -38,7 +40,9 @@ impl Revoked {
             let evidence = &connection.evidence;
             gateway
                 .until_refused(evidence, |snapshot, now| {
-                    !snapshot.still_allows(evidence, now, agent, &head.facts(), &used)
+                    snapshot
+                        .still_allows(evidence, now, agent, &head.facts(), &used)
+                        .is_none_or(|reach| !gateway.pool.outward().admits(&head.authority, address, &reach))
                 })
                 .await;
         }))
@@ -53,7 +57,7 @@ impl Revoked {
         Refusal::new(
             code,
             "what the request was allowed by was taken back while it was under way",
-            "an administrator revoked a grant, disabled the agent or let the session end",
+            "an administrator revoked a grant, changed a rule, disabled the agent or let the session end",
         )
     }
 }

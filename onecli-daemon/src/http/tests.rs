@@ -97,10 +97,20 @@ fn placeholders_are_found_in_url_headers_and_basic_credentials() {
     let placeholder = Placeholder::from_bits([3; 20]);
     let tls = connection(Scheme::Https, Some("api.test"), None);
     let basic = data_encoding::BASE64.encode(format!("git:{placeholder}").as_bytes());
+    let as_user = data_encoding::BASE64.encode(format!("{placeholder}:x").as_bytes());
+    let hex = data_encoding::HEXLOWER.encode(placeholder.as_str().as_bytes());
+    let escaped: String =
+        hex.as_bytes().chunks(2).flat_map(|pair| ['%', pair[0].into(), pair[1].into()]).collect();
+    let twice = escaped.replace('%', "%25");
     for (line, field) in [
         (format!("GET /{placeholder}"), ("accept", "*/*".to_owned())),
         (format!("GET /?key={placeholder}"), ("accept", "*/*".to_owned())),
         ("GET /".to_owned(), ("x-api-key", placeholder.to_string())),
+        (format!("GET /?key={escaped}"), ("accept", "*/*".to_owned())),
+        (format!("GET /{escaped}"), ("accept", "*/*".to_owned())),
+        (format!("GET /?key={twice}"), ("accept", "*/*".to_owned())),
+        ("GET /".to_owned(), ("cookie", format!("a={escaped}"))),
+        ("GET /".to_owned(), ("authorization", format!("Basic {as_user}"))),
         ("GET /".to_owned(), ("authorization", format!("Bearer {placeholder}"))),
         ("GET /".to_owned(), ("authorization", format!("Basic {basic}"))),
     ] {

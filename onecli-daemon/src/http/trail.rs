@@ -7,7 +7,7 @@ use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
 use super::shares::Share;
-use crate::audit::{Durable, QuotaExceeded, Record, Text};
+use crate::audit::{AuditError, Durable, QuotaExceeded, Record, Text};
 use crate::model::{Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
 use crate::policy::{Grant, Identity};
@@ -122,14 +122,7 @@ impl Trail {
         self.state = State::Deciding;
         let written = self.gateway.audit.decision(self.record.clone()).await;
         self.state = if written.is_ok() { State::Decided } else { State::Open };
-        written.map_err(|error| {
-            tracing::error!(%error, "the audit log cannot be written: requests are refused");
-            Refusal::new(
-                Code::AuditUnavailable,
-                "the audit log cannot be written, so nothing is forwarded",
-                "an administrator should look at 'onecli status' and the disk of the data directory",
-            )
-        })
+        written.map_err(|error| unrecorded(&error))
     }
 
     /// Counts records of this request's kind for its agent.
@@ -143,7 +136,8 @@ impl Trail {
     /// Counts a refusal. False: it is one of many, and recorded with them.
     fn wants_record(&self, code: Code) -> bool {
         let may_write = code == Code::AuditQuota || self.take_quota(1).is_ok();
-        self.gateway.refusals.note(self.gateway.clock.instant(), &self.record, may_write)
+        let Gateway { refusals, clock, .. } = self.gateway.as_ref();
+        refusals.note(clock.instant(), &self.record, &self.gateway.snapshot(), may_write)
     }
 
     /// Records a refusal, before or after the decision; it stands in the log when this returns, unless it repeats others
@@ -167,6 +161,23 @@ impl Trail {
             State::Deciding | State::Decided => self.fail(code),
             State::Closed => {}
         }
+    }
+
+    /// Records a refusal, and the rule or default that it comes from.
+    pub(super) async fn refuse_by(&mut self, refusal: &Refusal) {
+        if let Some(rule) = &refusal.rule {
+            self.record.rule = Some(Text::new(rule));
+        }
+        self.refuse(refusal.code).await;
+    }
+
+    /// Records that a person is asked about the request, or has answered. When it returns, the record is on the disk.
+    ///
+    /// # Errors
+    /// [`Code::AuditUnavailable`]: nobody is asked, and what was allowed is not done.
+    pub(super) async fn approval(&mut self, step: &str) -> Result<(), Refusal> {
+        let written = self.gateway.audit.decision(self.record.approval(step)).await;
+        written.map(drop).map_err(|error| unrecorded(&error))
     }
 
     /// Notes the connection that the request leaves by.
@@ -229,6 +240,15 @@ fn exceeded(why: QuotaExceeded) -> Refusal {
         ),
     };
     Refusal::new(Code::AuditQuota, message, hint)
+}
+
+fn unrecorded(error: &AuditError) -> Refusal {
+    tracing::error!(%error, "the audit log cannot be written: requests are refused");
+    Refusal::new(
+        Code::AuditUnavailable,
+        "the audit log cannot be written, so nothing is forwarded",
+        "an administrator should look at 'onecli status' and the disk of the data directory",
+    )
 }
 
 #[cfg(test)]

@@ -112,6 +112,11 @@ impl CanonicalPath {
         self.ambiguity
     }
 
+    /// Is `%2F` all that servers may disagree about? Decoded, the path must be as plain.
+    pub fn is_plain_but_for_encoded_slashes(&self) -> bool {
+        self.ambiguity.is_none() || ambiguity_of(&self.text.replace("%2F", "/")).is_none()
+    }
+
     /// The segments after the leading `/`; a trailing `/` gives a last, empty one.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.text[1..].split('/')
@@ -194,6 +199,15 @@ mod tests {
         check("/a%20b/", "/a%20b/", None);
         check("/100%25", "/100%25", None);
         check("/.well-known/x", "/.well-known/x", None);
+    }
+
+    #[test]
+    fn encoded_slashes_alone() {
+        let check = |raw: &str| CanonicalPath::parse(raw).unwrap().is_plain_but_for_encoded_slashes();
+        assert!(check("/api/v4/projects/group%2fname/issues") && check("/@scope%2Fname") && check("/a"));
+        for bad in ["/a%2F..%2Fb", "/a%2F%2Fb", "/a%2Fb;c", "/a%2Fb%5Cc", "/a%252Fb", "/%2Fa", "/a%2F."] {
+            assert!(!check(bad), "{bad}");
+        }
     }
 
     #[test]

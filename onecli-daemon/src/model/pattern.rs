@@ -52,6 +52,9 @@ pub enum PatternError {
     /// Not a method name (RFC 9110 section 9.1), or one that is never forwarded.
     #[error("bad method '{0}': give a method name such as GET or POST (CONNECT and TRACE are never allowed)")]
     Method(String),
+    /// More hosts than one secret may have.
+    #[error("more than {0} hosts: use a wildcard, or another secret")]
+    TooManyHosts(usize),
 }
 
 /// A set of hosts: `api.x.com`, `*.x.com` (one label), `**.x.com` (any depth), or an address literal.
@@ -78,6 +81,14 @@ impl HostPattern {
         }
     }
 
+    /// Parses a pattern that may stand for hosts of unrelated owners, such as `**.com`: only to refuse them.
+    ///
+    /// # Errors
+    /// As [`HostPattern::from_str`], but for [`PatternError::PublicSuffix`].
+    pub fn of_any_owner(text: &str) -> Result<HostPattern, PatternError> {
+        HostPattern::parse(text, |_| true)
+    }
+
     /// Greater is more specific: exact, then one label, then any depth; longer suffixes first.
     pub fn specificity(&self) -> (u8, usize) {
         match self {
@@ -97,6 +108,13 @@ impl FromStr for HostPattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<HostPattern, PatternError> {
+        HostPattern::parse(text, |suffix| psl::suffix_str(suffix).is_none_or(|public| public != suffix))
+    }
+}
+
+impl HostPattern {
+    /// `may` tells whether a wildcard may stand before this suffix.
+    fn parse(text: &str, may: impl Fn(&str) -> bool) -> Result<HostPattern, PatternError> {
         let (any_depth, suffix) = match (text.strip_prefix("**."), text.strip_prefix("*.")) {
             (Some(suffix), _) => (true, suffix),
             (None, Some(suffix)) => (false, suffix),
@@ -114,7 +132,7 @@ impl FromStr for HostPattern {
         let Host::Name(suffix) = host else {
             return Err(PatternError::Wildcard(text.to_owned()));
         };
-        if psl::suffix_str(&suffix).is_some_and(|public| public == suffix) {
+        if !may(&suffix) {
             return Err(PatternError::PublicSuffix { pattern: text.to_owned(), suffix });
         }
         Ok(if any_depth { HostPattern::AnyDepth(suffix) } else { HostPattern::OneLabel(suffix) })
@@ -185,6 +203,34 @@ impl PathPattern {
         matches_segments(&self.segments, &segments)
     }
 
+    /// Could some server take `path` for one that the pattern contains? For what refuses: a path that servers read in
+    /// different ways is in every pattern, and letter case, escapes and a slash at the end tell nothing apart.
+    pub fn matches_any_spelling(&self, path: &CanonicalPath) -> bool {
+        if self.is_everything() || path.ambiguity().is_some() {
+            return true;
+        }
+        let folded: Vec<String> = path.segments().map(fold).collect();
+        let mut segments: Vec<&str> = folded.iter().map(String::as_str).collect();
+        if segments.len() > 1 && segments.last() == Some(&"") {
+            segments.pop();
+        }
+        let pattern: Vec<Segment> = self.segments.iter().map(Segment::folded).collect();
+        if matches_segments(&pattern, &segments) {
+            return true;
+        }
+        segments.push("");
+        matches_segments(&pattern, &segments)
+    }
+
+    /// The same where `%2F` stands within segments: it separates nothing, and a path is no longer ambiguous for that alone.
+    pub fn matches_opaque(&self, path: &CanonicalPath) -> bool {
+        if self.matches(path) {
+            return true;
+        }
+        path.is_plain_but_for_encoded_slashes()
+            && matches_segments(&self.segments, &path.segments().collect::<Vec<_>>())
+    }
+
     /// Greater is more specific: fewer `**`, more literal text.
     pub fn specificity(&self) -> (std::cmp::Reverse<usize>, usize) {
         let depth = self.segments.iter().filter(|s| **s == Segment::AnyDepth).count();
@@ -230,7 +276,21 @@ fn matches_middle(pattern: &[Segment], path: &[&str]) -> bool {
     }
 }
 
+/// A segment without its escapes and in lower case. What is not UTF-8 is one character like another.
+fn fold(segment: &str) -> String {
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
+    String::from_utf8_lossy(&bytes).to_lowercase()
+}
+
 impl Segment {
+    fn folded(&self) -> Segment {
+        match self {
+            // An escaped `*` becomes one that stands for anything: it refuses more, not less.
+            Segment::Literal(own) | Segment::Glob(own) => Segment::Glob(fold(own)),
+            Segment::AnyDepth => Segment::AnyDepth,
+        }
+    }
+
     fn matches(&self, segment: &str) -> bool {
         match self {
             Segment::Literal(own) => own == segment,
@@ -241,7 +301,7 @@ impl Segment {
 }
 
 /// `*` is any run of bytes, the empty one too.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut restart = None;
     loop {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use http::{HeaderName, header};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::site::{JsonPointer, Site};
+
 /// Why a placement was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
@@ -24,6 +26,17 @@ pub enum PlacementError {
     /// A query parameter name that is empty or holds more than unreserved characters.
     #[error("'{0}' is no query parameter name: letters, digits, '-', '.', '_', '~'")]
     Query(String),
+    /// Not one of the places that can be named.
+    #[error("'{0}' is no place for a placeholder: write header:NAME, basic, query:NAME or json:/POINTER")]
+    Site(String),
+    /// Not a JSON pointer, or one to the whole document.
+    #[error("'{0}' is no JSON pointer (RFC 6901): write /name/0/name; '~' is ~0 and '/' in a name is ~1")]
+    Pointer(String),
+    /// A region or service that no credential scope can hold.
+    #[error(
+        "'{0}' is no AWS region or service: a-z, 0-9 and '-', or '*' for what the agent's own signature says"
+    )]
+    Scope(String),
 }
 
 /// Text with `{secret}` in it exactly once.
@@ -96,6 +109,21 @@ pub enum Placement {
         /// Parameter name, unreserved characters only.
         name: String,
     },
+    /// In the place of the placeholder, which the agent sends there.
+    Replace {
+        /// The place.
+        at: Site,
+    },
+    /// AWS Signature Version 4: the agent's own signature goes, the request is signed anew.
+    SigV4 {
+        /// The one region it is good for; none for what the agent signed for, which the host has to agree with.
+        region: Option<String>,
+        /// The one service it is good for; none for what the agent signed for.
+        service: Option<String>,
+        /// Services it is never good for.
+        #[serde(default)]
+        except: Vec<String>,
+    },
 }
 
 /// The place in a request that a credential fills; one credential wins each slot.
@@ -105,6 +133,8 @@ pub enum Slot {
     Header(HeaderName),
     /// A query parameter.
     Query(String),
+    /// A field of a JSON body.
+    Json(JsonPointer),
 }
 
 impl Placement {
@@ -132,12 +162,49 @@ impl Placement {
     /// # Errors
     /// [`PlacementError::Query`].
     pub fn query(name: &str) -> Result<Placement, PlacementError> {
-        let ok = !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
-        if ok {
-            Ok(Placement::Query { name: name.to_owned() })
-        } else {
-            Err(PlacementError::Query(name.chars().flat_map(char::escape_default).collect()))
+        Ok(Placement::Query { name: parameter_name(name)? })
+    }
+
+    /// Signature Version 4 for `REGION/SERVICE`, either of them `*`, and never for the services `except`.
+    ///
+    /// # Errors
+    /// [`PlacementError::Scope`].
+    pub fn sigv4(scope: &str, except: Vec<String>) -> Result<Placement, PlacementError> {
+        let (region, service) = scope.split_once('/').unwrap_or((scope, "*"));
+        let part = |text: &str| (text != "*").then(|| text.to_owned());
+        Placement::signed(part(region), part(service), except)
+    }
+
+    fn signed(
+        region: Option<String>,
+        service: Option<String>,
+        except: Vec<String>,
+    ) -> Result<Placement, PlacementError> {
+        let ok = |text: &&String| {
+            !(1..=64).contains(&text.len())
+                || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        match region.iter().chain(&service).chain(&except).find(ok) {
+            Some(bad) => {
+                Err(PlacementError::Scope(bad.chars().take(80).flat_map(char::escape_default).collect()))
+            }
+            None => Ok(Placement::SigV4 { region, service, except }),
+        }
+    }
+
+    /// The place in the request that the placeholder itself must stand in, if there is one.
+    pub fn site(&self) -> Option<&Site> {
+        match self {
+            Placement::Replace { at } => Some(at),
+            _ => None,
+        }
+    }
+
+    /// The field of a JSON body that it fills, if it does.
+    pub fn json_pointer(&self) -> Option<&JsonPointer> {
+        match self {
+            Placement::Replace { at: Site::Json(pointer) } => Some(pointer),
+            _ => None,
         }
     }
 
@@ -162,9 +229,16 @@ impl Placement {
     /// The place it fills.
     pub fn slot(&self) -> Slot {
         match self {
-            Placement::Header { name, .. } => Slot::Header(name.clone()),
-            Placement::Basic { .. } => Slot::Header(header::AUTHORIZATION),
-            Placement::Query { name } => Slot::Query(name.clone()),
+            Placement::Header { name, .. } | Placement::Replace { at: Site::Header(name) } => {
+                Slot::Header(name.clone())
+            }
+            Placement::Query { name } | Placement::Replace { at: Site::Query(name) } => {
+                Slot::Query(name.clone())
+            }
+            Placement::Basic { .. } | Placement::Replace { at: Site::Basic } | Placement::SigV4 { .. } => {
+                Slot::Header(header::AUTHORIZATION)
+            }
+            Placement::Replace { at: Site::Json(pointer) } => Slot::Json(pointer.clone()),
         }
     }
 }
@@ -175,6 +249,11 @@ impl fmt::Display for Placement {
             Placement::Header { name, template } => write!(f, "header {name}: {template}"),
             Placement::Basic { user } => write!(f, "basic {user}"),
             Placement::Query { name } => write!(f, "query {name}"),
+            Placement::Replace { at } => write!(f, "replace {at}"),
+            Placement::SigV4 { region, service, .. } => {
+                let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "*".to_owned());
+                write!(f, "sigv4 {}/{}", part(region), part(service))
+            }
         }
     }
 }
@@ -183,9 +262,25 @@ impl fmt::Display for Placement {
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Unchecked {
-    Header { name: String, template: Template },
-    Basic { user: String },
-    Query { name: String },
+    Header {
+        name: String,
+        template: Template,
+    },
+    Basic {
+        user: String,
+    },
+    Query {
+        name: String,
+    },
+    Replace {
+        at: Site,
+    },
+    SigV4 {
+        region: Option<String>,
+        service: Option<String>,
+        #[serde(default)]
+        except: Vec<String>,
+    },
 }
 
 impl TryFrom<Unchecked> for Placement {
@@ -199,7 +294,27 @@ impl TryFrom<Unchecked> for Placement {
             }
             Unchecked::Basic { user } => Placement::basic(&user),
             Unchecked::Query { name } => Placement::query(&name),
+            Unchecked::Replace { at } => Ok(Placement::Replace { at }),
+            Unchecked::SigV4 { region, service, except } => Placement::signed(region, service, except),
         }
+    }
+}
+
+/// A header field that may carry a credential.
+pub(super) fn field_name(name: &str) -> Result<HeaderName, PlacementError> {
+    let bad = |_| PlacementError::Header(name.chars().take(80).flat_map(char::escape_default).collect());
+    let name = HeaderName::from_str(name.trim()).map_err(bad)?;
+    if is_reserved(&name) { Err(PlacementError::ReservedHeader(name.to_string())) } else { Ok(name) }
+}
+
+/// A query parameter that needs no escaping.
+pub(super) fn parameter_name(name: &str) -> Result<String, PlacementError> {
+    let ok = !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
+    if ok {
+        Ok(name.to_owned())
+    } else {
+        Err(PlacementError::Query(name.chars().flat_map(char::escape_default).collect()))
     }
 }
 
@@ -261,6 +376,10 @@ mod tests {
             Placement::header("x-goog-api-key: {secret}").unwrap(),
             Placement::basic("x-access-token").unwrap(),
             Placement::query("key").unwrap(),
+            Placement::Replace { at: "json:/auth/token".parse().unwrap() },
+            Placement::Replace { at: "header:x-api-key".parse().unwrap() },
+            Placement::sigv4("*/*", vec!["sts".to_owned()]).unwrap(),
+            Placement::sigv4("eu-central-1/s3", Vec::new()).unwrap(),
         ] {
             let text = serde_json::to_string(&placement).unwrap();
             assert_eq!(serde_json::from_str::<Placement>(&text).unwrap(), placement, "{text}");
@@ -278,6 +397,10 @@ mod tests {
             r#"{"kind":"basic","user":"a:b"}"#,
             r#"{"kind":"query","name":"a=b&c"}"#,
             r#"{"kind":"query","name":""}"#,
+            r#"{"kind":"replace","at":"header:host"}"#,
+            r#"{"kind":"replace","at":"json:x"}"#,
+            r#"{"kind":"sigv4","region":"a/b","service":null}"#,
+            r#"{"kind":"sigv4","region":null,"service":null,"except":["A"]}"#,
         ] {
             assert!(serde_json::from_str::<Placement>(bad).is_err(), "{bad}");
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal;)*) => {
@@ -37,6 +38,8 @@ codes! {
     VersionUnsupported = "version_unsupported", 505;
     /// The head is larger than the bound.
     HeadTooLarge = "head_too_large", 431;
+    /// The body would have to be held in memory, and is larger than the bound.
+    BodyTooLarge = "body_too_large", 413;
     /// The method is never forwarded (TRACE).
     MethodNotAllowed = "method_not_allowed", 405;
     /// Target, SNI and `Host` do not agree.
@@ -61,8 +64,20 @@ codes! {
     Revoked = "revoked", 403;
     /// No grant or rule allows the host or the request.
     EgressDenied = "egress_denied", 403;
+    /// A rule denies it.
+    RuleDenied = "rule_denied", 403;
+    /// A rule's limit is used up.
+    RateLimited = "rate_limited", 429;
+    /// A person was asked, and said no.
+    ApprovalDenied = "approval_denied", 403;
+    /// A person was asked, and did not answer in time.
+    ApprovalTimeout = "approval_timeout", 403;
+    /// As many requests of the agent wait for a person as may.
+    ApprovalsFull = "approvals_full", 429;
     /// The path means different things to different servers, and a path pattern would have to judge it.
     PathAmbiguous = "path_ambiguous", 403;
+    /// The request would make a fresh credential, which the agent would then have.
+    CredentialEndpoint = "credential_endpoint", 403;
     /// The agent must present the secret's placeholder here.
     PlaceholderMissing = "placeholder_missing", 401;
     /// A placeholder that is not one of this agent's.
@@ -130,6 +145,10 @@ pub struct Refusal {
     pub hint: Cow<'static, str>,
     /// How a 401 asks for credentials; `Bearer` where nothing is said.
     pub challenge: Option<Challenge>,
+    /// The rule or default that refused, for the audit: `deny 7`.
+    pub rule: Option<Cow<'static, str>>,
+    /// When it may be tried again (RFC 9110 section 10.2.3).
+    pub retry_after: Option<Duration>,
 }
 
 /// The scheme that a 401 asks for (RFC 9110 section 11.6.1).
@@ -148,6 +167,19 @@ impl Refusal {
         message: impl Into<Cow<'static, str>>,
         hint: impl Into<Cow<'static, str>>,
     ) -> Refusal {
-        Refusal { code, message: message.into(), hint: hint.into(), challenge: None }
+        Refusal {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+            challenge: None,
+            rule: None,
+            retry_after: None,
+        }
+    }
+
+    /// The same, refused by this rule or default.
+    #[must_use]
+    pub fn by(self, rule: impl fmt::Display) -> Refusal {
+        Refusal { rule: Some(Cow::Owned(rule.to_string())), ..self }
     }
 }

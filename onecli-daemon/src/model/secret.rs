@@ -5,9 +5,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::host_set::HostSet;
 use super::ids::{SecretId, SecretName};
-use super::pattern::{HostPattern, MethodSet, PathPattern};
+use super::pattern::{MethodSet, PathPattern};
 use super::placement::Placement;
+use super::profile::Profile;
 
 /// A credential in the clear. Zeroed when dropped; has no `Display`, and its `Debug` shows nothing.
 #[derive(Clone)]
@@ -68,7 +70,7 @@ impl fmt::Debug for Sealed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The hosts.
-    pub host: HostPattern,
+    pub host: HostSet,
     /// The port, 443 unless said.
     pub port: u16,
     /// The methods; empty means all.
@@ -90,7 +92,9 @@ pub struct Secret {
     pub target: Target,
     /// How it is placed.
     pub placement: Placement,
-    /// The environment variable that agents' programs read it from.
+    /// What else there is to it.
+    pub profile: Profile,
+    /// The environment variables that agents' programs read it from, with commas between them.
     pub env: Option<String>,
     /// A disabled secret is never injected.
     pub enabled: bool,

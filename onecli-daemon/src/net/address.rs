@@ -6,6 +6,10 @@ use ipnet::IpNet;
 
 /// An address that the policy on addresses let through. Only [`AddressPolicy`] makes one, and only such an address is
 /// dialled.
+use crate::model::Reach;
+
+/// An address that the policy on addresses let through. Only [`AddressPolicy::check`] makes one, and only such
+/// an address is dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CheckedAddr(SocketAddr);
 
@@ -30,15 +34,17 @@ impl AddressPolicy {
         AddressPolicy { allow, own }
     }
 
-    /// Lets `address` through, or not.
-    pub fn check(&self, address: SocketAddr) -> Option<CheckedAddr> {
+    /// Lets `address` through for a request that rules allow to `reach`, or not.
+    pub fn check(&self, address: SocketAddr, reach: &Reach) -> Option<CheckedAddr> {
         let ip = address.ip().to_canonical();
         let address = SocketAddr::new(ip, address.port());
-        if self.is_own(address) {
+        if self.is_own(address) || reach.denies(ip) {
             return None;
         }
-        let allowed = self.allow.iter().any(|net| net.contains(&ip));
-        (allowed || !is_blocked(ip)).then_some(CheckedAddr(address))
+        let blocked = is_blocked(ip);
+        let exempt = self.allow.iter().any(|net| net.contains(&ip));
+        let named = reach.allowed.iter().any(|net| net.contains(&ip) && (!blocked || is_explicit(*net, ip)));
+        (named || (reach.open && (exempt || !blocked))).then_some(CheckedAddr(address))
     }
 
     /// Lets an address of the operator's upstream proxy through: any that is not ours.
@@ -58,6 +64,25 @@ impl AddressPolicy {
         })
     }
 }
+
+/// Does a rule for `net` mean this address, which lies in a blocked range? Not where `net` is most of the Internet, and a
+/// cloud's metadata service only where it is that address alone: it hands credentials to whoever asks.
+fn is_explicit(net: IpNet, ip: IpAddr) -> bool {
+    if METADATA.contains(&ip) {
+        return net.prefix_len() == net.max_prefix_len();
+    }
+    net.prefix_len() >= if ip.is_ipv4() { 8 } else { 7 }
+}
+
+/// AWS, GCP, Azure and others; AWS's for containers; Alibaba; Oracle; AWS over IPv6.
+const METADATA: [IpAddr; 6] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
 
 fn is_blocked(ip: IpAddr) -> bool {
     match ip {
@@ -136,7 +161,7 @@ mod tests {
             "[::127.0.0.1]:80",
             "[2001::1]:80",
         ] {
-            assert_eq!(policy.check(blocked.parse().unwrap()), None, "{blocked}");
+            assert_eq!(policy.check(blocked.parse().unwrap(), &Reach::open()), None, "{blocked}");
         }
         for open in [
             "1.1.1.1:443",
@@ -145,7 +170,7 @@ mod tests {
             "[2606:4700::1111]:443",
             "[64:ff9b::101:101]:443",
         ] {
-            assert!(policy.check(open.parse().unwrap()).is_some(), "{open}");
+            assert!(policy.check(open.parse().unwrap(), &Reach::open()).is_some(), "{open}");
         }
     }
 
@@ -154,10 +179,43 @@ mod tests {
         let own = vec!["127.0.0.1:10255".parse().unwrap()];
         let policy =
             AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap(), "0.0.0.0/32".parse().unwrap()], own);
-        assert!(policy.check("127.0.0.1:8443".parse().unwrap()).is_some());
-        assert!(policy.check("[::ffff:127.0.0.1]:8443".parse().unwrap()).is_some());
-        assert_eq!(policy.check("127.0.0.1:10255".parse().unwrap()), None);
-        assert_eq!(policy.check("0.0.0.0:10255".parse().unwrap()), None);
-        assert_eq!(policy.check("[::ffff:127.0.0.1]:10255".parse().unwrap()), None);
+        assert!(policy.check("127.0.0.1:8443".parse().unwrap(), &Reach::open()).is_some());
+        assert!(policy.check("[::ffff:127.0.0.1]:8443".parse().unwrap(), &Reach::open()).is_some());
+        assert_eq!(policy.check("127.0.0.1:10255".parse().unwrap(), &Reach::open()), None);
+        assert_eq!(policy.check("0.0.0.0:10255".parse().unwrap(), &Reach::open()), None);
+        assert_eq!(policy.check("[::ffff:127.0.0.1]:10255".parse().unwrap(), &Reach::open()), None);
+    }
+
+    #[test]
+    fn rules_open_and_close_addresses() {
+        let policy = AddressPolicy::new(Vec::new(), vec!["10.0.0.9:10255".parse().unwrap()]);
+        let reach = |open, allowed: &[&str], denied: &[&str]| Reach {
+            open,
+            allowed: allowed.iter().map(|net| net.parse().unwrap()).collect(),
+            denied: denied.iter().map(|net| net.parse().unwrap()).collect(),
+        };
+        let check = |reach: &Reach, address: &str, expected: bool| {
+            let got = policy.check(address.parse().unwrap(), reach).is_some();
+            assert_eq!(got, expected, "{address} {reach:?}");
+        };
+        let private = reach(false, &["10.0.0.0/8"], &["10.9.0.0/16"]);
+        check(&private, "10.1.2.3:5432", true);
+        check(&private, "[::ffff:10.1.2.3]:5432", true);
+        check(&private, "10.9.0.1:5432", false);
+        check(&private, "10.0.0.9:10255", false);
+        check(&private, "192.168.0.1:5432", false);
+        check(&private, "1.1.1.1:5432", false);
+        let all = reach(false, &["0.0.0.0/0", "::/0"], &[]);
+        check(&all, "1.1.1.1:443", true);
+        check(&all, "10.0.0.1:443", false);
+        check(&all, "[::1]:443", false);
+        let metadata = |net: &str| reach(true, &[net], &[]);
+        check(&metadata("169.254.0.0/16"), "169.254.169.254:80", false);
+        check(&metadata("169.254.0.0/16"), "169.254.1.1:80", true);
+        check(&metadata("169.254.169.254/32"), "169.254.169.254:80", true);
+        check(&metadata("fd00:ec2::/32"), "[fd00:ec2::254]:80", false);
+        check(&metadata("fd00:ec2::254/128"), "[fd00:ec2::254]:80", true);
+        check(&reach(true, &[], &["1.1.1.0/24"]), "1.1.1.1:443", false);
+        check(&reach(true, &[], &["1.1.1.0/24"]), "[64:ff9b::101:101]:443", false);
     }
 }

@@ -8,7 +8,7 @@ use hickory_resolver::config::ResolveHosts;
 
 use super::address::{AddressPolicy, CheckedAddr};
 use super::hosts::HostsFile;
-use crate::model::{Authority, Host};
+use crate::model::{Authority, Host, Reach};
 
 /// Addresses tried for one name.
 const MAX_ADDRESSES: usize = 8;
@@ -16,8 +16,10 @@ const MAX_ADDRESSES: usize = 8;
 /// Why there is no address to dial.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// Every address is in a blocked range.
-    #[error("every address of {0} is in a blocked range (loopback, private, link-local, ...)")]
+    /// Every address is in a blocked range, or refused by a rule.
+    #[error(
+        "no address of {0} may be reached: all are in a blocked range (loopback, private, link-local, ...) or refused by a rule"
+    )]
     Blocked(Host),
     /// There is no address.
     #[error("cannot resolve {host}: {reason}")]
@@ -86,11 +88,21 @@ impl Resolver {
         Resolver { fixed, hosts: HostsFile::new("/etc/hosts"), dns, policy }
     }
 
-    /// The addresses of `authority` that may be dialled, at least one and at most eight.
+    /// May a request that rules allow to `reach` go to this address?
+    pub fn admits(&self, address: SocketAddr, reach: &Reach) -> bool {
+        self.policy.check(address, reach).is_some()
+    }
+
+    /// The addresses of `authority` that may be dialled for a request that rules allow to `reach`, at least one and at
+    /// most eight.
     ///
     /// # Errors
     /// [`ResolveError`].
-    pub async fn resolve(&self, authority: &Authority) -> Result<Vec<CheckedAddr>, ResolveError> {
+    pub async fn resolve(
+        &self,
+        authority: &Authority,
+        reach: &Reach,
+    ) -> Result<Vec<CheckedAddr>, ResolveError> {
         let host = authority.host();
         let addresses = match host.as_ip() {
             Some(ip) => vec![ip],
@@ -98,7 +110,7 @@ impl Resolver {
         };
         let checked: Vec<CheckedAddr> = addresses
             .into_iter()
-            .filter_map(|ip| self.policy.check(SocketAddr::new(ip, authority.port())))
+            .filter_map(|ip| self.policy.check(SocketAddr::new(ip, authority.port()), reach))
             .take(MAX_ADDRESSES)
             .collect();
         if checked.is_empty() { Err(ResolveError::Blocked(host.clone())) } else { Ok(checked) }
@@ -118,13 +130,13 @@ impl Resolver {
         if checked.is_empty() { Err(ResolveError::Blocked(proxy.host().clone())) } else { Ok(checked) }
     }
 
-    /// May a proxy be asked for `authority`? It resolves names itself; an address must be one that we would dial.
+    /// May a proxy be asked for `authority`, which rules allow to `reach`? It resolves names itself; an address must be one that we would dial.
     ///
     /// # Errors
     /// [`ResolveError::Blocked`].
-    pub fn check_for_proxy(&self, authority: &Authority) -> Result<(), ResolveError> {
+    pub fn check_for_proxy(&self, authority: &Authority, reach: &Reach) -> Result<(), ResolveError> {
         let Some(ip) = authority.host().as_ip() else { return Ok(()) };
-        match self.policy.check(SocketAddr::new(ip, authority.port())) {
+        match self.policy.check(SocketAddr::new(ip, authority.port()), reach) {
             Some(_) => Ok(()),
             None => Err(ResolveError::Blocked(authority.host().clone())),
         }
@@ -239,7 +251,7 @@ mod tests {
         let authority = Authority::parse("rebound.test:443", None).unwrap();
         let mut seen = Vec::new();
         for _ in 0..6 {
-            match resolver.resolve(&authority).await {
+            match resolver.resolve(&authority, &Reach::open()).await {
                 Ok(addresses) => {
                     assert!(
                         addresses.iter().all(|a| a.get().ip() == IpAddr::from([1, 1, 1, 1])),

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Most bytes read ahead: a ClientHello with post-quantum keys and many extensions is well under it.
 const MAX_AHEAD: usize = 32 * 1024;
-/// How long a client may stay silent, or dribble, before it is given up.
+/// How long a client may dribble after its first byte before it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client speaks.
@@ -28,9 +28,12 @@ pub enum SniffError {
     /// It closed before the first byte.
     #[error("the client closed the connection without a word")]
     Closed,
-    /// It stayed silent: a protocol in which the server speaks first, perhaps.
-    #[error("the client sent nothing that can be recognised within 10 s")]
+    /// It stayed silent: a protocol in which the server speaks first, perhaps. No byte was read.
+    #[error("the client sent nothing")]
     Silent,
+    /// It began, and did not come to an end.
+    #[error("the client sent nothing that can be recognised within 10 s")]
+    Slow,
     /// More than 32 KiB of ClientHello.
     #[error("the client's first message is longer than 32 KiB")]
     TooLong,
@@ -39,29 +42,40 @@ pub enum SniffError {
     Io(#[from] io::Error),
 }
 
-/// Reads until the protocol is known and, for TLS, until `complete` says that its first message is whole.
+/// The first bytes of SSH (RFC 4253 section 4.2), which look like a method's.
+const SSH: &[u8] = b"SSH-";
+
+/// Reads until the protocol is known and, for TLS, until `complete` says that its first message is whole. The first byte
+/// has to come within `silence`.
 ///
 /// # Errors
 /// [`SniffError`].
 pub async fn sniff<S: AsyncRead + Unpin>(
     stream: &mut S,
     complete: impl Fn(&[u8]) -> bool,
+    silence: Duration,
 ) -> Result<(Protocol, Bytes), SniffError> {
     let mut ahead = BytesMut::with_capacity(2048);
+    let first = tokio::time::timeout(silence, stream.read_buf(&mut ahead)).await;
+    if first.map_err(|_| SniffError::Silent)?? == 0 {
+        return Err(SniffError::Closed);
+    }
     let read = async {
         loop {
-            if stream.read_buf(&mut ahead).await? == 0 {
-                return if ahead.is_empty() { Err(SniffError::Closed) } else { Ok(Protocol::Other) };
-            }
             match ahead[0] {
                 0x16 if complete(&ahead) => return Ok(Protocol::Tls),
                 0x16 if ahead.len() >= MAX_AHEAD => return Err(SniffError::TooLong),
                 0x16 => {}
+                b'S' if SSH.starts_with(&ahead) && ahead.len() < SSH.len() => {}
+                b'S' if ahead.starts_with(SSH) => return Ok(Protocol::Other),
                 first if first.is_ascii_alphabetic() => return Ok(Protocol::Http),
                 _ => return Ok(Protocol::Other),
             }
+            if stream.read_buf(&mut ahead).await? == 0 {
+                return Ok(Protocol::Other);
+            }
         }
     };
-    let protocol = tokio::time::timeout(PATIENCE, read).await.map_err(|_| SniffError::Silent)??;
+    let protocol = tokio::time::timeout(PATIENCE, read).await.map_err(|_| SniffError::Slow)??;
     Ok((protocol, ahead.freeze()))
 }

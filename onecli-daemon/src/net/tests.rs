@@ -6,7 +6,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::model::Authority;
+use crate::model::{Authority, Reach};
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn first_bytes_tell_the_protocol() {
@@ -15,17 +17,19 @@ async fn first_bytes_tell_the_protocol() {
         (b"PRI * HTTP/2.0", Protocol::Http),
         (b"\x16\x03\x01\x00\x01a", Protocol::Tls),
         (b"\x00\x01", Protocol::Other),
+        (b"SSH-2.0-OpenSSH_10.0\r\n", Protocol::Other),
+        (b"SEARCH / HTTP/1.1\r\n", Protocol::Http),
         (b"\x16\x03", Protocol::Other),
     ] {
         let (mut client, mut server) = tokio::io::duplex(64);
         client.write_all(bytes).await.unwrap();
         drop(client);
-        let (protocol, ahead) = sniff(&mut server, |ahead| ahead.len() > 4).await.unwrap();
+        let (protocol, ahead) = sniff(&mut server, |ahead| ahead.len() > 4, PATIENCE).await.unwrap();
         assert_eq!((protocol, &ahead[..]), (expected, bytes), "{bytes:?}");
     }
     let (client, mut server) = tokio::io::duplex(64);
     drop(client);
-    assert!(matches!(sniff(&mut server, |_| true).await, Err(SniffError::Closed)));
+    assert!(matches!(sniff(&mut server, |_| true, PATIENCE).await, Err(SniffError::Closed)));
 }
 
 #[tokio::test]
@@ -45,7 +49,8 @@ async fn a_dead_address_does_not_stop_the_next() {
     drop(dead);
     let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new());
-    let addresses = [dead_address, live.local_addr().unwrap()].map(|a| policy.check(a).unwrap());
+    let addresses =
+        [dead_address, live.local_addr().unwrap()].map(|a| policy.check(a, &Reach::open()).unwrap());
     let dialer = Dialer { connect_timeout: Duration::from_secs(5) };
     let (_, address) = dialer.dial(&addresses).await.unwrap();
     assert_eq!(address, live.local_addr().unwrap());
@@ -69,7 +74,7 @@ async fn a_silent_address_does_not_hold_up_the_next() {
     }
     let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let policy = AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new());
-    let addresses = [silent, live.local_addr().unwrap()].map(|a| policy.check(a).unwrap());
+    let addresses = [silent, live.local_addr().unwrap()].map(|a| policy.check(a, &Reach::open()).unwrap());
     let dialer = Dialer { connect_timeout: Duration::from_secs(5) };
     let (_, address) = dialer.dial(&addresses).await.unwrap();
     assert_eq!(address, live.local_addr().unwrap());
@@ -85,9 +90,9 @@ async fn configured_names_are_checked_too() {
         fixed.into_iter().collect(),
         AddressPolicy::new(vec!["192.0.2.77/32".parse().unwrap()], Vec::new()),
     );
-    let got = resolver.resolve(&Authority::parse("api.test:1", None).unwrap()).await.unwrap();
+    let got = resolver.resolve(&Authority::parse("api.test:1", None).unwrap(), &Reach::open()).await.unwrap();
     assert_eq!(got.iter().map(|a| a.get().to_string()).collect::<Vec<_>>(), ["192.0.2.77:1"]);
-    let blocked = resolver.resolve(&Authority::parse("10.0.0.1:1", None).unwrap()).await;
+    let blocked = resolver.resolve(&Authority::parse("10.0.0.1:1", None).unwrap(), &Reach::open()).await;
     assert!(matches!(blocked, Err(ResolveError::Blocked(_))));
 }
 

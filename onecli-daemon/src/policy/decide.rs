@@ -1,6 +1,8 @@
 //! What happens to a connection and to each request on it.
 
 use std::cmp::Reverse;
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -8,20 +10,31 @@ use jiff::Timestamp;
 
 use super::grant::{Grant, Watch};
 use super::identity::{Evidence, Identity};
+use super::refusals::{
+    ambiguous, denied_by, denied_request, host_denied, not_for_this, placeholder_wanted, removed,
+};
 use super::snapshot::{AgentView, Snapshot};
-use crate::model::refusal::Challenge;
+use super::trace::Trace;
 use crate::model::{
-    AgentId, Authority, CanonicalPath, Code, Egress, Host, PathPattern, Placeholder, Placement, Refusal,
-    Secret, SecretId, Slot,
+    Action, AgentId, Authority, CanonicalPath, Code, Egress, Host, JsonPointer, Mismatch, PathPattern,
+    Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
 };
 
-/// What happens to a TLS connection, once its server name is known.
+/// Names that are resolved to find out whether an address is one of theirs.
+const MOST_NAMES: usize = 16;
+
+/// What happens to a connection, once it is known where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// Decrypt: a secret of the agent can match the host.
+    /// Decrypt: a secret or a rule of the agent has to see what is asked for.
     Inspect,
     /// Pass the bytes on, unread.
-    Tunnel,
+    Tunnel {
+        /// To these addresses.
+        reach: Reach,
+        /// Because of this.
+        cause: Cause,
+    },
     /// Refuse.
     Deny(Refusal),
 }
@@ -39,6 +52,8 @@ pub struct RequestFacts<'r> {
     pub tls: bool,
     /// Every placeholder in its head.
     pub placeholders: &'r [Placeholder],
+    /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
+    pub body: &'r [(JsonPointer, Placeholder)],
 }
 
 /// What happens to a request.
@@ -52,34 +67,195 @@ pub enum Decision {
     Deny(Refusal),
 }
 
+/// What decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A rule.
+    Rule(Action, RuleId),
+    /// A grant.
+    Grant,
+    /// The agent's egress default.
+    Default(Egress),
+}
+
+impl fmt::Display for Cause {
+    /// As in the audit's `rule`: `allow 7`, `grant`, `egress allow`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Rule(action, id) => write!(f, "{action} {id}"),
+            Cause::Grant => f.write_str("grant"),
+            Cause::Default(egress) => write!(f, "egress {egress}"),
+        }
+    }
+}
+
+impl From<&Rule> for Cause {
+    fn from(rule: &Rule) -> Cause {
+        Cause::Rule(rule.terms.action(), rule.id)
+    }
+}
+
+/// A decision, and what it is bound to.
+#[derive(Debug)]
+pub struct Ruling {
+    /// What happens, once the conditions are met.
+    pub decision: Decision,
+    /// What decided. A refusal tells for itself.
+    pub cause: Option<Cause>,
+    /// A person has to allow it first.
+    pub approve: Option<Arc<Rule>>,
+    /// Every limit that it counts for.
+    pub limits: Vec<Arc<Rule>>,
+    /// The addresses it may be sent to.
+    pub reach: Reach,
+    /// Does a rule depend on its method or path?
+    pub is_ruled: bool,
+}
+
+impl Ruling {
+    fn deny(refusal: Refusal) -> Ruling {
+        Ruling {
+            decision: Decision::Deny(refusal),
+            cause: None,
+            approve: None,
+            limits: Vec::new(),
+            reach: Reach::default(),
+            is_ruled: true,
+        }
+    }
+}
+
+/// What the grants alone come to.
+enum Granted {
+    /// These.
+    Grants(Vec<Grant>),
+    /// None is for the request: this refusal, unless a rule or the default allows it.
+    Nothing(Refusal),
+    /// One is, for those who prove more: this refusal, unless a rule allows it without a credential.
+    Unproven(Refusal),
+}
+
 impl Snapshot {
-    /// Decides a TLS connection by its server name.
+    /// Decides a connection by where it goes. Precedence: a rule that denies all of it; whether anything on it may be
+    /// allowed; whether that takes reading it; a rule that allows all of it; the agent's egress default.
     pub fn route(&self, identity: &Identity, authority: &Authority) -> Route {
-        if self.may_match(identity.agent().id, authority.host()) {
+        let Some(view) = self.agent(identity.agent().id) else { return Route::Deny(removed()) };
+        let whole = view.rules.whole(authority);
+        if let Some(rule) = whole.deny {
+            return Route::Deny(denied_by(rule, authority));
+        }
+        let secret = self.may_match(identity.agent().id, authority.host());
+        let egress = identity.agent().egress;
+        if !secret && !whole.hopeful && egress == Egress::Deny {
+            return Route::Deny(host_denied(identity, authority));
+        }
+        if secret || whole.inspect {
             return Route::Inspect;
         }
-        match identity.agent().egress {
-            Egress::Allow => Route::Tunnel,
-            Egress::Deny => Route::Deny(host_denied(identity, authority)),
+        match (whole.allow, egress) {
+            (Some(rule), _) => {
+                let reach = Reach { open: whole.reach.open || egress == Egress::Allow, ..whole.reach };
+                Route::Tunnel { reach, cause: rule.as_ref().into() }
+            }
+            (None, Egress::Allow) => {
+                Route::Tunnel { reach: Reach { open: true, ..whole.reach }, cause: Cause::Default(egress) }
+            }
+            // What may be allowed then is known only once it is read.
+            (None, Egress::Deny) => Route::Inspect,
+        }
+    }
+
+    /// For bytes that cannot be read on a connection of which only the address is known: the address itself, and the
+    /// names that a rule allows on its port, each with what rules say of it. A name counts where a fresh resolution of it
+    /// holds the address. Nothing but a rule allows such bytes.
+    pub fn unread(&self, identity: &Identity, address: SocketAddr) -> Vec<(Authority, Reach, Cause)> {
+        let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
+        let literal = Host::from(address.ip());
+        let names = view.rules.names_on(address.port(), MOST_NAMES);
+        std::iter::once(&literal)
+            .chain(names)
+            .filter_map(|host| {
+                let authority = Authority::new(host.clone(), address.port());
+                let (reach, cause) = self.allows_unread(identity, &authority)?;
+                Some((authority, reach, cause))
+            })
+            .collect()
+    }
+
+    /// Does a rule allow bytes that cannot be read to this host and port?
+    pub fn allows_unread(&self, identity: &Identity, authority: &Authority) -> Option<(Reach, Cause)> {
+        match self.route(identity, authority) {
+            Route::Tunnel { reach, cause: cause @ Cause::Rule(..) } => Some((reach, cause)),
+            _ => None,
         }
     }
 
     /// May the agent learn the addresses of this name?
     pub fn may_resolve(&self, identity: &Identity, host: &Host) -> bool {
-        identity.agent().egress == Egress::Allow || self.may_match(identity.agent().id, host)
-    }
-
-    /// Decides one request. Precedence: a wrong placeholder, then grants, then the agent's egress default.
-    pub fn decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> Decision {
-        match self.try_decide(identity, request) {
-            Ok(grants) if grants.is_empty() => Decision::Forward,
-            Ok(grants) => Decision::Inject(grants),
-            Err(refusal) => Decision::Deny(refusal),
+        let Some(view) = self.agent(identity.agent().id) else { return false };
+        match view.rules.hope(host) {
+            None => false,
+            Some(hopeful) => {
+                hopeful
+                    || identity.agent().egress == Egress::Allow
+                    || self.may_match(identity.agent().id, host)
+            }
         }
     }
 
-    /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Asked
-    /// while an answer streams or a WebSocket is open, on each new policy and when the session ends.
+    /// Decides one request. Precedence: a wrong placeholder, then rules that deny, approve and limit, then a rule that
+    /// allows or a grant, then the agent's egress default.
+    pub fn decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> Ruling {
+        self.decide_traced(identity, request, &mut Trace::none())
+    }
+
+    /// The same, noting every rule and every granted secret that was looked at.
+    pub fn decide_traced(
+        &self,
+        identity: &Identity,
+        request: &RequestFacts<'_>,
+        trace: &mut Trace,
+    ) -> Ruling {
+        let Some(view) = self.agent(identity.agent().id) else { return Ruling::deny(removed()) };
+        let applied = view.rules.apply(request.authority, request.method, request.path, trace);
+        let granted = self.granted(view, identity, request, trace);
+        // What looks like an attack is told as one, whatever else there is to say of it.
+        let granted = match (granted, applied.deny) {
+            (Err(refusal), _) if refusal.code.is_alert() => return Ruling::deny(refusal),
+            (_, Some(rule)) => return Ruling::deny(denied_request(rule, request)),
+            (Err(refusal), None) => return Ruling::deny(refusal),
+            (Ok(granted), None) => granted,
+        };
+        let egress = identity.agent().egress;
+        let allow = applied.allow.map(|rule| Cause::from(rule.as_ref()));
+        let approve = applied.approve.map(|rule| Cause::from(rule.as_ref()));
+        let default = (egress == Egress::Allow).then_some(Cause::Default(egress));
+        let (decision, cause, open) = match granted {
+            Granted::Grants(grants) if grants.is_empty() => (Decision::Forward, Cause::Grant, true),
+            Granted::Grants(grants) => (Decision::Inject(grants), Cause::Grant, true),
+            Granted::Nothing(refusal) => match allow.or(approve).or(default) {
+                Some(cause) => (Decision::Forward, cause, false),
+                None => return Ruling::deny(refusal),
+            },
+            Granted::Unproven(refusal) => match allow {
+                Some(cause) => (Decision::Forward, cause, false),
+                None => return Ruling::deny(refusal),
+            },
+        };
+        let open = open || approve.is_some() || default.is_some() || applied.reach.open;
+        Ruling {
+            decision,
+            cause: Some(cause),
+            approve: applied.approve.cloned(),
+            limits: applied.limits.into_iter().cloned().collect(),
+            reach: Reach { open, ..applied.reach },
+            is_ruled: applied.is_ruled,
+        }
+    }
+
+    /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Then
+    /// the addresses that it may be at. Asked while an answer streams or a WebSocket is open, on each new policy and when
+    /// the session ends. What it was bound to when it began (a person's word, limits) it has had.
     pub fn still_allows(
         &self,
         evidence: &Evidence,
@@ -87,17 +263,17 @@ impl Snapshot {
         agent: AgentId,
         request: &RequestFacts<'_>,
         used: &[SecretId],
-    ) -> bool {
-        match self.identify(evidence, now) {
-            Ok(identity) if identity.agent().id == agent => match self.decide(&identity, request) {
-                Decision::Inject(grants) => {
-                    used.iter().all(|used| grants.iter().any(|grant| grant.secret().id == *used))
-                }
-                Decision::Forward => used.is_empty(),
-                Decision::Deny(_) => false,
-            },
-            _ => false,
-        }
+    ) -> Option<Reach> {
+        let identity = self.identify(evidence, now).ok().filter(|identity| identity.agent().id == agent)?;
+        let ruling = self.decide(&identity, request);
+        let allowed = match &ruling.decision {
+            Decision::Inject(grants) => {
+                used.iter().all(|used| grants.iter().any(|grant| grant.secret().id == *used))
+            }
+            Decision::Forward => used.is_empty(),
+            Decision::Deny(_) => false,
+        };
+        allowed.then_some(ruling.reach)
     }
 
     /// The secrets whose values must not come back from this host: all that match it, by whatever port or path.
@@ -110,14 +286,17 @@ impl Snapshot {
             .collect()
     }
 
-    fn try_decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> Result<Vec<Grant>, Refusal> {
-        let Some(view) = self.agent(identity.agent().id) else {
-            return Err(Refusal::new(
-                Code::AgentUnknown,
-                "the agent was removed",
-                "add it again with 'onecli agent add'",
-            ));
-        };
+    /// What the agent's grants come to for a request, rules aside.
+    fn granted(
+        &self,
+        view: &AgentView,
+        identity: &Identity,
+        request: &RequestFacts<'_>,
+        trace: &mut Trace,
+    ) -> Result<Granted, Refusal> {
+        if trace.is_wanted() {
+            view.secrets.iter().for_each(|secret| trace.secret(secret, judged(secret, request)));
+        }
         let here: Vec<&Arc<Secret>> = view
             .secrets
             .iter()
@@ -125,7 +304,10 @@ impl Snapshot {
                 s.target.host.matches(request.authority.host()) && s.target.port == request.authority.port()
             })
             .collect();
-        let presented = self.check_placeholders(view, &here, request)?;
+        refuse_fresh_credentials(&here, request)?;
+        let mut presented = self.check_placeholders(view, &here, request)?;
+        let in_body = self.presented_in_body(view, &here, request);
+        presented.extend(&in_body);
         let matching: Vec<&Arc<Secret>> = here.iter().copied().filter(|s| matches(s, request)).collect();
 
         if let Some(secret) =
@@ -146,22 +328,61 @@ impl Snapshot {
 
         // The identity's own factors suffice, or each secret's placeholder stands in for the token.
         let required = identity.agent().factors;
-        let needs_placeholder = !identity.proven().satisfies(required);
+        let is_in_place = |secret: &Secret| match secret.placement.site() {
+            None => true,
+            Some(Site::Json(_)) => in_body.contains(&secret.id),
+            Some(_) => presented.contains(&secret.id),
+        };
+        let needs_placeholder =
+            !identity.proven().satisfies(required) || !matching.iter().any(|secret| is_in_place(secret));
         let usable = |secret: &Secret| {
             let mut proven = identity.proven();
             proven.token |= presented.contains(&secret.id);
             proven.satisfies(required) && (request.tls || secret.target.allow_plaintext)
         };
-        let winners = winners(&matching, &presented, request);
+        let fillable: Vec<&Arc<Secret>> = matching.iter().copied().filter(|s| is_in_place(s)).collect();
+        let winners = winners(&fillable, &presented, request);
         let grants: Vec<Grant> = winners
             .into_iter()
             .filter(|secret| usable(secret))
             .map(|secret| Grant::new(Arc::clone(&view.agent), Arc::clone(secret)))
             .collect();
         if grants.is_empty() && needs_placeholder {
-            return Err(placeholder_wanted(identity, matching[0]));
+            return Ok(Granted::Unproven(placeholder_wanted(identity, matching[0])));
         }
-        Ok(grants)
+        Ok(Granted::Grants(grants))
+    }
+
+    /// The fields of a request's body in which a placeholder may stand, by the secrets that it matches. Where there are
+    /// any, and the body is JSON, it has to be read before the request can be decided.
+    pub fn body_fields(&self, identity: &Identity, request: &RequestFacts<'_>) -> Vec<JsonPointer> {
+        let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
+        let is_here = |s: &&Arc<Secret>| {
+            s.target.host.matches(request.authority.host())
+                && s.target.port == request.authority.port()
+                && matches(s, request)
+        };
+        let mut fields: Vec<JsonPointer> =
+            view.secrets.iter().filter(is_here).filter_map(|s| s.placement.json_pointer().cloned()).collect();
+        fields.sort();
+        fields.dedup();
+        fields
+    }
+
+    /// The secrets whose placeholders stand in the body where they are to be replaced. Any other text there is the
+    /// agent's own affair.
+    fn presented_in_body(
+        &self,
+        view: &AgentView,
+        here: &[&Arc<Secret>],
+        request: &RequestFacts<'_>,
+    ) -> Vec<SecretId> {
+        let secret_at = |(field, placeholder): &(JsonPointer, Placeholder)| {
+            let (agent, id) = self.owner_of_placeholder(placeholder)?;
+            let secret = here.iter().find(|secret| secret.id == id)?;
+            (agent == view.agent.id && secret.placement.json_pointer() == Some(field)).then_some(id)
+        };
+        request.body.iter().filter_map(secret_at).collect()
     }
 
     /// Every placeholder must be this agent's, for a secret that may go to this host.
@@ -196,9 +417,53 @@ impl Snapshot {
     }
 }
 
+/// Does a secret apply, and if not, why?
+fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
+    let target = &secret.target;
+    if !target.host.matches(request.authority.host()) {
+        return Err(Mismatch::Host);
+    }
+    if target.port != request.authority.port() {
+        return Err(Mismatch::Port);
+    }
+    if !target.methods.contains(request.method) {
+        return Err(Mismatch::Method);
+    }
+    if matches(secret, request) {
+        return Ok(());
+    }
+    Err(if request.path.ambiguity().is_some() { Mismatch::AmbiguousPath } else { Mismatch::Path })
+}
+
 fn matches(secret: &Secret, request: &RequestFacts<'_>) -> bool {
     secret.target.methods.contains(request.method)
-        && secret.target.paths.iter().any(|p| p.matches(request.path))
+        && secret.target.paths.iter().any(|pattern| path_matches(secret, pattern, request))
+}
+
+fn path_matches(secret: &Secret, pattern: &PathPattern, request: &RequestFacts<'_>) -> bool {
+    if secret.profile.encoded_slash {
+        pattern.matches_opaque(request.path)
+    } else {
+        pattern.matches(request.path)
+    }
+}
+
+/// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
+fn refuse_fresh_credentials(here: &[&Arc<Secret>], request: &RequestFacts<'_>) -> Result<(), Refusal> {
+    let host = request.authority.host();
+    let denied = |secret: &&&Arc<Secret>| {
+        let denials = secret.profile.denials();
+        denials.iter().any(|denial| denial.matches(request.method, host, request.path.as_str()))
+    };
+    let Some(secret) = here.iter().find(denied) else { return Ok(()) };
+    Err(Refusal::new(
+        Code::CredentialEndpoint,
+        format!(
+            "{} {} may answer with a new credential, which the template of secret '{}' does not let agents have",
+            request.method, request.path, secret.name
+        ),
+        "have a person make it; or an administrator stores the secret without --template",
+    ))
 }
 
 /// One secret for each slot: the one whose placeholder was presented, else the most specific, ties by name.
@@ -213,12 +478,12 @@ fn winners<'s>(
             .target
             .paths
             .iter()
-            .filter(|p| p.matches(request.path))
+            .filter(|pattern| path_matches(secret, pattern, request))
             .map(PathPattern::specificity)
             .max();
         Reverse((
             presented.contains(&secret.id),
-            secret.target.host.specificity(),
+            secret.target.host.specificity(request.authority.host()),
             path,
             !secret.target.methods.is_all(),
             Reverse(secret.name.clone()),
@@ -240,55 +505,12 @@ fn without_grant(
     identity: &Identity,
     here: &[&Arc<Secret>],
     request: &RequestFacts<'_>,
-) -> Result<Vec<Grant>, Refusal> {
+) -> Result<Granted, Refusal> {
     if let (false, Some(ambiguity)) = (here.is_empty(), request.path.ambiguity()) {
-        return Err(Refusal::new(
-            Code::PathAmbiguous,
-            format!("the path holds {ambiguity}, which servers read in different ways"),
-            "send the path in its plain form",
-        ));
+        return Err(ambiguous(ambiguity));
     }
-    match (identity.agent().egress, here.first()) {
-        (Egress::Allow, _) => Ok(Vec::new()),
-        (Egress::Deny, Some(secret)) => Err(not_for_this(secret, request)),
-        (Egress::Deny, None) => Err(host_denied(identity, request.authority)),
-    }
-}
-
-fn not_for_this(secret: &Secret, request: &RequestFacts<'_>) -> Refusal {
-    Refusal::new(
-        Code::EgressDenied,
-        format!("secret '{}' may not be used for {} {}", secret.name, request.method, request.path),
-        format!("'onecli secret show {}' tells its methods and paths", secret.name),
-    )
-}
-
-fn host_denied(identity: &Identity, authority: &Authority) -> Refusal {
-    let name = &identity.agent().name;
-    Refusal::new(
-        Code::EgressDenied,
-        format!("agent '{name}' may not reach {authority}"),
-        format!(
-            "grant it a secret for that host (onecli grant {name} SECRET), or add it with --egress allow"
-        ),
-    )
-}
-
-fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {
-    let hint = match &secret.env {
-        Some(env) => {
-            format!("send the value of ${env}, which 'onecli run --agent {}' sets", identity.agent().name)
-        }
-        None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
-    };
-    let challenge = match secret.placement {
-        Placement::Basic { .. } => Challenge::Basic,
-        _ => Challenge::Bearer,
-    };
-    let refusal = Refusal::new(
-        Code::PlaceholderMissing,
-        format!("agent '{}' must present the placeholder of secret '{}'", identity.agent().name, secret.name),
-        hint,
-    );
-    Refusal { challenge: Some(challenge), ..refusal }
+    Ok(Granted::Nothing(match here.first() {
+        Some(secret) => not_for_this(secret, request),
+        None => host_denied(identity, request.authority),
+    }))
 }

@@ -1,14 +1,23 @@
-//! Who may do what: identities, decisions and grants. Pure functions over a snapshot; no I/O.
+//! Who may do what: identities, decisions and grants, as pure functions over a snapshot; and what outlives a snapshot:
+//! the counts of limits, and the requests that wait for a person. No I/O.
 
+mod approvals;
 mod decide;
 mod grant;
 mod identity;
+mod limits;
+mod refusals;
+mod rules;
 mod snapshot;
+mod trace;
 
-pub use decide::{Decision, RequestFacts, Route};
+pub use approvals::{Answer, ApprovalId, Approvals, AskError, Asked, NotWaiting, Waiting};
+pub use decide::{Cause, Decision, RequestFacts, Route, Ruling};
 pub use grant::{Grant, Watch};
 pub use identity::{Evidence, Identity, Mode};
+pub use limits::{Exceeded, Limits};
 pub use snapshot::{AgentInput, Snapshot, SnapshotInput, TokenInput};
+pub use trace::{Considered, Subject, Trace};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::model::{Agent, AgentId, CgroupName, Host, Placeholder, Secret, SecretId, TokenHash};
+use super::rules::RuleSet;
+use crate::model::{Agent, AgentId, CgroupName, Host, Placeholder, Rule, Secret, SecretId, TokenHash};
 
 /// An agent with the hash of its own token.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct SnapshotInput {
     pub secrets: Vec<Secret>,
     /// Which agent may use which secret.
     pub grants: Vec<(AgentId, SecretId)>,
+    /// Every rule.
+    pub rules: Vec<Rule>,
 }
 
 /// The compiled policy. Immutable; a change makes a new one.
@@ -54,6 +57,8 @@ pub(super) struct AgentView {
     pub(super) agent: Arc<Agent>,
     /// Granted and enabled secrets.
     pub(super) secrets: Vec<Arc<Secret>>,
+    /// Its rules, and those for all agents.
+    pub(super) rules: RuleSet,
 }
 
 #[derive(Debug)]
@@ -71,11 +76,13 @@ impl Snapshot {
         let secrets: HashMap<SecretId, Arc<Secret>> =
             input.secrets.into_iter().filter(|s| s.enabled).map(|s| (s.id, Arc::new(s))).collect();
         let grants: HashSet<(AgentId, SecretId)> = input.grants.into_iter().collect();
+        let rules: Vec<Arc<Rule>> = input.rules.into_iter().map(Arc::new).collect();
         let mut snapshot = Snapshot::default();
         for AgentInput { agent, token } in input.agents {
             snapshot.tokens.insert(token, TokenOwner { agent: agent.id, expires: None });
             snapshot.cgroups.insert(agent.cgroup.clone(), agent.id);
-            let view = AgentView { agent: Arc::new(agent), secrets: Vec::new() };
+            let rules = RuleSet::new(agent.id, &rules);
+            let view = AgentView { agent: Arc::new(agent), secrets: Vec::new(), rules };
             snapshot.agents.insert(view.agent.id, view);
         }
         for (agent, secret) in grants {

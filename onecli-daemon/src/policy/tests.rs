@@ -8,8 +8,11 @@ use super::Mode::{Explicit, Transparent};
 use super::*;
 use crate::model::{
     Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, Placeholder, Placement,
-    Sealed, Secret, SecretId, Target, TokenHash,
+    Profile, Reach, Sealed, Secret, SecretId, Target, TokenHash,
 };
+
+mod conditions;
+mod rules;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -41,6 +44,7 @@ fn secret(n: u8, name: &str, host: &str, path: &str, placement: Placement) -> Se
             allow_plaintext: false,
         },
         placement,
+        profile: Profile::default(),
         env: None,
         enabled: true,
         version: 1,
@@ -86,7 +90,7 @@ fn world() -> Snapshot {
         token: TokenHash([33; 32]),
         expires: NOW + jiff::SignedDuration::from_secs(60),
     }];
-    Snapshot::compile(SnapshotInput { agents, sessions, secrets, grants }, &stand_in)
+    Snapshot::compile(SnapshotInput { agents, sessions, secrets, grants, rules: Vec::new() }, &stand_in)
 }
 
 fn evidence(mode: Mode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
@@ -172,8 +176,9 @@ fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
         path: &CanonicalPath::parse(ask.path).unwrap(),
         tls: true,
         placeholders: ask.placeholders,
+        body: &[],
     };
-    match world.decide(&identity, &facts) {
+    match world.decide(&identity, &facts).decision {
         Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
         Decision::Forward => Ok(Vec::new()),
         Decision::Deny(refusal) => Err(refusal.code),
@@ -238,8 +243,9 @@ fn plain_http_gets_no_credential() {
         path: &CanonicalPath::parse("/v1/x").unwrap(),
         tls: false,
         placeholders: &[],
+        body: &[],
     };
-    match world.decide(&identity, &facts) {
+    match world.decide(&identity, &facts).decision {
         Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
         other => panic!("{other:?}"),
     }
@@ -263,7 +269,10 @@ fn what_is_taken_back_is_no_longer_allowed() {
             expires: NOW + jiff::SignedDuration::from_secs(60),
         }];
         let grants = grants.iter().map(|n| (agent_id(3), id(*n))).collect();
-        Snapshot::compile(SnapshotInput { agents: vec![input], sessions, secrets, grants }, &stand_in)
+        Snapshot::compile(
+            SnapshotInput { agents: vec![input], sessions, secrets, grants, rules: Vec::new() },
+            &stand_in,
+        )
     };
     let method = Method::GET;
     let facts = RequestFacts {
@@ -272,12 +281,13 @@ fn what_is_taken_back_is_no_longer_allowed() {
         path: &CanonicalPath::parse("/v1/x").unwrap(),
         tls: true,
         placeholders: &[],
+        body: &[],
     };
     let own = evidence(Mode::Explicit, None, Some(3));
     let session = evidence(Mode::Explicit, None, Some(33));
     let late = NOW + jiff::SignedDuration::from_secs(60);
     let allows = |world: &Snapshot, evidence: &Evidence, now, used: &[SecretId]| {
-        world.still_allows(evidence, now, agent_id(3), &facts, used)
+        world.still_allows(evidence, now, agent_id(3), &facts, used).is_some()
     };
 
     let both = compile(true, Egress::Allow, &[1, 3]);
@@ -286,7 +296,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
     assert!(allows(&both, &session, NOW, &[id(1)]));
     assert!(!allows(&both, &session, late, &[id(1)]), "the session has ended");
     assert_eq!((both.session_end(&session), both.session_end(&own)), (Some(late), None));
-    assert!(!both.still_allows(&own, NOW, agent_id(4), &facts, &[]), "it is another agent by now");
+    assert!(both.still_allows(&own, NOW, agent_id(4), &facts, &[]).is_none(), "it is another agent by now");
 
     // With egress `allow` the request itself would still be let through, without the credential.
     for grants in [&[3][..], &[]] {
@@ -308,6 +318,56 @@ fn routes() {
     assert_eq!(route("cgroup", "api.test"), Route::Inspect);
     assert_eq!(route("cgroup", "api.test:8443"), Route::Inspect);
     assert!(matches!(route("cgroup", "evil.test"), Route::Deny(r) if r.code == Code::EgressDenied));
-    assert_eq!(route("open", "evil.test"), Route::Tunnel);
+    let tunnel = Route::Tunnel { reach: Reach::open(), cause: Cause::Default(Egress::Allow) };
+    assert_eq!(route("open", "evil.test"), tunnel);
     assert_eq!(route("open", "api.test"), Route::Inspect);
+}
+
+/// A placeholder in the body counts for the secret of that very field, and for nothing else.
+#[test]
+fn bodies_prove_one_secret() {
+    let agents = vec![agent(1, "both", Factors::BOTH, Egress::Deny)];
+    let replace = |at: &str| Placement::Replace { at: at.parse().unwrap() };
+    let secrets = vec![
+        secret(1, "field", "api.test", "/**", replace("json:/key")),
+        secret(2, "plain", "api.test", "/**", Placement::header("x-key: {secret}").unwrap()),
+        secret(3, "basic", "basic.test", "/**", replace("basic")),
+    ];
+    let id = |n: u128| (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(n)));
+    let grants = vec![id(1), id(2), id(3)];
+    let world =
+        Snapshot::compile(SnapshotInput { agents, secrets, grants, ..SnapshotInput::default() }, &stand_in);
+    let check = |target: &str,
+                 head: &[Placeholder],
+                 body: &[(&str, Placeholder)],
+                 expected: Result<&[&str], Code>| {
+        let identity = world.identify(&evidence(Mode::Transparent, Some("both"), None), NOW).unwrap();
+        let body: Vec<_> = body.iter().map(|(at, own)| (at.parse().unwrap(), own.clone())).collect();
+        let facts = RequestFacts {
+            method: &Method::POST,
+            authority: &Authority::parse(target, Some(443)).unwrap(),
+            path: &CanonicalPath::parse("/x").unwrap(),
+            tls: true,
+            placeholders: head,
+            body: &body,
+        };
+        let got = match world.decide(&identity, &facts).decision {
+            Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
+            Decision::Forward => Ok(Vec::new()),
+            Decision::Deny(refusal) => Err(refusal.code),
+        };
+        let expected = expected.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(got, expected, "{target} {head:?} {body:?}");
+        world.body_fields(&identity, &facts).len()
+    };
+    let missing = Err(Code::PlaceholderMissing);
+    assert_eq!(check("api.test", &[], &[("/key", placeholder(1, 1))], Ok(&["field"])), 1);
+    check("api.test", &[], &[("/other", placeholder(1, 1))], missing);
+    check("api.test", &[], &[("/key", placeholder(1, 2))], missing);
+    check("api.test", &[], &[("/key", placeholder(9, 9))], missing);
+    check("api.test", &[placeholder(1, 1)], &[], missing);
+    check("api.test", &[placeholder(1, 2)], &[], Ok(&["plain"]));
+    check("api.test", &[placeholder(1, 2)], &[("/key", placeholder(1, 1))], Ok(&["field", "plain"]));
+    assert_eq!(check("basic.test", &[], &[("/key", placeholder(1, 3))], missing), 0);
+    check("basic.test", &[placeholder(1, 3)], &[], Ok(&["basic"]));
 }

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::{AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 use crate::model::{
-    Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, RequestId, Runner, Sealed, Secret,
-    SecretId, Target, TokenHash,
+    Action, Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, Profile, RequestId, Rule, RuleText,
+    Runner, Sealed, Secret, SecretId, Target, Terms, TokenHash,
 };
 
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
@@ -15,7 +15,7 @@ macro_rules! contract_tests {
     ($make:path) => {
         $crate::store::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
-            runners_come_and_go, secrets_round_trip, versions_follow_each_other, grants, changes_are_told, audit_rows_are_kept_once,
+            runners_come_and_go, secrets_round_trip, versions_follow_each_other, grants, rules, changes_are_told, audit_rows_are_kept_once,
             audit_rows_of_several_logs, audit_rows_are_found, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
@@ -55,6 +55,7 @@ pub(crate) fn secret(number: u128, name: &str) -> Secret {
             allow_plaintext: false,
         },
         placement: Placement::header("x-api-key: {secret}").unwrap(),
+        profile: Profile::default(),
         env: Some("EXAMPLE_KEY".to_owned()),
         enabled: true,
         version: 1,
@@ -225,6 +226,48 @@ pub(crate) async fn grants(store: &dyn Store) {
 }
 
 /// Invariant 11: what an operator changes reaches the snapshot.
+pub(crate) async fn rules(store: &dyn Store) {
+    let one = agent(1, "one");
+    store.add_agent(&one, &hash(1)).await.unwrap();
+    let text = |action, host: Option<&str>| RuleText {
+        action,
+        host: host.map(str::to_owned),
+        port: None,
+        methods: vec!["get".to_owned()],
+        paths: vec!["/v1/**".to_owned(), "/v2".to_owned()],
+        address: None,
+        rate: (action == Action::Limit).then(|| "10/m".to_owned()),
+    };
+    let address = RuleText { address: Some("10.1.2.3/8".to_owned()), ..text(Action::Allow, None) };
+    let texts = [
+        text(Action::Deny, Some("**.com")),
+        text(Action::Limit, Some("*")),
+        text(Action::Allow, Some("*.x.test")),
+        address,
+    ];
+    let mut expected = Vec::new();
+    for (at, text) in texts.into_iter().enumerate() {
+        let terms = Terms::try_from(text).unwrap();
+        let agent = (at % 2 == 0).then_some(one.id);
+        let id = store.add_rule(agent, &terms).await.unwrap();
+        expected.push(Rule { id, agent, terms });
+    }
+    assert_eq!(store.load().await.unwrap().rules, expected);
+
+    let last = expected.pop().unwrap();
+    store.remove_rule(last.id).await.unwrap();
+    let again = store.remove_rule(last.id).await;
+    assert!(matches!(again, Err(StoreError::NotFound { what: "rule", .. })), "{again:?}");
+    let id = store.add_rule(None, &last.terms).await.unwrap();
+    assert!(id > last.id, "a number is never used again");
+    let nobody = store.add_rule(Some(AgentId(Uuid::from_u128(9))), &last.terms).await;
+    assert!(matches!(nobody, Err(StoreError::NotFound { what: "agent", .. })), "{nobody:?}");
+
+    store.remove_agent(one.id).await.unwrap();
+    let left: Vec<_> = store.load().await.unwrap().rules.iter().map(|rule| rule.agent).collect();
+    assert_eq!(left, [None, None], "an agent's rules go with it");
+}
+
 pub(crate) async fn changes_are_told(store: &dyn Store) {
     let mut changes = store.subscribe();
     let (one, key) = (agent(1, "one"), secret(1, "key"));

@@ -67,7 +67,7 @@ pub enum StoreError {
     /// No such row.
     #[error("there is no {what} with the id {id}")]
     NotFound {
-        /// `agent` or `secret`.
+        /// `agent`, `secret` or `rule`.
         what: &'static str,
         /// The id.
         id: String,

@@ -1,4 +1,4 @@
-//! What the daemon remembers: agents, sessions, secrets (sealed), grants, audit rows.
+//! What the daemon remembers: agents, sessions, secrets (sealed), grants, rules, audit rows.
 //!
 //! The request path never comes here: it reads a snapshot in memory, compiled from [`Store::load`] after each
 //! change that [`Store::subscribe`] tells of. No value is ever stored in the clear.
@@ -23,7 +23,9 @@ pub use keys::{KeyStore, Rewrap, SlotRow, VaultChange, VersionRow};
 pub use leases::{LeaseRow, LeaseStore};
 pub use sqlite::SqliteStore;
 
-use crate::model::{Agent, AgentId, LogId, RequestId, Runner, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{
+    Agent, AgentId, LogId, RequestId, Rule, RuleId, Runner, Sealed, Secret, SecretId, Terms, TokenHash,
+};
 
 /// Everything that decides about requests, as it stood at one moment.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +38,8 @@ pub struct StoredState {
     pub secrets: Vec<Secret>,
     /// All grants.
     pub grants: Vec<GrantRow>,
+    /// All rules, by number.
+    pub rules: Vec<Rule>,
 }
 
 /// An agent and the keyed hash of its token.
@@ -174,7 +178,7 @@ pub trait Store: KeyStore + LeaseStore {
     /// [`StoreError::NotFound`].
     async fn set_agent_enabled(&self, id: AgentId, enabled: bool) -> Result<(), StoreError>;
 
-    /// Removes an agent with its grants and sessions. Its audit rows stay.
+    /// Removes an agent with its grants, rules and sessions. Its audit rows stay.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -240,6 +244,18 @@ pub trait Store: KeyStore + LeaseStore {
     /// Lets somebody start commands as an agent, or no more; tells whether that changed anything. An agent that is gone
     /// has no runners.
     async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError>;
+
+    /// Adds a rule, for one agent or for all. Numbers count up, and are never used again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where the agent is gone.
+    async fn add_rule(&self, agent: Option<AgentId>, terms: &Terms) -> Result<RuleId, StoreError>;
+
+    /// Removes a rule.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn remove_rule(&self, id: RuleId) -> Result<(), StoreError>;
 
     /// Adds audit rows; rows whose log and sequence number are there already are left as they are.
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError>;

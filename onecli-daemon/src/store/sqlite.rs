@@ -1,17 +1,16 @@
 //! The store in one SQLite file. WAL with `synchronous=FULL`: a commit is on the disk when the call returns.
 
 mod audit;
+mod file;
 mod keys;
 mod leases;
 mod rows;
+mod rules;
 mod runners;
 
 #[cfg(test)]
 mod tests;
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
-use crate::model::{Agent, AgentId, LogId, PrivateDir, Runner, Sealed, Secret, SecretId, TokenHash};
+use crate::model::{Agent, AgentId, LogId, RuleId, Runner, Sealed, Secret, SecretId, Terms, TokenHash};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -49,7 +48,7 @@ impl SqliteStore {
     /// [`StoreError::Dir`], [`StoreError::File`], [`StoreError::Open`], [`StoreError::Migrate`],
     /// [`StoreError::Newer`].
     pub async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
-        let path = prepare_file(path)?;
+        let path = file::prepare(path)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -110,12 +109,14 @@ impl Store for SqliteStore {
         .await
         .map_err(failed)?;
         let grants = sqlx::query("SELECT * FROM grants").fetch_all(&mut *tx).await.map_err(failed)?;
+        let rules = rules::load(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         Ok(StoredState {
             agents: agents.iter().map(rows::agent).collect::<Result<_, _>>()?,
             sessions: sessions.iter().map(rows::session).collect::<Result<_, _>>()?,
             secrets: secrets.iter().map(rows::secret).collect::<Result<_, _>>()?,
             grants: grants.iter().map(rows::grant).collect::<Result<_, _>>()?,
+            rules,
         })
     }
 
@@ -273,8 +274,8 @@ impl Store for SqliteStore {
             });
         }
         sqlx::query(
-            "INSERT INTO secrets (id, name, host, port, methods, paths, allow_plaintext, placement, env, enabled, version)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO secrets (id, name, host, port, methods, paths, allow_plaintext, placement, profile, env, enabled, version)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(secret.id.to_string())
         .bind(secret.name.as_str())
@@ -284,13 +285,14 @@ impl Store for SqliteStore {
         .bind(rows::to_json(&secret.target.paths))
         .bind(secret.target.allow_plaintext)
         .bind(rows::to_json(&secret.placement))
+        .bind(rows::to_json(&secret.profile))
         .bind(secret.env.as_deref())
         .bind(secret.enabled)
         .bind(secret.version)
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        insert_version(&mut tx, secret.id, secret.version, &secret.sealed).await?;
+        keys::insert_version(&mut tx, secret.id, secret.version, &secret.sealed).await?;
         self.commit(tx).await
     }
 
@@ -316,7 +318,7 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        insert_version(&mut tx, id, version, sealed).await?;
+        keys::insert_version(&mut tx, id, version, sealed).await?;
         sqlx::query("UPDATE secrets SET version = ? WHERE id = ?")
             .bind(version)
             .bind(id.to_string())
@@ -397,6 +399,19 @@ impl Store for SqliteStore {
         Ok(changed)
     }
 
+    async fn add_rule(&self, agent: Option<AgentId>, terms: &Terms) -> Result<RuleId, StoreError> {
+        let mut tx = self.write().await?;
+        let id = rules::add(&mut tx, agent, terms).await?;
+        self.commit(tx).await?;
+        Ok(id)
+    }
+
+    async fn remove_rule(&self, id: RuleId) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        rules::remove(&mut tx, id).await?;
+        self.commit(tx).await
+    }
+
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError> {
         audit::insert(self.write().await?, rows).await
     }
@@ -433,38 +448,10 @@ impl Store for SqliteStore {
         let failed = StoreError::query("write its own facts");
         let mut tx = self.write().await?;
         for (key, value) in entries {
-            set_fact(&mut tx, key, value).await?;
+            keys::set_fact(&mut tx, key, value).await?;
         }
         tx.commit().await.map_err(failed)
     }
-}
-
-async fn set_fact(tx: &mut Transaction<'static, Sqlite>, key: &str, value: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-    )
-    .bind(key)
-    .bind(value)
-    .execute(&mut **tx)
-    .await
-    .map_err(StoreError::query("write its own facts"))?;
-    Ok(())
-}
-
-async fn insert_version(
-    tx: &mut Transaction<'static, Sqlite>,
-    id: SecretId,
-    version: u32,
-    sealed: &Sealed,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO secret_versions (secret, version, sealed) VALUES (?, ?, ?)")
-        .bind(id.to_string())
-        .bind(version)
-        .bind(&sealed.0[..])
-        .execute(&mut **tx)
-        .await
-        .map_err(StoreError::query("add a version of a secret"))?;
-    Ok(())
 }
 
 fn found(what: &'static str, id: String, rows: u64) -> Result<(), StoreError> {
@@ -483,44 +470,6 @@ fn follows(
         Some(stored) if stored.checked_add(1) == Some(offered) => Ok(()),
         Some(stored) => Err(StoreError::Conflict { what, id, column, stored, offered }),
     }
-}
-
-/// Makes sure that the file is there and ours alone before SQLite opens it; its `-wal` and `-shm` files get the
-/// same mode from SQLite. Returns the path without symbolic links on the way.
-fn prepare_file(path: &Path) -> Result<PathBuf, StoreError> {
-    let bad = |problem: String| StoreError::File { path: path.to_owned(), problem };
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(bad("is no file name".to_owned()));
-    };
-    let path = PrivateDir::create(parent)?.join(name);
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(&path);
-    let found = match file.and_then(|file| file.metadata()) {
-        Ok(found) => found,
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(bad("is a symbolic link; name the file itself".to_owned()));
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(bad("is not ours to write".to_owned()));
-        }
-        Err(error) => return Err(bad(format!("cannot be opened: {error}"))),
-    };
-    let ours = nix::unistd::Uid::effective().as_raw();
-    if !found.is_file() {
-        return Err(bad("is no regular file".to_owned()));
-    }
-    if found.uid() != ours {
-        return Err(bad(format!("belongs to uid {}; fix: chown {ours} {}", found.uid(), path.display())));
-    }
-    if found.mode() & 0o077 != 0 {
-        return Err(bad(format!("is open to other users; fix: chmod 0600 {}", path.display())));
-    }
-    Ok(path)
 }
 
 async fn migrate(pool: &SqlitePool, path: PathBuf) -> Result<(), StoreError> {

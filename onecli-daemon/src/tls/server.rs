@@ -23,10 +23,13 @@ pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Certificates that one agent may have made for hosts it is refused, in each window.
 const REFUSAL_BUDGET: u32 = 16;
+/// Certificates that one agent may have made for hosts that a pattern allows it, in each window: a pattern allows any
+/// number.
+const MINT_BUDGET: u32 = 128;
 /// That window.
-const REFUSAL_WINDOW: SignedDuration = SignedDuration::from_secs(60);
-/// Agents whose budget is remembered; the least recent is forgotten.
-const REFUSAL_AGENTS: usize = 4096;
+const WINDOW: SignedDuration = SignedDuration::from_secs(60);
+/// Agents whose budget is remembered; those whose window is over are forgotten.
+const BUDGETS: usize = 4096;
 
 /// Accepts TLS from agents.
 pub struct AgentTls {
@@ -34,7 +37,8 @@ pub struct AgentTls {
     clock: Arc<dyn Clock>,
     tickets: Arc<dyn ProducesTickets>,
     leaves: Mutex<LruCache<Host, CachedLeaf>>,
-    refusals: Mutex<HashMap<AgentId, Budget>>,
+    refusals: Budgets,
+    mints: Budgets,
 }
 
 struct CachedLeaf {
@@ -42,9 +46,32 @@ struct CachedLeaf {
     renew_at: Timestamp,
 }
 
+/// So many of something for each agent in each window.
+#[derive(Default)]
+struct Budgets(Mutex<HashMap<AgentId, Budget>>);
+
 struct Budget {
     window: Timestamp,
     used: u32,
+}
+
+impl Budgets {
+    /// Is one of `most` left for the agent? It is used then.
+    fn take(&self, agent: AgentId, most: u32, now: Timestamp) -> bool {
+        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if budgets.len() >= BUDGETS && !budgets.contains_key(&agent) {
+            budgets.retain(|_, budget| now.duration_since(budget.window) < WINDOW);
+            if budgets.len() >= BUDGETS {
+                return false;
+            }
+        }
+        let budget = budgets.entry(agent).or_insert(Budget { window: now, used: 0 });
+        if now.duration_since(budget.window) >= WINDOW {
+            *budget = Budget { window: now, used: 0 };
+        }
+        budget.used = budget.used.saturating_add(1);
+        budget.used <= most
+    }
 }
 
 impl fmt::Debug for AgentTls {
@@ -65,7 +92,8 @@ impl AgentTls {
             clock,
             tickets,
             leaves: Mutex::new(LruCache::new(CACHED_LEAVES)),
-            refusals: Mutex::default(),
+            refusals: Budgets::default(),
+            mints: Budgets::default(),
         })
     }
 
@@ -94,20 +122,17 @@ impl AgentTls {
 
     /// May a certificate be made to tell this agent that it is refused? Bounded, for a refused host can be any.
     pub fn may_refuse_readably(&self, agent: AgentId) -> bool {
+        self.refusals.take(agent, REFUSAL_BUDGET, self.clock.now())
+    }
+
+    /// May this agent have TLS as `host`? Where its certificate is not at hand, making one counts.
+    pub fn may_accept(&self, agent: AgentId, host: &Host) -> bool {
         let now = self.clock.now();
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusals.len() >= REFUSAL_AGENTS && !refusals.contains_key(&agent) {
-            refusals.retain(|_, budget| now.duration_since(budget.window) < REFUSAL_WINDOW);
-            if refusals.len() >= REFUSAL_AGENTS {
-                return false;
-            }
-        }
-        let budget = refusals.entry(agent).or_insert(Budget { window: now, used: 0 });
-        if now.duration_since(budget.window) >= REFUSAL_WINDOW {
-            *budget = Budget { window: now, used: 0 };
-        }
-        budget.used += 1;
-        budget.used <= REFUSAL_BUDGET
+        let at_hand = {
+            let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+            leaves.peek(host).is_some_and(|leaf| now < leaf.renew_at)
+        };
+        at_hand || self.mints.take(agent, MINT_BUDGET, now)
     }
 
     fn config(&self, host: &Host) -> Result<Arc<ServerConfig>, CaError> {

@@ -80,3 +80,19 @@ fn refusals_in_tls_are_bounded() {
     assert_eq!(granted, 16);
     assert!(tls.may_refuse_readably(AgentId(Uuid::max())));
 }
+
+#[tokio::test]
+async fn certificates_for_new_hosts_are_bounded() {
+    let material =
+        CertAuthority::generate("test", Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000));
+    let tls = AgentTls::new(CertAuthority::load(&material.unwrap()).unwrap(), Arc::new(SystemClock)).unwrap();
+    let agent = AgentId(Uuid::nil());
+    let known = "known.test".parse().unwrap();
+    // What is made once is at hand, whoever asks, however often.
+    let _ = tls.accept(&known, tokio::io::empty()).await;
+    assert!((0..1000).all(|_| tls.may_accept(agent, &known)));
+    let allowed = (0..1000).filter(|n| tls.may_accept(agent, &format!("h{n}.test").parse().unwrap())).count();
+    assert_eq!(allowed, 128);
+    assert!(tls.may_accept(agent, &known));
+    assert!(tls.may_accept(AgentId(Uuid::max()), &"other.test".parse().unwrap()));
+}

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::model::{Placement, Secret, SecretName, Target};
+use crate::model::{Placement, Profile, Secret, SecretName, Target};
 
 /// SHA-256 over everything that decides where a secret's value goes: whoever changes that in the database, and not
 /// through the daemon, makes the value undecryptable.
@@ -20,14 +20,16 @@ struct Bound<'s> {
     name: &'s SecretName,
     target: &'s Target,
     placement: &'s Placement,
+    profile: &'s Profile,
     env: &'s Option<String>,
 }
 
 impl Binding {
     pub(super) fn of(secret: &Secret) -> Binding {
         // In full, so that a new field is a question put to whoever adds it.
-        let Secret { id: _, name, target, placement, env, enabled: _, version: _, sealed: _ } = secret;
-        Binding::digest(&Bound { name, target, placement, env })
+        let Secret { id: _, name, target, placement, profile, env, enabled: _, version: _, sealed: _ } =
+            secret;
+        Binding::digest(&Bound { name, target, placement, profile, env })
     }
 
     fn digest(what: &impl Serialize) -> Binding {
@@ -106,8 +108,8 @@ mod tests {
     #[test]
     fn any_change_of_any_field_changes_the_digest() {
         let secret = secret(1, "key");
-        let Secret { name, target, placement, env, .. } = &secret;
-        let bound = serde_json::to_value(Bound { name, target, placement, env }).unwrap();
+        let Secret { name, target, placement, profile, env, .. } = &secret;
+        let bound = serde_json::to_value(Bound { name, target, placement, profile, env }).unwrap();
         let original = Binding::digest(&bound);
         let all = variants(&bound);
         assert!(all.len() > 30, "{}", all.len());
@@ -137,9 +139,9 @@ mod tests {
             |s| s.env = None,
         ];
         for (number, change) in changes.iter().enumerate() {
-            let mut changed = base.clone();
-            change(&mut changed);
-            assert!(Binding::of(&changed) != of, "change {number}");
+            let mut edited = base.clone();
+            change(&mut edited);
+            assert!(Binding::of(&edited) != of, "change {number}");
         }
     }
 
@@ -148,8 +150,8 @@ mod tests {
     fn the_digest_stays_what_it_was() {
         let digest = |value: &Value| data_encoding::HEXLOWER.encode(&Binding::digest(value).0);
         assert_eq!(digest(&json!({"name": "key", "target": {"port": 443}})), JSON_DIGEST);
-        let Secret { name, target, placement, env, .. } = &secret(1, "key");
-        let bound = serde_json::to_string(&Bound { name, target, placement, env }).unwrap();
+        let Secret { name, target, placement, profile, env, .. } = &secret(1, "key");
+        let bound = serde_json::to_string(&Bound { name, target, placement, profile, env }).unwrap();
         assert_eq!(bound, BOUND);
     }
 
@@ -158,6 +160,6 @@ mod tests {
     const BOUND: &str = concat!(
         r#"{"name":"key","target":{"host":"*.example.com","port":8443,"methods":["GET","POST"],"#,
         r#""paths":["/v1/**","/v2/*/items"],"allow_plaintext":false},"#,
-        r#""placement":{"kind":"header","name":"x-api-key","template":"{secret}"},"env":"EXAMPLE_KEY"}"#
+        r#""placement":{"kind":"header","name":"x-api-key","template":"{secret}"},"profile":{},"env":"EXAMPLE_KEY"}"#
     );
 }

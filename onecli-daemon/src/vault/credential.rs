@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{Placement, Secret, SecretName, SecretValue};
+use crate::model::{Placeholder, Placement, Secret, SecretName, SecretValue};
 
 /// A credential in the clear, on its way into one request. Only the vault makes one, out of a grant; dropped, it
 /// is zeroed.
@@ -12,16 +12,22 @@ pub struct Credential {
     version: u32,
     placement: Placement,
     allow_plaintext: bool,
+    /// Empty where the placement does not need it.
+    stand_in: Vec<String>,
 }
 
 impl Credential {
-    pub(super) fn new(value: SecretValue, secret: &Secret) -> Credential {
+    /// `placeholder` is the agent's, where the value takes its place.
+    pub(super) fn new(value: SecretValue, secret: &Secret, placeholder: Option<&Placeholder>) -> Credential {
+        let stand_in =
+            placeholder.map(|own| vec![secret.profile.shape.dress(own), own.to_string()]).unwrap_or_default();
         Credential {
             value,
             name: secret.name.clone(),
             version: secret.version,
             placement: secret.placement.clone(),
             allow_plaintext: secret.target.allow_plaintext,
+            stand_in,
         }
     }
 
@@ -43,6 +49,11 @@ impl Credential {
     /// How it is placed.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// What stands in the request where the value goes, the longer form first; for [`Placement::Replace`].
+    pub fn stand_in(&self) -> &[String] {
+        &self.stand_in
     }
 
     /// May it be sent over plain HTTP?

@@ -97,7 +97,6 @@ impl Vault {
         new: NewSlot,
         now: Timestamp,
     ) -> Result<(SlotInfo, Option<Zeroizing<String>>), VaultError> {
-        self.unless_rekeying()?;
         let rows = store.list_slots().await?;
         let number = rows.iter().map(|row| row.number).max().unwrap_or_default().saturating_add(1);
         let random = self.random.as_ref();

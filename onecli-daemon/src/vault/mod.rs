@@ -6,11 +6,14 @@
 
 pub mod backends;
 mod binding;
+mod client;
 mod credential;
+mod credentials;
 mod envelope;
 mod error;
 mod keyring;
 mod keys;
+mod mint;
 mod rekey;
 mod slots;
 mod source;
@@ -26,10 +29,13 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use client::{Outbound, OutboundError};
 pub use credential::Credential;
+pub use credentials::{CredentialError, Credentials};
 pub use error::VaultError;
 pub use keyring::KeyId;
 pub use keys::{KeyStatus, NewSlot, SlotInfo};
+pub use mint::{MintError, check_material};
 pub use rekey::{Begun, Rekey};
 pub use source::{KeyFileError, KeySource};
 
@@ -128,7 +134,7 @@ impl Vault {
     /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`], [`VaultError::RolledBack`], ...: the request must be
     /// refused, never forwarded without the value.
     pub fn open(&self, grant: &Grant) -> Result<Credential, VaultError> {
-        Ok(Credential::new(self.open_value(grant.secret())?, grant.secret()))
+        Ok(self.credential(grant, self.open_value(grant.secret())?))
     }
 
     /// Opens a value that must be recognised in an answer.
@@ -139,7 +145,15 @@ impl Vault {
         self.open_value(watch.secret())
     }
 
-    fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
+    /// A value that was had for this grant, ready to be placed.
+    pub(super) fn credential(&self, grant: &Grant, value: SecretValue) -> Credential {
+        let (agent, secret) = (grant.agent(), grant.secret());
+        let placeholder =
+            secret.placement.site().map(|_| self.placeholder(agent.id, secret.id, agent.generation));
+        Credential::new(value, secret, placeholder.as_ref())
+    }
+
+    pub(super) fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
         self.open_version(current(secret), &secret.sealed)
     }
 

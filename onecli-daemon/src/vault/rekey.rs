@@ -122,8 +122,7 @@ impl Vault {
             old: carried(&roots.current, &new)?,
             new: carried(&new, &roots.current)?,
         };
-        #[expect(clippy::expect_used, reason = "a structure of texts")]
-        let takeover = serde_json::to_string(&takeover).expect("texts are valid JSON");
+        let takeover = serde_json::to_string(&takeover).map_err(|_| VaultError::Meta { key: META_REKEY })?;
         let change = VaultChange {
             set: vec![(META_REKEY, takeover), (META_KEY, new.id().to_string())],
             add_slots: slots.clone(),
@@ -255,9 +254,9 @@ impl Vault {
             return Err(VaultError::Refused("no new root key is taking over".to_owned()));
         };
         let old = old.id();
-        let slots = store.list_slots().await?;
-        settle(&self.source, &slots, roots.current.id())?;
         loop {
+            let slots = store.list_slots().await?;
+            settle(&self.source, &slots, roots.current.id())?;
             let (total, left) = store.count_versions(old.0).await?;
             self.note(|rekey| {
                 rekey.total = total;
@@ -269,6 +268,7 @@ impl Vault {
             if !unopened.is_empty() {
                 return Err(blocked(&unopened));
             }
+            self.still_opens(&slots, roots.current.id())?;
             let finished = VaultChange {
                 unset: vec![META_REKEY],
                 remove_slots: slots
@@ -285,6 +285,22 @@ impl Vault {
                 self.rekey.send_replace(None);
                 return Ok(old);
             }
+        }
+    }
+
+    /// Would the next start open the new root key? The slots of the old one go only then.
+    fn still_opens(&self, slots: &[SlotRow], new: KeyId) -> Result<(), VaultError> {
+        let of_new = || slots.iter().filter(|row| row.root == new.0);
+        let found = self.source.find(|_, opener| {
+            Ok(of_new().find_map(|row| slots::open(row, self.id, &opener).ok().flatten()).map(drop))
+        })?;
+        match found {
+            Some(_) => Ok(()),
+            None => Err(VaultError::Refused(
+                "nothing that the daemon finds opens the new root key: put its key back, or move the key file away and \
+                 make a new one with 'onecli key add-key-file'; until then both root keys are kept"
+                    .to_owned(),
+            )),
         }
     }
 
@@ -375,8 +391,8 @@ fn blocked(rows: &[VersionRow]) -> VaultError {
         names.push("...".to_owned());
     }
     VaultError::Refused(format!(
-        "{} values do not open under the old root key either: {}; give these secrets new values ('onecli secret rotate'), \
-         remove them, or restore a backup; until then both root keys are kept",
+        "{} values do not open under the old root key either: {}; remove these secrets and add them \
+         again, or restore a backup; until then both root keys are kept",
         rows.len(),
         names.join(", ")
     ))

@@ -330,7 +330,7 @@ fn read_key(path: &Path, care: Care) -> Result<Option<SlotKey>, KeyFileError> {
     }
     let good_mode = match care {
         Care::Ours => found.mode() & 0o7777 == 0o400,
-        Care::Given => found.mode() & 0o007 == 0,
+        Care::Given => matches!(found.mode() & 0o007, 0),
     };
     if !good_mode {
         return Err(KeyFileError::Mode { path: path_of(), mode: found.mode() & 0o7777 });

@@ -2,6 +2,7 @@
 
 mod rekey;
 mod slots;
+mod speed;
 mod vectors;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -311,9 +312,20 @@ async fn nothing_prints_a_value_or_a_key() {
     let credential = open(&vault, secret.clone()).unwrap();
     let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret.clone()));
     let error = open(&vault, Secret { version: 9, ..secret.clone() }).unwrap_err();
+    let raw = host.source.load().unwrap().unwrap();
+    let method = super::slots::Method::key(&raw);
+    let passphrase = super::slots::Opener::Text(zeroize::Zeroizing::new(text.to_owned())).key();
+    let rows = host.store.list_slots().await.unwrap();
+    let material = crate::tls::CertAuthority::generate("a host", jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let keys = vault.key_status(&host.store).await.unwrap();
+    let others = format!("{method:?} {passphrase:?} {rows:?} {material:?} {keys:?}");
+    let key_in_material = data_encoding::HEXLOWER.encode(&material.key_der[40..44]);
+    assert!(
+        !others.contains(&key_in_material) && !others.contains(&format!("{:?}", &material.key_der[40..44]))
+    );
     let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
     let printed = format!(
-        "{vault:?} {root:?} {secret:?} {credential:?} {grant:?} {error:?} {error} {store_error:?} {:?} {:?}",
+        "{others} {vault:?} {root:?} {secret:?} {credential:?} {grant:?} {error:?} {error} {store_error:?} {:?} {:?}",
         value(text),
         host.source
     );

@@ -54,10 +54,13 @@ impl Vault {
         if slots.is_empty() && id.is_none() && store.is_empty().await? {
             return Vault::create(store, source, random).await;
         }
-        Vault::unlock_used(store, source, random).await
+        let vault = Vault::unlock_used(store, source, random).await?;
+        settle(source, &slots, vault.key_id())?;
+        Ok(vault)
     }
 
-    /// As [`Vault::unlock`], for a store that must have been used.
+    /// As [`Vault::unlock`], for a store that must have been used, and perhaps not here: nothing is changed, key files
+    /// neither.
     ///
     /// # Errors
     /// As those of [`Vault::unlock`].
@@ -77,7 +80,6 @@ impl Vault {
         let id: Uuid = id.parse().map_err(|_| VaultError::Meta { key: META_VAULT })?;
         let (opened, root) = open_any(&slots, id, source)?;
         let roots = roots(store, id, root).await?;
-        settle(source, &slots, roots.current.id())?;
         let kek = |wanted| roots.kek(wanted);
         let sealed = store.get_blob(DERIVATION).await?.ok_or(VaultError::Meta { key: DERIVATION })?;
         let derivation = envelope::open(id, kek, Context::Blob { purpose: DERIVATION }, &sealed)?;

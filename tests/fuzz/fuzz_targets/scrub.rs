@@ -1,3 +1,5 @@
+//! Fuzz target: see `onecli_daemon::fuzz::scrub`.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::scrub(bytes));

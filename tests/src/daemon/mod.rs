@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::client::{self, Outcome, Run};
 use crate::upstream::Upstream;
-use crate::{bins, need, wait_for};
+use crate::{bins, canary, need, wait_for};
 
 pub(crate) use home::free_port;
 pub use home::{Builder, Home};
@@ -143,6 +143,7 @@ impl Daemon {
         let args: Vec<_> =
             ["--json", "secret", "add", name, "--value-stdin"].iter().chain(options).copied().collect();
         let _ = self.home.cli(&args).stdin(value).outcome().ok("secret add");
+        canary::watch(value);
     }
 
     /// `grant AGENT SECRET`.
@@ -344,6 +345,9 @@ impl Drop for Daemon {
             let log = self.home.log();
             let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_SHOWN));
             eprintln!("--- the daemon's log, last part\n{}", &log[from..]);
+        } else if self.home.dir().exists() {
+            // Log, audit and database; invariant 1.
+            canary::assert_clean_dir(self.home.dir());
         }
     }
 }

@@ -16,6 +16,9 @@
 //! | `/slow/MS` | 200 after MS milliseconds |
 //! | `/redirect?to=URL&status=N` | a redirect |
 //! | `/trailers` | a body followed by the trailer `x-checksum` |
+//! | `/token/N` | an OAuth 2.0 token that lives N seconds, numbered; for 0 an error |
+//! | `/app/.../access_tokens` | the same, for an hour |
+//! | `/accept/N` | 200 for token number N, else 401 |
 //! | `/ws` | a WebSocket that echoes messages; `headers` is answered with the handshake's header fields |
 //! | `/git/REPO/...` | smart HTTP git behind Basic authentication, see [`git::Repo`] |
 

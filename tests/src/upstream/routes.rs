@@ -91,9 +91,39 @@ impl Routes {
             },
             ("redirect", _) => redirect(&query),
             ("trailers", _) => trailers(),
+            ("token", Some(seconds)) => self.token(seconds),
+            ("app", _) if rest.ends_with("/access_tokens") => self.token(3600),
+            ("accept", Some(number)) => {
+                let wanted = format!("Bearer minted-token-{number}");
+                let taken = seen.header("authorization") == Some(wanted.as_str());
+                let status = if taken { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+                json_answer(status, &json!({ "taken": taken }))
+            }
             ("", _) => text(StatusCode::OK, "onecli test upstream\n"),
             _ => not_found(&path),
         }
+    }
+}
+
+impl Routes {
+    /// Tokens and refresh tokens are numbered by the requests for them since the log was cleared.
+    fn token(&self, seconds: u64) -> Answer {
+        let is_for_token =
+            |seen: &&Recorded| seen.path.starts_with("/token/") || seen.path.starts_with("/app/");
+        let number = self.log.requests().iter().filter(is_for_token).count();
+        if seconds == 0 {
+            return json_answer(
+                StatusCode::BAD_REQUEST,
+                &json!({ "error": "invalid_grant", "error_description": "x" }),
+            );
+        }
+        let body = json!({
+            "access_token": format!("minted-token-{number}"),
+            "token_type": "Bearer",
+            "expires_in": seconds,
+            "refresh_token": format!("refresh-token-{number}"),
+        });
+        json_answer(StatusCode::OK, &body)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use crate::admin::api::{Ca, Place};
 use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Transparent, bind, serve};
 use crate::model::{AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
+use crate::policy::Snapshot;
 use crate::store::{AuditRow, Store, StoredState};
 use crate::vault::{KeySource, Vault};
 
@@ -237,6 +238,8 @@ impl Served {
                 shipping_fault: watch::Sender::new(None).subscribe(),
             },
             host: Arc::clone(&host) as Arc<dyn Host>,
+            policy: watch::Sender::new(Arc::<Snapshot>::default()).subscribe(),
+            approvals: Arc::default(),
             agents_root: agents_root.to_owned(),
         };
         let listener = bind(&dir.path().join("admin.sock")).unwrap();

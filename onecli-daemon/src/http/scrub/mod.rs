@@ -15,7 +15,7 @@ pub(super) use unescape::Unescaped;
 const MASK: u8 = b'*';
 
 /// Looks for values in a stream of bytes, across the edges of its chunks.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Scrubber {
     needles: Vec<Needle>,
     /// The end of the stream so far as it came, where it may be the beginning of a match.
@@ -33,6 +33,13 @@ struct Needle {
 impl std::fmt::Debug for Needle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Needle(..)")
+    }
+}
+
+/// What is held back may be the beginning of a value.
+impl std::fmt::Debug for Scrubber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Scrubber({} needles, ..)", self.needles.len())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Values in every spelling, across every edge.
 
-use proptest::prelude::*;
-
 use super::*;
 
 const VALUE: &[u8] = br#"sk-live/canary+0f3A~=9%Zq&7"x"#;
@@ -88,37 +86,6 @@ fn a_value_is_found_in_every_spelling_and_across_every_edge() {
             assert!(clean <= 3, "{spelling} {size}: {out}");
             assert!(hits >= 1, "{spelling} {size}");
         }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
-
-    /// However a text is cut into chunks, it comes out the same.
-    #[test]
-    fn chunks_make_no_difference(
-        parts in prop::collection::vec(0..spellings().len() + 12, 1..10),
-        cuts in prop::collection::vec(1_usize..30, 1..12),
-    ) {
-        let others = [
-            "sk-live/", "%", "\\", "&", "\n", "\r\n", "%73k", "\\u00", "sk-live/canary", "&#x7", "\\n", "\0",
-        ];
-        let spellings = spellings();
-        let piece = |at: usize| others.get(at).map_or_else(|| spellings[at - others.len()].clone(), ToString::to_string);
-        let text: String = parts.into_iter().map(piece).collect();
-        let whole = scrub(VALUE, text.as_bytes(), text.len());
-        let mut scrubber = scrubber(VALUE);
-        let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-        for cut in cuts.iter().cycle() {
-            if rest.is_empty() {
-                break;
-            }
-            let (now, behind) = rest.split_at((*cut).min(rest.len()));
-            out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(now)));
-            rest = behind;
-        }
-        out.extend_from_slice(&scrubber.finish());
-        prop_assert_eq!(String::from_utf8(out).unwrap(), whole.0, "{:?}", text);
     }
 }
 

@@ -10,7 +10,7 @@ const MAX_ENTITY: usize = 12;
 const BREAK: u8 = 0;
 
 /// The decoded view of some bytes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(in crate::http) struct Unescaped {
     text: Vec<u8>,
     pieces: Vec<Piece>,

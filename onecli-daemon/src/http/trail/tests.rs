@@ -6,13 +6,13 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::audit::{AuditLog, Entries, Event, QuotaLimits, Verdict};
-use crate::http::{Capacity, GatewayParts};
+use crate::http::{Capacity, GatewayParts, OwnRequests};
 use crate::model::{AgentId, OsRandom, PrivateDir, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::{Mode, Snapshot};
 use crate::store::SqliteStore;
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
-use crate::vault::{KeySource, Vault};
+use crate::vault::{Credentials, KeySource, Vault};
 
 struct Scene {
     gateway: Arc<Gateway>,
@@ -26,25 +26,31 @@ impl Scene {
         let (clock, random) = (Arc::new(SystemClock), Arc::new(OsRandom));
         let store = SqliteStore::open(&dir.join("onecli.db")).await.unwrap();
         let vault = Vault::unlock(&store, &KeySource::file(&dir), random.clone()).await.unwrap();
+        let vault = Arc::new(vault);
+        let resolver =
+            Arc::new(Resolver::new(BTreeMap::default(), AddressPolicy::new(Vec::new(), Vec::new())));
+        let dialer = Dialer { connect_timeout: std::time::Duration::from_secs(1) };
+        let own = OwnRequests::new(Arc::clone(&resolver), dialer, UpstreamTls::new(&[]).unwrap(), None);
+        let credentials = Credentials::new(Arc::clone(&vault), Arc::new(store), Arc::new(own), clock.clone());
         let material = CertAuthority::generate("test", crate::model::Clock::now(clock.as_ref())).unwrap();
         let authority = CertAuthority::load(&material).unwrap();
         let dir = PrivateDir::create(&dir.join("audit")).unwrap();
         let (_policy, policy) = tokio::sync::watch::channel(Arc::<Snapshot>::default());
         let gateway = Gateway::new(GatewayParts {
             policy,
-            vault: Arc::new(vault),
+            vault,
+            credentials: Arc::new(credentials),
             audit: AuditLog::open(&dir, crate::audit::Settings::for_tests()).unwrap(),
             audit_quota: QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 },
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
-            resolver: Arc::new(Resolver::new(
-                BTreeMap::default(),
-                AddressPolicy::new(Vec::new(), Vec::new()),
-            )),
-            dialer: Dialer { connect_timeout: std::time::Duration::from_secs(1) },
+            resolver,
+            dialer,
             proxy: None,
             explicit_addresses: Vec::new(),
             capacity: Capacity::of(4096),
+            approvals: Arc::default(),
+            approval_timeout: std::time::Duration::from_secs(1),
             clock,
             random,
         });

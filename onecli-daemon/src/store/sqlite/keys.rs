@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use sqlx::Row as _;
+use sqlx::sqlite::Sqlite;
+use sqlx::{Row as _, Transaction};
 
 use super::super::{KeyStore, Rewrap, SlotRow, StoreError, VaultChange, VersionRow};
 use super::{SqliteStore, rows};
@@ -81,7 +82,7 @@ impl KeyStore for SqliteStore {
                 .map_err(failed)?;
         }
         for (key, value) in &change.set {
-            super::set_fact(&mut tx, key, value).await?;
+            set_fact(&mut tx, key, value).await?;
         }
         if change.announce {
             self.commit(tx).await?;
@@ -196,4 +197,37 @@ impl SqliteStore {
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+pub(super) async fn set_fact(
+    tx: &mut Transaction<'static, Sqlite>,
+    key: &str,
+    value: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+    )
+    .bind(key)
+    .bind(value)
+    .execute(&mut **tx)
+    .await
+    .map_err(StoreError::query("write its own facts"))?;
+    Ok(())
+}
+
+/// Adds a version of a secret; which one is used is not its affair.
+pub(super) async fn insert_version(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: SecretId,
+    version: u32,
+    sealed: &Sealed,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO secret_versions (secret, version, sealed) VALUES (?, ?, ?)")
+        .bind(id.to_string())
+        .bind(version)
+        .bind(&sealed.0[..])
+        .execute(&mut **tx)
+        .await
+        .map_err(StoreError::query("add a version of a secret"))?;
+    Ok(())
 }

@@ -10,8 +10,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
 use super::super::{AuditRow, GrantRow, LeaseRow, Session, SlotRow, StoreError, StoredAgent};
-use crate::model::placement::PlacementError;
-use crate::model::{Agent, Placement, Sealed, Secret, Target, TokenHash};
+use crate::model::{Agent, Sealed, Secret, Target, TokenHash};
 
 pub(super) fn agent(row: &SqliteRow) -> Result<StoredAgent, StoreError> {
     let row = Row::new("agents", "name", row);
@@ -45,13 +44,14 @@ pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
     if target.paths.is_empty() {
         return Err(row.bad("paths", "there must be one at least"));
     }
-    let placement = checked(row.json("placement")?).map_err(|error| row.bad("placement", error))?;
+    let placement = row.json("placement")?;
     let sealed: Option<Vec<u8>> = row.get("sealed")?;
     Ok(Secret {
         id: row.parse("id")?,
         name: row.parse("name")?,
         target,
         placement,
+        profile: row.json("profile")?,
         env: row.get("env")?,
         enabled: row.get("enabled")?,
         version: row.get("version")?,
@@ -109,39 +109,30 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("the model's types are always valid JSON")
 }
 
-/// Makes the placement again through the functions that check: its JSON form alone does not.
-fn checked(placement: Placement) -> Result<Placement, PlacementError> {
-    match placement {
-        Placement::Header { name, template } => Placement::header(&format!("{name}: {template}")),
-        Placement::Basic { user } => Placement::basic(&user),
-        Placement::Query { name } => Placement::query(&name),
-    }
-}
-
 /// A row with what is needed to name it in an error.
-struct Row<'a> {
+pub(super) struct Row<'a> {
     table: &'static str,
     key: &'static str,
     columns: &'a SqliteRow,
 }
 
 impl<'a> Row<'a> {
-    fn new(table: &'static str, key: &'static str, columns: &'a SqliteRow) -> Row<'a> {
+    pub(super) fn new(table: &'static str, key: &'static str, columns: &'a SqliteRow) -> Row<'a> {
         Row { table, key, columns }
     }
 
-    fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
+    pub(super) fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
     where
         T: sqlx::Type<Sqlite> + sqlx::Decode<'a, Sqlite>,
     {
         self.columns.try_get(column).map_err(|error| self.bad(column, error))
     }
 
-    fn parse<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T, StoreError> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T, StoreError> {
         self.get::<&str>(column)?.parse().map_err(|error| self.bad(column, error))
     }
 
-    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
+    pub(super) fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
         serde_json::from_str(self.get(column)?).map_err(|error| self.bad(column, error))
     }
 
@@ -154,8 +145,10 @@ impl<'a> Row<'a> {
         bytes.try_into().map(TokenHash).map_err(|error| self.bad("token_hash", error))
     }
 
-    fn bad(&self, column: &'static str, reason: impl Display) -> StoreError {
-        let row = self.columns.try_get::<String, _>(self.key).unwrap_or_default();
+    pub(super) fn bad(&self, column: &'static str, reason: impl Display) -> StoreError {
+        let row = self.columns.try_get::<String, _>(self.key);
+        let row = row.or_else(|_| self.columns.try_get::<i64, _>(self.key).map(|id| id.to_string()));
+        let row = row.unwrap_or_default();
         StoreError::BadRow { table: self.table, row, column, reason: reason.to_string() }
     }
 }

@@ -65,7 +65,7 @@ async fn a_new_root_key_takes_over() {
     assert_eq!(vault.rekeying().unwrap().from, old);
     assert_eq!(host.all_open(&vault).await, 302, "both keys are usable");
     assert!(vault.begin_rekey(&host.store, &[], false, NOW).await.is_err(), "one at a time");
-    assert!(vault.add_slot(&host.store, NewSlot::Recovery, NOW).await.is_err());
+    assert!(vault.remove_slot(&host.store, 1).await.is_err());
 
     assert_eq!(vault.run_rekey(&host.store).await.unwrap(), old);
     assert_eq!(vault.rekeying(), None);
@@ -173,6 +173,8 @@ pass_on! {
     fn prune_audit(log: crate::model::LogId, through: u64) -> ();
     fn list_audit(query: &crate::store::AuditQuery) -> Vec<crate::store::AuditRow>;
     fn get_meta(key: &str) -> Option<String>;
+    fn add_rule(agent: Option<AgentId>, terms: &crate::model::Terms) -> crate::model::RuleId;
+    fn remove_rule(id: crate::model::RuleId) -> ();
     fn probe() -> ();
     fn set_meta(entries: &[(&str, &str)]) -> ();
 }
@@ -230,8 +232,7 @@ impl KeyStore for Dying {
 /// Dead before the first change, the second, and so on: each time a new start finds everything, and the last one ends it.
 #[tokio::test]
 async fn killed_at_every_step_it_goes_on() {
-    let Host { store, source, dir, _temp } = Host::new().await;
-    let mut host = Host { store, source, dir, _temp };
+    let mut host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 600).await;
     let old = vault.key_id();
@@ -284,6 +285,39 @@ async fn killed_around_the_key_file_it_goes_on() {
     assert_eq!(std::fs::read(host.key_file()).unwrap(), new_file);
     vault.run_rekey(&host.store).await.unwrap();
     assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 4);
+}
+
+/// The old slots go only when the next start does not need them.
+#[tokio::test]
+async fn a_new_key_file_that_is_lost_keeps_the_old_one_in_force() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    host.fill(&vault, 3).await;
+    let old_file = std::fs::read(host.key_file()).unwrap();
+    begin(&host, &vault).await;
+    std::fs::remove_file(host.key_file()).unwrap();
+    std::fs::write(host.key_file(), old_file).unwrap();
+    chmod(&host.key_file(), 0o400);
+    let error = vault.run_rekey(&host.store).await.unwrap_err().to_string();
+    assert!(error.contains("nothing that the daemon finds opens the new root key"), "{error}");
+    let vault = host.unlock().await.unwrap();
+    assert_eq!(host.all_open(&vault).await, 4);
+    std::fs::remove_file(host.key_file()).unwrap();
+    vault.add_slot(&host.store, NewSlot::KeyFile, NOW).await.unwrap();
+    vault.run_rekey(&host.store).await.unwrap();
+    assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 4);
+}
+
+/// A look at another store, such as a backup, leaves what belongs to this one alone.
+#[tokio::test]
+async fn looking_at_a_store_changes_no_key_file() {
+    let host = Host::new().await;
+    host.unlock().await.unwrap();
+    let path = host.dir.join("root.key.new");
+    std::fs::write(&path, [1; 32]).unwrap();
+    chmod(&path, 0o400);
+    Vault::unlock_used(&host.store, &host.source, Arc::new(OsRandom)).await.unwrap();
+    assert!(path.exists());
 }
 
 #[tokio::test]

@@ -1,0 +1,158 @@
+//! Questions and answers about rules, decisions and approvals.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Action, AgentName, RequestId, Rule, RuleId, RuleText, SecretName, Terms};
+
+/// `rule add`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleAdd {
+    /// The agent it is for; absent for all.
+    #[serde(default)]
+    pub agent: Option<AgentName>,
+    /// What it matches and does.
+    pub terms: Terms,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Its number.
+    pub id: RuleId,
+    /// The agent it is for; `null` for all.
+    pub agent: Option<AgentName>,
+    /// `allow`, `deny`, `limit` or `approve`.
+    pub action: Action,
+    /// A host or a pattern of hosts, `*` for all; `null` where it is for addresses.
+    pub host: Option<String>,
+    /// A port, or `*` for all.
+    pub port: String,
+    /// Methods; empty for all.
+    pub methods: Vec<String>,
+    /// Path patterns; empty for all.
+    pub paths: Vec<String>,
+    /// A network.
+    pub address: Option<String>,
+    /// How many in what time.
+    pub rate: Option<String>,
+}
+
+impl RuleView {
+    /// A rule with the name of its agent.
+    pub fn new(rule: &Rule, agent: Option<AgentName>) -> RuleView {
+        let text = RuleText::from(rule.terms.clone());
+        RuleView {
+            id: rule.id,
+            agent,
+            action: text.action,
+            host: text.host,
+            port: text.port.unwrap_or_default(),
+            methods: text.methods,
+            paths: text.paths,
+            address: text.address,
+            rate: text.rate,
+        }
+    }
+}
+
+/// `why` and `rule test`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// Who would ask.
+    pub agent: AgentName,
+    /// With which method.
+    pub method: String,
+    /// For what: `https://HOST[:PORT]/PATH` or `http://...`.
+    pub url: String,
+}
+
+/// What would be decided about a request, and why. Nothing is resolved or sent for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Who would ask.
+    pub agent: AgentName,
+    /// The method as it is matched.
+    pub method: String,
+    /// Host and port as they are matched.
+    pub authority: String,
+    /// The canonical path.
+    pub path: String,
+    /// `inject`, `forward`, `tunnel` or `deny`.
+    pub decision: String,
+    /// What decides: `grant`, `allow 7`, `egress deny`.
+    pub because: Option<String>,
+    /// The code of a refusal.
+    pub code: Option<String>,
+    /// What is refused.
+    pub message: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The credentials that are put in.
+    pub secrets: Vec<SecretName>,
+    /// What the agent must present besides where it runs: each secret's placeholder.
+    pub needs: Vec<String>,
+    /// What happens if it presents nothing.
+    pub otherwise: Option<String>,
+    /// The rule by which a person is asked first.
+    pub approve: Option<RuleId>,
+    /// The limits that the request counts for.
+    pub limits: Vec<RuleId>,
+    /// Networks that rules open for it besides the public ones, or close.
+    pub addresses: Vec<String>,
+    /// Everything that was looked at.
+    pub considered: Vec<ConsideredView>,
+}
+
+/// A rule or a secret that a decision looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsideredView {
+    /// `deny 7`, or `secret openai`.
+    pub subject: String,
+    /// Does it apply?
+    pub applies: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// What an agent was refused, as the rule that would allow it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedRule {
+    /// How often it was refused.
+    pub count: u64,
+    /// With which code.
+    pub code: String,
+    /// The rule.
+    pub rule: RuleText,
+}
+
+/// A request that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalView {
+    /// The number to answer it by.
+    pub id: String,
+    /// Whose request.
+    pub agent: AgentName,
+    /// The rule that wants it asked.
+    pub rule: RuleId,
+    /// The request in the audit log.
+    pub request_id: RequestId,
+    /// Its method.
+    pub method: String,
+    /// Host and port.
+    pub authority: String,
+    /// Its canonical path.
+    pub path: String,
+    /// Its query.
+    pub query: Option<String>,
+    /// The credentials that it will get.
+    pub secrets: Vec<SecretName>,
+    /// SHA-256 over its head, in hex. Bodies are not in it: they stream.
+    pub digest: String,
+    /// When it was asked.
+    pub since: Timestamp,
+    /// When it is refused if nobody answers.
+    pub until: Timestamp,
+}

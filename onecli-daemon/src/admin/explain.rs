@@ -1,0 +1,195 @@
+//! `why` and `rule test`: the decision that the request path would make, by the same function, and what it looked at.
+
+use std::sync::Arc;
+
+use http::{Method, Uri};
+
+use super::api::{ConsideredView, Explain, Explanation};
+use super::error::AdminError;
+use super::state::{Find, State};
+use crate::model::{Agent, Authority, CanonicalPath, MethodSet, Placeholder, Refusal, Secret};
+use crate::policy::{
+    Considered, Decision, Evidence, Identity, Mode, RequestFacts, Route, Ruling, Snapshot, Subject, Trace,
+};
+
+pub(super) async fn explain(state: &State, request: Explain) -> Result<Explanation, AdminError> {
+    let stored = state.load().await?;
+    let agent = stored.agent(&request.agent)?;
+    let token = stored.agents.iter().find(|own| own.agent.id == agent.id).map(|own| own.token_hash);
+    let asked = Question::parse(&request)?;
+    let snapshot = Arc::clone(&state.handles.policy.borrow());
+    let mut explanation = asked.blank(agent);
+
+    // As the agent shows itself where it is meant to run.
+    let evidence = if agent.factors.cgroup {
+        Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None }
+    } else {
+        Evidence { mode: Mode::Explicit, cgroup: None, token }
+    };
+    let identity = match snapshot.identify(&evidence, state.handles.clock.now()) {
+        Ok(identity) => identity,
+        Err(refusal) => {
+            explanation.refuse(&refusal);
+            return Ok(explanation);
+        }
+    };
+
+    let mut trace = Trace::wanted();
+    let bare = asked.decide(&snapshot, &identity, &[], &mut trace);
+    let considered = trace.into_considered();
+    // What a placeholder would add, where the agent has to present one.
+    let mut ruling = None;
+    if !identity.proven().satisfies(agent.factors) {
+        let own: Vec<&Arc<Secret>> = applying(&considered).collect();
+        let placeholder =
+            |secret: &&Arc<Secret>| state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+        let placeholders: Vec<Placeholder> = own.iter().map(placeholder).collect();
+        if !placeholders.is_empty() {
+            explanation.needs = own.iter().map(|secret| needed(secret)).collect();
+            ruling = Some(asked.decide(&snapshot, &identity, &placeholders, &mut Trace::none()));
+        }
+    }
+    let otherwise = ruling.is_some().then(|| verdict(&bare));
+    explanation.rule(&ruling.unwrap_or(bare));
+    explanation.otherwise = otherwise;
+    if asked.tls {
+        match snapshot.route(&identity, &asked.authority) {
+            Route::Inspect => {}
+            Route::Tunnel { cause, .. } => {
+                "tunnel".clone_into(&mut explanation.decision);
+                explanation.because = Some(cause.to_string());
+            }
+            Route::Deny(refusal) => explanation.refuse(&refusal),
+        }
+    }
+    explanation.considered = considered.iter().map(view).collect();
+    Ok(explanation)
+}
+
+struct Question {
+    method: Method,
+    authority: Authority,
+    path: CanonicalPath,
+    tls: bool,
+}
+
+impl Question {
+    fn parse(request: &Explain) -> Result<Question, AdminError> {
+        let bad = |what: String| AdminError::Invalid(what);
+        let names = vec![request.method.clone()];
+        let method = MethodSet::try_from(names).map_err(|error| bad(error.to_string()))?;
+        let method = Vec::<String>::from(method).pop().unwrap_or_default();
+        let method = Method::from_bytes(method.as_bytes()).map_err(|error| bad(error.to_string()))?;
+        let url: Uri = request.url.parse().map_err(|error| bad(format!("the URL: {error}")))?;
+        let (tls, port) = match url.scheme_str() {
+            Some("https") => (true, 443),
+            Some("http") => (false, 80),
+            _ => return Err(bad("give a whole URL: https://HOST/PATH".to_owned())),
+        };
+        let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+        let authority =
+            Authority::parse(authority, Some(port)).map_err(|error| bad(format!("the URL: {error}")))?;
+        let path = CanonicalPath::parse(url.path()).map_err(|error| bad(format!("the URL: {error}")))?;
+        Ok(Question { method, authority, path, tls })
+    }
+
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        identity: &Identity,
+        placeholders: &[Placeholder],
+        trace: &mut Trace,
+    ) -> Ruling {
+        let facts = RequestFacts {
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            tls: self.tls,
+            placeholders,
+            body: &[],
+        };
+        snapshot.decide_traced(identity, &facts, trace)
+    }
+
+    fn blank(&self, agent: &Agent) -> Explanation {
+        Explanation {
+            agent: agent.name.clone(),
+            method: self.method.to_string(),
+            authority: self.authority.to_string(),
+            path: self.path.to_string(),
+            decision: "deny".to_owned(),
+            because: None,
+            code: None,
+            message: None,
+            hint: None,
+            secrets: Vec::new(),
+            needs: Vec::new(),
+            otherwise: None,
+            approve: None,
+            limits: Vec::new(),
+            addresses: Vec::new(),
+            considered: Vec::new(),
+        }
+    }
+}
+
+impl Explanation {
+    fn refuse(&mut self, refusal: &Refusal) {
+        "deny".clone_into(&mut self.decision);
+        self.because = refusal.rule.as_ref().map(ToString::to_string);
+        self.code = Some(refusal.code.as_str().to_owned());
+        self.message = Some(refusal.message.to_string());
+        self.hint = Some(refusal.hint.to_string());
+    }
+
+    fn rule(&mut self, ruling: &Ruling) {
+        self.because = ruling.cause.map(|cause| cause.to_string());
+        self.approve = ruling.approve.as_ref().map(|rule| rule.id);
+        self.limits = ruling.limits.iter().map(|rule| rule.id).collect();
+        let open = ruling.reach.allowed.iter().map(|net| format!("{net} by a rule"));
+        let public = ruling.reach.open.then(|| "what is in no blocked range".to_owned());
+        let closed = ruling.reach.denied.iter().map(|net| format!("not {net}"));
+        self.addresses = public.into_iter().chain(open).chain(closed).collect();
+        match &ruling.decision {
+            Decision::Inject(grants) => {
+                "inject".clone_into(&mut self.decision);
+                self.secrets = grants.iter().map(|grant| grant.secret().name.clone()).collect();
+            }
+            Decision::Forward => "forward".clone_into(&mut self.decision),
+            Decision::Deny(refusal) => self.refuse(refusal),
+        }
+    }
+}
+
+fn verdict(ruling: &Ruling) -> String {
+    match &ruling.decision {
+        Decision::Inject(_) => "inject".to_owned(),
+        Decision::Forward => "forward".to_owned(),
+        Decision::Deny(refusal) => format!("deny: {}", refusal.code),
+    }
+}
+
+fn applying(considered: &[Considered]) -> impl Iterator<Item = &Arc<Secret>> {
+    considered.iter().filter(|one| one.mismatch.is_none()).filter_map(|one| match &one.subject {
+        Subject::Secret(secret) => Some(secret),
+        Subject::Rule(_) => None,
+    })
+}
+
+fn needed(secret: &Secret) -> String {
+    match &secret.env {
+        Some(env) => format!("the placeholder of secret '{}', which is in ${env}", secret.name),
+        None => format!("the placeholder of secret '{}'", secret.name),
+    }
+}
+
+fn view(considered: &Considered) -> ConsideredView {
+    ConsideredView {
+        subject: match &considered.subject {
+            Subject::Rule(rule) => rule.to_string(),
+            Subject::Secret(secret) => format!("secret {}", secret.name),
+        },
+        applies: considered.mismatch.is_none(),
+        reason: considered.mismatch.map(|mismatch| mismatch.to_string()),
+    }
+}

@@ -1,0 +1,75 @@
+//! `onecli approval ...`
+
+use clap::Subcommand;
+
+use super::CliError;
+use super::client::Client;
+use super::output::{Output, joined};
+use crate::admin::api::{ApprovalView, routes};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ApprovalCommand {
+    /// The requests that wait, the oldest first.
+    List,
+    /// Let one go on.
+    Allow {
+        /// Its id, as in the list.
+        id: String,
+    },
+    /// Refuse one.
+    Deny {
+        /// Its id, as in the list.
+        id: String,
+    },
+}
+
+pub(super) fn run(client: &Client, command: ApprovalCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        ApprovalCommand::List => list(client, output),
+        ApprovalCommand::Allow { id } => answer(client, &id, "allow", output),
+        ApprovalCommand::Deny { id } => answer(client, &id, "deny", output),
+    }
+}
+
+fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let waiting: Vec<ApprovalView> = client.get(routes::APPROVALS)?;
+    if output.is_json() {
+        return Ok(output.document(&waiting)?);
+    }
+    let rows: Vec<_> = waiting
+        .iter()
+        .map(|one| {
+            [
+                one.id.clone(),
+                one.agent.to_string(),
+                request(one),
+                joined(&one.secrets, "-"),
+                one.rule.to_string(),
+                format!("{:.0}", one.until),
+            ]
+        })
+        .collect();
+    Ok(output.table(["ID", "AGENT", "REQUEST", "SECRETS", "RULE", "UNTIL"], &rows)?)
+}
+
+fn answer(client: &Client, id: &str, answer: &str, output: &mut Output) -> Result<(), CliError> {
+    let answered: ApprovalView = client.act(&routes::approval(&checked(id)?, answer))?;
+    if output.is_json() {
+        return Ok(output.document(&answered)?);
+    }
+    let done = if answer == "allow" { "goes on" } else { "is refused" };
+    Ok(output.line(&format!("{} of agent '{}' {done}", request(&answered), answered.agent))?)
+}
+
+fn request(one: &ApprovalView) -> String {
+    let query = one.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{} {}{}{query}", one.method, one.authority, one.path)
+}
+
+/// The id as a part of a path; what it means, the daemon knows.
+fn checked(id: &str) -> Result<String, CliError> {
+    if !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Ok(id.to_owned());
+    }
+    Err(CliError::Usage("an approval's id is ten hex digits, as 'onecli approval list' shows it".to_owned()))
+}

@@ -1,0 +1,47 @@
+//! `onecli template list | show`: what this program knows of common services. No daemon is asked.
+
+use super::CliError;
+use super::output::{Output, joined, or_dash};
+use crate::model::TemplateName;
+use crate::model::template::Template;
+
+pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.document(&Template::all())?);
+    }
+    let rows: Vec<_> = Template::all()
+        .iter()
+        .map(|template| {
+            [
+                template.name.clone(),
+                joined(template.hosts.iter(), "--host"),
+                template.placement.to_string(),
+                template.env.first().cloned().unwrap_or_default(),
+                template.title.clone(),
+            ]
+        })
+        .collect();
+    Ok(output.table(["NAME", "HOSTS", "PLACEMENT", "VARIABLE", "SERVICE"], &rows)?)
+}
+
+pub(super) fn show(name: TemplateName, output: &mut Output) -> Result<(), CliError> {
+    let template = name.template();
+    if output.is_json() {
+        return Ok(output.document(template)?);
+    }
+    let placeholder = format!("{}onecli_ph_...", template.shape.prefix());
+    output.fields(&[
+        ("name", template.name.clone()),
+        ("service", template.title.clone()),
+        ("hosts", joined(template.hosts.iter(), "give them with --host")),
+        ("placement", template.placement.to_string()),
+        ("placeholder", placeholder),
+        ("variables", joined(&template.env, "-")),
+        ("minted", or_dash(template.mint.as_ref())),
+        ("%2F", if template.encoded_slash { "within names".to_owned() } else { String::new() }),
+        ("refused", joined(&template.denials, "-")),
+        ("not signed", joined(&template.except, "-")),
+    ])?;
+    output.line(&format!("next: onecli secret add NAME --template {}", template.name))?;
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! Common services, as data: `templates.toml` is part of the program.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+
+use super::authority::Host;
+use super::pattern::{HostPattern, glob};
+use super::placement::Placement;
+use super::profile::Shape;
+
+static ALL: LazyLock<Vec<Template>> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "a test reads the file that this program is built with")]
+    parse(include_str!("../../templates.toml")).expect("templates.toml is checked by a test")
+});
+
+/// What a secret for a common service is made from.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// Its name: a-z, 0-9, `-`.
+    pub name: String,
+    /// The service.
+    pub title: String,
+    /// Where its credential may go.
+    pub hosts: Vec<HostPattern>,
+    /// How it is placed, in words such as `bearer` or `header x-api-key: {secret}`.
+    #[serde(deserialize_with = "placement", serialize_with = "written")]
+    pub placement: Placement,
+    /// What a placeholder begins with: some clients look at that.
+    #[serde(default, rename = "prefix")]
+    pub shape: Shape,
+    /// The variables that programs read it from.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Does `%2F` stand within a segment of its paths?
+    #[serde(default)]
+    pub encoded_slash: bool,
+    /// AWS services that it is never signed for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+    /// How its value becomes a token: `gcp SCOPE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mint: Option<String>,
+    /// Requests that would make fresh credentials, which the agent would then have.
+    #[serde(default, rename = "deny")]
+    pub denials: Vec<Denial>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    template: Vec<Template>,
+}
+
+fn parse(text: &str) -> Result<Vec<Template>, String> {
+    let mut all = toml::from_str::<File>(text).map_err(|error| error.to_string())?.template;
+    for template in &mut all {
+        if let Placement::SigV4 { except, .. } = &mut template.placement {
+            except.clone_from(&template.except);
+        }
+    }
+    Ok(all)
+}
+
+impl Template {
+    /// Every template, by name.
+    pub fn all() -> &'static [Template] {
+        &ALL
+    }
+
+    /// The one of that name.
+    pub fn find(name: &str) -> Option<&'static Template> {
+        ALL.iter().find(|template| template.name == name)
+    }
+}
+
+/// Requests that are refused, whatever is granted: `POST /user/keys`, `* sts.amazonaws.com/**`.
+///
+/// Matched by every way in which a server might read the path, and without regard to case: too many are caught rather
+/// than too few.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Denial {
+    text: String,
+    /// None for all.
+    method: Option<Method>,
+    /// None for all of the secret's.
+    host: Option<HostPattern>,
+    segments: Vec<String>,
+}
+
+impl FromStr for Denial {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Denial, String> {
+        let bad = |why: &str| format!("bad denial '{text}': {why}");
+        let (method, place) = text.split_once(' ').ok_or_else(|| bad("write METHOD [HOST]/PATH"))?;
+        let method = match method {
+            "*" => None,
+            method => Some(Method::from_bytes(method.as_bytes()).map_err(|_| bad("no method"))?),
+        };
+        let (host, path) = place.split_once('/').ok_or_else(|| bad("no path"))?;
+        let host = match host {
+            "" => None,
+            host => Some(host.parse().map_err(|error| bad(&format!("{error}")))?),
+        };
+        if path.chars().any(|c| c.is_ascii_uppercase() || matches!(c, '%' | ';' | '\\')) {
+            return Err(bad("write the path in lower case, without escapes"));
+        }
+        let segments = path.split('/').map(str::to_owned).collect();
+        Ok(Denial { text: text.to_owned(), method, host, segments })
+    }
+}
+
+impl TryFrom<String> for Denial {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Denial, String> {
+        text.parse()
+    }
+}
+
+impl From<Denial> for String {
+    fn from(denial: Denial) -> String {
+        denial.text
+    }
+}
+
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+impl Denial {
+    /// Might a server take this request for one that is denied?
+    pub fn matches(&self, method: &Method, host: &Host, path: &str) -> bool {
+        self.method.as_ref().is_none_or(|own| own == method)
+            && self.host.as_ref().is_none_or(|own| own.matches(host))
+            && readings(path).iter().any(|reading| matches_segments(&self.segments, reading))
+    }
+}
+
+/// Every way in which servers are known to read a path, as segments in lower case: escapes decoded once, twice or three
+/// times, before or after it is split; parameters cut off; empty and `.` segments left out; `..` taken back or left.
+fn readings(path: &str) -> BTreeSet<Vec<String>> {
+    let mut texts = vec![path.to_owned()];
+    for round in 0..3 {
+        let decoded = percent_decode_str(&texts[round]).decode_utf8_lossy().into_owned();
+        texts.push(decoded);
+    }
+    let mut all = BTreeSet::new();
+    for (at, text) in texts.iter().enumerate() {
+        // Split first, then decode what each segment still holds: `a%2Fb` is one name.
+        let decoded_later: Vec<String> = split(text)
+            .map(|segment| {
+                (at..3)
+                    .fold(segment, |segment, _| percent_decode_str(&segment).decode_utf8_lossy().into_owned())
+            })
+            .collect();
+        for segments in [decoded_later, split(text).collect()] {
+            let plain: Vec<String> = segments.iter().filter_map(|segment| folded(segment)).collect();
+            let mut resolved: Vec<String> = Vec::new();
+            for segment in &plain {
+                if segment == ".." {
+                    resolved.pop();
+                } else {
+                    resolved.push(segment.clone());
+                }
+            }
+            all.insert(plain.into_iter().filter(|segment| segment != "..").collect());
+            all.insert(resolved);
+        }
+    }
+    all
+}
+
+fn split(path: &str) -> impl Iterator<Item = String> {
+    path.split(['/', '\\']).map(str::to_owned)
+}
+
+/// Without parameters, query and fragment, in lower case; nothing for what servers drop.
+fn folded(segment: &str) -> Option<String> {
+    let end = segment.find([';', '?', '#', '\0']).unwrap_or(segment.len());
+    let segment = segment[..end].trim().to_lowercase();
+    (!segment.is_empty() && segment != ".").then_some(segment)
+}
+
+fn matches_segments(pattern: &[String], path: &[String]) -> bool {
+    match pattern.split_first() {
+        None => path.is_empty(),
+        Some((first, rest)) if first == "**" => {
+            (0..=path.len()).any(|cut| matches_segments(rest, &path[cut..]))
+        }
+        Some((first, rest)) => path.split_first().is_some_and(|(segment, others)| {
+            glob(first.as_bytes(), segment.as_bytes()) && matches_segments(rest, others)
+        }),
+    }
+}
+
+fn placement<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Placement, D::Error> {
+    let text = String::deserialize(from)?;
+    let (kind, rest) = text.split_once(' ').unwrap_or((&text, ""));
+    let placement = match kind {
+        "bearer" => Ok(Placement::bearer()),
+        "header" => Placement::header(rest),
+        "basic" => Placement::basic(rest),
+        "query" => Placement::query(rest),
+        "replace" => rest.parse().map(|at| Placement::Replace { at }),
+        "sigv4" => Placement::sigv4(rest, Vec::new()),
+        _ => return Err(serde::de::Error::custom(format!("unknown placement '{kind}'"))),
+    };
+    placement.map_err(serde::de::Error::custom)
+}
+
+fn written<S: serde::Serializer>(placement: &Placement, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(placement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_right() {
+        let all = parse(include_str!("../../templates.toml")).unwrap();
+        assert!(all.len() >= 25, "{}", all.len());
+        assert!(all.is_sorted_by(|a, b| a.name < b.name), "by name, each once");
+        for template in &all {
+            let name = &template.name;
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                "{name}"
+            );
+            assert!(!template.title.is_empty() && !template.env.is_empty(), "{name}");
+            let signed = matches!(template.placement, Placement::SigV4 { .. });
+            assert!(signed || template.except.is_empty(), "{name}");
+        }
+    }
+
+    /// Whoever spells the path oddly is refused all the same.
+    #[test]
+    fn denials_catch_every_spelling() {
+        let denial: Denial = "POST /app/installations/*/access_tokens".parse().unwrap();
+        let host = "api.github.com".parse().unwrap();
+        for path in [
+            "/app/installations/42/access_tokens",
+            "/app/installations/42/access_tokens/",
+            "/app/installations/42//access_tokens",
+            "//app/./installations/42/access_tokens",
+            "/app/x/../installations/42/access_tokens",
+            "/app/installations/42/%61ccess_tokens",
+            "/app/installations/42/%2561ccess_tokens",
+            "/app/installations/42%2Faccess_tokens",
+            "/app/installations/42%252faccess_tokens",
+            "/app/installations/42\\access_tokens",
+            "/app/installations/42%5Caccess_tokens",
+            "/app/installations/42/access_tokens;x=y",
+            "/app/installations/42;a/access_tokens%3Bb",
+            "/APP/Installations/42/Access_Tokens",
+            "/app/installations/4%2f2/access_tokens",
+            "/app/installations/42/access_tokens%00",
+            "/app/installations/42/access_tokens%20",
+            "/app/installations/42/access_tokens%3Fa",
+            "/app/installations/42/b/%2e%2e/access_tokens",
+            "/app/installations/42/..%2f42/access_tokens",
+        ] {
+            assert!(denial.matches(&Method::POST, &host, path), "{path}");
+        }
+        for (method, path) in [
+            (Method::GET, "/app/installations/42/access_tokens"),
+            (Method::POST, "/app/installations/42"),
+            (Method::POST, "/repos/a/b/issues"),
+            (Method::POST, "/app/installations/42/access_tokens/x"),
+        ] {
+            assert!(!denial.matches(&method, &host, path), "{method} {path}");
+        }
+        let host_denial: Denial = "* sts.amazonaws.com/**".parse().unwrap();
+        assert!(host_denial.matches(&Method::GET, &"sts.amazonaws.com".parse().unwrap(), "/"));
+        assert!(!host_denial.matches(&Method::GET, &host, "/"));
+        for bad in ["POST", "POST x", "a b /x", "POST /A", "POST /%41"] {
+            assert!(bad.parse::<Denial>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Requests that wait for a person's word. They wait in memory: when their sender goes away, or the daemon stops, they
+//! are gone.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::model::random::RandomError;
+use crate::model::{AgentId, AgentName, Authority, Random, RequestId, RuleId, SecretName};
+
+/// Requests of one agent that may wait at a time.
+const PER_AGENT: usize = 16;
+/// Requests of all agents together.
+const ALL: usize = 512;
+
+/// The number of one question: 40 random bits, written as ten hex digits. An answer to a question of yesterday, or from
+/// before the daemon started again, finds no other question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ApprovalId([u8; 5]);
+
+impl fmt::Display for ApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for ApprovalId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ApprovalId, String> {
+        let decoded = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+        decoded.and_then(|bytes| bytes.try_into().ok()).map(ApprovalId).ok_or_else(|| {
+            "an approval's id is ten hex digits, as 'onecli approval list' shows it".to_owned()
+        })
+    }
+}
+
+/// What a person is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Whose request.
+    pub agent: AgentId,
+    /// Its name.
+    pub agent_name: AgentName,
+    /// The rule that wants it asked.
+    pub rule: RuleId,
+    /// The request.
+    pub request: RequestId,
+    /// Its method.
+    pub method: String,
+    /// Where it goes.
+    pub authority: Authority,
+    /// Its canonical path.
+    pub path: String,
+    /// Its query, as it was sent.
+    pub query: Option<String>,
+    /// The credentials that it will get.
+    pub secrets: Vec<SecretName>,
+    /// SHA-256 over all of its head, in hex. The answer is for this very request.
+    pub digest: String,
+    /// When it was asked.
+    pub since: Timestamp,
+    /// When it is refused if nobody answers.
+    pub until: Timestamp,
+}
+
+/// A person's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Yes or no.
+    pub allowed: bool,
+    /// The user who said so, by the kernel's word.
+    pub uid: u32,
+}
+
+/// Why nobody is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// As many wait as may.
+    #[error("as many requests wait for a person's approval as may")]
+    Full,
+    /// There is no number for it.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}
+
+/// There is no such question: it was answered, its time is over, or its sender went away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no request waits under this id")]
+pub struct NotWaiting;
+
+/// The questions that are open.
+#[derive(Debug, Default)]
+pub struct Approvals(Mutex<HashMap<ApprovalId, Open>>);
+
+#[derive(Debug)]
+struct Open {
+    asked: Asked,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// One open question. Resolves to its answer; dropped, it is asked no more.
+#[derive(Debug)]
+pub struct Waiting {
+    approvals: Arc<Approvals>,
+    id: ApprovalId,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Approvals {
+    /// Asks.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn ask(self: &Arc<Self>, asked: Asked, random: &dyn Random) -> Result<Waiting, AskError> {
+        let mut bits = [0; 5];
+        random.fill(&mut bits)?;
+        let id = ApprovalId(bits);
+        let (answer, receiver) = oneshot::channel();
+        let mut open = self.lock();
+        let own = open.values().filter(|other| other.asked.agent == asked.agent).count();
+        if own >= PER_AGENT || open.len() >= ALL || open.contains_key(&id) {
+            return Err(AskError::Full);
+        }
+        open.insert(id, Open { asked, answer });
+        Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver })
+    }
+
+    /// Answers; tells what was asked.
+    ///
+    /// # Errors
+    /// [`NotWaiting`].
+    pub fn answer(&self, id: ApprovalId, answer: Answer) -> Result<Asked, NotWaiting> {
+        let Open { asked, answer: waiting } = self.lock().remove(&id).ok_or(NotWaiting)?;
+        waiting.send(answer).map_err(|_| NotWaiting)?;
+        Ok(asked)
+    }
+
+    /// The open questions, the oldest first.
+    pub fn list(&self) -> Vec<(ApprovalId, Asked)> {
+        let mut list: Vec<_> = self.lock().iter().map(|(id, open)| (*id, open.asked.clone())).collect();
+        list.sort_by_key(|(id, asked)| (asked.since, *id));
+        list
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ApprovalId, Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Its number.
+    pub fn id(&self) -> ApprovalId {
+        self.id
+    }
+}
+
+impl Future for Waiting {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match Pin::new(&mut self.answer).poll(cx) {
+            Poll::Ready(Ok(answer)) => Poll::Ready(answer),
+            // The sender lives in the table until it answers.
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.approvals.lock().remove(&self.id);
+    }
+}

@@ -1,0 +1,84 @@
+//! What refused requests are told, and what to do about it.
+
+use std::fmt;
+
+use super::decide::{Cause, RequestFacts};
+use super::identity::Identity;
+use crate::model::path::Ambiguity;
+use crate::model::refusal::Challenge;
+use crate::model::{Authority, Code, Egress, Placement, Refusal, Rule, Secret, Site};
+
+pub(super) fn ambiguous(ambiguity: Ambiguity) -> Refusal {
+    Refusal::new(
+        Code::PathAmbiguous,
+        format!("the path holds {ambiguity}, which servers read in different ways"),
+        "send the path in its plain form",
+    )
+}
+
+pub(super) fn removed() -> Refusal {
+    Refusal::new(Code::AgentUnknown, "the agent was removed", "add it again with 'onecli agent add'")
+}
+
+pub(super) fn denied_by(rule: &Rule, what: impl fmt::Display) -> Refusal {
+    let hint = format!(
+        "an administrator can look at it with 'onecli rule list', and take it back: onecli rule remove {}",
+        rule.id
+    );
+    Refusal::new(Code::RuleDenied, format!("rule {} denies {what}", rule.id), hint).by(rule)
+}
+
+pub(super) fn denied_request(rule: &Rule, request: &RequestFacts<'_>) -> Refusal {
+    match (rule.terms.is_whole(), request.path.ambiguity()) {
+        // It may or may not be what the rule is about: the sender can say it plainly.
+        (false, Some(ambiguity)) => ambiguous(ambiguity).by(rule),
+        _ => denied_by(rule, format_args!("{} {}{}", request.method, request.authority, request.path)),
+    }
+}
+
+pub(super) fn not_for_this(secret: &Secret, request: &RequestFacts<'_>) -> Refusal {
+    Refusal::new(
+        Code::EgressDenied,
+        format!("secret '{}' may not be used for {} {}", secret.name, request.method, request.path),
+        format!("'onecli secret show {}' tells its methods and paths", secret.name),
+    )
+    .by(Cause::Default(Egress::Deny))
+}
+
+pub(super) fn host_denied(identity: &Identity, authority: &Authority) -> Refusal {
+    let name = &identity.agent().name;
+    Refusal::new(
+        Code::EgressDenied,
+        format!("agent '{name}' may not reach {authority}"),
+        format!(
+            "grant it a secret for that host (onecli grant {name} SECRET), or allow it: onecli rule add allow --agent {name} --host {}{}",
+            authority.host(),
+            if authority.port() == 443 { String::new() } else { format!(" --port {}", authority.port()) },
+        ),
+    )
+    .by(Cause::Default(Egress::Deny))
+}
+
+pub(super) fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {
+    let hint = match &secret.env {
+        Some(env) => {
+            let env = env.split(',').next().unwrap_or_default();
+            format!("send the value of ${env}, which 'onecli run --agent {}' sets", identity.agent().name)
+        }
+        None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
+    };
+    let hint = match secret.placement.site() {
+        Some(site) => format!("{hint}, at {site}"),
+        None => hint,
+    };
+    let challenge = match secret.placement {
+        Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => Challenge::Basic,
+        _ => Challenge::Bearer,
+    };
+    let refusal = Refusal::new(
+        Code::PlaceholderMissing,
+        format!("agent '{}' must present the placeholder of secret '{}'", identity.agent().name, secret.name),
+        hint,
+    );
+    Refusal { challenge: Some(challenge), ..refusal }
+}

@@ -1,0 +1,94 @@
+//! A person's word: asked, given, refused, too late.
+
+use std::time::Duration;
+
+use onecli_tests::client::{Outcome, Running, curl};
+use onecli_tests::daemon::Daemon;
+use onecli_tests::wait_for;
+use serde_json::Value;
+
+use crate::scene::{Scene, VALUE};
+
+/// The one request that waits.
+fn waiting(daemon: &Daemon) -> Value {
+    let found = wait_for(Duration::from_secs(10), || {
+        let list = daemon.onecli_json(&["approval", "list"]);
+        list.as_array().filter(|list| list.len() == 1).map(|list| list[0].clone())
+    });
+    found.expect("a request waits")
+}
+
+pub(crate) fn nobody_waits(daemon: &Daemon) {
+    let none = wait_for(Duration::from_secs(5), || {
+        (daemon.onecli_json(&["approval", "list"]) == serde_json::json!([])).then_some(())
+    });
+    assert!(none.is_some(), "nothing waits any more");
+}
+
+#[test]
+fn a_person_allows_or_denies() {
+    let scene = Scene::new();
+    let daemon = &scene.daemon;
+    let rule =
+        daemon.onecli_json(&["rule", "add", "approve", "--port", "*", "--method", "POST"])["id"].to_string();
+    let post = || {
+        let run = curl(&scene.url("/echo?x=1")).args(["--data", "hello"]);
+        daemon.explicit(&scene.outside.token, run).start()
+    };
+    let answer = |running: Running, answer: &str| -> (Outcome, Value) {
+        let asked = waiting(daemon);
+        assert_eq!(scene.upstream.request_count(), 0, "nothing left yet");
+        daemon.onecli(&["approval", answer, asked["id"].as_str().unwrap()]).ok(answer);
+        (running.finish(), asked)
+    };
+    let get = daemon.explicit(&scene.outside.token, curl(&scene.url("/echo"))).outcome().reply();
+    assert_eq!(get.verdict(), 200, "{get:?}");
+    scene.upstream.clear();
+
+    let (allowed, asked) = answer(post(), "allow");
+    assert_eq!(allowed.reply().verdict(), 200, "{allowed:?}");
+    let seen = scene.injected_once(&format!("Bearer {VALUE}"));
+    assert_eq!(seen.method, "POST");
+    let shown = ["agent", "method", "path", "query", "secrets"].map(|field| asked[field].to_string());
+    assert_eq!(shown, [r#""outside""#, r#""POST""#, r#""/echo""#, r#""x=1""#, r#"["api"]"#]);
+    assert_eq!(asked["digest"].as_str().map(str::len), Some(64));
+    let id = asked["id"].as_str().unwrap();
+    let steps: Vec<Value> = daemon.audit().into_iter().filter(|r| r["approval"] == id).collect();
+    let told: Vec<String> = steps
+        .iter()
+        .map(|r| format!("{} {}", r["event"].as_str().unwrap(), r["code"].as_str().unwrap_or("-")))
+        .collect();
+    let expected = ["approval approval_requested", "approval approval_allowed", "decision -"];
+    assert_eq!(told[..3], expected, "{steps:#?}");
+    assert_eq!(steps[1]["approval_uid"], nix::unistd::geteuid().as_raw(), "{steps:#?}");
+    assert_eq!(steps[1]["approval_digest"], asked["digest"]);
+
+    let (denied, _) = answer(post(), "deny");
+    let reply = denied.reply();
+    assert_eq!(
+        (reply.verdict(), reply.header("x-onecli-error")),
+        (403, Some("approval_denied")),
+        "{reply:?}"
+    );
+    let record =
+        daemon.audit_until("the denial", |r| r["event"] == "decision" && r["code"] == "approval_denied");
+    assert_eq!(record["rule"], format!("approve {rule}"), "{record}");
+
+    // Who goes away is not waited for.
+    let held = post();
+    let asked = waiting(daemon);
+    drop(held);
+    nobody_waits(daemon);
+    let late = daemon.onecli(&["approval", "allow", asked["id"].as_str().unwrap()]);
+    assert_eq!(late.code(), Some(1), "{late:?}");
+
+    // What policy says by then counts, whatever the person says.
+    let held = post();
+    let asked = waiting(daemon);
+    daemon.onecli(&["ungrant", "outside", "api"]).ok("ungrant");
+    let reply = held.finish().reply();
+    assert_eq!(reply.verdict(), 403, "{reply:?}");
+    let late = daemon.onecli(&["approval", "allow", asked["id"].as_str().unwrap()]);
+    assert_eq!(late.code(), Some(1), "{late:?}");
+    assert_eq!(scene.upstream.request_count(), 0);
+}

@@ -1,0 +1,252 @@
+//! Tokens that the daemon buys: what the token server sees, what the API sees, how often, and what comes of errors.
+
+use std::time::Duration;
+
+use onecli_tests::client::{self, Outcome, Run};
+use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::need;
+use onecli_tests::upstream::{Recorded, Upstream};
+use serde_json::{Value, json};
+
+const API: &str = "api.test";
+const LOGIN: &str = "login.test";
+const SECRET: &str = "client-secret/+:0815";
+
+struct World {
+    daemon: Daemon,
+    upstream: Upstream,
+    agent: Agent,
+}
+
+impl World {
+    /// A secret `s` for [`API`] with these options; `{login}` in them is the token server.
+    fn new(value: &str, options: &[&str]) -> World {
+        let upstream = Upstream::start(&[API, LOGIN]);
+        let daemon = Daemon::for_upstream(&upstream);
+        let agent = daemon.add_agent("agent", &["--factors", "token"]);
+        let port = upstream.https_addr().port();
+        let login = format!("https://{LOGIN}:{port}");
+        let options: Vec<String> = options.iter().map(|option| option.replace("{login}", &login)).collect();
+        let host = format!("{API}:{port}");
+        let mut all = vec!["--host", &host];
+        all.extend(options.iter().map(String::as_str));
+        daemon.add_secret("s", value, &all);
+        let _ = daemon.grant(&agent, "s");
+        World { daemon, upstream, agent }
+    }
+
+    fn run(&self, path: &str, args: &[&str]) -> Run {
+        self.daemon.explicit(&self.agent.token, client::curl(&self.upstream.https_url(API, path)).args(args))
+    }
+
+    fn ask(&self, path: &str, args: &[&str]) -> Outcome {
+        self.run(path, args).outcome()
+    }
+
+    /// The requests for tokens so far.
+    fn bought(&self) -> Vec<Recorded> {
+        let is_for_token =
+            |seen: &Recorded| seen.path.starts_with("/token/") || seen.path.starts_with("/app/");
+        self.upstream.requests().into_iter().filter(is_for_token).collect()
+    }
+
+    /// The last `Authorization` that the API saw.
+    fn authorization(&self) -> Option<String> {
+        let seen = self.upstream.requests().into_iter().rfind(|seen| !seen.path.starts_with("/token/"))?;
+        seen.header("authorization").map(str::to_owned)
+    }
+}
+
+fn form(seen: &Recorded) -> String {
+    String::from_utf8(seen.body.clone()).unwrap()
+}
+
+#[test]
+fn client_credentials_are_bought_once() {
+    let world = World::new(
+        SECRET,
+        &[
+            "--oauth2-client",
+            "{login}/token/3600",
+            "--client-id",
+            "me:1",
+            "--scope",
+            "a b",
+            "--audience",
+            "https://api/",
+        ],
+    );
+    // All at once: one purchase.
+    let running: Vec<_> = (0..8).map(|_| world.run("/echo", &[]).start()).collect();
+    for one in running {
+        let outcome = one.finish();
+        let out = outcome.ok("curl");
+        assert!(!out.contains("minted-token-1"), "scrubbed: {out}");
+    }
+    assert_eq!(world.authorization().as_deref(), Some("Bearer minted-token-1"));
+    let bought = world.bought();
+    assert_eq!(bought.len(), 1, "{bought:#?}");
+    assert_eq!(form(&bought[0]), "grant_type=client_credentials&scope=a%20b&audience=https%3A%2F%2Fapi%2F");
+    // Form-encoded, then base64: me%3A1:client-secret%2F%2B%3A0815
+    let basic = "Basic bWUlM0ExOmNsaWVudC1zZWNyZXQlMkYlMkIlM0EwODE1";
+    assert_eq!(bought[0].header("authorization"), Some(basic));
+    assert_eq!(bought[0].sni.as_deref(), Some(LOGIN));
+    let record = world.daemon.audit_until("the injection", |r| r["verdict"] == "inject");
+    assert_eq!(record["secret"], "s", "{record}");
+    let log = world.daemon.home().log();
+    assert!(!log.contains("minted-token") && !log.contains(SECRET), "{log}");
+    // A new value buys anew.
+    let _ = world
+        .daemon
+        .home()
+        .cli(&["secret", "rotate", "s", "--value-stdin"])
+        .stdin("another-secret")
+        .outcome()
+        .ok("rotate");
+    world.ask("/echo", &[]).ok("curl");
+    assert_eq!((world.bought().len(), world.authorization().as_deref()), (2, Some("Bearer minted-token-2")));
+}
+
+#[test]
+fn refresh_tokens_are_replaced_and_outlive_a_restart() {
+    let value = json!({"refresh_token": "refresh-token-0", "client_secret": SECRET}).to_string();
+    let mut world = World::new(&value, &["--oauth2-refresh", "{login}/token/1", "--client-id", "me"]);
+    let refreshed = |world: &World, number: usize| {
+        world.ask("/echo", &[]).ok("curl");
+        let bought = world.bought();
+        assert_eq!(bought.len(), number, "{bought:#?}");
+        let expected = format!("grant_type=refresh_token&refresh_token=refresh-token-{}", number - 1);
+        assert_eq!(form(&bought[number - 1]), expected);
+        assert_eq!(world.authorization(), Some(format!("Bearer minted-token-{number}")));
+    };
+    refreshed(&world, 1);
+    std::thread::sleep(Duration::from_millis(1100));
+    refreshed(&world, 2);
+    world.daemon.restart();
+    refreshed(&world, 3);
+    assert_eq!(world.daemon.onecli_json(&["secret", "show", "s"])["version"], 4);
+}
+
+#[test]
+fn a_token_that_is_not_taken_is_bought_again_once() {
+    let world = World::new(SECRET, &["--oauth2-client", "{login}/token/3600", "--client-id", "me"]);
+    assert_eq!(world.ask("/accept/2", &[]).reply().status, 200);
+    assert_eq!(world.bought().len(), 2);
+    let decided = world.daemon.audit().iter().filter(|r| r["event"] == "decision").count();
+    assert_eq!(decided, 2, "one for each attempt");
+    // Once, and not where the body is gone.
+    assert_eq!(world.ask("/accept/9", &[]).reply().status, 401);
+    assert_eq!(world.bought().len(), 3);
+    assert_eq!(world.ask("/accept/9", &["--data", "x"]).reply().status, 401);
+    assert_eq!(world.bought().len(), 3);
+}
+
+#[test]
+fn a_token_server_that_says_no_is_left_alone() {
+    let world = World::new(SECRET, &["--oauth2-client", "{login}/token/0", "--client-id", "me"]);
+    for _ in 0..3 {
+        let reply = world.ask("/echo", &[]).reply();
+        assert_eq!(
+            (reply.status, reply.header("x-onecli-error")),
+            (502, Some("secret_unavailable")),
+            "{reply:?}"
+        );
+        assert!(reply.text().contains("invalid_grant"), "{reply:?}");
+    }
+    assert!(world.bought().len() <= 2, "{:#?}", world.bought());
+    assert!(
+        !world.upstream.requests().iter().any(|seen| seen.path == "/echo"),
+        "nothing left without its token"
+    );
+    // The daemon's own requests go where agents may go, and nowhere else.
+    for url in ["https://169.254.169.254/token", "https://nowhere.invalid/token"] {
+        let port = world.upstream.https_addr().port();
+        let host = format!("{API}:{port}");
+        world.daemon.add_secret(
+            "other",
+            SECRET,
+            &["--host", &host, "--oauth2-client", url, "--client-id", "me", "--path", "/other"],
+        );
+        let _ = world.daemon.grant(&world.agent, "other");
+        assert_eq!(world.ask("/other", &[]).reply().status, 502, "{url}");
+        let _ = world.daemon.onecli(&["secret", "remove", "other"]).ok("remove");
+    }
+}
+
+fn openssl(args: &[&str]) -> Outcome {
+    Run::new("openssl").args(args).outcome()
+}
+
+/// The claims of a JWT whose signature `openssl` confirms.
+fn confirmed(world: &World, jwt: &str, pem: &str) -> Value {
+    let dir = world.daemon.home().dir();
+    let [head, claims, signature] = jwt.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let decode = |text: &str| data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let key = file("key.pem", pem.as_bytes());
+    let text = file("text", format!("{head}.{claims}").as_bytes());
+    let signature = file("signature", &decode(signature));
+    let out = openssl(&["dgst", "-sha256", "-prverify", &key, "-signature", &signature, &text]);
+    assert_eq!(out.ok("openssl"), "Verified OK\n");
+    let head: Value = serde_json::from_slice(&decode(head)).unwrap();
+    assert_eq!((&head["alg"], &head["typ"]), (&"RS256".into(), &"JWT".into()));
+    serde_json::from_slice(&decode(claims)).unwrap()
+}
+
+#[test]
+fn a_github_app_signs_for_its_installation() {
+    if !need::program("everything", "openssl", "openssl") {
+        return;
+    }
+    let pem = openssl(&["genrsa", "-traditional", "2048"]).ok("genrsa");
+    let world = World::new(&pem, &["--github-app", "Iv1.abc:42", "--github-api", "{login}"]);
+    world.ask("/echo", &[]).ok("curl");
+    let bought = world.bought();
+    assert_eq!((bought.len(), bought[0].path.as_str()), (1, "/app/installations/42/access_tokens"));
+    assert_eq!(bought[0].method, "POST");
+    let jwt = bought[0].header("authorization").unwrap().strip_prefix("Bearer ").unwrap().to_owned();
+    let claims = confirmed(&world, &jwt, &pem);
+    assert_eq!(claims["iss"], "Iv1.abc");
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 600);
+    let seen = world.upstream.requests().into_iter().find(|seen| seen.path == "/echo").unwrap();
+    assert_eq!(seen.header("authorization"), Some("Bearer minted-token-1"));
+    let bad =
+        world.daemon.home().cli(&["secret", "rotate", "s", "--value-stdin"]).stdin("no key at all").outcome();
+    assert!(bad.err().contains("private key"), "{bad:?}");
+}
+
+#[test]
+fn a_google_service_account_asserts_itself() {
+    if !need::program("everything", "openssl", "openssl") {
+        return;
+    }
+    let pem = openssl(&["genrsa", "2048"]).ok("genrsa");
+    let upstream = Upstream::start(&[API, LOGIN]);
+    let daemon = Daemon::for_upstream(&upstream);
+    let agent = daemon.add_agent("agent", &["--factors", "token"]);
+    let port = upstream.https_addr().port();
+    let uri = format!("https://{LOGIN}:{port}/token/3599");
+    let key_file = serde_json::to_string_pretty(&json!({
+        "type": "service_account", "client_email": "bot@acme.iam.gserviceaccount.com", "private_key_id": "k1",
+        "private_key": pem, "token_uri": uri,
+    }))
+    .unwrap();
+    daemon.add_secret("s", &key_file, &["--template", "gcp", "--host", &format!("{API}:{port}")]);
+    let _ = daemon.grant(&agent, "s");
+    let world = World { daemon, upstream, agent };
+    world.ask("/echo", &[]).ok("curl");
+    let bought = world.bought();
+    assert_eq!(bought.len(), 1, "{bought:#?}");
+    let body = form(&bought[0]);
+    let jwt = body
+        .strip_prefix("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=")
+        .unwrap_or_else(|| panic!("{body}"));
+    let claims = confirmed(&world, jwt, &pem);
+    assert_eq!((&claims["iss"], &claims["aud"]), (&"bot@acme.iam.gserviceaccount.com".into(), &uri.into()));
+    assert_eq!(claims["scope"], "https://www.googleapis.com/auth/cloud-platform");
+    assert_eq!(world.authorization().as_deref(), Some("Bearer minted-token-1"));
+}

@@ -1,0 +1,230 @@
+//! The settled cases of identity (DESIGN section 6), one test for each row that the tables in [`crate::identity`] leave
+//! over.
+
+use std::time::Duration;
+
+use onecli_tests::client::{Reply, Run, curl};
+use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::{need, wait_for};
+
+use crate::scene::{API, KEY, Scene, VALUE, in_shell};
+
+/// curl in an agent's cgroup, with the placeholder as the shell expands `header`, if any.
+fn inside(scene: &Scene, agent: &Agent, run: &Run, header: &str) -> Reply {
+    let run = in_shell(run, &format!(r#"exec "$@" {header}"#));
+    scene.daemon.managed(agent, &run).outcome().reply()
+}
+
+/// `token+cgroup`, transparent, no placeholder in the request: never injected, 401 with a grant alone, forwarded only if
+/// a rule allows it.
+#[test]
+fn without_a_placeholder_only_a_rule_lets_a_request_through() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::new();
+    let ask = || inside(&scene, &scene.inside, &curl(&scene.url("/echo")), "");
+    let refused = ask();
+    assert_eq!(
+        (refused.verdict(), refused.header("www-authenticate")),
+        (401, Some("Bearer realm=\"OneCLI\""))
+    );
+    assert_eq!(scene.upstream.request_count(), 0);
+
+    let port = scene.upstream.https_addr().port().to_string();
+    let rule = ["rule", "add", "allow", "--agent", "inside", "--host", API, "--port", &port];
+    scene.daemon.onecli(&rule).ok("rule add");
+    assert_eq!(ask().verdict(), 200);
+    let seen = scene.upstream.only_request();
+    assert_eq!((seen.header("authorization"), seen.count(VALUE)), (None, 0), "{seen:#?}");
+    let record = scene.daemon.audit_until("the request", |r| r["verdict"] == "forward");
+    assert!(record["rule"].as_str().is_some_and(|rule| rule.starts_with("allow ")), "{record}");
+    // With it, the credential goes in all the same.
+    scene.upstream.clear();
+    let reply = inside(
+        &scene,
+        &scene.inside,
+        &curl(&scene.url("/echo")),
+        &format!(r#"-H "Authorization: Bearer ${KEY}""#),
+    );
+    assert_eq!(reply.verdict(), 200);
+    scene.injected_once(&format!("Bearer {VALUE}"));
+}
+
+/// git sends a password only after it was asked for one.
+#[test]
+fn a_basic_secret_is_asked_for_as_basic() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::with(
+        onecli_tests::upstream::Upstream::start(&[API, crate::scene::API_V6]),
+        &["--basic", "git"],
+    );
+    let refused = inside(&scene, &scene.inside, &curl(&scene.url("/echo")), "");
+    assert_eq!(
+        (refused.verdict(), refused.header("www-authenticate")),
+        (401, Some("Basic realm=\"OneCLI\""))
+    );
+}
+
+/// Tunnels and DNS of managed agents: the cgroup suffices, whatever factors the agent requires.
+#[test]
+fn a_tunnel_needs_no_placeholder() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::new();
+    let bare = scene.daemon.add_agent("bare", &["--factors", "token,cgroup", "--user", "games"]);
+    let url = scene.url("/echo");
+    let ask = || {
+        let trusted = scene.upstream.ca_file().display().to_string();
+        // The upstream's own certificate: nobody in between.
+        let run = curl(&url).args(["--cacert", &trusted]);
+        scene.daemon.managed(&bare, &run).outcome().reply()
+    };
+    assert_ne!(ask().verdict(), 200);
+    let port = scene.upstream.https_addr().port().to_string();
+    scene
+        .daemon
+        .onecli(&["rule", "add", "allow", "--agent", "bare", "--host", API, "--port", &port])
+        .ok("rule add");
+    assert_eq!(ask().verdict(), 200);
+    let record = scene.daemon.audit_until("the tunnel", |r| r["verdict"] == "tunnel");
+    assert_eq!((&record["agent"], &record["factors"]), (&"bare".into(), &"cgroup".into()), "{record}");
+}
+
+/// An ungranted secret, egress allowed: forwarded uninjected.
+#[test]
+fn what_is_not_granted_is_not_injected() {
+    let scene = Scene::new();
+    let open = scene.daemon.add_agent("open", &["--factors", "token", "--egress", "allow"]);
+    let trusted = scene.upstream.ca_file().display().to_string();
+    let run = curl(&scene.url("/echo")).args([
+        "--proxy",
+        &scene.daemon.proxy_url(&open.token),
+        "--cacert",
+        &trusted,
+    ]);
+    let reply = run.outcome().reply();
+    assert_eq!(reply.verdict(), 200, "{reply:?}");
+    assert_eq!(scene.upstream.only_request().count(VALUE), 0);
+    let record = scene.daemon.audit_until("the tunnel", |r| r["agent"] == "open" && r["verdict"] == "tunnel");
+    assert_eq!(record["rule"], "egress allow", "{record}");
+}
+
+/// `agent add` without `--cgroup`: bound to its default cgroup, `token+cgroup`; `token` under `--no-ebpf`.
+#[test]
+fn what_an_agent_is_when_nothing_is_said() {
+    let plain = Daemon::builder().no_ebpf().start();
+    let _ = plain.add_agent("coder", &[]);
+    assert_eq!(plain.onecli_json(&["agent", "show", "coder"])["factors"], "token");
+    let stuck = plain.onecli(&["agent", "add", "both", "--factors", "token,cgroup", "--user", "nobody"]);
+    if stuck.code() == Some(0) {
+        // No eBPF on the host: `run` exits and names the fix.
+        let run = plain.onecli(&["run", "--agent", "both", "--", "true"]);
+        assert!(run.code() == Some(125) && run.err().contains("--factors token"), "{run:?}");
+    }
+    if !need::bpf("the agent's cgroup") {
+        return;
+    }
+    let daemon = Daemon::builder().start();
+    let _ = daemon.add_agent("coder", &["--user", "nobody"]);
+    let shown = daemon.onecli_json(&["agent", "show", "coder"]);
+    assert_eq!(shown["factors"], "token+cgroup", "{shown}");
+    assert!(shown["cgroup"].as_str().is_some_and(|name| name.ends_with("-coder.slice")), "{shown}");
+}
+
+/// Two agents, one user; two agents, one cgroup; a cgroup below another agent's: refused.
+#[test]
+fn agents_share_neither_user_nor_cgroup() {
+    let daemon = Daemon::builder().start();
+    let _ = daemon.add_agent("one", &["--user", "nobody", "--cgroup", "one.slice", "--factors", "token"]);
+    for (what, options) in [
+        ("the user", &["--user", "nobody"][..]),
+        ("the cgroup", &["--user", "games", "--cgroup", "one.slice"]),
+        ("a nested cgroup", &["--user", "games", "--cgroup", "one.slice/two.slice"]),
+        ("the user root", &["--user", "root"]),
+    ] {
+        let added = daemon.onecli(&[&["agent", "add", "two"], options].concat());
+        assert!(matches!(added.code(), Some(1 | 2)), "{what}: {added:?}");
+    }
+    // A dash nests slices: the names of two agents never meet.
+    let _ = daemon.add_agent("a-b", &["--factors", "token"]);
+    let _ = daemon.add_agent("a", &["--factors", "token"]);
+    let cgroup = |name| daemon.onecli_json(&["agent", "show", name])["cgroup"].as_str().unwrap().to_owned();
+    let (outer, inner) = (cgroup("a"), cgroup("a-b"));
+    assert!(
+        !inner.starts_with(outer.trim_end_matches(".slice").to_owned().as_str()) || inner.contains("\\x2d"),
+        "{outer} {inner}"
+    );
+}
+
+/// A cgroup that is removed and made again is the agent's by its path, not by its id.
+#[test]
+fn a_cgroup_made_again_is_the_agents() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::new();
+    let ask = || {
+        inside(
+            &scene,
+            &scene.inside,
+            &curl(&scene.url("/echo")),
+            &format!(r#"-H "Authorization: Bearer ${KEY}""#),
+        )
+    };
+    assert_eq!(ask().verdict(), 200);
+    let directory = scene.daemon.agent_cgroup(&scene.inside);
+    // The last process may still be on its way out.
+    let removed = wait_for(Duration::from_secs(5), || std::fs::remove_dir(&directory).ok());
+    assert!(removed.is_some(), "{} is empty", directory.display());
+    std::fs::create_dir(&directory).unwrap();
+    assert_eq!(ask().verdict(), 200);
+}
+
+/// A placeholder of the agent's own, in the head or URL of an inspected request to a host that its secret is not for:
+/// 403 and an alert, however it is spelt. Bodies do not count.
+#[test]
+fn a_placeholder_on_its_way_out_is_an_alert() {
+    let scene = Scene::new();
+    let port = scene.upstream.https_addr().port();
+    let six = format!("https://{}:{port}", crate::scene::API_V6);
+    scene.daemon.add_secret(
+        "other",
+        "sk-another-value-0123",
+        &["--host", &format!("{}:{port}", crate::scene::API_V6), "--header", "x-other: {secret}"],
+    );
+    let _ = scene.daemon.grant(&scene.outside, "other");
+    let placeholder = scene.outside_grant.placeholder.clone();
+    let hex = |digit: u8| char::from_digit(digit.into(), 16).unwrap();
+    let escaped: String =
+        placeholder.bytes().flat_map(|byte| ['%', hex(byte >> 4), hex(byte & 15)]).collect();
+    let send = |url: &str, args: &[&str]| {
+        let run = curl(url).args(args);
+        scene.daemon.explicit(&scene.outside.token, run).outcome().reply()
+    };
+    let header = format!("X-Note: {placeholder}");
+    let user = format!("git:{placeholder}");
+    let cases: [(&str, String, Vec<&str>); 6] = [
+        ("header", format!("{six}/echo"), vec!["--header", &header]),
+        ("Basic", format!("{six}/echo"), vec!["--user", &user]),
+        ("query", format!("{six}/echo?k={placeholder}"), vec![]),
+        ("escaped query", format!("{six}/echo?k={escaped}"), vec![]),
+        ("path", format!("{six}/echo/{placeholder}"), vec![]),
+        ("escaped path", format!("{six}/echo/{escaped}"), vec!["--path-as-is"]),
+    ];
+    for (what, url, args) in cases {
+        let seen = scene.daemon.audit().len() as u64;
+        let reply = send(&url, &args);
+        let got = (reply.verdict(), reply.header("x-onecli-error"));
+        assert_eq!(got, (403, Some("placeholder_misplaced")), "{what}: {reply:?}");
+        let _ = scene.daemon.audit_until(what, |r| {
+            r["event"] == "alert" && r["code"] == "placeholder_misplaced" && r["seq"].as_u64() > Some(seen)
+        });
+    }
+    assert_eq!(scene.upstream.request_count(), 0);
+    let body = send(&format!("{six}/echo"), &["--data", &placeholder]);
+    assert_eq!(body.verdict(), 200, "{body:?}");
+}
