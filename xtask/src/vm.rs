@@ -200,10 +200,12 @@ impl Machine {
             .arg("-initrd")
             .arg(&system.initrd)
             .args(["-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=no"])
-            .args(["-drive", &drive(&system.image, "snapshot=on")])
+            .args(["-drive", &drive(&system.image, "snapshot=on,werror=report")])
             .args(["-drive", &drive(payload, "readonly=on")])
             .args(["-serial", &format!("file:{}", place.join("console.log").display())])
             .args(["-serial", &format!("file:{}", results.display())])
+            // What the snapshot holds.
+            .env("TMPDIR", place)
             .stdin(Stdio::null());
         ensure!(has("qemu-system-x86_64"), "qemu-system-x86_64 is not installed");
         Ok(Machine(command.spawn().context("cannot start qemu-system-x86_64")?))
