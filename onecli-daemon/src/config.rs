@@ -34,6 +34,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Database URL. Default: `sqlite://DATA_DIR/onecli.db`; see [`Config::store_url`].
     pub store: Option<String>,
+    /// Socket of the helper that is a service of its own; by flag alone. `None`: the daemon forks one.
+    #[serde(skip)]
+    pub helper_socket: Option<PathBuf>,
     /// `[kernel]`.
     pub kernel: Kernel,
     /// `[listen]`.
@@ -250,6 +253,7 @@ impl Default for Config {
         Config {
             data_dir: PathBuf::from("/var/lib/onecli"),
             store: None,
+            helper_socket: None,
             kernel: Kernel::default(),
             listen: Listen::default(),
             upstream: Upstream::default(),
@@ -318,6 +322,8 @@ pub struct Overrides {
     pub agents_root: Option<String>,
     /// `--no-ebpf`.
     pub no_ebpf: bool,
+    /// `--helper-socket`.
+    pub helper_socket: Option<PathBuf>,
     /// `--passphrase-file`.
     pub passphrase_file: Option<PathBuf>,
     /// `--insecure-key-from-env`.
@@ -420,6 +426,7 @@ impl Config {
         self.vault.insecure_key_from_env |= flags.insecure_key_from_env;
         self.store = flags.store.or(self.store);
         self.kernel.ebpf &= !flags.no_ebpf;
+        self.helper_socket = flags.helper_socket;
         Ok(self)
     }
 

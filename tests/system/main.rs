@@ -40,5 +40,7 @@ mod starvation;
 mod stopping;
 mod streams;
 mod templates;
+mod units;
+mod unprivileged;
 mod upstream_proxy;
 mod vault;

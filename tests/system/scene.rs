@@ -1,7 +1,7 @@
 //! The scene most tests play in: an upstream, a daemon that trusts it, a secret, and an agent for each path.
 
 use onecli_tests::client::{Outcome, Run};
-use onecli_tests::daemon::{Agent, Daemon, Granted};
+use onecli_tests::daemon::{Agent, Builder, Daemon, Granted};
 use onecli_tests::need;
 use onecli_tests::upstream::{Recorded, Upstream};
 
@@ -53,7 +53,12 @@ impl Scene {
 
     /// A secret placed as `placement` says, for `upstream`.
     pub(crate) fn with(upstream: Upstream, placement: &[&str]) -> Self {
-        let daemon = Daemon::builder().upstream(&upstream).host(API_V6, &["::1"]).start();
+        Self::of(Daemon::builder(), upstream, placement)
+    }
+
+    /// The same with a daemon of the caller's.
+    pub(crate) fn of(daemon: Builder, upstream: Upstream, placement: &[&str]) -> Self {
+        let daemon = daemon.upstream(&upstream).host(API_V6, &["::1"]).start();
         let inside = daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
         let outside = daemon.add_agent("outside", &["--factors", "token"]);
         let host = format!("{API}:{}", upstream.https_addr().port());

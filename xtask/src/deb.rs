@@ -6,46 +6,67 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cargo, has, run, step, target, workspace};
+use crate::shell::{self, cargo, has, step, target, workspace};
 
 const CARGO_DEB_VERSION: &str = "3.8.0";
 
 /// Options of the command.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Package a development build: made in a fraction of the time, slow and large
     #[arg(long)]
-    pub(crate) debug: bool,
+    debug: bool,
     /// Debian's part of the version, after the dash
     #[arg(long, default_value = "1", value_name = "N")]
-    pub(crate) revision: String,
+    revision: String,
     /// Where the package goes, a directory
     #[arg(long, value_name = "DIR")]
-    pub(crate) output: Option<PathBuf>,
+    output: Option<PathBuf>,
 }
 
-/// Makes the package; tells where it is.
-pub(crate) fn package(args: &Args) -> Result<PathBuf> {
+/// Makes the package.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let output = args.output.clone().unwrap_or_else(|| target().join("debian"));
+    build(args.debug)?;
+    println!("{}", package(args.debug, &args.revision, &output)?.display());
+    Ok(())
+}
+
+/// Builds what goes into a package.
+pub(crate) fn build(debug: bool) -> Result<()> {
     if !has("dpkg-deb") || !has("dpkg-shlibdeps") {
         bail!("the package needs Debian's tools: sudo apt-get install dpkg-dev");
     }
-    let cargo_deb = cargo_deb()?;
-    let profile = if args.debug { "dev" } else { "release" };
+    let profile = profile(debug);
     step(&format!("building onecli and onecli-daemon ({profile})"));
-    let of_ours = ["--locked", "--package", "onecli-daemon"];
-    run_cargo("build", &of_ours, &["--profile", profile, "--bins"])?;
-    // The same build of the library, as far as the manual pages are concerned.
-    run_cargo("build", &of_ours, &["--example", "man"])?;
+    let build = |options: &[&str]| {
+        shell::run(cargo(&["build", "--locked", "--package", "onecli-daemon"]).args(options))
+    };
+    if debug {
+        build(&["--bins", "--example", "man"])?;
+    } else {
+        // Apart: what makes manual pages shall not change what the programs are built from.
+        build(&["--release", "--bins"])?;
+        build(&["--example", "man"])?;
+    }
+    generate(&target().join(if debug { "debug" } else { "release" }), &target().join("debug/examples/man"))
+}
 
-    let built = target().join(if args.debug { "debug" } else { "release" });
-    generate(&built, &target().join("debug/examples/man"))?;
+fn profile(debug: bool) -> &'static str {
+    if debug { "dev" } else { "release" }
+}
 
-    let output = args.output.clone().unwrap_or_else(|| target().join("debian"));
-    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
-    step("cargo-deb");
+/// Packs what was built; tells where the package is.
+pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<PathBuf> {
+    let cargo_deb = cargo_deb()?;
+    fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
+    step(&format!("cargo-deb, revision {revision}"));
     let mut command = Command::new(cargo_deb);
     command.current_dir(workspace()).args(["--no-build", "--quiet", "--package", "onecli-daemon"]);
-    command.args(["--profile", profile, "--deb-revision", &args.revision]).arg("--output").arg(&output);
+    command.args(["--profile", profile(debug), "--deb-revision", revision]).arg("--output").arg(output);
+    if debug {
+        command.arg("--fast");
+    }
     let told = command.output().context("cannot start cargo-deb")?;
     if !told.status.success() {
         bail!("cargo-deb failed: {}", String::from_utf8_lossy(&told.stderr).trim());
@@ -56,12 +77,7 @@ pub(crate) fn package(args: &Args) -> Result<PathBuf> {
     if !file.is_file() {
         bail!("cargo-deb does not say what it made: {text}");
     }
-    println!("{}", file.display());
     Ok(file)
-}
-
-fn run_cargo(command: &str, of_ours: &[&str], options: &[&str]) -> Result<()> {
-    run(cargo(&[command]).args(of_ours).args(options))
 }
 
 /// Manual pages and completion scripts, from the programs themselves.
@@ -70,11 +86,11 @@ fn generate(built: &Path, man: &Path) -> Result<()> {
     if parts.exists() {
         fs::remove_dir_all(&parts).with_context(|| format!("cannot remove {}", parts.display()))?;
     }
-    run(Command::new(man).arg(parts.join("man")))?;
+    shell::run(Command::new(man).arg(parts.join("man")))?;
     for shell in ["bash", "zsh", "fish"] {
         let script = parts.join(format!("onecli.{shell}"));
         let file = File::create(&script).with_context(|| format!("cannot write {}", script.display()))?;
-        run(Command::new(built.join("onecli")).args(["completions", shell]).stdout(file))?;
+        shell::run(Command::new(built.join("onecli")).args(["completions", shell]).stdout(file))?;
     }
     Ok(())
 }
@@ -90,6 +106,6 @@ fn cargo_deb() -> Result<PathBuf> {
     }
     step(&format!("building {wanted} into target/tools (some minutes, once)"));
     let named = format!("cargo-deb@{CARGO_DEB_VERSION}");
-    run(cargo(&["install", "--quiet", "--locked", "--root"]).arg(&tools).arg(named))?;
+    shell::run(cargo(&["install", "--quiet", "--locked", "--root"]).arg(&tools).arg(named))?;
     Ok(program)
 }

@@ -10,6 +10,7 @@ mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Install what the tests need and run the whole suite
     Test(test::Args),
+    /// Install, use, crash, upgrade and remove the package on a stock Debian in an emulated machine
+    Vm(vm::Args),
     /// Check layout, direction of dependencies and house rules
     Tidy,
 }
@@ -48,9 +51,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => programs::bench(&args),
         Command::Chaos(args) => programs::chaos(&args),
         Command::Ebpf(args) => ebpf::run(&args),
-        Command::Deb(args) => deb::package(&args).map(|_| ()),
+        Command::Deb(args) => deb::run(&args),
         Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::test(&args),
         Command::Tidy => tidy::run(),
     };
     match outcome {

@@ -1,13 +1,19 @@
-//! The helper: a process of the daemon's own that keeps the capabilities which the serving process gives up.
+//! The helper: a process that keeps the privileges which the serving process does not have.
 //!
-//! It does two things, for the daemon alone: it looks whether the kernel programs are attached, and it opens sockets in
-//! the network namespaces of managed processes. It cannot detach: `onecli-daemon --detach` does, run by root.
+//! It does three things, for the daemon alone: it looks whether the kernel programs are attached, opens sockets in the
+//! network namespaces of managed processes, and makes, empties and removes the agents' cgroups. It cannot detach:
+//! `onecli-daemon --detach` does, run by root.
+//!
+//! It is a child of the daemon's, forked while that still had its privileges; or, under a service manager, a service of its
+//! own ([`service`]), which has attached the programs before and hands their maps to a daemon that never was privileged.
 
 mod duties;
 mod protocol;
+pub(super) mod service;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +21,15 @@ use protocol::{Answer, Request, receive, send};
 pub(super) use protocol::{Kind, Survey, Surveyed};
 
 use crate::kernel::KernelConfig;
+use crate::model::CgroupName;
 use crate::privilege::{self, Channel, PrivilegeError};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a helper that ends before it says anything is connected to, and how long is waited in between.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Why the helper did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +74,47 @@ impl Helper {
             .set_patience(PATIENCE)
             .map_err(|source| PrivilegeError::Fork { step: "setsockopt(SO_RCVTIMEO)", source })?;
         Ok(Helper { channel: Mutex::new(Some(channel)) })
+    }
+
+    /// Connects to the helper that is a service; it gives the maps of the programs it attached. One that ends at the sight
+    /// of a daemon, because the agents root is another than it knew, is started again by the next connection.
+    pub(super) fn connect(socket: &Path) -> Result<(Helper, Vec<OwnedFd>), HelperError> {
+        let gone = |error: std::io::Error| HelperError::Gone(format!("{}: {error}", socket.display()));
+        for _ in 0..TRIES {
+            let channel = Channel::connect(socket).map_err(gone)?;
+            channel.set_patience(PATIENCE).map_err(gone)?;
+            match receive(&channel).map_err(gone)? {
+                Some((Answer::Maps, maps)) => {
+                    return Ok((Helper { channel: Mutex::new(Some(channel)) }, maps));
+                }
+                Some((other, _)) => return Err(HelperError::Gone(unexpected(&other))),
+                None => std::thread::sleep(PAUSE),
+            }
+        }
+        Err(HelperError::Gone("it refuses this process (its log says why)".to_owned()))
+    }
+
+    /// Makes an agent's cgroup if it is missing.
+    pub(super) fn make_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+        self.change(&Request::MakeCgroup(name.clone()))
+    }
+
+    /// Kills what runs in an agent's cgroup.
+    pub(super) fn kill_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+        self.change(&Request::KillCgroup(name.clone()))
+    }
+
+    /// Removes an agent's cgroup, with what is nested in it.
+    pub(super) fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
+        self.change(&Request::RemoveCgroup(name.clone()))
+    }
+
+    fn change(&self, request: &Request) -> Result<(), String> {
+        self.ask(request, |answer, _| match answer {
+            Answer::Done(done) => Ok(Some(done)),
+            other => Err(unexpected(&other)),
+        })
+        .unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Are all programs still where they were attached? Says what is wrong. Blocks for as long as it takes.

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::doctor;
 use super::error::{AppError, chain};
+use super::helper::service::is_within;
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use crate::admin::{CgroupInfo, Transparent};
 use crate::config::Config;
@@ -54,8 +56,9 @@ impl fmt::Debug for Managed {
 }
 
 impl Managed {
-    /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts
-    /// the helper there. Without them the daemon still serves the explicit proxy, and says why.
+    /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts the
+    /// helper there; or takes over what a helper that is a service has attached. Without either the daemon still serves the
+    /// explicit proxy, and says why.
     pub(super) fn attach(config: &Config) -> Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
@@ -167,11 +170,8 @@ impl Managed {
     pub(super) fn ensure(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
         let attached = self.attached()?;
         let path = self.agents_root.join(name.as_str());
-        let id = attached
-            .cgroups
-            .ensure(&path)
-            .and_then(|()| attached.cgroups.id_of(&path))
-            .map_err(|error| chain(&error))?;
+        attached.helper.make_cgroup(name)?;
+        let id = attached.cgroups.id_of(&path).map_err(|error| chain(&error))?;
         attached.bind(id, name).map_err(|error| chain(&error))?;
         Ok(CgroupInfo { path: attached.cgroups.path(&path).map_err(|error| chain(&error))?, id })
     }
@@ -211,6 +211,9 @@ impl Managed {
 
     /// Kills what runs in a cgroup.
     pub(super) fn kill(&self, name: &CgroupName) -> Result<(), String> {
+        if let Ok(attached) = &self.attached {
+            return attached.helper.kill_cgroup(name);
+        }
         let path = self.agents_root.join(name.as_str());
         self.cgroups().map_or(Ok(()), |cgroups| cgroups.kill(&path)).map_err(|error| chain(&error))
     }
@@ -228,10 +231,7 @@ impl Managed {
         if let Ok(id) = attached.cgroups.id_of(&path) {
             attached.redirect.remove_agent(id).map_err(|error| chain(&error))?;
         }
-        let directory = attached.cgroups.path(&path).map_err(|error| chain(&error))?;
-        remove_tree(&directory).map_err(|error| {
-            format!("cannot remove cgroup {}: {error}; end the processes in it first", directory.display())
-        })
+        attached.helper.remove_cgroup(name)
     }
 
     /// The kernel's own counters.
@@ -261,39 +261,25 @@ impl Managed {
     }
 }
 
-/// Is this process in that cgroup, or below it? (cgroups(7): the line of cgroup2 in `/proc/self/cgroup`.)
-fn is_within(cgroup: &Path) -> bool {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    own.lines().filter_map(|line| line.strip_prefix("0::/")).any(|path| Path::new(path).starts_with(cgroup))
-}
-
-/// Removes a cgroup and what is nested in it, deepest first (rmdir(2) is how a cgroup is removed).
-fn remove_tree(directory: &Path) -> std::io::Result<()> {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    std::fs::remove_dir(directory)
-}
-
 impl Attached {
     fn new(config: &Config) -> Result<Attached, AppError> {
+        let helper = config.helper_socket.as_deref();
         let config = doctor::kernel_config(&doctor::place(config));
-        let redirect = Redirect::attach(&config)?;
         let cgroups = Cgroup2::find()?;
+        let (redirect, helper) = if let Some(socket) = helper {
+            let (helper, maps) =
+                Helper::connect(socket).map_err(|error| AppError::Helper(error.to_string()))?;
+            (Redirect::adopt(maps)?, helper)
+        } else {
+            let redirect = Redirect::attach(&config)?;
+            // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
+            let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+            if !is_within(&own, &config.daemon_cgroup) {
+                cgroups.move_self_into(&config.daemon_cgroup)?;
+            }
+            (redirect, Helper::start(&config)?)
+        };
         let root = cgroups.id_of(&config.agents_root)?;
-        // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
-        if !is_within(&config.daemon_cgroup) {
-            cgroups.move_self_into(&config.daemon_cgroup)?;
-        }
-        let helper = Helper::start(&config)?;
         Ok(Attached {
             redirect,
             cgroups,

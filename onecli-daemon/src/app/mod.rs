@@ -21,7 +21,6 @@ mod witness;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -52,7 +51,7 @@ use host::AppHost;
 use managed::Managed;
 use namespaces::Namespaces;
 use policy::Policy;
-use service::Handed;
+use service::{Handed, Sockets};
 use stand::{Front, Stand, told_to_stop};
 
 /// Holds a key, with `--insecure-key-from-env`.
@@ -86,6 +85,25 @@ pub fn detach(config: &Config) -> ExitCode {
     }
 }
 
+/// Attaches the kernel programs and serves daemons that have no privileges, until it is killed. Exit codes as of [`run`].
+pub fn help(config: &Config) -> ExitCode {
+    init_log();
+    if !config.kernel.ebpf {
+        // Its unit is started with the daemon's, and there is nothing to do.
+        service::ready("kernel.ebpf is off: there is nothing to do");
+        loop {
+            std::thread::park();
+        }
+    }
+    match helper::service::run(&doctor::kernel_config(&doctor::place(config))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
 fn init_log() {
     let filter = EnvFilter::try_from_env("ONECLI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -111,6 +129,7 @@ fn start(config: Config) -> Result<(), AppError> {
         Some(socket) => socket,
         None => admin::bind(&config.listen.admin_socket)?,
     };
+    let sockets = Sockets { admin: admin_socket, datagrams: handed.datagrams() };
     handed.close_rest();
     // After the helper was forked: it holds no secret.
     let keys = key_source(&config, &data_dir)?;
@@ -118,7 +137,7 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::filter_serving()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, keys, managed, stand, admin_socket, capacity))
+    runtime.block_on(serve(config, data_dir, keys, managed, stand, sockets, capacity))
 }
 
 /// Every place that may hold what opens the vault.
@@ -148,7 +167,8 @@ fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
 
 /// Keeps every other daemon from the kernel part. What else may be wrong with it, [`Managed::attach`] tells.
 fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
-    if !config.kernel.ebpf {
+    // A helper that is a service has claimed it.
+    if !config.kernel.ebpf || config.helper_socket.is_some() {
         return Ok(None);
     }
     match kernel::claim(Path::new(&config.kernel.agents_root), &config.kernel.bpffs_dir) {
@@ -195,7 +215,7 @@ async fn serve(
     keys: KeySource,
     managed: Managed,
     stand: Stand,
-    admin_socket: UnixListener,
+    sockets: Sockets,
     capacity: Capacity,
 ) -> Result<(), AppError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -228,7 +248,8 @@ async fn serve(
         };
         let marking = Arc::clone(&managed);
         let stamp = Box::new(move |socket: BorrowedFd<'_>| marking.stamp(&socket).map_err(io::Error::other));
-        Arc::new(dns::Server::new(parts, config.listen.transparent_port, stamp))
+        let server = dns::Server::new(parts, config.listen.transparent_port, stamp);
+        Arc::new(server.kept_by(Box::new(sockets.datagrams)))
     });
     let policy = Arc::new(Policy::new(
         Arc::clone(&store),
@@ -334,7 +355,7 @@ async fn serve(
     } else {
         "serving: explicit proxy only"
     };
-    let served = stand.serve(admin_socket, handles, status, stop).await;
+    let served = stand.serve(sockets.admin, handles, status, stop).await;
 
     tracing::info!("stopping");
     rekeyer.abort();

@@ -2,14 +2,18 @@
 //!
 //! Without one, all of this does nothing.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::HashMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use sd_notify::NotifyState;
 use socket2::{Socket, Type};
 
+use crate::dns::Keeper;
+use crate::model::AgentId;
 use crate::net::Bound;
 use crate::privilege;
 
@@ -17,12 +21,17 @@ use crate::privilege;
 /// another.
 const KEPT: &str = "kept";
 
+/// Agents' DNS sockets have names that begin so.
+const DNS: &str = "dns-";
+
 /// Listening sockets that were opened before this process. They are found by their addresses, so that the configuration
 /// alone says where the daemon listens.
 #[derive(Debug, Default)]
 pub(super) struct Handed {
     tcp: Vec<(SocketAddr, Passed)>,
     unix: Vec<(PathBuf, Passed)>,
+    /// By name: an agent is not given another's, in which that one's queries wait.
+    datagrams: HashMap<String, UdpSocket>,
 }
 
 #[derive(Debug)]
@@ -40,6 +49,10 @@ impl Handed {
     fn sort(passed: Vec<(String, OwnedFd)>) -> Handed {
         let mut handed = Handed::default();
         for (name, descriptor) in passed {
+            if name.starts_with(DNS) {
+                handed.datagrams.insert(name, descriptor.into());
+                continue;
+            }
             let passed = Passed { name, socket: Socket::from(descriptor) };
             let listens = passed.socket.is_listener().unwrap_or(false);
             let streams = passed.socket.r#type().is_ok_and(|found| found == Type::STREAM);
@@ -72,6 +85,11 @@ impl Handed {
         Some(UnixListener::from(OwnedFd::from(passed.socket)))
     }
 
+    /// Agents' DNS sockets, kept from one daemon to the next.
+    pub(super) fn datagrams(&mut self) -> Datagrams {
+        Datagrams(Mutex::new(std::mem::take(&mut self.datagrams)))
+    }
+
     /// Deals with what the configuration does not name. Call it when all that it names was taken.
     pub(super) fn close_rest(self) {
         for (address, passed) in self.tcp {
@@ -89,6 +107,41 @@ impl Handed {
             );
         }
     }
+}
+
+/// What is listened on besides the stand.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    /// The admin socket.
+    pub(super) admin: UnixListener,
+    /// Those of the agents' DNS that a former daemon had.
+    pub(super) datagrams: Datagrams,
+}
+
+/// Agents' DNS sockets in the service manager's store.
+#[derive(Debug)]
+pub(super) struct Datagrams(Mutex<HashMap<String, UdpSocket>>);
+
+impl Keeper for Datagrams {
+    fn take(&self, agent: AgentId) -> Option<UdpSocket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(agent))
+    }
+
+    fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>) {
+        // Of one that is not taken, because the agent's addresses are others by now.
+        self.forget(agent);
+        let name = name_of(agent);
+        told(sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &[socket]));
+    }
+
+    fn forget(&self, agent: AgentId) {
+        drop(self.take(agent));
+        told(sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name_of(agent))]));
+    }
+}
+
+fn name_of(agent: AgentId) -> String {
+    format!("{DNS}{agent}")
 }
 
 const UNIT_HINT: &str = "nobody is served there; change it with 'systemctl edit onecli-daemon.socket'";

@@ -70,20 +70,25 @@ impl Stand {
     /// Those that the service manager holds already are taken from `handed`; the others it is asked to keep.
     pub(super) fn bind(config: &Config, managed: &Managed, handed: &mut Handed) -> Result<Stand, AppError> {
         let mut own = Vec::new();
-        let mut open = |address| {
+        let mut open = |handed: &mut Handed, address| {
             if let Some(bound) = handed.tcp(address) {
                 return Ok(bound);
             }
             own.push(address);
             net::bind(address)
         };
-        let explicit = config.listen.explicit.iter().copied().map(&mut open).collect::<Result<_, _>>()?;
+        let explicit =
+            config.listen.explicit.iter().map(|&address| open(handed, address)).collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
         let transparent: Vec<Bound> = if managed.is_attached() {
-            loopback.into_iter().map(&mut open).collect::<Result<_, _>>()?
+            loopback.into_iter().map(|address| open(handed, address)).collect::<Result<_, _>>()?
         } else {
+            // Nobody is redirected to them.
+            for address in loopback {
+                drop(handed.tcp(address));
+            }
             Vec::new()
         };
         for listener in &transparent {

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         store: args.store,
         agents_root: args.agents_root,
         no_ebpf: args.no_ebpf,
+        helper_socket: args.helper_socket,
         passphrase_file: args.passphrase_file,
         insecure_key_from_env: args.insecure_key_from_env,
     };
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(config) if args.detach => onecli_daemon::app::detach(&config),
+        Ok(config) if args.helper => onecli_daemon::app::help(&config),
         Ok(config) => match args.restore {
             Some(file) => match onecli_daemon::app::restore(&config, &file, args.dry_run) {
                 Ok(report) => {

@@ -39,7 +39,7 @@ pub struct DaemonArgs {
     /// A file with a passphrase or a recovery key that opens the vault; '-' for standard input.
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Take a key in base64 from ONECLI_ROOT_KEY: everybody who may read this process's environment has it.
+    /// Take a key in base64 from `ONECLI_ROOT_KEY`: everybody who may read this process's environment has it.
     #[arg(long)]
     pub insecure_key_from_env: bool,
     /// Read the configuration, say whether it is good, and end.
@@ -48,6 +48,14 @@ pub struct DaemonArgs {
     /// Remove the pinned kernel programs and end: managed processes are no longer redirected, nor refused.
     #[arg(long, conflicts_with = "check_config")]
     pub detach: bool,
+    /// Be the helper of a daemon without privileges: attach the kernel programs, then do what needs privileges for the
+    /// daemon that connects. Started by onecli-helper.socket.
+    #[arg(long, conflicts_with_all = ["check_config", "detach", "helper_socket"])]
+    pub helper: bool,
+    /// Connect to the helper on this socket, and need no privileges. Without, the daemon is started by root and forks its
+    /// helper.
+    #[arg(long, value_name = "PATH")]
+    pub helper_socket: Option<PathBuf>,
     /// Put a backup in the database's place and end: see 'onecli restore --help'.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check_config", "detach"])]
     pub restore: Option<PathBuf>,

@@ -29,4 +29,4 @@ mod tests;
 
 pub use answer::Parts;
 pub use names::{Addresses, Names, NoAddress};
-pub use server::{Asker, Server, Stamp};
+pub use server::{Asker, Keeper, Server, Stamp};

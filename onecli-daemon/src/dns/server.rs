@@ -65,11 +65,23 @@ impl Asker {
 /// have got the address.
 pub type Stamp = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
+/// Holds the agents' sockets from one daemon to the next, so that a query that is asked in between is answered late and
+/// not refused.
+pub trait Keeper: Send + Sync {
+    /// The socket that was kept for an agent, once.
+    fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket>;
+    /// Keeps an agent's socket from now on.
+    fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>);
+    /// Keeps it no longer.
+    fn forget(&self, agent: AgentId);
+}
+
 /// The agents' resolver.
 pub struct Server {
     pub(super) parts: Arc<Parts>,
     port: u16,
     stamp: Stamp,
+    keeper: Option<Box<dyn Keeper>>,
     listening: Mutex<HashMap<AgentId, Listening>>,
 }
 
@@ -100,7 +112,14 @@ impl Drop for Listening {
 impl Server {
     /// A server without sockets; they will have `port`, which the kernel programs know.
     pub fn new(parts: Parts, port: u16, stamp: Stamp) -> Server {
-        Server { parts: Arc::new(parts), port, stamp, listening: Mutex::default() }
+        Server { parts: Arc::new(parts), port, stamp, keeper: None, listening: Mutex::default() }
+    }
+
+    /// The same with sockets that outlive it.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: Box<dyn Keeper>) -> Server {
+        self.keeper = Some(keeper);
+        self
     }
 
     /// Serves these agents as far as they are enabled, and no other any more. Tells each one's address, which stays the
@@ -114,6 +133,9 @@ impl Server {
             let stays = agents.get(id).is_some_and(|agent| one.asker.is(agent));
             if !stays {
                 self.parts.report_rest(&one.asker);
+                if let Some(keeper) = &self.keeper {
+                    keeper.forget(*id);
+                }
             }
             stays
         });
@@ -132,9 +154,12 @@ impl Server {
         listening.iter().map(|(id, one)| (*id, one.address)).collect()
     }
 
-    /// Closes every socket, and records what is not yet.
+    /// Closes every socket, and records what is not yet. What is kept stays so.
     pub fn close(&self) {
-        let _ = self.serve(std::iter::empty());
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, one) in listening.drain() {
+            self.parts.report_rest(&one.asker);
+        }
     }
 
     /// Whose DNS a connection from this cgroup carries.
@@ -145,12 +170,31 @@ impl Server {
     }
 
     fn listen(&self, agent: &Agent) -> io::Result<Listening> {
-        let (socket, address) = bind(agent.id, self.port)?;
+        let (socket, address) = if let Some(kept) = self.kept(agent.id) {
+            kept
+        } else {
+            let bound = bind(agent.id, self.port)?;
+            if let Some(keeper) = &self.keeper {
+                keeper.keep(agent.id, bound.0.as_fd());
+            }
+            bound
+        };
         (self.stamp)(socket.as_fd())?;
         let asker = Arc::new(Asker::new(agent));
         let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&asker), socket, address);
         let task = tokio::spawn(served).abort_handle();
         Ok(Listening { address, asker, task, elsewhere: HashMap::new() })
+    }
+
+    /// The socket that a former daemon had for the agent, where its address is still one of the agent's.
+    fn kept(&self, agent: AgentId) -> Option<(UdpSocket, Ipv4Addr)> {
+        let socket = self.keeper.as_ref()?.take(agent)?;
+        let SocketAddr::V4(bound) = socket.local_addr().ok()? else { return None };
+        if bound.port() != self.port || !candidates(agent).any(|address| address == *bound.ip()) {
+            return None;
+        }
+        socket.set_nonblocking(true).ok()?;
+        Some((UdpSocket::from_std(socket).ok()?, *bound.ip()))
     }
 
     /// Answers the agent of this cgroup in another network namespace too, through a socket that has its address there.

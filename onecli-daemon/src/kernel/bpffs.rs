@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -67,9 +67,19 @@ impl Pins {
             }
         }
         // The umask took nothing away, but a former version or a person may have opened it.
-        fs::set_permissions(&self.base, fs::Permissions::from_mode(PRIVATE))
-            .map_err(KernelError::bpffs("restrict", &self.base))?;
-        chown(&self.base, Some(NOBODY), None).map_err(KernelError::bpffs("restrict", &self.base))
+        let found = fs::metadata(&self.base).map_err(KernelError::bpffs("examine", &self.base))?;
+        if found.mode() & 0o7777 != PRIVATE {
+            fs::set_permissions(&self.base, fs::Permissions::from_mode(PRIVATE))
+                .map_err(KernelError::bpffs("restrict", &self.base))?;
+        }
+        if found.uid() == NOBODY {
+            return Ok(());
+        }
+        match chown(&self.base, Some(NOBODY), None) {
+            // A helper that is a service has no CAP_CHOWN. Its daemon is not uid 0: what is root's is closed to it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && found.uid() == 0 => Ok(()),
+            done => done.map_err(KernelError::bpffs("restrict", &self.base)),
+        }
     }
 
     /// Removes what daemons of other ABI versions pinned; called when this version enforces.

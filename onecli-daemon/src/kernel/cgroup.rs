@@ -9,6 +9,9 @@ use std::{
 };
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::KernelError;
 
@@ -92,6 +95,23 @@ impl Cgroup2 {
         fs::write(&kill, "1").map_err(KernelError::cgroup("kill the processes with", kill))
     }
 
+    /// Creates a cgroup below one that exists; one that is there is left as it is. By mkdirat(2), which the helper's filter
+    /// has in its list.
+    pub fn make(&self, cgroup: &Path) -> Result<(), KernelError> {
+        let path = self.path(cgroup)?;
+        match mkdirat(AT_FDCWD, &path, Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(KernelError::cgroup("create cgroup", path)(errno.into())),
+        }
+    }
+
+    /// Removes a cgroup and what is nested in it, deepest first; one that does not exist is removed. No process may live in
+    /// it.
+    pub fn remove(&self, cgroup: &Path) -> Result<(), KernelError> {
+        let path = self.path(cgroup)?;
+        remove_tree(&path).map_err(KernelError::cgroup("(end the processes in it first) remove cgroup", path))
+    }
+
     /// The directory of the hierarchy's root.
     pub(super) fn root(&self) -> &Path {
         &self.mount
@@ -154,6 +174,24 @@ impl Cgroup2 {
             }
         }
         Ok(false)
+    }
+}
+
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    match unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -179,6 +179,16 @@ pub enum KernelError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The helper handed over fewer maps than this version has.
+    #[error(
+        "the helper handed over {found} maps, and not {name}; are both programs of the same version? restart both"
+    )]
+    MissingMap {
+        /// Name of the map.
+        name: &'static str,
+        /// How many came.
+        found: usize,
+    },
 }
 
 impl KernelError {

@@ -6,9 +6,9 @@
 //! |---|---|
 //! | [`Cgroup2::ensure`], [`Cgroup2::move_self_into`] | write access to the cgroup tree (root, or a delegated subtree) |
 //! | [`Redirect::attach`] | `CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`; `CAP_SYS_ADMIN` if bpffs is to be mounted |
-//! | [`Redirect::open`], [`check`], [`report()`], [`detach`] | `CAP_DAC_OVERRIDE`: the pin directory belongs to no user; [`check`] only reads |
+//! | [`Redirect::open`], [`open_maps`], [`check`], [`report()`], [`detach`] | `CAP_DAC_OVERRIDE`: the pin directory belongs to no user; [`check`] only reads |
 //! | [`Namespaces`] | `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`; `CAP_NET_BIND_SERVICE` for a port below 1024 |
-//! | everything on a [`Redirect`] once open | nothing, from Linux 5.19; before that `CAP_BPF` |
+//! | [`Redirect::adopt`], and everything on a [`Redirect`] once open | nothing, from Linux 5.19; before that `CAP_BPF` |
 //!
 //! A [`Redirect`] holds map descriptors only. Whoever holds a link or program descriptor could detach enforcement, so
 //! none outlives the call that used it.
@@ -35,5 +35,5 @@ pub use denials::{Denial, Denials, KernelLog};
 pub use error::KernelError;
 pub use netns::{Found, Namespaces, NetnsError};
 pub use onecli_common::{AgentEntry, Hook, Reason};
-pub use redirect::Redirect;
+pub use redirect::{Redirect, open_maps};
 pub use report::{ports, report};

@@ -1,9 +1,10 @@
 //! What the serving process does with the kernel half: look flows up, keep the agents' entries, read counters.
 
 use std::{
+    collections::BTreeMap,
     io::ErrorKind,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, AsRawFd as _},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     path::Path,
     sync::{
         Mutex, PoisonError,
@@ -39,6 +40,9 @@ pub struct Redirect {
     unidentified: AtomicU64,
 }
 
+/// What it is made of, in the order in which the maps are handed over.
+const MAPS: [&str; 5] = [names::TUP, names::LISTENERS, names::AGENTS, names::STATS, names::DENY];
+
 impl Redirect {
     /// Loads and attaches the programs, or replaces those a former daemon left attached, and opens the maps.
     ///
@@ -53,9 +57,20 @@ impl Redirect {
     /// Opens the maps that [`attach`](Self::attach) pinned, in this process or another.
     pub fn open(bpffs_dir: &Path) -> Result<Self, KernelError> {
         let pins = Pins::below(bpffs_dir);
-        let open = |name: &'static str| {
-            MapData::from_pin(pins.map(name)).map_err(KernelError::map("open pinned", name))
-        };
+        Self::of(|name| MapData::from_pin(pins.map(name)).map_err(KernelError::map("open pinned", name)))
+    }
+
+    /// Takes over what another process got from [`open_maps`].
+    pub fn adopt(maps: Vec<OwnedFd>) -> Result<Self, KernelError> {
+        let found = maps.len();
+        let mut named: BTreeMap<&str, OwnedFd> = MAPS.into_iter().zip(maps).collect();
+        Self::of(|name| match named.remove(name) {
+            Some(descriptor) => MapData::from_fd(descriptor).map_err(KernelError::map("adopt", name)),
+            None => Err(KernelError::MissingMap { name, found }),
+        })
+    }
+
+    fn of(mut open: impl FnMut(&'static str) -> Result<MapData, KernelError>) -> Result<Self, KernelError> {
         let typed = |name: &'static str| KernelError::map("use", name);
         Ok(Self {
             announced: Mutex::new(Map::LruHashMap(open(names::TUP)?).try_into().map_err(typed(names::TUP))?),
@@ -166,6 +181,16 @@ impl Redirect {
     pub fn take_log(&self) -> Option<KernelLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// Opens the pinned maps that a [`Redirect`] is made of, for a process that may not: see [`Redirect::adopt`].
+pub fn open_maps(bpffs_dir: &Path) -> Result<Vec<OwnedFd>, KernelError> {
+    let pins = Pins::below(bpffs_dir);
+    let open = |name: &&'static str| {
+        let map = MapData::from_pin(pins.map(name)).map_err(KernelError::map("open pinned", name))?;
+        map.fd().as_fd().try_clone_to_owned().map_err(KernelError::bpffs("open", pins.map(name)))
+    };
+    MAPS.iter().map(open).collect()
 }
 
 /// Where the record of a connection is that began with `syn`.

@@ -1,20 +1,21 @@
-//! Messages with descriptors between the daemon and a child of its own.
+//! Messages with descriptors between the daemon and its helper.
 #![allow(unsafe_code, reason = "descriptors that arrive become owned")]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    setsockopt, socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4,
+    connect, getsockopt, recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
 };
 use nix::sys::time::TimeVal;
 
 /// Longest message, bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 /// Descriptors in one message.
-const MAX_DESCRIPTORS: usize = 4;
+const MAX_DESCRIPTORS: usize = 8;
 
 /// One end of a socket pair that keeps messages apart (`SOCK_SEQPACKET`) and carries descriptors (`SCM_RIGHTS`, unix(7)).
 #[derive(Debug)]
@@ -29,6 +30,35 @@ impl Channel {
         let (one, other) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Channel(one), Channel(other)))
+    }
+
+    /// Connects to a socket of this kind that another process listens on. Waits until that process accepts.
+    ///
+    /// # Errors
+    /// socket(2)'s and connect(2)'s.
+    pub fn connect(path: &Path) -> io::Result<Channel> {
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        Ok(Channel(socket))
+    }
+
+    /// Waits for somebody to connect to a listening socket of this kind.
+    ///
+    /// # Errors
+    /// accept4(2)'s.
+    pub fn accept(listener: &OwnedFd) -> io::Result<Channel> {
+        let accepted = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+        // SAFETY: the kernel has just made it for this process, and nobody else knows of it.
+        Ok(Channel(unsafe { OwnedFd::from_raw_fd(accepted) }))
+    }
+
+    /// The user and the process that connected (`SO_PEERCRED`, unix(7)).
+    ///
+    /// # Errors
+    /// getsockopt(2)'s.
+    pub fn peer(&self) -> io::Result<(u32, i32)> {
+        let credentials = getsockopt(&self.0, sockopt::PeerCredentials)?;
+        Ok((credentials.uid(), credentials.pid()))
     }
 
     /// Makes [`receive`](Self::receive) fail when nothing comes for so long.
@@ -123,6 +153,22 @@ mod tests {
         assert_eq!(&got, b"x");
         drop(one);
         assert!(other.receive().unwrap().is_none(), "the end of the other side is told");
+    }
+
+    #[test]
+    fn a_peer_is_known_by_user_and_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("helper.sock");
+        let listener =
+            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        nix::sys::socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let ours = Channel::connect(&path).unwrap();
+        let theirs = Channel::accept(&listener).unwrap();
+        let this = (nix::unistd::geteuid().as_raw(), i32::try_from(std::process::id()).unwrap());
+        assert_eq!(theirs.peer().unwrap(), this);
+        ours.send(b"hello", &[]).unwrap();
+        assert_eq!(theirs.receive().unwrap().unwrap().0, b"hello");
     }
 
     #[test]

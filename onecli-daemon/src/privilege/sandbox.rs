@@ -89,8 +89,9 @@ pub fn filter_helper() -> Result<(), PrivilegeError> {
 const LINK_COMMANDS: [u32; 2] = [7, 15];
 
 /// What the helper's own work takes.
-const HELPFUL: [libc::c_long; 19] = [
-    // Messages and the log.
+const HELPFUL: [libc::c_long; 23] = [
+    // Messages and the log; a service waits for daemons.
+    libc::SYS_accept4,
     libc::SYS_recvmsg,
     libc::SYS_sendmsg,
     libc::SYS_write,
@@ -104,6 +105,9 @@ const HELPFUL: [libc::c_long; 19] = [
     libc::SYS_statx,
     libc::SYS_getdents64,
     libc::SYS_fcntl,
+    libc::SYS_dup,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
     // Namespaces and sockets.
     libc::SYS_setns,
     libc::SYS_bind,

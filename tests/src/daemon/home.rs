@@ -23,6 +23,7 @@ pub struct Builder {
     ebpf: bool,
     descriptors: Option<u32>,
     netns: Option<PathBuf>,
+    unprivileged: bool,
     extra: Table,
 }
 
@@ -34,6 +35,7 @@ impl Builder {
             ebpf,
             descriptors: None,
             netns: None,
+            unprivileged: false,
             extra: Table::new(),
         }
     }
@@ -71,6 +73,13 @@ impl Builder {
     #[must_use]
     pub fn inside(mut self, netns: &Netns) -> Self {
         self.netns = Some(netns.path());
+        self
+    }
+
+    /// Starts the daemon as its unit does: as a user of its own, beside a helper that has the privileges.
+    #[must_use]
+    pub fn unprivileged(mut self) -> Self {
+        self.unprivileged = true;
         self
     }
 
@@ -129,6 +138,7 @@ impl Builder {
             ebpf: self.ebpf,
             descriptors: self.descriptors,
             netns: self.netns,
+            unprivileged: self.unprivileged,
         }
     }
 
@@ -181,6 +191,7 @@ pub struct Home {
     pub(super) ebpf: bool,
     pub(super) descriptors: Option<u32>,
     pub(super) netns: Option<PathBuf>,
+    pub(super) unprivileged: bool,
 }
 
 impl Home {
@@ -225,6 +236,11 @@ impl Home {
     #[must_use]
     pub fn cli(&self, args: &[&str]) -> Run {
         Run::new(bins::path("onecli")).arg("--socket").arg(self.socket()).args(args)
+    }
+
+    /// The daemon's own cgroup, as a directory.
+    pub(super) fn daemon_cgroup(&self) -> Option<PathBuf> {
+        Some(self.slice()?.join("daemon.slice"))
     }
 
     /// The cgroup that holds the agents root and the daemon's own.

@@ -1,5 +1,6 @@
 //! A real daemon with everything it needs in a directory of its own, and the CLI in front of it.
 
+mod helper;
 mod home;
 
 use std::fs::File;
@@ -47,6 +48,7 @@ pub struct Granted {
 /// A running daemon. Dropping it ends it and removes everything it made.
 pub struct Daemon {
     child: Child,
+    helper: Option<Child>,
     home: Home,
 }
 
@@ -67,7 +69,8 @@ impl Daemon {
     /// Starts a daemon in `home` and waits until it answers.
     #[must_use]
     pub fn start(home: Home) -> Self {
-        let mut daemon = Self { child: spawn(&home), home };
+        let helper = home.unprivileged.then(|| helper::spawn(&home, &log_file(&home)));
+        let mut daemon = Self { child: spawn(&home), helper, home };
         daemon.wait_until_ready();
         daemon
     }
@@ -288,6 +291,14 @@ impl Daemon {
         self.child.wait().expect("wait for the daemon")
     }
 
+    /// Ends a helper that is a process of its own.
+    pub fn kill_helper(&mut self) {
+        if let Some(mut helper) = self.helper.take() {
+            helper.kill().expect("signal the helper");
+            helper.wait().expect("wait for the helper");
+        }
+    }
+
     /// Ends the daemon as the service manager does (SIGTERM), and waits until it is gone.
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
@@ -317,6 +328,7 @@ impl Daemon {
     #[must_use]
     pub fn finish(mut self) -> Vec<PathBuf> {
         self.kill();
+        self.kill_helper();
         let mut left = self.home.clean();
         let dir = self.home.dir().to_owned();
         drop(self);
@@ -330,6 +342,7 @@ impl Drop for Daemon {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.kill();
         }
+        self.kill_helper();
         if std::thread::panicking() {
             let log = self.home.log();
             let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_SHOWN));
@@ -341,10 +354,14 @@ impl Drop for Daemon {
     }
 }
 
+fn log_file(home: &Home) -> File {
+    File::options().create(true).append(true).open(home.dir().join("daemon.log")).expect("log file")
+}
+
 fn spawn(home: &Home) -> Child {
-    let log =
-        File::options().create(true).append(true).open(home.dir().join("daemon.log")).expect("log file");
+    let log = log_file(home);
     let mut command = match (home.descriptors, &home.netns) {
+        (None, None) if home.unprivileged => helper::daemon(home),
         (None, None) => Command::new(bins::path("onecli-daemon")),
         (Some(most), _) => {
             // It becomes the daemon: execve(2) keeps limit and process id.

@@ -9,10 +9,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
 use crate::app::error::chain;
-use crate::kernel::{self, Cgroup2, KernelConfig, LinkState, Namespaces, NetnsError};
+use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Namespaces, NetnsError};
+use crate::model::CgroupName;
 use crate::privilege::{self, Channel};
 
-/// What entering a namespace, finding it and reading the pins needs; and binding, where the port is below 1024.
+/// What entering a namespace, finding it and reading the pins needs; and binding, where the port is below 1024. (Cgroups
+/// are root's, which the helper is.)
 const KEPT: [Capability; 4] = [
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_PTRACE,
@@ -22,7 +24,7 @@ const KEPT: [Capability; 4] = [
 
 /// Answers until the daemon is gone.
 pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
-    match Duties::begin(config) {
+    match Duties::begin(config, || {}) {
         Ok(duties) => {
             if let Err(error) = duties.answer_all(daemon) {
                 tracing::error!(error = chain(error.as_ref()), "the helper process ends");
@@ -34,24 +36,30 @@ pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
 
 type AnyError = Box<dyn std::error::Error>;
 
-struct Duties<'a> {
+pub(super) struct Duties<'a> {
     config: &'a KernelConfig,
     cgroups: Cgroup2,
     namespaces: Namespaces,
 }
 
 impl Duties<'_> {
-    fn begin(config: &KernelConfig) -> Result<Duties<'_>, AnyError> {
+    /// Gives up what the duties do not need. `last` runs before the system call filter is there.
+    pub(super) fn begin(config: &KernelConfig, last: impl FnOnce()) -> Result<Duties<'_>, AnyError> {
         privilege::keep_capabilities(&KEPT)?;
         let duties = Duties { config, cgroups: Cgroup2::find()?, namespaces: Namespaces::of_self()? };
+        last();
         privilege::filter_helper()?;
         Ok(duties)
     }
 
-    fn answer_all(&self, daemon: &Channel) -> Result<(), AnyError> {
+    /// Answers one daemon until it is gone.
+    pub(super) fn answer_all(&self, daemon: &Channel) -> Result<(), AnyError> {
         while let Some((request, _)) = receive(daemon)? {
             let answer = match request {
                 Request::Check => Answer::Health(self.check()),
+                Request::MakeCgroup(name) => Answer::Done(self.on_cgroup(&name, Cgroup2::make)),
+                Request::KillCgroup(name) => Answer::Done(self.on_cgroup(&name, Cgroup2::kill)),
+                Request::RemoveCgroup(name) => Answer::Done(self.on_cgroup(&name, Cgroup2::remove)),
                 Request::Survey(survey) => match self.survey(daemon, &survey) {
                     Ok(surveyed) => Answer::Surveyed(surveyed),
                     Err(error) => match error.downcast::<NetnsError>() {
@@ -76,6 +84,15 @@ impl Duties<'_> {
                 link.program, link.state
             )),
         }
+    }
+
+    /// Does something to a direct child of the agents root, which the type of its name says it is.
+    fn on_cgroup(
+        &self,
+        name: &CgroupName,
+        act: impl Fn(&Cgroup2, &Path) -> Result<(), KernelError>,
+    ) -> Result<(), String> {
+        act(&self.cgroups, &self.config.agents_root.join(name.as_str())).map_err(|error| chain(&error))
     }
 
     /// Opens what is missing and passes it on, one namespace at a time.

@@ -18,6 +18,12 @@ pub(super) enum Request {
     /// Open what is missing in the network namespaces of an agent's processes. Answered with any number of
     /// [`Answer::Opened`], then one [`Answer::Surveyed`], or with [`Answer::Failed`].
     Survey(Survey),
+    /// Make an agent's cgroup if it is missing; answered with [`Answer::Done`].
+    MakeCgroup(CgroupName),
+    /// Kill what runs in an agent's cgroup; answered with [`Answer::Done`].
+    KillCgroup(CgroupName),
+    /// Remove an agent's cgroup, with what is nested in it; answered with [`Answer::Done`].
+    RemoveCgroup(CgroupName),
 }
 
 /// Which sockets an agent has, and where to look for namespaces in which it has none.
@@ -38,6 +44,11 @@ pub(in crate::app) struct Survey {
 /// What the helper answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
+    /// What a helper says first that is a service: where the maps come from, which come with the message. A child's maps
+    /// are the daemon's own.
+    Maps,
+    /// Of a change to a cgroup.
+    Done(Result<(), String>),
     /// What is wrong, if anything is.
     Health(Result<(), String>),
     /// Sockets in one namespace, by its inode number and cookie; they come with the message, in this order.

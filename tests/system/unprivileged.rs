@@ -1,0 +1,57 @@
+//! The daemon as its unit starts it: a user of its own with no capability, and a helper that has what it needs.
+
+use std::time::Duration;
+
+use onecli_tests::daemon::Daemon;
+use onecli_tests::need;
+use onecli_tests::upstream::Upstream;
+
+use crate::scene::{API, API_V6, Scene, VALUE, Way, curl_with_key};
+
+fn scene() -> Option<Scene> {
+    let part = "a daemon beside its helper";
+    if !need::bpf(part) || !need::program(part, "systemd-socket-activate", "systemd") {
+        return None;
+    }
+    Some(Scene::of(Daemon::builder().unprivileged(), Upstream::start(&[API, API_V6]), &["--bearer"]))
+}
+
+fn injected(scene: &Scene) {
+    for way in [Way::Transparent, Way::Explicit] {
+        scene.run(way, curl_with_key(&scene.url("/echo"), &[])).ok(&format!("{way:?}"));
+        scene.injected_once(&format!("Bearer {VALUE}"));
+    }
+}
+
+#[test]
+fn the_main_job_needs_no_privilege() {
+    let Some(mut scene) = scene() else { return };
+    let status = std::fs::read_to_string(format!("/proc/{}/status", scene.daemon.pid())).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{status}"));
+        line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(!field("Uid:").contains(&"0".to_owned()), "{status}");
+    for set in ["CapEff:", "CapPrm:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(&field(set)[0], 16), Ok(0), "{set} {status}");
+    }
+    assert_eq!(field("NoNewPrivs:"), ["1"]);
+    injected(&scene);
+    // Another daemon is handed the same maps.
+    scene.daemon.restart();
+    injected(&scene);
+    // Agents' cgroups are the helper's to make and to remove.
+    let cgroup = scene.daemon.agent_cgroup(&scene.inside);
+    assert!(cgroup.is_dir());
+    scene.daemon.onecli(&["agent", "remove", &scene.inside.name]).ok("agent remove");
+    assert!(!cgroup.exists());
+}
+
+#[test]
+fn the_daemon_ends_with_its_helper() {
+    let Some(mut scene) = scene() else { return };
+    scene.daemon.kill_helper();
+    assert_eq!(scene.daemon.wait(Duration::from_secs(30)).code(), Some(1), "{}", scene.daemon.home().log());
+    let denied = scene.run(Way::Transparent, curl_with_key(&scene.url("/echo"), &["--max-time", "5"]));
+    assert!(!denied.status.success(), "{denied:?}");
+}

@@ -1,0 +1,238 @@
+//! `cargo xtask vm`: the package on a stock Debian with systemd as process 1, booted in qemu's emulator.
+//!
+//! The disk is made once and never written to: each run works on a snapshot. What it does inside is xtask/vm/guest.py,
+//! which comes on a second disk together with two versions of the package.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::deb;
+use crate::shell::{has, run, step, target, workspace};
+
+/// Debian's mirror, where the machine's own is not known.
+const MIRROR: &str = "http://debian.example/debian";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,iproute2,curl,python3,nodejs,\
+                        openssl,ca-certificates,procps,man-db,init-system-helpers";
+/// Programs that a run needs, and Debian's packages of them.
+const NEEDS: &[(&str, &str)] =
+    &[("debootstrap", "debootstrap"), ("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
+/// The unit that starts the test inside.
+const UNIT: &str = "\
+[Unit]
+Description=Test of the package
+After=multi-user.target
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'mkdir -p /payload && mount -o ro /dev/vdb /payload && . /payload/environment && exec /usr/bin/python3 /payload/guest.py'
+StandardOutput=journal+console
+StandardError=journal+console
+TimeoutStartSec=infinity
+";
+
+/// Options of the command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Debian's release: bookworm or trixie
+    #[arg(long, default_value = "bookworm")]
+    suite: String,
+    /// Test a release build; a development build by default
+    #[arg(long)]
+    release: bool,
+    /// Minutes until the machine is given up
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
+    /// A Debian root file system to start from, in place of debootstrap's
+    #[arg(long, value_name = "DIR")]
+    rootfs: Option<PathBuf>,
+    /// Seconds within which a killed daemon has to be back, by the machine's clock: emulated processors are some 20 times
+    /// slower than real ones
+    #[arg(long, default_value = "20", value_name = "S")]
+    back_within: String,
+}
+
+#[expect(clippy::disallowed_methods, reason = "progress is told in real seconds")]
+pub(crate) fn test(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    crate::setup::packages(NEEDS)?;
+    let place = target().join("vm").join(&args.suite);
+    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+
+    let system = Disk::of(&place, args)?;
+    let payload = payload(&place, args)?;
+    step(&format!("booting ({} s so far)", started.elapsed().as_secs()));
+    let results = place.join("results.txt");
+    File::create(&results)?;
+    let mut machine = Machine::boot(&place, &system, &payload, &results)?;
+    let told = machine.follow(&results, Duration::from_mins(args.minutes));
+    drop(machine);
+    let lines = told?;
+
+    let failed = lines.iter().filter(|line| line.starts_with("FAIL")).count();
+    let passed = lines.iter().filter(|line| line.starts_with("PASS")).count();
+    println!("\n{:<6} check", "result");
+    for line in lines.iter().filter(|line| line.contains('\t')) {
+        let mut words = line.splitn(3, '\t');
+        println!("{:<6} {}", words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    }
+    println!("\n{passed} passed, {failed} failed, in {} s; {}", started.elapsed().as_secs(), place.display());
+    ensure!(
+        lines.iter().any(|line| line == "DONE"),
+        "the machine ended before the test did: see console.log"
+    );
+    ensure!(failed == 0, "{failed} checks failed: see console.log");
+    Ok(())
+}
+
+/// A stock Debian.
+struct Disk {
+    image: PathBuf,
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+impl Disk {
+    /// Makes it once.
+    fn of(place: &Path, args: &Args) -> Result<Disk> {
+        let disk = Disk {
+            image: place.join("system.ext4"),
+            kernel: place.join("vmlinuz"),
+            initrd: place.join("initrd.img"),
+        };
+        let stamp = place.join("system.stamp");
+        let wanted = format!("{PACKAGES}\n{UNIT}");
+        if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) && disk.image.exists() {
+            return Ok(disk);
+        }
+        let own = place.join("rootfs");
+        let root = args.rootfs.as_deref().unwrap_or(&own);
+        if args.rootfs.is_none() {
+            step(&format!("Debian {} by debootstrap (a minute or two, once)", args.suite));
+            if own.exists() {
+                fs::remove_dir_all(&own)?;
+            }
+            let include = format!("--include={PACKAGES}");
+            let mut command = Command::new("debootstrap");
+            command.args(["--variant=minbase", &include, &args.suite]).arg(&own).arg(mirror());
+            run(command.stdout(File::create(place.join("debootstrap.log"))?))?;
+        }
+        step("writing the disk");
+        fs::write(root.join("etc/systemd/system/vm-test.service"), UNIT)?;
+        let wants = root.join("etc/systemd/system/multi-user.target.wants");
+        fs::create_dir_all(&wants)?;
+        let link = wants.join("vm-test.service");
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink("../vm-test.service", link)?;
+        }
+        fs::write(root.join("etc/hostname"), "onecli-vm\n")?;
+        fs::copy(root.join("vmlinuz"), &disk.kernel)?;
+        fs::copy(root.join("initrd.img"), &disk.initrd)?;
+        make_disk(root, &disk.image, "3G")?;
+        if args.rootfs.is_none() {
+            fs::remove_dir_all(&own)?;
+        }
+        fs::write(stamp, wanted)?;
+        Ok(disk)
+    }
+}
+
+/// The mirror that this machine installs from.
+fn mirror() -> String {
+    let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
+    let found = sources.lines().find_map(|line| line.strip_prefix("URIs: "));
+    found.map_or_else(|| MIRROR.to_owned(), |uri| uri.trim().to_owned())
+}
+
+/// Both versions of the package, and what runs inside.
+fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
+    let directory = place.join("payload");
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    fs::create_dir_all(&directory)?;
+    deb::build(!args.release)?;
+    for revision in ["1", "2"] {
+        deb::package(!args.release, revision, &directory)?;
+    }
+    for entry in fs::read_dir(workspace().join("xtask/vm"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), directory.join(entry.file_name()))?;
+    }
+    fs::write(directory.join("environment"), format!("export BACK_WITHIN={}\n", args.back_within))?;
+    let image = place.join("payload.ext4");
+    make_disk(&directory, &image, "300M")?;
+    Ok(image)
+}
+
+fn make_disk(from: &Path, image: &Path, size: &str) -> Result<()> {
+    if image.exists() {
+        fs::remove_file(image)?;
+    }
+    run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(from).arg(image).arg(size))
+}
+
+/// A running machine; ends with this value.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Machine {
+    fn boot(place: &Path, system: &Disk, payload: &Path, results: &Path) -> Result<Machine> {
+        let drive =
+            |file: &Path, options: &str| format!("file={},format=raw,if=virtio,{options}", file.display());
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536"])
+            .args(["-display", "none", "-nic", "none", "-no-user-config"])
+            .arg("-kernel")
+            .arg(&system.kernel)
+            .arg("-initrd")
+            .arg(&system.initrd)
+            .args(["-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 systemd.show_status=no"])
+            .args(["-drive", &drive(&system.image, "snapshot=on,werror=report")])
+            .args(["-drive", &drive(payload, "readonly=on")])
+            .args(["-serial", &format!("file:{}", place.join("console.log").display())])
+            .args(["-serial", &format!("file:{}", results.display())])
+            // What the snapshot holds.
+            .env("TMPDIR", place)
+            .stdin(Stdio::null());
+        ensure!(has("qemu-system-x86_64"), "qemu-system-x86_64 is not installed");
+        Ok(Machine(command.spawn().context("cannot start qemu-system-x86_64")?))
+    }
+
+    /// Shows results as they come, until the machine ends.
+    #[expect(clippy::disallowed_methods, reason = "bounded in real time")]
+    fn follow(&mut self, results: &Path, limit: Duration) -> Result<Vec<String>> {
+        let started = Instant::now();
+        let mut shown = 0;
+        loop {
+            let ended = self.0.try_wait()?.is_some();
+            let mut text = String::new();
+            File::open(results)?.read_to_string(&mut text).context("the results are no text")?;
+            let lines: Vec<String> = text.lines().map(|line| line.trim_end().to_owned()).collect();
+            let whole = if text.ends_with('\n') { lines.len() } else { lines.len().saturating_sub(1) };
+            for line in &lines[shown..whole] {
+                println!("[{:>4} s] {}", started.elapsed().as_secs(), line.replace('\t', "  "));
+            }
+            shown = whole;
+            if ended {
+                return Ok(lines);
+            }
+            if started.elapsed() > limit {
+                bail!("the machine did not end in {} minutes: see console.log", limit.as_secs() / 60);
+            }
+            sleep(Duration::from_millis(500));
+        }
+    }
+}
