@@ -16,6 +16,7 @@ mod doctor;
 mod error;
 mod explain;
 mod grants;
+mod import;
 mod key;
 mod learn;
 mod peer;
@@ -27,6 +28,7 @@ mod session;
 mod socket;
 mod state;
 mod status;
+mod vault;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -12,7 +12,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -224,6 +224,24 @@ impl HashiCorp {
         Ok(Material { value: pick(&read.fields, reference)?, version: read.version, stale: cached.stale })
     }
 
+    /// The value that answers to `agent` are searched for: a static one as [`HashiCorp::fetch`] has it, a dynamic one where
+    /// a lease is held. None is issued to be looked for.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub async fn watch(
+        &self,
+        agent: AgentId,
+        reference: &VaultReference,
+    ) -> Result<Option<SecretValue>, BackendError> {
+        let (key, kind) = self.locate(agent, reference).await?;
+        if *kind != Kind::Dynamic {
+            return Ok(Some(self.fetch(agent, reference).await?.value));
+        }
+        let held = self.material.peek(&key).await;
+        held.map(|read| pick(&read.fields, reference)).transpose()
+    }
+
     /// Every field of a path that holds text, for copying into the store.
     ///
     /// # Errors
@@ -239,17 +257,21 @@ impl HashiCorp {
         Ok(read.fields.iter().filter_map(text).collect())
     }
 
-    /// Forgets what was fetched: the upstream refused it.
+    /// The upstream refused what was fetched: a static value is fetched again, a lease given back.
     pub async fn evict(&self, agent: AgentId, reference: &VaultReference) {
-        for agent in [None, Some(agent)] {
-            let key = Key { agent, path: reference.path().to_owned(), version: reference.version() };
-            let gone = self.material.evict_where(|other| *other == key).await;
-            for (_, read) in gone {
-                if let Some(lease) = &read.lease {
-                    self.give_back(&lease.id).await;
-                }
+        let key = |agent| Key { agent, path: reference.path().to_owned(), version: reference.version() };
+        self.material.expire(&key(None)).await;
+        let leased = key(Some(agent));
+        for (_, read) in self.material.evict_where(|other| *other == leased).await {
+            if let Some(lease) = &read.lease {
+                self.give_back(&lease.id).await;
             }
         }
+    }
+
+    /// The agents that leases are held for.
+    pub fn holders(&self) -> HashSet<AgentId> {
+        self.leases().into_iter().filter_map(|(key, _)| key.agent).collect()
     }
 
     /// Keeps logged in, renews leases that are used, gives orphans back. Ends never.
@@ -477,7 +499,7 @@ fn pick(fields: &Fields, reference: &VaultReference) -> Result<SecretValue, Back
         .get(field)
         .and_then(|field| field.0.as_ref())
         .ok_or_else(|| BackendError::NoSuchField { path: path.to_owned(), field: field.to_owned() })?;
-    SecretValue::new(text.as_bytes().to_vec()).map_err(|error| BackendError::Unusable {
+    SecretValue::of_document(text.as_bytes()).map_err(|error| BackendError::Unusable {
         path: path.to_owned(),
         field: field.to_owned(),
         reason: error.to_string(),
