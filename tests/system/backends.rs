@@ -202,8 +202,10 @@ fn until_users(postgres: &Postgres, expected: usize, what: &str) {
 fn an_agents_database_user_ends_with_the_agent_and_with_the_daemon() {
     let Some(mut world) = World::new("dynamic secrets", "") else { return };
     let Some(postgres) = database(&world.bao) else { return };
-    world.add("db", &["--basic", "app", "--vault", "database/creds/ro#password"]);
-    // Another request to the host looks for the value, and has none issued for that.
+    world.add("db", &["--basic", "app", "--path", "/echo", "--vault", "database/creds/ro#password"]);
+    put(&world.bao, "api", &json!({ "key": FIRST }));
+    world.add("api", &["--bearer", "--path", "/accept/*", "--vault", "secret/api#key"]);
+    assert_eq!((world.answer("/accept/1").0, users(&postgres)), (200, 0), "none is issued to be looked for");
     let other = world.daemon.add_agent("other", &["--factors", "token"]);
     let _ = world.daemon.grant(&other, "db");
     world.echoed();
@@ -241,6 +243,13 @@ fn an_agents_database_user_ends_with_its_run() {
     until_users(&postgres, 0, "its cgroup is empty");
 }
 
+/// Names another place in a stored secret, and prints what is stored then.
+const SCRIPT: &str = "import sqlite3, sys\n\
+    db = sqlite3.connect(sys.argv[1])\n\
+    done = db.execute(\"UPDATE secrets SET profile = replace(profile, 'secret/api#key', 'secret/admin#key')\")\n\
+    db.commit()\n\
+    print(db.execute('SELECT profile FROM secrets').fetchone()[0])\n";
+
 #[test]
 fn an_edited_row_fetches_nothing() {
     let Some(mut world) = World::new("an edited source", "") else { return };
@@ -249,11 +258,6 @@ fn an_edited_row_fetches_nothing() {
     world.add("api", &["--bearer", "--vault", "secret/api#key"]);
     world.daemon.kill();
     let database = world.daemon.home().data_dir().join("onecli.db");
-    const SCRIPT: &str = "import sqlite3, sys\n\
-        db = sqlite3.connect(sys.argv[1])\n\
-        done = db.execute(\"UPDATE secrets SET profile = replace(profile, 'secret/api#key', 'secret/admin#key')\")\n\
-        db.commit()\n\
-        print(db.execute('SELECT profile FROM secrets').fetchone()[0])\n";
     let edited = Run::new("python3").args(["-c", SCRIPT]).arg(&database).outcome().ok("edit");
     assert!(edited.contains("secret/admin#key"), "{edited}");
     world.daemon.restart();

@@ -103,9 +103,9 @@ fn has(state: &State, secret: &Secret, value: &SecretValue) -> Result<bool, Admi
 /// As `secret add --template` would ask.
 fn request(variable: &str, value: SecretValue) -> Result<SecretAdd, AdminError> {
     let variable = variable.to_ascii_uppercase();
-    let named: Vec<&Template> =
+    let candidates: Vec<&Template> =
         Template::all().iter().filter(|template| template.env.contains(&variable)).collect();
-    let template = match named.as_slice() {
+    let template = match candidates.as_slice() {
         [one] => one,
         [] => return Err(AdminError::Invalid("no template has a variable of that name".to_owned())),
         several => {

@@ -78,7 +78,6 @@ fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
 /// May whoever asks have values taken from there?
 fn check_source(state: &State, uid: u32, profile: &Profile) -> Result<(), AdminError> {
     match &profile.source {
-        None => Ok(()),
         Some(Source::Vault(_)) if state.handles.server.is_none() => Err(AdminError::NotReady {
             message: "no vault server is configured".to_owned(),
             hint: "add [backend.vault] to the daemon's configuration, and restart it".to_owned(),
@@ -96,7 +95,7 @@ fn check_source(state: &State, uid: u32, profile: &Profile) -> Result<(), AdminE
                     .to_owned(),
             ))
         }
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 

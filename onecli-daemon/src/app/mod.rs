@@ -244,16 +244,16 @@ async fn serve(
     let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
     let own_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls, proxy.clone()));
-    let server = backends::vault_server(&config, &store, &vault, &clock, &random)?;
+    let vault_server = backends::vault_server(&config, &store, &vault, &clock, &random)?;
     let credentials = Arc::new(Credentials::new(
         Arc::clone(&vault),
         Arc::clone(&store),
         own_requests,
-        Backends { vault: server.clone() },
+        Backends { vault: vault_server.clone() },
         Arc::clone(&clock),
     ));
     let backends = tokio::spawn(backends::maintain(
-        server.clone(),
+        vault_server.clone(),
         Arc::clone(&credentials),
         Arc::clone(&store),
         Arc::clone(&managed),
@@ -316,7 +316,7 @@ async fn serve(
         policy: snapshot,
         approvals,
         agents_root: config.kernel.agents_root.clone(),
-        server,
+        server: vault_server,
     };
 
     let network = witness::Network {

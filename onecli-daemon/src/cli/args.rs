@@ -248,7 +248,7 @@ pub(super) enum VaultCommand {
     Status,
     /// Copy the fields of a KV path into secrets of our own, by templates.
     ///
-    /// A field that is named as a template's variable (OPENAI_API_KEY, in any case) becomes the secret of that template, or
+    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template, or
     /// its new value; others are left out and told. The daemon fetches the values: they do not pass this command.
     Import {
         /// The path, as 'vault kv get' takes it: 'secret/team'.
@@ -262,7 +262,7 @@ pub(super) enum SecretCommand {
     Add(Box<SecretAddArgs>),
     /// Store the values of a .env file as secrets, by templates.
     ///
-    /// A variable that is a template's (OPENAI_API_KEY) becomes the secret of that template, or its new value; others are
+    /// A variable that is a template's (`OPENAI_API_KEY`) becomes the secret of that template, or its new value; others are
     /// left out and told. The file stays as it is: remove it, or what agents may read of it.
     Import {
         /// Lines of the form NAME=VALUE.

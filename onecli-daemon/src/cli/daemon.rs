@@ -39,7 +39,7 @@ pub struct DaemonArgs {
     /// A file with a passphrase or a recovery key that opens the vault; '-' for standard input.
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Take a key in base64 from ONECLI_ROOT_KEY: everybody who may read this process's environment has it.
+    /// Take a key in base64 from `ONECLI_ROOT_KEY`: everybody who may read this process's environment has it.
     #[arg(long)]
     pub insecure_key_from_env: bool,
     /// Read the configuration, say whether it is good, and end.

@@ -86,10 +86,11 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::model::{Clock as _, SystemClock};
 
     #[test]
     fn old_values_are_looked_for_a_while_and_few_of_them() {
-        let (recent, start) = (Recent::new(), Instant::now());
+        let (recent, start) = (Recent::new(), SystemClock.instant());
         let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
         let value = |n: u32| SecretValue::new(format!("value-number-{n}").into_bytes()).unwrap();
         for n in 0..6 {
@@ -108,7 +109,7 @@ mod tests {
 
     #[test]
     fn refusals_have_a_value_fetched_again_now_and_then() {
-        let (recent, start) = (Recent::new(), Instant::now());
+        let (recent, start) = (Recent::new(), SystemClock.instant());
         let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
         assert!(recent.may_refetch(agent, secret, start));
         assert!(!recent.may_refetch(agent, secret, start + Duration::from_secs(1)));

@@ -1,3 +1,5 @@
+//! Single flight, times, failures.
+
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use jiff::Timestamp;

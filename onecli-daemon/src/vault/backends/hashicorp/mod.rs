@@ -12,7 +12,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -257,23 +257,6 @@ impl HashiCorp {
         Ok(read.fields.iter().filter_map(text).collect())
     }
 
-    /// The upstream refused what was fetched: a static value is fetched again, a lease given back.
-    pub async fn evict(&self, agent: AgentId, reference: &VaultReference) {
-        let key = |agent| Key { agent, path: reference.path().to_owned(), version: reference.version() };
-        self.material.expire(&key(None)).await;
-        let leased = key(Some(agent));
-        for (_, read) in self.material.evict_where(|other| *other == leased).await {
-            if let Some(lease) = &read.lease {
-                self.give_back(&lease.id).await;
-            }
-        }
-    }
-
-    /// The agents that leases are held for.
-    pub fn holders(&self) -> HashSet<AgentId> {
-        self.leases().into_iter().filter_map(|(key, _)| key.agent).collect()
-    }
-
     /// Keeps logged in, renews leases that are used, gives orphans back. Ends never.
     pub async fn maintain(&self) {
         let leases = async {
@@ -283,10 +266,10 @@ impl HashiCorp {
                     match self.give_back_orphans().await {
                         Ok(0) => {}
                         Ok(given) => {
-                            tracing::info!(given, "gave leases back that an earlier daemon had left")
+                            tracing::info!(given, "gave leases back that an earlier daemon had left");
                         }
                         Err(reason) => {
-                            tracing::warn!(%reason, "cannot read which leases are to be given back")
+                            tracing::warn!(%reason, "cannot read which leases are to be given back");
                         }
                     }
                     orphans_in = ORPHANS_EVERY;
@@ -413,7 +396,7 @@ impl HashiCorp {
             return Err(BackendError::Ledger(reason));
         }
         // The cache forgets it a little before the server does; renewals make a new entry of it.
-        let usable_for = first - first / LAST_PART;
+        let usable_for = first.saturating_sub(first / LAST_PART);
         Ok(Fetched { value: Read { fields, version: None, lease: Some(lease) }, usable_for })
     }
 
@@ -426,15 +409,12 @@ impl HashiCorp {
                 continue;
             }
             let used = lease.used.load(Ordering::Relaxed);
-            let renewed = match used && lease.renewable {
-                false => Ok(None),
-                true => self.renew_lease(&lease.id).await,
-            };
+            let renewed = if used && lease.renewable { self.renew_lease(&lease.id).await } else { Ok(None) };
             match renewed {
                 Ok(Some(time)) if time > lease.first / LAST_PART => {
                     lease.used.store(false, Ordering::Relaxed);
                     *lease.ends.lock().unwrap_or_else(PoisonError::into_inner) = now + time;
-                    self.material.extend(&key, time - time / LAST_PART).await;
+                    self.material.extend(&key, time.saturating_sub(time / LAST_PART)).await;
                 }
                 // Nobody wants it, or it cannot last: the next request gets a new one.
                 _ if !used || left <= lease.first / LAST_PART => {
