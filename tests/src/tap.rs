@@ -86,7 +86,7 @@ impl Drop for Tap {
 
 fn serve(mut client: TcpStream, target: SocketAddr, fault: &Fault) {
     // Nothing here outlives a test by more than this.
-    let patience = Some(Duration::from_secs(60));
+    let patience = Some(Duration::from_mins(1));
     client.set_read_timeout(patience).ok();
     match fault {
         Fault::Refuse => {}

@@ -10,6 +10,7 @@
 
 mod approvals;
 mod audit;
+mod backends;
 mod bad_input;
 mod disk_full;
 mod dns;

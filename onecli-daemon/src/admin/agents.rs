@@ -4,9 +4,9 @@ use nix::unistd::{Group, User};
 
 use super::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView};
 use super::error::AdminError;
-use super::grants;
 use super::host::Transparent;
 use super::state::{Find, State};
+use super::{grants, vault};
 use crate::model::{Agent, AgentId, AgentName, Factors, Runner, Token, TokenHash};
 use crate::store::StoredState;
 
@@ -107,6 +107,7 @@ pub(super) async fn rotate(state: &State, name: &AgentName) -> Result<AgentToken
     let (token, hash) = new_token(state)?;
     state.handles.store.set_token(agent.id, &hash, agent.generation).await?;
     change.in_force("agent rotate", agent.name.as_str()).await?;
+    vault::end_leases(state, agent.id);
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
 }
 
@@ -120,6 +121,9 @@ pub(super) async fn set_enabled(
     agent.enabled = enabled;
     state.handles.store.set_agent_enabled(agent.id, enabled).await?;
     change.in_force(if enabled { "agent enable" } else { "agent disable" }, agent.name.as_str()).await?;
+    if !enabled {
+        vault::end_leases(state, agent.id);
+    }
     Ok((&agent).into())
 }
 
@@ -140,6 +144,7 @@ pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Resul
     let agent_detail = detail(state, &change.stored, &agent).await?;
     state.handles.store.remove_agent(agent.id).await?;
     change.in_force("agent remove", agent.name.as_str()).await?;
+    vault::end_leases(state, agent.id);
     // Last, and no reason to fail: what still lives in it is refused everything from now on, and no agent is bound to
     // the cgroup while it does.
     let ended = if kill && populated { host.end_processes(&agent.cgroup).await } else { Ok(()) };

@@ -10,6 +10,7 @@ mod environment;
 mod keys;
 mod rules;
 mod status;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +32,7 @@ pub use keys::{
 };
 pub use rules::{ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, RuleAdd, RuleView};
 pub use status::{AuditStatus, Status};
+pub use vault::{Import, ImportEnd, Imported, NamedValue, VaultImport, VaultView};
 
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostSet, MethodSet, PathPattern, Placement, Profile,
@@ -66,6 +68,12 @@ pub mod routes {
     pub const AGENTS: &str = "/v1/agents";
     /// `GET`: a list of [`super::SecretView`]. `POST` [`super::SecretAdd`]: [`super::SecretView`].
     pub const SECRETS: &str = "/v1/secrets";
+    /// `POST` [`super::Import`]: a list of [`super::Imported`].
+    pub const SECRETS_IMPORT: &str = "/v1/secrets-import";
+    /// `GET`: [`super::VaultView`].
+    pub const VAULT: &str = "/v1/vault";
+    /// `POST` [`super::VaultImport`]: a list of [`super::Imported`].
+    pub const VAULT_IMPORT: &str = "/v1/vault/import";
     /// `GET`, with [`super::AuditQuery`] as the query: records as JSON lines, oldest first.
     pub const AUDIT: &str = "/v1/audit";
 
@@ -274,8 +282,9 @@ pub struct SecretAdd {
     /// May it be sent over plain HTTP?
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// The credential.
-    pub value: WireValue,
+    /// The credential; absent where the profile says where it is had from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<WireValue>,
 }
 
 fn https_port() -> u16 {

@@ -1,22 +1,47 @@
 //! What the daemon finds out about itself, for `onecli doctor`.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::api::{AuditStatus, Doctor, Status};
 use super::host::Transparent;
 use super::state::State;
 use super::status::status;
 use crate::model::Check;
+use crate::vault::backends::hashicorp::{HashiCorp, ServerStatus};
+
+/// How long the vault server may take to tell how it is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const LOG: &str = "the daemon's log has more (`journalctl -u onecli-daemon`)";
 
 pub(super) async fn doctor(state: &State) -> Doctor {
     let Status { version, transparent, transparent_fault, store_fault, audit, .. } = status(state).await;
-    let checks = vec![
+    let mut checks = vec![
         redirect(transparent, transparent_fault),
         store(store_fault),
         audit_log(&audit),
         shipping(&audit),
     ];
+    if let Some(server) = &state.handles.server {
+        checks.push(vault_server(server).await);
+    }
     Doctor { version, place: state.handles.host.place(), checks }
+}
+
+/// Of `[backend.vault]`.
+async fn vault_server(server: &HashiCorp) -> Check {
+    const NAME: &str = "vault server";
+    let fix = "secrets added with --vault cannot be used: see 'onecli vault status' and the vault server";
+    match timeout(PATIENCE, server.status()).await {
+        Err(_) => Check::fail(NAME, format!("no answer within {PATIENCE:?}"), fix),
+        Ok(ServerStatus { sealed: Some(true), .. }) => Check::fail(NAME, "it is sealed", fix),
+        Ok(ServerStatus { fault: Some(fault), .. }) => Check::fail(NAME, fault, fix),
+        Ok(status) => {
+            Check::ok(NAME, format!("logged in at {}, {} leases are held", status.address, status.leases))
+        }
+    }
 }
 
 fn redirect(transparent: Transparent, fault: Option<String>) -> Check {

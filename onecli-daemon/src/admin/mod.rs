@@ -17,6 +17,7 @@ mod environment;
 mod error;
 mod explain;
 mod grants;
+mod import;
 mod key;
 mod learn;
 mod peer;
@@ -28,6 +29,7 @@ mod session;
 mod socket;
 mod state;
 mod status;
+mod vault;
 
 #[cfg(test)]
 pub(crate) mod tests;

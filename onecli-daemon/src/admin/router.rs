@@ -13,7 +13,8 @@ use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
 use super::{
-    agents, approvals, ca, doctor, environment, explain, grants, key, learn, rules, secrets, session, status,
+    agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, rules, secrets, session,
+    status, vault,
 };
 
 /// A request, read whole.
@@ -98,7 +99,10 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         }
 
         ("GET", ["secrets"]) => json(&secrets::list(&state).await?),
-        ("POST", ["secrets"]) => created(&secrets::add(&state, body(&call)?).await?),
+        ("POST", ["secrets"]) => created(&secrets::add(&state, call.uid, body(&call)?).await?),
+        ("POST", ["secrets-import"]) => json(&import::of_values(&state, body(&call)?).await?),
+        ("GET", ["vault"]) => json(&vault::status(&state).await?),
+        ("POST", ["vault", "import"]) => json(&import::of_vault(&state, body(&call)?).await?),
         ("GET", ["secrets", name]) => json(&secrets::show(&state, &parse(name)?).await?),
         ("DELETE", ["secrets", name]) => json(&secrets::remove(&state, &parse(name)?).await?),
         ("POST", ["secrets", name, "rotate"]) => {

@@ -2,9 +2,10 @@
 
 use super::api::{SecretAdd, SecretRotate, SecretView};
 use super::error::AdminError;
-use super::state::{Find, State};
+use super::state::{Change, Find, State};
 use crate::model::{
-    AwsKeys, PathPattern, Placement, Profile, Sealed, Secret, SecretId, SecretName, SecretValue, Target,
+    AwsKeys, Mint, PathPattern, Placement, Profile, Sealed, Secret, SecretId, SecretName, SecretValue,
+    Source, Target,
 };
 use crate::store::StoredState;
 use crate::vault::check_material;
@@ -12,10 +13,23 @@ use crate::vault::check_material;
 /// More patterns than this are a mistake, and each costs time in every match.
 const MAX_PATHS: usize = 256;
 
-pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView, AdminError> {
-    let target = check_target(&request)?;
-    check_value(&request.placement, &request.profile, &request.value.0)?;
+pub(super) async fn add(state: &State, uid: u32, request: SecretAdd) -> Result<SecretView, AdminError> {
+    check_source(state, uid, &request.profile)?;
     let change = state.begin_change().await?;
+    let secret = insert(state, &change, request).await?;
+    let view = view(&change.stored, &secret);
+    change.in_force("secret add", view.name.as_str()).await?;
+    Ok(view)
+}
+
+/// Stores a new secret, which is not in force yet.
+pub(super) async fn insert(
+    state: &State,
+    change: &Change<'_>,
+    request: SecretAdd,
+) -> Result<Secret, AdminError> {
+    let target = check_target(&request)?;
+    let sealed = to_seal(&request)?;
     if change.stored.secret(&request.name).is_ok() {
         return Err(AdminError::Exists {
             message: format!("there is a secret '{}' already", request.name),
@@ -37,11 +51,52 @@ pub(super) async fn add(state: &State, request: SecretAdd) -> Result<SecretView,
         version: 1,
         sealed: Sealed(Vec::new()),
     };
-    secret.sealed = state.handles.vault.seal(&secret, &request.value.0)?;
+    secret.sealed = state.handles.vault.seal(&secret, &sealed)?;
     state.handles.store.add_secret(&secret).await?;
-    let view = view(&change.stored, &secret);
-    change.in_force("secret add", view.name.as_str()).await?;
-    Ok(view)
+    Ok(secret)
+}
+
+/// The value, or the name of the place where it is.
+fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
+    match (&request.profile.source, &request.value) {
+        (None, Some(value)) => {
+            check_value(&request.placement, &request.profile, &value.0)?;
+            Ok(value.0.clone())
+        }
+        (Some(source), None) => {
+            check_mint(&request.placement, &request.profile)?;
+            SecretValue::new(source.to_sealed_text().into_bytes())
+                .map_err(|error| AdminError::Invalid(error.to_string()))
+        }
+        (None, None) => Err(AdminError::Invalid("no value was given".to_owned())),
+        (Some(source), Some(_)) => {
+            Err(AdminError::Invalid(format!("a value was given, but it is had from {source}")))
+        }
+    }
+}
+
+/// May whoever asks have values taken from there?
+fn check_source(state: &State, uid: u32, profile: &Profile) -> Result<(), AdminError> {
+    match &profile.source {
+        Some(Source::Vault(_)) if state.handles.server.is_none() => Err(AdminError::NotReady {
+            message: "no vault server is configured".to_owned(),
+            hint: "add [backend.vault] to the daemon's configuration, and restart it".to_owned(),
+        }),
+        // Its content could be sent to a host of theirs.
+        Some(Source::File(_)) if uid != 0 => Err(AdminError::NotPermitted {
+            message: "only root may have values taken from files".to_owned(),
+            hint: "use sudo".to_owned(),
+        }),
+        Some(Source::Vault(_) | Source::File(_))
+            if matches!(profile.mint, Some(Mint::RefreshToken { .. })) =>
+        {
+            Err(AdminError::Invalid(
+                "a refresh token is replaced with each use, so it must be stored here: give its value"
+                    .to_owned(),
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_target(request: &SecretAdd) -> Result<Target, AdminError> {
@@ -62,14 +117,19 @@ fn check_target(request: &SecretAdd) -> Result<Target, AdminError> {
     })
 }
 
+fn check_mint(placement: &Placement, profile: &Profile) -> Result<(), AdminError> {
+    if profile.mint.is_some() && !matches!(placement, Placement::Header { .. }) {
+        return Err(AdminError::Invalid(
+            "a minted token is placed in a header: --bearer or --header".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 /// A value of the wrong form is told now, not with the first request.
 fn check_value(placement: &Placement, profile: &Profile, value: &SecretValue) -> Result<(), AdminError> {
+    check_mint(placement, profile)?;
     if let Some(mint) = &profile.mint {
-        if !matches!(placement, Placement::Header { .. }) {
-            return Err(AdminError::Invalid(
-                "a minted token is placed in a header: --bearer or --header".to_owned(),
-            ));
-        }
         return check_material(mint, value).map_err(|error| AdminError::Invalid(error.to_string()));
     }
     if matches!(placement, Placement::SigV4 { .. }) {
@@ -94,15 +154,26 @@ pub(super) async fn rotate(
     request: SecretRotate,
 ) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
-    let mut secret = change.stored.secret(name)?.clone();
-    check_value(&secret.placement, &secret.profile, &request.value.0)?;
-    let kept = retired(state, &secret)?;
-    secret.version += 1;
-    secret.sealed = state.handles.vault.seal(&secret, &request.value.0)?;
-    state.handles.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await?;
+    let secret = renew(state, change.stored.secret(name)?, &request.value.0).await?;
     let view = view(&change.stored, &secret);
     change.in_force("secret rotate", view.name.as_str()).await?;
     Ok(view)
+}
+
+/// Stores a new value of a secret, which is not in force yet.
+pub(super) async fn renew(state: &State, secret: &Secret, value: &SecretValue) -> Result<Secret, AdminError> {
+    if let Some(source) = &secret.profile.source {
+        return Err(AdminError::Conflict(format!(
+            "the value of secret '{}' is had from {source}: change it there, and the next request uses it",
+            secret.name
+        )));
+    }
+    check_value(&secret.placement, &secret.profile, value)?;
+    let kept = retired(state, secret)?;
+    let mut secret = Secret { version: secret.version + 1, ..secret.clone() };
+    secret.sealed = state.handles.vault.seal(&secret, value)?;
+    state.handles.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await?;
+    Ok(secret)
 }
 
 /// The value that is replaced, in a form that goes nowhere.

@@ -14,6 +14,7 @@ use crate::model::{Agent, AgentName, Clock, Random, Secret, SecretName};
 use crate::policy::{Approvals, Snapshot};
 use crate::store::{Store, StoredState};
 use crate::vault::Vault;
+use crate::vault::backends::hashicorp::HashiCorp;
 
 /// The parts of the daemon that the admin API works on.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ pub struct Handles {
     pub approvals: Arc<Approvals>,
     /// The cgroup whose children are agents, below the cgroup2 mount: peers in it are refused.
     pub agents_root: String,
+    /// The vault server, where one is configured.
+    pub server: Option<Arc<HashiCorp>>,
 }
 
 /// How far the audit log is: sequence numbers, as they grow, and what keeps them from growing.

@@ -9,6 +9,7 @@ use crate::privilege::PrivilegeError;
 use crate::store::StoreError;
 use crate::tls::{CaError, UpstreamTlsError};
 use crate::vault::VaultError;
+use crate::vault::backends::hashicorp::BackendError;
 
 /// Why the daemon does not run. Each case says what to do in its own words.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum AppError {
     /// The root key, or what it opens.
     #[error("{}", chain(.0))]
     Vault(#[from] VaultError),
+    /// `[backend.vault]`.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The audit log.
     #[error("{}", chain(.0))]
     Audit(#[from] AuditError),
@@ -102,7 +106,10 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AppError::Vault(error) if error.is_key_problem() => 78,
-            AppError::DataDir(_) | AppError::UpstreamTls(_) | AppError::ProxyPassword { .. } => 78,
+            AppError::DataDir(_)
+            | AppError::UpstreamTls(_)
+            | AppError::Backend(_)
+            | AppError::ProxyPassword { .. } => 78,
             _ => 1,
         }
     }

@@ -2,6 +2,7 @@
 
 mod audit_key;
 mod authority;
+mod backends;
 mod denials;
 mod doctor;
 mod error;
@@ -43,7 +44,7 @@ use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::{Approvals, Snapshot};
 use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
-use crate::vault::{Credentials, KeySource, Vault, VaultError};
+use crate::vault::{Backends, Credentials, KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
@@ -264,8 +265,20 @@ async fn serve(
     let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
     let own_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls, proxy.clone()));
-    let credentials =
-        Arc::new(Credentials::new(Arc::clone(&vault), Arc::clone(&store), own_requests, Arc::clone(&clock)));
+    let vault_server = backends::vault_server(&config, &store, &vault, &clock, &random)?;
+    let credentials = Arc::new(Credentials::new(
+        Arc::clone(&vault),
+        Arc::clone(&store),
+        own_requests,
+        Backends { vault: vault_server.clone() },
+        Arc::clone(&clock),
+    ));
+    let backends = tokio::spawn(backends::maintain(
+        vault_server.clone(),
+        Arc::clone(&credentials),
+        Arc::clone(&store),
+        Arc::clone(&managed),
+    ));
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
         vault: Arc::clone(&vault),
@@ -325,6 +338,7 @@ async fn serve(
         policy: snapshot,
         approvals,
         agents_root: config.kernel.agents_root.clone(),
+        server: vault_server,
     };
 
     let network = witness::Network {
@@ -362,6 +376,7 @@ async fn serve(
     follower.abort();
     watcher.abort();
     witnesses.abort();
+    backends.abort();
     if let Some(dns) = dns {
         dns.close();
     }

@@ -149,6 +149,10 @@ pub struct Record {
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_version: Option<u32>,
+    /// Where its value was fetched from, where the store does not hold it: `vault@3` (the version), `vault stale` (kept
+    /// from before the server failed), `file`. Told with the outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Text>,
     /// What was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
@@ -258,6 +262,7 @@ impl Record {
             rule: None,
             secret: None,
             secret_version: None,
+            backend: None,
             verdict: None,
             code: None,
             status: None,

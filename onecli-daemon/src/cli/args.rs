@@ -85,6 +85,9 @@ pub(super) enum Command {
     /// The authority that agents trust in place of the services'.
     #[command(subcommand)]
     Ca(CaCommand),
+    /// The HashiCorp Vault or OpenBao server that values are fetched from.
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// The keys that open the vault.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -314,9 +317,31 @@ pub(super) struct AgentAddArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum VaultCommand {
+    /// Is it there, unsealed, and are we logged in? How long does our token last, how many leases are held?
+    Status,
+    /// Copy the fields of a KV path into secrets of our own, by templates.
+    ///
+    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template, or
+    /// its new value; others are left out and told. The daemon fetches the values: they do not pass this command.
+    Import {
+        /// The path, as 'vault kv get' takes it: 'secret/team'.
+        path: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum SecretCommand {
     /// Store a credential.
     Add(Box<SecretAddArgs>),
+    /// Store the values of a .env file as secrets, by templates.
+    ///
+    /// A variable that is a template's (`OPENAI_API_KEY`) becomes the secret of that template, or its new value; others are
+    /// left out and told. The file stays as it is: remove it, or what agents may read of it.
+    Import {
+        /// Lines of the form NAME=VALUE.
+        file: PathBuf,
+    },
     /// All secrets, without their values, which are never shown.
     List,
     /// One secret, without its value.

@@ -30,6 +30,7 @@ struct Record {
     path: Option<String>,
     secret: Option<String>,
     secret_version: Option<u32>,
+    backend: Option<String>,
     code: Option<String>,
     count: Option<u64>,
 }
@@ -42,6 +43,10 @@ impl Record {
         };
         let secret = match (self.secret, self.secret_version) {
             (Some(secret), Some(version)) => Some(format!("{secret} v{version}")),
+            (secret, _) => secret,
+        };
+        let secret = match (secret, self.backend) {
+            (Some(secret), Some(backend)) => Some(format!("{secret} ({backend})")),
             (secret, _) => secret,
         };
         let code = match (self.code, self.count) {

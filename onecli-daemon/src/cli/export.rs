@@ -6,7 +6,7 @@ use super::CliError;
 use super::audit_args::ExportFormat;
 
 /// The columns of CSV: every field that a record can have.
-const COLUMNS: [&str; 33] = [
+const COLUMNS: [&str; 34] = [
     "time",
     "seq",
     "prev",
@@ -23,6 +23,7 @@ const COLUMNS: [&str; 33] = [
     "rule",
     "secret",
     "secret_version",
+    "backend",
     "verdict",
     "code",
     "status",

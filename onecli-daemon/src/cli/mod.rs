@@ -10,6 +10,7 @@ mod ca;
 mod client;
 mod daemon;
 mod doctor;
+mod dotenv;
 mod env;
 mod export;
 mod grant;
@@ -25,6 +26,7 @@ mod template;
 mod trust;
 mod user;
 mod value;
+mod vault;
 mod verify;
 mod why;
 
@@ -202,6 +204,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),
+            SecretCommand::Import { file } => secret::import(client, &file, output),
             SecretCommand::List => secret::list(client, output),
             SecretCommand::Show { name } => secret::show(client, &name, output),
             SecretCommand::Rotate { name, value } => secret::rotate(client, &name, &value, output),
@@ -217,6 +220,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),
         Command::Audit(command) => audit::run(client, *command, output),
         Command::Ca(command) => ca::ca(client, &command, output),
+        Command::Vault(command) => vault::run(client, command, output),
         Command::Key(command) => key::key(client, command, output),
         Command::Backup { file } => backup::backup(client, &file, output),
         Command::Restore(args) => Err(backup::restore(&args)),

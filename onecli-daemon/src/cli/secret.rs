@@ -1,22 +1,30 @@
 //! `onecli secret ...`
 
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
 use super::CliError;
 use super::args::ValueArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
 use super::secret_args::SecretAddArgs;
-use super::value;
-use crate::admin::api::{SecretAdd, SecretRotate, SecretView, routes};
+use super::{dotenv, value};
+use crate::admin::api::{Import, ImportEnd, Imported, SecretAdd, SecretRotate, SecretView, routes};
 use crate::model::{MethodSet, SecretName};
 
 pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> Result<(), CliError> {
     let methods =
         MethodSet::try_from(args.methods.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
     let resolved = args.resolve().map_err(CliError::Usage)?;
+    let value = match resolved.profile.source {
+        Some(_) => None,
+        None => Some(value::read(&args.value)?),
+    };
     let request = SecretAdd {
         placement: resolved.placement,
         profile: resolved.profile,
-        value: value::read(&args.value)?,
+        value,
         name: args.name,
         host: resolved.host,
         port: resolved.port,
@@ -35,6 +43,38 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
     Ok(())
 }
 
+/// Values of a `.env` file by templates.
+pub(super) fn import(client: &Client, file: &Path, output: &mut Output) -> Result<(), CliError> {
+    let failed = |source| CliError::File { path: file.to_owned(), source };
+    let text = Zeroizing::new(std::fs::read_to_string(file).map_err(failed)?);
+    let (values, unusable) = dotenv::read(&text);
+    let mut all: Vec<Imported> = client.post(routes::SECRETS_IMPORT, &Import { values })?;
+    all.extend(unusable);
+    imported(&all, output)
+}
+
+/// What became of each value.
+pub(super) fn imported(all: &[Imported], output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.document(&all)?);
+    }
+    let end = |end| match end {
+        ImportEnd::Added => "added",
+        ImportEnd::Rotated => "rotated",
+        ImportEnd::Unchanged => "unchanged",
+        ImportEnd::Skipped => "SKIPPED",
+    };
+    let row = |one: &Imported| {
+        [
+            one.name.clone(),
+            or_dash(one.secret.as_ref()),
+            end(one.end).to_owned(),
+            or_dash(one.reason.as_ref()),
+        ]
+    };
+    Ok(output.table(["NAME", "SECRET", "DONE", "REASON"], &all.iter().map(row).collect::<Vec<_>>())?)
+}
+
 pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let secrets: Vec<SecretView> = client.get(routes::SECRETS)?;
     if output.is_json() {
@@ -51,12 +91,14 @@ pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError>
                 methods(secret),
                 joined(&secret.paths, "-"),
                 secret.placement.to_string(),
+                source(secret),
                 or_dash(secret.env.as_ref()),
                 joined(&secret.agents, "-"),
             ]
         })
         .collect();
-    let heading = ["NAME", "STATE", "VERSION", "HOST", "METHODS", "PATHS", "PLACEMENT", "VARIABLE", "AGENTS"];
+    let heading =
+        ["NAME", "STATE", "VERSION", "HOST", "METHODS", "PATHS", "PLACEMENT", "SOURCE", "VARIABLE", "AGENTS"];
     Ok(output.table(heading, &rows)?)
 }
 
@@ -113,6 +155,10 @@ fn state(enabled: bool) -> &'static str {
     if enabled { "enabled" } else { "disabled" }
 }
 
+fn source(secret: &SecretView) -> String {
+    secret.profile.source.as_ref().map_or_else(|| "stored".to_owned(), ToString::to_string)
+}
+
 fn place(secret: &SecretView) -> String {
     let host = secret.host.to_string();
     match secret.port {
@@ -135,6 +181,7 @@ fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("methods", methods(secret)),
         ("paths", joined(&secret.paths, "-")),
         ("placement", secret.placement.to_string()),
+        ("source", source(secret)),
         ("template", secret.profile.template.map(|name| name.to_string()).unwrap_or_default()),
         ("minted", secret.profile.mint.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("variable", secret.env.clone().unwrap_or_default()),

@@ -7,8 +7,8 @@ use crate::admin::api::EnvNames;
 use crate::model::placement::PlacementError;
 use crate::model::template::Template;
 use crate::model::{
-    HostPattern, HostSet, MethodSet, Mint, PathPattern, Placement, Profile, SecretName, Shape, TemplateName,
-    TokenUrl,
+    HostPattern, HostSet, MethodSet, Mint, PathPattern, Placement, Profile, SecretName, Shape, Source,
+    SourceFile, TemplateName, TokenUrl, VaultReference,
 };
 
 /// What says how the credential is placed: one of these at least.
@@ -32,6 +32,7 @@ fn how() -> ArgGroup {
 #[derive(Debug, ClapArgs)]
 #[command(group = ArgGroup::new("placement"), group = ArgGroup::new("mint"), group = how(), after_help = "\
 The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut.
+With --vault or --file none is read: the daemon fetches it there for each use.
 
 Paths are exact unless they hold a wildcard: '*' stands for anything within a segment, '**' for any segments.
 Hosts: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth).
@@ -48,7 +49,9 @@ Examples:
   onecli secret add maps --host maps.googleapis.com --query key
   onecli secret add search --host api.search.test --replace json:/api_key --env SEARCH_KEY
   onecli secret add s3 --template aws --host '**.s3.eu-central-1.amazonaws.com' --value-file aws-key.json
-  onecli secret add crm --host api.crm.test --oauth2-client https://login.crm.test/token --client-id 42 --value-stdin")]
+  onecli secret add crm --host api.crm.test --oauth2-client https://login.crm.test/token --client-id 42 --value-stdin
+  onecli secret add openai --template openai --vault 'secret/openai#api_key'
+  onecli secret add db-api --host db.acme.internal --basic app --vault 'database/creds/readonly#password'")]
 pub(super) struct SecretAddArgs {
     /// Its name: a-z, 0-9, '-', '_', '.'.
     pub(super) name: SecretName,
@@ -122,6 +125,14 @@ pub(super) struct SecretAddArgs {
     /// Let it leave over plain HTTP too, readable by everyone on the way.
     #[arg(long)]
     pub(super) allow_plaintext: bool,
+    /// Have the value fetched from HashiCorp Vault or OpenBao for each use, from this field: 'secret/openai#key', or
+    /// 'secret/openai?version=3#key'. The path is as 'vault kv get' takes it. Any path that returns a lease is issued for
+    /// each agent.
+    #[arg(long, value_name = "PATH#FIELD", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
+    pub(super) vault: Option<VaultReference>,
+    /// Have the value read from this file of the daemon's host, at each use. Root only.
+    #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
+    pub(super) file: Option<SourceFile>,
     #[command(flatten)]
     pub(super) value: ValueArgs,
 }
@@ -176,8 +187,15 @@ impl SecretAddArgs {
             shape: shape.unwrap_or_default(),
             encoded_slash: self.encoded_slash || template.is_some_and(|template| template.encoded_slash),
             mint,
+            source: self.source(),
         };
         Ok(Resolved { host: hosts.into_iter().collect(), port, placement, profile, env })
+    }
+
+    /// Where the value is, where it is not given.
+    fn source(&self) -> Option<Source> {
+        let file = || self.file.clone().map(Source::File);
+        self.vault.clone().map(Source::Vault).or_else(file)
     }
 
     fn mint(&self, template: Option<&Template>) -> Result<Option<Mint>, String> {

@@ -196,7 +196,7 @@ fn add_secret(client: &Client, name: &str, env: Option<&str>) -> Result<SecretVi
         profile: Profile::default(),
         env: env.map(|env| env.parse().unwrap()),
         allow_plaintext: false,
-        value: value(VALUE),
+        value: Some(value(VALUE)),
     };
     client.post(routes::SECRETS, &request)
 }

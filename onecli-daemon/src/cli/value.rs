@@ -60,7 +60,7 @@ pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
     } else {
         return Err(ValueError::NoSource);
     };
-    Ok(WireValue(check(&bytes)?))
+    Ok(WireValue(SecretValue::of_document(&bytes)?))
 }
 
 /// A passphrase: from a file, or standard input (`-`), or a prompt, which asks twice for a new one.
@@ -81,7 +81,7 @@ pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireV
             Zeroizing::new(first.as_bytes().to_vec())
         }
     };
-    Ok(WireValue(check(&bytes)?))
+    Ok(WireValue(SecretValue::of_document(&bytes)?))
 }
 
 fn bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -99,63 +99,9 @@ fn prompt() -> Result<Zeroizing<Vec<u8>>, ValueError> {
     Ok(Zeroizing::new(first.as_bytes().to_vec()))
 }
 
-/// Cuts one line end.
-fn check(bytes: &[u8]) -> Result<SecretValue, SecretValueError> {
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-    SecretValue::new(one_line(bytes).unwrap_or_else(|| bytes.to_vec()))
-}
-
-/// Files that programs write in several lines mean the same in one: a JSON object, and a private key in PEM form
-/// (RFC 7468), of which the base64 text is kept.
-fn one_line(bytes: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains('\n'))?.trim();
-    if text.starts_with('{') {
-        let document: Box<serde_json::value::RawValue> = serde_json::from_str(text).ok()?;
-        // Line ends stand between tokens only: within strings they are escaped.
-        return Some(document.get().bytes().filter(|b| !matches!(b, b'\n' | b'\r' | b'\t')).collect());
-    }
-    let (label, rest) = text.strip_prefix("-----BEGIN ")?.split_once("-----")?;
-    let (body, end) = rest.split_once("-----END ")?;
-    if !label.ends_with("PRIVATE KEY") || end.strip_suffix("-----") != Some(label) {
-        return None;
-    }
-    let body: Vec<u8> = body.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')).then_some(body)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_line_end_is_cut() {
-        for text in ["sk-12345678", "sk-12345678\n", "sk-12345678\r\n"] {
-            assert_eq!(check(text.as_bytes()).unwrap().expose(), b"sk-12345678");
-        }
-        assert!(check(b"sk-12345678\n\n").is_err());
-        assert!(check(b"two\nlines here").is_err());
-        assert!(check(b"\n").is_err());
-    }
-
-    #[test]
-    fn documents_and_keys_are_stored_in_one_line() {
-        let value = |text: &str| {
-            check(text.as_bytes()).map(|value| String::from_utf8(value.expose().to_vec()).unwrap())
-        };
-        let json = "{\n  \"a b\": \"c\\n d\",\r\n\t\"e\": 1\n}\n";
-        assert_eq!(value(json).unwrap(), "{  \"a b\": \"c\\n d\",\"e\": 1}");
-        let pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIE+/\r\nabc=\n-----END RSA PRIVATE KEY-----\n";
-        assert_eq!(value(pem).unwrap(), "MIIE+/abc=");
-        for bad in [
-            "{\n not json at all }",
-            "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
-            "-----BEGIN PRIVATE KEY-----\nPr: x\n\nMIIE\n-----END PRIVATE KEY-----",
-            "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
-        ] {
-            assert!(value(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_file_that_is_too_long_is_refused_not_cut() {

@@ -52,7 +52,7 @@ pub enum VaultAuth {
         #[serde(deserialize_with = "must_be_absolute")]
         token_file: PathBuf,
     },
-    /// AppRole.
+    /// `AppRole`.
     AppRole {
         /// Where the method is mounted. Default `approle`.
         #[serde(default = "approle")]

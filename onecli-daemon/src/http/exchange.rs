@@ -27,7 +27,7 @@ use super::signing;
 use super::trail::Trail;
 use super::upgrade;
 use crate::audit::Text;
-use crate::model::{AwsKeys, Code, Placement, Reach, Refusal, Rule};
+use crate::model::{AgentId, Code, Reach, Refusal, Rule, Secret};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
 use crate::vault::{Credential, CredentialError};
@@ -212,7 +212,8 @@ async fn send(
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     if !watches.is_empty() {
-        let ranged = head.headers.contains_key(header::RANGE) && only_signed(gateway, &watches);
+        let ranged = head.headers.contains_key(header::RANGE)
+            && only_signed(gateway, identity.agent().id, &watches).await;
         ask_scannable(&mut head.headers, ranged);
     }
     if is_ruled || !watches.is_empty() {
@@ -239,11 +240,12 @@ async fn send(
         let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now: gateway.clock.now() };
         for grant in &grants {
             let credential =
-                gateway.credentials.open(grant).await.map_err(|error| unopened(grant, &error))?;
+                gateway.credentials.open(grant).await.map_err(|error| unopened(grant.secret(), &error))?;
             inject(&mut outgoing, &credential, &upstream, &decision)?;
             used.push(credential);
         }
-        let scrubber = scrubber(gateway, &watches)?;
+        trail.record().backend = backends(&used);
+        let scrubber = scrubber(gateway, agent, &watches).await?;
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,
             (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
@@ -258,9 +260,9 @@ async fn send(
         match sent.map_err(|_| timed_out("the upstream's answer"))? {
             Ok(response)
                 if !renewed
-                    && whole.is_some()
                     && response.status() == StatusCode::UNAUTHORIZED
-                    && renew(gateway, &grants, &used).await =>
+                    && renew(gateway, &grants, &used).await
+                    && whole.is_some() =>
             {
                 trail.retry();
                 renewed = true;
@@ -297,30 +299,38 @@ async fn send(
 }
 
 /// Looks for every value that must not come back from this host.
-fn scrubber(gateway: &Gateway, watches: &[Watch]) -> Result<Scrubber, Refusal> {
+async fn scrubber(gateway: &Gateway, agent: AgentId, watches: &[Watch]) -> Result<Scrubber, Refusal> {
     let mut scrubber = Scrubber::default();
     for watch in watches {
-        let values = gateway.credentials.watched(watch).map_err(|error| {
-            tracing::error!(%error, secret = %watch.secret().name, "a secret cannot be opened");
-            secret_refusal(watch.secret().name.as_str())
-        })?;
-        for value in &values {
+        let values = gateway.credentials.watched(agent, watch).await;
+        for value in &values.map_err(|error| unopened(watch.secret(), &error))? {
             scrubber.watch(value);
         }
     }
     Ok(scrubber)
 }
 
-/// Does no credential for this host ever leave, so that none can be echoed? Signatures are made with keys that stay
-/// here; SDKs rely on ranges to fetch large objects in parts.
-fn only_signed(gateway: &Gateway, watches: &[Watch]) -> bool {
-    watches.iter().all(|watch| {
-        matches!(watch.secret().placement, Placement::SigV4 { .. })
-            && gateway
-                .vault
-                .open_watch(watch)
-                .is_ok_and(|value| AwsKeys::parse(&value).is_ok_and(|keys| keys.token.is_none()))
-    })
+/// Does no credential for this host ever leave, so that none can be echoed? SDKs rely on ranges to fetch large objects in
+/// parts.
+async fn only_signed(gateway: &Gateway, agent: AgentId, watches: &[Watch]) -> bool {
+    for watch in watches {
+        if !gateway.credentials.stays(agent, watch).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Where the values came from that the store does not hold; with their names where the request has several.
+fn backends(used: &[Credential]) -> Option<Text> {
+    match used {
+        [one] => one.origin().map(|origin| Text::new(&origin.to_string())),
+        several => {
+            let told = |used: &Credential| Some(format!("{}: {}", used.name(), used.origin()?));
+            let all: Vec<String> = several.iter().filter_map(told).collect();
+            (!all.is_empty()).then(|| Text::new(&all.join(", ")))
+        }
+    }
 }
 
 /// Gives up the tokens that the upstream did not take. Is there another to be had?
@@ -332,8 +342,8 @@ async fn renew(gateway: &Gateway, grants: &[Grant], used: &[Credential]) -> bool
     any
 }
 
-fn unopened(grant: &Grant, error: &CredentialError) -> Refusal {
-    let name = grant.secret().name.as_str();
+fn unopened(secret: &Secret, error: &CredentialError) -> Refusal {
+    let name = secret.name.as_str();
     match error {
         CredentialError::Vault(error) => {
             tracing::error!(%error, secret = name, "a secret cannot be opened");
@@ -346,6 +356,14 @@ fn unopened(grant: &Grant, error: &CredentialError) -> Refusal {
                 "try again in a minute; if it stays, an administrator should look at 'onecli secret show {name}'"
             ),
         ),
+        CredentialError::Source(error) => {
+            tracing::error!(%error, secret = name, "a secret's value cannot be had");
+            Refusal::new(
+                Code::SecretUnavailable,
+                format!("the value of secret '{name}' cannot be had: {}", error.told()),
+                error.hint(),
+            )
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub mod runner;
 pub mod secret;
 pub mod site;
 pub mod sole;
+pub mod source;
 pub mod template;
 pub mod token;
 pub mod upstream_proxy;
@@ -52,5 +53,6 @@ pub use rule::{Action, Mismatch, Rate, Rule, RuleError, RuleId, RuleText, Terms}
 pub use runner::Runner;
 pub use secret::{Sealed, Secret, SecretValue, Target};
 pub use site::{JsonPointer, Site};
+pub use source::{Source, SourceFile};
 pub use token::{Placeholder, Token, TokenHash};
 pub use upstream_proxy::{NoProxy, ProxyUrl};

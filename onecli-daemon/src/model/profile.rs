@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::mint::Mint;
+use super::source::Source;
 use super::template::{Denial, Template};
 use super::token::Placeholder;
 
@@ -25,6 +26,10 @@ pub struct Profile {
     /// How its value becomes the credential that is placed; as it is where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mint: Option<Mint>,
+    /// Where its value is had from; it is stored where nothing is said. What is sealed in the value's place is then the
+    /// source's own text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
 }
 
 impl Profile {
@@ -157,7 +162,7 @@ mod tests {
 
     #[test]
     fn profiles_round_trip() {
-        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true}"#;
+        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"}}"#;
         for text in ["{}", full] {
             let profile: Profile = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&profile).unwrap(), text);

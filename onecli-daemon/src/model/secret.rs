@@ -44,10 +44,39 @@ impl SecretValue {
         }
     }
 
+    /// Out of a file or a document: one line end is cut, and what programs write in several lines and means the same in
+    /// one becomes one line.
+    ///
+    /// # Errors
+    /// [`SecretValueError`].
+    pub fn of_document(bytes: &[u8]) -> Result<SecretValue, SecretValueError> {
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        SecretValue::new(one_line(bytes).unwrap_or_else(|| bytes.to_vec()))
+    }
+
     /// The value itself. Every call is a place to review.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Files that programs write in several lines mean the same in one: a JSON object, and a private key in PEM form
+/// (RFC 7468), of which the base64 text is kept.
+fn one_line(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains('\n'))?.trim();
+    if text.starts_with('{') {
+        let document: Box<serde_json::value::RawValue> = serde_json::from_str(text).ok()?;
+        // Line ends stand between tokens only: within strings they are escaped.
+        return Some(document.get().bytes().filter(|b| !matches!(b, b'\n' | b'\r' | b'\t')).collect());
+    }
+    let (label, rest) = text.strip_prefix("-----BEGIN ")?.split_once("-----")?;
+    let (body, end) = rest.split_once("-----END ")?;
+    if !label.ends_with("PRIVATE KEY") || end.strip_suffix("-----") != Some(label) {
+        return None;
+    }
+    let body: Vec<u8> = body.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')).then_some(body)
 }
 
 impl fmt::Debug for SecretValue {
@@ -107,6 +136,36 @@ pub struct Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_line_end_is_cut() {
+        for text in ["sk-12345678", "sk-12345678\n", "sk-12345678\r\n"] {
+            assert_eq!(SecretValue::of_document(text.as_bytes()).unwrap().expose(), b"sk-12345678");
+        }
+        assert!(SecretValue::of_document(b"sk-12345678\n\n").is_err());
+        assert!(SecretValue::of_document(b"two\nlines here").is_err());
+        assert!(SecretValue::of_document(b"\n").is_err());
+    }
+
+    #[test]
+    fn documents_and_keys_are_stored_in_one_line() {
+        let value = |text: &str| {
+            SecretValue::of_document(text.as_bytes())
+                .map(|value| String::from_utf8(value.expose().to_vec()).unwrap())
+        };
+        let json = "{\n  \"a b\": \"c\\n d\",\r\n\t\"e\": 1\n}\n";
+        assert_eq!(value(json).unwrap(), "{  \"a b\": \"c\\n d\",\"e\": 1}");
+        let pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIE+/\r\nabc=\n-----END RSA PRIVATE KEY-----\n";
+        assert_eq!(value(pem).unwrap(), "MIIE+/abc=");
+        for bad in [
+            "{\n not json at all }",
+            "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+            "-----BEGIN PRIVATE KEY-----\nPr: x\n\nMIIE\n-----END PRIVATE KEY-----",
+            "-----BEGIN CERTIFICATE-----\nMIIE\n-----END CERTIFICATE-----",
+        ] {
+            assert!(value(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn values_are_bounded_and_never_printed() {

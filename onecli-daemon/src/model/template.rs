@@ -9,9 +9,10 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use super::authority::Host;
+use super::mint::Mint;
 use super::pattern::{HostPattern, glob};
 use super::placement::Placement;
-use super::profile::Shape;
+use super::profile::{Profile, Shape, TemplateNameError};
 
 static ALL: LazyLock<Vec<Template>> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "a test reads the file that this program is built with")]
@@ -70,6 +71,21 @@ impl Template {
     /// Every template, by name.
     pub fn all() -> &'static [Template] {
         &ALL
+    }
+
+    /// What a secret of it has.
+    ///
+    /// # Errors
+    /// None for a template of this program.
+    pub fn profile(&self) -> Result<Profile, TemplateNameError> {
+        let scope = self.mint.as_deref().and_then(|mint| mint.strip_prefix("gcp "));
+        Ok(Profile {
+            template: Some(self.name.parse()?),
+            shape: self.shape.clone(),
+            encoded_slash: self.encoded_slash,
+            mint: scope.map(|scope| Mint::GcpServiceAccount { scope: scope.to_owned() }),
+            source: None,
+        })
     }
 
     /// The one of that name.

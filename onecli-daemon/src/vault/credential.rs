@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::backends::Origin;
 use crate::model::{Placeholder, Placement, Secret, SecretName, SecretValue};
 
 /// A credential in the clear, on its way into one request. Only the vault makes one, out of a grant; dropped, it
@@ -14,6 +15,7 @@ pub struct Credential {
     allow_plaintext: bool,
     /// Empty where the placement does not need it.
     stand_in: Vec<String>,
+    origin: Option<Origin>,
 }
 
 impl Credential {
@@ -28,7 +30,17 @@ impl Credential {
             placement: secret.placement.clone(),
             allow_plaintext: secret.target.allow_plaintext,
             stand_in,
+            origin: None,
         }
+    }
+
+    pub(super) fn from(self, origin: Option<Origin>) -> Credential {
+        Credential { origin, ..self }
+    }
+
+    /// Where the value was fetched from, where the store does not hold it.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 
     /// The value.

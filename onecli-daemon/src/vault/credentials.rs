@@ -1,7 +1,7 @@
-//! From a grant to the credential that is placed: what is stored, or a token that was bought with it.
+//! From a grant to the credential that is placed: what is stored, what a backend has, or a token that was bought with it.
 //!
 //! ```text
-//! Grant ► material (sealed in the store) ► mint, where the secret's profile has one ► Credential
+//! Grant ► material (sealed in the store, or from the source that is) ► mint, where the profile has one ► Credential
 //! ```
 
 use std::collections::VecDeque;
@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::Vault;
+use super::backends::{Backends, Origin, Recent, SourceError};
 use super::client::Outbound;
 use super::credential::Credential;
 use super::error::VaultError;
 use super::mint::{self, MintError};
-use crate::model::{AwsKeys, Clock, Mint, Placement, Secret, SecretId, SecretValue};
+use crate::model::{AgentId, AwsKeys, Clock, Mint, Placement, Secret, SecretId, SecretValue, Source};
 use crate::policy::{Grant, Watch};
 use crate::store::Store;
 
@@ -40,6 +41,9 @@ pub enum CredentialError {
     /// No token could be had.
     #[error(transparent)]
     Mint(#[from] MintError),
+    /// The place where the value is kept did not give it.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 /// Opens what is granted; buys tokens, keeps them until just before they end, one purchase for a secret at a time.
@@ -48,6 +52,8 @@ pub struct Credentials {
     store: Arc<dyn Store>,
     outbound: Arc<dyn Outbound>,
     clock: Arc<dyn Clock>,
+    backends: Backends,
+    recent: Recent,
     purses: Mutex<LruCache<SecretId, Arc<Purse>>>,
 }
 
@@ -83,6 +89,8 @@ struct State {
 struct Kept {
     value: SecretValue,
     until: Instant,
+    /// Where what it was bought with came from.
+    origin: Option<Origin>,
 }
 
 impl Credentials {
@@ -91,9 +99,11 @@ impl Credentials {
         vault: Arc<Vault>,
         store: Arc<dyn Store>,
         outbound: Arc<dyn Outbound>,
+        backends: Backends,
         clock: Arc<dyn Clock>,
     ) -> Credentials {
-        Credentials { vault, store, outbound, clock, purses: Mutex::new(LruCache::new(KEPT)) }
+        let purses = Mutex::new(LruCache::new(KEPT));
+        Credentials { vault, store, outbound, clock, backends, recent: Recent::new(), purses }
     }
 
     /// The credential that policy granted.
@@ -101,42 +111,70 @@ impl Credentials {
     /// # Errors
     /// [`CredentialError`]: the request must be refused, never forwarded without the value.
     pub async fn open(&self, grant: &Grant) -> Result<Credential, CredentialError> {
-        let secret = grant.secret();
-        let Some(mint) = &secret.profile.mint else { return Ok(self.vault.open(grant)?) };
-        let token = self.token(secret, mint).await?;
-        Ok(self.vault.credential(grant, token))
+        let (agent, secret) = (grant.agent().id, grant.secret());
+        let Some(mint) = &secret.profile.mint else {
+            let (value, origin) = self.material(agent, secret).await?;
+            return Ok(self.vault.credential(grant, value).from(origin));
+        };
+        let (token, origin) = self.token(agent, secret, mint).await?;
+        Ok(self.vault.credential(grant, token).from(origin))
     }
 
-    /// What must not come back from a host that `watch` is for: values, the parts of one, and tokens.
+    /// What must not come back to `agent` from a host that `watch` is for: values, those they took the place of lately,
+    /// the parts of one, and tokens.
     ///
     /// # Errors
-    /// As [`Vault::open_watch`].
-    pub fn watched(&self, watch: &Watch) -> Result<Vec<SecretValue>, VaultError> {
-        let value = self.vault.open_watch(watch)?;
+    /// [`CredentialError`]: what cannot be known cannot be recognised either.
+    pub async fn watched(&self, agent: AgentId, watch: &Watch) -> Result<Vec<SecretValue>, CredentialError> {
         let secret = watch.secret();
+        let values = self.held(agent, secret).await?;
         if let Some(mint) = &secret.profile.mint {
             let purse = self.purse(secret.id);
             let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
-            return Ok(mint::sensitive_parts(mint, &value)
-                .into_iter()
+            return Ok(values
+                .iter()
+                .flat_map(|value| mint::sensitive_parts(mint, value))
                 .chain(issued.iter().cloned())
                 .collect());
         }
-        if matches!(secret.placement, Placement::SigV4 { .. })
-            && let Ok(keys) = AwsKeys::parse(&value)
-        {
-            return Ok(std::iter::once(keys.secret).chain(keys.token).collect());
+        if !matches!(secret.placement, Placement::SigV4 { .. }) {
+            return Ok(values);
         }
-        Ok(vec![value])
+        let parts = |value: SecretValue| match AwsKeys::parse(&value) {
+            Ok(keys) => std::iter::once(keys.secret).chain(keys.token).collect(),
+            Err(_) => vec![value],
+        };
+        Ok(values.into_iter().flat_map(parts).collect())
     }
 
-    /// Forgets the token that an upstream did not take (401), if it is still the one that is kept. Tells whether
-    /// another can be had.
-    pub async fn rejected(&self, grant: &Grant, credential: &Credential) -> bool {
-        if grant.secret().profile.mint.is_none() {
+    /// Does nothing of this secret ever leave? Signatures are made with keys that stay here.
+    pub async fn stays(&self, agent: AgentId, watch: &Watch) -> bool {
+        let secret = watch.secret();
+        if !matches!(secret.placement, Placement::SigV4 { .. }) {
             return false;
         }
-        let purse = self.purse(grant.secret().id);
+        let values = self.held(agent, secret).await.unwrap_or_default();
+        let without_token =
+            |value: &SecretValue| AwsKeys::parse(value).is_ok_and(|keys| keys.token.is_none());
+        !values.is_empty() && values.iter().all(without_token)
+    }
+
+    /// Forgets what an upstream did not take (401), if it is still what is kept. Tells whether another can be had.
+    pub async fn rejected(&self, grant: &Grant, credential: &Credential) -> bool {
+        let (agent, secret) = (grant.agent().id, grant.secret());
+        let mut fetched_again = false;
+        if let Some(source) = &secret.profile.source
+            && self.recent.may_refetch(agent, secret.id, self.clock.instant())
+        {
+            self.backends.evict(agent, source).await;
+            fetched_again = true;
+        }
+        if secret.profile.mint.is_none() {
+            let refused = credential.value().expose();
+            return fetched_again
+                && self.material(agent, secret).await.is_ok_and(|(value, _)| value.expose() != refused);
+        }
+        let purse = self.purse(secret.id);
         let mut state = purse.state.lock().await;
         if state.token.as_ref().is_some_and(|kept| kept.value.expose() == credential.value().expose()) {
             state.token = None;
@@ -144,12 +182,55 @@ impl Credentials {
         true
     }
 
+    /// Forgets old values that nobody looks for any more.
+    pub fn tidy(&self) {
+        self.recent.tidy(self.clock.instant());
+    }
+
+    /// What the secret stands for now, from wherever it is kept.
+    async fn material(
+        &self,
+        agent: AgentId,
+        secret: &Secret,
+    ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+        let Some(source) = self.source_of(secret)? else {
+            return Ok((self.vault.open_value(secret)?, None));
+        };
+        let had = self.backends.fetch(agent, source).await?;
+        self.recent.note(agent, secret.id, &had.value, self.clock.instant());
+        Ok((had.value, Some(had.origin)))
+    }
+
+    /// What may come back of it: nothing is issued to be looked for.
+    async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
+        let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
+        let current = self.backends.watch(agent, source).await?;
+        let mut values = self.recent.of(agent, secret.id, self.clock.instant());
+        values.extend(current.filter(|new| values.iter().all(|old| old.expose() != new.expose())));
+        Ok(values)
+    }
+
+    /// The secret's source, if what is sealed says the same: whoever changes a row by hand cannot choose what is fetched.
+    fn source_of<'s>(&self, secret: &'s Secret) -> Result<Option<&'s Source>, VaultError> {
+        let Some(source) = &secret.profile.source else { return Ok(None) };
+        if self.vault.open_value(secret)?.expose() == source.to_sealed_text().as_bytes() {
+            Ok(Some(source))
+        } else {
+            Err(VaultError::Damaged { what: format!("the source of secret '{}'", secret.name) })
+        }
+    }
+
     fn purse(&self, secret: SecretId) -> Arc<Purse> {
         let mut purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(purses.get_or_insert(secret, Arc::default))
     }
 
-    async fn token(&self, secret: &Secret, mint: &Mint) -> Result<SecretValue, CredentialError> {
+    async fn token(
+        &self,
+        agent: AgentId,
+        secret: &Secret,
+        mint: &Mint,
+    ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
         let purse = self.purse(secret.id);
         let mut state = purse.state.lock().await;
         // A person gave it a new value: what was bought with the old one goes.
@@ -158,26 +239,26 @@ impl Credentials {
         }
         let now = self.clock.instant();
         if let Some(kept) = state.token.as_ref().filter(|kept| now < kept.until) {
-            return Ok(kept.value.clone());
+            return Ok((kept.value.clone(), kept.origin.clone()));
         }
         if let Some((error, _, _)) = state.failure.as_ref().filter(|(_, until, _)| now < *until) {
             return Err(error.clone().into());
         }
-        let material = match &state.successor {
-            Some((_, successor)) => successor.clone(),
-            None => self.vault.open_value(secret)?,
+        let (material, origin) = match &state.successor {
+            Some((_, successor)) => (successor.clone(), None),
+            None => self.material(agent, secret).await?,
         };
         match mint::buy(mint, &material, self.outbound.as_ref(), self.clock.now()).await {
             Ok(bought) => {
                 let early = EARLY.min(bought.lifetime / 5);
                 let until = self.clock.instant() + bought.lifetime.saturating_sub(early);
-                state.token = Some(Kept { value: bought.token.clone(), until });
+                state.token = Some(Kept { value: bought.token.clone(), until, origin: origin.clone() });
                 state.failure = None;
                 purse.note(bought.token.clone());
                 if let Some(successor) = bought.successor {
                     self.succeed(secret, &mut state, successor).await;
                 }
-                Ok(bought.token)
+                Ok((bought.token, origin))
             }
             Err(error) => {
                 tracing::error!(%error, secret = %secret.name, "no token could be had");

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use backends::{Backends, Origin, SourceError};
 pub use client::{Outbound, OutboundError};
 pub use credential::Credential;
 pub use credentials::{CredentialError, Credentials};
@@ -162,6 +163,14 @@ impl Vault {
         let mut plaintext = envelope::open(self.id, |id| roots.kek(id), context, sealed)?;
         SecretValue::new(std::mem::take(&mut *plaintext))
             .map_err(|_| VaultError::Damaged { what: context.to_string() })
+    }
+
+    /// Is this the secret's value?
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn holds(&self, secret: &Secret, value: &SecretValue) -> Result<bool, VaultError> {
+        Ok(self.open_value(secret)?.expose() == value.expose())
     }
 
     /// Seals something of the daemon's own, such as the CA's private key; it opens for the same purpose only. It is kept

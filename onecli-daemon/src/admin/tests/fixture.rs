@@ -231,6 +231,7 @@ impl Served {
         });
         let progress = watch::Sender::new(0);
         let handles = Handles {
+            server: None,
             store: Arc::clone(&store),
             vault: Arc::clone(&vault),
             clock: Arc::new(SystemClock),

@@ -12,7 +12,7 @@ use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::{Mode, Snapshot};
 use crate::store::SqliteStore;
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
-use crate::vault::{Credentials, KeySource, Vault};
+use crate::vault::{Backends, Credentials, KeySource, Vault};
 
 struct Scene {
     gateway: Arc<Gateway>,
@@ -31,7 +31,13 @@ impl Scene {
             Arc::new(Resolver::new(BTreeMap::default(), AddressPolicy::new(Vec::new(), Vec::new())));
         let dialer = Dialer { connect_timeout: std::time::Duration::from_secs(1) };
         let own = OwnRequests::new(Arc::clone(&resolver), dialer, UpstreamTls::new(&[]).unwrap(), None);
-        let credentials = Credentials::new(Arc::clone(&vault), Arc::new(store), Arc::new(own), clock.clone());
+        let credentials = Credentials::new(
+            Arc::clone(&vault),
+            Arc::new(store),
+            Arc::new(own),
+            Backends::default(),
+            clock.clone(),
+        );
         let material = CertAuthority::generate("test", crate::model::Clock::now(clock.as_ref())).unwrap();
         let authority = CertAuthority::load(&material).unwrap();
         let dir = PrivateDir::create(&dir.join("audit")).unwrap();

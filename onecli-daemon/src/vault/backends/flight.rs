@@ -114,6 +114,18 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Flights<K, V, E> {
         }
     }
 
+    /// The value that is held for `key`, its time over or not. Waits where it is being fetched.
+    pub async fn peek(&self, key: &K) -> Option<V> {
+        let slot = self.lock().peek(key).map(Arc::clone)?;
+        let held = slot.lock().await;
+        held.value.as_ref().map(|(value, ..)| value.clone())
+    }
+
+    /// Lets the next request fetch `key`. Its value stays, for a failure that is to be borne.
+    pub async fn expire(&self, key: &K) {
+        self.extend(key, Duration::ZERO).await;
+    }
+
     /// Forgets the value of `key`: the next request fetches it.
     pub fn evict(&self, key: &K) {
         self.lock().pop(key);

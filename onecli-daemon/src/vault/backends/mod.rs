@@ -1,4 +1,137 @@
 //! Where values come from that are not kept in the store.
 
+pub mod file;
 pub mod flight;
 pub mod hashicorp;
+mod recent;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub(super) use recent::Recent;
+
+use crate::model::{AgentId, SecretValue, Source};
+use file::FileError;
+use hashicorp::{BackendError, HashiCorp};
+
+/// What a secret's source leads to.
+#[derive(Debug, Default)]
+pub struct Backends {
+    /// The vault server, where one is configured.
+    pub vault: Option<Arc<HashiCorp>>,
+}
+
+/// Why a source gave no value. Never holds one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// The vault server's, or on the way to it.
+    #[error(transparent)]
+    Vault(#[from] BackendError),
+    /// The file's.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl SourceError {
+    /// What an agent is told: whose fault it is, without addresses, paths and other programs' words.
+    pub fn told(&self) -> &'static str {
+        match self {
+            SourceError::Vault(error) => match error {
+                BackendError::Unreachable { .. } => "the vault server cannot be reached",
+                BackendError::TimedOut { .. } => "the vault server did not answer in time",
+                BackendError::Sealed => "the vault server is sealed or in maintenance",
+                BackendError::Standby(_) | BackendError::Redirect => "the vault server is a standby",
+                BackendError::RateLimited => "the vault server's rate limit is reached",
+                BackendError::NotCaughtUp => "the vault server has not caught up with its leader",
+                BackendError::Denied { .. } => "the vault server does not let the daemon read it",
+                BackendError::Login { .. }
+                | BackendError::Unwrapped { .. }
+                | BackendError::WrappedElsewhere { .. } => "the daemon cannot log in to the vault server",
+                BackendError::NoSuchPath { .. } | BackendError::NoSuchField { .. } => {
+                    "the vault server has nothing at its path"
+                }
+                BackendError::NotConfigured => "no vault server is configured",
+                _ => "the vault server gave no value that can be used",
+            },
+            SourceError::File(_) => "its file cannot be used",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            SourceError::Vault(error) if error.is_outage() => {
+                "it is the vault server, not OneCLI: try again when it is back ('onecli vault status')"
+            }
+            SourceError::Vault(_) => {
+                "an administrator should look at 'onecli vault status', and at the vault server's path and policy"
+            }
+            SourceError::File(_) => "an administrator should look at the file",
+        }
+    }
+}
+
+/// A value that was fetched, and where from.
+#[derive(Debug)]
+pub(super) struct Had {
+    pub(super) value: SecretValue,
+    pub(super) origin: Origin,
+}
+
+/// Where a value was fetched from: `vault@3`, `vault@3 stale`, `file`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    backend: &'static str,
+    version: Option<u32>,
+    stale: bool,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.backend)?;
+        if let Some(version) = self.version {
+            write!(f, "@{version}")?;
+        }
+        if self.stale { f.write_str(" stale") } else { Ok(()) }
+    }
+}
+
+impl Backends {
+    fn vault(&self) -> Result<&HashiCorp, BackendError> {
+        self.vault.as_deref().ok_or(BackendError::NotConfigured)
+    }
+
+    /// The value, for `agent`.
+    pub(super) async fn fetch(&self, agent: AgentId, source: &Source) -> Result<Had, SourceError> {
+        match source {
+            Source::Vault(reference) => {
+                let material = self.vault()?.fetch(agent, reference).await?;
+                let (version, stale) = (material.version, material.stale);
+                Ok(Had { value: material.value, origin: Origin { backend: "vault", version, stale } })
+            }
+            Source::File(path) => {
+                let value = file::read(path.clone()).await?;
+                Ok(Had { value, origin: Origin { backend: "file", version: None, stale: false } })
+            }
+        }
+    }
+
+    /// The value that answers are searched for; `None` where `agent` has none yet.
+    pub(super) async fn watch(
+        &self,
+        agent: AgentId,
+        source: &Source,
+    ) -> Result<Option<SecretValue>, SourceError> {
+        match source {
+            Source::Vault(reference) => Ok(self.vault()?.watch(agent, reference).await?),
+            Source::File(path) => Ok(Some(file::read(path.clone()).await?)),
+        }
+    }
+
+    /// An upstream did not take it.
+    pub(super) async fn evict(&self, agent: AgentId, source: &Source) {
+        if let (Source::Vault(reference), Some(vault)) = (source, &self.vault) {
+            vault.evict(agent, reference).await;
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Time as the cache sees it: fetches, failures, ends.
+//! Single flight, times, failures.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 

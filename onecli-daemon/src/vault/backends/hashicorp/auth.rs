@@ -31,7 +31,7 @@ pub enum Method {
         /// Holds the token; read again when the token is refused.
         file: PathBuf,
     },
-    /// AppRole (`auth/MOUNT/login`).
+    /// `AppRole` (`auth/MOUNT/login`).
     AppRole {
         /// Where the method is mounted.
         mount: String,
@@ -72,6 +72,24 @@ pub trait Keep: Send + Sync + std::fmt::Debug {
     async fn save(&self, content: &[u8]) -> Result<(), String>;
 }
 
+#[derive(Serialize)]
+struct AppRoleLogin<'b> {
+    role_id: &'b str,
+    secret_id: &'b str,
+}
+
+#[derive(Serialize)]
+struct JwtLogin<'b> {
+    role: &'b str,
+    jwt: &'b str,
+}
+
+/// A question about a token.
+#[derive(Serialize)]
+struct Lookup<'b> {
+    token: &'b str,
+}
+
 /// A token that the server gave us.
 pub(super) struct Login {
     pub(super) token: Arc<Zeroizing<String>>,
@@ -93,7 +111,7 @@ impl Login {
     /// Two thirds of its time, less up to a tenth of that for a `jitter` of 255.
     fn renewal_due(&self, jitter: u8) -> Option<Instant> {
         let two_thirds = self.ttl? * 2 / 3;
-        Some(self.since + two_thirds - two_thirds / 10 * u32::from(jitter) / 255)
+        Some(self.since + two_thirds.saturating_sub(two_thirds / 10 * u32::from(jitter) / 255))
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -198,21 +216,11 @@ impl Auth {
                     false => read_secret_file(secret_id_file)?,
                     true => self.unwrapped(wire, mount, secret_id_file).await?,
                 };
-                #[derive(Serialize)]
-                struct Body<'b> {
-                    role_id: &'b str,
-                    secret_id: &'b str,
-                }
-                self.post_login(wire, mount, &Body { role_id, secret_id: &secret_id }).await
+                self.post_login(wire, mount, &AppRoleLogin { role_id, secret_id: &secret_id }).await
             }
             Method::Jwt { mount, role, file } => {
                 let jwt = read_secret_file(file)?;
-                #[derive(Serialize)]
-                struct Body<'b> {
-                    role: &'b str,
-                    jwt: &'b str,
-                }
-                self.post_login(wire, mount, &Body { role, jwt: &jwt }).await
+                self.post_login(wire, mount, &JwtLogin { role, jwt: &jwt }).await
             }
         }
     }
@@ -249,10 +257,6 @@ impl Auth {
             return Ok(Zeroizing::new(secret_id.to_owned()));
         }
         let shown = || file.display().to_string();
-        #[derive(Serialize)]
-        struct Lookup<'b> {
-            token: &'b str,
-        }
         let path = "sys/wrapping/lookup";
         let answer = wire.call(&Call::post(path, &Lookup { token: &wrapping })?).await?;
         if answer.status.is_client_error() {

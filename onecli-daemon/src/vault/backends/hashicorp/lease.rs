@@ -1,15 +1,16 @@
 //! Dynamic secrets: one lease for each agent and path, renewed while it is used, given back when the agent ends.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::HashiCorp;
 use super::error::BackendError;
 use super::wire::Call;
 use super::words::{self, Renewed};
-use crate::model::AgentId;
+use super::{HashiCorp, Key};
+use crate::model::{AgentId, VaultReference};
 
 /// A lease that is not given back yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,23 @@ struct Named<'l> {
 }
 
 impl HashiCorp {
+    /// The upstream refused what was fetched: a static value is fetched again, a lease given back.
+    pub async fn evict(&self, agent: AgentId, reference: &VaultReference) {
+        let key = |agent| Key { agent, path: reference.path().to_owned(), version: reference.version() };
+        self.material.expire(&key(None)).await;
+        let leased = key(Some(agent));
+        for (_, read) in self.material.evict_where(|other| *other == leased).await {
+            if let Some(lease) = &read.lease {
+                self.give_back(&lease.id).await;
+            }
+        }
+    }
+
+    /// The agents that leases are held for.
+    pub fn holders(&self) -> HashSet<AgentId> {
+        self.leases().into_iter().filter_map(|(key, _)| key.agent).collect()
+    }
+
     /// Gives every lease of an agent back: it ended, or was disabled or removed.
     pub async fn end_agent(&self, agent: AgentId) {
         for (_, material) in self.material.evict_where(|key| key.agent == Some(agent)).await {

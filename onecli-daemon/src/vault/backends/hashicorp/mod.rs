@@ -224,6 +224,24 @@ impl HashiCorp {
         Ok(Material { value: pick(&read.fields, reference)?, version: read.version, stale: cached.stale })
     }
 
+    /// The value that answers to `agent` are searched for: a static one as [`HashiCorp::fetch`] has it, a dynamic one where
+    /// a lease is held. None is issued to be looked for.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub async fn watch(
+        &self,
+        agent: AgentId,
+        reference: &VaultReference,
+    ) -> Result<Option<SecretValue>, BackendError> {
+        let (key, kind) = self.locate(agent, reference).await?;
+        if *kind != Kind::Dynamic {
+            return Ok(Some(self.fetch(agent, reference).await?.value));
+        }
+        let held = self.material.peek(&key).await;
+        held.map(|read| pick(&read.fields, reference)).transpose()
+    }
+
     /// Every field of a path that holds text, for copying into the store.
     ///
     /// # Errors
@@ -239,19 +257,6 @@ impl HashiCorp {
         Ok(read.fields.iter().filter_map(text).collect())
     }
 
-    /// Forgets what was fetched: the upstream refused it.
-    pub async fn evict(&self, agent: AgentId, reference: &VaultReference) {
-        for agent in [None, Some(agent)] {
-            let key = Key { agent, path: reference.path().to_owned(), version: reference.version() };
-            let gone = self.material.evict_where(|other| *other == key).await;
-            for (_, read) in gone {
-                if let Some(lease) = &read.lease {
-                    self.give_back(&lease.id).await;
-                }
-            }
-        }
-    }
-
     /// Keeps logged in, renews leases that are used, gives orphans back. Ends never.
     pub async fn maintain(&self) {
         let leases = async {
@@ -261,10 +266,10 @@ impl HashiCorp {
                     match self.give_back_orphans().await {
                         Ok(0) => {}
                         Ok(given) => {
-                            tracing::info!(given, "gave leases back that an earlier daemon had left")
+                            tracing::info!(given, "gave leases back that an earlier daemon had left");
                         }
                         Err(reason) => {
-                            tracing::warn!(%reason, "cannot read which leases are to be given back")
+                            tracing::warn!(%reason, "cannot read which leases are to be given back");
                         }
                     }
                     orphans_in = ORPHANS_EVERY;
@@ -391,7 +396,7 @@ impl HashiCorp {
             return Err(BackendError::Ledger(reason));
         }
         // The cache forgets it a little before the server does; renewals make a new entry of it.
-        let usable_for = first - first / LAST_PART;
+        let usable_for = first.saturating_sub(first / LAST_PART);
         Ok(Fetched { value: Read { fields, version: None, lease: Some(lease) }, usable_for })
     }
 
@@ -404,15 +409,12 @@ impl HashiCorp {
                 continue;
             }
             let used = lease.used.load(Ordering::Relaxed);
-            let renewed = match used && lease.renewable {
-                false => Ok(None),
-                true => self.renew_lease(&lease.id).await,
-            };
+            let renewed = if used && lease.renewable { self.renew_lease(&lease.id).await } else { Ok(None) };
             match renewed {
                 Ok(Some(time)) if time > lease.first / LAST_PART => {
                     lease.used.store(false, Ordering::Relaxed);
                     *lease.ends.lock().unwrap_or_else(PoisonError::into_inner) = now + time;
-                    self.material.extend(&key, time - time / LAST_PART).await;
+                    self.material.extend(&key, time.saturating_sub(time / LAST_PART)).await;
                 }
                 // Nobody wants it, or it cannot last: the next request gets a new one.
                 _ if !used || left <= lease.first / LAST_PART => {
@@ -477,7 +479,7 @@ fn pick(fields: &Fields, reference: &VaultReference) -> Result<SecretValue, Back
         .get(field)
         .and_then(|field| field.0.as_ref())
         .ok_or_else(|| BackendError::NoSuchField { path: path.to_owned(), field: field.to_owned() })?;
-    SecretValue::new(text.as_bytes().to_vec()).map_err(|error| BackendError::Unusable {
+    SecretValue::of_document(text.as_bytes()).map_err(|error| BackendError::Unusable {
         path: path.to_owned(),
         field: field.to_owned(),
         reason: error.to_string(),

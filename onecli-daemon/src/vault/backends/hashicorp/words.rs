@@ -209,10 +209,7 @@ pub(super) fn reason(answer: &Answer) -> String {
         .join(" ")
         .chars()
         .take(300)
-        .flat_map(|c| {
-            let printable = !c.is_control();
-            printable.then_some(c)
-        })
+        .filter(|c| !c.is_control())
         .collect()
 }
 

@@ -1,0 +1,203 @@
+//! Where values come from besides the store: wired to configuration, store and agents.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use zeroize::Zeroizing;
+
+use super::error::AppError;
+use super::managed::Managed;
+use crate::config::{Config, VaultAuth};
+use crate::model::{Agent, AgentId, Clock, Random};
+use crate::store::{LeaseRow, Store, VaultChange};
+use crate::vault::backends::hashicorp::{Address, HashiCorp, Keep, LeaseNote, Ledger, Method, Settings};
+use crate::vault::{Credentials, Vault};
+
+/// What an unwrapped secret id is sealed for, among the store's sealed values.
+const SECRET_ID: &str = "backend.vault.secret_id";
+/// How often it is looked which agents with leases still run.
+const LOOK: Duration = Duration::from_secs(1);
+/// An agent's run has ended when its cgroup was empty for so long.
+const EMPTY_FOR: Duration = Duration::from_secs(5);
+/// How often old values are forgotten.
+const TIDY: Duration = Duration::from_mins(1);
+
+/// The vault server of `[backend.vault]`; `None` without one. Nothing is sent to it yet.
+pub(super) fn vault_server(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    vault: &Arc<Vault>,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+) -> Result<Option<Arc<HashiCorp>>, AppError> {
+    let Some(server) = &config.backend.vault else { return Ok(None) };
+    let settings = Settings {
+        address: Address::parse(&server.address)?,
+        namespace: server.namespace.clone(),
+        ca_file: server.ca_file.clone(),
+        method: method(&server.auth),
+        timeout: server.timeout,
+        cache_ttl: server.cache_ttl,
+        stale_for: server.stale_for,
+    };
+    let kept = Kept { store: Arc::clone(store), vault: Arc::clone(vault) };
+    let leases = Leases(Arc::clone(store));
+    let server =
+        HashiCorp::new(settings, Arc::new(kept), Arc::new(leases), Arc::clone(clock), Arc::clone(random))?;
+    Ok(Some(Arc::new(server)))
+}
+
+fn method(auth: &VaultAuth) -> Method {
+    match auth.clone() {
+        VaultAuth::Token { token_file } => Method::Token { file: token_file },
+        VaultAuth::AppRole { mount, role_id, secret_id_file, wrapped } => {
+            Method::AppRole { mount, role_id, secret_id_file, wrapped }
+        }
+        VaultAuth::Kubernetes { mount, role, jwt_file } | VaultAuth::Jwt { mount, role, jwt_file } => {
+            Method::Jwt { mount, role, file: jwt_file }
+        }
+    }
+}
+
+/// Keeps logged in, renews leases and gives them back, forgets old values. Ends never.
+pub(super) async fn maintain(
+    server: Option<Arc<HashiCorp>>,
+    credentials: Arc<Credentials>,
+    store: Arc<dyn Store>,
+    managed: Arc<Managed>,
+) {
+    let tidying = async {
+        let mut tick = interval(TIDY);
+        loop {
+            tick.tick().await;
+            credentials.tidy();
+        }
+    };
+    let serving = async {
+        if let Some(server) = &server {
+            tokio::join!(server.maintain(), follow_runs(server, store.as_ref(), &managed));
+        }
+    };
+    tokio::join!(tidying, serving);
+}
+
+/// Gives the leases of agents back whose runs have ended.
+async fn follow_runs(server: &HashiCorp, store: &dyn Store, managed: &Managed) {
+    let mut runs: HashMap<AgentId, Run> = HashMap::new();
+    let mut agents: HashMap<AgentId, Agent> = HashMap::new();
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let holders = server.holders();
+        runs.retain(|agent, _| holders.contains(agent));
+        if holders.iter().any(|agent| !agents.contains_key(agent)) {
+            match store.load().await {
+                Ok(stored) => {
+                    agents =
+                        stored.agents.into_iter().map(|stored| (stored.agent.id, stored.agent)).collect();
+                }
+                Err(error) => tracing::warn!(%error, "cannot read which agents hold leases"),
+            }
+        }
+        for ended in ended(&holders, &agents, &mut runs, managed) {
+            tracing::info!(agent = %ended.name, "the agent's run has ended: its leases are given back");
+            server.end_agent(ended.id).await;
+            runs.remove(&ended.id);
+        }
+    }
+}
+
+/// What is known of an agent's processes.
+#[derive(Default)]
+struct Run {
+    seen: bool,
+    empty_since: Option<Instant>,
+}
+
+fn ended<'a>(
+    holders: &HashSet<AgentId>,
+    agents: &'a HashMap<AgentId, Agent>,
+    runs: &mut HashMap<AgentId, Run>,
+    managed: &Managed,
+) -> Vec<&'a Agent> {
+    let mut all = Vec::new();
+    for agent in holders.iter().filter_map(|id| agents.get(id)) {
+        let run = runs.entry(agent.id).or_default();
+        match managed.populated(&agent.cgroup) {
+            Ok(Some(_)) => *run = Run { seen: true, empty_since: None },
+            // One that proves itself by its token alone may run anywhere: an empty cgroup says something only where it
+            // was not empty before.
+            Ok(None) if run.seen || agent.factors.cgroup => {
+                let since = *run.empty_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= EMPTY_FOR {
+                    all.push(agent);
+                }
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+    all
+}
+
+/// The unwrapped secret id, sealed in the store.
+struct Kept {
+    store: Arc<dyn Store>,
+    vault: Arc<Vault>,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept(..)")
+    }
+}
+
+#[async_trait]
+impl Keep for Kept {
+    async fn load(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let found = self.store.get_blob(SECRET_ID).await;
+        let sealed = found
+            .inspect_err(|error| tracing::error!(%error, "the kept secret id cannot be read"))
+            .ok()
+            .flatten()?;
+        let opened = self.vault.open_blob(SECRET_ID, &sealed);
+        opened.inspect_err(|error| tracing::error!(%error, "the kept secret id cannot be opened")).ok()
+    }
+
+    async fn save(&self, content: &[u8]) -> Result<(), String> {
+        let sealed = self.vault.seal_blob(SECRET_ID, content).map_err(|error| error.to_string())?;
+        let change =
+            VaultChange { put_blobs: vec![(SECRET_ID.to_owned(), sealed)], ..VaultChange::default() };
+        self.store.change_vault(&change).await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// The store's table of leases.
+struct Leases(Arc<dyn Store>);
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Leases(..)")
+    }
+}
+
+#[async_trait]
+impl Ledger for Leases {
+    async fn add(&self, lease: &LeaseNote) -> Result<(), String> {
+        let LeaseNote { id, agent, path } = lease.clone();
+        self.0.add_lease(&LeaseRow { id, agent, path }).await.map_err(|error| error.to_string())
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), String> {
+        self.0.remove_lease(id).await.map_err(|error| error.to_string())
+    }
+
+    async fn all(&self) -> Result<Vec<LeaseNote>, String> {
+        let rows = self.0.list_leases().await.map_err(|error| error.to_string())?;
+        Ok(rows.into_iter().map(|LeaseRow { id, agent, path }| LeaseNote { id, agent, path }).collect())
+    }
+}
