@@ -17,8 +17,11 @@ impl Stage {
     /// Whoever the daemon takes the sender of a row's requests for, oldest first.
     fn taken_for(&self, row: &str) -> Vec<Value> {
         let host = format!("{}.escape.test", row.replace('_', "-"));
-        let records = self.daemon.audit();
-        records.into_iter().filter(|r| r["host"] == host.as_str()).map(|r| r["agent"].clone()).collect()
+        // By its name: a flood leaves more records than a list shows.
+        let list = self.daemon.onecli(&["--json", "audit", "list", "--host", &host]).ok("audit list");
+        let mut records: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        records.sort_by_key(|r| r["seq"].as_u64());
+        records.into_iter().map(|r| r["agent"].clone()).collect()
     }
 
     /// The agents that anything was put down to, oldest first.
@@ -179,7 +182,7 @@ fn a_flood_of_connections() {
     }
     let stage = Stage::new();
     let stop = stage.signal("stop");
-    let told = json!({ "stop": stop, "flood_processes": FLOOD.0, "flood_connections": FLOOD.1, "many": 12 });
+    let told = json!({ "stop": stop, "flood_processes": FLOOD.0, "flood_connections": FLOOD.1, "many": 10 });
     let as_other = |run: &Run| stage.as_other(&stage.host, run);
     let before = stage.one("many", &told, as_other);
     let flood = stage.start("flood", &told, |run| stage.wrapped(Mode::Placed, run));
@@ -189,11 +192,11 @@ fn a_flood_of_connections() {
     println!("before the flood: {before}; during it: {during}; when it ends: {after}");
     assert_eq!(flood.result(), "flooded");
     for (when, served) in [("during", &during), ("after", &after)] {
-        assert!(served.starts_with("judged 12 nothing 0 "), "{when} the flood: {served}");
+        assert!(served.starts_with("judged 10 nothing 0 "), "{when} the flood: {served}");
     }
     let agents = stage.taken_for("many");
     let wrong: Vec<_> = agents.iter().filter(|agent| *agent != "a-b").collect();
-    assert!(wrong.is_empty() && agents.len() == 36, "{wrong:?} of {}", agents.len());
+    assert!(wrong.is_empty() && agents.len() == 30, "{wrong:?} of {}", agents.len());
     stage.nothing_arrived("a flood");
 }
 
