@@ -11,7 +11,10 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use onecli_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Ident, IdentFlags, Stat, TupleKey, Waiting, names::{WAITING_FORGIVEN, WAITING_MAX}};
+use onecli_common::{
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Ident, IdentFlags, Stat, TupleKey, Waiting,
+    names::{WAITING_FORGIVEN, WAITING_MAX},
+};
 
 use crate::{
     ALLOW, REFUSE,
