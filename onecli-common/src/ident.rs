@@ -47,13 +47,17 @@ impl IdentFlags {
     pub const DNS: u32 = 1 << 1;
     /// A TCP connection between two sockets of the same agent over the loopback, which is not redirected.
     pub const OWN: u32 = 1 << 2;
+    /// A redirected connection whose SYN has left.
+    pub const ANNOUNCED: u32 = 1 << 3;
 }
 
 /// Key of one connection between a managed process and the transparent listener, the same seen from both ends.
 ///
 /// A port is used again as soon as its connection is reset, perhaps before the daemon has accepted it, perhaps by somebody
-/// who is not managed: the initial sequence number tells them apart, because the kernel's clock is in it. The namespace cookie keeps two namespaces that use the same 4-tuple apart: without it a process of the host
-/// could inherit the identity of an agent elsewhere.
+/// who is not managed: the initial sequence number tells them apart, because the kernel's clock is in it. A process can have
+/// its own choice of number (a socket that is disconnected goes on from its last one), so the number that the kernel drew
+/// by lot for the packet counts too. The namespace cookie keeps two namespaces that use the same 4-tuple apart: without it
+/// a process of the host could inherit the identity of an agent elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct TupleKey {
@@ -69,8 +73,20 @@ pub struct TupleKey {
     pub server_port: u32,
     /// Initial sequence number of the SYN (RFC 9293), host byte order.
     pub isn: u32,
-    /// 0: keeps the size a multiple of 8.
-    pub reserved: u32,
+    /// What the kernel drew for the packet, host byte order: IPv4's identification (16 bits, RFC 6864), or IPv6's flow
+    /// label (20 bits, RFC 6437).
+    pub drawn: u32,
+}
+
+/// How many connections an agent waits for; the key is the agent's cgroup id. See
+/// [`WAITING_MAX`](crate::names::WAITING_MAX).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waiting {
+    /// Announced, less what was forgiven since.
+    pub announced: u64,
+    /// When something was forgiven last, nanoseconds of `CLOCK_MONOTONIC`.
+    pub ktime: u64,
 }
 
 /// What the daemon tells the kernel of one agent; the key is the agent's cgroup id.
@@ -89,6 +105,7 @@ const _: () = {
     assert!(size_of::<Ident>() == 104);
     assert!(align_of::<Ident>() == 8);
     assert!(size_of::<TupleKey>() == 56);
+    assert!(size_of::<Waiting>() == 16);
     assert!(size_of::<AgentEntry>() == 12);
 };
 

@@ -7,6 +7,11 @@ pub const SOCKETS: &str = "SOCKETS";
 pub const TUP: &str = "TUP";
 /// Hash of cgroup id (`u64`) to [`AgentEntry`](crate::AgentEntry), written by the daemon.
 pub const AGENTS: &str = "AGENTS";
+/// LRU hash of cgroup id (`u64`) to [`Waiting`](crate::Waiting), written by the programs.
+pub const WAITING: &str = "WAITING";
+/// Hash of cgroup id (`u64`) to the number of the agent's connections that the daemon has accepted (`u64`), written by the
+/// daemon.
+pub const TAKEN: &str = "TAKEN";
 /// Per-CPU array of `u64`, indexed by [`Stat`](crate::Stat).
 pub const STATS: &str = "STATS";
 /// Ring buffer of [`Deny`](crate::Deny).
@@ -18,13 +23,20 @@ pub const LISTENERS: &str = "LISTENERS";
 pub const STAMP: u32 = 1;
 
 /// Every map that is pinned: they outlive the daemon, so that enforcement and identities do.
-pub const PINNED_MAPS: [&str; 6] = [SOCKETS, TUP, AGENTS, STATS, DENY, LISTENERS];
+pub const PINNED_MAPS: [&str; 8] = [SOCKETS, TUP, AGENTS, WAITING, TAKEN, STATS, DENY, LISTENERS];
 
 /// Nanoseconds after which an entry of [`TUP`] counts for nothing: longer than a handshake takes with every retransmission of
 /// its SYN-ACK (63 s) and a wait for the daemon, shorter than initial sequence numbers take to come round (274 s, RFC 6528 in Linux).
 pub const TUP_LIFE: u64 = 120_000_000_000;
 /// Entries of [`TUP`]: connections between SYN and accept, of all agents together, and those that never came to be.
 pub const TUP_ENTRIES: usize = 32_768;
+/// Connections of one agent between SYN and accept: further SYNs are held back, and sent again a second later. A quarter of the
+/// listener's queue (`somaxconn`, 4,096), whose end would be everybody's: without room for a connection or, for clients
+/// that leave the daemon's answer unread, with SYN cookies, which keep no SYN to find the record by.
+pub const WAITING_MAX: u64 = 1_024;
+/// Nanoseconds after which one announced connection is forgiven that nobody accepted: as many in 64 s, the life of a half-open
+/// connection with five retransmissions of the SYN-ACK, as may wait.
+pub const WAITING_FORGIVEN: u64 = 64_000_000_000 / WAITING_MAX;
 /// Entries of [`AGENTS`].
 pub const AGENTS_ENTRIES: usize = 4_096;
 /// Bytes of [`DENY`]; a power of two and a multiple of the page size.

@@ -26,11 +26,13 @@ pub enum Stat {
     ForeignListener = 9,
     /// Packets of managed sockets that were not let out.
     PacketsDropped = 10,
+    /// SYNs held back because too many connections of the agent wait.
+    Held = 11,
 }
 
 impl Stat {
     /// Every counter, in index order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Born,
         Self::Redirected,
         Self::Announced,
@@ -42,6 +44,7 @@ impl Stat {
         Self::Unserved,
         Self::ForeignListener,
         Self::PacketsDropped,
+        Self::Held,
     ];
 
     /// Number of counters: the length of the array.
@@ -62,6 +65,7 @@ impl Stat {
             Self::Unserved => "connections_unserved",
             Self::ForeignListener => "connections_to_foreign_listener",
             Self::PacketsDropped => "packets_dropped",
+            Self::Held => "connections_held",
         }
     }
 }

@@ -11,14 +11,17 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use onecli_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Ident, IdentFlags, Stat, TupleKey};
+use onecli_common::{
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Ident, IdentFlags, Stat, TupleKey, Waiting,
+    names::{WAITING_FORGIVEN, WAITING_MAX},
+};
 
 use crate::{
     ALLOW, REFUSE,
     context::{Endpoint, LOOPBACK4, agent_level, now, port_be, read},
     datagram::{asked, own_resolver},
     listener::{lookup, lookup_udp},
-    maps::{Absent, SOCKETS, TRANSPARENT_PORT, TUP, count, record, stamped},
+    maps::{Absent, SOCKETS, TAKEN, TRANSPARENT_PORT, TUP, WAITING, count, record, stamped},
 };
 
 // States of a TCP socket, `net/tcp_states.h`.
@@ -32,26 +35,42 @@ const LISTEN: u32 = 10;
 /// One run may be a segment of 64 KiB, which is cut later.
 #[cgroup_skb(egress)]
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
-    if may_leave(&ctx) {
-        return ALLOW;
+    match judge(&ctx) {
+        Verdict::Leaves => return ALLOW,
+        Verdict::Dropped => count(Stat::PacketsDropped),
+        Verdict::Held => count(Stat::Held),
     }
-    count(Stat::PacketsDropped);
     REFUSE
 }
 
+/// What becomes of a packet.
+enum Verdict {
+    Leaves,
+    Dropped,
+    /// Dropped as well, until TCP sends it again.
+    Held,
+}
+
+impl From<bool> for Verdict {
+    #[inline(always)]
+    fn from(leaves: bool) -> Self {
+        if leaves { Self::Leaves } else { Self::Dropped }
+    }
+}
+
 #[inline(always)]
-fn may_leave(ctx: &SkBuffContext) -> bool {
+fn judge(ctx: &SkBuffContext) -> Verdict {
     /// `LOOPBACK_IFINDEX`: the loopback's in every network namespace.
     const LOOPBACK: u32 = 1;
     // All that is allowed stays in the machine. This is the device after routing and NAT.
     if read!(ctx.skb.skb, ifindex) != LOOPBACK {
-        return false;
+        return Verdict::Dropped;
     }
-    let Some(packet) = Packet::parse(ctx) else { return false };
+    let Some(packet) = Packet::parse(ctx) else { return Verdict::Dropped };
     match packet.protocol {
-        IPPROTO_TCP => segment_may_leave(ctx, &packet),
-        IPPROTO_UDP => datagram_may_leave(ctx, &packet),
-        _ => false,
+        IPPROTO_TCP => judge_segment(ctx, &packet),
+        IPPROTO_UDP => datagram_may_leave(ctx, &packet).into(),
+        _ => Verdict::Dropped,
     }
 }
 
@@ -70,46 +89,89 @@ fn datagram_may_leave(ctx: &SkBuffContext, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn segment_may_leave(ctx: &SkBuffContext, packet: &Packet) -> bool {
+fn judge_segment(ctx: &SkBuffContext, packet: &Packet) -> Verdict {
     let sk = read!(ctx.skb.skb, __bindgen_anon_2.sk);
     if sk.is_null() {
-        return false;
+        return Verdict::Dropped;
     }
     let state = read!(sk, state);
     if packet.to.is_daemon() {
         match state {
             // Retransmitted SYNs too: the daemon may have gone since, and somebody else have come.
-            SYN_SENT => return syn_may_leave(ctx, packet, sk.cast()),
+            SYN_SENT => return judge_syn(ctx, packet, sk.cast()),
             // The receiver is a client that has our port as its own.
             SYN_RECV | LISTEN => {}
-            _ => return true,
+            _ => return Verdict::Leaves,
         }
     }
     // Where connect sends who has nobody to serve it.
     if packet.to.is_closed() {
-        return true;
+        return Verdict::Leaves;
     }
-    own_segment_may_leave(ctx, packet, sk.cast(), state)
+    own_segment_may_leave(ctx, packet, sk.cast(), state).into()
 }
 
 /// A SYN leaves to the daemon's listener, announced, or not at all.
 ///
 /// Connect has looked for the listener, but after a pause of the process or in a retransmission the daemon may have gone
-/// and somebody else have come.
+/// and somebody else have come. One that cannot be announced could be found by what another left: it came here by other
+/// ways than connect, by NAT rules of a network namespace of the agent's own, say.
 #[inline(always)]
-fn syn_may_leave(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void) -> bool {
+fn judge_syn(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void) -> Verdict {
     /// Nanoseconds: less than closing one listener and opening another takes.
     const MOMENT: u64 = 10_000;
     // SAFETY: checked non-null by the caller.
-    let ident = unsafe { record(&SOCKETS, sk, Absent::Leave) }.filter(|i| i.flags == IdentFlags::REDIRECTED);
+    let Some(ident) = (unsafe { record(&SOCKETS, sk, Absent::Leave) }) else { return Verdict::Dropped };
+    if ident.flags & IdentFlags::REDIRECTED == 0 {
+        return Verdict::Dropped;
+    }
     let now = now();
-    let looked_for = ident.as_ref().is_some_and(|ident| now - ident.ktime < MOMENT);
-    if !looked_for && !leads_to_daemon(ctx, packet) {
+    if now - ident.ktime >= MOMENT && !leads_to_daemon(ctx, packet) {
+        return Verdict::Dropped;
+    }
+    if ident.flags & IdentFlags::ANNOUNCED == 0 {
+        if !may_wait(ident.agent_cgid, now) {
+            return Verdict::Held;
+        }
+        ident.flags |= IdentFlags::ANNOUNCED;
+    }
+    announce(ident, packet, now);
+    Verdict::Leaves
+}
+
+/// Whether one more connection of the agent may wait for the daemon, which is counted then.
+///
+/// The numbers are of several CPUs and nobody's lock: what is lost between them is made up for when the daemon has caught
+/// up. An agent the daemon has not told of has no bound, and is refused by it anyway.
+#[inline(always)]
+fn may_wait(agent_cgid: u64, now: u64) -> bool {
+    // SAFETY: read at once; an update by the daemon replaces the whole value.
+    let Some(&taken) = (unsafe { TAKEN.get(&agent_cgid) }) else { return true };
+    let Some(waiting) = WAITING.get_ptr_mut(&agent_cgid) else {
+        let first = Waiting { announced: taken.wrapping_add(1), ktime: now };
+        // Full of agents: the oldest goes, and failing that there is no bound.
+        let _inserted = WAITING.insert(&agent_cgid, &first, 0);
+        return true;
+    };
+    // SAFETY: an entry of the map, valid while the program runs.
+    let waiting = unsafe { &mut *waiting };
+    let mut number = waiting.announced.wrapping_sub(taken);
+    // Fewer than none: some were forgiven, and accepted after all.
+    if number == 0 || number > u64::MAX / 2 {
+        *waiting = Waiting { announced: taken.wrapping_add(1), ktime: now };
+        return true;
+    }
+    let forgiven = now.saturating_sub(waiting.ktime) / WAITING_FORGIVEN;
+    if forgiven > 0 {
+        let forgiven = if forgiven < number { forgiven } else { number };
+        number -= forgiven;
+        waiting.announced = waiting.announced.wrapping_sub(forgiven);
+        waiting.ktime = now;
+    }
+    if number >= WAITING_MAX {
         return false;
     }
-    if let Some(ident) = ident {
-        announce(ident, packet, now);
-    }
+    waiting.announced = waiting.announced.wrapping_add(1);
     true
 }
 
@@ -126,7 +188,7 @@ fn announce(ident: &mut Ident, packet: &Packet, now: u64) {
         client_port: u32::from(u16::from_be(packet.from.port)),
         server_port: u32::from(u16::from_be(packet.to.port)),
         isn: u32::from_be(packet.seq),
-        reserved: 0,
+        drawn: packet.drawn,
     };
     ident.ktime = now;
     count(if TUP.insert(&key, &*ident, 0).is_ok() { Stat::Announced } else { Stat::AnnounceFailed });
@@ -226,6 +288,8 @@ struct Packet {
     protocol: u8,
     /// TCP: the sequence number, network byte order. UDP: something else.
     seq: u32,
+    /// What tells it from others alike, host byte order: see [`TupleKey::drawn`].
+    drawn: u32,
 }
 
 /// An IPv4 header without options, and the first 8 bytes behind it, which are the whole header of UDP.
@@ -282,9 +346,11 @@ impl Packet {
                     to: Endpoint::v4(header.to, header.to_port),
                     protocol: header.protocol,
                     seq: header.seq,
+                    drawn: u32::from(u16::from_be(header.id)),
                 })
             }
             ETH_P_IPV6 => {
+                const FLOW_LABEL: u32 = 0xf_ffff;
                 let header: &V6 = head(ctx)?;
                 // Any other header in between is neither TCP nor UDP.
                 Some(Self {
@@ -292,6 +358,7 @@ impl Packet {
                     to: Endpoint { addr: header.to, port: header.to_port },
                     protocol: header.next_header,
                     seq: header.seq,
+                    drawn: u32::from_be(header.version) & FLOW_LABEL,
                 })
             }
             _ => None,

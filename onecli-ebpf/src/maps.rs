@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use onecli_common::{
-    AgentEntry, Deny, Ident, Stat, TupleKey,
+    AgentEntry, Deny, Ident, Stat, TupleKey, Waiting,
     names::{AGENTS_ENTRIES, DENY_BYTES, RESERVED_PORTS_COUNT, STAMP, TUP_ENTRIES},
 };
 
@@ -21,6 +21,10 @@ pub(crate) static SOCKETS: SkStorage<Ident> = SkStorage::new();
 pub(crate) static TUP: LruHashMap<TupleKey, Ident, TUP_ENTRIES> = LruHashMap::new();
 #[btf_map]
 pub(crate) static AGENTS: HashMap<u64, AgentEntry, AGENTS_ENTRIES> = HashMap::new();
+#[btf_map]
+pub(crate) static WAITING: LruHashMap<u64, Waiting, AGENTS_ENTRIES> = LruHashMap::new();
+#[btf_map]
+pub(crate) static TAKEN: HashMap<u64, u64, AGENTS_ENTRIES> = HashMap::new();
 #[btf_map]
 pub(crate) static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 #[btf_map]

@@ -27,21 +27,25 @@ pub(crate) struct BenchArgs {
     program: Args,
 }
 
+/// Rounds of the measurement of `connect()`; an odd number has a median.
+const CONNECT_ROUNDS: u32 = 21;
+
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     step("opening a secret (a release build of the unit tests)");
-    let test = "vault::tests::speed::opening_a_secret_costs_less_than_five_microseconds";
-    run(&mut cargo(&[
-        "test",
-        "--release",
-        "--quiet",
-        "--package",
-        "onecli-daemon",
-        "--lib",
-        test,
-        "--",
-        "--nocapture",
-    ]))?;
-    if args.vault { Ok(()) } else { program("bench", &args.program) }
+    unit_test("vault::tests::speed::opening_a_secret_costs_less_than_five_microseconds")?;
+    if args.vault {
+        return Ok(());
+    }
+    step("connect() without the kernel programs and with all of them, in turns (needs root and BPF)");
+    unit_test("kernel::tests::cost::connect_costs_little_more_with_all_programs")?;
+    program("bench", &args.program)
+}
+
+/// One unit test that measures, and prints what it finds.
+fn unit_test(name: &str) -> Result<()> {
+    let test = ["test", "--release", "--quiet", "--package", "onecli-daemon", "--lib", name];
+    let rounds = CONNECT_ROUNDS.to_string();
+    run(cargo(&test).args(["--", "--nocapture"]).env("ONECLI_BENCH_ROUNDS", rounds))
 }
 
 /// Options of `chaos`.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::CliError;
-use super::args::RestoreArgs;
 use super::client::Client;
+use super::key_args::RestoreArgs;
 use super::output::Output;
 use crate::admin::api::routes;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::CliError;
-use super::args::{KeyCommand, PassphraseArgs};
 use super::client::Client;
+use super::key_args::{KeyCommand, PassphraseArgs};
 use super::output::{Output, or_dash};
 use super::value::{self, ValueError};
 use crate::admin::api::{

@@ -15,6 +15,7 @@ mod env;
 mod export;
 mod grant;
 mod key;
+mod key_args;
 mod launcher;
 mod output;
 mod rule;

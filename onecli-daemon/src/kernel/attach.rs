@@ -15,7 +15,7 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
 use nix::fcntl::{Flock, FlockArg};
-use onecli_common::{AgentEntry, Ident, names};
+use onecli_common::{AgentEntry, Ident, Waiting, names};
 
 use super::{
     Cgroup2, KernelError,
@@ -188,6 +188,8 @@ fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
         (names::SOCKETS, size_of::<Ident>()),
         (names::TUP, size_of::<Ident>()),
         (names::AGENTS, size_of::<AgentEntry>()),
+        (names::WAITING, size_of::<Waiting>()),
+        (names::TAKEN, size_of::<u64>()),
         (names::STATS, size_of::<u64>()),
         (names::LISTENERS, size_of_val(&names::STAMP)),
     ];

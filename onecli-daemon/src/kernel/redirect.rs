@@ -28,11 +28,15 @@ use super::{
 };
 use crate::model::flow::Flow;
 
+/// Makes an entry and changes none: bpf(2).
+const BPF_NOEXIST: u64 = 1;
+
 /// Handles of the pinned maps. Holds no link and no program, so whoever takes over this process cannot detach them.
 pub struct Redirect {
     announced: Mutex<HashMap<MapData, TupleKey, Ident>>,
     listeners: Mutex<SkStorage<MapData, u32>>,
     agents: Mutex<HashMap<MapData, u64, AgentEntry>>,
+    taken: Mutex<HashMap<MapData, u64, u64>>,
     stats: PerCpuArray<MapData, u64>,
     denials: Mutex<Option<MapData>>,
     log: Mutex<Option<KernelLog>>,
@@ -41,7 +45,8 @@ pub struct Redirect {
 }
 
 /// What it is made of, in the order in which the maps are handed over.
-const MAPS: [&str; 5] = [names::TUP, names::LISTENERS, names::AGENTS, names::STATS, names::DENY];
+const MAPS: [&str; 6] =
+    [names::TUP, names::LISTENERS, names::AGENTS, names::TAKEN, names::STATS, names::DENY];
 
 impl Redirect {
     /// Loads and attaches the programs, or replaces those a former daemon left attached, and opens the maps.
@@ -78,6 +83,7 @@ impl Redirect {
                 Map::SkStorage(open(names::LISTENERS)?).try_into().map_err(typed(names::LISTENERS))?,
             ),
             agents: Mutex::new(Map::HashMap(open(names::AGENTS)?).try_into().map_err(typed(names::AGENTS))?),
+            taken: Mutex::new(Map::HashMap(open(names::TAKEN)?).try_into().map_err(typed(names::TAKEN))?),
             stats: Map::PerCpuArray(open(names::STATS)?).try_into().map_err(typed(names::STATS))?,
             denials: Mutex::new(Some(open(names::DENY)?)),
             log: Mutex::new(None),
@@ -118,7 +124,21 @@ impl Redirect {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {}
             removed => removed.map_err(KernelError::map("write", names::TUP))?,
         }
+        drop(announced);
+        self.make_room(ident.agent_cgid)?;
         Ok(Some(ident))
+    }
+
+    /// One connection of an agent waits no more: so many more may.
+    fn make_room(&self, agent_cgid: u64) -> Result<(), KernelError> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = match taken.get(&agent_cgid, 0) {
+            Ok(number) => number,
+            // Removed in the meantime.
+            Err(MapError::KeyNotFound) => return Ok(()),
+            Err(error) => return Err(KernelError::map("read", names::TAKEN)(error)),
+        };
+        taken.insert(agent_cgid, number.wrapping_add(1), 0).map_err(KernelError::map("write", names::TAKEN))
     }
 
     /// Marks a bound or listening TCP socket, or the UDP socket of a resolver, as the daemon's: managed processes are redirected to
@@ -138,18 +158,19 @@ impl Redirect {
     pub fn set_agent(&self, cgroup_id: u64, entry: AgentEntry) -> Result<(), KernelError> {
         // A panic elsewhere leaves the handle as it was: it holds a descriptor and no state.
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        agents.insert(cgroup_id, entry, 0).map_err(KernelError::map("write", names::AGENTS))
+        agents.insert(cgroup_id, entry, 0).map_err(KernelError::map("write", names::AGENTS))?;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.insert(cgroup_id, 0, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            inserted => inserted.map_err(KernelError::map("write", names::TAKEN)),
+        }
     }
 
     /// Makes the kernel forget an agent, whose connections are then redirected still and its DNS refused. An id it does
     /// not know is no error.
     pub fn remove_agent(&self, cgroup_id: u64) -> Result<(), KernelError> {
-        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        match agents.remove(&cgroup_id) {
-            Ok(()) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(KernelError::map("write", names::AGENTS)(error)),
-        }
+        forget(&self.agents, names::AGENTS, cgroup_id)?;
+        forget(&self.taken, names::TAKEN, cgroup_id)
     }
 
     /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned, and
@@ -193,6 +214,18 @@ pub fn open_maps(bpffs_dir: &Path) -> Result<Vec<OwnedFd>, KernelError> {
     MAPS.iter().map(open).collect()
 }
 
+/// Removes what may be there no more.
+fn forget<V: aya::Pod>(
+    map: &Mutex<HashMap<MapData, u64, V>>,
+    name: &'static str,
+    cgroup_id: u64,
+) -> Result<(), KernelError> {
+    match map.lock().unwrap_or_else(PoisonError::into_inner).remove(&cgroup_id) {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(KernelError::map("write", name)),
+    }
+}
+
 /// Where the record of a connection is that began with `syn`.
 fn key(syn: &Syn, netns: u64) -> TupleKey {
     TupleKey {
@@ -202,7 +235,7 @@ fn key(syn: &Syn, netns: u64) -> TupleKey {
         client_port: u32::from(syn.from_port),
         server_port: u32::from(syn.to_port),
         isn: syn.seq,
-        reserved: 0,
+        drawn: syn.drawn,
     }
 }
 

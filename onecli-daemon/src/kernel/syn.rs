@@ -29,6 +29,8 @@ pub(super) struct Syn {
     pub(super) to_port: u16,
     /// The initial sequence number.
     pub(super) seq: u32,
+    /// What the kernel drew for the packet: [`TupleKey::drawn`](onecli_common::TupleKey::drawn).
+    pub(super) drawn: u32,
 }
 
 /// Has the kernel keep the SYN of each connection to a TCP listener, listening by now or not.
@@ -72,12 +74,17 @@ pub(super) fn take(accepted: &impl AsFd) -> io::Result<Option<Syn>> {
 
 /// Reads an IP header without extensions, and the TCP header behind it.
 pub(super) fn parse(headers: &[u8]) -> Option<Syn> {
-    let (from, to, length) = match headers.first()? >> 4 {
+    const FLOW_LABEL: u32 = 0xf_ffff;
+    let (from, to, length, drawn) = match headers.first()? >> 4 {
         4 => {
             let words = usize::from(headers[0] & 0xf);
-            (mapped(array(headers, 12)?), mapped(array(headers, 16)?), words * 4)
+            let id = u16::from_be_bytes(array(headers, 4)?);
+            (mapped(array(headers, 12)?), mapped(array(headers, 16)?), words * 4, u32::from(id))
         }
-        6 => (array(headers, 8)?, array(headers, 24)?, 40),
+        6 => {
+            let label = u32::from_be_bytes(array(headers, 0)?) & FLOW_LABEL;
+            (array(headers, 8)?, array(headers, 24)?, 40, label)
+        }
         _ => return None,
     };
     Some(Syn {
@@ -86,6 +93,7 @@ pub(super) fn parse(headers: &[u8]) -> Option<Syn> {
         from_port: u16::from_be_bytes(array(headers, length)?),
         to_port: u16::from_be_bytes(array(headers, length + 2)?),
         seq: u32::from_be_bytes(array(headers, length + 4)?),
+        drawn,
     })
 }
 

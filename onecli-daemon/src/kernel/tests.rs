@@ -26,3 +26,4 @@ mod refusal;
 mod resolver;
 mod storm;
 mod units;
+mod waiting;

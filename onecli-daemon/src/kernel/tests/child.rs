@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::{
     cost,
     fixture::{Fixture, PATIENCE, listen},
-    own, passed, storm,
+    own, passed, storm, waiting,
 };
 
 const CGROUP: &str = "ONECLI_TEST_CGROUP";
@@ -142,6 +142,7 @@ fn child_main() {
         }
         ["queries", address, number] => storm::queries(address, number),
         ["abandon", address, from] => storm::abandon(address, from),
+        ["pile", address, connections] => waiting::pile(address, connections),
         ["repeat", address] => repeat(address),
         ["hammer", address] => {
             hammer(address);

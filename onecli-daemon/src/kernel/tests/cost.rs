@@ -1,7 +1,7 @@
 //! What the programs cost, as medians of `connect()`; printed, and held to generous bounds only.
 
 use std::{
-    fs, io,
+    env, fs, io,
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -15,9 +15,10 @@ use super::{
     child::{Client, report},
     fixture::{Fixture, TRANSPARENT_PORT, listen},
 };
-use crate::kernel::{Redirect, detach};
+use crate::kernel::{AgentEntry, Redirect, detach};
 
 const CONNECTIONS: &str = "5000";
+/// Rounds; `ONECLI_BENCH_ROUNDS` sets another number, as `cargo xtask bench` does.
 const ROUNDS: usize = 7;
 
 #[test]
@@ -27,32 +28,29 @@ fn connect_costs_little_more_with_all_programs() {
     };
     let (agent, outside) = (fixture.agent("a.slice"), fixture.unmanaged());
     let other = listen("127.0.0.1:7777".parse().unwrap());
+    let entry = AgentEntry { index: 1, flags: 0, dns_addr: [0; 4] };
+    let id = fixture.id_of(&agent);
+    fixture.redirect.set_agent(id, entry).unwrap();
     let listener = fixture.listener4.take().unwrap();
-    let done = AtomicBool::new(false);
+    let rounds = env::var("ONECLI_BENCH_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
     let direct = format!("127.0.0.1:{TRANSPARENT_PORT}");
     let (mut bare, mut redirected) = (vec![], vec![]);
     let (mut free, mut hooked, mut guarded) = (vec![], vec![], vec![]);
-    thread::scope(|scope| {
-        // However this ends: the scope waits for its threads.
-        let _done = Done(&done);
-        for listener in [&listener, &other] {
-            scope.spawn(|| sink(listener, &done));
+    // In turns, so that what else this machine does falls on all alike.
+    for _ in 0..rounds {
+        redirected.push(median(&fixture, &listener, &agent, "192.0.2.7:443"));
+        guarded.push(median(&fixture, &other, &outside, "127.0.0.1:7777"));
+        for guard in ["guard_connect4", "guard_connect6", "guard_sendmsg4", "guard_sendmsg6"] {
+            fs::remove_file(fixture.pins().join("links").join(guard)).unwrap();
         }
-        // In turns, so that what else this machine does falls on all alike.
-        for _ in 0..ROUNDS {
-            redirected.push(median(&fixture, &agent, "192.0.2.7:443"));
-            guarded.push(median(&fixture, &outside, "127.0.0.1:7777"));
-            for guard in ["guard_connect4", "guard_connect6", "guard_sendmsg4", "guard_sendmsg6"] {
-                fs::remove_file(fixture.pins().join("links").join(guard)).unwrap();
-            }
-            hooked.push(median(&fixture, &outside, "127.0.0.1:7777"));
-            detach(&fixture.config.bpffs_dir).unwrap();
-            bare.push(median(&fixture, &agent, &direct));
-            free.push(median(&fixture, &outside, "127.0.0.1:7777"));
-            fixture.redirect = Redirect::attach(&fixture.config).unwrap();
-            fixture.redirect.stamp(&listener).unwrap();
-        }
-    });
+        hooked.push(median(&fixture, &other, &outside, "127.0.0.1:7777"));
+        detach(&fixture.config.bpffs_dir).unwrap();
+        bare.push(median(&fixture, &listener, &agent, &direct));
+        free.push(median(&fixture, &other, &outside, "127.0.0.1:7777"));
+        fixture.redirect = Redirect::attach(&fixture.config).unwrap();
+        fixture.redirect.stamp(&listener).unwrap();
+        fixture.redirect.set_agent(id, entry).unwrap();
+    }
     let [bare, redirected, free, hooked, guarded] = [bare, redirected, free, hooked, guarded].map(middle);
     eprintln!(
         "connect(), medians: managed {bare:.0} ns without programs, {redirected:.0} ns with all ({:.2}); unmanaged \
@@ -73,8 +71,14 @@ impl Drop for Done<'_> {
     }
 }
 
-fn median(fixture: &Fixture, cgroup: &Path, address: &str) -> f64 {
-    let findings = Client::run(fixture, cgroup, &["time_connects", address, CONNECTIONS]);
+fn median(fixture: &Fixture, listener: &TcpListener, cgroup: &Path, address: &str) -> f64 {
+    let done = AtomicBool::new(false);
+    let findings = thread::scope(|scope| {
+        // However this ends: the scope waits for its threads.
+        let _done = Done(&done);
+        scope.spawn(|| sink(listener, &fixture.redirect, &done));
+        Client::run(fixture, cgroup, &["time_connects", address, CONNECTIONS])
+    });
     assert_eq!(findings.errno(), 0, "{address}");
     findings.get("median").parse().unwrap()
 }
@@ -84,12 +88,12 @@ fn middle(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Takes connections and drops them.
-fn sink(listener: &TcpListener, done: &AtomicBool) {
+/// Takes connections and what the kernel says of them, as the daemon does, and drops them.
+fn sink(listener: &TcpListener, redirect: &Redirect, done: &AtomicBool) {
     listener.set_nonblocking(true).expect("O_NONBLOCK");
     while !done.load(Ordering::Relaxed) {
         match listener.accept() {
-            Ok(_) => {}
+            Ok((stream, _)) => drop(redirect.flow(&stream).expect("look the flow up")),
             Err(_) => thread::sleep(Duration::from_micros(200)),
         }
     }

@@ -15,6 +15,7 @@ use std::{
 
 use caps::{CapSet, Capability};
 use nix::sched::{CloneFlags, unshare};
+use onecli_common::TupleKey;
 use socket2::{Domain, Socket, Type};
 
 use crate::{
@@ -158,11 +159,16 @@ impl Fixture {
 
     /// Entries of TUP: connections announced and not accepted.
     pub(super) fn announced(&self) -> usize {
+        self.announcements().len()
+    }
+
+    /// The keys of these.
+    pub(super) fn announcements(&self) -> Vec<TupleKey> {
         let path = self.pins().join("maps/TUP");
         let data = aya::maps::MapData::from_pin(path).expect("open TUP");
-        let map: aya::maps::HashMap<_, onecli_common::TupleKey, onecli_common::Ident> =
+        let map: aya::maps::HashMap<_, TupleKey, onecli_common::Ident> =
             aya::maps::Map::LruHashMap(data).try_into().expect("TUP");
-        map.keys().count()
+        map.keys().map(|key| key.expect("a key")).collect()
     }
 }
 

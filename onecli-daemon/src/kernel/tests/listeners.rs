@@ -182,15 +182,15 @@ fn an_own_listener_opens_no_address_outside() {
 
 /// `localhost` is two addresses; a server has one of them, and clients try the other first.
 #[test]
-fn a_python_server_is_reached_as_localhost() {
-    let Some(mut fixture) = Fixture::new("kernel::a_python_server_is_reached_as_localhost") else {
+fn slow_a_python_server_is_reached_as_localhost() {
+    let Some(mut fixture) = Fixture::new("kernel::slow_a_python_server_is_reached_as_localhost") else {
         return;
     };
     let missing = ["python3", "curl"].into_iter().find(|program| {
         !std::process::Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
     });
     if let Some(program) = missing {
-        eprintln!("NOT RUN: kernel::a_python_server_is_reached_as_localhost needs {program}");
+        eprintln!("NOT RUN: kernel::slow_a_python_server_is_reached_as_localhost needs {program}");
         return;
     }
     let agent = fixture.agent("a.slice");
