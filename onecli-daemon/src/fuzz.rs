@@ -1,10 +1,17 @@
 //! What must hold of every input, for the fuzz targets in `tests/fuzz`: each function takes bytes and panics where it
 //! does not. Built with the feature `fuzz` alone.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a property that does not hold ends the fuzzer")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a property that does not hold ends the fuzzer"
+)]
+
+use std::time::Duration;
 
 use crate::http::fuzzed;
-use crate::model::{Authority, CanonicalPath, Host, HostPattern, PathPattern};
+use crate::model::{Action, Authority, CanonicalPath, Host, HostPattern, PathPattern, RuleText, Terms};
 use crate::net::sniff as sniff_bytes;
 use crate::tls::{ClientHello, parse_client_hello};
 
@@ -14,7 +21,7 @@ pub fn sniff(bytes: &[u8]) {
     runtime.block_on(async {
         let mut stream = bytes;
         let complete = |ahead: &[u8]| parse_client_hello(ahead) != ClientHello::Incomplete;
-        if let Ok((_, ahead)) = sniff_bytes(&mut stream, complete).await {
+        if let Ok((_, ahead)) = sniff_bytes(&mut stream, complete, Duration::from_secs(5)).await {
             assert!(bytes.starts_with(&ahead), "bytes are read ahead as they came");
         }
     });
@@ -76,14 +83,46 @@ pub fn pattern(bytes: &[u8]) {
     }
 }
 
+/// Rules, a field per line (action, host, port, methods, paths, address, rate): what is accepted is written down as
+/// itself, and says the same of any request.
+pub fn rule(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut lines = text.split('\n');
+    let Some(Ok(action)) = lines.next().map(str::parse::<Action>) else { return };
+    let mut field = || lines.next().filter(|line| !line.is_empty()).map(str::to_owned);
+    let words = |line: Option<String>| {
+        line.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let text = RuleText {
+        action,
+        host: field(),
+        port: field(),
+        methods: words(field()),
+        paths: words(field()),
+        address: field(),
+        rate: field(),
+    };
+    let Ok(terms) = Terms::try_from(text) else { return };
+    let written = RuleText::from(terms.clone());
+    assert_eq!(Terms::try_from(written.clone()).as_ref(), Ok(&terms), "{written:?}");
+    let json = serde_json::to_string(&terms).unwrap();
+    assert_eq!(serde_json::from_str::<Terms>(&json).unwrap(), terms, "{json}");
+    let path = CanonicalPath::parse(written.paths.first().map_or("/v1/%2e%2e/admin", String::as_str));
+    if let Ok(path) = path {
+        let about = terms.is_about(&http::Method::POST, &path);
+        let plain = path.ambiguity().is_none() || written.paths.is_empty();
+        assert!(plain || action != Action::Allow || about.is_err(), "{written:?} {path}");
+    }
+}
+
 /// The scrubber: pieces come out as the whole does, lengths stay, and the value is gone.
 pub fn scrub(bytes: &[u8]) {
     fuzzed::scrub(bytes);
 }
 
-/// The unescaped view leads back to where its bytes came from.
+/// Readings of a text: no byte is lost to an escape, and none depends on where the bytes are cut.
 pub fn decode(bytes: &[u8]) {
-    fuzzed::unescape(bytes);
+    fuzzed::readings(bytes);
 }
 
 /// The front: what it lets through does not depend on how it arrives, and hyper's parser agrees with it.

@@ -9,10 +9,10 @@ use http::Request;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::front::{Front, MAX_FIELDS, Malformed};
-use super::scrub::{Scrubber, Unescaped};
+use super::scrub::{Scrubber, Text};
 use crate::model::SecretValue;
 
-/// A value, its pieces' sizes, and a text in which three bytes stand for spellings of the value.
+/// A value, its pieces' sizes, and a text in which four bytes stand for spellings of the value.
 pub(crate) fn scrub(bytes: &[u8]) {
     let Some((&length, rest)) = bytes.split_first() else { return };
     let Some((value, text)) = rest.split_at_checked(8 + usize::from(length % 24)) else { return };
@@ -22,13 +22,16 @@ pub(crate) fn scrub(bytes: &[u8]) {
     }
     let Ok(secret) = SecretValue::new(value.to_vec()) else { return };
     let percent: Vec<u8> = value.iter().flat_map(|byte| format!("%{byte:02x}").into_bytes()).collect();
-    let base64 = data_encoding::BASE64.encode(value).into_bytes();
+    let json: Vec<u8> = value.iter().flat_map(|byte| format!("\\\\u{byte:04x}").into_bytes()).collect();
+    let mut base64 = data_encoding::BASE64.encode(value).into_bytes();
+    base64.insert(base64.len() / 2, b'\n');
     let text: Vec<u8> = text
         .iter()
         .flat_map(|byte| match byte {
             0xff => value.to_vec(),
             0xfe => base64.clone(),
             0xfd => percent.clone(),
+            0xfc => json.clone(),
             other => vec![*other],
         })
         .collect();
@@ -52,22 +55,29 @@ pub(crate) fn scrub(bytes: &[u8]) {
     let mut whole = scrubber.push(Bytes::copy_from_slice(&text)).to_vec();
     whole.extend_from_slice(&scrubber.finish());
     assert_eq!(whole.len(), text.len());
-    assert!(memchr::memmem::find(&whole, value).is_none(), "{}", whole.escape_ascii());
+    let base64 = &base64[..value.len() / 3 * 4];
+    for spelling in [value, &percent, &json, base64] {
+        assert!(memchr::memmem::find(&whole, spelling).is_none(), "{}", whole.escape_ascii());
+    }
     let pieces = run(value);
     assert_eq!(pieces.escape_ascii().to_string(), whole.escape_ascii().to_string(), "in pieces");
     assert_eq!(run(&[0]).escape_ascii().to_string(), whole.escape_ascii().to_string(), "byte by byte");
 }
 
-/// Every byte of the view comes from bytes of its own, in their order.
-pub(crate) fn unescape(bytes: &[u8]) {
-    let Some(view) = Unescaped::of(bytes) else { return };
-    let mut last = 0;
-    for at in 0..view.text().len() {
-        let (start, end) = view.raw_range(at, at + 1);
-        assert!(start < end && end <= bytes.len() && start >= last, "{at}: {start}..{end} after {last}");
-        last = start;
+/// A byte can stand for itself, no reading ends beyond the bytes, and what is not cut off reads the same whatever comes.
+pub(crate) fn readings(bytes: &[u8]) {
+    let whole = Text::new(bytes);
+    let half = Text::new(&bytes[..bytes.len() / 2]);
+    for at in 0..bytes.len() {
+        let of = |text: &Text<'_>| text.readings(at).map(|r| (r.character, r.end)).collect::<Vec<_>>();
+        let readings = of(&whole);
+        let itself = readings.first().map(|(character, end)| (character.as_bytes(), *end));
+        assert_eq!(itself, Some((&bytes[at..=at], at + 1)));
+        assert!(readings.iter().all(|(_, end)| *end <= bytes.len()), "{at}: {readings:?}");
+        let before = of(&half);
+        assert!(before.iter().all(|reading| readings.contains(reading)), "{at}: {before:?} {readings:?}");
+        assert!(half.is_cut(at) || before.len() == readings.len(), "{at}: {before:?} {readings:?}");
     }
-    assert!(view.incomplete().is_none_or(|at| at < bytes.len()));
 }
 
 /// A client that sends pieces of a size and then ends.

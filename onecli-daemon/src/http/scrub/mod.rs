@@ -1,6 +1,7 @@
 //! Removes credentials from what comes back: each byte of a match becomes `*`, so that lengths stay true.
 
-mod unescape;
+mod matching;
+mod reading;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
@@ -8,73 +9,53 @@ use http::header::{HeaderMap, HeaderName};
 use memchr::memmem;
 use zeroize::Zeroizing;
 
+use self::matching::{Findings, Needles};
 use crate::model::SecretValue;
-pub(super) use unescape::Unescaped;
+#[cfg(feature = "fuzz")]
+pub(super) use reading::Text;
 
 /// Replaces each byte of a match.
 const MASK: u8 = b'*';
+/// So many bytes are searched at once: what is noted of escapes takes some times their room.
+const MAX_PIECE: usize = 16 * 1024;
 
 /// Looks for values in a stream of bytes, across the edges of its chunks.
 #[derive(Default)]
 pub(super) struct Scrubber {
-    needles: Vec<Needle>,
+    needles: Needles,
     /// The end of the stream so far as it came, where it may be the beginning of a match.
     held: BytesMut,
-    /// So many of the held bytes belong to a match already.
+    /// So many of the held bytes belong to a match that began before them.
     held_matched: usize,
+    /// Matches that begin among the held bytes: they are found again with the next chunk, if one comes.
+    held_matches: Vec<(usize, usize)>,
     hits: u64,
-}
-
-/// A spelling that cannot be varied but by escapes.
-struct Needle {
-    bytes: Zeroizing<Vec<u8>>,
-}
-
-impl std::fmt::Debug for Needle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Needle(..)")
-    }
 }
 
 /// What is held back may be the beginning of a value.
 impl std::fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Scrubber({} needles, ..)", self.needles.len())
+        f.write_str("Scrubber(..)")
     }
-}
-
-/// What was found in some bytes.
-#[derive(Debug, Default)]
-struct Findings {
-    /// Matches, as start and end.
-    matches: Vec<(usize, usize)>,
-    /// From here on the bytes may be the beginning of a match.
-    open_from: usize,
 }
 
 impl Scrubber {
     /// Looks for this value too: as it is, in base64 (both alphabets, wherever in a longer text it stands, as in Basic
-    /// credentials) and in hex; each of them also with characters escaped ([`unescape`]).
+    /// credentials) and in hex; each of them also with characters escaped ([`reading`]).
     pub(super) fn watch(&mut self, value: &SecretValue) {
         let raw = value.expose();
-        self.add(raw.to_vec());
+        self.needles.add(raw.to_vec());
         if raw.contains(&b' ') {
             // application/x-www-form-urlencoded
-            self.add(raw.iter().map(|b| if *b == b' ' { b'+' } else { *b }).collect());
+            self.needles.add(raw.iter().map(|b| if *b == b' ' { b'+' } else { *b }).collect());
         }
         for encoding in [&data_encoding::BASE64_NOPAD, &data_encoding::BASE64URL_NOPAD] {
             for offset in 0..3 {
-                self.add(base64_core(encoding, raw, offset));
+                self.needles.add(base64_core(encoding, raw, offset));
             }
         }
-        self.add(data_encoding::HEXLOWER.encode(raw).into_bytes());
-        self.add(data_encoding::HEXUPPER.encode(raw).into_bytes());
-    }
-
-    fn add(&mut self, bytes: Vec<u8>) {
-        if !bytes.is_empty() && !self.needles.iter().any(|needle| *needle.bytes == bytes) {
-            self.needles.push(Needle { bytes: Zeroizing::new(bytes) });
-        }
+        self.needles.add(data_encoding::HEXLOWER.encode(raw).into_bytes());
+        self.needles.add(data_encoding::HEXUPPER.encode(raw).into_bytes());
     }
 
     /// Is there nothing to look for?
@@ -89,12 +70,24 @@ impl Scrubber {
 
     /// Takes the next chunk, and gives what can be said to be clean. Only bytes that may begin a match are kept
     /// back, so an event stream is not delayed.
-    pub(super) fn push(&mut self, chunk: Bytes) -> Bytes {
-        if self.needles.is_empty() {
+    pub(super) fn push(&mut self, mut chunk: Bytes) -> Bytes {
+        if self.needles.is_empty() || chunk.is_empty() {
             return chunk;
         }
+        if chunk.len() <= MAX_PIECE {
+            return self.push_piece(chunk);
+        }
+        let mut clean = BytesMut::with_capacity(self.held.len() + chunk.len());
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(MAX_PIECE));
+            clean.extend_from_slice(&self.push_piece(piece));
+        }
+        clean.freeze()
+    }
+
+    fn push_piece(&mut self, chunk: Bytes) -> Bytes {
         if self.held.is_empty() {
-            let findings = self.find(&chunk);
+            let findings = self.needles.find(&chunk);
             if findings.matches.is_empty() {
                 self.held.extend_from_slice(&chunk[findings.open_from..]);
                 return chunk.slice(..findings.open_from);
@@ -103,7 +96,7 @@ impl Scrubber {
         }
         let mut buffer = std::mem::take(&mut self.held);
         buffer.extend_from_slice(&chunk);
-        let findings = self.find(&buffer);
+        let findings = self.needles.find(&buffer);
         self.emit(buffer, &findings)
     }
 
@@ -111,6 +104,10 @@ impl Scrubber {
     pub(super) fn finish(&mut self) -> Bytes {
         let mut rest = std::mem::take(&mut self.held);
         mask(&mut rest, 0, std::mem::take(&mut self.held_matched));
+        self.hits += count(self.held_matches.len());
+        for (start, end) in self.held_matches.drain(..) {
+            mask(&mut rest, start, end);
+        }
         rest.freeze()
     }
 
@@ -121,7 +118,7 @@ impl Scrubber {
 
     /// Scrubs bytes that stand for themselves; tells whether there was a match.
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
-        let findings = self.find(bytes);
+        let findings = self.needles.find(bytes);
         for (start, end) in &findings.matches {
             mask(bytes, *start, *end);
         }
@@ -153,8 +150,8 @@ impl Scrubber {
     fn is_in_name(&self, name: &HeaderName) -> bool {
         let name = name.as_str().as_bytes();
         self.needles.iter().any(|needle| {
-            name.len() >= needle.bytes.len()
-                && memmem::find(name, &Zeroizing::new(needle.bytes.to_ascii_lowercase())).is_some()
+            name.len() >= needle.len()
+                && memmem::find(name, &Zeroizing::new(needle.to_ascii_lowercase())).is_some()
         })
     }
 
@@ -163,61 +160,20 @@ impl Scrubber {
         let (before, open_from) = (self.held_matched, findings.open_from);
         mask(&mut buffer, 0, before.min(open_from));
         self.held_matched = before.saturating_sub(open_from);
+        // What is held stays as it came: another match may overlap this one.
+        self.held_matches.clear();
         for &(start, end) in &findings.matches {
-            mask(&mut buffer, start, end.min(open_from));
-            // What is held stays as it came: another match may overlap this one.
-            self.held_matched = self.held_matched.max(end.saturating_sub(open_from));
+            if start < open_from {
+                mask(&mut buffer, start, end.min(open_from));
+                self.held_matched = self.held_matched.max(end.saturating_sub(open_from));
+                self.hits += 1;
+            } else {
+                self.held_matches.push((start - open_from, end - open_from));
+            }
         }
-        self.hits += count(findings.matches.len());
         self.held = buffer.split_off(open_from);
         buffer.freeze()
     }
-
-    /// Searches the bytes as they are, and with escapes decoded.
-    fn find(&self, haystack: &[u8]) -> Findings {
-        let mut findings = Findings { matches: Vec::new(), open_from: haystack.len() };
-        for needle in &self.needles {
-            all_matches(haystack, &needle.bytes, |start, end| findings.matches.push((start, end)));
-            findings.open_from =
-                findings.open_from.min(haystack.len() - open_suffix(haystack, &needle.bytes));
-        }
-        if let Some(view) = Unescaped::of(haystack) {
-            let text = view.text();
-            for needle in &self.needles {
-                all_matches(text, &needle.bytes, |start, end| {
-                    findings.matches.push(view.raw_range(start, end));
-                });
-                let open = open_suffix(text, &needle.bytes);
-                if open > 0 {
-                    let (from, _) = view.raw_range(text.len() - open, text.len());
-                    findings.open_from = findings.open_from.min(from);
-                }
-            }
-            findings.open_from = findings.open_from.min(view.incomplete().unwrap_or(haystack.len()));
-        }
-        findings.matches.sort_unstable();
-        findings.matches.dedup();
-        findings
-    }
-}
-
-/// Every match, overlapping ones too.
-fn all_matches(haystack: &[u8], needle: &[u8], mut found: impl FnMut(usize, usize)) {
-    let finder = memmem::Finder::new(needle);
-    let mut from = 0;
-    while let Some(at) = haystack.get(from..).and_then(|rest| finder.find(rest)) {
-        found(from + at, from + at + needle.len());
-        from += at + 1;
-    }
-}
-
-/// Length of the longest end of `haystack` that begins `needle`, but is not all of it.
-fn open_suffix(haystack: &[u8], needle: &[u8]) -> usize {
-    let start = haystack.len().saturating_sub(needle.len() - 1);
-    memchr::memchr_iter(needle[0], &haystack[start..])
-        .map(|at| &haystack[start + at..])
-        .find(|tail| needle.starts_with(tail))
-        .map_or(0, <[u8]>::len)
 }
 
 /// Line breaks within a match stay: a wrapped text keeps its lines.

@@ -1,5 +1,7 @@
 //! Values in every spelling, across every edge.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const VALUE: &[u8] = br#"sk-live/canary+0f3A~=9%Zq&7"x"#;
@@ -86,6 +88,124 @@ fn a_value_is_found_in_every_spelling_and_across_every_edge() {
             assert!(clean <= 3, "{spelling} {size}: {out}");
             assert!(hits >= 1, "{spelling} {size}");
         }
+    }
+}
+
+/// How a character may be escaped; the first is not at all.
+const ESCAPES: &[fn(char) -> String] = &[
+    |c| c.to_string(),
+    |c| c.to_string().bytes().map(|b| format!("%{b:02x}")).collect(),
+    |c| if c == '"' || c == '\\' { format!("\\{c}") } else { c.to_string() },
+    |c| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}")).collect(),
+    |c| format!("&#{};", u32::from(c)),
+    |c| match c {
+        '&' => "&amp;".to_owned(),
+        '"' => "&quot;".to_owned(),
+        other => other.to_string(),
+    },
+];
+
+fn escape_all(text: &str, how: usize) -> String {
+    text.chars().map(ESCAPES[how]).collect()
+}
+
+#[test]
+fn a_body_quoted_in_a_body_in_a_body() {
+    let value = r#"p"w\d&%41/é-😀"#;
+    for first in 0..ESCAPES.len() {
+        for second in 0..ESCAPES.len() {
+            for third in 0..ESCAPES.len() {
+                let spelling = escape_all(&escape_all(&escape_all(value, first), second), third);
+                let text = format!("<{spelling}>");
+                for size in [9, text.len()] {
+                    let (out, _) = scrub(value.as_bytes(), text.as_bytes(), size);
+                    assert_eq!(out, format!("<{}>", "*".repeat(spelling.len())), "{text} {size}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn half_an_escape_before_a_value_hides_nothing() {
+    let base64 = data_encoding::BASE64.encode(VALUE);
+    let spellings =
+        [format!("{}\n{}", &base64[..20], &base64[20..]), escaped(|b| Some(format!("%{b:02x}"))), base64];
+    for prefix in
+        ["\\u00", "\\u", "\\", "\\\\", "%", "%2", "%25", "&", "&#", "&#x", "&am", "\\ud83d\\u", "\r", "\\r"]
+    {
+        for spelling in &spellings {
+            let text = format!("{prefix}{spelling}");
+            for size in [1, 3, text.len()] {
+                let (out, hits) = scrub(VALUE, text.as_bytes(), size);
+                assert!(hits >= 1, "{text} {size}: {out}");
+                assert!(
+                    out[prefix.len()..].chars().filter(|c| !"*\n".contains(*c)).count() <= 3,
+                    "{text}: {out}"
+                );
+            }
+        }
+    }
+}
+
+/// A value, and how it may come: each character escaped in a way of its own, then the whole again; or in base64, over
+/// lines. So many bytes of it are the value's alone.
+fn spelled() -> impl Strategy<Value = (String, String, usize)> {
+    let value = prop_oneof![
+        proptest::string::string_regex(r"[ -)+-~]{8,24}").unwrap(),
+        proptest::string::string_regex(r#"[%\\&u0-9a-f;#x"nA]{8,24}"#).unwrap(),
+    ];
+    let ways = proptest::collection::vec(0..ESCAPES.len(), 24);
+    (value, ways, 0..ESCAPES.len(), any::<bool>(), 1..16_usize).prop_map(
+        |(value, ways, again, base64, line)| {
+            if !base64 {
+                let spelling: String = value.chars().zip(ways).map(|(c, way)| ESCAPES[way](c)).collect();
+                let spelling = escape_all(&spelling, again);
+                let own = spelling.len();
+                return (value, spelling, own);
+            }
+            let text = data_encoding::BASE64.encode(value.as_bytes());
+            let wrapped: String = text
+                .chars()
+                .enumerate()
+                .map(|(at, c)| if at > 0 && at % line == 0 { format!("\r\n{c}") } else { c.to_string() })
+                .collect();
+            let own = wrapped
+                .match_indices(|c: char| !c.is_control())
+                .nth(value.len() * 8 / 6)
+                .map_or(wrapped.len(), |(at, _)| at);
+            let own = escape_all(wrapped[..own].trim_end(), again).len();
+            (value, escape_all(&wrapped, again), own)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn every_spelling_is_found_behind_everything_in_whatever_chunks(
+        (value, spelling, own) in spelled(),
+        before in r#"([%\\&u0-9a-f;#xnr \r\n]|\\u00|%25|&#x){0,12}"#,
+        after in r#"[%\\&u0-9a-f;#x \r\n]{0,8}"#,
+        sizes in proptest::collection::vec(1..9_usize, 1..8),
+    ) {
+        let text = format!("{before}{spelling}{after}");
+        let whole = scrub(value.as_bytes(), text.as_bytes(), text.len());
+        let within = &whole.0.as_bytes()[before.len()..before.len() + own];
+        prop_assert!(within.iter().all(|byte| b"*\r\n".contains(byte)), "{text:?}: {whole:?}");
+        prop_assert!(whole.1 > 0, "{text:?}: {whole:?}");
+
+        let mut scrubber = scrubber(value.as_bytes());
+        let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() { break; }
+            let (piece, behind) = rest.split_at(rest.len().min(*size));
+            out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(piece)));
+            rest = behind;
+        }
+        out.extend_from_slice(&scrubber.finish());
+        prop_assert!(scrubber.hits() > 0);
+        prop_assert_eq!(String::from_utf8(out).unwrap(), whole.0, "{:?}", text);
     }
 }
 

@@ -1,0 +1,156 @@
+//! Finds spellings of values in every reading of a text.
+
+use zeroize::Zeroizing;
+
+use super::reading::{Reading, Text, is_introducer, is_plain};
+
+/// Longest character, in bytes.
+const MAX_CHARACTER: usize = 4;
+
+/// What to look for: spellings that vary by escapes and line breaks alone.
+#[derive(Default)]
+pub(super) struct Needles {
+    /// By their first byte.
+    sorted: Vec<Zeroizing<Vec<u8>>>,
+    /// How many begin with a lower byte than this one; empty without needles.
+    lower: Vec<usize>,
+}
+
+/// What was found in some bytes.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Matches, as start and end, by their start.
+    pub(super) matches: Vec<(usize, usize)>,
+    /// From here on the bytes may be the beginning of a match.
+    pub(super) open_from: usize,
+}
+
+impl Needles {
+    pub(super) fn add(&mut self, bytes: Vec<u8>) {
+        let bytes = Zeroizing::new(bytes);
+        if bytes.is_empty() || self.sorted.contains(&bytes) {
+            return;
+        }
+        self.sorted.push(bytes);
+        self.sorted.sort_unstable_by_key(|needle| needle[0]);
+        self.lower = (0..=256)
+            .map(|first| self.sorted.partition_point(|needle| usize::from(needle[0]) < first))
+            .collect();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.sorted.iter().map(|needle| needle.as_slice())
+    }
+
+    /// Every match, wherever it begins, overlapping ones too.
+    pub(super) fn find(&self, haystack: &[u8]) -> Findings {
+        let mut findings = Findings { matches: Vec::new(), open_from: haystack.len() };
+        if self.is_empty() {
+            return findings;
+        }
+        let text = Text::new(haystack);
+        let mut search = Search { haystack, text: &text, heads: Default::default(), cut: false };
+        for (at, byte) in haystack.iter().enumerate() {
+            let mut end = None;
+            search.cut = false;
+            if is_introducer(*byte) {
+                search.cut = text.is_cut(at);
+                let first_of = |reading: Reading| reading.character.as_bytes()[0];
+                for (place, first) in text.readings(at).map(first_of).enumerate() {
+                    if !text.readings(at).take(place).any(|before| first_of(before) == first) {
+                        for needle in self.beginning_with(first) {
+                            end = end.max(search.follow(needle, at));
+                        }
+                    }
+                }
+            } else {
+                for needle in self.beginning_with(*byte) {
+                    end = end.max(search.follow(needle, at));
+                }
+            }
+            // A backslash before a value may be read as part of it: that is the same match, not a second one.
+            let beyond = findings.matches.last().map_or(0, |(_, end)| *end);
+            findings.matches.extend(end.filter(|end| *end > beyond).map(|end| (at, end)));
+            if search.cut {
+                findings.open_from = findings.open_from.min(at);
+            }
+        }
+        findings
+    }
+
+    fn beginning_with(&self, byte: u8) -> &[Zeroizing<Vec<u8>>] {
+        let first = usize::from(byte);
+        match self.lower.get(first..first + 2) {
+            Some(&[from, to]) => &self.sorted[from..to],
+            _ => &[],
+        }
+    }
+}
+
+/// Follows a needle through the readings of a text.
+struct Search<'t, 'b> {
+    haystack: &'b [u8],
+    text: &'t Text<'b>,
+    /// Where the readings that agree so far have got to, by how much of the needle they have read: several, where a
+    /// text can be read in several ways. A ring, as a character is some bytes at once.
+    heads: [Vec<usize>; MAX_CHARACTER + 1],
+    /// Whether more bytes might make a match of what was followed.
+    cut: bool,
+}
+
+impl Search<'_, '_> {
+    /// The end of the longest match that begins at `start`.
+    fn follow(&mut self, needle: &[u8], start: usize) -> Option<usize> {
+        // Most bytes of most texts have one reading.
+        let plain = needle
+            .iter()
+            .zip(self.haystack.get(start..)?)
+            .take_while(|(wanted, byte)| is_plain(**byte) && wanted == byte);
+        let read = plain.count();
+        if read == needle.len() {
+            return Some(start + read);
+        }
+        if self.haystack.get(start + read).is_some_and(|byte| is_plain(*byte)) {
+            return None;
+        }
+        self.heads.iter_mut().for_each(Vec::clear);
+        self.heads[read % (MAX_CHARACTER + 1)].push(start + read);
+        for read in read..needle.len() {
+            let now = std::mem::take(&mut self.heads[read % (MAX_CHARACTER + 1)]);
+            for &head in &now {
+                self.step(&needle[read..], read, head);
+                if read > 0 && self.haystack.get(head).is_none_or(|byte| !is_plain(*byte)) {
+                    // One break may be within a wrapped value; an empty line ends an event, a head, a block.
+                    let mut behind = Vec::new();
+                    self.text.line_breaks(head, &mut behind);
+                    behind.into_iter().for_each(|head| self.step(&needle[read..], read, head));
+                }
+            }
+            // The place is kept for its memory.
+            self.heads[read % (MAX_CHARACTER + 1)] = now;
+            self.heads[read % (MAX_CHARACTER + 1)].clear();
+            if self.heads.iter().all(Vec::is_empty) {
+                return None;
+            }
+        }
+        self.heads[needle.len() % (MAX_CHARACTER + 1)].iter().copied().max()
+    }
+
+    /// Reads the character at `head`, where it is what `rest` begins with.
+    fn step(&mut self, rest: &[u8], read: usize, head: usize) {
+        self.cut |= self.text.is_cut(head);
+        for reading in self.text.readings(head) {
+            let bytes = reading.character.as_bytes();
+            if rest.starts_with(bytes) {
+                let next = &mut self.heads[(read + bytes.len()) % (MAX_CHARACTER + 1)];
+                if !next.contains(&reading.end) {
+                    next.push(reading.end);
+                }
+            }
+        }
+    }
+}

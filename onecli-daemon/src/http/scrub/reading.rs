@@ -1,0 +1,426 @@
+//! What a text may stand for, character by character.
+//!
+//! A value is echoed in more spellings than can be listed: each character may stand for itself or be escaped, in
+//! percent (RFC 3986), JSON (RFC 8259), string-literal or HTML form, the escape may be escaped again where a body is
+//! quoted within another, and base64 may be wrapped (RFC 2045). Nor does the text say which form is meant: `%41` is an
+//! `A` to one reader and three characters to another, and what stands directly before a value may look like the
+//! beginning of an escape. So nothing is decoded once and for all: every reading of every character is tried.
+
+/// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
+const LEVELS: u8 = 3;
+/// Deeper than any level.
+const NEVER: u8 = u8::MAX;
+/// Most characters of an HTML entity that is decoded, between `&` and `;`.
+const MAX_ENTITY: usize = 10;
+/// HTML's names for ASCII characters that are not letters or digits.
+const ENTITIES: &[(&[u8], u8)] = &[
+    (b"amp", b'&'),
+    (b"apos", b'\''),
+    (b"ast", b'*'),
+    (b"bsol", b'\\'),
+    (b"colon", b':'),
+    (b"comma", b','),
+    (b"commat", b'@'),
+    (b"dollar", b'$'),
+    (b"equals", b'='),
+    (b"excl", b'!'),
+    (b"grave", b'`'),
+    (b"gt", b'>'),
+    (b"Hat", b'^'),
+    (b"lbrace", b'{'),
+    (b"lbrack", b'['),
+    (b"lcub", b'{'),
+    (b"lowbar", b'_'),
+    (b"lpar", b'('),
+    (b"lsqb", b'['),
+    (b"lt", b'<'),
+    (b"midast", b'*'),
+    (b"NewLine", b'\n'),
+    (b"num", b'#'),
+    (b"percnt", b'%'),
+    (b"period", b'.'),
+    (b"plus", b'+'),
+    (b"quest", b'?'),
+    (b"quot", b'"'),
+    (b"rbrace", b'}'),
+    (b"rbrack", b']'),
+    (b"rcub", b'}'),
+    (b"rpar", b')'),
+    (b"rsqb", b']'),
+    (b"semi", b';'),
+    (b"sol", b'/'),
+    (b"Tab", b'\t'),
+    (b"verbar", b'|'),
+    (b"vert", b'|'),
+];
+
+/// One character as bytes: its UTF-8, or the one byte that a percent escape names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) struct Character {
+    bytes: [u8; 4],
+    length: u8,
+}
+
+impl Character {
+    fn byte(byte: u8) -> Character {
+        Character { bytes: [byte, 0, 0, 0], length: 1 }
+    }
+
+    fn of(code: u32) -> Option<Character> {
+        let mut bytes = [0; 4];
+        let length = char::from_u32(code)?.encode_utf8(&mut bytes).len();
+        Some(Character { bytes, length: u8::try_from(length).ok()? })
+    }
+
+    pub(in crate::http) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    fn as_byte(self) -> Option<u8> {
+        (self.length == 1).then_some(self.bytes[0])
+    }
+}
+
+/// A way to read what begins at some byte.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct Reading {
+    pub(in crate::http) character: Character,
+    /// The byte behind it.
+    pub(in crate::http) end: usize,
+    /// How deep escapes lie in it; 0 is a byte that stands for itself.
+    level: u8,
+}
+
+/// The readings of the bytes that may begin an escape.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Text<'b> {
+    raw: &'b [u8],
+    /// By byte, the place in `escapes` plus one; empty where nothing is escaped.
+    places: Vec<u32>,
+    /// From where on in `readings`, and the level from which on more bytes would make more of them.
+    escapes: Vec<(usize, u8)>,
+    readings: Vec<Reading>,
+}
+
+impl<'b> Text<'b> {
+    /// Finds all readings, from the end on: those of an escape's characters are there when it is looked at.
+    pub(in crate::http) fn new(raw: &'b [u8]) -> Text<'b> {
+        let mut text = Text { raw, ..Text::default() };
+        let mut new = New { readings: Vec::new(), cut: NEVER };
+        for at in memchr::memchr3_iter(b'%', b'\\', b'&', raw).rev() {
+            if text.places.is_empty() {
+                text.places.resize(raw.len(), 0);
+            }
+            text.read(at, &mut new);
+        }
+        text
+    }
+
+    /// Every reading of what begins at `at`; none at the end of the bytes.
+    pub(in crate::http) fn readings(&self, at: usize) -> impl Iterator<Item = Reading> {
+        let place = self.places.get(at).copied().unwrap_or(0);
+        let (plain, listed) = match (place, self.raw.get(at)) {
+            (0, Some(byte)) => (Some(Reading::literal(*byte, at)), &[][..]),
+            (0, None) => (None, &[][..]),
+            (place, _) => (None, self.listed(place)),
+        };
+        plain.into_iter().chain(listed.iter().copied())
+    }
+
+    /// Whether more bytes could make more readings of what begins at `at`.
+    pub(in crate::http) fn is_cut(&self, at: usize) -> bool {
+        self.cut_level(at) <= LEVELS
+    }
+
+    /// Where a line break that begins at `at` ends.
+    pub(super) fn line_breaks(&self, at: usize, found: &mut Vec<usize>) {
+        for reading in self.readings(at) {
+            let byte = reading.character.as_byte();
+            if matches!(byte, Some(b'\r' | b'\n')) {
+                found.push(reading.end);
+            }
+            if byte == Some(b'\r') {
+                let feeds = self.readings(reading.end).filter(|next| next.character.as_byte() == Some(b'\n'));
+                found.extend(feeds.map(|next| next.end));
+            }
+        }
+    }
+
+    fn listed(&self, place: u32) -> &[Reading] {
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        let from = self.escapes[place - 1].0;
+        // The one after it was read before it.
+        let to = self.escapes.get(place).map_or(self.readings.len(), |(to, _)| *to);
+        &self.readings[from..to]
+    }
+
+    fn cut_level(&self, at: usize) -> u8 {
+        match self.places.get(at).copied() {
+            Some(place) if place > 0 => usize::try_from(place).map_or(0, |place| self.escapes[place - 1].1),
+            // No level is needed to want another byte.
+            _ if at >= self.raw.len() => 0,
+            _ => NEVER,
+        }
+    }
+
+    /// Lists the readings of the introducer at `at`.
+    fn read(&mut self, at: usize, new: &mut New) {
+        new.readings.clear();
+        new.readings.push(Reading::literal(self.raw[at], at));
+        new.cut = NEVER;
+        // What an escape of some level stands for lies deeper, so a level is complete when it is looked at.
+        for level in 0..LEVELS {
+            let mut next = 0;
+            while let Some(&introducer) = new.readings.get(next) {
+                next += 1;
+                match introducer.character.as_byte().filter(|_| introducer.level == level) {
+                    Some(b'%') => self.percent(introducer, new),
+                    Some(b'\\') => self.backslash(introducer, new),
+                    Some(b'&') => self.entity(introducer, new),
+                    _ => {}
+                }
+            }
+        }
+        self.escapes.push((self.readings.len(), new.cut));
+        self.readings.extend_from_slice(&new.readings);
+        self.places[at] = u32::try_from(self.escapes.len()).unwrap_or(0);
+    }
+
+    /// The next character of an escape, where it is as wanted: `so_far` with it in the place of its own.
+    fn next(&self, so_far: Reading, new: &mut New, wanted: impl Fn(u8) -> bool) -> Option<(u8, Reading)> {
+        new.cut_at(so_far.level.max(self.cut_level(so_far.end)));
+        self.readings(so_far.end).find_map(|next| {
+            let byte = next.character.as_byte().filter(|byte| wanted(*byte))?;
+            Some((byte, Reading { end: next.end, level: so_far.level.max(next.level), ..so_far }))
+        })
+    }
+
+    /// A number of so many digits.
+    fn hexadecimal(&self, mut so_far: Reading, digits: u8, new: &mut New) -> Option<(u32, Reading)> {
+        let mut number = 0;
+        for _ in 0..digits {
+            let (digit, after) = self.next(so_far, new, |byte| byte.is_ascii_hexdigit())?;
+            number = number * 16 + char::from(digit).to_digit(16)?;
+            so_far = after;
+        }
+        Some((number, so_far))
+    }
+
+    fn percent(&self, introducer: Reading, new: &mut New) {
+        if let Some((code, escape)) = self.hexadecimal(introducer, 2, new) {
+            new.add(u8::try_from(code).ok().map(Character::byte), escape);
+        }
+    }
+
+    /// JSON's escapes (RFC 8259 section 7), and `\xXX` of string literals.
+    fn backslash(&self, introducer: Reading, new: &mut New) {
+        new.cut_at(introducer.level.max(self.cut_level(introducer.end)));
+        for letter in self.readings(introducer.end).filter(|letter| letter.level < LEVELS) {
+            let escape = Reading { end: letter.end, level: introducer.level.max(letter.level), ..introducer };
+            let character = match letter.character.as_byte() {
+                Some(b'u') => {
+                    self.utf16(escape, new);
+                    continue;
+                }
+                Some(b'x') => {
+                    if let Some((code, escape)) = self.hexadecimal(escape, 2, new) {
+                        new.add(Character::of(code), escape);
+                    }
+                    continue;
+                }
+                Some(b'n') => Character::byte(b'\n'),
+                Some(b'r') => Character::byte(b'\r'),
+                Some(b't') => Character::byte(b'\t'),
+                Some(b'b') => Character::byte(8),
+                Some(b'f') => Character::byte(12),
+                _ => letter.character,
+            };
+            new.add(Some(character), escape);
+        }
+    }
+
+    /// What follows `\u`; a character beyond the first plane is two of them.
+    fn utf16(&self, escape: Reading, new: &mut New) {
+        let Some((code, escape)) = self.hexadecimal(escape, 4, new) else { return };
+        if !(0xd800..0xdc00).contains(&code) {
+            return new.add(Character::of(code), escape);
+        }
+        new.cut_at(escape.level.max(self.cut_level(escape.end)));
+        for second in self.readings(escape.end).filter(|second| second.character.as_byte() == Some(b'\\')) {
+            let level = escape.level.max(second.level);
+            let second = Reading { end: second.end, level, ..escape };
+            let Some((_, second)) = self.next(second, new, |byte| byte == b'u') else { continue };
+            if let Some((low @ 0xdc00..0xe000, escape)) = self.hexadecimal(second, 4, new) {
+                new.add(Character::of(0x1_0000 + ((code - 0xd800) << 10) + (low - 0xdc00)), escape);
+            }
+        }
+    }
+
+    /// HTML's character references: names of ASCII characters, decimal, hexadecimal.
+    fn entity(&self, introducer: Reading, new: &mut New) {
+        let (mut name, mut length, mut escape) = ([0; MAX_ENTITY], 0, introducer);
+        loop {
+            let within = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'#' | b';');
+            let Some((byte, after)) = self.next(escape, new, within) else { return };
+            escape = after;
+            if byte == b';' {
+                break;
+            }
+            let Some(place) = name.get_mut(length) else { return };
+            *place = byte;
+            length += 1;
+        }
+        let number = |digits, radix| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u32::from_str_radix(digits, radix).ok().and_then(Character::of)
+        };
+        let character = match &name[..length] {
+            [b'#', b'x' | b'X', digits @ ..] => number(digits, 16),
+            [b'#', digits @ ..] => number(digits, 10),
+            name => ENTITIES.iter().find(|(known, _)| *known == name).map(|(_, byte)| Character::byte(*byte)),
+        };
+        new.add(character, escape);
+    }
+}
+
+impl Reading {
+    fn literal(byte: u8, at: usize) -> Reading {
+        Reading { character: Character::byte(byte), end: at + 1, level: 0 }
+    }
+}
+
+/// The readings of one introducer, while they are looked for.
+struct New {
+    readings: Vec<Reading>,
+    cut: u8,
+}
+
+impl New {
+    /// Adds what an escape stands for; `escape` says how deep its characters lie.
+    fn add(&mut self, character: Option<Character>, escape: Reading) {
+        let Some(character) = character else { return };
+        let reading = Reading { character, end: escape.end, level: escape.level.saturating_add(1) };
+        if reading.level > LEVELS {
+            return;
+        }
+        match self.readings.iter_mut().find(|known| (known.character, known.end) == (character, reading.end))
+        {
+            Some(known) => known.level = known.level.min(reading.level),
+            None => self.readings.push(reading),
+        }
+    }
+
+    /// An escape whose characters lie this deep goes on behind the end.
+    fn cut_at(&mut self, level: u8) {
+        self.cut = self.cut.min(level.saturating_add(1));
+    }
+}
+
+/// Whether an escape may begin with this byte.
+pub(super) fn is_introducer(byte: u8) -> bool {
+    matches!(byte, b'%' | b'\\' | b'&')
+}
+
+/// Whether this byte has but one reading, and is no line break.
+pub(super) fn is_plain(byte: u8) -> bool {
+    !is_introducer(byte) && !matches!(byte, b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether `raw` as a whole can be read as the one character.
+    fn reads_as(raw: &str, character: &str) -> bool {
+        let text = Text::new(raw.as_bytes());
+        text.readings(0)
+            .any(|reading| reading.character.as_bytes() == character.as_bytes() && reading.end == raw.len())
+    }
+
+    #[test]
+    fn every_form_of_a_character() {
+        for form in
+            ["/", "%2F", "%2f", r"\/", r"\u002F", r"\u002f", r"\x2f", "&#47;", "&#x2F;", "&#X2f;", "&sol;"]
+        {
+            assert!(reads_as(form, "/"), "{form}");
+        }
+        for form in ["é", "\\u00e9", "&#233;", "&#xe9;"].into_iter().skip(1) {
+            assert!(reads_as(form, "é"), "{form}");
+        }
+        for form in ["\\ud83d\\ude00", "&#128512;", "\\\\ud83d\\\\ude00"] {
+            assert!(reads_as(form, "😀"), "{form}");
+        }
+        for form in ["\n", "\\n", "%0A", "&#10;", "\\\\n", "&NewLine;"] {
+            assert!(reads_as(form, "\n"), "{form}");
+        }
+    }
+
+    #[test]
+    fn escapes_of_escapes() {
+        for form in [
+            r#"\""#,
+            r#"\\\""#,
+            r#"\\\\\\\""#,
+            "%22",
+            "%2522",
+            "%252522",
+            "%5C%22",
+            "%5c%5c%5c%22",
+            r"\u005c\u0022",
+            r"\\u0022",
+            r"\\\\u0022",
+            "&quot;",
+            "&amp;quot;",
+            "&amp;amp;quot;",
+            r"\u0026quot;",
+            r"\\u0026quot;",
+            "%26quot%3B",
+            "%26%23%78%32%32%3b",
+            r"\&quot;",
+            r"&#92;&quot;",
+        ] {
+            assert!(reads_as(form, "\""), "{form}");
+        }
+        assert!(!reads_as("%2525252522", "\""), "deeper than the levels");
+    }
+
+    #[test]
+    fn what_is_no_escape_stands_for_itself() {
+        for raw in
+            ["%", "%zz", "%2", "\\", "\\u00", "\\u00zz", "&", "&x;", "&#;", "&#xzz;", "&amp", "\\ud83d!"]
+        {
+            let text = Text::new(raw.as_bytes());
+            let first = text.readings(0).next().map(|reading| (reading.character, reading.end));
+            assert_eq!(first, Some((Character::byte(raw.as_bytes()[0]), 1)), "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_escape_that_is_cut_off_is_told() {
+        for (raw, cut) in [
+            ("%", true),
+            ("%2", true),
+            ("\\", true),
+            ("\\u00", true),
+            ("\\ud83d", true),
+            ("&quo", true),
+            ("%25", true),
+            ("% ", false),
+            ("%zz", false),
+            ("\\u00z", false),
+            ("& ", false),
+            ("&averylongname", false),
+        ] {
+            assert_eq!(Text::new(raw.as_bytes()).is_cut(0), cut, "{raw}");
+        }
+    }
+
+    #[test]
+    fn line_breaks_in_every_form() {
+        for raw in ["\n", "\r", "\r\n", "\\n", "\\r\\n", "\\\\r\\\\n", "%0d%0a", "\r\\n"] {
+            let mut ends = Vec::new();
+            Text::new(raw.as_bytes()).line_breaks(0, &mut ends);
+            assert!(ends.contains(&raw.len()), "{raw:?} {ends:?}");
+        }
+    }
+}
