@@ -2,7 +2,6 @@
 //! does not. Built with the feature `fuzz` alone.
 
 #![expect(
-    clippy::panic,
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     reason = "a property that does not hold ends the fuzzer"

@@ -127,7 +127,9 @@ impl Search<'_, '_> {
                     // One break may be within a wrapped value; an empty line ends an event, a head, a block.
                     let mut behind = Vec::new();
                     self.text.line_breaks(head, &mut behind);
-                    behind.into_iter().for_each(|head| self.step(&needle[read..], read, head));
+                    for head in behind {
+                        self.step(&needle[read..], read, head);
+                    }
                 }
             }
             // The place is kept for its memory.
