@@ -443,8 +443,8 @@ fn rekey_under_fire(secrets: u32, kills: u32) {
     scene.upstream.clear();
     serves(&scene, VALUE);
     scene.daemon.terminate();
-    // The secrets, the one of the scene, the CA's key and the derivation key.
-    assert_eq!(all_open(&scene.daemon), u64::from(secrets) + 3);
+    // The secrets, the one of the scene, the CA's key, the derivation key and the audit log's key.
+    assert_eq!(all_open(&scene.daemon), u64::from(secrets) + 4);
 }
 
 #[test]
