@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the targets in tests/fuzz, with coverage and, where its runtime is there, AddressSanitizer.
+//! `cargo xtask fuzz`: the targets in tests/fuzz, with coverage and, where its runtime is there, `AddressSanitizer`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Build with AddressSanitizer, which finds faults in C below us
+    /// Build with `AddressSanitizer`, which finds faults in C below us
     #[arg(long)]
     address: bool,
     /// Only this target
@@ -35,8 +35,8 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
     step("building the fuzz targets (the first time takes some minutes)");
     let flags = if args.address { format!("{COVERAGE} -Zsanitizer=address") } else { COVERAGE.to_owned() };
     // Named, so that build scripts and macros are built without instrumentation. -Z flags want the bootstrap variable.
-    let mut build = cargo(&["build", "--quiet", "--bins", "--target", host, "--target-dir"]);
-    run(build.arg(&built).current_dir(&dir).env("RUSTFLAGS", flags).env("RUSTC_BOOTSTRAP", "1"))?;
+    let mut compile = cargo(&["build", "--quiet", "--bins", "--target", host, "--target-dir"]);
+    run(compile.arg(&built).current_dir(&dir).env("RUSTFLAGS", flags).env("RUSTC_BOOTSTRAP", "1"))?;
     let chosen: Vec<&str> = TARGETS
         .iter()
         .copied()

@@ -100,6 +100,10 @@ pub(super) fn in_query(
         [at] => *at,
         _ => return Err(NotReplaced::Repeated),
     };
+    // Within another parameter's value, or followed by a `;`, servers do not agree on where it begins and ends.
+    if pairs[at].contains(';') {
+        return Err(NotReplaced::Repeated);
+    }
     let (key, given) = pairs[at].split_once('=').ok_or(NotReplaced::Absent)?;
     let given: Vec<u8> = percent_decode_str(given).collect();
     let real = stand_in.replace(&given, value.expose()).ok_or(NotReplaced::Absent)?;
@@ -232,6 +236,8 @@ mod tests {
         check(Some("key=PLACE&a=1;key=2"), Err(NotReplaced::Repeated));
         check(Some("other=PLACE"), Err(NotReplaced::Absent));
         check(Some("key=1"), Err(NotReplaced::Absent));
+        check(Some("callback=https://evil.test/?x=1;key=PLACE"), Err(NotReplaced::Repeated));
+        check(Some("key=PLACE;a=1"), Err(NotReplaced::Repeated));
         check(None, Err(NotReplaced::Absent));
     }
 }

@@ -279,7 +279,11 @@ fn matches_middle(pattern: &[Segment], path: &[&str]) -> bool {
 /// A segment without its escapes and in lower case. What is not UTF-8 is one character like another.
 fn fold(segment: &str) -> String {
     let bytes: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
-    String::from_utf8_lossy(&bytes).to_lowercase()
+    let text = String::from_utf8_lossy(&bytes).to_lowercase();
+    // File systems of Windows, and servers on them, pass over what stands behind: `a.`, `a `, `a::$data`.
+    let name = text.split_once("::").map_or(text.as_str(), |(name, _)| name);
+    let bare = name.trim_end_matches(['.', ' ', '\t', '\0']);
+    if bare.is_empty() { text } else { bare.to_owned() }
 }
 
 impl Segment {

@@ -192,6 +192,15 @@ fn readings(path: &str) -> BTreeSet<Vec<String>> {
             all.insert(resolved);
         }
     }
+    // Rails and its like take a format behind the name: `keys.json`.
+    let bare = |reading: &Vec<String>| {
+        let (name, _) = reading.last()?.rsplit_once('.').filter(|(name, _)| !name.is_empty())?;
+        let mut bare = reading.clone();
+        name.clone_into(bare.last_mut()?);
+        Some(bare)
+    };
+    let without_format: Vec<Vec<String>> = all.iter().filter_map(bare).collect();
+    all.extend(without_format);
     all
 }
 
