@@ -7,6 +7,8 @@
     clippy::disallowed_methods,
     reason = "a test ends by panicking, and waits in real time"
 )]
+#![allow(clippy::print_stdout, reason = "figures for whoever runs a test alone")]
+#![allow(clippy::items_after_statements, reason = "a script stands where it is run")]
 
 mod approvals;
 mod audit;

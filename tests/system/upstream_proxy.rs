@@ -143,7 +143,7 @@ impl Behind {
     fn new(upstream: Upstream, name: &str, config: &str) -> Self {
         let mut config: String = config.to_owned();
         if !config.contains("extra_ca_files") {
-            config = format!("{config}\nextra_ca_files = [{:?}]", upstream.ca_file());
+            config = format!("{config}\nextra_ca_files = [\"{}\"]", upstream.ca_file().display());
         }
         let daemon = Daemon::builder().no_ebpf().config(&format!("[upstream]\n{config}\n")).start();
         let agent = daemon.add_agent("outside", &["--factors", "token"]);

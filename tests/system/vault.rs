@@ -238,7 +238,7 @@ fn a_backup_is_restored_as_it_was() {
     let config = scene.daemon.home().config_file();
     let restore = |scene: &Scene, file: &str, options: &[&str]| -> Outcome {
         let args = [&["restore", file, "--config", config.to_str().unwrap()], options].concat();
-        scene.daemon.home().cli(&args).timeout(Duration::from_secs(60)).outcome()
+        scene.daemon.home().cli(&args).timeout(Duration::from_mins(1)).outcome()
     };
     let refused = restore(&scene, &file, &[]);
     assert!(!refused.status.success() && refused.err().contains("in use"), "{refused:?}");

@@ -85,9 +85,11 @@ fn launcher(scene: &Scene) -> Running {
         .args(["launcher", "--users", ROBOT])
         .timeout(Duration::from_mins(5));
     let running = run.start();
-    if wait_for(Duration::from_secs(10), || socket.exists().then_some(())).is_none() {
-        panic!("the launcher does not start: {:?}", running.finish());
-    }
+    assert!(
+        wait_for(Duration::from_secs(10), || socket.exists().then_some(())).is_some(),
+        "the launcher does not start: {:?}",
+        running.finish()
+    );
     running
 }
 

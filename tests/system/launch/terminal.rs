@@ -6,7 +6,7 @@ use onecli_tests::need;
 use super::Stage;
 
 /// A person at a terminal: runs a program on one, does what they are told, and tells what they see.
-const PERSON_AT_A_TERMINAL: &str = r##"
+const PERSON_AT_A_TERMINAL: &str = r#"
 import fcntl, json, os, pty, select, signal, struct, sys, termios, time
 
 def size(fd, rows, columns):
@@ -47,7 +47,7 @@ for what, value in steps:
         # The client: of the terminal's foreground group the leader.
         os.kill(os.tcgetpgrp(terminal), value)
 print("done")
-"##;
+"#;
 
 impl Stage {
     /// Runs `script` on a terminal, with `steps` in JSON.
@@ -63,7 +63,7 @@ impl Stage {
 }
 
 fn able() -> Option<Stage> {
-    if !need::program("everything", "bash", "bash") { None } else { Stage::new() }
+    if need::program("everything", "bash", "bash") { Stage::new() } else { None }
 }
 
 #[test]
