@@ -134,11 +134,12 @@ fn a_token_that_is_not_taken_is_bought_again_once() {
     assert_eq!(world.bought().len(), 2);
     let decided = world.daemon.audit().iter().filter(|r| r["event"] == "decision").count();
     assert_eq!(decided, 2, "one for each attempt");
-    // Once, and not where the body is gone.
-    assert_eq!(world.ask("/accept/9", &[]).reply().status, 401);
-    assert_eq!(world.bought().len(), 3);
-    assert_eq!(world.ask("/accept/9", &["--data", "x"]).reply().status, 401);
-    assert_eq!(world.bought().len(), 3);
+    // Once a minute: who can make an upstream say 401 shall not make us buy tokens without end, nor forget the older ones.
+    for _ in 0..5 {
+        assert_eq!(world.ask("/accept/9", &[]).reply().status, 401);
+        assert_eq!(world.ask("/accept/9", &["--data", "x"]).reply().status, 401);
+    }
+    assert_eq!(world.bought().len(), 2);
 }
 
 #[test]

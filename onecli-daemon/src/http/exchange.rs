@@ -234,7 +234,8 @@ async fn send(
         let mut upstream =
             gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
         trail.upstream(&upstream);
-        let mut revoked = Revoked::new(gateway, connection, agent, &head, &grants, upstream.address());
+        let mut revoked =
+            Revoked::new(gateway, connection, agent, &head, &grants, &watches, upstream.address());
         let decision = trail.decide(&grants).await?;
         let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
         let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now: gateway.clock.now() };

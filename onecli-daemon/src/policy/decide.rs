@@ -276,6 +276,15 @@ impl Snapshot {
         allowed.then_some(ruling.reach)
     }
 
+    /// Are the values that must not come back from this host still those, or fewer? Those of minted tokens do not count:
+    /// their secret gets a new version with each refresh token.
+    pub fn looks_for_no_more(&self, agent: AgentId, host: &Host, known: &[(SecretId, u32)]) -> bool {
+        self.agent(agent).is_none_or(|view| {
+            let mut all = view.secrets.iter().filter(|s| s.target.host.matches(host));
+            all.all(|s| s.profile.mint.is_some() || known.contains(&(s.id, s.version)))
+        })
+    }
+
     /// The secrets whose values must not come back from this host: all that match it, by whatever port or path.
     pub fn watches(&self, identity: &Identity, host: &Host) -> Vec<Watch> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };

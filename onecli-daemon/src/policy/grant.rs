@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Agent, Secret};
+use crate::model::{Agent, Secret, SecretId};
 
 /// Proof that policy allowed one agent to use one secret for one request. Only policy makes one, and the vault
 /// opens nothing without one.
@@ -48,5 +48,10 @@ impl Watch {
     /// What to look for.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// Which value that is: of this secret, in this version.
+    pub fn value(&self) -> (SecretId, u32) {
+        (self.secret.id, self.secret.version)
     }
 }

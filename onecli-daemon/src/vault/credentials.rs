@@ -25,7 +25,10 @@ use crate::store::Store;
 /// Secrets whose tokens are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Tokens of one secret that are looked for in answers, the newest ones.
-const LOOKED_FOR: usize = 4;
+const LOOKED_FOR: usize = 64;
+/// A token that an upstream refused is replaced at once, but not more often: an agent can make an upstream refuse, and a
+/// token that is not looked for any more should have ended.
+const NOT_AGAIN: Duration = Duration::from_mins(1);
 /// A token is given up so long before it ends, or a fifth of its lifetime where that is shorter.
 const EARLY: Duration = Duration::from_mins(1);
 /// After a failure the endpoint is left alone, each time for twice as long.
@@ -82,6 +85,8 @@ struct State {
     /// The secret as the store has it, where that is a successor of ours.
     latest: Option<Secret>,
     failure: Option<(MintError, Instant, Duration)>,
+    /// When a token was given up last because an upstream refused it.
+    replaced: Option<Instant>,
     /// The secret's version that all of this belongs to, or a later one that is our own successor.
     version: u32,
 }
@@ -177,7 +182,12 @@ impl Credentials {
         let purse = self.purse(secret.id);
         let mut state = purse.state.lock().await;
         if state.token.as_ref().is_some_and(|kept| kept.value.expose() == credential.value().expose()) {
+            let now = self.clock.instant();
+            if state.replaced.is_some_and(|at| now.saturating_duration_since(at) < NOT_AGAIN) {
+                return false;
+            }
             state.token = None;
+            state.replaced = Some(now);
         }
         true
     }
