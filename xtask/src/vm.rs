@@ -15,8 +15,6 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::deb;
 use crate::shell::{has, run, step, target, workspace};
 
-/// Debian's mirror, where the machine's own is not known.
-const MIRROR: &str = "http://debian.example/debian";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,iproute2,curl,python3,nodejs,\
                         openssl,ca-certificates,procps,man-db,init-system-helpers";
 /// Programs that a run needs, and Debian's packages of them.
@@ -119,7 +117,7 @@ impl Disk {
             }
             let include = format!("--include={PACKAGES}");
             let mut command = Command::new("debootstrap");
-            command.args(["--variant=minbase", &include, &args.suite]).arg(&own).arg(mirror());
+            command.args(["--variant=minbase", &include, &args.suite]).arg(&own).args(mirror());
             run(command.stdout(File::create(place.join("debootstrap.log"))?))?;
         }
         step("writing the disk");
@@ -142,11 +140,11 @@ impl Disk {
     }
 }
 
-/// The mirror that this machine installs from.
-fn mirror() -> String {
+/// The machine's own mirror; where it is not known, debootstrap has one.
+fn mirror() -> Option<String> {
     let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
     let found = sources.lines().find_map(|line| line.strip_prefix("URIs: "));
-    found.map_or_else(|| MIRROR.to_owned(), |uri| uri.trim().to_owned())
+    found.map(|uri| uri.trim().to_owned())
 }
 
 /// Both versions of the package, and what runs inside.
