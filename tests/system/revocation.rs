@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use onecli_tests::client::{Run, curl};
 use onecli_tests::{need, wait_for};
 
-use crate::scene::{API, Scene, VALUE, in_shell};
+use crate::scene::{API, Scene, VALUE, in_shell, read_head};
 
 /// A stream ends within a second; another one is for a busy machine.
 const SOON: Duration = Duration::from_secs(2);
@@ -79,13 +79,7 @@ fn a_websocket_ends_with_the_grant_it_was_opened_with() {
         open.token
     )
     .unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        socket.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let head = read_head(&mut socket);
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     scene.injected_once(&format!("Bearer {VALUE}"));
     // A masked text frame; the answer comes unmasked (RFC 6455 section 5.2).

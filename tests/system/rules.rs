@@ -11,7 +11,7 @@ use onecli_tests::{need, wait_for};
 use serde_json::Value;
 
 use crate::approvals::nobody_waits;
-use crate::scene::{API, Scene};
+use crate::scene::{API, Scene, read_head};
 
 /// A stream ends within a second; another one is for a busy machine.
 const SOON: Duration = Duration::from_secs(2);
@@ -160,13 +160,7 @@ fn rules_count_on_open_connections_too() {
             "HEAD http://{host}/echo HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Bearer {token}\r\n\r\n"
         )
         .unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            socket.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        String::from_utf8_lossy(&head).into_owned()
+        read_head(&mut socket)
     };
     assert!(ask().starts_with("HTTP/1.1 200"));
     let id = bare.rule(&["deny", "--host", API]);
@@ -357,13 +351,7 @@ fn what_cannot_be_read_passes_where_a_rule_allows_it() {
             "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {token}\r\n\r\n"
         )
         .unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            socket.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        if !head.starts_with(b"HTTP/1.1 200") {
+        if !read_head(&mut socket).starts_with("HTTP/1.1 200") {
             return None;
         }
         let mut line = [0; 11];

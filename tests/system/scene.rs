@@ -1,5 +1,7 @@
 //! The scene most tests play in: an upstream, a daemon that trusts it, a secret, and an agent for each path.
 
+use std::io::Read;
+
 use onecli_tests::client::{Outcome, Run};
 use onecli_tests::daemon::{Agent, Builder, Daemon, Granted};
 use onecli_tests::need;
@@ -130,4 +132,15 @@ pub(crate) fn in_shell(run: &Run, script: &str) -> Run {
         shell = shell.env(name, value);
     }
     shell
+}
+
+/// Reads the head of an answer of HTTP/1, and nothing behind it.
+pub(crate) fn read_head(socket: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head).into_owned()
 }

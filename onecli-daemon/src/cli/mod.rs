@@ -18,6 +18,7 @@ mod key;
 mod key_args;
 mod launcher;
 mod output;
+mod program;
 mod rule;
 mod run;
 mod secret;

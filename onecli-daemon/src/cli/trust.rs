@@ -4,7 +4,8 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use super::program;
 
 /// The certificate's file in a system's directory of anchors.
 const FILE: &str = "onecli-local-ca.crt";
@@ -91,17 +92,6 @@ fn store() -> Result<&'static Store, TrustError> {
 }
 
 fn update(store: &Store) -> Result<(), TrustError> {
-    let (program, args) =
-        store.update.split_first().map_or(("true", &[][..]), |(first, rest)| (*first, rest));
-    let failed = |message: String| TrustError::Program { program, message };
-    let output = Command::new(program)
-        .args(args)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    let (name, args) = store.update.split_first().map_or(("true", &[][..]), |(first, rest)| (*first, rest));
+    program::run(name, args).map_err(|message| TrustError::Program { program: name, message })
 }

@@ -1,7 +1,6 @@
 //! `agent add --create-user`: a user of the host for one agent.
 
-use std::process::{Command, Stdio};
-
+use super::program;
 use crate::launch::worker::USERS;
 use crate::model::AgentName;
 
@@ -75,16 +74,6 @@ pub(super) fn remove(name: &str) -> Result<(), UserError> {
     run("userdel", &["--remove", name])
 }
 
-fn run(program: &'static str, args: &[&str]) -> Result<(), UserError> {
-    let failed = |message: String| UserError::Program { program, message };
-    let output = Command::new(program)
-        .args(args)
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+fn run(name: &'static str, args: &[&str]) -> Result<(), UserError> {
+    program::run(name, args).map_err(|message| UserError::Program { program: name, message })
 }

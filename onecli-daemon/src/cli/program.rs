@@ -1,0 +1,20 @@
+//! Programs of the host that a command needs, run to their end.
+
+use std::process::{Command, Stdio};
+
+/// Runs `program` with nothing on its standard input, looked up where the system keeps its own.
+///
+/// # Errors
+/// Why it could not be started, or what it wrote to its standard error.
+pub(super) fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let output = Command::new(program)
+        .args(args)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
