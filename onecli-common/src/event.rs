@@ -90,11 +90,15 @@ pub enum Hook {
     Bind4 = 6,
     /// `bind()` of an IPv6 socket.
     Bind6 = 7,
+    /// Anything sent over any socket.
+    Send = 8,
+    /// A socket received from another process.
+    Receive = 9,
 }
 
 impl Hook {
     /// Every hook that can refuse.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::SockCreate,
         Self::Connect4,
         Self::Connect6,
@@ -102,5 +106,7 @@ impl Hook {
         Self::Sendmsg6,
         Self::Bind4,
         Self::Bind6,
+        Self::Send,
+        Self::Receive,
     ];
 }

@@ -49,6 +49,8 @@ impl IdentFlags {
     pub const OWN: u32 = 1 << 2;
     /// A redirected connection whose SYN has left.
     pub const ANNOUNCED: u32 = 1 << 3;
+    /// A redirected connection to a listener that was not there yet: its SYN is held back until it is.
+    pub const AWAITS: u32 = 1 << 4;
 }
 
 /// Key of one connection between a managed process and the transparent listener, the same seen from both ends.

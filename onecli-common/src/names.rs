@@ -2,6 +2,9 @@
 
 /// `SK_STORAGE` of [`Ident`](crate::Ident): sockets of managed processes, written at birth and at connect.
 pub const SOCKETS: &str = "SOCKETS";
+/// `SK_STORAGE` of `u64`, which accepted sockets take over from their listener: cgroup id of the agent in which a socket was
+/// born.
+pub const BORN: &str = "BORN";
 /// LRU hash [`TupleKey`](crate::TupleKey) to [`Ident`](crate::Ident): connections being made; taken by the daemon when it
 /// accepts them.
 pub const TUP: &str = "TUP";
@@ -23,7 +26,7 @@ pub const LISTENERS: &str = "LISTENERS";
 pub const STAMP: u32 = 1;
 
 /// Every map that is pinned: they outlive the daemon, so that enforcement and identities do.
-pub const PINNED_MAPS: [&str; 8] = [SOCKETS, TUP, AGENTS, WAITING, TAKEN, STATS, DENY, LISTENERS];
+pub const PINNED_MAPS: [&str; 9] = [SOCKETS, BORN, TUP, AGENTS, WAITING, TAKEN, STATS, DENY, LISTENERS];
 
 /// Nanoseconds after which an entry of [`TUP`] counts for nothing: longer than a handshake takes with every retransmission of
 /// its SYN-ACK (63 s) and a wait for the daemon, shorter than initial sequence numbers take to come round (274 s, RFC 6528 in Linux).
@@ -46,6 +49,9 @@ pub const DENY_BYTES: usize = 256 * 1024;
 pub const AGENT_LEVEL: &str = "AGENT_LEVEL";
 /// Global `u64`: cgroup id of the agents root.
 pub const AGENTS_ROOT: &str = "AGENTS_ROOT";
+/// Global `u64`: cookie of the daemon's own network namespace, where it listens from its start on. In others its helper opens
+/// listeners, as agents come there.
+pub const HOME_NETNS: &str = "HOME_NETNS";
 /// Global `u32`: port of the transparent listener, host byte order.
 pub const TRANSPARENT_PORT: &str = "TRANSPARENT_PORT";
 /// Global `u32`: port of the agents' resolver, host byte order.

@@ -26,7 +26,7 @@ pub enum Stat {
     ForeignListener = 9,
     /// Packets of managed sockets that were not let out.
     PacketsDropped = 10,
-    /// SYNs held back because too many connections of the agent wait.
+    /// SYNs held back: too many connections of the agent wait, or no listener is there yet.
     Held = 11,
 }
 

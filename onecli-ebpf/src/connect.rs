@@ -2,7 +2,9 @@
 //!
 //! Also runs for non-blocking and TCP Fast Open connects, `io_uring`, and a reconnect after `AF_UNSPEC`.
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{
+    helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
+};
 use onecli_common::{Hook, IPPROTO_TCP, Ident, IdentFlags, Reason, Stat};
 
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
     datagram::resolver,
     deny::refuse_address,
     listener::{Receiver, listener},
-    maps::{Absent, SOCKETS, TRANSPARENT_PORT, count, record},
+    maps::{Absent, HOME_NETNS, SOCKETS, TRANSPARENT_PORT, count, record},
 };
 
 /// `connect()` on an IPv4 socket. Kernel 5.7 (cookies; the hook itself is 4.17).
@@ -69,6 +71,9 @@ struct Route {
 /// Without the daemon the destination becomes port 0 of the loopback: the client gets ECONNREFUSED, as from any service
 /// that is down, and nobody can listen there, however the port is taken between this program and the SYN. A listener
 /// that is not the daemon's is refused; the packet filter looks again when the SYN leaves.
+///
+/// In another network namespace than the daemon's the listener may be about to come: the packet filter holds the SYN back
+/// until it is there, and TCP sends it again.
 #[inline(always)]
 fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Route, Reason> {
     let own = Receiver::BornIn(agent_cgid);
@@ -94,12 +99,23 @@ fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Rou
     };
     match listener(context, &to) {
         Receiver::Daemon => Ok(Route { to, flags: IdentFlags::REDIRECTED, stat: Stat::Redirected }),
+        Receiver::Nobody if is_elsewhere(ctx) => {
+            Ok(Route { to, flags: IdentFlags::REDIRECTED | IdentFlags::AWAITS, stat: Stat::Unserved })
+        }
         Receiver::Nobody => Ok(Route { to: to.closed(), flags: 0, stat: Stat::Unserved }),
         Receiver::BornIn(_) => {
             count(Stat::ForeignListener);
             Err(Reason::ForeignListener)
         }
     }
+}
+
+/// Whether the socket is in another network namespace than the daemon.
+#[inline(always)]
+fn is_elsewhere(ctx: &SockAddrContext) -> bool {
+    let home = HOME_NETNS.load();
+    // SAFETY: a valid context.
+    home != 0 && home != unsafe { bpf_get_netns_cookie(ctx.sock_addr.cast()) }
 }
 
 /// The record of a socket that was created in the very agent that uses it now.

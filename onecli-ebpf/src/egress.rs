@@ -126,8 +126,9 @@ fn judge_syn(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void) -> Verdict {
         return Verdict::Dropped;
     }
     let now = now();
-    if now - ident.ktime >= MOMENT && !leads_to_daemon(ctx, packet) {
-        return Verdict::Dropped;
+    let awaits = ident.flags & IdentFlags::AWAITS != 0;
+    if (awaits || now - ident.ktime >= MOMENT) && !leads_to_daemon(ctx, packet) {
+        return if awaits { Verdict::Held } else { Verdict::Dropped };
     }
     if ident.flags & IdentFlags::ANNOUNCED == 0 {
         if !may_wait(ident.agent_cgid, now) {

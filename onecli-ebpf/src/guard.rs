@@ -2,20 +2,18 @@
 //!
 //! Hooks go by the socket's cgroup, so those on the agents root never see a socket that a process brought along when it
 //! was moved in, or was handed over a Unix socket. These run for everybody's sockets and ask who the task is first.
-//! What is sent over a connection that was made outside passes no cgroup hook at all: the launcher sees to it that an
-//! agent has none.
+//! What is sent over a connection that was made outside passes no cgroup hook at all: that is for
+//! [`security`](crate::security).
 
-use aya_ebpf::{
-    helpers::generated::bpf_get_current_ancestor_cgroup_id, macros::cgroup_sock_addr,
-    programs::SockAddrContext,
-};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use onecli_common::{Hook, Reason};
 
 use crate::{
     ALLOW,
-    context::{Address as _, Endpoint, agent_level},
+    context::{Address as _, Endpoint},
     deny::refuse_address,
-    maps::{AGENTS_ROOT, Absent, SOCKETS, record},
+    maps::{Absent, SOCKETS, record},
+    security::is_managed,
 };
 
 /// `connect()` on any IPv4 socket of the machine. Kernel 5.7.
@@ -46,9 +44,7 @@ pub(crate) fn guard_sendmsg6(ctx: SockAddrContext) -> i32 {
 /// root, which run for it because it was created there.
 #[inline(always)]
 fn verdict(ctx: &SockAddrContext, asked: impl FnOnce(&SockAddrContext) -> Endpoint, hook: Hook) -> i32 {
-    // SAFETY: takes no pointer.
-    let root = unsafe { bpf_get_current_ancestor_cgroup_id(agent_level() - 1) };
-    if root != AGENTS_ROOT.load() {
+    if !is_managed() {
         return ALLOW;
     }
     // SAFETY: `sk` of a sock_addr context is a socket, never null.

@@ -1,7 +1,8 @@
 //! OneCLI's kernel programs.
 //!
 //! Attached to the agents root, so that every cgroup below it inherits them: [`sock_create`], [`bind`],
-//! [`connect`], [`datagram`], [`peer`] and [`egress`]; on the root of cgroup2: [`guard`]. A connection's identity travels
+//! [`connect`], [`datagram`], [`peer`] and [`egress`]; on the root of cgroup2: [`guard`]; for the whole machine, where the
+//! kernel lets them: [`security`]. A connection's identity travels
 //!
 //! ```text
 //! socket() ─ sock_create ─► SOCKETS[socket]          who was born here
@@ -27,6 +28,7 @@ mod guard;
 mod listener;
 mod maps;
 mod peer;
+mod security;
 mod sock_create;
 
 /// A program's verdict: go on.
@@ -34,10 +36,11 @@ const ALLOW: i32 = 1;
 /// A program's verdict: the system call fails with `EPERM`.
 const REFUSE: i32 = 0;
 
-/// Read by the kernel. No helper used here is reserved to GPL-compatible programs.
+/// Read by the kernel, which takes programs of the BPF LSM under the GPL alone: hence the choice of licences that this crate
+/// and `onecli-common` give. No helper used here needs it.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 11] = *b"Apache-2.0\0";
+static LICENSE: [u8; 7] = *b"GPL v2\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

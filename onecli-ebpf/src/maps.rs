@@ -4,7 +4,9 @@ use core::ptr;
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+    },
     btf_maps::{HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage},
     cty::c_void,
     helpers::generated::bpf_sk_storage_get,
@@ -17,6 +19,8 @@ use onecli_common::{
 
 #[btf_map]
 pub(crate) static SOCKETS: SkStorage<Ident> = SkStorage::new();
+#[btf_map]
+pub(crate) static BORN: Inherited<u64> = Inherited::new();
 #[btf_map]
 pub(crate) static TUP: LruHashMap<TupleKey, Ident, TUP_ENTRIES> = LruHashMap::new();
 #[btf_map]
@@ -38,6 +42,9 @@ pub(crate) static AGENT_LEVEL: Global<u32> = Global::new(u32::MAX >> 1);
 /// Cgroup id of the agents root. The default is no cgroup's.
 #[unsafe(no_mangle)]
 pub(crate) static AGENTS_ROOT: Global<u64> = Global::new(u64::MAX);
+/// Cookie of the daemon's own network namespace. The default is every one's: nothing is held back.
+#[unsafe(no_mangle)]
+pub(crate) static HOME_NETNS: Global<u64> = Global::new(0);
 /// Port of the transparent listener, host byte order.
 #[unsafe(no_mangle)]
 pub(crate) static TRANSPARENT_PORT: Global<u32> = Global::new(0);
@@ -48,6 +55,60 @@ pub(crate) static RESOLVER_PORT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static RESERVED_PORTS: Global<[u16; RESERVED_PORTS_COUNT]> =
     Global::new([0; RESERVED_PORTS_COUNT]);
+
+/// Socket storage that an accepted socket takes over from its listener (`BPF_F_CLONE`). Kernel 5.2.
+///
+/// aya's `SkStorage` has its flags fixed; the layout is what loaders expect of a map (`repr(C)`: in this order).
+#[repr(C)]
+pub(crate) struct Inherited<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: a description for the loader; the pointers are null and never followed.
+unsafe impl<T> Sync for Inherited<T> {}
+
+impl<T> Inherited<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+}
+
+/// Notes at a new socket in whose cgroup it is born: `false` for want of memory.
+///
+/// # Safety
+///
+/// As for [`record`].
+#[inline(always)]
+pub(crate) unsafe fn bear(sk: *mut c_void, agent_cgid: u64) -> bool {
+    let map = ptr::from_ref(&BORN).cast_mut().cast();
+    // SAFETY: the caller vouches for `sk`; the helper returns null or a value that stays valid until the program ends.
+    let born = unsafe {
+        bpf_sk_storage_get(map, sk, ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE)).cast::<u64>().as_mut()
+    };
+    born.map(|born| *born = agent_cgid).is_some()
+}
+
+/// In whose cgroup a socket was born, or the listener that it was accepted from.
+///
+/// # Safety
+///
+/// As for [`record`].
+#[inline(always)]
+pub(crate) unsafe fn born_in(sk: *mut c_void) -> Option<u64> {
+    let map = ptr::from_ref(&BORN).cast_mut().cast();
+    // SAFETY: as above.
+    unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0).cast::<u64>().as_ref() }.copied()
+}
 
 /// What to do about a socket that has no record in a map.
 pub(crate) enum Absent {

@@ -7,7 +7,7 @@ use crate::{
     ALLOW,
     context::{Endpoint, current_agent, current_cgroup, current_ids, now, read},
     deny::{Kind, refuse},
-    maps::{Absent, SOCKETS, count, record},
+    maps::{Absent, SOCKETS, bear, count, record},
 };
 
 const SOCK_STREAM: u32 = 1;
@@ -32,6 +32,10 @@ pub(crate) fn sock_create(ctx: SockContext) -> i32 {
     let Some(birth) = (unsafe { record(&SOCKETS, sock.cast(), Absent::Zero) }) else {
         return refuse(created, Endpoint::NONE, Reason::NoBirthRecord, Hook::SockCreate);
     };
+    // SAFETY: as above.
+    if !unsafe { bear(sock.cast(), agent_cgid) } {
+        return refuse(created, Endpoint::NONE, Reason::NoBirthRecord, Hook::SockCreate);
+    }
     let (pid_tgid, uid_gid) = current_ids();
     birth.family = family;
     birth.proto = proto;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::scene::Scene;
 
 /// The checks by name, and the exit code.
-fn doctor(daemon: &Daemon, wrapper: &[&str]) -> (Vec<Value>, Option<i32>) {
+pub(crate) fn doctor(daemon: &Daemon, wrapper: &[&str]) -> (Vec<Value>, Option<i32>) {
     let command = format!(
         "exec {} --json --socket {} doctor --config {}",
         bins::path("onecli").display(),

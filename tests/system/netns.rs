@@ -337,6 +337,30 @@ fn listeners_go_with_the_last_process() {
     assert!(closed.is_some(), "{before} sockets, now {}", sockets(scene.daemon.pid()));
 }
 
+/// A process that changes its namespace long after its cgroup was looked at: its connection waits for the listener there.
+#[test]
+fn a_process_that_changes_its_namespace_is_served_at_its_first_connect() {
+    // After the surveys that its coming began.
+    const LATER: &str = r#"
+        echo $$ > "$1/cgroup.procs"
+        shift
+        sleep 3
+        exec unshare --net sh -ec 'ip link set lo up; ip route add default dev lo; exec "$@"' sh "$@""#;
+    if !possible() {
+        return;
+    }
+    let scene = Scene::new();
+    let cgroup = scene.daemon.agent_cgroup(&scene.inside);
+    for address in [GATEWAY, "[2001:db8::7]"] {
+        let request = request(&scene.upstream, "/echo", address);
+        let run = Run::new("sh").args(["-c", LATER, "sh"]).arg(&cgroup).arg(request.program());
+        let run = run.args(request.arguments()).trusting(&scene.daemon.ca_file());
+        let reply = run.env("API_KEY", &scene.inside_grant.placeholder).outcome().reply();
+        assert_eq!((reply.exit, reply.verdict()), (Some(0), 200), "{address}: {reply:?}");
+        scene.injected_once(&format!("Bearer {VALUE}"));
+    }
+}
+
 /// Namespaces that one agent may have.
 const ALLOWED: usize = 64;
 

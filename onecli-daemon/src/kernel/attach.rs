@@ -18,11 +18,12 @@ use nix::fcntl::{Flock, FlockArg};
 use onecli_common::{AgentEntry, Ident, Waiting, names};
 
 use super::{
-    Cgroup2, KernelError,
+    Cgroup2, KernelError, Namespaces,
     bpffs::Pins,
     cgroup::{id_of_directory, level},
     denials::KernelLog,
-    link::{self, LinkInfo},
+    link::{self, LinkInfo, Target},
+    security,
 };
 
 /// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
@@ -54,6 +55,8 @@ pub(super) enum Place {
     Agents,
     /// The root of cgroup2, for every process of the machine.
     Root,
+    /// This hook of the BPF LSM, for every process of the machine, where the kernel runs such programs.
+    Security(&'static str),
 }
 
 /// One program: its name in the object, its `enum bpf_attach_type`, and where it belongs.
@@ -67,9 +70,9 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
     Hook { program, attach_type, place }
 }
 
-/// Every program, in the order of attachment: what refuses comes first, so that a start which fails halfway leaves the
-/// agents with less and never with more.
-pub(super) const HOOKS: [Hook; 16] = [
+/// Every program of a cgroup, in the order of attachment: what refuses comes first, so that a start which fails halfway
+/// leaves the agents with less and never with more.
+const HOOKS: [Hook; 16] = [
     hook("egress", 1, Place::Agents),
     hook("connect4", 10, Place::Agents),
     hook("connect6", 11, Place::Agents),
@@ -87,6 +90,26 @@ pub(super) const HOOKS: [Hook; 16] = [
     hook("getpeername4", 29, Place::Agents),
     hook("getpeername6", 30, Place::Agents),
 ];
+
+/// `BPF_LSM_MAC` of `enum bpf_attach_type`.
+const LSM_MAC: u32 = 27;
+
+/// The programs of the BPF LSM, which some kernels run and others do not: a layer more where they can be had.
+const SECURITY_HOOKS: [Hook; 3] = [
+    hook("refuse_send", LSM_MAC, Place::Security("socket_sendmsg")),
+    hook("refuse_receipt", LSM_MAC, Place::Security("file_receive")),
+    hook("refuse_family", LSM_MAC, Place::Security("socket_create")),
+];
+
+/// The programs of cgroups, and those of the BPF LSM that are attached.
+pub(super) fn hooks(pins: &Pins) -> impl Iterator<Item = &'static Hook> {
+    HOOKS.iter().chain(SECURITY_HOOKS.iter().filter(|hook| pins.link(hook.program).exists()))
+}
+
+/// Whether the programs of the BPF LSM are attached, all of them.
+pub(super) fn is_secured(pins: &Pins) -> bool {
+    SECURITY_HOOKS.iter().all(|hook| pins.link(hook.program).exists())
+}
 
 /// State of the links of all programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,10 +169,20 @@ pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Opti
     pins.create()?;
     check_shapes(&pins)?;
     let mut ebpf = load(object, config, &cgroups, Some(&pins))?;
-    for hook in &HOOKS {
+    let mut attach = |hook| {
         let program = find(&mut ebpf, hook)?;
         verify(program, hook)?;
-        enforce(program, hook, &cgroups, config, &pins)?;
+        enforce(program, hook, &cgroups, config, &pins)
+    };
+    HOOKS.iter().try_for_each(&mut attach)?;
+    if security::is_active()
+        && let Err(error) = SECURITY_HOOKS.iter().try_for_each(attach)
+    {
+        tracing::warn!(
+            error = &error as &(dyn Error + 'static),
+            "the kernel takes no program of the BPF LSM: what agents send over connections made outside is for the launcher \
+             alone to prevent"
+        );
     }
     pins.remove_other_versions()?;
     config.log.then(|| KernelLog::new(&mut ebpf)).transpose()
@@ -159,11 +192,14 @@ pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Opti
 pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
     let cgroups = Cgroup2::find()?;
     let pins = Pins::below(&config.bpffs_dir);
-    let links = HOOKS.iter().map(|hook| {
-        let cgroup_id = id_of_directory(&directory_of(hook, config, &cgroups)?)?;
+    let links = hooks(&pins).map(|hook| {
+        let target = match directory_of(hook, config, &cgroups)? {
+            Some(directory) => Target::Cgroup(id_of_directory(&directory)?),
+            None => Target::Kernel,
+        };
         let (id, state) = match open_link(hook, &pins)? {
             None => (0, LinkState::NotPinned),
-            Some((_, info)) => (info.program_id, state(info, cgroup_id)),
+            Some((_, info)) => (info.program_id, state(info, target)),
         };
         Ok(LinkHealth { program: hook.program, id, state })
     });
@@ -186,6 +222,7 @@ fn lock(agents_root: &Path) -> Result<Flock<File>, KernelError> {
 fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
     let shapes = [
         (names::SOCKETS, size_of::<Ident>()),
+        (names::BORN, size_of::<u64>()),
         (names::TUP, size_of::<Ident>()),
         (names::AGENTS, size_of::<AgentEntry>()),
         (names::WAITING, size_of::<Waiting>()),
@@ -213,7 +250,8 @@ pub(super) fn tags(
     cgroups: &Cgroup2,
 ) -> Result<Vec<(&'static str, u64)>, KernelError> {
     let mut ebpf = load(OBJECT, config, cgroups, None)?;
-    let tags = HOOKS.iter().map(|hook| {
+    let pins = Pins::below(&config.bpffs_dir);
+    let tags = hooks(&pins).map(|hook| {
         let program = find(&mut ebpf, hook)?;
         verify(program, hook)?;
         let info = program.info().map_err(|source| KernelError::Program {
@@ -241,6 +279,7 @@ fn load(
 ) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let agents_root = cgroups.id_of(&config.agents_root)?;
+    let home = Namespaces::of_self().map_err(|error| KernelError::Home(Box::new(error)))?.home();
     let transparent_port = u32::from(config.transparent_port);
     let resolver_port = u32::from(config.dns_port);
     let reserved_ports = reserved_ports(config)?;
@@ -249,6 +288,7 @@ fn load(
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
         .override_global(names::AGENTS_ROOT, &agents_root, true)
+        .override_global(names::HOME_NETNS, &home, true)
         .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
         .override_global(names::RESOLVER_PORT, &resolver_port, true)
         .override_global(names::RESERVED_PORTS, &reserved_ports, true)
@@ -279,17 +319,18 @@ fn reserved_ports(config: &KernelConfig) -> Result<[u16; names::RESERVED_PORTS_C
 
 /// Passes a program to the kernel's verifier.
 fn verify(program: &mut Program, hook: &Hook) -> Result<(), KernelError> {
-    match program {
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::CgroupSock(program) => program.load(),
-        Program::CgroupSkb(program) => program.load(),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
-    .map_err(|source| KernelError::Program {
+    let verified: Result<(), Box<dyn Error + Send + Sync>> = match (program, hook.place) {
+        (Program::CgroupSockAddr(program), _) => program.load().map_err(Into::into),
+        (Program::CgroupSock(program), _) => program.load().map_err(Into::into),
+        (Program::CgroupSkb(program), _) => program.load().map_err(Into::into),
+        (Program::Lsm(program), Place::Security(name)) => security::verify(program, name),
+        _ => Err(ProgramError::UnexpectedProgramType.into()),
+    };
+    verified.map_err(|source| KernelError::Program {
         action: "load",
         program: hook.program,
         hint: "the verifier's reason follows; the kernel may be older than Linux 5.15",
-        source: Box::new(source),
+        source,
     })
 }
 
@@ -301,11 +342,15 @@ fn enforce(
     config: &KernelConfig,
     pins: &Pins,
 ) -> Result<(), KernelError> {
-    let directory = directory_of(hook, config, cgroups)?;
-    let cgroup_id = id_of_directory(&directory)?;
     let pin = pins.link(hook.program);
-    if let Some((link, info)) = open_link(hook, pins)? {
-        match state(info, cgroup_id) {
+    let found = open_link(hook, pins)?;
+    let Some(directory) = directory_of(hook, config, cgroups)? else {
+        // Links of this kind cannot be updated. The former one goes with its pin, when the new one is there.
+        return attach_new(program, hook, None, &pin);
+    };
+    let target = Target::Cgroup(id_of_directory(&directory)?);
+    if let Some((link, info)) = found {
+        match state(info, target) {
             LinkState::Attached => return replace(&link, program, hook, pin),
             // Agents may be running there: moving the programs away would set them free.
             LinkState::OtherCgroup { id } if cgroups.contains(id)? => {
@@ -318,7 +363,7 @@ fn enforce(
             _ => {}
         }
     }
-    attach_new(program, hook, &directory, &pin)
+    attach_new(program, hook, Some(&directory), &pin)
 }
 
 /// Swaps the program of a living link.
@@ -348,45 +393,57 @@ fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Re
     Ok(())
 }
 
-/// Attaches by a new link and pins it, in the place of a dead one if there is one.
-fn attach_new(program: &mut Program, hook: &Hook, cgroup: &Path, pin: &Path) -> Result<(), KernelError> {
-    let directory = File::open(cgroup).map_err(KernelError::cgroup("open cgroup", cgroup))?;
-    let link = link_program(program, &directory).map_err(|source| KernelError::Program {
+/// Attaches by a new link and pins it, in the place of another if there is one, which is detached only then.
+fn attach_new(
+    program: &mut Program,
+    hook: &Hook,
+    cgroup: Option<&Path>,
+    pin: &Path,
+) -> Result<(), KernelError> {
+    let open = |path| File::open(path).map_err(KernelError::cgroup("open cgroup", path));
+    let directory = cgroup.map(open).transpose()?;
+    let link = link_program(program, directory.as_ref()).map_err(|source| KernelError::Program {
         action: "attach",
         program: hook.program,
         hint: "if the system says EPERM, another program is attached exclusively to this cgroup or one above it \
                (`bpftool cgroup tree` shows it)",
         source,
     })?;
-    match fs::remove_file(pin) {
+    // A name that is no program's: what a start that failed here left is in nobody's way.
+    let new = pin.with_file_name(format!("{}-new", hook.program));
+    match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(KernelError::bpffs("replace", pin)(error));
+            return Err(KernelError::bpffs("replace", new)(error));
         }
         _ => {}
     }
     // Dropping the pinned link closes its descriptor; the pin keeps it attached.
-    link.pin(pin).map_err(|error| KernelError::bpffs("pin a link at", pin)(io::Error::other(error)))?;
-    Ok(())
+    link.pin(&new).map_err(|error| KernelError::bpffs("pin a link at", &new)(io::Error::other(error)))?;
+    fs::rename(&new, pin).map_err(KernelError::bpffs("replace", pin))
 }
 
 /// Attaches a program and gives its link to the caller.
 ///
 /// Links are always of the multi-attach kind; with the other two modes the kernel answers EINVAL.
-fn link_program(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
+fn link_program(
+    program: &mut Program,
+    cgroup: Option<&File>,
+) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    match program {
-        Program::CgroupSockAddr(program) => {
+    match (program, cgroup) {
+        (Program::CgroupSockAddr(program), Some(cgroup)) => {
             let id = program.attach(cgroup, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
-        Program::CgroupSock(program) => {
+        (Program::CgroupSock(program), Some(cgroup)) => {
             let id = program.attach(cgroup, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
-        Program::CgroupSkb(program) => {
+        (Program::CgroupSkb(program), Some(cgroup)) => {
             let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
+        (Program::Lsm(program), None) => security::link_program(program),
         _ => Err(ProgramError::UnexpectedProgramType.into()),
     }
 }
@@ -421,18 +478,23 @@ fn link_info(link: &impl AsFd, hook: &Hook, pin: &Path) -> Result<LinkInfo, Kern
     })
 }
 
-fn state(info: LinkInfo, cgroup_id: u64) -> LinkState {
-    match info.cgroup_id {
-        0 => LinkState::Defunct,
-        id if id == cgroup_id => LinkState::Attached,
-        id => LinkState::OtherCgroup { id },
+fn state(info: LinkInfo, wanted: Target) -> LinkState {
+    match info.target {
+        target if target == wanted => LinkState::Attached,
+        Target::Cgroup(0) | Target::Kernel => LinkState::Defunct,
+        Target::Cgroup(id) => LinkState::OtherCgroup { id },
     }
 }
 
-/// The directory of the cgroup that a program belongs to.
-fn directory_of(hook: &Hook, config: &KernelConfig, cgroups: &Cgroup2) -> Result<PathBuf, KernelError> {
+/// The directory of the cgroup that a program belongs to; `None` where it belongs to none.
+fn directory_of(
+    hook: &Hook,
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+) -> Result<Option<PathBuf>, KernelError> {
     match hook.place {
-        Place::Agents => cgroups.path(&config.agents_root),
-        Place::Root => Ok(cgroups.root().to_owned()),
+        Place::Agents => cgroups.path(&config.agents_root).map(Some),
+        Place::Root => Ok(Some(cgroups.root().to_owned())),
+        Place::Security(_) => Ok(None),
     }
 }

@@ -12,7 +12,8 @@ use std::{
 
 use super::{
     Cgroup2, KernelConfig,
-    attach::{HOOKS, Hook, Place},
+    attach::{Hook, Place, hooks},
+    bpffs::Pins,
     link::{self, Sharing},
 };
 use crate::model::Check;
@@ -27,7 +28,7 @@ type Found = BTreeMap<PathBuf, BTreeSet<u32>>;
 /// Looks for them. `attached`: our programs run already, so what is in the way is so at the next start only.
 pub(super) fn report(config: &KernelConfig, cgroups: &Cgroup2, attached: bool) -> Vec<Check> {
     let (mut in_the_way, mut below) = (Found::new(), Found::new());
-    for hook in &HOOKS {
+    for hook in hooks(&Pins::below(&config.bpffs_dir)) {
         if let Err((path, error)) = look(hook, config, cgroups, &mut in_the_way, &mut below) {
             let found = format!("{}: {error}", path.display());
             return vec![Check::fail(NAME, found, "run this as root (it needs CAP_NET_ADMIN)")];
@@ -68,6 +69,8 @@ fn look(
     let own = match hook.place {
         Place::Agents => config.agents_root.as_path(),
         Place::Root => Path::new(""),
+        // Those run beside any number of others.
+        Place::Security(_) => return Ok(()),
     };
     for (distance, cgroup) in own.ancestors().enumerate() {
         let path = cgroups.root().join(cgroup);

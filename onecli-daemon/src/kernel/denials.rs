@@ -28,7 +28,7 @@ pub struct Denial {
     pub reason: Reason,
     /// Which operation.
     pub hook: Hook,
-    /// The address asked for; `None` when a socket was refused.
+    /// The address asked for, or the peer's; `None` when a socket was refused, or one that has no IPv4 peer.
     pub destination: Option<SocketAddr>,
     /// Protocol of the socket (`IPPROTO_*`).
     pub protocol: u16,
@@ -121,7 +121,8 @@ fn denial(event: &[u8]) -> Result<Denial, KernelError> {
         at: Duration::from_nanos(deny.ktime),
         reason: reason.ok_or_else(|| corrupt("an unknown reason"))?,
         hook,
-        destination: (hook != Hook::SockCreate).then(|| address(deny.addr, deny.port)),
+        // All zeroes stand for none; an unspecified address that was asked for is not: IPv4 is in mapped form, IPv6 has a port.
+        destination: (deny.addr != [0; 16] || deny.port != 0).then(|| address(deny.addr, deny.port)),
         protocol: deny.protocol,
         socket_type: deny.sock_type,
         agent_cgroup_id: deny.agent_cgid,

@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use super::NetnsError;
 use crate::model::sole::SoleError;
 use aya::{EbpfError, maps::MapError};
 
@@ -156,6 +157,9 @@ pub enum KernelError {
         /// aya's reason.
         source: Box<MapError>,
     },
+    /// The network namespace of the calling process.
+    #[error("the kernel does not tell which network namespace this process is in")]
+    Home(#[source] Box<NetnsError>),
     /// An accepted connection could not be asked for its SYN or its namespace.
     #[error("an accepted connection cannot be asked where it comes from: it is refused")]
     Accepted(#[source] io::Error),

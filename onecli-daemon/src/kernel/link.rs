@@ -18,16 +18,27 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
+/// `BPF_LINK_TYPE_TRACING`, of which those of the BPF LSM are some.
+const LINK_TYPE_TRACING: u32 = 2;
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_TYPE_CGROUP: u32 = 3;
+
+/// What a link attaches its program to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The cgroup with this id; 0 once it is gone, which leaves the link defunct.
+    Cgroup(u64),
+    /// A function of the kernel, for the whole machine.
+    Kernel,
+}
 
 /// What the kernel says of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkInfo {
     /// Id of the attached program.
     pub(super) program_id: u32,
-    /// Id of the cgroup; 0 once the cgroup is gone, which leaves the link defunct.
-    pub(super) cgroup_id: u64,
+    /// To what.
+    pub(super) target: Target,
     /// `enum bpf_attach_type`.
     pub(super) attach_type: u32,
 }
@@ -49,9 +60,10 @@ pub(super) fn open(pin: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Asks the kernel about a link; an error of kind `InvalidInput` when it is no link of a cgroup.
+/// Asks the kernel about a link; an error of kind `InvalidInput` when it is neither of a cgroup nor of a function of the
+/// kernel's.
 pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
-    /// `struct bpf_link_info` with its `cgroup` variant.
+    /// `struct bpf_link_info` with as much of its variants as both have.
     #[repr(C)]
     #[derive(Default)]
     struct Info {
@@ -59,9 +71,8 @@ pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
         id: u32,
         prog_id: u32,
         hole: u32,
-        cgroup_id: u64,
-        attach_type: u32,
-        tail: u32,
+        /// `cgroup`: the cgroup's id, and the attach type; `tracing`: the attach type, and what it is attached to.
+        variant: [u32; 4],
     }
     /// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
     #[repr(C)]
@@ -78,13 +89,21 @@ pub(super) fn info(link: &impl AsFd) -> io::Result<LinkInfo> {
     };
     // SAFETY: `attr` is what the command reads; the kernel writes at most `info_len` bytes to `info`.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    if info.link_type != LINK_TYPE_CGROUP {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("a link of type {} and not of a cgroup", info.link_type),
-        ));
-    }
-    Ok(LinkInfo { program_id: info.prog_id, cgroup_id: info.cgroup_id, attach_type: info.attach_type })
+    let [first, second, third, _] = info.variant;
+    let (target, attach_type) = match info.link_type {
+        LINK_TYPE_CGROUP => {
+            // Little-endian, as the programs are.
+            (Target::Cgroup(u64::from(first) | u64::from(second) << 32), third)
+        }
+        LINK_TYPE_TRACING => (Target::Kernel, first),
+        other => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a link of type {other}, and of no cgroup"),
+            ));
+        }
+    };
+    Ok(LinkInfo { program_id: info.prog_id, target, attach_type })
 }
 
 /// Replaces the program of a link, atomically: at every moment the old or the new one runs. Kernel 5.7.

@@ -24,6 +24,7 @@ mod link;
 mod netns;
 mod redirect;
 mod report;
+mod security;
 mod syn;
 #[cfg(test)]
 mod tests;

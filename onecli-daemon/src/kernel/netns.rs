@@ -108,6 +108,11 @@ impl Namespaces {
         Ok(Namespaces { home, cookie })
     }
 
+    /// The cookie of that namespace.
+    pub(super) fn home(&self) -> u64 {
+        self.cookie
+    }
+
     /// The namespaces of the processes in a cgroup and below. A cgroup that is gone has none.
     ///
     /// # Errors

@@ -6,9 +6,9 @@ use caps::{CapSet, Capability};
 
 use super::{
     Cgroup2, KernelConfig, KernelError, LinkHealth, LinkState,
-    attach::{check, tags},
+    attach::{check, is_secured, tags},
     bpffs::Pins,
-    conflict, link,
+    conflict, link, security,
 };
 use crate::model::Check;
 
@@ -43,6 +43,7 @@ pub fn report(config: &KernelConfig) -> Vec<Check> {
     let programs = programs(config, &cgroups);
     let attached = programs.iter().all(|check| check.fix.is_none());
     checks.extend(programs);
+    checks.push(security_modules(config));
     checks.extend(conflict::report(config, &cgroups, attached));
     checks
 }
@@ -129,6 +130,28 @@ fn capabilities() -> Check {
         "capabilities",
         format!("{} not effective in this process", missing.join(" and ")),
         "attaching the programs needs it: run as root; in a container add the capability",
+    )
+}
+
+/// The layer that only some kernels have.
+fn security_modules(config: &KernelConfig) -> Check {
+    if is_secured(&Pins::below(&config.bpffs_dir)) {
+        return Check::ok("bpf lsm", "agents are refused what they send over connections made outside");
+    }
+    let without = "what an agent sends over a connection made outside, or by a family such as AF_VSOCK, only the launcher \
+                   prevents";
+    if security::is_active() {
+        return Check::warn(
+            "bpf lsm",
+            format!("its programs are not attached: {without}"),
+            "start onecli-daemon; if its log says that the kernel takes none, start agents by `onecli run` alone",
+        );
+    }
+    Check::warn(
+        "bpf lsm",
+        format!("not among the active security modules: {without}"),
+        "boot with `bpf` at the end of lsm= (/sys/kernel/security/lsm is the list), and restart onecli-daemon; until then \
+         start agents by `onecli run` alone",
     )
 }
 

@@ -49,7 +49,7 @@ impl<'s> Findings<'s> {
                 packets: Vec::new(),
             })
             .collect();
-        let by_kernel = |m: &&Made| matches!(ROWS[m.index].expect(mode), Some(Expect::Denied(_)));
+        let by_kernel = |m: &&Made| matches!(self.expected(m), Some(Expect::Denied(_)));
         let is_here = |m: &&Made| !NOT_HERE.contains(&m.report.result.as_str());
         let expected = new.iter().filter(by_kernel).filter(is_here).count();
         // The audit folds what is alike; the kernel counts every one.
@@ -70,7 +70,7 @@ impl<'s> Findings<'s> {
         let mut wrong = std::mem::take(&mut self.wrong);
         for made in &self.made {
             let complaints = self.check(made, &audit);
-            let verdict = match (complaints.is_empty(), ROWS[made.index].expect(made.mode)) {
+            let verdict = match (complaints.is_empty(), self.expected(made)) {
                 (false, _) => "WRONG",
                 (true, _) if self.is_absent(made.index) => "NOT HERE",
                 (true, Some(Expect::Open(_))) => "KNOWN OPEN",
@@ -149,14 +149,18 @@ impl<'s> Findings<'s> {
         if self.is_absent(*index) && packets.is_empty() {
             return wrong;
         }
-        let arrived: Vec<_> = packets.iter().filter(|p| !(row.inbound && p.reaction)).collect();
+        let arrived: Vec<_> = packets
+            .iter()
+            .filter(|p| !(row.inbound && p.reaction))
+            .filter(|p| p.data || !row.connected || *mode == Mode::Outside)
+            .collect();
         if *mode == Mode::Outside {
             if arrived.is_empty() {
                 wrong.push("the control reaches the target no more: the row shows nothing".to_owned());
             }
             return wrong;
         }
-        let expect = row.expect(*mode).expect("a row of this mode");
+        let expect = self.expected(made).expect("a row of this mode");
         if matches!(expect, Expect::Open(_)) {
             return wrong;
         }
@@ -176,12 +180,21 @@ impl<'s> Findings<'s> {
             Expect::Denied(reason) => result == "EPERM" && audit.iter().any(|r| self.is_denial(r, reason)),
             Expect::Errno(numbers) => numbers.contains(&result),
             Expect::Says(beginning) => result.starts_with(beginning),
-            Expect::Nothing | Expect::Open(_) => true,
+            Expect::Nothing | Expect::Open(_) | Expect::Secured(..) => true,
         };
         if !as_expected {
             wrong.push(format!("not {expect:?}"));
         }
         wrong
+    }
+
+    /// What has to come of an attempt on this kernel.
+    fn expected(&self, made: &Made) -> Option<Expect> {
+        Some(match ROWS[made.index].expect(made.mode)? {
+            Expect::Secured(&refusal, _) if self.stage.secured => refusal,
+            Expect::Secured(_, hole) => Expect::Open(hole),
+            other => other,
+        })
     }
 
     /// Whether the control found that this kernel lacks what the row is about.

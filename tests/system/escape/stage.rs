@@ -99,6 +99,8 @@ pub(super) struct Stage {
     program: PathBuf,
     pub(super) host: Netns,
     pub(super) far: Netns,
+    /// Whether the kernel runs programs of the BPF LSM.
+    pub(super) secured: bool,
 }
 
 impl Stage {
@@ -154,9 +156,23 @@ impl Stage {
                 "same_user_pid": outside.ask(&json!({ "op": "status" }))["same_user"],
             }),
         );
+        let (checks, _) = crate::doctor::doctor(&daemon, &[]);
+        let secured = checks.iter().any(|check| check["name"] == "bpf lsm" && check["status"] == "ok");
         let program = dir.join("attempts.py");
         std::fs::write(&program, ATTEMPTS.concat()).unwrap();
-        Self { daemon, one, one_cgroup, other_cgroup, target, _outside: outside, scene, program, host, far }
+        Self {
+            daemon,
+            one,
+            one_cgroup,
+            other_cgroup,
+            target,
+            _outside: outside,
+            scene,
+            program,
+            host,
+            far,
+            secured,
+        }
     }
 
     /// The interpreter with `attempts`, to be run in one process tree; `over` is laid over what it is told.

@@ -32,6 +32,8 @@ pub(super) struct Packet {
     pub(super) port: u16,
     /// A reset or an ICMP error without data: the kernel's answer to what the target sent itself.
     pub(super) reaction: bool,
+    /// It is not a segment of TCP that carries nothing: a handshake, an acknowledgement, the end.
+    pub(super) data: bool,
     /// The row whose marker stands in it.
     pub(super) row: String,
 }
@@ -84,6 +86,7 @@ impl World {
             to: text(p, "to"),
             port: p["port"].as_u64().and_then(|p| p.try_into().ok()).expect("a port"),
             reaction: p["reaction"].as_bool().expect("a flag"),
+            data: p["data"].as_bool().expect("a flag"),
             row: text(p, "row"),
         };
         status["packets"].as_array().expect("a list").iter().map(packet).collect()

@@ -104,11 +104,11 @@ fn a_former_versions_pins_are_taken_over_without_a_gap() {
 /// Another build of the programs, as an upgrade brings: a constant in the packet filter is one less.
 fn another_build() -> Vec<u8> {
     let mut object = OBJECT.to_vec();
-    // `MOMENT` of egress, as the immediate of a comparison or of a move to a register (RFC 9669).
+    // `MOMENT` of egress, or the number below it, as the immediate of a comparison or of a move to a register (RFC 9669).
     for instruction in object.as_chunks_mut::<8>().0 {
         let [code, _, _, _, immediate @ ..] = *instruction;
         let value = u32::from_le_bytes(immediate);
-        if matches!(code & 7, 5..=7) && value == 10_000 {
+        if matches!(code & 7, 5..=7) && matches!(value, 9_999 | 10_000) {
             instruction[4..].copy_from_slice(&(value - 1).to_le_bytes());
         }
     }
@@ -219,7 +219,7 @@ fn a_recreated_cgroup_is_noticed_and_attached_again() {
     let health = check(&fixture.config).unwrap();
     assert!(!health.is_enforcing());
     let broken = health.links.iter().filter(|link| link.state != LinkState::Attached).count();
-    assert_eq!(broken, 12, "all programs of the agents root, none of the daemon's: {health:?}");
+    assert_eq!(broken, 12, "all programs of the agents root, none of the machine's: {health:?}");
     fixture.redirect = Redirect::attach(&fixture.config).unwrap();
     assert!(check(&fixture.config).unwrap().is_enforcing());
     let agent = fixture.agent("a.slice");

@@ -7,12 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sched::{CloneFlags, unshare};
 use onecli_common::Stat;
 use socket2::{Domain, Socket, Type};
 
 use super::{
     child::{Client, answer},
-    fixture::{DNS_PORT, EXPLICIT_PORT, Fixture, PATIENCE, TRANSPARENT_PORT, listen},
+    fixture::{DNS_PORT, EXPLICIT_PORT, Fixture, PATIENCE, TRANSPARENT_PORT, accept, listen},
+    neighbour::ip,
 };
 use crate::kernel::{Hook, KernelError, Reason, Redirect};
 
@@ -256,4 +258,35 @@ fn the_daemons_ports_cannot_be_bound() {
     fixture.config.reserved_ports = (20_000..20_015).collect();
     let refused = Redirect::attach(&fixture.config).map(drop);
     assert!(matches!(refused, Err(KernelError::TooManyPorts { most: 14 })), "{refused:?}");
+}
+
+/// In a network namespace where no listener of ours is yet, the SYN waits for one; a listener that is not ours gets nothing.
+#[test]
+fn a_connection_waits_for_the_listener_of_its_namespace() {
+    let Some(fixture) = Fixture::new("kernel::a_connection_waits_for_the_listener_of_its_namespace") else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let waits = |address: &'static str, at: &'static str| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        ip(&["link", "set", "lo", "up"]);
+        let held = || fixture.redirect.stat(Stat::Held).unwrap();
+        let before = held();
+        let client = Client::start(&fixture, &agent, &["connect", address]);
+        let deadline = Instant::now() + PATIENCE;
+        while held() == before && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let listener = listen(at.parse().unwrap());
+        fixture.redirect.stamp(&listener).unwrap();
+        let stream = accept(&listener).unwrap();
+        let flow = fixture.redirect.flow(&stream).unwrap().expect("its identity");
+        assert_eq!(flow.agent_cgroup_id, fixture.id_of(&agent));
+        assert_eq!(flow.original_destination.to_string(), address);
+        answer(stream);
+        assert_eq!(client.finish().errno(), 0, "{address}");
+    };
+    for (address, at) in [("192.0.2.7:443", "127.0.0.1:10256"), ("[2001:db8::7]:443", "[::1]:10256")] {
+        thread::scope(|scope| scope.spawn(|| waits(address, at)).join().expect("served"));
+    }
 }

@@ -85,7 +85,7 @@ impl Drop for Neighbour {
     }
 }
 
-fn ip(arguments: &[&str]) {
+pub(super) fn ip(arguments: &[&str]) {
     let status = Command::new("ip").args(arguments).status().expect("the `ip` command");
     assert!(status.success(), "ip {arguments:?}");
 }

@@ -4,6 +4,8 @@
 def passed(kind, peer=None):
     """A socket of the scene's helper, which runs in no managed cgroup; connected if there is a peer."""
     _, fds = ask(HERE["outside"], op="pass", kind=kind, peer=peer)
+    if not fds:
+        raise PermissionError(errno.EPERM, "the kernel took the descriptor out of the message")
     sock = socket.socket(fileno=fds[0])
     sock.settimeout(LIMIT)
     return sock
@@ -196,6 +198,55 @@ def moved_tcp4_connected():
     sock.connect(there())
     enter()
     return talk(sock)
+
+
+@attempt
+def moved_tcp4_connected_splice():
+    sock = stream()
+    sock.connect(there())
+    read, write = os.pipe()
+    os.write(write, request())
+    enter()
+    os.splice(read, sock.fileno(), 4096)
+    return heard(sock)
+
+
+@attempt
+def moved_tcp4_connected_sendfile():
+    sock = stream()
+    sock.connect(there())
+    file = file_of(request())
+    enter()
+    os.sendfile(sock.fileno(), file, 0, 4096)
+    return heard(sock)
+
+
+@attempt
+def moved_tcp4_connected_uring():
+    """Sent by the ring's own thread, which was started outside."""
+    sock, ring = stream(), Ring(Ring.SQPOLL)
+    sock.connect(there())
+    enter()
+    ring.send(sock.fileno(), there(), request())
+    return heard(sock)
+
+
+@attempt
+def moved_listener():
+    """A listener made outside; the target connects in."""
+    listener = stream()
+    listener.bind(("0.0.0.0", PORT))
+    listener.listen()
+    enter()
+    return let_in(listener)
+
+
+@attempt
+def moved_vsock():
+    sock = socket.socket(AF_VSOCK, socket.SOCK_DGRAM)
+    enter()
+    sock.sendto(marker(), (2, PORT))
+    return "sent"
 
 
 @attempt

@@ -68,14 +68,15 @@ def parse(data):
         while protocol in (0, 43, 60) and len(data) > length + 8:
             protocol, length = data[length], length + 8 + 8 * data[length + 1]
         body = data[length:]
-    packet = {"protocol": protocol, "from": source, "to": to, "port": 0, "reaction": False}
+    packet = {"protocol": protocol, "from": source, "to": to, "port": 0, "reaction": False, "data": True}
     if protocol == ICMP6 and body and is_housekeeping(body[0], body):
         return None
     if protocol in (TCP, UDP) and len(body) >= 8:
         packet["port"] = struct.unpack_from("!H", body, 2)[0]
     if protocol == TCP and len(body) >= 20:
         # A reset of a closed port comes from the kernel and carries nothing.
-        packet["reaction"] = bool(body[13] & 4) and len(body) <= (body[12] >> 4) * 4
+        packet["data"] = len(body) > (body[12] >> 4) * 4
+        packet["reaction"] = bool(body[13] & 4) and not packet["data"]
     elif protocol == ICMP and body:
         packet["reaction"] = body[0] == 3
     elif protocol == ICMP6 and body:
@@ -104,7 +105,7 @@ def sniff(device):
                 packet = parse(data[14:])
             except (IndexError, struct.error) as error:
                 # Counted all the same.
-                packet = {"protocol": -1, "from": repr(error), "to": "", "port": 0, "reaction": False, "row": ""}
+                packet = {"protocol": -1, "from": repr(error), "to": "", "port": 0, "reaction": False, "data": True, "row": ""}
             if packet:
                 seconds, nanoseconds = struct.unpack("=qq", control[0][2])
                 PACKETS.append(packet | {"t": seconds + nanoseconds / 1e9})

@@ -1,0 +1,59 @@
+//! The BPF LSM: whether this kernel runs its programs, and attaching them.
+#![allow(unsafe_code, reason = "lsm_list_modules(2) has no safe binding")]
+
+use std::{error::Error, fs, io, sync::OnceLock};
+
+use aya::{
+    Btf,
+    programs::{Lsm, links::FdLink},
+};
+
+/// The list of active security modules, where securityfs is mounted, which systemd does.
+const LIST: &str = "/sys/kernel/security/lsm";
+/// `LSM_ID_BPF` of linux/lsm.h.
+const LSM_ID_BPF: u64 = 109;
+/// `lsm_list_modules(2)`: the same number on every architecture. Linux 6.8.
+const LSM_LIST_MODULES: libc::c_long = 461;
+
+/// Whether programs of the BPF LSM run. They can be attached to a kernel that never calls them: its list of security modules,
+/// which the boot parameter `lsm=` sets, has to name `bpf`. Where neither the list nor the system call is there: no.
+///
+/// Asked once: it does not change while the kernel runs, and the helper's filter has no such call.
+pub(super) fn is_active() -> bool {
+    static ACTIVE: OnceLock<bool> = OnceLock::new();
+    *ACTIVE.get_or_init(|| match fs::read_to_string(LIST) {
+        Ok(list) => list.trim().split(',').any(|name| name == "bpf"),
+        Err(_) => listed().is_ok_and(|modules| modules.contains(&LSM_ID_BPF)),
+    })
+}
+
+/// Ids of the active security modules.
+fn listed() -> io::Result<Vec<u64>> {
+    /// More than there are.
+    const ROOM: usize = 64;
+    let mut modules = vec![0_u64; ROOM];
+    let mut bytes = u32::try_from(size_of_val(modules.as_slice())).map_err(io::Error::other)?;
+    // SAFETY: the call writes at most `bytes` bytes to `modules`, and their number to `bytes`.
+    let count = unsafe { libc::syscall(LSM_LIST_MODULES, modules.as_mut_ptr(), &raw mut bytes, 0) };
+    modules.truncate(usize::try_from(count).map_err(|_| io::Error::last_os_error())?);
+    Ok(modules)
+}
+
+/// Passes a program to the verifier, as one for `hook` of the kernel's list of security hooks.
+pub(super) fn verify(program: &mut Lsm, hook: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    /// Some megabytes, read once.
+    static TYPES: OnceLock<Btf> = OnceLock::new();
+    let types = if let Some(types) = TYPES.get() {
+        types
+    } else {
+        let read = Btf::from_sys_fs()?;
+        TYPES.get_or_init(|| read)
+    };
+    Ok(program.load(hook, types)?)
+}
+
+/// Attaches a program, and gives its link to the caller.
+pub(super) fn link_program(program: &mut Lsm) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
+    let id = program.attach()?;
+    Ok(program.take_link(id)?.into())
+}

@@ -1,0 +1,137 @@
+//! The hooks of the BPF LSM: what no cgroup hook sees.
+//!
+//! Cgroup hooks go by the socket's cgroup and by family: they miss a connection that was made outside, and whatever is
+//! neither IPv4 nor IPv6. These run for every task of the machine, ask who the task is first, and let a managed one use
+//! networks over sockets of its own agent alone.
+//!
+//! They refine and never replace the others: a kernel whose list of security modules lacks `bpf` (`CONFIG_BPF_LSM`, `lsm=`)
+//! runs none of them, and `onecli doctor` says so.
+
+use aya_ebpf::{
+    cty::c_void,
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sock_from_file},
+    macros::lsm,
+    programs::LsmContext,
+};
+use onecli_common::{AF_INET, AF_INET6, Hook, Reason};
+
+use crate::{
+    context::{Endpoint, agent_level, current_agent, read},
+    deny::{Kind, refuse},
+    maps::{AGENTS_ROOT, Absent, SOCKETS, born_in, record},
+};
+
+/// A hook's verdict: no objection.
+const PERMIT: i32 = 0;
+/// `-EPERM`.
+const DENIED: i32 = -1;
+
+const AF_UNIX: u16 = 1;
+const AF_NETLINK: u16 = 16;
+const AF_ALG: u16 = 38;
+
+/// The beginning of `struct socket`, the same since Linux 5.3. The verifier holds every access to the kernel's own
+/// description of the type: were `sk` elsewhere, the programs would not load.
+#[repr(C)]
+struct Socket {
+    state: i32,
+    sock_type: i16,
+    flags: u64,
+    file: *const c_void,
+    sk: *mut Sock,
+}
+
+/// The beginning of `struct sock`.
+#[repr(C)]
+struct Sock {
+    daddr: u32,
+    rcv_saddr: u32,
+    hash: u32,
+    dport: u16,
+    num: u16,
+    family: u16,
+}
+
+/// `socket()` of any family: none but those that the other programs see, or that lead to no network. Kernel 5.7.
+#[lsm(hook = "socket_create")]
+pub(crate) fn refuse_family(ctx: LsmContext) -> i32 {
+    let (family, sock_type, protocol, by_kernel): (i32, i32, i32, i32) =
+        (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    let former: i32 = ctx.arg(4);
+    if former != PERMIT || by_kernel != 0 || !is_managed() {
+        return former;
+    }
+    let family = family.cast_unsigned();
+    if family == u32::from(AF_INET) || family == u32::from(AF_INET6) || is_local(family) {
+        return PERMIT;
+    }
+    let kind = Kind { family, sock_type: sock_type.cast_unsigned(), protocol: protocol.cast_unsigned() };
+    refuse(kind, Endpoint::NONE, Reason::SocketKind, Hook::SockCreate);
+    DENIED
+}
+
+/// Anything is sent over any socket: by `write`, `sendmsg`, `sendfile`, `io_uring`. Kernel 5.11; before 6.5 `sendfile` and
+/// `splice` pass elsewhere.
+#[lsm(hook = "socket_sendmsg")]
+pub(crate) fn refuse_send(ctx: LsmContext) -> i32 {
+    let former: i32 = ctx.arg(3);
+    if former != PERMIT || !is_managed() {
+        return former;
+    }
+    verdict(ctx.arg(0), Hook::Send)
+}
+
+/// A descriptor arrives from another process: `SCM_RIGHTS`, `pidfd_getfd`. Kernel 5.11.
+#[lsm(hook = "file_receive")]
+pub(crate) fn refuse_receipt(ctx: LsmContext) -> i32 {
+    let former: i32 = ctx.arg(1);
+    if former != PERMIT || !is_managed() {
+        return former;
+    }
+    // SAFETY: the hook's own argument.
+    let socket: *const Socket = unsafe { bpf_sock_from_file(ctx.arg(0)) }.cast();
+    if socket.is_null() { PERMIT } else { verdict(socket, Hook::Receive) }
+}
+
+/// Whether the socket is one of the current task's agent, or leads to no network.
+#[inline(always)]
+fn verdict(socket: *const Socket, hook: Hook) -> i32 {
+    let sk = read!(socket, sk);
+    // The kernel's own have no file: what a network file system sends, it may send on behalf of an agent's read.
+    if sk.is_null() || read!(socket, file).is_null() {
+        return PERMIT;
+    }
+    let family = u32::from(read!(sk, family));
+    if is_local(family) {
+        return PERMIT;
+    }
+    // SAFETY: `sk` is a socket in the verifier's eyes, not null.
+    let birth = unsafe { born_in(sk.cast()).or_else(|| record(&SOCKETS, sk.cast(), Absent::Leave).map(|ident| ident.agent_cgid)) };
+    let reason = match birth {
+        Some(agent) if agent == current_agent() => return PERMIT,
+        Some(_) => Reason::OtherAgent,
+        None => Reason::NoBirthRecord,
+    };
+    let peer = match u8::try_from(family) {
+        Ok(AF_INET) => Endpoint::v4(read!(sk, daddr), read!(sk, dport)),
+        _ => Endpoint::NONE,
+    };
+    // Which protocol it speaks is told by no field at the same place in every kernel.
+    let kind = Kind { family, sock_type: u32::from(read!(socket, sock_type).cast_unsigned()), protocol: 0 };
+    refuse(kind, peer, reason, hook);
+    DENIED
+}
+
+/// Families that lead to no network.
+#[inline(always)]
+fn is_local(family: u32) -> bool {
+    family == u32::from(AF_UNIX) || family == u32::from(AF_NETLINK) || family == u32::from(AF_ALG)
+}
+
+/// Whether the current task is in the agents root.
+#[inline(always)]
+pub(crate) fn is_managed() -> bool {
+    // SAFETY: takes no pointer.
+    let root = unsafe { bpf_get_current_ancestor_cgroup_id(agent_level() - 1) };
+    root == AGENTS_ROOT.load()
+}
