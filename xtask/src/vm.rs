@@ -1,4 +1,5 @@
-//! `cargo xtask vm`: the package on a stock Debian with systemd as process 1, booted in qemu's emulator.
+//! `cargo xtask vm`: the package on a stock Debian with systemd as process 1, booted in qemu's emulator. With `--tests` the
+//! kernel tests and the escape suite instead: such a kernel runs programs of the BPF LSM, which not every developer's does.
 //!
 //! The disk is made once and never written to: each run works on a snapshot. What it does inside is xtask/vm/guest.py,
 //! which comes on a second disk together with two versions of the package.
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::deb;
-use crate::shell::{has, run, step, target, workspace};
+use crate::shell::{cargo, has, run, step, target, workspace};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,iproute2,curl,python3,nodejs,\
                         openssl,ca-certificates,procps,man-db,init-system-helpers";
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Test a release build; a development build by default
     #[arg(long)]
     release: bool,
+    /// Run the kernel tests and the escape suite there, and nothing of the package
+    #[arg(long, conflicts_with = "release")]
+    tests: bool,
     /// Minutes until the machine is given up
     #[arg(long, default_value_t = 30)]
     minutes: u64,
@@ -63,7 +67,7 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
 
     let system = Disk::of(&place, args)?;
-    let payload = payload(&place, args)?;
+    let payload = if args.tests { tests(&place)? } else { payload(&place, args)? };
     step(&format!("booting ({} s so far)", started.elapsed().as_secs()));
     let results = place.join("results.txt");
     File::create(&results)?;
@@ -149,11 +153,7 @@ fn mirror() -> Option<String> {
 
 /// Both versions of the package, and what runs inside.
 fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
-    let directory = place.join("payload");
-    if directory.exists() {
-        fs::remove_dir_all(&directory)?;
-    }
-    fs::create_dir_all(&directory)?;
+    let directory = empty(place, "payload")?;
     deb::build(!args.release)?;
     for revision in ["1", "2"] {
         deb::package(!args.release, revision, &directory)?;
@@ -166,6 +166,44 @@ fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
     let image = place.join("payload.ext4");
     make_disk(&directory, &image, "300M")?;
     Ok(image)
+}
+
+/// Programs of tests, the programs that they run, and what starts them inside.
+fn tests(place: &Path) -> Result<PathBuf> {
+    let directory = empty(place, "tests")?;
+    run(&mut cargo(&["build", "--package", "onecli-daemon", "--bins"]))?;
+    for (package, wanted, name) in
+        [("onecli-daemon", "--lib", "kernel-tests"), ("onecli-tests", "--test=system", "system-tests")]
+    {
+        let mut build = cargo(&["test", "--no-run", "--package", package, wanted, "--message-format=json"]);
+        let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+        let messages = String::from_utf8(output.stdout)?;
+        // The only message with an executable is of the one target that was asked for.
+        let executable = messages.lines().find_map(|line| line.split("\"executable\":\"").nth(1));
+        let executable = executable.and_then(|rest| rest.split('"').next());
+        let executable = executable.with_context(|| format!("{package} was not built"))?;
+        // Their debug information is most of them.
+        run(Command::new("strip").args(["--strip-debug", executable, "-o"]).arg(directory.join(name)))?;
+    }
+    for name in ["onecli", "onecli-daemon"] {
+        let program = target().join("debug").join(name);
+        run(Command::new("strip").arg("--strip-debug").arg(program).arg("-o").arg(directory.join(name)))?;
+    }
+    fs::copy(workspace().join("xtask/vm/tests.py"), directory.join("guest.py"))?;
+    fs::write(directory.join("environment"), "")?;
+    let image = place.join("tests.ext4");
+    make_disk(&directory, &image, "1G")?;
+    Ok(image)
+}
+
+/// A new directory.
+fn empty(place: &Path, name: &str) -> Result<PathBuf> {
+    let directory = place.join(name);
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
 }
 
 fn make_disk(from: &Path, image: &Path, size: &str) -> Result<()> {

@@ -37,6 +37,8 @@ const SYSTEM_BUNDLES: &[&str] = &[
 const JAVA_BUNDLES: &[&str] =
     &["/etc/ssl/certs/java/cacerts", "/etc/pki/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"];
 
+/// `resolv.conf(5)` where the host's names servers that an agent does not reach.
+const RESOLVER: &str = "/run/onecli/resolv.conf";
 /// Places of sockets outside of /run: display servers; container engines that do not use /run.
 const HIDDEN: &[&str] =
     &["/tmp/.X11-unix", "/tmp/.ICE-unix", "/var/lib/lxd", "/var/lib/incus", "/var/snap/lxd/common/lxd"];
@@ -61,7 +63,7 @@ impl View {
     /// Moves this process, which is root's and has one thread, into a view of its own.
     pub(super) fn enter(&self, user: &LaunchUser) -> Result<(), LaunchError> {
         let bundle = fs::read_to_string(&self.ca_bundle).map_err(failed("reading", &self.ca_bundle))?;
-        let resolver = resolver_in_run(self.resolver);
+        let resolver = resolver(self.resolver);
 
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(|errno| LaunchError::Confine { step: "unshare(CLONE_NEWNS)", source: errno.into() })?;
@@ -98,11 +100,17 @@ fn make_run(user: &LaunchUser, bundle: &str, resolver: Option<(PathBuf, String)>
     let own = runtime_dir(user);
     directory(&own, 0o700)?;
     chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(failed("giving away", &own))?;
-    if let Some((path, text)) = resolver {
-        path.parent().map_or(Ok(()), directories)?;
-        file(&path, text.as_bytes())?;
+    match resolver {
+        Some((path, text)) if path.starts_with(run) => {
+            path.parent().map_or(Ok(()), directories)?;
+            file(&path, text.as_bytes())
+        }
+        Some((path, text)) => {
+            file(Path::new(RESOLVER), text.as_bytes())?;
+            bind(Path::new(RESOLVER), &path)
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The user's directory for sockets and the like, in the view (`XDG_RUNTIME_DIR`).
@@ -110,11 +118,14 @@ pub(super) fn runtime_dir(user: &LaunchUser) -> PathBuf {
     PathBuf::from(format!("/run/user/{}", user.uid))
 }
 
-/// `/etc/resolv.conf` where it is a link into /run, as systemd-resolved has it: its place and its text.
-fn resolver_in_run(own: bool) -> Option<(PathBuf, String)> {
-    let place = fs::canonicalize("/etc/resolv.conf").ok().filter(|place| place.starts_with("/run"))?;
-    let text = fs::read_to_string(&place).ok()?;
-    Some((place, if own { reachable(&text) } else { text }))
+/// What `/etc/resolv.conf` is to say: its place and its text. `None` where the host's does.
+///
+/// As systemd-resolved has it it is a link into /run, and has to be made in any case.
+fn resolver(own: bool) -> Option<(PathBuf, String)> {
+    let place = fs::canonicalize("/etc/resolv.conf").ok()?;
+    let hosts = fs::read_to_string(&place).ok()?;
+    let text = if own { reachable(&hosts) } else { hosts.clone() };
+    (place.starts_with("/run") || text != hosts).then_some((place, text))
 }
 
 /// resolv.conf(5) without servers that an agent does not reach: its resolver answers whatever IPv4 server is asked.

@@ -105,6 +105,16 @@ impl Fixture {
         );
     }
 
+    /// Takes the programs of the BPF LSM away: what is left is what every kernel has.
+    pub(super) fn without_security_module(&self) {
+        for program in ["refuse_send", "refuse_receipt", "refuse_family"] {
+            match fs::remove_file(self.pins().join("links").join(program)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{program}: {error}"),
+                _ => {}
+            }
+        }
+    }
+
     /// The pin directory of this ABI version.
     pub(super) fn pins(&self) -> PathBuf {
         self.config.bpffs_dir.join(format!("v{}", onecli_common::ABI_VERSION))

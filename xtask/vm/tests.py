@@ -1,0 +1,36 @@
+"""Runs inside the virtual machine in the place of guest.py: tests of this repository, on the machine's own kernel.
+
+Every test is one line on the second serial port: PASS or FAIL, and its name. What they print is on the console."""
+import os
+import pathlib
+import re
+import subprocess
+
+PAYLOAD = pathlib.Path("/payload")
+# Each program of tests, and what it is to run.
+SUITES = [("kernel-tests", ["kernel::"]), ("system-tests", ["escape::", "netns::"])]
+out = open("/dev/ttyS1", "w", buffering=1)
+
+modules = pathlib.Path("/sys/kernel/security/lsm")
+print(f"kernel {os.uname().release}, security modules {modules.read_text() if modules.exists() else 'unknown'}", file=out)
+# Far slower than the machine they were written on: one at a time, and nobody minds the clock.
+environment = os.environ | {"ONECLI_BIN_DIR": str(PAYLOAD), "RUST_BACKTRACE": "0"}
+for program, filters in SUITES:
+    command = [PAYLOAD / program, *filters, "--test-threads=1", "--nocapture"]
+    tests = subprocess.Popen(command, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/tmp")
+    name, ended = None, 0
+    for line in tests.stdout:
+        print(line, end="", flush=True)
+        if found := re.match(r"test (\S+) \.\.\. ", line):
+            name = found[1]
+        # With what a test prints in between, the verdict stands on a line of its own.
+        if name and (verdict := re.search(r"(?:^|\.\.\. )(ok|FAILED)$", line.rstrip())):
+            print(f"{'PASS' if verdict[1] == 'ok' else 'FAIL'}\t{name}\t", file=out)
+            name, ended = None, ended + 1
+        if line.startswith(("NOT RUN", "KNOWN OPEN")):
+            print(line.rstrip(), file=out)
+    if tests.wait() or not ended:
+        print(f"FAIL\t{program}\tended with {tests.returncode} after {ended} tests", file=out)
+print("DONE", file=out)
+out.flush()
+subprocess.run(["systemctl", "poweroff"])
