@@ -13,6 +13,7 @@ mod names;
 mod namespaces;
 mod policy;
 mod restore;
+mod self_test;
 mod service;
 pub mod ship;
 mod stand;
@@ -34,6 +35,7 @@ use zeroize::Zeroizing;
 pub use doctor::examine;
 pub use error::AppError;
 pub use restore::restore;
+pub use self_test::PROBES;
 
 use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
