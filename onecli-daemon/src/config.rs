@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::model::{Host, NoProxy, ProxyUrl};
 use parse::{
     absolute, absolute_if_any, absolute_or_none, absolutes, addresses, approval_timeout, cgroup_path,
-    check_cgroup_path, hosts, networks, no_proxy, port, proxy_url, rate, size, timeout,
+    check_cgroup_path, host_names, hosts, networks, no_proxy, port, proxy_url, rate, size, timeout,
 };
 
 pub use backend::{Backend, VaultAuth, VaultServer};
@@ -84,6 +84,12 @@ pub struct Listen {
     /// Addresses of the explicit proxy; none turns it off. Default `127.0.0.1:10255`.
     #[serde(deserialize_with = "addresses")]
     pub explicit: Vec<SocketAddr>,
+    /// Addresses where the explicit proxy is spoken to over TLS. Default none.
+    #[serde(deserialize_with = "addresses")]
+    pub explicit_tls: Vec<SocketAddr>,
+    /// Names that its certificate is good for, besides those addresses. Default none.
+    #[serde(deserialize_with = "host_names")]
+    pub explicit_tls_names: Vec<Host>,
     /// Networks whose clients the explicit proxy serves, besides loopback; empty for every client. Default none.
     #[serde(deserialize_with = "networks")]
     pub allow_sources: Vec<IpNet>,
@@ -93,6 +99,39 @@ pub struct Listen {
     /// The admin socket. Default `/run/onecli/admin.sock`.
     #[serde(deserialize_with = "absolute")]
     pub admin_socket: PathBuf,
+}
+
+impl Listen {
+    /// The names that the certificate of the proxy over TLS is good for; none where it does not listen.
+    pub fn proxy_names(&self) -> Vec<Host> {
+        let addresses = self.explicit_tls.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        let mut names: Vec<Host> = addresses.map(Host::from).chain(self.explicit_tls_names.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let port = self.transparent_port;
+        let mut all = self.explicit.iter().chain(&self.explicit_tls);
+        if let Some(taken) = all.find(|address| address.port() == port) {
+            return Err(format!(
+                "the explicit proxy ({taken}) and listen.transparent_port ({port}) need different ports"
+            ));
+        }
+        if let Some(both) = self.explicit_tls.iter().find(|address| self.explicit.contains(address)) {
+            return Err(format!(
+                "listen.explicit and listen.explicit_tls need different addresses, not both {both}"
+            ));
+        }
+        if !self.explicit_tls.is_empty() && self.proxy_names().is_empty() {
+            return Err(
+                "listen.explicit_tls with an unspecified address needs listen.explicit_tls_names: a certificate is of names"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
 }
 
 /// `[upstream]`: connections to the services that credentials are for.
@@ -282,6 +321,8 @@ impl Default for Listen {
     fn default() -> Listen {
         Listen {
             explicit: vec![SocketAddr::from(([127, 0, 0, 1], 10255))],
+            explicit_tls: Vec::new(),
+            explicit_tls_names: Vec::new(),
             allow_sources: Vec::new(),
             transparent_port: 10256,
             admin_socket: PathBuf::from("/run/onecli/admin.sock"),
@@ -445,12 +486,7 @@ impl Config {
                 "upstream.proxy_password_file and upstream.no_proxy need upstream.proxy".to_owned(),
             ));
         }
-        let port = self.listen.transparent_port;
-        if let Some(taken) = self.listen.explicit.iter().find(|address| address.port() == port) {
-            return Err(ConfigError::Together(format!(
-                "listen.explicit ({taken}) and listen.transparent_port ({port}) need different ports"
-            )));
-        }
+        self.listen.check().map_err(ConfigError::Together)?;
         Ok(self)
     }
 

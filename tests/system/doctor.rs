@@ -43,9 +43,24 @@ fn doctor_sees_what_is_wrong_with_the_daemon_up_and_down() {
     let mut scene = Scene::new();
     let (checks, code) = doctor(&scene.daemon, &[]);
     assert_eq!((named(&checks, "fail"), code), (vec![], Some(0)), "{checks:#?}");
-    for name in ["daemon", "redirect", "store", "audit log", "kernel", "agents root", "program connect4"] {
+    for name in [
+        "daemon",
+        "redirect",
+        "store",
+        "audit log",
+        "CA",
+        "kernel",
+        "agents root",
+        "program connect4",
+        "CA bundle",
+        "agent clients",
+        "self-test explicit",
+        "self-test TLS",
+        "self-test transparent",
+    ] {
         assert!(named(&checks, "ok").contains(&name), "{name}: {checks:#?}");
     }
+    assert!(checks.iter().any(|check| check["name"] == "clock"), "{checks:#?}");
     let text = scene.daemon.onecli(&["doctor"]).ok("doctor");
     assert!(text.lines().any(|line| line.starts_with("OK    program connect4")), "{text}");
 
@@ -65,11 +80,78 @@ fn doctor_sees_what_is_wrong_with_the_daemon_up_and_down() {
     // No cgroup2 where this process looks.
     let (checks, code) =
         doctor(&scene.daemon, &["unshare", "-m", "sh", "-c", "umount -R /sys/fs/cgroup; eval \"$0\""]);
-    assert_eq!((named(&checks, "fail"), code), (vec!["cgroup2"], Some(1)), "{checks:#?}");
+    let missing = vec!["cgroup2", "self-test transparent"];
+    assert_eq!((named(&checks, "fail"), code), (missing, Some(1)), "{checks:#?}");
 
     // Not root: it says so, and fails nothing that it cannot see.
     let (checks, code) = doctor(&scene.daemon, &["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c"]);
     assert_eq!(code, Some(0), "{checks:#?}");
     assert!(named(&checks, "warn").contains(&"capabilities"), "{checks:#?}");
     assert!(named(&checks, "warn").contains(&"daemon"), "{checks:#?}");
+}
+
+/// The self-test sends a credential through both ways and leaves nothing; what stands in its way is told.
+#[test]
+fn the_self_test_is_end_to_end_and_leaves_nothing() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = &scene.daemon;
+    let stands = || ["agent", "secret", "rule"].map(|what| daemon.onecli_json(&[what, "list"]));
+    let cgroups = || {
+        let root = daemon.home().agents_root().unwrap();
+        let entries = std::fs::read_dir(root).unwrap().flatten();
+        entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect::<Vec<_>>()
+    };
+    let before = (stands(), cgroups());
+    let self_tests = |checks: &[Value], status: &str| -> Vec<String> {
+        let names = named(checks, status).into_iter().filter(|name| name.starts_with("self-test"));
+        names.map(str::to_owned).collect()
+    };
+    let (checks, code) = doctor(daemon, &[]);
+    assert_eq!(code, Some(0), "{checks:#?}");
+    assert_eq!(
+        self_tests(&checks, "ok"),
+        ["self-test explicit", "self-test TLS", "self-test transparent"],
+        "{checks:#?}"
+    );
+    assert_eq!((stands(), cgroups()), before, "something was left");
+    // As the log has it: both ways, by the kernel's word in one of them.
+    let records: Vec<Value> = daemon
+        .audit()
+        .into_iter()
+        .filter(|record| record["agent"].as_str().is_some_and(|name| name.starts_with("doctor-self-test-")))
+        .collect();
+    for (mode, path) in [("explicit", "/explicit"), ("transparent", "/transparent")] {
+        let injected = records.iter().any(|record| {
+            record["event"] == "decision"
+                && record["verdict"] == "inject"
+                && record["mode"] == mode
+                && record["path"] == path
+                && record["cgroup"].is_string() == (mode == "transparent")
+        });
+        assert!(injected, "{mode}: {records:#?}");
+    }
+    assert!(
+        records.iter().any(|record| record["code"] == "upstream_tls" || record["status"] == 502),
+        "{records:#?}"
+    );
+
+    // One that was killed leaves it to the next.
+    daemon.onecli(&["agent", "add", "doctor-self-test-4194305", "--factors", "token"]).ok("agent add");
+    let _ = doctor(daemon, &[]);
+    assert_eq!((stands(), cgroups()), before);
+
+    // A rule that forbids it is no fault of the daemon's.
+    daemon.onecli(&["rule", "add", "deny", "--host", "127.0.0.1"]).ok("rule add");
+    let (checks, code) = doctor(daemon, &[]);
+    assert_eq!((code, self_tests(&checks, "warn")), (Some(0), vec!["self-test".to_owned()]), "{checks:#?}");
+
+    // Who reads only is told, and adds nothing.
+    let reader = doctor(daemon, &["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c"]).0;
+    assert_eq!(self_tests(&reader, "ok"), Vec::<String>::new(), "{reader:#?}");
+
+    let text = daemon.onecli(&["doctor", "--no-self-test"]).ok("doctor");
+    assert!(!text.contains("self-test"), "{text}");
 }

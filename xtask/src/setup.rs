@@ -22,12 +22,16 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("dockerd", "docker.io"),
     ("docker-compose", "docker-compose"),
     ("git", "git"),
+    ("go", "golang-go"),
     ("ip", "iproute2"),
+    ("java", "default-jre-headless"),
     ("node", "nodejs"),
+    ("openssl", "openssl"),
     ("pg_createcluster", "postgresql"),
     ("python3", "python3"),
     ("tinyproxy", "tinyproxy"),
     ("unshare", "util-linux"),
+    ("wget", "wget"),
 ];
 
 /// Debian's Python: agents run as other users, who cannot go into a home directory where another one may lie.

@@ -17,6 +17,9 @@ URL = f"https://{HOST}/v1/models"
 SECRET = "sk-vm-the-real-credential"
 AGENTS = "/sys/fs/cgroup/onecli.slice/onecli-agents.slice"
 PINS = pathlib.Path("/sys/fs/bpf/onecli")
+# Who runs the agent: an ordinary user, through the launcher, in a directory of theirs. And the agent's own user.
+PERSON, ROBOT = "alice", "onecli-a-coder"
+LAUNCHED = ["runuser", "-u", PERSON, "--", "sh", "-c", 'cd ~/project && exec onecli run --agent coder -- "$@"', "sh"]
 out = open("/dev/ttyS1", "w", buffering=1)
 failed = False
 
@@ -63,13 +66,20 @@ def status():
 
 
 def agent(*command, **options):
-    return run("onecli", "run", "--agent", "coder", "--", *command, **options)
+    return run(*LAUNCHED, *command, **options)
 
 
 def start_agent(name, *command):
     log = open(STATE / name, "w")
-    words = ["onecli", "run", "--agent", "coder", "--", *map(str, command)]
-    return subprocess.Popen(words, stdout=log, stderr=log)
+    return subprocess.Popen([*LAUNCHED, *map(str, command)], stdout=log, stderr=log)
+
+
+def doctor():
+    """The checks of `onecli doctor`, by name."""
+    told = json.loads(run("onecli", "--json", "doctor", check=False))
+    failed = [f"{check['name']}: {check['detail']}" for check in told if check["status"] == "fail"]
+    assert not failed, failed
+    return {check["name"]: check for check in told}
 
 
 def site():
@@ -151,9 +161,15 @@ def stage_1():
             assert not bounded or int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0, fields
             assert fields["Seccomp"] == "2", fields
             seen.append(f"{unit}: {user}, capabilities {fields['CapEff']}")
-        report = run("onecli", "doctor", check=False)
-        print(report, file=sys.stderr)
         return "; ".join(seen)
+
+    @check("doctor finds nothing that does not work, its self-test goes through both ways")
+    def _():
+        found = doctor()
+        for name in ("self-test explicit", "self-test transparent", "self-test TLS", "CA", "CA bundle", "pins"):
+            assert found[name]["status"] == "ok", found[name]
+        warned = [name for name, told in found.items() if told["status"] == "warn"]
+        return f"{len(found)} checks, warnings: {', '.join(warned) or 'none'}"
 
     @check("manual pages, completions and the configuration are there")
     def _():
@@ -181,17 +197,39 @@ def stage_1():
 
     @check("from package to first injected request: the README's commands")
     def _():
+        # The installation is the first; the secret is of this machine's own service, with no template.
         run("onecli", "secret", "add", "models", "--host", HOST, "--path", "/**", "--bearer", "--env", "VM_API_KEY",
             "--value-stdin", input=SECRET)
-        run("useradd", "--system", "--create-home", "coder")
-        run("onecli", "agent", "add", "coder", "--user", "coder")
+        run("onecli", "agent", "add", "coder", "--create-user")
         run("onecli", "grant", "coder", "models")
-        text = agent("sh", "-c", f'id -un; curl -sS -w " %{{http_code}}" -H "Authorization: Bearer $VM_API_KEY" {URL}')
-        assert text.startswith("coder\n"), text
+        script = f'id -un; curl -sS -w " %{{http_code}}" -H "Authorization: Bearer $VM_API_KEY" {URL}'
+        text = run("onecli", "run", "--agent", "coder", "--no-dir", "--", "sh", "-c", script)
+        assert text.startswith(f"{ROBOT}\n"), text
         expect_injected("curl", text)
-        return "6 commands, the installation among them"
+        return "5 commands, the installation among them"
+
+    @check("an ordinary user runs the agent once allowed to, not before")
+    def _():
+        run("useradd", "--create-home", PERSON)
+        run("runuser", "-u", PERSON, "--", "sh", "-c", "mkdir ~/project && echo mine > ~/project/file")
+        refused = agent("true", check=False)
+        assert "may not" in refused or "not allowed" in refused or "allow-run" in refused, refused
+        run("onecli", "agent", "allow-run", "coder", PERSON)
+        text = agent("sh", "-c", "id -un; cat file; echo made > made; cat /proc/self/cgroup; grep NoNewPrivs /proc/self/status")
+        assert text.startswith(f"{ROBOT}\nmine\n"), text
+        assert "/onecli-agents-coder.slice/" in text and "NoNewPrivs:\t1" in text, text
+        assert pathlib.Path(f"/home/{PERSON}/project/made").owner() == PERSON
+        return text
 
     clients("after installing")
+
+    @check("a unit in the agent's slice is redirected too")
+    def _():
+        ask = f'curl -sS -w " %{{http_code}}" --cacert /run/onecli/ca-bundle.pem {URL}'
+        text = run("systemd-run", "--quiet", "--wait", "--pipe", "--slice=onecli-agents-coder.slice", f"--uid={ROBOT}", "sh", "-c", ask)
+        # By its cgroup it is the agent; it holds no placeholder.
+        assert "placeholder_missing" in text and "401" in text, text
+        return "401, because it presents no placeholder"
 
     @check("an agent reaches nothing but what it was granted")
     def _():
@@ -211,6 +249,7 @@ def stage_1():
                 break
         assert load.poll() is None and len(seen_upstream()) > before + 10, (STATE / "load").read_text()
         pid = run("systemctl", "show", "-P", "MainPID", "onecli-daemon.service").strip()
+        stored = run("systemctl", "show", "-P", "NFileDescriptorStore", "onecli-daemon.service").strip()
         began = time.monotonic()
         run(*apt, package(2), env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
         took = time.monotonic() - began
@@ -220,8 +259,10 @@ def stage_1():
         text = (STATE / "load").read_text()
         assert run("systemctl", "show", "-P", "MainPID", "onecli-daemon.service").strip() != pid, "not restarted"
         assert run("dpkg-query", "-W", "-f", "${Version}", "onecli").endswith("-2")
+        lines = run("journalctl", "--no-pager", "-b", "-o", "short-monotonic", "-u", "onecli-*", check=False)
+        print(lines, file=sys.stderr)
         assert code == 0, text
-        return f"{text.strip()}, the upgrade took {took:.1f} s"
+        return f"{text.strip()}, the upgrade took {took:.1f} s, {stored} sockets were kept"
 
     clients("after the upgrade")
 
@@ -277,7 +318,7 @@ def stage_2():
     def _():
         run("systemctl", "stop", "onecli-daemon.socket", "onecli-daemon.service")
         cgroup = f"{AGENTS}/onecli-agents-coder.slice"
-        script = f'echo $$ > {cgroup}/cgroup.procs; exec setpriv --reuid coder --clear-groups curl -sS -m 5 http://{ADDRESS}/'
+        script = f'echo $$ > {cgroup}/cgroup.procs; exec setpriv --reuid {ROBOT} --clear-groups curl -sS -m 5 http://{ADDRESS}/'
         before = len([line for line in seen_upstream() if "reached" in line])
         text = run("sh", "-c", script, check=False)
         assert len([line for line in seen_upstream() if "reached" in line]) == before, text
@@ -299,16 +340,20 @@ def stage_2():
         run("apt-get", "purge", "--yes", "onecli", stdin=subprocess.DEVNULL)
         for path in ("/var/lib/onecli", "/run/onecli", "/etc/onecli", str(PINS), AGENTS):
             assert not pathlib.Path(path).exists(), path
-        users = run("getent", "passwd") + run("getent", "group")
-        assert "onecli" not in users, users
+        users = (run("getent", "passwd") + run("getent", "group")).splitlines()
+        # Those of agents stay, with the group that the launcher knows them by.
+        left = [line for line in users if line.startswith("onecli") and not line.startswith(("onecli-a-", "onecli-agents:"))]
+        assert not left, left
         left = run("sh", "-c", "find / -xdev -name '*onecli*' -not -path '/var/lib/vm-test/*' -not -path '/proc/*' "
-                   "-not -path '/var/log/*' -not -path '/var/lib/systemd/*' -not -path '/var/cache/*' -not -path '/tmp/*'")
+                   "-not -path '/var/log/*' -not -path '/var/lib/systemd/*' -not -path '/var/cache/*' -not -path '/tmp/*' "
+                   "-not -path '/var/lib/onecli-agents*'")
         assert not left.strip(), left
 
     @check("the agent's own user and home were not touched")
     def _():
-        assert "coder" in run("getent", "passwd")
-        assert pathlib.Path("/home/coder").is_dir()
+        assert ROBOT in run("getent", "passwd")
+        assert pathlib.Path(f"/var/lib/onecli-agents/{ROBOT}").is_dir()
+        assert pathlib.Path(f"/home/{PERSON}/project/made").exists()
 
 
 def main():

@@ -33,7 +33,7 @@ def work(number):
                 connection.close()
                 connection = None
         except Exception as error:
-            end = f"{type(error).__name__}: {error}"
+            end = f"{type(error).__name__}: {error}, after {time.monotonic() - started:.0f} s"
             connection = None
         counts[end] += 1
         longest = max(longest, time.monotonic() - started)

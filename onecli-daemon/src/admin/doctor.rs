@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
-use super::api::{AuditStatus, Doctor, Status};
+use super::api::{AuditStatus, CaCertificate, Doctor, Status};
 use super::host::Transparent;
 use super::state::State;
 use super::status::status;
@@ -23,6 +24,7 @@ pub(super) async fn doctor(state: &State) -> Doctor {
         store(store_fault),
         audit_log(&audit),
         shipping(&audit),
+        authority(&state.handles.host.ca().certificates, state.handles.clock.now()),
     ];
     if let Some(server) = &state.handles.server {
         checks.push(vault_server(server).await);
@@ -72,6 +74,33 @@ fn audit_log(audit: &AuditStatus) -> Check {
     }
 }
 
+/// How long before its end a CA is to be replaced: agents that run for long read their bundle once.
+const CA_WARNING: SignedDuration = SignedDuration::from_hours(24 * 90);
+
+/// The one that signs, by this host's clock.
+fn authority(certificates: &[CaCertificate], now: Timestamp) -> Check {
+    const NAME: &str = "CA";
+    let rotate = "'onecli ca rotate', and when older agents have ended 'onecli ca rotate --finish'";
+    let Some(signing) = certificates.first() else {
+        return Check::fail(NAME, "there is none", LOG);
+    };
+    let (begin, end) = (signing.not_before, signing.not_after);
+    let until = end.strftime("%F");
+    if now < begin {
+        let found = format!("not valid before {begin}, and the clock shows {now}");
+        return Check::fail(NAME, found, "set the clock right: clients refuse certificates of the future");
+    }
+    if now >= end {
+        return Check::fail(NAME, format!("it ended on {until}: clients refuse every leaf"), rotate);
+    }
+    let next =
+        certificates.get(1).map_or("", |_| "; the next one is trusted, and waits for 'ca rotate --finish'");
+    if end.duration_since(now) < CA_WARNING {
+        return Check::warn(NAME, format!("it ends on {until}{next}"), rotate);
+    }
+    Check::ok(NAME, format!("signs until {until}{next}"))
+}
+
 fn shipping(audit: &AuditStatus) -> Check {
     let behind = audit.durable.saturating_sub(audit.shipped);
     match &audit.shipping_fault {
@@ -80,5 +109,33 @@ fn shipping(audit: &AuditStatus) -> Check {
             let found = format!("{fault}; {behind} of {} are not in the store", audit.durable);
             Check::warn("audit rows", found, format!("nothing is lost; mend the database; {LOG}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::CheckStatus;
+
+    #[test]
+    fn a_ca_is_judged_by_the_clock() {
+        let day = |n: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * n);
+        let signing = CaCertificate {
+            role: "signing".to_owned(),
+            sha256: String::new(),
+            not_before: day(1000),
+            not_after: day(2000),
+            since: None,
+        };
+        for (now, expected) in [
+            (999, CheckStatus::Fail),
+            (1000, CheckStatus::Ok),
+            (1909, CheckStatus::Ok),
+            (1911, CheckStatus::Warn),
+            (2000, CheckStatus::Fail),
+        ] {
+            assert_eq!(authority(std::slice::from_ref(&signing), day(now)).status, expected, "day {now}");
+        }
+        assert_eq!(authority(&[], day(1500)).status, CheckStatus::Fail);
     }
 }

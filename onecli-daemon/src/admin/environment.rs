@@ -18,8 +18,8 @@ pub(super) async fn start(
     let stored = state.load().await?;
     let agent = stored.agent(name)?;
     session::check_enabled(agent)?;
-    let addresses = host.explicit_addresses();
-    if addresses.is_empty() {
+    let (addresses, tls_addresses) = host.explicit_addresses();
+    if addresses.is_empty() && tls_addresses.is_empty() {
         return Err(AdminError::NotReady {
             message: "the explicit proxy does not listen".to_owned(),
             hint: "give listen.explicit an address in the daemon's configuration".to_owned(),
@@ -35,6 +35,7 @@ pub(super) async fn start(
     Ok(AgentEnv {
         agent: agent.name.clone(),
         addresses,
+        tls_addresses,
         token: token.expose().to_owned(),
         expires,
         ca_bundle: host.ca().bundle,

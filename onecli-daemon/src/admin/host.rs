@@ -105,8 +105,8 @@ pub trait Host: Send + Sync {
     /// An address of the explicit proxy, if it listens; loopback rather than another.
     fn explicit_address(&self) -> Option<SocketAddr>;
 
-    /// All addresses of the explicit proxy.
-    fn explicit_addresses(&self) -> Vec<SocketAddr>;
+    /// All addresses of the explicit proxy: those where it is spoken to in the clear, and those over TLS.
+    fn explicit_addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>);
 
     /// Counters by name, for `onecli status`.
     fn counters(&self) -> BTreeMap<String, u64>;

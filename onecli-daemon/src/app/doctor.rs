@@ -4,7 +4,6 @@
 //! lie below a directory of nobody's, and it has no capability. Root has them all. A running daemon tells where its parts
 //! are, and of those that only it can see.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::admin::api::Place;
@@ -30,9 +29,8 @@ pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
         },
     };
     let ports: Vec<u16> = place
-        .explicit
-        .iter()
-        .map(SocketAddr::port)
+        .explicit_all()
+        .map(|address| address.port())
         .chain(place.ebpf.then_some(place.transparent_port))
         .collect();
     if place.ebpf {
@@ -45,6 +43,7 @@ pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
         ));
     }
     checks.extend(kernel::ports(&ports, !down));
+    checks.push(kernel::clock());
     checks
 }
 
@@ -57,6 +56,7 @@ pub(super) fn place(config: &Config) -> Place {
         bpffs_dir: config.kernel.bpffs_dir.clone(),
         transparent_port: config.listen.transparent_port,
         explicit: config.listen.explicit.clone(),
+        explicit_tls: config.listen.explicit_tls.clone(),
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn kernel_config(place: &Place) -> KernelConfig {
         bpffs_dir: place.bpffs_dir.clone(),
         transparent_port: place.transparent_port,
         dns_port: place.transparent_port,
-        reserved_ports: place.explicit.iter().map(SocketAddr::port).collect(),
+        reserved_ports: place.explicit_all().map(|address| address.port()).collect(),
         log: false,
     }
 }

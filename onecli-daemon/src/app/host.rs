@@ -113,8 +113,8 @@ impl Host for AppHost {
         explicit.iter().find(|address| address.ip().is_loopback()).or(explicit.first()).copied()
     }
 
-    fn explicit_addresses(&self) -> Vec<SocketAddr> {
-        self.place.explicit.clone()
+    fn explicit_addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        (self.place.explicit.clone(), self.place.explicit_tls.clone())
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

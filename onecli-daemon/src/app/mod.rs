@@ -13,6 +13,7 @@ mod names;
 mod namespaces;
 mod policy;
 mod restore;
+mod self_test;
 mod service;
 pub mod ship;
 mod stand;
@@ -34,6 +35,7 @@ use zeroize::Zeroizing;
 pub use doctor::examine;
 pub use error::AppError;
 pub use restore::restore;
+pub use self_test::PROBES;
 
 use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
@@ -57,6 +59,9 @@ use stand::{Front, Stand, told_to_stop};
 
 /// Holds a key, with `--insecure-key-from-env`.
 const KEY_VARIABLE: &str = "ONECLI_ROOT_KEY";
+/// How long a daemon that stops brings audit records into the store, while names are still resolved, and what came meanwhile.
+const SHIPPING: Duration = Duration::from_secs(5);
+const LAST_SHIPPING: Duration = Duration::from_secs(1);
 /// The audit segments' place in the data directory.
 const AUDIT_DIR: &str = "audit";
 
@@ -290,12 +295,13 @@ async fn serve(
             reserve: config.audit.reserve_bytes,
         },
         fold_refusals: config.audit.fold_refusals,
-        agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?,
+        agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?
+            .with_proxy_names(config.listen.proxy_names()),
         upstream_tls,
         resolver: Arc::clone(&resolver),
         dialer,
         proxy,
-        explicit_addresses: config.listen.explicit.clone(),
+        explicit_addresses: stand.explicit(),
         capacity,
         approvals: Arc::clone(&approvals),
         approval_timeout: config.policy.approval_timeout,
@@ -347,6 +353,7 @@ async fn serve(
         tls: UpstreamTls::new(&config.upstream.extra_ca_files)?,
     };
     let witnesses = tokio::spawn(witness::tell(config.audit.witnesses.clone(), audit.checkpoints(), network));
+    let (durable, mut in_store) = (audit.subscribe(), shipper.subscribe());
     let shipper = tokio::spawn(shipper.run());
     let rekeyer = tokio::spawn(vault.follow_rekey(store));
     let follower = tokio::spawn(Arc::clone(&policy).follow());
@@ -377,11 +384,15 @@ async fn serve(
     watcher.abort();
     witnesses.abort();
     backends.abort();
+    // Agents' names are resolved for as long as there is something else to do: from here to the next daemon's first policy
+    // their queries wait, and a client does so for five seconds, some for ten.
+    let caught_up = in_store.wait_for(|seq| *seq >= *durable.borrow());
+    let _ = tokio::time::timeout(SHIPPING, caught_up).await;
     if let Some(dns) = dns {
-        dns.close();
+        dns.close().await;
     }
     audit.close().await?;
     // Ends once the store has every record; what it has not is shipped by the next start.
-    let _ = tokio::time::timeout(Duration::from_secs(5), shipper).await;
+    let _ = tokio::time::timeout(LAST_SHIPPING, shipper).await;
     served
 }

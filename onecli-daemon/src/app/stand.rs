@@ -16,7 +16,7 @@ use super::service::{self, Handed};
 use crate::admin::{self, Handles};
 use crate::config::Config;
 use crate::dns;
-use crate::http::{Capacity, Gateway, serve_explicit, serve_transparent};
+use crate::http::{Capacity, Gateway, Wire, serve_explicit, serve_transparent};
 use crate::net::{self, Bound, Origins};
 
 /// After accept(2) failed (no file descriptors left, say).
@@ -44,7 +44,7 @@ pub(super) struct Front {
 
 /// Bound: nobody can connect yet.
 pub(super) struct Stand {
-    explicit: Vec<Bound>,
+    explicit: Vec<(Bound, Wire)>,
     transparent: Vec<Bound>,
     /// Addresses of those that this process opened itself.
     own: Vec<SocketAddr>,
@@ -77,8 +77,12 @@ impl Stand {
             own.push(address);
             net::bind(address)
         };
-        let explicit =
-            config.listen.explicit.iter().map(|&address| open(handed, address)).collect::<Result<_, _>>()?;
+        let plain = config.listen.explicit.iter().map(|&address| (address, Wire::Plain));
+        let tls = config.listen.explicit_tls.iter().map(|&address| (address, Wire::Tls));
+        let explicit = plain
+            .chain(tls)
+            .map(|(address, wire)| Ok::<_, AppError>((open(handed, address)?, wire)))
+            .collect::<Result<_, _>>()?;
         let port = config.listen.transparent_port;
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
@@ -100,14 +104,23 @@ impl Stand {
 
     /// Every address that is ours, which no agent may reach through us.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.explicit.iter().chain(&self.transparent).map(Bound::address).collect()
+        self.explicit.iter().map(|(bound, _)| bound).chain(&self.transparent).map(Bound::address).collect()
+    }
+
+    /// The explicit proxy's addresses, and what is spoken there.
+    pub(super) fn explicit(&self) -> Vec<(SocketAddr, Wire)> {
+        self.explicit.iter().map(|(bound, wire)| (bound.address(), *wire)).collect()
     }
 
     /// Lets clients connect, all of them before the first is served.
     pub(super) fn listen(self, front: Front) -> Result<OpenStand, AppError> {
-        let listen = |all: Vec<Bound>| all.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>();
-        let (explicit, transparent) = (listen(self.explicit)?, listen(self.transparent)?);
-        for listener in explicit.iter().chain(&transparent) {
+        let explicit = self
+            .explicit
+            .into_iter()
+            .map(|(bound, wire)| Ok::<_, AppError>((bound.listen()?, wire)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let transparent = self.transparent.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>()?;
+        for listener in explicit.iter().map(|(listener, _)| listener).chain(&transparent) {
             // Not earlier: one that does not listen looks hung up, and is dropped.
             if listener.local_addr().is_ok_and(|address| self.own.contains(&address)) {
                 service::keep(listener);
@@ -122,7 +135,7 @@ impl Stand {
 
 /// Listening.
 pub(super) struct OpenStand {
-    explicit: Vec<TcpListener>,
+    explicit: Vec<(TcpListener, Wire)>,
     transparent: Vec<TcpListener>,
     reception: Reception,
     stop: watch::Sender<()>,
@@ -144,8 +157,8 @@ impl OpenStand {
     ) -> Result<(), AppError> {
         let mut tasks = tokio::task::JoinSet::new();
         let gateway = Arc::clone(&self.reception.front.gateway);
-        for listener in self.explicit {
-            tasks.spawn(self.reception.clone().explicit(listener));
+        for (listener, wire) in self.explicit {
+            tasks.spawn(self.reception.clone().explicit(listener, wire));
         }
         for listener in self.transparent {
             tasks.spawn(self.reception.clone().transparent(listener));
@@ -191,7 +204,7 @@ pub(super) struct Reception {
 }
 
 impl Reception {
-    async fn explicit(self, listener: TcpListener) {
+    async fn explicit(self, listener: TcpListener, wire: Wire) {
         let (gateway, sources) = (self.front.gateway, self.sources);
         let serve = move |stream, peer: SocketAddr| {
             let (gateway, sources) = (Arc::clone(&gateway), Arc::clone(&sources));
@@ -200,7 +213,7 @@ impl Reception {
                     tracing::debug!(%peer, "closed: not of listen.allow_sources");
                     return;
                 }
-                let served = serve_explicit(Arc::clone(&gateway), stream, peer);
+                let served = serve_explicit(Arc::clone(&gateway), stream, peer, wire);
                 gateway.until_end(served).await;
             }
         };

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -49,6 +50,12 @@ pub(super) enum Command {
     /// Start agents for users who are not root; run by the service manager.
     #[command(hide = true)]
     Launcher(LauncherArgs),
+    /// Speak to an address from where this process is; 'doctor' starts it in an agent's cgroup.
+    #[command(hide = true)]
+    SelfTestProbe {
+        /// The address.
+        address: SocketAddr,
+    },
     /// Who may use credentials.
     #[command(subcommand)]
     Agent(AgentCommand),
@@ -120,11 +127,17 @@ Example:
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Each line is OK, WARN or FAIL, with what to do about it. Exit code 1 when something is FAIL. Works with the daemon up
-or down. As root it looks at everything; others see what the daemon tells, and what anybody may see.")]
+or down. As root it looks at everything; others see what the daemon tells, and what anybody may see.
+
+The self-test adds an agent and a secret, sends the secret to a service of this command's own through the explicit proxy
+and from the agent's cgroup, and removes both; its requests are in the audit log.")]
 pub(super) struct DoctorArgs {
     /// The daemon's configuration file, read where no daemon answers; /etc/onecli/config.toml by default.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// Only look: add no agent, and send nothing.
+    #[arg(long)]
+    pub(super) no_self_test: bool,
 }
 
 /// Start a command as an agent.

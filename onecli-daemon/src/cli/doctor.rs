@@ -6,6 +6,8 @@ use super::CliError;
 use super::args::DoctorArgs;
 use super::client::{Client, ClientError};
 use super::output::Output;
+use super::self_test::{Probes, self_test};
+use super::surroundings::surroundings;
 use crate::admin::api::{Doctor, Place, routes};
 use crate::model::{Check, CheckStatus};
 
@@ -29,10 +31,21 @@ pub(super) fn doctor(
     client: &Client,
     args: &DoctorArgs,
     examine: Examine,
+    probes: Probes,
     output: &mut Output,
 ) -> Result<bool, CliError> {
     let (mut checks, running) = ask(client);
+    let place = match &running {
+        Running::Yes(place) => Some(place.clone()),
+        _ => None,
+    };
     checks.extend(examine(running, args.config.as_deref()));
+    if let Some(place) = place {
+        checks.extend(surroundings(client));
+        if !args.no_self_test {
+            checks.extend(self_test(client, &place, probes));
+        }
+    }
     if output.is_json() {
         output.document(&checks)?;
     } else {

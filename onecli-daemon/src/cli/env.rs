@@ -43,6 +43,13 @@ pub(super) enum EnvError {
     Address(SocketAddr, String),
 }
 
+/// One way to speak to the proxy.
+#[derive(Debug, Clone, Copy)]
+struct Proxy {
+    address: SocketAddr,
+    scheme: &'static str,
+}
+
 /// The files of an agent that runs in a container.
 struct Files {
     env: PathBuf,
@@ -56,21 +63,22 @@ pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Resul
     if output.is_json() {
         return Ok(output.document(&env)?);
     }
-    let address = address(args, &env)?;
+    let proxy = address(args, &env)?;
     if args.kind == EnvFor::Shell {
-        let variables = variables(&env, address, &env.ca_bundle.display().to_string(), None);
+        let variables = variables(&env, proxy, &env.ca_bundle.display().to_string(), None);
         for (name, value) in variables {
             output.line(&format!("export {name}={}", quoted(&value)))?;
         }
         return Ok(());
     }
-    if address.ip().is_loopback() && env.cgroup.is_none() {
+    if proxy.address.ip().is_loopback() && env.cgroup.is_none() {
         complain(&format!(
-            "note: the proxy listens on loopback only ({address}), which a container reaches with --network=host alone: \
-             add the bridge's address to listen.explicit"
+            "note: the proxy listens on loopback only ({}), which a container reaches with --network=host alone: \
+             add the bridge's address to listen.explicit",
+            proxy.address
         ));
     }
-    let files = write(args, &env, address)?;
+    let files = write(args, &env, proxy)?;
     let cgroup = env.cgroup.as_deref().map(|cgroup| cgroup_parent(cgroup, Path::new(SYSTEMD).exists()));
     match args.kind {
         EnvFor::Compose => Ok(output.line(compose(&args.service, &files, cgroup).trim_end())?),
@@ -78,30 +86,30 @@ pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Resul
     }
 }
 
-fn address(args: &EnvArgs, env: &AgentEnv) -> Result<SocketAddr, EnvError> {
-    let all = &env.addresses;
+/// Where the proxy is, and whether it is spoken to over TLS there. Not every client can: in the clear, where there is a
+/// choice and nothing was said.
+fn address(args: &EnvArgs, env: &AgentEnv) -> Result<Proxy, EnvError> {
+    let plain = env.addresses.iter().map(|&address| Proxy { address, scheme: "http" });
+    let tls = env.tls_addresses.iter().map(|&address| Proxy { address, scheme: "https" });
+    let all: Vec<Proxy> = plain.chain(tls).collect();
     if let Some(wanted) = args.proxy {
-        if all.contains(&wanted) {
-            return Ok(wanted);
+        if let Some(proxy) = all.iter().find(|proxy| proxy.address == wanted) {
+            return Ok(*proxy);
         }
-        let listening = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let listening = all.iter().map(|proxy| proxy.address.to_string()).collect::<Vec<_>>().join(", ");
         return Err(EnvError::Address(wanted, listening));
     }
     let local = args.kind == EnvFor::Shell;
-    let fitting = all.iter().find(|address| address.ip().is_loopback() == local);
+    let fitting = all.iter().find(|proxy| proxy.address.ip().is_loopback() == local);
     // The daemon answers only where there is one.
-    Ok(*fitting.or(all.first()).unwrap_or(&SocketAddr::from(([127, 0, 0, 1], 0))))
+    let nowhere = Proxy { address: SocketAddr::from(([127, 0, 0, 1], 0)), scheme: "http" };
+    Ok(*fitting.or(all.first()).unwrap_or(&nowhere))
 }
 
 /// All variables, by name.
-fn variables(
-    env: &AgentEnv,
-    address: SocketAddr,
-    bundle: &str,
-    java: Option<&str>,
-) -> BTreeMap<String, String> {
+fn variables(env: &AgentEnv, proxy: Proxy, bundle: &str, java: Option<&str>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let proxy = format!("http://{}:{}@{address}", env.agent, env.token);
+    let proxy = format!("{}://{}:{}@{}", proxy.scheme, env.agent, env.token, proxy.address);
     all.extend(PROXY_VARIABLES.iter().map(|name| ((*name).to_owned(), proxy.clone())));
     all.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
     all.extend(CA_VARIABLES.iter().map(|name| ((*name).to_owned(), bundle.to_owned())));
@@ -117,7 +125,7 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-fn write(args: &EnvArgs, env: &AgentEnv, address: SocketAddr) -> Result<Files, EnvError> {
+fn write(args: &EnvArgs, env: &AgentEnv, proxy: Proxy) -> Result<Files, EnvError> {
     let directory = match &args.out {
         Some(directory) => directory.clone(),
         None => runtime_dir()?.join("onecli-env").join(args.name.as_str()),
@@ -133,7 +141,7 @@ fn write(args: &EnvArgs, env: &AgentEnv, address: SocketAddr) -> Result<Files, E
         return Err(EnvError::Path(text));
     }
     let pem = fs::read_to_string(&env.ca_bundle).map_err(failed("read", &env.ca_bundle))?;
-    let all = variables(env, address, BUNDLE, Some(JAVA_TRUST_STORE));
+    let all = variables(env, proxy, BUNDLE, Some(JAVA_TRUST_STORE));
     let lines: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let lines = lines.concat();
     let files = Files {

@@ -23,7 +23,9 @@ mod rule;
 mod run;
 mod secret;
 mod secret_args;
+mod self_test;
 mod status;
+mod surroundings;
 mod template;
 mod trust;
 mod user;
@@ -36,7 +38,8 @@ mod why;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,6 +50,7 @@ use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
 use output::Output;
+pub use self_test::Probes;
 
 use crate::audit::{AuditError, Bad};
 
@@ -139,8 +143,12 @@ fn describe(bad: &Bad) -> String {
     text
 }
 
-/// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`.
-pub fn main(examine: Examine) -> ExitCode {
+/// The command by which `doctor` starts itself in an agent's cgroup.
+pub const PROBE: &str = "self-test-probe";
+
+/// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`, and `probes` are what its
+/// self-test needs.
+pub fn main(examine: Examine, probes: Probes) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
@@ -162,9 +170,18 @@ pub fn main(examine: Examine) -> ExitCode {
     if let Command::Launcher(command) = args.command {
         return ExitCode::from(launcher::run(&client, command));
     }
+    if let Command::SelfTestProbe { address } = args.command {
+        return match probe(address) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&error);
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut output = Output::new(args.json);
     if let Command::Doctor(args) = &args.command {
-        return match doctor::doctor(&client, args, examine, &mut output) {
+        return match doctor::doctor(&client, args, examine, probes, &mut output) {
             Ok(healthy) => ExitCode::from(u8::from(!healthy)),
             Err(error) => {
                 complain(&error);
@@ -183,10 +200,17 @@ pub fn main(examine: Examine) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Asks what standard input says, and prints the answer.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    let mut request = Vec::new();
+    io::stdin().lock().read_to_end(&mut request)?;
+    io::stdout().write_all(&self_test::ask(address, &request)?)
+}
+
 fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<(), CliError> {
     match command {
         // Handled before: they have exit codes of their own.
-        Command::Run(_) | Command::Launcher(_) | Command::Doctor(_) => Ok(()),
+        Command::Run(_) | Command::Launcher(_) | Command::Doctor(_) | Command::SelfTestProbe { .. } => Ok(()),
         Command::Agent(command) => match command {
             AgentCommand::Add(args) => agent::add(client, args, output),
             AgentCommand::List => agent::list(client, output),

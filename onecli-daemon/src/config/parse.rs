@@ -58,6 +58,10 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Socket
     parse_each(&Vec::deserialize(from)?, "address and port, such as 127.0.0.1:10255 or [::1]:10255")
 }
 
+pub(super) fn host_names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Host>, D::Error> {
+    parse_each(&Vec::deserialize(from)?, "host name, such as proxy.internal")
+}
+
 pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
     parse_each(&Vec::deserialize(from)?, "network, such as 10.0.0.0/24")
 }

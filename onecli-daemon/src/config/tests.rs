@@ -75,6 +75,8 @@ fn every_key_is_read() {
         bpffs_dir = "/run/bpf"
         [listen]
         explicit = ["[::1]:1", "10.0.0.1:2"]
+        explicit_tls = ["10.0.0.1:4"]
+        explicit_tls_names = ["Proxy.Internal"]
         allow_sources = ["172.17.0.0/16"]
         transparent_port = 3
         admin_socket = "/run/a.sock"
@@ -112,6 +114,8 @@ fn every_key_is_read() {
             listen: Listen {
                 allow_sources: vec!["172.17.0.0/16".parse().unwrap()],
                 explicit: vec!["[::1]:1".parse().unwrap(), "10.0.0.1:2".parse().unwrap()],
+                explicit_tls: vec!["10.0.0.1:4".parse().unwrap()],
+                explicit_tls_names: vec!["proxy.internal".parse().unwrap()],
                 transparent_port: 3,
                 admin_socket: "/run/a.sock".into(),
             },

@@ -12,7 +12,8 @@ use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::address::candidates;
 use super::answer::Parts;
@@ -25,6 +26,8 @@ use crate::policy::{Evidence, Mode};
 const IN_FLIGHT: usize = 64;
 /// TCP connections of one agent at a time.
 pub(super) const STREAMS: usize = 16;
+/// How long queries that were taken may go on when the server closes.
+const CLOSING: Duration = Duration::from_secs(2);
 /// After a socket failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -95,17 +98,30 @@ impl fmt::Debug for Server {
 struct Listening {
     address: Ipv4Addr,
     asker: Arc<Asker>,
-    task: AbortHandle,
+    task: Serving,
     /// The same address in other network namespaces, by their inode numbers.
-    elsewhere: HashMap<u64, AbortHandle>,
+    elsewhere: HashMap<u64, Serving>,
 }
 
-impl Drop for Listening {
+/// Answers from one socket, until it is dropped.
+#[derive(Debug)]
+struct Serving {
+    task: JoinHandle<()>,
+    /// Takes no more queries; what waits in the socket is its next owner's.
+    stop: CancellationToken,
+}
+
+impl Serving {
+    fn start(parts: &Arc<Parts>, asker: &Arc<Asker>, socket: UdpSocket, address: Ipv4Addr) -> Serving {
+        let stop = CancellationToken::new();
+        let served = serve_datagrams(Arc::clone(parts), Arc::clone(asker), socket, address, stop.clone());
+        Serving { task: tokio::spawn(served), stop }
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
         self.task.abort();
-        for task in self.elsewhere.values() {
-            task.abort();
-        }
     }
 }
 
@@ -154,10 +170,29 @@ impl Server {
         listening.iter().map(|(id, one)| (*id, one.address)).collect()
     }
 
-    /// Closes every socket, and records what is not yet. What is kept stays so.
-    pub fn close(&self) {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, one) in listening.drain() {
+    /// Closes every socket, and records what is not yet. A query that was taken is answered before, as far as that does
+    /// not take long; one that comes now waits in its socket, which stays where it is kept, for the next server.
+    pub async fn close(&self) {
+        let mut all: Vec<Listening> = {
+            let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+            listening.drain().map(|(_, one)| one).collect()
+        };
+        let mut serving: Vec<&mut Serving> = Vec::new();
+        for one in &mut all {
+            serving.push(&mut one.task);
+            serving.extend(one.elsewhere.values_mut());
+        }
+        for one in &serving {
+            one.stop.cancel();
+        }
+        let finish = async {
+            for one in serving {
+                // One that panicked has no queries left.
+                let _ = (&mut one.task).await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSING, finish).await;
+        for one in &all {
             self.parts.report_rest(&one.asker);
         }
     }
@@ -181,8 +216,7 @@ impl Server {
         };
         (self.stamp)(socket.as_fd())?;
         let asker = Arc::new(Asker::new(agent));
-        let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&asker), socket, address);
-        let task = tokio::spawn(served).abort_handle();
+        let task = Serving::start(&self.parts, &asker, socket, address);
         Ok(Listening { address, asker, task, elsewhere: HashMap::new() })
     }
 
@@ -210,10 +244,8 @@ impl Server {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         let is_its = |one: &&mut Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
         if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {
-            let served = serve_datagrams(Arc::clone(&self.parts), Arc::clone(&one.asker), socket, address);
-            if let Some(former) = one.elsewhere.insert(netns, tokio::spawn(served).abort_handle()) {
-                former.abort();
-            }
+            let serving = Serving::start(&self.parts, &one.asker, socket, address);
+            one.elsewhere.insert(netns, serving);
         }
         Ok(())
     }
@@ -228,8 +260,8 @@ impl Server {
     /// Closes every agent's socket in another network namespace.
     pub fn leave(&self, netns: u64) {
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        for task in listening.values_mut().filter_map(|one| one.elsewhere.remove(&netns)) {
-            task.abort();
+        for one in listening.values_mut() {
+            one.elsewhere.remove(&netns);
         }
     }
 }
@@ -267,8 +299,14 @@ async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAd
     socket.async_io(Interest::WRITABLE, send).await.map(drop)
 }
 
-/// Answers from `address` until the task is aborted, which ends the queries under way too.
-async fn serve_datagrams(parts: Arc<Parts>, asker: Arc<Asker>, socket: UdpSocket, address: Ipv4Addr) {
+/// Answers from `address` until it is told to stop, and then what it took. Aborting the task ends the queries under way too.
+async fn serve_datagrams(
+    parts: Arc<Parts>,
+    asker: Arc<Asker>,
+    socket: UdpSocket,
+    address: Ipv4Addr,
+    stop: CancellationToken,
+) {
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
     let mut sweep = tokio::time::interval(FOLD_WINDOW / 2);
@@ -297,6 +335,8 @@ async fn serve_datagrams(parts: Arc<Parts>, asker: Arc<Asker>, socket: UdpSocket
             },
             Some(_) = queries.join_next() => {}
             _ = sweep.tick() => parts.report(&asker),
+            () = stop.cancelled() => break,
         }
     }
+    while queries.join_next().await.is_some() {}
 }

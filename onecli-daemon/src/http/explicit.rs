@@ -3,12 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::body::{Body, empty};
 use super::connection::{Connection, Destination};
@@ -16,7 +19,7 @@ use super::exchange::exchange;
 use super::front::Malformed;
 use super::gateway::{Counters, Gateway};
 use super::head::{basic_credentials, scheme_value};
-use super::intercept::intercept;
+use super::intercept::{intercept, refuse_quietly};
 use super::place::{Place, Source};
 use super::reject;
 use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
@@ -25,19 +28,54 @@ use crate::model::{Authority, Code, Refusal, Token};
 use crate::net::tune;
 use crate::policy::{Identity, Mode, Route};
 
+/// How long a client may take for its handshake with the proxy.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What the explicit proxy is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// In the clear.
+    Plain,
+    /// Over TLS, so that nobody on the way reads the token.
+    Tls,
+}
+
 /// Serves one connection to the explicit proxy that came from outside of every managed cgroup. Until it presents a
 /// token, newer ones from the same address may take its place.
-pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr) {
+pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, wire: Wire) {
     let place = Arc::new(Place::of_stranger(gateway.strangers.admit(Source::of_address(peer.ip()))));
     let mut connection = Connection::new(Mode::Explicit, None, peer);
     connection.place = Some(Arc::clone(&place));
-    place.while_kept(serve_proxy(gateway, stream, connection)).await;
+    place.while_kept(serve_proxy(gateway, stream, connection, wire)).await;
 }
 
-/// Serves proxy HTTP on a connection that has its place.
-pub(super) async fn serve_proxy(gateway: Arc<Gateway>, stream: TcpStream, connection: Connection) {
+/// Serves a proxy's client on a connection that has its place.
+pub(super) async fn serve_proxy(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    connection: Connection,
+    wire: Wire,
+) {
     Counters::add(&gateway.counters.connections, 1);
     tune(&stream);
+    if wire == Wire::Plain {
+        return serve_requests(gateway, stream, connection).await;
+    }
+    match timeout(HANDSHAKE, gateway.agent_tls.accept_for_proxy(stream)).await {
+        Ok(Ok(tls)) => serve_requests(gateway, tls, connection).await,
+        Ok(Err(error)) => {
+            let peer = connection.peer;
+            tracing::info!(%error, %peer, "a TLS handshake with the proxy failed: does the client trust the CA?");
+            refuse_quietly(&gateway, &connection, Code::ClientTls).await;
+        }
+        Err(_) => refuse_quietly(&gateway, &connection, Code::ClientTls).await,
+    }
+}
+
+async fn serve_requests<S>(gateway: Arc<Gateway>, stream: S, connection: Connection)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let served = serve_with(stream, HttpVersion::Http1, Arc::default(), |request| {
         answer(Arc::clone(&gateway), connection.clone(), request)
     })

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::Body;
 use super::buffer;
 use super::capacity::Capacity;
+use super::explicit::Wire;
 use super::limits::FailureLimits;
 use super::outward::{Outward, UpstreamProxy};
 use super::place::Strangers;
@@ -59,8 +60,8 @@ pub struct GatewayParts {
     pub dialer: Dialer,
     /// The proxy that upstreams are reached through, where there is one.
     pub proxy: Option<UpstreamProxy>,
-    /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP.
-    pub explicit_addresses: Vec<SocketAddr>,
+    /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP, over TLS or not.
+    pub explicit_addresses: Vec<(SocketAddr, Wire)>,
     /// How much may be open at a time.
     pub capacity: Capacity,
     /// Requests that wait for a person.
@@ -85,7 +86,7 @@ pub struct Gateway {
     pub(super) refusals: Refusals,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
-    pub(super) explicit_addresses: Vec<SocketAddr>,
+    pub(super) explicit_addresses: Vec<(SocketAddr, Wire)>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     /// Connections of agents.
@@ -180,11 +181,12 @@ impl Gateway {
         }
     }
 
-    /// Is this one of the explicit proxy's addresses?
-    pub(super) fn is_explicit(&self, address: SocketAddr) -> bool {
-        self.explicit_addresses.iter().any(|own| {
+    /// What is spoken there, where this is one of the explicit proxy's addresses.
+    pub(super) fn explicit_wire(&self, address: SocketAddr) -> Option<Wire> {
+        let named = self.explicit_addresses.iter().find(|(own, _)| {
             own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified())
-        })
+        });
+        named.map(|(_, wire)| *wire)
     }
 
     /// Counters since the start.

@@ -45,7 +45,7 @@ mod upgrade;
 mod websocket;
 
 pub use capacity::Capacity;
-pub use explicit::serve_explicit;
+pub use explicit::{Wire, serve_explicit};
 pub use gateway::{Counters, Gateway, GatewayParts};
 pub use outbound::OwnRequests;
 pub use outward::UpstreamProxy;

@@ -30,12 +30,12 @@ pub async fn serve_transparent(
     let served = async {
         // A redirected connection to the proxy's own address speaks proxy HTTP.
         let named = origin.as_ref().map(|origin| origin.flow.original_destination);
-        let is_proxy = named.is_some_and(|destination| gateway.is_explicit(destination));
-        let mode = if is_proxy { Mode::Explicit } else { Mode::Transparent };
+        let proxy = named.and_then(|destination| gateway.explicit_wire(destination));
+        let mode = if proxy.is_some() { Mode::Explicit } else { Mode::Transparent };
         let mut connection = Connection::new(mode, origin, peer);
         connection.place = Some(Arc::clone(&place));
-        if is_proxy {
-            return serve_proxy(gateway, stream, connection).await;
+        if let Some(wire) = proxy {
+            return serve_proxy(gateway, stream, connection, wire).await;
         }
         Counters::add(&gateway.counters.connections, 1);
         // Without a record there is no identity: the connection is read only to be refused in its own language.

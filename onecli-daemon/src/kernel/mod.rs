@@ -37,4 +37,4 @@ pub use error::KernelError;
 pub use netns::{Found, Namespaces, NetnsError};
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use redirect::{Redirect, open_maps};
-pub use report::{ports, report};
+pub use report::{clock, ports, report};

@@ -263,6 +263,24 @@ fn text(error: &KernelError) -> String {
     }
 }
 
+/// Whether something keeps this host's clock right, as the kernel was told (adjtimex(2)). Certificates, tokens and the audit
+/// log go by it.
+#[expect(unsafe_code, reason = "a system call that no crate of ours has")]
+pub fn clock() -> Check {
+    const NAME: &str = "clock";
+    let fix = "have it set from the network ('timedatectl set-ntp true', or chrony): certificates and tokens end by it";
+    // SAFETY: integers and padding, for which zeroes are values.
+    let mut told: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: writes into the structure alone; without modes it changes nothing, which needs no privilege.
+    if unsafe { libc::adjtimex(&raw mut told) } < 0 {
+        return Check::warn(NAME, format!("cannot be asked: {}", io::Error::last_os_error()), fix);
+    }
+    if told.status & libc::STA_UNSYNC != 0 {
+        return Check::warn(NAME, "nothing keeps it right: how far off it is, nobody knows", fix);
+    }
+    Check::ok(NAME, format!("kept right, within {} ms", told.maxerror / 1000))
+}
+
 /// Ports of ours that anybody may get: those that the kernel hands out by itself, and those that are taken while no
 /// daemon is there (`serving` or perhaps so: not looked at). In the network namespace of the caller.
 pub fn ports(ours: &[u16], serving: bool) -> Vec<Check> {

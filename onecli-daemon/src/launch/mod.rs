@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod client;
+mod clients;
 mod confine;
 mod env;
 mod mounts;
@@ -31,6 +32,7 @@ use std::process::Command;
 use project::Mapped;
 
 pub use client::{Ending, Standard, run};
+pub use clients::{Trust, installed_clients};
 pub use env::{AgentEnvironment, CA_VARIABLES, PROXY_VARIABLES, environment, taken_over};
 pub use mounts::{BUNDLE, JAVA_TRUST_STORE, View};
 pub use server::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serve};

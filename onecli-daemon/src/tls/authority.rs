@@ -148,19 +148,23 @@ impl CertAuthority {
         &self.certificate_pem
     }
 
-    /// Signs a leaf for one host.
-    pub(super) fn leaf(&self, host: &Host, now: Timestamp) -> Result<Leaf, CaError> {
-        let failed = |source| CaError::Generate { what: host.to_string(), source };
+    /// Signs a leaf for one host, or for several names of one.
+    pub(super) fn leaf(&self, hosts: &[Host], now: Timestamp) -> Result<Leaf, CaError> {
+        let first = hosts.first().map_or_else(String::new, ToString::to_string);
+        let failed = |source| CaError::Generate { what: first.clone(), source };
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        // X.520 bounds a common name at 64 characters; the subject alternative name is what is checked.
-        let common_name: String = host.to_string().chars().take(64).collect();
+        // X.520 bounds a common name at 64 characters; the subject alternative names are what is checked.
+        let common_name: String = first.chars().take(64).collect();
         params.distinguished_name.push(DnType::CommonName, common_name);
-        params.subject_alt_names = vec![match host {
-            Host::Name(name) => SanType::DnsName(name.as_str().try_into().map_err(failed)?),
-            Host::V4(ip) => SanType::IpAddress((*ip).into()),
-            Host::V6(ip) => SanType::IpAddress((*ip).into()),
-        }];
+        let name = |host: &Host| {
+            Ok(match host {
+                Host::Name(name) => SanType::DnsName(name.as_str().try_into().map_err(failed)?),
+                Host::V4(ip) => SanType::IpAddress((*ip).into()),
+                Host::V6(ip) => SanType::IpAddress((*ip).into()),
+            })
+        };
+        params.subject_alt_names = hosts.iter().map(name).collect::<Result<_, CaError>>()?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;

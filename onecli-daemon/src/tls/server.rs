@@ -37,10 +37,14 @@ pub struct AgentTls {
     clock: Arc<dyn Clock>,
     tickets: Arc<dyn ProducesTickets>,
     leaves: Mutex<LruCache<Host, CachedLeaf>>,
+    /// What the explicit proxy is called where it is spoken to over TLS, and its leaf.
+    proxy_names: Vec<Host>,
+    proxy: Mutex<Option<CachedLeaf>>,
     refusals: Budgets,
     mints: Budgets,
 }
 
+#[derive(Clone)]
 struct CachedLeaf {
     config: Arc<ServerConfig>,
     renew_at: Timestamp,
@@ -92,9 +96,18 @@ impl AgentTls {
             clock,
             tickets,
             leaves: Mutex::new(LruCache::new(CACHED_LEAVES)),
+            proxy_names: Vec::new(),
+            proxy: Mutex::default(),
             refusals: Budgets::default(),
             mints: Budgets::default(),
         })
+    }
+
+    /// The same for a proxy that clients speak TLS to, under any of these names.
+    #[must_use]
+    pub fn with_proxy_names(mut self, names: Vec<Host>) -> AgentTls {
+        self.proxy_names = names;
+        self
     }
 
     fn authority(&self) -> Arc<CertAuthority> {
@@ -106,6 +119,7 @@ impl AgentTls {
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
         leaves.clear();
+        *self.proxy.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Ends the agent's TLS as `host`; ALPN `h2` and `http/1.1`, no early data.
@@ -117,6 +131,19 @@ impl AgentTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let config = self.config(host).map_err(std::io::Error::other)?;
+        tokio_rustls::TlsAcceptor::from(config).accept(io).await
+    }
+
+    /// Ends TLS as the proxy that a client speaks to; ALPN `http/1.1`. One certificate has all of its names, whichever the
+    /// client asks for: who is no agent yet has none made.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn accept_for_proxy<S>(&self, io: S) -> std::io::Result<ServerStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.proxy_config().map_err(std::io::Error::other)?;
         tokio_rustls::TlsAcceptor::from(config).accept(io).await
     }
 
@@ -144,7 +171,34 @@ impl AgentTls {
             }
         }
         let authority = self.authority();
-        let leaf = authority.leaf(host, now)?;
+        let made = self.make(&authority, std::slice::from_ref(host), &[b"h2", b"http/1.1"])?;
+        let config = Arc::clone(&made.config);
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        // Signed by one that signs no more: good for this connection, and for no other.
+        if Arc::ptr_eq(&authority, &self.authority()) {
+            leaves.put(host.clone(), made);
+        }
+        Ok(config)
+    }
+    fn proxy_config(&self) -> Result<Arc<ServerConfig>, CaError> {
+        let now = self.clock.now();
+        let kept = self.proxy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(leaf) = kept.filter(|leaf| now < leaf.renew_at) {
+            return Ok(leaf.config);
+        }
+        let authority = self.authority();
+        let made = self.make(&authority, &self.proxy_names, &[b"http/1.1"])?;
+        let config = Arc::clone(&made.config);
+        let mut proxy = self.proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&authority, &self.authority()) {
+            *proxy = Some(made);
+        }
+        Ok(config)
+    }
+
+    /// A new leaf, and what serves it.
+    fn make(&self, authority: &CertAuthority, hosts: &[Host], alpn: &[&[u8]]) -> Result<CachedLeaf, CaError> {
+        let leaf = authority.leaf(hosts, self.clock.now())?;
         let bad = |error: rustls::Error| CaError::Load(error.to_string());
         let provider = provider();
         let key = provider.key_provider.load_private_key(leaf.key).map_err(bad)?;
@@ -153,17 +207,10 @@ impl AgentTls {
             .map_err(bad)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(leaf.chain, key))));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.ticketer = Arc::clone(&self.tickets);
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
-        let config = Arc::new(config);
-        let cached = CachedLeaf { config: Arc::clone(&config), renew_at: leaf.renew_at };
-        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        // Signed by one that signs no more: good for this connection, and for no other.
-        if Arc::ptr_eq(&authority, &self.authority()) {
-            leaves.put(host.clone(), cached);
-        }
-        Ok(config)
+        Ok(CachedLeaf { config: Arc::new(config), renew_at: leaf.renew_at })
     }
 }

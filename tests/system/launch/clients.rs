@@ -1,5 +1,6 @@
 //! Clients of many kinds trust the authority with nothing said to them but what `onecli run` says.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use onecli_tests::client::Run;
@@ -19,6 +20,9 @@ impl Stage {
         out
     }
 }
+
+/// What is only run by users with a home that they can write.
+const HOME: &str = "cd $XDG_RUNTIME_DIR && export HOME=$PWD && ";
 
 /// With the usual variables, and without any: then it is the system's bundle that is the agent's own.
 #[test]
@@ -80,6 +84,32 @@ fn clients_with_bundles_of_their_own() {
             let run = stage.run(&[python.to_str().unwrap(), "-c", &script]);
             assert_eq!(stage.client(name, run), "200\n", "{name}");
         }
+        // gRPC has its roots built in, and a variable for others.
+        let script = format!(
+            r#"
+import grpc, os
+channel = grpc.secure_channel("{API}:{}", grpc.ssl_channel_credentials())
+call = channel.unary_unary("/echo.Echo/Say", lambda m: m, lambda m: m)
+try:
+    call(b"hello", metadata=[("authorization", "Bearer " + os.environ["API_KEY"])], timeout=20)
+except grpc.RpcError as refused:
+    print(refused.code())"#,
+            stage.scene.upstream.https_addr().port()
+        );
+        stage.client("gRPC", stage.run(&[python.to_str().unwrap(), "-c", &script]));
+        // The AWS command line; its placeholder stands in the key of the object.
+        let script = format!(
+            r#"{HOME}{} {}/aws --endpoint-url {} --region eu-central-1 --no-sign-request s3api head-object --bucket b --key "$API_KEY"; exit 0"#,
+            python.display(),
+            python.parent().unwrap().display(),
+            url.trim_end_matches("/echo")
+        );
+        stage.client("aws", stage.run(&["sh", "-c", &script]));
+        let script = format!(r#"{HOME}exec {}/deno eval "$0""#, python.parent().unwrap().display());
+        let fetch = format!(
+            "const r = await fetch('{url}', {{ headers: {{ authorization: 'Bearer ' + Deno.env.get('API_KEY') }} }}); console.log(r.status)"
+        );
+        assert_eq!(stage.client("deno", stage.run(&["sh", "-c", &script, &fetch])), "200\n");
         // pip asks an index; this one has no packages, which it says after the request.
         let index = url.replace("https://", "https://x:$API_KEY@").replace("/echo", "/simple");
         let script = format!(
@@ -96,6 +126,24 @@ fn clients_with_bundles_of_their_own() {
             "fetch('{url}', {{ headers: {{ authorization: 'Bearer ' + process.env.API_KEY }} }}).then(r => console.log(r.status))"
         );
         assert_eq!(stage.client("node", stage.run(&["node", "-e", &script])), "200\n");
+    }
+    if need::program("Go", "go", "golang-go") {
+        // Its own client, which asks a proxy of modules.
+        let script = format!(
+            r#"{HOME}export GOPROXY="{}/$API_KEY" GOSUMDB=off GOTOOLCHAIN=local GO111MODULE=on; go list -m -versions example.test/m@latest; exit 0"#,
+            url.trim_end_matches("/echo")
+        );
+        stage.client("go", stage.run(&["sh", "-c", &script]));
+    }
+    if need::given("Cargo", cargo(&stage).ok_or_else(|| "cargo does not say where it is".to_owned()))
+        .is_some()
+    {
+        let script = format!(
+            r#"{HOME}export CARGO_HOME=$PWD/cargo CARGO_REGISTRIES_X_INDEX="sparse+{}/$API_KEY/"; {} search --registry x something; exit 0"#,
+            url.trim_end_matches("/echo"),
+            stage.scene.daemon.home().dir().join("cargo").display()
+        );
+        stage.client("cargo", stage.run(&["sh", "-c", &script]));
     }
     if need::program("npm", "npm", "npm") {
         let script = format!(
@@ -123,4 +171,12 @@ public class Ask {
             assert!(out.ends_with("200\n"), "{out}");
         }
     }
+}
+
+/// The cargo that runs this test, where agents can reach it: that of a home directory they cannot.
+fn cargo(stage: &Stage) -> Option<PathBuf> {
+    let cargo = std::env::var_os("CARGO")?;
+    let copy = stage.scene.daemon.home().dir().join("cargo");
+    std::fs::copy(cargo, &copy).ok()?;
+    Some(copy)
 }

@@ -33,4 +33,14 @@ pub struct Place {
     pub transparent_port: u16,
     /// Addresses of the explicit proxy.
     pub explicit: Vec<SocketAddr>,
+    /// Addresses where it is spoken to over TLS.
+    #[serde(default)]
+    pub explicit_tls: Vec<SocketAddr>,
+}
+
+impl Place {
+    /// All addresses of the explicit proxy.
+    pub fn explicit_all(&self) -> impl Iterator<Item = SocketAddr> {
+        self.explicit.iter().chain(&self.explicit_tls).copied()
+    }
 }

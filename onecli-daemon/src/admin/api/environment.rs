@@ -30,6 +30,9 @@ pub struct AgentEnv {
     pub agent: AgentName,
     /// Where the explicit proxy listens.
     pub addresses: Vec<SocketAddr>,
+    /// Where it is spoken to over TLS.
+    #[serde(default)]
+    pub tls_addresses: Vec<SocketAddr>,
     /// A session token.
     pub token: String,
     /// When it ends.

@@ -150,6 +150,7 @@ impl Host for FakeHost {
             bpffs_dir: "/sys/fs/bpf/onecli-test".into(),
             transparent_port: 10256,
             explicit: Vec::new(),
+            explicit_tls: Vec::new(),
         }
     }
 
@@ -181,8 +182,8 @@ impl Host for FakeHost {
         Some(SocketAddr::from(([127, 0, 0, 1], 10255)))
     }
 
-    fn explicit_addresses(&self) -> Vec<SocketAddr> {
-        self.explicit_address().into_iter().collect()
+    fn explicit_addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        (self.explicit_address().into_iter().collect(), Vec::new())
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

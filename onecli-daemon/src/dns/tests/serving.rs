@@ -1,7 +1,9 @@
 //! Sockets and connections: who is asked where, and the bounds.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_proto::op::Message;
@@ -13,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Stage, agent, query, told};
 use crate::dns::message::MAX_QUERY;
-use crate::dns::server::{Asker, STREAMS, Server};
+use crate::dns::server::{Asker, Keeper, STREAMS, Server};
 use crate::model::{Agent, AgentId, Egress};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,8 +66,68 @@ async fn each_agent_has_an_address_of_its_own() {
     let left = server.serve([&off, &twin].into_iter());
     assert_eq!(left.into_iter().collect::<Vec<_>>(), [(twin.id, addresses[&twin.id])]);
     assert!(server.asker(&two.cgroup).is_none());
-    server.close();
+    server.close().await;
     assert!(server.asker(&twin.cgroup).is_none());
+}
+
+/// Where the service manager's store would be.
+#[derive(Default)]
+struct Store(Mutex<HashMap<AgentId, std::net::UdpSocket>>);
+
+impl Keeper for Arc<Store> {
+    fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket> {
+        self.0.lock().unwrap().get(&agent).map(|kept| kept.try_clone().unwrap())
+    }
+
+    fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>) {
+        self.0.lock().unwrap().insert(agent, socket.try_clone_to_owned().unwrap().into());
+    }
+
+    fn forget(&self, agent: AgentId) {
+        self.0.lock().unwrap().remove(&agent);
+    }
+}
+
+/// Guards upgrades: between two servers no query is lost. One that was taken is answered by the server that took it, and
+/// one that came afterwards by the next.
+#[tokio::test]
+async fn no_query_is_lost_from_one_server_to_the_next() {
+    let (store, port, one) = (Arc::<Store>::default(), free_port(), agent(1, Egress::Deny));
+    let start = |parts| {
+        let server = Server::new(parts, port, Box::new(|_| Ok(()))).kept_by(Box::new(Arc::clone(&store)));
+        let address = server.serve(std::iter::once(&one))[&one.id];
+        (server, SocketAddr::from((address, port)))
+    };
+    let query = query("api.test.", RecordType::A).to_vec().unwrap();
+    let first = Stage::new();
+    // Whatever is looked up waits.
+    first.zone.open.forget_permits(Semaphore::MAX_PERMITS);
+    let (server, address) = start(first.parts);
+    let taken = tokio::spawn({
+        let query = query.clone();
+        async move { exchange(address, &query).await }
+    });
+    let asker = server.asker(&one.cgroup).unwrap();
+    while asker.queries.available_permits() == 64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let closing = tokio::spawn(async move { server.close().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let late = tokio::spawn(async move { exchange(address, &query).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!closing.is_finished(), "it waits for the one that was taken");
+    first.zone.open.add_permits(1000);
+    closing.await.unwrap();
+    let answer = taken.await.unwrap();
+    assert!(told(&Message::from_vec(&answer).unwrap()).starts_with("NoError"), "the one that was taken");
+    assert!(!late.is_finished(), "nobody answers between two servers");
+    let second = Stage::new();
+    let (_server, again) = start(second.parts);
+    assert_eq!(again, address);
+    assert!(
+        told(&Message::from_vec(&late.await.unwrap()).unwrap()).starts_with("NoError"),
+        "the one that came late"
+    );
 }
 
 #[tokio::test]
