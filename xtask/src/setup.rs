@@ -26,6 +26,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("node", "nodejs"),
     ("pg_createcluster", "postgresql"),
     ("python3", "python3"),
+    ("rsyslogd", "rsyslog"),
     ("tinyproxy", "tinyproxy"),
     ("unshare", "util-linux"),
 ];
