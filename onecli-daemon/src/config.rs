@@ -205,7 +205,7 @@ pub struct Audit {
     pub agent_bytes: u64,
     /// Are refusals of one agent that repeat within ten seconds one record with a count? Default `true`.
     pub fold_refusals: bool,
-    /// Where signed checkpoints go besides the data directory: `"file:/PATH"` (appended to), `"syslog"`,
+    /// Where signed checkpoints go besides the data directory: `"file:/PATH"` (appended to), `"syslog"`, `"syslog:/SOCKET"`,
     /// `"https://HOST/PATH"` or `"http://..."` (POST). Default none.
     pub witnesses: Vec<Witness>,
 }
@@ -216,8 +216,8 @@ pub struct Audit {
 pub enum Witness {
     /// A file that checkpoints are appended to: on another disk, or one that can only be appended to.
     File(PathBuf),
-    /// The host's syslog, by `/dev/log`.
-    Syslog,
+    /// A syslog, by the datagram socket that it listens on; the host's is `/dev/log`.
+    Syslog(PathBuf),
     /// A server that takes them by POST.
     Url(String),
 }
@@ -228,16 +228,19 @@ impl TryFrom<String> for Witness {
     fn try_from(text: String) -> Result<Witness, String> {
         let bad = || {
             format!(
-                "'{}' is no witness: write \"file:/PATH\", \"syslog\" or \"https://HOST/PATH\"",
+                "'{}' is no witness: write \"file:/PATH\", \"syslog\", \"syslog:/SOCKET\" or \"https://HOST/PATH\"",
                 text.escape_debug()
             )
         };
         if text == "syslog" {
-            return Ok(Witness::Syslog);
+            return Ok(Witness::Syslog("/dev/log".into()));
         }
-        if let Some(path) = text.strip_prefix("file:") {
-            let path = PathBuf::from(path);
-            return if path.is_absolute() { Ok(Witness::File(path)) } else { Err(bad()) };
+        let paths: [(&str, fn(PathBuf) -> Witness); 2] =
+            [("file:", Witness::File), ("syslog:", Witness::Syslog)];
+        for (kind, witness) in paths {
+            if let Some(path) = text.strip_prefix(kind).map(PathBuf::from) {
+                return if path.is_absolute() { Ok(witness(path)) } else { Err(bad()) };
+            }
         }
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         let plain = |rest: &str| !rest.starts_with('/') && !rest.contains(['@', '#']) && rest.is_ascii();

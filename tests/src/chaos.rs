@@ -1,4 +1,5 @@
-//! Kills the daemon at random moments under load, again and again, and holds what the upstream saw against the record.
+//! Kills the daemon at random moments under load, or takes the power away, again and again, and holds what the upstream saw
+//! against the record.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Home};
+use crate::faulty::FaultyDisk;
 use crate::upstream::Upstream;
 
 const NAME: &str = "api.chaos.test";
@@ -32,6 +34,8 @@ pub struct Report {
     pub unrecorded: usize,
     /// How often the log was verified.
     pub verified: u32,
+    /// Alerts of the log that it was not found as it was left; half a line at its end is none.
+    pub damaged: usize,
 }
 
 /// Kills a daemon `kills` times at moments that `seed` chooses. The log is verified after every `verify_every`th kill,
@@ -40,13 +44,38 @@ pub struct Report {
 /// # Panics
 /// Where the log is not verified, or the daemon does not start again.
 #[must_use]
-pub fn run(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> Report {
+pub fn kills(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> Report {
     let upstream = Upstream::start(&[NAME]);
-    let mut daemon = Daemon::builder()
-        .upstream(&upstream)
-        .no_ebpf()
-        .config("[audit]\nagent_rate = 1000000\nagent_bytes = \"1TiB\"")
-        .start();
+    let home = home(&upstream);
+    run(&upstream, home, None, (kills, seed, verify_every), tell)
+}
+
+/// The same with a disk that loses power each time; `None`, and noted, where this machine cannot have one.
+#[must_use]
+pub fn power_failures(failures: u32, seed: u64) -> Option<Report> {
+    let upstream = Upstream::start(&[NAME]);
+    let home = home(&upstream);
+    let audit = home.data_dir().join("audit");
+    std::fs::create_dir(&audit).expect("the log's directory");
+    let disk = FaultyDisk::over(&audit)?;
+    Some(run(&upstream, home, Some(disk), (failures, seed, 1), |_| ()))
+}
+
+fn home(upstream: &Upstream) -> Home {
+    let quota = "[audit]\nagent_rate = 1000000\nagent_bytes = \"1TiB\"";
+    Daemon::builder().upstream(upstream).no_ebpf().config(quota).prepare()
+}
+
+fn run(
+    upstream: &Upstream,
+    home: Home,
+    disk: Option<FaultyDisk>,
+    (kills, seed, verify_every): (u32, u64, u32),
+    tell: impl Fn(&Report),
+) -> Report {
+    let mut daemon = Daemon::start(home);
+    // Unmounted before the daemon's directory is removed.
+    let disk = disk;
     let host = format!("{NAME}:{}", upstream.http_addr().port());
     daemon.add_secret("chaos", SECRET, &["--host", &host, "--bearer", "--allow-plaintext"]);
     let agent = daemon.add_agent("agent", &["--factors", "token"]);
@@ -67,7 +96,13 @@ pub fn run(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> 
         random ^= random >> 7;
         random ^= random << 17;
         std::thread::sleep(Duration::from_millis(random % LIVES));
+        if let Some(disk) = &disk {
+            disk.cut_power(random >> 32);
+        }
         daemon.kill();
+        if let Some(disk) = &disk {
+            disk.heal();
+        }
         if number % verify_every == 0 {
             verify(&daemon);
             report.verified += 1;
@@ -89,15 +124,17 @@ pub fn run(kills: u32, seed: u64, verify_every: u32, tell: impl Fn(&Report)) -> 
     arrived.extend(upstream.requests().into_iter().map(|request| request.path));
     verify(&daemon);
     report.verified += 1;
-    let decided = decided(&audit);
+    let (decided, damaged) = decided(&audit);
     report.seen = arrived.len();
     report.unrecorded = arrived.difference(&decided).count();
+    report.damaged = damaged;
     report
 }
 
-/// The paths of all requests that the log says were let through.
-fn decided(audit: &Path) -> HashSet<String> {
+/// The paths of all requests that the log says were let through, and how often it says that it was damaged.
+fn decided(audit: &Path) -> (HashSet<String>, usize) {
     let mut paths = HashSet::new();
+    let mut damaged = 0;
     for file in std::fs::read_dir(audit).unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "jsonl") {
@@ -108,9 +145,10 @@ fn decided(audit: &Path) -> HashSet<String> {
             if record["event"] == "decision" && record["verdict"] == "inject" {
                 paths.extend(record["path"].as_str().map(str::to_owned));
             }
+            damaged += usize::from(record["code"] == "audit_damaged" || record["code"] == "audit_truncated");
         }
     }
-    paths
+    (paths, damaged)
 }
 
 /// Clients that never give up.

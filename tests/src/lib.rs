@@ -23,6 +23,7 @@ pub mod client;
 pub mod daemon;
 pub mod disk;
 pub mod docker;
+pub mod faulty;
 pub mod need;
 pub mod netns;
 pub mod openbao;

@@ -12,6 +12,8 @@
 
 mod approvals;
 mod audit;
+mod audit_disk;
+mod audit_witness;
 mod backends;
 mod bad_input;
 mod disk_full;

@@ -29,6 +29,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("openssl", "openssl"),
     ("pg_createcluster", "postgresql"),
     ("python3", "python3"),
+    ("rsyslogd", "rsyslog"),
     ("tinyproxy", "tinyproxy"),
     ("unshare", "util-linux"),
     ("wget", "wget"),

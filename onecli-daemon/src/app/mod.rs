@@ -62,6 +62,8 @@ const KEY_VARIABLE: &str = "ONECLI_ROOT_KEY";
 /// How long a daemon that stops brings audit records into the store, while names are still resolved, and what came meanwhile.
 const SHIPPING: Duration = Duration::from_secs(5);
 const LAST_SHIPPING: Duration = Duration::from_secs(1);
+/// The store's fact that names the audit log of its host.
+const AUDIT_LOG: &str = "audit.log";
 /// The audit segments' place in the data directory.
 const AUDIT_DIR: &str = "audit";
 
@@ -192,14 +194,17 @@ async fn open_audit(
     clock: &Arc<dyn Clock>,
     random: &dyn Random,
 ) -> Result<AuditLog, AppError> {
-    let known = match audit::log_in(dir.path())? {
+    let signer = audit_key::open(store, vault, random).await?;
+    // The store's word goes first: whoever removed the files would have removed their name with them.
+    let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
+    let known = match noted.or(audit::log_in(dir.path(), &signer)?) {
         Some(log) => Some((log, store.last_audit_seq(log).await?)),
         None => None,
     };
     let config = &config.audit;
     let settings = audit::Settings {
         clock: Arc::clone(clock),
-        signer: audit_key::open(store, vault, random).await?,
+        signer,
         fresh: LogId::generate(clock.now(), random)?,
         known,
         durability: match config.durability {
@@ -212,7 +217,11 @@ async fn open_audit(
         },
         reserve: config.reserve_bytes,
     };
-    Ok(AuditLog::open(dir, settings)?)
+    let log = AuditLog::open(dir, settings)?;
+    if noted != Some(log.id()) {
+        store.set_meta(&[(AUDIT_LOG, &log.id().to_string())]).await?;
+    }
+    Ok(log)
 }
 
 async fn serve(
@@ -268,13 +277,13 @@ async fn serve(
     let approvals = Arc::<Approvals>::default();
     let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
     let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
-    let own_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
+    let own_tls = upstream_tls.apart();
     let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls, proxy.clone()));
     let vault_server = backends::vault_server(&config, &store, &vault, &clock, &random)?;
     let credentials = Arc::new(Credentials::new(
         Arc::clone(&vault),
         Arc::clone(&store),
-        own_requests,
+        Arc::clone(&own_requests) as _,
         Backends { vault: vault_server.clone() },
         Arc::clone(&clock),
     ));
@@ -298,7 +307,7 @@ async fn serve(
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?
             .with_proxy_names(config.listen.proxy_names()),
         upstream_tls,
-        resolver: Arc::clone(&resolver),
+        resolver,
         dialer,
         proxy,
         explicit_addresses: stand.explicit(),
@@ -347,12 +356,8 @@ async fn serve(
         server: vault_server,
     };
 
-    let network = witness::Network {
-        resolver,
-        dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
-        tls: UpstreamTls::new(&config.upstream.extra_ca_files)?,
-    };
-    let witnesses = tokio::spawn(witness::tell(config.audit.witnesses.clone(), audit.checkpoints(), network));
+    let witnesses =
+        tokio::spawn(witness::tell(config.audit.witnesses.clone(), audit.checkpoints(), own_requests));
     let (durable, mut in_store) = (audit.subscribe(), shipper.subscribe());
     let shipper = tokio::spawn(shipper.run());
     let rekeyer = tokio::spawn(vault.follow_rekey(store));
@@ -382,7 +387,6 @@ async fn serve(
     rekeyer.abort();
     follower.abort();
     watcher.abort();
-    witnesses.abort();
     backends.abort();
     // Agents' names are resolved for as long as there is something else to do: from here to the next daemon's first policy
     // their queries wait, and a client does so for five seconds, some for ten.
@@ -392,6 +396,8 @@ async fn serve(
         dns.close().await;
     }
     audit.close().await?;
+    // Ends once the last checkpoint is with everybody who answers.
+    let _ = tokio::time::timeout(Duration::from_secs(5), witnesses).await;
     // Ends once the store has every record; what it has not is shipped by the next start.
     let _ = tokio::time::timeout(LAST_SHIPPING, shipper).await;
     served

@@ -12,6 +12,7 @@
 //! ```
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -27,6 +28,20 @@ use crate::model::LogId;
 const ORIGIN: &str = "onecli/audit/";
 /// The signature type of Ed25519 in signed notes.
 const ED25519_TYPE: u8 = 1;
+
+/// What stands before a note that is one line.
+const MARK: &str = "audit checkpoint: ";
+
+/// A note for where line ends are not kept: they are written as `\n`.
+pub fn on_one_line(note: &str) -> String {
+    format!("{MARK}{}", note.replace('\n', "\\n"))
+}
+
+/// The note in a line that holds one, whatever stands before it: syslog's time, host and program.
+pub fn from_one_line(line: &str) -> Option<String> {
+    let (_, note) = line.split_once(MARK)?;
+    Some(note.trim_end().replace("\\n", "\n"))
+}
 
 /// Signs a log's checkpoints (Ed25519, RFC 8032).
 pub struct Signer {
@@ -53,6 +68,13 @@ impl Signer {
         let mut key = [0; 32];
         key.copy_from_slice(self.pair.public_key().as_ref());
         Verifier { log, key }
+    }
+
+    /// The checkpoint in a file, of whichever log; `None` where it is none that this signer signed.
+    pub(super) fn read(&self, path: &Path) -> Option<Checkpoint> {
+        let note = std::fs::read_to_string(path).ok()?;
+        let named: Checkpoint = note.rsplit_once("\n\n")?.0.parse().ok()?;
+        self.verifier(named.log).open(&note).ok()
     }
 
     /// The note: text and signature.
@@ -226,6 +248,8 @@ mod tests {
         assert_eq!(verifier.to_string().parse(), Ok(verifier));
         let note = signer.sign(&checkpoint);
         assert_eq!(verifier.open(&note), Ok(checkpoint.clone()));
+        let logged = format!("Jan  2 03:04:05 host onecli-daemon: {}\n", on_one_line(&note));
+        assert_eq!(from_one_line(&logged).as_deref(), Some(note.as_str()));
         let cosigned = format!("{note}\u{2014} witness.example/w1 AAAAAAAA\n");
         assert_eq!(verifier.open(&cosigned), Ok(checkpoint), "a witness may add its own");
     }

@@ -46,7 +46,7 @@ pub struct Settings {
     pub signer: Signer,
     /// The id of a log that has to be begun anew.
     pub fresh: LogId,
-    /// The last number of the log in the directory ([`super::log_in`]) that is known from elsewhere.
+    /// The log that was written here last, and its last number, as it is known from elsewhere than the directory.
     pub known: Option<(LogId, u64)>,
     /// When a record counts as written.
     pub durability: Durability,
@@ -145,7 +145,7 @@ impl AuditLog {
             prev: resumed.prev,
         };
         let segments = Segments::open(dir, lock, resumed.place, segment_bytes, &|| signer.sign(&now))?;
-        let orphans = orphans::find(dir.path())?;
+        let orphans = orphans::find(dir.path(), &signer, resumed.place)?;
         let last_seq = resumed.tree.size();
         let (queue, items) = mpsc::channel();
         let (told, durable) = watch::channel(last_seq);

@@ -4,6 +4,7 @@
 //! [`Entries`] reads. Lines are bound to each other, all of them to a Merkle tree, and the tree's root to signed
 //! checkpoints ([`Verifier`]).
 
+mod background;
 mod checkpoint;
 mod encode;
 mod error;
@@ -17,7 +18,6 @@ mod record;
 mod recover;
 mod retention;
 mod segment;
-mod sync;
 mod text;
 mod tree;
 mod verify;
@@ -27,7 +27,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use checkpoint::{NoteError, Signer, Verifier};
+pub use checkpoint::{NoteError, Signer, Verifier, from_one_line, on_one_line};
 pub use encode::Link;
 pub use error::AuditError;
 pub use fold::{FOLD_WINDOW, Fold, Repeated};
@@ -36,6 +36,7 @@ pub use quota::{Quota, QuotaExceeded, QuotaLimits};
 pub use reader::{Entries, Line, Position};
 pub use record::{Entry, Event, Mode, Record, Verdict};
 pub use recover::log_in;
-pub use retention::{Expired, Retention, expired};
+pub use retention::Retention;
 pub use text::Text;
+pub(crate) use text::misleads;
 pub use verify::{Bad, Verification, Verified, VerifyError, verify};

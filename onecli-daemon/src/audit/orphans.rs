@@ -3,41 +3,41 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::checkpoint::Signer;
+use super::encode;
 use super::error::AuditError;
-use super::reader::{Entries, Position};
 use super::record::{Event, Record, Verdict};
-use super::segment;
+use super::segment::{self, Place};
+use super::walk;
 use crate::model::RequestId;
 
 /// How much of the log's end is looked through, in bytes: some ten thousand records, read in less than half a second.
-const LOOKED_AT: u64 = 8 << 20;
+const LOOKED_AT: usize = 8 << 20;
 /// The most that are given an outcome.
 const MOST: usize = 4096;
 
 /// The last decisions of requests and tunnels that were let through, and of which the end of the log tells no outcome,
-/// oldest first. One that lies further back, of a tunnel that was open long, is not found.
+/// oldest first. One that lies further back, of a tunnel that was open long, is not found. What is told is signed again,
+/// so only lines are read that lead to where the log goes on (`place`): nothing where it was found changed.
 ///
 /// # Errors
 /// [`AuditError::Io`].
-pub(super) fn find(dir: &Path) -> Result<Vec<Record>, AuditError> {
-    let Some(start) = start(dir)? else { return Ok(Vec::new()) };
+pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<Record>, AuditError> {
     let mut open: BTreeMap<RequestId, (u64, Record)> = BTreeMap::new();
-    for line in Entries::resume(dir, start, 0) {
-        let entry = match line {
-            Ok(line) => line.entry,
+    for text in proven(dir, signer, place)?.iter().rev() {
+        for line in text.split(|byte| *byte == b'\n') {
             // The first is half a line where reading begins inside a segment.
-            Err(AuditError::BadLine { .. }) => continue,
-            Err(error) => return Err(error),
-        };
-        let Some(id) = entry.record.request_id else { continue };
-        match (entry.record.event, entry.record.verdict) {
-            (Event::Decision, Some(Verdict::Inject | Verdict::Forward | Verdict::Tunnel)) => {
-                open.insert(id, (entry.seq, entry.record));
+            let Ok(entry) = encode::decode(line) else { continue };
+            let Some(id) = entry.record.request_id else { continue };
+            match (entry.record.event, entry.record.verdict) {
+                (Event::Decision, Some(Verdict::Inject | Verdict::Forward | Verdict::Tunnel)) => {
+                    open.insert(id, (entry.seq, entry.record));
+                }
+                (Event::Outcome, _) => {
+                    open.remove(&id);
+                }
+                _ => {}
             }
-            (Event::Outcome, _) => {
-                open.remove(&id);
-            }
-            _ => {}
         }
     }
     let mut open: Vec<(u64, Record)> = open.into_values().collect();
@@ -45,18 +45,28 @@ pub(super) fn find(dir: &Path) -> Result<Vec<Record>, AuditError> {
     Ok(open.into_iter().take(MOST).map(|(_, record)| record).collect())
 }
 
-/// Where the last [`LOOKED_AT`] bytes of the log begin.
-fn start(dir: &Path) -> Result<Option<Position>, AuditError> {
-    let mut wanted = LOOKED_AT;
-    let mut start = None;
-    for number in segment::list(dir)?.into_iter().rev() {
+/// The last [`LOOKED_AT`] bytes of the log, latest segment first.
+fn proven(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<Vec<u8>>, AuditError> {
+    let Place::In { number: mut next, end } = place else { return Ok(Vec::new()) };
+    let read = |number: u64| {
         let path = segment::path(dir, number);
-        let len = std::fs::metadata(&path).map_err(AuditError::io(&path, "inspect"))?.len();
-        start = Some(Position { segment: number, offset: len.saturating_sub(wanted) });
-        if len >= wanted {
-            break;
+        std::fs::read(&path).map_err(AuditError::io(&path, "read"))
+    };
+    let mut text = read(next)?;
+    text.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+    let mut texts = Vec::new();
+    let mut wanted = LOOKED_AT;
+    loop {
+        let start = text.len().saturating_sub(wanted);
+        wanted -= text.len() - start;
+        texts.push(text.split_off(start));
+        let before = segment::list(dir)?.into_iter().rev().find(|&number| number < next);
+        match before {
+            Some(before) if wanted > 0 && walk::is_as_signed(dir, before, next, signer) => {
+                text = read(before)?;
+                next = before;
+            }
+            _ => return Ok(texts),
         }
-        wanted -= len;
     }
-    Ok(start)
 }

@@ -64,8 +64,9 @@ impl FromStr for Event {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Event, Self::Err> {
-        let all = [Event::Decision, Event::Outcome, Event::Alert];
-        all.into_iter().find(|event| event.as_str() == text).ok_or("it is one of decision, outcome, alert")
+        let all = [Event::Decision, Event::Outcome, Event::Alert, Event::Approval];
+        let found = all.into_iter().find(|event| event.as_str() == text);
+        found.ok_or("it is one of decision, outcome, alert, approval")
     }
 }
 
@@ -113,7 +114,7 @@ pub struct Record {
     /// The request; `None` only where the log tells of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
-    /// Decision, outcome or alert.
+    /// Decision, outcome, alert or approval.
     pub event: Event,
     /// Who asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,6 +230,48 @@ impl Record {
             code: Some(Text::new(code)),
             rule: Some(Text::new(detail)),
             ..Record::blank(Event::Alert, Some(request))
+        }
+    }
+
+    /// For tests: nothing is left out.
+    #[cfg(test)]
+    pub(crate) fn with_every_field() -> Record {
+        let text = |text: &str| Some(Text::new(text));
+        let Record { request_id, event, .. } = Record::new(RequestId(uuid::Uuid::from_u128(1)));
+        Record {
+            request_id,
+            event,
+            agent: "one".parse().ok(),
+            factors: Some(Factors::BOTH),
+            mode: Some(Mode::Transparent),
+            method: text("POST"),
+            host: text("api.example.com"),
+            port: Some(443),
+            path: text("/v1/chat"),
+            address: text("192.0.2.7:443"),
+            rule: text("grant openai"),
+            secret: text("openai"),
+            secret_version: Some(3),
+            backend: text("vault@3"),
+            verdict: Some(Verdict::Inject),
+            code: text("interrupted"),
+            status: Some(200),
+            bytes_in: Some(10),
+            bytes_out: Some(20),
+            duration_us: Some(1234),
+            tls: text("1.3"),
+            alpn: text("h2"),
+            scrub_hits: Some(0),
+            cgroup: text("onecli-agents-one.slice"),
+            cgroup_id: Some(77),
+            netns: Some(u64::MAX),
+            uid: Some(1000),
+            pid: Some(4242),
+            comm: text("curl"),
+            approval: text("3f9c02d1ab"),
+            approval_digest: text("00ff"),
+            approval_uid: Some(1000),
+            count: Some(1),
         }
     }
 

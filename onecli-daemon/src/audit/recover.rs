@@ -40,43 +40,50 @@ impl Resumed {
     }
 }
 
-/// The log in `dir` as its files name it, unproven; `None` where there is none.
+/// What the files of a log begin with and end with, as far as we signed it.
+struct Found {
+    /// Segments, without those that a beginning left behind which failed half-way.
+    numbers: Vec<u64>,
+    /// The last one's head.
+    head: Option<Checkpoint>,
+    checkpoint: Option<Checkpoint>,
+}
+
+fn found(dir: &Path, signer: &Signer) -> Result<Found, AuditError> {
+    let mut numbers = segment::list(dir)?;
+    while let Some(&last) = numbers.last() {
+        let path = segment::path(dir, last);
+        let len = std::fs::metadata(&path).map_err(AuditError::io(&path, "inspect"))?.len();
+        if len > 0 || signer.read(&segment::head_path(dir, last)).is_some() {
+            break;
+        }
+        numbers.pop();
+    }
+    let head = numbers.last().and_then(|&last| signer.read(&segment::head_path(dir, last)));
+    Ok(Found { numbers, head, checkpoint: signer.read(&segment::checkpoint_path(dir)) })
+}
+
+/// The log in `dir`, by what `signer` signed of it; `None` where there is none.
 ///
 /// # Errors
 /// [`AuditError::Io`].
-pub fn log_in(dir: &Path) -> Result<Option<LogId>, AuditError> {
-    let last = segment::list(dir)?.last().copied();
-    let heads = last.map(|number| segment::head_path(dir, number));
-    let named = heads.into_iter().chain([segment::checkpoint_path(dir)]).find_map(|path| {
-        let note = std::fs::read_to_string(path).ok()?;
-        note.rsplit_once("\n\n")?.0.parse::<Checkpoint>().ok()
-    });
-    Ok(named.map(|checkpoint| checkpoint.log))
+pub fn log_in(dir: &Path, signer: &Signer) -> Result<Option<LogId>, AuditError> {
+    let Found { head, checkpoint, .. } = found(dir, signer)?;
+    Ok(head.or(checkpoint).map(|checkpoint| checkpoint.log))
 }
 
 /// Finds out where the log in `dir` ends. Where its files are not what was signed, they are left as they are, and a new
-/// segment goes on from what was signed; where the store knows more records than can be proven (`known`), or nothing can
-/// be proven, a new log begins, named `fresh`.
+/// segment goes on from what was signed; where the store knows more records than can be proven, or another log (`known`),
+/// or nothing can be proven, a new log begins, named `fresh`.
 pub(super) fn recover(
     dir: &Path,
     signer: &Signer,
     known: Option<(LogId, u64)>,
     fresh: LogId,
 ) -> Result<Resumed, AuditError> {
-    let mut numbers = segment::list(dir)?;
-    // Left from a beginning that failed half-way.
-    while let Some(&last) = numbers.last() {
-        let path = segment::path(dir, last);
-        let len = std::fs::metadata(&path).map_err(AuditError::io(&path, "inspect"))?.len();
-        if len > 0 || read_note(&segment::head_path(dir, last), signer).is_some() {
-            break;
-        }
-        numbers.pop();
-    }
-    let checkpoint = read_note(&segment::checkpoint_path(dir), signer);
+    let Found { numbers, head, checkpoint } = found(dir, signer)?;
     let last = numbers.last().copied();
     let next = last.map_or(1, |last| last + 1);
-    let head = last.and_then(|last| read_note(&segment::head_path(dir, last), signer));
     let resumed = match (last, head, checkpoint) {
         (Some(last), Some(head), checkpoint) => {
             let checkpoint = checkpoint.filter(|c| c.log == head.log && c.tree.size() >= head.tree.size());
@@ -89,10 +96,10 @@ pub(super) fn recover(
         (Some(_), None, None) => Resumed::anew(fresh, next, vec![(CODE_DAMAGED, 0)]),
         (None, ..) => Resumed::anew(fresh, next, Vec::new()),
     };
+    let proven = |log: LogId| if log == resumed.log { resumed.tree.size() } else { 0 };
     Ok(match known {
-        Some((log, seq)) if log == resumed.log && seq > resumed.tree.size() => {
-            let missing = seq - resumed.tree.size();
-            Resumed::anew(fresh, next, vec![(CODE_TRUNCATED, missing)])
+        Some((log, seq)) if seq > proven(log) => {
+            Resumed::anew(fresh, next, vec![(CODE_TRUNCATED, seq - proven(log))])
         }
         _ => resumed,
     })
@@ -132,11 +139,4 @@ fn resume_in(
     let torn = segment::without_room(&bytes[end..]) as u64;
     let events = if torn > 0 { vec![(CODE_TORN, torn)] } else { Vec::new() };
     Ok(Resumed { log, tree, prev, place: Place::In { number, end: end as u64 }, events })
-}
-
-/// A note that we signed; `None` for anything else.
-fn read_note(path: &Path, signer: &Signer) -> Option<Checkpoint> {
-    let note = std::fs::read_to_string(path).ok()?;
-    let named: Checkpoint = note.rsplit_once("\n\n")?.0.parse().ok()?;
-    signer.verifier(named.log).open(&note).ok()
 }

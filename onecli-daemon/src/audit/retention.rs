@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Signer};
 use super::error::AuditError;
 use super::segment;
+use super::walk;
+use crate::model::LogId;
 
 /// Code of the record that tells of removed segments. Its count is the number of the last record that went.
 pub(super) const CODE_PRUNED: &str = "audit_pruned";
@@ -23,23 +25,31 @@ pub struct Retention {
 
 /// Segments that are kept no longer.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Expired {
+pub(super) struct Expired {
     segments: Vec<u64>,
     /// The number of their last record.
-    pub through: u64,
-    /// The bytes they hold.
-    pub bytes: u64,
+    pub(super) through: u64,
 }
 
-/// Finds them. The segment that is written to is never among them.
+/// Finds them in the log `log`. The segment that is written to is never among them, nor one that is not as it was signed,
+/// or comes after such: the record of what was removed is to excuse nobody who changed the files. Reads all that goes.
 ///
 /// # Errors
 /// [`AuditError::Io`].
-pub fn expired(dir: &Path, retention: &Retention, now: Timestamp) -> Result<Option<Expired>, AuditError> {
+pub(super) fn expired(
+    dir: &Path,
+    retention: &Retention,
+    now: Timestamp,
+    log: LogId,
+    signer: &Signer,
+) -> Result<Option<Expired>, AuditError> {
     let numbers = segment::list(dir)?;
-    let size = |number: u64| {
+    // What somebody made larger, or put there, makes nothing go.
+    let size = |number: u64| -> Result<u64, AuditError> {
         let path = segment::path(dir, number);
-        std::fs::metadata(&path).map(|found| found.len()).map_err(AuditError::io(&path, "inspect"))
+        let found = std::fs::metadata(&path).map_err(AuditError::io(&path, "inspect"))?;
+        let ours = head(dir, number, signer).is_some();
+        Ok(if ours { found.len().min(segment::SEGMENT_BYTES) } else { 0 })
     };
     let mut total = 0;
     for &number in &numbers {
@@ -48,29 +58,30 @@ pub fn expired(dir: &Path, retention: &Retention, now: Timestamp) -> Result<Opti
     let before = retention
         .age
         .and_then(|age| SignedDuration::try_from(age).ok().and_then(|age| now.checked_sub(age).ok()));
-    let mut expired = Expired { segments: Vec::new(), through: 0, bytes: 0 };
+    let mut expired = Expired { segments: Vec::new(), through: 0 };
     for pair in numbers.windows(2) {
-        let Some(next) = head(dir, pair[1]) else { break };
+        let (Some(own), Some(next)) = (head(dir, pair[0], signer), head(dir, pair[1], signer)) else { break };
         let too_old = before.is_some_and(|before| next.time < before);
         let too_much = retention.bytes.is_some_and(|most| total > most);
         if !too_old && !too_much {
             break;
         }
-        let bytes = size(pair[0])?;
-        total -= bytes;
-        expired.bytes += bytes;
+        // A former log that nobody could go on with ends somewhere.
+        let former = own.log != log && own.log != next.log;
+        if !former && !walk::is_as_signed(dir, pair[0], pair[1], signer) {
+            tracing::error!(segment = pair[0], "an old audit segment is not as it was signed, and is kept");
+            break;
+        }
+        total -= size(pair[0])?;
         expired.segments.push(pair[0]);
-        expired.through = next.tree.size();
+        if own.log == log && next.log == log {
+            expired.through = next.tree.size();
+        }
     }
     Ok((!expired.segments.is_empty()).then_some(expired))
 }
 
 impl Expired {
-    /// How many segments.
-    pub fn segments(&self) -> usize {
-        self.segments.len()
-    }
-
     /// Removes them, oldest first.
     pub(super) fn remove(&self, dir: &Path) -> Result<(), AuditError> {
         for &number in &self.segments {
@@ -92,8 +103,6 @@ impl Expired {
     }
 }
 
-/// What a head says, unproven: whoever can write here can remove segments too.
-fn head(dir: &Path, number: u64) -> Option<Checkpoint> {
-    let note = std::fs::read_to_string(segment::head_path(dir, number)).ok()?;
-    note.rsplit_once("\n\n")?.0.parse().ok()
+fn head(dir: &Path, number: u64, signer: &Signer) -> Option<Checkpoint> {
+    signer.read(&segment::head_path(dir, number))
 }

@@ -16,6 +16,8 @@ use crate::model::PrivateDir;
 
 /// A segment is full at this size.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
+/// The largest number that a segment's name has; what claims to be a later one is nobody's.
+const LAST: u64 = 99_999_999;
 /// How much room is made at a time.
 const ROOM: usize = 64 << 10;
 /// What room consists of.
@@ -46,12 +48,17 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u64>, AuditError> {
     let failed = AuditError::io(dir, "list");
     let mut numbers = Vec::new();
     for file in std::fs::read_dir(dir).map_err(&failed)? {
-        let name = file.map_err(&failed)?.file_name();
-        let stem = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
-        numbers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
+        numbers.extend(file.map_err(&failed)?.file_name().to_str().and_then(number));
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// The number of a segment that is named so; `None` for any other name, `1.jsonl` too.
+fn number(name: &str) -> Option<u64> {
+    let stem = name.strip_suffix(".jsonl").filter(|stem| stem.len() == 8)?;
+    let digits = stem.bytes().all(|byte| byte.is_ascii_digit());
+    stem.parse().ok().filter(|number| digits && *number < LAST)
 }
 
 /// Takes the log for this process. Freed by the kernel when the process ends.

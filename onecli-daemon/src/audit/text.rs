@@ -81,7 +81,7 @@ impl fmt::Display for Text {
 
 /// Controls (category Cc), line and paragraph separators, and what is invisible or changes direction (the
 /// members of Cf and of `Default_Ignorable_Code_Point`, in whole ranges).
-fn misleads(c: char) -> bool {
+pub(crate) fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -91,6 +91,8 @@ fn misleads(c: char) -> bool {
                 | '\u{61c}'
                 | '\u{6dd}'
                 | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
                 | '\u{115f}'..='\u{1160}'
                 | '\u{17b4}'..='\u{17b5}'
                 | '\u{180b}'..='\u{180f}'
@@ -102,6 +104,9 @@ fn misleads(c: char) -> bool {
                 | '\u{feff}'
                 | '\u{ffa0}'
                 | '\u{fff0}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
                 | '\u{1bca0}'..='\u{1bca3}'
                 | '\u{1d173}'..='\u{1d17a}'
                 | '\u{e0000}'..='\u{e0fff}'
@@ -122,6 +127,40 @@ mod tests {
         check("a\u{2066}b\u{2069}\u{200b}\u{feff}", "a\\u{2066}b\\u{2069}\\u{200b}\\u{feff}");
         check("a\u{2028}b\u{e0041}", "a\\u{2028}b\\u{e0041}");
         check(r"\u{a}", r"\\u{a}");
+    }
+
+    /// All of Unicode's categories Cc, Cf, Zl and Zp (16.0), as first and last of each range.
+    #[test]
+    fn no_character_that_is_not_seen_is_left_out() {
+        let ranges = [
+            (0x0, 0x1f),
+            (0x7f, 0x9f),
+            (0xad, 0xad),
+            (0x600, 0x605),
+            (0x61c, 0x61c),
+            (0x6dd, 0x6dd),
+            (0x70f, 0x70f),
+            (0x890, 0x891),
+            (0x8e2, 0x8e2),
+            (0x180e, 0x180e),
+            (0x200b, 0x200f),
+            (0x2028, 0x202e),
+            (0x2060, 0x2064),
+            (0x2066, 0x206f),
+            (0xfeff, 0xfeff),
+            (0xfff9, 0xfffb),
+            (0x110bd, 0x110bd),
+            (0x110cd, 0x110cd),
+            (0x13430, 0x1343f),
+            (0x1bca0, 0x1bca3),
+            (0x1d173, 0x1d17a),
+            (0xe0001, 0xe0001),
+            (0xe0020, 0xe007f),
+        ];
+        for c in ranges.into_iter().flat_map(|(first, last)| first..=last).filter_map(char::from_u32) {
+            assert!(misleads(c), "{}", c.escape_unicode());
+            assert!(!Text::new(&format!("a{c}b")).as_str().contains(c));
+        }
     }
 
     #[test]

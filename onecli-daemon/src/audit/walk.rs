@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link, Start};
 use super::error::AuditError;
 use super::retention::CODE_PRUNED;
@@ -13,6 +13,17 @@ use super::verify::{Bad, VerifyError};
 
 /// How often progress is told, in bytes.
 const STEP: usize = 4 << 20;
+
+/// No segment is larger: nobody's file is read into memory just because it lies here.
+const LARGEST: u64 = 2 * segment::SEGMENT_BYTES;
+
+/// Does a segment lead from its signed head to that of the `next` one?
+pub(super) fn is_as_signed(dir: &Path, number: u64, next: u64, signer: &Signer) -> bool {
+    let head = |number| signer.read(&segment::head_path(dir, number));
+    let (Some(begin), Some(end)) = (head(number), head(next)) else { return false };
+    let walked = walk(&segment::path(dir, number), &begin, &[], false, &|_| {});
+    begin.log == end.log && walked.is_ok_and(|walked| walked.tree == end.tree)
+}
 
 /// Where a segment led to.
 #[derive(Debug)]
@@ -35,6 +46,10 @@ pub(super) fn walk(
     is_last: bool,
     progress: &dyn Fn(u64),
 ) -> Result<Walked, VerifyError> {
+    let len = std::fs::metadata(path).map_err(AuditError::io(path, "inspect"))?.len();
+    if len > LARGEST {
+        return Err(Bad::file(path, format!("a segment has no {len} bytes")).into());
+    }
     let bytes = std::fs::read(path).map_err(AuditError::io(path, "read"))?;
     let mut walker = Walker {
         path,

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::background::Background;
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link};
 use super::error::AuditError;
 use super::log::{Durability, Durable, Item, Shared};
 use super::publish::Publisher;
 use super::record::Record;
-use super::retention::{self, Retention};
+use super::retention::{self, Expired, Retention};
 use super::segment::Segments;
-use super::sync::BackgroundSync;
 use super::tree::Tree;
 use crate::model::{Clock, LogId};
 
@@ -29,7 +29,7 @@ const BATCH: usize = 256;
 const RETRY: Duration = Duration::from_millis(250);
 /// How long after a record it may take until a checkpoint covers it, and, with relaxed durability, until it is synced.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often a sync under way is looked after.
+/// How often a sync, or a look at old segments, is looked after while it is under way.
 const SYNCING: Duration = Duration::from_millis(10);
 /// How often old segments are looked for, besides each time that a segment begins.
 const PRUNING: Duration = Duration::from_hours(1);
@@ -73,13 +73,15 @@ pub(super) struct Upkeep {
     due: Option<Instant>,
     /// The state that the next checkpoint covers, once it is synced.
     fresh: Option<Checkpoint>,
-    syncing: BackgroundSync,
+    /// A sync, and up to which number records are on the disk then.
+    syncing: Background<std::io::Result<u64>>,
     /// The number up to which records are on the disk.
     synced: u64,
     /// A sync failed: each write waits for the disk until one succeeds.
     failed: Option<u64>,
     /// When old segments are looked for, and in which segment they were last.
     prune: Option<(Instant, u64)>,
+    looking: Background<Result<Option<Expired>, AuditError>>,
 }
 
 impl Upkeep {
@@ -87,11 +89,21 @@ impl Upkeep {
         Upkeep {
             due: None,
             fresh: None,
-            syncing: BackgroundSync::default(),
+            syncing: Background::default(),
             synced,
             failed: None,
             prune: None,
+            looking: Background::default(),
         }
+    }
+}
+
+impl Upkeep {
+    /// How long there is nothing to do but to write; `None`: for ever.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let due = self.due.map(|due| due.saturating_duration_since(now));
+        let looking = self.looking.is_running().then_some(SYNCING);
+        due.into_iter().chain(looking).min()
     }
 }
 
@@ -141,7 +153,7 @@ impl Writer {
         let wait = match (self.waiting.is_empty(), self.healthy()) {
             (_, false) => Some(RETRY),
             (false, true) => Some(Duration::ZERO),
-            (true, true) => self.upkeep.due.map(|due| due.saturating_duration_since(self.clock.instant())),
+            (true, true) => self.upkeep.wait(self.clock.instant()),
         };
         let first = match wait {
             None => self.items.recv().map_err(RecvTimeoutError::from),
@@ -261,7 +273,13 @@ impl Writer {
     /// Syncs, signs and prunes when it is time.
     fn keep_up(&mut self) {
         if let Some(result) = self.upkeep.syncing.finished() {
-            self.synced(result);
+            self.synced(result.flatten());
+        }
+        match self.upkeep.looking.finished() {
+            Some(Ok(Ok(Some(expired)))) => self.remove(&expired),
+            Some(Ok(Err(error))) => tracing::error!(%error, "old audit segments cannot be looked for"),
+            Some(Err(error)) => tracing::error!(%error, "old audit segments cannot be looked for"),
+            Some(Ok(Ok(None))) | None => {}
         }
         let now = self.clock.instant();
         if self.upkeep.due.is_none_or(|due| due > now) || !self.healthy() {
@@ -271,13 +289,16 @@ impl Writer {
             self.publisher.publish(self.checkpoint(self.clock.now()));
             self.upkeep.due = None;
             self.shared.look_at_space(&self.dir);
-            self.prune(now);
+            self.look_for_old(now);
             return;
         }
         if !self.upkeep.syncing.is_running() {
             self.upkeep.fresh = Some(self.checkpoint(self.clock.now()));
             let started = match self.segments.handle() {
-                Some(file) => file.and_then(|file| self.upkeep.syncing.start(file, self.tree.size())),
+                Some(file) => file.and_then(|file| {
+                    let seq = self.tree.size();
+                    self.upkeep.syncing.start("audit-sync", move || file.sync_data().map(|()| seq))
+                }),
                 None => Ok(()),
             };
             if let Err(error) = started {
@@ -307,19 +328,24 @@ impl Writer {
         }
     }
 
-    /// Takes away segments that are older, or more, than is kept; what goes is on record before it does.
-    fn prune(&mut self, now: Instant) {
+    /// Looks for segments that are older, or more, than is kept, beside the writing: what is to go is read once more.
+    fn look_for_old(&mut self, now: Instant) {
         let number = self.segments.number();
-        if self.upkeep.prune.is_some_and(|(due, last)| now < due && last == number) {
+        let nothing = self.retention == Retention::default() || self.upkeep.looking.is_running();
+        if nothing || self.upkeep.prune.is_some_and(|(due, last)| now < due && last == number) {
             return;
         }
         self.upkeep.prune = Some((now + PRUNING, number));
-        let found = retention::expired(&self.dir, &self.retention, self.clock.now());
-        let expired = match found {
-            Ok(Some(expired)) => expired,
-            Ok(None) => return,
-            Err(error) => return tracing::error!(%error, "old audit segments cannot be looked for"),
-        };
+        let (dir, retention, time, log) = (self.dir.clone(), self.retention, self.clock.now(), self.log);
+        let signer = Arc::clone(&self.signer);
+        let look = move || retention::expired(&dir, &retention, time, log, &signer);
+        if let Err(error) = self.upkeep.looking.start("audit-old", look) {
+            tracing::error!(%error, "old audit segments cannot be looked for");
+        }
+    }
+
+    /// Takes away what was found; that it goes is on record before it does.
+    fn remove(&mut self, expired: &Expired) {
         let mut record = Record::of_the_log(retention::CODE_PRUNED, expired.through);
         record.event = super::record::Event::Outcome;
         let mut lines = Vec::new();
@@ -331,7 +357,7 @@ impl Writer {
         });
         match written {
             Ok(()) => {
-                self.upkeep.due = Some(now + PERIOD);
+                self.upkeep.due.get_or_insert(self.clock.instant() + PERIOD);
                 if let Err(error) = expired.remove(&self.dir) {
                     tracing::error!(%error, "an old audit segment cannot be removed");
                 }

@@ -38,8 +38,8 @@ Examples:
     /// All records, for other programs.
     #[command(after_help = "\
 jsonl: the records as they are; csv: a column for each field, with a header; cells that a spreadsheet would take for a
-formula begin with an apostrophe; ocsf: Open Cybersecurity Schema Framework 1.3, class 4002 (HTTP Activity), one object
-per line.
+formula begin with an apostrophe; ocsf: Open Cybersecurity Schema Framework 1.6, class 4002 (HTTP Activity), and class
+0 (Base Event) for what is told of no request, one object per line.
 
 Examples:
   onecli audit export --since 7d > audit.jsonl
@@ -77,7 +77,7 @@ pub(super) struct VerifyArgs {
     /// The log's public key, as this command prints it. Default: the file 'public-key' in the directory.
     #[arg(long, value_name = "KEY")]
     pub(super) public_key: Option<Verifier>,
-    /// A file with checkpoints that somebody else kept; may be given again.
+    /// A file with checkpoints that somebody else kept, or lines of a syslog with them; may be given again.
     #[arg(long, value_name = "FILE")]
     pub(super) witness: Vec<PathBuf>,
 }
@@ -101,7 +101,7 @@ pub(super) struct FilterArgs {
     /// With this decision: inject, forward, tunnel, deny.
     #[arg(long, visible_alias = "decision", value_name = "VERDICT")]
     pub(super) verdict: Option<Verdict>,
-    /// decision, outcome, alert.
+    /// decision, outcome, alert, approval.
     #[arg(long)]
     pub(super) event: Option<Event>,
     /// With this code, such as `egress_denied`.

@@ -17,6 +17,7 @@ mod grant;
 mod key;
 mod key_args;
 mod launcher;
+mod ocsf;
 mod output;
 mod program;
 mod rule;

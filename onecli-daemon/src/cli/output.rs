@@ -4,6 +4,8 @@ use std::io::{self, BufWriter, Stdout, Write};
 
 use serde::Serialize;
 
+use crate::audit::misleads;
+
 /// Standard output. Errors come back to the caller, because a closed pipe is no failure.
 pub(super) struct Output {
     json: bool,
@@ -97,8 +99,7 @@ fn aligned<const N: usize>(cells: [&str; N], widths: &[usize; N]) -> String {
 
 /// Agents choose some of what is shown (paths, process names): nothing in it may drive the terminal.
 fn printable(text: &str) -> String {
-    let risky = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().flat_map(|c| if risky(c) { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// `-` where there is nothing.
@@ -125,6 +126,6 @@ mod tests {
 
     #[test]
     fn nothing_drives_the_terminal() {
-        assert_eq!(printable("a\u{1b}[31mb\n\u{202e}c"), "a\\u{1b}[31mb\\n\\u{202e}c");
+        assert_eq!(printable("a\u{1b}[31mb\n\u{202e}c\u{200f}"), "a\\u{1b}[31mb\\n\\u{202e}c\\u{200f}");
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::CliError;
 use super::audit_args::VerifyArgs;
 use super::output::Output;
-use crate::audit::{Bad, Verification, Verified, VerifyError, verify};
+use crate::audit::{self, Bad, Verification, Verified, VerifyError, verify};
 
 pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError> {
     let mut witnessed = Vec::new();
@@ -38,9 +38,13 @@ fn read(file: &Path) -> Result<String, CliError> {
     })
 }
 
-/// The notes of a file that they were appended to: each begins with its origin and ends with its signatures.
+/// The notes of a file that they were appended to: each begins with its origin and ends with its signatures, or is one line
+/// of a syslog among others.
 fn notes(text: &str) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = text.lines().filter_map(audit::from_one_line).collect();
+    if !notes.is_empty() {
+        return notes;
+    }
     let mut note = String::new();
     let mut signed = false;
     for line in text.lines() {
@@ -119,5 +123,8 @@ mod tests {
         assert_eq!(super::notes(&format!("{}{}", note(1), note(2))), [note(1), note(2)]);
         assert_eq!(super::notes(&format!("{}\n{}", note(1), note(2))), [note(1), note(2)]);
         assert!(super::notes("\n").is_empty());
+        let logged = |n: u8| format!("Jan  2 host onecli-daemon: {}\n", crate::audit::on_one_line(&note(n)));
+        let syslog = format!("Jan  2 host sshd: hello\n{}{}", logged(1), logged(2));
+        assert_eq!(super::notes(&syslog), [note(1), note(2)]);
     }
 }

@@ -268,16 +268,20 @@ fn audit_keys() {
     let read = |text: &str| {
         Config::parse(Path::new("x.toml"), &format!("[audit]\n{text}")).map(|config| config.audit)
     };
-    let audit = read("durability = \"relaxed\"\nkeep_days = 30\nkeep_bytes = \"10 GiB\"\nwitnesses = [\"syslog\", \"file:/a\", \"https://w.example/x\"]").unwrap();
+    let audit = read("durability = \"relaxed\"\nkeep_days = 30\nkeep_bytes = \"10 GiB\"\nwitnesses = [\"syslog\", \"syslog:/s\", \"file:/a\", \"https://w.example/x\"]").unwrap();
     assert_eq!(audit.durability, Durability::Relaxed);
     assert_eq!((audit.keep_days, audit.keep_bytes), (30, 10 << 30));
     let url = Witness::Url("https://w.example/x".to_owned());
-    assert_eq!(audit.witnesses, [Witness::Syslog, Witness::File("/a".into()), url]);
+    assert_eq!(
+        audit.witnesses,
+        [Witness::Syslog("/dev/log".into()), Witness::Syslog("/s".into()), Witness::File("/a".into()), url,]
+    );
     for bad in [
         "keep_bytes = \"many\"",
         "agent_rate = 0",
         "witnesses = [\"ftp://x\"]",
         "witnesses = [\"file:x\"]",
+        "witnesses = [\"syslog:x\"]",
         "witnesses = [\"https://u@h/\"]",
     ] {
         assert!(read(bad).is_err(), "{bad}");

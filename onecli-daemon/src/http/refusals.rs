@@ -17,7 +17,6 @@ const SEVERAL: &str = "several";
 struct Kind {
     /// The policy that refused: what is refused after a change is another matter than before.
     policy: usize,
-    event: Event,
     code: Option<Text>,
     status: Option<u16>,
     mode: Option<Mode>,
@@ -32,7 +31,6 @@ impl Kind {
         Kind {
             // Only told apart, never followed. One that lies where an old one was merely goes on with its count.
             policy: Arc::as_ptr(policy).addr(),
-            event: record.event,
             code: record.code.clone(),
             status: record.status,
             mode: record.mode,
@@ -44,7 +42,6 @@ impl Kind {
     }
 
     fn fill(self, record: &mut Record) {
-        record.event = self.event;
         (record.code, record.status) = (self.code, self.status);
         record.mode = self.mode;
         (record.method, record.host) = (self.method, self.host);
@@ -52,18 +49,26 @@ impl Kind {
     }
 }
 
-/// Refusals that were recorded, and those that wait to be, of each agent; those of nobody known are kept together.
+/// What is folded together. Alerts are apart from other refusals: who makes many of these does not hide one of those.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Of {
+    /// `None`: nobody known.
+    agent: Option<AgentName>,
+    event: Event,
+}
+
+/// Refusals that were recorded, and those that wait to be.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// Each has a record of its own, as far as the agent's quota goes.
     apart: bool,
-    folds: Mutex<HashMap<Option<AgentName>, Fold<Kind>>>,
+    folds: Mutex<HashMap<Of, Fold<Kind>>>,
 }
 
 /// Refusals that one record is to stand for.
 #[derive(Debug)]
 pub(super) struct Folded {
-    agent: Option<AgentName>,
+    of: Of,
     repeated: Repeated<Kind>,
 }
 
@@ -86,7 +91,8 @@ impl Refusals {
             return true;
         }
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
-        let fold = folds.entry(record.agent.clone()).or_default();
+        let of = Of { agent: record.agent.clone(), event: record.event };
+        let fold = folds.entry(of).or_default();
         if may_write {
             fold.note(now, &Kind::of(record, policy))
         } else {
@@ -107,8 +113,8 @@ impl Refusals {
 
     fn take(&self, mut take: impl FnMut(&mut Fold<Kind>) -> Vec<Repeated<Kind>>) -> Vec<Folded> {
         let mut all = Vec::new();
-        self.folds.lock().unwrap_or_else(PoisonError::into_inner).retain(|agent, fold| {
-            let folded = take(fold).into_iter().map(|repeated| Folded { agent: agent.clone(), repeated });
+        self.folds.lock().unwrap_or_else(PoisonError::into_inner).retain(|of, fold| {
+            let folded = take(fold).into_iter().map(|repeated| Folded { of: of.clone(), repeated });
             all.extend(folded);
             !fold.is_empty()
         });
@@ -119,7 +125,7 @@ impl Refusals {
 impl Folded {
     /// Fills in the record that stands for them.
     pub(super) fn fill(self, record: &mut Record) {
-        record.agent = self.agent;
+        (record.agent, record.event) = (self.of.agent, self.of.event);
         record.verdict = Some(Verdict::Deny);
         record.count = Some(self.repeated.count);
         match self.repeated.key {

@@ -60,7 +60,7 @@ pub enum UpstreamTlsError {
 /// Connects to upstreams over verified TLS. Sessions are never shared between agents.
 pub struct UpstreamTls {
     verifier: Arc<WebPkiServerVerifier>,
-    roots_pem: String,
+    roots_pem: Arc<str>,
     configs: Mutex<LruCache<(AgentId, Alpn), Arc<ClientConfig>>>,
 }
 
@@ -100,7 +100,17 @@ impl UpstreamTls {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
             .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?;
-        Ok(UpstreamTls { verifier, roots_pem, configs: Mutex::new(LruCache::new(CACHED_CONFIGS)) })
+        Ok(UpstreamTls::with(verifier, roots_pem.into()))
+    }
+
+    fn with(verifier: Arc<WebPkiServerVerifier>, roots_pem: Arc<str>) -> UpstreamTls {
+        UpstreamTls { verifier, roots_pem, configs: Mutex::new(LruCache::new(CACHED_CONFIGS)) }
+    }
+
+    /// One that trusts the same roots and shares no session with this one.
+    #[must_use]
+    pub fn apart(&self) -> UpstreamTls {
+        UpstreamTls::with(Arc::clone(&self.verifier), Arc::clone(&self.roots_pem))
     }
 
     /// The system's roots, PEM: the first part of the bundle that agents trust.

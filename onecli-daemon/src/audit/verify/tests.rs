@@ -13,6 +13,8 @@ use crate::audit::retention::Retention;
 use crate::audit::{AuditLog, Durability, Entries, Event, Record};
 use crate::model::{Clock, PrivateDir, RequestId, SystemClock};
 
+mod retention;
+
 /// A log of 60 records in several segments, closed.
 struct Scene {
     dir: PrivateDir,
@@ -262,13 +264,66 @@ async fn a_changed_log_is_told_of_at_the_next_start() {
     // Rolled back as a whole; the store knows more.
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
-    let log = crate::audit::log_in(dir.path()).unwrap().unwrap();
+    let signer = Settings::for_tests().signer;
+    let log = crate::audit::log_in(dir.path(), &signer).unwrap().unwrap();
     let known = Some((log, 11));
     let fresh = crate::model::LogId(Uuid::from_u128(0xff));
     write(&dir, Settings { fresh, known, ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
-    assert_eq!(crate::audit::log_in(dir.path()).unwrap(), Some(fresh), "numbers are not used twice");
+    assert_eq!(crate::audit::log_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not used twice");
     drop(temp);
+
+    // Removed as a whole, checkpoint and all; and another log of ours put in its place.
+    let (_temp, dir) = PrivateDir::temporary();
+    write(&dir, Settings { fresh, known, ..Settings::for_tests() }, 1).await;
+    assert_eq!(codes(dir.path()), ["audit_truncated"]);
+    let (_temp, dir) = PrivateDir::temporary();
+    write(&dir, Settings { fresh, ..Settings::for_tests() }, 1).await;
+    let third = crate::model::LogId(Uuid::from_u128(0x100));
+    write(&dir, Settings { fresh: third, known, ..Settings::for_tests() }, 1).await;
+    assert_eq!(codes(dir.path()), ["audit_truncated"]);
+    assert_eq!(crate::audit::log_in(dir.path(), &signer).unwrap(), Some(third));
+}
+
+/// Whoever can write here does not choose which log the store is asked about, nor has room for names of segments.
+#[tokio::test]
+async fn a_forged_name_is_no_log_and_no_segment() {
+    let (temp, dir) = PrivateDir::temporary();
+    write(&dir, Settings::for_tests(), 4).await;
+    let (scene, signer) = (Scene { dir, _temp: temp }, Settings::for_tests().signer);
+    let log = crate::audit::log_in(scene.dir.path(), &signer).unwrap();
+    let head = segment::head_path(scene.dir.path(), 1);
+    let note = fs::read_to_string(&head).unwrap();
+    fs::write(&head, note.replace(&log.unwrap().to_string(), &Uuid::from_u128(0xbad).to_string())).unwrap();
+    assert_eq!(crate::audit::log_in(scene.dir.path(), &signer).unwrap(), log);
+    fs::write(&head, note).unwrap();
+    for name in
+        ["18446744073709551615.jsonl", "99999999.jsonl", "1.jsonl", "+0000002.jsonl", "0000000x.jsonl"]
+    {
+        fs::write(scene.dir.path().join(name), "x").unwrap();
+    }
+    assert_eq!(segment::list(scene.dir.path()).unwrap(), [1]);
+    write(&scene.dir, Settings::for_tests(), 1).await;
+    assert_eq!(scene.verify().unwrap().last, 10);
+}
+
+/// What somebody wrote into an old segment is not told again in a new record, with our signature.
+#[tokio::test]
+async fn a_forged_decision_gets_no_outcome() {
+    let scene = Scene::new().await;
+    let mut lines = scene.read(1);
+    let mut forged: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    forged["request_id"] = Uuid::from_u128(0xbad).to_string().into();
+    lines.push(forged.to_string());
+    scene.write(1, &lines);
+    let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
+    let mut torn = fs::read(scene.path(last)).unwrap();
+    torn.extend_from_slice(format!("{forged}\n").as_bytes());
+    fs::write(scene.path(last), torn).unwrap();
+    write(&scene.dir, Settings::for_tests(), 1).await;
+    let told = segment::list(scene.dir.path()).unwrap().into_iter().filter(|number| *number >= last);
+    let told: String = told.map(|number| fs::read_to_string(scene.path(number)).unwrap()).collect();
+    assert!(told.contains("audit_torn") && !told.contains("interrupted"), "{told}");
 }
 
 /// A power failure that takes the end of what was not synced leaves half a line, before the room that was made.
@@ -286,51 +341,6 @@ async fn half_a_line_is_no_damage() {
     assert_eq!(scene.verify().unwrap().unfinished, 0);
     write(&scene.dir, Settings::for_tests(), 1).await;
     scene.verify().unwrap();
-}
-
-#[derive(Debug)]
-struct Later;
-
-impl Clock for Later {
-    fn now(&self) -> Timestamp {
-        SystemClock.now() + std::time::Duration::from_hours(240)
-    }
-
-    fn instant(&self) -> std::time::Instant {
-        SystemClock.instant()
-    }
-}
-
-#[tokio::test]
-async fn a_pruned_log_is_verified_from_its_first_head_on() {
-    let by_size = Retention { age: None, bytes: Some(SEGMENT) };
-    let by_age = Retention { age: Some(std::time::Duration::from_hours(24)), bytes: None };
-    for retention in [by_size, by_age] {
-        let scene = Scene::new().await;
-        let settings = Settings { retention, clock: Arc::new(Later), ..Settings::for_tests() };
-        let log = AuditLog::open_sized(&scene.dir, settings, SEGMENT).unwrap();
-        log.decision(record(99)).await.unwrap();
-        // The last segment, and whatever is written now, stays.
-        let pruned = async {
-            while segment::list(scene.dir.path()).unwrap().len() > 2 {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(10), pruned).await.unwrap();
-        log.close().await.unwrap();
-        let verified = scene.verify().unwrap();
-        assert!(verified.first > 20 && verified.last >= 62, "{verified:?}");
-        let told = Entries::after(scene.dir.path(), 0)
-            .unwrap()
-            .find_map(|line| line.unwrap().entry.record.pruned_through());
-        assert_eq!(told, Some(verified.first - 1));
-        // One more than that is not covered by it.
-        let first = segment::list(scene.dir.path()).unwrap()[0];
-        if segment::list(scene.dir.path()).unwrap().len() > 1 {
-            fs::remove_file(scene.path(first)).unwrap();
-            assert!(scene.bad().what.contains("kept no longer"));
-        }
-    }
 }
 
 /// What relaxed durability gives: written at once, synced and signed within about a second.

@@ -136,6 +136,35 @@ async fn refusals_that_repeat_are_folded() {
     }
 }
 
+/// An agent that is refused in a hundred ways hides no alert among them.
+#[tokio::test]
+async fn a_flood_of_refusals_hides_no_alert() {
+    let scene = Scene::new().await;
+    let refuse = async |path: String, code: Code| {
+        let mut trail = scene.trail();
+        trail.record().path = Some(Text::new(&path));
+        trail.refuse(code).await;
+    };
+    for number in 0..100 {
+        refuse(format!("/{number}"), Code::EgressDenied).await;
+    }
+    refuse("/taken".to_owned(), Code::PlaceholderForeign).await;
+    let records = || -> Vec<Record> {
+        Entries::after(scene.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record).collect()
+    };
+    let alert = records().into_iter().find(|record| record.event == Event::Alert).unwrap();
+    assert_eq!(alert.path.as_ref().map(Text::as_str), Some("/taken"));
+
+    // And so many alerts that they are not told apart are alerts all the same.
+    for number in 0..100 {
+        refuse(format!("/{number}"), Code::PlaceholderForeign).await;
+    }
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let alerts = records().into_iter().filter(|record| record.event == Event::Alert);
+    assert_eq!(alerts.map(|record| record.count.unwrap_or(1)).sum::<u64>(), 101);
+}
+
 /// Invariant 9: an agent that has used up its part is refused, and others are not; its refusals are counted.
 #[tokio::test]
 async fn a_flood_reaches_its_quota() {
