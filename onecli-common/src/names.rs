@@ -52,6 +52,10 @@ pub const AGENTS_ROOT: &str = "AGENTS_ROOT";
 /// Global `u64`: cookie of the daemon's own network namespace, where it listens from its start on. In others its helper opens
 /// listeners, as agents come there.
 pub const HOME_NETNS: &str = "HOME_NETNS";
+/// Global `u32`: bits from the beginning of the kernel's `struct sock` to its member `sk_kern_sock`.
+pub const KERN_SOCK: &str = "KERN_SOCK";
+/// Global `u32`: the same of `sk_allocation`.
+pub const ALLOCATION: &str = "ALLOCATION";
 /// Global `u32`: port of the transparent listener, host byte order.
 pub const TRANSPARENT_PORT: &str = "TRANSPARENT_PORT";
 /// Global `u32`: port of the agents' resolver, host byte order.

@@ -3,7 +3,7 @@
 //! Also runs for non-blocking and TCP Fast Open connects, `io_uring`, and a reconnect after `AF_UNSPEC`.
 
 use aya_ebpf::{
-    helpers::generated::bpf_get_netns_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
+    helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt}, macros::cgroup_sock_addr, programs::SockAddrContext,
 };
 use onecli_common::{Hook, IPPROTO_TCP, Ident, IdentFlags, Reason, Stat};
 
@@ -73,7 +73,7 @@ struct Route {
 /// that is not the daemon's is refused; the packet filter looks again when the SYN leaves.
 ///
 /// In another network namespace than the daemon's the listener may be about to come: the packet filter holds the SYN back
-/// until it is there, and TCP sends it again.
+/// until it is there, and TCP sends it again, for seven seconds.
 #[inline(always)]
 fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Route, Reason> {
     let own = Receiver::BornIn(agent_cgid);
@@ -100,6 +100,7 @@ fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Rou
     match listener(context, &to) {
         Receiver::Daemon => Ok(Route { to, flags: IdentFlags::REDIRECTED, stat: Stat::Redirected }),
         Receiver::Nobody if is_elsewhere(ctx) => {
+            bound_patience(ctx);
             Ok(Route { to, flags: IdentFlags::REDIRECTED | IdentFlags::AWAITS, stat: Stat::Unserved })
         }
         Receiver::Nobody => Ok(Route { to: to.closed(), flags: 0, stat: Stat::Unserved }),
@@ -107,6 +108,19 @@ fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Rou
             count(Stat::ForeignListener);
             Err(Reason::ForeignListener)
         }
+    }
+}
+
+/// Has the kernel give a connection up after SYNs at 0, 1 and 3 seconds, in place of two minutes. Kernel 5.9.
+#[inline(always)]
+fn bound_patience(ctx: &SockAddrContext) {
+    const IPPROTO_TCP: i32 = 6;
+    /// `TCP_SYNCNT` of linux/tcp.h.
+    const TCP_SYNCNT: i32 = 7;
+    let mut retransmissions = 2_i32;
+    // SAFETY: a valid context, and a value of four bytes. Where it fails the agent waits longer.
+    unsafe {
+        bpf_setsockopt(ctx.sock_addr.cast(), IPPROTO_TCP, TCP_SYNCNT, (&raw mut retransmissions).cast(), 4);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     context::{Endpoint, LOOPBACK4, agent_level, now, port_be, read},
     datagram::{asked, own_resolver},
     listener::{lookup, lookup_udp},
-    maps::{Absent, SOCKETS, TAKEN, TRANSPARENT_PORT, TUP, WAITING, count, record, stamped},
+    maps::{Absent, SOCKETS, TAKEN, TRANSPARENT_PORT, TUP, WAITING, bear, born_in, count, record, stamped},
 };
 
 // States of a TCP socket, `net/tcp_states.h`.
@@ -226,6 +226,12 @@ fn own_segment_may_leave(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void, 
     }
     if remembers {
         remember(sk, agent, packet);
+    }
+    // A listener from before there was such a record: what it accepts next inherits it.
+    // SAFETY: checked non-null.
+    if state == LISTEN && unsafe { born_in(sk) }.is_none() {
+        // SAFETY: as above. Without memory what it accepts is remembered at its first packet.
+        let _born = unsafe { bear(sk, agent) };
     }
     true
 }

@@ -45,6 +45,12 @@ pub(crate) static AGENTS_ROOT: Global<u64> = Global::new(u64::MAX);
 /// Cookie of the daemon's own network namespace. The default is every one's: nothing is held back.
 #[unsafe(no_mangle)]
 pub(crate) static HOME_NETNS: Global<u64> = Global::new(0);
+/// Where `struct sock` has `sk_kern_sock`, bits.
+#[unsafe(no_mangle)]
+pub(crate) static KERN_SOCK: Global<u32> = Global::new(0);
+/// Where `struct sock` has `sk_allocation`, bits.
+#[unsafe(no_mangle)]
+pub(crate) static ALLOCATION: Global<u32> = Global::new(0);
 /// Port of the transparent listener, host byte order.
 #[unsafe(no_mangle)]
 pub(crate) static TRANSPARENT_PORT: Global<u32> = Global::new(0);

@@ -9,7 +9,7 @@
 
 use aya_ebpf::{
     cty::c_void,
-    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sock_from_file},
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_probe_read_kernel, bpf_sock_from_file},
     macros::lsm,
     programs::LsmContext,
 };
@@ -18,7 +18,7 @@ use onecli_common::{AF_INET, AF_INET6, Hook, Reason};
 use crate::{
     context::{Endpoint, agent_level, current_agent, read},
     deny::{Kind, refuse},
-    maps::{AGENTS_ROOT, Absent, SOCKETS, born_in, record},
+    maps::{AGENTS_ROOT, ALLOCATION, Absent, KERN_SOCK, SOCKETS, born_in, record},
 };
 
 /// A hook's verdict: no objection.
@@ -52,7 +52,7 @@ struct Sock {
     family: u16,
 }
 
-/// `socket()` of any family: none but those that the other programs see, or that lead to no network. Kernel 5.7.
+/// `socket()` of any family: none but those that the other programs see, or that lead to no network. Kernel 5.14.
 #[lsm(hook = "socket_create")]
 pub(crate) fn refuse_family(ctx: LsmContext) -> i32 {
     let (family, sock_type, protocol, by_kernel): (i32, i32, i32, i32) =
@@ -70,7 +70,7 @@ pub(crate) fn refuse_family(ctx: LsmContext) -> i32 {
     DENIED
 }
 
-/// Anything is sent over any socket: by `write`, `sendmsg`, `sendfile`, `io_uring`. Kernel 5.11; before 6.5 `sendfile` and
+/// Anything is sent over any socket: by `write`, `sendmsg`, `sendfile`, `io_uring`. Kernel 5.14; before 6.5 `sendfile` and
 /// `splice` pass elsewhere.
 #[lsm(hook = "socket_sendmsg")]
 pub(crate) fn refuse_send(ctx: LsmContext) -> i32 {
@@ -81,7 +81,7 @@ pub(crate) fn refuse_send(ctx: LsmContext) -> i32 {
     verdict(ctx.arg(0), Hook::Send)
 }
 
-/// A descriptor arrives from another process: `SCM_RIGHTS`, `pidfd_getfd`. Kernel 5.11.
+/// A descriptor arrives from another process: `SCM_RIGHTS`, `pidfd_getfd`. Kernel 5.14.
 #[lsm(hook = "file_receive")]
 pub(crate) fn refuse_receipt(ctx: LsmContext) -> i32 {
     let former: i32 = ctx.arg(1);
@@ -97,7 +97,6 @@ pub(crate) fn refuse_receipt(ctx: LsmContext) -> i32 {
 #[inline(always)]
 fn verdict(socket: *const Socket, hook: Hook) -> i32 {
     let sk = read!(socket, sk);
-    // The kernel's own have no file: what a network file system sends, it may send on behalf of an agent's read.
     if sk.is_null() || read!(socket, file).is_null() {
         return PERMIT;
     }
@@ -109,6 +108,7 @@ fn verdict(socket: *const Socket, hook: Hook) -> i32 {
     let birth = unsafe { born_in(sk.cast()).or_else(|| record(&SOCKETS, sk.cast(), Absent::Leave).map(|ident| ident.agent_cgid)) };
     let reason = match birth {
         Some(agent) if agent == current_agent() => return PERMIT,
+        _ if is_the_kernels(sk) => return PERMIT,
         Some(_) => Reason::OtherAgent,
         None => Reason::NoBirthRecord,
     };
@@ -120,6 +120,24 @@ fn verdict(socket: *const Socket, hook: Hook) -> i32 {
     let kind = Kind { family, sock_type: u32::from(read!(socket, sock_type).cast_unsigned()), protocol: 0 };
     refuse(kind, peer, reason, hook);
     DENIED
+}
+
+/// Whether the kernel sends over the socket for itself: a network file system or block device, on behalf of whoever reads a
+/// file. It made it, or was given it and took care that memory for it is had without writing to disks; no system call does that.
+#[inline(always)]
+fn is_the_kernels(sk: *const Sock) -> bool {
+    /// `__GFP_IO | __GFP_FS`: allocations of ordinary sockets may wait for disks.
+    const ORDINARY: u32 = 0x40 | 0x80;
+    const BITS: u32 = 8;
+    let (flag, allocation) = (KERN_SOCK.load(), ALLOCATION.load());
+    let (mut byte, mut gfp) = (0_u8, 0_u32);
+    // SAFETY: the helper writes as many bytes as each variable has, or zeroes, and takes any source address.
+    unsafe {
+        let sk = sk.cast::<u8>();
+        bpf_probe_read_kernel((&raw mut byte).cast(), 1, sk.wrapping_add((flag / BITS) as usize).cast());
+        bpf_probe_read_kernel((&raw mut gfp).cast(), 4, sk.wrapping_add((allocation / BITS) as usize).cast());
+    }
+    u32::from(byte) >> (flag % BITS) & 1 == 1 || gfp & ORDINARY != ORDINARY
 }
 
 /// Families that lead to no network.

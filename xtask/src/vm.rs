@@ -44,9 +44,9 @@ pub(crate) struct Args {
     /// Test a release build; a development build by default
     #[arg(long)]
     release: bool,
-    /// Run the kernel tests and the escape suite there, and nothing of the package
-    #[arg(long, conflicts_with = "release")]
-    tests: bool,
+    /// Run tests of this repository there, and nothing of the package: those named, or the kernel tests and the escape suite
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, default_missing_value = "kernel:: escape:: netns::")]
+    tests: Option<String>,
     /// Minutes until the machine is given up
     #[arg(long, default_value_t = 30)]
     minutes: u64,
@@ -67,7 +67,10 @@ pub(crate) fn test(args: &Args) -> Result<()> {
     fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
 
     let system = Disk::of(&place, args)?;
-    let payload = if args.tests { tests(&place)? } else { payload(&place, args)? };
+    let payload = match &args.tests {
+        Some(names) => tests(&place, names)?,
+        None => payload(&place, args)?,
+    };
     step(&format!("booting ({} s so far)", started.elapsed().as_secs()));
     let results = place.join("results.txt");
     File::create(&results)?;
@@ -169,7 +172,7 @@ fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
 }
 
 /// Programs of tests, the programs that they run, and what starts them inside.
-fn tests(place: &Path) -> Result<PathBuf> {
+fn tests(place: &Path, names: &str) -> Result<PathBuf> {
     let directory = empty(place, "tests")?;
     run(&mut cargo(&["build", "--package", "onecli-daemon", "--bins"]))?;
     for (package, wanted, name) in
@@ -178,8 +181,9 @@ fn tests(place: &Path) -> Result<PathBuf> {
         let mut build = cargo(&["test", "--no-run", "--package", package, wanted, "--message-format=json"]);
         let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
         let messages = String::from_utf8(output.stdout)?;
-        // The only message with an executable is of the one target that was asked for.
-        let executable = messages.lines().find_map(|line| line.split("\"executable\":\"").nth(1));
+        // Programs that the tests use are built with them.
+        let mut built = messages.lines().filter(|line| line.contains("\"test\":true}"));
+        let executable = built.find_map(|line| line.split("\"executable\":\"").nth(1));
         let executable = executable.and_then(|rest| rest.split('"').next());
         let executable = executable.with_context(|| format!("{package} was not built"))?;
         // Their debug information is most of them.
@@ -190,7 +194,7 @@ fn tests(place: &Path) -> Result<PathBuf> {
         run(Command::new("strip").arg("--strip-debug").arg(program).arg("-o").arg(directory.join(name)))?;
     }
     fs::copy(workspace().join("xtask/vm/tests.py"), directory.join("guest.py"))?;
-    fs::write(directory.join("environment"), "")?;
+    fs::write(directory.join("environment"), format!("export NAMES='{names}'\n"))?;
     let image = place.join("tests.ext4");
     make_disk(&directory, &image, "1G")?;
     Ok(image)

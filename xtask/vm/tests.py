@@ -7,16 +7,19 @@ import re
 import subprocess
 
 PAYLOAD = pathlib.Path("/payload")
-# Each program of tests, and what it is to run.
-SUITES = [("kernel-tests", ["kernel::"]), ("system-tests", ["escape::", "netns::"])]
+# Each program of tests.
+SUITES = ["kernel-tests", "system-tests"]
+# Figures mean nothing on an emulated processor, and the storms take an hour.
+NOT_HERE = ["--skip", "kernel::tests::cost", "--skip", "kernel::tests::storm"]
 out = open("/dev/ttyS1", "w", buffering=1)
 
 modules = pathlib.Path("/sys/kernel/security/lsm")
 print(f"kernel {os.uname().release}, security modules {modules.read_text() if modules.exists() else 'unknown'}", file=out)
 # Far slower than the machine they were written on: one at a time, and nobody minds the clock.
 environment = os.environ | {"ONECLI_BIN_DIR": str(PAYLOAD), "RUST_BACKTRACE": "0"}
-for program, filters in SUITES:
-    command = [PAYLOAD / program, *filters, "--test-threads=1", "--nocapture"]
+total = 0
+for program in SUITES:
+    command = [PAYLOAD / program, *os.environ["NAMES"].split(), *NOT_HERE, "--test-threads=1", "--nocapture"]
     tests = subprocess.Popen(command, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/tmp")
     name, ended = None, 0
     for line in tests.stdout:
@@ -29,8 +32,11 @@ for program, filters in SUITES:
             name, ended = None, ended + 1
         if line.startswith(("NOT RUN", "KNOWN OPEN")):
             print(line.rstrip(), file=out)
-    if tests.wait() or not ended:
+    total += ended
+    if tests.wait():
         print(f"FAIL\t{program}\tended with {tests.returncode} after {ended} tests", file=out)
+if not total:
+    print("FAIL\tnothing was run\t", file=out)
 print("DONE", file=out)
 out.flush()
 subprocess.run(["systemctl", "poweroff"])

@@ -4,7 +4,7 @@
 //! is there. So one is opened as soon as a process of an agent is seen in a namespace, by the helper. A container's cgroup
 //! appears long before its program starts: events of the agents' cgroups ([`Watch`]) start a burst of surveys. What they
 //! miss (a process that changes its namespace later) is found because its connects are counted as unserved, or by the
-//! sweep; such a process is refused until then.
+//! sweep; its connections wait until then, for seven seconds at most.
 //!
 //! A listener keeps its namespace alive. One that no managed process has been in for a while is therefore given up.
 

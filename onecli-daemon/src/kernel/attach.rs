@@ -23,7 +23,7 @@ use super::{
     cgroup::{id_of_directory, level},
     denials::KernelLog,
     link::{self, LinkInfo, Target},
-    security,
+    security::{self, Security},
 };
 
 /// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
@@ -101,14 +101,9 @@ const SECURITY_HOOKS: [Hook; 3] = [
     hook("refuse_family", LSM_MAC, Place::Security("socket_create")),
 ];
 
-/// The programs of cgroups, and those of the BPF LSM that are attached.
+/// The programs of cgroups, and those of the BPF LSM where they were attached.
 pub(super) fn hooks(pins: &Pins) -> impl Iterator<Item = &'static Hook> {
-    HOOKS.iter().chain(SECURITY_HOOKS.iter().filter(|hook| pins.link(hook.program).exists()))
-}
-
-/// Whether the programs of the BPF LSM are attached, all of them.
-pub(super) fn is_secured(pins: &Pins) -> bool {
-    SECURITY_HOOKS.iter().all(|hook| pins.link(hook.program).exists())
+    HOOKS.iter().chain(SECURITY_HOOKS.iter().filter(|_| pins.are_secured()))
 }
 
 /// State of the links of all programs.
@@ -168,19 +163,20 @@ pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Opti
     let pins = Pins::below(&config.bpffs_dir);
     pins.create()?;
     check_shapes(&pins)?;
-    let mut ebpf = load(object, config, &cgroups, Some(&pins))?;
+    let security = Security::of_kernel();
+    let mut ebpf = load(object, config, &cgroups, Some(&pins), security.as_ref())?;
     let mut attach = |hook| {
         let program = find(&mut ebpf, hook)?;
-        verify(program, hook)?;
+        verify(program, hook, security.as_ref())?;
         enforce(program, hook, &cgroups, config, &pins)
     };
     HOOKS.iter().try_for_each(&mut attach)?;
-    if security::is_active()
-        && let Err(error) = SECURITY_HOOKS.iter().try_for_each(attach)
-    {
+    let secured = security.as_ref().map(|_| SECURITY_HOOKS.iter().try_for_each(attach));
+    pins.set_secured(matches!(secured, Some(Ok(()))))?;
+    if let Some(Err(error)) = secured {
         tracing::warn!(
             error = &error as &(dyn Error + 'static),
-            "the kernel takes no program of the BPF LSM: what agents send over connections made outside is for the launcher \
+            "not all programs of the BPF LSM were attached: what agents send over connections made outside is for the launcher \
              alone to prevent"
         );
     }
@@ -249,11 +245,12 @@ pub(super) fn tags(
     config: &KernelConfig,
     cgroups: &Cgroup2,
 ) -> Result<Vec<(&'static str, u64)>, KernelError> {
-    let mut ebpf = load(OBJECT, config, cgroups, None)?;
+    let security = Security::of_kernel();
+    let mut ebpf = load(OBJECT, config, cgroups, None, security.as_ref())?;
     let pins = Pins::below(&config.bpffs_dir);
     let tags = hooks(&pins).map(|hook| {
         let program = find(&mut ebpf, hook)?;
-        verify(program, hook)?;
+        verify(program, hook, security.as_ref())?;
         let info = program.info().map_err(|source| KernelError::Program {
             action: "examine",
             program: hook.program,
@@ -276,6 +273,7 @@ fn load(
     config: &KernelConfig,
     cgroups: &Cgroup2,
     pins: Option<&Pins>,
+    security: Option<&Security>,
 ) -> Result<Ebpf, KernelError> {
     let agent_level = level(&config.agents_root)? + 1;
     let agents_root = cgroups.id_of(&config.agents_root)?;
@@ -284,11 +282,14 @@ fn load(
     let resolver_port = u32::from(config.dns_port);
     let reserved_ports = reserved_ports(config)?;
     let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
+    let (kern_sock, allocation) = security.map(Security::marks).unwrap_or_default();
     let mut loader = EbpfLoader::new();
     loader
         .override_global(names::AGENT_LEVEL, &agent_level, true)
         .override_global(names::AGENTS_ROOT, &agents_root, true)
         .override_global(names::HOME_NETNS, &home, true)
+        .override_global(names::KERN_SOCK, &kern_sock, true)
+        .override_global(names::ALLOCATION, &allocation, true)
         .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
         .override_global(names::RESOLVER_PORT, &resolver_port, true)
         .override_global(names::RESERVED_PORTS, &reserved_ports, true)
@@ -318,12 +319,14 @@ fn reserved_ports(config: &KernelConfig) -> Result<[u16; names::RESERVED_PORTS_C
 }
 
 /// Passes a program to the kernel's verifier.
-fn verify(program: &mut Program, hook: &Hook) -> Result<(), KernelError> {
+fn verify(program: &mut Program, hook: &Hook, security: Option<&Security>) -> Result<(), KernelError> {
     let verified: Result<(), Box<dyn Error + Send + Sync>> = match (program, hook.place) {
         (Program::CgroupSockAddr(program), _) => program.load().map_err(Into::into),
         (Program::CgroupSock(program), _) => program.load().map_err(Into::into),
         (Program::CgroupSkb(program), _) => program.load().map_err(Into::into),
-        (Program::Lsm(program), Place::Security(name)) => security::verify(program, name),
+        (Program::Lsm(program), Place::Security(name)) if let Some(security) = security => {
+            security.verify(program, name)
+        }
         _ => Err(ProgramError::UnexpectedProgramType.into()),
     };
     verified.map_err(|source| KernelError::Program {

@@ -28,6 +28,8 @@ const NOBODY: u32 = u32::MAX - 2;
 
 /// Directory of the links' pins below a version's.
 const LINKS: &str = "links";
+/// Directory whose presence says that programs of the BPF LSM were attached with the others.
+const SECURED: &str = "secured";
 
 /// The pins of this ABI version.
 ///
@@ -53,6 +55,25 @@ impl Pins {
     /// Where the link of a program is pinned.
     pub(super) fn link(&self, program: &str) -> PathBuf {
         self.version.join(LINKS).join(program)
+    }
+
+    /// Whether programs of the BPF LSM belong to these.
+    pub(super) fn are_secured(&self) -> bool {
+        self.version.join(SECURED).exists()
+    }
+
+    /// Notes whether they do.
+    pub(super) fn set_secured(&self, secured: bool) -> Result<(), KernelError> {
+        let mark = self.version.join(SECURED);
+        let (done, needless) = if secured {
+            (fs::create_dir(&mark), io::ErrorKind::AlreadyExists)
+        } else {
+            (fs::remove_dir(&mark), io::ErrorKind::NotFound)
+        };
+        match done {
+            Err(error) if error.kind() != needless => Err(KernelError::bpffs("make or remove", mark)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the directories, accessible to nobody without privilege, and mounts bpffs if it is not.

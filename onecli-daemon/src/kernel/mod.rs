@@ -15,6 +15,7 @@
 
 mod attach;
 mod bpffs;
+mod btf;
 mod cgroup;
 mod claim;
 mod conflict;

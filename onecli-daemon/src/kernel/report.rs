@@ -6,7 +6,7 @@ use caps::{CapSet, Capability};
 
 use super::{
     Cgroup2, KernelConfig, KernelError, LinkHealth, LinkState,
-    attach::{check, is_secured, tags},
+    attach::{check, tags},
     bpffs::Pins,
     conflict, link, security,
 };
@@ -62,11 +62,16 @@ const OLDEST: (u32, u32) = (5, 15);
 /// The oldest that lacks nothing, as a long-term release.
 const RECOMMENDED: (u32, u32) = (6, 1);
 
+/// Since when `sendfile` and `splice` come by the hook of the BPF LSM that sees what is sent.
+const SENDFILE_SEEN: (u32, u32) = (6, 5);
+
 fn kernel() -> Check {
-    let release = nix::sys::utsname::uname()
-        .map(|names| names.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    judge(&release)
+    judge(&release())
+}
+
+/// The running kernel's, as uname(2) tells it.
+fn release() -> String {
+    nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Judges a kernel by its release, as uname(2) tells it.
@@ -135,8 +140,14 @@ fn capabilities() -> Check {
 
 /// The layer that only some kernels have.
 fn security_modules(config: &KernelConfig) -> Check {
-    if is_secured(&Pins::below(&config.bpffs_dir)) {
-        return Check::ok("bpf lsm", "agents are refused what they send over connections made outside");
+    if Pins::below(&config.bpffs_dir).are_secured() {
+        let whole = "agents are refused what they send over connections made outside";
+        return match parse_version(&release()) {
+            Some(version) if version < SENDFILE_SEEN => {
+                Check::ok("bpf lsm", format!("{whole}; before Linux 6.5 not what sendfile and splice send"))
+            }
+            _ => Check::ok("bpf lsm", whole),
+        };
     }
     let without = "what an agent sends over a connection made outside, or by a family such as AF_VSOCK, only the launcher \
                    prevents";

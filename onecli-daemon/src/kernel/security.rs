@@ -8,6 +8,8 @@ use aya::{
     programs::{Lsm, links::FdLink},
 };
 
+use super::btf::Kernel;
+
 /// The list of active security modules, where securityfs is mounted, which systemd does.
 const LIST: &str = "/sys/kernel/security/lsm";
 /// `LSM_ID_BPF` of linux/lsm.h.
@@ -39,17 +41,33 @@ fn listed() -> io::Result<Vec<u64>> {
     Ok(modules)
 }
 
-/// Passes a program to the verifier, as one for `hook` of the kernel's list of security hooks.
-pub(super) fn verify(program: &mut Lsm, hook: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
-    /// Some megabytes, read once.
-    static TYPES: OnceLock<Btf> = OnceLock::new();
-    let types = if let Some(types) = TYPES.get() {
-        types
-    } else {
-        let read = Btf::from_sys_fs()?;
-        TYPES.get_or_init(|| read)
-    };
-    Ok(program.load(hook, types)?)
+/// What loading such programs needs to know of the kernel: read at an attach, and forgotten after it.
+pub(super) struct Security {
+    types: Btf,
+    marks: (u32, u32),
+}
+
+impl Security {
+    /// `None` where the kernel runs no such program, or does not tell which sockets are its own: then nobody knows whom a
+    /// refusal would hit.
+    pub(super) fn of_kernel() -> Option<Self> {
+        if !is_active() {
+            return None;
+        }
+        let kernel = Kernel::read().ok()?;
+        let marks = (kernel.bit_offset("sock", "sk_kern_sock")?, kernel.bit_offset("sock", "sk_allocation")?);
+        Some(Self { types: Btf::from_sys_fs().ok()?, marks })
+    }
+
+    /// Where `struct sock` has `sk_kern_sock` and `sk_allocation`, bits.
+    pub(super) fn marks(&self) -> (u32, u32) {
+        self.marks
+    }
+
+    /// Passes a program to the verifier, as one for `hook` of the kernel's list of security hooks.
+    pub(super) fn verify(&self, program: &mut Lsm, hook: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(program.load(hook, &self.types)?)
+    }
 }
 
 /// Attaches a program, and gives its link to the caller.

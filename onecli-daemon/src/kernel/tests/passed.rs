@@ -19,7 +19,7 @@ use super::{
     child::Client,
     fixture::{Fixture, accept, listen},
 };
-use crate::kernel::{Hook, Reason, attach::is_secured, bpffs::Pins};
+use crate::kernel::{Hook, Reason, bpffs::Pins};
 
 /// A process that is moved into a cgroup brings no way out: the guard's work, where no security module is before it.
 #[test]
@@ -101,7 +101,7 @@ fn a_connection_made_outside_is_for_the_security_module() {
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut said = Vec::new();
     let _end = (&mut stream).take(6).read_to_end(&mut said);
-    if is_secured(&Pins::below(&fixture.config.bpffs_dir)) {
+    if Pins::below(&fixture.config.bpffs_dir).are_secured() {
         assert_eq!(said, b"", "the connection is closed in silence");
         assert_eq!(client.finish().errno(), libc::EPERM);
     } else {
