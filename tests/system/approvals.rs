@@ -52,6 +52,7 @@ fn a_person_allows_or_denies() {
     let shown = ["agent", "method", "path", "query", "secrets"].map(|field| asked[field].to_string());
     assert_eq!(shown, [r#""outside""#, r#""POST""#, r#""/echo""#, r#""x=1""#, r#"["api"]"#]);
     assert_eq!(asked["digest"].as_str().map(str::len), Some(64));
+    assert_eq!((seen.body.as_slice(), &asked["body_bytes"]), (&b"hello"[..], &5.into()));
     let id = asked["id"].as_str().unwrap();
     let steps: Vec<Value> = daemon.audit().into_iter().filter(|r| r["approval"] == id).collect();
     let told: Vec<String> = steps
@@ -73,6 +74,23 @@ fn a_person_allows_or_denies() {
     let record =
         daemon.audit_until("the denial", |r| r["event"] == "decision" && r["code"] == "approval_denied");
     assert_eq!(record["rule"], format!("approve {rule}"), "{record}");
+
+    // The word is for this body, where there is room for it.
+    let digest = |body: &[&str]| {
+        let run = curl(&scene.url("/upload?x=1")).args(body).args(["-H", "content-type: text/plain"]);
+        let (done, asked) = answer(daemon.explicit(&scene.outside.token, run).start(), "allow");
+        let sent = done.reply().json()["bytes"].as_u64();
+        scene.upstream.clear();
+        (asked["digest"].as_str().unwrap().to_owned(), asked["body_bytes"].as_u64(), sent)
+    };
+    let [one, again, other] = ["amount=10", "amount=10", "amount=99"].map(|body| digest(&["--data", body]));
+    assert_eq!((&one, one.1, one.2), (&again, Some(9), Some(9)));
+    assert!(one.0 != other.0 && other.1 == Some(9), "{one:?} {other:?}");
+    let chunked = digest(&["--data", "amount=10", "-H", "transfer-encoding: chunked"]);
+    assert_eq!((chunked.1, chunked.2), (None, Some(9)));
+    let large = "x".repeat(64 * 1024 + 1);
+    let large = digest(&["--data", &large]);
+    assert_eq!((large.1, large.2), (None, Some(64 * 1024 + 1)));
 
     // Who goes away is not waited for.
     let held = post();

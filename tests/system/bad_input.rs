@@ -22,6 +22,7 @@ fn exchange(daemon: &Daemon, bytes: &[u8]) -> String {
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
+    onecli_tests::canary::assert_clean("a socket", &answer);
     String::from_utf8_lossy(&answer).into_owned()
 }
 

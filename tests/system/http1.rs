@@ -123,6 +123,7 @@ fn converse(stream: &mut (impl Read + Write), bytes: &[u8]) -> String {
             bytes[..bytes.len().min(500)].escape_ascii()
         )
     });
+    onecli_tests::canary::assert_clean("a socket", &answer);
     String::from_utf8(answer).unwrap()
 }
 

@@ -264,6 +264,7 @@ fn an_unmanaged_process_on_the_transparent_port() {
     let mut answer = Vec::new();
     // A reset after the answer is as good as an end.
     let _ = stream.read_to_end(&mut answer);
+    onecli_tests::canary::assert_clean("a socket", &answer);
     let answer = String::from_utf8_lossy(&answer).to_lowercase();
     assert!(answer.starts_with("http/1.1 403") && answer.contains("x-onecli-error"), "{answer:?}");
     assert_eq!(stage.upstream.connection_count(), 0);

@@ -4,7 +4,7 @@ use onecli_tests::canary::Canary;
 use onecli_tests::client::{self, Outcome, Run};
 use onecli_tests::need;
 
-use crate::scene::{KEY, Scene, VALUE, Way, curl_with_key, ways};
+use crate::scene::{API, KEY, Scene, VALUE, Way, curl_with_key, ways};
 
 /// Everything a client printed.
 fn assert_clean(canary: &Canary, what: &str, outcome: &Outcome) {
@@ -68,6 +68,74 @@ fn an_upstream_that_echoes_headers_compressed() {
         assert_eq!(reply.status, 502, "{way:?}: {reply:?}");
         assert_eq!(reply.headers["x-onecli-error"], ["upstream_protocol"], "{way:?}: {reply:?}");
         scene.injected_once(&format!("Bearer {VALUE}"));
+    }
+}
+
+/// What an upstream kept while the grant was there is still the value when the grant is gone.
+#[test]
+fn what_an_upstream_stored_does_not_come_back_without_the_grant() {
+    let scene = Scene::new();
+    let canary = Canary::new(VALUE);
+    let port = scene.upstream.https_addr().port().to_string();
+    scene.daemon.onecli(&["rule", "add", "allow", "--host", API, "--port", &port]).ok("rule");
+    let read = |what: &str, injected: bool| {
+        for flag in ["--http1.1", "--http2"] {
+            let run = client::curl(&scene.url("/stored")).args([flag, "--include"]);
+            let outcome = scene.daemon.explicit(&scene.outside.token, run).outcome();
+            let out = outcome.ok(what);
+            assert_clean(&canary, what, &outcome);
+            assert!(out.contains("Bearer ****"), "{what} {flag}: {out}");
+            let seen = scene.upstream.requests();
+            let sent = seen.last().unwrap().header("authorization").is_some();
+            assert_eq!(sent, injected, "{what} {flag}: {seen:#?}");
+        }
+    };
+    read("granted", true);
+    for (take, give) in [
+        (["ungrant", "outside", "api"], ["grant", "outside", "api"]),
+        (["secret", "disable", "api"], ["secret", "enable", "api"]),
+    ] {
+        scene.daemon.onecli(&take).ok("take it back");
+        read(&take.join(" "), false);
+        scene.daemon.onecli(&give).ok("give it back");
+        read(&give.join(" "), true);
+    }
+}
+
+/// Behind a 101 that is none of WebSocket's, what the agent sends would be read as requests that nobody judged.
+#[test]
+fn a_switch_that_is_no_websocket_is_refused() {
+    let scene = Scene::new();
+    for (path, expected) in [("/ws", 101), ("/ws/unaccepted", 502), ("/ws/of-another", 502)] {
+        let run = client::curl(&scene.url(path))
+            .args(["--http1.1", "--max-time", "2", "--include", "--no-buffer"])
+            .args([
+                "-H",
+                "Connection: Upgrade",
+                "-H",
+                "Upgrade: websocket",
+                "-H",
+                "Sec-WebSocket-Version: 13",
+                "-H",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            ]);
+        let out = scene.daemon.explicit(&scene.outside.token, run).outcome().out();
+        assert!(out.contains(&format!("HTTP/1.1 {expected} ")), "{path}: {out}");
+    }
+}
+
+/// Two parts that nobody asked for would hold half a value each.
+#[test]
+fn a_part_that_was_not_asked_for_is_refused() {
+    let scene = Scene::new();
+    for flag in ["--http1.1", "--http2"] {
+        let run = client::curl(&scene.url("/status/206")).args([flag, "--range", "0-9"]);
+        let reply = scene.daemon.explicit(&scene.outside.token, run).outcome().reply();
+        assert_eq!(
+            (reply.status, reply.header("x-onecli-error")),
+            (502, Some("upstream_protocol")),
+            "{reply:?}"
+        );
     }
 }
 

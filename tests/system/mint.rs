@@ -132,14 +132,98 @@ fn a_token_that_is_not_taken_is_bought_again_once() {
     let world = World::new(SECRET, &["--oauth2-client", "{login}/token/3600", "--client-id", "me"]);
     assert_eq!(world.ask("/accept/2", &[]).reply().status, 200);
     assert_eq!(world.bought().len(), 2);
-    let decided = world.daemon.audit().iter().filter(|r| r["event"] == "decision").count();
-    assert_eq!(decided, 2, "one for each attempt");
+    let decided = |mode: &str| {
+        let records = world.daemon.audit();
+        records.iter().filter(|r| r["event"] == "decision" && r["mode"] == mode).count()
+    };
+    assert_eq!((decided("explicit"), decided("daemon")), (2, 2), "one for each attempt");
     // Once a minute: who can make an upstream say 401 shall not make us buy tokens without end, nor forget the older ones.
     for _ in 0..5 {
         assert_eq!(world.ask("/accept/9", &[]).reply().status, 401);
         assert_eq!(world.ask("/accept/9", &["--data", "x"]).reply().status, 401);
     }
     assert_eq!(world.bought().len(), 2);
+}
+
+/// What a token is bought with is a credential, too: it does not leave without a record (invariants 2, 3 and 10).
+#[test]
+fn requests_for_tokens_are_on_record() {
+    let world = World::new(SECRET, &["--oauth2-client", "{login}/token/1?q=1", "--client-id", "me"]);
+    let own = |event: &str| -> Vec<Value> {
+        let records = world.daemon.audit().into_iter();
+        records.filter(|r| r["mode"] == "daemon" && r["event"] == event).collect()
+    };
+    for number in 1..=2 {
+        world.ask("/echo", &[]).ok("curl");
+        assert_eq!(world.bought().len(), number);
+        let (decisions, outcomes) = (own("decision"), own("outcome"));
+        assert_eq!((decisions.len(), outcomes.len()), (number, number), "{decisions:#?} {outcomes:#?}");
+        let (decision, outcome) = (&decisions[number - 1], &outcomes[number - 1]);
+        for record in [decision, outcome] {
+            let shown =
+                ["agent", "method", "host", "path", "secret", "verdict"].map(|field| record[field].as_str());
+            let expected = ["agent", "POST", LOGIN, "/token/1", "s", "inject"].map(Some);
+            assert_eq!(shown, expected, "{record}");
+            assert_eq!(record["secret_version"], 1, "{record}");
+            assert!(record["address"].is_string() && record["tls"].is_string(), "{record}");
+        }
+        assert_eq!(decision["request_id"], outcome["request_id"]);
+        assert_eq!((&decision["status"], &outcome["status"]), (&Value::Null, &200.into()));
+        assert!(
+            outcome["bytes_in"].as_u64() > Some(0) && outcome["bytes_out"].as_u64() > Some(0),
+            "{outcome}"
+        );
+        // The agent's own decision is older than what its request needs, and the token is bought before it is sent.
+        let of_agent =
+            world.daemon.audit().into_iter().rfind(|r| r["event"] == "decision" && r["mode"] == "explicit");
+        let seq = |record: &Value| record["seq"].as_u64().unwrap();
+        assert!(seq(&of_agent.unwrap()) < seq(decision), "{decision}");
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    // One that nobody answers.
+    let port = world.upstream.https_addr().port();
+    let (url, host) = (format!("https://nowhere.test:{port}/token/1"), format!("{API}:{port}"));
+    let options = ["--host", &host, "--path", "/other", "--oauth2-client", &url, "--client-id", "me"];
+    world.daemon.add_secret("other", SECRET, &options);
+    let _ = world.daemon.grant(&world.agent, "other");
+    assert_eq!(world.ask("/other", &[]).reply().status, 502);
+    let decisions = own("decision");
+    assert_eq!(decisions.len(), 3, "{decisions:#?}");
+    assert_eq!((&decisions[2]["verdict"], &decisions[2]["host"]), (&"deny".into(), &"nowhere.test".into()));
+    assert_eq!(own("outcome").len(), 2);
+}
+
+/// A refresh token is good once: an agent that goes away while it is used must not take the next one with it.
+#[test]
+fn a_purchase_outlives_who_wanted_it() {
+    let world =
+        World::new("refresh-token-0", &["--oauth2-refresh", "{login}/slow-token/1500", "--client-id", "me"]);
+    let impatient = world.run("/echo", &["--max-time", "0.5"]).outcome();
+    assert!(!impatient.status.success(), "{impatient:?}");
+    world.ask("/echo", &[]).ok("curl");
+    let bought: Vec<_> =
+        world.upstream.requests().iter().filter(|r| r.path.starts_with("/slow-token/")).map(form).collect();
+    assert_eq!(bought.len(), 1, "{bought:?}");
+    assert_eq!(world.daemon.onecli_json(&["secret", "show", "s"])["version"], 2);
+}
+
+/// What is bought while an answer runs is looked for in that answer too.
+#[test]
+fn a_token_that_is_new_does_not_come_through_an_old_stream() {
+    let world = World::new(SECRET, &["--oauth2-client", "{login}/token/1", "--client-id", "me"]);
+    for version in ["--http1.1", "--http2"] {
+        world.upstream.clear();
+        std::thread::sleep(Duration::from_millis(1100));
+        let stream = world.run("/watch?n=30&ms=100", &["--no-buffer", version]).start();
+        std::thread::sleep(Duration::from_millis(1500));
+        world.ask("/echo", &[]).ok("curl");
+        assert_eq!(world.bought().len(), 2);
+        let out = stream.finish().ok("the stream");
+        assert!(!out.contains("minted-token"), "{version}: {out}");
+        let masked = format!("Bearer {}", "*".repeat("minted-token-2".len()));
+        let last = out.lines().rfind(|line| line.starts_with("data: ")).unwrap();
+        assert_eq!(last.matches(&masked).count(), 2, "{version}: {out}");
+    }
 }
 
 #[test]

@@ -205,6 +205,7 @@ fn the_same_tuple_in_another_namespace_is_nobody() {
     let mut answer = Vec::new();
     // A reset after the answer is as good as an end.
     let _ = stranger.read_to_end(&mut answer);
+    onecli_tests::canary::assert_clean("a socket", &answer);
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     let record = scene.daemon.audit_until("the stranger", |r| r["verdict"] == "deny");

@@ -108,6 +108,58 @@ fn events_are_not_held_back() {
     }
 }
 
+/// Streams of one connection are judged one by one, whatever becomes of those beside them.
+#[test]
+fn each_stream_of_a_connection_is_judged_on_its_own() {
+    let upstream = Upstream::builder(&[API]).alpn(&["h2"]).start();
+    let scene = Scene::with(upstream, &["--bearer", "--path", "/slow/*", "--path", "/echo"]);
+    // The first one holds the connection open while the others come.
+    let paths = ["/slow/1500", "/echo", "/status/200", "/slow/800", "/echo/x", "/bytes/5", "/slow/700"];
+    let mut run = curl(&scene.url(paths[0])).args(["--http2", "--parallel", "--output", "/dev/null"]);
+    for path in &paths[1..] {
+        run = run.arg(scene.url(path)).args(["--output", "/dev/null"]);
+    }
+    let run = run.args(["--write-out", "%{http_code} %{num_connects} %{url}\n"]);
+    let out = scene.daemon.explicit(&scene.outside.token, run).outcome().out();
+    let mut connections = 0;
+    for path in paths {
+        let line = out.lines().find(|line| line.ends_with(path)).unwrap_or_else(|| panic!("{path}: {out}"));
+        let (status, rest) = line.split_once(' ').unwrap();
+        connections += rest.split(' ').next().unwrap().parse::<u32>().unwrap();
+        let good = path.starts_with("/slow") || path == "/echo";
+        assert_eq!(status, if good { "200" } else { "403" }, "{path}: {out}");
+    }
+    assert_eq!(connections, 1, "{out}");
+    let seen = scene.upstream.requests();
+    assert_eq!(seen.len(), 4, "{seen:#?}");
+    let bearer = format!("Bearer {VALUE}");
+    assert!(seen.iter().all(|request| request.header("authorization") == Some(bearer.as_str())), "{seen:#?}");
+}
+
+/// How long an event is on its way, at best: nothing waits for more bytes, or for a timer. What the machine does beside
+/// it is in the other events.
+#[test]
+fn an_event_is_there_within_50_ms() {
+    let both = Both::new();
+    let script = r"
+import sys, time
+for line in sys.stdin:
+    if line.startswith(': sent at '):
+        print(int(time.time() * 1000) - int(line.split()[-1]), flush=True)
+";
+    for (upstream, name) in &both.upstreams {
+        for flag in ["--http1.1", "--http2"] {
+            let fetch = curl(&upstream.https_url(name, "/sse?n=15&ms=70&at")).args(["--no-buffer", flag]);
+            let timed = format!(r#""$@" | python3 -c "{script}""#);
+            let out = both.daemon.explicit(&both.agent.token, in_shell(&fetch, &timed)).outcome().out();
+            let delays: Vec<i64> = out.lines().map(|line| line.parse().unwrap()).collect();
+            assert_eq!(delays.len(), 15, "{flag} to {name}: {out}");
+            let best = delays.iter().min().unwrap();
+            assert!(*best <= 50, "{flag} to {name}: {delays:?} ms");
+        }
+    }
+}
+
 /// gRPC as its own library speaks it: HTTP/2, trailers, streams both ways.
 #[test]
 fn grpc() {

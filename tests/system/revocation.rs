@@ -92,6 +92,7 @@ fn a_websocket_ends_with_the_grant_it_was_opened_with() {
     let taken = Instant::now();
     let mut rest = Vec::new();
     let _ = socket.read_to_end(&mut rest);
+    onecli_tests::canary::assert_clean("a socket", &rest);
     assert!(taken.elapsed() < SOON, "it went on for {:?}", taken.elapsed());
     let ended = daemon.audit_until("the end", |r| r["event"] == "outcome" && r["agent"] == "open");
     assert_eq!(ended["code"], "revoked", "{ended}");

@@ -8,6 +8,7 @@ use serde_json::json;
 
 const HOST: &str = "s3.eu-central-1.amazonaws.com";
 const DYNAMO: &str = "dynamodb.eu-central-1.amazonaws.com";
+const CUSTOMERS: &str = "x1y2z3.execute-api.eu-central-1.amazonaws.com";
 const MINIO: &str = "minio.test";
 const ID: &str = "AKIAREALREALREALREAL";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYREALKEY";
@@ -44,7 +45,10 @@ struct Cloud {
     daemon: Daemon,
     upstream: Upstream,
     agent: Agent,
+    /// For the hosts of AWS.
     granted: Granted,
+    /// For [`MINIO`].
+    minio: Granted,
     token: Option<&'static str>,
 }
 
@@ -53,7 +57,7 @@ impl Cloud {
         if !need::python("everything") {
             return None;
         }
-        let upstream = Upstream::builder(&[HOST, DYNAMO, MINIO]).alpn(&["http/1.1"]).start();
+        let upstream = Upstream::builder(&[HOST, DYNAMO, CUSTOMERS, MINIO]).alpn(&["http/1.1"]).start();
         let daemon = Daemon::for_upstream(&upstream);
         let agent = daemon.add_agent("agent", &["--factors", "token"]);
         let port = upstream.https_addr().port();
@@ -63,14 +67,21 @@ impl Cloud {
             }
             None => format!("{ID}:{SECRET}"),
         };
-        let hosts: Vec<String> = [HOST, DYNAMO, MINIO].iter().map(|host| format!("{host}:{port}")).collect();
+        let at = |host: &str| format!("{host}:{port}");
+        let hosts = [at(HOST), at(DYNAMO), at(CUSTOMERS)];
+        let [s3, dynamo, customers] = &hosts;
         daemon.add_secret(
             "aws",
             &value,
-            &["--template", "aws", "--host", &hosts[0], "--host", &hosts[1], "--host", &hosts[2]],
+            &["--template", "aws", "--host", s3, "--host", dynamo, "--host", customers],
         );
-        let granted = daemon.grant(&agent, "aws");
-        Some(Cloud { daemon, upstream, agent, granted, token })
+        daemon.add_secret(
+            "minio",
+            &value,
+            &["--template", "s3-compatible", "--host", &at(MINIO), "--env", "MINIO_KEY"],
+        );
+        let (granted, minio) = (daemon.grant(&agent, "aws"), daemon.grant(&agent, "minio"));
+        Some(Cloud { daemon, upstream, agent, granted, minio, token })
     }
 
     /// Runs boto3 code with `ENDPOINTS` of the upstream.
@@ -150,7 +161,9 @@ fn bodies_of_every_kind() {
     // No body, a query, another host.
     cloud
         .boto(&format!(
-            "print(client('s3', '{MINIO}').head_object(Bucket='upload', Key='k', VersionId='a/b+c='))"
+            "print(client('s3', '{MINIO}', aws_access_key_id='{0}', aws_secret_access_key='{0}')\
+             .head_object(Bucket='upload', Key='k', VersionId='a/b+c='))",
+            cloud.minio.placeholder
         ))
         .ok("head");
     assert!(cloud.verified().path.contains("versionId=a%2Fb%2Bc%3D"));
@@ -179,6 +192,22 @@ fn session_tokens_are_sent_and_scrubbed() {
         !out.contains("session+token")
             && !outcome.reply().headers.values().flatten().any(|v| v.contains(TOKEN))
     );
+}
+
+/// A signature is as good as the keys for some minutes, to whoever has it.
+#[test]
+fn a_signature_that_is_echoed_is_scrubbed() {
+    let Some(cloud) = Cloud::new(None) else { return };
+    let run = client::curl(&cloud.upstream.https_url(HOST, "/echo"))
+        .args(["--aws-sigv4", "aws:amz:eu-central-1:s3", "--include"])
+        .args(["-u", &format!("{0}:{0}", cloud.granted.placeholder)]);
+    let out = cloud.daemon.explicit(&cloud.agent.token, run).outcome().ok("curl");
+    let seen = cloud.verified();
+    let (_, signature) = seen.header("authorization").unwrap().split_once("Signature=").unwrap();
+    assert_eq!(signature.len(), 64);
+    assert!(!out.contains(signature), "{out}");
+    let masked = format!("Signature={}", "*".repeat(64));
+    assert_eq!(out.matches(&masked).count(), 2, "in a header and in the body: {out}");
 }
 
 #[test]
@@ -234,23 +263,43 @@ fn presigned_urls_and_chunk_signatures_are_made_anew() {
 fn scopes_that_are_not_signed_for() {
     let Some(cloud) = Cloud::new(None) else { return };
     let ask = |scope: &str, host: &str| {
+        let placeholder = &if host == MINIO { &cloud.minio } else { &cloud.granted }.placeholder;
         let run = client::curl(&cloud.upstream.https_url(host, "/echo")).args([
             "--aws-sigv4",
             &format!("aws:amz:{scope}"),
             "-u",
-            &format!("{0}:{0}", cloud.granted.placeholder),
+            &format!("{placeholder}:{placeholder}"),
         ]);
         let reply = cloud.daemon.explicit(&cloud.agent.token, run).outcome().reply();
         (reply.status, reply.header("x-onecli-error").unwrap_or_default().to_owned())
     };
-    assert_eq!(ask("us-east-1:s3", HOST), (403, "egress_denied".to_owned()));
+    let denied = (403, "egress_denied".to_owned());
+    assert_eq!(ask("us-east-1:s3", HOST), denied, "another region");
+    assert_eq!(ask("eu-central-1:dynamodb", HOST), denied, "another service");
+    assert_eq!(ask("eu-central-1:s3", DYNAMO), denied, "another service");
+    assert_eq!(ask("eu-central-1:execute-api", CUSTOMERS), denied, "somebody's program, not AWS");
     assert_eq!(ask("eu-central-1:sts", HOST), (403, "credential_endpoint".to_owned()));
-    assert_eq!(ask("eu-central-1:iam", MINIO), (403, "credential_endpoint".to_owned()));
     let plain = client::curl(&cloud.upstream.https_url(HOST, "/echo"));
     let reply = cloud.daemon.explicit(&cloud.agent.token, plain).outcome().reply();
     assert_eq!((reply.status, reply.header("x-onecli-error")), (401, Some("placeholder_missing")));
     assert_eq!(cloud.upstream.request_count(), 0);
-    assert_eq!(ask("us-west-2:s3", MINIO), (200, String::new()));
+    // The secret for it names its service, whatever the agent signed for.
+    assert_eq!(ask("us-west-2:iam", MINIO), (200, String::new()));
+    assert!(cloud.verified().header("authorization").unwrap().contains("/us-west-2/s3/aws4_request"));
+    let port = cloud.upstream.https_addr().port();
+    let add = |name: &str, scope: &str| {
+        let value = format!("{ID}:{SECRET}");
+        cloud.daemon.add_secret(name, &value, &["--sigv4", scope, "--host", &format!("{CUSTOMERS}:{port}")]);
+        cloud.daemon.grant(&cloud.agent, name)
+    };
+    let gateway = add("gateway", "*/execute-api");
+    let run = client::curl(&cloud.upstream.https_url(CUSTOMERS, "/echo")).args([
+        "--aws-sigv4",
+        "aws:amz:eu-central-1:execute-api",
+        "-u",
+        &format!("{0}:{0}", gateway.placeholder),
+    ]);
+    assert_eq!(cloud.daemon.explicit(&cloud.agent.token, run).outcome().reply().status, 200);
     cloud.verified();
     let bad = cloud
         .daemon

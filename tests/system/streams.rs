@@ -51,6 +51,33 @@ fn answers_that_nobody_reads_stop_no_others() {
     drop(stalled);
 }
 
+/// What is small only because it is compressed is decoded as it is read, not before.
+#[test]
+fn a_decompression_bomb_is_no_bomb() {
+    const MIB: usize = 64;
+    let scene = Scene::new();
+    let url = scene.url(&format!("/bomb/{MIB}"));
+    let token = &scene.outside.token;
+    for version in ["--http1.1", "--http2"] {
+        let before = resident(scene.daemon.pid());
+        scene.upstream.clear();
+        let shell = |script: &str| {
+            let fetch = curl(&url).arg(version);
+            let run =
+                Run::new("sh").arg("-c").arg(script).arg("sh").arg(fetch.program()).args(fetch.arguments());
+            scene.daemon.explicit(token, run.timeout(Duration::from_mins(1)))
+        };
+        let unread: Vec<_> = (0..4).map(|_| shell(r#""$@" | sleep 5"#).start()).collect();
+        let began = wait_for(Duration::from_secs(20), || (scene.upstream.request_count() == 4).then_some(()));
+        assert!(began.is_some(), "{version}");
+        let read = shell(r#""$@" | wc -c"#).outcome().out();
+        let grown = resident(scene.daemon.pid()).saturating_sub(before);
+        assert!(read.trim().starts_with(&(MIB << 20).to_string()), "{version}: {read}");
+        assert!(grown < 48 << 20, "{version}: {} MiB more", grown >> 20);
+        drop(unread);
+    }
+}
+
 /// A connection of HTTP/2 in the clear behind a CONNECT.
 fn http2(scene: &Scene) -> TcpStream {
     let port = scene.upstream.http_addr().port();

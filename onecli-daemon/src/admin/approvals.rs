@@ -34,6 +34,7 @@ fn view(id: ApprovalId, asked: Asked) -> ApprovalView {
         query: asked.query,
         secrets: asked.secrets,
         digest: asked.digest,
+        body_bytes: asked.body_bytes,
         since: asked.since,
         until: asked.until,
     }

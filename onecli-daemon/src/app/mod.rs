@@ -39,7 +39,7 @@ pub use self_test::PROBES;
 
 use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
-use crate::http::{Capacity, Gateway, GatewayParts, OwnRequests};
+use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
@@ -278,7 +278,9 @@ async fn serve(
     let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
     let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
     let own_tls = upstream_tls.apart();
-    let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls, proxy.clone()));
+    let way = OwnWay { resolver: Arc::clone(&resolver), dialer, tls: own_tls, proxy: proxy.clone() };
+    let records = OwnRecords { audit: audit.clone(), clock: Arc::clone(&clock), random: Arc::clone(&random) };
+    let own_requests = Arc::new(OwnRequests::new(way, records));
     let vault_server = backends::vault_server(&config, &store, &vault, &clock, &random)?;
     let credentials = Arc::new(Credentials::new(
         Arc::clone(&vault),

@@ -63,6 +63,7 @@ impl Policy {
                 .collect(),
             secrets: state.secrets,
             grants: state.grants.into_iter().map(|grant| (grant.agent, grant.secret)).collect(),
+            former_grants: state.former_grants.into_iter().map(|grant| (grant.agent, grant.secret)).collect(),
             rules: state.rules,
         };
         let placeholder = |agent, secret, generation| self.vault.placeholder(agent, secret, generation);

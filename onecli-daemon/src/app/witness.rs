@@ -110,9 +110,9 @@ async fn post(url: &str, note: &str, requests: &OwnRequests) -> Result<(), Strin
         .body(Bytes::copy_from_slice(note.as_bytes()))
         .map_err(|error| error.to_string())?;
     let answer = if secure {
-        requests.send(&authority, request).await
+        requests.tell(&authority, request).await
     } else {
-        requests.send_plain(&authority, request).await
+        requests.tell_plain(&authority, request).await
     };
     let status = answer.map_err(|error| error.to_string())?.status();
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }

@@ -32,6 +32,8 @@ pub enum Mode {
     Transparent,
     /// By `HTTPS_PROXY`.
     Explicit,
+    /// It is the daemon's own: to a token endpoint, for a request of the agent.
+    Daemon,
 }
 
 /// What was decided.

@@ -34,6 +34,8 @@ const SILENCE: Duration = Duration::from_hours(1);
 pub(super) struct Delivery {
     pub(super) gateway: Arc<Gateway>,
     pub(super) trail: Trail,
+    /// Was a part asked for?
+    pub(super) ranged: bool,
     pub(super) scrubber: Scrubber,
     pub(super) upstream: Upstream,
     pub(super) progress: Arc<Progress>,
@@ -67,6 +69,15 @@ pub(super) fn deliver(
     parts.extensions.clear();
     if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
         return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
+    }
+    if !delivery.scrubber.is_idle() && parts.status == StatusCode::PARTIAL_CONTENT && !delivery.ranged {
+        // Half a value here, the other half in the next answer (RFC 9110 section 15.3.7 has it only after a Range).
+        let refusal = Refusal::new(
+            Code::UpstreamProtocol,
+            "the upstream answered with a part of what was asked for",
+            "such an answer cannot be searched for the credential: ask for a resource that comes whole",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
     }
     if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && delivery.upstream.relay().is_some() {
         // To the agent we are the proxy, and its own token was good.

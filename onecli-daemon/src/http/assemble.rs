@@ -23,7 +23,7 @@ pub(super) fn ask_scannable(headers: &mut HeaderMap, ranged: bool) {
 }
 
 /// Fields by which frameworks and gateways let a request be another than its method and URL say. Policy judged those.
-static OVERRIDES: [&str; 12] = [
+static OVERRIDES: [&str; 22] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -36,6 +36,18 @@ static OVERRIDES: [&str; 12] = [
     "x-forwarded-uri",
     "x-forwarded-path",
     "x-forwarded-prefix",
+    // By these, the host: it decides whose data a service of many customers means.
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-server",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-rewrite-host",
+    // What proxies in front of a service tell it of the URL.
+    "x-envoy-original-path",
+    "x-ms-original-url",
+    "x-waws-unencoded-url",
 ];
 
 /// Removes [`OVERRIDES`], also those spelled with `_`, which CGI and WSGI servers read as the same.
@@ -47,6 +59,42 @@ pub(super) fn strip_overrides(headers: &mut HeaderMap) {
         .collect();
     for name in overriding {
         headers.remove(name);
+    }
+}
+
+/// Parameters that do the same in a query, in lower case: frameworks, `SharePoint` and Salesforce, Google.
+static OVERRIDING_PARAMETERS: [&str; 7] = [
+    "_method",
+    "_httpmethod",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "$httpmethod",
+    "$httpheaders",
+];
+
+/// The parameter by which a server may take the request for another than it is. It is refused, not removed: what is left
+/// would be a third request, which nobody meant.
+pub(super) fn overriding_parameter(query: &str) -> Option<&'static str> {
+    // `;` separates parameters for some servers.
+    query.split(['&', ';']).find_map(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+        // An array's or a map's first element is the same parameter for some.
+        let name = name.split('[').next().unwrap_or_default().trim();
+        OVERRIDING_PARAMETERS.into_iter().find(|known| *known == name)
+    })
+}
+
+/// HTTP/2 may cut a cookie field into its pairs; elsewhere they stand in one (RFC 9113 section 8.2.3).
+fn one_cookie(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(mut whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        whole.set_sensitive(headers.get_all(header::COOKIE).iter().any(HeaderValue::is_sensitive));
+        headers.insert(header::COOKIE, whole);
     }
 }
 
@@ -71,6 +119,8 @@ pub(super) fn assemble(
         None => head.path.as_str().to_owned(),
     };
     let target = PathAndQuery::try_from(target).map_err(|e| malformed(&e))?;
+    let mut head = head;
+    one_cookie(&mut head.headers);
     let host = upstream.authority().to_header(head.scheme.default_port());
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
@@ -114,8 +164,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn crumbs_are_one_cookie() {
+        let check = |cookies: &[&'static str], expected: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for cookie in cookies {
+                headers.append(header::COOKIE, HeaderValue::from_static(cookie));
+            }
+            one_cookie(&mut headers);
+            assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), expected);
+        };
+        check(&[], &[]);
+        check(&["a=1; b=2"], &["a=1; b=2"]);
+        check(&["a=1", "b=2; c=3", "d=4"], &["a=1; b=2; c=3; d=4"]);
+    }
+
+    #[test]
+    fn a_query_that_overrides_is_found() {
+        let check = |query: &str, expected: Option<&str>| {
+            assert_eq!(overriding_parameter(query), expected, "{query}");
+        };
+        check("_method=delete", Some("_method"));
+        check("a=1&_METHOD=delete", Some("_method"));
+        check("a=1;%5fmethod", Some("_method"));
+        check("_method[]=put", Some("_method"));
+        check("_HttpMethod=PATCH", Some("_httpmethod"));
+        check("X-HTTP-Method-Override=PUT", Some("x-http-method-override"));
+        check("%24httpHeaders=Authorization:x", Some("$httpheaders"));
+        check("method=a&q=_method&my_method=x&_methods=1", None);
+        check("", None);
+    }
+
+    #[test]
     fn what_overrides_method_or_url_goes() {
-        let kept = ["accept", "x-forwarded-for", "x-http-methods", "x-original"];
+        let kept = ["accept", "x-forwarded-for", "x-forwarded-proto", "x-http-methods", "x-original"];
         let spelled = ["x_http_method_override", "X-Original_URL", "X-HTTP-Method-Override"];
         let mut headers = HeaderMap::new();
         for name in OVERRIDES.iter().chain(&spelled).chain(&kept) {

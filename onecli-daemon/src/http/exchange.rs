@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
-use super::assemble::{ask_scannable, assemble, strip_overrides};
+use super::assemble::{ask_scannable, assemble, overriding_parameter, strip_overrides};
 use super::body::{Body, Payload, Progress, RequestBody};
 use super::buffer;
 use super::connection::Connection;
@@ -21,16 +21,16 @@ use super::outward::timed_out;
 use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
 use super::revoked::Revoked;
-use super::scrub::Scrubber;
+use super::scrub::{Newer, Scrubber};
 use super::shares::Share;
 use super::signing;
 use super::trail::Trail;
-use super::upgrade;
+use super::upgrade::{self, Upgrade};
 use crate::audit::Text;
-use crate::model::{AgentId, Code, Reach, Refusal, Rule, Secret};
+use crate::model::{AgentId, Code, Reach, Refusal, Rule, Secret, SecretValue};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
-use crate::vault::{Credential, CredentialError};
+use crate::vault::{Credential, CredentialError, Credentials};
 
 /// How long an upstream may think before its answer begins: language models take minutes.
 const HEAD_PATIENCE: Duration = Duration::from_mins(10);
@@ -67,9 +67,9 @@ pub(super) struct Allowed {
     pub(super) identity: Identity,
     pub(super) head: Head,
     pub(super) permit: Permit,
-    body: Payload,
+    pub(super) body: Payload,
     /// What a body held in memory takes up.
-    share: Option<Share>,
+    pub(super) share: Option<Share>,
     client_upgrade: Option<OnUpgrade>,
 }
 
@@ -84,6 +84,11 @@ pub(super) struct Permit {
 }
 
 impl Permit {
+    /// Did it matter what the request is, or may its answer hold a value?
+    fn is_judged(&self) -> bool {
+        self.is_ruled || !self.watches.is_empty()
+    }
+
     /// What the policy of this moment allows.
     ///
     /// # Errors
@@ -133,6 +138,15 @@ async fn authorize(
         .request(head.method.as_str(), &head.path);
     let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
     let permit = Permit::ask(gateway, &identity, &head, trail)?;
+    if permit.is_judged()
+        && let Some(name) = head.query.as_deref().and_then(overriding_parameter)
+    {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!("the query has '{name}', by which servers take a request for another than it is"),
+            "send the request with the method and the headers themselves",
+        ));
+    }
     Ok(Allowed { identity, head, permit, body, share, client_upgrade })
 }
 
@@ -167,6 +181,7 @@ async fn forward(
             let delivery = Delivery {
                 gateway: Arc::clone(gateway),
                 trail,
+                ranged: sent.ranged,
                 scrubber: sent.scrubber,
                 upstream: sent.upstream,
                 progress: sent.progress,
@@ -191,12 +206,13 @@ async fn forward(
 /// A request on its way, with the beginning of its answer.
 struct Sent {
     method: Method,
+    ranged: bool,
     response: Response<Incoming>,
     upstream: Upstream,
     scrubber: Scrubber,
     progress: Arc<Progress>,
     revoked: Revoked,
-    client_upgrade: Option<OnUpgrade>,
+    client_upgrade: Option<Upgrade>,
 }
 
 async fn send(
@@ -206,17 +222,20 @@ async fn send(
     trail: &mut Trail,
 ) -> Result<Sent, Refusal> {
     let Allowed { identity, mut head, permit, body, share, client_upgrade } = allowed;
-    let Permit { grants, watches, reach, is_ruled, .. } = permit;
+    let is_judged = permit.is_judged();
+    let Permit { grants, watches, reach, .. } = permit;
     let (body, _share) = signing::prepare(gateway, &identity, &grants, &mut head, body, share).await?;
-    let websocket = head.websocket && client_upgrade.is_some();
+    let upgrade =
+        client_upgrade.filter(|_| head.websocket).and_then(|client| Upgrade::new(client, &head.headers));
+    let websocket = upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
+    let mut ranged = head.headers.contains_key(header::RANGE);
     if !watches.is_empty() {
-        let ranged = head.headers.contains_key(header::RANGE)
-            && only_signed(gateway, identity.agent().id, &watches).await;
+        ranged &= only_signed(gateway, identity.agent().id, &watches).await;
         ask_scannable(&mut head.headers, ranged);
     }
-    if is_ruled || !watches.is_empty() {
+    if is_judged {
         strip_overrides(&mut head.headers);
     }
     let progress = Arc::new(Progress::default());
@@ -238,7 +257,8 @@ async fn send(
             Revoked::new(gateway, connection, agent, &head, &grants, &watches, upstream.address());
         let decision = trail.decide(&grants).await?;
         let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
-        let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now: gateway.clock.now() };
+        let now = gateway.clock.now();
+        let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now, signatures: Vec::new() };
         for grant in &grants {
             let credential =
                 gateway.credentials.open(grant).await.map_err(|error| unopened(grant.secret(), &error))?;
@@ -246,7 +266,8 @@ async fn send(
             used.push(credential);
         }
         trail.record().backend = backends(&used);
-        let scrubber = scrubber(gateway, agent, &watches).await?;
+        let mut scrubber = scrubber(gateway, agent, &watches).await?;
+        outgoing.signatures.iter().for_each(|signature| scrubber.watch(signature));
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,
             (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
@@ -275,9 +296,17 @@ async fn send(
                     &counters.requests_injected
                 };
                 Counters::add(counter, 1);
-                let client_upgrade = client_upgrade.filter(|_| websocket);
-                let method = head.method;
-                return Ok(Sent { method, response, upstream, scrubber, progress, revoked, client_upgrade });
+                let (method, client_upgrade) = (head.method, upgrade);
+                return Ok(Sent {
+                    method,
+                    ranged,
+                    response,
+                    upstream,
+                    scrubber,
+                    progress,
+                    revoked,
+                    client_upgrade,
+                });
             }
             // The server had closed the kept connection: nothing was sent, so a new one may try.
             Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {
@@ -302,6 +331,14 @@ async fn send(
 /// Looks for every value that must not come back from this host.
 async fn scrubber(gateway: &Gateway, agent: AgentId, watches: &[Watch]) -> Result<Scrubber, Refusal> {
     let mut scrubber = Scrubber::default();
+    let is_minted = |watch: &&Watch| watch.secret().profile.mint.is_some();
+    let minted: Vec<Watch> = watches.iter().filter(is_minted).cloned().collect();
+    if !minted.is_empty() {
+        let credentials = Arc::clone(&gateway.credentials);
+        // Counted before the tokens are asked for: none is missed.
+        let purchases = credentials.purchases();
+        scrubber.follow(Box::new(Minted { credentials, watches: minted, purchases }));
+    }
     for watch in watches {
         let values = gateway.credentials.watched(agent, watch).await;
         for value in &values.map_err(|error| unopened(watch.secret(), &error))? {
@@ -309,6 +346,23 @@ async fn scrubber(gateway: &Gateway, agent: AgentId, watches: &[Watch]) -> Resul
         }
     }
     Ok(scrubber)
+}
+
+/// Tokens that are bought while an answer is under way, by this request or another.
+struct Minted {
+    credentials: Arc<Credentials>,
+    watches: Vec<Watch>,
+    purchases: u64,
+}
+
+impl Newer for Minted {
+    fn newer(&mut self) -> Vec<SecretValue> {
+        let purchases = self.credentials.purchases();
+        if std::mem::replace(&mut self.purchases, purchases) == purchases {
+            return Vec::new();
+        }
+        self.watches.iter().flat_map(|watch| self.credentials.tokens(watch)).collect()
+    }
 }
 
 /// Does no credential for this host ever leave, so that none can be echoed? SDKs rely on ranges to fetch large objects in

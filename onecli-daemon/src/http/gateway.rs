@@ -16,6 +16,7 @@ use super::body::Body;
 use super::buffer;
 use super::capacity::Capacity;
 use super::explicit::Wire;
+use super::hold;
 use super::limits::FailureLimits;
 use super::outward::{Outward, UpstreamProxy};
 use super::place::Strangers;
@@ -95,6 +96,8 @@ pub struct Gateway {
     pub(super) exchanges: Shares,
     /// Request bodies held in memory.
     pub(super) held_bodies: Shares,
+    /// Those that wait with their request for a person.
+    pub(super) asked_bodies: Shares,
     /// Connections of nobody known, so far.
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
@@ -148,6 +151,7 @@ impl Gateway {
             connections: Shares::new(capacity.connections_per_agent, capacity.connections),
             exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
             held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
+            asked_bodies: Shares::new(hold::HELD_PER_AGENT, hold::HELD),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             limits: Limits::new(parts.clock.instant()),

@@ -227,6 +227,7 @@ fn is_websocket(parts: &Parts) -> bool {
     };
     parts.version == Version::HTTP_11
         && parts.method == Method::GET
+        && parts.headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() == 1
         && lists(header::CONNECTION, "upgrade")
         && lists(header::UPGRADE, "websocket")
 }

@@ -3,18 +3,28 @@
 use std::sync::Arc;
 
 use http::header;
+use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
+use super::body::{Payload, len};
+use super::buffer;
 use super::connection::{Connection, Scheme};
 use super::exchange::{Allowed, Permit};
 use super::gateway::Gateway;
 use super::head::Head;
 use super::revoked::Revoked;
+use super::sigv4::CONTENT_SHA256;
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal, RequestId, Rule, RuleId, SecretId};
 use crate::policy::{Answer, AskError, Asked, Exceeded};
+
+/// Largest body that a person's word is bound to, in bytes; larger ones stream, and those whose length is not told.
+const MAX_BODY: usize = 64 * 1024;
+/// Such bodies held at a time: for one agent, and for all.
+pub(super) const HELD_PER_AGENT: usize = 16;
+pub(super) const HELD: usize = 128;
 
 /// Holds the request until a person has allowed it, where a rule wants that; then counts it against every limit. What
 /// comes back is what policy allows after the wait.
@@ -28,6 +38,9 @@ pub(super) async fn meet_conditions(
     trail: &mut Trail,
 ) -> Result<Allowed, Refusal> {
     let mut approved: Option<(RuleId, Vec<SecretId>)> = None;
+    if allowed.permit.approve.is_some() {
+        hold_body(gateway, &mut allowed).await?;
+    }
     while let Some(rule) = allowed.permit.approve.clone() {
         let wanted = (rule.id, used(&allowed.permit));
         // The word was given for these credentials; the policy may have changed since.
@@ -49,6 +62,24 @@ pub(super) async fn meet_conditions(
         .take(gateway.clock.instant(), agent.id, &allowed.permit.limits)
         .map_err(|exceeded| rate_limited(&exceeded))?;
     Ok(allowed)
+}
+
+/// Reads the body, if it is small enough for the word to be bound to it.
+async fn hold_body(gateway: &Gateway, allowed: &mut Allowed) -> Result<(), Refusal> {
+    let Payload::Streamed(body) = &allowed.body else { return Ok(()) };
+    let told = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let chunks = |value: &http::HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
+    // Chunk signatures are taken out while they stream.
+    if told.is_none_or(|length| length == 0 || length > MAX_BODY)
+        || allowed.head.headers.get(CONTENT_SHA256).is_some_and(chunks)
+    {
+        return Ok(());
+    }
+    if let Payload::Streamed(body) = std::mem::replace(&mut allowed.body, Payload::Whole(None)) {
+        let whole = buffer::read(body, MAX_BODY, allowed.identity.agent().id, &gateway.asked_bodies).await?;
+        (allowed.body, allowed.share) = (Payload::whole(whole.bytes), Some(whole.share));
+    }
+    Ok(())
 }
 
 fn used(permit: &Permit) -> Vec<SecretId> {
@@ -116,7 +147,12 @@ async fn ask(
 }
 
 fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) -> Asked {
-    let Allowed { identity, head, permit, .. } = allowed;
+    let Allowed { identity, head, permit, body, .. } = allowed;
+    let held = match body {
+        Payload::Whole(bytes) => Some(bytes.as_deref().unwrap_or_default()),
+        body if body.is_end_stream() => Some(&[][..]),
+        _ => None,
+    };
     let since = gateway.clock.now();
     Asked {
         agent: identity.agent().id,
@@ -128,15 +164,16 @@ fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) 
         path: head.path.as_str().to_owned(),
         query: head.query.clone(),
         secrets: permit.grants.iter().map(|grant| grant.secret().name.clone()).collect(),
-        digest: digest(head),
+        digest: digest(head, held),
+        body_bytes: held.map(len),
         since,
         until: since.saturating_add(gateway.approval_timeout).unwrap_or(since),
     }
 }
 
-/// SHA-256 over method, scheme, authority, path, query and every header, each with its length before it, in hex. Bodies
-/// stream, and are not in it.
-fn digest(head: &Head) -> String {
+/// SHA-256 over method, scheme, authority, path, query, every header, and the body where it is held, each with its length
+/// before it, in hex.
+fn digest(head: &Head, body: Option<&[u8]>) -> String {
     let mut hash = Sha256::new();
     let mut put = |part: &[u8]| {
         hash.update((part.len() as u64).to_be_bytes());
@@ -152,6 +189,10 @@ fn digest(head: &Head) -> String {
     for (name, value) in fields.into_iter().filter(|(name, _)| **name != header::DATE) {
         put(name.as_str().as_bytes());
         put(value.as_bytes());
+    }
+    if let Some(body) = body {
+        put(b"body");
+        put(body);
     }
     data_encoding::HEXLOWER.encode(&hash.finalize())
 }

@@ -26,6 +26,8 @@ pub(super) struct Outgoing {
     pub(super) body: Option<Bytes>,
     /// Time, for signatures.
     pub(super) now: Timestamp,
+    /// Signatures that were made: they must not come back.
+    pub(super) signatures: Vec<SecretValue>,
 }
 
 /// Headers that tell of a body as it was before a value was put into it.
@@ -92,7 +94,8 @@ pub(super) fn inject(
             let keys = AwsKeys::parse(credential.value()).map_err(|_| unusable(credential))?;
             let scope = Scope::settle(head, region.as_deref(), service.as_deref(), except)?;
             let body = signing::hash_of(head, outgoing.body.as_deref(), &scope);
-            sigv4::sign(head, &keys, &scope, outgoing.now, &body)
+            outgoing.signatures.push(sigv4::sign(head, &keys, &scope, outgoing.now, &body)?);
+            Ok(())
         }
     }
 }

@@ -282,11 +282,14 @@ async fn pass<S>(
     let agent = identity.agent().id;
     let revoked = gateway.until_refused(&connection.evidence, |snapshot, now| {
         let still = snapshot.identify(&connection.evidence, now).ok().filter(|now| now.agent().id == agent);
-        let reach = still.and_then(|identity| match snapshot.route(&identity, authority) {
-            Route::Tunnel { reach, cause } if !passage.unread || matches!(cause, Cause::Rule(..)) => {
-                Some(reach)
+        let reach = still.and_then(|identity| {
+            if passage.unread {
+                return snapshot.allows_unread(&identity, authority).map(|(reach, _)| reach);
             }
-            _ => None,
+            match snapshot.route(&identity, authority) {
+                Route::Tunnel { reach, .. } => Some(reach),
+                _ => None,
+            }
         });
         reach.is_none_or(|reach| !gateway.pool.outward().admits(authority, address, &reach))
     });

@@ -6,6 +6,7 @@
 mod answer;
 mod assemble;
 mod aws_chunked;
+mod aws_hosts;
 mod body;
 mod buffer;
 mod capacity;
@@ -47,7 +48,7 @@ mod websocket;
 pub use capacity::Capacity;
 pub use explicit::{Wire, serve_explicit};
 pub use gateway::{Counters, Gateway, GatewayParts};
-pub use outbound::OwnRequests;
+pub use outbound::{OwnRecords, OwnRequests, OwnWay};
 pub use outward::UpstreamProxy;
 pub use transparent::serve_transparent;
 

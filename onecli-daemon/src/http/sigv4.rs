@@ -7,9 +7,10 @@ use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::aws_hosts::Endpoint;
 use super::head::Head;
 use super::inject::{RESERVED, remove_copies};
-use crate::model::{AwsKeys, Code, Host, Refusal};
+use crate::model::{AwsKeys, Code, Host, Refusal, SecretValue};
 
 /// The one algorithm; its name begins what is signed.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -28,6 +29,11 @@ pub(super) struct Scope {
 }
 
 impl Scope {
+    /// As signatures write it.
+    fn on(&self, day: &str) -> String {
+        format!("{day}/{}/{}/aws4_request", self.region, self.service)
+    }
+
     /// The scope that the agent's own signature names, in `Authorization` or in the query of a presigned URL.
     pub(super) fn claimed(head: &Head) -> Option<Scope> {
         let in_header = || {
@@ -54,8 +60,7 @@ impl Scope {
             .then(|| Scope { region: region.to_owned(), service: service.to_owned() })
     }
 
-    /// The scope to sign for: what the secret names, else what the agent's signature names and the host does not
-    /// contradict.
+    /// The scope to sign for: what the secret names, else what the agent's signature names and the host is for.
     ///
     /// # Errors
     /// A [`Refusal`] that says which part is missing or wrong.
@@ -87,29 +92,43 @@ impl Scope {
                 "have a person make them; or an administrator stores a secret with --sigv4 and without --template",
             ));
         }
-        match region_of(head.authority.host()) {
-            Some(own) if own != scope.region => Err(Refusal::new(
-                Code::EgressDenied,
-                format!("the signature is for the region '{}', the host for '{own}'", scope.region),
-                "give the SDK the region of the endpoint",
-            )),
-            _ => Ok(scope),
-        }
+        scope.fits(head.authority.host(), service.is_some())?;
+        Ok(scope)
     }
-}
 
-/// The region in the name of an AWS endpoint; global endpoints have none.
-fn region_of(host: &Host) -> Option<&str> {
-    let labels = host.as_name()?;
-    let labels = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
-        .iter()
-        .find_map(|end| labels.strip_suffix(end))?;
-    labels.rsplit('.').find(|label| {
-        let parts: Vec<&str> = label.split('-').collect();
-        let place = ["us", "eu", "ap", "sa", "ca", "me", "af", "il", "mx", "cn"];
-        let number = |text: &&str| text.len() == 1 && text.bytes().all(|b| b.is_ascii_digit());
-        (3..=4).contains(&parts.len()) && place.contains(&parts[0]) && parts.last().is_some_and(number)
-    })
+    /// Is it what the host is for? A service that the secret names is the operator's word.
+    fn fits(&self, host: &Host, is_named: bool) -> Result<(), Refusal> {
+        let refused =
+            |message: String, hint: &'static str| Err(Refusal::new(Code::EgressDenied, message, hint));
+        let naming =
+            "an administrator stores a secret for this host that names its service: --sigv4 REGION/SERVICE";
+        let Some(endpoint) = Endpoint::of(host) else {
+            return if is_named {
+                Ok(())
+            } else {
+                refused(format!("{host} is no endpoint of AWS, so its service is not known"), naming)
+            };
+        };
+        if let Some(own) = endpoint.region.filter(|own| *own != self.region) {
+            return refused(
+                format!("the signature is for the region '{}', the host for '{own}'", self.region),
+                "give the SDK the region of the endpoint",
+            );
+        }
+        if is_named {
+            return Ok(());
+        }
+        if endpoint.is_a_customers() {
+            return refused(format!("what answers at {host} is a customer's, not AWS"), naming);
+        }
+        if !endpoint.is_of(&self.service) {
+            return refused(
+                format!("the signature is for the service '{}', which {host} is not of", self.service),
+                "send the request to the service that it is signed for",
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Removes every trace of the agent's own signature.
@@ -148,7 +167,8 @@ pub(super) fn unsupported(head: &Head) -> Option<Refusal> {
     ))
 }
 
-/// Signs `head` as it stands, with the hash of its body or what stands for that.
+/// Signs `head` as it stands, with the hash of its body or what stands for that. Gives the signature: for as long as it is
+/// good, whoever has it can send the request.
 ///
 /// # Errors
 /// [`Code::SecretUnavailable`] where the keys do not fit a header.
@@ -158,7 +178,7 @@ pub(super) fn sign(
     scope: &Scope,
     now: Timestamp,
     body: &str,
-) -> Result<(), Refusal> {
+) -> Result<SecretValue, Refusal> {
     let unusable = |_| {
         Refusal::new(
             Code::SecretUnavailable,
@@ -192,11 +212,12 @@ pub(super) fn sign(
         fields,
         body,
     };
-    let value = Zeroizing::new(canonical.authorization(keys, scope, &time));
+    let signature = canonical.signature(keys, scope, &time);
+    let value = Zeroizing::new(canonical.authorization(keys, scope, &time, &signature));
     let mut value = HeaderValue::try_from(value.as_str()).map_err(|e| unusable(e.to_string()))?;
     value.set_sensitive(true);
     head.headers.insert(header::AUTHORIZATION, value);
-    Ok(())
+    SecretValue::new(signature.as_bytes().to_vec()).map_err(|e| unusable(e.to_string()))
 }
 
 /// Fields that are part of the signature: those that mean something to the service.
@@ -287,22 +308,22 @@ impl Canonical<'_> {
         self.fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(";")
     }
 
-    /// The `Authorization` field's value; `time` as in `x-amz-date`.
-    fn authorization(&self, keys: &AwsKeys, scope: &Scope, time: &str) -> String {
-        let day = &time[..8];
-        let in_scope = format!("{day}/{}/{}/aws4_request", scope.region, scope.service);
+    /// The signature, in hex; `time` as in `x-amz-date`.
+    fn signature(&self, keys: &AwsKeys, scope: &Scope, time: &str) -> Zeroizing<String> {
+        let in_scope = scope.on(&time[..8]);
         let to_sign = format!("{ALGORITHM}\n{time}\n{in_scope}\n{}", sha256_hex(self.text().as_bytes()));
         let mut key = Zeroizing::new(b"AWS4".to_vec());
         key.extend_from_slice(keys.secret.expose());
-        for part in [day, &scope.region, &scope.service, "aws4_request"] {
+        for part in [&time[..8], &scope.region, &scope.service, "aws4_request"] {
             key = hmac(&key, part.as_bytes());
         }
-        let signature = data_encoding::HEXLOWER.encode(&hmac(&key, to_sign.as_bytes()));
-        format!(
-            "{ALGORITHM} Credential={}/{in_scope}, SignedHeaders={}, Signature={signature}",
-            keys.id,
-            self.names()
-        )
+        Zeroizing::new(data_encoding::HEXLOWER.encode(&hmac(&key, to_sign.as_bytes())))
+    }
+
+    /// The `Authorization` field's value.
+    fn authorization(&self, keys: &AwsKeys, scope: &Scope, time: &str, signature: &str) -> String {
+        let (id, in_scope, names) = (&keys.id, scope.on(&time[..8]), self.names());
+        format!("{ALGORITHM} Credential={id}/{in_scope}, SignedHeaders={names}, Signature={signature}")
     }
 }
 
@@ -321,7 +342,6 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SecretValue;
 
     fn keys() -> AwsKeys {
         let value = b"AKIDEXAMPLE:wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_vec();
@@ -348,8 +368,8 @@ mod tests {
                     fields,
                     body,
                 };
-                let got = canonical.authorization(&keys(), &scope, "20150830T123600Z");
-                assert!(got.ends_with(&format!("Signature={signature}")), "{method} {path}?{query}: {got}");
+                let got = canonical.signature(&keys(), &scope, "20150830T123600Z");
+                assert_eq!(got.as_str(), signature, "{method} {path}?{query}");
             };
         check(
             "GET",
@@ -389,17 +409,25 @@ mod tests {
     }
 
     #[test]
-    fn regions_of_hosts() {
-        let check = |host: &str, expected: Option<&str>| {
-            assert_eq!(region_of(&host.parse().unwrap()), expected, "{host}");
+    fn a_scope_has_to_fit_its_host() {
+        let check = |region: &str, service: &str, host: &str, is_named: bool, expected: bool| {
+            let scope = Scope { region: region.to_owned(), service: service.to_owned() };
+            let fits = scope.fits(&host.parse().unwrap(), is_named);
+            assert_eq!(fits.is_ok(), expected, "{region}/{service} {host} {fits:?}");
         };
-        check("s3.eu-central-1.amazonaws.com", Some("eu-central-1"));
-        check("my-bucket-1.s3.us-west-2.amazonaws.com", Some("us-west-2"));
-        check("my-bucket-1.s3.amazonaws.com", None);
-        check("sts.us-gov-west-1.amazonaws.com", Some("us-gov-west-1"));
-        check("lambda.us-east-1.api.aws", Some("us-east-1"));
-        check("iam.amazonaws.com", None);
-        check("minio.test", None);
+        check("eu-central-1", "s3", "b.s3.eu-central-1.amazonaws.com", false, true);
+        check("us-east-1", "s3", "b.s3.eu-central-1.amazonaws.com", false, false);
+        check("us-east-1", "s3", "b.s3.amazonaws.com", false, true);
+        check("us-east-1", "bedrock", "bedrock-runtime.us-east-1.amazonaws.com", false, true);
+        check("us-east-1", "iam", "b.s3.amazonaws.com", false, false);
+        check("us-east-1", "s3", "iam.amazonaws.com", false, false);
+        check("us-east-1", "s3", "sts.us-east-1.amazonaws.com", false, false);
+        check("us-east-1", "iam", "iam.us-east-1.s3.amazonaws.com", false, false);
+        check("us-east-1", "execute-api", "x.execute-api.us-east-1.amazonaws.com", false, false);
+        check("us-east-1", "execute-api", "x.execute-api.us-east-1.amazonaws.com", true, true);
+        check("us-east-2", "execute-api", "x.execute-api.us-east-1.amazonaws.com", true, false);
+        check("us-east-1", "s3", "minio.test", false, false);
+        check("us-east-1", "s3", "minio.test", true, true);
     }
 
     #[test]

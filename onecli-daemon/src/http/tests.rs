@@ -123,8 +123,11 @@ fn placeholders_are_found_in_url_headers_and_basic_credentials() {
 fn websockets_are_recognised() {
     let tls = connection(Scheme::Https, Some("api.test"), None);
     let check = |line: &str, connection: &str, upgrade: &str, expected: bool| {
-        let fields = [("host", "api.test"), ("connection", connection), ("upgrade", upgrade)];
-        assert_eq!(read(&tls, line, &fields).unwrap().websocket, expected, "{line} {connection} {upgrade}");
+        let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let fields = [("host", "api.test"), ("connection", connection), ("upgrade", upgrade), key, key];
+        let is_websocket = |count: usize| read(&tls, line, &fields[..count]).unwrap().websocket;
+        assert_eq!(is_websocket(4), expected, "{line} {connection} {upgrade}");
+        assert!(!is_websocket(3) && !is_websocket(5), "the key makes the answer that server's, once");
     };
     check("GET /ws", "Upgrade", "websocket", true);
     check("GET /ws", "keep-alive, upgrade", "WebSocket", true);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use sha1::{Digest, Sha1};
 
 use super::answer::{Delivery, Undelivered, clean_headers, deliver};
 use super::body::{Body, empty};
@@ -17,12 +18,43 @@ use crate::audit::Text;
 use crate::model::{Code, Refusal};
 use crate::net::{Ended, TunnelBytes, tunnel};
 
+/// A client that waits for its upgrade, and what a server that agrees to it answers.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    client: OnUpgrade,
+    accept: String,
+}
+
+impl Upgrade {
+    /// Of a request with these headers; none without a key.
+    pub(super) fn new(client: OnUpgrade, headers: &HeaderMap) -> Option<Upgrade> {
+        Some(Upgrade { client, accept: accept_of(headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes()) })
+    }
+
+    /// Does the server speak WebSocket, and did it read this very request? One that only echoes a status does not, and
+    /// would read what follows as requests.
+    fn is_accepted(&self, headers: &HeaderMap) -> bool {
+        let mut accepts = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+        let only = (accepts.next(), accepts.next());
+        headers.get(header::UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && matches!(only, (Some(accept), None) if accept.as_bytes() == self.accept.as_bytes())
+    }
+}
+
+/// RFC 6455 section 4.2.2, step 5.4.
+fn accept_of(key: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    data_encoding::BASE64.encode(&hash.finalize())
+}
+
 /// Delivers the answer to an upgrade request: a tunnel after a valid 101, else as any answer.
 ///
 /// # Errors
 /// As [`deliver`], and [`Code::UpstreamProtocol`] for a 101 to something else.
 pub(super) fn deliver_upgrade(
-    client: OnUpgrade,
+    upgrade: Upgrade,
     method: &Method,
     mut response: Response<Incoming>,
     mut delivery: Delivery,
@@ -30,14 +62,10 @@ pub(super) fn deliver_upgrade(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return deliver(method, response, delivery);
     }
-    let agreed = response
-        .headers()
-        .get(header::UPGRADE)
-        .is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !agreed {
+    if !upgrade.is_accepted(response.headers()) {
         let refusal = Refusal::new(
             Code::UpstreamProtocol,
-            "the upstream switched to a protocol that was not asked for",
+            "the upstream switched to a protocol that was not asked for, or does not say that it accepts this request",
             "only WebSocket upgrades are passed on",
         );
         return Err(Undelivered::new(refusal, delivery.trail));
@@ -59,7 +87,7 @@ pub(super) fn deliver_upgrade(
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     delivery.trail.record().status = Some(parts.status.as_u16());
-    tokio::spawn(run(client, upstream, delivery));
+    tokio::spawn(run(upgrade.client, upstream, delivery));
     Ok(Response::from_parts(parts, empty()))
 }
 
@@ -87,4 +115,15 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
         trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }
     trail.tunnelled(&bytes, result.map(drop));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From RFC 6455 section 1.3.
+    #[test]
+    fn the_key_of_the_standard() {
+        assert_eq!(accept_of(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 }

@@ -62,8 +62,10 @@ pub struct Asked {
     pub query: Option<String>,
     /// The credentials that it will get.
     pub secrets: Vec<SecretName>,
-    /// SHA-256 over all of its head, in hex. The answer is for this very request.
+    /// SHA-256 over all of its head and its body, in hex. The answer is for this very request.
     pub digest: String,
+    /// Length of its body; none where that streams, and is not in the digest.
+    pub body_bytes: Option<u64>,
     /// When it was asked.
     pub since: Timestamp,
     /// When it is refused if nobody answers.

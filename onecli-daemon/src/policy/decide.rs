@@ -139,6 +139,16 @@ impl Snapshot {
     /// Decides a connection by where it goes. Precedence: a rule that denies all of it; whether anything on it may be
     /// allowed; whether that takes reading it; a rule that allows all of it; the agent's egress default.
     pub fn route(&self, identity: &Identity, authority: &Authority) -> Route {
+        let watched = |view: &AgentView| view.watched(authority.host()).next().is_some();
+        self.route_watched(identity, authority, watched)
+    }
+
+    fn route_watched(
+        &self,
+        identity: &Identity,
+        authority: &Authority,
+        watched: impl Fn(&AgentView) -> bool,
+    ) -> Route {
         let Some(view) = self.agent(identity.agent().id) else { return Route::Deny(removed()) };
         let whole = view.rules.whole(authority);
         if let Some(rule) = whole.deny {
@@ -149,7 +159,8 @@ impl Snapshot {
         if !secret && !whole.hopeful && egress == Egress::Deny {
             return Route::Deny(host_denied(identity, authority));
         }
-        if secret || whole.inspect {
+        // What the agent left there while it had a grant must not come back unread.
+        if secret || whole.inspect || watched(view) {
             return Route::Inspect;
         }
         match (whole.allow, egress) {
@@ -182,9 +193,12 @@ impl Snapshot {
             .collect()
     }
 
-    /// Does a rule allow bytes that cannot be read to this host and port?
+    /// Does a rule allow bytes that cannot be read to this host and port? A grant that the agent had for another port does
+    /// not count: nobody put a value into such bytes.
     pub fn allows_unread(&self, identity: &Identity, authority: &Authority) -> Option<(Reach, Cause)> {
-        match self.route(identity, authority) {
+        let port = authority.port();
+        let watched = |view: &AgentView| view.watched(authority.host()).any(|s| s.target.port == port);
+        match self.route_watched(identity, authority, watched) {
             Route::Tunnel { reach, cause: cause @ Cause::Rule(..) } => Some((reach, cause)),
             _ => None,
         }
@@ -280,19 +294,15 @@ impl Snapshot {
     /// their secret gets a new version with each refresh token.
     pub fn looks_for_no_more(&self, agent: AgentId, host: &Host, known: &[(SecretId, u32)]) -> bool {
         self.agent(agent).is_none_or(|view| {
-            let mut all = view.secrets.iter().filter(|s| s.target.host.matches(host));
-            all.all(|s| s.profile.mint.is_some() || known.contains(&(s.id, s.version)))
+            view.watched(host).all(|s| s.profile.mint.is_some() || known.contains(&(s.id, s.version)))
         })
     }
 
-    /// The secrets whose values must not come back from this host: all that match it, by whatever port or path.
+    /// The secrets whose values must not come back from this host: all that match it, by whatever port or path, and those
+    /// that the agent might use once.
     pub fn watches(&self, identity: &Identity, host: &Host) -> Vec<Watch> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
-        view.secrets
-            .iter()
-            .filter(|s| s.target.host.matches(host))
-            .map(|s| Watch::new(Arc::clone(s)))
-            .collect()
+        view.watched(host).map(|s| Watch::new(Arc::clone(s))).collect()
     }
 
     /// What the agent's grants come to for a request, rules aside.

@@ -39,6 +39,8 @@ pub struct SnapshotInput {
     pub secrets: Vec<Secret>,
     /// Which agent may use which secret.
     pub grants: Vec<(AgentId, SecretId)>,
+    /// Which agent might, and may not any more.
+    pub former_grants: Vec<(AgentId, SecretId)>,
     /// Every rule.
     pub rules: Vec<Rule>,
 }
@@ -57,6 +59,8 @@ pub(super) struct AgentView {
     pub(super) agent: Arc<Agent>,
     /// Granted and enabled secrets.
     pub(super) secrets: Vec<Arc<Secret>>,
+    /// Secrets whose values it may have left somewhere while it could use them: granted once, or disabled since.
+    pub(super) former: Vec<Arc<Secret>>,
     /// Its rules, and those for all agents.
     pub(super) rules: RuleSet,
 }
@@ -74,7 +78,7 @@ impl Snapshot {
         placeholder: &dyn Fn(AgentId, SecretId, u32) -> Placeholder,
     ) -> Snapshot {
         let secrets: HashMap<SecretId, Arc<Secret>> =
-            input.secrets.into_iter().filter(|s| s.enabled).map(|s| (s.id, Arc::new(s))).collect();
+            input.secrets.into_iter().map(|s| (s.id, Arc::new(s))).collect();
         let grants: HashSet<(AgentId, SecretId)> = input.grants.into_iter().collect();
         let rules: Vec<Arc<Rule>> = input.rules.into_iter().map(Arc::new).collect();
         let mut snapshot = Snapshot::default();
@@ -82,11 +86,20 @@ impl Snapshot {
             snapshot.tokens.insert(token, TokenOwner { agent: agent.id, expires: None });
             snapshot.cgroups.insert(agent.cgroup.clone(), agent.id);
             let rules = RuleSet::new(agent.id, &rules);
-            let view = AgentView { agent: Arc::new(agent), secrets: Vec::new(), rules };
+            let view = AgentView { agent: Arc::new(agent), secrets: Vec::new(), former: Vec::new(), rules };
             snapshot.agents.insert(view.agent.id, view);
+        }
+        for former in input.former_grants.into_iter().filter(|former| !grants.contains(former)) {
+            if let (Some(view), Some(secret)) = (snapshot.agents.get_mut(&former.0), secrets.get(&former.1)) {
+                view.former.push(Arc::clone(secret));
+            }
         }
         for (agent, secret) in grants {
             if let (Some(view), Some(secret)) = (snapshot.agents.get_mut(&agent), secrets.get(&secret)) {
+                if !secret.enabled {
+                    view.former.push(Arc::clone(secret));
+                    continue;
+                }
                 let stand_in = placeholder(agent, secret.id, view.agent.generation);
                 snapshot.placeholders.insert(stand_in, (agent, secret.id));
                 view.secrets.push(Arc::clone(secret));
@@ -135,5 +148,12 @@ impl Snapshot {
     /// Can a secret of this agent match the host, on whatever port?
     pub(super) fn may_match(&self, agent: AgentId, host: &Host) -> bool {
         self.agents.get(&agent).is_some_and(|view| view.secrets.iter().any(|s| s.target.host.matches(host)))
+    }
+}
+
+impl AgentView {
+    /// The secrets whose values must not come back from this host, by whatever port or path.
+    pub(super) fn watched(&self, host: &Host) -> impl Iterator<Item = &Arc<Secret>> {
+        self.secrets.iter().chain(&self.former).filter(|secret| secret.target.host.matches(host))
     }
 }

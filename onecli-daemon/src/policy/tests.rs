@@ -90,7 +90,10 @@ fn world() -> Snapshot {
         token: TokenHash([33; 32]),
         expires: NOW + jiff::SignedDuration::from_secs(60),
     }];
-    Snapshot::compile(SnapshotInput { agents, sessions, secrets, grants, rules: Vec::new() }, &stand_in)
+    Snapshot::compile(
+        SnapshotInput { agents, sessions, secrets, grants, ..SnapshotInput::default() },
+        &stand_in,
+    )
 }
 
 fn evidence(mode: Mode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
@@ -252,6 +255,44 @@ fn plain_http_gets_no_credential() {
 }
 
 /// What is under way rests on agent, session, decision and every secret that was used.
+/// A value that the agent had an upstream store outlives its grant.
+#[test]
+fn what_was_granted_once_is_looked_for_still() {
+    let ids = (AgentId(Uuid::from_u128(3)), SecretId(Uuid::from_u128(1)));
+    let compile = |egress: Egress, enabled: bool, granted: bool, former: bool| {
+        let mut api = secret(1, "api", "api.test", "/v1/**", Placement::bearer());
+        api.enabled = enabled;
+        let other = secret(2, "other", "api.test", "/v1/**", Placement::bearer());
+        let list = |is: bool| if is { vec![ids] } else { Vec::new() };
+        let input = SnapshotInput {
+            agents: vec![agent(3, "token", Factors::TOKEN, egress)],
+            secrets: vec![api, other],
+            grants: list(granted),
+            former_grants: list(former),
+            ..SnapshotInput::default()
+        };
+        Snapshot::compile(input, &stand_in)
+    };
+    let check = |world: &Snapshot, watched: usize, route: &str| {
+        let identity = world.identify(&evidence(Mode::Explicit, None, Some(3)), NOW).unwrap();
+        let authority = Authority::parse("api.test", Some(443)).unwrap();
+        assert_eq!(world.watches(&identity, authority.host()).len(), watched, "{route}");
+        assert!(world.watches(&identity, &"else.test".parse().unwrap()).is_empty());
+        let got = format!("{:?}", world.route(&identity, &authority));
+        assert!(got.starts_with(route), "{got}");
+        let known: Vec<_> = world.watches(&identity, authority.host()).iter().map(Watch::value).collect();
+        assert!(world.looks_for_no_more(ids.0, authority.host(), &known));
+        assert_eq!(world.looks_for_no_more(ids.0, authority.host(), &[]), watched == 0);
+    };
+    check(&compile(Egress::Allow, true, true, false), 1, "Inspect");
+    check(&compile(Egress::Allow, true, false, true), 1, "Inspect");
+    check(&compile(Egress::Allow, true, true, true), 1, "Inspect");
+    check(&compile(Egress::Allow, false, true, false), 1, "Inspect");
+    check(&compile(Egress::Allow, true, false, false), 0, "Tunnel");
+    // It allows nothing.
+    check(&compile(Egress::Deny, true, false, true), 1, "Deny");
+}
+
 #[test]
 fn what_is_taken_back_is_no_longer_allowed() {
     let id = |n: u8| SecretId(Uuid::from_u128(u128::from(n)));
@@ -270,7 +311,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
         }];
         let grants = grants.iter().map(|n| (agent_id(3), id(*n))).collect();
         Snapshot::compile(
-            SnapshotInput { agents: vec![input], sessions, secrets, grants, rules: Vec::new() },
+            SnapshotInput { agents: vec![input], sessions, secrets, grants, ..SnapshotInput::default() },
             &stand_in,
         )
     };

@@ -221,8 +221,20 @@ pub(crate) async fn grants(store: &dyn Store) {
     assert!(matches!(store.grant(nobody, key.id).await, Err(StoreError::NotFound { what: "agent", .. })));
     assert!(matches!(store.grant(one.id, nothing).await, Err(StoreError::NotFound { what: "secret", .. })));
     assert!(!store.ungrant(one.id, nothing).await.unwrap());
+    assert_eq!(store.load().await.unwrap().former_grants, []);
+    let row = GrantRow { agent: one.id, secret: key.id };
+    for _ in 0..2 {
+        assert!(store.ungrant(one.id, key.id).await.unwrap());
+        assert!(!store.ungrant(one.id, key.id).await.unwrap());
+        let state = store.load().await.unwrap();
+        assert_eq!((state.grants, state.former_grants), (Vec::new(), vec![row]));
+        store.grant(one.id, key.id).await.unwrap();
+        let state = store.load().await.unwrap();
+        assert_eq!((state.grants, state.former_grants), (vec![row], Vec::new()));
+    }
     assert!(store.ungrant(one.id, key.id).await.unwrap());
-    assert!(!store.ungrant(one.id, key.id).await.unwrap());
+    store.remove_secret(key.id).await.unwrap();
+    assert_eq!(store.load().await.unwrap().former_grants, []);
 }
 
 /// Invariant 11: what an operator changes reaches the snapshot.

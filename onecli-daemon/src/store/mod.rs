@@ -38,6 +38,8 @@ pub struct StoredState {
     pub secrets: Vec<Secret>,
     /// All grants.
     pub grants: Vec<GrantRow>,
+    /// Grants that were taken back, of agents and secrets that are still there.
+    pub former_grants: Vec<GrantRow>,
     /// All rules, by number.
     pub rules: Vec<Rule>,
 }
@@ -235,7 +237,7 @@ pub trait Store: KeyStore + LeaseStore {
     /// [`StoreError::NotFound`] for either.
     async fn grant(&self, agent: AgentId, secret: SecretId) -> Result<(), StoreError>;
 
-    /// Takes a grant back; tells whether there was one.
+    /// Takes a grant back; tells whether there was one. That there was is kept: see [`StoredState::former_grants`].
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError>;
 
     /// Who besides administrators may start commands as an agent, in the order of their names.

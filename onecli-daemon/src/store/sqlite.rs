@@ -109,6 +109,7 @@ impl Store for SqliteStore {
         .await
         .map_err(failed)?;
         let grants = sqlx::query("SELECT * FROM grants").fetch_all(&mut *tx).await.map_err(failed)?;
+        let former = sqlx::query("SELECT * FROM former_grants").fetch_all(&mut *tx).await.map_err(failed)?;
         let rules = rules::load(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         Ok(StoredState {
@@ -116,6 +117,7 @@ impl Store for SqliteStore {
             sessions: sessions.iter().map(rows::session).collect::<Result<_, _>>()?,
             secrets: secrets.iter().map(rows::secret).collect::<Result<_, _>>()?,
             grants: grants.iter().map(rows::grant).collect::<Result<_, _>>()?,
+            former_grants: former.iter().map(rows::grant).collect::<Result<_, _>>()?,
             rules,
         })
     }
@@ -364,26 +366,34 @@ impl Store for SqliteStore {
         .map_err(failed)?;
         found("agent", agent.to_string(), u64::from(there.0))?;
         found("secret", secret.to_string(), u64::from(there.1))?;
-        sqlx::query("INSERT INTO grants (agent, secret) VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(agent.to_string())
-            .bind(secret.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        for sql in [
+            "INSERT INTO grants (agent, secret) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            "DELETE FROM former_grants WHERE agent = ? AND secret = ?",
+        ] {
+            let both = sqlx::query(sql).bind(agent.to_string()).bind(secret.to_string());
+            both.execute(&mut *tx).await.map_err(failed)?;
+        }
         self.commit(tx).await
     }
 
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError> {
+        let failed = StoreError::query("take back a grant");
         let mut tx = self.write().await?;
         let done = sqlx::query("DELETE FROM grants WHERE agent = ? AND secret = ?")
             .bind(agent.to_string())
             .bind(secret.to_string())
             .execute(&mut *tx)
             .await
-            .map_err(StoreError::query("take back a grant"))?;
+            .map_err(failed)?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        sqlx::query("INSERT INTO former_grants (agent, secret) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(agent.to_string())
+            .bind(secret.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
         self.commit(tx).await?;
         Ok(true)
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use lru::LruCache;
 
 use super::Vault;
 use super::backends::{Backends, Origin, Recent, SourceError};
-use super::client::Outbound;
+use super::client::{Outbound, Purpose};
 use super::credential::Credential;
 use super::error::VaultError;
-use super::mint::{self, MintError};
-use crate::model::{AgentId, AwsKeys, Clock, Mint, Placement, Secret, SecretId, SecretValue, Source};
+use super::mint::{self, Market, MintError};
+use crate::model::{AgentId, AwsKeys, Clock, Placement, Secret, SecretId, SecretValue, Source};
 use crate::policy::{Grant, Watch};
 use crate::store::Store;
 
@@ -58,6 +59,8 @@ pub struct Credentials {
     backends: Backends,
     recent: Recent,
     purses: Mutex<LruCache<SecretId, Arc<Purse>>>,
+    /// Tokens that were bought.
+    purchases: AtomicU64,
 }
 
 /// The tokens of one secret.
@@ -91,6 +94,13 @@ struct State {
     version: u32,
 }
 
+impl State {
+    fn kept(&self, secret: &Secret, now: Instant) -> Option<(SecretValue, Option<Origin>)> {
+        let kept = self.token.as_ref().filter(|kept| now < kept.until && self.version >= secret.version)?;
+        Some((kept.value.clone(), kept.origin.clone()))
+    }
+}
+
 struct Kept {
     value: SecretValue,
     until: Instant,
@@ -108,21 +118,37 @@ impl Credentials {
         clock: Arc<dyn Clock>,
     ) -> Credentials {
         let purses = Mutex::new(LruCache::new(KEPT));
-        Credentials { vault, store, outbound, clock, backends, recent: Recent::new(), purses }
+        let (recent, purchases) = (Recent::new(), AtomicU64::new(0));
+        Credentials { vault, store, outbound, clock, backends, recent, purses, purchases }
     }
 
     /// The credential that policy granted.
     ///
     /// # Errors
     /// [`CredentialError`]: the request must be refused, never forwarded without the value.
-    pub async fn open(&self, grant: &Grant) -> Result<Credential, CredentialError> {
+    pub async fn open(self: &Arc<Self>, grant: &Grant) -> Result<Credential, CredentialError> {
         let (agent, secret) = (grant.agent().id, grant.secret());
-        let Some(mint) = &secret.profile.mint else {
+        if secret.profile.mint.is_none() {
             let (value, origin) = self.material(agent, secret).await?;
             return Ok(self.vault.credential(grant, value).from(origin));
+        }
+        let (token, origin) = match self.kept(secret).await {
+            Some(kept) => kept,
+            None => self.token(grant).await?,
         };
-        let (token, origin) = self.token(agent, secret, mint).await?;
         Ok(self.vault.credential(grant, token).from(origin))
+    }
+
+    /// How many tokens were bought so far; another number, and [`Credentials::tokens`] may have new ones.
+    pub fn purchases(&self) -> u64 {
+        self.purchases.load(Ordering::Acquire)
+    }
+
+    /// The tokens that were bought for a secret lately.
+    pub fn tokens(&self, watch: &Watch) -> Vec<SecretValue> {
+        let purse = self.purse(watch.secret().id);
+        let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        issued.iter().cloned().collect()
     }
 
     /// What must not come back to `agent` from a host that `watch` is for: values, those they took the place of lately,
@@ -134,13 +160,8 @@ impl Credentials {
         let secret = watch.secret();
         let values = self.held(agent, secret).await?;
         if let Some(mint) = &secret.profile.mint {
-            let purse = self.purse(secret.id);
-            let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
-            return Ok(values
-                .iter()
-                .flat_map(|value| mint::sensitive_parts(mint, value))
-                .chain(issued.iter().cloned())
-                .collect());
+            let parts = values.iter().flat_map(|value| mint::sensitive_parts(mint, value));
+            return Ok(parts.chain(self.tokens(watch)).collect());
         }
         if !matches!(secret.placement, Placement::SigV4 { .. }) {
             return Ok(values);
@@ -235,12 +256,26 @@ impl Credentials {
         Arc::clone(purses.get_or_insert(secret, Arc::default))
     }
 
+    /// The token that there is, if it is good still.
+    async fn kept(&self, secret: &Secret) -> Option<(SecretValue, Option<Origin>)> {
+        let purse = self.purse(secret.id);
+        let state = purse.state.lock().await;
+        state.kept(secret, self.clock.instant())
+    }
+
+    /// Whoever waits for it may go away; what was paid for must not be lost with them: a refresh token is good once.
     async fn token(
-        &self,
-        agent: AgentId,
-        secret: &Secret,
-        mint: &Mint,
+        self: &Arc<Self>,
+        grant: &Grant,
     ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+        let (own, grant) = (Arc::clone(self), grant.clone());
+        let bought = tokio::spawn(async move { own.purchase(&grant).await }).await;
+        bought.unwrap_or_else(|_| Err(MintError::Interrupted.into()))
+    }
+
+    async fn purchase(&self, grant: &Grant) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+        let (agent, secret) = (grant.agent(), grant.secret());
+        let Some(mint) = &secret.profile.mint else { return self.material(agent.id, secret).await };
         let purse = self.purse(secret.id);
         let mut state = purse.state.lock().await;
         // A person gave it a new value: what was bought with the old one goes.
@@ -248,23 +283,26 @@ impl Credentials {
             *state = State { version: secret.version, ..State::default() };
         }
         let now = self.clock.instant();
-        if let Some(kept) = state.token.as_ref().filter(|kept| now < kept.until) {
-            return Ok((kept.value.clone(), kept.origin.clone()));
+        if let Some(kept) = state.kept(secret, now) {
+            return Ok(kept);
         }
         if let Some((error, _, _)) = state.failure.as_ref().filter(|(_, until, _)| now < *until) {
             return Err(error.clone().into());
         }
         let (material, origin) = match &state.successor {
             Some((_, successor)) => (successor.clone(), None),
-            None => self.material(agent, secret).await?,
+            None => self.material(agent.id, secret).await?,
         };
-        match mint::buy(mint, &material, self.outbound.as_ref(), self.clock.now()).await {
+        let purpose = Purpose { agent: &agent.name, secret: &secret.name, version: state.version };
+        let market = Market { outbound: self.outbound.as_ref(), purpose, now: self.clock.now() };
+        match mint::buy(mint, &material, market).await {
             Ok(bought) => {
                 let early = EARLY.min(bought.lifetime / 5);
                 let until = self.clock.instant() + bought.lifetime.saturating_sub(early);
                 state.token = Some(Kept { value: bought.token.clone(), until, origin: origin.clone() });
                 state.failure = None;
                 purse.note(bought.token.clone());
+                self.purchases.fetch_add(1, Ordering::Release);
                 if let Some(successor) = bought.successor {
                     self.succeed(secret, &mut state, successor).await;
                 }

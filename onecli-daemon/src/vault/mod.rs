@@ -30,7 +30,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 pub use backends::{Backends, Origin, SourceError};
-pub use client::{Outbound, OutboundError};
+pub use client::{Outbound, OutboundError, Purpose};
 pub use credential::Credential;
 pub use credentials::{CredentialError, Credentials};
 pub use error::VaultError;

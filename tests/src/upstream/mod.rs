@@ -12,13 +12,18 @@
 //! | `/chunked/N` | N bytes, streamed, without a length |
 //! | `/upload` | count and SHA-256 of the request body, as JSON |
 //! | `/discard` | count of the request body, as JSON |
-//! | `/sse?n=N&ms=MS` | N server-sent events, MS apart |
+//! | `/sse?n=N&ms=MS&at` | N server-sent events, MS apart; with `at` a comment tells when each was sent, in ms since the epoch |
+//! | `/watch?n=N&ms=MS` | N events, MS apart, each with the `Authorization` of every request so far |
+//! | `/stored` | the same as lines |
+//! | `/bomb/N` | N MiB of zeros, gzip, whatever was asked for |
 //! | `/slow/MS` | 200 after MS milliseconds |
 //! | `/redirect?to=URL&status=N` | a redirect |
 //! | `/trailers` | a body followed by the trailer `x-checksum` |
 //! | `/token/N` | an OAuth 2.0 token that lives N seconds, numbered; for 0 an error |
+//! | `/slow-token/MS` | the same for an hour, after MS milliseconds |
 //! | `/app/.../access_tokens` | the same, for an hour |
 //! | `/accept/N` | 200 for token number N, else 401 |
+//! | `/ws/unaccepted`, `/ws/of-another` | 101 without `Sec-WebSocket-Accept`, or with that of another key |
 //! | `/ws` | a WebSocket that echoes messages; `headers` is answered with the handshake's header fields |
 //! | `/git/REPO/...` | smart HTTP git behind Basic authentication, see [`git::Repo`] |
 

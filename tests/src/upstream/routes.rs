@@ -66,6 +66,7 @@ impl Routes {
         match (first, rest.parse::<u64>().ok()) {
             ("echo", _) => echo(&seen),
             ("compressed", _) => compressed(&seen, rest).await.unwrap_or_else(|| not_found(&path)),
+            ("bomb", Some(count)) => bomb(usize::try_from(count).unwrap_or(0).min(1024)).await,
             ("echo-as", _) => echo_as(&seen, rest).unwrap_or_else(|| not_found(&path)),
             ("status", Some(code)) => {
                 match u16::try_from(code).ok().and_then(|c| StatusCode::from_u16(c).ok()) {
@@ -86,12 +87,21 @@ impl Routes {
                 text(StatusCode::OK, "slow\n")
             }
             ("sse", _) => match (number("n", 3), number("ms", 50)) {
-                (Some(count), Some(ms)) => sse(count, Duration::from_millis(ms)),
+                (Some(count), Some(ms)) => sse(count, Duration::from_millis(ms), query.contains_key("at")),
+                _ => not_found(&path),
+            },
+            ("stored", _) => text(StatusCode::OK, authorizations(&self.log).join("\n")),
+            ("watch", _) => match (number("n", 20), number("ms", 100)) {
+                (Some(count), Some(ms)) => watch(Arc::clone(&self.log), count, Duration::from_millis(ms)),
                 _ => not_found(&path),
             },
             ("redirect", _) => redirect(&query),
             ("trailers", _) => trailers(),
             ("token", Some(seconds)) => self.token(seconds),
+            ("slow-token", Some(ms)) => {
+                tokio::time::sleep(Duration::from_millis(ms.min(60_000))).await;
+                self.token(3600)
+            }
             ("app", _) if rest.ends_with("/access_tokens") => self.token(3600),
             ("accept", Some(number)) => {
                 let wanted = format!("Bearer minted-token-{number}");
@@ -108,8 +118,9 @@ impl Routes {
 impl Routes {
     /// Tokens and refresh tokens are numbered by the requests for them since the log was cleared.
     fn token(&self, seconds: u64) -> Answer {
-        let is_for_token =
-            |seen: &&Recorded| seen.path.starts_with("/token/") || seen.path.starts_with("/app/");
+        let is_for_token = |seen: &&Recorded| {
+            ["/token/", "/slow-token/", "/app/"].iter().any(|own| seen.path.starts_with(own))
+        };
         let number = self.log.requests().iter().filter(is_for_token).count();
         if seconds == 0 {
             return json_answer(
@@ -154,7 +165,7 @@ async fn discard(mut body: Incoming) -> Answer {
 fn query(query: &str) -> HashMap<String, String> {
     query
         .split('&')
-        .filter_map(|pair| pair.split_once('='))
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }
@@ -217,6 +228,17 @@ async fn compressed(seen: &Recorded, coding: &str) -> Option<Answer> {
     Some(answer)
 }
 
+/// So many MiB of zeros, in a thousandth of their length.
+async fn bomb(count: usize) -> Answer {
+    let mut member = Vec::new();
+    finish(GzipEncoder::new(&mut member), &vec![0; 1 << 20]).await;
+    // A file may be several members (RFC 1952 section 2.2).
+    let whole = Bytes::from(member.repeat(count));
+    let mut answer = streamed(stream::iter([Ok(Frame::data(whole))]));
+    answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    answer
+}
+
 async fn finish(mut encoder: impl AsyncWrite + Unpin, said: &[u8]) {
     encoder.write_all(said).await.expect("memory takes it");
     encoder.shutdown().await.expect("memory takes it");
@@ -233,7 +255,7 @@ fn fill(count: u64) -> impl Stream<Item = Result<Frame<Bytes>, std::io::Error>> 
     })
 }
 
-fn sse(count: u64, pause: Duration) -> Answer {
+fn sse(count: u64, pause: Duration, stamped: bool) -> Answer {
     let events = stream::unfold(0, move |sent| async move {
         if sent == count {
             return None;
@@ -241,8 +263,31 @@ fn sse(count: u64, pause: Duration) -> Answer {
         if sent > 0 {
             tokio::time::sleep(pause).await;
         }
-        let event = format!("id: {sent}\ndata: event {sent}\n\n");
+        let at = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis());
+        let stamp = if stamped { format!(": sent at {at}\n") } else { String::new() };
+        let event = format!("{stamp}id: {sent}\ndata: event {sent}\n\n");
         Some((Ok(Frame::data(Bytes::from(event))), sent + 1))
+    });
+    let mut answer = streamed(events);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer
+}
+
+/// What an upstream that keeps what it was sent can say of it.
+fn authorizations(log: &Log) -> Vec<String> {
+    let requests = log.requests();
+    requests.iter().filter_map(|seen| seen.header("authorization")).map(str::to_owned).collect()
+}
+
+/// Tells so many times, with a pause between, what was sent so far.
+fn watch(log: Arc<Log>, count: u64, pause: Duration) -> Answer {
+    let events = stream::unfold((log, 0), move |(log, sent)| async move {
+        if sent == count {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        let event = format!("data: {}\n\n", authorizations(&log).join(" "));
+        Some((Ok(Frame::data(Bytes::from(event))), (log, sent + 1)))
     });
     let mut answer = streamed(events);
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

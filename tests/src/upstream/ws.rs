@@ -18,6 +18,7 @@ pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
     let Some(accept) = key else {
         return text(StatusCode::BAD_REQUEST, "this path wants a WebSocket handshake\n");
     };
+    let path = request.uri().path().to_owned();
     let fields = serde_json::to_string(&seen.headers).expect("headers are text");
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -40,6 +41,15 @@ pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
     fields.remove(header::CONTENT_TYPE);
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept.parse().expect("base64 is a field value"));
+    match path.as_str() {
+        "/ws/unaccepted" => {}
+        "/ws/of-another" => {
+            let other = derive_accept_key(b"of another request");
+            fields.insert(header::SEC_WEBSOCKET_ACCEPT, other.parse().expect("base64 is a field value"));
+        }
+        _ => {
+            _ = fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept.parse().expect("base64 is a field value"))
+        }
+    }
     answer
 }

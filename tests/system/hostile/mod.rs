@@ -146,8 +146,10 @@ fn is_clean(request: &Recorded) -> Result<(), String> {
     for (name, value) in &request.headers {
         let spelled = name.replace('_', "-");
         let copy = spelled == "authorization" && name != "authorization";
-        let overriding =
-            spelled.contains("override") || spelled.contains("original") || spelled.contains("rewrite");
+        let overriding = ["override", "original", "rewrite", "forwarded-host", "x-host"]
+            .iter()
+            .any(|part| spelled.contains(part))
+            || spelled == "forwarded";
         if copy
             || overriding
             || forbidden.contains(&spelled.as_str())

@@ -149,8 +149,11 @@ pub struct ApprovalView {
     pub query: Option<String>,
     /// The credentials that it will get.
     pub secrets: Vec<SecretName>,
-    /// SHA-256 over its head, in hex. Bodies are not in it: they stream.
+    /// SHA-256 over its head and its body, in hex.
     pub digest: String,
+    /// Length of its body; none where that streams, and is not in the digest.
+    #[serde(default)]
+    pub body_bytes: Option<u64>,
     /// When it was asked.
     pub since: Timestamp,
     /// When it is refused if nobody answers.

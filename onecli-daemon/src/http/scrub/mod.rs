@@ -19,10 +19,17 @@ const MASK: u8 = b'*';
 /// So many bytes are searched at once: what is noted of escapes takes some times their room.
 const MAX_PIECE: usize = 16 * 1024;
 
+/// Values that have to be looked for from now on: bought while an answer is under way.
+pub(super) trait Newer: Send + Sync {
+    /// Those since it was asked last. Asked with every chunk: nothing new has to cost nothing.
+    fn newer(&mut self) -> Vec<SecretValue>;
+}
+
 /// Looks for values in a stream of bytes, across the edges of its chunks.
 #[derive(Default)]
 pub(super) struct Scrubber {
     needles: Needles,
+    newer: Option<Box<dyn Newer>>,
     /// The end of the stream so far as it came, where it may be the beginning of a match.
     held: BytesMut,
     /// So many of the held bytes belong to a match that began before them.
@@ -40,14 +47,27 @@ impl std::fmt::Debug for Scrubber {
 }
 
 impl Scrubber {
-    /// Looks for this value too: as it is, in base64 (both alphabets, wherever in a longer text it stands, as in Basic
-    /// credentials) and in hex; each of them also with characters escaped ([`reading`]).
+    /// Looks for this value too: as it is, in UTF-16, in base64 (both alphabets, wherever in a longer text it stands, as in
+    /// Basic credentials) and in hex; each of them also with characters escaped ([`reading`]).
     pub(super) fn watch(&mut self, value: &SecretValue) {
         let raw = value.expose();
         self.needles.add(raw.to_vec());
         if raw.contains(&b' ') {
             // application/x-www-form-urlencoded
             self.needles.add(raw.iter().map(|b| if *b == b' ' { b'+' } else { *b }).collect());
+        }
+        if let Ok(text) = std::str::from_utf8(raw) {
+            // Without the outer zeros, which are another's in the other order of bytes.
+            let mut little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let mut big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            if little.last() == Some(&0) {
+                little.pop();
+            }
+            if big.first() == Some(&0) {
+                big.remove(0);
+            }
+            self.needles.add(little);
+            self.needles.add(big);
         }
         for encoding in [&data_encoding::BASE64_NOPAD, &data_encoding::BASE64URL_NOPAD] {
             for offset in 0..3 {
@@ -58,9 +78,22 @@ impl Scrubber {
         self.needles.add(data_encoding::HEXUPPER.encode(raw).into_bytes());
     }
 
+    /// Looks for what is `newer`, too. An upstream cannot send a value before there is one, so what came before needs no
+    /// second look.
+    pub(super) fn follow(&mut self, newer: Box<dyn Newer>) {
+        self.newer = Some(newer);
+    }
+
+    fn renew(&mut self) {
+        let newer = self.newer.as_mut().map(|newer| newer.newer()).unwrap_or_default();
+        for value in &newer {
+            self.watch(value);
+        }
+    }
+
     /// Is there nothing to look for?
     pub(super) fn is_idle(&self) -> bool {
-        self.needles.is_empty()
+        self.needles.is_empty() && self.newer.is_none()
     }
 
     /// Matches so far.
@@ -71,6 +104,7 @@ impl Scrubber {
     /// Takes the next chunk, and gives what can be said to be clean. Only bytes that may begin a match are kept
     /// back, so an event stream is not delayed.
     pub(super) fn push(&mut self, mut chunk: Bytes) -> Bytes {
+        self.renew();
         if self.needles.is_empty() || chunk.is_empty() {
             return chunk;
         }
@@ -118,6 +152,7 @@ impl Scrubber {
 
     /// Scrubs bytes that stand for themselves; tells whether there was a match.
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
+        self.renew();
         let findings = self.needles.find(bytes);
         for (start, end) in &findings.matches {
             mask(bytes, *start, *end);
@@ -128,6 +163,7 @@ impl Scrubber {
 
     /// Scrubs header or trailer fields. A field whose name holds a value goes as a whole.
     pub(super) fn headers(&mut self, headers: &mut HeaderMap) {
+        self.renew();
         if self.needles.is_empty() {
             return;
         }

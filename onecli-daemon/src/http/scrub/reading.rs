@@ -6,6 +6,8 @@
 //! `A` to one reader and three characters to another, and what stands directly before a value may look like the
 //! beginning of an escape. So nothing is decoded once and for all: every reading of every character is tried.
 
+/// Behind so many backslashes one more has the readings of the next: none reaches the run's end.
+const LONG_RUN: usize = 32;
 /// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
 const LEVELS: u8 = 3;
 /// Deeper than any level.
@@ -105,15 +107,43 @@ pub(in crate::http) struct Text<'b> {
 impl<'b> Text<'b> {
     /// Finds all readings, from the end on: those of an escape's characters are there when it is looked at.
     pub(in crate::http) fn new(raw: &'b [u8]) -> Text<'b> {
+        Text::read_all(raw, LONG_RUN)
+    }
+
+    fn read_all(raw: &'b [u8], long_run: usize) -> Text<'b> {
         let mut text = Text { raw, ..Text::default() };
         let mut new = New { readings: Vec::new(), cut: NEVER };
+        let mut run = 0;
         for at in memchr::memchr3_iter(b'%', b'\\', b'&', raw).rev() {
             if text.places.is_empty() {
                 text.places.resize(raw.len(), 0);
             }
-            text.read(at, &mut new);
+            let goes_on = run > 0 && raw.get(at + 1) == Some(&b'\\');
+            run = match raw[at] {
+                b'\\' if goes_on => run + 1,
+                b'\\' => 1,
+                _ => 0,
+            };
+            if run > long_run {
+                text.read_as_next(at);
+            } else {
+                text.read(at, &mut new);
+            }
         }
         text
+    }
+
+    /// What is `at` reads as what is behind it, which was read last. A text of backslashes would be slow otherwise: each has
+    /// a dozen readings, and each of those is an introducer.
+    fn read_as_next(&mut self, at: usize) {
+        let (from, cut) = self.escapes.last().copied().unwrap_or((0, NEVER));
+        let to = self.readings.len();
+        self.escapes.push((to, cut));
+        for place in from..to {
+            let next = self.readings[place];
+            self.readings.push(Reading { end: next.end - 1, ..next });
+        }
+        self.places[at] = u32::try_from(self.escapes.len()).unwrap_or(0);
     }
 
     /// Every reading of what begins at `at`; none at the end of the bytes.
@@ -212,7 +242,7 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// JSON's escapes (RFC 8259 section 7), and `\xXX` of string literals.
+    /// JSON's escapes (RFC 8259 section 7), and `\xXX` and octal ones of string literals.
     fn backslash(&self, introducer: Reading, new: &mut New) {
         new.cut_at(introducer.level.max(self.cut_level(introducer.end)));
         for letter in self.readings(introducer.end).filter(|letter| letter.level < LEVELS) {
@@ -228,6 +258,11 @@ impl<'b> Text<'b> {
                     }
                     continue;
                 }
+                Some(digit @ b'0'..=b'7') => {
+                    new.add(Some(letter.character), escape);
+                    self.octal(u32::from(digit - b'0'), escape, new);
+                    continue;
+                }
                 Some(b'n') => Character::byte(b'\n'),
                 Some(b'r') => Character::byte(b'\r'),
                 Some(b't') => Character::byte(b'\t'),
@@ -236,6 +271,20 @@ impl<'b> Text<'b> {
                 _ => letter.character,
             };
             new.add(Some(character), escape);
+        }
+    }
+
+    /// One byte, in up to two digits more; each number of digits is a reading.
+    fn octal(&self, mut number: u32, mut so_far: Reading, new: &mut New) {
+        let byte = |number| u8::try_from(number).ok().map(Character::byte);
+        new.add(byte(number), so_far);
+        for _ in 0..2 {
+            let Some((digit, after)) = self.next(so_far, new, |byte| matches!(byte, b'0'..=b'7')) else {
+                return;
+            };
+            number = number * 8 + u32::from(digit - b'0');
+            so_far = after;
+            new.add(byte(number), so_far);
         }
     }
 
@@ -339,9 +388,10 @@ mod tests {
 
     #[test]
     fn every_form_of_a_character() {
-        for form in
-            ["/", "%2F", "%2f", r"\/", r"\u002F", r"\u002f", r"\x2f", "&#47;", "&#x2F;", "&#X2f;", "&sol;"]
-        {
+        for form in [
+            "/", "%2F", "%2f", r"\/", r"\u002F", r"\u002f", r"\x2f", r"\57", r"\057", r"\\057", "&#47;",
+            "&#x2F;", "&#X2f;", "&sol;",
+        ] {
             assert!(reads_as(form, "/"), "{form}");
         }
         for form in ["é", "\\u00e9", "&#233;", "&#xe9;"].into_iter().skip(1) {
@@ -382,6 +432,22 @@ mod tests {
             assert!(reads_as(form, "\""), "{form}");
         }
         assert!(!reads_as("%2525252522", "\""), "deeper than the levels");
+    }
+
+    #[test]
+    fn a_long_run_of_backslashes_reads_as_a_short_one() {
+        for tail in ["", "n", "u0041", "u005cu005c", "x41", "134", "\"", "%5c", "&bsol;", "\n", " \\\\\\"] {
+            for length in [1, 31, 32, 33, 34, 35, 50, 90] {
+                let raw = format!("%5c{}{tail}", "\\".repeat(length));
+                let (short, plain) = (Text::new(raw.as_bytes()), Text::read_all(raw.as_bytes(), usize::MAX));
+                for at in 0..raw.len() {
+                    let told = |text: &Text<'_>| {
+                        format!("{:?} {}", text.readings(at).collect::<Vec<_>>(), text.is_cut(at))
+                    };
+                    assert_eq!(told(&short), told(&plain), "{raw} {at}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -60,6 +60,9 @@ fn spellings() -> Vec<String> {
         escaped(|b| b"+\"&".contains(&b).then(|| format!("\\u{b:04X}"))),
         escaped(|b| Some(format!("\\u{b:04x}"))),
         escaped(|b| Some(format!("\\x{b:02x}"))),
+        // Octal, as C and Python's bytes have it: as short as may be, and in full.
+        escaped(|b| Some(format!("\\{b:03o}"))),
+        escaped(|b| (b == b'"').then(|| "\\42".to_owned())),
         // HTML.
         escaped(|b| (b == b'&').then(|| "&amp;".to_owned()).or((b == b'"').then(|| "&quot;".to_owned()))),
         escaped(|b| Some(format!("&#{b};"))),
@@ -89,6 +92,54 @@ fn a_value_is_found_in_every_spelling_and_across_every_edge() {
             assert!(hits >= 1, "{spelling} {size}");
         }
     }
+}
+
+#[test]
+fn a_value_is_found_in_utf_16() {
+    let text = format!("é {} ü", String::from_utf8(VALUE.to_vec()).unwrap());
+    for encode in [u16::to_le_bytes, u16::to_be_bytes] {
+        let bytes: Vec<u8> = text.encode_utf16().flat_map(encode).collect();
+        for size in [1, 3, 7, bytes.len()] {
+            let mut scrubber = scrubber(VALUE);
+            let mut out = Vec::new();
+            for chunk in bytes.chunks(size) {
+                out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(chunk)));
+            }
+            out.extend_from_slice(&scrubber.finish());
+            let clean = out.iter().filter(|byte| **byte != b'*').count();
+            assert_eq!(
+                (out.len(), clean, scrubber.hits()),
+                (bytes.len(), 9, 1),
+                "{size}: {}",
+                out.escape_ascii()
+            );
+        }
+    }
+}
+
+/// One value more each time there is one.
+struct Later(Vec<SecretValue>);
+
+impl Newer for Later {
+    fn newer(&mut self) -> Vec<SecretValue> {
+        self.0.pop().into_iter().collect()
+    }
+}
+
+#[test]
+fn a_value_that_is_new_while_a_stream_goes_on_is_found() {
+    let mut scrubber = Scrubber::default();
+    assert!(scrubber.is_idle());
+    let values = [VALUE, b"first-token"].map(|value| SecretValue::new(value.to_vec()).unwrap());
+    scrubber.follow(Box::new(Later(values.to_vec())));
+    assert!(!scrubber.is_idle(), "a coding has to be taken off before there is anything to look for");
+    let mut push =
+        |text: &[u8]| String::from_utf8(scrubber.push(Bytes::copy_from_slice(text)).to_vec()).unwrap();
+    assert_eq!(push(b"a first-token and "), "a *********** and ");
+    assert_eq!(
+        push(&[VALUE, b" or first-token."].concat()),
+        format!("{} or ***********.", "*".repeat(VALUE.len()))
+    );
 }
 
 /// How a character may be escaped; the first is not at all.

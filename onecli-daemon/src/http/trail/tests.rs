@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::audit::{AuditLog, Entries, Event, QuotaLimits, Verdict};
-use crate::http::{Capacity, GatewayParts, OwnRequests};
+use crate::http::{Capacity, GatewayParts, OwnRecords, OwnRequests, OwnWay};
 use crate::model::{AgentId, OsRandom, PrivateDir, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::{Mode, Snapshot};
@@ -30,7 +30,13 @@ impl Scene {
         let resolver =
             Arc::new(Resolver::new(BTreeMap::default(), AddressPolicy::new(Vec::new(), Vec::new())));
         let dialer = Dialer { connect_timeout: std::time::Duration::from_secs(1) };
-        let own = OwnRequests::new(Arc::clone(&resolver), dialer, UpstreamTls::new(&[]).unwrap(), None);
+        let dir = PrivateDir::create(&dir.join("audit")).unwrap();
+        let audit = AuditLog::open(&dir, crate::audit::Settings::for_tests()).unwrap();
+        let tls = UpstreamTls::new(&[]).unwrap();
+        let own = OwnRequests::new(
+            OwnWay { resolver: Arc::clone(&resolver), dialer, tls, proxy: None },
+            OwnRecords { audit: audit.clone(), clock: clock.clone(), random: random.clone() },
+        );
         let credentials = Credentials::new(
             Arc::clone(&vault),
             Arc::new(store),
@@ -40,13 +46,12 @@ impl Scene {
         );
         let material = CertAuthority::generate("test", crate::model::Clock::now(clock.as_ref())).unwrap();
         let authority = CertAuthority::load(&material).unwrap();
-        let dir = PrivateDir::create(&dir.join("audit")).unwrap();
         let (_policy, policy) = tokio::sync::watch::channel(Arc::<Snapshot>::default());
         let gateway = Gateway::new(GatewayParts {
             policy,
             vault,
             credentials: Arc::new(credentials),
-            audit: AuditLog::open(&dir, crate::audit::Settings::for_tests()).unwrap(),
+            audit,
             audit_quota: QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 },
             fold_refusals: true,
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),

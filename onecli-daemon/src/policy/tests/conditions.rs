@@ -89,6 +89,7 @@ fn asked(agent: u128) -> Asked {
         query: None,
         secrets: Vec::new(),
         digest: String::new(),
+        body_bytes: None,
         since: NOW,
         until: NOW,
     }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::client::{Outbound, OutboundError};
+use super::client::{Outbound, OutboundError, Purpose};
 use crate::model::{Mint, SecretValue, TokenUrl};
 
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -56,6 +56,9 @@ pub enum MintError {
         /// The error code (RFC 6749 section 5.2), where it is one.
         code: Option<String>,
     },
+    /// The daemon stopped meanwhile.
+    #[error("the purchase was interrupted")]
+    Interrupted,
     /// The endpoint's answer holds no token that could be placed.
     #[error("{0} answered without a token that could be used")]
     NoToken(String),
@@ -130,6 +133,14 @@ const REFRESH: &str = "refresh token, or JSON with refresh_token and client_secr
 const APP_KEY: &str = "private key of a GitHub App: store the PEM file that GitHub gave";
 const ACCOUNT: &str = "key file of a Google service account: store the JSON file";
 
+/// Where a token is bought, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Market<'m> {
+    pub(super) outbound: &'m dyn Outbound,
+    pub(super) purpose: Purpose<'m>,
+    pub(super) now: Timestamp,
+}
+
 /// Buys one token.
 ///
 /// # Errors
@@ -137,16 +148,16 @@ const ACCOUNT: &str = "key file of a Google service account: store the JSON file
 pub(super) async fn buy(
     mint: &Mint,
     material: &SecretValue,
-    outbound: &dyn Outbound,
-    now: Timestamp,
+    market: Market<'_>,
 ) -> Result<Bought, MintError> {
+    let now = market.now;
     match mint {
         Mint::ClientCredentials { token_url, client_id, scope, audience } => {
             let secret = text_of(material, "client secret")?;
             let mut form = Form::new("client_credentials");
             form.add("scope", scope.as_deref());
             form.add("audience", audience.as_deref());
-            ask(outbound, token_url, form.request(Some((client_id, secret))), now, None).await
+            ask(market, token_url, form.request(Some((client_id, secret))), None).await
         }
         Mint::RefreshToken { token_url, client_id, scope } => {
             let own = refresh(material).ok_or(MintError::Material(REFRESH))?;
@@ -159,7 +170,7 @@ pub(super) async fn buy(
                 form.add("client_id", Some(client_id));
             }
             let request = form.request(secret.map(|secret| (client_id.as_str(), secret)));
-            ask(outbound, token_url, request, now, Some(&own)).await
+            ask(market, token_url, request, Some(&own)).await
         }
         Mint::GithubApp { api, app, installation } => {
             let key = app_key(material)?;
@@ -177,7 +188,7 @@ pub(super) async fn buy(
             authorize(&mut request, &bearer);
             let headers = request.headers_mut();
             headers.insert(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
-            ask(outbound, &url, request, now, None).await
+            ask(market, &url, request, None).await
         }
         Mint::GcpServiceAccount { scope } => {
             let account = service_account(material)?;
@@ -192,7 +203,7 @@ pub(super) async fn buy(
                 .ok_or(MintError::Material(ACCOUNT))?;
             let mut form = Form::new("urn:ietf:params:oauth:grant-type:jwt-bearer");
             form.add("assertion", Some(&jwt));
-            ask(outbound, &url, form.request(None), now, None).await
+            ask(market, &url, form.request(None), None).await
         }
     }
 }
@@ -270,17 +281,17 @@ fn authorize(request: &mut Request<Bytes>, value: &str) {
 }
 
 async fn ask(
-    outbound: &dyn Outbound,
+    market: Market<'_>,
     url: &TokenUrl,
     mut request: Request<Bytes>,
-    now: Timestamp,
     refreshed: Option<&Refresh>,
 ) -> Result<Bought, MintError> {
     let no_token = || MintError::NoToken(url.to_string());
     *request.uri_mut() = url.target().parse().map_err(|_| no_token())?;
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("onecli"));
+    let Market { outbound, purpose, now } = market;
     let answer = outbound
-        .send(url.authority(), request)
+        .send(purpose, url.authority(), request)
         .await
         .map_err(|source| MintError::Unreachable { url: url.to_string(), source })?;
     if !answer.status().is_success() {
