@@ -19,13 +19,20 @@ use crate::vault::Credential;
 pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request that is about to be sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Outgoing {
     pub(super) head: Head,
     /// Its body, where it is held in memory.
     pub(super) body: Option<Bytes>,
     /// Time, for signatures.
     pub(super) now: Timestamp,
+}
+
+/// The value may be in the body.
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing").field("head", &self.head).finish_non_exhaustive()
+    }
 }
 
 /// Headers that tell of a body as it was before a value was put into it.
