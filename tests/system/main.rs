@@ -19,6 +19,7 @@ mod dns;
 mod docker;
 mod doctor;
 mod escape;
+mod exec;
 mod fail_closed;
 mod hostile;
 mod http1;

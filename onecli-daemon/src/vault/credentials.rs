@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::Vault;
+use super::backends::flight::to_its_end;
 use super::backends::{Backends, Origin, Recent, SourceError};
 use super::client::Outbound;
 use super::credential::Credential;
@@ -64,7 +65,7 @@ pub struct Credentials {
 #[derive(Default)]
 struct Purse {
     /// Held while one is bought: whoever comes meanwhile waits for that one.
-    state: tokio::sync::Mutex<State>,
+    state: Arc<tokio::sync::Mutex<State>>,
     issued: Mutex<VecDeque<SecretValue>>,
 }
 
@@ -115,7 +116,7 @@ impl Credentials {
     ///
     /// # Errors
     /// [`CredentialError`]: the request must be refused, never forwarded without the value.
-    pub async fn open(&self, grant: &Grant) -> Result<Credential, CredentialError> {
+    pub async fn open(self: &Arc<Self>, grant: &Grant) -> Result<Credential, CredentialError> {
         let (agent, secret) = (grant.agent().id, grant.secret());
         let Some(mint) = &secret.profile.mint else {
             let (value, origin) = self.material(agent, secret).await?;
@@ -195,6 +196,7 @@ impl Credentials {
     /// Forgets old values that nobody looks for any more.
     pub fn tidy(&self) {
         self.recent.tidy(self.clock.instant());
+        self.backends.tidy();
     }
 
     /// What the secret stands for now, from wherever it is kept.
@@ -236,13 +238,13 @@ impl Credentials {
     }
 
     async fn token(
-        &self,
+        self: &Arc<Self>,
         agent: AgentId,
         secret: &Secret,
         mint: &Mint,
     ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
         let purse = self.purse(secret.id);
-        let mut state = purse.state.lock().await;
+        let mut state = Arc::clone(&purse.state).lock_owned().await;
         // A person gave it a new value: what was bought with the old one goes.
         if state.version < secret.version {
             *state = State { version: secret.version, ..State::default() };
@@ -254,6 +256,20 @@ impl Credentials {
         if let Some((error, _, _)) = state.failure.as_ref().filter(|(_, until, _)| now < *until) {
             return Err(error.clone().into());
         }
+        // To its end, whoever waits for it: an agent that hangs up at the right moment would have a refresh token spent, and
+        // the one that takes its place lost.
+        let (this, secret, mint) = (Arc::clone(self), secret.clone(), mint.clone());
+        to_its_end(async move { this.buy(agent, &secret, &mint, &purse, &mut state).await }).await
+    }
+
+    async fn buy(
+        &self,
+        agent: AgentId,
+        secret: &Secret,
+        mint: &Mint,
+        purse: &Purse,
+        state: &mut State,
+    ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
         let (material, origin) = match &state.successor {
             Some((_, successor)) => (successor.clone(), None),
             None => self.material(agent, secret).await?,
@@ -266,7 +282,7 @@ impl Credentials {
                 state.failure = None;
                 purse.note(bought.token.clone());
                 if let Some(successor) = bought.successor {
-                    self.succeed(secret, &mut state, successor).await;
+                    self.succeed(secret, state, successor).await;
                 }
                 Ok((bought.token, origin))
             }

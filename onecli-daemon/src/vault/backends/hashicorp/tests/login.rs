@@ -179,6 +179,52 @@ async fn a_jwt_logs_in_and_is_read_anew_each_time() {
     assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value");
 }
 
+/// Kubernetes' own API says whose the service account token is; the upstream of the tests stands for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_account_of_kubernetes_logs_in() {
+    let Some(server) = server("Kubernetes") else { return };
+    put(&server, "open/api", "the-value");
+    policy(&server);
+    let kubernetes = onecli_tests::upstream::Upstream::start(&["localhost"]);
+    server.root("POST", "sys/auth/kubernetes", &json!({ "type": "kubernetes" }));
+    let config = json!({
+        "kubernetes_host": format!("https://localhost:{}", kubernetes.https_addr().port()),
+        "kubernetes_ca_cert": kubernetes.ca_pem(), "token_reviewer_jwt": "the-reviewers-token",
+        "disable_local_ca_jwt": true,
+    });
+    server.root("POST", "auth/kubernetes/config", &config);
+    let role = json!({
+        "bound_service_account_names": ["onecli"], "bound_service_account_namespaces": ["agents"],
+        "token_policies": ["reader"], "token_ttl": "1h",
+    });
+    server.root("POST", "auth/kubernetes/role/onecli", &role);
+    let token = |name: &str| {
+        let part =
+            |value: serde_json::Value| data_encoding::BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let now = SystemClock.now().as_second();
+        let claims = json!({
+            "iss": "https://kubernetes.default.svc", "sub": format!("system:serviceaccount:agents:{name}"),
+            "aud": ["https://kubernetes.default.svc"], "iat": now, "nbf": now, "exp": now + 600,
+            "kubernetes.io": { "namespace": "agents", "serviceaccount": { "name": name, "uid": "0815" } },
+        });
+        format!("{}.{}.{}", part(json!({ "alg": "RS256", "typ": "JWT" })), part(claims), "c2lnbmVk")
+    };
+    let file = token_file(&server, &token("somebody-else"));
+    let method =
+        Method::Jwt { mount: "kubernetes".to_owned(), role: "onecli".to_owned(), file: file.clone() };
+    let client = client_of(settings(&server, method.clone()), &Arc::default());
+    let error = value(&client, "secret/open/api#key").await.unwrap_err();
+    assert!(matches!(error, BackendError::Login { .. }), "{error}");
+    // Kubernetes replaces the file before its token ends.
+    std::fs::write(&file, token("onecli")).unwrap();
+    let client = client_of(settings(&server, method), &Arc::default());
+    assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value");
+    let reviews = kubernetes.requests();
+    let last = reviews.last().unwrap();
+    assert_eq!(last.header("authorization"), Some("Bearer the-reviewers-token"));
+    assert!(String::from_utf8_lossy(&last.body).contains(&token("onecli")[..40]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_token_file_is_named_and_status_tells_how_it_is() {
     let Some(server) = server("status") else { return };
