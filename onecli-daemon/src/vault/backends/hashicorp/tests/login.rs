@@ -99,6 +99,17 @@ async fn a_token_that_was_revoked_is_replaced_at_the_next_request() {
     assert_eq!(client.auth.current().unwrap().token, second.token);
 }
 
+#[test]
+fn renewal_is_due_at_two_thirds_or_up_to_a_tenth_before() {
+    let since = SystemClock.instant();
+    let login = |ttl| Login { token: Arc::default(), renewable: true, ttl, since };
+    for (jitter, due) in [(0, 60), (255, 54)] {
+        let expected = Some(since + Duration::from_secs(due));
+        assert_eq!(login(Some(Duration::from_secs(90))).renewal_due(jitter), expected, "{jitter}");
+    }
+    assert_eq!(login(None).renewal_due(0), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_renewed_at_two_thirds_of_its_time_and_replaced_at_its_maximum() {
     let Some(server) = server("renewal") else { return };
