@@ -20,7 +20,7 @@ use parse::{
     check_cgroup_path, host_names, hosts, networks, no_proxy, port, proxy_url, rate, size, timeout,
 };
 
-pub use backend::{Backend, VaultAuth, VaultServer};
+pub use backend::{Backend, Exec, VaultAuth, VaultServer};
 
 /// Read where `--config` is not given; it need not exist then.
 pub const DEFAULT_FILE: &str = "/etc/onecli/config.toml";
@@ -37,6 +37,9 @@ pub struct Config {
     /// Socket of the helper that is a service of its own; by flag alone. `None`: the daemon forks one.
     #[serde(skip)]
     pub helper_socket: Option<PathBuf>,
+    /// Socket of the executor that is a service of its own; by flag alone. `None`: a daemon that root starts forks one.
+    #[serde(skip)]
+    pub executor_socket: Option<PathBuf>,
     /// `[kernel]`.
     pub kernel: Kernel,
     /// `[listen]`.
@@ -296,6 +299,7 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/onecli"),
             store: None,
             helper_socket: None,
+            executor_socket: None,
             kernel: Kernel::default(),
             listen: Listen::default(),
             upstream: Upstream::default(),
@@ -368,6 +372,8 @@ pub struct Overrides {
     pub no_ebpf: bool,
     /// `--helper-socket`.
     pub helper_socket: Option<PathBuf>,
+    /// `--executor-socket`.
+    pub executor_socket: Option<PathBuf>,
     /// `--passphrase-file`.
     pub passphrase_file: Option<PathBuf>,
     /// `--insecure-key-from-env`.
@@ -471,6 +477,7 @@ impl Config {
         self.store = flags.store.or(self.store);
         self.kernel.ebpf &= !flags.no_ebpf;
         self.helper_socket = flags.helper_socket;
+        self.executor_socket = flags.executor_socket;
         Ok(self)
     }
 

@@ -27,6 +27,7 @@ pub struct Tap {
     address: SocketAddr,
     fault: Arc<Mutex<Fault>>,
     taken: Arc<AtomicU64>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,9 +40,11 @@ impl Tap {
         let address = listener.local_addr().expect("its address");
         let fault = Arc::new(Mutex::new(Fault::None));
         let taken = Arc::new(AtomicU64::new(0));
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let stopped = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (fault, taken, stopped) = (Arc::clone(&fault), Arc::clone(&taken), Arc::clone(&stopped));
+            let open = Arc::clone(&open);
             move || {
                 for client in listener.incoming().flatten() {
                     if stopped.load(SeqCst) {
@@ -49,11 +52,17 @@ impl Tap {
                     }
                     taken.fetch_add(1, SeqCst);
                     let fault = fault.lock().unwrap().clone();
-                    std::thread::spawn(move || serve(client, target, &fault));
+                    let held = client.try_clone();
+                    open.lock().unwrap().extend(client.try_clone());
+                    std::thread::spawn(move || {
+                        serve(client, target, &fault);
+                        // `cut` has it open too.
+                        held.map(|client| client.shutdown(Shutdown::Both)).ok();
+                    });
                 }
             }
         });
-        Tap { address, fault, taken, stopped, thread: Some(thread) }
+        Tap { address, fault, taken, open, stopped, thread: Some(thread) }
     }
 
     /// Where it listens.
@@ -65,6 +74,13 @@ impl Tap {
     /// What it does with connections from now on; those that are open stay as they are.
     pub fn set(&self, fault: Fault) {
         *self.fault.lock().unwrap() = fault;
+    }
+
+    /// Closes the connections that are open.
+    pub fn cut(&self) {
+        for open in self.open.lock().unwrap().drain(..) {
+            open.shutdown(Shutdown::Both).ok();
+        }
     }
 
     /// Connections so far.

@@ -22,6 +22,7 @@ mod docker;
 mod doctor;
 mod escape;
 mod explicit_tls;
+mod exec;
 mod fail_closed;
 mod hostile;
 mod http1;

@@ -1,5 +1,6 @@
 //! The daemon as its unit starts it: a user of its own with no capability, and a helper that has what it needs.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use onecli_tests::daemon::Daemon;
@@ -45,6 +46,25 @@ fn the_main_job_needs_no_privilege() {
     assert!(cgroup.is_dir());
     scene.daemon.onecli(&["agent", "remove", &scene.inside.name]).ok("agent remove");
     assert!(!cgroup.exists());
+}
+
+/// What root restores is the daemon's: the next start serves it.
+#[test]
+fn root_restores_a_backup_for_the_daemons_user() {
+    let Some(mut scene) = scene() else { return };
+    let backup = scene.daemon.home().dir().join("backup.db");
+    let file = backup.to_str().unwrap().to_owned();
+    scene.daemon.onecli(&["backup", &file]).ok("backup");
+    assert_eq!(std::fs::metadata(&backup).unwrap().mode() & 0o7777, 0o600, "nobody but root reads it");
+    scene.daemon.onecli(&["secret", "remove", "api"]).ok("secret remove");
+    scene.daemon.terminate();
+    let config = scene.daemon.home().config_file();
+    let args = ["restore", &file, "--config", config.to_str().unwrap()];
+    let told = scene.daemon.home().cli(&args).timeout(Duration::from_mins(1)).outcome().ok("restore");
+    assert!(told.contains("1 secrets"), "{told}");
+    scene.daemon.restart();
+    let shown = scene.daemon.onecli_json(&["secret", "show", "api"]);
+    assert_eq!(shown["version"], 1, "{shown}");
 }
 
 #[test]

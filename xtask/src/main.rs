@@ -35,6 +35,8 @@ enum Command {
     Ebpf(ebpf::EbpfArgs),
     /// Make the Debian package, in target/debian
     Deb(deb::Args),
+    /// Re-key many secrets while requests run, killing the daemon on the way, and see that all of them open
+    Rekey(programs::RekeyArgs),
     /// Run the fuzz targets of tests/fuzz, each for some time
     Fuzz(fuzz::Args),
     /// Install what the tests need and run the whole suite
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Chaos(args) => programs::chaos(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Deb(args) => deb::run(&args),
+        Command::Rekey(args) => programs::rekey(&args),
         Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::test(&args),

@@ -1,4 +1,4 @@
-//! `demo`, `bench` and `chaos`: programs of the `onecli-tests` package, with release builds of ours beside them.
+//! `demo`, `bench`, `chaos` and `rekey`: what the `onecli-tests` package has, with release builds of ours beside it.
 
 use anyhow::Result;
 
@@ -63,6 +63,32 @@ pub(crate) fn chaos(args: &ChaosArgs) -> Result<()> {
     let mut rest = vec!["--kills".to_owned(), args.kills.to_string()];
     rest.extend(args.rest.iter().cloned());
     program("chaos", &Args { rest })
+}
+
+/// Options of `rekey`.
+#[derive(clap::Args)]
+pub(crate) struct RekeyArgs {
+    /// How many secrets
+    #[arg(long, default_value_t = 100_000)]
+    secrets: u32,
+    /// How often the daemon is killed
+    #[arg(long, default_value_t = 50)]
+    kills: u32,
+}
+
+/// A test that is left out of the suite, against a release build of the daemon.
+pub(crate) fn rekey(args: &RekeyArgs) -> Result<()> {
+    const TEST: &str = "vault::a_hundred_thousand_secrets_are_rekeyed_through_fifty_kills";
+    setup::packages(setup::FOR_PROGRAMS)?;
+    step("building onecli and onecli-daemon (release; the first time takes some minutes)");
+    run(&mut cargo(&["build", "--release", "--package", "onecli-daemon", "--bins"]))?;
+    step("re-keying");
+    let test = ["test", "--package", "onecli-tests", "--test", "system", "--", "--ignored", "--exact", TEST];
+    run(cargo(&test)
+        .args(["--nocapture"])
+        .env("ONECLI_BIN_DIR", target().join("release"))
+        .env("ONECLI_REKEY_SECRETS", args.secrets.to_string())
+        .env("ONECLI_REKEY_KILLS", args.kills.to_string()))
 }
 
 fn program(name: &str, args: &Args) -> Result<()> {

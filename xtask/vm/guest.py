@@ -231,6 +231,21 @@ def stage_1():
         assert "placeholder_missing" in text and "401" in text, text
         return "401, because it presents no placeholder"
 
+    @check("a command prints the value, as a user that is nobody else's")
+    def _():
+        script = pathlib.Path("/usr/local/bin/print-credential")
+        script.write_text('#!/bin/sh\n[ "$(id -un) $HOME" = "onecli-executor /var/lib/onecli-executor" ] || exit 1\n'
+                          '[ ! -e /var/lib/onecli/root.key ] || exit 2\ntouch "$HOME/was-here" || exit 3\n'
+                          f"echo {SECRET}\n")
+        script.chmod(0o755)
+        run("onecli", "secret", "add", "printed", "--host", HOST, "--path", "/printed", "--bearer", "--env",
+            "VM_PRINTED_KEY", "--exec", str(script))
+        run("onecli", "grant", "coder", "printed")
+        command = f'curl -sS -w " %{{http_code}}" -H "Authorization: Bearer $VM_PRINTED_KEY" https://{HOST}/printed'
+        seen = expect_injected("curl", agent("sh", "-c", command))
+        run("onecli", "secret", "remove", "printed")
+        return seen
+
     @check("an agent reaches nothing but what it was granted")
     def _():
         text = agent("sh", "-c", f"curl -sS -m 5 http://{ADDRESS}/; echo end $?", check=False)

@@ -50,7 +50,7 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
         });
     }
     if let Some(user) = &request.user {
-        check_user(user, None, &change.stored).await?;
+        check_user(state, user, None, &change.stored).await?;
     }
     for runner in &request.runners {
         check_runner(runner.clone()).await?;
@@ -206,8 +206,9 @@ fn new_token(state: &State) -> Result<(Token, TokenHash), AdminError> {
     Ok((token, hash))
 }
 
-/// A user exists, is not root, and is no other agent's: processes of one uid can read each other's memory.
+/// A user exists, is neither root nor one of ours, and is no other agent's: processes of one uid can read each other's memory.
 pub(super) async fn check_user(
+    state: &State,
     user: &str,
     own: Option<AgentId>,
     stored: &StoredState,
@@ -216,10 +217,15 @@ pub(super) async fn check_user(
         .filter(|agent| Some(agent.id) != own)
         .filter_map(|agent| Some((agent.name.clone(), agent.user.clone()?)))
         .collect::<Vec<_>>();
-    let user = user.to_owned();
+    let (user, ours) = (user.to_owned(), state.handles.own_uids.clone());
     // The user database may be on another host.
     let checked = tokio::task::spawn_blocking(move || {
         let entry = lookup(&user)?;
+        if ours.contains(&entry.uid.as_raw()) {
+            return Err(AdminError::Invalid(format!(
+                "the user '{user}' is OneCLI's own: an agent that runs as it could read keys and credentials"
+            )));
+        }
         for (agent, other) in others {
             if other == user || lookup(&other).is_ok_and(|other| other.uid == entry.uid) {
                 return Err(AdminError::Exists {

@@ -5,7 +5,7 @@ use super::error::AdminError;
 use super::state::{Change, Find, State};
 use crate::model::{
     AwsKeys, Mint, PathPattern, Placement, Profile, Sealed, Secret, SecretId, SecretName, SecretValue,
-    Source, Target,
+    Source, Target, trusted,
 };
 use crate::store::StoredState;
 use crate::vault::check_material;
@@ -87,13 +87,25 @@ fn check_source(state: &State, uid: u32, profile: &Profile) -> Result<(), AdminE
             message: "only root may have values taken from files".to_owned(),
             hint: "use sudo".to_owned(),
         }),
-        Some(Source::Vault(_) | Source::File(_))
-            if matches!(profile.mint, Some(Mint::RefreshToken { .. })) =>
-        {
-            Err(AdminError::Invalid(
-                "a refresh token is replaced with each use, so it must be stored here: give its value"
-                    .to_owned(),
-            ))
+        // It would run where the agents' administrators have no business.
+        Some(Source::Exec(_)) if uid != 0 => Err(AdminError::NotPermitted {
+            message: "only root may have values printed by commands".to_owned(),
+            hint: "use sudo".to_owned(),
+        }),
+        Some(_) if matches!(profile.mint, Some(Mint::RefreshToken { .. })) => Err(AdminError::Invalid(
+            "a refresh token is replaced with each use, so it must be stored here: give its value".to_owned(),
+        )),
+        Some(Source::Exec(command)) => {
+            if let Some(reason) = &state.handles.commands_off {
+                return Err(AdminError::NotReady {
+                    message: "no command is run by this daemon".to_owned(),
+                    hint: reason.clone(),
+                });
+            }
+            // The executor looks again each time.
+            trusted::program(command.program().path()).map(drop).map_err(|reason| {
+                AdminError::Invalid(format!("{} cannot be the command: {reason}", command.program()))
+            })
         }
         _ => Ok(()),
     }

@@ -42,7 +42,7 @@ pub(super) async fn start(
         message: format!("agent '{name}' has no user to run as"),
         hint: format!("name one: 'onecli run --agent {name} --user USER ...'"),
     })?;
-    check_user(&user, Some(agent.id), &stored).await?;
+    check_user(state, &user, Some(agent.id), &stored).await?;
 
     let (cgroup, proxy) = match host.transparent() {
         Transparent::Available => {

@@ -39,6 +39,10 @@ pub struct Handles {
     pub agents_root: String,
     /// The vault server, where one is configured.
     pub server: Option<Arc<HashiCorp>>,
+    /// Why no command of the host is run, where none is.
+    pub commands_off: Option<String>,
+    /// Uids of OneCLI's own processes, which no agent may run as.
+    pub own_uids: Vec<u32>,
 }
 
 /// How far the audit log is: sequence numbers, as they grow, and what keeps them from growing.

@@ -74,6 +74,9 @@ pub enum AppError {
     /// The helper process, which this one cannot start again.
     #[error("{0}: the daemon ends, to be started again")]
     Helper(String),
+    /// The process that runs commands cannot start.
+    #[error("the executor cannot start: {0}")]
+    Executor(String),
     /// The agents root is gone, and the programs with it; this process has no right to attach them again.
     #[error("{0}; the daemon ends, to be started again: that makes and enforces it")]
     AgentsRoot(String),

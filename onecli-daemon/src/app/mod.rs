@@ -6,6 +6,7 @@ mod backends;
 mod denials;
 mod doctor;
 mod error;
+mod executor;
 mod helper;
 mod host;
 mod managed;
@@ -50,6 +51,7 @@ use crate::vault::{Backends, Credentials, KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
+use executor::HostExecutor;
 use host::AppHost;
 use managed::Managed;
 use namespaces::Namespaces;
@@ -112,6 +114,18 @@ pub fn help(config: &Config) -> ExitCode {
     }
 }
 
+/// Runs commands that print values, for daemons that connect, until it is killed. Exit codes as of [`run`].
+pub fn execute(config: &Config) -> ExitCode {
+    init_log();
+    match executor::service(Path::new(&config.kernel.daemon_cgroup)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
 fn init_log() {
     let filter = EnvFilter::try_from_env("ONECLI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -129,6 +143,8 @@ fn start(config: Config) -> Result<(), AppError> {
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
     let managed = Managed::attach(&config);
+    // In the daemon's cgroup, and before there is a secret.
+    let executor = HostExecutor::start(&config);
     // Bound, for ports below 1024, but nobody is listened to before the vault is open.
     let mut handed = Handed::take();
     let stand = Stand::bind(&config, &managed, &mut handed)?;
@@ -145,7 +161,8 @@ fn start(config: Config) -> Result<(), AppError> {
     privilege::filter_serving()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(serve(config, data_dir, keys, managed, stand, sockets, capacity))
+    let parts = Parts { data_dir, keys, managed, executor, stand, sockets, capacity };
+    runtime.block_on(serve(config, parts))
 }
 
 /// Every place that may hold what opens the vault.
@@ -224,15 +241,19 @@ async fn open_audit(
     Ok(log)
 }
 
-async fn serve(
-    config: Config,
+/// What was made while there was privilege.
+struct Parts {
     data_dir: PrivateDir,
     keys: KeySource,
     managed: Managed,
+    executor: HostExecutor,
     stand: Stand,
     sockets: Sockets,
     capacity: Capacity,
-) -> Result<(), AppError> {
+}
+
+async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
+    let Parts { data_dir, keys, managed, executor, stand, sockets, capacity } = parts;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let managed = Arc::new(managed);
@@ -286,7 +307,7 @@ async fn serve(
         Arc::clone(&vault),
         Arc::clone(&store),
         Arc::clone(&own_requests) as _,
-        Backends { vault: vault_server.clone() },
+        Backends::new(vault_server.clone(), Arc::new(executor.clone()), Arc::clone(&clock)),
         Arc::clone(&clock),
     ));
     let backends = tokio::spawn(backends::maintain(
@@ -356,6 +377,8 @@ async fn serve(
         approvals,
         agents_root: config.kernel.agents_root.clone(),
         server: vault_server,
+        commands_off: executor.off().map(str::to_owned),
+        own_uids: executor::own_uids(&config),
     };
 
     let witnesses =

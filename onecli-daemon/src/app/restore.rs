@@ -7,10 +7,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::unistd::Uid;
+
 use super::error::AppError;
 use super::{hold, key_source};
 use crate::config::Config;
 use crate::model::{Clock, OsRandom, PrivateDir, SystemClock};
+use crate::privilege;
 use crate::store::{self, SqliteStore, Store};
 use crate::vault::{KeySource, Vault};
 
@@ -49,12 +52,18 @@ impl fmt::Display for Restored {
     }
 }
 
-/// Checks a backup and, unless it is a dry run, puts it in the database's place. The daemon must not run.
+/// Checks a backup and, unless it is a dry run, puts it in the database's place. The daemon must not run. Root opens the
+/// backup and becomes the user whose the data directory is: what this leaves there, the daemon has to read.
 ///
 /// # Errors
 /// [`AppError::DataInUse`], [`AppError::Vault`] where the key that is here does not open it, [`AppError::Restore`] for
 /// what is wrong with it: nothing has changed then.
 pub fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, AppError> {
+    let opened = File::open(file);
+    let owner = std::fs::metadata(&config.data_dir).ok().filter(|facts| facts.uid() != 0);
+    if let Some(owner) = owner.filter(|_| Uid::effective().is_root()) {
+        privilege::become_user(owner.uid().into(), owner.gid().into())?;
+    }
     let data_dir = PrivateDir::create(&config.data_dir)?;
     // Also keeps a daemon from starting meanwhile.
     let _data = hold(&data_dir)?;
@@ -62,17 +71,24 @@ pub fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, 
     let database = store::sqlite_path(&config.store_url())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
-    runtime.block_on(replace(file, dry_run, &keys, &database))
+    let backup = Backup { path: file.to_owned(), opened };
+    runtime.block_on(replace(backup, dry_run, &keys, &database))
+}
+
+/// What is restored.
+struct Backup {
+    path: PathBuf,
+    opened: io::Result<File>,
 }
 
 async fn replace(
-    file: &Path,
+    backup: Backup,
     dry_run: bool,
     keys: &KeySource,
     database: &Path,
 ) -> Result<Restored, AppError> {
     let directory = PrivateDir::create(database.parent().unwrap_or(Path::new("/")))?;
-    let candidate = Candidate::copy(file, directory.join(CANDIDATE))?;
+    let candidate = Candidate::copy(backup, directory.join(CANDIDATE))?;
     let (agents, secrets, opened, key_id) = examine(&candidate.0, keys).await?;
     let mut restored =
         Restored { agents, secrets, opened, key_id, database: database.to_owned(), aside: None, dry_run };
@@ -115,11 +131,12 @@ async fn examine(path: &Path, keys: &KeySource) -> Result<(usize, usize, u64, St
 struct Candidate(PathBuf);
 
 impl Candidate {
-    fn copy(from: &Path, to: PathBuf) -> Result<Candidate, AppError> {
+    fn copy(from: Backup, to: PathBuf) -> Result<Candidate, AppError> {
+        let Backup { path, opened } = from;
         let bad = |what: &str, error: &dyn fmt::Display| {
-            AppError::Restore(format!("cannot {what} {}: {error}", from.display()))
+            AppError::Restore(format!("cannot {what} {}: {error}", path.display()))
         };
-        let mut source = File::open(from).map_err(|error| bad("read the backup", &error))?;
+        let mut source = opened.map_err(|error| bad("read the backup", &error))?;
         let facts = source.metadata().map_err(|error| bad("read the backup", &error))?;
         if !facts.is_file() || facts.size() == 0 {
             return Err(bad("restore", &"it is no file with anything in it"));

@@ -15,7 +15,6 @@ use crate::audit;
 use crate::config::Witness;
 use crate::http::OwnRequests;
 use crate::model::Authority;
-use crate::vault::Outbound;
 
 /// The least time between two checkpoints to the same witness.
 const PERIOD: Duration = Duration::from_mins(1);

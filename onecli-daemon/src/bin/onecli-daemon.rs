@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         agents_root: args.agents_root,
         no_ebpf: args.no_ebpf,
         helper_socket: args.helper_socket,
+        executor_socket: args.executor_socket,
         passphrase_file: args.passphrase_file,
         insecure_key_from_env: args.insecure_key_from_env,
     };
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         }
         Ok(config) if args.detach => onecli_daemon::app::detach(&config),
         Ok(config) if args.helper => onecli_daemon::app::help(&config),
+        Ok(config) if args.executor => onecli_daemon::app::execute(&config),
         Ok(config) => match args.restore {
             Some(file) => match onecli_daemon::app::restore(&config, &file, args.dry_run) {
                 Ok(report) => {

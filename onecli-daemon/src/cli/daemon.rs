@@ -56,6 +56,13 @@ pub struct DaemonArgs {
     /// helper.
     #[arg(long, value_name = "PATH")]
     pub helper_socket: Option<PathBuf>,
+    /// Be the executor of a daemon without privileges: run the commands that print values, as this process's user, who is
+    /// neither root nor the daemon's. Started by onecli-executor.socket.
+    #[arg(long, conflicts_with_all = ["check_config", "detach", "helper", "helper_socket", "executor_socket"])]
+    pub executor: bool,
+    /// Have commands that print values run by the executor on this socket. Without, a daemon that root starts forks one.
+    #[arg(long, value_name = "PATH")]
+    pub executor_socket: Option<PathBuf>,
     /// Put a backup in the database's place and end: see 'onecli restore --help'.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check_config", "detach"])]
     pub restore: Option<PathBuf>,

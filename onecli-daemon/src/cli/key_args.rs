@@ -68,7 +68,7 @@ pub(super) struct PassphraseArgs {
 /// Put a backup in the database's place.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Run as the daemon's user, with the daemon stopped. The backup is checked first: its integrity, its tables, whether the key
+Run as root, or as the daemon's user, with the daemon stopped. The backup is checked first: its integrity, its tables, whether the key
 that is here opens it, and whether every value in it opens. The database that was there is kept beside it under another
 name; nothing is deleted. A backup is older than the audit log: what the log has and the database has not is added when
 the daemon starts.

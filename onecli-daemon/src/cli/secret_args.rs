@@ -8,7 +8,7 @@ use crate::model::placement::PlacementError;
 use crate::model::template::Template;
 use crate::model::{
     HostPattern, HostSet, MethodSet, Mint, PathPattern, Placement, Profile, SecretName, Shape, Source,
-    SourceFile, TemplateName, TokenUrl, VaultReference,
+    SourceCommand, SourceFile, TemplateName, TokenUrl, VaultReference,
 };
 
 /// What says how the credential is placed: one of these at least.
@@ -32,7 +32,7 @@ fn how() -> ArgGroup {
 #[derive(Debug, ClapArgs)]
 #[command(group = ArgGroup::new("placement"), group = ArgGroup::new("mint"), group = how(), after_help = "\
 The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut.
-With --vault or --file none is read: the daemon fetches it there for each use.
+With --vault, --file or --exec none is read: the daemon fetches it there when it is used.
 
 Paths are exact unless they hold a wildcard: '*' stands for anything within a segment, '**' for any segments.
 Hosts: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth).
@@ -51,6 +51,7 @@ Examples:
   onecli secret add s3 --template aws --host '**.s3.eu-central-1.amazonaws.com' --value-file aws-key.json
   onecli secret add crm --host api.crm.test --oauth2-client https://login.crm.test/token --client-id 42 --value-stdin
   onecli secret add openai --template openai --vault 'secret/openai#api_key'
+  onecli secret add npm --template npm --exec '/usr/local/bin/fetch-token npm'
   onecli secret add db-api --host db.acme.internal --basic app --vault 'database/creds/readonly#password'")]
 pub(super) struct SecretAddArgs {
     /// Its name: a-z, 0-9, '-', '_', '.'.
@@ -133,6 +134,12 @@ pub(super) struct SecretAddArgs {
     /// Have the value read from this file of the daemon's host, at each use. Root only.
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
     pub(super) file: Option<SourceFile>,
+    /// Have the value printed by this command of the daemon's host, which no shell reads. Root only. The program, and each
+    /// directory on the way to it, is root's and writable by nobody else. It runs as the user onecli-executor, for 10 s at
+    /// most. It prints the value, or JSON: {"value": "...", "expires_in": SECONDS}, or "expires" with a time in RFC 3339;
+    /// what says neither is used for 30 s.
+    #[arg(long, value_name = "COMMAND", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
+    pub(super) exec: Option<SourceCommand>,
     #[command(flatten)]
     pub(super) value: ValueArgs,
 }
@@ -195,7 +202,8 @@ impl SecretAddArgs {
     /// Where the value is, where it is not given.
     fn source(&self) -> Option<Source> {
         let file = || self.file.clone().map(Source::File);
-        self.vault.clone().map(Source::Vault).or_else(file)
+        let exec = || self.exec.clone().map(Source::Exec);
+        self.vault.clone().map(Source::Vault).or_else(file).or_else(exec)
     }
 
     fn mint(&self, template: Option<&Template>) -> Result<Option<Mint>, String> {

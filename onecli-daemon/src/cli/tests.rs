@@ -15,8 +15,8 @@ use super::names_run;
 use crate::admin::Transparent;
 use crate::admin::api::{
     AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
-    GrantView, KeyRotate, KeyRotated, KeyView, SecretAdd, SecretRotate, SecretView, Session, SessionRequest,
-    SlotAdd, SlotAdded, SlotView, Status, WireKey, WireValue, routes,
+    GrantView, Import, KeyRotate, KeyRotated, KeyView, NamedValue, RecoveryKey, SecretAdd, SecretRotate,
+    SecretView, Session, SessionRequest, SlotAdd, SlotAdded, SlotView, Status, WireKey, WireValue, routes,
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
@@ -574,7 +574,28 @@ fn nothing_on_the_way_of_a_value_prints_it() {
     const OTHER: &str = "another-value-of-many";
     let wire = |text: &str| WireValue(SecretValue::new(text.as_bytes().to_vec()).unwrap());
     let key = WireKey(zeroize::Zeroizing::new([0x5a; 32]));
+    let text = VALUE.to_owned();
+    let slot = SlotView { number: 1, kind: "recovery".to_owned(), key_id: None, created: None };
+    let recovery = RecoveryKey { slot: 1, recovery_key: text.clone() };
+    let keys = crate::model::AwsKeys::parse(
+        &SecretValue::new(format!("AKIDEXAMPLE:{VALUE}:{OTHER}").into_bytes()).unwrap(),
+    );
+    let token = Token::parse(&format!("onecli_st_{}", "h".repeat(43))).unwrap();
+    let proxy: crate::model::ProxyUrl = format!("http://user:{VALUE}@proxy.test:3128").parse().unwrap();
+    assert!(!format!("{token:?}").contains("hhh"));
     let shown = [
+        format!("{recovery:?} {keys:?} {proxy:?}"),
+        format!("{:?}", SlotAdded { slot, recovery_key: Some(text.clone()) }),
+        format!(
+            "{:?}",
+            KeyRotated {
+                key_id: String::new(),
+                key_file: None,
+                dropped_slots: Vec::new(),
+                recovery_keys: vec![recovery],
+            }
+        ),
+        format!("{:?}", Import { values: vec![NamedValue { name: "A".to_owned(), value: wire(VALUE) }] }),
         format!("{:?}", wire(VALUE)),
         format!("{:?}", SecretRotate { value: wire(VALUE) }),
         format!("{:?}", SlotAdd::Passphrase { passphrase: wire(VALUE) }),

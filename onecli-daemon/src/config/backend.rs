@@ -14,6 +14,23 @@ use super::parse::check_absolute;
 pub struct Backend {
     /// `[backend.vault]`: HashiCorp Vault or OpenBao. Default none.
     pub vault: Option<VaultServer>,
+    /// `[backend.exec]`: commands that print values.
+    pub exec: Exec,
+}
+
+/// `[backend.exec]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Exec {
+    /// The user that commands run as, where root starts the daemon; under systemd the unit says it. Nothing else should run
+    /// as this user: it could read the values. Default `onecli-executor`.
+    pub user: String,
+}
+
+impl Default for Exec {
+    fn default() -> Exec {
+        Exec { user: "onecli-executor".to_owned() }
+    }
 }
 
 /// `[backend.vault]`.

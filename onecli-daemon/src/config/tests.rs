@@ -105,6 +105,7 @@ fn every_key_is_read() {
             data_dir: "/srv/onecli".into(),
             store: Some("sqlite:///srv/db".to_owned()),
             helper_socket: None,
+            executor_socket: None,
             kernel: Kernel {
                 ebpf: false,
                 agents_root: "a.slice".to_owned(),
@@ -206,6 +207,7 @@ fn flags_win_over_the_file() {
         agents_root: Some("/other.slice".to_owned()),
         no_ebpf: true,
         helper_socket: Some("/run/h.sock".into()),
+        executor_socket: Some("/run/e.sock".into()),
         passphrase_file: Some("-".into()),
         insecure_key_from_env: true,
     };

@@ -1,7 +1,7 @@
 //! Puts a credential into a request: strip first, inject after.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
@@ -19,7 +19,7 @@ use crate::vault::Credential;
 pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request that is about to be sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Outgoing {
     pub(super) head: Head,
     /// Its body, where it is held in memory.
@@ -28,6 +28,13 @@ pub(super) struct Outgoing {
     pub(super) now: Timestamp,
     /// Signatures that were made: they must not come back.
     pub(super) signatures: Vec<SecretValue>,
+}
+
+/// The value may be in the body.
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing").field("head", &self.head).finish_non_exhaustive()
+    }
 }
 
 /// Headers that tell of a body as it was before a value was put into it.
@@ -74,11 +81,12 @@ pub(super) fn inject(
             value.extend_from_slice(before.as_bytes());
             value.extend_from_slice(credential.value().expose());
             value.extend_from_slice(after.as_bytes());
-            set_header(&mut head.headers, name, &value, credential)
+            set_header(&mut head.headers, name, &value).map_err(|_| unusable(credential))
         }
         Placement::Basic { user } => {
             let value = Zeroizing::new(basic(user, credential.value()));
-            set_header(&mut head.headers, &header::AUTHORIZATION, value.as_bytes(), credential)
+            set_header(&mut head.headers, &header::AUTHORIZATION, value.as_bytes())
+                .map_err(|_| unusable(credential))
         }
         Placement::Query { name } => {
             head.query = Some(
@@ -152,13 +160,8 @@ fn basic(user: &str, value: &SecretValue) -> String {
 
 /// Removes every copy of the header, also those spelled with `_` (CGI and WSGI servers read them as the same),
 /// then sets the one real value.
-fn set_header(
-    headers: &mut HeaderMap,
-    name: &HeaderName,
-    value: &[u8],
-    credential: &Credential,
-) -> Result<(), Refusal> {
-    let mut real = HeaderValue::from_bytes(value).map_err(|_| unusable(credential))?;
+fn set_header(headers: &mut HeaderMap, name: &HeaderName, value: &[u8]) -> Result<(), InvalidHeaderValue> {
+    let mut real = HeaderValue::from_bytes(value)?;
     real.set_sensitive(true);
     remove_copies(headers, name);
     headers.insert(name, real);
@@ -211,6 +214,9 @@ fn unusable(credential: &Credential) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
 
     #[test]
@@ -234,5 +240,28 @@ mod tests {
         check(Some("a=1&key=x&b=2"), "a=1&b=2&key=a%20b%26c%3Dd%2Fe%2Bf");
         check(Some("%6bey=x&key&keys=1&key=y"), "keys=1&key=a%20b%26c%3Dd%2Fe%2Bf");
         check(Some("a=1;key=x"), "key=a%20b%26c%3Dd%2Fe%2Bf");
+    }
+
+    /// HPACK's tables outlive a request, and a proxy on the way may keep them: RFC 7541 section 7.1.3.
+    #[tokio::test]
+    async fn http2_never_indexes_a_value() {
+        // Literal, never indexed, name 23 of the static table: `authorization` (RFC 7541 section 6.2.3).
+        const NEVER: [u8; 2] = [0x1f, 0x08];
+        let (client, mut server) = tokio::io::duplex(1 << 16);
+        let (sender, connection) = h2::client::handshake(client).await.unwrap();
+        let running = tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..2 {
+            let mut request = Request::builder().uri("https://api.test/").body(()).unwrap();
+            set_header(request.headers_mut(), &header::AUTHORIZATION, b"Bearer sk-12345678").unwrap();
+            waiting.push(sender.send_request(request, true).unwrap());
+        }
+        let mut sent = Vec::new();
+        let seen = |sent: &[u8]| sent.windows(2).filter(|pair| *pair == NEVER).count();
+        while seen(&sent) < 2 {
+            assert!(server.read_buf(&mut sent).await.unwrap() > 0, "{sent:x?}");
+        }
+        running.abort();
     }
 }

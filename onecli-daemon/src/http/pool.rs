@@ -1,6 +1,7 @@
 //! Upstream connections: dialled, verified, kept for the next request of the same agent.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -132,12 +133,21 @@ pub(super) struct Upstream {
 }
 
 /// Why no answer came.
-#[derive(Debug)]
 pub(super) enum SendFailure {
     /// Nothing of the request was sent: the connection had died in the pool. The request comes back.
     Unsent(Box<Request<RequestBody>>),
     /// The connection failed in the middle.
     Failed(hyper::Error),
+}
+
+/// The value may be in the request's URI.
+impl fmt::Debug for SendFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendFailure::Unsent(_) => f.write_str("Unsent(..)"),
+            SendFailure::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+        }
+    }
 }
 
 impl Upstream {

@@ -1,6 +1,9 @@
 //! Heads: one authority, one path, nothing of the client's framing.
 
+use std::sync::Arc;
+
 use http::{Request, header};
+use jiff::Timestamp;
 
 use super::connection::{Connection, Scheme};
 use super::head::Head;
@@ -160,4 +163,24 @@ fn what_is_asked_for_is_noted_before_it_is_checked() {
     check("GET /x", &["me:pass@evil test"], ("evil test", None, "/x"));
     check("GET /x", &["a\u{202e}b"], ("a\\u{202e}b", None, "/x"));
     check("GET /x", &[], ("", None, "/x"));
+}
+
+/// Invariant 1, as far as `Debug` can break it: what a request is while the value is in it, wherever it was placed.
+#[test]
+fn a_request_with_a_value_in_it_prints_none() {
+    const VALUE: &str = "sk-hunter22";
+    let tls = connection(Scheme::Https, Some("api.test"), None);
+    let mut head = read(&tls, &format!("GET /x?key={VALUE}"), &[("host", "api.test")]).unwrap();
+    let mut value = http::HeaderValue::from_static(VALUE);
+    value.set_sensitive(true);
+    head.headers.insert(header::AUTHORIZATION, value);
+    let body = bytes::Bytes::from_static(VALUE.as_bytes());
+    let outgoing =
+        super::inject::Outgoing { head: head.clone(), body: Some(body.clone()), now: Timestamp::UNIX_EPOCH };
+    let payload = super::body::Payload::whole(body.clone());
+    let sent = super::body::RequestBody::new(super::body::Payload::whole(body), Arc::default());
+    let sent = Request::builder().uri(format!("/x?key={VALUE}")).body(sent).unwrap();
+    let unsent = super::pool::SendFailure::Unsent(Box::new(sent));
+    let shown = format!("{head:?} {:?} {outgoing:?} {payload:?} {unsent:?}", head.headers);
+    assert!(shown.contains("Sensitive") && !shown.contains("hunter22"), "{shown}");
 }

@@ -29,6 +29,7 @@ pub mod sole;
 pub mod source;
 pub mod template;
 pub mod token;
+pub mod trusted;
 pub mod upstream_proxy;
 
 pub use agent::{Agent, CgroupName, Egress, Factors};
@@ -53,6 +54,6 @@ pub use rule::{Action, Mismatch, Rate, Rule, RuleError, RuleId, RuleText, Terms}
 pub use runner::Runner;
 pub use secret::{Sealed, Secret, SecretValue, Target};
 pub use site::{JsonPointer, Site};
-pub use source::{Source, SourceFile};
+pub use source::{Source, SourceCommand, SourceFile};
 pub use token::{Placeholder, Token, TokenHash};
 pub use upstream_proxy::{NoProxy, ProxyUrl};

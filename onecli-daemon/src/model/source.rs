@@ -19,6 +19,8 @@ pub enum Source {
     Vault(VaultReference),
     /// A file on the daemon's host, with the value in one line.
     File(SourceFile),
+    /// A command of the daemon's host that prints the value.
+    Exec(SourceCommand),
 }
 
 impl Source {
@@ -33,6 +35,7 @@ impl fmt::Display for Source {
         match self {
             Source::Vault(reference) => write!(f, "vault:{reference}"),
             Source::File(file) => write!(f, "file:{file}"),
+            Source::Exec(command) => write!(f, "exec:{command}"),
         }
     }
 }
@@ -90,6 +93,83 @@ impl fmt::Display for SourceFile {
     }
 }
 
+/// A program's absolute path and its arguments, with single spaces between them. No shell reads it: nothing is quoted,
+/// expanded or redirected, so that what runs is what stands there. What needs more is a script.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SourceCommand {
+    program: SourceFile,
+    arguments: Vec<String>,
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceCommandError {
+    /// Its program is not named in one way.
+    #[error("the command's program: {0}")]
+    Program(#[from] SourceFileError),
+    /// Too long, or with characters that no argument should have.
+    #[error(
+        "the command has control characters, or more than 1024 bytes: put it into a script, and name that"
+    )]
+    Text,
+    /// What a shell would take apart.
+    #[error(
+        "no shell reads the command, so the quotation marks in it would be passed on: put it into a script, and name that"
+    )]
+    Quoted,
+}
+
+impl SourceCommand {
+    /// What is executed.
+    pub fn program(&self) -> &SourceFile {
+        &self.program
+    }
+
+    /// What it is given.
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+}
+
+impl std::str::FromStr for SourceCommand {
+    type Err = SourceCommandError;
+
+    fn from_str(text: &str) -> Result<SourceCommand, SourceCommandError> {
+        if text.len() > LONGEST_PATH || text.chars().any(char::is_control) {
+            return Err(SourceCommandError::Text);
+        }
+        let mut words = text.split(' ').filter(|word| !word.is_empty());
+        let program = words.next().unwrap_or_default().parse()?;
+        let arguments: Vec<String> = words.map(str::to_owned).collect();
+        if arguments.iter().any(|word| word.starts_with(['\'', '"'])) {
+            return Err(SourceCommandError::Quoted);
+        }
+        Ok(SourceCommand { program, arguments })
+    }
+}
+
+impl TryFrom<String> for SourceCommand {
+    type Error = SourceCommandError;
+
+    fn try_from(text: String) -> Result<SourceCommand, SourceCommandError> {
+        text.parse()
+    }
+}
+
+impl From<SourceCommand> for String {
+    fn from(command: SourceCommand) -> String {
+        command.to_string()
+    }
+}
+
+impl fmt::Display for SourceCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.program.fmt(f)?;
+        self.arguments.iter().try_for_each(|word| write!(f, " {word}"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +180,7 @@ mod tests {
             ("vault:secret/openai#key", r#"{"vault":"secret/openai#key"}"#),
             ("vault:secret/openai?version=2#key", r#"{"vault":"secret/openai?version=2#key"}"#),
             ("file:/run/keys/a b", r#"{"file":"/run/keys/a b"}"#),
+            ("exec:/usr/bin/pass show npm", r#"{"exec":"/usr/bin/pass show npm"}"#),
         ] {
             let source: Source = serde_json::from_str(json).unwrap();
             assert_eq!(
@@ -115,5 +196,15 @@ mod tests {
             assert!(bad.parse::<SourceFile>().is_err(), "{bad:?}");
         }
         assert!(format!("/{}", "a".repeat(1024)).parse::<SourceFile>().is_err());
+    }
+
+    #[test]
+    fn commands_are_words() {
+        let command: SourceCommand = " /bin/a  -x  b ".parse().unwrap();
+        assert_eq!((command.to_string().as_str(), command.arguments().len()), ("/bin/a -x b", 2));
+        for bad in ["", " ", "a", "./a b", "/bin/../a", "/bin/a\nb", "/bin/sh -c 'echo x'", "/bin/a \"b\""] {
+            assert!(bad.parse::<SourceCommand>().is_err(), "{bad:?}");
+        }
+        assert!(format!("/bin/a {}", "b".repeat(1024)).parse::<SourceCommand>().is_err());
     }
 }

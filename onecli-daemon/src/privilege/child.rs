@@ -62,7 +62,8 @@ fn only_this(channel: Channel) -> io::Result<Channel> {
     // SAFETY: both calls take integers. What they close is owned by values that this process never drops: it came here
     // from `fork`, and leaves by `_exit`.
     unsafe {
-        if from != CHILD_END && libc::dup2(from, CHILD_END) < 0 {
+        // dup2(2) would leave it open in what the child may execute.
+        if from != CHILD_END && libc::dup3(from, CHILD_END, libc::O_CLOEXEC) < 0 {
             return Err(io::Error::last_os_error());
         }
         if libc::syscall(libc::SYS_close_range, CHILD_END + 1, libc::c_uint::MAX, 0) != 0 {

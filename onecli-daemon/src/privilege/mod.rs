@@ -13,8 +13,8 @@ pub use channel::Channel;
 pub use child::fork;
 pub use filter::{Filter, Verdict};
 pub use inherited::inherited_sockets;
-pub use process::{forbid_inspection, keep_capabilities, raise_descriptor_limit};
-pub use sandbox::{filter_helper, filter_serving};
+pub use process::{become_user, forbid_inspection, keep_capabilities, raise_descriptor_limit};
+pub use sandbox::{filter_executor, filter_helper, filter_serving};
 
 /// Why the daemon cannot start as it should.
 #[derive(Debug, thiserror::Error)]

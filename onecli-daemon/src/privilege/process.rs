@@ -5,6 +5,7 @@ use std::io;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::PrivilegeError;
 
@@ -58,6 +59,22 @@ pub fn keep_capabilities(kept: &[Capability]) -> Result<(), PrivilegeError> {
     caps::clear(None, CapSet::Inheritable).map_err(refused)?;
     caps::set(None, CapSet::Effective, &kept).map_err(refused)?;
     caps::set(None, CapSet::Permitted, &kept).map_err(refused)
+}
+
+/// Becomes a user without privileges, for good, and stays protected from others of its processes
+/// ([`forbid_inspection`]). That a parent's end is to end this process is forgotten by the kernel (`prctl(2)`,
+/// `PR_SET_PDEATHSIG`).
+///
+/// # Errors
+/// [`PrivilegeError::Threads`], [`PrivilegeError::Capabilities`], [`PrivilegeError::Process`].
+pub fn become_user(uid: Uid, gid: Gid) -> Result<(), PrivilegeError> {
+    let failed = |step| move |error: nix::Error| PrivilegeError::Process { step, source: error.into() };
+    keep_capabilities(&[Capability::CAP_SETUID, Capability::CAP_SETGID])?;
+    setgroups(&[]).map_err(failed("setgroups"))?;
+    setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
+    setresuid(uid, uid, uid).map_err(failed("setresuid"))?;
+    keep_capabilities(&[])?;
+    forbid_inspection()
 }
 
 /// Takes every other capability out of the bounding set. By number, up to the kernel's last one: a capability newer than

@@ -1,4 +1,4 @@
-//! The system call filters of the daemon's two processes.
+//! The system call filters of the daemon's processes.
 
 use super::process::only_thread;
 use super::{Filter, PrivilegeError, Verdict};
@@ -24,9 +24,7 @@ const MAP_COMMANDS: [u32; 3] = [1, 2, 3];
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
 
 /// System calls that a server of connections has no use for, and somebody who took it over has.
-const NEEDLESS: [libc::c_long; 36] = [
-    libc::SYS_execve,
-    libc::SYS_execveat,
+const NEEDLESS: [libc::c_long; 34] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -63,15 +61,39 @@ const NEEDLESS: [libc::c_long; 36] = [
     libc::SYS_personality,
 ];
 
+/// Becoming another program.
+const EXEC: [libc::c_long; 2] = [libc::SYS_execve, libc::SYS_execveat];
+
 fn serving() -> Filter {
     let refused = Verdict::Refuse(libc::EPERM);
-    Filter::new()
+    needless()
         .where_is_not(libc::SYS_bpf, 0, &MAP_COMMANDS, refused)
+        .always(&EXEC, refused)
+        .otherwise(Verdict::Allow)
+}
+
+/// Puts a filter on the process that runs commands, and so on these: they may be whatever the host has, but what only
+/// somebody who looks for a way out of a user without privileges needs is refused.
+///
+/// # Errors
+/// [`PrivilegeError::Threads`], [`PrivilegeError::Process`].
+pub fn filter_executor() -> Result<(), PrivilegeError> {
+    only_thread()?;
+    let failed = |source| PrivilegeError::Process { step: "prctl(PR_SET_SECCOMP)", source };
+    executor().install().map_err(failed)
+}
+
+fn executor() -> Filter {
+    needless().always(&[libc::SYS_bpf], Verdict::Refuse(libc::EPERM)).otherwise(Verdict::Allow)
+}
+
+fn needless() -> Filter {
+    let refused = Verdict::Refuse(libc::EPERM);
+    Filter::new()
         .always(&NEEDLESS, refused)
         .where_any_bit(libc::SYS_clone, 0, NEW_NAMESPACES, refused)
         // Its flags are behind a pointer. C libraries fall back to clone(2).
         .always(&[libc::SYS_clone3], Verdict::Refuse(libc::ENOSYS))
-        .otherwise(Verdict::Allow)
 }
 
 /// Puts a filter on the helper: what opening sockets in other network namespaces and asking about links needs, and
@@ -188,6 +210,25 @@ mod tests {
         ];
         for (call, first, expected) in cases {
             assert_eq!(verdict(&serving(), NATIVE, call, [first, 0, 0]), expected, "{call} {first}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_an_ordinary_program_and_looks_for_no_way_out() {
+        let refused = Verdict::Refuse(libc::EPERM);
+        for (call, first, expected) in [
+            (libc::SYS_execve, 0, Verdict::Allow),
+            (libc::SYS_clone, 17, Verdict::Allow),
+            (libc::SYS_socket, 2, Verdict::Allow),
+            (libc::SYS_bpf, 1, refused),
+            (libc::SYS_ptrace, 0, refused),
+            (libc::SYS_unshare, 0, refused),
+            (libc::SYS_clone, u64::from(libc::CLONE_NEWUSER.cast_unsigned()), refused),
+            (libc::SYS_clone3, 0, Verdict::Refuse(libc::ENOSYS)),
+            (libc::SYS_mount, 0, refused),
+            (libc::SYS_keyctl, 0, refused),
+        ] {
+            assert_eq!(verdict(&executor(), NATIVE, call, [first, 0, 0]), expected, "{call} {first}");
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::Vault;
+use super::backends::flight::to_its_end;
 use super::backends::{Backends, Origin, Recent, SourceError};
 use super::client::{Outbound, Purpose};
 use super::credential::Credential;
@@ -67,7 +68,7 @@ pub struct Credentials {
 #[derive(Default)]
 struct Purse {
     /// Held while one is bought: whoever comes meanwhile waits for that one.
-    state: tokio::sync::Mutex<State>,
+    state: Arc<tokio::sync::Mutex<State>>,
     issued: Mutex<VecDeque<SecretValue>>,
 }
 
@@ -216,6 +217,7 @@ impl Credentials {
     /// Forgets old values that nobody looks for any more.
     pub fn tidy(&self) {
         self.recent.tidy(self.clock.instant());
+        self.backends.tidy();
     }
 
     /// What the secret stands for now, from wherever it is kept.
@@ -269,8 +271,7 @@ impl Credentials {
         grant: &Grant,
     ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
         let (own, grant) = (Arc::clone(self), grant.clone());
-        let bought = tokio::spawn(async move { own.purchase(&grant).await }).await;
-        bought.unwrap_or_else(|_| Err(MintError::Interrupted.into()))
+        to_its_end(async move { own.purchase(&grant).await }).await
     }
 
     async fn purchase(&self, grant: &Grant) -> Result<(SecretValue, Option<Origin>), CredentialError> {

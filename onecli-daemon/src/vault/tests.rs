@@ -1,5 +1,6 @@
 //! Sealing and opening, frozen vectors, and what must not open.
 
+mod credentials;
 mod rekey;
 mod slots;
 mod speed;

@@ -17,6 +17,7 @@ use crate::client::{self, Outcome, Run};
 use crate::upstream::Upstream;
 use crate::{bins, canary, need, wait_for};
 
+pub use helper::UID;
 pub(crate) use home::free_port;
 pub use home::{Builder, Home};
 
@@ -49,6 +50,7 @@ pub struct Granted {
 pub struct Daemon {
     child: Child,
     helper: Option<Child>,
+    executor: Option<Child>,
     home: Home,
 }
 
@@ -70,7 +72,8 @@ impl Daemon {
     #[must_use]
     pub fn start(home: Home) -> Self {
         let helper = home.unprivileged.then(|| helper::spawn(&home, &log_file(&home)));
-        let mut daemon = Self { child: spawn(&home), helper, home };
+        let executor = home.unprivileged.then(|| helper::spawn_executor(&home, &log_file(&home)));
+        let mut daemon = Self { child: spawn(&home), helper, executor, home };
         daemon.wait_until_ready();
         daemon
     }
@@ -299,6 +302,13 @@ impl Daemon {
         }
     }
 
+    fn kill_executor(&mut self) {
+        if let Some(mut executor) = self.executor.take() {
+            executor.kill().expect("signal the executor");
+            executor.wait().expect("wait for the executor");
+        }
+    }
+
     /// Ends the daemon as the service manager does (SIGTERM), and waits until it is gone.
     pub fn terminate(&mut self) -> ExitStatus {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
@@ -329,6 +339,7 @@ impl Daemon {
     pub fn finish(mut self) -> Vec<PathBuf> {
         self.kill();
         self.kill_helper();
+        self.kill_executor();
         let mut left = self.home.clean();
         let dir = self.home.dir().to_owned();
         drop(self);
@@ -343,6 +354,7 @@ impl Drop for Daemon {
             self.kill();
         }
         self.kill_helper();
+        self.kill_executor();
         if std::thread::panicking() {
             let log = self.home.log();
             let from = log.ceil_char_boundary(log.len().saturating_sub(LOG_SHOWN));

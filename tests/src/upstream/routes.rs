@@ -9,14 +9,14 @@ use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, Z
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use futures_util::{Stream, stream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
@@ -103,6 +103,7 @@ impl Routes {
                 self.token(3600)
             }
             ("app", _) if rest.ends_with("/access_tokens") => self.token(3600),
+            ("apis", _) if rest.ends_with("/tokenreviews") => token_review(&seen.body),
             ("accept", Some(number)) => {
                 let wanted = format!("Bearer minted-token-{number}");
                 let taken = seen.header("authorization") == Some(wanted.as_str());
@@ -113,6 +114,24 @@ impl Routes {
             _ => not_found(&path),
         }
     }
+}
+
+/// Kubernetes' TokenReview API: tells whose service account a token is, as it says itself.
+fn token_review(review: &[u8]) -> Answer {
+    let asked = serde_json::from_slice::<Value>(review).unwrap_or_default();
+    let claims = asked["spec"]["token"]
+        .as_str()
+        .and_then(|token| BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok())
+        .and_then(|claims| serde_json::from_slice::<Value>(&claims).ok());
+    let status = claims.map_or(json!({ "authenticated": false, "error": "no token" }), |claims| {
+        let uid = &claims["kubernetes.io"]["serviceaccount"]["uid"];
+        json!({
+            "authenticated": true, "audiences": claims["aud"],
+            "user": { "username": claims["sub"], "uid": uid },
+        })
+    });
+    let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status });
+    json_answer(StatusCode::CREATED, &review)
 }
 
 impl Routes {

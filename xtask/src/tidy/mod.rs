@@ -9,6 +9,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 mod text;
+mod values;
 
 use std::fmt;
 use std::process::Command;
@@ -81,6 +82,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
                 Ok(file) => {
                     problems.extend(direction::check(source, &file));
                     problems.extend(ownership::check(source, &file));
+                    problems.extend(values::check(source, &file));
                 }
                 Err(e) => problems.push(Problem::new(source, e.span().start().line, e.to_string())),
             }

@@ -119,6 +119,26 @@ fn unsafe_code() {
 }
 
 #[test]
+fn zeroed_values_are_not_printed() {
+    for code in [
+        "#[derive(Clone, Debug)] struct S { a: u8, b: Option<zeroize::Zeroizing<String>> }",
+        "#[derive(Debug)] struct S(Zeroizing<Vec<u8>>);",
+        "#[derive(std::fmt::Debug)] enum E { A, B { b: Arc<Zeroizing<String>> } }",
+        "fn f() { #[derive(Debug)] struct S(Zeroizing<Vec<u8>>); }",
+    ] {
+        let found = in_daemon("http/mod.rs", code);
+        assert!(found.iter().any(|p| p.contains("derives `Debug` over a `Zeroizing`")), "{code}: {found:?}");
+    }
+    for code in [
+        "#[derive(Clone)] struct S(Zeroizing<Vec<u8>>);",
+        "#[derive(Debug)] struct S(SecretValue);",
+        "#[derive(Debug)] struct S; fn f(_: Zeroizing<String>) {}",
+    ] {
+        assert_eq!(in_daemon("http/mod.rs", code), Vec::<String>::new(), "{code}");
+    }
+}
+
+#[test]
 fn text_rules() {
     let put_off = concat!("TO", "DO");
     let long = format!("//! x\n{}", "fn f() {}\n".repeat(500));

@@ -233,6 +233,8 @@ impl Served {
         let progress = watch::Sender::new(0);
         let handles = Handles {
             server: None,
+            commands_off: None,
+            own_uids: Vec::new(),
             store: Arc::clone(&store),
             vault: Arc::clone(&vault),
             clock: Arc::new(SystemClock),

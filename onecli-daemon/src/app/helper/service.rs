@@ -58,14 +58,14 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
 }
 
 /// Whose the socket's file is: the daemon's user (`SocketUser=`, systemd.socket(5)).
-fn owner(listener: &OwnedFd) -> io::Result<u32> {
+pub(in crate::app) fn owner(listener: &OwnedFd) -> io::Result<u32> {
     let address = SockRef::from(listener).local_addr()?;
     let path = address.as_pathname().ok_or_else(|| io::Error::other("the helper's socket has no path"))?;
     Ok(fs::metadata(path)?.uid())
 }
 
 /// Is it the daemon? The socket is its user's alone; what else runs as that user has no business here either.
-fn check(daemon: &Channel, user: u32, cgroup: &Path) -> Result<(), String> {
+pub(in crate::app) fn check(daemon: &Channel, user: u32, cgroup: &Path) -> Result<(), String> {
     let (uid, pid) = daemon.peer().map_err(|error| error.to_string())?;
     if uid != user {
         return Err(format!("uid {uid} is not the daemon's"));

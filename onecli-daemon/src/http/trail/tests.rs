@@ -41,7 +41,7 @@ impl Scene {
             Arc::clone(&vault),
             Arc::new(store),
             Arc::new(own),
-            Backends::default(),
+            Backends::for_test(),
             clock.clone(),
         );
         let material = CertAuthority::generate("test", crate::model::Clock::now(clock.as_ref())).unwrap();

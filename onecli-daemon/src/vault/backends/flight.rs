@@ -13,6 +13,20 @@ use crate::model::Clock;
 /// How long a failure is told to all who ask for the same, so that a server in trouble is not asked once for each request.
 const FAILURE_FOR: Duration = Duration::from_secs(1);
 
+/// Does something whether its caller still waits or not.
+pub(in crate::vault) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(broken) => match broken.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// A value, and how long it may be used.
 #[derive(Debug, Clone)]
 pub struct Fetched<V> {
@@ -31,6 +45,30 @@ struct Held<V, E> {
     failure: Option<(E, Instant)>,
 }
 
+impl<V: Clone, E> Held<V, E> {
+    /// What a failure leads to.
+    fn bear(
+        &mut self,
+        failed: E,
+        now: Instant,
+        stale_for: Duration,
+        bearable: fn(&E) -> bool,
+    ) -> Result<Cached<V>, E> {
+        match &self.value {
+            Some((value, since, usable_for))
+                if bearable(&failed)
+                    && now.saturating_duration_since(*since) < usable_for.saturating_add(stale_for) =>
+            {
+                Ok(Cached { value: value.clone(), stale: true })
+            }
+            _ => {
+                self.value = None;
+                Err(failed)
+            }
+        }
+    }
+}
+
 /// Fetched values by key.
 #[derive(Debug)]
 pub struct Flights<K: Hash + Eq, V, E> {
@@ -47,7 +85,12 @@ pub struct Cached<V> {
     pub stale: bool,
 }
 
-impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Flights<K, V, E> {
+impl<K, V, E> Flights<K, V, E>
+where
+    K: Hash + Eq + Clone,
+    V: Clone + Send + 'static,
+    E: Clone + Send + 'static,
+{
     /// At most `most` keys; the one used longest ago goes first.
     pub fn new(most: NonZeroUsize, clock: Arc<dyn Clock>) -> Flights<K, V, E> {
         Flights { slots: Mutex::new(LruCache::new(most)), clock }
@@ -55,6 +98,9 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Flights<K, V, E> {
 
     /// The value of `key`: kept, or else fetched by one caller while the others wait. Where fetching fails, a value whose
     /// time ended less than `stale_for` ago is given all the same, if `bearable` says that this failure is one to be borne.
+    ///
+    /// A fetch that began comes to its end whether its caller still waits or not: an agent that hangs up must not be able
+    /// to lose what was issued, or have the same fetched again and again.
     ///
     /// # Errors
     /// The fetch's, to all who waited for it and for one second after.
@@ -66,42 +112,36 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Flights<K, V, E> {
         fetch: impl FnOnce() -> F,
     ) -> Result<Cached<V>, E>
     where
-        F: Future<Output = Result<Fetched<V>, E>>,
+        F: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
     {
-        let slot = self.slot(key);
-        let mut held = slot.lock().await;
+        let mut held = self.slot(key).lock_owned().await;
         let now = self.clock.instant();
         if let Some((value, since, usable_for)) = &held.value
             && now.saturating_duration_since(*since) < *usable_for
         {
             return Ok(Cached { value: value.clone(), stale: false });
         }
-        let failed = match &held.failure {
-            Some((error, since)) if now.saturating_duration_since(*since) < FAILURE_FOR => error.clone(),
-            _ => match fetch().await {
+        if let Some((error, since)) = &held.failure
+            && now.saturating_duration_since(*since) < FAILURE_FOR
+        {
+            let error = error.clone();
+            return held.bear(error, now, stale_for, bearable);
+        }
+        let (fetch, clock) = (fetch(), Arc::clone(&self.clock));
+        to_its_end(async move {
+            match fetch.await {
                 Ok(Fetched { value, usable_for }) => {
-                    let value_held = (value.clone(), self.clock.instant(), usable_for);
-                    *held = Held { value: Some(value_held), failure: None };
-                    return Ok(Cached { value, stale: false });
+                    let kept = (value.clone(), clock.instant(), usable_for);
+                    *held = Held { value: Some(kept), failure: None };
+                    Ok(Cached { value, stale: false })
                 }
                 Err(error) => {
-                    held.failure = Some((error.clone(), self.clock.instant()));
-                    error
+                    held.failure = Some((error.clone(), clock.instant()));
+                    held.bear(error, now, stale_for, bearable)
                 }
-            },
-        };
-        match &held.value {
-            Some((value, since, usable_for))
-                if bearable(&failed)
-                    && now.saturating_duration_since(*since) < usable_for.saturating_add(stale_for) =>
-            {
-                Ok(Cached { value: value.clone(), stale: true })
             }
-            _ => {
-                held.value = None;
-                Err(failed)
-            }
-        }
+        })
+        .await
     }
 
     /// Lets the value of `key` be used for `usable_for` from now on, if there is one.

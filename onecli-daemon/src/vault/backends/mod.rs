@@ -1,5 +1,6 @@
 //! Where values come from that are not kept in the store.
 
+pub mod exec;
 pub mod file;
 pub mod flight;
 pub mod hashicorp;
@@ -10,15 +11,17 @@ use std::sync::Arc;
 
 pub(super) use recent::Recent;
 
-use crate::model::{AgentId, SecretValue, Source};
-use file::FileError;
+use crate::model::{AgentId, Clock, SecretValue, Source};
+use exec::{Commands, ExecError, Executor};
+use file::{FileError, Files};
 use hashicorp::{BackendError, HashiCorp};
 
 /// What a secret's source leads to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backends {
-    /// The vault server, where one is configured.
-    pub vault: Option<Arc<HashiCorp>>,
+    vault: Option<Arc<HashiCorp>>,
+    files: Files,
+    commands: Commands,
 }
 
 /// Why a source gave no value. Never holds one.
@@ -30,6 +33,9 @@ pub enum SourceError {
     /// The file's.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The command's.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
 }
 
 impl SourceError {
@@ -54,6 +60,7 @@ impl SourceError {
                 _ => "the vault server gave no value that can be used",
             },
             SourceError::File(_) => "its file cannot be used",
+            SourceError::Exec(_) => "the command that prints it failed",
         }
     }
 
@@ -67,6 +74,7 @@ impl SourceError {
                 "an administrator should look at 'onecli vault status', and at the vault server's path and policy"
             }
             SourceError::File(_) => "an administrator should look at the file",
+            SourceError::Exec(_) => "an administrator should look at the daemon's log, and try the command",
         }
     }
 }
@@ -78,7 +86,7 @@ pub(super) struct Had {
     pub(super) origin: Origin,
 }
 
-/// Where a value was fetched from: `vault@3`, `vault@3 stale`, `file`.
+/// Where a value was fetched from: `vault@3`, `vault@3 stale`, `file`, `exec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     backend: &'static str,
@@ -96,24 +104,45 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Origin {
+    fn of(backend: &'static str) -> Origin {
+        Origin { backend, version: None, stale: false }
+    }
+}
+
 impl Backends {
-    fn vault(&self) -> Result<&HashiCorp, BackendError> {
-        self.vault.as_deref().ok_or(BackendError::NotConfigured)
+    /// `vault` is the vault server, where one is configured; commands are run by `executor`.
+    pub fn new(
+        vault: Option<Arc<HashiCorp>>,
+        executor: Arc<dyn Executor>,
+        clock: Arc<dyn Clock>,
+    ) -> Backends {
+        Backends { vault, files: Files::default(), commands: Commands::new(executor, clock) }
+    }
+
+    /// No vault server, and commands that print numbers.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Backends {
+        let executor = Arc::new(exec::tests::Counting::default());
+        Backends::new(None, executor, Arc::new(crate::model::SystemClock))
+    }
+
+    fn vault(&self) -> Result<&Arc<HashiCorp>, BackendError> {
+        self.vault.as_ref().ok_or(BackendError::NotConfigured)
     }
 
     /// The value, for `agent`.
     pub(super) async fn fetch(&self, agent: AgentId, source: &Source) -> Result<Had, SourceError> {
-        match source {
+        let (value, origin) = match source {
             Source::Vault(reference) => {
                 let material = self.vault()?.fetch(agent, reference).await?;
                 let (version, stale) = (material.version, material.stale);
-                Ok(Had { value: material.value, origin: Origin { backend: "vault", version, stale } })
+                (material.value, Origin { version, stale, ..Origin::of("vault") })
             }
-            Source::File(path) => {
-                let value = file::read(path.clone()).await?;
-                Ok(Had { value, origin: Origin { backend: "file", version: None, stale: false } })
-            }
-        }
+            Source::File(file) => (self.files.read(file).await?, Origin::of("file")),
+            Source::Exec(command) => (self.commands.fetch(command).await?, Origin::of("exec")),
+        };
+        Ok(Had { value, origin })
     }
 
     /// The value that answers are searched for; `None` where `agent` has none yet.
@@ -124,14 +153,26 @@ impl Backends {
     ) -> Result<Option<SecretValue>, SourceError> {
         match source {
             Source::Vault(reference) => Ok(self.vault()?.watch(agent, reference).await?),
-            Source::File(path) => Ok(Some(file::read(path.clone()).await?)),
+            Source::File(_) | Source::Exec(_) => Ok(Some(self.fetch(agent, source).await?.value)),
         }
     }
 
     /// An upstream did not take it.
     pub(super) async fn evict(&self, agent: AgentId, source: &Source) {
-        if let (Source::Vault(reference), Some(vault)) = (source, &self.vault) {
-            vault.evict(agent, reference).await;
+        match source {
+            Source::Vault(reference) => {
+                if let Some(vault) = &self.vault {
+                    vault.evict(agent, reference).await;
+                }
+            }
+            Source::Exec(command) => self.commands.expire(command).await,
+            // It is read each time.
+            Source::File(_) => {}
         }
+    }
+
+    /// Forgets values that have ended, so that they do not stay in memory.
+    pub(super) fn tidy(&self) {
+        self.commands.tidy();
     }
 }

@@ -40,7 +40,7 @@ fn flights(clock: &Arc<Hand>, most: usize) -> Flights<&'static str, u32, &'stati
 }
 
 /// Serves `value` and counts.
-fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Fetched<u32>, &'static str>> {
+fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Fetched<u32>, &'static str>> + use<> {
     count.fetch_add(1, SeqCst);
     async move {
         tokio::task::yield_now().await;
@@ -69,9 +69,9 @@ async fn one_fetch_serves_all_who_ask_at_once_and_until_its_time_is_over() {
 async fn a_failure_is_asked_for_once_a_second_and_borne_only_where_that_is_configured() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
     let flights = flights(&clock, 4);
-    let fail = || async {
+    let fail = || {
         count.fetch_add(1, SeqCst);
-        Err("down")
+        std::future::ready(Err("down"))
     };
     for _ in 0..10 {
         assert_eq!(flights.get(&"a", TTL, |_| true, fail).await, Err("down"));
@@ -108,4 +108,23 @@ async fn keys_are_bounded_and_values_do_not_outlive_their_time() {
     assert_eq!(flights.lock().len(), 1);
     flights.tidy(Duration::ZERO);
     assert_eq!(flights.lock().len(), 0);
+}
+
+#[tokio::test]
+async fn who_hangs_up_does_not_break_a_fetch_off() {
+    let (clock, count) = (Hand::new(), AtomicU32::new(0));
+    let flights = flights(&clock, 4);
+    let (go, wait) = tokio::sync::oneshot::channel();
+    let fetch = || {
+        count.fetch_add(1, SeqCst);
+        async {
+            wait.await.unwrap();
+            Ok(Fetched { value: 7, usable_for: TTL })
+        }
+    };
+    let asked = flights.get(&"a", Duration::ZERO, |_| true, fetch);
+    tokio::time::timeout(Duration::from_millis(10), asked).await.unwrap_err();
+    go.send(()).unwrap();
+    let got = flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 8)).await;
+    assert_eq!((got, count.load(SeqCst)), (Ok(Cached { value: 7, stale: false }), 1));
 }

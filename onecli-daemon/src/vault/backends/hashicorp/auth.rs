@@ -109,7 +109,7 @@ impl Login {
     }
 
     /// Two thirds of its time, less up to a tenth of that for a `jitter` of 255.
-    fn renewal_due(&self, jitter: u8) -> Option<Instant> {
+    pub(super) fn renewal_due(&self, jitter: u8) -> Option<Instant> {
         let two_thirds = self.ttl? * 2 / 3;
         Some(self.since + two_thirds.saturating_sub(two_thirds / 10 * u32::from(jitter) / 255))
     }

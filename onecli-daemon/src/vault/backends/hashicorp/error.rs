@@ -101,6 +101,9 @@ pub enum BackendError {
         /// The field.
         field: String,
     },
+    /// No secret, but the server's own workings.
+    #[error("'{0}' belongs to the vault server itself, and is no secret for use elsewhere")]
+    Own(String),
     /// A version was pinned where there are none.
     #[error("'{0}' cannot be pinned to a version: it is not in a KV version 2 mount")]
     NoVersions(String),

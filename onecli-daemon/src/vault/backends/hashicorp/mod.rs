@@ -6,6 +6,7 @@
 mod auth;
 mod error;
 mod lease;
+mod mount;
 mod wire;
 mod words;
 
@@ -32,14 +33,14 @@ use super::flight::{Fetched, Flights};
 use crate::model::{AgentId, Clock, Random, SecretValue, VaultReference};
 use crate::tls::ServiceTls;
 use auth::{Auth, Login};
+use mount::Kind;
 use wire::{Answer, Call, Wire};
-use words::{Field, Fields, Health, Mounted, Plain, Versioned};
+use words::{Field, Fields, Health, Plain, Versioned};
 
 /// Paths whose values are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Mounts whose kind is remembered, and for how long.
+/// Paths whose mount is remembered.
 const KEPT_MOUNTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-const MOUNT_FOR: Duration = Duration::from_mins(5);
 /// How often leases are renewed, orphans given back and old values forgotten.
 const ROUND: Duration = Duration::from_secs(5);
 const SHORTEST_ROUND: Duration = Duration::from_millis(200);
@@ -113,16 +114,6 @@ struct Key {
     agent: Option<AgentId>,
     path: String,
     version: Option<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
-    /// KV version 1: `MOUNT/REST` is read.
-    Kv1,
-    /// KV version 2: `MOUNT/data/REST` is read; the mount's path with its `/`.
-    Kv2(String),
-    /// Anything else: read as it stands, and leased.
-    Dynamic,
 }
 
 /// What `onecli vault status` tells.
@@ -211,12 +202,17 @@ impl HashiCorp {
     ///
     /// # Errors
     /// [`BackendError`].
-    pub async fn fetch(&self, agent: AgentId, reference: &VaultReference) -> Result<Material, BackendError> {
+    pub async fn fetch(
+        self: &Arc<Self>,
+        agent: AgentId,
+        reference: &VaultReference,
+    ) -> Result<Material, BackendError> {
         let (key, kind) = self.locate(agent, reference).await?;
-        let cached = self
-            .material
-            .get(&key, self.stale_for, BackendError::is_outage, || self.read(&key, &kind))
-            .await?;
+        let fetch = || {
+            let (this, key) = (Arc::clone(self), key.clone());
+            async move { this.read(&key, &kind).await }
+        };
+        let cached = self.material.get(&key, self.stale_for, BackendError::is_outage, fetch).await?;
         let read = cached.value;
         if let Some(lease) = &read.lease {
             lease.used.store(true, Ordering::Relaxed);
@@ -230,7 +226,7 @@ impl HashiCorp {
     /// # Errors
     /// [`BackendError`].
     pub async fn watch(
-        &self,
+        self: &Arc<Self>,
         agent: AgentId,
         reference: &VaultReference,
     ) -> Result<Option<SecretValue>, BackendError> {
@@ -246,7 +242,10 @@ impl HashiCorp {
     ///
     /// # Errors
     /// [`BackendError`].
-    pub async fn fields(&self, path: &str) -> Result<Vec<(String, Zeroizing<String>)>, BackendError> {
+    pub async fn fields(
+        self: &Arc<Self>,
+        path: &str,
+    ) -> Result<Vec<(String, Zeroizing<String>)>, BackendError> {
         let kind = self.kind(path).await?;
         if *kind == Kind::Dynamic {
             return Err(BackendError::NoVersions(path.to_owned()));
@@ -318,7 +317,7 @@ impl HashiCorp {
     }
 
     async fn locate(
-        &self,
+        self: &Arc<Self>,
         agent: AgentId,
         reference: &VaultReference,
     ) -> Result<(Key, Arc<Kind>), BackendError> {
@@ -328,30 +327,6 @@ impl HashiCorp {
         }
         let agent = (*kind == Kind::Dynamic).then_some(agent);
         Ok((Key { agent, path: reference.path().to_owned(), version: reference.version() }, kind))
-    }
-
-    /// What is mounted where the path leads. Any token that may read the path may ask this.
-    async fn kind(&self, path: &str) -> Result<Arc<Kind>, BackendError> {
-        let fetch = || async {
-            let asked = format!("sys/internal/ui/mounts/{path}");
-            let answer = self.authorized(Call::get(&asked)).await?;
-            let Mounted { data } = match words::read(path, &answer) {
-                Err(BackendError::Status { status: 400, .. }) => {
-                    return Err(BackendError::NoSuchPath { path: path.to_owned(), version: None });
-                }
-                read => read?,
-            };
-            let version = data.options.as_ref().and_then(|options| options.get("version"));
-            let kind = match (data.kind.as_str(), version.map(String::as_str)) {
-                ("kv" | "generic", Some("2")) => Kind::Kv2(data.path),
-                ("kv" | "generic" | "cubbyhole", _) => Kind::Kv1,
-                _ => Kind::Dynamic,
-            };
-            Ok(Fetched { value: Arc::new(kind), usable_for: MOUNT_FOR })
-        };
-        let cached =
-            self.mounts.get(&path.to_owned(), self.stale_for, BackendError::is_outage, fetch).await?;
-        Ok(cached.value)
     }
 
     async fn read(&self, key: &Key, kind: &Kind) -> Result<Fetched<Read>, BackendError> {

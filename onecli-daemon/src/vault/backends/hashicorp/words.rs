@@ -68,15 +68,33 @@ impl<'de> Deserialize<'de> for Field {
     }
 }
 
+/// Longest time that is believed: a longer one is as good as that, and would not fit where it is added to the clock.
+const LONGEST: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// Seconds as the server tells them.
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    Ok(u64::deserialize(from)?.min(LONGEST))
+}
+
+/// The server's name for a lease, which the store keeps.
+fn lease_id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let id = String::deserialize(from)?;
+    if id.len() <= 1024 && id.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(id)
+    } else {
+        Err(de::Error::custom("no lease id"))
+    }
+}
+
 /// The fields of one secret.
 pub(super) type Fields = BTreeMap<String, Field>;
 
 /// A read of KV version 1 or of anything that returns a lease.
 #[derive(Debug, Deserialize)]
 pub(super) struct Plain {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lease_id")]
     pub(super) lease_id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     pub(super) lease_duration: u64,
     #[serde(default)]
     pub(super) renewable: bool,
@@ -124,7 +142,7 @@ pub(super) struct LoggedIn {
 #[derive(Deserialize)]
 pub(super) struct AuthBlock {
     pub(super) client_token: Field,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     pub(super) lease_duration: u64,
     #[serde(default)]
     pub(super) renewable: bool,
@@ -144,7 +162,7 @@ pub(super) struct LookedUp {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct TokenFacts {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     pub(super) ttl: u64,
     #[serde(default)]
     pub(super) renewable: bool,
@@ -165,7 +183,7 @@ pub(super) struct WrappingFacts {
 /// `sys/leases/renew`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Renewed {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     pub(super) lease_duration: u64,
 }
 

@@ -64,15 +64,94 @@ async fn a_kept_connection_that_died_is_replaced() {
     put(&server, "open/a", "value-of-a");
     put(&server, "open/b", "value-of-b");
     let tap = Tap::start(([127, 0, 0, 1], server.port()).into());
-    let first = client_of(tapped(&server, &tap, true), &Arc::default());
-    assert_eq!(value(&first, "secret/open/a#key").await.unwrap(), "value-of-a");
-    // The tap closes what is idle on both sides when the server seals and unseals: here, by its own end.
-    drop(tap);
-    let error = value(&first, "secret/open/b#key").await;
-    // Either the kept connection still passes, or the dead one is told as an outage: never a panic, never another value.
-    if let Ok(value) = error {
-        assert_eq!(value, "value-of-b");
+    let client = client_of(tapped(&server, &tap, true), &Arc::default());
+    assert_eq!(value(&client, "secret/open/a#key").await.unwrap(), "value-of-a");
+    let before = tap.taken();
+    tap.cut();
+    assert_eq!(value(&client, "secret/open/b#key").await.unwrap(), "value-of-b");
+    assert!(tap.taken() > before, "over a new connection");
+}
+
+/// Numbers and names that no honest server sends end in an error or a bound, not in a panic or a row without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_server_is_believed_within_bounds() {
+    let hostile = Hostile::start();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ROOT).unwrap();
+    let settings = Settings {
+        address: Address::parse(&format!("http://127.0.0.1:{}", hostile.port)).unwrap(),
+        namespace: None,
+        ca_file: None,
+        method: Method::Token { file: file.path().to_owned() },
+        timeout: Duration::from_secs(5),
+        cache_ttl: Duration::from_secs(30),
+        stale_for: Duration::from_hours(24),
+    };
+    let memory = Arc::new(Memory::default());
+    let client = client_of(settings, &memory);
+    assert_eq!(value(&client, "database/creds/forever#key").await.unwrap(), "value-for-ever");
+    let status = client.status().await;
+    assert!(status.token_ttl.unwrap() > Duration::from_hours(24 * 365), "{status:?}");
+    // What is due is counted with these times.
+    tokio::time::timeout(Duration::from_millis(300), client.maintain()).await.expect_err("it ends never");
+    for path in ["long", "control", "negative", "deep"] {
+        let error = value(&client, &format!("database/creds/{path}#key")).await.unwrap_err();
+        assert!(matches!(error, BackendError::Answer { .. }), "{path}: {error}");
     }
+    let kept = memory.leases.lock().unwrap().clone();
+    assert_eq!(kept.iter().map(|lease| lease.id.as_str()).collect::<Vec<_>>(), ["database/creds/forever/1"]);
+}
+
+/// Answers what it likes.
+struct Hostile {
+    port: u16,
+}
+
+impl Hostile {
+    fn start() -> Hostile {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                answer_all(stream.unwrap());
+            }
+        });
+        Hostile { port }
+    }
+}
+
+fn answer_all(mut stream: std::net::TcpStream) {
+    use std::io::{Read as _, Write as _};
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let most = u64::MAX;
+    let leased = |lease: &str, time: &str| {
+        format!(
+            r#"{{"lease_id":"{lease}","lease_duration":{time},"renewable":true,"data":{{"key":"value-for-ever"}}}}"#
+        )
+    };
+    let path = head.split(' ').nth(1).unwrap().trim_start_matches("/v1/");
+    let body = match path {
+        "auth/token/lookup-self" => format!(r#"{{"data":{{"ttl":{most},"renewable":true}}}}"#),
+        "database/creds/forever" => leased("database/creds/forever/1", &most.to_string()),
+        "database/creds/long" => leased(&"x".repeat(1025), "60"),
+        "database/creds/control" => leased("a\\u001b[2J", "60"),
+        "database/creds/negative" => leased("a", "-1"),
+        "database/creds/deep" => format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000)),
+        path if path.starts_with("sys/internal/ui/mounts/") => {
+            r#"{"data":{"path":"database/","type":"database"}}"#.to_owned()
+        }
+        _ => r#"{"initialized":true,"version":"0"}"#.to_owned(),
+    };
+    let length = body.len();
+    let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,7 @@ fn users(postgres: &Postgres) -> usize {
     postgres.query(sql).unwrap().parse().unwrap()
 }
 
-async fn text(client: &HashiCorp, agent: AgentId, reference: &str) -> String {
+async fn text(client: &Arc<HashiCorp>, agent: AgentId, reference: &str) -> String {
     let material = client.fetch(agent, &reference.parse().unwrap()).await.unwrap();
     String::from_utf8(material.value.expose().to_vec()).unwrap()
 }

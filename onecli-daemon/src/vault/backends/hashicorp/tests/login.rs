@@ -99,6 +99,17 @@ async fn a_token_that_was_revoked_is_replaced_at_the_next_request() {
     assert_eq!(client.auth.current().unwrap().token, second.token);
 }
 
+#[test]
+fn renewal_is_due_at_two_thirds_or_up_to_a_tenth_before() {
+    let since = SystemClock.instant();
+    let login = |ttl| Login { token: Arc::default(), renewable: true, ttl, since };
+    for (jitter, due) in [(0, 60), (255, 54)] {
+        let expected = Some(since + Duration::from_secs(due));
+        assert_eq!(login(Some(Duration::from_secs(90))).renewal_due(jitter), expected, "{jitter}");
+    }
+    assert_eq!(login(None).renewal_due(0), None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_renewed_at_two_thirds_of_its_time_and_replaced_at_its_maximum() {
     let Some(server) = server("renewal") else { return };
@@ -177,6 +188,52 @@ async fn a_jwt_logs_in_and_is_read_anew_each_time() {
     std::fs::write(&file, jwt("onecli")).unwrap();
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value");
+}
+
+/// Kubernetes' own API says whose the service account token is; the upstream of the tests stands for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_account_of_kubernetes_logs_in() {
+    let Some(server) = server("Kubernetes") else { return };
+    put(&server, "open/api", "the-value");
+    policy(&server);
+    let kubernetes = onecli_tests::upstream::Upstream::start(&["localhost"]);
+    server.root("POST", "sys/auth/kubernetes", &json!({ "type": "kubernetes" }));
+    let config = json!({
+        "kubernetes_host": format!("https://localhost:{}", kubernetes.https_addr().port()),
+        "kubernetes_ca_cert": kubernetes.ca_pem(), "token_reviewer_jwt": "the-reviewers-token",
+        "disable_local_ca_jwt": true,
+    });
+    server.root("POST", "auth/kubernetes/config", &config);
+    let role = json!({
+        "bound_service_account_names": ["onecli"], "bound_service_account_namespaces": ["agents"],
+        "token_policies": ["reader"], "token_ttl": "1h",
+    });
+    server.root("POST", "auth/kubernetes/role/onecli", &role);
+    let token = |name: &str| {
+        let part =
+            |value: serde_json::Value| data_encoding::BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+        let now = SystemClock.now().as_second();
+        let claims = json!({
+            "iss": "https://kubernetes.default.svc", "sub": format!("system:serviceaccount:agents:{name}"),
+            "aud": ["https://kubernetes.default.svc"], "iat": now, "nbf": now, "exp": now + 600,
+            "kubernetes.io": { "namespace": "agents", "serviceaccount": { "name": name, "uid": "0815" } },
+        });
+        format!("{}.{}.{}", part(json!({ "alg": "RS256", "typ": "JWT" })), part(claims), "c2lnbmVk")
+    };
+    let file = token_file(&server, &token("somebody-else"));
+    let method =
+        Method::Jwt { mount: "kubernetes".to_owned(), role: "onecli".to_owned(), file: file.clone() };
+    let client = client_of(settings(&server, method.clone()), &Arc::default());
+    let error = value(&client, "secret/open/api#key").await.unwrap_err();
+    assert!(matches!(error, BackendError::Login { .. }), "{error}");
+    // Kubernetes replaces the file before its token ends.
+    std::fs::write(&file, token("onecli")).unwrap();
+    let client = client_of(settings(&server, method), &Arc::default());
+    assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value");
+    let reviews = kubernetes.requests();
+    let last = reviews.last().unwrap();
+    assert_eq!(last.header("authorization"), Some("Bearer the-reviewers-token"));
+    assert!(String::from_utf8_lossy(&last.body).contains(&token("onecli")[..40]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,13 +76,14 @@ pub(super) fn settings(server: &OpenBao, method: Method) -> Settings {
     }
 }
 
-pub(super) fn client_of(settings: Settings, memory: &Arc<Memory>) -> HashiCorp {
+pub(super) fn client_of(settings: Settings, memory: &Arc<Memory>) -> Arc<HashiCorp> {
     let (keep, ledger) = (Arc::clone(memory), Arc::clone(memory));
-    HashiCorp::new(settings, keep, ledger, Arc::new(SystemClock), Arc::new(OsRandom)).unwrap()
+    let client = HashiCorp::new(settings, keep, ledger, Arc::new(SystemClock), Arc::new(OsRandom));
+    Arc::new(client.unwrap())
 }
 
 /// Logged in with this token.
-pub(super) fn client(server: &OpenBao, token: &str) -> HashiCorp {
+pub(super) fn client(server: &OpenBao, token: &str) -> Arc<HashiCorp> {
     let method = Method::Token { file: token_file(server, token) };
     client_of(settings(server, method), &Arc::default())
 }
@@ -108,7 +109,7 @@ pub(super) fn agent(number: u128) -> AgentId {
     AgentId(Uuid::from_u128(number))
 }
 
-pub(super) async fn value(client: &HashiCorp, reference: &str) -> Result<String, BackendError> {
+pub(super) async fn value(client: &Arc<HashiCorp>, reference: &str) -> Result<String, BackendError> {
     let material = client.fetch(agent(1), &reference.parse().unwrap()).await?;
     Ok(String::from_utf8(material.value.expose().to_vec()).unwrap())
 }
@@ -119,18 +120,23 @@ pub(super) fn put(server: &OpenBao, path: &str, key: &str) {
 
 #[test]
 fn nothing_that_holds_a_value_prints_it() {
-    let field: Field = serde_json::from_str("\"hunter22hunter22\"").unwrap();
-    let fields: Arc<Fields> = Arc::new([("key".to_owned(), field)].into());
-    let read = Read { fields, version: Some(1), lease: None };
-    let material = Material {
-        value: SecretValue::new(b"hunter22hunter22".to_vec()).unwrap(),
-        version: None,
-        stale: false,
-    };
-    let token = format!("{ROOT}hunter22");
-    for shown in
-        [format!("{read:?}"), format!("{:?}", read.fields), format!("{material:?}"), token[..4].to_owned()]
-    {
+    const HIDDEN: &str = "hunter22hunter22";
+    let field: Field = serde_json::from_str(&format!("\"{HIDDEN}\"")).unwrap();
+    let fields: Arc<Fields> = Arc::new([("key".to_owned(), field.clone())].into());
+    let read = Read { fields: Arc::clone(&fields), version: Some(1), lease: None };
+    let secret = SecretValue::new(HIDDEN.into()).unwrap();
+    let material = Material { value: secret, version: None, stale: false };
+    let text = |json: serde_json::Value| json.to_string();
+    let plain: words::Plain = serde_json::from_str(&text(json!({ "data": { "key": HIDDEN } }))).unwrap();
+    let versioned = json!({ "data": { "data": { "key": HIDDEN }, "metadata": { "version": 1 } } });
+    let versioned: words::Versioned = serde_json::from_str(&text(versioned)).unwrap();
+    let login: words::LoggedIn =
+        serde_json::from_str(&text(json!({ "auth": { "client_token": HIDDEN } }))).unwrap();
+    let fetched = Fetched { value: read.clone(), usable_for: Duration::ZERO };
+    for shown in [
+        format!("{field:?} {fields:?} {read:?} {material:?}"),
+        format!("{plain:?} {versioned:?} {login:?} {fetched:?}"),
+    ] {
         assert!(!shown.contains("hunter22"), "{shown}");
     }
 }

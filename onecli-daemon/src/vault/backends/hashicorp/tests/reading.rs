@@ -42,6 +42,9 @@ async fn kv_of_both_versions_is_read_and_what_is_missing_is_named() {
         ("secret/open/api?version=9#key", "in version 9"),
         ("kv1/open/old?version=1#key", "not in a KV version 2 mount"),
         ("secret/closed/api#key", "does not permit"),
+        ("auth/token/lookup-self#id", "belongs to the vault server"),
+        ("sys/seal-status#version", "belongs to the vault server"),
+        ("identity/lookup/entity#id", "belongs to the vault server"),
         ("nomount/api#key", "does not permit"),
     ] {
         let error = value(&client, reference).await.unwrap_err();
@@ -87,5 +90,8 @@ async fn namespaces_part_what_has_the_same_path() {
         "value-of-team"
     );
     let root = client_of(settings(&server, method), &Arc::default());
+    for path in ["team/auth/token/lookup-self#id", "team/sys/seal-status#version"] {
+        assert!(matches!(value(&root, path).await, Err(BackendError::Own(_))), "{path}");
+    }
     assert_eq!(value(&root, "secret/open/api#key").await.unwrap(), "value-of-root");
 }

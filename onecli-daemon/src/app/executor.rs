@@ -1,0 +1,156 @@
+//! The executor: a process that runs the host's commands which print values, as a user of its own.
+//!
+//! The serving process may not execute anything, and the helper must not: it has the privileges that a command shall not
+//! have, and a command would inherit its filter, under which no program runs. So this is a third process. It has no
+//! privilege; nor is its user the daemon's, who can read the root key and the database.
+//!
+//! It is a child of the daemon's, forked while that was still root; or, under a service manager, a service of its own
+//! ([`serve::service`]).
+
+mod run;
+mod serve;
+
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::unistd::{Uid, User};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use zeroize::Zeroizing;
+
+pub(super) use serve::service;
+
+use super::error::chain;
+use crate::config::Config;
+use crate::model::SourceCommand;
+use crate::privilege::{self, Channel};
+use crate::vault::backends::exec::Executor;
+
+/// Most that a command may print, in bytes.
+const LARGEST: usize = 64 << 10;
+/// How long a command may run.
+const RUNS_FOR: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What the executor is asked; it comes with the pipe that the outcome goes into.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    command: SourceCommand,
+}
+
+/// First byte of an outcome: what was printed follows, or why nothing was.
+const PRINTED: u8 = 0;
+const FAILED: u8 = 1;
+
+/// The daemon's side.
+#[derive(Debug, Clone)]
+pub(super) struct HostExecutor(Arc<Way>);
+
+#[derive(Debug)]
+enum Way {
+    Child(Mutex<Channel>),
+    Service(PathBuf),
+    Off(String),
+}
+
+impl HostExecutor {
+    /// Forks the executor, or knows where the service is that is one. This process has one thread, and no secret yet.
+    pub(super) fn start(config: &Config) -> HostExecutor {
+        let way = if let Some(socket) = &config.executor_socket {
+            Way::Service(socket.clone())
+        } else if config.helper_socket.is_some() || !Uid::effective().is_root() {
+            Way::Off("onecli-daemon was started without privileges and without --executor-socket".to_owned())
+        } else {
+            fork(&config.backend.exec.user)
+        };
+        HostExecutor(Arc::new(way))
+    }
+
+    /// Why no command is run, where none is.
+    pub(super) fn off(&self) -> Option<&str> {
+        match &*self.0 {
+            Way::Off(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// Uids that agents must not have: the executor's, and the daemon's where it is a service. (One that a person starts may
+/// serve agents that are that person.)
+pub(super) fn own_uids(config: &Config) -> Vec<u32> {
+    let executor = User::from_name(&config.backend.exec.user).ok().flatten().map(|user| user.uid);
+    let daemon = config.helper_socket.is_some().then(Uid::effective);
+    executor.into_iter().chain(daemon).map(Uid::as_raw).collect()
+}
+
+fn fork(name: &str) -> Way {
+    let found = User::from_name(name).ok().flatten();
+    let Some(user) = found.filter(|user| !user.uid.is_root()) else {
+        return Way::Off(format!(
+            "commands run as the user '{name}' ([backend.exec] user), who is root or not there: add a user for it \
+             (useradd --system {name}), and restart the daemon"
+        ));
+    };
+    match privilege::fork(c"onecli-executor", move |daemon| serve::child(&daemon, &user)) {
+        Ok(channel) => Way::Child(Mutex::new(channel)),
+        Err(error) => Way::Off(chain(&error)),
+    }
+}
+
+impl Way {
+    /// Hands a command over. Blocks until it is taken.
+    fn ask(&self, request: &Request, outcome: OwnedFd) -> Result<(), String> {
+        let message = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+        let lost = |error: io::Error| format!("the executor process does not answer: {error}");
+        match self {
+            Way::Child(channel) => {
+                let channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+                channel.send(&message, &[outcome]).map_err(lost)
+            }
+            Way::Service(socket) => {
+                let channel = Channel::connect(socket).map_err(lost)?;
+                channel.send(&message, &[outcome]).map_err(lost)
+            }
+            Way::Off(reason) => Err(reason.clone()),
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for HostExecutor {
+    async fn run(&self, command: &SourceCommand) -> Result<Zeroizing<Vec<u8>>, String> {
+        let (outcome, theirs) = io::pipe().map_err(|error| error.to_string())?;
+        let (way, request) = (Arc::clone(&self.0), Request { command: command.clone() });
+        let running = async {
+            let asking = tokio::task::spawn_blocking(move || way.ask(&request, theirs.into()));
+            asking.await.map_err(|error| error.to_string())??;
+            read(outcome).await
+        };
+        let late = |_| format!("the executor process did not answer within {PATIENCE:?}");
+        tokio::time::timeout(PATIENCE, running).await.map_err(late)?
+    }
+}
+
+/// Reads an outcome to its end.
+async fn read(from: PipeReader) -> Result<Zeroizing<Vec<u8>>, String> {
+    let failed = |error: io::Error| format!("the executor process does not answer: {error}");
+    let pipe = pipe::Receiver::from_owned_fd(from.into()).map_err(failed)?;
+    // Never grown: a reallocation would leave a copy behind that nobody zeroes.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST + 2));
+    let mut pipe = pipe.take(LARGEST as u64 + 1);
+    while pipe.read_buf(&mut *bytes).await.map_err(failed)? > 0 {}
+    match bytes.first() {
+        Some(&PRINTED) => {
+            bytes.remove(0);
+            Ok(bytes)
+        }
+        Some(_) => Err(String::from_utf8_lossy(&bytes[1..]).into_owned()),
+        None => Err("the executor process did not run it (its log says why)".to_owned()),
+    }
+}

@@ -1,0 +1,225 @@
+//! Paths that only root can lead elsewhere.
+//!
+//! A path is walked one name at a time, each looked up in the directory that was looked at before, so that nobody can
+//! exchange one in between. A symbolic link on the way is followed where root made it: whoever else may write in a
+//! directory could lead us to any file of the host.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+
+/// Symbolic links on the way; as many as the kernel follows (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// Opens a file to read it.
+///
+/// # Errors
+/// Why not, as a part of a sentence about the path.
+pub fn open(path: &Path) -> Result<File, String> {
+    let end = walk(path, |_| Ok(()))?;
+    // O_NONBLOCK: a pipe that nobody writes to would keep us waiting.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = openat(&end.directory, end.name.as_os_str(), flags, Mode::empty());
+    file.map(File::from).map_err(|errno| errno.to_string())
+}
+
+/// Where a program really is that nobody but root can have put there or change: it, and every directory on the way to it,
+/// are root's, and neither group nor others may write.
+///
+/// # Errors
+/// Why it is not one, as a part of a sentence about the path.
+pub fn program(path: &Path) -> Result<PathBuf, String> {
+    let closed = |found: &Found| {
+        let what = found.path.display();
+        if found.facts.uid() != 0 {
+            return Err(format!("{what} belongs to uid {}, not to root", found.facts.uid()));
+        }
+        // The mode of a link says nothing.
+        if !found.facts.is_symlink() && found.facts.mode() & 0o022 != 0 {
+            let mode = found.facts.mode() & 0o7777;
+            return Err(format!("{what} has mode {mode:04o}, so others than root may change what runs"));
+        }
+        Ok(())
+    };
+    let end = walk(path, closed)?;
+    if !end.facts.is_file() || end.facts.mode() & 0o111 == 0 {
+        return Err(format!("{} is no file that can be executed", end.path.display()));
+    }
+    Ok(end.path)
+}
+
+/// What stands under one name of a path.
+struct Found {
+    path: PathBuf,
+    facts: Metadata,
+}
+
+/// The last name of a path, which is no symbolic link, and the directory it is in.
+struct End {
+    directory: OwnedFd,
+    name: OsString,
+    path: PathBuf,
+    facts: Metadata,
+}
+
+fn walk(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<End, String> {
+    if !path.is_absolute() {
+        return Err("it is no absolute path".to_owned());
+    }
+    let at = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let said = |errno: nix::Error| errno.to_string();
+    let mut left: VecDeque<OsString> = names(path)?;
+    let mut here = PathBuf::from("/");
+    let mut directory = nix::fcntl::open("/", at | OFlag::O_DIRECTORY, Mode::empty()).map_err(said)?;
+    let mut links = 0;
+    while let Some(name) = left.pop_front() {
+        if name == OsStr::new("..") {
+            // `here` holds no link, so its parent's name is known.
+            directory = openat(&directory, "..", at | OFlag::O_DIRECTORY, Mode::empty()).map_err(said)?;
+            here.pop();
+            continue;
+        }
+        let found = File::from(openat(&directory, name.as_os_str(), at, Mode::empty()).map_err(said)?);
+        let facts = found.metadata().map_err(|error| error.to_string())?;
+        let found_at = Found { path: here.join(&name), facts };
+        judge(&found_at)?;
+        let Found { path, facts } = found_at;
+        if facts.is_symlink() {
+            if facts.uid() != 0 {
+                return Err(format!(
+                    "{} is a symbolic link of uid {}: only root's are followed",
+                    path.display(),
+                    facts.uid()
+                ));
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err("too many symbolic links are on the way".to_owned());
+            }
+            let target = PathBuf::from(readlinkat(&found, "").map_err(said)?);
+            if target.is_absolute() {
+                here = PathBuf::from("/");
+                directory = nix::fcntl::open("/", at | OFlag::O_DIRECTORY, Mode::empty()).map_err(said)?;
+            }
+            let mut ahead = names(&target)?;
+            ahead.append(&mut left);
+            left = ahead;
+        } else if left.is_empty() {
+            return Ok(End { directory, name, path, facts });
+        } else {
+            here = path;
+            directory = found.into();
+        }
+    }
+    Err("it is a directory".to_owned())
+}
+
+fn names(path: &Path) -> Result<VecDeque<OsString>, String> {
+    if path.as_os_str().as_bytes().contains(&0) {
+        return Err("it holds a NUL".to_owned());
+    }
+    let name = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    Ok(path.components().filter_map(name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+
+    use super::*;
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    fn is_root() -> bool {
+        nix::unistd::geteuid().is_root()
+    }
+
+    #[test]
+    fn links_are_followed_where_root_made_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("real")).unwrap();
+        std::fs::write(at("real/key"), "content").unwrap();
+        symlink("real/../real", at("dir")).unwrap();
+        symlink(at("dir/key"), at("link")).unwrap();
+        symlink("round", at("round")).unwrap();
+        let read = |name: &str| open(&at(name)).map(|file| std::io::read_to_string(file).unwrap());
+        assert!(read("round").is_err());
+        assert_eq!(read("real/key").unwrap(), "content");
+        if !is_root() {
+            assert!(read("link").unwrap_err().contains("only root's"));
+            return;
+        }
+        for name in ["link", "dir/key"] {
+            assert_eq!(read(name).unwrap(), "content", "{name}");
+        }
+        // In the middle of the path as at its end.
+        lchown(at("dir"), Some(65534), None).unwrap();
+        for name in ["link", "dir/key"] {
+            assert!(read(name).unwrap_err().contains("only root's are followed"), "{name}");
+        }
+        assert_eq!(read("real/key").unwrap(), "content");
+    }
+
+    #[test]
+    fn a_program_is_roots_alone_all_the_way() {
+        // Its directory is everybody's.
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("program");
+        std::fs::write(&file, "#!/bin/sh\n").unwrap();
+        set_mode(&file, 0o755);
+        assert!(program(&file).is_err(), "below a directory that everybody may write");
+        for real in ["/bin/sh", "/usr/bin/env"] {
+            assert_eq!(program(Path::new(real)).unwrap(), Path::new(real).canonicalize().unwrap(), "{real}");
+        }
+        for (path, why) in [
+            ("/etc/passwd", "can be executed"),
+            ("/usr/bin", "can be executed"),
+            ("/", "a directory"),
+            ("bin/sh", "absolute"),
+            ("/no/such/program", "ENOENT"),
+        ] {
+            let told = program(Path::new(path)).unwrap_err();
+            assert!(told.contains(why), "{path}: {told}");
+        }
+    }
+
+    #[test]
+    fn others_must_not_be_able_to_exchange_a_program() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir_in("/run").unwrap();
+        set_mode(dir.path(), 0o755);
+        let file = dir.path().join("program");
+        let spoil: [(&str, fn(&Path)); 5] = [
+            ("good", |_| ()),
+            ("writable by a group", |file| set_mode(file, 0o775)),
+            ("somebody's", |file| chown(file, Some(65534), None).unwrap()),
+            ("in a directory that a group may write", |file| set_mode(file.parent().unwrap(), 0o775)),
+            ("in somebody's directory", |file| chown(file.parent().unwrap(), Some(65534), None).unwrap()),
+        ];
+        for (number, (what, spoil)) in spoil.iter().enumerate() {
+            let _ = std::fs::remove_file(&file);
+            std::fs::write(&file, "#!/bin/sh\n").unwrap();
+            set_mode(&file, 0o755);
+            chown(dir.path(), Some(0), None).unwrap();
+            set_mode(dir.path(), 0o755);
+            spoil(&file);
+            assert_eq!(program(&file).is_ok(), number == 0, "{what}");
+        }
+    }
+}

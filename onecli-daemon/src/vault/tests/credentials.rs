@@ -1,0 +1,73 @@
+//! What is bought for a request goes on without it.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::model::{Authority, Mint, SystemClock};
+
+/// A token server that answers when it is let; its refresh tokens are good once.
+#[derive(Debug)]
+struct Slow {
+    may_answer: Semaphore,
+    asked: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Outbound for Slow {
+    async fn send(&self, _: &Authority, request: Request<Bytes>) -> Result<Response<Bytes>, OutboundError> {
+        let number = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(String::from_utf8(request.body().to_vec()).unwrap());
+            asked.len()
+        };
+        self.may_answer.acquire().await.unwrap().forget();
+        let token = serde_json::json!({
+            "access_token": format!("bought-token-{number}"), "expires_in": 3600,
+            "refresh_token": format!("refresh-token-{number}"),
+        });
+        Ok(Response::new(token.to_string().into()))
+    }
+}
+
+/// An agent could have every refresh token spent otherwise, and lose the one that takes its place.
+#[tokio::test]
+async fn who_hangs_up_loses_no_refresh_token() {
+    let host = Host::new().await;
+    let vault = Arc::new(host.unlock().await.unwrap());
+    let mut secret = secret(1, "key");
+    secret.profile.mint = Some(Mint::RefreshToken {
+        token_url: "https://login.test/token".parse().unwrap(),
+        client_id: "me".to_owned(),
+        scope: None,
+    });
+    secret.sealed = vault.seal(&secret, &value("refresh-token-0")).unwrap();
+    let store: Arc<dyn Store> = Arc::new(host.store);
+    store.add_secret(&secret).await.unwrap();
+    let server = Arc::new(Slow { may_answer: Semaphore::new(0), asked: Mutex::default() });
+    let credentials = Arc::new(Credentials::new(
+        Arc::clone(&vault),
+        Arc::clone(&store),
+        Arc::clone(&server) as _,
+        Backends::for_test(),
+        Arc::new(SystemClock),
+    ));
+    let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret));
+    for _ in 0..3 {
+        let asking = credentials.open(&grant);
+        tokio::time::timeout(Duration::from_millis(20), asking).await.expect_err("the server is slow");
+    }
+    server.may_answer.add_permits(8);
+    let token = credentials.open(&grant).await.unwrap();
+    assert_eq!(token.value().expose(), b"bought-token-1");
+    let asked = server.asked.lock().unwrap().clone();
+    assert!(asked.len() == 1 && asked[0].contains("refresh-token-0"), "{asked:?}");
+    let stored = store.load().await.unwrap().secrets.remove(0);
+    assert_eq!(stored.version, 2);
+    assert_eq!(vault.open_value(&stored).unwrap().expose(), b"refresh-token-1");
+}
