@@ -232,10 +232,6 @@ async fn serve(
     let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
     admin::remove_left_over(data_dir.path());
     store.prune_sessions(clock.now()).await?;
-    let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
-    let authority =
-        Authority::open(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&clock), &config, &upstream_tls)
-            .await?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
@@ -264,12 +260,18 @@ async fn serve(
         dns.clone(),
         current,
     ));
+    // Names are resolved from here on: a daemon before this one stopped doing so some time ago, and queries wait.
     policy.reload().await?;
+    let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
+    let authority =
+        Authority::open(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&clock), &config, &upstream_tls)
+            .await?;
     let approvals = Arc::<Approvals>::default();
     let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
     let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
-    let own_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
-    let own_requests = Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, own_tls, proxy.clone()));
+    let own_requests =
+        Arc::new(OwnRequests::new(Arc::clone(&resolver), dialer, upstream_tls.sibling(), proxy.clone()));
+    let witness_tls = upstream_tls.sibling();
     let vault_server = backends::vault_server(&config, &store, &vault, &clock, &random)?;
     let credentials = Arc::new(Credentials::new(
         Arc::clone(&vault),
@@ -350,7 +352,7 @@ async fn serve(
     let network = witness::Network {
         resolver,
         dialer: Dialer { connect_timeout: config.upstream.connect_timeout },
-        tls: UpstreamTls::new(&config.upstream.extra_ca_files)?,
+        tls: witness_tls,
     };
     let witnesses = tokio::spawn(witness::tell(config.audit.witnesses.clone(), audit.checkpoints(), network));
     let (durable, mut in_store) = (audit.subscribe(), shipper.subscribe());

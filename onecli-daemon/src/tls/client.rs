@@ -60,7 +60,7 @@ pub enum UpstreamTlsError {
 /// Connects to upstreams over verified TLS. Sessions are never shared between agents.
 pub struct UpstreamTls {
     verifier: Arc<WebPkiServerVerifier>,
-    roots_pem: String,
+    roots_pem: Arc<str>,
     configs: Mutex<LruCache<(AgentId, Alpn), Arc<ClientConfig>>>,
 }
 
@@ -100,7 +100,21 @@ impl UpstreamTls {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
             .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?;
-        Ok(UpstreamTls { verifier, roots_pem, configs: Mutex::new(LruCache::new(CACHED_CONFIGS)) })
+        Ok(UpstreamTls {
+            verifier,
+            roots_pem: roots_pem.into(),
+            configs: Mutex::new(LruCache::new(CACHED_CONFIGS)),
+        })
+    }
+
+    /// Trusts the same, with sessions of its own: to read all roots again takes long.
+    #[must_use]
+    pub fn sibling(&self) -> UpstreamTls {
+        UpstreamTls {
+            verifier: Arc::clone(&self.verifier),
+            roots_pem: Arc::clone(&self.roots_pem),
+            configs: Mutex::new(LruCache::new(CACHED_CONFIGS)),
+        }
     }
 
     /// The system's roots, PEM: the first part of the bundle that agents trust.
