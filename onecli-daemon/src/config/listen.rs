@@ -59,11 +59,12 @@ impl Listen {
     /// Values that do not fit together, as a sentence.
     pub(super) fn check(&self) -> Result<(), String> {
         let port = self.transparent_port;
-        let mut all = self.explicit.iter().chain(&self.explicit_tls);
-        if let Some(taken) = all.find(|address| address.port() == port) {
-            return Err(format!(
-                "the explicit proxy ({taken}) and listen.transparent_port ({port}) need different ports"
-            ));
+        for (key, addresses) in [("explicit", &self.explicit), ("explicit_tls", &self.explicit_tls)] {
+            if let Some(taken) = addresses.iter().find(|address| address.port() == port) {
+                return Err(format!(
+                    "listen.{key} ({taken}) and listen.transparent_port ({port}) need different ports"
+                ));
+            }
         }
         if let Some(both) = self.explicit_tls.iter().find(|address| self.explicit.contains(address)) {
             return Err(format!(
