@@ -3,6 +3,7 @@
 //! Every key has a default; a key that is not known is an error that names file, line and key.
 
 mod backend;
+mod listen;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -16,11 +17,12 @@ use serde::Deserialize;
 
 use crate::model::{Host, NoProxy, ProxyUrl};
 use parse::{
-    absolute, absolute_if_any, absolute_or_none, absolutes, addresses, approval_timeout, cgroup_path,
-    check_cgroup_path, host_names, hosts, networks, no_proxy, port, proxy_url, rate, size, timeout,
+    absolute, absolute_if_any, absolute_or_none, absolutes, approval_timeout, cgroup_path, check_cgroup_path,
+    hosts, networks, no_proxy, proxy_url, rate, size, timeout,
 };
 
 pub use backend::{Backend, Exec, VaultAuth, VaultServer};
+pub use listen::Listen;
 
 /// Read where `--config` is not given; it need not exist then.
 pub const DEFAULT_FILE: &str = "/etc/onecli/config.toml";
@@ -78,63 +80,6 @@ pub struct Kernel {
     /// Default `/sys/fs/bpf/onecli`.
     #[serde(deserialize_with = "absolute")]
     pub bpffs_dir: PathBuf,
-}
-
-/// `[listen]`: the daemon's sockets.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Listen {
-    /// Addresses of the explicit proxy; none turns it off. Default `127.0.0.1:10255`.
-    #[serde(deserialize_with = "addresses")]
-    pub explicit: Vec<SocketAddr>,
-    /// Addresses where the explicit proxy is spoken to over TLS. Default none.
-    #[serde(deserialize_with = "addresses")]
-    pub explicit_tls: Vec<SocketAddr>,
-    /// Names that its certificate is good for, besides those addresses. Default none.
-    #[serde(deserialize_with = "host_names")]
-    pub explicit_tls_names: Vec<Host>,
-    /// Networks whose clients the explicit proxy serves, besides loopback; empty for every client. Default none.
-    #[serde(deserialize_with = "networks")]
-    pub allow_sources: Vec<IpNet>,
-    /// Loopback port that redirected connections arrive at, 1 to 65535. Default 10256.
-    #[serde(deserialize_with = "port")]
-    pub transparent_port: u16,
-    /// The admin socket. Default `/run/onecli/admin.sock`.
-    #[serde(deserialize_with = "absolute")]
-    pub admin_socket: PathBuf,
-}
-
-impl Listen {
-    /// The names that the certificate of the proxy over TLS is good for; none where it does not listen.
-    pub fn proxy_names(&self) -> Vec<Host> {
-        let addresses = self.explicit_tls.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
-        let mut names: Vec<Host> = addresses.map(Host::from).chain(self.explicit_tls_names.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let port = self.transparent_port;
-        let mut all = self.explicit.iter().chain(&self.explicit_tls);
-        if let Some(taken) = all.find(|address| address.port() == port) {
-            return Err(format!(
-                "the explicit proxy ({taken}) and listen.transparent_port ({port}) need different ports"
-            ));
-        }
-        if let Some(both) = self.explicit_tls.iter().find(|address| self.explicit.contains(address)) {
-            return Err(format!(
-                "listen.explicit and listen.explicit_tls need different addresses, not both {both}"
-            ));
-        }
-        if !self.explicit_tls.is_empty() && self.proxy_names().is_empty() {
-            return Err(
-                "listen.explicit_tls with an unspecified address needs listen.explicit_tls_names: a certificate is of names"
-                    .to_owned(),
-            );
-        }
-        Ok(())
-    }
 }
 
 /// `[upstream]`: connections to the services that credentials are for.
@@ -320,19 +265,6 @@ impl Default for Kernel {
             agents_root: "onecli.slice/onecli-agents.slice".to_owned(),
             daemon_cgroup: "onecli.slice/onecli-daemon.slice".to_owned(),
             bpffs_dir: PathBuf::from("/sys/fs/bpf/onecli"),
-        }
-    }
-}
-
-impl Default for Listen {
-    fn default() -> Listen {
-        Listen {
-            explicit: vec![SocketAddr::from(([127, 0, 0, 1], 10255))],
-            explicit_tls: Vec::new(),
-            explicit_tls_names: Vec::new(),
-            allow_sources: Vec::new(),
-            transparent_port: 10256,
-            admin_socket: PathBuf::from("/run/onecli/admin.sock"),
         }
     }
 }

@@ -155,3 +155,23 @@ fn the_self_test_is_end_to_end_and_leaves_nothing() {
     let text = daemon.onecli(&["doctor", "--no-self-test"]).ok("doctor");
     assert!(!text.contains("self-test"), "{text}");
 }
+
+/// Without eBPF the explicit way is tested alone; behind an upstream proxy, nothing, and no failure is made up.
+#[test]
+fn the_self_test_tests_what_there_is() {
+    let of = |config: &str| {
+        let daemon = Daemon::builder().no_ebpf().config(config).start();
+        let (checks, code) = doctor(&daemon, &[]);
+        assert_eq!(code, Some(0), "{checks:#?}");
+        let tests = checks.iter().filter(|check| check["name"].as_str().unwrap().starts_with("self-test"));
+        let told = |check: &Value| {
+            format!("{}: {}", check["name"].as_str().unwrap(), check["status"].as_str().unwrap())
+        };
+        tests.map(told).collect::<Vec<_>>()
+    };
+    let explicit = ["self-test explicit: ok", "self-test TLS: ok"];
+    assert_eq!(of(""), explicit);
+    let proxy = "[upstream]\nproxy = \"http://127.0.0.1:9\"\n";
+    assert_eq!(of(proxy), ["self-test: warn"]);
+    assert_eq!(of(&format!("{proxy}no_proxy = [\"127.0.0.0/8\"]\n")), explicit);
+}

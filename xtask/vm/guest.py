@@ -204,7 +204,7 @@ def stage_1():
         run("onecli", "grant", "coder", "models")
         script = f'id -un; curl -sS -w " %{{http_code}}" -H "Authorization: Bearer $VM_API_KEY" {URL}'
         text = run("onecli", "run", "--agent", "coder", "--no-dir", "--", "sh", "-c", script)
-        assert text.startswith(f"{ROBOT}\n"), text
+        assert f"{ROBOT}\n" in text, text
         expect_injected("curl", text)
         return "5 commands, the installation among them"
 
@@ -216,7 +216,7 @@ def stage_1():
         assert "may not" in refused or "not allowed" in refused or "allow-run" in refused, refused
         run("onecli", "agent", "allow-run", "coder", PERSON)
         text = agent("sh", "-c", "id -un; cat file; echo made > made; cat /proc/self/cgroup; grep NoNewPrivs /proc/self/status")
-        assert text.startswith(f"{ROBOT}\nmine\n"), text
+        assert f"{ROBOT}\nmine\n" in text, text
         assert "/onecli-agents-coder.slice/" in text and "NoNewPrivs:\t1" in text, text
         assert pathlib.Path(f"/home/{PERSON}/project/made").owner() == PERSON
         return text

@@ -4,13 +4,14 @@
 //! lie below a directory of nobody's, and it has no capability. Root has them all. A running daemon tells where its parts
 //! are, and of those that only it can see.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::admin::api::Place;
 use crate::cli::Running;
 use crate::config::{Config, Overrides};
 use crate::kernel::{self, KernelConfig};
-use crate::model::Check;
+use crate::model::{Check, Host};
 
 /// Looks at the host: at the parts of a daemon that says where they are, or of the one that `config` would start.
 pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
@@ -57,6 +58,8 @@ pub(super) fn place(config: &Config) -> Place {
         transparent_port: config.listen.transparent_port,
         explicit: config.listen.explicit.clone(),
         explicit_tls: config.listen.explicit_tls.clone(),
+        proxied: config.upstream.proxy.is_some()
+            && !config.upstream.no_proxy.iter().any(|direct| direct.covers(&Host::V4(Ipv4Addr::LOCALHOST))),
     }
 }
 

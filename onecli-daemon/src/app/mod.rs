@@ -262,10 +262,6 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
     admin::remove_left_over(data_dir.path());
     store.prune_sessions(clock.now()).await?;
-    let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
-    let authority =
-        Authority::open(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&clock), &config, &upstream_tls)
-            .await?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
@@ -294,7 +290,12 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         dns.clone(),
         current,
     ));
+    // Names are resolved from here on: a daemon before this one stopped doing so some time ago, and queries wait.
     policy.reload().await?;
+    let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
+    let authority =
+        Authority::open(Arc::clone(&store), Arc::clone(&vault), Arc::clone(&clock), &config, &upstream_tls)
+            .await?;
     let approvals = Arc::<Approvals>::default();
     let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
     let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;

@@ -48,6 +48,13 @@ const LOG: &str = "the daemon's log and 'onecli audit list' have more";
 /// Sends a credential through the explicit proxy and, as root, from an agent's cgroup; nothing of it stays but its records
 /// in the audit log.
 pub(super) fn self_test(client: &Client, place: &Place, probes: Probes) -> Vec<Check> {
+    if place.proxied {
+        return vec![Check::warn(
+            "self-test",
+            "not made: upstreams are reached through upstream.proxy, which does not lead back to this command",
+            "add 127.0.0.1 to upstream.no_proxy, if the test is to be made",
+        )];
+    }
     match Stage::set(client) {
         Ok(stage) => stage.checks(place, probes),
         Err(ClientError::NotPermitted(_)) => vec![Check::warn(

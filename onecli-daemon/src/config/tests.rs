@@ -15,6 +15,29 @@ fn nothing_said_is_the_documented_default() {
     assert_eq!(config.listen.explicit, ["127.0.0.1:10255".parse().unwrap()]);
 }
 
+#[test]
+fn the_proxy_over_tls_has_names_and_addresses_of_its_own() {
+    let names = |text: &str| {
+        let listen = parse(&format!("[listen]\n{text}\n")).map_err(|error| error.to_string())?.listen;
+        Ok::<_, String>(listen.proxy_names().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    for (text, expected) in [
+        ("", ""),
+        ("explicit_tls_names = [\"proxy.internal\"]", "proxy.internal"),
+        ("explicit_tls = [\"10.0.0.1:4\", \"10.0.0.1:5\"]", "10.0.0.1"),
+        ("explicit_tls = [\"0.0.0.0:4\"]\nexplicit_tls_names = [\"proxy.internal\"]", "proxy.internal"),
+    ] {
+        assert_eq!(names(text).as_deref(), Ok(expected), "{text}");
+    }
+    for (text, expected) in [
+        ("explicit_tls = [\"0.0.0.0:4\"]", "explicit_tls_names"),
+        ("explicit_tls = [\"127.0.0.1:10255\"]", "different addresses"),
+        ("explicit_tls = [\"127.0.0.1:10256\"]", "different ports"),
+    ] {
+        assert!(names(text).unwrap_err().contains(expected), "{text}");
+    }
+}
+
 /// Guards the file that the package installs: what it shows as a default is one, and no key is left out.
 #[test]
 fn the_installed_file_shows_every_key_with_its_default() {

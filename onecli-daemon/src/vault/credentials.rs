@@ -68,7 +68,7 @@ pub struct Credentials {
 #[derive(Default)]
 struct Purse {
     /// Held while one is bought: whoever comes meanwhile waits for that one.
-    state: Arc<tokio::sync::Mutex<State>>,
+    state: tokio::sync::Mutex<State>,
     issued: Mutex<VecDeque<SecretValue>>,
 }
 

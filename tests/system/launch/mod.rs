@@ -64,14 +64,25 @@ impl Stage {
     }
 }
 
-/// The launcher, in a view in which agents find the upstream's names. The group of the robot's user stands for that of
-/// users for agents.
+/// The capabilities that the launcher's unit leaves it, as setpriv(1) takes them.
+fn bounding_set() -> String {
+    let unit = bins::workspace().join("systemd/onecli-launcher.service");
+    let text = std::fs::read_to_string(&unit).unwrap_or_else(|e| panic!("{}: {e}", unit.display()));
+    let line = text.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = line.expect("the unit bounds the launcher's capabilities").split_whitespace();
+    let names = names.map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()));
+    format!("-all{}", names.collect::<String>())
+}
+
+/// The launcher as its unit confines it, in a view in which agents find the upstream's names. The group of the robot's user
+/// stands for that of users for agents.
 fn launcher(scene: &Scene) -> Running {
     const INSIDE: &str = r#"
         mount --bind "$1" /etc/hosts || exit 120
         if [ -d "$2" ]; then mount --bind "$2" "$3" || exit 120; fi
-        shift 3
-        exec "$@""#;
+        bounding=$4
+        shift 4
+        exec setpriv --no-new-privs --bounding-set "$bounding" -- "$@""#;
     let home = scene.daemon.home();
     let socket = home.socket().with_file_name("launch.sock");
     let run = Run::new("unshare")
@@ -79,6 +90,7 @@ fn launcher(scene: &Scene) -> Running {
         .arg(home.dir().join("hosts"))
         .arg(onecli_tests::client::tools())
         .arg(home.dir().join("tools"))
+        .arg(bounding_set())
         .arg(bins::path("onecli"))
         .arg("--socket")
         .arg(home.socket())

@@ -36,6 +36,9 @@ pub struct Place {
     /// Addresses where it is spoken to over TLS.
     #[serde(default)]
     pub explicit_tls: Vec<SocketAddr>,
+    /// Does it reach even its own host's loopback through an upstream proxy?
+    #[serde(default)]
+    pub proxied: bool,
 }
 
 impl Place {

@@ -151,6 +151,7 @@ impl Host for FakeHost {
             transparent_port: 10256,
             explicit: Vec::new(),
             explicit_tls: Vec::new(),
+            proxied: false,
         }
     }
 
