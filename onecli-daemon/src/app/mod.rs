@@ -385,9 +385,8 @@ async fn serve(
         dns.close();
     }
     audit.close().await?;
-    // Ends once the last checkpoint is with everybody who answers.
-    let _ = tokio::time::timeout(Duration::from_secs(5), witnesses).await;
-    // Ends once the store has every record; what it has not is shipped by the next start.
-    let _ = tokio::time::timeout(Duration::from_secs(5), shipper).await;
+    // They end once the last checkpoint is with everybody who answers, and the store has every record; what it has not is
+    // shipped by the next start.
+    let _ = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(witnesses, shipper) }).await;
     served
 }
