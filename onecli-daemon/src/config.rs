@@ -183,12 +183,13 @@ impl TryFrom<String> for Witness {
         if text == "syslog" {
             return Ok(Witness::Syslog("/dev/log".into()));
         }
-        let paths: [(&str, fn(PathBuf) -> Witness); 2] =
-            [("file:", Witness::File), ("syslog:", Witness::Syslog)];
-        for (kind, witness) in paths {
-            if let Some(path) = text.strip_prefix(kind).map(PathBuf::from) {
-                return if path.is_absolute() { Ok(witness(path)) } else { Err(bad()) };
-            }
+        if let Some((kind @ ("file" | "syslog"), path)) = text.split_once(':') {
+            let path = PathBuf::from(path);
+            return match kind {
+                _ if !path.is_absolute() => Err(bad()),
+                "file" => Ok(Witness::File(path)),
+                _ => Ok(Witness::Syslog(path)),
+            };
         }
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         let plain = |rest: &str| !rest.starts_with('/') && !rest.contains(['@', '#']) && rest.is_ascii();

@@ -82,7 +82,7 @@ fn witnesses_keep_what_finds_a_log_that_was_rolled_back() {
     let last = std::fs::read_to_string(audit.join("checkpoint")).unwrap();
     let posted: Vec<_> = upstream.requests().into_iter().filter(|r| r.path.starts_with("/upload")).collect();
     for (name, way) in [("tls", true), ("plain", false)] {
-        let of_way = posted.iter().filter(|request| request.path.ends_with(name)).last();
+        let of_way = posted.iter().rfind(|request| request.path.ends_with(name));
         let request = of_way.unwrap_or_else(|| panic!("{name}: {posted:#?}"));
         assert_eq!((request.method.as_str(), request.sni.is_some()), ("POST", way), "{request:#?}");
         assert_eq!(String::from_utf8_lossy(&request.body), last, "{name}");

@@ -422,9 +422,12 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         dns.close().await;
     }
     audit.close().await?;
-    // Ends once the last checkpoint is with everybody who answers.
-    let _ = tokio::time::timeout(Duration::from_secs(5), witnesses).await;
-    // Ends once the store has every record; what it has not is shipped by the next start.
-    let _ = tokio::time::timeout(LAST_SHIPPING, shipper).await;
+    // They end once the last checkpoint is with everybody who answers, and the store has every record; what it has not is
+    // shipped by the next start.
+    let (witnessed, shipped) = (
+        tokio::time::timeout(Duration::from_secs(5), witnesses),
+        tokio::time::timeout(LAST_SHIPPING, shipper),
+    );
+    let _ = tokio::join!(witnessed, shipped);
     served
 }

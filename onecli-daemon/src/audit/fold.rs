@@ -53,6 +53,11 @@ impl<K: Hash + Eq + Clone> Fold<K> {
         false
     }
 
+    /// Would this one have a record of its own, now?
+    pub fn wants(&self, key: &K) -> bool {
+        self.keys.len() < KEYS && !self.keys.contains_key(key)
+    }
+
     /// Counts a refusal among those that are not told apart.
     pub fn note_other(&mut self, now: Instant) {
         self.others.get_or_insert(Folded { recorded: now, since: 0 }).since += 1;
@@ -100,6 +105,9 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
     fn folding_is_bounded() {
         let start = Instant::now();
+        let mut fold = Fold::default();
+        let records = (0..1000).filter(|n| fold.wants(n) == fold.note(start, n) && !fold.wants(n)).count();
+        assert_eq!(records, 1000);
         let mut fold = Fold::default();
         let records = (0..1000).filter(|n| fold.note(start, n)).count();
         assert_eq!(records, KEYS);

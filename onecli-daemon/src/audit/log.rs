@@ -145,6 +145,11 @@ impl AuditLog {
             prev: resumed.prev,
         };
         let segments = Segments::open(dir, lock, resumed.place, segment_bytes, &|| signer.sign(&now))?;
+        // From the first record on, there is one on the disk that tells where the log begins.
+        let checkpoint = segment::checkpoint_path(dir.path());
+        if !checkpoint.exists() {
+            segment::replace_file(&checkpoint, signer.sign(&now).as_bytes())?;
+        }
         let orphans = orphans::find(dir.path(), &signer, resumed.place)?;
         let last_seq = resumed.tree.size();
         let (queue, items) = mpsc::channel();

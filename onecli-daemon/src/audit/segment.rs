@@ -18,10 +18,10 @@ use crate::model::PrivateDir;
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 /// The largest number that a segment's name has; what claims to be a later one is nobody's.
 const LAST: u64 = 99_999_999;
-/// How much room is made at a time.
-const ROOM: usize = 64 << 10;
-/// What room consists of.
-const EMPTY: &[u8; ROOM] = &[b'\n'; ROOM];
+/// How much room is made at a time: for so many writes as large as the present one, within bounds. Under load a small one
+/// would be used up at once, and each new one costs a commit of the file system's journal.
+const AHEAD: usize = 32;
+const ROOM: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
 
 /// The path of a segment.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
@@ -71,7 +71,8 @@ pub(super) fn lock(dir: &Path) -> Result<File, AuditError> {
     }
 }
 
-/// Replaces a small file: written beside and renamed, so that after a crash there is the old one or the new one.
+/// Replaces a small file: written beside and renamed, so that after a crash or a power failure there is the old one or the
+/// new one. Where there was none, there is one when this returns.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), AuditError> {
     let beside = path.with_added_extension("new");
     let failed = AuditError::io(path, "write");
@@ -82,7 +83,16 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), AuditError
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(&failed)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(&failed)?;
-    std::fs::rename(&beside, path).map_err(failed)
+    let first = !path.exists();
+    std::fs::rename(&beside, path).map_err(&failed)?;
+    match path.parent().filter(|_| first) {
+        Some(dir) => sync_directory(dir),
+        None => Ok(()),
+    }
+}
+
+fn sync_directory(dir: &Path) -> Result<(), AuditError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(AuditError::io(dir, "sync"))
 }
 
 /// Where records end, without the room behind them.
@@ -238,7 +248,7 @@ impl Segments {
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(AuditError::io(&path, "create"))?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(AuditError::io(&self.dir, "sync"))?;
+        sync_directory(&self.dir)?;
         (self.number, self.end, self.len, self.file) = (number, 0, 0, Some(file));
         Ok(())
     }
@@ -250,8 +260,10 @@ fn write(file: &File, end: u64, len: u64, max: u64, lines: &[u8]) -> io::Result<
     if after <= len {
         return file.write_all_at(lines, end).map(|()| len);
     }
-    let room = usize::try_from(max.saturating_sub(after)).unwrap_or(ROOM).min(ROOM);
-    let with_room = [lines, &EMPTY[..room]].concat();
+    let wanted = (lines.len() * AHEAD).clamp(*ROOM.start(), *ROOM.end());
+    let room = usize::try_from(max.saturating_sub(after)).map_or(wanted, |left| left.min(wanted));
+    let mut with_room = lines.to_vec();
+    with_room.resize(lines.len() + room, b'\n');
     match file.write_all_at(&with_room, end) {
         Ok(()) => Ok(after + room as u64),
         // A disk may have space for the lines, if for no more.

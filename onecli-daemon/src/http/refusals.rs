@@ -79,26 +79,27 @@ impl Refusals {
     }
 
     /// Counts a refusal as its record tells it. True: it wants this record, now. Where the agent has used up its quota
-    /// (`may_write` is false), it never does.
+    /// (`may_write`, which is asked only about what is to be written), it never does.
     pub(super) fn note(
         &self,
         now: Instant,
         record: &Record,
         policy: &Arc<Snapshot>,
-        may_write: bool,
+        may_write: impl FnOnce() -> bool,
     ) -> bool {
-        if self.apart && may_write {
-            return true;
-        }
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = Kind::of(record, policy);
         let of = Of { agent: record.agent.clone(), event: record.event };
-        let fold = folds.entry(of).or_default();
-        if may_write {
-            fold.note(now, &Kind::of(record, policy))
-        } else {
-            fold.note_other(now);
-            false
+        let wants = self.apart || folds.get(&of).is_none_or(|fold| fold.wants(&kind));
+        if wants && may_write() {
+            return self.apart || folds.entry(of).or_default().note(now, &kind);
         }
+        let fold = folds.entry(of).or_default();
+        if wants {
+            fold.note_other(now);
+            return false;
+        }
+        fold.note(now, &kind)
     }
 
     /// What has waited long enough. To be called now and then.

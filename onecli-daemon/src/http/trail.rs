@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
 use super::shares::Share;
 use crate::audit::{AuditError, Durable, QuotaExceeded, Record, Text};
-use crate::model::{Code, Refusal, RequestId};
+use crate::model::{AgentId, Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
 use crate::policy::{Grant, Identity};
 
@@ -19,6 +21,8 @@ pub(super) struct Trail {
     record: Record,
     started: Instant,
     state: State,
+    /// Who is charged with its records; nil while that is nobody known, who share one quota.
+    payer: AgentId,
     /// Its part of what the agent may have open.
     share: Option<Share>,
     /// While it lives, the daemon is not drained.
@@ -57,6 +61,7 @@ impl Trail {
             record,
             started: gateway.clock.instant(),
             state: State::Open,
+            payer: AgentId(Uuid::nil()),
             share: None,
             _open: Arc::clone(&gateway.open),
         })
@@ -76,6 +81,7 @@ impl Trail {
     pub(super) fn identify(&mut self, identity: &Identity) {
         self.record.agent = Some(identity.agent().name.clone());
         self.record.factors = Some(identity.proven());
+        self.payer = identity.agent().id;
     }
 
     /// Takes one of the agent's places for what may hold an upstream connection, until the trail is dropped.
@@ -127,15 +133,14 @@ impl Trail {
 
     /// Counts records of this request's kind for its agent.
     fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
-        let Some(share) = &self.share else { return Ok(()) };
         let Gateway { quota, clock, audit, .. } = self.gateway.as_ref();
         let size = self.record.size_hint().saturating_mul(records);
-        quota.take(clock.instant(), share.agent(), (records, size), audit.space_is_scarce())
+        quota.take(clock.instant(), self.payer, (records, size), audit.space_is_scarce())
     }
 
     /// Counts a refusal. False: it is one of many, and recorded with them.
     fn wants_record(&self, code: Code) -> bool {
-        let may_write = code == Code::AuditQuota || self.take_quota(1).is_ok();
+        let may_write = || code == Code::AuditQuota || self.take_quota(1).is_ok();
         let Gateway { refusals, clock, .. } = self.gateway.as_ref();
         refusals.note(clock.instant(), &self.record, &self.gateway.snapshot(), may_write)
     }

@@ -207,19 +207,20 @@ impl Filesystem for Server {
         reply: ReplyAttr,
     ) {
         let mut state = self.state();
-        let changed = state.changeable().and_then(|()| {
-            let Ok(file) = state.file(ino) else { return Ok(()) };
+        if let Err(errno) = state.changeable() {
+            return reply.error(errno);
+        }
+        if let Ok(file) = state.file(ino) {
             if let Some(mode) = mode {
                 file.mode = u16::try_from(mode & 0o7777).expect("twelve bits");
             }
             if let Some(size) = size {
                 file.set_len(index(size));
             }
-            Ok(())
-        });
-        match changed.and_then(|()| state.attributes(ino.0).ok_or(Errno::ENOENT)) {
-            Ok(attributes) => reply.attr(&TTL, &attributes),
-            Err(errno) => reply.error(errno),
+        }
+        match state.attributes(ino.0) {
+            Some(attributes) => reply.attr(&TTL, &attributes),
+            None => reply.error(Errno::ENOENT),
         }
     }
 

@@ -22,6 +22,14 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Scene {
+        Scene::folding(true).await
+    }
+
+    async fn unfolded() -> Scene {
+        Scene::folding(false).await
+    }
+
+    async fn folding(fold_refusals: bool) -> Scene {
         let (temp, dir) = PrivateDir::temporary();
         let (clock, random) = (Arc::new(SystemClock), Arc::new(OsRandom));
         let store = SqliteStore::open(&dir.join("onecli.db")).await.unwrap();
@@ -53,7 +61,7 @@ impl Scene {
             credentials: Arc::new(credentials),
             audit,
             audit_quota: QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 },
-            fold_refusals: true,
+            fold_refusals,
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
             resolver,
@@ -170,6 +178,22 @@ async fn a_flood_of_refusals_hides_no_alert() {
     assert_eq!(alerts.map(|record| record.count.unwrap_or(1)).sum::<u64>(), 101);
 }
 
+/// Invariant 9, where refusals are not folded: what nobody known is refused has an end too, and is counted from there on.
+#[tokio::test]
+async fn a_flood_of_nobody_known_reaches_a_quota() {
+    let scene = Scene::unfolded().await;
+    for _ in 0..300 {
+        scene.trail().refuse(Code::TokenUnknown).await;
+    }
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let counts = Entries::after(scene.dir.path(), 0)
+        .unwrap()
+        .map(|line| line.unwrap().entry.record.count.unwrap_or(1));
+    let counts: Vec<u64> = counts.collect();
+    assert!(counts.len() < 200 && counts.iter().sum::<u64>() == 300, "{} records", counts.len());
+}
+
 /// Invariant 9: an agent that has used up its part is refused, and others are not; its refusals are counted.
 #[tokio::test]
 async fn a_flood_reaches_its_quota() {
@@ -178,7 +202,7 @@ async fn a_flood_reaches_its_quota() {
     let decide = async |number| {
         let mut trail = scene.trail();
         trail.record().agent = Some(format!("agent-{number}").parse().unwrap());
-        trail.share = scene.gateway.exchanges.take(agent(number));
+        trail.payer = agent(number);
         let decided = trail.decide(&[]).await;
         if let Err(refusal) = &decided {
             trail.refuse(refusal.code).await;

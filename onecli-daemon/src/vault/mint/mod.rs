@@ -56,9 +56,6 @@ pub enum MintError {
         /// The error code (RFC 6749 section 5.2), where it is one.
         code: Option<String>,
     },
-    /// The daemon stopped meanwhile.
-    #[error("the purchase was interrupted")]
-    Interrupted,
     /// The endpoint's answer holds no token that could be placed.
     #[error("{0} answered without a token that could be used")]
     NoToken(String),

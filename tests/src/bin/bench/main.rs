@@ -12,6 +12,7 @@
 mod load;
 mod report;
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use onecli_tests::upstream::Upstream;
 
 use load::{Load, Measured};
 use report::Report;
+use tempfile::TempDir;
 
 const API: &str = "api.bench.test";
 const SECRET: &str = "sk-bench-0123456789abcdef";
@@ -127,8 +129,10 @@ struct Bench {
     inside: Option<Agent>,
     outside: (Agent, Granted),
     outside_relaxed: (Agent, Granted),
-    /// This program, where an agent's user can start it.
+    /// This program, where an agent's user can start it. Not in the daemon's directory, where no value may be found: it
+    /// holds one.
     program: PathBuf,
+    _dir: TempDir,
 }
 
 impl Bench {
@@ -150,10 +154,14 @@ impl Bench {
             let _ = daemon.grant(&agent, "bench");
             agent
         });
-        let program = daemon.home().dir().join("bench");
+        let dir = tempfile::Builder::new()
+            .prefix("onecli-bench-")
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir()?;
+        let program = dir.path().join("bench");
         std::fs::copy(std::env::current_exe()?, &program).context("copy this program")?;
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
-        Ok(Self { daemon, relaxed, upstream, inside, outside, outside_relaxed, program })
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        Ok(Self { daemon, relaxed, upstream, inside, outside, outside_relaxed, program, _dir: dir })
     }
 
     fn round(&self, way: Way, workload: &Workload, millis: u64) -> Result<Measured> {

@@ -57,7 +57,7 @@ async fn a_pruned_log_is_verified_from_its_first_head_on() {
 
 /// Runs a log that keeps so much, until it has had the time to look.
 async fn keep(scene: &Scene, retention: Retention, clock: Arc<dyn Clock>) {
-    let settings = Settings { retention, clock, ..Settings::for_tests() };
+    let settings = Settings { clock, retention, ..Settings::for_tests() };
     let log = AuditLog::open_sized(&scene.dir, settings, SEGMENT).unwrap();
     log.decision(record(99)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -92,7 +92,7 @@ async fn nobody_has_segments_removed_by_changing_them() {
 
     // One of a later segment: what is told to be removed would be more than is.
     let scene = Scene::new().await;
-    let note = fs::read_to_string(&head_of(&scene, 2)).unwrap();
+    let note = fs::read_to_string(head_of(&scene, 2)).unwrap();
     fs::copy(head_of(&scene, 3), head_of(&scene, 2)).unwrap();
     keep(&scene, by_size(), Arc::new(SystemClock)).await;
     fs::write(head_of(&scene, 2), note).unwrap();
