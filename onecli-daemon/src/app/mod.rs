@@ -424,10 +424,10 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     audit.close().await?;
     // They end once the last checkpoint is with everybody who answers, and the store has every record; what it has not is
     // shipped by the next start.
-    let (witnessed, shipped) = (
+    let last = (
         tokio::time::timeout(Duration::from_secs(5), witnesses),
         tokio::time::timeout(LAST_SHIPPING, shipper),
     );
-    let _ = tokio::join!(witnessed, shipped);
+    let _ = tokio::join!(last.0, last.1);
     served
 }

@@ -172,7 +172,8 @@ async fn forward(
     allowed: Allowed,
     mut trail: Trail,
 ) -> Result<Response<Body>, Refusal> {
-    match send(gateway, connection, allowed, &mut trail).await {
+    // The largest part of a request's state, which would be moved from call to call otherwise.
+    match Box::pin(send(gateway, connection, allowed, &mut trail)).await {
         Err(refusal) => {
             trail.refuse(refusal.code).await;
             Err(refusal)

@@ -175,8 +175,12 @@ fn a_request_with_a_value_in_it_prints_none() {
     value.set_sensitive(true);
     head.headers.insert(header::AUTHORIZATION, value);
     let body = bytes::Bytes::from_static(VALUE.as_bytes());
-    let outgoing =
-        super::inject::Outgoing { head: head.clone(), body: Some(body.clone()), now: Timestamp::UNIX_EPOCH };
+    let outgoing = super::inject::Outgoing {
+        head: head.clone(),
+        body: Some(body.clone()),
+        now: Timestamp::UNIX_EPOCH,
+        signatures: Vec::new(),
+    };
     let payload = super::body::Payload::whole(body.clone());
     let sent = super::body::RequestBody::new(super::body::Payload::whole(body), Arc::default());
     let sent = Request::builder().uri(format!("/x?key={VALUE}")).body(sent).unwrap();

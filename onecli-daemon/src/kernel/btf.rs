@@ -86,7 +86,6 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// 32 bits fit.
-#[expect(clippy::cast_possible_truncation, reason = "OneCLI runs on 64-bit machines")]
 const fn index(word: u32) -> usize {
     word as usize
 }

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::model::{Authority, Mint, SystemClock};
+use crate::vault::Purpose;
 
 /// A token server that answers when it is let; its refresh tokens are good once.
 #[derive(Debug)]
@@ -20,7 +21,12 @@ struct Slow {
 
 #[async_trait]
 impl Outbound for Slow {
-    async fn send(&self, _: &Authority, request: Request<Bytes>) -> Result<Response<Bytes>, OutboundError> {
+    async fn send(
+        &self,
+        _: Purpose<'_>,
+        _: &Authority,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, OutboundError> {
         let number = {
             let mut asked = self.asked.lock().unwrap();
             asked.push(String::from_utf8(request.body().to_vec()).unwrap());
