@@ -136,7 +136,7 @@ pub(super) struct SecretAddArgs {
     pub(super) file: Option<SourceFile>,
     /// Have the value printed by this command of the daemon's host, which no shell reads. Root only. The program, and each
     /// directory on the way to it, is root's and writable by nobody else. It runs as the user onecli-executor, for 10 s at
-    /// most. It prints the value, or JSON: {"value": "...", "expires_in": SECONDS}, or "expires" with a time in RFC 3339;
+    /// most. It prints the value, or JSON: `{"value": "...", "expires_in": SECONDS}`, or "expires" with a time in RFC 3339;
     /// what says neither is used for 30 s.
     #[arg(long, value_name = "COMMAND", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
     pub(super) exec: Option<SourceCommand>,

@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-/// Symbolic links on the way; as many as the kernel follows (path_resolution(7)).
+/// Symbolic links on the way; as many as the kernel follows (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
 /// Opens a file to read it.

@@ -208,7 +208,8 @@ impl Credentials {
         let Some(source) = self.source_of(secret)? else {
             return Ok((self.vault.open_value(secret)?, None));
         };
-        let had = self.backends.fetch(agent, source).await?;
+        // Seldom needed, and larger than all else that a request waits for.
+        let had = Box::pin(self.backends.fetch(agent, source)).await?;
         self.recent.note(agent, secret.id, &had.value, self.clock.instant());
         Ok((had.value, Some(had.origin)))
     }
@@ -216,7 +217,7 @@ impl Credentials {
     /// What may come back of it: nothing is issued to be looked for.
     async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
         let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
-        let current = self.backends.watch(agent, source).await?;
+        let current = Box::pin(self.backends.watch(agent, source)).await?;
         let mut values = self.recent.of(agent, secret.id, self.clock.instant());
         values.extend(current.filter(|new| values.iter().all(|old| old.expose() != new.expose())));
         Ok(values)
@@ -259,7 +260,7 @@ impl Credentials {
         // To its end, whoever waits for it: an agent that hangs up at the right moment would have a refresh token spent, and
         // the one that takes its place lost.
         let (this, secret, mint) = (Arc::clone(self), secret.clone(), mint.clone());
-        to_its_end(async move { this.buy(agent, &secret, &mint, &purse, &mut state).await }).await
+        to_its_end(Box::pin(async move { this.buy(agent, &secret, &mint, &purse, &mut state).await })).await
     }
 
     async fn buy(

@@ -106,7 +106,7 @@ impl Routes {
     }
 }
 
-/// Kubernetes' TokenReview API: tells whose service account a token is, as it says itself.
+/// Kubernetes' `TokenReview` API: tells whose service account a token is, as it says itself.
 fn token_review(review: &[u8]) -> Answer {
     let asked = serde_json::from_slice::<Value>(review).unwrap_or_default();
     let claims = asked["spec"]["token"]
