@@ -172,8 +172,7 @@ async fn forward(
     allowed: Allowed,
     mut trail: Trail,
 ) -> Result<Response<Body>, Refusal> {
-    // The largest part of a request's state, which would be moved from call to call otherwise.
-    match Box::pin(send(gateway, connection, allowed, &mut trail)).await {
+    match send(gateway, connection, allowed, &mut trail).await {
         Err(refusal) => {
             trail.refuse(refusal.code).await;
             Err(refusal)

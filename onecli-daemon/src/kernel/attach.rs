@@ -11,11 +11,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::MapInfo,
     programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
 };
 use nix::fcntl::{Flock, FlockArg};
-use onecli_common::{AgentEntry, Ident, Waiting, names};
+use onecli_common::names;
 
 use super::{
     Cgroup2, KernelError, Namespaces,
@@ -162,7 +161,7 @@ pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Opti
     let _one_at_a_time = lock(&cgroups.path(&config.agents_root)?)?;
     let pins = Pins::below(&config.bpffs_dir);
     pins.create()?;
-    check_shapes(&pins)?;
+    pins.check_shapes()?;
     let security = Security::of_kernel();
     let mut ebpf = load(object, config, &cgroups, Some(&pins), security.as_ref())?;
     let mut attach = |hook| {
@@ -212,32 +211,6 @@ fn lock(agents_root: &Path) -> Result<Flock<File>, KernelError> {
     let failed = || KernelError::cgroup("lock cgroup", agents_root);
     let directory = File::open(agents_root).map_err(failed())?;
     Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| failed()(errno.into()))
-}
-
-/// Refuses pinned maps whose values have another size: aya and the kernel reuse them unseen.
-fn check_shapes(pins: &Pins) -> Result<(), KernelError> {
-    let shapes = [
-        (names::SOCKETS, size_of::<Ident>()),
-        (names::BORN, size_of::<u64>()),
-        (names::TUP, size_of::<Ident>()),
-        (names::AGENTS, size_of::<AgentEntry>()),
-        (names::WAITING, size_of::<Waiting>()),
-        (names::TAKEN, size_of::<u64>()),
-        (names::STATS, size_of::<u64>()),
-        (names::LISTENERS, size_of_val(&names::STAMP)),
-    ];
-    for (map, wanted) in shapes {
-        let path = pins.map(map);
-        if !path.exists() {
-            continue;
-        }
-        let found = MapInfo::from_pin(&path).map_err(KernelError::map("examine", map))?.value_size();
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        if found != wanted {
-            return Err(KernelError::ForeignMap { path, found, wanted });
-        }
-    }
-    Ok(())
 }
 
 /// The tag that the kernel gives each of our programs: a digest of its instructions. Loads them, and attaches nothing.

@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::MapInfo;
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
-use onecli_common::ABI_VERSION;
+use onecli_common::{ABI_VERSION, AgentEntry, Ident, Waiting, names};
 
 use super::{KernelError, link};
 
@@ -74,6 +75,32 @@ impl Pins {
             Err(error) if error.kind() != needless => Err(KernelError::bpffs("make or remove", mark)(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses pinned maps whose values have another size: aya and the kernel reuse them unseen.
+    pub(super) fn check_shapes(&self) -> Result<(), KernelError> {
+        let shapes = [
+            (names::SOCKETS, size_of::<Ident>()),
+            (names::BORN, size_of::<u64>()),
+            (names::TUP, size_of::<Ident>()),
+            (names::AGENTS, size_of::<AgentEntry>()),
+            (names::WAITING, size_of::<Waiting>()),
+            (names::TAKEN, size_of::<u64>()),
+            (names::STATS, size_of::<u64>()),
+            (names::LISTENERS, size_of_val(&names::STAMP)),
+        ];
+        for (map, wanted) in shapes {
+            let path = self.map(map);
+            if !path.exists() {
+                continue;
+            }
+            let found = MapInfo::from_pin(&path).map_err(KernelError::map("examine", map))?.value_size();
+            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+            if found != wanted {
+                return Err(KernelError::ForeignMap { path, found, wanted });
+            }
+        }
+        Ok(())
     }
 
     /// Makes the directories, accessible to nobody without privilege, and mounts bpffs if it is not.

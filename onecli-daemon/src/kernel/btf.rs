@@ -98,7 +98,7 @@ mod tests {
     fn sample() -> Vec<u8> {
         let strings = b"\0sock\0sk_other\0sk_bit\0";
         let types: [u32; 12] =
-            [0, 2 << 24, 1, 1, 1 << 31 | STRUCT << 24 | 2, 8, 6, 1, 32, 15, 1, 1 << 24 | 77];
+            [0, 2 << 24, 1, 1, 1 << 31 | STRUCT << 24 | 2, 8, 6, 1, 32, 15, 1, 1 << 24 | 0x4d];
         let header = [MAGIC | 1 << 16, 24, 0, 48, 48, u32::try_from(strings.len()).unwrap()];
         let words = header.into_iter().chain(types).flat_map(u32::to_ne_bytes);
         words.chain(strings.iter().copied()).collect()

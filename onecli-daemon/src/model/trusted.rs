@@ -197,6 +197,9 @@ mod tests {
         }
     }
 
+    /// Changes a program's file or its directory.
+    type Spoil = fn(&Path);
+
     #[test]
     fn others_must_not_be_able_to_exchange_a_program() {
         if !is_root() {
@@ -205,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir_in("/run").unwrap();
         set_mode(dir.path(), 0o755);
         let file = dir.path().join("program");
-        let spoil: [(&str, fn(&Path)); 5] = [
+        let spoil: [(&str, Spoil); 5] = [
             ("good", |_| ()),
             ("writable by a group", |file| set_mode(file, 0o775)),
             ("somebody's", |file| chown(file, Some(65534), None).unwrap()),

@@ -229,7 +229,8 @@ impl Credentials {
         let Some(source) = self.source_of(secret)? else {
             return Ok((self.vault.open_value(secret)?, None));
         };
-        let had = self.backends.fetch(agent, source).await?;
+        // Seldom needed, and larger than all else that a request waits for.
+        let had = Box::pin(self.backends.fetch(agent, source)).await?;
         self.recent.note(agent, secret.id, &had.value, self.clock.instant());
         Ok((had.value, Some(had.origin)))
     }
@@ -237,7 +238,7 @@ impl Credentials {
     /// What may come back of it: nothing is issued to be looked for.
     async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
         let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
-        let current = self.backends.watch(agent, source).await?;
+        let current = Box::pin(self.backends.watch(agent, source)).await?;
         let mut values = self.recent.of(agent, secret.id, self.clock.instant());
         values.extend(current.filter(|new| values.iter().all(|old| old.expose() != new.expose())));
         Ok(values)

@@ -128,7 +128,7 @@ where
             return held.bear(error, now, stale_for, bearable);
         }
         let (fetch, clock) = (fetch(), Arc::clone(&self.clock));
-        to_its_end(async move {
+        to_its_end(Box::pin(async move {
             match fetch.await {
                 Ok(Fetched { value, usable_for }) => {
                     let kept = (value.clone(), clock.instant(), usable_for);
@@ -140,7 +140,7 @@ where
                     held.bear(error, now, stale_for, bearable)
                 }
             }
-        })
+        }))
         .await
     }
 

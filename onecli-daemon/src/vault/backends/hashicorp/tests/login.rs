@@ -234,6 +234,8 @@ async fn a_service_account_of_kubernetes_logs_in() {
     let last = reviews.last().unwrap();
     assert_eq!(last.header("authorization"), Some("Bearer the-reviewers-token"));
     assert!(String::from_utf8_lossy(&last.body).contains(&token("onecli")[..40]));
+    // It has a runtime of its own, which ends on no thread of this one.
+    tokio::task::block_in_place(|| drop(kubernetes));
 }
 
 #[tokio::test(flavor = "multi_thread")]
