@@ -48,7 +48,7 @@ pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
             fields.insert(header::SEC_WEBSOCKET_ACCEPT, other.parse().expect("base64 is a field value"));
         }
         _ => {
-            _ = fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept.parse().expect("base64 is a field value"));
+            fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept.parse().expect("base64 is a field value"));
         }
     }
     answer

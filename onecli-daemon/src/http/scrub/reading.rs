@@ -133,7 +133,7 @@ impl<'b> Text<'b> {
         text
     }
 
-    /// What is `at` reads as what is behind it, which was read last. A text of backslashes would be slow otherwise: each has
+    /// What is `at` reads as what is behind it, which was read last. A text of backslashes would be slower still: each has
     /// a dozen readings, and each of those is an introducer.
     fn read_as_next(&mut self, at: usize) {
         let (from, cut) = self.escapes.last().copied().unwrap_or((0, NEVER));
