@@ -199,13 +199,14 @@ mod tests {
 
     #[test]
     fn others_must_not_be_able_to_exchange_a_program() {
+        type Spoil = fn(&Path);
         if !is_root() {
             return;
         }
         let dir = tempfile::tempdir_in("/run").unwrap();
         set_mode(dir.path(), 0o755);
         let file = dir.path().join("program");
-        let spoil: [(&str, fn(&Path)); 5] = [
+        let spoil: [(&str, Spoil); 5] = [
             ("good", |_| ()),
             ("writable by a group", |file| set_mode(file, 0o775)),
             ("somebody's", |file| chown(file, Some(65534), None).unwrap()),
