@@ -202,6 +202,7 @@ mod tests {
 
     #[test]
     fn others_must_not_be_able_to_exchange_a_program() {
+        type Spoil = fn(&Path);
         if !is_root() {
             return;
         }
