@@ -197,9 +197,6 @@ mod tests {
         }
     }
 
-    /// Changes a program's file or its directory.
-    type Spoil = fn(&Path);
-
     #[test]
     fn others_must_not_be_able_to_exchange_a_program() {
         type Spoil = fn(&Path);
