@@ -6,8 +6,6 @@
 //! `A` to one reader and three characters to another, and what stands directly before a value may look like the
 //! beginning of an escape. So nothing is decoded once and for all: every reading of every character is tried.
 
-/// Behind so many backslashes one more has the readings of the next: none reaches the run's end.
-const LONG_RUN: usize = 32;
 /// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
 const LEVELS: u8 = 3;
 /// Deeper than any level.
@@ -107,43 +105,15 @@ pub(in crate::http) struct Text<'b> {
 impl<'b> Text<'b> {
     /// Finds all readings, from the end on: those of an escape's characters are there when it is looked at.
     pub(in crate::http) fn new(raw: &'b [u8]) -> Text<'b> {
-        Text::read_all(raw, LONG_RUN)
-    }
-
-    fn read_all(raw: &'b [u8], long_run: usize) -> Text<'b> {
         let mut text = Text { raw, ..Text::default() };
         let mut new = New { readings: Vec::new(), cut: NEVER };
-        let mut run = 0;
         for at in memchr::memchr3_iter(b'%', b'\\', b'&', raw).rev() {
             if text.places.is_empty() {
                 text.places.resize(raw.len(), 0);
             }
-            let goes_on = run > 0 && raw.get(at + 1) == Some(&b'\\');
-            run = match raw[at] {
-                b'\\' if goes_on => run + 1,
-                b'\\' => 1,
-                _ => 0,
-            };
-            if run > long_run {
-                text.read_as_next(at);
-            } else {
-                text.read(at, &mut new);
-            }
+            text.read(at, &mut new);
         }
         text
-    }
-
-    /// What is `at` reads as what is behind it, which was read last. A text of backslashes would be slower still: each has
-    /// a dozen readings, and each of those is an introducer.
-    fn read_as_next(&mut self, at: usize) {
-        let (from, cut) = self.escapes.last().copied().unwrap_or((0, NEVER));
-        let to = self.readings.len();
-        self.escapes.push((to, cut));
-        for place in from..to {
-            let next = self.readings[place];
-            self.readings.push(Reading { end: next.end - 1, ..next });
-        }
-        self.places[at] = u32::try_from(self.escapes.len()).unwrap_or(0);
     }
 
     /// Every reading of what begins at `at`; none at the end of the bytes.
@@ -432,22 +402,6 @@ mod tests {
             assert!(reads_as(form, "\""), "{form}");
         }
         assert!(!reads_as("%2525252522", "\""), "deeper than the levels");
-    }
-
-    #[test]
-    fn a_long_run_of_backslashes_reads_as_a_short_one() {
-        for tail in ["", "n", "u0041", "u005cu005c", "x41", "134", "\"", "%5c", "&bsol;", "\n", " \\\\\\"] {
-            for length in [1, 31, 32, 33, 34, 35, 50, 90] {
-                let raw = format!("%5c{}{tail}", "\\".repeat(length));
-                let (short, plain) = (Text::new(raw.as_bytes()), Text::read_all(raw.as_bytes(), usize::MAX));
-                for at in 0..raw.len() {
-                    let told = |text: &Text<'_>| {
-                        format!("{:?} {}", text.readings(at).collect::<Vec<_>>(), text.is_cut(at))
-                    };
-                    assert_eq!(told(&short), told(&plain), "{raw} {at}");
-                }
-            }
-        }
     }
 
     #[test]
