@@ -7,10 +7,19 @@ use serde_json::Value;
 
 use crate::scene::Scene;
 
+/// The checks without a self-test, which would be on record.
+pub(crate) fn look(daemon: &Daemon) -> Vec<Value> {
+    ask(daemon, &[], "--no-self-test").0
+}
+
 /// The checks by name, and the exit code.
-pub(crate) fn doctor(daemon: &Daemon, wrapper: &[&str]) -> (Vec<Value>, Option<i32>) {
+fn doctor(daemon: &Daemon, wrapper: &[&str]) -> (Vec<Value>, Option<i32>) {
+    ask(daemon, wrapper, "")
+}
+
+fn ask(daemon: &Daemon, wrapper: &[&str], option: &str) -> (Vec<Value>, Option<i32>) {
     let command = format!(
-        "exec {} --json --socket {} doctor --config {}",
+        "exec {} --json --socket {} doctor {option} --config {}",
         bins::path("onecli").display(),
         daemon.home().dir().join("admin.sock").display(),
         daemon.home().config_file().display(),

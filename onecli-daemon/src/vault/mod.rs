@@ -61,16 +61,20 @@ pub struct Vault {
 /// The root keys that values may be sealed under. New ones are sealed under the current one.
 struct Roots {
     current: RootKey,
-    other: Option<RootKey>,
+    /// Those that it took over from: some values may be under the last, and under those before it what the policy of this
+    /// moment was compiled from, or a request holds.
+    former: Vec<RootKey>,
 }
 
 impl Roots {
     fn kek(&self, id: KeyId) -> Option<&Kek> {
-        [Some(&self.current), self.other.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(RootKey::kek)
-            .find(|kek| kek.root == id)
+        std::iter::once(&self.current).chain(&self.former).map(RootKey::kek).find(|kek| kek.root == id)
+    }
+
+    /// The former ones without `gone`. Root keys cannot be cloned, so they are made again.
+    fn former_without(&self, gone: Option<KeyId>) -> Vec<RootKey> {
+        let stays = |root: &&RootKey| Some(root.id()) != gone;
+        self.former.iter().filter(stays).map(|root| RootKey::new(root.expose().clone())).collect()
     }
 }
 

@@ -130,10 +130,11 @@ impl Vault {
         };
         store.change_vault(&change).await?;
         let current = new.id();
-        // Values are sealed under the new key from here on; the old one stays at hand. It cannot be cloned, so it is made
-        // again.
-        let old_root = RootKey::new(roots.current.expose().clone());
-        self.set_roots(Roots { current: new, other: Some(old_root) });
+        // Values are sealed under the new key from here on; the old one stays at hand, and so do those before it until their
+        // time is over.
+        let mut former = roots.former_without(None);
+        former.push(RootKey::new(roots.current.expose().clone()));
+        self.set_roots(Roots { current: new, former });
         self.rekey.send_replace(Some(Rekey::of(old, current)));
         if let Err(error) = settle(&self.source, &slots, current) {
             // The file with the new key is there under its other name, and the old key opens the vault until the end.
@@ -227,10 +228,13 @@ impl Vault {
             match self.run_rekey(store.as_ref()).await {
                 Ok(from) => {
                     tracing::info!(%from, to = %self.key_id(), "the new root key has taken over");
-                    tokio::select! {
-                        () = tokio::time::sleep(GRACE) => self.forget(from),
-                        _ = told.wait_for(Option::is_some) => {}
-                    }
+                    let vault = Arc::downgrade(&self);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(GRACE).await;
+                        if let Some(vault) = vault.upgrade() {
+                            vault.forget(from);
+                        }
+                    });
                 }
                 Err(error) => {
                     tracing::error!(%error, "the new root key cannot take over yet");
@@ -250,10 +254,9 @@ impl Vault {
     /// [`VaultError::Refused`] where a value does not open under either; the rest is rewritten.
     pub(super) async fn run_rekey(&self, store: &dyn Store) -> Result<KeyId, VaultError> {
         let roots = self.roots();
-        let Some(old) = &roots.other else {
+        let Some(old) = self.rekey.borrow().as_ref().map(|rekey| rekey.from) else {
             return Err(VaultError::Refused("no new root key is taking over".to_owned()));
         };
-        let old = old.id();
         loop {
             let slots = store.list_slots().await?;
             settle(&self.source, &slots, roots.current.id())?;
@@ -361,12 +364,10 @@ impl Vault {
     }
 
     /// Lets go of a root key that nothing is sealed under.
-    fn forget(&self, old: KeyId) {
+    pub(super) fn forget(&self, old: KeyId) {
         let roots = self.roots();
-        if self.rekey.borrow().is_none() && roots.other.as_ref().is_some_and(|root| root.id() == old) {
-            let current = RootKey::new(roots.current.expose().clone());
-            self.set_roots(Roots { current, other: None });
-        }
+        let current = RootKey::new(roots.current.expose().clone());
+        self.set_roots(Roots { current, former: roots.former_without(Some(old)) });
     }
 }
 

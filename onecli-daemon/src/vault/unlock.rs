@@ -128,7 +128,7 @@ impl Vault {
             ..VaultChange::default()
         };
         store.change_vault(&change).await?;
-        let roots = Roots { current: root, other: None };
+        let roots = Roots { current: root, former: Vec::new() };
         Ok(Vault::assemble(id, roots, &derivation, Opened { at, slot: 1 }, source, random))
     }
 
@@ -140,7 +140,7 @@ impl Vault {
         source: &KeySource,
         random: Arc<dyn Random>,
     ) -> Vault {
-        let rekey = roots.other.as_ref().map(|old| super::rekey::Rekey::of(old.id(), roots.current.id()));
+        let rekey = roots.former.last().map(|old| super::rekey::Rekey::of(old.id(), roots.current.id()));
         Vault {
             id,
             derived: Derived::of(derivation),
@@ -206,7 +206,7 @@ async fn roots(store: &dyn Store, vault: Uuid, root: RootKey) -> Result<Roots, V
     let Some(takeover) = store.get_meta(META_REKEY).await? else {
         let known = store.get_meta(META_KEY).await?;
         if known.as_deref() == Some(root.id().to_string().as_str()) {
-            return Ok(Roots { current: root, other: None });
+            return Ok(Roots { current: root, former: Vec::new() });
         }
         return Err(VaultError::Meta { key: META_KEY });
     };
@@ -220,10 +220,10 @@ async fn roots(store: &dyn Store, vault: Uuid, root: RootKey) -> Result<Roots, V
     };
     if root.id() == to {
         let old = other(from, &takeover.old)?;
-        Ok(Roots { current: root, other: Some(old) })
+        Ok(Roots { current: root, former: vec![old] })
     } else if root.id() == from {
         let new = other(to, &takeover.new)?;
-        Ok(Roots { current: new, other: Some(root) })
+        Ok(Roots { current: new, former: vec![root] })
     } else {
         Err(damaged())
     }

@@ -156,8 +156,9 @@ impl Stage {
                 "same_user_pid": outside.ask(&json!({ "op": "status" }))["same_user"],
             }),
         );
-        let (checks, _) = crate::doctor::doctor(&daemon, &[]);
-        let secured = checks.iter().any(|check| check["name"] == "bpf lsm" && check["status"] == "ok");
+        let secured = crate::doctor::look(&daemon)
+            .iter()
+            .any(|check| check["name"] == "bpf lsm" && check["status"] == "ok");
         let program = dir.join("attempts.py");
         std::fs::write(&program, ATTEMPTS.concat()).unwrap();
         Self {

@@ -83,6 +83,24 @@ async fn a_new_root_key_takes_over() {
     assert!(host.unlock().await.unwrap_err().is_key_problem(), "the old key opens nothing any more");
 }
 
+/// The policy that requests go by may be older than two rotations: it is compiled anew while they run.
+#[tokio::test]
+async fn what_was_read_before_two_rotations_opens_until_its_time_is_over() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    host.fill(&vault, 1).await;
+    let read = host.store.load().await.unwrap().secrets.remove(0);
+    let first = vault.key_id();
+    for _ in 0..2 {
+        begin(&host, &vault).await;
+        vault.run_rekey(&host.store).await.unwrap();
+        assert_eq!(vault.open_value(&read).unwrap().expose(), b"value number 1");
+    }
+    vault.forget(first);
+    assert!(vault.open_value(&read).is_err());
+    assert_eq!(host.all_open(&vault).await, 2);
+}
+
 #[tokio::test]
 async fn slots_are_sealed_anew_or_told() {
     const PASSPHRASE: &str = "correct horse battery staple";
