@@ -182,7 +182,8 @@ fn tests(place: &Path, names: &str) -> Result<PathBuf> {
         let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
         let messages = String::from_utf8(output.stdout)?;
         // Programs that the tests use are built with them.
-        let mut programs = messages.lines().filter(|line| line.contains("\"test\":true}"));
+        let mut programs =
+            messages.lines().filter(|line| line.contains("\"overflow_checks\":true,\"test\":true}"));
         let executable = programs.find_map(|line| line.split("\"executable\":\"").nth(1));
         let executable = executable.and_then(|rest| rest.split('"').next());
         let executable = executable.with_context(|| format!("{package} was not built"))?;
