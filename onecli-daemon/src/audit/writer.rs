@@ -30,6 +30,8 @@ const BATCH: usize = 256;
 const CROWD: usize = 4;
 /// So long. With the sync itself it is well below the 2 ms that a decision may wait for others.
 const GATHERING: Duration = Duration::from_micros(200);
+/// How long outcomes wait for a decision to be written with, which nobody notices.
+const OUTCOMES: Duration = Duration::from_millis(2);
 /// How long after a failed write the waiting outcomes are tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How long after a record it may take until a checkpoint covers it, and, with relaxed durability, until it is synced.
@@ -171,8 +173,8 @@ impl Writer {
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }
-        if self.company >= CROWD && self.durability == Durability::Strict && self.healthy() {
-            std::thread::sleep(GATHERING);
+        if self.durability == Durability::Strict && self.healthy() {
+            self.gather();
         }
         while self.waiting.len() < BATCH {
             match self.items.try_recv() {
@@ -181,6 +183,21 @@ impl Writer {
             }
         }
         true
+    }
+
+    /// Waits for what is worth a write together.
+    fn gather(&mut self) {
+        let until = self.clock.instant() + OUTCOMES;
+        while self.waiting.len() < BATCH && self.waiting.iter().all(|item| matches!(item, Item::Outcome(_))) {
+            let left = until.saturating_duration_since(self.clock.instant());
+            match self.items.recv_timeout(left) {
+                Ok(item) => self.waiting.push_back(item),
+                Err(_) => return,
+            }
+        }
+        if self.company >= CROWD {
+            std::thread::sleep(GATHERING);
+        }
     }
 
     fn checkpoint(&self, time: Timestamp) -> Checkpoint {
