@@ -23,15 +23,8 @@ use super::segment::Segments;
 use super::tree::Tree;
 use crate::model::{Clock, LogId};
 
-/// The most records in one write. A batch is what came while the one before was written.
+/// The most records in one write. None waits for company: a batch is what came while the one before was written.
 const BATCH: usize = 256;
-/// Where so many records came with the last write that waited for the disk, the next one waits for more of them: each sync
-/// costs the processors too, and where there is a crowd they are what it waits for. Who is alone waits for nobody.
-const CROWD: usize = 4;
-/// So long. With the sync itself it is well below the 2 ms that a decision may wait for others.
-const GATHERING: Duration = Duration::from_micros(200);
-/// How long outcomes wait for a decision to be written with, which nobody notices.
-const OUTCOMES: Duration = Duration::from_millis(2);
 /// How long after a failed write the waiting outcomes are tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How long after a record it may take until a checkpoint covers it, and, with relaxed durability, until it is synced.
@@ -70,8 +63,6 @@ pub(super) struct Writer {
     /// Decisions that could not be written since the last write. Writing of them is also how the disk's return
     /// is noticed.
     pub(super) refused: u64,
-    /// Records of the last write that waited for the disk.
-    pub(super) company: usize,
     pub(super) upkeep: Upkeep,
 }
 
@@ -173,9 +164,6 @@ impl Writer {
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }
-        if self.durability == Durability::Strict && self.healthy() {
-            self.gather();
-        }
         while self.waiting.len() < BATCH {
             match self.items.try_recv() {
                 Ok(item) => self.waiting.push_back(item),
@@ -185,29 +173,13 @@ impl Writer {
         true
     }
 
-    /// Waits for what is worth a write together.
-    fn gather(&mut self) {
-        let until = self.clock.instant() + OUTCOMES;
-        while self.waiting.len() < BATCH && self.waiting.iter().all(|item| matches!(item, Item::Outcome(_))) {
-            let left = until.saturating_duration_since(self.clock.instant());
-            match self.items.recv_timeout(left) {
-                Ok(item) => self.waiting.push_back(item),
-                Err(_) => return,
-            }
-        }
-        if self.company >= CROWD {
-            std::thread::sleep(GATHERING);
-        }
-    }
-
     fn checkpoint(&self, time: Timestamp) -> Checkpoint {
         Checkpoint { log: self.log, time, tree: self.tree.clone(), prev: self.prev }
     }
 
-    /// Does a write wait for the disk? In strict durability one with a decision in it: outcomes, which nobody waits for, are
-    /// synced with the next of these, or within [`PERIOD`].
-    fn syncs(&self, decides: bool) -> bool {
-        (self.durability == Durability::Strict && decides) || self.upkeep.failed.is_some()
+    /// Does the write that comes wait for the disk?
+    fn syncs(&self) -> bool {
+        self.durability == Durability::Strict || self.upkeep.failed.is_some()
     }
 
     /// Writes one batch from the front of the queue, up to a request to close, and tells those who wait.
@@ -238,8 +210,7 @@ impl Writer {
             line(&Record::of_the_log(code, count));
         }
         if !lines.is_empty() {
-            let decides = self.waiting.range(..size).any(|item| matches!(item, Item::Decision(..)));
-            self.append(&lines, time, decides)?;
+            self.append(&lines, time)?;
             self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
             self.refused = 0;
             self.upkeep.failed = None;
@@ -275,15 +246,14 @@ impl Writer {
         Ok(())
     }
 
-    fn append(&mut self, lines: &[u8], time: Timestamp, decides: bool) -> Result<(), AuditError> {
-        let sync = self.syncs(decides);
+    fn append(&mut self, lines: &[u8], time: Timestamp) -> Result<(), AuditError> {
+        let sync = self.syncs();
         let before = self.checkpoint(time);
         let signer = Arc::clone(&self.signer);
         self.segments.append(lines, sync, &|| signer.sign(&before))?;
         let records = memchr::memchr_iter(b'\n', lines).count() as u64;
         if sync {
             self.upkeep.synced = self.tree.size() + records;
-            self.company = usize::try_from(records).unwrap_or(BATCH);
         }
         Ok(())
     }
@@ -380,7 +350,7 @@ impl Writer {
         record.event = super::record::Event::Outcome;
         let mut lines = Vec::new();
         let hash = encode::encode(self.clock.now(), self.tree.size() + 1, self.prev, &record, &mut lines);
-        let written = self.append(&lines, self.clock.now(), false).and_then(|()| {
+        let written = self.append(&lines, self.clock.now()).and_then(|()| {
             self.tree.push(hash);
             self.prev = Link::of(&hash);
             self.sync_now()
