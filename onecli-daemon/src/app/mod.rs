@@ -353,8 +353,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         random: Arc::clone(&random),
         data_dir: data_dir.path().to_owned(),
     };
-    let shipper =
-        ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
+    let shipper = ship::Shipper::new(audit_dir.path().to_owned(), &audit, Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
         policy: snapshot.clone(),

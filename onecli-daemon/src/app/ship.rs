@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::audit::{AuditError, Entries, Line, Position};
+use crate::audit::{AuditError, AuditLog, Entries, Line, Position};
 use crate::model::LogId;
 use crate::store::{AuditRow, Store, StoreError};
 
@@ -27,6 +27,9 @@ pub struct Shipper {
     dir: PathBuf,
     log: LogId,
     durable: watch::Receiver<u64>,
+    pruned: watch::Receiver<u64>,
+    /// Up to which number they went from the store.
+    gone: u64,
     store: Arc<dyn Store>,
     shipped: watch::Sender<u64>,
     fault: watch::Sender<Option<String>>,
@@ -50,9 +53,19 @@ enum ShipError {
 }
 
 impl Shipper {
-    /// Ships the log `log` in `dir`, up to the numbers that `durable` tells ([`crate::audit::AuditLog::subscribe`]).
-    pub fn new(dir: PathBuf, log: LogId, durable: watch::Receiver<u64>, store: Arc<dyn Store>) -> Shipper {
-        Shipper { dir, log, durable, store, shipped: watch::Sender::new(0), fault: watch::Sender::new(None) }
+    /// Ships the log `log` that lies in `dir`. What its writer removes for its age or size
+    /// ([`crate::audit::AuditLog::pruned`]) goes from the store too.
+    pub fn new(dir: PathBuf, log: &AuditLog, store: Arc<dyn Store>) -> Shipper {
+        Shipper {
+            dir,
+            log: log.id(),
+            durable: log.subscribe(),
+            pruned: log.pruned(),
+            gone: 0,
+            store,
+            shipped: watch::Sender::new(0),
+            fault: watch::Sender::new(None),
+        }
     }
 
     /// The number up to which the store has the log's records, as it grows. Who lists rows can wait here until
@@ -73,11 +86,15 @@ impl Shipper {
         let mut pause = BACKOFF.0;
         loop {
             let limit = *self.durable.borrow_and_update();
-            match self.ship(&mut cursor, limit).await {
+            match self.ship_and_prune(&mut cursor, limit).await {
                 Ok(()) => {
                     pause = BACKOFF.0;
                     self.fault.send_if_modified(|fault| fault.take().is_some());
-                    if self.durable.changed().await.is_err() {
+                    let more = tokio::select! {
+                        changed = self.durable.changed() => changed,
+                        changed = self.pruned.changed() => changed,
+                    };
+                    if more.is_err() {
                         return;
                     }
                     tokio::time::sleep(GATHER).await;
@@ -90,6 +107,16 @@ impl Shipper {
                 }
             }
         }
+    }
+
+    async fn ship_and_prune(&mut self, cursor: &mut Option<Cursor>, limit: u64) -> Result<(), ShipError> {
+        let through = *self.pruned.borrow_and_update();
+        self.ship(cursor, limit).await?;
+        if through > self.gone {
+            self.store.prune_audit(self.log, through).await?;
+            self.gone = through;
+        }
+        Ok(())
     }
 
     /// Ships everything up to `limit`.
@@ -116,12 +143,8 @@ impl Shipper {
                 at = Cursor { seq: limit, ..next };
                 continue;
             }
-            let pruned = lines.iter().filter_map(|line| line.entry.record.pruned_through()).max();
             let rows: Vec<_> = lines.into_iter().map(|line| row(self.log, line)).collect();
             self.store.insert_audit(&rows).await?;
-            if let Some(through) = pruned {
-                self.store.prune_audit(self.log, through).await?;
-            }
             at = next;
             self.shipped.send_replace(at.seq);
         }

@@ -81,6 +81,7 @@ pub struct AuditLog {
     queue: mpsc::Sender<Item>,
     shared: Arc<Shared>,
     durable: watch::Receiver<u64>,
+    pruned: watch::Receiver<u64>,
     checkpoints: watch::Receiver<Option<Arc<str>>>,
     id: LogId,
 }
@@ -126,7 +127,7 @@ impl AuditLog {
         AuditLog::open_sized(dir, settings, SEGMENT_BYTES)
     }
 
-    pub(super) fn open_sized(
+    pub(crate) fn open_sized(
         dir: &PrivateDir,
         settings: Settings,
         segment_bytes: u64,
@@ -154,10 +155,11 @@ impl AuditLog {
         let last_seq = resumed.tree.size();
         let (queue, items) = mpsc::channel();
         let (told, durable) = watch::channel(last_seq);
+        let (told_pruned, pruned) = watch::channel(0);
         let (notes, checkpoints) = watch::channel(None);
         let shared = Arc::new(Shared { reserve, ..Shared::default() });
         shared.look_at_space(dir.path());
-        let log = AuditLog { queue, shared: shared.clone(), durable, checkpoints, id };
+        let log = AuditLog { queue, shared: shared.clone(), durable, pruned, checkpoints, id };
         for (code, count) in resumed.events {
             tracing::warn!(code, count, "the audit log was not found as it was left");
             log.outcome(Record::of_the_log(code, count));
@@ -174,6 +176,7 @@ impl AuditLog {
             clock,
             shared,
             told,
+            pruned: told_pruned,
             log: id,
             signer,
             publisher,
@@ -267,6 +270,12 @@ impl AuditLog {
     /// The sequence number of the last record on the disk, as it grows.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.durable.clone()
+    }
+
+    /// The number of the last record that retention has taken away since the log was opened, 0 where none has. Not what a
+    /// line of the log says, which anybody could have put there.
+    pub fn pruned(&self) -> watch::Receiver<u64> {
+        self.pruned.clone()
     }
 
     /// The last signed checkpoint (a C2SP signed note), at most a second or two after the records that it covers.

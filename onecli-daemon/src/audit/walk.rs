@@ -32,7 +32,8 @@ pub(super) struct Walked {
     pub(super) tree: Tree,
     /// How many lines it has.
     pub(super) lines: u64,
-    /// The last record that retention took away, if the segment tells of any.
+    /// The last record that retention took away, if the segment tells of any in a record that is signed for: whoever can
+    /// write here could put any other.
     pub(super) pruned_through: Option<u64>,
     /// Bytes at its end that are no whole record.
     pub(super) unfinished: u64,
@@ -85,21 +86,22 @@ pub(super) fn walk(
         return Err(walker.bad(None, "this is no record of this log").into());
     }
     Ok(Walked {
-        pruned_through: pruned(&bytes[..offset]),
+        pruned_through: pruned(&bytes[..offset], walker.proven),
         tree: walker.tree,
         lines: walker.lines,
         unfinished: unfinished as u64,
     })
 }
 
-/// The last record of [`CODE_PRUNED`].
-fn pruned(bytes: &[u8]) -> Option<u64> {
+/// What the records of [`CODE_PRUNED`] tell, of those up to number `proven`.
+fn pruned(bytes: &[u8], proven: u64) -> Option<u64> {
     let code = format!("\"code\":\"{CODE_PRUNED}\"");
     let found = memchr::memmem::find_iter(bytes, code.as_bytes());
     let through = found.filter_map(|at| {
         let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
         let end = memchr::memchr(b'\n', &bytes[at..]).map(|end| at + end)?;
-        encode::decode(&bytes[start..end]).ok()?.record.pruned_through()
+        let entry = encode::decode(&bytes[start..end]).ok().filter(|entry| entry.seq <= proven)?;
+        entry.record.pruned_through()
     });
     through.max()
 }

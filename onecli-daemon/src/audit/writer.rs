@@ -52,6 +52,8 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shared: Arc<Shared>,
     pub(super) told: watch::Sender<u64>,
+    /// Up to which record this writer has removed segments.
+    pub(super) pruned: watch::Sender<u64>,
     pub(super) log: LogId,
     pub(super) signer: Arc<Signer>,
     pub(super) publisher: Publisher,
@@ -344,7 +346,7 @@ impl Writer {
         }
     }
 
-    /// Takes away what was found; that it goes is on record before it does.
+    /// Takes away what was found; that it goes is on record, and signed for, before it does.
     fn remove(&mut self, expired: &Expired) {
         let mut record = Record::of_the_log(retention::CODE_PRUNED, expired.through);
         record.event = super::record::Event::Outcome;
@@ -355,12 +357,12 @@ impl Writer {
             self.prev = Link::of(&hash);
             self.sync_now()
         });
-        match written {
+        match written.and_then(|()| self.publisher.publish_now(self.checkpoint(self.clock.now()))) {
             Ok(()) => {
-                self.upkeep.due.get_or_insert(self.clock.instant() + PERIOD);
                 if let Err(error) = expired.remove(&self.dir) {
                     tracing::error!(%error, "an old audit segment cannot be removed");
                 }
+                self.pruned.send_if_modified(|seq| std::mem::replace(seq, expired.through.max(*seq)) < *seq);
             }
             // The next write finds out whether it lasts.
             Err(error) => tracing::error!(%error, "old audit segments are kept"),

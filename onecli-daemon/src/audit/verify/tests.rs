@@ -63,6 +63,19 @@ impl Scene {
         fs::read_to_string(segment::checkpoint_path(self.dir.path())).unwrap()
     }
 
+    /// Puts a record behind the last one that fits it, as anybody can who may write to the file.
+    fn append_linked(&self, record: &Record) {
+        let number = *segment::list(self.dir.path()).unwrap().last().unwrap();
+        let mut lines = self.read(number);
+        let last = lines.last().unwrap();
+        let seq = crate::audit::encode::decode(last.as_bytes()).unwrap().seq + 1;
+        let prev = crate::audit::Link::of(&crate::audit::tree::leaf_hash(last.as_bytes()));
+        let mut line = Vec::new();
+        crate::audit::encode::encode(SystemClock.now(), seq, prev, record, &mut line);
+        lines.push(String::from_utf8(line).unwrap().trim_end().to_owned());
+        self.write(number, &lines);
+    }
+
     fn verify(&self) -> Result<Verified, VerifyError> {
         self.verify_with(&[])
     }
