@@ -215,7 +215,7 @@ async fn open_audit(
     // The store's word goes first: whoever removed the files would have removed their name with them.
     let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
     let known = match noted.or(audit::log_in(dir.path(), &signer)?) {
-        Some(log) => Some((log, store.last_audit_seq(log).await?)),
+        Some(log) => Some(audit::Known { log, last: store.last_audit_line(log).await? }),
         None => None,
     };
     let config = &config.audit;

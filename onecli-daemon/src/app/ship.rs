@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::audit::{AuditError, AuditLog, Entries, Line, Position};
+use crate::audit::{AuditError, AuditLog, Begin, Entries, Line, Position};
 use crate::model::LogId;
 use crate::store::{AuditRow, Store, StoreError};
 
@@ -28,6 +28,7 @@ pub struct Shipper {
     log: LogId,
     durable: watch::Receiver<u64>,
     pruned: watch::Receiver<u64>,
+    begin: Begin,
     /// Up to which number they went from the store.
     gone: u64,
     store: Arc<dyn Store>,
@@ -61,6 +62,7 @@ impl Shipper {
             log: log.id(),
             durable: log.subscribe(),
             pruned: log.pruned(),
+            begin: log.begin(),
             gone: 0,
             store,
             shipped: watch::Sender::new(0),
@@ -131,8 +133,8 @@ impl Shipper {
                 self.shipped.send_replace(at.seq);
                 return Ok(());
             }
-            let dir = self.dir.clone();
-            let (lines, next) = tokio::task::spawn_blocking(move || read(&dir, at, limit)).await??;
+            let (dir, begin) = (self.dir.clone(), self.begin);
+            let (lines, next) = tokio::task::spawn_blocking(move || read(&dir, begin, at, limit)).await??;
             if lines.is_empty() {
                 // The log has numbered up to the limit, so the missing lines were removed from its files.
                 tracing::error!(
@@ -152,6 +154,9 @@ impl Shipper {
 
     async fn find(&self) -> Result<Cursor, ShipError> {
         let seq = self.store.last_audit_seq(self.log).await?;
+        if seq >= self.begin.after {
+            return Ok(Cursor { seq, position: self.begin.position() });
+        }
         let dir = self.dir.clone();
         let entries = tokio::task::spawn_blocking(move || Entries::after(&dir, seq)).await??;
         Ok(Cursor { seq, position: entries.position() })
@@ -159,12 +164,19 @@ impl Shipper {
 }
 
 /// Reads a batch of the lines up to `limit`, from files that are never read beyond it.
-fn read(dir: &Path, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
+fn read(dir: &Path, begin: Begin, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
     let mut lines = Vec::new();
     let mut entries = Entries::resume(dir, at.position, at.seq);
     while lines.len() < BATCH && at.seq < limit {
         match entries.next() {
             None => break,
+            // A log that was found changed went on in another segment, with the same numbers.
+            Some(Ok(line))
+                if line.entry.seq > begin.after && entries.position().segment() < begin.segment =>
+            {
+                at.position = begin.position();
+                entries = Entries::resume(dir, at.position, at.seq);
+            }
             Some(Ok(line)) if line.entry.seq > limit => break,
             Some(Ok(line)) => {
                 at = Cursor { seq: line.entry.seq, position: entries.position() };

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::checkpoint::{Checkpoint, NoteError, Verifier};
 use super::error::AuditError;
 use super::segment;
-use super::walk::{self, Walked};
+use super::walk::{self, About, Walked};
 use crate::model::LogId;
 
 /// What is verified against what.
@@ -103,6 +103,17 @@ impl From<Bad> for VerifyError {
 /// # Errors
 /// [`VerifyError::Bad`] with the first thing that is wrong.
 pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
+    let path = segment::checkpoint_path(&wanted.dir);
+    let before = std::fs::read(&path).ok();
+    let verified = verify_once(wanted, progress);
+    // A daemon may have gone on meanwhile with a log that was ended.
+    match verified {
+        Err(VerifyError::Bad(_)) if std::fs::read(&path).ok() != before => verify_once(wanted, progress),
+        verified => verified,
+    }
+}
+
+fn verify_once(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
     let dir = &wanted.dir;
     // Before the segments: they may grow meanwhile, and it must not know more than them.
     let checkpoint_path = segment::checkpoint_path(dir);
@@ -153,13 +164,29 @@ pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Re
         .into());
     }
     let first = heads.first().map_or(0, |head| head.tree.size());
-    let pruned = walked.iter().filter_map(|walked| walked.pruned_through).max().unwrap_or(0);
+    let pruned = About::pruned_through(&walked.iter().map(|walked| &walked.about).collect::<Vec<_>>());
     if first > pruned {
         let what = format!(
             "the records {} to {first} are missing, and no record says that they were kept no longer",
             pruned + 1
         );
         return Err(Bad::file(&segment::path(dir, numbers[0]), what).into());
+    }
+    let unfinished = walked.last().map_or(0, |walked| walked.unfinished);
+    if latest.ended && (end > latest.tree.size() || unfinished > 0) {
+        let lines = walked.last().map_or(0, |walked| walked.lines);
+        let behind = end - latest.tree.size();
+        let what = format!(
+            "the daemon that was stopped ended the log with record {}, and no other has run since: {behind} records and \
+             {unfinished} bytes behind it were put there by somebody else",
+            latest.tree.size(),
+        );
+        return Err(Bad {
+            line: Some((lines + 1).saturating_sub(behind)),
+            seq: Some(latest.tree.size() + 1),
+            ..Bad::file(&last, what)
+        }
+        .into());
     }
     Ok(Verified {
         log: key.log(),
@@ -171,7 +198,7 @@ pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Re
         signed: marks.last().map_or(0, |mark| mark.tree.size()),
         signed_at: latest.time,
         witnessed: wanted.witnessed.len(),
-        unfinished: walked.last().map_or(0, |walked| walked.unfinished),
+        unfinished,
     })
 }
 

@@ -1,11 +1,11 @@
 //! One segment, line by line, from its signed head to its end.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link, Start};
 use super::error::AuditError;
-use super::retention::CODE_PRUNED;
 use super::segment;
 use super::text::Text;
 use super::tree::{Tree, leaf_hash};
@@ -32,9 +32,8 @@ pub(super) struct Walked {
     pub(super) tree: Tree,
     /// How many lines it has.
     pub(super) lines: u64,
-    /// The last record that retention took away, if the segment tells of any in a record that is signed for: whoever can
-    /// write here could put any other.
-    pub(super) pruned_through: Option<u64>,
+    /// What the segment tells of the log, in records that are signed for: whoever can write here could put others.
+    pub(super) about: About,
     /// Bytes at its end that are no whole record.
     pub(super) unfinished: u64,
 }
@@ -86,24 +85,47 @@ pub(super) fn walk(
         return Err(walker.bad(None, "this is no record of this log").into());
     }
     Ok(Walked {
-        pruned_through: pruned(&bytes[..offset], walker.proven),
+        about: About::read(&bytes[..offset], walker.proven),
         tree: walker.tree,
         lines: walker.lines,
         unfinished: unfinished as u64,
     })
 }
 
-/// What the records of [`CODE_PRUNED`] tell, of those up to number `proven`.
-fn pruned(bytes: &[u8], proven: u64) -> Option<u64> {
-    let code = format!("\"code\":\"{CODE_PRUNED}\"");
-    let found = memchr::memmem::find_iter(bytes, code.as_bytes());
-    let through = found.filter_map(|at| {
-        let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
-        let end = memchr::memchr(b'\n', &bytes[at..]).map(|end| at + end)?;
-        let entry = encode::decode(&bytes[start..end]).ok().filter(|entry| entry.seq <= proven)?;
-        entry.record.pruned_through()
-    });
-    through.max()
+/// What records tell of the log itself.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    /// Records of removed segments: their numbers, and those of the last record that went.
+    pruned: Vec<(u64, u64)>,
+    /// Records that a daemon found without a signature and went on from, by their numbers.
+    unsigned: Vec<RangeInclusive<u64>>,
+}
+
+impl About {
+    /// Reads the records up to number `proven`.
+    fn read(bytes: &[u8], proven: u64) -> About {
+        let mut about = About::default();
+        // No text of an agent's holds this: quotes are escaped.
+        for at in memchr::memmem::find_iter(bytes, b"\"code\":\"audit_") {
+            let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
+            let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
+            let Ok(entry) = encode::decode(&bytes[start..end]) else { continue };
+            if entry.seq <= proven {
+                about.pruned.extend(entry.record.pruned_through().map(|through| (entry.seq, through)));
+                about.unsigned.extend(entry.unsigned());
+            }
+        }
+        about
+    }
+
+    /// The last record that retention took away. What stands among records that nobody signed for when they were written
+    /// is believed of none of `all`.
+    pub(super) fn pruned_through(all: &[&About]) -> u64 {
+        let unsigned: Vec<_> = all.iter().flat_map(|about| &about.unsigned).collect();
+        let believed = |seq: u64| !unsigned.iter().any(|range| range.contains(&seq));
+        let pruned = all.iter().flat_map(|about| &about.pruned).filter(|(seq, _)| believed(*seq));
+        pruned.map(|(_, through)| *through).max().unwrap_or(0)
+    }
 }
 
 struct Walker<'w, I: Iterator<Item = &'w Checkpoint>> {

@@ -111,8 +111,6 @@ impl Upkeep {
 
 impl Writer {
     pub(super) fn run(mut self) {
-        // So that there is one from the first moment on.
-        self.publisher.publish(self.checkpoint(self.clock.now()));
         loop {
             let open = self.receive();
             if let Err(error) = self.commit() {
@@ -138,7 +136,7 @@ impl Writer {
         if let Err(error) = self.segments.finish() {
             tracing::error!(%error, "the audit log could not be finished");
         } else if self.healthy() {
-            self.publisher.publish(self.checkpoint(self.clock.now()));
+            self.publisher.publish(Checkpoint { ended: true, ..self.checkpoint(self.clock.now()) });
             self.told.send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
         }
         let Writer { segments, mut waiting, publisher, .. } = self;
@@ -176,7 +174,7 @@ impl Writer {
     }
 
     fn checkpoint(&self, time: Timestamp) -> Checkpoint {
-        Checkpoint { log: self.log, time, tree: self.tree.clone(), prev: self.prev }
+        Checkpoint { log: self.log, time, tree: self.tree.clone(), prev: self.prev, ended: false }
     }
 
     /// Does the write that comes wait for the disk?

@@ -10,10 +10,12 @@ use super::*;
 use crate::audit::checkpoint::Signer;
 use crate::audit::log::Settings;
 use crate::audit::retention::Retention;
-use crate::audit::{AuditLog, Durability, Entries, Event, Record};
+use crate::audit::tests::as_if_killed;
+use crate::audit::{AuditLog, Durability, Entries, Event, Known, Record};
 use crate::model::{Clock, PrivateDir, RequestId, SystemClock};
 
 mod retention;
+mod unsigned;
 
 /// A log of 60 records in several segments, closed.
 struct Scene {
@@ -61,6 +63,12 @@ impl Scene {
 
     fn checkpoint(&self) -> String {
         fs::read_to_string(segment::checkpoint_path(self.dir.path())).unwrap()
+    }
+
+    /// The alerts that the log's files hold.
+    fn alerts(&self) -> Vec<String> {
+        let records = Entries::after(self.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record);
+        records.filter(|r| r.event == Event::Alert).filter_map(|r| r.code.map(String::from)).collect()
     }
 
     /// Puts a record behind the last one that fits it, as anybody can who may write to the file.
@@ -279,21 +287,21 @@ async fn a_changed_log_is_told_of_at_the_next_start() {
     write(&dir, Settings::for_tests(), 4).await;
     let signer = Settings::for_tests().signer;
     let log = crate::audit::log_in(dir.path(), &signer).unwrap().unwrap();
-    let known = Some((log, 11));
+    let known = || Some(Known { log, last: Some((11, "what the store has".to_owned())) });
     let fresh = crate::model::LogId(Uuid::from_u128(0xff));
-    write(&dir, Settings { fresh, known, ..Settings::for_tests() }, 1).await;
+    write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
     assert_eq!(crate::audit::log_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not used twice");
     drop(temp);
 
     // Removed as a whole, checkpoint and all; and another log of ours put in its place.
     let (_temp, dir) = PrivateDir::temporary();
-    write(&dir, Settings { fresh, known, ..Settings::for_tests() }, 1).await;
+    write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
     let (_temp, dir) = PrivateDir::temporary();
     write(&dir, Settings { fresh, ..Settings::for_tests() }, 1).await;
     let third = crate::model::LogId(Uuid::from_u128(0x100));
-    write(&dir, Settings { fresh: third, known, ..Settings::for_tests() }, 1).await;
+    write(&dir, Settings { fresh: third, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
     assert_eq!(crate::audit::log_in(dir.path(), &signer).unwrap(), Some(third));
 }
@@ -330,6 +338,7 @@ async fn a_forged_decision_gets_no_outcome() {
     lines.push(forged.to_string());
     scene.write(1, &lines);
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
+    as_if_killed(scene.dir.path());
     let mut torn = fs::read(scene.path(last)).unwrap();
     torn.extend_from_slice(format!("{forged}\n").as_bytes());
     fs::write(scene.path(last), torn).unwrap();
@@ -345,6 +354,7 @@ async fn half_a_line_is_no_damage() {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let scene = Scene { dir, _temp: temp };
+    as_if_killed(scene.dir.path());
     let whole = fs::read(scene.path(1)).unwrap();
     for torn in [&b"{\"time\":\"2026-01"[..], b"{\"time\":\"2026-01\n\n\n\n\n", b"{\"time\0\0\0\0\0"] {
         fs::write(scene.path(1), [&whole, torn].concat()).unwrap();
