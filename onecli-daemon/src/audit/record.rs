@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::encode::Link;
+use super::encode::{self, Link};
 use super::recover::CODE_UNSIGNED;
 use super::retention::CODE_PRUNED;
 use super::text::Text;
@@ -298,12 +298,9 @@ impl Record {
         }
     }
 
-    /// About how many bytes its line takes.
-    pub fn size_hint(&self) -> u32 {
-        let texts =
-            [&self.method, &self.host, &self.path, &self.rule, &self.secret, &self.cgroup, &self.comm];
-        let len: usize = texts.into_iter().flatten().map(|text| text.as_str().len()).sum();
-        u32::try_from(350 + len).unwrap_or(u32::MAX)
+    /// How many bytes its line takes, at most.
+    pub fn line_bytes(&self) -> u64 {
+        encode::line_bytes(self)
     }
 
     /// Where this tells of removed segments: the number of the last record that went with them.

@@ -14,6 +14,9 @@ use crate::model::{AgentId, Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
 use crate::policy::{Grant, Identity};
 
+/// What a record grows by until the outcome, in bytes, at most: status, bytes, duration, address, TLS, ALPN, backend, code.
+const OUTCOME: u64 = 256;
+
 /// The audit trail of one request or tunnel, from its arrival to its outcome.
 #[derive(Debug)]
 pub(super) struct Trail {
@@ -134,7 +137,7 @@ impl Trail {
     /// Counts records of this request's kind for its agent.
     fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
         let Gateway { quota, clock, audit, .. } = self.gateway.as_ref();
-        let size = self.record.size_hint().saturating_mul(records);
+        let size = (self.record.line_bytes() + OUTCOME) * u64::from(records);
         quota.take(clock.instant(), self.payer, (records, size), audit.space_is_scarce())
     }
 
