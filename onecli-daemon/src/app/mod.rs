@@ -265,6 +265,12 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
+    let quota = Arc::new(audit::Quota::new(audit::QuotaLimits {
+        rate: config.audit.agent_rate,
+        bytes: config.audit.agent_bytes,
+        reserve: config.audit.reserve_bytes,
+    }));
+
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
 
@@ -275,6 +281,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
             policy: snapshot.clone(),
             names: Arc::clone(&resolver) as Arc<dyn dns::Names>,
             audit: audit.clone(),
+            quota: Arc::clone(&quota),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
         };
@@ -322,11 +329,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         vault: Arc::clone(&vault),
         credentials,
         audit: audit.clone(),
-        audit_quota: audit::QuotaLimits {
-            rate: config.audit.agent_rate,
-            bytes: config.audit.agent_bytes,
-            reserve: config.audit.reserve_bytes,
-        },
+        audit_quota: Arc::clone(&quota),
         fold_refusals: config.audit.fold_refusals,
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?
             .with_proxy_names(config.listen.proxy_names()),
@@ -358,6 +361,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         managed: Arc::clone(&managed),
         policy: snapshot.clone(),
         audit: audit.clone(),
+        quota,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     };

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
-use crate::audit::{AuditLog, Mode, Record, Repeated, Text};
+use crate::audit::{AuditLog, Mode, Quota, Record, Repeated, Text};
 use crate::model::{Clock, Code, Factors, Host, Random, RequestId};
 use crate::policy::{Identity, Snapshot};
 
@@ -30,6 +30,8 @@ pub struct Parts {
     pub names: Arc<dyn Names>,
     /// Records refusals.
     pub audit: AuditLog,
+    /// What each agent may record.
+    pub quota: Arc<Quota>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
@@ -129,10 +131,29 @@ impl Parts {
     ) -> ResponseCode {
         let name = question.host().map_or_else(|| question.shown(), |host| host.to_string());
         let now = self.clock.instant();
-        let first =
-            asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note(now, &(name.clone(), code));
-        if first && let Some(mut record) = self.record(asker, Some(&name), code) {
-            record.factors = identity.map(Identity::proven);
+        let key = (name, code);
+        let record = {
+            let mut fold = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut record = fold.wants(&key).then(|| self.record(asker, Some(&key.0), code)).flatten();
+            if let Some(record) = &mut record {
+                record.factors = identity.map(Identity::proven);
+            }
+            let may_write = |record: &Record| {
+                let scarce = self.audit.space_is_scarce();
+                self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
+            };
+            match record {
+                Some(record) if !may_write(&record) => {
+                    fold.note_other(now);
+                    None
+                }
+                record => {
+                    fold.note(now, &key);
+                    record
+                }
+            }
+        };
+        if let Some(record) = record {
             // Refused all the same; the log itself tells of what it could not write.
             if let Err(error) = self.audit.decision(record).await {
                 tracing::error!(%error, "a refused DNS query is missing from the audit log");
@@ -161,6 +182,7 @@ impl Parts {
             if let Some(mut record) = self.record(asker, name.as_deref(), code) {
                 record.count = Some(count);
                 record.factors = Some(Factors::CGROUP);
+                self.quota.charge(self.clock.instant(), asker.agent, (1, record.line_bytes()));
                 self.audit.outcome(record);
             }
         }
