@@ -39,4 +39,4 @@ pub use recover::log_in;
 pub use retention::Retention;
 pub use text::Text;
 pub(crate) use text::misleads;
-pub use verify::{Bad, Verification, Verified, VerifyError, verify};
+pub use verify::{Bad, Findings, Verification, Verified, VerifyError, verify};

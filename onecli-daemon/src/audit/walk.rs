@@ -9,7 +9,7 @@ use super::error::AuditError;
 use super::segment;
 use super::text::Text;
 use super::tree::{Tree, leaf_hash};
-use super::verify::{Bad, VerifyError};
+use super::verify::Bad;
 
 /// How often progress is told, in bytes.
 const STEP: usize = 4 << 20;
@@ -23,6 +23,25 @@ pub(super) fn is_as_signed(dir: &Path, number: u64, next: u64, signer: &Signer) 
     let (Some(begin), Some(end)) = (head(number), head(next)) else { return false };
     let walked = walk(&segment::path(dir, number), &begin, &[], false, &|_| {});
     begin.log == end.log && walked.is_ok_and(|walked| walked.tree == end.tree)
+}
+
+/// Why a segment leads nowhere.
+#[derive(Debug)]
+pub(super) enum WalkError {
+    Audit(AuditError),
+    Bad(Box<Bad>),
+}
+
+impl From<AuditError> for WalkError {
+    fn from(error: AuditError) -> WalkError {
+        WalkError::Audit(error)
+    }
+}
+
+impl From<Bad> for WalkError {
+    fn from(bad: Bad) -> WalkError {
+        WalkError::Bad(Box::new(bad))
+    }
 }
 
 /// Where a segment led to.
@@ -42,10 +61,10 @@ pub(super) struct Walked {
 pub(super) fn walk(
     path: &Path,
     head: &Checkpoint,
-    marks: &[Checkpoint],
+    marks: &[&Checkpoint],
     is_last: bool,
     progress: &dyn Fn(u64),
-) -> Result<Walked, VerifyError> {
+) -> Result<Walked, WalkError> {
     let len = std::fs::metadata(path).map_err(AuditError::io(path, "inspect"))?.len();
     if len > LARGEST {
         return Err(Bad::file(path, format!("a segment has no {len} bytes")).into());
@@ -59,7 +78,7 @@ pub(super) fn walk(
         lines: 0,
         before: None,
         proven: head.tree.size(),
-        marks: marks.iter().skip_while(|mark| mark.tree.size() <= head.tree.size()).peekable(),
+        marks: marks.iter().copied().skip_while(|mark| mark.tree.size() <= head.tree.size()).peekable(),
     };
     let mut offset = 0;
     let mut told = 0;
@@ -143,7 +162,7 @@ struct Walker<'w, I: Iterator<Item = &'w Checkpoint>> {
 
 impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
     /// Takes the next line, which another one follows at `after`. False: it is no line of a record.
-    fn line(&mut self, line: &'w [u8], after: usize) -> Result<bool, VerifyError> {
+    fn line(&mut self, line: &'w [u8], after: usize) -> Result<bool, WalkError> {
         let Some(start) = Start::read(line) else { return Ok(false) };
         let expected = self.tree.size() + 1;
         if start.seq != expected {

@@ -83,7 +83,9 @@ pub(super) struct Upkeep {
     failed: Option<u64>,
     /// When old segments are looked for, and in which segment they were last.
     prune: Option<(Instant, u64)>,
-    looking: Background<Result<Option<Expired>, AuditError>>,
+    looking: Background<Result<Expired, AuditError>>,
+    /// A segment that is kept although it should go, once that is on record.
+    kept: Option<u64>,
 }
 
 impl Upkeep {
@@ -96,6 +98,7 @@ impl Upkeep {
             failed: None,
             prune: None,
             looking: Background::default(),
+            kept: None,
         }
     }
 }
@@ -276,10 +279,15 @@ impl Writer {
             self.synced(result.flatten());
         }
         match self.upkeep.looking.finished() {
-            Some(Ok(Ok(Some(expired)))) => self.remove(&expired),
+            Some(Ok(Ok(expired))) => {
+                self.tell_of_kept(expired.kept);
+                if !expired.is_empty() {
+                    self.remove(&expired);
+                }
+            }
             Some(Ok(Err(error))) => tracing::error!(%error, "old audit segments cannot be looked for"),
             Some(Err(error)) => tracing::error!(%error, "old audit segments cannot be looked for"),
-            Some(Ok(Ok(None))) | None => {}
+            None => {}
         }
         let now = self.clock.instant();
         if self.upkeep.due.is_none_or(|due| due > now) || !self.healthy() {
@@ -342,6 +350,22 @@ impl Writer {
         if let Err(error) = self.upkeep.looking.start("audit-old", look) {
             tracing::error!(%error, "old audit segments cannot be looked for");
         }
+    }
+
+    /// Records, once, that nothing goes any more: the disk will fill up.
+    fn tell_of_kept(&mut self, kept: Option<u64>) {
+        if let Some(segment) = kept
+            && self.upkeep.kept != kept
+        {
+            tracing::error!(
+                segment,
+                "an old audit segment is not as it was signed: it and all later ones are kept"
+            );
+            self.shared.queued.fetch_add(1, Ordering::Relaxed);
+            let record = Record::of_the_log(retention::CODE_KEPT, segment);
+            self.waiting.push_back(Item::Outcome(Box::new(record)));
+        }
+        self.upkeep.kept = kept;
     }
 
     /// Takes away what was found; that it goes is on record, and signed for, before it does.

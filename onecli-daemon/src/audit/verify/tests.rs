@@ -14,6 +14,7 @@ use crate::audit::tests::as_if_killed;
 use crate::audit::{AuditLog, Durability, Entries, Event, Known, Record};
 use crate::model::{Clock, PrivateDir, RequestId, SystemClock};
 
+mod damage;
 mod retention;
 mod unsigned;
 
@@ -90,15 +91,35 @@ impl Scene {
 
     fn verify_with(&self, witnessed: &[String]) -> Result<Verified, VerifyError> {
         let dir = self.dir.path().to_owned();
-        let wanted = Verification { dir, key: None, witnessed: witnessed.to_vec(), threads: 2 };
+        let wanted = Verification { dir, key: None, witnessed: witnessed.to_vec(), from: None, threads: 2 };
         verify(&wanted, &|_, _| {})
     }
 
+    fn verify_from(&self, from: u64) -> Result<Verified, VerifyError> {
+        let dir = self.dir.path().to_owned();
+        let wanted = Verification { dir, key: None, witnessed: Vec::new(), from: Some(from), threads: 2 };
+        verify(&wanted, &|_, _| {})
+    }
+
+    /// The first thing that is wrong.
     fn bad(&self) -> Bad {
-        match self.verify() {
-            Err(VerifyError::Bad(bad)) => *bad,
-            other => panic!("{other:?}"),
-        }
+        findings(self.verify()).remove(0)
+    }
+
+    /// The numbers of the segments that something is wrong with.
+    fn bad_segments(&self) -> Vec<u64> {
+        let number = |bad: Bad| {
+            let number = bad.file.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            number.unwrap_or_else(|| panic!("{bad:?}"))
+        };
+        findings(self.verify()).into_iter().map(number).collect()
+    }
+}
+
+fn findings(result: Result<Verified, VerifyError>) -> Vec<Bad> {
+    match result {
+        Err(VerifyError::Bad(found)) => found.findings,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -237,7 +258,7 @@ async fn a_cut_end_is_found_by_the_checkpoint_or_by_a_witness() {
     // Rolled back together with its checkpoint: that only somebody else can tell.
     fs::write(segment::checkpoint_path(scene.dir.path()), &old).unwrap();
     scene.verify().unwrap();
-    let Err(VerifyError::Bad(bad)) = scene.verify_with(&[old, new]) else { panic!("the witness knows more") };
+    let bad = findings(scene.verify_with(&[old, new])).remove(0);
     assert!(bad.what.contains("the end was cut off"), "{bad:?}");
     fs::remove_file(segment::checkpoint_path(scene.dir.path())).unwrap();
     assert!(scene.bad().what.contains("without it"));
@@ -252,12 +273,13 @@ async fn a_signature_of_somebody_else_is_refused() {
         dir: scene.dir.path().to_owned(),
         key: Some(key),
         witnessed: Vec::new(),
+        from: None,
         threads: 1,
     };
     let good = Settings::for_tests().signer.verifier(log);
     verify(&wanted(good), &|_, _| {}).unwrap();
     let refused = verify(&wanted(forger.verifier(log)), &|_, _| {});
-    assert!(matches!(refused, Err(VerifyError::Bad(bad)) if bad.what.contains("signature")));
+    assert!(findings(refused)[0].what.contains("signature"));
     let head = segment::head_path(scene.dir.path(), 2);
     fs::write(&head, fs::read_to_string(&head).unwrap().replace("time 20", "time 21")).unwrap();
     assert_eq!(scene.bad().file, head);

@@ -80,6 +80,11 @@ async fn nobody_has_segments_removed_by_changing_them() {
     keep(&scene, by_age(), Arc::new(Later)).await;
     assert_eq!(first(&scene), 1);
     assert_eq!(scene.bad().file, scene.path(1));
+    assert_eq!(scene.alerts(), ["audit_kept"], "that nothing goes any more is on record");
+    // Moved elsewhere, with what is known of it, it is in nobody's way.
+    fs::remove_file(scene.path(1)).unwrap();
+    keep(&scene, by_age(), Arc::new(Later)).await;
+    assert!(first(&scene) > 2 && scene.verify().is_ok());
 
     // A head that is older than it was.
     let scene = Scene::new().await;
