@@ -12,7 +12,7 @@ use crate::audit::{self, Bad, Findings, Verification, Verified, VerifyError, ver
 pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError> {
     let mut witnessed = Vec::new();
     for file in &args.witness {
-        witnessed.extend(notes(&read(file)?));
+        witnessed.extend(checkpoints(file)?);
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = Verification { dir: args.dir, key: args.public_key, witnessed, from: args.from, threads };
@@ -33,10 +33,19 @@ pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError>
     }
 }
 
-fn read(file: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(file).map_err(|source| {
+/// The checkpoints in a file, at least one: whoever gives it means to have the log held against something.
+fn checkpoints(file: &Path) -> Result<Vec<String>, CliError> {
+    let text = std::fs::read_to_string(file).map_err(|source| {
         CliError::Usage(format!("cannot read the checkpoints in {}: {source}", file.display()))
-    })
+    })?;
+    let notes = notes(&text);
+    if notes.is_empty() {
+        let file = file.display();
+        return Err(CliError::Usage(format!(
+            "there is no checkpoint in {file}, so it proves nothing; is it the file of audit.witnesses, and was it rotated?"
+        )));
+    }
+    Ok(notes)
 }
 
 /// The notes of a file that they were appended to: each begins with its origin and ends with its signatures, or is one line
@@ -130,6 +139,21 @@ struct Answer<'a> {
 
 #[cfg(test)]
 mod tests {
+    /// An empty file was once passed over, and the log said to be verified.
+    #[test]
+    fn a_witness_that_knows_nothing_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kept");
+        for (text, count) in [("", None), ("\n \n", None), ("o\n1\nr\n\n\u{2014} o s1\n", Some(1))] {
+            std::fs::write(&file, text).unwrap();
+            let found = super::checkpoints(&file);
+            assert_eq!(found.as_ref().ok().map(Vec::len), count, "{text:?}");
+            if let Err(error) = found {
+                assert!(error.to_string().contains("no checkpoint in"), "{error}");
+            }
+        }
+    }
+
     #[test]
     fn notes_are_told_apart() {
         let note = |n: u8| format!("o\n{n}\nr\n\n\u{2014} o s{n}\n");
