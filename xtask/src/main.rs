@@ -37,6 +37,8 @@ enum Command {
     Deb(deb::Args),
     /// Re-key many secrets while requests run, killing the daemon on the way, and see that all of them open
     Rekey(programs::RekeyArgs),
+    /// Verify an audit log of ten million records, and fail where that takes more than a minute
+    VerifySpeed(programs::VerifySpeedArgs),
     /// Run the fuzz targets of tests/fuzz, each for some time
     Fuzz(fuzz::Args),
     /// Install what the tests need and run the whole suite
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Deb(args) => deb::run(&args),
         Command::Rekey(args) => programs::rekey(&args),
+        Command::VerifySpeed(args) => programs::verify_speed(&args),
         Command::Fuzz(args) => fuzz::run_targets(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::test(&args),

@@ -1,6 +1,6 @@
-//! `demo`, `bench`, `chaos` and `rekey`: what the `onecli-tests` package has, with release builds of ours beside it.
+//! `demo`, `bench`, `chaos`, `rekey` and `verify-speed`: what the `onecli-tests` package has, with release builds of ours beside it.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::setup;
 use crate::shell::{cargo, run, step, target};
@@ -89,6 +89,32 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Result<()> {
         .env("ONECLI_BIN_DIR", target().join("release"))
         .env("ONECLI_REKEY_SECRETS", args.secrets.to_string())
         .env("ONECLI_REKEY_KILLS", args.kills.to_string()))
+}
+
+/// Options of `verify-speed`.
+#[derive(clap::Args)]
+pub(crate) struct VerifySpeedArgs {
+    /// How many records; ten million take some 4 GB of disk meanwhile
+    #[arg(long, default_value_t = 10_000_000)]
+    records: u64,
+    /// How long verifying them may take
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+/// A log of so many records, verified in so much time.
+pub(crate) fn verify_speed(args: &VerifySpeedArgs) -> Result<()> {
+    step("building the measurement (release; the first time takes some minutes)");
+    let example = ["--release", "--package", "onecli-daemon", "--example", "audit_verify"];
+    run(cargo(&["build"]).args(example))?;
+    step("writing and verifying the log");
+    let dir = target().join("verify-speed");
+    // What a run left that was broken off.
+    let _ = std::fs::remove_dir_all(&dir);
+    let numbers = [args.records.to_string(), args.seconds.to_string()];
+    let measured = run(cargo(&["run", "--quiet"]).args(example).arg("--").arg(&dir).args(numbers));
+    std::fs::remove_dir_all(&dir).context("the log of the measurement cannot be removed")?;
+    measured
 }
 
 fn program(name: &str, args: &Args) -> Result<()> {

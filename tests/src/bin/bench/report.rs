@@ -8,6 +8,15 @@ use crate::load::Measured;
 pub(crate) struct Report {
     ways: Vec<String>,
     rows: Vec<Row>,
+    bounds: Vec<Bound>,
+}
+
+/// What one way may cost of another's throughput.
+struct Bound {
+    way: String,
+    of: String,
+    workload: String,
+    most: f64,
 }
 
 struct Row {
@@ -18,7 +27,32 @@ struct Row {
 impl Report {
     /// A report on `ways`.
     pub(crate) fn new(ways: &[&str]) -> Self {
-        Self { ways: ways.iter().map(|&w| w.to_owned()).collect(), rows: Vec::new() }
+        Self { ways: ways.iter().map(|&w| w.to_owned()).collect(), rows: Vec::new(), bounds: Vec::new() }
+    }
+
+    /// With each measurement of `workload`, how many times the throughput of `way` is that of `of`, and what is wanted.
+    pub(crate) fn bound(&mut self, (way, of): (&str, &str), workload: &str, most: f64) {
+        let owned = str::to_owned;
+        self.bounds.push(Bound { way: owned(way), of: owned(of), workload: owned(workload), most });
+    }
+
+    /// The bounds on what was measured, as text.
+    fn bounded(&self) -> Vec<String> {
+        let rate = |row: &Row, way: &str| {
+            let at = self.ways.iter().position(|known| known == way)?;
+            row.ways.get(at).map(|measured| measured.rate)
+        };
+        let told = self.bounds.iter().flat_map(|bound| {
+            self.rows.iter().filter(|row| row.name == bound.workload).filter_map(move |row| {
+                let cost = rate(row, &bound.of)? / rate(row, &bound.way)?;
+                let kept = if cost <= bound.most { "kept" } else { "NOT KEPT" };
+                Some(format!(
+                    "{}: {} has {cost:.2} times the throughput of {}; wanted <= {}: {kept}",
+                    bound.workload, bound.of, bound.way, bound.most
+                ))
+            })
+        });
+        told.collect()
     }
 
     /// Adds a workload: the rounds of each way, in the order of the ways.
@@ -69,7 +103,8 @@ impl fmt::Display for Report {
             f,
             "\nratio: to {}, of req/s (more is better) and of p50 (less is better); medians over rounds",
             self.ways[0]
-        )
+        )?;
+        self.bounded().into_iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
@@ -89,6 +124,24 @@ mod tests {
             ["explicit", "500", "0.50", "2000", "4000", "2.00"]
         );
         assert!(median([1.0, 2.0].into_iter()) - 1.5 < 1e-9);
+    }
+
+    #[test]
+    fn a_bound_is_told_with_what_was_measured() {
+        let m = |rate| Measured { rate, p50: 1e6 / rate, p99: 2e6 / rate };
+        let told = |strict: f64| {
+            let mut report = Report::new(&["direct", "explicit", "relaxed"]);
+            report.bound(("explicit", "relaxed"), "small", 1.3);
+            report.add("small", &[vec![m(9000.0)], vec![m(strict)], vec![m(1300.0)]]);
+            report.add("large", &[vec![m(9000.0)], vec![m(strict)], vec![m(1300.0)]]);
+            let text = report.to_string();
+            text.lines().filter(|line| line.contains("wanted")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let line = |cost, kept| {
+            format!("small: relaxed has {cost} times the throughput of explicit; wanted <= 1.3: {kept}")
+        };
+        assert_eq!(told(1000.0), [line("1.30", "kept")]);
+        assert_eq!(told(650.0), [line("2.00", "NOT KEPT")]);
     }
 
     #[test]
