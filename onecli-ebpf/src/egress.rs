@@ -18,7 +18,7 @@ use onecli_common::{
 
 use crate::{
     ALLOW, REFUSE,
-    context::{Endpoint, LOOPBACK4, agent_level, now, port_be, read},
+    context::{Endpoint, LOOPBACK_IFINDEX, LOOPBACK4, agent_level, now, port_be, read},
     datagram::{asked, own_resolver},
     listener::{lookup, lookup_udp},
     maps::{Absent, SOCKETS, TAKEN, TRANSPARENT_PORT, TUP, WAITING, bear, born_in, count, record, stamped},
@@ -60,10 +60,8 @@ impl From<bool> for Verdict {
 
 #[inline(always)]
 fn judge(ctx: &SkBuffContext) -> Verdict {
-    /// `LOOPBACK_IFINDEX`: the loopback's in every network namespace.
-    const LOOPBACK: u32 = 1;
     // All that is allowed stays in the machine. This is the device after routing and NAT.
-    if read!(ctx.skb.skb, ifindex) != LOOPBACK {
+    if read!(ctx.skb.skb, ifindex) != LOOPBACK_IFINDEX {
         return Verdict::Dropped;
     }
     let Some(packet) = Packet::parse(ctx) else { return Verdict::Dropped };

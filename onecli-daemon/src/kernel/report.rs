@@ -62,15 +62,12 @@ const OLDEST: (u32, u32) = (5, 15);
 /// The oldest that lacks nothing, as a long-term release.
 const RECOMMENDED: (u32, u32) = (6, 1);
 
-/// Since when `sendfile` and `splice` come by the hook of the BPF LSM that sees what is sent.
-const SENDFILE_SEEN: (u32, u32) = (6, 5);
-
 fn kernel() -> Check {
     judge(&release())
 }
 
 /// The running kernel's, as uname(2) tells it.
-fn release() -> String {
+pub(super) fn release() -> String {
     nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
@@ -141,13 +138,7 @@ fn capabilities() -> Check {
 /// The layer that only some kernels have.
 fn security_modules(config: &KernelConfig) -> Check {
     if Pins::below(&config.bpffs_dir).are_secured() {
-        let whole = "agents are refused what they send over connections made outside";
-        return match parse_version(&release()) {
-            Some(version) if version < SENDFILE_SEEN => {
-                Check::ok("bpf lsm", format!("{whole}; before Linux 6.5 not what sendfile and splice send"))
-            }
-            _ => Check::ok("bpf lsm", whole),
-        };
+        return Check::ok("bpf lsm", "agents are refused what they send over connections made outside");
     }
     let without = "what an agent sends over a connection made outside, or by a family such as AF_VSOCK, only the launcher \
                    prevents";
