@@ -19,6 +19,6 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     if read!(ctx.skb.skb, ifindex) == LOOPBACK_IFINDEX {
         return ALLOW;
     }
-    count(Stat::PacketsDropped);
+    count(Stat::KeptOut);
     REFUSE
 }

@@ -326,6 +326,7 @@ fn with(base: &Value, over: &Value) -> Value {
 /// Whether the kernel has Landlock's scopes: Linux 6.12, where it has Landlock at all.
 fn has_scopes() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
     numbers.next().zip(numbers.next()).expect("two numbers") >= (6, 12)
 }

@@ -258,7 +258,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("trace_root").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
     Row::new("take_descriptor").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
     Row::new("trace_same_user")
-        .launched(Scoped(&NOT_PERMITTED, "Landlock before its scopes keeps no process of one user from another"))
+        .launched(Scoped(
+            &NOT_PERMITTED,
+            "Landlock before its scopes keeps no process of one user from another",
+        ))
         .placed(Open("processes of one user may trace each other: give an agent a user of its own"))
         .no_control(),
     Row::new("open_pins").both(NO_ACCESS).no_control(),
@@ -284,7 +287,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("kernel_resolver").launched(Errno(&["ENOSYS"])).placed(KEYS).no_control(),
     Row::new("host_services").launched(Says("reached none")).placed(UNIX_SERVICES).no_control(),
     Row::new("host_service_abstract")
-        .launched(Scoped(&NOT_PERMITTED, "abstract sockets are shared with the host where nothing scopes them"))
+        .launched(Scoped(
+            &NOT_PERMITTED,
+            "abstract sockets are shared with the host where nothing scopes them",
+        ))
         .placed(UNIX_SERVICES),
     // Inbound: the agent answers with data.
     Row::new("inbound_tcp4").both(Says("silence")).inbound(),
