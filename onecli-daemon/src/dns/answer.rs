@@ -8,6 +8,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use tokio::sync::watch;
 
+use super::coined::Coin;
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
@@ -111,12 +112,52 @@ impl Parts {
             }
             // Nobody is asked for other types, so nothing leaves in their names either.
             Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
+            Judgement::Resolve
+                if !snapshot.is_written(&identity, &host)
+                    && let Err(refused) = self.coin(asker, &identity, question, &host).await =>
+            {
+                (refused, nothing())
+            }
             Judgement::Resolve => match tokio::time::timeout(PATIENCE, self.names.addresses(&host)).await {
                 Ok(Ok(addresses)) => (ResponseCode::NoError, addresses),
                 Ok(Err(NoAddress::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
                 Ok(Err(NoAddress::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
             },
         }
+    }
+
+    /// A name that no operator wrote is looked up: on record before anybody hears of it, and only so many. Whoever serves the
+    /// domain learns what the name says.
+    async fn coin(
+        &self,
+        asker: &Asker,
+        identity: &Identity,
+        question: &Question,
+        host: &Host,
+    ) -> Result<(), ResponseCode> {
+        let now = self.clock.instant();
+        let coined = asker.coined.lock().unwrap_or_else(PoisonError::into_inner).note(now, host);
+        match coined {
+            Coin::Known => return Ok(()),
+            Coin::TooMany => {
+                return Err(self.refuse(asker, Some(identity), question, Code::LimitReached).await);
+            }
+            Coin::New => {}
+        }
+        let record = self.record(asker, Some(host.as_name().unwrap_or_default())).map(|mut record| {
+            record.factors = Some(identity.proven());
+            record.forward();
+            record
+        });
+        let failed = match record {
+            Some(record) => self.audit.decision(record).await.map_err(|error| error.to_string()).err(),
+            None => Some("no request id".to_owned()),
+        };
+        failed.map_or(Ok(()), |error| {
+            tracing::error!(error, "a name is not looked up: the audit log cannot be written");
+            asker.coined.lock().unwrap_or_else(PoisonError::into_inner).forget(host);
+            Err(ResponseCode::ServFail)
+        })
     }
 
     /// Records a refusal, unless its like was recorded just now; it stands in the log before the agent hears of it.
@@ -131,7 +172,8 @@ impl Parts {
         let now = self.clock.instant();
         let first =
             asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note(now, &(name.clone(), code));
-        if first && let Some(mut record) = self.record(asker, Some(&name), code) {
+        if first && let Some(mut record) = self.record(asker, Some(&name)) {
+            record.deny(code);
             record.factors = identity.map(Identity::proven);
             // Refused all the same; the log itself tells of what it could not write.
             if let Err(error) = self.audit.decision(record).await {
@@ -158,7 +200,8 @@ impl Parts {
     fn write(&self, asker: &Asker, repeated: Vec<Repeated<(String, Code)>>) {
         for Repeated { key, count } in repeated {
             let (name, code) = key.map_or((None, Code::EgressDenied), |(name, code)| (Some(name), code));
-            if let Some(mut record) = self.record(asker, name.as_deref(), code) {
+            if let Some(mut record) = self.record(asker, name.as_deref()) {
+                record.deny(code);
                 record.count = Some(count);
                 record.factors = Some(Factors::CGROUP);
                 self.audit.outcome(record);
@@ -166,9 +209,9 @@ impl Parts {
         }
     }
 
-    fn record(&self, asker: &Asker, name: Option<&str>, code: Code) -> Option<Record> {
+    fn record(&self, asker: &Asker, name: Option<&str>) -> Option<Record> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
-            .inspect_err(|error| tracing::error!(%error, "a refused DNS query has no request id"))
+            .inspect_err(|error| tracing::error!(%error, "a DNS query has no request id"))
             .ok()?;
         let mut record = Record::new(id);
         record.agent = Some(asker.name.clone());
@@ -176,7 +219,6 @@ impl Parts {
         record.cgroup = asker.evidence.cgroup.as_ref().map(|cgroup| Text::new(cgroup.as_str()));
         record.host = name.map(Text::new);
         record.port = Some(PORT);
-        record.deny(code);
         Some(record)
     }
 }
