@@ -28,6 +28,8 @@ use load::{Load, Measured};
 use report::Report;
 use tempfile::TempDir;
 
+const EXPLICIT: &str = "explicit";
+const RELAXED: &str = "relaxed audit";
 const API: &str = "api.bench.test";
 const SECRET: &str = "sk-bench-0123456789abcdef";
 const KEY: &str = "BENCH_API_KEY";
@@ -63,6 +65,8 @@ struct Workload {
     connections: u32,
     upload: usize,
     new_connections: bool,
+    /// A round has no fewer milliseconds.
+    least: u64,
 }
 
 /// One agent makes all the load, and more of it than one should.
@@ -70,10 +74,12 @@ const QUOTA: &str = "[audit]\nagent_rate = 1000000\nagent_bytes = \"1TiB\"";
 
 const MIB: usize = 1 << 20;
 const SMALL: Workload =
-    Workload { name: "", path: "/bytes/64", connections: 1, upload: 0, new_connections: false };
+    Workload { name: "", path: "/bytes/64", connections: 1, upload: 0, new_connections: false, least: 0 };
+const CROWD: &str = "small requests, 32 connections";
 const WORKLOADS: &[Workload] = &[
     Workload { name: "small requests, 1 connection", ..SMALL },
-    Workload { name: "small requests, 32 connections", connections: 32, ..SMALL },
+    // A relaxed log comes into the database once a second: rounds of one would leave that work to the next one's way.
+    Workload { name: CROWD, connections: 32, least: 4000, ..SMALL },
     Workload { name: "1 MiB down, 1 connection", path: "/bytes/1048576", ..SMALL },
     Workload { name: "1 MiB up, 1 connection", path: "/upload", upload: MIB, ..SMALL },
     Workload { name: "new connection per request", new_connections: true, ..SMALL },
@@ -95,8 +101,7 @@ fn main() -> Result<()> {
         return load::run(load);
     }
     let bench = Bench::set_up()?;
-    let mut ways =
-        vec![("direct", Way::Direct), ("explicit", Way::Explicit), ("relaxed audit", Way::Relaxed)];
+    let mut ways = vec![("direct", Way::Direct), (EXPLICIT, Way::Explicit), (RELAXED, Way::Relaxed)];
     let missing = need::bpf_missing();
     if missing.is_none() {
         ways.push(("transparent", Way::Transparent));
@@ -108,13 +113,18 @@ fn main() -> Result<()> {
         for round in 0..cli.rounds {
             eprint!("\r{:<34} round {} of {}  ", workload.name, round + 1, cli.rounds);
             for (of_way, (_, way)) in measured.iter_mut().zip(&ways) {
-                of_way.push(bench.round(*way, workload, cli.millis)?);
+                of_way.push(bench.round(*way, workload, cli.millis.max(workload.least))?);
             }
         }
         report.add(workload.name, &measured);
     }
     eprintln!();
     print!("{report}");
+    if let Some(times) = report.times(CROWD, RELAXED, EXPLICIT) {
+        println!(
+            "An audit log that waits for the disk costs {times:.2} in requests per second at 32 connections (1.3 at most is wanted)."
+        );
+    }
     if let Some(why) = missing {
         println!("\nNot measured: transparent ({why}).");
     }

@@ -32,6 +32,18 @@ impl Report {
     }
 }
 
+impl Report {
+    /// How much more of `first` than of `second` a workload has, in requests per second.
+    pub(crate) fn times(&self, workload: &str, first: &str, second: &str) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.name == workload)?;
+        let rate = |name: &str| {
+            let at = self.ways.iter().position(|way| way == name)?;
+            row.ways.get(at).map(|measured| measured.rate)
+        };
+        Some(rate(first)? / rate(second)?)
+    }
+}
+
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -82,6 +94,8 @@ mod tests {
         let m = |rate| Measured { rate, p50: 1e6 / rate, p99: 2e6 / rate };
         let mut report = Report::new(&["direct", "explicit"]);
         report.add("small", &[vec![m(900.0), m(1000.0), m(5000.0)], vec![m(500.0), m(400.0), m(600.0)]]);
+        assert!((report.times("small", "direct", "explicit").unwrap() - 2.0).abs() < 1e-9);
+        assert_eq!(report.times("small", "direct", "none"), None);
         let text = report.to_string();
         let line = text.lines().find(|l| l.contains("explicit")).unwrap();
         assert_eq!(
