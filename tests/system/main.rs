@@ -20,6 +20,7 @@ mod disk_full;
 mod dns;
 mod docker;
 mod doctor;
+mod early_data;
 mod escape;
 mod exec;
 mod explicit_tls;
