@@ -51,4 +51,5 @@ mod templates;
 mod units;
 mod unprivileged;
 mod upstream_proxy;
+mod upstream_timeouts;
 mod vault;

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -24,10 +23,6 @@ use super::scrub::Scrubber;
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
-
-/// How long an upstream may be silent within an answer. Streams of events are silent for long; a peer that is gone is
-/// noticed long before, by the kernel and HTTP/2.
-const SILENCE: Duration = Duration::from_hours(1);
 
 /// What an answer still needs while it is delivered.
 #[derive(Debug)]
@@ -106,13 +101,15 @@ pub(super) fn deliver(
     delivery.scrubber.headers(&mut parts.headers);
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
+    // A peer that is gone is noticed long before, by the kernel and HTTP/2.
+    let patience = Patience::new(delivery.gateway.patience.idle);
     let body = Answer {
         source,
         delivery: Some(Box::new(delivery)),
         bytes_out: 0,
         trailers: None,
         ended: !has_body(method, parts.status),
-        patience: Patience::new(SILENCE),
+        patience,
     };
     Ok(Response::from_parts(parts, body.boxed_unsync()))
 }
