@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use onecli_tests::client::{Run, curl};
 use onecli_tests::socket::Socket;
 use onecli_tests::{need, wait_for};
+use serde_json::Value;
 
 use crate::scene::{API, Scene, VALUE, in_shell, read_head};
 
@@ -55,6 +56,39 @@ fn a_stream_ends_with_its_agent_its_grant_or_its_value() {
             );
             daemon.onecli(give).ok("give it back");
         }
+    }
+}
+
+/// Guards what a client can do about it: one that takes nothing of what it is sent keeps the upstream's connection open no
+/// longer than others.
+#[test]
+fn a_stream_that_nobody_reads_ends_too() {
+    let scene = Scene::new();
+    let daemon = &scene.daemon;
+    for version in ["--http1.1", "--http2"] {
+        scene.upstream.clear();
+        let seen = daemon.audit().len();
+        let fetch = curl(&scene.url("/bytes/50000000")).arg(version);
+        let run = Run::new("sh").args(["-c", r#""$@" | sleep 30"#, "sh"]);
+        let run = run.arg(fetch.program()).args(fetch.arguments());
+        let stalled = daemon.explicit(&scene.outside.token, run).start();
+        let began = wait_for(Duration::from_secs(10), || (scene.upstream.request_count() == 1).then_some(()));
+        assert!(began.is_some(), "{version}: the stream began");
+        // Until every buffer is full.
+        std::thread::sleep(Duration::from_millis(500));
+        daemon.onecli(&["ungrant", "outside", "api"]).ok("ungrant");
+        let ended = wait_for(SOON, || {
+            let is_its = |r: &&Value| r["seq"].as_u64() > Some(seen as u64) && r["event"] == "outcome";
+            daemon.audit().iter().find(is_its).cloned()
+        });
+        let ended = ended.unwrap_or_else(|| panic!("{version}: it goes on"));
+        assert_eq!(
+            (&ended["code"], &ended["status"]),
+            (&"revoked".into(), &200.into()),
+            "{version}: {ended}"
+        );
+        drop(stalled);
+        daemon.onecli(&["grant", "outside", "api"]).ok("grant");
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::approvals::nobody_waits;
 use crate::scene::{API, Scene, read_head};
 
-/// A stream ends within a second; another one is for a busy machine.
+/// A stream ends within a second of the answer to the command.
 const SOON: Duration = Duration::from_secs(1);
 
 /// An upstream, and a daemon with one agent that has nothing yet, known by its token.
