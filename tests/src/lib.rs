@@ -2,7 +2,7 @@
 //!
 //! Everything here runs real parts: a real upstream over TLS ([`upstream`]), a real daemon with the CLI in front
 //! of it ([`daemon`]), real clients in a clean environment ([`client`]). Fixtures ([`cgroup`], [`netns`]) undo
-//! themselves when dropped, also while a panic unwinds. [`canary`] looks for a value where it must not be, and
+//! themselves when dropped, also while a panic unwinds. [`canary`] looks for a value where it must not be, in what a [`socket`] gets too, and
 //! [`need`] says plainly what a machine could not run.
 
 #![allow(
@@ -28,6 +28,7 @@ pub mod need;
 pub mod netns;
 pub mod openbao;
 pub mod postgres;
+pub mod socket;
 pub mod tap;
 pub mod upstream;
 

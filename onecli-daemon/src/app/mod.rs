@@ -40,7 +40,7 @@ pub use self_test::PROBES;
 
 use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
-use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay};
+use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
@@ -333,6 +333,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         upstream_tls,
         resolver,
         dialer,
+        patience: UpstreamPatience { head: config.upstream.head_timeout, idle: config.upstream.idle_timeout },
         proxy,
         explicit_addresses: stand.explicit(),
         capacity,

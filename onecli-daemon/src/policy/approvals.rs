@@ -16,7 +16,7 @@ use crate::model::{AgentId, AgentName, Authority, Random, RequestId, RuleId, Sec
 
 /// Requests of one agent that may wait at a time.
 const PER_AGENT: usize = 16;
-/// Requests of all agents together.
+/// Requests of all agents together. A request's head has 64 KiB at most, so what is asked is below 32 MiB.
 const ALL: usize = 512;
 
 /// The number of one question: 40 random bits, written as ten hex digits. An answer to a question of yesterday, or from
