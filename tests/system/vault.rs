@@ -115,6 +115,49 @@ fn an_older_version_that_is_put_back_sends_nothing() {
     serves(&scene, NEXT);
 }
 
+/// Takes the sealed value of a version as it stands in the files of a database that is in use: a copy of them is read.
+fn sealed_version(database: &Path, version: u32) -> Vec<u8> {
+    const SCRIPT: &str = "import os, shutil, sqlite3, sys, tempfile\n\
+        aside = tempfile.mkdtemp()\n\
+        for end in ('', '-wal'):\n\
+        \x20   if os.path.exists(sys.argv[1] + end):\n\
+        \x20       shutil.copy(sys.argv[1] + end, aside + '/copy.db' + end)\n\
+        found = sqlite3.connect(aside + '/copy.db').execute('SELECT sealed FROM secret_versions WHERE version = ?', (sys.argv[2],))\n\
+        print(found.fetchone()[0].hex())\n\
+        shutil.rmtree(aside)\n";
+    let run = Run::new("python3").args(["-c", SCRIPT]).arg(database).arg(version.to_string());
+    data_encoding::HEXLOWER.decode(run.outcome().ok("the sealed value").trim().as_bytes()).unwrap()
+}
+
+/// A version that was replaced is in no file of a daemon that was killed either: nobody can put it back from the log.
+#[test]
+fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
+    if !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let mut scene = Scene::new();
+    let database = scene.daemon.home().data_dir().join("onecli.db");
+    let old = sealed_version(&database, 1);
+    let rotate = scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]).stdin("sk-second");
+    rotate.outcome().ok("secret rotate");
+    scene.daemon.kill();
+    let kept = sealed_version(&database, 1);
+    assert_ne!(old, kept);
+    for file in [database.clone(), database.with_extension("db-wal")] {
+        let bytes = fs::read(&file).unwrap_or_default();
+        // Format and key id begin every wrap, and the body (from 121) is that of the kept one.
+        let found = bytes.windows(112).any(|window| window == &old[9..121]);
+        assert!(!found, "the replaced wrap is in {}", file.display());
+    }
+    let all = [fs::read(&database).unwrap(), fs::read(database.with_extension("db-wal")).unwrap_or_default()];
+    assert!(all.concat().windows(112).any(|window| window == &kept[9..121]), "what is there is found");
+    sql(&scene.daemon, "UPDATE secrets SET version = 1");
+    scene.daemon.restart();
+    let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
+    assert_eq!(reply.verdict(), 502, "{reply:?}");
+    assert_eq!(scene.upstream.requests().len(), 0);
+}
+
 /// Told before anybody is listened to, and no restart helps: exit status 78.
 #[test]
 fn a_wrong_key_is_told_with_both_ids() {

@@ -1,6 +1,7 @@
 //! The store in one SQLite file. WAL with `synchronous=FULL`: a commit is on the disk when the call returns.
 
 mod audit;
+mod erase;
 mod file;
 mod keys;
 mod leases;
@@ -23,6 +24,7 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
+use self::erase::Eraser;
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
 use crate::model::{Agent, AgentId, LogId, RuleId, Runner, Sealed, Secret, SecretId, Terms, TokenHash};
 
@@ -37,6 +39,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: SqlitePool,
+    eraser: Eraser,
     changes: watch::Sender<u64>,
 }
 
@@ -54,7 +57,9 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("secure_delete", "ON");
+        let eraser = options.clone();
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
             .after_release(|connection, _| Box::pin(at_rest(connection)))
@@ -62,7 +67,11 @@ impl SqliteStore {
             .await
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
         migrate(&pool, path).await?;
-        Ok(SqliteStore { pool, changes: watch::Sender::new(0) })
+        let eraser = Eraser::new(eraser);
+        eraser.clean().await;
+        // What a killed daemon left in the log.
+        eraser.erase().await;
+        Ok(SqliteStore { pool, eraser, changes: watch::Sender::new(0) })
     }
 
     /// Begins a transaction that holds the write lock from its start, so that what it reads stays true until it
@@ -327,7 +336,10 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        self.commit(tx).await
+        self.commit(tx).await?;
+        // With the replaced version's old bytes and `secrets.version` set back, it would be used again.
+        self.eraser.erase().await;
+        Ok(())
     }
 
     async fn set_secret_enabled(&self, id: SecretId, enabled: bool) -> Result<(), StoreError> {
@@ -350,7 +362,9 @@ impl Store for SqliteStore {
             .await
             .map_err(StoreError::query("remove a secret"))?;
         found("secret", id.to_string(), done.rows_affected())?;
-        self.commit(tx).await
+        self.commit(tx).await?;
+        self.eraser.erase().await;
+        Ok(())
     }
 
     async fn grant(&self, agent: AgentId, secret: SecretId) -> Result<(), StoreError> {

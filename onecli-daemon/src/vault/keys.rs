@@ -30,6 +30,8 @@ pub struct KeyStatus {
     pub slots: Vec<SlotInfo>,
     /// A new root key that is taking over.
     pub rekey: Option<Rekey>,
+    /// Why what was removed is not erased yet; `None` where it is.
+    pub unerased: Option<String>,
 }
 
 /// A slot, without what is in it.
@@ -83,6 +85,7 @@ impl Vault {
             opened_slot: self.opened.slot,
             slots,
             rekey: self.rekeying(),
+            unerased: store.erased().await.err().map(|error| error.to_string()),
         })
     }
 
