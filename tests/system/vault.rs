@@ -245,6 +245,55 @@ fn the_authority_is_rotated_and_nobody_is_cut_off() {
     }
 }
 
+/// Whoever can write to the database but has no key must not have agents trust an authority of his own.
+#[test]
+fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
+    if !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.daemon.onecli(&["ca", "rotate"]).ok("ca rotate");
+    let bundle = scene.daemon.home().dir().join("ca-bundle.pem");
+    let before = fs::read_to_string(&bundle).unwrap();
+    let database = scene.daemon.home().data_dir().join("onecli.db");
+    scene.daemon.terminate();
+    let good = set_aside(&database);
+    let foreign = rcgen::generate_simple_self_signed(vec!["evil.example".to_owned()]).unwrap().cert.pem();
+    let meta = |name: &str, value: &str| format!("UPDATE meta SET value = {value} WHERE key = '{name}'");
+    let edits = ["ca.certificate", "ca.next.certificate"].into_iter().flat_map(|name| {
+        let key = name.replace("certificate", "key");
+        [
+            (meta(name, &format!("'{foreign}'")), "somebody changed it by hand"),
+            (meta(name, &format!("value || '{foreign}'")), "somebody changed it by hand"),
+            (meta(name, &format!("'{foreign}' || value")), "somebody changed it by hand"),
+            (format!("DELETE FROM sealed_blobs WHERE purpose = '{key}'"), "restore a backup"),
+            (format!("DELETE FROM meta WHERE key = '{name}'"), "restore a backup"),
+            (
+                format!(
+                    "UPDATE sealed_blobs SET sealed = (SELECT sealed FROM sealed_blobs WHERE purpose LIKE 'ca.%' \
+                     AND purpose <> '{key}') WHERE purpose = '{key}'"
+                ),
+                "the stored CA key does not open",
+            ),
+        ]
+    });
+    for (edit, told) in edits {
+        sql(&scene.daemon, &edit);
+        let outcome = scene.daemon.home().daemon(&[]).timeout(Duration::from_secs(30)).outcome();
+        let said = format!("{}{}", outcome.out(), outcome.err());
+        assert_eq!(outcome.code(), Some(78), "{edit}: {said}");
+        assert!(said.contains(told), "{edit}: {said}");
+        assert!(!said.contains("serving"), "{edit}: {said}");
+        let now = fs::read_to_string(&bundle).unwrap_or_default();
+        assert!(now.is_empty() || now == before, "{edit}: the bundle was changed");
+        set_aside(&database);
+        fs::write(&database, &good).unwrap();
+    }
+    scene.daemon.restart();
+    assert_eq!(fs::read_to_string(&bundle).unwrap(), before);
+    serves(&scene, VALUE);
+}
+
 #[test]
 fn a_backup_is_restored_as_it_was() {
     let mut scene = Scene::new();
