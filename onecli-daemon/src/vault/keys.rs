@@ -106,6 +106,8 @@ impl Vault {
         let mut told = None;
         let (method, key) = match new {
             NewSlot::KeyFile => {
+                // One that waits for its name has it first.
+                settle(&self.source, &rows, self.key_id())?;
                 if self.source.load()?.is_some() {
                     let at = self.source.path().display();
                     return Err(VaultError::Refused(format!(
@@ -141,12 +143,14 @@ impl Vault {
         let row = method.slot(number, self.id, &roots.current, &key, now, random)?;
         let change = VaultChange { add_slots: vec![row.clone()], ..VaultChange::default() };
         store.change_vault(&change).await?;
-        settle(&self.source, std::slice::from_ref(&row), roots.current.id())?;
+        // All of them: a key file may be prepared that is another slot's.
+        settle(&self.source, &store.list_slots().await?, roots.current.id())?;
         Ok((info(&row), told))
     }
 
     /// Removes a slot: its key no longer opens the vault as it is from now on. Copies of the database from before still
-    /// open with it, so after a key was stolen a new root key is due as well.
+    /// open with it, so after a key was stolen a new root key is due as well. The slot's bytes are overwritten:
+    /// [`KeyStatus::unerased`] tells where that has to wait.
     ///
     /// # Errors
     /// [`VaultError::Refused`] where there is no such slot, or nothing that the daemon finds would open the rest.

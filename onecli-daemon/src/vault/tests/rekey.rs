@@ -402,3 +402,28 @@ async fn changes_in_between_are_not_lost() {
     assert_eq!(host.store.count_versions(old.0).await.unwrap().1, 0);
     assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 701 + rotated as u64);
 }
+
+/// The new key file could not be renamed yet: whatever is done with slots meanwhile, it is the only way in that stays.
+#[tokio::test]
+async fn a_new_key_file_that_waits_for_its_name_survives_other_slots() {
+    let next = |host: &Host| host.dir.join("root.key.new");
+    let recovery = NewSlot::Recovery;
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    let old = std::fs::read(host.key_file()).unwrap();
+    begin(&host, &vault).await;
+    let new = std::fs::read(host.key_file()).unwrap();
+    std::fs::rename(host.key_file(), next(&host)).unwrap();
+    std::fs::write(host.key_file(), old).unwrap();
+    chmod(&host.key_file(), 0o400);
+    vault.add_slot(&host.store, recovery, NOW).await.unwrap();
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), new, "it has its name");
+
+    // Moved away, and another one asked for: the one that waits is not the one to make room.
+    std::fs::rename(host.key_file(), next(&host)).unwrap();
+    let refused = vault.add_slot(&host.store, NewSlot::KeyFile, NOW).await.unwrap_err().to_string();
+    assert!(refused.contains("there is a key file"), "{refused}");
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), new);
+    vault.run_rekey(&host.store).await.unwrap();
+    host.unlock().await.unwrap();
+}
