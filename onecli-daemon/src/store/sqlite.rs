@@ -5,6 +5,7 @@ mod erase;
 mod file;
 mod keys;
 mod leases;
+mod migrate;
 mod rows;
 mod rules;
 mod runners;
@@ -12,12 +13,11 @@ mod runners;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -27,8 +27,6 @@ use tokio::sync::watch;
 use self::erase::Eraser;
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
 use crate::model::{Agent, AgentId, LogId, RuleId, Runner, Sealed, Secret, SecretId, Terms, TokenHash};
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// The fact that [`Store::probe`] writes.
 const META_PROBE: &str = "store.probe";
@@ -66,7 +64,7 @@ impl SqliteStore {
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
-        migrate(&pool, path).await?;
+        migrate::run(&pool, path).await?;
         let eraser = Eraser::new(eraser);
         eraser.clean().await;
         // What a killed daemon left in the log.
@@ -493,16 +491,5 @@ fn follows(
         None => Err(StoreError::NotFound { what, id }),
         Some(stored) if stored.checked_add(1) == Some(offered) => Ok(()),
         Some(stored) => Err(StoreError::Conflict { what, id, column, stored, offered }),
-    }
-}
-
-async fn migrate(pool: &SqlitePool, path: PathBuf) -> Result<(), StoreError> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    match MIGRATIONS.run(pool).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(found)) if found > known => {
-            Err(StoreError::Newer { path, found, known })
-        }
-        Err(source) => Err(StoreError::Migrate { path, source }),
     }
 }
