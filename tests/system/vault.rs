@@ -15,9 +15,10 @@ use onecli_daemon::vault::{KeySource, Vault};
 use onecli_tests::canary::Canary;
 use onecli_tests::client::{Outcome, Run, curl};
 use onecli_tests::daemon::Daemon;
+use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
 
-use crate::scene::{API, KEY, Scene, VALUE, Way, curl_with_key};
+use crate::scene::{API, API_V6, KEY, Scene, VALUE, Way, curl_with_key};
 
 /// Changes the database of a stopped daemon by hand.
 fn sql(daemon: &Daemon, statement: &str) {
@@ -52,7 +53,7 @@ fn a_row_that_was_changed_by_hand_sends_nothing() {
     }
     let mut scene = Scene::new();
     serves(&scene, VALUE);
-    let host = format!("UPDATE secrets SET host = '{}'", crate::scene::API_V6);
+    let host = format!("UPDATE secrets SET host = '{API_V6}'");
     let edits = [
         // Where an attacker has a name that the agent may reach.
         (host.as_str(), crate::scene::API_V6, "in the database by hand"),
@@ -403,9 +404,11 @@ fn memory(pid: u32) -> Vec<u8> {
     all
 }
 
-/// Invariant 1: an agent that has had an answer with the value echoed into it, and the daemon's helper, never saw it.
+/// Invariant 1: an agent that has had an answer with the value echoed into it, the daemon's helper and its executor, which
+/// has run a command that printed one, have no value.
 #[test]
-fn no_value_is_in_the_memory_of_agents_or_of_the_helper() {
+fn no_value_is_in_the_memory_of_agents_or_of_the_daemons_children() {
+    const PRINTED: &str = "sk-exec/canary+91d7C~=3%Kv";
     const CLIENT: &str = "import os, sys, time, urllib.request\n\
         request = urllib.request.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + os.environ['API_KEY']})\n\
         answer = urllib.request.urlopen(request, timeout=20).read()\n\
@@ -414,7 +417,8 @@ fn no_value_is_in_the_memory_of_agents_or_of_the_helper() {
     if !need::bpf("everything") || !need::program("everything", "python3", "python3") {
         return;
     }
-    let scene = Scene::new();
+    let exec = Daemon::builder().config("[backend.exec]\nuser = \"backup\"");
+    let scene = Scene::of(exec, Upstream::start(&[API, API_V6]), &["--bearer"]);
     let ready = scene.daemon.agent_dir(&scene.inside).join("ready");
     let run = Run::new("python3").args(["-c", CLIENT, &scene.url("/echo")]).arg(&ready);
     let running = scene.daemon.managed(&scene.inside, &run).start();
@@ -434,13 +438,40 @@ fn no_value_is_in_the_memory_of_agents_or_of_the_helper() {
         has_placeholder |= memory.windows(placeholder.len()).any(|window| window == placeholder);
     }
     assert!(has_placeholder, "what was looked at is the agent's memory");
+    // The executor has had a value in its hands as well.
+    let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in("/run").unwrap();
+    for (name, mode, text) in
+        [("print", 0o755, "#!/bin/sh\nexec cat ${0%/*}/value\n"), ("value", 0o644, PRINTED)]
+    {
+        fs::write(dir.path().join(name), text).unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
+    let command = dir.path().join("print");
+    let add = ["secret", "add", "printed", "--host", &host, "--bearer", "--exec", command.to_str().unwrap()];
+    scene.daemon.onecli(&add).ok("secret add --exec");
+    let _ = scene.daemon.grant(&scene.outside, "printed");
+    scene.upstream.clear();
+    let url = scene.upstream.https_url(API_V6, "/echo");
+    assert_eq!(scene.run(Way::Explicit, curl(&url)).reply().verdict(), 200, "{}", scene.daemon.home().log());
+    scene.injected_once(&format!("Bearer {PRINTED}"));
+    let printed = Canary::new(PRINTED);
     let daemon = scene.daemon.pid();
     let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
-    assert!(!children.trim().is_empty());
+    let names: Vec<String> = children
+        .split_whitespace()
+        .map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim().to_owned())
+        .collect();
+    assert!(
+        ["onecli-helper", "onecli-executor"].iter().all(|name| names.iter().any(|n| n == name)),
+        "{names:?}"
+    );
     for pid in children.split_whitespace() {
         let memory = memory(pid.parse().unwrap());
         assert!(memory.len() > 100_000, "{} bytes", memory.len());
         canary.assert_absent(&format!("the memory of the daemon's child {pid}"), &memory);
+        printed.assert_absent(&format!("the memory of the daemon's child {pid}"), &memory);
     }
     drop(running);
 }
