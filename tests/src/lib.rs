@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests, demo and benchmark speak to a person")]
 #![allow(clippy::disallowed_methods, reason = "tests wait and measure in real time")]
 
+pub mod argv;
 pub mod bins;
 pub mod canary;
 pub mod cgroup;

@@ -200,3 +200,45 @@ async fn certificates_for_new_hosts_are_bounded() {
     assert!(tls.may_accept(agent, &known));
     assert!(tls.may_accept(AgentId(Uuid::max()), &"other.test".parse().unwrap()));
 }
+
+/// Whoever can write to the database has the certificate before him, and none of these may get into a bundle.
+#[test]
+fn an_authority_whose_certificate_was_exchanged_is_refused() {
+    let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000);
+    let made = || CertAuthority::generate("test", now).unwrap();
+    let (good, foreign) = (made(), made());
+    let with = |pem: String| CaMaterial { certificate_pem: pem, key_der: good.key_der.clone() };
+    CertAuthority::load(&good).unwrap();
+    let (ours, theirs) = (&good.certificate_pem, &foreign.certificate_pem);
+    for (edited, hint) in [
+        (theirs.clone(), "not that of the stored CA key"),
+        (format!("{ours}{theirs}"), "not one certificate"),
+        (format!("{theirs}{ours}"), "not one certificate"),
+        (format!("{ours}{}", theirs.replace("CERTIFICATE", "TRUSTED CERTIFICATE")), "not one certificate"),
+        (format!("a comment\n{ours}"), "not one certificate"),
+        (String::new(), "not one certificate"),
+    ] {
+        let error = CertAuthority::load(&with(edited.clone())).unwrap_err();
+        assert!(
+            matches!(error, CaError::Changed(_)) && error.to_string().contains(hint),
+            "{edited}: {error}"
+        );
+        // Sealed with the key, it is refused before that.
+        let error = CaMaterial::unsealed(edited, &good.to_seal().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("sealed with its key"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_sealed_of_an_authority() {
+    let good = CertAuthority::generate("test", Timestamp::UNIX_EPOCH).unwrap();
+    let sealed = good.to_seal().unwrap();
+    let (again, key_alone) = CaMaterial::unsealed(good.certificate_pem.clone(), &sealed).unwrap();
+    assert!(again.certificate_pem == good.certificate_pem && again.key_der == good.key_der && !key_alone);
+    // As older versions sealed it.
+    let (old, key_alone) = CaMaterial::unsealed(good.certificate_pem.clone(), &good.key_der).unwrap();
+    assert!(old.key_der == good.key_der && key_alone);
+    for length in 1..good.certificate_pem.len() + 5 {
+        assert!(CaMaterial::unsealed(good.certificate_pem.clone(), &sealed[..length]).is_err(), "{length}");
+    }
+}
