@@ -25,7 +25,7 @@ fn main() {
     runtime.block_on(write(Path::new(&dir), records));
     println!("{records} records written in {:.1} s", started.elapsed().as_secs_f64());
     let started = Instant::now();
-    let wanted = Verification { dir: dir.into(), key: None, witnessed: Vec::new(), threads: 2 };
+    let wanted = Verification { dir: dir.into(), key: None, witnessed: Vec::new(), from: None, threads: 2 };
     let verified = verify(&wanted, &|_, _| {}).unwrap();
     println!("{} records verified in {:.1} s", verified.last, started.elapsed().as_secs_f64());
 }

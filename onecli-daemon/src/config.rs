@@ -147,7 +147,8 @@ pub struct Audit {
     pub durability: Durability,
     /// Segments whose records are all older than so many days are removed; 0 keeps them for ever. Default 0.
     pub keep_days: u32,
-    /// The oldest segments are removed while all together are larger than this; `"0"` keeps them all. Default `"0"`.
+    /// The oldest segments are removed while all together are larger than this, whoever wrote them; `"0"` keeps them all.
+    /// Default `"0"`.
     #[serde(deserialize_with = "size")]
     pub keep_bytes: u64,
     /// Space on the log's file system that is kept for the others when one agent uses up the rest. Default `"256MiB"`.
@@ -156,7 +157,7 @@ pub struct Audit {
     /// Records per second that one agent may cause for long; ten times as many at once. Default 5000.
     #[serde(deserialize_with = "rate")]
     pub agent_rate: u32,
-    /// Bytes of records that one agent may cause in a day. Default `"4GiB"`.
+    /// Bytes on the disk that one agent's records may take in a day: three for each of a line. Default `"4GiB"`.
     #[serde(deserialize_with = "size")]
     pub agent_bytes: u64,
     /// Are refusals of one agent that repeat within ten seconds one record with a count? Default `true`.

@@ -131,6 +131,9 @@ fn run(
     report
 }
 
+/// What a log says of itself that somebody changed.
+const DAMAGE: [&str; 4] = ["audit_damaged", "audit_truncated", "audit_contradicted", "audit_appended"];
+
 /// The paths of all requests that the log says were let through, and how often it says that it was damaged.
 fn decided(audit: &Path) -> (HashSet<String>, usize) {
     let mut paths = HashSet::new();
@@ -145,7 +148,8 @@ fn decided(audit: &Path) -> (HashSet<String>, usize) {
             if record["event"] == "decision" && record["verdict"] == "inject" {
                 paths.extend(record["path"].as_str().map(str::to_owned));
             }
-            damaged += usize::from(record["code"] == "audit_damaged" || record["code"] == "audit_truncated");
+            let code = record["code"].as_str().unwrap_or_default();
+            damaged += usize::from(DAMAGE.contains(&code));
         }
     }
     (paths, damaged)

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 
 use super::error::chain;
 use super::managed::Managed;
-use crate::audit::{AuditLog, FOLD_WINDOW, Fold, Mode, Record, Text};
+use crate::audit::{AuditLog, FOLD_WINDOW, Fold, Mode, Quota, Record, Text};
 use crate::kernel::Denial;
-use crate::model::{Clock, Code, Random, RequestId};
+use crate::model::{AgentId, Clock, Code, Random, RequestId};
 use crate::policy::Snapshot;
 
 /// Agents whose repeats are told apart.
@@ -26,6 +26,7 @@ pub(super) struct DenialReport {
     pub(super) managed: Arc<Managed>,
     pub(super) policy: watch::Receiver<Arc<Snapshot>>,
     pub(super) audit: AuditLog,
+    pub(super) quota: Arc<Quota>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
 }
@@ -70,25 +71,32 @@ impl DenialReport {
         }
         let rule = format!("kernel {:?} {:?}", denial.hook, denial.reason).to_lowercase();
         let kind = Kind { rule, destination: denial.destination };
-        if !folds.entry(agent).or_default().note(self.clock.instant(), &kind) {
+        let (now, fold) = (self.clock.instant(), folds.entry(agent).or_default());
+        if !fold.wants(&kind) {
+            fold.note(now, &kind);
             return;
         }
-        if let Some(mut record) = self.record(agent, Some(&kind)) {
-            if let Some(task) = &denial.task {
-                record.uid = Some(task.uid);
-                record.pid = Some(task.pid);
-                record.comm = Some(Text::new(&task.comm));
-            }
-            self.audit.outcome(record);
+        let Some((payer, mut record)) = self.record(agent, Some(&kind)) else { return };
+        if let Some(task) = &denial.task {
+            record.uid = Some(task.uid);
+            record.pid = Some(task.pid);
+            record.comm = Some(Text::new(&task.comm));
         }
+        if self.quota.take(now, payer, (1, record.line_bytes()), self.audit.space_is_scarce()).is_err() {
+            fold.note_other(now);
+            return;
+        }
+        fold.note(now, &kind);
+        self.audit.outcome(record);
     }
 
     fn sweep(&self, folds: &mut HashMap<u64, Fold<Kind>>) {
         let now = self.clock.instant();
         folds.retain(|agent, fold| {
             for repeated in fold.due(now) {
-                if let Some(mut record) = self.record(*agent, repeated.key.as_ref()) {
+                if let Some((payer, mut record)) = self.record(*agent, repeated.key.as_ref()) {
                     record.count = Some(repeated.count);
+                    self.quota.charge(now, payer, (1, record.line_bytes()));
                     self.audit.outcome(record);
                 }
             }
@@ -108,7 +116,7 @@ impl DenialReport {
         let more = now.saturating_sub(before);
         let kind = Kind { rule: "kernel untold".to_owned(), destination: None };
         if more > 0
-            && let Some(mut record) = self.record(0, Some(&kind))
+            && let Some((_, mut record)) = self.record(0, Some(&kind))
         {
             record.count = Some(more);
             self.audit.outcome(record);
@@ -116,18 +124,21 @@ impl DenialReport {
         now
     }
 
-    fn record(&self, agent: u64, kind: Option<&Kind>) -> Option<Record> {
+    /// The record, and whose it is.
+    fn record(&self, agent: u64, kind: Option<&Kind>) -> Option<(AgentId, Record)> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
             .inspect_err(|error| tracing::error!(%error, "a refusal of the kernel has no request id"))
             .ok()?;
-        let mut record = Record::new(id);
+        let (mut payer, mut record) = (AgentId::NOBODY, Record::new(id));
         record.mode = Some(Mode::Transparent);
         record.deny(Code::KernelDenied);
         // There is no answer with a status: the system call failed with EPERM.
         record.status = None;
         record.cgroup_id = (agent != 0).then_some(agent);
         if let Some(cgroup) = self.managed.name_of(agent) {
-            record.agent = self.policy.borrow().agent_of_cgroup(&cgroup).map(|agent| agent.name.clone());
+            if let Some(agent) = self.policy.borrow().agent_of_cgroup(&cgroup) {
+                (payer, record.agent) = (agent.id, Some(agent.name.clone()));
+            }
             record.cgroup = Some(Text::new(cgroup.as_str()));
         }
         if let Some(kind) = kind {
@@ -137,6 +148,6 @@ impl DenialReport {
                 record.address = Some(Text::new(&destination.to_string()));
             }
         }
-        Some(record)
+        Some((payer, record))
     }
 }

@@ -217,7 +217,7 @@ async fn open_audit(
     // The store's word goes first: whoever removed the files would have removed their name with them.
     let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
     let known = match noted.or(audit::log_in(dir.path(), &signer)?) {
-        Some(log) => Some((log, store.last_audit_seq(log).await?)),
+        Some(log) => Some(audit::Known { log, last: store.last_audit_line(log).await? }),
         None => None,
     };
     let config = &config.audit;
@@ -269,6 +269,12 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
+    let quota = Arc::new(audit::Quota::new(audit::QuotaLimits {
+        rate: config.audit.agent_rate,
+        bytes: config.audit.agent_bytes,
+        reserve: config.audit.reserve_bytes,
+    }));
+
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
 
@@ -279,6 +285,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
             policy: snapshot.clone(),
             names: Arc::clone(&resolver) as Arc<dyn dns::Names>,
             audit: audit.clone(),
+            quota: Arc::clone(&quota),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
         };
@@ -326,11 +333,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         vault: Arc::clone(&vault),
         credentials,
         audit: audit.clone(),
-        audit_quota: audit::QuotaLimits {
-            rate: config.audit.agent_rate,
-            bytes: config.audit.agent_bytes,
-            reserve: config.audit.reserve_bytes,
-        },
+        audit_quota: Arc::clone(&quota),
         fold_refusals: config.audit.fold_refusals,
         agent_tls: AgentTls::new(authority.load().await?, Arc::clone(&clock))?
             .with_proxy_names(config.listen.proxy_names()),
@@ -358,12 +361,12 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         random: Arc::clone(&random),
         data_dir: data_dir.path().to_owned(),
     };
-    let shipper =
-        ship::Shipper::new(audit_dir.path().to_owned(), audit.id(), audit.subscribe(), Arc::clone(&store));
+    let shipper = ship::Shipper::new(audit_dir.path().to_owned(), &audit, Arc::clone(&store));
     let denials = DenialReport {
         managed: Arc::clone(&managed),
         policy: snapshot.clone(),
         audit: audit.clone(),
+        quota,
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::audit::{AuditError, Entries, Line, Position};
+use crate::audit::{AuditError, AuditLog, Begin, Entries, Line, Position};
 use crate::model::LogId;
 use crate::store::{AuditRow, Store, StoreError};
 
@@ -27,6 +27,10 @@ pub struct Shipper {
     dir: PathBuf,
     log: LogId,
     durable: watch::Receiver<u64>,
+    pruned: watch::Receiver<u64>,
+    begin: Begin,
+    /// Up to which number they went from the store.
+    gone: u64,
     store: Arc<dyn Store>,
     shipped: watch::Sender<u64>,
     fault: watch::Sender<Option<String>>,
@@ -50,9 +54,20 @@ enum ShipError {
 }
 
 impl Shipper {
-    /// Ships the log `log` in `dir`, up to the numbers that `durable` tells ([`crate::audit::AuditLog::subscribe`]).
-    pub fn new(dir: PathBuf, log: LogId, durable: watch::Receiver<u64>, store: Arc<dyn Store>) -> Shipper {
-        Shipper { dir, log, durable, store, shipped: watch::Sender::new(0), fault: watch::Sender::new(None) }
+    /// Ships the log `log` that lies in `dir`. What its writer removes for its age or size
+    /// ([`crate::audit::AuditLog::pruned`]) goes from the store too.
+    pub fn new(dir: PathBuf, log: &AuditLog, store: Arc<dyn Store>) -> Shipper {
+        Shipper {
+            dir,
+            log: log.id(),
+            durable: log.subscribe(),
+            pruned: log.pruned(),
+            begin: log.begin(),
+            gone: 0,
+            store,
+            shipped: watch::Sender::new(0),
+            fault: watch::Sender::new(None),
+        }
     }
 
     /// The number up to which the store has the log's records, as it grows. Who lists rows can wait here until
@@ -73,11 +88,15 @@ impl Shipper {
         let mut pause = BACKOFF.0;
         loop {
             let limit = *self.durable.borrow_and_update();
-            match self.ship(&mut cursor, limit).await {
+            match self.ship_and_prune(&mut cursor, limit).await {
                 Ok(()) => {
                     pause = BACKOFF.0;
                     self.fault.send_if_modified(|fault| fault.take().is_some());
-                    if self.durable.changed().await.is_err() {
+                    let more = tokio::select! {
+                        changed = self.durable.changed() => changed,
+                        changed = self.pruned.changed() => changed,
+                    };
+                    if more.is_err() {
                         return;
                     }
                     tokio::time::sleep(GATHER).await;
@@ -92,6 +111,16 @@ impl Shipper {
         }
     }
 
+    async fn ship_and_prune(&mut self, cursor: &mut Option<Cursor>, limit: u64) -> Result<(), ShipError> {
+        let through = *self.pruned.borrow_and_update();
+        self.ship(cursor, limit).await?;
+        if through > self.gone {
+            self.store.prune_audit(self.log, through).await?;
+            self.gone = through;
+        }
+        Ok(())
+    }
+
     /// Ships everything up to `limit`.
     async fn ship(&self, cursor: &mut Option<Cursor>, limit: u64) -> Result<(), ShipError> {
         let mut at = match *cursor {
@@ -104,8 +133,8 @@ impl Shipper {
                 self.shipped.send_replace(at.seq);
                 return Ok(());
             }
-            let dir = self.dir.clone();
-            let (lines, next) = tokio::task::spawn_blocking(move || read(&dir, at, limit)).await??;
+            let (dir, begin) = (self.dir.clone(), self.begin);
+            let (lines, next) = tokio::task::spawn_blocking(move || read(&dir, begin, at, limit)).await??;
             if lines.is_empty() {
                 // The log has numbered up to the limit, so the missing lines were removed from its files.
                 tracing::error!(
@@ -116,12 +145,8 @@ impl Shipper {
                 at = Cursor { seq: limit, ..next };
                 continue;
             }
-            let pruned = lines.iter().filter_map(|line| line.entry.record.pruned_through()).max();
             let rows: Vec<_> = lines.into_iter().map(|line| row(self.log, line)).collect();
             self.store.insert_audit(&rows).await?;
-            if let Some(through) = pruned {
-                self.store.prune_audit(self.log, through).await?;
-            }
             at = next;
             self.shipped.send_replace(at.seq);
         }
@@ -129,6 +154,9 @@ impl Shipper {
 
     async fn find(&self) -> Result<Cursor, ShipError> {
         let seq = self.store.last_audit_seq(self.log).await?;
+        if seq >= self.begin.after {
+            return Ok(Cursor { seq, position: self.begin.position() });
+        }
         let dir = self.dir.clone();
         let entries = tokio::task::spawn_blocking(move || Entries::after(&dir, seq)).await??;
         Ok(Cursor { seq, position: entries.position() })
@@ -136,12 +164,19 @@ impl Shipper {
 }
 
 /// Reads a batch of the lines up to `limit`, from files that are never read beyond it.
-fn read(dir: &Path, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
+fn read(dir: &Path, begin: Begin, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
     let mut lines = Vec::new();
     let mut entries = Entries::resume(dir, at.position, at.seq);
     while lines.len() < BATCH && at.seq < limit {
         match entries.next() {
             None => break,
+            // A log that was found changed went on in another segment, with the same numbers.
+            Some(Ok(line))
+                if line.entry.seq > begin.after && entries.position().segment() < begin.segment =>
+            {
+                at.position = begin.position();
+                entries = Entries::resume(dir, at.position, at.seq);
+            }
             Some(Ok(line)) if line.entry.seq > limit => break,
             Some(Ok(line)) => {
                 at = Cursor { seq: line.entry.seq, position: entries.position() };

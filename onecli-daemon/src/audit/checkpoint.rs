@@ -7,6 +7,7 @@
 //! time 2026-01-02T03:04:05.678901Z        when this was signed
 //! prev 0f3b...                            what the next record's `prev` has to be
 //! edge NvAfZ...                           the tree's right edge, so that hashing can go on from here
+//! end clean                               only in the last one of a daemon that was stopped: nothing comes after
 //!
 //! — onecli/audit/0198c5a2-... Az3grl...   the signature (Ed25519)
 //! ```
@@ -149,6 +150,19 @@ impl Verifier {
     }
 }
 
+impl Verifier {
+    /// Reads a note of whichever log that this key has to have signed: a host's logs have one key.
+    ///
+    /// # Errors
+    /// [`NoteError`].
+    pub(super) fn open_any(&self, note: &str) -> Result<Checkpoint, NoteError> {
+        match self.open(note) {
+            Err(NoteError::OtherLog(log)) => Verifier { log, key: self.key }.open(note),
+            opened => opened,
+        }
+    }
+}
+
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut key = vec![ED25519_TYPE];
@@ -182,7 +196,13 @@ pub(super) struct Checkpoint {
     pub(super) tree: Tree,
     /// What the next record's `prev` has to be.
     pub(super) prev: Link,
+    /// The daemon ended the log here. The next one takes this back before its first record, so what stands behind such a
+    /// checkpoint no daemon wrote.
+    pub(super) ended: bool,
 }
+
+/// The last line of a checkpoint with [`Checkpoint::ended`]. Older ones have none, and older programs pass it over.
+const ENDED: &str = "end clean";
 
 /// The signed text.
 impl fmt::Display for Checkpoint {
@@ -192,7 +212,8 @@ impl fmt::Display for Checkpoint {
         writeln!(f, "{}", BASE64.encode(&self.tree.root()))?;
         writeln!(f, "time {:.6}", self.time)?;
         writeln!(f, "prev {}", self.prev)?;
-        writeln!(f, "edge {}", BASE64.encode(&self.tree.edge().concat()))
+        writeln!(f, "edge {}", BASE64.encode(&self.tree.edge().concat()))?;
+        if self.ended { writeln!(f, "{ENDED}") } else { Ok(()) }
     }
 }
 
@@ -215,7 +236,7 @@ impl FromStr for Checkpoint {
         if BASE64.encode(&tree.root()) != root {
             return Err(FORM);
         }
-        Ok(Checkpoint { log, time, tree, prev })
+        Ok(Checkpoint { log, time, tree, prev, ended: lines.any(|line| line == ENDED) })
     }
 }
 
@@ -238,6 +259,7 @@ mod tests {
             time: "2026-01-02T03:04:05.678901Z".parse().unwrap(),
             tree,
             prev: Link::of(&leaf_hash(b"c")),
+            ended: false,
         }
     }
 
@@ -266,6 +288,10 @@ mod tests {
         assert!(lines[5].starts_with("edge ") && lines[6].is_empty(), "{lines:?}");
         assert!(lines[7].starts_with("\u{2014} onecli/audit/0198c5a2-0000-7000-8000-000000000001 "));
         assert_eq!(lines.len(), 8);
+        let ended = signer().sign(&Checkpoint { ended: true, ..checkpoint() });
+        assert_eq!(ended.lines().nth(6), Some("end clean"));
+        assert_eq!(ended.lines().count(), 9);
+        assert!(signer().verifier(checkpoint().log).open(&ended).unwrap().ended);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The one place where a record becomes a line, bound to the line before it.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
@@ -78,6 +79,34 @@ pub(super) fn encode(time: Timestamp, seq: u64, prev: Link, record: &Record, out
     hash
 }
 
+/// What a line has besides its record: time, number and link. 20 digits are the longest number.
+const AROUND: usize =
+    r#""time":"2026-01-02T03:04:05.678901Z","seq":,"prev":"0123456789abcdef0123456789abcdef","#.len()
+        + 20
+        + 1;
+
+/// How many bytes a record's line takes with its line feed, at most: as many less as its number has fewer digits than 20.
+pub(super) fn line_bytes(record: &Record) -> u64 {
+    let mut counted = Counter(AROUND);
+    #[expect(clippy::expect_used, reason = "a struct of texts and numbers, and a counter takes every byte")]
+    serde_json::to_writer(&mut counted, record).expect("a record is always valid JSON");
+    counted.0 as u64
+}
+
+/// Counts what is written to it.
+struct Counter(usize);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn microseconds<S: Serializer>(time: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
     out.collect_str(&format_args!("{time:.6}"))
 }
@@ -118,5 +147,19 @@ impl<'l> Start<'l> {
             seq: std::str::from_utf8(seq).ok()?.parse().ok()?,
             prev: std::str::from_utf8(prev).ok()?.parse().ok()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_counted_with_everything_in_it() {
+        for record in [Record::with_every_field(), Record::of_the_log("audit_torn", 7)] {
+            let mut line = Vec::new();
+            encode(Timestamp::UNIX_EPOCH, u64::MAX, Link::default(), &record, &mut line);
+            assert_eq!(line_bytes(&record), line.len() as u64);
+        }
     }
 }

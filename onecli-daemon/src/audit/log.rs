@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::checkpoint::Signer;
+use super::checkpoint::{Checkpoint, Signer};
+use super::encode::{self, Link};
 use super::error::AuditError;
 use super::orphans;
 use super::publish::Publisher;
+use super::reader::Position;
 use super::record::Record;
 use super::recover;
 use super::retention::Retention;
 use super::segment::{self, SEGMENT_BYTES, Segments};
+use super::tree::Tree;
 use super::writer::{Upkeep, Writer};
 use crate::model::{Clock, LogId, PrivateDir};
 
@@ -46,14 +49,39 @@ pub struct Settings {
     pub signer: Signer,
     /// The id of a log that has to be begun anew.
     pub fresh: LogId,
-    /// The log that was written here last, and its last number, as it is known from elsewhere than the directory.
-    pub known: Option<(LogId, u64)>,
+    /// The log that was written here last, as it is known from elsewhere than the directory.
+    pub known: Option<Known>,
     /// When a record counts as written.
     pub durability: Durability,
     /// What is kept.
     pub retention: Retention,
     /// When less is free on the log's file system, in bytes, [`AuditLog::space_is_scarce`].
     pub reserve: u64,
+}
+
+/// What is known of a log from elsewhere than its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Which log it is.
+    pub log: LogId,
+    /// Its last record there: number and line.
+    pub last: Option<(u64, String)>,
+}
+
+/// Where a log began to be written by this daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begin {
+    /// The first segment that it writes to.
+    pub segment: u64,
+    /// The number of the last record before its own. What earlier segments have behind it is not part of the log.
+    pub after: u64,
+}
+
+impl Begin {
+    /// The beginning of that segment.
+    pub fn position(&self) -> Position {
+        Position::start_of(self.segment)
+    }
 }
 
 /// Proof that a decision's record is written: on the disk, or, where the log is told to be relaxed, with the kernel, from
@@ -81,8 +109,10 @@ pub struct AuditLog {
     queue: mpsc::Sender<Item>,
     shared: Arc<Shared>,
     durable: watch::Receiver<u64>,
+    pruned: watch::Receiver<u64>,
     checkpoints: watch::Receiver<Option<Arc<str>>>,
     id: LogId,
+    begin: Begin,
 }
 
 #[derive(Debug, Default)]
@@ -126,46 +156,66 @@ impl AuditLog {
         AuditLog::open_sized(dir, settings, SEGMENT_BYTES)
     }
 
-    pub(super) fn open_sized(
+    pub(crate) fn open_sized(
         dir: &PrivateDir,
         settings: Settings,
         segment_bytes: u64,
     ) -> Result<AuditLog, AuditError> {
         let Settings { clock, signer, fresh, known, durability, retention, reserve } = settings;
         let lock = segment::lock(dir.path())?;
-        let resumed = recover::recover(dir.path(), &signer, known, fresh)?;
+        let resumed = recover::recover(dir.path(), &signer, known.as_ref(), fresh)?;
         let id = resumed.log;
         let signer = Arc::new(signer);
         let key = format!("{}\n", signer.verifier(id));
         segment::replace_file(&segment::key_path(dir.path()), key.as_bytes())?;
-        let now = super::checkpoint::Checkpoint {
-            log: id,
-            time: clock.now(),
-            tree: resumed.tree.clone(),
-            prev: resumed.prev,
+        let state = |tree: &Tree, prev| {
+            let (tree, time) = (tree.clone(), clock.now());
+            Checkpoint { log: id, time, tree, prev, ended: false }
         };
-        let segments = Segments::open(dir, lock, resumed.place, segment_bytes, &|| signer.sign(&now))?;
-        // From the first record on, there is one on the disk that tells where the log begins.
-        let checkpoint = segment::checkpoint_path(dir.path());
-        if !checkpoint.exists() {
-            segment::replace_file(&checkpoint, signer.sign(&now).as_bytes())?;
+        let resumed_state = state(&resumed.tree, resumed.prev);
+        let head = || signer.sign(&resumed_state);
+        let mut segments = Segments::open(dir, lock, resumed.place, segment_bytes, &head)?;
+        let mut orphans = orphans::find(dir.path(), &signer, resumed.place)?;
+        let begin = Begin { segment: segments.number(), after: resumed.tree.size() };
+        let (mut tree, mut prev) = (resumed.tree, resumed.prev);
+        if let Some(first) = resumed.unsigned {
+            // What rests on records that nobody vouches for goes before the alert, and is counted with them.
+            let at = orphans.partition_point(|(seq, _)| *seq < first);
+            let resting: Vec<Record> =
+                orphans.split_off(at).into_iter().map(|(_, decided)| decided.interrupted()).collect();
+            let last = tree.size() + resting.len() as u64;
+            tracing::warn!(
+                first,
+                last,
+                "the audit log's last records were not signed for when the daemon ended"
+            );
+            let mut lines = Vec::new();
+            for record in resting.iter().chain([&Record::unsigned(first, last)]) {
+                let hash = encode::encode(clock.now(), tree.size() + 1, prev, record, &mut lines);
+                tree.push(hash);
+                prev = Link::of(&hash);
+            }
+            segments.append_here(&lines, &head)?;
         }
-        let orphans = orphans::find(dir.path(), &signer, resumed.place)?;
-        let last_seq = resumed.tree.size();
+        // From the first record on there is one on the disk, and it does not say that the log has ended.
+        let (notes, checkpoints) = watch::channel(None);
+        let publisher = Publisher::start(dir.path(), Arc::clone(&signer), notes)?;
+        publisher.publish_now(state(&tree, prev))?;
+        segment::sync_directory(dir.path())?;
+        let last_seq = tree.size();
         let (queue, items) = mpsc::channel();
         let (told, durable) = watch::channel(last_seq);
-        let (notes, checkpoints) = watch::channel(None);
+        let (told_pruned, pruned) = watch::channel(0);
         let shared = Arc::new(Shared { reserve, ..Shared::default() });
         shared.look_at_space(dir.path());
-        let log = AuditLog { queue, shared: shared.clone(), durable, checkpoints, id };
+        let log = AuditLog { queue, shared: shared.clone(), durable, pruned, checkpoints, id, begin };
         for (code, count) in resumed.events {
             tracing::warn!(code, count, "the audit log was not found as it was left");
             log.outcome(Record::of_the_log(code, count));
         }
-        for decided in orphans {
+        for (_, decided) in orphans {
             log.outcome(decided.interrupted());
         }
-        let publisher = Publisher::start(dir.path(), Arc::clone(&signer), notes)?;
         let writer = Writer {
             dir: dir.path().to_owned(),
             items,
@@ -174,11 +224,12 @@ impl AuditLog {
             clock,
             shared,
             told,
+            pruned: told_pruned,
             log: id,
             signer,
             publisher,
-            tree: resumed.tree,
-            prev: resumed.prev,
+            tree,
+            prev,
             durability,
             retention,
             refused: 0,
@@ -195,6 +246,11 @@ impl AuditLog {
     /// Which log this is.
     pub fn id(&self) -> LogId {
         self.id
+    }
+
+    /// Where this daemon went on with it.
+    pub fn begin(&self) -> Begin {
+        self.begin
     }
 
     /// Writes a decision (or an alert, or a refusal) and returns once it is written, as the log's [`Durability`] has it.
@@ -268,6 +324,12 @@ impl AuditLog {
     /// The sequence number of the last record on the disk, as it grows.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.durable.clone()
+    }
+
+    /// The number of the last record that retention has taken away since the log was opened, 0 where none has. Not what a
+    /// line of the log says, which anybody could have put there.
+    pub fn pruned(&self) -> watch::Receiver<u64> {
+        self.pruned.clone()
     }
 
     /// The last signed checkpoint (a C2SP signed note), at most a second or two after the records that it covers.

@@ -16,13 +16,13 @@ const LOOKED_AT: usize = 8 << 20;
 /// The most that are given an outcome.
 const MOST: usize = 4096;
 
-/// The last decisions of requests and tunnels that were let through, and of which the end of the log tells no outcome,
+/// With their numbers, the last decisions of requests and tunnels that were let through, and of which the end of the log tells no outcome,
 /// oldest first. One that lies further back, of a tunnel that was open long, is not found. What is told is signed again,
 /// so only lines are read that lead to where the log goes on (`place`): nothing where it was found changed.
 ///
 /// # Errors
 /// [`AuditError::Io`].
-pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<Record>, AuditError> {
+pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<(u64, Record)>, AuditError> {
     let mut open: BTreeMap<RequestId, (u64, Record)> = BTreeMap::new();
     for text in proven(dir, signer, place)?.iter().rev() {
         for line in text.split(|byte| *byte == b'\n') {
@@ -42,7 +42,8 @@ pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<Reco
     }
     let mut open: Vec<(u64, Record)> = open.into_values().collect();
     open.sort_by_key(|(seq, _)| *seq);
-    Ok(open.into_iter().take(MOST).map(|(_, record)| record).collect())
+    open.truncate(MOST);
+    Ok(open)
 }
 
 /// The last [`LOOKED_AT`] bytes of the log, latest segment first.

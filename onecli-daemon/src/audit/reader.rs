@@ -28,6 +28,18 @@ pub struct Position {
     pub(super) offset: u64,
 }
 
+impl Position {
+    /// The beginning of a segment.
+    pub(super) fn start_of(segment: u64) -> Position {
+        Position { segment, offset: 0 }
+    }
+
+    /// The number of the segment.
+    pub fn segment(self) -> u64 {
+        self.segment
+    }
+}
+
 /// The records of a log in order, read as they are asked for. After `None` it may be asked again: the log may have
 /// grown. A line that is no record comes as [`AuditError::BadLine`]; what follows it can be read.
 ///

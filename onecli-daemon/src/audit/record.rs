@@ -1,11 +1,13 @@
 //! What a record holds, and under which names.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::encode::Link;
+use super::encode::{self, Link};
+use super::recover::CODE_UNSIGNED;
 use super::retention::CODE_PRUNED;
 use super::text::Text;
 use crate::model::{AgentName, CanonicalPath, Code, Factors, Host, RequestId, SecretName};
@@ -107,6 +109,17 @@ pub struct Entry {
     /// What is told.
     #[serde(flatten)]
     pub record: Record,
+}
+
+impl Entry {
+    /// Where this tells of records for which nothing vouches but their links: their numbers.
+    pub(super) fn unsigned(&self) -> Option<RangeInclusive<u64>> {
+        let Record { request_id, event, code, count, .. } = &self.record;
+        let of_the_log = request_id.is_none() && *event == Event::Alert;
+        let ours = of_the_log && code.as_ref().is_some_and(|code| code.as_str() == CODE_UNSIGNED);
+        let first = self.seq.checked_sub(count.filter(|count| ours && *count > 0)?)?;
+        Some(first..=self.seq - 1)
+    }
 }
 
 /// One audit record. What is not known stays `None` and is left out of the line. Start with [`Record::new`], fill
@@ -235,6 +248,14 @@ impl Record {
         }
     }
 
+    /// A record of the log about records of its own that are not signed for: those before it, from number `first` to `last`.
+    pub(super) fn unsigned(first: u64, last: u64) -> Record {
+        Record {
+            rule: Some(Text::new(&format!("records {first} to {last}"))),
+            ..Record::of_the_log(CODE_UNSIGNED, last + 1 - first)
+        }
+    }
+
     /// For tests: nothing is left out.
     #[cfg(test)]
     pub(crate) fn with_every_field() -> Record {
@@ -277,12 +298,9 @@ impl Record {
         }
     }
 
-    /// About how many bytes its line takes.
-    pub fn size_hint(&self) -> u32 {
-        let texts =
-            [&self.method, &self.host, &self.path, &self.rule, &self.secret, &self.cgroup, &self.comm];
-        let len: usize = texts.into_iter().flatten().map(|text| text.as_str().len()).sum();
-        u32::try_from(350 + len).unwrap_or(u32::MAX)
+    /// How many bytes its line takes, at most.
+    pub fn line_bytes(&self) -> u64 {
+        encode::line_bytes(self)
     }
 
     /// Where this tells of removed segments: the number of the last record that went with them.

@@ -14,6 +14,10 @@ use crate::model::LogId;
 /// Code of the record that tells of removed segments. Its count is the number of the last record that went.
 pub(super) const CODE_PRUNED: &str = "audit_pruned";
 
+/// Code of the record that tells that a segment is not as it was signed, and so neither it nor any later one goes for its age
+/// or size. Its count is the segment's number.
+pub(super) const CODE_KEPT: &str = "audit_kept";
+
 /// How much of the log's past is kept. `None`: all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
@@ -24,11 +28,13 @@ pub struct Retention {
 }
 
 /// Segments that are kept no longer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Expired {
     segments: Vec<u64>,
     /// The number of their last record.
     pub(super) through: u64,
+    /// A segment that should go, and does not because it is not as it was signed.
+    pub(super) kept: Option<u64>,
 }
 
 /// Finds them in the log `log`. The segment that is written to is never among them, nor one that is not as it was signed,
@@ -42,7 +48,7 @@ pub(super) fn expired(
     now: Timestamp,
     log: LogId,
     signer: &Signer,
-) -> Result<Option<Expired>, AuditError> {
+) -> Result<Expired, AuditError> {
     let numbers = segment::list(dir)?;
     // What somebody made larger, or put there, makes nothing go.
     let size = |number: u64| -> Result<u64, AuditError> {
@@ -58,18 +64,22 @@ pub(super) fn expired(
     let before = retention
         .age
         .and_then(|age| SignedDuration::try_from(age).ok().and_then(|age| now.checked_sub(age).ok()));
-    let mut expired = Expired { segments: Vec::new(), through: 0 };
+    let mut expired = Expired::default();
     for pair in numbers.windows(2) {
-        let (Some(own), Some(next)) = (head(dir, pair[0], signer), head(dir, pair[1], signer)) else { break };
-        let too_old = before.is_some_and(|before| next.time < before);
         let too_much = retention.bytes.is_some_and(|most| total > most);
+        let (Some(own), Some(next)) = (head(dir, pair[0], signer), head(dir, pair[1], signer)) else {
+            // Its age is not known.
+            expired.kept = (too_much || before.is_some()).then_some(pair[0]);
+            break;
+        };
+        let too_old = before.is_some_and(|before| next.time < before);
         if !too_old && !too_much {
             break;
         }
         // A former log that nobody could go on with ends somewhere.
         let former = own.log != log && own.log != next.log;
         if !former && !walk::is_as_signed(dir, pair[0], pair[1], signer) {
-            tracing::error!(segment = pair[0], "an old audit segment is not as it was signed, and is kept");
+            expired.kept = Some(pair[0]);
             break;
         }
         total -= size(pair[0])?;
@@ -78,10 +88,15 @@ pub(super) fn expired(
             expired.through = next.tree.size();
         }
     }
-    Ok((!expired.segments.is_empty()).then_some(expired))
+    Ok(expired)
 }
 
 impl Expired {
+    /// Is nothing to go?
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// Removes them, oldest first.
     pub(super) fn remove(&self, dir: &Path) -> Result<(), AuditError> {
         for &number in &self.segments {

@@ -91,8 +91,24 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), AuditError
     }
 }
 
-fn sync_directory(dir: &Path) -> Result<(), AuditError> {
+pub(super) fn sync_directory(dir: &Path) -> Result<(), AuditError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(AuditError::io(dir, "sync"))
+}
+
+/// Keeps bytes that are no part of the log beside the segment where they stood: `00000001.aside`, or `.aside-2` and so on.
+pub(super) fn keep_aside(dir: &Path, number: u64, bytes: &[u8]) -> Result<PathBuf, AuditError> {
+    let mut nth = 1;
+    loop {
+        let suffix = if nth == 1 { "aside".to_owned() } else { format!("aside-{nth}") };
+        let path = dir.join(format!("{number:08}.{suffix}"));
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+        match written {
+            Ok(()) => return sync_directory(dir).map(|()| path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => nth += 1,
+            Err(error) => return Err(AuditError::io(&path, "write")(error)),
+        }
+    }
 }
 
 /// Where records end, without the room behind them.
@@ -153,17 +169,32 @@ impl Segments {
     /// # Errors
     /// Nothing of `lines` is part of the log then. The next call tries everything again.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool, head: MakeHead<'_>) -> Result<(), AuditError> {
-        // A file that somebody removed or changed takes writes without a word.
+        self.ready(head)?;
+        if self.end > 0 && self.end + lines.len() as u64 > self.max {
+            self.finish()?;
+            self.begin(self.number + 1, head)?;
+        }
+        self.put(lines, sync)
+    }
+
+    /// [`Segments::append`] with a sync, be the segment full or not: no head is signed between what is there and this.
+    pub(super) fn append_here(&mut self, lines: &[u8], head: MakeHead<'_>) -> Result<(), AuditError> {
+        self.ready(head)?;
+        self.put(lines, true)
+    }
+
+    /// A file that somebody removed or changed takes writes without a word.
+    fn ready(&mut self, head: MakeHead<'_>) -> Result<(), AuditError> {
         let untouched =
             |file: &File| file.metadata().is_ok_and(|found| found.nlink() > 0 && found.len() == self.len);
         if !self.file.as_ref().is_some_and(untouched) {
             self.file = None;
             self.reopen(head)?;
         }
-        if self.end > 0 && self.end + lines.len() as u64 > self.max {
-            self.finish()?;
-            self.begin(self.number + 1, head)?;
-        }
+        Ok(())
+    }
+
+    fn put(&mut self, lines: &[u8], sync: bool) -> Result<(), AuditError> {
         let path = path(&self.dir, self.number);
         let Some(file) = &self.file else { return Err(AuditError::Closed) };
         let written = write(file, self.end, self.len, self.max, lines);

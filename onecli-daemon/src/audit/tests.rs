@@ -14,6 +14,15 @@ use super::segment::{self, Segments};
 use super::*;
 use crate::model::{CanonicalPath, Clock, Code, Factors, Host, PrivateDir, RequestId, SystemClock};
 
+/// Leaves the log as a daemon does that is killed right after a checkpoint.
+pub(super) fn as_if_killed(dir: &Path) {
+    let signer = Settings::for_tests().signer;
+    let path = segment::checkpoint_path(dir);
+    let last = signer.read(&path).unwrap();
+    let killed = super::checkpoint::Checkpoint { ended: false, ..last };
+    std::fs::write(path, signer.sign(&killed)).unwrap();
+}
+
 #[derive(Debug)]
 struct Fixed;
 
@@ -225,6 +234,7 @@ async fn a_torn_end_is_cut_off_and_told_of() {
         log.decision(record(1)).await.unwrap();
         log.decision(record(2)).await.unwrap();
         log.close().await.unwrap();
+        as_if_killed(dir.path());
         append(&dir.join("00000001.jsonl"), torn);
 
         let log = open(&dir);

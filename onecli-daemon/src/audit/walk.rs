@@ -1,15 +1,15 @@
 //! One segment, line by line, from its signed head to its end.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link, Start};
 use super::error::AuditError;
-use super::retention::CODE_PRUNED;
 use super::segment;
 use super::text::Text;
 use super::tree::{Tree, leaf_hash};
-use super::verify::{Bad, VerifyError};
+use super::verify::Bad;
 
 /// How often progress is told, in bytes.
 const STEP: usize = 4 << 20;
@@ -25,6 +25,25 @@ pub(super) fn is_as_signed(dir: &Path, number: u64, next: u64, signer: &Signer) 
     begin.log == end.log && walked.is_ok_and(|walked| walked.tree == end.tree)
 }
 
+/// Why a segment leads nowhere.
+#[derive(Debug)]
+pub(super) enum WalkError {
+    Audit(AuditError),
+    Bad(Box<Bad>),
+}
+
+impl From<AuditError> for WalkError {
+    fn from(error: AuditError) -> WalkError {
+        WalkError::Audit(error)
+    }
+}
+
+impl From<Bad> for WalkError {
+    fn from(bad: Bad) -> WalkError {
+        WalkError::Bad(Box::new(bad))
+    }
+}
+
 /// Where a segment led to.
 #[derive(Debug)]
 pub(super) struct Walked {
@@ -32,8 +51,8 @@ pub(super) struct Walked {
     pub(super) tree: Tree,
     /// How many lines it has.
     pub(super) lines: u64,
-    /// The last record that retention took away, if the segment tells of any.
-    pub(super) pruned_through: Option<u64>,
+    /// What the segment tells of the log, in records that are signed for: whoever can write here could put others.
+    pub(super) about: About,
     /// Bytes at its end that are no whole record.
     pub(super) unfinished: u64,
 }
@@ -42,10 +61,10 @@ pub(super) struct Walked {
 pub(super) fn walk(
     path: &Path,
     head: &Checkpoint,
-    marks: &[Checkpoint],
+    marks: &[&Checkpoint],
     is_last: bool,
     progress: &dyn Fn(u64),
-) -> Result<Walked, VerifyError> {
+) -> Result<Walked, WalkError> {
     let len = std::fs::metadata(path).map_err(AuditError::io(path, "inspect"))?.len();
     if len > LARGEST {
         return Err(Bad::file(path, format!("a segment has no {len} bytes")).into());
@@ -59,7 +78,7 @@ pub(super) fn walk(
         lines: 0,
         before: None,
         proven: head.tree.size(),
-        marks: marks.iter().skip_while(|mark| mark.tree.size() <= head.tree.size()).peekable(),
+        marks: marks.iter().copied().skip_while(|mark| mark.tree.size() <= head.tree.size()).peekable(),
     };
     let mut offset = 0;
     let mut told = 0;
@@ -85,23 +104,47 @@ pub(super) fn walk(
         return Err(walker.bad(None, "this is no record of this log").into());
     }
     Ok(Walked {
-        pruned_through: pruned(&bytes[..offset]),
+        about: About::read(&bytes[..offset], walker.proven),
         tree: walker.tree,
         lines: walker.lines,
         unfinished: unfinished as u64,
     })
 }
 
-/// The last record of [`CODE_PRUNED`].
-fn pruned(bytes: &[u8]) -> Option<u64> {
-    let code = format!("\"code\":\"{CODE_PRUNED}\"");
-    let found = memchr::memmem::find_iter(bytes, code.as_bytes());
-    let through = found.filter_map(|at| {
-        let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
-        let end = memchr::memchr(b'\n', &bytes[at..]).map(|end| at + end)?;
-        encode::decode(&bytes[start..end]).ok()?.record.pruned_through()
-    });
-    through.max()
+/// What records tell of the log itself.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    /// Records of removed segments: their numbers, and those of the last record that went.
+    pruned: Vec<(u64, u64)>,
+    /// Records that a daemon found without a signature and went on from, by their numbers.
+    unsigned: Vec<RangeInclusive<u64>>,
+}
+
+impl About {
+    /// Reads the records up to number `proven`.
+    fn read(bytes: &[u8], proven: u64) -> About {
+        let mut about = About::default();
+        // No text of an agent's holds this: quotes are escaped.
+        for at in memchr::memmem::find_iter(bytes, b"\"code\":\"audit_") {
+            let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
+            let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
+            let Ok(entry) = encode::decode(&bytes[start..end]) else { continue };
+            if entry.seq <= proven {
+                about.pruned.extend(entry.record.pruned_through().map(|through| (entry.seq, through)));
+                about.unsigned.extend(entry.unsigned());
+            }
+        }
+        about
+    }
+
+    /// The last record that retention took away. What stands among records that nobody signed for when they were written
+    /// is believed of none of `all`.
+    pub(super) fn pruned_through(all: &[&About]) -> u64 {
+        let unsigned: Vec<_> = all.iter().flat_map(|about| &about.unsigned).collect();
+        let believed = |seq: u64| !unsigned.iter().any(|range| range.contains(&seq));
+        let pruned = all.iter().flat_map(|about| &about.pruned).filter(|(seq, _)| believed(*seq));
+        pruned.map(|(_, through)| *through).max().unwrap_or(0)
+    }
 }
 
 struct Walker<'w, I: Iterator<Item = &'w Checkpoint>> {
@@ -119,7 +162,7 @@ struct Walker<'w, I: Iterator<Item = &'w Checkpoint>> {
 
 impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
     /// Takes the next line, which another one follows at `after`. False: it is no line of a record.
-    fn line(&mut self, line: &'w [u8], after: usize) -> Result<bool, VerifyError> {
+    fn line(&mut self, line: &'w [u8], after: usize) -> Result<bool, WalkError> {
         let Some(start) = Start::read(line) else { return Ok(false) };
         let expected = self.tree.size() + 1;
         if start.seq != expected {

@@ -61,6 +61,8 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shared: Arc<Shared>,
     pub(super) told: watch::Sender<u64>,
+    /// Up to which record this writer has removed segments.
+    pub(super) pruned: watch::Sender<u64>,
     pub(super) log: LogId,
     pub(super) signer: Arc<Signer>,
     pub(super) publisher: Publisher,
@@ -92,7 +94,9 @@ pub(super) struct Upkeep {
     failed: Option<u64>,
     /// When old segments are looked for, and in which segment they were last.
     prune: Option<(Instant, u64)>,
-    looking: Background<Result<Option<Expired>, AuditError>>,
+    looking: Background<Result<Expired, AuditError>>,
+    /// A segment that is kept although it should go, once that is on record.
+    kept: Option<u64>,
 }
 
 impl Upkeep {
@@ -105,6 +109,7 @@ impl Upkeep {
             failed: None,
             prune: None,
             looking: Background::default(),
+            kept: None,
         }
     }
 }
@@ -120,8 +125,6 @@ impl Upkeep {
 
 impl Writer {
     pub(super) fn run(mut self) {
-        // So that there is one from the first moment on.
-        self.publisher.publish(self.checkpoint(self.clock.now()));
         loop {
             let open = self.receive();
             if let Err(error) = self.commit() {
@@ -147,7 +150,7 @@ impl Writer {
         if let Err(error) = self.segments.finish() {
             tracing::error!(%error, "the audit log could not be finished");
         } else if self.healthy() {
-            self.publisher.publish(self.checkpoint(self.clock.now()));
+            self.publisher.publish(Checkpoint { ended: true, ..self.checkpoint(self.clock.now()) });
             self.told.send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
         }
         let Writer { segments, mut waiting, publisher, .. } = self;
@@ -226,7 +229,7 @@ impl Writer {
     }
 
     fn checkpoint(&self, time: Timestamp) -> Checkpoint {
-        Checkpoint { log: self.log, time, tree: self.tree.clone(), prev: self.prev }
+        Checkpoint { log: self.log, time, tree: self.tree.clone(), prev: self.prev, ended: false }
     }
 
     /// Does the write that comes wait for the disk?
@@ -329,10 +332,15 @@ impl Writer {
             self.synced(result.flatten());
         }
         match self.upkeep.looking.finished() {
-            Some(Ok(Ok(Some(expired)))) => self.remove(&expired),
+            Some(Ok(Ok(expired))) => {
+                self.tell_of_kept(expired.kept);
+                if !expired.is_empty() {
+                    self.remove(&expired);
+                }
+            }
             Some(Ok(Err(error))) => tracing::error!(%error, "old audit segments cannot be looked for"),
             Some(Err(error)) => tracing::error!(%error, "old audit segments cannot be looked for"),
-            Some(Ok(Ok(None))) | None => {}
+            None => {}
         }
         let now = self.clock.instant();
         if self.upkeep.due.is_none_or(|due| due > now) || !self.healthy() {
@@ -397,7 +405,23 @@ impl Writer {
         }
     }
 
-    /// Takes away what was found; that it goes is on record before it does.
+    /// Records, once, that nothing goes any more: the disk will fill up.
+    fn tell_of_kept(&mut self, kept: Option<u64>) {
+        if let Some(segment) = kept
+            && self.upkeep.kept != kept
+        {
+            tracing::error!(
+                segment,
+                "an old audit segment is not as it was signed: it and all later ones are kept"
+            );
+            self.shared.queued.fetch_add(1, Ordering::Relaxed);
+            let record = Record::of_the_log(retention::CODE_KEPT, segment);
+            self.waiting.push_back(Item::Outcome(Box::new(record)));
+        }
+        self.upkeep.kept = kept;
+    }
+
+    /// Takes away what was found; that it goes is on record, and signed for, before it does.
     fn remove(&mut self, expired: &Expired) {
         let mut record = Record::of_the_log(retention::CODE_PRUNED, expired.through);
         record.event = super::record::Event::Outcome;
@@ -408,12 +432,12 @@ impl Writer {
             self.prev = Link::of(&hash);
             self.sync_now()
         });
-        match written {
+        match written.and_then(|()| self.publisher.publish_now(self.checkpoint(self.clock.now()))) {
             Ok(()) => {
-                self.upkeep.due.get_or_insert(self.clock.instant() + PERIOD);
                 if let Err(error) = expired.remove(&self.dir) {
                     tracing::error!(%error, "an old audit segment cannot be removed");
                 }
+                self.pruned.send_if_modified(|seq| std::mem::replace(seq, expired.through.max(*seq)) < *seq);
             }
             // The next write finds out whether it lasts.
             Err(error) => tracing::error!(%error, "old audit segments are kept"),

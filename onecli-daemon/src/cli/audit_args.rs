@@ -54,8 +54,13 @@ Examples:
     /// Find out whether the log is as it was written; needs no daemon.
     #[command(after_help = "\
 Reads the log's files, follows the links between records, and holds them against the signed checkpoints beside them. It
-finds records that were edited, cut out, put in or reordered, files taken from elsewhere, and an end that was cut off,
-and names the first record that is wrong. Exit code 1 then.
+finds records that were edited, cut out, put in or reordered, files taken from elsewhere, an end that was cut off and one
+that was added to. It names the first record that is wrong in each segment, in order, up to a hundred. Exit code 1 then.
+
+A daemon that finds its log changed goes on behind it, in a new segment or with a new log, and the first record there says
+so: audit_damaged, audit_truncated, audit_contradicted, audit_appended. The files stay as they were found, so this command
+tells of them again each time. Look into it, keep a copy of the directory, note where it ends, and verify what comes after
+with --from SEGMENT; what comes before is then not looked at.
 
 What it cannot see: records that were cut off at the end together with the checkpoint that covers them, where an older
 checkpoint was put back. For that, have checkpoints kept elsewhere (audit.witnesses in the configuration) and give them
@@ -64,6 +69,7 @@ command prints, and give it with --public-key.
 
 Examples:
   sudo onecli audit verify
+  sudo onecli audit verify --from 7
   onecli audit verify --dir ./copy-of-audit --public-key 'onecli/audit/0198...+c0ffee01+AZ...' --witness checkpoints.txt")]
     Verify(VerifyArgs),
 }
@@ -77,6 +83,9 @@ pub(super) struct VerifyArgs {
     /// The log's public key, as this command prints it. Default: the file 'public-key' in the directory.
     #[arg(long, value_name = "KEY")]
     pub(super) public_key: Option<Verifier>,
+    /// The first segment to look at, by the number in its file's name: behind damage that is known.
+    #[arg(long, value_name = "SEGMENT", value_parser = parse_segment)]
+    pub(super) from: Option<u64>,
     /// A file with checkpoints that somebody else kept, or lines of a syslog with them; may be given again.
     #[arg(long, value_name = "FILE")]
     pub(super) witness: Vec<PathBuf>,
@@ -133,6 +142,13 @@ impl From<FilterArgs> for AuditFilter {
             until: args.until,
         }
     }
+}
+
+/// A segment's number, with or without the zeros and the suffix of its file's name.
+fn parse_segment(text: &str) -> Result<u64, String> {
+    let digits = text.strip_suffix(".jsonl").unwrap_or(text);
+    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "it is a segment's number, as in 00000007.jsonl: 7".to_owned())
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {

@@ -53,7 +53,7 @@ pub use doctor::{Examine, Running};
 use output::Output;
 pub use self_test::Probes;
 
-use crate::audit::{AuditError, Bad};
+use crate::audit::{AuditError, Findings};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +88,8 @@ enum CliError {
     #[error("{0}")]
     Unfinished(String),
     /// The audit log is not as it was written.
-    #[error("the audit log is NOT as it was written\n  {}", describe(.0))]
-    NotVerified(Bad),
+    #[error("the audit log is NOT as it was written\n{}", describe(.0))]
+    NotVerified(Box<Findings>),
     /// A file of the audit log could not be read.
     #[error(transparent)]
     Audit(AuditError),
@@ -131,15 +131,32 @@ pub fn definition() -> clap::Command {
     Args::command()
 }
 
-fn describe(bad: &Bad) -> String {
+fn describe(found: &Findings) -> String {
     use std::fmt::Write as _;
 
-    let mut text = bad.to_string();
-    if let Some(seq) = bad.seq {
-        let _ = write!(text, "\n  first bad record: {seq}");
+    let mut text = String::new();
+    for (at, bad) in found.findings.iter().enumerate() {
+        let _ = write!(text, "  {bad}");
+        if let Some(seq) = bad.seq {
+            let label = if at == 0 { "first bad record" } else { "record" };
+            let _ = write!(text, "\n    {label}: {seq}");
+        }
+        if let Some(time) = &bad.time {
+            let _ = write!(text, ", of {time}");
+        }
+        text.push('\n');
     }
-    if let Some(time) = &bad.time {
-        let _ = write!(text, ", of {time}");
+    if found.more > 0 {
+        let _ = writeln!(text, "  and {} more", found.more);
+    }
+    match found.good_from {
+        Some(from) => {
+            let _ = write!(
+                text,
+                "hint: keep a copy of the directory; once this is known and noted, '--from {from}' verifies what comes after"
+            );
+        }
+        None => text.push_str("hint: keep a copy of the directory before anything else is done"),
     }
     text
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::CliError;
 use super::audit_args::VerifyArgs;
 use super::output::Output;
-use crate::audit::{self, Bad, Verification, Verified, VerifyError, verify};
+use crate::audit::{self, Bad, Findings, Verification, Verified, VerifyError, verify};
 
 pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError> {
     let mut witnessed = Vec::new();
@@ -15,7 +15,7 @@ pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError>
         witnessed.extend(notes(&read(file)?));
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let wanted = Verification { dir: args.dir, key: args.public_key, witnessed, threads };
+    let wanted = Verification { dir: args.dir, key: args.public_key, witnessed, from: args.from, threads };
     let shown = AtomicU64::new(0);
     let terminal = std::io::stderr().is_terminal();
     let progress = |done: u64, total: u64| {
@@ -28,7 +28,8 @@ pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError>
     match verify(&wanted, &progress) {
         Ok(verified) => show(&verified, output),
         Err(VerifyError::Audit(error)) => Err(CliError::Audit(error)),
-        Err(VerifyError::Bad(bad)) => Err(complain(*bad, output)?),
+        Err(error @ VerifyError::NoSegment { .. }) => Err(CliError::Usage(error.to_string())),
+        Err(VerifyError::Bad(found)) => Err(complain(found, output)?),
     }
 }
 
@@ -68,7 +69,12 @@ fn notes(text: &str) -> Vec<String> {
 
 fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
     if output.is_json() {
-        return Ok(output.document(&Answer { ok: true, verified: Some(verified), bad: None })?);
+        return Ok(output.document(&Answer {
+            ok: true,
+            verified: Some(verified),
+            bad: None,
+            found: None,
+        })?);
     }
     let Verified { first, last, segments, signed, .. } = verified;
     output.line(&format!("verified: records {first} to {last} in {segments} segments, nothing changed"))?;
@@ -77,7 +83,11 @@ fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
         output
             .line(&format!("          {} newer records are linked, but not signed for yet", last - signed))?;
     }
-    if *first > 1 {
+    if let Some(from) = verified.from {
+        output.line(&format!(
+            "from:     segment {from}, record {first}; what comes before was not looked at"
+        ))?;
+    } else if *first > 1 {
         output.line(&format!("pruned:   records 1 to {}, as the log itself says", first - 1))?;
     }
     if verified.unfinished > 0 {
@@ -98,12 +108,13 @@ fn show(verified: &Verified, output: &mut Output) -> Result<(), CliError> {
 }
 
 /// What is wrong goes where the answer goes; the exit code is 1.
-fn complain(bad: Bad, output: &mut Output) -> Result<CliError, CliError> {
+fn complain(found: Box<Findings>, output: &mut Output) -> Result<CliError, CliError> {
     if output.is_json() {
-        output.document(&Answer { ok: false, verified: None, bad: Some(&bad) })?;
+        let bad = found.findings.first();
+        output.document(&Answer { ok: false, verified: None, bad, found: Some(&found) })?;
         output.finish()?;
     }
-    Ok(CliError::NotVerified(bad))
+    Ok(CliError::NotVerified(found))
 }
 
 #[derive(serde::Serialize)]
@@ -113,6 +124,8 @@ struct Answer<'a> {
     verified: Option<&'a Verified>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bad: Option<&'a Bad>,
+    #[serde(flatten)]
+    found: Option<&'a Findings>,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::coined::Coin;
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
-use crate::audit::{AuditLog, Mode, Record, Repeated, Text};
+use crate::audit::{AuditLog, Mode, Quota, Record, Repeated, Text};
 use crate::model::{Clock, Code, Factors, Host, Random, RequestId};
 use crate::policy::{Identity, Snapshot};
 
@@ -31,6 +31,8 @@ pub struct Parts {
     pub names: Arc<dyn Names>,
     /// Records refusals.
     pub audit: AuditLog,
+    /// What each agent may record.
+    pub quota: Arc<Quota>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
@@ -144,20 +146,24 @@ impl Parts {
             }
             Coin::New => {}
         }
-        let record = self.record(asker, Some(host.as_name().unwrap_or_default())).map(|mut record| {
-            record.factors = Some(identity.proven());
-            record.forward();
-            record
-        });
-        let failed = match record {
-            Some(record) => self.audit.decision(record).await.map_err(|error| error.to_string()).err(),
-            None => Some("no request id".to_owned()),
+        let forget = || asker.coined.lock().unwrap_or_else(PoisonError::into_inner).forget(host);
+        let Some(mut record) = self.record(asker, Some(host.as_name().unwrap_or_default())) else {
+            forget();
+            return Err(ResponseCode::ServFail);
         };
-        failed.map_or(Ok(()), |error| {
-            tracing::error!(error, "a name is not looked up: the audit log cannot be written");
-            asker.coined.lock().unwrap_or_else(PoisonError::into_inner).forget(host);
-            Err(ResponseCode::ServFail)
-        })
+        record.factors = Some(identity.proven());
+        record.forward();
+        let size = (1, record.line_bytes());
+        if self.quota.take(now, asker.agent, size, self.audit.space_is_scarce()).is_err() {
+            forget();
+            return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
+        }
+        if let Err(error) = self.audit.decision(record).await {
+            tracing::error!(%error, "a name is not looked up: it is missing from the audit log");
+            forget();
+            return Err(ResponseCode::ServFail);
+        }
+        Ok(())
     }
 
     /// Records a refusal, unless its like was recorded just now; it stands in the log before the agent hears of it.
@@ -170,11 +176,30 @@ impl Parts {
     ) -> ResponseCode {
         let name = question.host().map_or_else(|| question.shown(), |host| host.to_string());
         let now = self.clock.instant();
-        let first =
-            asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note(now, &(name.clone(), code));
-        if first && let Some(mut record) = self.record(asker, Some(&name)) {
-            record.deny(code);
-            record.factors = identity.map(Identity::proven);
+        let key = (name, code);
+        let record = {
+            let mut fold = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut record = fold.wants(&key).then(|| self.record(asker, Some(&key.0))).flatten();
+            if let Some(record) = &mut record {
+                record.deny(code);
+                record.factors = identity.map(Identity::proven);
+            }
+            let may_write = |record: &Record| {
+                let scarce = self.audit.space_is_scarce();
+                self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
+            };
+            match record {
+                Some(record) if !may_write(&record) => {
+                    fold.note_other(now);
+                    None
+                }
+                record => {
+                    fold.note(now, &key);
+                    record
+                }
+            }
+        };
+        if let Some(record) = record {
             // Refused all the same; the log itself tells of what it could not write.
             if let Err(error) = self.audit.decision(record).await {
                 tracing::error!(%error, "a refused DNS query is missing from the audit log");
@@ -204,6 +229,7 @@ impl Parts {
                 record.deny(code);
                 record.count = Some(count);
                 record.factors = Some(Factors::CGROUP);
+                self.quota.charge(self.clock.instant(), asker.agent, (1, record.line_bytes()));
                 self.audit.outcome(record);
             }
         }

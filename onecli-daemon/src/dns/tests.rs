@@ -16,7 +16,7 @@ use super::answer::Parts;
 use super::message::Transport;
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
-use crate::audit::{AuditLog, Entries, Record};
+use crate::audit::{AuditLog, Entries, Quota, QuotaLimits, Record};
 use crate::model::{
     Agent, AgentId, Code, Egress, Factors, Host, MethodSet, OsRandom, Placeholder, Placement, PrivateDir,
     Profile, Sealed, Secret, SecretId, SystemClock, Target, TokenHash,
@@ -133,6 +133,7 @@ impl Stage {
             policy: current,
             names: Arc::clone(&zone) as Arc<dyn Names>,
             audit: AuditLog::open(&log, crate::audit::Settings::for_tests()).unwrap(),
+            quota: Arc::new(Quota::new(QuotaLimits { rate: 100, bytes: 1 << 30, reserve: 0 })),
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
         };
@@ -394,6 +395,24 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
         "Refused",
         "others are"
     );
+}
+
+/// Invariant 9: names beyond the agent's quota are counted, not recorded one by one; and what is recorded is counted.
+#[tokio::test]
+async fn refusals_use_up_the_quota_of_the_agent() {
+    let mut stage = Stage::new();
+    stage.parts.quota = Arc::new(Quota::new(QuotaLimits { rate: 1, bytes: 1 << 30, reserve: 0 }));
+    for number in 0..20 {
+        let _ = stage.ask(&stage.strict, &query(&format!("evil{number}.test."), RecordType::A)).await;
+    }
+    let recorded = stage.records().await.len();
+    assert!((10..=15).contains(&recorded), "ten seconds' worth: {recorded}");
+    let now = stage.parts.clock.instant();
+    assert!(stage.parts.quota.take(now, stage.strict.agent, (2, 1), false).is_err());
+    stage.parts.report_rest(&stage.strict);
+    let records = stage.records().await;
+    let counted = records.last().unwrap().count.unwrap();
+    assert_eq!((records.len(), counted), (recorded + 1, 20 - recorded as u64));
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use super::pool::Pool;
 use super::refusals::{Folded, Refusals};
 use super::revoked;
 use super::shares::Shares;
-use crate::audit::{AuditLog, Quota, QuotaLimits, Record};
+use crate::audit::{AuditLog, Quota, Record};
 use crate::model::{Clock, Code, Random, RequestId};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Approvals, Evidence, Limits, Snapshot};
@@ -57,7 +57,7 @@ pub struct GatewayParts {
     /// Records everything.
     pub audit: AuditLog,
     /// How much of the record each agent may cause.
-    pub audit_quota: QuotaLimits,
+    pub audit_quota: Arc<Quota>,
     /// Are refusals that repeat one record with a count?
     pub fold_refusals: bool,
     /// TLS towards agents.
@@ -93,7 +93,7 @@ pub struct Gateway {
     pub(super) credentials: Arc<Credentials>,
     pub(super) audit: AuditLog,
     /// What each agent may cause to be recorded.
-    pub(super) quota: Quota,
+    pub(super) quota: Arc<Quota>,
     /// Refusals that repeat.
     pub(super) refusals: Refusals,
     pub(super) agent_tls: AgentTls,
@@ -155,7 +155,7 @@ impl Gateway {
             vault: parts.vault,
             credentials: parts.credentials,
             audit: parts.audit,
-            quota: Quota::new(parts.audit_quota),
+            quota: parts.audit_quota,
             refusals: Refusals::new(parts.fold_refusals),
             agent_tls: parts.agent_tls,
             pool,
@@ -262,7 +262,9 @@ impl Gateway {
             match RequestId::generate(self.clock.now(), self.random.as_ref()) {
                 Ok(id) => {
                     let mut record = Record::new(id);
+                    let payer = folded.payer();
                     folded.fill(&mut record);
+                    self.quota.charge(self.clock.instant(), payer, (1, record.line_bytes()));
                     self.audit.outcome(record);
                 }
                 Err(error) => tracing::error!(%error, "refusals that repeat have no request id"),

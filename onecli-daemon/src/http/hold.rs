@@ -1,6 +1,7 @@
 //! What a request has to wait for, or may not go past: a person's word, and limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header;
 use hyper::body::Body as _;
@@ -18,7 +19,7 @@ use super::sigv4::CONTENT_SHA256;
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal, RequestId, Rule, RuleId, SecretId};
-use crate::policy::{Answer, AskError, Asked, Exceeded};
+use crate::policy::{Answer, AskError, Asked, Exceeded, PER_MINUTE};
 
 /// Largest body that a person's word is bound to, in bytes; larger ones stream, and those whose length is not told.
 const MAX_BODY: usize = 64 * 1024;
@@ -98,9 +99,12 @@ async fn ask(
     let Some(request) = trail.request_id() else { return Err(full(rule)) };
     let asked = asked(gateway, allowed, rule, request);
     let digest = asked.digest.clone();
-    let mut waiting = match gateway.approvals.ask(asked, gateway.random.as_ref()) {
+    // Before anything is recorded: who asks and goes away again and again would otherwise fill the log.
+    trail.may_ask()?;
+    let mut waiting = match gateway.approvals.ask(gateway.clock.instant(), asked, gateway.random.as_ref()) {
         Ok(waiting) => waiting,
         Err(AskError::Full) => return Err(full(rule)),
+        Err(AskError::Often) => return Err(often(rule)),
         Err(AskError::Random(error)) => {
             return Err(Refusal::new(
                 Code::Internal,
@@ -204,6 +208,15 @@ fn full(rule: &Rule) -> Refusal {
         "wait until those are answered: an administrator sees them with 'onecli approval list'",
     );
     refusal.by(rule)
+}
+
+fn often(rule: &Rule) -> Refusal {
+    let refusal = Refusal::new(
+        Code::ApprovalsFull,
+        format!("the agent has asked for an administrator's approval {PER_MINUTE} times within a minute"),
+        "wait a minute, and do not ask again for what waits already",
+    );
+    Refusal { retry_after: Some(Duration::from_mins(1)), ..refusal.by(rule) }
 }
 
 fn rate_limited(exceeded: &Exceeded) -> Refusal {

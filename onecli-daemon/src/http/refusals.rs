@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::audit::{Event, Fold, Mode, Record, Repeated, Text, Verdict};
-use crate::model::AgentName;
+use crate::model::{AgentId, AgentName};
 use crate::policy::Snapshot;
 
 /// The code of a record that stands for refusals of several kinds.
@@ -54,6 +54,8 @@ impl Kind {
 struct Of {
     /// `None`: nobody known.
     agent: Option<AgentName>,
+    /// Who is charged with the record.
+    payer: AgentId,
     event: Event,
 }
 
@@ -84,13 +86,13 @@ impl Refusals {
     pub(super) fn note(
         &self,
         now: Instant,
-        record: &Record,
+        (record, payer): (&Record, AgentId),
         policy: &Arc<Snapshot>,
         may_write: impl FnOnce() -> bool,
     ) -> bool {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = Kind::of(record, policy);
-        let of = Of { agent: record.agent.clone(), event: record.event };
+        let of = Of { agent: record.agent.clone(), payer, event: record.event };
         let wants = self.apart || folds.get(&of).is_none_or(|fold| fold.wants(&kind));
         if wants && may_write() {
             return self.apart || folds.entry(of).or_default().note(now, &kind);
@@ -125,6 +127,11 @@ impl Refusals {
 }
 
 impl Folded {
+    /// Who is charged with the record that stands for them.
+    pub(super) fn payer(&self) -> AgentId {
+        self.of.payer
+    }
+
     /// Fills in the record that stands for them.
     pub(super) fn fill(self, record: &mut Record) {
         (record.agent, record.event) = (self.of.agent, self.of.event);

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use uuid::Uuid;
-
 use super::connection::Connection;
 use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
@@ -13,6 +11,9 @@ use crate::audit::{AuditError, Durable, QuotaExceeded, Record, Text};
 use crate::model::{AgentId, Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
 use crate::policy::{Grant, Identity};
+
+/// What a record grows by until the outcome, in bytes, at most: status, bytes, duration, address, TLS, ALPN, backend, code.
+const OUTCOME: u64 = 256;
 
 /// The audit trail of one request or tunnel, from its arrival to its outcome.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Trail {
             record,
             started: gateway.clock.instant(),
             state: State::Open,
-            payer: AgentId(Uuid::nil()),
+            payer: AgentId::NOBODY,
             share: None,
             _open: Arc::clone(&gateway.open),
         })
@@ -134,7 +135,7 @@ impl Trail {
     /// Counts records of this request's kind for its agent.
     fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
         let Gateway { quota, clock, audit, .. } = self.gateway.as_ref();
-        let size = self.record.size_hint().saturating_mul(records);
+        let size = (self.record.line_bytes() + OUTCOME) * u64::from(records);
         quota.take(clock.instant(), self.payer, (records, size), audit.space_is_scarce())
     }
 
@@ -142,7 +143,7 @@ impl Trail {
     fn wants_record(&self, code: Code) -> bool {
         let may_write = || code == Code::AuditQuota || self.take_quota(1).is_ok();
         let Gateway { refusals, clock, .. } = self.gateway.as_ref();
-        refusals.note(clock.instant(), &self.record, &self.gateway.snapshot(), may_write)
+        refusals.note(clock.instant(), (&self.record, self.payer), &self.gateway.snapshot(), may_write)
     }
 
     /// Records a refusal, before or after the decision; it stands in the log when this returns, unless it repeats others
@@ -174,6 +175,14 @@ impl Trail {
             self.record.rule = Some(Text::new(rule));
         }
         self.refuse(refusal.code).await;
+    }
+
+    /// Counts the records of a question to a person and of its answer.
+    ///
+    /// # Errors
+    /// [`Code::AuditQuota`]: nobody is to be asked.
+    pub(super) fn may_ask(&self) -> Result<(), Refusal> {
+        self.take_quota(2).map_err(exceeded)
     }
 
     /// Records that a person is asked about the request, or has answered. When it returns, the record is on the disk.

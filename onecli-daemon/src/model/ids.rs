@@ -36,6 +36,10 @@ uuid_id!(
     /// An agent's identity in the store (UUID version 7, RFC 9562). Names may be reused, ids never.
     AgentId
 );
+impl AgentId {
+    /// No agent's: of those who are not known.
+    pub const NOBODY: AgentId = AgentId(Uuid::nil());
+}
 uuid_id!(
     /// A secret's identity in the store (UUID version 7, RFC 9562). Names may be reused, ids never.
     SecretId

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -16,6 +17,10 @@ use crate::model::{AgentId, AgentName, Authority, Random, RequestId, RuleId, Sec
 
 /// Requests of one agent that may wait at a time.
 const PER_AGENT: usize = 16;
+/// Questions of one agent within a minute, answered and given up ones too: each is a record of the audit log.
+pub const PER_MINUTE: u32 = 60;
+/// What that is counted over.
+const MINUTE: Duration = Duration::from_mins(1);
 /// Requests of all agents together. A request's head has 64 KiB at most, so what is asked is below 32 MiB.
 const ALL: usize = 512;
 
@@ -87,6 +92,9 @@ pub enum AskError {
     /// As many wait as may.
     #[error("as many requests wait for a person's approval as may")]
     Full,
+    /// The agent has asked [`PER_MINUTE`] times within the last minute.
+    #[error("the agent has asked for a person's approval {PER_MINUTE} times within a minute")]
+    Often,
     /// There is no number for it.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -99,7 +107,14 @@ pub struct NotWaiting;
 
 /// The questions that are open.
 #[derive(Debug, Default)]
-pub struct Approvals(Mutex<HashMap<ApprovalId, Open>>);
+pub struct Approvals(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    open: HashMap<ApprovalId, Open>,
+    /// How often each agent asked in the minute that began then.
+    asked: HashMap<AgentId, (Instant, u32)>,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -120,16 +135,28 @@ impl Approvals {
     ///
     /// # Errors
     /// [`AskError`].
-    pub fn ask(self: &Arc<Self>, asked: Asked, random: &dyn Random) -> Result<Waiting, AskError> {
+    pub fn ask(
+        self: &Arc<Self>,
+        now: Instant,
+        asked: Asked,
+        random: &dyn Random,
+    ) -> Result<Waiting, AskError> {
         let mut bits = [0; 5];
         random.fill(&mut bits)?;
         let id = ApprovalId(bits);
         let (answer, receiver) = oneshot::channel();
-        let mut open = self.lock();
+        let mut state = self.lock();
+        let State { open, asked: often } = &mut *state;
         let own = open.values().filter(|other| other.asked.agent == asked.agent).count();
         if own >= PER_AGENT || open.len() >= ALL || open.contains_key(&id) {
             return Err(AskError::Full);
         }
+        often.retain(|_, (since, _)| now.saturating_duration_since(*since) < MINUTE);
+        let (_, count) = often.entry(asked.agent).or_insert((now, 0));
+        if *count >= PER_MINUTE {
+            return Err(AskError::Often);
+        }
+        *count += 1;
         open.insert(id, Open { asked, answer });
         Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver })
     }
@@ -139,19 +166,19 @@ impl Approvals {
     /// # Errors
     /// [`NotWaiting`].
     pub fn answer(&self, id: ApprovalId, answer: Answer) -> Result<Asked, NotWaiting> {
-        let Open { asked, answer: waiting } = self.lock().remove(&id).ok_or(NotWaiting)?;
+        let Open { asked, answer: waiting } = self.lock().open.remove(&id).ok_or(NotWaiting)?;
         waiting.send(answer).map_err(|_| NotWaiting)?;
         Ok(asked)
     }
 
     /// The open questions, the oldest first.
     pub fn list(&self) -> Vec<(ApprovalId, Asked)> {
-        let mut list: Vec<_> = self.lock().iter().map(|(id, open)| (*id, open.asked.clone())).collect();
+        let mut list: Vec<_> = self.lock().open.iter().map(|(id, open)| (*id, open.asked.clone())).collect();
         list.sort_by_key(|(id, asked)| (asked.since, *id));
         list
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ApprovalId, Open>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,6 +204,6 @@ impl Future for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.approvals.lock().remove(&self.id);
+        self.approvals.lock().open.remove(&self.id);
     }
 }

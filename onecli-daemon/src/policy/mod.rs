@@ -12,7 +12,7 @@ mod rules;
 mod snapshot;
 mod trace;
 
-pub use approvals::{Answer, ApprovalId, Approvals, AskError, Asked, NotWaiting, Waiting};
+pub use approvals::{Answer, ApprovalId, Approvals, AskError, Asked, NotWaiting, PER_MINUTE, Waiting};
 pub use decide::{Cause, Decision, RequestFacts, Route, Ruling};
 pub use grant::{Grant, Watch};
 pub use identity::{Evidence, Identity, Mode};

@@ -345,6 +345,7 @@ pub(crate) async fn audit_rows_are_kept_once(store: &dyn Store) {
     store.insert_audit(&rows[300..]).await.unwrap();
     store.insert_audit(&[AuditRow { json: "other".to_owned(), ..audit_row(1200, "two") }]).await.unwrap();
     assert_eq!(store.last_audit_seq(LOG).await.unwrap(), 1200);
+    assert_eq!(store.last_audit_line(LOG).await.unwrap(), Some((1200, r#"{"seq":1200}"#.to_owned())));
     let all = store.list_audit(&AuditQuery { limit: 5000, ..AuditQuery::default() }).await.unwrap();
     assert!(all.is_sorted_by(|one, other| one.id < other.id), "in the order of arrival");
     assert_eq!(all.last().unwrap().id, store.last_audit_id().await.unwrap());
@@ -361,6 +362,7 @@ pub(crate) async fn audit_rows_of_several_logs(store: &dyn Store) {
         .unwrap();
     assert_eq!(store.last_audit_seq(LOG).await.unwrap(), 2);
     assert_eq!(store.last_audit_seq(LogId(Uuid::nil())).await.unwrap(), 0);
+    assert_eq!(store.last_audit_line(LogId(Uuid::nil())).await.unwrap(), None);
     store.prune_audit(other, 1).await.unwrap();
     let left = store.list_audit(&AuditQuery::default()).await.unwrap();
     let left: Vec<_> = left.iter().map(|row| (row.log, row.seq)).collect();

@@ -265,6 +265,9 @@ pub trait Store: KeyStore + LeaseStore {
     /// The largest sequence number among the audit rows of a log; 0 where there are none.
     async fn last_audit_seq(&self, log: LogId) -> Result<u64, StoreError>;
 
+    /// That row's number, and its line as the log had it when it was brought here; `None` where there is none.
+    async fn last_audit_line(&self, log: LogId) -> Result<Option<(u64, String)>, StoreError>;
+
     /// The id of the row that arrived last; 0 where there is none. On a store that several hosts write to, one that is
     /// under way may still get a smaller id.
     async fn last_audit_id(&self) -> Result<u64, StoreError>;

@@ -442,6 +442,10 @@ impl Store for SqliteStore {
         audit::last_seq(&self.pool, log).await
     }
 
+    async fn last_audit_line(&self, log: LogId) -> Result<Option<(u64, String)>, StoreError> {
+        audit::last_line(&self.pool, log).await
+    }
+
     async fn last_audit_id(&self) -> Result<u64, StoreError> {
         audit::last_id(&self.pool).await
     }

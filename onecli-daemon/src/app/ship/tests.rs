@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::*;
-use crate::audit::{AuditLog, Record, Settings};
+use crate::audit::{AuditLog, Record, Retention, Settings};
 use crate::model::{PrivateDir, RequestId};
 use crate::store::{AuditQuery, SqliteStore};
 
@@ -24,7 +24,7 @@ impl Host {
     }
 
     fn shipper(&self) -> Shipper {
-        Shipper::new(self.dir.path().to_owned(), self.log.id(), self.log.subscribe(), self.store.clone())
+        Shipper::new(self.dir.path().to_owned(), &self.log, self.store.clone())
     }
 
     async fn write(&self, count: u128) {
@@ -127,4 +127,50 @@ async fn damaged_and_missing_lines_stop_nothing() {
     std::fs::write(&path, "").unwrap();
     host.write(2).await;
     shipped(&mut done, 5).await;
+}
+
+/// What a line of the log says of segments that were removed takes nothing from the store: only what the log's writer has
+/// removed itself.
+#[tokio::test]
+async fn a_forged_line_removes_no_rows() {
+    let host = Host::new().await;
+    host.write(5).await;
+    let mut forged: serde_json::Value = serde_json::from_str(&host.lines()[4]).unwrap();
+    for (field, value) in [("event", "outcome".into()), ("code", "audit_pruned".into()), ("count", 4.into())]
+    {
+        forged[field] = value;
+    }
+    forged.as_object_mut().unwrap().remove("request_id");
+    let path = host.dir.join("00000001.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap().replace(&host.lines()[4], &forged.to_string());
+    std::fs::write(&path, text).unwrap();
+    let shipper = host.shipper();
+    let mut done = shipper.subscribe();
+    let _task = tokio::spawn(shipper.run());
+    shipped(&mut done, 5).await;
+    assert_eq!(host.rows().await.iter().map(|row| row.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+}
+
+/// What the writer removes for its age goes from the store too.
+#[tokio::test]
+async fn what_is_kept_no_longer_goes_from_the_store() {
+    let host = Host::new().await;
+    host.write(400).await;
+    host.log.close().await.unwrap();
+    let retention = Retention { age: None, bytes: Some(1) };
+    let settings = Settings { retention, ..Settings::for_tests() };
+    let log = AuditLog::open_sized(&host.dir, settings, 4000).unwrap();
+    let shipper = Shipper::new(host.dir.path().to_owned(), &log, host.store.clone());
+    let _task = tokio::spawn(shipper.run());
+    log.decision(Record::new(RequestId(Uuid::from_u128(1)))).await.unwrap();
+    let left = async {
+        loop {
+            let rows = host.rows().await;
+            if rows.first().is_some_and(|row| row.seq > 400) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), left).await.unwrap();
 }

@@ -10,10 +10,13 @@ use super::*;
 use crate::audit::checkpoint::Signer;
 use crate::audit::log::Settings;
 use crate::audit::retention::Retention;
-use crate::audit::{AuditLog, Durability, Entries, Event, Record};
+use crate::audit::tests::as_if_killed;
+use crate::audit::{AuditLog, Durability, Entries, Event, Known, Record};
 use crate::model::{Clock, PrivateDir, RequestId, SystemClock};
 
+mod damage;
 mod retention;
+mod unsigned;
 
 /// A log of 60 records in several segments, closed.
 struct Scene {
@@ -63,21 +66,60 @@ impl Scene {
         fs::read_to_string(segment::checkpoint_path(self.dir.path())).unwrap()
     }
 
+    /// The alerts that the log's files hold.
+    fn alerts(&self) -> Vec<String> {
+        let records = Entries::after(self.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record);
+        records.filter(|r| r.event == Event::Alert).filter_map(|r| r.code.map(String::from)).collect()
+    }
+
+    /// Puts a record behind the last one that fits it, as anybody can who may write to the file.
+    fn append_linked(&self, record: &Record) {
+        let number = *segment::list(self.dir.path()).unwrap().last().unwrap();
+        let mut lines = self.read(number);
+        let last = lines.last().unwrap();
+        let seq = crate::audit::encode::decode(last.as_bytes()).unwrap().seq + 1;
+        let prev = crate::audit::Link::of(&crate::audit::tree::leaf_hash(last.as_bytes()));
+        let mut line = Vec::new();
+        crate::audit::encode::encode(SystemClock.now(), seq, prev, record, &mut line);
+        lines.push(String::from_utf8(line).unwrap().trim_end().to_owned());
+        self.write(number, &lines);
+    }
+
     fn verify(&self) -> Result<Verified, VerifyError> {
         self.verify_with(&[])
     }
 
     fn verify_with(&self, witnessed: &[String]) -> Result<Verified, VerifyError> {
         let dir = self.dir.path().to_owned();
-        let wanted = Verification { dir, key: None, witnessed: witnessed.to_vec(), threads: 2 };
+        let wanted = Verification { dir, key: None, witnessed: witnessed.to_vec(), from: None, threads: 2 };
         verify(&wanted, &|_, _| {})
     }
 
+    fn verify_from(&self, from: u64) -> Result<Verified, VerifyError> {
+        let dir = self.dir.path().to_owned();
+        let wanted = Verification { dir, key: None, witnessed: Vec::new(), from: Some(from), threads: 2 };
+        verify(&wanted, &|_, _| {})
+    }
+
+    /// The first thing that is wrong.
     fn bad(&self) -> Bad {
-        match self.verify() {
-            Err(VerifyError::Bad(bad)) => *bad,
-            other => panic!("{other:?}"),
-        }
+        findings(self.verify()).remove(0)
+    }
+
+    /// The numbers of the segments that something is wrong with.
+    fn bad_segments(&self) -> Vec<u64> {
+        let number = |bad: Bad| {
+            let number = bad.file.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            number.unwrap_or_else(|| panic!("{bad:?}"))
+        };
+        findings(self.verify()).into_iter().map(number).collect()
+    }
+}
+
+fn findings(result: Result<Verified, VerifyError>) -> Vec<Bad> {
+    match result {
+        Err(VerifyError::Bad(found)) => found.findings,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -216,7 +258,7 @@ async fn a_cut_end_is_found_by_the_checkpoint_or_by_a_witness() {
     // Rolled back together with its checkpoint: that only somebody else can tell.
     fs::write(segment::checkpoint_path(scene.dir.path()), &old).unwrap();
     scene.verify().unwrap();
-    let Err(VerifyError::Bad(bad)) = scene.verify_with(&[old, new]) else { panic!("the witness knows more") };
+    let bad = findings(scene.verify_with(&[old, new])).remove(0);
     assert!(bad.what.contains("the end was cut off"), "{bad:?}");
     fs::remove_file(segment::checkpoint_path(scene.dir.path())).unwrap();
     assert!(scene.bad().what.contains("without it"));
@@ -231,12 +273,13 @@ async fn a_signature_of_somebody_else_is_refused() {
         dir: scene.dir.path().to_owned(),
         key: Some(key),
         witnessed: Vec::new(),
+        from: None,
         threads: 1,
     };
     let good = Settings::for_tests().signer.verifier(log);
     verify(&wanted(good), &|_, _| {}).unwrap();
     let refused = verify(&wanted(forger.verifier(log)), &|_, _| {});
-    assert!(matches!(refused, Err(VerifyError::Bad(bad)) if bad.what.contains("signature")));
+    assert!(findings(refused)[0].what.contains("signature"));
     let head = segment::head_path(scene.dir.path(), 2);
     fs::write(&head, fs::read_to_string(&head).unwrap().replace("time 20", "time 21")).unwrap();
     assert_eq!(scene.bad().file, head);
@@ -266,21 +309,21 @@ async fn a_changed_log_is_told_of_at_the_next_start() {
     write(&dir, Settings::for_tests(), 4).await;
     let signer = Settings::for_tests().signer;
     let log = crate::audit::log_in(dir.path(), &signer).unwrap().unwrap();
-    let known = Some((log, 11));
+    let known = || Some(Known { log, last: Some((11, "what the store has".to_owned())) });
     let fresh = crate::model::LogId(Uuid::from_u128(0xff));
-    write(&dir, Settings { fresh, known, ..Settings::for_tests() }, 1).await;
+    write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
     assert_eq!(crate::audit::log_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not used twice");
     drop(temp);
 
     // Removed as a whole, checkpoint and all; and another log of ours put in its place.
     let (_temp, dir) = PrivateDir::temporary();
-    write(&dir, Settings { fresh, known, ..Settings::for_tests() }, 1).await;
+    write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
     let (_temp, dir) = PrivateDir::temporary();
     write(&dir, Settings { fresh, ..Settings::for_tests() }, 1).await;
     let third = crate::model::LogId(Uuid::from_u128(0x100));
-    write(&dir, Settings { fresh: third, known, ..Settings::for_tests() }, 1).await;
+    write(&dir, Settings { fresh: third, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
     assert_eq!(crate::audit::log_in(dir.path(), &signer).unwrap(), Some(third));
 }
@@ -317,6 +360,7 @@ async fn a_forged_decision_gets_no_outcome() {
     lines.push(forged.to_string());
     scene.write(1, &lines);
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
+    as_if_killed(scene.dir.path());
     let mut torn = fs::read(scene.path(last)).unwrap();
     torn.extend_from_slice(format!("{forged}\n").as_bytes());
     fs::write(scene.path(last), torn).unwrap();
@@ -332,6 +376,7 @@ async fn half_a_line_is_no_damage() {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let scene = Scene { dir, _temp: temp };
+    as_if_killed(scene.dir.path());
     let whole = fs::read(scene.path(1)).unwrap();
     for torn in [&b"{\"time\":\"2026-01"[..], b"{\"time\":\"2026-01\n\n\n\n\n", b"{\"time\0\0\0\0\0"] {
         fs::write(scene.path(1), [&whole, torn].concat()).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt;
 
 use super::*;
-use crate::audit::{AuditLog, Entries, Event, QuotaLimits, Verdict};
+use crate::audit::{AuditLog, Entries, Event, Quota, QuotaLimits, Verdict};
 use crate::http::{Capacity, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
 use crate::model::{AgentId, OsRandom, PrivateDir, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
@@ -30,6 +30,11 @@ impl Scene {
     }
 
     async fn folding(fold_refusals: bool) -> Scene {
+        let limits = QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 };
+        Scene::with(fold_refusals, limits, crate::audit::Settings::for_tests()).await
+    }
+
+    async fn with(fold_refusals: bool, limits: QuotaLimits, settings: crate::audit::Settings) -> Scene {
         let (temp, dir) = PrivateDir::temporary();
         let (clock, random) = (Arc::new(SystemClock), Arc::new(OsRandom));
         let store = SqliteStore::open(&dir.join("onecli.db")).await.unwrap();
@@ -39,7 +44,7 @@ impl Scene {
             Arc::new(Resolver::new(BTreeMap::default(), AddressPolicy::new(Vec::new(), Vec::new())));
         let dialer = Dialer { connect_timeout: std::time::Duration::from_secs(1) };
         let dir = PrivateDir::create(&dir.join("audit")).unwrap();
-        let audit = AuditLog::open(&dir, crate::audit::Settings::for_tests()).unwrap();
+        let audit = AuditLog::open(&dir, settings).unwrap();
         let tls = UpstreamTls::new(&[]).unwrap();
         let own = OwnRequests::new(
             OwnWay { resolver: Arc::clone(&resolver), dialer, tls, proxy: None },
@@ -60,7 +65,7 @@ impl Scene {
             vault,
             credentials: Arc::new(credentials),
             audit,
-            audit_quota: QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 },
+            audit_quota: Arc::new(Quota::new(limits)),
             fold_refusals,
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
@@ -224,4 +229,51 @@ async fn a_flood_reaches_its_quota() {
     });
     let refusals: Vec<u64> = refusals.collect();
     assert!(refusals.len() <= 3 && refusals.iter().sum::<u64>() == refused, "{refusals:?}, {refused}");
+}
+
+/// While the disk is nearly full each agent has its part of the reserve, and no more; a question to a person counts too.
+#[tokio::test]
+async fn on_a_full_disk_each_agent_has_its_part_of_the_reserve() {
+    let limits = QuotaLimits { rate: 10_000, bytes: 1 << 40, reserve: 16 * 100_000 };
+    let settings = crate::audit::Settings { reserve: u64::MAX, ..crate::audit::Settings::for_tests() };
+    let scene = Scene::with(true, limits, settings).await;
+    let trail = |number| {
+        let mut trail = scene.trail();
+        trail.payer = AgentId(uuid::Uuid::from_u128(number));
+        trail
+    };
+    let mut decided = 0;
+    let refusal = loop {
+        match trail(1).decide(&[]).await {
+            Ok(_) => decided += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(refusal.code == Code::AuditQuota && refusal.message.contains("nearly full"), "{refusal:?}");
+    assert!((10..=100).contains(&decided), "some 2 to 5 kB each: {decided}");
+    assert_eq!(trail(1).may_ask().unwrap_err().code, Code::AuditQuota);
+    trail(2).may_ask().unwrap();
+    trail(2).decide(&[]).await.unwrap();
+    let asked = (0..1000).take_while(|_| trail(3).may_ask().is_ok()).count();
+    assert!((10..=100).contains(&asked), "questions count: {asked}");
+}
+
+/// The records that count what was folded are the agent's too.
+#[tokio::test]
+async fn counts_of_folded_refusals_are_charged() {
+    let limits = QuotaLimits { rate: 1, bytes: 1 << 30, reserve: 0 };
+    let scene = Scene::with(true, limits, crate::audit::Settings::for_tests()).await;
+    let payer = AgentId(uuid::Uuid::from_u128(1));
+    for _ in 0..3 {
+        let mut trail = scene.trail();
+        (trail.payer, trail.record.agent) = (payer, "one".parse().ok());
+        trail.refuse(Code::EgressDenied).await;
+    }
+    let take = |records| {
+        let now = scene.gateway.clock.instant();
+        scene.gateway.quota.take(now, payer, (records, 0), false)
+    };
+    take(8).expect("one of ten is used up, by the refusal that was recorded");
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    take(1).expect_err("and one by the count of the others");
 }

@@ -98,8 +98,8 @@ fn asked(agent: u128) -> Asked {
 #[tokio::test]
 async fn an_approval_is_for_one_request_and_asked_once() {
     let approvals = Arc::new(Approvals::default());
-    let first = approvals.ask(asked(1), &OsRandom).unwrap();
-    let second = approvals.ask(asked(1), &OsRandom).unwrap();
+    let first = approvals.ask(now(), asked(1), &OsRandom).unwrap();
+    let second = approvals.ask(now(), asked(1), &OsRandom).unwrap();
     assert_eq!(approvals.list().len(), 2);
     let (id, answer) = (first.id(), Answer { allowed: true, uid: 7 });
     assert_eq!(id.to_string().parse::<ApprovalId>().unwrap(), id);
@@ -116,9 +116,26 @@ async fn an_approval_is_for_one_request_and_asked_once() {
 #[test]
 fn one_agent_leaves_room_for_others_to_ask() {
     let approvals = Arc::new(Approvals::default());
-    let waiting: Vec<_> = (0..16).map(|_| approvals.ask(asked(1), &OsRandom).unwrap()).collect();
-    assert!(matches!(approvals.ask(asked(1), &OsRandom), Err(AskError::Full)));
-    let _other = approvals.ask(asked(2), &OsRandom).unwrap();
+    let waiting: Vec<_> = (0..16).map(|_| approvals.ask(now(), asked(1), &OsRandom).unwrap()).collect();
+    assert!(matches!(approvals.ask(now(), asked(1), &OsRandom), Err(AskError::Full)));
+    let _other = approvals.ask(now(), asked(2), &OsRandom).unwrap();
     drop(waiting);
-    let _again = approvals.ask(asked(1), &OsRandom).unwrap();
+    let _again = approvals.ask(now(), asked(1), &OsRandom).unwrap();
+}
+
+/// Who asks and goes away, again and again, is refused: each question is a record of the audit log.
+#[test]
+fn one_agent_asks_so_often_in_a_minute() {
+    let approvals = Arc::new(Approvals::default());
+    let start = now();
+    let ask = |agent, after| approvals.ask(start + Duration::from_secs(after), asked(agent), &OsRandom);
+    let asked = (0..200).filter(|_| ask(1, 0).is_ok()).count();
+    assert_eq!(asked, 60);
+    assert!(matches!(ask(1, 59), Err(AskError::Often)));
+    assert!(ask(2, 59).is_ok(), "another has its own");
+    assert!(ask(1, 60).is_ok());
+}
+
+fn now() -> std::time::Instant {
+    SystemClock.instant()
 }

@@ -47,6 +47,16 @@ pub(super) async fn last_seq(pool: &SqlitePool, log: LogId) -> Result<u64, Store
     Ok(u64::try_from(last).unwrap_or(0))
 }
 
+pub(super) async fn last_line(pool: &SqlitePool, log: LogId) -> Result<Option<(u64, String)>, StoreError> {
+    let last: Option<(i64, String)> =
+        sqlx::query_as("SELECT seq, json FROM audit WHERE log = ? ORDER BY seq DESC LIMIT 1")
+            .bind(log.to_string())
+            .fetch_optional(pool)
+            .await
+            .map_err(StoreError::query("read the audit rows"))?;
+    Ok(last.and_then(|(seq, line)| Some((u64::try_from(seq).ok()?, line))))
+}
+
 pub(super) async fn last_id(pool: &SqlitePool) -> Result<u64, StoreError> {
     let last: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) FROM audit")
         .fetch_one(pool)

@@ -202,6 +202,7 @@ pass_on! {
     fn ungrant(agent: AgentId, secret: SecretId) -> bool;
     fn insert_audit(rows: &[crate::store::AuditRow]) -> ();
     fn last_audit_seq(log: crate::model::LogId) -> u64;
+    fn last_audit_line(log: crate::model::LogId) -> Option<(u64, String)>;
     fn last_audit_id() -> u64;
     fn prune_audit(log: crate::model::LogId, through: u64) -> ();
     fn list_audit(query: &crate::store::AuditQuery) -> Vec<crate::store::AuditRow>;

@@ -80,6 +80,11 @@ async fn nobody_has_segments_removed_by_changing_them() {
     keep(&scene, by_age(), Arc::new(Later)).await;
     assert_eq!(first(&scene), 1);
     assert_eq!(scene.bad().file, scene.path(1));
+    assert_eq!(scene.alerts(), ["audit_kept"], "that nothing goes any more is on record");
+    // Moved elsewhere, with what is known of it, it is in nobody's way.
+    fs::remove_file(scene.path(1)).unwrap();
+    keep(&scene, by_age(), Arc::new(Later)).await;
+    assert!(first(&scene) > 2 && scene.verify().is_ok());
 
     // A head that is older than it was.
     let scene = Scene::new().await;
@@ -107,4 +112,30 @@ async fn nobody_has_segments_removed_by_changing_them() {
 
 fn head_of(scene: &Scene, number: u64) -> PathBuf {
     segment::head_path(scene.dir.path(), number)
+}
+
+/// An excuse that nobody signed for: old segments are removed by hand, and a line that tells of their removal is linked to
+/// the end of the log.
+#[tokio::test]
+async fn an_unsigned_excuse_is_none() {
+    let scene = Scene::new().await;
+    let verified = scene.verify().unwrap();
+    let numbers = segment::list(scene.dir.path()).unwrap();
+    let kept = *numbers.last().unwrap();
+    let begin = head(&scene, kept);
+    scene.append_linked(&Record {
+        event: Event::Outcome,
+        ..Record::of_the_log(crate::audit::retention::CODE_PRUNED, begin)
+    });
+    for number in numbers.into_iter().filter(|number| *number < kept) {
+        fs::remove_file(scene.path(number)).unwrap();
+        fs::remove_file(head_of(&scene, number)).unwrap();
+    }
+    let what = scene.bad().what;
+    assert!(verified.first == 1 && what.contains("no record says that they were kept no longer"), "{what}");
+}
+
+/// How many records come before a segment.
+fn head(scene: &Scene, number: u64) -> u64 {
+    Settings::for_tests().signer.read(&head_of(scene, number)).unwrap().tree.size()
 }
