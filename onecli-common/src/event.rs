@@ -8,9 +8,9 @@ use crate::COMM_LEN;
 pub struct Deny {
     /// When, nanoseconds of `CLOCK_MONOTONIC`.
     pub ktime: u64,
-    /// Cgroup id of the agent the task runs in now; 0 when it is in none.
+    /// Cgroup id of the agent the task runs in now, or of a packet whose socket was born there; 0 when it is in none.
     pub agent_cgid: u64,
-    /// Cgroup id of the task now.
+    /// Cgroup id of the task now. This and what follows of the task is zero for packets, which may leave in nobody's time.
     pub current_cgid: u64,
     /// Process id (`tgid`) in the upper, thread id in the lower 32 bits; in the initial pid namespace.
     pub pid_tgid: u64,
@@ -56,11 +56,13 @@ pub enum Reason {
     ForeignListener = 7,
     /// A port of the daemon's.
     ReservedPort = 8,
+    /// A packet that leads off this machine, or to a socket that is not the agent's own.
+    Packet = 9,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoAgent,
         Self::SocketKind,
         Self::NoBirthRecord,
@@ -69,6 +71,7 @@ impl Reason {
         Self::NoResolver,
         Self::ForeignListener,
         Self::ReservedPort,
+        Self::Packet,
     ];
 }
 
@@ -94,11 +97,13 @@ pub enum Hook {
     Send = 8,
     /// A socket received from another process.
     Receive = 9,
+    /// A packet on its way out, whoever had it sent.
+    Egress = 10,
 }
 
 impl Hook {
     /// Every hook that can refuse.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SockCreate,
         Self::Connect4,
         Self::Connect6,
@@ -108,5 +113,6 @@ impl Hook {
         Self::Bind6,
         Self::Send,
         Self::Receive,
+        Self::Egress,
     ];
 }

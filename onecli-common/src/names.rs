@@ -40,6 +40,9 @@ pub const WAITING_MAX: u64 = 1_024;
 /// Nanoseconds after which one announced connection is forgiven that nobody accepted: as many in 64 s, the life of a half-open
 /// connection with five retransmissions of the SYN-ACK, as may wait.
 pub const WAITING_FORGIVEN: u64 = 64_000_000_000 / WAITING_MAX;
+/// Refusals of one agent in one second that the daemon is told of: what is beyond is counted alone. A thirtieth of the ring
+/// buffer.
+pub const TOLD_MAX: u64 = 96;
 /// Entries of [`AGENTS`].
 pub const AGENTS_ENTRIES: usize = 4_096;
 /// Bytes of [`DENY`]; a power of two and a multiple of the page size.

@@ -16,7 +16,7 @@ pub enum Stat {
     DnsRewritten = 4,
     /// Operations refused.
     Denied = 5,
-    /// Refusals whose event did not fit the ring buffer.
+    /// Refusals that nobody is told of: the ring buffer is full, or the agent had too many in a second.
     DenyLost = 6,
     /// TCP connects of an agent to a listener of its own, not redirected.
     Own = 7,
@@ -28,11 +28,13 @@ pub enum Stat {
     PacketsDropped = 10,
     /// SYNs held back: too many connections of the agent wait, or no listener is there yet.
     Held = 11,
+    /// Packets from outside of the machine that managed sockets did not get.
+    KeptOut = 12,
 }
 
 impl Stat {
     /// Every counter, in index order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Born,
         Self::Redirected,
         Self::Announced,
@@ -45,6 +47,7 @@ impl Stat {
         Self::ForeignListener,
         Self::PacketsDropped,
         Self::Held,
+        Self::KeptOut,
     ];
 
     /// Number of counters: the length of the array.
@@ -66,6 +69,7 @@ impl Stat {
             Self::ForeignListener => "connections_to_foreign_listener",
             Self::PacketsDropped => "packets_dropped",
             Self::Held => "connections_held",
+            Self::KeptOut => "packets_kept_out",
         }
     }
 }

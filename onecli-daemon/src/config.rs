@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::model::{Host, NoProxy, ProxyUrl};
 use parse::{
     absolute, absolute_if_any, absolute_or_none, absolutes, approval_timeout, cgroup_path, check_cgroup_path,
-    hosts, networks, no_proxy, proxy_url, rate, size, timeout,
+    head_timeout, hosts, idle_timeout, networks, no_proxy, proxy_url, rate, size, timeout,
 };
 
 pub use backend::{Backend, Exec, VaultAuth, VaultServer};
@@ -102,6 +102,14 @@ pub struct Upstream {
     /// How long one upstream may take to accept a connection, 1 ms to 5 min. Default `5s`.
     #[serde(deserialize_with = "timeout")]
     pub connect_timeout: Duration,
+    /// How long an upstream may think before its answer begins, from the last that it took of the request, 1 ms to 1 h:
+    /// language models take minutes. Default `10m`.
+    #[serde(deserialize_with = "head_timeout")]
+    pub head_timeout: Duration,
+    /// How long an upstream may be silent within an answer, 1 ms to 24 h. Tunnels, those of WebSocket too, may be for longer.
+    /// Default `1h`.
+    #[serde(deserialize_with = "idle_timeout")]
+    pub idle_timeout: Duration,
 }
 
 /// `[resolver]`: names.
@@ -279,6 +287,8 @@ impl Default for Upstream {
             proxy_password_file: None,
             no_proxy: Vec::new(),
             connect_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_mins(10),
+            idle_timeout: Duration::from_hours(1),
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::maps::AGENT_LEVEL;
 
 /// The upper 96 bits of a mapped IPv4 address, as network-order words.
 const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
+/// `LOOPBACK_IFINDEX` of the kernel: the loopback's in every network namespace.
+pub(crate) const LOOPBACK_IFINDEX: u32 = 1;
 /// `127.0.0.1`, network byte order.
 pub(crate) const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
 

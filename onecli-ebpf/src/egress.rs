@@ -18,8 +18,9 @@ use onecli_common::{
 
 use crate::{
     ALLOW, REFUSE,
-    context::{Endpoint, LOOPBACK4, agent_level, now, port_be, read},
+    context::{Endpoint, LOOPBACK_IFINDEX, LOOPBACK4, agent_level, now, port_be, read},
     datagram::{asked, own_resolver},
+    deny::{Kind, dropped},
     listener::{lookup, lookup_udp},
     maps::{Absent, SOCKETS, TAKEN, TRANSPARENT_PORT, TUP, WAITING, bear, born_in, count, record, stamped},
 };
@@ -37,10 +38,25 @@ const LISTEN: u32 = 10;
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     match judge(&ctx) {
         Verdict::Leaves => return ALLOW,
-        Verdict::Dropped => count(Stat::PacketsDropped),
+        Verdict::Dropped => {
+            count(Stat::PacketsDropped);
+            tell(&ctx);
+        }
         Verdict::Held => count(Stat::Held),
     }
     REFUSE
+}
+
+/// Tells the daemon of a packet that was dropped.
+#[inline(always)]
+fn tell(ctx: &SkBuffContext) {
+    let (to, protocol) = match Packet::parse(ctx) {
+        Some(packet) => (packet.to, packet.protocol),
+        None => (Endpoint::NONE, 0),
+    };
+    let family = if to.mapped_v4().is_some() { AF_INET } else { AF_INET6 };
+    let kind = Kind { family: u32::from(family), sock_type: 0, protocol: u32::from(protocol) };
+    dropped(kind, to, sender(ctx));
 }
 
 /// What becomes of a packet.
@@ -60,10 +76,8 @@ impl From<bool> for Verdict {
 
 #[inline(always)]
 fn judge(ctx: &SkBuffContext) -> Verdict {
-    /// `LOOPBACK_IFINDEX`: the loopback's in every network namespace.
-    const LOOPBACK: u32 = 1;
     // All that is allowed stays in the machine. This is the device after routing and NAT.
-    if read!(ctx.skb.skb, ifindex) != LOOPBACK {
+    if read!(ctx.skb.skb, ifindex) != LOOPBACK_IFINDEX {
         return Verdict::Dropped;
     }
     let Some(packet) = Packet::parse(ctx) else { return Verdict::Dropped };

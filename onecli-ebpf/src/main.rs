@@ -1,7 +1,7 @@
 //! OneCLI's kernel programs.
 //!
 //! Attached to the agents root, so that every cgroup below it inherits them: [`sock_create`], [`bind`],
-//! [`connect`], [`datagram`], [`peer`] and [`egress`]; on the root of cgroup2: [`guard`]; for the whole machine, where the
+//! [`connect`], [`datagram`], [`peer`], [`egress`] and [`ingress`]; on the root of cgroup2: [`guard`]; for the whole machine, where the
 //! kernel lets them: [`security`]. A connection's identity travels
 //!
 //! ```text
@@ -25,6 +25,7 @@ mod datagram;
 mod deny;
 mod egress;
 mod guard;
+mod ingress;
 mod listener;
 mod maps;
 mod peer;

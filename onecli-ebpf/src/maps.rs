@@ -33,6 +33,9 @@ pub(crate) static TAKEN: HashMap<u64, u64, AGENTS_ENTRIES> = HashMap::new();
 pub(crate) static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static DENY: RingBuf<Deny, DENY_BYTES> = RingBuf::new();
+/// How many refusals each agent has been told of lately: of use to one load of the programs, and not pinned.
+#[btf_map]
+pub(crate) static TOLD: LruHashMap<u64, Told, AGENTS_ENTRIES> = LruHashMap::new();
 #[btf_map]
 pub(crate) static LISTENERS: SkStorage<u32> = SkStorage::new();
 
@@ -61,6 +64,16 @@ pub(crate) static RESOLVER_PORT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static RESERVED_PORTS: Global<[u16; RESERVED_PORTS_COUNT]> =
     Global::new([0; RESERVED_PORTS_COUNT]);
+
+/// Refusals of one agent, the key being its cgroup id.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Told {
+    /// When the second began, nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) ktime: u64,
+    /// Told of since.
+    pub(crate) number: u64,
+}
 
 /// Socket storage that an accepted socket takes over from its listener (`BPF_F_CLONE`). Kernel 5.2.
 ///

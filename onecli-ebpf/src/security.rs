@@ -71,7 +71,7 @@ pub(crate) fn refuse_family(ctx: LsmContext) -> i32 {
 }
 
 /// Anything is sent over any socket: by `write`, `sendmsg`, `sendfile`, `io_uring`. Kernel 5.14; before 6.5 `sendfile` and
-/// `splice` pass elsewhere.
+/// `splice` come by [`refuse_write`] alone.
 #[lsm(hook = "socket_sendmsg")]
 pub(crate) fn refuse_send(ctx: LsmContext) -> i32 {
     let former: i32 = ctx.arg(3);
@@ -79,6 +79,20 @@ pub(crate) fn refuse_send(ctx: LsmContext) -> i32 {
         return former;
     }
     verdict(ctx.arg(0), Hook::Send)
+}
+
+/// Anything is written to any file, by whichever call. For kernels before 6.5 only. Kernel 5.14.
+#[lsm(hook = "file_permission")]
+pub(crate) fn refuse_write(ctx: LsmContext) -> i32 {
+    /// `MAY_WRITE` of linux/fs.h.
+    const WRITES: i32 = 2;
+    let (mask, former): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    if former != PERMIT || mask & WRITES == 0 || !is_managed() {
+        return former;
+    }
+    // SAFETY: the hook's own argument.
+    let socket: *const Socket = unsafe { bpf_sock_from_file(ctx.arg(0)) }.cast();
+    if socket.is_null() { PERMIT } else { verdict(socket, Hook::Send) }
 }
 
 /// A descriptor arrives from another process: `SCM_RIGHTS`, `pidfd_getfd`. Kernel 5.14.

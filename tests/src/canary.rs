@@ -34,6 +34,12 @@ pub fn assert_clean(place: &str, data: &[u8]) {
     }
 }
 
+/// Does a watched value stand in `data`?
+#[must_use]
+pub fn is_in(data: &[u8]) -> bool {
+    watched().iter().any(|canary| !canary.find("", data).is_empty())
+}
+
 /// Ends the test when a watched value stands in a file below `dir`.
 pub fn assert_clean_dir(dir: &Path) {
     for canary in watched() {

@@ -138,6 +138,12 @@ impl Run {
     /// Starts the program.
     #[must_use]
     pub fn start(self) -> Running {
+        // Whoever types a command of ours has no need to put a value there.
+        let name = Path::new(&self.program).file_name().unwrap_or_default();
+        if ["onecli", "onecli-daemon"].into_iter().any(|ours| name == ours) {
+            let line = self.args.iter().map(|arg| arg.as_encoded_bytes()).collect::<Vec<_>>().join(&0);
+            canary::assert_clean("a command line of ours", &line);
+        }
         let mut child = Command::new(&self.program)
             .args(&self.args)
             .env_clear()

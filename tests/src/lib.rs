@@ -2,7 +2,7 @@
 //!
 //! Everything here runs real parts: a real upstream over TLS ([`upstream`]), a real daemon with the CLI in front
 //! of it ([`daemon`]), real clients in a clean environment ([`client`]). Fixtures ([`cgroup`], [`netns`]) undo
-//! themselves when dropped, also while a panic unwinds. [`canary`] looks for a value where it must not be, and
+//! themselves when dropped, also while a panic unwinds. [`canary`] looks for a value where it must not be, in what a [`socket`] gets too, and
 //! [`need`] says plainly what a machine could not run.
 
 #![allow(
@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests, demo and benchmark speak to a person")]
 #![allow(clippy::disallowed_methods, reason = "tests wait and measure in real time")]
 
+pub mod argv;
 pub mod bins;
 pub mod canary;
 pub mod cgroup;
@@ -28,6 +29,7 @@ pub mod need;
 pub mod netns;
 pub mod openbao;
 pub mod postgres;
+pub mod socket;
 pub mod tap;
 pub mod upstream;
 

@@ -13,6 +13,9 @@ use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, VALUE, in_shell};
 
+/// capabilities(7).
+const CAP_NET_RAW: u32 = 13;
+
 /// An engine, and a daemon with its proxy at the host's address on the engine's bridge.
 struct Stage {
     daemon: Daemon,
@@ -155,6 +158,12 @@ fn slow_agent_env_makes_a_container_an_agent() {
             stage.daemon.onecli(&["agent", "env", agent, "--for", "docker", "--out", dir]).ok("agent env");
         let options: Vec<&str> = printed.split_whitespace().collect();
         assert_eq!(options.iter().any(|o| o.starts_with("--cgroup-parent=/")), has_cgroup, "{printed}");
+        // Packets of its own making would pass no hook.
+        let status = Run::new("/bin/cat").arg("/proc/self/status");
+        let status = stage.docker.container(&options, &status).outcome().ok("status");
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("CapEff");
+        let effective = u64::from_str_radix(effective.trim(), 16).expect("a mask");
+        assert_eq!(effective & 1 << CAP_NET_RAW == 0, has_cgroup, "{effective:x}");
         assert!(
             !printed.contains("onecli_st_") && !printed.contains("onecli_ph_"),
             "a token on a command line: {printed}"

@@ -273,6 +273,55 @@ fn what_a_command_leaves_behind_ends_with_it() {
     world.add("exec", &script);
     assert_eq!(world.ask("/accept/1").0, 200);
     until_gone("3601.5");
+    // In sessions and groups of their own, below the command and below nobody.
+    let script = world.script(
+        "daemon",
+        "setsid sleep 3606.5 &\nsetsid sh -c 'sleep 3607.5 & sleep 3608.5 & exec sleep 3609.5' &\n\
+         (setsid -f sleep 3610.5)\n\
+         sleep 0.3\necho minted-token-1",
+    );
+    world.add("daemon", &script);
+    let _ = world.daemon.onecli(&["secret", "disable", "exec"]).ok("secret disable");
+    assert_eq!(world.ask("/accept/1").0, 200);
+    for argument in ["3606.5", "3607.5", "3608.5", "3609.5", "3610.5"] {
+        until_gone(argument);
+    }
+}
+
+/// What one command holds in its memory and environment is not another's to read, nor is it another's to end.
+#[test]
+fn commands_cannot_look_into_each_other() {
+    const HELD: &str = "held-by-the-first";
+    let Some(world) = World::new() else { return };
+    if !need::program("commands that look into others", "python3", "python3") {
+        return;
+    }
+    let _ = world.writable("seen");
+    let first = world.script(
+        "first",
+        &format!("export HELD={HELD}\npython3 -c 'import time; time.sleep(6)' {{dir}}\necho minted-token-1"),
+    );
+    let second = world.script(
+        "second",
+        "exec >> {dir}/seen 2>&1\n\
+         for p in /proc/[0-9]*; do\n\
+         tr '\\0' ' ' < $p/cmdline | grep -q 'time.slee[p](6) {dir}' || continue\n\
+         echo found; tr '\\0' '\\n' < $p/environ; readlink $p/fd/1; head -c 1 $p/mem\n\
+         kill -0 ${p#/proc/} && echo signalled\n\
+         done\n\
+         tr '\\0' '\\n' < /proc/self/environ",
+    );
+    world.add("first", &first);
+    let running = world.run("/accept/1").start();
+    std::thread::sleep(Duration::from_millis(1500));
+    let _ = world.daemon.onecli(&["secret", "disable", "first"]).ok("secret disable");
+    world.add("second", &second);
+    let _ = world.ask("/accept/1");
+    let seen = fs::read_to_string(world.path("seen")).unwrap();
+    assert!(seen.contains("found"), "the other one was there: {seen}");
+    assert!(seen.contains("LANG=C.UTF-8"), "its own environment can be read: {seen}");
+    assert!(!seen.contains(HELD) && !seen.contains("pipe:") && !seen.contains("signalled"), "{seen}");
+    drop(running);
 }
 
 #[test]

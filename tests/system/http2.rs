@@ -1,8 +1,9 @@
 //! Malformed HTTP/2, as raw frames: refused below us, and on record all the same.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
+
+use onecli_tests::socket::Socket;
 
 use crate::scene::{API, Scene};
 
@@ -66,7 +67,7 @@ fn what_http2_refuses_by_itself_is_on_record() {
 
 fn refused(scene: &Scene, port: u16, what: &str, bytes: &[u8], code: &str) {
     let last = scene.daemon.audit().iter().filter_map(|r| r["seq"].as_u64()).max().unwrap_or_default();
-    let mut stream = TcpStream::connect(scene.daemon.explicit_addr()).unwrap();
+    let mut stream = Socket::connect(scene.daemon.explicit_addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     write!(
         stream,

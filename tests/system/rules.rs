@@ -1,11 +1,12 @@
 //! Rules on real connections: what they allow, refuse, count, hold and end.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use onecli_tests::client::{Reply, Run, Running, curl};
 use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
 use serde_json::Value;
@@ -13,8 +14,8 @@ use serde_json::Value;
 use crate::approvals::nobody_waits;
 use crate::scene::{API, Scene, read_head};
 
-/// A stream ends within a second; another one is for a busy machine.
-const SOON: Duration = Duration::from_secs(2);
+/// A stream ends within a second of the answer to the command.
+const SOON: Duration = Duration::from_secs(1);
 
 /// An upstream, and a daemon with one agent that has nothing yet, known by its token.
 struct Bare {
@@ -150,7 +151,7 @@ fn what_rules_allow_and_deny() {
 fn rules_count_on_open_connections_too() {
     let bare = Bare::new();
     bare.rule(&["allow", "--host", API, "--port", "*"]);
-    let mut socket = TcpStream::connect(bare.daemon.explicit_addr()).unwrap();
+    let mut socket = Socket::connect(bare.daemon.explicit_addr()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let host = format!("{API}:{}", bare.upstream.http_addr().port());
     let mut ask = || {
@@ -343,7 +344,7 @@ fn what_cannot_be_read_passes_where_a_rule_allows_it() {
         }
     });
     let greeted = |target: &str| -> Option<String> {
-        let mut socket = TcpStream::connect(bare.daemon.explicit_addr()).unwrap();
+        let mut socket = Socket::connect(bare.daemon.explicit_addr()).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
         let token = &bare.agent.token;
         write!(

@@ -142,6 +142,5 @@ pub(crate) fn read_head(socket: &mut impl Read) -> String {
         socket.read_exact(&mut byte).unwrap();
         head.push(byte[0]);
     }
-    onecli_tests::canary::assert_clean("a socket", &head);
     String::from_utf8_lossy(&head).into_owned()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use onecli_tests::client::{Reply, Run, curl};
 use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
 
 use crate::scene::{API, KEY, Scene, VALUE, in_shell};
@@ -133,6 +134,42 @@ fn what_an_agent_is_when_nothing_is_said() {
     let shown = daemon.onecli_json(&["agent", "show", "coder"]);
     assert_eq!(shown["factors"], "token+cgroup", "{shown}");
     assert!(shown["cgroup"].as_str().is_some_and(|name| name.ends_with("-coder.slice")), "{shown}");
+}
+
+/// A host whose kernel cannot run the programs: whoever asks is told why, what to do, and what works meanwhile.
+#[test]
+fn a_host_without_ebpf_says_why_and_what_works() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let upstream = Upstream::start(&[API]);
+    // Nothing can be pinned there.
+    let config = "[kernel]\nbpffs_dir = \"/proc/onecli\"\n";
+    let daemon = Daemon::builder().upstream(&upstream).config(config).start();
+    let told = |what: &str, text: &str| {
+        for part in ["/proc/onecli", "onecli doctor", "Linux 5.15", "explicit proxy"] {
+            assert!(text.contains(part), "{what} does not name {part}: {text}");
+        }
+    };
+    told("status", &daemon.onecli(&["status"]).ok("status"));
+    let status = daemon.onecli_json(&["status"]);
+    assert!(status["transparent"].to_string().contains("/proc/onecli"), "{status}");
+    daemon.onecli(&["agent", "add", "both", "--factors", "token,cgroup", "--user", "nobody"]).ok("agent add");
+    let run = daemon.onecli(&["run", "--agent", "both", "--", "true"]);
+    assert_eq!(run.code(), Some(125), "{run:?}");
+    told("run", &run.err());
+    assert!(run.err().contains("--factors token"), "{run:?}");
+    let doctor = daemon.onecli(&["doctor"]).out();
+    assert!(doctor.contains("/proc/onecli"), "{doctor}");
+
+    // What is advised does work.
+    let outside = daemon.add_agent("outside", &[]);
+    let host = format!("{API}:{}", upstream.https_addr().port());
+    daemon.add_secret("api", VALUE, &["--host", &host, "--bearer"]);
+    let _ = daemon.grant(&outside, "api");
+    let reply = daemon.explicit(&outside.token, curl(&upstream.https_url(API, "/echo"))).outcome().reply();
+    assert_eq!(reply.verdict(), 200, "{reply:?}");
+    assert_eq!(upstream.only_request().header("authorization"), Some(&*format!("Bearer {VALUE}")));
 }
 
 /// Two agents, one user; two agents, one cgroup; a cgroup below another agent's: refused.

@@ -1,13 +1,14 @@
 //! One client cannot use up what the others need (invariant 9). The daemon has few file descriptors here, so that few
 //! connections are many.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use onecli_tests::client::{Run, curl};
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::need;
+use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
 
 use crate::scene::{API, VALUE};
@@ -47,8 +48,8 @@ impl Crowded {
     }
 }
 
-fn hold(address: SocketAddr, count: u32) -> Vec<TcpStream> {
-    (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
+fn hold(address: SocketAddr, count: u32) -> Vec<Socket> {
+    (0..count).map(|_| Socket::connect(address).unwrap()).collect()
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Many requests at a time, and clients that flood: each is bounded, and the others do not wait for it.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use onecli_tests::client::{Run, curl};
+use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::wait_for;
 
@@ -79,9 +79,9 @@ fn a_decompression_bomb_is_no_bomb() {
 }
 
 /// A connection of HTTP/2 in the clear behind a CONNECT.
-fn http2(scene: &Scene) -> TcpStream {
+fn http2(scene: &Scene) -> Socket {
     let port = scene.upstream.http_addr().port();
-    let mut stream = TcpStream::connect(scene.daemon.explicit_addr()).unwrap();
+    let mut stream = Socket::connect(scene.daemon.explicit_addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
     let token = &scene.outside.token;

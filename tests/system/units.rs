@@ -1,6 +1,7 @@
 //! The units as the package installs them: without a mistake, and hardened as far as is said.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -60,5 +61,125 @@ fn services_are_hardened() {
             .and_then(|rest| rest.split_whitespace().find_map(|word| word.parse::<f64>().ok()));
         let level = level.unwrap_or_else(|| panic!("{unit}: {report}"));
         assert!(level <= limit, "{unit}: exposure {level}, at most {limit}: {report}");
+    }
+}
+
+/// A package script with every path in a root of the test's own, and with programs of the system that only note what they
+/// were called with.
+struct Package(tempfile::TempDir);
+
+impl Package {
+    const PATHS: [&str; 7] = [
+        "/etc/onecli",
+        "/var/lib/onecli",
+        "/run/onecli",
+        "/run/systemd/system",
+        "/sys/fs/bpf",
+        "/sys/fs/cgroup",
+        "/usr/lib/systemd/system",
+    ];
+    const STUBS: [&str; 10] = [
+        "systemd-sysusers",
+        "systemd-tmpfiles",
+        "systemctl",
+        "deb-systemd-helper",
+        "deb-systemd-invoke",
+        "onecli-daemon",
+        "getent",
+        "userdel",
+        "groupdel",
+        "stat",
+    ];
+
+    fn new() -> Package {
+        let root = tempfile::tempdir().unwrap();
+        let package = Package(root);
+        for dir in ["run/systemd/system", "usr/lib/systemd/system", "etc/onecli", "var/lib/onecli", "bin"] {
+            fs::create_dir_all(package.at(dir)).unwrap();
+        }
+        for stub in Package::STUBS {
+            let text = format!(
+                "#!/bin/sh\necho {stub} \"$@\" >> {}\n[ {stub} != stat ] || echo bpf_fs\n",
+                package.at("log").display()
+            );
+            let path = package.at("bin").join(stub);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        package
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    /// Runs a script; gives what it had other programs do.
+    fn run(&self, script: &str, args: &[&str]) -> String {
+        let text = fs::read_to_string(bins::workspace().join("systemd/debian").join(script)).unwrap();
+        let inside = Package::PATHS
+            .iter()
+            .fold(text, |text, path| text.replace(path, &format!("{}{path}", self.0.path().display())));
+        for line in inside.lines().filter(|line| line.contains("rm -rf") || line.contains("find ")) {
+            let outside = line
+                .split([' ', '='])
+                .any(|word| word.starts_with('/') && !word.starts_with(self.0.path().to_str().unwrap()));
+            assert!(!outside || line.contains("2>/dev/null"), "{script} would leave its root: {line}");
+        }
+        let copy = self.at(script);
+        fs::write(&copy, inside).unwrap();
+        fs::write(self.at("log"), "").unwrap();
+        let path = format!("{}:/usr/bin:/bin", self.at("bin").display());
+        let output = Command::new("sh").arg(copy).args(args).env_clear().env("PATH", path).output().unwrap();
+        assert!(output.status.success(), "{script} {args:?}: {output:?}");
+        fs::read_to_string(self.at("log")).unwrap()
+    }
+}
+
+/// The launcher is root and runs for long: an upgrade must not leave the old one there.
+#[test]
+fn an_upgrade_ends_the_old_launcher() {
+    let package = Package::new();
+    let units = package.at("usr/lib/systemd/system");
+    for unit in ["onecli-launcher.socket", "onecli-launcher.service"] {
+        fs::copy(bins::workspace().join("systemd").join(unit), units.join(unit)).unwrap();
+    }
+    let first = package.run("postinst", &["configure"]);
+    assert!(first.contains("start onecli-launcher.socket") && !first.contains("stop"), "{first}");
+    let upgrade = package.run("postinst", &["configure", "0.1.0-1"]);
+    let at = |what: &str| upgrade.find(what).unwrap_or_else(|| panic!("{what}: {upgrade}"));
+    assert!(at("stop onecli-launcher.service") < at("start onecli-launcher.socket"), "{upgrade}");
+    assert!(!upgrade.contains("stop onecli-launcher.socket"), "clients wait there: {upgrade}");
+    let service = fs::read_to_string(units.join("onecli-launcher.service")).unwrap();
+    assert!(service.contains("\nKillMode=process\n"), "agents that run go on");
+}
+
+/// What README says of it: credentials that administrators put into the configuration's directory go too, and programs that
+/// were pinned elsewhere.
+#[test]
+fn purge_removes_credentials_and_pins() {
+    let package = Package::new();
+    let (etc, data) = (package.at("etc/onecli"), package.at("var/lib/onecli"));
+    let pins = package.at("elsewhere/pins");
+    for dir in [&pins.join("maps"), &package.at("sys/fs/bpf/onecli"), &data.join("audit")] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    let cgroup = package.at("sys/fs/cgroup/onecli.slice/onecli-agents.slice");
+    fs::create_dir_all(&cgroup).unwrap();
+    fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+    fs::write(etc.join("secret-id"), "a credential").unwrap();
+    fs::write(data.join("root.key"), "a key").unwrap();
+    for line in ["bpffs_dir = '{}' # there", "  kernel.bpffs_dir=\"{}\""] {
+        let config =
+            format!("[kernel]\n#bpffs_dir = \"/no\"\n{}\n", line.replace("{}", pins.to_str().unwrap()));
+        fs::write(etc.join("config.toml"), config).unwrap();
+        package.run("prerm", &["remove"]);
+        let noted = fs::read_to_string(data.join("pins-left")).unwrap();
+        assert_eq!(noted.trim(), pins.to_str().unwrap());
+    }
+    assert!(etc.join("secret-id").exists() && pins.exists(), "remove keeps them");
+    fs::remove_file(etc.join("config.toml")).unwrap();
+    package.run("postrm", &["purge"]);
+    for gone in [etc, data, pins, package.at("sys/fs/bpf/onecli")] {
+        assert!(!gone.exists(), "{}", gone.display());
     }
 }

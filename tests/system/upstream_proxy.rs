@@ -46,6 +46,17 @@ impl Proxy {
     }
 }
 
+impl Drop for Proxy {
+    /// What is for the upstream is not for who leads there.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            for head in self.heads().iter().filter(|head| head.starts_with("CONNECT ")) {
+                onecli_tests::canary::assert_clean("what the proxy reads", head.as_bytes());
+            }
+        }
+    }
+}
+
 fn serve(
     stream: TcpStream,
     tls: Option<Arc<ServerConfig>>,

@@ -15,9 +15,10 @@ use onecli_daemon::vault::{KeySource, Vault};
 use onecli_tests::canary::Canary;
 use onecli_tests::client::{Outcome, Run, curl};
 use onecli_tests::daemon::Daemon;
+use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
 
-use crate::scene::{API, KEY, Scene, VALUE, Way, curl_with_key};
+use crate::scene::{API, API_V6, KEY, Scene, VALUE, Way, curl_with_key};
 
 /// Changes the database of a stopped daemon by hand.
 fn sql(daemon: &Daemon, statement: &str) {
@@ -52,7 +53,7 @@ fn a_row_that_was_changed_by_hand_sends_nothing() {
     }
     let mut scene = Scene::new();
     serves(&scene, VALUE);
-    let host = format!("UPDATE secrets SET host = '{}'", crate::scene::API_V6);
+    let host = format!("UPDATE secrets SET host = '{API_V6}'");
     let edits = [
         // Where an attacker has a name that the agent may reach.
         (host.as_str(), crate::scene::API_V6, "in the database by hand"),
@@ -113,6 +114,49 @@ fn an_older_version_that_is_put_back_sends_nothing() {
     sql(&scene.daemon, "UPDATE secrets SET version = 2");
     scene.daemon.restart();
     serves(&scene, NEXT);
+}
+
+/// Takes the sealed value of a version as it stands in the files of a database that is in use: a copy of them is read.
+fn sealed_version(database: &Path, version: u32) -> Vec<u8> {
+    const SCRIPT: &str = "import os, shutil, sqlite3, sys, tempfile\n\
+        aside = tempfile.mkdtemp()\n\
+        for end in ('', '-wal'):\n\
+        \x20   if os.path.exists(sys.argv[1] + end):\n\
+        \x20       shutil.copy(sys.argv[1] + end, aside + '/copy.db' + end)\n\
+        found = sqlite3.connect(aside + '/copy.db').execute('SELECT sealed FROM secret_versions WHERE version = ?', (sys.argv[2],))\n\
+        print(found.fetchone()[0].hex())\n\
+        shutil.rmtree(aside)\n";
+    let run = Run::new("python3").args(["-c", SCRIPT]).arg(database).arg(version.to_string());
+    data_encoding::HEXLOWER.decode(run.outcome().ok("the sealed value").trim().as_bytes()).unwrap()
+}
+
+/// A version that was replaced is in no file of a daemon that was killed either: nobody can put it back from the log.
+#[test]
+fn a_replaced_version_is_not_in_the_log_of_a_killed_daemon() {
+    if !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let mut scene = Scene::new();
+    let database = scene.daemon.home().data_dir().join("onecli.db");
+    let old = sealed_version(&database, 1);
+    let rotate = scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]).stdin("sk-second");
+    rotate.outcome().ok("secret rotate");
+    scene.daemon.kill();
+    let kept = sealed_version(&database, 1);
+    assert_ne!(old, kept);
+    for file in [database.clone(), database.with_extension("db-wal")] {
+        let bytes = fs::read(&file).unwrap_or_default();
+        // Format and key id begin every wrap, and the body (from 121) is that of the kept one.
+        let found = bytes.windows(112).any(|window| window == &old[9..121]);
+        assert!(!found, "the replaced wrap is in {}", file.display());
+    }
+    let all = [fs::read(&database).unwrap(), fs::read(database.with_extension("db-wal")).unwrap_or_default()];
+    assert!(all.concat().windows(112).any(|window| window == &kept[9..121]), "what is there is found");
+    sql(&scene.daemon, "UPDATE secrets SET version = 1");
+    scene.daemon.restart();
+    let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &[])).reply();
+    assert_eq!(reply.verdict(), 502, "{reply:?}");
+    assert_eq!(scene.upstream.requests().len(), 0);
 }
 
 /// Told before anybody is listened to, and no restart helps: exit status 78.
@@ -200,6 +244,55 @@ fn the_authority_is_rotated_and_nobody_is_cut_off() {
     for code in ["ca_rotated", "ca_rotation_finished"] {
         let _ = scene.daemon.audit_until(code, |record| record["code"] == code);
     }
+}
+
+/// Whoever can write to the database but has no key must not have agents trust an authority of his own.
+#[test]
+fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
+    if !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let mut scene = Scene::new();
+    scene.daemon.onecli(&["ca", "rotate"]).ok("ca rotate");
+    let bundle = scene.daemon.home().dir().join("ca-bundle.pem");
+    let before = fs::read_to_string(&bundle).unwrap();
+    let database = scene.daemon.home().data_dir().join("onecli.db");
+    scene.daemon.terminate();
+    let good = set_aside(&database);
+    let foreign = rcgen::generate_simple_self_signed(vec!["evil.example".to_owned()]).unwrap().cert.pem();
+    let meta = |name: &str, value: &str| format!("UPDATE meta SET value = {value} WHERE key = '{name}'");
+    let edits = ["ca.certificate", "ca.next.certificate"].into_iter().flat_map(|name| {
+        let key = name.replace("certificate", "key");
+        [
+            (meta(name, &format!("'{foreign}'")), "somebody changed it by hand"),
+            (meta(name, &format!("value || '{foreign}'")), "somebody changed it by hand"),
+            (meta(name, &format!("'{foreign}' || value")), "somebody changed it by hand"),
+            (format!("DELETE FROM sealed_blobs WHERE purpose = '{key}'"), "restore a backup"),
+            (format!("DELETE FROM meta WHERE key = '{name}'"), "restore a backup"),
+            (
+                format!(
+                    "UPDATE sealed_blobs SET sealed = (SELECT sealed FROM sealed_blobs WHERE purpose LIKE 'ca.%' \
+                     AND purpose <> '{key}') WHERE purpose = '{key}'"
+                ),
+                "the stored CA key does not open",
+            ),
+        ]
+    });
+    for (edit, told) in edits {
+        sql(&scene.daemon, &edit);
+        let outcome = scene.daemon.home().daemon(&[]).timeout(Duration::from_secs(30)).outcome();
+        let said = format!("{}{}", outcome.out(), outcome.err());
+        assert_eq!(outcome.code(), Some(78), "{edit}: {said}");
+        assert!(said.contains(told), "{edit}: {said}");
+        assert!(!said.contains("serving"), "{edit}: {said}");
+        let now = fs::read_to_string(&bundle).unwrap_or_default();
+        assert!(now.is_empty() || now == before, "{edit}: the bundle was changed");
+        set_aside(&database);
+        fs::write(&database, &good).unwrap();
+    }
+    scene.daemon.restart();
+    assert_eq!(fs::read_to_string(&bundle).unwrap(), before);
+    serves(&scene, VALUE);
 }
 
 #[test]
@@ -311,9 +404,11 @@ fn memory(pid: u32) -> Vec<u8> {
     all
 }
 
-/// Invariant 1: an agent that has had an answer with the value echoed into it, and the daemon's helper, never saw it.
+/// Invariant 1: an agent that has had an answer with the value echoed into it, the daemon's helper and its executor, which
+/// has run a command that printed one, have no value.
 #[test]
-fn no_value_is_in_the_memory_of_agents_or_of_the_helper() {
+fn no_value_is_in_the_memory_of_agents_or_of_the_daemons_children() {
+    const PRINTED: &str = "sk-exec/canary+91d7C~=3%Kv";
     const CLIENT: &str = "import os, sys, time, urllib.request\n\
         request = urllib.request.Request(sys.argv[1], headers={'Authorization': 'Bearer ' + os.environ['API_KEY']})\n\
         answer = urllib.request.urlopen(request, timeout=20).read()\n\
@@ -322,7 +417,8 @@ fn no_value_is_in_the_memory_of_agents_or_of_the_helper() {
     if !need::bpf("everything") || !need::program("everything", "python3", "python3") {
         return;
     }
-    let scene = Scene::new();
+    let exec = Daemon::builder().config("[backend.exec]\nuser = \"backup\"");
+    let scene = Scene::of(exec, Upstream::start(&[API, API_V6]), &["--bearer"]);
     let ready = scene.daemon.agent_dir(&scene.inside).join("ready");
     let run = Run::new("python3").args(["-c", CLIENT, &scene.url("/echo")]).arg(&ready);
     let running = scene.daemon.managed(&scene.inside, &run).start();
@@ -342,13 +438,40 @@ fn no_value_is_in_the_memory_of_agents_or_of_the_helper() {
         has_placeholder |= memory.windows(placeholder.len()).any(|window| window == placeholder);
     }
     assert!(has_placeholder, "what was looked at is the agent's memory");
+    // The executor has had a value in its hands as well.
+    let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in("/run").unwrap();
+    for (name, mode, text) in
+        [("print", 0o755, "#!/bin/sh\nexec cat ${0%/*}/value\n"), ("value", 0o644, PRINTED)]
+    {
+        fs::write(dir.path().join(name), text).unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
+    let command = dir.path().join("print");
+    let add = ["secret", "add", "printed", "--host", &host, "--bearer", "--exec", command.to_str().unwrap()];
+    scene.daemon.onecli(&add).ok("secret add --exec");
+    let _ = scene.daemon.grant(&scene.outside, "printed");
+    scene.upstream.clear();
+    let url = scene.upstream.https_url(API_V6, "/echo");
+    assert_eq!(scene.run(Way::Explicit, curl(&url)).reply().verdict(), 200, "{}", scene.daemon.home().log());
+    scene.injected_once(&format!("Bearer {PRINTED}"));
+    let printed = Canary::new(PRINTED);
     let daemon = scene.daemon.pid();
     let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
-    assert!(!children.trim().is_empty());
+    let names: Vec<String> = children
+        .split_whitespace()
+        .map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim().to_owned())
+        .collect();
+    assert!(
+        ["onecli-helper", "onecli-executor"].iter().all(|name| names.iter().any(|n| n == name)),
+        "{names:?}"
+    );
     for pid in children.split_whitespace() {
         let memory = memory(pid.parse().unwrap());
         assert!(memory.len() > 100_000, "{} bytes", memory.len());
         canary.assert_absent(&format!("the memory of the daemon's child {pid}"), &memory);
+        printed.assert_absent(&format!("the memory of the daemon's child {pid}"), &memory);
     }
     drop(running);
 }

@@ -36,6 +36,8 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if args.vault {
         return Ok(());
     }
+    step("searching answers for values, in texts of every kind");
+    unit_test("http::scrub::tests::no_text_is_much_slower_than_a_plain_one")?;
     step("connect() without the kernel programs and with all of them, in turns (needs root and BPF)");
     unit_test("kernel::tests::cost::connect_costs_little_more_with_all_programs")?;
     program("bench", &args.program)

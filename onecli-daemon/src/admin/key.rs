@@ -23,6 +23,7 @@ pub(super) async fn status(state: &State) -> Result<KeyView, AdminError> {
             done: rekey.done,
             fault: rekey.fault,
         }),
+        unerased: keys.unerased,
     })
 }
 

@@ -148,7 +148,9 @@ fn explicit_only(
                 "agent '{}' requires {}, but connections are not redirected on this host: {reason}",
                 agent.name, agent.factors
             ),
-            hint: format!("{fix}; or use an agent that was added with '--factors token'"),
+            hint: format!(
+                "{fix}; the explicit proxy works without: use an agent that was added with '--factors token'"
+            ),
         });
     }
     explicit.ok_or_else(|| AdminError::NotReady {

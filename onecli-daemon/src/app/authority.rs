@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use zeroize::Zeroizing;
 
 use crate::admin::api::{Ca, CaCertificate};
 use crate::config::Config;
-use crate::model::Clock;
+use crate::model::{Clock, Sealed};
 use crate::store::{Store, VaultChange};
 use crate::tls::{CaError, CaMaterial, CertAuthority, CertificateFacts, UpstreamTls};
 use crate::vault::Vault;
@@ -69,18 +68,19 @@ impl Authority {
         config: &Config,
         roots: &UpstreamTls,
     ) -> Result<Authority, AppError> {
-        let current = if let Some(certificate) = store.get_meta(CURRENT.certificate).await? {
-            certificate
+        // What stands in the store has to be good before anybody is told to trust it.
+        let current = if let Some(material) = read(store.as_ref(), &vault, &CURRENT).await? {
+            material.certificate_pem
         } else {
             let (certificate, change) = generate(&vault, clock.as_ref(), &CURRENT)?;
             store.change_vault(&change).await?;
             tracing::info!("made a certificate authority for this host's agents");
             certificate
         };
-        let next = match store.get_meta(NEXT.certificate).await? {
-            Some(certificate) => {
+        let next = match read(store.as_ref(), &vault, &NEXT).await? {
+            Some(material) => {
                 let since = store.get_meta(NEXT_SINCE).await?.and_then(|text| text.parse().ok());
-                Some((certificate, since.unwrap_or(Timestamp::UNIX_EPOCH)))
+                Some((material.certificate_pem, since.unwrap_or(Timestamp::UNIX_EPOCH)))
             }
             None => None,
         };
@@ -93,8 +93,6 @@ impl Authority {
             bundle: directory.join(BUNDLE),
             kept: Mutex::new(Kept { current, next }),
         };
-        // What stands in the store has to be good before anybody is told to trust it.
-        authority.load().await?;
         authority.write_bundle()?;
         Ok(authority)
     }
@@ -105,12 +103,22 @@ impl Authority {
 
     /// The one that signs, ready to.
     pub(super) async fn load(&self) -> Result<CertAuthority, AppError> {
-        let kept = self.kept();
-        let sealed = self.store.get_blob(CURRENT.key).await?.ok_or_else(|| {
-            CaError::Load(format!("there is no '{}' in the store: restore a backup", CURRENT.key))
-        })?;
-        let key_der = self.vault.open_blob(CURRENT.key, &sealed)?;
-        Ok(CertAuthority::load(&CaMaterial { certificate_pem: kept.current, key_der })?)
+        self.read_again(&CURRENT, &self.kept().current).await.map(|(_, authority)| authority)
+    }
+
+    /// One that is in the bundle already, ready to sign.
+    async fn read_again(
+        &self,
+        names: &Names,
+        trusted: &str,
+    ) -> Result<(CaMaterial, CertAuthority), AppError> {
+        let material =
+            read(self.store.as_ref(), &self.vault, names).await?.ok_or_else(|| absent(names.key))?;
+        if material.certificate_pem != trusted {
+            return Err(CaError::Changed("the stored CA certificate is not the one that agents trust").into());
+        }
+        let authority = CertAuthority::load(&material)?;
+        Ok((material, authority))
     }
 
     /// What agents trust.
@@ -158,18 +166,11 @@ impl Authority {
                 "there is no next authority: 'onecli ca rotate' makes one".to_owned(),
             ));
         };
-        let sealed = self.store.get_blob(NEXT.key).await?.ok_or_else(|| {
-            CaError::Load(format!("there is no '{}' in the store: restore a backup", NEXT.key))
-        })?;
-        let key_der = self.vault.open_blob(NEXT.key, &sealed)?;
-        let loaded = CertAuthority::load(&CaMaterial {
-            certificate_pem: certificate.clone(),
-            key_der: key_der.clone(),
-        })?;
+        let (material, loaded) = self.read_again(&NEXT, &certificate).await?;
         let change = VaultChange {
             set: vec![(CURRENT.certificate, certificate.clone())],
             unset: vec![NEXT.certificate, NEXT_SINCE],
-            put_blobs: vec![(CURRENT.key.to_owned(), self.vault.seal_blob(CURRENT.key, &key_der)?)],
+            put_blobs: vec![seal(&self.vault, &CURRENT, &material)?],
             remove_blobs: vec![NEXT.key],
             ..VaultChange::default()
         };
@@ -199,6 +200,35 @@ impl Kept {
     }
 }
 
+/// Reads an authority and looks whether it is whole; `None` where there is none. One of a version that sealed the key
+/// alone is sealed anew.
+async fn read(store: &dyn Store, vault: &Vault, names: &Names) -> Result<Option<CaMaterial>, AppError> {
+    let (certificate_pem, sealed) =
+        match (store.get_meta(names.certificate).await?, store.get_blob(names.key).await?) {
+            (None, None) => return Ok(None),
+            (Some(certificate), Some(sealed)) => (certificate, sealed),
+            (None, Some(_)) => return Err(absent(names.certificate).into()),
+            (Some(_), None) => return Err(absent(names.key).into()),
+        };
+    let opened = vault.open_blob(names.key, &sealed).map_err(|error| AppError::CaKey(error.to_string()))?;
+    let (material, key_alone) = CaMaterial::unsealed(certificate_pem, &opened)?;
+    CertAuthority::load(&material)?;
+    if key_alone {
+        let change =
+            VaultChange { put_blobs: vec![seal(vault, names, &material)?], ..VaultChange::default() };
+        store.change_vault(&change).await?;
+    }
+    Ok(Some(material))
+}
+
+fn absent(name: &str) -> CaError {
+    CaError::Load(format!("there is no '{name}' in the store: restore a backup"))
+}
+
+fn seal(vault: &Vault, names: &Names, material: &CaMaterial) -> Result<(String, Sealed), AppError> {
+    Ok((names.key.to_owned(), vault.seal_blob(names.key, &material.to_seal()?)?))
+}
+
 /// A new authority, and the change of the store that keeps it.
 fn generate(vault: &Vault, clock: &dyn Clock, names: &Names) -> Result<(String, VaultChange), AppError> {
     let host = nix::unistd::gethostname()
@@ -206,10 +236,9 @@ fn generate(vault: &Vault, clock: &dyn Clock, names: &Names) -> Result<(String, 
     // Two authorities of one host have different names: some clients look for an issuer by its name alone.
     let now = clock.now();
     let material = CertAuthority::generate(&format!("{host}, {}", now.strftime("%F %T")), now)?;
-    let key: &Zeroizing<Vec<u8>> = &material.key_der;
     let change = VaultChange {
         set: vec![(names.certificate, material.certificate_pem.clone())],
-        put_blobs: vec![(names.key.to_owned(), vault.seal_blob(names.key, key)?)],
+        put_blobs: vec![seal(vault, names, &material)?],
         ..VaultChange::default()
     };
     Ok((material.certificate_pem, change))

@@ -16,6 +16,8 @@ use crate::policy::Snapshot;
 
 /// Agents whose repeats are told apart.
 const AGENTS: usize = 1024;
+/// The kernel's counter of refusals that it does not tell of: an agent has too many, or all together.
+const LOST: &str = "deny_events_lost";
 /// After an event that cannot be read.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,6 +44,7 @@ impl DenialReport {
     pub(super) async fn run(self) {
         let Some(mut denials) = self.managed.take_denials() else { return };
         let mut folds: HashMap<u64, Fold<Kind>> = HashMap::new();
+        let mut lost = self.lost();
         let mut sweep = tokio::time::interval(FOLD_WINDOW / 2);
         loop {
             tokio::select! {
@@ -52,7 +55,10 @@ impl DenialReport {
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
-                _ = sweep.tick() => self.sweep(&mut folds),
+                _ = sweep.tick() => {
+                    self.sweep(&mut folds);
+                    lost = self.note_lost(lost);
+                }
             }
         }
     }
@@ -71,9 +77,11 @@ impl DenialReport {
             return;
         }
         let Some((payer, mut record)) = self.record(agent, Some(&kind)) else { return };
-        record.uid = Some(denial.uid);
-        record.pid = Some(denial.pid);
-        record.comm = Some(Text::new(&denial.comm));
+        if let Some(task) = &denial.task {
+            record.uid = Some(task.uid);
+            record.pid = Some(task.pid);
+            record.comm = Some(Text::new(&task.comm));
+        }
         if self.quota.take(now, payer, (1, record.line_bytes()), self.audit.space_is_scarce()).is_err() {
             fold.note_other(now);
             return;
@@ -94,6 +102,26 @@ impl DenialReport {
             }
             !fold.is_empty()
         });
+    }
+
+    /// Refusals that the kernel did not tell of, so far.
+    fn lost(&self) -> u64 {
+        let stats = self.managed.stats();
+        stats.iter().find(|(name, _)| *name == LOST).map_or(0, |(_, count)| *count)
+    }
+
+    /// Records that there were more than the kernel told of, if there were since `before`.
+    fn note_lost(&self, before: u64) -> u64 {
+        let now = self.lost();
+        let more = now.saturating_sub(before);
+        let kind = Kind { rule: "kernel untold".to_owned(), destination: None };
+        if more > 0
+            && let Some((_, mut record)) = self.record(0, Some(&kind))
+        {
+            record.count = Some(more);
+            self.audit.outcome(record);
+        }
+        now
     }
 
     /// The record, and whose it is.

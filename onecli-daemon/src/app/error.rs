@@ -56,6 +56,9 @@ pub enum AppError {
     /// The certificate authority.
     #[error("{}", chain(.0))]
     Ca(#[from] CaError),
+    /// What is sealed of it does not open.
+    #[error("the stored CA key does not open: {0}; restore a backup")]
+    CaKey(String),
     /// A step of its rotation that cannot be made now.
     #[error("{0}")]
     CaRotation(String),
@@ -109,7 +112,9 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AppError::Vault(error) if error.is_key_problem() => 78,
-            AppError::DataDir(_)
+            AppError::Ca(CaError::Load(_) | CaError::Changed(_))
+            | AppError::CaKey(_)
+            | AppError::DataDir(_)
             | AppError::UpstreamTls(_)
             | AppError::Backend(_)
             | AppError::ProxyPassword { .. } => 78,

@@ -64,12 +64,14 @@ impl Managed {
         let attached = if config.kernel.ebpf {
             Attached::new(config).map_err(|error| Off {
                 reason: chain(&error),
-                fix: "run the daemon as root on a kernel with BPF and cgroup2 (5.15 or later)".to_owned(),
+                fix: "'onecli doctor' shows what is missing; the daemon has to be started by root, on Linux 5.15 or later \
+                      with BPF and cgroup2"
+                    .to_owned(),
             })
         } else {
             Err(Off {
                 reason: "the daemon runs with --no-ebpf".to_owned(),
-                fix: "start it without --no-ebpf, or add the agent with --factors token".to_owned(),
+                fix: "start it without --no-ebpf, and with kernel.ebpf = true".to_owned(),
             })
         };
         if let Err(off) = &attached {

@@ -40,7 +40,7 @@ pub use self_test::PROBES;
 
 use crate::audit::{self, AuditLog};
 use crate::config::{self, Config};
-use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay};
+use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
@@ -68,6 +68,8 @@ const LAST_SHIPPING: Duration = Duration::from_secs(1);
 const AUDIT_LOG: &str = "audit.log";
 /// The audit segments' place in the data directory.
 const AUDIT_DIR: &str = "audit";
+/// The service manager waits so long for the database to open.
+const STORE_OPENS_IN: Duration = Duration::from_mins(30);
 
 /// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
 ///
@@ -258,6 +260,8 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let managed = Arc::new(managed);
 
+    // Gigabytes of audit rows are rewritten once, after an upgrade from a version that did not overwrite what it removed.
+    service::starting(STORE_OPENS_IN);
     let store = store::open(&config.store_url()).await?;
     let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
     admin::remove_left_over(data_dir.path());
@@ -336,6 +340,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         upstream_tls,
         resolver,
         dialer,
+        patience: UpstreamPatience { head: config.upstream.head_timeout, idle: config.upstream.idle_timeout },
         proxy,
         explicit_addresses: stand.explicit(),
         capacity,

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use socket2::{Socket, Type};
@@ -150,6 +151,12 @@ const UNIT_HINT: &str = "nobody is served there; change it with 'systemctl edit 
 pub(super) fn keep(listener: &impl AsFd) {
     let states = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
     told(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
+}
+
+/// Starting may take so long from now on before it counts as failed (`EXTEND_TIMEOUT_USEC`).
+pub(super) fn starting(at_most: Duration) {
+    let at_most = u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX);
+    told(sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(at_most)]));
 }
 
 /// Every listener is open, and served from now on.

@@ -233,6 +233,7 @@ impl AuditLog {
             durability,
             retention,
             refused: 0,
+            company: 0,
             upkeep: Upkeep::new(last_seq),
         };
         std::thread::Builder::new()

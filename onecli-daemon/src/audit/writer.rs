@@ -23,8 +23,17 @@ use super::segment::Segments;
 use super::tree::Tree;
 use crate::model::{Clock, LogId};
 
-/// The most records in one write. None waits for company: a batch is what came while the one before was written.
+/// The most records in one write: what came while the one before was written, and what is gathered.
 const BATCH: usize = 256;
+/// Where so many decisions came with the last write that waited for the disk, the next one waits for more of them: each sync
+/// costs the processors too, and where there is a crowd they are what it waits for. Who is alone waits for nobody.
+const CROWD: usize = 4;
+/// It waits for so many, so that enough of the crowd is left to keep the processors busy meanwhile,
+const ENOUGH: usize = 12;
+/// as long as one or more come in each such time,
+const QUANTUM: Duration = Duration::from_micros(100);
+/// and so long at most. Outcomes, which nobody waits for, wait so long for a decision to be written with.
+const GATHERING: Duration = Duration::from_millis(2);
 /// How long after a failed write the waiting outcomes are tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How long after a record it may take until a checkpoint covers it, and, with relaxed durability, until it is synced.
@@ -65,6 +74,8 @@ pub(super) struct Writer {
     /// Decisions that could not be written since the last write. Writing of them is also how the disk's return
     /// is noticed.
     pub(super) refused: u64,
+    /// Decisions in the last write.
+    pub(super) company: usize,
     pub(super) upkeep: Upkeep,
 }
 
@@ -167,13 +178,54 @@ impl Writer {
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }
+        self.take();
+        if self.healthy() {
+            self.gather();
+        }
+        true
+    }
+
+    /// Takes what is there.
+    fn take(&mut self) {
         while self.waiting.len() < BATCH {
             match self.items.try_recv() {
                 Ok(item) => self.waiting.push_back(item),
                 Err(_) => break,
             }
         }
-        true
+    }
+
+    /// Waits for more to come, where that makes fewer writes and syncs, and delays nobody by more than [`GATHERING`].
+    fn gather(&mut self) {
+        let start = self.clock.instant();
+        let left = |clock: &dyn Clock| GATHERING.saturating_sub(clock.instant().duration_since(start));
+        while self.waiting.iter().all(|item| matches!(item, Item::Outcome(_))) && self.waiting.len() < BATCH {
+            match self.items.recv_timeout(left(&*self.clock)) {
+                Ok(item) => self.waiting.push_back(item),
+                Err(_) => return,
+            }
+            self.take();
+        }
+        let mut before = self.decisions();
+        while self.company >= CROWD
+            && self.durability == Durability::Strict
+            && before < ENOUGH
+            && !left(&*self.clock).is_zero()
+            && !self.waiting.iter().any(|item| matches!(item, Item::Flush(_) | Item::Close(_)))
+        {
+            std::thread::sleep(QUANTUM);
+            self.take();
+            let now = self.decisions();
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+    }
+
+    /// Decisions that wait.
+    fn decisions(&self) -> usize {
+        self.waiting.iter().filter(|item| matches!(item, Item::Decision(..))).count()
     }
 
     fn checkpoint(&self, time: Timestamp) -> Checkpoint {
@@ -221,6 +273,7 @@ impl Writer {
         }
 
         // Told first: who is answered below may look there.
+        self.company = self.waiting.range(..size).filter(|item| matches!(item, Item::Decision(..))).count();
         let mut done = self.tree.size();
         if tree.size() > done {
             (self.tree, self.prev) = (tree, prev);

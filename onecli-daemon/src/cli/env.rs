@@ -187,19 +187,28 @@ fn cgroup_parent(cgroup: &str, systemd: bool) -> &str {
     if systemd && is_slice { slice } else { cgroup }
 }
 
+/// The capability that engines give and a managed container must not have: its packets would pass no hook of ours where the
+/// kernel runs no programs of the BPF LSM.
+const PACKETS: &str = "NET_RAW";
+
 fn docker(files: &Files, cgroup: Option<&str>) -> String {
     let mut options = vec![
         format!("--env-file={}", files.env.display()),
         format!("--volume={}:{BUNDLE}:ro", files.bundle.display()),
         format!("--volume={}:{JAVA_TRUST_STORE}:ro", files.java.display()),
     ];
-    options.extend(cgroup.map(|cgroup| format!("--cgroup-parent={cgroup}")));
+    if let Some(cgroup) = cgroup {
+        options.push(format!("--cgroup-parent={cgroup}"));
+        options.push(format!("--cap-drop={PACKETS}"));
+    }
     options.join(" ")
 }
 
 /// To be laid over a Compose file that has the service.
 fn compose(service: &str, files: &Files, cgroup: Option<&str>) -> String {
-    let cgroup = cgroup.map(|cgroup| format!("    cgroup_parent: {cgroup}\n")).unwrap_or_default();
+    let cgroup =
+        cgroup.map(|cgroup| format!("    cgroup_parent: {cgroup}\n    cap_drop:\n      - {PACKETS}\n"));
+    let cgroup = cgroup.unwrap_or_default();
     format!(
         "version: \"2.4\"\nservices:\n  {service}:\n    env_file:\n      - {}\n    volumes:\n      - {}:{BUNDLE}:ro\n      - {}:{JAVA_TRUST_STORE}:ro\n{cgroup}",
         files.env.display(),

@@ -34,13 +34,16 @@ pub(super) fn key(client: &Client, command: KeyCommand, output: &mut Output) -> 
         KeyCommand::RemoveSlot { number } => {
             let slot: SlotView = client.delete(&routes::key_slot(number))?;
             if output.is_json() {
-                return Ok(output.document(&slot)?);
+                output.document(&slot)?;
+            } else {
+                output.line(&format!(
+                    "removed key slot {number} ({}); copies of the database from before still open with it: if its key was \
+                     stolen, 'onecli key rotate' is next",
+                    slot.kind
+                ))?;
             }
-            Ok(output.line(&format!(
-                "removed key slot {number} ({}); copies of the database from before still open with it: if its key was \
-                 stolen, 'onecli key rotate' is next",
-                slot.kind
-            ))?)
+            output.finish()?;
+            erased(&client.get(routes::KEY)?)
         }
         KeyCommand::Rotate { passphrase, drop_other_slots, no_wait } => {
             rotate(client, &passphrase, drop_other_slots, no_wait, output)
@@ -57,6 +60,7 @@ fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
         ("root key", keys.key_id.clone()),
         ("opened by", format!("slot {}, with {}", keys.opened_slot, keys.opened_at)),
         ("re-key", keys.rekey.as_ref().map(progress).unwrap_or_default()),
+        ("erasing", keys.unerased.clone().unwrap_or_default()),
     ])?;
     output.line("")?;
     let rows: Vec<_> = keys
@@ -133,19 +137,27 @@ fn rotate(
     if no_wait { Ok(()) } else { wait(client, output) }
 }
 
+/// Ends with an error where what was removed is still in the database's files.
+fn erased(keys: &KeyView) -> Result<(), CliError> {
+    keys.unerased.clone().map_or(Ok(()), |reason| Err(CliError::Unfinished(reason)))
+}
+
 /// Shows progress until the new root key has taken over.
 fn wait(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let mut shown = None;
     loop {
         let keys: KeyView = client.get(routes::KEY)?;
-        let Some(rekey) = keys.rekey else { break };
+        let Some(rekey) = &keys.rekey else {
+            erased(&keys)?;
+            break;
+        };
         let text = format!("{} of {} values", rekey.done, rekey.total);
         if !output.is_json() && shown.as_ref() != Some(&text) {
             output.line(&text)?;
             output.finish()?;
             shown = Some(text);
         }
-        if let Some(fault) = rekey.fault {
+        if let Some(fault) = &rekey.fault {
             return Err(CliError::Unfinished(format!(
                 "the new root key cannot take over yet: {fault}\nthe daemon goes on trying; 'onecli key status' shows how far"
             )));

@@ -14,7 +14,7 @@ pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliErro
     let transparent = match (&status.transparent, &status.transparent_fault) {
         (Transparent::Available, None) => "available".to_owned(),
         (Transparent::Available, Some(fault)) => format!("BROKEN: {fault}"),
-        (Transparent::Off { reason, fix }, _) => format!("off: {reason} ({fix})"),
+        (Transparent::Off { reason, fix }, _) => format!("off, explicit proxy only: {reason} ({fix})"),
     };
     output.fields(&[
         ("daemon", format!("version {}", status.version)),

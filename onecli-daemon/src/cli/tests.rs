@@ -604,6 +604,31 @@ fn nothing_on_the_way_of_a_value_prints_it() {
         format!("{:?}", crate::vault::NewSlot::Key(key.0)),
         format!("{:?}", crate::vault::NewSlot::Passphrase(zeroize::Zeroizing::new(VALUE.to_owned()))),
     ];
+    let add = SecretAdd {
+        name: "api".parse().unwrap(),
+        host: "api.test".parse().unwrap(),
+        port: 443,
+        methods: Vec::<String>::new().try_into().unwrap(),
+        paths: Vec::new(),
+        placement: Placement::bearer(),
+        profile: Profile::default(),
+        env: None,
+        allow_plaintext: false,
+        value: Some(wire(VALUE)),
+    };
+    let session = Session {
+        agent: "coder".parse().unwrap(),
+        cgroup: None,
+        user: "coder".to_owned(),
+        ca_bundle: "/ca.pem".into(),
+        placeholders: [("API_KEY".to_owned(), VALUE.to_owned())].into(),
+        proxy: Some(format!("http://x:{VALUE}@127.0.0.1:10255")),
+        expires: None,
+        hidden: Vec::new(),
+    };
+    let panicked = crate::model::unwrap_text((add.clone(), session.clone(), wire(VALUE)));
+    assert!(panicked.contains("SecretAdd"), "{panicked}");
+    let shown = [shown.concat(), format!("{add:?} {session:?}"), panicked];
     // What is wrong with a request is told without what is in it.
     let bodies = [
         format!(r#"{{"value":"{VALUE}"}}"#),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -102,20 +103,30 @@ pub(super) fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> 
 }
 
 pub(super) fn timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    time(from, Duration::from_millis(1)..=Duration::from_mins(5), "1ms to 5min; write 500ms, 5s or 1min")
+}
+
+pub(super) fn head_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    time(from, Duration::from_millis(1)..=Duration::from_hours(1), "1ms to 1h; write 30s or 10m")
+}
+
+pub(super) fn idle_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    time(from, Duration::from_millis(1)..=Duration::from_hours(24), "1ms to 24h; write 5m or 1h")
+}
+
+/// A time within `bounds`, which `told` says in words.
+fn time<'de, D: Deserializer<'de>>(
+    from: D,
+    bounds: RangeInclusive<Duration>,
+    told: &str,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    let bad = || D::Error::custom(format!("'{text}' is no time from 1ms to 5min; write 500ms, 5s or 1min"));
-    let duration = humantime::parse_duration(&text).map_err(|_| bad())?;
-    let bounds = Duration::from_millis(1)..=Duration::from_mins(5);
-    if bounds.contains(&duration) { Ok(duration) } else { Err(bad()) }
+    let duration = humantime::parse_duration(&text).ok().filter(|duration| bounds.contains(duration));
+    duration.ok_or_else(|| D::Error::custom(format!("'{text}' is no time from {told}")))
 }
 
 pub(super) fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    let duration = humantime::parse_duration(&text).ok();
-    let bounds = Duration::from_secs(1)..=Duration::from_hours(1);
-    duration
-        .filter(|duration| bounds.contains(duration))
-        .ok_or_else(|| D::Error::custom(format!("'{text}' is no time from 1s to 1h; write 30s or 2m")))
+    time(from, Duration::from_secs(1)..=Duration::from_hours(1), "1s to 1h; write 30s or 2m")
 }
 
 pub(super) fn cgroup_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

@@ -106,6 +106,8 @@ fn every_key_is_read() {
         [upstream]
         extra_ca_files = ["/etc/ca.pem"]
         connect_timeout = "250ms"
+        head_timeout = "90s"
+        idle_timeout = "1day"
         proxy = "http://me@proxy.corp:3128"
         proxy_password_file = "/etc/onecli/proxy"
         no_proxy = [".corp.test", "10.0.0.0/8"]
@@ -149,6 +151,8 @@ fn every_key_is_read() {
                 proxy_password_file: Some("/etc/onecli/proxy".into()),
                 no_proxy: vec!["corp.test".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
                 connect_timeout: Duration::from_millis(250),
+                head_timeout: Duration::from_secs(90),
+                idle_timeout: Duration::from_hours(24),
             },
             resolver: Resolver {
                 hosts: BTreeMap::from([(
@@ -200,6 +204,9 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
     check("[upstream]\nextra_ca_files = [\"a\"]", "c.toml:2: upstream.extra_ca_files: ", "absolute");
     check("[upstream]\nconnect_timeout = 5", "c.toml:2: upstream.connect_timeout: ", "string");
     check("[upstream]\nconnect_timeout = \"0s\"", "c.toml:2: upstream.connect_timeout: ", "1ms to 5min");
+    check("[upstream]\nhead_timeout = \"2h\"", "c.toml:2: upstream.head_timeout: ", "1ms to 1h");
+    check("[upstream]\nidle_timeout = \"25h\"", "c.toml:2: upstream.idle_timeout: ", "1ms to 24h");
+    check("[upstream]\nidle_timeout = \"never\"", "c.toml:2: upstream.idle_timeout: ", "1ms to 24h");
     check("[resolver]\nhosts = { \"a b\" = [] }", "c.toml:2: resolver.hosts: ", "'a b': the host is not");
     check("[resolver]\nhosts = { \"a.b\" = [\"c\"] }", "c.toml:2: resolver.hosts: ", "'c' is no address");
     check(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use tokio::sync::watch;
 
+use super::coined::Coin;
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
@@ -113,12 +114,56 @@ impl Parts {
             }
             // Nobody is asked for other types, so nothing leaves in their names either.
             Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
+            Judgement::Resolve
+                if !snapshot.is_written(&identity, &host)
+                    && let Err(refused) = self.coin(asker, &identity, question, &host).await =>
+            {
+                (refused, nothing())
+            }
             Judgement::Resolve => match tokio::time::timeout(PATIENCE, self.names.addresses(&host)).await {
                 Ok(Ok(addresses)) => (ResponseCode::NoError, addresses),
                 Ok(Err(NoAddress::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
                 Ok(Err(NoAddress::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
             },
         }
+    }
+
+    /// A name that no operator wrote is looked up: on record before anybody hears of it, and only so many. Whoever serves the
+    /// domain learns what the name says.
+    async fn coin(
+        &self,
+        asker: &Asker,
+        identity: &Identity,
+        question: &Question,
+        host: &Host,
+    ) -> Result<(), ResponseCode> {
+        let now = self.clock.instant();
+        let coined = asker.coined.lock().unwrap_or_else(PoisonError::into_inner).note(now, host);
+        match coined {
+            Coin::Known => return Ok(()),
+            Coin::TooMany => {
+                return Err(self.refuse(asker, Some(identity), question, Code::LimitReached).await);
+            }
+            Coin::New => {}
+        }
+        let forget = || asker.coined.lock().unwrap_or_else(PoisonError::into_inner).forget(host);
+        let Some(mut record) = self.record(asker, Some(host.as_name().unwrap_or_default())) else {
+            forget();
+            return Err(ResponseCode::ServFail);
+        };
+        record.factors = Some(identity.proven());
+        record.forward();
+        let size = (1, record.line_bytes());
+        if self.quota.take(now, asker.agent, size, self.audit.space_is_scarce()).is_err() {
+            forget();
+            return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
+        }
+        if let Err(error) = self.audit.decision(record).await {
+            tracing::error!(%error, "a name is not looked up: it is missing from the audit log");
+            forget();
+            return Err(ResponseCode::ServFail);
+        }
+        Ok(())
     }
 
     /// Records a refusal, unless its like was recorded just now; it stands in the log before the agent hears of it.
@@ -134,8 +179,9 @@ impl Parts {
         let key = (name, code);
         let record = {
             let mut fold = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut record = fold.wants(&key).then(|| self.record(asker, Some(&key.0), code)).flatten();
+            let mut record = fold.wants(&key).then(|| self.record(asker, Some(&key.0))).flatten();
             if let Some(record) = &mut record {
+                record.deny(code);
                 record.factors = identity.map(Identity::proven);
             }
             let may_write = |record: &Record| {
@@ -179,7 +225,8 @@ impl Parts {
     fn write(&self, asker: &Asker, repeated: Vec<Repeated<(String, Code)>>) {
         for Repeated { key, count } in repeated {
             let (name, code) = key.map_or((None, Code::EgressDenied), |(name, code)| (Some(name), code));
-            if let Some(mut record) = self.record(asker, name.as_deref(), code) {
+            if let Some(mut record) = self.record(asker, name.as_deref()) {
+                record.deny(code);
                 record.count = Some(count);
                 record.factors = Some(Factors::CGROUP);
                 self.quota.charge(self.clock.instant(), asker.agent, (1, record.line_bytes()));
@@ -188,9 +235,9 @@ impl Parts {
         }
     }
 
-    fn record(&self, asker: &Asker, name: Option<&str>, code: Code) -> Option<Record> {
+    fn record(&self, asker: &Asker, name: Option<&str>) -> Option<Record> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
-            .inspect_err(|error| tracing::error!(%error, "a refused DNS query has no request id"))
+            .inspect_err(|error| tracing::error!(%error, "a DNS query has no request id"))
             .ok()?;
         let mut record = Record::new(id);
         record.agent = Some(asker.name.clone());
@@ -198,7 +245,6 @@ impl Parts {
         record.cgroup = asker.evidence.cgroup.as_ref().map(|cgroup| Text::new(cgroup.as_str()));
         record.host = name.map(Text::new);
         record.port = Some(PORT);
-        record.deny(code);
         Some(record)
     }
 }

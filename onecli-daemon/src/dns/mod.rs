@@ -19,6 +19,7 @@
 
 mod address;
 mod answer;
+mod coined;
 mod message;
 mod names;
 mod server;

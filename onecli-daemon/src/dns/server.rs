@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::candidates;
 use super::answer::Parts;
+use super::coined::Coined;
 use super::message::{MAX_QUERY, Transport};
 use crate::audit::{FOLD_WINDOW, Fold};
 use crate::model::{Agent, AgentId, AgentName, CgroupName, Code};
@@ -42,6 +43,7 @@ pub struct Asker {
     pub(super) name: AgentName,
     pub(super) evidence: Evidence,
     pub(super) refusals: Mutex<Fold<(String, Code)>>,
+    pub(super) coined: Mutex<Coined>,
     pub(super) queries: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
 }
@@ -54,6 +56,7 @@ impl Asker {
             // The kernel's word: it alone makes datagrams arrive here, and only those of this cgroup.
             evidence: Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None },
             refusals: Mutex::default(),
+            coined: Mutex::default(),
             queries: Arc::new(Semaphore::new(IN_FLIGHT)),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }

@@ -340,6 +340,63 @@ async fn refusals_are_recorded_and_folded() {
     assert_eq!(folded.host.as_ref().unwrap().as_str(), "evil.test");
 }
 
+/// Names that no operator wrote can say something to who serves the domain: on record, and only so many.
+#[tokio::test]
+async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
+    let stage = Stage::new();
+    for (asker, name) in
+        [(&stage.strict, "a.deep.test."), (&stage.open, "other.test."), (&stage.strict, "api.test.")]
+    {
+        for _ in 0..2 {
+            assert_eq!(
+                told(&stage.ask(asker, &query(name, RecordType::A)).await).split(' ').next(),
+                Some("NoError")
+            );
+        }
+    }
+    let records = stage.records().await;
+    let hosts: Vec<_> = records
+        .iter()
+        .map(|r| (r.agent.as_ref().unwrap().as_str(), r.host.as_ref().unwrap().as_str()))
+        .collect();
+    assert_eq!(
+        hosts,
+        [("agent1", "a.deep.test"), ("agent2", "other.test")],
+        "one each, and none of what was written"
+    );
+    assert!(
+        records.iter().all(|record| record.verdict == Some(crate::audit::Verdict::Forward)),
+        "{records:#?}"
+    );
+    for n in 0..1_022 {
+        let answer = stage.ask(&stage.strict, &query(&format!("secret{n}.deep.test."), RecordType::A)).await;
+        assert_eq!(told(&answer), "NXDomain");
+    }
+    let next = || query("one.more.deep.test.", RecordType::A);
+    let mut answer = stage.ask(&stage.strict, &next()).await;
+    for n in 0..30 {
+        if told(&answer) == "Refused" {
+            break;
+        }
+        // As slow as this machine is, some may have been given back.
+        answer = stage.ask(&stage.strict, &query(&format!("late{n}.deep.test."), RecordType::A)).await;
+    }
+    assert_eq!(told(&answer), "Refused");
+    let records = stage.records().await;
+    assert_eq!(records.last().unwrap().code.as_ref().unwrap().as_str(), Code::LimitReached.as_str());
+    assert!(records.iter().filter(|record| record.code.is_none()).count() >= 1_024);
+    assert_ne!(
+        told(&stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await),
+        "Refused",
+        "what was written is served"
+    );
+    assert_ne!(
+        told(&stage.ask(&stage.open, &query("many.test.", RecordType::A)).await),
+        "Refused",
+        "others are"
+    );
+}
+
 /// Invariant 9: names beyond the agent's quota are counted, not recorded one by one; and what is recorded is counted.
 #[tokio::test]
 async fn refusals_use_up_the_quota_of_the_agent() {

@@ -1,9 +1,8 @@
 //! The upstream's answer on its way to the agent: scrubbed while it streams, and accounted for at its end.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -11,6 +10,8 @@ use http::{Method, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError, Progress, len};
 use super::decode::{Source, UnknownCoding};
@@ -24,10 +25,7 @@ use super::scrub::Scrubber;
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
-
-/// How long an upstream may be silent within an answer. Streams of events are silent for long; a peer that is gone is
-/// noticed long before, by the kernel and HTTP/2.
-const SILENCE: Duration = Duration::from_hours(1);
+use crate::policy::Snapshot;
 
 /// What an answer still needs while it is delivered.
 #[derive(Debug)]
@@ -106,15 +104,21 @@ pub(super) fn deliver(
     delivery.scrubber.headers(&mut parts.headers);
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
-    let body = Answer {
-        source,
-        delivery: Some(Box::new(delivery)),
+    // A peer that is gone is noticed long before, by the kernel and HTTP/2.
+    let patience = Patience::new(delivery.gateway.patience.idle);
+    let Delivery { gateway, trail, scrubber, upstream, progress, revoked, .. } = delivery;
+    let streaming = Streaming {
+        policy: gateway.policy.clone(),
+        source: Some(source),
+        delivery: Some(Box::new(Delivering { gateway, trail, scrubber, upstream, progress })),
         bytes_out: 0,
         trailers: None,
         ended: !has_body(method, parts.status),
-        patience: Patience::new(SILENCE),
+        patience,
+        taken_back: None,
+        waiting: None,
     };
-    Ok(Response::from_parts(parts, body.boxed_unsync()))
+    Ok(Response::from_parts(parts, Answer::new(streaming, revoked).boxed_unsync()))
 }
 
 /// Hop-by-hop headers go; so does what would lead the agent around us: another service, or our own error mark.
@@ -145,20 +149,89 @@ fn cannot_be_scanned(what: &str) -> Refusal {
     )
 }
 
+/// What is still needed once the body streams.
+struct Delivering {
+    gateway: Arc<Gateway>,
+    trail: Trail,
+    scrubber: Scrubber,
+    upstream: Upstream,
+    progress: Arc<Progress>,
+}
+
 /// An answer's body. When it ends, the outcome is recorded and the connection goes back to the pool; when it is
 /// dropped before, the outcome says so.
+///
+/// hyper asks for a body only while the client takes what it is sent. So what it rests on is watched from beside: when that
+/// is taken back, the upstream's side ends at once, and the agent's as soon as it is asked for more. Until a new policy was
+/// looked at, nothing goes on.
 struct Answer {
-    source: Source,
-    delivery: Option<Box<Delivery>>,
+    streaming: Arc<Mutex<Streaming>>,
+    watching: Option<AbortHandle>,
+}
+
+impl Answer {
+    fn new(mut streaming: Streaming, mut revoked: Revoked) -> Answer {
+        if streaming.is_end() {
+            return Answer { streaming: Arc::new(Mutex::new(streaming)), watching: None };
+        }
+        streaming.policy.mark_unchanged();
+        if Pin::new(&mut revoked).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            streaming.take_back();
+            return Answer { streaming: Arc::new(Mutex::new(streaming)), watching: None };
+        }
+        let streaming = Arc::new(Mutex::new(streaming));
+        let watched = Arc::clone(&streaming);
+        let watching = tokio::spawn(std::future::poll_fn(move |cx| {
+            let mut streaming = lock(&watched);
+            // In this order: a policy that is newer still is looked at in the next turn.
+            streaming.policy.mark_unchanged();
+            let polled = Pin::new(&mut revoked).poll(cx);
+            if polled.is_ready() {
+                streaming.take_back();
+            } else if let Some(waiting) = streaming.waiting.take() {
+                waiting.wake();
+            }
+            polled
+        }));
+        Answer { streaming, watching: Some(watching.abort_handle()) }
+    }
+}
+
+fn lock(streaming: &Mutex<Streaming>) -> MutexGuard<'_, Streaming> {
+    streaming.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A body under way.
+struct Streaming {
+    /// `None` once it was taken back.
+    source: Option<Source>,
+    delivery: Option<Box<Delivering>>,
     bytes_out: u64,
     trailers: Option<HeaderMap>,
     /// The upstream's last frame is there, or none may come: what one sends after HEAD, a 204 or a 304 goes no further.
     ended: bool,
     patience: Patience,
+    /// Changed where there is one that was not looked at.
+    policy: watch::Receiver<Arc<Snapshot>>,
+    /// Why it ends early, until the agent's side was told.
+    taken_back: Option<Code>,
+    /// Who waits for the next frame.
+    waiting: Option<Waker>,
 }
 
-impl Answer {
-    fn account(&mut self, delivery: &mut Delivery) {
+impl Streaming {
+    /// What it rests on is no more: nothing more comes of it.
+    fn take_back(&mut self) {
+        let Some(delivery) = &self.delivery else { return };
+        let code = delivery.gateway.taken_back();
+        self.failed(code);
+        (self.source, self.trailers, self.taken_back) = (None, None, Some(code));
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    fn account(&mut self, delivery: &mut Delivering) {
         let record = delivery.trail.record();
         record.bytes_in = Some(delivery.progress.bytes());
         record.bytes_out = Some(self.bytes_out);
@@ -173,7 +246,7 @@ impl Answer {
         if let Some(mut delivery) = self.delivery.take() {
             self.account(&mut delivery);
             delivery.trail.close();
-            let Delivery { gateway, upstream, .. } = *delivery;
+            let Delivering { gateway, upstream, .. } = *delivery;
             gateway.pool.release(upstream);
         }
     }
@@ -200,15 +273,34 @@ impl HttpBody for Answer {
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(delivery) = self.delivery.as_mut()
-            && Pin::new(&mut delivery.revoked).poll(cx).is_ready()
+        let mut streaming = lock(&self.streaming);
+        let polled = streaming.poll(cx);
+        if polled.is_pending() && !streaming.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
         {
-            let code = delivery.gateway.taken_back();
-            self.failed(code);
+            streaming.waiting = Some(cx.waker().clone());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.streaming).is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        lock(&self.streaming).size_hint()
+    }
+}
+
+impl Streaming {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(code) = self.taken_back.take() {
             return Poll::Ready(Some(Err(Revoked::refusal(code).into())));
+        }
+        if self.policy.has_changed().is_ok_and(|changed| changed) {
+            return Poll::Pending;
         }
         loop {
             if let Some(trailers) = self.trailers.take() {
@@ -218,7 +310,8 @@ impl HttpBody for Answer {
                 self.complete();
                 return Poll::Ready(None);
             }
-            let Poll::Ready(frame) = Pin::new(&mut self.source).poll_frame(cx) else {
+            let Some(source) = &mut self.source else { return Poll::Ready(None) };
+            let Poll::Ready(frame) = Pin::new(source).poll_frame(cx) else {
                 if self.patience.poll_over(cx).is_ready() {
                     self.failed(Code::UpstreamTimeout);
                     return Poll::Ready(Some(Err("the upstream was silent for too long".into())));
@@ -263,8 +356,10 @@ impl HttpBody for Answer {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        (self.ended || self.source.is_end_stream())
+    /// An end that was not complete is none.
+    fn is_end(&self) -> bool {
+        (self.ended || self.source.as_ref().is_some_and(HttpBody::is_end_stream))
+            && self.taken_back.is_none()
             && self.trailers.is_none()
             && self.delivery.as_ref().is_none_or(|d| d.scrubber.held() == 0)
     }
@@ -275,7 +370,7 @@ impl HttpBody for Answer {
             return SizeHint::default();
         }
         let held = self.delivery.as_ref().map_or(0, |d| u64::try_from(d.scrubber.held()).unwrap_or(u64::MAX));
-        let inner = self.source.size_hint();
+        let inner = self.source.as_ref().map(HttpBody::size_hint).unwrap_or_default();
         let mut hint = SizeHint::new();
         hint.set_lower(inner.lower().saturating_add(held));
         if let Some(upper) = inner.upper() {
@@ -289,7 +384,11 @@ impl Drop for Answer {
     /// hyper stops asking once the announced length or the trailers are written, so `poll_frame` does not always see
     /// the end.
     fn drop(&mut self) {
-        let code = self.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.gateway.broken_off());
-        if self.ended || self.is_end_stream() { self.complete() } else { self.failed(code) }
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
+        let mut body = lock(&self.streaming);
+        let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.gateway.broken_off());
+        if body.ended || body.is_end() { body.complete() } else { body.failed(code) }
     }
 }

@@ -20,7 +20,8 @@ use super::patience::Patience;
 use crate::model::{Code, Placeholder, Refusal};
 
 /// The floor under the rate at which a client sends what it announced: so many bytes in so much time that is spent
-/// waiting for it. A body of unknown length may be a stream that lives long: it has until the answer must begin.
+/// waiting for it. A body of unknown length may be a stream that lives long: until the answer begins, something of it must
+/// come within each `[upstream] head_timeout`.
 const FLOOR_BYTES: u64 = 4096;
 const FLOOR_TIME: Duration = Duration::from_secs(30);
 

@@ -1,5 +1,6 @@
 //! One request, from its head to its answer. Each line is a step; each refusal leaves early.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,6 @@ use super::gateway::{Counters, Gateway};
 use super::head::Head;
 use super::hold::meet_conditions;
 use super::inject::{Outgoing, inject};
-use super::outward::timed_out;
 use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
 use super::revoked::Revoked;
@@ -31,9 +31,6 @@ use crate::model::{AgentId, Code, Reach, Refusal, Rule, Secret, SecretValue};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
 use crate::vault::{Credential, CredentialError, Credentials};
-
-/// How long an upstream may think before its answer begins: language models take minutes.
-const HEAD_PATIENCE: Duration = Duration::from_mins(10);
 
 /// Answers one request.
 pub(super) async fn exchange(
@@ -277,9 +274,9 @@ async fn send(
         let sent = tokio::select! {
             biased;
             () = &mut revoked => return Err(Revoked::refusal(gateway.taken_back())),
-            sent = tokio::time::timeout(HEAD_PATIENCE, upstream.send(request)) => sent,
+            sent = answered(gateway.patience.head, &progress, upstream.send(request)) => sent?,
         };
-        match sent.map_err(|_| timed_out("the upstream's answer"))? {
+        match sent {
             Ok(response)
                 if !renewed
                     && response.status() == StatusCode::UNAUTHORIZED
@@ -324,6 +321,34 @@ async fn send(
             Err(SendFailure::Failed(error)) => {
                 return Err(progress.fault().unwrap_or_else(|| protocol_refusal(&error)));
             }
+        }
+    }
+}
+
+/// What comes of sending a request, as long as it goes on: either a piece of its body was taken or its answer began
+/// within `limit`, over and over. It is noticed up to twice as late that it does not.
+///
+/// # Errors
+/// [`Code::UpstreamTimeout`].
+async fn answered<T>(
+    limit: Duration,
+    progress: &Progress,
+    sending: impl Future<Output = T>,
+) -> Result<T, Refusal> {
+    let mut sending = pin!(sending);
+    let mut taken = progress.bytes();
+    loop {
+        if let Ok(sent) = tokio::time::timeout(limit, &mut sending).await {
+            return Ok(sent);
+        }
+        let before = std::mem::replace(&mut taken, progress.bytes());
+        if taken == before {
+            return Err(Refusal::new(
+                Code::UpstreamTimeout,
+                format!("the upstream's answer did not begin within {limit:?}"),
+                "it may have done what it was asked all the same; where it needs longer, an administrator can raise \
+                 [upstream] head_timeout",
+            ));
         }
     }
 }

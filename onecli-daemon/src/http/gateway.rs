@@ -37,6 +37,15 @@ const BREAKING_OFF: Duration = Duration::from_secs(5);
 /// How long a connection may take from being accepted to its first request, and be waited for when the daemon stops.
 const YOUTH: Duration = Duration::from_secs(2);
 
+/// How long an upstream that is connected is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct UpstreamPatience {
+    /// For the head of its answer, from the last that it took of the request.
+    pub head: Duration,
+    /// For each piece of an answer that has begun: a stream as a whole may live long.
+    pub idle: Duration,
+}
+
 /// What a gateway is made of.
 pub struct GatewayParts {
     /// The policy; a new snapshot takes effect on the next request.
@@ -59,6 +68,8 @@ pub struct GatewayParts {
     pub resolver: Arc<Resolver>,
     /// Connects to them.
     pub dialer: Dialer,
+    /// How long they are waited for then.
+    pub patience: UpstreamPatience,
     /// The proxy that upstreams are reached through, where there is one.
     pub proxy: Option<UpstreamProxy>,
     /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP, over TLS or not.
@@ -87,6 +98,7 @@ pub struct Gateway {
     pub(super) refusals: Refusals,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
+    pub(super) patience: UpstreamPatience,
     pub(super) explicit_addresses: Vec<(SocketAddr, Wire)>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
@@ -147,6 +159,7 @@ impl Gateway {
             refusals: Refusals::new(parts.fold_refusals),
             agent_tls: parts.agent_tls,
             pool,
+            patience: parts.patience,
             explicit_addresses: parts.explicit_addresses,
             connections: Shares::new(capacity.connections_per_agent, capacity.connections),
             exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),

@@ -9,7 +9,7 @@ use lru::LruCache;
 
 use crate::model::Clock;
 
-/// Addresses whose failures are remembered.
+/// Addresses whose failures are remembered, each with less than 100 bytes.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Wrong tokens that one address may present in each window.
 const FAILURES: u32 = 20;

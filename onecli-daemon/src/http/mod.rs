@@ -47,7 +47,7 @@ mod websocket;
 
 pub use capacity::Capacity;
 pub use explicit::{Wire, serve_explicit};
-pub use gateway::{Counters, Gateway, GatewayParts};
+pub use gateway::{Counters, Gateway, GatewayParts, UpstreamPatience};
 pub use outbound::{OwnRecords, OwnRequests, OwnWay};
 pub use outward::UpstreamProxy;
 pub use transparent::serve_transparent;

@@ -59,7 +59,8 @@ struct Of {
     event: Event,
 }
 
-/// Refusals that were recorded, and those that wait to be.
+/// Refusals that were recorded, and those that wait to be: of each agent at most 32 kinds of each event (`audit::fold`), each
+/// below 7 KiB, because texts are cut at 2 KiB.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     /// Each has a record of its own, as far as the agent's quota goes.

@@ -22,6 +22,7 @@ use super::{
     cgroup::{id_of_directory, level},
     denials::KernelLog,
     link::{self, LinkInfo, Target},
+    report,
     security::{self, Security},
 };
 
@@ -69,10 +70,15 @@ const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
     Hook { program, attach_type, place }
 }
 
+/// `BPF_CGROUP_INET_INGRESS` and `BPF_CGROUP_INET_EGRESS` of `enum bpf_attach_type`.
+const CGROUP_INET_INGRESS: u32 = 0;
+const CGROUP_INET_EGRESS: u32 = 1;
+
 /// Every program of a cgroup, in the order of attachment: what refuses comes first, so that a start which fails halfway
 /// leaves the agents with less and never with more.
-const HOOKS: [Hook; 16] = [
-    hook("egress", 1, Place::Agents),
+const HOOKS: [Hook; 17] = [
+    hook("egress", CGROUP_INET_EGRESS, Place::Agents),
+    hook("ingress", CGROUP_INET_INGRESS, Place::Agents),
     hook("connect4", 10, Place::Agents),
     hook("connect6", 11, Place::Agents),
     hook("sendmsg4", 14, Place::Agents),
@@ -94,15 +100,24 @@ const HOOKS: [Hook; 16] = [
 const LSM_MAC: u32 = 27;
 
 /// The programs of the BPF LSM, which some kernels run and others do not: a layer more where they can be had.
-const SECURITY_HOOKS: [Hook; 3] = [
+const SECURITY_HOOKS: [Hook; 4] = [
     hook("refuse_send", LSM_MAC, Place::Security("socket_sendmsg")),
+    hook("refuse_write", LSM_MAC, Place::Security("file_permission")),
     hook("refuse_receipt", LSM_MAC, Place::Security("file_receive")),
     hook("refuse_family", LSM_MAC, Place::Security("socket_create")),
 ];
 
+/// Of those, the programs that this kernel needs.
+fn security_hooks() -> impl Iterator<Item = &'static Hook> {
+    /// Since when `sendfile` and `splice` come by `socket_sendmsg`. Before, they are seen where every write of the machine is.
+    const SENDFILE_SEEN: (u32, u32) = (6, 5);
+    let sees = report::parse_version(&report::release()).is_some_and(|version| version >= SENDFILE_SEEN);
+    SECURITY_HOOKS.iter().filter(move |hook| !(sees && hook.program == "refuse_write"))
+}
+
 /// The programs of cgroups, and those of the BPF LSM where they were attached.
 pub(super) fn hooks(pins: &Pins) -> impl Iterator<Item = &'static Hook> {
-    HOOKS.iter().chain(SECURITY_HOOKS.iter().filter(|_| pins.are_secured()))
+    HOOKS.iter().chain(security_hooks().filter(|_| pins.are_secured()))
 }
 
 /// State of the links of all programs.
@@ -170,7 +185,7 @@ pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Opti
         enforce(program, hook, &cgroups, config, &pins)
     };
     HOOKS.iter().try_for_each(&mut attach)?;
-    let secured = security.as_ref().map(|_| SECURITY_HOOKS.iter().try_for_each(attach));
+    let secured = security.as_ref().map(|_| security_hooks().try_for_each(attach));
     pins.set_secured(matches!(secured, Some(Ok(()))))?;
     if let Some(Err(error)) = secured {
         tracing::warn!(
@@ -378,7 +393,7 @@ fn attach_new(
 ) -> Result<(), KernelError> {
     let open = |path| File::open(path).map_err(KernelError::cgroup("open cgroup", path));
     let directory = cgroup.map(open).transpose()?;
-    let link = link_program(program, directory.as_ref()).map_err(|source| KernelError::Program {
+    let link = link_program(program, hook, directory.as_ref()).map_err(|source| KernelError::Program {
         action: "attach",
         program: hook.program,
         hint: "if the system says EPERM, another program is attached exclusively to this cgroup or one above it \
@@ -403,6 +418,7 @@ fn attach_new(
 /// Links are always of the multi-attach kind; with the other two modes the kernel answers EINVAL.
 fn link_program(
     program: &mut Program,
+    hook: &Hook,
     cgroup: Option<&File>,
 ) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
@@ -416,7 +432,11 @@ fn link_program(
             Ok(program.take_link(id)?.try_into()?)
         }
         (Program::CgroupSkb(program), Some(cgroup)) => {
-            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, MODE)?;
+            let direction = match hook.attach_type {
+                CGROUP_INET_INGRESS => CgroupSkbAttachType::Ingress,
+                _ => CgroupSkbAttachType::Egress,
+            };
+            let id = program.attach(cgroup, direction, MODE)?;
             Ok(program.take_link(id)?.try_into()?)
         }
         (Program::Lsm(program), None) => security::link_program(program),

@@ -19,7 +19,7 @@ use super::{
     redirect::{address, comm, halves},
 };
 
-/// One operation of a managed process that the kernel half refused with `EPERM`.
+/// One operation of a managed process that the kernel half refused with `EPERM`, or a packet that it dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     /// When: time of `CLOCK_MONOTONIC`.
@@ -38,7 +38,14 @@ pub struct Denial {
     pub agent_cgroup_id: u64,
     /// Cgroup id of the process.
     pub current_cgroup_id: u64,
-    /// User id of the process, in the initial user namespace.
+    /// Who did it; `None` for a packet, which may leave in anybody's time.
+    pub task: Option<Task>,
+}
+
+/// The process that was refused something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// User id, in the initial user namespace.
     pub uid: u32,
     /// Process id, in the initial pid namespace.
     pub pid: u32,
@@ -127,8 +134,6 @@ fn denial(event: &[u8]) -> Result<Denial, KernelError> {
         socket_type: deny.sock_type,
         agent_cgroup_id: deny.agent_cgid,
         current_cgroup_id: deny.current_cgid,
-        uid,
-        pid,
-        comm: comm(&deny.comm),
+        task: (hook != Hook::Egress).then(|| Task { uid, pid, comm: comm(&deny.comm) }),
     })
 }

@@ -33,7 +33,7 @@ mod tests;
 pub use attach::{Health, KernelConfig, LinkHealth, LinkState, check, detach};
 pub use cgroup::{AgentCgroup, Cgroup2, agent_directory};
 pub use claim::{Claim, claim};
-pub use denials::{Denial, Denials, KernelLog};
+pub use denials::{Denial, Denials, KernelLog, Task};
 pub use error::KernelError;
 pub use netns::{Found, Namespaces, NetnsError};
 pub use onecli_common::{AgentEntry, Hook, Reason};

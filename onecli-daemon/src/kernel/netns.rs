@@ -118,32 +118,14 @@ impl Namespaces {
     /// # Errors
     /// [`NetnsError::File`], [`NetnsError::Kernel`].
     pub fn of_cgroup(&self, cgroups: &Cgroup2, cgroup: &Path) -> Result<Found, NetnsError> {
-        let mut found = Found::default();
-        let mut seen = HashSet::new();
-        let mut pending = vec![cgroups.path(cgroup)?];
-        let mut looked_at = 0;
-        while let Some(directory) = pending.pop() {
-            looked_at += 1;
-            for pid in processes(&directory)? {
-                if seen.len() == MAX_PROCESSES {
-                    return Ok(Found { cut: true, ..found });
-                }
-                if !seen.insert(pid) {
-                    continue;
-                }
-                // Not to be read is to have ended, or to be a zombie.
-                if let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net"))
-                    && namespace.ino() != self.home.inode
-                {
-                    found.others.entry(namespace.ino()).or_insert(pid);
-                }
-            }
-            for nested in directories(&directory)? {
-                if looked_at + pending.len() == MAX_CGROUPS {
-                    found.cut = true;
-                    break;
-                }
-                pending.push(nested);
+        let (members, cut) = walk(cgroups, cgroup)?;
+        let mut found = Found { cut, ..Found::default() };
+        for pid in members {
+            // Not to be read is to have ended, or to be a zombie.
+            if let Ok(namespace) = fs::metadata(format!("/proc/{pid}/ns/net"))
+                && namespace.ino() != self.home.inode
+            {
+                found.others.entry(namespace.ino()).or_insert(pid);
             }
         }
         Ok(found)
@@ -227,6 +209,37 @@ pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The processes in a cgroup and below, as many as are looked at. A cgroup that is gone has none.
+pub(super) fn members(cgroups: &Cgroup2, cgroup: &Path) -> Result<Vec<i32>, NetnsError> {
+    walk(cgroups, cgroup).map(|(members, _)| members)
+}
+
+/// The same, and whether there are more.
+fn walk(cgroups: &Cgroup2, cgroup: &Path) -> Result<(Vec<i32>, bool), NetnsError> {
+    let (mut members, mut seen) = (Vec::new(), HashSet::new());
+    let mut pending = vec![cgroups.path(cgroup)?];
+    let (mut looked_at, mut cut) = (0, false);
+    while let Some(directory) = pending.pop() {
+        looked_at += 1;
+        for pid in processes(&directory)? {
+            if members.len() == MAX_PROCESSES {
+                return Ok((members, true));
+            }
+            if seen.insert(pid) {
+                members.push(pid);
+            }
+        }
+        for nested in directories(&directory)? {
+            if looked_at + pending.len() == MAX_CGROUPS {
+                cut = true;
+                break;
+            }
+            pending.push(nested);
+        }
+    }
+    Ok((members, cut))
 }
 
 /// Is the process in this cgroup, or below it? (cgroups(7): the line of cgroup2 in `/proc/PID/cgroup`.)

@@ -8,7 +8,7 @@ use super::{
     Cgroup2, KernelConfig, KernelError, LinkHealth, LinkState,
     attach::{check, tags},
     bpffs::Pins,
-    conflict, link, security,
+    conflict, link, netns, security,
 };
 use crate::model::Check;
 
@@ -44,6 +44,7 @@ pub fn report(config: &KernelConfig) -> Vec<Check> {
     let attached = programs.iter().all(|check| check.fix.is_none());
     checks.extend(programs);
     checks.push(security_modules(config));
+    checks.push(powers(config, &cgroups));
     checks.extend(conflict::report(config, &cgroups, attached));
     checks
 }
@@ -62,15 +63,12 @@ const OLDEST: (u32, u32) = (5, 15);
 /// The oldest that lacks nothing, as a long-term release.
 const RECOMMENDED: (u32, u32) = (6, 1);
 
-/// Since when `sendfile` and `splice` come by the hook of the BPF LSM that sees what is sent.
-const SENDFILE_SEEN: (u32, u32) = (6, 5);
-
 fn kernel() -> Check {
     judge(&release())
 }
 
 /// The running kernel's, as uname(2) tells it.
-fn release() -> String {
+pub(super) fn release() -> String {
     nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
@@ -141,13 +139,7 @@ fn capabilities() -> Check {
 /// The layer that only some kernels have.
 fn security_modules(config: &KernelConfig) -> Check {
     if Pins::below(&config.bpffs_dir).are_secured() {
-        let whole = "agents are refused what they send over connections made outside";
-        return match parse_version(&release()) {
-            Some(version) if version < SENDFILE_SEEN => {
-                Check::ok("bpf lsm", format!("{whole}; before Linux 6.5 not what sendfile and splice send"))
-            }
-            _ => Check::ok("bpf lsm", whole),
-        };
+        return Check::ok("bpf lsm", "agents are refused what they send over connections made outside");
     }
     let without = "what an agent sends over a connection made outside, or by a family such as AF_VSOCK, only the launcher \
                    prevents";
@@ -164,6 +156,55 @@ fn security_modules(config: &KernelConfig) -> Check {
         "boot with `bpf` at the end of lsm= (/sys/kernel/security/lsm is the list), and restart onecli-daemon; until then \
          start agents by `onecli run` alone",
     )
+}
+
+/// What lets a process send what no program here sees, or turn it aside behind them.
+const POWERS: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (21, "CAP_SYS_ADMIN")];
+
+/// Managed processes that no program holds: with these capabilities, in a network namespace that leads somewhere.
+fn powers(config: &KernelConfig, cgroups: &Cgroup2) -> Check {
+    const NAME: &str = "agents' capabilities";
+    /// Processes named.
+    const SHOWN: usize = 5;
+    let found = match netns::members(cgroups, &config.agents_root) {
+        Ok(members) => members,
+        Err(error) => {
+            return Check::warn(NAME, error.to_string(), "look whether cgroup2 is mounted, and as root");
+        }
+    };
+    let powerful: Vec<String> = found
+        .iter()
+        .filter_map(|&pid| {
+            let held = held(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
+            let devices = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+            leads_out(&devices).then(|| format!("process {pid} ({held})"))
+        })
+        .collect();
+    if powerful.is_empty() {
+        return Check::ok(NAME, format!("none that matters, {} processes", found.len()));
+    }
+    let more = powerful.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Check::warn(
+        NAME,
+        format!("{}{more} can send past the programs", powerful[..powerful.len().min(SHOWN)].join(", ")),
+        "start agents by `onecli run`, or as a user; containers with --cap-drop=NET_RAW and without NET_ADMIN, --privileged and \
+         --network=host",
+    )
+}
+
+/// Which of [`POWERS`] `/proc/PID/status` (proc(5)) has in force.
+pub(super) fn held(status: &str) -> Option<String> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    let names: Vec<&str> =
+        POWERS.iter().filter(|(bit, _)| mask >> bit & 1 == 1).map(|(_, name)| *name).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Does `/proc/PID/net/dev` list any device but the loopback?
+pub(super) fn leads_out(devices: &str) -> bool {
+    devices.lines().skip(2).filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() != "lo")
 }
 
 fn bpffs(config: &KernelConfig) -> Check {

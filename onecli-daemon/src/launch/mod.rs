@@ -148,7 +148,6 @@ impl LaunchError {
 }
 
 /// A command that is ready to be started.
-#[derive(Debug)]
 pub struct Launch {
     /// Who it runs as.
     pub user: LaunchUser,
@@ -164,6 +163,18 @@ pub struct Launch {
     pub view: Option<View>,
     /// Where it starts, by its path in that view.
     pub directory: PathBuf,
+}
+
+/// Without arguments and environment: a person's own credentials may be among them.
+impl std::fmt::Debug for Launch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Launch")
+            .field("user", &self.user.name)
+            .field("cgroup", &self.cgroup)
+            .field("program", &self.program)
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Launch {

@@ -311,3 +311,50 @@ fn a_directory_that_is_no_cgroup_is_refused() {
     let missing = Path::new(mount.unwrap()).join("onecli-no-such-cgroup");
     assert!(matches!(cgroup::enter(&missing), Err(LaunchError::Cgroup { .. })));
 }
+
+/// What a person keeps with `--keep-env`, or gives as an argument, may be a real key.
+#[test]
+fn what_a_command_gets_is_not_printed() {
+    const KEY: &str = "sk-live-hunter22";
+    let variable = || (OsString::from("API_KEY"), OsString::from(KEY));
+    let request = Request {
+        agent: "coder".to_owned(),
+        user: None,
+        scope: false,
+        program: "tool".into(),
+        args: vec![format!("--key={KEY}").into()],
+        env: vec![variable()],
+        keep_env: vec!["API_KEY".into()],
+        terminals: [false; 3],
+        size: None,
+        project: Project::Plain,
+        umask: 0o22,
+    };
+    let launch = Launch {
+        user: user(),
+        cgroup: None,
+        env: vec![variable()],
+        program: "tool".into(),
+        args: request.args.clone(),
+        view: None,
+        directory: "/".into(),
+    };
+    let environment = AgentEnvironment {
+        ca_bundle: "/run/onecli/ca.pem".into(),
+        placeholders: BTreeMap::from([("API_KEY".to_owned(), KEY.to_owned())]),
+        own_view: false,
+        proxy: Some(format!("http://x:{KEY}@127.0.0.1:10255")),
+    };
+    let panicked = crate::model::unwrap_text((&request, &launch));
+    assert!(panicked.contains("coder"), "{panicked}");
+    let permission = worker::Permission {
+        user: "robot".to_owned(),
+        cgroup: None,
+        environment: environment.clone(),
+        hidden: Vec::new(),
+        notes: Vec::new(),
+    };
+    for shown in [format!("{request:?} {launch:?} {environment:?} {permission:?}"), panicked] {
+        assert!(!shown.contains("hunter22"), "{shown}");
+    }
+}

@@ -21,7 +21,7 @@ const MAX_FRAME: usize = 12 * 1024 * 1024;
 const MAX_DESCRIPTORS: usize = 4;
 
 /// What a client wants started.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// The agent.
@@ -46,6 +46,19 @@ pub struct Request {
     pub project: Project,
     /// The mode bits that new files do not get (umask(2)).
     pub umask: u32,
+}
+
+/// Without arguments and environment: a person's own credentials may be among them.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("agent", &self.agent)
+            .field("user", &self.user)
+            .field("scope", &self.scope)
+            .field("program", &self.program)
+            .field("project", &self.project)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What becomes of the directory that comes with a [`Request`].

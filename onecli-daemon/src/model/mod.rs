@@ -11,6 +11,8 @@ pub mod flow;
 pub mod host_set;
 pub mod ids;
 pub mod mint;
+#[cfg(test)]
+mod panicking;
 pub mod path;
 pub mod pattern;
 pub mod peer;
@@ -41,6 +43,8 @@ pub use flow::Flow;
 pub use host_set::HostSet;
 pub use ids::{AgentId, AgentName, LogId, RequestId, SecretId, SecretName};
 pub use mint::{Mint, TokenUrl};
+#[cfg(test)]
+pub(crate) use panicking::{panic_text, unwrap_text};
 pub use path::CanonicalPath;
 pub use pattern::{HostPattern, MethodSet, PathPattern};
 pub use placement::{Placement, Slot, Template};

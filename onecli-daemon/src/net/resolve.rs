@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::ResolveHosts;
+use hickory_resolver::config::{ResolveHosts, ResolverOpts};
 
 use super::address::{AddressPolicy, CheckedAddr};
 use super::hosts::HostsFile;
@@ -12,6 +12,10 @@ use crate::model::{Authority, Host, Reach};
 
 /// Addresses tried for one name.
 const MAX_ADDRESSES: usize = 8;
+/// Answers of DNS servers that are kept, one for each name and type. A message has at most 64 KiB (RFC 1035 section 4.2.2),
+/// and as records at most some 1.3 MiB (5,461 of 12 bytes); a common one has 1 KiB. So all are below 170 MiB, where agents
+/// may ask for names whose server is hostile.
+const KEPT_ANSWERS: u64 = 128;
 
 /// Why there is no address to dial.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,12 @@ pub struct Addresses {
     pub ttl: u32,
 }
 
+fn configure(options: &mut ResolverOpts) {
+    // Read by us, before anybody is asked.
+    options.use_hosts_file = ResolveHosts::Never;
+    options.cache_size = KEPT_ANSWERS;
+}
+
 /// Resolves hosts: configured names, then the system's `/etc/hosts` and DNS servers.
 pub struct Resolver {
     fixed: BTreeMap<Host, Vec<IpAddr>>,
@@ -76,8 +86,7 @@ impl Resolver {
     pub fn new(fixed: BTreeMap<Host, Vec<IpAddr>>, policy: AddressPolicy) -> Resolver {
         let dns = TokioResolver::builder_tokio()
             .and_then(|mut builder| {
-                // Read by us, before anybody is asked.
-                builder.options_mut().use_hosts_file = ResolveHosts::Never;
+                configure(builder.options_mut());
                 builder.build()
             })
             .map(Box::new)
@@ -182,12 +191,15 @@ mod tests {
     use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use hickory_resolver::proto::op::{Message, ResponseCode};
     use hickory_resolver::proto::rr::{RData, Record, RecordType};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use tokio::net::UdpSocket;
 
     use super::*;
 
-    /// A DNS server of three names, at this port.
-    async fn server() -> u16 {
+    /// A DNS server of three names, and of any that begins with an `h`, at this port; counts those.
+    async fn server(asked_for_h: Arc<AtomicUsize>) -> u16 {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -200,10 +212,15 @@ mod tests {
                 let mut answer = Message::response(asked.metadata.id, asked.metadata.op_code);
                 answer.add_query(question.clone());
                 let ip = |text: &str| RData::from(text.parse::<IpAddr>().unwrap());
+                let many = question.name().to_ascii().starts_with('h');
                 let data = match (question.name().to_ascii().as_str(), question.query_type()) {
                     ("both.test.", RecordType::A) => Some((300, ip("192.0.2.1"))),
                     ("both.test.", RecordType::AAAA) => Some((30, ip("2001:db8::1"))),
                     ("four.test.", RecordType::A) => Some((300, ip("192.0.2.4"))),
+                    (_, RecordType::A) if many => {
+                        asked_for_h.fetch_add(1, Relaxed);
+                        Some((300, ip("192.0.2.5")))
+                    }
                     // Alternates, and asks not to be kept.
                     ("rebound.test.", RecordType::A) => {
                         turns += 1;
@@ -214,6 +231,7 @@ mod tests {
                 answer.metadata.response_code = match question.name().to_ascii().as_str() {
                     "both.test." | "four.test." | "none.test." | "rebound.test." => ResponseCode::NoError,
                     "broken.test." => ResponseCode::ServFail,
+                    _ if many => ResponseCode::NoError,
                     _ => ResponseCode::NXDomain,
                 };
                 answer.add_answers(
@@ -226,12 +244,17 @@ mod tests {
     }
 
     async fn resolver() -> (tempfile::TempDir, Resolver) {
+        counting(Arc::default()).await
+    }
+
+    async fn counting(asked_for_h: Arc<AtomicUsize>) -> (tempfile::TempDir, Resolver) {
         let mut connection = ConnectionConfig::udp();
-        connection.port = server().await;
+        connection.port = server(asked_for_h).await;
         let server = NameServerConfig::new([127, 0, 0, 1].into(), true, vec![connection]);
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let dns =
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build().unwrap();
+        let mut dns = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        configure(dns.options_mut());
+        let dns = dns.build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("hosts"), "192.0.2.40 four.test\n192.0.2.50 fixed.test hosts.test\n")
             .unwrap();
@@ -266,6 +289,24 @@ mod tests {
             }
         }
         assert!(seen.contains(&true) && seen.contains(&false), "the answers alternate: {seen:?}");
+    }
+
+    /// An agent that may go to `**.evil.test` has the daemon keep few of its names.
+    #[tokio::test]
+    async fn few_answers_are_kept() {
+        let asked = Arc::<AtomicUsize>::default();
+        let (_dir, resolver) = counting(Arc::clone(&asked)).await;
+        let look = async |names: std::ops::Range<usize>| {
+            for n in names {
+                resolver.lookup(&format!("h{n}.test").parse().unwrap()).await.unwrap();
+            }
+            asked.swap(0, Relaxed)
+        };
+        assert_eq!((look(0..20).await, look(0..20).await), (20, 0));
+        assert_eq!(look(100..600).await, 500);
+        let again = look(100..600).await;
+        // The cache tidies up a little after it is filled.
+        assert!(again > 250, "{again} of 500 were asked for again");
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ const PER_AGENT: usize = 16;
 pub const PER_MINUTE: u32 = 60;
 /// What that is counted over.
 const MINUTE: Duration = Duration::from_mins(1);
-/// Requests of all agents together.
+/// Requests of all agents together. A request's head has 64 KiB at most, so what is asked is below 32 MiB.
 const ALL: usize = 512;
 
 /// The number of one question: 40 random bits, written as ten hex digits. An answer to a question of yesterday, or from

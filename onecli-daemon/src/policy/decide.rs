@@ -217,6 +217,14 @@ impl Snapshot {
         }
     }
 
+    /// Is the name one that an operator wrote, in a rule or a secret of the agent? Other names that it [may
+    /// resolve](Self::may_resolve) it may have made up, and can say something by them.
+    pub fn is_written(&self, identity: &Identity, host: &Host) -> bool {
+        let Some(view) = self.agent(identity.agent().id) else { return false };
+        let is_it = |secret: &Arc<Secret>| secret.target.host.exact().any(|own| own == host);
+        view.rules.name(host) || view.secrets.iter().any(is_it)
+    }
+
     /// Decides one request. Precedence: a wrong placeholder, then rules that deny, approve and limit, then a rule that
     /// allows or a grant, then the agent's egress default.
     pub fn decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> Ruling {

@@ -171,6 +171,12 @@ impl RuleSet {
         (!denied).then_some(hopeful)
     }
 
+    /// Does a rule that allows, or has somebody asked, name this very host?
+    pub(super) fn name(&self, host: &Host) -> bool {
+        let allows = |at: &usize| matches!(self.rules[*at].terms.action(), Action::Allow | Action::Approve);
+        self.exact.get(host).is_some_and(|rules| rules.iter().any(allows))
+    }
+
     /// Hosts by name that a rule allows whole connections to on this port, at most `most`: for connections of which only
     /// the address is known.
     pub(super) fn names_on(&self, port: u16, most: usize) -> Vec<&Host> {

@@ -1,4 +1,4 @@
-//! A process of the daemon's own that keeps what the daemon gives up.
+//! Processes of the daemon's own: those that keep what it gives up, and those that each do one thing and end.
 #![allow(unsafe_code, reason = "fork(2), and closing what the child inherits")]
 
 use std::io;
@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, fork as fork_process, getpid, getppid};
+use nix::unistd::{ForkResult, Pid, fork as fork_process, getpid, getppid};
 
 use super::process::only_thread;
 use super::{Channel, PrivilegeError};
@@ -23,23 +23,50 @@ const CHILD_END: libc::c_int = 3;
 /// [`PrivilegeError::Threads`]: of several threads only the calling one would be copied, with the others' locks held.
 /// [`PrivilegeError::Fork`].
 pub fn fork(name: &std::ffi::CStr, main: impl FnOnce(Channel)) -> Result<Channel, PrivilegeError> {
-    only_thread()?;
-    let failed = |step| move |source| PrivilegeError::Fork { step, source };
-    let (ours, theirs) = Channel::pair().map_err(failed("socketpair"))?;
+    let (ours, theirs) =
+        Channel::pair().map_err(|source| PrivilegeError::Fork { step: "socketpair", source })?;
     let parent = getpid();
+    fork_keeping(name, theirs.into_descriptor(), |theirs| {
+        prctl::set_pdeathsig(Some(Signal::SIGKILL))?;
+        // Else it ended before it could be watched.
+        if getppid() == parent {
+            main(Channel::from_descriptor(theirs));
+        }
+        Ok(())
+    })?;
+    Ok(ours)
+}
+
+/// Forks a child named `name` that does `main` and ends; it goes on where its parent ends before it. It has the standard
+/// descriptors and this one, nothing else. The caller waits for it (wait(2)).
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_off(
+    name: &std::ffi::CStr,
+    descriptor: OwnedFd,
+    main: impl FnOnce(OwnedFd),
+) -> Result<Pid, PrivilegeError> {
+    fork_keeping(name, descriptor, |descriptor| {
+        main(descriptor);
+        Ok(())
+    })
+}
+
+fn fork_keeping(
+    name: &std::ffi::CStr,
+    kept: OwnedFd,
+    main: impl FnOnce(OwnedFd) -> io::Result<()>,
+) -> Result<Pid, PrivilegeError> {
+    only_thread()?;
     // SAFETY: this thread is the only one, so the child finds every lock as this thread left it.
-    match unsafe { fork_process() }.map_err(|errno| failed("fork")(errno.into()))? {
-        ForkResult::Parent { .. } => Ok(ours),
+    let forked = unsafe { fork_process() };
+    match forked.map_err(|errno| PrivilegeError::Fork { step: "fork", source: errno.into() })? {
+        ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             let run = || {
                 prctl::set_name(name)?;
-                prctl::set_pdeathsig(Some(Signal::SIGKILL))?;
-                if getppid() != parent {
-                    // It ended before it could be watched.
-                    return Ok(());
-                }
-                main(only_this(theirs)?);
-                Ok(())
+                main(only_this(kept)?)
             };
             let status = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(Ok(())) => 0,
@@ -56,9 +83,9 @@ pub fn fork(name: &std::ffi::CStr, main: impl FnOnce(Channel)) -> Result<Channel
     }
 }
 
-/// Moves the channel to [`CHILD_END`] and closes everything behind it.
-fn only_this(channel: Channel) -> io::Result<Channel> {
-    let from = channel.into_descriptor().into_raw_fd();
+/// Moves the descriptor to [`CHILD_END`] and closes everything behind it.
+fn only_this(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    let from = descriptor.into_raw_fd();
     // SAFETY: both calls take integers. What they close is owned by values that this process never drops: it came here
     // from `fork`, and leaves by `_exit`.
     unsafe {
@@ -69,7 +96,7 @@ fn only_this(channel: Channel) -> io::Result<Channel> {
         if libc::syscall(libc::SYS_close_range, CHILD_END + 1, libc::c_uint::MAX, 0) != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Channel::from_descriptor(OwnedFd::from_raw_fd(CHILD_END)))
+        Ok(OwnedFd::from_raw_fd(CHILD_END))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The daemon's own privileges: given up early, and kept from coming back.
 
+mod apart;
 mod channel;
 mod child;
 pub(crate) mod filter;
@@ -9,8 +10,9 @@ mod sandbox;
 
 use std::io;
 
+pub use apart::{Apart, adopt_orphans, end_children, keep_apart};
 pub use channel::Channel;
-pub use child::fork;
+pub use child::{fork, fork_off};
 pub use filter::{Filter, Verdict};
 pub use inherited::inherited_sockets;
 pub use process::{become_user, forbid_inspection, keep_capabilities, raise_descriptor_limit};

@@ -100,6 +100,12 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// What was removed is still in the database's log.
+    #[error(
+        "what was removed is still in the database's log (onecli.db-wal), because something reads the database, a backup \
+         perhaps: it is erased as soon as that ends; 'onecli key status' tells"
+    )]
+    NotErased,
     /// The database failed.
     #[error("the database could not {doing}: {source}")]
     Query {

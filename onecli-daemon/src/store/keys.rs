@@ -70,11 +70,20 @@ pub trait KeyStore: Send + Sync + std::fmt::Debug {
     /// All slots, by number.
     async fn list_slots(&self) -> Result<Vec<SlotRow>, StoreError>;
 
-    /// Makes the change; `false` where [`VaultChange::unless_used`] forbade it.
+    /// Makes the change; `false` where [`VaultChange::unless_used`] forbade it. What it removes is overwritten, see
+    /// [`KeyStore::erased`].
     ///
     /// # Errors
     /// A slot to add is there already.
     async fn change_vault(&self, change: &VaultChange) -> Result<bool, StoreError>;
+
+    /// Is all that was removed or replaced gone from the store's files? It is when the call that removed it returns, unless
+    /// somebody reads the database: then it is as soon as nobody does. Not meant are copies of the files, and blocks that a
+    /// disk or a file system keeps.
+    ///
+    /// # Errors
+    /// [`StoreError::NotErased`].
+    async fn erased(&self) -> Result<(), StoreError>;
 
     /// A sealed value of the daemon's own.
     async fn get_blob(&self, purpose: &str) -> Result<Option<Sealed>, StoreError>;

@@ -1,9 +1,11 @@
 //! The store in one SQLite file. WAL with `synchronous=FULL`: a commit is on the disk when the call returns.
 
 mod audit;
+mod erase;
 mod file;
 mod keys;
 mod leases;
+mod migrate;
 mod rows;
 mod rules;
 mod runners;
@@ -11,22 +13,20 @@ mod runners;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
+use self::erase::Eraser;
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
 use crate::model::{Agent, AgentId, LogId, RuleId, Runner, Sealed, Secret, SecretId, Terms, TokenHash};
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// The fact that [`Store::probe`] writes.
 const META_PROBE: &str = "store.probe";
@@ -37,6 +37,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: SqlitePool,
+    eraser: Eraser,
     changes: watch::Sender<u64>,
 }
 
@@ -54,15 +55,21 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("secure_delete", "ON");
+        let eraser = options.clone();
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
             .after_release(|connection, _| Box::pin(at_rest(connection)))
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
-        migrate(&pool, path).await?;
-        Ok(SqliteStore { pool, changes: watch::Sender::new(0) })
+        migrate::run(&pool, path).await?;
+        let eraser = Eraser::new(eraser);
+        eraser.clean().await;
+        // What a killed daemon left in the log.
+        eraser.erase().await;
+        Ok(SqliteStore { pool, eraser, changes: watch::Sender::new(0) })
     }
 
     /// Begins a transaction that holds the write lock from its start, so that what it reads stays true until it
@@ -327,7 +334,10 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        self.commit(tx).await
+        self.commit(tx).await?;
+        // With the replaced version's old bytes and `secrets.version` set back, it would be used again.
+        self.eraser.erase().await;
+        Ok(())
     }
 
     async fn set_secret_enabled(&self, id: SecretId, enabled: bool) -> Result<(), StoreError> {
@@ -350,7 +360,9 @@ impl Store for SqliteStore {
             .await
             .map_err(StoreError::query("remove a secret"))?;
         found("secret", id.to_string(), done.rows_affected())?;
-        self.commit(tx).await
+        self.commit(tx).await?;
+        self.eraser.erase().await;
+        Ok(())
     }
 
     async fn grant(&self, agent: AgentId, secret: SecretId) -> Result<(), StoreError> {
@@ -483,16 +495,5 @@ fn follows(
         None => Err(StoreError::NotFound { what, id }),
         Some(stored) if stored.checked_add(1) == Some(offered) => Ok(()),
         Some(stored) => Err(StoreError::Conflict { what, id, column, stored, offered }),
-    }
-}
-
-async fn migrate(pool: &SqlitePool, path: PathBuf) -> Result<(), StoreError> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-    match MIGRATIONS.run(pool).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(found)) if found > known => {
-            Err(StoreError::Newer { path, found, known })
-        }
-        Err(source) => Err(StoreError::Migrate { path, source }),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -35,17 +35,77 @@ pub enum CaError {
     /// The stored authority does not parse.
     #[error("the stored CA certificate or key does not parse: {0}")]
     Load(String),
+    /// Certificate and key of a stored authority do not belong together.
+    #[error("{0}: somebody changed it by hand; restore a backup")]
+    Changed(&'static str),
     /// A date past what a certificate can carry.
     #[error("the host's clock shows a time that a certificate cannot carry")]
     Clock,
 }
 
-/// What is kept of an authority: the certificate in the clear, the key to be sealed by the vault.
+/// What is kept of an authority: the certificate in the clear, and both, to be sealed by the vault
+/// ([`CaMaterial::to_seal`]). The one in the clear is for people; a changed one is refused.
 pub struct CaMaterial {
     /// The certificate, PEM.
     pub certificate_pem: String,
     /// The private key, PKCS#8 DER.
     pub key_der: Zeroizing<Vec<u8>>,
+}
+
+/// The first byte of what is sealed, from format 2 on. Format 1 was the key alone, whose DER begins with 0x30.
+const FORMAT: u8 = 2;
+
+impl CaMaterial {
+    /// What is sealed, so that nobody exchanges the certificate: format, length of the certificate (4 bytes, big-endian),
+    /// certificate, key.
+    ///
+    /// # Errors
+    /// [`CaError::Load`] for a certificate of 4 GiB.
+    pub fn to_seal(&self) -> Result<Zeroizing<Vec<u8>>, CaError> {
+        let certificate = self.certificate_pem.as_bytes();
+        let length = u32::try_from(certificate.len()).map_err(|error| CaError::Load(error.to_string()))?;
+        let mut all = Zeroizing::new(Vec::with_capacity(5 + certificate.len() + self.key_der.len()));
+        all.push(FORMAT);
+        all.extend_from_slice(&length.to_be_bytes());
+        all.extend_from_slice(certificate);
+        all.extend_from_slice(&self.key_der);
+        Ok(all)
+    }
+
+    /// What was sealed, and the certificate that stands beside it; tells whether it is of format 1 and has to be sealed
+    /// anew. [`CertAuthority::load`] looks at the rest.
+    ///
+    /// # Errors
+    /// [`CaError::Changed`] where the certificate is another than the sealed one, [`CaError::Load`].
+    pub fn unsealed(certificate_pem: String, sealed: &[u8]) -> Result<(CaMaterial, bool), CaError> {
+        let Some((&FORMAT, rest)) = sealed.split_first() else {
+            let key_der = Zeroizing::new(sealed.to_vec());
+            return Ok((CaMaterial { certificate_pem, key_der }, true));
+        };
+        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| cut())?;
+        let (certificate, key) = rest.split_at_checked(length).ok_or_else(cut)?;
+        if certificate != certificate_pem.as_bytes() {
+            return Err(CaError::Changed(
+                "the stored CA certificate is not the one that was sealed with its key",
+            ));
+        }
+        Ok((CaMaterial { certificate_pem, key_der: Zeroizing::new(key.to_vec()) }, false))
+    }
+}
+
+fn cut() -> CaError {
+    CaError::Load("what was sealed is cut off".to_owned())
+}
+
+/// The one certificate that the text is, and nothing but it: whatever else stands there would be trusted as well.
+fn only_certificate(pem: &str) -> Result<CertificateDer<'static>, CaError> {
+    let one = pem.trim_end().strip_prefix("-----BEGIN CERTIFICATE-----").and_then(|rest| {
+        let body = rest.strip_suffix("-----END CERTIFICATE-----")?;
+        (!body.contains('-')).then_some(())
+    });
+    one.ok_or(CaError::Changed("what is stored as CA certificate is not one certificate in PEM"))?;
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| CaError::Load(error.to_string()))
 }
 
 impl fmt::Debug for CaMaterial {
@@ -127,14 +187,17 @@ impl CertAuthority {
     /// Loads an authority that [`CertAuthority::generate`] made.
     ///
     /// # Errors
-    /// [`CaError::Load`].
+    /// [`CaError::Load`]; [`CaError::Changed`] where the certificate is not one, or of another key.
     pub fn load(material: &CaMaterial) -> Result<CertAuthority, CaError> {
         let bad = |error: &dyn fmt::Display| CaError::Load(error.to_string());
-        let certificate =
-            CertificateDer::from_pem_slice(material.certificate_pem.as_bytes()).map_err(|e| bad(&e))?;
+        let certificate = only_certificate(&material.certificate_pem)?;
         let key = PrivatePkcs8KeyDer::from(material.key_der.as_slice());
         let key =
             KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|e| bad(&e))?;
+        let (rest, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|e| bad(&e))?;
+        if !rest.is_empty() || parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(CaError::Changed("the stored CA certificate is not that of the stored CA key"));
+        }
         Ok(CertAuthority {
             issuer: Issuer::from_ca_cert_der(&certificate, key).map_err(|e| bad(&e))?,
             certificate_pem: material.certificate_pem.clone(),

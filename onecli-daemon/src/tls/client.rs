@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::{io, pin::Pin};
 
 use super::provider;
+use super::sessions::{Sessions, SessionsOf};
 use crate::model::{AgentId, Authority, Host};
 use lru::LruCache;
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -16,10 +17,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Agents whose client configuration, with its sessions, is kept.
+/// Agents' client configurations that are kept. Each is below 1 KiB; the sessions are apart ([`Sessions`]).
 const CACHED_CONFIGS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
-/// TLS sessions kept for resumption, for each agent.
-const SESSIONS: usize = 64;
+/// Certificates that an upstream may present. What a session keeps of them is bounded by that, and by rustls' 64 KiB.
+const MOST_CERTIFICATES: usize = 32;
 
 /// Which protocols are offered to the upstream (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +63,7 @@ pub struct UpstreamTls {
     verifier: Arc<WebPkiServerVerifier>,
     roots_pem: Arc<str>,
     configs: Mutex<LruCache<(AgentId, Alpn), Arc<ClientConfig>>>,
+    sessions: Arc<Sessions>,
 }
 
 impl fmt::Debug for UpstreamTls {
@@ -104,7 +106,12 @@ impl UpstreamTls {
     }
 
     fn with(verifier: Arc<WebPkiServerVerifier>, roots_pem: Arc<str>) -> UpstreamTls {
-        UpstreamTls { verifier, roots_pem, configs: Mutex::new(LruCache::new(CACHED_CONFIGS)) }
+        UpstreamTls {
+            verifier,
+            roots_pem,
+            configs: Mutex::new(LruCache::new(CACHED_CONFIGS)),
+            sessions: Arc::new(Sessions::new()),
+        }
     }
 
     /// One that trusts the same roots and shares no session with this one.
@@ -142,7 +149,14 @@ impl UpstreamTls {
             Host::V6(ip) => ServerName::from(std::net::IpAddr::V6(*ip)),
         };
         let config = self.config(agent, alpn)?;
-        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(failed)?;
+        let connector = tokio_rustls::TlsConnector::from(config);
+        let stream = connector.connect(name.clone(), stream).await.map_err(failed)?;
+        if stream.get_ref().1.peer_certificates().is_some_and(|chain| chain.len() > MOST_CERTIFICATES) {
+            self.sessions.forget(agent, alpn, name);
+            return Err(failed(io::Error::other(format!(
+                "it presents more than {MOST_CERTIFICATES} certificates"
+            ))));
+        }
         Ok(VerifiedStream { stream })
     }
 
@@ -160,7 +174,8 @@ impl UpstreamTls {
             Alpn::Any => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Alpn::Http1 => vec![b"http/1.1".to_vec()],
         };
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.resumption =
+            Resumption::store(Arc::new(SessionsOf { all: Arc::clone(&self.sessions), agent, alpn }));
         let config = Arc::new(config);
         configs.put((agent, alpn), Arc::clone(&config));
         Ok(config)

@@ -7,6 +7,7 @@ mod client;
 mod hello;
 mod server;
 mod service;
+mod sessions;
 
 pub use authority::{CaError, CaMaterial, CertAuthority, CertificateFacts};
 pub use client::{Alpn, UpstreamTls, UpstreamTlsError, VerifiedStream};
@@ -14,13 +15,15 @@ pub use hello::{Alert, ClientHello, parse_client_hello};
 pub use server::{AgentTls, ServerStream};
 pub use service::{ServiceStream, ServiceTls};
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
 /// The one cryptography provider: aws-lc-rs.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
 }
 
 #[cfg(test)]

@@ -24,10 +24,12 @@ use crate::model::{AgentId, AwsKeys, Clock, Placement, Secret, SecretId, SecretV
 use crate::policy::{Grant, Watch};
 use crate::store::Store;
 
-/// Secrets whose tokens are kept.
+/// Secrets whose tokens are kept: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Tokens of one secret that are looked for in answers, the newest ones.
+/// Tokens of one secret that are looked for in answers, the newest ones: so many, of so many bytes together. Tokens have 16
+/// KiB at most, and most have less than 2.
 const LOOKED_FOR: usize = 64;
+const LOOKED_FOR_BYTES: usize = 128 << 10;
 /// A token that an upstream refused is replaced at once, but not more often: an agent can make an upstream refuse, and a
 /// token that is not looked for any more should have ended.
 const NOT_AGAIN: Duration = Duration::from_mins(1);
@@ -77,7 +79,12 @@ impl Purse {
     fn note(&self, token: SecretValue) {
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         issued.push_front(token);
-        issued.truncate(LOOKED_FOR);
+        let within = |bytes: &mut usize, token: &SecretValue| {
+            *bytes += token.expose().len();
+            (*bytes <= LOOKED_FOR_BYTES).then_some(())
+        };
+        let most = issued.iter().take(LOOKED_FOR).scan(0, within).count();
+        issued.truncate(most);
     }
 }
 
@@ -357,5 +364,27 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credentials(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_tokens_are_looked_for_as_far_as_their_bytes_go() {
+        let purse = Purse::default();
+        let note = |size: usize, count: usize| {
+            for _ in 0..count {
+                purse.note(SecretValue::new(vec![b'x'; size]).unwrap());
+            }
+            let issued = purse.issued.lock().unwrap();
+            issued.iter().map(|token| token.expose().len()).collect::<Vec<_>>()
+        };
+        assert_eq!(note(1024, 100), [1024; LOOKED_FOR]);
+        let kept = note(16 << 10, 1);
+        assert_eq!((kept[0], kept.len()), (16 << 10, LOOKED_FOR));
+        let kept = note(16 << 10, 20);
+        assert_eq!((kept.len(), kept.iter().sum()), (8, LOOKED_FOR_BYTES));
     }
 }

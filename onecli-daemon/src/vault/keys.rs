@@ -30,6 +30,8 @@ pub struct KeyStatus {
     pub slots: Vec<SlotInfo>,
     /// A new root key that is taking over.
     pub rekey: Option<Rekey>,
+    /// Why what was removed is not erased yet; `None` where it is.
+    pub unerased: Option<String>,
 }
 
 /// A slot, without what is in it.
@@ -83,6 +85,7 @@ impl Vault {
             opened_slot: self.opened.slot,
             slots,
             rekey: self.rekeying(),
+            unerased: store.erased().await.err().map(|error| error.to_string()),
         })
     }
 
@@ -103,6 +106,8 @@ impl Vault {
         let mut told = None;
         let (method, key) = match new {
             NewSlot::KeyFile => {
+                // One that waits for its name has it first.
+                settle(&self.source, &rows, self.key_id())?;
                 if self.source.load()?.is_some() {
                     let at = self.source.path().display();
                     return Err(VaultError::Refused(format!(
@@ -138,12 +143,14 @@ impl Vault {
         let row = method.slot(number, self.id, &roots.current, &key, now, random)?;
         let change = VaultChange { add_slots: vec![row.clone()], ..VaultChange::default() };
         store.change_vault(&change).await?;
-        settle(&self.source, std::slice::from_ref(&row), roots.current.id())?;
+        // All of them: a key file may be prepared that is another slot's.
+        settle(&self.source, &store.list_slots().await?, roots.current.id())?;
         Ok((info(&row), told))
     }
 
     /// Removes a slot: its key no longer opens the vault as it is from now on. Copies of the database from before still
-    /// open with it, so after a key was stolen a new root key is due as well.
+    /// open with it, so after a key was stolen a new root key is due as well. The slot's bytes are overwritten:
+    /// [`KeyStatus::unerased`] tells where that has to wait.
     ///
     /// # Errors
     /// [`VaultError::Refused`] where there is no such slot, or nothing that the daemon finds would open the rest.

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::*;
 use crate::model::random::OsRandom;
-use crate::model::{PrivateDir, Secret};
+use crate::model::{PrivateDir, Secret, panic_text, unwrap_text};
 use crate::store::contract::{agent, secret};
 use crate::store::{KeyStore, SqliteStore, Store, StoreError};
 
@@ -302,6 +302,44 @@ async fn key_files_that_are_not_safe_are_refused() {
     }
 }
 
+/// Invariant 1, as far as a panic can break it: whatever of the vault's a careless `unwrap` or `assert` could print.
+#[tokio::test]
+async fn a_panic_tells_no_value() {
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    let text = "correct horse battery";
+    let secret = sealed(&vault, 1, text);
+    let root = RootKey::new(zeroize::Zeroizing::new([0x5a; 32]));
+    let slot = keyring::SlotKey(zeroize::Zeroizing::new([0x5a; 32]));
+    let had = backends::Had { value: value(text), origin: Origin::of("file") };
+    let fetched = backends::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
+    let cached = backends::flight::Cached { value: Arc::new(value(text)), stale: false };
+    let panics = [
+        ("a value", unwrap_text(value(text))),
+        ("a credential", unwrap_text(open(&vault, secret.clone()).unwrap())),
+        ("a secret", unwrap_text(secret.clone())),
+        ("one that was had", unwrap_text(had)),
+        ("one that was fetched", unwrap_text(fetched)),
+        ("one in a cache", unwrap_text(cached)),
+        ("a root key", unwrap_text(root)),
+        ("a slot's key", unwrap_text(slot)),
+        ("a passphrase", unwrap_text(NewSlot::Passphrase(zeroize::Zeroizing::new(text.to_owned())))),
+        (
+            "one that is held",
+            panic_text(|| {
+                let held = (value(text), open(&vault, secret.clone()).unwrap());
+                assert!(held.0.expose().is_empty(), "{held:?}");
+            }),
+        ),
+    ];
+    for (what, told) in panics {
+        for hidden in ["horse", "0x5a", "5a5a", "90, 90", "99, 111, 114"] {
+            assert!(!told.contains(hidden), "{what}: {told}");
+        }
+        assert!(!told.is_empty(), "{what}");
+    }
+}
+
 /// Invariant 1, as far as `Debug` and error texts can break it.
 #[tokio::test]
 async fn nothing_prints_a_value_or_a_key() {
@@ -325,6 +363,10 @@ async fn nothing_prints_a_value_or_a_key() {
         !others.contains(&key_in_material) && !others.contains(&format!("{:?}", &material.key_der[40..44]))
     );
     let store_error = StoreError::NotFound { what: "secret", id: secret.id.to_string() };
+    let had = backends::Had { value: value(text), origin: Origin::of("file") };
+    let fetched = backends::flight::Fetched { value: value(text), usable_for: std::time::Duration::ZERO };
+    let cached = backends::flight::Cached { value: value(text), stale: false };
+    let others = format!("{others} {had:?} {fetched:?} {cached:?}");
     let printed = format!(
         "{others} {vault:?} {root:?} {secret:?} {credential:?} {grant:?} {error:?} {error} {store_error:?} {:?} {:?}",
         value(text),

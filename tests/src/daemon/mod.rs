@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::argv::Watcher;
 use crate::client::{self, Outcome, Run};
 use crate::upstream::Upstream;
 use crate::{bins, canary, need, wait_for};
@@ -51,6 +52,8 @@ pub struct Daemon {
     child: Child,
     helper: Option<Child>,
     executor: Option<Child>,
+    /// Sees to it that no value is on a command line.
+    command_lines: Watcher,
     home: Home,
 }
 
@@ -73,7 +76,10 @@ impl Daemon {
     pub fn start(home: Home) -> Self {
         let helper = home.unprivileged.then(|| helper::spawn(&home, &log_file(&home)));
         let executor = home.unprivileged.then(|| helper::spawn_executor(&home, &log_file(&home)));
-        let mut daemon = Self { child: spawn(&home), helper, executor, home };
+        let child = spawn(&home);
+        let others = [&helper, &executor].into_iter().flatten().map(Child::id);
+        let command_lines = Watcher::new(others.chain([child.id()]).collect());
+        let mut daemon = Self { child, helper, executor, command_lines, home };
         daemon.wait_until_ready();
         daemon
     }
@@ -322,6 +328,7 @@ impl Daemon {
             self.kill();
         }
         self.child = spawn(&self.home);
+        self.command_lines.add(self.child.id());
         self.wait_until_ready();
     }
 
@@ -362,6 +369,7 @@ impl Drop for Daemon {
         } else if self.home.dir().exists() {
             // Log, audit and database; invariant 1.
             canary::assert_clean_dir(self.home.dir());
+            self.command_lines.assert_clean();
         }
     }
 }

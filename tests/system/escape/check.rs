@@ -180,7 +180,7 @@ impl<'s> Findings<'s> {
             Expect::Denied(reason) => result == "EPERM" && audit.iter().any(|r| self.is_denial(r, reason)),
             Expect::Errno(numbers) => numbers.contains(&result),
             Expect::Says(beginning) => result.starts_with(beginning),
-            Expect::Nothing | Expect::Open(_) | Expect::Secured(..) => true,
+            Expect::Nothing | Expect::Open(_) | Expect::Secured(..) | Expect::Scoped(..) => true,
         };
         if !as_expected {
             wrong.push(format!("not {expect:?}"));
@@ -192,7 +192,8 @@ impl<'s> Findings<'s> {
     fn expected(&self, made: &Made) -> Option<Expect> {
         Some(match ROWS[made.index].expect(made.mode)? {
             Expect::Secured(&refusal, _) if self.stage.secured => refusal,
-            Expect::Secured(_, hole) => Expect::Open(hole),
+            Expect::Scoped(&refusal, _) if self.stage.scoped => refusal,
+            Expect::Secured(_, hole) | Expect::Scoped(_, hole) => Expect::Open(hole),
             other => other,
         })
     }

@@ -101,6 +101,8 @@ pub(super) struct Stage {
     pub(super) far: Netns,
     /// Whether the kernel runs programs of the BPF LSM.
     pub(super) secured: bool,
+    /// Whether the kernel has Landlock's scopes.
+    pub(super) scoped: bool,
 }
 
 impl Stage {
@@ -173,6 +175,7 @@ impl Stage {
             host,
             far,
             secured,
+            scoped: has_scopes(),
         }
     }
 
@@ -318,4 +321,12 @@ fn with(base: &Value, over: &Value) -> Value {
     let over = over.as_object().expect("an object").clone();
     all.as_object_mut().expect("an object").extend(over);
     all
+}
+
+/// Whether the kernel has Landlock's scopes: Linux 6.12, where it has Landlock at all.
+fn has_scopes() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()).expect("two numbers") >= (6, 12)
 }

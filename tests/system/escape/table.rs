@@ -11,6 +11,8 @@ pub(super) enum Expect {
     Denied(&'static str),
     /// This where the kernel runs programs of the BPF LSM, and elsewhere a hole that is known.
     Secured(&'static Expect, &'static str),
+    /// This where the kernel has Landlock's scopes (Linux 6.12), and elsewhere a hole that is known.
+    Scoped(&'static Expect, &'static str),
     /// One of these errors.
     Errno(&'static [&'static str]),
     /// A result that begins like this.
@@ -21,7 +23,7 @@ pub(super) enum Expect {
     Open(&'static str),
 }
 
-use Expect::{Denied, Errno, Judged, Nothing, Open, Says, Secured};
+use Expect::{Denied, Errno, Judged, Nothing, Open, Says, Scoped, Secured};
 
 /// One attempt.
 #[derive(Clone, Copy, Debug)]
@@ -256,7 +258,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("trace_root").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
     Row::new("take_descriptor").both(NOT_PERMITTED).root(NOT_PERMITTED).no_control(),
     Row::new("trace_same_user")
-        .launched(NOT_PERMITTED)
+        .launched(Scoped(
+            &NOT_PERMITTED,
+            "Landlock before its scopes keeps no process of one user from another",
+        ))
         .placed(Open("processes of one user may trace each other: give an agent a user of its own"))
         .no_control(),
     Row::new("open_pins").both(NO_ACCESS).no_control(),
@@ -281,12 +286,17 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("bind_resolver").both(Denied("ReservedPort")).no_control(),
     Row::new("kernel_resolver").launched(Errno(&["ENOSYS"])).placed(KEYS).no_control(),
     Row::new("host_services").launched(Says("reached none")).placed(UNIX_SERVICES).no_control(),
-    Row::new("host_service_abstract").launched(NOT_PERMITTED).placed(UNIX_SERVICES),
+    Row::new("host_service_abstract")
+        .launched(Scoped(
+            &NOT_PERMITTED,
+            "abstract sockets are shared with the host where nothing scopes them",
+        ))
+        .placed(UNIX_SERVICES),
     // Inbound: the agent answers with data.
     Row::new("inbound_tcp4").both(Says("silence")).inbound(),
     Row::new("inbound_tcp4_fastopen").both(Says("silence")).inbound(),
     Row::new("inbound_tcp6").both(Says("silence")).inbound(),
-    Row::new("inbound_udp4").both(Denied("Udp")).inbound(),
+    Row::new("inbound_udp4").both(Says("silence")).inbound(),
     Row::new("inbound_from_host").both(Says("silence")).no_control(),
     Row::new("passed_listener").both(MADE_OUTSIDE).inbound(),
     // Sockets of somebody outside.

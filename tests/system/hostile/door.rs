@@ -1,11 +1,12 @@
 //! The ways in, and what comes back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::socket::{Grepped, Socket};
 use onecli_tests::upstream::Upstream;
 use onecli_tests::wait_for;
 use rustls::pki_types::pem::PemObject;
@@ -101,15 +102,15 @@ impl Doors {
             .into_bytes()
     }
 
-    fn stream(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.explicit).unwrap();
+    fn stream(&self) -> Socket {
+        let stream = Socket::connect(self.explicit).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
 
     /// TLS with `server_name` behind a good CONNECT.
-    fn tunnel(&self, server_name: &str, http2: bool) -> StreamOwned<ClientConnection, TcpStream> {
+    fn tunnel(&self, server_name: &str, http2: bool) -> Grepped<StreamOwned<ClientConnection, Socket>> {
         let mut stream = self.stream();
         let authority = self.authority(Door::Tls);
         let credentials = self.credentials();
@@ -123,7 +124,7 @@ impl Doors {
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", answer.escape_ascii());
         let name = ServerName::try_from(server_name.to_owned()).unwrap();
         let config = if http2 { &self.http2 } else { &self.http1 };
-        StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
+        Grepped::new(StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream))
     }
 
     /// Sends `bytes` and reads to the end of the answer.

@@ -23,7 +23,7 @@ const ROBOT: &str = "games";
 /// A scene with a launcher, and an agent that [`PERSON`] may run.
 struct Stage {
     // Dropped first: it holds the daemon's directory.
-    _launcher: Running,
+    launcher: Running,
     scene: Scene,
     robot: Agent,
 }
@@ -37,7 +37,7 @@ impl Stage {
         let robot = scene.daemon.add_agent("robot", &["--user", ROBOT, "--runner", PERSON]);
         let _ = scene.daemon.grant(&robot, "api");
         let launcher = launcher(&scene);
-        Some(Self { _launcher: launcher, scene, robot })
+        Some(Self { launcher, scene, robot })
     }
 
     /// `onecli run` with `options` as somebody.

@@ -222,3 +222,21 @@ fn the_authority_is_installed_and_taken_back() {
     assert!(lines[3].starts_with("removed ") && lines[4] == "curl 60", "{out}");
     assert_eq!(lines[5], "it was not installed");
 }
+
+/// As the service manager ends it when the package is upgraded (`KillMode=process`): what it has started goes on, and tells
+/// its person how it ends.
+#[test]
+fn what_runs_outlives_its_launcher() {
+    let Some(stage) = Stage::new() else { return };
+    let running = stage.shell("sleep 4; echo still here; exit 7").start();
+    let procs = stage.scene.daemon.agent_cgroup(&stage.robot).join("cgroup.procs");
+    let begun = || std::fs::read_to_string(&procs).is_ok_and(|all| !all.is_empty()).then_some(());
+    assert!(wait_for(Duration::from_secs(20), begun).is_some(), "it does not start");
+    let launcher = stage.launcher.pid();
+    kill(Pid::from_raw(launcher.try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let ended =
+        || std::fs::read_to_string(format!("/proc/{launcher}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+    assert!(wait_for(Duration::from_secs(5), || ended().then_some(())).is_some(), "it does not end");
+    let outcome = running.finish();
+    assert_eq!((outcome.code(), outcome.out().as_str()), (Some(7), "still here\n"), "{outcome:?}");
+}

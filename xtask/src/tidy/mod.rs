@@ -75,6 +75,13 @@ pub(crate) fn run() -> Result<()> {
 /// Every rule over every file; `machine` are paths that mean this machine only.
 fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let mut aliases = values::Aliases::new();
+    for source in sources.iter().filter(|source| source.is_rust()) {
+        // What does not parse is told below.
+        if let Ok(file) = syn::parse_file(&source.text) {
+            values::aliases(source, &file, &mut aliases);
+        }
+    }
     for source in sources {
         problems.extend(text::check(source, machine));
         if source.is_rust() {
@@ -82,7 +89,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
                 Ok(file) => {
                     problems.extend(direction::check(source, &file));
                     problems.extend(ownership::check(source, &file));
-                    problems.extend(values::check(source, &file));
+                    problems.extend(values::check(source, &file, &aliases));
                 }
                 Err(e) => problems.push(Problem::new(source, e.span().start().line, e.to_string())),
             }

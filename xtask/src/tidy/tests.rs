@@ -136,6 +136,51 @@ fn zeroed_values_are_not_printed() {
     ] {
         assert_eq!(in_daemon("http/mod.rs", code), Vec::<String>::new(), "{code}");
     }
+    // By another name.
+    let with_keyring = |file: &str, code: &str| {
+        let using = source(&format!("onecli-daemon/src/vault/{file}"), &format!("//! x\n{code}\n"));
+        let readme = source("README.md", "cargo xtask demo, cargo xtask test\n");
+        let keyring =
+            source("onecli-daemon/src/vault/keyring.rs", "//! x\ntype Key = Zeroizing<[u8; 32]>;\n");
+        check(&[using, keyring, readme], &[]).len()
+    };
+    for code in [
+        "use super::keyring::Key; #[derive(Debug)] struct S(Key);",
+        "use super::keyring::{KeyId, Key as Root}; #[derive(Debug)] struct S { a: Option<Root> }",
+        "#[derive(Debug)] struct S(super::keyring::Key);",
+        "use zeroize::Zeroizing as Z; #[derive(Debug)] struct S(Z<String>);",
+    ] {
+        assert_eq!(with_keyring("slots.rs", code), 1, "{code}");
+    }
+    for code in [
+        "#[derive(Debug)] struct Key; #[derive(Debug)] struct S(Key);",
+        "use super::binding::Key; #[derive(Debug)] struct S(Key);",
+        "use super::keyring::Key; struct S(Key);",
+    ] {
+        assert_eq!(with_keyring("slots.rs", code), 0, "{code}");
+    }
+    let own = "type Key = Zeroizing<[u8; 32]>; #[derive(Debug)] struct S(Key);";
+    assert_eq!(in_daemon("vault/other.rs", own).len(), 1);
+}
+
+#[test]
+fn fields_named_like_values_are_not_printed() {
+    for code in [
+        "#[derive(Debug)] struct SlotAdded { recovery_key: Option<String> }",
+        "#[derive(Debug)] enum E { A { password: String } }",
+        "#[derive(Debug)] struct Request { env: Vec<(OsString, OsString)> }",
+    ] {
+        let found = in_daemon("http/mod.rs", code);
+        assert!(found.iter().any(|p| p.contains("derives `Debug` over the plain")), "{code}: {found:?}");
+    }
+    for code in [
+        "struct SlotAdded { recovery_key: Option<String> }",
+        "#[derive(Debug)] struct S { password: WireValue, env: Option<String> }",
+        "#[derive(Debug)] struct S { passphrases: Vec<WireValue> }",
+        "#[derive(Debug)] struct S { password_file: String }",
+    ] {
+        assert_eq!(in_daemon("http/mod.rs", code), Vec::<String>::new(), "{code}");
+    }
 }
 
 #[test]

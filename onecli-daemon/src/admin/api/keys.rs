@@ -24,6 +24,9 @@ pub struct KeyView {
     pub slots: Vec<SlotView>,
     /// A new root key that is taking over.
     pub rekey: Option<RekeyView>,
+    /// Why what was removed is still in the database's files; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unerased: Option<String>,
 }
 
 /// A key slot, without what is in it.

@@ -34,7 +34,8 @@ pub(super) struct Surroundings {
 /// What the command prints, if it ends well. What it writes to standard error is nobody's: it may be the value.
 ///
 /// It is killed, with its process group, when its time is over, when it prints too much, and when nobody reads `outcome` any
-/// more; what it leaves behind in its group is killed in any case.
+/// more; what it leaves behind in its group is killed in any case. What left the group is for who called this to end
+/// ([`privilege::end_children`](crate::privilege::end_children)).
 pub(super) fn run(
     command: &SourceCommand,
     surroundings: &Surroundings,

@@ -4,22 +4,26 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, Uid, User};
 
 use super::run::{self, Surroundings};
 use super::{FAILED, PRINTED, Request};
 use crate::app::error::{AppError, chain};
 use crate::app::helper::service::{check, owner};
 use crate::app::service as manager;
+use crate::model::SourceCommand;
 use crate::privilege::{self, Channel};
 
 /// Commands that run at a time.
 const MOST: usize = 16;
 /// How long the daemon may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long what a command left behind may go on starting others.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
 
 /// Becomes `user` and serves the daemon that forked this process, until it is gone.
 pub(super) fn child(daemon: &Channel, user: &User) {
@@ -28,7 +32,7 @@ pub(super) fn child(daemon: &Channel, user: &User) {
         tracing::error!(error = chain(&error), "the executor process cannot start");
         return;
     }
-    let crew = Crew::new(Surroundings { user: user.name.clone(), home: user.dir.clone() });
+    let mut crew = Crew::new(Surroundings { user: user.name.clone(), home: user.dir.clone() });
     loop {
         match daemon.receive() {
             Ok(Some((message, descriptors))) => crew.take(&message, descriptors),
@@ -70,7 +74,7 @@ pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), App
     let user = User::from_uid(own).ok().flatten();
     let (user, home) =
         user.map_or_else(|| (own.to_string(), PathBuf::from("/")), |user| (user.name, user.dir));
-    let crew = Crew::new(Surroundings { user, home });
+    let mut crew = Crew::new(Surroundings { user, home });
     privilege::filter_executor()?;
     manager::ready("commands are run");
     loop {
@@ -88,68 +92,74 @@ pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), App
     }
 }
 
-/// Threads that wait for commands.
+/// Processes that run a command each. A process and not a thread, so that each knows what its command has left behind, and
+/// what one prints is never in the memory of who runs another.
 struct Crew {
-    surroundings: Arc<Surroundings>,
-    busy: Arc<(Mutex<usize>, Condvar)>,
+    surroundings: Surroundings,
+    busy: Vec<Pid>,
 }
 
 impl Crew {
     fn new(surroundings: Surroundings) -> Crew {
-        Crew { surroundings: Arc::new(surroundings), busy: Arc::default() }
+        Crew { surroundings, busy: Vec::with_capacity(MOST) }
     }
 
     /// Does what a message says; the outcome goes into its descriptor.
-    fn take(&self, message: &[u8], mut descriptors: Vec<OwnedFd>) {
+    fn take(&mut self, message: &[u8], mut descriptors: Vec<OwnedFd>) {
         let (Ok(request), Some(outcome), true) =
             (serde_json::from_slice::<Request>(message), descriptors.pop(), descriptors.is_empty())
         else {
             tracing::warn!("what the daemon asks cannot be understood");
             return;
         };
-        let outcome = File::from(outcome);
-        let Some(place) = Place::take(&self.busy) else {
-            tell(&outcome, FAILED, format!("{MOST} other commands run at this time").as_bytes());
+        self.busy.retain(|pid| !has_ended(*pid, Some(WaitPidFlag::WNOHANG)));
+        if self.busy.len() >= MOST {
+            let reason = format!("{MOST} other commands run at this time");
+            tell(&File::from(outcome), FAILED, reason.as_bytes());
             return;
-        };
-        let surroundings = Arc::clone(&self.surroundings);
-        let started = std::thread::Builder::new().spawn(move || {
-            let _place = place;
-            match run::run(&request.command, &surroundings, &outcome) {
-                Ok(printed) => tell(&outcome, PRINTED, &printed),
-                Err(reason) => tell(&outcome, FAILED, reason.as_bytes()),
-            }
+        }
+        let surroundings = &self.surroundings;
+        let begun = privilege::fork_off(c"onecli-runner", outcome, |outcome| {
+            run_one(&request.command, surroundings, &File::from(outcome));
         });
-        if let Err(error) = started {
-            tracing::error!(%error, "no thread can be started");
+        match begun {
+            Ok(pid) => self.busy.push(pid),
+            Err(error) => tracing::error!(error = chain(&error), "a command cannot be started"),
         }
     }
 
     /// Waits until nothing runs: commands are ended when nobody waits for what they print.
-    fn end(&self) {
-        let (busy, changed) = &*self.busy;
-        let busy = busy.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(changed.wait_while(busy, |busy| *busy > 0));
+    fn end(&mut self) {
+        self.busy.retain(|pid| !has_ended(*pid, None));
     }
 }
 
-/// One of [`MOST`].
-struct Place(Arc<(Mutex<usize>, Condvar)>);
-
-impl Place {
-    fn take(all: &Arc<(Mutex<usize>, Condvar)>) -> Option<Place> {
-        let mut busy = all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (*busy < MOST).then(|| {
-            *busy += 1;
-            Place(Arc::clone(all))
-        })
+/// One that cannot be waited for is not there.
+fn has_ended(pid: Pid, flags: Option<WaitPidFlag>) -> bool {
+    loop {
+        match waitpid(pid, flags) {
+            Err(Errno::EINTR) => {}
+            status => return status != Ok(WaitStatus::StillAlive),
+        }
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.1.notify_all();
+/// The life of a process that runs one command.
+fn run_one(command: &SourceCommand, surroundings: &Surroundings, outcome: &File) {
+    if let Err(error) = privilege::keep_apart() {
+        tracing::warn!(%error, "a command is not kept from looking into others");
+    }
+    if let Err(error) = privilege::adopt_orphans() {
+        return tell(outcome, FAILED, format!("it could not be watched: {error}").as_bytes());
+    }
+    let ended = run::run(command, surroundings, outcome);
+    // Also what is in no group of the command's, or in a session of its own.
+    if let Err(error) = privilege::end_children(LEFT_BEHIND) {
+        tracing::error!(%error, "what a command left behind cannot be ended");
+    }
+    match ended {
+        Ok(printed) => tell(outcome, PRINTED, &printed),
+        Err(reason) => tell(outcome, FAILED, reason.as_bytes()),
     }
 }
 

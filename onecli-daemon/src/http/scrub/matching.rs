@@ -53,19 +53,31 @@ impl Needles {
             return findings;
         }
         let text = Text::new(haystack);
+        let mut idle = vec![false; text.ways()];
         let mut search = Search { haystack, text: &text, heads: Default::default(), cut: false };
         for (at, byte) in haystack.iter().enumerate() {
             let mut end = None;
             search.cut = false;
             if is_introducer(*byte) {
+                // Most ways to read one begin no needle, and are complete: that is found once for each.
+                let idle = text.way(at).and_then(|way| idle.get_mut(way));
+                if idle.as_ref().is_some_and(|idle| **idle) {
+                    continue;
+                }
                 search.cut = text.is_cut(at);
+                let mut begins = false;
                 let first_of = |reading: Reading| reading.character.as_bytes()[0];
                 for (place, first) in text.readings(at).map(first_of).enumerate() {
-                    if !text.readings(at).take(place).any(|before| first_of(before) == first) {
-                        for needle in self.beginning_with(first) {
+                    let needles = self.beginning_with(first);
+                    begins |= !needles.is_empty();
+                    if !needles.is_empty() && !text.readings(at).take(place).any(|r| first_of(r) == first) {
+                        for needle in needles {
                             end = end.max(search.follow(needle, at));
                         }
                     }
+                }
+                if let Some(idle) = idle {
+                    *idle = !begins && !search.cut;
                 }
             } else {
                 for needle in self.beginning_with(*byte) {
@@ -147,7 +159,8 @@ impl Search<'_, '_> {
         self.cut |= self.text.is_cut(head);
         for reading in self.text.readings(head) {
             let bytes = reading.character.as_bytes();
-            if rest.starts_with(bytes) {
+            // Most differ in the first byte, and have no other.
+            if rest.first() == bytes.first() && (bytes.len() == 1 || rest.starts_with(bytes)) {
                 let next = &mut self.heads[(read + bytes.len()) % (MAX_CHARACTER + 1)];
                 if !next.contains(&reading.end) {
                     next.push(reading.end);

@@ -6,6 +6,10 @@
 //! `A` to one reader and three characters to another, and what stands directly before a value may look like the
 //! beginning of an escape. So nothing is decoded once and for all: every reading of every character is tried.
 
+mod lately;
+
+use self::lately::{Lately, Seen, WINDOW, is_of_name, simple};
+
 /// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
 const LEVELS: u8 = 3;
 /// Deeper than any level.
@@ -95,25 +99,108 @@ pub(in crate::http) struct Reading {
 #[derive(Debug, Default)]
 pub(in crate::http) struct Text<'b> {
     raw: &'b [u8],
-    /// By byte, the place in `escapes` plus one; empty where nothing is escaped.
+    /// By byte, the place in `escapes` plus one; empty where nothing is escaped. Bytes that are read in the same ways share
+    /// one.
     places: Vec<u32>,
-    /// From where on in `readings`, and the level from which on more bytes would make more of them.
-    escapes: Vec<(usize, u8)>,
+    escapes: Vec<Escape>,
+    /// Of all escapes. Their ends are from the escape's own place on.
     readings: Vec<Reading>,
+}
+
+/// How some bytes are read.
+#[derive(Debug, Clone, Copy)]
+struct Escape {
+    /// From where on in `readings`.
+    from: usize,
+    /// The level from which on more bytes would make more of them.
+    cut: u8,
+    /// How far from its place, at most, something was looked at to find them: a byte or the readings that begin there.
+    far: usize,
 }
 
 impl<'b> Text<'b> {
     /// Finds all readings, from the end on: those of an escape's characters are there when it is looked at.
     pub(in crate::http) fn new(raw: &'b [u8]) -> Text<'b> {
         let mut text = Text { raw, ..Text::default() };
-        let mut new = New { readings: Vec::new(), cut: NEVER };
+        let mut new = New { readings: Vec::new(), cut: NEVER, farthest: 0 };
+        let mut lately = Lately::new();
         for at in memchr::memchr3_iter(b'%', b'\\', b'&', raw).rev() {
             if text.places.is_empty() {
                 text.places.resize(raw.len(), 0);
             }
-            text.read(at, &mut new);
+            text.place(at, &mut lately, &mut new);
         }
         text
+    }
+
+    /// Reads what begins at `at`, unless the same was read before.
+    fn place(&mut self, at: usize, lately: &mut Lately, new: &mut New) {
+        if let Some((escaped, length)) = simple(&self.raw[at..]) {
+            // Each introducer has its lengths.
+            let key = usize::from(escaped.unwrap_or(self.raw[at])) + 256 * (length - 1);
+            if lately.simple[key] == 0 {
+                new.begin(Reading::literal(self.raw[at], at));
+                let escape = Reading { end: at + length, ..new.readings[0] };
+                new.add(escaped.map(Character::byte), escape);
+                lately.simple[key] = self.list(at, new);
+            }
+            self.places[at] = lately.simple[key];
+            return;
+        }
+        let window: Option<[u8; WINDOW]> = self.raw[at..].first_chunk().copied();
+        let seen = window.and_then(|window| lately.slot(window).filter(|seen| seen.window == window));
+        let place = match seen {
+            Some(seen) if self.is_same(at, &seen, lately) => seen.place,
+            _ => {
+                self.read(at, new);
+                // Found by other readings, but the same: from here on it may repeat itself.
+                let same = seen.filter(|seen| self.is_listed(at, seen.place, new));
+                same.map_or_else(|| self.list(at, new), |seen| seen.place)
+            }
+        };
+        self.places[at] = place;
+        if let Some(window) = window {
+            *lately.slot(window) = Some(Seen { window, at, place });
+        }
+    }
+
+    /// Does all that the readings of `seen` were found by stand at `at` too? (That of `at` itself is in the window.)
+    fn is_same(&self, at: usize, seen: &Seen, lately: &mut Lately) -> bool {
+        let (far, shift) = (self.escape(seen.place).far, seen.at - at);
+        if seen.at + far >= self.raw.len() {
+            return false;
+        }
+        let end = at + far + 1;
+        // What is known to be the same is not looked at again.
+        let known = shift == lately.shift && (at + 1..=end).contains(&lately.from) && end <= lately.to;
+        let (stop, to) = if known { (lately.from, lately.to) } else { (end, end) };
+        let same = (at + 1..stop).all(|place| {
+            self.raw[place] == self.raw[place + shift] && self.places[place] == self.places[place + shift]
+        });
+        if same {
+            (lately.shift, lately.from, lately.to) = (shift, at, to);
+        }
+        same
+    }
+
+    /// Are these the `new` readings of what is at `at`?
+    fn is_listed(&self, at: usize, place: u32, new: &New) -> bool {
+        let Escape { cut, far, .. } = self.escape(place);
+        let same = |(listed, new): (&Reading, &Reading)| {
+            (listed.character, listed.end + at, listed.level) == (new.character, new.end, new.level)
+        };
+        let listed = self.listed(place);
+        (cut, far + at) == (new.cut, new.farthest)
+            && listed.len() == new.readings.len()
+            && listed.iter().zip(&new.readings).all(same)
+    }
+
+    /// Lists the `new` readings of what is at `at`.
+    fn list(&mut self, at: usize, new: &New) -> u32 {
+        self.escapes.push(Escape { from: self.readings.len(), cut: new.cut, far: new.farthest - at });
+        self.readings
+            .extend(new.readings.iter().map(|reading| Reading { end: reading.end - at, ..*reading }));
+        u32::try_from(self.escapes.len()).unwrap_or(0)
     }
 
     /// Every reading of what begins at `at`; none at the end of the bytes.
@@ -124,7 +211,19 @@ impl<'b> Text<'b> {
             (0, None) => (None, &[][..]),
             (place, _) => (None, self.listed(place)),
         };
-        plain.into_iter().chain(listed.iter().copied())
+        let listed = listed.iter().map(move |reading| Reading { end: reading.end + at, ..*reading });
+        plain.into_iter().chain(listed)
+    }
+
+    /// What tells apart bytes that are read in different ways: below [`Text::ways`]; none for those of one reading.
+    pub(super) fn way(&self, at: usize) -> Option<usize> {
+        let place = self.places.get(at).copied().filter(|place| *place > 0)?;
+        usize::try_from(place - 1).ok()
+    }
+
+    /// In how many ways introducers are read.
+    pub(super) fn ways(&self) -> usize {
+        self.escapes.len()
     }
 
     /// Whether more bytes could make more readings of what begins at `at`.
@@ -148,26 +247,27 @@ impl<'b> Text<'b> {
 
     fn listed(&self, place: u32) -> &[Reading] {
         let place = usize::try_from(place).unwrap_or(usize::MAX);
-        let from = self.escapes[place - 1].0;
-        // The one after it was read before it.
-        let to = self.escapes.get(place).map_or(self.readings.len(), |(to, _)| *to);
+        let from = self.escapes[place - 1].from;
+        let to = self.escapes.get(place).map_or(self.readings.len(), |next| next.from);
         &self.readings[from..to]
+    }
+
+    fn escape(&self, place: u32) -> Escape {
+        self.escapes[usize::try_from(place).unwrap_or(usize::MAX) - 1]
     }
 
     fn cut_level(&self, at: usize) -> u8 {
         match self.places.get(at).copied() {
-            Some(place) if place > 0 => usize::try_from(place).map_or(0, |place| self.escapes[place - 1].1),
+            Some(place) if place > 0 => self.escape(place).cut,
             // No level is needed to want another byte.
             _ if at >= self.raw.len() => 0,
             _ => NEVER,
         }
     }
 
-    /// Lists the readings of the introducer at `at`.
-    fn read(&mut self, at: usize, new: &mut New) {
-        new.readings.clear();
-        new.readings.push(Reading::literal(self.raw[at], at));
-        new.cut = NEVER;
+    /// Finds the readings of the introducer at `at`.
+    fn read(&self, at: usize, new: &mut New) {
+        new.begin(Reading::literal(self.raw[at], at));
         // What an escape of some level stands for lies deeper, so a level is complete when it is looked at.
         for level in 0..LEVELS {
             let mut next = 0;
@@ -181,14 +281,17 @@ impl<'b> Text<'b> {
                 }
             }
         }
-        self.escapes.push((self.readings.len(), new.cut));
-        self.readings.extend_from_slice(&new.readings);
-        self.places[at] = u32::try_from(self.escapes.len()).unwrap_or(0);
+    }
+
+    /// Something was looked at that begins at `at`; an escape of this level wants it.
+    fn look(&self, at: usize, level: u8, new: &mut New) {
+        new.farthest = new.farthest.max(at);
+        new.cut_at(level.max(self.cut_level(at)));
     }
 
     /// The next character of an escape, where it is as wanted: `so_far` with it in the place of its own.
     fn next(&self, so_far: Reading, new: &mut New, wanted: impl Fn(u8) -> bool) -> Option<(u8, Reading)> {
-        new.cut_at(so_far.level.max(self.cut_level(so_far.end)));
+        self.look(so_far.end, so_far.level, new);
         self.readings(so_far.end).find_map(|next| {
             let byte = next.character.as_byte().filter(|byte| wanted(*byte))?;
             Some((byte, Reading { end: next.end, level: so_far.level.max(next.level), ..so_far }))
@@ -214,7 +317,7 @@ impl<'b> Text<'b> {
 
     /// JSON's escapes (RFC 8259 section 7), and `\xXX` and octal ones of string literals.
     fn backslash(&self, introducer: Reading, new: &mut New) {
-        new.cut_at(introducer.level.max(self.cut_level(introducer.end)));
+        self.look(introducer.end, introducer.level, new);
         for letter in self.readings(introducer.end).filter(|letter| letter.level < LEVELS) {
             let escape = Reading { end: letter.end, level: introducer.level.max(letter.level), ..introducer };
             let character = match letter.character.as_byte() {
@@ -264,7 +367,7 @@ impl<'b> Text<'b> {
         if !(0xd800..0xdc00).contains(&code) {
             return new.add(Character::of(code), escape);
         }
-        new.cut_at(escape.level.max(self.cut_level(escape.end)));
+        self.look(escape.end, escape.level, new);
         for second in self.readings(escape.end).filter(|second| second.character.as_byte() == Some(b'\\')) {
             let level = escape.level.max(second.level);
             let second = Reading { end: second.end, level, ..escape };
@@ -279,8 +382,7 @@ impl<'b> Text<'b> {
     fn entity(&self, introducer: Reading, new: &mut New) {
         let (mut name, mut length, mut escape) = ([0; MAX_ENTITY], 0, introducer);
         loop {
-            let within = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'#' | b';');
-            let Some((byte, after)) = self.next(escape, new, within) else { return };
+            let Some((byte, after)) = self.next(escape, new, is_of_name) else { return };
             escape = after;
             if byte == b';' {
                 break;
@@ -312,9 +414,18 @@ impl Reading {
 struct New {
     readings: Vec<Reading>,
     cut: u8,
+    /// The last place that was looked at.
+    farthest: usize,
 }
 
 impl New {
+    /// With what the introducer is by itself.
+    fn begin(&mut self, literal: Reading) {
+        self.readings.clear();
+        self.readings.push(literal);
+        (self.cut, self.farthest) = (NEVER, literal.end - 1);
+    }
+
     /// Adds what an escape stands for; `escape` says how deep its characters lie.
     fn add(&mut self, character: Option<Character>, escape: Reading) {
         let Some(character) = character else { return };
@@ -329,9 +440,11 @@ impl New {
         }
     }
 
-    /// An escape whose characters lie this deep goes on behind the end.
+    /// An escape whose characters lie this deep goes on behind the end. Too deep is no more than not at all.
     fn cut_at(&mut self, level: u8) {
-        self.cut = self.cut.min(level.saturating_add(1));
+        if level < LEVELS {
+            self.cut = self.cut.min(level + 1);
+        }
     }
 }
 
@@ -346,101 +459,4 @@ pub(super) fn is_plain(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether `raw` as a whole can be read as the one character.
-    fn reads_as(raw: &str, character: &str) -> bool {
-        let text = Text::new(raw.as_bytes());
-        text.readings(0)
-            .any(|reading| reading.character.as_bytes() == character.as_bytes() && reading.end == raw.len())
-    }
-
-    #[test]
-    fn every_form_of_a_character() {
-        for form in [
-            "/", "%2F", "%2f", r"\/", r"\u002F", r"\u002f", r"\x2f", r"\57", r"\057", r"\\057", "&#47;",
-            "&#x2F;", "&#X2f;", "&sol;",
-        ] {
-            assert!(reads_as(form, "/"), "{form}");
-        }
-        for form in ["é", "\\u00e9", "&#233;", "&#xe9;"].into_iter().skip(1) {
-            assert!(reads_as(form, "é"), "{form}");
-        }
-        for form in ["\\ud83d\\ude00", "&#128512;", "\\\\ud83d\\\\ude00"] {
-            assert!(reads_as(form, "😀"), "{form}");
-        }
-        for form in ["\n", "\\n", "%0A", "&#10;", "\\\\n", "&NewLine;"] {
-            assert!(reads_as(form, "\n"), "{form}");
-        }
-    }
-
-    #[test]
-    fn escapes_of_escapes() {
-        for form in [
-            r#"\""#,
-            r#"\\\""#,
-            r#"\\\\\\\""#,
-            "%22",
-            "%2522",
-            "%252522",
-            "%5C%22",
-            "%5c%5c%5c%22",
-            r"\u005c\u0022",
-            r"\\u0022",
-            r"\\\\u0022",
-            "&quot;",
-            "&amp;quot;",
-            "&amp;amp;quot;",
-            r"\u0026quot;",
-            r"\\u0026quot;",
-            "%26quot%3B",
-            "%26%23%78%32%32%3b",
-            r"\&quot;",
-            r"&#92;&quot;",
-        ] {
-            assert!(reads_as(form, "\""), "{form}");
-        }
-        assert!(!reads_as("%2525252522", "\""), "deeper than the levels");
-    }
-
-    #[test]
-    fn what_is_no_escape_stands_for_itself() {
-        for raw in
-            ["%", "%zz", "%2", "\\", "\\u00", "\\u00zz", "&", "&x;", "&#;", "&#xzz;", "&amp", "\\ud83d!"]
-        {
-            let text = Text::new(raw.as_bytes());
-            let first = text.readings(0).next().map(|reading| (reading.character, reading.end));
-            assert_eq!(first, Some((Character::byte(raw.as_bytes()[0]), 1)), "{raw}");
-        }
-    }
-
-    #[test]
-    fn an_escape_that_is_cut_off_is_told() {
-        for (raw, cut) in [
-            ("%", true),
-            ("%2", true),
-            ("\\", true),
-            ("\\u00", true),
-            ("\\ud83d", true),
-            ("&quo", true),
-            ("%25", true),
-            ("% ", false),
-            ("%zz", false),
-            ("\\u00z", false),
-            ("& ", false),
-            ("&averylongname", false),
-        ] {
-            assert_eq!(Text::new(raw.as_bytes()).is_cut(0), cut, "{raw}");
-        }
-    }
-
-    #[test]
-    fn line_breaks_in_every_form() {
-        for raw in ["\n", "\r", "\r\n", "\\n", "\\r\\n", "\\\\r\\\\n", "%0d%0a", "\r\\n"] {
-            let mut ends = Vec::new();
-            Text::new(raw.as_bytes()).line_breaks(0, &mut ends);
-            assert!(ends.contains(&raw.len()), "{raw:?} {ends:?}");
-        }
-    }
-}
+mod tests;

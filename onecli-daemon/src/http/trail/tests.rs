@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::audit::{AuditLog, Entries, Event, Quota, QuotaLimits, Verdict};
-use crate::http::{Capacity, GatewayParts, OwnRecords, OwnRequests, OwnWay};
+use crate::http::{Capacity, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
 use crate::model::{AgentId, OsRandom, PrivateDir, SystemClock};
 use crate::net::{AddressPolicy, Dialer, Resolver};
 use crate::policy::{Mode, Snapshot};
@@ -71,6 +71,7 @@ impl Scene {
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
             resolver,
             dialer,
+            patience: UpstreamPatience { head: std::time::Duration::MAX, idle: std::time::Duration::MAX },
             proxy: None,
             explicit_addresses: Vec::new(),
             capacity: Capacity::of(4096),

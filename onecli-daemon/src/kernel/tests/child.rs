@@ -130,6 +130,7 @@ fn child_main() {
         ["connect_from", address, cgroup] => connect_from(address, cgroup),
         ["udp_send_from", address, cgroup] => udp_send_from(address, cgroup),
         ["udp_send", address] => udp_send(address),
+        ["udp_flood", address, number] => udp_flood(address, number),
         ["udp_connect", address] => udp_connect(address),
         ["dns", address, bind] => dns(address, bind),
         ["dns_connected", address, bind] => dns_connected(address, bind),
@@ -215,6 +216,13 @@ fn udp_send(address: &str) -> io::Result<()> {
     let address = parse(address);
     let bind = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     UdpSocket::bind(bind)?.send_to(b"x", address).map(drop)
+}
+
+/// Sends so many datagrams; the last one's error is the result.
+fn udp_flood(address: &str, number: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let number = number.parse().expect("a number");
+    (0..number).fold(Ok(()), |_, _: u64| socket.send_to(b"x", parse(address)).map(drop))
 }
 
 fn udp_connect(address: &str) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::{
     fixture::{Fixture, accept, listen},
     neighbour::{HERE, Neighbour, THERE},
 };
-use crate::kernel::{Redirect, detach};
+use crate::kernel::{Hook, Reason, Redirect, detach};
 
 const MOMENT: Duration = Duration::from_millis(1500);
 
@@ -92,4 +92,18 @@ fn connections_from_before_the_attach_carry_nothing() {
     }
     assert_eq!(neighbour.received(), before, "packets of a managed process arrived");
     assert!(fixture.redirect.stat(Stat::PacketsDropped).unwrap() >= 3);
+    // And the daemon hears of it: whose, and where they were going.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let told = runtime.block_on(async {
+        let mut denials = fixture.redirect.take_denials().unwrap().expect("the only reader");
+        loop {
+            let next = tokio::time::timeout(super::fixture::PATIENCE, denials.next()).await;
+            let denial = next.expect("an event of the packet").expect("a good event");
+            if denial.hook == Hook::Egress && denial.destination == Some(there) {
+                return denial;
+            }
+        }
+    });
+    assert_eq!((told.reason, told.task), (Reason::Packet, None));
+    assert_eq!(told.agent_cgroup_id, fixture.id_of(&agent));
 }

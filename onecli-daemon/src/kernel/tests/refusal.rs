@@ -19,7 +19,7 @@ fn refused(
     let denial = runtime.block_on(next).expect("an event").expect("a good event");
     assert_eq!(findings.errno(), libc::EPERM, "{work:?}");
     assert_eq!(denial.agent_cgroup_id, fixture.id_of(&agent));
-    assert_eq!(denial.uid, 0);
+    assert_eq!(denial.task.as_ref().map(|task| task.uid), Some(0));
     (findings, denial)
 }
 
@@ -59,6 +59,36 @@ fn udp_is_refused() {
     assert!(fixture.redirect.take_denials().unwrap().is_none(), "one reader");
     let stats = fixture.redirect.stats().unwrap();
     assert!(stats.contains(&("operations_denied", 9)), "{stats:?}");
+}
+
+/// One agent's flood of refusals hides no other's, and is counted.
+#[test]
+fn a_flood_hides_nobodys_refusals() {
+    const FLOOD: u64 = 20_000;
+    let Some(fixture) = Fixture::new("kernel::a_flood_hides_nobodys_refusals") else {
+        return;
+    };
+    let runtime = runtime();
+    let (noisy, quiet) = (fixture.agent("a.slice"), fixture.agent("b.slice"));
+    let work = ["udp_flood", "127.0.0.1:443", &FLOOD.to_string()];
+    assert_eq!(Client::run(&fixture, &noisy, &work).errno(), libc::EPERM);
+    assert_eq!(Client::run(&fixture, &quiet, &["udp_send", "127.0.0.1:443"]).errno(), libc::EPERM);
+    let stats = fixture.redirect.stats().unwrap();
+    let stat = |name| stats.iter().find(|(known, _)| *known == name).expect("a counter").1;
+    let lost = stat("deny_events_lost");
+    assert_eq!(stat("operations_denied"), FLOOD + 1);
+    assert!(lost > FLOOD / 2, "{lost} untold");
+    // Nobody read meanwhile: what was told is all there, and with what was not it is all.
+    let mut denials = {
+        let _context = runtime.enter();
+        fixture.redirect.take_denials().unwrap().expect("the only reader")
+    };
+    for nth in 0..=FLOOD - lost {
+        let next = async { tokio::time::timeout(super::fixture::PATIENCE, denials.next()).await };
+        let denial = runtime.block_on(next).expect("an event").expect("a good event");
+        let agent = if nth == FLOOD - lost { &quiet } else { &noisy };
+        assert_eq!(denial.agent_cgroup_id, fixture.id_of(agent), "event {nth}");
+    }
 }
 
 #[test]

@@ -89,7 +89,14 @@ impl KeyStore for SqliteStore {
         } else {
             tx.commit().await.map_err(failed)?;
         }
+        if !(change.remove_slots.is_empty() && change.remove_blobs.is_empty() && change.unset.is_empty()) {
+            self.eraser.erase().await;
+        }
         Ok(true)
+    }
+
+    async fn erased(&self) -> Result<(), StoreError> {
+        self.eraser.check()
     }
 
     async fn get_blob(&self, purpose: &str) -> Result<Option<Sealed>, StoreError> {
@@ -195,6 +202,7 @@ impl KeyStore for SqliteStore {
 impl SqliteStore {
     /// Ends all connections; what was written is then in the database's file alone.
     pub(crate) async fn close(&self) {
+        self.eraser.close().await;
         self.pool.close().await;
     }
 }

@@ -4,10 +4,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use super::*;
 use crate::model::PrivateDir;
 use crate::store::contract::{self, contract_tests};
+use crate::store::{KeyStore as _, VaultChange};
 
 async fn temporary() -> (SqliteStore, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -166,6 +168,127 @@ async fn writers_wait_for_each_other() {
         task.await.unwrap().unwrap();
     }
     assert_eq!(store.load().await.unwrap().agents.len(), 16);
+}
+
+/// Everything in the database's files, and the length of the log.
+fn on_disk(dir: &Path) -> (Vec<u8>, u64) {
+    let database = dir.join("data/onecli.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    let log = std::fs::read(database.with_extension("db-wal")).unwrap_or_default();
+    bytes.extend(&log);
+    (bytes, log.len() as u64)
+}
+
+fn holds(dir: &Path, sealed: &Sealed) -> bool {
+    on_disk(dir).0.windows(sealed.0.len()).any(|window| window == sealed.0)
+}
+
+fn sealed(seed: u8) -> Sealed {
+    Sealed((0..180).map(|at: u8| at.wrapping_mul(7).wrapping_add(seed) ^ seed.rotate_left(3)).collect())
+}
+
+fn slot(number: u32) -> crate::store::SlotRow {
+    let sealed = sealed(u8::try_from(number).unwrap());
+    crate::store::SlotRow {
+        number,
+        root: [1; 8],
+        method: "{}".to_owned(),
+        sealed,
+        created: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// Whoever gets the files as they are now must find nothing in them that was taken back.
+#[tokio::test]
+async fn what_was_removed_or_replaced_is_in_no_file() {
+    let (store, dir) = temporary().await;
+    let key = Secret { sealed: sealed(100), ..contract::secret(1, "key") };
+    store.add_secret(&key).await.unwrap();
+    let gone = Secret { sealed: sealed(101), ..contract::secret(2, "gone") };
+    store.add_secret(&gone).await.unwrap();
+    let blob = ("ca.key".to_owned(), sealed(102));
+    let fact = data_encoding::HEXLOWER.encode(&sealed(103).0);
+    let add = VaultChange {
+        add_slots: vec![slot(1), slot(2)],
+        put_blobs: vec![blob],
+        set: vec![("vault.rekey", fact.clone())],
+        ..VaultChange::default()
+    };
+    store.change_vault(&add).await.unwrap();
+    let fact = Sealed(fact.into_bytes());
+    for there in [&key.sealed, &gone.sealed, &slot(1).sealed, &slot(2).sealed, &sealed(102), &fact] {
+        assert!(holds(dir.path(), there), "the test finds what is there");
+    }
+
+    let remove = VaultChange {
+        remove_slots: vec![(2, [1; 8])],
+        remove_blobs: vec!["ca.key"],
+        unset: vec!["vault.rekey"],
+        ..VaultChange::default()
+    };
+    store.change_vault(&remove).await.unwrap();
+    store.erased().await.unwrap();
+    assert_eq!(on_disk(dir.path()).1, 0, "nothing is in the log");
+    assert!(holds(dir.path(), &slot(1).sealed));
+    for removed in [&slot(2).sealed, &sealed(102), &fact] {
+        assert!(!holds(dir.path(), removed));
+    }
+    store.add_version(key.id, 2, &sealed(104), &sealed(105)).await.unwrap();
+    assert!(!holds(dir.path(), &key.sealed) && holds(dir.path(), &sealed(105)), "a replaced version");
+    store.remove_secret(gone.id).await.unwrap();
+    assert!(!holds(dir.path(), &gone.sealed), "a removed secret");
+    assert!(holds(dir.path(), &sealed(104)));
+}
+
+/// Somebody who reads keeps the log as it is. That is told, and made up for.
+#[tokio::test]
+async fn what_a_reader_keeps_is_told_and_erased_later() {
+    let (store, dir) = temporary().await;
+    store
+        .change_vault(&VaultChange { add_slots: vec![slot(1), slot(2)], ..VaultChange::default() })
+        .await
+        .unwrap();
+    let mut reader = store.pool.begin().await.unwrap();
+    let _: i64 = sqlx::query_scalar("SELECT count(*) FROM key_slots").fetch_one(&mut *reader).await.unwrap();
+    store
+        .change_vault(&VaultChange { remove_slots: vec![(2, [1; 8])], ..VaultChange::default() })
+        .await
+        .unwrap();
+    assert!(matches!(store.erased().await, Err(StoreError::NotErased)));
+    assert!(holds(dir.path(), &slot(2).sealed));
+    store.add_secret(&contract::secret(1, "key")).await.unwrap();
+    reader.rollback().await.unwrap();
+    let erased = async {
+        while store.erased().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), erased).await.expect("it was never made up for");
+    assert!(!holds(dir.path(), &slot(2).sealed));
+}
+
+/// A database of a version that left bytes where they were is rewritten once.
+#[tokio::test]
+async fn what_older_versions_removed_is_erased_at_the_next_start() {
+    let (store, dir) = temporary().await;
+    let mut older = store.pool.acquire().await.unwrap();
+    sqlx::query("PRAGMA secure_delete = OFF").execute(&mut *older).await.unwrap();
+    sqlx::query("INSERT INTO key_slots VALUES (1, ?, '{}', ?, 0)")
+        .bind(&[1_u8; 8][..])
+        .bind(sealed(1).0)
+        .execute(&mut *older)
+        .await
+        .unwrap();
+    for sql in ["DELETE FROM key_slots", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA user_version = 0"] {
+        sqlx::query(sql).execute(&mut *older).await.unwrap();
+    }
+    drop(older);
+    store.close().await;
+    assert!(holds(dir.path(), &sealed(1)), "an older version leaves it there");
+    let store = SqliteStore::open(&dir.path().join("data/onecli.db")).await.unwrap();
+    assert!(!holds(dir.path(), &sealed(1)));
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&store.pool).await.unwrap();
+    assert_eq!(version, 1, "and only once");
 }
 
 /// A file system of 1 MiB; unmounted when dropped.

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::flight::{Fetched, Flights};
+use super::flight::{Bounds, Fetched, Flights};
 use crate::model::{Clock, SecretValue, SourceCommand};
 
 /// Commands whose values are kept.
-const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(1024).unwrap(), bytes: 4 << 20 };
 /// How long a value is used whose end the command does not tell.
 const UNTOLD: Duration = Duration::from_secs(30);
 /// No value is used longer, whatever the command says.
@@ -63,7 +63,11 @@ struct Document {
 impl Commands {
     /// Runs commands by `executor`.
     pub fn new(executor: Arc<dyn Executor>, clock: Arc<dyn Clock>) -> Commands {
-        Commands { executor, flights: Flights::new(KEPT, Arc::clone(&clock)), clock }
+        Commands {
+            executor,
+            flights: Flights::new(KEPT, |value| value.expose().len(), Arc::clone(&clock)),
+            clock,
+        }
     }
 
     /// The value that `command` prints, or printed a while ago.

@@ -8,7 +8,7 @@ use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const LARGEST: u64 = 32 << 10;
 /// A file on a server that is gone is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Threads that read one file at a time.
-const TURNS: usize = 4;
+pub(super) const TURNS: usize = 4;
 /// Files whose turns are remembered.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// How often a file is read again that changes meanwhile, and after what time.
@@ -41,7 +41,7 @@ pub struct FileError {
 /// Reads files, each with few threads at a time: on a server that is gone a thread may wait for ever, and there is not one
 /// for every request of an agent.
 #[derive(Debug)]
-pub struct Files(Mutex<LruCache<SourceFile, Arc<Semaphore>>>);
+pub struct Files(Mutex<LruCache<PathBuf, Arc<Semaphore>>>);
 
 impl Default for Files {
     fn default() -> Files {
@@ -55,24 +55,36 @@ impl Files {
     /// # Errors
     /// [`FileError`].
     pub async fn read(&self, file: &SourceFile) -> Result<SecretValue, FileError> {
-        let failed = |reason: String| FileError { path: file.to_string(), reason };
-        let late = || failed(format!("it could not be read within {PATIENCE:?}"));
+        let read = self.on_a_thread(file.path(), read_settled).await;
+        read.map_err(|reason| FileError { path: file.to_string(), reason })
+    }
+
+    /// Reads a file in another way, with as few threads and as little patience.
+    ///
+    /// # Errors
+    /// Those of `read`, and that it took too long.
+    pub(super) async fn on_a_thread<T: Send + 'static>(
+        &self,
+        path: &Path,
+        read: fn(&Path) -> Result<T, String>,
+    ) -> Result<T, String> {
         let reading = async {
-            let turn = self.turns(file).acquire_owned().await.map_err(|error| error.to_string())?;
-            let path = file.path().to_owned();
+            let turn = self.turns(path).acquire_owned().await.map_err(|error| error.to_string())?;
+            let path = path.to_owned();
             // The thread keeps its turn for as long as it takes, whoever waits for it.
             let outcome = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
-                read_settled(&path)
+                read(&path)
             });
             outcome.await.map_err(|_| "reading it broke off".to_owned())?
         };
-        tokio::time::timeout(PATIENCE, reading).await.map_err(|_| late())?.map_err(failed)
+        let late = |_| format!("it could not be read within {PATIENCE:?}");
+        tokio::time::timeout(PATIENCE, reading).await.map_err(late)?
     }
 
-    fn turns(&self, file: &SourceFile) -> Arc<Semaphore> {
+    pub(super) fn turns(&self, path: &Path) -> Arc<Semaphore> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.get_or_insert(file.clone(), || Arc::new(Semaphore::new(TURNS))))
+        Arc::clone(all.get_or_insert(path.to_owned(), || Arc::new(Semaphore::new(TURNS))))
     }
 }
 
@@ -193,7 +205,8 @@ mod tests {
     #[tokio::test]
     async fn reads_that_hang_take_a_few_threads() {
         let (files, file): (_, SourceFile) = (Files::default(), "/dev/null".parse().unwrap());
-        let hanging = files.turns(&file).acquire_many_owned(u32::try_from(TURNS).unwrap()).await.unwrap();
+        let hanging =
+            files.turns(file.path()).acquire_many_owned(u32::try_from(TURNS).unwrap()).await.unwrap();
         let waiting = files.read(&file);
         tokio::time::timeout(Duration::from_millis(50), waiting).await.expect_err("it has no turn");
         drop(hanging);

@@ -1,9 +1,10 @@
 //! A bounded cache of what is fetched: one fetch at a time for each key, and values that end with their time.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -70,10 +71,61 @@ impl<V: Clone, E> Held<V, E> {
 }
 
 /// Fetched values by key.
-#[derive(Debug)]
 pub struct Flights<K: Hash + Eq, V, E> {
-    slots: Mutex<LruCache<K, Slot<V, E>>>,
+    slots: Arc<Mutex<Slots<K, V, E>>>,
+    /// How many bytes a value takes up.
+    weigh: fn(&V) -> usize,
     clock: Arc<dyn Clock>,
+}
+
+impl<K: Hash + Eq, V, E> fmt::Debug for Flights<K, V, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Flights(..)")
+    }
+}
+
+/// How much a cache keeps; what was used longest ago goes first.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Keys.
+    pub keys: NonZeroUsize,
+    /// Bytes of all values together. A single value may have more.
+    pub bytes: usize,
+}
+
+/// Slots with the bytes of their values.
+struct Slots<K: Hash + Eq, V, E> {
+    by_key: LruCache<K, (Slot<V, E>, usize)>,
+    bytes: usize,
+    most_bytes: usize,
+}
+
+impl<K: Hash + Eq, V, E> Slots<K, V, E> {
+    fn put(&mut self, key: K, slot: Slot<V, E>) {
+        if let Some((_, (_, bytes))) = self.by_key.push(key, (slot, 0)) {
+            self.bytes -= bytes;
+        }
+    }
+
+    fn pop(&mut self, key: &K) -> Option<Slot<V, E>> {
+        let (slot, bytes) = self.by_key.pop(key)?;
+        self.bytes -= bytes;
+        Some(slot)
+    }
+
+    /// The value in this slot has so many bytes from now on. Others go where there is no room for it.
+    fn weighed(&mut self, key: &K, own: &Slot<V, E>, bytes: usize) {
+        // It may have been evicted meanwhile; who uses it has it all the same.
+        let Some((slot, before)) = self.by_key.get_mut(key) else { return };
+        if !Arc::ptr_eq(slot, own) {
+            return;
+        }
+        self.bytes = self.bytes - std::mem::replace(before, bytes) + bytes;
+        while self.bytes > self.most_bytes && self.by_key.len() > 1 {
+            let Some((_, (_, bytes))) = self.by_key.pop_lru() else { break };
+            self.bytes -= bytes;
+        }
+    }
 }
 
 /// A value out of the cache.
@@ -87,13 +139,15 @@ pub struct Cached<V> {
 
 impl<K, V, E> Flights<K, V, E>
 where
-    K: Hash + Eq + Clone,
+    K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + 'static,
     E: Clone + Send + 'static,
 {
-    /// At most `most` keys; the one used longest ago goes first.
-    pub fn new(most: NonZeroUsize, clock: Arc<dyn Clock>) -> Flights<K, V, E> {
-        Flights { slots: Mutex::new(LruCache::new(most)), clock }
+    /// Keeps as much as `bounds` say, by what `weigh` finds a value to take up.
+    pub fn new(bounds: Bounds, weigh: fn(&V) -> usize, clock: Arc<dyn Clock>) -> Flights<K, V, E> {
+        let by_key = LruCache::new(bounds.keys);
+        let slots = Slots { by_key, bytes: 0, most_bytes: bounds.bytes };
+        Flights { slots: Arc::new(Mutex::new(slots)), weigh, clock }
     }
 
     /// The value of `key`: kept, or else fetched by one caller while the others wait. Where fetching fails, a value whose
@@ -114,7 +168,8 @@ where
     where
         F: Future<Output = Result<Fetched<V>, E>> + Send + 'static,
     {
-        let mut held = self.slot(key).lock_owned().await;
+        let slot = self.slot(key);
+        let mut held = Arc::clone(&slot).lock_owned().await;
         let now = self.clock.instant();
         if let Some((value, since, usable_for)) = &held.value
             && now.saturating_duration_since(*since) < *usable_for
@@ -128,10 +183,12 @@ where
             return held.bear(error, now, stale_for, bearable);
         }
         let (fetch, clock) = (fetch(), Arc::clone(&self.clock));
+        let (key, slots, weigh) = (key.clone(), Arc::clone(&self.slots), self.weigh);
         to_its_end(Box::pin(async move {
             match fetch.await {
                 Ok(Fetched { value, usable_for }) => {
                     let kept = (value.clone(), clock.instant(), usable_for);
+                    lock(&slots).weighed(&key, &slot, weigh(&value));
                     *held = Held { value: Some(kept), failure: None };
                     Ok(Cached { value, stale: false })
                 }
@@ -146,7 +203,7 @@ where
 
     /// Lets the value of `key` be used for `usable_for` from now on, if there is one.
     pub async fn extend(&self, key: &K, usable_for: Duration) {
-        let slot = self.lock().peek(key).map(Arc::clone);
+        let slot = self.peek_slot(key);
         if let Some(slot) = slot
             && let Some((_, since, time)) = &mut slot.lock().await.value
         {
@@ -156,7 +213,7 @@ where
 
     /// The value that is held for `key`, its time over or not. Waits where it is being fetched.
     pub async fn peek(&self, key: &K) -> Option<V> {
-        let slot = self.lock().peek(key).map(Arc::clone)?;
+        let slot = self.peek_slot(key)?;
         let held = slot.lock().await;
         held.value.as_ref().map(|(value, ..)| value.clone())
     }
@@ -168,14 +225,15 @@ where
 
     /// Forgets the value of `key`: the next request fetches it.
     pub fn evict(&self, key: &K) {
-        self.lock().pop(key);
+        lock(&self.slots).pop(key);
     }
 
     /// Forgets every key that `goes`, and gives what was held for it.
     pub async fn evict_where(&self, goes: impl Fn(&K) -> bool) -> Vec<(K, V)> {
         let slots: Vec<(K, Slot<V, E>)> = {
-            let mut all = self.lock();
-            let keys: Vec<K> = all.iter().map(|(key, _)| key).filter(|key| goes(key)).cloned().collect();
+            let mut all = lock(&self.slots);
+            let keys: Vec<K> =
+                all.by_key.iter().map(|(key, _)| key).filter(|key| goes(key)).cloned().collect();
             keys.into_iter().filter_map(|key| all.pop(&key).map(|slot| (key, slot))).collect()
         };
         let mut gone = Vec::with_capacity(slots.len());
@@ -190,7 +248,7 @@ where
     /// Forgets values whose time is over, `stale_for` counted in, so that they do not stay in memory unused.
     pub fn tidy(&self, stale_for: Duration) {
         let now = self.clock.instant();
-        let mut all = self.lock();
+        let mut all = lock(&self.slots);
         let over = |slot: &Slot<V, E>| {
             // Locked: somebody is fetching it now.
             slot.try_lock().is_ok_and(|held| {
@@ -205,15 +263,15 @@ where
             })
         };
         let gone: VecDeque<K> =
-            all.iter().filter(|(_, slot)| over(slot)).map(|(key, _)| key.clone()).collect();
+            all.by_key.iter().filter(|(_, (slot, _))| over(slot)).map(|(key, _)| key.clone()).collect();
         for key in gone {
             all.pop(&key);
         }
     }
 
     fn slot(&self, key: &K) -> Slot<V, E> {
-        let mut all = self.lock();
-        if let Some(slot) = all.get(key) {
+        let mut all = lock(&self.slots);
+        if let Some((slot, _)) = all.by_key.get(key) {
             return Arc::clone(slot);
         }
         let slot = Arc::new(tokio::sync::Mutex::new(Held { value: None, failure: None }));
@@ -221,9 +279,13 @@ where
         slot
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<K, Slot<V, E>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn peek_slot(&self, key: &K) -> Option<Slot<V, E>> {
+        lock(&self.slots).by_key.peek(key).map(|(slot, _)| Arc::clone(slot))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    fn of(backend: &'static str) -> Origin {
+    pub(super) fn of(backend: &'static str) -> Origin {
         Origin { backend, version: None, stale: false }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use super::super::unlock::META_REKEY;
 use super::*;
 use crate::store::{LeaseRow, LeaseStore, Rewrap, SlotRow, StoreError, StoredState, VaultChange, VersionRow};
 
@@ -57,6 +58,10 @@ async fn a_new_root_key_takes_over() {
         rows.iter().map(|row| row.secret.sealed.0[121..].to_vec()).collect()
     };
     let bodies_before = bodies().await;
+    let (old_slot, old_wrap) = (
+        host.store.list_slots().await.unwrap().remove(0).sealed.0,
+        host.store.list_versions(None, 1).await.unwrap().remove(0).secret.sealed.0[..121].to_vec(),
+    );
 
     let begun = begin(&host, &vault).await;
     assert_eq!(vault.key_id(), begun.key_id);
@@ -67,8 +72,18 @@ async fn a_new_root_key_takes_over() {
     assert!(vault.begin_rekey(&host.store, &[], false, NOW).await.is_err(), "one at a time");
     assert!(vault.remove_slot(&host.store, 1).await.is_err());
 
+    let takeover = host.store.get_meta(META_REKEY).await.unwrap().unwrap().into_bytes();
     assert_eq!(vault.run_rekey(&host.store).await.unwrap(), old);
     assert_eq!(vault.rekeying(), None);
+    assert_eq!(vault.key_status(&host.store).await.unwrap().unerased, None);
+    // Whoever has the old key and gets the files as they are now finds nothing that it opens.
+    let files =
+        ["onecli.db", "onecli.db-wal"].map(|name| std::fs::read(host.dir.join(name)).unwrap_or_default());
+    for (what, bytes) in [("slot", &old_slot), ("takeover", &takeover), ("wrap", &old_wrap)] {
+        // Half of it, from the middle: the beginning is no secret.
+        let bytes = &bytes[bytes.len() / 3..bytes.len() * 2 / 3];
+        assert!(!files.concat().windows(bytes.len()).any(|window| window == bytes), "the old {what}");
+    }
     assert_eq!(host.store.count_versions(old.0).await.unwrap(), (301, 0));
     assert_eq!(bodies().await, bodies_before, "only wraps were written");
     assert!(host.store.list_slots().await.unwrap().iter().all(|slot| slot.root == begun.key_id.0));
@@ -240,6 +255,9 @@ impl KeyStore for Dying {
         self.spend()?;
         self.store.rewrap(changes).await
     }
+    async fn erased(&self) -> Result<(), StoreError> {
+        self.store.erased().await
+    }
     async fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
         self.store.copy_to(path).await
     }
@@ -384,4 +402,29 @@ async fn changes_in_between_are_not_lost() {
     assert!(rotated > 0);
     assert_eq!(host.store.count_versions(old.0).await.unwrap().1, 0);
     assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 701 + rotated as u64);
+}
+
+/// The new key file could not be renamed yet: whatever is done with slots meanwhile, it is the only way in that stays.
+#[tokio::test]
+async fn a_new_key_file_that_waits_for_its_name_survives_other_slots() {
+    let next = |host: &Host| host.dir.join("root.key.new");
+    let recovery = NewSlot::Recovery;
+    let host = Host::new().await;
+    let vault = host.unlock().await.unwrap();
+    let old = std::fs::read(host.key_file()).unwrap();
+    begin(&host, &vault).await;
+    let new = std::fs::read(host.key_file()).unwrap();
+    std::fs::rename(host.key_file(), next(&host)).unwrap();
+    std::fs::write(host.key_file(), old).unwrap();
+    chmod(&host.key_file(), 0o400);
+    vault.add_slot(&host.store, recovery, NOW).await.unwrap();
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), new, "it has its name");
+
+    // Moved away, and another one asked for: the one that waits is not the one to make room.
+    std::fs::rename(host.key_file(), next(&host)).unwrap();
+    let refused = vault.add_slot(&host.store, NewSlot::KeyFile, NOW).await.unwrap_err().to_string();
+    assert!(refused.contains("there is a key file"), "{refused}");
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), new);
+    vault.run_rekey(&host.store).await.unwrap();
+    host.unlock().await.unwrap();
 }

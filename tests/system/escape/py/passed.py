@@ -302,7 +302,7 @@ def inbound_tcp6():
 
 @attempt
 def inbound_udp4():
-    """The target's datagram tells an address that could be answered."""
+    """The target's datagram would tell an address that could be answered: it never comes."""
     sock = datagram()
     sock.bind(("0.0.0.0", PORT))
     ask(HERE["target"], op="throw", address=HERE["host4"], port=PORT)

@@ -36,7 +36,8 @@ impl Clock for Hand {
 const TTL: Duration = Duration::from_secs(30);
 
 fn flights(clock: &Arc<Hand>, most: usize) -> Flights<&'static str, u32, &'static str> {
-    Flights::new(NonZeroUsize::new(most).unwrap(), Arc::clone(clock) as _)
+    let bounds = Bounds { keys: NonZeroUsize::new(most).unwrap(), bytes: usize::MAX };
+    Flights::new(bounds, |_| 1, Arc::clone(clock) as _)
 }
 
 /// Serves `value` and counts.
@@ -99,15 +100,15 @@ async fn keys_are_bounded_and_values_do_not_outlive_their_time() {
     for key in ["a", "b", "c"] {
         flights.get(&key, Duration::ZERO, |_| true, || serve(&count, 1)).await.unwrap();
     }
-    assert_eq!(flights.lock().len(), 2);
+    assert_eq!(lock(&flights.slots).by_key.len(), 2);
     assert_eq!(flights.evict_where(|key| *key == "c").await, [("c", 1)]);
     flights.tidy(Duration::ZERO);
-    assert_eq!(flights.lock().len(), 1);
+    assert_eq!(lock(&flights.slots).by_key.len(), 1);
     clock.pass(TTL);
     flights.tidy(TTL);
-    assert_eq!(flights.lock().len(), 1);
+    assert_eq!(lock(&flights.slots).by_key.len(), 1);
     flights.tidy(Duration::ZERO);
-    assert_eq!(flights.lock().len(), 0);
+    assert_eq!(lock(&flights.slots).by_key.len(), 0);
 }
 
 #[tokio::test]
@@ -127,4 +128,48 @@ async fn who_hangs_up_does_not_break_a_fetch_off() {
     go.send(()).unwrap();
     let got = flights.get(&"a", Duration::ZERO, |_| true, || serve(&count, 8)).await;
     assert_eq!((got, count.load(SeqCst)), (Ok(Cached { value: 7, stale: false }), 1));
+}
+
+/// A cache is bounded by the bytes of its values, whatever takes a value out of it.
+#[tokio::test]
+async fn large_values_push_out_what_was_used_longest_ago() {
+    let clock = Hand::new();
+    let bounds = Bounds { keys: NonZeroUsize::new(4).unwrap(), bytes: 100 };
+    let flights: Flights<&str, u32, &str> = Flights::new(bounds, |value| *value as usize, clock.clone());
+    let get = async |key: &'static str, value: u32| {
+        let fetch = || async move { Ok(Fetched { value, usable_for: TTL }) };
+        flights.get(&key, Duration::ZERO, |_| true, fetch).await.unwrap().value
+    };
+    let kept = || {
+        let all = lock(&flights.slots);
+        let weighed: usize = all.by_key.iter().map(|(_, (_, bytes))| bytes).sum();
+        assert_eq!(all.bytes, weighed);
+        let mut keys: Vec<&str> = all.by_key.iter().map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        keys
+    };
+    get("a", 40).await;
+    get("b", 40).await;
+    assert_eq!(get("a", 1).await, 40, "it was kept");
+    get("c", 40).await;
+    assert_eq!(kept(), ["a", "c"]);
+    // Larger than all: it stays alone, until the next comes.
+    get("huge", 500).await;
+    assert_eq!(kept(), ["huge"]);
+    get("d", 60).await;
+    assert_eq!(kept(), ["d"]);
+    // The same key with another value.
+    clock.pass(TTL);
+    get("d", 90).await;
+    get("e", 10).await;
+    assert_eq!(kept(), ["d", "e"]);
+    flights.evict(&"d");
+    for key in ["f", "g", "h", "i"] {
+        get(key, 1).await;
+    }
+    assert_eq!(kept(), ["f", "g", "h", "i"]);
+    assert_eq!(flights.evict_where(|key| *key == "f").await, [("f", 1)]);
+    clock.pass(TTL);
+    flights.tidy(Duration::ZERO);
+    assert_eq!((kept(), lock(&flights.slots).bytes), (Vec::new(), 0));
 }

@@ -15,6 +15,7 @@ use super::error::BackendError;
 use super::wire::{Call, Wire};
 use super::words::{self, AuthBlock, LoggedIn, LookedUp, Wrapping};
 use crate::model::{Clock, Random};
+use crate::vault::backends::file::Files;
 
 /// Largest file with a token, a secret id or a JWT, in bytes.
 const LARGEST_FILE: u64 = 64 << 10;
@@ -130,6 +131,8 @@ pub(super) struct Auth {
     keep: Arc<dyn Keep>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    /// A file of a server that is gone keeps a thread waiting, and not the daemon.
+    pub(super) files: Files,
     current: Mutex<Option<Arc<Login>>>,
     /// One login at a time.
     logging_in: tokio::sync::Mutex<()>,
@@ -149,6 +152,7 @@ impl Auth {
             keep,
             clock,
             random,
+            files: Files::default(),
             current: Mutex::default(),
             logging_in: tokio::sync::Mutex::default(),
             changed: tokio::sync::Notify::new(),
@@ -197,7 +201,7 @@ impl Auth {
     async fn log_in(&self, wire: &Wire) -> Result<Login, BackendError> {
         match &self.method {
             Method::Token { file } => {
-                let token = read_secret_file(file)?;
+                let token = self.read(file).await?;
                 let since = self.clock.instant();
                 let path = "auth/token/lookup-self";
                 let token = Arc::new(token);
@@ -213,16 +217,21 @@ impl Auth {
             }
             Method::AppRole { mount, role_id, secret_id_file, wrapped } => {
                 let secret_id = match wrapped {
-                    false => read_secret_file(secret_id_file)?,
+                    false => self.read(secret_id_file).await?,
                     true => self.unwrapped(wire, mount, secret_id_file).await?,
                 };
                 self.post_login(wire, mount, &AppRoleLogin { role_id, secret_id: &secret_id }).await
             }
             Method::Jwt { mount, role, file } => {
-                let jwt = read_secret_file(file)?;
+                let jwt = self.read(file).await?;
                 self.post_login(wire, mount, &JwtLogin { role, jwt: &jwt }).await
             }
         }
+    }
+
+    async fn read(&self, file: &Path) -> Result<Zeroizing<String>, BackendError> {
+        let read = self.files.on_a_thread(file, read_secret_file).await;
+        read.map_err(|reason| BackendError::File { path: file.display().to_string(), reason })
     }
 
     async fn post_login(
@@ -248,7 +257,7 @@ impl Auth {
         mount: &str,
         file: &Path,
     ) -> Result<Zeroizing<String>, BackendError> {
-        let wrapping = Arc::new(read_secret_file(file)?);
+        let wrapping = Arc::new(self.read(file).await?);
         let fingerprint = Sha256::digest(wrapping.as_bytes());
         if let Some(kept) = self.keep.load().await
             && let Some(secret_id) = kept.strip_prefix(fingerprint.as_slice())
@@ -347,25 +356,24 @@ impl Auth {
 }
 
 /// A small file with one secret in it, white space around it left out.
-fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, BackendError> {
-    let failed = |reason: String| BackendError::File { path: path.display().to_string(), reason };
+fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     let file = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_CLOEXEC | nix::libc::O_NONBLOCK)
         .open(path)
-        .map_err(|error| failed(error.to_string()))?;
-    let facts = file.metadata().map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| error.to_string())?;
+    let facts = file.metadata().map_err(|error| error.to_string())?;
     if !facts.is_file() {
-        return Err(failed("it is no regular file".to_owned()));
+        return Err("it is no regular file".to_owned());
     }
     if facts.len() > LARGEST_FILE {
-        return Err(failed(format!("it is larger than {LARGEST_FILE} bytes")));
+        return Err(format!("it is larger than {LARGEST_FILE} bytes"));
     }
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(facts.len()).unwrap_or(0) + 1));
-    file.take(LARGEST_FILE).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    file.take(LARGEST_FILE).read_to_string(&mut text).map_err(|error| error.to_string())?;
     let trimmed = Zeroizing::new(text.trim().to_owned());
     if trimmed.is_empty() || trimmed.bytes().any(|b| b.is_ascii_control()) {
-        return Err(failed("it should hold one line of text".to_owned()));
+        return Err("it should hold one line of text".to_owned());
     }
     Ok(trimmed)
 }

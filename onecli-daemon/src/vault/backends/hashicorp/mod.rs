@@ -29,7 +29,7 @@ pub use error::BackendError;
 pub use lease::{LeaseNote, Ledger};
 pub use wire::Address;
 
-use super::flight::{Fetched, Flights};
+use super::flight::{Bounds, Fetched, Flights};
 use crate::model::{AgentId, Clock, Random, SecretValue, VaultReference};
 use crate::tls::ServiceTls;
 use auth::{Auth, Login};
@@ -37,10 +37,10 @@ use mount::Kind;
 use wire::{Answer, Call, Wire};
 use words::{Field, Fields, Health, Plain, Versioned};
 
-/// Paths whose values are kept.
-const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Paths whose mount is remembered.
-const KEPT_MOUNTS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// Paths whose values are kept. The server's answers may have 1 MiB each.
+const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(4096).unwrap(), bytes: 16 << 20 };
+/// Paths whose mount is remembered; the mount's is no longer than the path.
+const KEPT_MOUNTS: Bounds = Bounds { keys: NonZeroUsize::new(256).unwrap(), bytes: 256 << 10 };
 /// How often leases are renewed, orphans given back and old values forgotten.
 const ROUND: Duration = Duration::from_secs(5);
 const SHORTEST_ROUND: Duration = Duration::from_millis(200);
@@ -85,6 +85,13 @@ struct Read {
     fields: Arc<Fields>,
     version: Option<u32>,
     lease: Option<Arc<Lease>>,
+}
+
+impl Read {
+    /// Bytes of all names and values.
+    fn len(&self) -> usize {
+        self.fields.iter().map(|(name, field)| name.len() + field.len()).sum()
+    }
 }
 
 impl fmt::Debug for Read {
@@ -190,8 +197,8 @@ impl HashiCorp {
             auth: Auth::new(settings.method, keep, Arc::clone(&clock), random),
             cache_ttl: settings.cache_ttl,
             stale_for: settings.stale_for,
-            mounts: Flights::new(KEPT_MOUNTS, Arc::clone(&clock)),
-            material: Flights::new(KEPT, Arc::clone(&clock)),
+            mounts: Flights::new(KEPT_MOUNTS, |kind| kind.len(), Arc::clone(&clock)),
+            material: Flights::new(KEPT, Read::len, Arc::clone(&clock)),
             clock,
             ledger,
             live: Mutex::default(),

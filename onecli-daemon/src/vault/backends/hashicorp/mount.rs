@@ -22,6 +22,16 @@ pub(super) enum Kind {
     Dynamic,
 }
 
+impl Kind {
+    /// Bytes of its path.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Kind::Kv2(path) => path.len(),
+            Kind::Kv1 | Kind::Dynamic => 0,
+        }
+    }
+}
+
 impl HashiCorp {
     /// What is mounted where the path leads. Any token that may read the path may ask this.
     pub(super) async fn kind(self: &Arc<Self>, path: &str) -> Result<Arc<Kind>, BackendError> {

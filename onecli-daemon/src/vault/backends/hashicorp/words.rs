@@ -14,6 +14,13 @@ use super::wire::Answer;
 #[derive(Clone)]
 pub(super) struct Field(pub(super) Option<Zeroizing<String>>);
 
+impl Field {
+    /// Bytes of its text.
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |text| text.len())
+    }
+}
+
 impl fmt::Debug for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Field(..)")

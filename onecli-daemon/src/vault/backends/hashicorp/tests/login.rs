@@ -260,3 +260,25 @@ async fn a_bad_token_file_is_named_and_status_tells_how_it_is() {
     assert_eq!(status.sealed, Some(true));
     server.unseal();
 }
+
+/// A file on a server that is gone: the login fails in time, and the daemon's own threads do other things meanwhile.
+#[tokio::test]
+async fn a_token_file_that_hangs_holds_up_nothing_else() {
+    let file: PathBuf = "/dev/null".into();
+    let settings = Settings {
+        address: Address::parse("http://127.0.0.1:9").unwrap(),
+        namespace: None,
+        ca_file: None,
+        method: Method::Token { file: file.clone() },
+        timeout: Duration::from_secs(20),
+        cache_ttl: Duration::from_secs(30),
+        stale_for: Duration::ZERO,
+    };
+    let client = client_of(settings, &Arc::default());
+    let turns = u32::try_from(crate::vault::backends::file::TURNS).unwrap();
+    let hanging = client.auth.files.turns(&file).acquire_many_owned(turns).await.unwrap();
+    let other = async { tokio::time::sleep(Duration::from_millis(50)).await };
+    let (error, ()) = tokio::join!(value(&client, "secret/open/api#key"), other);
+    assert!(error.unwrap_err().to_string().contains("could not be read within 5s"));
+    drop(hanging);
+}

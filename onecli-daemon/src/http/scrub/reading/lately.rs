@@ -1,0 +1,69 @@
+//! What was read lately: texts have few escapes, over and over, and those with many readings take long to read.
+
+use super::is_introducer;
+
+/// What is remembered while the readings of one text are found.
+pub(super) struct Lately {
+    /// Places of those that [`simple`] finds, by character and length.
+    pub(super) simple: [u32; 3 * 256],
+    /// Others, by the bytes that they begin with.
+    pub(super) seen: [Option<Seen>; 256],
+    /// Bytes and places from `from` to before `to` are the same as `shift` behind them.
+    pub(super) shift: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
+/// An escape that was read: what it begins with, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) window: [u8; WINDOW],
+    pub(super) at: usize,
+    pub(super) place: u32,
+}
+
+/// So many bytes tell escapes apart.
+pub(super) const WINDOW: usize = 8;
+
+impl Lately {
+    /// Nothing was read yet.
+    pub(super) fn new() -> Lately {
+        Lately { simple: [0; 3 * 256], seen: [None; 256], shift: 0, from: 0, to: 0 }
+    }
+
+    /// Where one that begins with `window` would be.
+    pub(super) fn slot(&mut self, window: [u8; WINDOW]) -> &mut Option<Seen> {
+        // Fibonacci hashing: the upper bits of the product are mixed best.
+        let hash = u64::from_le_bytes(window).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        &mut self.seen[usize::from(hash.to_le_bytes()[0])]
+    }
+}
+
+/// The one escape that a text can only begin with, if it is of a single level: its character, and its length. `None` where
+/// more has to be looked at; no character, and a length of 1, where it is no escape.
+pub(super) fn simple(text: &[u8]) -> Option<(Option<u8>, usize)> {
+    let plain = |at: usize| text.get(at).copied().filter(|byte| !is_introducer(*byte));
+    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match text.first()? {
+        b'\\' => match plain(1)? {
+            b'u' | b'x' | b'0'..=b'7' => None,
+            b'n' => Some((Some(b'\n'), 2)),
+            b'r' => Some((Some(b'\r'), 2)),
+            b't' => Some((Some(b'\t'), 2)),
+            b'b' => Some((Some(8), 2)),
+            b'f' => Some((Some(12), 2)),
+            letter => Some((Some(letter), 2)),
+        },
+        b'%' => {
+            let Some(upper) = hex(plain(1)?) else { return Some((None, 1)) };
+            let Some(lower) = hex(plain(2)?) else { return Some((None, 1)) };
+            Some(upper * 16 + lower).filter(|byte| !is_introducer(*byte)).map(|byte| (Some(byte), 3))
+        }
+        _ => (!is_of_name(plain(1)?)).then_some((None, 1)),
+    }
+}
+
+/// May this byte stand in the name of an entity, or end it?
+pub(super) fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'#' | b';')
+}

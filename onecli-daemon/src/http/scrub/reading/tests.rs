@@ -1,0 +1,161 @@
+//! Readings of single characters, and that sharing them changes none.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Whether `raw` as a whole can be read as the one character.
+fn reads_as(raw: &str, character: &str) -> bool {
+    let text = Text::new(raw.as_bytes());
+    text.readings(0)
+        .any(|reading| reading.character.as_bytes() == character.as_bytes() && reading.end == raw.len())
+}
+
+#[test]
+fn every_form_of_a_character() {
+    for form in [
+        "/", "%2F", "%2f", r"\/", r"\u002F", r"\u002f", r"\x2f", r"\57", r"\057", r"\\057", "&#47;",
+        "&#x2F;", "&#X2f;", "&sol;",
+    ] {
+        assert!(reads_as(form, "/"), "{form}");
+    }
+    for form in ["é", "\\u00e9", "&#233;", "&#xe9;"].into_iter().skip(1) {
+        assert!(reads_as(form, "é"), "{form}");
+    }
+    for form in ["\\ud83d\\ude00", "&#128512;", "\\\\ud83d\\\\ude00"] {
+        assert!(reads_as(form, "😀"), "{form}");
+    }
+    for form in ["\n", "\\n", "%0A", "&#10;", "\\\\n", "&NewLine;"] {
+        assert!(reads_as(form, "\n"), "{form}");
+    }
+}
+
+#[test]
+fn escapes_of_escapes() {
+    for form in [
+        r#"\""#,
+        r#"\\\""#,
+        r#"\\\\\\\""#,
+        "%22",
+        "%2522",
+        "%252522",
+        "%5C%22",
+        "%5c%5c%5c%22",
+        r"\u005c\u0022",
+        r"\\u0022",
+        r"\\\\u0022",
+        "&quot;",
+        "&amp;quot;",
+        "&amp;amp;quot;",
+        r"\u0026quot;",
+        r"\\u0026quot;",
+        "%26quot%3B",
+        "%26%23%78%32%32%3b",
+        r"\&quot;",
+        r"&#92;&quot;",
+    ] {
+        assert!(reads_as(form, "\""), "{form}");
+    }
+    assert!(!reads_as("%2525252522", "\""), "deeper than the levels");
+}
+
+#[test]
+fn what_is_no_escape_stands_for_itself() {
+    for raw in ["%", "%zz", "%2", "\\", "\\u00", "\\u00zz", "&", "&x;", "&#;", "&#xzz;", "&amp", "\\ud83d!"] {
+        let text = Text::new(raw.as_bytes());
+        let first = text.readings(0).next().map(|reading| (reading.character, reading.end));
+        assert_eq!(first, Some((Character::byte(raw.as_bytes()[0]), 1)), "{raw}");
+    }
+}
+
+#[test]
+fn an_escape_that_is_cut_off_is_told() {
+    for (raw, cut) in [
+        ("%", true),
+        ("%2", true),
+        ("\\", true),
+        ("\\u00", true),
+        ("\\ud83d", true),
+        ("&quo", true),
+        ("%25", true),
+        ("% ", false),
+        ("%zz", false),
+        ("\\u00z", false),
+        ("& ", false),
+        ("&averylongname", false),
+    ] {
+        assert_eq!(Text::new(raw.as_bytes()).is_cut(0), cut, "{raw}");
+    }
+}
+
+#[test]
+fn line_breaks_in_every_form() {
+    for raw in ["\n", "\r", "\r\n", "\\n", "\\r\\n", "\\\\r\\\\n", "%0d%0a", "\r\\n"] {
+        let mut ends = Vec::new();
+        Text::new(raw.as_bytes()).line_breaks(0, &mut ends);
+        assert!(ends.contains(&raw.len()), "{raw:?} {ends:?}");
+    }
+}
+
+/// What [`Text::new`] finds where each introducer is read by itself.
+fn read_each(raw: &[u8]) -> Text<'_> {
+    let mut text = Text { raw, places: vec![0; raw.len()], ..Text::default() };
+    let mut new = New { readings: Vec::new(), cut: NEVER, farthest: 0 };
+    for at in (0..raw.len()).rev().filter(|at| is_introducer(raw[*at])) {
+        text.read(at, &mut new);
+        text.places[at] = text.list(at, &new);
+    }
+    text
+}
+
+fn reads_like_each(raw: &[u8]) {
+    let (text, each) = (Text::new(raw), read_each(raw));
+    for at in 0..=raw.len() {
+        let of = |text: &Text<'_>| -> Vec<(Character, usize, u8)> {
+            text.readings(at).map(|reading| (reading.character, reading.end, reading.level)).collect()
+        };
+        let shown = raw.escape_ascii();
+        assert_eq!(of(&text), of(&each), "at {at} of {shown}");
+        assert_eq!(text.cut_level(at), each.cut_level(at), "at {at} of {shown}");
+    }
+}
+
+#[test]
+fn what_repeats_is_read_as_if_it_were_the_first() {
+    for block in [
+        "\\",
+        "%",
+        "&",
+        "%25",
+        "%5c",
+        "&amp;",
+        "\\u005c",
+        "\\u005c%5c&bsol;",
+        "\\\"",
+        "\\\\\"",
+        "\\x5c",
+        "\\134",
+        "%26amp%3b",
+        "&#92;u0022",
+        "\\ud83d\\ude00",
+    ] {
+        for tail in ["", "x", "2", "u0", "\\", "%", "&", "amp"] {
+            reads_like_each(format!("{}{tail}", block.repeat(40)).as_bytes());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Blocks of what escapes are made of, over and over, with something else in between.
+    #[test]
+    fn sharing_readings_changes_none(
+        blocks in prop::collection::vec("[\\\\%&u0-9a-fmp;#xnrbsolqt\"]{1,9}", 1..4),
+        order in prop::collection::vec((0..4_usize, 1..12_usize), 1..12),
+    ) {
+        let text: String =
+            order.iter().map(|(block, times)| blocks[block % blocks.len()].repeat(*times)).collect();
+        reads_like_each(text.as_bytes());
+    }
+}

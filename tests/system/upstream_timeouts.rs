@@ -1,0 +1,128 @@
+//! Upstreams that keep an agent waiting: each wait has its bound, its words and its record; what goes on may take long.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{Backlog, listen};
+use onecli_tests::client::{Reply, Run, curl};
+use onecli_tests::daemon::Daemon;
+use onecli_tests::upstream::Upstream;
+use serde_json::Value;
+
+use crate::scene::{API, API_V6, Scene, VALUE, Way, curl_with_key};
+
+/// Every bound, in seconds. What is waited for is either there at once or never.
+const LIMIT: Duration = Duration::from_secs(1);
+/// By when it has to be noticed on a busy machine.
+const SOON: Duration = Duration::from_secs(8);
+const CONFIG: &str = "[upstream]\nconnect_timeout = \"1s\"\nhead_timeout = \"1s\"\nidle_timeout = \"1s\"\n";
+
+fn scene() -> Scene {
+    Scene::of(Daemon::builder().config(CONFIG), Upstream::start(&[API, API_V6]), &["--bearer"])
+}
+
+/// The 504 of an upstream that is given up, as agent and audit tell it; gives the message.
+fn given_up(daemon: &Daemon, what: &str, event: &str, reply: &Reply, took: Duration) -> String {
+    assert_eq!(reply.verdict(), 504, "{what}: {reply:?}");
+    assert!(took >= LIMIT && took < SOON, "{what}: {took:?}");
+    assert_eq!(reply.header("x-onecli-error"), Some("upstream_timeout"), "{what}: {reply:?}");
+    let told = &reply.json()["error"];
+    assert!(told["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{what}: {told}");
+    let id = &told["request_id"];
+    let record = daemon.audit_until(what, |r| r["request_id"] == *id && r["event"] == event);
+    assert_eq!((&record["code"], &record["status"]), (&"upstream_timeout".into(), &504.into()), "{record}");
+    told["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_answer_that_never_begins() {
+    let scene = scene();
+    for version in ["--http1.1", "--http2"] {
+        let started = Instant::now();
+        let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/slow/60000"), &[version])).reply();
+        let message = given_up(&scene.daemon, version, "outcome", &reply, started.elapsed());
+        assert!(message.contains("within 1s"), "{message}");
+        let hint = reply.json()["error"]["hint"].to_string();
+        assert!(hint.contains("head_timeout"), "{hint}");
+        // The credential was on its way: that is on record too.
+        let id = reply.json()["error"]["request_id"].clone();
+        let of_request = |r: &Value| r["request_id"] == id && r["event"] == "decision";
+        let decision = scene.daemon.audit_until("the decision", of_request);
+        assert_eq!(decision["verdict"], "inject", "{decision}");
+    }
+}
+
+#[test]
+fn an_answer_that_stops_in_the_middle() {
+    let scene = scene();
+    for version in ["--http1.1", "--http2"] {
+        let started = Instant::now();
+        let url = scene.url("/sse?n=2&ms=60000");
+        let outcome = scene.run(Way::Explicit, curl_with_key(&url, &["--no-buffer", version]));
+        assert!(started.elapsed() >= LIMIT && started.elapsed() < SOON, "{version}: {outcome:?}");
+        // Cut off, and not as if it were complete.
+        assert!(outcome.code() != Some(0) && !outcome.timed_out, "{version}: {outcome:?}");
+        assert!(outcome.out().contains("data: event 0"), "{version}: {outcome:?}");
+        let record = scene.daemon.audit_until(version, |r| r["event"] == "outcome");
+        assert_eq!(
+            (&record["code"], &record["status"]),
+            (&"upstream_timeout".into(), &200.into()),
+            "{record}"
+        );
+        assert!(record["bytes_out"].as_u64() > Some(0), "{record}");
+    }
+}
+
+/// Streams that go on, either way, outlive every bound.
+#[test]
+fn what_goes_on_may_take_long() {
+    let scene = scene();
+    for version in ["--http1.1", "--http2"] {
+        let started = Instant::now();
+        let url = scene.url("/sse?n=6&ms=500");
+        let reply = scene.run(Way::Explicit, curl_with_key(&url, &["--no-buffer", version])).reply();
+        assert_eq!((reply.verdict(), reply.exit), (200, Some(0)), "{version}: {reply:?}");
+        assert!(reply.text().contains("data: event 5"), "{version}: {reply:?}");
+        assert!(started.elapsed() > 2 * LIMIT, "{version}: {:?}", started.elapsed());
+
+        // With a length and without.
+        for upload in [&["--data-binary", "@-"][..], &["--upload-file", "-", "--request", "POST"]] {
+            let started = Instant::now();
+            let curl = curl(&scene.url("/upload")).args(["--limit-rate", "100k", version]).args(upload);
+            let send = r#"head -c 300000 /dev/zero | "$@" -H "Authorization: Bearer $API_KEY""#;
+            let run = Run::new("sh").args(["-c", send, "sh"]).arg(curl.program()).args(curl.arguments());
+            let reply = scene.run(Way::Explicit, run).reply();
+            assert_eq!(reply.verdict(), 200, "{version} {upload:?}: {reply:?}");
+            assert_eq!(reply.json()["bytes"], 300_000, "{version} {upload:?}");
+            assert!(started.elapsed() > 2 * LIMIT, "{version} {upload:?}: {:?}", started.elapsed());
+        }
+    }
+}
+
+/// One that takes no connection, and one that takes it and shakes no hands.
+#[test]
+fn an_upstream_that_is_not_there() {
+    let full = TcpListener::bind("127.0.0.1:0").unwrap();
+    listen(&full, Backlog::new(0).unwrap()).unwrap();
+    let full_address = full.local_addr().unwrap();
+    // Those that nobody accepts fill its queue: further ones hear nothing.
+    let connect = || TcpStream::connect_timeout(&full_address, Duration::from_millis(300));
+    let waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).take(64).collect();
+    assert!(waiting.len() < 64, "the queue has no end");
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+
+    let upstream = Upstream::start(&[API]);
+    let daemon = Daemon::builder().upstream(&upstream).config(CONFIG).start();
+    let agent = daemon.add_agent("outside", &["--factors", "token"]);
+    let check = |name: &str, address: SocketAddr, words: &str| {
+        let host = format!("{API}:{}", address.port());
+        daemon.add_secret(name, VALUE, &["--host", &host, "--bearer"]);
+        let _ = daemon.grant(&agent, name);
+        let started = Instant::now();
+        let reply = daemon.explicit(&agent.token, curl(&format!("https://{host}/"))).outcome().reply();
+        let message = given_up(&daemon, name, "decision", &reply, started.elapsed());
+        assert!(message.contains(words), "{name}: {message}");
+    };
+    check("full", full_address, "connecting");
+    check("mute", mute.local_addr().unwrap(), "handshake");
+}
