@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::canary;
 
-/// How often it is looked: what runs for less may go unseen, but each command runs in many tests.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How often it is looked: what runs for less may go unseen, but each command runs in many tests. More often, it would be
+/// seen in what benchmarks measure.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The daemon, its helper and executor, what runs a command, the command. What that starts is its own affair.
 const DEPTH: usize = 3;
 

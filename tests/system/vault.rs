@@ -295,6 +295,81 @@ fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
     serves(&scene, VALUE);
 }
 
+/// A store of a version that sealed the key alone: the certificate stays, and is sealed with it from then on.
+#[test]
+fn an_authority_of_an_older_version_is_sealed_anew() {
+    const KEY_BLOB: &str = "ca.key";
+    let mut scene = Scene::new();
+    let before = scene.daemon.onecli(&["ca", "export"]).ok("ca export");
+    scene.daemon.terminate();
+    let home = scene.daemon.home();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let url = format!("sqlite://{}", home.data_dir().join("onecli.db").display());
+    let data_dir = PrivateDir::create(&home.data_dir()).unwrap();
+    // The certificate's length follows the format's number, and the key the certificate.
+    let replaced = |with_key_alone: bool| {
+        runtime.block_on(async {
+            let store = store::open(&url).await.unwrap();
+            let keys = KeySource::file(&data_dir);
+            let vault = Vault::unlock(store.as_ref(), &keys, Arc::new(OsRandom)).await.unwrap();
+            let sealed = store.get_blob(KEY_BLOB).await.unwrap().unwrap();
+            let opened = vault.open_blob(KEY_BLOB, &sealed).unwrap();
+            assert_eq!(opened[0], 2, "format 2");
+            let length = u32::from_be_bytes(opened[1..5].try_into().unwrap()) as usize;
+            assert_eq!(std::str::from_utf8(&opened[5..5 + length]).unwrap().trim(), before.trim());
+            if with_key_alone {
+                let key = vault.seal_blob(KEY_BLOB, &opened[5 + length..]).unwrap();
+                let put_blobs = vec![(KEY_BLOB.to_owned(), key)];
+                let change = store::VaultChange { put_blobs, ..store::VaultChange::default() };
+                store.change_vault(&change).await.unwrap();
+            }
+        });
+    };
+    replaced(true);
+    scene.daemon.restart();
+    assert_eq!(scene.daemon.onecli(&["ca", "export"]).ok("ca export"), before);
+    serves(&scene, VALUE);
+    scene.daemon.terminate();
+    replaced(false);
+    scene.daemon.restart();
+}
+
+/// Whoever reads the database keeps what was removed in its log: the person who removed a slot is told, until it is gone.
+#[test]
+fn a_removed_slot_that_cannot_be_erased_yet_is_told() {
+    const READER: &str = "import sqlite3, sys, time\n\
+        db = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+        db.execute('BEGIN')\n\
+        db.execute('SELECT count(*) FROM key_slots').fetchone()\n\
+        open(sys.argv[2], 'w').close()\n\
+        time.sleep(60)\n";
+    if !need::program("everything", "python3", "python3") {
+        return;
+    }
+    let scene = Scene::new();
+    let daemon = &scene.daemon;
+    daemon.onecli(&["key", "add-recovery"]).ok("key add-recovery");
+    let ready = daemon.home().dir().join("reads");
+    let database = daemon.home().data_dir().join("onecli.db");
+    let reader = Run::new("python3").args(["-c", READER]).arg(&database).arg(&ready).start();
+    assert!(wait_for(Duration::from_secs(10), || ready.exists().then_some(())).is_some());
+
+    let removed = daemon.onecli(&["key", "remove-slot", "2"]);
+    assert!(removed.out().contains("removed key slot 2"), "{removed:?}");
+    assert!(
+        !removed.status.success() && removed.err().contains("something reads the database"),
+        "{removed:?}"
+    );
+    let status = daemon.onecli_json(&["key", "status"]);
+    assert_eq!(status["slots"].as_array().unwrap().len(), 1, "{status}");
+    assert!(status["unerased"].is_string(), "{status}");
+    assert!(daemon.onecli(&["key", "status"]).ok("key status").contains("something reads the database"));
+    serves(&scene, VALUE);
+    drop(reader);
+    let erased = || daemon.onecli_json(&["key", "status"])["unerased"].is_null().then_some(());
+    assert!(wait_for(Duration::from_secs(30), erased).is_some(), "{}", daemon.home().log());
+}
+
 #[test]
 fn a_backup_is_restored_as_it_was() {
     let mut scene = Scene::new();
