@@ -6,20 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::client::Run;
+use crate::image::{self, run};
 use crate::{cgroup, need, unique, wait_for};
 
 /// How long the engine may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The only image: the host's curl and shell, with their libraries.
+/// The only image.
 const IMAGE: &str = "onecli-test:latest";
-/// What is in it.
-const PROGRAMS: [&str; 4] = ["/usr/bin/curl", "/bin/sh", "/bin/sleep", "/bin/cat"];
 
 /// A running engine. Dropping it ends it, its containers, and everything it made.
 pub struct Docker {
@@ -141,22 +139,9 @@ impl Docker {
             .map_err(|e| format!("dockerd: {e}"))
     }
 
-    /// There is no registry: the image is made of what the host has.
     fn import(&self) -> Result<(), String> {
-        const GATHER: &str = r#"
-            set -e
-            root=$1; shift
-            mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/tmp" "$root/etc"
-            for program in "$@"; do
-                for file in "$program" $(ldd "$program" | grep -o '/[^ ]*'); do
-                    mkdir -p "$root${file%/*}"
-                    cp -L "$file" "$root$file"
-                done
-            done
-            tar -C "$root" -cf "$root.tar" ."#;
-        let root = self.file("root").display().to_string();
-        run("sh", &[&["-c", GATHER, "sh", &root], &PROGRAMS[..]].concat())?;
-        let imported = self.docker(&["import", &format!("{root}.tar"), IMAGE]).outcome();
+        let image = image::archive(self.dir.path())?;
+        let imported = self.docker(&["import", &image.display().to_string(), IMAGE]).outcome();
         if imported.status.success() { Ok(()) } else { Err(format!("docker import: {}", imported.err())) }
     }
 
@@ -182,12 +167,7 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         self.end();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let ours = self.dir.path().display().to_string();
-        for mount in mounts.lines().rev().filter_map(|l| l.split(' ').nth(4)).filter(|m| m.starts_with(&ours))
-        {
-            umount2(mount, MntFlags::MNT_DETACH).ok();
-        }
+        image::unmount_below(self.dir.path());
         if let Err(why) = run("ip", &["link", "delete", &self.name]) {
             eprintln!("bridge {} stays behind: {why}", self.name);
         }
@@ -197,12 +177,4 @@ impl Drop for Docker {
             }
         }
     }
-}
-
-fn run(program: &str, args: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
