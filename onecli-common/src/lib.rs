@@ -17,8 +17,8 @@ pub use event::{Deny, Hook, Reason};
 pub use ident::{AgentEntry, Ident, IdentFlags, TupleKey, Waiting};
 pub use stat::Stat;
 
-/// Version of every layout in this crate, and the name of the pin directory (`v5`) below the bpffs directory.
-pub const ABI_VERSION: u32 = 5;
+/// Version of every layout in this crate, and the name of the pin directory (`v4`) below the bpffs directory.
+pub const ABI_VERSION: u32 = 4;
 
 /// Bytes of a task name, its terminating NUL included (`TASK_COMM_LEN` of the kernel).
 pub const COMM_LEN: usize = 16;

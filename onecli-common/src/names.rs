@@ -15,8 +15,9 @@ pub const WAITING: &str = "WAITING";
 /// Hash of cgroup id (`u64`) to the number of the agent's connections that the daemon has accepted (`u64`), written by the
 /// daemon.
 pub const TAKEN: &str = "TAKEN";
-/// Per-CPU array of `u64`, indexed by [`Stat`](crate::Stat).
-pub const STATS: &str = "STATS";
+/// Per-CPU array of `u64`, indexed by [`Stat`](crate::Stat). Its length is in its name: one more counter is another map, and the
+/// others stay.
+pub const STATS: &str = "STATS13";
 /// Ring buffer of [`Deny`](crate::Deny).
 pub const DENY: &str = "DENY";
 
@@ -24,6 +25,8 @@ pub const DENY: &str = "DENY";
 pub const LISTENERS: &str = "LISTENERS";
 /// What a listener of the daemon bears in [`LISTENERS`].
 pub const STAMP: u32 = 1;
+
+const _: () = assert!(crate::Stat::COUNT == 13, "the counters' map has another length: name it so");
 
 /// Every map that is pinned: they outlive the daemon, so that enforcement and identities do.
 pub const PINNED_MAPS: [&str; 9] = [SOCKETS, BORN, TUP, AGENTS, WAITING, TAKEN, STATS, DENY, LISTENERS];

@@ -30,7 +30,7 @@ pub(crate) static WAITING: LruHashMap<u64, Waiting, AGENTS_ENTRIES> = LruHashMap
 #[btf_map]
 pub(crate) static TAKEN: HashMap<u64, u64, AGENTS_ENTRIES> = HashMap::new();
 #[btf_map]
-pub(crate) static STATS: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
+pub(crate) static STATS13: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static DENY: RingBuf<Deny, DENY_BYTES> = RingBuf::new();
 /// How many refusals each agent has been told of lately: of use to one load of the programs, and not pinned.
@@ -177,7 +177,7 @@ pub(crate) unsafe fn stamped(sk: *mut c_void) -> bool {
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub(crate) fn count(stat: Stat) {
-    if let Some(value) = STATS.get_ptr_mut(stat as u32) {
+    if let Some(value) = STATS13.get_ptr_mut(stat as u32) {
         // SAFETY: the slot belongs to this CPU, and programs do not interleave within it: migration is disabled
         // while they run. A nested run may lose an increment, which a statistic can bear.
         unsafe { *value += 1 }

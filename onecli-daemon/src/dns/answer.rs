@@ -13,7 +13,7 @@ use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
 use crate::audit::{AuditLog, Mode, Quota, Record, Repeated, Text};
-use crate::model::{Clock, Code, Factors, Host, Random, RequestId};
+use crate::model::{Clock, Code, Egress, Factors, Host, Random, RequestId};
 use crate::policy::{Identity, Snapshot};
 
 /// Longest that an answer may be kept, in seconds: what an operator changes shall be seen soon.
@@ -129,7 +129,9 @@ impl Parts {
     }
 
     /// A name that no operator wrote is looked up: on record before anybody hears of it, and only so many. Whoever serves the
-    /// domain learns what the name says.
+    /// domain learns what the name says. One at a time, so that nobody is told of a name whose record is still on its way.
+    ///
+    /// Where the agent may send anything to anybody, the number is none of ours.
     async fn coin(
         &self,
         asker: &Asker,
@@ -137,32 +139,32 @@ impl Parts {
         question: &Question,
         host: &Host,
     ) -> Result<(), ResponseCode> {
+        let bounded = identity.agent().egress != Egress::Allow;
+        let mut coined =
+            tokio::time::timeout(PATIENCE, asker.coined.lock()).await.map_err(|_| ResponseCode::ServFail)?;
         let now = self.clock.instant();
-        let coined = asker.coined.lock().unwrap_or_else(PoisonError::into_inner).note(now, host);
-        match coined {
+        match coined.look(now, host) {
             Coin::Known => return Ok(()),
-            Coin::TooMany => {
+            Coin::TooMany if bounded => {
+                drop(coined);
                 return Err(self.refuse(asker, Some(identity), question, Code::LimitReached).await);
             }
-            Coin::New => {}
+            Coin::New | Coin::TooMany => {}
         }
-        let forget = || asker.coined.lock().unwrap_or_else(PoisonError::into_inner).forget(host);
-        let Some(mut record) = self.record(asker, Some(host.as_name().unwrap_or_default())) else {
-            forget();
-            return Err(ResponseCode::ServFail);
-        };
+        let name = host.as_name().unwrap_or_default();
+        let mut record = self.record(asker, Some(name)).ok_or(ResponseCode::ServFail)?;
         record.factors = Some(identity.proven());
         record.forward();
         let size = (1, record.line_bytes());
         if self.quota.take(now, asker.agent, size, self.audit.space_is_scarce()).is_err() {
-            forget();
+            drop(coined);
             return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
         }
         if let Err(error) = self.audit.decision(record).await {
             tracing::error!(%error, "a name is not looked up: it is missing from the audit log");
-            forget();
             return Err(ResponseCode::ServFail);
         }
+        coined.note(now, host.clone());
         Ok(())
     }
 

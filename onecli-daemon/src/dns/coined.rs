@@ -1,6 +1,6 @@
 //! Names that an agent makes up.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::model::Host;
@@ -13,7 +13,8 @@ const EVERY: Duration = Duration::from_secs(4);
 /// The names one agent was answered that no operator wrote.
 #[derive(Debug, Default)]
 pub(super) struct Coined {
-    names: HashSet<Host>,
+    /// Each with when it was asked for last.
+    names: HashMap<Host, Instant>,
     /// How many were new, less one for each [`EVERY`] since.
     used: usize,
     since: Option<Instant>,
@@ -22,18 +23,19 @@ pub(super) struct Coined {
 /// What a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coin {
-    /// Asked for before.
+    /// On record lately.
     Known,
-    /// Not asked for lately, and one more that may be.
+    /// Not on record lately, and one more that may be.
     New,
-    /// Not asked for lately, and one too many.
+    /// Not on record lately, and one too many.
     TooMany,
 }
 
 impl Coined {
-    /// Notes a name.
-    pub(super) fn note(&mut self, now: Instant, host: &Host) -> Coin {
-        if self.names.contains(host) {
+    /// What a name is now.
+    pub(super) fn look(&mut self, now: Instant, host: &Host) -> Coin {
+        if let Some(asked) = self.names.get_mut(host) {
+            *asked = now;
             return Coin::Known;
         }
         let since = *self.since.get_or_insert(now);
@@ -42,23 +44,19 @@ impl Coined {
             self.used = self.used.saturating_sub(usize::try_from(passed).unwrap_or(usize::MAX));
             self.since = Some(since + EVERY * u32::try_from(passed).unwrap_or(u32::MAX));
         }
-        if self.used >= BURST {
-            return Coin::TooMany;
-        }
-        self.used += 1;
-        // All at once: which of them were asked for last is nobody's interest, and each is on record again.
-        if self.names.len() >= BURST {
-            self.names.clear();
-        }
-        self.names.insert(host.clone());
-        Coin::New
+        if self.used < BURST { Coin::New } else { Coin::TooMany }
     }
 
-    /// It was not looked up after all.
-    pub(super) fn forget(&mut self, host: &Host) {
-        if self.names.remove(host) {
-            self.used = self.used.saturating_sub(1);
+    /// A new name is on record.
+    pub(super) fn note(&mut self, now: Instant, host: Host) {
+        self.used = self.used.saturating_add(1);
+        if self.names.len() >= BURST
+            && let Some(oldest) =
+                self.names.iter().min_by_key(|(_, asked)| **asked).map(|(host, _)| host.clone())
+        {
+            self.names.remove(&oldest);
         }
+        self.names.insert(host, now);
     }
 }
 
@@ -71,19 +69,22 @@ mod tests {
     fn so_many_names_and_no_more() {
         let name = |n: usize| -> Host { format!("n{n}.example.test").parse().unwrap() };
         let (start, mut coined) = (Instant::now(), Coined::default());
-        assert!((0..BURST).all(|n| coined.note(start, &name(n)) == Coin::New));
-        assert_eq!(coined.note(start, &name(BURST)), Coin::TooMany);
-        assert_eq!(coined.note(start, &name(0)), Coin::Known);
-        assert_eq!(coined.note(start + EVERY * 5 / 2, &name(BURST)), Coin::New);
-        assert_eq!(coined.note(start + EVERY * 5 / 2, &name(BURST + 1)), Coin::New);
-        assert_eq!(coined.note(start + EVERY * 5 / 2, &name(BURST + 2)), Coin::TooMany);
-        assert_eq!(
-            coined.note(start + EVERY * 3, &name(BURST + 2)),
-            Coin::New,
-            "no part of the time is lost"
-        );
-        assert!(coined.names.len() <= BURST);
-        coined.forget(&name(BURST + 2));
-        assert_eq!(coined.note(start + EVERY * 3, &name(BURST + 3)), Coin::New);
+        let mut ask = |now: Instant, n: usize| {
+            let coin = coined.look(now, &name(n));
+            if coin == Coin::New {
+                coined.note(now, name(n));
+            }
+            assert!(coined.names.len() <= BURST);
+            coin
+        };
+        assert!((0..BURST).all(|n| ask(start, n) == Coin::New));
+        assert_eq!(ask(start, BURST), Coin::TooMany);
+        assert_eq!(ask(start + Duration::from_millis(1), 0), Coin::Known);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST), Coin::New);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 1), Coin::New);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 2), Coin::TooMany);
+        assert_eq!(ask(start + EVERY * 3, BURST + 2), Coin::New, "no part of the time is lost");
+        assert_eq!(ask(start + EVERY * 3, 0), Coin::Known, "what is asked for again stays");
+        assert_eq!(ask(start + EVERY * 3, BURST), Coin::Known);
     }
 }

@@ -43,7 +43,7 @@ pub struct Asker {
     pub(super) name: AgentName,
     pub(super) evidence: Evidence,
     pub(super) refusals: Mutex<Fold<(String, Code)>>,
-    pub(super) coined: Mutex<Coined>,
+    pub(super) coined: tokio::sync::Mutex<Coined>,
     pub(super) queries: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
 }
@@ -56,7 +56,7 @@ impl Asker {
             // The kernel's word: it alone makes datagrams arrive here, and only those of this cgroup.
             evidence: Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None },
             refusals: Mutex::default(),
-            coined: Mutex::default(),
+            coined: tokio::sync::Mutex::default(),
             queries: Arc::new(Semaphore::new(IN_FLIGHT)),
             streams: Arc::new(Semaphore::new(STREAMS)),
         }

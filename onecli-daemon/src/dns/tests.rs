@@ -390,11 +390,23 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
         "Refused",
         "what was written is served"
     );
-    assert_ne!(
-        told(&stage.ask(&stage.open, &query("many.test.", RecordType::A)).await),
-        "Refused",
-        "others are"
+    // Who may reach everybody is recorded and not bounded.
+    for n in 0..1_100 {
+        let answer = stage.ask(&stage.open, &query(&format!("any{n}.test."), RecordType::A)).await;
+        assert_eq!(told(&answer), "NXDomain", "{n}");
+    }
+    assert!(stage.records().await.len() >= 2_100);
+    // Without a record nobody is asked, but for what was written.
+    stage.parts.audit.close().await.unwrap();
+    let unseen = query("unseen.test.", RecordType::A);
+    let (one, two) = tokio::join!(stage.ask(&stage.open, &unseen), stage.ask(&stage.open, &unseen));
+    assert_eq!((told(&one), told(&two)), ("ServFail".to_owned(), "ServFail".to_owned()));
+    assert_eq!(
+        told(&stage.ask(&stage.open, &query("any7.test.", RecordType::A)).await),
+        "ServFail",
+        "forgotten"
     );
+    assert_eq!(told(&stage.ask(&stage.open, &query("any1099.test.", RecordType::A)).await), "NXDomain");
 }
 
 /// Invariant 9: names beyond the agent's quota are counted, not recorded one by one; and what is recorded is counted.

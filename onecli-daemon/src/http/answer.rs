@@ -183,15 +183,21 @@ impl Answer {
         let watched = Arc::clone(&streaming);
         let watching = tokio::spawn(std::future::poll_fn(move |cx| {
             let mut streaming = lock(&watched);
-            // In this order: a policy that is newer still is looked at in the next turn.
-            streaming.policy.mark_unchanged();
-            let polled = Pin::new(&mut revoked).poll(cx);
-            if polled.is_ready() {
-                streaming.take_back();
-            } else if let Some(waiting) = streaming.waiting.take() {
+            loop {
+                // In this order, and again where a newer one came meanwhile: it may have been looked at, and then wakes nobody.
+                streaming.policy.mark_unchanged();
+                if Pin::new(&mut revoked).poll(cx).is_ready() {
+                    streaming.take_back();
+                    return Poll::Ready(());
+                }
+                if !streaming.policy.has_changed().unwrap_or(false) {
+                    break;
+                }
+            }
+            if let Some(waiting) = streaming.waiting.take() {
                 waiting.wake();
             }
-            polled
+            Poll::Pending
         }));
         Answer { streaming, watching: Some(watching.abort_handle()) }
     }
