@@ -173,7 +173,7 @@ fn purge_removes_credentials_and_pins() {
             format!("[kernel]\n#bpffs_dir = \"/no\"\n{}\n", line.replace("{}", pins.to_str().unwrap()));
         fs::write(etc.join("config.toml"), config).unwrap();
         package.run("prerm", &["remove"]);
-        let noted = fs::read_to_string(data.join("pins-left")).unwrap();
+        let noted = fs::read_to_string(etc.join("pins-left")).unwrap();
         assert_eq!(noted.trim(), pins.to_str().unwrap());
     }
     assert!(etc.join("secret-id").exists() && pins.exists(), "remove keeps them");

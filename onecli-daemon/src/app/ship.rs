@@ -86,20 +86,25 @@ impl Shipper {
     pub async fn run(mut self) {
         let mut cursor = None;
         let mut pause = BACKOFF.0;
+        let mut closed = false;
         loop {
             let limit = *self.durable.borrow_and_update();
             match self.ship_and_prune(&mut cursor, limit).await {
                 Ok(()) => {
                     pause = BACKOFF.0;
                     self.fault.send_if_modified(|fault| fault.take().is_some());
+                    if closed {
+                        return;
+                    }
                     let more = tokio::select! {
                         changed = self.durable.changed() => changed,
                         changed = self.pruned.changed() => changed,
                     };
-                    if more.is_err() {
-                        return;
+                    // One may have ended with the other's last word unheard.
+                    closed = more.is_err();
+                    if !closed {
+                        tokio::time::sleep(GATHER).await;
                     }
-                    tokio::time::sleep(GATHER).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, retry_in = ?pause, "audit records could not be brought into the store");

@@ -432,6 +432,8 @@ impl Writer {
             self.prev = Link::of(&hash);
             self.sync_now()
         });
+        // An older state, of a sync that is under way, must not come after it.
+        self.upkeep.fresh = None;
         match written.and_then(|()| self.publisher.publish_now(self.checkpoint(self.clock.now()))) {
             Ok(()) => {
                 if let Err(error) = expired.remove(&self.dir) {

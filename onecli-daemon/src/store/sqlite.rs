@@ -64,9 +64,9 @@ impl SqliteStore {
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Open { path: path.clone(), source })?;
-        migrate::run(&pool, path).await?;
+        migrate::run(&pool, path.clone()).await?;
         let eraser = Eraser::new(eraser);
-        eraser.clean().await;
+        eraser.clean(&path).await;
         // What a killed daemon left in the log.
         eraser.erase().await;
         Ok(SqliteStore { pool, eraser, changes: watch::Sender::new(0) })

@@ -14,6 +14,8 @@ pub(super) struct Needles {
     sorted: Vec<Zeroizing<Vec<u8>>>,
     /// How many begin with a lower byte than this one; empty without needles.
     lower: Vec<usize>,
+    /// Bits by first and second byte of a text: where none is set, no needle begins. Empty without needles.
+    pairs: Vec<[u64; 4]>,
 }
 
 /// What was found in some bytes.
@@ -36,6 +38,44 @@ impl Needles {
         self.lower = (0..=256)
             .map(|first| self.sorted.partition_point(|needle| usize::from(needle[0]) < first))
             .collect();
+        self.note_beginning();
+    }
+
+    /// Brings the pairs up to date with the needles.
+    fn note_beginning(&mut self) {
+        const ALL: [u64; 4] = [u64::MAX; 4];
+        /// What is not [`is_plain`]: the needle's second byte may follow in another spelling, or on the next line.
+        const OTHERWISE: [u8; 5] = *b"%\\&\r\n";
+        self.pairs.clear();
+        self.pairs.resize(256, [0; 4]);
+        for introducer in OTHERWISE.into_iter().filter(|byte| is_introducer(*byte)) {
+            self.pairs[usize::from(introducer)] = ALL;
+        }
+        for needle in &self.sorted {
+            let row = &mut self.pairs[usize::from(needle[0])];
+            match needle.get(1) {
+                None => *row = ALL,
+                Some(second) => {
+                    for second in OTHERWISE.iter().chain([second]) {
+                        row[usize::from(second / 64)] |= 1 << (second % 64);
+                    }
+                }
+            }
+        }
+    }
+
+    /// May a needle begin with these two bytes of a text, read in some way?
+    fn may_begin(&self, first: u8, second: u8) -> bool {
+        let second = usize::from(second);
+        self.pairs.get(usize::from(first)).is_some_and(|bits| bits[second / 64] >> (second % 64) & 1 == 1)
+    }
+
+    /// Where the next needle may begin, from `at` on.
+    fn next_beginning(&self, haystack: &[u8], at: usize) -> Option<usize> {
+        let rest = haystack.get(at..)?;
+        let found = rest.windows(2).position(|pair| self.may_begin(pair[0], pair[1]));
+        // Of the last byte nobody knows what comes next.
+        found.or(rest.len().checked_sub(1)).map(|next| at + next)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -55,7 +95,10 @@ impl Needles {
         let text = Text::new(haystack);
         let mut idle = vec![false; text.ways()];
         let mut search = Search { haystack, text: &text, heads: Default::default(), cut: false };
-        for (at, byte) in haystack.iter().enumerate() {
+        let mut next = 0;
+        while let Some(at) = self.next_beginning(haystack, next) {
+            next = at + 1;
+            let byte = &haystack[at];
             let mut end = None;
             search.cut = false;
             if is_introducer(*byte) {
@@ -167,5 +210,29 @@ impl Search<'_, '_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_begins_where_no_pair_is_noted() {
+        let mut needles = Needles::default();
+        for needle in ["ab", "ac", "z", "%q"] {
+            needles.add(needle.as_bytes().to_vec());
+        }
+        for first in 0..=255 {
+            for second in 0..=255 {
+                let begins = is_introducer(first)
+                    || first == b'z'
+                    || (first == b'a' && (matches!(second, b'b' | b'c') || !is_plain(second)));
+                assert_eq!(needles.may_begin(first, second), begins, "{first} {second}");
+            }
+        }
+        assert_eq!(needles.next_beginning(b"xxaxxab", 0), Some(5));
+        assert_eq!(needles.next_beginning(b"xxa", 0), Some(2), "the last byte");
+        assert_eq!(needles.next_beginning(b"xxa", 3), None);
     }
 }

@@ -5,9 +5,13 @@
 //! back with the old bytes (a key slot, a root key, a version of a secret) all that is in the log goes into the database
 //! and the log is cut to nothing (<https://sqlite.org/pragma.html#pragma_wal_checkpoint>, TRUNCATE).
 
+use std::error::Error;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::statvfs::statvfs;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::watch;
@@ -24,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// `user_version` of a database in which nothing is left of what was removed before bytes were overwritten.
 const CLEAN: i64 = 1;
+
+/// Room for so many times the database has to be free before it is rewritten.
+const COPIES: u64 = 3;
 
 /// Cuts the log, as often as it takes.
 #[derive(Debug)]
@@ -60,10 +67,10 @@ impl Eraser {
         if *self.done.borrow() >= *self.wanted.borrow() { Ok(()) } else { Err(StoreError::NotErased) }
     }
 
-    /// Rewrites a database that was written to by a version that left bytes where they were. Costs once what a copy of it
-    /// costs; where it fails, the next start tries again.
-    pub(super) async fn clean(&self) {
-        if let Err(error) = self.try_clean().await {
+    /// Rewrites a database that was written to by a version that left bytes where they were. Costs once what two
+    /// copies of it cost; where there is no room for them, or it fails, the next start tries again.
+    pub(super) async fn clean(&self, database: &Path) {
+        if let Err(error) = self.try_clean(database).await {
             tracing::warn!(
                 %error,
                 "what older versions removed from the database may still be in its file: the next start tries to rewrite it again"
@@ -71,10 +78,16 @@ impl Eraser {
         }
     }
 
-    async fn try_clean(&self) -> Result<(), sqlx::Error> {
+    async fn try_clean(&self, database: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
         let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&self.pool).await?;
         if found >= CLEAN {
             return Ok(());
+        }
+        let size = fs::metadata(database)?.len();
+        let beside = statvfs(database)?;
+        let free = beside.blocks_available() * beside.fragment_size();
+        if !has_room(size, free) {
+            return Err(format!("{free} bytes are free beside it, and {} are needed", size * COPIES).into());
         }
         sqlx::query("VACUUM").execute(&self.pool).await?;
         sqlx::query("PRAGMA user_version = 1").execute(&self.pool).await?;
@@ -84,6 +97,12 @@ impl Eraser {
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Is there room to rewrite a database of this many bytes? It goes through a temporary file, which may lie beside it, and the
+/// log; and more should be left than nothing.
+fn has_room(size: u64, free: u64) -> bool {
+    size.saturating_mul(COPIES) <= free
 }
 
 async fn work(pool: SqlitePool, mut wanted: watch::Receiver<u64>, done: Arc<watch::Sender<u64>>) {
@@ -123,4 +142,20 @@ async fn work(pool: SqlitePool, mut wanted: watch::Receiver<u64>, done: Arc<watc
 async fn truncate(pool: &SqlitePool) -> Result<bool, sqlx::Error> {
     let busy: i64 = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?.try_get(0)?;
     Ok(busy == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_room;
+
+    #[test]
+    fn a_database_is_rewritten_where_there_is_room() {
+        const GIB: u64 = 1 << 30;
+        assert!(has_room(0, 0) && has_room(GIB, 3 * GIB));
+        assert!(
+            !has_room(10 * GIB, 8 * GIB)
+                && !has_room(GIB, 3 * GIB - 1)
+                && !has_room(u64::MAX / 2, u64::MAX - 1)
+        );
+    }
 }
