@@ -221,8 +221,11 @@ fn udp_send(address: &str) -> io::Result<()> {
 /// Sends so many datagrams; the last one's error is the result.
 fn udp_flood(address: &str, number: &str) -> io::Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    let number = number.parse().expect("a number");
-    (0..number).fold(Ok(()), |_, _: u64| socket.send_to(b"x", parse(address)).map(drop))
+    let mut last = Ok(());
+    for _ in 0..number.parse::<u64>().expect("a number") {
+        last = socket.send_to(b"x", parse(address)).map(drop);
+    }
+    last
 }
 
 fn udp_connect(address: &str) -> io::Result<()> {
