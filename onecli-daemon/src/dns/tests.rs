@@ -343,7 +343,8 @@ async fn refusals_are_recorded_and_folded() {
 /// Names that no operator wrote can say something to who serves the domain: on record, and only so many.
 #[tokio::test]
 async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
-    let stage = Stage::new();
+    let mut stage = Stage::new();
+    stage.parts.quota = Arc::new(Quota::new(QuotaLimits { rate: 1 << 20, bytes: 1 << 40, reserve: 0 }));
     for (asker, name) in
         [(&stage.strict, "a.deep.test."), (&stage.open, "other.test."), (&stage.strict, "api.test.")]
     {
