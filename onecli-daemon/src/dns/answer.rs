@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use tokio::sync::watch;
@@ -155,8 +155,7 @@ impl Parts {
         let mut record = self.record(asker, Some(name)).ok_or(ResponseCode::ServFail)?;
         record.factors = Some(identity.proven());
         record.forward();
-        let size = (1, record.line_bytes());
-        if self.quota.take(now, asker.agent, size, self.audit.space_is_scarce()).is_err() {
+        if !self.may_write(asker, now, &record) {
             drop(coined);
             return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
         }
@@ -186,12 +185,8 @@ impl Parts {
                 record.deny(code);
                 record.factors = identity.map(Identity::proven);
             }
-            let may_write = |record: &Record| {
-                let scarce = self.audit.space_is_scarce();
-                self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
-            };
             match record {
-                Some(record) if !may_write(&record) => {
+                Some(record) if !self.may_write(asker, now, &record) => {
                     fold.note_other(now);
                     None
                 }
@@ -208,6 +203,12 @@ impl Parts {
             }
         }
         ResponseCode::Refused
+    }
+
+    /// Counts one more record of the agent, unless its part of the audit log is used up.
+    fn may_write(&self, asker: &Asker, now: Instant, record: &Record) -> bool {
+        let scarce = self.audit.space_is_scarce();
+        self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
     }
 
     /// Records the refusals that were folded and have waited long enough.

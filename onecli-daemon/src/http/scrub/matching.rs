@@ -33,32 +33,31 @@ impl Needles {
         if bytes.is_empty() || self.sorted.contains(&bytes) {
             return;
         }
+        self.note_beginning(&bytes);
         self.sorted.push(bytes);
         self.sorted.sort_unstable_by_key(|needle| needle[0]);
         self.lower = (0..=256)
             .map(|first| self.sorted.partition_point(|needle| usize::from(needle[0]) < first))
             .collect();
-        self.note_beginning();
     }
 
-    /// Brings the pairs up to date with the needles.
-    fn note_beginning(&mut self) {
+    /// Adds a needle, which is not empty, to the pairs.
+    fn note_beginning(&mut self, needle: &[u8]) {
         const ALL: [u64; 4] = [u64::MAX; 4];
         /// What is not [`is_plain`]: the needle's second byte may follow in another spelling, or on the next line.
         const OTHERWISE: [u8; 5] = *b"%\\&\r\n";
-        self.pairs.clear();
-        self.pairs.resize(256, [0; 4]);
-        for introducer in OTHERWISE.into_iter().filter(|byte| is_introducer(*byte)) {
-            self.pairs[usize::from(introducer)] = ALL;
+        if self.pairs.is_empty() {
+            self.pairs.resize(256, [0; 4]);
+            for introducer in OTHERWISE.into_iter().filter(|byte| is_introducer(*byte)) {
+                self.pairs[usize::from(introducer)] = ALL;
+            }
         }
-        for needle in &self.sorted {
-            let row = &mut self.pairs[usize::from(needle[0])];
-            match needle.get(1) {
-                None => *row = ALL,
-                Some(second) => {
-                    for second in OTHERWISE.iter().chain([second]) {
-                        row[usize::from(second / 64)] |= 1 << (second % 64);
-                    }
+        let row = &mut self.pairs[usize::from(needle[0])];
+        match needle.get(1) {
+            None => *row = ALL,
+            Some(second) => {
+                for second in OTHERWISE.iter().chain([second]) {
+                    row[usize::from(second / 64)] |= 1 << (second % 64);
                 }
             }
         }
