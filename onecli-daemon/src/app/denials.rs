@@ -71,23 +71,20 @@ impl DenialReport {
         }
         let rule = format!("kernel {:?} {:?}", denial.hook, denial.reason).to_lowercase();
         let kind = Kind { rule, destination: denial.destination };
-        let (now, fold) = (self.clock.instant(), folds.entry(agent).or_default());
-        if !fold.wants(&kind) {
-            fold.note(now, &kind);
-            return;
+        let (now, mut new) = (self.clock.instant(), None);
+        let first = folds.entry(agent).or_default().note_if(now, &kind, || {
+            let Some((payer, mut record)) = self.record(agent, Some(&kind)) else { return true };
+            if let Some(task) = &denial.task {
+                record.uid = Some(task.uid);
+                record.pid = Some(task.pid);
+                record.comm = Some(Text::new(&task.comm));
+            }
+            let size = (1, new.insert(record).line_bytes());
+            self.quota.take(now, payer, size, self.audit.space_is_scarce()).is_ok()
+        });
+        if first && let Some(record) = new {
+            self.audit.outcome(record);
         }
-        let Some((payer, mut record)) = self.record(agent, Some(&kind)) else { return };
-        if let Some(task) = &denial.task {
-            record.uid = Some(task.uid);
-            record.pid = Some(task.pid);
-            record.comm = Some(Text::new(&task.comm));
-        }
-        if self.quota.take(now, payer, (1, record.line_bytes()), self.audit.space_is_scarce()).is_err() {
-            fold.note_other(now);
-            return;
-        }
-        fold.note(now, &kind);
-        self.audit.outcome(record);
     }
 
     fn sweep(&self, folds: &mut HashMap<u64, Fold<Kind>>) {

@@ -53,8 +53,18 @@ impl<K: Hash + Eq + Clone> Fold<K> {
         false
     }
 
+    /// The same, where it may not have a record of its own: `may_write` is asked only if it wants one. If not, it is counted
+    /// among those that are not told apart.
+    pub fn note_if(&mut self, now: Instant, key: &K, may_write: impl FnOnce() -> bool) -> bool {
+        if self.wants(key) && !may_write() {
+            self.note_other(now);
+            return false;
+        }
+        self.note(now, key)
+    }
+
     /// Would this one have a record of its own, now?
-    pub fn wants(&self, key: &K) -> bool {
+    fn wants(&self, key: &K) -> bool {
         self.keys.len() < KEYS && !self.keys.contains_key(key)
     }
 

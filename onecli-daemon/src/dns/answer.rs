@@ -178,25 +178,16 @@ impl Parts {
         let name = question.host().map_or_else(|| question.shown(), |host| host.to_string());
         let now = self.clock.instant();
         let key = (name, code);
-        let record = {
-            let mut fold = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut record = fold.wants(&key).then(|| self.record(asker, Some(&key.0))).flatten();
-            if let Some(record) = &mut record {
+        let mut record = None;
+        let first = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_if(now, &key, || {
+            record = self.record(asker, Some(&key.0));
+            record.as_mut().is_none_or(|record| {
                 record.deny(code);
                 record.factors = identity.map(Identity::proven);
-            }
-            match record {
-                Some(record) if !self.may_write(asker, now, &record) => {
-                    fold.note_other(now);
-                    None
-                }
-                record => {
-                    fold.note(now, &key);
-                    record
-                }
-            }
-        };
-        if let Some(record) = record {
+                self.may_write(asker, now, record)
+            })
+        });
+        if first && let Some(record) = record {
             // Refused all the same; the log itself tells of what it could not write.
             if let Err(error) = self.audit.decision(record).await {
                 tracing::error!(%error, "a refused DNS query is missing from the audit log");

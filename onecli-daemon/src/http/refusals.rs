@@ -93,16 +93,14 @@ impl Refusals {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = Kind::of(record, policy);
         let of = Of { agent: record.agent.clone(), payer, event: record.event };
-        let wants = self.apart || folds.get(&of).is_none_or(|fold| fold.wants(&kind));
-        if wants && may_write() {
-            return self.apart || folds.entry(of).or_default().note(now, &kind);
+        if !self.apart {
+            return folds.entry(of).or_default().note_if(now, &kind, may_write);
         }
-        let fold = folds.entry(of).or_default();
-        if wants {
-            fold.note_other(now);
-            return false;
+        let writes = may_write();
+        if !writes {
+            folds.entry(of).or_default().note_other(now);
         }
-        fold.note(now, &kind)
+        writes
     }
 
     /// What has waited long enough. To be called now and then.
