@@ -21,16 +21,17 @@ use super::inject::{Outgoing, inject};
 use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
 use super::revoked::Revoked;
-use super::scrub::{Newer, Scrubber};
+use super::scrub::Scrubber;
+use super::scrub_values::{only_signed, scrubber};
 use super::shares::Share;
 use super::signing;
 use super::trail::Trail;
 use super::upgrade::{self, Upgrade};
 use crate::audit::Text;
-use crate::model::{AgentId, Code, Reach, Refusal, Rule, Secret, SecretValue};
+use crate::model::{Code, Reach, Refusal, Rule, Secret};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
-use crate::vault::{Credential, CredentialError, Credentials};
+use crate::vault::{Credential, CredentialError};
 
 /// Answers one request.
 pub(super) async fn exchange(
@@ -353,54 +354,6 @@ async fn answered<T>(
     }
 }
 
-/// Looks for every value that must not come back from this host.
-async fn scrubber(gateway: &Gateway, agent: AgentId, watches: &[Watch]) -> Result<Scrubber, Refusal> {
-    let mut scrubber = Scrubber::default();
-    let is_minted = |watch: &&Watch| watch.secret().profile.mint.is_some();
-    let minted: Vec<Watch> = watches.iter().filter(is_minted).cloned().collect();
-    if !minted.is_empty() {
-        let credentials = Arc::clone(&gateway.credentials);
-        // Counted before the tokens are asked for: none is missed.
-        let purchases = credentials.purchases();
-        scrubber.follow(Box::new(Minted { credentials, watches: minted, purchases }));
-    }
-    for watch in watches {
-        let values = gateway.credentials.watched(agent, watch).await;
-        for value in &values.map_err(|error| unopened(watch.secret(), &error))? {
-            scrubber.watch(value);
-        }
-    }
-    Ok(scrubber)
-}
-
-/// Tokens that are bought while an answer is under way, by this request or another.
-struct Minted {
-    credentials: Arc<Credentials>,
-    watches: Vec<Watch>,
-    purchases: u64,
-}
-
-impl Newer for Minted {
-    fn newer(&mut self) -> Vec<SecretValue> {
-        let purchases = self.credentials.purchases();
-        if std::mem::replace(&mut self.purchases, purchases) == purchases {
-            return Vec::new();
-        }
-        self.watches.iter().flat_map(|watch| self.credentials.tokens(watch)).collect()
-    }
-}
-
-/// Does no credential for this host ever leave, so that none can be echoed? SDKs rely on ranges to fetch large objects in
-/// parts.
-async fn only_signed(gateway: &Gateway, agent: AgentId, watches: &[Watch]) -> bool {
-    for watch in watches {
-        if !gateway.credentials.stays(agent, watch).await {
-            return false;
-        }
-    }
-    true
-}
-
 /// Where the values came from that the store does not hold; with their names where the request has several.
 fn backends(used: &[Credential]) -> Option<Text> {
     match used {
@@ -422,7 +375,7 @@ async fn renew(gateway: &Gateway, grants: &[Grant], used: &[Credential]) -> bool
     any
 }
 
-fn unopened(secret: &Secret, error: &CredentialError) -> Refusal {
+pub(super) fn unopened(secret: &Secret, error: &CredentialError) -> Refusal {
     let name = secret.name.as_str();
     match error {
         CredentialError::Vault(error) => {

@@ -35,6 +35,7 @@ mod reject;
 mod replace;
 mod revoked;
 mod scrub;
+mod scrub_values;
 mod serve;
 mod shares;
 mod signing;
