@@ -28,7 +28,7 @@ use super::signing;
 use super::trail::Trail;
 use super::upgrade::{self, Upgrade};
 use crate::audit::Text;
-use crate::model::{Code, Reach, Refusal, Rule, Secret};
+use crate::model::{Code, Reach, Refusal, Rule, Secret, WireForm};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
 use crate::vault::{Credential, CredentialError};
@@ -265,7 +265,7 @@ async fn send(
         }
         trail.record().backend = backends(&used);
         let mut scrubber = scrubber(gateway, agent, &watches).await?;
-        outgoing.signatures.iter().for_each(|signature| scrubber.watch(signature));
+        outgoing.signatures.iter().for_each(|signature| scrubber.watch(&WireForm::plain(signature)));
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,
             (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),

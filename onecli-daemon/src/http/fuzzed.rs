@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::front::{Front, MAX_FIELDS, Malformed};
 use super::scrub::{Scrubber, Text};
-use crate::model::SecretValue;
+use crate::model::{SecretValue, WireForm};
 
 /// A value, its pieces' sizes, and a text in which four bytes stand for spellings of the value.
 pub(crate) fn scrub(bytes: &[u8]) {
@@ -37,7 +37,7 @@ pub(crate) fn scrub(bytes: &[u8]) {
         .collect();
     let run = |sizes: &[u8]| {
         let mut scrubber = Scrubber::default();
-        scrubber.watch(&secret);
+        scrubber.watch(&WireForm::plain(&secret));
         let (mut out, mut rest) = (Vec::new(), text.as_slice());
         for size in sizes.iter().cycle() {
             if rest.is_empty() {
@@ -51,7 +51,7 @@ pub(crate) fn scrub(bytes: &[u8]) {
         out
     };
     let mut scrubber = Scrubber::default();
-    scrubber.watch(&secret);
+    scrubber.watch(&WireForm::plain(&secret));
     let mut whole = scrubber.push(Bytes::copy_from_slice(&text)).to_vec();
     whole.extend_from_slice(&scrubber.finish());
     assert_eq!(whole.len(), text.len());

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use super::head::Head;
@@ -12,11 +12,8 @@ use super::replace::{self, NotReplaced, StandIn};
 use super::signing;
 use super::sigv4::{self, Scope};
 use crate::audit::Durable;
-use crate::model::{AwsKeys, Code, Placement, Refusal, SecretValue, Site};
+use crate::model::{AwsKeys, Code, Placement, RESERVED, Refusal, SecretValue, Site};
 use crate::vault::Credential;
-
-/// Everything but RFC 3986's unreserved characters.
-pub(super) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request that is about to be sent.
 #[derive(Clone)]
@@ -150,7 +147,7 @@ fn not_replaced(why: NotReplaced, at: &Site, credential: &Credential) -> Refusal
 }
 
 /// `Basic` and the encoded pair (RFC 7617).
-fn basic(user: &str, value: &SecretValue) -> String {
+pub(super) fn basic(user: &str, value: &SecretValue) -> String {
     let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + value.expose().len()));
     pair.extend_from_slice(user.as_bytes());
     pair.push(b':');
@@ -183,7 +180,7 @@ pub(super) fn remove_copies(headers: &mut HeaderMap, name: &HeaderName) {
 }
 
 /// Removes every parameter of that name, then appends the real one.
-fn set_query(query: Option<&str>, name: &str, value: &SecretValue) -> Option<String> {
+pub(super) fn set_query(query: Option<&str>, name: &str, value: &SecretValue) -> Option<String> {
     let value = std::str::from_utf8(value.expose()).ok()?;
     let is_copy = |pair: &str| {
         let key = pair.split_once('=').map_or(pair, |(key, _)| key);

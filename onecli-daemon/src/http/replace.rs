@@ -6,9 +6,9 @@ use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 use super::head::basic_credentials;
-use super::inject::{RESERVED, remove_copies};
+use super::inject::remove_copies;
 use super::json;
-use crate::model::{JsonPointer, SecretValue};
+use crate::model::{JsonPointer, RESERVED, SecretValue};
 
 /// Why nothing was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

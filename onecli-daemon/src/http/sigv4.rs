@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 
 use super::aws_hosts::Endpoint;
 use super::head::Head;
-use super::inject::{RESERVED, remove_copies};
-use crate::model::{AwsKeys, Code, Host, Refusal, SecretValue};
+use super::inject::remove_copies;
+use crate::model::{AwsKeys, Code, Host, RESERVED, Refusal, SecretValue};
 
 /// The one algorithm; its name begins what is signed.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";

@@ -253,7 +253,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ScrubbedFrames<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::SecretValue;
+    use crate::model::{SecretValue, WireForm};
 
     const VALUE: &[u8] = b"s3cr3t-value";
 
@@ -267,7 +267,7 @@ mod tests {
 
     fn frames() -> Frames {
         let mut scrubber = Scrubber::default();
-        scrubber.watch(&SecretValue::new(VALUE.to_vec()).unwrap());
+        scrubber.watch(&WireForm::plain(&SecretValue::new(VALUE.to_vec()).unwrap()));
         Frames::new(scrubber)
     }
 

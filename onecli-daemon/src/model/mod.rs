@@ -33,6 +33,7 @@ pub mod template;
 pub mod token;
 pub mod trusted;
 pub mod upstream_proxy;
+pub mod wire_form;
 
 pub use agent::{Agent, CgroupName, Egress, Factors};
 pub use authority::{Authority, Host};
@@ -61,3 +62,4 @@ pub use site::{JsonPointer, Site};
 pub use source::{Source, SourceCommand, SourceFile};
 pub use token::{Placeholder, Token, TokenHash};
 pub use upstream_proxy::{NoProxy, ProxyUrl};
+pub use wire_form::{RESERVED, WireForm, base64_core};

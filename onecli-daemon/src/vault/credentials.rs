@@ -20,7 +20,7 @@ use super::client::{Outbound, Purpose};
 use super::credential::Credential;
 use super::error::VaultError;
 use super::mint::{self, Market, MintError};
-use crate::model::{AgentId, AwsKeys, Clock, Placement, Secret, SecretId, SecretValue, Source};
+use crate::model::{AgentId, AwsKeys, Clock, Placement, Secret, SecretId, SecretValue, Source, WireForm};
 use crate::policy::{Grant, Watch};
 use crate::store::Store;
 
@@ -152,33 +152,27 @@ impl Credentials {
         self.purchases.load(Ordering::Acquire)
     }
 
-    /// The tokens that were bought for a secret lately.
-    pub fn tokens(&self, watch: &Watch) -> Vec<SecretValue> {
+    /// The forms in which tokens of a secret were sent that were bought lately.
+    pub fn tokens(&self, watch: &Watch) -> Vec<WireForm> {
         let purse = self.purse(watch.secret().id);
         let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        issued.iter().cloned().collect()
+        issued.iter().flat_map(|token| watch.secret().placement.wire_forms(token)).collect()
     }
 
-    /// What must not come back to `agent` from a host that `watch` is for: values, those they took the place of lately,
-    /// the parts of one, and tokens.
+    /// What must not come back to `agent` from a host that `watch` is for: the forms in which values were sent, those that
+    /// they replaced lately, the parts of one, and tokens.
     ///
     /// # Errors
     /// [`CredentialError`]: what cannot be known cannot be recognised either.
-    pub async fn watched(&self, agent: AgentId, watch: &Watch) -> Result<Vec<SecretValue>, CredentialError> {
+    pub async fn watched(&self, agent: AgentId, watch: &Watch) -> Result<Vec<WireForm>, CredentialError> {
         let secret = watch.secret();
         let values = self.held(agent, secret).await?;
         if let Some(mint) = &secret.profile.mint {
             let parts = values.iter().flat_map(|value| mint::sensitive_parts(mint, value));
-            return Ok(parts.chain(self.tokens(watch)).collect());
+            let forms = parts.flat_map(|part| WireForm::of_form(&part));
+            return Ok(forms.chain(self.tokens(watch)).collect());
         }
-        if !matches!(secret.placement, Placement::SigV4 { .. }) {
-            return Ok(values);
-        }
-        let parts = |value: SecretValue| match AwsKeys::parse(&value) {
-            Ok(keys) => std::iter::once(keys.secret).chain(keys.token).collect(),
-            Err(_) => vec![value],
-        };
-        Ok(values.into_iter().flat_map(parts).collect())
+        Ok(values.iter().flat_map(|value| secret.placement.wire_forms(value)).collect())
     }
 
     /// Does nothing of this secret ever leave? Signatures are made with keys that stay here.

@@ -1,17 +1,16 @@
 //! Finds spellings of values in every reading of a text.
 
-use zeroize::Zeroizing;
-
 use super::reading::{Reading, Text, is_introducer, is_plain};
+use super::spelling::Needle;
 
 /// Longest character, in bytes.
 const MAX_CHARACTER: usize = 4;
 
 /// What to look for: spellings that vary by escapes and line breaks alone.
-#[derive(Default)]
-pub(super) struct Needles {
-    /// By their first byte.
-    sorted: Vec<Zeroizing<Vec<u8>>>,
+#[derive(Default, Clone)]
+pub(in crate::http) struct Needles {
+    /// In the order of their bytes.
+    sorted: Vec<Needle>,
     /// How many begin with a lower byte than this one; empty without needles.
     lower: Vec<usize>,
     /// Bits by first and second byte of a text: where none is set, no needle begins. Empty without needles.
@@ -28,14 +27,14 @@ pub(super) struct Findings {
 }
 
 impl Needles {
-    pub(super) fn add(&mut self, bytes: Vec<u8>) {
-        let bytes = Zeroizing::new(bytes);
-        if bytes.is_empty() || self.sorted.contains(&bytes) {
-            return;
+    /// Adds needles. Those that are there already count once.
+    pub(in crate::http) fn extend(&mut self, needles: impl IntoIterator<Item = Needle>) {
+        for needle in needles.into_iter().filter(|needle| !needle.is_empty()) {
+            self.note_beginning(&needle);
+            self.sorted.push(needle);
         }
-        self.note_beginning(&bytes);
-        self.sorted.push(bytes);
-        self.sorted.sort_unstable_by_key(|needle| needle[0]);
+        self.sorted.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
+        self.sorted.dedup();
         self.lower = (0..=256)
             .map(|first| self.sorted.partition_point(|needle| usize::from(needle[0]) < first))
             .collect();
@@ -77,7 +76,7 @@ impl Needles {
         found.or(rest.len().checked_sub(1)).map(|next| at + next)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::http) fn is_empty(&self) -> bool {
         self.sorted.is_empty()
     }
 
@@ -136,7 +135,7 @@ impl Needles {
         findings
     }
 
-    fn beginning_with(&self, byte: u8) -> &[Zeroizing<Vec<u8>>] {
+    fn beginning_with(&self, byte: u8) -> &[Needle] {
         let first = usize::from(byte);
         match self.lower.get(first..first + 2) {
             Some(&[from, to]) => &self.sorted[from..to],
@@ -214,14 +213,17 @@ impl Search<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use zeroize::Zeroizing;
+
     use super::*;
 
     #[test]
     fn nothing_begins_where_no_pair_is_noted() {
         let mut needles = Needles::default();
-        for needle in ["ab", "ac", "z", "%q"] {
-            needles.add(needle.as_bytes().to_vec());
-        }
+        let needle = |text: &str| Arc::new(Zeroizing::new(text.as_bytes().to_vec()));
+        needles.extend(["ab", "ac", "z", "%q"].map(needle));
         for first in 0..=255 {
             for second in 0..=255 {
                 let begins = is_introducer(first)

@@ -2,6 +2,9 @@
 
 mod matching;
 mod reading;
+mod spelling;
+
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
@@ -10,7 +13,8 @@ use memchr::memmem;
 use zeroize::Zeroizing;
 
 use self::matching::{Findings, Needles};
-use crate::model::SecretValue;
+use self::spelling::spellings;
+use crate::model::WireForm;
 #[cfg(feature = "fuzz")]
 pub(super) use reading::Text;
 
@@ -22,13 +26,13 @@ const MAX_PIECE: usize = 16 * 1024;
 /// Values that have to be looked for from now on: bought while an answer is under way.
 pub(super) trait Newer: Send + Sync {
     /// Those since it was asked last. Asked with every chunk: nothing new has to cost nothing.
-    fn newer(&mut self) -> Vec<SecretValue>;
+    fn newer(&mut self) -> Vec<WireForm>;
 }
 
 /// Looks for values in a stream of bytes, across the edges of its chunks.
 #[derive(Default)]
 pub(super) struct Scrubber {
-    needles: Needles,
+    needles: Arc<Needles>,
     newer: Option<Box<dyn Newer>>,
     /// The end of the stream so far as it came, where it may be the beginning of a match.
     held: BytesMut,
@@ -47,35 +51,9 @@ impl std::fmt::Debug for Scrubber {
 }
 
 impl Scrubber {
-    /// Looks for this value too: as it is, in UTF-16, in base64 (both alphabets, wherever in a longer text it stands, as in
-    /// Basic credentials) and in hex; each of them also with characters escaped ([`reading`]).
-    pub(super) fn watch(&mut self, value: &SecretValue) {
-        let raw = value.expose();
-        self.needles.add(raw.to_vec());
-        if raw.contains(&b' ') {
-            // application/x-www-form-urlencoded
-            self.needles.add(raw.iter().map(|b| if *b == b' ' { b'+' } else { *b }).collect());
-        }
-        if let Ok(text) = std::str::from_utf8(raw) {
-            // Without the outer zeros, which are another's in the other order of bytes.
-            let mut little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-            let mut big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
-            if little.last() == Some(&0) {
-                little.pop();
-            }
-            if big.first() == Some(&0) {
-                big.remove(0);
-            }
-            self.needles.add(little);
-            self.needles.add(big);
-        }
-        for encoding in [&data_encoding::BASE64_NOPAD, &data_encoding::BASE64URL_NOPAD] {
-            for offset in 0..3 {
-                self.needles.add(base64_core(encoding, raw, offset));
-            }
-        }
-        self.needles.add(data_encoding::HEXLOWER.encode(raw).into_bytes());
-        self.needles.add(data_encoding::HEXUPPER.encode(raw).into_bytes());
+    /// Searches for every spelling of these texts, too.
+    pub(super) fn watch(&mut self, forms: &[WireForm]) {
+        Arc::make_mut(&mut self.needles).extend(spellings(forms));
     }
 
     /// Looks for what is `newer`, too. An upstream cannot send a value before there is one, so what came before needs no
@@ -86,8 +64,8 @@ impl Scrubber {
 
     fn renew(&mut self) {
         let newer = self.newer.as_mut().map(|newer| newer.newer()).unwrap_or_default();
-        for value in &newer {
-            self.watch(value);
+        if !newer.is_empty() {
+            self.watch(&newer);
         }
     }
 
@@ -223,18 +201,6 @@ fn mask(buffer: &mut [u8], start: usize, end: usize) {
 
 fn count(matches: usize) -> u64 {
     u64::try_from(matches).unwrap_or(u64::MAX)
-}
-
-/// The base64 characters that depend on `value` alone where it begins `offset` bytes after a multiple of three
-/// (RFC 4648 section 4): the first and the last may also carry bits of what stands beside it.
-fn base64_core(encoding: &data_encoding::Encoding, value: &[u8], offset: usize) -> Vec<u8> {
-    let mut padded = Zeroizing::new(vec![0; offset]);
-    padded.extend_from_slice(value);
-    let mut encoded = encoding.encode(&padded).into_bytes();
-    if !padded.len().is_multiple_of(3) {
-        encoded.pop();
-    }
-    encoded.split_off((offset * 8).div_ceil(6))
 }
 
 #[cfg(test)]

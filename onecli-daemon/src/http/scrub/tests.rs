@@ -3,12 +3,17 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{SecretValue, base64_core};
 
 const VALUE: &[u8] = br#"sk-live/canary+0f3A~=9%Zq&7"x"#;
 
+fn forms(value: &[u8]) -> Vec<WireForm> {
+    WireForm::plain(&SecretValue::new(value.to_vec()).unwrap())
+}
+
 fn scrubber(value: &[u8]) -> Scrubber {
     let mut scrubber = Scrubber::default();
-    scrubber.watch(&SecretValue::new(value.to_vec()).unwrap());
+    scrubber.watch(&forms(value));
     scrubber
 }
 
@@ -34,7 +39,7 @@ fn spellings() -> Vec<String> {
     let core = |before: &str| {
         let text = [before.as_bytes(), VALUE, b"!?"].concat();
         let core = base64_core(&data_encoding::BASE64_NOPAD, VALUE, before.len() % 3);
-        let core = String::from_utf8(core).unwrap();
+        let core = String::from_utf8(core.to_vec()).unwrap();
         assert!(data_encoding::BASE64.encode(&text).contains(&core), "{before}");
         core
     };
@@ -118,10 +123,10 @@ fn a_value_is_found_in_utf_16() {
 }
 
 /// One value more each time there is one.
-struct Later(Vec<SecretValue>);
+struct Later(Vec<WireForm>);
 
 impl Newer for Later {
-    fn newer(&mut self) -> Vec<SecretValue> {
+    fn newer(&mut self) -> Vec<WireForm> {
         self.0.pop().into_iter().collect()
     }
 }
@@ -130,8 +135,7 @@ impl Newer for Later {
 fn a_value_that_is_new_while_a_stream_goes_on_is_found() {
     let mut scrubber = Scrubber::default();
     assert!(scrubber.is_idle());
-    let values = [VALUE, b"first-token"].map(|value| SecretValue::new(value.to_vec()).unwrap());
-    scrubber.follow(Box::new(Later(values.to_vec())));
+    scrubber.follow(Box::new(Later([forms(VALUE), forms(b"first-token")].concat())));
     assert!(!scrubber.is_idle(), "a coding has to be taken off before there is anything to look for");
     let mut push =
         |text: &[u8]| String::from_utf8(scrubber.push(Bytes::copy_from_slice(text)).to_vec()).unwrap();

@@ -8,15 +8,14 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::client::{Outbound, OutboundError, Purpose};
-use crate::model::{Mint, SecretValue, TokenUrl};
+use crate::model::{Mint, RESERVED, SecretValue, TokenUrl};
 
-const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// For a token whose answer does not tell its lifetime.
 const UNTOLD: Duration = Duration::from_mins(5);
 /// No token is kept longer, whatever its answer says.
@@ -235,7 +234,7 @@ impl Form {
     fn new(grant_type: &str) -> Form {
         let mut text = Zeroizing::new(String::with_capacity(4096));
         text.push_str("grant_type=");
-        text.extend(utf8_percent_encode(grant_type, FORM));
+        text.extend(utf8_percent_encode(grant_type, RESERVED));
         Form(text)
     }
 
@@ -244,7 +243,7 @@ impl Form {
             self.0.push('&');
             self.0.push_str(name);
             self.0.push('=');
-            self.0.extend(utf8_percent_encode(value, FORM));
+            self.0.extend(utf8_percent_encode(value, RESERVED));
         }
     }
 
@@ -255,8 +254,8 @@ impl Form {
         if let Some((id, secret)) = client {
             let pair = Zeroizing::new(format!(
                 "{}:{}",
-                utf8_percent_encode(id, FORM),
-                utf8_percent_encode(secret, FORM)
+                utf8_percent_encode(id, RESERVED),
+                utf8_percent_encode(secret, RESERVED)
             ));
             let basic = Zeroizing::new(format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes())));
             authorize(&mut request, &basic);

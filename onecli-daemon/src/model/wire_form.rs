@@ -1,0 +1,180 @@
+//! The texts by which a credential can be recognised in what a server echoes: the value, and each form in which it was
+//! sent.
+
+use std::fmt;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use zeroize::Zeroizing;
+
+use super::aws::AwsKeys;
+use super::placement::Placement;
+use super::secret::SecretValue;
+use super::site::Site;
+
+/// Everything but the unreserved characters (RFC 3986 section 2.3). Values in queries and forms are encoded by it.
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One of these texts, in the clear. Zeroed when dropped; its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WireForm(Zeroizing<Vec<u8>>);
+
+impl WireForm {
+    fn new(bytes: impl Into<Vec<u8>>) -> WireForm {
+        WireForm(Zeroizing::new(bytes.into()))
+    }
+
+    /// The bytes. At least one.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Of a value that is sent as it is, such as a token in a header field or a signature.
+    pub fn plain(value: &SecretValue) -> Vec<WireForm> {
+        vec![WireForm::new(value.expose())]
+    }
+
+    /// Of a value that is sent in `application/x-www-form-urlencoded` or in Basic credentials, as client secrets are to
+    /// token endpoints (RFC 6749 section 2.3.1).
+    pub fn of_form(value: &SecretValue) -> Vec<WireForm> {
+        let encoded = WireForm::percent_encoded(value);
+        let pairs: Vec<WireForm> = WireForm::in_basic(encoded.expose()).collect();
+        distinct([WireForm::new(value.expose()), encoded].into_iter().chain(pairs))
+    }
+
+    fn percent_encoded(value: &SecretValue) -> WireForm {
+        let mut text = Zeroizing::new(String::with_capacity(value.expose().len() * 3));
+        text.extend(percent_encode(value.expose(), RESERVED));
+        WireForm::new(text.as_bytes())
+    }
+
+    /// As the inside of a JSON string; none for what is not UTF-8.
+    fn json_escaped(value: &SecretValue) -> Option<WireForm> {
+        let text = std::str::from_utf8(value.expose()).ok()?;
+        let mut quoted = Zeroizing::new(Vec::with_capacity(2 + text.len() * 6));
+        serde_json::to_writer(&mut *quoted, text).ok()?;
+        Some(WireForm::new(quoted.get(1..quoted.len() - 1)?))
+    }
+
+    /// Within the base64 text of Basic credentials, whatever stands before it there.
+    fn in_basic(text: &[u8]) -> impl Iterator<Item = WireForm> {
+        (0..3).map(|offset| WireForm(base64_core(&data_encoding::BASE64_NOPAD, text, offset)))
+    }
+}
+
+impl fmt::Debug for WireForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WireForm(..)")
+    }
+}
+
+impl Placement {
+    /// Every form in which a response can hold `value` after it was sent by this placement, before any encoding of the
+    /// response itself. The first is the value: a server that decodes what it got may echo that. Empty where no part of
+    /// the value is sent, as with keys that sign.
+    pub fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {
+        let plain = WireForm::new(value.expose());
+        match self {
+            // The text around the value in a template hides nothing of it.
+            Placement::Header { .. } | Placement::Replace { at: Site::Header(_) } => vec![plain],
+            // The user name is the agent's to choose where a placeholder is replaced, so every offset counts.
+            Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => {
+                distinct(std::iter::once(plain).chain(WireForm::in_basic(value.expose())))
+            }
+            Placement::Query { .. } | Placement::Replace { at: Site::Query(_) } => {
+                distinct([plain, WireForm::percent_encoded(value)])
+            }
+            Placement::Replace { at: Site::Json(_) } => {
+                distinct(std::iter::once(plain).chain(WireForm::json_escaped(value)))
+            }
+            Placement::SigV4 { .. } => match AwsKeys::parse(value) {
+                Ok(keys) => keys.token.iter().flat_map(WireForm::plain).collect(),
+                // It cannot be used, so nothing of it was sent.
+                Err(_) => Vec::new(),
+            },
+        }
+    }
+}
+
+fn distinct(forms: impl IntoIterator<Item = WireForm>) -> Vec<WireForm> {
+    let mut all: Vec<WireForm> = Vec::new();
+    for form in forms {
+        if !all.contains(&form) {
+            all.push(form);
+        }
+    }
+    all
+}
+
+/// The base64 characters that depend on `value` alone where it begins `offset` bytes after a multiple of three
+/// (RFC 4648 section 4): the first and the last may also carry bits of what stands beside it.
+pub fn base64_core(encoding: &data_encoding::Encoding, value: &[u8], offset: usize) -> Zeroizing<Vec<u8>> {
+    let mut padded = Zeroizing::new(vec![0; offset]);
+    padded.reserve_exact(value.len());
+    padded.extend_from_slice(value);
+    let encoded = Zeroizing::new(encoding.encode(&padded));
+    let own = encoded.as_bytes();
+    let end = own.len() - usize::from(!padded.len().is_multiple_of(3));
+    Zeroizing::new(own.get((offset * 8).div_ceil(6)..end).unwrap_or_default().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forms(placement: &Placement, value: &str) -> Vec<String> {
+        let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
+        let text = |form: &WireForm| String::from_utf8(form.expose().to_vec()).unwrap();
+        placement.wire_forms(&value).iter().map(text).collect()
+    }
+
+    #[test]
+    fn each_placement_declares_what_it_sends() {
+        let at = |site: &str| Placement::Replace { at: site.parse().unwrap() };
+        let basic = Placement::basic("me").unwrap();
+        let sigv4 = Placement::sigv4("*/*", Vec::new()).unwrap();
+        let pairs = ["pa/ss\"w+", "cGEvc3Midy", "BhL3NzIncr", "wYS9zcyJ3K"];
+        let check = |placement: &Placement, value: &str, expected: &[&str]| {
+            assert_eq!(forms(placement, value), expected, "{placement}");
+        };
+        check(&Placement::bearer(), "pa/ss\"w+", &["pa/ss\"w+"]);
+        check(&Placement::header("Authorization: token {secret}").unwrap(), "pa/ss\"w+", &["pa/ss\"w+"]);
+        check(&at("header:x-key"), "pa/ss\"w+", &["pa/ss\"w+"]);
+        check(&basic, pairs[0], &pairs);
+        check(&at("basic"), pairs[0], &pairs);
+        check(&Placement::query("key").unwrap(), "pa/ss w+~", &["pa/ss w+~", "pa%2Fss%20w%2B~"]);
+        check(&at("query:key"), "plain-value", &["plain-value"]);
+        check(&at("json:/a"), "pa/s\"\\w+", &["pa/s\"\\w+", "pa/s\\\"\\\\w+"]);
+        check(&sigv4, "AKIDEXAMPLE:secret/key", &[]);
+        check(&sigv4, "AKIDEXAMPLE:secret/key:to/ken==", &["to/ken=="]);
+    }
+
+    /// Whatever user name stands before it, one of the forms is in the pair that is sent.
+    #[test]
+    fn basic_credentials_hold_a_form_for_every_user() {
+        let value = "pa/ss\"w+rd";
+        let declared = forms(&Placement::basic("me").unwrap(), value);
+        for user in ["", "a", "ab", "abc", "someone@example.test"] {
+            let sent = data_encoding::BASE64.encode(format!("{user}:{value}").as_bytes());
+            assert!(declared.iter().any(|form| sent.contains(form.as_str())), "{user}: {sent}");
+        }
+    }
+
+    #[test]
+    fn client_secrets_are_recognised_as_they_are_sent() {
+        let secret = SecretValue::new(b"s3cret/+value".to_vec()).unwrap();
+        let declared: Vec<String> = WireForm::of_form(&secret)
+            .iter()
+            .map(|f| String::from_utf8(f.expose().to_vec()).unwrap())
+            .collect();
+        let pair = data_encoding::BASE64.encode(b"client:s3cret%2F%2Bvalue");
+        for sent in ["s3cret/+value", "grant=x&client_secret=s3cret%2F%2Bvalue", &pair] {
+            assert!(declared.iter().any(|form| sent.contains(form.as_str())), "{sent}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_shown() {
+        let value = SecretValue::new(b"correct horse".to_vec()).unwrap();
+        assert_eq!(format!("{:?}", Placement::bearer().wire_forms(&value)), "[WireForm(..)]");
+    }
+}
