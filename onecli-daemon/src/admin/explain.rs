@@ -7,7 +7,7 @@ use http::{Method, Uri};
 use super::api::{ConsideredView, Explain, Explanation};
 use super::error::AdminError;
 use super::state::{Find, State};
-use crate::model::{Agent, Authority, CanonicalPath, MethodSet, Placeholder, Refusal, Secret};
+use crate::model::{Agent, Authority, CanonicalPath, MethodSet, PathReadings, Placeholder, Refusal, Secret};
 use crate::policy::{
     Considered, Decision, Evidence, Identity, Mode, RequestFacts, Route, Ruling, Snapshot, Subject, Trace,
 };
@@ -103,7 +103,7 @@ impl Question {
         let facts = RequestFacts {
             method: &self.method,
             authority: &self.authority,
-            path: &self.path,
+            path: PathReadings::new(&self.path),
             tls: self.tls,
             placeholders,
             body: &[],

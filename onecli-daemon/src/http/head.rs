@@ -9,7 +9,8 @@ use http::{Method, Version};
 use super::connection::{Connection, Scheme};
 use super::front::Malformed;
 use crate::model::authority::AuthorityError;
-use crate::model::{Authority, CanonicalPath, Code, JsonPointer, Placeholder, Refusal};
+use crate::model::path::PathError;
+use crate::model::{Authority, CanonicalPath, Code, JsonPointer, PathReadings, Placeholder, Refusal};
 use crate::policy::RequestFacts;
 
 /// A request's head in canonical form.
@@ -58,7 +59,7 @@ impl Facts {
         RequestFacts {
             method: &self.method,
             authority: &self.authority,
-            path: &self.path,
+            path: PathReadings::new(&self.path),
             tls: self.tls,
             placeholders: &self.placeholders,
             body: &self.body,
@@ -107,8 +108,7 @@ impl Head {
             ));
         }
         let authority = authority_of(parts, connection)?;
-        let path = CanonicalPath::parse(parts.uri.path())
-            .map_err(|error| bad_request(error.to_string(), "percent-encode the path (RFC 3986)"))?;
+        let path = CanonicalPath::parse(parts.uri.path()).map_err(bad_path)?;
         let query = parts.uri.query().map(str::to_owned);
         let websocket = is_websocket(parts);
         let mut headers = parts.headers.clone();
@@ -145,7 +145,7 @@ impl Head {
         RequestFacts {
             method: &self.method,
             authority: &self.authority,
-            path: &self.path,
+            path: PathReadings::new(&self.path),
             tls: self.scheme == Scheme::Https,
             placeholders: &self.placeholders,
             body: &self.body,
@@ -277,6 +277,19 @@ pub(super) fn basic_credentials(value: &HeaderValue) -> Option<(Vec<u8>, Vec<u8>
 pub(super) fn scheme_value<'v>(value: &'v HeaderValue, scheme: &str) -> Option<&'v str> {
     let (name, rest) = value.to_str().ok()?.trim().split_once(' ')?;
     name.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}
+
+fn bad_path(error: PathError) -> Refusal {
+    match error {
+        PathError::TooLong | PathError::TooManySegments => Refusal::new(
+            Code::PathTooLong,
+            error.to_string(),
+            "send a shorter path; the query does not count",
+        ),
+        PathError::NotAbsolute | PathError::BadCharacter => {
+            bad_request(error.to_string(), "percent-encode the path (RFC 3986)")
+        }
+    }
 }
 
 fn bad_request(

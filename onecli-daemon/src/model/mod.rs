@@ -8,6 +8,7 @@ pub mod aws;
 pub mod check;
 pub mod clock;
 pub mod flow;
+mod glob;
 pub mod host_set;
 pub mod ids;
 pub mod mint;
@@ -46,7 +47,7 @@ pub use ids::{AgentId, AgentName, LogId, RequestId, SecretId, SecretName};
 pub use mint::{Mint, TokenUrl};
 #[cfg(test)]
 pub(crate) use panicking::{panic_text, unwrap_text};
-pub use path::CanonicalPath;
+pub use path::{CanonicalPath, PathReadings};
 pub use pattern::{HostPattern, MethodSet, PathPattern};
 pub use placement::{Placement, Slot, Template};
 pub use private_dir::{PrivateDir, PrivateDirError};

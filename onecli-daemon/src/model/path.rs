@@ -2,6 +2,18 @@
 
 use std::fmt;
 
+mod fold;
+mod readings;
+
+pub(super) use fold::fold;
+pub(super) use readings::Names;
+pub use readings::PathReadings;
+
+/// Longest path, in bytes of its canonical form. The query does not count.
+pub const MAX_PATH: usize = 16 * 1024;
+/// Most segments of a path, in whichever way a server may split it: an encoded slash or backslash counts.
+pub const MAX_SEGMENTS: usize = 512;
+
 /// A request path in canonical form: ASCII, starts with `/`, no query, no fragment; percent-escapes of
 /// unreserved characters decoded, the others in upper case.
 ///
@@ -11,18 +23,20 @@ use std::fmt;
 pub struct CanonicalPath {
     text: String,
     ambiguity: Option<Ambiguity>,
+    /// Does it hold characters that some servers replace by separators or delimiters (`／`, `？`)?
+    is_respelled: bool,
 }
 
 /// Why servers disagree about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ambiguity {
-    /// A `.` or `..` segment, written out or percent-encoded.
+    /// A `.` or `..` segment, or one that servers take for it: `...`, `..%20`, `..::$DATA`, full-width dots.
     DotSegment,
     /// An encoded `/` (`%2F`).
     EncodedSlash,
     /// A `\` or `%5C`.
     Backslash,
-    /// `//`.
+    /// `//`, or a segment of white space.
     EmptySegment,
     /// `;`, which some servers cut off with what follows.
     PathParameter,
@@ -37,7 +51,7 @@ pub enum Ambiguity {
 impl fmt::Display for Ambiguity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Ambiguity::DotSegment => "a '.' or '..' segment",
+            Ambiguity::DotSegment => "a '.' or '..' segment, or one that servers take for it",
             Ambiguity::EncodedSlash => "an encoded slash (%2F)",
             Ambiguity::Backslash => "a backslash",
             Ambiguity::EmptySegment => "an empty segment (//)",
@@ -58,6 +72,12 @@ pub enum PathError {
     /// Holds a character outside RFC 3986's set: space, control, non-ASCII, `?`, `#`, `"`, `<`, `>`.
     #[error("the path holds a character that must be percent-encoded")]
     BadCharacter,
+    /// Longer than [`MAX_PATH`].
+    #[error("the path is longer than {MAX_PATH} bytes")]
+    TooLong,
+    /// More than [`MAX_SEGMENTS`].
+    #[error("the path has more than {MAX_SEGMENTS} segments")]
+    TooManySegments,
 }
 
 impl CanonicalPath {
@@ -68,6 +88,10 @@ impl CanonicalPath {
     pub fn parse(raw: &str) -> Result<CanonicalPath, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
+        }
+        // A canonical path is at least a third as long: escapes of unreserved characters are decoded.
+        if raw.len() > 3 * MAX_PATH {
+            return Err(PathError::TooLong);
         }
         let mut text = String::with_capacity(raw.len());
         // Where a `%` that begins no escape stands in `text`.
@@ -97,9 +121,16 @@ impl CanonicalPath {
                 b => text.push(char::from(b)),
             }
         }
+        if text.len() > MAX_PATH {
+            return Err(PathError::TooLong);
+        }
+        if readings::has_more_segments(&text, MAX_SEGMENTS) {
+            return Err(PathError::TooManySegments);
+        }
         // Judged by what is forwarded: decoding may have built what the raw text did not show.
         let ambiguity = ambiguity_of(&text);
-        Ok(CanonicalPath { text, ambiguity })
+        let is_respelled = readings::is_respelled(&text);
+        Ok(CanonicalPath { text, ambiguity, is_respelled })
     }
 
     /// The path as it is matched and forwarded.
@@ -112,9 +143,9 @@ impl CanonicalPath {
         self.ambiguity
     }
 
-    /// Is `%2F` all that servers may disagree about? Decoded, the path must be as plain.
-    pub fn is_plain_but_for_encoded_slashes(&self) -> bool {
-        self.ambiguity.is_none() || ambiguity_of(&self.text.replace("%2F", "/")).is_none()
+    /// Does it hold characters that some servers replace by separators or delimiters?
+    pub(super) fn is_respelled(&self) -> bool {
+        self.is_respelled
     }
 
     /// The segments after the leading `/`; a trailing `/` gives a last, empty one.
@@ -146,11 +177,9 @@ fn ambiguity_of(text: &str) -> Option<Ambiguity> {
         b'/' if bytes.get(at + 1) == Some(&b'/') => Some(Ambiguity::EmptySegment),
         _ => None,
     });
-    let dots = || text.split('/').any(|segment| matches!(segment, "." | ".."));
-    let garbled = || percent_encoding::percent_decode(bytes).decode_utf8().is_err();
-    found
-        .or_else(|| dots().then_some(Ambiguity::DotSegment))
-        .or_else(|| garbled().then_some(Ambiguity::NotUtf8))
+    let navigates = || text.split('/').find_map(fold::navigates);
+    let garbled = || bytes.contains(&b'%') && percent_encoding::percent_decode(bytes).decode_utf8().is_err();
+    found.or_else(navigates).or_else(|| garbled().then_some(Ambiguity::NotUtf8))
 }
 
 /// The byte that the two hex digits at `at` stand for.
@@ -203,7 +232,9 @@ mod tests {
 
     #[test]
     fn encoded_slashes_alone() {
-        let check = |raw: &str| CanonicalPath::parse(raw).unwrap().is_plain_but_for_encoded_slashes();
+        let check = |raw: &str| {
+            PathReadings::new(&CanonicalPath::parse(raw).unwrap()).is_plain_but_for_encoded_slashes()
+        };
         assert!(check("/api/v4/projects/group%2fname/issues") && check("/@scope%2Fname") && check("/a"));
         for bad in ["/a%2F..%2Fb", "/a%2F%2Fb", "/a%2Fb;c", "/a%2Fb%5Cc", "/a%252Fb", "/%2Fa", "/a%2F."] {
             assert!(!check(bad), "{bad}");
@@ -227,6 +258,95 @@ mod tests {
         check("/v1/%c0%ae%c0%ae/admin", "/v1/%C0%AE%C0%AE/admin", Some(Ambiguity::NotUtf8));
         check("/v1/%c3%a9", "/v1/%C3%A9", None);
         check("/v1/%c3/%a9", "/v1/%C3/%A9", Some(Ambiguity::NotUtf8));
+    }
+
+    #[test]
+    fn navigation_is_found_behind_folding() {
+        for segment in [
+            "..%20",
+            "%20..",
+            ".%20.",
+            "...",
+            "....",
+            "..%20.",
+            "%09..",
+            "..%C2%A0",
+            "..%E3%80%80",
+            "%EF%BC%8E%EF%BC%8E",
+            ".%EF%BC%8E",
+            "%E2%80%A5",
+            "%E2%80%A6",
+            "%E2%80%A4.",
+            "%E2%80%8B..",
+            "..%EF%BB%BF",
+            "..::$INDEX_ALLOCATION",
+            "..:$I30:$INDEX_ALLOCATION",
+            ".::$DATA",
+            "..%EF%BC%8Fadmin",
+            "..%EF%BC%BCadmin",
+            "..%E2%88%95admin",
+            "a%EF%BC%8F..%EF%BC%8Fb",
+            "%EF%BC%852e%EF%BC%852e",
+            "%EF%B9%92%EF%B9%92",
+        ] {
+            let path = CanonicalPath::parse(&format!("/v1/{segment}/x")).unwrap();
+            // A control character is found first.
+            assert!(
+                matches!(path.ambiguity(), Some(Ambiguity::DotSegment | Ambiguity::EncodedDelimiter)),
+                "{path}"
+            );
+        }
+        check("/v1/%20/x", "/v1/%20/x", Some(Ambiguity::EmptySegment));
+        check("/v1/a%EF%BC%8F%EF%BC%8Fb", "/v1/a%EF%BC%8F%EF%BC%8Fb", Some(Ambiguity::EmptySegment));
+    }
+
+    #[test]
+    fn ordinary_names_are_not_ambiguous() {
+        for name in [
+            "a..",
+            "..a",
+            "a...b",
+            ".hidden",
+            "v1.",
+            "a%20b%20",
+            "%20a",
+            "レポート２０２４．pdf",
+            "２０２４／０１",
+            "質問？.txt",
+            "Straße",
+            "naïve…",
+            "a‥b",
+            "Ⅳ",
+            "½",
+            "x:sign",
+            ":batch",
+            "a::$DATA",
+            "５０％",
+        ] {
+            let escaped: String =
+                percent_encoding::utf8_percent_encode(name, percent_encoding::CONTROLS).collect();
+            let path = CanonicalPath::parse(&format!("/v1/{escaped}/x")).unwrap();
+            assert_eq!(path.ambiguity(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn length_and_segments_have_bounds() {
+        let check = |path: String, expected: Option<PathError>| {
+            assert_eq!(CanonicalPath::parse(&path).err(), expected, "{} bytes", path.len());
+        };
+        check(format!("/{}", "a".repeat(MAX_PATH - 1)), None);
+        check(format!("/{}", "a".repeat(MAX_PATH)), Some(PathError::TooLong));
+        check(format!("/{}", "%61".repeat(MAX_PATH - 1)), None);
+        check(format!("/{}", "\\".repeat(MAX_PATH / 3 + 1)), Some(PathError::TooLong));
+        check("/a".repeat(MAX_SEGMENTS), None);
+        for separator in
+            ["/", "%2f", "%5C", "\\", "%252f", "%25255c", "%EF%BC%8F", "%E2%84%80", "%EF%BC%85%32f"]
+        {
+            let path = |count: usize| format!("/a{}", format!("{separator}a").repeat(count));
+            check(path(MAX_SEGMENTS - 1), None);
+            check(path(MAX_SEGMENTS), Some(PathError::TooManySegments));
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::authority::{AuthorityError, Host};
-use super::path::{CanonicalPath, PathError};
+use super::glob::{End, Globs};
+use super::path::{CanonicalPath, Names, PathError, PathReadings, fold};
 
 /// Why a pattern was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,12 @@ pub enum PatternError {
         /// What is ambiguous.
         ambiguity: super::path::Ambiguity,
     },
+    /// More than [`MAX_PATTERN`] or [`MAX_PATTERN_SEGMENTS`].
+    #[error(
+        "bad path pattern: it is longer than {MAX_PATTERN} bytes or has more than {MAX_PATTERN_SEGMENTS} segments; \
+         use '**'"
+    )]
+    TooLong,
     /// Not a method name (RFC 9110 section 9.1), or one that is never forwarded.
     #[error("bad method '{0}': give a method name such as GET or POST (CONNECT and TRACE are never allowed)")]
     Method(String),
@@ -165,173 +172,90 @@ impl fmt::Display for HostPattern {
 
 /// A set of paths: exact, or with `*` (any characters within a segment) and `**` (whole segments).
 ///
-/// `/v1/**` matches everything below `/v1/`, not `/v1` itself; `/a/**/b` matches `/a/b` too.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// `/v1/**` matches everything below `/v1/`, not `/v1` itself; `/a/**/b` matches `/a/b` too. At most
+/// [`MAX_PATTERN`] bytes and [`MAX_PATTERN_SEGMENTS`] segments.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PathPattern {
     text: String,
-    segments: Vec<Segment>,
+    /// As it is written.
+    exact: Globs,
+    /// As every spelling of a path is compared with it.
+    folded: Globs,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Segment {
-    Literal(String),
-    Glob(String),
-    AnyDepth,
-}
+/// Longest path pattern, in bytes.
+pub const MAX_PATTERN: usize = 2048;
+/// Most segments of a path pattern.
+pub const MAX_PATTERN_SEGMENTS: usize = 64;
+
+const EVERYTHING: &str = "/**";
 
 impl PathPattern {
     /// The pattern that matches every path: `/**`.
     pub fn everything() -> PathPattern {
-        PathPattern { text: "/**".to_owned(), segments: vec![Segment::AnyDepth] }
+        PathPattern::compile(EVERYTHING)
+    }
+
+    fn compile(text: &str) -> PathPattern {
+        let segments = || text[1..].split('/');
+        PathPattern {
+            text: text.to_owned(),
+            exact: Globs::new(segments(), End::Something, str::to_owned),
+            // An escaped `*` becomes one that stands for anything: it refuses more, not less.
+            folded: Globs::new(segments(), End::Something, |segment| fold(segment).into_owned()),
+        }
     }
 
     /// Does it match every path, ambiguous ones too?
     pub fn is_everything(&self) -> bool {
-        self.segments == [Segment::AnyDepth]
+        self.text == EVERYTHING
     }
 
-    /// Does the pattern contain `path`? An ambiguous path is only in `/**`.
-    pub fn matches(&self, path: &CanonicalPath) -> bool {
-        if self.is_everything() {
-            return true;
-        }
-        if path.ambiguity().is_some() {
-            return false;
-        }
-        let segments: Vec<&str> = path.segments().collect();
-        matches_segments(&self.segments, &segments)
+    /// Does the pattern contain `path`? An ambiguous path is only in `/**`, and one with full-width delimiters only where
+    /// it is contained in whichever way it is read.
+    pub fn matches(&self, path: &PathReadings<'_>) -> bool {
+        self.is_everything() || (path.ambiguity().is_none() && self.contains(path))
+    }
+
+    fn contains(&self, path: &PathReadings<'_>) -> bool {
+        self.exact.matches(path.plain())
+            && (!path.path().is_respelled() || path.spellings().all(|names| self.matches_folded(names)))
+    }
+
+    /// A path with an empty segment at the end, which servers take for the same as without.
+    fn matches_folded(&self, names: Names<'_>) -> bool {
+        self.folded.matches(names.without_last()) || self.folded.matches(names)
     }
 
     /// Could some server take `path` for one that the pattern contains? For what refuses: a path that servers read in
     /// different ways is in every pattern, and letter case, escapes and a slash at the end tell nothing apart.
-    pub fn matches_any_spelling(&self, path: &CanonicalPath) -> bool {
-        if self.is_everything() || path.ambiguity().is_some() {
-            return true;
-        }
-        let folded: Vec<String> = path.segments().map(fold).collect();
-        let mut segments: Vec<&str> = folded.iter().map(String::as_str).collect();
-        if segments.len() > 1 && segments.last() == Some(&"") {
-            segments.pop();
-        }
-        let pattern: Vec<Segment> = self.segments.iter().map(Segment::folded).collect();
-        if matches_segments(&pattern, &segments) {
-            return true;
-        }
-        segments.push("");
-        matches_segments(&pattern, &segments)
+    pub fn matches_any_spelling(&self, path: &PathReadings<'_>) -> bool {
+        self.is_everything()
+            || path.ambiguity().is_some()
+            || path.spellings().any(|names| self.matches_folded(names))
     }
 
     /// The same where `%2F` stands within segments: it separates nothing, and a path is no longer ambiguous for that alone.
-    pub fn matches_opaque(&self, path: &CanonicalPath) -> bool {
-        if self.matches(path) {
-            return true;
-        }
-        path.is_plain_but_for_encoded_slashes()
-            && matches_segments(&self.segments, &path.segments().collect::<Vec<_>>())
+    pub fn matches_opaque(&self, path: &PathReadings<'_>) -> bool {
+        self.matches(path) || (path.is_plain_but_for_encoded_slashes() && self.contains(path))
     }
 
     /// Greater is more specific: fewer `**`, more literal text.
     pub fn specificity(&self) -> (std::cmp::Reverse<usize>, usize) {
-        let depth = self.segments.iter().filter(|s| **s == Segment::AnyDepth).count();
+        let depth = self.text.split('/').filter(|segment| *segment == "**").count();
         let literal = self.text.bytes().filter(|b| *b != b'*').count();
         (std::cmp::Reverse(depth), literal)
     }
 }
 
-/// Glob matching with one remembered restart point, so at worst `pattern * path` steps.
-fn matches_segments(pattern: &[Segment], path: &[&str]) -> bool {
-    if let [rest @ .., Segment::AnyDepth] = pattern {
-        // A last `**` wants at least one segment, an empty one after a trailing slash included.
-        return (0..path.len()).any(|cut| matches_middle(rest, &path[..cut]));
-    }
-    matches_middle(pattern, path)
-}
-
-fn matches_middle(pattern: &[Segment], path: &[&str]) -> bool {
-    let (mut p, mut s) = (0, 0);
-    let mut restart = None;
-    loop {
-        match (pattern.get(p), path.get(s)) {
-            (None, None) => return true,
-            (Some(Segment::AnyDepth), _) => {
-                p += 1;
-                restart = Some((p, s));
-                continue;
-            }
-            (Some(own), Some(segment)) if own.matches(segment) => {
-                p += 1;
-                s += 1;
-                continue;
-            }
-            _ => {}
-        }
-        match restart {
-            Some((after, from)) if from < path.len() => {
-                restart = Some((after, from + 1));
-                (p, s) = (after, from + 1);
-            }
-            _ => return false,
-        }
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &PathPattern) -> bool {
+        self.text == other.text
     }
 }
 
-/// A segment without its escapes and in lower case. What is not UTF-8 is one character like another.
-fn fold(segment: &str) -> String {
-    let bytes: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
-    let text = String::from_utf8_lossy(&bytes).to_lowercase();
-    // File systems of Windows, and servers on them, pass over what stands behind: `a.`, `a `, `a::$data`.
-    let name = text.split_once("::").map_or(text.as_str(), |(name, _)| name);
-    let bare = name.trim_end_matches(['.', ' ', '\t', '\0']);
-    if bare.is_empty() { text } else { bare.to_owned() }
-}
-
-impl Segment {
-    fn folded(&self) -> Segment {
-        match self {
-            // An escaped `*` becomes one that stands for anything: it refuses more, not less.
-            Segment::Literal(own) | Segment::Glob(own) => Segment::Glob(fold(own)),
-            Segment::AnyDepth => Segment::AnyDepth,
-        }
-    }
-
-    fn matches(&self, segment: &str) -> bool {
-        match self {
-            Segment::Literal(own) => own == segment,
-            Segment::Glob(own) => glob(own.as_bytes(), segment.as_bytes()),
-            Segment::AnyDepth => true,
-        }
-    }
-}
-
-/// `*` is any run of bytes, the empty one too.
-pub(super) fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut restart = None;
-    loop {
-        match (pattern.get(p), text.get(t)) {
-            (None, None) => return true,
-            (Some(b'*'), _) => {
-                p += 1;
-                restart = Some((p, t));
-                continue;
-            }
-            (Some(a), Some(b)) if a == b => {
-                p += 1;
-                t += 1;
-                continue;
-            }
-            _ => {}
-        }
-        match restart {
-            Some((after, from)) if from < text.len() => {
-                restart = Some((after, from + 1));
-                (p, t) = (after, from + 1);
-            }
-            _ => return false,
-        }
-    }
-}
+impl Eq for PathPattern {}
 
 impl FromStr for PathPattern {
     type Err = PatternError;
@@ -342,15 +266,10 @@ impl FromStr for PathPattern {
         if let Some(ambiguity) = path.ambiguity() {
             return Err(PatternError::AmbiguousPath { pattern: text.to_owned(), ambiguity });
         }
-        let segments = path
-            .segments()
-            .map(|segment| match segment {
-                "**" => Segment::AnyDepth,
-                glob if glob.contains('*') => Segment::Glob(glob.to_owned()),
-                literal => Segment::Literal(literal.to_owned()),
-            })
-            .collect();
-        Ok(PathPattern { text: path.as_str().to_owned(), segments })
+        if text.len() > MAX_PATTERN || path.segments().count() > MAX_PATTERN_SEGMENTS {
+            return Err(PatternError::TooLong);
+        }
+        Ok(PathPattern::compile(path.as_str()))
     }
 }
 

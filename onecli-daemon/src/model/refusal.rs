@@ -38,6 +38,8 @@ codes! {
     VersionUnsupported = "version_unsupported", 505;
     /// The head is larger than the bound.
     HeadTooLarge = "head_too_large", 431;
+    /// The path is longer, or has more segments, than the bound.
+    PathTooLong = "path_too_long", 414;
     /// The body would have to be held in memory, and is larger than the bound.
     BodyTooLarge = "body_too_large", 413;
     /// The method is never forwarded (TRACE).

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authority::{Authority, Host};
 use super::ids::AgentId;
-use super::path::CanonicalPath;
+use super::path::PathReadings;
 use super::pattern::{HostPattern, MethodSet, PathPattern, PatternError};
 use super::reach::contains_any_form;
 
@@ -393,7 +393,7 @@ impl Terms {
     ///
     /// # Errors
     /// [`Mismatch::Method`], [`Mismatch::Path`], [`Mismatch::AmbiguousPath`].
-    pub fn is_about(&self, method: &Method, path: &CanonicalPath) -> Result<(), Mismatch> {
+    pub fn is_about(&self, method: &Method, path: &PathReadings<'_>) -> Result<(), Mismatch> {
         // A HEAD is a GET without its answer's body (RFC 9110 section 9.3.2).
         let restricts = self.action != Action::Allow;
         let head = restricts && *method == Method::HEAD && self.methods.contains(&Method::GET);

@@ -1,16 +1,16 @@
 //! Common services, as data: `templates.toml` is part of the program.
 
-use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
 use http::Method;
-use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use super::authority::Host;
+use super::glob::{End, Globs};
 use super::mint::Mint;
-use super::pattern::{HostPattern, glob};
+use super::path::{Names, PathReadings, fold};
+use super::pattern::HostPattern;
 use super::placement::Placement;
 use super::profile::{Profile, Shape, TemplateNameError};
 
@@ -98,7 +98,7 @@ impl Template {
 ///
 /// Matched by every way in which a server might read the path, and without regard to case: too many are caught rather
 /// than too few.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Denial {
     text: String,
@@ -106,7 +106,7 @@ pub struct Denial {
     method: Option<Method>,
     /// None for all of the secret's.
     host: Option<HostPattern>,
-    segments: Vec<String>,
+    path: Globs,
 }
 
 impl FromStr for Denial {
@@ -127,8 +127,8 @@ impl FromStr for Denial {
         if path.chars().any(|c| c.is_ascii_uppercase() || matches!(c, '%' | ';' | '\\')) {
             return Err(bad("write the path in lower case, without escapes"));
         }
-        let segments = path.split('/').map(str::to_owned).collect();
-        Ok(Denial { text: text.to_owned(), method, host, segments })
+        let path = Globs::new(path.split('/'), End::Anything, |segment| fold(segment).into_owned());
+        Ok(Denial { text: text.to_owned(), method, host, path })
     }
 }
 
@@ -154,76 +154,14 @@ impl std::fmt::Display for Denial {
 
 impl Denial {
     /// Might a server take this request for one that is denied?
-    pub fn matches(&self, method: &Method, host: &Host, path: &str) -> bool {
+    pub fn matches(&self, method: &Method, host: &Host, path: &PathReadings<'_>) -> bool {
         self.method.as_ref().is_none_or(|own| own == method)
             && self.host.as_ref().is_none_or(|own| own.matches(host))
-            && readings(path).iter().any(|reading| matches_segments(&self.segments, reading))
+            && path.lenient().any(|names| self.is_about(names))
     }
-}
 
-/// Every way in which servers are known to read a path, as segments in lower case: escapes decoded once, twice or three
-/// times, before or after it is split; parameters cut off; empty and `.` segments left out; `..` taken back or left.
-fn readings(path: &str) -> BTreeSet<Vec<String>> {
-    let mut texts = vec![path.to_owned()];
-    for round in 0..3 {
-        let decoded = percent_decode_str(&texts[round]).decode_utf8_lossy().into_owned();
-        texts.push(decoded);
-    }
-    let mut all = BTreeSet::new();
-    for (at, text) in texts.iter().enumerate() {
-        // Split first, then decode what each segment still holds: `a%2Fb` is one name.
-        let decoded_later: Vec<String> = split(text)
-            .map(|segment| {
-                (at..3)
-                    .fold(segment, |segment, _| percent_decode_str(&segment).decode_utf8_lossy().into_owned())
-            })
-            .collect();
-        for segments in [decoded_later, split(text).collect()] {
-            let plain: Vec<String> = segments.iter().filter_map(|segment| folded(segment)).collect();
-            let mut resolved: Vec<String> = Vec::new();
-            for segment in &plain {
-                if segment == ".." {
-                    resolved.pop();
-                } else {
-                    resolved.push(segment.clone());
-                }
-            }
-            all.insert(plain.into_iter().filter(|segment| segment != "..").collect());
-            all.insert(resolved);
-        }
-    }
-    // Rails and its like take a format behind the name: `keys.json`.
-    let bare = |reading: &Vec<String>| {
-        let (name, _) = reading.last()?.rsplit_once('.').filter(|(name, _)| !name.is_empty())?;
-        let mut bare = reading.clone();
-        name.clone_into(bare.last_mut()?);
-        Some(bare)
-    };
-    let without_format: Vec<Vec<String>> = all.iter().filter_map(bare).collect();
-    all.extend(without_format);
-    all
-}
-
-fn split(path: &str) -> impl Iterator<Item = String> {
-    path.split(['/', '\\']).map(str::to_owned)
-}
-
-/// Without parameters, query and fragment, in lower case; nothing for what servers drop.
-fn folded(segment: &str) -> Option<String> {
-    let end = segment.find([';', '?', '#', '\0']).unwrap_or(segment.len());
-    let segment = segment[..end].trim().to_lowercase();
-    (!segment.is_empty() && segment != ".").then_some(segment)
-}
-
-fn matches_segments(pattern: &[String], path: &[String]) -> bool {
-    match pattern.split_first() {
-        None => path.is_empty(),
-        Some((first, rest)) if first == "**" => {
-            (0..=path.len()).any(|cut| matches_segments(rest, &path[cut..]))
-        }
-        Some((first, rest)) => path.split_first().is_some_and(|(segment, others)| {
-            glob(first.as_bytes(), segment.as_bytes()) && matches_segments(rest, others)
-        }),
+    fn is_about(&self, names: Names<'_>) -> bool {
+        self.path.matches(names) || names.without_format().is_some_and(|names| self.path.matches(names))
     }
 }
 
@@ -249,6 +187,7 @@ fn written<S: serde::Serializer>(placement: &Placement, out: S) -> Result<S::Ok,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::CanonicalPath;
 
     #[test]
     fn the_file_is_right() {
@@ -265,6 +204,10 @@ mod tests {
             let signed = matches!(template.placement, Placement::SigV4 { .. });
             assert!(signed || template.except.is_empty(), "{name}");
         }
+    }
+
+    fn matches(denial: &Denial, method: &Method, host: &Host, path: &str) -> bool {
+        denial.matches(method, host, &PathReadings::new(&CanonicalPath::parse(path).unwrap()))
     }
 
     /// Whoever spells the path oddly is refused all the same.
@@ -294,7 +237,7 @@ mod tests {
             "/app/installations/42/b/%2e%2e/access_tokens",
             "/app/installations/42/..%2f42/access_tokens",
         ] {
-            assert!(denial.matches(&Method::POST, &host, path), "{path}");
+            assert!(matches(&denial, &Method::POST, &host, path), "{path}");
         }
         for (method, path) in [
             (Method::GET, "/app/installations/42/access_tokens"),
@@ -302,11 +245,11 @@ mod tests {
             (Method::POST, "/repos/a/b/issues"),
             (Method::POST, "/app/installations/42/access_tokens/x"),
         ] {
-            assert!(!denial.matches(&method, &host, path), "{method} {path}");
+            assert!(!matches(&denial, &method, &host, path), "{method} {path}");
         }
         let host_denial: Denial = "* sts.amazonaws.com/**".parse().unwrap();
-        assert!(host_denial.matches(&Method::GET, &"sts.amazonaws.com".parse().unwrap(), "/"));
-        assert!(!host_denial.matches(&Method::GET, &host, "/"));
+        assert!(matches(&host_denial, &Method::GET, &"sts.amazonaws.com".parse().unwrap(), "/"));
+        assert!(!matches(&host_denial, &Method::GET, &host, "/"));
         for bad in ["POST", "POST x", "a b /x", "POST /A", "POST /%41"] {
             assert!(bad.parse::<Denial>().is_err(), "{bad}");
         }

@@ -16,7 +16,7 @@ use super::refusals::{
 use super::snapshot::{AgentView, Snapshot};
 use super::trace::Trace;
 use crate::model::{
-    Action, AgentId, Authority, CanonicalPath, Code, Egress, Host, JsonPointer, Mismatch, PathPattern,
+    Action, AgentId, Authority, Code, Egress, Host, JsonPointer, Mismatch, PathPattern, PathReadings,
     Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
 };
 
@@ -40,14 +40,14 @@ pub enum Route {
 }
 
 /// What a decision about a request is made from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct RequestFacts<'r> {
     /// The method.
     pub method: &'r Method,
     /// Where the request goes.
     pub authority: &'r Authority,
-    /// Its path.
-    pub path: &'r CanonicalPath,
+    /// Its path, with the ways in which servers read it: found at most once for a decision.
+    pub path: PathReadings<'r>,
     /// Does it leave over TLS?
     pub tls: bool,
     /// Every placeholder in its head.
@@ -239,7 +239,7 @@ impl Snapshot {
         trace: &mut Trace,
     ) -> Ruling {
         let Some(view) = self.agent(identity.agent().id) else { return Ruling::deny(removed()) };
-        let applied = view.rules.apply(request.authority, request.method, request.path, trace);
+        let applied = view.rules.apply(request.authority, request.method, &request.path, trace);
         let granted = self.granted(view, identity, request, trace);
         // What looks like an attack is told as one, whatever else there is to say of it.
         let granted = match (granted, applied.deny) {
@@ -406,9 +406,9 @@ pub(super) fn matches(secret: &Secret, request: &RequestFacts<'_>) -> bool {
 
 fn path_matches(secret: &Secret, pattern: &PathPattern, request: &RequestFacts<'_>) -> bool {
     if secret.profile.encoded_slash {
-        pattern.matches_opaque(request.path)
+        pattern.matches_opaque(&request.path)
     } else {
-        pattern.matches(request.path)
+        pattern.matches(&request.path)
     }
 }
 
@@ -417,7 +417,7 @@ fn refuse_fresh_credentials(here: &[&Arc<Secret>], request: &RequestFacts<'_>) -
     let host = request.authority.host();
     let denied = |secret: &&&Arc<Secret>| {
         let denials = secret.profile.denials();
-        denials.iter().any(|denial| denial.matches(request.method, host, request.path.as_str()))
+        denials.iter().any(|denial| denial.matches(request.method, host, &request.path))
     };
     let Some(secret) = here.iter().find(denied) else { return Ok(()) };
     Err(Refusal::new(

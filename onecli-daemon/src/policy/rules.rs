@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::trace::Trace;
-use crate::model::{Action, AgentId, Authority, CanonicalPath, Host, HostPattern, Mismatch, Reach, Rule};
+use crate::model::{Action, AgentId, Authority, Host, HostPattern, Mismatch, PathReadings, Reach, Rule};
 
 /// An agent's rules, those for all agents included. A question looks at the rules that can be for its host alone, so
 /// that it takes about as long with a thousand rules as with ten.
@@ -96,7 +96,7 @@ impl RuleSet {
         &'s self,
         authority: &Authority,
         method: &Method,
-        path: &CanonicalPath,
+        path: &PathReadings<'_>,
         trace: &mut Trace,
     ) -> Applied<'s> {
         let mut applied = Applied::default();
@@ -208,7 +208,7 @@ impl<'s> Applied<'s> {
         judged: Result<(), Mismatch>,
         authority: &Authority,
         method: &Method,
-        path: &CanonicalPath,
+        path: &PathReadings<'_>,
     ) {
         let terms = &rule.terms;
         match (terms.action(), judged) {

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::Mode::{Explicit, Transparent};
 use super::*;
 use crate::model::{
-    Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, Placeholder, Placement,
-    Profile, Reach, Sealed, Secret, SecretId, Target, TokenHash,
+    Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, PathReadings, Placeholder,
+    Placement, Profile, Reach, Sealed, Secret, SecretId, Target, TokenHash,
 };
 
 mod conditions;
@@ -173,10 +173,11 @@ struct Ask<'a> {
 fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
     let (mode, cgroup, token) = ask.who;
     let identity = world.identify(&evidence(mode, cgroup, token), NOW).unwrap();
+    let path = CanonicalPath::parse(ask.path).unwrap();
     let facts = RequestFacts {
         method: &Method::GET,
         authority: &Authority::parse(ask.target, Some(443)).unwrap(),
-        path: &CanonicalPath::parse(ask.path).unwrap(),
+        path: PathReadings::new(&path),
         tls: true,
         placeholders: ask.placeholders,
         body: &[],
@@ -240,10 +241,11 @@ fn decision_table() {
 fn plain_http_gets_no_credential() {
     let world = world();
     let identity = world.identify(&evidence(Mode::Transparent, Some("cgroup"), None), NOW).unwrap();
+    let path = CanonicalPath::parse("/v1/x").unwrap();
     let facts = RequestFacts {
         method: &Method::GET,
         authority: &Authority::parse("api.test:443", None).unwrap(),
-        path: &CanonicalPath::parse("/v1/x").unwrap(),
+        path: PathReadings::new(&path),
         tls: false,
         placeholders: &[],
         body: &[],
@@ -316,10 +318,11 @@ fn what_is_taken_back_is_no_longer_allowed() {
         )
     };
     let method = Method::GET;
+    let path = CanonicalPath::parse("/v1/x").unwrap();
     let facts = RequestFacts {
         method: &method,
         authority: &Authority::parse("api.test", Some(443)).unwrap(),
-        path: &CanonicalPath::parse("/v1/x").unwrap(),
+        path: PathReadings::new(&path),
         tls: true,
         placeholders: &[],
         body: &[],
@@ -384,10 +387,11 @@ fn bodies_prove_one_secret() {
                  expected: Result<&[&str], Code>| {
         let identity = world.identify(&evidence(Mode::Transparent, Some("both"), None), NOW).unwrap();
         let body: Vec<_> = body.iter().map(|(at, own)| (at.parse().unwrap(), own.clone())).collect();
+        let path = CanonicalPath::parse("/x").unwrap();
         let facts = RequestFacts {
             method: &Method::POST,
             authority: &Authority::parse(target, Some(443)).unwrap(),
-            path: &CanonicalPath::parse("/x").unwrap(),
+            path: PathReadings::new(&path),
             tls: true,
             placeholders: head,
             body: &body,

@@ -46,7 +46,8 @@ fn bad_host_patterns_are_refused() {
 fn path_patterns() {
     let check = |pattern: &str, path: &str, expected: bool| {
         let parsed: PathPattern = pattern.parse().unwrap();
-        assert_eq!(parsed.matches(&CanonicalPath::parse(path).unwrap()), expected, "{pattern} {path}");
+        let canonical = CanonicalPath::parse(path).unwrap();
+        assert_eq!(parsed.matches(&PathReadings::new(&canonical)), expected, "{pattern} {path}");
     };
     check("/**", "/", true);
     check("/**", "/a/../b", true);
@@ -69,6 +70,36 @@ fn path_patterns() {
     check("/models/gpt-*", "/models/claude", false);
     check("/v1/chat", "/v1/%63hat", true);
     check("/v1/chat", "/v1/chat/", false);
+    // With a full-width slash or question mark: contained in whichever way it is read.
+    check("/v1/**", "/v1/a%EF%BC%8Fb", true);
+    check("/v1/*", "/v1/a%EF%BC%8Fb", false);
+    check("/v1/*/c", "/v1/a%EF%BC%9Fb/c", false);
+    check("/v1/*.txt", "/v1/%EF%BC%91.txt", true);
+}
+
+/// What refuses matches each way in which a server may read the path.
+#[test]
+fn restrictions_match_compatible_characters() {
+    let check = |pattern: &str, path: &str, expected: bool| {
+        let parsed: PathPattern = pattern.parse().unwrap();
+        let canonical = CanonicalPath::parse(path).unwrap();
+        assert_eq!(parsed.matches_any_spelling(&PathReadings::new(&canonical)), expected, "{pattern} {path}");
+    };
+    check("/admin/**", "/%EF%BD%81dmin/x", true);
+    check("/admin/**", "/ad%E2%80%8Bmin/x", true);
+    check("/admin/**", "/admin%EF%BC%8Fx", true);
+    check("/a/admin", "/a/admin%EF%BC%9Fx/y", true);
+    check("/admin/x", "/admin:$I30:$INDEX_ALLOCATION/x", true);
+    check("/admin/x", "/admin%20/x.", true);
+    check("/stra%C3%9Fe", "/STRASSE", true);
+    check("/admin/**", "/%E7%AE%A1%E7%90%86/x", false);
+}
+
+#[test]
+fn long_patterns_are_refused() {
+    assert!("/a".repeat(MAX_PATTERN_SEGMENTS).parse::<PathPattern>().is_ok());
+    assert!("/a".repeat(MAX_PATTERN_SEGMENTS + 1).parse::<PathPattern>().is_err());
+    assert!(format!("/{}", "a".repeat(MAX_PATTERN)).parse::<PathPattern>().is_err());
 }
 
 #[test]

@@ -50,10 +50,11 @@ fn who(world: &Snapshot, name: &str) -> Identity {
 
 fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut Trace) -> Ruling {
     let (authority, path) = target.split_at(target.find('/').unwrap());
+    let path = CanonicalPath::parse(path).unwrap();
     let facts = RequestFacts {
         method: &Method::from_bytes(method.as_bytes()).unwrap(),
         authority: &Authority::parse(authority, Some(443)).unwrap(),
-        path: &CanonicalPath::parse(path).unwrap(),
+        path: PathReadings::new(&path),
         tls: true,
         placeholders: &[],
         body: &[],
@@ -140,10 +141,11 @@ fn rules_are_their_agents_own() {
 fn a_placeholder_at_the_wrong_host_is_an_alert_all_the_same() {
     let world = ruled(rules(&["deny evil.test", "allow other.test"]));
     for target in ["evil.test", "other.test"] {
+        let path = CanonicalPath::parse("/").unwrap();
         let facts = RequestFacts {
             method: &Method::GET,
             authority: &Authority::parse(target, Some(443)).unwrap(),
-            path: &CanonicalPath::parse("/").unwrap(),
+            path: PathReadings::new(&path),
             tls: true,
             placeholders: &[placeholder(4, 1)],
             body: &[],
@@ -258,7 +260,7 @@ fn what_is_under_way_ends_with_a_rule() {
         let facts = RequestFacts {
             method: &method,
             authority: &authority,
-            path: &path,
+            path: PathReadings::new(&path),
             tls: true,
             placeholders: &[],
             body: &[],
@@ -362,7 +364,7 @@ proptest! {
         let applies = |action: Action| all.iter().any(|rule| {
             rule.terms.action() == action
                 && rule.terms.judges(&authority).is_ok()
-                && rule.terms.is_about(&verb, &path).is_ok()
+                && rule.terms.is_about(&verb, &PathReadings::new(&path)).is_ok()
         });
         let denied = matches!(quick.decision, Decision::Deny(_));
         prop_assert!(!applies(Action::Deny) || denied);
@@ -398,7 +400,7 @@ fn a_thousand_rules_are_not_all_looked_at() {
     let facts = RequestFacts {
         method: &Method::GET,
         authority: &authority,
-        path: &path,
+        path: PathReadings::new(&path),
         tls: true,
         placeholders: &[],
         body: &[],

@@ -1,0 +1,137 @@
+//! Patterns over the segments of a path, compiled once: `*` within a segment, `**` for any number of whole ones.
+//!
+//! Matching takes at most one comparison for each pair of a segment and a part of the pattern, and a comparison is
+//! linear in the segment. No input makes it go back over more than the parts since the last `**`.
+
+use memchr::memmem::Finder;
+
+use super::path::Names;
+
+/// A compiled pattern.
+#[derive(Debug, Clone)]
+pub(super) struct Globs {
+    parts: Vec<Part>,
+    /// It matches no path with fewer segments.
+    least: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Part {
+    Name(String),
+    Glob(Glob),
+    AnyDepth,
+}
+
+/// What a `**` at the end of a pattern stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// At least one segment, an empty one after a trailing slash included.
+    Something,
+    /// Any number of segments.
+    Anything,
+}
+
+impl Globs {
+    /// Compiles a pattern from its segments; `spell` is applied to every segment but `**`.
+    pub(super) fn new<'s>(
+        segments: impl Iterator<Item = &'s str>,
+        end: End,
+        spell: impl Fn(&str) -> String,
+    ) -> Globs {
+        let part = |segment: &str| match segment {
+            "**" => Part::AnyDepth,
+            segment => Part::new(spell(segment)),
+        };
+        let mut parts: Vec<Part> = segments.map(part).collect();
+        if end == End::Something && matches!(parts.last(), Some(Part::AnyDepth)) {
+            parts.insert(parts.len() - 1, Part::new("*".to_owned()));
+        }
+        // Several in a row say no more than one.
+        parts.dedup_by(|a, b| matches!((a, b), (Part::AnyDepth, Part::AnyDepth)));
+        let least = parts.iter().filter(|part| !matches!(part, Part::AnyDepth)).count();
+        Globs { parts, least }
+    }
+
+    /// Does the pattern contain a path of these segments?
+    pub(super) fn matches(&self, path: Names<'_>) -> bool {
+        if path.len() < self.least {
+            return false;
+        }
+        let (mut part, mut segment) = (0, 0);
+        // Behind the last `**`: where in the pattern, and the segment that is tried there.
+        let mut restart = None;
+        loop {
+            match (self.parts.get(part), path.get(segment)) {
+                (None, None) => return true,
+                (Some(Part::AnyDepth), _) if part + 1 == self.parts.len() => return true,
+                (Some(Part::AnyDepth), _) => {
+                    part += 1;
+                    restart = Some((part, segment));
+                    continue;
+                }
+                // Later beginnings have fewer segments left.
+                (Some(_), None) => return false,
+                (Some(own), Some(name)) if own.matches(name) => {
+                    part += 1;
+                    segment += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some((after, from)) = restart else { return false };
+            restart = Some((after, from + 1));
+            (part, segment) = (after, from + 1);
+        }
+    }
+}
+
+impl Part {
+    fn new(segment: String) -> Part {
+        if segment.contains('*') { Part::Glob(Glob::new(&segment)) } else { Part::Name(segment) }
+    }
+
+    fn matches(&self, segment: &str) -> bool {
+        match self {
+            Part::Name(own) => own == segment,
+            Part::Glob(own) => own.matches(segment.as_bytes()),
+            Part::AnyDepth => true,
+        }
+    }
+}
+
+/// Text in which each `*` is any run of bytes, the empty one too.
+#[derive(Debug, Clone)]
+struct Glob {
+    prefix: String,
+    /// What stands between two `*`, in order. The first place of each leaves most for the rest.
+    middle: Vec<Finder<'static>>,
+    suffix: String,
+}
+
+impl Glob {
+    fn new(text: &str) -> Glob {
+        let mut pieces = text.split('*').map(str::to_owned);
+        let prefix = pieces.next().unwrap_or_default();
+        let suffix = pieces.next_back().unwrap_or_default();
+        let middle = pieces
+            .filter(|piece| !piece.is_empty())
+            .map(|piece| Finder::new(piece.as_bytes()).into_owned())
+            .collect();
+        Glob { prefix, middle, suffix }
+    }
+
+    fn matches(&self, text: &[u8]) -> bool {
+        let rest = text.strip_prefix(self.prefix.as_bytes());
+        let Some(mut rest) = rest.and_then(|rest| rest.strip_suffix(self.suffix.as_bytes())) else {
+            return false;
+        };
+        self.middle.iter().all(|piece| {
+            let found = piece.find(rest);
+            rest = &rest[found.map_or(rest.len(), |at| at + piece.needle().len())..];
+            found.is_some()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
