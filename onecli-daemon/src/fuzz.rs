@@ -84,7 +84,7 @@ pub fn pattern(bytes: &[u8]) {
     }
 }
 
-/// Rules, a field per line (action, host, port, methods, paths, address, rate): what is accepted is written down as
+/// Rules, a field per line (action, host, port, methods, paths, address, rate, tunnel): what is accepted is written down as
 /// itself, and says the same of any request.
 pub fn rule(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -102,6 +102,7 @@ pub fn rule(bytes: &[u8]) {
         paths: words(field()),
         address: field(),
         rate: field(),
+        tunnel: field().is_some(),
     };
     let Ok(terms) = Terms::try_from(text) else { return };
     let written = RuleText::from(terms.clone());

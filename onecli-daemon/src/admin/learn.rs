@@ -117,6 +117,7 @@ fn to_rules(key: &Key, wanted: Wanted) -> Vec<LearnedRule> {
             paths,
             address: key.network.clone(),
             rate: None,
+            tunnel: false,
         },
     };
     if wanted.paths.is_empty() {

@@ -3,7 +3,7 @@
 use super::api::{RuleAdd, RuleView};
 use super::error::AdminError;
 use super::state::{Find, State};
-use crate::model::{AgentName, Rule, RuleId};
+use crate::model::{AgentName, Rule, RuleId, Secret};
 use crate::store::StoredState;
 
 /// Every request of an agent may look at all of these.
@@ -27,7 +27,8 @@ pub(super) async fn add(state: &State, request: RuleAdd) -> Result<RuleView, Adm
         });
     }
     let id = state.handles.store.add_rule(agent, &request.terms).await?;
-    let view = RuleView::new(&Rule { id, agent, terms: request.terms }, request.agent);
+    let rule = Rule { id, agent, terms: request.terms };
+    let view = RuleView { warnings: warnings(&change.stored, &rule), ..RuleView::new(&rule, request.agent) };
     change.in_force("rule add", &id.to_string()).await?;
     Ok(view)
 }
@@ -45,6 +46,27 @@ pub(super) async fn remove(state: &State, id: RuleId) -> Result<RuleView, AdminE
     state.handles.store.remove_rule(id).await?;
     change.in_force("rule remove", &id.to_string()).await?;
     Ok(view)
+}
+
+/// What an administrator should know about a rule that lets connections pass unread.
+fn warnings(stored: &StoredState, rule: &Rule) -> Vec<String> {
+    if !rule.terms.is_tunnel() {
+        return Vec::new();
+    }
+    let is_exposed = |secret: &&Secret| secret.target.host.iter().any(|own| rule.terms.may_meet(own));
+    let exposed: Vec<&str> =
+        stored.secrets.iter().filter(is_exposed).map(|secret| secret.name.as_str()).collect();
+    let mut warnings = vec![
+        "connections by this rule are not read: no method or path is judged, and no response is scrubbed"
+            .to_owned(),
+    ];
+    if !exposed.is_empty() {
+        warnings.push(format!(
+            "secrets for hosts of this rule can be read unscrubbed if the service returns them: {}",
+            exposed.join(", ")
+        ));
+    }
+    warnings
 }
 
 fn view(stored: &StoredState, rule: &Rule) -> RuleView {

@@ -34,6 +34,11 @@ impl Output {
     }
 
     /// Bytes as they are, and a line end.
+    /// Prints a warning, apart from what a program may read.
+    pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
+        writeln!(io::stderr(), "warning: {text}")
+    }
+
     pub(super) fn raw_line(&mut self, line: &[u8]) -> io::Result<()> {
         self.out.write_all(line)?;
         self.out.write_all(b"\n")

@@ -33,7 +33,9 @@ A rule is asked in this order, whatever its number: deny, approve, limit, allow;
   limit    refuses past a rate, over all connections of an agent. Allows nothing by itself.
   allow    lets a request through, with the credentials that are granted for it or with none.
 
-Without methods and paths, 'allow' passes TLS on unread; anything finer makes OneCLI read the requests to that host.
+Without methods and paths, 'allow' passes TLS on unread, unless a secret is stored for the host: then OneCLI reads the
+requests of every agent, and scrubs the responses. A client that pins the host's certificate needs 'allow --tunnel' there.
+Anything finer makes OneCLI read the requests to that host.
 The port is 443 unless given, and for 'deny' all ports; '*' is all ports.
 --address names a network. With --host, an 'allow' opens it for that host although it is private; without, for
 connections to its addresses. The address of a cloud's metadata service has to be named alone, as /32 or /128.
@@ -72,6 +74,10 @@ pub(super) struct RuleAddArgs {
     /// At most so many in a second, minute, hour or day: 10/s, 60/m, 500/h, 1000/d.
     #[arg(long, value_name = "N/UNIT")]
     pub(super) rate: Option<String>,
+    /// With 'allow': pass TLS on unread also where a secret is stored for the host, for clients that pin its certificate.
+    /// Responses are not scrubbed then.
+    #[arg(long)]
+    pub(super) tunnel: bool,
 }
 
 pub(super) fn run(client: &Client, command: RuleCommand, output: &mut Output) -> Result<(), CliError> {
@@ -94,6 +100,7 @@ fn add(client: &Client, args: RuleAddArgs, output: &mut Output) -> Result<(), Cl
         paths: args.paths.clone(),
         address: args.address.clone(),
         rate: args.rate.clone(),
+        tunnel: args.tunnel,
     };
     // All are checked before the first is stored.
     let terms: Vec<Terms> = hosts
@@ -115,6 +122,7 @@ fn add(client: &Client, args: RuleAddArgs, output: &mut Output) -> Result<(), Cl
     }
     for rule in added {
         output.line(&format!("added rule {}: {}", rule.id, sentence(&rule)))?;
+        rule.warnings.iter().try_for_each(|warning| output.warning(warning))?;
     }
     Ok(())
 }
@@ -134,7 +142,7 @@ fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
                 or_dash(rule.host.as_ref()),
                 rule.port.clone(),
                 joined(&rule.methods, "all"),
-                joined(&rule.paths, "all"),
+                if rule.tunnel { "unread".to_owned() } else { joined(&rule.paths, "all") },
                 or_dash(rule.address.as_ref()),
                 or_dash(rule.rate.as_ref()),
             ]
@@ -165,7 +173,7 @@ fn sentence(rule: &RuleView) -> String {
         rule.action,
         joined(&rule.methods, "all methods"),
         rule.port,
-        joined(&rule.paths, "all paths")
+        if rule.tunnel { "unread".to_owned() } else { joined(&rule.paths, "all paths") }
     )
 }
 
@@ -237,6 +245,7 @@ mod tests {
             paths: vec!["/a/*".to_owned(), "/it's$(rm)`x`".to_owned()],
             address: None,
             rate: None,
+            tunnel: false,
         };
         assert_eq!(
             command(&"coder".parse().unwrap(), &rule),

@@ -229,8 +229,9 @@ async fn send(
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     let mut ranged = head.headers.contains_key(header::RANGE);
-    if !watches.is_empty() {
-        ranged &= only_signed(gateway, identity.agent().id, &watches).await;
+    let searched = gateway.searched(head.authority.host());
+    if !searched.is_empty() {
+        ranged = ranged && only_signed(gateway, identity.agent().id, &watches, &searched).await;
         ask_scannable(&mut head.headers, ranged);
     }
     if is_judged {
@@ -264,7 +265,7 @@ async fn send(
             used.push(credential);
         }
         trail.record().backend = backends(&used);
-        let mut scrubber = scrubber(gateway, agent, &watches).await?;
+        let mut scrubber = scrubber(gateway, agent, &watches, &searched).await?;
         outgoing.signatures.iter().for_each(|signature| scrubber.watch(&WireForm::plain(signature)));
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,

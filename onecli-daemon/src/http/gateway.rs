@@ -23,9 +23,10 @@ use super::place::Strangers;
 use super::pool::Pool;
 use super::refusals::{Folded, Refusals};
 use super::revoked;
+use super::scrub_values::{ScrubValues, SearchSet};
 use super::shares::Shares;
 use crate::audit::{AuditLog, Quota, Record};
-use crate::model::{Clock, Code, Random, RequestId};
+use crate::model::{Clock, Code, Host, Random, RequestId};
 use crate::net::{Dialer, Resolver};
 use crate::policy::{Approvals, Evidence, Limits, Snapshot};
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
@@ -117,6 +118,8 @@ pub struct Gateway {
     pub(super) limits: Limits,
     pub(super) approvals: Arc<Approvals>,
     pub(super) approval_timeout: Duration,
+    /// The values that responses are searched for.
+    scrub_values: ScrubValues,
     pub(super) counters: Counters,
     /// The daemon takes no new connections: those that are open are not to be used for long.
     stopping: CancellationToken,
@@ -172,6 +175,7 @@ impl Gateway {
             approval_timeout: parts.approval_timeout,
             clock: parts.clock,
             random: parts.random,
+            scrub_values: ScrubValues::new(),
             counters: Counters::default(),
             stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
@@ -183,6 +187,11 @@ impl Gateway {
     /// The policy as it is now.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.policy.borrow())
+    }
+
+    /// What responses of `host` are searched for under the policy as it is now.
+    pub(super) fn searched(&self, host: &Host) -> Arc<SearchSet> {
+        self.scrub_values.at(&self.snapshot(), host, &self.credentials, self.clock.instant())
     }
 
     /// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true, or when the daemon
@@ -294,6 +303,7 @@ impl Gateway {
     pub fn tidy(&self) {
         self.pool.close_idle();
         let now = self.clock.instant();
+        self.scrub_values.tidy(now);
         self.record_folded(self.refusals.due(now));
         self.quota.tidy(now);
     }

@@ -125,7 +125,12 @@ async fn intercept_tls<S>(
                 serve_exchanges(gateway, connection, tls, version).await;
             }
             Err(error) => {
-                tracing::info!(%error, %authority, "a client's TLS handshake failed: does it trust the CA?");
+                tracing::info!(
+                    %error,
+                    %authority,
+                    "a client's TLS handshake failed: it must trust OneCLI's CA ('onecli ca export'); for one that pins \
+                     the host's certificate, an administrator can add 'onecli rule add allow --tunnel --host HOST'"
+                );
                 refuse_quietly(gateway, &connection, Code::ClientTls).await;
             }
         },

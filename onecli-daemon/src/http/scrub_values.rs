@@ -1,199 +1,214 @@
 //! The values that a response is searched for.
+//!
+//! A host has the same values for every agent: all that are stored for it. Their spellings are compiled when the first
+//! request comes after a change, and shared by all responses. Values that are fetched or issued are added as they are found.
 
-use std::sync::Arc;
+mod search_set;
 
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use sha2::{Digest, Sha256};
+
+pub(super) use self::search_set::SearchSet;
 use super::exchange::unopened;
 use super::gateway::Gateway;
 use super::scrub::{Newer, Scrubber};
-use crate::model::{AgentId, Refusal, WireForm};
-use crate::policy::Watch;
+use crate::model::{AgentId, Host, Refusal, WireForm};
+use crate::policy::{HostGroups, Sent, Snapshot, Watch};
 use crate::vault::Credentials;
 
-/// Looks for every value that must not come back from this host.
+/// Sets that are kept, and the bytes of all their spellings together. A value of 40 bytes has about 1 KiB of spellings, in
+/// Basic credentials 5 KiB. A single set may have more.
+const SETS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const SET_BYTES: usize = 32 << 20;
+/// A set that no request used for so long is forgotten: its values do not stay in memory.
+const KEPT_FOR: Duration = Duration::from_mins(10);
+
+/// What one set is compiled from: SHA-256 over the sealed values, which are bound to name, target and placement.
+type Content = [u8; 32];
+
+/// The sets of all hosts.
+pub(super) struct ScrubValues(Mutex<Sets>);
+
+struct Sets {
+    /// The policy that `by_groups` belongs to.
+    policy: Option<Arc<Snapshot>>,
+    by_groups: LruCache<HostGroups, Content>,
+    by_content: LruCache<Content, (Arc<SearchSet>, Instant)>,
+    bytes: usize,
+    nothing: Arc<SearchSet>,
+}
+
+impl std::fmt::Debug for ScrubValues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ScrubValues(..)")
+    }
+}
+
+impl ScrubValues {
+    /// No set yet.
+    pub(super) fn new() -> ScrubValues {
+        ScrubValues(Mutex::new(Sets {
+            policy: None,
+            by_groups: LruCache::new(SETS),
+            by_content: LruCache::new(SETS),
+            bytes: 0,
+            nothing: Arc::default(),
+        }))
+    }
+
+    /// What responses of `host` are searched for under this policy.
+    pub(super) fn at(
+        &self,
+        policy: &Arc<Snapshot>,
+        host: &Host,
+        credentials: &Credentials,
+        now: Instant,
+    ) -> Arc<SearchSet> {
+        let groups = policy.stored_at(host);
+        if let Some(set) = self.lock().known(policy, &groups, now) {
+            return set;
+        }
+        let watches = policy.stored_values(&groups);
+        let content = content(&watches);
+        let known = self.lock().by_content.get(&content).map(|(set, _)| Arc::clone(set));
+        let set = known.unwrap_or_else(|| Arc::new(SearchSet::compile(watches, credentials)));
+        self.lock().keep(policy, groups, content, &set, now);
+        set
+    }
+
+    /// Forgets what was not used for a while. To be called now and then.
+    pub(super) fn tidy(&self, now: Instant) {
+        let mut sets = self.lock();
+        let is_old = |used: &Instant| now.saturating_duration_since(*used) >= KEPT_FOR;
+        while sets.by_content.peek_lru().is_some_and(|(_, (_, used))| is_old(used)) {
+            sets.forget_oldest();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sets {
+    fn known(&mut self, policy: &Arc<Snapshot>, groups: &HostGroups, now: Instant) -> Option<Arc<SearchSet>> {
+        if groups.is_empty() {
+            return Some(Arc::clone(&self.nothing));
+        }
+        if !self.policy.as_ref().is_some_and(|own| Arc::ptr_eq(own, policy)) {
+            return None;
+        }
+        let (set, used) = self.by_content.get_mut(self.by_groups.get(groups)?)?;
+        *used = now;
+        Some(Arc::clone(set))
+    }
+
+    fn keep(
+        &mut self,
+        policy: &Arc<Snapshot>,
+        groups: HostGroups,
+        content: Content,
+        set: &Arc<SearchSet>,
+        now: Instant,
+    ) {
+        if !self.policy.as_ref().is_some_and(|own| Arc::ptr_eq(own, policy)) {
+            self.policy = Some(Arc::clone(policy));
+            self.by_groups.clear();
+        }
+        self.by_groups.push(groups, content);
+        self.bytes += set.bytes();
+        if let Some((_, (old, _))) = self.by_content.push(content, (Arc::clone(set), now)) {
+            self.bytes -= old.bytes();
+        }
+        while self.bytes > SET_BYTES && self.by_content.len() > 1 {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, (set, _))) = self.by_content.pop_lru() {
+            self.bytes -= set.bytes();
+        }
+    }
+}
+
+fn content(watches: &[Watch]) -> Content {
+    let mut hash = Sha256::new();
+    for watch in watches {
+        let secret = watch.secret();
+        hash.update(secret.id.0.as_bytes());
+        hash.update(secret.version.to_be_bytes());
+        hash.update([u8::from(watch.sent() == Sent::Placed)]);
+        hash.update(secret.sealed.0.len().to_be_bytes());
+        hash.update(&secret.sealed.0);
+    }
+    hash.finalize().into()
+}
+
+/// Searches for every value of the set. `own` are the secrets that the agent may use, or once might.
+///
+/// # Errors
+/// [`crate::model::Code::SecretUnavailable`] where a value of `own` cannot be opened or fetched. One of another agent fails no request.
 pub(super) async fn scrubber(
     gateway: &Gateway,
     agent: AgentId,
-    watches: &[Watch],
+    own: &[Watch],
+    set: &SearchSet,
 ) -> Result<Scrubber, Refusal> {
-    let mut scrubber = Scrubber::default();
-    let is_minted = |watch: &&Watch| watch.secret().profile.mint.is_some();
-    let minted: Vec<Watch> = watches.iter().filter(is_minted).cloned().collect();
-    if !minted.is_empty() {
-        let credentials = Arc::clone(&gateway.credentials);
-        // Counted before the tokens are asked for: none is missed.
-        let purchases = credentials.purchases();
-        scrubber.follow(Box::new(Minted { credentials, watches: minted, purchases }));
+    let is_own = |watch: &Watch| own.iter().any(|own| own.value() == watch.value());
+    if let Some(watch) = set.unopened().iter().find(|watch| is_own(watch))
+        && let Err(error) = gateway.credentials.stored_forms(watch)
+    {
+        return Err(unopened(watch.secret(), &error.into()));
     }
-    for watch in watches {
-        let forms = gateway.credentials.watched(agent, watch).await;
-        scrubber.watch(&forms.map_err(|error| unopened(watch.secret(), &error))?);
+    let mut spelt = Vec::new();
+    // Counted before the tokens are asked for: none is missed.
+    let purchases = gateway.credentials.purchases();
+    for moving in set.moving() {
+        let watch = moving.watch();
+        let values = if watch.sent() == Sent::Placed && is_own(watch) {
+            let current = gateway.credentials.current_values(agent, watch).await;
+            current.map_err(|error| unopened(watch.secret(), &error))?
+        } else {
+            gateway.credentials.values_in_memory(watch)
+        };
+        spelt.extend(values.iter().filter_map(|value| moving.spell(value)));
+    }
+    let mut scrubber = Scrubber::new(set.needles_with(spelt));
+    let issued: Vec<Watch> = set.issued().cloned().collect();
+    if !issued.is_empty() {
+        let credentials = Arc::clone(&gateway.credentials);
+        scrubber.follow(Box::new(Issued { credentials, watches: issued, purchases }));
     }
     Ok(scrubber)
 }
 
-/// Tokens that are bought while an answer is under way, by this request or another.
-struct Minted {
+/// Tokens that are issued while a response is under way, for this request or another.
+struct Issued {
     credentials: Arc<Credentials>,
     watches: Vec<Watch>,
     purchases: u64,
 }
 
-impl Newer for Minted {
+impl Newer for Issued {
     fn newer(&mut self) -> Vec<WireForm> {
         let purchases = self.credentials.purchases();
         if std::mem::replace(&mut self.purchases, purchases) == purchases {
             return Vec::new();
         }
-        self.watches.iter().flat_map(|watch| self.credentials.tokens(watch)).collect()
+        self.watches.iter().flat_map(|watch| self.credentials.issued_forms(watch)).collect()
     }
 }
 
 /// Does no credential for this host ever leave, so that none can be echoed? SDKs rely on ranges to fetch large objects in
 /// parts.
-pub(super) async fn only_signed(gateway: &Gateway, agent: AgentId, watches: &[Watch]) -> bool {
-    for watch in watches {
-        if !gateway.credentials.stays(agent, watch).await {
-            return false;
-        }
-    }
-    true
+pub(super) async fn only_signed(gateway: &Gateway, agent: AgentId, own: &[Watch], set: &SearchSet) -> bool {
+    scrubber(gateway, agent, own, set).await.is_ok_and(|scrubber| scrubber.is_idle())
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::http::inject::{basic, set_query};
-    use crate::http::replace::{StandIn, in_basic, in_json, in_query};
-    use crate::model::{Placement, SecretValue};
-
-    const VALUE: &str = r#"sk/real+0f3A~="9%Zq w"#;
-
-    /// What leaves the host by each placement.
-    fn sent() -> Vec<(Placement, String)> {
-        let value = SecretValue::new(VALUE.as_bytes().to_vec()).unwrap();
-        let forms = ["PLACE".to_owned()];
-        let stand_in = StandIn { forms: &forms };
-        let at = |site: &str| Placement::Replace { at: site.parse().unwrap() };
-        let replaced_basic = |pair: &str| {
-            let given = format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes()));
-            let mut headers = http::HeaderMap::new();
-            headers.insert("authorization", given.parse().unwrap());
-            in_basic(&mut headers, &stand_in, &value).unwrap();
-            headers["authorization"].to_str().unwrap().to_owned()
-        };
-        let body = in_json(br#"{"a": "PLACE"}"#, &"/a".parse().unwrap(), &stand_in, &value).unwrap();
-        let mut all = vec![
-            (Placement::bearer(), format!("Bearer {VALUE}")),
-            (Placement::header("Authorization: token {secret}").unwrap(), format!("token {VALUE}")),
-            (Placement::query("key").unwrap(), set_query(Some("a=1"), "key", &value).unwrap()),
-            (at("query:key"), in_query(Some("key=x-PLACE&b=2"), "key", &stand_in, &value).unwrap()),
-            (at("json:/a"), String::from_utf8(body.to_vec()).unwrap()),
-        ];
-        for user in ["", "a", "ab", "abc"] {
-            all.push((Placement::basic(user).unwrap(), basic(user, &value)));
-            all.push((at("basic"), replaced_basic(&format!("{user}:PLACE"))));
-            all.push((at("basic"), replaced_basic(&format!("{user}PLACE:x"))));
-        }
-        all
-    }
-
-    /// Documented encodings of a whole text, each with its decoder. A mask decodes to bytes that no text has.
-    type Coding = (&'static str, fn(&[u8]) -> Vec<u8>, fn(&[u8]) -> Vec<u8>);
-
-    fn unmasked(text: &[u8], digit: u8) -> Vec<u8> {
-        text.iter().map(|byte| if *byte == b'*' { digit } else { *byte }).collect()
-    }
-
-    const CODINGS: &[Coding] = &[
-        ("plain", |text| text.to_vec(), |text| unmasked(text, 0)),
-        (
-            "hex",
-            |text| data_encoding::HEXLOWER.encode(text).into_bytes(),
-            |text| data_encoding::HEXLOWER.decode(&unmasked(text, b'0')).unwrap(),
-        ),
-        (
-            "HEX",
-            |text| data_encoding::HEXUPPER.encode(text).into_bytes(),
-            |text| data_encoding::HEXUPPER.decode(&unmasked(text, b'0')).unwrap(),
-        ),
-        (
-            "base64",
-            |text| data_encoding::BASE64.encode(text).into_bytes(),
-            |text| data_encoding::BASE64.decode(&unmasked(text, b'A')).unwrap(),
-        ),
-        (
-            "base64url",
-            |text| data_encoding::BASE64URL.encode(text).into_bytes(),
-            |text| data_encoding::BASE64URL.decode(&unmasked(text, b'A')).unwrap(),
-        ),
-        (
-            "UTF-16LE",
-            |text| text.iter().flat_map(|byte| [*byte, 0]).collect(),
-            |text| unmasked(text, 0).chunks(2).map(|pair| pair[0]).collect(),
-        ),
-        (
-            "UTF-16BE",
-            |text| text.iter().flat_map(|byte| [0, *byte]).collect(),
-            |text| unmasked(text, 0).chunks(2).map(|pair| pair[1]).collect(),
-        ),
-        (
-            "percent-encoded base64",
-            |text| {
-                data_encoding::BASE64
-                    .encode(text)
-                    .bytes()
-                    .flat_map(|b| format!("%{b:02x}").into_bytes())
-                    .collect()
-            },
-            |text| {
-                let text = unmasked(text, b'A');
-                let decoded: Vec<u8> = percent_encoding::percent_decode(&text).collect();
-                // Three masks are one character.
-                let decoded = String::from_utf8(decoded).unwrap().replace("AAA", "A");
-                data_encoding::BASE64.decode(decoded.as_bytes()).unwrap()
-            },
-        ),
-    ];
-
-    /// The request head as an upstream echoes it: whatever the placement, whatever the encoding, wherever it stands, and in
-    /// whatever pieces, nothing of what was sent for the value is left but its first and last character.
-    #[test]
-    fn sent_forms_are_scrubbed_in_every_encoding() {
-        let value = SecretValue::new(VALUE.as_bytes().to_vec()).unwrap();
-        for (placement, text) in sent() {
-            let forms = placement.wire_forms(&value);
-            let find = |form: &WireForm| {
-                Some((text.find(std::str::from_utf8(form.expose()).ok()?)?, form.expose().len()))
-            };
-            let (from, length) = forms.iter().filter_map(find).max_by_key(|found| found.1).unwrap();
-            for before in ["", "x", "xy"] {
-                let text = format!("{before}{text} HTTP/1.1");
-                let own = before.len() + from..before.len() + from + length;
-                for (coding, encode, decode) in CODINGS {
-                    let encoded = encode(text.as_bytes());
-                    for size in [1, 7, encoded.len()] {
-                        let mut scrubber = Scrubber::default();
-                        scrubber.watch(&forms);
-                        let mut out = Vec::new();
-                        for piece in encoded.chunks(size) {
-                            out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(piece)));
-                        }
-                        out.extend_from_slice(&scrubber.finish());
-                        let seen = decode(&out);
-                        let left = own.clone().filter(|at| seen[*at] == text.as_bytes()[*at]);
-                        let inner = own.start + 1..own.end - 1;
-                        let told = left.filter(|at| inner.contains(at)).count();
-                        assert_eq!(
-                            told,
-                            0,
-                            "{placement} in {coding}, pieces of {size}: {}",
-                            seen.escape_ascii()
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -51,6 +51,18 @@ pub enum Mint {
     },
 }
 
+impl Mint {
+    /// The token endpoint that the stored value itself is sent to. Keys that sign are sent nowhere.
+    pub fn endpoint(&self) -> Option<&Authority> {
+        match self {
+            Mint::ClientCredentials { token_url, .. } | Mint::RefreshToken { token_url, .. } => {
+                Some(token_url.authority())
+            }
+            Mint::GithubApp { .. } | Mint::GcpServiceAccount { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Mint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -150,6 +150,9 @@ pub struct RuleText {
     /// How many in what time: `10/m`. Limits have one, others do not.
     #[serde(default)]
     pub rate: Option<String>,
+    /// Does what is allowed pass unread even where a secret is stored for the host?
+    #[serde(default)]
+    pub tunnel: bool,
 }
 
 /// Why a rule was refused.
@@ -186,6 +189,7 @@ pub struct Terms {
     paths: Vec<PathPattern>,
     address: Option<IpNet>,
     rate: Option<Rate>,
+    tunnel: bool,
 }
 
 /// A rule: terms, and whom they are for.
@@ -288,7 +292,15 @@ impl TryFrom<RuleText> for Terms {
                 "say what is allowed: --host HOST, --host '*' for all hosts, or --address NETWORK",
             ));
         }
-        Ok(Terms { action, host, port, methods: MethodSet::try_from(text.methods)?, paths, address, rate })
+        let methods = MethodSet::try_from(text.methods)?;
+        let tunnel = text.tunnel;
+        let terms = Terms { action, host, port, methods, paths, address, rate, tunnel };
+        if tunnel && (action != Action::Allow || !terms.is_whole()) {
+            return Err(RuleError::Combination(
+                "only an allow without methods and paths can have --tunnel: what passes unread is not judged",
+            ));
+        }
+        Ok(terms)
     }
 }
 
@@ -310,6 +322,7 @@ impl From<Terms> for RuleText {
             paths: terms.paths.into_iter().map(String::from).collect(),
             address: terms.address.map(|net| net.to_string()),
             rate: terms.rate.map(|rate| rate.to_string()),
+            tunnel: terms.tunnel,
         }
     }
 }
@@ -338,6 +351,25 @@ impl Terms {
     /// How many in what time.
     pub fn rate(&self) -> Option<Rate> {
         self.rate
+    }
+
+    /// May a host be both in this rule and in `pattern`? Errs towards yes where both have wildcards.
+    pub fn may_meet(&self, pattern: &HostPattern) -> bool {
+        match (&self.host, pattern) {
+            (None, _) => true,
+            (Some(own), HostPattern::Exact(host)) => own.matches(host),
+            (Some(HostPattern::Exact(host)), pattern) => pattern.matches(host),
+            (Some(own), pattern) => {
+                let suffix = |pattern: &HostPattern| pattern.to_string().trim_start_matches('*').to_owned();
+                let (own, other) = (suffix(own), suffix(pattern));
+                own.ends_with(&other) || other.ends_with(&own)
+            }
+        }
+    }
+
+    /// Does what it allows pass unread even where a secret is stored for the host?
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel
     }
 
     /// Is it for whole connections, whatever is asked for on them?

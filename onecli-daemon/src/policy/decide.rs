@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::Method;
 use jiff::Timestamp;
 
-use super::grant::{Grant, Watch};
+use super::grant::{Grant, Sent, Watch};
 use super::identity::{Evidence, Identity};
 use super::refusals::{
     ambiguous, denied_by, denied_request, host_denied, not_for_this, placeholder_wanted, removed,
@@ -139,16 +139,12 @@ impl Snapshot {
     /// Decides a connection by where it goes. Precedence: a rule that denies all of it; whether anything on it may be
     /// allowed; whether that takes reading it; a rule that allows all of it; the agent's egress default.
     pub fn route(&self, identity: &Identity, authority: &Authority) -> Route {
-        let watched = |view: &AgentView| view.watched(authority.host()).next().is_some();
-        self.route_watched(identity, authority, watched)
+        let stored = !self.stored_at(authority.host()).is_empty();
+        self.route_stored(identity, authority, stored)
     }
 
-    fn route_watched(
-        &self,
-        identity: &Identity,
-        authority: &Authority,
-        watched: impl Fn(&AgentView) -> bool,
-    ) -> Route {
+    /// The same, where `stored` tells whether a value may be in what comes back.
+    fn route_stored(&self, identity: &Identity, authority: &Authority, stored: bool) -> Route {
         let Some(view) = self.agent(identity.agent().id) else { return Route::Deny(removed()) };
         let whole = view.rules.whole(authority);
         if let Some(rule) = whole.deny {
@@ -159,11 +155,11 @@ impl Snapshot {
         if !secret && !whole.hopeful && egress == Egress::Deny {
             return Route::Deny(host_denied(identity, authority));
         }
-        // What the agent left there while it had a grant must not come back unread.
-        if secret || whole.inspect || watched(view) {
+        // What any agent may have left there must not come back unread, unless an administrator says so.
+        if secret || whole.inspect || (stored && whole.tunnel.is_none()) {
             return Route::Inspect;
         }
-        match (whole.allow, egress) {
+        match (whole.tunnel.or(whole.allow), egress) {
             (Some(rule), _) => {
                 let reach = Reach { open: whole.reach.open || egress == Egress::Allow, ..whole.reach };
                 Route::Tunnel { reach, cause: rule.as_ref().into() }
@@ -193,12 +189,11 @@ impl Snapshot {
             .collect()
     }
 
-    /// Does a rule allow bytes that cannot be read to this host and port? A grant that the agent had for another port does
-    /// not count: nobody put a value into such bytes.
+    /// Does a rule allow bytes that cannot be read to this host and port? A secret for another port does not count: no value
+    /// is put into such bytes.
     pub fn allows_unread(&self, identity: &Identity, authority: &Authority) -> Option<(Reach, Cause)> {
-        let port = authority.port();
-        let watched = |view: &AgentView| view.watched(authority.host()).any(|s| s.target.port == port);
-        match self.route_watched(identity, authority, watched) {
+        let stored = self.is_stored_on(authority.host(), authority.port());
+        match self.route_stored(identity, authority, stored) {
             Route::Tunnel { reach, cause: cause @ Cause::Rule(..) } => Some((reach, cause)),
             _ => None,
         }
@@ -306,11 +301,11 @@ impl Snapshot {
         })
     }
 
-    /// The secrets whose values must not come back from this host: all that match it, by whatever port or path, and those
-    /// that the agent might use once.
+    /// The secrets for this host that the agent may use, by whatever port or path, or once might. Responses are searched for
+    /// all that is [stored](Self::stored_at) for the host.
     pub fn watches(&self, identity: &Identity, host: &Host) -> Vec<Watch> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
-        view.watched(host).map(|s| Watch::new(Arc::clone(s))).collect()
+        view.watched(host).map(|s| Watch::new(Arc::clone(s), Sent::Placed)).collect()
     }
 
     /// What the agent's grants come to for a request, rules aside.

@@ -34,15 +34,30 @@ impl Grant {
     }
 }
 
+/// What of a secret is sent to a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sent {
+    /// Its value, or a token that was issued for it, by its placement.
+    Placed,
+    /// The value with which tokens are requested, to the token endpoint.
+    ToEndpoint,
+}
+
 /// Permission to look for one secret's value in an answer, not to send it anywhere.
 #[derive(Debug, Clone)]
 pub struct Watch {
     secret: Arc<Secret>,
+    sent: Sent,
 }
 
 impl Watch {
-    pub(super) fn new(secret: Arc<Secret>) -> Watch {
-        Watch { secret }
+    pub(super) fn new(secret: Arc<Secret>, sent: Sent) -> Watch {
+        Watch { secret, sent }
+    }
+
+    /// What of the secret can come back.
+    pub fn sent(&self) -> Sent {
+        self.sent
     }
 
     /// What to look for.

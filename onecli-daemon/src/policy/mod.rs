@@ -4,6 +4,7 @@
 mod approvals;
 mod decide;
 mod grant;
+mod host_index;
 mod identity;
 mod limits;
 mod placeholders;
@@ -14,7 +15,8 @@ mod trace;
 
 pub use approvals::{Answer, ApprovalId, Approvals, AskError, Asked, NotWaiting, PER_MINUTE, Waiting};
 pub use decide::{Cause, Decision, RequestFacts, Route, Ruling};
-pub use grant::{Grant, Watch};
+pub use grant::{Grant, Sent, Watch};
+pub use host_index::HostGroups;
 pub use identity::{Evidence, Identity, Mode};
 pub use limits::{Exceeded, Limits};
 pub use snapshot::{AgentInput, Snapshot, SnapshotInput, TokenInput};

@@ -40,6 +40,8 @@ pub(super) struct Whole<'s> {
     pub(super) deny: Option<&'s Arc<Rule>>,
     /// Allows everything on it.
     pub(super) allow: Option<&'s Arc<Rule>>,
+    /// Allows everything on it to pass unread, also where a secret is stored for the host.
+    pub(super) tunnel: Option<&'s Arc<Rule>>,
     /// Some request on it may be allowed.
     pub(super) hopeful: bool,
     /// Requests on it must be read.
@@ -141,6 +143,9 @@ impl RuleSet {
                     whole.hopeful = true;
                     if terms.is_whole() {
                         first(&mut whole.allow, rule);
+                        if terms.is_tunnel() {
+                            first(&mut whole.tunnel, rule);
+                        }
                         whole.reach.open |= terms.address().is_none();
                         whole.reach.allowed.extend(terms.address());
                     }

@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::grant::{Sent, Watch};
+use super::host_index::{HostGroups, HostIndex};
 use super::rules::RuleSet;
-use crate::model::{Agent, AgentId, CgroupName, Host, Placeholder, Rule, Secret, SecretId, TokenHash};
+use crate::model::{
+    Agent, AgentId, CgroupName, Host, HostPattern, Mint, Placeholder, Rule, Secret, SecretId, TokenHash,
+};
 
 /// An agent with the hash of its own token.
 #[derive(Debug, Clone)]
@@ -52,6 +56,16 @@ pub struct Snapshot {
     tokens: HashMap<TokenHash, TokenOwner>,
     cgroups: HashMap<CgroupName, AgentId>,
     placeholders: HashMap<Placeholder, (AgentId, SecretId)>,
+    /// Every secret, disabled ones too, by the hosts that it is sent to.
+    stored: HostIndex<Stored>,
+}
+
+/// A secret at a host.
+#[derive(Debug)]
+struct Stored {
+    secret: Arc<Secret>,
+    sent: Sent,
+    port: u16,
 }
 
 #[derive(Debug)]
@@ -82,6 +96,7 @@ impl Snapshot {
         let grants: HashSet<(AgentId, SecretId)> = input.grants.into_iter().collect();
         let rules: Vec<Arc<Rule>> = input.rules.into_iter().map(Arc::new).collect();
         let mut snapshot = Snapshot::default();
+        snapshot.index(secrets.values());
         for AgentInput { agent, token } in input.agents {
             snapshot.tokens.insert(token, TokenOwner { agent: agent.id, expires: None });
             snapshot.cgroups.insert(agent.cgroup.clone(), agent.id);
@@ -114,6 +129,40 @@ impl Snapshot {
             }
         }
         snapshot
+    }
+
+    fn index<'s>(&mut self, secrets: impl Iterator<Item = &'s Arc<Secret>>) {
+        let mut secrets: Vec<&Arc<Secret>> = secrets.collect();
+        secrets.sort_by_key(|secret| secret.id);
+        for secret in secrets {
+            let stored = |sent, port| Stored { secret: Arc::clone(secret), sent, port };
+            for pattern in secret.target.host.iter() {
+                self.stored.insert(pattern, stored(Sent::Placed, secret.target.port));
+            }
+            if let Some(endpoint) = secret.profile.mint.as_ref().and_then(Mint::endpoint) {
+                let pattern = HostPattern::Exact(endpoint.host().clone());
+                self.stored.insert(&pattern, stored(Sent::ToEndpoint, endpoint.port()));
+            }
+        }
+    }
+
+    /// The groups of secrets that are sent to this host, whichever agent may use them.
+    pub fn stored_at(&self, host: &Host) -> HostGroups {
+        self.stored.find(host)
+    }
+
+    /// The secrets of these groups, each once.
+    pub fn stored_values(&self, groups: &HostGroups) -> Vec<Watch> {
+        let mut seen = HashSet::new();
+        let is_new = |stored: &&Stored| seen.insert((stored.secret.id, stored.sent));
+        let watch = |stored: &Stored| Watch::new(Arc::clone(&stored.secret), stored.sent);
+        self.stored.items(groups).filter(is_new).map(watch).collect()
+    }
+
+    /// Is a secret sent to this host, on this port?
+    pub(super) fn is_stored_on(&self, host: &Host, port: u16) -> bool {
+        let groups = self.stored.find(host);
+        self.stored.items(&groups).any(|stored| stored.port == port)
     }
 
     pub(super) fn agent(&self, id: AgentId) -> Option<&AgentView> {

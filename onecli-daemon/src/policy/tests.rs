@@ -13,6 +13,7 @@ use crate::model::{
 
 mod conditions;
 mod rules;
+mod stored;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 

@@ -249,6 +249,13 @@ pub(crate) async fn rules(store: &dyn Store) {
         paths: vec!["/v1/**".to_owned(), "/v2".to_owned()],
         address: None,
         rate: (action == Action::Limit).then(|| "10/m".to_owned()),
+        tunnel: false,
+    };
+    let tunnel = RuleText {
+        methods: Vec::new(),
+        paths: Vec::new(),
+        tunnel: true,
+        ..text(Action::Allow, Some("pinned.test"))
     };
     let address = RuleText { address: Some("10.1.2.3/8".to_owned()), ..text(Action::Allow, None) };
     let texts = [
@@ -256,6 +263,8 @@ pub(crate) async fn rules(store: &dyn Store) {
         text(Action::Limit, Some("*")),
         text(Action::Allow, Some("*.x.test")),
         address,
+        text(Action::Allow, Some("last.test")),
+        tunnel,
     ];
     let mut expected = Vec::new();
     for (at, text) in texts.into_iter().enumerate() {
@@ -277,7 +286,7 @@ pub(crate) async fn rules(store: &dyn Store) {
 
     store.remove_agent(one.id).await.unwrap();
     let left: Vec<_> = store.load().await.unwrap().rules.iter().map(|rule| rule.agent).collect();
-    assert_eq!(left, [None, None], "an agent's rules go with it");
+    assert_eq!(left, [None; 3], "an agent's rules go with it");
 }
 
 pub(crate) async fn changes_are_told(store: &dyn Store) {

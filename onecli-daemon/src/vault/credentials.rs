@@ -4,6 +4,8 @@
 //! Grant ► material (sealed in the store, or from the source that is) ► mint, where the profile has one ► Credential
 //! ```
 
+mod scrub;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -20,8 +22,8 @@ use super::client::{Outbound, Purpose};
 use super::credential::Credential;
 use super::error::VaultError;
 use super::mint::{self, Market, MintError};
-use crate::model::{AgentId, AwsKeys, Clock, Placement, Secret, SecretId, SecretValue, Source, WireForm};
-use crate::policy::{Grant, Watch};
+use crate::model::{AgentId, Clock, Secret, SecretId, SecretValue, Source};
+use crate::policy::Grant;
 use crate::store::Store;
 
 /// Secrets whose tokens are kept: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
@@ -147,46 +149,6 @@ impl Credentials {
         Ok(self.vault.credential(grant, token).from(origin))
     }
 
-    /// How many tokens were bought so far; another number, and [`Credentials::tokens`] may have new ones.
-    pub fn purchases(&self) -> u64 {
-        self.purchases.load(Ordering::Acquire)
-    }
-
-    /// The forms in which tokens of a secret were sent that were bought lately.
-    pub fn tokens(&self, watch: &Watch) -> Vec<WireForm> {
-        let purse = self.purse(watch.secret().id);
-        let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        issued.iter().flat_map(|token| watch.secret().placement.wire_forms(token)).collect()
-    }
-
-    /// What must not come back to `agent` from a host that `watch` is for: the forms in which values were sent, those that
-    /// they replaced lately, the parts of one, and tokens.
-    ///
-    /// # Errors
-    /// [`CredentialError`]: what cannot be known cannot be recognised either.
-    pub async fn watched(&self, agent: AgentId, watch: &Watch) -> Result<Vec<WireForm>, CredentialError> {
-        let secret = watch.secret();
-        let values = self.held(agent, secret).await?;
-        if let Some(mint) = &secret.profile.mint {
-            let parts = values.iter().flat_map(|value| mint::sensitive_parts(mint, value));
-            let forms = parts.flat_map(|part| WireForm::of_form(&part));
-            return Ok(forms.chain(self.tokens(watch)).collect());
-        }
-        Ok(values.iter().flat_map(|value| secret.placement.wire_forms(value)).collect())
-    }
-
-    /// Does nothing of this secret ever leave? Signatures are made with keys that stay here.
-    pub async fn stays(&self, agent: AgentId, watch: &Watch) -> bool {
-        let secret = watch.secret();
-        if !matches!(secret.placement, Placement::SigV4 { .. }) {
-            return false;
-        }
-        let values = self.held(agent, secret).await.unwrap_or_default();
-        let without_token =
-            |value: &SecretValue| AwsKeys::parse(value).is_ok_and(|keys| keys.token.is_none());
-        !values.is_empty() && values.iter().all(without_token)
-    }
-
     /// Forgets what an upstream did not take (401), if it is still what is kept. Tells whether another can be had.
     pub async fn rejected(&self, grant: &Grant, credential: &Credential) -> bool {
         let (agent, secret) = (grant.agent().id, grant.secret());
@@ -234,15 +196,6 @@ impl Credentials {
         let had = Box::pin(self.backends.fetch(agent, source)).await?;
         self.recent.note(agent, secret.id, &had.value, self.clock.instant());
         Ok((had.value, Some(had.origin)))
-    }
-
-    /// What may come back of it: nothing is issued to be looked for.
-    async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
-        let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
-        let current = Box::pin(self.backends.watch(agent, source)).await?;
-        let mut values = self.recent.of(agent, secret.id, self.clock.instant());
-        values.extend(current.filter(|new| values.iter().all(|old| old.expose() != new.expose())));
-        Ok(values)
     }
 
     /// The secret's source, if what is sealed says the same: whoever changes a row by hand cannot choose what is fetched.

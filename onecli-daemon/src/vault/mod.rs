@@ -36,7 +36,7 @@ pub use credentials::{CredentialError, Credentials};
 pub use error::VaultError;
 pub use keyring::KeyId;
 pub use keys::{KeyStatus, NewSlot, SlotInfo};
-pub use mint::{MintError, check_material};
+pub use mint::{MintError, check_material, sent_to_endpoint};
 pub use rekey::{Begun, Rekey};
 pub use source::{KeyFileError, KeySource};
 

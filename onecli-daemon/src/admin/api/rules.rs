@@ -37,6 +37,12 @@ pub struct RuleView {
     pub address: Option<String>,
     /// How many in what time.
     pub rate: Option<String>,
+    /// Does what is allowed pass unread even where a secret is stored for the host?
+    #[serde(default)]
+    pub tunnel: bool,
+    /// What to know about it; only in the answer to `rule add`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl RuleView {
@@ -53,6 +59,8 @@ impl RuleView {
             paths: text.paths,
             address: text.address,
             rate: text.rate,
+            tunnel: text.tunnel,
+            warnings: Vec::new(),
         }
     }
 }

@@ -12,8 +12,9 @@ use http::header::{HeaderMap, HeaderName};
 use memchr::memmem;
 use zeroize::Zeroizing;
 
-use self::matching::{Findings, Needles};
-use self::spelling::spellings;
+use self::matching::Findings;
+pub(super) use self::matching::Needles;
+pub(super) use self::spelling::{Needle, spellings};
 use crate::model::WireForm;
 #[cfg(feature = "fuzz")]
 pub(super) use reading::Text;
@@ -51,6 +52,11 @@ impl std::fmt::Debug for Scrubber {
 }
 
 impl Scrubber {
+    /// Searches for these needles, which many responses share.
+    pub(super) fn new(needles: Arc<Needles>) -> Scrubber {
+        Scrubber { needles, ..Scrubber::default() }
+    }
+
     /// Searches for every spelling of these texts, too.
     pub(super) fn watch(&mut self, forms: &[WireForm]) {
         Arc::make_mut(&mut self.needles).extend(spellings(forms));

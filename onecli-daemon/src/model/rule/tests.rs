@@ -14,6 +14,7 @@ fn text(action: Action) -> RuleText {
         paths: Vec::new(),
         address: None,
         rate: None,
+        tunnel: false,
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) fn rule(id: u32, agent: Option<u8>, line: &str) -> Rule {
         paths: list(4),
         address: word(5),
         rate: word(6),
+        tunnel: false,
     };
     let agent = agent.map(|n| AgentId(Uuid::from_u128(u128::from(n))));
     Rule { id: RuleId(id), agent, terms: Terms::try_from(text).unwrap() }

@@ -33,8 +33,8 @@ pub(super) async fn add(
     }
     let text = RuleText::from(terms.clone());
     let id: u32 = sqlx::query_scalar(
-        "INSERT INTO rules (agent, action, host, port, methods, paths, address, rate)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+        "INSERT INTO rules (agent, action, host, port, methods, paths, address, rate, tunnel)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
     )
     .bind(agent.map(|agent| agent.to_string()))
     .bind(text.action.as_str())
@@ -44,6 +44,7 @@ pub(super) async fn add(
     .bind(to_json(&text.paths))
     .bind(text.address)
     .bind(text.rate)
+    .bind(text.tunnel)
     .fetch_one(&mut **tx)
     .await
     .map_err(failed)?;
@@ -72,6 +73,7 @@ fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
         paths: row.json("paths")?,
         address: row.get("address")?,
         rate: row.get("rate")?,
+        tunnel: row.get("tunnel")?,
     };
     Ok(Rule {
         id: RuleId(row.get("id")?),

@@ -88,6 +88,11 @@ impl Commands {
         Ok(self.flights.get(command, Duration::ZERO, |_| false, fetch).await?.value)
     }
 
+    /// The value that `command` printed last, if it is in memory.
+    pub(super) fn in_memory(&self, command: &SourceCommand) -> Option<SecretValue> {
+        self.flights.peek_now(command)
+    }
+
     /// An upstream did not take the value: the next request runs the command.
     pub(super) async fn expire(&self, command: &SourceCommand) {
         self.flights.expire(command).await;

@@ -218,6 +218,13 @@ where
         held.value.as_ref().map(|(value, ..)| value.clone())
     }
 
+    /// The value that is held for `key`, its time over or not. None where it is being fetched: nothing waits.
+    pub fn peek_now(&self, key: &K) -> Option<V> {
+        let slot = self.peek_slot(key)?;
+        let held = slot.try_lock().ok()?;
+        held.value.as_ref().map(|(value, ..)| value.clone())
+    }
+
     /// Lets the next request fetch `key`. Its value stays, for a failure that is to be borne.
     pub async fn expire(&self, key: &K) {
         self.extend(key, Duration::ZERO).await;

@@ -157,6 +157,18 @@ impl Backends {
         }
     }
 
+    /// The values of a source that are in memory for these agents. Nothing is fetched or waited for.
+    pub(super) fn in_memory(&self, agents: &[AgentId], source: &Source) -> Vec<SecretValue> {
+        match source {
+            Source::Vault(reference) => {
+                self.vault.as_ref().map(|vault| vault.in_memory(agents, reference)).unwrap_or_default()
+            }
+            Source::Exec(command) => self.commands.in_memory(command).into_iter().collect(),
+            // It is read each time.
+            Source::File(_) => Vec::new(),
+        }
+    }
+
     /// An upstream did not take it.
     pub(super) async fn evict(&self, agent: AgentId, source: &Source) {
         match source {

@@ -94,8 +94,8 @@ struct Complaint {
     error: String,
 }
 
-/// What of a stored value could be echoed by whoever it is sent to.
-pub(super) fn sensitive_parts(mint: &Mint, material: &SecretValue) -> Vec<SecretValue> {
+/// What of a stored value is sent to the token endpoint, which may return it.
+pub fn sent_to_endpoint(mint: &Mint, material: &SecretValue) -> Vec<SecretValue> {
     let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).ok();
     match mint {
         Mint::ClientCredentials { .. } => vec![material.clone()],

@@ -1,0 +1,163 @@
+//! The values of one host, spelt.
+
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use zeroize::Zeroizing;
+
+use crate::http::scrub::{Needle, Needles, spellings};
+use crate::model::SecretValue;
+use crate::policy::{Sent, Watch};
+use crate::vault::Credentials;
+
+/// Values of one secret whose spellings are kept, where it is not the store that holds them: some more than are searched
+/// for at a time (64 tokens). A token of 2 KiB has 40 KiB of spellings.
+const SPELT: NonZeroUsize = NonZeroUsize::new(80).unwrap();
+/// Combinations of such values that are kept compiled: dynamic secrets have a value for each agent.
+const COMBINATIONS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+
+/// What responses of one host, or of several with the same secrets, are searched for.
+#[derive(Default)]
+pub(in crate::http) struct SearchSet {
+    /// Of values in the store.
+    needles: Arc<Needles>,
+    /// The same, by secret.
+    stored: Vec<(Watch, Vec<Needle>)>,
+    bytes: usize,
+    unopened: Vec<Watch>,
+    moving: Vec<Moving>,
+    combined: Option<Mutex<LruCache<Combination, Combined>>>,
+}
+
+/// The addresses of the spellings that are combined.
+type Combination = Vec<usize>;
+
+/// As long as the spellings are kept, no others have their addresses.
+struct Combined {
+    _spelt: Vec<Arc<Spelt>>,
+    needles: Arc<Needles>,
+}
+
+/// The spellings of one value.
+pub(super) struct Spelt(Vec<Needle>);
+
+/// A secret whose value is fetched from elsewhere, or issued by a token endpoint.
+pub(super) struct Moving {
+    watch: Watch,
+    spelt: Mutex<LruCache<Value, Arc<Spelt>>>,
+}
+
+/// A value as a key of a map.
+#[derive(PartialEq, Eq)]
+struct Value(Zeroizing<Vec<u8>>);
+
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_slice().hash(state);
+    }
+}
+
+impl Borrow<[u8]> for Value {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl SearchSet {
+    /// Opens and spells what is stored.
+    pub(super) fn compile(watches: Vec<Watch>, credentials: &Credentials) -> SearchSet {
+        let mut set = SearchSet::default();
+        for watch in watches {
+            match credentials.stored_forms(&watch) {
+                Ok(Some(forms)) => set.stored.push((watch, spellings(&forms))),
+                Ok(None) => set.moving.push(Moving::new(watch)),
+                Err(error) => {
+                    tracing::error!(%error, secret = %watch.secret().name, "a secret that responses are searched for cannot be opened");
+                    set.unopened.push(watch);
+                }
+            }
+        }
+        let needles = || set.stored.iter().flat_map(|(_, needles)| needles);
+        set.bytes = needles().map(|needle| needle.len()).sum();
+        set.needles = Arc::new(of(needles()));
+        set.combined = (!set.moving.is_empty()).then(|| Mutex::new(LruCache::new(COMBINATIONS)));
+        set
+    }
+
+    /// Bytes of all spellings of stored values.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Is there no secret for the host?
+    pub(in crate::http) fn is_empty(&self) -> bool {
+        self.stored.is_empty() && self.moving.is_empty() && self.unopened.is_empty()
+    }
+
+    /// Secrets whose values could not be opened.
+    pub(super) fn unopened(&self) -> &[Watch] {
+        &self.unopened
+    }
+
+    /// Secrets whose values are not in the store.
+    pub(super) fn moving(&self) -> &[Moving] {
+        &self.moving
+    }
+
+    /// Secrets for which tokens are issued.
+    pub(super) fn issued(&self) -> impl Iterator<Item = &Watch> {
+        let is_issued =
+            |watch: &&Watch| watch.sent() == Sent::Placed && watch.secret().profile.mint.is_some();
+        self.moving.iter().map(Moving::watch).filter(is_issued)
+    }
+
+    /// The stored values, and these.
+    pub(super) fn needles_with(&self, spelt: Vec<Arc<Spelt>>) -> Arc<Needles> {
+        let Some(combined) = self.combined.as_ref().filter(|_| !spelt.is_empty()) else {
+            return Arc::clone(&self.needles);
+        };
+        let combination: Combination = spelt.iter().map(|spelt| Arc::as_ptr(spelt).addr()).collect();
+        if let Some(known) = lock(combined).get(&combination) {
+            return Arc::clone(&known.needles);
+        }
+        let mut needles = Needles::clone(&self.needles);
+        needles.extend(spelt.iter().flat_map(|spelt| spelt.0.iter().cloned()));
+        let needles = Arc::new(needles);
+        lock(combined).put(combination, Combined { _spelt: spelt, needles: Arc::clone(&needles) });
+        needles
+    }
+}
+
+impl Moving {
+    fn new(watch: Watch) -> Moving {
+        Moving { watch, spelt: Mutex::new(LruCache::new(SPELT)) }
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// The spellings of a value of this secret; none where nothing of it is sent.
+    pub(super) fn spell(&self, value: &SecretValue) -> Option<Arc<Spelt>> {
+        let mut known = lock(&self.spelt);
+        if let Some(spelt) = known.get(value.expose()) {
+            return (!spelt.0.is_empty()).then(|| Arc::clone(spelt));
+        }
+        let spelt = Arc::new(Spelt(spellings(&self.watch.wire_forms(value))));
+        known.put(Value(Zeroizing::new(value.expose().to_vec())), Arc::clone(&spelt));
+        (!spelt.0.is_empty()).then_some(spelt)
+    }
+}
+
+fn of<'n>(needles: impl IntoIterator<Item = &'n Needle>) -> Needles {
+    let mut all = Needles::default();
+    all.extend(needles.into_iter().cloned());
+    all
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

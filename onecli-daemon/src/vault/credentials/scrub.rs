@@ -1,0 +1,99 @@
+//! What responses are searched for: what is in the store, and what is in memory of what is not.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::{CredentialError, Credentials};
+use crate::model::{AgentId, Secret, SecretValue, WireForm};
+use crate::policy::{Sent, Watch};
+use crate::vault::error::VaultError;
+use crate::vault::mint;
+
+impl Credentials {
+    /// The forms in which a value that is kept in the store was sent; `None` where it is fetched from elsewhere or issued by
+    /// a token endpoint, so that it may change at any time.
+    ///
+    /// # Errors
+    /// [`VaultError`]: the value cannot be opened.
+    pub fn stored_forms(&self, watch: &Watch) -> Result<Option<Vec<WireForm>>, VaultError> {
+        let secret = watch.secret();
+        let is_issued = watch.sent() == Sent::Placed && secret.profile.mint.is_some();
+        if is_issued || secret.profile.source.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(watch.wire_forms(&self.vault.open_watch(watch)?)))
+    }
+
+    /// What the secret stood for lately, where the agent may use it, or once might: it is fetched if need be. Nothing is
+    /// issued only to be searched for.
+    ///
+    /// # Errors
+    /// [`CredentialError`]: what is not known cannot be recognised either.
+    pub async fn current_values(
+        &self,
+        agent: AgentId,
+        watch: &Watch,
+    ) -> Result<Vec<SecretValue>, CredentialError> {
+        let secret = watch.secret();
+        if secret.profile.mint.is_some() || secret.profile.source.is_none() {
+            return Ok(self.values_in_memory(watch));
+        }
+        self.held(agent, secret).await
+    }
+
+    /// What the secret stood for lately, for whichever agent, as far as that is in memory. Nothing is fetched, issued or
+    /// waited for.
+    pub fn values_in_memory(&self, watch: &Watch) -> Vec<SecretValue> {
+        let secret = watch.secret();
+        if watch.sent() == Sent::Placed && secret.profile.mint.is_some() {
+            return self.issued(secret);
+        }
+        let Some(source) = &secret.profile.source else { return Vec::new() };
+        let mut values = self.recent.of_all(secret.id, self.clock.instant());
+        for value in self.backends.in_memory(&self.recent.agents_of(secret.id), source) {
+            if values.iter().all(|known| known.expose() != value.expose()) {
+                values.push(value);
+            }
+        }
+        values
+    }
+
+    /// How many tokens were issued so far. While the number stays the same, [`Credentials::issued_forms`] has nothing new.
+    pub fn purchases(&self) -> u64 {
+        self.purchases.load(Ordering::Acquire)
+    }
+
+    /// The forms in which tokens of a secret were sent that were issued lately.
+    pub fn issued_forms(&self, watch: &Watch) -> Vec<WireForm> {
+        self.issued(watch.secret()).iter().flat_map(|token| watch.wire_forms(token)).collect()
+    }
+
+    fn issued(&self, secret: &Secret) -> Vec<SecretValue> {
+        let purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(purse) = purses.peek(&secret.id).cloned() else { return Vec::new() };
+        drop(purses);
+        let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        issued.iter().cloned().collect()
+    }
+
+    /// What may come back of a secret that is kept elsewhere.
+    async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
+        let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
+        let current = Box::pin(self.backends.watch(agent, source)).await?;
+        let mut values = self.recent.of_all(secret.id, self.clock.instant());
+        values.extend(current.filter(|new| values.iter().all(|old| old.expose() != new.expose())));
+        Ok(values)
+    }
+}
+
+impl Watch {
+    /// The forms in which this value of the secret, or a token that was issued for it, is sent to the host.
+    pub fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {
+        match (self.sent(), &self.secret().profile.mint) {
+            (Sent::ToEndpoint, Some(mint)) => {
+                mint::sent_to_endpoint(mint, value).iter().flat_map(WireForm::of_form).collect()
+            }
+            _ => self.secret().placement.wire_forms(value),
+        }
+    }
+}
