@@ -69,7 +69,8 @@ fn a_basic_secret_is_asked_for_as_basic() {
     );
 }
 
-/// Tunnels and DNS of managed agents: the cgroup suffices, whatever factors the agent requires.
+/// Tunnels and DNS of managed agents: the cgroup suffices, whatever factors the agent requires. A secret is stored for the
+/// host, so only `--tunnel` passes its TLS on unread.
 #[test]
 fn a_tunnel_needs_no_placeholder() {
     if !need::bpf("everything") {
@@ -90,27 +91,26 @@ fn a_tunnel_needs_no_placeholder() {
         .daemon
         .onecli(&["rule", "add", "allow", "--agent", "bare", "--host", API, "--port", &port])
         .ok("rule add");
+    assert_ne!(ask().verdict(), 200, "requests are inspected");
+    scene
+        .daemon
+        .onecli(&["rule", "add", "allow", "--agent", "bare", "--host", API, "--port", &port, "--tunnel"])
+        .ok("rule add --tunnel");
     assert_eq!(ask().verdict(), 200);
     let record = scene.daemon.audit_until("the tunnel", |r| r["verdict"] == "tunnel");
     assert_eq!((&record["agent"], &record["factors"]), (&"bare".into(), &"cgroup".into()), "{record}");
 }
 
-/// An ungranted secret, egress allowed: forwarded uninjected.
+/// An ungranted secret, egress allowed: forwarded uninjected, and inspected, for another agent may have stored it there.
 #[test]
 fn what_is_not_granted_is_not_injected() {
     let scene = Scene::new();
     let open = scene.daemon.add_agent("open", &["--factors", "token", "--egress", "allow"]);
-    let trusted = scene.upstream.ca_file().display().to_string();
-    let run = curl(&scene.url("/echo")).args([
-        "--proxy",
-        &scene.daemon.proxy_url(&open.token),
-        "--cacert",
-        &trusted,
-    ]);
-    let reply = run.outcome().reply();
+    let reply = scene.daemon.explicit(&open.token, curl(&scene.url("/echo"))).outcome().reply();
     assert_eq!(reply.verdict(), 200, "{reply:?}");
     assert_eq!(scene.upstream.only_request().count(VALUE), 0);
-    let record = scene.daemon.audit_until("the tunnel", |r| r["agent"] == "open" && r["verdict"] == "tunnel");
+    let record =
+        scene.daemon.audit_until("the request", |r| r["agent"] == "open" && r["verdict"] == "forward");
     assert_eq!(record["rule"], "egress allow", "{record}");
 }
 
