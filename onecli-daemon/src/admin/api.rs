@@ -329,6 +329,9 @@ pub struct SecretView {
     pub version: u32,
     /// Who may use it.
     pub agents: Vec<AgentName>,
+    /// What to know about its value; only in the answer to `secret add` and `secret rotate`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `run`: asks for a session.

@@ -46,11 +46,11 @@ async fn take(
         };
         let name: String = name.chars().take(256).filter(|c| !c.is_control()).collect();
         match taken {
-            Ok((secret, end)) => {
+            Ok((secret, end, warning)) => {
                 if end != ImportEnd::Unchanged {
                     change.in_force(what, secret.as_str()).await?;
                 }
-                all.push(Imported { name, secret: Some(secret), end, reason: None });
+                all.push(Imported { name, secret: Some(secret), end, reason: None, warning });
             }
             // Of this one value. What is wrong with the daemon would be wrong with the next one too.
             Err(
@@ -60,7 +60,13 @@ async fn take(
                 | AdminError::Unopened { .. }),
             ) => {
                 let end = ImportEnd::Skipped;
-                all.push(Imported { name, secret: None, end, reason: Some(error.to_string()) });
+                all.push(Imported {
+                    name,
+                    secret: None,
+                    end,
+                    reason: Some(error.to_string()),
+                    warning: None,
+                });
             }
             Err(error) => return Err(error),
         }
@@ -73,11 +79,12 @@ async fn one(
     change: &Change<'_>,
     variable: &str,
     value: SecretValue,
-) -> Result<(SecretName, ImportEnd), AdminError> {
+) -> Result<(SecretName, ImportEnd, Option<String>), AdminError> {
     let request = request(variable, value.clone())?;
     let Ok(existing) = change.stored.secret(&request.name) else {
         let secret = secrets::insert(state, change, request).await?;
-        return Ok((secret.name, ImportEnd::Added));
+        let warning = secrets::weakness(&secret, &value);
+        return Ok((secret.name, ImportEnd::Added, warning));
     };
     if existing.profile.template != request.profile.template || existing.profile.source.is_some() {
         return Err(AdminError::Conflict(format!(
@@ -86,10 +93,11 @@ async fn one(
         )));
     }
     if has(state, existing, &value)? {
-        return Ok((existing.name.clone(), ImportEnd::Unchanged));
+        return Ok((existing.name.clone(), ImportEnd::Unchanged, None));
     }
     let secret = secrets::renew(state, existing, &value).await?;
-    Ok((secret.name, ImportEnd::Rotated))
+    let warning = secrets::weakness(&secret, &value);
+    Ok((secret.name, ImportEnd::Rotated, warning))
 }
 
 fn has(state: &State, secret: &Secret, value: &SecretValue) -> Result<bool, AdminError> {

@@ -3,12 +3,13 @@
 use super::api::{SecretAdd, SecretRotate, SecretView};
 use super::error::AdminError;
 use super::state::{Change, Find, State};
+use crate::model::strength::{ENOUGH_BITS, estimated_bits};
 use crate::model::{
     AwsKeys, Mint, PathPattern, Placement, Profile, Sealed, Secret, SecretId, SecretName, SecretValue,
     Source, Target, trusted,
 };
 use crate::store::StoredState;
-use crate::vault::check_material;
+use crate::vault::{check_material, sent_to_endpoint};
 
 /// More patterns than this are a mistake, and each costs time in every match.
 const MAX_PATHS: usize = 256;
@@ -16,10 +17,28 @@ const MAX_PATHS: usize = 256;
 pub(super) async fn add(state: &State, uid: u32, request: SecretAdd) -> Result<SecretView, AdminError> {
     check_source(state, uid, &request.profile)?;
     let change = state.begin_change().await?;
+    let value = request.value.as_ref().map(|value| value.0.clone());
     let secret = insert(state, &change, request).await?;
-    let view = view(&change.stored, &secret);
+    let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
+    let view = SecretView { warnings, ..view(&change.stored, &secret) };
     change.in_force("secret add", view.name.as_str()).await?;
     Ok(view)
+}
+
+/// What an administrator should know about a value that can be guessed. Keys that sign are sent nowhere, so no service
+/// returns them.
+pub(super) fn weakness(secret: &Secret, value: &SecretValue) -> Option<String> {
+    let weakest = match &secret.profile.mint {
+        Some(mint) => sent_to_endpoint(mint, value).iter().map(estimated_bits).min(),
+        None if secret.placement.wire_forms(value).is_empty() => None,
+        None => Some(estimated_bits(value)),
+    };
+    let bits = weakest.filter(|bits| *bits < ENOUGH_BITS)?;
+    Some(format!(
+        "the value of secret '{}' has about {bits} bits of entropy: an agent that stores guesses at the service sees \
+         which one is masked; use a random value of 64 bits or more where the service allows it",
+        secret.name
+    ))
 }
 
 /// Stores a new secret, which is not in force yet.
@@ -167,7 +186,8 @@ pub(super) async fn rotate(
 ) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
     let secret = renew(state, change.stored.secret(name)?, &request.value.0).await?;
-    let view = view(&change.stored, &secret);
+    let warnings = weakness(&secret, &request.value.0).into_iter().collect();
+    let view = SecretView { warnings, ..view(&change.stored, &secret) };
     change.in_force("secret rotate", view.name.as_str()).await?;
     Ok(view)
 }
@@ -245,5 +265,6 @@ fn view(stored: &StoredState, secret: &Secret) -> SecretView {
         allow_plaintext: secret.target.allow_plaintext,
         version: secret.version,
         agents,
+        warnings: Vec::new(),
     }
 }

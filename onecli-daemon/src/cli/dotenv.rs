@@ -18,6 +18,7 @@ pub(super) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
             secret: None,
             end: ImportEnd::Skipped,
             reason: Some(reason),
+            warning: None,
         };
         let Some((name, raw)) = assignment(line) else {
             unusable.push(skipped(format!("line {number}"), "it is not NAME=VALUE".to_owned()));

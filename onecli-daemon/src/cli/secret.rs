@@ -40,7 +40,7 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
     output.line(&format!("stored secret '{}'", added.name))?;
     output.fields(&fields(&added))?;
     output.line(&format!("next: onecli grant AGENT {}", added.name))?;
-    Ok(())
+    Ok(added.warnings.iter().try_for_each(|warning| output.warning(warning))?)
 }
 
 /// Values of a `.env` file by templates.
@@ -72,7 +72,9 @@ pub(super) fn imported(all: &[Imported], output: &mut Output) -> Result<(), CliE
             or_dash(one.reason.as_ref()),
         ]
     };
-    Ok(output.table(["NAME", "SECRET", "DONE", "REASON"], &all.iter().map(row).collect::<Vec<_>>())?)
+    output.table(["NAME", "SECRET", "DONE", "REASON"], &all.iter().map(row).collect::<Vec<_>>())?;
+    let warnings = all.iter().filter_map(|one| one.warning.as_ref());
+    Ok(warnings.into_iter().try_for_each(|warning| output.warning(warning))?)
 }
 
 pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
@@ -118,10 +120,11 @@ pub(super) fn rotate(
     if output.is_json() {
         return Ok(output.document(&rotated)?);
     }
-    Ok(output.line(&format!(
+    output.line(&format!(
         "secret '{name}' is at version {}; agents keep their placeholders",
         rotated.version
-    ))?)
+    ))?;
+    Ok(rotated.warnings.iter().try_for_each(|warning| output.warning(warning))?)
 }
 
 pub(super) fn set_enabled(

@@ -30,6 +30,7 @@ pub mod secret;
 pub mod site;
 pub mod sole;
 pub mod source;
+pub mod strength;
 pub mod template;
 pub mod token;
 pub mod trusted;

@@ -65,6 +65,9 @@ pub struct Imported {
     pub end: ImportEnd,
     /// Why it was left out.
     pub reason: Option<String>,
+    /// What to know about the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What was done with a value.
