@@ -39,6 +39,7 @@ mod netns;
 mod placements;
 mod privilege;
 mod protocols;
+mod returned;
 mod revocation;
 mod rules;
 mod scene;

@@ -398,6 +398,13 @@ impl Record {
         self.failed(code)
     }
 
+    /// Tells of a sign of an attack in what was let through. Verdict and status stay as they are.
+    pub fn alert(&mut self, code: Code) -> &mut Record {
+        self.event = Event::Alert;
+        self.code = Some(Text::new(code.as_str()));
+        self
+    }
+
     /// Notes what went wrong, with the code's status. The verdict stays as it was decided.
     pub fn failed(&mut self, code: Code) -> &mut Record {
         self.code = Some(Text::new(code.as_str()));

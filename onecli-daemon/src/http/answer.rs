@@ -20,6 +20,7 @@ use super::head::strip_hop_by_hop;
 use super::patience::Patience;
 use super::pool::Upstream;
 use super::reject::ERROR_HEADER;
+use super::returned::withheld;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
 use super::trail::Trail;
@@ -102,6 +103,9 @@ pub(super) fn deliver(
         parts.headers.remove(header::CONTENT_LENGTH);
     }
     delivery.scrubber.headers(&mut parts.headers);
+    if delivery.scrubber.is_cut() {
+        return Err(Undelivered::new(withheld(), delivery.trail));
+    }
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
     // A peer that is gone is noticed long before, by the kernel and HTTP/2.
@@ -247,6 +251,17 @@ impl Streaming {
         Counters::add(&delivery.gateway.counters.scrub_hits, delivery.scrubber.hits());
     }
 
+    fn is_cut(&self) -> bool {
+        self.delivery.as_ref().is_some_and(|delivery| delivery.scrubber.is_cut())
+    }
+
+    /// Nothing more of the response is delivered.
+    fn withhold(&mut self) -> BodyError {
+        self.failed(Code::ResponseWithheld);
+        (self.source, self.trailers) = (None, None);
+        withheld().into()
+    }
+
     /// The whole answer was read.
     fn complete(&mut self) {
         if let Some(mut delivery) = self.delivery.take() {
@@ -327,6 +342,9 @@ impl Streaming {
             self.patience.renew();
             let Some(frame) = frame else {
                 let rest = self.delivery.as_mut().map(|d| d.scrubber.finish()).unwrap_or_default();
+                if self.is_cut() {
+                    return Poll::Ready(Some(Err(self.withhold())));
+                }
                 if !rest.is_empty() {
                     return Poll::Ready(Some(Ok(self.data(rest))));
                 }
@@ -344,6 +362,9 @@ impl Streaming {
             match frame.into_data() {
                 Ok(data) => {
                     let clean = delivery.scrubber.push(data);
+                    if self.is_cut() {
+                        return Poll::Ready(Some(Err(self.withhold())));
+                    }
                     if !clean.is_empty() {
                         return Poll::Ready(Some(Ok(self.data(clean))));
                     }
@@ -352,6 +373,9 @@ impl Streaming {
                     let Ok(mut trailers) = frame.into_trailers() else { continue };
                     let rest = delivery.scrubber.finish();
                     delivery.scrubber.headers(&mut trailers);
+                    if self.is_cut() {
+                        return Poll::Ready(Some(Err(self.withhold())));
+                    }
                     self.trailers = Some(trailers);
                     self.ended = true;
                     if !rest.is_empty() {

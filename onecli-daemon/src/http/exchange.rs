@@ -20,6 +20,7 @@ use super::hold::meet_conditions;
 use super::inject::{Outgoing, inject};
 use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
+use super::returned::ResponseGuard;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
 use super::scrub_values::{only_signed, scrubber};
@@ -266,7 +267,8 @@ async fn send(
         }
         trail.record().backend = backends(&used);
         let mut scrubber = scrubber(gateway, agent, &watches, &searched).await?;
-        outgoing.signatures.iter().for_each(|signature| scrubber.watch(&WireForm::plain(signature)));
+        let signatures = std::mem::take(&mut outgoing.signatures);
+        signatures.iter().for_each(|signature| scrubber.watch(&WireForm::plain(signature)));
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,
             (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
@@ -296,6 +298,9 @@ async fn send(
                 };
                 Counters::add(counter, 1);
                 let (method, client_upgrade) = (head.method, upgrade);
+                let sent = (used, signatures);
+                let guard = ResponseGuard::new(gateway, agent, trail.record(), &searched, sent);
+                scrubber.report_to(Box::new(guard));
                 return Ok(Sent {
                     method,
                     ranged,

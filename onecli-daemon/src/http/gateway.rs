@@ -22,6 +22,7 @@ use super::outward::{Outward, UpstreamProxy};
 use super::place::Strangers;
 use super::pool::Pool;
 use super::refusals::{Folded, Refusals};
+use super::returned::UnexpectedMatches;
 use super::revoked;
 use super::scrub_values::{ScrubValues, SearchSet};
 use super::shares::Shares;
@@ -120,6 +121,8 @@ pub struct Gateway {
     pub(super) approval_timeout: Duration,
     /// The values that responses are searched for.
     scrub_values: ScrubValues,
+    /// Those that came back unasked.
+    pub(super) unexpected: UnexpectedMatches,
     pub(super) counters: Counters,
     /// The daemon takes no new connections: those that are open are not to be used for long.
     stopping: CancellationToken,
@@ -176,6 +179,7 @@ impl Gateway {
             clock: parts.clock,
             random: parts.random,
             scrub_values: ScrubValues::new(),
+            unexpected: UnexpectedMatches::new(),
             counters: Counters::default(),
             stopping: CancellationToken::new(),
             ending: CancellationToken::new(),

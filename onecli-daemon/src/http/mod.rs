@@ -33,6 +33,7 @@ mod pool;
 mod refusals;
 mod reject;
 mod replace;
+mod returned;
 mod revoked;
 mod scrub;
 mod scrub_values;

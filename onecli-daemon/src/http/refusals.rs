@@ -17,6 +17,7 @@ const SEVERAL: &str = "several";
 struct Kind {
     /// The policy that refused: what is refused after a change is another matter than before.
     policy: usize,
+    verdict: Option<Verdict>,
     code: Option<Text>,
     status: Option<u16>,
     mode: Option<Mode>,
@@ -31,6 +32,7 @@ impl Kind {
         Kind {
             // Only told apart, never followed. One that lies where an old one was merely goes on with its count.
             policy: Arc::as_ptr(policy).addr(),
+            verdict: record.verdict,
             code: record.code.clone(),
             status: record.status,
             mode: record.mode,
@@ -43,6 +45,7 @@ impl Kind {
 
     fn fill(self, record: &mut Record) {
         (record.code, record.status) = (self.code, self.status);
+        record.verdict = self.verdict;
         record.mode = self.mode;
         (record.method, record.host) = (self.method, self.host);
         (record.port, record.path) = (self.port, self.path);

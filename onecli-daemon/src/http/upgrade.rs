@@ -13,6 +13,7 @@ use sha1::{Digest, Sha1};
 use super::answer::{Delivery, Undelivered, clean_headers, deliver};
 use super::body::{Body, empty};
 use super::gateway::Counters;
+use super::returned::withheld;
 use super::websocket::ScrubbedFrames;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
@@ -84,6 +85,9 @@ pub(super) fn deliver_upgrade(
     parts.extensions.clear();
     clean_headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
+    if delivery.scrubber.is_cut() {
+        return Err(Undelivered::new(withheld(), delivery.trail));
+    }
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     delivery.trail.record().status = Some(parts.status.as_u16());
@@ -113,6 +117,12 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     Counters::add(&gateway.counters.scrub_hits, hits);
     if matches!(result, Ok(Ended::Stopped)) {
         trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
+    }
+    if let Some(refusal) =
+        result.as_ref().err().and_then(std::io::Error::get_ref).and_then(|e| e.downcast_ref())
+    {
+        let refusal: &Refusal = refusal;
+        trail.record().code = Some(Text::new(refusal.code.as_str()));
     }
     trail.tunnelled(&bytes, result.map(drop));
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::returned::withheld;
 use super::scrub::Scrubber;
 
 /// Read from the upstream at once.
@@ -229,6 +230,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ScrubbedFrames<S> {
             }
             this.frames.push(Bytes::copy_from_slice(input.filled()), &mut this.clean)?;
             this.hits.store(this.frames.scrubber.hits(), Ordering::Relaxed);
+            if this.frames.scrubber.is_cut() {
+                this.clean.clear();
+                return Poll::Ready(Err(io::Error::other(withheld())));
+            }
         }
         let take = this.clean.len().min(buf.remaining());
         buf.put_slice(&this.clean.split_to(take));

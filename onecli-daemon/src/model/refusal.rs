@@ -108,6 +108,10 @@ codes! {
     UpstreamTimeout = "upstream_timeout", 504;
     /// The secret could not be decrypted.
     SecretUnavailable = "secret_unavailable", 502;
+    /// A response held a value that the request did not send. It was masked.
+    SecretReturned = "secret_returned", 502;
+    /// A response held a value that the request did not send, after too many of them. It was cut off.
+    ResponseWithheld = "response_withheld", 502;
     /// The audit log cannot be written.
     AuditUnavailable = "audit_unavailable", 503;
     /// The agent's part of the audit log is used up for now.
@@ -125,7 +129,10 @@ codes! {
 impl Code {
     /// Is it a sign of an attack, for the audit's `alert` event?
     pub fn is_alert(self) -> bool {
-        matches!(self, Code::TokenForeign | Code::PlaceholderForeign | Code::PlaceholderMisplaced)
+        matches!(
+            self,
+            Code::TokenForeign | Code::PlaceholderForeign | Code::PlaceholderMisplaced | Code::SecretReturned
+        )
     }
 }
 

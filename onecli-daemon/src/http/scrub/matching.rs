@@ -1,5 +1,8 @@
 //! Finds spellings of values in every reading of a text.
 
+use memchr::memmem;
+use zeroize::Zeroizing;
+
 use super::reading::{Reading, Text, is_introducer, is_plain};
 use super::spelling::Needle;
 
@@ -80,8 +83,17 @@ impl Needles {
         self.sorted.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.sorted.iter().map(|needle| needle.as_slice())
+    /// Is one in this text, which is in lower case? Compared without regard to case.
+    pub(super) fn is_in_lower_case(&self, text: &[u8]) -> bool {
+        self.sorted.iter().any(|needle| {
+            text.len() >= needle.len()
+                && memmem::find(text, &Zeroizing::new(needle.to_ascii_lowercase())).is_some()
+        })
+    }
+
+    /// Is one in this text, in whatever spelling, or in lower case as in the name of a header field?
+    pub(in crate::http) fn is_in(&self, text: &[u8]) -> bool {
+        !self.find(text).matches.is_empty() || self.is_in_lower_case(text)
     }
 
     /// Every match, wherever it begins, overlapping ones too.
@@ -214,8 +226,6 @@ impl Search<'_, '_> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use zeroize::Zeroizing;
 
     use super::*;
 

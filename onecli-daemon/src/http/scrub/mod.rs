@@ -9,8 +9,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
-use memchr::memmem;
-use zeroize::Zeroizing;
 
 use self::matching::Findings;
 pub(super) use self::matching::Needles;
@@ -30,6 +28,12 @@ pub(super) trait Newer: Send + Sync {
     fn newer(&mut self) -> Vec<WireForm>;
 }
 
+/// Decides what becomes of a response with matches.
+pub(super) trait MatchGuard: Send + Sync {
+    /// `matched` is the text as it came. True: nothing more of the response is to be delivered.
+    fn matched(&mut self, matched: &[u8]) -> bool;
+}
+
 /// Looks for values in a stream of bytes, across the edges of its chunks.
 #[derive(Default)]
 pub(super) struct Scrubber {
@@ -42,6 +46,8 @@ pub(super) struct Scrubber {
     /// Matches that begin among the held bytes: they are found again with the next chunk, if one comes.
     held_matches: Vec<(usize, usize)>,
     hits: u64,
+    guard: Option<Box<dyn MatchGuard>>,
+    is_cut: bool,
 }
 
 /// What is held back may be the beginning of a value.
@@ -72,6 +78,24 @@ impl Scrubber {
         let newer = self.newer.as_mut().map(|newer| newer.newer()).unwrap_or_default();
         if !newer.is_empty() {
             self.watch(&newer);
+        }
+    }
+
+    /// Has each match from now on reported to `guard`.
+    pub(super) fn report_to(&mut self, guard: Box<dyn MatchGuard>) {
+        self.guard = Some(guard);
+    }
+
+    /// Did the guard say that nothing more is to be delivered? To be asked before what was scrubbed is delivered.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Counts a match.
+    fn note(&mut self, matched: &[u8]) {
+        self.hits += 1;
+        if let Some(guard) = &mut self.guard {
+            self.is_cut |= guard.matched(matched);
         }
     }
 
@@ -121,9 +145,10 @@ impl Scrubber {
     /// The rest, when the stream has ended.
     pub(super) fn finish(&mut self) -> Bytes {
         let mut rest = std::mem::take(&mut self.held);
+        let matches = std::mem::take(&mut self.held_matches);
+        matches.iter().for_each(|(start, end)| self.note(&rest[*start..*end]));
         mask(&mut rest, 0, std::mem::take(&mut self.held_matched));
-        self.hits += count(self.held_matches.len());
-        for (start, end) in self.held_matches.drain(..) {
+        for (start, end) in matches {
             mask(&mut rest, start, end);
         }
         rest.freeze()
@@ -138,10 +163,10 @@ impl Scrubber {
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
         self.renew();
         let findings = self.needles.find(bytes);
+        findings.matches.iter().for_each(|(start, end)| self.note(&bytes[*start..*end]));
         for (start, end) in &findings.matches {
             mask(bytes, *start, *end);
         }
-        self.hits += count(findings.matches.len());
         !findings.matches.is_empty()
     }
 
@@ -153,7 +178,7 @@ impl Scrubber {
         }
         let named: Vec<HeaderName> = headers.keys().filter(|name| self.is_in_name(name)).cloned().collect();
         for name in named {
-            self.hits += 1;
+            self.note(name.as_str().as_bytes());
             headers.remove(name);
         }
         for value in headers.values_mut() {
@@ -168,16 +193,14 @@ impl Scrubber {
 
     /// Field names are lower case by the time they are here.
     fn is_in_name(&self, name: &HeaderName) -> bool {
-        let name = name.as_str().as_bytes();
-        self.needles.iter().any(|needle| {
-            name.len() >= needle.len()
-                && memmem::find(name, &Zeroizing::new(needle.to_ascii_lowercase())).is_some()
-        })
+        self.needles.is_in_lower_case(name.as_str().as_bytes())
     }
 
     /// Masks, and gives what is decided.
     fn emit(&mut self, mut buffer: BytesMut, findings: &Findings) -> Bytes {
         let (before, open_from) = (self.held_matched, findings.open_from);
+        let decided = findings.matches.iter().filter(|(start, _)| *start < open_from);
+        decided.for_each(|(start, end)| self.note(&buffer[*start..*end]));
         mask(&mut buffer, 0, before.min(open_from));
         self.held_matched = before.saturating_sub(open_from);
         // What is held stays as it came: another match may overlap this one.
@@ -186,7 +209,6 @@ impl Scrubber {
             if start < open_from {
                 mask(&mut buffer, start, end.min(open_from));
                 self.held_matched = self.held_matched.max(end.saturating_sub(open_from));
-                self.hits += 1;
             } else {
                 self.held_matches.push((start - open_from, end - open_from));
             }
@@ -203,10 +225,6 @@ fn mask(buffer: &mut [u8], start: usize, end: usize) {
             *byte = MASK;
         }
     }
-}
-
-fn count(matches: usize) -> u64 {
-    u64::try_from(matches).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use lru::LruCache;
 use zeroize::Zeroizing;
 
 use crate::http::scrub::{Needle, Needles, spellings};
-use crate::model::SecretValue;
+use crate::model::{Secret, SecretValue};
 use crate::policy::{Sent, Watch};
 use crate::vault::Credentials;
 
@@ -97,6 +97,14 @@ impl SearchSet {
         self.stored.is_empty() && self.moving.is_empty() && self.unopened.is_empty()
     }
 
+    /// The secret whose value this text is. Takes some time.
+    pub(in crate::http) fn owner(&self, matched: &[u8]) -> Option<&Secret> {
+        let stored =
+            self.stored.iter().find(|(_, needles)| of(needles).is_in(matched)).map(|(watch, _)| watch);
+        let moving = || self.moving.iter().find(|moving| moving.is_in(matched)).map(Moving::watch);
+        stored.or_else(moving).map(Watch::secret)
+    }
+
     /// Secrets whose values could not be opened.
     pub(super) fn unopened(&self) -> &[Watch] {
         &self.unopened
@@ -138,6 +146,10 @@ impl Moving {
 
     pub(super) fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    fn is_in(&self, matched: &[u8]) -> bool {
+        lock(&self.spelt).iter().any(|(_, spelt)| of(&spelt.0).is_in(matched))
     }
 
     /// The spellings of a value of this secret; none where nothing of it is sent.
