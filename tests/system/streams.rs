@@ -8,8 +8,8 @@ use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::wait_for;
 
-use crate::hostile::wire::{END, block, frame, head_frame, preface};
 use crate::scene::{API, Scene, Way, curl_with_key};
+use onecli_tests::h2wire::{END, block, frame, head_frame, preface};
 
 /// Requests of one agent to one host do not wait for each other where the upstream allows few streams on a connection.
 #[test]

@@ -14,8 +14,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
-use super::wire::{Answer, preface};
 use crate::scene::API;
+use onecli_tests::h2wire::{Answer, preface};
 
 /// How a request reaches the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 
 mod door;
 mod rows;
-pub(crate) mod wire;
 
 use onecli_tests::canary::Canary;
 use onecli_tests::daemon::{Agent, Daemon};
@@ -11,11 +10,11 @@ use onecli_tests::upstream::{Recorded, Upstream};
 
 use crate::scene::{API, VALUE};
 use door::{Door, Doors, Got};
+use onecli_tests::h2wire::{END, head_frame};
 use rows::{
     AUTHORITIES, BAD_FIELDS, BAD_FIELDS_OF_HTTP2, CHUNKS, CONNECTS, FIELDS, FIELDS_OF_HTTP1, LINES, METHODS,
     PSEUDO, SERVER_NAMES, TARGETS, TARGETS_OF_HTTP1, Then,
 };
-use wire::{END, head_frame};
 
 /// Requests that a table must not fall below.
 const CASES: usize = 300;

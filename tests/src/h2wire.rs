@@ -1,28 +1,35 @@
 //! HTTP/2 by hand: frames (RFC 9113) and literal fields (RFC 7541), which no library would send.
 
 /// `END_STREAM` and `END_HEADERS`.
-pub(crate) const END: u8 = 0x5;
+pub const END: u8 = 0x5;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame.
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+///
+/// # Panics
+/// The payload has 2^24 bytes or more.
+#[must_use]
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The preface with empty settings.
-pub(crate) fn preface() -> Vec<u8> {
+#[must_use]
+pub fn preface() -> Vec<u8> {
     [PREFACE, &frame(4, 0, 0, &[])].concat()
 }
 
 /// HEADERS of stream 1.
-pub(crate) fn head_frame(fields: &[(String, String)], flags: u8) -> Vec<u8> {
+#[must_use]
+pub fn head_frame(fields: &[(String, String)], flags: u8) -> Vec<u8> {
     frame(1, flags, 1, &block(fields))
 }
 
 /// A block of literal fields that are not indexed (RFC 7541 section 6.2.2).
-pub(crate) fn block(fields: &[(String, String)]) -> Vec<u8> {
+#[must_use]
+pub fn block(fields: &[(String, String)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in fields {
         out.push(0);
@@ -48,17 +55,19 @@ pub(crate) fn block(fields: &[(String, String)]) -> Vec<u8> {
 
 /// What the frames in `bytes` say of stream 1.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// Content so far.
-    pub(crate) data: Vec<u8>,
+    pub data: Vec<u8>,
     /// A head was there.
-    pub(crate) answered: bool,
+    pub answered: bool,
     /// The stream, or the connection, is at its end.
-    pub(crate) ended: bool,
+    pub ended: bool,
 }
 
 impl Answer {
-    pub(crate) fn read(mut bytes: &[u8]) -> Answer {
+    /// Reads what is whole of the frames in `bytes`.
+    #[must_use]
+    pub fn read(mut bytes: &[u8]) -> Answer {
         let mut answer = Answer::default();
         while bytes.len() >= 9 {
             let length = usize::try_from(u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]])).unwrap();
