@@ -31,6 +31,8 @@ enum Command {
     Bench(programs::BenchArgs),
     /// Kill the daemon at random moments under load, and hold what the upstream saw against the audit log
     Chaos(programs::ChaosArgs),
+    /// Try every known attack technique of an agent against a release build, each with a control, and print a table
+    Attack(programs::AttackArgs),
     /// Build the kernel programs into onecli-ebpf/onecli-ebpf.o
     Ebpf(ebpf::EbpfArgs),
     /// Make the Debian package, in target/debian
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => programs::demo(&args),
         Command::Bench(args) => programs::bench(&args),
         Command::Chaos(args) => programs::chaos(&args),
+        Command::Attack(args) => programs::attack(&args),
         Command::Ebpf(args) => ebpf::run(&args),
         Command::Deb(args) => deb::run(&args),
         Command::Rekey(args) => programs::rekey(&args),

@@ -1,4 +1,7 @@
-//! `demo`, `bench`, `chaos`, `rekey` and `verify-speed`: what the `onecli-tests` package has, with release builds of ours beside it.
+//! `demo`, `bench`, `chaos`, `attack`, `rekey` and `verify-speed`: what the `onecli-tests` package has, with release builds of ours beside it.
+
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -67,6 +70,34 @@ pub(crate) fn chaos(args: &ChaosArgs) -> Result<()> {
     program("chaos", &Args { rest })
 }
 
+/// Options of `attack`.
+#[derive(clap::Args)]
+pub(crate) struct AttackArgs {
+    /// Only techniques whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// Attack the programs in this directory instead of building them
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+    /// Options of the program itself; `--help` after `--` lists them
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// The techniques against a release build, or against programs that exist.
+pub(crate) fn attack(args: &AttackArgs) -> Result<()> {
+    let mut rest = args.rest.clone();
+    rest.extend(args.filter.iter().flat_map(|filter| ["--filter".to_owned(), filter.clone()]));
+    let Some(bin_dir) = &args.bin_dir else {
+        return program("attack", &Args { rest });
+    };
+    let bin_dir = bin_dir.canonicalize().with_context(|| format!("no directory {}", bin_dir.display()))?;
+    step("building the attacks");
+    run(&mut cargo(&["build", "--package", "onecli-tests", "--bin", "attack"]))?;
+    step("attack");
+    run(Command::new(target().join("debug/attack")).env("ONECLI_BIN_DIR", bin_dir).args(rest))
+}
+
 /// Options of `rekey`.
 #[derive(clap::Args)]
 pub(crate) struct RekeyArgs {
@@ -127,5 +158,5 @@ fn program(name: &str, args: &Args) -> Result<()> {
     step(name);
     // Started directly: between it and this process there is no cargo that would hold its lock.
     let bins = target().join("release");
-    run(std::process::Command::new(bins.join(name)).env("ONECLI_BIN_DIR", &bins).args(&args.rest))
+    run(Command::new(bins.join(name)).env("ONECLI_BIN_DIR", &bins).args(&args.rest))
 }

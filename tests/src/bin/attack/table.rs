@@ -1,0 +1,31 @@
+//! All rows, family by family.
+
+use crate::row::Row;
+use crate::techniques::{
+    agents, certificate, confirm, cost, credential, dns, echo, header, identity, issue, memory, oracle, path,
+    placeholder, request, session, timing,
+};
+
+const FAMILIES: &[&[Row]] = &[
+    oracle::ROWS,
+    timing::ROWS,
+    echo::ROWS,
+    agents::ROWS,
+    confirm::ROWS,
+    placeholder::ROWS,
+    session::ROWS,
+    credential::ROWS,
+    issue::ROWS,
+    header::ROWS,
+    path::ROWS,
+    request::ROWS,
+    identity::ROWS,
+    dns::ROWS,
+    certificate::ROWS,
+    cost::ROWS,
+    memory::ROWS,
+];
+
+pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
+    FAMILIES.iter().copied().flatten()
+}

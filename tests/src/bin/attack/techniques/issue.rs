@@ -1,0 +1,57 @@
+//! Credentials that a service issues in the answer to an injected request, at an endpoint that no list names.
+//!
+//! Control: the request is injected, and the rest of the answer arrives unchanged.
+
+use crate::row::{Row, Trial};
+use crate::wire::Answer;
+use crate::world::{Script, World, reply_with};
+
+use super::credential::{AWS_VALUE, signature};
+
+const GETS: &str = "a credential that the service issued";
+const CONTROL: &str = "the rest of the answer arrives unchanged";
+
+pub(crate) const ROWS: &[Row] = &[
+    Row::new("issue/json-member", GETS, CONTROL, json_member).quick(),
+    Row::new("issue/xml-member", GETS, CONTROL, xml_member),
+];
+
+fn json_member(trial: &mut Trial) {
+    const HOST: &str = "api.github.com";
+    const ISSUED: &str = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
+    let body = format!("{{\"id\": 7, \"token\": \"{ISSUED}\", \"note\": \"unchanged text\"}}");
+    let script = Script::start(&[HOST], {
+        let body = body.clone();
+        move |_, conn| reply_with(conn, "Content-Type: application/json\r\n", &body)
+    });
+    let world = World::of(script, &[HOST]);
+    let _ = world.give("key", HOST, "ghp_realCredential0123456789abcdefghij12", &["--template", "github"]);
+    let fields = "Content-Length: 0\r\nConnection: close\r\n";
+    let answer = world.send(HOST, &world.request("POST", HOST, "/repos/acme/site/unlisted", fields));
+    judge(trial, &answer, &body, "unchanged text", ISSUED);
+}
+
+fn xml_member(trial: &mut Trial) {
+    const HOST: &str = "unlisted.eu-west-1.amazonaws.com";
+    const ISSUED: &str = "bQ8mZk3TtVx5Rj1Ws7Yc9Ne2Ld4Hg6Pf0AuKsXoE";
+    let body = format!(
+        "<R><Credentials><AccessKeyId>ASIAQWERTYUIOPASDFGH</AccessKeyId><SecretAccessKey>{ISSUED}</SecretAccessKey>\
+         </Credentials><Note>unchanged text</Note></R>"
+    );
+    let script = Script::start(&[HOST], {
+        let body = body.clone();
+        move |_, conn| reply_with(conn, "Content-Type: text/xml\r\n", &body)
+    });
+    let world = World::of(script, &[HOST]);
+    let granted = world.give("aws", HOST, AWS_VALUE, &["--template", "aws"]);
+    let fields =
+        format!("{}Content-Length: 0\r\nConnection: close\r\n", signature(&granted.placeholder, "unlisted"));
+    let answer = world.send(HOST, &world.request("POST", HOST, "/", &fields));
+    judge(trial, &answer, &body, "unchanged text", ISSUED);
+}
+
+fn judge(trial: &mut Trial, answer: &Answer, body: &str, rest: &str, issued: &str) {
+    let text = String::from_utf8_lossy(&answer.body);
+    trial.control(format!("{answer:?}"), text.contains(rest) && answer.body.len() == body.len());
+    trial.attempt("the issued credential arrives", text.contains(issued));
+}

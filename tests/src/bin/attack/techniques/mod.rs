@@ -1,0 +1,19 @@
+//! The techniques, one file per family. `table.rs` lists their rows.
+
+pub(crate) mod agents;
+pub(crate) mod certificate;
+pub(crate) mod confirm;
+pub(crate) mod cost;
+pub(crate) mod credential;
+pub(crate) mod dns;
+pub(crate) mod echo;
+pub(crate) mod header;
+pub(crate) mod identity;
+pub(crate) mod issue;
+pub(crate) mod memory;
+pub(crate) mod oracle;
+pub(crate) mod path;
+pub(crate) mod placeholder;
+pub(crate) mod request;
+pub(crate) mod session;
+pub(crate) mod timing;

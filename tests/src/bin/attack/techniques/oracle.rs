@@ -1,0 +1,320 @@
+//! Prefix oracles: an agent that can store text at a host stores a guess, and watches how the answer arrives. If a right
+//! guess arrives in other pieces than a wrong one, the agent reads the value character by character.
+//!
+//! Control: the same observer tells right from wrong where the upstream itself cuts its answer after a right guess.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use async_compression::tokio::write::GzipEncoder;
+use data_encoding::HEXLOWER;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::row::{Row, Trial};
+use crate::wire::Tunnel;
+use crate::wire::websocket::{self, HANDSHAKE, switch};
+use crate::world::{A, Conn, Seen, VALUE, World};
+
+/// What stands before a guess. The empty line ends every match.
+const BEFORE: &str = "a stored file!\n\n";
+/// For the control: the upstream cuts its answer where a guess begins this.
+const PLANTED: &str = "pL4ntedRm8Xk2Wq7Zt9Yb3Nc6Vh1Js5D";
+/// How often each guess is watched. A trace counts if most of them show it.
+const LOOKS: usize = 5;
+/// Lengths of the guesses.
+const LENGTHS: [usize; 4] = [3, 8, 16, 31];
+/// Time between two parts of an answer.
+const PAUSE: Duration = Duration::from_millis(40);
+const ENDED: &[u8] = b"the answer ends here";
+
+const GETS: &str = "any value of that host, character by character";
+const CONTROL: &str = "an upstream that cuts its answer is told apart";
+
+pub(crate) const ROWS: &[Row] = &[
+    Row::new("oracle/http1-chunks", GETS, CONTROL, http1_chunks).quick(),
+    Row::new("oracle/http1-length", GETS, CONTROL, http1_length),
+    Row::new("oracle/http2-data", GETS, CONTROL, http2_data).quick(),
+    Row::new("oracle/websocket", GETS, CONTROL, websocket).quick(),
+    Row::new("oracle/compressed", GETS, CONTROL, compressed).quick(),
+    Row::new("oracle/delay", GETS, CONTROL, delay),
+    Row::new("oracle/never-granted", "a value of another agent's secret", CONTROL, never_granted),
+    Row::new("oracle/ungranted", "a value of a secret that it was granted once", CONTROL, ungranted),
+    Row::new("oracle/disabled", "a value of a disabled secret", CONTROL, disabled),
+    Row::new(
+        "oracle/refresh-token",
+        "a refresh token, which is never sent to that host",
+        CONTROL,
+        refresh_token,
+    ),
+    Row::new("oracle/aws-secret-key", "an AWS secret key, which is never sent", CONTROL, aws_secret_key),
+];
+
+/// How an answer arrived: sizes of frames, then sizes of TLS records.
+type Trace = (Vec<usize>, Vec<usize>);
+
+/// The trace that most looks at one guess show.
+fn usual(mut look: impl FnMut() -> Trace) -> Option<Trace> {
+    let mut counts = BTreeMap::<Trace, usize>::new();
+    for _ in 0..LOOKS {
+        *counts.entry(look()).or_default() += 1;
+    }
+    counts.into_iter().find(|(_, count)| *count > LOOKS / 2).map(|(trace, _)| trace)
+}
+
+/// Whether an observer tells a right guess from wrong ones of its length, for any length.
+fn tells_apart(value: &str, mut look: impl FnMut(&str) -> Trace) -> Option<String> {
+    LENGTHS.into_iter().filter(|length| *length < value.len()).find_map(|length| {
+        let right = &value[..length];
+        let wrong = wrong_guesses(right).map(|guess| usual(|| look(&guess)));
+        let seen = usual(|| look(right))?;
+        let [first, ..] = &wrong;
+        let stable = first.is_some() && wrong.iter().all(|trace| trace == first);
+        let differs = stable && wrong.iter().flatten().all(|trace| *trace != seen);
+        differs.then(|| format!("{length} characters: {seen:?} for a right guess, {first:?} for wrong ones"))
+    })
+}
+
+/// Guesses of the same length and alphabet that are wrong in their first, a middle, and their last character.
+fn wrong_guesses(right: &str) -> [String; 3] {
+    [0, right.len() / 2, right.len() - 1].map(|at| {
+        let other = if right.as_bytes()[at] == b'q' { "w" } else { "q" };
+        format!("{}{other}{}", &right[..at], &right[at + 1..])
+    })
+}
+
+fn hex(text: &str) -> String {
+    HEXLOWER.encode(text.as_bytes())
+}
+
+/// The text that a path names, and whether the answer is cut before it.
+fn stored(seen: &Seen) -> (String, bool) {
+    let text = HEXLOWER.decode(seen.last_segment().as_bytes()).unwrap_or_default();
+    let text = String::from_utf8(text).unwrap_or_default();
+    let cut = seen.target().starts_with("/planted/") && PLANTED.starts_with(&text);
+    (text, cut)
+}
+
+/// A secret for `/api/**`, and a rule that lets the agent read the rest.
+fn world(handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static) -> World {
+    let (world, _) = World::with_key(&["--bearer", "--path", "/api/**"], handler);
+    world.allow(A, "/**");
+    world
+}
+
+/// The rows that differ only in what is watched.
+fn observe(trial: &mut Trial, value: &str, mut look: impl FnMut(&str, &str) -> Trace) {
+    let control = tells_apart(PLANTED, |guess| look("planted", guess));
+    trial.control("the planted cut is told apart", control.is_some());
+    let found = tells_apart(value, |guess| look("files", guess));
+    trial.attempt(found.clone().unwrap_or_default(), found.is_some());
+}
+
+fn chunk(conn: &mut Conn, bytes: &[u8]) -> io::Result<()> {
+    conn.write_all(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat())?;
+    conn.flush()
+}
+
+/// An answer in chunks: one, or two with a pause between.
+fn chunked(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
+    let (text, cut) = stored(seen);
+    conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    if cut {
+        chunk(conn, BEFORE.as_bytes())?;
+        std::thread::sleep(PAUSE);
+        chunk(conn, text.as_bytes())?;
+    } else {
+        chunk(conn, format!("{BEFORE}{text}").as_bytes())?;
+    }
+    conn.write_all(b"0\r\n\r\n")
+}
+
+/// An answer with a length.
+fn sized(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
+    let (text, cut) = stored(seen);
+    let length = BEFORE.len() + text.len();
+    write!(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{BEFORE}")?;
+    if cut {
+        conn.flush()?;
+        std::thread::sleep(PAUSE);
+    }
+    conn.write_all(text.as_bytes())
+}
+
+fn over_http1(world: &World) -> impl FnMut(&str, &str) -> Trace {
+    let mut tunnel = world.tunnel(A);
+    let host = world.at(A);
+    move |kind, guess| {
+        let path = format!("/{kind}/{}", hex(guess));
+        let answer = tunnel.ask(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        assert_eq!((answer.status, answer.complete), (200, true), "{answer:?}");
+        (answer.chunks, answer.records)
+    }
+}
+
+fn http1_chunks(trial: &mut Trial) {
+    let world = world(chunked);
+    observe(trial, VALUE, over_http1(&world));
+}
+
+fn http1_length(trial: &mut Trial) {
+    let world = world(sized);
+    observe(trial, VALUE, over_http1(&world));
+}
+
+/// The frames of HTTP/2 alone: they show what TLS records show.
+fn over_http2(world: &World) -> impl FnMut(&str, &str) -> Trace {
+    let mut http2 = world.http2(A);
+    let host = world.at(A);
+    move |kind, guess| {
+        let answer = http2.get(&host, &format!("/{kind}/{}", hex(guess))).expect("an answer");
+        assert!(answer.complete, "{answer:?}");
+        (answer.frames.into_iter().filter(|size| *size > 0).collect(), Vec::new())
+    }
+}
+
+fn http2_data(trial: &mut Trial) {
+    let world = world(sized);
+    observe(trial, VALUE, over_http2(&world));
+}
+
+/// Answers each message `KIND TEXT` with the text, and with a message that ends the answer.
+fn socket(_: &Seen, conn: &mut Conn) -> io::Result<()> {
+    conn.write_all(switch().as_bytes())?;
+    conn.flush()?;
+    loop {
+        let message = websocket::receive(conn)?;
+        let message = String::from_utf8(message.payload).map_err(io::Error::other)?;
+        let Some((kind, text)) = message.split_once(' ') else { return Ok(()) };
+        if kind == "planted" && PLANTED.starts_with(text) {
+            websocket::send(conn, BEFORE.as_bytes(), false)?;
+            websocket::send(conn, text.as_bytes(), false)?;
+        } else {
+            websocket::send(conn, format!("{BEFORE}{text}").as_bytes(), false)?;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        websocket::send(conn, ENDED, false)?;
+    }
+}
+
+/// The handshake through `tunnel`.
+pub(super) fn switched(world: &World, host: &str, path: &str) -> Option<Tunnel> {
+    let mut tunnel = world.tunnel(host);
+    let answer = tunnel.ask(&world.request("GET", host, path, HANDSHAKE));
+    (answer.status == 101).then_some(tunnel)
+}
+
+fn websocket(trial: &mut Trial) {
+    let world = world(socket);
+    let mut tunnel = switched(&world, A, "/socket").expect("a WebSocket");
+    observe(trial, VALUE, |kind, guess| {
+        websocket::send(&mut tunnel, format!("{kind} {guess}").as_bytes(), true).expect("sent");
+        let mut sizes = Vec::new();
+        loop {
+            let message = websocket::receive(&mut tunnel).expect("a message");
+            if message.payload == ENDED {
+                return (sizes, Vec::new());
+            }
+            sizes.extend([usize::from(message.fin), message.payload.len()]);
+        }
+    });
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut encoder = GzipEncoder::new(Vec::new());
+        encoder.write_all(text.as_bytes()).await.expect("memory takes it");
+        encoder.shutdown().await.expect("memory takes it");
+        encoder.into_inner()
+    })
+}
+
+/// One gzip member, or two with a pause between (RFC 1952 section 2.2).
+fn zipped(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
+    let (text, cut) = stored(seen);
+    conn.write_all(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )?;
+    if cut {
+        chunk(conn, &gzip(BEFORE))?;
+        std::thread::sleep(PAUSE);
+        chunk(conn, &gzip(&text))?;
+    } else {
+        chunk(conn, &gzip(&format!("{BEFORE}{text}")))?;
+    }
+    conn.write_all(b"0\r\n\r\n")
+}
+
+fn compressed(trial: &mut Trial) {
+    let world = world(zipped);
+    observe(trial, VALUE, over_http1(&world));
+}
+
+/// The text, then silence, then the rest. A cut answer keeps the text back until after the silence.
+fn pausing(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
+    let (text, cut) = stored(seen);
+    conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    let (first, second) = if cut { ("", &*text) } else { (&*text, "") };
+    chunk(conn, format!("{BEFORE}{first}").as_bytes())?;
+    std::thread::sleep(Duration::from_millis(250));
+    chunk(conn, format!("{second}\n\n").as_bytes())?;
+    conn.write_all(b"0\r\n\r\n")
+}
+
+fn delay(trial: &mut Trial) {
+    let world = world(pausing);
+    observe(trial, VALUE, |kind, guess| {
+        let mut tunnel = world.tunnel(A);
+        let request = world.request("GET", A, &format!("/{kind}/{}", hex(guess)), "Connection: close\r\n");
+        tunnel.write_all(&request).expect("sent");
+        // The head may take longer than the silence.
+        crate::wire::http1::read_head(&mut tunnel).expect("a head");
+        (vec![tunnel.read_until_silence(Duration::from_millis(120)).len()], Vec::new())
+    });
+}
+
+fn ungranted(trial: &mut Trial) {
+    let world = world(sized);
+    world.daemon.onecli(&["ungrant", "bot", "key"]).ok("ungrant");
+    observe(trial, VALUE, over_http2(&world));
+}
+
+fn never_granted(trial: &mut Trial) {
+    const OTHER: &str = "tk9Wd4Hs7Ym2Bq6Rx1Pn8Lc3Zv5Gf0Ja";
+    let world = world(sized);
+    world.secret("other", A, OTHER, &["--header", "X-Key: {secret}"]);
+    observe(trial, OTHER, over_http2(&world));
+}
+
+fn disabled(trial: &mut Trial) {
+    let world = world(sized);
+    world.daemon.onecli(&["secret", "disable", "key"]).ok("secret disable");
+    observe(trial, VALUE, over_http2(&world));
+}
+
+fn refresh_token(trial: &mut Trial) {
+    const REFRESH: &str = "rt2Hq8Xw5Nd7Kb4Ys9Vm1Gz6Tc3Lp0Fe";
+    let world = world(sized);
+    let at = format!("https://{}/token", world.at(A));
+    let options = [
+        "--header",
+        "X-Token: {secret}",
+        "--oauth2-refresh",
+        &at,
+        "--client-id",
+        "42",
+        "--path",
+        "/minted/**",
+    ];
+    let _ = world.give("minted", A, REFRESH, &options);
+    observe(trial, REFRESH, over_http2(&world));
+}
+
+fn aws_secret_key(trial: &mut Trial) {
+    const KEY: &str = "wJ4rXUtn7EMIbK7MDqENGbPxRfiCY9QzEXAM8L3v";
+    let world = world(sized);
+    let options = ["--sigv4", "us-east-1/s3", "--path", "/bucket/**"];
+    let _ = world.give("aws", A, &format!("AKIDREAL0123456789AB:{KEY}"), &options);
+    observe(trial, KEY, over_http2(&world));
+}

@@ -1,0 +1,122 @@
+//! Placeholders on their way to another host. The agent gains nothing by it; the operator must hear of it.
+//!
+//! Control: a placeholder in a header field of such a request raises an alert.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use onecli_tests::wait_for;
+
+use crate::row::{Row, Trial};
+use crate::wire::websocket;
+use crate::world::{B, Conn, Seen, VALUE, World, reply};
+
+use super::oracle::switched;
+
+const GETS: &str = "a leaked placeholder that no alert tells of";
+const CONTROL: &str = "in a header field it raises an alert";
+
+pub(crate) const ROWS: &[Row] = &[
+    Row::new("placeholder/body", GETS, CONTROL, body).quick(),
+    Row::new("placeholder/chunked-body", GETS, CONTROL, chunked_body),
+    Row::new("placeholder/websocket", GETS, CONTROL, over_websocket),
+];
+
+fn handler(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
+    if !seen.target().starts_with("/socket") {
+        return reply(conn, "ok");
+    }
+    conn.write_all(websocket::switch().as_bytes())?;
+    conn.flush()?;
+    loop {
+        websocket::receive(conn)?;
+        websocket::send(conn, b"received", false)?;
+    }
+}
+
+struct Scene {
+    world: World,
+    placeholder: String,
+    told: usize,
+}
+
+impl Scene {
+    fn new(trial: &mut Trial) -> Self {
+        let (world, granted) = World::with_key(&["--bearer"], handler);
+        // Makes the other host one that is inspected.
+        let _ = world.give("other", B, "anotherValue0123456789", &["--header", "X-Key: {secret}"]);
+        let mut scene = Self { world, placeholder: granted.placeholder, told: 0 };
+        let fields = format!("X-Note: {}\r\nConnection: close\r\n", scene.placeholder);
+        scene.world.get(B, "/", &fields);
+        trial.control(CONTROL, scene.is_told());
+        scene
+    }
+
+    /// Whether there is an alert that was not there before.
+    fn is_told(&mut self) -> bool {
+        let more = wait_for(Duration::from_secs(3), || {
+            let records = self.world.daemon.audit();
+            let about = |code: &str| code.contains("placeholder");
+            let count = records
+                .iter()
+                .filter(|r| r["event"] == "alert" && r["code"].as_str().is_some_and(about))
+                .count();
+            (count > self.told).then_some(count)
+        });
+        self.told = more.unwrap_or(self.told);
+        more.is_some()
+    }
+
+    /// Sends a request to the other host.
+    fn send(&mut self, trial: &mut Trial, what: &str, fields: &str, body: &[u8]) {
+        let fields = format!("{fields}Connection: close\r\n");
+        let request = [self.world.request("POST", B, "/notes", &fields), body.to_vec()].concat();
+        let answer = self.world.send(B, &request);
+        let silent = !self.is_told();
+        trial.attempt(format!("{what}: answered {}, no alert", answer.status), silent);
+    }
+}
+
+fn body(trial: &mut Trial) {
+    let mut scene = Scene::new(trial);
+    let key = scene.placeholder.clone();
+    let digits = data_encoding::HEXUPPER.encode(key.as_bytes());
+    let escaped: String = digits
+        .chars()
+        .enumerate()
+        .flat_map(|(at, d)| (at % 2 == 0).then_some('%').into_iter().chain([d]))
+        .collect();
+    for (what, kind, body) in [
+        ("text", "text/plain", key.clone()),
+        ("JSON", "application/json", format!("{{\"text\": \"see {key}\"}}")),
+        ("form", "application/x-www-form-urlencoded", format!("a=1&text={key}&b=2")),
+        ("escaped form", "application/x-www-form-urlencoded", format!("text={escaped}")),
+        ("behind 256 KiB", "application/octet-stream", format!("{}{key}", "x".repeat(256 * 1024))),
+    ] {
+        let fields = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+        scene.send(trial, what, &fields, body.as_bytes());
+    }
+    trial.control("the value is not sent", !scene.world.script.saw(VALUE));
+}
+
+fn chunked_body(trial: &mut Trial) {
+    let mut scene = Scene::new(trial);
+    let (first, second) = scene.placeholder.split_at(scene.placeholder.len() / 2);
+    let whole = format!("{:x}\r\n{}\r\n0\r\n\r\n", scene.placeholder.len(), scene.placeholder);
+    let halves = format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
+    for (what, body) in [("one chunk", whole), ("two chunks", halves)] {
+        scene.send(trial, what, "Transfer-Encoding: chunked\r\n", body.as_bytes());
+    }
+}
+
+fn over_websocket(trial: &mut Trial) {
+    let mut scene = Scene::new(trial);
+    let mut tunnel = switched(&scene.world, B, "/socket").expect("a WebSocket");
+    for text in [scene.placeholder.clone(), format!("{{\"key\": \"{}\"}}", scene.placeholder)] {
+        websocket::send(&mut tunnel, text.as_bytes(), true).expect("sent");
+        // It may be answered or cut off; what counts is the alert.
+        let _ = websocket::receive(&mut tunnel);
+        trial.attempt("a text message: no alert", !scene.is_told());
+        tunnel = switched(&scene.world, B, "/socket").expect("a WebSocket");
+    }
+}

@@ -1,0 +1,353 @@
+//! Where a technique is tried: a daemon, an upstream that says what the technique needs, and an agent with a token.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use onecli_tests::daemon::{Agent, Builder, Daemon, Granted};
+use onecli_tests::upstream::TestCa;
+use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
+
+use crate::wire::http1::read_rest;
+use crate::wire::http2::Http2;
+use crate::wire::tunnel::trusting;
+use crate::wire::{Answer, Tunnel};
+
+/// The host that the first secret is for.
+pub(crate) const A: &str = "a.test";
+/// Another host at the same address.
+pub(crate) const B: &str = "b.test";
+/// The first secret's value: letters and digits, as most API keys are.
+pub(crate) const VALUE: &str = "sk7Qx2mZt9Lr4WbN8cYp3VdK6hJf1GsT";
+
+/// One agent makes all requests, and more of them than one should.
+const QUOTA: &str = "[audit]\nagent_rate = 1000000\nagent_bytes = \"1TiB\"";
+
+/// A request as the upstream got it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Seen {
+    /// Path and query.
+    pub(crate) fn target(&self) -> &str {
+        self.head.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// The path's last segment, without the query.
+    pub(crate) fn last_segment(&self) -> &str {
+        let path = self.target().split('?').next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Whether `text` stands in head or body.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.head.contains(text) || memchr::memmem::find(&self.body, text.as_bytes()).is_some()
+    }
+}
+
+/// The upstream's end of a connection.
+pub(crate) type Conn = StreamOwned<ServerConnection, TcpStream>;
+/// Answers one request. An error closes the connection.
+pub(crate) type Handler = dyn Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync;
+
+/// A TLS server of HTTP/1.1 whose answers are written byte by byte by a handler.
+pub(crate) struct Script {
+    address: SocketAddr,
+    ca_file: PathBuf,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    ended: Arc<AtomicBool>,
+    _dir: TempDir,
+}
+
+impl Script {
+    /// Serves `names` with a certificate of a CA of its own.
+    pub(crate) fn start(
+        names: &[&str],
+        handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let ca = TestCa::new("attack upstream CA");
+        let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+        let (chain, key) = ca.leaf(&names);
+        let config = server_config().with_single_cert(chain, key).expect("the leaf fits its key");
+        Self::with(config, ca.pem(), Arc::new(handler))
+    }
+
+    /// Serves with this configuration; `ca_pem` is what a client has to trust.
+    pub(crate) fn with(config: ServerConfig, ca_pem: &str, handler: Arc<Handler>) -> Self {
+        let dir = tempfile::Builder::new().prefix("onecli-attack-").tempdir().expect("temp dir");
+        let ca_file = dir.path().join("ca.pem");
+        std::fs::write(&ca_file, ca_pem).expect("write the CA's certificate");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
+        let address = listener.local_addr().expect("its address");
+        let (seen, ended) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::new(AtomicBool::new(false)));
+        let config = Arc::new(config);
+        let (log, end) = (Arc::clone(&seen), Arc::clone(&ended));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if end.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (config, handler, log) = (Arc::clone(&config), Arc::clone(&handler), Arc::clone(&log));
+                // A connection that fails is the row's to notice.
+                std::thread::spawn(move || serve(stream, config, &*handler, &log));
+            }
+        });
+        Self { address, ca_file, seen, ended, _dir: dir }
+    }
+
+    /// Every request so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().expect("no holder panics").clone()
+    }
+
+    /// Forgets them.
+    pub(crate) fn clear(&self) {
+        self.seen.lock().expect("no holder panics").clear();
+    }
+
+    /// Whether `text` arrived in any request.
+    pub(crate) fn saw(&self, text: &str) -> bool {
+        self.seen().iter().any(|seen| seen.has(text))
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // Wakes the listener.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// TLS for a server, up to its certificate.
+pub(crate) fn server_config() -> rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS versions")
+        .with_no_client_auth()
+}
+
+fn serve(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    handler: &Handler,
+    log: &Mutex<Vec<Seen>>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(Duration::from_mins(1)))?;
+    let session = ServerConnection::new(config).map_err(io::Error::other)?;
+    let mut conn = StreamOwned::new(session, stream);
+    loop {
+        let seen = read_request(&mut conn)?;
+        log.lock().expect("no holder panics").push(seen.clone());
+        handler(&seen, &mut conn)?;
+        conn.flush()?;
+    }
+}
+
+fn read_request(conn: &mut Conn) -> io::Result<Seen> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        conn.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let mut body = Vec::new();
+    if lower.contains("transfer-encoding: chunked") {
+        while !body.ends_with(b"0\r\n\r\n") {
+            let mut byte = [0];
+            conn.read_exact(&mut byte)?;
+            body.push(byte[0]);
+        }
+    } else if let Some((_, rest)) = lower.split_once("content-length:") {
+        let length = rest.lines().next().unwrap_or_default().trim().parse().map_err(io::Error::other)?;
+        body.resize(length, 0);
+        conn.read_exact(&mut body)?;
+    }
+    Ok(Seen { head, body })
+}
+
+/// Answers 200 with a length.
+pub(crate) fn reply(conn: &mut Conn, body: impl AsRef<[u8]>) -> io::Result<()> {
+    reply_with(conn, "", body)
+}
+
+/// The same with further header lines.
+pub(crate) fn reply_with(conn: &mut Conn, fields: &str, body: impl AsRef<[u8]>) -> io::Result<()> {
+    let body = body.as_ref();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
+    conn.write_all(&[head.as_bytes(), body].concat())
+}
+
+/// A daemon without kernel programs, an upstream, and an agent.
+pub(crate) struct World {
+    // Dropped in this order: the daemon first, so that its log names no upstream that is gone.
+    pub(crate) daemon: Daemon,
+    pub(crate) script: Script,
+    pub(crate) agent: Agent,
+}
+
+impl World {
+    /// No secret yet; the agent is named `bot`.
+    pub(crate) fn new(handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::of(Script::start(&[A, B], handler), &[A, B])
+    }
+
+    /// The same, and the secret `key` for [`A`], granted.
+    pub(crate) fn with_key(
+        options: &[&str],
+        handler: impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> (Self, Granted) {
+        let world = Self::new(handler);
+        let granted = world.give("key", A, VALUE, options);
+        (world, granted)
+    }
+
+    /// A daemon that trusts `script` and resolves `names` to it.
+    pub(crate) fn of(script: Script, names: &[&str]) -> Self {
+        Self::built(Daemon::builder().no_ebpf(), script, names)
+    }
+
+    /// The same with a builder of the row's.
+    pub(crate) fn built(builder: Builder, script: Script, names: &[&str]) -> Self {
+        let trust = format!("[upstream]\nextra_ca_files = ['{}']\n", script.ca_file.display());
+        let builder = builder.config(&trust).config(QUOTA);
+        let builder = names.iter().fold(builder, |b, name| b.host(name, &["127.0.0.1"]));
+        let daemon = builder.start();
+        let agent = daemon.add_agent("bot", &["--factors", "token"]);
+        Self { daemon, script, agent }
+    }
+
+    /// `host:port` of the upstream.
+    pub(crate) fn at(&self, host: &str) -> String {
+        format!("{host}:{}", self.script.address.port())
+    }
+
+    /// Stores a secret for `host`, and grants it to the agent.
+    pub(crate) fn give(&self, name: &str, host: &str, value: &str, options: &[&str]) -> Granted {
+        self.secret(name, host, value, options);
+        self.daemon.grant(&self.agent, name)
+    }
+
+    /// Stores a secret for `host`.
+    pub(crate) fn secret(&self, name: &str, host: &str, value: &str, options: &[&str]) {
+        self.daemon.add_secret(name, value, &[&["--host", &self.at(host)], options].concat());
+    }
+
+    /// Lets the agent reach `path` of `host` without a credential, inspected.
+    pub(crate) fn allow(&self, host: &str, path: &str) {
+        let port = self.script.address.port().to_string();
+        self.daemon
+            .onecli(&["rule", "add", "allow", "--host", host, "--port", &port, "--path", path])
+            .ok("rule add allow");
+    }
+
+    /// Lets the agent reach `host` without a credential, with no path.
+    pub(crate) fn allow_all(&self, host: &str) {
+        let port = self.script.address.port().to_string();
+        self.daemon.onecli(&["rule", "add", "allow", "--host", host, "--port", &port]).ok("rule add allow");
+    }
+
+    /// A client that trusts what an agent trusts, and the upstream's own CA.
+    fn trust(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+        let file = self.daemon.home().dir().join("both-ca.pem");
+        if !file.exists() {
+            let both =
+                [self.daemon.ca_file(), self.script.ca_file.clone()].map(|f| std::fs::read(f).expect("PEM"));
+            std::fs::write(&file, both.concat()).expect("write the CAs");
+        }
+        trusting(&file, alpn)
+    }
+
+    /// TLS for `host` behind a CONNECT of `agent`.
+    pub(crate) fn tunnel_of(
+        &self,
+        agent: &Agent,
+        host: &str,
+        alpn: &[u8],
+    ) -> io::Result<Result<Tunnel, Answer>> {
+        let trust = self.trust(&[alpn]);
+        Tunnel::through(self.daemon.explicit_addr(), &agent.token, &self.at(host), host, &trust)
+    }
+
+    /// The same for the world's agent, which must get it.
+    pub(crate) fn tunnel(&self, host: &str) -> Tunnel {
+        let tunnel = self.tunnel_of(&self.agent, host, b"http/1.1").expect("the proxy answers");
+        tunnel.unwrap_or_else(|refused| panic!("CONNECT {host} is refused: {refused:?}"))
+    }
+
+    /// TLS for `name` behind a CONNECT to `host`.
+    pub(crate) fn tunnel_named(&self, host: &str, name: &str) -> Option<Tunnel> {
+        let (trust, address) = (self.trust(&[b"http/1.1"]), self.daemon.explicit_addr());
+        Tunnel::through(address, &self.agent.token, &self.at(host), name, &trust).ok()?.ok()
+    }
+
+    /// HTTP/2 for `host`.
+    pub(crate) fn http2(&self, host: &str) -> Http2 {
+        let tunnel = self.tunnel_of(&self.agent, host, b"h2").expect("the proxy answers");
+        let tunnel = tunnel.unwrap_or_else(|refused| panic!("CONNECT {host} is refused: {refused:?}"));
+        Http2::new(tunnel).expect("HTTP/2 begins")
+    }
+
+    /// Sends `request` to `host` on a connection of its own; a refused CONNECT is the answer.
+    pub(crate) fn send_as(&self, agent: &Agent, host: &str, request: &[u8]) -> Answer {
+        match self.tunnel_of(agent, host, b"http/1.1") {
+            Ok(Ok(mut tunnel)) => tunnel.ask(request),
+            Ok(Err(refused)) => refused,
+            Err(_) => Answer::default(),
+        }
+    }
+
+    /// The same as the world's agent.
+    pub(crate) fn send(&self, host: &str, request: &[u8]) -> Answer {
+        self.send_as(&self.agent, host, request)
+    }
+
+    /// A GET with further header lines, each ended by CR LF.
+    pub(crate) fn get(&self, host: &str, path: &str, fields: &str) -> Answer {
+        self.send(host, &self.request("GET", host, path, fields))
+    }
+
+    /// The bytes of a request without a body.
+    pub(crate) fn request(&self, method: &str, host: &str, path: &str, fields: &str) -> Vec<u8> {
+        format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", self.at(host)).into_bytes()
+    }
+
+    /// Sends `request` straight to the upstream.
+    pub(crate) fn direct(&self, host: &str, request: &[u8]) -> Answer {
+        let trust = self.trust(&[b"http/1.1"]);
+        let tunnel = Tunnel::direct(self.script.address, host, &trust);
+        tunnel.map_or_else(|_| Answer::default(), |mut tunnel| tunnel.ask(request))
+    }
+
+    /// Sends raw bytes to the explicit listener, and reads to the end.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let Ok(mut stream) = crate::wire::tunnel::connect(self.daemon.explicit_addr()) else {
+            return Vec::new();
+        };
+        let _ = stream.write_all(bytes);
+        read_rest(&mut stream)
+    }
+
+    /// Sends raw bytes to the explicit listener, and gives the first that come back.
+    pub(crate) fn raw_head(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut head = vec![0; 1024];
+        let read = crate::wire::tunnel::connect(self.daemon.explicit_addr()).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            stream.write_all(bytes)?;
+            stream.read(&mut head)
+        });
+        head.truncate(read.unwrap_or_default());
+        head
+    }
+}
