@@ -2,6 +2,9 @@
 //!
 //! Control: an ordinary request of the same template is not refused.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::row::{Row, Trial};
 use crate::wire::Answer;
 use crate::world::{Script, World, reply};
@@ -25,6 +28,8 @@ pub(crate) const ROWS: &[Row] = &[
 struct Template {
     name: &'static str,
     host: &'static str,
+    /// The credential is put where Basic credentials have the placeholder.
+    replaces: bool,
     ordinary: (&'static str, &'static str),
     issuing: &'static [(&'static str, &'static str)],
 }
@@ -32,6 +37,7 @@ struct Template {
 const GITHUB: Template = Template {
     name: "github",
     host: "api.github.com",
+    replaces: false,
     ordinary: ("GET", "/repos/acme/site/issues"),
     issuing: &[
         ("POST", "/app/installations/42/access_tokens"),
@@ -49,6 +55,7 @@ const GITHUB: Template = Template {
 const GITLAB: Template = Template {
     name: "gitlab",
     host: "gitlab.com",
+    replaces: false,
     ordinary: ("GET", "/api/v4/projects/1/issues"),
     issuing: &[
         ("POST", "/api/v4/projects/1/access_tokens"),
@@ -65,6 +72,7 @@ const GITLAB: Template = Template {
 const CLOUDFLARE: Template = Template {
     name: "cloudflare",
     host: "api.cloudflare.com",
+    replaces: false,
     ordinary: ("GET", "/client/v4/zones"),
     issuing: &[
         ("POST", "/client/v4/user/tokens"),
@@ -79,6 +87,7 @@ const CLOUDFLARE: Template = Template {
 const SENTRY: Template = Template {
     name: "sentry",
     host: "sentry.io",
+    replaces: false,
     ordinary: ("GET", "/api/0/projects/"),
     issuing: &[
         ("POST", "/api/0/api-tokens/"),
@@ -90,6 +99,7 @@ const SENTRY: Template = Template {
 const DATADOG: Template = Template {
     name: "datadog-app",
     host: "api.datadoghq.com",
+    replaces: false,
     ordinary: ("GET", "/api/v1/monitor"),
     issuing: &[
         ("POST", "/api/v1/api_key"),
@@ -102,6 +112,7 @@ const DATADOG: Template = Template {
 const TWILIO: Template = Template {
     name: "twilio",
     host: "api.twilio.com",
+    replaces: true,
     ordinary: ("GET", "/2010-04-01/Accounts/AC0/Messages.json"),
     issuing: &[
         ("POST", "/2010-04-01/Accounts/AC0/Keys.json"),
@@ -114,6 +125,7 @@ const TWILIO: Template = Template {
 const NPM: Template = Template {
     name: "npm",
     host: "npm.test",
+    replaces: false,
     ordinary: ("GET", "/express"),
     issuing: &[("POST", "/-/npm/v1/tokens"), ("PUT", "/-/user/org.couchdb.user:me")],
 };
@@ -127,12 +139,14 @@ fn try_template(trial: &mut Trial, template: &Template) {
     let world = World::of(script, &[template.host]);
     let granted =
         world.give("key", template.host, "realCredential0123456789", &["--template", template.name]);
-    // Each template's own place; an agent that is known by its token needs no placeholder.
-    drop(granted);
+    let basic = STANDARD.encode(format!("AC0:{}", granted.placeholder));
+    // An agent that is known by its token needs a placeholder only where the secret replaces one.
+    let authorization =
+        if template.replaces { format!("Authorization: Basic {basic}\r\n") } else { String::new() };
     let ask = |(method, path): &(&str, &str)| {
         world.script.clear();
-        let fields = "Content-Length: 0\r\nConnection: close\r\n";
-        world.send(template.host, &world.request(method, template.host, path, fields))
+        let fields = format!("{authorization}Content-Length: 0\r\nConnection: close\r\n");
+        world.send(template.host, &world.request(method, template.host, path, &fields))
     };
     let ordinary = ask(&template.ordinary);
     trial.control(format!("{:?}: {}", template.ordinary, ordinary.status), ordinary.status == 200);
