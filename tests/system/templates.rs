@@ -223,3 +223,67 @@ fn requests_for_fresh_credentials_are_refused() {
     let record = daemon.audit_until("a refusal", |r| r["code"] == "credential_endpoint");
     assert_eq!(record["verdict"], "deny", "{record}");
 }
+
+/// An action in the query, in a form body, in a header field or in the text of a GraphQL query.
+#[test]
+fn actions_that_issue_credentials_are_refused() {
+    let ec2 = "ec2.eu-central-1.amazonaws.com";
+    let ecr = "api.ecr.eu-central-1.amazonaws.com";
+    let github = "api.github.com";
+    let upstream = Upstream::start(&[ec2, ecr, github]);
+    let daemon = Daemon::for_upstream(&upstream);
+    let agent = daemon.add_agent("agent", &["--factors", "token"]);
+    let port = upstream.https_addr().port();
+    let hosts = [ec2, ecr].map(|host| format!("{host}:{port}"));
+    let aws = ["--template", "aws", "--host", &hosts[0], "--host", &hosts[1]];
+    daemon.add_secret("aws", "AKIDREAL:real-credential/0123456789", &aws);
+    daemon.add_secret(
+        "github",
+        "real-credential/0123456789",
+        &["--template", "github", "--host", &format!("{github}:{port}")],
+    );
+    let key = daemon.grant(&agent, "aws").placeholder;
+    let _ = daemon.grant(&agent, "github");
+    let user = format!("{key}:{key}");
+    let ask = |host: &str, path: &str, args: &[&str]| {
+        let run = client::curl(&upstream.https_url(host, path)).args(args);
+        let run = if host == github {
+            run
+        } else {
+            let service = if host == ec2 { "ec2" } else { "ecr" };
+            run.args(["--aws-sigv4", &format!("aws:amz:eu-central-1:{service}"), "-u", &user])
+        };
+        let reply = daemon.explicit(&agent.token, run).outcome().reply();
+        (reply.status, reply.header("x-onecli-error").map(str::to_owned))
+    };
+    let refused = (403, Some("credential_endpoint".to_owned()));
+    let target = "X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";
+    for (host, path, args) in [
+        (ec2, "/?Action=CreateKeyPair&KeyName=x", &[][..]),
+        (ec2, "/", &["-d", "Action=CreateKeyPair&KeyName=x"][..]),
+        (ec2, "/x", &["-d", "Version=2016-11-15&%41ction=createKeyPair"][..]),
+        (ecr, "/", &["-d", "{}", "-H", target][..]),
+        (github, "/graphql", &["-d", r#"{"query":"{repository{a:temp\u0043loneToken}}"}"#][..]),
+    ] {
+        assert_eq!(ask(host, path, args), refused, "{host}{path} {args:?}");
+    }
+    // A body that is not read as the server would read it.
+    let coded = ["-d", "Action=x", "-H", "Content-Encoding: gzip"];
+    assert_eq!(ask(ec2, "/", &coded), (400, Some("bad_request".to_owned())));
+    assert_eq!(upstream.request_count(), 0);
+    for (host, path, args) in [
+        (ec2, "/echo?Action=DescribeKeyPairs", &[][..]),
+        (ec2, "/echo", &["-d", "Action=DescribeKeyPairs&Filter=CreateKeyPair"][..]),
+        (
+            ecr,
+            "/echo",
+            &["-d", "{}", "-H", "X-Amz-Target: AmazonEC2ContainerRegistry_V20150921.ListImages"][..],
+        ),
+        (github, "/echo", &["-d", r#"{"query":"{viewer{login}}"}"#][..]),
+    ] {
+        assert_eq!(ask(host, path, args), (200, None), "{host}{path} {args:?}");
+    }
+    let seen = upstream.requests();
+    let form = seen.iter().find(|request| request.body.starts_with(b"Action=")).unwrap();
+    assert_eq!(form.body, b"Action=DescribeKeyPairs&Filter=CreateKeyPair".as_slice());
+}

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Method, Uri};
+use http::{HeaderMap, Method, Uri};
 
 use super::api::{ConsideredView, Explain, Explanation};
 use super::error::AdminError;
 use super::state::{Find, State};
-use crate::model::{Agent, Authority, CanonicalPath, MethodSet, PathReadings, Placeholder, Refusal, Secret};
+use crate::model::{
+    Agent, Authority, CanonicalPath, MethodSet, Operations, PathReadings, Placeholder, Refusal, Secret,
+};
 use crate::policy::{
     Considered, Decision, Evidence, Identity, Mode, RequestFacts, Route, Ruling, Snapshot, Subject, Trace,
 };
@@ -70,6 +72,7 @@ struct Question {
     method: Method,
     authority: Authority,
     path: CanonicalPath,
+    operations: Operations,
     tls: bool,
 }
 
@@ -90,7 +93,9 @@ impl Question {
         let authority =
             Authority::parse(authority, Some(port)).map_err(|error| bad(format!("the URL: {error}")))?;
         let path = CanonicalPath::parse(url.path()).map_err(|error| bad(format!("the URL: {error}")))?;
-        Ok(Question { method, authority, path, tls })
+        // The answer is for a request without header fields and body.
+        let operations = Operations::of(url.query(), &HeaderMap::new());
+        Ok(Question { method, authority, path, operations, tls })
     }
 
     fn decide(
@@ -107,6 +112,7 @@ impl Question {
             tls: self.tls,
             placeholders,
             body: &[],
+            operations: &self.operations,
         };
         snapshot.decide_traced(identity, &facts, trace)
     }

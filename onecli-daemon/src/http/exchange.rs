@@ -29,6 +29,7 @@ use super::signing;
 use super::trail::Trail;
 use super::upgrade::{self, Upgrade};
 use crate::audit::Text;
+use crate::model::operation::UnreadableBody;
 use crate::model::{Code, Reach, Refusal, Rule, Secret, WireForm};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
@@ -156,13 +157,29 @@ async fn read_fields(
     head: &mut Head,
     body: Incoming,
 ) -> Result<(Payload, Option<Share>), Refusal> {
-    let fields = gateway.snapshot().body_fields(identity, &head.facts());
-    if fields.is_empty() || !buffer::is_json(&head.headers) {
+    let snapshot = gateway.snapshot();
+    let mut fields = snapshot.body_fields(identity, &head.facts());
+    if !buffer::is_json(&head.headers) {
+        fields.clear();
+    }
+    let is_judged = !body.is_end_stream() && snapshot.denials_read_body(identity, &head.facts());
+    if fields.is_empty() && !is_judged {
         return Ok((Payload::Streamed(body), None));
     }
     let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
     head.body = buffer::placeholders_in(&whole.bytes, &fields);
+    if is_judged {
+        head.operations.read_body(&head.headers, &whole.bytes).map_err(|error| unjudged(&error))?;
+    }
     Ok((Payload::whole(whole.bytes), Some(whole.share)))
+}
+
+fn unjudged(error: &UnreadableBody) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("{error}, and it decides whether the request would create a credential"),
+        "send the body without Content-Encoding and chunk signatures, in UTF-8",
+    )
 }
 
 async fn forward(

@@ -10,7 +10,9 @@ use super::connection::{Connection, Scheme};
 use super::front::Malformed;
 use crate::model::authority::AuthorityError;
 use crate::model::path::PathError;
-use crate::model::{Authority, CanonicalPath, Code, JsonPointer, PathReadings, Placeholder, Refusal};
+use crate::model::{
+    Authority, CanonicalPath, Code, JsonPointer, Operations, PathReadings, Placeholder, Refusal,
+};
 use crate::policy::RequestFacts;
 
 /// A request's head in canonical form.
@@ -27,6 +29,8 @@ pub(super) struct Head {
     pub(super) placeholders: Vec<Placeholder>,
     /// Placeholders in fields of the body, once it was read for them.
     pub(super) body: Vec<(JsonPointer, Placeholder)>,
+    /// What it asks for besides method and path.
+    pub(super) operations: Operations,
     /// Does the client ask for a WebSocket (RFC 6455)?
     pub(super) websocket: bool,
 }
@@ -51,6 +55,7 @@ pub(super) struct Facts {
     tls: bool,
     placeholders: Vec<Placeholder>,
     body: Vec<(JsonPointer, Placeholder)>,
+    operations: Operations,
 }
 
 impl Facts {
@@ -63,6 +68,7 @@ impl Facts {
             tls: self.tls,
             placeholders: &self.placeholders,
             body: &self.body,
+            operations: &self.operations,
         }
     }
 }
@@ -115,6 +121,7 @@ impl Head {
         strip_hop_by_hop(&mut headers);
         headers.remove(header::HOST);
         let placeholders = placeholders_in(parts.uri.path(), query.as_deref(), &headers);
+        let operations = Operations::of(query.as_deref(), &headers);
         Ok(Head {
             method: parts.method.clone(),
             scheme: connection.scheme,
@@ -124,6 +131,7 @@ impl Head {
             headers,
             placeholders,
             body: Vec::new(),
+            operations,
             websocket,
         })
     }
@@ -137,6 +145,7 @@ impl Head {
             tls: self.scheme == Scheme::Https,
             placeholders: self.placeholders.clone(),
             body: self.body.clone(),
+            operations: self.operations.clone(),
         }
     }
 
@@ -149,6 +158,7 @@ impl Head {
             tls: self.scheme == Scheme::Https,
             placeholders: &self.placeholders,
             body: &self.body,
+            operations: &self.operations,
         }
     }
 }

@@ -15,8 +15,9 @@ pub(super) struct Globs {
     least: usize,
 }
 
+/// What one segment is compared with: a name, or a name with `*` in it.
 #[derive(Debug, Clone)]
-enum Part {
+pub(super) enum Part {
     Name(String),
     Glob(Glob),
     AnyDepth,
@@ -86,11 +87,13 @@ impl Globs {
 }
 
 impl Part {
-    fn new(segment: String) -> Part {
+    /// Compiles one segment.
+    pub(super) fn new(segment: String) -> Part {
         if segment.contains('*') { Part::Glob(Glob::new(&segment)) } else { Part::Name(segment) }
     }
 
-    fn matches(&self, segment: &str) -> bool {
+    /// Is `segment` one that is meant?
+    pub(super) fn matches(&self, segment: &str) -> bool {
         match self {
             Part::Name(own) => own == segment,
             Part::Glob(own) => own.matches(segment.as_bytes()),
@@ -101,7 +104,7 @@ impl Part {
 
 /// Text in which each `*` is any run of bytes, the empty one too.
 #[derive(Debug, Clone)]
-struct Glob {
+pub(super) struct Glob {
     prefix: String,
     /// What stands between two `*`, in order. The first place of each leaves most for the rest.
     middle: Vec<Finder<'static>>,

@@ -7,11 +7,14 @@ pub mod authority;
 pub mod aws;
 pub mod check;
 pub mod clock;
+pub mod deny_group;
 pub mod flow;
 mod glob;
+pub mod host_scope;
 pub mod host_set;
 pub mod ids;
 pub mod mint;
+pub mod operation;
 #[cfg(test)]
 mod panicking;
 pub mod path;
@@ -46,6 +49,7 @@ pub use flow::Flow;
 pub use host_set::HostSet;
 pub use ids::{AgentId, AgentName, LogId, RequestId, SecretId, SecretName};
 pub use mint::{Mint, TokenUrl};
+pub use operation::Operations;
 #[cfg(test)]
 pub(crate) use panicking::{panic_text, unwrap_text};
 pub use path::{CanonicalPath, PathReadings};

@@ -7,8 +7,11 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::authority::Host;
+use super::deny_group::DenyGroup;
 use super::glob::{End, Globs};
+use super::host_scope::HostScope;
 use super::mint::Mint;
+use super::operation::{Condition, Operations};
 use super::path::{Names, PathReadings, fold};
 use super::pattern::HostPattern;
 use super::placement::Placement;
@@ -47,8 +50,11 @@ pub struct Template {
     /// How its value becomes a token: `gcp SCOPE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mint: Option<String>,
-    /// Requests that would make fresh credentials, which the agent would then have.
-    #[serde(default, rename = "deny")]
+    /// Requests that would make fresh credentials, which the agent would then have, by their sources.
+    #[serde(default)]
+    pub deny: Vec<DenyGroup>,
+    /// All of those requests.
+    #[serde(skip)]
     pub denials: Vec<Denial>,
 }
 
@@ -62,6 +68,9 @@ fn parse(text: &str) -> Result<Vec<Template>, String> {
     for template in &mut all {
         if let Placement::SigV4 { except, .. } = &mut template.placement {
             except.clone_from(&template.except);
+        }
+        for group in &template.deny {
+            template.denials.extend(group.denials()?);
         }
     }
     Ok(all)
@@ -94,7 +103,7 @@ impl Template {
     }
 }
 
-/// Requests that are refused, whatever is granted: `POST /user/keys`, `* sts.amazonaws.com/**`.
+/// Requests that are refused, whatever is granted: `POST /user/keys`, `* aws:sts/**`, `GET /apikeys ?includevalues`.
 ///
 /// Matched by every way in which a server might read the path, and without regard to case: too many are caught rather
 /// than too few.
@@ -105,8 +114,10 @@ pub struct Denial {
     /// None for all.
     method: Option<Method>,
     /// None for all of the secret's.
-    host: Option<HostPattern>,
+    host: Option<HostScope>,
     path: Globs,
+    /// What else the request must ask for.
+    condition: Option<Condition>,
 }
 
 impl FromStr for Denial {
@@ -114,21 +125,29 @@ impl FromStr for Denial {
 
     fn from_str(text: &str) -> Result<Denial, String> {
         let bad = |why: &str| format!("bad denial '{text}': {why}");
-        let (method, place) = text.split_once(' ').ok_or_else(|| bad("write METHOD [HOST]/PATH"))?;
+        let (method, place) =
+            text.split_once(' ').ok_or_else(|| bad("write METHOD [HOST]/PATH [CONDITION]"))?;
         let method = match method {
             "*" => None,
             method => Some(Method::from_bytes(method.as_bytes()).map_err(|_| bad("no method"))?),
         };
+        let (place, condition) = match place.split_once(' ') {
+            Some((place, condition)) => (place, Some(condition.parse().map_err(|why: String| bad(&why))?)),
+            None => (place, None),
+        };
         let (host, path) = place.split_once('/').ok_or_else(|| bad("no path"))?;
         let host = match host {
             "" => None,
-            host => Some(host.parse().map_err(|error| bad(&format!("{error}")))?),
+            host => Some(host.parse().map_err(|why: String| bad(&why))?),
         };
         if path.chars().any(|c| c.is_ascii_uppercase() || matches!(c, '%' | ';' | '\\')) {
             return Err(bad("write the path in lower case, without escapes"));
         }
+        if path.split('/').any(|segment| segment != "**" && segment.contains("**")) {
+            return Err(bad("'**' stands for whole segments"));
+        }
         let path = Globs::new(path.split('/'), End::Anything, |segment| fold(segment).into_owned());
-        Ok(Denial { text: text.to_owned(), method, host, path })
+        Ok(Denial { text: text.to_owned(), method, host, path, condition })
     }
 }
 
@@ -153,11 +172,60 @@ impl std::fmt::Display for Denial {
 }
 
 impl Denial {
+    /// The denial of an AWS operation, however a request names it.
+    ///
+    /// # Errors
+    /// A sentence about a service that has no name.
+    pub fn of_operation(service: &str, operation: &str, in_form: bool) -> Result<Denial, String> {
+        let name = operation.to_ascii_lowercase();
+        Ok(Denial {
+            text: format!("aws:{service} {operation}"),
+            method: None,
+            host: Some(format!("aws:{service}").parse()?),
+            path: Globs::new(["**", "operation", &name].into_iter(), End::Anything, str::to_owned),
+            condition: Some(Condition::Operation { name, in_form }),
+        })
+    }
+
+    /// What a request must ask for besides method, host and path.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.condition.as_ref()
+    }
+
     /// Might a server take this request for one that is denied?
-    pub fn matches(&self, method: &Method, host: &Host, path: &PathReadings<'_>) -> bool {
+    pub fn matches(
+        &self,
+        method: &Method,
+        host: &Host,
+        path: &PathReadings<'_>,
+        operations: &Operations,
+    ) -> bool {
+        self.is_at(method, host)
+            && match &self.condition {
+                Some(operation @ Condition::Operation { .. }) => {
+                    operation.holds(operations, || self.is_of(path))
+                }
+                Some(condition) => condition.holds(operations, || false) && self.is_of(path),
+                None => self.is_of(path),
+            }
+    }
+
+    /// Does it depend on the body of such a request?
+    pub fn reads_body(&self, method: &Method, host: &Host, path: &PathReadings<'_>) -> bool {
+        let Some(condition) = self.condition.as_ref().filter(|condition| condition.reads_body()) else {
+            return false;
+        };
+        let is_operation = matches!(condition, Condition::Operation { .. });
+        self.is_at(method, host) && (is_operation || self.is_of(path))
+    }
+
+    fn is_at(&self, method: &Method, host: &Host) -> bool {
         self.method.as_ref().is_none_or(|own| own == method)
             && self.host.as_ref().is_none_or(|own| own.matches(host))
-            && path.lenient().any(|names| self.is_about(names))
+    }
+
+    fn is_of(&self, path: &PathReadings<'_>) -> bool {
+        path.lenient().any(|names| self.is_about(names))
     }
 
     fn is_about(&self, names: Names<'_>) -> bool {
@@ -185,6 +253,9 @@ fn written<S: serde::Serializer>(placement: &Placement, out: S) -> Result<S::Ok,
 }
 
 #[cfg(test)]
+mod denied;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::CanonicalPath;
@@ -207,7 +278,8 @@ mod tests {
     }
 
     fn matches(denial: &Denial, method: &Method, host: &Host, path: &str) -> bool {
-        denial.matches(method, host, &PathReadings::new(&CanonicalPath::parse(path).unwrap()))
+        let path = CanonicalPath::parse(path).unwrap();
+        denial.matches(method, host, &PathReadings::new(&path), &Operations::default())
     }
 
     /// Whoever spells the path oddly is refused all the same.

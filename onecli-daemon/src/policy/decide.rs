@@ -16,8 +16,8 @@ use super::refusals::{
 use super::snapshot::{AgentView, Snapshot};
 use super::trace::Trace;
 use crate::model::{
-    Action, AgentId, Authority, Code, Egress, Host, JsonPointer, Mismatch, PathPattern, PathReadings,
-    Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
+    Action, AgentId, Authority, Code, Egress, Host, JsonPointer, Mismatch, Operations, PathPattern,
+    PathReadings, Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
 };
 
 /// Names that are resolved to find out whether an address is one of theirs.
@@ -54,6 +54,8 @@ pub struct RequestFacts<'r> {
     pub placeholders: &'r [Placeholder],
     /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
     pub body: &'r [(JsonPointer, Placeholder)],
+    /// What it asks for besides method and path, by the names that denials mention.
+    pub operations: &'r Operations,
 }
 
 /// What happens to a request.
@@ -270,6 +272,16 @@ impl Snapshot {
         }
     }
 
+    /// Must the body be read because a denial of one of the agent's secrets depends on it?
+    pub fn denials_read_body(&self, identity: &Identity, request: &RequestFacts<'_>) -> bool {
+        let Some(view) = self.agent(identity.agent().id) else { return false };
+        let (host, port) = (request.authority.host(), request.authority.port());
+        view.secrets.iter().filter(|s| s.target.port == port && s.target.host.matches(host)).any(|secret| {
+            let denials = secret.profile.denials();
+            denials.iter().any(|denial| denial.reads_body(request.method, host, &request.path))
+        })
+    }
+
     /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Then
     /// the addresses that it may be at. Asked while an answer streams or a WebSocket is open, on each new policy and when
     /// the session ends. What it was bound to when it began (a person's word, limits) it has had.
@@ -412,7 +424,7 @@ fn refuse_fresh_credentials(here: &[&Arc<Secret>], request: &RequestFacts<'_>) -
     let host = request.authority.host();
     let denied = |secret: &&&Arc<Secret>| {
         let denials = secret.profile.denials();
-        denials.iter().any(|denial| denial.matches(request.method, host, &request.path))
+        denials.iter().any(|denial| denial.matches(request.method, host, &request.path, request.operations))
     };
     let Some(secret) = here.iter().find(denied) else { return Ok(()) };
     Err(Refusal::new(

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Mode::{Explicit, Transparent};
 use super::*;
+use crate::model::Operations;
 use crate::model::{
     Agent, AgentId, Authority, CanonicalPath, Code, Egress, Factors, MethodSet, PathReadings, Placeholder,
     Placement, Profile, Reach, Sealed, Secret, SecretId, Target, TokenHash,
@@ -182,6 +183,7 @@ fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
         tls: true,
         placeholders: ask.placeholders,
         body: &[],
+        operations: &Operations::default(),
     };
     match world.decide(&identity, &facts).decision {
         Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
@@ -250,6 +252,7 @@ fn plain_http_gets_no_credential() {
         tls: false,
         placeholders: &[],
         body: &[],
+        operations: &Operations::default(),
     };
     match world.decide(&identity, &facts).decision {
         Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
@@ -328,6 +331,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
         tls: true,
         placeholders: &[],
         body: &[],
+        operations: &Operations::default(),
     };
     let own = evidence(Mode::Explicit, None, Some(3));
     let session = evidence(Mode::Explicit, None, Some(33));
@@ -397,6 +401,7 @@ fn bodies_prove_one_secret() {
             tls: true,
             placeholders: head,
             body: &body,
+            operations: &Operations::default(),
         };
         let got = match world.decide(&identity, &facts).decision {
             Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Operations;
 use crate::model::{Action, Clock, Host, Rule, RuleId, RuleText, SystemClock, Terms};
 
 /// A rule out of `action host port methods paths`, `-` for what is not said.
@@ -59,6 +60,7 @@ fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut
         tls: true,
         placeholders: &[],
         body: &[],
+        operations: &Operations::default(),
     };
     world.decide_traced(&who(world, name), &facts, trace)
 }
@@ -150,6 +152,7 @@ fn a_placeholder_at_the_wrong_host_is_an_alert_all_the_same() {
             tls: true,
             placeholders: &[placeholder(4, 1)],
             body: &[],
+            operations: &Operations::default(),
         };
         let ruling = world.decide(&who(&world, "open"), &facts);
         assert_eq!(summary(&ruling), "deny placeholder_misplaced by -", "{target}");
@@ -265,6 +268,7 @@ fn what_is_under_way_ends_with_a_rule() {
             tls: true,
             placeholders: &[],
             body: &[],
+            operations: &Operations::default(),
         };
         ruled(rules(lines)).still_allows(&own, NOW, AgentId(Uuid::from_u128(2)), &facts, used).is_some()
     };
@@ -405,6 +409,7 @@ fn a_thousand_rules_are_not_all_looked_at() {
         tls: true,
         placeholders: &[],
         body: &[],
+        operations: &Operations::default(),
     };
     let rounds: u32 = 2000;
     let started = SystemClock.instant();

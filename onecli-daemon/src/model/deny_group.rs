@@ -1,0 +1,65 @@
+//! Requests that a template refuses, with the page that they were read from.
+
+use serde::{Deserialize, Serialize};
+
+use super::template::Denial;
+
+/// Denials that were read from one page.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenyGroup {
+    /// The page, or the description of the API with its version.
+    pub source: String,
+    /// When it was read: `YYYY-MM-DD`.
+    pub date: String,
+    /// Requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Denial>,
+    /// The AWS service of `operations`, by the name of its endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// How the service names them; JSON where nothing is said.
+    #[serde(default, skip_serializing_if = "AwsProtocol::is_json")]
+    pub protocol: AwsProtocol,
+    /// Operations of that service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<String>,
+}
+
+/// Where an AWS service reads an operation's name (Smithy's AWS protocols).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AwsProtocol {
+    /// `X-Amz-Target`, or the path of RPC v2.
+    #[default]
+    Json,
+    /// `Action`, in the query or in a form body.
+    Query,
+}
+
+impl AwsProtocol {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_json(&self) -> bool {
+        *self == AwsProtocol::Json
+    }
+}
+
+impl DenyGroup {
+    /// All of them.
+    ///
+    /// # Errors
+    /// A sentence about an operation without its service.
+    pub fn denials(&self) -> Result<Vec<Denial>, String> {
+        let mut all = self.requests.clone();
+        let service = match &self.service {
+            Some(service) => service,
+            None if self.operations.is_empty() => return Ok(all),
+            None => return Err(format!("'{}' names operations and no service", self.operations[0])),
+        };
+        let in_form = self.protocol == AwsProtocol::Query;
+        for operation in &self.operations {
+            all.push(Denial::of_operation(service, operation, in_form)?);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,304 @@
+//! What a request asks for besides its method and path: an action in its query, in a header field or in its body.
+//!
+//! Only names that a template's denial mentions are stored, so most requests store nothing here.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use http::header::{self, HeaderMap, HeaderName};
+use percent_encoding::percent_decode;
+
+use super::glob::Part;
+use super::template::{Denial, Template};
+
+/// At most this many values of known names are stored. Beyond it, every condition holds.
+const MAX_SAID: usize = 32;
+/// Longest value that is compared, in bytes; a longer one counts as any value. No service has names of that length.
+const MAX_VALUE: usize = 256;
+
+/// AWS names the operation here in its JSON protocols.
+pub const AWS_TARGET: &str = "x-amz-target";
+/// AWS names the operation here in its query protocols.
+pub const AWS_ACTION: &str = "action";
+
+/// What a denial asks of a request besides method, host and path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// This parameter in the query; its value matches the pattern, or may be any where there is none.
+    Parameter {
+        /// In lower case.
+        name: String,
+        /// In lower case, `*` for any characters.
+        value: Option<String>,
+    },
+    /// This header field; its value matches the pattern.
+    Header {
+        /// The field's name.
+        name: HeaderName,
+        /// In lower case, `*` for any characters.
+        value: String,
+    },
+    /// An operation of AWS: `Action=NAME`, `X-Amz-Target: PREFIX.NAME` or `/service/SERVICE/operation/NAME`.
+    Operation {
+        /// In lower case.
+        name: String,
+        /// Does the service read the action from a form body?
+        in_form: bool,
+    },
+    /// A word of the body, such as the name of a GraphQL field.
+    Word(String),
+}
+
+/// A body that a denial depends on, and that cannot be read as the server would read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is in a content coding or character set that is not read")]
+pub struct UnreadableBody;
+
+impl Condition {
+    /// Must the body be read to judge it?
+    pub fn reads_body(&self) -> bool {
+        matches!(self, Condition::Word(_) | Condition::Operation { in_form: true, .. })
+    }
+
+    /// Does the request say so? `is_in_path` tells for [`Condition::Operation`] whether the path names it.
+    pub fn holds(&self, operations: &Operations, is_in_path: impl FnOnce() -> bool) -> bool {
+        match self {
+            Condition::Parameter { name, value } => operations.says(Place::Query, name, value.as_deref()),
+            Condition::Header { name, value } => operations.says(Place::Header, name.as_str(), Some(value)),
+            Condition::Word(word) => operations.says(Place::Body, word, None),
+            Condition::Operation { name, .. } => {
+                operations.says(Place::Query, AWS_ACTION, Some(name))
+                    || operations.says(Place::Body, AWS_ACTION, Some(name))
+                    || operations.names_target(name)
+                    || is_in_path()
+            }
+        }
+    }
+}
+
+impl FromStr for Condition {
+    type Err = String;
+
+    /// `?NAME`, `?NAME=VALUE`, `FIELD:VALUE` or `~WORD`.
+    fn from_str(text: &str) -> Result<Condition, String> {
+        let lower = !text.bytes().any(|b| b.is_ascii_uppercase() || b == b'%');
+        if !lower {
+            return Err("write conditions in lower case, without escapes".to_owned());
+        }
+        if let Some(parameter) = text.strip_prefix('?') {
+            let (name, value) = match parameter.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (parameter, None),
+            };
+            return Ok(Condition::Parameter { name: name.to_owned(), value });
+        }
+        if let Some(word) = text.strip_prefix('~') {
+            return Ok(Condition::Word(word.to_owned()));
+        }
+        let (name, value) =
+            text.split_once(':').ok_or("write a condition as ?NAME=VALUE, FIELD:VALUE or ~WORD")?;
+        let name = name.parse().map_err(|_| format!("'{name}' is no header field"))?;
+        Ok(Condition::Header { name, value: value.to_owned() })
+    }
+}
+
+/// Where a request says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Query,
+    Header,
+    Body,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    place: Place,
+    /// As the denials have it.
+    name: &'static str,
+    /// In lower case; `None` for a value that is too long to be compared.
+    value: Option<String>,
+}
+
+/// The known names that a request mentions, with their values: at most 32, each up to 256 bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Operations {
+    said: Vec<Said>,
+    /// The bound was reached: every condition holds.
+    is_full: bool,
+}
+
+/// Names that some denial mentions.
+#[derive(Default)]
+struct Known {
+    parameters: BTreeSet<&'static str>,
+    headers: BTreeSet<&'static str>,
+    words: BTreeSet<&'static str>,
+}
+
+static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    let mut known = Known::default();
+    let conditions =
+        Template::all().iter().flat_map(|template| &template.denials).filter_map(Denial::condition);
+    for condition in conditions {
+        match condition {
+            Condition::Parameter { name, .. } => known.parameters.insert(name),
+            Condition::Header { name, .. } => known.headers.insert(name.as_str()),
+            Condition::Word(word) => known.words.insert(word),
+            Condition::Operation { .. } => {
+                known.headers.insert(AWS_TARGET);
+                known.parameters.insert(AWS_TARGET);
+                known.parameters.insert(AWS_ACTION)
+            }
+        };
+    }
+    known
+});
+
+impl Operations {
+    /// What query and header fields say.
+    pub fn of(query: Option<&str>, headers: &HeaderMap) -> Operations {
+        let mut operations = Operations::default();
+        if let Some(query) = query {
+            operations.read_parameters(Place::Query, query.as_bytes());
+        }
+        for name in &KNOWN.headers {
+            for value in headers.get_all(*name) {
+                operations.note(Place::Header, name, value.as_bytes());
+            }
+        }
+        operations
+    }
+
+    /// Adds what the body says: the fields of a form, and words wherever they stand.
+    ///
+    /// # Errors
+    /// [`UnreadableBody`]: the server may read something else than this does.
+    pub fn read_body(&mut self, headers: &HeaderMap, body: &[u8]) -> Result<(), UnreadableBody> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        if !is_plain(headers) {
+            return Err(UnreadableBody);
+        }
+        self.read_parameters(Place::Body, body);
+        self.read_words(body);
+        Ok(())
+    }
+
+    /// Names and values of `a=1&b`, each also with its escapes taken off once more.
+    fn read_parameters(&mut self, place: Place, text: &[u8]) {
+        for pair in text.split(|byte| matches!(byte, b'&' | b';')) {
+            let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+            let (name, value) = (&pair[..at], pair.get(at + 1..).unwrap_or_default());
+            // No known name is longer, escaped three times over.
+            if name.is_empty() || name.len() > 7 * 64 {
+                continue;
+            }
+            let name = unescaped(name);
+            if let Some(known) = KNOWN.parameters.get(name.as_str()).copied() {
+                let value = &value[..value.len().min(7 * MAX_VALUE)];
+                self.note(place, known, unescaped(value).as_bytes());
+            }
+        }
+    }
+
+    fn read_words(&mut self, body: &[u8]) {
+        if KNOWN.words.is_empty() {
+            return;
+        }
+        let text = without_json_escapes(body);
+        let found: Vec<_> = KNOWN
+            .words
+            .iter()
+            .filter(|word| memchr::memmem::find(&text, word.as_bytes()).is_some())
+            .collect();
+        for word in found {
+            self.note(Place::Body, word, b"");
+        }
+    }
+
+    fn note(&mut self, place: Place, name: &'static str, value: &[u8]) {
+        if self.said.len() == MAX_SAID {
+            self.is_full = true;
+            return;
+        }
+        let value =
+            (value.len() <= MAX_VALUE).then(|| String::from_utf8_lossy(value).trim().to_ascii_lowercase());
+        self.said.push(Said { place, name, value });
+    }
+
+    fn says(&self, place: Place, name: &str, value: Option<&str>) -> bool {
+        self.is_full || self.values(place, name).any(|own| matches_value(own, value))
+    }
+
+    /// In the header, or in the query in its place. AWS reads what stands behind the last dot.
+    fn names_target(&self, operation: &str) -> bool {
+        let last = |own: &str| own.rsplit('.').next() == Some(operation);
+        let in_place = |place| self.values(place, AWS_TARGET).any(|own| own.is_none_or(last));
+        self.is_full || in_place(Place::Header) || in_place(Place::Query)
+    }
+
+    fn values(&self, place: Place, name: &str) -> impl Iterator<Item = Option<&str>> {
+        let is_it = move |said: &&Said| said.place == place && said.name == name;
+        self.said.iter().filter(is_it).map(|said| said.value.as_deref())
+    }
+}
+
+fn matches_value(own: Option<&str>, pattern: Option<&str>) -> bool {
+    match (own, pattern) {
+        (None, _) | (_, None) => true,
+        (Some(own), Some(pattern)) => Part::new(pattern.to_owned()).matches(own),
+    }
+}
+
+/// In lower case, without escapes: servers in a row take them off more than once.
+fn unescaped(text: &[u8]) -> String {
+    let mut bytes: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    for _ in 0..2 {
+        if bytes.contains(&b'%') {
+            bytes = percent_decode(&bytes).collect();
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_ascii_lowercase()
+}
+
+/// In lower case, with `\uXXXX` of ASCII characters taken off (RFC 8259 section 7).
+fn without_json_escapes(body: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(body.len());
+    let mut at = 0;
+    while let Some(&byte) = body.get(at) {
+        let escape = (byte == b'\\').then(|| ascii_escape(&body[at..])).flatten();
+        at += if escape.is_some() { 6 } else { 1 };
+        text.push(escape.unwrap_or(byte).to_ascii_lowercase());
+    }
+    text
+}
+
+/// The character of `\u00XX`.
+fn ascii_escape(text: &[u8]) -> Option<u8> {
+    let digits = text.strip_prefix(b"\\u00")?.get(..2)?;
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Is a body read as it came: no content coding, no chunk signatures, a character set that has ASCII in it?
+fn is_plain(headers: &HeaderMap) -> bool {
+    let values = |name| headers.get_all(name).iter().map(|value: &http::HeaderValue| value.as_bytes());
+    let identity = values(header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(b"identity"));
+    let chunks =
+        values(HeaderName::from_static("x-amz-content-sha256")).any(|hash| hash.starts_with(b"STREAMING"));
+    let charset = values(header::CONTENT_TYPE).all(|kind| {
+        let kind = kind.to_ascii_lowercase();
+        let named = memchr::memmem::find(&kind, b"charset=").map(|at| &kind[at + 8..]);
+        let named = named.map(|set| set.strip_prefix(b"\"").unwrap_or(set));
+        named.is_none_or(|set| ASCII_BASED.iter().any(|own| set.starts_with(own.as_bytes())))
+    });
+    identity && !chunks && charset
+}
+
+/// Character sets in which ASCII stands for itself (RFC 8259 section 8.1 has UTF-8 alone).
+const ASCII_BASED: [&str; 4] = ["utf-8", "utf8", "us-ascii", "iso-8859-1"];
+
+#[cfg(test)]
+mod tests;

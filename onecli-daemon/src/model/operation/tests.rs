@@ -1,0 +1,108 @@
+use http::HeaderValue;
+
+use super::*;
+
+fn operations(query: &str, target: Option<&str>) -> Operations {
+    let mut headers = HeaderMap::new();
+    if let Some(target) = target {
+        headers.insert(AWS_TARGET, HeaderValue::from_str(target).unwrap());
+    }
+    Operations::of(Some(query), &headers)
+}
+
+fn create_key() -> Condition {
+    Condition::Operation { name: "createkeypair".to_owned(), in_form: true }
+}
+
+#[test]
+fn operations_are_found_in_every_spelling() {
+    let check = |query: &str, target: Option<&str>, expected: bool| {
+        let got = create_key().holds(&operations(query, target), || false);
+        assert_eq!(got, expected, "{query} {target:?}");
+    };
+    for query in [
+        "Action=CreateKeyPair",
+        "Version=2016-11-15&Action=CreateKeyPair&KeyName=a",
+        "action=createkeypair",
+        "%41ction=Create%4bey%50air",
+        "%2541ction=CreateKeyPair",
+        "Action=DescribeInstances&Action=CreateKeyPair",
+        "a=1;Action=CreateKeyPair",
+        "Action=CreateKeyPair+",
+        "X-Amz-Target=x.CreateKeyPair",
+    ] {
+        check(query, None, true);
+    }
+    for query in ["Action=DescribeKeyPairs", "KeyName=CreateKeyPair", "Action=CreateKeyPairs", "Action", ""] {
+        check(query, None, false);
+    }
+    check("", Some("AmazonEC2.CreateKeyPair"), true);
+    check("", Some("amazonec2.createkeypair"), true);
+    check("", Some("CreateKeyPair"), true);
+    check("", Some("AmazonEC2.DescribeKeyPairs"), false);
+    check("", Some("CreateKeyPair.Describe"), false);
+}
+
+#[test]
+fn operations_are_found_in_forms() {
+    let check = |kind: &str, body: &str, expected: Result<bool, UnreadableBody>| {
+        let headers: HeaderMap =
+            [(header::CONTENT_TYPE, HeaderValue::from_str(kind).unwrap())].into_iter().collect();
+        let mut operations = Operations::of(None, &headers);
+        let got = operations.read_body(&headers, body.as_bytes());
+        assert_eq!(got.map(|()| create_key().holds(&operations, || false)), expected, "{kind} {body}");
+    };
+    let form = "application/x-www-form-urlencoded";
+    check(form, "Version=1&Action=CreateKeyPair", Ok(true));
+    check("application/x-www-form-urlencoded; charset=utf-8", "%41ction=CreateKeyPair", Ok(true));
+    check("text/plain", "Action=CreateKeyPair", Ok(true));
+    check(form, "Action=DescribeKeyPairs&Filter=Action%3DCreateKeyPair", Ok(false));
+    check("application/x-www-form-urlencoded; charset=utf-16", "Action=CreateKeyPair", Err(UnreadableBody));
+    let many = "Action=x&".repeat(MAX_SAID + 1);
+    check(form, &many, Ok(true));
+    let long = format!("Action={}", "x".repeat(MAX_VALUE + 1));
+    check(form, &long, Ok(true));
+}
+
+#[test]
+fn coded_bodies_are_not_judged() {
+    for (name, value) in [
+        (header::CONTENT_ENCODING, "gzip"),
+        (HeaderName::from_static("x-amz-content-sha256"), "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+    ] {
+        let headers: HeaderMap = [(name.clone(), HeaderValue::from_static(value))].into_iter().collect();
+        let got = Operations::default().read_body(&headers, b"Action=CreateKeyPair");
+        assert_eq!(got, Err(UnreadableBody), "{name}");
+    }
+}
+
+#[test]
+fn words_are_found_in_bodies() {
+    let word = KNOWN.words.iter().next().unwrap();
+    let condition = Condition::Word((*word).to_owned());
+    let spelled = word.replace('o', "\\u006f").replace('e', "\\u0065");
+    let check = |body: String, expected: bool| {
+        let mut operations = Operations::default();
+        operations.read_body(&HeaderMap::new(), body.as_bytes()).unwrap();
+        assert_eq!(condition.holds(&operations, || false), expected, "{body}");
+    };
+    check(format!("{{\"query\":\"mutation {{ {word}(input: {{}}) {{ id }} }}\"}}"), true);
+    check(format!("{{\"query\":\"{spelled}\"}}"), true);
+    check(format!("{{\"query\":\"{}\"}}", word.to_ascii_uppercase()), true);
+    check("{\"query\":\"query { viewer { login } }\"}".to_owned(), false);
+}
+
+#[test]
+fn conditions_are_parsed() {
+    let parameter = |name: &str, value: Option<&str>| Condition::Parameter {
+        name: name.to_owned(),
+        value: value.map(str::to_owned),
+    };
+    assert_eq!("?session".parse(), Ok(parameter("session", None)));
+    assert_eq!("?mode=import".parse(), Ok(parameter("mode", Some("import"))));
+    assert_eq!("~apikeycreate".parse(), Ok(Condition::Word("apikeycreate".to_owned())));
+    assert!(matches!("x-amz-target:*.x".parse(), Ok(Condition::Header { .. })));
+    for bad in ["?Session", "word", "?a%20", "not a field:x"] {
+        assert!(bad.parse::<Condition>().is_err(), "{bad}");
+    }
+}
