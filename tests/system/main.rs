@@ -29,6 +29,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod identity;
+mod issued;
 mod kubernetes;
 mod launch;
 mod leak;

@@ -5,7 +5,7 @@ use super::error::AdminError;
 use super::state::{Change, Find, State};
 use super::{secrets, vault};
 use crate::model::template::Template;
-use crate::model::{Secret, SecretName, SecretValue, VaultReference};
+use crate::model::{MaskIssued, Secret, SecretName, SecretValue, VaultReference};
 
 /// More are a mistake.
 const MOST: usize = 1024;
@@ -21,18 +21,19 @@ pub(super) async fn of_vault(state: &State, request: VaultImport) -> Result<Vec<
     fields.sort_by(|one, other| one.0.cmp(&other.0));
     let values = fields.into_iter().map(|(name, text)| (name, SecretValue::of_document(text.as_bytes())));
     let values = values.map(|(name, value)| (name, value.map_err(|error| error.to_string()))).collect();
-    take(state, "vault import", values).await
+    take(state, "vault import", values, MaskIssued::default()).await
 }
 
 pub(super) async fn of_values(state: &State, request: Import) -> Result<Vec<Imported>, AdminError> {
     let values = request.values.into_iter().map(|named| (named.name, Ok(named.value.0))).collect();
-    take(state, "secret import", values).await
+    take(state, "secret import", values, request.mask_issued).await
 }
 
 async fn take(
     state: &State,
     what: &'static str,
     values: Vec<(String, Result<SecretValue, String>)>,
+    mask_issued: MaskIssued,
 ) -> Result<Vec<Imported>, AdminError> {
     if values.len() > MOST {
         return Err(AdminError::Invalid(format!("more than {MOST} values")));
@@ -41,7 +42,7 @@ async fn take(
     for (name, value) in values {
         let change = state.begin_change().await?;
         let taken = match value {
-            Ok(value) => one(state, &change, &name, value).await,
+            Ok(value) => one(state, &change, (&name, mask_issued), value).await,
             Err(reason) => Err(AdminError::Invalid(reason)),
         };
         let name: String = name.chars().take(256).filter(|c| !c.is_control()).collect();
@@ -77,10 +78,11 @@ async fn take(
 async fn one(
     state: &State,
     change: &Change<'_>,
-    variable: &str,
+    (variable, mask_issued): (&str, MaskIssued),
     value: SecretValue,
 ) -> Result<(SecretName, ImportEnd, Option<String>), AdminError> {
-    let request = request(variable, value.clone())?;
+    let mut request = request(variable, value.clone())?;
+    request.profile.mask_issued = mask_issued;
     let Ok(existing) = change.stored.secret(&request.name) else {
         let secret = secrets::insert(state, change, request).await?;
         let warning = secrets::weakness(&secret, &value);

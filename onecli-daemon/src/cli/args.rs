@@ -13,7 +13,7 @@ use super::rule::RuleCommand;
 use super::secret_args::SecretAddArgs;
 use super::why::WhyArgs;
 use crate::admin::api::{AgentEnvRequest, DEFAULT_SOCKET};
-use crate::model::{AgentName, CgroupName, Egress, Factors, Runner, SecretName, TemplateName};
+use crate::model::{AgentName, CgroupName, Egress, Factors, MaskIssued, Runner, SecretName, TemplateName};
 
 /// OneCLI: let agents use credentials without having them.
 #[derive(Debug, Parser)]
@@ -355,6 +355,9 @@ pub(super) enum SecretCommand {
     Import {
         /// Lines of the form NAME=VALUE.
         file: PathBuf,
+        /// What happens to credentials that the services issue in responses; see 'onecli secret add --help'.
+        #[arg(long, value_name = "none|listed|all", default_value_t)]
+        mask_issued: MaskIssued,
     },
     /// All secrets, without their values, which are never shown.
     List,

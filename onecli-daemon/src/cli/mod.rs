@@ -248,7 +248,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),
-            SecretCommand::Import { file } => secret::import(client, &file, output),
+            SecretCommand::Import { file, mask_issued } => secret::import(client, &file, mask_issued, output),
             SecretCommand::List => secret::list(client, output),
             SecretCommand::Show { name } => secret::show(client, &name, output),
             SecretCommand::Rotate { name, value } => secret::rotate(client, &name, &value, output),

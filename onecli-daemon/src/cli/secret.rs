@@ -11,11 +11,9 @@ use super::output::{Output, joined, or_dash};
 use super::secret_args::SecretAddArgs;
 use super::{dotenv, value};
 use crate::admin::api::{Import, ImportEnd, Imported, SecretAdd, SecretRotate, SecretView, routes};
-use crate::model::{MethodSet, SecretName};
+use crate::model::{MaskIssued, SecretName};
 
 pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> Result<(), CliError> {
-    let methods =
-        MethodSet::try_from(args.methods.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
     let resolved = args.resolve().map_err(CliError::Usage)?;
     let value = match resolved.profile.source {
         Some(_) => None,
@@ -28,8 +26,8 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
         name: args.name,
         host: resolved.host,
         port: resolved.port,
-        methods,
-        paths: args.paths,
+        methods: resolved.methods,
+        paths: resolved.paths,
         env: resolved.env,
         allow_plaintext: args.allow_plaintext,
     };
@@ -44,11 +42,16 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
 }
 
 /// Values of a `.env` file by templates.
-pub(super) fn import(client: &Client, file: &Path, output: &mut Output) -> Result<(), CliError> {
+pub(super) fn import(
+    client: &Client,
+    file: &Path,
+    mask_issued: MaskIssued,
+    output: &mut Output,
+) -> Result<(), CliError> {
     let failed = |source| CliError::File { path: file.to_owned(), source };
     let text = Zeroizing::new(std::fs::read_to_string(file).map_err(failed)?);
     let (values, unusable) = dotenv::read(&text);
-    let mut all: Vec<Imported> = client.post(routes::SECRETS_IMPORT, &Import { values })?;
+    let mut all: Vec<Imported> = client.post(routes::SECRETS_IMPORT, &Import { values, mask_issued })?;
     all.extend(unusable);
     imported(&all, output)
 }
@@ -189,6 +192,7 @@ fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("minted", secret.profile.mint.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("variable", secret.env.clone().unwrap_or_default()),
         ("plaintext", if secret.allow_plaintext { "allowed".to_owned() } else { String::new() }),
+        ("mask issued", secret.profile.mask_issued.to_string()),
         ("agents", joined(&secret.agents, "none")),
     ]
 }

@@ -7,8 +7,8 @@ use crate::admin::api::EnvNames;
 use crate::model::placement::PlacementError;
 use crate::model::template::Template;
 use crate::model::{
-    HostPattern, HostSet, MethodSet, Mint, PathPattern, Placement, Profile, SecretName, Shape, Source,
-    SourceCommand, SourceFile, TemplateName, TokenUrl, VaultReference,
+    HostPattern, HostSet, MaskIssued, MethodSet, Mint, PathPattern, Placement, Profile, SecretName, Shape,
+    Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
 };
 
 /// What says how the credential is placed: one of these at least.
@@ -60,9 +60,9 @@ pub(super) struct SecretAddArgs {
     /// which these replace.
     #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host, required_unless_present = "template")]
     pub(super) hosts: Vec<(HostPattern, u16)>,
-    /// For a common service.
-    #[arg(long, group = "placement", value_name = "NAME")]
-    pub(super) template: Option<TemplateName>,
+    /// For a common service, or for a part of it: github, github:read-repos.
+    #[arg(long, group = "placement", value_name = "NAME[:PROFILE]")]
+    pub(super) template: Option<TemplateChoice>,
     /// With these paths only; may be given again. Default: /**.
     #[arg(long = "path", value_name = "PATTERN")]
     pub(super) paths: Vec<PathPattern>,
@@ -98,6 +98,11 @@ pub(super) struct SecretAddArgs {
     /// '%2F' stands within names in this service's paths, and separates nothing.
     #[arg(long)]
     pub(super) encoded_slash: bool,
+    /// What happens to credentials that the service issues in a response. listed: members and fields that the template lists
+    /// are masked, others that look like credentials pass; both raise an alert. all: both are masked. none: both pass, with an
+    /// alert. Default: listed.
+    #[arg(long, value_name = "none|listed|all", requires = "template")]
+    pub(super) mask_issued: Option<MaskIssued>,
     /// Get tokens with OAuth 2.0 client credentials here; the value is the client's secret.
     #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
     pub(super) oauth2_client: Option<TokenUrl>,
@@ -148,6 +153,8 @@ pub(super) struct SecretAddArgs {
 pub(super) struct Resolved {
     pub(super) host: HostSet,
     pub(super) port: u16,
+    pub(super) methods: MethodSet,
+    pub(super) paths: Vec<PathPattern>,
     pub(super) placement: Placement,
     pub(super) profile: Profile,
     pub(super) env: Option<EnvNames>,
@@ -159,14 +166,27 @@ impl SecretAddArgs {
     /// # Errors
     /// A sentence about what is missing or does not go together.
     pub(super) fn resolve(&self) -> Result<Resolved, String> {
-        let template = self.template.map(|name| name.template());
+        let template = self.template.map(|choice| choice.template.template());
+        let narrow = self.template.and_then(|choice| choice.narrow);
+        if narrow.is_some() && !(self.paths.is_empty() && self.methods.is_empty()) {
+            return Err("a profile has its own methods and paths: leave --method and --path out".to_owned());
+        }
         let port = self.hosts.first().map_or(443, |(_, port)| *port);
         if self.hosts.iter().any(|(_, other)| *other != port) {
             return Err("one secret has one port: store another for the other port".to_owned());
         }
         let hosts = self.hosts.iter().map(|(host, _)| host.clone()).collect::<Vec<_>>();
         let hosts = match template {
-            Some(template) if hosts.is_empty() => template.hosts.clone(),
+            Some(template) if hosts.is_empty() => match narrow {
+                Some(narrow) if narrow.wants_host => {
+                    return Err(format!(
+                        "the profile '{}' is for one host: give it with --host",
+                        narrow.name
+                    ));
+                }
+                Some(narrow) if !narrow.hosts.is_empty() => narrow.hosts.clone(),
+                _ => template.hosts.clone(),
+            },
             _ => hosts,
         };
         if hosts.is_empty() {
@@ -190,13 +210,21 @@ impl SecretAddArgs {
         };
         let shape = self.prefix.clone().or_else(|| template.map(|template| template.shape.clone()));
         let profile = Profile {
-            template: self.template,
+            template: self.template.map(|choice| choice.template),
             shape: shape.unwrap_or_default(),
             encoded_slash: self.encoded_slash || template.is_some_and(|template| template.encoded_slash),
             mint,
             source: self.source(),
+            mask_issued: self.mask_issued.unwrap_or_default(),
         };
-        Ok(Resolved { host: hosts.into_iter().collect(), port, placement, profile, env })
+        let (methods, paths) = match narrow {
+            Some(narrow) => (narrow.methods.clone(), narrow.paths.clone()),
+            None => {
+                let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
+                (methods, self.paths.clone())
+            }
+        };
+        Ok(Resolved { host: hosts.into_iter().collect(), port, methods, paths, placement, profile, env })
     }
 
     /// Where the value is, where it is not given.

@@ -3,24 +3,32 @@
 use super::CliError;
 use super::output::{Output, joined, or_dash};
 use crate::model::TemplateName;
+use crate::model::narrow::NarrowProfile;
 use crate::model::template::Template;
 
 pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
     if output.is_json() {
         return Ok(output.document(&Template::all())?);
     }
-    let rows: Vec<_> = Template::all()
-        .iter()
-        .map(|template| {
-            [
-                template.name.clone(),
-                joined(template.hosts.iter(), "--host"),
-                template.placement.to_string(),
-                template.env.first().cloned().unwrap_or_default(),
-                template.title.clone(),
-            ]
-        })
-        .collect();
+    let row = |template: &Template, narrow: Option<&NarrowProfile>| {
+        let hosts = match narrow {
+            Some(narrow) if narrow.wants_host => &[],
+            Some(narrow) if !narrow.hosts.is_empty() => narrow.hosts.as_slice(),
+            _ => template.hosts.as_slice(),
+        };
+        [
+            narrow.map_or(template.name.clone(), |narrow| format!("{}:{}", template.name, narrow.name)),
+            joined(hosts, "--host"),
+            template.placement.to_string(),
+            template.env.first().cloned().unwrap_or_default(),
+            narrow.map_or(&template.title, |narrow| &narrow.title).clone(),
+        ]
+    };
+    let mut rows = Vec::new();
+    for template in Template::all() {
+        rows.push(row(template, None));
+        rows.extend(template.profiles.iter().map(|narrow| row(template, Some(narrow))));
+    }
     Ok(output.table(["NAME", "HOSTS", "PLACEMENT", "VARIABLE", "SERVICE"], &rows)?)
 }
 
@@ -40,6 +48,8 @@ pub(super) fn show(name: TemplateName, output: &mut Output) -> Result<(), CliErr
         ("minted", or_dash(template.mint.as_ref())),
         ("%2F", if template.encoded_slash { "within names".to_owned() } else { String::new() }),
         ("refused", joined(&template.denials, "-")),
+        ("masked", joined(template.issued.iter().flat_map(|kind| &kind.members), "-")),
+        ("profiles", joined(template.profiles.iter().map(|narrow| &narrow.name), "-")),
         ("not signed", joined(&template.except, "-")),
     ])?;
     output.line(&format!("next: onecli secret add NAME --template {}", template.name))?;

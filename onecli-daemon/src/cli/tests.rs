@@ -20,7 +20,7 @@ use crate::admin::api::{
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
-use crate::model::{Egress, Factors, Placement, Profile, SecretValue, Token};
+use crate::model::{Egress, Factors, MaskIssued, Placement, Profile, SecretValue, Token};
 
 const VALUE: &str = "sk-the-real-credential";
 
@@ -595,7 +595,13 @@ fn nothing_on_the_way_of_a_value_prints_it() {
                 recovery_keys: vec![recovery],
             }
         ),
-        format!("{:?}", Import { values: vec![NamedValue { name: "A".to_owned(), value: wire(VALUE) }] }),
+        format!(
+            "{:?}",
+            Import {
+                values: vec![NamedValue { name: "A".to_owned(), value: wire(VALUE) }],
+                mask_issued: MaskIssued::default()
+            }
+        ),
         format!("{:?}", wire(VALUE)),
         format!("{:?}", SecretRotate { value: wire(VALUE) }),
         format!("{:?}", SlotAdd::Passphrase { passphrase: wire(VALUE) }),

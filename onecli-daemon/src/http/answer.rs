@@ -17,6 +17,7 @@ use super::body::{Body, BodyError, Progress, len};
 use super::decode::{Source, UnknownCoding};
 use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
+use super::issued::{Issued, Stage};
 use super::patience::Patience;
 use super::pool::Upstream;
 use super::reject::ERROR_HEADER;
@@ -35,6 +36,7 @@ pub(super) struct Delivery {
     pub(super) trail: Trail,
     /// Was a part asked for?
     pub(super) ranged: bool,
+    pub(super) issued: Issued,
     pub(super) scrubber: Scrubber,
     pub(super) upstream: Upstream,
     pub(super) progress: Arc<Progress>,
@@ -87,7 +89,8 @@ pub(super) fn deliver(
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }
-    let source = if delivery.scrubber.is_idle() || !has_body(method, parts.status) {
+    let is_searched = !delivery.scrubber.is_idle() || !delivery.issued.is_idle(&parts.headers);
+    let source = if !is_searched || !has_body(method, parts.status) {
         Source::Plain(incoming)
     } else {
         match Source::decode(&mut parts.headers, incoming) {
@@ -102,6 +105,7 @@ pub(super) fn deliver(
         // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
         parts.headers.remove(header::CONTENT_LENGTH);
     }
+    delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {
         return Err(Undelivered::new(withheld(), delivery.trail));
@@ -110,7 +114,8 @@ pub(super) fn deliver(
     record.status = Some(parts.status.as_u16());
     // A peer that is gone is noticed long before, by the kernel and HTTP/2.
     let patience = Patience::new(delivery.gateway.patience.idle);
-    let Delivery { gateway, trail, scrubber, upstream, progress, revoked, .. } = delivery;
+    let Delivery { gateway, trail, issued, scrubber, upstream, progress, revoked, .. } = delivery;
+    let source = issued.stage(parts.status, &parts.headers, source);
     let streaming = Streaming {
         policy: gateway.policy.clone(),
         source: Some(source),
@@ -214,7 +219,7 @@ fn lock(streaming: &Mutex<Streaming>) -> MutexGuard<'_, Streaming> {
 /// A body under way.
 struct Streaming {
     /// `None` once it was taken back.
-    source: Option<Source>,
+    source: Option<Stage<Source>>,
     delivery: Option<Box<Delivering>>,
     bytes_out: u64,
     trailers: Option<HeaderMap>,
@@ -242,6 +247,9 @@ impl Streaming {
     }
 
     fn account(&mut self, delivery: &mut Delivering) {
+        if let Some(source) = &self.source {
+            source.report(&mut delivery.trail);
+        }
         let record = delivery.trail.record();
         record.bytes_in = Some(delivery.progress.bytes());
         record.bytes_out = Some(self.bytes_out);

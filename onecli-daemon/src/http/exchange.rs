@@ -18,6 +18,7 @@ use super::gateway::{Counters, Gateway};
 use super::head::Head;
 use super::hold::meet_conditions;
 use super::inject::{Outgoing, inject};
+use super::issued::Issued;
 use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
 use super::returned::ResponseGuard;
@@ -198,6 +199,7 @@ async fn forward(
                 gateway: Arc::clone(gateway),
                 trail,
                 ranged: sent.ranged,
+                issued: sent.issued,
                 scrubber: sent.scrubber,
                 upstream: sent.upstream,
                 progress: sent.progress,
@@ -224,6 +226,7 @@ struct Sent {
     method: Method,
     ranged: bool,
     response: Response<Incoming>,
+    issued: Issued,
     upstream: Upstream,
     scrubber: Scrubber,
     progress: Arc<Progress>,
@@ -314,6 +317,7 @@ async fn send(
                     &counters.requests_injected
                 };
                 Counters::add(counter, 1);
+                let issued = Issued::new(&grants, &head.facts());
                 let (method, client_upgrade) = (head.method, upgrade);
                 let sent = (used, signatures);
                 let guard = ResponseGuard::new(gateway, agent, trail.record(), &searched, sent);
@@ -322,6 +326,7 @@ async fn send(
                     method,
                     ranged,
                     response,
+                    issued,
                     upstream,
                     scrubber,
                     progress,

@@ -23,6 +23,7 @@ mod head;
 mod hold;
 mod inject;
 mod intercept;
+mod issued;
 mod json;
 mod limits;
 mod outbound;

@@ -194,6 +194,17 @@ impl Trail {
         written.map(drop).map_err(|error| unrecorded(&error))
     }
 
+    /// Records an alert about what was let through, folded with others like it.
+    pub(super) fn alert(&mut self, code: Code, detail: &str) {
+        let mut alert = self.record.clone();
+        alert.alert(code).rule = Some(Text::new(detail));
+        let may_write = || self.take_quota(1).is_ok();
+        let Gateway { refusals, clock, audit, .. } = self.gateway.as_ref();
+        if refusals.note(clock.instant(), (&alert, self.payer), &self.gateway.snapshot(), may_write) {
+            audit.outcome(alert);
+        }
+    }
+
     /// Notes the connection that the request leaves by.
     pub(super) fn upstream(&mut self, upstream: &Upstream) {
         self.record.address = Some(Text::new(&upstream.address().to_string()));

@@ -84,6 +84,7 @@ pub(super) fn deliver_upgrade(
     let (mut parts, _) = response.into_parts();
     parts.extensions.clear();
     clean_headers(&mut parts.headers);
+    delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {
         return Err(Undelivered::new(withheld(), delivery.trail));

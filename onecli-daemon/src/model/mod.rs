@@ -13,7 +13,9 @@ mod glob;
 pub mod host_scope;
 pub mod host_set;
 pub mod ids;
+pub mod issued;
 pub mod mint;
+pub mod narrow;
 pub mod operation;
 #[cfg(test)]
 mod panicking;
@@ -48,7 +50,9 @@ pub use clock::{Clock, SystemClock};
 pub use flow::Flow;
 pub use host_set::HostSet;
 pub use ids::{AgentId, AgentName, LogId, RequestId, SecretId, SecretName};
+pub use issued::MaskIssued;
 pub use mint::{Mint, TokenUrl};
+pub use narrow::TemplateChoice;
 pub use operation::Operations;
 #[cfg(test)]
 pub(crate) use panicking::{panic_text, unwrap_text};

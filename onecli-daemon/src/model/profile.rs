@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::issued::{IssuedShape, MaskIssued};
 use super::mint::Mint;
 use super::source::Source;
 use super::template::{Denial, Template};
@@ -30,12 +31,25 @@ pub struct Profile {
     /// source's own text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// What happens to credentials that the service issues in its responses.
+    #[serde(skip_serializing_if = "MaskIssued::is_default")]
+    pub mask_issued: MaskIssued,
 }
 
 impl Profile {
     /// Requests that are refused although the secret would match.
     pub fn denials(&self) -> &'static [Denial] {
         self.template.as_ref().map_or(&[], |name| name.template().denials.as_slice())
+    }
+
+    /// Credentials that the service issues in its responses.
+    pub fn issued(&self) -> &'static [IssuedShape] {
+        self.template.as_ref().map_or(&[], |name| name.template().issued.as_slice())
+    }
+
+    /// Requests whose responses hold what users stored at the service.
+    pub fn content(&self) -> &'static [Denial] {
+        self.template.as_ref().map_or(&[], |name| name.template().content.as_slice())
     }
 }
 
@@ -162,7 +176,7 @@ mod tests {
 
     #[test]
     fn profiles_round_trip() {
-        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"}}"#;
+        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"},"mask_issued":"all"}"#;
         for text in ["{}", full] {
             let profile: Profile = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&profile).unwrap(), text);

@@ -112,6 +112,8 @@ codes! {
     SecretReturned = "secret_returned", 502;
     /// A response held a value that the request did not send, after too many of them. It was cut off.
     ResponseWithheld = "response_withheld", 502;
+    /// A response held a credential that the service issued. The audit says whether it was masked.
+    CredentialIssued = "credential_issued", 502;
     /// The audit log cannot be written.
     AuditUnavailable = "audit_unavailable", 503;
     /// The agent's part of the audit log is used up for now.
@@ -131,7 +133,11 @@ impl Code {
     pub fn is_alert(self) -> bool {
         matches!(
             self,
-            Code::TokenForeign | Code::PlaceholderForeign | Code::PlaceholderMisplaced | Code::SecretReturned
+            Code::TokenForeign
+                | Code::PlaceholderForeign
+                | Code::PlaceholderMisplaced
+                | Code::SecretReturned
+                | Code::CredentialIssued
         )
     }
 }

@@ -10,7 +10,9 @@ use super::authority::Host;
 use super::deny_group::DenyGroup;
 use super::glob::{End, Globs};
 use super::host_scope::HostScope;
+use super::issued::{IssuedShape, MaskIssued};
 use super::mint::Mint;
+use super::narrow::NarrowProfile;
 use super::operation::{Condition, Operations};
 use super::path::{Names, PathReadings, fold};
 use super::pattern::HostPattern;
@@ -56,6 +58,15 @@ pub struct Template {
     /// All of those requests.
     #[serde(skip)]
     pub denials: Vec<Denial>,
+    /// Parts of the service that secrets can be narrowed to.
+    #[serde(default, rename = "profile", skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<NarrowProfile>,
+    /// Credentials that the service issues in its responses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issued: Vec<IssuedShape>,
+    /// Requests whose responses hold what users stored at the service, and are not masked by member.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub content: Vec<Denial>,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +82,9 @@ fn parse(text: &str) -> Result<Vec<Template>, String> {
         }
         for group in &template.deny {
             template.denials.extend(group.denials()?);
+        }
+        if let Some(shape) = template.issued.iter().find(|shape| !shape.is_bounded()) {
+            return Err(format!("{}: '{}' names nothing, or is out of bounds", template.name, shape.source));
         }
     }
     Ok(all)
@@ -94,6 +108,7 @@ impl Template {
             encoded_slash: self.encoded_slash,
             mint: scope.map(|scope| Mint::GcpServiceAccount { scope: scope.to_owned() }),
             source: None,
+            mask_issued: MaskIssued::default(),
         })
     }
 

@@ -48,6 +48,14 @@ impl Repo {
         Self { root, backend, user: user.to_owned(), password: password.to_owned() }
     }
 
+    /// The same with another branch of this name.
+    #[must_use]
+    pub fn branch(self, name: &str) -> Self {
+        let bare = self.root.path().join("demo.git");
+        run(&["-C", bare.to_str().expect("temp paths are UTF-8"), "branch", name]);
+        self
+    }
+
     /// Answers a request below `/git/`.
     pub(super) async fn answer(&self, request: Request, entry: &Entry) -> Answer {
         let expected = format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)));

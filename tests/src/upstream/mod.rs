@@ -25,6 +25,7 @@
 //! | `/accept/N` | 200 for token number N, else 401 |
 //! | `/ws/unaccepted`, `/ws/of-another` | 101 without `Sec-WebSocket-Accept`, or with that of another key |
 //! | `/ws` | a WebSocket that echoes messages; `headers` is answered with the handshake's header fields |
+//! | a path of [`Builder::page`] | that page; with `?coding=gzip` in that content coding |
 //! | `/git/REPO/...` | smart HTTP git behind Basic authentication, see [`git::Repo`] |
 
 mod ca;
@@ -34,10 +35,13 @@ mod routes;
 mod serve;
 mod ws;
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::HeaderValue;
 use rustls::ServerConfig;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -51,6 +55,7 @@ pub struct Builder {
     names: Vec<String>,
     alpn: Vec<Vec<u8>>,
     git: Option<git::Repo>,
+    pages: HashMap<String, (HeaderValue, Bytes)>,
     unrecorded: bool,
     streams: u32,
 }
@@ -84,6 +89,13 @@ impl Builder {
         self
     }
 
+    /// Serves these bytes at `path`, which may hold escapes.
+    #[must_use]
+    pub fn page(mut self, path: &str, kind: &'static str, bytes: impl Into<Bytes>) -> Self {
+        let _ = self.pages.insert(path.to_owned(), (HeaderValue::from_static(kind), bytes.into()));
+        self
+    }
+
     /// Binds the listeners and serves until the upstream is dropped.
     #[must_use]
     pub fn start(self) -> Upstream {
@@ -111,7 +123,7 @@ impl Builder {
             .build()
             .expect("runtime");
         let log = Arc::new(record::Log::new(!self.unrecorded));
-        let service = Arc::new(routes::Routes { log: Arc::clone(&log), git: self.git });
+        let service = Arc::new(routes::Routes { log: Arc::clone(&log), git: self.git, pages: self.pages });
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let (secure, secure_v6) = bind_both();
         let (plain, plain_v6) = bind_both();
@@ -156,6 +168,7 @@ impl Upstream {
             names: names.iter().map(|&n| n.to_owned()).collect(),
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             git: None,
+            pages: HashMap::new(),
             unrecorded: false,
             streams: 200,
         }

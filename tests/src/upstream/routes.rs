@@ -37,6 +37,7 @@ static FILL: [u8; CHUNK] = [b'x'; CHUNK];
 pub(super) struct Routes {
     pub(super) log: Arc<Log>,
     pub(super) git: Option<Repo>,
+    pub(super) pages: HashMap<String, (HeaderValue, Bytes)>,
 }
 
 impl Routes {
@@ -55,6 +56,9 @@ impl Routes {
             },
             "ws" => return ws::upgrade(request, &entry.snapshot()),
             _ => {}
+        }
+        if let Some(page) = self.pages.get(&path) {
+            return self::page(page, query.get("coding").map(String::as_str)).await;
         }
         if first == "discard" {
             return discard(request.into_body()).await;
@@ -227,6 +231,22 @@ fn echo_as(seen: &Recorded, encoding: &str) -> Option<Answer> {
         all
     });
     Some(text(StatusCode::OK, lines))
+}
+
+/// A page as it is, or in a content coding.
+async fn page((kind, bytes): &(HeaderValue, Bytes), coding: Option<&str>) -> Answer {
+    let mut answer = match coding {
+        Some("gzip") => {
+            let mut out = Vec::new();
+            finish(GzipEncoder::new(&mut out), bytes).await;
+            let mut answer = streamed(stream::iter([Ok(Frame::data(Bytes::from(out)))]));
+            answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            answer
+        }
+        _ => Response::new(full(bytes.clone())),
+    };
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
+    answer
 }
 
 /// What [`echo`] says, in a content coding, whatever was asked for.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::WireValue;
-use crate::model::SecretName;
+use crate::model::{MaskIssued, SecretName};
 
 /// `vault status`: HashiCorp Vault or OpenBao, as `[backend.vault]` names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct VaultImport {
 pub struct Import {
     /// What the file holds.
     pub values: Vec<NamedValue>,
+    /// What happens to credentials that the services issue, for secrets that are added.
+    #[serde(default)]
+    pub mask_issued: MaskIssued,
 }
 
 /// A variable with its value.

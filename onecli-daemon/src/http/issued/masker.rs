@@ -1,0 +1,144 @@
+//! Masks a body while it streams. Lengths stay; what is held back depends on the text and on the templates alone.
+
+use bytes::{Bytes, BytesMut};
+
+use super::kinds::Kinds;
+use super::members::{Format, Members};
+use super::shapes::Shapes;
+
+/// Replaces each byte of a credential.
+const MASK: u8 = b'*';
+
+/// What was found in a response.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) masked: u64,
+    pub(super) passed: u64,
+}
+
+/// One body. Holds at most `members::DECIDES` or a shape's length of it.
+#[derive(Debug)]
+pub(super) struct Masker {
+    kinds: Kinds,
+    /// None where members are not read.
+    members: Option<Members>,
+    shapes: Shapes,
+    /// What is not decided, as it came.
+    held: BytesMut,
+    /// The position of the first held byte.
+    base: u64,
+    /// Ranges of the held bytes and those behind that are to be masked.
+    ranges: Vec<(u64, u64)>,
+}
+
+impl Masker {
+    /// For a body of this format; `reads_members` is false for what users stored there.
+    pub(super) fn new(kinds: Kinds, format: Format, reads_members: bool) -> Masker {
+        let members = (reads_members && format != Format::Text).then(|| Members::new(format));
+        let shapes = Shapes::new(kinds.prefixes());
+        Masker { kinds, members, shapes, held: BytesMut::new(), base: 0, ranges: Vec::new() }
+    }
+
+    /// Bytes that are held back.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn found(&self) -> Found {
+        let Shapes { passed, masked, .. } = self.shapes;
+        let of_members = self.members.as_ref().map_or((0, 0), |members| (members.masked, members.passed));
+        Found { masked: masked + of_members.0, passed: passed + of_members.1 }
+    }
+
+    /// Takes the next chunk; gives what is decided.
+    pub(super) fn push(&mut self, chunk: Bytes) -> Bytes {
+        if self.held.is_empty() {
+            self.scan(&chunk, 0);
+            let open = self.open_within(chunk.len());
+            self.held.extend_from_slice(&chunk[open..]);
+            return if self.ranges.is_empty() {
+                self.base += open as u64;
+                chunk.slice(..open)
+            } else {
+                self.emit(BytesMut::from(&chunk[..open]))
+            };
+        }
+        let mut buffer = std::mem::take(&mut self.held);
+        let from = buffer.len();
+        buffer.extend_from_slice(&chunk);
+        self.scan(&buffer, from);
+        self.held = buffer.split_off(self.open_within(buffer.len()));
+        self.emit(buffer)
+    }
+
+    /// The rest, when the body has ended.
+    pub(super) fn finish(&mut self) -> Bytes {
+        let rest = std::mem::take(&mut self.held);
+        let (base, end) = (self.base, self.base + rest.len() as u64);
+        if let Some(members) = &mut self.members
+            && let Some(range) = members.finish(&self.kinds, end, |from| tail(&rest, base, from, rest.len()))
+        {
+            self.ranges.push((range.start, range.end));
+        }
+        self.emit(rest)
+    }
+
+    /// Follows the bytes of `buffer` from `from` on; its first byte is at `base`.
+    fn scan(&mut self, buffer: &[u8], from: usize) {
+        let base = self.base;
+        for (at, &byte) in buffer.iter().enumerate().skip(from) {
+            let position = base + at as u64;
+            if let Some(members) = &mut self.members {
+                let text = |from| tail(buffer, base, from, at + 1);
+                let range = members.step(&self.kinds, position, byte, text);
+                let is_in_value = members.is_in_value();
+                if let Some(range) = range {
+                    self.note(range.start, range.end);
+                }
+                if is_in_value {
+                    self.shapes.skip();
+                    continue;
+                }
+            }
+            if let Some(range) = self.shapes.step(position, byte) {
+                self.note(range.start, range.end);
+            }
+        }
+    }
+
+    fn note(&mut self, start: u64, end: u64) {
+        match self.ranges.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => self.ranges.push((start, end)),
+        }
+    }
+
+    /// So many bytes of a buffer are decided.
+    fn open_within(&self, length: usize) -> usize {
+        let open = self.members.as_ref().and_then(Members::open_from).into_iter();
+        let open = open.chain(self.shapes.open_from()).min();
+        open.map_or(length, |open| {
+            usize::try_from(open.saturating_sub(self.base)).unwrap_or(length).min(length)
+        })
+    }
+
+    /// Masks, and gives what is decided.
+    fn emit(&mut self, mut decided: BytesMut) -> Bytes {
+        let (base, end) = (self.base, self.base + decided.len() as u64);
+        let index = |position: u64| usize::try_from(position.clamp(base, end) - base).unwrap_or(usize::MAX);
+        for &(start, stop) in &self.ranges {
+            if let Some(bytes) = decided.get_mut(index(start)..index(stop)) {
+                bytes.fill(MASK);
+            }
+        }
+        self.ranges.retain(|(_, stop)| *stop > end);
+        self.base = end;
+        decided.freeze()
+    }
+}
+
+/// What of the stream stands in `buffer` from a position on, up to `to`.
+fn tail(buffer: &[u8], base: u64, from: u64, to: usize) -> &[u8] {
+    let from = usize::try_from(from.saturating_sub(base)).unwrap_or(to).min(to);
+    &buffer[from..to]
+}

@@ -1,0 +1,259 @@
+//! Credentials that a service issues are masked where a template lists them, with an alert. Other text arrives unchanged.
+
+use onecli_tests::client::{self, Reply, Run};
+use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::need;
+use onecli_tests::upstream::{Builder, Upstream, git};
+use serde_json::Value;
+
+use crate::scene::{API, VALUE};
+
+/// As GitHub, npm and OpenAI issue them.
+const GITHUB: &str = "ghs_0123456789abcdefghijABCDEFGHIJ012345";
+const NPM: &str = "npm_0123456789abcdefghijABCDEFGHIJ012345";
+const OPENAI: &str = "sk-proj-0123456789abcdefghijABCDEFGHIJ012345";
+
+/// A daemon, an agent that is known by its token, and one secret of a template.
+struct Stage {
+    daemon: Daemon,
+    upstream: Upstream,
+    agent: Agent,
+    key: String,
+}
+
+impl Stage {
+    fn new(upstream: Builder, template: &str, options: &[&str]) -> Self {
+        let upstream = upstream.start();
+        let daemon = Daemon::builder().upstream(&upstream).no_ebpf().start();
+        let agent = daemon.add_agent("agent", &["--factors", "token"]);
+        let host = format!("{API}:{}", upstream.https_addr().port());
+        daemon.add_secret("own", VALUE, &[&["--template", template, "--host", &host], options].concat());
+        let key = daemon.grant(&agent, "own").placeholder;
+        Self { daemon, upstream, agent, key }
+    }
+
+    fn run(&self, run: Run) -> client::Outcome {
+        self.daemon.explicit(&self.agent.token, run).outcome()
+    }
+
+    fn fetch(&self, path: &str, args: &[&str]) -> Reply {
+        let outcome = self.run(client::curl(&self.upstream.https_url(API, path)).args(args));
+        outcome.ok(path);
+        outcome.reply()
+    }
+
+    fn alert(&self) -> Value {
+        self.daemon.audit_until("an alert", |r| r["code"] == "credential_issued")
+    }
+}
+
+fn stars(text: &str) -> String {
+    "*".repeat(text.len())
+}
+
+/// Over both versions of HTTP, and in a content coding.
+#[test]
+fn issued_credentials_are_masked() {
+    let json = format!(r#"{{"id":1,"token":"{GITHUB}","note":"{GITHUB}","expires_at":"2030"}}"#);
+    let page = |upstream: Builder| upstream.page("/issued", "application/json", json.clone());
+    for alpn in ["http/1.1", "h2"] {
+        let stage = Stage::new(page(Upstream::builder(&[API]).alpn(&[alpn])), "github", &[]);
+        let masked = json.replacen(GITHUB, &stars(GITHUB), 1);
+        for (path, flag) in
+            [("/issued", "--http1.1"), ("/issued", "--http2"), ("/issued?coding=gzip", "--http2")]
+        {
+            let reply = stage.fetch(path, &[flag]);
+            assert_eq!((reply.status, reply.text()), (200, masked.clone()), "{path} {flag} {alpn}");
+        }
+        let alert = stage.alert();
+        assert_eq!(alert["event"], "alert", "{alert:#}");
+        assert_eq!(alert["verdict"], "inject", "{alert:#}");
+        assert_eq!(alert["rule"], "issued: 1 masked, 1 passed", "{alert:#}");
+        assert_eq!((&alert["secret"], &alert["path"]), (&"own".into(), &"/issued".into()), "{alert:#}");
+        assert!(!alert.to_string().contains(GITHUB));
+        // The others are one record with a count, once it is due.
+        let alerts = stage.daemon.audit().into_iter().filter(|r| r["code"] == "credential_issued");
+        assert_eq!(alerts.count(), 1);
+    }
+}
+
+#[test]
+fn a_secret_says_what_is_masked() {
+    let json = format!(r#"{{"token":"{GITHUB}","note":"{GITHUB}"}}"#);
+    for (mode, expected) in [
+        ("none", json.clone()),
+        ("listed", json.replacen(GITHUB, &stars(GITHUB), 1)),
+        ("all", json.replace(GITHUB, &stars(GITHUB))),
+    ] {
+        let upstream = Upstream::builder(&[API]).page("/issued", "application/json", json.clone());
+        let stage = Stage::new(upstream, "github", &["--mask-issued", mode]);
+        assert_eq!(stage.fetch("/issued", &[]).text(), expected, "{mode}");
+        let _ = stage.alert();
+        let shown = stage.daemon.onecli_json(&["secret", "show", "own"]);
+        let expected = if mode == "listed" { Value::Null } else { mode.into() };
+        assert_eq!(shown["profile"]["mask_issued"], expected, "{shown:#}");
+        let shown = stage.daemon.onecli(&["secret", "show", "own"]).ok("secret show");
+        assert!(shown.lines().any(|line| line.starts_with("mask issued") && line.ends_with(mode)), "{shown}");
+    }
+}
+
+/// A request without the credential got nothing by it.
+#[test]
+fn other_responses_stay() {
+    let json = format!(r#"{{"token":"{GITHUB}"}}"#);
+    let upstream = Upstream::builder(&[API, "other.test"]).page("/issued", "application/json", json.clone());
+    let stage = Stage::new(upstream, "github", &[]);
+    let port = stage.upstream.https_addr().port().to_string();
+    let rule = [
+        "rule",
+        "add",
+        "allow",
+        "--agent",
+        "agent",
+        "--host",
+        "other.test",
+        "--port",
+        &port,
+        "--path",
+        "/**",
+    ];
+    let _ = stage.daemon.onecli(&rule).ok("rule add");
+    let reply = stage.run(client::curl(&stage.upstream.https_url("other.test", "/issued"))).reply();
+    assert_eq!((reply.status, reply.text()), (200, json));
+    // The agent's own placeholder, which the service echoes.
+    let echo = stage.fetch("/echo", &["-H", &format!("X-Own: {}", stage.key)]);
+    assert_eq!(echo.status, 200);
+    assert!(!stage.daemon.audit().iter().any(|r| r["code"] == "credential_issued"));
+}
+
+#[test]
+fn an_event_stream_arrives_byte_for_byte() {
+    let events = format!("data: {{\"token\":\"{OPENAI}\",\"delta\":\"see {OPENAI}\"}}\n\ndata: [DONE]\n\n");
+    let upstream =
+        Upstream::builder(&[API]).page("/v1/chat/completions", "text/event-stream", events.clone());
+    let stage = Stage::new(upstream, "openai", &["--mask-issued", "all"]);
+    assert_eq!(stage.fetch("/v1/chat/completions", &["-d", "{}"]).text(), events);
+}
+
+#[test]
+fn git_clone_arrives_byte_for_byte() {
+    let branch = format!("b/{GITHUB}");
+    let repo = git::Repo::new("x-access-token", VALUE).branch(&branch);
+    let stage = Stage::new(Upstream::builder(&[API]).git(repo), "github-git", &["--mask-issued", "all"]);
+    let dir = stage.daemon.agent_dir(&stage.agent).join("clone");
+    let script = format!(
+        r#"git -c credential.helper='!f() {{ echo username=x-access-token; echo "password={}"; }}; f' \
+           clone --quiet "https://{API}:{}/git/demo.git" "$1" && git -C "$1" branch --remotes"#,
+        stage.key,
+        stage.upstream.https_addr().port()
+    );
+    let run = Run::new("sh").args(["-c", &script, "sh"]).arg(&dir).env("GIT_TERMINAL_PROMPT", "0");
+    let branches = stage.run(run).ok("git clone");
+    assert!(branches.contains(&branch), "{branches}");
+    assert_eq!(std::fs::read_to_string(dir.join(git::FILE)).unwrap(), git::CONTENT);
+}
+
+/// What python packs for the two package managers.
+const PACK: &str = r#"
+import base64, hashlib, io, json, sys, tarfile, zipfile
+dir, shape = sys.argv[1:]
+manifest = {"name": "demo", "version": "1.0.0", "token": shape}
+buffer = io.BytesIO()
+with tarfile.open(fileobj=buffer, mode="w") as tar:
+    for name, data in (("package/package.json", json.dumps(manifest)), ("package/shape.txt", shape)):
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data.encode()))
+open(dir + "/demo.tgz", "wb").write(buffer.getvalue())
+integrity = "sha512-" + base64.b64encode(hashlib.sha512(buffer.getvalue()).digest()).decode()
+dist = {"tarball": sys.stdin.read() + "/demo/-/demo-1.0.0.tgz", "integrity": integrity}
+packument = {"name": "demo", "readme": shape, "token": shape, "dist-tags": {"latest": "1.0.0"},
+             "versions": {"1.0.0": {**manifest, "dist": dist}}}
+open(dir + "/packument.json", "w").write(json.dumps(packument))
+with zipfile.ZipFile(dir + "/demo.whl", "w") as wheel:
+    wheel.writestr("demo.py", "TOKEN = " + repr(shape))
+    wheel.writestr("demo-1.0.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: demo\nVersion: 1.0.0\n\n" + shape + "\n")
+    wheel.writestr("demo-1.0.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr("demo-1.0.0.dist-info/RECORD", "")
+"#;
+
+/// Packs into `dir`; the registry's address has to be known for that.
+fn pack(dir: &std::path::Path, registry: &str) {
+    let python = client::python().unwrap();
+    let run = Run::new(python).args(["-c", PACK]).arg(dir).arg(NPM).stdin(registry.to_owned());
+    run.outcome().ok("packing");
+}
+
+#[test]
+fn packages_arrive_byte_for_byte() {
+    if !need::python("everything") || !need::program("npm", "npm", "npm") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // Redirected to by its path alone, so the port does not matter.
+    pack(dir.path(), &format!("https://{API}"));
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let index = format!("<a href=\"/files/demo-1.0.0-py3-none-any.whl\">demo {NPM}</a>");
+    let upstream = Upstream::builder(&[API])
+        .page("/demo", "application/json", read("packument.json"))
+        .page("/demo/-/demo-1.0.0.tgz", "application/octet-stream", read("demo.tgz"))
+        .page("/simple/demo/", "text/html", index)
+        .page("/files/demo-1.0.0-py3-none-any.whl", "application/octet-stream", read("demo.whl"));
+    let stage = Stage::new(upstream, "npm", &[]);
+    let port = stage.upstream.https_addr().port();
+    let own = stage.daemon.agent_dir(&stage.agent);
+    std::fs::create_dir_all(&own).unwrap();
+
+    let same = stage.fetch("/demo", &[]);
+    assert_eq!(same.body, read("packument.json"), "the packument");
+    let script = format!(
+        r#"cd "$1"; export HOME=$PWD; echo "//{API}:{port}/:_authToken={}" > .npmrc
+           exec npm install --no-audit --no-fund --registry https://{API}:{port}/ --replace-registry-host=always demo"#,
+        stage.key
+    );
+    stage.run(Run::new("sh").args(["-c", &script, "sh"]).arg(&own)).ok("npm install");
+    assert_eq!(std::fs::read_to_string(own.join("node_modules/demo/shape.txt")).unwrap(), NPM);
+
+    let python = client::python().unwrap();
+    let run = Run::new(python)
+        .args([
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "download",
+            "--no-deps",
+            "--quiet",
+        ])
+        .args(["--index-url", &format!("https://x:{}@{API}:{port}/simple", stage.key), "--dest"])
+        .arg(&own)
+        .arg("demo");
+    stage.run(run).ok("pip download");
+    assert_eq!(std::fs::read(own.join("demo-1.0.0-py3-none-any.whl")).unwrap(), read("demo.whl"));
+}
+
+/// A profile allows what it is for, and nothing else.
+#[test]
+fn narrow_profiles_allow_what_they_are_for() {
+    let upstream = Upstream::start(&[API]);
+    let daemon = Daemon::builder().upstream(&upstream).no_ebpf().start();
+    let agent = daemon.add_agent("agent", &["--factors", "token"]);
+    let host = format!("{API}:{}", upstream.https_addr().port());
+    daemon.add_secret("own", VALUE, &["--template", "github:read-repos", "--host", &host]);
+    let _ = daemon.grant(&agent, "own");
+    let status = |method: &str, path: &str| {
+        let run = client::curl(&upstream.https_url(API, path)).args(["-X", method]);
+        daemon.explicit(&agent.token, run).outcome().reply().status
+    };
+    assert_eq!(status("GET", "/repos/a/b/contents/x"), 404);
+    assert_eq!(upstream.request_count(), 1);
+    for (method, path) in
+        [("POST", "/repos/a/b/issues"), ("GET", "/user"), ("GET", "/repos/a/b/actions/secrets")]
+    {
+        assert_eq!(status(method, path), 403, "{method} {path}");
+    }
+    let wide = ["secret", "add", "wide", "--template", "github:read-repos", "--path", "/**", "--value-stdin"];
+    assert!(daemon.onecli(&wide).err().contains("leave --method and --path out"));
+    let listed = daemon.onecli(&["template", "list"]).ok("template list");
+    assert!(listed.contains("github:read-repos") && listed.contains("slack:post"), "{listed}");
+}
