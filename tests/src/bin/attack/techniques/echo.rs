@@ -30,8 +30,20 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("echo/json-body", GETS, CONTROL, json_body),
 ];
 
-const ENCODINGS: &[&str] =
-    &["plain", "hex", "HEX", "base64", "base64url", "percent", "json", "html", "utf-16le", "utf-16be"];
+const ENCODINGS: &[&str] = &[
+    "plain",
+    "hex",
+    "HEX",
+    "base64",
+    "base64url",
+    "percent",
+    "json",
+    "html",
+    "octal",
+    "octal-twice",
+    "utf-16le",
+    "utf-16be",
+];
 
 fn encode(encoding: &str, text: &[u8]) -> Vec<u8> {
     let each =
@@ -44,6 +56,9 @@ fn encode(encoding: &str, text: &[u8]) -> Vec<u8> {
         "percent" => each(&|byte| format!("%{byte:02x}")),
         "json" => each(&|byte| format!("\\u{byte:04x}")),
         "html" => each(&|byte| format!("&#{byte};")),
+        "octal" => each(&|byte| format!("\\{byte:03o}")),
+        // The backslash of one escape, escaped by another.
+        "octal-twice" => each(&|byte| format!("\\134{byte:03o}")),
         "utf-16le" => text.iter().flat_map(|byte| [*byte, 0]).collect(),
         "utf-16be" => text.iter().flat_map(|byte| [0, *byte]).collect(),
         _ => text.to_vec(),
@@ -55,8 +70,10 @@ fn decode(encoding: &str, text: &[u8]) -> Vec<u8> {
     match encoding {
         "hex" | "HEX" => from_hex(text),
         "base64" | "base64url" => from_base64(text),
-        "percent" => unescape(text, "%", 2),
-        "json" => unescape(text, "\\u", 4),
+        "percent" => unescape(text, "%", 2, 16),
+        "json" => unescape(text, "\\u", 4, 16),
+        "octal" => unescape(text, "\\", 3, 8),
+        "octal-twice" => unescape(&unescape(text, "\\", 3, 8), "\\", 3, 8),
         "html" => from_entities(text),
         "utf-16le" | "utf-16be" => text.iter().copied().filter(|byte| *byte != 0).collect(),
         _ => text.to_vec(),
@@ -87,13 +104,13 @@ fn from_base64(text: &[u8]) -> Vec<u8> {
     engine.decode(letters).unwrap_or_default()
 }
 
-/// `PREFIX` and so many hexadecimal digits, anywhere.
-fn unescape(text: &[u8], prefix: &str, digits: usize) -> Vec<u8> {
+/// `PREFIX` and so many digits, anywhere.
+fn unescape(text: &[u8], prefix: &str, digits: usize, radix: u32) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let mut parts = text.split(prefix);
     let mut out = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
-        match part.get(..digits).and_then(|d| u32::from_str_radix(d, 16).ok()) {
+        match part.get(..digits).and_then(|d| u32::from_str_radix(d, radix).ok()) {
             Some(code) => {
                 out.extend(u8::try_from(code).ok());
                 out.extend(&part.as_bytes()[digits..]);
@@ -113,7 +130,7 @@ fn from_entities(text: &[u8]) -> Vec<u8> {
 fn holds(text: &[u8]) -> bool {
     let words = text.split(|byte| !byte.is_ascii_alphanumeric() && !b"+/-_=".contains(byte));
     let decoded = words.filter(|word| word.len() >= 16).map(from_base64);
-    let views = [text.to_vec(), unescape(text, "%", 2)].into_iter().chain(decoded);
+    let views = [text.to_vec(), unescape(text, "%", 2, 16)].into_iter().chain(decoded);
     views
         .into_iter()
         .any(|view| ECHOED.as_bytes().windows(WINDOW).any(|part| memchr::memmem::find(&view, part).is_some()))

@@ -12,8 +12,7 @@ pub(crate) const ROWS: &[Row] = &[
         "1 MiB of the daemon's memory per answer that it does not read",
         "a reader gets the whole answer",
         unread_http1,
-    )
-    .quick(),
+    ),
     Row::new("memory/unread-http2", "the same per stream", "a reader gets the whole answer", unread_http2),
     Row::new(
         "memory/names",

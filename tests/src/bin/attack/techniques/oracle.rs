@@ -38,6 +38,8 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("oracle/websocket", GETS, CONTROL, websocket).quick(),
     Row::new("oracle/compressed", GETS, CONTROL, compressed).quick(),
     Row::new("oracle/delay", GETS, CONTROL, delay),
+    Row::new("oracle/events", GETS, CONTROL, events),
+    Row::new("oracle/lines", GETS, CONTROL, lines),
     Row::new("oracle/never-granted", "a value of another agent's secret", CONTROL, never_granted),
     Row::new("oracle/ungranted", "a value of a secret that it was granted once", CONTROL, ungranted),
     Row::new("oracle/disabled", "a value of a disabled secret", CONTROL, disabled),
@@ -91,8 +93,12 @@ fn hex(text: &str) -> String {
 fn stored(seen: &Seen) -> (String, bool) {
     let text = HEXLOWER.decode(seen.last_segment().as_bytes()).unwrap_or_default();
     let text = String::from_utf8(text).unwrap_or_default();
-    let cut = seen.target().starts_with("/planted/") && PLANTED.starts_with(&text);
-    (text, cut)
+    if !seen.target().starts_with("/planted/") {
+        return (text, false);
+    }
+    let cut = PLANTED.starts_with(&text);
+    // A scrubber that holds by class must not hold this text, or the cut would not show.
+    (format!("{text}!\n\n"), cut)
 }
 
 /// A secret for `/api/**`, and a rule that lets the agent read the rest.
@@ -252,9 +258,9 @@ fn compressed(trial: &mut Trial) {
 }
 
 /// The text, then silence, then the rest. A cut answer keeps the text back until after the silence.
-fn pausing(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
+fn pausing(seen: &Seen, conn: &mut Conn, kind: &str) -> io::Result<()> {
     let (text, cut) = stored(seen);
-    conn.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    write!(conn, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n")?;
     let (first, second) = if cut { ("", &*text) } else { (&*text, "") };
     chunk(conn, format!("{BEFORE}{first}").as_bytes())?;
     std::thread::sleep(Duration::from_millis(250));
@@ -263,7 +269,19 @@ fn pausing(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
 }
 
 fn delay(trial: &mut Trial) {
-    let world = world(pausing);
+    watch_pause(trial, "text/plain");
+}
+
+fn events(trial: &mut Trial) {
+    watch_pause(trial, "text/event-stream");
+}
+
+fn lines(trial: &mut Trial) {
+    watch_pause(trial, "application/x-ndjson");
+}
+
+fn watch_pause(trial: &mut Trial, content_type: &'static str) {
+    let world = world(move |seen, conn| pausing(seen, conn, content_type));
     observe(trial, VALUE, |kind, guess| {
         let mut tunnel = world.tunnel(A);
         let request = world.request("GET", A, &format!("/{kind}/{}", hex(guess)), "Connection: close\r\n");
