@@ -55,8 +55,11 @@ impl fmt::Display for Report {
             "technique", "what the agent gets", "control"
         )?;
         for (row, trial) in &self.rows {
-            let known = trial.verdict() == Verdict::Open && is_known_open(row.name);
-            let known = if known { " (documented)" } else { "" };
+            let known = match trial.verdict() {
+                Verdict::Open if is_known_open(row.name) => " (documented)",
+                Verdict::Held if is_known_open(row.name) => " (documented as open: remove it there)",
+                _ => "",
+            };
             let Row { name: row_name, gets: row_gets, control: row_control, .. } = row;
             writeln!(
                 f,

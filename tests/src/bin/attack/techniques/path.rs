@@ -118,6 +118,8 @@ fn http2_characters(trial: &mut Trial) {
     for before in ["/public/a", "/public/x?a"] {
         trial.control(format!("{before}~b"), passes(before, b'~', false) && passes(before, b'~', true));
         let only: Vec<String> = characters()
+            // HTTP/2's library removes a fragment: what policy judges and what is forwarded do not have it.
+            .filter(|byte| *byte != b'#')
             .filter(|byte| passes(before, *byte, true) && !passes(before, *byte, false))
             .map(|byte| format!("{byte:#04x}"))
             .collect();
