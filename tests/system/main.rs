@@ -37,6 +37,7 @@ mod leak;
 mod load;
 mod main_job;
 mod mint;
+mod misplaced;
 mod netns;
 mod placements;
 mod privilege;

@@ -222,7 +222,7 @@ fn a_cgroup_made_again_is_the_agents() {
 }
 
 /// A placeholder of the agent's own, in the head or URL of an inspected request to a host that its secret is not for:
-/// 403 and an alert, however it is spelt. Bodies do not count.
+/// 403 and an alert, however it is spelt. A body passes: see `misplaced`.
 #[test]
 fn a_placeholder_on_its_way_out_is_an_alert() {
     let scene = Scene::new();

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::aws_chunked::AwsChunked;
+use super::content_scan::ContentScan;
 use super::front::violation_in;
 use super::patience::Patience;
 use crate::model::{Code, Placeholder, Refusal};
@@ -131,6 +132,7 @@ pub(super) struct RequestBody<B = Payload> {
     inner: B,
     progress: Arc<Progress>,
     floor: Option<Floor>,
+    scan: Option<ContentScan>,
 }
 
 /// A client that sends slower than this is given up.
@@ -150,7 +152,13 @@ impl<B: HttpBody> RequestBody<B> {
     fn with_floor(inner: B, progress: Arc<Progress>, time: Duration) -> RequestBody<B> {
         let announced = inner.size_hint().exact().is_some_and(|length| length > 0);
         let floor = announced.then(|| Floor { patience: Patience::new(time), bytes: 0 });
-        RequestBody { inner, progress, floor }
+        RequestBody { inner, progress, floor, scan: None }
+    }
+
+    /// Is searched by `scan` while it is sent on.
+    pub(super) fn searched(mut self, scan: ContentScan) -> RequestBody<B> {
+        self.scan = Some(scan);
+        self
     }
 
     fn failed(&self, refusal: Refusal) -> BodyError {
@@ -191,10 +199,17 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
                     if let Some(floor) = &mut self.floor {
                         floor.got(len(&data));
                     }
+                    if let Some(scan) = &mut self.scan {
+                        scan.push(&data);
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Err(frame) => {
-                    let Some(kept) = frame.into_trailers().ok().as_ref().and_then(kept) else { continue };
+                    let Ok(trailers) = frame.into_trailers() else { continue };
+                    if let Some(scan) = &mut self.scan {
+                        scan.fields(&trailers);
+                    }
+                    let Some(kept) = kept(&trailers) else { continue };
                     return Poll::Ready(Some(Ok(Frame::trailers(kept))));
                 }
             }

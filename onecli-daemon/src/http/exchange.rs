@@ -14,6 +14,7 @@ use super::assemble::{ask_scannable, assemble, overriding_parameter, strip_overr
 use super::body::{Body, Payload, Progress, RequestBody};
 use super::buffer;
 use super::connection::Connection;
+use super::content_scan::ContentScan;
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
 use super::hold::meet_conditions;
@@ -269,6 +270,7 @@ async fn send(
     let agent = identity.agent().id;
     let mut fresh = websocket;
     let mut renewed = false;
+    let mut alerts = None;
     loop {
         let mut upstream =
             gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
@@ -292,6 +294,12 @@ async fn send(
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,
             (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
+        };
+        let body = if body.is_end_stream() {
+            body
+        } else {
+            let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
+            body.searched(ContentScan::new(Arc::clone(alerts)))
         };
         let request = assemble(outgoing.head, body, &upstream)?;
         let counters = &gateway.counters;

@@ -11,6 +11,7 @@ mod body;
 mod buffer;
 mod capacity;
 mod connection;
+mod content_scan;
 mod decode;
 mod exchange;
 mod explicit;
@@ -47,6 +48,7 @@ mod trail;
 mod transparent;
 mod upgrade;
 mod websocket;
+mod websocket_scan;
 
 pub use capacity::Capacity;
 pub use explicit::{Wire, serve_explicit};

@@ -60,6 +60,8 @@ struct Of {
     /// Who is charged with the record.
     payer: AgentId,
     event: Event,
+    /// An alert may also be about a request that goes on.
+    verdict: Option<Verdict>,
 }
 
 /// Refusals that were recorded, and those that wait to be: of each agent at most 32 kinds of each event (`audit::fold`), each
@@ -95,7 +97,7 @@ impl Refusals {
     ) -> bool {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = Kind::of(record, policy);
-        let of = Of { agent: record.agent.clone(), payer, event: record.event };
+        let of = Of { agent: record.agent.clone(), payer, event: record.event, verdict: record.verdict };
         if !self.apart {
             return folds.entry(of).or_default().note_if(now, &kind, may_write);
         }
@@ -136,7 +138,7 @@ impl Folded {
     /// Fills in the record that stands for them.
     pub(super) fn fill(self, record: &mut Record) {
         (record.agent, record.event) = (self.of.agent, self.of.event);
-        record.verdict = Some(Verdict::Deny);
+        record.verdict = self.of.verdict;
         record.count = Some(self.repeated.count);
         match self.repeated.key {
             Some(kind) => kind.fill(record),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::content_scan::ContentAlerts;
 use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
 use super::shares::Share;
 use crate::audit::{AuditError, Durable, QuotaExceeded, Record, Text};
-use crate::model::{AgentId, Code, Refusal, RequestId};
+use crate::model::{AgentId, Authority, Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
 use crate::policy::{Grant, Identity};
 
@@ -112,6 +113,12 @@ impl Trail {
             self.record.inject(grants.iter().map(|g| (&g.secret().name, g.secret().version)));
         }
         self.write_decision().await
+    }
+
+    /// What may be raised about the content of the request, which goes to `authority`. To be called once it is decided.
+    pub(super) fn content_alerts(&self, authority: &Authority) -> Arc<ContentAlerts> {
+        let (gateway, record) = (Arc::clone(&self.gateway), self.record.clone());
+        Arc::new(ContentAlerts::new(gateway, self.payer, authority.clone(), record))
     }
 
     /// Records a decision to tunnel.

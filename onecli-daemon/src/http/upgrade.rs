@@ -12,9 +12,11 @@ use sha1::{Digest, Sha1};
 
 use super::answer::{Delivery, Undelivered, clean_headers, deliver};
 use super::body::{Body, empty};
+use super::content_scan::ContentScan;
 use super::gateway::Counters;
 use super::returned::withheld;
 use super::websocket::ScrubbedFrames;
+use super::websocket_scan::ScannedFrames;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
 use crate::net::{Ended, TunnelBytes, tunnel};
@@ -97,6 +99,7 @@ pub(super) fn deliver_upgrade(
 }
 
 async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
+    let scan = ContentScan::new(delivery.trail.content_alerts(delivery.upstream.authority()));
     let Delivery { gateway, mut trail, scrubber, revoked, .. } = delivery;
     let (client, upstream) = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
@@ -111,6 +114,7 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
         trail.record().scrub_hits = Some(0);
     }
     let upstream = ScrubbedFrames::new(upstream, scrubber, Arc::clone(&hits));
+    let client = ScannedFrames::new(client, scan);
     let bytes = TunnelBytes::default();
     let result = tunnel(client, upstream, &bytes, revoked).await;
     let hits = hits.load(Ordering::Relaxed);

@@ -22,6 +22,7 @@ mod panicking;
 pub mod path;
 pub mod pattern;
 pub mod peer;
+pub mod placeholder_scan;
 pub mod placement;
 pub mod private_dir;
 pub mod profile;

@@ -132,6 +132,13 @@ impl Placeholder {
     }
 }
 
+/// So that a map can be asked with text that is not owned.
+impl std::borrow::Borrow<str> for Placeholder {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Placeholder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::decide::{RequestFacts, matches};
 use super::identity::Identity;
 use super::snapshot::{AgentView, Snapshot};
-use crate::model::{Code, JsonPointer, Placeholder, Refusal, Secret, SecretId};
+use crate::model::{AgentId, Authority, Code, JsonPointer, Placeholder, Refusal, Secret, SecretId};
 
 impl Snapshot {
     /// The fields of a request's body in which a placeholder may stand, by the secrets that it matches. Where there are
@@ -38,6 +38,20 @@ impl Snapshot {
             (agent == view.agent.id && secret.placement.json_pointer() == Some(field)).then_some(id)
         };
         request.body.iter().filter_map(secret_at).collect()
+    }
+
+    /// What a placeholder in the content of a request is a sign of, where `agent` sends it to `authority`:
+    /// [`Code::PlaceholderForeign`] for another agent's, [`Code::PlaceholderMisplaced`] for one whose secret is not for
+    /// that host and port. `None` for the agent's own at its host, wherever it stands, and for text that is no agent's
+    /// placeholder now: a mere spelling proves nothing. Two lookups, however many secrets there are.
+    pub fn judge_content(&self, agent: AgentId, authority: &Authority, placeholder: &str) -> Option<Code> {
+        let (owner, secret) = self.placeholder(placeholder)?;
+        if *owner != agent {
+            return Some(Code::PlaceholderForeign);
+        }
+        let target = &secret.target;
+        let is_here = target.host.matches(authority.host()) && target.port == authority.port();
+        (!is_here).then_some(Code::PlaceholderMisplaced)
     }
 
     /// Every placeholder must be this agent's, for a secret that may go to this host.

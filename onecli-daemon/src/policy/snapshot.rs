@@ -55,7 +55,8 @@ pub struct Snapshot {
     agents: HashMap<AgentId, AgentView>,
     tokens: HashMap<TokenHash, TokenOwner>,
     cgroups: HashMap<CgroupName, AgentId>,
-    placeholders: HashMap<Placeholder, (AgentId, SecretId)>,
+    /// Whose placeholder it is, and for which secret.
+    placeholders: HashMap<Placeholder, (AgentId, Arc<Secret>)>,
     /// Every secret, disabled ones too, by the hosts that it is sent to.
     stored: HostIndex<Stored>,
 }
@@ -116,7 +117,7 @@ impl Snapshot {
                     continue;
                 }
                 let stand_in = placeholder(agent, secret.id, view.agent.generation);
-                snapshot.placeholders.insert(stand_in, (agent, secret.id));
+                snapshot.placeholders.insert(stand_in, (agent, Arc::clone(secret)));
                 view.secrets.push(Arc::clone(secret));
             }
         }
@@ -191,7 +192,12 @@ impl Snapshot {
     }
 
     pub(super) fn owner_of_placeholder(&self, placeholder: &Placeholder) -> Option<(AgentId, SecretId)> {
-        self.placeholders.get(placeholder).copied()
+        self.placeholders.get(placeholder).map(|(agent, secret)| (*agent, secret.id))
+    }
+
+    /// The agent and the secret that this text is the placeholder of.
+    pub(super) fn placeholder(&self, text: &str) -> Option<&(AgentId, Arc<Secret>)> {
+        self.placeholders.get(text)
     }
 
     /// Can a secret of this agent match the host, on whatever port?
