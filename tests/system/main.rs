@@ -36,6 +36,7 @@ mod launch;
 mod leak;
 mod load;
 mod main_job;
+mod memory;
 mod mint;
 mod misplaced;
 mod netns;

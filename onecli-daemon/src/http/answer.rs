@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError, Progress, len};
-use super::decode::{Source, UnknownCoding};
+use super::decode::{NotDecoded, Source};
 use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
 use super::issued::{Issued, Stage};
@@ -93,11 +93,13 @@ pub(super) fn deliver(
     let source = if !is_searched || !has_body(method, parts.status) {
         Source::Plain(incoming)
     } else {
-        match Source::decode(&mut parts.headers, incoming) {
+        let (decoders, agent) = (&delivery.gateway.decoders, delivery.trail.payer());
+        match Source::decode(&mut parts.headers, incoming, || decoders.take(agent)) {
             Ok(source) => source,
-            Err(UnknownCoding) => {
+            Err(NotDecoded::Unknown) => {
                 return Err(Undelivered::new(cannot_be_scanned("content coding"), delivery.trail));
             }
+            Err(NotDecoded::Busy) => return Err(Undelivered::new(too_many_decoders(), delivery.trail)),
         }
     };
     clean_headers(&mut parts.headers);
@@ -155,6 +157,14 @@ fn cannot_be_scanned(what: &str) -> Refusal {
         Code::UpstreamProtocol,
         format!("the upstream answered in a {what} that cannot be taken off"),
         "such an answer cannot be searched for the credential: ask for a resource that is not stored encoded",
+    )
+}
+
+fn too_many_decoders() -> Refusal {
+    Refusal::new(
+        Code::LimitReached,
+        "as many responses in Brotli or zstd are decoded as may be",
+        "read those that are open to their end, or have the upstream send gzip or no coding",
     )
 }
 

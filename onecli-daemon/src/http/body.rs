@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::aws_chunked::AwsChunked;
+use super::body_memory::Pace;
 use super::content_scan::ContentScan;
 use super::front::violation_in;
 use super::patience::Patience;
@@ -133,6 +134,7 @@ pub(super) struct RequestBody<B = Payload> {
     progress: Arc<Progress>,
     floor: Option<Floor>,
     scan: Option<ContentScan>,
+    pace: Option<Pace>,
 }
 
 /// A client that sends slower than this is given up.
@@ -152,13 +154,19 @@ impl<B: HttpBody> RequestBody<B> {
     fn with_floor(inner: B, progress: Arc<Progress>, time: Duration) -> RequestBody<B> {
         let announced = inner.size_hint().exact().is_some_and(|length| length > 0);
         let floor = announced.then(|| Floor { patience: Patience::new(time), bytes: 0 });
-        RequestBody { inner, progress, floor, scan: None }
+        RequestBody { inner, progress, floor, scan: None, pace: None }
     }
 
-    /// Is searched by `scan` while it is sent on.
-    pub(super) fn searched(mut self, scan: ContentScan) -> RequestBody<B> {
-        self.scan = Some(scan);
+    /// Is searched by `scan` and sent on at this pace. A body that is sent again keeps what it has.
+    pub(super) fn watched(mut self, scan: ContentScan, pace: Pace) -> RequestBody<B> {
+        self.scan.get_or_insert(scan);
+        self.pace.get_or_insert(pace);
         self
+    }
+
+    /// Bytes that were read and are not sent on yet.
+    fn held(&self) -> u64 {
+        self.pace.as_ref().map_or(0, |pace| u64::try_from(pace.held()).unwrap_or(u64::MAX))
     }
 
     fn failed(&self, refusal: Refusal) -> BodyError {
@@ -178,6 +186,12 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
+            // Time spent here is the upstream's, and no fault of a slow client.
+            if let Some(pace) = &mut self.pace
+                && let Some(piece) = ready!(pace.poll_piece(cx))
+            {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
             let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
                 if self.floor.as_mut().is_some_and(|floor| floor.patience.poll_over(cx).is_ready()) {
                     return Poll::Ready(Some(Err(self.failed(too_slow()))));
@@ -202,7 +216,8 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
                     if let Some(scan) = &mut self.scan {
                         scan.push(&data);
                     }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    let Some(pace) = &mut self.pace else { return Poll::Ready(Some(Ok(Frame::data(data)))) };
+                    pace.hold(data);
                 }
                 Err(frame) => {
                     let Ok(trailers) = frame.into_trailers() else { continue };
@@ -217,12 +232,22 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.held() == 0 && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        add(&self.inner.size_hint(), self.held())
     }
+}
+
+/// The hint for a body with so many bytes before it.
+pub(super) fn add(hint: &SizeHint, bytes: u64) -> SizeHint {
+    let mut sum = SizeHint::new();
+    sum.set_lower(hint.lower().saturating_add(bytes));
+    if let Some(upper) = hint.upper() {
+        sum.set_upper(upper.saturating_add(bytes));
+    }
+    sum
 }
 
 impl Floor {

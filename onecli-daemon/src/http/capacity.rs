@@ -63,7 +63,39 @@ impl Capacity {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{buffer, decode, hold};
     use super::*;
+
+    const KIB: usize = 1 << 10;
+    /// TLS records to write, a record to read and its text.
+    const TLS: usize = (32 + 18 + 16) * KIB;
+
+    /// The sum in docs/security/memory.md, in bytes.
+    fn memory(capacity: &Capacity) -> usize {
+        let state = 16 * KIB;
+        let connection = (64 + 128 + 16 + 2 * 64) * KIB + TLS + state;
+        let exchange = (48 + 2 * 16 + 16 + 32 + 4 * 64) * KIB + TLS + state;
+        let idle = 32 * KIB + TLS + state;
+        let large = buffer::HELD * 2 * buffer::MAX_SIGNED
+            + hold::HELD * 64 * KIB
+            + decode::DECODERS * 17 * KIB * KIB
+            + 16_384 * 7 * KIB;
+        capacity.accepted() * connection
+            + capacity.exchanges * exchange
+            + capacity.idle_upstreams * idle
+            + large
+    }
+
+    #[test]
+    fn the_unit_allows_more_memory_than_all_bounds_together() {
+        let unit = include_str!("../../../systemd/onecli-daemon.service");
+        let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let high: usize = value("MemoryHigh=").strip_suffix('G').unwrap().parse().unwrap();
+        let sum = memory(&Capacity::of(value("LimitNOFILE=").parse().unwrap()));
+        assert!(sum < high << 30, "{} MiB", sum >> 20);
+        assert!(sum > high << 29, "the bound is no use where it is far above: {} MiB", sum >> 20);
+        assert!(memory(&Capacity::of(8192)) < 4 << 30, "{} MiB", memory(&Capacity::of(8192)) >> 20);
+    }
 
     #[test]
     fn everything_fits_and_nobody_has_more_than_a_quarter() {

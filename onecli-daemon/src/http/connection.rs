@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
 
+use super::body_memory::ConnectionMemory;
 use super::gateway::Gateway;
 use super::place::Place;
 use crate::audit::{self, Record, Text};
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     pub(super) authority: Option<Authority>,
     /// What it takes up, for as long as it is open; requests on it share it.
     pub(super) place: Option<Arc<Place>>,
+    /// Body bytes that wait on it.
+    pub(super) memory: Arc<ConnectionMemory>,
     /// The port a plain-HTTP request must name where only an address is known.
     pub(super) port: Option<u16>,
 }
@@ -65,6 +68,7 @@ impl Connection {
             scheme: Scheme::Http,
             authority: None,
             place: None,
+            memory: ConnectionMemory::new(1),
             port: None,
         }
     }

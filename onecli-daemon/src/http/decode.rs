@@ -20,6 +20,7 @@ use tokio_util::io::StreamReader;
 use tokio_util::io::poll_read_buf;
 
 use super::body::BodyError;
+use super::shares::Share;
 
 /// Largest window of zstd, as a power of two: 8 MiB, which is what the coding may have (RFC 9659). The library would take
 /// 128 MiB for each answer.
@@ -29,17 +30,39 @@ const MAX_CODINGS: usize = 2;
 /// Decoded at once.
 const CHUNK: usize = 16 * 1024;
 
+/// Brotli and zstd take up to 16 MiB for each answer. So many are taken off at a time: for one agent, and for all.
+pub(super) const DECODERS_PER_AGENT: usize = 8;
+pub(super) const DECODERS: usize = 32;
+
 /// An upstream's body, without content codings.
 pub(super) enum Source {
     /// It had none.
     Plain(Incoming),
     /// It had some, which are taken off. Trailers of such a body are not passed on.
-    Decoded(Pin<Box<dyn AsyncRead + Send>>),
+    Decoded(
+        Pin<Box<dyn AsyncRead + Send>>,
+        #[expect(dead_code, reason = "given back when dropped")] Vec<Share>,
+    ),
 }
 
 /// A coding that cannot be taken off.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnknownCoding;
+
+/// Why an answer is not decoded.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NotDecoded {
+    /// Its codings are not known, or too many.
+    Unknown,
+    /// As many answers in large windows are decoded as may be.
+    Busy,
+}
+
+impl From<UnknownCoding> for NotDecoded {
+    fn from(UnknownCoding: UnknownCoding) -> NotDecoded {
+        NotDecoded::Unknown
+    }
+}
 
 /// A coding that can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +73,31 @@ enum Coding {
     Zstd,
 }
 
+impl Coding {
+    /// Is its window megabytes, and not the 32 KiB of deflate (RFC 1951 section 2)?
+    fn is_large(self) -> bool {
+        matches!(self, Coding::Brotli | Coding::Zstd)
+    }
+}
+
 impl Source {
-    /// Takes the codings that `headers` name off `incoming`, and corrects the headers.
+    /// Takes the codings that `headers` name off `incoming`, and corrects the headers. A coding with a large window
+    /// takes one of the agent's shares.
     ///
     /// # Errors
-    /// [`UnknownCoding`], or too many of them.
-    pub(super) fn decode(headers: &mut HeaderMap, incoming: Incoming) -> Result<Source, UnknownCoding> {
+    /// [`NotDecoded`].
+    pub(super) fn decode(
+        headers: &mut HeaderMap,
+        incoming: Incoming,
+        large: impl Fn() -> Option<Share>,
+    ) -> Result<Source, NotDecoded> {
         let codings = codings(headers)?;
         if codings.is_empty() {
             return Ok(Source::Plain(incoming));
         }
+        let larges = codings.iter().filter(|coding| coding.is_large());
+        let shares: Option<Vec<Share>> = larges.map(|_| large()).collect();
+        let shares = shares.ok_or(NotDecoded::Busy)?;
         headers.remove(header::CONTENT_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::ACCEPT_RANGES);
@@ -68,7 +106,7 @@ impl Source {
         for coding in codings.into_iter().rev() {
             reader = Box::pin(tokio::io::BufReader::new(decoder(coding, reader)));
         }
-        Ok(Source::Decoded(reader))
+        Ok(Source::Decoded(reader, shares))
     }
 }
 
@@ -161,7 +199,7 @@ impl HttpBody for Source {
             Source::Plain(incoming) => {
                 Poll::Ready(ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(Into::into)))
             }
-            Source::Decoded(reader) => {
+            Source::Decoded(reader, _) => {
                 let mut buffer = BytesMut::with_capacity(CHUNK);
                 Poll::Ready(match ready!(poll_read_buf(reader.as_mut(), cx, &mut buffer)) {
                     Ok(0) => None,
@@ -175,14 +213,14 @@ impl HttpBody for Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Source::Plain(incoming) => incoming.is_end_stream(),
-            Source::Decoded(_) => false,
+            Source::Decoded(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Source::Plain(incoming) => incoming.size_hint(),
-            Source::Decoded(_) => SizeHint::default(),
+            Source::Decoded(..) => SizeHint::default(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
@@ -20,6 +21,7 @@ use super::head::Head;
 use super::hold::meet_conditions;
 use super::inject::{Outgoing, inject};
 use super::issued::Issued;
+use super::paced::Paced;
 use super::pool::{SendFailure, Upstream, protocol_refusal};
 use super::reject;
 use super::returned::ResponseGuard;
@@ -190,6 +192,7 @@ async fn forward(
     allowed: Allowed,
     mut trail: Trail,
 ) -> Result<Response<Body>, Refusal> {
+    let pace = gateway.body_memory.pace(&connection.memory, allowed.identity.agent().id);
     match send(gateway, connection, allowed, &mut trail).await {
         Err(refusal) => {
             trail.refuse(refusal.code).await;
@@ -211,7 +214,7 @@ async fn forward(
                 None => deliver(&sent.method, sent.response, delivery),
             };
             match delivered {
-                Ok(response) => Ok(response),
+                Ok(response) => Ok(response.map(|body| Paced::new(body, pace).boxed_unsync())),
                 Err(undelivered) => {
                     let Undelivered { refusal, mut trail } = *undelivered;
                     trail.refuse(refusal.code).await;
@@ -299,7 +302,8 @@ async fn send(
             body
         } else {
             let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
-            body.searched(ContentScan::new(Arc::clone(alerts)))
+            let pace = gateway.body_memory.pace(&connection.memory, agent);
+            body.watched(ContentScan::new(Arc::clone(alerts)), pace)
         };
         let request = assemble(outgoing.head, body, &upstream)?;
         let counters = &gateway.counters;

@@ -13,8 +13,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
+use super::body_memory::BodyMemory;
 use super::buffer;
 use super::capacity::Capacity;
+use super::decode;
 use super::explicit::Wire;
 use super::hold;
 use super::limits::FailureLimits;
@@ -108,6 +110,10 @@ pub struct Gateway {
     pub(super) connections: Shares,
     /// Requests and tunnels of agents; each may hold an upstream connection.
     pub(super) exchanges: Shares,
+    /// Body bytes that wait to be taken.
+    pub(super) body_memory: BodyMemory,
+    /// Answers that are decoded in a large window.
+    pub(super) decoders: Shares,
     /// Request bodies held in memory.
     pub(super) held_bodies: Shares,
     /// Those that wait with their request for a person.
@@ -169,6 +175,8 @@ impl Gateway {
             explicit_addresses: parts.explicit_addresses,
             connections: Shares::new(capacity.connections_per_agent, capacity.connections),
             exchanges: Shares::new(capacity.exchanges_per_agent, capacity.exchanges),
+            body_memory: BodyMemory::default(),
+            decoders: Shares::new(decode::DECODERS_PER_AGENT, decode::DECODERS),
             held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
             asked_bodies: Shares::new(hold::HELD_PER_AGENT, hold::HELD),
             strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),

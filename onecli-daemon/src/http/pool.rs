@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,26 +13,28 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::RequestBody;
+use super::capped::Capped;
 use super::connection::Scheme;
 use super::outward::{Opened, Outward, Relay, timed_out};
 use super::shares::{Share, Shares};
 use crate::model::{AgentId, Authority, Clock, Code, Reach, Refusal};
 use crate::tls::Alpn;
 
-/// Idle HTTP/1 connections kept for one agent and authority.
+/// Idle connections for one agent and authority, at most.
 const IDLE_PER_KEY: usize = 64;
 /// How long an unused connection is kept: shorter than most servers' own patience.
 const IDLE_FOR: Duration = Duration::from_secs(50);
 /// How long a kept connection may take to be free.
 const READY_WITHIN: Duration = Duration::from_millis(20);
-/// Most HTTP/2 connections kept for one agent and authority.
-const H2_PER_KEY: usize = 16;
-/// Requests at a time on one HTTP/2 connection, where the upstream does not want fewer.
-const STREAMS: u32 = 32;
-/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). The connection's
-/// has room for all streams: answers that nobody reads must not stop the others.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
+/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). Credit goes back to
+/// the upstream as the agent takes what came. A connection carries one request at a time: with so small a window, a
+/// response that is not read would stop all others.
+const STREAM_WINDOW: u32 = 48 << 10;
+const CONNECTION_WINDOW: u32 = 64 << 10;
+/// Bytes of an HTTP/2 request that may wait to be written.
+const SEND_BUFFER: usize = 16 << 10;
+/// Longest head of an HTTP/1 response, in bytes.
+const MAX_HEAD: usize = 64 << 10;
 
 /// Connections are never shared between agents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,55 +54,16 @@ pub(super) struct Pool {
     idle: Mutex<Idle>,
 }
 
+/// Idle connections.
 #[derive(Debug, Default)]
-struct Idle {
-    /// Connections that nobody uses.
-    h1: HashMap<Key, Vec<Parked<http1::SendRequest<RequestBody>>>>,
-    /// Connections that may have room for one request more.
-    h2: HashMap<Key, Vec<Parked<SharedSender>>>,
-}
-
-/// An HTTP/2 connection's sender, and the requests on it.
-type SharedSender = (http2::SendRequest<RequestBody>, Arc<Streams>);
+struct Idle(HashMap<Key, Vec<Parked>>);
 
 #[derive(Debug)]
-struct Parked<S> {
-    sender: S,
+struct Parked {
+    sender: Sender,
     peer: Peer,
     since: Instant,
     _share: Share,
-}
-
-/// Requests on one HTTP/2 connection.
-#[derive(Debug)]
-struct Streams {
-    open: AtomicUsize,
-    /// What the upstream allows (`SETTINGS_MAX_CONCURRENT_STREAMS`).
-    most: AtomicUsize,
-}
-
-/// One of them, until it is dropped.
-#[derive(Debug)]
-struct Stream(Arc<Streams>);
-
-impl Streams {
-    /// Room for one more: h2 would let the request wait for another one's end.
-    fn take(self: &Arc<Streams>) -> Option<Stream> {
-        let most = self.most.load(Ordering::Relaxed).min(STREAMS as usize);
-        let more = |open| (open < most).then_some(open + 1);
-        self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-        Some(Stream(Arc::clone(self)))
-    }
-
-    fn is_used(&self) -> bool {
-        self.open.load(Ordering::Acquire) > 0
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// Whom a connection leads to.
@@ -121,6 +82,32 @@ enum Sender {
     Http2(http2::SendRequest<RequestBody>),
 }
 
+impl Sender {
+    fn is_closed(&self) -> bool {
+        match self {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Is it free? It is at once, or as soon as its task has run. One that is still busy, with a request body that
+    /// outlasted its answer perhaps, is given up.
+    async fn is_ready(&mut self) -> bool {
+        let ready = async {
+            match self {
+                Sender::Http1(sender) => sender.ready().await,
+                Sender::Http2(sender) => sender.ready().await,
+            }
+        };
+        matches!(tokio::time::timeout(READY_WITHIN, ready).await, Ok(Ok(())))
+    }
+
+    /// May it carry a request that wants `alpn`?
+    fn suits(&self, alpn: Alpn) -> bool {
+        alpn == Alpn::Any || matches!(self, Sender::Http1(_))
+    }
+}
+
 /// A connection to the upstream of one request. Over TLS its certificate was verified for
 /// [`Upstream::authority`]'s host. Only the pool makes one.
 #[derive(Debug)]
@@ -129,7 +116,6 @@ pub(super) struct Upstream {
     sender: Sender,
     peer: Peer,
     reused: bool,
-    _stream: Option<Stream>,
 }
 
 /// Why no answer came.
@@ -238,14 +224,14 @@ impl Pool {
 
     /// Puts a connection back whose answer was read to its end.
     pub(super) fn release(&self, upstream: Upstream) {
-        let Upstream { key, sender: Sender::Http1(sender), peer, .. } = upstream else { return };
+        let Upstream { key, sender, peer, .. } = upstream;
         let since = self.clock.instant();
         if sender.is_closed() {
             return;
         }
         let Some(share) = self.shares.take(key.agent) else { return };
         let mut idle = self.idle();
-        let parked = idle.h1.entry(key).or_default();
+        let parked = idle.0.entry(key).or_default();
         if parked.len() < IDLE_PER_KEY {
             parked.push(Parked { sender, peer, since, _share: share });
         }
@@ -254,16 +240,8 @@ impl Pool {
     /// Closes what was not used for 50 s.
     pub(super) fn close_idle(&self) {
         let now = self.clock.instant();
-        let mut idle = self.idle();
-        idle.h1.retain(|_, parked| {
+        self.idle().0.retain(|_, parked| {
             parked.retain(|p| now.duration_since(p.since) < IDLE_FOR && !p.sender.is_closed());
-            !parked.is_empty()
-        });
-        idle.h2.retain(|_, parked| {
-            parked.retain(|p| {
-                let (sender, streams) = &p.sender;
-                (streams.is_used() || now.duration_since(p.since) < IDLE_FOR) && !sender.is_closed()
-            });
             !parked.is_empty()
         });
     }
@@ -274,62 +252,22 @@ impl Pool {
 
     /// A kept connection, at an address that still may be reached.
     async fn take(&self, key: &Key, alpn: Alpn, reach: &Reach) -> Option<Upstream> {
-        if alpn == Alpn::Any
-            && let Some((mut sender, stream, peer)) = self.take_h2(key)
-            && self.outward.admits(&key.authority, peer.address, reach)
-            && is_ready(sender.ready()).await
-        {
-            let (sender, stream) = (Sender::Http2(sender), Some(stream));
-            return Some(Upstream { key: key.clone(), sender, peer, reused: true, _stream: stream });
-        }
-        while let Some(Parked { mut sender, peer, .. }) = self.pop_h1(key) {
-            if self.outward.admits(&key.authority, peer.address, reach) && is_ready(sender.ready()).await {
-                return Some(Upstream {
-                    key: key.clone(),
-                    sender: Sender::Http1(sender),
-                    peer,
-                    reused: true,
-                    _stream: None,
-                });
+        while let Some(Parked { mut sender, peer, .. }) = self.pop(key, alpn) {
+            if self.outward.admits(&key.authority, peer.address, reach) && sender.is_ready().await {
+                return Some(Upstream { key: key.clone(), sender, peer, reused: true });
             }
         }
         None
     }
 
-    /// The first connection with room: those behind it may become idle, and end.
-    fn take_h2(&self, key: &Key) -> Option<(http2::SendRequest<RequestBody>, Stream, Peer)> {
+    /// The connection that was used last: those before it may become idle, and end.
+    fn pop(&self, key: &Key, alpn: Alpn) -> Option<Parked> {
         let now = self.clock.instant();
         let mut idle = self.idle();
-        let parked = idle.h2.get_mut(key)?;
-        parked.retain(|parked| !parked.sender.0.is_closed());
-        parked.iter_mut().find_map(|parked| {
-            let (sender, streams) = &parked.sender;
-            let stream = streams.take()?;
-            parked.since = now;
-            Some((sender.clone(), stream, parked.peer.clone()))
-        })
-    }
-
-    fn pop_h1(&self, key: &Key) -> Option<Parked<http1::SendRequest<RequestBody>>> {
-        let now = self.clock.instant();
-        let mut idle = self.idle();
-        loop {
-            let parked = idle.h1.get_mut(key)?.pop()?;
-            if now.duration_since(parked.since) < IDLE_FOR && !parked.sender.is_closed() {
-                return Some(parked);
-            }
-        }
-    }
-
-    /// Keeps an HTTP/2 connection for requests beside the one that it was made for.
-    fn park_h2(&self, key: &Key, sender: http2::SendRequest<RequestBody>, streams: Arc<Streams>, peer: Peer) {
-        let since = self.clock.instant();
-        let Some(share) = self.shares.take(key.agent) else { return };
-        let mut idle = self.idle();
-        let parked = idle.h2.entry(key.clone()).or_default();
-        if parked.len() < H2_PER_KEY {
-            parked.push(Parked { sender: (sender, streams), peer, since, _share: share });
-        }
+        let parked = idle.0.get_mut(key)?;
+        parked.retain(|p| now.duration_since(p.since) < IDLE_FOR && !p.sender.is_closed());
+        let at = parked.iter().rposition(|p| p.sender.suits(alpn))?;
+        Some(parked.remove(at))
     }
 
     async fn connect(&self, key: Key, alpn: Alpn, reach: &Reach) -> Result<Upstream, Refusal> {
@@ -337,7 +275,7 @@ impl Pool {
             let Opened { stream, address, relay } = self.outward.open_plain(&key.authority, reach).await?;
             let sender = Sender::Http1(handshake_h1(stream).await?);
             let peer = Peer { address, tls: None, relay };
-            return Ok(Upstream { key, sender, peer, reused: false, _stream: None });
+            return Ok(Upstream { key, sender, peer, reused: false });
         }
         let Opened { stream, address, .. } = self.outward.open(&key.authority, reach).await?;
         let handshake = self.outward.tls.connect(key.agent, &key.authority, alpn, stream);
@@ -353,30 +291,24 @@ impl Pool {
             Err(_) => return Err(timed_out("the TLS handshake")),
         };
         let peer = Peer { address, tls: Some(verified.version()), relay: None };
-        let (sender, stream) = if verified.is_h2() {
-            let (sender, streams) = handshake_h2(verified).await?;
-            let stream = streams.take().ok_or_else(|| timed_out("a place on the connection"))?;
-            self.park_h2(&key, sender.clone(), streams, peer.clone());
-            (Sender::Http2(sender), Some(stream))
+        let sender = if verified.is_h2() {
+            Sender::Http2(handshake_h2(verified).await?)
         } else {
-            (Sender::Http1(handshake_h1(verified).await?), None)
+            Sender::Http1(handshake_h1(verified).await?)
         };
-        Ok(Upstream { key, sender, peer, reused: false, _stream: stream })
+        Ok(Upstream { key, sender, peer, reused: false })
     }
-}
-
-/// Is a kept connection free? It is at once, or as soon as its task has run. One that is still busy, with a request
-/// body that outlasted its answer perhaps, is given up.
-async fn is_ready(ready: impl Future<Output = Result<(), hyper::Error>>) -> bool {
-    matches!(tokio::time::timeout(READY_WITHIN, ready).await, Ok(Ok(())))
 }
 
 async fn handshake_h1<S>(stream: S) -> Result<http1::SendRequest<RequestBody>, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol_refusal(&e))?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(Capped(stream)))
+        .await
+        .map_err(|e| protocol_refusal(&e))?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream HTTP/1 connection ended");
@@ -385,7 +317,7 @@ where
     Ok(sender)
 }
 
-async fn handshake_h2<S>(stream: S) -> Result<(http2::SendRequest<RequestBody>, Arc<Streams>), Refusal>
+async fn handshake_h2<S>(stream: S) -> Result<http2::SendRequest<RequestBody>, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -395,24 +327,17 @@ where
         .initial_max_send_streams(1)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(Duration::from_secs(20))
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| protocol_refusal(&e))?;
-    let streams = Arc::new(Streams { open: AtomicUsize::new(0), most: AtomicUsize::new(1) });
-    let told = Arc::clone(&streams);
     tokio::spawn(async move {
-        let mut connection = pin!(connection);
-        let ended = std::future::poll_fn(|cx| {
-            let polled = connection.as_mut().poll(cx);
-            told.most.store(connection.current_max_send_streams(), Ordering::Relaxed);
-            polled
-        });
-        if let Err(error) = ended.await {
+        if let Err(error) = connection.await {
             tracing::debug!(%error, "an upstream HTTP/2 connection ended");
         }
     });
-    Ok((sender, streams))
+    Ok(sender)
 }
 
 /// The upstream's fault, in its own words.

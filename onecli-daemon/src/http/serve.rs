@@ -13,6 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::Body;
+use super::body_memory::ConnectionMemory;
+use super::capped::Capped;
 use super::connection::Connection;
 use super::exchange::exchange;
 use super::frames::{Frames, Rejections, is_fault};
@@ -33,9 +35,12 @@ const IDLE_TIME: Duration = Duration::from_mins(2);
 const STALL_TIME: Duration = Duration::from_mins(2);
 /// HTTP/2 streams at a time.
 const MAX_STREAMS: u32 = 128;
-/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). What the agent sends
+/// waits here until the upstream takes it. The agent is near: a small window costs no round trip that counts.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 128 << 10;
+/// Bytes of one HTTP/2 stream that may wait to be written.
+const SEND_BUFFER: usize = 16 << 10;
 
 /// HTTP/1.1 or HTTP/2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +52,14 @@ pub(super) enum HttpVersion {
 /// Serves requests until the connection ends; each is an [`exchange`].
 pub(super) async fn serve_exchanges<S>(
     gateway: &Arc<Gateway>,
-    connection: Connection,
+    mut connection: Connection,
     stream: S,
     version: HttpVersion,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let streams = if version == HttpVersion::Http1 { 1 } else { MAX_STREAMS as usize };
+    connection.memory = ConnectionMemory::new(streams);
     let connection = Arc::new(connection);
     let rejections = Arc::new(Rejections::default());
     let served = serve_with(stream, version, Arc::clone(&rejections), |request| {
@@ -102,7 +109,7 @@ where
     let stream = Stall::new(stream, STALL_TIME);
     match version {
         HttpVersion::Http1 => {
-            let (front, link) = Front::new(stream, HEAD_TIME);
+            let (front, link) = Front::new(Capped(stream), HEAD_TIME);
             let service = service_fn(|mut request| {
                 let turn = link.arrive(&mut request);
                 let (link, answer) = (Arc::clone(&link), answer(request));
@@ -138,6 +145,7 @@ where
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
                 .keep_alive_interval(HEAD_TIME)
                 .serve_connection(TokioIo::new(stream), service)
                 .await

@@ -74,6 +74,11 @@ impl Trail {
         self.record.request_id
     }
 
+    /// Who is charged with the request.
+    pub(super) fn payer(&self) -> AgentId {
+        self.payer
+    }
+
     /// The record so far, to fill in.
     pub(super) fn record(&mut self) -> &mut Record {
         &mut self.record

@@ -150,7 +150,10 @@ impl UpstreamTls {
         };
         let config = self.config(agent, alpn)?;
         let connector = tokio_rustls::TlsConnector::from(config);
-        let stream = connector.connect(name.clone(), stream).await.map_err(failed)?;
+        let stream = connector
+            .connect_with(name.clone(), stream, |session| session.set_buffer_limit(Some(super::SEND_BUFFER)))
+            .await
+            .map_err(failed)?;
         if stream.get_ref().1.peer_certificates().is_some_and(|chain| chain.len() > MOST_CERTIFICATES) {
             self.sessions.forget(agent, alpn, name);
             return Err(failed(io::Error::other(format!(

@@ -19,6 +19,10 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
+/// TLS records of one connection that may wait to be written, in bytes. Two full records, so that one can be made while
+/// the other is written.
+const SEND_BUFFER: usize = 32 << 10;
+
 /// The one cryptography provider: aws-lc-rs.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =

@@ -131,7 +131,9 @@ impl AgentTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let config = self.config(host).map_err(std::io::Error::other)?;
-        tokio_rustls::TlsAcceptor::from(config).accept(io).await
+        tokio_rustls::TlsAcceptor::from(config)
+            .accept_with(io, |session| session.set_buffer_limit(Some(super::SEND_BUFFER)))
+            .await
     }
 
     /// Ends TLS as the proxy that a client speaks to; ALPN `http/1.1`. One certificate has all of its names, whichever the
@@ -144,7 +146,9 @@ impl AgentTls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let config = self.proxy_config().map_err(std::io::Error::other)?;
-        tokio_rustls::TlsAcceptor::from(config).accept(io).await
+        tokio_rustls::TlsAcceptor::from(config)
+            .accept_with(io, |session| session.set_buffer_limit(Some(super::SEND_BUFFER)))
+            .await
     }
 
     /// May a certificate be made to tell this agent that it is refused? Bounded, for a refused host can be any.

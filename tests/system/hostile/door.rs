@@ -110,7 +110,11 @@ impl Doors {
     }
 
     /// TLS with `server_name` behind a good CONNECT.
-    fn tunnel(&self, server_name: &str, http2: bool) -> Grepped<StreamOwned<ClientConnection, Socket>> {
+    pub(crate) fn tunnel(
+        &self,
+        server_name: &str,
+        http2: bool,
+    ) -> Grepped<StreamOwned<ClientConnection, Socket>> {
         let mut stream = self.stream();
         let authority = self.authority(Door::Tls);
         let credentials = self.credentials();

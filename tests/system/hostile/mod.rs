@@ -1,7 +1,7 @@
 //! Hostile requests as raw bytes, through every door: what gets out is what policy judged, with the credential where
 //! it belongs and nowhere else, and on record (invariants 1, 2, 4, 6, 7 and 10).
 
-mod door;
+pub(crate) mod door;
 mod rows;
 
 use onecli_tests::canary::Canary;

@@ -1,0 +1,70 @@
+//! A connection that is read in small bites: hyper doubles its buffer for a peer that fills it, up to the longest head.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// Most bytes that are read at once. One less than a power of two: hyper's buffer of that size is never full, so it
+/// stays 16 KiB.
+const BITE: u64 = (16 << 10) - 1;
+
+/// Reads at most 16 KiB at once.
+#[derive(Debug)]
+pub(super) struct Capped<S>(pub(super) S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Capped<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        pin!((&mut self.0).take(BITE)).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Capped<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_read_is_larger_than_a_bite() {
+        let mut capped = Capped(io::Cursor::new(vec![1; 40_000]));
+        let mut sizes = Vec::new();
+        loop {
+            let mut buffer = vec![0; 30_000];
+            match capped.read(&mut buffer).await.unwrap() {
+                0 => break,
+                size => sizes.push(size),
+            }
+        }
+        assert_eq!(sizes, [16_383, 16_383, 7_234]);
+    }
+}
