@@ -54,7 +54,6 @@ pub enum MaskIssued {
 
 impl MaskIssued {
     /// Is it what holds where nothing is given?
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     pub fn is_default(&self) -> bool {
         *self == MaskIssued::default()
     }

@@ -62,15 +62,12 @@ impl FromStr for TemplateChoice {
         };
         let template: TemplateName = name.parse()?;
         let profiles = &template.template().profiles;
-        let found = profiles.iter().find(|own| own.name == profile);
-        match found {
-            Some(narrow) => Ok(TemplateChoice { template, narrow: Some(narrow) }),
-            None => {
-                let names: Vec<&str> = profiles.iter().map(|own| own.name.as_str()).collect();
-                let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                Err(TemplateChoiceError::Profile { template, known })
-            }
+        if let Some(narrow) = profiles.iter().find(|own| own.name == profile) {
+            return Ok(TemplateChoice { template, narrow: Some(narrow) });
         }
+        let names: Vec<&str> = profiles.iter().map(|own| own.name.as_str()).collect();
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Err(TemplateChoiceError::Profile { template, known })
     }
 }
 

@@ -51,9 +51,9 @@ impl Masker {
     }
 
     /// Takes the next chunk; gives what is decided.
-    pub(super) fn push(&mut self, chunk: Bytes) -> Bytes {
+    pub(super) fn push(&mut self, chunk: &Bytes) -> Bytes {
         if self.held.is_empty() {
-            self.scan(&chunk, 0);
+            self.scan(chunk, 0);
             let open = self.open_within(chunk.len());
             self.held.extend_from_slice(&chunk[open..]);
             return if self.ranges.is_empty() {
@@ -65,7 +65,7 @@ impl Masker {
         }
         let mut buffer = std::mem::take(&mut self.held);
         let from = buffer.len();
-        buffer.extend_from_slice(&chunk);
+        buffer.extend_from_slice(chunk);
         self.scan(&buffer, from);
         self.held = buffer.split_off(self.open_within(buffer.len()));
         self.emit(buffer)

@@ -19,7 +19,7 @@ use self::kinds::Kinds;
 use self::masker::{Found, Masker};
 use self::members::Format;
 use super::trail::Trail;
-use crate::model::Code;
+use crate::model::{Code, Profile};
 use crate::policy::{Grant, RequestFacts};
 
 /// What the response to one request is searched for.
@@ -39,7 +39,7 @@ impl Issued {
             profiles().flat_map(|profile| profile.issued().iter().map(|kind| (kind, profile.mask_issued)));
         let host = request.authority.host();
         let is_content = profiles()
-            .flat_map(|profile| profile.content())
+            .flat_map(Profile::content)
             .any(|content| content.matches(request.method, host, &request.path, request.operations));
         Issued { kinds: Kinds::new(kinds.collect()), is_content, in_headers: Found::default() }
     }
@@ -139,7 +139,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Stage<B> {
                     let rest = masker.finish();
                     return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
                 }
-                Some(Ok(data)) => masker.push(data),
+                Some(Ok(data)) => masker.push(&data),
                 Some(Err(frame)) => {
                     this.trailers = frame.into_trailers().ok();
                     masker.finish()

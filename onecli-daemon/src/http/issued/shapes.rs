@@ -98,13 +98,12 @@ impl Shapes {
         let prefixes = &self.prefixes;
         self.candidates.retain_mut(|one| {
             let text = prefixes[one.prefix].text;
-            let goes_on = match text.get(one.length) {
-                Some(own) => *own == byte,
-                None => {
-                    let expected = one.placeholder.and_then(|at| Placeholder::PREFIX.as_bytes().get(at));
-                    one.placeholder = one.placeholder.filter(|_| expected == Some(&byte)).map(|at| at + 1);
-                    is_token(byte) && one.placeholder != Some(Placeholder::PREFIX.len())
-                }
+            let goes_on = if let Some(own) = text.get(one.length) {
+                *own == byte
+            } else {
+                let expected = one.placeholder.and_then(|at| Placeholder::PREFIX.as_bytes().get(at));
+                one.placeholder = one.placeholder.filter(|_| expected == Some(&byte)).map(|at| at + 1);
+                is_token(byte) && one.placeholder != Some(Placeholder::PREFIX.len())
             };
             one.length += 1;
             goes_on

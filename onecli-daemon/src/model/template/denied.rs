@@ -13,7 +13,7 @@ struct Asked<'r> {
     body: &'r str,
 }
 
-fn asks<'r>(line: &'r str) -> Asked<'r> {
+fn asks(line: &str) -> Asked<'_> {
     Asked { line, field: None, body: "" }
 }
 
