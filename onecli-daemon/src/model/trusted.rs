@@ -55,6 +55,28 @@ pub fn program(path: &Path) -> Result<PathBuf, String> {
     Ok(end.path)
 }
 
+/// Opens a directory, to read it where that is allowed, and tells its physical path.
+///
+/// # Errors
+/// Why not, as a part of a sentence about the path.
+pub fn directory(path: &Path) -> Result<(File, PathBuf), String> {
+    let (directory, here, last) = walk_all(path, |_| Ok(()))?;
+    let (name, physical) = match last {
+        Some((name, physical, _)) => (name, physical),
+        None => (".".into(), here),
+    };
+    let open = |how| {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | how;
+        openat(&directory, name.as_os_str(), flags, Mode::empty())
+    };
+    // One that cannot be read can still be gone through.
+    let opened = open(OFlag::O_RDONLY).or_else(|_| open(OFlag::O_PATH)).map_err(|errno| match errno {
+        nix::Error::ENOTDIR => "it is no directory".to_owned(),
+        errno => errno.to_string(),
+    })?;
+    Ok((opened.into(), physical))
+}
+
 /// What stands under one name of a path.
 struct Found {
     path: PathBuf,
@@ -70,6 +92,16 @@ struct End {
 }
 
 fn walk(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<End, String> {
+    match walk_all(path, judge)? {
+        (directory, _, Some((name, path, facts))) => Ok(End { directory, name, path, facts }),
+        _ => Err("it is a directory".to_owned()),
+    }
+}
+
+/// A directory with its path; and, unless the whole path leads to it, the last name with its own path and what stands there.
+type Walked = (OwnedFd, PathBuf, Option<(OsString, PathBuf, Metadata)>);
+
+fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<Walked, String> {
     if !path.is_absolute() {
         return Err("it is no absolute path".to_owned());
     }
@@ -112,13 +144,13 @@ fn walk(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<End
             ahead.append(&mut left);
             left = ahead;
         } else if left.is_empty() {
-            return Ok(End { directory, name, path, facts });
+            return Ok((directory, here, Some((name, path, facts))));
         } else {
             here = path;
             directory = found.into();
         }
     }
-    Err("it is a directory".to_owned())
+    Ok((directory, here, None))
 }
 
 fn names(path: &Path) -> Result<VecDeque<OsString>, String> {
@@ -172,6 +204,29 @@ mod tests {
             assert!(read(name).unwrap_err().contains("only root's are followed"), "{name}");
         }
         assert_eq!(read("real/key").unwrap(), "content");
+    }
+
+    #[test]
+    fn directories_are_told_by_their_physical_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = std::fs::canonicalize(dir.path()).unwrap();
+        std::fs::create_dir_all(real.join("project/src")).unwrap();
+        std::fs::write(real.join("file"), "").unwrap();
+        symlink("project", real.join("link")).unwrap();
+        let told = |name: &str| directory(&real.join(name)).map(|(_, path)| path);
+        for (name, physical) in
+            [("project/src", "project/src"), ("project/src/..", "project"), ("project/./", "project")]
+        {
+            assert_eq!(told(name), Ok(real.join(physical)), "{name}");
+        }
+        assert_eq!(directory(Path::new("/")).unwrap().1, Path::new("/"));
+        assert!(told("file").is_err() && told("nowhere").unwrap_err().contains("No such file"));
+        if is_root() {
+            assert_eq!(told("link/src"), Ok(real.join("project/src")));
+            lchown(real.join("link"), Some(65534), None).unwrap();
+        }
+        assert!(told("link/src").is_err());
+        assert!(told("link").unwrap_err().contains("only root's are followed"));
     }
 
     #[test]
