@@ -19,7 +19,7 @@ AGENTS = "/sys/fs/cgroup/onecli.slice/onecli-agents.slice"
 PINS = pathlib.Path("/sys/fs/bpf/onecli")
 # Who runs the agent: an ordinary user, through the launcher, in a directory of theirs. And the agent's own user.
 PERSON, ROBOT = "alice", "onecli-a-coder"
-LAUNCHED = ["runuser", "-u", PERSON, "--", "sh", "-c", 'cd ~/project && exec onecli run --agent coder -- "$@"', "sh"]
+LAUNCHED = ["runuser", "-u", PERSON, "--", "sh", "-c", 'cd ~/project && exec onecli run --agent coder --dir "$PWD" -- "$@"', "sh"]
 out = open("/dev/ttyS1", "w", buffering=1)
 failed = False
 
@@ -255,7 +255,8 @@ def stage_1():
 
     @check("upgrade under load: no request is lost")
     def _():
-        stop = pathlib.Path("/tmp/stop-load")
+        # Not in /tmp: the agent has its own.
+        stop = pathlib.Path("/srv/stop-load")
         stop.unlink(missing_ok=True)
         load = start_agent("load", "python3", PAYLOAD / "load.py", HOST, 4, stop)
         before = len(seen_upstream())
@@ -298,7 +299,7 @@ def stage_2():
     def _():
         for line in seen_upstream():
             assert "reached" not in line, line
-        stop = pathlib.Path("/tmp/stop-lonely")
+        stop = pathlib.Path("/srv/stop-lonely")
         stop.unlink(missing_ok=True)
         lonely = start_agent("lonely", "python3", PAYLOAD / "lonely.py", ADDRESS, stop)
         time.sleep(2)

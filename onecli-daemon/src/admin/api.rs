@@ -363,6 +363,8 @@ pub struct Caller {
 pub struct Session {
     /// The agent.
     pub agent: AgentName,
+    /// Its id, which no other agent ever has.
+    pub id: AgentId,
     /// The directory of the managed cgroup to enter; none where connections are not redirected.
     pub cgroup: Option<PathBuf>,
     /// The user to run as.

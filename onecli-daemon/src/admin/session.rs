@@ -60,6 +60,7 @@ pub(super) async fn start(
     let (proxy, expires) = proxy.unzip();
     Ok(Session {
         agent: agent.name.clone(),
+        id: agent.id,
         cgroup,
         user,
         ca_bundle: host.ca().bundle,

@@ -141,6 +141,7 @@ pub(super) fn remove(
         path = format!("{path}?{}", routes::KILL);
     }
     let removed: AgentRemoved = client.delete(&path)?;
+    forget_kept(client)?;
     if output.is_json() {
         return Ok(output.document(&removed)?);
     }
@@ -155,6 +156,17 @@ pub(super) fn remove(
         ))?;
     }
     Ok(())
+}
+
+/// Deletes the agent's temporary files. An administrator without root leaves them until root removes an agent: they
+/// belong to an id that no other agent ever has.
+fn forget_kept(client: &Client) -> Result<(), CliError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let agents: Vec<AgentView> = client.get(routes::AGENTS)?;
+    let present: Vec<_> = agents.iter().map(|agent| agent.id).collect();
+    Ok(user::delete_kept(&present)?)
 }
 
 fn state(enabled: bool) -> &'static str {

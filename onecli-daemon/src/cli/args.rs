@@ -148,9 +148,15 @@ Its environment is made anew: PATH, TERM, COLORTERM, LANG, LC_* and TZ are taken
 are the user's, the usual CA variables name a bundle with OneCLI's authority in it, and each granted secret's variable
 holds a placeholder. Everything else stays out unless --keep-env names it.
 
+The agent works in the current directory, and changes files there as you. The first time you are asked on the terminal; a
+script names the directory: --dir and its physical path. A home directory, and a hidden directory of one, has to be named
+so. The agent does not see home directories, except its own and what --share adds. It has a /tmp and /var/tmp of its own,
+which are kept between its runs, and deleted when it is removed.
+
 Examples:
+  onecli run --agent coder --dir /home/alice/project --share /home/alice/.nvm -- npm test
   sudo onecli run --agent coder -- curl https://api.openai.com/v1/models
-  sudo onecli run --agent coder --user alice --keep-env EDITOR -- bash")]
+  sudo onecli run --agent coder --keep-env EDITOR -- bash")]
 pub(super) struct RunArgs {
     /// The agent.
     #[arg(long)]
@@ -162,12 +168,18 @@ pub(super) struct RunArgs {
     #[arg(long, conflicts_with = "user")]
     pub(super) scope: bool,
     /// The directory to start in, for the agent to use as its own: its files are yours, and so is what it makes there.
-    /// By default the current directory, unless it is root's or a home directory.
+    /// By default the current directory, once you have confirmed it. Symbolic links are followed where root made them.
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
     /// Leave the current directory as it is: the agent may do there what its user may.
     #[arg(long, conflicts_with = "dir")]
     pub(super) no_dir: bool,
+    /// Show the agent this directory of yours besides, read-only; may be given again.
+    #[arg(long, value_name = "DIR", conflicts_with = "scope")]
+    pub(super) share: Vec<PathBuf>,
+    /// The same, and let the agent change what is in it.
+    #[arg(long, value_name = "DIR", conflicts_with = "scope")]
+    pub(super) share_rw: Vec<PathBuf>,
     /// Take this variable over from the caller too; may be given again.
     #[arg(long, value_name = "VAR")]
     pub(super) keep_env: Vec<OsString>,
@@ -319,7 +331,7 @@ pub(super) struct AgentAddArgs {
     /// The user its commands run as: existing, not root, no other agent's.
     #[arg(long)]
     pub(super) user: Option<String>,
-    /// Make that user: with a home directory, without a password, for nothing else. By default 'onecli-a-NAME'.
+    /// Make that user: without a password or a login shell, for nothing else. By default 'onecli-a-NAME'.
     #[arg(long)]
     pub(super) create_user: bool,
     /// Hosts that no grant names: deny or allow (without any credential).

@@ -3,6 +3,7 @@
 use super::args::LauncherArgs;
 use super::client::Client;
 use super::complain;
+use super::user::agents_dir;
 use crate::admin::api::{self, Session, SessionRequest, routes};
 use crate::launch::{self, AgentEnvironment, Caller, Permission, Request, Rules, Wire, worker};
 use crate::model::AgentName;
@@ -10,7 +11,7 @@ use crate::model::AgentName;
 /// Serves until it is ended.
 pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
     let path = args.listen.unwrap_or_else(|| launch::beside(client.socket()));
-    let rules = Rules { users: args.users };
+    let rules = Rules { users: args.users, agents: agents_dir() };
     let listener = match launch::listener(&path) {
         Ok(listener) => listener,
         Err(error) => {
@@ -52,6 +53,7 @@ fn permission(session: Session) -> Permission {
         ));
     }
     Permission {
+        agent: session.id,
         user: session.user,
         cgroup: session.cgroup,
         environment: AgentEnvironment {

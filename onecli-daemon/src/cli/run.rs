@@ -1,9 +1,8 @@
 //! `onecli run`: asks the launcher for the agent's command, and stands between its terminal and the person's.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -11,17 +10,23 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use super::args::RunArgs;
 use super::client::Client;
 use super::complain;
+use super::hidden_command;
 use super::launcher::work;
-use crate::launch::{self, Ending, OURS as NOT_STARTED, Project, Request, Rules, Standard, Wire, taken_over};
+use super::run_dirs;
+use super::user::agents_dir;
+use crate::launch::{self, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over};
 
 /// Exit code where the command was never started.
 pub(super) const OURS: u8 = NOT_STARTED;
 
+/// Exit code where the agent finds no such command.
+const NOT_FOUND: u8 = 127;
+
 /// Why the command was not started.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error("cannot open {}: {source}", path.display())]
-    Directory { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Directory(String),
     #[error(
         "no launcher answers on {}: {source}\n\
          start it ('systemctl enable --now onecli-launcher.socket'), or run this as root",
@@ -36,11 +41,17 @@ enum RunError {
 
 /// The exit code, which is the command's own if it was started.
 pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
+    let program = args.command.first().cloned();
     match start(client, args) {
         Ok(Ending::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
         Ok(Ending::Killed(signal)) => die_of(signal),
         Ok(Ending::NotStarted { code, message }) => {
             complain(&message);
+            if let Some(hint) =
+                program.filter(|_| code == NOT_FOUND).and_then(|program| hidden_command::hint(&program))
+            {
+                complain(&hint);
+            }
             code
         }
         Err(error) => {
@@ -51,13 +62,7 @@ pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
 }
 
 fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
-    let (project, path) = match &args.dir {
-        Some(directory) => (Project::Named, directory.as_path()),
-        None if args.no_dir => (Project::Plain, Path::new(".")),
-        None => (Project::Current, Path::new(".")),
-    };
-    let directory =
-        open_directory(path).map_err(|source| RunError::Directory { path: path.to_owned(), source })?;
+    let directories = run_dirs::open(&args).map_err(RunError::Directory)?;
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let files = [input.as_fd(), output.as_fd(), error.as_fd()];
     let terminals = files.map(|file| io::IsTerminal::is_terminal(&file));
@@ -73,11 +78,13 @@ fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
         keep_env: args.keep_env,
         terminals,
         size: sizes.map(|(file, _)| file).find_map(launch::terminal_size),
-        project,
+        project: directories.project,
+        shares: directories.shares.iter().map(|(_, writable)| *writable).collect(),
         umask: own_umask(),
     };
     let wire = connect(client)?;
-    let standard = Standard { files, directory: directory.as_fd() };
+    let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();
+    let standard = Standard { files, directory: directories.start.as_fd(), shares: &shares };
     launch::run(&wire, &request, standard, &mut |notice| complain(&format!("note: {notice}")))
         .map_err(RunError::Lost)
 }
@@ -88,16 +95,15 @@ fn connect(client: &Client) -> Result<Wire, RunError> {
     match Wire::connect(&path) {
         Ok(wire) => Ok(wire),
         Err(source) if !nix::unistd::geteuid().is_root() => Err(RunError::NoLauncher { path, source }),
-        Err(_) => launch::in_process(|wire, caller| work(client, &Rules::default(), wire, caller))
-            .map_err(RunError::Fork),
+        Err(_) => {
+            launch::in_process(|wire, caller| work(client, &rules(), wire, caller)).map_err(RunError::Fork)
+        }
     }
 }
 
-/// To be passed on, and proof that we may. A directory that cannot be read can still be started in.
-fn open_directory(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let open = |flags| File::options().read(true).custom_flags(libc::O_DIRECTORY | flags).open(path);
-    open(0).or_else(|_| open(libc::O_PATH))
+/// Of root, who needs no launcher.
+fn rules() -> Rules {
+    Rules { users: launch::worker::USERS.to_owned(), agents: agents_dir() }
 }
 
 /// umask(2) tells the old one only when it is changed.

@@ -624,6 +624,7 @@ fn nothing_on_the_way_of_a_value_prints_it() {
     };
     let session = Session {
         agent: "coder".parse().unwrap(),
+        id: crate::model::AgentId(uuid::Uuid::from_u128(1)),
         cgroup: None,
         user: "coder".to_owned(),
         ca_bundle: "/ca.pem".into(),

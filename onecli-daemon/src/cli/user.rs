@@ -1,11 +1,16 @@
 //! `agent add --create-user`: a user of the host for one agent.
 
+use std::path::{Path, PathBuf};
+
 use super::program;
 use crate::launch::worker::USERS;
-use crate::model::AgentName;
+use crate::launch::{AgentsDir, LaunchUser};
+use crate::model::{AgentId, AgentName};
 
-/// Where such users have their home directories.
-const HOMES: &str = "/var/lib/onecli-agents";
+/// Where agents' homes are, in place of the default: for root, who has an environment of their own choice.
+const AGENTS_DIR_VARIABLE: &str = "ONECLI_AGENTS_DIR";
+/// The shell of accounts without login (nologin(8)).
+pub(super) const NO_LOGIN: &str = "/usr/sbin/nologin";
 /// Longest name that useradd(8) takes.
 const MAX_NAME: usize = 32;
 
@@ -13,7 +18,7 @@ const MAX_NAME: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UserError {
     /// Only root makes users.
-    #[error("--create-user makes a user of this host: run it as root")]
+    #[error("this makes or changes a user of this host: run it as root")]
     NotRoot,
     /// The agent's name makes no user name.
     #[error("'{0}' is too long for a user name: give a shorter one with --user")]
@@ -21,8 +26,17 @@ pub(super) enum UserError {
     /// There is one already.
     #[error("there is a user '{0}' already: leave --create-user out to use it, or name another with --user")]
     Exists(String),
+    /// Its home could not be made.
+    #[error("cannot make or move the user's home: {0}")]
+    Home(std::io::Error),
+    /// It is not there after it was made.
+    #[error("{0}")]
+    Lookup(String),
+    /// Processes run as it.
+    #[error("processes run as user '{0}': end them first")]
+    Busy(String),
     /// A program failed.
-    #[error("cannot make the user: {program}: {message}")]
+    #[error("cannot make or change the user: {program}: {message}")]
     Program {
         /// Which.
         program: &'static str,
@@ -37,7 +51,16 @@ pub(super) fn name_for(agent: &AgentName) -> Result<String, UserError> {
     if name.len() > MAX_NAME { Err(UserError::Name(name)) } else { Ok(name) }
 }
 
-/// Makes a user with a home directory and no password, whom the launcher takes for agents.
+/// The directory of the agents' homes.
+pub(super) fn agents_dir() -> AgentsDir {
+    match std::env::var_os(AGENTS_DIR_VARIABLE).map(PathBuf::from) {
+        Some(path) if path.is_absolute() => AgentsDir::at(path),
+        _ => AgentsDir::default(),
+    }
+}
+
+/// Makes a user without password and login shell, whom the launcher takes for agents. Its home in passwd(5) is empty and
+/// root's, so that no service of the host finds a file there that an agent wrote; the launcher shows the agent another.
 pub(super) fn create(name: &str) -> Result<(), UserError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(UserError::NotRoot);
@@ -46,8 +69,9 @@ pub(super) fn create(name: &str) -> Result<(), UserError> {
         return Err(UserError::Exists(name.to_owned()));
     }
     run("groupadd", &["--system", "--force", USERS])?;
-    run("install", &["--directory", "--mode=0755", HOMES])?;
-    let home = format!("{HOMES}/{name}");
+    let agents = agents_dir();
+    let home = agents.make_passwd_home(name).map_err(UserError::Home)?;
+    let home = home.display().to_string();
     run(
         "useradd",
         &[
@@ -55,25 +79,45 @@ pub(super) fn create(name: &str) -> Result<(), UserError> {
             "--user-group",
             "--groups",
             USERS,
-            "--create-home",
+            "--no-create-home",
             "--home-dir",
             &home,
-            "--key",
-            "HOME_MODE=0700",
             "--shell",
-            "/bin/sh",
+            NO_LOGIN,
             "--comment",
             "OneCLI agent",
             name,
         ],
-    )
+    )?;
+    let user = LaunchUser::find(name).map_err(|error| UserError::Lookup(error.to_string()))?;
+    agents.make_home(name, user.uid.as_raw(), user.gid.as_raw()).map_err(UserError::Home)?;
+    Ok(())
 }
 
 /// Takes back what [`create`] made, for an agent that was not added.
 pub(super) fn remove(name: &str) -> Result<(), UserError> {
-    run("userdel", &["--remove", name])
+    run("userdel", &[name])?;
+    let agents = agents_dir();
+    for home in [agents.passwd_home(name), agents.home(name)] {
+        delete(&home)?;
+    }
+    Ok(())
 }
 
-fn run(name: &'static str, args: &[&str]) -> Result<(), UserError> {
+/// Deletes the temporary files of agents that were removed.
+pub(super) fn delete_kept(present: &[AgentId]) -> Result<(), UserError> {
+    let agents = agents_dir();
+    for agent in agents.kept_agents().iter().filter(|agent| !present.contains(agent)) {
+        delete(&agents.agent(*agent))?;
+    }
+    Ok(())
+}
+
+/// Removes a directory of the agents', which no user but root can exchange. rm(1) takes trees of any depth.
+fn delete(path: &Path) -> Result<(), UserError> {
+    run("rm", &["--recursive", "--force", "--one-file-system", "--", &path.display().to_string()])
+}
+
+pub(super) fn run(name: &'static str, args: &[&str]) -> Result<(), UserError> {
     program::run(name, args).map_err(|message| UserError::Program { program: name, message })
 }

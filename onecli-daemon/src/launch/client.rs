@@ -9,6 +9,7 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{read, write};
 
+use super::confirm::confirm;
 use super::terminal::{Raw, resize, size};
 use super::wire::{Event, Order, Request, Wire};
 
@@ -35,6 +36,8 @@ pub struct Standard<'f> {
     pub files: [BorrowedFd<'f>; 3],
     /// The directory that the command starts in.
     pub directory: BorrowedFd<'f>,
+    /// Directories that are shared besides.
+    pub shares: &'f [BorrowedFd<'f>],
 }
 
 /// Signals that are the command's: this process passes them on.
@@ -70,7 +73,8 @@ pub fn run(
     signals.thread_block()?;
     let signalled = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let [input, output, error] = standard.files;
-    wire.send(request, &[input, output, error, standard.directory])?;
+    let descriptors = [&[input, output, error, standard.directory], standard.shares].concat();
+    wire.send(request, &descriptors)?;
     let mut session =
         Session { wire, request, standard, inner: None, raw: None, typed: Vec::new(), ending: None };
     while session.ending.is_none() {
@@ -129,12 +133,12 @@ impl Session<'_> {
             }
         }
         if is_ready(0) {
-            self.told(notice)?;
+            self.told(signalled, notice)?;
         }
         Ok(())
     }
 
-    fn told(&mut self, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
+    fn told(&mut self, signalled: &SignalFd, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
         let Some((event, mut descriptors)) = self.wire.receive::<Event>()? else {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it broke the connection off"));
         };
@@ -147,6 +151,11 @@ impl Session<'_> {
                 }
             }
             Event::Notice(text) => notice(&text),
+            Event::Confirm(directory) => {
+                let answer =
+                    confirm(&self.request.agent, &directory, self.standard.files, signalled, notice)?;
+                self.wire.send(&Order::Answer(answer), &[])?;
+            }
             Event::Failed { code, message } => self.ending = Some(Ending::NotStarted { code, message }),
             Event::Stopped(signal) => self.stop(signal)?,
             Event::Exited(status) => self.ending = Some(Ending::Exited(status)),

@@ -84,7 +84,7 @@ pub fn environment(
     }
     set("USER", OsStr::new(&user.name));
     set("LOGNAME", OsStr::new(&user.name));
-    set("SHELL", user.shell.as_os_str());
+    set("SHELL", user.command_shell().as_os_str());
     for name in CA_VARIABLES {
         set(name, agent.ca_bundle.as_os_str());
     }

@@ -5,12 +5,19 @@
 //! the daemon whether they may, forks, and the child becomes the command ([`Launch::exec`]). In between is a [`Wire`],
 //! to the launcher's socket or, where root needs none, within one program.
 
+mod agents_dir;
 mod cgroup;
 mod client;
 mod clients;
 mod confine;
+mod confirm;
+mod confirmed;
+mod decide;
 mod env;
+mod handover;
+mod homes;
 mod mounts;
+mod permitted;
 mod program;
 mod project;
 mod scope;
@@ -19,6 +26,7 @@ mod server;
 mod terminal;
 mod truststore;
 mod user;
+mod way;
 mod wire;
 pub mod worker;
 
@@ -31,15 +39,18 @@ use std::process::Command;
 
 use project::Mapped;
 
+pub use agents_dir::{AGENTS_DIR, AgentsDir};
 pub use client::{Ending, Standard, run};
 pub use clients::{Trust, installed_clients};
 pub use env::{AgentEnvironment, CA_VARIABLES, PROXY_VARIABLES, environment, taken_over};
+pub use homes::{Homes, is_system};
 pub use mounts::{BUNDLE, JAVA_TRUST_STORE, View};
+pub use program::find as find_program;
 pub use server::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serve};
 pub use terminal::size as terminal_size;
 pub use truststore::java_trust_store;
-pub use user::LaunchUser;
-pub use wire::{Project, Request, Wire};
+pub use user::{LaunchUser, is_no_login};
+pub use wire::{MAX_SHARES, Project, Request, Wire};
 pub use worker::{Ask, Caller, Permission, Rules, default_action};
 
 /// Exit code where the command was never started.
@@ -181,11 +192,11 @@ impl Launch {
     /// Replaces this process with the command. Returns only if that failed; the process may have given up
     /// privileges by then and is good for nothing but an exit.
     ///
-    /// `project` is put into the view. `notice` is told what the person at the terminal should know.
+    /// `directories` are put into the view. `notice` is told what the person at the terminal should know.
     ///
     /// # Errors
     /// [`LaunchError`].
-    fn exec(self, project: Option<Mapped>, notice: &mut dyn FnMut(&str)) -> Result<Infallible, LaunchError> {
+    fn exec(self, directories: Vec<Mapped>, notice: &mut dyn FnMut(&str)) -> Result<Infallible, LaunchError> {
         if !nix::unistd::geteuid().is_root() {
             return Err(LaunchError::NotRoot);
         }
@@ -197,8 +208,8 @@ impl Launch {
         if let Some(view) = &self.view {
             view.enter(&self.user)?;
         }
-        if let Some(project) = project {
-            project.attach(&self.user)?;
+        for directory in directories {
+            directory.attach(&self.user)?;
         }
         confine::become_user(&self.user)?;
         confine::drop_capabilities()?;

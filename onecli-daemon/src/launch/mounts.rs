@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::homes::Homes;
+use super::project::Mapped;
 use super::truststore::java_trust_store;
 use super::{LaunchError, LaunchUser};
 
@@ -39,12 +41,14 @@ const JAVA_BUNDLES: &[&str] =
 
 /// `resolv.conf(5)` where the host's names servers that an agent does not reach.
 const RESOLVER: &str = "/run/onecli/resolv.conf";
-/// Places of sockets outside of /run: display servers; container engines that do not use /run.
-const HIDDEN: &[&str] =
-    &["/tmp/.X11-unix", "/tmp/.ICE-unix", "/var/lib/lxd", "/var/lib/incus", "/var/snap/lxd/common/lxd"];
+/// Places of sockets outside of /run: container engines that do not use /run. Display servers' are in /tmp, which is the
+/// agent's own.
+pub(super) const HIDDEN: &[&str] = &["/var/lib/lxd", "/var/lib/incus", "/var/snap/lxd/common/lxd"];
 /// Pinned programs and maps, ours and others'.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// Directories for temporary files, which each agent has of its own.
+const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Bytes that may lie in the private `/run`.
 const RUN_SIZE: &str = "size=64m";
 
@@ -55,6 +59,12 @@ pub struct View {
     pub ca_bundle: PathBuf,
     /// Directories that are empty in the view.
     pub hidden: Vec<PathBuf>,
+    /// Home directories, which are empty too, but for the agent's own.
+    pub homes: Homes,
+    /// The files of the agent's home, where they lie elsewhere than at the home of passwd(5).
+    pub own_home: Option<PathBuf>,
+    /// The agent's own `/tmp` and `/var/tmp`.
+    pub tmp: [PathBuf; 2],
     /// Whether DNS goes to the agent's resolver, whichever server is named.
     pub resolver: bool,
 }
@@ -72,6 +82,8 @@ impl View {
         mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>)
             .map_err(errno("changing the propagation of", Path::new("/")))?;
 
+        // Before anything is hidden.
+        let own = self.own(user)?;
         make_run(user, &bundle, resolver)?;
         tmpfs(Path::new("/dev/shm"), "mode=1777")?;
         // The file systems of the kernel are left as they are, but for pins.
@@ -80,8 +92,37 @@ impl View {
         {
             hide(place)?;
         }
+        let home = fs::canonicalize(&user.home).ok();
+        for place in self.homes.paths().filter(|place| Some(*place) != home.as_deref()) {
+            hide(place)?;
+        }
+        for mapped in own {
+            mapped.attach(user)?;
+        }
         replace(SYSTEM_BUNDLES, Path::new(BUNDLE))?;
         replace(JAVA_BUNDLES, Path::new(JAVA_TRUST_STORE))
+    }
+
+    /// The agent's own directories, on their way into the view: `/tmp`, `/var/tmp`, its home.
+    fn own(&self, user: &LaunchUser) -> Result<Vec<Mapped>, LaunchError> {
+        let mut own: Vec<(PathBuf, PathBuf)> = Vec::new();
+        for (source, place) in self.tmp.iter().zip(TMP) {
+            // One may be a link to the other.
+            if let Ok(place) = fs::canonicalize(place)
+                && !own.iter().any(|(_, other)| *other == place)
+            {
+                own.push((source.clone(), place));
+            }
+        }
+        if let Ok(place) = fs::canonicalize(&user.home) {
+            let is_hidden = || place.parent().is_some_and(|parent| self.homes.around(parent).is_some());
+            let source = self.own_home.clone().or_else(|| is_hidden().then(|| place.clone()));
+            own.extend(source.map(|source| (source, place)));
+        }
+        let mapped = |(source, place): (PathBuf, PathBuf)| {
+            Mapped::own(&source, &place).map_err(failed("taking the agent's own", &source))
+        };
+        own.into_iter().map(mapped).collect()
     }
 }
 
@@ -161,7 +202,7 @@ fn hide(place: &Path) -> Result<(), LaunchError> {
 }
 
 /// An empty file system of the agent's view.
-pub(super) fn tmpfs(place: &Path, options: &str) -> Result<(), LaunchError> {
+fn tmpfs(place: &Path, options: &str) -> Result<(), LaunchError> {
     if !place.is_dir() {
         return Ok(());
     }
@@ -182,7 +223,7 @@ fn directory(path: &Path, mode: u32) -> Result<(), LaunchError> {
 }
 
 /// A directory and what leads to it, for everybody to go through.
-pub(super) fn directories(path: &Path) -> Result<(), LaunchError> {
+fn directories(path: &Path) -> Result<(), LaunchError> {
     for ancestor in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
         if fs::symlink_metadata(ancestor).is_err() {
             directory(ancestor, 0o755)?;

@@ -11,7 +11,7 @@ use nix::unistd::{AccessFlags, access};
 ///
 /// execvp(3) answers "permission denied" for a name that is nowhere, if a directory of PATH is closed to the user,
 /// as directories of root's PATH are.
-pub(super) fn find(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
+pub fn find(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(program)).filter(|file| file.symlink_metadata().is_ok());
     }

@@ -4,11 +4,9 @@
 //! user, and what the agent makes there belongs to the caller outside. Nothing on the disk is changed for it.
 #![allow(unsafe_code, reason = "open_tree(2), mount_setattr(2) and move_mount(2) have no wrappers")]
 
-use std::ffi::CString;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -17,12 +15,27 @@ use nix::sys::stat::FileStat;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, pipe, read, write};
 
-use super::mounts::{directories, tmpfs};
-use super::{LaunchError, LaunchUser};
+use super::{LaunchError, LaunchUser, way};
 
 /// linux/fcntl.h, linux/mount.h; the libc crate does not name them.
 const AT_RECURSIVE: libc::c_int = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+
+/// A directory of the caller's that goes into the agent's view.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// What the caller opened.
+    pub(super) found: FileStat,
+    /// Its physical path in this process's view.
+    pub(super) path: PathBuf,
+    /// Uid and gid whose files are the agent's; none leaves all owners as they are.
+    pub(super) ids: Option<(u32, u32)>,
+    /// Whether the agent may change what is in it.
+    pub(super) writable: bool,
+    /// Whether nothing is started without it.
+    pub(super) required: bool,
+}
 
 /// A directory on its way into the agent's view.
 #[derive(Debug)]
@@ -36,14 +49,10 @@ pub(super) struct Mapped {
 pub(super) struct Unmapped(pub(super) String);
 
 impl Mapped {
-    /// Makes a mount of the directory that the caller opened, which is at `path`, in which the files of this uid and gid are the agent's. Comes before
-    /// the process goes into a view of its own: the kernel clones mounts of its own view only.
-    pub(super) fn new(
-        directory: &FileStat,
-        path: &Path,
-        (uid, gid): (u32, u32),
-        user: &LaunchUser,
-    ) -> Result<Mapped, Unmapped> {
+    /// Makes a mount of a directory, in which the files of its uid and gid are the agent's. Comes before the process goes
+    /// into a view of its own: the kernel clones mounts of its own view only.
+    pub(super) fn new(directory: &Directory, user: &LaunchUser) -> Result<Mapped, Unmapped> {
+        let path = &directory.path;
         let refused = |step: &str, error: io::Error| {
             Unmapped(format!(
                 "cannot map {} to user '{}' ({step}: {error}); give it access: setfacl -R -m u:{}:rwX -d -m u:{}:rwX {}",
@@ -54,57 +63,35 @@ impl Mapped {
                 path.display()
             ))
         };
-        let uids = Exchange(uid, user.uid.as_raw());
-        let gids = Exchange(gid, user.gid.as_raw());
-        let namespace = user_namespace(uids, gids).map_err(|error| refused("a user namespace", error))?;
+        let namespace = directory.ids.map(|(uid, gid)| {
+            user_namespace(Exchange(uid, user.uid.as_raw()), Exchange(gid, user.gid.as_raw()))
+        });
+        let namespace = namespace.transpose().map_err(|error| refused("a user namespace", error))?;
         // By path: the kernel copies mounts of our own namespace alone, and the caller may be in another.
-        let opened = open_same(path, directory).map_err(|error| refused("open", error))?;
+        let opened = open_same(path, &directory.found).map_err(|error| refused("open", error))?;
         let tree = open_tree(opened.as_fd()).map_err(|error| refused("open_tree", error))?;
-        map_ids(&tree, &namespace).map_err(|error| refused("mount_setattr", error))?;
+        set_attributes(&tree, namespace.as_ref(), directory.writable)
+            .map_err(|error| refused("mount_setattr", error))?;
         Ok(Mapped { tree, path: path.to_owned() })
     }
 
-    /// Puts the mount where the directory is, in this process's own view. Where the way there is closed to the agent's
-    /// user, as a home directory is, it is made anew with nothing else on it.
+    /// A mount of `source`, which is root's or the agent's own, to be put at `path`.
+    pub(super) fn own(source: &Path, path: &Path) -> io::Result<Mapped> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let opened = fs::File::options().read(true).custom_flags(flags).open(source)?;
+        let tree = open_tree(opened.as_fd())?;
+        set_attributes(&tree, None, true)?;
+        Ok(Mapped { tree, path: path.to_owned() })
+    }
+
+    /// Puts the mount at its path, in this process's own view. Where the way there is closed to the agent's user, as a
+    /// home directory is, it is made anew with nothing else on it.
     pub(super) fn attach(self, user: &LaunchUser) -> Result<(), LaunchError> {
         let failed =
-            |source| LaunchError::View { step: "mounting the project", path: self.path.clone(), source };
-        let closed = self.path.parent().and_then(|parent| first_closed(parent, user));
-        if let Some(closed) = &closed {
-            tmpfs(closed, "mode=755,size=1m")?;
-        }
-        directories(&self.path)?;
-        move_mount(&self.tree, &self.path).map_err(failed)
+            |source| LaunchError::View { step: "mounting the agent's own", path: self.path.clone(), source };
+        let place = way::open(&self.path, user).map_err(failed)?;
+        move_mount(&self.tree, &place).map_err(failed)
     }
-}
-
-/// May the agent have the directory at `path`, because somebody stands in it who says nothing more? One that holds
-/// more than a project may not: root's, a home directory, what a home directory lies in.
-pub(super) fn is_project(path: &Path, owner: u32, home: Option<&Path>) -> bool {
-    let home = home.and_then(|home| fs::canonicalize(home).ok());
-    let holds_home = home.is_some_and(|home| home.starts_with(path));
-    owner != 0 && !holds_home && path.parent().is_some()
-}
-
-/// The first directory on the way to `path` that the user cannot go through.
-fn first_closed(path: &Path, user: &LaunchUser) -> Option<PathBuf> {
-    let mut way: Vec<&Path> = path.ancestors().collect();
-    way.reverse();
-    way.into_iter()
-        .find(|step| fs::metadata(step).is_ok_and(|found| !is_open(&found, user)))
-        .map(Path::to_owned)
-}
-
-/// By the mode alone: who is let in by an access control list loses what lies beside the project.
-fn is_open(directory: &Metadata, user: &LaunchUser) -> bool {
-    let bit = if directory.uid() == user.uid.as_raw() {
-        0o100
-    } else if user.groups.iter().any(|group| group.as_raw() == directory.gid()) {
-        0o010
-    } else {
-        0o001
-    };
-    directory.mode() & bit != 0
 }
 
 /// Two ids that stand for each other.
@@ -199,13 +186,20 @@ fn open_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(opened) })
 }
 
-fn map_ids(tree: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+fn set_attributes(tree: &OwnedFd, namespace: Option<&OwnedFd>, writable: bool) -> io::Result<()> {
+    let mut attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
         attr_clr: 0,
         propagation: 0,
-        userns_fd: u64::from(namespace.as_raw_fd().cast_unsigned()),
+        userns_fd: 0,
     };
+    if let Some(namespace) = namespace {
+        attributes.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attributes.userns_fd = u64::from(namespace.as_raw_fd().cast_unsigned());
+    }
+    if !writable {
+        attributes.attr_set |= libc::MOUNT_ATTR_RDONLY;
+    }
     let flags = libc::AT_EMPTY_PATH | AT_RECURSIVE;
     // SAFETY: path and attributes live as long as the call, and the size is the attributes'.
     let done = unsafe {
@@ -221,17 +215,16 @@ fn map_ids(tree: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn move_mount(tree: &OwnedFd, place: &Path) -> io::Result<()> {
-    let place = CString::new(place.as_os_str().as_bytes())?;
+fn move_mount(tree: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
     // SAFETY: both paths are C strings that live as long as the call.
     let done = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
-            tree.as_fd().as_raw_fd(),
+            tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_FDCWD,
-            place.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
+            place.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -249,22 +242,5 @@ mod tests {
         );
         assert_eq!(Exchange(5, 5).map(), "0 0 5\n5 5 4294967290\n");
         assert_eq!(Exchange(0, 1).map(), "2 2 4294967293\n0 1 1\n1 0 1\n");
-    }
-
-    #[test]
-    fn what_holds_more_than_a_project_is_not_given_unasked() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = fs::canonicalize(dir.path()).unwrap();
-        let project = home.join("src/project");
-        for (path, owner, expected) in [
-            (project.as_path(), 1000, true),
-            (project.as_path(), 0, false),
-            (home.as_path(), 1000, false),
-            (home.parent().unwrap(), 1000, false),
-            (Path::new("/"), 1000, false),
-            (Path::new("/srv/project"), 1000, true),
-        ] {
-            assert_eq!(is_project(path, owner, Some(&home)), expected, "{} {owner}", path.display());
-        }
     }
 }

@@ -196,7 +196,7 @@ fn child_of_the_launch_tests() {
         view: None,
         directory: std::env::current_dir().unwrap(),
     };
-    let error = launch.exec(None, &mut |notice| println!("notice: {notice}")).unwrap_err();
+    let error = launch.exec(Vec::new(), &mut |notice| println!("notice: {notice}")).unwrap_err();
     println!("{error}; code {}", error.exit_code());
     drop(stray);
 }
@@ -328,6 +328,7 @@ fn what_a_command_gets_is_not_printed() {
         terminals: [false; 3],
         size: None,
         project: Project::Plain,
+        shares: Vec::new(),
         umask: 0o22,
     };
     let launch = Launch {
@@ -348,6 +349,7 @@ fn what_a_command_gets_is_not_printed() {
     let panicked = crate::model::unwrap_text((&request, &launch));
     assert!(panicked.contains("coder"), "{panicked}");
     let permission = worker::Permission {
+        agent: crate::model::AgentId(uuid::Uuid::from_u128(1)),
         user: "robot".to_owned(),
         cgroup: None,
         environment: environment.clone(),

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
@@ -25,7 +25,20 @@ pub struct LaunchUser {
     pub shell: PathBuf,
 }
 
+/// What runs commands for those whose account has no login shell: the system's, by system(3).
+const SHELL: &str = "/bin/sh";
+
+/// Whether no user can log in with this shell of passwd(5).
+pub fn is_no_login(shell: &Path) -> bool {
+    shell.file_name().is_some_and(|name| name == "nologin" || name == "false")
+}
+
 impl LaunchUser {
+    /// The shell that programs of the agent start.
+    pub(super) fn command_shell(&self) -> &Path {
+        if is_no_login(&self.shell) { Path::new(SHELL) } else { &self.shell }
+    }
+
     /// Looks a user up by name, or by number.
     ///
     /// # Errors

@@ -17,8 +17,10 @@ use serde::{Deserialize, Serialize};
 
 /// Longest frame, bytes: a command line and environment as long as execve(2) takes them (2 MiB), as JSON has them.
 const MAX_FRAME: usize = 12 * 1024 * 1024;
-/// Descriptors in one frame: standard input, output, error, and the directory.
-const MAX_DESCRIPTORS: usize = 4;
+/// Directories that a caller may share with one command.
+pub const MAX_SHARES: usize = 16;
+/// Descriptors in one frame: standard input, output, error, the directory, and what is shared.
+const MAX_DESCRIPTORS: usize = 4 + MAX_SHARES;
 
 /// What a client wants started.
 #[derive(Clone, Serialize, Deserialize)]
@@ -44,6 +46,8 @@ pub struct Request {
     pub size: Option<(u16, u16)>,
     /// Whether the directory is made the agent's.
     pub project: Project,
+    /// For each directory that is shared besides: whether the agent may change it.
+    pub shares: Vec<bool>,
     /// The mode bits that new files do not get (umask(2)).
     pub umask: u32,
 }
@@ -67,10 +71,16 @@ impl std::fmt::Debug for Request {
 pub enum Project {
     /// The command starts there, if its user may.
     Plain,
-    /// It is the current directory: the agent may use it as its caller may, where that gives away no more than it.
-    Current,
-    /// The caller named it: the same, without second thoughts.
-    Named,
+    /// It is the current directory: the agent may use it as its caller may, once the caller has confirmed it.
+    Current {
+        /// `$PWD` reaches it through a symbolic link that root did not make: an agent may have put it there.
+        linked: bool,
+    },
+    /// The caller named it.
+    Named {
+        /// By its physical path, so that no link can have led elsewhere.
+        physical: bool,
+    },
 }
 
 /// What a client asks for while its command runs.
@@ -79,6 +89,8 @@ pub enum Project {
 pub(super) enum Order {
     /// A signal for the command's process group, by number.
     Signal(i32),
+    /// The answer to [`Event::Confirm`].
+    Answer(bool),
 }
 
 /// What the launcher tells.
@@ -89,6 +101,9 @@ pub(super) enum Event {
     Terminal,
     /// Something that the person should know.
     Notice(String),
+    /// Asks whether the agent may use this directory, which the caller has not confirmed yet. The client sends an
+    /// [`Order::Answer`].
+    Confirm(PathBuf),
     /// The command was not started.
     Failed {
         /// The exit code of `run`.
@@ -241,17 +256,19 @@ fn own(control: impl Iterator<Item = ControlMessageOwned>, all: &mut Vec<OwnedFd
 pub(super) struct Handed {
     /// Standard input, output, error.
     pub(super) standard: [OwnedFd; 3],
-    /// The directory, and its path in this process's view of the files.
+    /// The directory that the command starts in.
     pub(super) directory: OwnedFd,
+    /// The directories that are shared besides.
+    pub(super) shares: Vec<OwnedFd>,
 }
 
 impl Handed {
     /// Takes what came with a request. Directories would lead around the private view of the files; sockets of the
     /// network were made outside of the cgroup, and what is sent over them passes no hook.
     pub(super) fn check(descriptors: Vec<OwnedFd>) -> Result<Handed, String> {
-        let [input, output, error, directory] = <[OwnedFd; 4]>::try_from(descriptors)
-            .map_err(|_| "the request has too few descriptors".to_owned())?;
-        let standard = [input, output, error];
+        let mut descriptors = descriptors.into_iter();
+        let mut next = || descriptors.next().ok_or("the request has too few descriptors");
+        let (standard, directory) = ([next()?, next()?, next()?], next()?);
         for (name, descriptor) in ["input", "output", "error"].into_iter().zip(&standard) {
             let kind =
                 nix::sys::stat::fstat(descriptor).map_err(|errno| errno.to_string())?.st_mode & libc::S_IFMT;
@@ -262,23 +279,21 @@ impl Handed {
                 return Err(format!("standard {name} is a network connection made outside: use a pipe"));
             }
         }
-        Ok(Handed { standard, directory })
+        Ok(Handed { standard, directory, shares: descriptors.collect() })
     }
 
     /// Where the directory is. Empty if it is gone, or in another process's view alone.
     pub(super) fn path(&self) -> PathBuf {
-        let path =
-            std::fs::read_link(format!("/proc/self/fd/{}", self.directory.as_raw_fd())).unwrap_or_default();
-        let same = |there: nix::sys::stat::FileStat, here: nix::sys::stat::FileStat| {
-            (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-        };
-        match (nix::sys::stat::stat(&path), nix::sys::stat::fstat(&self.directory)) {
-            (Ok(there), Ok(here)) if same(there, here) && here.st_mode & libc::S_IFMT == libc::S_IFDIR => {
-                path
-            }
-            _ => PathBuf::new(),
-        }
+        physical_path(&self.directory).unwrap_or_default()
     }
+}
+
+/// The path of a directory in this process's view of the files. None if it is gone, or in another process's view alone.
+pub(super) fn physical_path(directory: &OwnedFd) -> Option<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()?;
+    let (there, here) = (nix::sys::stat::stat(&path).ok()?, nix::sys::stat::fstat(directory).ok()?);
+    let is_same = (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino);
+    (is_same && here.st_mode & libc::S_IFMT == libc::S_IFDIR).then_some(path)
 }
 
 fn is_unix(socket: BorrowedFd<'_>) -> bool {

@@ -16,11 +16,16 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Group, Pid, Uid, User, fork, setpgid, setsid, tcsetpgrp};
 
+use super::agents_dir::AgentsDir;
+use super::decide::Giver;
+use super::handover::{Handover, mapped};
+use super::homes::Homes;
 use super::mounts::View;
-use super::project::{Mapped, Unmapped, is_project};
+use super::project::Directory;
 use super::terminal::Pair;
-use super::wire::{Event, Handed, Order, Project, Request, Wire};
+use super::wire::{Event, Handed, Order, Request, Wire};
 use super::{AgentEnvironment, Launch, LaunchError, LaunchUser, OURS, environment};
+use crate::model::AgentId;
 
 /// For a client to say what it wants.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -54,6 +59,8 @@ pub struct Caller {
 /// What the daemon answers for a caller who may run the agent.
 #[derive(Debug)]
 pub struct Permission {
+    /// The agent.
+    pub agent: AgentId,
     /// The user to run as.
     pub user: String,
     /// Directory of the agent's cgroup; none where connections are not redirected.
@@ -69,17 +76,13 @@ pub struct Permission {
 /// Asks the daemon for a caller's permission; errors are sentences.
 pub type Ask<'a> = &'a dyn Fn(&Request, &Caller) -> Result<Permission, String>;
 
-/// How a launcher judges users.
+/// How a launcher judges users, and where it keeps what is theirs.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The group whose members are users for agents: whom somebody who is not root may start a command as.
     pub users: String,
-}
-
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules { users: USERS.to_owned() }
-    }
+    /// Where agents' homes are, and what is kept for them.
+    pub agents: AgentsDir,
 }
 
 /// Does what the client at the other end of `wire` wants, to the command's end.
@@ -127,6 +130,24 @@ fn prepare(
     let user = LaunchUser::find(&permission.user).map_err(launch_error)?;
     let user = for_agents(user, caller, rules).map_err(ours)?;
 
+    let view = if request.scope { None } else { Some(view(caller, rules, &permission, &user, &handed)?) };
+    let directories = match &view {
+        None => Vec::new(),
+        Some(view) => Handover {
+            wire,
+            request: &request,
+            handed: &handed,
+            giver: Giver { caller: (caller.uid, caller.gid) },
+            user: &user,
+            agents: &rules.agents,
+            agent: permission.agent,
+            homes: &view.homes,
+            hidden: &permission.hidden,
+        }
+        .directories()
+        .map_err(ours)?,
+    };
+
     let terminal = if request.terminals.contains(&true) {
         let pair = Pair::open(request.size, &user)
             .map_err(|error| ours(format!("cannot make a terminal: {error}")))?;
@@ -135,9 +156,40 @@ fn prepare(
     } else {
         None
     };
-    let path = handed.path();
-    let launch = plan(&request, permission, user, path).map_err(launch_error)?;
-    start(wire, caller, &request, launch, &handed, terminal.as_ref()).map_err(|error| ours(error.to_string()))
+    let launch = plan(&request, permission, user, view, handed.path()).map_err(launch_error)?;
+    let standard = &handed.standard;
+    start(wire, &request, launch, &directories, standard, terminal.as_ref())
+        .map_err(|error| ours(error.to_string()))
+}
+
+/// What the agent sees of the host's files.
+fn view(
+    caller: &Caller,
+    rules: &Rules,
+    permission: &Permission,
+    user: &LaunchUser,
+    handed: &Handed,
+) -> Result<View, (u8, String)> {
+    let failed = |error: io::Error| (OURS, format!("cannot make the agent's directories: {error}"));
+    let owner = nix::sys::stat::fstat(&handed.directory).map_or(caller.uid, |found| found.st_uid);
+    let own_home = match rules.agents.home_of(user) {
+        Some(_) => {
+            let ids = (user.uid.as_raw(), user.gid.as_raw());
+            if user.home == rules.agents.passwd_home(&user.name) {
+                rules.agents.make_passwd_home(&user.name).map_err(failed)?;
+            }
+            Some(rules.agents.make_home(&user.name, ids.0, ids.1).map_err(failed)?)
+        }
+        None => None,
+    };
+    Ok(View {
+        ca_bundle: permission.environment.ca_bundle.clone(),
+        hidden: permission.hidden.iter().cloned().chain([rules.agents.state()]).collect(),
+        homes: Homes::of_host(&[caller.uid, owner]),
+        own_home,
+        tmp: rules.agents.make_tmp(permission.agent).map_err(failed)?,
+        resolver: permission.cgroup.is_some(),
+    })
 }
 
 /// With `--scope` the user is the caller.
@@ -171,14 +223,13 @@ fn plan(
     request: &Request,
     permission: Permission,
     user: LaunchUser,
+    view: Option<View>,
     directory: std::path::PathBuf,
 ) -> Result<Launch, LaunchError> {
     let mut agent = permission.environment;
-    let view = (!request.scope).then(|| View {
-        ca_bundle: std::mem::replace(&mut agent.ca_bundle, super::mounts::BUNDLE.into()),
-        hidden: permission.hidden,
-        resolver: permission.cgroup.is_some(),
-    });
+    if view.is_some() {
+        agent.ca_bundle = super::mounts::BUNDLE.into();
+    }
     agent.own_view = view.is_some();
     let caller: Vec<(OsString, OsString)> = request.env.clone();
     let env = environment(caller, &request.keep_env, &user, &agent)?;
@@ -195,10 +246,10 @@ fn plan(
 
 fn start(
     wire: &Wire,
-    caller: &Caller,
     request: &Request,
     launch: Launch,
-    handed: &Handed,
+    directories: &[Directory],
+    standard: &[OwnedFd; 3],
     terminal: Option<&OwnedFd>,
 ) -> io::Result<Pid> {
     // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
@@ -212,7 +263,7 @@ fn start(
     // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let code = become_command(wire, caller, request, launch, handed, terminal);
+            let code = become_command(wire, request, launch, directories, standard, terminal);
             // SAFETY: ends the process, and runs nothing of what it shares with its parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
@@ -230,10 +281,10 @@ fn start(
 /// Returns only if the command was not started; the client has been told then.
 fn become_command(
     wire: &Wire,
-    caller: &Caller,
     request: &Request,
     launch: Launch,
-    handed: &Handed,
+    directories: &[Directory],
+    standard: &[OwnedFd; 3],
     terminal: Option<&OwnedFd>,
 ) -> u8 {
     let tell = |event: &Event| {
@@ -251,7 +302,7 @@ fn become_command(
         }
         let standards = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO];
         let places = standards.into_iter().zip(request.terminals);
-        for ((number, is_terminal), standard) in places.zip(&handed.standard) {
+        for ((number, is_terminal), standard) in places.zip(standard) {
             let from = match terminal {
                 Some(inner) if is_terminal => inner,
                 _ => standard,
@@ -262,8 +313,8 @@ fn become_command(
             }
         }
         umask(Mode::from_bits_truncate(request.umask));
-        let project = project(caller, request, &launch, handed, &mut notice)?;
-        launch.exec(project, &mut notice)
+        let directories = mapped(directories, &launch.user, &mut notice)?;
+        launch.exec(directories, &mut notice)
     })();
     match started {
         Ok(never) => match never {},
@@ -271,41 +322,6 @@ fn become_command(
             let code = error.exit_code();
             tell(&Event::Failed { code, message: error.to_string() });
             code
-        }
-    }
-}
-
-/// The caller's directory as the agent may have it.
-fn project(
-    caller: &Caller,
-    request: &Request,
-    launch: &Launch,
-    handed: &Handed,
-    notice: &mut dyn FnMut(&str),
-) -> Result<Option<Mapped>, LaunchError> {
-    let wanted = launch.view.is_some() && request.project != Project::Plain;
-    let path = &launch.directory;
-    let owner = nix::sys::stat::fstat(&handed.directory).ok();
-    let Some(owner) = owner.filter(|_| wanted && !path.as_os_str().is_empty()) else { return Ok(None) };
-    if owner.st_uid == launch.user.uid.as_raw() {
-        return Ok(None);
-    }
-    // Root may hand over anybody's directory; others what is theirs.
-    let ids = if caller.uid == 0 { (owner.st_uid, owner.st_gid) } else { (caller.uid, caller.gid) };
-    if request.project == Project::Current {
-        let home = User::from_uid(Uid::from_raw(ids.0)).ok().flatten().map(|entry| entry.dir);
-        if owner.st_uid != ids.0 || !is_project(path, ids.0, home.as_deref()) {
-            return Ok(None);
-        }
-    } else if owner.st_uid != ids.0 {
-        return Err(LaunchError::Project(format!("{} is not yours", path.display())));
-    }
-    match Mapped::new(&owner, path, ids, &launch.user) {
-        Ok(mapped) => Ok(Some(mapped)),
-        Err(Unmapped(why)) if request.project == Project::Named => Err(LaunchError::Project(why)),
-        Err(Unmapped(why)) => {
-            notice(&why);
-            Ok(None)
         }
     }
 }
@@ -340,6 +356,7 @@ fn watch(wire: &Wire, command: Pid) -> io::Result<()> {
         while reaper.read_signal()?.is_some() {}
         if let Some(wire) = client.filter(|_| ordered) {
             match wire.receive::<Order>() {
+                Ok(Some((Order::Answer(_), _))) => {}
                 Ok(Some((Order::Signal(number), _))) => {
                     if let Some(signal) = PASSED_ON.iter().find(|signal| **signal as i32 == number) {
                         let _ = killpg(command, *signal);

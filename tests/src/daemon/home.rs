@@ -16,6 +16,9 @@ use crate::netns::Netns;
 use crate::upstream::Upstream;
 use crate::{bins, cgroup, unique};
 
+/// The variable that names the directory of agents' homes.
+pub const AGENTS_DIR: &str = "ONECLI_AGENTS_DIR";
+
 /// How a daemon is made.
 pub struct Builder {
     hosts: Table,
@@ -93,7 +96,7 @@ impl Builder {
     /// Makes the directory and the configuration, and starts nothing.
     #[must_use]
     pub fn prepare(self) -> Home {
-        let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir().expect("temp dir");
+        let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir_in(place()).expect("temp dir");
         // Agents run as other users and have to reach what is below.
         set_mode(dir.path(), 0o755);
         let data = dir.path().join("data");
@@ -147,6 +150,11 @@ impl Builder {
     pub fn start(self) -> Daemon {
         Daemon::start(self.prepare())
     }
+}
+
+/// Where tests have their directories. Not in /tmp as root: agents have one of their own.
+fn place() -> PathBuf {
+    if nix::unistd::geteuid().is_root() { "/var/lib".into() } else { std::env::temp_dir() }
 }
 
 fn merge(base: &mut Table, over: Table) {
@@ -232,10 +240,17 @@ impl Home {
         Run::new(bins::path("onecli-daemon")).arg("--config").arg(self.config_file()).args(args)
     }
 
+    /// Where its agents have their homes.
+    #[must_use]
+    pub fn agents_dir(&self) -> PathBuf {
+        self.dir().join("agents")
+    }
+
     /// `onecli` with this daemon's socket and `args`.
     #[must_use]
     pub fn cli(&self, args: &[&str]) -> Run {
-        Run::new(bins::path("onecli")).arg("--socket").arg(self.socket()).args(args)
+        let run = Run::new(bins::path("onecli")).arg("--socket").arg(self.socket()).args(args);
+        run.env(AGENTS_DIR, self.agents_dir())
     }
 
     /// The daemon's own cgroup, as a directory.

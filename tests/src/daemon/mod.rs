@@ -20,7 +20,7 @@ use crate::{bins, canary, need, wait_for};
 
 pub use helper::UID;
 pub(crate) use home::free_port;
-pub use home::{Builder, Home};
+pub use home::{AGENTS_DIR, Builder, Home};
 
 /// How long a daemon may take until it answers: a debug build that loads BPF programs on a busy machine.
 const START: Duration = Duration::from_secs(30);
@@ -261,7 +261,7 @@ impl Daemon {
         for name in run.env.keys() {
             wrapped = wrapped.args(["--keep-env", name]);
         }
-        wrapped.arg("--").arg(program).args(&run.args)
+        wrapped.env(AGENTS_DIR, self.home.agents_dir()).arg("--").arg(program).args(&run.args)
     }
 
     /// The agent's cgroup, as a directory. It is made when its first process starts; this makes it now.

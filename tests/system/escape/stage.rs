@@ -95,6 +95,7 @@ pub(super) struct Stage {
     pub(super) other_cgroup: PathBuf,
     pub(super) target: World,
     _outside: World,
+    _in_tmp: tempfile::TempDir,
     scene: Value,
     program: PathBuf,
     pub(super) host: Netns,
@@ -130,10 +131,12 @@ impl Stage {
         let (one_cgroup, other_cgroup) = (daemon.agent_cgroup(&one), daemon.agent_cgroup(&other));
         let dir = daemon.home().dir().to_owned();
         let user = nix::unistd::User::from_name("nobody").unwrap().expect("nobody exists");
+        let in_tmp = tempfile::tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(in_tmp.path(), Permissions::from_mode(0o755)).unwrap();
         let abstract_name = format!("onecli-test-{}-{}", std::process::id(), unique());
         let scene = json!({
             "target4": TARGET4, "target6": TARGET6, "host4": HOST4, "host6": HOST6, "broadcast4": BROADCAST4,
-            "device": device, "service": SERVICE, "abstract": abstract_name,
+            "device": device, "service": SERVICE, "abstract": abstract_name, "tmp_socket": in_tmp.path().join("sock"),
             "explicit": daemon.explicit_addr().port(), "transparent": daemon.transparent_addr().port(),
             "admin": daemon.home().socket(), "pin": pinned_link(&daemon),
             "uid": user.uid.as_raw(), "gid": user.gid.as_raw(),
@@ -170,6 +173,7 @@ impl Stage {
             other_cgroup,
             target,
             _outside: outside,
+            _in_tmp: in_tmp,
             scene,
             program,
             host,

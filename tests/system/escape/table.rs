@@ -292,6 +292,7 @@ pub(super) const ROWS: &[Row] = &[
             "abstract sockets are shared with the host where nothing scopes them",
         ))
         .placed(UNIX_SERVICES),
+    Row::new("host_service_tmp").launched(Errno(&["ENOENT"])).placed(UNIX_SERVICES),
     // Inbound: the agent answers with data.
     Row::new("inbound_tcp4").both(Says("silence")).inbound(),
     Row::new("inbound_tcp4_fastopen").both(Says("silence")).inbound(),

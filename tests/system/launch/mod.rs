@@ -1,16 +1,20 @@
 //! Agents started for users who are not root: by the launcher, as the agent's user, with a view of the files of its own.
 
 mod clients;
+mod confirmed;
+mod homes;
 mod ordinary;
+mod people;
 mod project;
 mod terminal;
+mod tmp;
 mod view;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onecli_tests::client::{Run, Running};
-use onecli_tests::daemon::Agent;
+use onecli_tests::daemon::{AGENTS_DIR, Agent};
 use onecli_tests::{bins, need, wait_for};
 
 use crate::scene::Scene;
@@ -36,6 +40,7 @@ impl Stage {
         let scene = Scene::new();
         let robot = scene.daemon.add_agent("robot", &["--user", ROBOT, "--runner", PERSON]);
         let _ = scene.daemon.grant(&robot, "api");
+        people::make(&scene);
         let launcher = launcher(&scene);
         Some(Self { launcher, scene, robot })
     }
@@ -80,8 +85,9 @@ fn launcher(scene: &Scene) -> Running {
     const INSIDE: &str = r#"
         mount --bind "$1" /etc/hosts || exit 120
         if [ -d "$2" ]; then mount --bind "$2" "$3" || exit 120; fi
-        bounding=$4
-        shift 4
+        mount --bind "$4" /etc/passwd || exit 120
+        bounding=$5
+        shift 5
         exec setpriv --no-new-privs --bounding-set "$bounding" -- "$@""#;
     let home = scene.daemon.home();
     let socket = home.socket().with_file_name("launch.sock");
@@ -90,11 +96,13 @@ fn launcher(scene: &Scene) -> Running {
         .arg(home.dir().join("hosts"))
         .arg(onecli_tests::client::tools())
         .arg(home.dir().join("tools"))
+        .arg(people::passwd(scene))
         .arg(bounding_set())
         .arg(bins::path("onecli"))
         .arg("--socket")
         .arg(home.socket())
         .args(["launcher", "--users", ROBOT])
+        .env(AGENTS_DIR, home.agents_dir())
         .timeout(Duration::from_mins(5));
     let running = run.start();
     assert!(

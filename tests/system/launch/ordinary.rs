@@ -162,7 +162,7 @@ fn a_user_is_made_for_an_agent() {
         for i in $(seq 100); do onecli status >/dev/null 2>&1 && break; sleep 0.1; done
         onecli agent add a.b --create-user --factors token >/dev/null
         id onecli-a-a_b; ls -ld /var/lib/onecli-agents/onecli-a-a_b
-        onecli run --agent a.b -- sh -c 'id -un; cd; touch x && ls'
+        onecli run --agent a.b -- sh -c 'ls -ld ~; id -un; cd; touch x && ls'
         # One that is refused leaves no user behind.
         onecli agent add a.b --create-user --user other 2>&1 || true
         id other 2>&1 || true
@@ -176,6 +176,7 @@ fn a_user_is_made_for_an_agent() {
     let out = run.outcome().ok("a copy");
     for part in [
         "(onecli-agents)",
+        "drwxr-xr-x 2 root root",
         "drwx------",
         "onecli-a-a_b\nx\n",
         "there is an agent 'a.b' already",

@@ -51,6 +51,8 @@ fn what_the_agent_makes_belongs_to_its_person() {
             [ "$(cat src/main)" = old ]
             echo new > src/main; mkdir made; echo text > made/file; mv src/main src/moved; chmod 750 made
             ls -A ..; ls -A ../private 2>/dev/null || echo no private"#;
+        let named = project.to_str().unwrap();
+        stage.run_as(PERSON, &["--dir", named], &["true"]).outcome().ok("confirming it");
         let out = stage.shell(script).cwd(&project).outcome().ok(kind);
         let expected = format!("{}\ngames\n5 60\nproject\nno private\n", project.display());
         assert_eq!(out, expected, "{kind}");
@@ -59,7 +61,7 @@ fn what_the_agent_makes_belongs_to_its_person() {
         }
         assert_eq!(fs::read_to_string(project.join("src/moved")).unwrap(), "new\n");
         // By name from elsewhere; and not at all.
-        let named = stage.run_as(PERSON, &["--dir", project.to_str().unwrap()], &["cat", "made/file"]);
+        let named = stage.run_as(PERSON, &["--dir", named], &["cat", "made/file"]);
         assert_eq!(named.outcome().ok("--dir"), "text\n");
         let plain = stage.run_as(PERSON, &["--no-dir"], &["cat", "made/file"]).cwd(&project).outcome();
         assert!(plain.err().contains("cannot enter the current directory"), "{plain:?}");
@@ -87,7 +89,9 @@ fn what_is_more_than_a_project_is_not_given() {
     assert!(out.ok("/bin").ends_with("read-only\n"));
     // A link in a path of the agent's making leads nowhere else: what is mapped is what the person opened.
     std::os::unix::fs::symlink("/etc", home.project().join("link")).unwrap();
-    let out = stage.shell("touch link/onecli-test 2>/dev/null || echo no").cwd(home.project()).outcome();
+    let project = home.project();
+    let script = "touch link/onecli-test 2>/dev/null || echo no";
+    let out = stage.run_as(PERSON, &["--dir", project.to_str().unwrap()], &["sh", "-c", script]).outcome();
     assert_eq!(out.ok("a link"), "no\n");
 }
 
@@ -97,9 +101,9 @@ fn root_runs_an_agent_in_somebodys_project() {
     let Some(stage) = Stage::new() else { return };
     let home = Home::below("/tmp");
     let daemon = &stage.scene.daemon;
-    let cli =
-        daemon.home().cli(&["run", "--agent", "robot", "--", "sh", "-c", "umask; echo x > by-root; id -un"]);
-    let out = cli.cwd(home.project()).outcome().ok("run");
+    let (project, script) = (home.project(), "umask; echo x > by-root; id -un");
+    let run = ["run", "--agent", "robot", "--dir", project.to_str().unwrap(), "--", "sh", "-c", script];
+    let out = daemon.home().cli(&run).outcome().ok("run");
     assert!(out.ends_with("games\n"), "{out}");
     assert_eq!(owner(&home.project().join("by-root")), (ID, ID));
 }

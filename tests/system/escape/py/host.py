@@ -1,14 +1,25 @@
 """What the host itself listens on: its services, and the daemon's own ports."""
 
 
-@attempt
-def host_service_abstract():
-    """A program of the host that listens on an abstract socket and sends what it is told, as a resolver does."""
+def carried(address):
+    """What a program of the host brings back that listens there and sends what it is told, as a resolver does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(LIMIT)
-        sock.connect("\0" + HERE["abstract"])
+        sock.connect(address)
         sock.sendall(json.dumps({"op": "carry", "port": PORT, "data": marker().decode()}).encode() + b"\n")
         return "answered " + json.loads(sock.recv(4096))["got"]
+
+
+@attempt
+def host_service_abstract():
+    """A program that listens on an abstract socket."""
+    return carried("\0" + HERE["abstract"])
+
+
+@attempt
+def host_service_tmp():
+    """A program that listens on a socket in /tmp, as display servers, editors and SSH's agents do."""
+    return carried(HERE["tmp_socket"])
 
 
 @attempt

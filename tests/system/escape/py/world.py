@@ -235,6 +235,9 @@ else:
     SAME_USER = subprocess.Popen(["sleep", "600"], user=SCENE["uid"], group=SCENE["gid"], extra_groups=[]).pid
     abstract = Control("\0" + SCENE["abstract"], Handler)
     threading.Thread(target=abstract.serve_forever, daemon=True).start()
+    in_tmp = Control(SCENE["tmp_socket"], Handler)
+    os.chmod(SCENE["tmp_socket"], 0o666)
+    threading.Thread(target=in_tmp.serve_forever, daemon=True).start()
 control = Control(SCENE["control"] + ".new", Handler)
 os.chmod(SCENE["control"] + ".new", 0o666)
 # Whoever waits for the name finds it served.

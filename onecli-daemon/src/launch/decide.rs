@@ -1,0 +1,220 @@
+//! Which of the caller's directories an agent gets, and how.
+//!
+//! An agent can put a symbolic link, or another directory, where the caller expects a project. So only the physical
+//! path counts, and it has to be one that the caller confirmed for this agent.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{FileStat, fstat};
+
+use super::homes::Homes;
+use super::project::Directory;
+use super::wire::Project;
+
+/// What becomes of the directory that a command starts in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It stays as it is: the agent may do there what its user may.
+    Plain,
+    /// It is the agent's own, and comes into its view as it is.
+    Own,
+    /// The agent gets it.
+    HandOver,
+    /// The agent gets it if the caller confirms it.
+    Ask,
+    /// Nothing is started, for this reason.
+    Refuse(String),
+}
+
+/// A directory that is asked for, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    /// How it was asked for.
+    pub(super) project: Project,
+    /// Its physical path.
+    pub(super) path: &'a Path,
+    /// The user it belongs to.
+    pub(super) owner: u32,
+    /// The user whose files the agent would get.
+    pub(super) giver: u32,
+    /// The agent's user.
+    pub(super) agent: u32,
+    /// Home directories of the host.
+    pub(super) homes: &'a Homes,
+    /// What the caller confirmed before.
+    pub(super) confirmed: &'a [PathBuf],
+}
+
+impl Question<'_> {
+    /// Decides.
+    pub(super) fn decide(&self) -> Verdict {
+        let path = self.path.display();
+        match self.project {
+            Project::Plain => Verdict::Plain,
+            _ if self.owner == self.agent => Verdict::Own,
+            Project::Named { .. } if self.owner != self.giver => {
+                Verdict::Refuse(format!("{path} is not yours"))
+            }
+            Project::Named { physical: true } => Verdict::HandOver,
+            Project::Named { physical: false } => self.known(false),
+            Project::Current { .. } if self.is_home() => Verdict::Refuse(format!(
+                "{path} is or holds a home directory: change to a project, or name this one with --dir {path}"
+            )),
+            Project::Current { .. } if self.owner != self.giver || self.owner == 0 => Verdict::Plain,
+            Project::Current { linked } => self.known(linked),
+        }
+    }
+
+    fn known(&self, linked: bool) -> Verdict {
+        let path = self.path.display();
+        if self.is_hidden() {
+            return Verdict::Refuse(format!(
+                "{path} is in a hidden directory of a home: if the agent may use it, name it with --dir {path}"
+            ));
+        }
+        if self.confirmed.iter().any(|known| self.covers(known)) {
+            return Verdict::HandOver;
+        }
+        if linked {
+            return Verdict::Refuse(format!(
+                "the current directory is {path}: $PWD leads there through a symbolic link, out of every directory \
+                 that you confirmed for this agent. If the agent may use it, name it with --dir {path}"
+            ));
+        }
+        Verdict::Ask
+    }
+
+    /// A home itself, or a directory of the caller's that homes lie in. Root's that homes lie in, as `/` and `/home`, is
+    /// not handed over anyway.
+    fn is_home(&self) -> bool {
+        self.homes.has(self.path)
+            || (self.owner == self.giver && self.owner != 0 && self.homes.are_in(self.path))
+    }
+
+    /// Whether `known` was confirmed with what is below it. A home was not: it holds more than projects.
+    fn covers(&self, known: &Path) -> bool {
+        self.path == known || (self.path.starts_with(known) && !self.homes.are_in(known))
+    }
+
+    /// Whether a name on the way from the home to the directory begins with a dot. What a confirmed project holds is a part
+    /// of that project.
+    fn is_hidden(&self) -> bool {
+        let below = |path: &Path| {
+            self.homes.around(path).and_then(|home| Some(path.strip_prefix(home).ok()?.to_owned()))
+        };
+        let dotted = |path: &Path| below(path).is_some_and(|below| has_dot(&below));
+        let project =
+            self.confirmed.iter().any(|known| known != self.path && self.covers(known) && !dotted(known));
+        dotted(self.path) && !project
+    }
+}
+
+fn has_dot(path: &Path) -> bool {
+    path.iter().any(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The caller, as far as directories go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Giver {
+    /// Effective uid and gid of the caller.
+    pub(super) caller: (u32, u32),
+}
+
+impl Giver {
+    /// Uid and gid whose files the agent gets in a directory. Root may hand over anybody's; others what is theirs.
+    pub(super) fn ids(self, found: &FileStat) -> (u32, u32) {
+        if self.caller.0 == 0 { (found.st_uid, found.st_gid) } else { self.caller }
+    }
+
+    /// A directory to be shared besides the project.
+    pub(super) fn share(self, directory: &std::os::fd::OwnedFd, writable: bool) -> Result<Directory, String> {
+        let found =
+            fstat(directory).map_err(|errno| format!("cannot look at a shared directory: {errno}"))?;
+        let path = super::wire::physical_path(directory)
+            .ok_or("a shared directory is gone, or in another view of the files than the launcher's")?;
+        super::permitted::check(directory, self.caller, writable).map_err(|error| {
+            format!("you may not {} {}: {error}", if writable { "write" } else { "read" }, path.display())
+        })?;
+        // What is root's stays root's.
+        let ids = Some(self.ids(&found)).filter(|(uid, _)| *uid != 0);
+        Ok(Directory { found, path, ids, writable, required: true })
+    }
+}
+
+/// The project, once it is known that the agent gets it.
+pub(super) fn project(found: FileStat, path: &Path, giver: Giver, required: bool) -> Directory {
+    Directory { ids: Some(giver.ids(&found)), found, path: path.to_owned(), writable: true, required }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: u32 = 1000;
+    const AGENT: u32 = 990;
+    const CURRENT: Project = Project::Current { linked: false };
+    const LINKED: Project = Project::Current { linked: true };
+    const NAMED: Project = Project::Named { physical: true };
+    const LOOSELY: Project = Project::Named { physical: false };
+
+    fn decide(project: Project, path: &str, owner: u32, confirmed: &[&str]) -> Verdict {
+        let homes = Homes::of(&["/home/alice", "/root", "/home/bob"]);
+        let confirmed: Vec<PathBuf> = confirmed.iter().map(PathBuf::from).collect();
+        let giver = ALICE;
+        let (path, agent) = (Path::new(path), AGENT);
+        Question { project, path, owner, giver, agent, homes: &homes, confirmed: &confirmed }.decide()
+    }
+
+    #[test]
+    fn only_confirmed_directories_are_handed_over_unasked() {
+        let check = |project, path: &str, owner, confirmed: &[&str], expected: &str| {
+            let verdict = match decide(project, path, owner, confirmed) {
+                Verdict::Refuse(why) => {
+                    assert!(why.contains(path), "the physical path is missing: {why}");
+                    "refuse".to_owned()
+                }
+                other => format!("{other:?}").to_lowercase(),
+            };
+            assert_eq!(verdict, expected, "{project:?} {path} of {owner}, confirmed {confirmed:?}");
+        };
+        let project = "/home/alice/src/mono";
+        check(CURRENT, project, ALICE, &[], "ask");
+        check(LOOSELY, project, ALICE, &[], "ask");
+        check(NAMED, project, ALICE, &[], "handover");
+        for confirmed in [project, "/home/alice/src"] {
+            check(CURRENT, project, ALICE, &[confirmed], "handover");
+            check(LINKED, project, ALICE, &[confirmed], "handover");
+        }
+        check(CURRENT, project, ALICE, &["/home/alice/src/mon", "/home/alice/src/mono/a"], "ask");
+        // A home that was named once does not open what is in it.
+        check(CURRENT, project, ALICE, &["/home/alice"], "ask");
+        check(CURRENT, project, ALICE, &["/"], "ask");
+        // Through a link of the agent's.
+        check(LINKED, "/home/alice/private", ALICE, &[project], "refuse");
+        check(LINKED, "/srv/other", ALICE, &[project], "refuse");
+        // Hidden directories of a home, and what is below.
+        for hidden in ["/home/alice/.ssh", "/home/alice/.config/x", "/home/alice/src/.cache/y"] {
+            for asked in [CURRENT, LINKED, LOOSELY] {
+                check(asked, hidden, ALICE, &[], "refuse");
+                check(asked, hidden, ALICE, &[hidden], "refuse");
+                check(asked, hidden, ALICE, &["/home/alice"], "refuse");
+            }
+            check(NAMED, hidden, ALICE, &[], "handover");
+        }
+        check(CURRENT, "/home/alice/src/mono/.github", ALICE, &[project], "handover");
+        check(CURRENT, "/srv/.build/x", ALICE, &[], "ask");
+        // Homes.
+        for home in ["/home/alice", "/root", "/home/bob"] {
+            check(CURRENT, home, ALICE, &[home], "refuse");
+        }
+        check(CURRENT, "/home", ALICE, &[], "refuse");
+        check(NAMED, "/home/alice", ALICE, &[], "handover");
+        // Others' directories are left as they are, and not to be named.
+        for (path, owner) in [("/etc", 0), ("/", 0), ("/home", 0), ("/srv/x", 7)] {
+            check(CURRENT, path, owner, &[], "plain");
+        }
+        check(CURRENT, "/srv/agent", AGENT, &[], "own");
+        check(NAMED, "/srv/x", 7, &[], "refuse");
+        check(Project::Plain, "/home/alice/.ssh", ALICE, &[], "plain");
+    }
+}

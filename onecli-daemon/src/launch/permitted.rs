@@ -1,0 +1,82 @@
+//! What a caller may do with a directory that it passed, by the kernel's own judgement.
+#![allow(unsafe_code, reason = "fork(2) and faccessat2(2) have no safe wrappers")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, Uid, User, fork, getgrouplist, setgroups, setresgid, setresuid};
+
+/// Checks that the caller may read what is in `directory`, and change it where `writable`. The caller has opened it, so it
+/// may get there.
+///
+/// # Errors
+/// What the kernel says, or why it cannot be asked.
+pub(super) fn check(directory: &OwnedFd, (uid, gid): (u32, u32), writable: bool) -> io::Result<()> {
+    if uid == 0 {
+        return Ok(());
+    }
+    let groups = groups(uid, gid);
+    let wanted = libc::R_OK | libc::X_OK | if writable { libc::W_OK } else { 0 };
+    // SAFETY: this process has one thread, and the child calls nothing but what is below.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            let code = become_user(uid, gid, &groups).and_then(|()| access(directory, wanted));
+            let code = code.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+            // SAFETY: ends the process, and runs nothing of what it shares with its parent.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code)),
+            _ => Err(io::Error::other("the check broke off")),
+        },
+    }
+}
+
+fn groups(uid: u32, gid: u32) -> Vec<Gid> {
+    let own = Gid::from_raw(gid);
+    let name =
+        User::from_uid(Uid::from_raw(uid)).ok().flatten().and_then(|user| CString::new(user.name).ok());
+    name.and_then(|name| getgrouplist(&name, own).ok()).unwrap_or_else(|| vec![own])
+}
+
+fn become_user(uid: u32, gid: u32, groups: &[Gid]) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(groups)?;
+    setresgid(gid, gid, gid)?;
+    Ok(setresuid(uid, uid, uid)?)
+}
+
+fn access(directory: &OwnedFd, wanted: libc::c_int) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_EACCESS;
+    // SAFETY: the path is a C string that lives as long as the call (faccessat2(2), Linux 5.8).
+    let done =
+        unsafe { libc::syscall(libc::SYS_faccessat2, directory.as_raw_fd(), c"".as_ptr(), wanted, flags) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_judges_as_for_the_caller() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("not run: becoming another user (needs root)");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let may = |mode: u32, writable: bool| {
+            std::fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+            check(&File::open(dir.path()).unwrap().into(), (2, 2), writable).is_ok()
+        };
+        assert!(may(0o755, false) && !may(0o755, true));
+        assert!(may(0o777, true) && !may(0o711, false) && !may(0o700, false));
+        assert!(check(&File::open(dir.path()).unwrap().into(), (0, 0), true).is_ok());
+    }
+}
