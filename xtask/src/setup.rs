@@ -24,6 +24,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("catatonit", "catatonit"),
     ("podman", "podman"),
     ("runc", "runc"),
+    ("sshd", "openssh-server"),
     ("git", "git"),
     ("go", "golang-go"),
     ("ip", "iproute2"),

@@ -257,6 +257,18 @@ pub(super) enum AgentCommand {
         #[arg(long)]
         kill: bool,
     },
+    /// Convert accounts that agents run as: no login shell, and a home that no service of the host trusts.
+    ///
+    /// The files of the home move to where only the agent sees them, at the same path as before. The home itself becomes
+    /// an empty directory of root's. As root; needs no daemon.
+    ConvertUser {
+        /// The users.
+        #[arg(required_unless_present = "made", value_name = "USER")]
+        users: Vec<String>,
+        /// All that 'agent add --create-user' made.
+        #[arg(long)]
+        made: bool,
+    },
     /// What an agent was refused, as the rules that would allow it.
     Learn {
         /// The agent.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::CliError;
+use super::account;
 use super::args::DoctorArgs;
 use super::client::{Client, ClientError};
 use super::output::Output;
@@ -42,6 +43,7 @@ pub(super) fn doctor(
     checks.extend(examine(running, args.config.as_deref()));
     if let Some(place) = place {
         checks.extend(surroundings(client));
+        checks.extend(account::checks(client));
         if !args.no_self_test {
             checks.extend(self_test(client, &place, probes));
         }

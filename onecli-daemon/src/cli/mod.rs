@@ -1,5 +1,6 @@
 //! The `onecli` command: talks to the daemon over its admin socket, and starts agents.
 
+mod account;
 mod agent;
 mod approval;
 mod args;
@@ -246,6 +247,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
                 agent::set_runner(client, &name, &runner, false, output)
             }
             AgentCommand::Remove { name, kill } => agent::remove(client, &name, kill, output),
+            AgentCommand::ConvertUser { users, made } => account::convert(&users, made, output),
             AgentCommand::Learn { name } => rule::learn(client, &name, output),
         },
         Command::Secret(command) => match command {

@@ -6,6 +6,7 @@ mod homes;
 mod ordinary;
 mod people;
 mod project;
+mod sshd;
 mod terminal;
 mod tmp;
 mod view;

@@ -1,0 +1,188 @@
+//! No service of the host starts anything for an agent: what it writes in its home is not in the home of passwd(5).
+
+use onecli_tests::client::Run;
+use onecli_tests::daemon::Daemon;
+use onecli_tests::{bins, need};
+
+/// A host whose user database, services and agents are a throw-away copy. `login USER` prints `in` where sshd lets the key of
+/// the test's accomplice in.
+const ON_A_COPY: &str = r#"
+    set -e
+    dir=$1 cli=$3
+    mkdir "$dir/upper" && mount -t tmpfs tmpfs "$dir/upper" && mkdir "$dir/upper/u" "$dir/upper/w" "$dir/upper/homes"
+    mount -t overlay overlay -o "lowerdir=/etc,upperdir=$dir/upper/u,workdir=$dir/upper/w" /etc
+    mkdir -p /var/lib/onecli-agents; mount --bind "$dir/upper/homes" /var/lib/onecli-agents
+    mount -t tmpfs -o mode=755 tmpfs /run; mkdir /run/sshd
+    getent passwd sshd >/dev/null || useradd --system --home-dir /run/sshd --shell /usr/sbin/nologin sshd
+    "$2" --config "$dir/config.toml" --no-ebpf >"$dir/daemon.log" 2>&1 &
+    daemon=$!
+    trap 'kill $daemon; [ -z "$sshd" ] || kill $sshd' EXIT
+    onecli() { "$cli" --socket "$dir/admin.sock" "$@"; }
+    for i in $(seq 100); do onecli status >/dev/null 2>&1 && break; sleep 0.1; done
+
+    keys=$dir/upper/keys; mkdir "$keys"; chmod 755 "$keys"
+    ssh-keygen -q -t ed25519 -N '' -f "$keys/host"; ssh-keygen -q -t ed25519 -N '' -f "$keys/id"; chmod 644 "$keys/id.pub"
+    pub=$(cat "$keys/id.pub")
+    port=$4
+    printf '%s\n' "Port $port" 'ListenAddress 127.0.0.1' "HostKey $keys/host" 'PidFile none' 'UsePAM no' \
+        'PasswordAuthentication no' 'KbdInteractiveAuthentication no' >"$keys/config"
+    /usr/sbin/sshd -D -e -f "$keys/config" 2>"$keys/log" &
+    sshd=$!
+    login() {
+        for i in 1 2 3 4 5; do
+            ssh -F none -i "$keys/id" -p "$port" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+                -o BatchMode=yes "$1@127.0.0.1" 'echo in' 2>"$keys/ssh" && return 0
+            grep -q 'Connection refused' "$keys/ssh" || break
+            sleep 0.3
+        done
+        grep -o 'Permission denied (publickey)' "$keys/ssh" || { cat "$keys/ssh" "$keys/log"; false; }
+    }
+    # Without PAM sshd lets nobody in whose password is locked: that must not be what keeps the accomplice out.
+    unlock() { usermod --password '*' "$1"; }
+    mark() { echo "== $1"; }
+"#;
+
+fn on_a_copy(script: &str) -> Option<String> {
+    let able = need::root("everything")
+        && need::program("everything", "useradd", "passwd")
+        && need::program("everything", "sshd", "openssh-server");
+    if !able {
+        return None;
+    }
+    let home = Daemon::builder().no_ebpf().prepare();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let run = Run::new("unshare")
+        .args(["--mount", "--propagation", "private", "bash", "-c", &format!("{ON_A_COPY}{script}"), "bash"])
+        .arg(home.dir())
+        .arg(bins::path("onecli-daemon"))
+        .arg(bins::path("onecli"))
+        .arg(port.to_string());
+    Some(run.outcome().ok("a copy"))
+}
+
+/// What stands after a mark.
+fn part<'o>(out: &'o str, mark: &str) -> &'o str {
+    let (_, rest) = out.split_once(&format!("== {mark}\n")).unwrap_or_else(|| panic!("no {mark}: {out}"));
+    rest.split("== ").next().unwrap_or(rest)
+}
+
+#[test]
+fn sshd_does_not_trust_what_an_agent_wrote() {
+    let script = r#"
+        onecli agent add a --create-user --factors token >/dev/null; unlock onecli-a-a
+        mark account; getent passwd onecli-a-a; stat -c '%U %a' /var/lib/onecli-agents/onecli-a-a
+        mark agent
+        onecli run --agent a --no-dir -- sh -c "umask 077; mkdir ~/.ssh; echo '$pub' > ~/.ssh/authorized_keys
+            ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519; git config --global user.name Robot
+            echo ~; echo \$SHELL; ls ~/.ssh; stat -c '%U %a' ~"
+        mark again; onecli run --agent a --no-dir -- sh -c 'cd; git config user.name; ls -A .ssh'
+        mark outside; ls -A /var/lib/onecli-agents/onecli-a-a
+        mark login; login onecli-a-a
+        # The control: the same key in a home that its user can write.
+        useradd --system --create-home --home-dir "$dir/upper/visitor" --shell /bin/sh visitor; unlock visitor
+        chmod 755 "$dir" "$dir/upper"; mkdir "$dir/upper/visitor/.ssh"; echo "$pub" > "$dir/upper/visitor/.ssh/authorized_keys"
+        chown -R visitor "$dir/upper/visitor"; chmod 700 "$dir/upper/visitor/.ssh"
+        mark control; login visitor"#;
+    let Some(out) = on_a_copy(script) else { return };
+    let account = part(&out, "account");
+    assert!(
+        account.contains(
+            ":/var/lib/onecli-agents/onecli-a-a:/usr/sbin/nologin
+root 755
+"
+        ),
+        "{out}"
+    );
+    let agent = part(&out, "agent");
+    assert!(
+        agent.starts_with(
+            "/var/lib/onecli-agents/onecli-a-a
+/bin/sh
+authorized_keys
+id_ed25519"
+        ),
+        "{out}"
+    );
+    assert!(
+        agent.ends_with(
+            "onecli-a-a 700
+"
+        ),
+        "{out}"
+    );
+    assert_eq!(
+        part(&out, "again"),
+        "Robot
+authorized_keys
+id_ed25519
+id_ed25519.pub
+",
+        "{out}"
+    );
+    assert_eq!(part(&out, "outside"), "", "{out}");
+    assert_eq!(
+        part(&out, "login"),
+        "Permission denied (publickey)
+",
+        "{out}"
+    );
+    assert_eq!(
+        part(&out, "control"),
+        "in
+",
+        "{out}"
+    );
+}
+
+/// As the package does it for users that older versions made.
+#[test]
+fn accounts_of_older_versions_are_converted() {
+    let script = r#"
+        groupadd --system --force onecli-agents; homes=/var/lib/onecli-agents
+        useradd --system --user-group --groups onecli-agents --create-home --home-dir $homes/onecli-a-old             --key HOME_MODE=0700 --shell /bin/sh onecli-a-old; unlock onecli-a-old
+        onecli agent add old --user onecli-a-old --factors token >/dev/null
+        mkdir $homes/onecli-a-old/.ssh; echo "$pub" > $homes/onecli-a-old/.ssh/authorized_keys
+        echo text > $homes/onecli-a-old/file; chown -R onecli-a-old $homes/onecli-a-old
+        mark before; login onecli-a-old
+        mark doctor; onecli doctor --no-self-test | grep -A1 'agent accounts' || true
+        mark convert; onecli agent convert-user --made
+        mark after; login onecli-a-old; getent passwd onecli-a-old | cut -d: -f6,7; stat -c '%U %a' $homes/onecli-a-old
+        ls -A $homes/onecli-a-old
+        mark twice; onecli agent convert-user --made
+        mark agent; onecli run --agent old --no-dir -- sh -c 'cd; pwd; ls -A .ssh; cat file; stat -c "%U %a" .'
+        mark healed; onecli doctor --no-self-test | grep 'agent accounts' || true"#;
+    let Some(out) = on_a_copy(script) else { return };
+    assert_eq!(
+        part(&out, "before"),
+        "in
+",
+        "{out}"
+    );
+    let doctor = part(&out, "doctor");
+    for words in ["WARN", "login shell /bin/sh", "(there: .ssh)", "onecli agent convert-user onecli-a-old"] {
+        assert!(doctor.contains(words), "{words:?}: {out}");
+    }
+    assert!(part(&out, "convert").contains("user 'onecli-a-old': it has no login shell any more"), "{out}");
+    let home = "/var/lib/onecli-agents/onecli-a-old";
+    let after = format!(
+        "Permission denied (publickey)
+{home}:/usr/sbin/nologin
+root 755
+"
+    );
+    assert_eq!(part(&out, "after"), after, "{out}");
+    assert_eq!(part(&out, "twice"), "", "{out}");
+    assert_eq!(
+        part(&out, "agent"),
+        format!(
+            "{home}
+.ssh
+file
+text
+onecli-a-old 700
+"
+        ),
+        "{out}"
+    );
+    assert!(part(&out, "healed").starts_with("OK"), "{out}");
+}
