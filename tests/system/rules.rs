@@ -199,8 +199,9 @@ fn a_new_rule_ends_what_is_under_way() {
 
     let bare = daemon.add_agent("bare", &["--factors", "token"]);
     let port = scene.upstream.https_addr().port().to_string();
-    let allow =
-        daemon.onecli_json(&["rule", "add", "allow", "--agent", "bare", "--host", API, "--port", &port]);
+    // A secret is stored for the host.
+    let allow = ["rule", "add", "allow", "--agent", "bare", "--host", API, "--port", &port, "--tunnel"];
+    let allow = daemon.onecli_json(&allow);
     let trusted = scene.upstream.ca_file().display().to_string();
     let tunnel = curl(&scene.url("/sse?n=1000&ms=50")).args([
         "--no-buffer",

@@ -38,7 +38,7 @@ pub struct RuleView {
     /// How many in what time.
     pub rate: Option<String>,
     /// Does what is allowed pass unread even where a secret is stored for the host?
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tunnel: bool,
     /// What to know about it; only in the answer to `rule add`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
