@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use onecli_tests::canary::Canary;
 use onecli_tests::client::{Outcome, Reply, curl};
-use onecli_tests::daemon::Agent;
+use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::upstream::Upstream;
 
-use crate::scene::{API, Scene, VALUE, Way, curl_with_key};
+use crate::scene::{API, API_V6, Scene, VALUE, Way, curl_with_key};
 
 /// The other agent's own credential.
 const OTHER: &str = "other-value-0f3A9c4D77e1";
@@ -74,7 +75,8 @@ fn an_echo_of_the_own_credential_is_no_alert() {
 
 #[test]
 fn responses_are_cut_off_after_twenty_unexpected_matches() {
-    let scene = Scene::new();
+    let folding = Daemon::builder().config("[audit]\nfold_refusals = true\n");
+    let scene = Scene::of(folding, Upstream::start(&[API, API_V6]), &["--bearer"]);
     store_value(&scene);
     let open = open(&scene);
     let read = || get(&scene, &open, "/stored", &["--include", "--http1.1"]);
@@ -106,7 +108,7 @@ fn a_tunnel_rule_passes_unread_and_warns() {
         let args = ["--proxy", &scene.daemon.proxy_url(&agent.token), "--cacert", &trusted];
         curl(&scene.url("/echo")).args(args).outcome().reply()
     };
-    assert_eq!(pinned(&open).verdict(), 0, "inspected");
+    assert_eq!(pinned(&open).status, 0, "inspected");
     let rule = ["rule", "add", "allow", "--agent", "open", "--host", API, "--port", &port, "--tunnel"];
     let added = scene.daemon.onecli(&rule);
     added.ok("rule add");

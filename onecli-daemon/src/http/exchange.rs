@@ -331,9 +331,11 @@ async fn send(
                 Counters::add(counter, 1);
                 let issued = Issued::new(&grants, &head.facts());
                 let (method, client_upgrade) = (head.method, upgrade);
-                let sent = (used, signatures);
-                let guard = ResponseGuard::new(gateway, agent, trail.record(), &searched, sent);
-                scrubber.report_to(Box::new(guard));
+                if !scrubber.is_idle() {
+                    let sent = (used, signatures);
+                    let guard = ResponseGuard::new(gateway, agent, trail.record(), &searched, sent);
+                    scrubber.report_to(Box::new(guard));
+                }
                 return Ok(Sent {
                     method,
                     ranged,

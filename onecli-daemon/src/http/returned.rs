@@ -16,6 +16,7 @@ use super::scrub::{MatchGuard, Needles, spellings};
 use super::scrub_values::SearchSet;
 use crate::audit::{Record, Text};
 use crate::model::{AgentId, Code, Refusal, SecretValue, WireForm};
+use crate::policy::Watch;
 use crate::vault::Credential;
 
 /// So many matches of an agent in this time are masked; then responses with matches are cut off for as long.
@@ -75,8 +76,9 @@ pub(super) struct ResponseGuard {
     searched: Arc<SearchSet>,
     sent: Vec<Credential>,
     signatures: Vec<SecretValue>,
-    /// Spellings of what the request sent; made at the first match.
-    expected: Option<Needles>,
+    /// Spellings of what the request sent, and of other tokens of the same secrets. Made at the first match, and again when
+    /// so many tokens were issued.
+    expected: Option<(u64, Needles)>,
 }
 
 impl ResponseGuard {
@@ -93,15 +95,23 @@ impl ResponseGuard {
     }
 
     fn is_expected(&mut self, matched: &[u8]) -> bool {
-        let (sent, signatures) = (&self.sent, &self.signatures);
-        let expected = self.expected.get_or_insert_with(|| {
-            let placed = sent.iter().flat_map(|one| one.placement().wire_forms(one.value()));
-            let forms: Vec<WireForm> = placed.chain(signatures.iter().flat_map(WireForm::plain)).collect();
+        let issued = self.gateway.credentials.purchases();
+        if self.expected.as_ref().is_none_or(|(known, _)| *known != issued) {
             let mut needles = Needles::default();
-            needles.extend(spellings(&forms));
-            needles
-        });
-        expected.is_in(matched)
+            needles.extend(spellings(&self.expected_forms()));
+            self.expected = Some((issued, needles));
+        }
+        self.expected.as_ref().is_some_and(|(_, needles)| needles.is_in(matched))
+    }
+
+    /// A token takes the place of another while a response is under way: both are the agent's to send.
+    fn expected_forms(&self) -> Vec<WireForm> {
+        let is_sent = |watch: &&Watch| self.sent.iter().any(|one| *one.name() == watch.secret().name);
+        let placed = self.sent.iter().flat_map(|one| one.placement().wire_forms(one.value()));
+        let signed = self.signatures.iter().flat_map(WireForm::plain);
+        let issued = self.searched.issued().filter(is_sent);
+        let tokens = issued.flat_map(|watch| self.gateway.credentials.issued_forms(watch));
+        placed.chain(signed).chain(tokens).collect()
     }
 
     /// Raises an alert, which is folded with others like it.

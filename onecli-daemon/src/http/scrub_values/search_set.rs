@@ -116,7 +116,7 @@ impl SearchSet {
     }
 
     /// Secrets for which tokens are issued.
-    pub(super) fn issued(&self) -> impl Iterator<Item = &Watch> {
+    pub(in crate::http) fn issued(&self) -> impl Iterator<Item = &Watch> {
         let is_issued =
             |watch: &&Watch| watch.sent() == Sent::Placed && watch.secret().profile.mint.is_some();
         self.moving.iter().map(Moving::watch).filter(is_issued)
