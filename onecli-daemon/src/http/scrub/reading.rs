@@ -6,57 +6,21 @@
 //! `A` to one reader and three characters to another, and what stands directly before a value may look like the
 //! beginning of an escape. So nothing is decoded once and for all: every reading of every character is tried.
 
+mod entity;
 mod lately;
 
+use self::entity::{MAX_ENTITY, Name};
 use self::lately::{Lately, Seen, WINDOW, is_of_name, simple};
 
+/// The longest escape: each character of `&#x0000041;` escaped as long, and those of that once more.
+pub(super) const MAX_ESCAPE: usize = (MAX_ENTITY + 2).pow(3);
 /// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
 const LEVELS: u8 = 3;
 /// Deeper than any level.
 const NEVER: u8 = u8::MAX;
-/// Most characters of an HTML entity that is decoded, between `&` and `;`.
-const MAX_ENTITY: usize = 10;
-/// HTML's names for ASCII characters that are not letters or digits.
-const ENTITIES: &[(&[u8], u8)] = &[
-    (b"amp", b'&'),
-    (b"apos", b'\''),
-    (b"ast", b'*'),
-    (b"bsol", b'\\'),
-    (b"colon", b':'),
-    (b"comma", b','),
-    (b"commat", b'@'),
-    (b"dollar", b'$'),
-    (b"equals", b'='),
-    (b"excl", b'!'),
-    (b"grave", b'`'),
-    (b"gt", b'>'),
-    (b"Hat", b'^'),
-    (b"lbrace", b'{'),
-    (b"lbrack", b'['),
-    (b"lcub", b'{'),
-    (b"lowbar", b'_'),
-    (b"lpar", b'('),
-    (b"lsqb", b'['),
-    (b"lt", b'<'),
-    (b"midast", b'*'),
-    (b"NewLine", b'\n'),
-    (b"num", b'#'),
-    (b"percnt", b'%'),
-    (b"period", b'.'),
-    (b"plus", b'+'),
-    (b"quest", b'?'),
-    (b"quot", b'"'),
-    (b"rbrace", b'}'),
-    (b"rbrack", b']'),
-    (b"rcub", b'}'),
-    (b"rpar", b')'),
-    (b"rsqb", b']'),
-    (b"semi", b';'),
-    (b"sol", b'/'),
-    (b"Tab", b'\t'),
-    (b"verbar", b'|'),
-    (b"vert", b'|'),
-];
+/// Ways to read the beginning of one escape, where its characters are escaped in turn and several ways differ. Programs that
+/// escape leave one; a text that is made to have more must not take more time.
+const MAX_WAYS: usize = 32;
 
 /// One character as bytes: its UTF-8, or the one byte that a percent escape names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,6 +190,11 @@ impl<'b> Text<'b> {
         self.escapes.len()
     }
 
+    /// The text itself.
+    pub(super) fn raw(&self) -> &'b [u8] {
+        self.raw
+    }
+
     /// Whether more bytes could make more readings of what begins at `at`.
     pub(in crate::http) fn is_cut(&self, at: usize) -> bool {
         self.cut_level(at) <= LEVELS
@@ -289,28 +258,54 @@ impl<'b> Text<'b> {
         new.cut_at(level.max(self.cut_level(at)));
     }
 
-    /// The next character of an escape, where it is as wanted: `so_far` with it in the place of its own.
-    fn next(&self, so_far: Reading, new: &mut New, wanted: impl Fn(u8) -> bool) -> Option<(u8, Reading)> {
+    /// The next characters of an escape, as far as they are as wanted: `so_far` with each in the place of its own.
+    fn next<'s, W: Fn(u8) -> bool>(
+        &'s self,
+        so_far: Reading,
+        new: &mut New,
+        wanted: W,
+    ) -> impl Iterator<Item = (u8, Reading)> + use<'s, 'b, W> {
         self.look(so_far.end, so_far.level, new);
-        self.readings(so_far.end).find_map(|next| {
+        self.readings(so_far.end).filter_map(move |next| {
             let byte = next.character.as_byte().filter(|byte| wanted(*byte))?;
             Some((byte, Reading { end: next.end, level: so_far.level.max(next.level), ..so_far }))
         })
     }
 
-    /// A number of so many digits.
-    fn hexadecimal(&self, mut so_far: Reading, digits: u8, new: &mut New) -> Option<(u32, Reading)> {
-        let mut number = 0;
-        for _ in 0..digits {
-            let (digit, after) = self.next(so_far, new, |byte| byte.is_ascii_hexdigit())?;
-            number = number * 16 + char::from(digit).to_digit(16)?;
-            so_far = after;
+    /// Each number with one digit more. A digit may itself be escaped in several ways.
+    fn digits(&self, numbers: &mut Vec<(u32, Reading)>, radix: u32, new: &mut New) {
+        let mut longer = Vec::new();
+        for &(number, so_far) in numbers.iter() {
+            for (digit, after) in self.next(so_far, new, |byte| char::from(byte).is_digit(radix)) {
+                let number = number * radix + char::from(digit).to_digit(radix).unwrap_or(0);
+                note(&mut longer, number, after);
+            }
         }
-        Some((number, so_far))
+        *numbers = longer;
+    }
+
+    /// The numbers of so many hexadecimal digits.
+    fn hexadecimal(&self, so_far: Reading, digits: usize, new: &mut New) -> Vec<(u32, Reading)> {
+        if let Some(number) = self.plain_number(so_far.end, digits) {
+            let end = so_far.end + digits;
+            self.look(end - 1, so_far.level, new);
+            return vec![(number, Reading { end, ..so_far })];
+        }
+        let mut numbers = vec![(0, so_far)];
+        for _ in 0..digits {
+            self.digits(&mut numbers, 16, new);
+        }
+        numbers
+    }
+
+    /// The same where the digits stand for themselves, as most do.
+    fn plain_number(&self, at: usize, digits: usize) -> Option<u32> {
+        let mut bytes = self.raw.get(at..at + digits)?.iter();
+        bytes.try_fold(0, |number, byte| Some(number * 16 + char::from(*byte).to_digit(16)?))
     }
 
     fn percent(&self, introducer: Reading, new: &mut New) {
-        if let Some((code, escape)) = self.hexadecimal(introducer, 2, new) {
+        for (code, escape) in self.hexadecimal(introducer, 2, new) {
             new.add(u8::try_from(code).ok().map(Character::byte), escape);
         }
     }
@@ -326,7 +321,7 @@ impl<'b> Text<'b> {
                     continue;
                 }
                 Some(b'x') => {
-                    if let Some((code, escape)) = self.hexadecimal(escape, 2, new) {
+                    for (code, escape) in self.hexadecimal(escape, 2, new) {
                         new.add(Character::of(code), escape);
                     }
                     continue;
@@ -348,64 +343,74 @@ impl<'b> Text<'b> {
     }
 
     /// One byte, in up to two digits more; each number of digits is a reading.
-    fn octal(&self, mut number: u32, mut so_far: Reading, new: &mut New) {
-        let byte = |number| u8::try_from(number).ok().map(Character::byte);
-        new.add(byte(number), so_far);
-        for _ in 0..2 {
-            let Some((digit, after)) = self.next(so_far, new, |byte| matches!(byte, b'0'..=b'7')) else {
-                return;
-            };
-            number = number * 8 + u32::from(digit - b'0');
-            so_far = after;
-            new.add(byte(number), so_far);
+    fn octal(&self, digit: u32, so_far: Reading, new: &mut New) {
+        let mut numbers = vec![(digit, so_far)];
+        for more in 0..=2 {
+            if more > 0 {
+                self.digits(&mut numbers, 8, new);
+            }
+            for (number, so_far) in &numbers {
+                new.add(u8::try_from(*number).ok().map(Character::byte), *so_far);
+            }
         }
     }
 
     /// What follows `\u`; a character beyond the first plane is two of them.
     fn utf16(&self, escape: Reading, new: &mut New) {
-        let Some((code, escape)) = self.hexadecimal(escape, 4, new) else { return };
-        if !(0xd800..0xdc00).contains(&code) {
-            return new.add(Character::of(code), escape);
+        for (code, escape) in self.hexadecimal(escape, 4, new) {
+            if (0xd800..0xdc00).contains(&code) {
+                self.low_surrogate(code, escape, new);
+            } else {
+                new.add(Character::of(code), escape);
+            }
         }
-        self.look(escape.end, escape.level, new);
-        for second in self.readings(escape.end).filter(|second| second.character.as_byte() == Some(b'\\')) {
-            let level = escape.level.max(second.level);
-            let second = Reading { end: second.end, level, ..escape };
-            let Some((_, second)) = self.next(second, new, |byte| byte == b'u') else { continue };
-            if let Some((low @ 0xdc00..0xe000, escape)) = self.hexadecimal(second, 4, new) {
-                new.add(Character::of(0x1_0000 + ((code - 0xd800) << 10) + (low - 0xdc00)), escape);
+    }
+
+    /// What follows the first of two.
+    fn low_surrogate(&self, high: u32, escape: Reading, new: &mut New) {
+        for (_, backslash) in self.next(escape, new, |byte| byte == b'\\') {
+            for (_, letter) in self.next(backslash, new, |byte| byte == b'u') {
+                for (low, escape) in self.hexadecimal(letter, 4, new) {
+                    if (0xdc00..0xe000).contains(&low) {
+                        let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+                        new.add(Character::of(code), escape);
+                    }
+                }
             }
         }
     }
 
     /// HTML's character references: names of ASCII characters, decimal, hexadecimal.
     fn entity(&self, introducer: Reading, new: &mut New) {
-        let (mut name, mut length, mut escape) = ([0; MAX_ENTITY], 0, introducer);
-        loop {
-            let Some((byte, after)) = self.next(escape, new, is_of_name) else { return };
-            escape = after;
-            if byte == b';' {
-                break;
+        let (mut names, mut longer) = (vec![(Name::default(), introducer)], Vec::new());
+        while !names.is_empty() {
+            for (name, so_far) in names.drain(..) {
+                for (byte, after) in self.next(so_far, new, is_of_name) {
+                    if byte == b';' {
+                        new.add(name.character(), after);
+                    } else if let Some(name) = name.with(byte) {
+                        note(&mut longer, name, after);
+                    }
+                }
             }
-            let Some(place) = name.get_mut(length) else { return };
-            *place = byte;
-            length += 1;
+            std::mem::swap(&mut names, &mut longer);
         }
-        let number = |digits, radix| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            u32::from_str_radix(digits, radix).ok().and_then(Character::of)
-        };
-        let character = match &name[..length] {
-            [b'#', b'x' | b'X', digits @ ..] => number(digits, 16),
-            [b'#', digits @ ..] => number(digits, 10),
-            name => ENTITIES.iter().find(|(known, _)| *known == name).map(|(_, byte)| Character::byte(*byte)),
-        };
-        new.add(character, escape);
+    }
+}
+
+/// Adds a way to read the beginning of an escape, unless the same is known with no more levels.
+fn note<T: PartialEq>(ways: &mut Vec<(T, Reading)>, what: T, reading: Reading) {
+    let is_full = ways.len() >= MAX_WAYS;
+    match ways.iter_mut().find(|(known, way)| *known == what && way.end == reading.end) {
+        Some((_, way)) => way.level = way.level.min(reading.level),
+        None if is_full => {}
+        None => ways.push((what, reading)),
     }
 }
 
 impl Reading {
-    fn literal(byte: u8, at: usize) -> Reading {
+    /// A byte that stands for itself.
+    pub(super) fn literal(byte: u8, at: usize) -> Reading {
         Reading { character: Character::byte(byte), end: at + 1, level: 0 }
     }
 }
@@ -451,6 +456,11 @@ impl New {
 /// Whether an escape may begin with this byte.
 pub(super) fn is_introducer(byte: u8) -> bool {
     matches!(byte, b'%' | b'\\' | b'&')
+}
+
+/// Whether this byte may stand in an escape otherwise than as its last character.
+pub(super) fn is_within_escape(byte: u8) -> bool {
+    is_introducer(byte) || is_of_name(byte)
 }
 
 /// Whether this byte has but one reading, and is no line break.

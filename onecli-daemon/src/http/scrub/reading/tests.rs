@@ -59,6 +59,30 @@ fn escapes_of_escapes() {
     assert!(!reads_as("%2525252522", "\""), "deeper than the levels");
 }
 
+/// A digit may itself be an octal escape, which ends after one, two or three digits: all of that is read.
+#[test]
+fn every_reading_of_nested_escapes_is_followed() {
+    let octal = |text: &str| -> String { text.bytes().map(|byte| format!("\\{byte:03o}")).collect() };
+    for (form, character) in [
+        (octal("\\057"), "/"),
+        (octal("\\57"), "/"),
+        (octal(&octal("\\57")), "/"),
+        (octal("\\x2f"), "/"),
+        (octal("\\u002f"), "/"),
+        (octal("%2f"), "/"),
+        (octal("&#47;"), "/"),
+        (octal("&sol;"), "/"),
+        (octal("\\ud83d\\ude00"), "😀"),
+        // Short ones, before a digit that is none of theirs.
+        ("\\\\0\\65\\67".to_owned(), "/"),
+        ("\\x\\62\\146".to_owned(), "/"),
+        ("%\\62\\146".to_owned(), "/"),
+        ("&#\\64\\67;".to_owned(), "/"),
+    ] {
+        assert!(reads_as(&form, character), "{form}");
+    }
+}
+
 #[test]
 fn what_is_no_escape_stands_for_itself() {
     for raw in ["%", "%zz", "%2", "\\", "\\u00", "\\u00zz", "&", "&x;", "&#;", "&#xzz;", "&amp", "\\ud83d!"] {
