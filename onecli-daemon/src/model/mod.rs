@@ -41,6 +41,7 @@ pub mod template;
 pub mod token;
 pub mod trusted;
 pub mod upstream_proxy;
+pub mod value_class;
 pub mod wire_form;
 
 pub use agent::{Agent, CgroupName, Egress, Factors};
@@ -73,4 +74,5 @@ pub use site::{JsonPointer, Site};
 pub use source::{Source, SourceCommand, SourceFile};
 pub use token::{Placeholder, Token, TokenHash};
 pub use upstream_proxy::{NoProxy, ProxyUrl};
+pub use value_class::{Alphabet, LengthClass, ValueClass, ValueClassError};
 pub use wire_form::{RESERVED, WireForm, base64_core};

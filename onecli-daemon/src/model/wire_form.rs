@@ -10,41 +10,57 @@ use super::aws::AwsKeys;
 use super::placement::Placement;
 use super::secret::SecretValue;
 use super::site::Site;
+use super::value_class::ValueClass;
 
 /// Everything but the unreserved characters (RFC 3986 section 2.3). Values in queries and forms are encoded by it.
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One of these texts, in the clear. Zeroed when dropped; its `Debug` shows nothing.
+/// One of these texts, in the clear, and the public class of its value. Zeroed when dropped; its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
-pub struct WireForm(Zeroizing<Vec<u8>>);
+pub struct WireForm {
+    bytes: Zeroizing<Vec<u8>>,
+    class: ValueClass,
+}
 
 impl WireForm {
-    fn new(bytes: impl Into<Vec<u8>>) -> WireForm {
-        WireForm(Zeroizing::new(bytes.into()))
+    /// A form of `value`, whose class it has.
+    fn new(value: &SecretValue, bytes: impl Into<Vec<u8>>) -> WireForm {
+        WireForm { bytes: Zeroizing::new(bytes.into()), class: ValueClass::of(value) }
     }
 
     /// The bytes. At least one.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The class of the value.
+    pub fn class(&self) -> ValueClass {
+        self.class
+    }
+
+    /// The same, of a value that is known to have this class. A value that the class does not have keeps its own, too.
+    #[must_use]
+    pub fn of_class(self, class: ValueClass) -> WireForm {
+        WireForm { class: class.or(self.class), ..self }
     }
 
     /// Of a value that is sent as it is, such as a token in a header field or a signature.
     pub fn plain(value: &SecretValue) -> Vec<WireForm> {
-        vec![WireForm::new(value.expose())]
+        vec![WireForm::new(value, value.expose())]
     }
 
     /// Of a value that is sent in `application/x-www-form-urlencoded` or in Basic credentials, as client secrets are to
     /// token endpoints (RFC 6749 section 2.3.1).
     pub fn of_form(value: &SecretValue) -> Vec<WireForm> {
         let encoded = WireForm::percent_encoded(value);
-        let pairs: Vec<WireForm> = WireForm::in_basic(encoded.expose()).collect();
-        distinct([WireForm::new(value.expose()), encoded].into_iter().chain(pairs))
+        let pairs: Vec<WireForm> = WireForm::in_basic(value, encoded.expose()).collect();
+        distinct([WireForm::new(value, value.expose()), encoded].into_iter().chain(pairs))
     }
 
     fn percent_encoded(value: &SecretValue) -> WireForm {
         let mut text = Zeroizing::new(String::with_capacity(value.expose().len() * 3));
         text.extend(percent_encode(value.expose(), RESERVED));
-        WireForm::new(text.as_bytes())
+        WireForm::new(value, text.as_bytes())
     }
 
     /// As the inside of a JSON string; none for what is not UTF-8.
@@ -52,12 +68,16 @@ impl WireForm {
         let text = std::str::from_utf8(value.expose()).ok()?;
         let mut quoted = Zeroizing::new(Vec::with_capacity(2 + text.len() * 6));
         serde_json::to_writer(&mut *quoted, text).ok()?;
-        Some(WireForm::new(quoted.get(1..quoted.len() - 1)?))
+        Some(WireForm::new(value, quoted.get(1..quoted.len() - 1)?))
     }
 
     /// Within the base64 text of Basic credentials, whatever stands before it there.
-    fn in_basic(text: &[u8]) -> impl Iterator<Item = WireForm> {
-        (0..3).map(|offset| WireForm(base64_core(&data_encoding::BASE64_NOPAD, text, offset)))
+    fn in_basic(value: &SecretValue, text: &[u8]) -> impl Iterator<Item = WireForm> {
+        let class = ValueClass::of(value);
+        (0..3).map(move |offset| {
+            let bytes = base64_core(&data_encoding::BASE64_NOPAD, text, offset);
+            WireForm { bytes, class }
+        })
     }
 }
 
@@ -72,13 +92,13 @@ impl Placement {
     /// response itself. The first is the value: a server that decodes what it got may echo that. Empty where no part of
     /// the value is sent, as with keys that sign.
     pub fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {
-        let plain = WireForm::new(value.expose());
+        let plain = WireForm::new(value, value.expose());
         match self {
             // The text around the value in a template hides nothing of it.
             Placement::Header { .. } | Placement::Replace { at: Site::Header(_) } => vec![plain],
             // The user name is the agent's to choose where a placeholder is replaced, so every offset counts.
             Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => {
-                distinct(std::iter::once(plain).chain(WireForm::in_basic(value.expose())))
+                distinct(std::iter::once(plain).chain(WireForm::in_basic(value, value.expose())))
             }
             Placement::Query { .. } | Placement::Replace { at: Site::Query(_) } => {
                 distinct([plain, WireForm::percent_encoded(value)])
