@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::body::{Body, BodyError, Progress, len};
+use super::body::{Body, BodyError, Progress};
 use super::decode::{NotDecoded, Source};
 use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
@@ -23,7 +23,8 @@ use super::pool::Upstream;
 use super::reject::ERROR_HEADER;
 use super::returned::withheld;
 use super::revoked::Revoked;
-use super::scrub::Scrubber;
+use super::scrub::{Records, Scrubber};
+use super::scrubbed::{Fault, ScrubbedBody, data_len};
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
@@ -80,6 +81,9 @@ pub(super) fn deliver(
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }
+    if !delivery.scrubber.is_idle() && has_message_coding(&parts.headers) {
+        return Err(Undelivered::new(cannot_be_scanned("message coding (grpc-encoding)"), delivery.trail));
+    }
     if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && delivery.upstream.relay().is_some() {
         // To the agent we are the proxy, and its own token was good.
         let refusal = Refusal::new(
@@ -112,6 +116,7 @@ pub(super) fn deliver(
     if delivery.scrubber.is_cut() {
         return Err(Undelivered::new(withheld(), delivery.trail));
     }
+    delivery.scrubber.split_into(Records::of(&parts.headers));
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
     // A peer that is gone is noticed long before, by the kernel and HTTP/2.
@@ -120,12 +125,9 @@ pub(super) fn deliver(
     let source = issued.stage(parts.status, &parts.headers, source);
     let streaming = Streaming {
         policy: gateway.policy.clone(),
-        source: Some(source),
-        delivery: Some(Box::new(Delivering { gateway, trail, scrubber, upstream, progress })),
+        body: ScrubbedBody::new(source, scrubber, patience, !has_body(method, parts.status)),
+        delivery: Some(Box::new(Delivering { gateway, trail, upstream, progress })),
         bytes_out: 0,
-        trailers: None,
-        ended: !has_body(method, parts.status),
-        patience,
         taken_back: None,
         waiting: None,
     };
@@ -151,6 +153,11 @@ fn has_transfer_coding(headers: &HeaderMap) -> bool {
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
+/// Are messages of gRPC compressed, each by itself? None was asked for.
+fn has_message_coding(headers: &HeaderMap) -> bool {
+    headers.get_all("grpc-encoding").iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
 /// What the upstream wrote is not quoted: it may hold the value.
 fn cannot_be_scanned(what: &str) -> Refusal {
     Refusal::new(
@@ -172,7 +179,6 @@ fn too_many_decoders() -> Refusal {
 struct Delivering {
     gateway: Arc<Gateway>,
     trail: Trail,
-    scrubber: Scrubber,
     upstream: Upstream,
     progress: Arc<Progress>,
 }
@@ -228,14 +234,9 @@ fn lock(streaming: &Mutex<Streaming>) -> MutexGuard<'_, Streaming> {
 
 /// A body under way.
 struct Streaming {
-    /// `None` once it was taken back.
-    source: Option<Stage<Source>>,
+    body: ScrubbedBody<Stage<Source>>,
     delivery: Option<Box<Delivering>>,
     bytes_out: u64,
-    trailers: Option<HeaderMap>,
-    /// The upstream's last frame is there, or none may come: what one sends after HEAD, a 204 or a 304 goes no further.
-    ended: bool,
-    patience: Patience,
     /// Changed where there is one that was not looked at.
     policy: watch::Receiver<Arc<Snapshot>>,
     /// Why it ends early, until the agent's side was told.
@@ -250,34 +251,25 @@ impl Streaming {
         let Some(delivery) = &self.delivery else { return };
         let code = delivery.gateway.taken_back();
         self.failed(code);
-        (self.source, self.trailers, self.taken_back) = (None, None, Some(code));
+        self.body.cut();
+        self.taken_back = Some(code);
         if let Some(waiting) = self.waiting.take() {
             waiting.wake();
         }
     }
 
     fn account(&mut self, delivery: &mut Delivering) {
-        if let Some(source) = &self.source {
+        if let Some(source) = self.body.source() {
             source.report(&mut delivery.trail);
         }
+        let scrubber = self.body.scrubber();
         let record = delivery.trail.record();
         record.bytes_in = Some(delivery.progress.bytes());
         record.bytes_out = Some(self.bytes_out);
-        if !delivery.scrubber.is_idle() {
-            record.scrub_hits = Some(delivery.scrubber.hits());
+        if !scrubber.is_idle() {
+            record.scrub_hits = Some(scrubber.hits());
         }
-        Counters::add(&delivery.gateway.counters.scrub_hits, delivery.scrubber.hits());
-    }
-
-    fn is_cut(&self) -> bool {
-        self.delivery.as_ref().is_some_and(|delivery| delivery.scrubber.is_cut())
-    }
-
-    /// Nothing more of the response is delivered.
-    fn withhold(&mut self) -> BodyError {
-        self.failed(Code::ResponseWithheld);
-        (self.source, self.trailers) = (None, None);
-        withheld().into()
+        Counters::add(&delivery.gateway.counters.scrub_hits, scrubber.hits());
     }
 
     /// The whole answer was read.
@@ -299,11 +291,6 @@ impl Streaming {
             delivery.trail.record().status = status;
             delivery.trail.close();
         }
-    }
-
-    fn data(&mut self, bytes: Bytes) -> Frame<Bytes> {
-        self.bytes_out += len(&bytes);
-        Frame::data(bytes)
     }
 }
 
@@ -341,90 +328,37 @@ impl Streaming {
         if self.policy.has_changed().is_ok_and(|changed| changed) {
             return Poll::Pending;
         }
-        loop {
-            if let Some(trailers) = self.trailers.take() {
-                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-            }
-            if self.ended {
+        let frame = match std::task::ready!(self.body.poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            None => {
                 self.complete();
                 return Poll::Ready(None);
             }
-            let Some(source) = &mut self.source else { return Poll::Ready(None) };
-            let Poll::Ready(frame) = Pin::new(source).poll_frame(cx) else {
-                if self.patience.poll_over(cx).is_ready() {
-                    self.failed(Code::UpstreamTimeout);
-                    return Poll::Ready(Some(Err("the upstream was silent for too long".into())));
-                }
-                return Poll::Pending;
-            };
-            self.patience.renew();
-            let Some(frame) = frame else {
-                let rest = self.delivery.as_mut().map(|d| d.scrubber.finish()).unwrap_or_default();
-                if self.is_cut() {
-                    return Poll::Ready(Some(Err(self.withhold())));
-                }
-                if !rest.is_empty() {
-                    return Poll::Ready(Some(Ok(self.data(rest))));
-                }
-                self.complete();
-                return Poll::Ready(None);
-            };
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(error) => {
-                    self.failed(Code::UpstreamProtocol);
-                    return Poll::Ready(Some(Err(error)));
-                }
-            };
-            let Some(delivery) = self.delivery.as_mut() else { return Poll::Ready(None) };
-            match frame.into_data() {
-                Ok(data) => {
-                    let clean = delivery.scrubber.push(data);
-                    if self.is_cut() {
-                        return Poll::Ready(Some(Err(self.withhold())));
-                    }
-                    if !clean.is_empty() {
-                        return Poll::Ready(Some(Ok(self.data(clean))));
-                    }
-                }
-                Err(frame) => {
-                    let Ok(mut trailers) = frame.into_trailers() else { continue };
-                    let rest = delivery.scrubber.finish();
-                    delivery.scrubber.headers(&mut trailers);
-                    if self.is_cut() {
-                        return Poll::Ready(Some(Err(self.withhold())));
-                    }
-                    self.trailers = Some(trailers);
-                    self.ended = true;
-                    if !rest.is_empty() {
-                        return Poll::Ready(Some(Ok(self.data(rest))));
-                    }
-                }
+            Some(Err(Fault::Silent)) => {
+                self.failed(Code::UpstreamTimeout);
+                return Poll::Ready(Some(Err("the upstream was silent for too long".into())));
             }
-        }
+            Some(Err(Fault::Withheld)) => {
+                self.failed(Code::ResponseWithheld);
+                self.body.cut();
+                return Poll::Ready(Some(Err(withheld().into())));
+            }
+            Some(Err(Fault::Upstream(error))) => {
+                self.failed(Code::UpstreamProtocol);
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        self.bytes_out += data_len(&frame);
+        Poll::Ready(Some(Ok(frame)))
     }
 
     /// An end that was not complete is none.
     fn is_end(&self) -> bool {
-        (self.ended || self.source.as_ref().is_some_and(HttpBody::is_end_stream))
-            && self.taken_back.is_none()
-            && self.trailers.is_none()
-            && self.delivery.as_ref().is_none_or(|d| d.scrubber.held() == 0)
+        self.taken_back.is_none() && self.body.is_end()
     }
 
-    /// Scrubbing keeps lengths, so what is left is what the upstream still has and what is held.
     fn size_hint(&self) -> SizeHint {
-        if self.ended {
-            return SizeHint::default();
-        }
-        let held = self.delivery.as_ref().map_or(0, |d| u64::try_from(d.scrubber.held()).unwrap_or(u64::MAX));
-        let inner = self.source.as_ref().map(HttpBody::size_hint).unwrap_or_default();
-        let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower().saturating_add(held));
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper.saturating_add(held));
-        }
-        hint
+        self.body.size_hint()
     }
 }
 
@@ -437,6 +371,6 @@ impl Drop for Answer {
         }
         let mut body = lock(&self.streaming);
         let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.gateway.broken_off());
-        if body.ended || body.is_end() { body.complete() } else { body.failed(code) }
+        if body.body.has_ended() || body.is_end() { body.complete() } else { body.failed(code) }
     }
 }

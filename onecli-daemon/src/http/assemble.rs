@@ -20,6 +20,8 @@ pub(super) fn ask_scannable(headers: &mut HeaderMap, ranged: bool) {
         headers.remove(name);
     }
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // gRPC compresses each message by itself.
+    headers.remove("grpc-accept-encoding");
 }
 
 /// Fields by which frameworks and gateways let a request be another than its method and URL say. Policy judged those.

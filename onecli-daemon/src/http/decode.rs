@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::header::{self, HeaderMap};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyDataStream;
@@ -101,12 +101,30 @@ impl Source {
         headers.remove(header::CONTENT_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::ACCEPT_RANGES);
-        let data = BodyDataStream::new(incoming).map_err(io::Error::other).boxed();
-        let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(StreamReader::new(data));
+        Ok(Source::decoded(codings, BodyDataStream::new(incoming).map_err(io::Error::other), shares))
+    }
+
+    fn decoded(
+        codings: Vec<Coding>,
+        data: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        shares: Vec<Share>,
+    ) -> Source {
+        let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(StreamReader::new(data.boxed()));
         for coding in codings.into_iter().rev() {
             reader = Box::pin(tokio::io::BufReader::new(decoder(coding, reader)));
         }
-        Ok(Source::Decoded(reader, shares))
+        Source::Decoded(reader, shares)
+    }
+
+    /// A body in this coding, for tests of what is done with it.
+    #[cfg(test)]
+    pub(super) fn for_test(
+        coding: &'static str,
+        data: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> Source {
+        let headers = [(header::CONTENT_ENCODING, http::HeaderValue::from_static(coding))];
+        let codings = codings(&headers.into_iter().collect()).unwrap_or_default();
+        Source::decoded(codings, data, Vec::new())
     }
 }
 

@@ -42,6 +42,7 @@ mod returned;
 mod revoked;
 mod scrub;
 mod scrub_values;
+mod scrubbed;
 mod serve;
 mod shares;
 mod signing;

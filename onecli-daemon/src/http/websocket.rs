@@ -13,14 +13,17 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::patience::Patience;
 use super::returned::withheld;
 use super::scrub::Scrubber;
 
 /// Read from the upstream at once.
 const CHUNK: usize = 16 * 1024;
-/// Heads that may wait for the end of the payload before them to be decided; a sane server sends far fewer.
-const MAX_WAITING: usize = 1024;
+/// Heads that may wait for the end of the payload before them to be decided: more than the plain bytes that can be held.
+const MAX_WAITING: usize = 2048;
 
+/// The opcode of a close frame.
+const CLOSE: u8 = 8;
 /// Length of a control frame's head.
 const CONTROL_HEAD: usize = 2;
 
@@ -32,13 +35,16 @@ pub(super) struct ScrubbedFrames<S> {
     input: Box<[u8]>,
     clean: BytesMut,
     hits: Arc<AtomicU64>,
+    /// How long held bytes wait for the bytes behind them, where that has an end.
+    flush: Option<Patience>,
 }
 
 impl<S> ScrubbedFrames<S> {
     /// Counts matches into `hits`.
     pub(super) fn new(stream: S, scrubber: Scrubber, hits: Arc<AtomicU64>) -> ScrubbedFrames<S> {
         let input = vec![0; CHUNK].into();
-        ScrubbedFrames { stream, frames: Frames::new(scrubber), input, clean: BytesMut::new(), hits }
+        let flush = scrubber.flush_after().map(Patience::new);
+        ScrubbedFrames { stream, frames: Frames::new(scrubber), input, clean: BytesMut::new(), hits, flush }
     }
 }
 
@@ -89,6 +95,11 @@ impl Frames {
                     let (ended, last) = (*left == 0, *last);
                     self.pushed += length(take);
                     let out = self.scrubber.push(bytes.split_to(take));
+                    if self.scrubber.is_overrun() {
+                        return Err(invalid(
+                            "more bytes look like the beginning of a value than can be held",
+                        ));
+                    }
                     self.emit(out, clean);
                     if ended {
                         self.end_data(last, clean);
@@ -101,6 +112,10 @@ impl Frames {
                     if *left == 0 {
                         let mut frame = std::mem::take(frame);
                         self.state = State::Head(Vec::new());
+                        if frame[0] & 0x0f == CLOSE {
+                            // No message goes on behind it.
+                            self.release(clean);
+                        }
                         // A ping or a close reason stands for itself, whatever message it comes between.
                         self.scrubber.whole(&mut frame[CONTROL_HEAD..]);
                         self.wait(frame.freeze(), clean)?;
@@ -117,6 +132,9 @@ impl Frames {
             self.state = State::Control { frame: BytesMut::from(&head[..]), left };
             if left == 0 {
                 self.state = State::Head(Vec::new());
+                if frame.is_close {
+                    self.release(clean);
+                }
                 self.wait(head, clean)?;
             }
             return Ok(());
@@ -133,15 +151,20 @@ impl Frames {
     fn end_data(&mut self, last: bool, clean: &mut BytesMut) {
         self.state = State::Head(Vec::new());
         if last {
-            let rest = self.scrubber.finish();
-            self.emit(rest, clean);
+            self.release(clean);
         }
+    }
+
+    /// Nothing that comes can belong to a match with what is held.
+    fn release(&mut self, clean: &mut BytesMut) {
+        let rest = self.scrubber.finish();
+        self.emit(rest, clean);
     }
 
     /// Puts `bytes` after all payload so far.
     fn wait(&mut self, bytes: Bytes, clean: &mut BytesMut) -> io::Result<()> {
         if self.waiting.len() >= MAX_WAITING {
-            return Err(invalid("too many empty frames"));
+            return Err(invalid("too many short frames"));
         }
         self.waiting.push_back((self.pushed, bytes));
         self.emit(Bytes::new(), clean);
@@ -177,6 +200,7 @@ impl Frames {
 struct Frame {
     is_last: bool,
     is_control: bool,
+    is_close: bool,
     length: u64,
 }
 
@@ -208,7 +232,7 @@ fn parse(head: &[u8]) -> io::Result<Option<Frame>> {
     if length >> 63 != 0 {
         return Err(invalid("a length of more than 63 bits"));
     }
-    Ok(Some(Frame { is_last: first & 0x80 != 0, is_control, length }))
+    Ok(Some(Frame { is_last: first & 0x80 != 0, is_control, is_close: opcode == CLOSE, length }))
 }
 
 fn invalid(what: &'static str) -> io::Error {
@@ -224,16 +248,29 @@ impl<S: AsyncRead + Unpin> AsyncRead for ScrubbedFrames<S> {
         let this = self.get_mut();
         while this.clean.is_empty() {
             let mut input = ReadBuf::new(&mut this.input);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut input))?;
-            if input.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+            match Pin::new(&mut this.stream).poll_read(cx, &mut input)? {
+                Poll::Ready(()) if input.filled().is_empty() => {
+                    this.frames.release(&mut this.clean);
+                    break;
+                }
+                Poll::Ready(()) => {
+                    this.frames.push(Bytes::copy_from_slice(input.filled()), &mut this.clean)?;
+                    this.flush.iter_mut().for_each(Patience::renew);
+                }
+                Poll::Pending => {
+                    let Some(flush) = this.flush.as_mut().filter(|_| this.frames.scrubber.held() > 0) else {
+                        return Poll::Pending;
+                    };
+                    ready!(flush.poll_over(cx));
+                    flush.renew();
+                    this.frames.release(&mut this.clean);
+                }
             }
-            this.frames.push(Bytes::copy_from_slice(input.filled()), &mut this.clean)?;
-            this.hits.store(this.frames.scrubber.hits(), Ordering::Relaxed);
-            if this.frames.scrubber.is_cut() {
-                this.clean.clear();
-                return Poll::Ready(Err(io::Error::other(withheld())));
-            }
+        }
+        this.hits.store(this.frames.scrubber.hits(), Ordering::Relaxed);
+        if this.frames.scrubber.is_cut() {
+            this.clean.clear();
+            return Poll::Ready(Err(io::Error::other(withheld())));
         }
         let take = this.clean.len().min(buf.remaining());
         buf.put_slice(&this.clean.split_to(take));
@@ -340,6 +377,16 @@ mod tests {
         let sent = frame(0x81, b"this ends in s3cr3t");
         frames().push(Bytes::from(sent.clone()), &mut clean).unwrap();
         assert_eq!(clean, sent);
+    }
+
+    /// The message that it interrupts goes no further, and a client answers a close frame only once it has it.
+    #[test]
+    fn a_close_frame_releases_what_waits() {
+        for close in [frame(0x88, b""), frame(0x88, b"\x03\xe8bye")] {
+            let (mut clean, sent) = (BytesMut::new(), [frame(0x01, b"a s3cr"), close].concat());
+            frames().push(Bytes::from(sent.clone()), &mut clean).unwrap();
+            assert_eq!(clean, sent);
+        }
     }
 
     #[test]

@@ -1,46 +1,68 @@
 //! Finds spellings of values in every reading of a text.
 
-use memchr::memmem;
-use zeroize::Zeroizing;
-
-use super::reading::{Reading, Text, is_introducer, is_plain};
+use super::hold::{Tail, Watched};
+use super::reading::{Character, Reading, Text, is_introducer, is_plain};
 use super::spelling::Needle;
+use crate::model::ValueClass;
 
 /// Longest character, in bytes.
 const MAX_CHARACTER: usize = 4;
+/// How many lengths of what was read so far are looked at side by side.
+const RING: usize = MAX_CHARACTER + 1;
 
 /// What to look for: spellings that vary by escapes and line breaks alone.
 #[derive(Default, Clone)]
 pub(in crate::http) struct Needles {
-    /// In the order of their bytes.
+    /// In order of their bytes, none twice, once they are sorted.
     sorted: Vec<Needle>,
     /// How many begin with a lower byte than this one; empty without needles.
     lower: Vec<usize>,
     /// Bits by first and second byte of a text: where none is set, no needle begins. Empty without needles.
     pairs: Vec<[u64; 4]>,
+    /// The places in `sorted`, in order of the needles' lengths.
+    by_length: Vec<usize>,
+    watched: Watched,
 }
 
-/// What was found in some bytes.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    /// Matches, as start and end, by their start.
-    pub(super) matches: Vec<(usize, usize)>,
-    /// From here on the bytes may be the beginning of a match.
-    pub(super) open_from: usize,
+/// A match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Match {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// What is left to be masked behind the end of the text.
+    pub(super) tail: Tail,
 }
 
 impl Needles {
     /// Adds needles. Those that are there already count once.
     pub(in crate::http) fn extend(&mut self, needles: impl IntoIterator<Item = Needle>) {
-        for needle in needles.into_iter().filter(|needle| !needle.is_empty()) {
-            self.note_beginning(&needle);
+        for needle in needles {
+            self.watched.add(needle.class());
+            self.note_beginning(&needle.bytes);
             self.sorted.push(needle);
         }
-        self.sorted.sort_unstable_by(|a, b| a.as_slice().cmp(b.as_slice()));
-        self.sorted.dedup();
-        self.lower = (0..=256)
-            .map(|first| self.sorted.partition_point(|needle| usize::from(needle[0]) < first))
-            .collect();
+        self.sort();
+    }
+
+    /// Has bytes wait for values of this class, although none may be known.
+    pub(in crate::http) fn watch_for(&mut self, class: ValueClass) {
+        self.watched.add(class);
+    }
+
+    /// The classes of all needles' values.
+    pub(super) fn watched(&self) -> Watched {
+        self.watched
+    }
+
+    fn sort(&mut self) {
+        // Of the same bytes, the one with the longest tail is first.
+        self.sorted
+            .sort_unstable_by(|a, b| a.bytes.as_slice().cmp(b.bytes.as_slice()).then(b.tail.cmp(&a.tail)));
+        self.sorted.dedup_by(|later, kept| later.bytes == kept.bytes);
+        let below = |first| self.sorted.partition_point(|needle| usize::from(needle.bytes[0]) < first);
+        self.lower = (0..=256).map(below).collect();
+        self.by_length = (0..self.sorted.len()).collect();
+        self.by_length.sort_unstable_by_key(|place| self.sorted[*place].bytes.len());
     }
 
     /// Adds a needle, which is not empty, to the pairs.
@@ -85,154 +107,198 @@ impl Needles {
 
     /// Is one in this text, which is in lower case? Compared without regard to case.
     pub(super) fn is_in_lower_case(&self, text: &[u8]) -> bool {
-        self.sorted.iter().any(|needle| {
-            text.len() >= needle.len()
-                && memmem::find(text, &Zeroizing::new(needle.to_ascii_lowercase())).is_some()
-        })
+        let needles = self.by_length.iter().map(|place| self.sorted[*place].bytes.as_slice());
+        let is_in = |needle: &[u8]| text.windows(needle.len()).any(|part| part.eq_ignore_ascii_case(needle));
+        needles.take_while(|needle| needle.len() <= text.len()).any(is_in)
     }
 
     /// Is one in this text, in whatever spelling, or in lower case as in the name of a header field?
     pub(in crate::http) fn is_in(&self, text: &[u8]) -> bool {
-        !self.find(text).matches.is_empty() || self.is_in_lower_case(text)
+        !self.find(&Text::new(text)).is_empty() || self.is_in_lower_case(text)
     }
 
     /// Every match, wherever it begins, overlapping ones too.
-    pub(super) fn find(&self, haystack: &[u8]) -> Findings {
-        let mut findings = Findings { matches: Vec::new(), open_from: haystack.len() };
+    pub(super) fn find(&self, text: &Text<'_>) -> Vec<Match> {
+        let mut matches: Vec<Match> = Vec::new();
         if self.is_empty() {
-            return findings;
+            return matches;
         }
-        let text = Text::new(haystack);
         let mut idle = vec![false; text.ways()];
-        let mut search = Search { haystack, text: &text, heads: Default::default(), cut: false };
+        let mut search = Search { needles: &self.sorted, text, heads: Default::default(), best: None };
         let mut next = 0;
-        while let Some(at) = self.next_beginning(haystack, next) {
+        while let Some(at) = self.next_beginning(text.raw(), next) {
             next = at + 1;
-            let byte = &haystack[at];
-            let mut end = None;
-            search.cut = false;
-            if is_introducer(*byte) {
-                // Most ways to read one begin no needle, and are complete: that is found once for each.
-                let idle = text.way(at).and_then(|way| idle.get_mut(way));
-                if idle.as_ref().is_some_and(|idle| **idle) {
-                    continue;
-                }
-                search.cut = text.is_cut(at);
-                let mut begins = false;
-                let first_of = |reading: Reading| reading.character.as_bytes()[0];
-                for (place, first) in text.readings(at).map(first_of).enumerate() {
-                    let needles = self.beginning_with(first);
-                    begins |= !needles.is_empty();
-                    if !needles.is_empty() && !text.readings(at).take(place).any(|r| first_of(r) == first) {
-                        for needle in needles {
-                            end = end.max(search.follow(needle, at));
-                        }
-                    }
-                }
-                if let Some(idle) = idle {
-                    *idle = !begins && !search.cut;
-                }
-            } else {
-                for needle in self.beginning_with(*byte) {
-                    end = end.max(search.follow(needle, at));
-                }
+            // Most ways to read an introducer begin no needle: that is found once for each.
+            let idle = text.way(at).and_then(|way| idle.get_mut(way));
+            if idle.as_ref().is_some_and(|idle| **idle) {
+                continue;
+            }
+            let begins = self.follow(&mut search, at);
+            if let Some(idle) = idle {
+                *idle = !begins;
             }
             // A backslash before a value may be read as part of it: that is the same match, not a second one.
-            let beyond = findings.matches.last().map_or(0, |(_, end)| *end);
-            findings.matches.extend(end.filter(|end| *end > beyond).map(|end| (at, end)));
-            if search.cut {
-                findings.open_from = findings.open_from.min(at);
+            let beyond = matches.last().map_or((Tail::NONE, 0), |found| (found.tail, found.end));
+            if let Some((tail, end)) = search.best.take().filter(|best| *best > beyond) {
+                matches.push(Match { start: at, end, tail });
             }
         }
-        findings
+        matches
     }
 
-    fn beginning_with(&self, byte: u8) -> &[Needle] {
+    /// Follows all needles from `start` on. Does any begin with a reading of what is there?
+    fn follow(&self, search: &mut Search<'_, '_>, start: usize) -> bool {
+        let byte = search.text.raw()[start];
+        if !is_introducer(byte) {
+            let range = self.beginning_with(byte);
+            search.follow(range, start + 1);
+            return !range.is_empty();
+        }
+        search.heads.iter_mut().for_each(Vec::clear);
+        let mut begins = false;
+        for reading in search.text.readings(start) {
+            let range = self.beginning_with(reading.character.as_bytes()[0]);
+            begins |= !range.is_empty();
+            search.enter(range, 0, reading);
+        }
+        search.branch(1);
+        begins
+    }
+
+    fn beginning_with(&self, byte: u8) -> Range {
         let first = usize::from(byte);
         match self.lower.get(first..first + 2) {
-            Some(&[from, to]) => &self.sorted[from..to],
-            _ => &[],
+            Some(&[from, to]) => Range { from, to },
+            _ => Range { from: 0, to: 0 },
         }
     }
 }
 
-/// Follows a needle through the readings of a text.
+/// Needles that have the same beginning, as places in their order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Range {
+    from: usize,
+    to: usize,
+}
+
+impl Range {
+    fn is_empty(self) -> bool {
+        self.from >= self.to
+    }
+}
+
+/// Follows all needles at once through the readings of a text.
 struct Search<'t, 'b> {
-    haystack: &'b [u8],
+    needles: &'t [Needle],
     text: &'t Text<'b>,
-    /// Where the readings that agree so far have got to, by how much of the needle they have read: several, where a
-    /// text can be read in several ways. A ring, as a character is some bytes at once.
-    heads: [Vec<usize>; MAX_CHARACTER + 1],
-    /// Whether more bytes might make a match of what was followed.
-    cut: bool,
+    /// Where the readings that agree so far have got to, and with which needles, by how much of those they have read:
+    /// several, where a text can be read in several ways. A ring, as a character is some bytes at once.
+    heads: [Vec<(usize, Range)>; RING],
+    /// The match that masks most.
+    best: Option<(Tail, usize)>,
 }
 
 impl Search<'_, '_> {
-    /// The end of the longest match that begins at `start`.
-    fn follow(&mut self, needle: &[u8], start: usize) -> Option<usize> {
+    /// Goes on behind the first byte, that of all of `range`.
+    fn follow(&mut self, mut range: Range, mut at: usize) {
+        let (raw, mut read) = (self.text.raw(), 1);
         // Most bytes of most texts have one reading.
-        let plain = needle
-            .iter()
-            .zip(self.haystack.get(start..)?)
-            .take_while(|(wanted, byte)| is_plain(**byte) && wanted == byte);
-        let read = plain.count();
-        if read == needle.len() {
-            return Some(start + read);
+        loop {
+            range = self.complete(range, at, read);
+            if range.is_empty() {
+                return;
+            }
+            let Some(byte) = raw.get(at).filter(|byte| is_plain(**byte)) else { break };
+            range = self.narrow(range, read, *byte);
+            (at, read) = (at + 1, read + 1);
         }
-        if self.haystack.get(start + read).is_some_and(|byte| is_plain(*byte)) {
-            return None;
+        if at < raw.len() {
+            self.heads.iter_mut().for_each(Vec::clear);
+            self.heads[read % RING].push((at, range));
+            self.branch(read);
         }
-        self.heads.iter_mut().for_each(Vec::clear);
-        self.heads[read % (MAX_CHARACTER + 1)].push(start + read);
-        for read in read..needle.len() {
-            let now = std::mem::take(&mut self.heads[read % (MAX_CHARACTER + 1)]);
-            for &head in &now {
-                self.step(&needle[read..], read, head);
-                if read > 0 && self.haystack.get(head).is_none_or(|byte| !is_plain(*byte)) {
-                    // One break may be within a wrapped value; an empty line ends an event, a head, a block.
-                    let mut behind = Vec::new();
-                    self.text.line_breaks(head, &mut behind);
-                    for head in behind {
-                        self.step(&needle[read..], read, head);
-                    }
+    }
+
+    /// Goes on from all heads, of which none has read less than `read` bytes.
+    fn branch(&mut self, mut read: usize) {
+        while !self.heads.iter().all(Vec::is_empty) {
+            let now = std::mem::take(&mut self.heads[read % RING]);
+            for &(head, range) in &now {
+                let range = self.complete(range, head, read);
+                if !range.is_empty() {
+                    self.step(range, read, head);
                 }
             }
             // The place is kept for its memory.
-            self.heads[read % (MAX_CHARACTER + 1)] = now;
-            self.heads[read % (MAX_CHARACTER + 1)].clear();
-            if self.heads.iter().all(Vec::is_empty) {
-                return None;
-            }
+            self.heads[read % RING] = now;
+            self.heads[read % RING].clear();
+            read += 1;
         }
-        self.heads[needle.len() % (MAX_CHARACTER + 1)].iter().copied().max()
     }
 
-    /// Reads the character at `head`, where it is what `rest` begins with.
-    fn step(&mut self, rest: &[u8], read: usize, head: usize) {
-        self.cut |= self.text.is_cut(head);
-        for reading in self.text.readings(head) {
-            let bytes = reading.character.as_bytes();
-            // Most differ in the first byte, and have no other.
-            if rest.first() == bytes.first() && (bytes.len() == 1 || rest.starts_with(bytes)) {
-                let next = &mut self.heads[(read + bytes.len()) % (MAX_CHARACTER + 1)];
-                if !next.contains(&reading.end) {
-                    next.push(reading.end);
-                }
+    /// Reads what is at `head`: a character, or a line break and a character.
+    fn step(&mut self, range: Range, read: usize, head: usize) {
+        let text = self.text;
+        text.readings(head).for_each(|reading| self.enter(range, read, reading));
+        if text.raw().get(head).is_some_and(|byte| !is_plain(*byte)) {
+            // One break may be within a wrapped value; an empty line ends an event, a head, a block.
+            let mut behind = Vec::new();
+            text.line_breaks(head, &mut behind);
+            for head in behind {
+                text.readings(head).for_each(|reading| self.enter(range, read, reading));
             }
         }
+    }
+
+    /// Notes the needle that is read to its end, which is the first of them; the others go on.
+    fn complete(&mut self, range: Range, at: usize, read: usize) -> Range {
+        match self.needles.get(range.from) {
+            Some(needle) if !range.is_empty() && needle.bytes.len() == read => {
+                let (end, tail) = needle.tail.follow(self.text, at);
+                self.best = self.best.max(Some((tail, end)));
+                Range { from: range.from + 1, ..range }
+            }
+            _ => range,
+        }
+    }
+
+    /// Notes a head behind this character, with the needles that go on with it.
+    fn enter(&mut self, range: Range, read: usize, reading: Reading) {
+        let range = self.narrow_by(range, read, &reading.character);
+        let next = &mut self.heads[(read + reading.character.as_bytes().len()) % RING];
+        if !range.is_empty() && !next.contains(&(reading.end, range)) {
+            next.push((reading.end, range));
+        }
+    }
+
+    fn narrow_by(&self, range: Range, read: usize, character: &Character) -> Range {
+        let bytes = character.as_bytes().iter().enumerate();
+        bytes.fold(range, |range, (more, byte)| self.narrow(range, read + more, *byte))
+    }
+
+    /// The needles of `range` that have `byte` behind the `read` bytes that they share.
+    fn narrow(&self, range: Range, read: usize, byte: u8) -> Range {
+        let needles = &self.needles[range.from..range.to.max(range.from)];
+        let at = |needle: &Needle| needle.bytes.get(read).copied();
+        if let [one] = needles {
+            return if at(one) == Some(byte) { range } else { Range { to: range.from, ..range } };
+        }
+        let from = needles.partition_point(|needle| at(needle) < Some(byte));
+        let length = needles[from..].partition_point(|needle| at(needle) == Some(byte));
+        Range { from: range.from + from, to: range.from + from + length }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use zeroize::Zeroizing;
 
     use super::*;
 
     #[test]
     fn nothing_begins_where_no_pair_is_noted() {
         let mut needles = Needles::default();
-        let needle = |text: &str| Arc::new(Zeroizing::new(text.as_bytes().to_vec()));
+        let needle = |text: &str| Needle::new(Zeroizing::new(text.into()), ValueClass::ISSUED).unwrap();
         needles.extend(["ab", "ac", "z", "%q"].map(needle));
         for first in 0..=255 {
             for second in 0..=255 {

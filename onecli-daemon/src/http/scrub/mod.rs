@@ -1,26 +1,36 @@
 //! Removes credentials from what comes back: each byte of a match becomes `*`, so that lengths stay true.
 
+mod hold;
 mod matching;
 mod reading;
+mod records;
 mod spelling;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 
-use self::matching::Findings;
+use self::hold::{Costs, Tail, Watched};
+use self::matching::Match;
 pub(super) use self::matching::Needles;
+#[cfg(not(feature = "fuzz"))]
+use self::reading::Text;
 pub(super) use self::spelling::{Needle, spellings};
-use crate::model::WireForm;
+use crate::model::{ValueClass, WireForm};
 #[cfg(feature = "fuzz")]
 pub(super) use reading::Text;
+pub(super) use records::Records;
 
 /// Replaces each byte of a match.
 const MASK: u8 = b'*';
 /// So many bytes are searched at once: what is noted of escapes takes some times their room.
 const MAX_PIECE: usize = 16 * 1024;
+/// Most bytes that wait for those behind them. Values in the escapes that programs write need less than a quarter of it: 1 KiB
+/// decides a match, and a character has up to ten bytes.
+const MAX_HELD: usize = 48 * 1024;
 
 /// Values that have to be looked for from now on: bought while an answer is under way.
 pub(super) trait Newer: Send + Sync {
@@ -38,16 +48,22 @@ pub(super) trait MatchGuard: Send + Sync {
 #[derive(Default)]
 pub(super) struct Scrubber {
     needles: Arc<Needles>,
+    /// The classes of values that may be newer.
+    watched: Watched,
     newer: Option<Box<dyn Newer>>,
+    records: Records,
     /// The end of the stream so far as it came, where it may be the beginning of a match.
     held: BytesMut,
     /// So many of the held bytes belong to a match that began before them.
     held_matched: usize,
-    /// Matches that begin among the held bytes: they are found again with the next chunk, if one comes.
-    held_matches: Vec<(usize, usize)>,
+    /// What of a long value is still masked behind those.
+    tail: Tail,
     hits: u64,
     guard: Option<Box<dyn MatchGuard>>,
     is_cut: bool,
+    is_overrun: bool,
+    flush_after: Option<Duration>,
+    costs: Costs,
 }
 
 /// What is held back may be the beginning of a value.
@@ -63,15 +79,31 @@ impl Scrubber {
         Scrubber { needles, ..Scrubber::default() }
     }
 
+    /// Has held bytes wait no longer than this for the bytes behind them.
+    pub(super) fn wait_at_most(&mut self, pause: Option<Duration>) {
+        self.flush_after = pause;
+    }
+
     /// Searches for every spelling of these texts, too.
     pub(super) fn watch(&mut self, forms: &[WireForm]) {
         Arc::make_mut(&mut self.needles).extend(spellings(forms));
     }
 
-    /// Looks for what is `newer`, too. An upstream cannot send a value before there is one, so what came before needs no
-    /// second look.
+    /// Looks for what is `newer`, too, which is of the class [`ValueClass::ISSUED`]. An upstream cannot send a value before
+    /// there is one, so what came before needs no second look.
     pub(super) fn follow(&mut self, newer: Box<dyn Newer>) {
+        self.watched.add(ValueClass::ISSUED);
         self.newer = Some(newer);
+    }
+
+    /// How long held bytes wait for the bytes behind them; for ever where a value's secret does not say.
+    pub(super) fn flush_after(&self) -> Option<Duration> {
+        self.flush_after
+    }
+
+    /// The records that this response is made of: no match goes on beyond the end of one.
+    pub(super) fn split_into(&mut self, records: Records) {
+        self.records = records;
     }
 
     fn renew(&mut self) {
@@ -109,52 +141,39 @@ impl Scrubber {
         self.hits
     }
 
-    /// Takes the next chunk, and gives what can be said to be clean. Only bytes that may begin a match are kept
-    /// back, so an event stream is not delayed.
+    /// Whether more bytes had to wait than [`MAX_HELD`]: nothing comes out any more, and the stream has to be cut off.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.is_overrun
+    }
+
+    /// Takes the next chunk, and gives what can be said to be clean. Only bytes that may begin a match of some value are
+    /// kept back ([`hold`]).
     pub(super) fn push(&mut self, mut chunk: Bytes) -> Bytes {
-        self.renew();
-        if self.needles.is_empty() || chunk.is_empty() {
+        if self.is_idle() || chunk.is_empty() {
             return chunk;
         }
-        if chunk.len() <= MAX_PIECE {
-            return self.push_piece(chunk);
-        }
-        let mut clean = BytesMut::with_capacity(self.held.len() + chunk.len());
-        while !chunk.is_empty() {
-            let piece = chunk.split_to(chunk.len().min(MAX_PIECE));
-            clean.extend_from_slice(&self.push_piece(piece));
-        }
-        clean.freeze()
-    }
-
-    fn push_piece(&mut self, chunk: Bytes) -> Bytes {
-        if self.held.is_empty() {
-            let findings = self.needles.find(&chunk);
-            if findings.matches.is_empty() {
-                self.held.extend_from_slice(&chunk[findings.open_from..]);
-                return chunk.slice(..findings.open_from);
+        match self.records.last_end(&chunk) {
+            None => self.push_all(chunk, false),
+            Some(end) if end == chunk.len() => self.push_all(chunk, true),
+            Some(end) => {
+                let complete = self.push_all(chunk.split_to(end), true);
+                let rest = self.push_all(chunk, false);
+                if rest.is_empty() { complete } else { [complete, rest].concat().into() }
             }
-            return self.emit(BytesMut::from(chunk), &findings);
         }
-        let mut buffer = std::mem::take(&mut self.held);
-        buffer.extend_from_slice(&chunk);
-        let findings = self.needles.find(&buffer);
-        self.emit(buffer, &findings)
     }
 
-    /// The rest, when the stream has ended.
+    /// Takes the stream's last chunk, and gives it with all that is held.
+    pub(super) fn push_last(&mut self, chunk: Bytes) -> Bytes {
+        if self.is_idle() { chunk } else { self.push_all(chunk, true) }
+    }
+
+    /// The rest, when the stream or a message has ended.
     pub(super) fn finish(&mut self) -> Bytes {
-        let mut rest = std::mem::take(&mut self.held);
-        let matches = std::mem::take(&mut self.held_matches);
-        matches.iter().for_each(|(start, end)| self.note(&rest[*start..*end]));
-        mask(&mut rest, 0, std::mem::take(&mut self.held_matched));
-        for (start, end) in matches {
-            mask(&mut rest, start, end);
-        }
-        rest.freeze()
+        if self.held.is_empty() { Bytes::new() } else { self.push_piece(Bytes::new(), true) }
     }
 
-    /// How many bytes are kept back.
+    /// How many bytes are kept back; at most [`MAX_HELD`].
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
@@ -162,12 +181,87 @@ impl Scrubber {
     /// Scrubs bytes that stand for themselves; tells whether there was a match.
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
         self.renew();
-        let findings = self.needles.find(bytes);
-        findings.matches.iter().for_each(|(start, end)| self.note(&bytes[*start..*end]));
-        for (start, end) in &findings.matches {
-            mask(bytes, *start, *end);
+        let matches = self.needles.find(&Text::new(bytes));
+        matches.iter().for_each(|found| self.note(&bytes[found.start..found.end]));
+        for found in &matches {
+            let end = if found.tail == Tail::NONE { found.end } else { bytes.len() };
+            mask(bytes, found.start, end);
         }
-        !findings.matches.is_empty()
+        !matches.is_empty()
+    }
+
+    /// What is `last` is released whatever it ends in.
+    fn push_all(&mut self, mut chunk: Bytes, last: bool) -> Bytes {
+        self.renew();
+        if chunk.len() <= MAX_PIECE {
+            return self.push_piece(chunk, last);
+        }
+        let mut clean = BytesMut::with_capacity(self.held.len() + chunk.len());
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(MAX_PIECE));
+            let last = last && chunk.is_empty();
+            clean.extend_from_slice(&self.push_piece(piece, last));
+        }
+        clean.freeze()
+    }
+
+    fn push_piece(&mut self, chunk: Bytes, last: bool) -> Bytes {
+        let buffer = if self.held.is_empty() {
+            chunk
+        } else {
+            let mut buffer = std::mem::take(&mut self.held);
+            buffer.extend_from_slice(&chunk);
+            buffer.freeze()
+        };
+        let text = Text::new(&buffer);
+        let (matched, tail) = self.tail.follow(&text, self.held_matched);
+        let matches = self.needles.find(&text);
+        let open_from = if last {
+            buffer.len()
+        } else {
+            self.needles.watched().and(self.watched).open_from(&text, &mut self.costs)
+        };
+        let is_clean = matched == 0 && matches.is_empty();
+        if self.is_overrun || buffer.len() - open_from > MAX_HELD {
+            self.is_overrun = true;
+            return Bytes::new();
+        }
+        if !is_clean {
+            return self.emit(buffer.into(), (matched, tail), &matches, open_from);
+        }
+        self.held.extend_from_slice(&buffer[open_from..]);
+        buffer.slice(..open_from)
+    }
+
+    /// Masks, and gives what is decided. What is held stays as it came: another match may overlap this one.
+    fn emit(
+        &mut self,
+        mut buffer: BytesMut,
+        (mut matched, mut tail): (usize, Tail),
+        matches: &[Match],
+        open_from: usize,
+    ) -> Bytes {
+        let mut beyond = matched;
+        for found in matches.iter().filter(|found| found.start < open_from) {
+            if found.end > beyond {
+                self.note(&buffer[found.start..found.end]);
+                beyond = found.end;
+            }
+        }
+        mask(&mut buffer, 0, matched.min(open_from));
+        for found in matches.iter().filter(|found| found.start < open_from) {
+            mask(&mut buffer, found.start, found.end.min(open_from));
+            matched = matched.max(found.end);
+            tail = tail.max(found.tail);
+        }
+        let is_last = open_from == buffer.len();
+        if is_last && tail != Tail::NONE {
+            mask(&mut buffer, matched, open_from);
+        }
+        self.held_matched = matched.saturating_sub(open_from);
+        self.tail = tail;
+        self.held = buffer.split_off(open_from);
+        buffer.freeze()
     }
 
     /// Scrubs header or trailer fields. A field whose name holds a value goes as a whole.
@@ -195,27 +289,6 @@ impl Scrubber {
     fn is_in_name(&self, name: &HeaderName) -> bool {
         self.needles.is_in_lower_case(name.as_str().as_bytes())
     }
-
-    /// Masks, and gives what is decided.
-    fn emit(&mut self, mut buffer: BytesMut, findings: &Findings) -> Bytes {
-        let (before, open_from) = (self.held_matched, findings.open_from);
-        let decided = findings.matches.iter().filter(|(start, _)| *start < open_from);
-        decided.for_each(|(start, end)| self.note(&buffer[*start..*end]));
-        mask(&mut buffer, 0, before.min(open_from));
-        self.held_matched = before.saturating_sub(open_from);
-        // What is held stays as it came: another match may overlap this one.
-        self.held_matches.clear();
-        for &(start, end) in &findings.matches {
-            if start < open_from {
-                mask(&mut buffer, start, end.min(open_from));
-                self.held_matched = self.held_matched.max(end.saturating_sub(open_from));
-            } else {
-                self.held_matches.push((start - open_from, end - open_from));
-            }
-        }
-        self.held = buffer.split_off(open_from);
-        buffer.freeze()
-    }
 }
 
 /// Line breaks within a match stay: a wrapped text keeps its lines.
@@ -229,3 +302,5 @@ fn mask(buffer: &mut [u8], start: usize, end: usize) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_holding;

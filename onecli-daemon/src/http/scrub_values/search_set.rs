@@ -9,7 +9,7 @@ use lru::LruCache;
 use zeroize::Zeroizing;
 
 use crate::http::scrub::{Needle, Needles, spellings};
-use crate::model::{Secret, SecretValue};
+use crate::model::{Secret, SecretValue, ValueClass};
 use crate::policy::{Sent, Watch};
 use crate::vault::Credentials;
 
@@ -82,7 +82,12 @@ impl SearchSet {
         }
         let needles = || set.stored.iter().flat_map(|(_, needles)| needles);
         set.bytes = needles().map(|needle| needle.len()).sum();
-        set.needles = Arc::new(of(needles()));
+        let mut all = of(needles());
+        if !set.moving.is_empty() {
+            // Bytes wait whichever of them are known at the moment.
+            all.watch_for(ValueClass::ISSUED);
+        }
+        set.needles = Arc::new(all);
         set.combined = (!set.moving.is_empty()).then(|| Mutex::new(LruCache::new(COMBINATIONS)));
         set
     }
