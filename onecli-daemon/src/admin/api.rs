@@ -36,7 +36,7 @@ pub use vault::{Import, ImportEnd, Imported, NamedValue, VaultImport, VaultView}
 
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostSet, MethodSet, PathPattern, Placement, Profile,
-    Runner, SecretId, SecretName, SecretValue,
+    Runner, SecretId, SecretName, SecretValue, ValueClass,
 };
 
 /// Where the admin socket is unless `--socket` or `ONECLI_SOCKET` says otherwise.
@@ -327,6 +327,9 @@ pub struct SecretView {
     pub allow_plaintext: bool,
     /// Counts up with each new value, from 1.
     pub version: u32,
+    /// What is public about the value, such as `token/128`; `None` for values that an older version stored.
+    #[serde(default)]
+    pub class: Option<ValueClass>,
     /// Who may use it.
     pub agents: Vec<AgentName>,
     /// What to know about its value; only in the answer to `secret add` and `secret rotate`.

@@ -68,8 +68,10 @@ pub(super) async fn insert(
         env: request.env.map(String::from),
         enabled: true,
         version: 1,
+        class: None,
         sealed: Sealed(Vec::new()),
     };
+    secret.class = Some(secret.class_of(&sealed));
     secret.sealed = state.handles.vault.seal(&secret, &sealed)?;
     state.handles.store.add_secret(&secret).await?;
     Ok(secret)
@@ -202,9 +204,10 @@ pub(super) async fn renew(state: &State, secret: &Secret, value: &SecretValue) -
     }
     check_value(&secret.placement, &secret.profile, value)?;
     let kept = retired(state, secret)?;
-    let mut secret = Secret { version: secret.version + 1, ..secret.clone() };
+    let class = Some(secret.class_of(value));
+    let mut secret = Secret { version: secret.version + 1, class, ..secret.clone() };
     secret.sealed = state.handles.vault.seal(&secret, value)?;
-    state.handles.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await?;
+    state.handles.store.add_version(&secret, &kept).await?;
     Ok(secret)
 }
 
@@ -264,6 +267,7 @@ fn view(stored: &StoredState, secret: &Secret) -> SecretView {
         env: secret.env.clone(),
         allow_plaintext: secret.target.allow_plaintext,
         version: secret.version,
+        class: secret.class,
         agents,
         warnings: Vec::new(),
     }

@@ -183,6 +183,7 @@ fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("name", secret.name.to_string()),
         ("state", state(secret.enabled).to_owned()),
         ("version", secret.version.to_string()),
+        ("class", secret.class.map(|class| class.to_string()).unwrap_or_default()),
         ("host", place(secret)),
         ("methods", methods(secret)),
         ("paths", joined(&secret.paths, "-")),

@@ -104,6 +104,7 @@ fn snapshot(agents: &[Agent]) -> Snapshot {
             env: None,
             enabled: true,
             version: 1,
+            class: None,
             sealed: Sealed(Vec::new()),
         })
         .collect();

@@ -10,6 +10,7 @@ use super::ids::{SecretId, SecretName};
 use super::pattern::{MethodSet, PathPattern};
 use super::placement::Placement;
 use super::profile::Profile;
+use super::value_class::ValueClass;
 
 /// A credential in the clear. Zeroed when dropped; has no `Display`, and its `Debug` shows nothing.
 #[derive(Clone)]
@@ -129,8 +130,20 @@ pub struct Secret {
     pub enabled: bool,
     /// Counts up with each new value, from 1.
     pub version: u32,
+    /// The class of what responses are searched for; `None` where that version was stored without it.
+    pub class: Option<ValueClass>,
     /// The encrypted value of that version.
     pub sealed: Sealed,
+}
+
+impl Secret {
+    /// The class of what responses are searched for where `value` is what is stored.
+    pub fn class_of(&self, value: &SecretValue) -> ValueClass {
+        let is_sent_as_stored = self.profile.source.is_none()
+            && self.profile.mint.is_none()
+            && !matches!(self.placement, Placement::SigV4 { .. });
+        if is_sent_as_stored { ValueClass::of(value) } else { ValueClass::ISSUED }
+    }
 }
 
 #[cfg(test)]

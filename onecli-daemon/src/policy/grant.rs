@@ -60,6 +60,12 @@ impl Watch {
         self.sent
     }
 
+    /// A watch out of thin air, for tests of what takes one.
+    #[cfg(test)]
+    pub(crate) fn for_test(secret: Secret) -> Watch {
+        Watch::new(Arc::new(secret), Sent::Placed)
+    }
+
     /// What to look for.
     pub fn secret(&self) -> &Secret {
         &self.secret

@@ -50,6 +50,7 @@ fn secret(n: u8, name: &str, host: &str, path: &str, placement: Placement) -> Se
         env: None,
         enabled: true,
         version: 1,
+        class: None,
         sealed: Sealed(Vec::new()),
     }
 }

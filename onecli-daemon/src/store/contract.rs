@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 use crate::model::{
     Action, Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, Profile, RequestId, Rule, RuleText,
-    Runner, Sealed, Secret, SecretId, Target, Terms, TokenHash,
+    Runner, Sealed, Secret, SecretId, Target, Terms, TokenHash, ValueClass,
 };
 
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
@@ -43,6 +43,11 @@ pub(crate) fn agent(number: u128, name: &str) -> Agent {
     }
 }
 
+/// The same secret in another version, with another sealed value.
+pub(crate) fn version(secret: &Secret, version: u32, sealed: u8) -> Secret {
+    Secret { version, sealed: Sealed(vec![sealed]), ..secret.clone() }
+}
+
 pub(crate) fn secret(number: u128, name: &str) -> Secret {
     Secret {
         id: SecretId(Uuid::from_u128(number)),
@@ -59,6 +64,7 @@ pub(crate) fn secret(number: u128, name: &str) -> Secret {
         env: Some("EXAMPLE_KEY".to_owned()),
         enabled: true,
         version: 1,
+        class: None,
         sealed: Sealed(vec![1, 2, 3]),
     }
 }
@@ -195,16 +201,19 @@ pub(crate) async fn secrets_round_trip(store: &dyn Store) {
 pub(crate) async fn versions_follow_each_other(store: &dyn Store) {
     let key = secret(1, "key");
     store.add_secret(&key).await.unwrap();
-    store.add_version(key.id, 2, &Sealed(vec![9]), &Sealed(vec![7])).await.unwrap();
+    let class = Some(ValueClass::ISSUED);
+    let next = Secret { class, ..version(&key, 2, 9) };
+    store.add_version(&next, &Sealed(vec![7])).await.unwrap();
     let stored = &store.load().await.unwrap().secrets[0];
-    assert_eq!((stored.version, &stored.sealed), (2, &Sealed(vec![9])));
+    assert_eq!((stored.version, stored.class, &stored.sealed), (2, class, &Sealed(vec![9])));
 
     for offered in [1, 2, 4] {
-        let error = store.add_version(key.id, offered, &Sealed(vec![8]), &Sealed(vec![6])).await.unwrap_err();
+        let offered = version(&key, offered, 8);
+        let error = store.add_version(&offered, &Sealed(vec![6])).await.unwrap_err();
         assert!(matches!(error, StoreError::Conflict { stored: 2, .. }), "{error}");
     }
-    let missing =
-        store.add_version(SecretId(Uuid::from_u128(9)), 1, &Sealed(vec![8]), &Sealed(vec![6])).await;
+    let gone = version(&secret(9, "gone"), 1, 8);
+    let missing = store.add_version(&gone, &Sealed(vec![6])).await;
     assert!(matches!(missing, Err(StoreError::NotFound { .. })));
 }
 
@@ -311,7 +320,7 @@ pub(crate) async fn changes_are_told(store: &dyn Store) {
     told("prune_sessions", true);
     store.set_agent_enabled(one.id, false).await.unwrap();
     told("set_agent_enabled", true);
-    store.add_version(key.id, 2, &Sealed(vec![2]), &Sealed(vec![1])).await.unwrap();
+    store.add_version(&version(&key, 2, 2), &Sealed(vec![1])).await.unwrap();
     told("add_version", true);
     store.set_secret_enabled(key.id, false).await.unwrap();
     told("set_secret_enabled", true);

@@ -206,18 +206,13 @@ pub trait Store: KeyStore + LeaseStore {
     /// [`StoreError::Taken`] where the name is another secret's.
     async fn add_secret(&self, secret: &Secret) -> Result<(), StoreError>;
 
-    /// Adds a value to a secret and makes it the current one. Older versions are kept; the one before is kept as `kept`,
-    /// which is the same value in a form that goes nowhere.
+    /// Adds the version of a secret that `secret` is in, with its class and its sealed value, and makes it the current one.
+    /// Nothing else of the secret changes. Older versions are kept; the one before is kept as `kept`, which is the same value
+    /// in a form that goes nowhere.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `version` does not follow the current one.
-    async fn add_version(
-        &self,
-        id: SecretId,
-        version: u32,
-        sealed: &Sealed,
-        kept: &Sealed,
-    ) -> Result<(), StoreError>;
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where the version does not follow the current one.
+    async fn add_version(&self, secret: &Secret, kept: &Sealed) -> Result<(), StoreError>;
 
     /// Enables or disables a secret.
     ///

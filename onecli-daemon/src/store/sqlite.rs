@@ -109,7 +109,7 @@ impl Store for SqliteStore {
             sqlx::query("SELECT * FROM agents ORDER BY name").fetch_all(&mut *tx).await.map_err(failed)?;
         let sessions = sqlx::query("SELECT * FROM sessions").fetch_all(&mut *tx).await.map_err(failed)?;
         let secrets = sqlx::query(
-            "SELECT s.*, v.sealed FROM secrets s
+            "SELECT s.*, v.class, v.sealed FROM secrets s
              LEFT JOIN secret_versions v ON v.secret = s.id AND v.version = s.version ORDER BY s.name",
         )
         .fetch_all(&mut *tx)
@@ -301,17 +301,12 @@ impl Store for SqliteStore {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        keys::insert_version(&mut tx, secret.id, secret.version, &secret.sealed).await?;
+        keys::insert_version(&mut tx, secret).await?;
         self.commit(tx).await
     }
 
-    async fn add_version(
-        &self,
-        id: SecretId,
-        version: u32,
-        sealed: &Sealed,
-        kept: &Sealed,
-    ) -> Result<(), StoreError> {
+    async fn add_version(&self, secret: &Secret, kept: &Sealed) -> Result<(), StoreError> {
+        let Secret { id, version, .. } = *secret;
         let failed = StoreError::query("add a version of a secret");
         let mut tx = self.write().await?;
         let stored: Option<u32> = sqlx::query_scalar("SELECT version FROM secrets WHERE id = ?")
@@ -327,7 +322,7 @@ impl Store for SqliteStore {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-        keys::insert_version(&mut tx, id, version, sealed).await?;
+        keys::insert_version(&mut tx, secret).await?;
         sqlx::query("UPDATE secrets SET version = ? WHERE id = ?")
             .bind(version)
             .bind(id.to_string())

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::model::{Placement, Profile, Secret, SecretName, Target};
+use crate::model::{Placement, Profile, Secret, SecretName, Target, ValueClass};
 
 /// SHA-256 over everything that decides where a secret's value goes: whoever changes that in the database, and not
 /// through the daemon, makes the value undecryptable.
@@ -22,14 +22,17 @@ struct Bound<'s> {
     placement: &'s Placement,
     profile: &'s Profile,
     env: &'s Option<String>,
+    /// Which bytes of responses wait depends on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: &'s Option<ValueClass>,
 }
 
 impl Binding {
     pub(super) fn of(secret: &Secret) -> Binding {
         // In full, so that a new field is a question put to whoever adds it.
-        let Secret { id: _, name, target, placement, profile, env, enabled: _, version: _, sealed: _ } =
+        let Secret { id: _, name, target, placement, profile, env, enabled: _, version: _, class, sealed: _ } =
             secret;
-        Binding::digest(&Bound { name, target, placement, profile, env })
+        Binding::digest(&Bound { name, target, placement, profile, env, class })
     }
 
     fn digest(what: &impl Serialize) -> Binding {
@@ -108,8 +111,9 @@ mod tests {
     #[test]
     fn any_change_of_any_field_changes_the_digest() {
         let secret = secret(1, "key");
-        let Secret { name, target, placement, profile, env, .. } = &secret;
-        let bound = serde_json::to_value(Bound { name, target, placement, profile, env }).unwrap();
+        let secret = Secret { class: Some(ValueClass::ISSUED), ..secret };
+        let Secret { name, target, placement, profile, env, class, .. } = &secret;
+        let bound = serde_json::to_value(Bound { name, target, placement, profile, env, class }).unwrap();
         let original = Binding::digest(&bound);
         let all = variants(&bound);
         assert!(all.len() > 30, "{}", all.len());
@@ -128,7 +132,7 @@ mod tests {
         (same.version, same.enabled) = (7, false);
         same.sealed.0.push(1);
         assert!(Binding::of(&same) == of);
-        let changes: [fn(&mut Secret); 8] = [
+        let changes: [fn(&mut Secret); 9] = [
             |s| s.name = "other".parse().unwrap(),
             |s| s.target.host = "api.example.com".parse().unwrap(),
             |s| s.target.port = 443,
@@ -137,6 +141,7 @@ mod tests {
             |s| s.target.allow_plaintext = true,
             |s| s.placement = Placement::query("key").unwrap(),
             |s| s.env = None,
+            |s| s.class = Some(ValueClass::ISSUED),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut edited = base.clone();
@@ -150,8 +155,8 @@ mod tests {
     fn the_digest_stays_what_it_was() {
         let digest = |value: &Value| data_encoding::HEXLOWER.encode(&Binding::digest(value).0);
         assert_eq!(digest(&json!({"name": "key", "target": {"port": 443}})), JSON_DIGEST);
-        let Secret { name, target, placement, profile, env, .. } = &secret(1, "key");
-        let bound = serde_json::to_string(&Bound { name, target, placement, profile, env }).unwrap();
+        let Secret { name, target, placement, profile, env, class, .. } = &secret(1, "key");
+        let bound = serde_json::to_string(&Bound { name, target, placement, profile, env, class }).unwrap();
         assert_eq!(bound, BOUND);
     }
 

@@ -303,7 +303,7 @@ impl Credentials {
     ) -> Result<(), String> {
         let kept = self.vault.retire(current).map_err(|error| error.to_string())?;
         next.sealed = self.vault.seal(next, value).map_err(|error| error.to_string())?;
-        let added = self.store.add_version(next.id, next.version, &next.sealed, &kept).await;
+        let added = self.store.add_version(next, &kept).await;
         added.map_err(|error| error.to_string())
     }
 }

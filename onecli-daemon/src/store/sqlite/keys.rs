@@ -8,7 +8,7 @@ use sqlx::{Row as _, Transaction};
 
 use super::super::{KeyStore, Rewrap, SlotRow, StoreError, VaultChange, VersionRow};
 use super::{SqliteStore, rows};
-use crate::model::{Sealed, SecretId};
+use crate::model::{Sealed, Secret, SecretId};
 
 /// Where the id of the root key stands in a sealed value, from 1: see `vault::envelope`.
 const USED: &str = "SELECT EXISTS (SELECT 1 FROM secret_versions WHERE substr(sealed, 2, 8) = ?1)
@@ -124,7 +124,7 @@ impl KeyStore for SqliteStore {
     ) -> Result<Vec<VersionRow>, StoreError> {
         let (secret, version) = after.map_or((String::new(), 0), |(id, version)| (id.to_string(), version));
         let found = sqlx::query(
-            "SELECT s.*, v.version AS of_version, v.sealed FROM secret_versions v
+            "SELECT s.*, v.version AS of_version, v.class, v.sealed FROM secret_versions v
              JOIN secrets s ON s.id = v.secret
              WHERE (v.secret, v.version) > (?, ?) ORDER BY v.secret, v.version LIMIT ?",
         )
@@ -226,14 +226,13 @@ pub(super) async fn set_fact(
 /// Adds a version of a secret; which one is used is not its affair.
 pub(super) async fn insert_version(
     tx: &mut Transaction<'static, Sqlite>,
-    id: SecretId,
-    version: u32,
-    sealed: &Sealed,
+    secret: &Secret,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO secret_versions (secret, version, sealed) VALUES (?, ?, ?)")
-        .bind(id.to_string())
-        .bind(version)
-        .bind(&sealed.0[..])
+    sqlx::query("INSERT INTO secret_versions (secret, version, class, sealed) VALUES (?, ?, ?, ?)")
+        .bind(secret.id.to_string())
+        .bind(secret.version)
+        .bind(secret.class.map(|class| class.to_string()))
+        .bind(&secret.sealed.0[..])
         .execute(&mut **tx)
         .await
         .map_err(StoreError::query("add a version of a secret"))?;

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
 use super::super::{AuditRow, GrantRow, LeaseRow, Session, SlotRow, StoreError, StoredAgent};
-use crate::model::{Agent, Sealed, Secret, Target, TokenHash};
+use crate::model::{Agent, Sealed, Secret, Target, TokenHash, ValueClassError};
 
 pub(super) fn agent(row: &SqliteRow) -> Result<StoredAgent, StoreError> {
     let row = Row::new("agents", "name", row);
@@ -46,6 +46,8 @@ pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
     }
     let placement = row.json("placement")?;
     let sealed: Option<Vec<u8>> = row.get("sealed")?;
+    let class: Option<&str> = row.get("class")?;
+    let class = class.map(str::parse).transpose();
     Ok(Secret {
         id: row.parse("id")?,
         name: row.parse("name")?,
@@ -55,6 +57,7 @@ pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
         env: row.get("env")?,
         enabled: row.get("enabled")?,
         version: row.get("version")?,
+        class: class.map_err(|error: ValueClassError| row.bad("class", error))?,
         sealed: sealed.map(Sealed).ok_or_else(|| row.bad("version", "there is no value of this version"))?,
     })
 }

@@ -134,7 +134,7 @@ async fn older_versions_are_kept() {
     let (store, _dir) = temporary().await;
     let key = contract::secret(1, "key");
     store.add_secret(&key).await.unwrap();
-    store.add_version(key.id, 2, &Sealed(vec![9]), &Sealed(vec![7])).await.unwrap();
+    store.add_version(&contract::version(&key, 2, 9), &Sealed(vec![7])).await.unwrap();
     let kept: Vec<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM secret_versions ORDER BY version")
         .fetch_all(&store.pool)
         .await
@@ -233,7 +233,10 @@ async fn what_was_removed_or_replaced_is_in_no_file() {
     for removed in [&slot(2).sealed, &sealed(102), &fact] {
         assert!(!holds(dir.path(), removed));
     }
-    store.add_version(key.id, 2, &sealed(104), &sealed(105)).await.unwrap();
+    store
+        .add_version(&Secret { version: 2, sealed: sealed(104), ..key.clone() }, &sealed(105))
+        .await
+        .unwrap();
     assert!(!holds(dir.path(), &key.sealed) && holds(dir.path(), &sealed(105)), "a replaced version");
     store.remove_secret(gone.id).await.unwrap();
     assert!(!holds(dir.path(), &gone.sealed), "a removed secret");

@@ -87,13 +87,17 @@ impl Credentials {
 }
 
 impl Watch {
-    /// The forms in which this value of the secret, or a token that was issued for it, is sent to the host.
+    /// The forms in which this value of the secret, or a token that was issued for it, is sent to the host. Their class is
+    /// the recorded one.
     pub fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {
-        match (self.sent(), &self.secret().profile.mint) {
+        let secret = self.secret();
+        let class = secret.class.unwrap_or_else(|| secret.class_of(value));
+        let forms = match (self.sent(), &secret.profile.mint) {
             (Sent::ToEndpoint, Some(mint)) => {
                 mint::sent_to_endpoint(mint, value).iter().flat_map(WireForm::of_form).collect()
             }
-            _ => self.secret().placement.wire_forms(value),
-        }
+            _ => secret.placement.wire_forms(value),
+        };
+        forms.into_iter().map(|form| form.of_class(class)).collect()
     }
 }

@@ -9,7 +9,8 @@ use http::{Request, Response};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::model::{Authority, Mint, SystemClock};
+use crate::model::{Authority, Mint, Placement, SystemClock};
+use crate::policy::Watch;
 use crate::vault::Purpose;
 
 /// A token server that answers when it is let; its refresh tokens are good once.
@@ -76,4 +77,37 @@ async fn who_hangs_up_loses_no_refresh_token() {
     let stored = store.load().await.unwrap().secrets.remove(0);
     assert_eq!(stored.version, 2);
     assert_eq!(vault.open_value(&stored).unwrap().expose(), b"refresh-token-1");
+}
+
+/// What responses are searched for while `text` is stored, with the class.
+async fn searched_for(change: impl FnOnce(&mut Secret), text: &str) -> Vec<(String, String)> {
+    let on = Host::new().await;
+    let vault = Arc::new(on.unlock().await.unwrap());
+    let mut secret = secret(1, "key");
+    change(&mut secret);
+    secret.sealed = vault.seal(&secret, &value(text)).unwrap();
+    let server = Slow { may_answer: Semaphore::new(0), asked: Mutex::default() };
+    let clock = Arc::new(SystemClock);
+    let credentials =
+        Credentials::new(vault, Arc::new(on.store), Arc::new(server), Backends::for_test(), clock);
+    let forms = credentials.stored_forms(&Watch::for_test(secret)).unwrap().unwrap();
+    let told = |form: &crate::model::WireForm| {
+        (String::from_utf8(form.expose().to_vec()).unwrap(), form.class().to_string())
+    };
+    forms.iter().map(told).collect()
+}
+
+#[tokio::test]
+async fn a_class_is_the_recorded_one_or_follows_from_the_value() {
+    let recorded = |secret: &mut Secret| secret.class = Some("token/1024".parse().unwrap());
+    for (text, with, without) in
+        [("sk-live-canary", "token/1024", "token/128"), ("correct horse", "text/1024", "text/128")]
+    {
+        let of = |class: &str| [(text.to_owned(), class.to_owned())];
+        assert_eq!(searched_for(recorded, text).await, of(with));
+        assert_eq!(searched_for(|_| {}, text).await, of(without));
+    }
+    let sigv4 = |secret: &mut Secret| secret.placement = Placement::sigv4("*/*", Vec::new()).unwrap();
+    let sent = searched_for(sigv4, "AKIDEXAMPLE:secret/key:session/token==").await;
+    assert_eq!(sent, [("session/token==".to_owned(), "token/16384".to_owned())]);
 }

@@ -26,7 +26,7 @@ impl Host {
         let kept = vault.retire(&secret).unwrap();
         secret.version += 1;
         secret.sealed = vault.seal(&secret, &value(text)).unwrap();
-        self.store.add_version(secret.id, secret.version, &secret.sealed, &kept).await.unwrap();
+        self.store.add_version(&secret, &kept).await.unwrap();
     }
 
     /// Everything that is stored opens; gives how much.
@@ -195,7 +195,7 @@ pass_on! {
     fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp) -> ();
     fn prune_sessions(now: Timestamp) -> u64;
     fn add_secret(secret: &Secret) -> ();
-    fn add_version(id: SecretId, version: u32, sealed: &Sealed, kept: &Sealed) -> ();
+    fn add_version(secret: &Secret, kept: &Sealed) -> ();
     fn set_secret_enabled(id: SecretId, enabled: bool) -> ();
     fn remove_secret(id: SecretId) -> ();
     fn grant(agent: AgentId, secret: SecretId) -> ();
