@@ -191,6 +191,7 @@ fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("source", source(secret)),
         ("template", secret.profile.template.map(|name| name.to_string()).unwrap_or_default()),
         ("minted", secret.profile.mint.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("flush after", secret.profile.flush_after.map(|pause| pause.to_string()).unwrap_or_default()),
         ("variable", secret.env.clone().unwrap_or_default()),
         ("plaintext", if secret.allow_plaintext { "allowed".to_owned() } else { String::new() }),
         ("mask issued", secret.profile.mask_issued.to_string()),

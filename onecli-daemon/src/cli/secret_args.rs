@@ -7,8 +7,8 @@ use crate::admin::api::EnvNames;
 use crate::model::placement::PlacementError;
 use crate::model::template::Template;
 use crate::model::{
-    HostPattern, HostSet, MaskIssued, MethodSet, Mint, PathPattern, Placement, Profile, SecretName, Shape,
-    Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
+    FlushAfter, HostPattern, HostSet, MaskIssued, MethodSet, Mint, PathPattern, Placement, Profile,
+    SecretName, Shape, Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
 };
 
 /// What says how the credential is placed: one of these at least.
@@ -128,6 +128,11 @@ pub(super) struct SecretAddArgs {
     /// GitHub's API, where it is an enterprise server's.
     #[arg(long, value_name = "URL", requires = "github_app", default_value = "https://api.github.com/")]
     pub(super) github_api: TokenUrl,
+    /// Release bytes of a response that may be the beginning of the value after a silence of this length, such as 250ms.
+    /// Without it they wait for the bytes behind them. A value that is sent in two parts around such a silence is not
+    /// masked. Where several secrets have the same host, the longest pause counts, and all must have one.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) flush_after: Option<FlushAfter>,
     /// Let it leave over plain HTTP too, readable by everyone on the way.
     #[arg(long)]
     pub(super) allow_plaintext: bool,
@@ -216,6 +221,7 @@ impl SecretAddArgs {
             mint,
             source: self.source(),
             mask_issued: self.mask_issued.unwrap_or_default(),
+            flush_after: self.flush_after,
         };
         let (methods, paths) = match narrow {
             Some(narrow) => (narrow.methods.clone(), narrow.paths.clone()),

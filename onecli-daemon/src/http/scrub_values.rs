@@ -179,6 +179,7 @@ pub(super) async fn scrubber(
         spelt.extend(values.iter().filter_map(|value| moving.spell(value)));
     }
     let mut scrubber = Scrubber::new(set.needles_with(spelt));
+    scrubber.wait_at_most(set.flush_after());
     let issued: Vec<Watch> = set.issued().cloned().collect();
     if !issued.is_empty() {
         let credentials = Arc::clone(&gateway.credentials);

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::flush_after::FlushAfter;
 use super::issued::{IssuedShape, MaskIssued};
 use super::mint::Mint;
 use super::source::Source;
@@ -34,6 +35,9 @@ pub struct Profile {
     /// What happens to credentials that the service issues in its responses.
     #[serde(skip_serializing_if = "MaskIssued::is_default")]
     pub mask_issued: MaskIssued,
+    /// How long bytes of a response wait that may be the beginning of the value; without a bound where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flush_after: Option<FlushAfter>,
 }
 
 impl Profile {
@@ -176,7 +180,7 @@ mod tests {
 
     #[test]
     fn profiles_round_trip() {
-        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"},"mask_issued":"all"}"#;
+        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"},"mask_issued":"all","flush_after":"250ms"}"#;
         for text in ["{}", full] {
             let profile: Profile = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&profile).unwrap(), text);

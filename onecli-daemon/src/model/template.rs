@@ -109,6 +109,7 @@ impl Template {
             mint: scope.map(|scope| Mint::GcpServiceAccount { scope: scope.to_owned() }),
             source: None,
             mask_issued: MaskIssued::default(),
+            flush_after: None,
         })
     }
 

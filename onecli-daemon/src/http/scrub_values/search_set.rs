@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lru::LruCache;
 use zeroize::Zeroizing;
@@ -27,6 +28,8 @@ pub(in crate::http) struct SearchSet {
     /// The same, by secret.
     stored: Vec<(Watch, Vec<Needle>)>,
     bytes: usize,
+    /// How long bytes wait that may be the beginning of a value: the longest of all secrets, if all say how long.
+    flush_after: Option<Duration>,
     unopened: Vec<Watch>,
     moving: Vec<Moving>,
     combined: Option<Mutex<LruCache<Combination, Combined>>>,
@@ -69,7 +72,9 @@ impl Borrow<[u8]> for Value {
 impl SearchSet {
     /// Opens and spells what is stored.
     pub(super) fn compile(watches: Vec<Watch>, credentials: &Credentials) -> SearchSet {
-        let mut set = SearchSet::default();
+        let pauses = watches.iter().map(|watch| Some(watch.secret().profile.flush_after?.duration()));
+        let flush_after = pauses.collect::<Option<Vec<_>>>().and_then(|pauses| pauses.into_iter().max());
+        let mut set = SearchSet { flush_after, ..SearchSet::default() };
         for watch in watches {
             match credentials.stored_forms(&watch) {
                 Ok(Some(forms)) => set.stored.push((watch, spellings(&forms))),
@@ -90,6 +95,11 @@ impl SearchSet {
         set.needles = Arc::new(all);
         set.combined = (!set.moving.is_empty()).then(|| Mutex::new(LruCache::new(COMBINATIONS)));
         set
+    }
+
+    /// How long held bytes wait for the bytes behind them; for ever where this is `None`.
+    pub(super) fn flush_after(&self) -> Option<Duration> {
+        self.flush_after
     }
 
     /// Bytes of all spellings of stored values.
