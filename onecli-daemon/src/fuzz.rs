@@ -122,6 +122,11 @@ pub fn scrub(bytes: &[u8]) {
     fuzzed::scrub(bytes);
 }
 
+/// The scrubber: which pieces come out, and when, is the same for any two values of one class that do not occur.
+pub fn noninterference(bytes: &[u8]) {
+    fuzzed::noninterference(bytes);
+}
+
 /// Readings of a text: no byte is lost to an escape, and none depends on where the bytes are cut.
 pub fn decode(bytes: &[u8]) {
     fuzzed::readings(bytes);

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{cargo, run, step, target, workspace};
 
 /// Every target, and the corpus of the same name.
-const TARGETS: &[&str] = &["sniff", "authority", "path", "pattern", "rule", "scrub", "decode", "front"];
+const TARGETS: &[&str] =
+    &["sniff", "authority", "path", "pattern", "rule", "scrub", "noninterference", "decode", "front"];
 /// What `cargo-fuzz` passes too: coverage that libFuzzer reads.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

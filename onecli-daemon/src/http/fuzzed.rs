@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::front::{Front, MAX_FIELDS, Malformed};
 use super::scrub::{Scrubber, Text};
-use crate::model::{SecretValue, WireForm};
+use crate::model::{SecretValue, ValueClass, WireForm};
 
 /// A value, its pieces' sizes, and a text in which four bytes stand for spellings of the value.
 pub(crate) fn scrub(bytes: &[u8]) {
@@ -62,6 +62,46 @@ pub(crate) fn scrub(bytes: &[u8]) {
     let pieces = run(value);
     assert_eq!(pieces.escape_ascii().to_string(), whole.escape_ascii().to_string(), "in pieces");
     assert_eq!(run(&[0]).escape_ascii().to_string(), whole.escape_ascii().to_string(), "byte by byte");
+}
+
+/// A length, how much two values have in common, the values, the size of the pieces, and a text in which two bytes stand
+/// for beginnings of the first value, as it is and in hex; the byte behind says how long.
+pub(crate) fn noninterference(bytes: &[u8]) {
+    let &[length, common, ref rest @ ..] = bytes else { return };
+    let (length, common) = (8 + usize::from(length % 24), usize::from(common));
+    let Some((value, rest)) = rest.split_at_checked(length) else { return };
+    let Some((ends, rest)) = rest.split_at_checked(length) else { return };
+    let Some((&size, text)) = rest.split_first() else { return };
+    let other = [&value[..common.min(length)], &ends[common.min(length)..]].concat();
+    let (Ok(value), Ok(other)) = (SecretValue::new(value.to_vec()), SecretValue::new(other)) else { return };
+    if ValueClass::of(&value) != ValueClass::of(&other) {
+        return;
+    }
+    let hex = data_encoding::HEXLOWER.encode(value.expose());
+    let (mut whole, mut rest) = (Vec::new(), text.iter());
+    while let Some(byte) = rest.next() {
+        let form = match byte {
+            0xff => value.expose(),
+            0xfe => hex.as_bytes(),
+            _ => {
+                whole.push(*byte);
+                continue;
+            }
+        };
+        let length = usize::from(rest.next().copied().unwrap_or_default()) % form.len();
+        whole.extend_from_slice(&form[..length]);
+    }
+    let run = |value: &SecretValue| {
+        let mut scrubber = Scrubber::default();
+        scrubber.watch(&WireForm::plain(value));
+        let pieces = whole.chunks(1 + usize::from(size % 32));
+        let mut out: Vec<Bytes> = pieces.map(|piece| scrubber.push(Bytes::copy_from_slice(piece))).collect();
+        out.push(scrubber.finish());
+        (scrubber.hits() == 0).then_some(out)
+    };
+    if let (Some(one), Some(another)) = (run(&value), run(&other)) {
+        assert_eq!(one, another);
+    }
 }
 
 /// A byte can stand for itself, no reading ends beyond the bytes, and what is not cut off reads the same whatever comes.
