@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, reason = "figures for whoever runs a test alone")]
 #![allow(clippy::items_after_statements, reason = "a script stands where it is run")]
 
+mod administrators;
 mod approvals;
 mod attack;
 mod audit;

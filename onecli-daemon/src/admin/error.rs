@@ -106,6 +106,16 @@ impl AdminError {
         AdminError::NotFound { what, name: name.to_string() }
     }
 
+    /// The caller may administer, but this would let them read stored values.
+    pub(super) fn root_only(operations: &str) -> AdminError {
+        AdminError::NotPermitted {
+            message: format!(
+                "only root may {operations}: members of group 'onecli' never see a stored value"
+            ),
+            hint: "use sudo".to_owned(),
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             AdminError::NotPermitted { .. } => StatusCode::FORBIDDEN,

@@ -15,7 +15,7 @@ use super::error::AdminError;
 use crate::model::Runner;
 use crate::model::peer::peer_cgroup;
 
-/// Members may do everything.
+/// Members may do everything, except what would let them read a stored value: that is [`Rights::Root`].
 pub(super) const WRITE_GROUP: &str = "onecli";
 /// Members may read status and audit.
 pub(super) const AUDIT_GROUP: &str = "onecli-audit";
@@ -23,7 +23,10 @@ pub(super) const AUDIT_GROUP: &str = "onecli-audit";
 /// What a peer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rights {
-    /// Everything.
+    /// Everything. Root and the daemon's own user can read the data directory, so nothing is kept from them.
+    Root,
+    /// Everything but the operations from which a stored value can be composed: key slots, key rotation, backups, and
+    /// secrets whose values the daemon reads elsewhere.
     Write,
     /// Read status and audit.
     Audit,
@@ -66,7 +69,9 @@ impl Peer {
     /// Decides. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
     pub(super) fn rights(&self, agents_root: &str) -> Result<Rights, AdminError> {
         self.check_not_managed(agents_root)?;
-        if self.uid == 0 || self.is_owner || self.groups.contains(&WRITE_GROUP) {
+        if self.uid == 0 || self.is_owner {
+            Ok(Rights::Root)
+        } else if self.groups.contains(&WRITE_GROUP) {
             Ok(Rights::Write)
         } else if self.groups.contains(&AUDIT_GROUP) {
             Ok(Rights::Audit)
@@ -74,7 +79,7 @@ impl Peer {
             Err(AdminError::NotPermitted {
                 message: format!("uid {} may not talk to the OneCLI daemon", self.uid),
                 hint: format!(
-                    "use sudo, or join the group '{WRITE_GROUP}' (all rights) or '{AUDIT_GROUP}' (status and audit)"
+                    "use sudo, or join the group '{WRITE_GROUP}' (administration) or '{AUDIT_GROUP}' (status and audit)"
                 ),
             })
         }

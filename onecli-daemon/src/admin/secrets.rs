@@ -2,6 +2,7 @@
 
 use super::api::{SecretAdd, SecretRotate, SecretView};
 use super::error::AdminError;
+use super::peer::Rights;
 use super::state::{Change, Find, State};
 use crate::model::strength::{ENOUGH_BITS, estimated_bits};
 use crate::model::{
@@ -14,8 +15,13 @@ use crate::vault::{check_material, sent_to_endpoint};
 /// More patterns than this are a mistake, and each costs time in every match.
 const MAX_PATHS: usize = 256;
 
-pub(super) async fn add(state: &State, uid: u32, request: SecretAdd) -> Result<SecretView, AdminError> {
-    check_source(state, uid, &request.profile)?;
+pub(super) async fn add(
+    state: &State,
+    uid: u32,
+    rights: Rights,
+    request: SecretAdd,
+) -> Result<SecretView, AdminError> {
+    check_source(state, uid, rights, &request.profile)?;
     let change = state.begin_change().await?;
     let value = request.value.as_ref().map(|value| value.0.clone());
     let secret = insert(state, &change, request).await?;
@@ -97,8 +103,12 @@ fn to_seal(request: &SecretAdd) -> Result<SecretValue, AdminError> {
 }
 
 /// May whoever asks have values taken from there?
-fn check_source(state: &State, uid: u32, profile: &Profile) -> Result<(), AdminError> {
+fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> Result<(), AdminError> {
     match &profile.source {
+        // Whatever the daemon may read there could be sent to a host of the caller's choice.
+        Some(Source::Vault(_)) if rights != Rights::Root => {
+            Err(AdminError::root_only("store secrets whose values come from the vault server"))
+        }
         Some(Source::Vault(_)) if state.handles.server.is_none() => Err(AdminError::NotReady {
             message: "no vault server is configured".to_owned(),
             hint: "add [backend.vault] to the daemon's configuration, and restart it".to_owned(),

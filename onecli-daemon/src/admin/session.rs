@@ -115,7 +115,9 @@ async fn judge(
         let peer = Peer::told(uid, gid, cgroup);
         peer.check_not_managed(&agents_root)?;
         // An agent that is not there is refused alike: who may run none need not learn which there are.
-        if !matches!(peer.rights(&agents_root), Ok(Rights::Write)) && !is_runner(uid, gid, &runners) {
+        if !matches!(peer.rights(&agents_root), Ok(Rights::Root | Rights::Write))
+            && !is_runner(uid, gid, &runners)
+        {
             return Err(AdminError::NotPermitted {
                 message: format!("uid {uid} may not run agent '{name}'"),
                 hint: format!("an administrator can allow it: onecli agent allow-run {name} USER|@GROUP"),

@@ -26,14 +26,14 @@ fn who_may_do_what() {
     let check = |peer: Peer, expected: Option<Rights>| {
         assert_eq!(peer.rights(ROOT).ok(), expected, "{peer:?}");
     };
-    check(peer(0, &[], "/"), Some(Rights::Write));
-    check(peer(0, &[], "/user.slice/x"), Some(Rights::Write));
+    check(peer(0, &[], "/"), Some(Rights::Root));
+    check(peer(0, &[], "/user.slice/x"), Some(Rights::Root));
     check(peer(1000, &["onecli"], "/user.slice/x"), Some(Rights::Write));
     check(peer(1000, &["onecli", "onecli-audit"], "/"), Some(Rights::Write));
     check(peer(1000, &["onecli-audit"], "/"), Some(Rights::Audit));
     check(peer(1000, &[], "/"), None);
-    check(Peer { cgroup: Ok(None), ..peer(0, &[], "") }, Some(Rights::Write));
-    check(Peer { is_owner: true, ..peer(1000, &[], "") }, Some(Rights::Write));
+    check(Peer { cgroup: Ok(None), ..peer(0, &[], "") }, Some(Rights::Root));
+    check(Peer { is_owner: true, ..peer(1000, &[], "") }, Some(Rights::Root));
 }
 
 /// An agent must not administer what holds it, whatever its uid.

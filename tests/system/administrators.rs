@@ -1,0 +1,119 @@
+//! Members of the group `onecli` administer, but no combination of their rights shows them a stored value.
+
+use std::fs;
+use std::path::PathBuf;
+
+use onecli_tests::bins;
+use onecli_tests::client::{Outcome, Run};
+use onecli_tests::daemon::Daemon;
+use onecli_tests::need;
+use onecli_tests::upstream::Upstream;
+
+/// No account has this uid.
+const UID: &str = "--reuid=4242";
+const GROUP: &str = "onecli";
+
+/// The group, made for the test where the host has none.
+struct MemberGroup {
+    gid: u32,
+    is_ours: bool,
+}
+
+impl MemberGroup {
+    fn new() -> MemberGroup {
+        let found = || nix::unistd::Group::from_name(GROUP).unwrap().map(|group| group.gid.as_raw());
+        let is_ours = found().is_none();
+        if is_ours {
+            Run::new("groupadd").args(["--system", GROUP]).outcome().ok("groupadd");
+        }
+        MemberGroup { gid: found().unwrap(), is_ours }
+    }
+}
+
+impl Drop for MemberGroup {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = Run::new("groupdel").arg(GROUP).outcome();
+        }
+    }
+}
+
+/// A daemon with one secret, and a member of the group.
+struct World {
+    daemon: Daemon,
+    group: MemberGroup,
+    cli: PathBuf,
+    host: String,
+}
+
+impl World {
+    fn new() -> Option<World> {
+        if !need::root("rights of administrators") {
+            return None;
+        }
+        let group = MemberGroup::new();
+        let upstream = Upstream::start(&["api.test"]);
+        let daemon = Daemon::builder().no_ebpf().upstream(&upstream).start();
+        let host = format!("api.test:{}", upstream.https_addr().port());
+        daemon.add_secret("api", "sk-live-0123456789", &["--host", &host, "--bearer"]);
+        // The directory of the built programs may be closed to other users.
+        let cli = daemon.home().dir().join("onecli");
+        fs::copy(bins::path("onecli"), &cli).unwrap();
+        Some(World { daemon, group, cli, host })
+    }
+
+    fn member(&self, args: &[&str]) -> Outcome {
+        let gid = format!("--regid={}", self.group.gid);
+        let run = Run::new("setpriv").args([UID, &gid, "--clear-groups"]).arg(&self.cli);
+        run.arg("--socket").arg(self.daemon.home().socket()).args(args).stdin("sk-live-9876543210").outcome()
+    }
+}
+
+/// One test, because the group is the whole machine's.
+#[test]
+fn members_of_the_group_administer_and_cannot_compose_a_value() {
+    let Some(world) = World::new() else { return };
+    they_administer(&world);
+    they_cannot_compose_a_value(&world);
+}
+
+fn they_cannot_compose_a_value(world: &World) {
+    let copy = world.daemon.home().dir().join("copy.db");
+    let copy = copy.to_str().unwrap();
+    let add = ["secret", "add", "mine", "--bearer", "--host", &world.host];
+    let refused: &[&[&str]] = &[
+        &["key", "add-recovery"],
+        &["key", "add-key-file"],
+        &["key", "remove-slot", "1"],
+        &["key", "rotate"],
+        &["backup", copy],
+        &["vault", "import", "secret/team"],
+        &[&add[..], &["--vault", "secret/team#key"]].concat(),
+        &[&add[..], &["--file", "/etc/hostname"]].concat(),
+        &[&add[..], &["--exec", "/bin/true"]].concat(),
+    ];
+    for args in refused {
+        let outcome = world.member(args);
+        assert_eq!(outcome.code(), Some(4), "{args:?}: {outcome:?}");
+        assert!(outcome.err().contains("only root"), "{args:?}: {outcome:?}");
+    }
+    assert!(!std::path::Path::new(copy).exists());
+    // The control: the same commands are refused to nobody else.
+    world.daemon.onecli(&["key", "add-recovery"]).ok("root adds a recovery key");
+    world.daemon.onecli(&["backup", copy]).ok("root takes a backup");
+}
+
+fn they_administer(world: &World) {
+    let host = world.host.as_str();
+    for args in [
+        &["status"][..],
+        &["key", "status"],
+        &["agent", "add", "bot", "--factors", "token"],
+        &["grant", "bot", "api"],
+        &["secret", "add", "mine", "--bearer", "--host", host, "--value-stdin"],
+        &["rule", "add", "deny", "--host", "other.test"],
+        &["agent", "disable", "bot"],
+    ] {
+        world.member(args).ok(&args.join(" "));
+    }
+}
