@@ -81,10 +81,10 @@ pub(super) fn run(client: &Client, command: AuditCommand, output: &mut Output) -
         AuditCommand::Export { filter, format } => {
             let query = AuditQuery { filter: (*filter).into(), all: true, ..AuditQuery::default() };
             let mut export = Export::new(format);
-            if let Some(header) = export.header() {
-                output.raw_line(header.as_bytes())?;
+            if let Some(header) = export.header()? {
+                output.record(&header)?;
             }
-            client.lines(&path(&query), |line| Ok(output.raw_line(&export.line(line)?)?))
+            client.lines(&path(&query), |line| Ok(output.record(&export.line(line)?)?))
         }
         AuditCommand::Verify(args) => verify::run(args, output),
     }
@@ -93,7 +93,7 @@ pub(super) fn run(client: &Client, command: AuditCommand, output: &mut Output) -
 fn list(client: &Client, query: &AuditQuery, output: &mut Output) -> Result<(), CliError> {
     let path = path(query);
     if output.is_json() {
-        return client.lines(&path, |line| Ok(output.raw_line(line)?));
+        return client.lines(&path, |line| Ok(output.record(line)?));
     }
     let mut rows = Vec::new();
     client.lines(&path, |line| {
@@ -110,7 +110,7 @@ fn tail(client: &Client, query: &AuditQuery, output: &mut Output) -> Result<(), 
     }
     client.lines(&path(query), |line| {
         if output.is_json() {
-            output.raw_line(line)?;
+            output.record(line)?;
         } else {
             output.cells(&serde_json::from_slice::<Record>(line)?.cells(), &WIDTHS)?;
         }

@@ -1,5 +1,7 @@
 //! Audit records in the forms of other programs.
 
+use std::io;
+
 use serde_json::{Map, Value};
 
 use super::CliError;
@@ -57,45 +59,76 @@ impl Export {
         Export { format }
     }
 
-    /// What stands before the first record.
-    pub(super) fn header(&self) -> Option<String> {
-        (self.format == ExportFormat::Csv).then(|| format!("{}\r", COLUMNS.join(",")))
+    /// The line before the first record, without its end.
+    ///
+    /// # Errors
+    /// None in practice: the line is made in memory.
+    pub(super) fn header(&self) -> Result<Option<Vec<u8>>, CliError> {
+        (self.format == ExportFormat::Csv).then(|| csv_line(COLUMNS)).transpose()
     }
 
     /// A record's line, without its end.
     pub(super) fn line(&mut self, record: &[u8]) -> Result<Vec<u8>, CliError> {
         Ok(match self.format {
             ExportFormat::Jsonl => record.to_vec(),
-            ExportFormat::Csv => csv(serde_json::from_slice(record)?).into_bytes(),
+            ExportFormat::Csv => csv(serde_json::from_slice(record)?)?,
             ExportFormat::Ocsf => serde_json::to_vec(&ocsf(serde_json::from_slice(record)?))?,
         })
     }
 }
 
-/// RFC 4180. What a newer daemon adds goes into the last column, as JSON.
-fn csv(mut record: Map<String, Value>) -> String {
+/// RFC 4180. Fields that only a newer daemon knows go into the last column, as JSON.
+fn csv(mut record: Map<String, Value>) -> Result<Vec<u8>, CliError> {
     let mut cells: Vec<String> = COLUMNS[..COLUMNS.len() - 1]
         .iter()
         .map(|name| record.remove(*name).map_or_else(String::new, |value| cell(&value)))
         .collect();
     cells.push(if record.is_empty() { String::new() } else { cell(&Value::Object(record)) });
-    format!("{}\r", cells.join(","))
+    csv_line(cells)
 }
 
-/// Numbers are written as they are; a text that a spreadsheet would take for a formula is given an apostrophe.
+/// A line with every cell quoted. It ends with the CR of its CRLF: the caller adds the LF.
+fn csv_line<I: IntoIterator<Item: AsRef<[u8]>>>(cells: I) -> Result<Vec<u8>, CliError> {
+    let mut writer = csv::WriterBuilder::new()
+        .quote_style(csv::QuoteStyle::Always)
+        .terminator(csv::Terminator::Any(b'\r'))
+        .from_writer(Vec::new());
+    writer.write_record(cells).map_err(io::Error::from)?;
+    Ok(writer.into_inner().map_err(|error| error.into_error())?)
+}
+
+/// Numbers are written as they are. A text that a spreadsheet would take for a formula gets an apostrophe.
 fn cell(value: &Value) -> String {
-    let text = match value {
-        Value::Number(number) => return number.to_string(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = if formula { format!("'{text}") } else { text };
-    if text.contains([',', '"', '\n', '\r', ' ']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text
+    match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => without_formulas(text),
+        other => without_formulas(&other.to_string()),
     }
+}
+
+/// Puts an apostrophe before each formula. A formula may also begin behind a character that separates cells where commas do
+/// not (`;` and tab), or behind a line break, because not every program honours the quotes then.
+fn without_formulas(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut at_start = true;
+    for c in text.chars() {
+        if at_start && begins_formula(c) {
+            safe.push('\'');
+        }
+        safe.push(c);
+        at_start = match c {
+            ';' | '\t' | '\r' | '\n' => true,
+            // They are trimmed before the cell is judged.
+            ' ' | '"' | '\u{a0}' | '\u{3000}' => at_start,
+            _ => false,
+        };
+    }
+    safe
+}
+
+/// Also in full-width form, which some programs fold.
+fn begins_formula(c: char) -> bool {
+    matches!(c, '=' | '+' | '-' | '@' | '\t' | '\r' | '＝' | '＋' | '－' | '＠')
 }
 
 #[cfg(test)]
@@ -112,26 +145,35 @@ mod tests {
         check("+SUM(A1)", "'+SUM(A1)");
         check("-2", "'-2");
         check("@cmd", "'@cmd");
-        check("\t=1", "'\t=1");
-        check("a,b", "\"a,b\"");
-        check("a\"b", "\"a\"\"b\"");
-        check("=HYPERLINK(\"http://x\",\"y\")", "\"'=HYPERLINK(\"\"http://x\"\",\"\"y\"\")\"");
+        check("\t=1", "'\t'=1");
+        check(" =1", " '=1");
+        check("a;=1", "a;'=1");
+        check("a; \"=1", "a; \"'=1");
+        check("a\n@b", "a\n'@b");
+        check("＝1+1", "'＝1+1");
+        check("x=1;y-z", "x=1;y-z");
         assert_eq!(cell(&Value::from(-2)), "-2");
+        let line = |cells: &[&str]| String::from_utf8(csv_line(cells).unwrap()).unwrap();
+        assert_eq!(line(&["a,b", "a\"b", "-2", ""]), "\"a,b\",\"a\"\"b\",\"-2\",\"\"\r");
     }
 
     #[test]
     fn csv_has_a_column_for_each_field() {
         let mut export = Export::new(ExportFormat::Csv);
-        assert_eq!(export.header().unwrap().split(',').count(), COLUMNS.len());
+        let header = String::from_utf8(export.header().unwrap().unwrap()).unwrap();
+        assert_eq!(header.split(',').count(), COLUMNS.len());
         let whole = crate::audit::Record::with_every_field();
         for name in serde_json::to_value(whole).unwrap().as_object().unwrap().keys() {
             assert!(COLUMNS.contains(&name.as_str()), "{name}");
         }
         let line = json!({"time": "t", "seq": 3, "agent": "one", "path": "/a,b", "comm": "=x", "new": true});
         let line = String::from_utf8(export.line(line.to_string().as_bytes()).unwrap()).unwrap();
-        assert!(line.starts_with("t,3,,,,one,"), "{line}");
+        assert!(line.starts_with("\"t\",\"3\",\"\",\"\",\"\",\"one\","), "{line}");
         assert!(
-            line.contains("\"/a,b\"") && line.contains("'=x") && line.ends_with("\"{\"\"new\"\":true}\"\r")
+            line.contains("\"/a,b\"")
+                && line.contains("\"'=x\"")
+                && line.ends_with("\"{\"\"new\"\":true}\"\r"),
+            "{line}"
         );
     }
 }

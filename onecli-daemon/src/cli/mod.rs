@@ -53,7 +53,7 @@ use args::{AgentCommand, Args, Command, SecretCommand, TemplateCommand};
 use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
-use output::Output;
+use output::{Output, complain};
 pub use self_test::Probes;
 
 use crate::audit::{AuditError, Findings};
@@ -279,14 +279,9 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut definition(), "onecli", &mut script);
-            Ok(output.raw_line(script.trim_ascii_end())?)
+            Ok(output.script(&script)?)
         }
     }
-}
-
-/// Tells the person at the terminal. If even that fails there is nobody to tell.
-fn complain(message: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "onecli: {message}");
 }
 
 /// Is `run` the command? Its usage errors have an exit code of their own, so that they are not taken for CMD's.

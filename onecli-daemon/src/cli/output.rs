@@ -1,6 +1,9 @@
-//! What the CLI prints: JSON for programs, aligned tables for people.
+//! All that the CLI prints: JSON for programs, aligned tables for people.
+//!
+//! Agents choose some of what is shown: paths, hosts, process names, file names. So no character that drives a terminal or
+//! misleads the eye (controls, C1 controls, direction overrides, invisible characters) leaves unescaped.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use serde::Serialize;
 
@@ -9,12 +12,14 @@ use crate::audit::misleads;
 /// Standard output. Errors come back to the caller, because a closed pipe is no failure.
 pub(super) struct Output {
     json: bool,
-    out: BufWriter<Stdout>,
+    is_terminal: bool,
+    out: Box<dyn Write>,
 }
 
 impl Output {
     pub(super) fn new(json: bool) -> Output {
-        Output { json, out: BufWriter::new(io::stdout()) }
+        let out = io::stdout();
+        Output { json, is_terminal: out.is_terminal(), out: Box::new(BufWriter::new(out)) }
     }
 
     /// Were programs asked for?
@@ -24,23 +29,32 @@ impl Output {
 
     /// One JSON document.
     pub(super) fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.out, document)?;
+        let text = serde_json::to_string_pretty(document)?;
+        writeln!(self.out, "{}", escaped_json(&text))
+    }
+
+    /// A line for people, or several: a line break in `text` is the CLI's own.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        text.split('\n').try_for_each(|line| writeln!(self.out, "{}", printable(line)))
+    }
+
+    /// One record of the audit log, as JSON or CSV. Programs get the bytes that the log holds.
+    pub(super) fn record(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_terminal {
+            return self.line(&String::from_utf8_lossy(line.trim_ascii_end()));
+        }
+        self.out.write_all(line)?;
         self.out.write_all(b"\n")
     }
 
-    /// A line for people.
-    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{text}")
-    }
-
-    /// Bytes as they are, and a line end.
-    /// Prints a warning, apart from what a program may read.
+    /// A warning on standard error, apart from what a program may read.
     pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
-        writeln!(io::stderr(), "warning: {text}")
+        writeln!(io::stderr(), "warning: {}", printable(text))
     }
 
-    pub(super) fn raw_line(&mut self, line: &[u8]) -> io::Result<()> {
-        self.out.write_all(line)?;
+    /// A completion script. Nothing in it comes from outside of this program.
+    pub(super) fn script(&mut self, script: &[u8]) -> io::Result<()> {
+        self.out.write_all(script.trim_ascii_end())?;
         self.out.write_all(b"\n")
     }
 
@@ -102,7 +116,28 @@ fn aligned<const N: usize>(cells: [&str; N], widths: &[usize; N]) -> String {
     line
 }
 
-/// Agents choose some of what is shown (paths, process names): nothing in it may drive the terminal.
+/// Prints an error or a note on standard error. There is no place left to report a failure of that.
+pub(super) fn complain(message: &dyn std::fmt::Display) {
+    let text = message.to_string();
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    let _ = writeln!(io::stderr(), "onecli: {}", lines.join("\n"));
+}
+
+/// JSON has characters beyond ASCII in its strings alone, so each may be written as `\uXXXX` (RFC 8259 section 7).
+fn escaped_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() || !misleads(c) {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            escaped.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    escaped
+}
+
 fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
@@ -127,6 +162,61 @@ mod tests {
         let widths = [4, 3];
         assert_eq!(aligned(["ab", "c"], &widths), "ab    c\n");
         assert_eq!(aligned(["äöüß", ""], &widths), "äöüß\n");
+    }
+
+    /// Shared with an [`Output`] under test.
+    #[derive(Clone, Default)]
+    struct Captured(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(is_terminal: bool, print: impl Fn(&mut Output) -> io::Result<()>) -> String {
+        let captured = Captured::default();
+        let mut output = Output { json: false, is_terminal, out: Box::new(captured.clone()) };
+        print(&mut output).unwrap();
+        String::from_utf8(captured.0.take()).unwrap()
+    }
+
+    /// ESC, a C1 control, a direction override, an invisible character beyond the first plane.
+    const HOSTILE: &str = "a\u{1b}[2J\u{9b}b\u{202e}c\u{e0041}";
+
+    #[test]
+    fn no_way_of_printing_lets_a_misleading_character_through() {
+        type Print = fn(&mut Output) -> io::Result<()>;
+        let ways: [(&str, Print); 5] = [
+            ("document", |output| output.document(&[HOSTILE])),
+            ("line", |output| output.line(&format!("answered {HOSTILE}\nnext"))),
+            ("record", |output| output.record(serde_json::to_string(HOSTILE)?.as_bytes())),
+            ("table", |output| output.table([""], &[[HOSTILE.to_owned()]])),
+            ("fields", |output| output.fields(&[("name", HOSTILE.to_owned())])),
+        ];
+        for (name, print) in ways {
+            let text = printed(true, print);
+            assert!(
+                text.contains('a') && text.chars().all(|c| c == '\n' || !misleads(c)),
+                "{name}: {text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn escaped_json_means_the_same() {
+        let text = printed(false, |output| output.document(&[HOSTILE]));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [HOSTILE]);
+    }
+
+    #[test]
+    fn programs_get_the_bytes_of_a_record() {
+        let line = serde_json::to_string(HOSTILE).unwrap();
+        assert_eq!(printed(false, |output| output.record(line.as_bytes())), format!("{line}\n"));
     }
 
     #[test]
