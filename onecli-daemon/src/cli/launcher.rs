@@ -5,7 +5,7 @@ use super::client::Client;
 use super::complain;
 use super::user::agents_dir;
 use crate::admin::api::{self, Session, SessionRequest, routes};
-use crate::launch::{self, AgentEnvironment, Caller, Permission, Request, Rules, Wire, worker};
+use crate::launch::{self, AgentEnvironment, Caller, Permission, Rules, Subject, Wire, worker};
 use crate::model::AgentName;
 
 /// Serves until it is ended.
@@ -19,7 +19,10 @@ pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
             return 1;
         }
     };
-    match launch::serve(&listener, &|wire, caller| work(client, &rules, wire, caller)) {
+    let work = |wire: &Wire, caller: &Caller, authorised: launch::Authorised<'_>| {
+        work(client, &rules, wire, caller, authorised);
+    };
+    match launch::serve(&listener, &work) {
         Ok(never) => match never {},
         Err(error) => {
             complain(&format!("the launcher's socket is broken: {error}"));
@@ -29,16 +32,22 @@ pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
 }
 
 /// Serves one client.
-pub(super) fn work(client: &Client, rules: &Rules, wire: &Wire, caller: &Caller) {
-    worker::serve(wire, caller, rules, &|request, caller| ask(client, request, caller));
+pub(super) fn work(
+    client: &Client,
+    rules: &Rules,
+    wire: &Wire,
+    caller: &Caller,
+    authorised: launch::Authorised<'_>,
+) {
+    worker::serve(wire, caller, rules, &|subject, caller| ask(client, subject, caller), authorised);
 }
 
 /// The daemon's word on whether `caller` may.
-fn ask(client: &Client, request: &Request, caller: &Caller) -> Result<Permission, String> {
-    let agent: AgentName = request.agent.parse().map_err(|error| format!("{error}"))?;
+fn ask(client: &Client, subject: &Subject, caller: &Caller) -> Result<Permission, String> {
+    let agent: AgentName = subject.agent.parse().map_err(|error| format!("{error}"))?;
     let Caller { uid, gid, cgroup } = caller.clone();
     let wanted =
-        SessionRequest { user: request.user.clone(), caller: Some(api::Caller { uid, gid, cgroup }) };
+        SessionRequest { user: subject.user.clone(), caller: Some(api::Caller { uid, gid, cgroup }) };
     let session: Session =
         client.post(&routes::agent_action(&agent, "session"), &wanted).map_err(|error| error.to_string())?;
     Ok(permission(session))

@@ -14,7 +14,9 @@ use super::hidden_command;
 use super::launcher::work;
 use super::run_dirs;
 use super::user::agents_dir;
-use crate::launch::{self, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over};
+use crate::launch::{
+    self, Caller, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over,
+};
 
 /// Exit code where the command was never started.
 pub(super) const OURS: u8 = NOT_STARTED;
@@ -89,16 +91,14 @@ fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
         .map_err(RunError::Lost)
 }
 
-/// To the launcher; where there is none, root is its own.
+/// To the launcher. Root is its own: other users can fill the launcher's places.
 fn connect(client: &Client) -> Result<Wire, RunError> {
-    let path = launch::beside(client.socket());
-    match Wire::connect(&path) {
-        Ok(wire) => Ok(wire),
-        Err(source) if !nix::unistd::geteuid().is_root() => Err(RunError::NoLauncher { path, source }),
-        Err(_) => {
-            launch::in_process(|wire, caller| work(client, &rules(), wire, caller)).map_err(RunError::Fork)
-        }
+    if nix::unistd::geteuid().is_root() {
+        let work = |wire: &Wire, caller: &Caller| work(client, &rules(), wire, caller, &|| ());
+        return launch::in_process(work).map_err(RunError::Fork);
     }
+    let path = launch::beside(client.socket());
+    Wire::connect(&path).map_err(|source| RunError::NoLauncher { path, source })
 }
 
 /// Of root, who needs no launcher.

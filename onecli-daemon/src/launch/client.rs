@@ -72,6 +72,9 @@ pub fn run(
     let signals: SigSet = SIGNALS.iter().copied().collect();
     signals.thread_block()?;
     let signalled = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    if let Some(refused) = ask(wire, request, notice)? {
+        return Ok(refused);
+    }
     let [input, output, error] = standard.files;
     let descriptors = [&[input, output, error, standard.directory], standard.shares].concat();
     wire.send(request, &descriptors)?;
@@ -84,6 +87,26 @@ pub fn run(
     session.raw = None;
     signals.thread_unblock()?;
     session.ending.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Names the subject of `request`, and waits until the launcher wants the rest; `Some` where it refuses.
+fn ask(wire: &Wire, request: &Request, notice: &mut dyn FnMut(&str)) -> io::Result<Option<Ending>> {
+    wire.send(&request.subject(), &[])?;
+    loop {
+        match wire.receive::<Event>()? {
+            Some((Event::Permitted, _)) => return Ok(None),
+            Some((Event::Notice(text), _)) => notice(&text),
+            Some((Event::Failed { code, message }, _)) => {
+                return Ok(Some(Ending::NotStarted { code, message }));
+            }
+            Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+            None => return Err(broken_off()),
+        }
+    }
+}
+
+fn broken_off() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it broke the connection off")
 }
 
 struct Session<'s> {
@@ -140,7 +163,7 @@ impl Session<'_> {
 
     fn told(&mut self, signalled: &SignalFd, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
         let Some((event, mut descriptors)) = self.wire.receive::<Event>()? else {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it broke the connection off"));
+            return Err(broken_off());
         };
         match event {
             Event::Terminal => {
@@ -150,6 +173,7 @@ impl Session<'_> {
                     self.claim()?;
                 }
             }
+            Event::Permitted => {}
             Event::Notice(text) => notice(&text),
             Event::Confirm(directory) => {
                 let answer =

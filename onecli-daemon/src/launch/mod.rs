@@ -18,6 +18,7 @@ mod handover;
 mod homes;
 mod mounts;
 mod permitted;
+mod places;
 mod program;
 mod project;
 mod scope;
@@ -50,8 +51,8 @@ pub use server::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serv
 pub use terminal::size as terminal_size;
 pub use truststore::java_trust_store;
 pub use user::{LaunchUser, is_no_login};
-pub use wire::{MAX_SHARES, Project, Request, Wire};
-pub use worker::{Ask, Caller, Permission, Rules, default_action};
+pub use wire::{MAX_SHARES, Project, Request, Subject, Wire};
+pub use worker::{Ask, Authorised, Caller, Permission, Rules, default_action};
 
 /// Exit code where the command was never started.
 pub const OURS: u8 = 125;

@@ -1,7 +1,6 @@
 //! The launcher's socket: a process for each client.
 #![allow(unsafe_code, reason = "fork(2), and a descriptor that the service manager opened")]
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd as _, FromRawFd as _};
@@ -12,20 +11,16 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, fork};
 
-use super::OURS;
-use super::wire::{Event, Wire};
-use super::worker::Caller;
+use super::places::Places;
+use super::wire::Wire;
+use super::worker::{Authorised, Caller};
 use crate::model::peer::peer_cgroup;
 
 /// Where the launcher listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/onecli/launch.sock";
 
-/// Commands of one user at a time, and of all users.
-const MAX_PER_USER: usize = 128;
-const MAX: usize = 1024;
 /// After accept(2) or fork(2) failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often ended commands are counted off while nobody connects, ms.
@@ -98,49 +93,37 @@ fn passed_one() -> bool {
 /// The listener is broken.
 pub fn serve(
     listener: &UnixListener,
-    work: &dyn Fn(&Wire, &Caller),
+    work: &dyn Fn(&Wire, &Caller, Authorised<'_>),
 ) -> Result<std::convert::Infallible, io::Error> {
-    let mut workers: BTreeMap<Pid, u32> = BTreeMap::new();
+    let mut places = Places::default();
     listener.set_nonblocking(true)?;
     loop {
-        let mut waiting = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut waiting, PollTimeout::from(COUNT_EVERY)) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
-            waitpid(None, Some(WaitPidFlag::WNOHANG))
-        {
-            workers.remove(&pid);
-        }
-        let stream = match listener.accept() {
-            Ok((stream, _)) => stream,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => {
-                std::thread::sleep(PAUSE);
-                continue;
+        wait(listener, &places)?;
+        places.settle();
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Ok(caller) = caller(&stream)
+                    && stream.set_nonblocking(false).is_ok()
+                {
+                    places.add(stream, caller);
+                }
             }
-        };
-        let Ok(caller) = caller(&stream) else { continue };
-        if stream.set_nonblocking(false).is_err() {
-            continue;
-        }
-        let wire = Wire::accepted(stream);
-        let running = workers.values().filter(|uid| **uid == caller.uid).count();
-        if running >= MAX_PER_USER || workers.len() >= MAX {
-            let message = format!("{running} commands of yours run already: end some first");
-            let _ = wire.send(&Event::Failed { code: OURS, message }, &[]);
-            continue;
-        }
-        let uid = caller.uid;
-        // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
-        match unsafe { fork() } {
-            Ok(ForkResult::Child) => leave(|| work(&wire, &caller)),
-            Ok(ForkResult::Parent { child }) => {
-                workers.insert(child, uid);
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => std::thread::sleep(PAUSE),
         }
+        if places.start(work).is_err() {
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Until somebody connects, a caller is authorised or a command ended (noticed a little later).
+fn wait(listener: &UnixListener, places: &Places) -> io::Result<()> {
+    let mut waiting = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    waiting.extend(places.gates().map(|gate| PollFd::new(gate, PollFlags::POLLIN)));
+    match poll(&mut waiting, PollTimeout::from(COUNT_EVERY)) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -173,7 +156,7 @@ pub fn in_process(work: impl FnOnce(&Wire, &Caller)) -> io::Result<Wire> {
 }
 
 /// Does `work`, and ends the process with nothing of its parent's on the way.
-fn leave(work: impl FnOnce()) -> ! {
+pub(super) fn leave(work: impl FnOnce()) -> ! {
     // A panic is told by its hook; the client sees the connection end.
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     // SAFETY: ends the process.

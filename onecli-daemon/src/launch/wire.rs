@@ -1,7 +1,8 @@
 //! Messages between `onecli run` and the launcher, with file descriptors (`SCM_RIGHTS`, unix(7)).
 //!
-//! A frame is its length (4 bytes, little-endian) and JSON. The first is a [`Request`], with [`Handed`] as its
-//! descriptors; after it the client sends [`Order`]s and the launcher [`Event`]s.
+//! A frame is its length (4 bytes, little-endian) and JSON. The client first names its [`Subject`] and waits for
+//! [`Event::Permitted`]. Only then does it send the [`Request`], with [`Handed`] as its descriptors; after it the client sends
+//! [`Order`]s and the launcher [`Event`]s.
 #![allow(unsafe_code, reason = "descriptors that arrive become owned")]
 
 use std::ffi::OsString;
@@ -11,16 +12,35 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Longest frame, bytes: a command line and environment as long as execve(2) takes them (2 MiB), as JSON has them.
 const MAX_FRAME: usize = 12 * 1024 * 1024;
+/// Longest frame of a client that nobody authorised yet, bytes.
+const MAX_SUBJECT: usize = 4096;
+/// A frame's buffer grows by so much at once, as bytes arrive: an announced length alone costs nothing.
+const GROWTH: usize = 64 * 1024;
 /// Directories that a caller may share with one command.
 pub const MAX_SHARES: usize = 16;
 /// Descriptors in one frame: standard input, output, error, the directory, and what is shared.
 const MAX_DESCRIPTORS: usize = 4 + MAX_SHARES;
+
+/// As whom a client wants a command started: all that its authorisation depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// The agent.
+    pub agent: String,
+    /// Run as this user in place of the agent's own.
+    pub user: Option<String>,
+    /// Run as the caller's own user.
+    pub scope: bool,
+}
 
 /// What a client wants started.
 #[derive(Clone, Serialize, Deserialize)]
@@ -50,6 +70,13 @@ pub struct Request {
     pub shares: Vec<bool>,
     /// The mode bits that new files do not get (umask(2)).
     pub umask: u32,
+}
+
+impl Request {
+    /// As whom it is.
+    pub(super) fn subject(&self) -> Subject {
+        Subject { agent: self.agent.clone(), user: self.user.clone(), scope: self.scope }
+    }
 }
 
 /// Without arguments and environment: a person's own credentials may be among them.
@@ -97,6 +124,8 @@ pub(super) enum Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Event {
+    /// The caller may run the agent: the launcher waits for the [`Request`].
+    Permitted,
     /// The command's terminal: its other end is the frame's descriptor.
     Terminal,
     /// Something that the person should know.
@@ -146,9 +175,8 @@ impl Wire {
         Wire(stream)
     }
 
-    /// Makes [`receive`](Self::receive) fail when nothing comes for so long; `None` waits for ever.
-    pub(super) fn set_patience(&self, limit: Option<Duration>) -> io::Result<()> {
-        self.0.set_read_timeout(limit)?;
+    /// Makes [`send`](Self::send) fail when the peer takes nothing for so long; `None` waits for ever.
+    pub(super) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         self.0.set_write_timeout(limit)
     }
 
@@ -193,26 +221,69 @@ impl Wire {
     /// # Errors
     /// recvmsg(2)'s; `InvalidData` for what is no frame of this type.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        self.receive_frame(MAX_FRAME, None)
+    }
+
+    /// The same, before `deadline`.
+    ///
+    /// # Errors
+    /// `TimedOut` besides.
+    pub(super) fn receive_before<T: DeserializeOwned>(
+        &self,
+        deadline: &Deadline,
+    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        self.receive_frame(MAX_FRAME, Some(deadline))
+    }
+
+    /// What a client that nobody authorised yet sends: little, before `deadline`, and without descriptors.
+    ///
+    /// # Errors
+    /// As [`receive_before`](Self::receive_before).
+    pub(super) fn receive_subject(&self, deadline: &Deadline) -> io::Result<Option<Subject>> {
+        match self.receive_frame(MAX_SUBJECT, Some(deadline))? {
+            Some((subject, descriptors)) if descriptors.is_empty() => Ok(Some(subject)),
+            Some(_) => Err(io::ErrorKind::InvalidData.into()),
+            None => Ok(None),
+        }
+    }
+
+    fn receive_frame<T: DeserializeOwned>(
+        &self,
+        most: usize,
+        deadline: Option<&Deadline>,
+    ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut descriptors = Vec::new();
         let mut length = [0; 4];
-        if !self.fill(&mut length, &mut descriptors)? {
+        if !self.fill(&mut length, &mut descriptors, deadline)? {
             return Ok(None);
         }
         let length = u32::from_le_bytes(length) as usize;
-        if length > MAX_FRAME {
+        if length > most {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut body = vec![0; length];
-        if !self.fill(&mut body, &mut descriptors)? {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let mut body = Vec::new();
+        while body.len() < length {
+            let filled = body.len();
+            body.resize(length.min(filled + GROWTH), 0);
+            if !self.fill(&mut body[filled..], &mut descriptors, deadline)? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
         Ok(Some((serde_json::from_slice(&body)?, descriptors)))
     }
 
     /// Fills `buffer`; `false` at the end of the stream.
-    fn fill(&self, buffer: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<bool> {
+    fn fill(
+        &self,
+        buffer: &mut [u8],
+        descriptors: &mut Vec<OwnedFd>,
+        deadline: Option<&Deadline>,
+    ) -> io::Result<bool> {
         let mut filled = 0;
         while filled < buffer.len() {
+            if let Some(deadline) = deadline {
+                deadline.wait(self.0.as_fd())?;
+            }
             let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
             let mut buffers = [IoSliceMut::new(&mut buffer[filled..])];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
@@ -232,6 +303,41 @@ impl Wire {
             }
         }
         Ok(true)
+    }
+}
+
+/// A point in time for all that follows. However a peer spreads its bytes, it gets no more time.
+#[derive(Debug)]
+pub(super) struct Deadline(TimerFd);
+
+impl Deadline {
+    /// So long from now (`CLOCK_MONOTONIC`).
+    ///
+    /// # Errors
+    /// timerfd_create(2)'s.
+    pub(super) fn after(limit: Duration) -> io::Result<Deadline> {
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+        timer.set(Expiration::OneShot(TimeSpec::from_duration(limit)), TimerSetTimeFlags::empty())?;
+        Ok(Deadline(timer))
+    }
+
+    /// Waits until `file` can be read.
+    ///
+    /// # Errors
+    /// `TimedOut` when the deadline has passed, bytes or not.
+    fn wait(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            let mut waiting =
+                [PollFd::new(file, PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut waiting, PollTimeout::NONE) {
+                Err(nix::Error::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+                Ok(_) if waiting[1].any().unwrap_or(true) => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not arrive in time"));
+                }
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 }
 
@@ -353,9 +459,39 @@ mod tests {
             drop(one);
             assert!(other.receive::<Event>().is_err(), "{bytes:?}");
         }
-        let (_silent, other) = Wire::pair().unwrap();
-        other.set_patience(Some(Duration::from_millis(20))).unwrap();
-        assert_eq!(other.receive::<Event>().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    /// One byte now and then must not buy more time.
+    #[test]
+    fn deadline_covers_the_whole_frame() {
+        use std::io::Write as _;
+        let (slow, other) = Wire::pair().unwrap();
+        (&slow.0).write_all(&[200, 0, 0, 0]).unwrap();
+        let drip = std::thread::spawn(move || {
+            while (&slow.0).write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let deadline = Deadline::after(Duration::from_millis(200)).unwrap();
+        let received = other.receive_before::<Event>(&deadline);
+        assert_eq!(received.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(other);
+        drip.join().unwrap();
+    }
+
+    #[test]
+    fn subject_is_short_and_has_no_descriptors() {
+        let deadline = Deadline::after(Duration::from_secs(5)).unwrap();
+        let subject = Subject { agent: "a".to_owned(), user: None, scope: false };
+        let (one, other) = Wire::pair().unwrap();
+        one.send(&subject, &[]).unwrap();
+        assert_eq!(other.receive_subject(&deadline).unwrap(), Some(subject.clone()));
+        let file = tempfile::tempfile().unwrap();
+        one.send(&subject, &[file.as_fd()]).unwrap();
+        assert_eq!(other.receive_subject(&deadline).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let (one, other) = Wire::pair().unwrap();
+        one.send(&Subject { agent: "a".repeat(MAX_SUBJECT), ..subject }, &[]).unwrap();
+        assert_eq!(other.receive_subject(&deadline).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

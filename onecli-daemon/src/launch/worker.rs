@@ -23,11 +23,11 @@ use super::homes::Homes;
 use super::mounts::View;
 use super::project::Directory;
 use super::terminal::Pair;
-use super::wire::{Event, Handed, Order, Request, Wire};
+use super::wire::{Deadline, Event, Handed, Order, Request, Subject, Wire};
 use super::{AgentEnvironment, Launch, LaunchError, LaunchUser, OURS, environment};
 use crate::model::AgentId;
 
-/// For a client to say what it wants.
+/// For a client to name its subject, and for the whole of its request after it is authorised.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// The group of users for agents, unless told otherwise.
@@ -74,7 +74,7 @@ pub struct Permission {
 }
 
 /// Asks the daemon for a caller's permission; errors are sentences.
-pub type Ask<'a> = &'a dyn Fn(&Request, &Caller) -> Result<Permission, String>;
+pub type Ask<'a> = &'a dyn Fn(&Subject, &Caller) -> Result<Permission, String>;
 
 /// How a launcher judges users, and where it keeps what is theirs.
 #[derive(Debug, Clone)]
@@ -85,19 +85,28 @@ pub struct Rules {
     pub agents: AgentsDir,
 }
 
+/// Called once the daemon has authorised the caller, before anything is spent on its command. The launcher's limits for
+/// unauthorised callers end there.
+pub type Authorised<'a> = &'a dyn Fn();
+
 /// Does what the client at the other end of `wire` wants, to the command's end.
-pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>) {
+pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authorised: Authorised<'_>) {
     let refused = |message: String| {
         let _ = wire.send(&Event::Failed { code: OURS, message }, &[]);
     };
-    let _ = wire.set_patience(Some(REQUEST_TIME));
-    let (request, descriptors) = match wire.receive::<Request>() {
+    let _ = wire.set_write_timeout(Some(REQUEST_TIME));
+    let received = authorise(wire, caller, ask).and_then(|authorisation| {
+        let Some((subject, permission)) = authorisation else { return Ok(None) };
+        authorised();
+        Ok(receive(wire, caller, subject)?.map(|(request, descriptors)| (request, permission, descriptors)))
+    });
+    let (request, permission, descriptors) = match received {
         Ok(Some(received)) => received,
         Ok(None) => return,
-        Err(error) => return refused(format!("the launcher cannot read the request: {error}")),
+        Err(message) => return refused(message),
     };
-    let _ = wire.set_patience(None);
-    let started = prepare(wire, caller, rules, ask, request, descriptors);
+    let _ = wire.set_write_timeout(None);
+    let started = prepare(wire, caller, rules, permission, request, descriptors);
     match started {
         Ok(command) => {
             if let Err(error) = watch(wire, command) {
@@ -110,20 +119,46 @@ pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>) {
     }
 }
 
+/// Finds out as whom the command shall run, and whether the caller may; `None` when the client is gone.
+fn authorise(wire: &Wire, caller: &Caller, ask: Ask<'_>) -> Result<Option<(Subject, Permission)>, String> {
+    let unread = |error: io::Error| format!("the launcher cannot read whom to run: {error}");
+    let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
+    let Some(subject) = wire.receive_subject(&deadline).map_err(unread)? else { return Ok(None) };
+    let named = named_user(subject.clone(), caller)?;
+    ask(&named, caller).map(|permission| Some((subject, permission)))
+}
+
+/// The request of an authorised caller; `None` when the client is gone.
+fn receive(
+    wire: &Wire,
+    caller: &Caller,
+    subject: Subject,
+) -> Result<Option<(Request, Vec<OwnedFd>)>, String> {
+    let unread = |error: io::Error| format!("the launcher cannot read the request: {error}");
+    wire.send(&Event::Permitted, &[]).map_err(unread)?;
+    let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
+    let Some((mut request, descriptors)) = wire.receive_before::<Request>(&deadline).map_err(unread)? else {
+        return Ok(None);
+    };
+    if request.subject() != subject {
+        return Err("the request is for another agent or user than the one that was authorised".to_owned());
+    }
+    request.user = named_user(subject, caller)?.user;
+    Ok(Some((request, descriptors)))
+}
+
 /// Starts the command; gives its process and a watch for its changes.
 fn prepare(
     wire: &Wire,
     caller: &Caller,
     rules: &Rules,
-    ask: Ask<'_>,
+    permission: Permission,
     request: Request,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Pid, (u8, String)> {
     let ours = |message: String| (OURS, message);
     let launch_error = |error: LaunchError| (error.exit_code(), error.to_string());
     let handed = Handed::check(descriptors).map_err(ours)?;
-    let request = named_user(request, caller).map_err(ours)?;
-    let permission = ask(&request, caller).map_err(ours)?;
     for note in &permission.notes {
         let _ = wire.send(&Event::Notice(note.clone()), &[]);
     }
@@ -193,15 +228,15 @@ fn view(
 }
 
 /// With `--scope` the user is the caller.
-fn named_user(mut request: Request, caller: &Caller) -> Result<Request, String> {
-    if request.scope {
+fn named_user(mut subject: Subject, caller: &Caller) -> Result<Subject, String> {
+    if subject.scope {
         let entry = User::from_uid(Uid::from_raw(caller.uid)).ok().flatten();
-        request.user = Some(entry.map_or_else(|| caller.uid.to_string(), |entry| entry.name));
+        subject.user = Some(entry.map_or_else(|| caller.uid.to_string(), |entry| entry.name));
         if caller.uid == 0 {
             return Err("--scope runs as yourself, and an agent never runs as root".to_owned());
         }
     }
-    Ok(request)
+    Ok(subject)
 }
 
 /// Who may let agents have users, by the daemon's admin socket, need not be root: without this they could have anybody's.

@@ -1,0 +1,234 @@
+//! Who waits for the launcher, who is being asked about, and whose command runs.
+//!
+//! Anybody on the host may connect, so callers whom the daemon did not authorise yet get little: a place in a queue of
+//! connections, and a few processes. One user's connections wait for each other, not for another user's.
+#![allow(unsafe_code, reason = "fork(2)")]
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+use super::OURS;
+use super::server::leave;
+use super::wire::{Event, Wire};
+use super::worker::{Authorised, Caller};
+
+/// Running commands of one user, and of all users.
+const MAX_PER_USER: usize = 128;
+const MAX: usize = 1024;
+/// Processes for callers who are not authorised yet, of one user and of all. Each holds a frame of 4 KiB.
+const MAX_ASKED_PER_USER: usize = 4;
+const MAX_ASKED: usize = 64;
+/// Connections that wait for such a process, of one user and of all. Each is a file descriptor.
+const MAX_WAITING_PER_USER: usize = 128;
+const MAX_WAITING: usize = 512;
+
+/// Does one client's work in a process of its own.
+pub(super) type Work<'w> = &'w dyn Fn(&Wire, &Caller, Authorised<'_>);
+
+/// A process for one client.
+struct Worker {
+    pid: Pid,
+    uid: u32,
+    /// Until its caller is authorised.
+    gate: Option<UnixStream>,
+}
+
+/// The launcher's clients. In both lists the oldest come first.
+#[derive(Default)]
+pub(super) struct Places {
+    waiting: VecDeque<(UnixStream, Caller)>,
+    workers: Vec<Worker>,
+}
+
+impl Places {
+    /// Takes a connection. A caller that may have no more is refused; where all users together may have no more, the user
+    /// with the most connections loses the newest.
+    pub(super) fn add(&mut self, stream: UnixStream, caller: Caller) {
+        let waiting = self.waiting_of(caller.uid);
+        let running = self.running_of(caller.uid);
+        if waiting >= MAX_WAITING_PER_USER || running >= MAX_PER_USER || self.running() >= MAX {
+            let message = format!("{running} commands of yours run and {waiting} wait: end some first");
+            let _ = Wire::accepted(stream).send(&Event::Failed { code: OURS, message }, &[]);
+            return;
+        }
+        self.waiting.push_back((stream, caller));
+        if self.waiting.len() > MAX_WAITING {
+            let most =
+                self.waiting.iter().map(|(_, caller)| caller.uid).max_by_key(|uid| self.waiting_of(*uid));
+            let newest = self.waiting.iter().rposition(|(_, caller)| Some(caller.uid) == most);
+            newest.and_then(|at| self.waiting.remove(at));
+        }
+    }
+
+    /// Starts processes for those who wait, as far as there is room.
+    ///
+    /// # Errors
+    /// fork(2)'s; the connection is lost.
+    pub(super) fn start(&mut self, work: Work<'_>) -> Result<(), Errno> {
+        while let Some((stream, caller)) = self.next() {
+            let (ours, theirs) = UnixStream::pair().map_err(|_| Errno::EMFILE)?;
+            // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
+            match unsafe { fork() }? {
+                ForkResult::Child => {
+                    drop(ours);
+                    // Other callers' connections would stay open with this process.
+                    self.waiting.clear();
+                    self.workers.clear();
+                    leave(|| work(&Wire::accepted(stream), &caller, &|| pass(&theirs)))
+                }
+                ForkResult::Parent { child } => {
+                    self.workers.push(Worker { pid: child, uid: caller.uid, gate: Some(ours) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next connection to serve. Where all places are taken, a user who has more of them than the caller loses one.
+    fn next(&mut self) -> Option<(UnixStream, Caller)> {
+        let at =
+            self.waiting.iter().position(|(_, caller)| self.asked_of(caller.uid) < MAX_ASKED_PER_USER)?;
+        if self.asked() >= MAX_ASKED {
+            let own = self.asked_of(self.waiting.get(at)?.1.uid);
+            let victim = self.victim(own)?;
+            // It has started nothing yet: it waits for `settle` before it does.
+            let _ = kill(self.workers[victim].pid, Signal::SIGKILL);
+            self.workers.remove(victim);
+        }
+        self.waiting.remove(at)
+    }
+
+    /// The oldest worker of a user with more than `own` unauthorised ones, of the user with the most.
+    fn victim(&self, own: usize) -> Option<usize> {
+        let asked = self.workers.iter().enumerate().filter(|(_, worker)| worker.gate.is_some());
+        let most =
+            asked.clone().map(|(_, worker)| self.asked_of(worker.uid)).max().filter(|most| *most > own)?;
+        asked.clone().find(|(_, worker)| self.asked_of(worker.uid) == most).map(|(at, _)| at)
+    }
+
+    /// Files to poll: readable ones are for [`settle`](Self::settle).
+    pub(super) fn gates(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.workers.iter().filter_map(|worker| worker.gate.as_ref()).map(|gate| gate.as_fd())
+    }
+
+    /// Lets workers go on whose callers were authorised, and forgets those that ended.
+    pub(super) fn settle(&mut self) {
+        while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) =
+            waitpid(None, Some(WaitPidFlag::WNOHANG))
+        {
+            self.workers.retain(|worker| worker.pid != pid);
+        }
+        for worker in &mut self.workers {
+            let Some(gate) = &mut worker.gate else { continue };
+            if gate.set_nonblocking(true).is_ok() && matches!(gate.read(&mut [0]), Ok(0 | 1)) {
+                let _ = gate.write(&[1]);
+                worker.gate = None;
+            }
+        }
+    }
+
+    fn waiting_of(&self, uid: u32) -> usize {
+        self.waiting.iter().filter(|(_, caller)| caller.uid == uid).count()
+    }
+
+    fn asked(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.gate.is_some()).count()
+    }
+
+    fn asked_of(&self, uid: u32) -> usize {
+        self.workers.iter().filter(|worker| worker.gate.is_some() && worker.uid == uid).count()
+    }
+
+    fn running(&self) -> usize {
+        self.workers.len() - self.asked()
+    }
+
+    fn running_of(&self, uid: u32) -> usize {
+        self.workers.iter().filter(|worker| worker.gate.is_none() && worker.uid == uid).count()
+    }
+}
+
+/// The worker's side: reports that its caller is authorised, and waits until the launcher has noted that. A launcher that ended
+/// meanwhile stops nothing.
+fn pass(mut gate: &UnixStream) {
+    let _ = gate.write(&[1]);
+    let _ = gate.read(&mut [0]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn caller(uid: u32) -> Caller {
+        Caller { uid, gid: uid, cgroup: None }
+    }
+
+    /// Connects as `uid`; gives the client's end.
+    fn connect(places: &mut Places, uid: u32) -> UnixStream {
+        let (client, server) = UnixStream::pair().unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        places.add(server, caller(uid));
+        client
+    }
+
+    /// Ends every process of the test.
+    struct Ended(Places);
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            for worker in &self.0.workers {
+                let _ = kill(worker.pid, Signal::SIGKILL);
+                let _ = waitpid(worker.pid, None);
+            }
+        }
+    }
+
+    /// A client that says nothing, for ever.
+    fn stall(_: &Wire, _: &Caller, _: Authorised<'_>) {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+
+    #[test]
+    fn silent_callers_take_no_place_from_others() {
+        let mut places = Ended(Places::default());
+        let silent: Vec<UnixStream> =
+            (0..40).flat_map(|uid| [uid; 8]).map(|uid| connect(&mut places.0, uid)).collect();
+        places.0.start(&stall).unwrap();
+        assert_eq!((places.0.asked(), places.0.asked_of(0) <= MAX_ASKED_PER_USER), (MAX_ASKED, true));
+        // Another user is served at once, and loses its place to none who has as many.
+        let mut client = connect(&mut places.0, 99);
+        places.0.start(&|_: &Wire, _: &Caller, authorised: Authorised<'_>| authorised()).unwrap();
+        assert_eq!(places.0.asked(), MAX_ASKED);
+        while places.0.asked_of(99) > 0 {
+            places.0.settle();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The process ended with its work.
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop(silent);
+    }
+
+    #[test]
+    fn connections_that_wait_are_bounded_by_user_and_in_all() {
+        let mut places = Places::default();
+        let mut of_one: Vec<UnixStream> =
+            (0..=MAX_WAITING_PER_USER).map(|_| connect(&mut places, 1)).collect();
+        assert_eq!(places.waiting.len(), MAX_WAITING_PER_USER);
+        let mut answer = String::new();
+        of_one.pop().unwrap().read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("128 wait"), "{answer}");
+        let others: Vec<UnixStream> = (2..1002).map(|uid| connect(&mut places, uid)).collect();
+        assert_eq!(places.waiting.len(), MAX_WAITING);
+        assert!(places.waiting_of(1) < 3, "the user with the most loses the newest");
+        drop(others);
+    }
+}
