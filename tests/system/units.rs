@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use onecli_tests::client::Run;
 use onecli_tests::{bins, need};
+
+use crate::scene::Scene;
 
 /// Most that `systemd-analyze security` may find (0 is best, 10 worst).
 const EXPOSURE: [(&str, f64); 3] =
@@ -109,6 +112,11 @@ impl Package {
         package
     }
 
+    /// Has a program of the system do something else.
+    fn stub(&self, name: &str, script: &str) {
+        fs::write(self.at("bin").join(name), format!("#!/bin/sh\n{script}")).unwrap();
+    }
+
     fn at(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
     }
@@ -156,30 +164,56 @@ fn an_upgrade_ends_the_old_launcher() {
 /// What README says of it: credentials that administrators put into the configuration's directory go too, and programs that
 /// were pinned elsewhere.
 #[test]
-fn purge_removes_credentials_and_pins() {
+fn purge_removes_credentials_and_pins_and_ends_agents() {
     let package = Package::new();
     let (etc, data) = (package.at("etc/onecli"), package.at("var/lib/onecli"));
     let pins = package.at("elsewhere/pins");
     for dir in [&pins.join("maps"), &package.at("sys/fs/bpf/onecli"), &data.join("audit")] {
         fs::create_dir_all(dir).unwrap();
     }
-    let cgroup = package.at("sys/fs/cgroup/onecli.slice/onecli-agents.slice");
+    // Neither where the programs are pinned nor where agents run is where a script could guess it.
+    let cgroup = package.at("elsewhere/cgroup/mine.slice");
     fs::create_dir_all(&cgroup).unwrap();
-    fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+    fs::write(cgroup.join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+    fs::write(cgroup.join("cgroup.kill"), "").unwrap();
     fs::write(etc.join("secret-id"), "a credential").unwrap();
     fs::write(data.join("root.key"), "a key").unwrap();
-    for line in ["bpffs_dir = '{}' # there", "  kernel.bpffs_dir=\"{}\""] {
-        let config =
-            format!("[kernel]\n#bpffs_dir = \"/no\"\n{}\n", line.replace("{}", pins.to_str().unwrap()));
-        fs::write(etc.join("config.toml"), config).unwrap();
-        package.run("prerm", &["remove"]);
-        let noted = fs::read_to_string(etc.join("pins-left")).unwrap();
-        assert_eq!(noted.trim(), pins.to_str().unwrap());
-    }
+    let note = format!("cgroup {}\npins {}\n", cgroup.display(), pins.display());
+    package.stub("onecli-daemon", &format!("printf '{}'\nexit 3\n", note.replace('\n', "\\n")));
+
+    package.run("prerm", &["remove"]);
+    assert_eq!(fs::read_to_string(etc.join("left-behind")).unwrap(), note);
     assert!(etc.join("secret-id").exists() && pins.exists(), "remove keeps them");
-    fs::remove_file(etc.join("config.toml")).unwrap();
     package.run("postrm", &["purge"]);
+    assert_eq!(fs::read_to_string(cgroup.join("cgroup.kill")).unwrap(), "1\n");
     for gone in [etc, data, pins, package.at("sys/fs/bpf/onecli")] {
         assert!(!gone.exists(), "{}", gone.display());
     }
+}
+
+/// The programs hold agents that run below a root that the configuration does not name any more.
+#[test]
+fn removal_sets_no_agent_free() {
+    if !need::bpf("removal of the package while agents run") {
+        return;
+    }
+    let scene = Scene::new();
+    let home = scene.daemon.home();
+    let sleeper = scene.daemon.managed(&scene.inside, &Run::new("sleep").arg("60")).start();
+    let other = home.dir().join("other.toml");
+    let config = fs::read_to_string(home.config_file()).unwrap();
+    let root = home.agents_root().unwrap();
+    let renamed = config.replace(".slice/agents.slice", ".slice/renamed.slice");
+    assert_ne!(config, renamed);
+    fs::write(&other, renamed).unwrap();
+    let daemon = bins::path("onecli-daemon");
+    let retire = |config: &Path| {
+        let outcome = Run::new(&daemon).arg("--config").arg(config).arg("--retire").outcome();
+        (outcome.code(), outcome.out())
+    };
+    let (code, note) = retire(&other);
+    assert_eq!(code, Some(3), "{note}");
+    assert!(note.contains(&format!("cgroup {}", root.display())) && note.contains("pins "), "{note}");
+    assert!(home.pins().exists());
+    drop(sleeper);
 }

@@ -97,6 +97,33 @@ pub fn detach(config: &Config) -> ExitCode {
     }
 }
 
+/// Exit code of [`retire`] where the programs stay attached.
+const KEPT: u8 = 3;
+
+/// Detaches the kernel programs unless an agent runs. Prints `cgroup PATH` for each cgroup that they held and, where they stay,
+/// `pins PATH`: the package's purge reads that when program and configuration are gone.
+///
+/// Exit codes: 0 detached, 3 still attached because an agent runs, 1 not known.
+pub fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
+    init_log();
+    let pins = &config.kernel.bpffs_dir;
+    let retired = match kernel::retire(pins) {
+        Ok(retired) => retired,
+        Err(error) => {
+            let _ = writeln!(out, "pins {}", pins.display());
+            tracing::error!(error = error::chain(&error), "the kernel programs stay attached");
+            return ExitCode::FAILURE;
+        }
+    };
+    for cgroup in &retired.cgroups {
+        let _ = writeln!(out, "cgroup {}", cgroup.display());
+    }
+    let Some(kept) = retired.kept else { return ExitCode::SUCCESS };
+    let _ = writeln!(out, "pins {}", pins.display());
+    tracing::error!("the kernel programs stay attached: {kept}");
+    ExitCode::from(KEPT)
+}
+
 /// Attaches the kernel programs and serves daemons that have no privileges, until it is killed. Exit codes as of [`run`].
 pub fn help(config: &Config) -> ExitCode {
     init_log();

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(config) if args.detach => onecli_daemon::app::detach(&config),
+        Ok(config) if args.retire => onecli_daemon::app::retire(&config, &mut io::stdout()),
         Ok(config) if args.helper => onecli_daemon::app::help(&config),
         Ok(config) if args.executor => onecli_daemon::app::execute(&config),
         Ok(config) => match args.restore {

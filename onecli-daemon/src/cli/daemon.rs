@@ -48,6 +48,10 @@ pub struct DaemonArgs {
     /// Remove the pinned kernel programs and end: managed processes are no longer redirected, nor refused.
     #[arg(long, conflicts_with = "check_config")]
     pub detach: bool,
+    /// Remove the pinned kernel programs and end, as the package's removal does: not while a process runs in an agent's
+    /// cgroup (exit code 3). Prints the directories of those cgroups and, where the programs stay, that of the pins.
+    #[arg(long, conflicts_with_all = ["check_config", "detach"])]
+    pub retire: bool,
     /// Be the helper of a daemon without privileges: attach the kernel programs, then do what needs privileges for the
     /// daemon that connects. Started by onecli-helper.socket.
     #[arg(long, conflicts_with_all = ["check_config", "detach", "helper_socket"])]

@@ -445,7 +445,7 @@ fn link_program(
 }
 
 /// The link pinned for a program, if there is one; an error if what is pinned is something else.
-fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, KernelError> {
+pub(super) fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, KernelError> {
     let pin = pins.link(hook.program);
     let link = match link::open(&pin) {
         Ok(link) => link,

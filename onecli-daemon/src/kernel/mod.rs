@@ -25,6 +25,7 @@ mod link;
 mod netns;
 mod redirect;
 mod report;
+mod retire;
 mod security;
 mod syn;
 #[cfg(test)]
@@ -39,3 +40,4 @@ pub use netns::{Found, Namespaces, NetnsError};
 pub use onecli_common::{AgentEntry, Hook, Reason};
 pub use redirect::{Redirect, open_maps};
 pub use report::{clock, ports, report};
+pub use retire::{Kept, Retired, retire};

@@ -9,9 +9,10 @@ use super::{
     fixture::{Fixture, accept, listen, remove_tree},
 };
 use crate::kernel::{
-    AgentEntry, KernelError, LinkState, Redirect,
+    AgentEntry, Cgroup2, KernelError, LinkState, Redirect,
     attach::{OBJECT, attach_object},
     check, detach, link,
+    retire::{Kept, Retired, retire},
 };
 
 #[test]
@@ -245,6 +246,32 @@ fn detach_ends_enforcement_and_leaves_nothing() {
     let client = Client::start(&fixture, &agent, &["connect", "127.0.0.1:7777"]);
     drop(accept(&elsewhere).expect("not redirected any more"));
     client.finish();
+}
+
+/// The package's removal. Whatever the configuration says by then, an agent that runs is not set free.
+#[test]
+fn retiring_leaves_the_programs_attached_while_an_agent_runs() {
+    let Some(fixture) = Fixture::new("kernel::retiring_leaves_the_programs_attached_while_an_agent_runs")
+    else {
+        return;
+    };
+    let agent = fixture.agent("a.slice");
+    let running = Client::start(&fixture, &agent, &["repeat", "127.0.0.1:7777"]);
+    while !fixture.tree().is_populated(&agent).unwrap() {
+        std::thread::yield_now();
+    }
+    let kept = retire(&fixture.config.bpffs_dir).unwrap();
+    let held = Cgroup2::find().unwrap().path(&fixture.config.agents_root).unwrap();
+    assert_eq!((kept.cgroups, kept.kept), (vec![held.clone()], Some(Kept::Populated(held.clone()))));
+    assert!(check(&fixture.config).unwrap().is_enforcing());
+    drop(running);
+    while fixture.tree().is_populated(&agent).unwrap() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let retired = retire(&fixture.config.bpffs_dir).unwrap();
+    assert_eq!(retired, Retired { cgroups: vec![held], kept: None });
+    assert!(!fixture.config.bpffs_dir.exists());
+    assert_eq!(retire(&fixture.config.bpffs_dir).unwrap(), Retired { cgroups: Vec::new(), kept: None });
 }
 
 /// Agents may run below a root that the configuration no longer names: they are not set free.
