@@ -1,6 +1,7 @@
 //! Members of the group `onecli` administer, but no combination of their rights shows them a stored value.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 
 use onecli_tests::bins;
@@ -78,7 +79,11 @@ fn members_of_the_group_administer_and_cannot_compose_a_value() {
 }
 
 fn they_cannot_compose_a_value(world: &World) {
-    let copy = world.daemon.home().dir().join("copy.db");
+    // Where the member may write.
+    let own = world.daemon.home().dir().join("member");
+    fs::create_dir(&own).unwrap();
+    chown(&own, Some(4242), Some(world.group.gid)).unwrap();
+    let copy = own.join("copy.db");
     let copy = copy.to_str().unwrap();
     let add = ["secret", "add", "mine", "--bearer", "--host", &world.host];
     let refused: &[&[&str]] = &[

@@ -200,6 +200,10 @@ fn removal_sets_no_agent_free() {
     let scene = Scene::new();
     let home = scene.daemon.home();
     let sleeper = scene.daemon.managed(&scene.inside, &Run::new("sleep").arg("60")).start();
+    let events = home.agents_root().unwrap().join("cgroup.events");
+    while !fs::read_to_string(&events).unwrap().contains("populated 1") {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let other = home.dir().join("other.toml");
     let config = fs::read_to_string(home.config_file()).unwrap();
     let root = home.agents_root().unwrap();

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -18,6 +19,7 @@ use super::OURS;
 use super::server::leave;
 use super::wire::{Event, Wire};
 use super::worker::{Authorised, Caller};
+use crate::model::{Clock as _, SystemClock};
 
 /// Running commands of one user, and of all users.
 const MAX_PER_USER: usize = 128;
@@ -25,6 +27,9 @@ const MAX: usize = 1024;
 /// Processes for callers who are not authorised yet, of one user and of all. Each holds a frame of 4 KiB.
 const MAX_ASKED_PER_USER: usize = 4;
 const MAX_ASKED: usize = 64;
+/// A caller that is not authorised after so long may lose its process to a user who has none. Being authorised takes some
+/// milliseconds.
+const GRACE: Duration = Duration::from_millis(200);
 /// Connections that wait for such a process, of one user and of all. Each is a file descriptor.
 const MAX_WAITING_PER_USER: usize = 128;
 const MAX_WAITING: usize = 512;
@@ -38,6 +43,7 @@ struct Worker {
     uid: u32,
     /// Until its caller is authorised.
     gate: Option<UnixStream>,
+    since: Instant,
 }
 
 /// The launcher's clients. In both lists the oldest come first.
@@ -84,19 +90,20 @@ impl Places {
                     leave(|| work(&Wire::accepted(stream), &caller, &|| pass(&theirs)))
                 }
                 ForkResult::Parent { child } => {
-                    self.workers.push(Worker { pid: child, uid: caller.uid, gate: Some(ours) });
+                    let since = SystemClock.instant();
+                    self.workers.push(Worker { pid: child, uid: caller.uid, gate: Some(ours), since });
                 }
             }
         }
         Ok(())
     }
 
-    /// The next connection to serve. Where all places are taken, a user who has more of them than the caller loses one.
+    /// The next connection to serve: the oldest of a user with the fewest processes. Where all places are taken, a user who
+    /// has more of them loses one.
     fn next(&mut self) -> Option<(UnixStream, Caller)> {
-        let at =
-            self.waiting.iter().position(|(_, caller)| self.asked_of(caller.uid) < MAX_ASKED_PER_USER)?;
+        let owned = self.waiting.iter().map(|(_, caller)| self.asked_of(caller.uid)).enumerate();
+        let (at, own) = owned.min_by_key(|(_, own)| *own).filter(|(_, own)| *own < MAX_ASKED_PER_USER)?;
         if self.asked() >= MAX_ASKED {
-            let own = self.asked_of(self.waiting.get(at)?.1.uid);
             let victim = self.victim(own)?;
             // It has started nothing yet: it waits for `settle` before it does.
             let _ = kill(self.workers[victim].pid, Signal::SIGKILL);
@@ -105,12 +112,19 @@ impl Places {
         self.waiting.remove(at)
     }
 
-    /// The oldest worker of a user with more than `own` unauthorised ones, of the user with the most.
+    /// The oldest unauthorised worker of the user with the most, where that is fairer to a user with `own` of them.
     fn victim(&self, own: usize) -> Option<usize> {
-        let asked = self.workers.iter().enumerate().filter(|(_, worker)| worker.gate.is_some());
-        let most =
-            asked.clone().map(|(_, worker)| self.asked_of(worker.uid)).max().filter(|most| *most > own)?;
-        asked.clone().find(|(_, worker)| self.asked_of(worker.uid) == most).map(|(at, _)| at)
+        let late = self.workers.iter().enumerate().filter(|(_, worker)| {
+            worker.gate.is_some() && SystemClock.instant().duration_since(worker.since) >= GRACE
+        });
+        let most = late.clone().map(|(_, worker)| self.asked_of(worker.uid)).max()?;
+        let is_fairer = own == 0 || most > own + 1;
+        late.clone().find(|(_, worker)| is_fairer && self.asked_of(worker.uid) == most).map(|(at, _)| at)
+    }
+
+    /// Does a connection wait that may be served as soon as another one's [`GRACE`] is over?
+    pub(super) fn is_full(&self) -> bool {
+        !self.waiting.is_empty() && self.asked() >= MAX_ASKED
     }
 
     /// Files to poll: readable ones are for [`settle`](Self::settle).
@@ -164,8 +178,6 @@ fn pass(mut gate: &UnixStream) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn caller(uid: u32) -> Caller {
@@ -197,6 +209,15 @@ mod tests {
         std::thread::sleep(Duration::from_secs(60));
     }
 
+    /// Serves the caller with uid 99; the others stay silent.
+    fn answer(wire: &Wire, caller: &Caller, authorised: Authorised<'_>) {
+        if caller.uid != 99 {
+            return stall(wire, caller, authorised);
+        }
+        authorised();
+        nix::unistd::write(wire.as_fd(), b"ok").unwrap();
+    }
+
     #[test]
     fn silent_callers_take_no_place_from_others() {
         let mut places = Ended(Places::default());
@@ -204,16 +225,21 @@ mod tests {
             (0..40).flat_map(|uid| [uid; 8]).map(|uid| connect(&mut places.0, uid)).collect();
         places.0.start(&stall).unwrap();
         assert_eq!((places.0.asked(), places.0.asked_of(0) <= MAX_ASKED_PER_USER), (MAX_ASKED, true));
-        // Another user is served at once, and loses its place to none who has as many.
+        // Another user is served as soon as the silent ones had their time, however many still wait.
         let mut client = connect(&mut places.0, 99);
-        places.0.start(&|_: &Wire, _: &Caller, authorised: Authorised<'_>| authorised()).unwrap();
+        places.0.start(&answer).unwrap();
+        assert_eq!(places.0.asked_of(99), 0);
+        assert!(places.0.is_full());
+        std::thread::sleep(GRACE);
+        places.0.start(&answer).unwrap();
         assert_eq!(places.0.asked(), MAX_ASKED);
-        while places.0.asked_of(99) > 0 {
+        while places.0.workers.iter().any(|worker| worker.uid == 99) {
             places.0.settle();
             std::thread::sleep(Duration::from_millis(5));
         }
-        // The process ended with its work.
-        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        let mut answer = [0; 2];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"ok");
         drop(silent);
     }
 

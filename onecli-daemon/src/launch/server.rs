@@ -25,6 +25,8 @@ pub const DEFAULT_SOCKET: &str = "/run/onecli/launch.sock";
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often ended commands are counted off while nobody connects, ms.
 const COUNT_EVERY: u16 = 10_000;
+/// How soon a connection that waits is looked at again, ms.
+const AGAIN: u16 = 50;
 /// The first descriptor that a service manager passes (`sd_listen_fds(3)`).
 const FIRST_PASSED: libc::c_int = 3;
 
@@ -121,7 +123,8 @@ pub fn serve(
 fn wait(listener: &UnixListener, places: &Places) -> io::Result<()> {
     let mut waiting = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     waiting.extend(places.gates().map(|gate| PollFd::new(gate, PollFlags::POLLIN)));
-    match poll(&mut waiting, PollTimeout::from(COUNT_EVERY)) {
+    let patience = if places.is_full() { AGAIN } else { COUNT_EVERY };
+    match poll(&mut waiting, PollTimeout::from(patience)) {
         Ok(_) | Err(nix::Error::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
