@@ -14,9 +14,7 @@ use super::hidden_command;
 use super::launcher::work;
 use super::run_dirs;
 use super::user::agents_dir;
-use crate::launch::{
-    self, Caller, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over,
-};
+use crate::launch::{self, Caller, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over};
 
 /// Exit code where the command was never started.
 pub(super) const OURS: u8 = NOT_STARTED;

@@ -12,7 +12,7 @@ use super::decide::{Giver, Question, Verdict, project};
 use super::homes::Homes;
 use super::mounts::HIDDEN;
 use super::project::{Directory, Mapped, Unmapped};
-use super::wire::{Event, Handed, Order, Project, Request, Wire};
+use super::wire::{Deadline, Event, Handed, Order, Project, Request, Wire};
 use super::{LaunchError, LaunchUser};
 use crate::model::AgentId;
 
@@ -105,15 +105,14 @@ impl Handover<'_> {
     /// Asks the caller, who answers on a terminal.
     fn ask(&self, path: &Path) -> Result<(), String> {
         self.wire.send(&Event::Confirm(path.to_owned()), &[]).map_err(|error| error.to_string())?;
-        let _ = self.wire.set_patience(Some(ANSWER_TIME));
+        let deadline = Deadline::after(ANSWER_TIME).map_err(|error| error.to_string())?;
         let answer = loop {
-            match self.wire.receive::<Order>() {
+            match self.wire.receive_before::<Order>(&deadline) {
                 Ok(Some((Order::Signal(_), _))) => {}
                 Ok(Some((Order::Answer(answer), _))) => break answer,
                 Ok(None) | Err(_) => break false,
             }
         };
-        let _ = self.wire.set_patience(None);
         if answer {
             return Ok(());
         }
