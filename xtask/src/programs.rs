@@ -26,6 +26,9 @@ pub(crate) struct BenchArgs {
     /// Only what opening a secret costs
     #[arg(long)]
     vault: bool,
+    /// Only what matching the worst paths costs
+    #[arg(long)]
+    paths: bool,
     #[command(flatten)]
     program: Args,
 }
@@ -34,6 +37,13 @@ pub(crate) struct BenchArgs {
 const CONNECT_ROUNDS: u32 = 21;
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
+    if !args.vault {
+        step("matching the worst paths (a release build of the unit tests)");
+        unit_test("model::pattern::speed::worst_paths_cost_less_than_a_millisecond")?;
+        if args.paths {
+            return Ok(());
+        }
+    }
     step("opening a secret (a release build of the unit tests)");
     unit_test("vault::tests::speed::opening_a_secret_costs_less_than_five_microseconds")?;
     if args.vault {

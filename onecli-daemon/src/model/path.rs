@@ -124,12 +124,14 @@ impl CanonicalPath {
         if text.len() > MAX_PATH {
             return Err(PathError::TooLong);
         }
-        if readings::has_more_segments(&text, MAX_SEGMENTS) {
+        let texts = readings::texts(&text);
+        // Each separator takes a byte of the path at least.
+        if text.len() > MAX_SEGMENTS && readings::most_segments(&texts) > MAX_SEGMENTS {
             return Err(PathError::TooManySegments);
         }
+        let is_respelled = readings::is_respelled(&texts);
         // Judged by what is forwarded: decoding may have built what the raw text did not show.
         let ambiguity = ambiguity_of(&text);
-        let is_respelled = readings::is_respelled(&text);
         Ok(CanonicalPath { text, ambiguity, is_respelled })
     }
 

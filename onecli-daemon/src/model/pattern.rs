@@ -337,4 +337,6 @@ impl From<MethodSet> for Vec<String> {
 }
 
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;

@@ -53,24 +53,27 @@ fn is_ignorable(c: char) -> bool {
 }
 
 /// What Windows makes of a character that a code page lacks (bestfit1252, bestfit932, bestfit949 of Unicode.org).
+/// Two ligatures stand for whole phrases: they are replaced, so that no text grows more than sixfold.
 fn best_fit(c: char) -> char {
     match c {
         '\u{2044}' | '\u{2215}' => '/',
         '\u{2216}' | '\u{00A5}' | '\u{20A9}' => '\\',
+        '\u{FDFA}' | '\u{FDFB}' => char::REPLACEMENT_CHARACTER,
         other => other,
     }
 }
 
 /// A text as the most lenient server reads it: escapes decoded and characters made compatible until neither changes it.
 pub(super) fn expanded(text: &str) -> Cow<'_, str> {
-    let mut text = Cow::Borrowed(text);
-    for _ in 0..DECODINGS {
-        if text.is_ascii() && !text.contains('%') {
+    let mut expanded = Cow::Borrowed(text);
+    for round in 0..DECODINGS {
+        let is_compatible = round > 0 || text.is_ascii();
+        if is_compatible && !expanded.contains('%') {
             break;
         }
-        text = Cow::Owned(compatible(&decode(&text)).into_owned());
+        expanded = Cow::Owned(compatible(&decode(&expanded)).into_owned());
     }
-    text
+    expanded
 }
 
 /// A segment in the form in which restrictions compare it: [`expanded`], in one letter case, without white space
@@ -79,7 +82,14 @@ pub(in crate::model) fn fold(segment: &str) -> Cow<'_, str> {
     if segment.bytes().all(is_settled) {
         return Cow::Borrowed(segment);
     }
-    let text = expanded(segment);
+    Cow::Owned(fold_expanded(&expanded(segment)).into_owned())
+}
+
+/// [`fold`] of what is [`expanded`] already.
+pub(super) fn fold_expanded(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(is_settled) {
+        return Cow::Borrowed(text);
+    }
     let text: String = text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
     let stream = text.find("::").into_iter().chain(text.find(":$")).min();
     let name = &text[..stream.unwrap_or(text.len())];

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
 
-use super::fold::{DECODINGS, decode, expanded, fold};
+use super::fold::{DECODINGS, decode, expanded, fold, fold_expanded};
 use super::{Ambiguity, CanonicalPath, ambiguity_of};
 
 /// What a server may cut a path off at, once it has decoded it.
@@ -196,15 +196,19 @@ fn lenient(text: &str) -> Vec<Segments<'static>> {
     all
 }
 
-/// A path, and its texts after each round of decoding, the last with compatible characters.
-fn texts(text: &str) -> Vec<Cow<'_, str>> {
+/// A path, its texts after each round of decoding, and the last one with compatible characters.
+pub(super) fn texts(text: &str) -> Vec<Cow<'_, str>> {
     let mut texts = vec![Cow::Borrowed(text)];
-    if !text.contains('%') {
-        return texts;
-    }
-    for round in 0..=DECODINGS {
+    for round in 0..DECODINGS {
         let last = &*texts[round];
-        let next = if round < DECODINGS { decode(last) } else { expanded(last) }.into_owned();
+        if !last.contains('%') {
+            break;
+        }
+        let next = decode(last).into_owned();
+        texts.push(Cow::Owned(next));
+    }
+    if let Some(last) = texts.last().filter(|last| last.contains('%') || !last.is_ascii()) {
+        let next = expanded(last).into_owned();
         texts.push(Cow::Owned(next));
     }
     texts
@@ -218,7 +222,7 @@ fn push_readings(text: &str, all: &mut Vec<Segments<'static>>) {
     let mut plain = true;
     for segment in text.split(SEPARATORS).filter(|segment| !segment.is_empty()) {
         let whole = expanded(segment);
-        let name = fold(whole.split([';', '?', '#', '\0']).next().unwrap_or_default()).into_owned();
+        let name = fold_expanded(whole.split([';', '?', '#', '\0']).next().unwrap_or_default());
         let dots = name.trim().chars().filter(|c| *c == '.').count();
         if dots < name.trim().len() {
             for reading in [&mut kept, &mut dropped, &mut resolved] {
@@ -238,20 +242,19 @@ fn push_readings(text: &str, all: &mut Vec<Segments<'static>>) {
     }
 }
 
-/// May a server read more than `most` segments in a path? Encoded separators count as separators.
-pub(super) fn has_more_segments(text: &str, most: usize) -> bool {
-    // Each separator takes a byte of the path at least.
-    text.len() > most && texts(text).iter().any(|text| text.matches(SEPARATORS).count() > most)
+/// The most segments that a server may read in a path of these [`texts`]. Encoded separators count as separators.
+pub(super) fn most_segments(texts: &[Cow<'_, str>]) -> usize {
+    texts.iter().map(|text| text.matches(SEPARATORS).count()).max().unwrap_or_default()
 }
 
-/// Does the path hold characters that become separators or delimiters when they are made compatible (`／`, `？`)?
-pub(super) fn is_respelled(text: &str) -> bool {
-    if !text.contains('%') {
-        return false;
-    }
-    let decoded = decode(text);
+/// Does a path of these [`texts`] hold characters that become separators or delimiters when they are made compatible
+/// (`／`, `？`)?
+pub(super) fn is_respelled(texts: &[Cow<'_, str>]) -> bool {
     let delimiters = |text: &str| text.matches(['/', '\\', '?', '#', ';', '%', '\0']).count();
-    !decoded.is_ascii() && delimiters(&expanded(&decoded)) != delimiters(&decoded)
+    match texts {
+        [_, decoded, .., expanded] => !decoded.is_ascii() && delimiters(expanded) != delimiters(decoded),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
