@@ -41,6 +41,7 @@ mod memory;
 mod mint;
 mod misplaced;
 mod netns;
+mod path_readings;
 mod placements;
 mod privilege;
 mod protocols;

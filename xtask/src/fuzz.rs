@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::setup;
 use crate::shell::{cargo, run, step, target, workspace};
 
 /// Every target, and the corpus of the same name.
 const TARGETS: &[&str] =
     &["sniff", "authority", "path", "pattern", "rule", "scrub", "noninterference", "decode", "front"];
+/// Paths that are not ambiguous, as real servers read them: a system test, because servers have no coverage of ours.
+const READINGS: &str = "readings";
 /// What `cargo-fuzz` passes too: coverage that libFuzzer reads.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -25,11 +28,17 @@ pub(crate) struct Args {
     #[arg(long)]
     address: bool,
     /// Only this target
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS.iter().chain([&READINGS])))]
     target: Option<String>,
 }
 
 pub(crate) fn run_targets(args: &Args) -> Result<()> {
+    if args.target.as_deref().is_none_or(|wanted| wanted == READINGS) {
+        readings(args.seconds)?;
+    }
+    if args.target.as_deref() == Some(READINGS) {
+        return Ok(());
+    }
     let dir = workspace().join("tests/fuzz");
     let built = target().join("fuzz");
     let host = "x86_64-unknown-linux-gnu";
@@ -73,4 +82,16 @@ pub(crate) fn run_targets(args: &Args) -> Result<()> {
         bail!("a property does not hold: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// The system test of that name, for longer and from another beginning each time.
+fn readings(seconds: u32) -> Result<()> {
+    const TEST: &str = "path_readings::unambiguous_paths_have_one_reading";
+    step(&format!("making up paths for nginx, Apache, Node, Go and Python for {seconds} s"));
+    setup::packages(setup::FOR_TESTS)?;
+    let test = ["test", "--quiet", "--package", "onecli-tests", "--test", "system", TEST];
+    run(cargo(&test)
+        .args(["--", "--exact", "--nocapture"])
+        .env("ONECLI_READINGS_SECONDS", seconds.to_string())
+        .env("ONECLI_READINGS_SEED", std::process::id().to_string()))
 }

@@ -17,6 +17,7 @@ pub(crate) const FOR_PROGRAMS: &[Need] = &[("curl", "curl"), ("unshare", "util-l
 /// For the whole suite.
 pub(crate) const FOR_TESTS: &[Need] = &[
     ("curl", "curl"),
+    ("apache2", "apache2-bin"),
     ("at", "at"),
     ("crontab", "cron"),
     ("dockerd", "docker.io"),
@@ -29,6 +30,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("go", "golang-go"),
     ("ip", "iproute2"),
     ("java", "default-jre-headless"),
+    ("nginx", "nginx"),
     ("node", "nodejs"),
     ("openssl", "openssl"),
     ("pg_createcluster", "postgresql"),

@@ -1,0 +1,18 @@
+// Reports how Go reads a request's path: as net/http does, and as its ServeMux and servers of files do.
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+)
+
+func main() {
+	read := func(w http.ResponseWriter, r *http.Request) {
+		split := func(p string) []string { return strings.Split(p, "/") }
+		json.NewEncoder(w).Encode([][]string{split(r.URL.Path), split(path.Clean("/" + r.URL.Path))})
+	}
+	panic(http.ListenAndServe("127.0.0.1:"+os.Args[1], http.HandlerFunc(read)))
+}
