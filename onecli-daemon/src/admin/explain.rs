@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::api::{ConsideredView, Explain, Explanation};
 use super::error::AdminError;
 use super::state::{Find, State};
+use crate::model::named::{MAX_NAMED, Naming, named_resources};
 use crate::model::{
-    Agent, Authority, CanonicalPath, MethodSet, Operations, PathReadings, Placeholder, Refusal, Secret,
+    Agent, Authority, CanonicalPath, MethodSet, NamedResource, Operations, PathReadings, Placeholder,
+    Refusal, Secret,
 };
 use crate::policy::{
     Considered, Decision, Evidence, Identity, Mode, RequestFacts, Route, Ruling, Snapshot, Subject, Trace,
@@ -73,6 +75,7 @@ struct Question {
     authority: Authority,
     path: CanonicalPath,
     operations: Operations,
+    named: Vec<NamedResource>,
     tls: bool,
 }
 
@@ -93,9 +96,24 @@ impl Question {
         let authority =
             Authority::parse(authority, Some(port)).map_err(|error| bad(format!("the URL: {error}")))?;
         let path = CanonicalPath::parse(url.path()).map_err(|error| bad(format!("the URL: {error}")))?;
-        // The answer is for a request without header fields and body.
-        let operations = Operations::of(url.query(), &HeaderMap::new());
-        Ok(Question { method, authority, path, operations, tls })
+        let fields = request
+            .headers
+            .iter()
+            .map(|line| line.split_once(':').map(|(name, value)| (name.trim(), value.trim().as_bytes())));
+        let fields: Vec<_> =
+            fields.collect::<Option<_>>().ok_or_else(|| bad("a header is no 'NAME: VALUE'".to_owned()))?;
+        let naming = Naming { method: &method, authority: &authority, path: &path };
+        let named = named_resources(&naming, || fields.iter().copied(), url.query())
+            .ok_or_else(|| bad(format!("the request names more than {MAX_NAMED} resources")))?;
+        // The answer is for a request without a body.
+        let headers: HeaderMap = fields
+            .iter()
+            .filter_map(|(name, value)| {
+                Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
+            })
+            .collect();
+        let operations = Operations::of(url.query(), &headers);
+        Ok(Question { method, authority, path, operations, named, tls })
     }
 
     fn decide(
@@ -110,6 +128,7 @@ impl Question {
             authority: &self.authority,
             path: PathReadings::new(&self.path),
             tls: self.tls,
+            named: &self.named,
             placeholders,
             body: &[],
             operations: &self.operations,

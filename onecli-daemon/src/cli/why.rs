@@ -25,10 +25,13 @@ pub(super) struct WhyArgs {
     pub(super) method: String,
     /// For what.
     pub(super) url: String,
+    /// A header that names a further resource, as 'NAME: VALUE' (x-amz-copy-source, Destination); repeatable.
+    #[arg(long = "header", value_name = "HEADER")]
+    pub(super) headers: Vec<String>,
 }
 
 pub(super) fn why(client: &Client, args: WhyArgs, output: &mut Output) -> Result<(), CliError> {
-    let request = Explain { agent: args.agent, method: args.method, url: args.url };
+    let request = Explain { agent: args.agent, method: args.method, url: args.url, headers: args.headers };
     let why: Explanation = client.post(routes::EXPLAIN, &request)?;
     if output.is_json() {
         return Ok(output.document(&why)?);

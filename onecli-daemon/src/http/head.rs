@@ -9,9 +9,11 @@ use http::{Method, Version};
 use super::connection::{Connection, Scheme};
 use super::front::Malformed;
 use crate::model::authority::AuthorityError;
+use crate::model::named::{MAX_NAMED, Naming, named_resources};
 use crate::model::path::PathError;
 use crate::model::{
-    Authority, CanonicalPath, Code, JsonPointer, Operations, PathReadings, Placeholder, Refusal,
+    Authority, CanonicalPath, Code, JsonPointer, NamedResource, Operations, PathReadings, Placeholder,
+    Refusal,
 };
 use crate::policy::RequestFacts;
 
@@ -27,6 +29,8 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// Every placeholder in URL and headers.
     pub(super) placeholders: Vec<Placeholder>,
+    /// What headers and query name besides the URL.
+    pub(super) named: Vec<NamedResource>,
     /// Placeholders in fields of the body, once it was read for them.
     pub(super) body: Vec<(JsonPointer, Placeholder)>,
     /// What it asks for besides method and path.
@@ -53,6 +57,7 @@ pub(super) struct Facts {
     pub(super) authority: Authority,
     path: CanonicalPath,
     tls: bool,
+    named: Vec<NamedResource>,
     placeholders: Vec<Placeholder>,
     body: Vec<(JsonPointer, Placeholder)>,
     operations: Operations,
@@ -66,6 +71,7 @@ impl Facts {
             authority: &self.authority,
             path: PathReadings::new(&self.path),
             tls: self.tls,
+            named: &self.named,
             placeholders: &self.placeholders,
             body: &self.body,
             operations: &self.operations,
@@ -122,6 +128,11 @@ impl Head {
         headers.remove(header::HOST);
         let placeholders = placeholders_in(parts.uri.path(), query.as_deref(), &headers);
         let operations = Operations::of(query.as_deref(), &headers);
+        let named = named_in(
+            &Naming { method: &parts.method, authority: &authority, path: &path },
+            query.as_deref(),
+            &headers,
+        )?;
         Ok(Head {
             method: parts.method.clone(),
             scheme: connection.scheme,
@@ -130,6 +141,7 @@ impl Head {
             query,
             headers,
             placeholders,
+            named,
             body: Vec::new(),
             operations,
             websocket,
@@ -143,6 +155,7 @@ impl Head {
             authority: self.authority.clone(),
             path: self.path.clone(),
             tls: self.scheme == Scheme::Https,
+            named: self.named.clone(),
             placeholders: self.placeholders.clone(),
             body: self.body.clone(),
             operations: self.operations.clone(),
@@ -156,6 +169,7 @@ impl Head {
             authority: &self.authority,
             path: PathReadings::new(&self.path),
             tls: self.scheme == Scheme::Https,
+            named: &self.named,
             placeholders: &self.placeholders,
             body: &self.body,
             operations: &self.operations,
@@ -273,6 +287,21 @@ fn find_placeholders(text: &[u8], found: &mut Vec<Placeholder>) {
         decoded = Cow::Owned(percent_encoding::percent_decode(&decoded).collect());
         found.extend(Placeholder::find_all(&decoded));
     }
+}
+
+/// What headers and query name besides the URL.
+fn named_in(
+    request: &Naming<'_>,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Vec<NamedResource>, Refusal> {
+    let fields = || headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    named_resources(request, fields, query).ok_or_else(|| {
+        bad_request(
+            format!("the request names more than {MAX_NAMED} resources besides its URL"),
+            "send several requests",
+        )
+    })
 }
 
 /// User and password of `Basic` credentials (RFC 7617).

@@ -16,6 +16,7 @@ pub mod host_set;
 pub mod ids;
 pub mod issued;
 pub mod mint;
+pub mod named;
 pub mod narrow;
 pub mod operation;
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub use host_set::HostSet;
 pub use ids::{AgentId, AgentName, LogId, RequestId, SecretId, SecretName};
 pub use issued::MaskIssued;
 pub use mint::{Mint, TokenUrl};
+pub use named::NamedResource;
 pub use narrow::TemplateChoice;
 pub use operation::Operations;
 #[cfg(test)]

@@ -16,8 +16,8 @@ use super::refusals::{
 use super::snapshot::{AgentView, Snapshot};
 use super::trace::Trace;
 use crate::model::{
-    Action, AgentId, Authority, Code, Egress, Host, JsonPointer, Mismatch, Operations, PathPattern,
-    PathReadings, Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
+    Action, AgentId, Authority, Code, Egress, Host, JsonPointer, Mismatch, NamedResource, Operations,
+    PathPattern, PathReadings, Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
 };
 
 /// Names that are resolved to find out whether an address is one of theirs.
@@ -52,6 +52,8 @@ pub struct RequestFacts<'r> {
     pub tls: bool,
     /// Every placeholder in its head.
     pub placeholders: &'r [Placeholder],
+    /// What it names besides its URL.
+    pub named: &'r [NamedResource],
     /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
     pub body: &'r [(JsonPointer, Placeholder)],
     /// What it asks for besides method and path, by the names that denials mention.
@@ -115,7 +117,7 @@ pub struct Ruling {
 }
 
 impl Ruling {
-    fn deny(refusal: Refusal) -> Ruling {
+    pub(super) fn deny(refusal: Refusal) -> Ruling {
         Ruling {
             decision: Decision::Deny(refusal),
             cause: None,
@@ -262,14 +264,15 @@ impl Snapshot {
             },
         };
         let open = open || approve.is_some() || default.is_some() || applied.reach.open;
-        Ruling {
+        let ruling = Ruling {
             decision,
             cause: Some(cause),
             approve: applied.approve.cloned(),
             limits: applied.limits.into_iter().cloned().collect(),
             reach: Reach { open, ..applied.reach },
             is_ruled: applied.is_ruled,
-        }
+        };
+        view.rule_named(request, ruling)
     }
 
     /// Must the body be read because a denial of one of the agent's secrets depends on it?
@@ -408,15 +411,11 @@ fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
 
 pub(super) fn matches(secret: &Secret, request: &RequestFacts<'_>) -> bool {
     secret.target.methods.contains(request.method)
-        && secret.target.paths.iter().any(|pattern| path_matches(secret, pattern, request))
+        && secret.target.paths.iter().any(|pattern| path_matches(secret, pattern, &request.path))
 }
 
-fn path_matches(secret: &Secret, pattern: &PathPattern, request: &RequestFacts<'_>) -> bool {
-    if secret.profile.encoded_slash {
-        pattern.matches_opaque(&request.path)
-    } else {
-        pattern.matches(&request.path)
-    }
+pub(super) fn path_matches(secret: &Secret, pattern: &PathPattern, path: &PathReadings<'_>) -> bool {
+    if secret.profile.encoded_slash { pattern.matches_opaque(path) } else { pattern.matches(path) }
 }
 
 /// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
@@ -449,7 +448,7 @@ fn winners<'s>(
             .target
             .paths
             .iter()
-            .filter(|pattern| path_matches(secret, pattern, request))
+            .filter(|pattern| path_matches(secret, pattern, &request.path))
             .map(PathPattern::specificity)
             .max();
         Reverse((

@@ -7,6 +7,7 @@ mod grant;
 mod host_index;
 mod identity;
 mod limits;
+mod named;
 mod placeholders;
 mod refusals;
 mod rules;

@@ -4,9 +4,10 @@ use std::fmt;
 
 use super::decide::{Cause, RequestFacts};
 use super::identity::Identity;
+use super::named::Place;
 use crate::model::path::Ambiguity;
 use crate::model::refusal::Challenge;
-use crate::model::{Authority, Code, Egress, Placement, Refusal, Rule, Secret, Site};
+use crate::model::{Authority, Code, Egress, NamedResource, Placement, Refusal, Rule, Secret, Site};
 
 pub(super) fn ambiguous(ambiguity: Ambiguity) -> Refusal {
     Refusal::new(
@@ -43,6 +44,36 @@ pub(super) fn not_for_this(secret: &Secret, request: &RequestFacts<'_>) -> Refus
         format!("'onecli secret show {}' tells its methods and paths", secret.name),
     )
     .by(Cause::Default(Egress::Deny))
+}
+
+pub(super) fn named_is_unreadable(resource: &NamedResource) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("'{}' names a resource in a form that cannot be matched", resource.field),
+        "send it as a URL or as /bucket/key, percent-encoded: a rule or a secret limits what the request may be for",
+    )
+}
+
+pub(super) fn named_wants_approval(rule: &Rule, place: &Place<'_>) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("rule {} wants approval for {place}: an approver would see the URL alone", rule.id),
+        "name the resource in the URL of a request of its own",
+    )
+    .by(rule)
+}
+
+pub(super) fn not_for_named(secret: Option<&Secret>, place: &Place<'_>) -> Refusal {
+    let (message, hint) = match secret {
+        Some(secret) => (
+            format!("secret '{}' may not be used for {place}", secret.name),
+            format!("'onecli secret show {}' prints its hosts and paths", secret.name),
+        ),
+        None => {
+            (format!("no grant and no rule allows {place}"), "'onecli rule add allow' allows it".to_owned())
+        }
+    };
+    Refusal::new(Code::EgressDenied, message, hint).by(Cause::Default(Egress::Deny))
 }
 
 pub(super) fn host_denied(identity: &Identity, authority: &Authority) -> Refusal {

@@ -13,6 +13,7 @@ use crate::model::{
 };
 
 mod conditions;
+mod named;
 mod rules;
 mod stored;
 
@@ -182,6 +183,7 @@ fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
         authority: &Authority::parse(ask.target, Some(443)).unwrap(),
         path: PathReadings::new(&path),
         tls: true,
+        named: &[],
         placeholders: ask.placeholders,
         body: &[],
         operations: &Operations::default(),
@@ -251,6 +253,7 @@ fn plain_http_gets_no_credential() {
         authority: &Authority::parse("api.test:443", None).unwrap(),
         path: PathReadings::new(&path),
         tls: false,
+        named: &[],
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
@@ -330,6 +333,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
         authority: &Authority::parse("api.test", Some(443)).unwrap(),
         path: PathReadings::new(&path),
         tls: true,
+        named: &[],
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
@@ -400,6 +404,7 @@ fn bodies_prove_one_secret() {
             authority: &Authority::parse(target, Some(443)).unwrap(),
             path: PathReadings::new(&path),
             tls: true,
+            named: &[],
             placeholders: head,
             body: &body,
             operations: &Operations::default(),

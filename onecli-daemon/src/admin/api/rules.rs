@@ -75,6 +75,9 @@ pub struct Explain {
     pub method: String,
     /// For what: `https://HOST[:PORT]/PATH` or `http://...`.
     pub url: String,
+    /// Headers that name a further resource, as `NAME: VALUE`.
+    #[serde(default)]
+    pub headers: Vec<String>,
 }
 
 /// What would be decided about a request, and why. Nothing is resolved or sent for it.

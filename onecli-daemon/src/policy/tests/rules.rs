@@ -33,7 +33,7 @@ fn rules(lines: &[&str]) -> Vec<Rule> {
 }
 
 /// Agents 1 both (deny), 2 cgroup (deny), 4 open (allow); secret 1 api.test /v1/** granted to all.
-fn ruled(rules: Vec<Rule>) -> Snapshot {
+pub(super) fn ruled(rules: Vec<Rule>) -> Snapshot {
     let agents = vec![
         agent(1, "both", Factors::BOTH, Egress::Deny),
         agent(2, "cgroup", Factors::CGROUP, Egress::Deny),
@@ -46,7 +46,7 @@ fn ruled(rules: Vec<Rule>) -> Snapshot {
     Snapshot::compile(input, &stand_in)
 }
 
-fn who(world: &Snapshot, name: &str) -> Identity {
+pub(super) fn who(world: &Snapshot, name: &str) -> Identity {
     world.identify(&evidence(Mode::Transparent, Some(name), None), NOW).unwrap()
 }
 
@@ -58,6 +58,7 @@ fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut
         authority: &Authority::parse(authority, Some(443)).unwrap(),
         path: PathReadings::new(&path),
         tls: true,
+        named: &[],
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
@@ -66,7 +67,7 @@ fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut
 }
 
 /// `inject grant`, `forward allow 2`, `deny rule_denied by deny 1`, with `approve N` and `limit N` behind it.
-fn summary(ruling: &Ruling) -> String {
+pub(super) fn summary(ruling: &Ruling) -> String {
     let cause = ruling.cause.map(|cause| cause.to_string()).unwrap_or_default();
     let mut text = match &ruling.decision {
         Decision::Inject(_) => format!("inject {cause}"),
@@ -150,6 +151,7 @@ fn a_placeholder_at_the_wrong_host_is_an_alert_all_the_same() {
             authority: &Authority::parse(target, Some(443)).unwrap(),
             path: PathReadings::new(&path),
             tls: true,
+            named: &[],
             placeholders: &[placeholder(4, 1)],
             body: &[],
             operations: &Operations::default(),
@@ -266,6 +268,7 @@ fn what_is_under_way_ends_with_a_rule() {
             authority: &authority,
             path: PathReadings::new(&path),
             tls: true,
+            named: &[],
             placeholders: &[],
             body: &[],
             operations: &Operations::default(),
@@ -407,6 +410,7 @@ fn a_thousand_rules_are_not_all_looked_at() {
         authority: &authority,
         path: PathReadings::new(&path),
         tls: true,
+        named: &[],
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
