@@ -25,7 +25,7 @@ pub(super) fn ask_scannable(headers: &mut HeaderMap, ranged: bool) {
 }
 
 /// Fields by which frameworks and gateways let a request be another than its method and URL say. Policy judged those.
-static OVERRIDES: [&str; 22] = [
+pub(super) static OVERRIDES: [&str; 30] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -50,9 +50,18 @@ static OVERRIDES: [&str; 22] = [
     "x-envoy-original-path",
     "x-ms-original-url",
     "x-waws-unencoded-url",
+    "x-http-path-override",
+    "x-path-override",
+    "x-original-path",
+    "x-rewrite-path",
+    "x-request-uri",
+    "x-script-name",
+    // Rack::Sendfile takes these from requests, and maps files by them.
+    "x-accel-mapping",
+    "x-sendfile-type",
 ];
 
-/// Removes [`OVERRIDES`], also those spelled with `_`, which CGI and WSGI servers read as the same.
+/// Removes [`OVERRIDES`]. Other spellings of them are refused before ([`super::names`]).
 pub(super) fn strip_overrides(headers: &mut HeaderMap) {
     let overriding: Vec<HeaderName> = headers
         .keys()

@@ -7,7 +7,8 @@ use http::request::Parts;
 use http::{Method, Version};
 
 use super::connection::{Connection, Scheme};
-use super::front::Malformed;
+use super::front::{Malformed, Violation, is_target};
+use super::names::refuse_misread;
 use crate::model::authority::AuthorityError;
 use crate::model::named::{MAX_NAMED, Naming, named_resources};
 use crate::model::path::PathError;
@@ -122,6 +123,11 @@ impl Head {
         let authority = authority_of(parts, connection)?;
         let path = CanonicalPath::parse(parts.uri.path()).map_err(bad_path)?;
         let query = parts.uri.query().map(str::to_owned);
+        // HTTP/1.1 was read by a parser of ours; what reads HTTP/2 lets other characters through.
+        if parts.version == Version::HTTP_2 && !is_target(query.as_deref().unwrap_or_default()) {
+            return Err(Violation::TargetCharacter.refusal());
+        }
+        refuse_misread(&parts.headers)?;
         let websocket = is_websocket(parts);
         let mut headers = parts.headers.clone();
         strip_hop_by_hop(&mut headers);

@@ -29,6 +29,7 @@ mod intercept;
 mod issued;
 mod json;
 mod limits;
+mod names;
 mod outbound;
 mod outward;
 mod paced;

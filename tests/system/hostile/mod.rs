@@ -13,7 +13,7 @@ use door::{Door, Doors, Got};
 use onecli_tests::h2wire::{END, head_frame};
 use rows::{
     AUTHORITIES, BAD_FIELDS, BAD_FIELDS_OF_HTTP2, CHUNKS, CONNECTS, FIELDS, FIELDS_OF_HTTP1, LINES, METHODS,
-    PSEUDO, SERVER_NAMES, TARGETS, TARGETS_OF_HTTP1, Then,
+    PSEUDO, REFUSED_FIELDS, SERVER_NAMES, TARGETS, TARGETS_OF_HTTP1, Then,
 };
 
 /// Requests that a table must not fall below.
@@ -231,6 +231,18 @@ fn fields(hostile: &mut Hostile) {
             let then = if control { Then::No(400, "bad_request") } else { Then::Yes };
             hostile.http1(&format!("field {name}: {value:?}"), door, &template, then);
         }
+    }
+    for (name, value, then) in REFUSED_FIELDS {
+        let what = format!("field {name}: {value:?}");
+        for door in [Door::Proxy, Door::Tls] {
+            let template = format!("GET {{at}}/v1/a/echo HTTP/1.1\r\n{{head}}{name}: {value}\r\n\r\n");
+            hostile.http1(&what, door, &template, *then);
+        }
+        let authority = hostile.doors.authority(Door::Http2);
+        let value = value.replace("{port}", &hostile.doors.port(Door::Http2).to_string());
+        let mut all = request("GET", &authority, "/v1/a/echo").to_vec();
+        all.push((name.to_lowercase(), value));
+        hostile.check(&what, Door::Http2, &head_frame(&all, END), *then);
     }
     for (lines, then) in BAD_FIELDS {
         for door in [Door::Proxy, Door::Tls] {

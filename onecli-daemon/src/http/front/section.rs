@@ -70,6 +70,11 @@ pub(super) fn is_field_text(byte: u8) -> bool {
     FIELD_TEXT[usize::from(byte)]
 }
 
+/// Does a path or query hold only what HTTP/1.1's target may hold?
+pub(crate) fn is_target(text: &str) -> bool {
+    text.bytes().all(|byte| TARGET[usize::from(byte)])
+}
+
 /// How many bytes at the beginning of `bytes` are of `class`.
 fn run(bytes: &[u8], class: &[bool; 256]) -> usize {
     bytes.iter().position(|byte| !class[usize::from(*byte)]).unwrap_or(bytes.len())
