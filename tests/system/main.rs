@@ -50,6 +50,7 @@ mod revocation;
 mod rules;
 mod scene;
 mod second_daemon;
+mod sessions;
 mod settled;
 mod sigv4;
 mod starvation;

@@ -132,6 +132,7 @@ impl Question {
             placeholders,
             body: &[],
             operations: &self.operations,
+            sessions: &[],
         };
         snapshot.decide_traced(identity, &facts, trace)
     }

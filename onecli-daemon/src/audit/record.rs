@@ -196,6 +196,10 @@ pub struct Record {
     /// How often the value was scrubbed from the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub_hits: Option<u64>,
+    /// Sessions (cookies, session headers) of this request, as counts: `opened` and `removed` in the request, `sealed` and
+    /// `dropped` in the response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Text>,
     /// The agent's managed cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Text>,
@@ -285,6 +289,7 @@ impl Record {
             tls: text("1.3"),
             alpn: text("h2"),
             scrub_hits: Some(0),
+            sessions: text("opened 1, sealed 1"),
             cgroup: text("onecli-agents-one.slice"),
             cgroup_id: Some(77),
             netns: Some(u64::MAX),
@@ -335,6 +340,7 @@ impl Record {
             tls: None,
             alpn: None,
             scrub_hits: None,
+            sessions: None,
             cgroup: None,
             cgroup_id: None,
             netns: None,

@@ -9,7 +9,7 @@ use super::audit_args::ExportFormat;
 use super::ocsf::ocsf;
 
 /// The columns of CSV: every field that a record can have.
-const COLUMNS: [&str; 37] = [
+const COLUMNS: [&str; 38] = [
     "time",
     "seq",
     "prev",
@@ -36,6 +36,7 @@ const COLUMNS: [&str; 37] = [
     "tls",
     "alpn",
     "scrub_hits",
+    "sessions",
     "cgroup",
     "cgroup_id",
     "netns",

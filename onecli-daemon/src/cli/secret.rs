@@ -193,6 +193,7 @@ fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("minted", secret.profile.mint.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("flush after", secret.profile.flush_after.map(|pause| pause.to_string()).unwrap_or_default()),
         ("variable", secret.env.clone().unwrap_or_default()),
+        ("cookies", secret.profile.cookie_mode().to_string()),
         ("plaintext", if secret.allow_plaintext { "allowed".to_owned() } else { String::new() }),
         ("mask issued", secret.profile.mask_issued.to_string()),
         ("agents", joined(&secret.agents, "none")),

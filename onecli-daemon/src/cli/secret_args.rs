@@ -7,8 +7,8 @@ use crate::admin::api::EnvNames;
 use crate::model::placement::PlacementError;
 use crate::model::template::Template;
 use crate::model::{
-    FlushAfter, HostPattern, HostSet, MaskIssued, MethodSet, Mint, PathPattern, Placement, Profile,
-    SecretName, Shape, Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
+    CookieMode, FlushAfter, HostPattern, HostSet, MaskIssued, MethodSet, Mint, PathPattern, Placement,
+    Profile, SecretName, Shape, Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
 };
 
 /// What says how the credential is placed: one of these at least.
@@ -103,6 +103,11 @@ pub(super) struct SecretAddArgs {
     /// alert. Default: listed.
     #[arg(long, value_name = "none|listed|all", requires = "template")]
     pub(super) mask_issued: Option<MaskIssued>,
+    /// What happens to cookies that the service sets for a request with this secret. wrap: the agent gets sealed stand-ins,
+    /// which work only through OneCLI and while the grant stands. strip: it gets none. pass: it gets the cookies themselves,
+    /// which work anywhere, also after the grant ends. Default: the template's, or wrap.
+    #[arg(long, value_name = "wrap|strip|pass")]
+    pub(super) cookies: Option<CookieMode>,
     /// Get tokens with OAuth 2.0 client credentials here; the value is the client's secret.
     #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
     pub(super) oauth2_client: Option<TokenUrl>,
@@ -222,6 +227,7 @@ impl SecretAddArgs {
             source: self.source(),
             mask_issued: self.mask_issued.unwrap_or_default(),
             flush_after: self.flush_after,
+            cookies: self.cookies,
         };
         let (methods, paths) = match narrow {
             Some(narrow) => (narrow.methods.clone(), narrow.paths.clone()),

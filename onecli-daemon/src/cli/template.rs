@@ -50,6 +50,8 @@ pub(super) fn show(name: TemplateName, output: &mut Output) -> Result<(), CliErr
         ("refused", joined(&template.denials, "-")),
         ("masked", joined(template.issued.iter().flat_map(|kind| &kind.members), "-")),
         ("profiles", joined(template.profiles.iter().map(|narrow| &narrow.name), "-")),
+        ("cookies", template.cookies.unwrap_or_default().to_string()),
+        ("session headers", joined(&template.session_headers, "-")),
         ("not signed", joined(&template.except, "-")),
     ])?;
     output.line(&format!("next: onecli secret add NAME --template {}", template.name))?;

@@ -25,6 +25,7 @@ use super::returned::withheld;
 use super::revoked::Revoked;
 use super::scrub::{Records, Scrubber};
 use super::scrubbed::{Fault, ScrubbedBody, data_len};
+use super::session_cookies::{self, Sessions};
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
@@ -42,6 +43,7 @@ pub(super) struct Delivery {
     pub(super) upstream: Upstream,
     pub(super) progress: Arc<Progress>,
     pub(super) revoked: Revoked,
+    pub(super) sessions: Sessions,
 }
 
 /// An answer that the agent does not get, and the record that still has to say so.
@@ -111,6 +113,8 @@ pub(super) fn deliver(
         // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
         parts.headers.remove(header::CONTENT_LENGTH);
     }
+    // First: a service may put the credential itself into a cookie, which then comes back to it as it was.
+    session_cookies::seal(&mut delivery, &mut parts.headers);
     delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {
@@ -121,12 +125,12 @@ pub(super) fn deliver(
     record.status = Some(parts.status.as_u16());
     // A peer that is gone is noticed long before, by the kernel and HTTP/2.
     let patience = Patience::new(delivery.gateway.patience.idle);
-    let Delivery { gateway, trail, issued, scrubber, upstream, progress, revoked, .. } = delivery;
+    let Delivery { gateway, trail, issued, scrubber, upstream, progress, revoked, sessions, .. } = delivery;
     let source = issued.stage(parts.status, &parts.headers, source);
     let streaming = Streaming {
         policy: gateway.policy.clone(),
         body: ScrubbedBody::new(source, scrubber, patience, !has_body(method, parts.status)),
-        delivery: Some(Box::new(Delivering { gateway, trail, upstream, progress })),
+        delivery: Some(Box::new(Delivering { gateway, trail, upstream, progress, sessions })),
         bytes_out: 0,
         taken_back: None,
         waiting: None,
@@ -181,6 +185,7 @@ struct Delivering {
     trail: Trail,
     upstream: Upstream,
     progress: Arc<Progress>,
+    sessions: Sessions,
 }
 
 /// An answer's body. When it ends, the outcome is recorded and the connection goes back to the pool; when it is
@@ -329,7 +334,10 @@ impl Streaming {
             return Poll::Pending;
         }
         let frame = match std::task::ready!(self.body.poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) => match &self.delivery {
+                Some(delivery) => session_cookies::strip_trailers(&delivery.sessions, frame),
+                None => frame,
+            },
             None => {
                 self.complete();
                 return Poll::Ready(None);

@@ -28,6 +28,7 @@ use super::returned::ResponseGuard;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
 use super::scrub_values::{only_signed, scrubber};
+use super::session_cookies::{Presented, Sessions};
 use super::shares::Share;
 use super::signing;
 use super::trail::Trail;
@@ -74,12 +75,15 @@ pub(super) struct Allowed {
     pub(super) body: Payload,
     /// What a body held in memory takes up.
     pub(super) share: Option<Share>,
+    sessions: Presented,
     client_upgrade: Option<OnUpgrade>,
 }
 
 /// What policy allowed, and under which conditions.
 pub(super) struct Permit {
     pub(super) grants: Vec<Grant>,
+    /// The secrets whose sealed sessions may be opened.
+    sessions: Vec<Grant>,
     watches: Vec<Watch>,
     pub(super) approve: Option<Arc<Rule>>,
     pub(super) limits: Vec<Arc<Rule>>,
@@ -91,6 +95,12 @@ impl Permit {
     /// Did it matter what the request is, or may its answer hold a value?
     fn is_judged(&self) -> bool {
         self.is_ruled || !self.watches.is_empty()
+    }
+
+    /// The secrets whose credential or session the request carries.
+    pub(super) fn used(&self) -> Vec<Grant> {
+        let is_new = |own: &&Grant| !self.grants.iter().any(|grant| grant.secret().id == own.secret().id);
+        self.grants.iter().chain(self.sessions.iter().filter(is_new)).cloned().collect()
     }
 
     /// What the policy of this moment allows.
@@ -113,6 +123,7 @@ impl Permit {
         };
         Ok(Permit {
             grants,
+            sessions: ruling.sessions,
             watches: snapshot.watches(identity, head.authority.host()),
             approve: ruling.approve,
             limits: ruling.limits,
@@ -140,6 +151,7 @@ async fn authorize(
         .record()
         .target(head.authority.host(), head.authority.port())
         .request(head.method.as_str(), &head.path);
+    let sessions = Presented::take(&gateway.vault, &identity, &mut head)?;
     let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
     let permit = Permit::ask(gateway, &identity, &head, trail)?;
     if permit.is_judged()
@@ -151,7 +163,7 @@ async fn authorize(
             "send the request with the method and the headers themselves",
         ));
     }
-    Ok(Allowed { identity, head, permit, body, share, client_upgrade })
+    Ok(Allowed { identity, head, permit, body, share, sessions, client_upgrade })
 }
 
 /// Reads the body where a placeholder in it decides.
@@ -208,6 +220,7 @@ async fn forward(
                 upstream: sent.upstream,
                 progress: sent.progress,
                 revoked: sent.revoked,
+                sessions: sent.sessions,
             };
             let delivered = match sent.client_upgrade {
                 Some(client) => upgrade::deliver_upgrade(client, &sent.method, sent.response, delivery),
@@ -235,6 +248,7 @@ struct Sent {
     scrubber: Scrubber,
     progress: Arc<Progress>,
     revoked: Revoked,
+    sessions: Sessions,
     client_upgrade: Option<Upgrade>,
 }
 
@@ -244,8 +258,11 @@ async fn send(
     allowed: Allowed,
     trail: &mut Trail,
 ) -> Result<Sent, Refusal> {
-    let Allowed { identity, mut head, permit, body, share, client_upgrade } = allowed;
+    let Allowed { identity, mut head, permit, body, share, sessions, client_upgrade } = allowed;
     let is_judged = permit.is_judged();
+    let permitted = permit.used();
+    let opened = sessions.open(&permitted, &mut head.headers);
+    trail.record().sessions = opened.text();
     let Permit { grants, watches, reach, .. } = permit;
     let (body, _share) = signing::prepare(gateway, &identity, &grants, &mut head, body, share).await?;
     let upgrade =
@@ -253,7 +270,7 @@ async fn send(
     let websocket = upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
-    let mut ranged = head.headers.contains_key(header::RANGE);
+    let mut ranged = head.headers.contains_key(header::RANGE) && opened.is_empty();
     let searched = gateway.searched(head.authority.host());
     if !searched.is_empty() {
         ranged = ranged && only_signed(gateway, identity.agent().id, &watches, &searched).await;
@@ -279,8 +296,8 @@ async fn send(
             gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
         trail.upstream(&upstream);
         let mut revoked =
-            Revoked::new(gateway, connection, agent, &head, &grants, &watches, upstream.address());
-        let decision = trail.decide(&grants).await?;
+            Revoked::new(gateway, connection, agent, &head, &permitted, &watches, upstream.address());
+        let decision = trail.decide(&permitted).await?;
         let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
         let now = gateway.clock.now();
         let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now, signatures: Vec::new() };
@@ -290,10 +307,12 @@ async fn send(
             inject(&mut outgoing, &credential, &upstream, &decision)?;
             used.push(credential);
         }
+        opened.put(&mut outgoing.head.headers, &upstream, &decision)?;
         trail.record().backend = backends(&used);
         let mut scrubber = scrubber(gateway, agent, &watches, &searched).await?;
         let signatures = std::mem::take(&mut outgoing.signatures);
-        signatures.iter().for_each(|signature| scrubber.watch(&WireForm::plain(signature)));
+        let sent = signatures.iter().chain(opened.values());
+        sent.for_each(|value| scrubber.watch(&WireForm::plain(value)));
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,
             (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
@@ -323,16 +342,22 @@ async fn send(
                 renewed = true;
             }
             Ok(response) => {
-                let counter = if grants.is_empty() {
+                let counter = if permitted.is_empty() {
                     &counters.requests_forwarded
                 } else {
                     &counters.requests_injected
                 };
                 Counters::add(counter, 1);
-                let issued = Issued::new(&grants, &head.facts());
+                let issued = Issued::new(&permitted, &head.facts());
+                let sessions = opened.answered_by(permitted, head.authority.host());
+                let mut known = [signatures, opened.values().to_vec()].concat();
+                for value in sessions.values(response.headers()) {
+                    scrubber.watch(&WireForm::plain(&value));
+                    known.push(value);
+                }
                 let (method, client_upgrade) = (head.method, upgrade);
                 if !scrubber.is_idle() {
-                    let sent = (used, signatures);
+                    let sent = (used, known);
                     let guard = ResponseGuard::new(gateway, agent, trail.record(), &searched, sent);
                     scrubber.report_to(Box::new(guard));
                 }
@@ -345,6 +370,7 @@ async fn send(
                     scrubber,
                     progress,
                     revoked,
+                    sessions,
                     client_upgrade,
                 });
             }

@@ -14,7 +14,7 @@ use crate::model::named::{MAX_NAMED, Naming, named_resources};
 use crate::model::path::PathError;
 use crate::model::{
     Authority, CanonicalPath, Code, JsonPointer, NamedResource, Operations, PathReadings, Placeholder,
-    Refusal,
+    Refusal, SecretId,
 };
 use crate::policy::RequestFacts;
 
@@ -36,6 +36,8 @@ pub(super) struct Head {
     pub(super) body: Vec<(JsonPointer, Placeholder)>,
     /// What it asks for besides method and path.
     pub(super) operations: Operations,
+    /// The secrets of the sealed sessions in its headers, once those were taken out.
+    pub(super) sessions: Vec<SecretId>,
     /// Does the client ask for a WebSocket (RFC 6455)?
     pub(super) websocket: bool,
 }
@@ -62,6 +64,7 @@ pub(super) struct Facts {
     placeholders: Vec<Placeholder>,
     body: Vec<(JsonPointer, Placeholder)>,
     operations: Operations,
+    sessions: Vec<SecretId>,
 }
 
 impl Facts {
@@ -76,6 +79,7 @@ impl Facts {
             placeholders: &self.placeholders,
             body: &self.body,
             operations: &self.operations,
+            sessions: &self.sessions,
         }
     }
 }
@@ -150,6 +154,7 @@ impl Head {
             named,
             body: Vec::new(),
             operations,
+            sessions: Vec::new(),
             websocket,
         })
     }
@@ -165,6 +170,7 @@ impl Head {
             placeholders: self.placeholders.clone(),
             body: self.body.clone(),
             operations: self.operations.clone(),
+            sessions: self.sessions.clone(),
         }
     }
 
@@ -179,6 +185,7 @@ impl Head {
             placeholders: &self.placeholders,
             body: &self.body,
             operations: &self.operations,
+            sessions: &self.sessions,
         }
     }
 }

@@ -84,7 +84,7 @@ async fn hold_body(gateway: &Gateway, allowed: &mut Allowed) -> Result<(), Refus
 }
 
 fn used(permit: &Permit) -> Vec<SecretId> {
-    permit.grants.iter().map(|grant| grant.secret().id).collect()
+    permit.used().iter().map(|grant| grant.secret().id).collect()
 }
 
 /// Asks a person, and waits for the answer. Who sent the request can go away meanwhile: this is dropped then.
@@ -167,7 +167,7 @@ fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) 
         authority: head.authority.clone(),
         path: head.path.as_str().to_owned(),
         query: head.query.clone(),
-        secrets: permit.grants.iter().map(|grant| grant.secret().name.clone()).collect(),
+        secrets: permit.used().iter().map(|grant| grant.secret().name.clone()).collect(),
         digest: digest(head, held),
         body_bytes: held.map(len),
         since,

@@ -45,6 +45,7 @@ mod scrub;
 mod scrub_values;
 mod scrubbed;
 mod serve;
+mod session_cookies;
 mod shares;
 mod signing;
 mod sigv4;

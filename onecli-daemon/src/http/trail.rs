@@ -13,8 +13,9 @@ use crate::model::{AgentId, Authority, Code, Refusal, RequestId};
 use crate::net::TunnelBytes;
 use crate::policy::{Grant, Identity};
 
-/// What a record grows by until the outcome, in bytes, at most: status, bytes, duration, address, TLS, ALPN, backend, code.
-const OUTCOME: u64 = 256;
+/// What a record grows by until the outcome, in bytes, at most: status, bytes, duration, address, TLS, ALPN, backend, code,
+/// sessions.
+const OUTCOME: u64 = 320;
 
 /// The audit trail of one request or tunnel, from its arrival to its outcome.
 #[derive(Debug)]

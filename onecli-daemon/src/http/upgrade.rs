@@ -15,6 +15,7 @@ use super::body::{Body, empty};
 use super::content_scan::ContentScan;
 use super::gateway::Counters;
 use super::returned::withheld;
+use super::session_cookies;
 use super::websocket::ScrubbedFrames;
 use super::websocket_scan::ScannedFrames;
 use crate::audit::Text;
@@ -86,6 +87,7 @@ pub(super) fn deliver_upgrade(
     let (mut parts, _) = response.into_parts();
     parts.extensions.clear();
     clean_headers(&mut parts.headers);
+    session_cookies::seal(&mut delivery, &mut parts.headers);
     delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
     if delivery.scrubber.is_cut() {

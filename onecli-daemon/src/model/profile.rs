@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::cookies::CookieMode;
 use super::flush_after::FlushAfter;
 use super::issued::{IssuedShape, MaskIssued};
 use super::mint::Mint;
@@ -38,6 +39,9 @@ pub struct Profile {
     /// How long bytes of a response wait that may be the beginning of the value; without a bound where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flush_after: Option<FlushAfter>,
+    /// What happens to cookies that the service sets; the template's mode, or `wrap`, unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<CookieMode>,
 }
 
 impl Profile {
@@ -54,6 +58,17 @@ impl Profile {
     /// Requests whose responses hold what users stored at the service.
     pub fn content(&self) -> &'static [Denial] {
         self.template.as_ref().map_or(&[], |name| name.template().content.as_slice())
+    }
+
+    /// What happens to cookies and session headers that the service sets for a request with this secret.
+    pub fn cookie_mode(&self) -> CookieMode {
+        let of_template = || self.template.as_ref().and_then(|name| name.template().cookies);
+        self.cookies.or_else(of_template).unwrap_or_default()
+    }
+
+    /// Headers in which the service issues and takes sessions, in lower case. They are treated as cookies are.
+    pub fn session_headers(&self) -> &'static [String] {
+        self.template.as_ref().map_or(&[], |name| name.template().session_headers.as_slice())
     }
 }
 
@@ -180,12 +195,13 @@ mod tests {
 
     #[test]
     fn profiles_round_trip() {
-        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"},"mask_issued":"all","flush_after":"250ms"}"#;
+        let full = r#"{"template":"openai","shape":"sk-","encoded_slash":true,"source":{"vault":"kv/a#b"},"mask_issued":"all","flush_after":"250ms","cookies":"pass"}"#;
         for text in ["{}", full] {
             let profile: Profile = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&profile).unwrap(), text);
         }
-        for bad in [r#"{"template":"no-such"}"#, r#"{"shape":"a b"}"#, r#"{"x":1}"#] {
+        for bad in [r#"{"template":"no-such"}"#, r#"{"shape":"a b"}"#, r#"{"x":1}"#, r#"{"cookies":"keep"}"#]
+        {
             assert!(serde_json::from_str::<Profile>(bad).is_err(), "{bad}");
         }
     }

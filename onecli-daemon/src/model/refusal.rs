@@ -86,6 +86,8 @@ codes! {
     PlaceholderForeign = "placeholder_foreign", 403;
     /// A placeholder at a host its secret is not for.
     PlaceholderMisplaced = "placeholder_misplaced", 403;
+    /// A sealed session that another agent received.
+    SessionForeign = "session_foreign", 403;
     /// The secret would leave in the clear.
     PlaintextRefused = "plaintext_refused", 403;
     /// Every address of the host is in a blocked range.
@@ -138,6 +140,7 @@ impl Code {
                 | Code::PlaceholderMisplaced
                 | Code::SecretReturned
                 | Code::CredentialIssued
+                | Code::SessionForeign
         )
     }
 }

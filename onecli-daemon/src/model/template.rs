@@ -7,6 +7,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::authority::Host;
+use super::cookies::CookieMode;
 use super::deny_group::DenyGroup;
 use super::glob::{End, Globs};
 use super::host_scope::HostScope;
@@ -52,6 +53,12 @@ pub struct Template {
     /// How its value becomes a token: `gcp SCOPE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mint: Option<String>,
+    /// What happens to cookies that the service sets; `wrap` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<CookieMode>,
+    /// Headers in which the service issues and takes sessions, in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub session_headers: Vec<String>,
     /// Requests that would make fresh credentials, which the agent would then have, by their sources.
     #[serde(default)]
     pub deny: Vec<DenyGroup>,
@@ -110,6 +117,7 @@ impl Template {
             source: None,
             mask_issued: MaskIssued::default(),
             flush_after: None,
+            cookies: None,
         })
     }
 
@@ -288,6 +296,9 @@ mod tests {
                 "{name}"
             );
             assert!(!template.title.is_empty() && !template.env.is_empty(), "{name}");
+            let lower =
+                |header: &String| header.parse::<http::HeaderName>().is_ok_and(|own| own.as_str() == header);
+            assert!(template.session_headers.iter().all(lower), "{name}: headers in lower case");
             let signed = matches!(template.placement, Placement::SigV4 { .. });
             assert!(signed || template.except.is_empty(), "{name}");
         }

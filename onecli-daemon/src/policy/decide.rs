@@ -58,6 +58,8 @@ pub struct RequestFacts<'r> {
     pub body: &'r [(JsonPointer, Placeholder)],
     /// What it asks for besides method and path, by the names that denials mention.
     pub operations: &'r Operations,
+    /// The secrets of the sealed sessions that it presents. Each was opened: it is this agent's and for this host.
+    pub sessions: &'r [SecretId],
 }
 
 /// What happens to a request.
@@ -114,6 +116,8 @@ pub struct Ruling {
     pub reach: Reach,
     /// Does a rule depend on its method or path?
     pub is_ruled: bool,
+    /// The secrets whose sealed sessions may be opened for it.
+    pub sessions: Vec<Grant>,
 }
 
 impl Ruling {
@@ -125,14 +129,15 @@ impl Ruling {
             limits: Vec::new(),
             reach: Reach::default(),
             is_ruled: true,
+            sessions: Vec::new(),
         }
     }
 }
 
 /// What the grants alone come to.
 enum Granted {
-    /// These.
-    Grants(Vec<Grant>),
+    /// These, and the sessions of those.
+    Grants(Vec<Grant>, Vec<Grant>),
     /// None is for the request: this refusal, unless a rule or the default allows it.
     Nothing(Refusal),
     /// One is, for those who prove more: this refusal, unless a rule allows it without a credential.
@@ -251,9 +256,13 @@ impl Snapshot {
         let allow = applied.allow.map(|rule| Cause::from(rule.as_ref()));
         let approve = applied.approve.map(|rule| Cause::from(rule.as_ref()));
         let default = (egress == Egress::Allow).then_some(Cause::Default(egress));
+        let mut sessions = Vec::new();
         let (decision, cause, open) = match granted {
-            Granted::Grants(grants) if grants.is_empty() => (Decision::Forward, Cause::Grant, true),
-            Granted::Grants(grants) => (Decision::Inject(grants), Cause::Grant, true),
+            Granted::Grants(grants, of_sessions) => {
+                sessions = of_sessions;
+                let decision = if grants.is_empty() { Decision::Forward } else { Decision::Inject(grants) };
+                (decision, Cause::Grant, true)
+            }
             Granted::Nothing(refusal) => match allow.or(approve).or(default) {
                 Some(cause) => (Decision::Forward, cause, false),
                 None => return Ruling::deny(refusal),
@@ -271,6 +280,7 @@ impl Snapshot {
             limits: applied.limits.into_iter().cloned().collect(),
             reach: Reach { open, ..applied.reach },
             is_ruled: applied.is_ruled,
+            sessions,
         };
         view.rule_named(request, ruling)
     }
@@ -298,11 +308,12 @@ impl Snapshot {
     ) -> Option<Reach> {
         let identity = self.identify(evidence, now).ok().filter(|identity| identity.agent().id == agent)?;
         let ruling = self.decide(&identity, request);
+        let stands = |used: &SecretId, grants: &[Grant]| {
+            grants.iter().chain(&ruling.sessions).any(|grant| grant.secret().id == *used)
+        };
         let allowed = match &ruling.decision {
-            Decision::Inject(grants) => {
-                used.iter().all(|used| grants.iter().any(|grant| grant.secret().id == *used))
-            }
-            Decision::Forward => used.is_empty(),
+            Decision::Inject(grants) => used.iter().all(|used| stands(used, grants)),
+            Decision::Forward => used.iter().all(|used| stands(used, &[])),
             Decision::Deny(_) => false,
         };
         allowed.then_some(ruling.reach)
@@ -374,20 +385,22 @@ impl Snapshot {
             !identity.proven().satisfies(required) || !matching.iter().any(|secret| is_in_place(secret));
         let usable = |secret: &Secret| {
             let mut proven = identity.proven();
-            proven.token |= presented.contains(&secret.id);
+            // A session was issued to this agent for this secret, as its placeholder was.
+            proven.token |= presented.contains(&secret.id) || request.sessions.contains(&secret.id);
             proven.satisfies(required) && (request.tls || secret.target.allow_plaintext)
         };
         let fillable: Vec<&Arc<Secret>> = matching.iter().copied().filter(|s| is_in_place(s)).collect();
-        let winners = winners(&fillable, &presented, request);
-        let grants: Vec<Grant> = winners
-            .into_iter()
-            .filter(|secret| usable(secret))
-            .map(|secret| Grant::new(Arc::clone(&view.agent), Arc::clone(secret)))
-            .collect();
-        if grants.is_empty() && needs_placeholder {
+        let granted = |secrets: Vec<&Arc<Secret>>| -> Vec<Grant> {
+            let usable = secrets.into_iter().filter(|secret| usable(secret));
+            usable.map(|secret| Grant::new(Arc::clone(&view.agent), Arc::clone(secret))).collect()
+        };
+        let grants = granted(winners(&fillable, &presented, request));
+        let has_session = |secret: &&Arc<Secret>| request.sessions.contains(&secret.id);
+        let of_sessions = granted(matching.iter().copied().filter(has_session).collect());
+        if grants.is_empty() && of_sessions.is_empty() && needs_placeholder {
             return Ok(Granted::Unproven(placeholder_wanted(identity, matching[0])));
         }
-        Ok(Granted::Grants(grants))
+        Ok(Granted::Grants(grants, of_sessions))
     }
 }
 

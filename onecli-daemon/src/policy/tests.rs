@@ -187,6 +187,7 @@ fn ask(world: &Snapshot, ask: &Ask<'_>) -> Result<Vec<String>, Code> {
         placeholders: ask.placeholders,
         body: &[],
         operations: &Operations::default(),
+        sessions: &[],
     };
     match world.decide(&identity, &facts).decision {
         Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),
@@ -257,6 +258,7 @@ fn plain_http_gets_no_credential() {
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
+        sessions: &[],
     };
     match world.decide(&identity, &facts).decision {
         Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
@@ -337,6 +339,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
+        sessions: &[],
     };
     let own = evidence(Mode::Explicit, None, Some(3));
     let session = evidence(Mode::Explicit, None, Some(33));
@@ -408,6 +411,7 @@ fn bodies_prove_one_secret() {
             placeholders: head,
             body: &body,
             operations: &Operations::default(),
+            sessions: &[],
         };
         let got = match world.decide(&identity, &facts).decision {
             Decision::Inject(grants) => Ok(grants.iter().map(|g| g.secret().name.to_string()).collect()),

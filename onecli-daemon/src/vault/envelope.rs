@@ -24,7 +24,10 @@
 //! kind 4, body of the daemon's own     purpose, UTF-8
 //! kind 5, wrap of the daemon's own     root key id, 8 | salt, 32 | purpose, UTF-8
 //! kind 6, a root key in a key slot     root key id, 8 | salt, 32 | the slot's method, JSON
+//! kind 7, a session at a service       salt, 16
 //! ```
+//!
+//! A sealed session is `salt, 16 | part`, under the derivation key's subkey for sessions. No one stores it.
 //!
 //! Extraction is skipped, as RFC 5869 section 3.3 allows: every key here is uniformly random, or HKDF's or Argon2's output.
 //! K is used once: a wrap's salt and a body's key are new each time, so the nonce need not be.
@@ -57,6 +60,8 @@ pub(super) const FORMAT: u8 = 2;
 /// Where the id of the root key stands.
 pub(super) const KEY_ID: std::ops::Range<usize> = 1..9;
 const SALT: usize = 32;
+/// Sessions are sealed more often, and must stay short. 128 bits do not repeat among 2^48 of them (chance 2^-33).
+const SESSION_SALT: usize = 16;
 const COMMITMENT: usize = 32;
 const DATA_KEY: usize = 32;
 const TAG: usize = 16;
@@ -235,6 +240,33 @@ fn slot_bound(vault: Uuid, id: KeyId, salt: &[u8; SALT], method: &str) -> Vec<u8
     bound.extend_from_slice(&id.0);
     bound.extend_from_slice(salt);
     bound.extend_from_slice(method.as_bytes());
+    bound
+}
+
+/// Seals what an agent will send back: see [`super::sessions`]. The length depends on that of `plaintext` alone.
+pub(super) fn seal_session(
+    vault: Uuid,
+    key: &Key,
+    plaintext: &[u8],
+    random: &dyn Random,
+) -> Result<Vec<u8>, VaultError> {
+    let mut salt = [0; SESSION_SALT];
+    random.fill(&mut salt)?;
+    let mut sealed = Vec::with_capacity(SESSION_SALT + COMMITMENT + plaintext.len() + TAG);
+    sealed.extend_from_slice(&salt);
+    lock(key, &session_bound(vault, &salt), plaintext, &mut sealed);
+    Ok(sealed)
+}
+
+/// Opens what [`seal_session`] sealed. `None` where it was changed, or made under another key.
+pub(super) fn open_session(vault: Uuid, key: &Key, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (salt, part) = sealed.split_first_chunk::<SESSION_SALT>()?;
+    unlock(key, &session_bound(vault, salt), part)
+}
+
+fn session_bound(vault: Uuid, salt: &[u8; SESSION_SALT]) -> Vec<u8> {
+    let mut bound = begin(7, vault);
+    bound.extend_from_slice(salt);
     bound
 }
 

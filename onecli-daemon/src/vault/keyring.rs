@@ -10,6 +10,7 @@
 //! | the derivation key | `onecli derivation key` | `onecli/2/token-hash` | token hashes |
 //! | | | `onecli/2/placeholder` | placeholders |
 //! | | | `onecli/2/audit` | the audit log's integrity |
+//! | | | `onecli/2/session` | sealed sessions, which agents hold |
 //!
 //! The derivation key is random, made with the vault and sealed under the root key: a new root key changes no token and no
 //! placeholder. A label never changes its meaning; what is derived in another way gets another number.
@@ -33,6 +34,7 @@ const KEY_ID: &[u8] = b"onecli/2/key-id";
 const TOKEN_HASH: &[u8] = b"onecli/2/token-hash";
 const PLACEHOLDER: &[u8] = b"onecli/2/placeholder";
 const AUDIT: &[u8] = b"onecli/2/audit";
+const SESSION: &[u8] = b"onecli/2/session";
 
 /// A 256-bit key, zeroed when dropped.
 pub(super) type Key = Zeroizing<[u8; 32]>;
@@ -149,12 +151,22 @@ pub(super) struct Derived {
     token_hash: Key,
     placeholder: Key,
     audit: Key,
+    session: Key,
 }
 
 impl Derived {
     pub(super) fn of(derivation: &Key) -> Derived {
         let subkey = |label| subkey(derivation, DERIVATION, label);
-        Derived { token_hash: subkey(TOKEN_HASH), placeholder: subkey(PLACEHOLDER), audit: subkey(AUDIT) }
+        Derived {
+            token_hash: subkey(TOKEN_HASH),
+            placeholder: subkey(PLACEHOLDER),
+            audit: subkey(AUDIT),
+            session: subkey(SESSION),
+        }
+    }
+
+    pub(super) fn session(&self) -> &Key {
+        &self.session
     }
 
     pub(super) fn audit(&self) -> &Key {

@@ -15,6 +15,7 @@ mod keyring;
 mod keys;
 mod mint;
 mod rekey;
+mod sessions;
 mod slots;
 mod source;
 mod unlock;
@@ -38,6 +39,7 @@ pub use keyring::KeyId;
 pub use keys::{KeyStatus, NewSlot, SlotInfo};
 pub use mint::{MintError, check_material, sent_to_endpoint};
 pub use rekey::{Begun, Rekey};
+pub use sessions::{Session, SessionKind, SessionScope};
 pub use source::{KeyFileError, KeySource};
 
 use crate::model::{AgentId, Placeholder, Random, Sealed, Secret, SecretId, SecretValue, Token, TokenHash};

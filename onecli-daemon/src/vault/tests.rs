@@ -2,6 +2,7 @@
 
 mod credentials;
 mod rekey;
+mod sessions;
 mod slots;
 mod speed;
 mod vectors;

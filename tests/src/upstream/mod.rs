@@ -18,18 +18,20 @@
 //! | `/bomb/N` | N MiB of zeros, gzip, whatever was asked for |
 //! | `/slow/MS` | 200 after MS milliseconds |
 //! | `/redirect?to=URL&status=N` | a redirect |
-//! | `/trailers` | a body followed by the trailer `x-checksum` |
+//! | `/trailers` | a body followed by the trailer `x-checksum`, and by fields as of `/issue` |
 //! | `/token/N` | an OAuth 2.0 token that lives N seconds, numbered; for 0 an error |
 //! | `/slow-token/MS` | the same for an hour, after MS milliseconds |
 //! | `/app/.../access_tokens` | the same, for an hour |
 //! | `/accept/N` | 200 for token number N, else 401 |
+//! | `/issue?cookie=HEX&header=HEX&body=HEX&status=N` | these `Set-Cookie` fields, `NAME: VALUE` fields and body |
 //! | `/ws/unaccepted`, `/ws/of-another` | 101 without `Sec-WebSocket-Accept`, or with that of another key |
-//! | `/ws` | a WebSocket that echoes messages; `headers` is answered with the handshake's header fields |
+//! | `/ws` | a WebSocket that echoes messages, after a 101 with fields as of `/issue`; `headers` is answered with the handshake's header fields |
 //! | a path of [`Builder::page`] | that page; with `?coding=gzip` in that content coding |
 //! | `/git/REPO/...` | smart HTTP git behind Basic authentication, see [`git::Repo`] |
 
 mod ca;
 pub mod git;
+mod issue;
 mod record;
 mod routes;
 mod serve;

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::git::Repo;
+use super::issue;
 use super::record::{Connection, Entry, Log, Recorded};
 use super::ws;
 
@@ -46,7 +47,8 @@ impl Routes {
         let entry = self.log.record(&head, connection);
         let request = Request::from_parts(head, body);
         let path = request.uri().path().to_owned();
-        let query = query(request.uri().query().unwrap_or_default());
+        let request_query = request.uri().query().map(str::to_owned);
+        let query = query(request_query.as_deref().unwrap_or_default());
         let number = |name: &str, default: u64| query.get(name).map_or(Some(default), |v| v.parse().ok());
         let (first, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
         match first {
@@ -100,7 +102,8 @@ impl Routes {
                 _ => not_found(&path),
             },
             ("redirect", _) => redirect(&query),
-            ("trailers", _) => trailers(),
+            ("trailers", _) => trailers(request_query.as_deref()),
+            ("issue", _) => issued(request_query.as_deref(), number("status", 200)),
             ("token", Some(seconds)) => self.token(seconds),
             ("slow-token", Some(ms)) => {
                 tokio::time::sleep(Duration::from_millis(ms.min(60_000))).await;
@@ -344,8 +347,18 @@ fn redirect(query: &HashMap<String, String>) -> Answer {
 }
 
 /// Over HTTP/1.1 hyper sends trailers only to a client that says `TE: trailers` (RFC 9110 section 6.5.1).
-fn trailers() -> Answer {
+fn issued(query: Option<&str>, status: Option<u64>) -> Answer {
+    let status =
+        status.and_then(|code| u16::try_from(code).ok()).and_then(|code| StatusCode::from_u16(code).ok());
+    let body = issue::all(query.unwrap_or_default(), "body").concat();
+    let mut answer = text(status.unwrap_or_default(), body);
+    issue::add(query, answer.headers_mut());
+    answer
+}
+
+fn trailers(query: Option<&str>) -> Answer {
     let mut fields = HeaderMap::new();
+    issue::add(query, &mut fields);
     fields.insert("x-checksum", HeaderValue::from_static("42"));
     let frames = [Ok(Frame::data(Bytes::from_static(b"body\n"))), Ok(Frame::trailers(fields))];
     let mut answer = streamed(stream::iter(frames));

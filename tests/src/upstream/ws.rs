@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::issue;
 use super::record::Recorded;
 use super::routes::{Answer, Request, text};
 
@@ -18,7 +19,7 @@ pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
     let Some(accept) = key else {
         return text(StatusCode::BAD_REQUEST, "this path wants a WebSocket handshake\n");
     };
-    let path = request.uri().path().to_owned();
+    let (path, query) = (request.uri().path().to_owned(), request.uri().query().map(str::to_owned));
     let fields = serde_json::to_string(&seen.headers).expect("headers are text");
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -41,6 +42,7 @@ pub(super) fn upgrade(mut request: Request, seen: &Recorded) -> Answer {
     fields.remove(header::CONTENT_TYPE);
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    issue::add(query.as_deref(), fields);
     match path.as_str() {
         "/ws/unaccepted" => {}
         "/ws/of-another" => {

@@ -25,6 +25,7 @@ fn decided(lines: &[&str], name: &str, request: &str, field: (&str, &str)) -> St
         named: &named,
         placeholders: &[],
         body: &[],
+        sessions: &[],
         operations: &Operations::default(),
     };
     let world = ruled(rules(lines));

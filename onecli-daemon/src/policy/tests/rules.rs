@@ -62,6 +62,7 @@ fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
+        sessions: &[],
     };
     world.decide_traced(&who(world, name), &facts, trace)
 }
@@ -155,6 +156,7 @@ fn a_placeholder_at_the_wrong_host_is_an_alert_all_the_same() {
             placeholders: &[placeholder(4, 1)],
             body: &[],
             operations: &Operations::default(),
+            sessions: &[],
         };
         let ruling = world.decide(&who(&world, "open"), &facts);
         assert_eq!(summary(&ruling), "deny placeholder_misplaced by -", "{target}");
@@ -272,6 +274,7 @@ fn what_is_under_way_ends_with_a_rule() {
             placeholders: &[],
             body: &[],
             operations: &Operations::default(),
+            sessions: &[],
         };
         ruled(rules(lines)).still_allows(&own, NOW, AgentId(Uuid::from_u128(2)), &facts, used).is_some()
     };
@@ -414,6 +417,7 @@ fn a_thousand_rules_are_not_all_looked_at() {
         placeholders: &[],
         body: &[],
         operations: &Operations::default(),
+        sessions: &[],
     };
     let rounds: u32 = 2000;
     let started = SystemClock.instant();

@@ -35,6 +35,11 @@ fn key(first: u8) -> Key {
     key
 }
 
+/// The subkey for sessions, and the salt.
+pub(super) fn session_key_and_random() -> (Key, impl Random) {
+    (Derived::of(&key(64)).session().clone(), counting(0xa0))
+}
+
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }

@@ -83,6 +83,7 @@ vectors = {
     "token_hash": mac(derived(b"onecli/2/token-hash"), token.encode()).hex(),
     "placeholder": "onecli_ph_" + base64.b32encode(placeholder).decode().lower(),
     "audit": derived(b"onecli/2/audit").hex(),
+    "session": (b"\xa0" * 16 + part(derived(b"onecli/2/session"), begin(7) + b"\xa0" * 16, b"frozen session")).hex(),
     "binding": hashlib.sha256(b"onecli/2/binding\0" + bound).hexdigest(),
 }
 print(json.dumps(vectors, indent=2))
