@@ -9,9 +9,10 @@ use std::{io, pin::Pin};
 
 use super::provider;
 use super::sessions::{Sessions, SessionsOf};
+use super::verify::{Refused, UpstreamVerifier};
 use crate::model::{AgentId, Authority, Host};
 use lru::LruCache;
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -60,7 +61,7 @@ pub enum UpstreamTlsError {
 
 /// Connects to upstreams over verified TLS. Sessions are never shared between agents.
 pub struct UpstreamTls {
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<UpstreamVerifier>,
     roots_pem: Arc<str>,
     configs: Mutex<LruCache<(AgentId, Alpn), Arc<ClientConfig>>>,
     sessions: Arc<Sessions>,
@@ -99,13 +100,12 @@ impl UpstreamTls {
         if roots.is_empty() {
             return Err(UpstreamTlsError::NoRoots);
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?;
-        Ok(UpstreamTls::with(verifier, roots_pem.into()))
+        let verifier =
+            UpstreamVerifier::new(roots).map_err(|error| UpstreamTlsError::Setup(error.to_string()))?;
+        Ok(UpstreamTls::with(Arc::new(verifier), roots_pem.into()))
     }
 
-    fn with(verifier: Arc<WebPkiServerVerifier>, roots_pem: Arc<str>) -> UpstreamTls {
+    fn with(verifier: Arc<UpstreamVerifier>, roots_pem: Arc<str>) -> UpstreamTls {
         UpstreamTls {
             verifier,
             roots_pem,
@@ -150,10 +150,15 @@ impl UpstreamTls {
         };
         let config = self.config(agent, alpn)?;
         let connector = tokio_rustls::TlsConnector::from(config);
-        let stream = connector
-            .connect_with(name.clone(), stream, |session| session.set_buffer_limit(Some(super::SEND_BUFFER)))
-            .await
-            .map_err(failed)?;
+        let limited =
+            |session: &mut rustls::ClientConnection| session.set_buffer_limit(Some(super::SEND_BUFFER));
+        let stream = connector.connect_with(name.clone(), stream, limited).await.map_err(|error| {
+            // rustls prints such a reason in the form for programmers.
+            match Refused::in_error(&error) {
+                Some(refused) => failed(io::Error::other(refused.clone())),
+                None => failed(error),
+            }
+        })?;
         if stream.get_ref().1.peer_certificates().is_some_and(|chain| chain.len() > MOST_CERTIFICATES) {
             self.sessions.forget(agent, alpn, name);
             return Err(failed(io::Error::other(format!(
@@ -171,7 +176,8 @@ impl UpstreamTls {
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?
-            .with_webpki_verifier(Arc::clone(&self.verifier))
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&self.verifier) as Arc<_>)
             .with_no_client_auth();
         config.alpn_protocols = match alpn {
             Alpn::Any => vec![b"h2".to_vec(), b"http/1.1".to_vec()],

@@ -5,9 +5,11 @@
 mod authority;
 mod client;
 mod hello;
+mod ocsp;
 mod server;
 mod service;
 mod sessions;
+mod verify;
 
 pub use authority::{CaError, CaMaterial, CertAuthority, CertificateFacts};
 pub use client::{Alpn, UpstreamTls, UpstreamTlsError, VerifiedStream};

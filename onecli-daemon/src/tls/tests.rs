@@ -1,5 +1,7 @@
 //! Handshakes between our two sides, with real bytes.
 
+mod upstreams;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;

@@ -1,0 +1,218 @@
+//! What an upstream's certificate must satisfy besides rustls' own checks.
+//!
+//! - An intermediate with a key usage must be allowed to sign certificates (RFC 5280 section 6.1.4 (n)).
+//! - A stapled OCSP response that is authentic must not say "revoked", nor that the issuer does not know the certificate.
+//! - A certificate that asks for a staple must come with one that says "good" (TLS feature extension, RFC 7633).
+//!
+//! Any other staple counts as none: whoever presents the certificate can leave the staple out, so refusing it would protect
+//! from nothing, and servers staple errors while their responder is down.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use x509_cert::der::Decode;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use super::ocsp::{self, Status, Subject, Unusable};
+use super::provider;
+
+/// The TLS feature extension, 1.3.6.1.5.5.7.1.24.
+const TLS_FEATURE: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
+/// The feature `status_request` (RFC 6066 section 8).
+const STATUS_REQUEST: u16 = 5;
+
+/// Why a certificate is refused that rustls accepts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// The staple says so.
+    #[error("the certificate is revoked: the stapled OCSP response of its issuer says so")]
+    Revoked,
+    /// The issuer does not know it.
+    #[error("the issuer does not know the certificate: its stapled OCSP response says 'unknown'")]
+    Unknown,
+    /// It asks for a staple.
+    #[error("the certificate requires a stapled OCSP response (RFC 7633), {0}")]
+    Unstapled(String),
+    /// An intermediate may not sign.
+    #[error(
+        "an intermediate certificate must not sign certificates: its key usage lacks keyCertSign (RFC 5280)"
+    )]
+    NotASigner,
+    /// It cannot be read.
+    #[error("a certificate of the chain cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+    }
+}
+
+impl Refused {
+    /// The reason in `error`, where it is one of these.
+    pub(super) fn in_error(error: &std::io::Error) -> Option<&Refused> {
+        let error = error.get_ref()?.downcast_ref::<Error>()?;
+        let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error else {
+            return None;
+        };
+        inner.downcast_ref::<Refused>()
+    }
+}
+
+/// Verifies upstreams. Every connection to one goes through it: agents', and the daemon's own.
+pub(super) struct UpstreamVerifier {
+    inner: Arc<WebPkiServerVerifier>,
+    roots: Arc<RootCertStore>,
+}
+
+impl fmt::Debug for UpstreamVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamVerifier(..)")
+    }
+}
+
+impl UpstreamVerifier {
+    /// One that trusts `roots`.
+    ///
+    /// # Errors
+    /// rustls' reason why these roots are none.
+    pub(super) fn new(
+        roots: RootCertStore,
+    ) -> Result<UpstreamVerifier, rustls::client::VerifierBuilderError> {
+        let roots = Arc::new(roots);
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider()).build()?;
+        Ok(UpstreamVerifier { inner, roots })
+    }
+}
+
+impl ServerCertVerifier for UpstreamVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        // Name, validity and path first: their errors name the reason best.
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        check(end_entity, intermediates, &self.roots.roots, ocsp_response, now)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Looks for a path whose intermediates may sign, and at the staple by the issuer on that path.
+fn check(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &[TrustAnchor<'_>],
+    staple: &[u8],
+    now: UnixTime,
+) -> Result<(), Refused> {
+    let unreadable = |error: &dyn fmt::Display| Refused::Unreadable(error.to_string());
+    let certificate = EndEntityCert::try_from(end_entity).map_err(|error| unreadable(&error))?;
+    let refused = Cell::new(None);
+    let may_sign = |path: &VerifiedPath<'_>| {
+        path.intermediate_certificates().try_for_each(|certificate| signs(&certificate.der())).map_err(
+            |why| {
+                refused.set(Some(why));
+                // What it is does not matter: the path is given up, and others are tried.
+                webpki::Error::UnknownIssuer
+            },
+        )
+    };
+    let algorithms = provider().signature_verification_algorithms.all;
+    let path = certificate
+        .verify_for_usage(
+            algorithms,
+            roots,
+            intermediates,
+            now,
+            KeyUsage::server_auth(),
+            None,
+            Some(&may_sign),
+        )
+        .map_err(|error| refused.take().unwrap_or_else(|| unreadable(&error)))?;
+    let issuer = match path.intermediate_certificates().next() {
+        Some(issuer) => webpki::anchor_from_trusted_cert(&issuer.der()).map(|anchor| anchor.to_owned()),
+        None => Ok(path.anchor().to_owned()),
+    };
+    let issuer = issuer.map_err(|error| unreadable(&error))?;
+    let subject = Subject { serial: certificate.serial(), issuer_name: certificate.issuer(), issuer };
+    let status = (!staple.is_empty()).then(|| ocsp::status(staple, &subject, now));
+    let chain = path.intermediate_certificates().map(webpki::Cert::der);
+    judge(status, std::iter::once(end_entity.clone()).chain(chain).any(|der| wants_staple(&der)))
+}
+
+fn judge(status: Option<Result<Status, Unusable>>, must_staple: bool) -> Result<(), Refused> {
+    match status {
+        Some(Ok(Status::Revoked)) => Err(Refused::Revoked),
+        Some(Ok(Status::Unknown)) => Err(Refused::Unknown),
+        Some(Err(why)) if must_staple => {
+            Err(Refused::Unstapled(format!("and this one proves nothing: {why}")))
+        }
+        None if must_staple => Err(Refused::Unstapled("and none came".to_owned())),
+        Some(Err(why)) => {
+            tracing::debug!(%why, "a stapled OCSP response proves nothing");
+            Ok(())
+        }
+        Some(Ok(Status::Good)) | None => Ok(()),
+    }
+}
+
+/// May this intermediate sign certificates? One without a key usage may (RFC 5280 section 4.2.1.3).
+fn signs(der: &CertificateDer<'_>) -> Result<(), Refused> {
+    let certificate = parsed(der)?;
+    let usage = certificate.key_usage().map_err(|error| Refused::Unreadable(error.to_string()))?;
+    if usage.is_none_or(|usage| usage.value.key_cert_sign()) { Ok(()) } else { Err(Refused::NotASigner) }
+}
+
+/// Does the certificate ask for a staple? One that cannot be read does.
+fn wants_staple(der: &CertificateDer<'_>) -> bool {
+    let Ok(certificate) = parsed(der) else { return true };
+    let is_feature = |oid: &x509_parser::oid_registry::Oid<'_>| {
+        oid.iter().is_some_and(|arcs| arcs.eq(TLS_FEATURE.iter().copied()))
+    };
+    certificate.extensions().iter().filter(|extension| is_feature(&extension.oid)).any(|extension| {
+        // A list of numbers (RFC 7633 section 3).
+        <Vec<u16> as Decode>::from_der(extension.value)
+            .map_or(true, |features| features.contains(&STATUS_REQUEST))
+    })
+}
+
+fn parsed<'d>(der: &'d CertificateDer<'_>) -> Result<X509Certificate<'d>, Refused> {
+    X509Certificate::from_der(der)
+        .map(|(_, certificate)| certificate)
+        .map_err(|error| Refused::Unreadable(error.to_string()))
+}
