@@ -82,8 +82,8 @@ struct Question {
 impl Question {
     fn parse(request: &Explain) -> Result<Question, AdminError> {
         let bad = |what: String| AdminError::Invalid(what);
-        let names = vec![request.method.clone()];
-        let method = MethodSet::try_from(names).map_err(|error| bad(error.to_string()))?;
+        let method =
+            MethodSet::try_from(vec![request.method.clone()]).map_err(|error| bad(error.to_string()))?;
         let method = Vec::<String>::from(method).pop().unwrap_or_default();
         let method = Method::from_bytes(method.as_bytes()).map_err(|error| bad(error.to_string()))?;
         let url: Uri = request.url.parse().map_err(|error| bad(format!("the URL: {error}")))?;

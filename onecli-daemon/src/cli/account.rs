@@ -6,7 +6,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::client::Client;
 use super::output::Output;
@@ -173,7 +173,7 @@ fn move_home(agents: &AgentsDir, user: &LaunchUser) -> Result<bool, UserError> {
 }
 
 /// To another file system. What runs meanwhile could change what is copied.
-fn copy_home(user: &LaunchUser, home: &Path, target: &PathBuf) -> Result<(), UserError> {
+fn copy_home(user: &LaunchUser, home: &Path, target: &Path) -> Result<(), UserError> {
     if runs(user.uid.as_raw()) {
         return Err(UserError::Busy(user.name.clone()));
     }

@@ -95,7 +95,7 @@ fn csv_line<I: IntoIterator<Item: AsRef<[u8]>>>(cells: I) -> Result<Vec<u8>, Cli
         .terminator(csv::Terminator::Any(b'\r'))
         .from_writer(Vec::new());
     writer.write_record(cells).map_err(io::Error::from)?;
-    Ok(writer.into_inner().map_err(|error| error.into_error())?)
+    Ok(writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
 }
 
 /// Numbers are written as they are. A text that a spreadsheet would take for a formula gets an apostrophe.

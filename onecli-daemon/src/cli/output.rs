@@ -48,6 +48,7 @@ impl Output {
     }
 
     /// A warning on standard error, apart from what a program may read.
+    #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
     pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
         writeln!(io::stderr(), "warning: {}", printable(text))
     }
@@ -125,6 +126,8 @@ pub(super) fn complain(message: &dyn std::fmt::Display) {
 
 /// JSON has characters beyond ASCII in its strings alone, so each may be written as `\uXXXX` (RFC 8259 section 7).
 fn escaped_json(text: &str) -> String {
+    use std::fmt::Write as _;
+
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_ascii() || !misleads(c) {
@@ -132,7 +135,7 @@ fn escaped_json(text: &str) -> String {
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            escaped.push_str(&format!("\\u{unit:04x}"));
+            let _ = write!(escaped, "\\u{unit:04x}");
         }
     }
     escaped

@@ -28,7 +28,7 @@ pub(super) fn open(args: &RunArgs) -> Result<Directories, String> {
             let (file, physical) = here.follow("--dir", path)?;
             (Project::Named { physical: path.is_absolute() && *path == physical }, file)
         }
-        None => (if args.no_dir { Project::Plain } else { here.project() }, here.open()?),
+        None => (if args.no_dir { Project::Plain } else { here.project() }, Here::open()?),
     };
     let named = args.share.iter().map(|path| ("--share", path, false));
     let named = named.chain(args.share_rw.iter().map(|path| ("--share-rw", path, true)));
@@ -61,7 +61,7 @@ impl Here {
         Project::Current { linked }
     }
 
-    fn open(&self) -> Result<File, String> {
+    fn open() -> Result<File, String> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let open = |flags| File::options().read(true).custom_flags(libc::O_DIRECTORY | flags).open(".");
         // One that cannot be read can still be started in.

@@ -229,12 +229,11 @@ impl SecretAddArgs {
             flush_after: self.flush_after,
             cookies: self.cookies,
         };
-        let (methods, paths) = match narrow {
-            Some(narrow) => (narrow.methods.clone(), narrow.paths.clone()),
-            None => {
-                let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
-                (methods, self.paths.clone())
-            }
+        let (methods, paths) = if let Some(narrow) = narrow {
+            (narrow.methods.clone(), narrow.paths.clone())
+        } else {
+            let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
+            (methods, self.paths.clone())
         };
         Ok(Resolved { host: hosts.into_iter().collect(), port, methods, paths, placement, profile, env })
     }

@@ -185,12 +185,12 @@ async fn read_fields(
     let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
     head.body = buffer::placeholders_in(&whole.bytes, &fields);
     if is_judged {
-        head.operations.read_body(&head.headers, &whole.bytes).map_err(|error| unjudged(&error))?;
+        head.operations.read_body(&head.headers, &whole.bytes).map_err(unjudged)?;
     }
     Ok((Payload::whole(whole.bytes), Some(whole.share)))
 }
 
-fn unjudged(error: &UnreadableBody) -> Refusal {
+fn unjudged(error: UnreadableBody) -> Refusal {
     Refusal::new(
         Code::BadRequest,
         format!("{error}, and it decides whether the request would create a credential"),
@@ -311,8 +311,9 @@ async fn send(
         trail.record().backend = backends(&used);
         let mut scrubber = scrubber(gateway, agent, &watches, &searched).await?;
         let signatures = std::mem::take(&mut outgoing.signatures);
-        let sent = signatures.iter().chain(opened.values());
-        sent.for_each(|value| scrubber.watch(&WireForm::plain(value)));
+        for value in signatures.iter().chain(opened.values()) {
+            scrubber.watch(&WireForm::plain(value));
+        }
         let body = match (outgoing.body, stream.take()) {
             (None, Some(stream)) => stream,
             (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),

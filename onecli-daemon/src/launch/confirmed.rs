@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Directories of one user for one agent; the oldest are forgotten first, and asked for again.
 const MAX: usize = 1024;
-/// Bytes of the largest file: each path has PATH_MAX at most.
+/// Bytes of the largest file: each path has `PATH_MAX` at most.
 const MAX_BYTES: u64 = (MAX * libc::PATH_MAX as usize) as u64;
 
 /// The confirmed directories of one user for one agent.

@@ -8,11 +8,12 @@ use nix::sys::stat::fstat;
 
 use super::agents_dir::AgentsDir;
 use super::confirmed::Confirmed;
+use super::deadline::Deadline;
 use super::decide::{Giver, Question, Verdict, project};
 use super::homes::Homes;
 use super::mounts::HIDDEN;
 use super::project::{Directory, Mapped, Unmapped};
-use super::wire::{Deadline, Event, Handed, Order, Project, Request, Wire};
+use super::wire::{Event, Handed, Order, Project, Request, Wire};
 use super::{LaunchError, LaunchUser};
 use crate::model::AgentId;
 

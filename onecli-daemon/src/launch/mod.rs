@@ -12,6 +12,7 @@ mod clients;
 mod confine;
 mod confirm;
 mod confirmed;
+mod deadline;
 mod decide;
 mod env;
 mod handover;

@@ -206,7 +206,7 @@ mod tests {
 
     /// A client that says nothing, for ever.
     fn stall(_: &Wire, _: &Caller, _: Authorised<'_>) {
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_mins(1));
     }
 
     /// Serves the caller with uid 99; the others stay silent.

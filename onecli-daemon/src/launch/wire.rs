@@ -12,12 +12,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use super::deadline::Deadline;
 
 /// Longest frame, bytes: a command line and environment as long as execve(2) takes them (2 MiB), as JSON has them.
 const MAX_FRAME: usize = 12 * 1024 * 1024;
@@ -303,41 +302,6 @@ impl Wire {
             }
         }
         Ok(true)
-    }
-}
-
-/// A point in time for all that follows. However a peer spreads its bytes, it gets no more time.
-#[derive(Debug)]
-pub(super) struct Deadline(TimerFd);
-
-impl Deadline {
-    /// So long from now (`CLOCK_MONOTONIC`).
-    ///
-    /// # Errors
-    /// timerfd_create(2)'s.
-    pub(super) fn after(limit: Duration) -> io::Result<Deadline> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
-        timer.set(Expiration::OneShot(TimeSpec::from_duration(limit)), TimerSetTimeFlags::empty())?;
-        Ok(Deadline(timer))
-    }
-
-    /// Waits until `file` can be read.
-    ///
-    /// # Errors
-    /// `TimedOut` when the deadline has passed, bytes or not.
-    fn wait(&self, file: BorrowedFd<'_>) -> io::Result<()> {
-        loop {
-            let mut waiting =
-                [PollFd::new(file, PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut waiting, PollTimeout::NONE) {
-                Err(nix::Error::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-                Ok(_) if waiting[1].any().unwrap_or(true) => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not arrive in time"));
-                }
-                Ok(_) => return Ok(()),
-            }
-        }
     }
 }
 

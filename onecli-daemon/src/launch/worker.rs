@@ -17,13 +17,14 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Group, Pid, Uid, User, fork, setpgid, setsid, tcsetpgrp};
 
 use super::agents_dir::AgentsDir;
+use super::deadline::Deadline;
 use super::decide::Giver;
 use super::handover::{Handover, mapped};
 use super::homes::Homes;
 use super::mounts::View;
 use super::project::Directory;
 use super::terminal::Pair;
-use super::wire::{Deadline, Event, Handed, Order, Request, Subject, Wire};
+use super::wire::{Event, Handed, Order, Request, Subject, Wire};
 use super::{AgentEnvironment, Launch, LaunchError, LaunchUser, OURS, environment};
 use crate::model::AgentId;
 
@@ -106,7 +107,7 @@ pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authoris
         Err(message) => return refused(message),
     };
     let _ = wire.set_write_timeout(None);
-    let started = prepare(wire, caller, rules, permission, request, descriptors);
+    let started = prepare(wire, caller, rules, permission, &request, descriptors);
     match started {
         Ok(command) => {
             if let Err(error) = watch(wire, command) {
@@ -153,7 +154,7 @@ fn prepare(
     caller: &Caller,
     rules: &Rules,
     permission: Permission,
-    request: Request,
+    request: &Request,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Pid, (u8, String)> {
     let ours = |message: String| (OURS, message);
@@ -170,7 +171,7 @@ fn prepare(
         None => Vec::new(),
         Some(view) => Handover {
             wire,
-            request: &request,
+            request,
             handed: &handed,
             giver: Giver { caller: (caller.uid, caller.gid) },
             user: &user,
@@ -191,9 +192,9 @@ fn prepare(
     } else {
         None
     };
-    let launch = plan(&request, permission, user, view, handed.path()).map_err(launch_error)?;
+    let launch = plan(request, permission, user, view, handed.path()).map_err(launch_error)?;
     let standard = &handed.standard;
-    start(wire, &request, launch, &directories, standard, terminal.as_ref())
+    start(wire, request, launch, &directories, standard, terminal.as_ref())
         .map_err(|error| ours(error.to_string()))
 }
 

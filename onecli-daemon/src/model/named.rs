@@ -52,7 +52,7 @@ enum Form {
 }
 
 /// Endings of fields that name a source: AWS S3, Azure, Google, and the services that copied the form (Alibaba OSS,
-/// Baidu BCE, Huawei OBS, JD, Kingsoft KS3, `NetEase` NOS, `QingStor`, Tencent COS, UCloud, Upyun, Volcengine TOS).
+/// Baidu BCE, Huawei OBS, JD, Kingsoft KS3, `NetEase` NOS, `QingStor`, Tencent COS, `UCloud`, Upyun, Volcengine TOS).
 const SOURCES: [&str; 3] = ["-copy-source", "-move-source", "-rename-source"];
 
 /// Fields with names of their own.
@@ -140,10 +140,10 @@ impl Naming<'_> {
         account: impl Fn(&str) -> Option<&'v [u8]>,
         named: &mut Vec<NamedResource>,
     ) {
-        let text = std::str::from_utf8(value).map(str::trim).unwrap_or("\0");
+        let text = std::str::from_utf8(value).map_or("\0", str::trim);
         if form == Form::Tagged {
             let tagged = tags(text).filter(|tag| tag.contains('/'));
-            named.extend(tagged.take(MAX_NAMED + 1).map(|tag| self.resource(field, self.path_or_url(tag))));
+            named.extend(tagged.take(MAX_NAMED + 1).map(|tag| resource(field, self.path_or_url(tag))));
             return;
         }
         let places = match form {
@@ -157,19 +157,13 @@ impl Naming<'_> {
             }
             Form::Path | Form::Tagged => self.path_or_url(text),
         };
-        named.push(self.resource(field, places));
-    }
-
-    fn resource(&self, field: &str, places: Option<Vec<(Authority, CanonicalPath)>>) -> NamedResource {
-        let use_as = if folded_name(field) == "destination" { Method::PUT } else { Method::GET };
-        let field = folded_name(field).chars().take(64).collect();
-        NamedResource { field, use_as, places: places.unwrap_or_default() }
+        named.push(resource(field, places));
     }
 
     /// `http://host/path?query` or `/path?query`.
     fn path_or_url(&self, text: &str) -> Option<Vec<(Authority, CanonicalPath)>> {
         if let Some(place) = url(text) {
-            return Some(vec![place?]);
+            return Some(vec![place.ok()?]);
         }
         let path = text.split('?').next().unwrap_or_default();
         let path = if path.starts_with('/') { Cow::Borrowed(path) } else { format!("/{path}").into() };
@@ -178,7 +172,7 @@ impl Naming<'_> {
 
     fn bucket(&self, text: &str) -> Option<Vec<(Authority, CanonicalPath)>> {
         if let Some(place) = url(text) {
-            return Some(vec![place?]);
+            return Some(vec![place.ok()?]);
         }
         // The version is no part of the name; anything else behind a `?` might be.
         let (path, version) = text.split_once('?').unwrap_or((text, ""));
@@ -236,18 +230,24 @@ impl Naming<'_> {
         if let (true, Some(digest), Some(from)) = (uploads, of("mount"), of("from")) {
             let path = CanonicalPath::parse(&format!("/v2/{from}/blobs/{digest}")).ok();
             let places = path.map(|path| vec![(self.authority.clone(), path)]);
-            named.push(self.resource("from", places));
+            named.push(resource("from", places));
         }
     }
 }
 
-/// A URL's host and path: `None` for what is no URL, `Some(None)` for one that cannot be read.
-fn url(text: &str) -> Option<Option<(Authority, CanonicalPath)>> {
+fn resource(field: &str, places: Option<Vec<(Authority, CanonicalPath)>>) -> NamedResource {
+    let use_as = if folded_name(field) == "destination" { Method::PUT } else { Method::GET };
+    let field = folded_name(field).chars().take(64).collect();
+    NamedResource { field, use_as, places: places.unwrap_or_default() }
+}
+
+/// A URL's host and path: `None` for what is no URL, an error for one that cannot be read.
+fn url(text: &str) -> Option<Result<(Authority, CanonicalPath), Unreadable>> {
     let (scheme, rest) = text.split_once("://")?;
     let port = match scheme.to_ascii_lowercase().as_str() {
         "https" => 443,
         "http" => 80,
-        _ => return Some(None),
+        _ => return Some(Err(Unreadable)),
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -256,8 +256,11 @@ fn url(text: &str) -> Option<Option<(Authority, CanonicalPath)>> {
         let path = if path.is_empty() { "/" } else { path };
         Some((Authority::parse(authority, Some(port)).ok()?, CanonicalPath::parse(path).ok()?))
     };
-    Some(place())
+    Some(place().ok_or(Unreadable))
 }
+
+/// A URL that names no host and path.
+struct Unreadable;
 
 /// What stands in angle brackets outside of parentheses.
 fn tags(text: &str) -> impl Iterator<Item = &str> {

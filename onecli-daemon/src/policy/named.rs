@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::Grant;
 use super::decide::{Decision, RequestFacts, Ruling, path_matches};
 use super::refusals::{denied_by, named_is_unreadable, named_wants_approval, not_for_named};
 use super::snapshot::AgentView;
 use super::trace::Trace;
-use crate::model::{Authority, Egress, NamedResource, PathReadings, Refusal, Secret};
+use crate::model::{Authority, Egress, NamedResource, PathPattern, PathReadings, Refusal, Secret};
 
 impl AgentView {
     /// Narrows what was ruled for `request` to what is ruled for every resource that it names. A resource that cannot be
@@ -28,7 +29,7 @@ impl AgentView {
 
     /// Does it matter which resource the request is for?
     fn limits(&self, ruling: &Ruling) -> bool {
-        let is_limited = |secret: &Secret| !secret.target.paths.iter().any(|path| path.is_everything());
+        let is_limited = |secret: &Secret| !secret.target.paths.iter().any(PathPattern::is_everything);
         let secrets = match &ruling.decision {
             Decision::Inject(grants) => grants.iter().any(|grant| is_limited(grant.secret())),
             Decision::Forward | Decision::Deny(_) => false,
@@ -64,7 +65,7 @@ impl AgentView {
         }
         let refused = match &ruling.decision {
             Decision::Inject(grants) => {
-                grants.iter().map(|grant| grant.secret()).find(|secret| !place.is_covered_by(secret))
+                grants.iter().map(Grant::secret).find(|secret| !place.is_covered_by(secret))
             }
             Decision::Forward if allowed || self.secrets.iter().any(|own| place.is_covered_by(own)) => None,
             Decision::Forward => return Err(not_for_named(None, place)),

@@ -1,3 +1,5 @@
+//! Which members of a response are masked, wherever it is cut.
+
 use http_body_util::{BodyExt, StreamBody};
 use proptest::prelude::*;
 

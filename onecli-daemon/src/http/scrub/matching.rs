@@ -264,14 +264,14 @@ impl Search<'_, '_> {
 
     /// Notes a head behind this character, with the needles that go on with it.
     fn enter(&mut self, range: Range, read: usize, reading: Reading) {
-        let range = self.narrow_by(range, read, &reading.character);
+        let range = self.narrow_by(range, read, reading.character);
         let next = &mut self.heads[(read + reading.character.as_bytes().len()) % RING];
         if !range.is_empty() && !next.contains(&(reading.end, range)) {
             next.push((reading.end, range));
         }
     }
 
-    fn narrow_by(&self, range: Range, read: usize, character: &Character) -> Range {
+    fn narrow_by(&self, range: Range, read: usize, character: Character) -> Range {
         let bytes = character.as_bytes().iter().enumerate();
         bytes.fold(range, |range, (more, byte)| self.narrow(range, read + more, *byte))
     }

@@ -182,7 +182,9 @@ impl Scrubber {
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
         self.renew();
         let matches = self.needles.find(&Text::new(bytes));
-        matches.iter().for_each(|found| self.note(&bytes[found.start..found.end]));
+        for found in &matches {
+            self.note(&bytes[found.start..found.end]);
+        }
         for found in &matches {
             let end = if found.tail == Tail::NONE { found.end } else { bytes.len() };
             mask(bytes, found.start, end);
@@ -215,19 +217,19 @@ impl Scrubber {
         };
         let text = Text::new(&buffer);
         let (matched, tail) = self.tail.follow(&text, self.held_matched);
-        let matches = self.needles.find(&text);
+        let found_matches = self.needles.find(&text);
         let open_from = if last {
             buffer.len()
         } else {
             self.needles.watched().and(self.watched).open_from(&text, &mut self.costs)
         };
-        let is_clean = matched == 0 && matches.is_empty();
+        let is_clean = matched == 0 && found_matches.is_empty();
         if self.is_overrun || buffer.len() - open_from > MAX_HELD {
             self.is_overrun = true;
             return Bytes::new();
         }
         if !is_clean {
-            return self.emit(buffer.into(), (matched, tail), &matches, open_from);
+            return self.emit(buffer.into(), (matched, tail), &found_matches, open_from);
         }
         self.held.extend_from_slice(&buffer[open_from..]);
         buffer.slice(..open_from)
@@ -238,18 +240,18 @@ impl Scrubber {
         &mut self,
         mut buffer: BytesMut,
         (mut matched, mut tail): (usize, Tail),
-        matches: &[Match],
+        found_matches: &[Match],
         open_from: usize,
     ) -> Bytes {
         let mut beyond = matched;
-        for found in matches.iter().filter(|found| found.start < open_from) {
+        for found in found_matches.iter().filter(|found| found.start < open_from) {
             if found.end > beyond {
                 self.note(&buffer[found.start..found.end]);
                 beyond = found.end;
             }
         }
         mask(&mut buffer, 0, matched.min(open_from));
-        for found in matches.iter().filter(|found| found.start < open_from) {
+        for found in found_matches.iter().filter(|found| found.start < open_from) {
             mask(&mut buffer, found.start, found.end.min(open_from));
             matched = matched.max(found.end);
             tail = tail.max(found.tail);

@@ -1,8 +1,10 @@
 //! What waits at the end of a read depends on the text and on the classes of the values, never on a value.
+#![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::scrub::records::Message;
 use crate::model::SecretValue;
 
 fn forms(value: &[u8]) -> Vec<WireForm> {
@@ -81,7 +83,7 @@ fn lines_and_messages_leave_when_they_are_complete() {
     assert_eq!(lines.push(Bytes::from_static(b"{\"a\":\"word\"}\n{\"b\"")), "{\"a\":\"word\"}\n");
     assert_eq!(lines.push(Bytes::from_static(b":1}\n")), "{\"b\":1}\n");
     let mut messages = scrubber(b"sk-live-canary");
-    messages.split_into(Records::Grpc(Default::default()));
+    messages.split_into(Records::Grpc(Message::default()));
     let message = Bytes::from_static(b"\0\0\0\0\x04word");
     assert_eq!(messages.push(message.clone()), message);
     assert_eq!(messages.push(Bytes::from_static(b"\0\0\0\0\x08word")), b"\0\0\0\0\x08"[..]);

@@ -86,7 +86,7 @@ impl SearchSet {
             }
         }
         let needles = || set.stored.iter().flat_map(|(_, needles)| needles);
-        set.bytes = needles().map(|needle| needle.len()).sum();
+        set.bytes = needles().map(Needle::len).sum();
         let mut all = of(needles());
         if !set.moving.is_empty() {
             // Bytes wait whichever of them are known at the moment.

@@ -1,3 +1,5 @@
+//! Operations that a request may ask for, by query, header and body.
+
 use http::HeaderValue;
 
 use super::*;

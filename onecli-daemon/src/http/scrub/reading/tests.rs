@@ -1,4 +1,5 @@
 //! Readings of single characters, and that sharing them changes none.
+#![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 use proptest::prelude::*;
 

@@ -176,7 +176,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpBody<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
 {
-    let body = Agents(ScrubbedBody::new(source, scrubber, Patience::new(Duration::from_secs(900)), false));
+    let body = Agents(ScrubbedBody::new(source, scrubber, Patience::new(Duration::from_mins(15)), false));
     let body = Mutex::new(Some(body));
     let service = service_fn(move |_: Request<hyper::body::Incoming>| {
         let body = body.lock().unwrap().take().unwrap();
@@ -253,7 +253,7 @@ pub(super) async fn websocket(script: &Script, scrubber: Scrubber) -> Trace {
         }
     });
     play(script, &clock, |number, piece| {
-        let first = if number % 4 == 0 { 1 } else { 0 } | if number % 4 == 3 { 0x80 } else { 0 };
+        let first = u8::from(number % 4 == 0) | if number % 4 == 3 { 0x80 } else { 0 };
         let mut frame = vec![first, 126];
         frame.extend(u16::try_from(piece.len()).unwrap().to_be_bytes());
         frame.extend_from_slice(&piece);
