@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::scene::{API, VALUE};
 
-/// As GitHub, npm and OpenAI issue them.
+/// As GitHub, npm and `OpenAI` issue them.
 const GITHUB: &str = "ghs_0123456789abcdefghijABCDEFGHIJ012345";
 const NPM: &str = "npm_0123456789abcdefghijABCDEFGHIJ012345";
 const OPENAI: &str = "sk-proj-0123456789abcdefghijABCDEFGHIJ012345";

@@ -103,7 +103,7 @@ async fn answer(
     match authenticated {
         Ok(identity) if is_connect => connect(&gateway, connection, &identity, request).await,
         Ok(_) if request.uri().scheme_str() == Some("http") => {
-            exchange(gateway, Arc::new(connection), request).await
+            Box::pin(exchange(gateway, Arc::new(connection), request)).await
         }
         Ok(_) => refuse(&gateway, &connection, &request, not_proxy_form(&request)).await,
         Err(refusal) => refuse(&gateway, &connection, &request, refusal).await,

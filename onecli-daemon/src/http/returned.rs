@@ -164,7 +164,7 @@ mod tests {
         }
         assert!(matches.note(one, start), "the next one");
         assert!(!matches.note(other, start), "another agent");
-        assert!(matches.note(one, start + (WINDOW - Duration::from_secs(1))));
+        assert!(matches.note(one, start + WINDOW.saturating_sub(Duration::from_secs(1))));
         assert!(!matches.note(one, start + WINDOW), "they pass again");
     }
 

@@ -68,7 +68,7 @@ pub(super) async fn serve_exchanges<S>(
             let version = request.version();
             let mut response = match Malformed::of(&request) {
                 Some(malformed) => refuse_malformed(&gateway, &connection, malformed).await,
-                None => exchange(Arc::clone(&gateway), connection, request).await,
+                None => Box::pin(exchange(Arc::clone(&gateway), connection, request)).await,
             };
             gateway.close_after(version, &mut response);
             response

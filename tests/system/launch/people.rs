@@ -1,5 +1,6 @@
 //! Users with homes: in the user database that the launcher of a test sees, not in the host's.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub(super) fn make(scene: &Scene) {
         let home = people.join(name);
         dir(&home, uid);
         file(&home.join("file"), &format!("of {name}\n"), uid);
-        passwd += &format!("onecli-test-{name}:x:{uid}:{GROUP}::{}:/bin/sh\n", home.display());
+        writeln!(passwd, "onecli-test-{name}:x:{uid}:{GROUP}::{}:/bin/sh", home.display()).unwrap();
     }
     fs::write(self::passwd(scene), passwd).unwrap();
     fs::set_permissions(self::passwd(scene), fs::Permissions::from_mode(0o644)).unwrap();

@@ -48,8 +48,8 @@ fn every_test_that_the_document_names_exists() {
 /// A row, or `FILE::FUNCTION`, or `FILE` and the name of a row of the escape suite in it.
 fn exists(test: &str) -> bool {
     let Some((file, function)) = test.split_once("::") else { return row_names().contains(test) };
-    let text = std::fs::read_to_string(workspace().join(file)).unwrap_or_default();
-    text.contains(&format!("fn {function}(")) || text.contains(&format!("(\"{function}\")"))
+    let source = std::fs::read_to_string(workspace().join(file)).unwrap_or_default();
+    source.contains(&format!("fn {function}(")) || source.contains(&format!("(\"{function}\")"))
 }
 
 #[test]
