@@ -7,7 +7,7 @@ use onecli_tests::need;
 use onecli_tests::upstream::{Recorded, Upstream};
 use tempfile::TempDir;
 
-use crate::scene::{API, API_V6, Scene, Way, curl_with_key, ways};
+use crate::scene::{API, API_V6, Scene, Way, ways};
 
 /// A session as services make them.
 const SESSION: &str = "9f86d081884c7d659a2feaa0c55ad015";
@@ -29,11 +29,7 @@ struct Jar(TempDir);
 
 impl Jar {
     fn new() -> Jar {
-        let dir = tempfile::tempdir().unwrap();
-        // The agent inside is another user.
-        let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(dir.path(), all).unwrap();
-        Jar(dir)
+        Jar(tempfile::tempdir().unwrap())
     }
 
     fn path(&self) -> String {
@@ -87,6 +83,14 @@ fn log_in(scene: &Scene, jar: &Jar) {
     assert!(jar.value("sid").starts_with(STAND_IN), "{}", jar.text());
 }
 
+/// Logs in and comes back, with one jar. The launcher gives each command a /tmp of its own.
+const BOTH: &str = r#"
+jar=$(mktemp) && for url; do
+  curl -sS -i -b "$jar" -c "$jar" -H "Authorization: Bearer $API_KEY" "$url" || exit
+done
+cat "$jar" && rm "$jar"
+"#;
+
 #[test]
 fn cookies_reach_the_agent_sealed_and_the_upstream_opened() {
     let scene = scene(&[]);
@@ -95,25 +99,20 @@ fn cookies_reach_the_agent_sealed_and_the_upstream_opened() {
         "AWSALB=node7+affinity/x0=; Expires=Wed, 01 Jan 2098 00:00:00 GMT; Path=/",
         "__Host-id=\"quoted 1\"; Path=/; Secure",
     ];
+    let attributes: Vec<_> = cookies.iter().map(|field| field.split_once(';').unwrap().1).collect();
+    let login = issue(&cookies, &[], &format!("{{\"session\":\"{SESSION}\"}}"));
     for way in ways() {
-        let jar = Jar::new();
-        let path_of_jar = jar.path();
-        let jar_options = ["-b", path_of_jar.as_str(), "-c", path_of_jar.as_str()];
-        let path = issue(&cookies, &[], &format!("{{\"session\":\"{SESSION}\"}}"));
-        let answer = scene.run(way, curl_with_key(&scene.url(&path), &jar_options)).reply();
-        assert_eq!(answer.verdict(), 200, "{answer:?}");
-        assert!(!format!("{answer:?}").contains(SESSION), "{answer:?}");
-        let fields = &answer.headers["set-cookie"];
-        assert!(fields.iter().all(|field| field.contains(&format!("={STAND_IN}"))), "{fields:?}");
-        let attributes: Vec<_> = fields.iter().map(|field| field.split_once(';').unwrap().1).collect();
-        let expected: Vec<_> = cookies.iter().map(|field| field.split_once(';').unwrap().1).collect();
-        assert_eq!(attributes, expected);
-
+        let run = Run::new("sh").args(["-c", BOTH, "sh", &scene.url(&login), &scene.url("/echo")]);
+        let out = scene.run(way, run).ok("curl, twice");
+        // The service repeats the session in a body, and then all that it received.
+        assert!(!out.contains(SESSION), "{out}");
+        let fields: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("set-cookie: ")).collect();
+        assert!(fields.iter().all(|field| field.contains(&format!("={STAND_IN}"))), "{out}");
+        let kept: Vec<_> = fields.iter().map(|field| field.trim_end().split_once(';').unwrap().1).collect();
+        assert_eq!(kept, attributes, "{out}");
+        assert!(out.lines().any(|line| line.contains("\tsid\tonecli_ss_")), "the jar: {out}");
+        let seen = scene.upstream.requests().pop().unwrap();
         scene.upstream.clear();
-        let answer = scene.run(way, curl_with_key(&scene.url("/echo"), &jar_options)).reply();
-        // The upstream repeats all that it received.
-        assert!(!format!("{answer:?}").contains(SESSION), "{answer:?}");
-        let seen = seen(&scene);
         let mut received: Vec<_> = seen.header("cookie").unwrap_or_default().split("; ").collect();
         received.sort_unstable();
         let sid = format!("sid={SESSION}");

@@ -63,9 +63,11 @@ const SERVICES: &[(&str, &str, Sent)] = &[
     ("npm", "npm.test", BEARER),
     ("openai", "api.openai.com", BEARER),
     ("openrouter", "openrouter.ai", BEARER),
+    ("openstack", "identity.test", Json("auth/identity/application_credential/secret")),
     ("perplexity", "api.perplexity.ai", BEARER),
     ("pinecone", "api.pinecone.io", Header("api-key", "{}")),
     ("pypi", "pypi.test", Basic("__token__")),
+    ("redfish", "bmc.test", Json("Password")),
     ("replicate", "api.replicate.com", BEARER),
     ("s3-compatible", "minio.test", Signed("us-east-1:s3")),
     ("sendgrid", "api.sendgrid.com", BEARER),
@@ -79,6 +81,11 @@ const SERVICES: &[(&str, &str, Sent)] = &[
     ("vercel", "api.vercel.com", BEARER),
     ("xai", "api.x.ai", BEARER),
 ];
+
+/// A document with `value` below these names.
+fn nested(names: &str, value: &str) -> Value {
+    names.rsplit('/').fold(Value::from(value), |inner, name| serde_json::json!({ name: inner }))
+}
 
 /// Is `host` one of the template's?
 fn has_host(template: &Value, host: &str) -> bool {
@@ -129,7 +136,7 @@ fn every_service_gets_its_credential() {
                 "-H",
                 "content-type: application/json",
                 "-d",
-                &format!("{{\"{field}\":\"{key}\"}}"),
+                &nested(field, key).to_string(),
             ]),
             Signed(scope) => client::curl(&url).args([
                 "--aws-sigv4",
@@ -157,7 +164,7 @@ fn every_service_gets_its_credential() {
             }
             Json(field) => {
                 let body: Value = serde_json::from_slice(&seen.body).unwrap();
-                assert_eq!(body[*field], VALUE, "{name}");
+                assert_eq!(body, nested(field, VALUE), "{name}");
             }
             Signed(_) => {
                 let signature = seen.header("authorization").unwrap();
