@@ -1,5 +1,6 @@
 //! Finds spellings of values in every reading of a text.
 
+use super::anchors::Anchors;
 use super::hold::{Tail, Watched};
 use super::reading::{Character, Reading, Text, is_introducer, is_plain};
 use super::spelling::Needle;
@@ -22,6 +23,7 @@ pub(in crate::http) struct Needles {
     /// The places in `sorted`, in order of the needles' lengths.
     by_length: Vec<usize>,
     watched: Watched,
+    anchors: Anchors,
 }
 
 /// A match.
@@ -39,6 +41,7 @@ impl Needles {
         for needle in needles {
             self.watched.add(needle.class());
             self.note_beginning(&needle.bytes);
+            self.anchors.add(&needle.bytes, needle.class().alphabet);
             self.sorted.push(needle);
         }
         self.sort();
@@ -119,10 +122,15 @@ impl Needles {
 
     /// Every match, wherever it begins, overlapping ones too.
     pub(super) fn find(&self, text: &Text<'_>) -> Vec<Match> {
-        let mut matches: Vec<Match> = Vec::new();
-        if self.is_empty() {
-            return matches;
+        if self.is_empty() || !self.anchors.may_be_in(text) {
+            return Vec::new();
         }
+        self.follow_all(text)
+    }
+
+    /// The same, without a look at whether the end of one is there: takes the longer the further the text agrees.
+    fn follow_all(&self, text: &Text<'_>) -> Vec<Match> {
+        let mut matches: Vec<Match> = Vec::new();
         let mut idle = vec![false; text.ways()];
         let mut search = Search { needles: &self.sorted, text, heads: Default::default(), best: None };
         let mut next = 0;
