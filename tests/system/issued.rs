@@ -71,9 +71,9 @@ fn issued_credentials_are_masked() {
         assert_eq!(alert["rule"], "issued: 1 masked, 1 passed", "{alert:#}");
         assert_eq!((&alert["secret"], &alert["path"]), (&"own".into(), &"/issued".into()), "{alert:#}");
         assert!(!alert.to_string().contains(GITHUB));
-        // The others are one record with a count, once it is due.
+        // One for each response: the kit switches folding off.
         let alerts = stage.daemon.audit().into_iter().filter(|r| r["code"] == "credential_issued");
-        assert_eq!(alerts.count(), 1);
+        assert_eq!(alerts.count(), 3);
     }
 }
 
@@ -115,7 +115,7 @@ fn other_responses_stay() {
         "--port",
         &port,
         "--path",
-        "/**",
+        "/issued",
     ];
     let _ = stage.daemon.onecli(&rule).ok("rule add");
     let reply = stage.run(client::curl(&stage.upstream.https_url("other.test", "/issued"))).reply();
@@ -208,7 +208,7 @@ fn packages_arrive_byte_for_byte() {
     assert_eq!(same.body, read("packument.json"), "the packument");
     let script = format!(
         r#"cd "$1"; export HOME=$PWD; echo "//{API}:{port}/:_authToken={}" > .npmrc
-           exec npm install --no-audit --no-fund --registry https://{API}:{port}/ --replace-registry-host=always demo"#,
+           exec npm install --no-audit --no-fund --fetch-retries=0 --cafile "$SSL_CERT_FILE" --registry https://{API}:{port}/ --replace-registry-host=always demo"#,
         stage.key
     );
     stage.run(Run::new("sh").args(["-c", &script, "sh"]).arg(&own)).ok("npm install");

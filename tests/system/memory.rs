@@ -92,6 +92,8 @@ fn slow_all_bounds_filled_at_once() {
     }
     streams.flush().unwrap();
     let port = stuck();
+    let rule = ["rule", "add", "allow", "--host", "stuck.test", "--port", &port.to_string(), "--path", "/"];
+    let _ = scene.daemon.onecli(&rule).ok("rule add");
     let up: Vec<_> = (0..UP).map(|_| upload(&scene, port)).collect();
     sleep(Duration::from_secs(5));
 

@@ -79,8 +79,11 @@ fn a_tunnel_needs_no_placeholder() {
     let scene = Scene::new();
     let bare = scene.daemon.add_agent("bare", &["--factors", "token,cgroup", "--user", "games"]);
     let url = scene.url("/echo");
+    // Where the agent sees it: it has a /tmp of its own.
+    let trusted = scene.daemon.home().dir().join("upstream-ca.pem").display().to_string();
+    std::fs::copy(scene.upstream.ca_file(), &trusted).unwrap();
+    std::fs::set_permissions(&trusted, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let ask = || {
-        let trusted = scene.upstream.ca_file().display().to_string();
         // The upstream's own certificate: nobody in between.
         let run = curl(&url).args(["--cacert", &trusted]);
         scene.daemon.managed(&bare, &run).outcome().reply()

@@ -579,6 +579,8 @@ fn multiply(daemon: &Daemon, secrets: u32) {
         for number in 0..secrets {
             secret.id = format!("00000000-0000-4000-8000-{number:012x}").parse().unwrap();
             secret.name = format!("many-{number}").parse().unwrap();
+            // The copied rows have none.
+            secret.class = None;
             let value = SecretValue::new(format!("value-number-{number}").into_bytes()).unwrap();
             let sealed = data_encoding::HEXLOWER.encode(&vault.seal(&secret, &value).unwrap().0);
             writeln!(rows, "{} {} {sealed}", secret.id, secret.name).unwrap();

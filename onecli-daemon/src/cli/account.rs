@@ -134,6 +134,7 @@ fn made_users(agents: &AgentsDir) -> Vec<String> {
 fn convert_one(agents: &AgentsDir, user: &LaunchUser) -> Result<Option<String>, UserError> {
     let name = &user.name;
     let mut done = Vec::new();
+    check_way(user)?;
     if !is_no_login(&user.shell) {
         run("usermod", &["--shell", super::user::NO_LOGIN, name])?;
         done.push("it has no login shell any more".to_owned());
@@ -150,6 +151,28 @@ fn convert_one(agents: &AgentsDir, user: &LaunchUser) -> Result<Option<String>, 
         done.push("it does not linger any more".to_owned());
     }
     Ok((!done.is_empty()).then(|| format!("user '{name}': {}", done.join("; "))))
+}
+
+/// Checks that nobody but root can exchange the home: it and every directory on the way are no links, and the directories
+/// above it are root's and closed to others' changes. Without that, a link could have root move and give away another
+/// directory.
+fn check_way(user: &LaunchUser) -> Result<(), UserError> {
+    let refused =
+        |why: String| UserError::Exchangeable { user: user.name.clone(), home: user.home.clone(), why };
+    if !user.home.is_absolute() || is_system(&user.home) {
+        return Ok(());
+    }
+    for step in user.home.ancestors() {
+        let Ok(found) = fs::symlink_metadata(step) else { return Ok(()) };
+        if !found.is_dir() {
+            return Err(refused(format!("{} is a link or no directory", step.display())));
+        }
+        let is_roots = found.uid() == 0 && found.mode() & 0o022 == 0;
+        if step != user.home && !is_roots {
+            return Err(refused(format!("{} can be changed by others than root", step.display())));
+        }
+    }
+    Ok(())
 }
 
 /// Moves the files of a home that its user can write, and leaves an empty one of root's.

@@ -32,6 +32,20 @@ pub(super) enum UserError {
     /// It is not there after it was made.
     #[error("{0}")]
     Lookup(String),
+    /// Somebody could put another directory in its place while it is moved, and have that one moved and given away.
+    #[error(
+        "the home {} of user '{user}' cannot be moved: others can exchange it, because {why}\n\
+         move it below a directory that only root can write (usermod --move-home --home), then run this again",
+        home.display()
+    )]
+    Exchangeable {
+        /// The user.
+        user: String,
+        /// Its home in passwd(5).
+        home: PathBuf,
+        /// By what.
+        why: String,
+    },
     /// Processes run as it.
     #[error("processes run as user '{0}': end them first")]
     Busy(String),

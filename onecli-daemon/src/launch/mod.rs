@@ -176,6 +176,8 @@ pub struct Launch {
     pub view: Option<View>,
     /// Where it starts, by its path in that view.
     pub directory: PathBuf,
+    /// Device and inode of that directory on the host. In the view, another one may be at its path.
+    pub directory_id: Option<(u64, u64)>,
 }
 
 /// Without arguments and environment: a person's own credentials may be among them.
@@ -233,10 +235,16 @@ impl Launch {
         Err(LaunchError::NotExecutable { command: command(), user: self.user.name, source: error })
     }
 
+    /// Is the current directory the one that was asked for? In the view's own `/tmp` a mount point of that name may be left.
+    fn is_in_directory(&self) -> bool {
+        let here = nix::sys::stat::stat(".").ok().map(|found| (found.st_dev, found.st_ino));
+        self.directory_id.is_none() || here == self.directory_id
+    }
+
     /// A directory that the user cannot enter makes programs fail in ways that are hard to read.
     fn settle_directory(&self, notice: &mut dyn FnMut(&str)) {
         // By path: a descriptor would lead into the host's view.
-        if std::env::set_current_dir(&self.directory).is_ok() {
+        if std::env::set_current_dir(&self.directory).is_ok() && self.is_in_directory() {
             return;
         }
         let fallback = [self.user.home.as_path(), Path::new("/")]

@@ -195,6 +195,7 @@ fn child_of_the_launch_tests() {
         args: words.collect(),
         view: None,
         directory: std::env::current_dir().unwrap(),
+        directory_id: None,
     };
     let error = launch.exec(Vec::new(), &mut |notice| println!("notice: {notice}")).unwrap_err();
     println!("{error}; code {}", error.exit_code());
@@ -339,6 +340,7 @@ fn what_a_command_gets_is_not_printed() {
         args: request.args.clone(),
         view: None,
         directory: "/".into(),
+        directory_id: None,
     };
     let environment = AgentEnvironment {
         ca_bundle: "/run/onecli/ca.pem".into(),

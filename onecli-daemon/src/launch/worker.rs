@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
@@ -26,8 +26,10 @@ use super::project::Directory;
 use super::terminal::Pair;
 use super::wire::{Event, Handed, Order, Request, Subject, Wire};
 use super::{AgentEnvironment, Launch, LaunchError, LaunchUser, OURS, environment};
-use crate::model::AgentId;
+use crate::model::{AgentId, Clock as _, SystemClock};
 
+/// A permission that is older is asked for again before the command starts.
+const PERMITTED_FOR: Duration = Duration::from_millis(500);
 /// For a client to name its subject, and for the whole of its request after it is authorised.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
@@ -98,16 +100,18 @@ pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authoris
     let _ = wire.set_write_timeout(Some(REQUEST_TIME));
     let received = authorise(wire, caller, ask).and_then(|authorisation| {
         let Some((subject, permission)) = authorisation else { return Ok(None) };
+        let since = SystemClock.instant();
         authorised();
-        Ok(receive(wire, caller, subject)?.map(|(request, descriptors)| (request, permission, descriptors)))
+        let received = receive(wire, caller, subject)?;
+        Ok(received.map(|(request, descriptors)| (request, Authorisation { permission, since }, descriptors)))
     });
-    let (request, permission, descriptors) = match received {
+    let (request, authorisation, descriptors) = match received {
         Ok(Some(received)) => received,
         Ok(None) => return,
         Err(message) => return refused(message),
     };
     let _ = wire.set_write_timeout(None);
-    let started = prepare(wire, caller, rules, permission, &request, descriptors);
+    let started = prepare(wire, caller, rules, ask, authorisation, &request, descriptors);
     match started {
         Ok(command) => {
             if let Err(error) = watch(wire, command) {
@@ -117,6 +121,25 @@ pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authoris
         Err((code, message)) => {
             let _ = wire.send(&Event::Failed { code, message }, &[]);
         }
+    }
+}
+
+/// What the daemon permitted.
+struct Authorisation {
+    permission: Permission,
+    since: Instant,
+}
+
+impl Authorisation {
+    /// The permission as it is now. A caller may take minutes to send its request or to answer a question: meanwhile the
+    /// permission may be taken back, and the kernel programs be detached.
+    fn renewed(self, request: &Request, caller: &Caller, ask: Ask<'_>) -> Result<Permission, String> {
+        if SystemClock.instant().duration_since(self.since) < PERMITTED_FOR {
+            return Ok(self.permission);
+        }
+        let permission = ask(&request.subject(), caller)?;
+        let is_same = (permission.agent, &permission.user) == (self.permission.agent, &self.permission.user);
+        is_same.then_some(permission).ok_or_else(|| "the agent was changed meanwhile: try again".to_owned())
     }
 }
 
@@ -153,20 +176,22 @@ fn prepare(
     wire: &Wire,
     caller: &Caller,
     rules: &Rules,
-    permission: Permission,
+    ask: Ask<'_>,
+    authorisation: Authorisation,
     request: &Request,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Pid, (u8, String)> {
     let ours = |message: String| (OURS, message);
     let launch_error = |error: LaunchError| (error.exit_code(), error.to_string());
     let handed = Handed::check(descriptors).map_err(ours)?;
+    let permission = &authorisation.permission;
     for note in &permission.notes {
         let _ = wire.send(&Event::Notice(note.clone()), &[]);
     }
     let user = LaunchUser::find(&permission.user).map_err(launch_error)?;
     let user = for_agents(user, caller, rules).map_err(ours)?;
 
-    let view = if request.scope { None } else { Some(view(caller, rules, &permission, &user, &handed)?) };
+    let view = if request.scope { None } else { Some(view(caller, rules, permission, &user, &handed)?) };
     let directories = match &view {
         None => Vec::new(),
         Some(view) => Handover {
@@ -192,7 +217,8 @@ fn prepare(
     } else {
         None
     };
-    let launch = plan(request, permission, user, view, handed.path()).map_err(launch_error)?;
+    let permission = authorisation.renewed(request, caller, ask).map_err(ours)?;
+    let launch = plan(request, permission, user, view, &handed).map_err(launch_error)?;
     let standard = &handed.standard;
     start(wire, request, launch, &directories, standard, terminal.as_ref())
         .map_err(|error| ours(error.to_string()))
@@ -260,7 +286,7 @@ fn plan(
     permission: Permission,
     user: LaunchUser,
     view: Option<View>,
-    directory: std::path::PathBuf,
+    handed: &Handed,
 ) -> Result<Launch, LaunchError> {
     let mut agent = permission.environment;
     if view.is_some() {
@@ -276,7 +302,8 @@ fn plan(
         program: request.program.clone(),
         args: request.args.clone(),
         view,
-        directory,
+        directory: handed.path(),
+        directory_id: nix::sys::stat::fstat(&handed.directory).ok().map(|found| (found.st_dev, found.st_ino)),
     })
 }
 

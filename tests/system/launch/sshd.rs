@@ -176,8 +176,7 @@ root 755
         part(&out, "agent"),
         format!(
             "{home}
-.ssh
-file
+authorized_keys
 text
 onecli-a-old 700
 "
@@ -185,4 +184,27 @@ onecli-a-old 700
         "{out}"
     );
     assert!(part(&out, "healed").starts_with("OK"), "{out}");
+}
+
+/// A user who may exchange the home while root moves it could have another directory moved and given away.
+#[test]
+fn homes_that_others_can_exchange_are_not_moved() {
+    let script = r#"
+        groupadd --system --force onecli-agents; open=$dir/upper/open; mkdir "$open"; chmod 777 "$open"
+        for name in direct linked; do
+            useradd --system --groups onecli-agents --home-dir "$open/$name" --shell /bin/sh onecli-t-$name
+        done
+        mkdir "$open/direct" "$open/target"; chown onecli-t-direct "$open/direct"; ln -s target "$open/linked"
+        chown onecli-t-linked "$open/target"
+        for name in direct linked; do
+            mark $name; onecli agent convert-user onecli-t-$name 2>&1 && echo moved || echo refused
+            getent passwd onecli-t-$name | cut -d: -f7
+        done
+        mark left; ls "$open""#;
+    let Some(out) = on_a_copy(script) else { return };
+    for (name, why) in [("direct", "can be changed by others than root"), ("linked", "is a link")] {
+        let said = part(&out, name);
+        assert!(said.contains(why) && said.ends_with("refused\n/bin/sh\n"), "{out}");
+    }
+    assert_eq!(part(&out, "left"), "direct\nlinked\ntarget\n", "{out}");
 }
