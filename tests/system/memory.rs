@@ -110,7 +110,7 @@ fn slow_all_bounds_filled_at_once() {
     // Nobody waits for those that are not read: not the agent's other requests, and not those on the same connection.
     assert_eq!(scene.run(Way::Explicit, other).reply().body.len(), 3_000_000);
     let run = curl(&scene.url("/echo")).args(["--http1.1"]);
-    assert_eq!(scene.daemon.explicit(&scene.outside.token, run).outcome().reply().verdict(), 401);
+    assert_eq!(scene.daemon.explicit(&scene.outside.token, run).outcome().reply().verdict(), 200);
     let mut some = [0; 4096];
     for tunnel in &mut down {
         assert!(tunnel.read(&mut some).unwrap() > 0, "what waits is there to be read");
