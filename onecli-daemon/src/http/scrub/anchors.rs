@@ -208,7 +208,9 @@ mod tests {
 
     fn anchors(needles: &[&[u8]], alphabet: Alphabet) -> Anchors {
         let mut anchors = Anchors::default();
-        needles.iter().for_each(|needle| anchors.add(needle, alphabet));
+        for needle in needles {
+            anchors.add(needle, alphabet);
+        }
         anchors
     }
 
