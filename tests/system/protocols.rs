@@ -266,11 +266,11 @@ fn slow_a_gibibyte_each_way() {
             }
         })
     };
-    let long = Duration::from_secs(170);
+    let long = Duration::from_secs(570);
     let down =
-        curl(&scene.url(&format!("/bytes/{SIZE}"))).args(["--max-time", "160", "--output", "/dev/null"]);
+        curl(&scene.url(&format!("/bytes/{SIZE}"))).args(["--max-time", "560", "--output", "/dev/null"]);
     let down = down.args(["--write-out", "%{size_download}\n"]).timeout(long);
-    let up = curl(&scene.url("/discard")).args(["--max-time", "160", "--http2", "--upload-file", "-"]);
+    let up = curl(&scene.url("/discard")).args(["--max-time", "560", "--http2", "--upload-file", "-"]);
     let up = in_shell(&up, &format!(r#"head -c {SIZE} /dev/zero | "$@""#)).timeout(long);
     let down = scene.daemon.explicit(&scene.outside.token, down).start();
     let uploaded = scene.run(Way::Explicit, up);
