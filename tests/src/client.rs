@@ -333,6 +333,13 @@ pub fn curl(url: &str) -> Run {
         .arg(url)
 }
 
+/// curl for `url` without a limit in total, for large transfers: it ends when 30 seconds pass without a byte.
+#[must_use]
+pub fn patient_curl(url: &str) -> Run {
+    let run = curl(url).args(["--max-time", "0", "--speed-limit", "1", "--speed-time", "30"]);
+    run.timeout(Duration::from_mins(20))
+}
+
 /// An answer as curl saw it.
 #[derive(Clone)]
 pub struct Reply {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use onecli_tests::client::{self, Reply, Run, curl};
+use onecli_tests::client::{self, Reply, Run, curl, patient_curl};
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::need;
 use onecli_tests::upstream::{TestCa, Upstream};
@@ -266,12 +266,10 @@ fn slow_a_gibibyte_each_way() {
             }
         })
     };
-    let long = Duration::from_secs(570);
-    let down =
-        curl(&scene.url(&format!("/bytes/{SIZE}"))).args(["--max-time", "560", "--output", "/dev/null"]);
-    let down = down.args(["--write-out", "%{size_download}\n"]).timeout(long);
-    let up = curl(&scene.url("/discard")).args(["--max-time", "560", "--http2", "--upload-file", "-"]);
-    let up = in_shell(&up, &format!(r#"head -c {SIZE} /dev/zero | "$@""#)).timeout(long);
+    let down = patient_curl(&scene.url(&format!("/bytes/{SIZE}"))).args(["--output", "/dev/null"]);
+    let down = down.args(["--write-out", "%{size_download}\n"]);
+    let up = patient_curl(&scene.url("/discard")).args(["--http2", "--upload-file", "-"]);
+    let up = in_shell(&up, &format!(r#"head -c {SIZE} /dev/zero | "$@""#)).timeout(Duration::from_mins(20));
     let down = scene.daemon.explicit(&scene.outside.token, down).start();
     let uploaded = scene.run(Way::Explicit, up);
     let downloaded = down.finish();

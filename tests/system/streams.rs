@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use onecli_tests::client::{Run, curl};
+use onecli_tests::client::{Run, curl, patient_curl};
 use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::wait_for;
 
-use crate::scene::{API, Scene, Way, curl_with_key};
+use crate::scene::{API, Scene, Way, curl_with_key, in_shell};
 use onecli_tests::h2wire::{END, block, frame, head_frame, preface};
 
 /// Requests of one agent to one host do not wait for each other where the upstream allows few streams on a connection.
@@ -62,10 +62,8 @@ fn a_decompression_bomb_is_no_bomb() {
         let before = resident(scene.daemon.pid());
         scene.upstream.clear();
         let shell = |script: &str| {
-            let fetch = curl(&url).arg(version);
-            let run =
-                Run::new("sh").arg("-c").arg(script).arg("sh").arg(fetch.program()).args(fetch.arguments());
-            scene.daemon.explicit(token, run.timeout(Duration::from_mins(1)))
+            let run = in_shell(&patient_curl(&url).arg(version), script);
+            scene.daemon.explicit(token, run.timeout(Duration::from_mins(20)))
         };
         let unread: Vec<_> = (0..4).map(|_| shell(r#""$@" | sleep 5"#).start()).collect();
         let began = wait_for(Duration::from_secs(20), || (scene.upstream.request_count() == 4).then_some(()));
