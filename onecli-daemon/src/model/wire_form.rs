@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
 use super::aws::AwsKeys;
+use super::coding::Coding;
 use super::placement::Placement;
 use super::secret::SecretValue;
 use super::site::Site;
@@ -20,17 +21,24 @@ pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remo
 pub struct WireForm {
     bytes: Zeroizing<Vec<u8>>,
     class: ValueClass,
+    shared: (usize, usize),
 }
 
 impl WireForm {
     /// A form of `value`, whose class it has.
     fn new(value: &SecretValue, bytes: impl Into<Vec<u8>>) -> WireForm {
-        WireForm { bytes: Zeroizing::new(bytes.into()), class: ValueClass::of(value) }
+        WireForm { bytes: Zeroizing::new(bytes.into()), class: ValueClass::of(value), shared: (0, 0) }
     }
 
     /// The bytes. At least one.
     pub fn expose(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How many bytes directly before and behind it hold bits of the value and of its neighbours: in base64, one each at
+    /// most.
+    pub fn shared(&self) -> (usize, usize) {
+        self.shared
     }
 
     /// The class of the value.
@@ -75,8 +83,8 @@ impl WireForm {
     fn in_basic(value: &SecretValue, text: &[u8]) -> impl Iterator<Item = WireForm> {
         let class = ValueClass::of(value);
         (0..3).map(move |offset| {
-            let bytes = base64_core(&data_encoding::BASE64_NOPAD, text, offset);
-            WireForm { bytes, class }
+            let core = Coding::BASE64.core(text, offset, (0, 0));
+            WireForm { bytes: core.text, class, shared: core.shared }
         })
     }
 }
@@ -123,18 +131,6 @@ fn distinct(forms: impl IntoIterator<Item = WireForm>) -> Vec<WireForm> {
         }
     }
     all
-}
-
-/// The base64 characters that depend on `value` alone where it begins `offset` bytes after a multiple of three
-/// (RFC 4648 section 4): the first and the last may also carry bits of what stands beside it.
-pub fn base64_core(encoding: &data_encoding::Encoding, value: &[u8], offset: usize) -> Zeroizing<Vec<u8>> {
-    let mut padded = Zeroizing::new(vec![0; offset]);
-    padded.reserve_exact(value.len());
-    padded.extend_from_slice(value);
-    let encoded = Zeroizing::new(encoding.encode(&padded));
-    let own = encoded.as_bytes();
-    let end = own.len() - usize::from(!padded.len().is_multiple_of(3));
-    Zeroizing::new(own.get((offset * 8).div_ceil(6)..end).unwrap_or_default().to_vec())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `/echo` | the request as JSON in the body, and its header fields as `x-echo-NAME` response fields |
 //! | `/compressed/{gzip,deflate,br,zstd,aes128gcm}` | what `/echo` says, in that content coding |
-//! | `/echo-as/{base64,hex,percent}` | header values of the request in that encoding, one per line |
+//! | `/echo-as/{base64,base32,hex,percent}` | header values of the request in that encoding, one per line |
 //! | `/status/N` | status N |
 //! | `/bytes/N` | N bytes, streamed, with a length |
 //! | `/chunked/N` | N bytes, streamed, without a length |

@@ -1,6 +1,7 @@
 //! Finds spellings of values in every reading of a text.
 
 use super::anchors::Anchors;
+use super::edges;
 use super::hold::{Tail, Watched};
 use super::reading::{Character, Reading, Text, is_introducer, is_plain};
 use super::spelling::Needle;
@@ -29,6 +30,7 @@ pub(in crate::http) struct Needles {
 /// A match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
+    /// With the characters before the needle that hold bits of the value.
     pub(super) start: usize,
     pub(super) end: usize,
     /// What is left to be masked behind the end of the text.
@@ -61,7 +63,13 @@ impl Needles {
         // Of the same bytes, the one with the longest tail is first.
         self.sorted
             .sort_unstable_by(|a, b| a.bytes.as_slice().cmp(b.bytes.as_slice()).then(b.tail.cmp(&a.tail)));
-        self.sorted.dedup_by(|later, kept| later.bytes == kept.bytes);
+        self.sorted.dedup_by(|later, kept| {
+            let is_same = later.bytes == kept.bytes;
+            if is_same {
+                kept.lead = kept.lead.max(later.lead);
+            }
+            is_same
+        });
         let below = |first| self.sorted.partition_point(|needle| usize::from(needle.bytes[0]) < first);
         self.lower = (0..=256).map(below).collect();
         self.by_length = (0..self.sorted.len()).collect();
@@ -132,7 +140,8 @@ impl Needles {
     fn follow_all(&self, text: &Text<'_>) -> Vec<Match> {
         let mut matches: Vec<Match> = Vec::new();
         let mut idle = vec![false; text.ways()];
-        let mut search = Search { needles: &self.sorted, text, heads: Default::default(), best: None };
+        let mut search =
+            Search { needles: &self.sorted, text, heads: Default::default(), best: None, lead: 0 };
         let mut next = 0;
         while let Some(at) = self.next_beginning(text.raw(), next) {
             next = at + 1;
@@ -147,8 +156,9 @@ impl Needles {
             }
             // A backslash before a value may be read as part of it: that is the same match, not a second one.
             let beyond = matches.last().map_or((Tail::NONE, 0), |found| (found.tail, found.end));
+            let lead = std::mem::take(&mut search.lead);
             if let Some((tail, end)) = search.best.take().filter(|best| *best > beyond) {
-                matches.push(Match { start: at, end, tail });
+                matches.push(Match { start: edges::beginning(text, at, lead), end, tail });
             }
         }
         matches
@@ -204,6 +214,8 @@ struct Search<'t, 'b> {
     heads: [Vec<(usize, Range)>; RING],
     /// The match that masks most.
     best: Option<(Tail, usize)>,
+    /// The most bytes before a match that hold bits of the value.
+    lead: usize,
 }
 
 impl Search<'_, '_> {
@@ -264,6 +276,7 @@ impl Search<'_, '_> {
             Some(needle) if !range.is_empty() && needle.bytes.len() == read => {
                 let (end, tail) = needle.tail.follow(self.text, at);
                 self.best = self.best.max(Some((tail, end)));
+                self.lead = self.lead.max(needle.lead);
                 Range { from: range.from + 1, ..range }
             }
             _ => range,

@@ -1,6 +1,7 @@
 //! Removes credentials from what comes back: each byte of a match becomes `*`, so that lengths stay true.
 
 mod anchors;
+mod edges;
 mod hold;
 mod matching;
 mod reading;

@@ -1,0 +1,118 @@
+//! Text codings in which a character holds bits of two bytes (RFC 4648): a value shares its first and last character
+//! with the text beside it.
+
+use data_encoding::Encoding;
+use zeroize::Zeroizing;
+
+/// One such coding.
+#[derive(Debug, Clone, Copy)]
+pub struct Coding {
+    encoding: &'static Encoding,
+    /// Bits of a character.
+    bits: usize,
+    /// Bytes that are encoded into a whole number of characters.
+    group: usize,
+    /// Are letters in lower case?
+    is_lower: bool,
+}
+
+/// The characters that a value alone decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Core {
+    /// The characters; none for a value of one or two bytes.
+    pub text: Zeroizing<Vec<u8>>,
+    /// How many characters before and behind them also hold bits of the value.
+    pub shared: (usize, usize),
+}
+
+impl Coding {
+    /// Base64 (RFC 4648 section 4).
+    pub const BASE64: Coding =
+        Coding { encoding: &data_encoding::BASE64_NOPAD, bits: 6, group: 3, is_lower: false };
+    /// All of them: both alphabets of base64, and base32 in both letter cases (RFC 4648 sections 4 to 6).
+    pub const ALL: [Coding; 4] = [
+        Coding::BASE64,
+        Coding { encoding: &data_encoding::BASE64URL_NOPAD, bits: 6, group: 3, is_lower: false },
+        Coding { encoding: &data_encoding::BASE32_NOPAD, bits: 5, group: 5, is_lower: false },
+        Coding { encoding: &data_encoding::BASE32_NOPAD, bits: 5, group: 5, is_lower: true },
+    ];
+
+    /// Every place of a value in a longer text that makes a difference, as bytes before it.
+    pub fn offsets(self) -> std::ops::Range<usize> {
+        0..self.group
+    }
+
+    /// The core of `value` that begins `offset` bytes behind a multiple of the group. `shared` bytes before and behind
+    /// `value` already belong to it: the characters that hold bits of those are shared, too.
+    pub fn core(self, value: &[u8], offset: usize, (before, behind): (usize, usize)) -> Core {
+        let mut padded = Zeroizing::new(vec![0; offset]);
+        padded.reserve_exact(value.len());
+        padded.extend_from_slice(value);
+        let mut encoded = Zeroizing::new(self.encoding.encode(&padded));
+        if self.is_lower {
+            encoded.make_ascii_lowercase();
+        }
+        let (first, end) = (offset * 8, padded.len() * 8);
+        let (from, to) = (first.div_ceil(self.bits), end / self.bits);
+        let text = Zeroizing::new(encoded.as_bytes().get(from..to).unwrap_or_default().to_vec());
+        // Enough groups before it that the bytes before it lie in one.
+        let groups = before.div_ceil(self.group);
+        let more = groups * self.group * 8;
+        let before = from + more / self.bits - (first + more - before * 8) / self.bits;
+        let behind = (end + behind * 8).div_ceil(self.bits) - to;
+        Core { text, shared: (before, behind) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands beside a value changes no character of its core, and every character beyond core and shared ones
+    /// is free of the value's bits.
+    #[test]
+    fn characters_outside_of_core_and_edges_hold_nothing_of_the_value() {
+        let encode = |coding: Coding, parts: [&[u8]; 3]| {
+            let text = coding.encoding.encode(&parts.concat());
+            if coding.is_lower { text.to_ascii_lowercase() } else { text }.into_bytes()
+        };
+        for coding in Coding::ALL {
+            for length in 2..12 {
+                let (value, other): (Vec<u8>, Vec<u8>) = (vec![0x00; length], vec![0xff; length]);
+                for offset in coding.offsets() {
+                    let core = coding.core(&value, offset, (0, 0));
+                    let before = vec![0x5a; offset];
+                    let text = encode(coding, [&before, &value, &[0x5a; 5]]);
+                    let beside = encode(coding, [&before, &other, &[0x5a; 5]]);
+                    let differs: Vec<usize> = (0..text.len()).filter(|at| text[*at] != beside[*at]).collect();
+                    let from = (offset * 8).div_ceil(coding.bits);
+                    let (first, last) = (from - core.shared.0, from + core.text.len() + core.shared.1 - 1);
+                    assert_eq!(
+                        (differs[0], *differs.last().unwrap()),
+                        (first, last),
+                        "{coding:?} {length} {offset}"
+                    );
+                    assert_eq!(core.text.as_slice(), &text[from..from + core.text.len()]);
+                }
+            }
+        }
+    }
+
+    /// A Basic credential has edges of its own, which lie in more characters of an outer base64.
+    #[test]
+    fn edges_of_edges_are_counted() {
+        let check = |offset, shared, expected| {
+            assert_eq!(
+                Coding::BASE64.core(b"abcdef", offset, shared).shared,
+                expected,
+                "{offset} {shared:?}"
+            );
+        };
+        check(0, (0, 0), (0, 0));
+        check(1, (0, 0), (1, 1));
+        check(2, (0, 0), (1, 1));
+        check(0, (1, 1), (2, 2));
+        check(1, (1, 1), (2, 2));
+        check(2, (1, 1), (2, 2));
+    }
+}
