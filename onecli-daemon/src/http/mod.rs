@@ -36,6 +36,7 @@ mod paced;
 mod patience;
 mod place;
 mod pool;
+mod read_filter;
 mod refusals;
 mod reject;
 mod replace;
@@ -54,6 +55,7 @@ mod trail;
 mod transparent;
 mod upgrade;
 mod websocket;
+mod websocket_head;
 mod websocket_scan;
 
 pub use capacity::Capacity;

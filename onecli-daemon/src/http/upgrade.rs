@@ -16,8 +16,7 @@ use super::content_scan::ContentScan;
 use super::gateway::Counters;
 use super::returned::withheld;
 use super::session_cookies;
-use super::websocket::ScrubbedFrames;
-use super::websocket_scan::ScannedFrames;
+use super::{websocket, websocket_scan};
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
 use crate::net::{Ended, TunnelBytes, tunnel};
@@ -115,8 +114,8 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     if !scrubber.is_idle() {
         trail.record().scrub_hits = Some(0);
     }
-    let upstream = ScrubbedFrames::new(upstream, scrubber, Arc::clone(&hits));
-    let client = ScannedFrames::new(client, scan);
+    let upstream = websocket::scrubbed(upstream, scrubber, Arc::clone(&hits));
+    let client = websocket_scan::scanned(client, scan);
     let bytes = TunnelBytes::default();
     let result = tunnel(client, upstream, &bytes, revoked).await;
     let hits = hits.load(Ordering::Relaxed);

@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::patience::Patience;
+use super::read_filter::{Filter, Filtered};
 use super::returned::withheld;
 use super::scrub::Scrubber;
+use super::websocket_head::FrameHead;
 
 /// Read from the upstream at once.
 const CHUNK: usize = 16 * 1024;
@@ -27,25 +29,25 @@ const CLOSE: u8 = 8;
 /// Length of a control frame's head.
 const CONTROL_HEAD: usize = 2;
 
-/// An upstream's side of a WebSocket, scrubbed as it is read.
+/// An upstream's side of a WebSocket, scrubbed as it is read. Counts matches into `hits`.
+pub(super) fn scrubbed<S>(stream: S, scrubber: Scrubber, hits: Arc<AtomicU64>) -> Filtered<S, Scrubbing> {
+    let input = vec![0; CHUNK].into();
+    let flush = scrubber.flush_after().map(Patience::new);
+    Filtered::new(
+        stream,
+        Scrubbing { frames: Frames::new(scrubber), input, clean: BytesMut::new(), hits, flush },
+    )
+}
+
+/// Scrubs what is read.
 #[derive(Debug)]
-pub(super) struct ScrubbedFrames<S> {
-    stream: S,
+pub(super) struct Scrubbing {
     frames: Frames,
     input: Box<[u8]>,
     clean: BytesMut,
     hits: Arc<AtomicU64>,
     /// How long held bytes wait for the bytes behind them, where that has an end.
     flush: Option<Patience>,
-}
-
-impl<S> ScrubbedFrames<S> {
-    /// Counts matches into `hits`.
-    pub(super) fn new(stream: S, scrubber: Scrubber, hits: Arc<AtomicU64>) -> ScrubbedFrames<S> {
-        let input = vec![0; CHUNK].into();
-        let flush = scrubber.flush_after().map(Patience::new);
-        ScrubbedFrames { stream, frames: Frames::new(scrubber), input, clean: BytesMut::new(), hits, flush }
-    }
 }
 
 /// Follows the frames of one direction.
@@ -126,13 +128,13 @@ impl Frames {
         Ok(())
     }
 
-    fn begin(&mut self, frame: &Frame, head: Bytes, clean: &mut BytesMut) -> io::Result<()> {
-        if frame.is_control {
+    fn begin(&mut self, frame: &FrameHead, head: Bytes, clean: &mut BytesMut) -> io::Result<()> {
+        if frame.is_control() {
             let left = usize::try_from(frame.length).unwrap_or(usize::MAX);
             self.state = State::Control { frame: BytesMut::from(&head[..]), left };
             if left == 0 {
                 self.state = State::Head(Vec::new());
-                if frame.is_close {
+                if frame.opcode == CLOSE {
                     self.release(clean);
                 }
                 self.wait(head, clean)?;
@@ -195,20 +197,11 @@ impl Frames {
     }
 }
 
-/// What a frame's head says.
-#[derive(Debug, PartialEq, Eq)]
-struct Frame {
-    is_last: bool,
-    is_control: bool,
-    is_close: bool,
-    length: u64,
-}
-
 /// Reads a head; `None` while it is not complete.
 ///
 /// # Errors
 /// A frame that no server may send without an extension: reserved bits or opcodes, a mask, a long control frame.
-fn parse(head: &[u8]) -> io::Result<Option<Frame>> {
+fn parse(head: &[u8]) -> io::Result<Option<FrameHead>> {
     let &[first, second, ..] = head else { return Ok(None) };
     let opcode = first & 0x0f;
     if first & 0x70 != 0 {
@@ -220,19 +213,14 @@ fn parse(head: &[u8]) -> io::Result<Option<Frame>> {
     if second & 0x80 != 0 {
         return Err(invalid("a server's frame is masked"));
     }
-    let is_control = opcode >= 8;
-    let (length, extended) = match (second & 0x7f, &head[2..]) {
-        (126, [a, b]) => (u64::from(u16::from_be_bytes([*a, *b])), 2),
-        (127, long) if long.len() == 8 => (long.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)), 8),
-        (126 | 127, _) if is_control => return Err(invalid("a control frame of more than 125 bytes")),
-        (126 | 127, _) => return Ok(None),
-        (short, _) => (u64::from(short), 0),
-    };
-    debug_assert_eq!(head.len(), 2 + extended);
-    if length >> 63 != 0 {
+    if opcode >= 8 && second & 0x7f > 125 {
+        return Err(invalid("a control frame of more than 125 bytes"));
+    }
+    let frame = FrameHead::parse(head);
+    if frame.is_some_and(|frame| frame.length >> 63 != 0) {
         return Err(invalid("a length of more than 63 bits"));
     }
-    Ok(Some(Frame { is_last: first & 0x80 != 0, is_control, is_close: opcode == CLOSE, length }))
+    Ok(frame)
 }
 
 fn invalid(what: &'static str) -> io::Error {
@@ -243,52 +231,42 @@ fn length(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ScrubbedFrames<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        while this.clean.is_empty() {
-            let mut input = ReadBuf::new(&mut this.input);
-            match Pin::new(&mut this.stream).poll_read(cx, &mut input)? {
+impl<S: AsyncRead> Filter<S> for Scrubbing {
+    fn poll_read(
+        &mut self,
+        mut stream: Pin<&mut S>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.clean.is_empty() {
+            let mut input = ReadBuf::new(&mut self.input);
+            match stream.as_mut().poll_read(cx, &mut input)? {
                 Poll::Ready(()) if input.filled().is_empty() => {
-                    this.frames.release(&mut this.clean);
+                    self.frames.release(&mut self.clean);
                     break;
                 }
                 Poll::Ready(()) => {
-                    this.frames.push(Bytes::copy_from_slice(input.filled()), &mut this.clean)?;
-                    this.flush.iter_mut().for_each(Patience::renew);
+                    self.frames.push(Bytes::copy_from_slice(input.filled()), &mut self.clean)?;
+                    self.flush.iter_mut().for_each(Patience::renew);
                 }
                 Poll::Pending => {
-                    let Some(flush) = this.flush.as_mut().filter(|_| this.frames.scrubber.held() > 0) else {
+                    let Some(flush) = self.flush.as_mut().filter(|_| self.frames.scrubber.held() > 0) else {
                         return Poll::Pending;
                     };
                     ready!(flush.poll_over(cx));
                     flush.renew();
-                    this.frames.release(&mut this.clean);
+                    self.frames.release(&mut self.clean);
                 }
             }
         }
-        this.hits.store(this.frames.scrubber.hits(), Ordering::Relaxed);
-        if this.frames.scrubber.is_cut() {
-            this.clean.clear();
+        self.hits.store(self.frames.scrubber.hits(), Ordering::Relaxed);
+        if self.frames.scrubber.is_cut() {
+            self.clean.clear();
             return Poll::Ready(Err(io::Error::other(withheld())));
         }
-        let take = this.clean.len().min(buf.remaining());
-        buf.put_slice(&this.clean.split_to(take));
+        let take = self.clean.len().min(buf.remaining());
+        buf.put_slice(&self.clean.split_to(take));
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for ScrubbedFrames<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

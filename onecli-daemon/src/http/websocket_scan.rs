@@ -6,33 +6,24 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::content_scan::ContentScan;
+use super::read_filter::{Filter, Filtered};
+use super::websocket_head::{FrameHead, LONGEST};
 
 /// Bytes that are unmasked at a time.
 const STEP: usize = 1024;
-/// Longest head of a frame: two bytes, a length of eight, a mask of four.
-const HEAD: usize = 14;
 
-/// An agent's side of a WebSocket, searched as it is read.
-#[derive(Debug)]
-pub(super) struct ScannedFrames<S> {
-    stream: S,
-    frames: ClientFrames,
-}
-
-impl<S> ScannedFrames<S> {
-    /// Searches with `scan`.
-    pub(super) fn new(stream: S, scan: ContentScan) -> ScannedFrames<S> {
-        ScannedFrames { stream, frames: ClientFrames::new(scan) }
-    }
+/// An agent's side of a WebSocket, searched by `scan` as it is read.
+pub(super) fn scanned<S>(stream: S, scan: ContentScan) -> Filtered<S, ClientFrames> {
+    Filtered::new(stream, ClientFrames::new(scan))
 }
 
 /// Follows a client's frames.
 #[derive(Debug)]
-struct ClientFrames {
-    head: [u8; HEAD],
+pub(super) struct ClientFrames {
+    head: [u8; LONGEST],
     /// So many bytes of the head are there.
     have: usize,
     payload: Option<Payload>,
@@ -54,7 +45,7 @@ struct Payload {
 
 impl ClientFrames {
     fn new(scan: ContentScan) -> ClientFrames {
-        ClientFrames { head: [0; HEAD], have: 0, payload: None, control: scan.clone(), messages: scan }
+        ClientFrames { head: [0; LONGEST], have: 0, payload: None, control: scan.clone(), messages: scan }
     }
 
     fn push(&mut self, mut bytes: &[u8]) {
@@ -63,9 +54,9 @@ impl ClientFrames {
                 self.head[self.have] = first;
                 self.have += 1;
                 bytes = &bytes[1..];
-                if let Some(payload) = parse(&self.head[..self.have]) {
+                if let Some(head) = FrameHead::parse(&self.head[..self.have]) {
                     self.have = 0;
-                    self.go_on(payload);
+                    self.go_on(Payload::of(head));
                 }
                 continue;
             };
@@ -100,67 +91,24 @@ impl ClientFrames {
     }
 }
 
-/// Reads a head; `None` while it is not complete.
-fn parse(head: &[u8]) -> Option<Payload> {
-    let &[first, second, ref rest @ ..] = head else { return None };
-    let extended = match second & 0x7f {
-        126 => 2,
-        127 => 8,
-        _ => 0,
-    };
-    let masked = if second & 0x80 != 0 { 4 } else { 0 };
-    if rest.len() < extended + masked {
-        return None;
+impl Payload {
+    /// All of a frame's.
+    fn of(head: FrameHead) -> Payload {
+        let FrameHead { is_last, length, mask, .. } = head;
+        Payload { left: length, mask, at: 0, is_control: head.is_control(), is_last }
     }
-    let long = rest[..extended].iter().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
-    let left = if extended == 0 { u64::from(second & 0x7f) } else { long };
-    let mask = rest[extended..].try_into().unwrap_or_default();
-    Some(Payload { left, mask, at: 0, is_control: first & 0x08 != 0, is_last: first & 0x80 != 0 })
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ScannedFrames<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+impl<S: AsyncRead> Filter<S> for ClientFrames {
+    fn poll_read(
+        &mut self,
+        stream: Pin<&mut S>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.frames.push(&buf.filled()[before..]);
+        ready!(stream.poll_read(cx, buf))?;
+        self.push(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for ScannedFrames<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_are_read() {
-        let check = |head: &[u8], left: u64, mask: [u8; 4], is_control: bool, is_last: bool| {
-            for short in 0..head.len() {
-                assert!(parse(&head[..short]).is_none(), "{head:?} {short}");
-            }
-            let payload = parse(head).unwrap();
-            assert_eq!((payload.left, payload.mask), (left, mask), "{head:?}");
-            assert_eq!((payload.is_control, payload.is_last), (is_control, is_last), "{head:?}");
-        };
-        check(&[0x81, 0x85, 1, 2, 3, 4], 5, [1, 2, 3, 4], false, true);
-        check(&[0x01, 0xfe, 1, 0, 1, 2, 3, 4], 256, [1, 2, 3, 4], false, false);
-        check(&[0x89, 0x80, 1, 2, 3, 4], 0, [1, 2, 3, 4], true, true);
-        check(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 9, 8, 7, 6], 65_536, [9, 8, 7, 6], false, true);
-        // No client may leave the mask out; read as it stands all the same.
-        check(&[0x82, 0x03], 3, [0; 4], false, true);
     }
 }

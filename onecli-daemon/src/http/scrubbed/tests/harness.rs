@@ -25,7 +25,7 @@ use crate::http::body::{BodyError, len};
 use crate::http::decode::Source;
 use crate::http::patience::Patience;
 use crate::http::scrub::{Records, Scrubber};
-use crate::http::websocket::ScrubbedFrames;
+use crate::http::websocket;
 use crate::model::{SecretValue, WireForm};
 
 /// What could be seen, and when: behind so many steps of the upstream. No other clock runs, so whatever is late is seen a
@@ -236,7 +236,7 @@ pub(super) async fn websocket(script: &Script, scrubber: Scrubber) -> Trace {
     let clock = Clock::default();
     let now = Arc::clone(&clock);
     let reading = tokio::spawn(async move {
-        let mut frames = ScrubbedFrames::new(daemon, scrubber, Arc::default());
+        let mut frames = websocket::scrubbed(daemon, scrubber, Arc::default());
         let (mut trace, mut buffer) = (Trace::new(), vec![0; 4096]);
         loop {
             let read = frames.read(&mut buffer).await.unwrap();
