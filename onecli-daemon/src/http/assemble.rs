@@ -10,18 +10,38 @@ use super::head::Head;
 use super::pool::Upstream;
 use crate::model::{Code, Refusal};
 
-/// Headers that would keep an answer from being scanned: encodings that hide a value, ranges that cut it.
-static UNSCANNABLE: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE];
+/// Headers that would keep an answer from being scanned: encodings and charsets that hide a value, ranges that cut it.
+static UNSCANNABLE: [HeaderName; 4] =
+    [header::ACCEPT_ENCODING, header::ACCEPT_CHARSET, header::RANGE, header::IF_RANGE];
 
-/// Asks for answers in a form that can be scanned: whole, and not compressed (RFC 9110 sections 12.5.3 and 14.2:
-/// a server may ignore `Range`). `ranged` leaves the ranges in.
+/// Asks for answers in a form that can be scanned: whole, not compressed, and in the server's own charset (RFC 9110
+/// sections 12.5.2, 12.5.3 and 14.2: a server may ignore `Range`). `ranged` leaves the ranges in.
 pub(super) fn ask_scannable(headers: &mut HeaderMap, ranged: bool) {
-    for name in UNSCANNABLE.iter().filter(|name| !ranged || **name == header::ACCEPT_ENCODING) {
+    for name in UNSCANNABLE.iter().filter(|name| !ranged || !matches!(name.as_str(), "range" | "if-range")) {
         headers.remove(name);
     }
+    take_charsets(headers);
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     // gRPC compresses each message by itself.
     headers.remove("grpc-accept-encoding");
+}
+
+/// Some servers take the charset of an answer from `Accept: text/plain;charset=...`. The parameter goes,
+/// the rest of its range stays.
+fn take_charsets(headers: &mut HeaderMap) {
+    for value in headers.iter_mut().filter(|(name, _)| *name == header::ACCEPT).map(|(_, value)| value) {
+        let lower = value.as_bytes().to_ascii_lowercase();
+        if memchr::memmem::find(&lower, b"charset").is_none() {
+            continue;
+        }
+        let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let ranges = text.split(',').map(|range| {
+            let parts = range.split(';').filter(|part| !part.to_ascii_lowercase().contains("charset"));
+            parts.collect::<Vec<_>>().join(";")
+        });
+        let kept = HeaderValue::try_from(ranges.collect::<Vec<_>>().join(","));
+        *value = kept.unwrap_or(HeaderValue::from_static("*/*"));
+    }
 }
 
 /// Fields by which frameworks and gateways let a request be another than its method and URL say. Policy judged those.
@@ -173,6 +193,21 @@ pub(super) fn assemble(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn charsets_are_the_servers_choice() {
+        let check = |accept: &'static str, expected: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_CHARSET, HeaderValue::from_static("utf-16, ibm037"));
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            ask_scannable(&mut headers, true);
+            assert!(!headers.contains_key(header::ACCEPT_CHARSET));
+            assert_eq!(headers[header::ACCEPT], expected, "{accept}");
+        };
+        check("text/html, */*;q=0.8", "text/html, */*;q=0.8");
+        check("text/plain;charset=ibm037, text/xml;q=0.5", "text/plain, text/xml;q=0.5");
+        check("text/plain; q=0.3 ;CharSet=\"utf-16\"", "text/plain; q=0.3 ");
+    }
 
     #[test]
     fn crumbs_are_one_cookie() {
