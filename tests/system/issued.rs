@@ -97,6 +97,44 @@ fn a_secret_says_what_is_masked() {
     }
 }
 
+/// Whatever the service calls its answer, and whatever it puts it into.
+#[test]
+fn members_are_masked_in_every_text_that_holds_them() {
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let json = format!(r#"{{"id":1,"token":"{GITHUB}"}}"#);
+    let quoted = serde_json::json!({ "body": json }).to_string();
+    let object = format!(r#"{{"token":{{"value":"{GITHUB}"}},"id":1}}"#);
+    let cases: [(&str, &str, Vec<u8>); 8] = [
+        ("plain", "text/plain", json.clone().into()),
+        ("html", "text/html; charset=utf-8", format!("<html><script>x = {json};</script></html>").into()),
+        ("attribute", "text/html", format!("<p data-x=\"{}\">", json.replace('"', "&quot;")).into()),
+        ("utf-16", "application/json; charset=utf-16", utf16(&json)),
+        ("quoted", "application/json", quoted.into()),
+        ("object", "application/json", object.into()),
+        ("cdata", "text/xml", format!("<a><token><![CDATA[{GITHUB}]]></token></a>").into()),
+        ("text xml", "text/plain", format!("<a><token>{GITHUB}</token></a>").into()),
+    ];
+    let mut upstream = Upstream::builder(&[API]);
+    for (name, kind, body) in &cases {
+        upstream = upstream.page(&format!("/{}", name.replace(' ', "-")), kind, body.clone());
+    }
+    let number = format!(r#"{{"token":{},"id":7}}"#, "7".repeat(30));
+    let stage = Stage::new(upstream.page("/number", "application/json", number.clone()), "github", &[]);
+    for (name, _, body) in &cases {
+        let reply = stage.fetch(&format!("/{}", name.replace(' ', "-")), &[]);
+        let text = |body: &[u8]| String::from_utf8_lossy(body).replace('\0', "");
+        assert_eq!(text(&reply.body), text(body).replace(GITHUB, &stars(GITHUB)), "{name}");
+        assert_eq!(reply.body.len(), body.len(), "{name}");
+    }
+    assert_eq!(stage.fetch("/number", &[]).text(), number.replace(&"7".repeat(30), &"1".repeat(30)));
+    // An agent cannot ask for a charset that is not read.
+    let charset = ["-H", "Accept-Charset: utf-7, ibm037", "-H", "Accept: text/plain;charset=ibm037"];
+    assert_eq!(stage.fetch("/plain", &charset).status, 200);
+    let sent = stage.upstream.requests();
+    let sent = sent.last().unwrap();
+    assert_eq!((sent.header("accept-charset"), sent.header("accept")), (None, Some("text/plain")));
+}
+
 /// A request without the credential got nothing by it.
 #[test]
 fn other_responses_stay() {

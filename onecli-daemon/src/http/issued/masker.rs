@@ -3,11 +3,13 @@
 use bytes::{Bytes, BytesMut};
 
 use super::kinds::Kinds;
-use super::members::{Format, Members};
+use super::members::{Format, Mask, Members};
 use super::shapes::Shapes;
 
 /// Replaces each byte of a credential.
 const MASK: u8 = b'*';
+/// Replaces each digit of a number: a JSON number does not begin with two zeros.
+const DIGIT: u8 = b'1';
 
 /// What was found in a response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub(super) struct Found {
     pub(super) passed: u64,
 }
 
-/// One body. Holds at most `members::DECIDES` or a shape's length of it.
+/// One body. Holds at most [`super::members::MAX_HELD`] or a shape's length of it.
 #[derive(Debug)]
 pub(super) struct Masker {
     kinds: Kinds,
@@ -28,13 +30,13 @@ pub(super) struct Masker {
     /// The position of the first held byte.
     base: u64,
     /// Ranges of the held bytes and those behind that are to be masked.
-    ranges: Vec<(u64, u64)>,
+    ranges: Vec<Mask>,
 }
 
 impl Masker {
     /// For a body of this format; `reads_members` is false for what users stored there.
     pub(super) fn new(kinds: Kinds, format: Format, reads_members: bool) -> Masker {
-        let members = (reads_members && format != Format::Text).then(|| Members::new(format));
+        let members = (reads_members && format != Format::Content).then(|| Members::new(format));
         let shapes = Shapes::new(kinds.prefixes());
         Masker { kinds, members, shapes, held: BytesMut::new(), base: 0, ranges: Vec::new() }
     }
@@ -76,9 +78,9 @@ impl Masker {
         let rest = std::mem::take(&mut self.held);
         let (base, end) = (self.base, self.base + rest.len() as u64);
         if let Some(members) = &mut self.members
-            && let Some(range) = members.finish(&self.kinds, end, |from| tail(&rest, base, from, rest.len()))
+            && let Some(mask) = members.finish(&self.kinds, end, |from| tail(&rest, base, from, rest.len()))
         {
-            self.ranges.push((range.start, range.end));
+            self.note(mask);
         }
         self.emit(rest)
     }
@@ -90,10 +92,10 @@ impl Masker {
             let position = base + at as u64;
             if let Some(members) = &mut self.members {
                 let text = |from| tail(buffer, base, from, at + 1);
-                let range = members.step(&self.kinds, position, byte, text);
+                let mask = members.step(&self.kinds, position, byte, text);
                 let is_in_value = members.is_in_value();
-                if let Some(range) = range {
-                    self.note(range.start, range.end);
+                if let Some(mask) = mask {
+                    self.note(mask);
                 }
                 if is_in_value {
                     self.shapes.skip();
@@ -101,15 +103,15 @@ impl Masker {
                 }
             }
             if let Some(range) = self.shapes.step(position, byte) {
-                self.note(range.start, range.end);
+                self.note(Mask { start: range.start, end: range.end, is_number: false });
             }
         }
     }
 
-    fn note(&mut self, start: u64, end: u64) {
+    fn note(&mut self, mask: Mask) {
         match self.ranges.last_mut() {
-            Some(last) if last.1 == start => last.1 = end,
-            _ => self.ranges.push((start, end)),
+            Some(last) if last.end == mask.start && last.is_number == mask.is_number => last.end = mask.end,
+            _ => self.ranges.push(mask),
         }
     }
 
@@ -126,14 +128,25 @@ impl Masker {
     fn emit(&mut self, mut decided: BytesMut) -> Bytes {
         let (base, end) = (self.base, self.base + decided.len() as u64);
         let index = |position: u64| usize::try_from(position.clamp(base, end) - base).unwrap_or(usize::MAX);
-        for &(start, stop) in &self.ranges {
-            if let Some(bytes) = decided.get_mut(index(start)..index(stop)) {
-                bytes.fill(MASK);
+        for mask in &self.ranges {
+            if let Some(bytes) = decided.get_mut(index(mask.start)..index(mask.end)) {
+                hide(bytes, mask.is_number);
             }
         }
-        self.ranges.retain(|(_, stop)| *stop > end);
+        self.ranges.retain(|mask| mask.end > end);
         self.base = end;
         decided.freeze()
+    }
+}
+
+/// NUL bytes stay: they are halves of characters of UTF-16.
+fn hide(bytes: &mut [u8], is_number: bool) {
+    for byte in bytes.iter_mut().filter(|byte| **byte != 0) {
+        if !is_number {
+            *byte = MASK;
+        } else if byte.is_ascii_digit() {
+            *byte = DIGIT;
+        }
     }
 }
 

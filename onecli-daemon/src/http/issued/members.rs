@@ -1,52 +1,106 @@
-//! Follows JSON, XML and forms just far enough to find the values of named members. Nothing is parsed into a tree, so
-//! memory is constant whatever the nesting.
+//! Follows JSON, markup, assignments and forms just far enough to find the values of named members. Nothing is parsed into
+//! a tree, so memory is constant whatever the nesting.
+//!
+//! Strings are not followed from the beginning of a body on: each quote may end a name. So text before a member cannot hide
+//! it, and JSON is found within other text, and within strings of JSON.
 
-use std::ops::Range;
-
+use super::containers::Containers;
 use super::kinds::Kinds;
+use super::recent::{Quote, Recent};
+use super::tags::{Tag, Tags};
 
 /// Longest member name that is compared, in bytes.
 const MAX_NAME: usize = 64;
-/// So many bytes of a value decide whether it is masked: more than a placeholder with its prefix, and than any shape.
-pub(super) const DECIDES: usize = 192;
+/// So many characters of a value decide whether it is masked: more than a placeholder with its prefix, and than any shape.
+const DECIDES: usize = 192;
+/// Most bytes that wait for the end of a value: [`DECIDES`] characters of UTF-32.
+pub(super) const MAX_HELD: usize = 4 * DECIDES;
 
 /// How a body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// RFC 8259, also within JavaScript, and one value behind another.
     Json,
-    /// Elements; attributes are not read.
+    /// Elements and attributes.
     Xml,
     /// `name=value&...`
     Form,
-    /// Text without members.
+    /// Text that may hold any of them.
     Text,
+    /// Text that users stored: no members.
+    Content,
 }
 
-/// Where in the text the scanner is.
+/// What is to be masked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
-    /// Between tokens; `named` behind the name of a member, `armed` where its value comes.
-    Between { named: bool, armed: bool, in_array: bool },
-    /// In a string, a tag or a form's name.
-    Name { escaped: bool },
-    /// In a value of a member that is listed.
-    Value { escaped: bool, in_array: bool, verdict: Option<bool> },
+pub(super) struct Mask {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// Digits stay digits, so that a number stays one.
+    pub(super) is_number: bool,
 }
 
-const BETWEEN: At = At::Between { named: false, armed: false, in_array: false };
+/// What ends a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A quote like this one, or one further out.
+    Quote(Quote),
+    /// What is no part of a number.
+    Number,
+    /// What is no part of a form's field.
+    Field,
+    /// The next tag.
+    Tag,
+    /// `]]>`
+    Cdata,
+}
+
+/// A value that is read.
+#[derive(Debug, Clone, Copy)]
+struct Value {
+    end: End,
+    start: u64,
+    /// Characters so far.
+    count: usize,
+    verdict: Option<bool>,
+    /// Up to here it is masked.
+    masked_to: u64,
+}
+
+/// What the text before promises of the next value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Label {
+    #[default]
+    None,
+    /// [`Members::name`] stood in quotes.
+    Quoted,
+    /// The value of a listed member comes.
+    Armed,
+    /// In the object or array of a listed member.
+    Inside,
+}
 
 /// A scanner over one body.
 #[derive(Debug)]
 pub(super) struct Members {
     format: Format,
-    at: At,
-    /// The name that is read, in lower case; longer ones stay one byte too long.
+    recent: Recent,
+    value: Option<Value>,
+    label: Label,
+    containers: Containers,
+    /// What was read since the last quote, and the last name in quotes. In lower case; longer ones stay one byte too long.
+    since_quote: Vec<u8>,
     name: Vec<u8>,
+    /// The last word, and whether it is over.
+    word: Vec<u8>,
+    is_word_over: bool,
+    /// Does the line hold nothing but fields of a form?
+    is_form_line: bool,
+    tags: Tags,
+    /// The listed element that is open.
+    element: Option<Vec<u8>>,
     /// The kinds that the member of the value is listed for.
     listed: Vec<usize>,
-    /// Where the value began, as a position in the stream.
-    value: u64,
     /// Values that were masked.
     pub(super) masked: u64,
     /// Values that passed.
@@ -55,18 +109,34 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(format: Format) -> Members {
-        let at = if format == Format::Form { At::Name { escaped: false } } else { BETWEEN };
-        Members { format, at, name: Vec::new(), listed: Vec::new(), value: 0, masked: 0, passed: 0 }
+        Members {
+            format,
+            recent: Recent::default(),
+            value: None,
+            label: Label::None,
+            containers: Containers::default(),
+            since_quote: Vec::new(),
+            name: Vec::new(),
+            word: Vec::new(),
+            is_word_over: false,
+            is_form_line: matches!(format, Format::Text | Format::Form),
+            tags: Tags::new(format == Format::Xml),
+            element: None,
+            listed: Vec::new(),
+            masked: 0,
+            passed: 0,
+        }
     }
 
     /// Where bytes begin that are not decided.
     pub(super) fn open_from(&self) -> Option<u64> {
-        matches!(self.at, At::Value { verdict: None, .. }).then_some(self.value)
+        let value = self.value.filter(|value| value.verdict != Some(false))?;
+        Some(if value.verdict.is_none() { value.start } else { value.masked_to })
     }
 
     /// Is the scanner in the value of a listed member?
     pub(super) fn is_in_value(&self) -> bool {
-        matches!(self.at, At::Value { .. })
+        self.value.is_some()
     }
 
     /// Takes one byte at `position`. `text` gives the stream from a position on, up to this byte. Gives what is to be
@@ -77,15 +147,18 @@ impl Members {
         position: u64,
         byte: u8,
         text: impl Fn(u64) -> &'t [u8],
-    ) -> Option<Range<u64>> {
-        match self.at {
-            At::Between { named, armed, in_array } => self.between((named, armed, in_array), position, byte),
-            At::Name { escaped } => self.name(kinds, escaped, position, byte),
-            At::Value { escaped, in_array, verdict } => {
-                return self.value(kinds, (escaped, in_array, verdict), position, byte, text);
+    ) -> Option<Mask> {
+        if byte == 0 {
+            return None;
+        }
+        self.recent.push(byte, position);
+        match self.value {
+            Some(value) => self.in_value(kinds, value, (position, byte), text),
+            None => {
+                self.outside(kinds, position, byte);
+                None
             }
         }
-        None
     }
 
     /// The stream has ended within a value.
@@ -94,121 +167,241 @@ impl Members {
         kinds: &Kinds,
         end: u64,
         text: impl Fn(u64) -> &'t [u8],
-    ) -> Option<Range<u64>> {
-        let from = self.open_from()?;
-        self.at = BETWEEN;
-        self.decide(kinds, text(from)).then_some(from..end)
+    ) -> Option<Mask> {
+        let value = self.value.take()?;
+        let is_masked = value.verdict.unwrap_or_else(|| self.decide(kinds, value, text(value.start)));
+        is_masked.then_some(value.mask(end))
     }
 
-    fn between(&mut self, (named, armed, in_array): (bool, bool, bool), position: u64, byte: u8) {
-        match (self.format, byte) {
-            (Format::Json, b'"') if armed => {
-                self.at = At::Value { escaped: false, in_array, verdict: None };
-                self.value = position + 1;
+    fn outside(&mut self, kinds: &Kinds, position: u64, byte: u8) {
+        if self.format == Format::Form {
+            return self.assignment(kinds, position, byte);
+        }
+        if self.element.is_some() {
+            return self.in_element(kinds, position, byte);
+        }
+        if self.tags.step(byte, &self.recent) == Some(Tag::Open) {
+            let listed = kinds.listed(self.tags.name());
+            if !listed.is_empty() {
+                (self.listed, self.label) = (listed, Label::None);
+                self.element = Some(self.tags.name().to_vec());
+                return;
             }
-            (Format::Json, b'"') | (Format::Xml, b'<') => {
-                self.name.clear();
-                self.at = At::Name { escaped: false };
-            }
-            (Format::Json, b' ' | b'\t' | b'\r' | b'\n') => {}
-            (Format::Json, b':') => self.at = At::Between { named: false, armed: named, in_array: false },
-            (Format::Json, b'[') if armed => self.at = At::Between { named: false, armed, in_array: true },
-            (Format::Json, b',') if in_array => {}
-            (Format::Json, b']' | b'{' | b'}' | b',') => self.at = BETWEEN,
-            // A number or a literal takes the member's place.
-            (Format::Json, _) if named || (armed && !in_array) => self.at = BETWEEN,
+        }
+        match self.recent.quote() {
+            Some(quote) => self.at_quote(position, quote),
+            None => self.at_character(kinds, position, byte),
+        }
+    }
+
+    /// In a listed element, outside of its text.
+    fn in_element(&mut self, kinds: &Kinds, position: u64, byte: u8) {
+        if !self.tags.is_within() && byte != b'<' {
+            return if self.is_text_of_element(byte) {
+                self.begin(End::Tag, position, 1);
+            } else {
+                self.element = None;
+                self.outside(kinds, position, byte);
+            };
+        }
+        match self.tags.step(byte, &self.recent) {
+            Some(Tag::Cdata) => self.begin(End::Cdata, position + 1, 0),
+            Some(Tag::Close) if self.element.as_deref() == Some(self.tags.name()) => self.element = None,
             _ => {}
         }
     }
 
-    fn name(&mut self, kinds: &Kinds, escaped: bool, position: u64, byte: u8) {
-        let ends = match self.format {
-            Format::Json => byte == b'"' && !escaped,
-            Format::Xml => byte == b'>',
-            Format::Form => matches!(byte, b'=' | b'&'),
-            Format::Text => true,
+    /// May this byte stand in the text of a listed element? Where the body is not XML, `<name>` may stand for something else,
+    /// and what follows is an element's text only if it looks like one word.
+    fn is_text_of_element(&self, byte: u8) -> bool {
+        self.tags.is_xml()
+            || !(byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'{' | b'}' | b','))
+    }
+
+    fn at_quote(&mut self, position: u64, quote: Quote) {
+        let is_value = match self.label {
+            Label::Armed => true,
+            Label::Inside => !self.containers.is_name_next(),
+            Label::None | Label::Quoted => false,
         };
-        if !ends {
-            if self.name.len() <= MAX_NAME {
-                self.name.push(byte.to_ascii_lowercase());
-            }
-            self.at = At::Name { escaped: byte == b'\\' && !escaped };
-            return;
+        if is_value {
+            return self.begin(End::Quote(quote), position + 1, 0);
         }
-        self.listed = kinds.listed(self.member_name());
-        let found = !self.listed.is_empty();
-        self.at = match self.format {
-            Format::Json => At::Between { named: found, armed: false, in_array: false },
-            _ if found && byte != b'&' => {
-                self.value = position + 1;
-                At::Value { escaped: false, in_array: false, verdict: None }
+        if self.label != Label::Inside {
+            // Of an escape, all but the last byte was taken for a part of the name.
+            let width = if quote.kind == b'\\' { quote.width - 1 } else { quote.width };
+            let escape = if matches!(quote.kind, b'"' | b'\'') { 0 } else { width - 1 };
+            self.since_quote.truncate(self.since_quote.len().saturating_sub(escape));
+            std::mem::swap(&mut self.name, &mut self.since_quote);
+            self.label = Label::Quoted;
+        }
+        self.since_quote.clear();
+        self.word.clear();
+        self.is_form_line = false;
+    }
+
+    fn at_character(&mut self, kinds: &Kinds, position: u64, byte: u8) {
+        match (self.label, byte) {
+            (Label::None | Label::Quoted, b':' | b'=') => return self.assignment(kinds, position, byte),
+            (Label::Inside, b'{' | b'[' | b'}' | b']' | b',' | b':') => self.go_inside(byte),
+            (Label::Armed, b'{' | b'[') => {
+                self.containers = Containers::default();
+                self.go_inside(byte);
             }
-            Format::Form => {
-                self.name.clear();
-                // A value that is not listed is read as a name would be, up to its end.
-                At::Name { escaped: false }
+            (Label::None, _) => {}
+            _ if byte.is_ascii_whitespace() || self.recent.begins_quote() => {}
+            // `=>`
+            (Label::Armed, b'>') if self.recent.byte(2) == b'=' => {}
+            (Label::Armed, b'0'..=b'9' | b'-') => return self.begin(End::Number, position, 1),
+            (Label::Inside, b'0'..=b'9' | b'-') if !self.containers.is_name_next() => {
+                return self.begin(End::Number, position, 1);
             }
-            _ => BETWEEN,
+            (Label::Inside, _) => {}
+            _ => self.label = Label::None,
+        }
+        self.note(byte);
+    }
+
+    fn go_inside(&mut self, byte: u8) {
+        self.label = if self.containers.step(byte) { Label::Inside } else { Label::None };
+    }
+
+    /// Notes a character for the names that it may belong to.
+    fn note(&mut self, byte: u8) {
+        let lower = byte.to_ascii_lowercase();
+        if byte != b'\\' && self.since_quote.len() <= MAX_NAME {
+            self.since_quote.push(lower);
+        }
+        let is_of_word = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'$');
+        if byte.is_ascii_whitespace() {
+            self.is_word_over = true;
+        } else if !is_of_word {
+            self.word.clear();
+        } else {
+            if std::mem::take(&mut self.is_word_over) {
+                self.word.clear();
+            }
+            if self.word.len() <= MAX_NAME {
+                self.word.push(lower);
+            }
+        }
+        let is_of_form = is_of_word || matches!(byte, b'.' | b'%' | b'+' | b'&' | b'=' | b'*' | b'~');
+        self.is_form_line = match self.format {
+            Format::Form => true,
+            Format::Text if byte == b'\n' => true,
+            _ => self.is_form_line && is_of_form,
         };
     }
 
-    /// What the name names: for XML the local name of a beginning tag.
-    fn member_name(&self) -> &[u8] {
-        let name = self.name.as_slice();
-        if self.format != Format::Xml {
-            return name;
+    /// A character that may stand between a name and its value, or any of a form.
+    fn assignment(&mut self, kinds: &Kinds, position: u64, byte: u8) {
+        let is_separator = byte == b'=' || (byte == b':' && self.format != Format::Form);
+        if !is_separator {
+            return if self.format == Format::Form && byte == b'&' {
+                self.word.clear()
+            } else {
+                self.note(byte)
+            };
         }
-        if name.ends_with(b"/") {
-            return b"";
+        let name = if self.label == Label::Quoted { &self.name } else { &self.word };
+        self.listed = kinds.listed(name);
+        self.label = if self.listed.is_empty() { Label::None } else { Label::Armed };
+        self.note(byte);
+        if self.label == Label::Armed && byte == b'=' && self.is_form_line {
+            self.begin(End::Field, position + 1, 0);
         }
-        let end = name.iter().position(u8::is_ascii_whitespace).unwrap_or(name.len());
-        let name = &name[..end];
-        name.iter().rposition(|byte| *byte == b':').map_or(name, |at| &name[at + 1..])
     }
 
-    fn value<'t>(
+    fn begin(&mut self, end: End, start: u64, count: usize) {
+        if self.label == Label::Armed {
+            self.label = Label::None;
+        }
+        self.value = Some(Value { end, start, count, verdict: None, masked_to: start });
+    }
+
+    fn in_value<'t>(
         &mut self,
         kinds: &Kinds,
-        (escaped, in_array, verdict): (bool, bool, Option<bool>),
-        position: u64,
-        byte: u8,
+        mut value: Value,
+        (position, byte): (u64, u8),
         text: impl Fn(u64) -> &'t [u8],
-    ) -> Option<Range<u64>> {
-        let ends = match self.format {
-            Format::Json => byte == b'"' && !escaped,
-            Format::Xml => byte == b'<',
-            Format::Form => byte == b'&',
-            Format::Text => true,
-        };
-        let length = position - self.value;
-        if ends {
-            self.at = match self.format {
-                Format::Json => At::Between { named: false, armed: in_array, in_array },
-                Format::Xml | Format::Form => At::Name { escaped: false },
-                Format::Text => BETWEEN,
-            };
-            self.name.clear();
-            let undecided = verdict.is_none();
-            let value = text(self.value);
-            let value = &value[..value.len() - 1];
-            return (undecided && self.decide(kinds, value)).then_some(self.value..position);
+    ) -> Option<Mask> {
+        if let Some(end) = self.end_of(value, position, byte) {
+            self.value = None;
+            let own = text(value.start);
+            let behind = usize::try_from(position + 1 - end).unwrap_or(own.len());
+            let own = &own[..own.len().saturating_sub(behind)];
+            let is_masked = value.verdict.unwrap_or_else(|| self.decide(kinds, value, own));
+            self.go_on_behind(kinds, value, (position, byte));
+            return is_masked.then_some(value.mask(end));
         }
-        let escaped = self.format == Format::Json && byte == b'\\' && !escaped;
-        let decides = verdict.is_none() && length + 1 >= DECIDES as u64;
-        let verdict = if decides { Some(self.decide(kinds, text(self.value))) } else { verdict };
-        self.at = At::Value { escaped, in_array, verdict };
-        match verdict {
-            Some(true) if decides => Some(self.value..position + 1),
-            Some(true) => Some(position..position + 1),
-            _ => None,
+        if value.end == End::Tag && !self.is_text_of_element(byte) {
+            (self.value, self.element) = (None, None);
+            self.outside(kinds, position, byte);
+            return None;
+        }
+        value.count += 1;
+        let is_long = value.count >= DECIDES || position + 1 - value.start >= MAX_HELD as u64;
+        if value.verdict.is_none() && is_long {
+            value.verdict = Some(self.decide(kinds, value, text(value.start)));
+        }
+        // The last bytes may belong to its end.
+        let masked = (value.verdict == Some(true)).then(|| value.mask(self.recent.first_place()));
+        value.masked_to = masked.map_or(value.masked_to, |mask| mask.end);
+        self.value = Some(value);
+        masked.filter(|mask| mask.start < mask.end)
+    }
+
+    /// Where the value ends, if this byte ends it.
+    fn end_of(&self, value: Value, position: u64, byte: u8) -> Option<u64> {
+        let is_space = byte.is_ascii_whitespace();
+        match value.end {
+            End::Quote(own) => {
+                let ends = |quote: &Quote| quote.kind == own.kind && quote.level <= own.level;
+                let quote = self.recent.quote().filter(ends).map(|quote| self.recent.place(quote.width));
+                let is_broken = self.format == Format::Text && matches!(byte, b'\r' | b'\n');
+                quote.or(is_broken.then_some(position))
+            }
+            End::Number => {
+                (!matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')).then_some(position)
+            }
+            End::Field if self.format == Format::Form => (byte == b'&').then_some(position),
+            End::Field => (is_space || matches!(byte, b'&' | b';' | b'"' | b'\'' | b'<')).then_some(position),
+            End::Tag => (byte == b'<').then_some(position),
+            End::Cdata => self.recent.ends_with(b"]]>").then(|| self.recent.place(3)),
+        }
+    }
+
+    /// The byte that ended a value may begin something else.
+    fn go_on_behind(&mut self, kinds: &Kinds, value: Value, (position, byte): (u64, u8)) {
+        self.since_quote.clear();
+        self.word.clear();
+        match value.end {
+            End::Quote(_) | End::Cdata => {}
+            End::Field => {
+                // `name="value"`
+                let is_empty = value.count == 0;
+                self.label = if is_empty { Label::Armed } else { Label::None };
+                self.outside(kinds, position, byte);
+            }
+            End::Number | End::Tag => self.outside(kinds, position, byte),
         }
     }
 
     /// Is the value masked?
-    fn decide(&mut self, kinds: &Kinds, value: &[u8]) -> bool {
-        let verdict = kinds.judge(&self.listed, value);
+    fn decide(&mut self, kinds: &Kinds, value: Value, text: &[u8]) -> bool {
+        let characters: Vec<u8> = text.iter().copied().filter(|byte| *byte != 0).collect();
+        let word = characters.trim_ascii();
+        let verdict = kinds.judge(&self.listed, if value.end == End::Tag { word } else { &characters });
         self.masked += u64::from(verdict == Some(true));
         self.passed += u64::from(verdict == Some(false));
         verdict == Some(true)
+    }
+}
+
+impl Value {
+    /// What is left to be masked of it up to `end`.
+    fn mask(self, end: u64) -> Mask {
+        Mask { start: self.masked_to, end: end.max(self.masked_to), is_number: self.end == End::Number }
     }
 }

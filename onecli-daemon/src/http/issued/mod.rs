@@ -2,10 +2,13 @@
 //!
 //! Only templates and the text decide what is found, held back and masked; no secret's value does.
 
+mod containers;
 mod kinds;
 mod masker;
 mod members;
+mod recent;
 mod shapes;
+mod tags;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -51,17 +54,7 @@ impl Issued {
 
     /// Masks header fields that a template lists.
     pub(super) fn headers(&mut self, headers: &mut HeaderMap) {
-        for (name, value) in headers.iter_mut() {
-            match self.kinds.header(name.as_str(), value.as_bytes()) {
-                Some(true) => {
-                    self.in_headers.masked += 1;
-                    let mask = "*".repeat(value.len());
-                    *value = HeaderValue::try_from(mask).unwrap_or(HeaderValue::from_static("*"));
-                }
-                Some(false) => self.in_headers.passed += 1,
-                None => {}
-            }
-        }
+        mask_fields(&self.kinds, headers, &mut self.in_headers);
     }
 
     /// Puts the search before a body whose content codings are taken off.
@@ -70,26 +63,49 @@ impl Issued {
         // A part of a document begins anywhere.
         let reads_members = !is_content && status != StatusCode::PARTIAL_CONTENT;
         let format = format_of(headers).filter(|_| !kinds.is_empty());
-        let masker = format.map(|format| Box::new(Masker::new(kinds, format, reads_members)));
-        Stage { body, masker, trailers: None, in_headers }
+        let masker = format.map(|format| Box::new(Masker::new(kinds.clone(), format, reads_members)));
+        Stage { body, kinds, masker, trailers: None, in_headers }
+    }
+}
+
+fn mask_fields(kinds: &Kinds, fields: &mut HeaderMap, found: &mut Found) {
+    for (name, value) in fields.iter_mut() {
+        match kinds.header(name.as_str(), value.as_bytes()) {
+            Some(true) => {
+                found.masked += 1;
+                let mask = "*".repeat(value.len());
+                *value = HeaderValue::try_from(mask).unwrap_or(HeaderValue::from_static("*"));
+            }
+            Some(false) => found.passed += 1,
+            None => {}
+        }
     }
 }
 
 /// How a body is read; none for what is never changed: archives, images, packs, streams of events and other bytes.
 fn format_of(headers: &HeaderMap) -> Option<Format> {
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Some(Format::Json) };
-    let kind = kind.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase();
-    let (class, name) = kind.split_once('/')?;
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else {
+        // A client guesses; so the text decides.
+        return Some(Format::Text);
+    };
+    let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    // Two types in one field, as two fields.
+    let Some((class, name)) = kind.split_once('/').filter(|(_, name)| !name.contains(',')) else {
+        return Some(Format::Text);
+    };
     // GitHub sends files as `application/vnd.github.raw+json`.
     if name.contains(".raw") {
-        return Some(Format::Text);
+        return Some(Format::Content);
     }
     let ends =
         |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('+'));
     match (class, name) {
         ("text", "event-stream") => None,
-        _ if ends("json") || name.starts_with("x-amz-json-") => Some(Format::Json),
-        (_, "x-ndjson" | "jsonl" | "javascript" | "x-javascript" | "ecmascript") => Some(Format::Json),
+        // Also lines, sequences and versions of it.
+        _ if name.contains("json") => Some(Format::Json),
+        (_, "javascript" | "x-javascript" | "ecmascript") => Some(Format::Json),
         _ if ends("xml") => Some(Format::Xml),
         ("application", "x-www-form-urlencoded") => Some(Format::Form),
         ("text", _) => Some(Format::Text),
@@ -101,6 +117,7 @@ fn format_of(headers: &HeaderMap) -> Option<Format> {
 #[derive(Debug)]
 pub(super) struct Stage<B> {
     body: B,
+    kinds: Kinds,
     masker: Option<Box<Masker>>,
     /// They wait for what was held.
     trailers: Option<HeaderMap>,
@@ -128,7 +145,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Stage<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = &mut *self;
-        let Some(masker) = &mut this.masker else { return Pin::new(&mut this.body).poll_frame(cx) };
+        let Some(masker) = &mut this.masker else {
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+            return Poll::Ready(frame.map(|frame| frame.map(|frame| this.with_masked_trailers(frame))));
+        };
         loop {
             if let Some(trailers) = this.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
@@ -141,7 +161,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Stage<B> {
                 }
                 Some(Ok(data)) => masker.push(&data),
                 Some(Err(frame)) => {
-                    this.trailers = frame.into_trailers().ok();
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    mask_fields(&this.kinds, &mut trailers, &mut this.in_headers);
+                    this.trailers = Some(trailers);
                     masker.finish()
                 }
             };
@@ -167,6 +189,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Stage<B> {
 }
 
 impl<B> Stage<B> {
+    fn with_masked_trailers(&mut self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let Some(trailers) = frame.trailers_mut() {
+            mask_fields(&self.kinds, trailers, &mut self.in_headers);
+        }
+        frame
+    }
+
     fn held(&self) -> u64 {
         self.masker.as_ref().map_or(0, |masker| masker.held() as u64)
     }

@@ -34,7 +34,7 @@ fn masked(mode: MaskIssued, format: Format, text: &str, cuts: &[usize]) -> (Stri
     while !rest.is_empty() {
         let length = cuts.next().map_or(rest.len(), |cut| (*cut).clamp(1, rest.len()));
         out.extend_from_slice(&masker.push(&rest.split_to(length)));
-        assert!(masker.held() <= members::DECIDES, "{}", masker.held());
+        assert!(masker.held() <= members::MAX_HELD, "{}", masker.held());
     }
     out.extend_from_slice(&masker.finish());
     assert_eq!(out.len(), text.len());
@@ -79,15 +79,83 @@ fn other_text_of_json_stays() {
         r#"{"a":"token","KEY":"KEY"}"#,
         r#"{"token":null,"a":"KEY"}"#,
         r#"{"token":12,"a":"KEY"}"#,
-        r#"{"token":{"a":"KEY"}}"#,
+        r#"{"token":{},"a":"KEY"}"#,
         r#"{"token":[],"a":"KEY"}"#,
         r#"["token","KEY"]"#,
         r#"{"token":"short"}"#,
-        r#"{"text":"\"token\":\"KEY\""}"#,
+        r#"{"text":"\"id\":\"KEY\", \"token\", \"KEY\""}"#,
+        r#"{"text":"send <token> KEY with it, or token: KEY"}"#,
+        r#"{"a":"<token>","b":"KEY","c":"<d>"}"#,
         r#"{"tokens":"KEY","xtoken":"KEY"}"#,
         r#"{"key":"KEY"}"#,
     ] {
         check(text);
+    }
+}
+
+#[test]
+fn members_are_found_in_whatever_holds_them() {
+    let hidden = |format: Format, text: &str, hits: u64| {
+        let text = text.replace("KEY", KEY);
+        check(LISTED, format, &text, &text.replace(KEY, HIDDEN), (hits, 0));
+    };
+    for format in [Format::Json, Format::Text, Format::Xml] {
+        hidden(format, r#"{"token":{"v":"KEY","w":["KEY",{"x":"KEY"}]},"id":"ok"}"#, 3);
+        hidden(format, r#"it's: {"a":"b","token": "KEY"} and "{"token":"KEY"}"#, 2);
+        hidden(format, r#"{"body":"{\"token\":\"KEY\",\"a\":1}"}"#, 1);
+        hidden(format, r#"{"a":"{\"b\":\"{\\\"token\\\": \\\"KEY\\\"}\"}"}"#, 1);
+        hidden(format, "<div data-x=\"{&quot;token&quot;:&quot;KEY&quot;}\">", 1);
+        hidden(format, "<script>x = {token: 'KEY'}; y.token = \"KEY\"; z = {'token' => 'KEY'}</script>", 3);
+        hidden(format, "JSON.parse('{\\u0022token\\u0022:\\u0022KEY\\u0022}')", 1);
+        hidden(format, "{\"xml\":\"<SecretAccessKey>KEY</SecretAccessKey>\"}", 1);
+        hidden(format, "<K Token='KEY' id=\"ok\"/>", 1);
+    }
+    hidden(Format::Text, "token=KEY&scope=a", 1);
+    hidden(Format::Text, "scope=a&token=KEY\n", 1);
+    hidden(Format::Text, "a: b\ntoken=KEY", 1);
+    hidden(Format::Text, "token=\"KEY\"", 1);
+    hidden(Format::Text, "<?xml version='1.0'?><a><Token>KEY</Token></a>", 1);
+    hidden(Format::Xml, "<Token><![CDATA[KEY]]></Token>", 1);
+    hidden(Format::Xml, "<Token><v>KEY</v></Token>", 1);
+    hidden(Format::Xml, "<Token x='>'><!-- </Token> -->KEY</Token>", 1);
+    for text in ["see https://x/?token=KEY", "say <token> KEY", "token KEY", "the token, KEY"] {
+        let text = text.replace("KEY", KEY);
+        check(LISTED, Format::Text, &text, &text, (0, 0));
+    }
+}
+
+/// A number stays one.
+#[test]
+fn numbers_are_masked_by_other_digits() {
+    let check = |text: &str, expected: &str, hits: u64| {
+        check(LISTED, Format::Json, text, expected, (hits, 0));
+    };
+    check(r#"{"token":12345678901234567890,"a":2}"#, r#"{"token":11111111111111111111,"a":2}"#, 1);
+    check(r#"{"token": [-1234567890123456]}"#, r#"{"token": [-1111111111111111]}"#, 1);
+    check(r#"{"token":123,"a":12345678901234567890}"#, r#"{"token":123,"a":12345678901234567890}"#, 0);
+}
+
+#[test]
+fn text_in_utf_16_and_utf_32_is_masked() {
+    let json = format!(r#"{{"a":"b","token":"{KEY}","b":"{KEY}"}}"#);
+    let expected = json.replacen(KEY, HIDDEN, 1);
+    let wide = |text: &str| {
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let longest: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+        [[b"\xff\xfe".to_vec(), little].concat(), [b"\xfe\xff".to_vec(), big].concat(), longest]
+    };
+    for (text, expected) in wide(&json).into_iter().zip(wide(&expected)) {
+        for size in [1, 7, text.len()] {
+            let mut masker = Masker::new(kinds(LISTED), Format::Json, true);
+            let mut out = Vec::new();
+            for piece in text.chunks(size) {
+                out.extend_from_slice(&masker.push(&Bytes::copy_from_slice(piece)));
+                assert!(masker.held() <= members::MAX_HELD, "{}", masker.held());
+            }
+            out.extend_from_slice(&masker.finish());
+            assert_eq!(out, expected, "{size}: {}", out.escape_ascii());
+        }
     }
 }
 
@@ -179,12 +247,16 @@ fn only_text_is_read() {
         let kind = kind.map(|kind| (header::CONTENT_TYPE, HeaderValue::from_static(kind)));
         assert_eq!(format_of(&kind.clone().into_iter().collect()), expected, "{kind:?}");
     };
-    check(None, Some(Format::Json));
+    check(None, Some(Format::Text));
+    check(Some("json"), Some(Format::Text));
+    check(Some("application/octet-stream, application/json"), Some(Format::Text));
     for json in [
         "application/json; charset=utf-8",
         "application/vnd.github+json",
         "application/x-amz-json-1.1",
         "application/x-ndjson",
+        "application/json-seq",
+        "application/x-json",
         "text/javascript",
         "application/problem+json",
     ] {
@@ -193,7 +265,7 @@ fn only_text_is_read() {
     check(Some("text/xml"), Some(Format::Xml));
     check(Some("application/atom+xml"), Some(Format::Xml));
     check(Some("text/plain"), Some(Format::Text));
-    check(Some("application/vnd.github.raw+json; charset=utf-8"), Some(Format::Text));
+    check(Some("application/vnd.github.raw+json; charset=utf-8"), Some(Format::Content));
     for never in [
         "text/event-stream",
         "application/octet-stream",
@@ -228,6 +300,7 @@ async fn a_body_is_masked_with_its_trailers() {
         [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
     let mut trailers = HeaderMap::new();
     trailers.insert("x-end", HeaderValue::from_static("1"));
+    trailers.insert("x-issued-token", HeaderValue::from_static(KEY));
     let pieces = ["{\"token\":\"abcdefghij", "klmnop", "qrstuvwx", "yz\""]
         .map(|text| Ok(Frame::data(Bytes::from(text))));
     let frames = pieces.into_iter().chain([Ok::<_, std::io::Error>(Frame::trailers(trailers))]);
@@ -235,6 +308,7 @@ async fn a_body_is_masked_with_its_trailers() {
     let issued = Issued { kinds: kinds(LISTED), ..Issued::default() };
     let whole = issued.stage(StatusCode::OK, &json, body).collect().await.unwrap();
     assert_eq!(whole.trailers().unwrap()["x-end"], "1");
+    assert_eq!(whole.trailers().unwrap()["x-issued-token"], HIDDEN);
     assert_eq!(whole.to_bytes(), "{\"token\":\"**************************\"");
 }
 
@@ -244,7 +318,8 @@ proptest! {
     fn cuts_change_nothing(
         parts in prop::collection::vec(prop::sample::select(vec![
             "{", "}", "[", "]", ",", ":", "\"", "\\", "\"token\":\"", "\"key\"", "ghp_", "abcdefghijklmnop", " ", "<Token>",
-            "</Token>", "<", "token=", "&", "onecli_ph_", "é",
+            "</Token>", "<", "token=", "&", "onecli_ph_", "é", "'", "\\\"", "\\\\\\\"", "&quot;", "token", "\\u0022", "0123456789",
+            "\0", "\n", "<![CDATA[", "]]>", "<!--", "-->",
         ]), 0..40),
         cuts in prop::collection::vec(1usize..20, 1..8),
     ) {
