@@ -103,6 +103,46 @@ fn what_belongs_there_or_is_no_placeholder_raises_none() {
     assert_eq!(alerts(&scene), 0, "{:#?}", scene.daemon.audit());
 }
 
+/// In base64, in hex, below three layers of percent-encoding, as the name of a header field: all pass, with an alert.
+#[test]
+fn a_disguised_placeholder_raises_an_alert_and_passes() {
+    let scene = Scene::new();
+    allow(&scene, "/echo/**");
+    let port = scene.upstream.http_addr().port();
+    let own = &scene.outside_grant.placeholder;
+    let base64 = data_encoding::BASE64.encode(format!("user:{own}").as_bytes());
+    let thrice: String = own.bytes().map(|byte| format!("%2525{byte:02x}")).collect();
+    let hex = data_encoding::HEXLOWER.encode(own.as_bytes());
+    let json = format!(r#"{{"note":"{base64}"}}"#);
+    let cases: [(&str, String, Vec<String>); 8] = [
+        ("name", String::new(), vec!["-H".into(), format!("{own}: x")]),
+        ("header", String::new(), vec!["-H".into(), format!("X-Any: {base64}")]),
+        ("cookie", String::new(), vec!["-H".into(), format!("Cookie: a={base64}")]),
+        ("query", format!("?a={}", base64.replace('=', "%3D")), Vec::new()),
+        ("thrice", format!("?a={thrice}"), Vec::new()),
+        ("body", String::new(), vec!["--data".into(), json]),
+        ("body-hex", String::new(), vec!["--data".into(), hex]),
+        ("body-thrice", String::new(), vec!["--data".into(), format!("a={thrice}")]),
+    ];
+    for (what, query, args) in &cases {
+        scene.upstream.clear();
+        let path = format!("/echo/{what}");
+        let run = curl(&format!("http://{API}:{port}{path}{query}")).args(args);
+        let reply = scene.daemon.explicit(&scene.outside.token, run).outcome().reply();
+        assert_eq!(reply.verdict(), 200, "{path}: {reply:?}");
+        let record = alert(&scene, &path);
+        assert_eq!(record["code"], "placeholder_misplaced", "{record}");
+    }
+    // At its own host none of them is a sign of anything.
+    let before = alerts(&scene);
+    for args in [["-H", &format!("X-Any: {base64}")], ["--data", &base64]] {
+        let reply = scene.run(Way::Explicit, curl_with_key(&scene.url("/echo"), &args)).reply();
+        assert_eq!(reply.verdict(), 200, "{args:?}: {reply:?}");
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(alerts(&scene), before, "{:#?}", scene.daemon.audit());
+}
+
 /// However many an agent sends, and however many are in one body.
 #[test]
 fn alerts_about_bodies_are_folded() {

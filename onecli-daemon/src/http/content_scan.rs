@@ -1,4 +1,5 @@
-//! Searches what an agent sends in bodies, trailers and WebSocket messages for placeholders that do not belong there.
+//! Searches what an agent sends in bodies, trailers and WebSocket messages for placeholders that do not belong there, in
+//! their own spelling and in others ([`super::disguised`]).
 //!
 //! The bytes pass unchanged, because a placeholder is worth nothing elsewhere. It is a sign of an attempt to send a
 //! credential out, so it raises an alert.
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use http::HeaderMap;
 
+use super::disguised::DisguisedScan;
 use super::gateway::Gateway;
 use crate::audit::{Event, Record, Text};
 use crate::model::placeholder_scan::PlaceholderScan;
@@ -47,7 +49,7 @@ impl ContentAlerts {
     }
 
     /// Judges a text that has the form of a placeholder.
-    fn judge(&self, placeholder: &str) {
+    pub(super) fn judge(&self, placeholder: &str) {
         let snapshot = self.gateway.snapshot();
         let Some(code) = snapshot.judge_content(self.agent, &self.authority, placeholder) else { return };
         let bit = if code == Code::PlaceholderForeign { FOREIGN } else { MISPLACED };
@@ -73,6 +75,7 @@ impl ContentAlerts {
 #[derive(Clone)]
 pub(super) struct ContentScan {
     scan: PlaceholderScan,
+    disguised: DisguisedScan,
     alerts: Arc<ContentAlerts>,
 }
 
@@ -86,26 +89,39 @@ impl fmt::Debug for ContentScan {
 impl ContentScan {
     /// Raises `alerts`.
     pub(super) fn new(alerts: Arc<ContentAlerts>) -> ContentScan {
-        ContentScan { scan: PlaceholderScan::default(), alerts }
+        ContentScan { scan: PlaceholderScan::default(), disguised: DisguisedScan::default(), alerts }
     }
 
     /// Takes the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if !self.alerts.is_done() {
             self.scan.push(bytes, |text| self.alerts.judge(text));
+            self.disguised.push(bytes, |text| self.alerts.judge(text));
         }
     }
 
     /// What follows is another message.
     pub(super) fn end_message(&mut self) {
         self.scan.reset();
+        if !self.alerts.is_done() {
+            self.disguised.end(|text| self.alerts.judge(text));
+        }
     }
 
-    /// Takes trailer fields, each value for itself.
+    /// Takes trailer fields, each name and value for itself.
     pub(super) fn fields(&mut self, fields: &HeaderMap) {
-        for value in fields.values() {
-            self.end_message();
-            self.push(value.as_bytes());
+        for (name, value) in fields {
+            for text in [name.as_str().as_bytes(), value.as_bytes()] {
+                self.end_message();
+                self.push(text);
+            }
         }
+    }
+}
+
+/// The last bytes wait for more. A body that is sent does not always say that it has ended.
+impl Drop for ContentScan {
+    fn drop(&mut self) {
+        self.end_message();
     }
 }

@@ -298,6 +298,10 @@ async fn send(
         let mut revoked =
             Revoked::new(gateway, connection, agent, &head, &permitted, &watches, upstream.address());
         let decision = trail.decide(&permitted).await?;
+        if !head.disguised.is_empty() {
+            let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
+            head.disguised.drain(..).for_each(|placeholder| alerts.judge(placeholder.as_str()));
+        }
         let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
         let now = gateway.clock.now();
         let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now, signatures: Vec::new() };

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{Method, Version};
 
 use super::connection::{Connection, Scheme};
+use super::disguised;
 use super::front::{Malformed, Violation, is_target};
 use super::names::refuse_misread;
 use crate::model::authority::AuthorityError;
@@ -30,6 +31,8 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
     /// Every placeholder in URL and headers.
     pub(super) placeholders: Vec<Placeholder>,
+    /// Those in another spelling than their own, and in names of header fields. They prove nothing.
+    pub(super) disguised: Vec<Placeholder>,
     /// What headers and query name besides the URL.
     pub(super) named: Vec<NamedResource>,
     /// Placeholders in fields of the body, once it was read for them.
@@ -137,6 +140,7 @@ impl Head {
         strip_hop_by_hop(&mut headers);
         headers.remove(header::HOST);
         let placeholders = placeholders_in(parts.uri.path(), query.as_deref(), &headers);
+        let disguised = disguised::in_head(parts.uri.path(), query.as_deref(), &headers);
         let operations = Operations::of(query.as_deref(), &headers);
         let named = named_in(
             &Naming { method: &parts.method, authority: &authority, path: &path },
@@ -151,6 +155,7 @@ impl Head {
             query,
             headers,
             placeholders,
+            disguised,
             named,
             body: Vec::new(),
             operations,

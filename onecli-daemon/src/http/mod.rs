@@ -15,6 +15,7 @@ mod capped;
 mod connection;
 mod content_scan;
 mod decode;
+mod disguised;
 mod exchange;
 mod explicit;
 mod frames;

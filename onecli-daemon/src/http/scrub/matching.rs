@@ -128,6 +128,11 @@ impl Needles {
         !self.find(&Text::new(text)).is_empty() || self.is_in_lower_case(text)
     }
 
+    /// Where matches begin, with the characters before them that hold bits of the value.
+    pub(in crate::http) fn places(&self, text: &Text<'_>) -> Vec<usize> {
+        self.find(text).iter().map(|found| found.start).collect()
+    }
+
     /// Every match, wherever it begins, overlapping ones too.
     pub(super) fn find(&self, text: &Text<'_>) -> Vec<Match> {
         if self.is_empty() || !self.anchors.may_be_in(text) {

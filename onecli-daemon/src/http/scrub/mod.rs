@@ -18,12 +18,9 @@ use http::header::{HeaderMap, HeaderName};
 use self::hold::{Costs, Tail, Watched};
 use self::matching::Match;
 pub(super) use self::matching::Needles;
-#[cfg(not(feature = "fuzz"))]
-use self::reading::Text;
+pub(super) use self::reading::{Reading, Text};
 pub(super) use self::spelling::{Needle, spellings};
 use crate::model::{ValueClass, WireForm};
-#[cfg(feature = "fuzz")]
-pub(super) use reading::Text;
 pub(super) use records::Records;
 
 /// Replaces each byte of a match.

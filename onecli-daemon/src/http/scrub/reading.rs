@@ -201,7 +201,7 @@ impl<'b> Text<'b> {
     }
 
     /// Where a line break that begins at `at` ends.
-    pub(super) fn line_breaks(&self, at: usize, found: &mut Vec<usize>) {
+    pub(in crate::http) fn line_breaks(&self, at: usize, found: &mut Vec<usize>) {
         for reading in self.readings(at) {
             let byte = reading.character.as_byte();
             if matches!(byte, Some(b'\r' | b'\n')) {
