@@ -4,6 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use onecli_tests::daemon::Granted;
 
 use crate::row::{Row, Trial};
 use crate::wire::Answer;
@@ -134,11 +135,21 @@ fn is_refused(answer: &Answer) -> bool {
     answer.status == 403 && answer.code().is_some()
 }
 
+/// An upstream that is all of these hosts, and a secret of the template for them.
+fn world_of(template: &str, value: &str, mut hosts: Vec<&str>) -> (World, Granted) {
+    hosts.sort_unstable();
+    hosts.dedup();
+    let script = Script::start(&hosts, |_, conn| reply(conn, "{}"));
+    let world = World::of(script, &hosts);
+    let at: Vec<String> = hosts.iter().map(|host| world.at(host)).collect();
+    let more = at.iter().skip(1).flat_map(|host| ["--host", host]);
+    let options: Vec<&str> = ["--template", template].into_iter().chain(more).collect();
+    let granted = world.give("key", hosts[0], value, &options);
+    (world, granted)
+}
+
 fn try_template(trial: &mut Trial, template: &Template) {
-    let script = Script::start(&[template.host], |_, conn| reply(conn, "{}"));
-    let world = World::of(script, &[template.host]);
-    let granted =
-        world.give("key", template.host, "realCredential0123456789", &["--template", template.name]);
+    let (world, granted) = world_of(template.name, "realCredential0123456789", vec![template.host]);
     let basic = STANDARD.encode(format!("AC0:{}", granted.placeholder));
     // An agent that is known by its token needs a placeholder only where the secret replaces one.
     let authorization =
@@ -213,14 +224,8 @@ fn aws(trial: &mut Trial) {
         ("appsync.eu-west-1.amazonaws.com", "appsync", "POST", "/v1/apis/1/apikeys", ""),
         ("apigateway.eu-west-1.amazonaws.com", "apigateway", "POST", "/apikeys", ""),
     ];
-    let mut hosts: Vec<&str> = ORDINARY.iter().chain(ISSUING).map(|row| row.0).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    let script = Script::start(&hosts, |_, conn| reply(conn, "{}"));
-    let world = World::of(script, &hosts);
-    let at: Vec<String> = hosts.iter().map(|host| world.at(host)).collect();
-    let more: Vec<&str> = at.iter().skip(1).flat_map(|host| ["--host", host]).collect();
-    let granted = world.give("aws", hosts[0], AWS_VALUE, &[&["--template", "aws"], &more[..]].concat());
+    let hosts = ORDINARY.iter().chain(ISSUING).map(|row| row.0);
+    let (world, granted) = world_of("aws", AWS_VALUE, hosts.collect());
     let ask = |(host, service, method, path, fields): &Signed| {
         world.script.clear();
         let signature = signature(&granted.placeholder, service);
@@ -253,14 +258,7 @@ fn gcp(trial: &mut Trial) {
         ("sqladmin.googleapis.com", "POST", "/sql/v1beta4/projects/p/instances/i/createEphemeral"),
         ("apikeys.googleapis.com", "POST", "/v2/projects/p/locations/global/keys"),
     ];
-    let mut hosts: Vec<&str> = ISSUING.iter().map(|row| row.0).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    let script = Script::start(&hosts, |_, conn| reply(conn, "{}"));
-    let world = World::of(script, &hosts);
-    let at: Vec<String> = hosts.iter().map(|host| world.at(host)).collect();
-    let more: Vec<&str> = at.iter().skip(1).flat_map(|host| ["--host", host]).collect();
-    let _ = world.give("gcp", hosts[0], &key_file(), &[&["--template", "gcp"], &more[..]].concat());
+    let (world, _) = world_of("gcp", &key_file(), ISSUING.iter().map(|row| row.0).collect());
     let ask = |host: &str, method: &str, path: &str| {
         let fields = "Content-Length: 0\r\nConnection: close\r\n";
         world.send(host, &world.request(method, host, path, fields))
