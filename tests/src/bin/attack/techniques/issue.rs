@@ -14,6 +14,7 @@ const CONTROL: &str = "the rest of the answer arrives unchanged";
 pub(crate) const ROWS: &[Row] = &[
     Row::new("issue/json-member", GETS, CONTROL, json_member).quick(),
     Row::new("issue/xml-member", GETS, CONTROL, xml_member),
+    Row::new("issue/other-bodies", GETS, CONTROL, other_bodies),
 ];
 
 fn json_member(trial: &mut Trial) {
@@ -29,6 +30,39 @@ fn json_member(trial: &mut Trial) {
     let fields = "Content-Length: 0\r\nConnection: close\r\n";
     let answer = world.send(HOST, &world.request("POST", HOST, "/repos/acme/site/unlisted", fields));
     judge(trial, &answer, &body, "unchanged text", ISSUED);
+}
+
+/// The same member in bodies that are not called JSON, or that hold JSON somewhere.
+fn other_bodies(trial: &mut Trial) {
+    const HOST: &str = "api.github.com";
+    const ISSUED: &str = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
+    let json = format!("{{\"id\": 7, \"token\": \"{ISSUED}\"}}");
+    let bodies = [
+        ("text/plain", json.clone()),
+        ("text/html", format!("<p data-x=\"{}\">", json.replace('"', "&quot;"))),
+        ("application/json", serde_json::json!({ "body": json }).to_string()),
+        ("application/json", format!("{{\"token\": {{\"value\": \"{ISSUED}\"}}}}")),
+        ("text/plain", format!("<a><token><![CDATA[{ISSUED}]]></token></a>")),
+        ("application/json;charset=utf-16", json.chars().flat_map(|c| [c, '\0']).collect()),
+    ];
+    for (kind, body) in bodies {
+        let body = format!("{body} unchanged text");
+        let script = Script::start(&[HOST], {
+            let (body, kind) = (body.clone(), format!("Content-Type: {kind}\r\n"));
+            move |_, conn| reply_with(conn, &kind, &body)
+        });
+        let world = World::of(script, &[HOST]);
+        let value = "ghp_realCredential0123456789abcdefghij12";
+        let _ = world.give("key", HOST, value, &["--template", "github"]);
+        let fields = "Content-Length: 0\r\nConnection: close\r\n";
+        let answer = world.send(HOST, &world.request("POST", HOST, "/repos/acme/site/unlisted", fields));
+        let text = String::from_utf8_lossy(&answer.body).replace('\0', "");
+        trial.control(
+            format!("{kind}: {answer:?}"),
+            text.ends_with(" unchanged text") && answer.body.len() == body.len(),
+        );
+        trial.attempt(format!("{kind}: the issued credential arrives"), text.contains(ISSUED));
+    }
 }
 
 fn xml_member(trial: &mut Trial) {

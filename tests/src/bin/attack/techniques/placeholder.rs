@@ -5,6 +5,9 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
 use onecli_tests::wait_for;
 
 use crate::row::{Row, Trial};
@@ -20,6 +23,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row::new("placeholder/body", GETS, CONTROL, body).quick(),
     Row::new("placeholder/chunked-body", GETS, CONTROL, chunked_body),
     Row::new("placeholder/websocket", GETS, CONTROL, over_websocket),
+    Row::new("placeholder/disguised", GETS, CONTROL, disguised),
 ];
 
 fn handler(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
@@ -99,6 +103,26 @@ fn chunked_body(trial: &mut Trial) {
     let halves = format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
     for (what, body) in [("one chunk", whole), ("two chunks", halves)] {
         scene.send(trial, what, "Transfer-Encoding: chunked\r\n", body.as_bytes());
+    }
+}
+
+/// In other spellings, and in other places.
+fn disguised(trial: &mut Trial) {
+    let mut scene = Scene::new(trial);
+    let key = scene.placeholder.clone();
+    let base64 = STANDARD.encode(format!("user:{key}"));
+    let thrice: String = key.bytes().fold(String::new(), |all, byte| format!("{all}%2525{byte:02x}"));
+    let utf16: String = key.chars().flat_map(|c| [c, '\0']).collect();
+    for (what, fields, body) in [
+        ("the name of a header field", format!("{key}: x\r\n"), String::new()),
+        ("base64 in a header field", format!("X-Note: {base64}\r\n"), String::new()),
+        ("base64 in JSON", String::new(), format!("{{\"text\": \"{base64}\"}}")),
+        ("three layers of percent-encoding", String::new(), thrice),
+        ("hex", String::new(), HEXLOWER.encode(key.as_bytes())),
+        ("UTF-16", String::new(), utf16),
+    ] {
+        let fields = format!("{fields}Content-Length: {}\r\n", body.len());
+        scene.send(trial, what, &fields, body.as_bytes());
     }
 }
 
