@@ -151,7 +151,10 @@ pub(super) fn mapped(
     let mut all = Vec::new();
     for directory in directories {
         match Mapped::new(directory, user) {
-            Ok(mapped) => all.push(mapped),
+            Ok(mapped) => {
+                mapped.notice().iter().for_each(|text| notice(text));
+                all.push(mapped);
+            }
             Err(Unmapped(why)) if directory.required => return Err(LaunchError::Project(why)),
             Err(Unmapped(why)) => notice(&why),
         }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+use super::devices;
 use super::homes::Homes;
 use super::project::Mapped;
 use super::truststore::java_trust_store;
@@ -82,10 +83,11 @@ impl View {
         mount(None::<&str>, "/", None::<&str>, propagation, None::<&str>)
             .map_err(errno("changing the propagation of", Path::new("/")))?;
 
+        devices::forbid()?;
         // Before anything is hidden.
         let own = self.own(user)?;
         make_run(user, &bundle, resolver)?;
-        tmpfs(Path::new("/dev/shm"), "mode=1777")?;
+        devices::make_dev()?;
         // The file systems of the kernel are left as they are, but for pins.
         for place in
             HIDDEN.iter().chain([&BPFFS]).map(Path::new).chain(self.hidden.iter().map(PathBuf::as_path))
@@ -202,7 +204,7 @@ fn hide(place: &Path) -> Result<(), LaunchError> {
 }
 
 /// An empty file system of the agent's view.
-fn tmpfs(place: &Path, options: &str) -> Result<(), LaunchError> {
+pub(super) fn tmpfs(place: &Path, options: &str) -> Result<(), LaunchError> {
     if !place.is_dir() {
         return Ok(());
     }
@@ -211,12 +213,12 @@ fn tmpfs(place: &Path, options: &str) -> Result<(), LaunchError> {
         .map_err(errno("mounting a tmpfs on", place))
 }
 
-fn bind(what: &Path, place: &Path) -> Result<(), LaunchError> {
+pub(super) fn bind(what: &Path, place: &Path) -> Result<(), LaunchError> {
     mount(Some(what), place, None::<&OsStr>, MsFlags::MS_BIND, None::<&OsStr>)
         .map_err(errno("mounting the agent's own", place))
 }
 
-fn directory(path: &Path, mode: u32) -> Result<(), LaunchError> {
+pub(super) fn directory(path: &Path, mode: u32) -> Result<(), LaunchError> {
     DirBuilder::new().mode(mode).create(path).map_err(failed("making", path))?;
     // The umask cut it.
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("making", path))
@@ -241,12 +243,12 @@ fn file(path: &Path, content: &[u8]) -> Result<(), LaunchError> {
     written.map_err(failed("writing", path))
 }
 
-fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LaunchError {
+pub(super) fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LaunchError {
     let path = path.to_owned();
     move |source| LaunchError::View { step, path, source }
 }
 
-fn errno(step: &'static str, path: &Path) -> impl FnOnce(nix::Error) -> LaunchError {
+pub(super) fn errno(step: &'static str, path: &Path) -> impl FnOnce(nix::Error) -> LaunchError {
     let failed = failed(step, path);
     move |errno| failed(errno.into())
 }

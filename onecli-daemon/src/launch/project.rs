@@ -15,6 +15,7 @@ use nix::sys::stat::FileStat;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, pipe, read, write};
 
+use super::protect::Protected;
 use super::{LaunchError, LaunchUser, way};
 
 /// linux/fcntl.h, linux/mount.h; the libc crate does not name them.
@@ -42,6 +43,7 @@ pub(super) struct Directory {
 pub(super) struct Mapped {
     tree: OwnedFd,
     path: PathBuf,
+    protected: Protected,
 }
 
 /// Why a directory stays as it is.
@@ -72,7 +74,13 @@ impl Mapped {
         let tree = open_tree(opened.as_fd()).map_err(|error| refused("open_tree", error))?;
         set_attributes(&tree, namespace.as_ref(), directory.writable)
             .map_err(|error| refused("mount_setattr", error))?;
-        Ok(Mapped { tree, path: path.to_owned() })
+        let protected = Protected::find(&opened.into(), path).map_err(Unmapped)?;
+        Ok(Mapped { tree, path: path.to_owned(), protected })
+    }
+
+    /// What the caller should know of the directory's content.
+    pub(super) fn notice(&self) -> Option<String> {
+        self.protected.notice(&self.path)
     }
 
     /// A mount of `source`, which is root's or the agent's own, to be put at `path`.
@@ -81,7 +89,8 @@ impl Mapped {
         let opened = fs::File::options().read(true).custom_flags(flags).open(source)?;
         let tree = open_tree(opened.as_fd())?;
         set_attributes(&tree, None, true)?;
-        Ok(Mapped { tree, path: path.to_owned() })
+        let protected = Protected::find(&opened.into(), source).map_err(io::Error::other)?;
+        Ok(Mapped { tree, path: path.to_owned(), protected })
     }
 
     /// Puts the mount at its path, in this process's own view. Where the way there is closed to the agent's user, as a
@@ -90,7 +99,12 @@ impl Mapped {
         let failed =
             |source| LaunchError::View { step: "mounting the agent's own", path: self.path.clone(), source };
         let place = way::open(&self.path, user).map_err(failed)?;
-        move_mount(&self.tree, &place).map_err(failed)
+        move_mount(&self.tree, &place).map_err(failed)?;
+        self.protected.apply(&self.tree).map_err(|source| LaunchError::View {
+            step: "protecting a set-user-ID file in",
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 
@@ -159,7 +173,7 @@ fn user_namespace(uids: Exchange, gids: Exchange) -> io::Result<OwnedFd> {
 }
 
 /// What is at `path`, if it is the directory that the caller opened.
-fn open_same(path: &Path, expected: &FileStat) -> io::Result<fs::File> {
+pub(super) fn open_same(path: &Path, expected: &FileStat) -> io::Result<fs::File> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let opened = fs::File::options().read(true).custom_flags(flags).open(path)?;
     let found = opened.metadata()?;
@@ -171,7 +185,7 @@ fn open_same(path: &Path, expected: &FileStat) -> io::Result<fs::File> {
 }
 
 /// A copy of the mount that holds `directory`, with it as its root, and of the mounts below.
-fn open_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(super) fn open_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE
         | libc::OPEN_TREE_CLOEXEC
         | libc::AT_EMPTY_PATH.cast_unsigned()
@@ -187,12 +201,7 @@ fn open_tree(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 fn set_attributes(tree: &OwnedFd, namespace: Option<&OwnedFd>, writable: bool) -> io::Result<()> {
-    let mut attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let mut attributes = adding(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV);
     if let Some(namespace) = namespace {
         attributes.attr_set |= libc::MOUNT_ATTR_IDMAP;
         attributes.userns_fd = u64::from(namespace.as_raw_fd().cast_unsigned());
@@ -200,6 +209,25 @@ fn set_attributes(tree: &OwnedFd, namespace: Option<&OwnedFd>, writable: bool) -
     if !writable {
         attributes.attr_set |= libc::MOUNT_ATTR_RDONLY;
     }
+    mount_setattr(tree.as_fd(), &attributes)
+}
+
+/// Makes a mount read-only.
+pub(super) fn set_read_only(tree: &OwnedFd) -> io::Result<()> {
+    mount_setattr(tree.as_fd(), &adding(libc::MOUNT_ATTR_RDONLY))
+}
+
+/// Makes device files in a mount, and in those below, unusable.
+pub(super) fn forbid_devices(tree: BorrowedFd<'_>) -> io::Result<()> {
+    mount_setattr(tree, &adding(libc::MOUNT_ATTR_NODEV))
+}
+
+fn adding(attributes: u64) -> libc::mount_attr {
+    libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 }
+}
+
+/// Changes a mount and those below.
+fn mount_setattr(tree: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | AT_RECURSIVE;
     // SAFETY: path and attributes live as long as the call, and the size is the attributes'.
     let done = unsafe {
@@ -208,14 +236,14 @@ fn set_attributes(tree: &OwnedFd, namespace: Option<&OwnedFd>, writable: bool) -
             tree.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn move_mount(tree: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
+pub(super) fn move_mount(tree: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
     // SAFETY: both paths are C strings that live as long as the call.
     let done = unsafe {
         libc::syscall(

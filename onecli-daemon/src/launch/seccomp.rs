@@ -11,7 +11,8 @@
 //!
 //! In a directory that is mapped to the agent its files are the caller's outside: one with the set-user-ID bit would run as
 //! them for whoever starts it. The bits cannot be set; `openat2(2)`, whose mode a filter cannot see, is refused as if the
-//! kernel had none.
+//! kernel had none. Extended attributes cannot be set either, because file capabilities are one of them: the answer is that
+//! of a file system without any, which programs are ready for. A snapshot of Btrfs would copy a file of the owner's with its bit.
 //!
 //! `TIOCSTI` and `TIOCLINUX` type into the terminal that the agent shares with the person who started it; what
 //! they type runs as that person once the agent has ended.
@@ -68,7 +69,17 @@ const OPENS: &[(libc::c_long, u8, u8)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, 1, 2),
     (libc::SYS_openat, 2, 3),
+    // Its files lie in a file system, which overlayfs takes as a layer (mqueue).
+    (libc::SYS_mq_open, 1, 2),
 ];
+
+/// Calls that set an extended attribute. `security.capability` is one (capabilities(7)), and a filter cannot read names.
+const SET_ATTRIBUTES: [libc::c_long; 4] =
+    [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, SYS_SETXATTRAT];
+/// The number is the same on every architecture (Linux 6.13); the libc crate does not name it on all.
+const SYS_SETXATTRAT: libc::c_long = 463;
+/// linux/btrfs.h: `BTRFS_IOC_SNAP_CREATE`, `BTRFS_IOC_SNAP_CREATE_V2`.
+const SNAPSHOTS: [u32; 2] = [0x5000_9401, 0x5000_9417];
 
 /// The filter.
 fn filter() -> Filter {
@@ -79,7 +90,11 @@ fn filter() -> Filter {
     let opens = OPENS.iter().fold(modes, |filter, &(call, flags, mode)| {
         filter.where_bits_of_both(call, (flags, MAKES), (mode, SET_ID), not_permitted)
     });
-    opens.always(&[libc::SYS_openat2], Verdict::Refuse(libc::ENOSYS)).otherwise(Verdict::Allow)
+    opens
+        .always(&[libc::SYS_openat2], Verdict::Refuse(libc::ENOSYS))
+        .always(&SET_ATTRIBUTES, Verdict::Refuse(libc::EOPNOTSUPP))
+        .where_is(libc::SYS_ioctl, 1, &SNAPSHOTS, Verdict::Refuse(libc::ENOTTY))
+        .otherwise(Verdict::Allow)
 }
 
 fn base() -> Filter {
@@ -188,6 +203,18 @@ mod tests {
         assert_eq!(open(libc::O_CREAT | libc::O_WRONLY, 0o4755), refused);
         assert_eq!(open(libc::O_TMPFILE | libc::O_RDWR, 0o2755), refused);
         assert_eq!(open(libc::O_CREAT, 0o644), Verdict::Allow);
+        let queue = |mode: u32| {
+            let args = [0, u64::from(libc::O_CREAT.cast_unsigned()), u64::from(mode), 0];
+            verdict(&filter(), NATIVE, libc::SYS_mq_open, args)
+        };
+        assert_eq!((queue(0o4700), queue(0o2700), queue(0o600)), (refused, refused, Verdict::Allow));
+        for call in SET_ATTRIBUTES {
+            assert_eq!(run(call, [0, 0]), Verdict::Refuse(libc::EOPNOTSUPP));
+        }
+        assert_eq!(run(libc::SYS_getxattr, [0, 0]), Verdict::Allow);
+        for snapshot in SNAPSHOTS {
+            assert_eq!(run(libc::SYS_ioctl, [0, u64::from(snapshot)]), Verdict::Refuse(libc::ENOTTY));
+        }
         // Without a file to make, what stands there is nobody's mode.
         assert_eq!(open(libc::O_RDONLY | libc::O_DIRECTORY, 0o6777), Verdict::Allow);
         assert_eq!(run(libc::SYS_openat2, [0, 0]), Verdict::Refuse(libc::ENOSYS));

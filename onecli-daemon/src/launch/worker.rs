@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "fork(2), and leaving the child without unwinding")]
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use super::deadline::Deadline;
 use super::decide::Giver;
 use super::handover::{Handover, mapped};
 use super::homes::Homes;
+use super::leftovers::Leftovers;
 use super::mounts::View;
 use super::project::Directory;
 use super::terminal::Pair;
@@ -113,8 +114,8 @@ pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authoris
     let _ = wire.set_write_timeout(None);
     let started = prepare(wire, caller, rules, ask, authorisation, &request, descriptors);
     match started {
-        Ok(command) => {
-            if let Err(error) = watch(wire, command) {
+        Ok((command, leftovers)) => {
+            if let Err(error) = watch(wire, command, &leftovers) {
                 refused(format!("the launcher lost its command: {error}"));
             }
         }
@@ -171,7 +172,7 @@ fn receive(
     Ok(Some((request, descriptors)))
 }
 
-/// Starts the command; gives its process and a watch for its changes.
+/// Starts the command; gives its process, and what is looked at when it ends.
 fn prepare(
     wire: &Wire,
     caller: &Caller,
@@ -180,7 +181,7 @@ fn prepare(
     authorisation: Authorisation,
     request: &Request,
     descriptors: Vec<OwnedFd>,
-) -> Result<Pid, (u8, String)> {
+) -> Result<(Pid, Leftovers), (u8, String)> {
     let ours = |message: String| (OURS, message);
     let launch_error = |error: LaunchError| (error.exit_code(), error.to_string());
     let handed = Handed::check(descriptors).map_err(ours)?;
@@ -218,10 +219,11 @@ fn prepare(
         None
     };
     let permission = authorisation.renewed(request, caller, ask).map_err(ours)?;
+    let leftovers = Leftovers::of(&directories, &user);
     let launch = plan(request, permission, user, view, &handed).map_err(launch_error)?;
     let standard = &handed.standard;
-    start(wire, request, launch, &directories, standard, terminal.as_ref())
-        .map_err(|error| ours(error.to_string()))
+    let started = start(wire, request, launch, &directories, standard, terminal.as_ref());
+    Ok((started.map_err(|error| ours(error.to_string()))?, leftovers))
 }
 
 /// What the agent sees of the host's files.
@@ -390,7 +392,7 @@ fn become_command(
 }
 
 /// Waits for the command's end, passes signals on, and tells the client what becomes of it.
-fn watch(wire: &Wire, command: Pid) -> io::Result<()> {
+fn watch(wire: &Wire, command: Pid, leftovers: &Leftovers) -> io::Result<()> {
     let mut changes = SigSet::empty();
     changes.add(Signal::SIGCHLD);
     changes.thread_block()?;
@@ -400,6 +402,9 @@ fn watch(wire: &Wire, command: Pid) -> io::Result<()> {
         // Looked at first: it may have changed before anybody was watching.
         while let Some(event) = change(command)? {
             let ended = !matches!(event, Event::Stopped(_));
+            if ended {
+                report(client, leftovers);
+            }
             if let Some(wire) = client {
                 let _ = wire.send(&event, &[]);
             }
@@ -432,6 +437,16 @@ fn watch(wire: &Wire, command: Pid) -> io::Result<()> {
                     client = None;
                 }
             }
+        }
+    }
+}
+
+/// Tells of files that the agent must not have left; the launcher's log, where the client is gone.
+fn report(client: Option<&Wire>, leftovers: &Leftovers) {
+    for line in leftovers.report() {
+        let sent = client.is_some_and(|wire| wire.send(&Event::Notice(line.clone()), &[]).is_ok());
+        if !sent {
+            let _ = writeln!(io::stderr(), "{line}");
         }
     }
 }

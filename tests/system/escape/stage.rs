@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::world::{Report, World, reports};
 
 /// The attempts, in the order in which they build on each other.
-const ATTEMPTS: [&str; 9] = [
+const ATTEMPTS: [&str; 10] = [
     include_str!("py/common.py"),
     include_str!("py/tcp.py"),
     include_str!("py/udp.py"),
@@ -22,6 +22,7 @@ const ATTEMPTS: [&str; 9] = [
     include_str!("py/passed.py"),
     include_str!("py/leave.py"),
     include_str!("py/host.py"),
+    include_str!("py/files.py"),
     include_str!("py/scenarios.py"),
     "main()\n",
 ];

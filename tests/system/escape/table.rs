@@ -141,6 +141,7 @@ const GROUPS: Expect =
 const KEYS: Expect = Open(
     "request_key(2) has the host ask DNS where keyutils is installed: the launcher's seccomp refuses it",
 );
+const FILES: Expect = Open("files are for the launcher to see to: no kernel program looks at them");
 const UNIX_SERVICES: Expect =
     Open("host services over Unix sockets: the launcher's private /run and Landlock, others must see to it");
 
@@ -293,6 +294,11 @@ pub(super) const ROWS: &[Row] = &[
         ))
         .placed(UNIX_SERVICES),
     Row::new("host_service_tmp").launched(Errno(&["ENOENT"])).placed(UNIX_SERVICES),
+    // Files that others would run with more rights.
+    Row::new("fuse_device").launched(Errno(&["ENOENT"])).placed(FILES).no_control(),
+    Row::new("queue_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).no_control(),
+    Row::new("file_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).no_control(),
+    Row::new("file_with_capability").launched(Errno(&["ENOTSUP"])).placed(FILES).no_control(),
     // Inbound: the agent answers with data.
     Row::new("inbound_tcp4").both(Says("silence")).inbound(),
     Row::new("inbound_tcp4_fastopen").both(Says("silence")).inbound(),

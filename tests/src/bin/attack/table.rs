@@ -2,8 +2,8 @@
 
 use crate::row::Row;
 use crate::techniques::{
-    agents, certificate, confirm, cost, credential, dns, echo, header, identity, issue, memory, oracle, path,
-    placeholder, request, session, timing,
+    agents, certificate, confirm, cost, credential, dns, echo, file, header, identity, issue, memory, oracle,
+    path, placeholder, request, session, timing,
 };
 
 const FAMILIES: &[&[Row]] = &[
@@ -21,6 +21,7 @@ const FAMILIES: &[&[Row]] = &[
     request::ROWS,
     identity::ROWS,
     dns::ROWS,
+    file::ROWS,
     certificate::ROWS,
     cost::ROWS,
     memory::ROWS,

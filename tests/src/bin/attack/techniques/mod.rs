@@ -7,6 +7,7 @@ pub(crate) mod cost;
 pub(crate) mod credential;
 pub(crate) mod dns;
 pub(crate) mod echo;
+pub(crate) mod file;
 pub(crate) mod header;
 pub(crate) mod identity;
 pub(crate) mod issue;
