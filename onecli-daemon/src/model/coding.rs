@@ -16,8 +16,7 @@ pub struct Coding {
     is_lower: bool,
 }
 
-/// The characters that a value alone decides.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The characters that a value alone decides. Without `Debug`, which would print them.
 pub struct Core {
     /// The characters; none for a value of one or two bytes.
     pub text: Zeroizing<Vec<u8>>,

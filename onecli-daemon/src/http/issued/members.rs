@@ -152,13 +152,11 @@ impl Members {
             return None;
         }
         self.recent.push(byte, position);
-        match self.value {
-            Some(value) => self.in_value(kinds, value, (position, byte), text),
-            None => {
-                self.outside(kinds, position, byte);
-                None
-            }
+        if let Some(value) = self.value {
+            return self.in_value(kinds, value, (position, byte), text);
         }
+        self.outside(kinds, position, byte);
+        None
     }
 
     /// The stream has ended within a value.
@@ -296,12 +294,11 @@ impl Members {
     /// A character that may stand between a name and its value, or any of a form.
     fn assignment(&mut self, kinds: &Kinds, position: u64, byte: u8) {
         let is_separator = byte == b'=' || (byte == b':' && self.format != Format::Form);
+        if !is_separator && self.format == Format::Form && byte == b'&' {
+            return self.word.clear();
+        }
         if !is_separator {
-            return if self.format == Format::Form && byte == b'&' {
-                self.word.clear()
-            } else {
-                self.note(byte)
-            };
+            return self.note(byte);
         }
         let name = if self.label == Label::Quoted { &self.name } else { &self.word };
         self.listed = kinds.listed(name);

@@ -105,6 +105,7 @@ fn a_value_is_found_in_every_spelling_and_across_every_edge() {
 /// A character of base64 or base32 that holds bits of the value and of its neighbours goes, too: whatever stands beside the
 /// value, nothing that is left depends on the value, in any spelling of the character and in any chunks.
 #[test]
+#[expect(clippy::format_collect, reason = "texts of tests are short")]
 fn characters_that_a_value_shares_with_its_neighbours_are_masked() {
     type Encode = fn(&[u8]) -> String;
     type Respell = fn(&str) -> String;
