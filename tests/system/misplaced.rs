@@ -111,7 +111,7 @@ fn a_disguised_placeholder_raises_an_alert_and_passes() {
     let port = scene.upstream.http_addr().port();
     let own = &scene.outside_grant.placeholder;
     let base64 = data_encoding::BASE64.encode(format!("user:{own}").as_bytes());
-    let thrice: String = own.bytes().map(|byte| format!("%2525{byte:02x}")).collect();
+    let thrice = own.bytes().fold(String::new(), |all, byte| format!("{all}%2525{byte:02x}"));
     let hex = data_encoding::HEXLOWER.encode(own.as_bytes());
     let json = format!(r#"{{"note":"{base64}"}}"#);
     let cases: [(&str, String, Vec<String>); 8] = [
