@@ -145,6 +145,11 @@ impl CanonicalPath {
         self.ambiguity
     }
 
+    /// Might a server resolve it to a place above its beginning? Coarse: two dots anywhere in an ambiguous path count.
+    pub(super) fn may_climb(&self) -> bool {
+        self.ambiguity.is_some() && fold::expanded(&self.text).contains("..")
+    }
+
     /// Does it hold characters that some servers replace by separators or delimiters?
     pub(super) fn is_respelled(&self) -> bool {
         self.is_respelled
@@ -168,7 +173,9 @@ fn ambiguity_of(text: &str) -> Option<Ambiguity> {
     let found = bytes.iter().enumerate().find_map(|(at, byte)| match byte {
         b'%' => match escaped(bytes, at + 1) {
             None => Some(Ambiguity::DoubleEncoding),
-            Some(b'%') if escaped(bytes, at + 3).is_some() => Some(Ambiguity::DoubleEncoding),
+            Some(b'%') if escaped(bytes, at + 3).is_some() || is_wide(bytes, at + 3) => {
+                Some(Ambiguity::DoubleEncoding)
+            }
             Some(b'/') => Some(Ambiguity::EncodedSlash),
             Some(b'\\') => Some(Ambiguity::Backslash),
             Some(b';') => Some(Ambiguity::PathParameter),
@@ -181,7 +188,14 @@ fn ambiguity_of(text: &str) -> Option<Ambiguity> {
     });
     let navigates = || text.split('/').find_map(fold::navigates);
     let garbled = || bytes.contains(&b'%') && percent_encoding::percent_decode(bytes).decode_utf8().is_err();
-    found.or_else(navigates).or_else(|| garbled().then_some(Ambiguity::NotUtf8))
+    found.or_else(|| garbled().then_some(Ambiguity::NotUtf8)).or_else(navigates)
+}
+
+/// Does `uXXXX` stand at `at`, which makes an escape of IIS behind a percent sign?
+fn is_wide(bytes: &[u8], at: usize) -> bool {
+    matches!(bytes.get(at), Some(b'u' | b'U'))
+        && escaped(bytes, at + 1).is_some()
+        && escaped(bytes, at + 3).is_some()
 }
 
 /// The byte that the two hex digits at `at` stand for.
@@ -255,6 +269,9 @@ mod tests {
         check("/v1;x=1/a", "/v1;x=1/a", Some(Ambiguity::PathParameter));
         check("/v1/%252e%252e", "/v1/%252e%252e", Some(Ambiguity::DoubleEncoding));
         check("/v1/%zz", "/v1/%zz", Some(Ambiguity::DoubleEncoding));
+        check("/v1/%u002e", "/v1/%u002e", Some(Ambiguity::DoubleEncoding));
+        check("/v1/a%25u002fb", "/v1/a%25u002fb", Some(Ambiguity::DoubleEncoding));
+        check("/v1/100%25up", "/v1/100%25up", None);
         check("/v1/%0d%0a", "/v1/%0D%0A", Some(Ambiguity::EncodedDelimiter));
         check("/v1/%3fa", "/v1/%3Fa", Some(Ambiguity::EncodedDelimiter));
         check("/v1/%c0%ae%c0%ae/admin", "/v1/%C0%AE%C0%AE/admin", Some(Ambiguity::NotUtf8));

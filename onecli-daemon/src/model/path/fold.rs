@@ -33,9 +33,75 @@ const IGNORABLE: [(u32, u32); 17] = [
     (0xE0000, 0xE0FFF),
 ];
 
-/// Decodes percent-escapes once. Bytes that are not UTF-8 become U+FFFD.
+/// Decodes percent-escapes once, and those of IIS and of JavaScript's `escape` (`%u006B`). Overlong forms of UTF-8 are read
+/// as lenient decoders read them; other bytes that are not UTF-8 become U+FFFD.
 pub(super) fn decode(text: &str) -> Cow<'_, str> {
-    if text.contains('%') { percent_decode_str(text).decode_utf8_lossy() } else { Cow::Borrowed(text) }
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let bytes = if text.contains("%u") || text.contains("%U") { wide_decoded(text) } else { None };
+    let bytes = bytes.unwrap_or_else(|| percent_decode_str(text).collect());
+    Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|error| leniently(error.as_bytes())))
+}
+
+/// With `%uXXXX` decoded too; `None` where there is none.
+fn wide_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    let mut any = false;
+    while let Some(at) = rest.find('%') {
+        let (before, escape) = rest.split_at(at);
+        bytes.extend(before.bytes());
+        if let Some(wide) = wide_escape(escape) {
+            bytes.extend(wide.encode_utf8(&mut [0; 4]).bytes());
+            (rest, any) = (&escape[6..], true);
+            continue;
+        }
+        // Three bytes are one escape, or a `%` and what follows it.
+        let end =
+            (1..=3).rev().find(|end| escape.is_char_boundary(*end) && *end <= escape.len()).unwrap_or(1);
+        let end = if escape[1..end].contains('%') { 1 } else { end };
+        bytes.extend(percent_decode_str(&escape[..end]));
+        rest = &escape[end..];
+    }
+    bytes.extend(rest.bytes());
+    any.then_some(bytes)
+}
+
+/// The character of `%uXXXX`; half a surrogate pair is U+FFFD.
+fn wide_escape(text: &str) -> Option<char> {
+    let digits = text.strip_prefix("%u").or_else(|| text.strip_prefix("%U"))?.get(..4)?;
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let code = is_hex.then(|| u32::from_str_radix(digits, 16).ok()).flatten()?;
+    Some(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
+}
+
+/// UTF-8 as a decoder reads it that does not refuse overlong forms, of up to six bytes (RFC 2279 section 2).
+fn leniently(mut bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    while let Some(chunk) = bytes.utf8_chunks().next() {
+        text.push_str(chunk.valid());
+        bytes = &bytes[chunk.valid().len()..];
+        if bytes.is_empty() {
+            break;
+        }
+        let (c, length) = overlong(bytes).unwrap_or((char::REPLACEMENT_CHARACTER, chunk.invalid().len()));
+        text.push(c);
+        bytes = &bytes[length..];
+    }
+    text
+}
+
+/// The character of an overlong form, and its length in bytes.
+fn overlong(bytes: &[u8]) -> Option<(char, usize)> {
+    let lead = *bytes.first()?;
+    let length = usize::try_from(lead.leading_ones()).ok().filter(|length| (2..=6).contains(length))?;
+    let tail = bytes.get(1..length)?;
+    let first = u32::from(lead & (0x7f_u8 >> length));
+    let code = tail
+        .iter()
+        .try_fold(first, |code, byte| (byte & 0xc0 == 0x80).then(|| code << 6 | u32::from(byte & 0x3f)))?;
+    char::from_u32(code).map(|c| (c, length))
 }
 
 /// NFKC, without ignorable code points, and with the best-fit mappings of Windows code pages to `/` and `\`.

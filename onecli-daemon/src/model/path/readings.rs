@@ -107,6 +107,11 @@ impl Segments<'_> {
         }
     }
 
+    /// Without the first segment.
+    fn without_first(&self) -> Self {
+        Segments { text: self.text.clone(), spans: self.spans[1..].to_vec() }
+    }
+
     /// With one empty segment at the end.
     fn ended(mut self) -> Self {
         let ends = self.spans.len() > 1 && self.spans.last().is_some_and(|(start, end)| start == end);
@@ -215,12 +220,17 @@ pub(super) fn texts(text: &str) -> Vec<Cow<'_, str>> {
 }
 
 /// The readings of a path that is split as it stands: with every name kept, then without dot segments, then with them
-/// resolved.
+/// resolved. `//host/path` is also read as a reference to another host (RFC 3986 section 4.2), which the server ignores.
 fn push_readings(text: &str, all: &mut Vec<Segments<'static>>) {
     let (mut kept, mut dropped, mut resolved) =
         (Segments::default(), Segments::default(), Segments::default());
-    let mut plain = true;
-    for segment in text.split(SEPARATORS).filter(|segment| !segment.is_empty()) {
+    let (mut plain, mut is_reference) = (true, false);
+    // Each text begins with a separator.
+    for segment in text.split(SEPARATORS).skip(1) {
+        if segment.is_empty() {
+            is_reference |= resolved.spans.is_empty();
+            continue;
+        }
         let whole = expanded(segment);
         let name = fold_expanded(whole.split([';', '?', '#', '\0']).next().unwrap_or_default());
         let dots = name.trim().chars().filter(|c| *c == '.').count();
@@ -235,6 +245,9 @@ fn push_readings(text: &str, all: &mut Vec<Segments<'static>>) {
         if dots > 1 {
             resolved.pop();
         }
+    }
+    if is_reference && resolved.spans.len() > 1 {
+        all.push(resolved.without_first());
     }
     all.push(kept);
     if !plain {
@@ -303,5 +316,17 @@ mod tests {
         check("/A%CC%81", "á");
         check("/admin.%20/x::$data", "admin|x");
         check("/ad%E2%80%8Bmin", "admin");
+        check("/%u0061dmin/%U002fx", "admin|x");
+        check("/%25u0061dmin", "admin");
+        check("/%u00zz%u", "%u00zz%u");
+        check("/k%c1%a5ys", "keys");
+        check("/k%e0%81%a5ys/k%f0%80%81%a5ys/k%fc%80%80%80%81%a5ys", "keys|keys|keys");
+        check("/a%c0%afb", "a|b");
+        check("//x/a/b", "a|b");
+        check("///x/a/b", "a|b");
+        check("/.//x/a/b", "a|b");
+        check("/y/..//x/a/b", "a|b");
+        check("/%5cx/a/b", "a|b");
+        check("//x/a/../b", "b");
     }
 }
