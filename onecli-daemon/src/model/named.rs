@@ -10,6 +10,12 @@ use percent_encoding::percent_decode_str;
 
 use super::authority::Authority;
 use super::path::CanonicalPath;
+use buckets::{Hosting, Split, hosting};
+pub use fields::folded_name;
+use fields::{Form, of_field, of_parameter};
+
+mod buckets;
+mod fields;
 
 /// Most resources that a request may name besides its URL.
 pub const MAX_NAMED: usize = 8;
@@ -23,7 +29,12 @@ pub struct NamedResource {
     pub use_as: Method,
     /// Every place that a server may take it for. Policy must allow all of them. Empty if it cannot be read.
     pub places: Vec<(Authority, CanonicalPath)>,
+    /// Does it stand for every object whose name begins like these places?
+    pub is_prefix: bool,
 }
+
+/// Where a server may find a resource; `None` if it cannot be read.
+type Places = Option<Vec<(Authority, CanonicalPath)>>;
 
 /// The request in which a resource is named.
 #[derive(Debug)]
@@ -36,60 +47,6 @@ pub struct Naming<'r> {
     pub path: &'r CanonicalPath,
 }
 
-/// How a value names its resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// URL, or `/bucket/key`, where the bucket may be the first label of the host; COS: `host/key`.
-    Bucket,
-    /// URL, or a path below the same host (in a bucket's host: the same bucket).
-    Path,
-    /// URL or absolute path (RFC 4918 section 10.3), or `container/object` (Swift) below the account in the URL.
-    Destination,
-    /// `container/object` below the account in the URL, or below the one that this field names (Swift).
-    Container(&'static str),
-    /// URLs in angle brackets outside of parentheses: the tagged lists of `If` (RFC 4918 section 10.4).
-    Tagged,
-}
-
-/// Endings of fields that name a source: AWS S3, Azure, Google, and the services that copied the form (Alibaba OSS,
-/// Baidu BCE, Huawei OBS, JD, Kingsoft KS3, `NetEase` NOS, `QingStor`, Tencent COS, `UCloud`, Upyun, Volcengine TOS).
-const SOURCES: [&str; 3] = ["-copy-source", "-move-source", "-rename-source"];
-
-/// Fields with names of their own.
-const NAMES: [(&str, Form); 5] = [
-    ("destination", Form::Destination),
-    ("if", Form::Tagged),
-    // Swift: "Copy object" and "Create or replace object" of the Object Storage API reference.
-    ("x-copy-from", Form::Container("x-copy-from-account")),
-    // Alibaba OSS, PutSymlink: a later GET of the link answers with this object.
-    ("x-oss-symlink-target", Form::Path),
-    // Azure Page Blob, Get Page Ranges.
-    ("x-ms-previous-snapshot-url", Form::Path),
-];
-
-/// In a host's name, what stands behind the bucket.
-const BUCKET_ENDS: [&str; 8] =
-    [".s3.", ".s3-", ".oss-", ".cos.", ".obs.", ".tos-", ".ks3-", ".storage.googleapis.com"];
-
-/// How a field's name reads to servers that take any other character for `-` (CGI, WSGI), in lower case.
-pub fn folded_name(name: &str) -> Cow<'_, str> {
-    if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
-        return Cow::Borrowed(name);
-    }
-    let fold = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    Cow::Owned(name.chars().map(fold).collect())
-}
-
-fn form_of(name: &str, method: &Method) -> Option<Form> {
-    if SOURCES.iter().any(|end| name.ends_with(end)) {
-        return Some(Form::Bucket);
-    }
-    let form = NAMES.iter().find(|(own, _)| *own == name).map(|(_, form)| *form)?;
-    // Elsewhere, `Destination` is a field of the application.
-    let moves = || matches!(method.as_str(), "COPY" | "MOVE");
-    (form != Form::Destination || moves()).then_some(form)
-}
-
 /// The resources that header fields and query parameters of a request name. `fields` gives names and values, which need
 /// not be UTF-8. `None`: more than [`MAX_NAMED`].
 pub fn named_resources<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(
@@ -97,47 +54,63 @@ pub fn named_resources<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(
     fields: impl Fn() -> I,
     query: Option<&str>,
 ) -> Option<Vec<NamedResource>> {
+    let query = query.unwrap_or_default();
     let mut named = Vec::new();
     for (name, value) in fields() {
         let folded = folded_name(name);
-        if let Some(form) = form_of(&folded, request.method) {
-            let account =
-                |wanted: &str| fields().find(|(name, _)| folded_name(name) == wanted).map(|(_, value)| value);
-            request.read(form, name, value, account, &mut named);
+        if let Some(form) = of_field(&folded, value, request.method) {
+            request.read(form, name, value, |wanted| accounts(fields(), query, wanted), &mut named);
         }
         if named.len() > MAX_NAMED {
             return None;
         }
     }
-    for (name, value) in pairs(query.unwrap_or_default()) {
-        // SDKs of AWS move headers of a presigned request into its query.
-        if let Some(form) = form_of(&folded_name(&name), request.method).filter(|form| *form == Form::Bucket)
-        {
-            request.read(form, &name, value.as_bytes(), |_| None, &mut named);
+    for (name, value) in pairs(query) {
+        if let Some(form) = of_parameter(&folded_name(&name), &value, request.method) {
+            let accounts = |wanted: &str| accounts(fields(), query, wanted);
+            request.read(form, &name, value.as_bytes(), accounts, &mut named);
         }
         if named.len() > MAX_NAMED {
             return None;
         }
     }
-    request.mount(query.unwrap_or_default(), &mut named);
-    Some(named)
+    request.mount(query, &mut named);
+    (named.len() <= MAX_NAMED).then_some(named)
 }
 
-/// Parameters of a query that may name a resource, decoded.
+/// Every value of this account field: a server may take any of them. At most one more than [`MAX_NAMED`].
+fn accounts<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])>, query: &str, wanted: &str) -> Vec<String> {
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let in_fields = fields
+        .filter(|(name, _)| folded_name(name) == wanted)
+        .map(|(_, value)| String::from_utf8_lossy(value).trim().to_owned());
+    let in_query =
+        pairs(query).filter(|(name, _)| folded_name(name) == wanted).map(|(_, value)| value.into());
+    in_fields.chain(in_query).take(MAX_NAMED + 1).collect()
+}
+
+/// Parameters of a query, decoded, in every way in which servers split it: `;` separates parameters for some, and is a part
+/// of the value for others.
 fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    query.split(['&', ';']).map(|pair| {
+    let parts = query.split('&').flat_map(|part| {
+        let whole = part.contains(';').then_some(part);
+        part.split(';').chain(whole)
+    });
+    parts.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (percent_decode_str(name).decode_utf8_lossy(), percent_decode_str(value).decode_utf8_lossy())
     })
 }
 
 impl Naming<'_> {
-    fn read<'v>(
+    fn read(
         &self,
         form: Form,
         field: &str,
-        value: &'v [u8],
-        account: impl Fn(&str) -> Option<&'v [u8]>,
+        value: &[u8],
+        accounts: impl Fn(&str) -> Vec<String>,
         named: &mut Vec<NamedResource>,
     ) {
         let text = std::str::from_utf8(value).map_or("\0", str::trim);
@@ -148,29 +121,33 @@ impl Naming<'_> {
         }
         let places = match form {
             Form::Bucket => self.bucket(text),
-            Form::Destination => {
-                let swift = account("destination-account").map(String::from_utf8_lossy);
-                self.destination(text, swift.as_deref())
-            }
-            Form::Container(field) => {
-                self.container(text, account(field).map(String::from_utf8_lossy).as_deref())
-            }
-            Form::Path | Form::Tagged => self.path_or_url(text),
+            Form::Destination => self.destination(text, &accounts("destination-account")),
+            Form::Container(field) => self.container(text, &accounts(field)),
+            Form::Prefix => self.prefix(text),
+            Form::Path => self.path_or_url(text),
+            Form::Namespace => self.namespace(text),
+            Form::Tagged | Form::Unreadable => None,
         };
-        named.push(resource(field, places));
+        named.push(NamedResource { is_prefix: form == Form::Prefix, ..resource(field, places) });
+    }
+
+    fn here(&self, path: &str) -> Option<(Authority, CanonicalPath)> {
+        Some((self.authority.clone(), CanonicalPath::parse(path).ok()?))
     }
 
     /// `http://host/path?query` or `/path?query`.
-    fn path_or_url(&self, text: &str) -> Option<Vec<(Authority, CanonicalPath)>> {
+    fn path_or_url(&self, text: &str) -> Places {
         if let Some(place) = url(text) {
             return Some(vec![place.ok()?]);
         }
         let path = text.split('?').next().unwrap_or_default();
-        let path = if path.starts_with('/') { Cow::Borrowed(path) } else { format!("/{path}").into() };
-        Some(vec![(self.authority.clone(), CanonicalPath::parse(&path).ok()?)])
+        if is_reference(path) {
+            return None;
+        }
+        Some(vec![self.here(&rooted(path))?])
     }
 
-    fn bucket(&self, text: &str) -> Option<Vec<(Authority, CanonicalPath)>> {
+    fn bucket(&self, text: &str) -> Places {
         if let Some(place) = url(text) {
             return Some(vec![place.ok()?]);
         }
@@ -179,66 +156,159 @@ impl Naming<'_> {
         if !(version.is_empty() || version.starts_with("versionId=")) || path.starts_with("arn:") {
             return None;
         }
-        let (bucket, key) = path.strip_prefix('/').unwrap_or(path).split_once('/')?;
+        // Servers decode the value as a whole, so some clients escape its slashes too.
+        let path = path.replace("%2F", "/").replace("%2f", "/");
+        let (bucket, key) = path.strip_prefix('/').unwrap_or(&path).split_once('/')?;
+        if bucket.is_empty() {
+            return None;
+        }
         if !path.starts_with('/') && bucket.contains(".cos.") {
             let host = Authority::parse(bucket, Some(self.authority.port())).ok()?;
-            return Some(vec![(host, CanonicalPath::parse(&format!("/{key}")).ok()?)]);
+            return Some(vec![(host, object(key)?)]);
         }
-        let host = self.authority.host().to_string();
-        let end = BUCKET_ENDS.iter().filter_map(|end| host.find(end)).min();
-        let own = end.map(|end| &host[..end]).or_else(|| host.split_once('.').map(|(first, _)| first));
-        let here = |path: String| Some((self.authority.clone(), CanonicalPath::parse(&path).ok()?));
-        let (below, whole) = (format!("/{key}"), format!("/{bucket}/{key}"));
-        Some(match (own, end) {
-            (Some(own), Some(_)) if own == bucket => vec![here(below)?],
-            (_, Some(end)) => {
-                let other = format!("{bucket}{}:{}", &host[end..], self.authority.port());
-                vec![(Authority::parse(&other, None).ok()?, CanonicalPath::parse(&below).ok()?)]
+        let whole = format!("/{bucket}/{key}");
+        match hosting(self.authority.host()) {
+            Hosting::Path => {
+                // The first label may be the bucket all the same.
+                let name = self.authority.host().as_name().unwrap_or_default();
+                let is_own = name.split('.').next() == Some(bucket);
+                let below = is_own.then(|| Some((self.authority.clone(), object(key)?)));
+                let places = below.into_iter().chain([self.here(&whole)]);
+                places.collect()
             }
-            // The first label may be the bucket, or a part of the server's name.
-            (Some(own), None) if own == bucket => vec![here(below)?, here(whole)?],
-            _ => vec![here(whole)?],
-        })
+            Hosting::Host(split) => Some(vec![self.in_host(split, bucket, key)?]),
+            Hosting::Either(split) => Some(vec![self.in_host(split, bucket, key)?, self.here(&whole)?]),
+            Hosting::AccessPoint => None,
+        }
     }
 
-    fn destination(&self, text: &str, account: Option<&str>) -> Option<Vec<(Authority, CanonicalPath)>> {
-        let swift = (!text.contains("://")).then(|| self.container(text, account)).flatten();
-        if !text.contains("://") && !text.starts_with('/') {
+    /// An object of a bucket that stands before the endpoint.
+    fn in_host(&self, own: Split<'_>, bucket: &str, key: &str) -> Option<(Authority, CanonicalPath)> {
+        // Directory buckets have endpoints of their own.
+        if own.endpoint.contains(".amazonaws.")
+            && bucket.ends_with("--x-s3") != own.bucket.ends_with("--x-s3")
+        {
+            return None;
+        }
+        if bucket == own.bucket {
+            return Some((self.authority.clone(), object(key)?));
+        }
+        let other = format!("{bucket}{}:{}", own.endpoint, self.authority.port());
+        Some((Authority::parse(&other, None).ok()?, object(key)?))
+    }
+
+    fn destination(&self, text: &str, accounts: &[String]) -> Places {
+        if text.contains("://") {
+            return self.path_or_url(text);
+        }
+        let swift = self.container(text, accounts);
+        if !text.starts_with('/') {
             return swift;
         }
         let mut places = self.path_or_url(text)?;
+        if swift.is_none() && !accounts.is_empty() {
+            return None;
+        }
         places.extend(swift.into_iter().flatten());
         Some(places)
     }
 
-    /// Below `/v1/ACCOUNT`; `None` where the request's path has no such beginning.
-    fn container(&self, text: &str, account: Option<&str>) -> Option<Vec<(Authority, CanonicalPath)>> {
+    /// Below `/v1/ACCOUNT`, for each of the accounts; `None` where the request's path has no such beginning.
+    fn container(&self, text: &str, accounts: &[String]) -> Places {
+        let text = text.split('?').next().unwrap_or_default();
+        let object = text.strip_prefix('/').unwrap_or(text);
         let mut segments = self.path.segments();
         let (version, own) = (segments.next()?, segments.next()?);
         segments.next()?;
-        let account = account.unwrap_or(own);
+        if accounts.len() > MAX_NAMED {
+            return None;
+        }
+        let of = |account: &str| self.here(&format!("/{version}/{account}/{object}"));
+        if accounts.is_empty() {
+            return Some(vec![of(own)?]);
+        }
+        accounts.iter().map(|account| of(account)).collect()
+    }
+
+    /// `/v1/secret/x` in the namespace `a/b` is `/v1/a/b/secret/x`.
+    fn namespace(&self, text: &str) -> Places {
+        let (version, rest) = self.path.as_str()[1..].split_once('/')?;
+        let text = text.trim_matches('/');
+        Some(vec![self.here(&format!("/{version}/{text}/{rest}"))?])
+    }
+
+    /// Two names that begin so stand for all of them: in the same container, and below.
+    fn prefix(&self, text: &str) -> Places {
         let text = text.split('?').next().unwrap_or_default();
-        let path = format!("/{version}/{account}/{}", text.strip_prefix('/').unwrap_or(text));
-        Some(vec![(self.authority.clone(), CanonicalPath::parse(&path).ok()?)])
+        let text =
+            if text.trim_start_matches('/').contains('/') { text.to_owned() } else { format!("{text}/") };
+        let mut places = self.container(&format!("{text}~"), &[])?;
+        places.extend(self.container(&format!("{text}~/~"), &[])?);
+        Some(places)
     }
 
     /// `POST .../blobs/uploads/?mount=DIGEST&from=NAME` takes a layer of another repository (OCI distribution
-    /// specification, "Mounting a blob from another repository").
+    /// specification, "Mounting a blob from another repository"). Without `from`, the registry chooses the repository.
     fn mount(&self, query: &str, named: &mut Vec<NamedResource>) {
-        let of = |wanted: &str| pairs(query).find(|(name, _)| name == wanted).map(|(_, value)| value);
-        let uploads = self.path.as_str().trim_end_matches('/').ends_with("/blobs/uploads");
-        if let (true, Some(digest), Some(from)) = (uploads, of("mount"), of("from")) {
-            let path = CanonicalPath::parse(&format!("/v2/{from}/blobs/{digest}")).ok();
-            let places = path.map(|path| vec![(self.authority.clone(), path)]);
-            named.push(resource("from", places));
+        let of = |wanted: &'static str| {
+            pairs(query).filter(move |(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+        };
+        if of("mount").next().is_none() || *self.method != Method::POST || !self.is_upload() {
+            return;
         }
+        for digest in of("mount").take(MAX_NAMED + 1) {
+            for from in of("from").take(MAX_NAMED + 1) {
+                named.push(resource("from", self.repository(&from, &digest)));
+            }
+        }
+        if of("from").next().is_none() {
+            named.push(resource("mount", None));
+        }
+    }
+
+    /// Might a server take the path for `/v2/NAME/blobs/uploads/`?
+    fn is_upload(&self) -> bool {
+        self.path.ambiguity().is_some() || self.path.as_str().to_ascii_lowercase().contains("/blobs/uploads")
+    }
+
+    /// A blob in another repository of the same registry, which may be below a prefix.
+    fn repository(&self, name: &str, digest: &str) -> Places {
+        let own = self.path.as_str();
+        let is_root = |at: &usize| own[*at..].starts_with("/v2/");
+        let slashes = own.match_indices('/').map(|(at, _)| at);
+        let mut prefixes: Vec<&str> = slashes.filter(is_root).map(|at| &own[..at]).collect();
+        if prefixes.len() > MAX_NAMED {
+            return None;
+        }
+        if prefixes.is_empty() {
+            prefixes.push("");
+        }
+        prefixes.iter().map(|prefix| self.here(&format!("{prefix}/v2/{name}/blobs/{digest}"))).collect()
     }
 }
 
-fn resource(field: &str, places: Option<Vec<(Authority, CanonicalPath)>>) -> NamedResource {
-    let use_as = if folded_name(field) == "destination" { Method::PUT } else { Method::GET };
+/// The path of a key below its bucket. `None` if a server might climb out of the bucket.
+fn object(key: &str) -> Option<CanonicalPath> {
+    let path = CanonicalPath::parse(&format!("/{key}")).ok()?;
+    (!path.may_climb()).then_some(path)
+}
+
+fn rooted(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') { Cow::Borrowed(path) } else { format!("/{path}").into() }
+}
+
+/// Is this a URL without its scheme (`//host/path`), or with a scheme of another form (`https:path`)?
+fn is_reference(path: &str) -> bool {
+    let two = path.get(..2).is_some_and(|two| two.bytes().all(|byte| matches!(byte, b'/' | b'\\')));
+    let first = path.split('/').next().unwrap_or_default();
+    two || first.contains(':')
+}
+
+fn resource(field: &str, places: Places) -> NamedResource {
+    let writes = matches!(&*folded_name(field), "destination" | "x-versions-location" | "x-history-location");
+    let use_as = if writes { Method::PUT } else { Method::GET };
     let field = folded_name(field).chars().take(64).collect();
-    NamedResource { field, use_as, places: places.unwrap_or_default() }
+    NamedResource { field, use_as, places: places.unwrap_or_default(), is_prefix: false }
 }
 
 /// A URL's host and path: `None` for what is no URL, an error for one that cannot be read.

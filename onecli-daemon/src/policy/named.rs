@@ -7,14 +7,16 @@ use super::decide::{Decision, RequestFacts, Ruling, path_matches};
 use super::refusals::{denied_by, named_is_unreadable, named_wants_approval, not_for_named};
 use super::snapshot::AgentView;
 use super::trace::Trace;
-use crate::model::{Authority, Egress, NamedResource, PathPattern, PathReadings, Refusal, Secret};
+use crate::model::{Authority, Egress, NamedResource, PathReadings, Refusal, Secret};
 
 impl AgentView {
     /// Narrows what was ruled for `request` to what is ruled for every resource that it names. A resource that cannot be
-    /// read is refused where a rule or a secret limits what the request may be for.
+    /// read is refused where a credential is injected or rules exist: a secret is limited by its hosts at least.
     pub(super) fn rule_named(&self, request: &RequestFacts<'_>, mut ruling: Ruling) -> Ruling {
         for resource in request.named {
-            if resource.places.is_empty() && self.limits(&ruling) {
+            // Rules are about single places, not about all that begin alike.
+            let is_unruled = resource.is_prefix && !self.rules.is_empty();
+            if is_unruled || (resource.places.is_empty() && self.limits(&ruling)) {
                 return Ruling::deny(named_is_unreadable(resource));
             }
             for (authority, path) in &resource.places {
@@ -29,12 +31,8 @@ impl AgentView {
 
     /// Does it matter which resource the request is for?
     fn limits(&self, ruling: &Ruling) -> bool {
-        let is_limited = |secret: &Secret| !secret.target.paths.iter().any(PathPattern::is_everything);
-        let secrets = match &ruling.decision {
-            Decision::Inject(grants) => grants.iter().any(|grant| is_limited(grant.secret())),
-            Decision::Forward | Decision::Deny(_) => false,
-        };
-        secrets || !self.rules.is_empty()
+        let injects = matches!(&ruling.decision, Decision::Inject(grants) if !grants.is_empty());
+        injects || !self.rules.is_empty()
     }
 
     fn rule_place(

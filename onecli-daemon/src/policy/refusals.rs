@@ -50,7 +50,7 @@ pub(super) fn named_is_unreadable(resource: &NamedResource) -> Refusal {
     Refusal::new(
         Code::BadRequest,
         format!("'{}' names a resource in a form that cannot be matched", resource.field),
-        "send it as a URL or as /bucket/key, percent-encoded: a rule or a secret limits what the request may be for",
+        "send it as a URL or as /bucket/key, percent-encoded; a resource that the body or a digest names is not allowed here",
     )
 }
 

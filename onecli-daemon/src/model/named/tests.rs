@@ -96,3 +96,114 @@ fn their_number_is_bounded() {
     let lists = "<http://h/>".repeat(1000);
     assert!(named_resources(&request, || std::iter::once(("if", lists.as_bytes())), None).is_none());
 }
+
+#[test]
+fn every_repository_of_a_mount_is_named() {
+    let check = |query: &str, expected: &[&str]| {
+        let line = format!("POST r.test/v2/mine/app/blobs/uploads/?{query}");
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|name| match *name {
+                "?" => "?".to_owned(),
+                name => format!("r.test:443/v2/{name}/blobs/d"),
+            })
+            .collect();
+        assert_eq!(places(&line, &[]), expected, "{query}");
+    };
+    check("mount=d&from=mine/base&from=other/x", &["mine/base", "other/x"]);
+    check("x=;from=mine/base&mount=d&from=other/x", &["mine/base", "other/x"]);
+    check("mount=d&from=mine/base;from=other/x", &["mine/base", "other/x", "mine/base;from=other/x"]);
+    check("mount=d&From=other/x", &["other/x"]);
+    check("mount=d", &["?"]);
+    check("from=other/x", &[]);
+    check("mount=d&from=a%20b", &["?"]);
+    let of = |line: &str| places(line, &[]);
+    let query = "mount=d&from=o/x";
+    assert_eq!(
+        of(&format!("POST r.test/art/api/v2/m/blobs/uploads/?{query}")),
+        ["r.test:443/art/api/v2/o/x/blobs/d"]
+    );
+    assert_eq!(
+        of(&format!("POST r.test/v2/v2/m/blobs/uploads/?{query}")),
+        ["r.test:443/v2/o/x/blobs/d", "r.test:443/v2/v2/o/x/blobs/d"]
+    );
+    for path in
+        ["/v2/m/blobs//uploads/", "/v2/m/BLOBS/Uploads", "/v2/m/blobs/uploads;x", "/v2/m/blobs/uploads//"]
+    {
+        assert_eq!(of(&format!("POST r.test{path}?{query}")), ["r.test:443/v2/o/x/blobs/d"], "{path}");
+    }
+    let authority = Authority::parse("r.test", Some(443)).unwrap();
+    let path = CanonicalPath::parse("/v2/m/blobs/uploads/").unwrap();
+    let request = Naming { method: &Method::POST, authority: &authority, path: &path };
+    let many = format!("mount=d{}", "&from=x".repeat(MAX_NAMED + 1));
+    assert!(named_resources(&request, std::iter::empty::<(&str, &[u8])>, Some(&many)).is_none());
+}
+
+#[test]
+fn buckets_in_hosts() {
+    let check = |host: &str, value: &str, expected: &[&str]| {
+        let line = format!("PUT {host}/x");
+        assert_eq!(places(&line, &[("x-amz-copy-source", value)]), expected, "{host} {value}");
+    };
+    let spaces = "pub.nyc3.digitaloceanspaces.com";
+    check(spaces, "/pub/k", &["pub.nyc3.digitaloceanspaces.com:443/k"]);
+    check(spaces, "/priv/k", &["priv.nyc3.digitaloceanspaces.com:443/k"]);
+    check(spaces, "pub%2Fa%2fk", &["pub.nyc3.digitaloceanspaces.com:443/a/k"]);
+    check(spaces, "/priv/k?x=1", &["?"]);
+    check(spaces, "//priv/k", &["?"]);
+    check(spaces, "/pub/../priv/k", &["?"]);
+    check(spaces, "/pub/a//%2e%2e/../priv/k", &["?"]);
+    check(spaces, "/pub/%252e%252e/priv/k", &["?"]);
+    check(spaces, "/pub/a..b", &["pub.nyc3.digitaloceanspaces.com:443/a..b"]);
+    check("pub.acct.r2.cloudflarestorage.com", "/priv/k", &["priv.acct.r2.cloudflarestorage.com:443/k"]);
+    check("acct.r2.cloudflarestorage.com", "/priv/k", &["acct.r2.cloudflarestorage.com:443/priv/k"]);
+    // The convention is unknown.
+    check(
+        "pub.store.acme.test",
+        "/priv/k",
+        &["priv.store.acme.test:443/k", "pub.store.acme.test:443/priv/k"],
+    );
+    check("pub.s3.acme.test", "/pub/k", &["pub.s3.acme.test:443/k", "pub.s3.acme.test:443/pub/k"]);
+    check("minio.acme.test", "/priv/k", &["minio.acme.test:443/priv/k"]);
+    check("p-1.s3-accesspoint.eu-west-1.amazonaws.com", "/priv/k", &["?"]);
+    check("b.s3.eu-west-1.amazonaws.com", "/a--x-s3/k", &["?"]);
+}
+
+#[test]
+fn resources_of_swift() {
+    let put = |fields: &[(&str, &str)]| places("PUT h.test/v1/A/c/o", fields);
+    assert_eq!(put(&[("X-Symlink-Target", "d/p")]), ["h.test:443/v1/A/d/p"]);
+    let target = ("X-Symlink-Target", "d/p");
+    assert_eq!(put(&[target, ("X-Symlink-Target-Account", "B")]), ["h.test:443/v1/B/d/p"]);
+    assert_eq!(put(&[("X-Object-Manifest", "d/p")]), ["h.test:443/v1/A/d/p~", "h.test:443/v1/A/d/p~/~"]);
+    assert_eq!(put(&[("X-Object-Manifest", "d")]), ["h.test:443/v1/A/d/~", "h.test:443/v1/A/d/~/~"]);
+    assert_eq!(put(&[("X-Versions-Location", "d")]), ["h.test:443/v1/A/d"]);
+    assert_eq!(put(&[("X-Container-Sync-To", "//r/c/A/d")]), ["?"]);
+    let from = ("X-Copy-From", "d/p");
+    let account = |value| ("X-Copy-From-Account", value);
+    assert_eq!(put(&[from, account("A"), account("B")]), ["h.test:443/v1/A/d/p", "h.test:443/v1/B/d/p"]);
+    assert_eq!(put(&[from, account("A"), ("x_copy_from_account", "B")]).len(), 2);
+    let destination = [("Destination", "d/p"), ("Destination-Account", "A"), ("Destination-Account", "B")];
+    assert_eq!(places("COPY h.test/v1/A/c/o", &destination), ["h.test:443/v1/A/d/p", "h.test:443/v1/B/d/p"]);
+    assert_eq!(places("PUT h.test/v1/A/c/o?multipart-manifest=put", &[]), ["?"]);
+    assert!(places("GET h.test/v1/A/c/o?multipart-manifest=get", &[]).is_empty());
+    assert_eq!(places("POST h.test/v1/A/c?bulk-delete", &[]), ["?"]);
+}
+
+#[test]
+fn other_names_of_resources() {
+    let check = |field: &str, value: &str, expected: &[&str]| {
+        assert_eq!(places("PUT h.test/v1/x", &[(field, value)]), expected, "{field}: {value}");
+    };
+    check("x-vault-namespace", "a/b/", &["h.test:443/v1/a/b/x"]);
+    check("x-vault-namespace", "", &[]);
+    check("x-checksum-deploy", "true", &["?"]);
+    check("pic-operations", "{}", &["?"]);
+    check("x-image-save-object", "x", &["?"]);
+    check("x-oss-process", "image/resize,w_1|sys/saveas,o_eA", &["?"]);
+    check("x-oss-process", "image/resize,w_1", &[]);
+    check("x-oss-symlink-target", "//other.test/x", &["?"]);
+    check("x-oss-symlink-target", "https:x", &["?"]);
+    assert_eq!(places("PUT h.test/v1/x?x-tos-save-bucket=b", &[]), ["?"]);
+    assert_eq!(places("COPY h.test/a", &[("destination", "//other.test/x")]), ["?"]);
+}

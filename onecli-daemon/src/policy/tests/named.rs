@@ -81,3 +81,19 @@ fn rules_apply_to_named_resources() {
     assert_eq!(allow(&["allow x.test - - /a"], "/b/k"), OUTSIDE);
     assert_eq!(allow(&["allow x.test - - /a", "allow x.test - GET /b/**"], "/b/k"), "forward allow 1");
 }
+
+#[test]
+fn prefixes_and_unreadable_resources_are_limited() {
+    let check = |field, value, expected: &str| {
+        let got = decided(&[], "cgroup", "PUT api.test/v1/A/c", (field, value));
+        assert_eq!(got, expected, "{field}: {value}");
+    };
+    check("x-object-manifest", "c/p", "inject grant");
+    check("x-symlink-target", "c/../../../v2", OUTSIDE);
+    check("x-checksum-deploy", "true", UNREADABLE);
+    check("x-vault-namespace", "team", "inject grant");
+    // A rule may be about a part of what begins so.
+    let ruled =
+        decided(&["deny x.test - - /b/**"], "open", "PUT x.test/v1/A/c", ("x-object-manifest", "c/p"));
+    assert_eq!(ruled, UNREADABLE);
+}
