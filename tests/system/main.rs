@@ -40,6 +40,7 @@ mod main_job;
 mod memory;
 mod mint;
 mod misplaced;
+mod named;
 mod netns;
 mod path_readings;
 mod placements;

@@ -8,6 +8,7 @@ use super::api::{ConsideredView, Explain, Explanation};
 use super::error::AdminError;
 use super::state::{Find, State};
 use crate::model::named::{MAX_NAMED, Naming, named_resources};
+use crate::model::operation::Reading;
 use crate::model::{
     Agent, Authority, CanonicalPath, MethodSet, NamedResource, Operations, PathReadings, Placeholder,
     Refusal, Secret,
@@ -112,7 +113,9 @@ impl Question {
                 Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
             })
             .collect();
-        let operations = Operations::of(url.query(), &headers);
+        let mut operations = Operations::of(url.query(), &headers);
+        // Words in the query count only where a denial reads it.
+        operations.read_query(Reading::Text, url.query()).map_err(|error| bad(error.to_string()))?;
         Ok(Question { method, authority, path, operations, named, tls })
     }
 

@@ -34,7 +34,7 @@ use super::signing;
 use super::trail::Trail;
 use super::upgrade::{self, Upgrade};
 use crate::audit::Text;
-use crate::model::operation::UnreadableBody;
+use crate::model::operation::{Reading, UnreadableBody, UnreadableText, check_text};
 use crate::model::{Code, Reach, Refusal, Rule, Secret, WireForm};
 use crate::policy::{Decision, Grant, Identity, Watch};
 use crate::tls::Alpn;
@@ -178,13 +178,21 @@ async fn read_fields(
     if !buffer::is_json(&head.headers) {
         fields.clear();
     }
-    let is_judged = !body.is_end_stream() && snapshot.denials_read_body(identity, &head.facts());
+    let is_empty = body.is_end_stream();
+    let reading = if is_empty && head.query.is_none() {
+        Reading::Nothing
+    } else {
+        snapshot.denials_read(identity, &head.facts())
+    };
+    head.operations.read_query(reading, head.query.as_deref()).map_err(unjudged_text)?;
+    let is_judged = !is_empty && reading > Reading::Nothing;
     if fields.is_empty() && !is_judged {
         return Ok((Payload::Streamed(body), None));
     }
     let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
     head.body = buffer::placeholders_in(&whole.bytes, &fields);
     if is_judged {
+        check_text(reading, &head.headers, &whole.bytes).map_err(unjudged_text)?;
         head.operations.read_body(&head.headers, &whole.bytes).map_err(unjudged)?;
     }
     Ok((Payload::whole(whole.bytes), Some(whole.share)))
@@ -195,6 +203,14 @@ fn unjudged(error: UnreadableBody) -> Refusal {
         Code::BadRequest,
         format!("{error}, and it decides whether the request would create a credential"),
         "send the body without Content-Encoding and chunk signatures, in UTF-8",
+    )
+}
+
+fn unjudged_text(error: UnreadableText) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("{error}, and it decides whether the request would create a credential"),
+        "send JSON in UTF-8; a GraphQL request with its whole document in 'query', and no members but 'variables',          'operationName' and 'extensions'",
     )
 }
 

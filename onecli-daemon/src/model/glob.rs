@@ -13,6 +13,10 @@ pub(super) struct Globs {
     parts: Vec<Part>,
     /// It matches no path with fewer segments.
     least: usize,
+    /// The most segments that the `**` at its beginning stands for.
+    most: usize,
+    /// Is that the only `**`?
+    is_tail: bool,
 }
 
 /// What one segment is compared with: a name, or a name with `*` in it.
@@ -50,13 +54,44 @@ impl Globs {
         // Several in a row say no more than one.
         parts.dedup_by(|a, b| matches!((a, b), (Part::AnyDepth, Part::AnyDepth)));
         let least = parts.iter().filter(|part| !matches!(part, Part::AnyDepth)).count();
-        Globs { parts, least }
+        Globs { parts, least, most: usize::MAX, is_tail: false }
+    }
+
+    /// The same below up to `most` segments that may be anything.
+    pub(super) fn below(&self, most: usize) -> Globs {
+        let mut parts = self.parts.clone();
+        if matches!(parts.first(), Some(Part::AnyDepth)) {
+            return self.clone();
+        }
+        let is_tail = !parts.iter().any(|part| matches!(part, Part::AnyDepth));
+        parts.insert(0, Part::AnyDepth);
+        Globs { parts, least: self.least, most, is_tail }
+    }
+
+    /// Do the segments from `at` on match what follows the `**` at the beginning, one by one?
+    fn ends(&self, path: Names<'_>, at: usize) -> bool {
+        let is_it =
+            |(offset, own): (usize, &Part)| path.get(at + offset).is_some_and(|name| own.matches(name));
+        at <= self.most && self.parts[1..].iter().enumerate().all(is_it)
+    }
+
+    /// How many of its segments are names without a `*`?
+    pub(super) fn names(&self) -> usize {
+        self.parts.iter().filter(|part| matches!(part, Part::Name(_))).count()
+    }
+
+    /// Is its last segment this name?
+    pub(super) fn ends_with(&self, name: &str) -> bool {
+        matches!(self.parts.last(), Some(Part::Name(own)) if own == name)
     }
 
     /// Does the pattern contain a path of these segments?
     pub(super) fn matches(&self, path: Names<'_>) -> bool {
         if path.len() < self.least {
             return false;
+        }
+        if self.is_tail {
+            return self.ends(path, path.len() - self.least);
         }
         let (mut part, mut segment) = (0, 0);
         // Behind the last `**`: where in the pattern, and the segment that is tried there.
@@ -80,6 +115,9 @@ impl Globs {
                 _ => {}
             }
             let Some((after, from)) = restart else { return false };
+            if after == 1 && from >= self.most {
+                return false;
+            }
             restart = Some((after, from + 1));
             (part, segment) = (after, from + 1);
         }

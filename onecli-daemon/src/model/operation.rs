@@ -2,6 +2,7 @@
 //!
 //! Only names that a template's denial mentions are stored, so most requests store nothing here.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::LazyLock;
@@ -11,11 +12,16 @@ use percent_encoding::percent_decode;
 
 use super::glob::Part;
 use super::template::{Denial, Template};
+pub use text::{UnreadableText, check_text};
+
+mod text;
 
 /// At most this many values of known names are stored. Beyond it, every condition holds.
 const MAX_SAID: usize = 32;
 /// Longest value that is compared, in bytes; a longer one counts as any value. No service has names of that length.
 const MAX_VALUE: usize = 256;
+/// How often percent-escapes of a text are decoded.
+const FORM_DECODINGS: usize = 2;
 
 /// AWS names the operation here in its JSON protocols.
 pub const AWS_TARGET: &str = "x-amz-target";
@@ -55,18 +61,29 @@ pub enum Condition {
 #[error("the body is in a content coding or character set that is not read")]
 pub struct UnreadableBody;
 
-impl Condition {
-    /// Must the body be read to judge it?
-    pub fn reads_body(&self) -> bool {
-        matches!(self, Condition::Word(_) | Condition::Operation { in_form: true, .. })
-    }
+/// What denials must read of a request besides its head. Greater includes less.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reading {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The fields of a form in the body.
+    Form,
+    /// Words of a text, in the body or in the query.
+    Text,
+    /// Words of a GraphQL document, in the body or in the query.
+    GraphQl,
+}
 
+impl Condition {
     /// Does the request say so? `is_in_path` tells for [`Condition::Operation`] whether the path names it.
     pub fn holds(&self, operations: &Operations, is_in_path: impl FnOnce() -> bool) -> bool {
         match self {
             Condition::Parameter { name, value } => operations.says(Place::Query, name, value.as_deref()),
             Condition::Header { name, value } => operations.says(Place::Header, name.as_str(), Some(value)),
-            Condition::Word(word) => operations.says(Place::Body, word, None),
+            Condition::Word(word) => {
+                operations.says(Place::Body, word, None) || operations.says(Place::Query, word, None)
+            }
             Condition::Operation { name, .. } => {
                 operations.says(Place::Query, AWS_ACTION, Some(name))
                     || operations.says(Place::Body, AWS_ACTION, Some(name))
@@ -182,8 +199,18 @@ impl Operations {
             return Err(UnreadableBody);
         }
         self.read_parameters(Place::Body, body);
-        self.read_words(body);
+        self.read_words(Place::Body, body);
         Ok(())
+    }
+
+    /// Adds the words of a query, for a request of this [`Reading`].
+    ///
+    /// # Errors
+    /// [`UnreadableText`] for a stored GraphQL document.
+    pub fn read_query(&mut self, reading: Reading, query: Option<&str>) -> Result<(), UnreadableText> {
+        let Some(query) = query.filter(|_| reading >= Reading::Text) else { return Ok(()) };
+        self.read_words(Place::Query, query.as_bytes());
+        if reading == Reading::GraphQl { text::refuse_stored(query) } else { Ok(()) }
     }
 
     /// Names and values of `a=1&b`, each also with its escapes taken off once more.
@@ -203,18 +230,25 @@ impl Operations {
         }
     }
 
-    fn read_words(&mut self, body: &[u8]) {
+    /// Words as they stand, and behind the escapes of forms and of JSON.
+    fn read_words(&mut self, place: Place, text: &[u8]) {
         if KNOWN.words.is_empty() {
             return;
         }
-        let text = without_json_escapes(body);
-        let found: Vec<_> = KNOWN
-            .words
-            .iter()
-            .filter(|word| memchr::memmem::find(&text, word.as_bytes()).is_some())
-            .collect();
-        for word in found {
-            self.note(Place::Body, word, b"");
+        let mut text = Cow::Borrowed(text);
+        for round in 0..=FORM_DECODINGS {
+            if round > 0 {
+                if !text.contains(&b'%') {
+                    return;
+                }
+                text = Cow::Owned(percent_decode(&text).collect());
+            }
+            let plain = without_json_escapes(&text);
+            for word in &KNOWN.words {
+                if memchr::memmem::find(&plain, word.as_bytes()).is_some() && !self.says(place, word, None) {
+                    self.note(place, word, b"");
+                }
+            }
         }
     }
 
@@ -288,13 +322,21 @@ fn is_plain(headers: &HeaderMap) -> bool {
     let identity = values(header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(b"identity"));
     let chunks =
         values(HeaderName::from_static("x-amz-content-sha256")).any(|hash| hash.starts_with(b"STREAMING"));
-    let charset = values(header::CONTENT_TYPE).all(|kind| {
-        let kind = kind.to_ascii_lowercase();
-        let named = memchr::memmem::find(&kind, b"charset=").map(|at| &kind[at + 8..]);
-        let named = named.map(|set| set.strip_prefix(b"\"").unwrap_or(set));
-        named.is_none_or(|set| ASCII_BASED.iter().any(|own| set.starts_with(own.as_bytes())))
-    });
+    let charset = values(header::CONTENT_TYPE).all(has_ascii);
     identity && !chunks && charset
+}
+
+/// Does each `charset` of a Content-Type name a set with ASCII in it?
+fn has_ascii(kind: &[u8]) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    memchr::memmem::find_iter(&kind, b"charset").all(|at| {
+        let rest = kind[at + b"charset".len()..].trim_ascii_start();
+        // `charset*=` has a syntax of its own (RFC 8187).
+        let Some(set) = rest.strip_prefix(b"=") else { return !rest.starts_with(b"*") };
+        let set = set.trim_ascii_start();
+        let set = set.strip_prefix(b"\"").unwrap_or(set);
+        ASCII_BASED.iter().any(|own| set.starts_with(own.as_bytes()))
+    })
 }
 
 /// Character sets in which ASCII stands for itself (RFC 8259 section 8.1 has UTF-8 alone).

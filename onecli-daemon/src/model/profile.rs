@@ -9,8 +9,9 @@ use super::cookies::CookieMode;
 use super::flush_after::FlushAfter;
 use super::issued::{IssuedShape, MaskIssued};
 use super::mint::Mint;
+use super::operation::Reading;
 use super::source::Source;
-use super::template::{Denial, Template};
+use super::template::{Asked, Denial, Template};
 use super::token::Placeholder;
 
 /// What a secret has besides its target, its placement and its value.
@@ -45,9 +46,14 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Requests that are refused although the secret would match.
-    pub fn denials(&self) -> &'static [Denial] {
-        self.template.as_ref().map_or(&[], |name| name.template().denials.as_slice())
+    /// Does its template refuse this request, although the secret would match?
+    pub fn denies(&self, asked: &Asked<'_, '_>) -> bool {
+        self.template.as_ref().is_some_and(|name| name.template().denies(asked))
+    }
+
+    /// What its template's denials must read of this request besides its head.
+    pub fn reads(&self, asked: &Asked<'_, '_>) -> Reading {
+        self.template.as_ref().map_or(Reading::Nothing, |name| name.template().reads(asked))
     }
 
     /// Credentials that the service issues in its responses.

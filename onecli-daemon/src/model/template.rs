@@ -14,7 +14,7 @@ use super::host_scope::HostScope;
 use super::issued::{IssuedShape, MaskIssued};
 use super::mint::Mint;
 use super::narrow::NarrowProfile;
-use super::operation::{Condition, Operations};
+use super::operation::{Condition, Operations, Reading};
 use super::path::{Names, PathReadings, fold};
 use super::pattern::HostPattern;
 use super::placement::Placement;
@@ -125,7 +125,52 @@ impl Template {
     pub fn find(name: &str) -> Option<&'static Template> {
         ALL.iter().find(|template| template.name == name)
     }
+
+    /// Might a server take this request for one that is denied?
+    pub fn denies(&self, asked: &Asked<'_, '_>) -> bool {
+        let mount = self.mount(asked.host);
+        self.denials.iter().any(|denial| denial.is_of(asked, mount))
+    }
+
+    /// What the denials must read of this request besides its head.
+    pub fn reads(&self, asked: &Asked<'_, '_>) -> Reading {
+        let mount = self.mount(asked.host);
+        self.denials.iter().map(|denial| denial.reads(asked, mount)).max().unwrap_or_default()
+    }
+
+    /// The hosts of the template have the API at their root. At a host that the operator chose it may be anywhere: GitHub
+    /// Enterprise Server has it below `/api/v3`, and GitLab may be below a relative URL.
+    fn mount(&self, host: &Host) -> Mount {
+        if self.hosts.iter().any(|own| own.matches(host)) { Mount::Root } else { Mount::Anywhere }
+    }
 }
+
+/// A request that may be denied.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'r, 'p> {
+    /// Its method.
+    pub method: &'r Method,
+    /// Its host.
+    pub host: &'r Host,
+    /// Its path.
+    pub path: &'r PathReadings<'p>,
+    /// What else it asks for.
+    pub operations: &'r Operations,
+}
+
+/// Where a service's API begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mount {
+    /// At the root of the path.
+    Root,
+    /// Behind a prefix, which may be empty.
+    Anywhere,
+}
+
+/// Longest prefix before a denied path, in segments.
+const MAX_MOUNT: usize = 16;
+/// The same for paths of one name, such as `/oauth/**`: deeper, the name is more likely that of a project.
+const MAX_MOUNT_OF_A_NAME: usize = 3;
 
 /// Requests that are refused, whatever is granted: `POST /user/keys`, `* aws:sts/**`, `GET /apikeys ?includevalues`.
 ///
@@ -140,6 +185,8 @@ pub struct Denial {
     /// None for all of the secret's.
     host: Option<HostScope>,
     path: Globs,
+    /// The same behind a prefix.
+    mounted: Globs,
     /// What else the request must ask for.
     condition: Option<Condition>,
 }
@@ -171,7 +218,9 @@ impl FromStr for Denial {
             return Err(bad("'**' stands for whole segments"));
         }
         let path = Globs::new(path.split('/'), End::Anything, |segment| fold(segment).into_owned());
-        Ok(Denial { text: text.to_owned(), method, host, path, condition })
+        let is_vague = path.names() < 2 && condition.is_none();
+        let mounted = path.below(if is_vague { MAX_MOUNT_OF_A_NAME } else { MAX_MOUNT });
+        Ok(Denial { text: text.to_owned(), method, host, path, mounted, condition })
     }
 }
 
@@ -202,11 +251,13 @@ impl Denial {
     /// A sentence about a service that has no name.
     pub fn of_operation(service: &str, operation: &str, in_form: bool) -> Result<Denial, String> {
         let name = operation.to_ascii_lowercase();
+        let path = Globs::new(["**", "operation", &name].into_iter(), End::Anything, str::to_owned);
         Ok(Denial {
             text: format!("aws:{service} {operation}"),
             method: None,
             host: Some(format!("aws:{service}").parse()?),
-            path: Globs::new(["**", "operation", &name].into_iter(), End::Anything, str::to_owned),
+            mounted: path.clone(),
+            path,
             condition: Some(Condition::Operation { name, in_form }),
         })
     }
@@ -216,7 +267,7 @@ impl Denial {
         self.condition.as_ref()
     }
 
-    /// Might a server take this request for one that is denied?
+    /// Might a server that has the API at its root take this request for one that is meant?
     pub fn matches(
         &self,
         method: &Method,
@@ -224,23 +275,30 @@ impl Denial {
         path: &PathReadings<'_>,
         operations: &Operations,
     ) -> bool {
-        self.is_at(method, host)
+        self.is_of(&Asked { method, host, path, operations }, Mount::Root)
+    }
+
+    fn is_of(&self, asked: &Asked<'_, '_>, mount: Mount) -> bool {
+        let in_path = || self.is_in(asked.path, mount);
+        self.is_at(asked.method, asked.host)
             && match &self.condition {
-                Some(operation @ Condition::Operation { .. }) => {
-                    operation.holds(operations, || self.is_of(path))
-                }
-                Some(condition) => condition.holds(operations, || false) && self.is_of(path),
-                None => self.is_of(path),
+                Some(operation @ Condition::Operation { .. }) => operation.holds(asked.operations, in_path),
+                Some(condition) => condition.holds(asked.operations, || false) && in_path(),
+                None => in_path(),
             }
     }
 
-    /// Does it depend on the body of such a request?
-    pub fn reads_body(&self, method: &Method, host: &Host, path: &PathReadings<'_>) -> bool {
-        let Some(condition) = self.condition.as_ref().filter(|condition| condition.reads_body()) else {
-            return false;
+    /// What it depends on besides the head of such a request.
+    fn reads(&self, asked: &Asked<'_, '_>, mount: Mount) -> Reading {
+        let reading = match &self.condition {
+            Some(Condition::Word(_)) if self.path.ends_with("graphql") => Reading::GraphQl,
+            Some(Condition::Word(_)) => Reading::Text,
+            Some(Condition::Operation { in_form: true, .. }) => Reading::Form,
+            _ => return Reading::Nothing,
         };
-        let is_operation = matches!(condition, Condition::Operation { .. });
-        self.is_at(method, host) && (is_operation || self.is_of(path))
+        let is_read = self.is_at(asked.method, asked.host)
+            && (reading == Reading::Form || self.is_in(asked.path, mount));
+        if is_read { reading } else { Reading::Nothing }
     }
 
     fn is_at(&self, method: &Method, host: &Host) -> bool {
@@ -248,12 +306,12 @@ impl Denial {
             && self.host.as_ref().is_none_or(|own| own.matches(host))
     }
 
-    fn is_of(&self, path: &PathReadings<'_>) -> bool {
-        path.lenient().any(|names| self.is_about(names))
-    }
-
-    fn is_about(&self, names: Names<'_>) -> bool {
-        self.path.matches(names) || names.without_format().is_some_and(|names| self.path.matches(names))
+    fn is_in(&self, path: &PathReadings<'_>, mount: Mount) -> bool {
+        let own = if mount == Mount::Root { &self.path } else { &self.mounted };
+        let is_about = |names: Names<'_>| {
+            own.matches(names) || names.without_format().is_some_and(|names| own.matches(names))
+        };
+        path.lenient().any(is_about)
     }
 }
 

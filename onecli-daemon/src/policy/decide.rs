@@ -285,16 +285,6 @@ impl Snapshot {
         view.rule_named(request, ruling)
     }
 
-    /// Must the body be read because a denial of one of the agent's secrets depends on it?
-    pub fn denials_read_body(&self, identity: &Identity, request: &RequestFacts<'_>) -> bool {
-        let Some(view) = self.agent(identity.agent().id) else { return false };
-        let (host, port) = (request.authority.host(), request.authority.port());
-        view.secrets.iter().filter(|s| s.target.port == port && s.target.host.matches(host)).any(|secret| {
-            let denials = secret.profile.denials();
-            denials.iter().any(|denial| denial.reads_body(request.method, host, &request.path))
-        })
-    }
-
     /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Then
     /// the addresses that it may be at. Asked while an answer streams or a WebSocket is open, on each new policy and when
     /// the session ends. What it was bound to when it began (a person's word, limits) it has had.
@@ -433,12 +423,8 @@ pub(super) fn path_matches(secret: &Secret, pattern: &PathPattern, path: &PathRe
 
 /// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
 fn refuse_fresh_credentials(here: &[&Arc<Secret>], request: &RequestFacts<'_>) -> Result<(), Refusal> {
-    let host = request.authority.host();
-    let denied = |secret: &&&Arc<Secret>| {
-        let denials = secret.profile.denials();
-        denials.iter().any(|denial| denial.matches(request.method, host, &request.path, request.operations))
-    };
-    let Some(secret) = here.iter().find(denied) else { return Ok(()) };
+    let asked = request.asked();
+    let Some(secret) = here.iter().find(|secret| secret.profile.denies(&asked)) else { return Ok(()) };
     Err(Refusal::new(
         Code::CredentialEndpoint,
         format!(

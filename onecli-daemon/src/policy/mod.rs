@@ -3,6 +3,7 @@
 
 mod approvals;
 mod decide;
+mod denials;
 mod grant;
 mod host_index;
 mod identity;

@@ -48,4 +48,17 @@ proptest! {
             prop_assert_eq!(compiled.matches(readings.plain()), expected, "{:?} {:?} {:?}", pattern, path, end);
         }
     }
+    #[test]
+    fn patterns_behind_prefixes_agree_with_exhaustive_search(
+        pattern in patterns(),
+        path in segments(),
+        most in 0_usize..4,
+    ) {
+        let text = CanonicalPath::parse(&format!("/{}", path.join("/"))).unwrap();
+        let readings = PathReadings::new(&text);
+        let compiled = Globs::new(pattern.iter().copied(), End::Anything, str::to_owned).below(most);
+        let mut prefixes = 0..=most.min(path.len());
+        let expected = prefixes.any(|at| naive(&pattern, &path[at..], End::Anything));
+        prop_assert_eq!(compiled.matches(readings.plain()), expected, "{:?} {:?} {}", pattern, path, most);
+    }
 }

@@ -2,22 +2,22 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{Denial, Template};
-use crate::model::operation::{AWS_TARGET, Condition, Operations};
+use super::{Asked, Denial, Template};
+use crate::model::operation::{AWS_TARGET, Condition, Operations, Reading};
 use crate::model::{CanonicalPath, Host, PathReadings};
 
 /// A request: `METHOD HOST/PATH?QUERY`, one header field, a body.
-struct Asked<'r> {
+struct Said<'r> {
     line: &'r str,
     field: Option<(&'r str, &'r str)>,
     body: &'r str,
 }
 
-fn asks(line: &str) -> Asked<'_> {
-    Asked { line, field: None, body: "" }
+fn asks(line: &str) -> Said<'_> {
+    Said { line, field: None, body: "" }
 }
 
-fn is_denied(template: &str, asked: &Asked<'_>) -> bool {
+fn is_denied(template: &str, asked: &Said<'_>) -> bool {
     let (method, url) = asked.line.split_once(' ').unwrap();
     let (host, rest) = url.split_once('/').unwrap();
     let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
@@ -29,11 +29,14 @@ fn is_denied(template: &str, asked: &Asked<'_>) -> bool {
         headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
     }
     let mut operations = Operations::of(query, &headers);
-    let denials = &Template::find(template).unwrap().denials;
-    if denials.iter().any(|denial| denial.reads_body(&method, &host, &path)) {
+    let template = Template::find(template).unwrap();
+    let silent = Operations::default();
+    let reading = template.reads(&Asked { method: &method, host: &host, path: &path, operations: &silent });
+    operations.read_query(reading, query).unwrap();
+    if reading > Reading::Nothing {
         operations.read_body(&headers, asked.body.as_bytes()).unwrap();
     }
-    denials.iter().any(|denial| denial.matches(&method, &host, &path, &operations))
+    template.denies(&Asked { method: &method, host: &host, path: &path, operations: &operations })
 }
 
 /// A path of the pattern, and the same as servers may read it.
@@ -195,7 +198,7 @@ fn requests_that_issue_credentials_are_denied() {
 
 #[test]
 fn targets_forms_and_words_are_denied() {
-    let aws = |line, field, body| is_denied("aws", &Asked { line, field, body });
+    let aws = |line, field, body| is_denied("aws", &Said { line, field, body });
     let post = "POST ec2.eu-west-1.amazonaws.com/";
     assert!(aws(post, None, "Action=CreateKeyPair&KeyName=x"));
     assert!(aws(post, Some(("x-amz-target", "AmazonEC2.DescribeKeyPairs")), "Action=CreateKeyPair"));
@@ -204,7 +207,7 @@ fn targets_forms_and_words_are_denied() {
     let target = |operation| Some(("x-amz-target", operation));
     assert!(aws(ecr, target("AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"), "{}"));
     assert!(!aws(ecr, target("AmazonEC2ContainerRegistry_V20150921.BatchGetImage"), "{}"));
-    let graphql = |template, line, body| is_denied(template, &Asked { line, field: None, body });
+    let graphql = |template, line, body| is_denied(template, &Said { line, field: None, body });
     let github = "POST api.github.com/graphql";
     assert!(graphql("github", github, r#"{"query":"{repository(name:\"a\"){x:tempCloneToken}}"}"#));
     assert!(!graphql("github", github, r#"{"query":"{viewer{login}}"}"#));
@@ -215,6 +218,59 @@ fn targets_forms_and_words_are_denied() {
     let gce = "POST compute.googleapis.com/compute/v1/projects/p/zones/z/instances/i/setMetadata";
     assert!(graphql("gcp", gce, r#"{"items":[{"key":"ssh-keys","value":"me:ssh-ed25519 AAAA"}]}"#));
     assert!(!graphql("gcp", gce, r#"{"items":[{"key":"startup-script","value":"true"}]}"#));
+}
+
+/// At hosts of the operator's own, an API may be behind a prefix.
+#[test]
+fn denials_hold_behind_a_prefix() {
+    let check = |template: &str, line: &str, expected: bool| {
+        assert_eq!(is_denied(template, &asks(line)), expected, "{template}: {line}");
+    };
+    for prefix in ["", "/api/v3", "/api", "/tools/gitlab", "/a/b/c/d", "//x", "/..//x/api/v3"] {
+        check("github", &format!("POST ghe.test{prefix}/repos/o/r/keys"), true);
+        check("github", &format!("POST ghe.test{prefix}/user/keys"), true);
+        check("github", &format!("POST ghe.test{prefix}/app/installations/1/access_tokens"), true);
+        check("gitlab", &format!("POST gl.test{prefix}/api/v4/user/keys"), true);
+        check("gitlab", &format!("POST gl.test{prefix}/api/v4/projects/1/access_tokens"), true);
+        check("gitlab", &format!("POST gl.test{prefix}/api/graphql"), true);
+    }
+    for prefix in ["", "/api/v3", "/a/b/c", "//x"] {
+        check("github", &format!("GET ghe.test{prefix}/authorizations"), true);
+        check("gitlab", &format!("POST gl.test{prefix}/oauth/token"), true);
+    }
+    check("gitlab", &format!("POST gl.test{}/api/v4/user/keys", "/a".repeat(16)), true);
+    check("gitlab", &format!("POST gl.test{}/api/v4/user/keys", "/a".repeat(17)), false);
+    check("jira", "POST jira.test/jira/rest/pat/latest/tokens", true);
+    check("github", "POST api.github.com//x/user/keys", true);
+    check("github", "POST ghe.test/api/v3/user/k%u0065ys", true);
+    check("github", "POST ghe.test/api/v3/user/k%c1%a5ys", true);
+    // Projects, files and issues may have any name.
+    check("github", "GET ghe.test/api/v3/repos/o/r/contents/applications/x", false);
+    check("github", "POST ghe.test/api/v3/repos/o/applications/issues", false);
+    check("github", "POST api.github.com/x/user/keys", false);
+    check("gitlab", "POST gl.test/api/v4/projects/a%2Foauth/issues", false);
+    let graphql = r#"{"query":"{repository{tempCloneToken}}"}"#;
+    for path in ["/api/graphql", "/graphql", "//x/graphql"] {
+        let line = format!("POST ghe.test{path}");
+        assert!(is_denied("github", &Said { line: &line, field: None, body: graphql }), "{path}");
+    }
+}
+
+#[test]
+fn words_are_found_wherever_a_graphql_document_is() {
+    let linear = |line: &str, kind: &str, body: &str| {
+        let field = (!kind.is_empty()).then_some(("content-type", kind));
+        assert!(is_denied("linear", &Said { line, field, body }), "{line} {kind} {body}");
+    };
+    let post = "POST api.linear.app/graphql";
+    let form = "application/x-www-form-urlencoded";
+    linear(post, form, "query=mutation{apiKeyCreate(input:{}){id}}");
+    linear(post, form, "query=mutation%7Bapi%4beyCreate%7D");
+    linear(post, form, "query=mutation%257Bapi%254beyCreate%257D");
+    linear(post, form, "operations=%7B%22query%22%3A%22mutation%7Bapi%5Cu004beyCreate%7D%22%7D");
+    linear("POST api.linear.app/graphql?query=mutation{apiKeyCreate}", "", "{}");
+    linear("POST api.linear.app/graphql?query=mutation%7Bapi%4beyCreate%7D", "", "");
+    linear("POST api.linear.app/graphql/0123", "", "{}");
 }
 
 /// What services are used for stays possible.
