@@ -34,6 +34,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("go", "golang-go"),
     ("ip", "iproute2"),
     ("java", "default-jre-headless"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("nginx", "nginx"),
     ("node", "nodejs"),
     ("openssl", "openssl"),

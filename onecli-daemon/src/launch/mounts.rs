@@ -107,6 +107,7 @@ impl View {
 
     /// The agent's own directories, on their way into the view: `/tmp`, `/var/tmp`, its home.
     fn own(&self, user: &LaunchUser) -> Result<Vec<Mapped>, LaunchError> {
+        const TAKING: &str = "taking the agent's own";
         let mut own: Vec<(PathBuf, PathBuf)> = Vec::new();
         for (source, place) in self.tmp.iter().zip(TMP) {
             // One may be a link to the other.
@@ -116,15 +117,17 @@ impl View {
                 own.push((source.clone(), place));
             }
         }
+        let mut mapped: Vec<Mapped> = own
+            .into_iter()
+            .map(|(source, place)| Mapped::own(&source, &place).map_err(failed(TAKING, &source)))
+            .collect::<Result<_, _>>()?;
         if let Ok(place) = fs::canonicalize(&user.home) {
             let is_hidden = || place.parent().is_some_and(|parent| self.homes.around(parent).is_some());
-            let source = self.own_home.clone().or_else(|| is_hidden().then(|| place.clone()));
-            own.extend(source.map(|source| (source, place)));
+            if let Some(source) = self.own_home.clone().or_else(|| is_hidden().then(|| place.clone())) {
+                mapped.push(Mapped::home(&source, &place).map_err(failed(TAKING, &source))?);
+            }
         }
-        let mapped = |(source, place): (PathBuf, PathBuf)| {
-            Mapped::own(&source, &place).map_err(failed("taking the agent's own", &source))
-        };
-        own.into_iter().map(mapped).collect()
+        Ok(mapped)
     }
 }
 

@@ -83,14 +83,18 @@ impl Mapped {
         self.protected.notice(&self.path)
     }
 
-    /// A mount of `source`, which is root's or the agent's own, to be put at `path`.
+    /// A mount of `source`, which is root's or the agent's own, to be put at `path`. Only the agent's commands write there, so it
+    /// holds no privileged file.
     pub(super) fn own(source: &Path, path: &Path) -> io::Result<Mapped> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let opened = fs::File::options().read(true).custom_flags(flags).open(source)?;
-        let tree = open_tree(opened.as_fd())?;
+        let tree = open_tree(open_directory(source)?.as_fd())?;
         set_attributes(&tree, None, true)?;
-        let protected = Protected::find(&opened.into(), source).map_err(io::Error::other)?;
-        Ok(Mapped { tree, path: path.to_owned(), protected })
+        Ok(Mapped { tree, path: path.to_owned(), protected: Protected::default() })
+    }
+
+    /// The same of the agent's home. It may be older than the agent, and hold privileged files of its user's.
+    pub(super) fn home(source: &Path, path: &Path) -> io::Result<Mapped> {
+        let protected = Protected::find(&open_directory(source)?.into(), source).map_err(io::Error::other)?;
+        Ok(Mapped { protected, ..Mapped::own(source, path)? })
     }
 
     /// Puts the mount at its path, in this process's own view. Where the way there is closed to the agent's user, as a
@@ -172,10 +176,14 @@ fn user_namespace(uids: Exchange, gids: Exchange) -> io::Result<OwnedFd> {
     }
 }
 
+fn open_directory(path: &Path) -> io::Result<fs::File> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    fs::File::options().read(true).custom_flags(flags).open(path)
+}
+
 /// What is at `path`, if it is the directory that the caller opened.
 pub(super) fn open_same(path: &Path, expected: &FileStat) -> io::Result<fs::File> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let opened = fs::File::options().read(true).custom_flags(flags).open(path)?;
+    let opened = open_directory(path)?;
     let found = opened.metadata()?;
     if (found.dev(), found.ino()) == (expected.st_dev, expected.st_ino) {
         Ok(opened)

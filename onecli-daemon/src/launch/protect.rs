@@ -30,7 +30,7 @@ impl Protected {
             .map_err(|error| format!("cannot look for set-user-ID files in {at}: {error}"))?;
         if let Some(why) = found.cut_off {
             return Err(format!(
-                "cannot look for set-user-ID files in {at}: it has {why}; give the agent a part of it"
+                "cannot look for set-user-ID files in {at}: it has {why}; remove some, or give the agent a part of it"
             ));
         }
         if found.more > 0 {

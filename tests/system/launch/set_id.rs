@@ -208,6 +208,31 @@ fn privileged_programs_of_a_project_are_not_changed_or_copied() {
     assert_eq!(out, "original\n");
 }
 
+/// An account may be older than its agent, and so its files.
+#[test]
+fn privileged_programs_in_the_agents_home_are_not_changed() {
+    let Some(stage) = Stage::new() else { return };
+    let user = nix::unistd::User::from_name(ROBOT).unwrap().unwrap();
+    let homes = stage.scene.daemon.home().agents_dir().join(".state/homes");
+    let home = homes.join(ROBOT);
+    fs::create_dir_all(&home).unwrap();
+    for closed in [homes.parent().unwrap(), &homes, &home] {
+        fs::set_permissions(closed, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    for (name, mode) in [("", 0o700), ("plain", 0o755), ("su", 0o4755)] {
+        let path = home.join(name);
+        if !name.is_empty() {
+            fs::write(&path, "original\n").unwrap();
+        }
+        chown(&path, Some(user.uid), Some(user.gid)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let script = "cd && echo new > plain && cat plain && ! echo new > su && ! mv su su2 && cat su";
+    let outcome = stage.shell(script).outcome();
+    assert_eq!(outcome.ok("the agent"), "new\noriginal\n");
+    assert!(outcome.err().contains("Read-only file system"), "{outcome:?}");
+}
+
 #[test]
 fn project_with_too_many_privileged_files_is_refused() {
     let Some(stage) = Stage::new() else { return };
@@ -223,6 +248,56 @@ fn project_with_too_many_privileged_files_is_refused() {
     assert!(refused.err().contains("find ") && refused.err().contains("more than 1024"), "{refused:?}");
     fs::remove_file(project.join("7")).unwrap();
     run().ok("with 1024");
+}
+
+/// A file system in a file, mounted in this process's view of the files.
+struct Btrfs(PathBuf);
+
+impl Btrfs {
+    fn new(stage: &Stage) -> Option<Self> {
+        let here = onecli_tests::need::program("Btrfs", "mkfs.btrfs", "btrfs-progs");
+        let (image, place) = (stage.scene.daemon.home().dir().join("image"), stage.directory("btrfs", ID));
+        fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        let make = || Run::new("mkfs.btrfs").arg("--quiet").arg(&image).outcome().ok("mkfs.btrfs");
+        let mount = || Run::new("mount").args(["-o", "loop"]).args([&image, &place]).outcome();
+        let mounted = here.then(make).map(|_| mount())?;
+        let why = || Err(format!("cannot mount Btrfs: {}", mounted.err()));
+        onecli_tests::need::given("Btrfs", if mounted.status.success() { Ok(()) } else { why() })?;
+        give(&place, ID, 0o755);
+        Some(Self(place))
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        let ended = Run::new("umount").arg(&self.0).outcome();
+        if !ended.status.success() {
+            eprintln!("{}: {}", self.0.display(), ended.err());
+        }
+    }
+}
+
+#[test]
+fn snapshot_of_btrfs_copies_no_set_user_id_file() {
+    let Some(stage) = Stage::new() else { return };
+    let Some(btrfs) = Btrfs::new(&stage) else { return };
+    let own = btrfs.0.join("own");
+    Run::new("btrfs").args(["subvolume", "create"]).arg(&own).outcome().ok("btrfs");
+    give(&own, ID, 0o755);
+    file(&own.join("su"), "original\n", ID);
+    fs::set_permissions(own.join("su"), fs::Permissions::from_mode(0o4755)).unwrap();
+    let script = stage.script("snapshot.py", include_str!("py/snapshot.py"));
+    let directory = btrfs.0.to_str().unwrap();
+    let out = control(PERSON, &script, &[directory, "outside"]).outcome().ok("the control");
+    assert_eq!(out, "BTRFS_IOC_SNAP_CREATE done\nBTRFS_IOC_SNAP_CREATE_V2 done\n");
+    let before = stage.special(&btrfs.0, &[ID]);
+    assert_eq!(before.len(), 3, "{before:?}");
+    // Root's own run: the launcher's view was made before this mount.
+    let command = ["run", "--agent", "robot", "--dir", directory, "--", "python3"];
+    let run = stage.scene.daemon.home().cli(&command).arg(&script).args([directory, "inside"]);
+    let out = run.outcome().ok("the agent");
+    assert_eq!(out, "BTRFS_IOC_SNAP_CREATE ENOTTY\nBTRFS_IOC_SNAP_CREATE_V2 ENOTTY\n");
+    assert_eq!(stage.special(&btrfs.0, &[ID]), before);
 }
 
 /// Of root's project above all: there, they are those of the host itself.
