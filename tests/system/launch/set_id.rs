@@ -272,7 +272,7 @@ impl Drop for Btrfs {
     fn drop(&mut self) {
         let ended = Run::new("umount").arg(&self.0).outcome();
         if !ended.status.success() {
-            eprintln!("{}: {}", self.0.display(), ended.err());
+            println!("{}: {}", self.0.display(), ended.err());
         }
     }
 }
