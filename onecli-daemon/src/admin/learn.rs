@@ -149,9 +149,14 @@ fn gathered(mut paths: Vec<String>) -> Vec<String> {
     if shorter.len() <= MOST_PATHS { shorter } else { vec!["/**".to_owned()] }
 }
 
-/// A path as a pattern: numbers, UUIDs and long hex or random words become `*`. `None` for one that no pattern can have.
+/// A path as a pattern: numbers, UUIDs and long hex or random words become `*`. `None` for one that no pattern can have. In a
+/// pattern `*` stands for anything, so no pattern means a path with that character alone: an agent that asks for one must not
+/// get a rule for others.
 fn generalised(path: &str) -> Option<String> {
     let path = CanonicalPath::parse(path).ok().filter(|path| path.ambiguity().is_none())?;
+    if path.segments().any(|segment| segment.contains('*')) {
+        return None;
+    }
     let segments: Vec<&str> =
         path.segments().map(|segment| if is_identifier(segment) { "*" } else { segment }).collect();
     let pattern = format!("/{}", segments.join("/"));
@@ -163,7 +168,6 @@ fn is_identifier(segment: &str) -> bool {
     let has_digit = segment.bytes().any(|b| b.is_ascii_digit());
     let has_letter = segment.bytes().any(|b| b.is_ascii_alphabetic());
     all(u8::is_ascii_digit)
-        || segment.contains('*')
         || (segment.len() >= 8 && has_digit && all(u8::is_ascii_hexdigit))
         || (segment.len() == 36 && segment.parse::<uuid::Uuid>().is_ok())
         || (segment.len() >= 20
@@ -207,6 +211,9 @@ mod tests {
             refused("GET", "/v1/files/0198c5a2-7d3e-7b1a-9f00-0123456789ab"),
             refused("POST", "/v1/users/9"),
             refused("GET", "/v1/../admin"),
+            refused("GET", "/v1/*"),
+            refused("GET", "/**"),
+            refused("GET", "/v1/files*/x"),
         ];
         let records: Vec<&str> = records.iter().map(String::as_str).collect();
         assert_eq!(
