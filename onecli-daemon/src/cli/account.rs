@@ -37,6 +37,8 @@ const STARTERS: &[(&str, &str)] = &[
 const AT_JOBS: &[&str] = &["/var/spool/cron/atjobs", "/var/spool/at"];
 /// Jobs that are looked at.
 const MAX_JOBS: usize = 10_000;
+/// inode(7): in a directory with it, only owners rename and remove.
+const STICKY: u32 = 0o1000;
 const NAME: &str = "agent accounts";
 
 /// What `onecli doctor` reports of the accounts that agents run as.
@@ -75,9 +77,7 @@ fn problems(user: &LaunchUser) -> Vec<String> {
     if !is_no_login(&user.shell) {
         problems.push(format!("it has the login shell {}", user.shell.display()));
     }
-    if let Ok(home) = fs::metadata(&user.home)
-        && (home.uid() == user.uid.as_raw() || home.mode() & 0o002 != 0)
-    {
+    if fs::metadata(&user.home).is_ok_and(|home| can_write(user, &home)) {
         let there = TRUSTED.iter().filter(|name| fs::symlink_metadata(user.home.join(name)).is_ok()).copied();
         let there: Vec<_> = there.collect();
         let there = if there.is_empty() { String::new() } else { format!(" (there: {})", there.join(", ")) };
@@ -86,12 +86,40 @@ fn problems(user: &LaunchUser) -> Vec<String> {
             user.home.display()
         ));
     }
+    if let Some(step) = replaceable(user) {
+        problems.push(format!(
+            "it can put another directory in the place of {}, on the way to its home: make {} root's",
+            step.display(),
+            step.parent().unwrap_or(step).display()
+        ));
+    }
     let started = STARTERS.iter().filter(|(_, place)| Path::new(place).join(&user.name).is_file());
     problems.extend(started.map(|(what, place)| format!("it has {what} ({place}/{})", user.name)));
     if AT_JOBS.iter().any(|place| has_job(Path::new(place), user.uid.as_raw())) {
         problems.push("it has jobs of at(1)".to_owned());
     }
     problems
+}
+
+/// By owner and mode: access control lists are not looked at.
+fn can_write(user: &LaunchUser, found: &fs::Metadata) -> bool {
+    let is_in_group =
+        user.gid.as_raw() == found.gid() || user.groups.iter().any(|gid| gid.as_raw() == found.gid());
+    found.uid() == user.uid.as_raw()
+        || (is_in_group && found.mode() & 0o020 != 0)
+        || found.mode() & 0o002 != 0
+}
+
+/// The directory on the way to the home, or the home itself, that the user can rename: it can write the one above. In one
+/// with the sticky bit only owners rename.
+fn replaceable(user: &LaunchUser) -> Option<&Path> {
+    user.home.ancestors().find(|step| {
+        let (Some(parent), Ok(found)) = (step.parent(), fs::symlink_metadata(step)) else { return false };
+        fs::metadata(parent).is_ok_and(|parent| {
+            let is_owner = [parent.uid(), found.uid()].contains(&user.uid.as_raw());
+            can_write(user, &parent) && (parent.mode() & STICKY == 0 || is_owner)
+        })
+    })
 }
 
 fn has_job(spool: &Path, uid: u32) -> bool {
@@ -139,6 +167,7 @@ fn convert_one(agents: &AgentsDir, user: &LaunchUser) -> Result<Option<String>, 
         run("usermod", &["--shell", super::user::NO_LOGIN, name])?;
         done.push("it has no login shell any more".to_owned());
     }
+    check_mode(user)?;
     if move_home(agents, user)? {
         done.push(format!("the files of its home are at {}", agents.home(name).display()));
         if runs(user.uid.as_raw()) {
@@ -173,6 +202,16 @@ fn check_way(user: &LaunchUser) -> Result<(), UserError> {
         }
     }
     Ok(())
+}
+
+/// Checks that a home of another user, which is not moved, is closed to this one.
+fn check_mode(user: &LaunchUser) -> Result<(), UserError> {
+    match fs::metadata(&user.home) {
+        Ok(home) if home.uid() != user.uid.as_raw() && can_write(user, &home) => {
+            Err(UserError::WritableHome { user: user.name.clone(), home: user.home.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Moves the files of a home that its user can write, and leaves an empty one of root's.
@@ -211,4 +250,68 @@ fn runs(uid: u32) -> bool {
     let numbered =
         processes.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
     numbered.filter_map(|entry| entry.metadata().ok()).any(|found| found.uid() == uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    use std::path::PathBuf;
+
+    use nix::unistd::{Gid, Uid};
+
+    use super::*;
+
+    fn robot(home: PathBuf) -> LaunchUser {
+        LaunchUser {
+            name: "robot".to_owned(),
+            uid: Uid::from_raw(990),
+            gid: Gid::from_raw(991),
+            groups: vec![Gid::from_raw(992)],
+            home,
+            shell: "/usr/sbin/nologin".into(),
+        }
+    }
+
+    #[test]
+    fn a_home_that_its_user_can_write_or_exchange_is_reported() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("not run: directories of other users (needs root)");
+            return;
+        }
+        let dir = tempfile::tempdir_in("/var/lib").unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let home = dir.path().join("parent/home");
+        fs::create_dir_all(&home).unwrap();
+        let user = robot(home.clone());
+        // Owner, group and mode of the home and of the directory above it.
+        let check = |own: (u32, u32, u32), parent: (u32, u32, u32), expected: [bool; 2]| {
+            for (path, (uid, gid, mode)) in [(home.as_path(), own), (home.parent().unwrap(), parent)] {
+                chown(path, Some(uid), Some(gid)).unwrap();
+                fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            }
+            let found = problems(&user);
+            let says = |words: &str| found.iter().any(|problem| problem.contains(words));
+            assert_eq!(
+                [says("it can write"), says("in the place of")],
+                expected,
+                "{own:?} {parent:?}: {found:?}"
+            );
+            assert_eq!(check_mode(&user).is_err(), expected[0] && own.0 != 990, "{own:?}");
+        };
+        let roots = (0, 0, 0o755);
+        check(roots, roots, [false, false]);
+        check((990, 0, 0o755), roots, [true, false]);
+        for group in [991, 992] {
+            check((0, group, 0o775), roots, [true, false]);
+            check(roots, (0, group, 0o775), [false, true]);
+        }
+        check((0, 7, 0o775), (0, 7, 0o775), [false, false]);
+        check((0, 0, 0o757), roots, [true, false]);
+        check(roots, (990, 0, 0o755), [false, true]);
+        check(roots, (990, 0, 0o1755), [false, true]);
+        check(roots, (0, 0, 0o777), [false, true]);
+        check(roots, (0, 0, 0o1777), [false, false]);
+        check((990, 0, 0o755), (0, 0, 0o1777), [true, true]);
+    }
 }

@@ -46,6 +46,18 @@ pub(super) enum UserError {
         /// By what.
         why: String,
     },
+    /// The home belongs to another user, so it is not moved.
+    #[error(
+        "user '{user}' can write its home {}, which belongs to another user: take the right away (chmod g-w,o-w), or give it \
+         another home (usermod --home), then run this again",
+        home.display()
+    )]
+    WritableHome {
+        /// The user.
+        user: String,
+        /// Its home in passwd(5).
+        home: PathBuf,
+    },
     /// Processes run as it.
     #[error("processes run as user '{0}': end them first")]
     Busy(String),
