@@ -29,6 +29,7 @@ mod scope;
 mod seccomp;
 mod server;
 mod set_id;
+mod subordinate;
 mod terminal;
 mod truststore;
 mod user;

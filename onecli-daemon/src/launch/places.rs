@@ -40,35 +40,44 @@ pub(super) type Work<'w> = &'w dyn Fn(&Wire, &Caller, Authorised<'_>);
 /// A process for one client.
 struct Worker {
     pid: Pid,
+    /// The user it counts for.
     uid: u32,
     /// Until its caller is authorised.
     gate: Option<UnixStream>,
     since: Instant,
 }
 
+/// A connection that waits for a process.
+struct Waiting {
+    stream: UnixStream,
+    caller: Caller,
+    /// The user it counts for.
+    account: u32,
+}
+
 /// The launcher's clients. In both lists the oldest come first.
 #[derive(Default)]
 pub(super) struct Places {
-    waiting: VecDeque<(UnixStream, Caller)>,
+    waiting: VecDeque<Waiting>,
     workers: Vec<Worker>,
 }
 
 impl Places {
-    /// Takes a connection. A caller that may have no more is refused; where all users together may have no more, the user
+    /// Takes a connection, which counts for the user `account`. A caller that may have no more is refused; where all users together may have no more, the user
     /// with the most connections loses the newest.
-    pub(super) fn add(&mut self, stream: UnixStream, caller: Caller) {
-        let waiting = self.waiting_of(caller.uid);
-        let running = self.running_of(caller.uid);
+    pub(super) fn add(&mut self, stream: UnixStream, caller: Caller, account: u32) {
+        let waiting = self.waiting_of(account);
+        let running = self.running_of(account);
         if waiting >= MAX_WAITING_PER_USER || running >= MAX_PER_USER || self.running() >= MAX {
             let message = format!("{running} commands of yours run and {waiting} wait: end some first");
             let _ = Wire::accepted(stream).send(&Event::Failed { code: OURS, message }, &[]);
             return;
         }
-        self.waiting.push_back((stream, caller));
+        self.waiting.push_back(Waiting { stream, caller, account });
         if self.waiting.len() > MAX_WAITING {
             let most =
-                self.waiting.iter().map(|(_, caller)| caller.uid).max_by_key(|uid| self.waiting_of(*uid));
-            let newest = self.waiting.iter().rposition(|(_, caller)| Some(caller.uid) == most);
+                self.waiting.iter().map(|waiting| waiting.account).max_by_key(|uid| self.waiting_of(*uid));
+            let newest = self.waiting.iter().rposition(|waiting| Some(waiting.account) == most);
             newest.and_then(|at| self.waiting.remove(at));
         }
     }
@@ -78,7 +87,7 @@ impl Places {
     /// # Errors
     /// fork(2)'s; the connection is lost.
     pub(super) fn start(&mut self, work: Work<'_>) -> Result<(), Errno> {
-        while let Some((stream, caller)) = self.next() {
+        while let Some(Waiting { stream, caller, account }) = self.next() {
             let (ours, theirs) = UnixStream::pair().map_err(|_| Errno::EMFILE)?;
             // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
             match unsafe { fork() }? {
@@ -91,7 +100,7 @@ impl Places {
                 }
                 ForkResult::Parent { child } => {
                     let since = SystemClock.instant();
-                    self.workers.push(Worker { pid: child, uid: caller.uid, gate: Some(ours), since });
+                    self.workers.push(Worker { pid: child, uid: account, gate: Some(ours), since });
                 }
             }
         }
@@ -100,8 +109,8 @@ impl Places {
 
     /// The next connection to serve: the oldest of a user with the fewest processes. Where all places are taken, a user who
     /// has more of them loses one.
-    fn next(&mut self) -> Option<(UnixStream, Caller)> {
-        let owned = self.waiting.iter().map(|(_, caller)| self.asked_of(caller.uid)).enumerate();
+    fn next(&mut self) -> Option<Waiting> {
+        let owned = self.waiting.iter().map(|waiting| self.asked_of(waiting.account)).enumerate();
         let (at, own) = owned.min_by_key(|(_, own)| *own).filter(|(_, own)| *own < MAX_ASKED_PER_USER)?;
         if self.asked() >= MAX_ASKED {
             let victim = self.victim(own)?;
@@ -149,7 +158,7 @@ impl Places {
     }
 
     fn waiting_of(&self, uid: u32) -> usize {
-        self.waiting.iter().filter(|(_, caller)| caller.uid == uid).count()
+        self.waiting.iter().filter(|waiting| waiting.account == uid).count()
     }
 
     fn asked(&self) -> usize {
@@ -188,7 +197,7 @@ mod tests {
     fn connect(places: &mut Places, uid: u32) -> UnixStream {
         let (client, server) = UnixStream::pair().unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        places.add(server, caller(uid));
+        places.add(server, caller(uid), uid);
         client
     }
 
@@ -241,6 +250,24 @@ mod tests {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"ok");
         drop(silent);
+    }
+
+    /// One user has 65,536 of them: each alone would be a user with few connections.
+    #[test]
+    fn subordinate_users_count_as_their_owner() {
+        let mut places = Places::default();
+        let (client, server) = UnixStream::pair().unwrap();
+        places.add(server, caller(99), 99);
+        let mut flood = Vec::new();
+        for uid in 0..512 {
+            let (client, server) = UnixStream::pair().unwrap();
+            places.add(server, caller(100_000 + uid), 1);
+            flood.push(client);
+        }
+        assert_eq!((places.waiting_of(99), places.waiting_of(1)), (1, MAX_WAITING_PER_USER));
+        let others: Vec<UnixStream> = (200..600).map(|uid| connect(&mut places, uid)).collect();
+        assert!(places.waiting_of(599) == 1, "the newest user waits too");
+        drop((client, flood, others));
     }
 
     #[test]

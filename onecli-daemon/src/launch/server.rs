@@ -14,6 +14,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{ForkResult, fork};
 
 use super::places::Places;
+use super::subordinate;
 use super::wire::Wire;
 use super::worker::{Authorised, Caller};
 use crate::model::peer::peer_cgroup;
@@ -107,7 +108,8 @@ pub fn serve(
                 if let Ok(caller) = caller(&stream)
                     && stream.set_nonblocking(false).is_ok()
                 {
-                    places.add(stream, caller);
+                    let account = subordinate::owner(caller.uid);
+                    places.add(stream, caller, account);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
