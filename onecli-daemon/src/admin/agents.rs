@@ -21,6 +21,7 @@ impl From<&Agent> for AgentView {
             user: agent.user.clone(),
             egress: agent.egress,
             generation: agent.generation,
+            allow_git_config: agent.allow_git_config,
         }
     }
 }
@@ -81,6 +82,7 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
         egress: request.egress,
         enabled: true,
         generation: 1,
+        allow_git_config: request.allow_git_config,
     };
     let (token, hash) = new_token(state)?;
     state.handles.store.add_agent(&agent, &hash).await?;
@@ -124,6 +126,20 @@ pub(super) async fn set_enabled(
     if !enabled {
         vault::end_leases(state, agent.id);
     }
+    Ok((&agent).into())
+}
+
+/// Lets commands of the agent change git configuration and hooks in a project, from the next command on, or no more.
+pub(super) async fn set_git_config(
+    state: &State,
+    name: &AgentName,
+    allow: bool,
+) -> Result<AgentView, AdminError> {
+    let change = state.begin_change().await?;
+    let mut agent = change.stored.agent(name)?.clone();
+    agent.allow_git_config = allow;
+    state.handles.store.set_git_config(agent.id, allow).await?;
+    change.in_force("agent set", agent.name.as_str()).await?;
     Ok((&agent).into())
 }
 

@@ -92,7 +92,8 @@ pub mod routes {
         format!("{AGENTS}/{name}")
     }
 
-    /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable` ([`super::AgentView`]), `session`
+    /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable`, `allow-git-config`, `deny-git-config`
+    /// ([`super::AgentView`]), `session`
     /// ([`super::SessionRequest`]: [`super::Session`]), `env` ([`super::AgentEnvRequest`]: [`super::AgentEnv`]).
     pub fn agent_action(name: &AgentName, action: &str) -> String {
         format!("{AGENTS}/{name}/{action}")
@@ -179,6 +180,9 @@ pub struct AgentAdd {
     /// Who besides administrators may start commands as it.
     #[serde(default)]
     pub runners: Vec<Runner>,
+    /// Whether it may change the configuration and the hooks of git repositories in a project.
+    #[serde(default)]
+    pub allow_git_config: bool,
 }
 
 /// An agent in a list.
@@ -200,6 +204,9 @@ pub struct AgentView {
     pub egress: Egress,
     /// How often its token was made, from 1.
     pub generation: u32,
+    /// Whether it may change the configuration and the hooks of git repositories in a project.
+    #[serde(default)]
+    pub allow_git_config: bool,
 }
 
 /// An agent with what it may use.
@@ -382,6 +389,9 @@ pub struct Session {
     pub expires: Option<Timestamp>,
     /// Directories of the daemon's own, which the command shall not see.
     pub hidden: Vec<PathBuf>,
+    /// Whether the command may change the configuration and the hooks of git repositories.
+    #[serde(default)]
+    pub allow_git_config: bool,
 }
 
 impl fmt::Debug for Session {

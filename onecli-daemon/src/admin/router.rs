@@ -79,6 +79,12 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("POST", ["agents", name, "disable"]) => {
             json(&agents::set_enabled(&state, &parse(name)?, false).await?)
         }
+        ("POST", ["agents", name, "allow-git-config"]) => {
+            json(&agents::set_git_config(&state, &parse(name)?, true).await?)
+        }
+        ("POST", ["agents", name, "deny-git-config"]) => {
+            json(&agents::set_git_config(&state, &parse(name)?, false).await?)
+        }
         ("POST", ["agents", name, "session"]) => {
             created(&session::start(&state, call.uid, &parse(name)?, body(&call)?).await?)
         }

@@ -68,6 +68,7 @@ pub(super) async fn start(
         proxy,
         expires,
         hidden: host.private_dirs(),
+        allow_git_config: agent.allow_git_config,
     })
 }
 

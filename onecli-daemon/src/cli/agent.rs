@@ -23,6 +23,7 @@ pub(super) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) 
         user: args.user,
         egress: args.egress,
         runners: args.runners,
+        allow_git_config: args.allow_git_config,
     };
     let added: AgentToken = match client.post(routes::AGENTS, &request) {
         Ok(added) => added,
@@ -112,6 +113,28 @@ pub(super) fn set_enabled(
     Ok(output.line(&format!("agent '{name}' is {}: {effect}", state(agent.enabled)))?)
 }
 
+pub(super) fn set_git_config(
+    client: &Client,
+    name: &AgentName,
+    allow: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let action = if allow { "allow-git-config" } else { "deny-git-config" };
+    let agent: AgentView = client.act(&routes::agent_action(name, action))?;
+    if output.is_json() {
+        return Ok(output.document(&agent)?);
+    }
+    Ok(output.line(&format!("agent '{name}': its commands {}", git_config(agent.allow_git_config)))?)
+}
+
+fn git_config(allowed: bool) -> &'static str {
+    if allowed {
+        "may change git configuration and hooks"
+    } else {
+        "find git configuration and hooks read-only"
+    }
+}
+
 pub(super) fn set_runner(
     client: &Client,
     name: &AgentName,
@@ -181,6 +204,7 @@ fn fields(agent: &AgentView) -> Vec<(&'static str, String)> {
         ("cgroup", agent.cgroup.to_string()),
         ("user", agent.user.clone().unwrap_or_default()),
         ("egress", agent.egress.to_string()),
+        ("git config", if agent.allow_git_config { "writable" } else { "read-only" }.to_owned()),
     ]
 }
 

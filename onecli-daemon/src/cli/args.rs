@@ -246,6 +246,14 @@ pub(super) enum AgentCommand {
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
     },
+    /// Change an agent, from its next command on.
+    Set {
+        /// The agent.
+        name: AgentName,
+        /// Whether its commands may change the configuration and hooks of git repositories in a project.
+        #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
+        allow_git_config: String,
+    },
     /// Remove an agent with its token, sessions, grants and rules. Its audit records stay.
     ///
     /// Refused while processes run in its cgroup: they would outlive the agent, and be the next one that is bound to
@@ -352,6 +360,10 @@ pub(super) struct AgentAddArgs {
     /// Who besides administrators may start commands as it; may be given again.
     #[arg(long = "runner", value_name = "USER|@GROUP")]
     pub(super) runners: Vec<Runner>,
+    /// Let its commands change the configuration and hooks of git repositories in a project. Git runs what they name as
+    /// the person who works there.
+    #[arg(long)]
+    pub(super) allow_git_config: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -240,6 +240,9 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
             AgentCommand::Env(args) => env::env(client, &args, output),
+            AgentCommand::Set { name, allow_git_config } => {
+                agent::set_git_config(client, &name, allow_git_config == "yes", output)
+            }
             AgentCommand::AllowRun { name, runner } => {
                 agent::set_runner(client, &name, &runner, true, output)
             }

@@ -176,6 +176,7 @@ fn add_agent(
         user: None,
         egress: Egress::Deny,
         runners: Vec::new(),
+        allow_git_config: false,
     };
     change(&mut request);
     client.post(routes::AGENTS, &request)
@@ -632,6 +633,7 @@ fn nothing_on_the_way_of_a_value_prints_it() {
         proxy: Some(format!("http://x:{VALUE}@127.0.0.1:10255")),
         expires: None,
         hidden: Vec::new(),
+        allow_git_config: false,
     };
     let panicked = crate::model::unwrap_text((add.clone(), session.clone(), wire(VALUE)));
     assert!(panicked.contains("SecretAdd"), "{panicked}");

@@ -71,6 +71,7 @@ fn agent(n: u8, egress: Egress) -> Agent {
         egress,
         enabled: true,
         generation: 1,
+        allow_git_config: false,
     }
 }
 

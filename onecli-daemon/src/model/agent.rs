@@ -184,4 +184,6 @@ pub struct Agent {
     pub enabled: bool,
     /// Raised when the token is rotated; placeholders are derived from it too.
     pub generation: u32,
+    /// Whether its commands may change the configuration and the hooks of git repositories in a project.
+    pub allow_git_config: bool,
 }

@@ -30,6 +30,7 @@ fn agent(n: u8, name: &str, factors: Factors, egress: Egress) -> AgentInput {
             egress,
             enabled: true,
             generation: 1,
+            allow_git_config: false,
         },
         token: TokenHash([n; 32]),
     }

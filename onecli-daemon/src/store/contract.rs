@@ -40,6 +40,7 @@ pub(crate) fn agent(number: u128, name: &str) -> Agent {
         egress: Egress::Deny,
         enabled: true,
         generation: 1,
+        allow_git_config: false,
     }
 }
 
@@ -85,6 +86,7 @@ pub(crate) async fn agents_round_trip(store: &dyn Store) {
         egress: Egress::Allow,
         factors: Factors::TOKEN,
         enabled: false,
+        allow_git_config: true,
         ..agent(2, "a-two")
     };
     store.add_agent(&one, &hash(1)).await.unwrap();
@@ -98,6 +100,15 @@ pub(crate) async fn agents_round_trip(store: &dyn Store) {
     store.set_agent_enabled(two.id, true).await.unwrap();
     assert!(store.load().await.unwrap().agents[0].agent.enabled);
     let missing = store.set_agent_enabled(AgentId(Uuid::from_u128(9)), true).await;
+    assert!(matches!(missing, Err(StoreError::NotFound { what: "agent", .. })));
+    for (id, allow) in [(one.id, true), (two.id, false)] {
+        store.set_git_config(id, allow).await.unwrap();
+    }
+    let allowed = |state: crate::store::StoredState| {
+        state.agents.iter().map(|stored| stored.agent.allow_git_config).collect::<Vec<_>>()
+    };
+    assert_eq!(allowed(store.load().await.unwrap()), [false, true], "a-two, one");
+    let missing = store.set_git_config(AgentId(Uuid::from_u128(9)), true).await;
     assert!(matches!(missing, Err(StoreError::NotFound { what: "agent", .. })));
 }
 

@@ -180,6 +180,12 @@ pub trait Store: KeyStore + LeaseStore {
     /// [`StoreError::NotFound`].
     async fn set_agent_enabled(&self, id: AgentId, enabled: bool) -> Result<(), StoreError>;
 
+    /// Changes whether commands of an agent may change the configuration and the hooks of git repositories.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn set_git_config(&self, id: AgentId, allow: bool) -> Result<(), StoreError>;
+
     /// Removes an agent with its grants, rules and sessions. Its audit rows stay.
     ///
     /// # Errors

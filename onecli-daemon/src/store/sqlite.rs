@@ -3,6 +3,7 @@
 mod audit;
 mod erase;
 mod file;
+mod flags;
 mod keys;
 mod leases;
 mod migrate;
@@ -169,8 +170,9 @@ impl Store for SqliteStore {
             });
         }
         sqlx::query(
-            "INSERT INTO agents (id, name, factors, cgroup, os_user, egress, enabled, generation, token_hash)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO agents (id, name, factors, cgroup, os_user, egress, enabled, generation, allow_git_config,
+                token_hash)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(agent.id.to_string())
         .bind(agent.name.as_str())
@@ -180,6 +182,7 @@ impl Store for SqliteStore {
         .bind(agent.egress.to_string())
         .bind(agent.enabled)
         .bind(agent.generation)
+        .bind(agent.allow_git_config)
         .bind(&token.0[..])
         .execute(&mut *tx)
         .await
@@ -213,13 +216,13 @@ impl Store for SqliteStore {
 
     async fn set_agent_enabled(&self, id: AgentId, enabled: bool) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        let done = sqlx::query("UPDATE agents SET enabled = ? WHERE id = ?")
-            .bind(enabled)
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(StoreError::query("enable or disable an agent"))?;
-        found("agent", id.to_string(), done.rows_affected())?;
+        flags::set(&mut tx, flags::ENABLED, id, enabled).await?;
+        self.commit(tx).await
+    }
+
+    async fn set_git_config(&self, id: AgentId, allow: bool) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        flags::set(&mut tx, flags::GIT_CONFIG, id, allow).await?;
         self.commit(tx).await
     }
 

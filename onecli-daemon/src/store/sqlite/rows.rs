@@ -23,6 +23,7 @@ pub(super) fn agent(row: &SqliteRow) -> Result<StoredAgent, StoreError> {
         egress: row.parse("egress")?,
         enabled: row.get("enabled")?,
         generation: row.get("generation")?,
+        allow_git_config: row.get("allow_git_config")?,
     };
     Ok(StoredAgent { agent, token_hash: row.token_hash()? })
 }

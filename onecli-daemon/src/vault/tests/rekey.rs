@@ -189,6 +189,7 @@ pass_on! {
     fn add_agent(agent: &crate::model::Agent, token: &TokenHash) -> ();
     fn set_token(id: AgentId, token: &TokenHash, generation: u32) -> ();
     fn set_agent_enabled(id: AgentId, enabled: bool) -> ();
+    fn set_git_config(id: AgentId, allow: bool) -> ();
     fn remove_agent(id: AgentId) -> ();
     fn runners(agent: AgentId) -> Vec<crate::model::Runner>;
     fn set_runner(agent: AgentId, runner: &crate::model::Runner, may: bool) -> bool;
