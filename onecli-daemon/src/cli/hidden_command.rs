@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::launch::{self, Homes};
+use crate::launch::{self, Homes, shown};
 
 /// Names the options that would show the command to the agent, where it lies in a home directory. Looked up as the caller, so it reports
 /// nothing about the homes of others.
@@ -16,10 +16,10 @@ pub(super) fn hint(program: &OsStr) -> Option<String> {
     if hidden.is_empty() {
         return None;
     }
-    let options = hidden.iter().map(|directory| format!(" --share {}", directory.display()));
+    let options = hidden.iter().map(|directory| format!(" --share {}", shown(directory)));
     Some(format!(
         "{} is in a home directory, which agents do not see; to show them the command, add{}",
-        found.display(),
+        shown(&found),
         options.collect::<String>()
     ))
 }

@@ -61,6 +61,12 @@ fn permission(session: Session) -> Permission {
             session.agent
         ));
     }
+    if session.allow_git_config {
+        notes.push(format!(
+            "agent '{}' may change the configuration and hooks of git repositories; git runs what they name as you",
+            session.agent
+        ));
+    }
     Permission {
         agent: session.id,
         user: session.user,
@@ -72,6 +78,7 @@ fn permission(session: Session) -> Permission {
             proxy: session.proxy,
         },
         hidden: session.hidden,
+        allow_git_config: session.allow_git_config,
         notes,
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
-use crate::launch::{MAX_SHARES, Project};
+use crate::launch::{MAX_SHARES, Project, shown};
 use crate::model::trusted;
 
 /// What is handed over.
@@ -77,11 +77,11 @@ impl Here {
         trusted::directory(&absolute).map_err(|why| {
             let hint = match std::fs::canonicalize(&absolute) {
                 Ok(physical) if physical != absolute => {
-                    format!("; its physical path is {}", physical.display())
+                    format!("; its physical path is {}", shown(&physical))
                 }
                 _ => String::new(),
             };
-            format!("cannot use {option} {}: {why}{hint}", path.display())
+            format!("cannot use {option} {}: {why}{hint}", shown(path))
         })
     }
 }

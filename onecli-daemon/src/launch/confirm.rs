@@ -9,6 +9,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::read;
 
+use super::tree::shown;
+
 /// Bytes of an answer that are looked at.
 const MAX_ANSWER: usize = 64;
 
@@ -23,7 +25,7 @@ pub(super) fn confirm(
     if !input.is_terminal() || !error.is_terminal() {
         return Ok(false);
     }
-    notice(&format!("let agent '{agent}' read and change the files in {}? [y/N]", directory.display()));
+    notice(&format!("let agent '{agent}' read and change the files in {}? [y/N]", shown(directory)));
     let answer = read_line(input, signalled)?;
     Ok(is_yes(&answer))
 }

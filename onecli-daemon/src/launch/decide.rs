@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{FileStat, fstat};
 
+use super::git_dir::Guards;
 use super::homes::Homes;
 use super::project::Directory;
+use super::tree::shown;
 use super::wire::Project;
 
 /// What becomes of the directory that a command starts in.
@@ -48,7 +50,7 @@ pub(super) struct Question<'a> {
 impl Question<'_> {
     /// Decides.
     pub(super) fn decide(&self) -> Verdict {
-        let path = self.path.display();
+        let path = shown(self.path);
         match self.project {
             Project::Plain => Verdict::Plain,
             _ if self.owner == self.agent => Verdict::Own,
@@ -66,7 +68,7 @@ impl Question<'_> {
     }
 
     fn known(&self, linked: bool) -> Verdict {
-        let path = self.path.display();
+        let path = shown(self.path);
         if self.is_hidden() {
             return Verdict::Refuse(format!(
                 "{path} is in a hidden directory of a home: if the agent may use it, name it with --dir {path}"
@@ -133,17 +135,18 @@ impl Giver {
         let path = super::wire::physical_path(directory)
             .ok_or("a shared directory is gone, or in another view of the files than the launcher's")?;
         super::permitted::check(directory, self.caller, writable).map_err(|error| {
-            format!("you may not {} {}: {error}", if writable { "write" } else { "read" }, path.display())
+            format!("you may not {} {}: {error}", if writable { "write" } else { "read" }, shown(&path))
         })?;
         // What is root's stays root's.
         let ids = Some(self.ids(&found)).filter(|(uid, _)| *uid != 0);
-        Ok(Directory { found, path, ids, writable, required: true })
+        Ok(Directory { found, path, ids, writable, required: true, guards: Guards::default() })
     }
 }
 
 /// The project, once it is known that the agent gets it.
 pub(super) fn project(found: FileStat, path: &Path, giver: Giver, required: bool) -> Directory {
-    Directory { ids: Some(giver.ids(&found)), found, path: path.to_owned(), writable: true, required }
+    let ids = Some(giver.ids(&found));
+    Directory { ids, found, path: path.to_owned(), writable: true, required, guards: Guards::default() }
 }
 
 #[cfg(test)]

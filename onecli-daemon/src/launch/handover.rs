@@ -13,6 +13,7 @@ use super::decide::{Giver, Question, Verdict, project};
 use super::homes::Homes;
 use super::mounts::HIDDEN;
 use super::project::{Directory, Mapped, Unmapped};
+use super::tree::shown;
 use super::wire::{Event, Handed, Order, Project, Request, Wire};
 use super::{LaunchError, LaunchUser};
 use crate::model::AgentId;
@@ -96,9 +97,9 @@ impl Handover<'_> {
             Verdict::HandOver => {}
         }
         if is_new {
-            confirmed.add(&path).map_err(|error| format!("cannot remember {}: {error}", path.display()))?;
+            confirmed.add(&path).map_err(|error| format!("cannot remember {}: {error}", shown(&path)))?;
         }
-        let notice = format!("the agent works in {}", path.display());
+        let notice = format!("the agent works in {}", shown(&path));
         self.wire.send(&Event::Notice(notice), &[]).map_err(|error| error.to_string())?;
         Ok(Some(handed))
     }
@@ -117,7 +118,7 @@ impl Handover<'_> {
         if answer {
             return Ok(());
         }
-        let path = path.display();
+        let path = shown(path);
         Err(format!(
             "you have not confirmed {path} for agent '{}': do so on a terminal, or name it with --dir {path}",
             self.request.agent
@@ -135,7 +136,7 @@ impl Handover<'_> {
         if in_services || in_hidden || holds {
             return Err(format!(
                 "{} is or holds what an agent must not see: share a part of it",
-                path.display()
+                shown(path)
             ));
         }
         Ok(())
@@ -143,11 +144,11 @@ impl Handover<'_> {
 }
 
 /// Makes the mounts. What is not required is left out where the file system cannot be mapped.
-pub(super) fn mapped(
-    directories: &[Directory],
+pub(super) fn mapped<'d>(
+    directories: &'d [Directory],
     user: &LaunchUser,
     notice: &mut dyn FnMut(&str),
-) -> Result<Vec<Mapped>, LaunchError> {
+) -> Result<Vec<Mapped<'d>>, LaunchError> {
     let mut all = Vec::new();
     for directory in directories {
         match Mapped::new(directory, user) {

@@ -16,6 +16,9 @@ mod deadline;
 mod decide;
 mod devices;
 mod env;
+mod executed;
+mod gate;
+mod git_dir;
 mod handover;
 mod homes;
 mod leftovers;
@@ -31,8 +34,10 @@ mod server;
 mod set_id;
 mod subordinate;
 mod terminal;
+mod tree;
 mod truststore;
 mod user;
+mod watched;
 mod way;
 mod wire;
 pub mod worker;
@@ -55,6 +60,7 @@ pub use mounts::{BUNDLE, JAVA_TRUST_STORE, View};
 pub use program::find as find_program;
 pub use server::{DEFAULT_SOCKET, ServerError, beside, in_process, listener, serve};
 pub use terminal::size as terminal_size;
+pub use tree::shown;
 pub use truststore::java_trust_store;
 pub use user::{LaunchUser, is_no_login};
 pub use wire::{MAX_SHARES, Project, Request, Subject, Wire};
@@ -116,7 +122,7 @@ pub enum LaunchError {
         message: String,
     },
     /// The agent's own view of the files could not be made. Nothing was started.
-    #[error("cannot make the agent's view of the files: {step} {}: {source}", path.display())]
+    #[error("cannot make the agent's view of the files: {step} {}: {source}", tree::shown(path))]
     View {
         /// What was tried.
         step: &'static str,
@@ -201,11 +207,17 @@ impl Launch {
     /// Replaces this process with the command. Returns only if that failed; the process may have given up
     /// privileges by then and is good for nothing but an exit.
     ///
-    /// `directories` are put into the view. `notice` is told what the person at the terminal should know.
+    /// `directories` are put into the view, and then `entered` is called. `notice` is told what the person at the terminal
+    /// should know.
     ///
     /// # Errors
     /// [`LaunchError`].
-    fn exec(self, directories: Vec<Mapped>, notice: &mut dyn FnMut(&str)) -> Result<Infallible, LaunchError> {
+    fn exec(
+        self,
+        directories: Vec<Mapped<'_>>,
+        entered: &dyn Fn(),
+        notice: &mut dyn FnMut(&str),
+    ) -> Result<Infallible, LaunchError> {
         if !nix::unistd::geteuid().is_root() {
             return Err(LaunchError::NotRoot);
         }
@@ -215,10 +227,8 @@ impl Launch {
         confine::close_inherited_files()?;
         confine::forbid_core_files()?;
         if let Some(view) = &self.view {
-            view.enter(&self.user)?;
-        }
-        for directory in directories {
-            directory.attach(&self.user)?;
+            view.enter(&self.user, directories, notice)?;
+            entered();
         }
         confine::become_user(&self.user)?;
         confine::drop_capabilities()?;
@@ -259,7 +269,7 @@ impl Launch {
             notice(&format!(
                 "user '{}' cannot enter the current directory; starting in {}",
                 self.user.name,
-                directory.display()
+                tree::shown(directory)
             ));
         }
     }

@@ -18,6 +18,7 @@ use super::devices;
 use super::homes::Homes;
 use super::project::Mapped;
 use super::truststore::java_trust_store;
+use super::way::{self, Ways};
 use super::{LaunchError, LaunchUser};
 
 /// The CA's bundle in the agent's view.
@@ -71,8 +72,13 @@ pub struct View {
 }
 
 impl View {
-    /// Moves this process, which is root's and has one thread, into a view of its own.
-    pub(super) fn enter(&self, user: &LaunchUser) -> Result<(), LaunchError> {
+    /// Moves this process, which is root's and has one thread, into a view of its own, with `directories` in it.
+    pub(super) fn enter(
+        &self,
+        user: &LaunchUser,
+        directories: Vec<Mapped<'_>>,
+        notice: &mut dyn FnMut(&str),
+    ) -> Result<(), LaunchError> {
         let bundle = fs::read_to_string(&self.ca_bundle).map_err(failed("reading", &self.ca_bundle))?;
         let resolver = resolver(self.resolver);
 
@@ -98,15 +104,37 @@ impl View {
         for place in self.homes.paths().filter(|place| Some(*place) != home.as_deref()) {
             hide(place)?;
         }
-        for mapped in own {
-            mapped.attach(user)?;
-        }
         replace(SYSTEM_BUNDLES, Path::new(BUNDLE))?;
-        replace(JAVA_BUNDLES, Path::new(JAVA_TRUST_STORE))
+        replace(JAVA_BUNDLES, Path::new(JAVA_TRUST_STORE))?;
+        self.fill(own.into_iter().chain(directories).collect(), user, notice)
+    }
+
+    /// Puts directories into the view, parents before what is in them. Homes that come into sight with one are hidden again,
+    /// unless they are named themselves.
+    fn fill(
+        &self,
+        mut all: Vec<Mapped<'_>>,
+        user: &LaunchUser,
+        notice: &mut dyn FnMut(&str),
+    ) -> Result<(), LaunchError> {
+        // Stable: the caller's win over the agent's own.
+        all.sort_by(|one, other| one.path().cmp(other.path()));
+        let named: Vec<PathBuf> = all.iter().map(|mapped| mapped.path().to_owned()).collect();
+        let own = fs::canonicalize(&user.home).ok();
+        let others = || self.homes.paths().filter(|home| Some(*home) != own.as_deref());
+        let unnamed: Vec<&Path> = others().filter(|home| !named.iter().any(|named| named == home)).collect();
+        let mut ways = Ways::default();
+        for (mapped, place) in all.into_iter().zip(&named) {
+            mapped.attach(user, &mut ways, notice)?;
+            for home in unnamed.iter().filter(|home| home.starts_with(place)) {
+                way::hide(home).map_err(failed("hiding", home))?;
+            }
+        }
+        Ok(())
     }
 
     /// The agent's own directories, on their way into the view: `/tmp`, `/var/tmp`, its home.
-    fn own(&self, user: &LaunchUser) -> Result<Vec<Mapped>, LaunchError> {
+    fn own(&self, user: &LaunchUser) -> Result<Vec<Mapped<'static>>, LaunchError> {
         const TAKING: &str = "taking the agent's own";
         let mut own: Vec<(PathBuf, PathBuf)> = Vec::new();
         for (source, place) in self.tmp.iter().zip(TMP) {

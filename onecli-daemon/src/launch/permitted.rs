@@ -35,6 +35,23 @@ pub(super) fn check(directory: &OwnedFd, (uid, gid): (u32, u32), writable: bool)
     }
 }
 
+/// Does `work` in a process that has become this user.
+///
+/// # Errors
+/// The process cannot be made or cannot become the user.
+pub(super) fn as_user((uid, gid): (u32, u32), work: impl FnOnce()) -> io::Result<()> {
+    let groups = groups(uid, gid);
+    // SAFETY: this process has one thread, and the child ends without unwinding.
+    match unsafe { fork() }? {
+        ForkResult::Child => super::server::leave(|| {
+            if become_user(uid, gid, &groups).is_ok() {
+                work();
+            }
+        }),
+        ForkResult::Parent { child } => waitpid(child, None).map(drop).map_err(io::Error::from),
+    }
+}
+
 fn groups(uid: u32, gid: u32) -> Vec<Gid> {
     let own = Gid::from_raw(gid);
     let name =

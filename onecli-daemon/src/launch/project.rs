@@ -15,8 +15,11 @@ use nix::sys::stat::FileStat;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork, pipe, read, write};
 
+use super::git_dir::Guards;
 use super::protect::Protected;
-use super::{LaunchError, LaunchUser, way};
+use super::tree::shown;
+use super::way::Ways;
+use super::{LaunchError, LaunchUser};
 
 /// linux/fcntl.h, linux/mount.h; the libc crate does not name them.
 const AT_RECURSIVE: libc::c_int = 0x8000;
@@ -36,33 +39,36 @@ pub(super) struct Directory {
     pub(super) writable: bool,
     /// Whether nothing is started without it.
     pub(super) required: bool,
+    /// What the agent may not change in it.
+    pub(super) guards: Guards,
 }
 
 /// A directory on its way into the agent's view.
 #[derive(Debug)]
-pub(super) struct Mapped {
+pub(super) struct Mapped<'d> {
     tree: OwnedFd,
     path: PathBuf,
     protected: Protected,
+    guards: Option<&'d Guards>,
 }
 
 /// Why a directory stays as it is.
 #[derive(Debug)]
 pub(super) struct Unmapped(pub(super) String);
 
-impl Mapped {
+impl<'d> Mapped<'d> {
     /// Makes a mount of a directory, in which the files of its uid and gid are the agent's. Comes before the process goes
     /// into a view of its own: the kernel clones mounts of its own view only.
-    pub(super) fn new(directory: &Directory, user: &LaunchUser) -> Result<Mapped, Unmapped> {
+    pub(super) fn new(directory: &'d Directory, user: &LaunchUser) -> Result<Self, Unmapped> {
         let path = &directory.path;
         let refused = |step: &str, error: io::Error| {
             Unmapped(format!(
                 "cannot map {} to user '{}' ({step}: {error}); give it access: setfacl -R -m u:{}:rwX -d -m u:{}:rwX {}",
-                path.display(),
+                shown(path),
                 user.name,
                 user.name,
                 user.name,
-                path.display()
+                shown(path)
             ))
         };
         let namespace = directory.ids.map(|(uid, gid)| {
@@ -75,7 +81,7 @@ impl Mapped {
         set_attributes(&tree, namespace.as_ref(), directory.writable)
             .map_err(|error| refused("mount_setattr", error))?;
         let protected = Protected::find(&opened.into(), path).map_err(Unmapped)?;
-        Ok(Mapped { tree, path: path.to_owned(), protected })
+        Ok(Mapped { tree, path: path.to_owned(), protected, guards: Some(&directory.guards) })
     }
 
     /// What the caller should know of the directory's content.
@@ -85,30 +91,43 @@ impl Mapped {
 
     /// A mount of `source`, which is root's or the agent's own, to be put at `path`. Only the agent's commands write there, so it
     /// holds no privileged file.
-    pub(super) fn own(source: &Path, path: &Path) -> io::Result<Mapped> {
+    pub(super) fn own(source: &Path, path: &Path) -> io::Result<Self> {
         let tree = open_tree(open_directory(source)?.as_fd())?;
         set_attributes(&tree, None, true)?;
-        Ok(Mapped { tree, path: path.to_owned(), protected: Protected::default() })
+        Ok(Mapped { tree, path: path.to_owned(), protected: Protected::default(), guards: None })
     }
 
     /// The same of the agent's home. It may be older than the agent, and hold privileged files of its user's.
-    pub(super) fn home(source: &Path, path: &Path) -> io::Result<Mapped> {
+    pub(super) fn home(source: &Path, path: &Path) -> io::Result<Self> {
         let protected = Protected::find(&open_directory(source)?.into(), source).map_err(io::Error::other)?;
         Ok(Mapped { protected, ..Mapped::own(source, path)? })
     }
 
-    /// Puts the mount at its path, in this process's own view. Where the way there is closed to the agent's user, as a
-    /// home directory is, it is made anew with nothing else on it.
-    pub(super) fn attach(self, user: &LaunchUser) -> Result<(), LaunchError> {
+    /// Where it goes in the view.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the mount at its path, in this process's own view, and protects what the agent may not change in it. Where the
+    /// way there is closed to the agent's user, as a home directory is, it is made anew with nothing else on it.
+    pub(super) fn attach(
+        self,
+        user: &LaunchUser,
+        ways: &mut Ways,
+        notice: &mut dyn FnMut(&str),
+    ) -> Result<(), LaunchError> {
         let failed =
             |source| LaunchError::View { step: "mounting the agent's own", path: self.path.clone(), source };
-        let place = way::open(&self.path, user).map_err(failed)?;
+        let place = ways.open(&self.path, user).map_err(failed)?;
         move_mount(&self.tree, &place).map_err(failed)?;
         self.protected.apply(&self.tree).map_err(|source| LaunchError::View {
             step: "protecting a set-user-ID file in",
             path: self.path.clone(),
             source,
-        })
+        })?;
+        let Some(guards) = self.guards else { return Ok(()) };
+        let unprotected = |(path, source)| LaunchError::View { step: "protecting", path, source };
+        guards.place(self.tree, &self.path, notice).map_err(unprotected)
     }
 }
 

@@ -197,7 +197,7 @@ fn child_of_the_launch_tests() {
         directory: std::env::current_dir().unwrap(),
         directory_id: None,
     };
-    let error = launch.exec(Vec::new(), &mut |notice| println!("notice: {notice}")).unwrap_err();
+    let error = launch.exec(Vec::new(), &|| (), &mut |notice| println!("notice: {notice}")).unwrap_err();
     println!("{error}; code {}", error.exit_code());
     drop(stray);
 }
@@ -356,6 +356,7 @@ fn what_a_command_gets_is_not_printed() {
         cgroup: None,
         environment: environment.clone(),
         hidden: Vec::new(),
+        allow_git_config: false,
         notes: Vec::new(),
     };
     for shown in [format!("{request:?} {launch:?} {environment:?} {permission:?}"), panicked] {

@@ -6,40 +6,63 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, mkdirat, umask};
 
 use super::LaunchUser;
+use super::tree::shown;
 
 /// A directory, whatever may be done with it.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// Directories that are the agent's own in its view. Elsewhere in it lie the disks of the host, where root makes nothing: a
+/// process of the agent that still runs could have moved what is missing there.
+const OWN: &[&str] = &["/dev/shm", "/run", "/tmp", "/var/tmp"];
 /// Bytes for directories that lead somewhere.
 const SIZE: &str = "mode=755,size=1m";
 
-/// Opens the directory at `path`, an absolute one, and makes what is missing on the way for everybody to go through. The
-/// first directory on the way that is closed to `user` is covered by an empty one. No symbolic link is followed.
-pub(super) fn open(path: &Path, user: &LaunchUser) -> io::Result<OwnedFd> {
-    let names: Vec<_> = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
-    let mut here = nix::fcntl::open("/", LOOK, Mode::empty())?;
-    for (at, name) in names.iter().enumerate() {
-        let mut next = enter(&here, name)?;
-        let is_last = at + 1 == names.len();
-        if !is_last && !is_open(&File::from(next.try_clone()?).metadata()?, user) {
-            cover(&next)?;
-            next = enter(&here, name)?;
-        }
-        here = next;
-    }
-    Ok(here)
+/// The ways to all places in a view.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// Mounts that are the agent's own, or empty ones that cover what is closed to it: there directories are made.
+    own: Vec<u64>,
 }
 
-fn enter(directory: &OwnedFd, name: &Component<'_>) -> io::Result<OwnedFd> {
+impl Ways {
+    /// Opens the directory at `path`, an absolute one. The first directory on the way that is closed to `user` is covered by
+    /// an empty one. What is missing there, and in directories of the agent's own, is made for everybody to go through. No
+    /// symbolic link is followed.
+    pub(super) fn open(&mut self, path: &Path, user: &LaunchUser) -> io::Result<OwnedFd> {
+        let names: Vec<_> = path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+        let mut here = nix::fcntl::open("/", LOOK, Mode::empty())?;
+        let mut walked = PathBuf::from("/");
+        for (at, name) in names.iter().enumerate() {
+            let mut next = enter(&here, name, &self.own)?;
+            walked.push(name);
+            let is_last = at + 1 == names.len();
+            if !is_last && !is_open(&File::from(next.try_clone()?).metadata()?, user) {
+                cover(&next)?;
+                next = enter(&here, name, &self.own)?;
+                self.own.push(mount_id(&next)?);
+            } else if is_own(&walked) && mount_id(&next)? != mount_id(&here)? {
+                self.own.push(mount_id(&next)?);
+            }
+            here = next;
+        }
+        Ok(here)
+    }
+}
+
+fn is_own(path: &Path) -> bool {
+    OWN.iter().any(|place| path == Path::new(place))
+}
+
+fn enter(directory: &OwnedFd, name: &Component<'_>, own: &[u64]) -> io::Result<OwnedFd> {
     let name = name.as_os_str();
     match openat(directory, name, LOOK, Mode::empty()) {
-        Err(nix::Error::ENOENT) => {
+        Err(nix::Error::ENOENT) if own.contains(&mount_id(directory)?) => {
             let theirs = umask(Mode::empty());
             let made = mkdirat(directory, name, Mode::from_bits_truncate(0o755));
             umask(theirs);
@@ -48,12 +71,37 @@ fn enter(directory: &OwnedFd, name: &Component<'_>) -> io::Result<OwnedFd> {
                 Err(errno) => Err(errno.into()),
             }
         }
+        Err(nix::Error::ENOENT) => Err(io::Error::other(format!(
+            "{} was moved away meanwhile: end what still runs as the agent, and try again",
+            shown(Path::new(name))
+        ))),
         Err(nix::Error::ELOOP | nix::Error::ENOTDIR) => Err(io::Error::other(format!(
             "{} is no directory there, but a file or a symbolic link that the agent made; remove it",
-            name.display()
+            shown(Path::new(name))
         ))),
         opened => Ok(opened?),
     }
+}
+
+/// The mount that a file was opened in (`proc_pid_fdinfo(5)`).
+fn mount_id(file: &OwnedFd) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::other("/proc does not name the mount of an open file"))
+}
+
+/// Covers the directory at `path`, if there is one, by one that no user can look into. No symbolic link is followed.
+pub(super) fn hide(path: &Path) -> io::Result<()> {
+    let root = nix::fcntl::open("/", LOOK, Mode::empty())?;
+    let below = path.strip_prefix("/").unwrap_or(path);
+    let how = OpenHow::new().flags(LOOK).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let place = match openat2(&root, below, how) {
+        Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => return Ok(()),
+        opened => opened?,
+    };
+    let place = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    Ok(mount(Some("onecli"), place.as_str(), Some("tmpfs"), flags, Some("mode=000,size=4k"))?)
 }
 
 /// Mounts an empty file system on a directory.
@@ -99,13 +147,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = std::fs::canonicalize(dir.path()).unwrap();
         let way = root.join("a/b");
-        open(&way, &user()).unwrap();
+        let own = mount_id(&nix::fcntl::open(&root, LOOK, Mode::empty()).unwrap()).unwrap();
+        let mut ways = Ways { own: vec![own] };
+        ways.open(&way, &user()).unwrap();
         assert_eq!(std::fs::metadata(&way).unwrap().permissions().mode() & 0o777, 0o755);
         std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
         std::fs::write(root.join("file"), "").unwrap();
         for name in ["link", "link/x", "file/x"] {
-            assert!(open(&root.join(name), &user()).unwrap_err().to_string().contains("remove it"), "{name}");
+            assert!(
+                ways.open(&root.join(name), &user()).unwrap_err().to_string().contains("remove it"),
+                "{name}"
+            );
         }
         assert!(!Path::new("/etc/x").exists());
+    }
+
+    /// A process of the agent may have moved a directory of the host away.
+    #[test]
+    fn nothing_is_made_on_the_hosts_disks() {
+        let dir = tempfile::tempdir_in("/var/lib").unwrap();
+        let missing = dir.path().join("moved/project");
+        let error = Ways::default().open(&missing, &user()).unwrap_err().to_string();
+        assert!(error.contains("moved was moved away"), "{error}");
+        assert!(!dir.path().join("moved").exists());
     }
 }

@@ -19,12 +19,14 @@ use nix::unistd::{ForkResult, Group, Pid, Uid, User, fork, setpgid, setsid, tcse
 use super::agents_dir::AgentsDir;
 use super::deadline::Deadline;
 use super::decide::Giver;
+use super::gate::{self, Gate};
 use super::handover::{Handover, mapped};
 use super::homes::Homes;
 use super::leftovers::Leftovers;
 use super::mounts::View;
 use super::project::Directory;
 use super::terminal::Pair;
+use super::watched::Watched;
 use super::wire::{Event, Handed, Order, Request, Subject, Wire};
 use super::{AgentEnvironment, Launch, LaunchError, LaunchUser, OURS, environment};
 use crate::model::{AgentId, Clock as _, SystemClock};
@@ -73,6 +75,8 @@ pub struct Permission {
     pub environment: AgentEnvironment,
     /// Directories that the command shall not see.
     pub hidden: Vec<std::path::PathBuf>,
+    /// Whether the command may change the configuration and the hooks of git repositories.
+    pub allow_git_config: bool,
     /// What the person should know.
     pub notes: Vec<String>,
 }
@@ -114,8 +118,8 @@ pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authoris
     let _ = wire.set_write_timeout(None);
     let started = prepare(wire, caller, rules, ask, authorisation, &request, descriptors);
     match started {
-        Ok((command, leftovers)) => {
-            if let Err(error) = watch(wire, command, &leftovers) {
+        Ok(command) => {
+            if let Err(error) = watch(wire, command) {
                 refused(format!("the launcher lost its command: {error}"));
             }
         }
@@ -172,7 +176,16 @@ fn receive(
     Ok(Some((request, descriptors)))
 }
 
-/// Starts the command; gives its process, and what is looked at when it ends.
+/// A command that runs, and what is looked at when it ends.
+struct Running {
+    pid: Pid,
+    /// Its view of the files, held until it has ended.
+    _view: Option<std::fs::File>,
+    directories: Vec<Watched>,
+    leftovers: Leftovers,
+}
+
+/// Starts the command.
 fn prepare(
     wire: &Wire,
     caller: &Caller,
@@ -181,7 +194,7 @@ fn prepare(
     authorisation: Authorisation,
     request: &Request,
     descriptors: Vec<OwnedFd>,
-) -> Result<(Pid, Leftovers), (u8, String)> {
+) -> Result<Running, (u8, String)> {
     let ours = |message: String| (OURS, message);
     let launch_error = |error: LaunchError| (error.exit_code(), error.to_string());
     let handed = Handed::check(descriptors).map_err(ours)?;
@@ -193,7 +206,7 @@ fn prepare(
     let user = for_agents(user, caller, rules).map_err(ours)?;
 
     let view = if request.scope { None } else { Some(view(caller, rules, permission, &user, &handed)?) };
-    let directories = match &view {
+    let mut directories = match &view {
         None => Vec::new(),
         Some(view) => Handover {
             wire,
@@ -218,12 +231,14 @@ fn prepare(
     } else {
         None
     };
+    let watched = Watched::all(&mut directories, permission.allow_git_config);
     let permission = authorisation.renewed(request, caller, ask).map_err(ours)?;
     let leftovers = Leftovers::of(&directories, &user);
     let launch = plan(request, permission, user, view, &handed).map_err(launch_error)?;
     let standard = &handed.standard;
-    let started = start(wire, request, launch, &directories, standard, terminal.as_ref());
-    Ok((started.map_err(|error| ours(error.to_string()))?, leftovers))
+    let (pid, view) = start(wire, request, launch, &directories, standard, terminal.as_ref())
+        .map_err(|error| ours(error.to_string()))?;
+    Ok(Running { pid, _view: view, directories: watched, leftovers })
 }
 
 /// What the agent sees of the host's files.
@@ -316,7 +331,7 @@ fn start(
     directories: &[Directory],
     standard: &[OwnedFd; 3],
     terminal: Option<&OwnedFd>,
-) -> io::Result<Pid> {
+) -> io::Result<(Pid, Option<std::fs::File>)> {
     // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
     setsid()?;
     if let Some(inner) = terminal {
@@ -325,20 +340,23 @@ fn start(
     for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
         set(signal, SigHandler::SigIgn)?;
     }
+    let (ours, theirs) = gate::pair()?;
     // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
     match unsafe { fork() }? {
         ForkResult::Child => {
-            let code = become_command(wire, request, launch, directories, standard, terminal);
+            drop(ours);
+            let code = become_command(wire, request, launch, directories, standard, terminal, &theirs);
             // SAFETY: ends the process, and runs nothing of what it shares with its parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
         ForkResult::Parent { child } => {
+            drop(theirs);
             // In both processes: whoever comes first. It may have become the command, or have ended.
             let _ = setpgid(child, child);
             if let Some(inner) = terminal {
                 let _ = tcsetpgrp(inner, child);
             }
-            Ok(child)
+            Ok((child, gate::hold_view(child, ours)))
         }
     }
 }
@@ -351,6 +369,7 @@ fn become_command(
     directories: &[Directory],
     standard: &[OwnedFd; 3],
     terminal: Option<&OwnedFd>,
+    gate: &Gate,
 ) -> u8 {
     let tell = |event: &Event| {
         let _ = wire.send(event, &[]);
@@ -379,7 +398,7 @@ fn become_command(
         }
         umask(Mode::from_bits_truncate(request.umask));
         let directories = mapped(directories, &launch.user, &mut notice)?;
-        launch.exec(directories, &mut notice)
+        launch.exec(directories, &|| gate.pass(), &mut notice)
     })();
     match started {
         Ok(never) => match never {},
@@ -392,7 +411,8 @@ fn become_command(
 }
 
 /// Waits for the command's end, passes signals on, and tells the client what becomes of it.
-fn watch(wire: &Wire, command: Pid, leftovers: &Leftovers) -> io::Result<()> {
+fn watch(wire: &Wire, mut running: Running) -> io::Result<()> {
+    let command = running.pid;
     let mut changes = SigSet::empty();
     changes.add(Signal::SIGCHLD);
     changes.thread_block()?;
@@ -403,7 +423,10 @@ fn watch(wire: &Wire, command: Pid, leftovers: &Leftovers) -> io::Result<()> {
         while let Some(event) = change(command)? {
             let ended = !matches!(event, Event::Stopped(_));
             if ended {
-                report(client, leftovers);
+                report(client, running.leftovers.report());
+                // With what was made for the command, which goes before the client reads that it has ended.
+                let directories = std::mem::take(&mut running.directories);
+                report(client, directories.iter().flat_map(Watched::end));
             }
             if let Some(wire) = client {
                 let _ = wire.send(&event, &[]);
@@ -441,9 +464,9 @@ fn watch(wire: &Wire, command: Pid, leftovers: &Leftovers) -> io::Result<()> {
     }
 }
 
-/// Tells of files that the agent must not have left; the launcher's log, where the client is gone.
-fn report(client: Option<&Wire>, leftovers: &Leftovers) {
-    for line in leftovers.report() {
+/// Tells of files that the agent should not have left or changed; the launcher's log, where the client is gone.
+fn report(client: Option<&Wire>, lines: impl IntoIterator<Item = String>) {
+    for line in lines {
         let sent = client.is_some_and(|wire| wire.send(&Event::Notice(line.clone()), &[]).is_ok());
         if !sent {
             let _ = writeln!(io::stderr(), "{line}");

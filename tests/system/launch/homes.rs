@@ -63,6 +63,24 @@ fn shares_are_read_only_unless_the_caller_says_otherwise() {
     assert_eq!(owner(&tools.join("y")).0, ALICE);
 }
 
+/// A shared directory that homes lie in shows none of them, unless the share names it.
+#[test]
+fn homes_below_a_shared_directory_stay_hidden() {
+    let Some(stage) = Stage::new() else { return };
+    stage.allow_alice();
+    let (people, carols) = (stage.home_of("carol").parent().unwrap().to_owned(), stage.home_of("carol"));
+    let beside = people.join("beside");
+    file(&beside, "seen\n", ALICE);
+    let script = format!("cd /; cat {}; cat {}/file; true", beside.display(), carols.display());
+    let share = |options: &[&str]| {
+        let options = [&["--no-dir"], options].concat();
+        stage.alice(&options, &script).outcome().ok("cat")
+    };
+    assert_eq!(share(&["--share", people.to_str().unwrap()]), "seen\n");
+    let both = ["--share", people.to_str().unwrap(), "--share", carols.to_str().unwrap()];
+    assert_eq!(share(&both), "seen\nof carol\n");
+}
+
 #[test]
 fn a_caller_shares_only_what_is_theirs_to_use() {
     let Some(stage) = Stage::new() else { return };

@@ -2,6 +2,7 @@
 
 mod clients;
 mod confirmed;
+mod git;
 mod homes;
 mod ordinary;
 mod people;

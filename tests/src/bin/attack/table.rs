@@ -3,7 +3,7 @@
 use crate::row::Row;
 use crate::techniques::{
     agents, certificate, confirm, cost, credential, dns, echo, file, header, identity, issue, memory, oracle,
-    path, placeholder, request, session, timing,
+    path, placeholder, project, request, session, timing,
 };
 
 const FAMILIES: &[&[Row]] = &[
@@ -13,6 +13,7 @@ const FAMILIES: &[&[Row]] = &[
     agents::ROWS,
     confirm::ROWS,
     placeholder::ROWS,
+    project::ROWS,
     session::ROWS,
     credential::ROWS,
     issue::ROWS,

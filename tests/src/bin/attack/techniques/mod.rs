@@ -15,6 +15,7 @@ pub(crate) mod memory;
 pub(crate) mod oracle;
 pub(crate) mod path;
 pub(crate) mod placeholder;
+pub(crate) mod project;
 pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod timing;

@@ -1,0 +1,115 @@
+//! What tells one version of a file from another.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use nix::sys::stat::FileStat;
+use sha2::{Digest as _, Sha256};
+
+use super::super::tree::{Links, Tree};
+use super::names::PACKAGE;
+
+/// Bytes of a file whose content is compared. Of longer ones the kernel's times and numbers are.
+const MAX_CONTENT: u64 = 1024 * 1024;
+/// inode(7).
+const EXECUTABLE: u32 = 0o111;
+
+/// A version of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Print {
+    kind: u32,
+    executable: bool,
+    link: Option<OsString>,
+    /// Inode, length, and the times of the last change of content and status: an agent cannot set the last back.
+    meta: [i64; 6],
+    content: Option<[u8; 32]>,
+}
+
+impl Print {
+    /// Of what is at `path`, and of the file that a link leads to in the tree. `None` where nothing is, or nothing that
+    /// counts: an empty file names no program. `budget` is the bytes that may still be read.
+    pub(super) fn take(tree: &Tree, path: &Path, budget: &mut u64) -> Option<Print> {
+        let found = tree.stat(path).ok()?;
+        let kind = found.st_mode & libc::S_IFMT;
+        if kind == libc::S_IFREG && found.st_size == 0 {
+            return None;
+        }
+        let content = match kind {
+            libc::S_IFREG | libc::S_IFLNK => tree.read(path, MAX_CONTENT.min(*budget), Links::Follow),
+            _ => None,
+        };
+        *budget = budget.saturating_sub(content.as_ref().map_or(0, |content| content.len() as u64));
+        let content = match content {
+            Some(content) if path.ends_with(PACKAGE) => Some(scripts(&content)?),
+            content => content,
+        };
+        Some(Print {
+            kind,
+            executable: kind == libc::S_IFREG && found.st_mode & EXECUTABLE != 0,
+            link: (kind == libc::S_IFLNK).then(|| tree.link(path)).flatten(),
+            meta: meta(&found),
+            content: content.map(|content| Sha256::digest(content).into()),
+        })
+    }
+
+    /// Whether they are the same, as far as programs are concerned that execute the file.
+    pub(super) fn is_same(&self, other: &Print) -> bool {
+        let is_alike =
+            (self.kind, self.executable, &self.link) == (other.kind, other.executable, &other.link);
+        is_alike && (self.kind == libc::S_IFDIR || self.has_content_of(other))
+    }
+
+    fn has_content_of(&self, other: &Print) -> bool {
+        match (&self.content, &other.content) {
+            (Some(one), Some(other)) => one == other,
+            // The file that a link leads to was made or removed.
+            (Some(_), None) | (None, Some(_)) if self.kind == libc::S_IFLNK => false,
+            _ => self.meta == other.meta,
+        }
+    }
+
+    /// Whether content or status changed at or after this second since 1970.
+    pub(super) fn is_since(&self, second: i64) -> bool {
+        self.meta[4] >= second
+    }
+}
+
+fn meta(found: &FileStat) -> [i64; 6] {
+    [
+        found.st_ino.cast_signed(),
+        found.st_size,
+        found.st_mtime,
+        found.st_mtime_nsec,
+        found.st_ctime,
+        found.st_ctime_nsec,
+    ]
+}
+
+/// The scripts of a package.json, as text; the whole file where it cannot be read as one. `None` without scripts.
+fn scripts(content: &[u8]) -> Option<Vec<u8>> {
+    // npm skips a byte order mark.
+    let text = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
+    match serde_json::from_slice::<serde_json::Value>(text) {
+        Ok(package) => {
+            let scripts = package.get("scripts")?;
+            let is_empty = scripts.as_object().is_some_and(serde_json::Map::is_empty);
+            (!is_empty).then(|| scripts.to_string().into_bytes())
+        }
+        Err(_) => Some(content.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_package_the_scripts_count() {
+        let of = |text: &str| scripts(text.as_bytes()).map(|scripts| String::from_utf8(scripts).unwrap());
+        assert_eq!(of(r#"{"name":"a","scripts":{"test":"x"}}"#), Some(r#"{"test":"x"}"#.to_owned()));
+        assert_eq!(of("\u{feff}{\"scripts\":{\"a\":\"b\"}}"), Some(r#"{"a":"b"}"#.to_owned()));
+        assert_eq!(of(r#"{"name":"a"}"#), None);
+        assert_eq!(of(r#"{"scripts":{}}"#), None);
+        assert_eq!(of("{broken"), Some("{broken".to_owned()));
+    }
+}

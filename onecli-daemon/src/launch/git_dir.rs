@@ -1,0 +1,224 @@
+//! Git directories in a project, protected from the agent by mounts.
+//!
+//! Git runs what its configuration and its hooks name, as whoever works in the repository. In the agent's view they are
+//! mounted read-only, and `.git` is a mount point: the kernel renames and removes no mount point (`EBUSY`).
+//!
+//! This stops programs that write there. It does not stop an agent that means harm: in a user namespace with another mount
+//! namespace the names are no mount points, and `.git` can be renamed. It may also make another repository in a directory
+//! below. So the launcher compares these files when the command ends ([`executed`](super::executed)), whatever is mounted.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
+
+use super::executed::GitPlaces;
+use super::project::{move_mount, open_tree, set_read_only};
+use super::tree::{Links, Tree, shown};
+
+/// Mounts in one project. A repository takes about five.
+const MAX_GUARDS: usize = 2000;
+
+/// The directory of a git directory that git runs programs from.
+pub(super) const HOOKS: &str = "hooks";
+/// A directory of other files, which git writes too.
+pub(super) const INFO: &str = "info";
+/// Files that hold commands, or name them or the place of such files.
+const FILES: [&str; 4] = ["config", "config.worktree", "commondir", ATTRIBUTES];
+/// In [`INFO`].
+pub(super) const ATTRIBUTES: &str = "info/attributes";
+/// The same of a linked working tree.
+const WORKTREE_FILES: [&str; 3] = ["gitdir", "commondir", "config.worktree"];
+
+/// How something is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// A directory that must keep its name.
+    Pin,
+    /// A directory that must not change either.
+    Directory,
+    /// A file that must not change.
+    File,
+}
+
+/// What is protected in a project, by paths relative to it. Parents come before what is in them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Guards {
+    all: BTreeMap<PathBuf, Guard>,
+    is_cut: bool,
+}
+
+impl Guards {
+    /// For all git directories that were found.
+    pub(super) fn of(found: &GitPlaces) -> Guards {
+        let mut guards = Guards::default();
+        for repository in &found.repositories {
+            let around = found.repositories.iter().filter(|other| *other != repository);
+            let around =
+                around.filter(|other| repository.starts_with(other)).max_by_key(|other| other.iter().count());
+            guards.pin_between(around.map(PathBuf::as_path), repository);
+            guards.add(repository, &[HOOKS], Guard::Directory);
+            guards.add(repository, &[INFO], Guard::Pin);
+            guards.add(repository, &FILES, Guard::File);
+        }
+        for worktree in &found.worktrees {
+            guards.pin(worktree.parent().unwrap_or(worktree));
+            guards.pin(worktree);
+            guards.add(worktree, &WORKTREE_FILES, Guard::File);
+        }
+        for file in &found.git_files {
+            guards.insert(file.clone(), Guard::File);
+        }
+        guards
+    }
+
+    /// Pins a git directory, and in another one what lies between: `modules` of `.git/modules/a`.
+    fn pin_between(&mut self, around: Option<&Path>, repository: &Path) {
+        let steps = repository.ancestors().skip(1);
+        let between: Vec<_> = steps.take_while(|step| around.is_some_and(|around| *step != around)).collect();
+        for step in between {
+            self.pin(step);
+        }
+        self.pin(repository);
+    }
+
+    /// The project itself is a mount point already.
+    fn pin(&mut self, path: &Path) {
+        if !path.as_os_str().is_empty() {
+            self.insert(path.to_owned(), Guard::Pin);
+        }
+    }
+
+    fn add(&mut self, directory: &Path, names: &[&str], guard: Guard) {
+        for name in names {
+            self.insert(directory.join(name), guard);
+        }
+    }
+
+    fn insert(&mut self, path: PathBuf, guard: Guard) {
+        if self.all.len() < MAX_GUARDS {
+            self.all.insert(path, guard);
+        } else {
+            self.is_cut = true;
+        }
+    }
+
+    /// Mounts all of them in the mount `root`, which is in this process's view. What is not there is left out.
+    ///
+    /// # Errors
+    /// The path that cannot be protected, and why.
+    pub(super) fn place(
+        &self,
+        root: OwnedFd,
+        project: &Path,
+        notice: &mut dyn FnMut(&str),
+    ) -> Result<(), (PathBuf, std::io::Error)> {
+        let tree = Tree::new(root);
+        for (path, guard) in &self.all {
+            match guard.place(&tree, path) {
+                Ok(Placed::Done) => {}
+                Ok(Placed::Open(why)) => {
+                    notice(&format!("cannot protect {} from the agent: {why}", shown(&project.join(path))));
+                }
+                Err(error) => return Err((project.join(path), error)),
+            }
+        }
+        if self.is_cut {
+            notice(&format!("{} holds too many git repositories: not all are protected", shown(project)));
+        }
+        Ok(())
+    }
+}
+
+/// What became of a guard.
+enum Placed {
+    Done,
+    /// It protects nothing, for this reason.
+    Open(&'static str),
+}
+
+impl Guard {
+    fn place(self, tree: &Tree, path: &Path) -> std::io::Result<Placed> {
+        let opened = match tree.open(path, OFlag::O_PATH, Links::Refuse) {
+            Ok(opened) => opened,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Placed::Done),
+            Err(Errno::ELOOP) => return Ok(Placed::Open("a symbolic link leads to it")),
+            Err(errno) => return Err(errno.into()),
+        };
+        let found = fstat(&opened)?;
+        let expected = if self == Guard::File { libc::S_IFREG } else { libc::S_IFDIR };
+        match found.st_mode & libc::S_IFMT {
+            kind if kind == expected => {}
+            libc::S_IFLNK => return Ok(Placed::Open("it is a symbolic link")),
+            _ => return Ok(Placed::Open("it is another kind of file than git makes")),
+        }
+        let mount = open_tree(opened.as_fd())?;
+        if self != Guard::Pin {
+            set_read_only(&mount)?;
+        }
+        move_mount(&mount, &opened)?;
+        if self == Guard::File && found.st_nlink > 1 {
+            return Ok(Placed::Open("it has other names (hard links)"));
+        }
+        Ok(Placed::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(paths: &[&str]) -> Vec<PathBuf> {
+        paths.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn configuration_hooks_and_the_way_to_them_are_protected() {
+        let found = GitPlaces {
+            repositories: paths(&[".git", ".git/modules/a/b", "vendor/lib/.git"]),
+            worktrees: paths(&[".git/worktrees/w"]),
+            git_files: paths(&["a/b/.git"]),
+            ..GitPlaces::default()
+        };
+        let guards = Guards::of(&found);
+        let guard = |path: &str| guards.all.get(Path::new(path)).copied();
+        for path in [".git", ".git/modules", ".git/modules/a", ".git/modules/a/b", "vendor/lib/.git"] {
+            assert_eq!(guard(path), Some(Guard::Pin), "{path}");
+            let own = path.ends_with("/a") || path.ends_with("modules");
+            assert_eq!(guard(&format!("{path}/hooks")), (!own).then_some(Guard::Directory), "{path}");
+        }
+        for path in [".git/config", ".git/modules/a/b/commondir", "a/b/.git", ".git/worktrees/w/commondir"] {
+            assert_eq!(guard(path), Some(Guard::File), "{path}");
+        }
+        assert_eq!(
+            (guard(".git/worktrees"), guard(".git/worktrees/w")),
+            (Some(Guard::Pin), Some(Guard::Pin))
+        );
+        // Directories of the project itself stay as free as they are.
+        for path in ["", "vendor", "vendor/lib", "a", "a/b", ".git/objects", ".git/HEAD"] {
+            assert_eq!(guard(path), None, "{path}");
+        }
+        let order: Vec<_> = guards.all.keys().collect();
+        for (at, path) in order.iter().enumerate() {
+            assert!(order[at..].iter().all(|later| !path.starts_with(later) || path == later), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_repository_as_the_project_is_protected() {
+        let found = GitPlaces { repositories: paths(&[""]), ..GitPlaces::default() };
+        let guards = Guards::of(&found);
+        let expected = ["commondir", "config", "config.worktree", "hooks", "info", "info/attributes"];
+        assert_eq!(guards.all.keys().collect::<Vec<_>>(), expected.map(Path::new));
+    }
+
+    #[test]
+    fn guards_are_bounded() {
+        let repositories = (0..MAX_GUARDS).map(|n| PathBuf::from(format!("{n}/.git"))).collect();
+        let guards = Guards::of(&GitPlaces { repositories, ..GitPlaces::default() });
+        assert!(guards.is_cut && guards.all.len() == MAX_GUARDS);
+    }
+}

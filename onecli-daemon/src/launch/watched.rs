@@ -1,0 +1,133 @@
+//! A directory that an agent may write, from before a command starts until it has ended.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::executed::Snapshot;
+use super::git_dir::{self, Guards};
+use super::permitted;
+use super::project::{Directory, open_same};
+use super::tree::{Links, Tree};
+use crate::model::{Clock as _, SystemClock};
+
+/// A directory and what was in it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    tree: Tree,
+    place: PathBuf,
+    before: Snapshot,
+    /// Seconds since 1970.
+    since: i64,
+    /// Made for the time of the command, so that a mount has a place.
+    placeholders: Vec<PathBuf>,
+    /// It lies in another one, which reports it.
+    is_inner: bool,
+}
+
+impl Watched {
+    /// Looks at the directories that the agent may write and that are not its own, and has git directories in them protected,
+    /// unless the agent may change them.
+    pub(super) fn all(directories: &mut [Directory], may_change_git: bool) -> Vec<Watched> {
+        let mut all: Vec<Watched> = Vec::new();
+        for directory in directories.iter_mut().filter(|directory| directory.writable) {
+            let Some(ids) = directory.ids else { continue };
+            let Ok(opened) = open_same(&directory.path, &directory.found) else { continue };
+            let mut watched = Watched::begin(Tree::new(opened.into()), directory.path.clone());
+            if !may_change_git {
+                watched.make_placeholders(ids);
+                directory.guards = Guards::of(watched.before.git());
+            }
+            watched.is_inner = all.iter().any(|other| watched.place.starts_with(&other.place));
+            all.push(watched);
+        }
+        all
+    }
+
+    fn begin(tree: Tree, place: PathBuf) -> Watched {
+        let since = SystemClock.now().as_second();
+        let before = Snapshot::take(&tree, &place);
+        Watched { tree, place, before, since, placeholders: Vec::new(), is_inner: false }
+    }
+
+    /// What the command changed, as lines for the caller.
+    pub(super) fn end(&self) -> Vec<String> {
+        if self.is_inner {
+            return Vec::new();
+        }
+        self.before.report(&Snapshot::take(&self.tree, &self.place), &self.place, self.since)
+    }
+
+    /// What is missing the agent could make. Empty files and directories stand in its place, made by a process of the
+    /// caller's: root creates nothing where an agent may have led it.
+    fn make_placeholders(&mut self, (uid, gid): (u32, u32)) {
+        let git = self.before.git();
+        let places = |names: [&str; 2]| {
+            let all = git.repositories.iter().flat_map(move |path| names.map(|name| path.join(name)));
+            all.collect::<Vec<PathBuf>>()
+        };
+        let is_missing = |path: &PathBuf| self.tree.stat(path) == Err(Errno::ENOENT);
+        let directories = places([git_dir::HOOKS, git_dir::INFO]);
+        let files = [places(["config", git_dir::ATTRIBUTES]), git.worktree_configs.clone()].concat();
+        let directories: Vec<PathBuf> = directories.into_iter().filter(is_missing).collect();
+        let files: Vec<PathBuf> = files.into_iter().filter(is_missing).collect();
+        if directories.is_empty() && files.is_empty() {
+            return;
+        }
+        // What cannot be made is not protected; the comparison at the end is left.
+        let _ = permitted::as_user((uid, gid), || {
+            for path in &directories {
+                let _ = self.make(path, make_directory);
+            }
+            for path in &files {
+                let _ = self.make(path, make_file);
+            }
+        });
+        self.placeholders = [directories, files].concat();
+    }
+
+    fn make(&self, path: &Path, make: fn(&OwnedFd, &OsStr) -> nix::Result<()>) -> nix::Result<()> {
+        make(&self.parent(path)?, path.file_name().ok_or(Errno::EINVAL)?)
+    }
+
+    fn parent(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        self.tree.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Refuse)
+    }
+
+    /// Removes what was made, where it is still empty.
+    fn remove_placeholder(&self, path: &Path) -> nix::Result<()> {
+        let parent = self.parent(path)?;
+        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let found = fstat(openat(&parent, name, flags, Mode::empty())?)?;
+        match found.st_mode & libc::S_IFMT {
+            // rmdir(2) removes empty ones.
+            libc::S_IFDIR => unlinkat(&parent, name, UnlinkatFlags::RemoveDir),
+            libc::S_IFREG if found.st_size == 0 => unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        for path in self.placeholders.iter().rev() {
+            let _ = self.remove_placeholder(path);
+        }
+    }
+}
+
+fn make_directory(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+    mkdirat(parent, name, Mode::from_bits_truncate(0o755))
+}
+
+fn make_file(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
+}

@@ -1,0 +1,182 @@
+//! An agent leaves commands in a project for the programs of the person who works there.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use onecli_tests::client::Outcome;
+
+use crate::row::{Row, Trial};
+use crate::world::{World, reply};
+
+const GETS: &str = "a program that runs as the person who works in the project, unnoticed";
+const CONTROL: &str = "with --allow-git-config the same command changes the file";
+
+pub(crate) const ROWS: &[Row] = &[
+    Row::new("project/git-config", GETS, CONTROL, git_config).quick(),
+    Row::new("project/git-hook", GETS, CONTROL, git_hook),
+    Row::new("project/git-directory", GETS, CONTROL, git_directory),
+    Row::new(
+        "project/another-repository",
+        GETS,
+        "without the agent's repository nothing is reported",
+        another_repository,
+    ),
+    Row::new("project/editor-task", GETS, "an ordinary file is not reported", editor_task),
+    Row::new(
+        "project/git-directory-from-another-namespace",
+        GETS,
+        "an ordinary file is not reported",
+        from_another_namespace,
+    ),
+];
+
+/// The user of the agent, and the owner of the project: of every Debian.
+const ROBOT: &str = "games";
+const OWNER: u32 = 2;
+
+struct Project {
+    world: World,
+    path: PathBuf,
+}
+
+impl Project {
+    /// A repository as `git init` makes it. `None` without root, who starts the agent.
+    fn new(trial: &mut Trial) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            trial.not_run("starting an agent as root (needs root)");
+            return None;
+        }
+        let world = World::new(|_, conn| reply(conn, "ok"));
+        world.daemon.onecli(&["agent", "add", "robot", "--user", ROBOT]).ok("agent add");
+        let path = world.daemon.home().dir().join("project");
+        let project = Self { world, path };
+        for directory in ["", ".git", ".git/objects", ".git/refs", ".git/hooks", ".git/info"] {
+            fs::create_dir(project.at(directory)).expect("make the project");
+        }
+        fs::write(project.at(".git/HEAD"), "ref: refs/heads/main\n").expect("HEAD");
+        fs::write(project.at(".git/config"), "[core]\n\tbare = false\n").expect("config");
+        give(&project.path);
+        Some(project)
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.path.join(path)
+    }
+
+    fn run(&self, script: &str) -> Outcome {
+        let path = self.path.to_str().expect("UTF-8");
+        let args = ["run", "--agent", "robot", "--dir", path, "--", "sh", "-c", script];
+        self.world.daemon.home().cli(&args).outcome()
+    }
+
+    fn allow(&self, word: &str) {
+        let args = ["agent", "set", "robot", "--allow-git-config", word];
+        self.world.daemon.onecli(&args).ok("agent set");
+    }
+
+    /// Tries `script`, which works if it leaves `path` with `evil` in it. It counts where that is not reported either.
+    fn attempt(&self, trial: &mut Trial, script: &str, path: &str) {
+        let out = self.run(script);
+        let left = self.is_evil(path);
+        let reported = out.err().contains(self.at(path).to_str().expect("UTF-8"));
+        trial.attempt(format!("{script}: left {left}, reported {reported}"), left);
+    }
+
+    fn is_evil(&self, path: &str) -> bool {
+        fs::read_to_string(self.at(path)).is_ok_and(|text| text.contains("evil"))
+    }
+}
+
+/// Everything below is the owner's.
+fn give(path: &Path) {
+    chown(path, Some(OWNER), Some(OWNER)).expect("chown");
+    if let Ok(entries) = fs::read_dir(path) {
+        entries.flatten().for_each(|entry| give(&entry.path()));
+    }
+}
+
+/// Without the flag, and as a control with it.
+fn with_and_without_the_flag(trial: &mut Trial, scripts: &[&str], path: &str) {
+    let Some(project) = Project::new(trial) else { return };
+    scripts.iter().for_each(|script| project.attempt(trial, script, path));
+    project.allow("yes");
+    let out = project.run(scripts[0]);
+    trial.control(CONTROL, out.status.success() && project.is_evil(path));
+    trial.control("which is reported", out.err().contains("WARNING"));
+}
+
+fn git_config(trial: &mut Trial) {
+    let scripts = [
+        "echo '[core] fsmonitor=evil' >> .git/config",
+        "echo evil > .git/config.lock; mv -f .git/config.lock .git/config",
+        "rm -f .git/config; echo evil > .git/config",
+        "unshare --user --map-root-user --mount sh -c 'umount .git/config; umount -l .git; mount -o remount,rw,bind .git/config; echo evil > .git/config'",
+        "ln -f .git/config other; echo evil > other",
+    ];
+    with_and_without_the_flag(trial, &scripts, ".git/config");
+}
+
+fn git_hook(trial: &mut Trial) {
+    let scripts = [
+        "echo evil > .git/hooks/pre-commit",
+        "mv .git/hooks .git/old; mkdir .git/hooks; echo evil > .git/hooks/pre-commit",
+        "mkdir h; echo evil > h/pre-commit; mv -T h .git/hooks",
+    ];
+    with_and_without_the_flag(trial, &scripts, ".git/hooks/pre-commit");
+}
+
+fn git_directory(trial: &mut Trial) {
+    let scripts = [
+        "mv .git old && cp -r old .git && echo evil >> .git/config",
+        "cp -r .git new; echo evil >> new/config; mv -T --exchange new .git",
+        "rm -rf .git; mkdir .git; echo evil > .git/config",
+    ];
+    with_and_without_the_flag(trial, &scripts, ".git/config");
+}
+
+/// Runs `script`, whose result has to be reported by the name of `path`.
+fn must_be_reported(trial: &mut Trial, ordinary: &str, script: &str, path: &str) {
+    let Some(project) = Project::new(trial) else { return };
+    let out = project.run(ordinary);
+    trial.control(ordinary, out.status.success() && !out.err().contains("WARNING"));
+    let out = project.run(script);
+    trial.control(format!("{script} works"), out.status.success());
+    let reported =
+        out.err().contains("WARNING") && out.err().contains(project.at(path).to_str().expect("UTF-8"));
+    trial.attempt(format!("{path} unreported"), !reported);
+}
+
+fn another_repository(trial: &mut Trial) {
+    let script = "mkdir src; cp -r .git src/.git; echo '[core] fsmonitor=evil' >> src/.git/config";
+    must_be_reported(trial, "mkdir -p src2/objects src2/refs", script, "src/.git");
+}
+
+fn editor_task(trial: &mut Trial) {
+    let script = "mkdir -p .vscode; echo evil > .vscode/tasks.json";
+    must_be_reported(trial, "echo text > tasks.json", script, ".vscode/tasks.json");
+}
+
+/// The kernel renames what is a mount point in another mount namespace alone.
+fn from_another_namespace(trial: &mut Trial) {
+    const RENAME: &str = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+project = os.open(".", os.O_RDONLY)
+uid, gid = os.getuid(), os.getgid()
+assert libc.unshare(0x10020000) == 0
+open("/proc/self/setgroups", "w").write("deny")
+open("/proc/self/uid_map", "w").write("0 %d 1" % uid)
+open("/proc/self/gid_map", "w").write("0 %d 1" % gid)
+assert libc.mount(b"x", b"/tmp", b"tmpfs", 0, None) == 0
+os.mkdir("/tmp/old")
+assert libc.syscall({"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine], b"/tmp", b"/tmp/old") == 0
+os.chdir("/")
+assert libc.umount2(b"/old", 2) == 0
+os.rename(".git", ".git-old", src_dir_fd=project, dst_dir_fd=project)
+os.mkdir(".git", dir_fd=project)
+file = os.open(".git/config", os.O_CREAT | os.O_WRONLY, dir_fd=project)
+os.write(file, b"evil")
+"#;
+    must_be_reported(trial, "echo text > file", &format!("python3 -c '{RENAME}'"), ".git/config");
+}

@@ -1,0 +1,298 @@
+//! Git in an agent: it works, and its configuration and hooks stay as they are.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use onecli_tests::client::{Outcome, Run};
+use onecli_tests::need;
+
+use super::Stage;
+use super::people::{ALICE, GROUP, dir, file};
+
+/// A project of Alice's with a remote repository beside it.
+struct Project {
+    stage: Stage,
+    path: PathBuf,
+    remote: PathBuf,
+}
+
+impl Project {
+    fn new() -> Option<Self> {
+        if !need::program("git repositories", "git", "git") {
+            return None;
+        }
+        let stage = Stage::new()?;
+        stage.allow_alice();
+        let home = stage.home_of("alice");
+        let project = Self { path: home.join("project"), remote: home.join("remote.git"), stage };
+        dir(&project.path, ALICE);
+        dir(&project.remote, ALICE);
+        project.git(&project.remote, "git init -q --bare -b main");
+        let setup = format!(
+            "git init -q -b main; git remote add origin {}; echo 1 > file; git add file; git commit -qm one
+             git push -q origin main main:feature; git fetch -q",
+            project.remote.display()
+        );
+        project.git(&project.path, &setup);
+        Some(project)
+    }
+
+    /// As Alice, outside.
+    fn git(&self, directory: &Path, script: &str) -> String {
+        let (uid, gid) = (ALICE.to_string(), GROUP.to_string());
+        let run = Run::new("setpriv").args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "sh", "-ec"]);
+        named(run.arg(script)).cwd(directory).outcome().ok(script)
+    }
+
+    /// In the agent, with the remote repository.
+    fn agent(&self, script: &str) -> Outcome {
+        let script = format!("{IDENTITY}{script}");
+        let options = ["--dir", self.path.to_str().unwrap(), "--share-rw", self.remote.to_str().unwrap()];
+        self.stage.alice(&options, &script).outcome()
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.path.join(path)
+    }
+
+    fn allow(&self, word: &str) {
+        let args = ["agent", "set", &self.stage.robot.name, "--allow-git-config", word];
+        self.stage.scene.daemon.onecli(&args).ok("agent set");
+    }
+}
+
+const IDENTITY: &str =
+    "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+    export GIT_CONFIG_GLOBAL=/dev/null; ";
+
+fn named(run: Run) -> Run {
+    let names = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"];
+    let run = names.iter().fold(run, |run, name| run.env(name, "alice@host"));
+    run.env("GIT_CONFIG_GLOBAL", "/dev/null")
+}
+
+#[test]
+fn everyday_git_works_in_an_agent() {
+    let Some(project) = Project::new() else { return };
+    let files = || ["config", "hooks", "info"].map(|name| listing(&project.at(".git").join(name)));
+    let before = files();
+    let out = project.agent(
+        "set -e
+        git status --short; echo 2 >> file; git add -A; git commit -qm two; git switch -qc topic; echo 3 >> file
+        git commit -qam three; git fetch -q; git push -q origin topic main; git switch -q main; git merge -q topic
+        git pull -q --ff-only origin main; echo 4 >> file; git stash -q; git stash pop -q; git commit -qam four
+        git rebase -q HEAD~1; git tag v1; git branch -q -D topic 2>/dev/null; git reset -q --hard HEAD~1
+        git cherry-pick v1 >/dev/null; git worktree add -q tree; git -C tree status --short; git worktree remove tree
+        git gc -q; git update-server-info; git log --oneline | wc -l",
+    );
+    assert_eq!(out.ok("git"), "4\n", "{out:?}");
+    assert_eq!(files(), before);
+    assert!(!out.err().contains("WARNING"), "{out:?}");
+    assert_eq!(project.git(&project.remote, "git log --oneline topic | wc -l"), "3\n");
+    // All of it is Alice's, and git agrees.
+    project.git(&project.path, "git status --short; git fsck --strict 2>&1; [ -O .git/index ]");
+    // A clone is a repository of the agent's making.
+    let out = project.agent(
+        "set -e; git clone -q . copy; cd copy; git config user.name x; git commit -q --allow-empty -m x",
+    );
+    out.ok("clone");
+    let line = format!("new git repository: {}", project.at("copy/.git").display());
+    assert!(out.err().contains(&line), "{out:?}");
+    let out = project.agent("git -C copy config user.name y");
+    assert!(!out.status.success(), "it is protected like any other: {out:?}");
+}
+
+/// Names and contents, for comparison.
+fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let Ok(entries) = fs::read_dir(path) else {
+        return vec![(path.to_owned(), fs::read(path).unwrap_or_default())];
+    };
+    let mut all: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(&path).unwrap_or_default()))
+        // Of gc and update-server-info.
+        .filter(|(path, _)| !path.ends_with("info/refs"))
+        .collect();
+    all.sort();
+    all
+}
+
+/// Each is in README under the commands that need the flag.
+#[test]
+fn commands_that_write_git_configuration_need_the_flag() {
+    let Some(project) = Project::new() else { return };
+    let commands = [
+        "git config core.fsmonitor ./evil",
+        "git remote add other ../remote.git",
+        "git remote set-url origin ../other.git",
+        "git branch -u origin/main; grep -q merge .git/config",
+        "git push -q -u origin main; grep -q merge .git/config",
+        "git switch -q feature; grep -q merge .git/config",
+        "git sparse-checkout set x",
+        "git init -q",
+        "ln -s ../../hook .git/hooks/post-commit",
+        "echo '* filter=x' > .git/info/attributes",
+        "mv .git old",
+        "rm -rf .git/hooks",
+        "mv .git/info .git/other",
+    ];
+    let backup = project.path.with_file_name("backup");
+    let restore = || {
+        project.git(
+            &project.path,
+            &format!("rm -rf {0}/.git {0}/old; cp -a {1} {0}/.git", project.path.display(), backup.display()),
+        );
+    };
+    project.git(&project.path, &format!("cp -a .git {}", backup.display()));
+    let files = || {
+        [project.at(".git/config"), project.at(".git/hooks"), project.at(".git/info")]
+            .map(|path| listing(&path))
+    };
+    let before = files();
+    for command in commands {
+        let out = project.agent(command);
+        assert!(!out.status.success(), "{command}: {out:?}");
+        assert_eq!(files(), before, "{command}");
+        assert!(!out.err().contains("WARNING"), "{command}: {out:?}");
+        assert!(!project.at(".git/info/attributes").exists(), "{command}: a placeholder is left");
+        restore();
+    }
+    project.allow("yes");
+    for command in commands {
+        let out = project.agent(command);
+        out.ok(command);
+        assert!(out.err().contains("may change the configuration"), "{command}: {out:?}");
+        let harmless = ["sparse", "init", "mv .git/info", "rm -rf"].iter().any(|word| command.contains(word));
+        assert!(harmless || out.err().contains("WARNING"), "{command}: {out:?}");
+        restore();
+    }
+    project.allow("no");
+    assert!(!project.agent(commands[0]).status.success());
+}
+
+/// What the kernel lets an agent do in spite of the mounts is reported.
+#[test]
+fn files_that_other_programs_execute_are_reported() {
+    let Some(project) = Project::new() else { return };
+    file(&project.at("package.json"), r#"{"scripts":{"test":"true"}}"#, ALICE);
+    let attempts = [
+        ("echo evil > .envrc", "new: {}/.envrc"),
+        ("mkdir .vscode; echo '{}' > .vscode/tasks.json", "new: {}/.vscode/tasks.json"),
+        (r#"echo '{"scripts":{"test":"evil"}}' > package.json"#, "changed: {}/package.json"),
+        ("echo evil > .git/commondir", "new: {}/.git/commondir"),
+        (
+            "mkdir src; git init -q src; git -C src config core.fsmonitor evil",
+            "new git repository: {}/src/.git",
+        ),
+        ("mkdir lib; cd lib; git init -q --bare; echo x >> config", "new git repository: {}/lib"),
+        ("printf 'gitdir: src' > x; mkdir y; mv x y/.git", "new: {}/y/.git"),
+        ("mkdir \"$(printf 'a\\nb')\"; cd a*; echo x > .envrc", "new: {}/a\\nb/.envrc"),
+    ];
+    for (script, line) in attempts {
+        let out = project.agent(script);
+        out.ok(script);
+        let line = line.replace("{}", project.path.to_str().unwrap());
+        assert!(out.err().contains("WARNING") && out.err().contains(&line), "{script}: {out:?}");
+        if script.contains("commondir") {
+            fs::remove_file(project.at(".git/commondir")).unwrap();
+        }
+    }
+    let out = project.agent("echo text > src/main.rs; cat package.json");
+    assert!(out.status.success() && !out.err().contains("WARNING"), "{out:?}");
+    // It renames what is a mount point, from a view in which it is none.
+    let out = project.agent(&format!("python3 -c '{RENAME}' {} && ls -d .git-old", project.path.display()));
+    if out.status.success() {
+        assert!(out.err().contains(&format!("changed: {}/.git/config", project.path.display())), "{out:?}");
+    }
+    println!("renamed from another mount namespace: {}", out.status.success());
+}
+
+/// Leaves its view for one without the project's mounts, with the project open.
+const RENAME: &str = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+project = os.open(sys.argv[1], os.O_RDONLY)
+uid, gid = os.getuid(), os.getgid()
+assert libc.unshare(0x10020000) == 0
+open("/proc/self/setgroups", "w").write("deny")
+open("/proc/self/uid_map", "w").write("0 %d 1" % uid)
+open("/proc/self/gid_map", "w").write("0 %d 1" % gid)
+assert libc.mount(b"x", b"/tmp", b"tmpfs", 0, None) == 0
+os.mkdir("/tmp/old")
+assert libc.syscall(155, b"/tmp", b"/tmp/old") == 0
+os.chdir("/")
+assert libc.umount2(b"/old", 2) == 0
+os.rename(".git", ".git-old", src_dir_fd=project, dst_dir_fd=project)
+os.mkdir(".git", dir_fd=project)
+file = os.open(".git/config", os.O_CREAT | os.O_WRONLY, dir_fd=project)
+os.write(file, b"[core]\n\tfsmonitor = evil\n")
+"#;
+
+/// A directory stays open while the first view ends. The launcher holds the view, so the mounts stay below it.
+#[test]
+fn a_view_that_nobody_is_in_any_more_keeps_its_mounts() {
+    const KEEP: &str = r#"
+import ctypes, os, sys
+project = os.open(sys.argv[1], os.O_RDONLY)
+assert ctypes.CDLL(None).unshare(0x10020000) == 0
+file = os.open(".git/config", os.O_WRONLY | os.O_APPEND, dir_fd=project)
+os.write(file, b"[core]\n\tfsmonitor = evil\n")
+"#;
+    let Some(project) = Project::new() else { return };
+    let before = fs::read(project.at(".git/config")).unwrap();
+    let path = project.path.display();
+    let out = project.agent(&format!("exec python3 -c '{KEEP}' {path}"));
+    assert!(out.err().contains("Read-only file system"), "{out:?}");
+    assert_eq!(fs::read(project.at(".git/config")).unwrap(), before);
+}
+
+/// What an agent of an earlier run left: links, missing files, pointers elsewhere.
+#[test]
+fn odd_git_directories_are_protected_or_named() {
+    let Some(project) = Project::new() else { return };
+    let evil = "echo evil > .git/hooks/pre-commit; echo x > .git/config; true";
+    // Missing directories and files are not made, and nothing stays behind.
+    for name in ["hooks", "info", "config"] {
+        let _ = fs::remove_dir_all(project.at(".git").join(name));
+    }
+    fs::remove_file(project.at(".git/config")).unwrap();
+    let out = project.agent(evil);
+    assert!(!out.err().contains("WARNING"), "{out:?}");
+    for name in ["hooks", "info", "config"] {
+        assert!(!project.at(".git").join(name).exists(), "{name}: {out:?}");
+    }
+    // Links out of the project, and within it.
+    let outside = project.stage.home_of("alice").join("outside");
+    dir(&outside, ALICE);
+    symlink(&outside, project.at(".git/hooks")).unwrap();
+    symlink("../shared-config", project.at(".git/config")).unwrap();
+    file(&project.at("shared-config"), "", ALICE);
+    let out = project.agent(evil);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "root made something there: {out:?}");
+    assert!(out.err().contains("cannot protect") && out.err().contains("symbolic link"), "{out:?}");
+    assert!(out.err().contains(&format!("changed: {}", project.at(".git/config").display())), "{out:?}");
+    // A submodule: `.git` is a file, its git directory lies in the one around it.
+    let module = project.at(".git/modules/a/b");
+    fs::create_dir_all(&module).unwrap();
+    for sub in ["../..", "..", "", "objects", "refs", "hooks", "info"] {
+        dir(&module.join(sub), ALICE);
+    }
+    for (path, text) in [("HEAD", "ref: refs/heads/main\n"), ("config", "[core]\n")] {
+        file(&module.join(path), text, ALICE);
+    }
+    dir(&project.at("sub"), ALICE);
+    file(&project.at("sub/.git"), "gitdir: ../.git/modules/a/b\n", ALICE);
+    for script in [
+        "echo x > sub/.git",
+        "mv sub/.git x",
+        "echo x > .git/modules/a/b/config",
+        "echo x > .git/modules/a/b/hooks/h",
+        "mv .git/modules/a .git/modules/x",
+        "mv .git/modules .git/x",
+        "mv -T .git x",
+    ] {
+        let out = project.agent(script);
+        assert!(!out.status.success() && !out.err().contains("WARNING"), "{script}: {out:?}");
+    }
+}
