@@ -1,7 +1,7 @@
 //! Git in an agent: it works, and its configuration and hooks stay as they are.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use onecli_tests::client::{Outcome, Run};
@@ -265,8 +265,11 @@ fn odd_git_directories_are_protected_or_named() {
     // Links out of the project, and within it.
     let outside = project.stage.home_of("alice").join("outside");
     dir(&outside, ALICE);
-    symlink(&outside, project.at(".git/hooks")).unwrap();
-    symlink("../shared-config", project.at(".git/config")).unwrap();
+    for (target, link) in [(outside.as_path(), ".git/hooks"), (Path::new("../shared-config"), ".git/config")]
+    {
+        symlink(target, project.at(link)).unwrap();
+        lchown(project.at(link), Some(ALICE), Some(GROUP)).unwrap();
+    }
     file(&project.at("shared-config"), "", ALICE);
     let out = project.agent(evil);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "root made something there: {out:?}");
