@@ -61,6 +61,30 @@ fn a_credential_that_another_agent_sent_is_scrubbed() {
     assert_eq!((&alert["verdict"], &alert["path"]), (&"forward".into(), &"/stored".into()), "{alert}");
 }
 
+/// The search takes a little longer where a text holds the end of a value. So that is an alert as well.
+#[test]
+fn the_end_of_anothers_credential_is_an_alert() {
+    let scene = Scene::new();
+    let open = open(&scene);
+    let read = |part: &str| {
+        let hex: String = part.bytes().map(|byte| format!("{byte:02x}")).collect();
+        get(&scene, &open, &format!("/issue?body={hex}"), &[]).ok("a part")
+    };
+    let less = &VALUE[VALUE.len() - 19..];
+    assert_eq!(read(less), less);
+    assert_eq!(record_count(&scene, "secret_returned"), 0);
+    let enough = &VALUE[VALUE.len() - 24..];
+    assert_eq!(read(&format!("{enough} {enough}")), format!("{enough} {enough}"));
+    let alert = scene.daemon.audit_until("the alert", |r| r["code"] == "secret_returned");
+    assert_eq!((&alert["rule"], &alert["agent"]), (&"the end of a value".into(), &"open".into()), "{alert}");
+    // One's own is what an upstream may show.
+    let path =
+        format!("/issue?body={}", enough.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let before = record_count(&scene, "secret_returned");
+    scene.run(Way::Explicit, curl_with_key(&scene.url(&path), &[])).ok("the own");
+    assert_eq!(record_count(&scene, "secret_returned"), before);
+}
+
 /// An echo of what the request itself sent is what an upstream may do.
 #[test]
 fn an_echo_of_the_own_credential_is_no_alert() {

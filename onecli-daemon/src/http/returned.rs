@@ -15,7 +15,7 @@ use super::gateway::Gateway;
 use super::scrub::{MatchGuard, Needles, spellings};
 use super::scrub_values::SearchSet;
 use crate::audit::{Record, Text};
-use crate::model::{AgentId, Code, Refusal, SecretValue, WireForm};
+use crate::model::{AgentId, Code, Refusal, Secret, SecretValue, WireForm};
 use crate::policy::Watch;
 use crate::vault::Credential;
 
@@ -94,14 +94,14 @@ impl ResponseGuard {
         ResponseGuard { gateway, agent, record: record.clone(), searched, sent, signatures, expected: None }
     }
 
-    fn is_expected(&mut self, matched: &[u8]) -> bool {
+    fn expected(&mut self) -> &Needles {
         let issued = self.gateway.credentials.purchases();
         if self.expected.as_ref().is_none_or(|(known, _)| *known != issued) {
             let mut needles = Needles::default();
             needles.extend(spellings(&self.expected_forms()));
             self.expected = Some((issued, needles));
         }
-        self.expected.as_ref().is_some_and(|(_, needles)| needles.is_in(matched))
+        &self.expected.get_or_insert_default().1
     }
 
     /// A token takes the place of another while a response is under way: both are the agent's to send.
@@ -115,17 +115,19 @@ impl ResponseGuard {
     }
 
     /// Raises an alert, which is folded with others like it.
-    fn alert(&self, matched: &[u8]) {
+    fn alert(&self, owner: Option<&Secret>, detail: Option<&str>) {
         let Gateway { refusals, clock, quota, audit, .. } = self.gateway.as_ref();
         let mut alert = self.record.clone();
         alert.alert(Code::SecretReturned);
+        if let Some(detail) = detail {
+            alert.rule = Some(Text::new(detail));
+        }
         let now = clock.instant();
         let may_write =
             || quota.take(now, self.agent, (1, alert.line_bytes()), audit.space_is_scarce()).is_ok();
         if !refusals.note(now, (&alert, self.agent), &self.gateway.snapshot(), may_write) {
             return;
         }
-        let owner = self.searched.owner(matched);
         alert.secret = owner.map(|secret| Text::new(secret.name.as_str()));
         alert.secret_version = owner.map(|secret| secret.version);
         audit.outcome(alert);
@@ -134,10 +136,18 @@ impl ResponseGuard {
 
 impl MatchGuard for ResponseGuard {
     fn matched(&mut self, matched: &[u8]) -> bool {
-        if self.is_expected(matched) {
+        if self.expected().is_in(matched) {
             return false;
         }
-        self.alert(matched);
+        self.alert(self.searched.owner(matched), None);
+        self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
+    }
+
+    fn nearly_matched(&mut self, text: &[u8]) -> bool {
+        if self.expected().is_end_in(text) {
+            return false;
+        }
+        self.alert(None, Some("the end of a value"));
         self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
     }
 }

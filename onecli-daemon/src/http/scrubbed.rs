@@ -14,6 +14,9 @@ use super::body::{BodyError, len};
 use super::patience::Patience;
 use super::scrub::Scrubber;
 
+/// Bytes that are searched before other tasks get their turn.
+const TURN: usize = 16 << 10;
+
 /// Why a body breaks off.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -37,13 +40,15 @@ pub(super) struct ScrubbedBody<S> {
     patience: Patience,
     /// How long held bytes wait for the bytes behind them, where that has an end.
     flush: Option<Patience>,
+    /// Bytes searched in this turn.
+    searched: usize,
 }
 
 impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
     /// Of `source`, which may be silent for as long as `patience` says. `ended` where there is no body.
     pub(super) fn new(source: S, scrubber: Scrubber, patience: Patience, ended: bool) -> ScrubbedBody<S> {
         let flush = scrubber.flush_after().map(Patience::new);
-        ScrubbedBody { source: Some(source), scrubber, trailers: None, ended, patience, flush }
+        ScrubbedBody { source: Some(source), scrubber, trailers: None, ended, patience, flush, searched: 0 }
     }
 
     /// Drops what the upstream still sends, and what is held.
@@ -93,6 +98,12 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
         loop {
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            if self.searched >= TURN {
+                // A text of many escapes takes long: two such streams must not stop everybody else's.
+                self.searched = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let Some(source) = self.source.as_mut().filter(|_| !self.ended) else { return Poll::Ready(None) };
             let clean = match Pin::new(&mut *source).poll_frame(cx) {
@@ -145,6 +156,9 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
 
     /// What can go on of a frame. The last one goes with all that is held: one frame.
     fn take(&mut self, frame: Frame<Bytes>, is_last: bool) -> Result<Bytes, Fault> {
+        if !self.scrubber.is_idle() {
+            self.searched += frame.data_ref().map_or(0, Bytes::len);
+        }
         let clean = match frame.into_data() {
             Ok(data) if is_last => self.scrubber.push_last(data),
             Ok(data) => self.scrubber.push(data),

@@ -1,9 +1,10 @@
-//! Whether a text can hold a match at all, found in time that depends on the text alone.
+//! Where a text may hold a match, found in time that depends on the text alone.
 //!
 //! Following a needle takes the longer the further the text agrees with it: an agent that chooses the text could measure how
-//! good its guess is. So needles are followed only in a text that holds the whole end of one, its last 16 decoded bytes. An
-//! agent cannot write those without knowing them, and no shorter agreement changes what is done here. The places in the
-//! table are drawn by a random key, so that no text can be made to collide with them either.
+//! good its guess is. So needles are followed only in a text that holds the end of one, its last 24 decoded bytes. An agent
+//! cannot write those without knowing them, and no shorter agreement changes what is done here. An end without a match raises
+//! an alert (`http/returned`), as a match does. The places in the table are drawn by a random key, so that no text can be made
+//! to collide with them either.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,9 +13,11 @@ use super::hold::goes_on;
 use super::reading::{Text, is_plain};
 use crate::model::Alphabet;
 
-/// Decoded bytes at the end of a needle that a text must hold; all of a shorter needle. In hex and in UTF-16 these are 8 bytes
-/// of the value.
-const ANCHOR: usize = 16;
+/// Decoded bytes at the end of a needle that a text must hold; all of a shorter needle, but for up to three bytes. In hex and
+/// in UTF-16 these are 12 bytes of the value.
+const ANCHOR: usize = 24;
+/// Ends of needles that are noted in one text.
+const MAX_ENDS: usize = 64;
 /// Ways to read the last bytes that are followed side by side. Where a text has more, its needles are followed.
 const MAX_WAYS: usize = 32;
 /// Plain bytes after which ways that differ no longer become one.
@@ -40,14 +43,57 @@ pub(super) struct Anchors {
 /// The last decoded bytes of one way to read a text; none before a byte that no needle may have.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Way {
-    /// The newest byte is the lowest.
+    /// The last 16 bytes; the newest is the lowest.
     last: u128,
+    /// The eight bytes before them.
+    older: u64,
     /// A line break was passed over since the last byte. One is, two are not.
     broken: bool,
 }
 
-fn with(last: u128, bytes: &[u8]) -> u128 {
-    bytes.iter().fold(last, |last, byte| last << 8 | u128::from(*byte))
+impl Way {
+    fn with(self, bytes: &[u8]) -> Way {
+        bytes.iter().fold(self, |way, byte| {
+            let [oldest, ..] = way.last.to_be_bytes();
+            Way {
+                last: way.last << 8 | u128::from(*byte),
+                older: way.older << 8 | u64::from(oldest),
+                broken: false,
+            }
+        })
+    }
+
+    /// The last bytes alone, so many of them.
+    fn end(self, length: usize) -> (u128, u64) {
+        let bits = 8 * length.min(ANCHOR);
+        match bits.checked_sub(128) {
+            None => (self.last & (u128::MAX >> (128 - bits.max(1))), 0),
+            Some(0) => (self.last, 0),
+            Some(more) => (self.last, self.older & (u64::MAX >> (64 - more))),
+        }
+    }
+}
+
+/// How much of a needle's end counts. Few lengths are looked for with each byte.
+fn anchor_length(needle: usize) -> usize {
+    let length = needle.min(ANCHOR);
+    if length > 16 { length / 4 * 4 } else { length }
+}
+
+/// What was found in a text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Where ends of needles end; at most [`MAX_ENDS`].
+    pub(super) ends: Vec<usize>,
+    /// There are too many readings to say.
+    pub(super) is_unclear: bool,
+}
+
+impl Found {
+    /// Can there be no match?
+    pub(super) fn is_nothing(&self) -> bool {
+        self.ends.is_empty() && !self.is_unclear
+    }
 }
 
 impl Anchors {
@@ -58,8 +104,8 @@ impl Anchors {
             self.key = self.random.hash_one(0) | 1;
             self.table.resize(1 << (TABLE_BITS - 6), 0);
         }
-        let length = needle.len().min(ANCHOR);
-        let end = with(0, &needle[needle.len() - length..]);
+        let length = anchor_length(needle.len());
+        let end = Way::default().with(&needle[needle.len() - length..]).end(length);
         let (word, bit) = self.place(end, length);
         self.table[word] |= bit;
         let hash = self.hash(end, length);
@@ -71,43 +117,49 @@ impl Anchors {
         }
     }
 
-    /// May a needle be in this text, in some reading? If not, none is.
-    pub(super) fn may_be_in(&self, text: &Text<'_>) -> bool {
-        let mut ways =
-            Ways { anchors: self, text, here: vec![Way::default()], later: BTreeMap::new(), at: 0 };
-        while ways.at < text.raw().len() {
-            if ways.pass_plain_bytes() || ways.pass_one_byte() {
-                return true;
-            }
+    /// Where the ends of needles are in this text, in some reading. Without one, no needle is in it.
+    pub(super) fn find(&self, text: &Text<'_>) -> Found {
+        let mut ways = Ways {
+            anchors: self,
+            text,
+            here: vec![Way::default()],
+            later: BTreeMap::new(),
+            at: 0,
+            found: Found::default(),
+        };
+        while ways.at < text.raw().len() && !ways.found.is_unclear {
+            ways.pass_plain_bytes();
+            ways.pass_one_byte();
         }
-        false
+        ways.found
     }
 
     /// The way behind these bytes. What lies before a byte outside of the alphabet belongs to no match, so ways that differ in
     /// that alone become one: most escapes make no second way.
     fn follow(&self, way: Way, bytes: &[u8]) -> Way {
         let is_within = self.has_texts || bytes.iter().all(|byte| goes_on(Alphabet::Token, *byte));
-        Way { last: if is_within { with(way.last, bytes) } else { 0 }, broken: false }
+        if is_within { way.with(bytes) } else { Way::default() }
     }
 
     /// Does an end stand where this way has got to?
     fn is_end(&self, way: Way) -> bool {
         self.lengths.iter().any(|&length| {
-            let end = way.last & (u128::MAX >> (128 - 8 * length));
+            let end = way.end(length);
             let (word, bit) = self.place(end, length);
             self.table[word] & bit != 0 && self.ends.binary_search(&self.hash(end, length)).is_ok()
         })
     }
 
-    fn place(&self, end: u128, length: usize) -> (usize, u64) {
-        let [low, high] = halves(end);
-        let mixed = (low ^ high.rotate_left(29).wrapping_mul(self.key) ^ u64::try_from(length).unwrap_or(0))
-            .wrapping_mul(self.key);
+    fn place(&self, (last, older): (u128, u64), length: usize) -> (usize, u64) {
+        let [low, high] = halves(last);
+        let high =
+            (high ^ older.rotate_left(17).wrapping_mul(self.key)).rotate_left(29).wrapping_mul(self.key);
+        let mixed = (low ^ high ^ u64::try_from(length).unwrap_or(0)).wrapping_mul(self.key);
         let number = usize::try_from(mixed >> (64 - TABLE_BITS)).unwrap_or(0);
         (number / 64, 1 << (number % 64))
     }
 
-    fn hash(&self, end: u128, length: usize) -> u64 {
+    fn hash(&self, end: (u128, u64), length: usize) -> u64 {
         self.random.hash_one((end, length))
     }
 }
@@ -126,36 +178,43 @@ struct Ways<'w, 't> {
     /// Those that have got further, by an escape.
     later: BTreeMap<usize, Vec<Way>>,
     at: usize,
+    found: Found,
 }
 
 impl Ways<'_, '_> {
-    /// Passes bytes that have one reading. Stops early at the end of a needle, and says so.
-    fn pass_plain_bytes(&mut self) -> bool {
+    /// Notes a way that has got to `at`, if it is the end of a needle.
+    fn note(&mut self, way: Way, at: usize) {
+        if self.anchors.is_end(way) && self.found.ends.len() < MAX_ENDS && self.found.ends.last() != Some(&at)
+        {
+            self.found.ends.push(at);
+        }
+    }
+
+    /// Passes bytes that have one reading.
+    fn pass_plain_bytes(&mut self) {
         let raw = self.text.raw();
         let mut passed = 0;
         while self.later.is_empty()
             && let Some(byte) = raw.get(self.at).filter(|byte| is_plain(**byte))
         {
-            for way in &mut self.here {
-                *way = self.anchors.follow(*way, &[*byte]);
-                if self.anchors.is_end(*way) {
-                    return true;
-                }
-            }
             self.at += 1;
+            for place in 0..self.here.len() {
+                let way = self.anchors.follow(self.here[place], &[*byte]);
+                self.here[place] = way;
+                self.note(way, self.at);
+            }
             passed += 1;
             if passed % MERGE_EVERY == 0 && self.here.len() > 1 {
                 merge(&mut self.here);
             }
         }
-        false
     }
 
-    /// Passes one byte, whatever its readings. Is there the end of a needle, or are there too many ways to go on?
-    fn pass_one_byte(&mut self) -> bool {
+    /// Passes one byte, whatever its readings.
+    fn pass_one_byte(&mut self) {
         let text = self.text;
         let at = self.at;
-        let Some(byte) = text.raw().get(at) else { return false };
+        let Some(byte) = text.raw().get(at) else { return };
         let mut breaks = Vec::new();
         if !is_plain(*byte) {
             text.line_breaks(at, &mut breaks);
@@ -163,28 +222,24 @@ impl Ways<'_, '_> {
         for way in std::mem::take(&mut self.here) {
             for reading in text.readings(at) {
                 let next = self.anchors.follow(way, reading.character.as_bytes());
-                if self.anchors.is_end(next) || !self.go_on(next, reading.end) {
-                    return true;
-                }
+                self.note(next, reading.end);
+                self.go_on(next, reading.end);
             }
             for &behind in breaks.iter().filter(|_| !way.broken) {
-                if !self.go_on(Way { broken: true, ..way }, behind) {
-                    return true;
-                }
+                self.go_on(Way { broken: true, ..way }, behind);
             }
         }
         self.at += 1;
         self.here = self.later.remove(&self.at).unwrap_or_default();
-        false
     }
 
-    /// Notes a way that has got to `at`; `false` where there is no room for it.
-    fn go_on(&mut self, way: Way, at: usize) -> bool {
+    /// Goes on with a way that has got to `at`.
+    fn go_on(&mut self, way: Way, at: usize) {
         let ways = self.later.entry(at).or_default();
         if !ways.contains(&way) {
             ways.push(way);
         }
-        ways.len() <= MAX_WAYS
+        self.found.is_unclear |= ways.len() > MAX_WAYS;
     }
 }
 
@@ -215,17 +270,17 @@ mod tests {
     }
 
     fn may_be_in(needle: &str, text: &str) -> bool {
-        anchors(&[needle.as_bytes()], Alphabet::Token).may_be_in(&Text::new(text.as_bytes()))
+        !anchors(&[needle.as_bytes()], Alphabet::Token).find(&Text::new(text.as_bytes())).is_nothing()
     }
 
     #[test]
     fn only_the_whole_end_of_a_needle_counts() {
-        let needle = "sk-proj-0123456789abcdef";
+        let needle = "sk-proj-ghijklmn0123456789abcdef";
         for beginning in 0..needle.len() {
             assert!(!may_be_in(needle, &needle[..beginning]), "{beginning}");
         }
-        assert!(!may_be_in(needle, "9876543210abcdef"));
-        for text in ["89abcdef", "0x89abcdef 01234567\n\n89abcdef", "%30123456789abcde"] {
+        assert!(!may_be_in(needle, "hijklmn0123456789abcdef"), "one byte less than counts");
+        for text in ["89abcdef", "0x89abcdef 01234567\n\n89abcdef", "%300123456789abcde"] {
             assert!(!may_be_in(needle, text), "{text}");
         }
         for text in [
@@ -236,14 +291,24 @@ mod tests {
             "%38%39abcd&#x65;f",
             "\\\\u00389abcdef",
         ] {
-            assert!(may_be_in(needle, &format!("x sk-proj-01234567{text} y")), "{text}");
+            assert!(may_be_in(needle, &format!("x ghijklmn01234567{text} y")), "{text}");
         }
+    }
+
+    #[test]
+    fn every_end_is_found() {
+        let anchors = anchors(&[b"sk-proj-ghijklmn0123456789abcdef", b"12345678"], Alphabet::Token);
+        let end = "ghijklmn0123456789abcdef ".repeat(3);
+        let found = anchors.find(&Text::new(end.as_bytes()));
+        assert_eq!(found, Found { ends: vec![17, 24, 42, 49, 67, 74], is_unclear: false });
+        let many = anchors.find(&Text::new(end.repeat(100).as_bytes()));
+        assert_eq!((many.ends.len(), many.is_unclear), (MAX_ENDS, false));
     }
 
     #[test]
     fn short_needles_count_whole() {
         let anchors = anchors(&[b"12345678", b"abcdefghijk"], Alphabet::Token);
-        let may_be_in = |text: &str| anchors.may_be_in(&Text::new(text.as_bytes()));
+        let may_be_in = |text: &str| !anchors.find(&Text::new(text.as_bytes())).is_nothing();
         assert!(may_be_in("x12345678x") && may_be_in("abcdefghijk"));
         assert!(!may_be_in("x2345678x") && !may_be_in("bcdefghijk"));
     }
@@ -268,7 +333,7 @@ mod tests {
             for alphabet in [Alphabet::Text, Alphabet::Token] {
                 let is_of = needle.bytes().all(|byte| alphabet.contains(byte) || byte == b'%');
                 let anchors = anchors(&[needle.as_bytes()], alphabet);
-                prop_assert!(!is_of || anchors.may_be_in(&Text::new(text.as_bytes())), "{text}");
+                prop_assert!(!is_of || !anchors.find(&Text::new(text.as_bytes())).is_nothing(), "{text}");
             }
         }
     }

@@ -123,6 +123,11 @@ impl Needles {
         needles.take_while(|needle| needle.len() <= text.len()).any(is_in)
     }
 
+    /// Is the end of one in this text? See [`Anchors`].
+    pub(in crate::http) fn is_end_in(&self, text: &[u8]) -> bool {
+        !self.is_empty() && !self.anchors.find(&Text::new(text)).is_nothing()
+    }
+
     /// Is one in this text, in whatever spelling, or in lower case as in the name of a header field?
     pub(in crate::http) fn is_in(&self, text: &[u8]) -> bool {
         !self.find(&Text::new(text)).is_empty() || self.is_in_lower_case(text)
@@ -135,10 +140,22 @@ impl Needles {
 
     /// Every match, wherever it begins, overlapping ones too.
     pub(super) fn find(&self, text: &Text<'_>) -> Vec<Match> {
-        if self.is_empty() || !self.anchors.may_be_in(text) {
-            return Vec::new();
+        self.search(text).0
+    }
+
+    /// Every match, and where the ends of needles are that belong to none.
+    pub(super) fn search(&self, text: &Text<'_>) -> (Vec<Match>, Vec<usize>) {
+        if self.is_empty() {
+            return Default::default();
         }
-        self.follow_all(text)
+        let found = self.anchors.find(text);
+        if found.is_nothing() {
+            return Default::default();
+        }
+        let matches = self.follow_all(text);
+        let mut ends = found.ends;
+        ends.retain(|end| !matches.iter().any(|found| (found.start..=found.end).contains(end)));
+        (matches, ends)
     }
 
     /// The same, without a look at whether the end of one is there: takes the longer the further the text agrees.

@@ -31,6 +31,9 @@ const MAX_PIECE: usize = 16 * 1024;
 /// decides a match, and a character has up to ten bytes.
 const MAX_HELD: usize = 48 * 1024;
 
+/// Bytes before the end of a value by which its owner is found, in whatever spelling.
+const NEAR: usize = 256;
+
 /// Values that have to be looked for from now on: bought while an answer is under way.
 pub(super) trait Newer: Send + Sync {
     /// Those since it was asked last. Asked with every chunk: nothing new has to cost nothing.
@@ -41,6 +44,10 @@ pub(super) trait Newer: Send + Sync {
 pub(super) trait MatchGuard: Send + Sync {
     /// `matched` is the text as it came. True: nothing more of the response is to be delivered.
     fn matched(&mut self, matched: &[u8]) -> bool;
+
+    /// `text` ends in the end of a value, whose beginning is not there: how long the search took may tell so. As
+    /// [`MatchGuard::matched`].
+    fn nearly_matched(&mut self, text: &[u8]) -> bool;
 }
 
 /// Looks for values in a stream of bytes, across the edges of its chunks.
@@ -130,6 +137,15 @@ impl Scrubber {
         }
     }
 
+    /// Counts ends of values without their beginnings. Those in the first `known` bytes are counted already.
+    fn note_ends(&mut self, text: &[u8], known: usize, ends: &[usize]) {
+        if let Some(guard) = &mut self.guard {
+            for end in ends.iter().copied().filter(|end| *end > known) {
+                self.is_cut |= guard.nearly_matched(&text[end.saturating_sub(NEAR)..end]);
+            }
+        }
+    }
+
     /// Is there nothing to look for?
     pub(super) fn is_idle(&self) -> bool {
         self.needles.is_empty() && self.newer.is_none()
@@ -180,7 +196,8 @@ impl Scrubber {
     /// Scrubs bytes that stand for themselves; tells whether there was a match.
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
         self.renew();
-        let matches = self.needles.find(&Text::new(bytes));
+        let (matches, ends) = self.needles.search(&Text::new(bytes));
+        self.note_ends(bytes, 0, &ends);
         for found in &matches {
             self.note(&bytes[found.start..found.end]);
         }
@@ -207,6 +224,7 @@ impl Scrubber {
     }
 
     fn push_piece(&mut self, chunk: Bytes, last: bool) -> Bytes {
+        let known = self.held.len();
         let buffer = if self.held.is_empty() {
             chunk
         } else {
@@ -216,12 +234,13 @@ impl Scrubber {
         };
         let text = Text::new(&buffer);
         let (matched, tail) = self.tail.follow(&text, self.held_matched);
-        let found_matches = self.needles.find(&text);
+        let (found_matches, ends) = self.needles.search(&text);
         let open_from = if last {
             buffer.len()
         } else {
             self.needles.watched().and(self.watched).open_from(&text, &mut self.costs)
         };
+        self.note_ends(&buffer, known, &ends);
         let is_clean = matched == 0 && found_matches.is_empty();
         if self.is_overrun || buffer.len() - open_from > MAX_HELD {
             self.is_overrun = true;

@@ -16,6 +16,12 @@ const CONTROL: &str = "a planted delay is found by the same test";
 pub(crate) const ROWS: &[Row] = &[
     Row::new("timing/tail", "whether a guess is right, from the time of short answers", CONTROL, tail),
     Row::new("timing/dense", "whether a guess is right, from the time of long answers", CONTROL, dense),
+    Row::new(
+        "timing/end",
+        "whether a guess of a value's end is right, from the time of long answers",
+        CONTROL,
+        end,
+    ),
 ];
 
 /// Pairs of one batch. Batches follow until the control finds the planted delay.
@@ -27,6 +33,8 @@ const PLANTED: Duration = Duration::from_micros(500);
 const WARM_UP: usize = 20;
 /// Characters that a text has in common with the value.
 const AGREES: usize = 24;
+/// The same at the value's end, in hex.
+const AGREES_AT_END: usize = 8;
 
 /// Times of the four kinds, in microseconds.
 #[derive(Default)]
@@ -38,15 +46,27 @@ struct Times {
 }
 
 /// Two texts of the same length, alphabet and composition: one agrees with the value, one does not.
-fn texts() -> (String, String) {
+type Guesses = fn() -> (String, String);
+
+fn beginnings() -> (String, String) {
     let right = &VALUE[..AGREES];
     let wrong: String = right.chars().rev().collect();
     (right.to_owned(), wrong)
 }
 
+fn ends() -> (String, String) {
+    let right = &VALUE[VALUE.len() - AGREES_AT_END..];
+    let wrong: String = right.chars().rev().collect();
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    (hex(right), hex(&wrong))
+}
+
 /// Paths: `/right`, `/wrong`, `/planted`, `/plain`; the last two have the same text.
-fn answers(text: fn(&str) -> String) -> impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static {
-    let (right, wrong) = texts();
+fn answers(
+    guesses: Guesses,
+    text: fn(&str) -> String,
+) -> impl Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync + 'static {
+    let (right, wrong) = guesses();
     let (right, wrong) = (text(&right), text(&wrong));
     move |seen, conn| {
         if seen.target() == "/planted" {
@@ -122,16 +142,20 @@ fn compare(trial: &mut Trial, world: &World) {
     trial.note(figures);
 }
 
-fn world(text: fn(&str) -> String) -> World {
-    let (world, _) = World::with_key(&["--bearer", "--path", "/api/**"], answers(text));
+fn world(guesses: Guesses, text: fn(&str) -> String) -> World {
+    let (world, _) = World::with_key(&["--bearer", "--path", "/api/**"], answers(guesses, text));
     world.allow(A, "/**");
     world
 }
 
 fn tail(trial: &mut Trial) {
-    compare(trial, &world(|guess| format!("a stored file: {guess}")));
+    compare(trial, &world(beginnings, |guess| format!("a stored file: {guess}")));
 }
 
 fn dense(trial: &mut Trial) {
-    compare(trial, &world(|guess| format!("{guess} ").repeat(2000)));
+    compare(trial, &world(beginnings, |guess| format!("{guess} ").repeat(2000)));
+}
+
+fn end(trial: &mut Trial) {
+    compare(trial, &world(ends, |guess| format!("{guess} ").repeat(3000)));
 }
