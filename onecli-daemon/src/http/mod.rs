@@ -46,6 +46,7 @@ mod revoked;
 mod scrub;
 mod scrub_values;
 mod scrubbed;
+mod send;
 mod serve;
 mod session_cookies;
 mod shares;

@@ -1,0 +1,246 @@
+//! Sends an authorized request to its upstream.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
+
+use super::assemble::{ask_scannable, assemble, strip_overrides};
+use super::body::{Payload, Progress, RequestBody};
+use super::connection::Connection;
+use super::content_scan::ContentScan;
+use super::exchange::{Allowed, Permit, unopened};
+use super::gateway::{Counters, Gateway};
+use super::inject::{Outgoing, inject};
+use super::issued::Issued;
+use super::pool::{SendFailure, Upstream, protocol_refusal};
+use super::returned::ResponseGuard;
+use super::revoked::Revoked;
+use super::scrub::Scrubber;
+use super::scrub_values::{only_signed, scrubber};
+use super::session_cookies::Sessions;
+use super::signing;
+use super::trail::Trail;
+use super::upgrade::Upgrade;
+use crate::audit::Text;
+use crate::model::{Code, Refusal, WireForm};
+use crate::policy::Grant;
+use crate::tls::Alpn;
+use crate::vault::Credential;
+
+/// A request on its way, with the beginning of its answer.
+pub(super) struct Sent {
+    pub(super) method: Method,
+    pub(super) ranged: bool,
+    pub(super) response: Response<Incoming>,
+    pub(super) issued: Issued,
+    pub(super) upstream: Upstream,
+    pub(super) scrubber: Scrubber,
+    pub(super) progress: Arc<Progress>,
+    pub(super) revoked: Revoked,
+    pub(super) sessions: Sessions,
+    pub(super) client_upgrade: Option<Upgrade>,
+}
+
+/// Sends a request, again where that is safe, until its answer begins.
+///
+/// # Errors
+/// A [`Refusal`]: no answer came.
+pub(super) async fn send(
+    gateway: &Arc<Gateway>,
+    connection: &Arc<Connection>,
+    allowed: Allowed,
+    trail: &mut Trail,
+) -> Result<Sent, Refusal> {
+    let Allowed { identity, mut head, permit, body, share, sessions, client_upgrade } = allowed;
+    let is_judged = permit.is_judged();
+    let permitted = permit.used();
+    let opened = sessions.open(&permitted, &mut head.headers);
+    trail.record().sessions = opened.text();
+    let Permit { grants, watches, reach, .. } = permit;
+    let (body, _share) = signing::prepare(gateway, &identity, &grants, &mut head, body, share).await?;
+    let upgrade =
+        client_upgrade.filter(|_| head.websocket).and_then(|client| Upgrade::new(client, &head.headers));
+    let websocket = upgrade.is_some();
+    head.websocket = websocket;
+    let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
+    let mut ranged = head.headers.contains_key(header::RANGE) && opened.is_empty();
+    let searched = gateway.searched(head.authority.host());
+    if !searched.is_empty() {
+        ranged = ranged && only_signed(gateway, identity.agent().id, &watches, &searched).await;
+        ask_scannable(&mut head.headers, ranged);
+    }
+    if is_judged {
+        strip_overrides(&mut head.headers);
+    }
+    let progress = Arc::new(Progress::default());
+    // What can be sent again.
+    let whole = match &body {
+        Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
+        body if body.is_end_stream() && !websocket => Some(Bytes::new()),
+        _ => None,
+    };
+    let mut stream = Some(RequestBody::new(body, Arc::clone(&progress)));
+    let agent = identity.agent().id;
+    let mut fresh = websocket;
+    let mut renewed = false;
+    let mut alerts = None;
+    loop {
+        let mut upstream =
+            gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
+        trail.upstream(&upstream);
+        let mut revoked =
+            Revoked::new(gateway, connection, agent, &head, &permitted, &watches, upstream.address());
+        let decision = trail.decide(&permitted).await?;
+        if !head.disguised.is_empty() {
+            let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
+            head.disguised.drain(..).for_each(|placeholder| alerts.judge(placeholder.as_str()));
+        }
+        let mut used: Vec<Credential> = Vec::with_capacity(grants.len());
+        let now = gateway.clock.now();
+        let mut outgoing = Outgoing { head: head.clone(), body: whole.clone(), now, signatures: Vec::new() };
+        for grant in &grants {
+            let credential =
+                gateway.credentials.open(grant).await.map_err(|error| unopened(grant.secret(), &error))?;
+            inject(&mut outgoing, &credential, &upstream, &decision)?;
+            used.push(credential);
+        }
+        opened.put(&mut outgoing.head.headers, &upstream, &decision)?;
+        trail.record().backend = backends(&used);
+        let mut scrubber = scrubber(gateway, agent, &watches, &searched).await?;
+        let signatures = std::mem::take(&mut outgoing.signatures);
+        for value in signatures.iter().chain(opened.values()) {
+            scrubber.watch(&WireForm::plain(value));
+        }
+        let body = match (outgoing.body, stream.take()) {
+            (None, Some(stream)) => stream,
+            (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
+        };
+        let body = if body.is_end_stream() {
+            body
+        } else {
+            let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
+            let pace = gateway.body_memory.pace(&connection.memory, agent);
+            body.watched(ContentScan::new(Arc::clone(alerts)), pace)
+        };
+        let request = assemble(outgoing.head, body, &upstream)?;
+        let counters = &gateway.counters;
+        let sent = tokio::select! {
+            biased;
+            () = &mut revoked => return Err(Revoked::refusal(gateway.taken_back())),
+            sent = answered(gateway.patience.head, &progress, upstream.send(request)) => sent?,
+        };
+        match sent {
+            Ok(response)
+                if !renewed
+                    && response.status() == StatusCode::UNAUTHORIZED
+                    && renew(gateway, &grants, &used).await
+                    && whole.is_some() =>
+            {
+                trail.retry();
+                renewed = true;
+            }
+            Ok(response) => {
+                let counter = if permitted.is_empty() {
+                    &counters.requests_forwarded
+                } else {
+                    &counters.requests_injected
+                };
+                Counters::add(counter, 1);
+                let issued = Issued::new(&permitted, &head.facts());
+                let sessions = opened.answered_by(permitted, head.authority.host());
+                let mut known = [signatures, opened.values().to_vec()].concat();
+                for value in sessions.values(response.headers()) {
+                    scrubber.watch(&WireForm::plain(&value));
+                    known.push(value);
+                }
+                let (method, client_upgrade) = (head.method, upgrade);
+                if !scrubber.is_idle() {
+                    let sent = (used, known);
+                    let guard = ResponseGuard::new(gateway, agent, trail.record(), &searched, sent);
+                    scrubber.report_to(Box::new(guard));
+                }
+                return Ok(Sent {
+                    method,
+                    ranged,
+                    response,
+                    issued,
+                    upstream,
+                    scrubber,
+                    progress,
+                    revoked,
+                    sessions,
+                    client_upgrade,
+                });
+            }
+            // The server had closed the kept connection: nothing was sent, so a new one may try.
+            Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {
+                trail.retry();
+                stream = Some(request.into_body());
+                fresh = true;
+            }
+            Err(SendFailure::Unsent(_)) => {
+                return Err(Refusal::new(
+                    Code::UpstreamProtocol,
+                    "the upstream closed the connection before the request was sent",
+                    "try again",
+                ));
+            }
+            Err(SendFailure::Failed(error)) => {
+                return Err(progress.fault().unwrap_or_else(|| protocol_refusal(&error)));
+            }
+        }
+    }
+}
+
+/// What comes of sending a request, as long as it goes on: either a piece of its body was taken or its answer began
+/// within `limit`, over and over. It is noticed up to twice as late that it does not.
+///
+/// # Errors
+/// [`Code::UpstreamTimeout`].
+async fn answered<T>(
+    limit: Duration,
+    progress: &Progress,
+    sending: impl Future<Output = T>,
+) -> Result<T, Refusal> {
+    let mut sending = pin!(sending);
+    let mut taken = progress.bytes();
+    loop {
+        if let Ok(sent) = tokio::time::timeout(limit, &mut sending).await {
+            return Ok(sent);
+        }
+        let before = std::mem::replace(&mut taken, progress.bytes());
+        if taken == before {
+            return Err(Refusal::new(
+                Code::UpstreamTimeout,
+                format!("the upstream's answer did not begin within {limit:?}"),
+                "it may have done what it was asked all the same; where it needs longer, an administrator can raise \
+                 [upstream] head_timeout",
+            ));
+        }
+    }
+}
+
+/// Where the values came from that the store does not hold; with their names where the request has several.
+fn backends(used: &[Credential]) -> Option<Text> {
+    match used {
+        [one] => one.origin().map(|origin| Text::new(&origin.to_string())),
+        several => {
+            let told = |used: &Credential| Some(format!("{}: {}", used.name(), used.origin()?));
+            let all: Vec<String> = several.iter().filter_map(told).collect();
+            (!all.is_empty()).then(|| Text::new(&all.join(", ")))
+        }
+    }
+}
+
+/// Gives up the tokens that the upstream did not take. Is there another to be had?
+async fn renew(gateway: &Gateway, grants: &[Grant], used: &[Credential]) -> bool {
+    let mut any = false;
+    for (grant, credential) in grants.iter().zip(used) {
+        any |= gateway.credentials.rejected(grant, credential).await;
+    }
+    any
+}
