@@ -1,5 +1,7 @@
 //! HTTP/2 by hand: frames (RFC 9113) and literal fields (RFC 7541), which no library would send.
 
+use std::io::{self, Read, Write};
+
 /// `END_STREAM` and `END_HEADERS`.
 pub const END: u8 = 0x5;
 
@@ -51,6 +53,112 @@ pub fn block(fields: &[(String, String)]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// A frame that arrived.
+#[derive(Debug)]
+pub struct Received {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// Its stream.
+    pub stream: u32,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+/// Reads one frame.
+///
+/// # Errors
+/// The connection ended.
+pub fn read_frame(from: &mut impl Read) -> io::Result<Received> {
+    let mut head = [0; 9];
+    from.read_exact(&mut head)?;
+    let [a, b, c, kind, flags, stream @ ..] = head;
+    let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).map_err(io::Error::other)?;
+    let mut payload = vec![0; length];
+    from.read_exact(&mut payload)?;
+    Ok(Received { kind, flags, stream: u32::from_be_bytes(stream), payload })
+}
+
+/// A server's end of a connection, from which requests are read one after another.
+pub struct Server<S>(pub S);
+
+/// A request: its stream, and its body.
+pub struct ServerRequest {
+    /// The stream.
+    pub stream: u32,
+    /// The body so far.
+    pub body: Vec<u8>,
+    /// Its end was seen.
+    pub is_whole: bool,
+}
+
+impl<S: Read + Write> Server<S> {
+    /// Reads the client's preface and sends empty settings.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub fn greet(mut stream: S) -> io::Result<Self> {
+        stream.read_exact(&mut [0; PREFACE.len()])?;
+        stream.write_all(&frame(4, 0, 0, &[]))?;
+        stream.flush()?;
+        Ok(Self(stream))
+    }
+
+    /// Reads a request until its end, or until `most` bytes of its body have arrived.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub fn request(&mut self, most: usize) -> io::Result<ServerRequest> {
+        let mut request = ServerRequest { stream: 0, body: Vec::new(), is_whole: false };
+        while !request.is_whole && (request.stream == 0 || request.body.len() < most) {
+            let Received { kind, flags, stream, payload } = read_frame(&mut self.0)?;
+            match kind {
+                // HEADERS, DATA; END_STREAM is flag 1.
+                1 => (request.stream, request.is_whole) = (stream, flags & 1 != 0),
+                0 => {
+                    request.body.extend(payload);
+                    request.is_whole = flags & 1 != 0;
+                }
+                // SETTINGS are acknowledged.
+                4 if flags & 1 == 0 => self.send(&frame(4, 1, 0, &[]))?,
+                _ => {}
+            }
+        }
+        Ok(request)
+    }
+
+    /// Responds with 200 and this body.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub fn respond(&mut self, stream: u32, body: &str) -> io::Result<()> {
+        // 0x88 is `:status: 200` of the static table.
+        self.send(&[frame(1, 4, stream, &[0x88]), frame(0, 1, stream, body.as_bytes())].concat())
+    }
+
+    /// Ends a stream by RST_STREAM with this code (RFC 9113 section 7).
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub fn reset(&mut self, stream: u32, code: u32) -> io::Result<()> {
+        self.send(&frame(3, 0, stream, &code.to_be_bytes()))
+    }
+
+    /// Sends GOAWAY without an error; streams above `last` were not processed.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub fn go_away(&mut self, last: u32) -> io::Result<()> {
+        self.send(&frame(7, 0, 0, &[last.to_be_bytes(), [0; 4]].concat()))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)?;
+        self.0.flush()
+    }
 }
 
 /// What the frames in `bytes` say of stream 1.

@@ -32,6 +32,7 @@ pub mod netns;
 pub mod openbao;
 pub mod podman;
 pub mod postgres;
+pub mod scripted;
 pub mod socket;
 pub mod tap;
 pub mod upstream;

@@ -77,8 +77,8 @@ impl Netns {
     }
 
     /// Joins the namespace to this process's own by a veth pair, as a container engine does; the pair goes with the
-    /// namespace.
-    pub fn join_host(&self, address: &str, host_address: &str) {
+    /// namespace. Returns the name of the inner end.
+    pub fn join_host(&self, address: &str, host_address: &str) -> String {
         let tag = format!("{}-{}", std::process::id() % 1_000_000, unique() % 1000);
         let (inside, outside) = (format!("oa{tag}"), format!("ob{tag}"));
         ip(&["link", "add", &inside, "netns", &self.name, "type", "veth", "peer", "name", &outside]);
@@ -86,6 +86,7 @@ impl Netns {
         ip(&["-n", &self.name, "link", "set", &inside, "up"]);
         ip(&["address", "add", host_address, "dev", &outside]);
         ip(&["link", "set", &outside, "up"]);
+        inside
     }
 
     /// `run` inside the namespace, with everything else as it is here; `ip netns exec` would mount another `/sys`.

@@ -46,6 +46,7 @@ mod path_readings;
 mod placements;
 mod privilege;
 mod protocols;
+mod retries;
 mod returned;
 mod revocation;
 mod rules;

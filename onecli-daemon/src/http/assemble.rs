@@ -4,10 +4,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Version};
 
-use super::body::RequestBody;
 use super::connection::Scheme;
 use super::head::Head;
 use super::pool::Upstream;
+use super::replay::Attempt;
 use crate::model::{Code, Refusal};
 
 /// Headers that would keep an answer from being scanned: encodings and charsets that hide a value, ranges that cut it.
@@ -133,11 +133,7 @@ fn one_cookie(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// [`Code::BadRequest`] where the head does not fit a URI.
-pub(super) fn assemble(
-    head: Head,
-    body: RequestBody,
-    upstream: &Upstream,
-) -> Result<Request<RequestBody>, Refusal> {
+pub(super) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result<Request<Attempt>, Refusal> {
     let malformed = |error: &dyn std::fmt::Display| {
         Refusal::new(
             Code::BadRequest,

@@ -63,7 +63,7 @@ impl Capacity {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{buffer, decode, hold};
+    use super::super::{buffer, decode, hold, replay};
     use super::*;
 
     const KIB: usize = 1 << 10;
@@ -74,7 +74,7 @@ mod tests {
     fn memory(capacity: &Capacity) -> usize {
         let state = 16 * KIB;
         let connection = (64 + 128 + 16 + 2 * 64) * KIB + TLS + state;
-        let exchange = (48 + 2 * 16 + 16 + 32 + 4 * 64) * KIB + TLS + state;
+        let exchange = (48 + 2 * 16 + 16 + 32 + 4 * 64) * KIB + replay::RETAINED + TLS + state;
         let idle = 32 * KIB + TLS + state;
         let large = buffer::HELD * 2 * buffer::MAX_SIGNED
             + hold::HELD * 64 * KIB

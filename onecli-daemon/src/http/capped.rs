@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -10,9 +12,40 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// stays 16 KiB.
 const BITE: u64 = (16 << 10) - 1;
 
+/// Was anything received on a connection?
+#[derive(Debug, Clone, Default)]
+pub(super) struct Received(Arc<AtomicBool>);
+
+impl Received {
+    /// Forgets what was received so far.
+    pub(super) fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Was a byte received since [`Received::reset`]?
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Reads at most 16 KiB at once.
 #[derive(Debug)]
-pub(super) struct Capped<S>(pub(super) S);
+pub(super) struct Capped<S> {
+    stream: S,
+    received: Received,
+}
+
+impl<S> Capped<S> {
+    /// Reads from `stream`.
+    pub(super) fn new(stream: S) -> Capped<S> {
+        Capped::noting(stream, Received::default())
+    }
+
+    /// Reads from `stream`, and sets `received` when a byte arrives.
+    pub(super) fn noting(stream: S, received: Received) -> Capped<S> {
+        Capped { stream, received }
+    }
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Capped<S> {
     fn poll_read(
@@ -20,13 +53,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Capped<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        pin!((&mut self.0).take(BITE)).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = pin!((&mut self.stream).take(BITE)).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.received.0.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Capped<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -34,19 +72,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Capped<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -56,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_read_is_larger_than_a_bite() {
-        let mut capped = Capped(io::Cursor::new(vec![1; 40_000]));
+        let mut capped = Capped::new(io::Cursor::new(vec![1; 40_000]));
         let mut sizes = Vec::new();
         loop {
             let mut buffer = vec![0; 30_000];

@@ -41,6 +41,8 @@ mod read_filter;
 mod refusals;
 mod reject;
 mod replace;
+mod replay;
+mod retry;
 mod returned;
 mod revoked;
 mod scrub;

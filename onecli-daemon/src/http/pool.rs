@@ -1,7 +1,6 @@
 //! Upstream connections: dialled, verified, kept for the next request of the same agent.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,10 +11,10 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::body::RequestBody;
-use super::capped::Capped;
+use super::capped::{Capped, Received};
 use super::connection::Scheme;
 use super::outward::{Opened, Outward, Relay, timed_out};
+use super::replay::Attempt;
 use super::shares::{Share, Shares};
 use crate::model::{AgentId, Authority, Clock, Code, Reach, Refusal};
 use crate::tls::Alpn;
@@ -78,14 +77,14 @@ struct Peer {
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http1(http1::SendRequest<Attempt>, Received),
+    Http2(http2::SendRequest<Attempt>),
 }
 
 impl Sender {
     fn is_closed(&self) -> bool {
         match self {
-            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http1(sender, _) => sender.is_closed(),
             Sender::Http2(sender) => sender.is_closed(),
         }
     }
@@ -95,7 +94,7 @@ impl Sender {
     async fn is_ready(&mut self) -> bool {
         let ready = async {
             match self {
-                Sender::Http1(sender) => sender.ready().await,
+                Sender::Http1(sender, _) => sender.ready().await,
                 Sender::Http2(sender) => sender.ready().await,
             }
         };
@@ -104,7 +103,7 @@ impl Sender {
 
     /// May it carry a request that wants `alpn`?
     fn suits(&self, alpn: Alpn) -> bool {
-        alpn == Alpn::Any || matches!(self, Sender::Http1(_))
+        alpn == Alpn::Any || matches!(self, Sender::Http1(..))
     }
 }
 
@@ -118,22 +117,40 @@ pub(super) struct Upstream {
     reused: bool,
 }
 
-/// Why no answer came.
+/// Why no response came.
+#[derive(Debug)]
 pub(super) enum SendFailure {
-    /// Nothing of the request was sent: the connection had died in the pool. The request comes back.
-    Unsent(Box<Request<RequestBody>>),
-    /// The connection failed in the middle.
+    /// The upstream provably did not process the request: nothing was sent, or the upstream excluded the stream by GOAWAY
+    /// (RFC 9113 section 6.8) or refused it (section 8.7).
+    Unprocessed(hyper::Error),
+    /// The connection ended without one byte of a response.
+    Silent(hyper::Error),
+    /// The response broke off, or the request's body did.
     Failed(hyper::Error),
 }
 
-/// The value may be in the request's URI.
-impl fmt::Debug for SendFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl SendFailure {
+    /// The error of the connection.
+    pub(super) fn error(&self) -> &hyper::Error {
         match self {
-            SendFailure::Unsent(_) => f.write_str("Unsent(..)"),
-            SendFailure::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+            SendFailure::Unprocessed(error) | SendFailure::Silent(error) | SendFailure::Failed(error) => {
+                error
+            }
         }
     }
+}
+
+/// Does the error prove that an HTTP/2 upstream did not process the request?
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (error.is_go_away() || is_refused);
+        }
+        source = error.source();
+    }
+    false
 }
 
 impl Upstream {
@@ -178,16 +195,31 @@ impl Upstream {
     /// [`SendFailure`].
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Request<Attempt>,
     ) -> Result<Response<Incoming>, SendFailure> {
         let sent = match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender, received) => {
+                received.reset();
+                sender.try_send_request(request).await
+            }
             Sender::Http2(sender) => sender.try_send_request(request).await,
         };
-        sent.map_err(|mut error| match error.take_message() {
-            Some(request) => SendFailure::Unsent(Box::new(request)),
-            None => SendFailure::Failed(error.into_error()),
+        sent.map_err(|mut error| {
+            let is_unsent = error.take_message().is_some();
+            self.failure(is_unsent, error.into_error())
         })
+    }
+
+    fn failure(&self, is_unsent: bool, error: hyper::Error) -> SendFailure {
+        if is_unsent || is_unprocessed(&error) {
+            return SendFailure::Unprocessed(error);
+        }
+        match &self.sender {
+            // The request's body, or what came, is to blame.
+            _ if error.is_user() || error.is_parse() => SendFailure::Failed(error),
+            Sender::Http1(_, received) if received.any() => SendFailure::Failed(error),
+            Sender::Http1(..) | Sender::Http2(_) => SendFailure::Silent(error),
+        }
     }
 }
 
@@ -273,7 +305,7 @@ impl Pool {
     async fn connect(&self, key: Key, alpn: Alpn, reach: &Reach) -> Result<Upstream, Refusal> {
         if !key.https {
             let Opened { stream, address, relay } = self.outward.open_plain(&key.authority, reach).await?;
-            let sender = Sender::Http1(handshake_h1(stream).await?);
+            let sender = handshake_h1(stream).await?;
             let peer = Peer { address, tls: None, relay };
             return Ok(Upstream { key, sender, peer, reused: false });
         }
@@ -294,19 +326,20 @@ impl Pool {
         let sender = if verified.is_h2() {
             Sender::Http2(handshake_h2(verified).await?)
         } else {
-            Sender::Http1(handshake_h1(verified).await?)
+            handshake_h1(verified).await?
         };
         Ok(Upstream { key, sender, peer, reused: false })
     }
 }
 
-async fn handshake_h1<S>(stream: S) -> Result<http1::SendRequest<RequestBody>, Refusal>
+async fn handshake_h1<S>(stream: S) -> Result<Sender, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let received = Received::default();
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(Capped(stream)))
+        .handshake(TokioIo::new(Capped::noting(stream, received.clone())))
         .await
         .map_err(|e| protocol_refusal(&e))?;
     tokio::spawn(async move {
@@ -314,10 +347,10 @@ where
             tracing::debug!(%error, "an upstream HTTP/1 connection ended");
         }
     });
-    Ok(sender)
+    Ok(Sender::Http1(sender, received))
 }
 
-async fn handshake_h2<S>(stream: S) -> Result<http2::SendRequest<RequestBody>, Refusal>
+async fn handshake_h2<S>(stream: S) -> Result<http2::SendRequest<Attempt>, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant;
 
 use super::assemble::{ask_scannable, assemble, strip_overrides};
 use super::body::{Payload, Progress, RequestBody};
@@ -16,7 +17,9 @@ use super::exchange::{Allowed, Permit, unopened};
 use super::gateway::{Counters, Gateway};
 use super::inject::{Outgoing, inject};
 use super::issued::Issued;
-use super::pool::{SendFailure, Upstream, protocol_refusal};
+use super::pool::{Upstream, protocol_refusal};
+use super::replay::Attempt;
+use super::retry::Retries;
 use super::returned::ResponseGuard;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
@@ -84,10 +87,12 @@ pub(super) async fn send(
         _ => None,
     };
     let mut stream = Some(RequestBody::new(body, Arc::clone(&progress)));
+    let mut recovered = None;
     let agent = identity.agent().id;
     let mut fresh = websocket;
     let mut renewed = false;
     let mut alerts = None;
+    let mut retries = Retries::new(&head.method, gateway.pool.outward().dialer.connect_timeout);
     loop {
         let mut upstream =
             gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
@@ -115,16 +120,21 @@ pub(super) async fn send(
         for value in signatures.iter().chain(opened.values()) {
             scrubber.watch(&WireForm::plain(value));
         }
-        let body = match (outgoing.body, stream.take()) {
-            (None, Some(stream)) => stream,
-            (bytes, _) => RequestBody::new(Payload::whole(bytes.unwrap_or_default()), Arc::clone(&progress)),
-        };
-        let body = if body.is_end_stream() {
-            body
-        } else {
+        let mut watched = |body: RequestBody| {
+            if body.is_end_stream() {
+                return Attempt::new(body);
+            }
             let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
             let pace = gateway.body_memory.pace(&connection.memory, agent);
-            body.watched(ContentScan::new(Arc::clone(alerts)), pace)
+            Attempt::new(body.watched(ContentScan::new(Arc::clone(alerts)), pace))
+        };
+        let (body, recovery) = match (recovered.take(), stream.take()) {
+            (Some(recovered), _) => recovered,
+            (None, Some(streamed)) if whole.is_none() => watched(streamed),
+            (None, _) => {
+                let body = Payload::whole(outgoing.body.unwrap_or_default());
+                watched(RequestBody::new(body, Arc::clone(&progress)))
+            }
         };
         let request = assemble(outgoing.head, body, &upstream)?;
         let counters = &gateway.counters;
@@ -176,21 +186,20 @@ pub(super) async fn send(
                     client_upgrade,
                 });
             }
-            // The server had closed the kept connection: nothing was sent, so a new one may try.
-            Err(SendFailure::Unsent(request)) if upstream.is_reused() && !fresh => {
+            Err(failure) => {
+                let pause = retries.after(&failure, upstream.is_reused(), Instant::now());
+                let refusal = || progress.fault().unwrap_or_else(|| protocol_refusal(failure.error()));
+                let pause = pause.filter(|_| progress.fault().is_none()).ok_or_else(refusal)?;
+                if whole.is_none() {
+                    recovered = Some(recovery.body().await.ok_or_else(refusal)?);
+                }
                 trail.retry();
-                stream = Some(request.into_body());
                 fresh = true;
-            }
-            Err(SendFailure::Unsent(_)) => {
-                return Err(Refusal::new(
-                    Code::UpstreamProtocol,
-                    "the upstream closed the connection before the request was sent",
-                    "try again",
-                ));
-            }
-            Err(SendFailure::Failed(error)) => {
-                return Err(progress.fault().unwrap_or_else(|| protocol_refusal(&error)));
+                tokio::select! {
+                    biased;
+                    () = &mut revoked => return Err(Revoked::refusal(gateway.taken_back())),
+                    () = tokio::time::sleep(pause) => {}
+                }
             }
         }
     }

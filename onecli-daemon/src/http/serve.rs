@@ -109,7 +109,7 @@ where
     let stream = Stall::new(stream, STALL_TIME);
     match version {
         HttpVersion::Http1 => {
-            let (front, link) = Front::new(Capped(stream), HEAD_TIME);
+            let (front, link) = Front::new(Capped::new(stream), HEAD_TIME);
             let service = service_fn(|mut request| {
                 let turn = link.arrive(&mut request);
                 let (link, answer) = (Arc::clone(&link), answer(request));

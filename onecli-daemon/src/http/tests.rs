@@ -183,8 +183,7 @@ fn a_request_with_a_value_in_it_prints_none() {
     };
     let payload = super::body::Payload::whole(body.clone());
     let sent = super::body::RequestBody::new(super::body::Payload::whole(body), Arc::default());
-    let sent = Request::builder().uri(format!("/x?key={VALUE}")).body(sent).unwrap();
-    let unsent = super::pool::SendFailure::Unsent(Box::new(sent));
-    let shown = format!("{head:?} {:?} {outgoing:?} {payload:?} {unsent:?}", head.headers);
+    let (attempt, _) = super::replay::Attempt::new(sent);
+    let shown = format!("{head:?} {:?} {outgoing:?} {payload:?} {attempt:?}", head.headers);
     assert!(shown.contains("Sensitive") && !shown.contains("hunter22"), "{shown}");
 }

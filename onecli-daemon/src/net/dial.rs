@@ -79,6 +79,15 @@ pub fn tune(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
 }
 
+/// How long an upstream may leave bytes unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)). It counts for a closed window, too.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// The same for connections to upstreams, and an end when the network loses everything.
+fn tune_upstream(stream: &TcpStream) {
+    tune(stream);
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
 async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), DialError> {
     let mut waiting = addresses.iter().copied();
     let mut running = FuturesUnordered::new();
@@ -96,7 +105,7 @@ async fn race(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), DialE
         tokio::select! {
             Some((address, result)) = running.next() => match result {
                 Ok(stream) => {
-                    tune(&stream);
+                    tune_upstream(&stream);
                     return Ok((stream, address));
                 }
                 Err(source) => last_error = Some((address, source)),

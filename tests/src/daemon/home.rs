@@ -13,6 +13,7 @@ use toml::Table;
 use super::Daemon;
 use crate::client::Run;
 use crate::netns::Netns;
+use crate::scripted::ScriptedUpstream;
 use crate::upstream::Upstream;
 use crate::{bins, cgroup, unique};
 
@@ -56,6 +57,13 @@ impl Builder {
     pub fn upstream(mut self, upstream: &Upstream) -> Self {
         self.ca_files.push(upstream.ca_file().to_owned());
         upstream.names().iter().fold(self, |all, name| all.host(name, &["127.0.0.1"]))
+    }
+
+    /// The same for an upstream whose bytes the test writes.
+    #[must_use]
+    pub fn scripted(mut self, upstream: &ScriptedUpstream) -> Self {
+        self.ca_files.push(upstream.ca_file().to_owned());
+        self.host(upstream.name(), &["127.0.0.1"])
     }
 
     /// Starts the daemon with `--no-ebpf`.

@@ -1,0 +1,158 @@
+//! An upstream of which a test writes every byte, over TLS.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
+
+use crate::upstream::TestCa;
+
+/// The upstream's end of a connection.
+pub type Conn = StreamOwned<ServerConnection, TcpStream>;
+
+/// A TLS server whose connections are served by a test's function, each on a thread of its own.
+pub struct ScriptedUpstream {
+    name: String,
+    address: SocketAddr,
+    ca_file: PathBuf,
+    connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    _dir: TempDir,
+}
+
+impl ScriptedUpstream {
+    /// Serves `name`, and agrees to one of the protocols in `alpn`. `serve` gets the number of the connection, from 1 on; when it
+    /// returns, the connection is closed without a TLS closure alert.
+    ///
+    /// # Panics
+    /// No port, or no certificate.
+    #[must_use]
+    pub fn start(
+        name: &str,
+        alpn: &[&str],
+        serve: impl Fn(usize, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, name, alpn, serve)
+    }
+
+    /// The same at an address of this host.
+    ///
+    /// # Panics
+    /// As [`ScriptedUpstream::start`].
+    #[must_use]
+    pub fn start_at(
+        address: Ipv4Addr,
+        name: &str,
+        alpn: &[&str],
+        serve: impl Fn(usize, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let ca = TestCa::new("scripted upstream CA");
+        let (chain, key) = ca.leaf(&[name.to_owned()]);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = tls.expect("TLS versions").with_no_client_auth();
+        let mut tls = tls.with_single_cert(chain, key).expect("the leaf fits its key");
+        tls.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir().expect("temp dir");
+        let ca_file = dir.path().join("ca.pem");
+        std::fs::write(&ca_file, ca.pem()).expect("write the CA's certificate");
+        let listener = TcpListener::bind((address, 0)).expect("bind a port");
+        let address = listener.local_addr().expect("its address");
+        let (connections, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (count, end, tls, serve) =
+            (Arc::clone(&connections), Arc::clone(&ended), Arc::new(tls), Arc::new(serve));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if end.load(Ordering::Relaxed) {
+                    return;
+                }
+                let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+                let (tls, serve) = (Arc::clone(&tls), Arc::clone(&serve));
+                // A connection that fails is the test's to notice.
+                std::thread::spawn(move || serve(number, &mut accept(stream, tls)?));
+            }
+        });
+        Self { name: name.to_owned(), address, ca_file, connections, ended, _dir: dir }
+    }
+
+    /// `HOST:PORT`.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        format!("{}:{}", self.name, self.address.port())
+    }
+
+    /// `https://HOST:PORT` + `path`.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.authority())
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The certificate that the daemon has to trust.
+    #[must_use]
+    pub fn ca_file(&self) -> &Path {
+        &self.ca_file
+    }
+
+    /// Connections so far.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for ScriptedUpstream {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // Wakes the listener.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.address.port()));
+    }
+}
+
+fn accept(stream: TcpStream, tls: Arc<ServerConfig>) -> io::Result<Conn> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
+    stream.set_write_timeout(Some(Duration::from_mins(1)))?;
+    let session = ServerConnection::new(tls).map_err(io::Error::other)?;
+    Ok(StreamOwned::new(session, stream))
+}
+
+/// Reads an HTTP/1 request with a `Content-Length` or without a body; gives head and body.
+///
+/// # Errors
+/// The connection ended, or the length is no number.
+pub fn read_http1(conn: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        conn.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let lower = head.to_ascii_lowercase();
+    let length = lower.split_once("content-length:").map_or(Ok(0), |(_, rest)| {
+        rest.lines().next().unwrap_or_default().trim().parse().map_err(io::Error::other)
+    })?;
+    let mut body = vec![0; length];
+    conn.read_exact(&mut body)?;
+    Ok((head, body))
+}
+
+/// Writes a response of HTTP/1.1 with this body.
+///
+/// # Errors
+/// The connection ended.
+pub fn write_http1(conn: &mut impl Write, body: &str) -> io::Result<()> {
+    write!(conn, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    conn.flush()
+}
