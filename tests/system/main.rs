@@ -18,6 +18,7 @@ mod audit_disk;
 mod audit_witness;
 mod backends;
 mod bad_input;
+mod bodies;
 mod disk_full;
 mod dns;
 mod docker;

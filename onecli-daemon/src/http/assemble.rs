@@ -3,6 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Version};
+use http_body::Body as _;
 
 use super::connection::Scheme;
 use super::head::Head;
@@ -166,6 +167,10 @@ pub(super) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result
         headers.insert(header::HOST, HeaderValue::try_from(host.as_str()).map_err(|e| malformed(&e))?);
         headers.extend(head.headers);
         *request.uri_mut() = Uri::from(target);
+        // Without the field hyper sends no body for GET, HEAD and CONNECT whose length is unknown.
+        if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         if let Some(relay) = upstream.relay() {
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
             parts.scheme = Some(http::uri::Scheme::HTTP);
