@@ -32,8 +32,10 @@ const STREAM_WINDOW: u32 = 48 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 10;
 /// Bytes of an HTTP/2 request that may wait to be written.
 const SEND_BUFFER: usize = 16 << 10;
-/// Longest head of an HTTP/1 response, in bytes.
-const MAX_HEAD: usize = 64 << 10;
+/// Longest head of a response, in bytes. Over HTTP/2 it counts as RFC 9113 section 6.5.2 says, with 32 bytes for each field.
+const MAX_HEAD: u32 = 64 << 10;
+/// Fields of an HTTP/1 response. hyper makes room for all of them with each response.
+const MAX_FIELDS: usize = 4096;
 
 /// Connections are never shared between agents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -338,7 +340,8 @@ where
 {
     let received = Received::default();
     let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD as usize)
+        .max_headers(MAX_FIELDS)
         .handshake(TokioIo::new(Capped::noting(stream, received.clone())))
         .await
         .map_err(|e| protocol_refusal(&e))?;
@@ -361,6 +364,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEAD)
         .keep_alive_interval(Duration::from_secs(20))
         .handshake(TokioIo::new(stream))
         .await
