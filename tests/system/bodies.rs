@@ -28,7 +28,8 @@ fn bodies_of_all_methods_and_framings_arrive() {
                 let script = format!(r#"printf %5000s x | "$@" -H "Authorization: Bearer ${KEY}""#);
                 let outcome = scene.run(Way::Explicit, in_shell(&curl, &script));
                 let seen = scene.upstream.requests();
-                let lengths: Vec<_> = seen.iter().map(|seen| (seen.method.as_str(), seen.body.len())).collect();
+                let lengths: Vec<_> =
+                    seen.iter().map(|seen| (seen.method.as_str(), seen.body.len())).collect();
                 assert_eq!(lengths, [(method, 5000)], "{alpn:?} {framing:?}: {outcome:?}");
             }
         }
