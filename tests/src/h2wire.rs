@@ -139,7 +139,7 @@ impl<S: Read + Write> Server<S> {
         self.send(&[frame(1, 4, stream, &[0x88]), frame(0, 1, stream, body.as_bytes())].concat())
     }
 
-    /// Ends a stream by RST_STREAM with this code (RFC 9113 section 7).
+    /// Ends a stream by `RST_STREAM` with this code (RFC 9113 section 7).
     ///
     /// # Errors
     /// The connection ended.

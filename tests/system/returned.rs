@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use onecli_tests::canary::Canary;
 use onecli_tests::client::{Outcome, Reply, curl};
 use onecli_tests::daemon::{Agent, Daemon};
@@ -67,8 +68,8 @@ fn the_end_of_anothers_credential_is_an_alert() {
     let scene = Scene::new();
     let open = open(&scene);
     let read = |part: &str| {
-        let hex: String = part.bytes().map(|byte| format!("{byte:02x}")).collect();
-        get(&scene, &open, &format!("/issue?body={hex}"), &[]).ok("a part")
+        let path = format!("/issue?body={}", HEXLOWER.encode(part.as_bytes()));
+        get(&scene, &open, &path, &[]).ok("a part")
     };
     let less = &VALUE[VALUE.len() - 19..];
     assert_eq!(read(less), less);

@@ -156,14 +156,14 @@ mod tests {
     use super::super::body::{Payload, Progress};
     use super::*;
 
-    fn attempt(body: &'static [u8]) -> (Attempt, Recovery) {
-        let payload = Payload::whole(Bytes::from_static(body));
+    fn attempt(body: impl Into<Bytes>) -> (Attempt, Recovery) {
+        let payload = Payload::whole(body.into());
         Attempt::new(RequestBody::new(payload, Arc::new(Progress::default())))
     }
 
     #[tokio::test]
     async fn dropped_body_is_sent_again_from_its_beginning() {
-        let (mut first, mut recovery) = attempt(b"body");
+        let (mut first, mut recovery) = attempt("body");
         for _ in 0..3 {
             assert_eq!(first.size_hint().exact(), Some(4));
             assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "body");
@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn body_that_was_not_begun_comes_back() {
-        let (first, recovery) = attempt(&[7; RETAINED + 1]);
+        let (first, recovery) = attempt(vec![7; RETAINED + 1]);
         drop(first);
         let (second, _) = recovery.body().await.unwrap();
         assert_eq!(second.collect().await.unwrap().to_bytes().len(), RETAINED + 1);
@@ -185,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn long_body_that_was_begun_does_not_come_back() {
-        let (mut first, recovery) = attempt(&[7; RETAINED + 1]);
+        let (mut first, recovery) = attempt(vec![7; RETAINED + 1]);
         assert!(first.frame().await.is_some());
         drop(first);
         assert!(recovery.body().await.is_none());
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn body_still_in_use_does_not_come_back() {
-        let (_first, recovery) = attempt(b"body");
+        let (_first, recovery) = attempt("body");
         assert!(recovery.body().await.is_none());
     }
 }

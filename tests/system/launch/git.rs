@@ -28,18 +28,18 @@ impl Project {
         let project = Self { path: home.join("project"), remote: home.join("remote.git"), stage };
         dir(&project.path, ALICE);
         dir(&project.remote, ALICE);
-        project.git(&project.remote, "git init -q --bare -b main");
+        Project::git(&project.remote, "git init -q --bare -b main");
         let setup = format!(
             "git init -q -b main; git remote add origin {}; echo 1 > file; git add file; git commit -qm one
              git push -q origin main main:feature; git fetch -q",
             project.remote.display()
         );
-        project.git(&project.path, &setup);
+        Project::git(&project.path, &setup);
         Some(project)
     }
 
     /// As Alice, outside.
-    fn git(&self, directory: &Path, script: &str) -> String {
+    fn git(directory: &Path, script: &str) -> String {
         let (uid, gid) = (ALICE.to_string(), GROUP.to_string());
         let run = Run::new("setpriv").args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "sh", "-ec"]);
         named(run.arg(script)).cwd(directory).outcome().ok(script)
@@ -89,9 +89,9 @@ fn everyday_git_works_in_an_agent() {
     assert_eq!(out.ok("git"), "4\n", "{out:?}");
     assert_eq!(files(), before);
     assert!(!out.err().contains("WARNING"), "{out:?}");
-    assert_eq!(project.git(&project.remote, "git log --oneline topic | wc -l"), "3\n");
+    assert_eq!(Project::git(&project.remote, "git log --oneline topic | wc -l"), "3\n");
     // All of it is Alice's, and git agrees.
-    project.git(&project.path, "git status --short; git fsck --strict 2>&1; [ -O .git/index ]");
+    Project::git(&project.path, "git status --short; git fsck --strict 2>&1; [ -O .git/index ]");
     // A clone is a repository of the agent's making.
     let out = project.agent(
         "set -e; git clone -q . copy; cd copy; git config user.name x; git commit -q --allow-empty -m x",
@@ -139,12 +139,12 @@ fn commands_that_write_git_configuration_need_the_flag() {
     ];
     let backup = project.path.with_file_name("backup");
     let restore = || {
-        project.git(
+        Project::git(
             &project.path,
             &format!("rm -rf {0}/.git {0}/old; cp -a {1} {0}/.git", project.path.display(), backup.display()),
         );
     };
-    project.git(&project.path, &format!("cp -a .git {}", backup.display()));
+    Project::git(&project.path, &format!("cp -a .git {}", backup.display()));
     let files = || {
         [project.at(".git/config"), project.at(".git/hooks"), project.at(".git/info")]
             .map(|path| listing(&path))

@@ -99,7 +99,9 @@ fn give(path: &Path) {
 /// Without the flag, and as a control with it.
 fn with_and_without_the_flag(trial: &mut Trial, scripts: &[&str], path: &str) {
     let Some(project) = Project::new(trial) else { return };
-    scripts.iter().for_each(|script| project.attempt(trial, script, path));
+    for script in scripts {
+        project.attempt(trial, script, path);
+    }
     project.allow("yes");
     let out = project.run(scripts[0]);
     trial.control(CONTROL, out.status.success() && project.is_evil(path));

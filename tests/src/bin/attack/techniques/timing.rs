@@ -6,6 +6,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
+
 use crate::row::{Row, Trial};
 use crate::stats::{THRESHOLD, mann_whitney, median};
 use crate::wire::Tunnel;
@@ -57,8 +59,7 @@ fn beginnings() -> (String, String) {
 fn ends() -> (String, String) {
     let right = &VALUE[VALUE.len() - AGREES_AT_END..];
     let wrong: String = right.chars().rev().collect();
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect();
-    (hex(right), hex(&wrong))
+    (HEXLOWER.encode(right.as_bytes()), HEXLOWER.encode(wrong.as_bytes()))
 }
 
 /// Paths: `/right`, `/wrong`, `/planted`, `/plain`; the last two have the same text.
