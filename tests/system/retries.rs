@@ -115,7 +115,7 @@ fn request_excluded_by_goaway_is_sent_again() {
 
 #[test]
 fn request_that_goaway_includes_is_not_sent_again() {
-    let (stage, seen) = after_the_first(Server::go_away);
+    let (stage, seen) = after_the_first(|server, stream| server.go_away(stream + 2));
     assert_eq!(stage.send(&[]).verdict(), 200);
     let reply = stage.send(&["--data", "x"]);
     assert_eq!(reply.verdict(), 502, "{reply:?}");
