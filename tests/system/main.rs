@@ -19,6 +19,7 @@ mod audit_witness;
 mod backends;
 mod bad_input;
 mod bodies;
+mod denied_bodies;
 mod disk_full;
 mod dns;
 mod docker;

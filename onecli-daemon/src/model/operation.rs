@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode;
 
 use super::glob::Part;
 use super::template::{Denial, Template};
 pub use text::{UnreadableText, check_text};
 
+mod body;
 mod text;
 
 /// At most this many values of known names are stored. Beyond it, every condition holds.
@@ -31,12 +32,14 @@ pub const AWS_ACTION: &str = "action";
 /// What a denial asks of a request besides method, host and path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// This parameter in the query; its value matches the pattern, or may be any where there is none.
+    /// This parameter; its value matches the pattern, or may be any where there is none.
     Parameter {
         /// In lower case.
         name: String,
         /// In lower case, `*` for any characters.
         value: Option<String>,
+        /// Does the service also read it from a form body, or from a JSON body if it has no value here?
+        in_body: bool,
     },
     /// This header field; its value matches the pattern.
     Header {
@@ -58,7 +61,7 @@ pub enum Condition {
 
 /// A body that a denial depends on, and that cannot be read as the server would read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body is in a content coding or character set that is not read")]
+#[error("the body is in a content coding, character set or media type that is not read")]
 pub struct UnreadableBody;
 
 /// What denials must read of a request besides its head. Greater includes less.
@@ -67,7 +70,7 @@ pub enum Reading {
     /// Nothing.
     #[default]
     Nothing,
-    /// The fields of a form in the body.
+    /// The fields of a form, or the members of a JSON document, in the body.
     Form,
     /// Words of a text, in the body or in the query.
     Text,
@@ -79,7 +82,10 @@ impl Condition {
     /// Does the request say so? `is_in_path` tells for [`Condition::Operation`] whether the path names it.
     pub fn holds(&self, operations: &Operations, is_in_path: impl FnOnce() -> bool) -> bool {
         match self {
-            Condition::Parameter { name, value } => operations.says(Place::Query, name, value.as_deref()),
+            Condition::Parameter { name, value, in_body } => {
+                operations.says(Place::Query, name, value.as_deref())
+                    || *in_body && operations.says(Place::Body, name, value.as_deref())
+            }
             Condition::Header { name, value } => operations.says(Place::Header, name.as_str(), Some(value)),
             Condition::Word(word) => {
                 operations.says(Place::Body, word, None) || operations.says(Place::Query, word, None)
@@ -97,24 +103,27 @@ impl Condition {
 impl FromStr for Condition {
     type Err = String;
 
-    /// `?NAME`, `?NAME=VALUE`, `FIELD:VALUE` or `~WORD`.
+    /// `?NAME` or `?NAME=VALUE` for the query alone, `&NAME` or `&NAME=VALUE` for query or body, `FIELD:VALUE`, `~WORD`.
     fn from_str(text: &str) -> Result<Condition, String> {
         let lower = !text.bytes().any(|b| b.is_ascii_uppercase() || b == b'%');
         if !lower {
             return Err("write conditions in lower case, without escapes".to_owned());
         }
-        if let Some(parameter) = text.strip_prefix('?') {
-            let (name, value) = match parameter.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (parameter, None),
-            };
-            return Ok(Condition::Parameter { name: name.to_owned(), value });
+        for (mark, in_body) in [('?', false), ('&', true)] {
+            if let Some(parameter) = text.strip_prefix(mark) {
+                let (name, value) = match parameter.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (parameter, None),
+                };
+                return Ok(Condition::Parameter { name: name.to_owned(), value, in_body });
+            }
         }
         if let Some(word) = text.strip_prefix('~') {
             return Ok(Condition::Word(word.to_owned()));
         }
-        let (name, value) =
-            text.split_once(':').ok_or("write a condition as ?NAME=VALUE, FIELD:VALUE or ~WORD")?;
+        let (name, value) = text
+            .split_once(':')
+            .ok_or("write a condition as ?NAME=VALUE, &NAME=VALUE, FIELD:VALUE or ~WORD")?;
         let name = name.parse().map_err(|_| format!("'{name}' is no header field"))?;
         Ok(Condition::Header { name, value: value.to_owned() })
     }
@@ -149,6 +158,8 @@ pub struct Operations {
 #[derive(Default)]
 struct Known {
     parameters: BTreeSet<&'static str>,
+    /// Parameters that a JSON body may have as members.
+    members: BTreeSet<&'static str>,
     headers: BTreeSet<&'static str>,
     words: BTreeSet<&'static str>,
 }
@@ -159,7 +170,12 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
         Template::all().iter().flat_map(|template| &template.denials).filter_map(Denial::condition);
     for condition in conditions {
         match condition {
-            Condition::Parameter { name, .. } => known.parameters.insert(name),
+            Condition::Parameter { name, value, in_body } => {
+                if *in_body && value.is_none() {
+                    known.members.insert(name);
+                }
+                known.parameters.insert(name)
+            }
             Condition::Header { name, .. } => known.headers.insert(name.as_str()),
             Condition::Word(word) => known.words.insert(word),
             Condition::Operation { .. } => {
@@ -187,7 +203,7 @@ impl Operations {
         operations
     }
 
-    /// Adds what the body says: the fields of a form, and words wherever they stand.
+    /// Adds what the body says: the fields of a form, the members of a JSON document, and words wherever they stand.
     ///
     /// # Errors
     /// [`UnreadableBody`]: the server may read something else than this does.
@@ -195,12 +211,28 @@ impl Operations {
         if body.is_empty() {
             return Ok(());
         }
-        if !is_plain(headers) {
+        if !body::is_plain(headers) {
             return Err(UnreadableBody);
         }
         self.read_parameters(Place::Body, body);
+        self.read_members(body);
         self.read_words(Place::Body, body);
+        if let Some(text) = body::of_utf16(body) {
+            self.read_parameters(Place::Body, text.as_bytes());
+            self.read_members(text.as_bytes());
+        }
         Ok(())
+    }
+
+    /// Names of members, wherever a JSON document has them.
+    fn read_members(&mut self, text: &[u8]) {
+        if !body::is_json(text) {
+            return;
+        }
+        let plain = without_json_escapes(text);
+        for name in KNOWN.members.iter().filter(|name| body::has_name(&plain, name)) {
+            self.note(Place::Body, name, b"");
+        }
     }
 
     /// Adds the words of a query, for a request of this [`Reading`].
@@ -295,7 +327,8 @@ fn unescaped(text: &[u8]) -> String {
         }
     }
     let text = String::from_utf8_lossy(&bytes);
-    text.trim_matches(|c: char| c.is_whitespace() || c == '\0').to_ascii_lowercase()
+    // Servers ignore a byte order mark at the beginning of a form.
+    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\0' | '\u{feff}')).to_ascii_lowercase()
 }
 
 /// In lower case, with `\uXXXX` of ASCII characters taken off (RFC 8259 section 7).
@@ -315,32 +348,6 @@ fn ascii_escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\u00")?.get(..2)?;
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
-
-/// Is a body read as it came: no content coding, no chunk signatures, a character set that has ASCII in it?
-fn is_plain(headers: &HeaderMap) -> bool {
-    let values = |name| headers.get_all(name).iter().map(|value: &http::HeaderValue| value.as_bytes());
-    let identity = values(header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(b"identity"));
-    let chunks =
-        values(HeaderName::from_static("x-amz-content-sha256")).any(|hash| hash.starts_with(b"STREAMING"));
-    let charset = values(header::CONTENT_TYPE).all(has_ascii);
-    identity && !chunks && charset
-}
-
-/// Does each `charset` of a Content-Type name a set with ASCII in it?
-fn has_ascii(kind: &[u8]) -> bool {
-    let kind = kind.to_ascii_lowercase();
-    memchr::memmem::find_iter(&kind, b"charset").all(|at| {
-        let rest = kind[at + b"charset".len()..].trim_ascii_start();
-        // `charset*=` has a syntax of its own (RFC 8187).
-        let Some(set) = rest.strip_prefix(b"=") else { return !rest.starts_with(b"*") };
-        let set = set.trim_ascii_start();
-        let set = set.strip_prefix(b"\"").unwrap_or(set);
-        ASCII_BASED.iter().any(|own| set.starts_with(own.as_bytes()))
-    })
-}
-
-/// Character sets in which ASCII stands for itself (RFC 8259 section 8.1 has UTF-8 alone).
-const ASCII_BASED: [&str; 4] = ["utf-8", "utf8", "us-ascii", "iso-8859-1"];
 
 #[cfg(test)]
 mod tests;

@@ -173,6 +173,7 @@ const MAX_MOUNT: usize = 16;
 const MAX_MOUNT_OF_A_NAME: usize = 3;
 
 /// Requests that are refused, whatever is granted: `POST /user/keys`, `* aws:sts/**`, `GET /apikeys ?includevalues`.
+/// A denial of POST, PUT or PATCH holds for all three.
 ///
 /// Matched by every way in which a server might read the path, and without regard to case: too many are caught rather
 /// than too few.
@@ -217,7 +218,9 @@ impl FromStr for Denial {
         if path.split('/').any(|segment| segment != "**" && segment.contains("**")) {
             return Err(bad("'**' stands for whole segments"));
         }
-        let path = Globs::new(path.split('/'), End::Anything, |segment| fold(segment).into_owned());
+        // The root has no segment.
+        let segments = path.split('/').filter(|_| !path.is_empty());
+        let path = Globs::new(segments, End::Anything, |segment| fold(segment).into_owned());
         let is_vague = path.names() < 2 && condition.is_none();
         let mounted = path.below(if is_vague { MAX_MOUNT_OF_A_NAME } else { MAX_MOUNT });
         Ok(Denial { text: text.to_owned(), method, host, path, mounted, condition })
@@ -293,16 +296,18 @@ impl Denial {
         let reading = match &self.condition {
             Some(Condition::Word(_)) if self.path.ends_with("graphql") => Reading::GraphQl,
             Some(Condition::Word(_)) => Reading::Text,
-            Some(Condition::Operation { in_form: true, .. }) => Reading::Form,
+            Some(Condition::Operation { in_form: true, .. } | Condition::Parameter { in_body: true, .. }) => {
+                Reading::Form
+            }
             _ => return Reading::Nothing,
         };
-        let is_read = self.is_at(asked.method, asked.host)
-            && (reading == Reading::Form || self.is_in(asked.path, mount));
+        let is_anywhere = matches!(self.condition, Some(Condition::Operation { .. }));
+        let is_read = self.is_at(asked.method, asked.host) && (is_anywhere || self.is_in(asked.path, mount));
         if is_read { reading } else { Reading::Nothing }
     }
 
     fn is_at(&self, method: &Method, host: &Host) -> bool {
-        self.method.as_ref().is_none_or(|own| own == method)
+        self.method.as_ref().is_none_or(|own| own == method || (writes(own) && writes(method)))
             && self.host.as_ref().is_none_or(|own| own.matches(host))
     }
 
@@ -313,6 +318,11 @@ impl Denial {
         };
         path.lenient().any(is_about)
     }
+}
+
+/// Some servers accept PUT or PATCH where their documentation has POST, so a denial of one is a denial of all three.
+fn writes(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
 fn placement<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Placement, D::Error> {

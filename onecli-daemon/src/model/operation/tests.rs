@@ -1,6 +1,7 @@
 //! Operations that a request may ask for, by query, header and body.
 
 use http::HeaderValue;
+use http::header;
 
 use super::*;
 
@@ -58,12 +59,43 @@ fn operations_are_found_in_forms() {
     check(form, "Version=1&Action=CreateKeyPair", Ok(true));
     check("application/x-www-form-urlencoded; charset=utf-8", "%41ction=CreateKeyPair", Ok(true));
     check("text/plain", "Action=CreateKeyPair", Ok(true));
+    check(form, "\u{feff}Action=CreateKeyPair", Ok(true));
+    check(form, "%EF%BB%BFAction=CreateKeyPair", Ok(true));
+    for kind in ["multipart/form-data; boundary=x", "application/cbor", "text/plain, multipart/form-data"] {
+        check(kind, "--x\r\n\r\nCreateKeyPair", Err(UnreadableBody));
+    }
     check(form, "Action=DescribeKeyPairs&Filter=Action%3DCreateKeyPair", Ok(false));
     check("application/x-www-form-urlencoded; charset=utf-16", "Action=CreateKeyPair", Err(UnreadableBody));
     let many = "Action=x&".repeat(MAX_SAID + 1);
     check(form, &many, Ok(true));
     let long = format!("Action={}", "x".repeat(MAX_VALUE + 1));
     check(form, &long, Ok(true));
+}
+
+#[test]
+fn parameters_are_found_in_bodies() {
+    let check = |condition: &str, body: &[u8], expected: bool| {
+        let mut operations = Operations::default();
+        operations.read_body(&HeaderMap::new(), body).unwrap();
+        let condition: Condition = condition.parse().unwrap();
+        let text = String::from_utf8_lossy(body);
+        assert_eq!(condition.holds(&operations, || false), expected, "{condition:?} {text}");
+    };
+    let password = "&masteruserpassword";
+    check(password, b"Action=ModifyDBInstance&MasterUserPassword=x", true);
+    check(password, b"\xef\xbb\xbfMasterUserPassword=x", true);
+    check(password, b"Master%55serPassword=", true);
+    check(password, b"Action=x&ManageMasterUserPassword=true", false);
+    check(password, b"Description=MasterUserPassword", false);
+    check("?masteruserpassword", b"MasterUserPassword=x", false);
+    check(password, br#"{"a":[{"MasterUserPassword":"x"}]}"#, true);
+    check(password, br#"{"a":1,"MasterUser\u0050assword":"x"}"#, true);
+    check(password, br#"{"ManageMasterUserPassword":true}"#, false);
+    check("&action=*accesskey*", b"Action=CreateAccessKey&UserName=a", true);
+    check("&action=*accesskey*", b"Action=ListBuckets", false);
+    let wide = "\u{feff}MasterUserPassword=x".encode_utf16();
+    check(password, &wide.clone().flat_map(u16::to_le_bytes).collect::<Vec<u8>>(), true);
+    check(password, &wide.flat_map(u16::to_be_bytes).collect::<Vec<u8>>(), true);
 }
 
 #[test]
@@ -96,10 +128,14 @@ fn words_are_found_in_bodies() {
 
 #[test]
 fn conditions_are_parsed() {
-    let parameter = |name: &str, value: Option<&str>| Condition::Parameter {
+    let parameter_in = |name: &str, value: Option<&str>, in_body| Condition::Parameter {
         name: name.to_owned(),
         value: value.map(str::to_owned),
+        in_body,
     };
+    let parameter = |name: &str, value: Option<&str>| parameter_in(name, value, false);
+    assert_eq!("&session".parse(), Ok(parameter_in("session", None, true)));
+    assert_eq!("&mode=import".parse(), Ok(parameter_in("mode", Some("import"), true)));
     assert_eq!("?session".parse(), Ok(parameter("session", None)));
     assert_eq!("?mode=import".parse(), Ok(parameter("mode", Some("import"))));
     assert_eq!("~apikeycreate".parse(), Ok(Condition::Word("apikeycreate".to_owned())));

@@ -59,8 +59,10 @@ fn spellings(denial: &Denial) -> Vec<String> {
         format!("{plain};v=1"),
         format!("{plain}%3Fa"),
         plain.replace('/', "/./"),
-        format!("{plain}.json"),
     ];
+    if plain != "/" {
+        all.push(format!("{plain}.json"));
+    }
     if let Some(first) = plain.as_bytes().get(last) {
         let tail = &plain[last + 1..];
         all.push(format!("{}%{first:02x}{tail}", &plain[..last]));
@@ -94,6 +96,14 @@ fn every_denial_holds_in_every_spelling() {
                     );
                     count += 1;
                 }
+                if method == Method::POST {
+                    let path = CanonicalPath::parse(&spellings(denial)[0]).unwrap();
+                    for method in [Method::PUT, Method::PATCH] {
+                        let is_denied =
+                            denial.matches(&method, &host, &PathReadings::new(&path), &operations);
+                        assert!(is_denied, "{}: {denial}: {method}", template.name);
+                    }
+                }
             }
             if denial.condition().is_some() {
                 let is_operation = matches!(denial.condition(), Some(Condition::Operation { .. }));
@@ -113,14 +123,24 @@ fn ways_to_say(denial: &Denial) -> Vec<Operations> {
     let of_query = |query: String| Operations::of(Some(&query), &HeaderMap::new());
     match denial.condition() {
         None => vec![Operations::default()],
-        Some(Condition::Parameter { name, value }) => {
+        Some(Condition::Parameter { name, value, in_body }) => {
+            let is_member = *in_body && value.is_none();
             let value = value.as_deref().unwrap_or_default().replace('*', "x");
             let first = name.as_bytes()[0];
-            vec![
+            let of_body = |body: String| {
+                let mut operations = Operations::default();
+                operations.read_body(&none, body.as_bytes()).unwrap();
+                operations
+            };
+            let form = in_body.then(|| of_body(format!("Version=1&{name}={value}")));
+            let json = is_member.then(|| of_body(format!("{{\"a\":[{{\"{name}\":1}}]}}")));
+            let mut all = vec![
                 of_query(format!("a=b&{name}={value}")),
                 of_query(format!("{}={}", name.to_ascii_uppercase(), value.to_ascii_uppercase())),
                 of_query(format!("%{first:02x}{}={value}", &name[1..])),
-            ]
+            ];
+            all.extend(form.into_iter().chain(json));
+            all
         }
         Some(Condition::Header { name, value }) => {
             let value = HeaderValue::from_str(&value.replace('*', "x")).unwrap();
@@ -181,6 +201,23 @@ fn requests_that_issue_credentials_are_denied() {
         ("gcp", "POST iam.googleapis.com/batch"),
         ("gcp", "POST sqladmin.googleapis.com/sql/v1beta4/projects/p/instances/i/users"),
         ("gcp", "POST sqladmin.googleapis.com/v1/projects/p/instances/i:generateEphemeralCert"),
+        ("gcp", "POST iam.googleapis.com/google.iam.admin.v1.IAM/CreateServiceAccountKey"),
+        ("gcp", "POST iam.googleapis.com/$rpc/google.iam.admin.v1.IAM/CreateServiceAccountKey"),
+        ("gcp", "POST iam.googleapis.com/%24rpc/google.iam.admin.v1.IAM/SignJwt"),
+        ("gcp", "POST www.googleapis.com/google.iam.credentials.v1.IAMCredentials/GenerateAccessToken"),
+        ("gcp", "POST storage.googleapis.com/google.storage.v2.Storage/CreateHmacKey"),
+        ("gcp", "POST sqladmin.googleapis.com/google.cloud.sql.v1.SqlUsersService/Insert"),
+        ("gcp", "GET sqladmin.googleapis.com/$rpc/google.cloud.sql.v1.SqlUsersService/Insert"),
+        (
+            "gcp",
+            "POST compute.googleapis.com/$rpc/google.cloud.compute.v1.Projects/SetCommonInstanceMetadata",
+        ),
+        ("gcp", "PUT iam.googleapis.com/v1/projects/p/serviceAccounts/a@b/keys"),
+        (
+            "google-ai",
+            "POST generativelanguage.googleapis.com/google.ai.generativelanguage.v1alpha.AuthTokenService/CreateAuthToken",
+        ),
+        ("github", "PUT api.github.com/user/keys"),
         ("github", "POST api.github.com/orgs/o/actions/runners/generate-jitconfig"),
         ("github", "POST api.github.com/enterprises/e/actions/runners/generate-jitconfig"),
         ("github", "POST api.github.com/repositories/1/actions/runners/registration-token"),
@@ -215,6 +252,29 @@ fn targets_forms_and_words_are_denied() {
     assert!(graphql("linear", linear, r#"{"query":"mutation{oauthApplicationCreate(input:{}){id}}"}"#));
     assert!(graphql("linear", linear, r#"{"extensions":{"persistedQuery":{"sha256Hash":"0"}}}"#));
     assert!(!graphql("linear", linear, r#"{"query":"mutation{issueCreate(input:{}){success}}"}"#));
+    let rds = "POST rds.eu-west-1.amazonaws.com/";
+    assert!(aws(rds, None, "Action=ModifyDBInstance&DBInstanceIdentifier=d&MasterUserPassword=Xx1"));
+    assert!(!aws(rds, None, "Action=ModifyDBInstance&DBInstanceIdentifier=d&ManageMasterUserPassword=true"));
+    let redshift = "PUT redshift-fips.eu-west-1.amazonaws.com/x";
+    assert!(aws(redshift, None, "Action=ModifyCluster&MasterUserPassword=Xx1"));
+    let domain = "POST es.eu-west-1.amazonaws.com/2021-01-01/opensearch/domain/d/config";
+    assert!(aws(
+        domain,
+        None,
+        r#"{"AdvancedSecurityOptions":{"MasterUserOptions":{"MasterUserPassword":"x"}}}"#
+    ));
+    assert!(aws("POST lightsail.eu-west-1.amazonaws.com/", None, r#"{"masterUserPassword":"x"}"#));
+    let gcs = |line, body| is_denied("gcp", &Said { line, field: None, body });
+    assert!(gcs("POST storage.googleapis.com/", "Action=CreateAccessKey&UserName=a"));
+    assert!(gcs("PUT storage.googleapis.com//", "Action=CreateHmacKey"));
+    assert!(!gcs("PUT storage.googleapis.com/bucket/object", "Action=CreateAccessKey"));
+    let sql = "PATCH sqladmin.googleapis.com/sql/v1beta4/projects/p/instances/i";
+    assert!(gcs(sql, r#"{"rootPassword":"x"}"#));
+    assert!(!gcs(sql, r#"{"settings":{}}"#));
+    assert!(gcs(
+        "PUT compute.googleapis.com/compute/v1/projects/p/zones/z/instances/i",
+        r#"{"key":"ssh-keys"}"#
+    ));
     let gce = "POST compute.googleapis.com/compute/v1/projects/p/zones/z/instances/i/setMetadata";
     assert!(graphql("gcp", gce, r#"{"items":[{"key":"ssh-keys","value":"me:ssh-ed25519 AAAA"}]}"#));
     assert!(!graphql("gcp", gce, r#"{"items":[{"key":"startup-script","value":"true"}]}"#));
@@ -302,6 +362,15 @@ fn near_misses_are_allowed() {
         ("gcp", "GET iam.googleapis.com/v1/projects/p/serviceAccounts/a@b/keys"),
         ("gcp", "POST bigquery.googleapis.com/bigquery/v2/projects/p/queries"),
         ("gcp", "GET sqladmin.googleapis.com/v1/projects/p/instances/i"),
+        ("gcp", "POST pubsub.googleapis.com/google.pubsub.v1.Publisher/Publish"),
+        ("gcp", "POST storage.googleapis.com/google.storage.v2.Storage/ReadObject"),
+        ("gcp", "POST iam.googleapis.com/google.iam.admin.v1.IAM/ListServiceAccountKeys"),
+        ("gcp", "POST aiplatform.googleapis.com/google.cloud.aiplatform.v1.PredictionService/Predict"),
+        (
+            "google-ai",
+            "POST generativelanguage.googleapis.com/google.ai.generativelanguage.v1beta.GenerativeService/GenerateContent",
+        ),
+        ("github", "PATCH api.github.com/repos/a/b/issues/1"),
         ("github", "POST api.github.com/repos/a/b/issues"),
         ("github", "GET api.github.com/user/keys"),
         ("github", "GET api.github.com/repos/a/b/contents/applications/x"),
