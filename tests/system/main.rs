@@ -46,6 +46,7 @@ mod named;
 mod netns;
 mod path_readings;
 mod placements;
+mod pooled;
 mod privilege;
 mod protocols;
 mod retries;

@@ -177,6 +177,10 @@ impl OpenStand {
             }
         });
 
+        let follow = tokio::spawn({
+            let gateway = Arc::clone(&gateway);
+            async move { gateway.follow_policy().await }
+        });
         let watchdog = tokio::spawn(service::watchdog());
         service::ready(status);
 
@@ -186,6 +190,7 @@ impl OpenStand {
         while tasks.join_next().await.is_some() {}
         let _ = admin.await;
         tidy.abort();
+        follow.abort();
         // No new connection is taken; a request that is under way ends by itself.
         gateway.end(DRAIN).await;
         watchdog.abort();

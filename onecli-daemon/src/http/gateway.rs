@@ -310,10 +310,21 @@ impl Gateway {
         }
     }
 
+    /// Closes idle upstream connections of revoked grants, at each change of policy. Returns when policy ends.
+    pub async fn follow_policy(&self) {
+        let mut policy = self.policy.clone();
+        while policy.changed().await.is_ok() {
+            let snapshot = Arc::clone(&policy.borrow_and_update());
+            self.pool.close_revoked(&snapshot);
+        }
+    }
+
     /// Closes upstream connections that nobody used for a while, and records refusals that repeated. Call it now and
     /// then.
     pub fn tidy(&self) {
         self.pool.close_idle();
+        // A connection whose request ended during a change of policy.
+        self.pool.close_revoked(&self.snapshot());
         let now = self.clock.instant();
         self.scrub_values.tidy(now);
         self.record_folded(self.refusals.due(now));

@@ -37,6 +37,7 @@ mod paced;
 mod patience;
 mod place;
 mod pool;
+mod pool_scope;
 mod read_filter;
 mod refusals;
 mod reject;

@@ -1,4 +1,4 @@
-//! Upstream connections: dialled, verified, kept for the next request of the same agent.
+//! Upstream connections: dialled, verified, reused by requests of the same agent with the same credentials.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,9 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::capped::{Capped, Received};
 use super::connection::Scheme;
 use super::outward::{Opened, Outward, Relay, timed_out};
+use super::pool_scope::PoolScope;
 use super::replay::Attempt;
 use super::shares::{Share, Shares};
-use crate::model::{AgentId, Authority, Clock, Code, Reach, Refusal};
+use crate::model::{Authority, Clock, Code, Reach, Refusal};
+use crate::policy::Snapshot;
 use crate::tls::Alpn;
 
 /// Idle connections for one agent and authority, at most.
@@ -37,10 +39,10 @@ const MAX_HEAD: u32 = 64 << 10;
 /// Fields of an HTTP/1 response. hyper makes room for all of them with each response.
 const MAX_FIELDS: usize = 4096;
 
-/// Connections are never shared between agents.
+/// Connections are shared neither between agents nor between requests with different credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    agent: AgentId,
+    scope: PoolScope,
     authority: Authority,
     https: bool,
 }
@@ -242,14 +244,14 @@ impl Pool {
     /// A [`Refusal`]: unresolvable, blocked, unreachable, or not verified.
     pub(super) async fn checkout(
         &self,
-        agent: AgentId,
+        scope: PoolScope,
         authority: &Authority,
         scheme: Scheme,
         alpn: Alpn,
         fresh: bool,
         reach: &Reach,
     ) -> Result<Upstream, Refusal> {
-        let key = Key { agent, authority: authority.clone(), https: scheme == Scheme::Https };
+        let key = Key { scope, authority: authority.clone(), https: scheme == Scheme::Https };
         if !fresh && let Some(upstream) = self.take(&key, alpn, reach).await {
             return Ok(upstream);
         }
@@ -263,7 +265,7 @@ impl Pool {
         if sender.is_closed() {
             return;
         }
-        let Some(share) = self.shares.take(key.agent) else { return };
+        let Some(share) = self.shares.take(key.scope.agent()) else { return };
         let mut idle = self.idle();
         let parked = idle.0.entry(key).or_default();
         if parked.len() < IDLE_PER_KEY {
@@ -278,6 +280,11 @@ impl Pool {
             parked.retain(|p| now.duration_since(p.since) < IDLE_FOR && !p.sender.is_closed());
             !parked.is_empty()
         });
+    }
+
+    /// Closes idle connections of requests whose secrets the agent may no longer use.
+    pub(super) fn close_revoked(&self, policy: &Snapshot) {
+        self.idle().0.retain(|key, _| key.scope.is_granted(policy));
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
@@ -312,7 +319,7 @@ impl Pool {
             return Ok(Upstream { key, sender, peer, reused: false });
         }
         let Opened { stream, address, .. } = self.outward.open(&key.authority, reach).await?;
-        let handshake = self.outward.tls.connect(key.agent, &key.authority, alpn, stream);
+        let handshake = self.outward.tls.connect(key.scope.agent(), &key.authority, alpn, stream);
         let verified = match tokio::time::timeout(self.outward.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => verified,
             Ok(Err(error)) => {

@@ -18,6 +18,7 @@ use super::gateway::{Counters, Gateway};
 use super::inject::{Outgoing, inject};
 use super::issued::Issued;
 use super::pool::{Upstream, protocol_refusal};
+use super::pool_scope::PoolScope;
 use super::replay::Attempt;
 use super::retry::Retries;
 use super::returned::ResponseGuard;
@@ -89,13 +90,14 @@ pub(super) async fn send(
     let mut stream = Some(RequestBody::new(body, Arc::clone(&progress)));
     let mut recovered = None;
     let agent = identity.agent().id;
+    let scope = PoolScope::new(agent, &permitted);
     let mut fresh = websocket;
     let mut renewed = false;
     let mut alerts = None;
     let mut retries = Retries::new(&head.method, gateway.pool.outward().dialer.connect_timeout);
     loop {
         let mut upstream =
-            gateway.pool.checkout(agent, &head.authority, head.scheme, alpn, fresh, &reach).await?;
+            gateway.pool.checkout(scope.clone(), &head.authority, head.scheme, alpn, fresh, &reach).await?;
         trail.upstream(&upstream);
         let mut revoked =
             Revoked::new(gateway, connection, agent, &head, &permitted, &watches, upstream.address());

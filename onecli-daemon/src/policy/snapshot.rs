@@ -200,6 +200,15 @@ impl Snapshot {
         self.placeholders.get(text)
     }
 
+    /// May the agent use all of these secrets, in these versions?
+    pub fn grants(&self, agent: AgentId, secrets: &[(SecretId, u32)]) -> bool {
+        let Some(view) = self.agents.get(&agent) else { return secrets.is_empty() };
+        let is_granted = |(id, version): &(SecretId, u32)| {
+            view.secrets.iter().any(|s| s.id == *id && s.version == *version)
+        };
+        secrets.iter().all(is_granted)
+    }
+
     /// Can a secret of this agent match the host, on whatever port?
     pub(super) fn may_match(&self, agent: AgentId, host: &Host) -> bool {
         self.agents.get(&agent).is_some_and(|view| view.secrets.iter().any(|s| s.target.host.matches(host)))
