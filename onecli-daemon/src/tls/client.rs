@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::{io, pin::Pin};
 
+use super::anchor::PathLimits;
 use super::provider;
 use super::sessions::{Sessions, SessionsOf};
 use super::verify::{Refused, UpstreamVerifier};
@@ -81,6 +82,7 @@ impl UpstreamTls {
     pub fn new(extra_ca_files: &[PathBuf]) -> Result<UpstreamTls, UpstreamTlsError> {
         let mut roots = RootCertStore::empty();
         let mut roots_pem = String::new();
+        let mut limits = PathLimits::default();
         let system = rustls_native_certs::load_native_certs();
         for error in &system.errors {
             tracing::warn!(%error, "some of the system's CA certificates cannot be read");
@@ -90,18 +92,17 @@ impl UpstreamTls {
             roots.add_parsable_certificates([certificate]);
         }
         for path in extra_ca_files {
+            let bad = |reason: String| UpstreamTlsError::ExtraCa { path: path.clone(), reason };
             for certificate in read_pem(path)? {
-                roots.add(certificate).map_err(|error| UpstreamTlsError::ExtraCa {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                })?;
+                limits.read(&certificate).map_err(|error| bad(error.to_string()))?;
+                roots.add(certificate).map_err(|error| bad(error.to_string()))?;
             }
         }
         if roots.is_empty() {
             return Err(UpstreamTlsError::NoRoots);
         }
-        let verifier =
-            UpstreamVerifier::new(roots).map_err(|error| UpstreamTlsError::Setup(error.to_string()))?;
+        let verifier = UpstreamVerifier::new(roots, limits)
+            .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?;
         Ok(UpstreamTls::with(Arc::new(verifier), roots_pem.into()))
     }
 

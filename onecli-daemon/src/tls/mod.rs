@@ -2,6 +2,7 @@
 //!
 //! The only module that names rustls and rcgen.
 
+mod anchor;
 mod authority;
 mod client;
 mod hello;

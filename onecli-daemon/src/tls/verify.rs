@@ -1,6 +1,7 @@
 //! What an upstream's certificate must satisfy besides rustls' own checks.
 //!
 //! - An intermediate with a key usage must be allowed to sign certificates (RFC 5280 section 6.1.4 (n)).
+//! - A configured root's path length bounds the intermediates below it (`anchor`).
 //! - A stapled OCSP response that is authentic must not say "revoked", nor that the issuer does not know the certificate.
 //! - A certificate that asks for a staple must come with one that says "good" (TLS feature extension, RFC 7633).
 //!
@@ -20,6 +21,7 @@ use x509_cert::der::Decode;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::anchor::PathLimits;
 use super::ocsp::{self, Status, Subject, Unusable};
 use super::provider;
 
@@ -45,6 +47,17 @@ pub(super) enum Refused {
         "an intermediate certificate must not sign certificates: its key usage lacks keyCertSign (RFC 5280)"
     )]
     NotASigner,
+    /// The root allows fewer intermediates.
+    #[error(
+        "the chain has {found} intermediate certificates, and the path length of its root allows {limit} \
+         (RFC 5280 section 4.2.1.9)"
+    )]
+    TooLong {
+        /// Intermediates that are not self-issued.
+        found: usize,
+        /// The root's `pathLenConstraint`.
+        limit: u32,
+    },
     /// It cannot be read.
     #[error("a certificate of the chain cannot be read: {0}")]
     Unreadable(String),
@@ -71,6 +84,7 @@ impl Refused {
 pub(super) struct UpstreamVerifier {
     inner: Arc<WebPkiServerVerifier>,
     roots: Arc<RootCertStore>,
+    limits: PathLimits,
 }
 
 impl fmt::Debug for UpstreamVerifier {
@@ -80,16 +94,17 @@ impl fmt::Debug for UpstreamVerifier {
 }
 
 impl UpstreamVerifier {
-    /// One that trusts `roots`.
+    /// One that trusts `roots`, within the `limits` of some of them.
     ///
     /// # Errors
     /// rustls' reason why these roots are none.
     pub(super) fn new(
         roots: RootCertStore,
+        limits: PathLimits,
     ) -> Result<UpstreamVerifier, rustls::client::VerifierBuilderError> {
         let roots = Arc::new(roots);
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider()).build()?;
-        Ok(UpstreamVerifier { inner, roots })
+        Ok(UpstreamVerifier { inner, roots, limits })
     }
 }
 
@@ -105,7 +120,7 @@ impl ServerCertVerifier for UpstreamVerifier {
         // Name, validity and path first: their errors name the reason best.
         let verified =
             self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        check(end_entity, intermediates, &self.roots.roots, ocsp_response, now)?;
+        check(end_entity, intermediates, (&self.roots.roots, &self.limits), ocsp_response, now)?;
         Ok(verified)
     }
 
@@ -136,7 +151,7 @@ impl ServerCertVerifier for UpstreamVerifier {
 fn check(
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    roots: &[TrustAnchor<'_>],
+    (roots, limits): (&[TrustAnchor<'_>], &PathLimits),
     staple: &[u8],
     now: UnixTime,
 ) -> Result<(), Refused> {
@@ -144,13 +159,12 @@ fn check(
     let certificate = EndEntityCert::try_from(end_entity).map_err(|error| unreadable(&error))?;
     let refused = Cell::new(None);
     let may_sign = |path: &VerifiedPath<'_>| {
-        path.intermediate_certificates().try_for_each(|certificate| signs(&certificate.der())).map_err(
-            |why| {
-                refused.set(Some(why));
-                // What it is does not matter: the path is given up, and others are tried.
-                webpki::Error::UnknownIssuer
-            },
-        )
+        let signs = path.intermediate_certificates().try_for_each(|certificate| signs(&certificate.der()));
+        signs.and_then(|()| limits.check(path)).map_err(|why| {
+            refused.set(Some(why));
+            // What it is does not matter: the path is given up, and others are tried.
+            webpki::Error::UnknownIssuer
+        })
     };
     let algorithms = provider().signature_verification_algorithms.all;
     let path = certificate
@@ -211,7 +225,7 @@ fn wants_staple(der: &CertificateDer<'_>) -> bool {
     })
 }
 
-fn parsed<'d>(der: &'d CertificateDer<'_>) -> Result<X509Certificate<'d>, Refused> {
+pub(super) fn parsed<'d>(der: &'d CertificateDer<'_>) -> Result<X509Certificate<'d>, Refused> {
     X509Certificate::from_der(der)
         .map(|(_, certificate)| certificate)
         .map_err(|error| Refused::Unreadable(error.to_string()))

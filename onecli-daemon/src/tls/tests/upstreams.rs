@@ -34,6 +34,15 @@ certificate must signer subjectAltName=DNS:api.test tlsfeature=status_request
 certificate of-root root subjectAltName=DNS:api.test
 certificate of-unsaid unsaid subjectAltName=DNS:api.test
 certificate of-nosigner nosigner subjectAltName=DNS:api.test
+key short
+openssl req -x509 -new -key short.key -subj /CN=short -days 30 -out short.pem \
+  -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign
+key mute
+openssl req -x509 -new -key mute.key -subj /CN=mute -days 30 -out mute.pem \
+  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,digitalSignature
+certificate below short basicConstraints=critical,CA:TRUE keyUsage=critical,keyCertSign
+certificate of-short short subjectAltName=DNS:api.test
+certificate of-below below subjectAltName=DNS:api.test
 # NAME ISSUER SIGNER STATUS OUT OPTIONS...
 staple() {
   name=$1 issuer=$2 by=$3 status=$4 out=$5; shift 5
@@ -193,6 +202,31 @@ async fn an_intermediate_must_be_allowed_to_sign() {
     assert!(error.contains("its key usage lacks keyCertSign"), "{error}");
     assert_eq!(all.connect("of-unsaid", "unsaid", None).await, Ok(()), "without a key usage");
     assert_eq!(all.connect("of-root", "root", None).await, Ok(()), "without an intermediate");
+}
+
+#[tokio::test]
+async fn a_configured_root_is_held_to_its_path_length() {
+    let all = Authority::new();
+    let client = UpstreamTls::new(&[all.path("short.pem")]).unwrap();
+    let (_server, address) = all.serve("of-short", "short", None, &["-tls1_3"]);
+    assert!(shake(&client, address).await.is_ok(), "without an intermediate");
+    let (_server, address) = all.serve("of-below", "below", None, &["-tls1_3"]);
+    let error = shake(&client, address).await.unwrap_err();
+    assert!(
+        error.contains("1 intermediate certificates, and the path length of its root allows 0"),
+        "{error}"
+    );
+    // Another root may be the anchor of the same chain.
+    let client = UpstreamTls::new(&[all.path("short.pem"), all.path("below.pem")]).unwrap();
+    assert!(shake(&client, address).await.is_ok(), "with the intermediate as a root");
+}
+
+#[test]
+fn a_configured_root_must_be_allowed_to_sign() {
+    let all = Authority::new();
+    let error = UpstreamTls::new(&[all.path("mute.pem")]).unwrap_err().to_string();
+    assert!(error.contains("mute.pem") && error.contains("'CN=mute' lacks keyCertSign"), "{error}");
+    assert!(UpstreamTls::new(&[all.path("unsaid.pem")]).is_ok(), "without a key usage");
 }
 
 /// No session is kept of a handshake that failed, and one that succeeded is resumed as it was judged.
