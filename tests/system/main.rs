@@ -61,6 +61,7 @@ mod settled;
 mod sigv4;
 mod starvation;
 mod stopping;
+mod stream_values;
 mod streams;
 mod templates;
 mod units;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::body::{Body, BodyError, Progress};
-use super::decode::{NotDecoded, Source};
+use super::decode::{NotDecoded, Source, is_encoded};
 use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
 use super::issued::{Issued, Stage};
@@ -71,10 +71,12 @@ pub(super) fn deliver(
     let (mut parts, incoming) = response.into_parts();
     // A reason phrase travels as an extension; nothing but status, scrubbed headers and body goes on.
     parts.extensions.clear();
+    delivery.scrubber.renew();
+    let is_whole_only = !delivery.ranged || delivery.scrubber.has_host_values();
     if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
         return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
     }
-    if !delivery.scrubber.is_idle() && parts.status == StatusCode::PARTIAL_CONTENT && !delivery.ranged {
+    if !delivery.scrubber.is_idle() && parts.status == StatusCode::PARTIAL_CONTENT && is_whole_only {
         // Half a value here, the other half in the next answer (RFC 9110 section 15.3.7 has it only after a Range).
         let refusal = Refusal::new(
             Code::UpstreamProtocol,
@@ -108,6 +110,9 @@ pub(super) fn deliver(
             Err(NotDecoded::Busy) => return Err(Undelivered::new(too_many_decoders(), delivery.trail)),
         }
     };
+    if is_unsearchable(parts.status, &parts.headers) {
+        delivery.scrubber.pass_unsearched();
+    }
     clean_headers(&mut parts.headers);
     if parts.status == StatusCode::NO_CONTENT {
         // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
@@ -160,6 +165,23 @@ fn has_transfer_coding(headers: &HeaderMap) -> bool {
 /// Are messages of gRPC compressed, each by itself? None was asked for.
 fn has_message_coding(headers: &HeaderMap) -> bool {
     headers.get_all("grpc-encoding").iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Can a body that passes with these headers not be searched later, either? Codings that were taken off are not in them.
+fn is_unsearchable(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::PARTIAL_CONTENT
+        || has_transfer_coding(headers)
+        || has_message_coding(headers)
+        || is_encoded(headers)
+}
+
+/// Why a response under way ends that cannot be searched.
+fn unsearchable() -> Refusal {
+    Refusal::new(
+        Code::Revoked,
+        "the host has a secret by now, and the response passes in an encoding that cannot be searched for it",
+        "send the request again: the daemon then asks for a response that it can search",
+    )
 }
 
 /// What the upstream wrote is not quoted: it may hold the value.
@@ -220,6 +242,10 @@ impl Answer {
                     streaming.take_back();
                     return Poll::Ready(());
                 }
+                if streaming.body.is_blind_now() {
+                    streaming.end(Code::Revoked);
+                    return Poll::Ready(());
+                }
                 if !streaming.policy.has_changed().unwrap_or(false) {
                     break;
                 }
@@ -255,6 +281,10 @@ impl Streaming {
     fn take_back(&mut self) {
         let Some(delivery) = &self.delivery else { return };
         let code = delivery.gateway.taken_back();
+        self.end(code);
+    }
+
+    fn end(&mut self, code: Code) {
         self.failed(code);
         self.body.cut();
         self.taken_back = Some(code);
@@ -351,6 +381,11 @@ impl Streaming {
                 self.body.cut();
                 return Poll::Ready(Some(Err(withheld().into())));
             }
+            Some(Err(Fault::Unsearchable)) => {
+                self.failed(Code::Revoked);
+                self.body.cut();
+                return Poll::Ready(Some(Err(unsearchable().into())));
+            }
             Some(Err(Fault::Upstream(error))) => {
                 self.failed(Code::UpstreamProtocol);
                 return Poll::Ready(Some(Err(error)));
@@ -380,5 +415,33 @@ impl Drop for Answer {
         let mut body = lock(&self.streaming);
         let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.gateway.broken_off());
         if body.body.has_ended() || body.is_end() { body.complete() } else { body.failed(code) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::HeaderName;
+
+    use super::*;
+
+    #[test]
+    fn parts_and_codings_cannot_be_searched_later() {
+        let check = |status: u16, field: Option<(&'static str, &'static str)>, expected: bool| {
+            let fields = field.into_iter();
+            let fields =
+                fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(is_unsearchable(status, &fields.collect()), expected, "{status} {field:?}");
+        };
+        check(200, None, false);
+        check(206, None, true);
+        check(200, Some(("content-encoding", "gzip")), true);
+        check(200, Some(("content-encoding", "aes128gcm")), true);
+        check(200, Some(("content-encoding", "identity")), false);
+        check(200, Some(("transfer-encoding", "chunked")), false);
+        check(200, Some(("transfer-encoding", "gzip, chunked")), true);
+        check(200, Some(("grpc-encoding", "gzip")), true);
+        check(200, Some(("grpc-encoding", "identity")), false);
     }
 }

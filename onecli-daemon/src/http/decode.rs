@@ -128,6 +128,11 @@ impl Source {
     }
 }
 
+/// Does a body with these headers have a content coding?
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    !codings(headers).is_ok_and(|codings| codings.is_empty())
+}
+
 /// The codings in the order in which they were applied.
 fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, UnknownCoding> {
     let mut codings = Vec::new();

@@ -126,7 +126,7 @@ pub struct Gateway {
     pub(super) approvals: Arc<Approvals>,
     pub(super) approval_timeout: Duration,
     /// The values that responses are searched for.
-    scrub_values: ScrubValues,
+    pub(super) scrub_values: ScrubValues,
     /// Those that came back unasked.
     pub(super) unexpected: UnexpectedMatches,
     pub(super) counters: Counters,
@@ -203,7 +203,12 @@ impl Gateway {
 
     /// What responses of `host` are searched for under the policy as it is now.
     pub(super) fn searched(&self, host: &Host) -> Arc<SearchSet> {
-        self.scrub_values.at(&self.snapshot(), host, &self.credentials, self.clock.instant())
+        self.searched_under(&self.snapshot(), host)
+    }
+
+    /// The same under this policy, the newest one.
+    pub(super) fn searched_under(&self, policy: &Arc<Snapshot>, host: &Host) -> Arc<SearchSet> {
+        self.scrub_values.at(policy, host, &self.credentials, self.clock.instant())
     }
 
     /// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true, or when the daemon

@@ -21,6 +21,14 @@ impl Patience {
         Patience { limit, left: limit, timer: None, waiting: false }
     }
 
+    /// Renews a wait whose limit may have changed; without a limit there is none.
+    pub(super) fn renew_with(patience: &mut Option<Patience>, limit: Option<Duration>) {
+        match patience {
+            Some(patience) if Some(patience.limit) == limit => patience.renew(),
+            _ => *patience = limit.map(Patience::new),
+        }
+    }
+
     /// Waits; ready when it was too long.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let left = self.left;

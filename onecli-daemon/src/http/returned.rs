@@ -15,7 +15,7 @@ use super::gateway::Gateway;
 use super::scrub::{MatchGuard, Needles, spellings};
 use super::scrub_values::SearchSet;
 use crate::audit::{Record, Text};
-use crate::model::{AgentId, Code, Refusal, Secret, SecretValue, WireForm};
+use crate::model::{AgentId, Code, Host, Refusal, Secret, SecretValue, WireForm};
 use crate::policy::Watch;
 use crate::vault::Credential;
 
@@ -73,45 +73,65 @@ pub(super) struct ResponseGuard {
     agent: AgentId,
     /// The request, as it was decided.
     record: Record,
+    host: Host,
+    /// What the host's responses were searched for when the request was sent.
     searched: Arc<SearchSet>,
     sent: Vec<Credential>,
     signatures: Vec<SecretValue>,
-    /// Spellings of what the request sent, and of other tokens of the same secrets. Made at the first match, and again when
-    /// so many tokens were issued.
-    expected: Option<(u64, Needles)>,
+    /// Made at the first match, and again when values changed.
+    expected: Option<Expected>,
+}
+
+/// Spellings of what the request sent, and of other values of the same secrets.
+#[derive(Default)]
+struct Expected {
+    needles: Needles,
+    /// What they were made from.
+    searched: Arc<SearchSet>,
+    changes: u64,
 }
 
 impl ResponseGuard {
-    /// For the request of `record`, with which `sent` and `signatures` left.
+    /// For the request of `record` to this host, with which `sent` and `signatures` left.
     pub(super) fn new(
         gateway: &Arc<Gateway>,
         agent: AgentId,
         record: &Record,
-        searched: &Arc<SearchSet>,
+        (host, searched): (&Host, &Arc<SearchSet>),
         (sent, signatures): (Vec<Credential>, Vec<SecretValue>),
     ) -> ResponseGuard {
         let (gateway, searched) = (Arc::clone(gateway), Arc::clone(searched));
-        ResponseGuard { gateway, agent, record: record.clone(), searched, sent, signatures, expected: None }
+        let (record, host) = (record.clone(), host.clone());
+        ResponseGuard { gateway, agent, record, host, searched, sent, signatures, expected: None }
     }
 
     fn expected(&mut self) -> &Needles {
-        let issued = self.gateway.credentials.purchases();
-        if self.expected.as_ref().is_none_or(|(known, _)| *known != issued) {
-            let mut needles = Needles::default();
-            needles.extend(spellings(&self.expected_forms()));
-            self.expected = Some((issued, needles));
+        let changes = self.gateway.credentials.changes();
+        let searched = self.gateway.searched(&self.host);
+        let is_current =
+            |known: &Expected| known.changes == changes && Arc::ptr_eq(&known.searched, &searched);
+        if !self.expected.as_ref().is_some_and(is_current) {
+            let needles = self.expected_needles(&searched);
+            self.expected = Some(Expected { needles, searched, changes });
         }
-        &self.expected.get_or_insert_default().1
+        &self.expected.get_or_insert_default().needles
     }
 
-    /// A token takes the place of another while a response is under way: both are the agent's to send.
-    fn expected_forms(&self) -> Vec<WireForm> {
-        let is_sent = |watch: &&Watch| self.sent.iter().any(|one| *one.name() == watch.secret().name);
+    /// A new value or token may replace the sent one while a response is under way: both are the agent's to send.
+    fn expected_needles(&self, searched: &SearchSet) -> Needles {
+        let is_sent = |watch: &Watch| self.sent.iter().any(|one| *one.name() == watch.secret().name);
         let placed = self.sent.iter().flat_map(|one| one.placement().wire_forms(one.value()));
         let signed = self.signatures.iter().flat_map(WireForm::plain);
-        let issued = self.searched.issued().filter(is_sent);
-        let tokens = issued.flat_map(|watch| self.gateway.credentials.issued_forms(watch));
-        placed.chain(signed).chain(tokens).collect()
+        let credentials = &self.gateway.credentials;
+        let issued = searched.issued().filter(|watch| is_sent(watch));
+        let tokens = issued.flat_map(|watch| credentials.issued_forms(watch));
+        let fetched = searched.fetched().filter(|watch| is_sent(watch));
+        let values = fetched.flat_map(|watch| credentials.fetched_forms(self.agent, watch));
+        let forms: Vec<WireForm> = placed.chain(signed).chain(tokens).chain(values).collect();
+        let mut needles = Needles::default();
+        needles.extend(spellings(&forms));
+        needles.extend(searched.placed(is_sent));
+        needles
     }
 
     /// Raises an alert, which is folded with others like it.
@@ -139,7 +159,8 @@ impl MatchGuard for ResponseGuard {
         if self.expected().is_in(matched) {
             return false;
         }
-        self.alert(self.searched.owner(matched), None);
+        let current = self.gateway.searched(&self.host);
+        self.alert(current.owner(matched).or_else(|| self.searched.owner(matched)), None);
         self.gateway.unexpected.note(self.agent, self.gateway.clock.instant())
     }
 

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::gateway::Gateway;
 use super::head::Head;
 use crate::model::{AgentId, Clock, Code, Refusal, SecretId};
-use crate::policy::{Evidence, Grant, Snapshot, Watch};
+use crate::policy::{Evidence, Grant, Snapshot};
 
 /// Longest and shortest wait for a session's end: the host's clock may be set, and it may sleep.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -31,13 +31,11 @@ impl Revoked {
         agent: AgentId,
         head: &Head,
         grants: &[Grant],
-        watches: &[Watch],
         address: SocketAddr,
     ) -> Revoked {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(connection));
         let head = head.clone_facts();
         let used: Vec<SecretId> = grants.iter().map(|grant| grant.secret().id).collect();
-        let looked_for: Vec<(SecretId, u32)> = watches.iter().map(Watch::value).collect();
         Revoked(Box::pin(async move {
             let evidence = &connection.evidence;
             gateway
@@ -45,8 +43,6 @@ impl Revoked {
                     snapshot
                         .still_allows(evidence, now, agent, &head.facts(), &used)
                         .is_none_or(|reach| !gateway.pool.outward().admits(&head.authority, address, &reach))
-                        // A value that is new since the answer began would come through it unseen.
-                        || !snapshot.looks_for_no_more(agent, head.authority.host(), &looked_for)
                 })
                 .await;
         }))

@@ -3,6 +3,8 @@
 //! A host has the same values for every agent: all that are stored for it. Their spellings are compiled when the first
 //! request comes after a change, and shared by all responses. Values that are fetched or issued are added as they are found.
 
+mod followed;
+mod joined;
 mod search_set;
 
 use std::num::NonZeroUsize;
@@ -12,11 +14,12 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 
+pub(super) use self::followed::Followed;
+use self::joined::Joined;
 pub(super) use self::search_set::SearchSet;
 use super::exchange::unopened;
-use super::gateway::Gateway;
-use super::scrub::{Newer, Scrubber};
-use crate::model::{AgentId, Host, Refusal, WireForm};
+use super::scrub::{Needles, Scrubber};
+use crate::model::{AgentId, Host, Refusal};
 use crate::policy::{HostGroups, Sent, Snapshot, Watch};
 use crate::vault::Credentials;
 
@@ -31,7 +34,10 @@ const KEPT_FOR: Duration = Duration::from_mins(10);
 type Content = [u8; 32];
 
 /// The sets of all hosts.
-pub(super) struct ScrubValues(Mutex<Sets>);
+pub(super) struct ScrubValues {
+    sets: Mutex<Sets>,
+    joined: Joined,
+}
 
 struct Sets {
     /// The policy that `by_groups` belongs to.
@@ -51,13 +57,14 @@ impl std::fmt::Debug for ScrubValues {
 impl ScrubValues {
     /// No set yet.
     pub(super) fn new() -> ScrubValues {
-        ScrubValues(Mutex::new(Sets {
+        let sets = Sets {
             policy: None,
             by_groups: LruCache::new(SETS),
             by_content: LruCache::new(SETS),
             bytes: 0,
             nothing: Arc::default(),
-        }))
+        };
+        ScrubValues { sets: Mutex::new(sets), joined: Joined::new() }
     }
 
     /// What responses of `host` are searched for under this policy.
@@ -80,6 +87,12 @@ impl ScrubValues {
         set
     }
 
+    /// What a running response is searched for that was searched for `known`, where responses are searched for `current` now
+    /// and were for `before`.
+    fn joined(&self, known: &Arc<Needles>, before: &Arc<Needles>, current: &Arc<Needles>) -> Arc<Needles> {
+        self.joined.of(known, before, current)
+    }
+
     /// Forgets what was not used for a while. To be called now and then.
     pub(super) fn tidy(&self, now: Instant) {
         let mut sets = self.lock();
@@ -90,7 +103,7 @@ impl ScrubValues {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sets> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,66 +162,43 @@ fn content(watches: &[Watch]) -> Content {
     hash.finalize().into()
 }
 
-/// Searches for every value of the set. `own` are the secrets that the agent may use, or once might.
+/// Searches for every value of the host, and for those that are stored, fetched or issued while the response is under way.
+/// `own` are the secrets that the agent may use, or once might.
 ///
 /// # Errors
 /// [`crate::model::Code::SecretUnavailable`] where a value of `own` cannot be opened or fetched. One of another agent fails no request.
 pub(super) async fn scrubber(
-    gateway: &Gateway,
     agent: AgentId,
     own: &[Watch],
-    set: &SearchSet,
+    followed: &Followed,
 ) -> Result<Scrubber, Refusal> {
+    let (credentials, set) = (followed.credentials(), followed.set());
     let is_own = |watch: &Watch| own.iter().any(|own| own.value() == watch.value());
     if let Some(watch) = set.unopened().iter().find(|watch| is_own(watch))
-        && let Err(error) = gateway.credentials.stored_forms(watch)
+        && let Err(error) = credentials.stored_forms(watch)
     {
         return Err(unopened(watch.secret(), &error.into()));
     }
     let mut spelt = Vec::new();
-    // Counted before the tokens are asked for: none is missed.
-    let purchases = gateway.credentials.purchases();
+    // Counted before the values are read: none is missed.
+    let changes = credentials.changes();
     for moving in set.moving() {
         let watch = moving.watch();
         let values = if watch.sent() == Sent::Placed && is_own(watch) {
-            let current = gateway.credentials.current_values(agent, watch).await;
+            let current = credentials.current_values(agent, watch).await;
             current.map_err(|error| unopened(watch.secret(), &error))?
         } else {
-            gateway.credentials.values_in_memory(watch)
+            credentials.values_in_memory(watch)
         };
         spelt.extend(values.iter().filter_map(|value| moving.spell(value)));
     }
-    let mut scrubber = Scrubber::new(set.needles_with(spelt));
-    scrubber.wait_at_most(set.flush_after());
-    let issued: Vec<Watch> = set.issued().cloned().collect();
-    if !issued.is_empty() {
-        let credentials = Arc::clone(&gateway.credentials);
-        scrubber.follow(Box::new(Issued { credentials, watches: issued, purchases }));
-    }
-    Ok(scrubber)
-}
-
-/// Tokens that are issued while a response is under way, for this request or another.
-struct Issued {
-    credentials: Arc<Credentials>,
-    watches: Vec<Watch>,
-    purchases: u64,
-}
-
-impl Newer for Issued {
-    fn newer(&mut self) -> Vec<WireForm> {
-        let purchases = self.credentials.purchases();
-        if std::mem::replace(&mut self.purchases, purchases) == purchases {
-            return Vec::new();
-        }
-        self.watches.iter().flat_map(|watch| self.credentials.issued_forms(watch)).collect()
-    }
+    Ok(followed.clone().scrubber(set.needles_with(spelt), changes))
 }
 
 /// Does no credential for this host ever leave, so that none can be echoed? SDKs rely on ranges to fetch large objects in
 /// parts.
-pub(super) async fn only_signed(gateway: &Gateway, agent: AgentId, own: &[Watch], set: &SearchSet) -> bool {
-    scrubber(gateway, agent, own, set).await.is_ok_and(|scrubber| scrubber.is_idle())
+pub(super) async fn only_signed(agent: AgentId, own: &[Watch], followed: &Followed) -> bool {
+    scrubber(agent, own, followed).await.is_ok_and(|scrubber| scrubber.is_idle())
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub(super) enum Fault {
     Upstream(BodyError),
     /// The scrubber's guard had it cut off.
     Withheld,
+    /// It cannot be searched for the values that its host has by now.
+    Unsearchable,
 }
 
 /// A body under way. Not a [`HttpBody`] itself: the caller has an end and an error to account for.
@@ -64,6 +66,11 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
     /// What looks for the values.
     pub(super) fn scrubber(&self) -> &Scrubber {
         &self.scrubber
+    }
+
+    /// Must it end, because it cannot be searched for the values that its host has by now?
+    pub(super) fn is_blind_now(&mut self) -> bool {
+        self.scrubber.is_blind_now()
     }
 
     /// Whether the upstream's last frame was taken.
@@ -121,8 +128,9 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
                 Poll::Ready(Some(Err(error))) => Err(Fault::Upstream(error)),
                 Poll::Ready(Some(Ok(frame))) => {
                     let is_last = source.is_end_stream();
+                    let clean = self.take(frame, is_last);
                     self.renew();
-                    self.take(frame, is_last)
+                    clean
                 }
             };
             if self.scrubber.is_cut() {
@@ -138,9 +146,7 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
     /// Something came of the upstream.
     fn renew(&mut self) {
         self.patience.renew();
-        if let Some(flush) = &mut self.flush {
-            flush.renew();
-        }
+        Patience::renew_with(&mut self.flush, self.scrubber.flush_after());
     }
 
     /// Waits for the end of the pause behind which held bytes go on without those that follow.
@@ -171,6 +177,9 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
                 rest
             }
         };
+        if self.scrubber.is_blind() {
+            return Err(Fault::Unsearchable);
+        }
         if self.scrubber.is_overrun() {
             let error = "more bytes look like the beginning of a value than can be held";
             return Err(Fault::Upstream(error.into()));

@@ -24,7 +24,7 @@ use super::retry::Retries;
 use super::returned::ResponseGuard;
 use super::revoked::Revoked;
 use super::scrub::Scrubber;
-use super::scrub_values::{only_signed, scrubber};
+use super::scrub_values::{Followed, only_signed, scrubber};
 use super::session_cookies::Sessions;
 use super::signing;
 use super::trail::Trail;
@@ -72,9 +72,9 @@ pub(super) async fn send(
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
     let mut ranged = head.headers.contains_key(header::RANGE) && opened.is_empty();
-    let searched = gateway.searched(head.authority.host());
-    if !searched.is_empty() {
-        ranged = ranged && only_signed(gateway, identity.agent().id, &watches, &searched).await;
+    let followed = Followed::new(gateway, head.authority.host());
+    if !followed.set().is_empty() {
+        ranged = ranged && only_signed(identity.agent().id, &watches, &followed).await;
         ask_scannable(&mut head.headers, ranged);
     }
     if is_judged {
@@ -99,8 +99,7 @@ pub(super) async fn send(
         let mut upstream =
             gateway.pool.checkout(scope.clone(), &head.authority, head.scheme, alpn, fresh, &reach).await?;
         trail.upstream(&upstream);
-        let mut revoked =
-            Revoked::new(gateway, connection, agent, &head, &permitted, &watches, upstream.address());
+        let mut revoked = Revoked::new(gateway, connection, agent, &head, &permitted, upstream.address());
         let decision = trail.decide(&permitted).await?;
         if !head.disguised.is_empty() {
             let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));
@@ -117,7 +116,7 @@ pub(super) async fn send(
         }
         opened.put(&mut outgoing.head.headers, &upstream, &decision)?;
         trail.record().backend = backends(&used);
-        let mut scrubber = scrubber(gateway, agent, &watches, &searched).await?;
+        let mut scrubber = scrubber(agent, &watches, &followed).await?;
         let signatures = std::mem::take(&mut outgoing.signatures);
         for value in signatures.iter().chain(opened.values()) {
             scrubber.watch(&WireForm::plain(value));
@@ -170,11 +169,10 @@ pub(super) async fn send(
                     known.push(value);
                 }
                 let (method, client_upgrade) = (head.method, upgrade);
-                if !scrubber.is_idle() {
-                    let sent = (used, known);
-                    let guard = ResponseGuard::new(gateway, agent, trail.record(), &searched, sent);
-                    scrubber.report_to(Box::new(guard));
-                }
+                // Also where there is nothing to search for: a secret may be stored while the response is under way.
+                let at = (head.authority.host(), followed.set());
+                let guard = ResponseGuard::new(gateway, agent, trail.record(), at, (used, known));
+                scrubber.report_to(Box::new(guard));
                 return Ok(Sent {
                     method,
                     ranged,

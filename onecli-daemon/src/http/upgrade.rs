@@ -1,7 +1,6 @@
 //! WebSocket: tunnelled only after the upstream's 101 (RFC 6455 section 4.2.2).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -16,7 +15,8 @@ use super::content_scan::ContentScan;
 use super::gateway::Counters;
 use super::returned::withheld;
 use super::session_cookies;
-use super::{websocket, websocket_scan};
+use super::websocket::{self, Hits};
+use super::websocket_scan;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
 use crate::net::{Ended, TunnelBytes, tunnel};
@@ -110,17 +110,13 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
             return;
         }
     };
-    let hits = Arc::new(AtomicU64::new(0));
-    if !scrubber.is_idle() {
-        trail.record().scrub_hits = Some(0);
-    }
+    let hits = Arc::new(Hits::default());
     let upstream = websocket::scrubbed(upstream, scrubber, Arc::clone(&hits));
     let client = websocket_scan::scanned(client, scan);
     let bytes = TunnelBytes::default();
     let result = tunnel(client, upstream, &bytes, revoked).await;
-    let hits = hits.load(Ordering::Relaxed);
-    trail.record().scrub_hits = trail.record().scrub_hits.map(|_| hits);
-    Counters::add(&gateway.counters.scrub_hits, hits);
+    trail.record().scrub_hits = hits.count();
+    Counters::add(&gateway.counters.scrub_hits, hits.count().unwrap_or(0));
     if matches!(result, Ok(Ended::Stopped)) {
         trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }

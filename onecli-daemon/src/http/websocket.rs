@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -29,10 +29,30 @@ const CLOSE: u8 = 8;
 /// Length of a control frame's head.
 const CONTROL_HEAD: usize = 2;
 
+/// What was found on a WebSocket; readable while it is open.
+#[derive(Debug, Default)]
+pub(super) struct Hits {
+    count: AtomicU64,
+    is_searched: AtomicBool,
+}
+
+impl Hits {
+    /// Matches so far; `None` where there was no value to search for.
+    pub(super) fn count(&self) -> Option<u64> {
+        self.is_searched.load(Ordering::Relaxed).then(|| self.count.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, scrubber: &Scrubber) {
+        self.count.store(scrubber.hits(), Ordering::Relaxed);
+        self.is_searched.store(!scrubber.is_idle(), Ordering::Relaxed);
+    }
+}
+
 /// An upstream's side of a WebSocket, scrubbed as it is read. Counts matches into `hits`.
-pub(super) fn scrubbed<S>(stream: S, scrubber: Scrubber, hits: Arc<AtomicU64>) -> Filtered<S, Scrubbing> {
+pub(super) fn scrubbed<S>(stream: S, scrubber: Scrubber, hits: Arc<Hits>) -> Filtered<S, Scrubbing> {
     let input = vec![0; CHUNK].into();
     let flush = scrubber.flush_after().map(Patience::new);
+    hits.note(&scrubber);
     Filtered::new(
         stream,
         Scrubbing { frames: Frames::new(scrubber), input, clean: BytesMut::new(), hits, flush },
@@ -45,7 +65,7 @@ pub(super) struct Scrubbing {
     frames: Frames,
     input: Box<[u8]>,
     clean: BytesMut,
-    hits: Arc<AtomicU64>,
+    hits: Arc<Hits>,
     /// How long held bytes wait for the bytes behind them, where that has an end.
     flush: Option<Patience>,
 }
@@ -247,7 +267,7 @@ impl<S: AsyncRead> Filter<S> for Scrubbing {
                 }
                 Poll::Ready(()) => {
                     self.frames.push(Bytes::copy_from_slice(input.filled()), &mut self.clean)?;
-                    self.flush.iter_mut().for_each(Patience::renew);
+                    Patience::renew_with(&mut self.flush, self.frames.scrubber.flush_after());
                 }
                 Poll::Pending => {
                     let Some(flush) = self.flush.as_mut().filter(|_| self.frames.scrubber.held() > 0) else {
@@ -259,7 +279,7 @@ impl<S: AsyncRead> Filter<S> for Scrubbing {
                 }
             }
         }
-        self.hits.store(self.frames.scrubber.hits(), Ordering::Relaxed);
+        self.hits.note(&self.frames.scrubber);
         if self.frames.scrubber.is_cut() {
             self.clean.clear();
             return Poll::Ready(Err(io::Error::other(withheld())));

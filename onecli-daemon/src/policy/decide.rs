@@ -134,6 +134,20 @@ impl Ruling {
     }
 }
 
+impl Ruling {
+    /// Does it allow the request with all of these secrets?
+    fn rests_on(&self, used: &[SecretId]) -> bool {
+        let grants: &[Grant] = match &self.decision {
+            Decision::Inject(grants) => grants,
+            Decision::Forward => &[],
+            Decision::Deny(_) => return false,
+        };
+        let stands =
+            |used: &SecretId| grants.iter().chain(&self.sessions).any(|grant| grant.secret().id == *used);
+        used.iter().all(stands)
+    }
+}
+
 /// What the grants alone come to.
 enum Granted {
     /// These, and the sessions of those.
@@ -243,8 +257,19 @@ impl Snapshot {
         trace: &mut Trace,
     ) -> Ruling {
         let Some(view) = self.agent(identity.agent().id) else { return Ruling::deny(removed()) };
+        self.decide_with((view, &view.secrets), identity, request, trace)
+    }
+
+    /// The same where of the agent's secrets only these count.
+    fn decide_with(
+        &self,
+        (view, secrets): (&AgentView, &[Arc<Secret>]),
+        identity: &Identity,
+        request: &RequestFacts<'_>,
+        trace: &mut Trace,
+    ) -> Ruling {
         let applied = view.rules.apply(request.authority, request.method, &request.path, trace);
-        let granted = self.granted(view, identity, request, trace);
+        let granted = self.granted((view, secrets), identity, request, trace);
         // What looks like an attack is told as one, whatever else there is to say of it.
         let granted = match (granted, applied.deny) {
             (Err(refusal), _) if refusal.code.is_alert() => return Ruling::deny(refusal),
@@ -287,7 +312,8 @@ impl Snapshot {
 
     /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Then
     /// the addresses that it may be at. Asked while an answer streams or a WebSocket is open, on each new policy and when
-    /// the session ends. What it was bound to when it began (a person's word, limits) it has had.
+    /// the session ends. What it was bound to when it began (a person's word, limits) it has had. A new grant takes nothing
+    /// back: what an agent is granted later may fit the request better, or ask for a placeholder.
     pub fn still_allows(
         &self,
         evidence: &Evidence,
@@ -297,23 +323,12 @@ impl Snapshot {
         used: &[SecretId],
     ) -> Option<Reach> {
         let identity = self.identify(evidence, now).ok().filter(|identity| identity.agent().id == agent)?;
-        let ruling = self.decide(&identity, request);
-        let stands = |used: &SecretId, grants: &[Grant]| {
-            grants.iter().chain(&ruling.sessions).any(|grant| grant.secret().id == *used)
-        };
-        let allowed = match &ruling.decision {
-            Decision::Inject(grants) => used.iter().all(|used| stands(used, grants)),
-            Decision::Forward => used.iter().all(|used| stands(used, &[])),
-            Decision::Deny(_) => false,
-        };
-        allowed.then_some(ruling.reach)
-    }
-
-    /// Are the values that must not come back from this host still those, or fewer? Those of minted tokens do not count:
-    /// their secret gets a new version with each refresh token.
-    pub fn looks_for_no_more(&self, agent: AgentId, host: &Host, known: &[(SecretId, u32)]) -> bool {
-        self.agent(agent).is_none_or(|view| {
-            view.watched(host).all(|s| s.profile.mint.is_some() || known.contains(&(s.id, s.version)))
+        let view = self.agent(agent)?;
+        let is_used = |secret: &&Arc<Secret>| used.contains(&secret.id);
+        let of_used: Vec<Arc<Secret>> = view.secrets.iter().filter(is_used).cloned().collect();
+        [&view.secrets, &of_used].into_iter().find_map(|secrets| {
+            let ruling = self.decide_with((view, secrets), &identity, request, &mut Trace::none());
+            ruling.rests_on(used).then_some(ruling.reach)
         })
     }
 
@@ -327,16 +342,15 @@ impl Snapshot {
     /// What the agent's grants come to for a request, rules aside.
     fn granted(
         &self,
-        view: &AgentView,
+        (view, secrets): (&AgentView, &[Arc<Secret>]),
         identity: &Identity,
         request: &RequestFacts<'_>,
         trace: &mut Trace,
     ) -> Result<Granted, Refusal> {
         if trace.is_wanted() {
-            view.secrets.iter().for_each(|secret| trace.secret(secret, judged(secret, request)));
+            secrets.iter().for_each(|secret| trace.secret(secret, judged(secret, request)));
         }
-        let here: Vec<&Arc<Secret>> = view
-            .secrets
+        let here: Vec<&Arc<Secret>> = secrets
             .iter()
             .filter(|s| {
                 s.target.host.matches(request.authority.host()) && s.target.port == request.authority.port()

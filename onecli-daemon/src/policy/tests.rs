@@ -15,6 +15,7 @@ use crate::model::{
 mod conditions;
 mod named;
 mod rules;
+mod still;
 mod stored;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;

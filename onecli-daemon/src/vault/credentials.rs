@@ -64,8 +64,8 @@ pub struct Credentials {
     backends: Backends,
     recent: Recent,
     purses: Mutex<LruCache<SecretId, Arc<Purse>>>,
-    /// Tokens that were bought.
-    purchases: AtomicU64,
+    /// Tokens that were issued, and values that came from a source for the first time.
+    changes: AtomicU64,
 }
 
 /// The tokens of one secret.
@@ -128,8 +128,8 @@ impl Credentials {
         clock: Arc<dyn Clock>,
     ) -> Credentials {
         let purses = Mutex::new(LruCache::new(KEPT));
-        let (recent, purchases) = (Recent::new(), AtomicU64::new(0));
-        Credentials { vault, store, outbound, clock, backends, recent, purses, purchases }
+        let (recent, changes) = (Recent::new(), AtomicU64::new(0));
+        Credentials { vault, store, outbound, clock, backends, recent, purses, changes }
     }
 
     /// The credential that policy granted.
@@ -194,7 +194,9 @@ impl Credentials {
         };
         // Seldom needed, and larger than all else that a request waits for.
         let had = Box::pin(self.backends.fetch(agent, source)).await?;
-        self.recent.note(agent, secret.id, &had.value, self.clock.instant());
+        if self.recent.note(agent, secret.id, &had.value, self.clock.instant()) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
         Ok((had.value, Some(had.origin)))
     }
 
@@ -258,7 +260,7 @@ impl Credentials {
                 state.token = Some(Kept { value: bought.token.clone(), until, origin: origin.clone() });
                 state.failure = None;
                 purse.note(bought.token.clone());
-                self.purchases.fetch_add(1, Ordering::Release);
+                self.changes.fetch_add(1, Ordering::Release);
                 if let Some(successor) = bought.successor {
                     self.succeed(secret, &mut state, successor).await;
                 }

@@ -15,6 +15,8 @@
 //! | `/sse?n=N&ms=MS&at` | N server-sent events, MS apart; with `at` a comment tells when each was sent, in ms since the epoch |
 //! | `/watch?n=N&ms=MS` | N events, MS apart, each with the `Authorization` of every request so far |
 //! | `/stored` | the same as lines |
+//! | `/hear?coding=NAME` | server-sent events without end: `hello`, then the body of each request to `/say`; the content coding is only named |
+//! | `/say` | 200; see `/hear` |
 //! | `/bomb/N` | N MiB of zeros, gzip, whatever was asked for |
 //! | `/slow/MS` | 200 after MS milliseconds |
 //! | `/redirect?to=URL&status=N` | a redirect |
@@ -31,6 +33,7 @@
 
 mod ca;
 pub mod git;
+mod hear;
 mod issue;
 mod record;
 mod routes;

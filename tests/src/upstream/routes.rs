@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::git::Repo;
+use super::hear::hear;
 use super::issue;
 use super::record::{Connection, Entry, Log, Recorded};
 use super::ws;
@@ -101,6 +102,8 @@ impl Routes {
                 (Some(count), Some(ms)) => watch(Arc::clone(&self.log), count, Duration::from_millis(ms)),
                 _ => not_found(&path),
             },
+            ("hear", _) => hear(Arc::clone(&self.log), query.get("coding").map(String::as_str)),
+            ("say", _) => text(StatusCode::OK, "said\n"),
             ("redirect", _) => redirect(&query),
             ("trailers", _) => trailers(request_query.as_deref()),
             ("issue", _) => issued(request_query.as_deref(), number("status", 200)),
@@ -367,7 +370,7 @@ fn trailers(query: Option<&str>) -> Answer {
     answer
 }
 
-fn streamed<S>(frames: S) -> Answer
+pub(super) fn streamed<S>(frames: S) -> Answer
 where
     S: Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send + 'static,
 {

@@ -83,7 +83,7 @@ impl Tail {
 }
 
 /// The classes that are watched for.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Watched {
     /// Most decoded bytes that decide a match, by alphabet; 0 where none of its values is watched for.
     token: usize,
@@ -97,6 +97,11 @@ impl Watched {
             Alphabet::Text => &mut self.text,
         };
         *most = (*most).max(decisive(class.length));
+    }
+
+    /// Is no value watched for?
+    pub(super) fn is_empty(self) -> bool {
+        self.token == 0 && self.text == 0
     }
 
     /// These, and those.

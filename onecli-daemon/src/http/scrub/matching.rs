@@ -54,6 +54,30 @@ impl Needles {
         self.watched.add(class);
     }
 
+    /// All needles of both.
+    pub(in crate::http) fn joined(&self, others: &Needles) -> Needles {
+        let mut all = self.clone();
+        all.watched = all.watched.and(others.watched);
+        all.extend(others.sorted.iter().cloned());
+        all
+    }
+
+    /// Does a search for `others` find all that a search for these finds, and hold all that it holds?
+    pub(in crate::http) fn is_within(&self, others: &Needles) -> bool {
+        others.watched.and(self.watched) == others.watched && self.sorted.iter().all(|own| others.has(own))
+    }
+
+    fn has(&self, needle: &Needle) -> bool {
+        let place = self.sorted.binary_search_by(|own| own.bytes.as_slice().cmp(needle.bytes.as_slice()));
+        let own = place.ok().and_then(|place| self.sorted.get(place));
+        own.is_some_and(|own| own.tail >= needle.tail && own.lead >= needle.lead)
+    }
+
+    /// The bytes of all needles.
+    pub(in crate::http) fn bytes(&self) -> usize {
+        self.sorted.iter().map(Needle::len).sum()
+    }
+
     /// The classes of all needles' values.
     pub(super) fn watched(&self) -> Watched {
         self.watched

@@ -34,10 +34,29 @@ const MAX_HELD: usize = 48 * 1024;
 /// Bytes before the end of a value by which its owner is found, in whatever spelling.
 const NEAR: usize = 256;
 
-/// Values that have to be looked for from now on: bought while an answer is under way.
+/// The values to search for, which change while a response is under way.
 pub(super) trait Newer: Send + Sync {
-    /// Those since it was asked last. Asked with every chunk: nothing new has to cost nothing.
-    fn newer(&mut self) -> Vec<WireForm>;
+    /// What to search for from now on, if that changed since the last call. The scrubber calls this for every chunk, so a call
+    /// without a change must cost next to nothing.
+    fn newer(&mut self) -> Option<Wanted>;
+}
+
+/// The values of a host to search for.
+#[derive(Clone, Default)]
+pub(super) struct Wanted {
+    /// The spellings, which many responses share.
+    pub(super) needles: Arc<Needles>,
+    /// How long held bytes wait for the bytes behind them; `None`: without a limit.
+    pub(super) flush_after: Option<Duration>,
+    /// Whether tokens are issued for the host: a response is searchable before the first one exists.
+    pub(super) has_issued: bool,
+}
+
+impl Wanted {
+    /// Is there no value to search for?
+    fn is_empty(&self) -> bool {
+        self.needles.is_empty() && !self.has_issued
+    }
 }
 
 /// Decides what becomes of a response with matches.
@@ -53,10 +72,17 @@ pub(super) trait MatchGuard: Send + Sync {
 /// Looks for values in a stream of bytes, across the edges of its chunks.
 #[derive(Default)]
 pub(super) struct Scrubber {
+    /// Those of the host, and those of this response.
     needles: Arc<Needles>,
+    /// Spellings of values that only this response is searched for: signatures, session cookies.
+    own: Vec<Needle>,
     /// The classes of values that may be newer.
     watched: Watched,
     newer: Option<Box<dyn Newer>>,
+    /// Whether the host has values to search for.
+    has_host_values: bool,
+    /// Whether the response passes in a form that cannot be searched.
+    is_unsearchable: bool,
     records: Records,
     /// The end of the stream so far as it came, where it may be the beginning of a match.
     held: BytesMut,
@@ -80,26 +106,44 @@ impl std::fmt::Debug for Scrubber {
 }
 
 impl Scrubber {
-    /// Searches for these needles, which many responses share.
+    /// Searches for what is `wanted` now, and for what `newer` adds while the response is under way. Bytes that passed are
+    /// not searched again: the daemon sends a value to the upstream only after `newer` knows it.
+    pub(super) fn following(wanted: Wanted, newer: Box<dyn Newer>) -> Scrubber {
+        let mut scrubber = Scrubber { newer: Some(newer), ..Scrubber::default() };
+        scrubber.search_for(wanted);
+        scrubber
+    }
+
+    /// Searches for these values from now on, and for those of this response.
+    fn search_for(&mut self, wanted: Wanted) {
+        self.has_host_values |= !wanted.is_empty();
+        if wanted.has_issued {
+            self.watched.add(ValueClass::ISSUED);
+        }
+        self.flush_after = wanted.flush_after;
+        self.needles = wanted.needles;
+        if !self.own.is_empty() {
+            Arc::make_mut(&mut self.needles).extend(self.own.iter().cloned());
+        }
+    }
+
+    /// Searches for every spelling of these texts, too.
+    pub(super) fn watch(&mut self, forms: &[WireForm]) {
+        let spellings = spellings(forms);
+        Arc::make_mut(&mut self.needles).extend(spellings.iter().cloned());
+        self.own.extend(spellings);
+    }
+
+    /// Searches for these needles, and nothing else.
+    #[cfg(test)]
     pub(super) fn new(needles: Arc<Needles>) -> Scrubber {
         Scrubber { needles, ..Scrubber::default() }
     }
 
     /// Has held bytes wait no longer than this for the bytes behind them.
+    #[cfg(test)]
     pub(super) fn wait_at_most(&mut self, pause: Option<Duration>) {
         self.flush_after = pause;
-    }
-
-    /// Searches for every spelling of these texts, too.
-    pub(super) fn watch(&mut self, forms: &[WireForm]) {
-        Arc::make_mut(&mut self.needles).extend(spellings(forms));
-    }
-
-    /// Looks for what is `newer`, too, which is of the class [`ValueClass::ISSUED`]. An upstream cannot send a value before
-    /// there is one, so what came before needs no second look.
-    pub(super) fn follow(&mut self, newer: Box<dyn Newer>) {
-        self.watched.add(ValueClass::ISSUED);
-        self.newer = Some(newer);
     }
 
     /// How long held bytes wait for the bytes behind them; for ever where a value's secret does not say.
@@ -112,11 +156,34 @@ impl Scrubber {
         self.records = records;
     }
 
-    fn renew(&mut self) {
-        let newer = self.newer.as_mut().map(|newer| newer.newer()).unwrap_or_default();
-        if !newer.is_empty() {
-            self.watch(&newer);
+    /// Takes over what is newer.
+    pub(super) fn renew(&mut self) {
+        if let Some(wanted) = self.newer.as_mut().and_then(|newer| newer.newer()) {
+            self.search_for(wanted);
         }
+    }
+
+    /// Does the host have values to search for? One that has none now may have some when a secret is stored.
+    pub(super) fn has_host_values(&self) -> bool {
+        self.has_host_values
+    }
+
+    /// The response passes in a form that cannot be searched.
+    pub(super) fn pass_unsearched(&mut self) {
+        self.is_unsearchable = true;
+    }
+
+    /// Must the response end, because it cannot be searched for the values that the host has by now?
+    pub(super) fn is_blind(&self) -> bool {
+        self.is_unsearchable && self.has_host_values
+    }
+
+    /// The same, with what is newer.
+    pub(super) fn is_blind_now(&mut self) -> bool {
+        if self.is_unsearchable {
+            self.renew();
+        }
+        self.is_blind()
     }
 
     /// Has each match from now on reported to `guard`.
@@ -148,7 +215,7 @@ impl Scrubber {
 
     /// Is there nothing to look for?
     pub(super) fn is_idle(&self) -> bool {
-        self.needles.is_empty() && self.newer.is_none()
+        self.needles.is_empty() && self.watched.is_empty()
     }
 
     /// Matches so far.
@@ -164,7 +231,12 @@ impl Scrubber {
     /// Takes the next chunk, and gives what can be said to be clean. Only bytes that may begin a match of some value are
     /// kept back ([`hold`]).
     pub(super) fn push(&mut self, mut chunk: Bytes) -> Bytes {
-        if self.is_idle() || chunk.is_empty() {
+        if chunk.is_empty() {
+            return chunk;
+        }
+        self.renew();
+        if self.is_idle() {
+            self.records.pass(&chunk);
             return chunk;
         }
         match self.records.last_end(&chunk) {
@@ -180,6 +252,7 @@ impl Scrubber {
 
     /// Takes the stream's last chunk, and gives it with all that is held.
     pub(super) fn push_last(&mut self, chunk: Bytes) -> Bytes {
+        self.renew();
         if self.is_idle() { chunk } else { self.push_all(chunk, true) }
     }
 
@@ -210,7 +283,6 @@ impl Scrubber {
 
     /// What is `last` is released whatever it ends in.
     fn push_all(&mut self, mut chunk: Bytes, last: bool) -> Bytes {
-        self.renew();
         if chunk.len() <= MAX_PIECE {
             return self.push_piece(chunk, last);
         }

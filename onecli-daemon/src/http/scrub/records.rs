@@ -43,6 +43,13 @@ impl Records {
         }
     }
 
+    /// Follows a chunk that is not searched: the search may begin in the middle of a stream.
+    pub(super) fn pass(&mut self, chunk: &[u8]) {
+        if let Records::Grpc(message) = self {
+            message.last_end(chunk);
+        }
+    }
+
     /// Where the last record ends that is complete with this chunk.
     pub(super) fn last_end(&mut self, chunk: &[u8]) -> Option<usize> {
         match self {

@@ -1,5 +1,7 @@
 //! Values in every spelling, across every edge.
 
+mod newer;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -217,19 +219,22 @@ fn a_value_is_found_in_utf_16() {
 }
 
 /// One value more each time there is one.
-struct Later(Vec<WireForm>);
+struct Later(Vec<WireForm>, Wanted);
 
 impl Newer for Later {
-    fn newer(&mut self) -> Vec<WireForm> {
-        self.0.pop().into_iter().collect()
+    fn newer(&mut self) -> Option<Wanted> {
+        let form = self.0.pop()?;
+        Arc::make_mut(&mut self.1.needles).extend(spelling::spellings(&[form]));
+        Some(self.1.clone())
     }
 }
 
 #[test]
 fn a_value_that_is_new_while_a_stream_goes_on_is_found() {
-    let mut scrubber = Scrubber::default();
-    assert!(scrubber.is_idle());
-    scrubber.follow(Box::new(Later([forms(VALUE), forms(b"first-token")].concat())));
+    assert!(Scrubber::default().is_idle());
+    let wanted = Wanted { has_issued: true, ..Wanted::default() };
+    let newer = Later([forms(VALUE), forms(b"first-token")].concat(), wanted.clone());
+    let mut scrubber = Scrubber::following(wanted, Box::new(newer));
     assert!(!scrubber.is_idle(), "a coding has to be taken off before there is anything to look for");
     let mut out = scrubber.push(Bytes::from_static(b"a first-token and ")).to_vec();
     assert_eq!(out, b"a *********** and ");

@@ -137,6 +137,27 @@ impl SearchSet {
         self.moving.iter().map(Moving::watch).filter(is_issued)
     }
 
+    /// The stored values, and those that are in memory now. Nothing is fetched or issued.
+    pub(super) fn current(&self, credentials: &Credentials) -> Arc<Needles> {
+        let spelt = |moving: &Moving| -> Vec<Arc<Spelt>> {
+            let values = credentials.values_in_memory(&moving.watch);
+            values.iter().filter_map(|value| moving.spell(value)).collect()
+        };
+        self.needles_with(self.moving.iter().flat_map(spelt).collect())
+    }
+
+    /// The spellings of stored values that requests to the host carry, of some secrets.
+    pub(in crate::http) fn placed(&self, is_one: impl Fn(&Watch) -> bool) -> Vec<Needle> {
+        let of_those = self.stored.iter().filter(|(watch, _)| watch.sent() == Sent::Placed && is_one(watch));
+        of_those.flat_map(|(_, needles)| needles.iter().cloned()).collect()
+    }
+
+    /// Secrets whose values come from a source and are sent as they are.
+    pub(in crate::http) fn fetched(&self) -> impl Iterator<Item = &Watch> {
+        let is_fetched = |watch: &&Watch| watch.secret().profile.mint.is_none();
+        self.moving.iter().map(Moving::watch).filter(is_fetched)
+    }
+
     /// The stored values, and these.
     pub(super) fn needles_with(&self, spelt: Vec<Arc<Spelt>>) -> Arc<Needles> {
         let Some(combined) = self.combined.as_ref().filter(|_| !spelt.is_empty()) else {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::http::inject::{basic, set_query};
 use crate::http::replace::{StandIn, in_basic, in_json, in_query};
-use crate::model::{Clock as _, Placement, SecretValue, SystemClock};
+use crate::model::{Clock as _, Placement, SecretValue, SystemClock, WireForm};
 
 const VALUE: &str = r#"sk/real+0f3A~="9%Zq w"#;
 

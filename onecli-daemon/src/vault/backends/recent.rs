@@ -40,15 +40,32 @@ impl Recent {
         Recent(Mutex::new(All { by_agent: LruCache::new(KEPT), agents: HashMap::new() }))
     }
 
-    /// It is given out now.
-    pub(in crate::vault) fn note(&self, agent: AgentId, secret: SecretId, value: &SecretValue, now: Instant) {
+    /// It is given out now. Tells whether it is new.
+    pub(in crate::vault) fn note(
+        &self,
+        agent: AgentId,
+        secret: SecretId,
+        value: &SecretValue,
+        now: Instant,
+    ) -> bool {
         let mut all = self.lock();
         let values = &mut all.given(agent, secret).values;
-        values.retain(|(known, since)| {
-            known.expose() != value.expose() && now.saturating_duration_since(*since) < LOOKED_FOR
-        });
+        // What is not searched for any more is new again.
+        values.retain(|(_, since)| now.saturating_duration_since(*since) < LOOKED_FOR);
+        let known = values.len();
+        values.retain(|(known, _)| known.expose() != value.expose());
+        let is_new = values.len() == known;
         values.push_front((value.clone(), now));
         values.truncate(VALUES);
+        is_new
+    }
+
+    /// The values of a secret that were given to this agent lately.
+    pub(in crate::vault) fn of(&self, agent: AgentId, secret: SecretId, now: Instant) -> Vec<SecretValue> {
+        let all = self.lock();
+        let values = all.by_agent.peek(&(agent, secret)).into_iter().flat_map(|given| &given.values);
+        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < LOOKED_FOR;
+        values.filter(|(_, since)| is_recent(since)).map(|(value, _)| value.clone()).collect()
     }
 
     /// The values of a secret that were given out lately, to whichever agent, each once.

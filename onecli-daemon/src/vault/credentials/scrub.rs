@@ -58,9 +58,16 @@ impl Credentials {
         values
     }
 
-    /// How many tokens were issued so far. While the number stays the same, [`Credentials::issued_forms`] has nothing new.
-    pub fn purchases(&self) -> u64 {
-        self.purchases.load(Ordering::Acquire)
+    /// How many values came into memory so far: tokens that were issued, and values from a source. A value is counted before a
+    /// request carries it. While the number stays the same, [`Credentials::values_in_memory`] has nothing new.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// The forms in which values from a source were sent that this agent's requests carried lately.
+    pub fn fetched_forms(&self, agent: AgentId, watch: &Watch) -> Vec<WireForm> {
+        let values = self.recent.of(agent, watch.secret().id, self.clock.instant());
+        values.iter().flat_map(|value| watch.wire_forms(value)).collect()
     }
 
     /// The forms in which tokens of a secret were sent that were issued lately.

@@ -1,0 +1,56 @@
+//! Values that are stored while a response is under way.
+
+use super::*;
+
+/// A scrubber with nothing to search for, which follows these values.
+fn idle(values: &[&[u8]]) -> Scrubber {
+    let forms = values.iter().rev().map(|value| forms(value)).collect::<Vec<_>>().concat();
+    Scrubber::following(Wanted::default(), Box::new(Later(forms, Wanted::default())))
+}
+
+#[test]
+fn an_idle_scrubber_starts_to_search_in_the_middle_of_a_stream() {
+    let mut scrubber = idle(&[VALUE]);
+    assert!(scrubber.is_idle());
+    let out = scrubber.push_last(Bytes::from([b"a ", VALUE, b" b"].concat()));
+    assert_eq!(out, [b"a ".to_vec(), vec![b'*'; VALUE.len()], b" b".to_vec()].concat());
+    assert!(!scrubber.is_idle());
+}
+
+/// What is searched for this response alone stays when the host's values change.
+#[test]
+fn values_of_the_response_stay_beside_new_ones() {
+    let mut scrubber = idle(&[VALUE]);
+    scrubber.watch(&forms(b"own-signature"));
+    let out = scrubber.push_last(Bytes::from([b"own-signature ", VALUE].concat()));
+    assert_eq!(out, [vec![b'*'; 13], vec![b' '], vec![b'*'; VALUE.len()]].concat());
+}
+
+#[test]
+fn a_response_that_cannot_be_searched_ends_when_its_host_has_values() {
+    let mut scrubber = idle(&[VALUE]);
+    scrubber.pass_unsearched();
+    assert!(!scrubber.is_blind());
+    // Without a chunk: an upstream may be silent.
+    assert!(scrubber.is_blind_now());
+    let mut searchable = idle(&[VALUE]);
+    assert!(!searchable.is_blind_now());
+    let mut own = Scrubber::default();
+    own.watch(&forms(b"own-signature"));
+    own.pass_unsearched();
+    assert!(!own.is_blind_now(), "a part may hold a signature of this very request");
+}
+
+/// The second message begins in a chunk that is not searched.
+#[test]
+fn messages_are_followed_before_there_is_anything_to_search_for() {
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let mut scrubber = Scrubber::default();
+    scrubber.split_into(Records::of(&headers));
+    let first = Bytes::from_static(b"\0\0\0\0\x01x\0\0\0\0\x06ab");
+    assert_eq!(scrubber.push(first.clone()), first);
+    scrubber.watch(&forms(VALUE));
+    let second = Bytes::from_static(b"cdef");
+    assert_eq!(scrubber.push(second.clone()), second, "the message is complete");
+}

@@ -1,0 +1,57 @@
+//! What is under way goes on when the agent is granted more.
+
+use super::*;
+
+/// An agent that is granted these of two secrets of one slot, of which the second fits the request better.
+fn world(grants: &[u8], egress: Egress, factors: Factors) -> Snapshot {
+    let id = |n: u8| (AgentId(Uuid::from_u128(3)), SecretId(Uuid::from_u128(u128::from(n))));
+    let secrets = vec![
+        secret(1, "api", "api.test", "/**", Placement::bearer()),
+        secret(2, "narrow", "api.test", "/v1/x", Placement::bearer()),
+    ];
+    let grants = grants.iter().map(|n| id(*n)).collect();
+    let agents = vec![agent(3, "token", factors, egress)];
+    Snapshot::compile(SnapshotInput { agents, secrets, grants, ..SnapshotInput::default() }, &stand_in)
+}
+
+fn goes_on(world: &Snapshot, evidence: &Evidence, used: &[u8]) -> bool {
+    let used: Vec<SecretId> = used.iter().map(|n| SecretId(Uuid::from_u128(u128::from(*n)))).collect();
+    let path = CanonicalPath::parse("/v1/x").unwrap();
+    let facts = RequestFacts {
+        method: &Method::GET,
+        authority: &Authority::parse("api.test", Some(443)).unwrap(),
+        path: PathReadings::new(&path),
+        tls: true,
+        named: &[],
+        placeholders: &[],
+        body: &[],
+        operations: &Operations::default(),
+        sessions: &[],
+    };
+    world.still_allows(evidence, NOW, AgentId(Uuid::from_u128(3)), &facts, &used).is_some()
+}
+
+#[test]
+fn a_grant_that_fits_better_takes_nothing_back() {
+    let own = evidence(Mode::Explicit, None, Some(3));
+    let check = |grants: &[u8], used: &[u8], expected: bool| {
+        let world = world(grants, Egress::Deny, Factors::TOKEN);
+        assert_eq!(goes_on(&world, &own, used), expected, "{grants:?} {used:?}");
+    };
+    check(&[1], &[1], true);
+    check(&[1, 2], &[1], true);
+    check(&[2], &[1], false);
+    check(&[], &[1], false);
+}
+
+/// The request did not carry the placeholder that the agent would need by now.
+#[test]
+fn a_grant_that_wants_a_placeholder_takes_nothing_back() {
+    let by_cgroup = evidence(Mode::Transparent, Some("token"), None);
+    for grants in [&[][..], &[1], &[1, 2]] {
+        let world = |egress| world(grants, egress, Factors::BOTH);
+        assert!(goes_on(&world(Egress::Allow), &by_cgroup, &[]), "{grants:?}");
+        assert!(!goes_on(&world(Egress::Deny), &by_cgroup, &[]), "{grants:?}");
+        assert!(!goes_on(&world(Egress::Allow), &by_cgroup, &[1]), "{grants:?}: no factor is proven");
+    }
+}
