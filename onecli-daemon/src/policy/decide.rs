@@ -347,8 +347,9 @@ impl Snapshot {
         request: &RequestFacts<'_>,
         trace: &mut Trace,
     ) -> Result<Granted, Refusal> {
-        if trace.is_wanted() {
-            secrets.iter().for_each(|secret| trace.secret(secret, judged(secret, request)));
+        let traced = if trace.is_wanted() { secrets } else { &[] };
+        for secret in traced {
+            trace.secret(secret, judged(secret, request));
         }
         let here: Vec<&Arc<Secret>> = secrets
             .iter()
