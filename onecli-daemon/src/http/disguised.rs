@@ -2,6 +2,7 @@
 //! hex, in UTF-16, and several of these at once. Such a text is worth nothing anywhere; it is a sign of an attempt to get a
 //! credential out past a search.
 
+use std::cmp::Reverse;
 use std::sync::LazyLock;
 
 use data_encoding::{BASE32, BASE64, BASE64URL, Encoding, HEXLOWER_PERMISSIVE};
@@ -173,10 +174,10 @@ fn characters(text: &Text<'_>, mut at: usize) -> Vec<u8> {
     all
 }
 
-/// The longest reading of a character that may stand in a spelling.
+/// The longest reading of a character that may stand in a spelling; the first of several, so that `\141` is octal.
 fn longest(text: &Text<'_>, at: usize) -> Option<Reading> {
     let is_own = |reading: &Reading| reading.character.as_bytes().iter().all(|byte| is_own(*byte));
-    text.readings(at).filter(is_own).max_by_key(|reading| reading.end)
+    text.readings(at).filter(is_own).min_by_key(|reading| Reverse(reading.end))
 }
 
 /// May it stand in a spelling of a placeholder?

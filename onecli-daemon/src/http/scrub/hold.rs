@@ -4,7 +4,7 @@
 //! watched values alone, never on a value: an agent that chooses the text would otherwise learn from frames and delays
 //! which guess begins a value.
 
-use super::reading::{Character, MAX_ESCAPE, Reading, Text, is_introducer, is_plain, is_within_escape};
+use super::reading::{Character, MAX_ESCAPE, Reading, Text, is_plain, is_within_escape};
 use crate::model::{Alphabet, LengthClass, ValueClass};
 
 /// More than any match has.
@@ -230,7 +230,7 @@ fn is_padding(alphabet: Alphabet, character: &[u8]) -> bool {
 fn escape_before(raw: &[u8], at: usize, lowest: usize) -> Option<usize> {
     let from = lowest.saturating_sub(MAX_ESCAPE);
     let within = raw.get(from..at)?;
-    let next = from + within.iter().rposition(|byte| is_introducer(*byte))?;
+    let next = from + memchr::memrchr3(b'%', b'\\', b'&', within)?;
     // The byte before `lowest` may be its last character, which is any.
     raw[next..=at].iter().all(|byte| is_within_escape(*byte)).then_some(next)
 }

@@ -129,6 +129,10 @@ impl Scrubber {
 
     /// Searches for every spelling of these texts, too.
     pub(super) fn watch(&mut self, forms: &[WireForm]) {
+        // The needles are shared: without a reason they are not copied.
+        if forms.is_empty() {
+            return;
+        }
         let spellings = spellings(forms);
         Arc::make_mut(&mut self.needles).extend(spellings.iter().cloned());
         self.own.extend(spellings);
@@ -394,5 +398,7 @@ fn mask(buffer: &mut [u8], start: usize, end: usize) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_escapes;
 #[cfg(test)]
 mod tests_of_holding;

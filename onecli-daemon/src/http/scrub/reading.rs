@@ -8,11 +8,12 @@
 
 mod entity;
 mod lately;
+mod literals;
 
-use self::entity::{MAX_ENTITY, Name};
+use self::entity::{MAX_ENTITY, Reference};
 use self::lately::{Lately, Seen, WINDOW, is_of_name, simple};
 
-/// The longest escape: each character of `&#x0000041;` escaped as long, and those of that once more.
+/// The longest escape: each character of `&#x00000000000041;` escaped as long, and those of that once more.
 pub(super) const MAX_ESCAPE: usize = (MAX_ENTITY + 2).pow(3);
 /// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
 const LEVELS: u8 = 3;
@@ -304,31 +305,42 @@ impl<'b> Text<'b> {
         bytes.try_fold(0, |number, byte| Some(number * 16 + char::from(*byte).to_digit(16)?))
     }
 
+    /// `%XX` (RFC 3986 section 2.1), and `%uXXXX` of JavaScript's `escape` (ECMA-262 B.2.1.1).
     fn percent(&self, introducer: Reading, new: &mut New) {
         for (code, escape) in self.hexadecimal(introducer, 2, new) {
             new.add(u8::try_from(code).ok().map(Character::byte), escape);
         }
+        for (_, letter) in self.next(introducer, new, |byte| byte == b'u') {
+            self.utf16(b'%', letter, new);
+        }
     }
 
-    /// JSON's escapes (RFC 8259 section 7), and `\xXX` and octal ones of string literals.
+    /// JSON's escapes (RFC 8259 section 7), those of string literals, and those of CSS.
     fn backslash(&self, introducer: Reading, new: &mut New) {
         self.look(introducer.end, introducer.level, new);
         for letter in self.readings(introducer.end).filter(|letter| letter.level < LEVELS) {
             let escape = Reading { end: letter.end, level: introducer.level.max(letter.level), ..introducer };
             let character = match letter.character.as_byte() {
                 Some(b'u') => {
-                    self.utf16(escape, new);
+                    self.utf16(b'\\', escape, new);
+                    self.braced(escape, new);
                     continue;
                 }
                 Some(b'x') => {
-                    for (code, escape) in self.hexadecimal(escape, 2, new) {
-                        new.add(Character::of(code), escape);
-                    }
+                    self.code_point(escape, 2, new);
+                    self.braced(escape, new);
+                    continue;
+                }
+                Some(b'U') => {
+                    new.add(Some(letter.character), escape);
+                    self.code_point(escape, 8, new);
                     continue;
                 }
                 Some(digit @ b'0'..=b'7') => {
+                    let digit = u32::from(digit - b'0');
                     new.add(Some(letter.character), escape);
-                    self.octal(u32::from(digit - b'0'), escape, new);
+                    self.octal(digit, escape, new);
+                    self.css(digit, escape, new);
                     continue;
                 }
                 Some(b'n') => Character::byte(b'\n'),
@@ -355,11 +367,11 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// What follows `\u`; a character beyond the first plane is two of them.
-    fn utf16(&self, escape: Reading, new: &mut New) {
+    /// What follows `\u` or `%u`; a character beyond the first plane is two of them.
+    fn utf16(&self, introducer: u8, escape: Reading, new: &mut New) {
         for (code, escape) in self.hexadecimal(escape, 4, new) {
             if (0xd800..0xdc00).contains(&code) {
-                self.low_surrogate(code, escape, new);
+                self.low_surrogate(introducer, code, escape, new);
             } else {
                 new.add(Character::of(code), escape);
             }
@@ -367,9 +379,9 @@ impl<'b> Text<'b> {
     }
 
     /// What follows the first of two.
-    fn low_surrogate(&self, high: u32, escape: Reading, new: &mut New) {
-        for (_, backslash) in self.next(escape, new, |byte| byte == b'\\') {
-            for (_, letter) in self.next(backslash, new, |byte| byte == b'u') {
+    fn low_surrogate(&self, introducer: u8, high: u32, escape: Reading, new: &mut New) {
+        for (_, second) in self.next(escape, new, move |byte| byte == introducer) {
+            for (_, letter) in self.next(second, new, |byte| byte == b'u') {
                 for (low, escape) in self.hexadecimal(letter, 4, new) {
                     if (0xdc00..0xe000).contains(&low) {
                         let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
@@ -380,20 +392,26 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// HTML's character references: names of ASCII characters, decimal, hexadecimal.
+    /// HTML's character references: names, decimal and hexadecimal numbers.
     fn entity(&self, introducer: Reading, new: &mut New) {
-        let (mut names, mut longer) = (vec![(Name::default(), introducer)], Vec::new());
-        while !names.is_empty() {
-            for (name, so_far) in names.drain(..) {
-                for (byte, after) in self.next(so_far, new, is_of_name) {
+        let (mut references, mut longer) = (vec![(Reference::new(), introducer)], Vec::new());
+        while !references.is_empty() {
+            for (reference, so_far) in references.drain(..) {
+                let mut ends = so_far.end >= self.raw.len();
+                for (byte, after) in self.next(so_far, new, |_| true) {
                     if byte == b';' {
-                        new.add(name.character(), after);
-                    } else if let Some(name) = name.with(byte) {
-                        note(&mut longer, name, after);
+                        new.add(reference.character(), after);
+                    } else if let Some(reference) = reference.with(byte) {
+                        note(&mut longer, reference, after);
+                    } else {
+                        ends |= reference.ends_before(byte);
                     }
                 }
+                if ends && reference.is_number() {
+                    new.add(reference.character(), so_far);
+                }
             }
-            std::mem::swap(&mut names, &mut longer);
+            std::mem::swap(&mut references, &mut longer);
         }
     }
 }
@@ -458,9 +476,10 @@ pub(super) fn is_introducer(byte: u8) -> bool {
     matches!(byte, b'%' | b'\\' | b'&')
 }
 
-/// Whether this byte may stand in an escape otherwise than as its last character.
+/// Whether this byte may stand in an escape otherwise than as its last character. Braces and blanks end an escape that stands
+/// for a character of another.
 pub(super) fn is_within_escape(byte: u8) -> bool {
-    is_introducer(byte) || is_of_name(byte)
+    is_introducer(byte) || is_of_name(byte) || matches!(byte, b'{' | b'}' | b' ' | b'\t')
 }
 
 /// Whether this byte has but one reading, and is no line break.

@@ -1,76 +1,126 @@
-//! HTML's character references (HTML 13.5): names of ASCII characters, and numbers.
+//! HTML's character references (HTML 13.5): names and numbers.
+
+use std::sync::LazyLock;
 
 use super::Character;
 
-/// Most characters of an HTML entity that is decoded, between `&` and `;`.
-pub(super) const MAX_ENTITY: usize = 10;
-/// HTML's names for ASCII characters that are not letters or digits.
-const ENTITIES: &[(&[u8], u8)] = &[
-    (b"amp", b'&'),
-    (b"apos", b'\''),
-    (b"ast", b'*'),
-    (b"bsol", b'\\'),
-    (b"colon", b':'),
-    (b"comma", b','),
-    (b"commat", b'@'),
-    (b"dollar", b'$'),
-    (b"equals", b'='),
-    (b"excl", b'!'),
-    (b"grave", b'`'),
-    (b"gt", b'>'),
-    (b"Hat", b'^'),
-    (b"lbrace", b'{'),
-    (b"lbrack", b'['),
-    (b"lcub", b'{'),
-    (b"lowbar", b'_'),
-    (b"lpar", b'('),
-    (b"lsqb", b'['),
-    (b"lt", b'<'),
-    (b"midast", b'*'),
-    (b"NewLine", b'\n'),
-    (b"num", b'#'),
-    (b"percnt", b'%'),
-    (b"period", b'.'),
-    (b"plus", b'+'),
-    (b"quest", b'?'),
-    (b"quot", b'"'),
-    (b"rbrace", b'}'),
-    (b"rbrack", b']'),
-    (b"rcub", b'}'),
-    (b"rpar", b')'),
-    (b"rsqb", b']'),
-    (b"semi", b';'),
-    (b"sol", b'/'),
-    (b"Tab", b'\t'),
-    (b"verbar", b'|'),
-    (b"vert", b'|'),
-];
+/// Most characters of a character reference that is read, between `&` and `;`: the longest name in the table has so many.
+pub(super) const MAX_ENTITY: usize = 16;
+/// Most digits of a number, leading zeros included: with `#x` it is no longer than a name.
+const MAX_DIGITS: u8 = 14;
+/// The last code point (Unicode 3.4, D9).
+const LAST: u32 = 0x10_ffff;
 
-/// What stands between `&` and `;`.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Name {
-    bytes: [u8; MAX_ENTITY],
-    length: usize,
+/// Names that are read, in order of their bytes: all that HTML has for single characters of ASCII, Latin, Greek, Cyrillic and
+/// Windows-1252, and all of HTML 4, as far as they have at most [`MAX_ENTITY`] characters. A line has a name and a code point.
+static NAMES: LazyLock<Vec<(&str, u32)>> = LazyLock::new(|| {
+    let pair = |line: &'static str| {
+        let (name, code) = line.split_once(' ')?;
+        Some((name, u32::from_str_radix(code, 16).ok()?))
+    };
+    include_str!("entities.txt").lines().filter_map(pair).collect()
+});
+
+/// What stands behind `&`, so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Reference {
+    /// The beginning of these names, by their places.
+    Name {
+        from: usize,
+        to: usize,
+        length: usize,
+    },
+    /// `#`
+    Hash,
+    Number {
+        value: u32,
+        radix: u32,
+        digits: u8,
+    },
 }
 
-impl Name {
-    /// With one character more; `None` where it would be longer than any.
-    pub(super) fn with(mut self, byte: u8) -> Option<Name> {
-        *self.bytes.get_mut(self.length)? = byte;
-        self.length += 1;
-        Some(self)
+impl Reference {
+    /// Nothing yet.
+    pub(super) fn new() -> Reference {
+        Reference::Name { from: 0, to: NAMES.len(), length: 0 }
     }
 
-    /// What it stands for.
-    pub(super) fn character(&self) -> Option<Character> {
-        let number = |digits, radix| {
-            let digits = std::str::from_utf8(digits).ok()?;
-            u32::from_str_radix(digits, radix).ok().and_then(Character::of)
-        };
-        match &self.bytes[..self.length] {
-            [b'#', b'x' | b'X', digits @ ..] => number(digits, 16),
-            [b'#', digits @ ..] => number(digits, 10),
-            name => ENTITIES.iter().find(|(known, _)| *known == name).map(|(_, byte)| Character::byte(*byte)),
+    /// With one character more; `None` where no reference begins so.
+    pub(super) fn with(self, byte: u8) -> Option<Reference> {
+        match (self, byte) {
+            (Reference::Name { length: 0, .. }, b'#') => Some(Reference::Hash),
+            (Reference::Name { from, to, length }, _) => named(from, to, length, byte),
+            (Reference::Hash, b'x' | b'X') => Some(Reference::Number { value: 0, radix: 16, digits: 0 }),
+            (Reference::Hash, _) => number(0, 10, 0, byte),
+            (Reference::Number { value, radix, digits }, _) => number(value, radix, digits, byte),
+        }
+    }
+
+    /// What it stands for, if it is complete.
+    pub(super) fn character(self) -> Option<Character> {
+        match self {
+            Reference::Name { from, length, .. } => {
+                let (name, code) = NAMES.get(from)?;
+                (name.len() == length).then(|| Character::of(*code)).flatten()
+            }
+            Reference::Number { value, digits: 1.., .. } => Character::of(value),
+            _ => None,
+        }
+    }
+
+    /// Is it a number, which may end without a semicolon?
+    pub(super) fn is_number(self) -> bool {
+        matches!(self, Reference::Number { .. })
+    }
+
+    /// Is it a number that ends before `byte`, without a semicolon? Parsers read it all the same (HTML 13.2.5.80).
+    pub(super) fn ends_before(self, byte: u8) -> bool {
+        matches!(self, Reference::Number { radix, digits: 1.., .. } if !char::from(byte).is_digit(radix))
+    }
+}
+
+/// The names that have `byte` behind their common beginning.
+fn named(from: usize, to: usize, length: usize, byte: u8) -> Option<Reference> {
+    let names = NAMES.get(from..to)?;
+    let at = |name: &str| name.as_bytes().get(length).copied();
+    let first = names.partition_point(|(name, _)| at(name) < Some(byte));
+    let count = names[first..].partition_point(|(name, _)| at(name) == Some(byte));
+    let (from, to) = (from + first, from + first + count);
+    (count > 0).then_some(Reference::Name { from, to, length: length + 1 })
+}
+
+fn number(value: u32, radix: u32, digits: u8, byte: u8) -> Option<Reference> {
+    let value = value * radix + char::from(byte).to_digit(radix)?;
+    (value <= LAST && digits < MAX_DIGITS).then_some(Reference::Number { value, radix, digits: digits + 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<Character> {
+        text.bytes().try_fold(Reference::new(), Reference::with).and_then(Reference::character)
+    }
+
+    #[test]
+    fn table_is_in_order_and_within_the_bound() {
+        assert!(NAMES.len() > 500);
+        assert_eq!(NAMES.len(), include_str!("entities.txt").lines().count());
+        assert!(NAMES.is_sorted_by(|(one, _), (next, _)| one < next));
+        assert!(NAMES.iter().all(|(name, _)| name.len() <= MAX_ENTITY));
+        for (name, code) in NAMES.iter() {
+            assert_eq!(read(name), Character::of(*code), "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        let s = Character::of(0x73);
+        for text in ["#115", "#x73", "#X73", "#0000115", "#x00000000000073", "#00000000000115"] {
+            assert_eq!(read(text), s, "{text}");
+        }
+        for text in ["#", "#x", "", "#x000000000000073", "#x110000", "#99999999999", "am", "amp0", "#1x"] {
+            assert_eq!(read(text), None, "{text}");
         }
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn simple(text: &[u8]) -> Option<(Option<u8>, usize)> {
     let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match text.first()? {
         b'\\' => match plain(1)? {
-            b'u' | b'x' | b'0'..=b'7' => None,
+            b'u' | b'x' | b'U' | b'0'..=b'7' => None,
             b'n' => Some((Some(b'\n'), 2)),
             b'r' => Some((Some(b'\r'), 2)),
             b't' => Some((Some(b'\t'), 2)),
@@ -55,7 +55,8 @@ pub(super) fn simple(text: &[u8]) -> Option<(Option<u8>, usize)> {
             letter => Some((Some(letter), 2)),
         },
         b'%' => {
-            let Some(upper) = hex(plain(1)?) else { return Some((None, 1)) };
+            let first = plain(1)?;
+            let Some(upper) = hex(first) else { return (first != b'u').then_some((None, 1)) };
             let Some(lower) = hex(plain(2)?) else { return Some((None, 1)) };
             Some(upper * 16 + lower).filter(|byte| !is_introducer(*byte)).map(|byte| (Some(byte), 3))
         }

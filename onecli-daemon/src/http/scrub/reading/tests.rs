@@ -20,8 +20,59 @@ fn every_form_of_a_character() {
     ] {
         assert!(reads_as(form, "/"), "{form}");
     }
-    for form in ["é", "\\u00e9", "&#233;", "&#xe9;"].into_iter().skip(1) {
+    for form in [
+        "%u002F",
+        "%u002f",
+        "\\x{2f}",
+        "\\u{2F}",
+        "\\u{0000002f}",
+        "\\U0000002f",
+        "\\2f",
+        "\\2f ",
+        "\\2F\t",
+        "\\00002f",
+        "\\00002f ",
+        "\\\\x{2f}",
+        "%5Cx%7B2f%7D",
+        "&#47",
+        "&#x2F",
+        "&#x0000000002f;",
+        "&#000000000047;",
+        "&amp;#47",
+        "\\26 sol;",
+        "\\x{26}sol;",
+    ] {
+        assert!(reads_as(form, "/"), "{form}");
+    }
+    for (form, character) in [
+        ("&UnderBar;", "_"),
+        ("&lowbar;", "_"),
+        ("&VerticalLine;", "|"),
+        ("&DiacriticalGrave;", "`"),
+        ("&AMP;", "&"),
+        ("&LT;", "<"),
+        ("&GT;", ">"),
+        ("&QUOT;", "\""),
+        ("&amp;UnderBar;", "_"),
+    ] {
+        assert!(reads_as(form, character), "{form}");
+    }
+    for form in [
+        "\\u00e9",
+        "&#233;",
+        "&#xe9;",
+        "\\xe9",
+        "&eacute;",
+        "&amp;eacute;",
+        "%u00E9",
+        "\\u{e9}",
+        "\\0000e9 ",
+        "\\U000000E9",
+    ] {
         assert!(reads_as(form, "é"), "{form}");
+    }
+    for form in ["%ud83d%ude00", "\\u{1f600}", "\\U0001f600", "\\x{1F600}", "\\01f600", "%5Cud83d%5Cude00"] {
+        assert!(reads_as(form, "😀"), "{form}");
     }
     for form in ["\\ud83d\\ude00", "&#128512;", "\\\\ud83d\\\\ude00"] {
         assert!(reads_as(form, "😀"), "{form}");
@@ -108,6 +159,19 @@ fn an_escape_that_is_cut_off_is_told() {
         ("\\u00z", false),
         ("& ", false),
         ("&averylongname", false),
+        ("&Underline", false),
+        ("&UnderB", true),
+        ("&#47", true),
+        ("&#x0000000000000047", false),
+        ("%u00", true),
+        ("%ud83d%", true),
+        ("%ux", false),
+        ("\\x{2f", true),
+        ("\\x{2fg", false),
+        ("\\x{123456789", false),
+        ("\\2f", true),
+        ("\\2f ", false),
+        ("\\2fz", false),
     ] {
         assert_eq!(Text::new(raw.as_bytes()).is_cut(0), cut, "{raw}");
     }
@@ -163,6 +227,12 @@ fn what_repeats_is_read_as_if_it_were_the_first() {
         "%26amp%3b",
         "&#92;u0022",
         "\\ud83d\\ude00",
+        "&#47",
+        "\\2f ",
+        "\\x{5c}",
+        "%u005c",
+        "\\26 amp;",
+        "&UnderBar;",
     ] {
         for tail in ["", "x", "2", "u0", "\\", "%", "&", "amp"] {
             reads_like_each(format!("{}{tail}", block.repeat(40)).as_bytes());
@@ -176,7 +246,7 @@ proptest! {
     /// Blocks of what escapes are made of, over and over, with something else in between.
     #[test]
     fn sharing_readings_changes_none(
-        blocks in prop::collection::vec("[\\\\%&u0-9a-fmp;#xnrbsolqt\"]{1,9}", 1..4),
+        blocks in prop::collection::vec("[\\\\%&uU0-9a-fmp;#xnrbsolqt\"{} ]{1,9}", 1..4),
         order in prop::collection::vec((0..4_usize, 1..12_usize), 1..12),
     ) {
         let text: String =

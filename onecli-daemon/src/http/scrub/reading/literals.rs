@@ -1,0 +1,60 @@
+//! Escapes by code point, of string literals and of CSS.
+
+use super::{Character, New, Reading, Text};
+
+/// Most digits between braces.
+const MAX_BRACED: usize = 8;
+/// Most digits of an escape of CSS (CSS Syntax 3, 4.3.7).
+const MAX_CSS: usize = 6;
+
+impl Text<'_> {
+    /// So many hexadecimal digits: `\xXX` of most languages, `\UXXXXXXXX` of Python, C and Go.
+    pub(super) fn code_point(&self, escape: Reading, digits: usize, new: &mut New) {
+        for (code, escape) in self.hexadecimal(escape, digits, new) {
+            new.add(Character::of(code), escape);
+        }
+    }
+
+    /// `\u{X}` of JavaScript and Rust, `\x{X}` of Perl and PCRE: what follows the letter.
+    pub(super) fn braced(&self, escape: Reading, new: &mut New) {
+        let mut numbers: Vec<(u32, Reading)> =
+            self.next(escape, new, |byte| byte == b'{').map(|(_, brace)| (0, brace)).collect();
+        for _ in 0..MAX_BRACED {
+            if numbers.is_empty() {
+                return;
+            }
+            self.digits(&mut numbers, 16, new);
+            for &(code, so_far) in &numbers {
+                for (_, end) in self.next(so_far, new, |byte| byte == b'}') {
+                    new.add(Character::of(code), end);
+                }
+            }
+        }
+    }
+
+    /// CSS: up to six hexadecimal digits behind a backslash, and one blank that belongs to them. It ends before what is no digit.
+    /// Two digits are a whole escape as well, as in LDAP (RFC 4514 section 2.4). Only those are read that begin with 0 to 7,
+    /// as every one for ASCII does.
+    pub(super) fn css(&self, digit: u32, so_far: Reading, new: &mut New) {
+        let mut numbers = vec![(digit, so_far)];
+        for digits in 2..=MAX_CSS {
+            self.digits(&mut numbers, 16, new);
+            for &(code, so_far) in &numbers {
+                self.end_of_css(code, (so_far, digits), new);
+            }
+        }
+    }
+
+    fn end_of_css(&self, code: u32, (so_far, digits): (Reading, usize), new: &mut New) {
+        let mut ends = matches!(digits, 2 | MAX_CSS) || so_far.end >= self.raw.len();
+        for (byte, after) in self.next(so_far, new, |_| true) {
+            if matches!(byte, b' ' | b'\t') {
+                new.add(Character::of(code), after);
+            }
+            ends |= !byte.is_ascii_hexdigit();
+        }
+        if ends {
+            new.add(Character::of(code), so_far);
+        }
+    }
+}
