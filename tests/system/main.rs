@@ -30,6 +30,7 @@ mod escape;
 mod exec;
 mod explicit_tls;
 mod fail_closed;
+mod forms;
 mod hostile;
 mod http1;
 mod http2;

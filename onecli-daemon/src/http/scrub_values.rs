@@ -23,8 +23,8 @@ use crate::model::{AgentId, Host, Refusal};
 use crate::policy::{HostGroups, Sent, Snapshot, Watch};
 use crate::vault::Credentials;
 
-/// Sets that are kept, and the bytes of all their spellings together. A value of 40 bytes has about 1 KiB of spellings, in
-/// Basic credentials 5 KiB. A single set may have more.
+/// Sets that are kept, and the bytes of all their spellings together. A value of 40 bytes has about 2 KiB of spellings, in
+/// Basic credentials 10 KiB. A single set may have more.
 const SETS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const SET_BYTES: usize = 32 << 20;
 /// A set that no request used for so long is forgotten: its values do not stay in memory.

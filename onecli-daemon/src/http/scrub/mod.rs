@@ -1,6 +1,7 @@
 //! Removes credentials from what comes back: each byte of a match becomes `*`, so that lengths stay true.
 
 mod anchors;
+mod charset;
 mod edges;
 mod hold;
 mod matching;
@@ -400,5 +401,7 @@ fn mask(buffer: &mut [u8], start: usize, end: usize) {
 mod tests;
 #[cfg(test)]
 mod tests_of_escapes;
+#[cfg(test)]
+mod tests_of_forms;
 #[cfg(test)]
 mod tests_of_holding;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::charset;
 use super::hold::{Tail, decisive};
 use crate::model::coding::Coding;
 use crate::model::{Alphabet, ValueClass, WireForm};
@@ -61,8 +62,9 @@ impl Needle {
     }
 }
 
-/// Every spelling of these texts: as it is, in UTF-16, in base64 (both alphabets) and base32, wherever in a longer text it
-/// stands, and in hex. Escapes and line breaks are found by [`super::reading`].
+/// Every spelling of these texts: as it is, in other charsets, in UTF-16, in base64 (both alphabets, of UTF-16 too) and base32,
+/// wherever in a longer text it stands, in hex, and in quoted-printable. Escapes and line breaks are found by
+/// [`super::reading`].
 pub(in crate::http) fn spellings(forms: &[WireForm]) -> Vec<Needle> {
     let mut all: Vec<Needle> = Vec::new();
     for form in forms {
@@ -80,7 +82,13 @@ pub(in crate::http) fn spellings(forms: &[WireForm]) -> Vec<Needle> {
 type Add<'a> = dyn FnMut(Zeroizing<Vec<u8>>, (usize, usize), Option<Alphabet>) + 'a;
 
 fn spell(form: &WireForm, add: &mut Add<'_>) {
-    let (raw, (before, behind)) = (form.expose(), form.shared());
+    spell_bytes(form.expose(), form.shared(), add);
+    for other in charset::forms(form.expose()) {
+        spell_bytes(&other, form.shared(), add);
+    }
+}
+
+fn spell_bytes(raw: &[u8], (before, behind): (usize, usize), add: &mut Add<'_>) {
     let in_pairs = (2 * before, 2 * behind);
     add(Zeroizing::new(raw.to_vec()), (before, behind), None);
     if raw.contains(&b' ') {
@@ -89,20 +97,42 @@ fn spell(form: &WireForm, add: &mut Add<'_>) {
         add(Zeroizing::new(pluses), (before, behind), None);
     }
     for wide in in_utf16(raw) {
-        add(wide, in_pairs, None);
+        in_codings(&wide, in_pairs, &Coding::ALL[..2], add);
+        add(without_outer_zero(wide), in_pairs, None);
     }
-    for coding in Coding::ALL {
-        for offset in coding.offsets() {
-            let core = coding.core(raw, offset, (before, behind));
-            add(core.text, core.shared, Some(Alphabet::Token));
-        }
-    }
+    in_codings(raw, (before, behind), &Coding::ALL, add);
     for encoding in [&data_encoding::HEXLOWER, &data_encoding::HEXUPPER] {
         add(Zeroizing::new(encoding.encode(raw).into_bytes()), in_pairs, Some(Alphabet::Token));
     }
+    add(quoted_printable(raw, |byte| byte == b'=' || !byte.is_ascii()), (before, behind), None);
+    add(quoted_printable(raw, |_| true), (3 * before, 3 * behind), Some(Alphabet::Token));
 }
 
-/// In both byte orders, without the outer zeros, which belong to other characters in the other order.
+fn in_codings(raw: &[u8], shared: (usize, usize), codings: &[Coding], add: &mut Add<'_>) {
+    for coding in codings {
+        for offset in coding.offsets() {
+            let core = coding.core(raw, offset, shared);
+            add(core.text, core.shared, Some(Alphabet::Token));
+        }
+    }
+}
+
+/// With these bytes as `=XX` (RFC 2045 section 6.7).
+fn quoted_printable(raw: &[u8], is_quoted: fn(u8) -> bool) -> Zeroizing<Vec<u8>> {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = Zeroizing::new(Vec::with_capacity(raw.len() * 3));
+    for &byte in raw {
+        if is_quoted(byte) {
+            let digit = |value: u8| DIGITS[usize::from(value)];
+            out.extend_from_slice(&[b'=', digit(byte >> 4), digit(byte & 0xf)]);
+        } else {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+/// In both byte orders; none for what is not UTF-8.
 fn in_utf16(raw: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let Ok(text) = std::str::from_utf8(raw) else { return Vec::new() };
     let wide = |encode: fn(u16) -> [u8; 2]| {
@@ -110,12 +140,15 @@ fn in_utf16(raw: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
         text.encode_utf16().for_each(|unit| bytes.extend_from_slice(&encode(unit)));
         bytes
     };
-    let (mut little, mut big) = (wide(u16::to_le_bytes), wide(u16::to_be_bytes));
-    if little.last() == Some(&0) {
-        little.pop();
+    vec![wide(u16::to_le_bytes), wide(u16::to_be_bytes)]
+}
+
+/// The outer zero belongs to another character in the other byte order.
+fn without_outer_zero(mut wide: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
+    if wide.last() == Some(&0) {
+        wide.pop();
+    } else if wide.first() == Some(&0) {
+        wide.remove(0);
     }
-    if big.first() == Some(&0) {
-        big.remove(0);
-    }
-    vec![little, big]
+    wide
 }

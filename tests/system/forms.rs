@@ -1,0 +1,75 @@
+//! Forms in which servers repeat a value or a session, beyond those that the scrubber's own tests list.
+
+use data_encoding::HEXLOWER;
+use onecli_tests::client::curl;
+use onecli_tests::daemon::Granted;
+
+use crate::scene::{API_V6, Scene};
+
+/// A path of the upstream that answers with these fields and this body.
+fn issue(fields: &[(&str, &str)]) -> String {
+    let fields = fields.iter().map(|(name, text)| format!("{name}={}", HEXLOWER.encode(text.as_bytes())));
+    format!("/issue?{}", fields.collect::<Vec<_>>().join("&"))
+}
+
+/// A secret for Basic credentials at a host of its own.
+fn basic(scene: &Scene, value: &str) -> Granted {
+    let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
+    scene.daemon.add_secret("password", value, &["--host", &host, "--basic", "me"]);
+    scene.daemon.grant(&scene.outside, "password")
+}
+
+/// What the agent gets of a service that received the password, and answers with this body.
+fn answered(scene: &Scene, password: &Granted, body: &str) -> String {
+    let url = scene.upstream.https_url(API_V6, &issue(&[("body", body)]));
+    let run = curl(&url).args(["-u", &format!("me:{}", password.placeholder)]);
+    scene.daemon.explicit(&scene.outside.token, run).outcome().ok("the password")
+}
+
+#[test]
+fn value_that_is_not_ascii_does_not_come_back_in_another_charset() {
+    let scene = Scene::new();
+    let value = "Zürich-é-9f86d081884c7d65";
+    let password = basic(&scene, value);
+    // A server that takes the credentials for ISO-8859-1, as RFC 7617 lets it.
+    let mistaken: String = value.bytes().map(char::from).collect();
+    for body in [
+        value.to_owned(),
+        mistaken.clone(),
+        "Z\\u00c3\\u00bcrich-\\u00c3\\u00a9-9f86d081884c7d65".to_owned(),
+        "Z&#195;&#188;rich-&#195;&#169;-9f86d081884c7d65".to_owned(),
+        "Z\\xc3\\xbcrich-\\xc3\\xa9-9f86d081884c7d65".to_owned(),
+        "Z\\xfcrich-\\xe9-9f86d081884c7d65".to_owned(),
+        "Z%FCrich-%E9-9f86d081884c7d65".to_owned(),
+        "Z%C3%83%C2%BCrich-%C3%83%C2%A9-9f86d081884c7d65".to_owned(),
+        "Z&uuml;rich-&eacute;-9f86d081884c7d65".to_owned(),
+    ] {
+        let out = answered(&scene, &password, &format!("<{body}>\n\n"));
+        assert_eq!(out.trim_end(), format!("<{}>", "*".repeat(body.len())), "{body}");
+    }
+}
+
+#[test]
+fn value_does_not_come_back_in_rarer_escapes() {
+    let scene = Scene::new();
+    let value = "sk_9f86d081|884c7d65`x";
+    let password = basic(&scene, value);
+    let each = |escape: fn(u32) -> String| value.chars().map(|c| escape(u32::from(c))).collect::<String>();
+    let wide: Vec<u8> = value.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for body in [
+        value.replace('_', "&UnderBar;").replace('|', "&VerticalLine;").replace('`', "&DiacriticalGrave;"),
+        each(|code| format!("&#{code}")),
+        each(|code| format!("&#x0000000{code:x};")),
+        each(|code| format!("%u{code:04x}")),
+        each(|code| format!("\\x{{{code:x}}}")),
+        each(|code| format!("\\u{{{code:x}}}")),
+        each(|code| format!("\\{code:x} ")).trim_end().to_owned(),
+        each(|code| format!("={code:02X}")),
+        data_encoding::BASE64.encode(&wide),
+    ] {
+        let out = answered(&scene, &password, &format!("<{body}>\n\n"));
+        // The last character of base64 holds nothing but zeros.
+        let left = out.trim_end().chars().filter(|c| !"<*=>".contains(*c)).count();
+        assert!(left <= 1 && out.contains(&"*".repeat(value.len())), "{body}: {out}");
+    }
+}
