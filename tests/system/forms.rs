@@ -4,12 +4,52 @@ use data_encoding::HEXLOWER;
 use onecli_tests::client::curl;
 use onecli_tests::daemon::Granted;
 
-use crate::scene::{API_V6, Scene};
+use crate::scene::{API_V6, Scene, curl_with_key};
 
 /// A path of the upstream that answers with these fields and this body.
 fn issue(fields: &[(&str, &str)]) -> String {
     let fields = fields.iter().map(|(name, text)| format!("{name}={}", HEXLOWER.encode(text.as_bytes())));
     format!("/issue?{}", fields.collect::<Vec<_>>().join("&"))
+}
+
+/// What the agent gets of a service that sets a cookie with this value, and repeats a text in a field and in the body.
+fn session(scene: &Scene, cookie: &str, repeated: &str) -> String {
+    let fields = [
+        ("cookie", format!("sid={cookie}; Path=/")),
+        ("header", format!("x-session: {repeated}")),
+        ("body", format!("<p>session: {repeated} </p>\n")),
+    ];
+    let path = issue(&fields.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let run =
+        curl_with_key(&scene.url(&path), &["--include"]).env("API_KEY", &scene.outside_grant.placeholder);
+    scene.daemon.explicit(&scene.outside.token, run).outcome().ok("a session")
+}
+
+#[test]
+fn session_does_not_come_back_in_the_forms_that_frameworks_repeat() {
+    let scene = Scene::new();
+    let (id, signature) = ("kTqZb3WnXcVm7LpRsD2fGh4J", "9pLk2mNbVcXz4aSdFgHj0qWe");
+    let letters = "kTqZbWnXcVmLpRsDfGhJyUiOaEwBtNxQ";
+    for (cookie, repeated) in [
+        (format!("s%3A{id}.{signature}"), format!("s:{id}.{signature}")),
+        (format!("s%3A{id}.{signature}"), id.to_owned()),
+        (format!("{id}%3D%3D"), format!("{id}==")),
+        (format!("{id}%2B{signature}%2F"), format!("{id}+{signature}/")),
+        (format!("\"{id}\""), id.to_owned()),
+        (format!("{id}%2F"), format!("{id}%2f")),
+        (letters.to_owned(), letters.to_owned()),
+        ("480210937746".to_owned(), "480210937746".to_owned()),
+        ("kTq3Z-Wn7X_1a".to_owned(), "kTq3Z-Wn7X_1a".to_owned()),
+    ] {
+        let out = session(&scene, &cookie, &repeated);
+        assert!(out.contains("sid=onecli_ss_") && out.contains("session: *"), "{cookie}: {out}");
+        assert!(!out.contains(&repeated), "{cookie}: {out}");
+    }
+    let path = issue(&[("cookie", &format!("a=1; Path=/{id}; Domain={id}.api.test; Expires={id}; Secure"))]);
+    let run =
+        curl_with_key(&scene.url(&path), &["--include"]).env("API_KEY", &scene.outside_grant.placeholder);
+    let out = scene.daemon.explicit(&scene.outside.token, run).outcome().ok("attributes");
+    assert!(out.contains("; Path=/; Secure") && !out.contains(id), "{out}");
 }
 
 /// A secret for Basic credentials at a host of its own.

@@ -118,9 +118,8 @@ pub(super) async fn send(
         trail.record().backend = backends(&used);
         let mut scrubber = scrubber(agent, &watches, &followed).await?;
         let signatures = std::mem::take(&mut outgoing.signatures);
-        for value in signatures.iter().chain(opened.values()) {
-            scrubber.watch(&WireForm::plain(value));
-        }
+        scrubber
+            .watch(&signatures.iter().chain(opened.values()).flat_map(WireForm::plain).collect::<Vec<_>>());
         let mut watched = |body: RequestBody| {
             if body.is_end_stream() {
                 return Attempt::new(body);
@@ -163,11 +162,9 @@ pub(super) async fn send(
                 Counters::add(counter, 1);
                 let issued = Issued::new(&permitted, &head.facts());
                 let sessions = opened.answered_by(permitted, head.authority.host());
-                let mut known = [signatures, opened.values().to_vec()].concat();
-                for value in sessions.values(response.headers()) {
-                    scrubber.watch(&WireForm::plain(&value));
-                    known.push(value);
-                }
+                let cookies = sessions.values(response.headers());
+                scrubber.watch(&cookies.iter().flat_map(WireForm::plain).collect::<Vec<_>>());
+                let known = [signatures, opened.values().to_vec(), cookies].concat();
                 let (method, client_upgrade) = (head.method, upgrade);
                 // Also where there is nothing to search for: a secret may be stored while the response is under way.
                 let at = (head.authority.host(), followed.set());

@@ -2,11 +2,12 @@
 //!
 //! Such a session is a credential itself. The agent receives a sealed stand-in ([`crate::vault::Session`]), and the daemon
 //! opens it on a later request for which policy would use the same secrets. `request` opens, `response` seals,
-//! `set_cookie` is the syntax of `Set-Cookie`. No state is kept.
+//! `set_cookie` is the syntax of `Set-Cookie`, and `watched` lists what else is masked. No state is kept.
 
 mod request;
 mod response;
 mod set_cookie;
+mod watched;
 
 use std::fmt;
 
@@ -14,13 +15,8 @@ pub(super) use request::Presented;
 pub(super) use response::{Sessions, seal, strip_trailers};
 
 use crate::audit::Text;
-use crate::model::{CookieMode, SecretValue};
+use crate::model::CookieMode;
 use crate::policy::Grant;
-
-/// Shorter values are too common to be masked wherever they stand.
-const LEAST_WATCHED: usize = 8;
-/// From this length on a value with a digit is taken for a random one, whatever else it holds.
-const SURELY_RANDOM: usize = 16;
 
 /// What was done with sessions, for the audit record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,16 +66,6 @@ fn mode(grants: &[Grant]) -> CookieMode {
 fn is_csrf(name: &[u8]) -> bool {
     let name = name.to_ascii_lowercase();
     [&b"csrf"[..], b"xsrf"].iter().any(|word| memchr::memmem::find(&name, word).is_some())
-}
-
-/// The value as one that must not reach the agent elsewhere in the response: a service may repeat a session in its body.
-/// `None` for what looks like no random text; masking it would damage pages (`lang=en`, `tz=Europe/Berlin`).
-fn watched(name: &[u8], value: &[u8]) -> Option<SecretValue> {
-    let has_digit = value.iter().any(u8::is_ascii_digit);
-    let is_plain = value.iter().all(u8::is_ascii_alphanumeric) && value.iter().any(u8::is_ascii_alphabetic);
-    let looks_random =
-        has_digit && (value.len() >= SURELY_RANDOM || (value.len() >= LEAST_WATCHED && is_plain));
-    (looks_random && !is_csrf(name)).then(|| SecretValue::new(value.to_vec()).ok()).flatten()
 }
 
 /// A cookie's name and value (RFC 6265 section 5.2). Without `=` all of it is the value.

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::super::head::Head;
 use super::super::pool::Upstream;
-use super::{Sessions, Tally, is_csrf, mode, pair, watched};
+use super::watched::watched;
+use super::{Sessions, Tally, is_csrf, mode, pair};
 use crate::audit::{Durable, Text};
 use crate::model::{Agent, Code, CookieMode, Host, Placeholder, Refusal, SecretId, SecretValue};
 use crate::policy::{Grant, Identity};

@@ -5,8 +5,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 
 use super::super::answer::Delivery;
+use super::Tally;
 use super::set_cookie::SetCookie;
-use super::{Tally, watched};
+use super::watched::watched;
 use crate::model::{CookieMode, Host, SecretValue};
 use crate::policy::Grant;
 use crate::vault::{Session, SessionScope, Vault};
@@ -66,7 +67,7 @@ impl Sessions {
         let fields =
             names.iter().flat_map(|name| headers.get_all(name).iter().map(move |field| (name, field)));
         fields
-            .filter_map(|(name, field)| {
+            .flat_map(|(name, field)| {
                 let (_, session_name, value) = session_in(name, field);
                 watched(session_name, value)
             })
@@ -99,8 +100,9 @@ impl Sessions {
         }
         if value.is_empty() {
             // A cookie that ends holds nothing.
-            return HeaderValue::from_bytes(&cookie?.with_value(b"")).ok();
+            return HeaderValue::from_bytes(&cookie?.set_by(&self.host).with_value(b"")).ok();
         }
+        let cookie = cookie.map(|cookie| cookie.set_by(&self.host));
         let scope = cookie.as_ref().map_or(SessionScope::Secret, |cookie| cookie.scope(&self.host));
         let session = Session::issued(&self.grants, scope, session_name, value)?;
         let sealed = vault.seal_session(&session).ok()?;

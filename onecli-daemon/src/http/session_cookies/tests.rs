@@ -4,6 +4,7 @@ use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::set_cookie::SetCookie;
+use super::watched::watched;
 use super::*;
 use crate::model::Host;
 use crate::vault::SessionScope;
@@ -59,7 +60,7 @@ fn the_scope_is_that_of_a_client() {
 #[test]
 fn only_what_looks_random_is_masked_elsewhere() {
     let check = |name: &str, value: &str, expected: bool| {
-        assert_eq!(watched(name.as_bytes(), value.as_bytes()).is_some(), expected, "{name}={value}");
+        assert_eq!(!watched(name.as_bytes(), value.as_bytes()).is_empty(), expected, "{name}={value}");
     };
     check("JSESSIONID", "9F86D081884C7D65", true);
     check("sid", "abc12345", true);
@@ -71,6 +72,71 @@ fn only_what_looks_random_is_masked_elsewhere() {
     check("a", "1", false);
     check("XSRF-TOKEN", "9F86D081884C7D65", false);
     check("__Host-csrf", "9F86D081884C7D65", false);
+    // Letters alone, digits alone, and with the characters of base64url.
+    check("a", "kTqZbWnXcVmLpRsD", true);
+    check("a", "internationally", false);
+    check("a", "AbCdEf-GhIjKlMnOpQrStUv", true);
+    check("a", "dark-mode_enabled/by+default", false);
+    check("a", "480210937746", true);
+    check("a", "1764489600", false);
+    check("a", "kTq3Z-Wn7X_1", true);
+    check("a", "1.2.3-rc1", false);
+    // The name says it.
+    check("PHPSESSID", "abcdefgh", true);
+    check("connect.sid", "abcdefgh", true);
+    check("x-auth-token", "12345678", true);
+    check("session", "short", false);
+}
+
+/// A service repeats what it decoded, or a part of it.
+#[test]
+fn a_session_is_masked_in_the_forms_that_frameworks_repeat() {
+    const ID: &str = "kTqZb3WnXcVm7LpRsD2f";
+    const SIGNATURE: &str = "9pLk2mNbVcXz4aSdFgHj";
+    let check = |value: &str, expected: &[&str]| {
+        let all = watched(b"a", value.as_bytes());
+        let all: Vec<&str> = all.iter().map(|one| std::str::from_utf8(one.expose()).unwrap()).collect();
+        assert_eq!(all, expected, "{value}");
+    };
+    check(ID, &[ID]);
+    check(&format!("\"{ID}\""), &[&format!("\"{ID}\""), ID]);
+    check(&format!("%22{ID}%22"), &[&format!("%22{ID}%22"), &format!("\"{ID}\""), ID]);
+    let express = format!("s:{ID}.{SIGNATURE}");
+    check(&express.replace(':', "%3A"), &[&express.replace(':', "%3A"), &express, ID, SIGNATURE]);
+    check(&format!("{ID}%3D%3D"), &[&format!("{ID}%3D%3D"), &format!("{ID}==")]);
+    check(&format!("{ID}%252f"), &[&format!("{ID}%252f"), &format!("{ID}/")]);
+    check(&format!("en|{ID}"), &[&format!("en|{ID}"), ID]);
+    let json = format!("j:{{\"t\":\"{ID}\"}}");
+    let encoded = json.replace(':', "%3A").replace('"', "%22").replace('{', "%7B").replace('}', "%7D");
+    check(&encoded, &[&encoded, &json, ID]);
+    check("en.us", &[]);
+}
+
+#[test]
+fn attributes_hold_no_session() {
+    let check = |field: &str, written: &str| {
+        let host: Host = "www.a.test".parse().unwrap();
+        let cookie = SetCookie::parse(field.as_bytes()).set_by(&host);
+        assert_eq!(String::from_utf8(cookie.with_value(b"NEW")).unwrap(), written, "{field}");
+    };
+    check("a=1; Path=/app/v2; Domain=.a.test", "a=NEW; Path=/app/v2; Domain=.a.test");
+    check("a=1; Path=/Zq7Rk2Lm9Xw4Tn8V", "a=NEW; Path=/");
+    check("a=1; Path=/app/Zq7Rk2Lm9Xw4Tn8V/x; Secure", "a=NEW; Path=/app/; Secure");
+    check("a=1; Path=%2F%5A%71%37%52%6B", "a=NEW; Path=");
+    check("a=1; Domain=Zq7Rk2Lm.www.a.test; HttpOnly", "a=NEW; HttpOnly");
+    check("a=1; Domain=Zq7Rk2Lm; Domain=a.test", "a=NEW; Domain=a.test");
+    check("a=1; Max-Age=Zq7Rk2Lm; Expires=Zq7Rk2Lm", "a=NEW");
+    check(
+        "a=1; Max-Age=-1; Expires=Wednesday, 21-Oct-15 07:28:00 GMT",
+        "a=NEW; Max-Age=-1; Expires=Wednesday, 21-Oct-15 07:28:00 GMT",
+    );
+    check(
+        "a=1; Expires=Thu Jan 01 1970 00:00:00 GMT+0000",
+        "a=NEW; Expires=Thu Jan 01 1970 00:00:00 GMT+0000",
+    );
+    check("a=1; Max-Age=12345678901; Expires=Wed, 12345678901234567", "a=NEW");
+    check("a=1; SameSite=Zq7Rk2Lm; Priority=Zq7Rk2Lm", "a=NEW");
+    check("a=1; SameSite=LAX; Priority=high", "a=NEW; SameSite=LAX; Priority=high");
 }
 
 #[test]
