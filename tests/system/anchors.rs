@@ -11,7 +11,7 @@ use onecli_tests::need;
 const HOST: &str = "api.test";
 
 /// Roots `short` (path length 0) and `mute` (no keyCertSign), an intermediate `below`, and two servers.
-const MAKE: &str = r#"
+const MAKE: &str = r"
 set -e
 key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $1.key 2>/dev/null; }
 root() { key $1; openssl req -x509 -new -key $1.key -subj /CN=$1 -days 30 -out $1.pem -addext $2 -addext $3; }
@@ -26,7 +26,7 @@ root mute basicConstraints=critical,CA:TRUE keyUsage=critical,digitalSignature
 certificate below short basicConstraints=critical,CA:TRUE keyUsage=critical,keyCertSign
 certificate direct short subjectAltName=DNS:api.test
 certificate deep below subjectAltName=DNS:api.test
-"#;
+";
 
 struct Server(Child);
 

@@ -79,8 +79,7 @@ fn the_end_of_anothers_credential_is_an_alert() {
     let alert = scene.daemon.audit_until("the alert", |r| r["code"] == "secret_returned");
     assert_eq!((&alert["rule"], &alert["agent"]), (&"the end of a value".into(), &"open".into()), "{alert}");
     // One's own is what an upstream may show.
-    let path =
-        format!("/issue?body={}", enough.bytes().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let path = format!("/issue?body={}", HEXLOWER.encode(enough.as_bytes()));
     let before = record_count(&scene, "secret_returned");
     scene.run(Way::Explicit, curl_with_key(&scene.url(&path), &[])).ok("the own");
     assert_eq!(record_count(&scene, "secret_returned"), before);

@@ -111,7 +111,9 @@ fn values_that_are_stored_while_a_stream_runs_are_masked() {
         .collect();
     let masked = |value: &str| {
         say(&upstream, &format!("it is {value}!"));
-        streams.iter().for_each(|stream| stream.wait_for(&format!("it is {}!", mask(value))));
+        for stream in &streams {
+            stream.wait_for(&format!("it is {}!", mask(value)));
+        }
     };
     daemon.add_secret("first", FIRST, &["--host", &host, "--bearer"]);
     masked(FIRST);
@@ -123,7 +125,9 @@ fn values_that_are_stored_while_a_stream_runs_are_masked() {
     masked(ROTATED);
     // The upstream may have stored it.
     say(&upstream, &format!("it was {FIRST}"));
-    streams.iter().for_each(|stream| stream.wait_for(&format!("it was {}", mask(FIRST))));
+    for stream in &streams {
+        stream.wait_for(&format!("it was {}", mask(FIRST)));
+    }
 
     let file = daemon.home().dir().join("external");
     std::fs::write(&file, OF_FILE).unwrap();

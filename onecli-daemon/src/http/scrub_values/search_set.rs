@@ -15,7 +15,7 @@ use crate::policy::{Sent, Watch};
 use crate::vault::Credentials;
 
 /// Values of one secret whose spellings are kept, where it is not the store that holds them: some more than are searched
-/// for at a time (64 tokens). A token of 2 KiB has 40 KiB of spellings.
+/// for at a time (64 tokens). A token of 2 KiB has 24 KiB of spellings.
 const SPELT: NonZeroUsize = NonZeroUsize::new(80).unwrap();
 /// Combinations of such values that are kept compiled: dynamic secrets have a value for each agent.
 const COMBINATIONS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
