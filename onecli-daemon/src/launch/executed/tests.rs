@@ -139,8 +139,8 @@ fn what_the_configuration_names_is_compared() {
     let project = Project::new();
     project.repository(".git");
     project.write("tools/hooks/pre-commit", "ours");
-    project.write("extra.cfg", "");
-    project.write("run.sh", "");
+    project.write("extra.cfg", "ours");
+    project.write("run.sh", "ours");
     let config =
         "[core]\n hooksPath = tools/hooks\n[include]\n path = ../extra.cfg\n[alias]\n x = !./run.sh a\n";
     project.write(".git/config", config);
