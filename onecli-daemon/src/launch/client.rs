@@ -58,6 +58,10 @@ const MAX_TYPED: usize = 64 * 1024;
 /// How long the last of the command's output may take through its terminal, ms.
 const LAST_OUTPUT: u16 = 50;
 
+/// Ends an unfinished escape sequence (CAN, ST) and resets colours and the character set (ECMA-48; `console_codes(4)`), on a
+/// new line.
+const PLAIN: &[u8] = b"\x18\x1b\\\x1b[0m\x1b(B\x0f\r\n";
+
 /// Has `request` done by the launcher at the other end of `wire`, and waits for its end. `notice` is told what the
 /// person should know.
 ///
@@ -78,13 +82,22 @@ pub fn run(
     let [input, output, error] = standard.files;
     let descriptors = [&[input, output, error, standard.directory], standard.shares].concat();
     wire.send(request, &descriptors)?;
-    let mut session =
-        Session { wire, request, standard, inner: None, raw: None, typed: Vec::new(), ending: None };
+    let mut session = Session {
+        wire,
+        request,
+        standard,
+        inner: None,
+        raw: None,
+        typed: Vec::new(),
+        late: None,
+        ending: None,
+    };
     while session.ending.is_none() {
         session.step(&signalled, notice)?;
     }
     session.drain();
     session.raw = None;
+    session.report(notice)?;
     signals.thread_unblock()?;
     session.ending.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
@@ -117,6 +130,8 @@ struct Session<'s> {
     inner: Option<OwnedFd>,
     raw: Option<Raw<'s>>,
     typed: Vec<u8>,
+    /// Notices since the command wrote to its terminal. They follow its last output.
+    late: Option<Vec<String>>,
     ending: Option<Ending>,
 }
 
@@ -174,7 +189,10 @@ impl Session<'_> {
                 }
             }
             Event::Permitted => {}
-            Event::Notice(text) => notice(&text),
+            Event::Notice(text) => match &mut self.late {
+                Some(late) => late.push(text),
+                None => notice(&text),
+            },
             Event::Confirm(directory) => {
                 let answer =
                     confirm(&self.request.agent, &directory, self.standard.files, signalled, notice)?;
@@ -230,7 +248,10 @@ impl Session<'_> {
         let mut buffer = [0; 16 * 1024];
         match read(inner, &mut buffer) {
             Ok(0) | Err(nix::Error::EIO) => self.inner = None,
-            Ok(length) => self.print(&buffer[..length])?,
+            Ok(length) => {
+                self.late.get_or_insert_default();
+                self.print(&buffer[..length])?;
+            }
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -274,6 +295,17 @@ impl Session<'_> {
             Err(nix::Error::EIO) => self.inner = None,
             Err(errno) => return Err(errno.into()),
         }
+        Ok(())
+    }
+
+    /// Prints the notices that came since the command wrote to its terminal. Its output may have left the terminal in any state, so
+    /// that they would not show.
+    fn report(&mut self, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
+        let late = self.late.take().unwrap_or_default();
+        if !late.is_empty() {
+            self.print(PLAIN)?;
+        }
+        late.iter().for_each(|text| notice(text));
         Ok(())
     }
 
