@@ -1,10 +1,18 @@
-//! A command's view of the files, kept by the launcher as long as the command runs.
+//! A command's view of the files, which the launcher holds as long as a process of the command may use it.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
+
+use super::cgroup::{path_in_hierarchy, unified_path};
+
+/// How long the launcher waits for news of a cgroup before it looks itself, in milliseconds.
+const LOOK_EVERY: u16 = 10_000;
 
 /// The child's end: it waits with what is the agent's until the launcher holds its view.
 #[derive(Debug)]
@@ -24,12 +32,54 @@ impl Gate {
     }
 }
 
-/// The view of a command, once it is complete. While it is held the kernel takes no mount of it apart: an agent that leaves it
-/// for a view of its own, and was the last one in it, would have directories open without the mounts below them.
-pub(super) fn hold_view(command: Pid, mut gate: UnixStream) -> Option<File> {
-    // The end of the stream: it has no view, or was not started.
-    gate.read_exact(&mut [0]).ok()?;
-    let view = File::open(format!("/proc/{command}/ns/mnt")).ok();
-    let _ = gate.write(&[1]);
-    view
+/// The view of a command. While it is held the kernel takes no mount of it apart. Without that, a process could leave the view
+/// for one of its own with a directory open, and would reach the files below it without the mounts that protect them.
+#[derive(Debug)]
+pub(super) struct HeldView {
+    _view: File,
+    /// Where the command's processes are, where that is known.
+    cgroup: Option<PathBuf>,
+}
+
+impl HeldView {
+    /// The view of `command`, once it is complete. `agent` is the directory of the agent's cgroup.
+    pub(super) fn of(command: Pid, mut gate: UnixStream, agent: Option<&Path>) -> Option<HeldView> {
+        // The end of the stream: it has no view, or was not started.
+        gate.read_exact(&mut [0]).ok()?;
+        let view = File::open(format!("/proc/{command}/ns/mnt")).ok();
+        let cgroup = agent.map(|agent| own_cgroup(command, agent).unwrap_or_else(|| agent.to_owned()));
+        let _ = gate.write(&[1]);
+        view.map(|view| HeldView { _view: view, cgroup })
+    }
+
+    /// Waits until the cgroup has no process: each may have a directory of the view open.
+    pub(super) fn wait_for_processes(&self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let Ok(mut events) = File::open(cgroup.join("cgroup.events")) else { return };
+        loop {
+            // The kernel reports changes as POLLPRI, since the file was read last (cgroups(7)).
+            if !is_populated(&mut events) {
+                return;
+            }
+            let _ =
+                poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::from(LOOK_EVERY));
+        }
+    }
+}
+
+/// The cgroup of the command's own: below the agent's where systemd makes scopes.
+fn own_cgroup(command: Pid, agent: &Path) -> Option<PathBuf> {
+    let memberships = fs::read_to_string(format!("/proc/{command}/cgroup")).ok()?;
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let below =
+        Path::new(unified_path(&memberships)?).strip_prefix(path_in_hierarchy(&mountinfo, agent)?).ok()?;
+    Some(agent.join(below))
+}
+
+/// Of a `cgroup.events` file. One that cannot be read is of a cgroup that was removed.
+fn is_populated(events: &mut File) -> bool {
+    let mut text = String::new();
+    events.seek(SeekFrom::Start(0)).is_ok()
+        && events.read_to_string(&mut text).is_ok()
+        && text.lines().any(|line| line == "populated 1")
 }

@@ -19,7 +19,7 @@ use nix::unistd::{ForkResult, Group, Pid, Uid, User, fork, setpgid, setsid, tcse
 use super::agents_dir::AgentsDir;
 use super::deadline::Deadline;
 use super::decide::Giver;
-use super::gate::{self, Gate};
+use super::gate::{self, Gate, HeldView};
 use super::handover::{Handover, mapped};
 use super::homes::Homes;
 use super::leftovers::Leftovers;
@@ -179,8 +179,7 @@ fn receive(
 /// A command that runs, and what is looked at when it ends.
 struct Running {
     pid: Pid,
-    /// Its view of the files, held until it has ended.
-    _view: Option<std::fs::File>,
+    view: Option<HeldView>,
     directories: Vec<Watched>,
     leftovers: Leftovers,
 }
@@ -238,7 +237,7 @@ fn prepare(
     let standard = &handed.standard;
     let (pid, view) = start(wire, request, launch, &directories, standard, terminal.as_ref())
         .map_err(|error| ours(error.to_string()))?;
-    Ok(Running { pid, _view: view, directories: watched, leftovers })
+    Ok(Running { pid, view, directories: watched, leftovers })
 }
 
 /// What the agent sees of the host's files.
@@ -331,7 +330,7 @@ fn start(
     directories: &[Directory],
     standard: &[OwnedFd; 3],
     terminal: Option<&OwnedFd>,
-) -> io::Result<(Pid, Option<std::fs::File>)> {
+) -> io::Result<(Pid, Option<HeldView>)> {
     // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
     setsid()?;
     if let Some(inner) = terminal {
@@ -341,6 +340,7 @@ fn start(
         set(signal, SigHandler::SigIgn)?;
     }
     let (ours, theirs) = gate::pair()?;
+    let cgroup = launch.cgroup.clone();
     // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
     match unsafe { fork() }? {
         ForkResult::Child => {
@@ -356,7 +356,7 @@ fn start(
             if let Some(inner) = terminal {
                 let _ = tcsetpgrp(inner, child);
             }
-            Ok((child, gate::hold_view(child, ours)))
+            Ok((child, HeldView::of(child, ours, cgroup.as_deref())))
         }
     }
 }
@@ -432,6 +432,7 @@ fn watch(wire: &Wire, mut running: Running) -> io::Result<()> {
                 let _ = wire.send(&event, &[]);
             }
             if ended {
+                running.view.iter().for_each(HeldView::wait_for_processes);
                 return Ok(());
             }
         }

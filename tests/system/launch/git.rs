@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use onecli_tests::client::{Outcome, Run};
-use onecli_tests::need;
+use onecli_tests::{need, wait_for};
 
 use super::Stage;
 use super::people::{ALICE, GROUP, dir, file};
@@ -169,6 +170,43 @@ fn commands_that_write_git_configuration_need_the_flag() {
     }
     project.allow("no");
     assert!(!project.agent(commands[0]).status.success());
+}
+
+/// A process that leaves the view for one of its own, with the project open, is the last of its command.
+const SURVIVOR: &str = r#"
+import ctypes, os, time
+project = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+if os.fork():
+    time.sleep(1)
+    os._exit(0)
+os.setsid()
+# CLONE_NEWUSER | CLONE_NEWNS
+if ctypes.CDLL(None).unshare(0x10020000):
+    os._exit(1)
+null = os.open("/dev/null", os.O_RDWR)
+for standard in range(3):
+    os.dup2(null, standard)
+log = os.open("survivor", os.O_CREAT | os.O_WRONLY, dir_fd=project)
+time.sleep(3)
+for path, flags in [(".git/config", os.O_RDWR), (".git/hooks/evil", os.O_CREAT | os.O_RDWR)]:
+    try:
+        os.close(os.open(path, flags, dir_fd=project))
+        os.write(log, b"open\n")
+    except OSError as error:
+        os.write(log, error.strerror.encode() + b"\n")
+os.write(log, b"end\n")
+"#;
+
+#[test]
+fn view_outlives_its_command_while_a_process_may_use_it() {
+    let Some(project) = Project::new() else { return };
+    file(&project.at("survivor.py"), SURVIVOR, ALICE);
+    project.agent("python3 survivor.py").ok("the command");
+    let said = wait_for(Duration::from_secs(20), || {
+        fs::read_to_string(project.at("survivor")).ok().filter(|said| said.ends_with("end\n"))
+    });
+    assert_eq!(said.as_deref(), Some("Read-only file system\nRead-only file system\nend\n"));
+    assert!(!project.at(".git/hooks/evil").exists());
 }
 
 /// What the kernel lets an agent do in spite of the mounts is reported.
