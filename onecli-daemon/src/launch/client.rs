@@ -305,7 +305,9 @@ impl Session<'_> {
         if !late.is_empty() {
             self.print(PLAIN)?;
         }
-        late.iter().for_each(|text| notice(text));
+        for text in &late {
+            notice(text);
+        }
         Ok(())
     }
 
