@@ -246,22 +246,47 @@ fn decision_table() {
     check(cgroup, "other.test", "//a;b", &[], Ok(&["other"]));
 }
 
+/// A request over TLS, without body, placeholders and sessions.
+struct PlainRequest {
+    method: Method,
+    authority: Authority,
+    path: CanonicalPath,
+    operations: Operations,
+}
+
+impl PlainRequest {
+    /// For `HOST/PATH`, or `HOST:PORT/PATH`.
+    fn new(method: &str, target: &str) -> PlainRequest {
+        let (authority, path) = target.split_at(target.find('/').unwrap());
+        PlainRequest {
+            method: Method::from_bytes(method.as_bytes()).unwrap(),
+            authority: Authority::parse(authority, Some(443)).unwrap(),
+            path: CanonicalPath::parse(path).unwrap(),
+            operations: Operations::default(),
+        }
+    }
+
+    fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            method: &self.method,
+            authority: &self.authority,
+            path: PathReadings::new(&self.path),
+            tls: true,
+            named: &[],
+            placeholders: &[],
+            body: &[],
+            operations: &self.operations,
+            sessions: &[],
+        }
+    }
+}
+
 #[test]
 fn plain_http_gets_no_credential() {
     let world = world();
     let identity = world.identify(&evidence(Mode::Transparent, Some("cgroup"), None), NOW).unwrap();
-    let path = CanonicalPath::parse("/v1/x").unwrap();
-    let facts = RequestFacts {
-        method: &Method::GET,
-        authority: &Authority::parse("api.test:443", None).unwrap(),
-        path: PathReadings::new(&path),
-        tls: false,
-        named: &[],
-        placeholders: &[],
-        body: &[],
-        operations: &Operations::default(),
-        sessions: &[],
-    };
+    let request = PlainRequest::new("GET", "api.test/v1/x");
+    let facts = RequestFacts { tls: false, ..request.facts() };
     match world.decide(&identity, &facts).decision {
         Decision::Deny(refusal) => assert_eq!(refusal.code, Code::PlaintextRefused),
         other => panic!("{other:?}"),
@@ -327,19 +352,8 @@ fn what_is_taken_back_is_no_longer_allowed() {
             &stand_in,
         )
     };
-    let method = Method::GET;
-    let path = CanonicalPath::parse("/v1/x").unwrap();
-    let facts = RequestFacts {
-        method: &method,
-        authority: &Authority::parse("api.test", Some(443)).unwrap(),
-        path: PathReadings::new(&path),
-        tls: true,
-        named: &[],
-        placeholders: &[],
-        body: &[],
-        operations: &Operations::default(),
-        sessions: &[],
-    };
+    let request = PlainRequest::new("GET", "api.test/v1/x");
+    let facts = request.facts();
     let own = evidence(Mode::Explicit, None, Some(3));
     let session = evidence(Mode::Explicit, None, Some(33));
     let late = NOW + jiff::SignedDuration::from_secs(60);

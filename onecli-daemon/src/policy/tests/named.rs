@@ -11,23 +11,10 @@ fn rules(lines: &[&str]) -> Vec<crate::model::Rule> {
 /// A decision on `METHOD host/path` with one field.
 fn decided(lines: &[&str], name: &str, request: &str, field: (&str, &str)) -> String {
     let (method, target) = request.split_once(' ').unwrap();
-    let (authority, path) = target.split_at(target.find('/').unwrap());
-    let method = Method::from_bytes(method.as_bytes()).unwrap();
-    let authority = Authority::parse(authority, Some(443)).unwrap();
-    let path = CanonicalPath::parse(path).unwrap();
-    let naming = Naming { method: &method, authority: &authority, path: &path };
+    let request = PlainRequest::new(method, target);
+    let naming = Naming { method: &request.method, authority: &request.authority, path: &request.path };
     let named = named_resources(&naming, || std::iter::once((field.0, field.1.as_bytes())), None).unwrap();
-    let facts = RequestFacts {
-        method: &method,
-        authority: &authority,
-        path: PathReadings::new(&path),
-        tls: true,
-        named: &named,
-        placeholders: &[],
-        body: &[],
-        sessions: &[],
-        operations: &Operations::default(),
-    };
+    let facts = RequestFacts { named: &named, ..request.facts() };
     let world = ruled(rules(lines));
     summary(&world.decide(&who(&world, name), &facts))
 }

@@ -51,20 +51,7 @@ pub(super) fn who(world: &Snapshot, name: &str) -> Identity {
 }
 
 fn decided(world: &Snapshot, name: &str, method: &str, target: &str, trace: &mut Trace) -> Ruling {
-    let (authority, path) = target.split_at(target.find('/').unwrap());
-    let path = CanonicalPath::parse(path).unwrap();
-    let facts = RequestFacts {
-        method: &Method::from_bytes(method.as_bytes()).unwrap(),
-        authority: &Authority::parse(authority, Some(443)).unwrap(),
-        path: PathReadings::new(&path),
-        tls: true,
-        named: &[],
-        placeholders: &[],
-        body: &[],
-        operations: &Operations::default(),
-        sessions: &[],
-    };
-    world.decide_traced(&who(world, name), &facts, trace)
+    world.decide_traced(&who(world, name), &PlainRequest::new(method, target).facts(), trace)
 }
 
 /// `inject grant`, `forward allow 2`, `deny rule_denied by deny 1`, with `approve N` and `limit N` behind it.
@@ -262,21 +249,10 @@ fn addresses_that_rules_open_and_close() {
 fn what_is_under_way_ends_with_a_rule() {
     let own = evidence(Mode::Transparent, Some("cgroup"), None);
     let still = |lines: &[&str], target: &str, used: &[SecretId]| {
-        let (authority, path) = target.split_at(target.find('/').unwrap());
-        let (method, authority) = (Method::GET, Authority::parse(authority, Some(443)).unwrap());
-        let path = CanonicalPath::parse(path).unwrap();
-        let facts = RequestFacts {
-            method: &method,
-            authority: &authority,
-            path: PathReadings::new(&path),
-            tls: true,
-            named: &[],
-            placeholders: &[],
-            body: &[],
-            operations: &Operations::default(),
-            sessions: &[],
-        };
-        ruled(rules(lines)).still_allows(&own, NOW, AgentId(Uuid::from_u128(2)), &facts, used).is_some()
+        let request = PlainRequest::new("GET", target);
+        ruled(rules(lines))
+            .still_allows(&own, NOW, AgentId(Uuid::from_u128(2)), &request.facts(), used)
+            .is_some()
     };
     let api = [SecretId(Uuid::from_u128(1))];
     assert!(still(&[], "api.test/v1/x", &api));
@@ -406,19 +382,8 @@ fn a_thousand_rules_are_not_all_looked_at() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let world = ruled(rules(&lines));
     let identity = who(&world, "cgroup");
-    let (authority, path) =
-        (Authority::parse("h7.x0.test", Some(443)).unwrap(), CanonicalPath::parse("/v7/x").unwrap());
-    let facts = RequestFacts {
-        method: &Method::GET,
-        authority: &authority,
-        path: PathReadings::new(&path),
-        tls: true,
-        named: &[],
-        placeholders: &[],
-        body: &[],
-        operations: &Operations::default(),
-        sessions: &[],
-    };
+    let request = PlainRequest::new("GET", "h7.x0.test/v7/x");
+    let facts = request.facts();
     let rounds: u32 = 2000;
     let started = SystemClock.instant();
     for _ in 0..rounds {

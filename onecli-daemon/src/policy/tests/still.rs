@@ -16,19 +16,8 @@ fn world(grants: &[u8], egress: Egress, factors: Factors) -> Snapshot {
 
 fn goes_on(world: &Snapshot, evidence: &Evidence, used: &[u8]) -> bool {
     let used: Vec<SecretId> = used.iter().map(|n| SecretId(Uuid::from_u128(u128::from(*n)))).collect();
-    let path = CanonicalPath::parse("/v1/x").unwrap();
-    let facts = RequestFacts {
-        method: &Method::GET,
-        authority: &Authority::parse("api.test", Some(443)).unwrap(),
-        path: PathReadings::new(&path),
-        tls: true,
-        named: &[],
-        placeholders: &[],
-        body: &[],
-        operations: &Operations::default(),
-        sessions: &[],
-    };
-    world.still_allows(evidence, NOW, AgentId(Uuid::from_u128(3)), &facts, &used).is_some()
+    let request = PlainRequest::new("GET", "api.test/v1/x");
+    world.still_allows(evidence, NOW, AgentId(Uuid::from_u128(3)), &request.facts(), &used).is_some()
 }
 
 #[test]
