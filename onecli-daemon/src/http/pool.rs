@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::capped::{Capped, Received};
 use super::connection::Scheme;
+use super::front::MAX_HEAD;
 use super::outward::{Opened, Outward, Relay, timed_out};
 use super::pool_scope::PoolScope;
 use super::replay::Attempt;
@@ -34,8 +35,6 @@ const STREAM_WINDOW: u32 = 48 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 10;
 /// Bytes of an HTTP/2 request that may wait to be written.
 const SEND_BUFFER: usize = 16 << 10;
-/// Longest head of a response, in bytes. Over HTTP/2 it counts as RFC 9113 section 6.5.2 says, with 32 bytes for each field.
-const MAX_HEAD: u32 = 64 << 10;
 /// Fields of an HTTP/1 response. hyper makes room for all of them with each response.
 const MAX_FIELDS: usize = 4096;
 
@@ -347,7 +346,7 @@ where
 {
     let received = Received::default();
     let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD as usize)
+        .max_buf_size(MAX_HEAD)
         .max_headers(MAX_FIELDS)
         .handshake(TokioIo::new(Capped::noting(stream, received.clone())))
         .await
@@ -371,7 +370,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(MAX_HEAD)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(20))
         .handshake(TokioIo::new(stream))
         .await
