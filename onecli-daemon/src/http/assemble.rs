@@ -21,15 +21,14 @@ pub(super) fn ask_scannable(headers: &mut HeaderMap, ranged: bool) {
     for name in UNSCANNABLE.iter().filter(|name| !ranged || !matches!(name.as_str(), "range" | "if-range")) {
         headers.remove(name);
     }
-    take_charsets(headers);
+    remove_charsets(headers);
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     // gRPC compresses each message by itself.
     headers.remove("grpc-accept-encoding");
 }
 
-/// Some servers take the charset of an answer from `Accept: text/plain;charset=...`. The parameter goes,
-/// the rest of its range stays.
-fn take_charsets(headers: &mut HeaderMap) {
+/// Removes the charset from `Accept: text/plain;charset=...`, from which some servers take that of their response.
+fn remove_charsets(headers: &mut HeaderMap) {
     for value in headers.iter_mut().filter(|(name, _)| *name == header::ACCEPT).map(|(_, value)| value) {
         let lower = value.as_bytes().to_ascii_lowercase();
         if memchr::memmem::find(&lower, b"charset").is_none() {
@@ -40,8 +39,8 @@ fn take_charsets(headers: &mut HeaderMap) {
             let parts = range.split(';').filter(|part| !part.to_ascii_lowercase().contains("charset"));
             parts.collect::<Vec<_>>().join(";")
         });
-        let kept = HeaderValue::try_from(ranges.collect::<Vec<_>>().join(","));
-        *value = kept.unwrap_or(HeaderValue::from_static("*/*"));
+        let ranges = HeaderValue::try_from(ranges.collect::<Vec<_>>().join(","));
+        *value = ranges.unwrap_or(HeaderValue::from_static("*/*"));
     }
 }
 

@@ -63,8 +63,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Takes a connection, which counts for the user `account`. A caller that may have no more is refused; where all users together may have no more, the user
-    /// with the most connections loses the newest.
+    /// Takes a connection, which counts for the user `account`. A caller that may have no more is refused. If all users
+    /// together may have no more, the user with the most connections loses the newest.
     pub(super) fn add(&mut self, stream: UnixStream, caller: Caller, account: u32) {
         let waiting = self.waiting_of(account);
         let running = self.running_of(account);
