@@ -33,6 +33,7 @@ pub mod openbao;
 pub mod podman;
 pub mod postgres;
 pub mod scripted;
+pub mod scripts;
 pub mod socket;
 pub mod tap;
 pub mod upstream;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WantsServerCert;
+use rustls::{ConfigBuilder, ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
 use crate::upstream::TestCa;
@@ -53,14 +54,26 @@ impl ScriptedUpstream {
     ) -> Self {
         let ca = TestCa::new("scripted upstream CA");
         let (chain, key) = ca.leaf(&[name.to_owned()]);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let tls = tls.expect("TLS versions").with_no_client_auth();
-        let mut tls = tls.with_single_cert(chain, key).expect("the leaf fits its key");
+        let mut tls = server_config().with_single_cert(chain, key).expect("the leaf fits its key");
         tls.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self::with(address, name, tls, ca.pem(), serve)
+    }
+
+    /// The same with this configuration; `ca_pem` is what a client has to trust.
+    ///
+    /// # Panics
+    /// No port.
+    #[must_use]
+    pub fn with(
+        address: Ipv4Addr,
+        name: &str,
+        tls: ServerConfig,
+        ca_pem: &str,
+        serve: impl Fn(usize, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir().expect("temp dir");
         let ca_file = dir.path().join("ca.pem");
-        std::fs::write(&ca_file, ca.pem()).expect("write the CA's certificate");
+        std::fs::write(&ca_file, ca_pem).expect("write the CA's certificate");
         let listener = TcpListener::bind((address, 0)).expect("bind a port");
         let address = listener.local_addr().expect("its address");
         let (connections, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
@@ -78,6 +91,12 @@ impl ScriptedUpstream {
             }
         });
         Self { name: name.to_owned(), address, ca_file, connections, ended, _dir: dir }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `HOST:PORT`.
@@ -119,33 +138,54 @@ impl Drop for ScriptedUpstream {
     }
 }
 
+/// TLS for a server, up to its certificate.
+///
+/// # Panics
+/// Never: the versions fit the provider.
+#[must_use]
+pub fn server_config() -> ConfigBuilder<ServerConfig, WantsServerCert> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS versions")
+        .with_no_client_auth()
+}
+
 fn accept(stream: TcpStream, tls: Arc<ServerConfig>) -> io::Result<Conn> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_mins(1)))?;
     stream.set_write_timeout(Some(Duration::from_mins(1)))?;
     let session = ServerConnection::new(tls).map_err(io::Error::other)?;
     Ok(StreamOwned::new(session, stream))
 }
 
-/// Reads an HTTP/1 request with a `Content-Length` or without a body; gives head and body.
+/// Reads an HTTP/1 request; gives head and body. A chunked body keeps its framing.
 ///
 /// # Errors
 /// The connection ended, or the length is no number.
 pub fn read_http1(conn: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        conn.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
+    let head = read_to(conn, b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&head).into_owned();
     let lower = head.to_ascii_lowercase();
+    if lower.contains("transfer-encoding: chunked") {
+        return Ok((head, read_to(conn, b"0\r\n\r\n")?));
+    }
     let length = lower.split_once("content-length:").map_or(Ok(0), |(_, rest)| {
         rest.lines().next().unwrap_or_default().trim().parse().map_err(io::Error::other)
     })?;
     let mut body = vec![0; length];
     conn.read_exact(&mut body)?;
     Ok((head, body))
+}
+
+/// Reads until what was read ends with `end`.
+fn read_to(conn: &mut impl Read, end: &[u8]) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        let mut byte = [0];
+        conn.read_exact(&mut byte)?;
+        read.push(byte[0]);
+    }
+    Ok(read)
 }
 
 /// Writes a response of HTTP/1.1 with this body.

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use onecli_tests::client::{Run, curl};
-use onecli_tests::socket::Socket;
 use onecli_tests::{need, wait_for};
 use serde_json::Value;
 
-use crate::scene::{API, Scene, VALUE, in_shell, read_head};
+use crate::scene::{API, Scene, VALUE, in_shell, plain_websocket};
 
 /// A stream ends within a second of the answer to the command that takes back what it rests on.
 const SOON: Duration = Duration::from_secs(1);
@@ -98,18 +97,7 @@ fn a_websocket_ends_with_the_grant_it_was_opened_with() {
     daemon.add_secret("plain", VALUE, &["--host", &host, "--bearer", "--allow-plaintext"]);
     let _ = daemon.grant(&open, "plain");
 
-    let mut socket = Socket::connect(daemon.explicit_addr()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(
-        socket,
-        "GET http://{host}/ws HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Bearer {}\r\n\
-         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        open.token
-    )
-    .unwrap();
-    let head = read_head(&mut socket);
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let mut socket = plain_websocket(daemon, &open.token, &host);
     scene.injected_once(&format!("Bearer {VALUE}"));
     // A masked text frame; the answer comes unmasked (RFC 6455 section 5.2).
     socket.write_all(b"\x81\x82\0\0\0\0hi").unwrap();

@@ -1,10 +1,12 @@
 //! The scene most tests play in: an upstream, a daemon that trusts it, a secret, and an agent for each path.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
+use std::time::Duration;
 
 use onecli_tests::client::{Outcome, Run};
 use onecli_tests::daemon::{Agent, Builder, Daemon, Granted};
 use onecli_tests::need;
+use onecli_tests::socket::Socket;
 use onecli_tests::upstream::{Recorded, Upstream};
 
 /// The upstream's name.
@@ -132,6 +134,22 @@ pub(crate) fn in_shell(run: &Run, script: &str) -> Run {
         shell = shell.env(name, value);
     }
     shell
+}
+
+/// Opens a WebSocket to `http://HOST/ws` through the explicit proxy, and reads its 101.
+pub(crate) fn plain_websocket(daemon: &Daemon, token: &str, host: &str) -> Socket {
+    let mut socket = Socket::connect(daemon.explicit_addr()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(
+        socket,
+        "GET http://{host}/ws HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Bearer {token}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .unwrap();
+    let head = read_head(&mut socket);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    socket
 }
 
 /// Reads the head of an answer of HTTP/1, and nothing behind it.

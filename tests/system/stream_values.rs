@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use onecli_tests::canary::Canary;
 use onecli_tests::client::{Outcome, Running, curl, patient_curl};
 use onecli_tests::daemon::{Agent, Daemon};
-use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::wait_for;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use crate::scene::{API, API_V6, Scene, VALUE, in_shell, read_head};
+use crate::scene::{API, API_V6, Scene, VALUE, in_shell, plain_websocket};
 
 const FIRST: &str = "first-8c1f0A94d7e2b6f35a";
 const FURTHER: &str = "further-2b7E90c4f1d8a63e";
@@ -196,18 +195,7 @@ fn values_that_are_stored_while_a_websocket_is_open_are_masked() {
     let port = upstream.http_addr().port();
     let host = format!("{API}:{port}");
     let agent = reader(&daemon, "reader", port, "/ws");
-    let mut socket = Socket::connect(daemon.explicit_addr()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(
-        socket,
-        "GET http://{host}/ws HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Bearer {}\r\n\
-         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        agent.token
-    )
-    .unwrap();
-    let head = read_head(&mut socket);
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let mut socket = plain_websocket(&daemon, &agent.token, &host);
     let mut echo = |text: &str| {
         let length = u8::try_from(text.len()).unwrap();
         // A masked text frame; the answer comes unmasked (RFC 6455 section 5.2).

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onecli_tests::client::{Outcome, Run};
+use onecli_tests::scripts::REPLACE_GIT_DIRECTORY;
 use onecli_tests::{need, wait_for};
 
 use super::Stage;
@@ -239,33 +240,15 @@ fn files_that_other_programs_execute_are_reported() {
     let out = project.agent("echo text > src/main.rs; cat package.json");
     assert!(out.status.success() && !out.err().contains("WARNING"), "{out:?}");
     // It renames what is a mount point, from a view in which it is none.
-    let out = project.agent(&format!("python3 -c '{RENAME}' {} && ls -d .git-old", project.path.display()));
+    let path = project.path.display();
+    let config = r#""$(printf '[core]\n\tfsmonitor = evil\n')""#;
+    let out =
+        project.agent(&format!("python3 -c '{REPLACE_GIT_DIRECTORY}' {path} {config} && ls -d .git-old"));
     if out.status.success() {
         assert!(out.err().contains(&format!("changed: {}/.git/config", project.path.display())), "{out:?}");
     }
     println!("renamed from another mount namespace: {}", out.status.success());
 }
-
-/// Leaves its view for one without the project's mounts, with the project open.
-const RENAME: &str = r#"
-import ctypes, os, sys
-libc = ctypes.CDLL(None)
-project = os.open(sys.argv[1], os.O_RDONLY)
-uid, gid = os.getuid(), os.getgid()
-assert libc.unshare(0x10020000) == 0
-open("/proc/self/setgroups", "w").write("deny")
-open("/proc/self/uid_map", "w").write("0 %d 1" % uid)
-open("/proc/self/gid_map", "w").write("0 %d 1" % gid)
-assert libc.mount(b"x", b"/tmp", b"tmpfs", 0, None) == 0
-os.mkdir("/tmp/old")
-assert libc.syscall(155, b"/tmp", b"/tmp/old") == 0
-os.chdir("/")
-assert libc.umount2(b"/old", 2) == 0
-os.rename(".git", ".git-old", src_dir_fd=project, dst_dir_fd=project)
-os.mkdir(".git", dir_fd=project)
-file = os.open(".git/config", os.O_CREAT | os.O_WRONLY, dir_fd=project)
-os.write(file, b"[core]\n\tfsmonitor = evil\n")
-"#;
 
 /// A directory stays open while the first view ends. The launcher holds the view, so the mounts stay below it.
 #[test]

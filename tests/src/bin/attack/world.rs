@@ -1,16 +1,15 @@
 //! Where a technique is tried: a daemon, an upstream that says what the technique needs, and an agent with a token.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onecli_tests::daemon::{Agent, Builder, Daemon, Granted};
+pub(crate) use onecli_tests::scripted::{Conn, server_config};
+use onecli_tests::scripted::{ScriptedUpstream, read_http1};
 use onecli_tests::upstream::TestCa;
-use rustls::{ClientConfig, ServerConfig, ServerConnection, StreamOwned};
-use tempfile::TempDir;
+use rustls::{ClientConfig, ServerConfig};
 
 use crate::wire::http1::read_rest;
 use crate::wire::http2::Http2;
@@ -52,18 +51,13 @@ impl Seen {
     }
 }
 
-/// The upstream's end of a connection.
-pub(crate) type Conn = StreamOwned<ServerConnection, TcpStream>;
 /// Answers one request. An error closes the connection.
 pub(crate) type Handler = dyn Fn(&Seen, &mut Conn) -> io::Result<()> + Send + Sync;
 
 /// A TLS server of HTTP/1.1 whose answers are written byte by byte by a handler.
 pub(crate) struct Script {
-    address: SocketAddr,
-    ca_file: PathBuf,
+    upstream: ScriptedUpstream,
     seen: Arc<Mutex<Vec<Seen>>>,
-    ended: Arc<AtomicBool>,
-    _dir: TempDir,
 }
 
 impl Script {
@@ -81,25 +75,10 @@ impl Script {
 
     /// Serves with this configuration; `ca_pem` is what a client has to trust.
     pub(crate) fn with(config: ServerConfig, ca_pem: &str, handler: Arc<Handler>) -> Self {
-        let dir = tempfile::Builder::new().prefix("onecli-attack-").tempdir().expect("temp dir");
-        let ca_file = dir.path().join("ca.pem");
-        std::fs::write(&ca_file, ca_pem).expect("write the CA's certificate");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind 127.0.0.1");
-        let address = listener.local_addr().expect("its address");
-        let (seen, ended) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::new(AtomicBool::new(false)));
-        let config = Arc::new(config);
-        let (log, end) = (Arc::clone(&seen), Arc::clone(&ended));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if end.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (config, handler, log) = (Arc::clone(&config), Arc::clone(&handler), Arc::clone(&log));
-                // A connection that fails is the row's to notice.
-                std::thread::spawn(move || serve(stream, config, &*handler, &log));
-            }
-        });
-        Self { address, ca_file, seen, ended, _dir: dir }
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let log = Arc::clone(&seen);
+        let serve = move |_, conn: &mut Conn| serve(conn, &*handler, &log);
+        Self { upstream: ScriptedUpstream::with(Ipv4Addr::LOCALHOST, A, config, ca_pem, serve), seen }
     }
 
     /// Every request so far.
@@ -118,63 +97,14 @@ impl Script {
     }
 }
 
-impl Drop for Script {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        // Wakes the listener.
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-/// TLS for a server, up to its certificate.
-pub(crate) fn server_config() -> rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("TLS versions")
-        .with_no_client_auth()
-}
-
-fn serve(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
-    handler: &Handler,
-    log: &Mutex<Vec<Seen>>,
-) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(Duration::from_mins(1)))?;
-    let session = ServerConnection::new(config).map_err(io::Error::other)?;
-    let mut conn = StreamOwned::new(session, stream);
+fn serve(conn: &mut Conn, handler: &Handler, log: &Mutex<Vec<Seen>>) -> io::Result<()> {
     loop {
-        let seen = read_request(&mut conn)?;
+        let (head, body) = read_http1(conn)?;
+        let seen = Seen { head, body };
         log.lock().expect("no holder panics").push(seen.clone());
-        handler(&seen, &mut conn)?;
+        handler(&seen, conn)?;
         conn.flush()?;
     }
-}
-
-fn read_request(conn: &mut Conn) -> io::Result<Seen> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        conn.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let lower = head.to_ascii_lowercase();
-    let mut body = Vec::new();
-    if lower.contains("transfer-encoding: chunked") {
-        while !body.ends_with(b"0\r\n\r\n") {
-            let mut byte = [0];
-            conn.read_exact(&mut byte)?;
-            body.push(byte[0]);
-        }
-    } else if let Some((_, rest)) = lower.split_once("content-length:") {
-        let length = rest.lines().next().unwrap_or_default().trim().parse().map_err(io::Error::other)?;
-        body.resize(length, 0);
-        conn.read_exact(&mut body)?;
-    }
-    Ok(Seen { head, body })
 }
 
 /// Answers 200 with a length.
@@ -220,7 +150,7 @@ impl World {
 
     /// The same with a builder of the row's.
     pub(crate) fn built(builder: Builder, script: Script, names: &[&str]) -> Self {
-        let trust = format!("[upstream]\nextra_ca_files = ['{}']\n", script.ca_file.display());
+        let trust = format!("[upstream]\nextra_ca_files = ['{}']\n", script.upstream.ca_file().display());
         let builder = builder.config(&trust).config(QUOTA);
         let builder = names.iter().fold(builder, |b, name| b.host(name, &["127.0.0.1"]));
         let daemon = builder.start();
@@ -230,7 +160,7 @@ impl World {
 
     /// `host:port` of the upstream.
     pub(crate) fn at(&self, host: &str) -> String {
-        format!("{host}:{}", self.script.address.port())
+        format!("{host}:{}", self.script.upstream.address().port())
     }
 
     /// Stores a secret for `host`, and grants it to the agent.
@@ -246,7 +176,7 @@ impl World {
 
     /// Lets the agent reach `path` of `host` without a credential, inspected.
     pub(crate) fn allow(&self, host: &str, path: &str) {
-        let port = self.script.address.port().to_string();
+        let port = self.script.upstream.address().port().to_string();
         self.daemon
             .onecli(&["rule", "add", "allow", "--host", host, "--port", &port, "--path", path])
             .ok("rule add allow");
@@ -254,7 +184,7 @@ impl World {
 
     /// Lets the agent reach `host` without a credential, with no path.
     pub(crate) fn allow_all(&self, host: &str) {
-        let port = self.script.address.port().to_string();
+        let port = self.script.upstream.address().port().to_string();
         self.daemon.onecli(&["rule", "add", "allow", "--host", host, "--port", &port]).ok("rule add allow");
     }
 
@@ -262,8 +192,8 @@ impl World {
     fn trust(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let file = self.daemon.home().dir().join("both-ca.pem");
         if !file.exists() {
-            let both =
-                [self.daemon.ca_file(), self.script.ca_file.clone()].map(|f| std::fs::read(f).expect("PEM"));
+            let both = [self.daemon.ca_file(), self.script.upstream.ca_file().to_owned()]
+                .map(|f| std::fs::read(f).expect("PEM"));
             std::fs::write(&file, both.concat()).expect("write the CAs");
         }
         trusting(&file, alpn)
@@ -326,7 +256,7 @@ impl World {
     /// Sends `request` straight to the upstream.
     pub(crate) fn direct(&self, host: &str, request: &[u8]) -> Answer {
         let trust = self.trust(&[b"http/1.1"]);
-        let tunnel = Tunnel::direct(self.script.address, host, &trust);
+        let tunnel = Tunnel::direct(self.script.upstream.address(), host, &trust);
         tunnel.map_or_else(|_| Answer::default(), |mut tunnel| tunnel.ask(request))
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use onecli_tests::client::Outcome;
+use onecli_tests::scripts::REPLACE_GIT_DIRECTORY;
 
 use crate::row::{Row, Trial};
 use crate::world::{World, reply};
@@ -159,26 +160,7 @@ fn editor_task(trial: &mut Trial) {
     must_be_reported(trial, "echo text > tasks.json", script, ".vscode/tasks.json");
 }
 
-/// The kernel renames what is a mount point in another mount namespace alone.
 fn from_another_namespace(trial: &mut Trial) {
-    const RENAME: &str = r#"
-import ctypes, os, sys
-libc = ctypes.CDLL(None)
-project = os.open(".", os.O_RDONLY)
-uid, gid = os.getuid(), os.getgid()
-assert libc.unshare(0x10020000) == 0
-open("/proc/self/setgroups", "w").write("deny")
-open("/proc/self/uid_map", "w").write("0 %d 1" % uid)
-open("/proc/self/gid_map", "w").write("0 %d 1" % gid)
-assert libc.mount(b"x", b"/tmp", b"tmpfs", 0, None) == 0
-os.mkdir("/tmp/old")
-assert libc.syscall({"x86_64": 155, "aarch64": 41, "riscv64": 41}[os.uname().machine], b"/tmp", b"/tmp/old") == 0
-os.chdir("/")
-assert libc.umount2(b"/old", 2) == 0
-os.rename(".git", ".git-old", src_dir_fd=project, dst_dir_fd=project)
-os.mkdir(".git", dir_fd=project)
-file = os.open(".git/config", os.O_CREAT | os.O_WRONLY, dir_fd=project)
-os.write(file, b"evil")
-"#;
-    must_be_reported(trial, "echo text > file", &format!("python3 -c '{RENAME}'"), ".git/config");
+    let script = format!("python3 -c '{REPLACE_GIT_DIRECTORY}' . evil");
+    must_be_reported(trial, "echo text > file", &script, ".git/config");
 }
