@@ -11,16 +11,18 @@ mod limits;
 mod named;
 mod placeholders;
 mod refusals;
+mod route;
 mod rules;
 mod snapshot;
 mod trace;
 
 pub use approvals::{Answer, ApprovalId, Approvals, AskError, Asked, NotWaiting, PER_MINUTE, Waiting};
-pub use decide::{Cause, Decision, RequestFacts, Route, Ruling};
+pub use decide::{Cause, Decision, RequestFacts, Ruling};
 pub use grant::{Grant, Sent, Watch};
 pub use host_index::HostGroups;
 pub use identity::{Evidence, Identity, Mode};
 pub use limits::{Exceeded, Limits};
+pub use route::Route;
 pub use snapshot::{AgentInput, Snapshot, SnapshotInput, TokenInput};
 pub use trace::{Considered, Subject, Trace};
 
