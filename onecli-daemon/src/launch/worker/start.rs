@@ -1,0 +1,116 @@
+//! The command's process: a child of the worker, which becomes the command.
+#![allow(unsafe_code, reason = "fork(2), and leaving the child without unwinding")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid, tcsetpgrp};
+
+use super::super::gate::{self, Gate, HeldView};
+use super::super::handover::mapped;
+use super::super::project::Directory;
+use super::super::terminal::control;
+use super::super::wire::{Event, Request, Wire};
+use super::super::{Launch, LaunchError};
+
+pub(super) fn start(
+    wire: &Wire,
+    request: &Request,
+    launch: Launch,
+    directories: &[Directory],
+    standard: &[OwnedFd; 3],
+    terminal: Option<&OwnedFd>,
+) -> io::Result<(Pid, Option<HeldView>)> {
+    // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
+    setsid()?;
+    if let Some(inner) = terminal {
+        control(inner)?;
+    }
+    for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
+        set(signal, SigHandler::SigIgn)?;
+    }
+    let (ours, theirs) = gate::pair()?;
+    let cgroup = launch.cgroup.clone();
+    // SAFETY: the launcher has one thread, so the child finds every lock as this thread left it.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop(ours);
+            let code = become_command(wire, request, launch, directories, standard, terminal, &theirs);
+            // SAFETY: ends the process, and runs nothing of what it shares with its parent.
+            unsafe { libc::_exit(i32::from(code)) }
+        }
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            // In both processes: whoever comes first. It may have become the command, or have ended.
+            let _ = setpgid(child, child);
+            if let Some(inner) = terminal {
+                let _ = tcsetpgrp(inner, child);
+            }
+            Ok((child, HeldView::of(child, ours, cgroup.as_deref())))
+        }
+    }
+}
+
+/// Returns only if the command was not started; the client has been told then.
+fn become_command(
+    wire: &Wire,
+    request: &Request,
+    launch: Launch,
+    directories: &[Directory],
+    standard: &[OwnedFd; 3],
+    terminal: Option<&OwnedFd>,
+    gate: &Gate,
+) -> u8 {
+    let tell = |event: &Event| {
+        let _ = wire.send(event, &[]);
+    };
+    let mut notice = |text: &str| tell(&Event::Notice(text.to_owned()));
+    let started = (|| {
+        let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        if let Some(inner) = terminal {
+            let _ = tcsetpgrp(inner, nix::unistd::getpid());
+        }
+        let system = |step| move |source: io::Error| LaunchError::Confine { step, source };
+        for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
+            set(signal, SigHandler::SigDfl).map_err(system("sigaction"))?;
+        }
+        let standards = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO];
+        let places = standards.into_iter().zip(request.terminals);
+        for ((number, is_terminal), standard) in places.zip(standard) {
+            let from = match terminal {
+                Some(inner) if is_terminal => inner,
+                _ => standard,
+            };
+            // SAFETY: takes two descriptors that are open, and closes a standard one that nothing here owns.
+            if unsafe { libc::dup2(from.as_raw_fd(), number) } < 0 {
+                return Err(system("dup2")(io::Error::last_os_error()));
+            }
+        }
+        umask(Mode::from_bits_truncate(request.umask));
+        let directories = mapped(directories, &launch.user, &mut notice)?;
+        launch.exec(directories, &|| gate.pass(), &mut notice)
+    })();
+    match started {
+        Ok(never) => match never {},
+        Err(error) => {
+            let code = error.exit_code();
+            tell(&Event::Failed { code, message: error.to_string() });
+            code
+        }
+    }
+}
+
+/// Makes a signal do to this process what it does by default.
+pub fn default_action(signal: Signal) {
+    // SIGKILL has no other.
+    let _ = set(signal, SigHandler::SigDfl);
+}
+
+fn set(signal: Signal, handler: SigHandler) -> io::Result<()> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: neither handler runs code of ours.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
