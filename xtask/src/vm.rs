@@ -19,8 +19,12 @@ use crate::shell::{cargo, has, run, step, target, workspace};
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod,linux-image-cloud-amd64,iproute2,curl,python3,nodejs,\
                         openssl,ca-certificates,procps,man-db,init-system-helpers";
 /// Programs that a run needs, and Debian's packages of them.
-const NEEDS: &[(&str, &str)] =
-    &[("debootstrap", "debootstrap"), ("mke2fs", "e2fsprogs"), ("qemu-system-x86_64", "qemu-system-x86")];
+const NEEDS: &[(&str, &str)] = &[
+    ("debootstrap", "debootstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("unshare", "util-linux"),
+];
 /// The unit that starts the test inside.
 const UNIT: &str = "\
 [Unit]
@@ -123,8 +127,10 @@ impl Disk {
                 fs::remove_dir_all(&own)?;
             }
             let include = format!("--include={PACKAGES}");
-            let mut command = Command::new("debootstrap");
-            command.args(["--variant=minbase", &include, &args.suite]).arg(&own).args(mirror());
+            // In a mount namespace of its own: debootstrap may leave /proc mounted, and mke2fs would copy that.
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "debootstrap", "--variant=minbase", &include, &args.suite]);
+            command.arg(&own).args(mirror());
             run(command.stdout(File::create(place.join("debootstrap.log"))?))?;
         }
         step("writing the disk");
