@@ -1,4 +1,8 @@
-//! Programs that agents run in several tests.
+//! Scripts of several tests.
+
+use crate::bins;
+use crate::client::Run;
+use crate::daemon::{Home, free_port};
 
 /// Python: replaces `.git` in the directory that is its first argument, and writes its second into `.git/config`. The directory
 /// stays open while the program leaves its view of the files for one without the project's mounts: the kernel renames what is a
@@ -24,3 +28,58 @@ os.mkdir(".git", dir_fd=project)
 file = os.open(".git/config", os.O_CREAT | os.O_WRONLY, dir_fd=project)
 os.write(file, sys.argv[2].encode())
 "#;
+
+/// A host whose user database, services and agents are a throw-away copy, with a daemon. The script behind it has `$dir`, `$cli`
+/// and the function `onecli`.
+const COPY: &str = r#"
+    set -e
+    dir=$1 cli=$3
+    mkdir "$dir/upper" && mount -t tmpfs tmpfs "$dir/upper" && mkdir "$dir/upper/u" "$dir/upper/w" "$dir/upper/homes"
+    mount -t overlay overlay -o "lowerdir=/etc,upperdir=$dir/upper/u,workdir=$dir/upper/w" /etc
+    mkdir -p /var/lib/onecli-agents; mount --bind "$dir/upper/homes" /var/lib/onecli-agents
+    mount -t tmpfs -o mode=755 tmpfs /run
+    getent group onecli >/dev/null || groupadd --system onecli
+    "$2" --config "$dir/config.toml" --no-ebpf >"$dir/daemon.log" 2>&1 &
+    daemon=$!
+    trap 'kill $daemon $sshd' EXIT
+    onecli() { "$cli" --socket "$dir/admin.sock" "$@"; }
+    for i in $(seq 100); do onecli status >/dev/null 2>&1 && break; sleep 0.1; done
+"#;
+
+/// Part of a script on a copy of the host: sshd. `login USER` prints `in` where it lets the key of the test's accomplice in,
+/// whose public part is `$pub`.
+pub const SSHD: &str = r#"
+    mkdir /run/sshd
+    getent passwd sshd >/dev/null || useradd --system --home-dir /run/sshd --shell /usr/sbin/nologin sshd
+    keys=$dir/upper/keys; mkdir "$keys"; chmod 755 "$keys"
+    ssh-keygen -q -t ed25519 -N '' -f "$keys/host"; ssh-keygen -q -t ed25519 -N '' -f "$keys/id"; chmod 644 "$keys/id.pub"
+    pub=$(cat "$keys/id.pub")
+    port=$4
+    printf '%s\n' "Port $port" 'ListenAddress 127.0.0.1' "HostKey $keys/host" 'PidFile none' 'UsePAM no' \
+        'PasswordAuthentication no' 'KbdInteractiveAuthentication no' >"$keys/config"
+    /usr/sbin/sshd -D -e -f "$keys/config" 2>"$keys/log" &
+    sshd=$!
+    login() {
+        for i in 1 2 3 4 5; do
+            ssh -F none -i "$keys/id" -p "$port" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+                -o BatchMode=yes "$1@127.0.0.1" 'echo in' 2>"$keys/ssh" && return 0
+            grep -q 'Connection refused' "$keys/ssh" || break
+            sleep 0.3
+        done
+        grep -o 'Permission denied (publickey)' "$keys/ssh" || { cat "$keys/ssh" "$keys/log"; false; }
+    }
+    # Without PAM sshd lets nobody in whose password is locked: that must not be what keeps the accomplice out.
+    unlock() { usermod --password '*' "$1"; }
+    mark() { echo "== $1"; }
+"#;
+
+/// `script` on a throw-away copy of this host's user database, with the daemon of `home`. It needs root.
+#[must_use]
+pub fn on_a_copy_of_the_host(home: &Home, script: &str) -> Run {
+    Run::new("unshare")
+        .args(["--mount", "--propagation", "private", "bash", "-c", &format!("{COPY}{script}"), "bash"])
+        .arg(home.dir())
+        .arg(bins::path("onecli-daemon"))
+        .arg(bins::path("onecli"))
+        .arg(free_port().to_string())
+}

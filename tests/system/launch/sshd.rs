@@ -1,46 +1,8 @@
 //! No service of the host starts anything for an agent: what it writes in its home is not in the home of passwd(5).
 
-use onecli_tests::client::Run;
 use onecli_tests::daemon::Daemon;
-use onecli_tests::{bins, need};
-
-/// A host whose user database, services and agents are a throw-away copy. `login USER` prints `in` where sshd lets the key of
-/// the test's accomplice in.
-const ON_A_COPY: &str = r#"
-    set -e
-    dir=$1 cli=$3
-    mkdir "$dir/upper" && mount -t tmpfs tmpfs "$dir/upper" && mkdir "$dir/upper/u" "$dir/upper/w" "$dir/upper/homes"
-    mount -t overlay overlay -o "lowerdir=/etc,upperdir=$dir/upper/u,workdir=$dir/upper/w" /etc
-    mkdir -p /var/lib/onecli-agents; mount --bind "$dir/upper/homes" /var/lib/onecli-agents
-    mount -t tmpfs -o mode=755 tmpfs /run; mkdir /run/sshd
-    getent passwd sshd >/dev/null || useradd --system --home-dir /run/sshd --shell /usr/sbin/nologin sshd
-    "$2" --config "$dir/config.toml" --no-ebpf >"$dir/daemon.log" 2>&1 &
-    daemon=$!
-    trap 'kill $daemon; [ -z "$sshd" ] || kill $sshd' EXIT
-    onecli() { "$cli" --socket "$dir/admin.sock" "$@"; }
-    for i in $(seq 100); do onecli status >/dev/null 2>&1 && break; sleep 0.1; done
-
-    keys=$dir/upper/keys; mkdir "$keys"; chmod 755 "$keys"
-    ssh-keygen -q -t ed25519 -N '' -f "$keys/host"; ssh-keygen -q -t ed25519 -N '' -f "$keys/id"; chmod 644 "$keys/id.pub"
-    pub=$(cat "$keys/id.pub")
-    port=$4
-    printf '%s\n' "Port $port" 'ListenAddress 127.0.0.1' "HostKey $keys/host" 'PidFile none' 'UsePAM no' \
-        'PasswordAuthentication no' 'KbdInteractiveAuthentication no' >"$keys/config"
-    /usr/sbin/sshd -D -e -f "$keys/config" 2>"$keys/log" &
-    sshd=$!
-    login() {
-        for i in 1 2 3 4 5; do
-            ssh -F none -i "$keys/id" -p "$port" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
-                -o BatchMode=yes "$1@127.0.0.1" 'echo in' 2>"$keys/ssh" && return 0
-            grep -q 'Connection refused' "$keys/ssh" || break
-            sleep 0.3
-        done
-        grep -o 'Permission denied (publickey)' "$keys/ssh" || { cat "$keys/ssh" "$keys/log"; false; }
-    }
-    # Without PAM sshd lets nobody in whose password is locked: that must not be what keeps the accomplice out.
-    unlock() { usermod --password '*' "$1"; }
-    mark() { echo "== $1"; }
-"#;
+use onecli_tests::need;
+use onecli_tests::scripts::{SSHD, on_a_copy_of_the_host};
 
 fn on_a_copy(script: &str) -> Option<String> {
     let able = need::root("everything")
@@ -50,14 +12,7 @@ fn on_a_copy(script: &str) -> Option<String> {
         return None;
     }
     let home = Daemon::builder().no_ebpf().prepare();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let run = Run::new("unshare")
-        .args(["--mount", "--propagation", "private", "bash", "-c", &format!("{ON_A_COPY}{script}"), "bash"])
-        .arg(home.dir())
-        .arg(bins::path("onecli-daemon"))
-        .arg(bins::path("onecli"))
-        .arg(port.to_string());
-    Some(run.outcome().ok("a copy"))
+    Some(on_a_copy_of_the_host(&home, &format!("{SSHD}{script}")).outcome().ok("a copy"))
 }
 
 /// What stands after a mark.
