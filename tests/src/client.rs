@@ -29,6 +29,13 @@ pub fn python() -> Option<PathBuf> {
     python.exists().then_some(python)
 }
 
+/// Claude Code, where `cargo xtask test` could install it.
+#[must_use]
+pub fn claude() -> Option<PathBuf> {
+    let claude = tools().join("claude/node_modules/.bin/claude");
+    claude.exists().then_some(claude)
+}
+
 /// Where `cargo xtask test` puts the clients it installs.
 #[must_use]
 pub fn tools() -> PathBuf {

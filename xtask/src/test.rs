@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::packages(setup::FOR_TESTS)?;
     setup::python_clients()?;
     setup::openbao()?;
+    setup::claude_code()?;
 
     done("tidy");
     tidy::run()?;

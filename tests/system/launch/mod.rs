@@ -1,14 +1,18 @@
 //! Agents started for users who are not root: by the launcher, as the agent's user, with a view of the files of its own.
 
+mod claude;
 mod clients;
 mod confirmed;
 mod git;
+mod git_remote;
 mod homes;
 mod ordinary;
+mod packages;
 mod people;
 mod programs;
 mod project;
 mod set_id;
+mod site;
 mod sshd;
 mod terminal;
 mod tmp;
@@ -38,15 +42,20 @@ struct Stage {
 
 impl Stage {
     fn new() -> Option<Self> {
-        if !need::bpf("everything") || !need::program("everything", "setpriv", "util-linux") {
-            return None;
-        }
-        let scene = Scene::new();
+        Self::is_possible().then(|| Self::of(Scene::new()))
+    }
+
+    fn is_possible() -> bool {
+        need::bpf("everything") && need::program("everything", "setpriv", "util-linux")
+    }
+
+    /// The same in a scene of the test's.
+    fn of(scene: Scene) -> Self {
         let robot = scene.daemon.add_agent("robot", &["--user", ROBOT, "--runner", PERSON]);
         let _ = scene.daemon.grant(&robot, "api");
         people::make(&scene);
         let launcher = launcher(&scene);
-        Some(Self { launcher, scene, robot })
+        Self { launcher, scene, robot }
     }
 
     /// `onecli run` with `options` as somebody.
@@ -89,17 +98,21 @@ fn launcher(scene: &Scene) -> Running {
     const INSIDE: &str = r#"
         mount --bind "$1" /etc/hosts || exit 120
         if [ -d "$2" ]; then mount --bind "$2" "$3" || exit 120; fi
-        mount --bind "$4" /etc/passwd || exit 120
-        bounding=$5
-        shift 5
+        if [ -d "$4" ]; then mount --bind "$4" "$5" || exit 120; fi
+        mount --bind "$6" /etc/passwd || exit 120
+        bounding=$7
+        shift 7
         exec setpriv --no-new-privs --bounding-set "$bounding" -- "$@""#;
     let home = scene.daemon.home();
     let socket = home.socket().with_file_name("launch.sock");
+    std::fs::create_dir(packages::toolchain_inside(scene)).unwrap();
     let run = Run::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh"])
         .arg(home.dir().join("hosts"))
         .arg(onecli_tests::client::tools())
         .arg(home.dir().join("tools"))
+        .arg(packages::toolchain().unwrap_or_default())
+        .arg(packages::toolchain_inside(scene))
         .arg(people::passwd(scene))
         .arg(bounding_set())
         .arg(bins::path("onecli"))
@@ -119,9 +132,13 @@ fn launcher(scene: &Scene) -> Running {
 
 /// Python of the test's own tools, as agents find it.
 fn python(scene: &Scene) -> Option<PathBuf> {
-    let python = onecli_tests::client::python()?;
-    let inside = python.strip_prefix(onecli_tests::client::tools()).ok()?;
-    Some(scene.daemon.home().dir().join("tools").join(inside))
+    Some(tool(scene, &onecli_tests::client::python()?))
+}
+
+/// A program of the test's own tools, as agents find it.
+fn tool(scene: &Scene, program: &Path) -> PathBuf {
+    let inside = program.strip_prefix(onecli_tests::client::tools()).expect("one of the tools");
+    scene.daemon.home().dir().join("tools").join(inside)
 }
 
 fn owner(path: &Path) -> (u32, u32) {
