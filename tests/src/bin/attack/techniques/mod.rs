@@ -9,6 +9,7 @@ pub(crate) mod dns;
 pub(crate) mod echo;
 pub(crate) mod file;
 pub(crate) mod header;
+pub(crate) mod host;
 pub(crate) mod identity;
 pub(crate) mod issue;
 pub(crate) mod memory;
