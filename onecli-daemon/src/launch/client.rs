@@ -206,16 +206,21 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Stops as the command did, until the shell continues us. Where there is no shell to do so, the kernel does not stop us
-    /// for what is typed, and the command goes on at once.
+    /// Stops as the command did, until the shell continues us. Without a shell with job control the kernel does not stop us for
+    /// these signals. Then the command continues at once, unless the signal was SIGSTOP: its sender continues the command.
     fn stop(&mut self, signal: i32) -> io::Result<()> {
         self.raw = None;
         let typed = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
-        let signal = typed.into_iter().find(|typed| *typed as i32 == signal).unwrap_or(Signal::SIGSTOP);
+        let typed = typed.into_iter().find(|typed| *typed as i32 == signal);
+        let signal = typed.unwrap_or(Signal::SIGTSTP);
         let alone = SigSet::from(signal);
         alone.thread_unblock()?;
         raise(signal)?;
         alone.thread_block()?;
+        if typed.is_none() {
+            // If a shell has continued us, its SIGCONT waits to be read and passed on.
+            return self.claim();
+        }
         self.pass_on(Signal::SIGCONT)
     }
 

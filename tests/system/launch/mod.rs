@@ -12,6 +12,7 @@ mod people;
 mod programs;
 mod project;
 mod set_id;
+mod signals;
 mod site;
 mod sshd;
 mod terminal;

@@ -126,3 +126,31 @@ fn a_killed_client_leaves_the_terminal_usable() {
         r#"[["see", "ready"], ["kill", 9], ["see", "status 137"], ["see", "icanon"]]"#,
     );
 }
+
+/// An agent can make the launcher's process group the foreground group of its terminal, since that process leads the session.
+#[test]
+fn control_c_does_not_end_the_launchers_process() {
+    let Some(stage) = able() else { return };
+    stage.at_a_terminal(
+        r#"exec python3 -c "
+import os, signal, time
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+os.tcsetpgrp(0, os.getsid(0))
+print('ready', flush=True)
+time.sleep(2)
+os.tcsetpgrp(0, os.getpid())
+print('still here', flush=True)
+os._exit(7)""#,
+        r#"[["see", "ready"], ["type", "\u0003\u001c\u001a"], ["see", "still here"], ["see", "status 7"], ["see", "icanon"]]"#,
+    );
+}
+
+/// SIGSTOP stops the client as Ctrl-Z does where a shell can continue it.
+#[test]
+fn command_that_stops_itself_stops_its_job() {
+    let Some(stage) = able() else { return };
+    stage.at_a_terminal(
+        "echo ready; kill -STOP $$; echo continued; exit 9",
+        r#"[["see", "ready"], ["see", "topped"], ["see", "status 148"], ["see", "icanon"], ["see", "continued"], ["see", "status 9"]]"#,
+    );
+}

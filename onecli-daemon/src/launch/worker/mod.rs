@@ -4,6 +4,7 @@
 //! in the worker's session, so that it can be stopped and continued as by a shell.
 
 mod admit;
+mod children;
 mod prepare;
 mod start;
 mod watch;

@@ -15,6 +15,18 @@ use super::super::terminal::control;
 use super::super::wire::{Event, Request, Wire};
 use super::super::{Launch, LaunchError};
 
+/// Signals that do nothing to the worker. It leads the session of the command's terminal: an agent can make the worker's process
+/// group the terminal's foreground group (tcsetpgrp(3)), and then the kernel sends it what is typed.
+const IGNORED: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGPIPE,
+];
+
 pub(super) fn start(
     wire: &Wire,
     request: &Request,
@@ -28,7 +40,7 @@ pub(super) fn start(
     if let Some(inner) = terminal {
         control(inner)?;
     }
-    for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
+    for signal in IGNORED {
         set(signal, SigHandler::SigIgn)?;
     }
     let (ours, theirs) = gate::pair()?;
@@ -73,7 +85,7 @@ fn become_command(
             let _ = tcsetpgrp(inner, nix::unistd::getpid());
         }
         let system = |step| move |source: io::Error| LaunchError::Confine { step, source };
-        for signal in [Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN, Signal::SIGPIPE] {
+        for signal in IGNORED {
             set(signal, SigHandler::SigDfl).map_err(system("sigaction"))?;
         }
         let standards = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO];

@@ -6,12 +6,12 @@ use std::os::fd::AsFd as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::super::gate::HeldView;
 use super::super::watched::Watched;
 use super::super::wire::{Event, Order, Wire};
+use super::children::{Change, MAX_AT_ONCE, change};
 use super::prepare::Running;
 
 /// Signals that a client may pass on.
@@ -36,49 +36,68 @@ pub(super) fn watch(wire: &Wire, mut running: Running) -> io::Result<()> {
     let mut client = Some(wire);
     loop {
         // Looked at first: it may have changed before anybody was watching.
-        while let Some(event) = change(command)? {
-            let ended = !matches!(event, Event::Stopped(_));
-            if ended {
-                report(client, running.leftovers.report());
-                // With what was made for the command, which goes before the client reads that it has ended.
-                let directories = std::mem::take(&mut running.directories);
-                report(client, directories.iter().flat_map(Watched::end));
-            }
-            if let Some(wire) = client {
-                let _ = wire.send(&event, &[]);
-            }
-            if ended {
-                running.view.iter().for_each(HeldView::wait_for_processes);
-                return Ok(());
+        let mut patience = PollTimeout::ZERO;
+        for _ in 0..MAX_AT_ONCE {
+            match change(command)? {
+                Change::None => {
+                    patience = PollTimeout::NONE;
+                    break;
+                }
+                Change::Other => {}
+                Change::Command(event @ Event::Stopped(_)) => tell(client, &event),
+                Change::Command(event) => {
+                    report_changes(client, &mut running);
+                    tell(client, &event);
+                    running.view.iter().for_each(HeldView::wait_for_processes);
+                    return Ok(());
+                }
             }
         }
         let mut waiting = vec![PollFd::new(reaper.as_fd(), PollFlags::POLLIN)];
         if let Some(wire) = client {
             waiting.push(PollFd::new(wire.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut waiting, PollTimeout::NONE) {
+        match poll(&mut waiting, patience) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let ordered = waiting.get(1).and_then(PollFd::any).unwrap_or(false);
         while reaper.read_signal()?.is_some() {}
-        if let Some(wire) = client.filter(|_| ordered) {
-            match wire.receive::<Order>() {
-                Ok(Some((Order::Answer(_), _))) => {}
-                Ok(Some((Order::Signal(number), _))) => {
-                    if let Some(signal) = PASSED_ON.iter().find(|signal| **signal as i32 == number) {
-                        let _ = killpg(command, *signal);
-                    }
-                }
-                // The client is gone, or talks nonsense: the command loses its terminal, as by a hang-up.
-                Ok(None) | Err(_) => {
-                    let _ = killpg(command, Signal::SIGHUP);
-                    let _ = killpg(command, Signal::SIGCONT);
-                    client = None;
-                }
+        client = client.filter(|wire| !ordered || obey(wire, command));
+    }
+}
+
+/// Does what the client asks for next; false when the client is gone, or sends no order. The command then loses its terminal, as by
+/// a hang-up.
+fn obey(wire: &Wire, command: Pid) -> bool {
+    match wire.receive::<Order>() {
+        Ok(Some((Order::Answer(_), _))) => true,
+        Ok(Some((Order::Signal(number), _))) => {
+            if let Some(signal) = PASSED_ON.iter().find(|signal| **signal as i32 == number) {
+                let _ = killpg(command, *signal);
             }
+            true
+        }
+        Ok(None) | Err(_) => {
+            let _ = killpg(command, Signal::SIGHUP);
+            let _ = killpg(command, Signal::SIGCONT);
+            false
         }
     }
+}
+
+fn tell(client: Option<&Wire>, event: &Event) {
+    if let Some(wire) = client {
+        let _ = wire.send(event, &[]);
+    }
+}
+
+/// Compares the directories with what they were. What was made in them for the command goes before the client reads that it
+/// has ended.
+fn report_changes(client: Option<&Wire>, running: &mut Running) {
+    report(client, running.leftovers.report());
+    let directories = std::mem::take(&mut running.directories);
+    report(client, directories.iter().flat_map(Watched::end));
 }
 
 /// Tells of files that the agent should not have left or changed; the launcher's log, where the client is gone.
@@ -89,14 +108,4 @@ fn report(client: Option<&Wire>, lines: impl IntoIterator<Item = String>) {
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
-}
-
-/// What has become of the command since the last look.
-fn change(command: Pid) -> io::Result<Option<Event>> {
-    Ok(match waitpid(command, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED))? {
-        WaitStatus::Exited(_, status) => Some(Event::Exited(status)),
-        WaitStatus::Signaled(_, signal, _) => Some(Event::Killed(signal as i32)),
-        WaitStatus::Stopped(_, signal) => Some(Event::Stopped(signal as i32)),
-        _ => None,
-    })
 }

@@ -1,0 +1,73 @@
+//! What becomes of the worker's children.
+//!
+//! An agent decides which they are. With `CLONE_PARENT` (clone(2)) the command makes other processes children of the worker, and
+//! with `PTRACE_TRACEME` (ptrace(2)) it makes the worker the tracer of its threads. A traced thread stops at each signal until the
+//! tracer lets it continue, and the kernel reports the end of a process only after its tracer has reaped its threads. So
+//! the worker waits for every child and traces none.
+#![allow(unsafe_code, reason = "waitid(2) by a wrapper fails for real-time signals; ptrace(2) has no other")]
+
+use std::io;
+use std::ptr;
+
+use nix::unistd::Pid;
+
+use super::super::wire::Event;
+
+/// Children that are looked at before anything else is served. An agent can make them faster than the worker reaps them.
+pub(super) const MAX_AT_ONCE: usize = 64;
+
+/// One change of one child.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// None is left to look at.
+    None,
+    /// Of a child that is not the command, or one that the client need not know.
+    Other,
+    /// Of the command.
+    Command(Event),
+}
+
+/// Looks at one child that has ended or stopped. One that waits for a tracer continues.
+///
+/// # Errors
+/// waitid(2)'s.
+pub(super) fn change(command: Pid) -> io::Result<Change> {
+    // SAFETY: all bytes zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
+    // SAFETY: the kernel writes a `siginfo_t`, which is what `info` is.
+    if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) } < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ECHILD) { Ok(Change::None) } else { Err(error) };
+    }
+    // SAFETY: waitid(2) has filled these fields in, or left them 0 where no child has changed.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(Change::None);
+    }
+    if info.si_code == libc::CLD_TRAPPED {
+        release(pid, status);
+        return Ok(Change::Other);
+    }
+    Ok(match (pid == command.as_raw(), info.si_code) {
+        (true, libc::CLD_EXITED) => Change::Command(Event::Exited(status)),
+        (true, libc::CLD_KILLED | libc::CLD_DUMPED) => Change::Command(Event::Killed(status)),
+        (true, libc::CLD_STOPPED) => Change::Command(Event::Stopped(status)),
+        _ => Change::Other,
+    })
+}
+
+/// Ends the tracing of a thread. The signal that stopped it has its effect. The trap of an execve(2) has none, as without a
+/// tracer.
+fn release(thread: libc::pid_t, signal: i32) {
+    let signal = if signal == libc::SIGTRAP { 0 } else { signal & 0x7f };
+    // SAFETY: PTRACE_DETACH takes a thread and the number of a signal, and touches no memory of this process.
+    let _ = unsafe {
+        libc::ptrace(
+            libc::PTRACE_DETACH,
+            thread,
+            ptr::null_mut::<libc::c_void>(),
+            ptr::without_provenance_mut::<libc::c_void>(usize::try_from(signal).unwrap_or(0)),
+        )
+    };
+}
