@@ -10,6 +10,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{read, write};
 
 use super::confirm::confirm;
+use super::reset::{RESET, SAVE_TITLE};
 use super::terminal::{Raw, resize, size};
 use super::wire::{Event, Order, Request, Wire};
 
@@ -58,10 +59,6 @@ const MAX_TYPED: usize = 64 * 1024;
 /// How long the last of the command's output may take through its terminal, ms.
 const LAST_OUTPUT: u16 = 50;
 
-/// Ends an unfinished escape sequence (CAN, ST) and resets colours and the character set (ECMA-48; `console_codes(4)`), on a
-/// new line.
-const PLAIN: &[u8] = b"\x18\x1b\\\x1b[0m\x1b(B\x0f\r\n";
-
 /// Has `request` done by the launcher at the other end of `wire`, and waits for its end. `notice` is told what the
 /// person should know.
 ///
@@ -97,7 +94,7 @@ pub fn run(
     }
     session.drain();
     session.raw = None;
-    session.report(notice)?;
+    session.report(notice);
     signals.thread_unblock()?;
     session.ending.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
@@ -254,7 +251,10 @@ impl Session<'_> {
         match read(inner, &mut buffer) {
             Ok(0) | Err(nix::Error::EIO) => self.inner = None,
             Ok(length) => {
-                self.late.get_or_insert_default();
+                if self.late.is_none() {
+                    self.late = Some(Vec::new());
+                    self.print(SAVE_TITLE)?;
+                }
                 self.print(&buffer[..length])?;
             }
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
@@ -303,17 +303,18 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Prints the notices that came since the command wrote to its terminal. Its output may have left the terminal in any state, so
-    /// that they would not show.
-    fn report(&mut self, notice: &mut dyn FnMut(&str)) -> io::Result<()> {
-        let late = self.late.take().unwrap_or_default();
+    /// Resets the terminal where the command wrote to it, and prints the notices that came since. Its output may have left the
+    /// terminal in a state in which they would not show.
+    fn report(&mut self, notice: &mut dyn FnMut(&str)) {
+        let Some(late) = self.late.take() else { return };
+        // A terminal that hung up needs none.
+        let _ = self.print(RESET);
         if !late.is_empty() {
-            self.print(PLAIN)?;
+            let _ = self.print(b"\r\n");
         }
         for text in &late {
             notice(text);
         }
-        Ok(())
     }
 
     /// What the command wrote last comes through its terminal a little later.

@@ -28,6 +28,7 @@ mod places;
 mod program;
 mod project;
 mod protect;
+mod reset;
 mod scope;
 mod seccomp;
 mod server;

@@ -11,6 +11,7 @@ mod packages;
 mod people;
 mod programs;
 mod project;
+mod reset;
 mod set_id;
 mod signals;
 mod site;
