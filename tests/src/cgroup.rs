@@ -82,6 +82,19 @@ pub fn remove_tree(path: &Path) -> std::io::Result<()> {
     removed.map_or(last, Ok)
 }
 
+/// The processes in `path` and in the cgroups below.
+#[must_use]
+pub fn processes(path: &Path) -> Vec<u32> {
+    let own = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    let mut all: Vec<u32> = own.lines().filter_map(|pid| pid.parse().ok()).collect();
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.extend(processes(&entry.path()));
+        }
+    }
+    all
+}
+
 /// The directories named `name` at the root of every hierarchy: on a host with those of version 1 beside cgroup2, a
 /// container engine makes its cgroups in each.
 #[must_use]

@@ -153,9 +153,8 @@ fn processes_of_a_removed_agent_are_nobody() {
 }
 
 fn until_populated(cgroup: &Path) {
-    let procs = cgroup.join("cgroup.procs");
     let entered = wait_for(Duration::from_secs(10), || {
-        std::fs::read_to_string(&procs).is_ok_and(|pids| !pids.is_empty()).then_some(())
+        (!onecli_tests::cgroup::processes(cgroup).is_empty()).then_some(())
     });
     assert!(entered.is_some(), "a process is in {}", cgroup.display());
 }

@@ -500,9 +500,7 @@ fn no_value_is_in_the_memory_of_agents_or_of_the_daemons_children() {
     let done = wait_for(Duration::from_secs(30), || ready.exists().then_some(()));
     assert!(done.is_some(), "{}", scene.daemon.home().log());
     scene.injected_once(&format!("Bearer {VALUE}"));
-    let cgroup = scene.daemon.agent_cgroup(&scene.inside).join("cgroup.procs");
-    let agents: Vec<u32> =
-        fs::read_to_string(cgroup).unwrap().lines().map(|pid| pid.parse().unwrap()).collect();
+    let agents = onecli_tests::cgroup::processes(&scene.daemon.agent_cgroup(&scene.inside));
     assert!(!agents.is_empty());
     let canary = Canary::new(VALUE);
     let mut has_placeholder = false;

@@ -110,8 +110,8 @@ fn a_daemon_that_is_down() {
     let as_one = |stage: &Stage, run: &Run| stage.wrapped(Mode::Placed, run);
     // It waits for the sign once its interpreter runs; the daemon must not go before.
     let started = onecli_tests::wait_for(std::time::Duration::from_secs(10), || {
-        let procs = std::fs::read_to_string(stage.one_cgroup.join("cgroup.procs")).unwrap_or_default();
-        let names = procs.lines().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
+        let procs = onecli_tests::cgroup::processes(&stage.one_cgroup);
+        let names = procs.iter().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")));
         names.flatten().any(|name| name.starts_with("python3")).then_some(())
     });
     assert!(started.is_some(), "the launched attempts did not start");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use onecli_tests::cgroup::processes;
 use onecli_tests::{need, wait_for};
 
 use super::{PERSON, Stage};
@@ -100,9 +101,8 @@ fn files_codes_and_signals_pass_through() {
         let running = stage.shell("trap 'echo term; exit 3' TERM; trap 'echo usr1; exit 4' USR1; echo ready; while :; do sleep 0.05; done");
         let running = running.start();
         // It says so once its traps are set, and not on a terminal: the cgroup tells as well that it runs.
-        let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot).join("cgroup.procs");
-        let two =
-            || (std::fs::read_to_string(&cgroup).unwrap_or_default().lines().count() >= 2).then_some(());
+        let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
+        let two = || (processes(&cgroup).len() >= 2).then_some(());
         assert!(wait_for(Duration::from_secs(10), two).is_some());
         kill(Pid::from_raw(running.pid().cast_signed()), signal).unwrap();
         running.finish()
@@ -115,8 +115,8 @@ fn files_codes_and_signals_pass_through() {
     assert_eq!(outcome.status.signal(), Some(Signal::SIGINT as i32), "{outcome:?}");
     // Who is killed says nothing: the command is hung up.
     told(Signal::SIGKILL);
-    let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot).join("cgroup.procs");
-    let empty = || std::fs::read_to_string(&cgroup).unwrap().is_empty().then_some(());
+    let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
+    let empty = || processes(&cgroup).is_empty().then_some(());
     assert!(wait_for(Duration::from_secs(10), empty).is_some(), "the command outlives its client");
 }
 
@@ -230,8 +230,8 @@ fn the_authority_is_installed_and_taken_back() {
 fn what_runs_outlives_its_launcher() {
     let Some(stage) = Stage::new() else { return };
     let running = stage.shell("sleep 4; echo still here; exit 7").start();
-    let procs = stage.scene.daemon.agent_cgroup(&stage.robot).join("cgroup.procs");
-    let begun = || std::fs::read_to_string(&procs).is_ok_and(|all| !all.is_empty()).then_some(());
+    let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
+    let begun = || (!processes(&cgroup).is_empty()).then_some(());
     assert!(wait_for(Duration::from_secs(20), begun).is_some(), "it does not start");
     let launcher = stage.launcher.pid();
     kill(Pid::from_raw(launcher.try_into().unwrap()), Signal::SIGTERM).unwrap();

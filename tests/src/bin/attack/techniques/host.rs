@@ -264,7 +264,7 @@ fn package_removal(trial: &mut Trial) {
         run.outcome().code()
     };
     let agent = daemon.managed(&robot, &Run::new("sleep").arg("60")).start();
-    let runs = || fs::read_to_string(cgroup.join("cgroup.procs")).is_ok_and(|all| !all.is_empty());
+    let runs = || !onecli_tests::cgroup::processes(&cgroup).is_empty();
     assert!(wait_for(Duration::from_secs(10), || runs().then_some(())).is_some(), "the agent does not start");
     for config in [home.config_file(), other] {
         let code = retire(&config);
