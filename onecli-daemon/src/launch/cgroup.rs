@@ -13,13 +13,51 @@ const SYSTEMD: &str = "/run/systemd/system";
 /// How long systemd may take to move a process.
 const MOVE_TIME: Duration = Duration::from_secs(10);
 const MOVE_POLL: Duration = Duration::from_millis(2);
+/// Begins the name of the cgroup of one command, below the agent's.
+const COMMAND: &str = "run-";
+/// Entries of an agent's cgroup that are looked at for those of ended commands.
+const MAX_COMMANDS: usize = 4096;
 
 /// Moves this process into the cgroup at `directory`, or below. Sockets opened from now on are born there; that is why
 /// this comes before anything of the agent's runs.
 pub(super) fn enter(directory: &Path) -> Result<(), LaunchError> {
     match directory.file_name().and_then(|name| name.to_str()) {
         Some(slice) if is_slice(directory) && Path::new(SYSTEMD).exists() => enter_scope(directory, slice),
-        _ => enter_directly(directory),
+        _ => enter_directly(&of_this_command(directory)),
+    }
+}
+
+/// Makes a cgroup below the agent's for this command alone, as a scope of systemd is. The launcher can then wait for its processes
+/// and not for those of the agent's other commands. The name has this process's id. The agent's cgroup where none can be made.
+fn of_this_command(agent: &Path) -> PathBuf {
+    remove_empty(agent);
+    let directory = agent.join(format!("{COMMAND}{}", std::process::id()));
+    match fs::create_dir(&directory) {
+        Ok(()) => directory,
+        // Of an ended command with the same process id, which left processes.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => directory,
+        Err(_) => agent.to_owned(),
+    }
+}
+
+/// Removes what ended commands left. The kernel removes no cgroup with a process in it (`EBUSY`); one that is still empty belongs to
+/// a command that starts.
+fn remove_empty(agent: &Path) {
+    let entries = fs::read_dir(agent).into_iter().flatten().flatten();
+    for entry in entries.take(MAX_COMMANDS) {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(COMMAND));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Removes the cgroup of a command that has ended, unless it is systemd's or the agent's.
+pub(super) fn remove(directory: &Path) {
+    let name = directory.file_name().and_then(|name| name.to_str());
+    if name.is_some_and(|name| name.starts_with(COMMAND) && !name.contains('.')) {
+        let _ = fs::remove_dir(directory);
     }
 }
 
@@ -65,6 +103,55 @@ fn enter_scope(directory: &Path, slice: &str) -> Result<(), LaunchError> {
         std::thread::sleep(MOVE_POLL);
     }
     Err(LaunchError::WrongCgroup { expected: expected.display().to_string(), actual: own()? })
+}
+
+/// Kills the processes of a cgroup, and waits up to `time` until they have left.
+pub(super) fn kill(directory: &Path, time: Duration) {
+    if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+        is_empty_within(directory, time);
+    }
+}
+
+/// Waits up to `time` until a cgroup has no process, and tells whether it has none.
+pub(super) fn is_empty_within(directory: &Path, time: Duration) -> bool {
+    poll_until(time, || !is_populated(directory))
+}
+
+/// Stops the processes of a cgroup until `0` is written to its `cgroup.freeze`.
+///
+/// # Errors
+/// The file cannot be written, or a process does not stop in `time`.
+pub(super) fn freeze(directory: &Path, time: Duration) -> io::Result<()> {
+    fs::write(directory.join("cgroup.freeze"), "1")?;
+    if poll_until(time, || has_event(directory, "frozen 1")) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "one does not leave the kernel"))
+}
+
+/// Is its freezing asked for?
+pub(super) fn is_frozen(directory: &Path) -> bool {
+    fs::read_to_string(directory.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+}
+
+/// Is a process in it, or in a cgroup below?
+pub(super) fn is_populated(directory: &Path) -> bool {
+    has_event(directory, "populated 1")
+}
+
+fn has_event(directory: &Path, event: &str) -> bool {
+    let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == event)
+}
+
+fn poll_until(time: Duration, done: impl Fn() -> bool) -> bool {
+    (0..time.as_millis() / MOVE_POLL.as_millis()).any(|_| {
+        let is_done = done();
+        if !is_done {
+            std::thread::sleep(MOVE_POLL);
+        }
+        is_done
+    })
 }
 
 fn enter_directly(directory: &Path) -> Result<(), LaunchError> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
-use super::cgroup::{path_in_hierarchy, unified_path};
+use super::cgroup::{self, path_in_hierarchy, unified_path};
 
 /// How long the launcher waits for news of a cgroup before it looks itself, in milliseconds.
 const LOOK_EVERY: u16 = 10_000;
@@ -52,18 +52,27 @@ impl HeldView {
         view.map(|view| HeldView { _view: view, cgroup })
     }
 
-    /// Waits until the cgroup has no process: each may have a directory of the view open.
+    /// Waits until the cgroup has no process: each may have a directory of the view open. Then removes it.
     pub(super) fn wait_for_processes(&self) {
         let Some(cgroup) = &self.cgroup else { return };
-        let Ok(mut events) = File::open(cgroup.join("cgroup.events")) else { return };
-        loop {
-            // The kernel reports changes as POLLPRI, since the file was read last (cgroups(7)).
-            if !is_populated(&mut events) {
-                return;
-            }
-            let _ =
-                poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::from(LOOK_EVERY));
+        wait_until_empty(cgroup);
+        cgroup::remove(cgroup);
+    }
+
+    /// Where the command's processes are, where that is known.
+    pub(super) fn cgroup(&self) -> Option<&Path> {
+        self.cgroup.as_deref()
+    }
+}
+
+fn wait_until_empty(cgroup: &Path) {
+    let Ok(mut events) = File::open(cgroup.join("cgroup.events")) else { return };
+    loop {
+        // The kernel reports changes as POLLPRI, since the file was read last (cgroups(7)).
+        if !is_populated(&mut events) {
+            return;
         }
+        let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::from(LOOK_EVERY));
     }
 }
 

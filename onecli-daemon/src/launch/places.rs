@@ -69,7 +69,9 @@ impl Places {
         let waiting = self.waiting_of(account);
         let running = self.running_of(account);
         if waiting >= MAX_WAITING_PER_USER || running >= MAX_PER_USER || self.running() >= MAX {
-            let message = format!("{running} commands of yours run and {waiting} wait: end some first");
+            let message = format!(
+                "{running} commands of yours run or left processes, and {waiting} wait: end some first"
+            );
             let _ = Wire::accepted(stream).send(&Event::Failed { code: OURS, message }, &[]);
             return;
         }

@@ -160,6 +160,10 @@ impl Drop for TestCgroup {
     fn drop(&mut self) {
         // What ran in it has ended, but may not be gone yet.
         for _ in 0..100 {
+            // Those of commands.
+            for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(entry.path());
+            }
             if std::fs::remove_dir(&self.0).is_ok() {
                 return;
             }
@@ -250,7 +254,7 @@ fn an_agent_starts_with_no_privilege() {
         "CapAmb:\t0000000000000000\n".to_owned(),
         "NoNewPrivs:\t1\n".to_owned(),
         "Seccomp:\t2\n".to_owned(),
-        format!("0::/{name}\n"),
+        format!("0::/{name}/run-"),
         "core 0\n".to_owned(),
         // The fourth is ls's own.
         "fds 0 1 2 3\n".to_owned(),

@@ -35,7 +35,9 @@ fn an_ordinary_users_agent_uses_a_credential() {
     }
     let cgroup = stage.scene.daemon.agent_cgroup(&stage.robot);
     let own = status.lines().find_map(|line| line.strip_prefix("0::")).expect("a cgroup2 line");
-    assert!(cgroup.ends_with(own.trim_start_matches('/')), "{own} is not {}", cgroup.display());
+    let (agent, command) = own.rsplit_once('/').expect("a path");
+    assert!(cgroup.ends_with(agent.trim_start_matches('/')), "{own} is not in {}", cgroup.display());
+    assert!(command.starts_with("run-"), "{own} is not a command's own");
 }
 
 #[test]
