@@ -19,6 +19,9 @@ pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
             return 1;
         }
     };
+    for line in launch::clean_up(&rules.agents) {
+        complain(&line);
+    }
     let work = |wire: &Wire, caller: &Caller, authorised: launch::Authorised<'_>| {
         work(client, &rules, wire, caller, authorised);
     };

@@ -6,6 +6,8 @@
 //! DIR/.state/homes/USER          the real home, mounted at the home of passwd(5) in the agent's view
 //! DIR/.state/agents/ID/tmp       its /tmp; var-tmp: its /var/tmp
 //! DIR/.state/agents/ID/confirmed/UID   directories that this user confirmed for it
+//! DIR/.state/agents/ID/start           locked while the directories of a command of its are looked through
+//! DIR/.state/runs/PID.N          a command that runs
 //! ```
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -20,6 +22,7 @@ use crate::model::AgentId;
 pub const AGENTS_DIR: &str = "/var/lib/onecli-agents";
 /// No user of the host is called so: useradd(8) takes no name that begins with a dot.
 const STATE: &str = ".state";
+const RUNS: &str = "runs";
 
 /// The directory of the agents' homes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +112,17 @@ impl AgentsDir {
         let place = self.agent(agent);
         make(&place, 0o700, None)?;
         Ok(place)
+    }
+
+    /// Makes the directory of the records of running commands, if it is missing.
+    pub(super) fn make_runs(&self) -> io::Result<PathBuf> {
+        self.make_state(RUNS)?;
+        Ok(self.runs())
+    }
+
+    /// Where the records of running commands are.
+    pub(super) fn runs(&self) -> PathBuf {
+        self.0.join(STATE).join(RUNS)
     }
 
     fn make_state(&self, part: &str) -> io::Result<()> {

@@ -80,7 +80,10 @@ impl<'d> Mapped<'d> {
         let tree = open_tree(opened.as_fd()).map_err(|error| refused("open_tree", error))?;
         set_attributes(&tree, namespace.as_ref(), directory.writable)
             .map_err(|error| refused("mount_setattr", error))?;
-        let protected = Protected::find(&opened.into(), path).map_err(Unmapped)?;
+        let mut protected = Protected::find(&opened.into(), path).map_err(Unmapped)?;
+        protected
+            .open_in(&tree)
+            .map_err(|why| Unmapped(format!("cannot protect a file in {}: {why}", shown(path))))?;
         Ok(Mapped { tree, path: path.to_owned(), protected, guards: Some(&directory.guards) })
     }
 

@@ -7,16 +7,23 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
 
 use super::project::{move_mount, open_tree, set_read_only};
 use super::set_id::{Found, MAX_FILES, Quoted, Search};
 
+/// Files that stay open until they are mounted. The path of any more is looked up again.
+const MAX_OPEN: usize = 256;
+
 /// The files of one directory.
 #[derive(Debug, Default)]
-pub(super) struct Protected(Vec<Found>);
+pub(super) struct Protected {
+    files: Vec<Found>,
+    /// The first of them, opened in the mount that goes into the view. A file that is moved meanwhile is mounted where it is.
+    opened: Vec<OwnedFd>,
+}
 
 impl Protected {
     /// Looks for them in `directory`, which is at `path`.
@@ -40,13 +47,24 @@ impl Protected {
                  find {at} -type f -perm /6000 -exec chmod ug-s {{}} +"
             ));
         }
-        Ok(Protected(found.files))
+        Ok(Protected { files: found.files, opened: Vec::new() })
+    }
+
+    /// Opens the files in `tree`, a mount of the directory.
+    ///
+    /// # Errors
+    /// One was replaced since it was found, or is gone.
+    pub(super) fn open_in(&mut self, tree: &OwnedFd) -> Result<(), String> {
+        let files = self.files.iter().take(MAX_OPEN);
+        let opened = files.map(|file| open(tree, file).map_err(|error| failed(file, &error)));
+        self.opened = opened.collect::<io::Result<_>>().map_err(|error| error.to_string())?;
+        Ok(())
     }
 
     /// What the caller should know; none if there are no such files.
     pub(super) fn notice(&self, path: &Path) -> Option<String> {
-        let first = path.join(&self.0.first()?.path);
-        let others = match self.0.len() - 1 {
+        let first = path.join(&self.files.first()?.path);
+        let others = match self.files.len() - 1 {
             0 => "has".to_owned(),
             others => format!("and {others} more files have"),
         };
@@ -58,24 +76,38 @@ impl Protected {
 
     /// Makes each file read-only in `tree`, a mount that is in this process's view.
     pub(super) fn apply(&self, tree: &OwnedFd) -> io::Result<()> {
-        self.0.iter().try_for_each(|file| {
-            let failed = |error: io::Error| io::Error::other(format!("{}: {error}", Quoted(&file.path)));
-            protect(tree, &file.path, file.id).map_err(failed)
-        })
+        for (number, file) in self.files.iter().enumerate() {
+            let done = match self.opened.get(number) {
+                Some(opened) => protect(opened),
+                None => open(tree, file).and_then(|opened| protect(&opened)),
+            };
+            done.map_err(|error| failed(file, &error))?;
+        }
+        Ok(())
     }
 }
 
-fn protect(tree: &OwnedFd, path: &PathBuf, id: (u64, u64)) -> io::Result<()> {
+fn failed(file: &Found, error: &io::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", Quoted(&file.path)))
+}
+
+/// Opens a file that was found.
+fn open(tree: &OwnedFd, file: &Found) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat2(tree, path, flags, Mode::empty(), resolve)?;
-    let found = fstat(&file)?;
-    if (found.st_dev, found.st_ino) != id {
+    let opened = openat2(tree, &file.path, flags, Mode::empty(), resolve)?;
+    let found = fstat(&opened)?;
+    if (found.st_dev, found.st_ino) != file.id {
         return Err(io::Error::other("it was replaced meanwhile: try again"));
     }
+    Ok(opened)
+}
+
+/// Mounts a file read-only over itself.
+fn protect(file: &OwnedFd) -> io::Result<()> {
     let copy = open_tree(file.as_fd())?;
     set_read_only(&copy)?;
-    move_mount(&copy, &file)
+    move_mount(&copy, file)
 }
 
 #[cfg(test)]
@@ -86,7 +118,7 @@ mod tests {
     #[test]
     fn notice_names_the_first_file() {
         let file = |name: &str| Found { path: name.into(), fault: Fault::SetId, id: (0, 0) };
-        let notice = |files: Vec<Found>| Protected(files).notice(Path::new("/p"));
+        let notice = |files: Vec<Found>| Protected { files, opened: Vec::new() }.notice(Path::new("/p"));
         assert_eq!(notice(vec![]), None);
         assert!(notice(vec![file("a")]).unwrap().starts_with(r#""/p/a" has a set-user-ID"#));
         let two = notice(vec![file("\u{1b}a"), file("b")]).unwrap();

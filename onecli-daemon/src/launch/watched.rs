@@ -92,35 +92,50 @@ impl Watched {
     }
 
     fn make(&self, path: &Path, make: fn(&OwnedFd, &OsStr) -> nix::Result<()>) -> nix::Result<()> {
-        make(&self.parent(path)?, path.file_name().ok_or(Errno::EINVAL)?)
+        make(&parent(&self.tree, path)?, path.file_name().ok_or(Errno::EINVAL)?)
     }
 
-    fn parent(&self, path: &Path) -> nix::Result<OwnedFd> {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        self.tree.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Refuse)
+    /// Where it is.
+    pub(super) fn place(&self) -> &Path {
+        &self.place
     }
 
-    /// Removes what was made, where it is still empty.
-    fn remove_placeholder(&self, path: &Path) -> nix::Result<()> {
-        let parent = self.parent(path)?;
-        let name = path.file_name().ok_or(Errno::EINVAL)?;
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let found = fstat(openat(&parent, name, flags, Mode::empty())?)?;
-        match found.st_mode & libc::S_IFMT {
-            // rmdir(2) removes empty ones.
-            libc::S_IFDIR => unlinkat(&parent, name, UnlinkatFlags::RemoveDir),
-            libc::S_IFREG if found.st_size == 0 => unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir),
-            _ => Ok(()),
-        }
+    /// What was made in it for the time of the command, relative to it.
+    pub(super) fn placeholders(&self) -> &[PathBuf] {
+        &self.placeholders
+    }
+
+    /// Leaves what was made.
+    pub(super) fn keep_placeholders(&mut self) {
+        self.placeholders.clear();
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         for path in self.placeholders.iter().rev() {
-            let _ = self.remove_placeholder(path);
+            let _ = remove_placeholder(&self.tree, path);
         }
     }
+}
+
+/// Removes what was made, where it is still empty.
+pub(super) fn remove_placeholder(tree: &Tree, path: &Path) -> nix::Result<()> {
+    let parent = parent(tree, path)?;
+    let name = path.file_name().ok_or(Errno::EINVAL)?;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = fstat(openat(&parent, name, flags, Mode::empty())?)?;
+    match found.st_mode & libc::S_IFMT {
+        // rmdir(2) removes empty ones.
+        libc::S_IFDIR => unlinkat(&parent, name, UnlinkatFlags::RemoveDir),
+        libc::S_IFREG if found.st_size == 0 => unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir),
+        _ => Ok(()),
+    }
+}
+
+fn parent(tree: &Tree, path: &Path) -> nix::Result<OwnedFd> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    tree.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Refuse)
 }
 
 fn make_directory(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {

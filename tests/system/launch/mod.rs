@@ -7,6 +7,7 @@ mod git;
 mod git_remote;
 mod homes;
 mod ordinary;
+mod overlap;
 mod packages;
 mod people;
 mod programs;

@@ -9,15 +9,19 @@ use nix::unistd::{Group, Pid};
 use super::super::decide::Giver;
 use super::super::gate::HeldView;
 use super::super::handover::Handover;
+use super::super::hold::Hold;
 use super::super::homes::Homes;
 use super::super::leftovers::Leftovers;
 use super::super::mounts::{BUNDLE, View};
+use super::super::project::Directory;
+use super::super::runs::{self, Place, Record, Run};
 use super::super::terminal::Pair;
 use super::super::watched::Watched;
 use super::super::wire::{Event, Handed, Request, Wire};
 use super::super::{Launch, LaunchError, LaunchUser, OURS, environment};
 use super::admit::Authorisation;
-use super::start::start;
+use super::start::{Files, start};
+use super::watch::report;
 use super::{Ask, Caller, Permission, Rules};
 
 /// A command that runs, and what is looked at when it ends.
@@ -26,6 +30,7 @@ pub(super) struct Running {
     pub(super) view: Option<HeldView>,
     pub(super) directories: Vec<Watched>,
     pub(super) leftovers: Leftovers,
+    pub(super) run: Run,
 }
 
 /// Starts the command.
@@ -74,14 +79,52 @@ pub(super) fn prepare(
     } else {
         None
     };
+    let mut run = on_record(wire, caller, rules, permission, request, &directories).map_err(ours)?;
+    let hold = Hold::of(&run.record, &run.others()).map_err(ours)?;
     let watched = Watched::all(&mut directories, permission.allow_git_config);
+    let unrecorded = |error: io::Error| ours(format!("cannot record the command: {error}"));
+    run.set_places(places(&directories, &watched)).map_err(unrecorded)?;
     let permission = authorisation.renewed(request, caller, ask).map_err(ours)?;
     let leftovers = Leftovers::of(&directories, &user);
     let launch = plan(request, permission, user, view, &handed).map_err(launch_error)?;
-    let standard = &handed.standard;
-    let (pid, view) = start(wire, request, launch, &directories, standard, terminal.as_ref())
-        .map_err(|error| ours(error.to_string()))?;
-    Ok(Running { pid, view, directories: watched, leftovers })
+    let files = Files { standard: &handed.standard, terminal: terminal.as_ref() };
+    let (pid, view) =
+        start(wire, request, launch, &directories, files, hold).map_err(|error| ours(error.to_string()))?;
+    // A record without the cgroup serves all purposes but one: what the command leaves is not ended if this process is killed.
+    let _ = run.set_cgroup(view.as_ref().and_then(HeldView::cgroup));
+    Ok(Running { pid, view, directories: watched, leftovers, run })
+}
+
+/// Ends what killed workers left, and puts the new command on record before its directories are looked through.
+fn on_record(
+    wire: &Wire,
+    caller: &Caller,
+    rules: &Rules,
+    permission: &Permission,
+    request: &Request,
+    directories: &[Directory],
+) -> Result<Run, String> {
+    let failed = |error: io::Error| format!("cannot record the command: {error}");
+    let runs = rules.agents.make_runs().map_err(failed)?;
+    for (uid, line) in runs::clean(&runs) {
+        report(Some(wire).filter(|_| uid == caller.uid), [line]);
+    }
+    let lock = rules.agents.make_agent(permission.agent).map_err(failed)?.join("start");
+    let subject = (request.agent.as_str(), caller.uid);
+    let record = Record::new(subject, permission.cgroup.clone(), lock, places(directories, &[]));
+    Run::begin(&runs, record).map_err(failed)
+}
+
+/// What the command may change, with what was made in it.
+fn places(directories: &[Directory], watched: &[Watched]) -> Vec<Place> {
+    let writable = directories.iter().filter(|directory| directory.writable);
+    writable
+        .map(|directory| {
+            let watched = watched.iter().find(|watched| watched.place() == directory.path);
+            let id = (directory.found.st_dev, directory.found.st_ino);
+            Place::new(&directory.path, id, watched.map_or(&[], Watched::placeholders))
+        })
+        .collect()
 }
 
 /// What the agent sees of the host's files.

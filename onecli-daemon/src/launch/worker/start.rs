@@ -10,6 +10,7 @@ use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid, tcsetpgrp};
 
 use super::super::gate::{self, Gate, HeldView};
 use super::super::handover::mapped;
+use super::super::hold::Hold;
 use super::super::project::Directory;
 use super::super::terminal::control;
 use super::super::wire::{Event, Request, Wire};
@@ -27,17 +28,26 @@ const IGNORED: [Signal; 7] = [
     Signal::SIGPIPE,
 ];
 
+/// What the command has open.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Files<'f> {
+    /// Standard input, output and error of the client.
+    pub(super) standard: &'f [OwnedFd; 3],
+    /// The terminal that stands in the place of those that are one.
+    pub(super) terminal: Option<&'f OwnedFd>,
+}
+
 pub(super) fn start(
     wire: &Wire,
     request: &Request,
     launch: Launch,
     directories: &[Directory],
-    standard: &[OwnedFd; 3],
-    terminal: Option<&OwnedFd>,
+    files: Files<'_>,
+    hold: Hold,
 ) -> io::Result<(Pid, Option<HeldView>)> {
     // A session of its own: the command's terminal is no other's, and what stops the command does not stop its parent.
     setsid()?;
-    if let Some(inner) = terminal {
+    if let Some(inner) = files.terminal {
         control(inner)?;
     }
     for signal in IGNORED {
@@ -49,15 +59,15 @@ pub(super) fn start(
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(ours);
-            let code = become_command(wire, request, launch, directories, standard, terminal, &theirs);
+            let code = become_command(wire, request, launch, directories, files, hold, &theirs);
             // SAFETY: ends the process, and runs nothing of what it shares with its parent.
             unsafe { libc::_exit(i32::from(code)) }
         }
         ForkResult::Parent { child } => {
-            drop(theirs);
+            drop((theirs, hold));
             // In both processes: whoever comes first. It may have become the command, or have ended.
             let _ = setpgid(child, child);
-            if let Some(inner) = terminal {
+            if let Some(inner) = files.terminal {
                 let _ = tcsetpgrp(inner, child);
             }
             Ok((child, HeldView::of(child, ours, cgroup.as_deref())))
@@ -71,8 +81,8 @@ fn become_command(
     request: &Request,
     launch: Launch,
     directories: &[Directory],
-    standard: &[OwnedFd; 3],
-    terminal: Option<&OwnedFd>,
+    files: Files<'_>,
+    hold: Hold,
     gate: &Gate,
 ) -> u8 {
     let tell = |event: &Event| {
@@ -81,7 +91,7 @@ fn become_command(
     let mut notice = |text: &str| tell(&Event::Notice(text.to_owned()));
     let started = (|| {
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
-        if let Some(inner) = terminal {
+        if let Some(inner) = files.terminal {
             let _ = tcsetpgrp(inner, nix::unistd::getpid());
         }
         let system = |step| move |source: io::Error| LaunchError::Confine { step, source };
@@ -90,8 +100,8 @@ fn become_command(
         }
         let standards = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO];
         let places = standards.into_iter().zip(request.terminals);
-        for ((number, is_terminal), standard) in places.zip(standard) {
-            let from = match terminal {
+        for ((number, is_terminal), standard) in places.zip(files.standard) {
+            let from = match files.terminal {
                 Some(inner) if is_terminal => inner,
                 _ => standard,
             };
@@ -102,6 +112,8 @@ fn become_command(
         }
         umask(Mode::from_bits_truncate(request.umask));
         let directories = mapped(directories, &launch.user, &mut notice)?;
+        // What is moved from now on is found to be another file when it is mounted.
+        drop(hold);
         launch.exec(directories, &|| gate.pass(), &mut notice)
     })();
     match started {

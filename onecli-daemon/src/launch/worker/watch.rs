@@ -9,6 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
 use super::super::gate::HeldView;
+use super::super::hold::Hold;
 use super::super::watched::Watched;
 use super::super::wire::{Event, Order, Wire};
 use super::children::{Change, MAX_AT_ONCE, change};
@@ -49,6 +50,7 @@ pub(super) fn watch(wire: &Wire, mut running: Running) -> io::Result<()> {
                     report_changes(client, &mut running);
                     tell(client, &event);
                     running.view.iter().for_each(HeldView::wait_for_processes);
+                    running.run.end();
                     return Ok(());
                 }
             }
@@ -95,13 +97,21 @@ fn tell(client: Option<&Wire>, event: &Event) {
 /// Compares the directories with what they were. What was made in them for the command goes before the client reads that it
 /// has ended.
 fn report_changes(client: Option<&Wire>, running: &mut Running) {
+    // Nothing that is left can hide from the search.
+    let hold = Hold::of(&running.run.record, &running.run.others());
+    report(client, hold.as_ref().err().cloned());
     report(client, running.leftovers.report());
-    let directories = std::mem::take(&mut running.directories);
+    let mut directories = std::mem::take(&mut running.directories);
     report(client, directories.iter().flat_map(Watched::end));
+    drop(hold);
+    if running.run.needs_placeholders() {
+        directories.iter_mut().for_each(Watched::keep_placeholders);
+        running.run.leave_placeholders();
+    }
 }
 
 /// Tells of files that the agent should not have left or changed; the launcher's log, where the client is gone.
-fn report(client: Option<&Wire>, lines: impl IntoIterator<Item = String>) {
+pub(super) fn report(client: Option<&Wire>, lines: impl IntoIterator<Item = String>) {
     for line in lines {
         let sent = client.is_some_and(|wire| wire.send(&Event::Notice(line.clone()), &[]).is_ok());
         if !sent {

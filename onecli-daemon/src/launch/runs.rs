@@ -1,0 +1,310 @@
+//! A record of each command that runs, in a file that its worker holds a lock on (flock(2)).
+//!
+//! Other workers learn from it which agents may change a directory at this moment. If the worker is killed, its lock is gone, and
+//! the next one ends what is left: processes without a supervisor, their cgroup, and placeholders in git directories.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::agents_dir::AgentsDir;
+use super::cgroup;
+use super::tree::{Tree, shown};
+use super::watched::remove_placeholder;
+
+/// Records that are read. The launcher starts at most 1,024 commands; root starts others.
+const MAX_RECORDS: usize = 4096;
+/// Bytes of a record: the paths of its directories and placeholders.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// For processes to leave their cgroup once they are killed.
+const KILL_TIME: Duration = Duration::from_secs(1);
+/// For processes that end with the command.
+const EXIT_TIME: Duration = Duration::from_millis(100);
+/// How often a record is read that its worker may be writing.
+const READS: usize = 20;
+const READ_PAUSE: Duration = Duration::from_millis(2);
+/// The kernel's number of this boot (random(4)): ids of cgroups begin anew with each.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// A directory that a command may change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// Its physical path.
+    path: OsString,
+    /// Device and inode.
+    id: (u64, u64),
+    /// Files and directories that were made in it for the time of the command, relative to it.
+    placeholders: Vec<OsString>,
+}
+
+impl Place {
+    pub(super) fn new(path: &Path, id: (u64, u64), placeholders: &[PathBuf]) -> Place {
+        let placeholders = placeholders.iter().map(|path| path.clone().into_os_string()).collect();
+        Place { path: path.as_os_str().to_owned(), id, placeholders }
+    }
+
+    /// Whether one lies in the other.
+    fn overlaps(&self, other: &Place) -> bool {
+        let (one, other) = (Path::new(&self.path), Path::new(&other.path));
+        one.starts_with(other) || other.starts_with(one)
+    }
+
+    fn remove_placeholders(&self) {
+        let Ok(opened) = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(&self.path)
+        else {
+            return;
+        };
+        let found = opened.metadata().map(|found| (found.dev(), found.ino()));
+        if found.is_ok_and(|id| id == self.id) {
+            let tree = Tree::new(opened.into());
+            for path in self.placeholders.iter().rev() {
+                let _ = remove_placeholder(&tree, Path::new(path));
+            }
+        }
+    }
+}
+
+/// A cgroup of one command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct CommandCgroup {
+    path: PathBuf,
+    /// The inode of its directory. Another cgroup may have that path by now.
+    inode: u64,
+    /// The boot in which it has this inode.
+    boot: String,
+}
+
+impl CommandCgroup {
+    fn new(path: &Path) -> Option<CommandCgroup> {
+        let inode = fs::metadata(path).ok()?.ino();
+        Some(CommandCgroup { path: path.to_owned(), inode, boot: fs::read_to_string(BOOT).ok()? })
+    }
+
+    /// Kills the processes in it, and removes it.
+    fn end(&self) {
+        if CommandCgroup::new(&self.path).as_ref() == Some(self) {
+            cgroup::kill(&self.path, KILL_TIME);
+            cgroup::remove(&self.path);
+        }
+    }
+}
+
+/// What is recorded of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The agent's name, for messages.
+    agent: String,
+    /// The user who started the command.
+    uid: u32,
+    /// The agent's cgroup.
+    pub(super) agent_cgroup: Option<PathBuf>,
+    /// The file that is locked while the processes of that cgroup are stopped.
+    pub(super) lock: PathBuf,
+    /// What the command may change.
+    places: Vec<Place>,
+    /// The command's own.
+    command: Option<CommandCgroup>,
+}
+
+impl Record {
+    pub(super) fn new(
+        (agent, uid): (&str, u32),
+        agent_cgroup: Option<PathBuf>,
+        lock: PathBuf,
+        places: Vec<Place>,
+    ) -> Record {
+        Record { agent: agent.to_owned(), uid, agent_cgroup, lock, places, command: None }
+    }
+
+    /// Whether the command may change no directory.
+    pub(super) fn changes_nothing(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether both commands may change a file.
+    pub(super) fn shares_places(&self, other: &Record) -> bool {
+        self.places.iter().any(|place| other.places.iter().any(|theirs| place.overlaps(theirs)))
+    }
+}
+
+/// A command of this process's own, on record until this is dropped.
+#[derive(Debug)]
+pub(super) struct Run {
+    runs: PathBuf,
+    path: PathBuf,
+    file: File,
+    is_left: bool,
+    pub(super) record: Record,
+}
+
+impl Run {
+    /// Puts a command on record in the directory `runs`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn begin(runs: &Path, record: Record) -> io::Result<Run> {
+        for number in 0..MAX_RECORDS {
+            let path = runs.join(format!("{}.{number}", std::process::id()));
+            let file = match File::options().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made?,
+            };
+            // Another worker may have taken the empty file for that of a killed one.
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && file.metadata()?.nlink() == 1
+            {
+                let mut run = Run { runs: runs.to_owned(), path, file, is_left: false, record };
+                run.write()?;
+                return Ok(run);
+            }
+        }
+        Err(io::Error::other(format!("{} holds too many records: remove them", runs.display())))
+    }
+
+    /// Records what the command may change, with what was made for it.
+    pub(super) fn set_places(&mut self, places: Vec<Place>) -> io::Result<()> {
+        self.record.places = places;
+        self.write()
+    }
+
+    /// Records the command's cgroup, unless it is the agent's.
+    pub(super) fn set_cgroup(&mut self, cgroup: Option<&Path>) -> io::Result<()> {
+        let own = cgroup.filter(|cgroup| Some(*cgroup) != self.record.agent_cgroup.as_deref());
+        self.record.command = own.and_then(CommandCgroup::new);
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let bytes = serde_json::to_vec(&self.record)?;
+        self.file.rewind()?;
+        self.file.write_all(&bytes)?;
+        self.file.set_len(bytes.len() as u64)
+    }
+
+    /// The other commands that run.
+    pub(super) fn others(&self) -> Vec<Record> {
+        let others = files(&self.runs).into_iter().filter(|path| *path != self.path);
+        others
+            .filter_map(|path| match look(&path)? {
+                (_, Some(_)) => None,
+                (record, None) => record,
+            })
+            .collect()
+    }
+
+    /// Whether another command may change the same files. What was made for this one protects them there, too.
+    fn is_shared(&self) -> bool {
+        self.others().iter().any(|other| other.shares_places(&self.record))
+    }
+
+    /// Whether placeholders have to stay although the command has ended: a process that it started may still use them, or
+    /// another command.
+    pub(super) fn needs_placeholders(&self) -> bool {
+        let is_used = |command: &CommandCgroup| !cgroup::is_empty_within(&command.path, EXIT_TIME);
+        self.record.command.as_ref().is_some_and(is_used) || self.is_shared()
+    }
+
+    /// Leaves the record when this ends: the next [`clean`] removes the placeholders that no command needs any more.
+    pub(super) fn leave_placeholders(&mut self) {
+        self.is_left = true;
+    }
+
+    /// Takes the command off the record, of which no process is left.
+    pub(super) fn end(mut self) {
+        let runs = self.runs.clone();
+        self.record.command = None;
+        self.is_left &= self.write().is_ok();
+        drop(self);
+        for (_, line) in clean(&runs) {
+            let _ = writeln!(io::stderr(), "{line}");
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.is_left {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Ends what commands left whose worker was killed. Gives lines for the log.
+pub fn clean_up(agents: &AgentsDir) -> Vec<String> {
+    clean(&agents.runs()).into_iter().map(|(_, line)| line).collect()
+}
+
+/// The same, with the users who started the commands.
+pub(super) fn clean(runs: &Path) -> Vec<(u32, String)> {
+    let looked: Vec<_> = files(runs).into_iter().filter_map(|path| Some((look(&path)?, path))).collect();
+    let running: Vec<&Record> = looked
+        .iter()
+        .filter(|((_, held), _)| held.is_none())
+        .filter_map(|((record, _), _)| record.as_ref())
+        .collect();
+    let mut lines = Vec::new();
+    for ((record, held), path) in &looked {
+        if held.is_none() {
+            continue;
+        }
+        let Some(record) = record else {
+            let _ = fs::remove_file(path);
+            continue;
+        };
+        if let Some(command) = &record.command {
+            command.end();
+            lines.push((record.uid, line(record)));
+        }
+        if running.iter().any(|other| other.shares_places(record)) {
+            continue;
+        }
+        record.places.iter().for_each(Place::remove_placeholders);
+        let _ = fs::remove_file(path);
+    }
+    lines
+}
+
+fn line(record: &Record) -> String {
+    let places: Vec<String> = record.places.iter().map(|place| shown(Path::new(&place.path))).collect();
+    format!(
+        "a command of agent '{}' in {} lost its launcher and was ended; what it changed was not reported: look before you run \
+         anything there",
+        record.agent,
+        if places.is_empty() { "no directory".to_owned() } else { places.join(", ") }
+    )
+}
+
+fn files(runs: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+    entries.take(MAX_RECORDS).map(|entry| entry.path()).collect()
+}
+
+/// Reads a record. With its file, locked, where no worker holds it; none where the file is gone.
+fn look(path: &Path) -> Option<(Option<Record>, Option<File>)> {
+    let mut file = File::options().read(true).write(true).open(path).ok()?;
+    let held = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => true,
+        Err(Errno::WOULDBLOCK) => false,
+        Err(_) => return None,
+    };
+    for _ in 0..READS {
+        let mut bytes = Vec::new();
+        file.rewind().ok()?;
+        (&mut file).take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        let record = serde_json::from_slice(&bytes).ok();
+        if held || record.is_some() {
+            return Some((record, held.then_some(file)));
+        }
+        std::thread::sleep(READ_PAUSE);
+    }
+    Some((None, None))
+}
