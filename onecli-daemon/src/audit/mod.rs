@@ -38,5 +38,4 @@ pub use record::{Entry, Event, Mode, Record, Verdict};
 pub use recover::log_in;
 pub use retention::Retention;
 pub use text::Text;
-pub(crate) use text::misleads;
 pub use verify::{Bad, Findings, Verification, Verified, VerifyError, verify};

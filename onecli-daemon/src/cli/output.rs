@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use serde::Serialize;
 
-use crate::audit::misleads;
+use crate::model::{misleads, printable};
 
 /// Standard output. Errors come back to the caller, because a closed pipe is no failure.
 pub(super) struct Output {
@@ -139,10 +139,6 @@ fn escaped_json(text: &str) -> String {
         }
     }
     escaped
-}
-
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// `-` where there is nothing.
