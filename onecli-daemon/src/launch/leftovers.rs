@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use super::LaunchUser;
 use super::project::{Directory, open_same};
-use super::set_id::{Fault, Findings, Found, Quoted, Search};
+use super::set_id::{Fault, Findings, Found, Search};
+use super::tree::shown;
 use crate::model::{Clock as _, SystemClock};
 
 /// Files that a report names; it counts the others.
@@ -57,7 +58,7 @@ impl Leftovers {
 impl Place {
     fn report(&self, since: i64) -> Vec<String> {
         let search = Search { since: Some(since), owners: Some(self.owners.clone()) };
-        let path = self.path.display();
+        let path = shown(&self.path);
         match search.through(self.opened.as_fd()) {
             Ok(found) => self.lines(&found),
             Err(error) => vec![format!("cannot look for set-user-ID files in {path}: {error}")],
@@ -67,7 +68,7 @@ impl Place {
     fn lines(&self, found: &Findings) -> Vec<String> {
         let mut lines: Vec<String> = found.files.iter().take(MAX_NAMED).map(|file| self.line(file)).collect();
         let others = found.files.len() - lines.len() + found.more;
-        let path = self.path.display();
+        let path = shown(&self.path);
         if others > 0 {
             lines.push(format!("WARNING: {others} more such files in {path}"));
         }
@@ -84,7 +85,7 @@ impl Place {
             Fault::ForeignOwner => "it belongs to another user",
         };
         let path = self.path.join(&file.path);
-        format!("WARNING: {} was made or changed during this run, and {what}", Quoted(&path))
+        format!("WARNING: \"{}\" was made or changed during this run, and {what}", shown(&path))
     }
 }
 
@@ -112,5 +113,9 @@ mod tests {
         assert_eq!(lines[10], "WARNING: 5 more such files in /p");
         assert!(lines[11].contains("not all was searched"), "{lines:?}");
         assert!(place.lines(&Findings::default()).is_empty());
+        let place = Place { path: "/p\u{1b}[2J\u{202e}".into(), ..place };
+        for line in place.lines(&found) {
+            assert!(line.contains("/p\\u{1b}[2J\\u{202e}"), "{line:?}");
+        }
     }
 }

@@ -12,7 +12,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
 
 use super::project::{move_mount, open_tree, set_read_only};
-use super::set_id::{Found, MAX_FILES, Quoted, Search};
+use super::set_id::{Found, MAX_FILES, Search};
+use super::tree::shown;
 
 /// Files that stay open until they are mounted. The path of any more is looked up again.
 const MAX_OPEN: usize = 256;
@@ -31,7 +32,7 @@ impl Protected {
     /// # Errors
     /// Why the agent cannot have the directory, and what to do.
     pub(super) fn find(directory: &OwnedFd, path: &Path) -> Result<Protected, String> {
-        let at = path.display();
+        let at = shown(path);
         let found = Search::default()
             .through(directory.as_fd())
             .map_err(|error| format!("cannot look for set-user-ID files in {at}: {error}"))?;
@@ -69,8 +70,8 @@ impl Protected {
             others => format!("and {others} more files have"),
         };
         Some(format!(
-            "{} {others} a set-user-ID or set-group-ID bit, or capabilities: the agent cannot change, rename or remove that",
-            Quoted(&first)
+            "\"{}\" {others} a set-user-ID or set-group-ID bit, or capabilities: the agent cannot change, rename or remove that",
+            shown(&first)
         ))
     }
 
@@ -88,7 +89,7 @@ impl Protected {
 }
 
 fn failed(file: &Found, error: &io::Error) -> io::Error {
-    io::Error::other(format!("{}: {error}", Quoted(&file.path)))
+    io::Error::other(format!("{}: {error}", shown(&file.path)))
 }
 
 /// Opens a file that was found.

@@ -5,7 +5,6 @@
 //! directory of each level open, so that a process that moves things meanwhile leads it nowhere else.
 
 use std::ffi::{CStr, OsStr};
-use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -23,15 +22,6 @@ pub(super) const MAX_FILES: usize = 1024;
 /// Set-user-ID and set-group-ID, of inode(7).
 pub(super) const SET_ID: u32 = 0o6000;
 const EXECUTABLE: u32 = 0o111;
-
-/// A path as it is printed: in quotes, with control, C1 and bidirectional characters escaped. An agent may have chosen it.
-pub(super) struct Quoted<'p>(pub(super) &'p Path);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.0, f)
-    }
-}
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

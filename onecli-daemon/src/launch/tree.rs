@@ -11,6 +11,8 @@ use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, fstat};
 
+use crate::model::printable;
+
 /// Whether symbolic links within the tree are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Links {
@@ -107,10 +109,9 @@ impl Tree {
     }
 }
 
-/// A path for people: no character in it ends a line or drives a terminal.
+/// A path for people: no character in it ends a line, drives a terminal or changes the direction of the text.
 pub fn shown(path: &Path) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
-    path.to_string_lossy().chars().map(escape).collect()
+    printable(&path.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -156,5 +157,6 @@ mod tests {
     #[test]
     fn a_path_is_shown_on_one_line() {
         assert_eq!(shown(Path::new("/a\nb\u{1b}[2Jc\u{9b}ä")), "/a\\nb\\u{1b}[2Jc\\u{9b}ä");
+        assert_eq!(shown(Path::new("/gpj.\u{202e}exe")), "/gpj.\\u{202e}exe");
     }
 }
