@@ -9,19 +9,17 @@ use std::path::PathBuf;
 use super::LaunchUser;
 use super::project::{Directory, open_same};
 use super::set_id::{Fault, Findings, Found, Search};
+use super::start::Start;
 use super::tree::shown;
-use crate::model::{Clock as _, SystemClock};
+use crate::model::SystemClock;
 
 /// Files that a report names; it counts the others.
 const MAX_NAMED: usize = 10;
-/// The kernel stamps files with a clock that is up to a tick behind, so that the second may be another one.
-const BEHIND: i64 = 1;
 
 /// The directories that an agent may change, from the start of its command.
 #[derive(Debug)]
 pub(super) struct Leftovers {
-    /// Seconds since 1970.
-    since: i64,
+    since: Start,
     places: Vec<Place>,
 }
 
@@ -46,7 +44,7 @@ impl Leftovers {
             };
             Some(Place { opened, path: directory.path.clone(), owners })
         });
-        Leftovers { since: SystemClock.now().as_second() - BEHIND, places: places.collect() }
+        Leftovers { since: Start::now(&SystemClock), places: places.collect() }
     }
 
     /// Looks for files, and gives lines for the caller; none if there are no such files.
@@ -56,7 +54,7 @@ impl Leftovers {
 }
 
 impl Place {
-    fn report(&self, since: i64) -> Vec<String> {
+    fn report(&self, since: Start) -> Vec<String> {
         let search = Search { since: Some(since), owners: Some(self.owners.clone()) };
         let path = shown(&self.path);
         match search.through(self.opened.as_fd()) {

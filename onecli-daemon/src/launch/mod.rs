@@ -35,6 +35,7 @@ mod scope;
 mod seccomp;
 mod server;
 mod set_id;
+mod start;
 mod subordinate;
 mod terminal;
 mod tree;

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, lgetxattr, openat, statat};
 use rustix::io::Errno;
 
+use super::start::Start;
+
 /// Entries that a search looks at, about 2 µs each. A large repository with its dependencies has some 500,000.
 const MAX_ENTRIES: usize = 4_000_000;
 /// Levels of directories. Each keeps a descriptor open.
@@ -58,8 +60,8 @@ pub(super) struct Findings {
 /// What to look for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Search {
-    /// Files whose status changed before are left out, in seconds since 1970.
-    pub(super) since: Option<i64>,
+    /// Files whose status changed before are left out.
+    pub(super) since: Option<Start>,
     /// Users to whom files may belong; none leaves out owners.
     pub(super) owners: Option<Vec<u32>>,
 }
@@ -80,7 +82,7 @@ impl Search {
 
     fn fault(&self, directory: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Option<Fault> {
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if self.since.is_some_and(|since| stat.st_ctime < since) {
+        if self.since.is_some_and(|since| !since.is_before(changed(stat))) {
             None
         } else if is_file && stat.st_mode & SET_ID != 0 {
             Some(Fault::SetId)
@@ -173,6 +175,10 @@ impl Walk<'_> {
     }
 }
 
+fn changed(stat: &Stat) -> (i64, i64) {
+    (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0))
+}
+
 fn open(directory: BorrowedFd<'_>, name: &CStr) -> Result<Dir, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
     let opened = match openat(directory, name, flags, Mode::empty()) {
@@ -249,8 +255,8 @@ mod tests {
         let mut all = privileged.to_vec();
         all.extend([("a/foreign", Fault::ForeignOwner), ("link", Fault::ForeignOwner)]);
         all.sort_unstable();
-        assert_eq!(names(&search(Some(0), Some(&[1000, 990]))), all);
-        assert_eq!(search(Some(i64::MAX), Some(&[])), Findings::default());
+        assert_eq!(names(&search(Some(Start::default()), Some(&[1000, 990]))), all);
+        assert_eq!(search(Some(Start::MAX), Some(&[])), Findings::default());
     }
 
     #[test]
