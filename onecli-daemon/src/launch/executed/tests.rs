@@ -199,7 +199,7 @@ fn a_long_report_is_cut_and_escaped() {
         project.write(&format!("{n}\u{1b}[2J/.envrc"), "x");
     }
     let lines = before.report(&project.take(), Path::new("/p"), 0);
-    assert_eq!(lines.len(), MAX_REPORTED + 2);
-    assert_eq!(lines[1], "  new: /p/0\\u{1b}[2J/.envrc");
-    assert_eq!(lines.last().unwrap(), "  and 10 more");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("  new: ")).count(), MAX_REPORTED);
+    assert!(lines.contains(&"  new: /p/0\\u{1b}[2J/.envrc".to_owned()), "{lines:?}");
+    assert!(lines.contains(&format!("  and {} more", 30 - MAX_REPORTED)), "{lines:?}");
 }
