@@ -81,6 +81,7 @@ fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
         project: directories.project,
         shares: directories.shares.iter().map(|(_, writable)| *writable).collect(),
         umask: own_umask(),
+        git_configs: launch::configs_of_environment(),
     };
     let wire = connect(client)?;
     let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();

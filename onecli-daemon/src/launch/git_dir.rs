@@ -7,7 +7,7 @@
 //! namespace the names are no mount points, and `.git` can be renamed. It may also make another repository in a directory
 //! below. So the launcher compares these files when the command ends ([`executed`](super::executed)), whatever is mounted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,19 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
-use super::executed::GitPlaces;
+use super::executed::{self, GitPlaces};
 use super::project::{move_mount, open_tree, set_read_only};
 use super::tree::{Links, Tree, shown};
 
-/// Mounts in one project. A repository takes about five.
-const MAX_GUARDS: usize = 2000;
+/// Mounts in one project. A repository takes about seven.
+const MAX_GUARDS: usize = 3000;
 
 /// The directory of a git directory that git runs programs from.
 pub(super) const HOOKS: &str = "hooks";
+/// Directories whose files name repositories as `remote.NAME.url` does; git itself writes there no more.
+pub(super) const REMOTES: &str = "remotes";
+/// The same in an older form.
+pub(super) const BRANCHES: &str = "branches";
 /// A directory of other files, which git writes too.
 pub(super) const INFO: &str = "info";
 /// Files that hold commands, or name them or the place of such files.
@@ -49,18 +53,19 @@ enum Guard {
 pub(super) struct Guards {
     all: BTreeMap<PathBuf, Guard>,
     is_cut: bool,
+    /// The project holds more than was searched for repositories.
+    pub(super) is_unsearched: bool,
 }
 
 impl Guards {
     /// For all git directories that were found.
     pub(super) fn of(found: &GitPlaces) -> Guards {
         let mut guards = Guards::default();
+        let repositories: BTreeSet<&Path> = found.repositories.iter().map(PathBuf::as_path).collect();
         for repository in &found.repositories {
-            let around = found.repositories.iter().filter(|other| *other != repository);
-            let around =
-                around.filter(|other| repository.starts_with(other)).max_by_key(|other| other.iter().count());
-            guards.pin_between(around.map(PathBuf::as_path), repository);
-            guards.add(repository, &[HOOKS], Guard::Directory);
+            let around = repository.ancestors().skip(1).find(|other| repositories.contains(other));
+            guards.pin_between(around, repository);
+            guards.add(repository, &[HOOKS, REMOTES, BRANCHES], Guard::Directory);
             guards.add(repository, &[INFO], Guard::Pin);
             guards.add(repository, &FILES, Guard::File);
         }
@@ -128,6 +133,9 @@ impl Guards {
         }
         if self.is_cut {
             notice(&format!("{} holds too many git repositories: not all are protected", shown(project)));
+        }
+        if self.is_unsearched {
+            notice(&executed::cut(project));
         }
         Ok(())
     }
@@ -211,7 +219,16 @@ mod tests {
     fn a_bare_repository_as_the_project_is_protected() {
         let found = GitPlaces { repositories: paths(&[""]), ..GitPlaces::default() };
         let guards = Guards::of(&found);
-        let expected = ["commondir", "config", "config.worktree", "hooks", "info", "info/attributes"];
+        let expected = [
+            "branches",
+            "commondir",
+            "config",
+            "config.worktree",
+            "hooks",
+            "info",
+            "info/attributes",
+            "remotes",
+        ];
         assert_eq!(guards.all.keys().collect::<Vec<_>>(), expected.map(Path::new));
     }
 

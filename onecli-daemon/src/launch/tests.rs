@@ -335,6 +335,7 @@ fn what_a_command_gets_is_not_printed() {
         project: Project::Plain,
         shares: Vec::new(),
         umask: 0o22,
+        git_configs: vec![],
     };
     let launch = Launch {
         user: user(),

@@ -9,12 +9,16 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::executed::Snapshot;
+use super::executed::{Snapshot, UserConfig};
 use super::git_dir::{self, Guards};
 use super::permitted;
 use super::project::{Directory, open_same};
+use super::start::Start;
 use super::tree::{Links, Tree};
-use crate::model::{Clock as _, SystemClock};
+use crate::model::SystemClock;
+
+/// Files of git configuration that a caller's environment may name.
+const MAX_CONFIGS: usize = 4;
 
 /// A directory and what was in it.
 #[derive(Debug)]
@@ -22,8 +26,11 @@ pub(super) struct Watched {
     tree: Tree,
     place: PathBuf,
     before: Snapshot,
-    /// Seconds since 1970.
-    since: i64,
+    since: Start,
+    /// The person who works there.
+    ids: (u32, u32),
+    /// Git configuration of theirs, besides the usual one.
+    configs: Vec<PathBuf>,
     /// Made for the time of the command, so that a mount has a place.
     placeholders: Vec<PathBuf>,
     /// It lies in another one, which reports it.
@@ -32,27 +39,33 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Looks at the directories that the agent may write and that are not its own, and has git directories in them protected,
-    /// unless the agent may change them.
-    pub(super) fn all(directories: &mut [Directory], may_change_git: bool) -> Vec<Watched> {
+    /// unless the agent may change them. `configs` are files of git configuration that the caller's environment names.
+    pub(super) fn all(
+        directories: &mut [Directory],
+        may_change_git: bool,
+        configs: &[PathBuf],
+    ) -> Vec<Watched> {
         let mut all: Vec<Watched> = Vec::new();
         for directory in directories.iter_mut().filter(|directory| directory.writable) {
             let Some(ids) = directory.ids else { continue };
             let Ok(opened) = open_same(&directory.path, &directory.found) else { continue };
-            let mut watched = Watched::begin(Tree::new(opened.into()), directory.path.clone());
+            let mut watched = Watched::begin(Tree::new(opened.into()), directory.path.clone(), ids, configs);
             if !may_change_git {
-                watched.make_placeholders(ids);
+                watched.make_placeholders();
                 directory.guards = Guards::of(watched.before.git());
             }
+            directory.guards.is_unsearched = watched.before.is_cut();
             watched.is_inner = all.iter().any(|other| watched.place.starts_with(&other.place));
             all.push(watched);
         }
         all
     }
 
-    fn begin(tree: Tree, place: PathBuf) -> Watched {
-        let since = SystemClock.now().as_second();
-        let before = Snapshot::take(&tree, &place);
-        Watched { tree, place, before, since, placeholders: Vec::new(), is_inner: false }
+    fn begin(tree: Tree, place: PathBuf, ids: (u32, u32), configs: &[PathBuf]) -> Watched {
+        let configs: Vec<_> = configs.iter().take(MAX_CONFIGS).cloned().collect();
+        let since = Start::now(&SystemClock);
+        let before = Snapshot::take(&tree, &place, &UserConfig::read(ids, &configs));
+        Watched { tree, place, before, since, ids, configs, placeholders: Vec::new(), is_inner: false }
     }
 
     /// What the command changed, as lines for the caller.
@@ -60,27 +73,28 @@ impl Watched {
         if self.is_inner {
             return Vec::new();
         }
-        self.before.report(&Snapshot::take(&self.tree, &self.place), &self.place, self.since)
+        let after = Snapshot::take(&self.tree, &self.place, &UserConfig::read(self.ids, &self.configs));
+        self.before.report(&after, &self.place, self.since)
     }
 
     /// What is missing the agent could make. Empty files and directories stand in its place, made by a process of the
     /// caller's: root creates nothing where an agent may have led it.
-    fn make_placeholders(&mut self, (uid, gid): (u32, u32)) {
+    fn make_placeholders(&mut self) {
         let git = self.before.git();
-        let places = |names: [&str; 2]| {
-            let all = git.repositories.iter().flat_map(move |path| names.map(|name| path.join(name)));
+        let places = |names: &[&str]| {
+            let all = git.repositories.iter().flat_map(|path| names.iter().map(|name| path.join(name)));
             all.collect::<Vec<PathBuf>>()
         };
         let is_missing = |path: &PathBuf| self.tree.stat(path) == Err(Errno::ENOENT);
-        let directories = places([git_dir::HOOKS, git_dir::INFO]);
-        let files = [places(["config", git_dir::ATTRIBUTES]), git.worktree_configs.clone()].concat();
+        let directories = places(&[git_dir::HOOKS, git_dir::INFO, git_dir::REMOTES, git_dir::BRANCHES]);
+        let files = [places(&["config", git_dir::ATTRIBUTES]), git.worktree_configs.clone()].concat();
         let directories: Vec<PathBuf> = directories.into_iter().filter(is_missing).collect();
         let files: Vec<PathBuf> = files.into_iter().filter(is_missing).collect();
         if directories.is_empty() && files.is_empty() {
             return;
         }
         // What cannot be made is not protected; the comparison at the end is left.
-        let _ = permitted::as_user((uid, gid), || {
+        let _ = permitted::as_user(self.ids, || {
             for path in &directories {
                 let _ = self.make(path, make_directory);
             }

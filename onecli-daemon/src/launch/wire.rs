@@ -69,6 +69,9 @@ pub struct Request {
     pub shares: Vec<bool>,
     /// The mode bits that new files do not get (umask(2)).
     pub umask: u32,
+    /// Files of the caller's git configuration that their environment names.
+    #[serde(default)]
+    pub git_configs: Vec<PathBuf>,
 }
 
 impl Request {

@@ -13,14 +13,14 @@ use super::Stage;
 use super::people::{ALICE, GROUP, dir, file};
 
 /// A project of Alice's with a remote repository beside it.
-struct Project {
-    stage: Stage,
-    path: PathBuf,
+pub(super) struct Project {
+    pub(super) stage: Stage,
+    pub(super) path: PathBuf,
     remote: PathBuf,
 }
 
 impl Project {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         if !need::program("git repositories", "git", "git") {
             return None;
         }
@@ -41,24 +41,28 @@ impl Project {
     }
 
     /// As Alice, outside.
-    fn git(directory: &Path, script: &str) -> String {
+    pub(super) fn git(directory: &Path, script: &str) -> String {
         let (uid, gid) = (ALICE.to_string(), GROUP.to_string());
         let run = Run::new("setpriv").args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "sh", "-ec"]);
         named(run.arg(script)).cwd(directory).outcome().ok(script)
     }
 
     /// In the agent, with the remote repository.
-    fn agent(&self, script: &str) -> Outcome {
-        let script = format!("{IDENTITY}{script}");
-        let options = ["--dir", self.path.to_str().unwrap(), "--share-rw", self.remote.to_str().unwrap()];
-        self.stage.alice(&options, &script).outcome()
+    pub(super) fn agent(&self, script: &str) -> Outcome {
+        self.run(script).outcome()
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(super) fn run(&self, script: &str) -> Run {
+        let script = format!("{IDENTITY}{script}");
+        let options = ["--dir", self.path.to_str().unwrap(), "--share-rw", self.remote.to_str().unwrap()];
+        self.stage.alice(&options, &script)
+    }
+
+    pub(super) fn at(&self, path: &str) -> PathBuf {
         self.path.join(path)
     }
 
-    fn allow(&self, word: &str) {
+    pub(super) fn allow(&self, word: &str) {
         let args = ["agent", "set", &self.stage.robot.name, "--allow-git-config", word];
         self.stage.scene.daemon.onecli(&args).ok("agent set");
     }

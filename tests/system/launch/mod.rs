@@ -5,6 +5,7 @@ mod clients;
 mod confirmed;
 mod git;
 mod git_remote;
+mod git_state;
 mod homes;
 mod ordinary;
 mod overlap;

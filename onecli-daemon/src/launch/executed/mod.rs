@@ -4,30 +4,45 @@
 //! takes commands from files of the project, and runs them as that person. The launcher compares these files before and
 //! after a command, and reports the differences.
 
+mod git;
 mod git_config;
 mod names;
 mod print;
+mod report;
 #[cfg(test)]
 mod tests;
+mod user_config;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::tree::{Tree, shown};
+use super::start::Start;
+use super::tree::Tree;
+use names::Kind;
 use print::Print;
 use walk::Walk;
 
-/// Files that a report names.
-const MAX_REPORTED: usize = 20;
+pub(super) use report::cut;
+pub(super) use user_config::UserConfig;
+pub use user_config::configs_of_environment;
 
 /// The files in a directory that other programs execute. Paths are relative to it.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    files: BTreeMap<PathBuf, Print>,
+    files: BTreeMap<PathBuf, Executed>,
+    /// Files that are as git makes them for a linked working tree: a new one says nothing.
+    ordinary: BTreeSet<PathBuf>,
     git: GitPlaces,
     /// There was more than is looked at.
     is_cut: bool,
+}
+
+/// A file that other programs execute.
+#[derive(Debug)]
+struct Executed {
+    kind: Kind,
+    print: Print,
 }
 
 /// What belongs to git repositories in a directory.
@@ -44,18 +59,18 @@ pub(super) struct GitPlaces {
 }
 
 /// What became of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
-    New,
     Changed,
+    New,
     Removed,
     Repository,
 }
 
 impl Snapshot {
-    /// Of `tree`, whose absolute path is `place`.
-    pub(super) fn take(tree: &Tree, place: &Path) -> Snapshot {
-        Walk::new(tree, place).run()
+    /// Of `tree`, whose absolute path is `place`. `user` is the configuration of the person who works there.
+    pub(super) fn take(tree: &Tree, place: &Path, user: &UserConfig) -> Snapshot {
+        Walk::new(tree, place, user).run()
     }
 
     /// Its git repositories.
@@ -63,62 +78,37 @@ impl Snapshot {
         &self.git
     }
 
-    /// What changed up to `after`, as lines for the caller. `place` is the directory's path, and `since` the second since
-    /// 1970 at which this snapshot was taken.
-    pub(super) fn report(&self, after: &Snapshot, place: &Path, since: i64) -> Vec<String> {
-        let changes = self.changes(after, since);
-        let mut lines = Vec::new();
-        if !changes.is_empty() {
-            lines.push(format!(
-                "WARNING: the agent changed files in {} that other programs execute. Read them before you use git, an \
-                 editor, npm or a shell there:",
-                shown(place)
-            ));
-        }
-        lines.extend(changes.iter().take(MAX_REPORTED).map(|(path, change)| {
-            let path = shown(&place.join(path));
-            match change {
-                Change::New => format!("  new: {path}"),
-                Change::Changed => format!("  changed: {path}"),
-                Change::Removed => format!("  removed: {path}"),
-                Change::Repository => format!("  new git repository: {path}"),
-            }
-        }));
-        if changes.len() > MAX_REPORTED {
-            lines.push(format!("  and {} more", changes.len() - MAX_REPORTED));
-        }
-        if self.is_cut || after.is_cut {
-            lines.push(format!(
-                "{} holds more files than the launcher looks at: some changes of files that other programs execute may not \
-                 be listed",
-                shown(place)
-            ));
-        }
-        lines
+    /// Whether there was more than is looked at.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
-    fn changes(&self, after: &Snapshot, since: i64) -> Vec<(PathBuf, Change)> {
-        let made: Vec<&PathBuf> =
-            after.git.repositories.iter().filter(|path| !self.git.repositories.contains(path)).collect();
+    fn changes(&self, after: &Snapshot, since: Start) -> Vec<(PathBuf, Change)> {
+        let known: BTreeSet<&PathBuf> = self.git.repositories.iter().collect();
+        let made = after.git.repositories.iter().filter(|path| !known.contains(path));
+        let made: BTreeSet<&Path> = made.map(PathBuf::as_path).collect();
         // Those in a new one go without saying.
-        let is_in_new = |path: &Path| made.iter().any(|new| path.starts_with(new));
+        let is_in_new = |path: &Path| path.ancestors().any(|place| made.contains(place));
         let mut changes: Vec<_> = made
             .iter()
             .filter(|path| path.parent().is_none_or(|parent| !is_in_new(parent)))
-            .map(|path| ((*path).clone(), Change::Repository))
+            .map(|path| ((*path).to_owned(), Change::Repository))
             .collect();
-        for (path, print) in &after.files {
+        for (path, Executed { print, .. }) in &after.files {
             let change = match self.files.get(path) {
-                Some(old) if old.is_same(print) => None,
+                Some(old) if old.print.is_same(print) => None,
                 Some(_) => Some(Change::Changed),
                 // Where not all was looked at before, an old file may be new to us.
                 None if self.is_cut && !print.is_since(since) => None,
-                None => Some(Change::New).filter(|_| !is_in_new(path)),
+                None => Some(Change::New).filter(|_| !is_in_new(path) && !after.ordinary.contains(path)),
             };
             changes.extend(change.map(|change| (path.clone(), change)));
         }
-        let gone = self.files.keys().filter(|path| !after.is_cut && !after.files.contains_key(*path));
-        changes.extend(gone.map(|path| (path.clone(), Change::Removed)));
+        let gone = self.files.iter().filter(|(path, _)| !after.is_cut && !after.files.contains_key(*path));
+        // An operation that was finished, a linked working tree that was removed: git executes less than before.
+        let gone =
+            gone.filter(|(path, file)| file.kind != Kind::Interrupted && !self.ordinary.contains(*path));
+        changes.extend(gone.map(|(path, _)| (path.clone(), Change::Removed)));
         changes.sort_by(|(one, _), (other, _)| one.cmp(other));
         changes
     }

@@ -1,28 +1,72 @@
 //! Names of files that other programs execute, or take commands from, when somebody works in a directory.
 
+/// Which programs execute a file; those that ask the least come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Any command of git.
+    Git,
+    /// Any command of git there, or of a program that looks through the project.
+    Repository,
+    /// Commands of git that go on with what was interrupted.
+    Interrupted,
+    /// Shells that enter the directory.
+    Shell,
+    /// Editors, debuggers and assistants.
+    Editor,
+    /// Package managers.
+    Package,
+}
+
+impl Kind {
+    /// All, in order.
+    pub(super) const ALL: [Kind; 6] =
+        [Kind::Git, Kind::Repository, Kind::Interrupted, Kind::Shell, Kind::Editor, Kind::Package];
+
+    /// As a heading.
+    pub(super) fn heading(self) -> &'static str {
+        match self {
+            Kind::Git => "git configuration, hooks, and files that they name",
+            Kind::Repository => "git repositories",
+            Kind::Interrupted => {
+                "interrupted git operations (git executes what is in there when you continue them)"
+            }
+            Kind::Shell => "environments of shells",
+            Kind::Editor => "settings of editors, debuggers and assistants",
+            Kind::Package => "package managers and their scripts",
+        }
+    }
+}
+
 /// Files.
-pub(super) const FILES: &[&str] = &[
-    ".devcontainer.json",
+pub(super) const FILES: &[(&str, Kind)] = &[
+    (".devcontainer.json", Kind::Editor),
     // direnv: runs when a shell enters the directory, once it was allowed.
-    ".envrc",
-    ".exrc",
-    ".gdbinit",
+    (".envrc", Kind::Shell),
+    (".exrc", Kind::Editor),
+    (".gdbinit", Kind::Editor),
     // Commands that Claude Code and others start as MCP servers.
-    ".mcp.json",
-    ".mise.toml",
+    (".mcp.json", Kind::Editor),
+    (".mise.toml", Kind::Shell),
     // Names the programs that npm and Yarn start.
-    ".npmrc",
-    ".nvim.lua",
-    ".nvimrc",
-    ".pre-commit-config.yaml",
-    ".yarnrc",
-    ".yarnrc.yml",
-    "mise.toml",
-    PACKAGE,
+    (".npmrc", Kind::Package),
+    (".nvim.lua", Kind::Editor),
+    (".nvimrc", Kind::Editor),
+    (".pre-commit-config.yaml", Kind::Package),
+    (".yarnrc", Kind::Package),
+    (".yarnrc.yml", Kind::Package),
+    ("mise.toml", Kind::Shell),
+    (PACKAGE, Kind::Package),
 ];
 /// Directories, with all files below them.
-pub(super) const DIRECTORIES: &[&str] =
-    &[".claude", ".cursor", ".devcontainer", ".husky", ".idea", ".vscode", ".zed"];
+pub(super) const DIRECTORIES: &[(&str, Kind)] = &[
+    (".claude", Kind::Editor),
+    (".cursor", Kind::Editor),
+    (".devcontainer", Kind::Editor),
+    (".husky", Kind::Package),
+    (".idea", Kind::Editor),
+    (".vscode", Kind::Editor),
+    (".zed", Kind::Editor),
+];
 /// Of it the scripts count.
 pub(super) const PACKAGE: &str = "package.json";
 /// What npm and others install. Whoever installs it runs its scripts then; below it only git repositories count.
@@ -37,6 +81,11 @@ pub(super) const GIT_FILES: &[&str] = &[
     "commondir",
     "gitdir",
     "info/attributes",
-    // `exec` lines that the next `git rebase --continue` runs.
-    "rebase-merge/git-rebase-todo",
+    // A fetch runs git in the repositories that hold these objects.
+    "objects/info/alternates",
 ];
+/// Directories of a git directory whose files name repositories, as `remote.NAME.url` does.
+pub(super) const GIT_REMOTES: &[&str] = &["remotes", "branches"];
+/// Directories of a git directory that a rebase, `git am`, a cherry-pick or a revert leaves when it is interrupted. Git executes
+/// `exec` lines and the named strategy (`git-merge-NAME`, a path as well) when it continues.
+pub(super) const GIT_INTERRUPTED: &[&str] = &["rebase-merge", "rebase-apply", "sequencer"];

@@ -6,6 +6,7 @@ use std::path::Path;
 use nix::sys::stat::FileStat;
 use sha2::{Digest as _, Sha256};
 
+use super::super::start::Start;
 use super::super::tree::{Links, Tree};
 use super::names::PACKAGE;
 
@@ -68,9 +69,9 @@ impl Print {
         }
     }
 
-    /// Whether content or status changed at or after this second since 1970.
-    pub(super) fn is_since(&self, second: i64) -> bool {
-        self.meta[4] >= second
+    /// Whether content or status changed at or after this time.
+    pub(super) fn is_since(&self, start: Start) -> bool {
+        start.is_before((self.meta[4], self.meta[5]))
     }
 }
 

@@ -3,7 +3,10 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use super::report::MAX_REPORTED;
 use super::*;
+
+mod git;
 
 struct Project(tempfile::TempDir);
 
@@ -32,14 +35,25 @@ impl Project {
     }
 
     fn take(&self) -> Snapshot {
-        Snapshot::take(&Tree::new(File::open(self.0.path()).unwrap().into()), self.0.path())
+        self.take_with(&UserConfig::default())
+    }
+
+    fn take_with(&self, user: &UserConfig) -> Snapshot {
+        Snapshot::take(&Tree::new(File::open(self.0.path()).unwrap().into()), self.0.path(), user)
+    }
+
+    /// The report about what `change` changes.
+    fn report(&self, change: impl FnOnce()) -> Vec<String> {
+        let before = self.take();
+        change();
+        before.report(&self.take(), Path::new("/p"), Start::default())
     }
 
     /// What `change` changes, as `KIND path`.
     fn changed(&self, change: impl FnOnce()) -> Vec<String> {
         let before = self.take();
         change();
-        let changes = before.changes(&self.take(), 0);
+        let changes = before.changes(&self.take(), Start::default());
         changes.iter().map(|(path, change)| format!("{change:?} {}", path.display())).collect()
     }
 }
@@ -182,7 +196,7 @@ fn more_than_is_looked_at_is_said() {
     let cut = |before: bool, after: bool| {
         let before = Snapshot { is_cut: before, ..Snapshot::default() };
         let after = Snapshot { is_cut: after, ..Snapshot::default() };
-        before.report(&after, Path::new("/a\nb"), 0)
+        before.report(&after, Path::new("/a\nb"), Start::default())
     };
     assert_eq!(cut(false, false), [""; 0]);
     for (before, after) in [(true, false), (false, true)] {
@@ -198,7 +212,7 @@ fn a_long_report_is_cut_and_escaped() {
     for n in 0..30 {
         project.write(&format!("{n}\u{1b}[2J/.envrc"), "x");
     }
-    let lines = before.report(&project.take(), Path::new("/p"), 0);
+    let lines = before.report(&project.take(), Path::new("/p"), Start::default());
     assert_eq!(lines.iter().filter(|line| line.starts_with("  new: ")).count(), MAX_REPORTED);
     assert!(lines.contains(&"  new: /p/0\\u{1b}[2J/.envrc".to_owned()), "{lines:?}");
     assert!(lines.contains(&format!("  and {} more", 30 - MAX_REPORTED)), "{lines:?}");

@@ -81,7 +81,7 @@ pub(super) fn prepare(
     };
     let mut run = on_record(wire, caller, rules, permission, request, &directories).map_err(ours)?;
     let hold = Hold::of(&run.record, &run.others()).map_err(ours)?;
-    let watched = Watched::all(&mut directories, permission.allow_git_config);
+    let watched = Watched::all(&mut directories, permission.allow_git_config, &request.git_configs);
     let unrecorded = |error: io::Error| ours(format!("cannot record the command: {error}"));
     run.set_places(places(&directories, &watched)).map_err(unrecorded)?;
     let permission = authorisation.renewed(request, caller, ask).map_err(ours)?;

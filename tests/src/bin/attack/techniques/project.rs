@@ -12,6 +12,7 @@ use crate::world::{World, reply};
 
 const GETS: &str = "a program that runs as the person who works in the project, unnoticed";
 const CONTROL: &str = "with --allow-git-config the same command changes the file";
+const NO_REPORT: &str = "an ordinary file is not reported";
 
 pub(crate) const ROWS: &[Row] = &[
     Row::new("project/git-config", GETS, CONTROL, git_config).quick(),
@@ -23,13 +24,13 @@ pub(crate) const ROWS: &[Row] = &[
         "without the agent's repository nothing is reported",
         another_repository,
     ),
-    Row::new("project/editor-task", GETS, "an ordinary file is not reported", editor_task),
-    Row::new(
-        "project/git-directory-from-another-namespace",
-        GETS,
-        "an ordinary file is not reported",
-        from_another_namespace,
-    ),
+    Row::new("project/git-remotes", GETS, CONTROL, git_remotes),
+    Row::new("project/interrupted-operation", GETS, NO_REPORT, interrupted_operation),
+    Row::new("project/repository-in-git-directory", GETS, NO_REPORT, repository_in_git_directory),
+    Row::new("project/named-script", GETS, NO_REPORT, named_script),
+    Row::new("project/many-names", GETS, NO_REPORT, many_names),
+    Row::new("project/editor-task", GETS, NO_REPORT, editor_task),
+    Row::new("project/git-directory-from-another-namespace", GETS, NO_REPORT, from_another_namespace),
 ];
 
 /// The user of the agent, and the owner of the project: of every Debian.
@@ -56,7 +57,8 @@ impl Project {
             fs::create_dir(project.at(directory)).expect("make the project");
         }
         fs::write(project.at(".git/HEAD"), "ref: refs/heads/main\n").expect("HEAD");
-        fs::write(project.at(".git/config"), "[core]\n\tbare = false\n").expect("config");
+        let config = "[core]\n\tbare = false\n[filter \"x\"]\n\tclean = env A=1 sh run.sh\n";
+        fs::write(project.at(".git/config"), config).expect("config");
         give(&project.path);
         Some(project)
     }
@@ -153,6 +155,38 @@ fn must_be_reported(trial: &mut Trial, ordinary: &str, script: &str, path: &str)
 fn another_repository(trial: &mut Trial) {
     let script = "mkdir src; cp -r .git src/.git; echo '[core] fsmonitor=evil' >> src/.git/config";
     must_be_reported(trial, "mkdir -p src2/objects src2/refs", script, "src/.git");
+}
+
+fn git_remotes(trial: &mut Trial) {
+    let scripts = [
+        "mkdir -p .git/remotes; echo evil > .git/remotes/origin",
+        "mv .git/remotes x; mkdir .git/remotes; echo evil > .git/remotes/origin",
+        "mkdir x; echo evil > x/origin; mv -T --exchange x .git/remotes",
+    ];
+    with_and_without_the_flag(trial, &scripts, ".git/remotes/origin");
+}
+
+fn interrupted_operation(trial: &mut Trial) {
+    let script = "mkdir .git/sequencer; echo strategy=x/../evil > .git/sequencer/opts";
+    must_be_reported(trial, "echo text > .git/COMMIT_EDITMSG", script, ".git/sequencer");
+}
+
+fn repository_in_git_directory(trial: &mut Trial) {
+    let script =
+        "cd .git/objects; mkdir -p aa/ev/objects aa/ev/refs; cp ../HEAD aa/ev; echo evil > aa/ev/config";
+    let ordinary = "mkdir .git/objects/aa; echo text > .git/objects/aa/bb";
+    must_be_reported(trial, ordinary, script, ".git/objects/aa/ev");
+}
+
+fn named_script(trial: &mut Trial) {
+    must_be_reported(trial, "echo text > other.sh", "echo evil > run.sh", "run.sh");
+}
+
+fn many_names(trial: &mut Trial) {
+    let script = "for n in $(seq 200); do mkdir a$n; echo x > a$n/.envrc; echo '{' > a$n/package.json; done
+        mkdir z .git/sequencer; echo evil > z/.gdbinit; echo strategy=evil > .git/sequencer/opts";
+    must_be_reported(trial, "echo text > file", script, "z/.gdbinit");
+    must_be_reported(trial, "echo text > file", script, ".git/sequencer");
 }
 
 fn editor_task(trial: &mut Trial) {
