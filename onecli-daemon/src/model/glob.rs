@@ -101,8 +101,9 @@ impl Globs {
                 (None, None) => return true,
                 (Some(Part::AnyDepth), _) if part + 1 == self.parts.len() => return true,
                 (Some(Part::AnyDepth), _) => {
-                    part += 1;
-                    restart = Some((part, segment));
+                    let Some(from) = self.next_try(part + 1, path, segment) else { return false };
+                    restart = Some((part + 1, from));
+                    (part, segment) = (part + 1, from);
                     continue;
                 }
                 // Later beginnings have fewer segments left.
@@ -114,13 +115,20 @@ impl Globs {
                 }
                 _ => {}
             }
-            let Some((after, from)) = restart else { return false };
-            if after == 1 && from >= self.most {
-                return false;
-            }
-            restart = Some((after, from + 1));
-            (part, segment) = (after, from + 1);
+            let Some((after, tried)) = restart else { return false };
+            let Some(from) = self.next_try(after, path, tried + 1) else { return false };
+            restart = Some((after, from));
+            (part, segment) = (after, from);
         }
+    }
+
+    /// The first segment from `from` on at which what follows a `**` may begin; `part` is the one behind it.
+    fn next_try(&self, part: usize, path: Names<'_>, from: usize) -> Option<usize> {
+        let found = match self.parts.get(part) {
+            Some(Part::Name(own)) => path.find(own, from)?,
+            _ => from,
+        };
+        (part > 1 || found <= self.most).then_some(found)
     }
 }
 

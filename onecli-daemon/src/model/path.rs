@@ -9,7 +9,7 @@ pub(super) use fold::fold;
 pub(super) use readings::Names;
 pub use readings::PathReadings;
 
-/// Longest path, in bytes of its canonical form. The query does not count.
+/// Longest path, in bytes: of its canonical form, and of each text that servers may make of it. The query does not count.
 pub const MAX_PATH: usize = 16 * 1024;
 /// Most segments of a path, in whichever way a server may split it: an encoded slash or backslash counts.
 pub const MAX_SEGMENTS: usize = 512;
@@ -125,6 +125,10 @@ impl CanonicalPath {
             return Err(PathError::TooLong);
         }
         let texts = readings::texts(&text);
+        // One character (`㌖`) may become six when it is made compatible.
+        if texts.iter().any(|text| text.len() > MAX_PATH) {
+            return Err(PathError::TooLong);
+        }
         // Each separator takes a byte of the path at least.
         if text.len() > MAX_SEGMENTS && readings::most_segments(&texts) > MAX_SEGMENTS {
             return Err(PathError::TooManySegments);
@@ -358,6 +362,9 @@ mod tests {
         check(format!("/{}", "a".repeat(MAX_PATH)), Some(PathError::TooLong));
         check(format!("/{}", "%61".repeat(MAX_PATH - 1)), None);
         check(format!("/{}", "\\".repeat(MAX_PATH / 3 + 1)), Some(PathError::TooLong));
+        let growing = |count: usize| format!("/{}", "%E3%8C%96".repeat(count));
+        check(growing((MAX_PATH - 1) / "キロメートル".len()), None);
+        check(growing((MAX_PATH - 1) / "キロメートル".len() + 1), Some(PathError::TooLong));
         check("/a".repeat(MAX_SEGMENTS), None);
         for separator in
             ["/", "%2f", "%5C", "\\", "%252f", "%25255c", "%EF%BC%8F", "%E2%84%80", "%EF%BC%85%32f"]

@@ -109,6 +109,9 @@ pub(super) fn compatible(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return Cow::Borrowed(text);
     }
+    if text.chars().all(|c| !is_ignorable(c) && best_fit(c) == c) {
+        return NFKC.normalize(text);
+    }
     let visible: String = text.chars().filter(|c| !is_ignorable(*c)).map(best_fit).collect();
     Cow::Owned(NFKC.normalize(&visible).into_owned())
 }
@@ -156,11 +159,25 @@ pub(super) fn fold_expanded(text: &str) -> Cow<'_, str> {
     if text.bytes().all(is_settled) {
         return Cow::Borrowed(text);
     }
-    let text: String = text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
+    let text = in_one_case(text);
     let stream = text.find("::").into_iter().chain(text.find(":$")).min();
     let name = &text[..stream.unwrap_or(text.len())];
     let bare = name.trim_start().trim_end_matches(|c: char| c == '.' || is_blank(c));
     Cow::Owned(if bare.is_empty() { text } else { bare.to_owned() })
+}
+
+/// In capitals, then in small letters: what differs in neither is one name to some server.
+fn in_one_case(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\0'..='\x7f' => folded.push(c.to_ascii_lowercase()),
+            // CJK, kana and Hangul have no case. The tables of Unicode take ten times as long to say so.
+            '\u{2E80}'..='\u{A4CF}' | '\u{AC00}'..='\u{D7FF}' => folded.push(c),
+            _ => folded.extend(c.to_uppercase().flat_map(char::to_lowercase)),
+        }
+    }
+    folded
 }
 
 /// Is this a byte that [`fold`] never changes?
@@ -188,4 +205,17 @@ pub(super) fn navigates(segment: &str) -> Option<Ambiguity> {
             () => None,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortcuts_of_case_change_no_character() {
+        for c in '\0'..=char::MAX {
+            let by_tables: String = c.to_uppercase().flat_map(char::to_lowercase).collect();
+            assert_eq!(in_one_case(&c.to_string()), by_tables, "{c:?}");
+        }
+    }
 }

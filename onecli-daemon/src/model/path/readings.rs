@@ -56,7 +56,8 @@ impl<'p> PathReadings<'p> {
     pub(in crate::model) fn plain(&self) -> Names<'_> {
         self.plain
             .get_or_init(|| {
-                let mut segments = Segments { text: Cow::Borrowed(&self.path.text), spans: Vec::new() };
+                let text = Cow::Borrowed(self.path.text.as_str());
+                let mut segments = Segments { text, spans: Vec::new(), bare: None };
                 let mut start = 1;
                 for segment in self.path.segments() {
                     segments.spans.push((start, start + segment.len()));
@@ -91,9 +92,19 @@ impl fmt::Display for PathReadings<'_> {
 struct Segments<'p> {
     text: Cow<'p, str>,
     spans: Vec<(usize, usize)>,
+    /// The last name without a format, where it has one. It may be long, and is looked at once for all patterns.
+    bare: Option<(usize, usize)>,
 }
 
 impl Segments<'_> {
+    /// Finds the format behind the last name: Rails and others take `keys.json` for `keys`.
+    fn find_format(mut self) -> Self {
+        let last = self.spans.last().and_then(|(start, end)| Some((*start, self.text.get(*start..*end)?)));
+        let dot = last.and_then(|(start, name)| Some((start, start + name.rfind('.')?)));
+        self.bare = dot.filter(|(start, dot)| dot > start);
+        self
+    }
+
     fn push(&mut self, segment: &str) {
         let text = self.text.to_mut();
         let start = text.len();
@@ -109,7 +120,7 @@ impl Segments<'_> {
 
     /// Without the first segment.
     fn without_first(&self) -> Self {
-        Segments { text: self.text.clone(), spans: self.spans[1..].to_vec() }
+        Segments { text: self.text.clone(), spans: self.spans[1..].to_vec(), bare: None }
     }
 
     /// With one empty segment at the end.
@@ -122,7 +133,8 @@ impl Segments<'_> {
     }
 
     fn names(&self) -> Names<'_> {
-        Names { text: &self.text, spans: &self.spans, last: None }
+        let bare = self.bare.and_then(|(start, end)| self.text.get(start..end));
+        Names { text: &self.text, spans: &self.spans, last: None, bare }
     }
 
     fn folded<'s>(segments: impl Iterator<Item = &'s str>) -> Segments<'static> {
@@ -139,7 +151,9 @@ impl Segments<'_> {
 pub(in crate::model) struct Names<'n> {
     text: &'n str,
     spans: &'n [(usize, usize)],
+    /// What stands for the last one.
     last: Option<&'n str>,
+    bare: Option<&'n str>,
 }
 
 impl<'n> Names<'n> {
@@ -157,16 +171,26 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// The same without the last segment.
-    pub(in crate::model) fn without_last(self) -> Names<'n> {
-        Names { spans: &self.spans[..self.spans.len().saturating_sub(1)], last: None, ..self }
+    /// The first segment from `from` on that is this name.
+    pub(in crate::model) fn find(&self, name: &str, from: usize) -> Option<usize> {
+        // Spans are compared first: most segments differ in length.
+        let is_it = |at: &usize| {
+            let (start, end) = self.spans[*at];
+            let replaced = self.last.filter(|_| at + 1 == self.spans.len());
+            replaced
+                .map_or_else(|| end - start == name.len() && self.get(*at) == Some(name), |last| last == name)
+        };
+        (from..self.spans.len()).find(is_it)
     }
 
-    /// The same without a format behind the last name, if it has one: Rails and others take `keys.json` for `keys`.
+    /// The same without the last segment.
+    pub(in crate::model) fn without_last(self) -> Names<'n> {
+        Names { spans: &self.spans[..self.spans.len().saturating_sub(1)], last: None, bare: None, ..self }
+    }
+
+    /// The same without a format behind the last name, if it has one. Only [`PathReadings::lenient`] looks for it.
     pub(in crate::model) fn without_format(self) -> Option<Names<'n>> {
-        let last = self.get(self.len().checked_sub(1)?)?;
-        let (name, _) = last.rsplit_once('.').filter(|(name, _)| !name.is_empty())?;
-        Some(Names { last: Some(name), ..self })
+        Some(Names { last: Some(self.bare?), ..self })
     }
 }
 
@@ -198,7 +222,7 @@ fn lenient(text: &str) -> Vec<Segments<'static>> {
             push_readings(text.split(ENDS).next().unwrap_or_default(), &mut all);
         }
     }
-    all
+    all.into_iter().map(Segments::find_format).collect()
 }
 
 /// A path, its texts after each round of decoding, and the last one with compatible characters.

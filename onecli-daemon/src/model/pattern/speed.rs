@@ -16,14 +16,14 @@ const ROUNDS: u32 = 20;
 
 /// Paths at their bounds that a matcher may stumble over: each as long as it may be.
 fn worst_paths() -> Vec<(&'static str, CanonicalPath)> {
-    // As often as the bounds allow, and one long name in the room that is left.
+    // As often as the bounds allow, and one name in the room that is left.
     let fill = |block: &str| {
-        let of = |count: usize| {
-            let blocks = block.repeat(count);
-            let name = "a".repeat(MAX_PATH.checked_sub(blocks.len() + 1)?);
-            CanonicalPath::parse(&format!("{blocks}/{name}")).ok()
+        let of = |count: usize, name: usize| {
+            CanonicalPath::parse(&format!("{}/{}", block.repeat(count), "a".repeat(name))).ok()
         };
-        (0..=MAX_SEGMENTS).rev().find_map(of).unwrap()
+        let count = (0..=MAX_SEGMENTS).rev().find(|count| of(*count, 0).is_some()).unwrap();
+        let room = (0..MAX_PATH).step_by(64).rev();
+        room.filter(|name| block.len() * count + name < MAX_PATH).find_map(|name| of(count, name)).unwrap()
     };
     [
         ("one long name", ""),
