@@ -60,6 +60,7 @@ mod second_daemon;
 mod sessions;
 mod settled;
 mod sigv4;
+mod stage;
 mod starvation;
 mod stopping;
 mod stream_values;

@@ -6,59 +6,19 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onecli_tests::client::{Reply, Run, curl};
-use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::daemon::Daemon;
 use onecli_tests::h2wire::Server;
 use onecli_tests::need;
 use onecli_tests::netns::Netns;
 use onecli_tests::scripted::{Conn, ScriptedUpstream, read_http1, write_http1};
-use serde_json::Value;
 
-use crate::scene::{API, VALUE};
+use crate::scene::API;
+use crate::stage::Stage;
 
 /// RFC 9113 section 7.
 const REFUSED_STREAM: u32 = 7;
 /// No request's body is longer.
 const ALL: usize = 1 << 20;
-
-struct Stage {
-    daemon: Daemon,
-    agent: Agent,
-    placeholder: String,
-    upstream: ScriptedUpstream,
-}
-
-impl Stage {
-    fn new(alpn: &str, serve: impl Fn(usize, &mut Conn) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let upstream = ScriptedUpstream::start(API, &[alpn], serve);
-        Self::of(Daemon::builder().no_ebpf().scripted(&upstream).start(), upstream)
-    }
-
-    fn of(daemon: Daemon, upstream: ScriptedUpstream) -> Self {
-        let agent = daemon.add_agent("outside", &["--factors", "token"]);
-        daemon.add_secret("api", VALUE, &["--host", &upstream.authority(), "--bearer"]);
-        let placeholder = daemon.grant(&agent, "api").placeholder;
-        Self { daemon, agent, placeholder, upstream }
-    }
-
-    fn curl(&self, args: &[&str]) -> Run {
-        let authorization = format!("Authorization: Bearer {}", self.placeholder);
-        let run = curl(&self.upstream.url("/x")).args(["--header", &authorization]).args(args);
-        self.daemon.explicit(&self.agent.token, run)
-    }
-
-    fn send(&self, args: &[&str]) -> Reply {
-        self.curl(args).outcome().reply()
-    }
-
-    /// The records of the last request with an outcome.
-    fn last_request(&self) -> Vec<Value> {
-        let _ = self.daemon.audit_until("an outcome", |r| r["event"] == "outcome");
-        let records = self.daemon.audit();
-        let last = records.iter().rev().find(|r| r["event"] == "outcome").unwrap();
-        records.iter().filter(|r| r["request_id"] == last["request_id"]).cloned().collect()
-    }
-}
 
 /// Bodies that the upstream read, each with the number of its connection.
 type Seen = Arc<Mutex<Vec<(usize, Vec<u8>)>>>;
