@@ -3,12 +3,12 @@
 //! Answers are asked for in `identity`, but an upstream may send what it has stored. Decoding streams: memory does not
 //! grow with the answer, whatever its ratio, for nothing is decoded before the agent has taken what came before.
 
+mod decoder;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
-use async_compression::zstd::DParameter;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::header::{self, HeaderMap};
@@ -19,12 +19,11 @@ use tokio::io::{AsyncBufRead, AsyncRead};
 use tokio_util::io::StreamReader;
 use tokio_util::io::poll_read_buf;
 
+use decoder::Decoder;
+
 use super::body::BodyError;
 use super::shares::Share;
 
-/// Largest window of zstd, as a power of two: 8 MiB, which is what the coding may have (RFC 9659). The library would take
-/// 128 MiB for each answer.
-const ZSTD_WINDOW: u32 = 23;
 /// Codings one over another that are taken off.
 const MAX_CODINGS: usize = 2;
 /// Decoded at once.
@@ -111,7 +110,7 @@ impl Source {
     ) -> Source {
         let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(StreamReader::new(data.boxed()));
         for coding in codings.into_iter().rev() {
-            reader = Box::pin(tokio::io::BufReader::new(decoder(coding, reader)));
+            reader = Box::pin(tokio::io::BufReader::new(Decoder::new(coding, reader)));
         }
         Source::Decoded(reader, shares)
     }
@@ -152,62 +151,6 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, UnknownCoding> {
         }
     }
     Ok(codings)
-}
-
-fn decoder(coding: Coding, from: Pin<Box<dyn AsyncBufRead + Send>>) -> Pin<Box<dyn AsyncRead + Send>> {
-    match coding {
-        Coding::Gzip => {
-            let mut decoder = GzipDecoder::new(from);
-            // RFC 1952 section 2.2: a file may hold several members.
-            decoder.multiple_members(true);
-            Box::pin(decoder)
-        }
-        Coding::Deflate => Box::pin(ZlibDecoder::new(from)),
-        Coding::Brotli => Box::pin(BrotliDecoder::new(SmallWindow { inner: from, is_known: false })),
-        Coding::Zstd => Box::pin(ZstdDecoder::with_params(from, &[DParameter::window_log_max(ZSTD_WINDOW)])),
-    }
-}
-
-/// A Brotli stream that is refused where it asks for a large window, which the coding does not have (RFC 7932 section 9.1
-/// reserves what says so). The library would take up to 1 GiB.
-struct SmallWindow {
-    inner: Pin<Box<dyn AsyncBufRead + Send>>,
-    is_known: bool,
-}
-
-impl AsyncBufRead for SmallWindow {
-    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        let this = self.get_mut();
-        let bytes = ready!(this.inner.as_mut().poll_fill_buf(cx))?;
-        if let (false, Some(first)) = (this.is_known, bytes.first()) {
-            if first & 0x7f == 0x11 {
-                return Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "a large window of Brotli",
-                )));
-            }
-            this.is_known = true;
-        }
-        Poll::Ready(Ok(bytes))
-    }
-
-    fn consume(mut self: Pin<&mut Self>, amount: usize) {
-        self.inner.as_mut().consume(amount);
-    }
-}
-
-impl AsyncRead for SmallWindow {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let bytes = ready!(self.as_mut().poll_fill_buf(cx))?;
-        let length = bytes.len().min(buf.remaining());
-        buf.put_slice(&bytes[..length]);
-        self.consume(length);
-        Poll::Ready(Ok(()))
-    }
 }
 
 impl HttpBody for Source {
@@ -253,40 +196,6 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-
-    async fn decoded(coding: Coding, bytes: &[u8]) -> io::Result<usize> {
-        let from: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(io::Cursor::new(bytes.to_vec()));
-        let mut out = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut decoder(coding, from), &mut out).await
-    }
-
-    /// What an answer asks of our memory is bounded, whatever it says of itself.
-    #[tokio::test]
-    async fn windows_are_bounded() {
-        use async_compression::Level;
-        use async_compression::tokio::write::{BrotliEncoder, ZstdEncoder};
-        use async_compression::zstd::CParameter;
-        use tokio::io::AsyncWriteExt;
-
-        let text = b"some text of some length, ".repeat(100);
-        for (log, fits) in [(20, true), (ZSTD_WINDOW, true), (ZSTD_WINDOW + 1, false), (27, false)] {
-            let window = [CParameter::window_log(log)];
-            let mut encoder = ZstdEncoder::with_quality_and_params(Vec::new(), Level::Default, &window);
-            encoder.write_all(&text).await.unwrap();
-            // Flushed before its end, so that it is not known to be short.
-            encoder.flush().await.unwrap();
-            encoder.shutdown().await.unwrap();
-            let got = decoded(Coding::Zstd, &encoder.into_inner()).await;
-            assert_eq!(got.is_ok(), fits, "{log} {got:?}");
-        }
-        let mut encoder = BrotliEncoder::with_quality(Vec::new(), Level::Precise(4));
-        encoder.write_all(&text).await.unwrap();
-        encoder.shutdown().await.unwrap();
-        assert_eq!(decoded(Coding::Brotli, &encoder.into_inner()).await.unwrap(), text.len());
-        // A large window of 30 bits, and a last block that is empty.
-        let large = decoded(Coding::Brotli, &[0x11, 0x1e, 0x03]).await.unwrap_err();
-        assert!(large.to_string().contains("large window"), "{large}");
-    }
 
     #[test]
     fn codings_are_read_in_order_and_unknown_ones_refused() {
