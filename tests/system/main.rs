@@ -70,4 +70,5 @@ mod units;
 mod unprivileged;
 mod upstream_proxy;
 mod upstream_timeouts;
+mod upstream_tls;
 mod vault;

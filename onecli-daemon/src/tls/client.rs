@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use std::{io, pin::Pin};
 
 use super::anchor::PathLimits;
+use super::failure::{NoCertificate, Requested, TlsFailure};
 use super::provider;
 use super::sessions::{Sessions, SessionsOf};
-use super::verify::{Refused, UpstreamVerifier};
+use super::verify::UpstreamVerifier;
 use crate::model::{AgentId, Authority, Host};
 use lru::LruCache;
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -55,8 +56,8 @@ pub enum UpstreamTlsError {
     Handshake {
         /// The upstream.
         authority: Authority,
-        /// rustls' reason.
-        source: io::Error,
+        /// The reason.
+        source: TlsFailure,
     },
 }
 
@@ -64,6 +65,7 @@ pub enum UpstreamTlsError {
 pub struct UpstreamTls {
     verifier: Arc<UpstreamVerifier>,
     roots_pem: Arc<str>,
+    no_certificate: Arc<dyn ResolvesClientCert>,
     configs: Mutex<LruCache<(AgentId, Alpn), Arc<ClientConfig>>>,
     sessions: Arc<Sessions>,
 }
@@ -110,6 +112,7 @@ impl UpstreamTls {
         UpstreamTls {
             verifier,
             roots_pem,
+            no_certificate: Arc::new(NoCertificate),
             configs: Mutex::new(LruCache::new(CACHED_CONFIGS)),
             sessions: Arc::new(Sessions::new()),
         }
@@ -144,29 +147,23 @@ impl UpstreamTls {
         let failed = |source| UpstreamTlsError::Handshake { authority: authority.clone(), source };
         let name = match authority.host() {
             Host::Name(name) => {
-                ServerName::try_from(name.clone()).map_err(|e| failed(io::Error::other(e)))?
+                ServerName::try_from(name.clone()).map_err(|error| failed(TlsFailure::of_name(error)))?
             }
             Host::V4(ip) => ServerName::from(std::net::IpAddr::V4(*ip)),
             Host::V6(ip) => ServerName::from(std::net::IpAddr::V6(*ip)),
         };
         let config = self.config(agent, alpn)?;
         let connector = tokio_rustls::TlsConnector::from(config);
+        let requested = Requested::default();
         let limited =
             |session: &mut rustls::ClientConnection| session.set_buffer_limit(Some(super::SEND_BUFFER));
-        let stream = connector.connect_with(name.clone(), stream, limited).await.map_err(|error| {
-            // rustls prints such a reason in the form for programmers.
-            match Refused::in_error(&error) {
-                Some(refused) => failed(io::Error::other(refused.clone())),
-                None => failed(error),
-            }
-        })?;
+        let shaken = requested.noted_in(connector.connect_with(name.clone(), stream, limited)).await;
+        let stream = shaken.map_err(|error| failed(TlsFailure::of_handshake(&error, &requested)))?;
         if stream.get_ref().1.peer_certificates().is_some_and(|chain| chain.len() > MOST_CERTIFICATES) {
             self.sessions.forget(agent, alpn, name);
-            return Err(failed(io::Error::other(format!(
-                "it presents more than {MOST_CERTIFICATES} certificates"
-            ))));
+            return Err(failed(TlsFailure::of_chain(MOST_CERTIFICATES)));
         }
-        Ok(VerifiedStream { stream })
+        Ok(VerifiedStream { stream, requested })
     }
 
     fn config(&self, agent: AgentId, alpn: Alpn) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
@@ -179,7 +176,7 @@ impl UpstreamTls {
             .map_err(|error| UpstreamTlsError::Setup(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&self.verifier) as Arc<_>)
-            .with_no_client_auth();
+            .with_client_cert_resolver(Arc::clone(&self.no_certificate));
         config.alpn_protocols = match alpn {
             Alpn::Any => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Alpn::Http1 => vec![b"http/1.1".to_vec()],
@@ -219,6 +216,7 @@ fn push_pem(out: &mut String, certificate: &CertificateDer<'_>) {
 #[derive(Debug)]
 pub struct VerifiedStream<S> {
     stream: tokio_rustls::client::TlsStream<S>,
+    requested: Requested,
 }
 
 impl<S> VerifiedStream<S> {
@@ -242,7 +240,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for VerifiedStream<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        read.map_err(|error| match TlsFailure::of_alert(&error, &self.requested) {
+            Some(failure) => io::Error::new(error.kind(), failure),
+            None => error,
+        })
     }
 }
 

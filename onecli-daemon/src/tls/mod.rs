@@ -5,6 +5,7 @@
 mod anchor;
 mod authority;
 mod client;
+mod failure;
 mod hello;
 mod ocsp;
 mod server;
@@ -14,6 +15,7 @@ mod verify;
 
 pub use authority::{CaError, CaMaterial, CertAuthority, CertificateFacts};
 pub use client::{Alpn, UpstreamTls, UpstreamTlsError, VerifiedStream};
+pub use failure::TlsFailure;
 pub use hello::{Alert, ClientHello, parse_client_hello};
 pub use server::{AgentTls, ServerStream};
 pub use service::{ServiceStream, ServiceTls};

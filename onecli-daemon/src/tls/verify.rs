@@ -69,17 +69,6 @@ impl From<Refused> for Error {
     }
 }
 
-impl Refused {
-    /// The reason in `error`, where it is one of these.
-    pub(super) fn in_error(error: &std::io::Error) -> Option<&Refused> {
-        let error = error.get_ref()?.downcast_ref::<Error>()?;
-        let Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) = error else {
-            return None;
-        };
-        inner.downcast_ref::<Refused>()
-    }
-}
-
 /// Verifies upstreams. Every connection to one goes through it: agents', and the daemon's own.
 pub(super) struct UpstreamVerifier {
     inner: Arc<WebPkiServerVerifier>,

@@ -1,0 +1,146 @@
+//! What an agent reads when TLS with an upstream fails: the reason, and the next step that fits it.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use onecli_tests::client;
+use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::need;
+use serde_json::Value;
+
+const HOST: &str = "api.test";
+
+/// A root, a server, one signed with SHA-1, one that has expired, and one of an authority that nobody trusts.
+const MAKE: &str = r"
+set -e
+key() { openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out $1.key 2>/dev/null; }
+root() {
+  key $1
+  openssl req -x509 -new -key $1.key -subj /CN=$1 -days 30 -out $1.pem \
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+}
+certificate() {
+  name=$1 issuer=$2 host=$3; shift 3
+  key $name
+  openssl req -new -key $name.key -subj /CN=$name -out $name.csr
+  printf 'subjectAltName=DNS:%s\n' $host > $name.ext
+  openssl x509 -req -in $name.csr -CA $issuer.pem -CAkey $issuer.key -CAcreateserial -extfile $name.ext \
+    -out $name.pem $@ 2>/dev/null
+}
+root trusted
+root stranger
+certificate good trusted api.test -days 30
+certificate weak trusted api.test -days 30 -sha1
+certificate old trusted api.test -days -1
+certificate other trusted other.test -days 30
+certificate unknown stranger api.test -days 30
+";
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Stage {
+    dir: tempfile::TempDir,
+    daemon: Daemon,
+    agent: Agent,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Command::new("sh").args(["-c", MAKE]).current_dir(dir.path()).status();
+        assert!(made.unwrap().success());
+        let config = format!("[upstream]\nextra_ca_files = [{:?}]\n", dir.path().join("trusted.pem"));
+        let daemon = Daemon::builder().host(HOST, &["127.0.0.1"]).config(&config).no_ebpf().start();
+        let agent = daemon.add_agent("agent", &["--factors", "token"]);
+        Self { dir, daemon, agent }
+    }
+
+    /// openssl's server with the certificate `name`, and its port.
+    fn serve(&self, name: &str, options: &[&str]) -> (Server, u16) {
+        let mut server = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0", "-www"])
+            .args(["-cert", &format!("{name}.pem"), "-key", &format!("{name}.key")])
+            .args(options)
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(server.stdout.take().unwrap());
+        let line = out.lines().map_while(Result::ok).find(|line| line.starts_with("ACCEPT ")).unwrap();
+        (Server(server), line.rsplit(':').next().unwrap().parse().unwrap())
+    }
+
+    /// Message and hint, or neither where the request is answered.
+    fn told(&self, port: u16) -> Option<(String, String)> {
+        let authority = format!("{HOST}:{port}");
+        let secret = format!("port-{port}");
+        self.daemon.add_secret(&secret, "real-credential-0123456789", &["--host", &authority, "--bearer"]);
+        let key = format!("Authorization: Bearer {}", self.daemon.grant(&self.agent, &secret).placeholder);
+        let run = client::curl(&format!("https://{authority}/")).args(["--header", &key]);
+        let reply = self.daemon.explicit(&self.agent.token, run).outcome().reply();
+        if reply.verdict() == 200 {
+            return None;
+        }
+        assert_eq!(reply.header("x-onecli-error"), Some("upstream_tls"), "{reply:?}");
+        let error: Value = reply.json();
+        let text = |key: &str| error["error"][key].as_str().unwrap_or_default().to_owned();
+        Some((text("message"), text("hint")))
+    }
+}
+
+#[test]
+fn failures_of_tls_are_told_apart() {
+    if !need::program("everything", "openssl", "openssl") {
+        return;
+    }
+    const CERTIFICATE: &str = "extra_ca_files";
+    const CLIENT: &str = "no client certificates";
+    let stage = Stage::new();
+    let check = |name: &str, options: &[&str], message: &str, hint: &str| {
+        let (_server, port) = stage.serve(name, options);
+        let (told, next) = stage.told(port).unwrap_or_else(|| panic!("{name} {options:?} answered"));
+        assert!(told.contains(message) && next.contains(hint), "{name} {options:?}: {told:?}, {next:?}");
+        let dumped = told.contains('{') || told.contains("Context") || told.contains("[4");
+        assert!(!dumped, "in the form for programmers: {told}");
+    };
+    let wanted = ["-Verify", "1", "-verify_return_error"];
+    for version in ["-tls1_2", "-tls1_3"] {
+        check("good", &[&wanted[..], &[version]].concat(), "client certificate", CLIENT);
+    }
+    check("good", &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"], "neither TLS 1.2 nor TLS 1.3", "RFC 8996");
+    check("good", &["-tls1_2", "-cipher", "AES128-SHA256"], "no cipher suite", "RFC 9325");
+    check("weak", &["-cipher", "DEFAULT@SECLEVEL=0"], "SHA-1", "SHA-256");
+    check("old", &[], "expired", CERTIFICATE);
+    check("other", &[], "other.test", CERTIFICATE);
+    check("unknown", &[], "unknown authority", CERTIFICATE);
+    // A server that asks and goes on without is none of these.
+    let (_server, port) = stage.serve("good", &["-verify", "1"]);
+    assert_eq!(stage.told(port), None);
+}
+
+#[test]
+fn a_port_without_tls_is_named() {
+    let stage = Stage::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ =
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let (told, next) = stage.told(port).unwrap();
+    assert!(told.contains("does not answer in TLS") && next.contains("plain HTTP"), "{told:?}, {next:?}");
+    server.join().unwrap();
+}
