@@ -155,7 +155,11 @@ impl<S: Read + Write> Server<S> {
         self.send(&frame(7, 0, 0, &[last.to_be_bytes(), [0; 4]].concat()))
     }
 
-    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends frames.
+    ///
+    /// # Errors
+    /// The connection ended.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)?;
         self.0.flush()
     }

@@ -3,11 +3,15 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use onecli_tests::h2wire::{frame, read_frame};
 use onecli_tests::socket::Socket;
 
 use crate::scene::{API, Scene};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// Payload of a frame, unless a server allows more (RFC 9113 section 4.2).
+const FRAME: usize = 16_384;
 
 /// A HEADERS frame that begins and ends stream 1 (RFC 9113 section 6.2).
 fn headers(block: &[u8]) -> Vec<u8> {
@@ -33,8 +37,12 @@ fn field(name: &str, value: &[u8], indexed: bool) -> Vec<u8> {
 }
 
 fn block(method: &[u8], path: &[u8]) -> Vec<u8> {
+    block_to(API, method, path)
+}
+
+fn block_to(authority: &str, method: &[u8], path: &[u8]) -> Vec<u8> {
     let fields: [(&str, &[u8]); 4] =
-        [(":method", method), (":scheme", b"http"), (":path", path), (":authority", API.as_bytes())];
+        [(":method", method), (":scheme", b"http"), (":path", path), (":authority", authority.as_bytes())];
     fields.iter().flat_map(|(name, value)| field(name, value, false)).collect()
 }
 
@@ -65,8 +73,43 @@ fn what_http2_refuses_by_itself_is_on_record() {
     assert_eq!(scene.upstream.request_count(), 0);
 }
 
-fn refused(scene: &Scene, port: u16, what: &str, bytes: &[u8], code: &str) {
-    let last = scene.daemon.audit().iter().filter_map(|r| r["seq"].as_u64()).max().unwrap_or_default();
+/// Fields of `size` bytes in all, on `stream`, in as many frames as they need (RFC 9113 section 6.10).
+fn large_head(authority: &str, stream: u32, size: usize) -> Vec<u8> {
+    let mut block = block_to(authority, b"GET", b"/echo");
+    (0..size / 4000).for_each(|_| block.extend(field("x-long", &[b'x'; 3990], false)));
+    let last = block.chunks(FRAME).count() - 1;
+    let frames = block.chunks(FRAME).enumerate().map(|(at, piece)| {
+        let (kind, flags) = if at == 0 { (1, 1) } else { (9, 0) };
+        frame(kind, flags | if at == last { 4 } else { 0 }, stream, piece)
+    });
+    frames.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn a_head_past_the_limit_is_answered_and_its_connection_goes_on() {
+    let scene = Scene::new();
+    let port = scene.upstream.http_addr().port();
+    let (authority, mut stream) = (format!("{API}:{port}"), tunnel(&scene, port));
+    stream.write_all(PREFACE).unwrap();
+    for (stream_id, size) in [(1, 72_000), (3, 120_000), (5, 200_000)] {
+        stream.write_all(&large_head(&authority, stream_id, size)).unwrap();
+        let answer = loop {
+            let received = read_frame(&mut stream).unwrap();
+            if received.kind == 0 && received.stream == stream_id {
+                break String::from_utf8(received.payload).unwrap();
+            }
+        };
+        assert!(answer.contains("head_too_large") && answer.contains("the limit is 65536"), "{answer}");
+    }
+    assert_eq!(scene.upstream.request_count(), 0);
+    stream.write_all(&large_head(&authority, 7, 4000)).unwrap();
+    let answered =
+        (0..100).map(|_| read_frame(&mut stream).unwrap()).find(|frame| frame.stream == 7).unwrap();
+    assert_eq!((answered.kind, scene.upstream.request_count()), (1, 1));
+}
+
+/// A tunnel through the explicit proxy.
+fn tunnel(scene: &Scene, port: u16) -> Socket {
     let mut stream = Socket::connect(scene.daemon.explicit_addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     write!(
@@ -75,9 +118,19 @@ fn refused(scene: &Scene, port: u16, what: &str, bytes: &[u8], code: &str) {
         scene.outside.token
     )
     .unwrap();
-    let mut answer = [0; 15];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200 OK", "{what}");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+    stream
+}
+
+fn refused(scene: &Scene, port: u16, what: &str, bytes: &[u8], code: &str) {
+    let last = scene.daemon.audit().iter().filter_map(|r| r["seq"].as_u64()).max().unwrap_or_default();
+    let mut stream = tunnel(scene, port);
     stream.write_all(bytes).unwrap();
     // While the connection is open still.
     let record = scene.daemon.audit_until(what, |r| r["seq"].as_u64() > Some(last) && r["verdict"] == "deny");

@@ -31,6 +31,7 @@ mod exec;
 mod explicit_tls;
 mod fail_closed;
 mod forms;
+mod heads;
 mod hostile;
 mod http1;
 mod http2;

@@ -14,6 +14,7 @@ use super::buffer;
 use super::connection::Connection;
 use super::gateway::Gateway;
 use super::head::Head;
+use super::head_size::check_request;
 use super::hold::meet_conditions;
 use super::paced::Paced;
 use super::reject;
@@ -131,6 +132,7 @@ async fn authorize(
     let identity = connection.identify(gateway)?;
     trail.identify(&identity);
     trail.enter(&identity)?;
+    check_request(&request)?;
     let client_upgrade =
         request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();

@@ -24,6 +24,7 @@ mod front;
 pub(crate) mod fuzzed;
 mod gateway;
 mod head;
+mod head_size;
 mod hold;
 mod inject;
 mod intercept;

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::capped::{Capped, Received};
 use super::connection::Scheme;
-use super::front::MAX_HEAD;
+use super::front::{MAX_FIELDS, MAX_HEAD};
+use super::head_size;
 use super::outward::{Opened, Outward, Relay, timed_out};
 use super::pool_scope::PoolScope;
 use super::replay::Attempt;
@@ -35,8 +36,6 @@ const STREAM_WINDOW: u32 = 48 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 10;
 /// Bytes of an HTTP/2 request that may wait to be written.
 const SEND_BUFFER: usize = 16 << 10;
-/// Fields of an HTTP/1 response. hyper makes room for all of them with each response.
-const MAX_FIELDS: usize = 4096;
 
 /// Connections are shared neither between agents nor between requests with different credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -364,7 +363,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .max_header_list_size(head_size::MAX_READ)
         .keep_alive_interval(Duration::from_secs(20))
         .handshake(TokioIo::new(stream))
         .await
@@ -376,14 +375,21 @@ where
     });
     Ok(sender)
 }
+
 fn tls_refusal(message: String, error: &(dyn std::error::Error + 'static)) -> Refusal {
     let hint = TlsFailure::in_error(error).map_or("look at the daemon's log", TlsFailure::hint);
     Refusal::new(Code::UpstreamTls, message, hint)
 }
 
-
 /// The upstream's fault, in its own words.
 pub(super) fn protocol_refusal(error: &hyper::Error) -> Refusal {
+    if error.is_parse_too_large() {
+        return head_size::refused_response("is larger than 64 KiB, or has more than 4,096 fields");
+    }
+    // An alert of TLS 1.3 may come behind the handshake.
+    if let Some(failure) = TlsFailure::in_error(error) {
+        return tls_refusal(format!("TLS with the upstream failed: {failure}"), error);
+    }
     Refusal::new(
         Code::UpstreamProtocol,
         format!("the upstream broke off or does not speak HTTP: {error}"),

@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::content_scan::ContentScan;
 use super::exchange::{Allowed, Permit, unopened};
 use super::gateway::{Counters, Gateway};
+use super::head_size::check_response;
 use super::inject::{Outgoing, inject};
 use super::issued::Issued;
 use super::pool::{Upstream, protocol_refusal};
@@ -154,6 +155,7 @@ pub(super) async fn send(
                 renewed = true;
             }
             Ok(response) => {
+                check_response(&response)?;
                 let counter = if permitted.is_empty() {
                     &counters.requests_forwarded
                 } else {

@@ -21,6 +21,7 @@ use super::frames::{Frames, Rejections, is_fault};
 use super::front::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
 use super::gateway::Gateway;
 use super::intercept::refuse_quietly;
+use super::head_size;
 use super::reject;
 use super::stall::Stall;
 use super::trail::Trail;
@@ -141,7 +142,7 @@ where
             let stream = Frames::new(stream, Arc::clone(&rejections));
             http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+                .max_header_list_size(head_size::MAX_READ)
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)

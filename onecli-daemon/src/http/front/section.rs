@@ -11,9 +11,9 @@ use super::violation::Violation;
 
 /// Largest head, in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
-/// Most fields of a head or trailer section.
-pub(crate) const MAX_FIELDS: usize = 128;
-/// Largest trailer section, in bytes; below hyper's own bound of 16 KiB, which it does not answer.
+/// Most fields of a head or trailer section. hyper makes room for all of them with each head.
+pub(crate) const MAX_FIELDS: usize = 4096;
+/// Largest trailer section, in bytes: below hyper's own bound of 16 KiB, which it does not answer.
 const MAX_TRAILERS: usize = 8 * 1024;
 /// Most digits of a Content-Length: what they can say fits every recipient's 63 bits.
 const MAX_LENGTH_DIGITS: usize = 18;
@@ -279,7 +279,8 @@ impl Section {
             }
             self.pos += 1;
         }
-        if self.pos >= limit { Err(Violation::TooLarge) } else { Ok(None) }
+        let too_large = if self.trailers { Violation::TrailersTooLarge } else { Violation::TooLarge };
+        if self.pos >= limit { Err(too_large) } else { Ok(None) }
     }
 
     /// Passes over a run of `class`, and tells what ends it: `None` if that is still to come. An empty run, the one

@@ -29,6 +29,8 @@ pub(crate) enum Violation {
     FieldValue,
     /// The head, or the trailer section, is longer than its bound.
     TooLarge,
+    /// The trailer section is longer than its bound.
+    TrailersTooLarge,
     /// More fields than the bound.
     TooManyFields,
     /// The head took longer than its time.
@@ -111,7 +113,12 @@ impl Violation {
                 "a header field's value holds a control character",
                 "send text only (RFC 9110 section 5.5)",
             ),
-            Violation::TooLarge => (Code::HeadTooLarge, "the request's header section is too large", SMALLER),
+            Violation::TooLarge => {
+                (Code::HeadTooLarge, "the request's header section is larger than 64 KiB", SMALLER)
+            }
+            Violation::TrailersTooLarge => {
+                (Code::HeadTooLarge, "the request's trailer section is larger than 8 KiB", SMALLER)
+            }
             Violation::TooManyFields => {
                 (Code::HeadTooLarge, "the request has too many header fields", SMALLER)
             }
