@@ -1,6 +1,7 @@
 //! One client cannot use up what the others need (invariant 9). The daemon has few file descriptors here, so that few
 //! connections are many.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,11 +11,18 @@ use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::need;
 use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
+use onecli_tests::wait_for;
 
 use crate::scene::{API, VALUE};
 
 /// What the daemon may have.
 const DESCRIPTORS: u32 = 1024;
+
+/// What one address may have waiting with that many: half of an eighth of what is not reserved.
+const WAITING: usize = 32;
+/// As many as give one address the most that it may have waiting, and that most, nearly.
+const MANY_DESCRIPTORS: u32 = 17_000;
+const MOST_WAITING: usize = 1000;
 
 struct Crowded {
     daemon: Daemon,
@@ -23,10 +31,14 @@ struct Crowded {
 
 impl Crowded {
     fn new(ebpf: bool) -> Self {
+        Self::with_descriptors(ebpf, DESCRIPTORS)
+    }
+
+    fn with_descriptors(ebpf: bool, descriptors: u32) -> Self {
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
         let upstream = Upstream::start(&[API]);
-        let builder = Daemon::builder().upstream(&upstream).descriptors(DESCRIPTORS);
+        let builder = Daemon::builder().upstream(&upstream).descriptors(descriptors);
         let daemon = if ebpf { builder } else { builder.no_ebpf() }.start();
         let host = format!("{API}:{}", upstream.https_addr().port());
         daemon.add_secret("api", VALUE, &["--host", &host, "--bearer"]);
@@ -59,6 +71,55 @@ fn silent_connections_to_the_proxy_keep_nobody_out() {
     let held = hold(crowded.daemon.explicit_addr(), 2 * DESCRIPTORS);
     crowded.serves(&agent);
     drop(held);
+}
+
+/// The beginning of what a proxy says; empty where it closed without a word.
+fn said(socket: &mut Socket) -> String {
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut bytes = [0; 1024];
+    let read = socket.read(&mut bytes).unwrap_or_default();
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
+#[test]
+fn a_burst_of_new_clients_is_served() {
+    let crowded = Crowded::with_descriptors(false, MANY_DESCRIPTORS);
+    let agent = crowded.agent("agent", &["--factors", "token"]);
+    let host = format!("{API}:{}", crowded.upstream.https_addr().port());
+    let connect = format!(
+        "CONNECT {host} HTTP/1.1\r\nHost: {host}\r\nProxy-Authorization: Bearer {}\r\n\r\n",
+        agent.token
+    );
+    let mut clients = hold(crowded.daemon.explicit_addr(), u32::try_from(MOST_WAITING).unwrap());
+    for client in &mut clients {
+        client.write_all(connect.as_bytes()).unwrap();
+        assert!(said(client).starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[test]
+fn whoever_makes_room_is_told_so() {
+    let crowded = Crowded::new(false);
+    let beyond = WAITING / 4;
+    let mut clients = hold(crowded.daemon.explicit_addr(), u32::try_from(WAITING + beyond).unwrap());
+    let (displaced, waiting) = clients.split_at_mut(beyond);
+    let told: Vec<String> = displaced.iter_mut().map(said).collect();
+    let refused = |text: &&String| {
+        text.starts_with("HTTP/1.1 503") && text.contains("x-onecli-error: too_many_connections")
+    };
+    assert_eq!(told.iter().filter(refused).count(), beyond, "{told:#?}");
+    for client in waiting {
+        client.write_all(b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        assert!(said(client).starts_with("HTTP/1.1 407"), "it kept its place");
+    }
+    // The first has a record of its own, the others share one that is written after ten seconds.
+    let counted = wait_for(Duration::from_secs(30), || {
+        let log = crowded.daemon.audit_log();
+        let of_them = log.iter().filter(|record| record["code"] == "too_many_connections");
+        let count: u64 = of_them.map(|record| record["count"].as_u64().unwrap_or(1)).sum();
+        (count >= beyond as u64).then_some(count)
+    });
+    assert_eq!(counted, Some(beyond as u64));
 }
 
 #[test]

@@ -8,13 +8,13 @@ const MOST: u64 = 1 << 16;
 /// The most, whatever the limit on descriptors.
 const CONNECTIONS: usize = 16_384;
 const CONNECTIONS_PER_AGENT: usize = 1024;
-const STRANGERS: usize = 1024;
-const STRANGERS_PER_SOURCE: usize = 64;
+const STRANGERS: usize = 4096;
+const STRANGERS_PER_SOURCE: usize = 1024;
 const EXCHANGES: usize = 16_384;
 const EXCHANGES_PER_AGENT: usize = 512;
 const IDLE_UPSTREAMS: usize = 2048;
-/// Connections that are accepted before the one that they replace is closed.
-const CHANGING: usize = 64;
+/// Of the connections of unknown clients, the part that may be told, on top of them, that others took their places.
+const DISPLACED: usize = 4;
 
 /// Bounds that add up to fewer file descriptors than there are. No agent has more than a quarter of anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Capacity {
     pub(super) strangers: usize,
     /// From one address or cgroup.
     pub(super) strangers_per_source: usize,
+    /// Those that others displaced, while they are told so.
+    pub(super) displaced: usize,
     /// Requests and tunnels under way, each with an upstream connection.
     pub(super) exchanges: usize,
     /// Of one agent.
@@ -42,12 +44,13 @@ impl Capacity {
             usize::try_from(descriptors.min(MOST).saturating_sub(RESERVED)).unwrap_or_default().max(64);
         let connections = (free * 3 / 8).min(CONNECTIONS);
         let exchanges = (free * 3 / 8).min(EXCHANGES);
-        let strangers = (free / 16).min(STRANGERS);
+        let strangers = (free / 8).min(STRANGERS);
         Capacity {
             connections,
             connections_per_agent: (connections / 4).min(CONNECTIONS_PER_AGENT),
             strangers,
             strangers_per_source: (strangers / 2).min(STRANGERS_PER_SOURCE),
+            displaced: strangers / DISPLACED,
             exchanges,
             exchanges_per_agent: (exchanges / 4).min(EXCHANGES_PER_AGENT),
             idle_upstreams: (free / 8).min(IDLE_UPSTREAMS),
@@ -57,7 +60,7 @@ impl Capacity {
     /// Connections that are accepted at a time; further ones wait in the kernel's queue. Every bound above refuses or
     /// replaces before this one is reached.
     pub fn accepted(&self) -> usize {
-        self.connections + self.strangers + CHANGING
+        self.connections + self.strangers + self.displaced
     }
 }
 
@@ -74,13 +77,15 @@ mod tests {
     fn memory(capacity: &Capacity) -> usize {
         let state = 16 * KIB;
         let connection = (64 + 128 + 16 + 2 * 64) * KIB + TLS + state;
+        let stranger = 2 * 64 * KIB + TLS + state;
         let exchange = (48 + 2 * 16 + 16 + 32 + 4 * 64) * KIB + replay::RETAINED + TLS + state;
         let idle = 32 * KIB + TLS + state;
         let large = buffer::HELD * 2 * buffer::MAX_SIGNED
             + hold::HELD * 64 * KIB
             + decode::DECODERS * 17 * KIB * KIB
             + 16_384 * 7 * KIB;
-        capacity.accepted() * connection
+        capacity.connections * connection
+            + (capacity.strangers + capacity.displaced) * stranger
             + capacity.exchanges * exchange
             + capacity.idle_upstreams * idle
             + large

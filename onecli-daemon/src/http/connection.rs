@@ -6,6 +6,8 @@ use std::sync::Arc;
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
 
+use tokio_util::sync::CancellationToken;
+
 use super::body_memory::ConnectionMemory;
 use super::gateway::Gateway;
 use super::place::Place;
@@ -125,6 +127,11 @@ impl Connection {
             "the agent has as many connections open as it may",
             "close some, or reuse them",
         ))
+    }
+
+    /// Cancelled when the connection has to make room.
+    pub(super) fn displaced(&self) -> CancellationToken {
+        self.place.as_ref().map(|place| place.displaced()).unwrap_or_default()
     }
 
     /// The sender's address, for limits: redirected connections all come from loopback.

@@ -46,7 +46,10 @@ pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: Sock
     let place = Arc::new(Place::of_stranger(gateway.strangers.admit(Source::of_address(peer.ip()))));
     let mut connection = Connection::new(Mode::Explicit, None, peer);
     connection.place = Some(Arc::clone(&place));
-    place.while_kept(serve_proxy(gateway, stream, connection, wire)).await;
+    let served = serve_proxy(Arc::clone(&gateway), stream, connection.clone(), wire);
+    if !place.while_kept(served).await {
+        refuse_quietly(&gateway, &connection, Code::TooManyConnections).await;
+    }
 }
 
 /// Serves a proxy's client on a connection that has its place.
@@ -76,10 +79,11 @@ async fn serve_requests<S>(gateway: Arc<Gateway>, stream: S, connection: Connect
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let served = serve_with(stream, HttpVersion::Http1, Arc::default(), |request| {
-        answer(Arc::clone(&gateway), connection.clone(), request)
-    })
-    .await;
+    let served =
+        serve_with(stream, HttpVersion::Http1, (Arc::default(), connection.displaced()), |request| {
+            answer(Arc::clone(&gateway), connection.clone(), request)
+        })
+        .await;
     if let Err(error) = served {
         record_broken(&gateway, &connection, &error).await;
     }

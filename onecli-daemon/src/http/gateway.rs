@@ -179,7 +179,7 @@ impl Gateway {
             decoders: Shares::new(decode::DECODERS_PER_AGENT, decode::DECODERS),
             held_bodies: Shares::new(buffer::HELD_PER_AGENT, buffer::HELD),
             asked_bodies: Shares::new(hold::HELD_PER_AGENT, hold::HELD),
-            strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers),
+            strangers: Strangers::new(capacity.strangers_per_source, capacity.strangers, capacity.displaced),
             failures: FailureLimits::new(Arc::clone(&parts.clock)),
             limits: Limits::new(parts.clock.instant()),
             approvals: parts.approvals,

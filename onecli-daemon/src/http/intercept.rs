@@ -328,7 +328,7 @@ async fn refuse_readably<S>(
     let asked = Arc::new(Mutex::new(false));
     let connection = Arc::new(connection);
     let refusal = Arc::new(refusal);
-    let served = serve_with(tls, version, Arc::default(), |request| {
+    let served = serve_with(tls, version, Default::default(), |request| {
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let (gateway, connection, refusal) =
             (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));

@@ -5,11 +5,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::shares::{Share, Shares};
 use crate::model::AgentId;
+
+/// How long a displaced connection may take to be told so, its record included.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Where connections of nobody known come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +44,8 @@ pub(super) struct Strangers {
     waiting: Arc<Mutex<Waiting>>,
     each: usize,
     all: usize,
+    /// Displaced ones that may be told so at the same time.
+    farewells: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +62,7 @@ pub(super) struct Stranger {
     source: Source,
     number: u64,
     replaced: CancellationToken,
+    farewells: Arc<Semaphore>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -61,9 +70,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Strangers {
-    /// `each` from one source, `all` from all of them.
-    pub(super) fn new(each: usize, all: usize) -> Strangers {
-        Strangers { waiting: Arc::default(), each, all }
+    /// `each` from one source, `all` from all of them; of those that are displaced, `told` at a time are told so.
+    pub(super) fn new(each: usize, all: usize, told: usize) -> Strangers {
+        Strangers { waiting: Arc::default(), each, all, farewells: Arc::new(Semaphore::new(told)) }
     }
 
     /// Lets one more in. Where there is no room for it, the oldest of its source goes; where all sources together have
@@ -83,7 +92,8 @@ impl Strangers {
         waiting.next += 1;
         waiting.all += 1;
         waiting.by_source.entry(source).or_default().push_back((number, replaced.clone()));
-        Stranger { waiting: Arc::clone(&self.waiting), source, number, replaced }
+        let (waiting, farewells) = (Arc::clone(&self.waiting), Arc::clone(&self.farewells));
+        Stranger { waiting, source, number, replaced, farewells }
     }
 }
 
@@ -150,20 +160,31 @@ impl Place {
         }
     }
 
-    /// Runs `served`, unless the place is taken by somebody who came later.
-    pub(super) fn while_kept(&self, served: impl Future<Output = ()>) -> impl Future<Output = ()> {
-        // Never cancelled where nobody may take the place.
-        let replaced = match &*lock(&self.0) {
+    /// Cancelled when somebody who came later takes the place; never where nobody may.
+    pub(super) fn displaced(&self) -> CancellationToken {
+        match &*lock(&self.0) {
             Holder::Agent(_) => CancellationToken::new(),
             Holder::Stranger(stranger) => stranger.replaced.clone(),
+        }
+    }
+
+    /// Runs `served` to its end, or until it was displaced and had the time to say so. False where it was cut off.
+    pub(super) fn while_kept(&self, served: impl Future<Output = ()>) -> impl Future<Output = bool> {
+        let displaced = self.displaced();
+        let farewells = match &*lock(&self.0) {
+            Holder::Agent(_) => None,
+            Holder::Stranger(stranger) => Some(Arc::clone(&stranger.farewells)),
         };
         // It is large, and callers await it from inside of others.
-        let served = Box::pin(served);
+        let mut served = Box::pin(served);
         async move {
             tokio::select! {
-                () = served => {}
-                () = replaced.cancelled() => tracing::debug!("a connection that did not say who it is made room"),
+                () = &mut served => return true,
+                () = displaced.cancelled() => {}
             }
+            let Some(farewells) = farewells else { return false };
+            let Ok(_permit) = farewells.try_acquire() else { return false };
+            timeout(FAREWELL, served).await.is_ok()
         }
     }
 }
@@ -186,7 +207,7 @@ mod tests {
 
     #[test]
     fn newer_ones_replace_the_oldest_of_their_source() {
-        let strangers = Strangers::new(2, 4);
+        let strangers = Strangers::new(2, 4, 1);
         let flood: Vec<_> = (0..5).map(|_| strangers.admit(address("192.0.2.1"))).collect();
         let replaced: Vec<bool> = flood.iter().map(|one| one.replaced.is_cancelled()).collect();
         assert_eq!(replaced, [true, true, true, false, false]);
@@ -202,7 +223,7 @@ mod tests {
 
     #[test]
     fn who_says_who_it_is_is_not_replaced() {
-        let (strangers, shares) = (Strangers::new(1, 8), Shares::new(1, 8));
+        let (strangers, shares) = (Strangers::new(1, 8, 1), Shares::new(1, 8));
         let agent = AgentId(uuid::Uuid::from_u128(1));
         let known = Place::of_stranger(strangers.admit(address("192.0.2.1")));
         assert!(known.give_to(agent, &shares) && known.give_to(agent, &shares));

@@ -11,6 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
 use super::body_memory::ConnectionMemory;
@@ -20,8 +21,8 @@ use super::exchange::exchange;
 use super::frames::{Frames, Rejections, is_fault};
 use super::front::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
 use super::gateway::Gateway;
-use super::intercept::refuse_quietly;
 use super::head_size;
+use super::intercept::refuse_quietly;
 use super::reject;
 use super::stall::Stall;
 use super::trail::Trail;
@@ -63,7 +64,8 @@ pub(super) async fn serve_exchanges<S>(
     connection.memory = ConnectionMemory::new(streams);
     let connection = Arc::new(connection);
     let rejections = Arc::new(Rejections::default());
-    let served = serve_with(stream, version, Arc::clone(&rejections), |request| {
+    let displaced = connection.displaced();
+    let served = serve_with(stream, version, (Arc::clone(&rejections), displaced), |request| {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(&connection));
         async move {
             let version = request.version();
@@ -92,14 +94,15 @@ pub(super) async fn serve_exchanges<S>(
 }
 
 /// Serves requests with `answer`, within the bounds above. Over HTTP/1, `answer` is also given requests in place of
-/// malformed ones: see [`Malformed`]. Over HTTP/2, what is refused without it is noticed in `rejections`.
+/// malformed ones: see [`Malformed`]. Over HTTP/2, what is refused without it is noticed in `rejections`. A connection that
+/// is `displaced` answers so in place of its next request.
 ///
 /// # Errors
 /// hyper's, where the connection broke.
 pub(super) async fn serve_with<S, F, A>(
     stream: S,
     version: HttpVersion,
-    rejections: Arc<Rejections>,
+    (rejections, displaced): (Arc<Rejections>, CancellationToken),
     answer: F,
 ) -> Result<(), hyper::Error>
 where
@@ -111,6 +114,7 @@ where
     match version {
         HttpVersion::Http1 => {
             let (front, link) = Front::new(Capped::new(stream), HEAD_TIME);
+            let front = front.until(displaced);
             let service = service_fn(|mut request| {
                 let turn = link.arrive(&mut request);
                 let (link, answer) = (Arc::clone(&link), answer(request));

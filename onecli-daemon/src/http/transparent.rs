@@ -27,6 +27,8 @@ pub async fn serve_transparent(
         return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
     };
     let place = Arc::new(place);
+    let cut_off = Connection::new(Mode::Transparent, origin.clone(), peer);
+    let recorder = Arc::clone(&gateway);
     let served = async {
         // A redirected connection to the proxy's own address speaks proxy HTTP.
         let named = origin.as_ref().map(|origin| origin.flow.original_destination);
@@ -43,7 +45,9 @@ pub async fn serve_transparent(
         tune(&stream);
         intercept(&gateway, connection, Destination::Address(destination), stream).await;
     };
-    place.while_kept(served).await;
+    if !place.while_kept(served).await {
+        refuse_quietly(&recorder, &cut_off, Code::TooManyConnections).await;
+    }
 }
 
 /// The connection's place, by its cgroup; `None` where the agent has none left.

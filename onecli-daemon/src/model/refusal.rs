@@ -98,6 +98,8 @@ codes! {
     ProtocolDenied = "protocol_denied", 403;
     /// A bound of this agent is used up.
     LimitReached = "limit_reached", 429;
+    /// Newer connections took the place of one that had not said who it is.
+    TooManyConnections = "too_many_connections", 503;
     /// The name does not resolve.
     UpstreamResolve = "upstream_resolve", 502;
     /// No connection to the upstream.

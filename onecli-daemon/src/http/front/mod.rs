@@ -23,6 +23,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use chunks::{Chunks, Progress};
 use link::Switch;
@@ -105,6 +106,8 @@ pub(super) struct Front<S> {
     head_time: Duration,
     /// While a head is incomplete, or the end is waited for.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Resolves when the connection has to go, until it did.
+    displaced: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     link: Arc<Link>,
     /// The client sends no more.
     ended: bool,
@@ -126,12 +129,23 @@ impl<S> Front<S> {
             switching: None,
             head_time,
             timer: None,
+            displaced: None,
             link: Arc::clone(&link),
             ended: false,
             shut: false,
             lingered: 0,
         };
         (front, link)
+    }
+
+    /// The same; when `displaced` is cancelled, a head that is not complete is refused.
+    pub(super) fn until(mut self, displaced: CancellationToken) -> Front<S> {
+        self.displaced = Some(Box::pin(displaced.cancelled_owned()));
+        self
+    }
+
+    fn is_displaced(&mut self, cx: &mut Context<'_>) -> bool {
+        self.displaced.take_if(|displaced| displaced.as_mut().poll(cx).is_ready()).is_some()
     }
 
     /// Puts our own head in the place of the one that is being read.
@@ -212,6 +226,7 @@ impl<S: AsyncRead + Unpin> Front<S> {
                 Poll::Ready(Ok(0)) if self.section.is_blank() => return Poll::Ready(Ok(Step::Done)),
                 Poll::Ready(Ok(0)) => self.refuse(Violation::CutOff),
                 Poll::Ready(read) => drop(read?),
+                Poll::Pending if self.is_displaced(cx) => self.refuse(Violation::Displaced),
                 Poll::Pending if self.section.is_blank() => return Poll::Pending,
                 Poll::Pending if self.is_late(cx, self.head_time) => self.refuse(Violation::Slow),
                 Poll::Pending => return Poll::Pending,

@@ -27,7 +27,7 @@ pub(crate) enum Violation {
     FieldName,
     /// A control character in a field value (RFC 9110 section 5.5).
     FieldValue,
-    /// The head, or the trailer section, is longer than its bound.
+    /// The head is longer than its bound.
     TooLarge,
     /// The trailer section is longer than its bound.
     TrailersTooLarge,
@@ -35,6 +35,8 @@ pub(crate) enum Violation {
     TooManyFields,
     /// The head took longer than its time.
     Slow,
+    /// Newer connections of the same address took the place of this one before it said who it is.
+    Displaced,
     /// The connection ended inside the head.
     CutOff,
     /// HTTP/1.1 without `Host` (RFC 9112 section 3.2).
@@ -120,11 +122,16 @@ impl Violation {
                 (Code::HeadTooLarge, "the request's trailer section is larger than 8 KiB", SMALLER)
             }
             Violation::TooManyFields => {
-                (Code::HeadTooLarge, "the request has too many header fields", SMALLER)
+                (Code::HeadTooLarge, "the request has more than 4,096 header fields", SMALLER)
             }
             Violation::Slow => {
                 (Code::RequestTimeout, "the request's head did not arrive in time", "send it without pauses")
             }
+            Violation::Displaced => (
+                Code::TooManyConnections,
+                "too many connections of this address wait without having sent a token",
+                "send the request as soon as the connection is open, and use fewer connections",
+            ),
             Violation::CutOff => {
                 (BAD, "the connection ended within the request's head", "send the head to its empty line")
             }

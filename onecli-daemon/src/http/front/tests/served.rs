@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::http::body::{Body, empty, full};
@@ -54,7 +55,7 @@ async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
     let (mut client, server) = tokio::io::duplex(256 * 1024);
     let asked = Asked::default();
     let seen = Arc::clone(&asked);
-    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, Arc::default(), move |request| {
+    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, Default::default(), move |request| {
         service(Arc::clone(&seen), request)
     }));
     client.write_all(bytes).await.unwrap();
@@ -89,7 +90,7 @@ async fn a_head_that_is_cut_off_is_answered() {
     let asked = Asked::default();
     let seen = Arc::clone(&asked);
     let answer = move |request| service(Arc::clone(&seen), request);
-    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, Arc::default(), answer));
+    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, Default::default(), answer));
     client.write_all(b"GET / HTTP/1.1\r\nHost: a").await.unwrap();
     client.shutdown().await.unwrap();
     let mut answer = String::new();
@@ -191,6 +192,26 @@ async fn a_head_has_its_time() {
     let mut request = Request::new(());
     let _ = link.arrive(&mut request);
     assert_eq!(Malformed::of(&request).map(|malformed| malformed.violation), Some(Violation::Slow));
+}
+
+#[tokio::test]
+async fn a_displaced_connection_is_answered_once() {
+    for sent in ["", "GET / HTTP/1.1\r\nHost:"] {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let displaced = CancellationToken::new();
+        let (front, link) = Front::new(server, Duration::from_mins(1));
+        let mut front = front.until(displaced.clone());
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let mut bytes = vec![0; IN_PLACE.len()];
+        let waiting = tokio::time::timeout(Duration::from_millis(50), front.read_exact(&mut bytes)).await;
+        assert!(waiting.is_err());
+        displaced.cancel();
+        front.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(bytes, IN_PLACE);
+        let mut request = Request::new(());
+        let _ = link.arrive(&mut request);
+        assert_eq!(Malformed::of(&request).map(|it| it.violation), Some(Violation::Displaced));
+    }
 }
 
 /// Time between requests is not a head's, not even behind an empty line.
