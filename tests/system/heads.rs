@@ -27,7 +27,7 @@ impl Fields {
     }
 
     fn lines(self) -> String {
-        self.all().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+        self.all().iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"].map(str::to_owned)).collect()
     }
 }
 
@@ -104,9 +104,9 @@ fn response(stream: u32, fields: Fields) -> Vec<u8> {
 fn responses_have_heads_of_64_kib() {
     let all: Vec<Fields> = WITHIN.into_iter().chain(BEYOND).collect();
     for alpn in ["http/1.1", "h2"] {
-        let (served, turn) = (all.clone(), AtomicUsize::new(0));
+        let (heads, turn) = (all.clone(), AtomicUsize::new(0));
         let stage = Stage::new(alpn, move |_, conn| {
-            let next = || served[turn.fetch_add(1, Ordering::SeqCst) % served.len()];
+            let next = || heads[turn.fetch_add(1, Ordering::SeqCst) % heads.len()];
             if alpn == "h2" {
                 let mut server = Server::greet(conn)?;
                 loop {

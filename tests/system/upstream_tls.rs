@@ -57,7 +57,8 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let made = Command::new("sh").args(["-c", MAKE]).current_dir(dir.path()).status();
         assert!(made.unwrap().success());
-        let config = format!("[upstream]\nextra_ca_files = [{:?}]\n", dir.path().join("trusted.pem"));
+        let root = dir.path().join("trusted.pem");
+        let config = format!("[upstream]\nextra_ca_files = [\"{}\"]\n", root.display());
         let daemon = Daemon::builder().host(HOST, &["127.0.0.1"]).config(&config).no_ebpf().start();
         let agent = daemon.add_agent("agent", &["--factors", "token"]);
         Self { dir, daemon, agent }

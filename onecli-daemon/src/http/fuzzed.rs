@@ -174,7 +174,7 @@ pub(crate) fn front(bytes: &[u8]) {
     if whole.0.is_empty() {
         return;
     }
-    let mut headers = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut headers = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut headers);
     let parsed = request.parse(&whole.0);
     assert!(parsed.is_ok_and(|parsed| parsed.is_complete()), "{}", whole.0.escape_ascii());

@@ -60,7 +60,7 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
 fn reparse(mut bytes: &[u8]) -> Result<u64, String> {
     let mut heads = 0;
     while !bytes.is_empty() {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut headers = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes).map_err(|error| format!("head {heads}: {error}"))? {
             httparse::Status::Complete(length) => length,
@@ -101,7 +101,7 @@ fn after_chunks(mut bytes: &[u8]) -> Result<&[u8], String> {
         };
         bytes = &bytes[line..];
         if size == 0 {
-            let mut trailers = [httparse::EMPTY_HEADER; MAX_FIELDS];
+            let mut trailers = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
             return match httparse::parse_headers(bytes, &mut trailers).map_err(|error| error.to_string())? {
                 httparse::Status::Complete((length, _)) => Ok(&bytes[length..]),
                 // Trailers pass as a whole or not at all.
