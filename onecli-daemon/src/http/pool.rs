@@ -21,7 +21,7 @@ use super::replay::Attempt;
 use super::shares::{Share, Shares};
 use crate::model::{Authority, Clock, Code, Reach, Refusal};
 use crate::policy::Snapshot;
-use crate::tls::{Alpn, TlsFailure};
+use crate::tls::{Alpn, LateAlert, TlsFailure};
 
 /// Idle connections for one agent and authority, at most.
 const IDLE_PER_KEY: usize = 64;
@@ -73,6 +73,8 @@ struct Peer {
     address: SocketAddr,
     /// TLS version; `None` for plain HTTP.
     tls: Option<&'static str>,
+    /// In TLS 1.3 an upstream may refuse the client behind the handshake.
+    alert: LateAlert,
     /// A proxy that reads the requests: plain HTTP alone.
     relay: Option<Relay>,
 }
@@ -189,6 +191,22 @@ impl Upstream {
     /// Did it come out of the pool?
     pub(super) fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Did it end the connection by an alert of TLS? Another connection would end so too.
+    pub(super) fn is_refused(&self) -> bool {
+        self.peer.alert.get().is_some()
+    }
+
+    /// Why it gave no response.
+    pub(super) fn refusal(&self, error: &hyper::Error) -> Refusal {
+        match self.peer.alert.get() {
+            Some(failure) => {
+                let message = format!("TLS with {} failed: {failure}", self.key.authority);
+                Refusal::new(Code::UpstreamTls, message, failure.hint())
+            }
+            None => protocol_refusal(error),
+        }
     }
 
     /// Sends a request.
@@ -313,7 +331,7 @@ impl Pool {
         if !key.https {
             let Opened { stream, address, relay } = self.outward.open_plain(&key.authority, reach).await?;
             let sender = handshake_h1(stream).await?;
-            let peer = Peer { address, tls: None, relay };
+            let peer = Peer { address, tls: None, alert: LateAlert::default(), relay };
             return Ok(Upstream { key, sender, peer, reused: false });
         }
         let Opened { stream, address, .. } = self.outward.open(&key.authority, reach).await?;
@@ -323,7 +341,8 @@ impl Pool {
             Ok(Err(error)) => return Err(tls_refusal(error.to_string(), &error)),
             Err(_) => return Err(timed_out("the TLS handshake")),
         };
-        let peer = Peer { address, tls: Some(verified.version()), relay: None };
+        let (tls, alert) = (Some(verified.version()), verified.late_alert());
+        let peer = Peer { address, tls, alert, relay: None };
         let sender = if verified.is_h2() {
             Sender::Http2(handshake_h2(verified).await?)
         } else {
@@ -385,10 +404,6 @@ fn tls_refusal(message: String, error: &(dyn std::error::Error + 'static)) -> Re
 pub(super) fn protocol_refusal(error: &hyper::Error) -> Refusal {
     if error.is_parse_too_large() {
         return head_size::refused_response("is larger than 64 KiB, or has more than 4,096 fields");
-    }
-    // An alert of TLS 1.3 may come behind the handshake.
-    if let Some(failure) = TlsFailure::in_error(error) {
-        return tls_refusal(format!("TLS with the upstream failed: {failure}"), error);
     }
     Refusal::new(
         Code::UpstreamProtocol,

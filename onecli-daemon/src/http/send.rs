@@ -18,7 +18,7 @@ use super::gateway::{Counters, Gateway};
 use super::head_size::check_response;
 use super::inject::{Outgoing, inject};
 use super::issued::Issued;
-use super::pool::{Upstream, protocol_refusal};
+use super::pool::Upstream;
 use super::pool_scope::PoolScope;
 use super::replay::Attempt;
 use super::retry::Retries;
@@ -187,8 +187,9 @@ pub(super) async fn send(
             }
             Err(failure) => {
                 let pause = retries.after(&failure, upstream.is_reused(), Instant::now());
-                let refusal = || progress.fault().unwrap_or_else(|| protocol_refusal(failure.error()));
-                let pause = pause.filter(|_| progress.fault().is_none()).ok_or_else(refusal)?;
+                let refusal = || progress.fault().unwrap_or_else(|| upstream.refusal(failure.error()));
+                let is_final = progress.fault().is_some() || upstream.is_refused();
+                let pause = pause.filter(|_| !is_final).ok_or_else(refusal)?;
                 if whole.is_none() {
                     recovered = Some(recovery.body().await.ok_or_else(refusal)?);
                 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::{io, pin::Pin};
 
@@ -163,7 +163,7 @@ impl UpstreamTls {
             self.sessions.forget(agent, alpn, name);
             return Err(failed(TlsFailure::of_chain(MOST_CERTIFICATES)));
         }
-        Ok(VerifiedStream { stream, requested })
+        Ok(VerifiedStream { stream, requested, alert: Arc::default() })
     }
 
     fn config(&self, agent: AgentId, alpn: Alpn) -> Result<Arc<ClientConfig>, UpstreamTlsError> {
@@ -217,12 +217,21 @@ fn push_pem(out: &mut String, certificate: &CertificateDer<'_>) {
 pub struct VerifiedStream<S> {
     stream: tokio_rustls::client::TlsStream<S>,
     requested: Requested,
+    alert: LateAlert,
 }
+
+/// The alert by which an upstream ended a connection behind the handshake, once it did.
+pub type LateAlert = Arc<OnceLock<TlsFailure>>;
 
 impl<S> VerifiedStream<S> {
     /// Did the upstream choose HTTP/2?
     pub fn is_h2(&self) -> bool {
         self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// Where an alert is noted that comes later.
+    pub fn late_alert(&self) -> LateAlert {
+        Arc::clone(&self.alert)
     }
 
     /// The protocol version, as the audit names it.
@@ -241,10 +250,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for VerifiedStream<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        read.map_err(|error| match TlsFailure::of_alert(&error, &self.requested) {
-            Some(failure) => io::Error::new(error.kind(), failure),
-            None => error,
-        })
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(failure) = TlsFailure::of_alert(error, &self.requested)
+        {
+            // The first one counts.
+            let _ = self.alert.set(failure);
+        }
+        read
     }
 }
 
