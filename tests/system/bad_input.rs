@@ -258,7 +258,7 @@ fn commands() {
         ".example.com",
         "-a.example.com",
         "a b.example.com",
-        "https://api.example.com",
+        "ftp://api.example.com",
         "api.example.com/path",
         "me@api.example.com",
         "api.example.com:0",

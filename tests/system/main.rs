@@ -43,6 +43,7 @@ mod leak;
 mod load;
 mod main_job;
 mod memory;
+mod messages;
 mod mint;
 mod misplaced;
 mod named;

@@ -20,7 +20,8 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Result<(), CliError> {
     let failed = |source| CliError::File { path: path.to_owned(), source };
     if path.exists() {
-        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        let what = "a file is there already, and a backup replaces none: give another name, or remove it";
+        return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
     }
     let beside = Beside::create(path).map_err(failed)?;
     let mut file = &beside.file;

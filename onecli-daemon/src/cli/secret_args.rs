@@ -56,7 +56,7 @@ Examples:
 pub(super) struct SecretAddArgs {
     /// Its name: a-z, 0-9, '-', '_', '.'.
     pub(super) name: SecretName,
-    /// Where it may go; port 443 unless given. May be given again, with the same port. A template has its own hosts,
+    /// Where it may go, also as a URL; port 443 unless given. May be given again, with the same port. A template has its own hosts,
     /// which these replace.
     #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host, required_unless_present = "template")]
     pub(super) hosts: Vec<(HostPattern, u16)>,
@@ -296,7 +296,9 @@ fn parse_app(text: &str) -> Result<(String, u64), String> {
 }
 
 /// `HOST[:PORT]`; the host may be a pattern.
+/// `host`, `host:port`, or a URL of the host.
 fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
+    let (text, default_port) = authority_in(text)?;
     let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
         Some((host, rest)) => match rest.strip_prefix(':') {
             Some(port) => (host, Some(port)),
@@ -311,11 +313,32 @@ fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
         },
     };
     let port = match port.map(str::parse::<u16>) {
-        None => 443,
+        None => default_port,
         Some(Ok(port)) if port > 0 => port,
         Some(_) => return Err(format!("'{text}': the port must be a number from 1 to 65535")),
     };
     Ok((host.parse().map_err(|error| format!("{error}"))?, port))
+}
+
+/// Takes a URL apart: host with port, and the port that its scheme stands for.
+fn authority_in(text: &str) -> Result<(&str, u16), String> {
+    let Some((scheme, rest)) = text.split_once("://") else { return Ok((text, 443)) };
+    let port = match scheme.to_ascii_lowercase().as_str() {
+        "https" | "wss" => 443,
+        "http" | "ws" => 80,
+        _ => return Err(format!("'{text}': a secret goes to https:// or http:// only")),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match path {
+        "" | "/" => Ok((authority, port)),
+        path => {
+            let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+            Err(format!(
+                "'{text}' has a path: write --host {authority}, and --path '{path}/**' where it may go there only"
+            ))
+        }
+    }
 }
 
 fn parse_method(text: &str) -> Result<String, String> {

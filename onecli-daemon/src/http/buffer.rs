@@ -81,14 +81,24 @@ fn broken(error: &dyn std::fmt::Display) -> Refusal {
 
 /// May the body be JSON that we read as the server does: not in a content coding?
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    let plain = headers.get_all(header::CONTENT_ENCODING).iter().all(|coding| coding == "identity");
+    !has_coding(headers) && has_json_type(headers)
+}
+
+/// The same below a content coding.
+pub(super) fn is_encoded_json(headers: &HeaderMap) -> bool {
+    has_coding(headers) && has_json_type(headers)
+}
+
+fn has_coding(headers: &HeaderMap) -> bool {
+    !headers.get_all(header::CONTENT_ENCODING).iter().all(|coding| coding == "identity")
+}
+
+fn has_json_type(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(only), None) = (types.next(), types.next()) else { return false };
     let essence = only.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let essence = essence.to_ascii_lowercase();
-    plain
-        && (essence == "application/json"
-            || (essence.starts_with("application/") && essence.ends_with("+json")))
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 /// The placeholders in these fields.

@@ -143,7 +143,8 @@ async fn authorize(
         .request(head.method.as_str(), &head.path);
     let sessions = Presented::take(&gateway.vault, &identity, &mut head)?;
     let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
-    let permit = Permit::ask(gateway, &identity, &head, trail)?;
+    let permit =
+        Permit::ask(gateway, &identity, &head, trail).map_err(|refusal| name_coding(refusal, &head))?;
     if permit.is_judged()
         && let Some(name) = head.query.as_deref().and_then(overriding_parameter)
     {
@@ -186,6 +187,17 @@ async fn read_fields(
         head.operations.read_body(&head.headers, &whole.bytes).map_err(unjudged)?;
     }
     Ok((Payload::whole(whole.bytes), Some(whole.share)))
+}
+
+/// A placeholder in a body with a content coding is not found, and the agent may well have sent it.
+fn name_coding(refusal: Refusal, head: &Head) -> Refusal {
+    if refusal.code != Code::PlaceholderMissing || !buffer::is_encoded_json(&head.headers) {
+        return refusal;
+    }
+    Refusal {
+        hint: "the body has a Content-Encoding, in which no placeholder is found: send it without one".into(),
+        ..refusal
+    }
 }
 
 fn unjudged(error: UnreadableBody) -> Refusal {

@@ -8,7 +8,7 @@ use http::{Method, Version};
 
 use super::connection::{Connection, Scheme};
 use super::disguised;
-use super::front::{Malformed, Violation, is_target};
+use super::front::{Malformed, Violation, no_target};
 use super::names::refuse_misread;
 use crate::model::authority::AuthorityError;
 use crate::model::named::{MAX_NAMED, Naming, named_resources};
@@ -128,11 +128,20 @@ impl Head {
             ));
         }
         let authority = authority_of(parts, connection)?;
+        if parts.uri.path() == "*" {
+            // RFC 9110 section 9.3.7.
+            return Err(bad_request(
+                "'OPTIONS *' asks about the server as a whole, and requests are judged by their path",
+                "ask about a path: OPTIONS /path",
+            ));
+        }
         let path = CanonicalPath::parse(parts.uri.path()).map_err(bad_path)?;
         let query = parts.uri.query().map(str::to_owned);
         // HTTP/1.1 was read by a parser of ours; what reads HTTP/2 lets other characters through.
-        if parts.version == Version::HTTP_2 && !is_target(query.as_deref().unwrap_or_default()) {
-            return Err(Violation::TargetCharacter.refusal());
+        if parts.version == Version::HTTP_2
+            && let Some(byte) = no_target(query.as_deref().unwrap_or_default())
+        {
+            return Err(Violation::TargetCharacter(byte).refusal());
         }
         refuse_misread(&parts.headers)?;
         let websocket = is_websocket(parts);
@@ -343,7 +352,7 @@ fn bad_path(error: PathError) -> Refusal {
             error.to_string(),
             "send a shorter path; the query does not count",
         ),
-        PathError::NotAbsolute | PathError::BadCharacter => {
+        PathError::NotAbsolute | PathError::BadCharacter(_) => {
             bad_request(error.to_string(), "percent-encode the path (RFC 3986)")
         }
     }

@@ -70,8 +70,8 @@ pub enum PathError {
     #[error("the path does not begin with '/'")]
     NotAbsolute,
     /// Holds a character outside RFC 3986's set: space, control, non-ASCII, `?`, `#`, `"`, `<`, `>`.
-    #[error("the path holds a character that must be percent-encoded")]
-    BadCharacter,
+    #[error("the path holds {0:?}, which must be percent-encoded")]
+    BadCharacter(char),
     /// Longer than [`MAX_PATH`].
     #[error("the path is longer than {MAX_PATH} bytes")]
     TooLong,
@@ -117,7 +117,10 @@ impl CanonicalPath {
                     }
                 }
                 b'\\' => push_escape(&mut text, byte),
-                0..=0x20 | 0x7f.. | b'?' | b'#' | b'"' | b'<' | b'>' => return Err(PathError::BadCharacter),
+                0..=0x20 | 0x7f.. | b'?' | b'#' | b'"' | b'<' | b'>' => {
+                    let named = raw.get(at - 1..).and_then(|rest| rest.chars().next());
+                    return Err(PathError::BadCharacter(named.unwrap_or(char::REPLACEMENT_CHARACTER)));
+                }
                 b => text.push(char::from(b)),
             }
         }

@@ -70,9 +70,9 @@ pub(super) fn is_field_text(byte: u8) -> bool {
     FIELD_TEXT[usize::from(byte)]
 }
 
-/// Does a path or query hold only what HTTP/1.1's target may hold?
-pub(crate) fn is_target(text: &str) -> bool {
-    text.bytes().all(|byte| TARGET[usize::from(byte)])
+/// The first byte of a path or query that HTTP/1.1's target may not hold.
+pub(crate) fn no_target(text: &str) -> Option<u8> {
+    text.bytes().find(|byte| !TARGET[usize::from(*byte)])
 }
 
 /// How many bytes at the beginning of `bytes` are of `class`.
@@ -232,7 +232,7 @@ impl Section {
                     Some(b'\n') => return Err(Violation::BareLf),
                     Some(b'\r' | b'\0') => return Err(Violation::RequestLine),
                     Some(b'#') => return Err(Violation::Fragment),
-                    Some(_) => return Err(Violation::TargetCharacter),
+                    Some(byte) => return Err(Violation::TargetCharacter(byte)),
                     None => break,
                 },
                 At::Version => self.version(bytes, byte)?,

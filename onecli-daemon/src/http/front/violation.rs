@@ -10,7 +10,7 @@ pub(crate) enum Violation {
     /// Not `method SP target SP version` (RFC 9112 section 3).
     RequestLine,
     /// A character in the target that no URI holds (RFC 3986 appendix A).
-    TargetCharacter,
+    TargetCharacter(u8),
     /// A fragment, which is never sent (RFC 9110 section 7.1).
     Fragment,
     /// None of the four forms of RFC 9112 section 3.2, or one that the method does not take.
@@ -80,7 +80,7 @@ impl Violation {
                 "the request line is not 'METHOD TARGET HTTP/1.1'",
                 "speak HTTP/1.1 (RFC 9112 section 3)",
             ),
-            Violation::TargetCharacter => {
+            Violation::TargetCharacter(_) => {
                 (BAD, "the request target holds a character that no URI has", "percent-encode it (RFC 3986)")
             }
             Violation::Fragment => (
@@ -181,7 +181,13 @@ impl Violation {
     /// What the sender is answered.
     pub(crate) fn refusal(self) -> Refusal {
         let (code, message, hint) = self.text();
-        Refusal::new(code, message, hint)
+        match self {
+            Violation::TargetCharacter(byte) => {
+                let named = byte.escape_ascii();
+                Refusal::new(code, format!("the request target holds '{named}', which no URI has"), hint)
+            }
+            _ => Refusal::new(code, message, hint),
+        }
     }
 }
 

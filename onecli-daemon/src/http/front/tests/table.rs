@@ -61,11 +61,11 @@ fn request_lines() {
         ("\x16\x03\x01", Err(RequestLine)),
         ("GET /a#b HTTP/1.1\r\n", Err(Fragment)),
         ("GET # HTTP/1.1\r\n", Err(Fragment)),
-        ("GET /\"a\" HTTP/1.1\r\n", Err(TargetCharacter)),
-        ("GET /<a> HTTP/1.1\r\n", Err(TargetCharacter)),
-        ("GET /a\tb HTTP/1.1\r\n", Err(TargetCharacter)),
-        ("GET /\x7f HTTP/1.1\r\n", Err(TargetCharacter)),
-        ("GET /\u{e4} HTTP/1.1\r\n", Err(TargetCharacter)),
+        ("GET /\"a\" HTTP/1.1\r\n", Err(TargetCharacter(b'"'))),
+        ("GET /<a> HTTP/1.1\r\n", Err(TargetCharacter(b'<'))),
+        ("GET /a\tb HTTP/1.1\r\n", Err(TargetCharacter(b'\t'))),
+        ("GET /\x7f HTTP/1.1\r\n", Err(TargetCharacter(0x7f))),
+        ("GET /\u{e4} HTTP/1.1\r\n", Err(TargetCharacter(0xc3))),
         ("GET /a`b HTTP/1.1\r\n", Err(TargetForm)),
         ("GET * HTTP/1.1\r\n", Err(TargetForm)),
         ("GET a.test:80 HTTP/1.1\r\n", Err(TargetForm)),
@@ -247,7 +247,7 @@ fn chunks() {
         ("0\r\nHost: b.test\r\n\r\n", Err(TrailerField)),
         ("0\r\nAuthorization: Bearer x\r\n\r\n", Err(TrailerField)),
         (&trailers, Err(TooManyFields)),
-        (&large, Err(TooLarge)),
+        (&large, Err(TrailersTooLarge)),
     ];
     for (body, expected) in cases {
         check(body, &[with("Transfer-Encoding: chunked\r\n"), body.as_bytes().to_vec()].concat(), *expected);
