@@ -8,7 +8,7 @@ const MOST: u64 = 1 << 16;
 /// The most, whatever the limit on descriptors.
 const CONNECTIONS: usize = 16_384;
 const CONNECTIONS_PER_AGENT: usize = 1024;
-const STRANGERS: usize = 4096;
+const STRANGERS: usize = 2048;
 const STRANGERS_PER_SOURCE: usize = 1024;
 const EXCHANGES: usize = 16_384;
 const EXCHANGES_PER_AGENT: usize = 512;
