@@ -105,7 +105,9 @@ fn whoever_makes_room_is_told_so() {
     let mut clients = hold(crowded.daemon.explicit_addr(), u32::try_from(WAITING + beyond).unwrap());
     // Those that were accepted at about the same time may have changed places.
     let is_told = |client: &Socket| client.peek(&mut [0]).is_ok_and(|length| length > 0);
-    clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+    for client in &clients {
+        client.set_nonblocking(true).unwrap();
+    }
     let told = || (clients.iter().filter(|client| is_told(client)).count() == beyond).then_some(());
     assert_eq!(wait_for(Duration::from_secs(20), told), Some(()));
     let (displaced, waiting): (Vec<Socket>, Vec<Socket>) = clients.drain(..).partition(is_told);

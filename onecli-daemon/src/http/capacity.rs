@@ -13,7 +13,7 @@ const STRANGERS_PER_SOURCE: usize = 1024;
 const EXCHANGES: usize = 16_384;
 const EXCHANGES_PER_AGENT: usize = 512;
 const IDLE_UPSTREAMS: usize = 2048;
-/// Of the connections of unknown clients, the part that may be told, on top of them, that others took their places.
+/// Displaced connections that get a refusal at a time: this part of the connections of unknown clients, on top of them.
 const DISPLACED: usize = 4;
 
 /// Bounds that add up to fewer file descriptors than there are. No agent has more than a quarter of anything.
@@ -27,7 +27,7 @@ pub struct Capacity {
     pub(super) strangers: usize,
     /// From one address or cgroup.
     pub(super) strangers_per_source: usize,
-    /// Those that others displaced, while they are told so.
+    /// Connections that others displaced, while they get their refusal.
     pub(super) displaced: usize,
     /// Requests and tunnels under way, each with an upstream connection.
     pub(super) exchanges: usize,

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::shares::{Share, Shares};
 use crate::model::AgentId;
 
-/// How long a displaced connection may take to be told so, its record included.
+/// How long the refusal of a displaced connection may take, its record included.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Where connections of nobody known come from.
@@ -44,7 +44,7 @@ pub(super) struct Strangers {
     waiting: Arc<Mutex<Waiting>>,
     each: usize,
     all: usize,
-    /// Displaced ones that may be told so at the same time.
+    /// Displaced connections that may get their refusal at the same time.
     farewells: Arc<Semaphore>,
 }
 
@@ -70,9 +70,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Strangers {
-    /// `each` from one source, `all` from all of them; of those that are displaced, `told` at a time are told so.
-    pub(super) fn new(each: usize, all: usize, told: usize) -> Strangers {
-        Strangers { waiting: Arc::default(), each, all, farewells: Arc::new(Semaphore::new(told)) }
+    /// `each` from one source, `all` from all of them; `refused` displaced ones get their refusal at a time.
+    pub(super) fn new(each: usize, all: usize, refused: usize) -> Strangers {
+        Strangers { waiting: Arc::default(), each, all, farewells: Arc::new(Semaphore::new(refused)) }
     }
 
     /// Lets one more in. Where there is no room for it, the oldest of its source goes; where all sources together have
@@ -168,7 +168,7 @@ impl Place {
         }
     }
 
-    /// Runs `served` to its end, or until it was displaced and had the time to say so. False where it was cut off.
+    /// Runs `served` to its end, or until it was displaced and had the time to refuse. False where it was cut off.
     pub(super) fn while_kept(&self, served: impl Future<Output = ()>) -> impl Future<Output = bool> {
         let displaced = self.displaced();
         let farewells = match &*lock(&self.0) {
