@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::LaunchError;
+use super::deadline::Deadline;
 
 /// Here where systemd is the service manager (`sd_booted(3)`): it then owns the cgroups.
 const SYSTEMD: &str = "/run/systemd/system";
@@ -145,13 +146,16 @@ fn has_event(directory: &Path, event: &str) -> bool {
 }
 
 fn poll_until(time: Duration, done: impl Fn() -> bool) -> bool {
-    (0..time.as_millis() / MOVE_POLL.as_millis()).any(|_| {
-        let is_done = done();
-        if !is_done {
-            std::thread::sleep(MOVE_POLL);
+    let deadline = Deadline::after(time);
+    loop {
+        if done() {
+            return true;
         }
-        is_done
-    })
+        if deadline.as_ref().map_or(true, Deadline::has_passed) {
+            return false;
+        }
+        std::thread::sleep(MOVE_POLL);
+    }
 }
 
 fn enter_directly(directory: &Path) -> Result<(), LaunchError> {

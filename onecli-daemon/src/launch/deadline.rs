@@ -23,6 +23,13 @@ impl Deadline {
         Ok(Deadline(timer))
     }
 
+    /// Whether the time is over.
+    pub(super) fn has_passed(&self) -> bool {
+        let mut timer = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        // An error means that nothing can be waited for.
+        poll(&mut timer, PollTimeout::ZERO) != Ok(0)
+    }
+
     /// Waits until `file` can be read.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::cgroup;
+use super::deadline::Deadline;
 use super::runs::Record;
 use super::server::leave;
 
@@ -81,7 +82,8 @@ impl Hold {
 /// Locks the file at `path`, in a directory of root's.
 fn lock(path: &Path) -> io::Result<File> {
     let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    for _ in 0..LOCK_TIME.as_millis() / POLL.as_millis() {
+    let deadline = Deadline::after(LOCK_TIME)?;
+    while !deadline.has_passed() {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
             Err(Errno::WOULDBLOCK) => std::thread::sleep(POLL),

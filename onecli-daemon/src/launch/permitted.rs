@@ -4,9 +4,17 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Uid, User, fork, getgrouplist, setgroups, setresgid, setresuid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, User, fork, getgrouplist, setgroups, setresgid, setresuid};
+
+use super::deadline::Deadline;
+
+/// For a process that has become the user. The user may stop it, while agents of others stand still ([`super::hold`]).
+const USER_TIME: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(1);
 
 /// Checks that the caller may read what is in `directory`, and change it where `writable`. The caller has opened it, so it
 /// may get there.
@@ -27,7 +35,7 @@ pub(super) fn check(directory: &OwnedFd, (uid, gid): (u32, u32), writable: bool)
             // SAFETY: ends the process, and runs nothing of what it shares with its parent.
             unsafe { libc::_exit(code) }
         }
-        ForkResult::Parent { child } => match waitpid(child, None)? {
+        ForkResult::Parent { child } => match end_of(child)? {
             WaitStatus::Exited(_, 0) => Ok(()),
             WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code)),
             _ => Err(io::Error::other("the check broke off")),
@@ -48,7 +56,23 @@ pub(super) fn as_user((uid, gid): (u32, u32), work: impl FnOnce()) -> io::Result
                 work();
             }
         }),
-        ForkResult::Parent { child } => waitpid(child, None).map(drop).map_err(io::Error::from),
+        ForkResult::Parent { child } => end_of(child).map(drop),
+    }
+}
+
+/// Waits for the child, and kills it when its time is over.
+fn end_of(child: Pid) -> io::Result<WaitStatus> {
+    let deadline = Deadline::after(USER_TIME);
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::StillAlive => {}
+            status => return Ok(status),
+        }
+        if deadline.as_ref().map_or(true, Deadline::has_passed) {
+            kill(child, Signal::SIGKILL)?;
+            return Ok(waitpid(child, None)?);
+        }
+        std::thread::sleep(POLL);
     }
 }
 
@@ -80,6 +104,18 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_stopped_process_of_the_user_is_killed() {
+        // SAFETY: the child ends without unwinding.
+        let child = match unsafe { fork() }.unwrap() {
+            ForkResult::Child => super::super::server::leave(|| {
+                let _ = kill(nix::unistd::getpid(), Signal::SIGSTOP);
+            }),
+            ForkResult::Parent { child } => child,
+        };
+        assert_eq!(end_of(child).unwrap(), WaitStatus::Signaled(child, Signal::SIGKILL, false));
+    }
 
     #[test]
     fn the_kernel_judges_as_for_the_caller() {

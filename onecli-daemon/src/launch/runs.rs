@@ -21,14 +21,15 @@ use super::watched::remove_placeholder;
 
 /// Records that are read. The launcher starts at most 1,024 commands; root starts others.
 const MAX_RECORDS: usize = 4096;
-/// Bytes of a record: the paths of its directories and placeholders.
+/// Bytes of a record: the paths of its directories and placeholders (`MAX_PLACEHOLDER_BYTES` in `watched.rs`), each byte as a
+/// number.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// For processes to leave their cgroup once they are killed.
 const KILL_TIME: Duration = Duration::from_secs(1);
 /// For processes that end with the command.
 const EXIT_TIME: Duration = Duration::from_millis(100);
 /// How often a record is read that its worker may be writing.
-const READS: usize = 20;
+const READS: usize = 500;
 const READ_PAUSE: Duration = Duration::from_millis(2);
 /// The kernel's number of this boot (random(4)): ids of cgroups begin anew with each.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -185,25 +186,36 @@ impl Run {
 
     fn write(&mut self) -> io::Result<()> {
         let bytes = serde_json::to_vec(&self.record)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(io::Error::other("the paths of its directories are too long"));
+        }
         self.file.rewind()?;
         self.file.write_all(&bytes)?;
         self.file.set_len(bytes.len() as u64)
     }
 
     /// The other commands that run.
-    pub(super) fn others(&self) -> Vec<Record> {
-        let others = files(&self.runs).into_iter().filter(|path| *path != self.path);
-        others
-            .filter_map(|path| match look(&path)? {
-                (_, Some(_)) => None,
-                (record, None) => record,
-            })
-            .collect()
+    ///
+    /// # Errors
+    /// One whose record cannot be read may change any directory.
+    pub(super) fn others(&self) -> io::Result<Vec<Record>> {
+        let mut others = Vec::new();
+        for path in files(&self.runs).into_iter().filter(|path| *path != self.path) {
+            match look(&path) {
+                None | Some((_, Some(_))) => {}
+                Some((Some(record), None)) => others.push(record),
+                Some((None, None)) => {
+                    let what = format!("the record {} of a running command cannot be read", path.display());
+                    return Err(io::Error::other(what));
+                }
+            }
+        }
+        Ok(others)
     }
 
     /// Whether another command may change the same files. What was made for this one protects them there, too.
     fn is_shared(&self) -> bool {
-        self.others().iter().any(|other| other.shares_places(&self.record))
+        self.others().map_or(true, |others| others.iter().any(|other| other.shares_places(&self.record)))
     }
 
     /// Whether placeholders have to stay although the command has ended: a process that it started may still use them, or
@@ -251,6 +263,8 @@ pub(super) fn clean(runs: &Path) -> Vec<(u32, String)> {
         .filter(|((_, held), _)| held.is_none())
         .filter_map(|((record, _), _)| record.as_ref())
         .collect();
+    // It may need what another left.
+    let is_any_unread = looked.iter().any(|((record, held), _)| record.is_none() && held.is_none());
     let mut lines = Vec::new();
     for ((record, held), path) in &looked {
         if held.is_none() {
@@ -264,7 +278,7 @@ pub(super) fn clean(runs: &Path) -> Vec<(u32, String)> {
             command.end();
             lines.push((record.uid, line(record)));
         }
-        if running.iter().any(|other| other.shares_places(record)) {
+        if is_any_unread || running.iter().any(|other| other.shares_places(record)) {
             continue;
         }
         record.places.iter().for_each(Place::remove_placeholders);
@@ -307,4 +321,26 @@ fn look(path: &Path) -> Option<(Option<Record>, Option<File>)> {
         std::thread::sleep(READ_PAUSE);
     }
     Some((None, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_read_may_be_of_any_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record::new(("robot", 1), None, dir.path().join("start"), Vec::new());
+        let run = Run::begin(dir.path(), record).unwrap();
+        assert!(run.others().is_ok_and(|others| others.is_empty()) && !run.needs_placeholders());
+        let path = dir.path().join("other");
+        fs::write(&path, "{").unwrap();
+        let other = File::open(&path).unwrap();
+        flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(run.others().unwrap_err().to_string().contains("cannot be read"));
+        assert!(run.needs_placeholders());
+        // That of a killed worker, which had written nothing.
+        drop(other);
+        assert!(run.others().is_ok() && clean(dir.path()).is_empty() && !path.exists());
+    }
 }

@@ -19,6 +19,8 @@ use crate::model::SystemClock;
 
 /// Files of git configuration that a caller's environment may name.
 const MAX_CONFIGS: usize = 4;
+/// Bytes of the paths of placeholders in a directory: they stand in the command's record.
+const MAX_PLACEHOLDER_BYTES: usize = 1024 * 1024;
 
 /// A directory and what was in it.
 #[derive(Debug)]
@@ -50,11 +52,11 @@ impl Watched {
             let Some(ids) = directory.ids else { continue };
             let Ok(opened) = open_same(&directory.path, &directory.found) else { continue };
             let mut watched = Watched::begin(Tree::new(opened.into()), directory.path.clone(), ids, configs);
+            let is_whole = may_change_git || watched.make_placeholders();
             if !may_change_git {
-                watched.make_placeholders();
                 directory.guards = Guards::of(watched.before.git());
             }
-            directory.guards.is_unsearched = watched.before.is_cut();
+            directory.guards.is_unsearched = !is_whole || watched.before.is_cut();
             watched.is_inner = all.iter().any(|other| watched.place.starts_with(&other.place));
             all.push(watched);
         }
@@ -78,8 +80,8 @@ impl Watched {
     }
 
     /// What is missing the agent could make. Empty files and directories stand in its place, made by a process of the
-    /// caller's: root creates nothing where an agent may have led it.
-    fn make_placeholders(&mut self) {
+    /// caller's: root creates nothing where an agent may have led it. False where there are too many of them.
+    fn make_placeholders(&mut self) -> bool {
         let git = self.before.git();
         let places = |names: &[&str]| {
             let all = git.repositories.iter().flat_map(|path| names.iter().map(|name| path.join(name)));
@@ -88,10 +90,19 @@ impl Watched {
         let is_missing = |path: &PathBuf| self.tree.stat(path) == Err(Errno::ENOENT);
         let directories = places(&[git_dir::HOOKS, git_dir::INFO, git_dir::REMOTES, git_dir::BRANCHES]);
         let files = [places(&["config", git_dir::ATTRIBUTES]), git.worktree_configs.clone()].concat();
-        let directories: Vec<PathBuf> = directories.into_iter().filter(is_missing).collect();
-        let files: Vec<PathBuf> = files.into_iter().filter(is_missing).collect();
+        let mut room = MAX_PLACEHOLDER_BYTES;
+        let mut is_whole = true;
+        let mut fits = |path: &PathBuf| {
+            let left = room.checked_sub(path.as_os_str().len());
+            is_whole &= left.is_some();
+            room = left.unwrap_or(room);
+            left.is_some()
+        };
+        let directories: Vec<PathBuf> =
+            directories.into_iter().filter(is_missing).filter(&mut fits).collect();
+        let files: Vec<PathBuf> = files.into_iter().filter(is_missing).filter(&mut fits).collect();
         if directories.is_empty() && files.is_empty() {
-            return;
+            return is_whole;
         }
         // What cannot be made is not protected; the comparison at the end is left.
         let _ = permitted::as_user(self.ids, || {
@@ -103,6 +114,7 @@ impl Watched {
             }
         });
         self.placeholders = [directories, files].concat();
+        is_whole
     }
 
     fn make(&self, path: &Path, make: fn(&OwnedFd, &OsStr) -> nix::Result<()>) -> nix::Result<()> {

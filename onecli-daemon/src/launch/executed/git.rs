@@ -9,8 +9,10 @@ use super::git_config::{self, Named, Use};
 use super::names::{GIT_FILES, GIT_INTERRUPTED, GIT_REMOTES, Kind};
 use super::walk::{Reason, Walk, is_git_directory, kind_of, kind_of_target};
 
-/// Bytes of a git configuration, and of a file that names a git directory.
+/// Bytes of a git configuration.
 pub(super) const MAX_CONFIG: u64 = 1024 * 1024;
+/// Bytes of a file that names a git directory: a path (`PATH_MAX`) and what stands before it.
+const MAX_LINK: u64 = 4096 + 64;
 /// Configurations that include each other. Git allows 10.
 const MAX_INCLUDES: usize = 10;
 /// `commondir` of a linked working tree, as git writes it.
@@ -32,7 +34,7 @@ impl Walk<'_> {
             return self.working_tree(path.to_owned(), tree);
         }
         self.found.git.git_files.push(path.to_owned());
-        let text = self.tree.read(path, MAX_CONFIG, Links::Refuse).unwrap_or_default();
+        let text = self.tree.read(path, MAX_LINK, Links::Refuse).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let named = text.strip_prefix("gitdir:").map(|named| Path::new(named.trim()));
         let Some(place) = named.and_then(|named| self.place_of(&tree, named)) else { return };
@@ -53,7 +55,7 @@ impl Walk<'_> {
     /// The repository to which the git directory of a linked working tree belongs, if it is as `git worktree add` makes it.
     fn linked_repository(&self, path: &Path) -> Option<PathBuf> {
         let repository = path.parent().filter(|parent| parent.ends_with("worktrees"))?.parent()?;
-        let text = self.tree.read(&path.join("commondir"), MAX_CONFIG, Links::Refuse)?;
+        let text = self.tree.read(&path.join("commondir"), MAX_LINK, Links::Refuse)?;
         (text.trim_ascii() == TO_REPOSITORY).then(|| repository.to_owned())
     }
 
@@ -188,10 +190,13 @@ impl Walk<'_> {
     fn named(&mut self, name: &Path, places: &[PathBuf], is_hooks: bool) {
         let Some(name) = &git_config::expanded(name, self.user.home()) else { return };
         for base in places {
+            if !self.may_look() {
+                return;
+            }
             // A word such as `HEAD` is no command of the git directory.
             let is_plain = self.git.contains(base) && name.components().count() < 2;
             let place = self.place_of(base, name).filter(|_| is_hooks || !is_plain);
-            let Some(place) = place.filter(|_| self.may_look()) else { continue };
+            let Some(place) = place else { continue };
             match kind_of_target(self.tree, &place) {
                 Some(Type::File) => self.record(place, Kind::Git),
                 Some(Type::Directory) if is_hooks && !place.as_os_str().is_empty() => {

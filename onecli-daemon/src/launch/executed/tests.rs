@@ -1,7 +1,11 @@
 //! Before and after, in directories on the disk.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
 
 use super::report::MAX_REPORTED;
 use super::*;
@@ -216,4 +220,30 @@ fn a_long_report_is_cut_and_escaped() {
     assert_eq!(lines.iter().filter(|line| line.starts_with("  new: ")).count(), MAX_REPORTED);
     assert!(lines.contains(&"  new: /p/0\\u{1b}[2J/.envrc".to_owned()), "{lines:?}");
     assert!(lines.contains(&format!("  and {} more", 30 - MAX_REPORTED)), "{lines:?}");
+}
+
+/// Names times working trees: an agent chooses both. Without a bound on their product this takes a quarter of an hour.
+#[test]
+fn names_are_looked_for_in_a_bounded_number_of_places() {
+    let project = Project::new();
+    project.repository("one/.git");
+    let words = (0..100_000).map(|number| number.to_string()).collect::<Vec<_>>().join(" w");
+    project.write("one/.git/config", &format!("[alias]\n\tx = !{words}\n"));
+    for number in 0..2_000 {
+        project.write(&format!("tree{number}/.git"), "gitdir: ../one/.git\n");
+    }
+    assert!(project.take().is_cut());
+}
+
+/// A path that is too long for the kernel hides what lies there from git, too.
+#[test]
+fn what_cannot_be_opened_is_no_end_of_the_search() {
+    let project = Project::new();
+    let long = "d".repeat(255);
+    let mut directory: OwnedFd = File::open(project.0.path()).unwrap().into();
+    for _ in 0..17 {
+        mkdirat(&directory, long.as_str(), Mode::S_IRWXU).unwrap();
+        directory = openat(&directory, long.as_str(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+    }
+    assert!(project.take().is_cut());
 }

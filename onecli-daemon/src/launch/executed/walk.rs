@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Type;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::fstat;
 
@@ -115,7 +116,15 @@ impl<'t> Walk<'t> {
 
     /// What is in a directory, as far as there is room for it.
     pub(super) fn list(&mut self, path: &Path, links: Links) -> Vec<(OsString, Type)> {
-        let Ok(mut entries) = self.tree.entries(path, links) else { return Vec::new() };
+        let mut entries = match self.tree.entries(path, links) {
+            Ok(entries) => entries,
+            // Gone by now, or a link that leads nowhere or out of the tree.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => return Vec::new(),
+            Err(_) => {
+                self.found.is_cut = true;
+                return Vec::new();
+            }
+        };
         let mut listed = Vec::new();
         for (name, kind) in entries.by_ref().take(self.entries.min(MAX_IN_ONE)) {
             // Some file systems do not say.

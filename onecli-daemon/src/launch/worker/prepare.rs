@@ -80,7 +80,8 @@ pub(super) fn prepare(
         None
     };
     let mut run = on_record(wire, caller, rules, permission, request, &directories).map_err(ours)?;
-    let hold = Hold::of(&run.record, &run.others()).map_err(ours)?;
+    let others = run.others().map_err(|error| ours(error.to_string()))?;
+    let hold = Hold::of(&run.record, &others).map_err(ours)?;
     let watched = Watched::all(&mut directories, permission.allow_git_config, &request.git_configs);
     let unrecorded = |error: io::Error| ours(format!("cannot record the command: {error}"));
     run.set_places(places(&directories, &watched)).map_err(unrecorded)?;

@@ -98,8 +98,10 @@ fn tell(client: Option<&Wire>, event: &Event) {
 /// has ended.
 fn report_changes(client: Option<&Wire>, running: &mut Running) {
     // Nothing that is left can hide from the search.
-    let hold = Hold::of(&running.run.record, &running.run.others());
-    report(client, hold.as_ref().err().cloned());
+    let others = running.run.others().map_err(|error| error.to_string());
+    let hold = others.and_then(|others| Hold::of(&running.run.record, &others));
+    let unheld = hold.as_ref().err();
+    report(client, unheld.map(|error| format!("the list of changed files may have gaps: {error}")));
     report(client, running.leftovers.report());
     let mut directories = std::mem::take(&mut running.directories);
     report(client, directories.iter().flat_map(Watched::end));
