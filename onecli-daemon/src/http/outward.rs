@@ -11,7 +11,7 @@ use crate::net::{
     CheckedAddr, DialError, Dialer, ProxyError, ResolveError, Resolver, Transport, connect_through,
     proxy_authorization,
 };
-use crate::tls::{Alpn, TlsFailure, UpstreamTls};
+use crate::tls::{Alpn, UpstreamTls};
 
 const PROXY_HINT: &str = "an administrator should look at [upstream] proxy";
 
@@ -161,8 +161,7 @@ impl Outward {
         match tokio::time::timeout(self.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => Ok((Box::new(verified), address)),
             Ok(Err(error)) => {
-                let hint = TlsFailure::in_error(&error).map_or("look at the daemon's log", TlsFailure::hint);
-                Err(Refusal::new(Code::UpstreamTls, format!("the upstream proxy: {error}"), hint))
+                Err(Refusal::new(Code::UpstreamTls, format!("the upstream proxy: {error}"), error.hint()))
             }
             Err(_) => Err(timed_out("the TLS handshake with the upstream proxy")),
         }

@@ -21,7 +21,7 @@ use super::replay::Attempt;
 use super::shares::{Share, Shares};
 use crate::model::{Authority, Clock, Code, Reach, Refusal};
 use crate::policy::Snapshot;
-use crate::tls::{Alpn, LateAlert, TlsFailure};
+use crate::tls::{Alpn, LateAlert};
 
 /// Idle connections for one agent and authority, at most.
 const IDLE_PER_KEY: usize = 64;
@@ -338,7 +338,7 @@ impl Pool {
         let handshake = self.outward.tls.connect(key.scope.agent(), &key.authority, alpn, stream);
         let verified = match tokio::time::timeout(self.outward.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => verified,
-            Ok(Err(error)) => return Err(tls_refusal(error.to_string(), &error)),
+            Ok(Err(error)) => return Err(Refusal::new(Code::UpstreamTls, error.to_string(), error.hint())),
             Err(_) => return Err(timed_out("the TLS handshake")),
         };
         let (tls, alert) = (Some(verified.version()), verified.late_alert());
@@ -393,11 +393,6 @@ where
         }
     });
     Ok(sender)
-}
-
-fn tls_refusal(message: String, error: &(dyn std::error::Error + 'static)) -> Refusal {
-    let hint = TlsFailure::in_error(error).map_or("look at the daemon's log", TlsFailure::hint);
-    Refusal::new(Code::UpstreamTls, message, hint)
 }
 
 /// The upstream's fault, in its own words.

@@ -61,6 +61,16 @@ pub enum UpstreamTlsError {
     },
 }
 
+impl UpstreamTlsError {
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            UpstreamTlsError::Handshake { source, .. } => source.hint(),
+            _ => "look at the daemon's log",
+        }
+    }
+}
+
 /// Connects to upstreams over verified TLS. Sessions are never shared between agents.
 pub struct UpstreamTls {
     verifier: Arc<UpstreamVerifier>,

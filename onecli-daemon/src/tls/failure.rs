@@ -76,22 +76,6 @@ impl TlsFailure {
         matches!(error, Error::AlertReceived(_)).then(|| TlsFailure::of(error, requested))
     }
 
-    /// The one that `error` rests on, if there is one.
-    pub fn in_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e TlsFailure> {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if let Some(failure) = error.downcast_ref() {
-                return Some(failure);
-            }
-            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if let Some(failure) = inner.and_then(|inner| inner.downcast_ref()) {
-                return Some(failure);
-            }
-            cause = error.source();
-        }
-        None
-    }
-
     fn of(error: &Error, requested: &Requested) -> TlsFailure {
         match error {
             Error::InvalidCertificate(error) => of_certificate(error),

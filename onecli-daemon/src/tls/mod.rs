@@ -15,7 +15,6 @@ mod verify;
 
 pub use authority::{CaError, CaMaterial, CertAuthority, CertificateFacts};
 pub use client::{Alpn, LateAlert, UpstreamTls, UpstreamTlsError, VerifiedStream};
-pub use failure::TlsFailure;
 pub use hello::{Alert, ClientHello, parse_client_hello};
 pub use server::{AgentTls, ServerStream};
 pub use service::{ServiceStream, ServiceTls};
