@@ -96,12 +96,8 @@ fn enter_scope(directory: &Path, slice: &str) -> Result<(), LaunchError> {
     }
     let expected = expected(directory)?;
     // The answer is that a job was queued.
-    let polls = MOVE_TIME.as_millis() / MOVE_POLL.as_millis();
-    for _ in 0..polls {
-        if Path::new(&own()?).starts_with(&expected) {
-            return Ok(());
-        }
-        std::thread::sleep(MOVE_POLL);
+    if poll_until(MOVE_TIME, || own().is_ok_and(|own| Path::new(&own).starts_with(&expected))) {
+        return Ok(());
     }
     Err(LaunchError::WrongCgroup { expected: expected.display().to_string(), actual: own()? })
 }

@@ -12,7 +12,7 @@ use nix::unistd::{read, write};
 use super::confirm::confirm;
 use super::reset::{RESET, SAVE_TITLE};
 use super::terminal::{Raw, resize, size};
-use super::wire::{Event, Order, Request, Wire};
+use super::wire::{Event, Order, PASSED_ON, Request, Wire};
 
 /// How the command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,19 +41,6 @@ pub struct Standard<'f> {
     pub shares: &'f [BorrowedFd<'f>],
 }
 
-/// Signals that are the command's: this process passes them on.
-const SIGNALS: &[Signal] = &[
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGTSTP,
-    Signal::SIGCONT,
-    Signal::SIGWINCH,
-];
-
 /// Bytes that were typed and not yet taken by the command's terminal; nothing more is read until they are.
 const MAX_TYPED: usize = 64 * 1024;
 /// How long the last of the command's output may take through its terminal, ms.
@@ -70,7 +57,7 @@ pub fn run(
     standard: Standard<'_>,
     notice: &mut dyn FnMut(&str),
 ) -> io::Result<Ending> {
-    let signals: SigSet = SIGNALS.iter().copied().collect();
+    let signals: SigSet = PASSED_ON.iter().chain(&[Signal::SIGWINCH]).copied().collect();
     signals.thread_block()?;
     let signalled = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     if let Some(refused) = ask(wire, request, notice)? {

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,17 @@ const GROWTH: usize = 64 * 1024;
 pub const MAX_SHARES: usize = 16;
 /// Descriptors in one frame: standard input, output, error, the directory, and what is shared.
 const MAX_DESCRIPTORS: usize = 4 + MAX_SHARES;
+/// Signals that are the command's: the client passes them on.
+pub(super) const PASSED_ON: &[Signal] = &[
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+];
 
 /// As whom a client wants a command started: all that its authorisation depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,21 +11,9 @@ use nix::unistd::Pid;
 use super::super::gate::HeldView;
 use super::super::hold::Hold;
 use super::super::watched::Watched;
-use super::super::wire::{Event, Order, Wire};
+use super::super::wire::{Event, Order, PASSED_ON, Wire};
 use super::children::{Change, MAX_AT_ONCE, change};
 use super::prepare::Running;
-
-/// Signals that a client may pass on.
-const PASSED_ON: &[Signal] = &[
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGTSTP,
-    Signal::SIGCONT,
-];
 
 /// Waits for the command's end, passes signals on, and tells the client what becomes of it.
 pub(super) fn watch(wire: &Wire, mut running: Running) -> io::Result<()> {
