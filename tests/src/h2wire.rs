@@ -5,6 +5,9 @@ use std::io::{self, Read, Write};
 /// `END_STREAM` and `END_HEADERS`.
 pub const END: u8 = 0x5;
 
+/// Payload of a frame, unless the receiver allows more (RFC 9113 section 4.2).
+const MAX_PAYLOAD: usize = 16_384;
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A frame.
@@ -21,6 +24,18 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn preface() -> Vec<u8> {
     [PREFACE, &frame(4, 0, 0, &[])].concat()
+}
+
+/// HEADERS with `END_STREAM`, and as many CONTINUATION frames as the block needs (RFC 9113 section 6.10).
+#[must_use]
+pub fn head_frames(stream: u32, block: &[u8]) -> Vec<u8> {
+    let last = block.chunks(MAX_PAYLOAD).count() - 1;
+    let frames = block.chunks(MAX_PAYLOAD).enumerate().map(|(at, piece)| {
+        // END_STREAM is flag 1 of the first, END_HEADERS flag 4 of the last.
+        let (kind, flags) = if at == 0 { (1, 1) } else { (9, 0) };
+        frame(kind, flags | if at == last { 4 } else { 0 }, stream, piece)
+    });
+    frames.collect::<Vec<_>>().concat()
 }
 
 /// HEADERS of stream 1.

@@ -1,12 +1,12 @@
 //! Certificates that an operator names as roots, and what their extensions allow.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use onecli_tests::client;
 use onecli_tests::daemon::Daemon;
 use onecli_tests::need;
+
+use crate::openssl::{certificates, serve};
 
 const HOST: &str = "api.test";
 
@@ -28,50 +28,18 @@ certificate direct short subjectAltName=DNS:api.test
 certificate deep below subjectAltName=DNS:api.test
 ";
 
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn certificates() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let made = Command::new("sh").args(["-c", MAKE]).current_dir(dir.path()).stderr(Stdio::null()).status();
-    assert!(made.unwrap().success());
-    dir
-}
-
-/// openssl's server with the certificate `name`, and its port.
-fn serve(dir: &tempfile::TempDir, name: &str, issuer: &str) -> (Server, u16) {
-    let mut server = Command::new("openssl")
-        .args(["s_server", "-accept", "127.0.0.1:0", "-www", "-cert", &format!("{name}.pem")])
-        .args(["-key", &format!("{name}.key"), "-cert_chain", &format!("{issuer}.pem")])
-        .current_dir(dir.path())
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = BufReader::new(server.stdout.take().unwrap());
-    let line = out.lines().map_while(Result::ok).find(|line| line.starts_with("ACCEPT ")).unwrap();
-    (Server(server), line.rsplit(':').next().unwrap().parse().unwrap())
-}
-
 #[test]
 fn the_path_length_of_a_configured_root_holds() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }
-    let dir = certificates();
+    let dir = certificates(MAKE);
     let root = dir.path().join("short.pem");
     let config = format!("[upstream]\nextra_ca_files = [{root:?}]\n");
     let daemon = Daemon::builder().host(HOST, &["127.0.0.1"]).config(&config).no_ebpf().start();
     let agent = daemon.add_agent("agent", &["--factors", "token"]);
     let check = |name: &str, issuer: &str, expected: Option<&str>| {
-        let (_server, port) = serve(&dir, name, issuer);
+        let (_server, port) = serve(dir.path(), name, &["-cert_chain", &format!("{issuer}.pem")]);
         let secret = format!("for-{name}");
         daemon.add_secret(
             &secret,
@@ -95,7 +63,7 @@ fn a_root_that_must_not_sign_is_refused_at_start() {
     if !need::program("everything", "openssl", "openssl") {
         return;
     }
-    let dir = certificates();
+    let dir = certificates(MAKE);
     let root = dir.path().join("mute.pem");
     let config = format!("[upstream]\nextra_ca_files = [{root:?}]\n");
     let home = Daemon::builder().config(&config).no_ebpf().prepare();

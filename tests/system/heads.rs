@@ -3,14 +3,12 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use onecli_tests::h2wire::{Server, block, frame};
+use onecli_tests::h2wire::{Server, block, head_frames};
 use onecli_tests::scripted::{Conn, read_http1, write_http1};
 use serde_json::Value;
 
 use crate::stage::Stage;
 
-/// Payload of a frame, unless a server allows more (RFC 9113 section 4.2).
-const FRAME: usize = 16_384;
 /// `:status: 200` of HPACK's static table.
 const OK: u8 = 0x88;
 
@@ -89,15 +87,7 @@ fn requests_have_heads_of_64_kib() {
 
 /// HTTP/2 frames of a response with these fields and without content.
 fn response(stream: u32, fields: Fields) -> Vec<u8> {
-    let block = [vec![OK], block(&fields.all())].concat();
-    let mut frames = Vec::new();
-    let last = block.chunks(FRAME).count() - 1;
-    for (at, piece) in block.chunks(FRAME).enumerate() {
-        // HEADERS with END_STREAM, then CONTINUATION; the last one has END_HEADERS.
-        let (kind, flags) = if at == 0 { (1, 1) } else { (9, 0) };
-        frames.extend(frame(kind, flags | if at == last { 4 } else { 0 }, stream, piece));
-    }
-    frames
+    head_frames(stream, &[vec![OK], block(&fields.all())].concat())
 }
 
 #[test]

@@ -3,15 +3,12 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use onecli_tests::h2wire::{frame, read_frame};
+use onecli_tests::h2wire::{head_frames, read_frame};
 use onecli_tests::socket::Socket;
 
 use crate::scene::{API, Scene};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// Payload of a frame, unless a server allows more (RFC 9113 section 4.2).
-const FRAME: usize = 16_384;
 
 /// A HEADERS frame that begins and ends stream 1 (RFC 9113 section 6.2).
 fn headers(block: &[u8]) -> Vec<u8> {
@@ -77,12 +74,7 @@ fn what_http2_refuses_by_itself_is_on_record() {
 fn large_head(authority: &str, stream: u32, size: usize) -> Vec<u8> {
     let mut block = block_to(authority, b"GET", b"/echo");
     (0..size / 4000).for_each(|_| block.extend(field("x-long", &[b'x'; 3990], false)));
-    let last = block.chunks(FRAME).count() - 1;
-    let frames = block.chunks(FRAME).enumerate().map(|(at, piece)| {
-        let (kind, flags) = if at == 0 { (1, 1) } else { (9, 0) };
-        frame(kind, flags | if at == last { 4 } else { 0 }, stream, piece)
-    });
-    frames.collect::<Vec<_>>().concat()
+    head_frames(stream, &block)
 }
 
 #[test]

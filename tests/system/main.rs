@@ -48,6 +48,7 @@ mod mint;
 mod misplaced;
 mod named;
 mod netns;
+mod openssl;
 mod path_readings;
 mod placements;
 mod pooled;

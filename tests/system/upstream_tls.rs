@@ -1,13 +1,13 @@
 //! What an agent reads when TLS with an upstream fails: the reason, and the next step that fits it.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 
 use onecli_tests::client;
 use onecli_tests::daemon::{Agent, Daemon};
 use onecli_tests::need;
 use serde_json::Value;
+
+use crate::openssl::{certificates, serve};
 
 const HOST: &str = "api.test";
 
@@ -37,15 +37,6 @@ certificate other trusted other.test -days 30
 certificate unknown stranger api.test -days 30
 ";
 
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 struct Stage {
     dir: tempfile::TempDir,
     daemon: Daemon,
@@ -54,31 +45,12 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let made = Command::new("sh").args(["-c", MAKE]).current_dir(dir.path()).status();
-        assert!(made.unwrap().success());
+        let dir = certificates(MAKE);
         let root = dir.path().join("trusted.pem");
         let config = format!("[upstream]\nextra_ca_files = [\"{}\"]\n", root.display());
         let daemon = Daemon::builder().host(HOST, &["127.0.0.1"]).config(&config).no_ebpf().start();
         let agent = daemon.add_agent("agent", &["--factors", "token"]);
         Self { dir, daemon, agent }
-    }
-
-    /// openssl's server with the certificate `name`, and its port.
-    fn serve(&self, name: &str, options: &[&str]) -> (Server, u16) {
-        let mut server = Command::new("openssl")
-            .args(["s_server", "-accept", "127.0.0.1:0", "-www"])
-            .args(["-cert", &format!("{name}.pem"), "-key", &format!("{name}.key")])
-            .args(options)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(server.stdout.take().unwrap());
-        let line = out.lines().map_while(Result::ok).find(|line| line.starts_with("ACCEPT ")).unwrap();
-        (Server(server), line.rsplit(':').next().unwrap().parse().unwrap())
     }
 
     /// Message and hint, or neither where the request is answered.
@@ -108,7 +80,7 @@ fn failures_of_tls_are_told_apart() {
     const CLIENT: &str = "no client certificates";
     let stage = Stage::new();
     let check = |name: &str, options: &[&str], message: &str, hint: &str| {
-        let (_server, port) = stage.serve(name, options);
+        let (_server, port) = serve(stage.dir.path(), name, options);
         let (told, next) = stage.told(port).unwrap_or_else(|| panic!("{name} {options:?} answered"));
         assert!(told.contains(message) && next.contains(hint), "{name} {options:?}: {told:?}, {next:?}");
         let dumped = told.contains('{') || told.contains("Context") || told.contains("[4");
@@ -125,7 +97,7 @@ fn failures_of_tls_are_told_apart() {
     check("other", &[], "other.test", CERTIFICATE);
     check("unknown", &[], "unknown authority", CERTIFICATE);
     // A server that asks and goes on without is none of these.
-    let (_server, port) = stage.serve("good", &["-verify", "1"]);
+    let (_server, port) = serve(stage.dir.path(), "good", &["-verify", "1"]);
     assert_eq!(stage.told(port), None);
 }
 
