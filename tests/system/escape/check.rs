@@ -7,7 +7,7 @@ use onecli_tests::wait_for;
 use serde_json::Value;
 
 use super::stage::{Mode, Stage};
-use super::table::{Expect, ROWS};
+use super::table::{Control, Expect, ROWS};
 use super::world::{Packet, Report};
 
 /// How long a packet may take from the end of its attempt.
@@ -155,9 +155,7 @@ impl<'s> Findings<'s> {
             .filter(|p| p.data || !row.connected || *mode == Mode::Outside)
             .collect();
         if *mode == Mode::Outside {
-            if arrived.is_empty() {
-                wrong.push("the control reaches the target no more: the row shows nothing".to_owned());
-            }
+            wrong.extend(failed_control(row.control, result, !arrived.is_empty()));
             return wrong;
         }
         let expect = self.expected(made).expect("a row of this mode");
@@ -218,4 +216,14 @@ impl<'s> Findings<'s> {
             && rule.ends_with(&reason.to_lowercase())
             && record["agent"] == self.stage.one.name.as_str()
     }
+}
+
+/// What is wrong with a control that had this result, and of which packets arrived or not.
+fn failed_control(control: Control, result: &str, arrived: bool) -> Option<String> {
+    let as_expected = match control {
+        Control::Reaches => arrived,
+        Control::Says(beginning) => result.starts_with(beginning),
+        Control::Absent => true,
+    };
+    (!as_expected).then(|| format!("the control failed ({control:?}): the row shows nothing"))
 }

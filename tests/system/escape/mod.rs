@@ -3,7 +3,7 @@
 //! The agents' host and the target are two network namespaces joined by a veth pair. Attempts are functions in
 //! `py/*.py`; [`table`] says of each what has to come of it, for every way a process gets into an agent's cgroup
 //! ([`Mode`]). The target counts the packets that reach it. Each attempt is also made outside the managed cgroups,
-//! where it must reach the target, or its row would show nothing. What takes more than one actor stands in
+//! where it must reach the target or succeed ([`Control`](table::Control)), or its row would show nothing. What takes more than one actor stands in
 //! [`scenarios`].
 
 mod check;

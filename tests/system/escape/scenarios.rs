@@ -212,3 +212,35 @@ fn a_resolver_that_is_down() {
     stage.squat("squat_udp4");
     stage.nothing_arrived("a resolver that is down");
 }
+
+/// A process names itself with control sequences. Its records come to people by the command line only escaped.
+#[test]
+fn names_of_processes_control_no_terminal() {
+    if !able() {
+        return;
+    }
+    /// Of at most 15 bytes, as prctl(2) takes them, and what the log holds.
+    const NAMES: [(&str, &str); 4] = [
+        ("\u{1b}[2Jgone", r"\u{1b}[2Jgone"),
+        ("\u{9b}2Jgone", r"\u{9b}2Jgone"),
+        ("\u{202e}enog", r"\u{202e}enog"),
+        ("a\nb\rc", r"a\u{a}b\u{d}c"),
+    ];
+    let stage = Stage::new();
+    // Ports of their own: the audit folds refusals that are alike.
+    for (port, (name, _)) in (20_000..).zip(NAMES) {
+        let rows = json!({ "rows": [{ "name": "udp4_sendto", "port": port, "comm": name }] });
+        let result = stage.one("udp4_sendto", &rows, |run| stage.wrapped(Mode::Launched, run));
+        assert_eq!(result, "EPERM");
+    }
+    for (_, escaped) in NAMES {
+        let _ = stage.daemon.audit_until("the name", |record| record["comm"] == escaped);
+    }
+    for format in ["jsonl", "csv", "ocsf"] {
+        let printed = stage.daemon.onecli(&["audit", "export", "--format", format]).ok("audit export");
+        let astray =
+            |c: char| matches!(c, '\u{202a}'..='\u{202e}') || (c.is_control() && !matches!(c, '\r' | '\n'));
+        assert!(!printed.contains(astray), "{format}: {printed:?}");
+        assert!(printed.contains("enog"), "{format}: {printed:?}");
+    }
+}

@@ -25,14 +25,24 @@ pub(super) enum Expect {
 
 use Expect::{Denied, Errno, Judged, Nothing, Open, Says, Scoped, Secured};
 
+/// What has to come of the same attempt outside the managed cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Control {
+    /// It reaches the target.
+    Reaches,
+    /// Its result begins like this: it succeeds, and sends nothing.
+    Says(&'static str),
+    /// It is not made: there is nothing to reach, or its way out is not this one.
+    Absent,
+}
+
 /// One attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     /// Its function in Python.
     pub(super) name: &'static str,
     expect: [Option<Expect>; Mode::ALL.len() - 1],
-    /// Whether the control must reach the target.
-    pub(super) control: bool,
+    pub(super) control: Control,
     /// Whether the target sends first, and so gets resets of the kernel.
     pub(super) inbound: bool,
     /// Whether somebody outside made a connection to the target, or a listener for it: its handshake and its end are the
@@ -42,7 +52,8 @@ pub(super) struct Row {
 
 impl Row {
     const fn new(name: &'static str) -> Self {
-        Self { name, expect: [None; Mode::ALL.len() - 1], control: true, inbound: false, connected: false }
+        let expect = [None; Mode::ALL.len() - 1];
+        Self { name, expect, control: Control::Reaches, inbound: false, connected: false }
     }
 
     const fn when(mut self, mode: Mode, expect: Expect) -> Self {
@@ -71,9 +82,14 @@ impl Row {
         self.launched(expect).placed(expect)
     }
 
-    /// The control reaches no target either: there is nothing to reach, or its way out is not this one.
     const fn no_control(mut self) -> Self {
-        self.control = false;
+        self.control = Control::Absent;
+        self
+    }
+
+    /// The control succeeds with a result that begins like this.
+    const fn control_says(mut self, beginning: &'static str) -> Self {
+        self.control = Control::Says(beginning);
         self
     }
 
@@ -95,7 +111,10 @@ impl Row {
 
 /// The rows of `mode`, with their numbers.
 pub(super) fn of(mode: Mode) -> Vec<Attempt> {
-    let takes_part = |row: &Row| if mode == Mode::Outside { row.control } else { row.expect(mode).is_some() };
+    let takes_part = |row: &Row| match mode {
+        Mode::Outside => row.control != Control::Absent,
+        _ => row.expect(mode).is_some(),
+    };
     let rows = ROWS.iter().enumerate().filter(|(_, row)| takes_part(row));
     rows.map(|(index, row)| Attempt { name: row.name, index }).collect()
 }
@@ -295,10 +314,10 @@ pub(super) const ROWS: &[Row] = &[
         .placed(UNIX_SERVICES),
     Row::new("host_service_tmp").launched(Errno(&["ENOENT"])).placed(UNIX_SERVICES),
     // Files that others would run with more rights.
-    Row::new("fuse_device").launched(Errno(&["ENOENT"])).placed(FILES).no_control(),
-    Row::new("queue_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).no_control(),
-    Row::new("file_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).no_control(),
-    Row::new("file_with_capability").launched(Errno(&["ENOTSUP"])).placed(FILES).no_control(),
+    Row::new("fuse_device").launched(Errno(&["ENOENT"])).placed(FILES).control_says("opened"),
+    Row::new("queue_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).control_says("made"),
+    Row::new("file_with_set_user_id").launched(NOT_PERMITTED).placed(FILES).control_says("made"),
+    Row::new("file_with_capability").launched(Errno(&["ENOTSUP"])).placed(FILES).control_says("made"),
     // Inbound: the agent answers with data.
     Row::new("inbound_tcp4").both(Says("silence")).inbound(),
     Row::new("inbound_tcp4_fastopen").both(Says("silence")).inbound(),

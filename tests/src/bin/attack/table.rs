@@ -3,7 +3,7 @@
 use crate::row::Row;
 use crate::techniques::{
     agents, certificate, confirm, cost, credential, dns, echo, file, header, host, identity, issue, memory,
-    oracle, path, placeholder, project, request, session, timing,
+    oracle, output, path, placeholder, project, request, session, timing,
 };
 
 const FAMILIES: &[&[Row]] = &[
@@ -23,6 +23,7 @@ const FAMILIES: &[&[Row]] = &[
     identity::ROWS,
     dns::ROWS,
     file::ROWS,
+    output::ROWS,
     host::ROWS,
     certificate::ROWS,
     cost::ROWS,

@@ -14,6 +14,7 @@ pub(crate) mod identity;
 pub(crate) mod issue;
 pub(crate) mod memory;
 pub(crate) mod oracle;
+pub(crate) mod output;
 pub(crate) mod path;
 pub(crate) mod placeholder;
 pub(crate) mod project;
