@@ -2,6 +2,7 @@
 
 mod address;
 mod dial;
+mod families;
 mod hosts;
 mod listen;
 mod origin;
