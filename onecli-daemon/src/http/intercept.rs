@@ -299,7 +299,7 @@ async fn pass<S>(
         reach.is_none_or(|reach| !gateway.pool.outward().admits(authority, address, &reach))
     });
     let bytes = TunnelBytes::default();
-    let result = tunnel(stream, upstream, &bytes, revoked).await;
+    let result = tunnel(stream, upstream, &bytes, gateway.patience.idle, revoked).await;
     if matches!(result, Ok(Ended::Stopped)) {
         trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
     }

@@ -23,6 +23,7 @@ mod front;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzzed;
 mod gateway;
+mod half_closed;
 mod head;
 mod head_size;
 mod hold;

@@ -21,6 +21,7 @@ use super::exchange::exchange;
 use super::frames::{Frames, Rejections, is_fault};
 use super::front::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
 use super::gateway::Gateway;
+use super::half_closed::{HalfClosed, Owed};
 use super::head_size;
 use super::intercept::refuse_quietly;
 use super::reject;
@@ -31,7 +32,7 @@ use crate::model::Code;
 /// How long a head may take from its first byte.
 const HEAD_TIME: Duration = Duration::from_mins(1);
 /// How long a connection may wait for its next head, and for the whole of it: a head that began late in this time is
-/// cut off without an answer.
+/// cut off without an answer. A client that has closed its side may wait as long for each piece of its response.
 const IDLE_TIME: Duration = Duration::from_mins(2);
 /// How long a client may take nothing of what it is sent.
 const STALL_TIME: Duration = Duration::from_mins(2);
@@ -114,14 +115,16 @@ where
     match version {
         HttpVersion::Http1 => {
             let (front, link) = Front::new(Capped::new(stream), HEAD_TIME);
-            let front = front.until(displaced);
+            let owed = Arc::<Owed>::default();
+            let front = HalfClosed::new(front.until(displaced), Arc::clone(&owed), IDLE_TIME);
             let service = service_fn(|mut request| {
                 let turn = link.arrive(&mut request);
-                let (link, answer) = (Arc::clone(&link), answer(request));
+                owed.begin();
+                let (link, owed, answer) = (Arc::clone(&link), Arc::clone(&owed), answer(request));
                 async move {
                     let mut response = answer.await;
                     link.leave(&turn, &mut response);
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, Infallible>(owed.until_sent(response))
                 }
             });
             http1::Builder::new()

@@ -114,7 +114,7 @@ async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
     let upstream = websocket::scrubbed(upstream, scrubber, Arc::clone(&hits));
     let client = websocket_scan::scanned(client, scan);
     let bytes = TunnelBytes::default();
-    let result = tunnel(client, upstream, &bytes, revoked).await;
+    let result = tunnel(client, upstream, &bytes, gateway.patience.idle, revoked).await;
     trail.record().scrub_hits = hits.count();
     Counters::add(&gateway.counters.scrub_hits, hits.count().unwrap_or(0));
     if matches!(result, Ok(Ended::Stopped)) {

@@ -104,7 +104,8 @@ async fn a_tunnel_counts_both_ways_and_stops_when_told() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let counters = bytes.clone();
     let task = tokio::spawn(async move {
-        tunnel(agent_side, upstream_side, &counters, async { drop(stopped.await) }).await
+        let stop = async { drop(stopped.await) };
+        tunnel(agent_side, upstream_side, &counters, Duration::from_hours(1), stop).await
     });
     agent.write_all(b"ping").await.unwrap();
     let mut buffer = [0; 4];
@@ -114,4 +115,33 @@ async fn a_tunnel_counts_both_ways_and_stops_when_told() {
     stop.send(()).unwrap();
     assert_eq!(task.await.unwrap().unwrap(), Ended::Stopped);
     assert_eq!((bytes.from_agent(), bytes.to_agent()), (4, 5));
+}
+
+/// Either side may close first; the other is passed on for as long as it is not silent.
+#[tokio::test]
+async fn a_half_closed_tunnel_ends_when_the_other_side_is_silent() {
+    for agent_closes in [true, false] {
+        let (agent, agent_side) = tokio::io::duplex(64);
+        let (upstream_side, upstream) = tokio::io::duplex(64);
+        let (mut closing, mut other) = if agent_closes { (agent, upstream) } else { (upstream, agent) };
+        let idle = Duration::from_millis(400);
+        let task = tokio::spawn(async move {
+            let bytes = TunnelBytes::default();
+            tunnel(agent_side, upstream_side, &bytes, idle, std::future::pending()).await
+        });
+        // Not half-closed: silence does not count.
+        tokio::time::sleep(idle * 3).await;
+        closing.write_all(b"request").await.unwrap();
+        closing.shutdown().await.unwrap();
+        let mut request = Vec::new();
+        other.read_to_end(&mut request).await.unwrap();
+        assert_eq!(request, b"request");
+        for _ in 0..6 {
+            tokio::time::sleep(idle / 2).await;
+            other.write_all(b"answer").await.unwrap();
+            closing.read_exact(&mut [0; 6]).await.unwrap();
+        }
+        let ended = tokio::time::timeout(idle * 10, task).await.expect("silence ends it");
+        assert_eq!(ended.unwrap().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    }
 }

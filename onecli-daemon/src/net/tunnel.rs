@@ -3,8 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -25,6 +26,10 @@ impl TunnelBytes {
     pub fn to_agent(&self) -> u64 {
         self.to_agent.load(Ordering::Relaxed)
     }
+
+    fn both(&self) -> u64 {
+        self.from_agent().wrapping_add(self.to_agent())
+    }
 }
 
 /// Why a tunnel ended in order.
@@ -36,36 +41,59 @@ pub enum Ended {
     Stopped,
 }
 
-/// Passes bytes both ways until both sides closed, one failed, or `stop` resolves. `bytes` counts along.
+/// Passes bytes both ways until both sides closed, one failed, or `stop` resolves. `bytes` counts along. When one side has
+/// closed, the other may send on, and be silent for `idle` at a time, at most twice that.
 ///
 /// # Errors
-/// The first error of either side.
+/// The first error of either side; [`io::ErrorKind::TimedOut`] for silence.
 pub async fn tunnel<A, U>(
     agent: A,
     upstream: U,
     bytes: &TunnelBytes,
+    idle: Duration,
     stop: impl Future<Output = ()>,
 ) -> io::Result<Ended>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut agent = Counted { stream: agent, read: Arc::clone(&bytes.from_agent) };
-    let mut upstream = Counted { stream: upstream, read: Arc::clone(&bytes.to_agent) };
+    let is_half_closed = AtomicBool::new(false);
+    let mut agent =
+        Counted { stream: agent, read: Arc::clone(&bytes.from_agent), has_ended: &is_half_closed };
+    let mut upstream =
+        Counted { stream: upstream, read: Arc::clone(&bytes.to_agent), has_ended: &is_half_closed };
     tokio::select! {
         result = tokio::io::copy_bidirectional_with_sizes(&mut agent, &mut upstream, 16 * 1024, 16 * 1024) => {
             result.map(|_| Ended::Closed)
         }
         () = stop => Ok(Ended::Stopped),
+        () = silence(idle, &is_half_closed, bytes) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "one side has closed, and the other is silent"))
+        }
     }
 }
 
-struct Counted<S> {
-    stream: S,
-    read: Arc<AtomicU64>,
+/// Resolves when a tunnel that one side has closed has passed no byte for `idle`.
+async fn silence(idle: Duration, is_half_closed: &AtomicBool, bytes: &TunnelBytes) {
+    let mut before = None;
+    loop {
+        tokio::time::sleep(idle).await;
+        let now = is_half_closed.load(Ordering::Relaxed).then(|| bytes.both());
+        if now.is_some() && before == now {
+            return;
+        }
+        before = now;
+    }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+struct Counted<'t, S> {
+    stream: S,
+    read: Arc<AtomicU64>,
+    /// Set at the end of this side.
+    has_ended: &'t AtomicBool,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -75,11 +103,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let got = buf.filled().len() - before;
         self.read.fetch_add(u64::try_from(got).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if got == 0 && result.is_ready() && buf.remaining() > 0 {
+            self.has_ended.store(true, Ordering::Relaxed);
+        }
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -2,6 +2,7 @@
 //!
 //! The only module that names rustls and rcgen.
 
+mod agent_stream;
 mod anchor;
 mod authority;
 mod client;
@@ -13,10 +14,11 @@ mod service;
 mod sessions;
 mod verify;
 
+pub use agent_stream::ServerStream;
 pub use authority::{CaError, CaMaterial, CertAuthority, CertificateFacts};
 pub use client::{Alpn, LateAlert, UpstreamTls, UpstreamTlsError, VerifiedStream};
 pub use hello::{Alert, ClientHello, parse_client_hello};
-pub use server::{AgentTls, ServerStream};
+pub use server::AgentTls;
 pub use service::{ServiceStream, ServiceTls};
 
 use std::sync::{Arc, LazyLock};

@@ -12,12 +12,10 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::agent_stream::ServerStream;
 use super::authority::{CaError, CertAuthority};
 use super::provider;
 use crate::model::{AgentId, Clock, Host};
-
-/// A TLS connection with an agent.
-pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 
 /// Leaves kept ready. Each is below 4 KiB however long its host's name is, so all are below 4 MiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -134,6 +132,7 @@ impl AgentTls {
         tokio_rustls::TlsAcceptor::from(config)
             .accept_with(io, |session| session.set_buffer_limit(Some(super::SEND_BUFFER)))
             .await
+            .map(ServerStream::new)
     }
 
     /// Ends TLS as the proxy that a client speaks to; ALPN `http/1.1`. One certificate has all of its names, whichever the
@@ -149,6 +148,7 @@ impl AgentTls {
         tokio_rustls::TlsAcceptor::from(config)
             .accept_with(io, |session| session.set_buffer_limit(Some(super::SEND_BUFFER)))
             .await
+            .map(ServerStream::new)
     }
 
     /// May a certificate be made to tell this agent that it is refused? Bounded, for a refused host can be any.

@@ -144,6 +144,15 @@ impl<S> Front<S> {
         self
     }
 
+    /// Is every request that was begun complete?
+    pub(super) fn is_between_requests(&self) -> bool {
+        match self.state {
+            State::Head => self.section.is_blank(),
+            State::Undecided(_) => true,
+            _ => false,
+        }
+    }
+
     fn is_displaced(&mut self, cx: &mut Context<'_>) -> bool {
         self.displaced.take_if(|displaced| displaced.as_mut().poll(cx).is_ready()).is_some()
     }

@@ -100,6 +100,39 @@ async fn a_head_that_is_cut_off_is_answered() {
     assert_eq!(*asked.lock().unwrap(), ["malformed"]);
 }
 
+/// What a client that sends `request` and closes this direction is answered by a service that takes so long.
+async fn half_close(request: &str, time: Duration) -> String {
+    let (mut client, server) = tokio::io::duplex(1024);
+    let answer = move |_: Request<Incoming>| async move {
+        tokio::time::sleep(time).await;
+        Response::new(full("late"))
+    };
+    let task = tokio::spawn(serve_with(server, HttpVersion::Http1, Default::default(), answer));
+    client.write_all(request.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut read = String::new();
+    client.read_to_string(&mut read).await.unwrap();
+    // The error of one that is given up.
+    let _ = task.await.unwrap();
+    read
+}
+
+#[tokio::test]
+async fn half_closed_client_is_answered() {
+    for request in [
+        format!("GET / HTTP/1.1\r\n{HEAD}\r\n"),
+        format!("GET / HTTP/1.0\r\n{HEAD}\r\n"),
+        // Two, as a client that pipelines sends them.
+        format!("GET /1 HTTP/1.1\r\n{HEAD}\r\nGET /2 HTTP/1.1\r\n{HEAD}\r\n"),
+        format!("POST / HTTP/1.1\r\n{HEAD}Content-Length: 3\r\n\r\nabc"),
+        format!("GET / HTTP/1.1\r\n{HEAD}Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"),
+    ] {
+        let count = request.matches(" HTTP/1.").count();
+        let answer = half_close(&request, Duration::from_millis(200)).await;
+        assert_eq!(answer.matches("late").count(), count, "{request:?}: {answer}");
+    }
+}
+
 /// `bytes` are answered with these statuses, in this order, to what was asked.
 async fn check(bytes: &str, statuses: &[u16], expected: &[&str]) -> String {
     let (answer, asked) = exchange(bytes.as_bytes()).await;
