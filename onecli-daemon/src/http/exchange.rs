@@ -145,6 +145,7 @@ async fn authorize(
     let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
     let permit =
         Permit::ask(gateway, &identity, &head, trail).map_err(|refusal| name_coding(refusal, &head))?;
+    upgrade::refuse_unknown(&parts)?;
     if permit.is_judged()
         && let Some(name) = head.query.as_deref().and_then(overriding_parameter)
     {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -42,6 +43,44 @@ impl Upgrade {
         headers.get(header::UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
             && matches!(only, (Some(accept), None) if accept.as_bytes() == self.accept.as_bytes())
     }
+}
+
+/// Protocols that a server may decline by going on in HTTP/1.1 (RFC 9110 section 7.8): their clients offer them with any
+/// request and do without. `websocket` is here because the upstream itself answers a request that is no valid one.
+const DECLINED: [&str; 5] = ["websocket", "h2c", "h2", "http", "tls"];
+/// How much of the field a message shows, in characters.
+const MAX_SHOWN: usize = 64;
+
+/// Refuses an upgrade to a protocol that is not passed on, and that the client cannot do without.
+///
+/// # Errors
+/// [`Code::UpgradeUnsupported`].
+pub(super) fn refuse_unknown(request: &Parts) -> Result<(), Refusal> {
+    // RFC 9110 section 7.8: to be ignored in HTTP/1.0, and without the connection option.
+    if request.version != Version::HTTP_11
+        || !list(&request.headers, header::CONNECTION).any(|o| o == "upgrade")
+    {
+        return Ok(());
+    }
+    let names: Vec<String> = list(&request.headers, header::UPGRADE).collect();
+    let is_declined = |name: &String| DECLINED.contains(&name.split('/').next().unwrap_or_default());
+    if names.is_empty() || names.iter().any(is_declined) {
+        return Ok(());
+    }
+    let shown: String = names.join(", ").chars().take(MAX_SHOWN).collect();
+    Err(Refusal::new(
+        Code::UpgradeUnsupported,
+        format!("the request asks for an upgrade to '{shown}', and only WebSocket is passed on"),
+        "use the client's WebSocket mode (kubectl's default from 1.31 on); or an administrator passes the host's TLS on \
+         unread: onecli rule add allow --tunnel --host HOST",
+    ))
+}
+
+/// The words of a list field, in lower case.
+fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    let words = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
+    words.filter(|word| !word.is_empty())
 }
 
 /// RFC 6455 section 4.2.2, step 5.4.
@@ -137,5 +176,31 @@ mod tests {
     #[test]
     fn the_key_of_the_standard() {
         assert_eq!(accept_of(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn unknown_upgrades_are_refused_and_others_declined() {
+        let check = |version: Version, connection: &str, upgrade: &str, expected: bool| {
+            let request = http::Request::builder().version(version).uri("/");
+            let request =
+                request.header("connection", connection).header("upgrade", upgrade).body(()).unwrap();
+            let refused = refuse_unknown(&request.into_parts().0).err();
+            assert_eq!(refused.is_some(), expected, "{version:?} {connection} {upgrade}");
+            if let Some(refusal) = refused {
+                assert_eq!(refusal.code, Code::UpgradeUnsupported);
+                assert!(
+                    refusal.message.contains(&upgrade.to_ascii_lowercase()[..6.min(upgrade.len())]),
+                    "{refusal}"
+                );
+            }
+        };
+        for unknown in ["SPDY/3.1", "tcp", "irc/6.9, rta/x11", "foo"] {
+            check(Version::HTTP_11, "keep-alive, Upgrade", unknown, true);
+            check(Version::HTTP_11, "keep-alive", unknown, false);
+            check(Version::HTTP_10, "Upgrade", unknown, false);
+        }
+        for declined in ["h2c", "HTTP/2.0", "TLS/1.0", "websocket", "WebSocket", "foo, h2c", ""] {
+            check(Version::HTTP_11, "upgrade", declined, false);
+        }
     }
 }

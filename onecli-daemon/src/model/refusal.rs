@@ -44,6 +44,8 @@ codes! {
     BodyTooLarge = "body_too_large", 413;
     /// The method is never forwarded (TRACE).
     MethodNotAllowed = "method_not_allowed", 405;
+    /// The request asks for an upgrade to a protocol that is not passed on.
+    UpgradeUnsupported = "upgrade_unsupported", 501;
     /// Target, SNI and `Host` do not agree.
     Misdirected = "misdirected", 421;
     /// The explicit proxy wants a token.
