@@ -20,6 +20,7 @@ use super::head::strip_hop_by_hop;
 use super::issued::{Issued, Stage};
 use super::patience::Patience;
 use super::pool::Upstream;
+use super::ranges::Ranges;
 use super::reject::ERROR_HEADER;
 use super::returned::withheld;
 use super::revoked::Revoked;
@@ -36,8 +37,7 @@ use crate::policy::Snapshot;
 pub(super) struct Delivery {
     pub(super) gateway: Arc<Gateway>,
     pub(super) trail: Trail,
-    /// Was a part asked for?
-    pub(super) ranged: bool,
+    pub(super) ranges: Ranges,
     pub(super) issued: Issued,
     pub(super) scrubber: Scrubber,
     pub(super) upstream: Upstream,
@@ -72,7 +72,7 @@ pub(super) fn deliver(
     // A reason phrase travels as an extension; nothing but status, scrubbed headers and body goes on.
     parts.extensions.clear();
     delivery.scrubber.renew();
-    let is_whole_only = !delivery.ranged || delivery.scrubber.has_host_values();
+    let is_whole_only = delivery.ranges.is_whole_only(&delivery.scrubber);
     if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
         return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
     }
@@ -114,6 +114,8 @@ pub(super) fn deliver(
         delivery.scrubber.pass_unsearched();
     }
     clean_headers(&mut parts.headers);
+    delivery.ranges.correct(&delivery.scrubber, &mut parts.headers);
+    let trailers = Announced::of_response(&parts.headers);
     if parts.status == StatusCode::NO_CONTENT {
         // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
         parts.headers.remove(header::CONTENT_LENGTH);

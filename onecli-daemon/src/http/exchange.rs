@@ -233,7 +233,7 @@ async fn forward(
             let delivery = Delivery {
                 gateway: Arc::clone(gateway),
                 trail,
-                ranged: sent.ranged,
+                ranges: sent.ranges,
                 issued: sent.issued,
                 scrubber: sent.scrubber,
                 upstream: sent.upstream,

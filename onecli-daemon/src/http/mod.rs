@@ -40,6 +40,7 @@ mod patience;
 mod place;
 mod pool;
 mod pool_scope;
+mod ranges;
 mod read_filter;
 mod refusals;
 mod reject;

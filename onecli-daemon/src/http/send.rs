@@ -21,6 +21,7 @@ use super::issued::Issued;
 use super::pool::Upstream;
 use super::pool_scope::PoolScope;
 use super::replay::Attempt;
+use super::ranges::Ranges;
 use super::retry::Retries;
 use super::returned::ResponseGuard;
 use super::revoked::Revoked;
@@ -39,7 +40,7 @@ use crate::vault::Credential;
 /// A request on its way, with the beginning of its answer.
 pub(super) struct Sent {
     pub(super) method: Method,
-    pub(super) ranged: bool,
+    pub(super) ranges: Ranges,
     pub(super) response: Response<Incoming>,
     pub(super) issued: Issued,
     pub(super) upstream: Upstream,
@@ -72,11 +73,11 @@ pub(super) async fn send(
     let websocket = upgrade.is_some();
     head.websocket = websocket;
     let alpn = if websocket { Alpn::Http1 } else { Alpn::Any };
-    let mut ranged = head.headers.contains_key(header::RANGE) && opened.is_empty();
+    let mut ranges = Ranges::of(&head.headers, !opened.is_empty());
     let followed = Followed::new(gateway, head.authority.host());
     if !followed.set().is_empty() {
-        ranged = ranged && only_signed(identity.agent().id, &watches, &followed).await;
-        ask_scannable(&mut head.headers, ranged);
+        ranges.is_asked = ranges.is_asked && only_signed(identity.agent().id, &watches, &followed).await;
+        ask_scannable(&mut head.headers, ranges.is_asked);
     }
     if is_judged {
         strip_overrides(&mut head.headers);
@@ -174,7 +175,7 @@ pub(super) async fn send(
                 scrubber.report_to(Box::new(guard));
                 return Ok(Sent {
                     method,
-                    ranged,
+                    ranges,
                     response,
                     issued,
                     upstream,
