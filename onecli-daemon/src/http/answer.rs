@@ -28,6 +28,7 @@ use super::scrub::{Records, Scrubber};
 use super::scrubbed::{Fault, ScrubbedBody, data_len};
 use super::session_cookies::{self, Sessions};
 use super::trail::Trail;
+use super::trailers::Announced;
 use crate::audit::Text;
 use crate::model::{Code, Refusal};
 use crate::policy::Snapshot;
@@ -113,9 +114,12 @@ pub(super) fn deliver(
     if is_unsearchable(parts.status, &parts.headers) {
         delivery.scrubber.pass_unsearched();
     }
-    clean_headers(&mut parts.headers);
     delivery.ranges.correct(&delivery.scrubber, &mut parts.headers);
     let trailers = Announced::of_response(&parts.headers);
+    clean_headers(&mut parts.headers);
+    if let Some(trailer) = trailers.field() {
+        parts.headers.insert(header::TRAILER, trailer);
+    }
     if parts.status == StatusCode::NO_CONTENT {
         // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
         parts.headers.remove(header::CONTENT_LENGTH);

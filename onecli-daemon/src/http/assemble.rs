@@ -161,6 +161,9 @@ pub(super) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result
             .map_err(|e| malformed(&e))?;
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = head.headers;
+        if let Some(trailer) = head.trailers.field().filter(|_| !request.body().is_end_stream()) {
+            request.headers_mut().insert(header::TRAILER, trailer);
+        }
     } else {
         let mut headers = HeaderMap::with_capacity(head.headers.len() + 4);
         headers.insert(header::HOST, HeaderValue::try_from(host.as_str()).map_err(|e| malformed(&e))?);
@@ -169,6 +172,13 @@ pub(super) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result
         // Without the field hyper sends no body for GET, HEAD and CONNECT whose length is unknown.
         if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            if let Some(trailer) = head.trailers.field() {
+                headers.insert(header::TRAILER, trailer);
+            }
+        }
+        if headers.contains_key(header::TE) {
+            // RFC 9110 section 10.1.4.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
         if let Some(relay) = upstream.relay() {
             let mut parts = std::mem::take(request.uri_mut()).into_parts();

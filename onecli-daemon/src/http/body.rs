@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -17,9 +16,11 @@ use hyper::body::Incoming;
 use super::aws_chunked::AwsChunked;
 use super::body_memory::Pace;
 use super::content_scan::ContentScan;
-use super::front::violation_in;
+use super::front::{MAX_TRAILERS, Violation, violation_in};
+use super::head_size::size_of;
 use super::patience::Patience;
-use crate::model::{Code, Placeholder, Refusal};
+use super::trailers::Announced;
+use crate::model::{Code, Refusal};
 
 /// The floor under the rate at which a client sends what it announced: so many bytes in so much time that is spent
 /// waiting for it. A body of unknown length may be a stream that lives long: until the answer begins, something of it must
@@ -42,11 +43,6 @@ pub(super) fn full(text: impl Into<Bytes>) -> Body {
 pub(super) fn empty() -> Body {
     full(Bytes::new())
 }
-
-/// Trailer fields of a request that go on: digests of the body (RFC 9530), which are known only at its end. All others
-/// end here; a credential or a route has no place behind the head that policy judged.
-static TRAILERS: [HeaderName; 2] =
-    [HeaderName::from_static("content-digest"), HeaderName::from_static("repr-digest")];
 
 /// A request's body as it is sent on.
 pub(super) enum Payload {
@@ -135,6 +131,7 @@ pub(super) struct RequestBody<B = Payload> {
     floor: Option<Floor>,
     scan: Option<ContentScan>,
     pace: Option<Pace>,
+    trailers: Announced,
 }
 
 /// A client that sends slower than this is given up.
@@ -154,7 +151,13 @@ impl<B: HttpBody> RequestBody<B> {
     fn with_floor(inner: B, progress: Arc<Progress>, time: Duration) -> RequestBody<B> {
         let announced = inner.size_hint().exact().is_some_and(|length| length > 0);
         let floor = announced.then(|| Floor { patience: Patience::new(time), bytes: 0 });
-        RequestBody { inner, progress, floor, scan: None, pace: None }
+        RequestBody { inner, progress, floor, scan: None, pace: None, trailers: Announced::default() }
+    }
+
+    /// Sends these trailer fields on, besides digests.
+    pub(super) fn with_trailers(mut self, trailers: Announced) -> RequestBody<B> {
+        self.trailers = trailers;
+        self
     }
 
     /// Is searched by `scan` and sent on at this pace. A body that is sent again keeps what it has.
@@ -224,8 +227,13 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
                     if let Some(scan) = &mut self.scan {
                         scan.fields(&trailers);
                     }
-                    let Some(kept) = kept(&trailers) else { continue };
-                    return Poll::Ready(Some(Ok(Frame::trailers(kept))));
+                    // Over HTTP/1.1 they are held to the limit while they are read.
+                    if size_of(&trailers) > MAX_TRAILERS {
+                        let refusal = Violation::TrailersTooLarge.refusal();
+                        return Poll::Ready(Some(Err(self.failed(refusal))));
+                    }
+                    let Some(selected) = self.trailers.select(&trailers) else { continue };
+                    return Poll::Ready(Some(Ok(Frame::trailers(selected))));
                 }
             }
         }
@@ -274,19 +282,6 @@ fn client_gone() -> Refusal {
     Refusal::new(Code::ClientGone, "the request's body broke off", "send all of it")
 }
 
-/// What goes on of a request's trailers, if anything does. A placeholder is never a digest.
-fn kept(trailers: &HeaderMap) -> Option<HeaderMap> {
-    let mut kept = HeaderMap::new();
-    for name in &TRAILERS {
-        for value in trailers.get_all(name) {
-            if Placeholder::find_all(value.as_bytes()).next().is_none() {
-                kept.append(name, value.clone());
-            }
-        }
-    }
-    (!kept.is_empty()).then_some(kept)
-}
-
 /// A length in bytes, as the counters have it.
 pub(super) fn len(data: &[u8]) -> u64 {
     u64::try_from(data.len()).unwrap_or(u64::MAX)
@@ -295,9 +290,11 @@ pub(super) fn len(data: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use futures_util::{StreamExt, stream};
+    use http::header::HeaderMap;
     use http_body_util::StreamBody;
 
     use super::*;
+    use crate::model::Placeholder;
 
     async fn sent_on(fields: &[(&'static str, &str)]) -> (Bytes, Option<HeaderMap>) {
         let mut trailers = HeaderMap::new();

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) bytes: Bytes,
+    /// Its trailers, which go no further.
+    pub(super) trailers: HeaderMap,
     /// Given back when the request has its answer.
     pub(super) share: Share,
 }
@@ -56,11 +58,14 @@ pub(super) async fn read(
             "wait for some requests to be answered, and send fewer at a time",
         )
     })?;
-    let mut bytes = BytesMut::new();
+    let (mut bytes, mut trailers) = (BytesMut::new(), HeaderMap::new());
     let reading = async {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| broken(&error))?;
-            let Some(data) = frame.data_ref() else { continue };
+            let Some(data) = frame.data_ref() else {
+                trailers = frame.into_trailers().unwrap_or_default();
+                continue;
+            };
             if bytes.len() + data.len() > most {
                 return Err(too_large());
             }
@@ -72,7 +77,7 @@ pub(super) async fn read(
         Ok(read) => read?,
         Err(_) => return Err(broken(&"it took longer than a minute")),
     }
-    Ok(Whole { bytes: bytes.freeze(), share })
+    Ok(Whole { bytes: bytes.freeze(), trailers, share })
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Refusal {

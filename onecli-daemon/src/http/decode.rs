@@ -7,13 +7,13 @@ mod decoder;
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt};
 use http::header::{self, HeaderMap};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyDataStream;
 use hyper::body::Incoming;
 use tokio::io::{AsyncBufRead, AsyncRead};
 use tokio_util::io::StreamReader;
@@ -22,6 +22,7 @@ use tokio_util::io::poll_read_buf;
 use decoder::Decoder;
 
 use super::body::BodyError;
+use super::inject::DIGESTS;
 use super::shares::Share;
 
 /// Codings one over another that are taken off.
@@ -37,11 +38,49 @@ pub(super) const DECODERS: usize = 32;
 pub(super) enum Source {
     /// It had none.
     Plain(Incoming),
-    /// It had some, which are taken off. Trailers of such a body are not passed on.
-    Decoded(
-        Pin<Box<dyn AsyncRead + Send>>,
-        #[expect(dead_code, reason = "given back when dropped")] Vec<Share>,
-    ),
+    /// It had some, which are taken off.
+    Decoded {
+        reader: Pin<Box<dyn AsyncRead + Send>>,
+        trailers: LateTrailers,
+        #[expect(dead_code, reason = "given back when dropped")]
+        shares: Vec<Share>,
+    },
+}
+
+/// The trailers of a body that is decoded, once it has ended.
+type LateTrailers = Arc<Mutex<Option<HeaderMap>>>;
+
+/// The data of a body, whose trailers are put aside.
+struct Data<B> {
+    body: B,
+    trailers: LateTrailers,
+}
+
+impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> Stream for Data<B> {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(None);
+            };
+            match frame.map_err(io::Error::other)?.into_data() {
+                Ok(data) => return Poll::Ready(Some(Ok(data))),
+                Err(frame) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    // They tell of the content as it was coded (RFC 9530 section 2).
+                    for name in &DIGESTS {
+                        trailers.remove(name);
+                    }
+                    *lock(&self.trailers) = Some(trailers).filter(|trailers| !trailers.is_empty());
+                }
+            }
+        }
+    }
+}
+
+fn lock(trailers: &LateTrailers) -> MutexGuard<'_, Option<HeaderMap>> {
+    trailers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A coding that cannot be taken off.
@@ -100,19 +139,22 @@ impl Source {
         headers.remove(header::CONTENT_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::ACCEPT_RANGES);
-        Ok(Source::decoded(codings, BodyDataStream::new(incoming).map_err(io::Error::other), shares))
+        let trailers = LateTrailers::default();
+        let data = Data { body: incoming, trailers: Arc::clone(&trailers) };
+        Ok(Source::decoded(codings, data, trailers, shares))
     }
 
     fn decoded(
         codings: Vec<Coding>,
         data: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        trailers: LateTrailers,
         shares: Vec<Share>,
     ) -> Source {
         let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(StreamReader::new(data.boxed()));
         for coding in codings.into_iter().rev() {
             reader = Box::pin(tokio::io::BufReader::new(Decoder::new(coding, reader)));
         }
-        Source::Decoded(reader, shares)
+        Source::Decoded { reader, trailers, shares }
     }
 
     /// A body in this coding, for tests of what is done with it.
@@ -123,7 +165,7 @@ impl Source {
     ) -> Source {
         let headers = [(header::CONTENT_ENCODING, http::HeaderValue::from_static(coding))];
         let codings = codings(&headers.into_iter().collect()).unwrap_or_default();
-        Source::decoded(codings, data, Vec::new())
+        Source::decoded(codings, data, LateTrailers::default(), Vec::new())
     }
 }
 
@@ -165,10 +207,10 @@ impl HttpBody for Source {
             Source::Plain(incoming) => {
                 Poll::Ready(ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(Into::into)))
             }
-            Source::Decoded(reader, _) => {
+            Source::Decoded { reader, trailers, .. } => {
                 let mut buffer = BytesMut::with_capacity(CHUNK);
                 Poll::Ready(match ready!(poll_read_buf(reader.as_mut(), cx, &mut buffer)) {
-                    Ok(0) => None,
+                    Ok(0) => lock(trailers).take().map(|trailers| Ok(Frame::trailers(trailers))),
                     Ok(_) => Some(Ok(Frame::data(buffer.freeze()))),
                     Err(error) => Some(Err(error.into())),
                 })
@@ -179,14 +221,14 @@ impl HttpBody for Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Source::Plain(incoming) => incoming.is_end_stream(),
-            Source::Decoded(..) => false,
+            Source::Decoded { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Source::Plain(incoming) => incoming.size_hint(),
-            Source::Decoded(..) => SizeHint::default(),
+            Source::Decoded { .. } => SizeHint::default(),
         }
     }
 }
@@ -196,6 +238,28 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[tokio::test]
+    async fn trailers_follow_decoded_content_without_its_digests() {
+        let mut encoder = async_compression::tokio::write::GzipEncoder::new(Vec::new());
+        tokio::io::AsyncWriteExt::write_all(&mut encoder, b"hello").await.unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut encoder).await.unwrap();
+        let fields = [("x-count", "1"), ("repr-digest", "sha-256=:AAAA:")];
+        let fields = fields
+            .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let frames: [Result<_, BodyError>; 2] = [
+            Ok(Frame::data(Bytes::from(encoder.into_inner()))),
+            Ok(Frame::trailers(fields.into_iter().collect())),
+        ];
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        let trailers = LateTrailers::default();
+        let data = Data { body, trailers: Arc::clone(&trailers) };
+        let source = Source::decoded(vec![Coding::Gzip], data, trailers, Vec::new());
+        let whole = http_body_util::BodyExt::collect(source).await.unwrap();
+        let trailers = whole.trailers().cloned().unwrap();
+        assert_eq!((trailers.len(), &trailers["x-count"]), (1, &HeaderValue::from_static("1")));
+        assert_eq!(whole.to_bytes(), "hello");
+    }
 
     #[test]
     fn codings_are_read_in_order_and_unknown_ones_refused() {

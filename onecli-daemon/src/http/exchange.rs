@@ -182,6 +182,7 @@ async fn read_fields(
         return Ok((Payload::Streamed(body), None));
     }
     let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
+    head.note_trailers(&whole.trailers);
     head.body = buffer::placeholders_in(&whole.bytes, &fields);
     if is_judged {
         check_text(reading, &head.headers, &whole.bytes).map_err(unjudged_text)?;

@@ -10,6 +10,7 @@ use super::connection::{Connection, Scheme};
 use super::disguised;
 use super::front::{Malformed, Violation, no_target};
 use super::names::refuse_misread;
+use super::trailers::Announced;
 use crate::model::authority::AuthorityError;
 use crate::model::named::{MAX_NAMED, Naming, named_resources};
 use crate::model::path::PathError;
@@ -43,6 +44,8 @@ pub(super) struct Head {
     pub(super) sessions: Vec<SecretId>,
     /// Does the client ask for a WebSocket (RFC 6455)?
     pub(super) websocket: bool,
+    /// The trailers that may follow its body.
+    pub(super) trailers: Announced,
 }
 
 /// A credential may have been put into the query, and into headers (which say so themselves).
@@ -145,6 +148,7 @@ impl Head {
         }
         refuse_misread(&parts.headers)?;
         let websocket = is_websocket(parts);
+        let trailers = Announced::of_request(&parts.headers);
         let mut headers = parts.headers.clone();
         strip_hop_by_hop(&mut headers);
         headers.remove(header::HOST);
@@ -170,7 +174,18 @@ impl Head {
             operations,
             sessions: Vec::new(),
             websocket,
+            trailers,
         })
+    }
+
+    /// Notes the trailers of a body that was read to its end. They prove nothing and go no further; a placeholder in them is
+    /// judged like one in another spelling.
+    pub(super) fn note_trailers(&mut self, trailers: &HeaderMap) {
+        self.trailers = Announced::default();
+        if !trailers.is_empty() {
+            self.disguised.extend(placeholders_in("", None, trailers));
+            self.disguised.extend(disguised::in_head("", None, trailers));
+        }
     }
 
     /// A copy of what policy decides on, without the headers.
@@ -216,7 +231,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
         .collect();
     // `TE: trailers` is the one value that may go on, and gRPC needs it.
-    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let codings = headers.get_all(header::TE).iter().filter_map(|te| te.to_str().ok());
+    let trailers =
+        codings.flat_map(|te| te.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }

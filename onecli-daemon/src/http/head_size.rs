@@ -51,7 +51,7 @@ pub(super) fn refused_response(what: &str) -> Refusal {
     )
 }
 
-fn size_of(headers: &HeaderMap) -> usize {
+pub(super) fn size_of(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND_FIELD).sum()
 }
 

@@ -78,6 +78,7 @@ async fn hold_body(gateway: &Gateway, allowed: &mut Allowed) -> Result<(), Refus
     }
     if let Payload::Streamed(body) = std::mem::replace(&mut allowed.body, Payload::Whole(None)) {
         let whole = buffer::read(body, MAX_BODY, allowed.identity.agent().id, &gateway.asked_bodies).await?;
+        allowed.head.note_trailers(&whole.trailers);
         (allowed.body, allowed.share) = (Payload::whole(whole.bytes), Some(whole.share));
     }
     Ok(())

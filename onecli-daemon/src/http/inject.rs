@@ -35,7 +35,7 @@ impl std::fmt::Debug for Outgoing {
 }
 
 /// Headers that tell of a body as it was before a value was put into it.
-static DIGESTS: [HeaderName; 4] = [
+pub(super) static DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("digest"),
     HeaderName::from_static("content-digest"),

@@ -60,6 +60,7 @@ mod signing;
 mod sigv4;
 mod stall;
 mod trail;
+mod trailers;
 mod transparent;
 mod upgrade;
 mod websocket;

@@ -11,8 +11,11 @@ use http::header::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::{BodyError, len};
+use super::front::MAX_HEAD;
+use super::head_size::size_of;
 use super::patience::Patience;
 use super::scrub::Scrubber;
+use super::trailers::clean_response;
 
 /// Bytes that are searched before other tasks get their turn.
 const TURN: usize = 16 << 10;
@@ -170,6 +173,11 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
             Ok(data) => self.scrubber.push(data),
             Err(frame) => {
                 let Ok(mut trailers) = frame.into_trailers() else { return Ok(Bytes::new()) };
+                if size_of(&trailers) > MAX_HEAD {
+                    let error = format!("the response's trailers have more than {MAX_HEAD} bytes");
+                    return Err(Fault::Upstream(error.into()));
+                }
+                clean_response(&mut trailers);
                 let rest = self.scrubber.finish();
                 self.scrubber.headers(&mut trailers);
                 self.trailers = Some(trailers);

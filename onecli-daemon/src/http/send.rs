@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header};
+use http::header::HeaderName;
+use http::{Method, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
@@ -20,8 +21,8 @@ use super::inject::{Outgoing, inject};
 use super::issued::Issued;
 use super::pool::Upstream;
 use super::pool_scope::PoolScope;
-use super::replay::Attempt;
 use super::ranges::Ranges;
+use super::replay::Attempt;
 use super::retry::Retries;
 use super::returned::ResponseGuard;
 use super::revoked::Revoked;
@@ -32,7 +33,7 @@ use super::signing;
 use super::trail::Trail;
 use super::upgrade::Upgrade;
 use crate::audit::Text;
-use crate::model::{Code, Refusal, WireForm};
+use crate::model::{Code, Refusal, Slot, WireForm};
 use crate::policy::Grant;
 use crate::tls::Alpn;
 use crate::vault::Credential;
@@ -89,7 +90,9 @@ pub(super) async fn send(
         body if body.is_end_stream() && !websocket => Some(Bytes::new()),
         _ => None,
     };
-    let mut stream = Some(RequestBody::new(body, Arc::clone(&progress)));
+    head.trailers.remove(&placed_in(&grants));
+    let stream = RequestBody::new(body, Arc::clone(&progress)).with_trailers(head.trailers.clone());
+    let mut stream = Some(stream);
     let mut recovered = None;
     let agent = identity.agent().id;
     let scope = PoolScope::new(agent, &permitted);
@@ -232,6 +235,12 @@ async fn answered<T>(
             ));
         }
     }
+}
+
+/// The header fields that credentials are placed in.
+fn placed_in(grants: &[Grant]) -> Vec<HeaderName> {
+    let slots = grants.iter().map(|grant| grant.secret().placement.slot());
+    slots.filter_map(|slot| if let Slot::Header(name) = slot { Some(name) } else { None }).collect()
 }
 
 /// Where the values came from that the store does not hold; with their names where the request has several.

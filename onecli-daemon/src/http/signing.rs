@@ -68,6 +68,7 @@ pub(super) async fn prepare(
         _ => {
             let agent = identity.agent().id;
             let whole = buffer::read(body, buffer::MAX_SIGNED, agent, &gateway.held_bodies).await?;
+            head.note_trailers(&whole.trailers);
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(whole.bytes.len()));
             Ok((Payload::whole(whole.bytes), Some(whole.share)))
         }

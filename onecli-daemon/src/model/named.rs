@@ -47,6 +47,12 @@ pub struct Naming<'r> {
     pub path: &'r CanonicalPath,
 }
 
+/// May a header field with this [`folded_name`] name a resource, or the account of one?
+pub fn is_naming_field(name: &str) -> bool {
+    let copy = Method::from_bytes(b"COPY").unwrap_or_default();
+    name.ends_with("-account") || of_field(name, b"saveas", &copy).is_some()
+}
+
 /// The resources that header fields and query parameters of a request name. `fields` gives names and values, which need
 /// not be UTF-8. `None`: more than [`MAX_NAMED`].
 pub fn named_resources<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(

@@ -188,6 +188,11 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     known
 });
 
+/// Does a template's denial look at this header field?
+pub fn is_judged_header(name: &str) -> bool {
+    KNOWN.headers.contains(name)
+}
+
 impl Operations {
     /// What query and header fields say.
     pub fn of(query: Option<&str>, headers: &HeaderMap) -> Operations {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
 /// Bytes of a request body that are kept; the rest is only counted.
 pub const BODY_KEPT: usize = 1 << 20;
@@ -24,6 +25,8 @@ pub struct Recorded {
     pub body: Vec<u8>,
     /// Length of the body so far.
     pub body_len: u64,
+    /// Trailer fields, names in lower case.
+    pub trailers: Vec<(String, String)>,
     /// `HTTP/1.1`, `HTTP/2.0`, ...
     pub version: String,
     /// Protocol agreed by ALPN; `None` on plain HTTP and for clients that offer none.
@@ -60,6 +63,14 @@ impl Recorded {
             + self.headers.iter().map(|(_, v)| v.matches(value).count()).sum::<usize>()
             + body
     }
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+fn fields(fields: &HeaderMap) -> Vec<(String, String)> {
+    fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 /// What a connection knows of itself.
@@ -117,15 +128,15 @@ impl Log {
 
     /// Records the head; the returned entry takes the body as it is read.
     pub(super) fn record(&self, head: &Parts, connection: &Connection) -> Entry {
-        let text = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
         let host = head.headers.get(http::header::HOST).map(text).unwrap_or_default();
         let entry = Arc::new(Mutex::new(Recorded {
             method: head.method.to_string(),
             path: head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
             authority: head.uri.authority().map_or(host, ToString::to_string),
-            headers: head.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect(),
+            headers: fields(&head.headers),
             body: Vec::new(),
             body_len: 0,
+            trailers: Vec::new(),
             version: format!("{:?}", head.version),
             alpn: connection.alpn.clone(),
             sni: connection.sni.clone(),
@@ -154,6 +165,10 @@ impl Entry {
         }
         let room = BODY_KEPT.saturating_sub(entry.body.len()).min(data.len());
         entry.body.extend_from_slice(&data[..room]);
+    }
+
+    pub(super) fn trailers(&self, trailers: &HeaderMap) {
+        self.record.lock().unwrap().trailers = fields(trailers);
     }
 
     pub(super) fn snapshot(&self) -> Recorded {

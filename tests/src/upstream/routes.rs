@@ -171,9 +171,12 @@ impl Routes {
 async fn read(mut body: Incoming, entry: &Entry) -> Result<String, hyper::Error> {
     let mut hash = Sha256::new();
     while let Some(frame) = body.frame().await {
-        if let Some(data) = frame?.data_ref() {
+        let frame = frame?;
+        if let Some(data) = frame.data_ref() {
             hash.update(data);
             entry.body(data);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            entry.trailers(trailers);
         }
     }
     Ok(HEXLOWER.encode(&hash.finalize()))

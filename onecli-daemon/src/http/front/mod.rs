@@ -29,7 +29,7 @@ use chunks::{Chunks, Progress};
 use link::Switch;
 pub(super) use link::{Link, Malformed};
 use section::{Complete, Framing, Section};
-pub(super) use section::{MAX_FIELDS, MAX_HEAD, no_target};
+pub(super) use section::{MAX_FIELDS, MAX_HEAD, MAX_TRAILERS, no_target};
 pub(super) use violation::Violation;
 
 use crate::model::Refusal;

@@ -14,7 +14,7 @@ pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Most fields of a head or trailer section. hyper makes room for all of them with each head.
 pub(crate) const MAX_FIELDS: usize = 4096;
 /// Largest trailer section, in bytes: below hyper's own bound of 16 KiB, which it does not answer.
-const MAX_TRAILERS: usize = 8 * 1024;
+pub(crate) const MAX_TRAILERS: usize = 8 * 1024;
 /// Most digits of a Content-Length: what they can say fits every recipient's 63 bits.
 const MAX_LENGTH_DIGITS: usize = 18;
 
