@@ -12,13 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 
 use crate::model::{Host, NoProxy, ProxyUrl};
 use parse::{
     absolute, absolute_if_any, absolute_or_none, absolutes, approval_timeout, cgroup_path, check_cgroup_path,
-    head_timeout, hosts, idle_timeout, networks, no_proxy, proxy_url, rate, size, timeout,
+    head_timeout, hosts, idle_timeout, networks, no_proxy, proxy_url, rate, refused_range, size, timeout,
 };
 
 pub use backend::{Backend, Exec, VaultAuth, VaultServer};
@@ -50,6 +50,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// `[resolver]`.
     pub resolver: Resolver,
+    /// `[dns]`.
+    pub dns: Dns,
     /// `[egress]`.
     pub egress: Egress,
     /// `[policy]`.
@@ -119,6 +121,16 @@ pub struct Resolver {
     /// Names with fixed addresses, which win over DNS. Default none.
     #[serde(deserialize_with = "hosts")]
     pub hosts: BTreeMap<Host, Vec<IpAddr>>,
+}
+
+/// `[dns]`: what agents' queries are answered with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// IPv4 network, /4 to /20, that nothing is routed to. A name that an agent may not resolve, or that only the upstream proxy
+    /// can, is answered with an address of it. `""` switches this off: such names are REFUSED. Default `"198.18.0.0/15"`.
+    #[serde(deserialize_with = "refused_range")]
+    pub refused_range: Option<Ipv4Net>,
 }
 
 /// `[egress]`: addresses.
@@ -259,6 +271,7 @@ impl Default for Config {
             listen: Listen::default(),
             upstream: Upstream::default(),
             resolver: Resolver::default(),
+            dns: Dns::default(),
             egress: Egress::default(),
             policy: Policy::default(),
             audit: Audit::default(),
@@ -290,6 +303,12 @@ impl Default for Upstream {
             head_timeout: Duration::from_mins(10),
             idle_timeout: Duration::from_hours(1),
         }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        Dns { refused_range: Some(parse::REFUSED_RANGE) }
     }
 }
 

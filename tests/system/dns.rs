@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use crate::scene::{API, VALUE};
 
 /// An allowed name with an address of either family.
-const BOTH: &str = "both.test";
+pub(crate) const BOTH: &str = "both.test";
 /// An allowed name with an IPv6 address alone.
 const SIX: &str = "six.test";
 /// A name that the other agent alone may resolve.
 const OTHERS: &str = "others.test";
 
 /// TEST-NET-1 (RFC 5737): nothing answers there, so whoever gets an answer got it from the daemon.
-const RESOLV: &str = "nameserver 192.0.2.1\noptions timeout:2 attempts:1\n";
+pub(crate) const RESOLV: &str = "nameserver 192.0.2.1\noptions timeout:2 attempts:1\n";
 
 /// Prints the answer's code and addresses, asked over TCP or UDP with nothing but sockets.
 const ASK: &str = r#"
@@ -59,15 +59,15 @@ print("rcode", flags & 15, *found)
 "#;
 
 /// An upstream and a daemon that alone knows the names, and two agents.
-struct Stage {
-    daemon: Daemon,
-    upstream: Upstream,
-    one: Agent,
-    other: Agent,
+pub(crate) struct Stage {
+    pub(crate) daemon: Daemon,
+    pub(crate) upstream: Upstream,
+    pub(crate) one: Agent,
+    pub(crate) other: Agent,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let upstream = Upstream::start(&[API]);
         // Not `Builder::host`: agents would find those names in their /etc/hosts.
         let config = format!(
@@ -96,7 +96,7 @@ impl Stage {
     }
 
     /// `run` as `agent`, with `resolv` as its resolv.conf(5).
-    fn with_resolv(&self, agent: &Agent, resolv: &str, run: &Run) -> Run {
+    pub(crate) fn with_resolv(&self, agent: &Agent, resolv: &str, run: &Run) -> Run {
         const INSIDE: &str = r#"mount --bind "$1" /etc/resolv.conf || exit 120; shift; exec "$@""#;
         let file = self.resolv_file(resolv);
         let inner = self.daemon.managed(agent, run);
@@ -117,7 +117,7 @@ impl Stage {
         file
     }
 
-    fn run(&self, agent: &Agent, run: &Run) -> Outcome {
+    pub(crate) fn run(&self, agent: &Agent, run: &Run) -> Outcome {
         self.with_resolv(agent, RESOLV, run).outcome()
     }
 
@@ -314,7 +314,7 @@ except PermissionError:
     assert_eq!(resolvers.count(), 2, "one socket for each agent:\n{table}");
 }
 
-fn wait_for_file(path: &Path) {
+pub(crate) fn wait_for_file(path: &Path) {
     let there = wait_for(Duration::from_secs(30), || path.exists().then_some(()));
     assert!(there.is_some(), "{} does not appear", path.display());
 }

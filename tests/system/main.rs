@@ -56,6 +56,7 @@ mod pooled;
 mod privilege;
 mod protocols;
 mod raw_tls;
+mod refused_names;
 mod retries;
 mod returned;
 mod revocation;

@@ -35,6 +35,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     ("ip", "iproute2"),
     ("java", "default-jre-headless"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("musl-gcc", "musl-tools"),
     ("nginx", "nginx"),
     ("node", "nodejs"),
     ("openssl", "openssl"),

@@ -43,7 +43,7 @@ use crate::config::{self, Config};
 use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
 use crate::model::sole::{Sole, SoleError};
 use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
-use crate::net::{AddressPolicy, Dialer, Resolver};
+use crate::net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use crate::policy::{Approvals, Snapshot};
 use crate::store::Store;
 use crate::tls::{AgentTls, UpstreamTls};
@@ -305,12 +305,15 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
 
+    let synthetic = Arc::new(SyntheticAddresses::new(config.dns.refused_range));
+
     // Empty until the first reload, and refuses everything.
     let (current, snapshot) = watch::channel(Arc::<Snapshot>::default());
     let dns = managed.is_attached().then(|| {
         let parts = dns::Parts {
             policy: snapshot.clone(),
             names: Arc::clone(&resolver) as Arc<dyn dns::Names>,
+            synthetic: Arc::clone(&synthetic),
             audit: audit.clone(),
             quota: Arc::clone(&quota),
             clock: Arc::clone(&clock),
@@ -366,6 +369,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
             .with_proxy_names(config.listen.proxy_names()),
         upstream_tls,
         resolver,
+        synthetic,
         dialer,
         patience: UpstreamPatience { head: config.upstream.head_timeout, idle: config.upstream.idle_timeout },
         proxy,

@@ -63,6 +63,13 @@ impl<K: Hash + Eq + Clone> Fold<K> {
         self.note(now, key)
     }
 
+    /// Counts `more` refusals of a kind that was just [noted](Self::note).
+    pub fn add(&mut self, key: &K, more: u64) {
+        if let Some(folded) = self.keys.get_mut(key).or(self.others.as_mut()) {
+            folded.since += more;
+        }
+    }
+
     /// Would this one have a record of its own, now?
     fn wants(&self, key: &K) -> bool {
         self.keys.len() < KEYS && !self.keys.contains_key(key)

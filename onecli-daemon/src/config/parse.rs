@@ -1,12 +1,12 @@
 //! Values as the configuration writes them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -143,4 +143,28 @@ pub(super) fn check_cgroup_path(text: &str) -> Result<String, String> {
         ));
     }
     Ok(trimmed.to_owned())
+}
+
+/// Benchmarking (RFC 2544, RFC 6890): no network on the Internet has it, private networks and VPNs do not use it, and
+/// tools with a "fake IP" mode have used it for years, so client programs accept it. 240.0.0.0/4 is refused by some.
+pub(super) const REFUSED_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 15);
+
+/// A network, or `""` for none. Addresses are handed out by the hash of a name, so it must have some room.
+pub(super) fn refused_range<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ipv4Net>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let range: Ipv4Net = text.parse().map_err(|_| {
+        D::Error::custom(format!("'{text}' is no IPv4 network; write \"198.18.0.0/15\", or \"\" for none"))
+    })?;
+    let range = range.trunc();
+    let first = range.network();
+    let unusable = first.is_loopback() || first.octets()[0] == 0 || first.is_multicast();
+    if unusable || !(4..=20).contains(&range.prefix_len()) || range.contains(&Ipv4Addr::LOCALHOST) {
+        return Err(D::Error::custom(format!(
+            "'{text}' must be a /4 to /20 outside of 0.0.0.0/8, 127.0.0.0/8 and 224.0.0.0/4, that nothing is routed to"
+        )));
+    }
+    Ok(Some(range))
 }

@@ -113,6 +113,8 @@ fn every_key_is_read() {
         no_proxy = [".corp.test", "10.0.0.0/8"]
         [resolver]
         hosts = { "API.Internal" = ["10.0.0.5", "::5"] }
+        [dns]
+        refused_range = "240.1.2.3/8"
         [egress]
         allow_addresses = ["10.0.0.0/24"]
         [policy]
@@ -160,6 +162,7 @@ fn every_key_is_read() {
                     vec!["10.0.0.5".parse().unwrap(), "::5".parse().unwrap()],
                 )]),
             },
+            dns: Dns { refused_range: Some("240.0.0.0/8".parse().unwrap()) },
             egress: Egress { allow_addresses: vec!["10.0.0.0/24".parse().unwrap()] },
             audit: Audit { durability: Durability::Strict, ..Audit::default() },
             backend: Backend::default(),
@@ -196,6 +199,19 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
     check("[upstream]\nno_proxy = [\"a\"]", "upstream.proxy_password_file", "need upstream.proxy");
     let secret = parse("[upstream]\nproxy = \"http//me:secret@proxy\"").unwrap_err().to_string();
     assert!(!secret.contains("secret"), "{secret}");
+    assert_eq!(parse("[dns]\nrefused_range = \"\"").unwrap().dns.refused_range, None);
+    for range in [
+        "127.0.0.0/8",
+        "127.64.0.0/12",
+        "112.0.0.0/4",
+        "0.0.0.0/8",
+        "224.0.0.0/4",
+        "10.0.0.0/24",
+        "0.0.0.0/0",
+    ] {
+        check(&format!("[dns]\nrefused_range = \"{range}\""), "c.toml:2: dns.refused_range: ", "/4 to /20");
+    }
+    check("[dns]\nrefused_range = \"fd00::/8\"", "c.toml:2: dns.refused_range: ", "is no IPv4 network");
     check("[kernel]\nbpffs_dir = \"bpf\"", "c.toml:2: kernel.bpffs_dir: ", "absolute");
     check("[listen]\nexplicit = [\"localhost:1\"]", "c.toml:2: listen.explicit: ", "'localhost:1' is no");
     check("[listen]\ntransparent_port = 0", "c.toml:2: listen.transparent_port: ", "1 to 65535");

@@ -9,11 +9,13 @@ use hickory_proto::op::ResponseCode;
 use tokio::sync::watch;
 
 use super::coined::Coin;
+use super::denied::{self, Alone, is_explained};
 use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
 use crate::audit::{AuditLog, Mode, Quota, Record, Repeated, Text};
 use crate::model::{Clock, Code, Egress, Factors, Host, Random, RequestId};
+use crate::net::SyntheticAddresses;
 use crate::policy::{Identity, Snapshot};
 
 /// Longest that an answer may be kept, in seconds: what an operator changes shall be seen soon.
@@ -29,6 +31,8 @@ pub struct Parts {
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// Where addresses come from.
     pub names: Arc<dyn Names>,
+    /// Addresses that stand for names.
+    pub synthetic: Arc<SyntheticAddresses>,
     /// Records refusals.
     pub audit: AuditLog,
     /// What each agent may record.
@@ -58,10 +62,15 @@ pub(super) enum Judgement {
     Refuse,
 }
 
+/// Is it this host's loopback (RFC 6761 section 6.3)?
+fn is_loopback(host: &Host) -> bool {
+    host.as_name().is_some_and(|name| name == "localhost" || name.ends_with(".localhost"))
+}
+
 /// Judges a name by the policy.
 pub(super) fn judge(snapshot: &Snapshot, identity: &Identity, host: &Host) -> Judgement {
     let name = host.as_name().unwrap_or_default();
-    if name == "localhost" || name.ends_with(".localhost") {
+    if is_loopback(host) {
         return Judgement::Loopback;
     }
     if snapshot.may_resolve(identity, host) {
@@ -96,12 +105,11 @@ impl Parts {
     }
 
     async fn resolve(&self, asker: &Asker, question: &Question) -> (ResponseCode, Addresses) {
-        let nothing = || Addresses { list: Vec::new(), ttl: 0 };
         let snapshot = Arc::clone(&self.policy.borrow());
         let identity = match snapshot.identify(&asker.evidence, self.clock.now()) {
             Ok(identity) if identity.agent().id == asker.agent => identity,
             Ok(_) => return (self.refuse(asker, None, question, Code::AgentUnknown).await, nothing()),
-            Err(refusal) => return (self.refuse(asker, None, question, refusal.code).await, nothing()),
+            Err(refusal) => return self.answer_disabled(asker, question, refusal.code).await,
         };
         let Some(host) = question.host() else {
             return (self.refuse(asker, Some(&identity), question, Code::EgressDenied).await, nothing());
@@ -110,7 +118,7 @@ impl Parts {
             Judgement::Loopback => (ResponseCode::NoError, loopback()),
             Judgement::Searched => (ResponseCode::NXDomain, nothing()),
             Judgement::Refuse => {
-                (self.refuse(asker, Some(&identity), question, Code::EgressDenied).await, nothing())
+                self.deny(asker, Some(&identity), (question, &host), Code::EgressDenied).await
             }
             // Nobody is asked for other types, so nothing leaves in their names either.
             Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
@@ -126,6 +134,55 @@ impl Parts {
                 Ok(Err(NoAddress::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
             },
         }
+    }
+
+    /// The answer to an agent that is refused everything, for whatever reason `code` says.
+    async fn answer_disabled(
+        &self,
+        asker: &Asker,
+        question: &Question,
+        code: Code,
+    ) -> (ResponseCode, Addresses) {
+        match question.host() {
+            Some(host) if code == Code::AgentDisabled && is_loopback(&host) => {
+                (ResponseCode::NoError, loopback())
+            }
+            Some(host) if code == Code::AgentDisabled => {
+                self.deny(asker, None, (question, &host), code).await
+            }
+            _ => (self.refuse(asker, None, question, code).await, nothing()),
+        }
+    }
+
+    /// Denies a name. If programs may connect to it, they get an address at which the daemon says why, and the record of their
+    /// connection is the query's too. Nothing is asked of any other name server.
+    async fn deny(
+        &self,
+        asker: &Asker,
+        identity: Option<&Identity>,
+        (question, host): (&Question, &Host),
+        code: Code,
+    ) -> (ResponseCode, Addresses) {
+        if !self.synthetic.is_enabled() || !is_explained(host) {
+            return (self.refuse(asker, identity, question, code).await, nothing());
+        }
+        let now = self.clock.instant();
+        let waits = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).note(now, host, code);
+        if !waits {
+            asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_other(now);
+        }
+        match question.kind() {
+            Kind::Ipv4 => (ResponseCode::NoError, self.synthetic_address(asker, host)),
+            // Not REFUSED, which ends the lookup of both families in some programs.
+            Kind::Ipv6 => (ResponseCode::NoError, nothing()),
+            Kind::Other => (ResponseCode::Refused, nothing()),
+        }
+    }
+
+    /// The address that stands for a name.
+    fn synthetic_address(&self, asker: &Asker, host: &Host) -> Addresses {
+        let address = self.synthetic.assign(asker.agent, host);
+        Addresses { list: address.map(IpAddr::from).into_iter().collect(), ttl: denied::TTL }
     }
 
     /// A name that no operator wrote is looked up: on record before anybody hears of it, and only so many. Whoever serves the
@@ -180,12 +237,8 @@ impl Parts {
         let key = (name, code);
         let mut record = None;
         let first = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_if(now, &key, || {
-            record = self.record(asker, Some(&key.0));
-            record.as_mut().is_none_or(|record| {
-                record.deny(code);
-                record.factors = identity.map(Identity::proven);
-                self.may_write(asker, now, record)
-            })
+            record = self.refusal(asker, &key, identity.map(Identity::proven));
+            record.as_ref().is_none_or(|record| self.may_write(asker, now, record))
         });
         if first && let Some(record) = record {
             // Refused all the same; the log itself tells of what it could not write.
@@ -202,15 +255,59 @@ impl Parts {
         self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
     }
 
-    /// Records the refusals that were folded and have waited long enough.
+    /// Records the refusals that were folded, and queries that no connection followed, and have waited long enough.
     pub(super) fn report(&self, asker: &Asker) {
         let now = self.clock.instant();
+        let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
+        let mut unfollowed = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = unfollowed.due(now, was_connected);
+        drop(unfollowed);
+        self.record_alone(asker, now, alone);
         let due = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).due(now);
         self.write(asker, due);
     }
 
-    /// Records all that were folded: the agent is served no longer.
+    /// Records queries that no connection followed, as refusals that may repeat.
+    fn record_alone(&self, asker: &Asker, now: Instant, alone: Vec<Alone>) {
+        for Alone { name, code, count } in alone {
+            let key = (name.to_string(), code);
+            let mut record = None;
+            let mut refusals = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_first = refusals.note_if(now, &key, || {
+                record = self.refusal(asker, &key, (code != Code::AgentDisabled).then_some(Factors::CGROUP));
+                record.as_ref().is_none_or(|record| self.may_write(asker, now, record))
+            });
+            refusals.add(&key, count.saturating_sub(1));
+            drop(refusals);
+            if let Some(record) = record.filter(|_| is_first) {
+                self.audit.outcome(record);
+            }
+        }
+    }
+
+    /// The record of a refusal.
+    fn refusal(
+        &self,
+        asker: &Asker,
+        (name, code): &(String, Code),
+        factors: Option<Factors>,
+    ) -> Option<Record> {
+        let mut record = self.record(asker, Some(name))?;
+        record.deny(*code);
+        record.factors = factors;
+        Some(record)
+    }
+
+    /// Records all queries that no connection followed so far.
+    pub(super) fn report_alone(&self, asker: &Asker) {
+        let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
+        let alone = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
+        self.record_alone(asker, self.clock.instant(), alone);
+    }
+
+    /// Records all that waits: the agent is served no longer.
     pub(super) fn report_rest(&self, asker: &Asker) {
+        self.report_alone(asker);
         let now = self.clock.instant();
         let rest = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).rest(now);
         self.write(asker, rest);
@@ -241,6 +338,10 @@ impl Parts {
         record.port = Some(PORT);
         Some(record)
     }
+}
+
+fn nothing() -> Addresses {
+    Addresses { list: Vec::new(), ttl: 0 }
 }
 
 fn loopback() -> Addresses {

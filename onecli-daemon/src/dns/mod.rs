@@ -11,7 +11,12 @@
 //! | `localhost` and below (RFC 6761 section 6.3) | loopback |
 //! | one the agent may resolve | A, AAAA: its addresses; any other type, or no address of that family: no data |
 //! | the same with a search domain behind it | `NXDOMAIN`, without asking anybody |
+//! | any other that is no single label, reverse name or the like (`denied`) | A: a synthetic address; AAAA: no data; other types: `REFUSED` |
 //! | any other | `REFUSED`, and an audit record |
+//!
+//! A synthetic address ([`crate::net::SyntheticAddresses`]) leads to the daemon, which refuses the connection with the reason. Its
+//! record is the query's too; a query that no connection follows within two seconds has one of its own. To a disabled agent
+//! every name is one that it may not resolve.
 //!
 //! `NXDOMAIN` in the third row because `REFUSED` ends the search of resolv.conf's domains: in musl before the name itself
 //! is asked for (`options ndots:5`, as Kubernetes sets it), in glibc before the domains that are left. A short name that
@@ -20,6 +25,7 @@
 mod address;
 mod answer;
 mod coined;
+mod denied;
 mod message;
 mod names;
 mod server;

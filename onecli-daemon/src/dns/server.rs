@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::address::candidates;
 use super::answer::Parts;
 use super::coined::Coined;
+use super::denied::Unfollowed;
 use super::message::{MAX_QUERY, Transport};
-use crate::audit::{FOLD_WINDOW, Fold};
+use crate::audit::Fold;
 use crate::model::{Agent, AgentId, AgentName, CgroupName, Code};
 use crate::policy::{Evidence, Mode};
 
@@ -29,6 +30,8 @@ const IN_FLIGHT: usize = 64;
 pub(super) const STREAMS: usize = 16;
 /// How long queries that were taken may go on when the server closes.
 const CLOSING: Duration = Duration::from_secs(2);
+/// How often an agent's refusals are looked through for those that are to be recorded.
+const SWEEP: Duration = Duration::from_secs(1);
 /// After a socket failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,6 +46,7 @@ pub struct Asker {
     pub(super) name: AgentName,
     pub(super) evidence: Evidence,
     pub(super) refusals: Mutex<Fold<(String, Code)>>,
+    pub(super) unfollowed: Mutex<Unfollowed>,
     pub(super) coined: tokio::sync::Mutex<Coined>,
     pub(super) queries: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
@@ -56,6 +60,7 @@ impl Asker {
             // The kernel's word: it alone makes datagrams arrive here, and only those of this cgroup.
             evidence: Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None },
             refusals: Mutex::default(),
+            unfollowed: Mutex::default(),
             coined: tokio::sync::Mutex::default(),
             queries: Arc::new(Semaphore::new(IN_FLIGHT)),
             streams: Arc::new(Semaphore::new(STREAMS)),
@@ -141,12 +146,12 @@ impl Server {
         self
     }
 
-    /// Serves these agents as far as they are enabled, and no other any more. Tells each one's address, which stays the
-    /// same for as long as it is served; an agent for which no socket could be opened has none. Call it in a tokio
+    /// Serves these agents and no other any more; disabled ones learn by it that they are. Tells each one's address, which
+    /// stays the same for as long as it is served; an agent for which no socket could be opened has none. Call it in a tokio
     /// runtime.
     pub fn serve<'a>(&self, agents: impl Iterator<Item = &'a Agent>) -> HashMap<AgentId, Ipv4Addr> {
-        let agents: HashMap<AgentId, &Agent> =
-            agents.filter(|agent| agent.enabled).map(|agent| (agent.id, agent)).collect();
+        let agents: HashMap<AgentId, &Agent> = agents.map(|agent| (agent.id, agent)).collect();
+        self.parts.synthetic.retain(|agent| agents.contains_key(&agent));
         let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         listening.retain(|id, one| {
             let stays = agents.get(id).is_some_and(|agent| one.asker.is(agent));
@@ -197,6 +202,14 @@ impl Server {
         let _ = tokio::time::timeout(CLOSING, finish).await;
         for one in &all {
             self.parts.report_rest(&one.asker);
+        }
+    }
+
+    /// Records the denied queries of an agent that no connection followed so far.
+    pub fn record_denied(&self, agent: AgentId) {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(one) = listening.get(&agent) {
+            self.parts.report_alone(&one.asker);
         }
     }
 
@@ -312,7 +325,7 @@ async fn serve_datagrams(
 ) {
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
-    let mut sweep = tokio::time::interval(FOLD_WINDOW / 2);
+    let mut sweep = tokio::time::interval(SWEEP);
     // One byte more than is answered: what does not fit is told from what just does.
     let mut buffer = vec![0; MAX_QUERY + 1];
     loop {

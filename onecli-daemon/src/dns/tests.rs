@@ -1,5 +1,6 @@
 //! Tables of what is answered and what is recorded.
 
+mod denied;
 mod serving;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::model::{
     Agent, AgentId, Code, Egress, Factors, Host, MethodSet, OsRandom, Placeholder, Placement, PrivateDir,
     Profile, Sealed, Secret, SecretId, SystemClock, Target, TokenHash,
 };
+use crate::net::SyntheticAddresses;
 use crate::policy::{AgentInput, Snapshot, SnapshotInput};
 
 /// A name service of a few names, that waits for a permit before it answers.
@@ -134,6 +136,7 @@ impl Stage {
         let parts = Parts {
             policy: current,
             names: Arc::clone(&zone) as Arc<dyn Names>,
+            synthetic: Arc::new(SyntheticAddresses::new(Some("198.18.0.0/15".parse().unwrap()))),
             audit: AuditLog::open(&log, crate::audit::Settings::for_tests()).unwrap(),
             quota: Arc::new(Quota::new(QuotaLimits { rate: 100, bytes: 1 << 30, reserve: 0 })),
             clock: Arc::new(SystemClock),
@@ -165,9 +168,15 @@ fn query(name: &str, kind: RecordType) -> Message {
     message
 }
 
-/// The answer's code, then its addresses.
+/// The answer's code, then its addresses; one of the range of [`Stage`] is `synthetic`.
 fn told(answer: &Message) -> String {
-    let addresses = answer.answers.iter().map(|record| format!(" {}", record.data.ip_addr().unwrap()));
+    let addresses = answer.answers.iter().map(|record| match record.data.ip_addr().unwrap() {
+        IpAddr::V4(ip) if ip.octets()[..2] == [198, 18] || ip.octets()[..2] == [198, 19] => {
+            assert_eq!(record.ttl, 1, "{record:?}");
+            " synthetic".to_owned()
+        }
+        ip => format!(" {ip}"),
+    });
     format!("{:?}{}", answer.metadata.response_code, addresses.collect::<String>())
 }
 

@@ -38,6 +38,9 @@ impl Scheme {
 pub(super) enum Destination {
     /// The kernel's record: an address, for which a server name or `Host` must still be found.
     Address(SocketAddr),
+    /// The kernel's record is a synthetic address: the name that it stands for. Server name and `Host` need not agree with it,
+    /// because a program may have asked for another name, with a search domain behind it.
+    Name(Authority),
     /// A CONNECT target: SNI and `Host` must agree with it.
     Authority(Authority),
 }
@@ -57,6 +60,8 @@ pub(super) struct Connection {
     pub(super) memory: Arc<ConnectionMemory>,
     /// The port a plain-HTTP request must name where only an address is known.
     pub(super) port: Option<u16>,
+    /// The host of a request that names none (HTTP/1.0).
+    pub(super) implied: Option<Authority>,
 }
 
 impl Connection {
@@ -72,6 +77,7 @@ impl Connection {
             place: None,
             memory: ConnectionMemory::new(1),
             port: None,
+            implied: None,
         }
     }
 

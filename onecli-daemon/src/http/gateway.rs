@@ -30,7 +30,7 @@ use super::scrub_values::{ScrubValues, SearchSet};
 use super::shares::Shares;
 use crate::audit::{AuditLog, Quota, Record};
 use crate::model::{Clock, Code, Host, Random, RequestId};
-use crate::net::{Dialer, Resolver};
+use crate::net::{Dialer, Resolver, SyntheticAddresses};
 use crate::policy::{Approvals, Evidence, Limits, Snapshot};
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
 use crate::vault::{Credentials, Vault};
@@ -70,6 +70,8 @@ pub struct GatewayParts {
     pub upstream_tls: UpstreamTls,
     /// Names to checked addresses.
     pub resolver: Arc<Resolver>,
+    /// Addresses that stand for names.
+    pub synthetic: Arc<SyntheticAddresses>,
     /// Connects to them.
     pub dialer: Dialer,
     /// How long they are waited for then.
@@ -102,6 +104,8 @@ pub struct Gateway {
     pub(super) refusals: Refusals,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
+    /// Addresses that stand for names.
+    pub(super) synthetic: Arc<SyntheticAddresses>,
     pub(super) patience: UpstreamPatience,
     pub(super) explicit_addresses: Vec<(SocketAddr, Wire)>,
     pub(super) clock: Arc<dyn Clock>,
@@ -171,6 +175,7 @@ impl Gateway {
             refusals: Refusals::new(parts.fold_refusals),
             agent_tls: parts.agent_tls,
             pool,
+            synthetic: parts.synthetic,
             patience: parts.patience,
             explicit_addresses: parts.explicit_addresses,
             connections: Shares::new(capacity.connections_per_agent, capacity.connections),

@@ -273,6 +273,9 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
     if hosts.next().is_some() {
         return Err(bad_request("the request has more than one Host header", "send one"));
     }
+    if named.is_none() && parts.version == Version::HTTP_10 {
+        named.clone_from(&connection.implied);
+    }
     let Some(named) = named else {
         return Err(bad_request("the request names no host", "send a Host header (RFC 9112 section 3.2)"));
     };

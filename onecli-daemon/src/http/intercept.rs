@@ -69,6 +69,10 @@ fn place(connection: &mut Connection, destination: &Destination, scheme: Scheme)
     match destination {
         // A plain request names its own host; the port is the kernel's word.
         Destination::Address(address) => connection.port = Some(address.port()),
+        Destination::Name(authority) => {
+            connection.port = Some(authority.port());
+            connection.implied = Some(authority.clone());
+        }
         Destination::Authority(authority) => connection.authority = Some(authority.clone()),
     }
 }
@@ -79,6 +83,13 @@ async fn refuse_unread(gateway: &Arc<Gateway>, connection: &Connection, error: &
     let identity = connection.identify(gateway);
     if let Ok(identity) = &identity {
         trail.identify(identity);
+    }
+    if let Some(implied) = &connection.implied {
+        trail.record().target(implied.host(), implied.port());
+        let route = identity.as_ref().ok().map(|identity| gateway.snapshot().route(identity, implied));
+        if let Some(Route::Deny(refusal)) = route {
+            return trail.refuse_by(&refusal).await;
+        }
     }
     let code = match (error, identity) {
         (_, Err(refusal)) => refusal.code,
@@ -101,7 +112,7 @@ async fn intercept_tls<S>(
     let (named, authority) = target(&destination, hello);
     connection.authority = Some(named);
     let identity = connection.identify(gateway);
-    let budget = identity.as_ref().map_or(AgentId(Uuid::nil()), |identity| identity.agent().id);
+    let budget = payer(gateway, &connection);
     let routed = match (identity, authority) {
         (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(refusal),
         (Ok(identity), Ok(authority)) => match gateway.snapshot().route(&identity, &authority) {
@@ -138,7 +149,7 @@ async fn intercept_tls<S>(
             let _ = stream.write_all(&Alert::DecodeError.record()).await;
             refuse_unheard(gateway, &connection, &refusal).await;
         }
-        Err(refusal) if gateway.agent_tls.may_refuse_readably(budget) => {
+        Err(refusal) if may_refuse_readably(gateway, &connection, budget) => {
             refuse_readably(gateway, connection, refusal, stream).await;
         }
         Err(refusal) => {
@@ -148,12 +159,29 @@ async fn intercept_tls<S>(
     }
 }
 
+/// Who pays for certificates: the agent that the connection comes from, also a disabled one, or that its token proves.
+fn payer(gateway: &Gateway, connection: &Connection) -> AgentId {
+    let here = connection
+        .evidence
+        .cgroup
+        .as_ref()
+        .and_then(|cgroup| gateway.snapshot().agent_of_cgroup(cgroup).map(|agent| agent.id));
+    let proven = || connection.identify(gateway).ok().map(|identity| identity.agent().id);
+    here.or_else(proven).unwrap_or(AgentId(Uuid::nil()))
+}
+
+/// May the daemon complete a TLS handshake to send the reason of a refusal?
+fn may_refuse_readably(gateway: &Gateway, connection: &Connection, payer: AgentId) -> bool {
+    let Some(authority) = &connection.authority else { return false };
+    gateway.agent_tls.may_refuse_readably(payer, authority.host())
+}
+
 /// The authority to write down, and the one to go on with: server name, CONNECT target and address must agree
 /// (invariant 6).
 fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authority, Refusal>) {
     let fallback = match destination {
         Destination::Address(address) => Authority::new(Host::from(address.ip()), address.port()),
-        Destination::Authority(authority) => authority.clone(),
+        Destination::Name(authority) | Destination::Authority(authority) => authority.clone(),
     };
     let server_name = match parse_client_hello(hello) {
         ClientHello::Complete { server_name } => server_name,
@@ -205,7 +233,7 @@ fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination)
     let Ok(identity) = connection.identify(gateway) else { return Vec::new() };
     let snapshot = gateway.snapshot();
     match destination {
-        Destination::Authority(authority) => snapshot
+        Destination::Name(authority) | Destination::Authority(authority) => snapshot
             .allows_unread(&identity, authority)
             .into_iter()
             .map(|(reach, cause)| Passage {
@@ -371,7 +399,7 @@ async fn refuse_request(
 }
 
 /// Records a refusal that the client cannot be told of, and what it comes from.
-async fn refuse_unheard(gateway: &Arc<Gateway>, connection: &Connection, refusal: &Refusal) {
+pub(super) async fn refuse_unheard(gateway: &Arc<Gateway>, connection: &Connection, refusal: &Refusal) {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
     if let Ok(identity) = connection.identify(gateway) {
         trail.identify(&identity);

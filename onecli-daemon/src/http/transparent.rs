@@ -3,16 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::connection::{Connection, Destination};
 use super::explicit::serve_proxy;
 use super::gateway::{Counters, Gateway};
-use super::intercept::{intercept, refuse_quietly};
+use super::intercept::{intercept, refuse_quietly, refuse_unheard};
 use super::place::{Place, Source};
-use crate::model::Code;
-use crate::net::{Origin, tune};
-use crate::policy::Mode;
+use std::time::Duration;
+
+use crate::model::{Authority, Code, Refusal};
+use crate::net::{Origin, client_speaks_first, tune};
+use crate::policy::{Mode, Route};
 
 /// Serves one connection that the transparent listener accepted, with the kernel's record of it.
 pub async fn serve_transparent(
@@ -43,11 +46,59 @@ pub async fn serve_transparent(
         // Without a record there is no identity: the connection is read only to be refused in its own language.
         let Some(destination) = named.or_else(|| stream.local_addr().ok()) else { return };
         tune(&stream);
-        intercept(&gateway, connection, Destination::Address(destination), stream).await;
+        let destination = named_by(&gateway, &connection, destination);
+        if let Some(refusal) = refused_at_connect(&gateway, &mut connection, &destination) {
+            // A reset, and not an end that a client may take for an answer.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            drop(stream);
+            return refuse_unheard(&gateway, &connection, &refusal).await;
+        }
+        intercept(&gateway, connection, destination, stream).await;
     };
     if !place.while_kept(served).await {
         refuse_quietly(&recorder, &cut_off, Code::TooManyConnections).await;
     }
+}
+
+/// Where a redirected connection goes: for a synthetic address, the name that it stands for.
+fn named_by(gateway: &Gateway, connection: &Connection, address: SocketAddr) -> Destination {
+    let agent = connection
+        .evidence
+        .cgroup
+        .as_ref()
+        .and_then(|cgroup| gateway.snapshot().agent_of_cgroup(cgroup).map(|agent| agent.id));
+    let name =
+        agent.and_then(|agent| gateway.synthetic.connected(agent, address.ip(), gateway.clock.instant()));
+    name.map_or(Destination::Address(address), |name| Destination::Name(Authority::new(name, address.port())))
+}
+
+/// Why a connection to a synthetic address is refused before anything is read. Only at ports where the client speaks first
+/// can the daemon tell it the reason.
+fn refused_at_connect(
+    gateway: &Gateway,
+    connection: &mut Connection,
+    destination: &Destination,
+) -> Option<Refusal> {
+    let authority = match destination {
+        Destination::Name(authority) => authority.clone(),
+        // Forgotten by now.
+        Destination::Address(address) if gateway.synthetic.contains(address.ip()) => {
+            Authority::new(address.ip().into(), address.port())
+        }
+        Destination::Address(_) | Destination::Authority(_) => return None,
+    };
+    if client_speaks_first(authority.port()) {
+        return None;
+    }
+    let refusal = match connection.identify(gateway) {
+        Err(refusal) => refusal,
+        Ok(identity) => match gateway.snapshot().route(&identity, &authority) {
+            Route::Deny(refusal) => refusal,
+            Route::Inspect | Route::Tunnel { .. } => return None,
+        },
+    };
+    connection.authority = Some(authority);
+    Some(refusal)
 }
 
 /// The connection's place, by its cgroup; `None` where the agent has none left.

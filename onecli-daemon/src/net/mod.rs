@@ -10,6 +10,7 @@ mod proxy;
 mod resolve;
 mod rewind;
 mod sniff;
+mod synthetic;
 mod tunnel;
 
 pub use address::{AddressPolicy, CheckedAddr};
@@ -20,6 +21,7 @@ pub use proxy::{ProxyError, Transport, connect_through, proxy_authorization};
 pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
 pub use rewind::Rewind;
 pub use sniff::{Protocol, SniffError, sniff};
+pub use synthetic::{SyntheticAddresses, client_speaks_first};
 pub use tunnel::{Ended, TunnelBytes, tunnel};
 
 #[cfg(test)]

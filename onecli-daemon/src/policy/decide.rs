@@ -263,7 +263,7 @@ impl Snapshot {
             return Err(not_for_this(secret, request));
         }
         if matching.is_empty() {
-            return without_grant(identity, &here, request);
+            return without_grant((view, identity), &here, request);
         }
         if !request.tls && !matching.iter().any(|s| s.target.allow_plaintext) {
             return Err(Refusal::new(
@@ -380,7 +380,7 @@ fn winners<'s>(
 }
 
 fn without_grant(
-    identity: &Identity,
+    (view, identity): (&AgentView, &Identity),
     here: &[&Arc<Secret>],
     request: &RequestFacts<'_>,
 ) -> Result<Granted, Refusal> {
@@ -389,6 +389,6 @@ fn without_grant(
     }
     Ok(Granted::Nothing(match here.first() {
         Some(secret) => not_for_this(secret, request),
-        None => host_denied(identity, request.authority),
+        None => host_denied(identity, request.authority, view.former_at(request.authority.host())),
     }))
 }

@@ -76,18 +76,25 @@ pub(super) fn not_for_named(secret: Option<&Secret>, place: &Place<'_>) -> Refus
     Refusal::new(Code::EgressDenied, message, hint).by(Cause::Default(Egress::Deny))
 }
 
-pub(super) fn host_denied(identity: &Identity, authority: &Authority) -> Refusal {
+/// `former`: a secret for the host that the agent could use once.
+pub(super) fn host_denied(identity: &Identity, authority: &Authority, former: Option<&Secret>) -> Refusal {
     let name = &identity.agent().name;
-    Refusal::new(
-        Code::EgressDenied,
-        format!("agent '{name}' may not reach {authority}"),
-        format!(
-            "grant it a secret for that host (onecli grant {name} SECRET), or allow it: onecli rule add allow --agent {name} --host {}{}",
-            authority.host(),
-            if authority.port() == 443 { String::new() } else { format!(" --port {}", authority.port()) },
+    let port = if authority.port() == 443 { String::new() } else { format!(" --port {}", authority.port()) };
+    let allow =
+        format!("or allow it: onecli rule add allow --agent {name} --host {}{port}", authority.host());
+    let (why, hint) = match former {
+        None => (String::new(), format!("grant it a secret for that host (onecli grant {name} SECRET)")),
+        Some(Secret { name: secret, enabled: false, .. }) => (
+            format!(": secret '{secret}' is disabled"),
+            format!("enable the secret (onecli secret enable {secret})"),
         ),
-    )
-    .by(Cause::Default(Egress::Deny))
+        Some(Secret { name: secret, .. }) => (
+            format!(": its grant of secret '{secret}' was revoked"),
+            format!("grant it again (onecli grant {name} {secret})"),
+        ),
+    };
+    let message = format!("agent '{name}' may not reach {authority}{why}");
+    Refusal::new(Code::EgressDenied, message, format!("{hint}, {allow}")).by(Cause::Default(Egress::Deny))
 }
 
 pub(super) fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {

@@ -46,7 +46,7 @@ impl Snapshot {
         let secret = self.may_match(identity.agent().id, authority.host());
         let egress = identity.agent().egress;
         if !secret && !whole.hopeful && egress == Egress::Deny {
-            return Route::Deny(host_denied(identity, authority));
+            return Route::Deny(host_denied(identity, authority, view.former_at(authority.host())));
         }
         // What any agent may have left there must not come back unread, unless an administrator says so.
         if secret || whole.inspect || (stored && whole.tunnel.is_none()) {

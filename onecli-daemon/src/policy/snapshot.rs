@@ -216,6 +216,11 @@ impl Snapshot {
 }
 
 impl AgentView {
+    /// A secret for this host that the agent could use once.
+    pub(super) fn former_at(&self, host: &Host) -> Option<&Secret> {
+        self.former.iter().find(|secret| secret.target.host.matches(host)).map(AsRef::as_ref)
+    }
+
     /// The secrets whose values must not come back from this host, by whatever port or path.
     pub(super) fn watched(&self, host: &Host) -> impl Iterator<Item = &Arc<Secret>> {
         self.secrets.iter().chain(&self.former).filter(|secret| secret.target.host.matches(host))

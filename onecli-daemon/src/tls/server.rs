@@ -151,19 +151,22 @@ impl AgentTls {
             .map(ServerStream::new)
     }
 
-    /// May a certificate be made to tell this agent that it is refused? Bounded, for a refused host can be any.
-    pub fn may_refuse_readably(&self, agent: AgentId) -> bool {
-        self.refusals.take(agent, REFUSAL_BUDGET, self.clock.now())
+    /// May this agent have TLS as `host` to learn that it is refused? If there is no certificate for the host yet, making one
+    /// counts: a refused host can be any.
+    pub fn may_refuse_readably(&self, agent: AgentId, host: &Host) -> bool {
+        let now = self.clock.now();
+        self.is_at_hand(host, now) || self.refusals.take(agent, REFUSAL_BUDGET, now)
     }
 
     /// May this agent have TLS as `host`? Where its certificate is not at hand, making one counts.
     pub fn may_accept(&self, agent: AgentId, host: &Host) -> bool {
         let now = self.clock.now();
-        let at_hand = {
-            let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-            leaves.peek(host).is_some_and(|leaf| now < leaf.renew_at)
-        };
-        at_hand || self.mints.take(agent, MINT_BUDGET, now)
+        self.is_at_hand(host, now) || self.mints.take(agent, MINT_BUDGET, now)
+    }
+
+    fn is_at_hand(&self, host: &Host, now: Timestamp) -> bool {
+        let leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        leaves.peek(host).is_some_and(|leaf| now < leaf.renew_at)
     }
 
     fn config(&self, host: &Host) -> Result<Arc<ServerConfig>, CaError> {

@@ -182,9 +182,10 @@ fn refusals_in_tls_are_bounded() {
     let material = CertAuthority::generate("test", Timestamp::UNIX_EPOCH).unwrap();
     let tls = AgentTls::new(CertAuthority::load(&material).unwrap(), Arc::new(SystemClock)).unwrap();
     let agent = AgentId(Uuid::nil());
-    let granted = (0..100).filter(|_| tls.may_refuse_readably(agent)).count();
+    let host = |n: usize| format!("h{n}.test").parse().unwrap();
+    let granted = (0..100).filter(|n| tls.may_refuse_readably(agent, &host(*n))).count();
     assert_eq!(granted, 16);
-    assert!(tls.may_refuse_readably(AgentId(Uuid::max())));
+    assert!(tls.may_refuse_readably(AgentId(Uuid::max()), &host(200)));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ pub(super) const EDGES: &[(&str, Names)] = &[
     ("kernel", Names::Only(&["model"])),
     ("store", Names::Only(&["model"])),
     ("privilege", Names::Only(&["model"])),
-    ("dns", Names::Only(&["model", "policy", "audit"])),
+    ("dns", Names::Only(&["model", "policy", "audit", "net"])),
     ("launch", Names::Only(&["model", "privilege"])),
     // `policy` for its `Grant`: `vault.open(grant)` takes the proof.
     ("vault", Names::Only(&["model", "policy", "store", "tls"])),

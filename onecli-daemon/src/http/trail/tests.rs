@@ -8,7 +8,7 @@ use super::*;
 use crate::audit::{AuditLog, Entries, Event, Quota, QuotaLimits, Verdict};
 use crate::http::{Capacity, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
 use crate::model::{AgentId, OsRandom, PrivateDir, SystemClock};
-use crate::net::{AddressPolicy, Dialer, Resolver};
+use crate::net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use crate::policy::{Mode, Snapshot};
 use crate::store::SqliteStore;
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
@@ -70,6 +70,7 @@ impl Scene {
             agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
             upstream_tls: UpstreamTls::new(&[]).unwrap(),
             resolver,
+            synthetic: Arc::new(SyntheticAddresses::new(None)),
             dialer,
             patience: UpstreamPatience { head: std::time::Duration::MAX, idle: std::time::Duration::MAX },
             proxy: None,
