@@ -202,16 +202,19 @@ async fn what_is_answered() {
         (&deep, A, "NXDomain", "NXDomain"),
         ("gone.test.", A, "NXDomain", "NXDomain"),
         ("broken.test.", A, "ServFail", "ServFail"),
-        ("other.test.", A, "Refused", "NoError 192.0.2.9"),
+        ("other.test.", A, "NoError synthetic", "NoError 192.0.2.9"),
+        ("other.test.", AAAA, "NoError", "NoError"),
         ("other.test.", MX, "Refused", "NoError"),
         ("1.2.0.192.in-addr.arpa.", PTR, "Refused", "NoError"),
         // Resolvers go on searching only at NXDOMAIN.
         ("api.test.corp.example.", A, "NXDomain", "NXDomain"),
         ("single.corp.example.", AAAA, "NXDomain", "NXDomain"),
         ("localhost.corp.example.", A, "NXDomain", "NXDomain"),
-        ("corp.api.test.", A, "Refused", "NXDomain"),
-        ("xapi.test.", A, "Refused", "NXDomain"),
+        ("corp.api.test.", A, "NoError synthetic", "NXDomain"),
+        ("xapi.test.", A, "NoError synthetic", "NXDomain"),
         ("test.", A, "Refused", "NXDomain"),
+        ("wpad.corp.example.", A, "Refused", "NXDomain"),
+        ("metadata.google.internal.", A, "Refused", "NXDomain"),
         ("localhost.", A, "NoError 127.0.0.1", "NoError 127.0.0.1"),
         ("db.localhost.", AAAA, "NoError ::1", "NoError ::1"),
         ("localhost.", TXT, "NoError", "NoError"),
@@ -335,8 +338,10 @@ async fn refusals_are_recorded_and_folded() {
     let _ = stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await;
     let _ = stage.ask(&stage.strict, &query("a\u{7}.test.", RecordType::A)).await;
     stage.parts.report(&stage.strict);
+    assert_eq!(stage.records().await.len(), 1, "a connection may follow the others");
+    stage.parts.report_alone(&stage.strict);
     let records = stage.records().await;
-    let [evil, bell] = records.as_slice() else { panic!("{records:#?}") };
+    let [bell, evil] = records.as_slice() else { panic!("{records:#?}") };
     assert_eq!(evil.host.as_ref().unwrap().as_str(), "evil.test");
     assert_eq!(evil.agent.as_ref().unwrap().as_str(), "agent1");
     assert_eq!(evil.code.as_ref().unwrap().as_str(), Code::EgressDenied.as_str());
@@ -429,6 +434,7 @@ async fn refusals_use_up_the_quota_of_the_agent() {
     for number in 0..20 {
         let _ = stage.ask(&stage.strict, &query(&format!("evil{number}.test."), RecordType::A)).await;
     }
+    stage.parts.report_alone(&stage.strict);
     let recorded = stage.records().await.len();
     assert!((10..=15).contains(&recorded), "ten seconds' worth: {recorded}");
     let now = stage.parts.clock.instant();
@@ -444,9 +450,17 @@ async fn an_agent_that_is_gone_or_disabled_is_refused() {
     let stage = Stage::new();
     let disabled = Agent { enabled: false, ..agent(1, Egress::Deny) };
     let same_cgroup = Agent { id: AgentId(Uuid::max()), ..agent(1, Egress::Allow) };
-    for agents in [vec![], vec![disabled], vec![same_cgroup]] {
+    for (agents, expected) in
+        [(vec![], "Refused"), (vec![disabled], "NoError synthetic"), (vec![same_cgroup], "Refused")]
+    {
         stage.policy.send_replace(Arc::new(snapshot(&agents)));
         let answer = stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await;
-        assert_eq!(told(&answer), "Refused", "{agents:?}");
+        assert_eq!(told(&answer), expected, "{agents:?}");
+        let answer = stage.ask(&stage.strict, &query("localhost.", RecordType::A)).await;
+        assert_eq!(told(&answer) == "NoError 127.0.0.1", expected != "Refused", "{agents:?}");
     }
+    stage.parts.report_alone(&stage.strict);
+    let codes: Vec<_> = stage.records().await.iter().filter_map(|record| record.code.clone()).collect();
+    let disabled = codes.iter().filter(|code| code.as_str() == Code::AgentDisabled.as_str()).count();
+    assert_eq!(disabled, 1, "{codes:?}");
 }

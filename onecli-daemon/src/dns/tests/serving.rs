@@ -56,14 +56,17 @@ async fn each_agent_has_an_address_of_its_own() {
     assert_eq!(server.serve(all.into_iter().rev()), addresses, "they stay");
 
     let query = query("other.test.", RecordType::A).to_vec().unwrap();
-    for (agent, expected) in [(&one, "Refused"), (&two, "NoError 192.0.2.9")] {
+    for (agent, expected) in [(&one, "NoError synthetic"), (&two, "NoError 192.0.2.9")] {
         let answer = exchange((addresses[&agent.id], port).into(), &query).await;
         assert_eq!(told(&Message::from_vec(&answer).unwrap()), expected);
     }
     assert_eq!(server.asker(&two.cgroup).unwrap().agent, two.id);
 
+    // A disabled agent is told why nothing works.
     let off = Agent { enabled: false, ..two.clone() };
     let left = server.serve([&off, &twin].into_iter());
+    assert_eq!(left, HashMap::from([two.id, twin.id].map(|id| (id, addresses[&id]))));
+    let left = server.serve(std::iter::once(&twin));
     assert_eq!(left.into_iter().collect::<Vec<_>>(), [(twin.id, addresses[&twin.id])]);
     assert!(server.asker(&two.cgroup).is_none());
     server.close().await;

@@ -46,9 +46,17 @@ fn exfiltration(trial: &mut Trial) {
     trial.control("the allowed name resolves", resolve(A).status.success());
     for name in NAMES {
         let outcome = resolve(name);
-        trial.attempt(format!("{name}: {}", outcome.out()), outcome.status.success());
-        let refused = world.daemon.audit().iter().any(|r| r["host"] == *name && r["code"] == "egress_denied");
-        trial.attempt(format!("{name} was asked for outside"), !refused);
+        // An address of `dns.refused_range` leads to the daemon, which has asked nobody for the name.
+        let resolved = outcome.out().lines().any(|line| !line.starts_with("198.1"));
+        trial.attempt(format!("{name}: {}", outcome.out()), resolved);
+    }
+    for name in NAMES {
+        // A query that no connection follows is recorded two seconds later.
+        let refused = onecli_tests::wait_for(std::time::Duration::from_secs(10), || {
+            let records = world.daemon.audit();
+            records.iter().any(|r| r["host"] == *name && r["code"] == "egress_denied").then_some(())
+        });
+        trial.attempt(format!("{name} was asked for outside"), refused.is_none());
     }
 }
 
