@@ -327,3 +327,54 @@ fn tinyproxy() {
     behind.works("localhost");
     drop(running);
 }
+
+/// A name that only the proxy can resolve works without proxy variables too: inspected, as a tunnel, and for bytes that are
+/// passed on unread. What is reached without the proxy does not.
+#[test]
+fn transparent_agent_reaches_names_that_only_the_proxy_knows() {
+    if !need::bpf("everything") {
+        return;
+    }
+    let names = [API, "tunnel.test", "direct.test"];
+    let upstream = Upstream::start(&names);
+    let proxy = Proxy::start("200 OK", &upstream, None);
+    let config = format!(
+        "[upstream]\nproxy = \"http://{}\"\nno_proxy = [\"direct.test\"]\nextra_ca_files = [{:?}]\n",
+        proxy.address,
+        upstream.ca_file()
+    );
+    let daemon = Daemon::builder().config(&config).start();
+    let agent = daemon.add_agent("inside", &["--factors", "token,cgroup", "--user", "nobody"]);
+    let port = upstream.https_addr().port();
+    let host = format!("{API}:{port}");
+    daemon.add_secret("api", VALUE, &["--host", &host, "--bearer", "--env", crate::scene::KEY]);
+    let _ = daemon.grant(&agent, "api");
+    let other_port = port.to_string();
+    for (name, port) in [("tunnel.test", &*other_port), ("direct.test", &other_port), ("raw.test", "2222")] {
+        let rule = ["rule", "add", "allow", "--agent", "inside", "--host", name, "--port", port];
+        let _ = daemon.onecli(&rule).ok("rule");
+    }
+    let run = |run: &Run| daemon.managed(&agent, run).outcome();
+    for version in ["--http1.1", "--http2"] {
+        let reply = run(&curl_with_key(&upstream.https_url(API, "/echo"), &[version])).reply();
+        assert_eq!(reply.verdict(), 200, "{version}: {reply:?}");
+        let seen = upstream.only_request();
+        upstream.clear();
+        assert_eq!(seen.header("authorization"), Some(&*format!("Bearer {VALUE}")), "{seen:#?}");
+    }
+    let insecure = |name| onecli_tests::client::curl(&upstream.https_url(name, "/echo")).arg("--insecure");
+    let reply = run(&insecure("tunnel.test")).reply();
+    assert_eq!(reply.verdict(), 200, "{reply:?}");
+    let reply = run(&insecure("direct.test")).reply();
+    assert_eq!(reply.exit, Some(6), "the name does not exist: {reply:?}");
+    let script = "import socket; s = socket.create_connection(('raw.test', 2222)); s.sendall(b'SSH-2.0-x\\r\\n'); s.recv(1)";
+    let _ = run(&Run::new("python3").args(["-c", script]));
+    let heads = proxy.heads();
+    for target in [host, format!("tunnel.test:{port}"), "raw.test:2222".to_owned()] {
+        assert!(
+            heads.iter().any(|head| head.starts_with(&format!("CONNECT {target} "))),
+            "{target}: {heads:?}"
+        );
+    }
+    assert!(!heads.iter().any(|head| head.contains("direct.test")), "{heads:?}");
+}

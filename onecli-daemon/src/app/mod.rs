@@ -54,6 +54,7 @@ use denials::DenialReport;
 use executor::HostExecutor;
 use host::AppHost;
 use managed::Managed;
+use names::HostNames;
 use namespaces::Namespaces;
 use policy::Policy;
 use service::{Handed, Sockets};
@@ -305,6 +306,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let addresses = AddressPolicy::new(config.egress.allow_addresses.clone(), stand.addresses());
     let resolver = Arc::new(Resolver::new(config.resolver.hosts.clone(), addresses));
 
+    let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
     let synthetic = Arc::new(SyntheticAddresses::new(config.dns.refused_range));
 
     // Empty until the first reload, and refuses everything.
@@ -312,7 +314,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let dns = managed.is_attached().then(|| {
         let parts = dns::Parts {
             policy: snapshot.clone(),
-            names: Arc::clone(&resolver) as Arc<dyn dns::Names>,
+            names: Arc::new(HostNames { resolver: Arc::clone(&resolver), proxy: proxy.clone() }),
             synthetic: Arc::clone(&synthetic),
             audit: audit.clone(),
             quota: Arc::clone(&quota),
@@ -339,7 +341,6 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
             .await?;
     let approvals = Arc::<Approvals>::default();
     let dialer = Dialer { connect_timeout: config.upstream.connect_timeout };
-    let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
     let own_tls = upstream_tls.apart();
     let way = OwnWay { resolver: Arc::clone(&resolver), dialer, tls: own_tls, proxy: proxy.clone() };
     let records = OwnRecords { audit: audit.clone(), clock: Arc::clone(&clock), random: Arc::clone(&random) };

@@ -1,15 +1,26 @@
 //! The agents' resolver asks where the daemon does for its own connections.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::dns::{Addresses, Names, NoAddress};
+use crate::http::UpstreamProxy;
 use crate::model::Host;
 use crate::net::{ResolveError, ResolveFailure, Resolver};
 
+/// The names of this host.
+#[derive(Debug)]
+pub(super) struct HostNames {
+    pub(super) resolver: Arc<Resolver>,
+    /// The proxy that upstreams are reached through, if there is one.
+    pub(super) proxy: Option<UpstreamProxy>,
+}
+
 #[async_trait]
-impl Names for Resolver {
+impl Names for HostNames {
     async fn addresses(&self, host: &Host) -> Result<Addresses, NoAddress> {
-        match self.lookup(host).await {
+        match self.resolver.lookup(host).await {
             Ok(found) => Ok(Addresses { list: found.list, ttl: found.ttl }),
             Err(ResolveError::Failed { failure: ResolveFailure::NoAddress, .. }) => {
                 Ok(Addresses { list: Vec::new(), ttl: 0 })
@@ -22,5 +33,9 @@ impl Names for Resolver {
                 Err(NoAddress::Unavailable)
             }
         }
+    }
+
+    fn is_proxied(&self, host: &Host) -> bool {
+        self.proxy.as_ref().is_some_and(|proxy| proxy.is_for(host))
     }
 }

@@ -22,6 +22,8 @@ use crate::policy::{Identity, Snapshot};
 const MAX_TTL: u32 = 60;
 /// How long a lookup may take; clients ask again after five seconds (resolv.conf(5), `timeout`).
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for a name that the upstream proxy can resolve if this host's servers do not.
+const PROXIED_PATIENCE: Duration = Duration::from_secs(1);
 /// Port of DNS, which an audit record has as its port.
 const PORT: u16 = 53;
 
@@ -128,11 +130,27 @@ impl Parts {
             {
                 (refused, nothing())
             }
-            Judgement::Resolve => match tokio::time::timeout(PATIENCE, self.names.addresses(&host)).await {
-                Ok(Ok(addresses)) => (ResponseCode::NoError, addresses),
-                Ok(Err(NoAddress::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
-                Ok(Err(NoAddress::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
-            },
+            Judgement::Resolve => self.look_up(asker, question, &host).await,
+        }
+    }
+
+    /// The addresses of a name. One that only the upstream proxy can resolve gets an address that stands for it: connections
+    /// there go to the proxy with the name.
+    async fn look_up(&self, asker: &Asker, question: &Question, host: &Host) -> (ResponseCode, Addresses) {
+        let is_proxied = self.synthetic.is_enabled() && self.names.is_proxied(host);
+        let patience = if is_proxied { PROXIED_PATIENCE } else { PATIENCE };
+        let found = tokio::time::timeout(patience, self.names.addresses(host)).await;
+        match found {
+            Ok(Ok(addresses)) if !(is_proxied && addresses.list.is_empty()) => {
+                (ResponseCode::NoError, addresses)
+            }
+            _ if is_proxied && question.kind() == Kind::Ipv4 => {
+                (ResponseCode::NoError, self.synthetic_address(asker, host))
+            }
+            Ok(Ok(_)) => (ResponseCode::NoError, nothing()),
+            _ if is_proxied => (ResponseCode::NoError, nothing()),
+            Ok(Err(NoAddress::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
+            Ok(Err(NoAddress::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
         }
     }
 

@@ -32,4 +32,7 @@ pub trait Names: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`NoAddress`].
     async fn addresses(&self, host: &Host) -> Result<Addresses, NoAddress>;
+
+    /// Are connections to `host` made through the upstream proxy, which resolves names itself?
+    fn is_proxied(&self, host: &Host) -> bool;
 }

@@ -29,6 +29,8 @@ use crate::policy::{AgentInput, Snapshot, SnapshotInput};
 #[derive(Debug)]
 struct Zone {
     names: BTreeMap<&'static str, Vec<IpAddr>>,
+    /// Is there an upstream proxy for all but `broken.test`?
+    proxied: bool,
     open: Semaphore,
 }
 
@@ -46,6 +48,10 @@ impl Names for Zone {
             },
         }
     }
+
+    fn is_proxied(&self, host: &Host) -> bool {
+        self.proxied && host.as_name() != Some("broken.test")
+    }
 }
 
 fn zone() -> Zone {
@@ -60,7 +66,7 @@ fn zone() -> Zone {
         ("other.test", vec!["192.0.2.9".parse().unwrap()]),
         ("a.deep.test", vec!["192.0.2.4".parse().unwrap()]),
     ]);
-    Zone { names, open: Semaphore::new(Semaphore::MAX_PERMITS) }
+    Zone { names, proxied: false, open: Semaphore::new(Semaphore::MAX_PERMITS) }
 }
 
 fn agent(n: u8, egress: Egress) -> Agent {

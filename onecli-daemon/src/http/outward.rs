@@ -24,6 +24,13 @@ pub struct UpstreamProxy {
     pub bypass: Vec<NoProxy>,
 }
 
+impl UpstreamProxy {
+    /// Is `host` reached through it?
+    pub fn is_for(&self, host: &Host) -> bool {
+        !self.bypass.iter().any(|entry| entry.covers(host))
+    }
+}
+
 /// Opens connections to upstreams.
 #[derive(Debug)]
 pub(super) struct Outward {
@@ -120,8 +127,7 @@ impl Outward {
 
     fn proxy_for(&self, authority: &Authority) -> Option<&ProxyUrl> {
         let proxy = self.proxy.as_ref()?;
-        let bypassed = proxy.bypass.iter().any(|entry| entry.covers(authority.host()));
-        (!bypassed).then_some(&proxy.url)
+        proxy.is_for(authority.host()).then_some(&proxy.url)
     }
 
     async fn dial(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {

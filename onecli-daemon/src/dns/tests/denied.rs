@@ -1,11 +1,12 @@
 //! Names that are answered with synthetic addresses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
 use tokio::sync::Semaphore;
 
-use super::{Stage, query, told};
+use super::{Stage, Zone, query, told, zone};
 use crate::net::SyntheticAddresses;
 
 /// Query and connection are one record, which the connection makes.
@@ -53,4 +54,34 @@ async fn without_a_range_denied_names_are_refused() {
     let answer = stage.ask(&stage.strict, &query("other.test.", RecordType::A)).await;
     assert_eq!(told(&answer), "Refused");
     assert_eq!(stage.records().await.len(), 1, "at once");
+}
+
+/// A name that only the upstream proxy can resolve leads to the daemon, which asks the proxy for it.
+#[tokio::test]
+async fn name_that_only_the_proxy_knows_gets_a_synthetic_address() {
+    use RecordType::{A, AAAA, TXT};
+    let mut stage = Stage::new();
+    stage.parts.names = Arc::new(Zone { proxied: true, ..zone() });
+    for (name, kind, expected) in [
+        ("gone.test.", A, "NoError synthetic"),
+        ("gone.test.", AAAA, "NoError"),
+        ("gone.test.", TXT, "NoError"),
+        ("none.test.", A, "NoError synthetic"),
+        ("api.test.", A, "NoError 192.0.2.1"),
+        ("six.test.", A, "NoError"),
+        ("broken.test.", A, "ServFail"),
+        ("api.test.corp.example.", A, "NXDomain"),
+    ] {
+        let answer = stage.ask(&stage.strict, &query(name, kind)).await;
+        assert_eq!(told(&answer), expected, "{name} {kind}");
+    }
+    assert!(stage.records().await.is_empty());
+    // No server of this host answers at all: the client does not wait for that.
+    let zone = Zone { proxied: true, ..zone() };
+    zone.open.forget_permits(Semaphore::MAX_PERMITS);
+    stage.parts.names = Arc::new(zone);
+    let asked = stage.parts.clock.instant();
+    let answer = stage.ask(&stage.strict, &query("api.test.", A)).await;
+    assert_eq!(told(&answer), "NoError synthetic");
+    assert!(stage.parts.clock.instant().duration_since(asked) < Duration::from_secs(4));
 }
