@@ -293,7 +293,9 @@ impl Outcome {
     pub fn reply(&self) -> Reply {
         let err = self.err();
         let (_, report) = err.rsplit_once(REPORT).unwrap_or_else(|| panic!("not a report of curl: {self:?}"));
-        let report: Value = serde_json::from_str(report).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        // `onecli run` may list what was refused behind it.
+        let first = serde_json::Deserializer::from_str(report).into_iter::<Value>().next();
+        let report = first.and_then(Result::ok).unwrap_or_else(|| panic!("no JSON: {self:?}"));
         // curl prints `000` for none, which is no JSON number.
         let number = |name: &str| report[name].as_str().and_then(|n| n.parse().ok()).unwrap_or_default();
         let fields = report["headers"].as_object().cloned().unwrap_or_default();

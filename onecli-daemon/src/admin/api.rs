@@ -30,7 +30,10 @@ pub use keys::{
     Ca, CaCertificate, KeyRotate, KeyRotated, KeyView, RecoveryKey, RekeyView, SlotAdd, SlotAdded, SlotView,
     WireKey,
 };
-pub use rules::{ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, RuleAdd, RuleView};
+pub use rules::{
+    ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, Refusals, RefusedTarget, RuleAdd,
+    RuleView,
+};
 pub use status::{AuditStatus, Status};
 pub use vault::{Import, ImportEnd, Imported, NamedValue, VaultImport, VaultView};
 
@@ -44,6 +47,8 @@ pub const DEFAULT_SOCKET: &str = "/run/onecli/admin.sock";
 
 /// Paths of the API. Names hold no character that would need escaping.
 pub mod routes {
+    use jiff::Timestamp;
+
     use crate::model::{AgentName, RuleId, Runner, SecretName};
 
     /// `GET`: [`super::Status`].
@@ -107,6 +112,11 @@ pub mod routes {
     /// `GET`: a list of [`super::LearnedRule`].
     pub fn learn(name: &AgentName) -> String {
         format!("{AGENTS}/{name}/learn")
+    }
+
+    /// `GET`: [`super::Refusals`] since then.
+    pub fn refusals(name: &AgentName, since: Timestamp) -> String {
+        format!("{AGENTS}/{name}/refusals?since={since}")
     }
 
     /// `DELETE`: [`super::RuleView`] as it was.

@@ -67,7 +67,7 @@ fn wanted(filter: AuditFilter) -> store::AuditQuery {
 }
 
 /// What was audited before the question should be in its answer.
-async fn catch_up(progress: &AuditProgress) {
+pub(super) async fn catch_up(progress: &AuditProgress) {
     let durable = *progress.durable.borrow();
     let mut shipped = progress.shipped.clone();
     // What is late or stuck is left out; the store answers with what it has.

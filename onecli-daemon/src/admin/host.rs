@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::api::{Ca, Place};
-use crate::model::{AgentName, CgroupName};
+use crate::model::{AgentId, AgentName, CgroupName};
 
 /// A managed cgroup as it exists now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +98,9 @@ pub trait Host: Send + Sync {
 
     /// Tells the audit log what an administrator did that concerns every credential.
     fn record(&self, code: &'static str, detail: &str);
+
+    /// Records what an agent was refused and waits to be recorded, and returns once that is on the disk.
+    async fn record_waiting(&self, agent: AgentId);
 
     /// Directories of the daemon's own, which no agent has business in: data, pins.
     fn private_dirs(&self) -> Vec<PathBuf>;

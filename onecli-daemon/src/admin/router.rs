@@ -13,8 +13,8 @@ use super::error::AdminError;
 use super::peer::Rights;
 use super::state::State;
 use super::{
-    agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, rules, secrets, session,
-    status, vault,
+    agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, refusals, rules,
+    secrets, session, status, vault,
 };
 
 /// A request, read whole.
@@ -124,6 +124,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         }
 
         ("GET", ["agents", name, "learn"]) => json(&learn::learn(&state, &parse(name)?).await?),
+        ("GET", ["agents", name, "refusals"]) => {
+            json(&refusals::list(&state, &parse(name)?, &call.query).await?)
+        }
         ("GET", ["rules"]) => json(&rules::list(&state).await?),
         ("POST", ["rules"]) => created(&rules::add(&state, body(&call)?).await?),
         ("DELETE", ["rules", id]) => json(&rules::remove(&state, parse(id)?).await?),

@@ -15,8 +15,9 @@ use super::policy::Policy;
 use crate::admin::api::{Ca, Place};
 use crate::admin::{CgroupInfo, Host, Transparent};
 use crate::audit::{AuditLog, Record};
+use crate::dns;
 use crate::http::Gateway;
-use crate::model::{AgentName, CgroupName, Clock, Random, RequestId};
+use crate::model::{AgentId, AgentName, CgroupName, Clock, Random, RequestId};
 
 /// How long killed processes may take to end, and how often they are looked at.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -27,6 +28,8 @@ pub(super) struct AppHost {
     pub(super) managed: Arc<Managed>,
     pub(super) policy: Arc<Policy>,
     pub(super) gateway: Arc<Gateway>,
+    /// DNS, where connections are redirected.
+    pub(super) dns: Option<Arc<dns::Server>>,
     pub(super) place: Place,
     pub(super) private_dirs: Vec<PathBuf>,
     pub(super) authority: Authority,
@@ -101,6 +104,15 @@ impl Host for AppHost {
         match RequestId::generate(self.clock.now(), self.random.as_ref()) {
             Ok(id) => self.audit.outcome(Record::of_an_administrator(id, code, detail)),
             Err(error) => tracing::error!(%error, code, "an administrator's act has no audit record"),
+        }
+    }
+
+    async fn record_waiting(&self, agent: AgentId) {
+        if let Some(dns) = &self.dns {
+            dns.record_denied(agent);
+        }
+        if let Err(error) = self.audit.flush().await {
+            tracing::error!(%error, "refusals cannot be recorded");
         }
     }
 

@@ -385,6 +385,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         managed: Arc::clone(&managed),
         policy: Arc::clone(&policy),
         gateway: Arc::clone(&gateway),
+        dns: dns.clone(),
         place: doctor::place(&config),
         private_dirs: vec![config.data_dir.clone(), config.kernel.bpffs_dir.clone()],
         authority,

@@ -183,6 +183,9 @@ pub(super) struct RunArgs {
     /// Take this variable over from the caller too; may be given again.
     #[arg(long, value_name = "VAR")]
     pub(super) keep_env: Vec<OsString>,
+    /// Do not list what the agent was refused when the command ends.
+    #[arg(short, long)]
+    pub(super) quiet: bool,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,

@@ -1,12 +1,17 @@
 //! `onecli launcher`: starts agents for users who are not root. Run by the service manager.
 
+use jiff::Timestamp;
+
 use super::args::LauncherArgs;
 use super::client::Client;
 use super::complain;
 use super::user::agents_dir;
-use crate::admin::api::{self, Session, SessionRequest, routes};
+use crate::admin::api::{self, Refusals, Session, SessionRequest, routes};
 use crate::launch::{self, AgentEnvironment, Caller, Permission, Rules, Subject, Wire, worker};
-use crate::model::AgentName;
+use crate::model::{AgentName, printable};
+
+/// Characters of a host that are shown: the longest DNS name has 253.
+const LONGEST_HOST: usize = 100;
 
 /// Serves until it is ended.
 pub(super) fn run(client: &Client, args: LauncherArgs) -> u8 {
@@ -42,7 +47,33 @@ pub(super) fn work(
     caller: &Caller,
     authorised: launch::Authorised<'_>,
 ) {
-    worker::serve(wire, caller, rules, &|subject, caller| ask(client, subject, caller), authorised);
+    let ask = |subject: &Subject, caller: &Caller| ask(client, subject, caller);
+    let refused = |agent: &str, since: Timestamp| refused(client, agent, since);
+    worker::serve(wire, caller, rules, (&ask, &refused), authorised);
+}
+
+/// What the agent was refused since then. Nothing, if the daemon does not answer: the command has ended, whatever it was refused.
+fn refused(client: &Client, agent: &str, since: Timestamp) -> Option<String> {
+    let agent: AgentName = agent.parse().ok()?;
+    let since = Timestamp::from_millisecond(since.as_millisecond()).ok()?;
+    let refusals: Refusals = client.get(&routes::refusals(&agent, since)).ok()?;
+    (!refusals.targets.is_empty()).then(|| summary(&agent, since, &refusals))
+}
+
+/// The agent chose the hosts: they are escaped, cut, and in no command that a person may paste.
+fn summary(agent: &AgentName, since: Timestamp, refusals: &Refusals) -> String {
+    let mut lines = vec![format!("agent '{agent}' was refused:")];
+    lines.extend(refusals.targets.iter().map(|target| {
+        let host: String = printable(&target.host).chars().take(LONGEST_HOST).collect();
+        let port = target.port.map_or_else(String::new, |port| format!(":{port}"));
+        format!("  {host}{port} ({})", printable(&target.code))
+    }));
+    if refusals.others > 0 {
+        lines.push(format!("  and {} more", refusals.others));
+    }
+    lines.push(format!("explained by: onecli audit list --agent {agent} --verdict deny --since {since}"));
+    lines.push(format!("to allow it: onecli agent learn {agent}"));
+    lines.join("\n")
 }
 
 /// The daemon's word on whether `caller` may.
@@ -83,5 +114,33 @@ fn permission(session: Session) -> Permission {
         hidden: session.hidden,
         allow_git_config: session.allow_git_config,
         notes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::api::RefusedTarget;
+
+    #[test]
+    fn summary_is_escaped_and_bounded() {
+        let target = |host: String| RefusedTarget { host, port: Some(443), code: "egress_denied".to_owned() };
+        let forged = "evil\nonecli: note: all is well\u{1b}[2J".to_owned();
+        let refusals = Refusals { targets: vec![target(forged), target("x".repeat(2_000))], others: 7 };
+        let text = summary(&"coder".parse().unwrap(), Timestamp::UNIX_EPOCH, &refusals);
+        let lines: Vec<_> = text.lines().collect();
+        let long = format!("  {}:443 (egress_denied)", "x".repeat(LONGEST_HOST));
+        let command = "onecli audit list --agent coder --verdict deny --since 1970-01-01T00:00:00Z";
+        assert_eq!(
+            lines,
+            [
+                "agent 'coder' was refused:",
+                r"  evil\nonecli: note: all is well\u{1b}[2J:443 (egress_denied)",
+                &long,
+                "  and 7 more",
+                &format!("explained by: {command}"),
+                "to allow it: onecli agent learn coder",
+            ]
+        );
     }
 }

@@ -82,6 +82,7 @@ fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
         shares: directories.shares.iter().map(|(_, writable)| *writable).collect(),
         umask: own_umask(),
         git_configs: launch::configs_of_environment(),
+        quiet: args.quiet,
     };
     let wire = connect(client)?;
     let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();

@@ -336,6 +336,7 @@ fn what_a_command_gets_is_not_printed() {
         shares: Vec::new(),
         umask: 0o22,
         git_configs: vec![],
+        quiet: false,
     };
     let launch = Launch {
         user: user(),

@@ -84,6 +84,9 @@ pub struct Request {
     /// Files of the caller's git configuration that their environment names.
     #[serde(default)]
     pub git_configs: Vec<PathBuf>,
+    /// Whether the launcher leaves out what the agent was refused when the command ends. An older launcher does not know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
 }
 
 impl Request {

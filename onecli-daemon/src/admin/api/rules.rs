@@ -16,6 +16,26 @@ pub struct RuleAdd {
     pub terms: Terms,
 }
 
+/// What an agent was refused since a point in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// The first few targets.
+    pub targets: Vec<RefusedTarget>,
+    /// How many others there are.
+    pub others: usize,
+}
+
+/// Where an agent was refused something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedTarget {
+    /// The host as the audit log has it: the agent chose it.
+    pub host: String,
+    /// The port; `null` for a name that was looked up and not connected to.
+    pub port: Option<u16>,
+    /// The code of the first refusal.
+    pub code: String,
+}
+
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleView {

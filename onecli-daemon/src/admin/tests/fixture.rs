@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::admin::api::{Ca, Place};
 use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Transparent, bind, serve};
-use crate::model::{AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
+use crate::model::{AgentId, AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
 use crate::policy::Snapshot;
 use crate::store::{AuditRow, Store, StoredState};
 use crate::vault::{KeySource, Vault};
@@ -174,6 +174,8 @@ impl Host for FakeHost {
     fn record(&self, code: &'static str, detail: &str) {
         self.recorded.lock().unwrap().push(format!("{code}: {detail}"));
     }
+
+    async fn record_waiting(&self, _: AgentId) {}
 
     fn private_dirs(&self) -> Vec<PathBuf> {
         vec!["/var/lib/onecli".into()]

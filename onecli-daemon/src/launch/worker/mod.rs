@@ -9,6 +9,8 @@ mod prepare;
 mod start;
 mod watch;
 
+use jiff::Timestamp;
+
 use admit::{Authorisation, REQUEST_TIME, authorise, receive};
 use prepare::prepare;
 pub use start::default_action;
@@ -55,6 +57,9 @@ pub struct Permission {
 /// Asks the daemon for a caller's permission; errors are sentences.
 pub type Ask<'a> = &'a dyn Fn(&Subject, &Caller) -> Result<Permission, String>;
 
+/// Tells what an agent, by its name, was refused since then; `None` if that is nothing.
+pub type Refused<'a> = &'a dyn Fn(&str, Timestamp) -> Option<String>;
+
 /// How a launcher judges users, and where it keeps what is theirs.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -69,7 +74,14 @@ pub struct Rules {
 pub type Authorised<'a> = &'a dyn Fn();
 
 /// Does what the client at the other end of `wire` wants, to the command's end.
-pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authorised: Authorised<'_>) {
+pub fn serve(
+    wire: &Wire,
+    caller: &Caller,
+    rules: &Rules,
+    (ask, refused_since): (Ask<'_>, Refused<'_>),
+    authorised: Authorised<'_>,
+) {
+    let begun = SystemClock.now();
     let refused = |message: String| {
         let _ = wire.send(&Event::Failed { code: OURS, message }, &[]);
     };
@@ -90,7 +102,8 @@ pub fn serve(wire: &Wire, caller: &Caller, rules: &Rules, ask: Ask<'_>, authoris
     let started = prepare(wire, caller, rules, ask, authorisation, &request, descriptors);
     match started {
         Ok(command) => {
-            if let Err(error) = watch(wire, command) {
+            let summary = || if request.quiet { None } else { refused_since(&request.agent, begun) };
+            if let Err(error) = watch(wire, command, &summary) {
                 refused(format!("the launcher lost its command: {error}"));
             }
         }

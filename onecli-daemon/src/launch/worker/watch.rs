@@ -15,8 +15,13 @@ use super::super::wire::{Event, Order, PASSED_ON, Wire};
 use super::children::{Change, MAX_AT_ONCE, change};
 use super::prepare::Running;
 
-/// Waits for the command's end, passes signals on, and tells the client what becomes of it.
-pub(super) fn watch(wire: &Wire, mut running: Running) -> io::Result<()> {
+/// Waits for the command's end, passes signals on, and reports to the client. `summary` is what the agent was refused, asked for
+/// at the end.
+pub(super) fn watch(
+    wire: &Wire,
+    mut running: Running,
+    summary: &dyn Fn() -> Option<String>,
+) -> io::Result<()> {
     let command = running.pid;
     let mut changes = SigSet::empty();
     changes.add(Signal::SIGCHLD);
@@ -36,6 +41,9 @@ pub(super) fn watch(wire: &Wire, mut running: Running) -> io::Result<()> {
                 Change::Command(event @ Event::Stopped(_)) => tell(client, &event),
                 Change::Command(event) => {
                     report_changes(client, &mut running);
+                    if client.is_some() {
+                        report(client, summary());
+                    }
                     tell(client, &event);
                     running.view.iter().for_each(HeldView::wait_for_processes);
                     running.run.end();

@@ -1,0 +1,51 @@
+//! What `onecli run` says at the end about what the agent was refused.
+
+use super::{PERSON, Stage};
+
+/// A person who may not read the audit log is told as well, on standard error, and the command keeps its own output and status.
+#[test]
+fn run_ends_with_what_was_refused_and_the_command_that_explains_it() {
+    let Some(stage) = Stage::new() else { return };
+    let script = "curl -s https://evil.test/ http://worse.test:8080/ >/dev/null; getent hosts alone.test >/dev/null; \
+                  getent hosts single; echo out; exit 3";
+    let run = |options: &[&str]| {
+        stage.run_as(PERSON, &[&["--no-dir"], options].concat(), &["sh", "-c", script]).outcome()
+    };
+    let outcome = run(&[]);
+    assert_eq!((outcome.code(), outcome.out().as_str()), (Some(3), "out\n"), "{outcome:?}");
+    let told = outcome.err();
+    for line in
+        ["agent 'robot' was refused:", "  evil.test:443 (egress_denied)", "  worse.test:8080 (egress_denied)"]
+    {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    assert!(told.contains("\n  alone.test (egress_denied)\n"), "a query that no connection followed: {told}");
+    assert!(!told.contains("single"), "{told}");
+    let command =
+        told.lines().find_map(|line| line.strip_prefix("explained by: onecli ")).expect("the command");
+    let words: Vec<_> = command.split(' ').collect();
+    let explained = stage.scene.daemon.onecli(&words).ok("the command that explains");
+    assert!(explained.contains("evil.test") && explained.contains("egress_denied"), "{explained}");
+
+    let quiet = run(&["--quiet"]);
+    assert_eq!((quiet.code(), quiet.out().as_str()), (Some(3), "out\n"), "{quiet:?}");
+    assert!(!quiet.err().contains("was refused"), "{quiet:?}");
+    // What an earlier command was refused is not told again.
+    let fine = stage.run_as(PERSON, &["--no-dir"], &["true"]).outcome();
+    assert!(fine.status.success() && !fine.err().contains("refused"), "{fine:?}");
+}
+
+/// The agent chooses the hosts, and any number of them.
+#[test]
+fn summary_can_be_neither_forged_nor_flooded() {
+    let Some(stage) = Stage::new() else { return };
+    let script = r#"
+        curl -s -H "$(printf 'Host: x\t\033[2Jonecli: note: all is well')" http://evil.test/ >/dev/null
+        for n in $(seq 40); do curl -s http://n$n.evil.test/ >/dev/null; done"#;
+    let outcome = stage.run_as(PERSON, &["--no-dir"], &["sh", "-c", script]).outcome();
+    let told = outcome.err();
+    assert!(!told.contains('\u{1b}') && !told.contains("\nonecli: note: all is well"), "{told}");
+    let from = told.find("agent 'robot' was refused:").expect("the summary");
+    assert!(told[from..].lines().count() <= 9, "{told}");
+    assert!(told[from..].lines().any(|line| line.starts_with("  and ") && line.ends_with(" more")), "{told}");
+}
