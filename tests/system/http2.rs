@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use onecli_tests::h2wire::{head_frames, read_frame};
+use onecli_tests::h2wire::{frame, head_frames, read_frame};
 use onecli_tests::socket::Socket;
 
 use crate::scene::{API, Scene};
@@ -128,4 +128,62 @@ fn refused(scene: &Scene, port: u16, what: &str, bytes: &[u8], code: &str) {
     // While the connection is open still.
     let record = scene.daemon.audit_until(what, |r| r["seq"].as_u64() > Some(last) && r["verdict"] == "deny");
     assert_eq!((&record["code"], &record["agent"]), (&code.into(), &"outside".into()), "{what}: {record}");
+}
+
+/// Bytes of a refused body that the daemon may take: what it reads and drops, and what fits its windows.
+const TAKEN_AT_MOST: usize = (4 << 20) + (256 << 10);
+const DATA: usize = 16_384;
+
+/// A client that sends as much of a body as it may, on a stream that is refused.
+struct Upload {
+    conn: Socket,
+    /// Bytes that may be sent: of the connection, and of the stream.
+    credit: [usize; 2],
+    sent: usize,
+}
+
+impl Upload {
+    /// Sends until the stream is reset; gives the reset's code.
+    fn run(&mut self, stream: u32) -> u32 {
+        loop {
+            if self.credit.iter().all(|credit| *credit >= DATA) {
+                self.conn.write_all(&frame(0, 0, stream, &[b'x'; DATA])).unwrap();
+                self.credit.iter_mut().for_each(|credit| *credit -= DATA);
+                self.sent += DATA;
+                continue;
+            }
+            let received = read_frame(&mut self.conn).unwrap();
+            let word = |at: usize| u32::from_be_bytes(received.payload[at..at + 4].try_into().unwrap());
+            match received.kind {
+                3 => return word(0),
+                8 => {
+                    let credit = usize::try_from(word(0)).unwrap();
+                    self.credit[usize::from(received.stream != 0)] += credit;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn rest_of_a_refused_body_is_read_within_a_bound() {
+    let scene = Scene::new();
+    let port = scene.upstream.http_addr().port();
+    let authority = format!("{API}:{port}");
+    let mut upload = Upload { conn: tunnel(&scene, port), credit: [65_535; 2], sent: 0 };
+    upload.conn.write_all(PREFACE).unwrap();
+    for stream in [1, 3] {
+        upload.credit[1] = 65_535;
+        upload.sent = 0;
+        upload.conn.write_all(&frame(1, 4, stream, &block_to(&authority, b"POST", b"/echo"))).unwrap();
+        assert_eq!(upload.run(stream), 0, "NO_ERROR: the response was complete (RFC 9113 section 8.1)");
+        let sent = upload.sent;
+        assert!(sent > 1 << 20 && sent <= TAKEN_AT_MOST, "{sent} bytes were taken on stream {stream}");
+    }
+    upload.conn.write_all(&frame(1, 5, 5, &block_to(&authority, b"GET", b"/echo"))).unwrap();
+    let data = std::iter::repeat_with(|| read_frame(&mut upload.conn).unwrap())
+        .find(|frame| frame.stream == 5 && frame.kind == 0)
+        .unwrap();
+    assert!(String::from_utf8_lossy(&data.payload).contains("egress_denied"), "{data:?}");
 }

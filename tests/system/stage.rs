@@ -32,6 +32,12 @@ impl Stage {
         Self { daemon, agent, placeholder, upstream }
     }
 
+    /// A rule that denies a path of the upstream.
+    pub(crate) fn deny(&self, path: &str) {
+        let host = self.upstream.name();
+        self.daemon.onecli(&["rule", "add", "deny", "--host", host, "--path", path]).ok("rule add");
+    }
+
     pub(crate) fn curl(&self, args: &[&str]) -> Run {
         let authorization = format!("Authorization: Bearer {}", self.placeholder);
         let run = curl(&self.upstream.url("/x")).args(["--header", &authorization]).args(args);

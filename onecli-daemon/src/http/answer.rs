@@ -9,7 +9,6 @@ use http::header::{self, HeaderMap};
 use http::{Method, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -19,6 +18,7 @@ use super::gateway::{Counters, Gateway};
 use super::head::strip_hop_by_hop;
 use super::issued::{Issued, Stage};
 use super::patience::Patience;
+use super::peer_body::PeerBody;
 use super::pool::Upstream;
 use super::ranges::Ranges;
 use super::reject::ERROR_HEADER;
@@ -66,7 +66,7 @@ impl Undelivered {
 /// [`Code::UpstreamProtocol`] where the body comes in an encoding that cannot be scanned.
 pub(super) fn deliver(
     method: &Method,
-    response: Response<Incoming>,
+    response: Response<PeerBody>,
     mut delivery: Delivery,
 ) -> Result<Response<Body>, Box<Undelivered>> {
     let (mut parts, incoming) = response.into_parts();

@@ -11,14 +11,15 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 
 use super::aws_chunked::AwsChunked;
 use super::body_memory::Pace;
 use super::content_scan::ContentScan;
+use super::expect::Gate;
 use super::front::{MAX_TRAILERS, Violation, violation_in};
 use super::head_size::size_of;
 use super::patience::Patience;
+use super::peer_body::PeerBody;
 use super::trailers::Announced;
 use crate::model::{Code, Refusal};
 
@@ -47,9 +48,9 @@ pub(super) fn empty() -> Body {
 /// A request's body as it is sent on.
 pub(super) enum Payload {
     /// As the agent sends it.
-    Streamed(Incoming),
+    Streamed(PeerBody),
     /// Without the agent's chunk signatures.
-    Unsigned(AwsChunked<Incoming>),
+    Unsigned(AwsChunked<PeerBody>),
     /// Held in memory. It can be sent again.
     Whole(Option<Bytes>),
 }
@@ -81,7 +82,7 @@ impl HttpBody for Payload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Payload::Streamed(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Payload::Streamed(body) => Pin::new(body).poll_frame(cx),
             Payload::Unsigned(body) => Pin::new(body).poll_frame(cx),
             Payload::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
@@ -132,6 +133,8 @@ pub(super) struct RequestBody<B = Payload> {
     scan: Option<ContentScan>,
     pace: Option<Pace>,
     trailers: Announced,
+    /// Where it waits until the upstream wants it.
+    gate: Option<Gate>,
 }
 
 /// A client that sends slower than this is given up.
@@ -151,7 +154,15 @@ impl<B: HttpBody> RequestBody<B> {
     fn with_floor(inner: B, progress: Arc<Progress>, time: Duration) -> RequestBody<B> {
         let announced = inner.size_hint().exact().is_some_and(|length| length > 0);
         let floor = announced.then(|| Floor { patience: Patience::new(time), bytes: 0 });
-        RequestBody { inner, progress, floor, scan: None, pace: None, trailers: Announced::default() }
+        RequestBody {
+            inner,
+            progress,
+            floor,
+            scan: None,
+            pace: None,
+            trailers: Announced::default(),
+            gate: None,
+        }
     }
 
     /// Sends these trailer fields on, besides digests.
@@ -164,6 +175,12 @@ impl<B: HttpBody> RequestBody<B> {
     pub(super) fn watched(mut self, scan: ContentScan, pace: Pace) -> RequestBody<B> {
         self.scan.get_or_insert(scan);
         self.pace.get_or_insert(pace);
+        self
+    }
+
+    /// Is not read before `gate` opens.
+    pub(super) fn behind(mut self, gate: Option<Gate>) -> RequestBody<B> {
+        self.gate = gate;
         self
     }
 
@@ -188,6 +205,10 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(gate) = &self.gate {
+            ready!(gate.poll_open(cx));
+            self.gate = None;
+        }
         loop {
             // Time spent here is the upstream's, and no fault of a slow client.
             if let Some(pace) = &mut self.pace

@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::json;
+use super::peer_body::PeerBody;
 use super::shares::{Share, Shares};
 use crate::model::{AgentId, Code, JsonPointer, Placeholder, Refusal};
 
@@ -36,7 +37,7 @@ pub(super) struct Whole {
 /// # Errors
 /// [`Code::BodyTooLarge`], [`Code::LimitReached`], or [`Code::BadRequest`] where it breaks off.
 pub(super) async fn read(
-    mut body: Incoming,
+    mut body: PeerBody,
     most: usize,
     agent: AgentId,
     shares: &Shares,

@@ -14,7 +14,6 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http::header::{self, HeaderMap};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::io::{AsyncBufRead, AsyncRead};
 use tokio_util::io::StreamReader;
 use tokio_util::io::poll_read_buf;
@@ -23,6 +22,7 @@ use decoder::Decoder;
 
 use super::body::BodyError;
 use super::inject::DIGESTS;
+use super::peer_body::PeerBody;
 use super::shares::Share;
 
 /// Codings one over another that are taken off.
@@ -37,7 +37,7 @@ pub(super) const DECODERS: usize = 32;
 /// An upstream's body, without content codings.
 pub(super) enum Source {
     /// It had none.
-    Plain(Incoming),
+    Plain(PeerBody),
     /// It had some, which are taken off.
     Decoded {
         reader: Pin<Box<dyn AsyncRead + Send>>,
@@ -126,7 +126,7 @@ impl Source {
     /// [`NotDecoded`].
     pub(super) fn decode(
         headers: &mut HeaderMap,
-        incoming: Incoming,
+        incoming: PeerBody,
         large: impl Fn() -> Option<Share>,
     ) -> Result<Source, NotDecoded> {
         let codings = codings(headers)?;
@@ -204,9 +204,7 @@ impl HttpBody for Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Source::Plain(incoming) => {
-                Poll::Ready(ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(Into::into)))
-            }
+            Source::Plain(incoming) => Pin::new(incoming).poll_frame(cx),
             Source::Decoded { reader, trailers, .. } => {
                 let mut buffer = BytesMut::with_capacity(CHUNK);
                 Poll::Ready(match ready!(poll_read_buf(reader.as_mut(), cx, &mut buffer)) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Delivery, Undelivered, deliver};
@@ -12,11 +12,13 @@ use super::assemble::overriding_parameter;
 use super::body::{Body, Payload};
 use super::buffer;
 use super::connection::Connection;
+use super::expect::expects_continue;
 use super::gateway::Gateway;
 use super::head::Head;
 use super::head_size::check_request;
 use super::hold::meet_conditions;
 use super::paced::Paced;
+use super::peer_body::PeerBody;
 use super::reject;
 use super::send::send;
 use super::session_cookies::Presented;
@@ -33,7 +35,7 @@ use crate::vault::CredentialError;
 pub(super) async fn exchange(
     gateway: Arc<Gateway>,
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    request: Request<PeerBody>,
 ) -> Response<Body> {
     let mut trail = match Trail::begin(&gateway, &connection) {
         Ok(trail) => trail,
@@ -66,6 +68,8 @@ pub(super) struct Allowed {
     pub(super) share: Option<Share>,
     pub(super) sessions: Presented,
     pub(super) client_upgrade: Option<OnUpgrade>,
+    /// Does the client wait for 100 (Continue)?
+    pub(super) expects_continue: bool,
 }
 
 /// What policy allowed, and under which conditions.
@@ -125,7 +129,7 @@ impl Permit {
 async fn authorize(
     gateway: &Arc<Gateway>,
     connection: &Connection,
-    mut request: Request<Incoming>,
+    mut request: Request<PeerBody>,
     trail: &mut Trail,
 ) -> Result<Allowed, Refusal> {
     connection.note(&request, trail.record());
@@ -133,6 +137,7 @@ async fn authorize(
     trail.identify(&identity);
     trail.enter(&identity)?;
     check_request(&request)?;
+    let expects_continue = expects_continue(&request)?;
     let client_upgrade =
         request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -155,7 +160,7 @@ async fn authorize(
             "send the request with the method and the headers themselves",
         ));
     }
-    Ok(Allowed { identity, head, permit, body, share, sessions, client_upgrade })
+    Ok(Allowed { identity, head, permit, body, share, sessions, client_upgrade, expects_continue })
 }
 
 /// Reads the body where a placeholder in it decides.
@@ -163,7 +168,7 @@ async fn read_fields(
     gateway: &Gateway,
     identity: &Identity,
     head: &mut Head,
-    body: Incoming,
+    body: PeerBody,
 ) -> Result<(Payload, Option<Share>), Refusal> {
     let snapshot = gateway.snapshot();
     let mut fields = snapshot.body_fields(identity, &head.facts());

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::header;
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,6 +19,7 @@ use super::front::Malformed;
 use super::gateway::{Counters, Gateway};
 use super::head::{basic_credentials, scheme_value};
 use super::intercept::{intercept, refuse_quietly};
+use super::peer_body::PeerBody;
 use super::place::{Place, Source};
 use super::reject;
 use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
@@ -93,7 +93,7 @@ where
 async fn answer(
     gateway: Arc<Gateway>,
     mut connection: Connection,
-    request: Request<Incoming>,
+    request: Request<PeerBody>,
 ) -> Response<Body> {
     let authenticated = authenticate(&gateway, &mut connection, &request).and_then(|identity| {
         connection.belongs_to(&gateway, identity.agent().id)?;
@@ -118,7 +118,7 @@ async fn answer(
 fn authenticate(
     gateway: &Gateway,
     connection: &mut Connection,
-    request: &Request<Incoming>,
+    request: &Request<PeerBody>,
 ) -> Result<Identity, Refusal> {
     let token = presented_token(request);
     connection.evidence.token = match token {
@@ -159,7 +159,7 @@ enum Presented {
     Garbage,
 }
 
-fn presented_token(request: &Request<Incoming>) -> Presented {
+fn presented_token(request: &Request<PeerBody>) -> Presented {
     let mut values = request.headers().get_all(header::PROXY_AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let Some(value) = first else { return Presented::Nothing };
@@ -179,7 +179,7 @@ async fn connect(
     gateway: &Arc<Gateway>,
     connection: Connection,
     identity: &Identity,
-    mut request: Request<Incoming>,
+    mut request: Request<PeerBody>,
 ) -> Response<Body> {
     let target = request.uri().authority().map(|authority| Authority::parse(authority.as_str(), None));
     let authority = match target {
@@ -219,7 +219,7 @@ async fn connect(
 
 /// `Host`, where it is sent, names what the target names (RFC 9110 section 7.2; invariant 6). Some clients leave out
 /// the port.
-fn check_host(request: &Request<Incoming>, target: &Authority) -> Result<(), Refusal> {
+fn check_host(request: &Request<PeerBody>, target: &Authority) -> Result<(), Refusal> {
     let Some(host) = request.headers().get(header::HOST) else { return Ok(()) };
     let named = host.to_str().ok().and_then(|host| Authority::parse(host, Some(target.port())).ok());
     if named.as_ref() == Some(target) {
@@ -235,7 +235,7 @@ fn check_host(request: &Request<Incoming>, target: &Authority) -> Result<(), Ref
 async fn refuse(
     gateway: &Arc<Gateway>,
     connection: &Connection,
-    request: &Request<Incoming>,
+    request: &Request<PeerBody>,
     refusal: Refusal,
 ) -> Response<Body> {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(&refusal, None) };
@@ -247,7 +247,7 @@ async fn refuse(
     reject::answer(&refusal, trail.request_id())
 }
 
-fn not_proxy_form(request: &Request<Incoming>) -> Refusal {
+fn not_proxy_form(request: &Request<PeerBody>) -> Refusal {
     if request.uri().scheme_str().is_some() {
         return Refusal::new(
             Code::BadRequest,

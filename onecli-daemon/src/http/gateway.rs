@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::header::HeaderValue;
 use http::{Response, StatusCode, Version, header};
 use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -261,12 +263,16 @@ impl Gateway {
         }
     }
 
-    /// While the daemon stops, tells the client of HTTP/1 that this was the last answer of its connection (RFC 9112
-    /// section 9.6), so that it does not send the next request to one that ends.
-    pub(super) fn close_after(&self, version: Version, response: &mut Response<Body>) {
+    /// Completes the head of a response. While the daemon stops, a client of HTTP/1 learns that the connection ends (RFC 9112
+    /// section 9.6), so that it sends the next request on another one. Over HTTP/2 the response gets a date (RFC 9110
+    /// section 6.6.1), which hyper sets over HTTP/1.
+    pub(super) fn finish(&self, version: Version, response: &mut Response<Body>) {
+        if version == Version::HTTP_2 {
+            response.headers_mut().entry(header::DATE).or_insert_with(|| http_date(self.clock.now()));
+        }
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if self.stopping.is_cancelled() && version <= Version::HTTP_11 && !switches {
-            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
@@ -340,6 +346,14 @@ impl Gateway {
         self.record_folded(self.refusals.due(now));
         self.quota.tidy(now);
     }
+}
+
+/// The `Date` field of this moment (RFC 9110 section 5.6.7).
+fn http_date(now: Timestamp) -> HeaderValue {
+    let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok();
+    // Only a year beyond 9999 has no date.
+    date.and_then(|date| date.try_into().ok())
+        .unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
 }
 
 macro_rules! counters {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 
@@ -15,6 +14,7 @@ use super::connection::{Connection, Destination, Scheme};
 use super::gateway::{Counters, Gateway};
 use super::head::Head;
 use super::outward::Opened;
+use super::peer_body::PeerBody;
 use super::reject;
 use super::serve::{HttpVersion, serve_exchanges, serve_with};
 use super::trail::Trail;
@@ -360,7 +360,12 @@ async fn refuse_readably<S>(
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
         let (gateway, connection, refusal) =
             (Arc::clone(gateway), Arc::clone(&connection), Arc::clone(&refusal));
-        async move { refuse_request(&gateway, &connection, &refusal, request).await }
+        async move {
+            let version = request.version();
+            let mut response = refuse_request(&gateway, &connection, &refusal, request).await;
+            gateway.finish(version, &mut response);
+            response
+        }
     })
     .await;
     if let Err(error) = served {
@@ -377,7 +382,7 @@ async fn refuse_request(
     gateway: &Arc<Gateway>,
     connection: &Connection,
     refusal: &Refusal,
-    request: Request<Incoming>,
+    request: Request<PeerBody>,
 ) -> Response<Body> {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(refusal, None) };
     connection.note(&request, trail.record());

@@ -5,19 +5,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{Request, Response, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::capped::{Capped, Received};
 use super::connection::Scheme;
-use super::front::{MAX_FIELDS, MAX_HEAD};
+use super::expect::{self, Gate};
 use super::head_size;
+use super::http1_sender::Http1Sender;
+use super::http2::H2Sender;
 use super::outward::{Opened, Outward, Relay, timed_out};
+use super::peer_body::PeerBody;
 use super::pool_scope::PoolScope;
 use super::replay::Attempt;
+use super::send_failure::{SendFailure, UpstreamError};
 use super::shares::{Share, Shares};
 use crate::model::{Authority, Clock, Code, Reach, Refusal};
 use crate::policy::Snapshot;
@@ -29,14 +29,6 @@ const IDLE_PER_KEY: usize = 64;
 const IDLE_FOR: Duration = Duration::from_secs(50);
 /// How long a kept connection may take to be free.
 const READY_WITHIN: Duration = Duration::from_millis(20);
-/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). Credit goes back to
-/// the upstream as the agent takes what came. A connection carries one request at a time: with so small a window, a
-/// response that is not read would stop all others.
-const STREAM_WINDOW: u32 = 48 << 10;
-const CONNECTION_WINDOW: u32 = 64 << 10;
-/// Bytes of an HTTP/2 request that may wait to be written.
-const SEND_BUFFER: usize = 16 << 10;
-
 /// Connections are shared neither between agents nor between requests with different credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -81,14 +73,15 @@ struct Peer {
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<Attempt>, Received),
-    Http2(http2::SendRequest<Attempt>),
+    Http1(Http1Sender),
+    Http2(H2Sender),
 }
 
 impl Sender {
+    /// Can it carry no further request?
     fn is_closed(&self) -> bool {
         match self {
-            Sender::Http1(sender, _) => sender.is_closed(),
+            Sender::Http1(sender) => sender.is_closed(),
             Sender::Http2(sender) => sender.is_closed(),
         }
     }
@@ -98,16 +91,23 @@ impl Sender {
     async fn is_ready(&mut self) -> bool {
         let ready = async {
             match self {
-                Sender::Http1(sender, _) => sender.ready().await,
-                Sender::Http2(sender) => sender.ready().await,
+                Sender::Http1(sender) => sender.is_ready().await,
+                Sender::Http2(sender) => sender.is_ready().await,
             }
         };
-        matches!(tokio::time::timeout(READY_WITHIN, ready).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(READY_WITHIN, ready).await, Ok(true))
+    }
+
+    /// Its last response was read to its end.
+    fn rest(&self) {
+        if let Sender::Http2(sender) = self {
+            sender.rest();
+        }
     }
 
     /// May it carry a request that wants `alpn`?
     fn suits(&self, alpn: Alpn) -> bool {
-        alpn == Alpn::Any || matches!(self, Sender::Http1(..))
+        alpn == Alpn::Any || matches!(self, Sender::Http1(_))
     }
 }
 
@@ -119,42 +119,6 @@ pub(super) struct Upstream {
     sender: Sender,
     peer: Peer,
     reused: bool,
-}
-
-/// Why no response came.
-#[derive(Debug)]
-pub(super) enum SendFailure {
-    /// The upstream provably did not process the request: nothing was sent, or the upstream excluded the stream by GOAWAY
-    /// (RFC 9113 section 6.8) or refused it (section 8.7).
-    Unprocessed(hyper::Error),
-    /// The connection ended without one byte of a response.
-    Silent(hyper::Error),
-    /// The response broke off, or the request's body did.
-    Failed(hyper::Error),
-}
-
-impl SendFailure {
-    /// The error of the connection.
-    pub(super) fn error(&self) -> &hyper::Error {
-        match self {
-            SendFailure::Unprocessed(error) | SendFailure::Silent(error) | SendFailure::Failed(error) => {
-                error
-            }
-        }
-    }
-}
-
-/// Does the error prove that an HTTP/2 upstream did not process the request?
-fn is_unprocessed(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return error.is_remote() && (error.is_go_away() || is_refused);
-        }
-        source = error.source();
-    }
-    false
 }
 
 impl Upstream {
@@ -199,7 +163,7 @@ impl Upstream {
     }
 
     /// Why it gave no response.
-    pub(super) fn refusal(&self, error: &hyper::Error) -> Refusal {
+    pub(super) fn refusal(&self, error: &UpstreamError) -> Refusal {
         match self.peer.alert.get() {
             Some(failure) => {
                 let message = format!("TLS with {} failed: {failure}", self.key.authority);
@@ -209,36 +173,28 @@ impl Upstream {
         }
     }
 
-    /// Sends a request.
+    /// Sends a request. Its body may wait at `gate` until the upstream wants it (RFC 9110 section 10.1.1).
     ///
     /// # Errors
     /// [`SendFailure`].
     pub(super) async fn send(
         &mut self,
-        request: Request<Attempt>,
-    ) -> Result<Response<Incoming>, SendFailure> {
-        let sent = match &mut self.sender {
-            Sender::Http1(sender, received) => {
-                received.reset();
-                sender.try_send_request(request).await
-            }
-            Sender::Http2(sender) => sender.try_send_request(request).await,
-        };
-        sent.map_err(|mut error| {
-            let is_unsent = error.take_message().is_some();
-            self.failure(is_unsent, error.into_error())
-        })
-    }
-
-    fn failure(&self, is_unsent: bool, error: hyper::Error) -> SendFailure {
-        if is_unsent || is_unprocessed(&error) {
-            return SendFailure::Unprocessed(error);
+        mut request: Request<Attempt>,
+        gate: Option<&Gate>,
+    ) -> Result<Response<PeerBody>, SendFailure> {
+        let gate = gate.filter(|gate| gate.is_waiting());
+        if gate.is_some() {
+            request.headers_mut().insert(header::EXPECT, expect::CONTINUE);
         }
-        match &self.sender {
-            // The request's body, or what came, is to blame.
-            _ if error.is_user() || error.is_parse() => SendFailure::Failed(error),
-            Sender::Http1(_, received) if received.any() => SendFailure::Failed(error),
-            Sender::Http1(..) | Sender::Http2(_) => SendFailure::Silent(error),
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                let sent = sender.send(request, gate).await;
+                sent.map_err(|error| SendFailure::http1(error, sender.has_received()))
+            }
+            Sender::Http2(sender) => {
+                let sent = sender.send(request, gate).await;
+                sent.map(|response| response.map(PeerBody::from)).map_err(SendFailure::http2)
+            }
         }
     }
 }
@@ -281,6 +237,7 @@ impl Pool {
         if sender.is_closed() {
             return;
         }
+        sender.rest();
         let Some(share) = self.shares.take(key.scope.agent()) else { return };
         let mut idle = self.idle();
         let parked = idle.0.entry(key).or_default();
@@ -330,7 +287,7 @@ impl Pool {
     async fn connect(&self, key: Key, alpn: Alpn, reach: &Reach) -> Result<Upstream, Refusal> {
         if !key.https {
             let Opened { stream, address, relay } = self.outward.open_plain(&key.authority, reach).await?;
-            let sender = handshake_h1(stream).await?;
+            let sender = begin_http1(stream).await?;
             let peer = Peer { address, tls: None, alert: LateAlert::default(), relay };
             return Ok(Upstream { key, sender, peer, reused: false });
         }
@@ -344,60 +301,26 @@ impl Pool {
         let (tls, alert) = (Some(verified.version()), verified.late_alert());
         let peer = Peer { address, tls, alert, relay: None };
         let sender = if verified.is_h2() {
-            Sender::Http2(handshake_h2(verified).await?)
+            let begun = H2Sender::handshake(verified).await;
+            Sender::Http2(begun.map_err(|error| protocol_refusal(&error.into()))?)
         } else {
-            handshake_h1(verified).await?
+            begin_http1(verified).await?
         };
         Ok(Upstream { key, sender, peer, reused: false })
     }
 }
 
-async fn handshake_h1<S>(stream: S) -> Result<Sender, Refusal>
+async fn begin_http1<S>(stream: S) -> Result<Sender, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let received = Received::default();
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_FIELDS)
-        .handshake(TokioIo::new(Capped::noting(stream, received.clone())))
-        .await
-        .map_err(|e| protocol_refusal(&e))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "an upstream HTTP/1 connection ended");
-        }
-    });
-    Ok(Sender::Http1(sender, received))
-}
-
-async fn handshake_h2<S>(stream: S) -> Result<http2::SendRequest<Attempt>, Refusal>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        // Until the upstream's settings tell.
-        .initial_max_send_streams(1)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(head_size::MAX_READ)
-        .keep_alive_interval(Duration::from_secs(20))
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| protocol_refusal(&e))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream HTTP/2 connection ended");
-        }
-    });
-    Ok(sender)
+    let begun = Http1Sender::handshake(stream).await;
+    begun.map(Sender::Http1).map_err(|error| protocol_refusal(&error.into()))
 }
 
 /// The upstream's fault, in its own words.
-pub(super) fn protocol_refusal(error: &hyper::Error) -> Refusal {
-    if error.is_parse_too_large() {
+pub(super) fn protocol_refusal(error: &UpstreamError) -> Refusal {
+    if error.is_head_too_large() {
         return head_size::refused_response("is larger than 64 KiB, or has more than 4,096 fields");
     }
     Refusal::new(

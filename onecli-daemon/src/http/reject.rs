@@ -73,8 +73,9 @@ mod tests {
         for code in Code::ALL.iter().copied() {
             assert!(seen.insert(code.as_str()), "{code} stands for two things");
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
-            let allowed =
-                [400, 401, 403, 405, 407, 408, 413, 414, 421, 429, 431, 499, 500, 501, 502, 503, 504, 505];
+            let allowed = [
+                400, 401, 403, 405, 407, 408, 413, 414, 417, 421, 429, 431, 499, 500, 501, 502, 503, 504, 505,
+            ];
             assert!(allowed.contains(&code.status()), "{code}: {}", code.status());
             let response = answer(&Refusal::new(code, "what happened", "what to do"), Some(id));
             assert_eq!(response.status().as_u16(), code.status(), "{code}");

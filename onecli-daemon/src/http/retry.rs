@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::Instant;
 
-use super::pool::SendFailure;
+use super::send_failure::SendFailure;
 
 /// How often a request is sent again that the upstream did not process.
 const MAX_RETRIES: u32 = 5;
@@ -89,7 +89,7 @@ mod tests {
 
     #[tokio::test]
     async fn unprocessed_request_is_sent_again_five_times() {
-        let failure = SendFailure::Unprocessed(error().await);
+        let failure = SendFailure::Unprocessed(error().await.into());
         let mut retries = Retries::new(&Method::POST, Duration::from_secs(5));
         let now = Instant::now();
         let pauses: Vec<_> = (0..7).map(|_| retries.after(&failure, false, now)).collect();
@@ -99,7 +99,7 @@ mod tests {
 
     #[tokio::test]
     async fn retries_end_at_the_limit() {
-        let failure = SendFailure::Unprocessed(error().await);
+        let failure = SendFailure::Unprocessed(error().await.into());
         let mut retries = Retries::new(&Method::GET, Duration::from_millis(120));
         let start = Instant::now();
         let mut at = |millis| retries.after(&failure, false, start + Duration::from_millis(millis)).is_some();
@@ -110,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn silent_failure_is_retried_once_if_idempotent_and_reused() {
-        let failure = SendFailure::Silent(error().await);
+        let failure = SendFailure::Silent(error().await.into());
         let check = |method: Method, was_reused: bool, expected: [bool; 2]| {
             let mut retries = Retries::new(&method, Duration::from_secs(5));
             let got = [(); 2].map(|()| retries.after(&failure, was_reused, Instant::now()).is_some());
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn failure_after_the_first_byte_is_not_retried() {
-        let failure = SendFailure::Failed(error().await);
+        let failure = SendFailure::Failed(error().await.into());
         let mut retries = Retries::new(&Method::GET, Duration::from_secs(5));
         assert_eq!(retries.after(&failure, true, Instant::now()), None);
     }

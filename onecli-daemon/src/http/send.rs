@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HeaderName;
 use http::{Method, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use super::assemble::{ask_scannable, assemble, strip_overrides};
@@ -15,10 +15,12 @@ use super::body::{Payload, Progress, RequestBody};
 use super::connection::Connection;
 use super::content_scan::ContentScan;
 use super::exchange::{Allowed, Permit, unopened};
+use super::expect::Gate;
 use super::gateway::{Counters, Gateway};
 use super::head_size::check_response;
 use super::inject::{Outgoing, inject};
 use super::issued::Issued;
+use super::peer_body::PeerBody;
 use super::pool::Upstream;
 use super::pool_scope::PoolScope;
 use super::ranges::Ranges;
@@ -42,7 +44,7 @@ use crate::vault::Credential;
 pub(super) struct Sent {
     pub(super) method: Method,
     pub(super) ranges: Ranges,
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<PeerBody>,
     pub(super) issued: Issued,
     pub(super) upstream: Upstream,
     pub(super) scrubber: Scrubber,
@@ -62,7 +64,8 @@ pub(super) async fn send(
     allowed: Allowed,
     trail: &mut Trail,
 ) -> Result<Sent, Refusal> {
-    let Allowed { identity, mut head, permit, body, share, sessions, client_upgrade } = allowed;
+    let Allowed { identity, mut head, permit, body, share, sessions, client_upgrade, expects_continue } =
+        allowed;
     let is_judged = permit.is_judged();
     let permitted = permit.used();
     let opened = sessions.open(&permitted, &mut head.headers);
@@ -90,9 +93,10 @@ pub(super) async fn send(
         body if body.is_end_stream() && !websocket => Some(Bytes::new()),
         _ => None,
     };
+    let gate = (expects_continue && whole.is_none() && !body.is_end_stream()).then(Gate::default);
     head.trailers.remove(&placed_in(&grants));
     let stream = RequestBody::new(body, Arc::clone(&progress)).with_trailers(head.trailers.clone());
-    let mut stream = Some(stream);
+    let mut stream = Some(stream.behind(gate.clone()));
     let mut recovered = None;
     let agent = identity.agent().id;
     let scope = PoolScope::new(agent, &permitted);
@@ -143,10 +147,12 @@ pub(super) async fn send(
         };
         let request = assemble(outgoing.head, body, &upstream)?;
         let counters = &gateway.counters;
+        let sending = Box::pin(upstream.send(request, gate.as_ref()));
+        let sending = Gate::until(gate.as_ref(), sending);
         let sent = tokio::select! {
             biased;
             () = &mut revoked => return Err(Revoked::refusal(gateway.taken_back())),
-            sent = answered(gateway.patience.head, &progress, upstream.send(request)) => sent?,
+            sent = answered(gateway.patience.head, &progress, sending) => sent?,
         };
         match sent {
             Ok(response)

@@ -1,15 +1,14 @@
 //! Serves HTTP to an agent on a connection that is ours by now.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +17,13 @@ use super::body_memory::ConnectionMemory;
 use super::capped::Capped;
 use super::connection::Connection;
 use super::exchange::exchange;
-use super::frames::{Frames, Rejections, is_fault};
+use super::frames::{Rejections, is_fault};
 use super::front::{Front, MAX_FIELDS, MAX_HEAD, Malformed};
 use super::gateway::Gateway;
 use super::half_closed::{HalfClosed, Owed};
-use super::head_size;
+use super::http2::{self, MAX_STREAMS};
 use super::intercept::refuse_quietly;
+use super::peer_body::PeerBody;
 use super::reject;
 use super::stall::Stall;
 use super::trail::Trail;
@@ -36,14 +36,6 @@ const HEAD_TIME: Duration = Duration::from_mins(1);
 const IDLE_TIME: Duration = Duration::from_mins(2);
 /// How long a client may take nothing of what it is sent.
 const STALL_TIME: Duration = Duration::from_mins(2);
-/// HTTP/2 streams at a time.
-const MAX_STREAMS: u32 = 128;
-/// HTTP/2 flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). What the agent sends
-/// waits here until the upstream takes it. The agent is near: a small window costs no round trip that counts.
-const STREAM_WINDOW: u32 = 64 << 10;
-const CONNECTION_WINDOW: u32 = 128 << 10;
-/// Bytes of one HTTP/2 stream that may wait to be written.
-const SEND_BUFFER: usize = 16 << 10;
 
 /// HTTP/1.1 or HTTP/2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +66,7 @@ pub(super) async fn serve_exchanges<S>(
                 Some(malformed) => refuse_malformed(&gateway, &connection, malformed).await,
                 None => Box::pin(exchange(Arc::clone(&gateway), connection, request)).await,
             };
-            gateway.close_after(version, &mut response);
+            gateway.finish(version, &mut response);
             response
         }
     });
@@ -99,16 +91,16 @@ pub(super) async fn serve_exchanges<S>(
 /// is `displaced` answers so in place of its next request.
 ///
 /// # Errors
-/// hyper's, where the connection broke.
+/// The connection broke.
 pub(super) async fn serve_with<S, F, A>(
     stream: S,
     version: HttpVersion,
     (rejections, displaced): (Arc<Rejections>, CancellationToken),
     answer: F,
-) -> Result<(), hyper::Error>
+) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>) -> A,
+    F: Fn(Request<PeerBody>) -> A,
     A: Future<Output = Response<Body>> + Send + 'static,
 {
     let stream = Stall::new(stream, STALL_TIME);
@@ -117,7 +109,8 @@ where
             let (front, link) = Front::new(Capped::new(stream), HEAD_TIME);
             let owed = Arc::<Owed>::default();
             let front = HalfClosed::new(front.until(displaced), Arc::clone(&owed), IDLE_TIME);
-            let service = service_fn(|mut request| {
+            let service = service_fn(|request: Request<Incoming>| {
+                let mut request = request.map(PeerBody::from);
                 let turn = link.arrive(&mut request);
                 owed.begin();
                 let (link, owed, answer) = (Arc::clone(&link), Arc::clone(&owed), answer(request));
@@ -135,29 +128,9 @@ where
                 .serve_connection(TokioIo::new(front), service)
                 .with_upgrades()
                 .await
+                .map_err(ServeError::Http1)
         }
-        HttpVersion::Http2 => {
-            let service = service_fn(|request: Request<Incoming>| {
-                let is_head = *request.method() == Method::HEAD;
-                let (answer, rejections) = (answer(request), Arc::clone(&rejections));
-                async move {
-                    let response = answer.await;
-                    rejections.answered();
-                    Ok::<_, Infallible>(if is_head { reject::without_body(response) } else { response })
-                }
-            });
-            let stream = Frames::new(stream, Arc::clone(&rejections));
-            http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_header_list_size(head_size::MAX_READ)
-                .max_concurrent_streams(MAX_STREAMS)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_send_buf_size(SEND_BUFFER)
-                .keep_alive_interval(HEAD_TIME)
-                .serve_connection(TokioIo::new(stream), service)
-                .await
-        }
+        HttpVersion::Http2 => http2::serve(stream, rejections, answer).await.map_err(ServeError::Http2),
     }
 }
 
@@ -179,20 +152,33 @@ pub(super) async fn refuse_malformed(
 
 /// A head that hyper could not read is a refused request, and is recorded as one. Over HTTP/1 the front refuses all of
 /// these first; one that it let through must not go unrecorded.
-pub(super) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connection, error: &hyper::Error) {
-    let code = if error.is_parse_too_large() {
-        Code::HeadTooLarge
-    } else if error.is_parse() || is_fault_of_peer(error) {
-        Code::BadRequest
-    } else {
-        tracing::debug!(%error, "an agent's connection ended");
-        return;
-    };
-    refuse_quietly(gateway, connection, code).await;
+pub(super) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connection, error: &ServeError) {
+    if let Some(code) = error.refused() {
+        return refuse_quietly(gateway, connection, code).await;
+    }
+    tracing::debug!(%error, "an agent's connection ended");
 }
 
-/// Did HTTP/2 itself end the connection, for what the client sent?
-fn is_fault_of_peer(error: &hyper::Error) -> bool {
-    let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    h2.is_some_and(|h2| h2.is_library() && h2.reason().is_some_and(|reason| is_fault(reason.into())))
+/// Why a connection of an agent broke.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    #[error(transparent)]
+    Http1(hyper::Error),
+    #[error(transparent)]
+    Http2(h2::Error),
+}
+
+impl ServeError {
+    /// The code, where what the client sent is to blame.
+    fn refused(&self) -> Option<Code> {
+        match self {
+            ServeError::Http1(error) if error.is_parse_too_large() => Some(Code::HeadTooLarge),
+            ServeError::Http1(error) => error.is_parse().then_some(Code::BadRequest),
+            ServeError::Http2(error) => {
+                let is_refused =
+                    error.is_library() && error.reason().is_some_and(|reason| is_fault(reason.into()));
+                is_refused.then_some(Code::BadRequest)
+            }
+        }
+    }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
@@ -14,6 +13,7 @@ use super::answer::{Delivery, Undelivered, clean_headers, deliver};
 use super::body::{Body, empty};
 use super::content_scan::ContentScan;
 use super::gateway::Counters;
+use super::peer_body::PeerBody;
 use super::returned::withheld;
 use super::session_cookies;
 use super::websocket::{self, Hits};
@@ -98,7 +98,7 @@ fn accept_of(key: &[u8]) -> String {
 pub(super) fn deliver_upgrade(
     upgrade: Upgrade,
     method: &Method,
-    mut response: Response<Incoming>,
+    mut response: Response<PeerBody>,
     mut delivery: Delivery,
 ) -> Result<Response<Body>, Box<Undelivered>> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {

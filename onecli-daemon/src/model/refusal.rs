@@ -42,6 +42,8 @@ codes! {
     PathTooLong = "path_too_long", 414;
     /// The body would have to be held in memory, and is larger than the bound.
     BodyTooLarge = "body_too_large", 413;
+    /// The request has an `Expect` field with another value than `100-continue`.
+    ExpectationFailed = "expectation_failed", 417;
     /// The method is never forwarded (TRACE).
     MethodNotAllowed = "method_not_allowed", 405;
     /// The request asks for an upgrade to a protocol that is not passed on.

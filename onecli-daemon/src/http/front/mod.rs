@@ -53,8 +53,8 @@ const READ: usize = 8 * 1024;
 const MAX_AHEAD: usize = 64 * 1024;
 /// How much of what a client still sends is read after the last answer, and for how long: a reset would take the
 /// answer away from it (RFC 9112 section 9.6).
-const LINGER_BYTES: usize = 4 << 20;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+pub(super) const LINGER_BYTES: usize = 4 << 20;
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// What hyper reads in place of a malformed head, by whether its answer may have content. Should the service miss
 /// what it stands for, it is still no request that can be forwarded: `.invalid` names nothing (RFC 6761 section 6.4).

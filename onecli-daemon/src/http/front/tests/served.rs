@@ -4,20 +4,20 @@ use std::sync::Mutex;
 
 use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::http::body::{Body, empty, full};
+use crate::http::peer_body::PeerBody;
 use crate::http::reject;
 use crate::http::serve::{HttpVersion, serve_with};
 
 /// What a service was asked, by method and path; `malformed` for what stands in place of a malformed request.
 type Asked = Arc<Mutex<Vec<String>>>;
 
-async fn service(asked: Asked, mut request: Request<Incoming>) -> Response<Body> {
+async fn service(asked: Asked, mut request: Request<PeerBody>) -> Response<Body> {
     if let Some(malformed) = Malformed::of(&request) {
         asked.lock().unwrap().push("malformed".to_owned());
         return reject::answer(&malformed.refusal(), None);

@@ -1,0 +1,98 @@
+//! Sends requests to an upstream over HTTP/1.1.
+
+use http::{Request, Response};
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::AbortHandle;
+
+use super::capped::{Capped, Received};
+use super::expect::Gate;
+use super::front::{MAX_FIELDS, MAX_HEAD};
+use super::peer_body::PeerBody;
+use super::replay::Attempt;
+
+/// A connection to an upstream.
+#[derive(Debug)]
+pub(super) struct Http1Sender {
+    sender: http1::SendRequest<Attempt>,
+    received: Received,
+    connection: Running,
+}
+
+/// The task of a connection. hyper's own does not end while a body is not written, and that may be for ever.
+#[derive(Debug)]
+struct Running {
+    task: AbortHandle,
+    /// The last request's body may still wait at its gate.
+    is_cut: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.is_cut {
+            self.task.abort();
+        }
+    }
+}
+
+impl Http1Sender {
+    /// Begins HTTP/1.1 on `stream`.
+    ///
+    /// # Errors
+    /// hyper's.
+    pub(super) async fn handshake<S>(stream: S) -> Result<Http1Sender, hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let received = Received::default();
+        let stream = Capped::noting(stream, received.clone());
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_FIELDS)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let task = tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an upstream HTTP/1 connection ended");
+            }
+        });
+        let connection = Running { task: task.abort_handle(), is_cut: false };
+        Ok(Http1Sender { sender, received, connection })
+    }
+
+    /// Can the connection carry no further request?
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed() || self.connection.is_cut
+    }
+
+    /// Waits until a request can be sent.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
+    /// Was anything received since the last request?
+    pub(super) fn has_received(&self) -> bool {
+        self.received.any()
+    }
+
+    /// Sends a request, whose body may wait at `gate`.
+    ///
+    /// # Errors
+    /// hyper's, with the request where nothing was sent.
+    pub(super) async fn send(
+        &mut self,
+        mut request: Request<Attempt>,
+        gate: Option<&Gate>,
+    ) -> Result<Response<PeerBody>, TrySendError<Request<Attempt>>> {
+        self.received.reset();
+        if let Some(gate) = gate.cloned() {
+            hyper::ext::on_informational(&mut request, move |interim| gate.interim(interim.status()));
+        }
+        // Dropped before the response, this leaves a body that waits for ever.
+        self.connection.is_cut = gate.is_some();
+        let response = self.sender.try_send_request(request).await?;
+        self.connection.is_cut = gate.is_some_and(Gate::close);
+        Ok(response.map(PeerBody::from))
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP/2 on the `h2` crate. hyper's HTTP/2 sends no 100 (Continue), reports none, and resets the stream of a request
+//! whose body was not read as soon as its response is written.
+
+mod ahead;
+mod body;
+mod client;
+mod keep_alive;
+mod pipe;
+mod server;
+
+pub(crate) use body::H2Body;
+pub(crate) use client::{H2Sender, Unanswered};
+pub(crate) use server::{MAX_STREAMS, serve};

@@ -1,0 +1,72 @@
+//! Why an upstream gave no response.
+
+use http::Request;
+use hyper::client::conn::TrySendError;
+
+use super::http2::Unanswered;
+use super::replay::Attempt;
+
+/// The error of a connection to an upstream.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+}
+
+impl UpstreamError {
+    /// Is the response's head larger than is read?
+    pub(super) fn is_head_too_large(&self) -> bool {
+        matches!(self, UpstreamError::Http1(error) if error.is_parse_too_large())
+    }
+}
+
+/// Why no response came.
+#[derive(Debug)]
+pub(super) enum SendFailure {
+    /// The upstream provably did not process the request: nothing was sent, or the upstream excluded the stream by GOAWAY
+    /// (RFC 9113 section 6.8) or refused it (section 8.7).
+    Unprocessed(UpstreamError),
+    /// The connection ended without one byte of a response.
+    Silent(UpstreamError),
+    /// The response broke off, or the request's body did.
+    Failed(UpstreamError),
+}
+
+impl SendFailure {
+    /// Over HTTP/1.1. `has_received`: something of a response came.
+    pub(super) fn http1(mut error: TrySendError<Request<Attempt>>, has_received: bool) -> SendFailure {
+        let is_unsent = error.take_message().is_some();
+        let error = error.into_error();
+        // The request's body, or what came, is to blame.
+        let is_failed = error.is_user() || error.is_parse() || has_received;
+        match (is_unsent, is_failed) {
+            (true, _) => SendFailure::Unprocessed(error.into()),
+            (false, true) => SendFailure::Failed(error.into()),
+            (false, false) => SendFailure::Silent(error.into()),
+        }
+    }
+
+    /// Over HTTP/2.
+    pub(super) fn http2(Unanswered { is_unsent, error }: Unanswered) -> SendFailure {
+        let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        if is_unsent || (error.is_remote() && (error.is_go_away() || is_refused)) {
+            return SendFailure::Unprocessed(error.into());
+        }
+        // This side reset the stream: the request's body broke off.
+        if error.is_reset() && !error.is_remote() && !error.is_library() {
+            return SendFailure::Failed(error.into());
+        }
+        SendFailure::Silent(error.into())
+    }
+
+    /// The error of the connection.
+    pub(super) fn error(&self) -> &UpstreamError {
+        match self {
+            SendFailure::Unprocessed(error) | SendFailure::Silent(error) | SendFailure::Failed(error) => {
+                error
+            }
+        }
+    }
+}
