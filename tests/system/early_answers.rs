@@ -1,7 +1,10 @@
-//! Responses that come before the request's body was read.
+//! Responses that come before the request's body was read, from the daemon or from the upstream.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use onecli_tests::client::curl;
-use onecli_tests::scripted::write_http1;
+use onecli_tests::scripted::{Conn, write_http1};
 
 use crate::stage::Stage;
 
@@ -32,4 +35,44 @@ fn refused_upload_gets_its_answer() {
         }
     }
     assert_eq!(stage.upstream.connection_count(), 0);
+}
+
+/// Reads a head and a little of the body, answers, and closes the connection with bytes unread, which resets it.
+fn answer_and_reset(conn: &mut Conn) -> io::Result<()> {
+    conn.read_exact(&mut [0; 20_000])?;
+    conn.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large")?;
+    conn.flush()?;
+    // The daemon goes on writing meanwhile.
+    std::thread::sleep(Duration::from_millis(30));
+    Ok(())
+}
+
+#[test]
+fn early_answer_of_an_upstream_that_resets_is_delivered() {
+    let stage = Stage::new("http/1.1", |_, conn| answer_and_reset(conn));
+    let dir = tempfile::tempdir().unwrap();
+    let file = large_file(&dir);
+    for agent in AGENTS {
+        for _ in 0..10 {
+            let reply = stage.send(&[agent, "--upload-file", &file, "-H", "Expect:"]);
+            let got = (reply.verdict(), reply.text(), reply.exit);
+            assert_eq!(got, (413, "too large".to_owned(), Some(0)), "{agent}: {reply:?}");
+        }
+        let records = stage.last_request();
+        let outcome = records.iter().find(|record| record["event"] == "outcome").unwrap();
+        assert_eq!((&outcome["status"], outcome["code"].as_str()), (&413.into(), None), "{agent}: {outcome}");
+        assert!(outcome["bytes_in"].as_u64().is_some_and(|bytes| bytes < BODY), "{agent}: {outcome}");
+    }
+}
+
+#[test]
+fn upstream_that_resets_without_an_answer_is_a_bad_gateway() {
+    let stage = Stage::new("http/1.1", |_, conn| conn.read_exact(&mut [0; 20_000]));
+    let dir = tempfile::tempdir().unwrap();
+    let file = large_file(&dir);
+    for agent in AGENTS {
+        let reply = stage.send(&[agent, "--upload-file", &file, "-H", "Expect:"]);
+        assert_eq!((reply.verdict(), reply.exit), (502, Some(0)), "{agent}: {reply:?}");
+        assert_eq!(reply.header("x-onecli-error"), Some("upstream_protocol"), "{agent}: {reply:?}");
+    }
 }

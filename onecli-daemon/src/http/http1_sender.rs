@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
 use super::capped::{Capped, Received};
+use super::early_answer::{EarlyAnswer, WriteFailed};
 use super::expect::Gate;
 use super::front::{MAX_FIELDS, MAX_HEAD};
 use super::peer_body::PeerBody;
@@ -24,13 +25,20 @@ pub(super) struct Http1Sender {
 #[derive(Debug)]
 struct Running {
     task: AbortHandle,
+    write_failed: WriteFailed,
     /// The last request's body may still wait at its gate.
     is_cut: bool,
 }
 
+impl Running {
+    fn is_spent(&self) -> bool {
+        self.is_cut || self.write_failed.get()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        if self.is_cut {
+        if self.is_spent() {
             self.task.abort();
         }
     }
@@ -45,8 +53,8 @@ impl Http1Sender {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let received = Received::default();
-        let stream = Capped::noting(stream, received.clone());
+        let (received, write_failed) = (Received::default(), WriteFailed::default());
+        let stream = EarlyAnswer::new(Capped::noting(stream, received.clone()), write_failed.clone());
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_FIELDS)
@@ -57,13 +65,13 @@ impl Http1Sender {
                 tracing::debug!(%error, "an upstream HTTP/1 connection ended");
             }
         });
-        let connection = Running { task: task.abort_handle(), is_cut: false };
+        let connection = Running { task: task.abort_handle(), write_failed, is_cut: false };
         Ok(Http1Sender { sender, received, connection })
     }
 
     /// Can the connection carry no further request?
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed() || self.connection.is_cut
+        self.sender.is_closed() || self.connection.is_spent()
     }
 
     /// Waits until a request can be sent.

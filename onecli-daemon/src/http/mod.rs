@@ -16,6 +16,7 @@ mod connection;
 mod content_scan;
 mod decode;
 mod disguised;
+mod early_answer;
 mod exchange;
 mod expect;
 mod explicit;

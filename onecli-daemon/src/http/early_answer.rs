@@ -1,0 +1,172 @@
+//! An upstream may answer before it has read the request's body, and end the connection (413 is such an answer). The write
+//! that fails then must not take away the response, which is there to be read.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Did a write on a connection fail?
+#[derive(Debug, Clone, Default)]
+pub(super) struct WriteFailed(Arc<AtomicBool>);
+
+impl WriteFailed {
+    /// The connection carries no further request.
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection whose writes wait when the peer has closed it. Reading brings what it sent before, and then the error.
+#[derive(Debug)]
+pub(super) struct EarlyAnswer<S> {
+    stream: S,
+    failed: WriteFailed,
+    /// Of the write that failed, until a read reports it.
+    error: Option<io::Error>,
+    /// The task that waits to write.
+    writer: Option<Waker>,
+    /// Nothing more is to be read.
+    is_read: bool,
+}
+
+impl<S> EarlyAnswer<S> {
+    /// Notes in `failed` when a write fails.
+    pub(super) fn new(stream: S, failed: WriteFailed) -> EarlyAnswer<S> {
+        EarlyAnswer { stream, failed, error: None, writer: None, is_read: false }
+    }
+
+    fn write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(&mut S, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.failed.get() && !self.is_read {
+            self.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        match ready!(write(&mut self.stream, cx)) {
+            Err(error) if is_closed(&error) && !self.is_read => {
+                self.error = Some(error);
+                self.failed.0.store(true, Ordering::Relaxed);
+                // The same task may have to read now.
+                cx.waker().wake_by_ref();
+                self.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            written => Poll::Ready(written),
+        }
+    }
+
+    /// Nothing more is read: writes report their own errors from now on.
+    fn end_reading(&mut self) {
+        self.is_read = true;
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+/// Has the peer closed the connection?
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for EarlyAnswer<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        if read.is_ok() && (room == 0 || buf.filled().len() > before) {
+            return Poll::Ready(Ok(()));
+        }
+        self.end_reading();
+        // The kernel reports a reset once, and an end from then on. A body without a length may have been cut off.
+        Poll::Ready(self.error.take().map_or(read, Err))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for EarlyAnswer<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.write(cx, |stream, cx| Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(cx, |stream, cx| Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write(cx, |stream, cx| Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.failed.get() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A peer that writes `answer` and closes the connection with bytes unread, which resets it.
+    async fn reset_behind(answer: &[u8]) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        stream.write_all(b"request").await.unwrap();
+        peer.readable().await.unwrap();
+        peer.write_all(answer).await.unwrap();
+        drop(peer);
+        // The reset is known once reading would not block any more.
+        stream.readable().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        stream
+    }
+
+    async fn is_pending<T>(future: impl Future<Output = T>) -> bool {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn what_arrived_before_a_failed_write_is_read() {
+        let failed = WriteFailed::default();
+        let mut stream = EarlyAnswer::new(reset_behind(b"413").await, failed.clone());
+        assert!(is_pending(stream.write_all(b"more")).await);
+        assert!(failed.get());
+        let mut read = Vec::new();
+        let error = stream.read_to_end(&mut read).await.unwrap_err();
+        assert!(is_closed(&error), "{error}");
+        assert_eq!(read, b"413");
+        assert!(stream.write_all(b"more").await.is_err(), "nothing is left to wait for");
+    }
+
+    #[tokio::test]
+    async fn without_an_answer_the_write_error_is_reported() {
+        let mut stream = EarlyAnswer::new(reset_behind(b"").await, WriteFailed::default());
+        assert!(is_pending(stream.write_all(b"more")).await);
+        let error = stream.read_u8().await.unwrap_err();
+        assert!(is_closed(&error), "{error}");
+    }
+}
