@@ -12,12 +12,17 @@ use super::client::Client;
 use super::output::Output;
 use super::{CliError, complain};
 use crate::admin::api::{AgentEnv, AgentEnvRequest, routes};
-use crate::launch::{CA_VARIABLES, JAVA_TRUST_STORE, PROXY_VARIABLES, java_trust_store};
+use crate::launch::{CA_VARIABLES, JAVA_TRUST_STORE, java_trust_store, proxy_environment};
 
 /// Where the bundle is in a container.
 const BUNDLE: &str = crate::launch::BUNDLE;
 /// systemd manages cgroups here, and container engines name slices.
 const SYSTEMD: &str = "/run/systemd/system";
+
+/// The variables that name hosts to reach without the proxy. Those of a shell or an image would lead around it.
+const NOT_PROXIED: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// Services that the agent's own programs start.
+const LOCAL: &str = "localhost,127.0.0.1,::1";
 
 /// Why there are no files for a container.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +115,8 @@ fn address(args: &EnvArgs, env: &AgentEnv) -> Result<Proxy, EnvError> {
 fn variables(env: &AgentEnv, proxy: Proxy, bundle: &str, java: Option<&str>) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let proxy = format!("{}://{}:{}@{}", proxy.scheme, env.agent, env.token, proxy.address);
-    all.extend(PROXY_VARIABLES.iter().map(|name| ((*name).to_owned(), proxy.clone())));
-    all.insert("NODE_USE_ENV_PROXY".to_owned(), "1".to_owned());
+    all.extend(proxy_environment(&proxy).map(|(name, value)| (name.to_owned(), value.to_owned())));
+    all.extend(NOT_PROXIED.map(|name| (name.to_owned(), LOCAL.to_owned())));
     all.extend(CA_VARIABLES.iter().map(|name| ((*name).to_owned(), bundle.to_owned())));
     if let Some(java) = java {
         all.insert("JAVA_TOOL_OPTIONS".to_owned(), format!("-Djavax.net.ssl.trustStore={java}"));
@@ -224,6 +229,29 @@ mod tests {
     #[test]
     fn a_shell_expands_nothing() {
         assert_eq!(quoted("a$b'c`d"), r"'a$b'\''c`d'");
+    }
+
+    /// Each is read by a client that ignores `HTTPS_PROXY`, or would lead a client around the proxy.
+    #[test]
+    fn variables_help_clients_that_ignore_the_common_ones() {
+        let env = AgentEnv {
+            agent: "coder".parse().unwrap(),
+            addresses: Vec::new(),
+            tls_addresses: Vec::new(),
+            token: "onecli_st_x".to_owned(),
+            expires: jiff::Timestamp::UNIX_EPOCH,
+            ca_bundle: PathBuf::from("/ca.pem"),
+            placeholders: BTreeMap::new(),
+            cgroup: None,
+        };
+        let proxy = Proxy { address: SocketAddr::from(([127, 0, 0, 1], 10255)), scheme: "http" };
+        let all = variables(&env, proxy, "/ca.pem", None);
+        for name in ["HTTPS_PROXY", "http_proxy", "YARN_HTTP_PROXY", "YARN_HTTPS_PROXY"] {
+            assert_eq!(all[name], "http://coder:onecli_st_x@127.0.0.1:10255", "{name}");
+        }
+        assert_eq!(all["NODE_USE_ENV_PROXY"], "1");
+        assert_eq!((&all["NO_PROXY"], &all["no_proxy"]), (&LOCAL.to_owned(), &LOCAL.to_owned()));
+        assert!(!LOCAL.contains('*') && !LOCAL.contains(".test"));
     }
 
     #[test]

@@ -50,8 +50,17 @@ pub const CA_VARIABLES: &[&str] = &[
 /// Curl reads `SSL_CERT_FILE` only where this is not set.
 const REMOVED: &[&str] = &["SSL_CERT_DIR"];
 
-/// Both spellings: curl reads `http_proxy` in lower case only, some clients upper case only.
-pub const PROXY_VARIABLES: &[&str] = &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
+/// The variables that name the proxy. Both spellings: curl reads `http_proxy` in lower case only, some clients upper case
+/// only. Yarn reads neither from version 2 on.
+const PROXY_VARIABLES: &[&str] =
+    &["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy", "YARN_HTTPS_PROXY", "YARN_HTTP_PROXY"];
+/// Node's `fetch` and `http` take a proxy from the environment only with this (22.21 and 24.5).
+const NODE_SETTING: (&str, &str) = ("NODE_USE_ENV_PROXY", "1");
+
+/// The variables by which programs use `proxy`, a URL.
+pub fn proxy_environment(proxy: &str) -> impl Iterator<Item = (&'static str, &str)> {
+    PROXY_VARIABLES.iter().map(move |name| (*name, proxy)).chain([NODE_SETTING])
+}
 
 /// Where the caller has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -94,10 +103,9 @@ pub fn environment(
         set("JAVA_TOOL_OPTIONS", OsStr::new(&format!("-Djavax.net.ssl.trustStore={JAVA_TRUST_STORE}")));
     }
     if let Some(proxy) = &agent.proxy {
-        for name in PROXY_VARIABLES {
-            set(name, OsStr::new(proxy));
+        for (name, value) in proxy_environment(proxy) {
+            set(name, OsStr::new(value));
         }
-        set("NODE_USE_ENV_PROXY", OsStr::new("1"));
     }
     for (name, placeholder) in &agent.placeholders {
         set(name, OsStr::new(placeholder));

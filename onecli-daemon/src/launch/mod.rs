@@ -58,7 +58,7 @@ use project::Mapped;
 pub use agents_dir::{AGENTS_DIR, AgentsDir};
 pub use client::{Ending, Standard, run};
 pub use clients::{Trust, installed_clients};
-pub use env::{AgentEnvironment, CA_VARIABLES, PROXY_VARIABLES, environment, taken_over};
+pub use env::{AgentEnvironment, CA_VARIABLES, environment, proxy_environment, taken_over};
 pub use executed::configs_of_environment;
 pub use homes::{Homes, is_system};
 pub use mounts::{BUNDLE, JAVA_TRUST_STORE, View};

@@ -49,6 +49,8 @@ const RESERVED_ENV: &[&str] = &[
     "TERM",
     "USER",
     "XDG_RUNTIME_DIR",
+    "YARN_HTTPS_PROXY",
+    "YARN_HTTP_PROXY",
 ];
 
 impl std::str::FromStr for EnvName {
