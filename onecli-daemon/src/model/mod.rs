@@ -17,6 +17,7 @@ pub mod host_scope;
 pub mod host_set;
 pub mod ids;
 pub mod issued;
+pub mod metadata;
 pub mod mint;
 pub mod named;
 pub mod narrow;

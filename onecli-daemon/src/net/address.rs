@@ -7,6 +7,7 @@ use ipnet::IpNet;
 /// An address that the policy on addresses let through. Only [`AddressPolicy`] makes one, and only such an address is
 /// dialled.
 use crate::model::Reach;
+use crate::model::metadata::METADATA_ADDRESSES;
 
 /// An address that the policy on addresses let through. Only [`AddressPolicy::check`] makes one, and only such
 /// an address is dialled.
@@ -68,21 +69,11 @@ impl AddressPolicy {
 /// Does a rule for `net` mean this address, which lies in a blocked range? Not where `net` is most of the Internet, and a
 /// cloud's metadata service only where it is that address alone: it hands credentials to whoever asks.
 fn is_explicit(net: IpNet, ip: IpAddr) -> bool {
-    if METADATA.contains(&ip) {
+    if METADATA_ADDRESSES.contains(&ip) {
         return net.prefix_len() == net.max_prefix_len();
     }
     net.prefix_len() >= if ip.is_ipv4() { 8 } else { 7 }
 }
-
-/// AWS, GCP, Azure and others; AWS's for containers; Alibaba; Oracle; AWS over IPv6.
-const METADATA: [IpAddr; 6] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
-    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
 
 fn is_blocked(ip: IpAddr) -> bool {
     match ip {
