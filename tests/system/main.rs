@@ -43,6 +43,7 @@ mod issued;
 mod kubernetes;
 mod launch;
 mod leak;
+mod learn;
 mod load;
 mod main_job;
 mod memory;

@@ -16,22 +16,16 @@ use crate::model::{
 use crate::policy::{
     Considered, Decision, Evidence, Identity, Mode, RequestFacts, Route, Ruling, Snapshot, Subject, Trace,
 };
+use crate::store::StoredState;
 
 pub(super) async fn explain(state: &State, request: Explain) -> Result<Explanation, AdminError> {
     let stored = state.load().await?;
     let agent = stored.agent(&request.agent)?;
-    let token = stored.agents.iter().find(|own| own.agent.id == agent.id).map(|own| own.token_hash);
     let asked = Question::parse(&request)?;
     let snapshot = Arc::clone(&state.handles.policy.borrow());
     let mut explanation = asked.blank(agent);
 
-    // As the agent shows itself where it is meant to run.
-    let evidence = if agent.factors.cgroup {
-        Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None }
-    } else {
-        Evidence { mode: Mode::Explicit, cgroup: None, token }
-    };
-    let identity = match snapshot.identify(&evidence, state.handles.clock.now()) {
+    let identity = match snapshot.identify(&evidence(&stored, agent), state.handles.clock.now()) {
         Ok(identity) => identity,
         Err(refusal) => {
             explanation.refuse(&refusal);
@@ -69,6 +63,15 @@ pub(super) async fn explain(state: &State, request: Explain) -> Result<Explanati
     }
     explanation.considered = considered.iter().map(view).collect();
     Ok(explanation)
+}
+
+/// What an agent proves where it is meant to run.
+pub(super) fn evidence(stored: &StoredState, agent: &Agent) -> Evidence {
+    if agent.factors.cgroup {
+        return Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None };
+    }
+    let token = stored.agents.iter().find(|own| own.agent.id == agent.id).map(|own| own.token_hash);
+    Evidence { mode: Mode::Explicit, cgroup: None, token }
 }
 
 struct Question {

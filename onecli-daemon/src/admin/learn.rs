@@ -1,13 +1,20 @@
-//! `agent learn`: what an agent was refused, out of the audit log, as the rules that would allow it.
+//! `agent learn`: what an agent was refused, out of the audit log, as the rules that would allow it. What the policy of this
+//! moment allows is left out.
 
-use std::collections::BTreeMap;
+mod doubt;
+mod refused;
 
-use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use doubt::{UNKNOWN_NETWORK, doubt, is_safe};
+use refused::{Now, Refused};
 
 use super::api::LearnedRule;
 use super::error::AdminError;
+use super::explain::evidence;
 use super::state::{Find, State};
-use crate::model::{Action, AgentName, CanonicalPath, Code, Host, PathPattern, RuleText};
+use crate::model::{Action, AgentName, CanonicalPath, Code, PathPattern, RuleText};
 use crate::store;
 
 /// How many of the agent's refusals are looked at, the newest.
@@ -15,22 +22,15 @@ const LOOKED_AT: u32 = 10_000;
 /// More paths than this of one host and method become one pattern.
 const MOST_PATHS: usize = 12;
 
-/// What is read of a record.
-#[derive(Deserialize)]
-struct Refused {
-    code: Option<String>,
-    host: Option<String>,
-    port: Option<u16>,
-    method: Option<String>,
-    path: Option<String>,
-    address: Option<String>,
-    count: Option<u64>,
-}
+/// Paths that take a second request which only the first one's answer names: what it ends with, then the method and the
+/// ending of the second. A fetch of git's (gitprotocol-http(5)).
+const FOLLOWED_BY: [(&str, &str, &str); 1] = [("/info/refs", "POST", "/git-upload-pack")];
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     host: String,
-    port: u16,
+    /// `None` where only the name was refused.
+    port: Option<u16>,
     code: String,
     network: Option<String>,
 }
@@ -39,7 +39,7 @@ struct Key {
 struct Wanted {
     count: u64,
     /// Paths by method; none where nothing was read.
-    paths: BTreeMap<String, Vec<String>>,
+    paths: BTreeMap<String, BTreeSet<String>>,
 }
 
 pub(super) async fn learn(state: &State, name: &AgentName) -> Result<Vec<LearnedRule>, AdminError> {
@@ -53,82 +53,96 @@ pub(super) async fn learn(state: &State, name: &AgentName) -> Result<Vec<Learned
         ..store::AuditQuery::default()
     };
     let rows = state.handles.store.list_audit(&query).await?;
-    Ok(rules(rows.iter().filter_map(|row| serde_json::from_str(&row.json).ok())))
-}
-
-fn rules(refused: impl Iterator<Item = Refused>) -> Vec<LearnedRule> {
-    let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
-    for refused in refused {
-        let Some((key, request)) = sort(&refused) else { continue };
-        let wanted = wanted.entry(key).or_default();
-        wanted.count += refused.count.unwrap_or(1);
-        if let Some((method, path)) = request {
-            let paths = wanted.paths.entry(method).or_default();
-            if !paths.contains(&path) {
-                paths.push(path);
+    let refused = rows.iter().filter_map(|row| serde_json::from_str(&row.json).ok());
+    let snapshot = Arc::clone(&state.handles.policy.borrow());
+    match snapshot.identify(&evidence(&stored, agent), state.handles.clock.now()) {
+        Ok(identity) => {
+            let now = Now { snapshot, identity };
+            Ok(rules(refused, |refused| now.refuses(refused)))
+        }
+        Err(refusal) => {
+            let mut all = rules(refused, |_| true);
+            let doubt = format!("{}: {}", refusal.message, refusal.hint);
+            for learned in &mut all {
+                learned.doubt = Some(doubt.clone());
             }
+            Ok(all)
         }
     }
+}
+
+fn rules(refused: impl Iterator<Item = Refused>, is_refused: impl Fn(&Refused) -> bool) -> Vec<LearnedRule> {
+    // Each is judged once, however often it was refused.
+    let mut counted: BTreeMap<Refused, u64> = BTreeMap::new();
+    for mut refused in refused {
+        let count = refused.count.take().unwrap_or(1);
+        *counted.entry(refused).or_default() += count;
+    }
+    let mut wanted: BTreeMap<Key, Wanted> = BTreeMap::new();
+    for (refused, count) in counted {
+        let Some((key, request)) = sort(&refused).filter(|_| is_refused(&refused)) else { continue };
+        let wanted = wanted.entry(key).or_default();
+        wanted.count += count;
+        if let Some((method, path)) = request {
+            for (end, next, ending) in FOLLOWED_BY {
+                if let Some(before) = path.strip_suffix(end) {
+                    wanted.paths.entry(next.to_owned()).or_default().insert(format!("{before}{ending}"));
+                }
+            }
+            wanted.paths.entry(method).or_default().insert(path);
+        }
+    }
+    let connected: BTreeSet<String> =
+        wanted.keys().filter(|key| key.port.is_some()).map(|key| key.host.clone()).collect();
+    // A connection tells more than the name.
+    wanted.retain(|key, _| key.port.is_some() || !connected.contains(&key.host));
     wanted.into_iter().flat_map(|(key, wanted)| to_rules(&key, wanted)).collect()
 }
 
 /// Where a refusal belongs; `None` where no rule would have helped.
 fn sort(refused: &Refused) -> Option<(Key, Option<(String, String)>)> {
-    let code = refused.code.clone()?;
-    let host: Host = refused.host.as_ref()?.parse().ok()?;
-    let port = refused.port.unwrap_or(443);
-    let by_address = code == Code::ProtocolDenied.as_str();
-    let network = match code.as_str() {
-        code if code == Code::EgressDenied.as_str() => host.as_ip().map(|ip| ip.to_string()),
-        code if code == Code::AddressBlocked.as_str() => {
-            Some(host.as_ip().map_or("NETWORK".to_owned(), |ip| ip.to_string()))
-        }
-        _ if by_address => {
-            let address: std::net::SocketAddr = refused.address.as_ref()?.parse().ok()?;
-            return Some((
-                Key {
-                    host: String::new(),
-                    port: address.port(),
-                    code,
-                    network: Some(address.ip().to_string()),
-                },
-                None,
-            ));
-        }
-        _ => return None,
+    let host = refused.host()?;
+    let is_request = refused.is(Code::EgressDenied) || refused.is(Code::PlaceholderMissing);
+    let network = if refused.is(Code::AddressBlocked) && host.as_ip().is_none() {
+        Some(UNKNOWN_NETWORK.to_owned())
+    } else if is_request || refused.is(Code::AddressBlocked) || refused.is(Code::ProtocolDenied) {
+        host.as_ip().map(|ip| ip.to_string())
+    } else {
+        return None;
     };
-    let request = match (&refused.method, &refused.path) {
-        (Some(method), Some(path)) if method != "CONNECT" => Some((method.clone(), generalised(path)?)),
-        _ => None,
+    let request = match refused.request() {
+        Some((method, path)) => Some((method.to_owned(), generalised(path)?)),
+        None if refused.is(Code::PlaceholderMissing) => return None,
+        None => None,
     };
     let host = if host.as_ip().is_some() { String::new() } else { host.to_string() };
-    Some((Key { host, port, code, network }, request))
+    Some((Key { host, port: refused.port(), code: refused.code.clone()?, network }, request))
 }
 
 fn to_rules(key: &Key, wanted: Wanted) -> Vec<LearnedRule> {
-    let rule = |methods: Vec<String>, paths: Vec<String>| LearnedRule {
-        count: wanted.count,
-        code: key.code.clone(),
-        rule: RuleText {
+    let rule = |methods: Vec<String>, paths: Vec<String>| {
+        let rule = RuleText {
             action: Action::Allow,
             host: Some(key.host.clone()).filter(|host| !host.is_empty()),
-            port: Some(key.port.to_string()),
+            port: key.port.map(|port| port.to_string()),
             methods,
             paths,
             address: key.network.clone(),
             rate: None,
             tunnel: false,
-        },
+        };
+        LearnedRule { count: wanted.count, code: key.code.clone(), doubt: doubt(&key.code, &rule), rule }
     };
     if wanted.paths.is_empty() {
         return vec![rule(Vec::new(), Vec::new())];
     }
     // Methods that want the same paths are one rule.
-    let mut by_paths: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
+    let mut by_paths: BTreeMap<(bool, Vec<String>), Vec<String>> = BTreeMap::new();
     for (method, paths) in wanted.paths {
-        by_paths.entry(gathered(paths)).or_default().push(method);
+        let key = (is_safe(&method), gathered(paths.into_iter().collect()));
+        by_paths.entry(key).or_default().push(method);
     }
-    by_paths.into_iter().map(|(paths, methods)| rule(methods, paths)).collect()
+    by_paths.into_iter().rev().map(|((_, paths), methods)| rule(methods, paths)).collect()
 }
 
 /// Many paths as one, by what they begin with.
@@ -182,13 +196,14 @@ mod tests {
 
     fn learned(records: &[&str]) -> Vec<String> {
         let records = records.iter().map(|json| serde_json::from_str(json).unwrap());
-        rules(records)
+        rules(records, |_| true)
             .into_iter()
             .map(|learned| {
                 let RuleText { host, port, methods, paths, address, .. } = learned.rule;
                 let place = host.or(address).unwrap_or_default();
+                let doubt = if learned.doubt.is_some() { "# " } else { "" };
                 format!(
-                    "{}x {place} {} {} {}",
+                    "{doubt}{}x {place} {} {} {}",
                     learned.count,
                     port.unwrap_or_default(),
                     methods.join(","),
@@ -227,6 +242,82 @@ mod tests {
             r#"{"code":"rule_denied","host":"evil.test","port":443}"#,
         ];
         assert_eq!(learned(&connections), ["1x 10.0.0.5 22  ", "3x db.test 5432  "]);
+    }
+
+    /// The commands are for pasting: what may not work, or should not be allowed without a thought, is commented out.
+    #[test]
+    fn doubtful_rules_are_marked() {
+        let check = |record: &str, expected: &[&str]| assert_eq!(learned(&[record]), expected, "{record}");
+        // A name alone: the port of the record is that of DNS.
+        check(r#"{"code":"egress_denied","host":"api.test","port":53}"#, &["1x api.test   "]);
+        check(r#"{"code":"egress_denied","host":"printer","port":53}"#, &["# 1x printer   "]);
+        check(
+            r#"{"code":"egress_denied","host":"4.3.2.1.in-addr.arpa","port":53}"#,
+            &["# 1x 4.3.2.1.in-addr.arpa   "],
+        );
+        check(
+            r#"{"code":"egress_denied","host":"metadata.google.internal","port":53}"#,
+            &["# 1x metadata.google.internal   "],
+        );
+        // DNS servers of an agent's own choice.
+        check(r#"{"code":"protocol_denied","address":"8.8.8.8:53"}"#, &["# 1x 8.8.8.8 53  "]);
+        let metadata =
+            r#"{"code":"egress_denied","host":"169.254.169.254","port":80,"method":"GET","path":"/latest/"}"#;
+        check(metadata, &["# 1x 169.254.169.254 80 GET /latest/"]);
+        check(
+            r#"{"code":"address_blocked","host":"db.test","port":443,"method":"GET","path":"/"}"#,
+            &["# 1x db.test 443 GET /"],
+        );
+        check(
+            r#"{"code":"address_blocked","host":"10.0.0.5","port":443,"method":"GET","path":"/"}"#,
+            &["1x 10.0.0.5 443 GET /"],
+        );
+        let missing = |method: &str| {
+            format!(
+                r#"{{"code":"placeholder_missing","host":"a.test","port":443,"method":"{method}","path":"/v1"}}"#
+            )
+        };
+        check(&missing("GET"), &["1x a.test 443 GET /v1"]);
+        check(&missing("POST"), &["# 1x a.test 443 POST /v1"]);
+        let (get, post) = (missing("GET"), missing("POST"));
+        assert_eq!(learned(&[&get, &post]), ["2x a.test 443 GET /v1", "# 2x a.test 443 POST /v1"]);
+        check(r#"{"code":"placeholder_missing","host":"a.test","port":443}"#, &[]);
+        check(r#"{"code":"agent_disabled","host":"a.test","port":443}"#, &[]);
+        // The command line quotes it.
+        check(
+            r#"{"code":"egress_denied","host":"a.test","port":443,"method":"G'T","path":"/"}"#,
+            &["1x a.test 443 G'T /"],
+        );
+        // Bytes that are not read, by the name of a CONNECT.
+        check(r#"{"code":"protocol_denied","host":"ssh.test","port":22}"#, &["1x ssh.test 22  "]);
+    }
+
+    #[test]
+    fn a_connection_tells_more_than_its_name() {
+        let name = r#"{"code":"egress_denied","host":"api.test","port":53}"#;
+        let connection = r#"{"code":"egress_denied","host":"api.test","port":8443}"#;
+        assert_eq!(learned(&[name, connection, name]), ["1x api.test 8443  "]);
+    }
+
+    #[test]
+    fn git_needs_two_requests() {
+        let refused = r#"{"code":"egress_denied","host":"git.test","port":443,"method":"GET","path":"/r.git/info/refs"}"#;
+        assert_eq!(
+            learned(&[refused]),
+            ["1x git.test 443 GET /r.git/info/refs", "1x git.test 443 POST /r.git/git-upload-pack"]
+        );
+    }
+
+    #[test]
+    fn what_is_allowed_by_now_is_left_out() {
+        let records = [
+            r#"{"code":"egress_denied","host":"a.test","port":443}"#,
+            r#"{"code":"egress_denied","host":"b.test","port":443}"#,
+        ];
+        let records = records.iter().map(|json| serde_json::from_str(json).unwrap());
+        let left = rules(records, |refused| refused.host.as_deref() == Some("a.test"));
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].rule.host.as_deref(), Some("a.test"));
     }
 
     #[test]

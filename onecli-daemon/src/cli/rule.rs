@@ -192,10 +192,27 @@ pub(super) fn learn(client: &Client, name: &AgentName, output: &mut Output) -> R
         "# What agent '{name}' was refused. Read before you run any of it: an agent may ask for anything."
     ))?;
     for learned in &learned {
-        output.line(&format!("# refused {} times ({})", learned.count, learned.code))?;
-        output.line(&command(name, &learned.rule))?;
+        for line in lines(name, learned) {
+            output.line(&line)?;
+        }
     }
     Ok(())
+}
+
+/// A comment that says why, and the command: commented out where there is doubt.
+fn lines(agent: &AgentName, learned: &LearnedRule) -> [String; 2] {
+    let LearnedRule { count, code, doubt, rule } = learned;
+    let (times, command) = (if *count == 1 { "once" } else { "times" }, command(agent, rule));
+    let count = if *count == 1 { String::new() } else { format!("{count} ") };
+    match doubt {
+        Some(doubt) => {
+            [format!("# refused {count}{times} ({code}); not active: {doubt}"), format!("# {command}")]
+        }
+        None if rule.port.is_none() => {
+            [format!("# refused {count}{times} ({code}) as a name; this allows port 443"), command]
+        }
+        None => [format!("# refused {count}{times} ({code})"), command],
+    }
 }
 
 /// The command line that adds a rule. Every part of it but patterns is made of letters, digits, `.`, `-`, `:` and `/`.
@@ -233,6 +250,32 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn doubtful_commands_are_comments() {
+        let rule = RuleText {
+            action: Action::Allow,
+            host: Some("api.test".to_owned()),
+            port: None,
+            methods: Vec::new(),
+            paths: Vec::new(),
+            address: None,
+            rate: None,
+            tunnel: false,
+        };
+        let learned = |doubt: Option<&str>| LearnedRule {
+            count: 2,
+            code: "egress_denied".to_owned(),
+            doubt: doubt.map(str::to_owned),
+            rule: rule.clone(),
+        };
+        let agent = "coder".parse().unwrap();
+        let [_, active] = lines(&agent, &learned(None));
+        assert_eq!(active, "onecli rule add allow --agent coder --host api.test");
+        let doubtful = lines(&agent, &learned(Some("of a reason")));
+        assert!(doubtful.iter().all(|line| line.starts_with("# ")), "{doubtful:?}");
+        assert!(doubtful[0].contains("of a reason"), "{doubtful:?}");
+    }
 
     /// What an agent chose is on the line that a person may paste: it stays one word.
     #[test]

@@ -155,6 +155,9 @@ pub struct LearnedRule {
     pub count: u64,
     /// With which code.
     pub code: String,
+    /// Why it should not be run as it is, if so.
+    #[serde(default)]
+    pub doubt: Option<String>,
     /// The rule.
     pub rule: RuleText,
 }
