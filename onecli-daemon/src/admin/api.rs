@@ -37,6 +37,7 @@ pub use rules::{
 pub use status::{AuditStatus, Status};
 pub use vault::{Import, ImportEnd, Imported, NamedValue, VaultImport, VaultView};
 
+use crate::model::recipe::RecipeName;
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostSet, MethodSet, PathPattern, Placement, Profile,
     Runner, SecretId, SecretName, SecretValue, ValueClass,
@@ -364,6 +365,9 @@ pub struct SessionRequest {
     /// On whose behalf the launcher asks; only uid 0 may speak for others.
     #[serde(default)]
     pub caller: Option<Caller>,
+    /// The recipe of the program that is started.
+    #[serde(default)]
+    pub recipe: Option<RecipeName>,
 }
 
 /// Who connected to the launcher, in the kernel's word.
@@ -402,6 +406,9 @@ pub struct Session {
     /// Whether the command may change the configuration and the hooks of git repositories.
     #[serde(default)]
     pub allow_git_config: bool,
+    /// Whether the agent would be refused a request that the recipe names.
+    #[serde(default)]
+    pub lacks_rules: bool,
 }
 
 impl fmt::Debug for Session {

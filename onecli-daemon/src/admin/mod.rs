@@ -21,6 +21,7 @@ mod import;
 mod key;
 mod learn;
 mod peer;
+mod recipes;
 mod refusals;
 mod router;
 mod rules;

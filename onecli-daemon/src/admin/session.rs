@@ -12,6 +12,7 @@ use super::environment::mint;
 use super::error::AdminError;
 use super::host::Transparent;
 use super::peer::{Peer, Rights, is_runner};
+use super::recipes;
 use super::state::{Find, State};
 use crate::model::{Agent, AgentName, Factors};
 use crate::store::StoredState;
@@ -58,6 +59,10 @@ pub(super) async fn start(
 
     let placeholders = placeholders(state, &stored, agent);
     let (proxy, expires) = proxy.unzip();
+    let lacks_rules = match request.recipe {
+        Some(recipe) => recipes::is_refused(state, &agent.name, recipe).await?,
+        None => false,
+    };
     Ok(Session {
         agent: agent.name.clone(),
         id: agent.id,
@@ -69,6 +74,7 @@ pub(super) async fn start(
         expires,
         hidden: host.private_dirs(),
         allow_git_config: agent.allow_git_config,
+        lacks_rules,
     })
 }
 

@@ -4,11 +4,17 @@ use super::CliError;
 use super::args::AgentAddArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
+use super::recipe::Application;
+use super::recipe_args::AgentSetArgs;
 use super::user;
 use crate::admin::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, routes};
 use crate::model::{AgentName, Runner};
 
 pub(super) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) -> Result<(), CliError> {
+    let recipe = args.recipe.recipe.map(|recipe| Application::new(recipe, &args.recipe.hosts)).transpose()?;
+    if let Some(recipe) = recipe.as_ref().filter(|_| args.recipe.dry_run) {
+        return recipe.preview(&args.name, output);
+    }
     let mut created = None;
     if args.create_user {
         let name = args.user.take().map_or_else(|| user::name_for(&args.name), Ok)?;
@@ -35,11 +41,20 @@ pub(super) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) 
         }
     };
     if output.is_json() {
-        return Ok(output.document(&added)?);
+        output.document(&added)?;
+    } else {
+        output.line(&format!("added agent '{}'", added.agent.name))?;
+        output.fields(&fields(&added.agent))?;
+        show_token(&added, output)?;
     }
-    output.line(&format!("added agent '{}'", added.agent.name))?;
-    output.fields(&fields(&added.agent))?;
-    show_token(&added, output)?;
+    // The token has been shown: what fails now can be done again with `agent set`.
+    let applied = recipe.map(|recipe| recipe.apply(client, &added.agent.name)).transpose()?;
+    if output.is_json() {
+        return Ok(());
+    }
+    if let Some(applied) = applied {
+        applied.report(output)?;
+    }
     output.line(&format!("next: onecli grant {} SECRET", added.agent.name))?;
     Ok(())
 }
@@ -113,7 +128,21 @@ pub(super) fn set_enabled(
     Ok(output.line(&format!("agent '{name}' is {}: {effect}", state(agent.enabled)))?)
 }
 
-pub(super) fn set_git_config(
+pub(super) fn set(client: &Client, args: &AgentSetArgs, output: &mut Output) -> Result<(), CliError> {
+    let recipe = args.recipe.recipe.map(|recipe| Application::new(recipe, &args.recipe.hosts)).transpose()?;
+    if let Some(recipe) = recipe.as_ref().filter(|_| args.recipe.dry_run) {
+        return recipe.preview(&args.name, output);
+    }
+    if let Some(answer) = &args.allow_git_config {
+        set_git_config(client, &args.name, answer == "yes", output)?;
+    }
+    match recipe {
+        Some(recipe) => recipe.apply(client, &args.name)?.report(output),
+        None => Ok(()),
+    }
+}
+
+fn set_git_config(
     client: &Client,
     name: &AgentName,
     allow: bool,

@@ -9,10 +9,12 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use super::approval::ApprovalCommand;
 use super::audit_args::AuditCommand;
 use super::key_args::{KeyCommand, RestoreArgs};
+use super::recipe_args::{AgentSetArgs, RecipeArgs, RecipeCommand};
 use super::rule::RuleCommand;
 use super::secret_args::SecretAddArgs;
 use super::why::WhyArgs;
 use crate::admin::api::{AgentEnvRequest, DEFAULT_SOCKET};
+use crate::model::recipe::RecipeName;
 use crate::model::{AgentName, CgroupName, Egress, Factors, MaskIssued, Runner, SecretName, TemplateName};
 
 /// OneCLI: let agents use credentials without having them.
@@ -65,6 +67,9 @@ pub(super) enum Command {
     /// Common services that a secret can be stored for with --template.
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// What common agent programs need besides their credentials, for --recipe.
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
     /// Let an agent use a secret, from its next request on.
     Grant {
         /// The agent.
@@ -186,6 +191,10 @@ pub(super) struct RunArgs {
     /// Do not list what the agent was refused when the command ends.
     #[arg(short, long)]
     pub(super) quiet: bool,
+    /// Set the variables that this program needs as an agent, and share the directories where it is usually installed.
+    /// 'onecli recipe list' shows all.
+    #[arg(long, value_name = "RECIPE")]
+    pub(super) recipe: Option<RecipeName>,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
@@ -249,14 +258,8 @@ pub(super) enum AgentCommand {
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
     },
-    /// Change an agent, from its next command on.
-    Set {
-        /// The agent.
-        name: AgentName,
-        /// Whether its commands may change the configuration and hooks of git repositories in a project.
-        #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
-        allow_git_config: String,
-    },
+    /// Change an agent: git configuration from its next command on, rules from its next request on.
+    Set(AgentSetArgs),
     /// Remove an agent with its token, sessions, grants and rules. Its audit records stay.
     ///
     /// Refused while processes run in its cgroup: they would outlive the agent, and be the next one that is bound to
@@ -367,6 +370,8 @@ pub(super) struct AgentAddArgs {
     /// the person who works there.
     #[arg(long)]
     pub(super) allow_git_config: bool,
+    #[command(flatten)]
+    pub(super) recipe: RecipeArgs,
 }
 
 #[derive(Debug, Subcommand)]

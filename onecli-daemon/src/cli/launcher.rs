@@ -8,6 +8,7 @@ use super::complain;
 use super::user::agents_dir;
 use crate::admin::api::{self, Refusals, Session, SessionRequest, routes};
 use crate::launch::{self, AgentEnvironment, Caller, Permission, Rules, Subject, Wire, worker};
+use crate::model::recipe::{RecipeName, RecipeNameError};
 use crate::model::{AgentName, printable};
 
 /// Characters of a host that are shown: the longest DNS name has 253.
@@ -80,14 +81,18 @@ fn summary(agent: &AgentName, since: Timestamp, refusals: &Refusals) -> String {
 fn ask(client: &Client, subject: &Subject, caller: &Caller) -> Result<Permission, String> {
     let agent: AgentName = subject.agent.parse().map_err(|error| format!("{error}"))?;
     let Caller { uid, gid, cgroup } = caller.clone();
-    let wanted =
-        SessionRequest { user: subject.user.clone(), caller: Some(api::Caller { uid, gid, cgroup }) };
+    let recipe = subject.recipe.as_deref().map(str::parse).transpose();
+    let wanted = SessionRequest {
+        user: subject.user.clone(),
+        caller: Some(api::Caller { uid, gid, cgroup }),
+        recipe: recipe.map_err(|error: RecipeNameError| error.to_string())?,
+    };
     let session: Session =
         client.post(&routes::agent_action(&agent, "session"), &wanted).map_err(|error| error.to_string())?;
-    Ok(permission(session))
+    Ok(permission(session, wanted.recipe))
 }
 
-fn permission(session: Session) -> Permission {
+fn permission(session: Session, recipe: Option<RecipeName>) -> Permission {
     let mut notes = Vec::new();
     if session.cgroup.is_none() {
         notes.push(format!(
@@ -99,6 +104,13 @@ fn permission(session: Session) -> Permission {
         notes.push(format!(
             "agent '{}' may change the configuration and hooks of git repositories; git runs what they name as you",
             session.agent
+        ));
+    }
+    if let (Some(recipe), true) = (recipe, session.lacks_rules) {
+        notes.push(format!(
+            "agent '{0}' may not make all requests of recipe '{1}'; an administrator allows them with: \
+             onecli agent set {0} --recipe {1}",
+            session.agent, recipe
         ));
     }
     Permission {

@@ -22,6 +22,8 @@ mod launcher;
 mod ocsf;
 mod output;
 mod program;
+mod recipe;
+mod recipe_args;
 mod rule;
 mod run;
 mod run_dirs;
@@ -54,6 +56,7 @@ use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
 use output::{Output, complain};
+use recipe_args::RecipeCommand;
 pub use self_test::Probes;
 
 use crate::audit::{AuditError, Findings};
@@ -240,9 +243,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
             AgentCommand::Env(args) => env::env(client, &args, output),
-            AgentCommand::Set { name, allow_git_config } => {
-                agent::set_git_config(client, &name, allow_git_config == "yes", output)
-            }
+            AgentCommand::Set(args) => agent::set(client, &args, output),
             AgentCommand::AllowRun { name, runner } => {
                 agent::set_runner(client, &name, &runner, true, output)
             }
@@ -266,6 +267,10 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Template(command) => match command {
             TemplateCommand::List => template::list(output),
             TemplateCommand::Show { name } => template::show(name, output),
+        },
+        Command::Recipe(command) => match command {
+            RecipeCommand::List => recipe::list(output),
+            RecipeCommand::Show { name } => recipe::show(name, output),
         },
         Command::Grant { agent, secret } => grant::grant(client, &agent, &secret, output),
         Command::Ungrant { agent, secret } => grant::ungrant(client, &agent, &secret, output),

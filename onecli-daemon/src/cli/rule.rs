@@ -160,7 +160,7 @@ fn remove(client: &Client, id: RuleId, output: &mut Output) -> Result<(), CliErr
     Ok(output.line(&format!("removed rule {id}: {}", sentence(&removed)))?)
 }
 
-fn sentence(rule: &RuleView) -> String {
+pub(super) fn sentence(rule: &RuleView) -> String {
     let agent = rule.agent.as_ref().map_or("all agents".to_owned(), |agent| format!("agent '{agent}'"));
     let place = match (&rule.host, &rule.address) {
         (Some(host), Some(address)) => format!("{host} at {address}"),
@@ -216,7 +216,7 @@ fn lines(agent: &AgentName, learned: &LearnedRule) -> [String; 2] {
 }
 
 /// The command line that adds a rule. Every part of it but patterns is made of letters, digits, `.`, `-`, `:` and `/`.
-fn command(agent: &AgentName, rule: &RuleText) -> String {
+pub(super) fn command(agent: &AgentName, rule: &RuleText) -> String {
     let mut words = format!("onecli rule add {} --agent {agent}", rule.action);
     let mut put = |option: &str, value: &str| {
         words.push_str(" --");

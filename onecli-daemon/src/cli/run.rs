@@ -1,5 +1,6 @@
 //! `onecli run`: asks the launcher for the agent's command, and stands between its terminal and the person's.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -61,20 +62,30 @@ pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
     }
 }
 
-fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
+fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
+    let recipe = args.recipe.map(|recipe| recipe.recipe());
+    args.share.extend(recipe.into_iter().flat_map(run_dirs::of_recipe));
     let directories = run_dirs::open(&args).map_err(RunError::Directory)?;
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let files = [input.as_fd(), output.as_fd(), error.as_fd()];
     let terminals = files.map(|file| io::IsTerminal::is_terminal(&file));
     let sizes = files.into_iter().zip(terminals).filter(|(_, is_terminal)| *is_terminal);
     let mut command = args.command.into_iter();
+    let mut env = taken_over(std::env::vars_os(), &args.keep_env);
+    for (name, value) in recipe.iter().flat_map(|recipe| &recipe.env) {
+        let name = OsString::from(name);
+        if !args.keep_env.contains(&name) {
+            env.push((name.clone(), value.into()));
+            args.keep_env.push(name);
+        }
+    }
     let request = Request {
         agent: args.agent.to_string(),
         user: args.user,
         scope: args.scope,
         program: command.next().unwrap_or_default(),
         args: command.collect(),
-        env: taken_over(std::env::vars_os(), &args.keep_env),
+        env,
         keep_env: args.keep_env,
         terminals,
         size: sizes.map(|(file, _)| file).find_map(launch::terminal_size),
@@ -83,6 +94,7 @@ fn start(client: &Client, args: RunArgs) -> Result<Ending, RunError> {
         umask: own_umask(),
         git_configs: launch::configs_of_environment(),
         quiet: args.quiet,
+        recipe: recipe.map(|recipe| recipe.name.clone()),
     };
     let wire = connect(client)?;
     let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::RunArgs;
 use crate::launch::{MAX_SHARES, Project, shown};
+use crate::model::recipe::Recipe;
 use crate::model::trusted;
 
 /// What is handed over.
@@ -38,6 +39,14 @@ pub(super) fn open(args: &RunArgs) -> Result<Directories, String> {
         return Err(format!("at most {MAX_SHARES} directories can be shared with one command"));
     }
     Ok(Directories { project, start, shares })
+}
+
+/// The directories of a recipe that exist in the caller's home. It leaves out those behind a link that root did not make:
+/// another program may have made that link to share a different directory.
+pub(super) fn of_recipe(recipe: &Recipe) -> Vec<PathBuf> {
+    let Some(home) = std::env::home_dir() else { return Vec::new() };
+    let paths = recipe.share.iter().filter_map(|dir| dir.strip_prefix("~/")).map(|dir| home.join(dir));
+    paths.filter(|path| trusted::directory(path).is_ok()).collect()
 }
 
 /// The current directory.

@@ -207,7 +207,7 @@ fn grant(client: &Client, agent: &str, secret: &str) -> Result<GrantView, Client
 }
 
 fn session(client: &Client, agent: &str, user: Option<&str>) -> Result<Session, ClientError> {
-    let request = SessionRequest { user: user.map(str::to_owned), caller: None };
+    let request = SessionRequest { user: user.map(str::to_owned), caller: None, recipe: None };
     client.post(&routes::agent_action(&agent.parse().unwrap(), "session"), &request)
 }
 
@@ -634,6 +634,7 @@ fn nothing_on_the_way_of_a_value_prints_it() {
         expires: None,
         hidden: Vec::new(),
         allow_git_config: false,
+        lacks_rules: false,
     };
     let panicked = crate::model::unwrap_text((add.clone(), session.clone(), wire(VALUE)));
     assert!(panicked.contains("SecretAdd"), "{panicked}");

@@ -337,6 +337,7 @@ fn what_a_command_gets_is_not_printed() {
         umask: 0o22,
         git_configs: vec![],
         quiet: false,
+        recipe: None,
     };
     let launch = Launch {
         user: user(),

@@ -51,6 +51,9 @@ pub struct Subject {
     pub user: Option<String>,
     /// Run as the caller's own user.
     pub scope: bool,
+    /// The recipe of the program, whose rules the agent should have. An older launcher does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
 }
 
 /// What a client wants started.
@@ -87,12 +90,16 @@ pub struct Request {
     /// Whether the launcher leaves out what the agent was refused when the command ends. An older launcher does not know it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quiet: bool,
+    /// The recipe of the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
 }
 
 impl Request {
     /// As whom it is.
     pub(super) fn subject(&self) -> Subject {
-        Subject { agent: self.agent.clone(), user: self.user.clone(), scope: self.scope }
+        let Request { agent, user, recipe, .. } = self;
+        Subject { agent: agent.clone(), user: user.clone(), scope: self.scope, recipe: recipe.clone() }
     }
 }
 
@@ -464,7 +471,7 @@ mod tests {
     #[test]
     fn subject_is_short_and_has_no_descriptors() {
         let deadline = Deadline::after(Duration::from_secs(5)).unwrap();
-        let subject = Subject { agent: "a".to_owned(), user: None, scope: false };
+        let subject = Subject { agent: "a".to_owned(), user: None, scope: false, recipe: None };
         let (one, other) = Wire::pair().unwrap();
         one.send(&subject, &[]).unwrap();
         assert_eq!(other.receive_subject(&deadline).unwrap(), Some(subject.clone()));
@@ -483,9 +490,8 @@ mod tests {
         let network = || OwnedFd::from(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let unix = || OwnedFd::from(UnixStream::pair().unwrap().0);
         assert_eq!(Handed::check(vec![file(), unix(), file(), directory()]).unwrap().path(), Path::new("/"));
-        assert!(
-            Handed::check(vec![file(), directory(), file(), directory()]).unwrap_err().contains("output")
-        );
+        let swapped = Handed::check(vec![file(), directory(), file(), directory()]);
+        assert!(swapped.unwrap_err().contains("output"));
         assert!(Handed::check(vec![network(), file(), file(), directory()]).unwrap_err().contains("input"));
         assert!(Handed::check(vec![file(), file(), file()]).is_err());
         // What is no directory is nowhere to start in.

@@ -34,6 +34,7 @@ pub mod private_dir;
 pub mod profile;
 pub mod random;
 pub mod reach;
+pub mod recipe;
 pub mod reference;
 pub mod refusal;
 pub mod rule;

@@ -2,11 +2,12 @@
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onecli_tests::client;
-use onecli_tests::daemon::Daemon;
+use onecli_tests::daemon::{Daemon, Granted};
 use onecli_tests::need;
 use onecli_tests::scripted::{Conn, ScriptedUpstream, read_http1, server_config};
 use onecli_tests::upstream::{TestCa, Upstream};
@@ -18,37 +19,70 @@ use crate::scene::{API, Scene, VALUE};
 
 /// The host that Claude Code asks unless it is configured otherwise.
 const HOST: &str = "api.anthropic.com";
+/// The other host that it asks before an interactive session.
+const CHECKED: &str = "platform.claude.com";
 /// What the model has Claude Code run.
 const COMMAND: &str = "echo written by Claude Code > made; cat given";
 
 /// Requests for messages: the key of each, and the body.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
+/// Claude Code with its API.
+struct Claude {
+    program: PathBuf,
+    stage: Stage,
+    granted: Granted,
+    seen: Seen,
+    _api: ScriptedUpstream,
+}
+
+impl Claude {
+    fn new() -> Option<Claude> {
+        let missing =
+            || "Claude Code is not installed: `cargo xtask test` installs it where npm can".to_owned();
+        if !Stage::is_possible() {
+            return None;
+        }
+        let program = need::given("everything", client::claude().ok_or_else(missing))?;
+        // An address of this test alone: the port is the one of every HTTPS client.
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let address = Ipv4Addr::new(127, 77, high, low);
+        let listener = TcpListener::bind((address, 443)).map_err(|e| format!("{address}:443: {e}"));
+        let listener = need::given("everything", listener)?;
+        let seen = Seen::default();
+        let api = messages_api(listener, Arc::clone(&seen));
+        let address = address.to_string();
+        let daemon = Daemon::builder().scripted(&api).host(HOST, &[&address]).host(CHECKED, &[&address]);
+        let daemon = daemon.config("[egress]\nallow_addresses = [\"127.0.0.0/8\", \"::1/128\"]\n");
+        let stage = Stage::of(Scene::of(daemon, Upstream::start(&[API]), &["--bearer"]));
+        stage.scene.daemon.add_secret("claude", VALUE, &["--template", "anthropic"]);
+        let granted = stage.scene.daemon.grant(&stage.robot, "claude");
+        let program = tool(&stage.scene, &program);
+        Some(Claude { program, stage, granted, seen, _api: api })
+    }
+}
+
+/// Its first screen comes only if both hosts answer the check, which has no credential.
+#[test]
+fn slow_interactive_claude_code_starts_with_its_recipe() {
+    let Some(claude) = Claude::new() else { return };
+    let session = |screen: &str| {
+        let script = format!("export HOME=$(mktemp -d); exec {}", claude.program.display());
+        let steps = serde_json::json!([["see", screen]]).to_string();
+        claude.stage.on_a_terminal(&["--recipe", "claude-code"], &script, &steps, 60);
+    };
+    session("Unable");
+    claude.stage.scene.daemon.onecli(&["agent", "set", "robot", "--recipe", "claude-code"]).ok("agent set");
+    session("Choose");
+}
+
 #[test]
 fn slow_claude_code_works_as_an_agent() {
-    let missing = || "Claude Code is not installed: `cargo xtask test` installs it where npm can".to_owned();
-    if !Stage::is_possible() {
-        return;
-    }
-    let Some(claude) = need::given("everything", client::claude().ok_or_else(missing)) else { return };
-    // An address of this test alone: the port is the one of every HTTPS client.
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let address = Ipv4Addr::new(127, 77, high, low);
-    let listener = TcpListener::bind((address, 443)).map_err(|e| format!("{address}:443: {e}"));
-    let Some(listener) = need::given("everything", listener) else { return };
-    let seen = Seen::default();
-    let api = messages_api(listener, Arc::clone(&seen));
-    let daemon = Daemon::builder().scripted(&api).host(HOST, &[&address.to_string()]);
-    let daemon = daemon.config("[egress]\nallow_addresses = [\"127.0.0.0/8\", \"::1/128\"]\n");
-    let stage = Stage::of(Scene::of(daemon, Upstream::start(&[API]), &["--bearer"]));
-    stage.scene.daemon.add_secret("claude", VALUE, &["--template", "anthropic"]);
-    let granted = stage.scene.daemon.grant(&stage.robot, "claude");
-
+    let Some(Claude { program: claude, stage, granted, seen, _api }) = Claude::new() else { return };
     let project = stage.scene.daemon.home().dir().join("project");
     people::dir(&project, 2);
     people::file(&project.join("given"), "six times seven\n", 2);
     let script = r#"export HOME=$XDG_RUNTIME_DIR; exec "$1" -p 'Which number is meant?' --allowedTools Bash"#;
-    let claude = tool(&stage.scene, &claude);
     let command = ["sh", "-c", script, "sh", claude.to_str().unwrap()];
     let run = stage.run_as(PERSON, &["--dir", project.to_str().unwrap()], &command);
     let outcome = run.timeout(Duration::from_mins(3)).outcome();
@@ -67,7 +101,7 @@ fn slow_claude_code_works_as_an_agent() {
 /// The Messages API: first it asks for a command, then it gives the answer.
 fn messages_api(listener: TcpListener, seen: Seen) -> ScriptedUpstream {
     let ca = TestCa::new("Messages API CA");
-    let (chain, key) = ca.leaf(&[HOST.to_owned()]);
+    let (chain, key) = ca.leaf(&[HOST.to_owned(), CHECKED.to_owned()]);
     let mut tls = server_config().with_single_cert(chain, key).expect("the leaf fits its key");
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let serve = move |_, conn: &mut Conn| {
@@ -80,6 +114,10 @@ fn messages_api(listener: TcpListener, seen: Seen) -> ScriptedUpstream {
 }
 
 fn answer(conn: &mut Conn, head: &str, body: &str, seen: &Seen) -> io::Result<()> {
+    if head.starts_with("GET /api/hello ") || head.starts_with("GET /v1/oauth/hello ") {
+        write!(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{{}}")?;
+        return conn.flush();
+    }
     if !head.starts_with("POST /v1/messages?") && !head.starts_with("POST /v1/messages ") {
         write!(conn, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
         return conn.flush();

@@ -13,6 +13,7 @@ mod packages;
 mod people;
 mod programs;
 mod project;
+mod recipes;
 mod refused;
 mod reset;
 mod set_id;

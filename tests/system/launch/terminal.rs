@@ -1,9 +1,11 @@
 //! A terminal of its own, through which everything goes that is typed and shown.
 
+use std::time::Duration;
+
 use onecli_tests::client::Run;
 use onecli_tests::need;
 
-use super::Stage;
+use super::{PERSON, Stage};
 
 /// A person at a terminal: runs a program on one, does what they are told, and tells what they see.
 const PERSON_AT_A_TERMINAL: &str = r#"
@@ -19,7 +21,7 @@ if pid == 0:
     # A shell with job control in between, as there is in life: it takes the terminal back when the job stops.
     os.execvp("bash", ["bash", "--norc", "--noprofile", "-i", "-c", 'set -m; trap : INT; echo "client $BASHPID"; "$@"; echo "status $?"; stty -a | grep -o -- "-\\?icanon"; jobs; fg >/dev/null 2>&1; echo "status $?"', "sh"] + command)
 seen = b""
-def until(text, limit=15):
+def until(text, limit=LIMIT):
     global seen
     end = time.time() + limit
     while text.encode() not in seen:
@@ -52,12 +54,18 @@ print("done")
 impl Stage {
     /// Runs `script` on a terminal, with `steps` in JSON.
     fn at_a_terminal(&self, script: &str, steps: &str) {
-        let run = self.shell(script);
+        self.on_a_terminal(&[], script, steps, 15);
+    }
+
+    /// The same with options of `onecli run`, for programs that take up to `limit` seconds for a step.
+    pub(super) fn on_a_terminal(&self, options: &[&str], script: &str, steps: &str, limit: u64) {
+        let run = self.run_as(PERSON, options, &["sh", "-c", script]);
         let person = Run::new("python3")
-            .args(["-c", PERSON_AT_A_TERMINAL, steps])
+            .args(["-c", &PERSON_AT_A_TERMINAL.replace("LIMIT", &limit.to_string()), steps])
             .arg(run.program())
             .args(run.arguments())
-            .env("TERM", "xterm");
+            .env("TERM", "xterm")
+            .timeout(Duration::from_secs(2 * limit));
         assert_eq!(person.outcome().ok(script), "done\n", "{script}");
     }
 }

@@ -83,6 +83,20 @@ impl RuleView {
             warnings: Vec::new(),
         }
     }
+
+    /// Does it say the same as `text`, for whichever agent?
+    pub fn says(&self, text: &RuleText) -> bool {
+        let Ok(terms) = Terms::try_from(text.clone()) else { return false };
+        let other = RuleText::from(terms);
+        self.action == other.action
+            && self.host == other.host
+            && Some(&self.port) == other.port.as_ref()
+            && self.methods == other.methods
+            && self.paths == other.paths
+            && self.address == other.address
+            && self.rate == other.rate
+            && self.tunnel == other.tunnel
+    }
 }
 
 /// `why` and `rule test`.

@@ -15,7 +15,7 @@ fn session_for(
     cgroup: &str,
 ) -> Result<Session, ClientError> {
     let caller = Some(Caller { uid, gid, cgroup: Some(cgroup.to_owned()) });
-    let request = SessionRequest { user: user.map(str::to_owned), caller };
+    let request = SessionRequest { user: user.map(str::to_owned), caller, recipe: None };
     client.post(&routes::agent_action(&"a".parse().unwrap(), "session"), &request)
 }
 
