@@ -103,7 +103,7 @@ async fn a_head_that_is_cut_off_is_answered() {
 /// What a client that sends `request` and closes this direction is answered by a service that takes so long.
 async fn half_close(request: &str, time: Duration) -> String {
     let (mut client, server) = tokio::io::duplex(1024);
-    let answer = move |_: Request<Incoming>| async move {
+    let answer = move |_: Request<PeerBody>| async move {
         tokio::time::sleep(time).await;
         Response::new(full("late"))
     };
