@@ -39,7 +39,7 @@ fn refused_upload_gets_its_answer() {
 
 /// Reads a head and a little of the body, answers, and closes the connection with bytes unread, which resets it.
 fn answer_and_reset(conn: &mut Conn) -> io::Result<()> {
-    conn.read_exact(&mut [0; 20_000])?;
+    conn.read_exact(&mut vec![0; 20_000])?;
     conn.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large")?;
     conn.flush()?;
     // The daemon goes on writing meanwhile.
@@ -67,7 +67,7 @@ fn early_answer_of_an_upstream_that_resets_is_delivered() {
 
 #[test]
 fn upstream_that_resets_without_an_answer_is_a_bad_gateway() {
-    let stage = Stage::new("http/1.1", |_, conn| conn.read_exact(&mut [0; 20_000]));
+    let stage = Stage::new("http/1.1", |_, conn| conn.read_exact(&mut vec![0; 20_000]));
     let dir = tempfile::tempdir().unwrap();
     let file = large_file(&dir);
     for agent in AGENTS {
