@@ -197,11 +197,15 @@ fn chunked(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
 fn sized(seen: &Seen, conn: &mut Conn) -> io::Result<()> {
     let (text, cut) = stored(seen);
     let length = BEFORE.len() + text.len();
-    write!(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{BEFORE}")?;
-    if cut {
-        conn.flush()?;
-        std::thread::sleep(PAUSE);
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{BEFORE}");
+    if !cut {
+        // In one write: a second TLS record could come later, and look like a cut.
+        return conn.write_all([head, text].concat().as_bytes());
     }
+    conn.write_all(head.as_bytes())?;
+    conn.flush()?;
+    std::thread::sleep(PAUSE);
     conn.write_all(text.as_bytes())
 }
 
