@@ -69,6 +69,7 @@ mod second_daemon;
 mod sessions;
 mod settled;
 mod sigv4;
+mod slow_hello;
 mod stage;
 mod starvation;
 mod stopping;

@@ -36,6 +36,12 @@ pub(crate) fn tunnel(daemon: &Daemon, token: &str, authority: &str) -> Socket {
 
 /// TLS through that, with this protocol, of an agent that trusts the daemon's CA.
 pub(crate) fn tls(daemon: &Daemon, token: &str, authority: &str, alpn: &str) -> Tls {
+    let (name, _port) = authority.split_once(':').unwrap();
+    tls_to(daemon, name, alpn, tunnel(daemon, token, authority))
+}
+
+/// The same on a connection that is open, with this TLS server name.
+pub(crate) fn tls_to(daemon: &Daemon, name: &str, alpn: &str, socket: Socket) -> Tls {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(daemon.ca_file()).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
@@ -44,8 +50,7 @@ pub(crate) fn tls(daemon: &Daemon, token: &str, authority: &str, alpn: &str) -> 
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    let (name, _port) = authority.split_once(':').unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let session = ClientConnection::new(Arc::new(config), name).unwrap();
-    StreamOwned::new(session, tunnel(daemon, token, authority))
+    StreamOwned::new(session, socket)
 }

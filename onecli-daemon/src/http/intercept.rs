@@ -20,7 +20,7 @@ use super::serve::{HttpVersion, serve_exchanges, serve_with};
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{AgentId, Authority, Code, Host, Reach, Refusal};
-use crate::net::{Ended, Protocol, Rewind, SniffError, TunnelBytes, sniff, tunnel};
+use crate::net::{Ended, Protocol, Rewind, SniffError, TunnelBytes, client_speaks_first, sniff, tunnel};
 use crate::policy::{Cause, Decision, Identity, Route};
 use crate::tls::{Alert, ClientHello, parse_client_hello};
 
@@ -35,10 +35,11 @@ pub(super) async fn intercept<S>(
 {
     let complete = |ahead: &[u8]| parse_client_hello(ahead) != ClientHello::Incomplete;
     let unread = unread(gateway, &connection, &destination);
-    let patience = if unread.is_empty() { SILENCE } else { SILENCE_UNREAD };
+    let may_wait = !unread.is_empty() && !client_speaks_first(port(&destination));
+    let patience = if may_wait { SILENCE_UNREAD } else { SILENCE };
     let (protocol, ahead) = match sniff(&mut stream, complete, patience).await {
         Ok(sniffed) => sniffed,
-        Err(SniffError::Silent) if !unread.is_empty() => (Protocol::Other, Bytes::new()),
+        Err(SniffError::Silent) if may_wait => (Protocol::Other, Bytes::new()),
         Err(error) => {
             place(&mut connection, &destination, Scheme::Http);
             return refuse_unread(gateway, &connection, &error).await;
@@ -60,6 +61,14 @@ pub(super) async fn intercept<S>(
             }
             refuse_unread(gateway, &connection, &SniffError::Silent).await;
         }
+    }
+}
+
+/// The port that the client connected to.
+fn port(destination: &Destination) -> u16 {
+    match destination {
+        Destination::Address(address) => address.port(),
+        Destination::Name(authority) | Destination::Authority(authority) => authority.port(),
     }
 }
 
@@ -214,7 +223,8 @@ fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authori
 
 /// How long a client may stay silent before its first byte.
 const SILENCE: Duration = Duration::from_secs(10);
-/// The same where bytes may be passed on unread: in some protocols the client waits for the server's first word.
+/// The same where bytes may be passed on unread: in some protocols the client waits for the server's first word. Not at ports
+/// of HTTP and TLS: there a slow client would be passed on before its TLS server name is read, past the rules of that name.
 const SILENCE_UNREAD: Duration = Duration::from_millis(400);
 
 /// A way on for bytes that are not read.
