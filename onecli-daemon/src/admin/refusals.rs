@@ -1,5 +1,7 @@
 //! What an agent was refused since a point in time, in short: the end of `onecli run` lists it.
 
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -7,7 +9,7 @@ use super::api::{Refusals, RefusedTarget};
 use super::audit::catch_up;
 use super::error::AdminError;
 use super::state::{Find, State};
-use crate::model::{AgentName, Code};
+use crate::model::{AgentName, Code, Host};
 use crate::store;
 
 /// How many refusals are looked at, the newest.
@@ -23,10 +25,20 @@ struct Refused {
     code: Option<String>,
     host: Option<String>,
     port: Option<u16>,
+    address: Option<String>,
     rule: Option<String>,
 }
 
 impl Refused {
+    /// Host and port; those of the address if the client named no host, as clients of databases do.
+    fn target(&self) -> (String, Option<u16>) {
+        let address: Option<SocketAddr> = self.address.as_deref().and_then(|address| address.parse().ok());
+        match (&self.host, address) {
+            (None, Some(address)) => (Host::from(address.ip()).to_string(), Some(address.port())),
+            (host, _) => (host.clone().unwrap_or_default(), self.port),
+        }
+    }
+
     /// Would a person want to know of it? Not of clients that went away, nor of what programs look for on their own: names without
     /// a dot, reverse names, and the way to an address, for which getaddrinfo(3) connects a UDP socket and sends nothing.
     fn is_of_interest(&self) -> bool {
@@ -68,9 +80,10 @@ pub(super) async fn list(state: &State, name: &AgentName, query: &str) -> Result
 fn summary(refused: impl Iterator<Item = Refused>) -> Refusals {
     let mut targets: Vec<RefusedTarget> = Vec::new();
     for refused in refused.filter(Refused::is_of_interest) {
-        let (host, code) = (refused.host.unwrap_or_default(), refused.code.unwrap_or_default());
+        let (host, port) = refused.target();
+        let code = refused.code.unwrap_or_default();
         // A query has no port that the agent wanted.
-        let port = refused.port.filter(|port| *port != DNS);
+        let port = port.filter(|port| *port != DNS);
         if !targets.iter().any(|target| target.host == host && target.port == port) {
             targets.push(RefusedTarget { host, port, code });
         }
@@ -83,6 +96,14 @@ fn summary(refused: impl Iterator<Item = Refused>) -> Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn target_without_a_host_is_named_by_its_address() {
+        let json = r#"{"code":"protocol_denied","address":"192.0.2.7:6379"}"#;
+        let refusals = summary(std::iter::once(serde_json::from_str(json).unwrap()));
+        let targets: Vec<_> = refusals.targets.into_iter().map(|t| (t.host, t.port, t.code)).collect();
+        assert_eq!(targets, [("192.0.2.7".to_owned(), Some(6379), "protocol_denied".to_owned())]);
+    }
 
     #[test]
     fn summary_names_each_target_once_and_counts_the_rest() {
