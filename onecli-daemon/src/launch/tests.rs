@@ -75,6 +75,7 @@ fn the_agent_gets_its_user_bundle_and_placeholders() {
         ("NODE_EXTRA_CA_CERTS", "/run/onecli/ca.pem"),
         ("OPENAI_API_KEY", "onecli_ph_x"),
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("PERL_LWP_SSL_CA_FILE", "/run/onecli/ca.pem"),
         ("PIP_CERT", "/run/onecli/ca.pem"),
         ("REQUESTS_CA_BUNDLE", "/run/onecli/ca.pem"),
         ("SHELL", "/bin/sh"),

@@ -41,6 +41,7 @@ const RESERVED_ENV: &[&str] = &[
     "NODE_USE_ENV_PROXY",
     "NO_PROXY",
     "PATH",
+    "PERL_LWP_SSL_CA_FILE",
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
     "SHELL",
