@@ -152,7 +152,7 @@ pub(super) async fn send(
         let sent = tokio::select! {
             biased;
             () = &mut revoked => return Err(Revoked::refusal(gateway.taken_back())),
-            sent = answered(gateway.patience.head, &progress, sending) => sent?,
+            sent = answered(gateway.patience.head, &progress, gate.as_ref(), sending) => sent?,
         };
         match sent {
             Ok(response)
@@ -216,23 +216,26 @@ pub(super) async fn send(
 }
 
 /// What comes of sending a request, as long as it goes on: either a piece of its body was taken or its answer began
-/// within `limit`, over and over. It is noticed up to twice as late that it does not.
+/// within `limit`, over and over. It is noticed up to twice as late that it does not. Time in which the body waits at `gate`
+/// does not count; the gate bounds it.
 ///
 /// # Errors
 /// [`Code::UpstreamTimeout`].
 async fn answered<T>(
     limit: Duration,
     progress: &Progress,
+    gate: Option<&Gate>,
     sending: impl Future<Output = T>,
 ) -> Result<T, Refusal> {
     let mut sending = pin!(sending);
     let mut taken = progress.bytes();
     loop {
+        let was_held = gate.is_some_and(Gate::is_waiting);
         if let Ok(sent) = tokio::time::timeout(limit, &mut sending).await {
             return Ok(sent);
         }
         let before = std::mem::replace(&mut taken, progress.bytes());
-        if taken == before {
+        if taken == before && !was_held {
             return Err(Refusal::new(
                 Code::UpstreamTimeout,
                 format!("the upstream's answer did not begin within {limit:?}"),
