@@ -132,14 +132,8 @@ fn is_clean(request: &Recorded) -> Result<(), String> {
     if !request.authority.starts_with(&format!("{API}:")) {
         return Err("another authority".to_owned());
     }
-    let forbidden = [
-        "proxy-authorization",
-        "keep-alive",
-        "proxy-connection",
-        "upgrade",
-        "trailer",
-        "http2-settings",
-    ];
+    let forbidden =
+        ["proxy-authorization", "keep-alive", "proxy-connection", "upgrade", "trailer", "http2-settings"];
     for (name, value) in &request.headers {
         let spelled = name.replace('_', "-");
         let copy = spelled == "authorization" && name != "authorization";
