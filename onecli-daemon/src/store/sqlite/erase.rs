@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::sync::watch;
 
 use crate::store::StoreError;
@@ -43,8 +43,7 @@ pub(super) struct Eraser {
 impl Eraser {
     /// Has a connection of its own, which gives up sooner than others. The work ends with this value.
     pub(super) fn new(options: SqliteConnectOptions) -> Eraser {
-        let pool =
-            SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
+        let pool = super::lasting().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
         let (wanted, told) = watch::channel(0);
         let (tell, done) = watch::channel(0);
         tokio::spawn(work(pool.clone(), told, Arc::new(tell)));

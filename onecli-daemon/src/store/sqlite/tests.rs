@@ -43,6 +43,14 @@ async fn only_we_can_read_what_is_created() {
     }
 }
 
+/// See [`lasting`].
+#[tokio::test]
+async fn connections_do_not_age() {
+    let (store, _dir) = temporary().await;
+    let options = store.pool.options();
+    assert_eq!((options.get_idle_timeout(), options.get_max_lifetime()), (None, None));
+}
+
 #[tokio::test]
 async fn what_was_stored_is_there_after_a_restart() {
     let (store, dir) = temporary().await;
