@@ -87,7 +87,7 @@ fn strangers_on_the_transparent_port() {
     }
     assert_eq!(stage.agents_on_record(), Vec::<Value>::new());
     // Not even a connection for another machine.
-    for address in ["198.18.0.1", "2001:db8:e5c::1", "127.0.0.1", "::1"] {
+    for address in ["198.51.100.1", "2001:db8:e5c::1", "127.0.0.1", "::1"] {
         let got = stage.target.ask(&json!({ "op": "connect", "address": address, "port": port }));
         assert_eq!(got["got"], "", "{address}");
     }

@@ -27,10 +27,10 @@ const ATTEMPTS: [&str; 10] = [
     "main()\n",
 ];
 
-// RFC 2544's and RFC 3849's addresses: nobody's.
-const HOST4: &str = "198.18.0.1";
-const TARGET4: &str = "198.18.0.2";
-const BROADCAST4: &str = "198.18.0.255";
+// Addresses of documentation (RFC 5737, RFC 3849). Those of RFC 2544 stand for names that an agent may not resolve.
+const HOST4: &str = "198.51.100.1";
+const TARGET4: &str = "198.51.100.2";
+const BROADCAST4: &str = "198.51.100.255";
 const HOST6: &str = "2001:db8:e5c::1";
 const TARGET6: &str = "2001:db8:e5c::2";
 /// A service of the agents' host that is no agent's.

@@ -155,7 +155,7 @@ def tcp4_free_address():
     """From an address that is not this host's."""
     sock = stream()
     sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-    sock.bind(("198.18.255.1", 0))
+    sock.bind(("203.0.113.1", 0))
     return connect(sock, there())
 
 
@@ -193,7 +193,7 @@ def tcp4_mark():
 def tcp4_transparent():
     sock = stream()
     sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
-    sock.bind(("198.18.255.2", 0))
+    sock.bind(("203.0.113.2", 0))
     return connect(sock, there())
 
 
