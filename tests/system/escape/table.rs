@@ -140,8 +140,8 @@ const NOT_PERMITTED: Expect = Errno(&["EPERM"]);
 /// A file of root's, or of nobody's.
 const NO_ACCESS: Expect = Errno(&["EACCES"]);
 const NO_URING: Expect = Errno(&["ENOSYS"]);
-/// A query that the agent's resolver answers with REFUSED.
-const RESOLVER: Expect = Says("rcode 5");
+/// A query that the agent's resolver answers with an address that stands for a refused name (`dns.refused_range`).
+const RESOLVER: Expect = Says("address 198.1");
 
 /// Connected, listening or raw: what is sent over it passes no cgroup hook of ours.
 const MADE_OUTSIDE: Expect = Secured(

@@ -269,8 +269,11 @@ def dns_query(kind=1):
 
 
 def rcode(answer):
-    """Who answers a query: the daemon's resolver by a code, the target by its word."""
-    return "answered TARGET" if answer.startswith(b"TARGET") else f"rcode {answer[3] & 15}"
+    """Who answers a query: the daemon's resolver by a code or an address, the target by its word."""
+    if answer.startswith(b"TARGET"):
+        return "answered TARGET"
+    is_address = answer[3] & 15 == 0 and answer[6:8] == b"\0\1"
+    return f"address {socket.inet_ntoa(answer[-4:])}" if is_address else f"rcode {answer[3] & 15}"
 
 
 @attempt
