@@ -7,6 +7,7 @@ mod flags;
 mod keys;
 mod leases;
 mod migrate;
+mod pool;
 mod rows;
 mod rules;
 mod runners;
@@ -19,9 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::sqlite::{
-    Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
@@ -59,7 +58,7 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("secure_delete", "ON");
         let eraser = options.clone();
-        let pool = lasting()
+        let pool = pool::lasting()
             .max_connections(4)
             .after_release(|connection, _| Box::pin(at_rest(connection)))
             .connect_with(options)
@@ -85,12 +84,6 @@ impl SqliteStore {
         self.changes.send_modify(|count| *count += 1);
         Ok(())
     }
-}
-
-/// Options of a pool whose connections do not age. Connections to a file need no renewal, and sqlx 0.9.0's task that closes
-/// old ones can spin for ever: a count of idle connections wraps for a moment (launchbadge/sqlx issue 3645).
-fn lasting() -> SqlitePoolOptions {
-    SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None)
 }
 
 /// May a connection that was given back be used again? One that still counts itself in a transaction may not, and is

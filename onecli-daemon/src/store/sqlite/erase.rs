@@ -43,7 +43,7 @@ pub(super) struct Eraser {
 impl Eraser {
     /// Has a connection of its own, which gives up sooner than others. The work ends with this value.
     pub(super) fn new(options: SqliteConnectOptions) -> Eraser {
-        let pool = super::lasting().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
+        let pool = super::pool::lasting().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
         let (wanted, told) = watch::channel(0);
         let (tell, done) = watch::channel(0);
         tokio::spawn(work(pool.clone(), told, Arc::new(tell)));

@@ -43,7 +43,7 @@ async fn only_we_can_read_what_is_created() {
     }
 }
 
-/// See [`lasting`].
+/// See [`pool::lasting`].
 #[tokio::test]
 async fn connections_do_not_age() {
     let (store, _dir) = temporary().await;
