@@ -11,7 +11,14 @@ use crate::model::{AgentName, RuleText, Terms};
 /// The rules of a recipe for one agent.
 pub(super) struct Application {
     recipe: &'static Recipe,
-    rules: Vec<(RuleText, &'static str)>,
+    rules: Vec<Planned>,
+}
+
+/// One of its rules.
+struct Planned {
+    text: RuleText,
+    terms: Terms,
+    reason: &'static str,
 }
 
 impl Application {
@@ -29,23 +36,23 @@ impl Application {
                 format!("recipe '{name}' names its hosts itself: leave --host out")
             }));
         }
-        let rules = recipe.rules(hosts);
-        for (rule, _) in &rules {
-            Terms::try_from(rule.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
-        }
-        Ok(Application { recipe, rules })
+        let planned = recipe.rules(hosts).into_iter().map(|(text, reason)| {
+            let terms = Terms::try_from(text.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
+            Ok(Planned { text, terms, reason })
+        });
+        Ok(Application { recipe, rules: planned.collect::<Result<_, CliError>>()? })
     }
 
     /// Prints commands that add the rules.
     pub(super) fn preview(&self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
         if output.is_json() {
-            let rules: Vec<&RuleText> = self.rules.iter().map(|(rule, _)| rule).collect();
+            let rules: Vec<&RuleText> = self.rules.iter().map(|rule| &rule.text).collect();
             return Ok(output.document(&rules)?);
         }
         output.line(&format!("# {}: nothing is changed", self.recipe.title))?;
-        for (rule, reason) in &self.rules {
+        for Planned { text, reason, .. } in &self.rules {
             output.line(&format!("# {reason}"))?;
-            output.line(&rule::command(agent, rule))?;
+            output.line(&rule::command(agent, text))?;
         }
         if self.rules.is_empty() {
             output.line("# this recipe has no rules")?;
@@ -57,11 +64,11 @@ impl Application {
     pub(super) fn apply(&self, client: &Client, agent: &AgentName) -> Result<Applied, CliError> {
         let existing: Vec<RuleView> = client.get(routes::RULES)?;
         let mut rules = Vec::new();
-        for (text, _) in &self.rules {
-            let is_same = |rule: &&RuleView| rule.agent.as_ref() == Some(agent) && rule.says(text);
+        for Planned { terms, .. } in &self.rules {
+            let is_same = |rule: &&RuleView| rule.agent.as_ref() == Some(agent) && rule.has_terms(terms);
             let rule = match existing.iter().find(is_same) {
                 Some(rule) => ("found", rule.clone()),
-                None => ("added", add(client, agent, text)?),
+                None => ("added", add(client, agent, terms)?),
             };
             rules.push(rule);
         }
@@ -69,9 +76,8 @@ impl Application {
     }
 }
 
-fn add(client: &Client, agent: &AgentName, text: &RuleText) -> Result<RuleView, CliError> {
-    let terms = Terms::try_from(text.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
-    Ok(client.post(routes::RULES, &RuleAdd { agent: Some(agent.clone()), terms })?)
+fn add(client: &Client, agent: &AgentName, terms: &Terms) -> Result<RuleView, CliError> {
+    Ok(client.post(routes::RULES, &RuleAdd { agent: Some(agent.clone()), terms: terms.clone() })?)
 }
 
 /// A recipe whose rules an agent has.

@@ -84,18 +84,19 @@ impl RuleView {
         }
     }
 
-    /// Does it say the same as `text`, for whichever agent?
-    pub fn says(&self, text: &RuleText) -> bool {
-        let Ok(terms) = Terms::try_from(text.clone()) else { return false };
-        let other = RuleText::from(terms);
-        self.action == other.action
-            && self.host == other.host
-            && Some(&self.port) == other.port.as_ref()
-            && self.methods == other.methods
-            && self.paths == other.paths
-            && self.address == other.address
-            && self.rate == other.rate
-            && self.tunnel == other.tunnel
+    /// Does it have these terms, for whichever agent?
+    pub fn has_terms(&self, terms: &Terms) -> bool {
+        let own = RuleText {
+            action: self.action,
+            host: self.host.clone(),
+            port: Some(self.port.clone()),
+            methods: self.methods.clone(),
+            paths: self.paths.clone(),
+            address: self.address.clone(),
+            rate: self.rate.clone(),
+            tunnel: self.tunnel,
+        };
+        Terms::try_from(own).as_ref() == Ok(terms)
     }
 }
 
