@@ -22,6 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The one expectation that is defined.
 pub(super) const CONTINUE: HeaderValue = HeaderValue::from_static("100-continue");
 
+/// Is it the one expectation that is defined?
+pub(super) fn is_continue(value: &HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(CONTINUE.as_bytes())
+}
+
 /// Does the client of `request` wait for 100 (Continue)?
 ///
 /// # Errors
@@ -29,7 +34,7 @@ pub(super) const CONTINUE: HeaderValue = HeaderValue::from_static("100-continue"
 pub(super) fn expects_continue<B>(request: &Request<B>) -> Result<bool, Refusal> {
     let mut values = request.headers().get_all(header::EXPECT).iter().peekable();
     let is_expected = values.peek().is_some();
-    if let Some(other) = values.find(|value| !value.as_bytes().eq_ignore_ascii_case(CONTINUE.as_bytes())) {
+    if let Some(other) = values.find(|value| !is_continue(value)) {
         return Err(Refusal::new(
             Code::ExpectationFailed,
             format!("the request expects '{}'", String::from_utf8_lossy(other.as_bytes())),

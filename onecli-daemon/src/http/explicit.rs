@@ -238,10 +238,9 @@ async fn refuse(
     request: &Request<PeerBody>,
     refusal: Refusal,
 ) -> Response<Body> {
-    let Ok(mut trail) = Trail::begin(gateway, connection) else { return reject::answer(&refusal, None) };
-    if let Ok(identity) = connection.identify(gateway) {
-        trail.identify(&identity);
-    }
+    let Ok(mut trail) = Trail::of_refused(gateway, connection) else {
+        return reject::answer(&refusal, None);
+    };
     connection.note(request, trail.record());
     trail.refuse_by(&refusal).await;
     reject::answer(&refusal, trail.request_id())

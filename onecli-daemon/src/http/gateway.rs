@@ -31,7 +31,7 @@ use super::revoked;
 use super::scrub_values::{ScrubValues, SearchSet};
 use super::shares::Shares;
 use crate::audit::{AuditLog, Quota, Record};
-use crate::model::{Clock, Code, Host, Random, RequestId};
+use crate::model::{AgentId, CgroupName, Clock, Code, Host, Random, RequestId};
 use crate::net::{Dialer, Resolver, SyntheticAddresses};
 use crate::policy::{Approvals, Evidence, Limits, Snapshot};
 use crate::tls::{AgentTls, CertAuthority, UpstreamTls};
@@ -206,6 +206,11 @@ impl Gateway {
     /// The policy as it is now.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.policy.borrow())
+    }
+
+    /// The agent of a cgroup, also a disabled one.
+    pub(super) fn agent_in(&self, cgroup: Option<&CgroupName>) -> Option<AgentId> {
+        self.policy.borrow().agent_of_cgroup(cgroup?).map(|agent| agent.id)
     }
 
     /// What responses of `host` are searched for under the policy as it is now.

@@ -9,7 +9,7 @@ use http::{Method, Version};
 use super::connection::{Connection, Scheme};
 use super::disguised;
 use super::front::{Malformed, Violation, no_target};
-use super::names::refuse_misread;
+use super::names::{members, refuse_misread};
 use super::trailers::Announced;
 use crate::model::authority::AuthorityError;
 use crate::model::named::{MAX_NAMED, Naming, named_resources};
@@ -221,19 +221,13 @@ impl Head {
 
 /// Removes the headers that `Connection` names, then the hop-by-hop ones. On requests and on answers.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+    let named: Vec<HeaderName> = members(headers, &header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         // Named or not, these frame the message, and hyper has checked them.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
         .collect();
     // `TE: trailers` is the one value that may go on, and gRPC needs it.
-    let codings = headers.get_all(header::TE).iter().filter_map(|te| te.to_str().ok());
-    let trailers =
-        codings.flat_map(|te| te.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    let trailers = members(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
@@ -289,18 +283,14 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
 }
 
 fn is_websocket(parts: &Parts) -> bool {
-    let lists = |name: HeaderName, wanted: &str| {
-        parts.headers.get_all(name).iter().any(|value| {
-            value
-                .to_str()
-                .is_ok_and(|text| text.split(',').any(|word| word.trim().eq_ignore_ascii_case(wanted)))
-        })
+    let lists = |name: &HeaderName, wanted: &str| {
+        members(&parts.headers, name).any(|word| word.eq_ignore_ascii_case(wanted))
     };
     parts.version == Version::HTTP_11
         && parts.method == Method::GET
         && parts.headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count() == 1
-        && lists(header::CONNECTION, "upgrade")
-        && lists(header::UPGRADE, "websocket")
+        && lists(&header::CONNECTION, "upgrade")
+        && lists(&header::UPGRADE, "websocket")
 }
 
 /// Placeholders in the URL and in headers, also inside Basic credentials, and also where percent-escapes hide them.

@@ -170,11 +170,7 @@ async fn intercept_tls<S>(
 
 /// Who pays for certificates: the agent that the connection comes from, also a disabled one, or that its token proves.
 fn payer(gateway: &Gateway, connection: &Connection) -> AgentId {
-    let here = connection
-        .evidence
-        .cgroup
-        .as_ref()
-        .and_then(|cgroup| gateway.snapshot().agent_of_cgroup(cgroup).map(|agent| agent.id));
+    let here = gateway.agent_in(connection.evidence.cgroup.as_ref());
     let proven = || connection.identify(gateway).ok().map(|identity| identity.agent().id);
     here.or_else(proven).unwrap_or(AgentId(Uuid::nil()))
 }
@@ -415,18 +411,12 @@ async fn refuse_request(
 
 /// Records a refusal that the client cannot be told of, and what it comes from.
 pub(super) async fn refuse_unheard(gateway: &Arc<Gateway>, connection: &Connection, refusal: &Refusal) {
-    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
-    if let Ok(identity) = connection.identify(gateway) {
-        trail.identify(&identity);
-    }
+    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
     trail.refuse_by(refusal).await;
 }
 
 /// Records a refusal that the client cannot be told of.
 pub(super) async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
-    let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
-    if let Ok(identity) = connection.identify(gateway) {
-        trail.identify(&identity);
-    }
+    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
     trail.refuse(code).await;
 }

@@ -1,10 +1,16 @@
 //! Field names that a server behind us may read as others: CGI, WSGI and PHP take `_` and further characters for `-`.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::assemble::OVERRIDES;
 use crate::model::named::folded_name;
 use crate::model::{Code, Refusal};
+
+/// The members of a list field (RFC 9110 section 5.6.1), from all its lines. Lines that are not text have none.
+pub(super) fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|member| !member.is_empty())
+}
 
 /// Fields that frame a message, route it, authenticate it or say where it came from, by their right names.
 /// [`OVERRIDES`] are more of them.

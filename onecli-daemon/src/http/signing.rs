@@ -8,6 +8,7 @@ use super::body::Payload;
 use super::buffer;
 use super::gateway::Gateway;
 use super::head::Head;
+use super::names::members;
 use super::shares::Share;
 use super::sigv4::{self, CONTENT_SHA256, Scope, UNSIGNED};
 use crate::model::{Code, Placement, Refusal};
@@ -108,14 +109,9 @@ fn decoded_length(head: &Head) -> Result<u64, Refusal> {
 
 /// The data alone is in no coding of AWS's.
 fn without_chunked_coding(head: &mut Head) {
-    let kept: Vec<String> = head
-        .headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|coding| coding.trim().to_owned())
-        .filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked") && !coding.is_empty())
+    let kept: Vec<String> = members(&head.headers, &header::CONTENT_ENCODING)
+        .filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"))
+        .map(str::to_owned)
         .collect();
     head.headers.remove(header::CONTENT_ENCODING);
     if let Ok(value) = HeaderValue::try_from(kept.join(", "))

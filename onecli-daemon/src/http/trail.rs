@@ -70,6 +70,18 @@ impl Trail {
         })
     }
 
+    /// Begins the record of a refusal, and names the agent if the connection identifies it.
+    ///
+    /// # Errors
+    /// As [`Trail::begin`].
+    pub(super) fn of_refused(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
+        let mut trail = Trail::begin(gateway, connection)?;
+        if let Ok(identity) = connection.identify(gateway) {
+            trail.identify(&identity);
+        }
+        Ok(trail)
+    }
+
     /// The request's id.
     pub(super) fn request_id(&self) -> Option<RequestId> {
         self.record.request_id

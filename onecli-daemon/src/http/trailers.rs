@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::inject::DIGESTS;
-use super::names::is_sensitive;
+use super::names::{is_sensitive, members};
 use super::reject::ERROR_HEADER;
 use crate::model::Placeholder;
 use crate::model::named::{folded_name, is_naming_field};
@@ -90,9 +90,8 @@ impl Announced {
         if !headers.contains_key(header::TRAILER) {
             return Announced::default();
         }
-        let texts = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
-        let names = texts.flat_map(|text| text.split(','));
-        let names = names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+        let names = members(headers, &header::TRAILER);
+        let names = names.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
         Announced(names.filter(may_go_on).take(MAX_ANNOUNCED).collect())
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -11,8 +12,6 @@ use super::explicit::serve_proxy;
 use super::gateway::{Counters, Gateway};
 use super::intercept::{intercept, refuse_quietly, refuse_unheard};
 use super::place::{Place, Source};
-use std::time::Duration;
-
 use crate::model::{Authority, Code, Refusal};
 use crate::net::{Origin, client_speaks_first, tune};
 use crate::policy::{Mode, Route};
@@ -62,11 +61,10 @@ pub async fn serve_transparent(
 
 /// Where a redirected connection goes: for a synthetic address, the name that it stands for.
 fn named_by(gateway: &Gateway, connection: &Connection, address: SocketAddr) -> Destination {
-    let agent = connection
-        .evidence
-        .cgroup
-        .as_ref()
-        .and_then(|cgroup| gateway.snapshot().agent_of_cgroup(cgroup).map(|agent| agent.id));
+    if !gateway.synthetic.contains(address.ip()) {
+        return Destination::Address(address);
+    }
+    let agent = gateway.agent_in(connection.evidence.cgroup.as_ref());
     let name =
         agent.and_then(|agent| gateway.synthetic.connected(agent, address.ip(), gateway.clock.instant()));
     name.map_or(Destination::Address(address), |name| Destination::Name(Authority::new(name, address.port())))
@@ -103,10 +101,7 @@ fn refused_at_connect(
 
 /// The connection's place, by its cgroup; `None` where the agent has none left.
 fn place(gateway: &Gateway, origin: Option<&Origin>, peer: SocketAddr) -> Option<Place> {
-    let cgroup = origin.and_then(|origin| origin.cgroup.as_ref());
-    if let Some(agent) =
-        cgroup.and_then(|cgroup| gateway.snapshot().agent_of_cgroup(cgroup).map(|agent| agent.id))
-    {
+    if let Some(agent) = gateway.agent_in(origin.and_then(|origin| origin.cgroup.as_ref())) {
         return gateway.connections.take(agent).map(Place::of_agent);
     }
     let source = origin

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
@@ -13,6 +13,7 @@ use super::answer::{Delivery, Undelivered, clean_headers, deliver};
 use super::body::{Body, empty};
 use super::content_scan::ContentScan;
 use super::gateway::Counters;
+use super::names::members;
 use super::peer_body::PeerBody;
 use super::returned::withheld;
 use super::session_cookies;
@@ -58,11 +59,12 @@ const MAX_SHOWN: usize = 64;
 pub(super) fn refuse_unknown(request: &Parts) -> Result<(), Refusal> {
     // RFC 9110 section 7.8: to be ignored in HTTP/1.0, and without the connection option.
     if request.version != Version::HTTP_11
-        || !list(&request.headers, header::CONNECTION).any(|o| o == "upgrade")
+        || !members(&request.headers, &header::CONNECTION).any(|o| o.eq_ignore_ascii_case("upgrade"))
     {
         return Ok(());
     }
-    let names: Vec<String> = list(&request.headers, header::UPGRADE).collect();
+    let names: Vec<String> =
+        members(&request.headers, &header::UPGRADE).map(str::to_ascii_lowercase).collect();
     let is_declined = |name: &String| DECLINED.contains(&name.split('/').next().unwrap_or_default());
     if names.is_empty() || names.iter().any(is_declined) {
         return Ok(());
@@ -74,13 +76,6 @@ pub(super) fn refuse_unknown(request: &Parts) -> Result<(), Refusal> {
         "use the client's WebSocket mode (kubectl's default from 1.31 on); or an administrator passes the host's TLS on \
          unread: onecli rule add allow --tunnel --host HOST",
     ))
-}
-
-/// The words of a list field, in lower case.
-fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    let words = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
-    words.filter(|word| !word.is_empty())
 }
 
 /// RFC 6455 section 4.2.2, step 5.4.

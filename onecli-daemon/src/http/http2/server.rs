@@ -21,6 +21,7 @@ use super::keep_alive;
 use super::pipe::pipe;
 use crate::http::body::{Body, BodyError};
 use crate::http::capped::{Capped, Received};
+use crate::http::expect::is_continue;
 use crate::http::frames::{Frames, Rejections};
 use crate::http::front::{LINGER_BYTES, LINGER_TIME};
 use crate::http::head_size;
@@ -187,7 +188,7 @@ impl Stream {
 
 /// Does the client wait for 100 (Continue) before it sends its body (RFC 9110 section 10.1.1)?
 fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    headers.get(header::EXPECT).is_some_and(is_continue)
 }
 
 /// Reads what the client still sends, within bounds. Some clients drop a response when a reset follows it at once.
