@@ -9,6 +9,8 @@ mod audit_args;
 mod backup;
 mod ca;
 mod client;
+#[allow(dead_code, reason = "the commands that ask follow")]
+mod confirm;
 mod daemon;
 mod doctor;
 mod dotenv;
@@ -73,6 +75,9 @@ enum CliError {
     /// A value could not be read.
     #[error(transparent)]
     Value(#[from] value::ValueError),
+    /// A step was not confirmed.
+    #[error(transparent)]
+    Confirm(#[from] confirm::ConfirmError),
     /// The host has no user for the agent.
     #[error(transparent)]
     User(#[from] user::UserError),
@@ -112,6 +117,7 @@ impl CliError {
         match self {
             CliError::Usage(_) => 2,
             CliError::Client(error) => error.exit_code(),
+            CliError::Confirm(error) => error.exit_code(),
             CliError::User(user::UserError::NotRoot) | CliError::Trust(trust::TrustError::NotRoot) => 4,
             CliError::User(_)
             | CliError::Trust(_)
