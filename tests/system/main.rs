@@ -82,4 +82,5 @@ mod unprivileged;
 mod upstream_proxy;
 mod upstream_timeouts;
 mod upstream_tls;
+mod value_form;
 mod vault;

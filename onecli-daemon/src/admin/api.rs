@@ -158,6 +158,9 @@ pub struct ErrorBody {
     pub error: ErrorDetail,
 }
 
+/// The code of a value that does not look like the credential. The same request with `force` stores it.
+pub const VALUE_DOUBTFUL: &str = "value_doubtful";
+
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
@@ -303,6 +306,9 @@ pub struct SecretAdd {
     /// The credential; absent where the profile says where it is had from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<WireValue>,
+    /// Store a value that does not look like the credential.
+    #[serde(default)]
+    pub force: bool,
 }
 
 fn https_port() -> u16 {
@@ -315,6 +321,9 @@ fn https_port() -> u16 {
 pub struct SecretRotate {
     /// The new credential.
     pub value: WireValue,
+    /// Store a value that does not look like the credential.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// A secret without its value, which no answer ever holds.

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::api::{ErrorBody, ErrorDetail};
+use super::api::{ErrorBody, ErrorDetail, VALUE_DOUBTFUL};
 use crate::model::random::RandomError;
 use crate::store::StoreError;
 use crate::vault::VaultError;
@@ -78,6 +78,14 @@ pub(super) enum AdminError {
         /// What the vault said.
         reason: String,
     },
+    /// A value that is perhaps not the credential.
+    #[error("the value of secret '{name}' does not look right: {faults}")]
+    Doubtful {
+        /// The secret.
+        name: String,
+        /// What speaks against it.
+        faults: String,
+    },
     /// Not as things are.
     #[error("{0}")]
     Conflict(String),
@@ -131,7 +139,7 @@ impl AdminError {
             | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
                 StatusCode::CONFLICT
             }
-            AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
+            AdminError::Invalid(_) | AdminError::Doubtful { .. } => StatusCode::BAD_REQUEST,
             AdminError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             AdminError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             AdminError::TooManyFollowers => StatusCode::TOO_MANY_REQUESTS,
@@ -152,6 +160,7 @@ impl AdminError {
             AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
             AdminError::NotReady { .. } => "not_ready",
             AdminError::Invalid(_) => "invalid",
+            AdminError::Doubtful { .. } => VALUE_DOUBTFUL,
             AdminError::TooLarge(_) => "too_large",
             AdminError::TooSlow => "timeout",
             AdminError::TooManyFollowers => "limit_reached",
@@ -186,6 +195,9 @@ impl AdminError {
                     .to_owned()
             }
             AdminError::TooManyFollowers => "end one 'onecli audit tail -f'".to_owned(),
+            AdminError::Doubtful { .. } => {
+                "give the credential alone, or store the value as it is with --force".to_owned()
+            }
             AdminError::Unopened { name, .. } => format!(
                 "look where it goes ('onecli secret show {name}'), then remove it and add it again, or restore a backup"
             ),

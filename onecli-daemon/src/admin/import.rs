@@ -3,12 +3,21 @@
 use super::api::{Import, ImportEnd, Imported, SecretAdd, VaultImport};
 use super::error::AdminError;
 use super::state::{Change, Find, State};
-use super::{secrets, vault};
+use super::{doubts, secrets, vault};
 use crate::model::template::Template;
 use crate::model::{MaskIssued, Secret, SecretName, SecretValue, VaultReference};
 
 /// More are a mistake.
 const MOST: usize = 1024;
+
+/// How values are taken.
+#[derive(Debug, Clone, Copy, Default)]
+struct Options {
+    /// Of secrets that are added.
+    mask_issued: MaskIssued,
+    /// Also those that do not look like the credential.
+    force: bool,
+}
 
 pub(super) async fn of_vault(state: &State, request: VaultImport) -> Result<Vec<Imported>, AdminError> {
     let path =
@@ -21,19 +30,20 @@ pub(super) async fn of_vault(state: &State, request: VaultImport) -> Result<Vec<
     fields.sort_by(|one, other| one.0.cmp(&other.0));
     let values = fields.into_iter().map(|(name, text)| (name, SecretValue::of_document(text.as_bytes())));
     let values = values.map(|(name, value)| (name, value.map_err(|error| error.to_string()))).collect();
-    take(state, "vault import", values, MaskIssued::default()).await
+    take(state, "vault import", values, Options { force: request.force, ..Options::default() }).await
 }
 
 pub(super) async fn of_values(state: &State, request: Import) -> Result<Vec<Imported>, AdminError> {
     let values = request.values.into_iter().map(|named| (named.name, Ok(named.value.0))).collect();
-    take(state, "secret import", values, request.mask_issued).await
+    let options = Options { mask_issued: request.mask_issued, force: request.force };
+    take(state, "secret import", values, options).await
 }
 
 async fn take(
     state: &State,
     what: &'static str,
     values: Vec<(String, Result<SecretValue, String>)>,
-    mask_issued: MaskIssued,
+    options: Options,
 ) -> Result<Vec<Imported>, AdminError> {
     if values.len() > MOST {
         return Err(AdminError::Invalid(format!("more than {MOST} values")));
@@ -42,7 +52,7 @@ async fn take(
     for (name, value) in values {
         let change = state.begin_change().await?;
         let taken = match value {
-            Ok(value) => one(state, &change, (&name, mask_issued), value).await,
+            Ok(value) => one(state, &change, (&name, options), value).await,
             Err(reason) => Err(AdminError::Invalid(reason)),
         };
         let name: String = name.chars().take(256).filter(|c| !c.is_control()).collect();
@@ -56,6 +66,7 @@ async fn take(
             // Of this one value. What is wrong with the daemon would be wrong with the next one too.
             Err(
                 error @ (AdminError::Invalid(_)
+                | AdminError::Doubtful { .. }
                 | AdminError::Conflict(_)
                 | AdminError::Exists { .. }
                 | AdminError::Unopened { .. }),
@@ -78,12 +89,15 @@ async fn take(
 async fn one(
     state: &State,
     change: &Change<'_>,
-    (variable, mask_issued): (&str, MaskIssued),
+    (variable, options): (&str, Options),
     value: SecretValue,
 ) -> Result<(SecretName, ImportEnd, Option<String>), AdminError> {
     let mut request = request(variable, value.clone())?;
-    request.profile.mask_issued = mask_issued;
+    request.profile.mask_issued = options.mask_issued;
     let Ok(existing) = change.stored.secret(&request.name) else {
+        if !options.force {
+            doubts::of_new(&request)?;
+        }
         let secret = secrets::insert(state, change, request).await?;
         let warning = secrets::weakness(&secret, &value);
         return Ok((secret.name, ImportEnd::Added, warning));
@@ -96,6 +110,9 @@ async fn one(
     }
     if has(state, existing, &value)? {
         return Ok((existing.name.clone(), ImportEnd::Unchanged, None));
+    }
+    if !options.force {
+        doubts::of_stored(existing, &value)?;
     }
     let secret = secrets::renew(state, existing, &value).await?;
     let warning = secrets::weakness(&secret, &value);
@@ -144,5 +161,6 @@ fn request(variable: &str, value: SecretValue) -> Result<SecretAdd, AdminError> 
         env: Some(template.env.join(",").parse().map_err(|error| text(&error))?),
         allow_plaintext: false,
         value: Some(super::api::WireValue(value)),
+        force: false,
     })
 }

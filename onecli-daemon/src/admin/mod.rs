@@ -13,6 +13,7 @@ mod audit;
 mod backup;
 mod ca;
 mod doctor;
+mod doubts;
 mod environment;
 mod error;
 mod explain;

@@ -1,6 +1,7 @@
 //! `secret add | list | show | rotate | disable | enable | remove`.
 
 use super::api::{SecretAdd, SecretRotate, SecretView};
+use super::doubts;
 use super::error::AdminError;
 use super::peer::Rights;
 use super::state::{Change, Find, State};
@@ -22,6 +23,9 @@ pub(super) async fn add(
     request: SecretAdd,
 ) -> Result<SecretView, AdminError> {
     check_source(state, uid, rights, &request.profile)?;
+    if !request.force {
+        doubts::of_new(&request)?;
+    }
     let change = state.begin_change().await?;
     let value = request.value.as_ref().map(|value| value.0.clone());
     let secret = insert(state, &change, request).await?;
@@ -197,7 +201,11 @@ pub(super) async fn rotate(
     request: SecretRotate,
 ) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
-    let secret = renew(state, change.stored.secret(name)?, &request.value.0).await?;
+    let secret = change.stored.secret(name)?;
+    if !request.force {
+        doubts::of_stored(secret, &request.value.0)?;
+    }
+    let secret = renew(state, secret, &request.value.0).await?;
     let warnings = weakness(&secret, &request.value.0).into_iter().collect();
     let view = SecretView { warnings, ..view(&change.stored, &secret) };
     change.in_force("secret rotate", view.name.as_str()).await?;

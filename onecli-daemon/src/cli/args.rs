@@ -385,6 +385,9 @@ pub(super) enum VaultCommand {
     Import {
         /// The path, as 'vault kv get' takes it: 'secret/team'.
         path: String,
+        /// Take values that do not look like the credential, too.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -402,6 +405,9 @@ pub(super) enum SecretCommand {
         /// What happens to credentials that the services issue in responses; see 'onecli secret add --help'.
         #[arg(long, value_name = "none|listed|all", default_value_t)]
         mask_issued: MaskIssued,
+        /// Store values that do not look like the credential, too. Otherwise they are left out.
+        #[arg(long)]
+        force: bool,
     },
     /// All secrets, without their values, which are never shown.
     List,
@@ -434,15 +440,18 @@ pub(super) enum SecretCommand {
     },
 }
 
-/// Where a value is read from. Without either, a terminal is prompted.
+/// Where a value is read from. Without either option that is standard input; a terminal is prompted.
 #[derive(Debug, Clone, ClapArgs)]
 pub(super) struct ValueArgs {
-    /// Read the value from standard input.
+    /// Read the value from standard input, even if that is a terminal.
     #[arg(long, conflicts_with = "value_file")]
     pub(super) value_stdin: bool,
     /// Read the value from a file.
     #[arg(long, value_name = "FILE")]
     pub(super) value_file: Option<PathBuf>,
+    /// Store the value without a question, also if it does not look like the credential.
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,11 +9,12 @@ mod audit_args;
 mod backup;
 mod ca;
 mod client;
-#[allow(dead_code, reason = "the commands that ask follow")]
+#[allow(dead_code, reason = "setup uses the rest")]
 mod confirm;
 mod daemon;
 mod doctor;
 mod dotenv;
+mod doubtful;
 mod env;
 mod export;
 mod grant;
@@ -262,7 +263,9 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),
-            SecretCommand::Import { file, mask_issued } => secret::import(client, &file, mask_issued, output),
+            SecretCommand::Import { file, mask_issued, force } => {
+                secret::import(client, &file, mask_issued, force, output)
+            }
             SecretCommand::List => secret::list(client, output),
             SecretCommand::Show { name } => secret::show(client, &name, output),
             SecretCommand::Rotate { name, value } => secret::rotate(client, &name, &value, output),

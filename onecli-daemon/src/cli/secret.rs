@@ -9,7 +9,7 @@ use super::args::ValueArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
 use super::secret_args::SecretAddArgs;
-use super::{dotenv, value};
+use super::{dotenv, doubtful, value};
 use crate::admin::api::{Import, ImportEnd, Imported, SecretAdd, SecretRotate, SecretView, routes};
 use crate::model::{MaskIssued, SecretName};
 
@@ -19,7 +19,7 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
         Some(_) => None,
         None => Some(value::read(&args.value)?),
     };
-    let request = SecretAdd {
+    let mut request = SecretAdd {
         placement: resolved.placement,
         profile: resolved.profile,
         value,
@@ -30,8 +30,12 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
         paths: resolved.paths,
         env: resolved.env,
         allow_plaintext: args.allow_plaintext,
+        force: args.value.force,
     };
-    let added: SecretView = client.post(routes::SECRETS, &request)?;
+    let added: SecretView = doubtful::ask(output, |force| {
+        request.force |= force;
+        client.post(routes::SECRETS, &request)
+    })?;
     if output.is_json() {
         return Ok(output.document(&added)?);
     }
@@ -46,12 +50,14 @@ pub(super) fn import(
     client: &Client,
     file: &Path,
     mask_issued: MaskIssued,
+    force: bool,
     output: &mut Output,
 ) -> Result<(), CliError> {
     let failed = |source| CliError::File { path: file.to_owned(), source };
     let text = Zeroizing::new(std::fs::read_to_string(file).map_err(failed)?);
     let (values, unusable) = dotenv::read(&text);
-    let mut all: Vec<Imported> = client.post(routes::SECRETS_IMPORT, &Import { values, mask_issued })?;
+    let mut all: Vec<Imported> =
+        client.post(routes::SECRETS_IMPORT, &Import { values, mask_issued, force })?;
     all.extend(unusable);
     imported(&all, output)
 }
@@ -118,8 +124,11 @@ pub(super) fn rotate(
     value: &ValueArgs,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let request = SecretRotate { value: value::read(value)? };
-    let rotated: SecretView = client.post(&routes::secret_action(name, "rotate"), &request)?;
+    let mut request = SecretRotate { value: value::read(value)?, force: value.force };
+    let rotated: SecretView = doubtful::ask(output, |force| {
+        request.force |= force;
+        client.post(&routes::secret_action(name, "rotate"), &request)
+    })?;
     if output.is_json() {
         return Ok(output.document(&rotated)?);
     }

@@ -31,7 +31,8 @@ fn how() -> ArgGroup {
 /// Store a credential.
 #[derive(Debug, ClapArgs)]
 #[command(group = ArgGroup::new("placement"), group = ArgGroup::new("mint"), group = how(), after_help = "\
-The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut.
+The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut. A
+value that does not look like the credential is stored after a question; a script needs --force.
 With --vault, --file or --exec none is read: the daemon fetches it there when it is used.
 
 Paths are exact unless they hold a wildcard: '*' stands for anything within a segment, '**' for any segments.
@@ -44,7 +45,7 @@ Examples:
   onecli secret add openai2 --host api.openai.com --bearer --env OPENAI_API_KEY
   onecli secret add github --host api.github.com --header 'Authorization: token {secret}' \\
       --method GET --path '/repos/acme/**' --env GH_TOKEN --value-file token.txt
-  pass show npm | onecli secret add npm --host npm.acme.internal --bearer --value-stdin
+  pass show npm | onecli secret add npm --host npm.acme.internal --bearer
   onecli secret add git --host git.acme.internal:8443 --basic deploy
   onecli secret add maps --host maps.googleapis.com --query key
   onecli secret add search --host api.search.test --replace json:/api_key --env SEARCH_KEY

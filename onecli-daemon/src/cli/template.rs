@@ -44,6 +44,7 @@ pub(super) fn show(name: TemplateName, output: &mut Output) -> Result<(), CliErr
         ("hosts", joined(template.hosts.iter(), "give them with --host")),
         ("placement", template.placement.to_string()),
         ("placeholder", placeholder),
+        ("value", template.value.to_string()),
         ("variables", joined(&template.env, "-")),
         ("minted", or_dash(template.mint.as_ref())),
         ("%2F", if template.encoded_slash { "within names".to_owned() } else { String::new() }),

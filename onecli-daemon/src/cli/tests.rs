@@ -198,6 +198,7 @@ fn add_secret(client: &Client, name: &str, env: Option<&str>) -> Result<SecretVi
         env: env.map(|env| env.parse().unwrap()),
         allow_plaintext: false,
         value: Some(value(VALUE)),
+        force: false,
     };
     client.post(routes::SECRETS, &request)
 }
@@ -330,7 +331,7 @@ fn secrets_and_grants() {
 
     let path = routes::secret_action(&secret, "rotate");
     let rotated: SecretView =
-        client.post(&path, &SecretRotate { value: value("sk-another-credential") }).unwrap();
+        client.post(&path, &SecretRotate { value: value("sk-another-credential"), force: false }).unwrap();
     assert_eq!(rotated.version, 2);
     assert_eq!(grant(&client, "a", "s").unwrap().placeholder, given.placeholder);
     let off: SecretView = client.act(&routes::secret_action(&secret, "disable")).unwrap();
@@ -487,7 +488,8 @@ fn a_peer_that_may_not_is_exit_code_4() {
 #[test]
 fn a_value_file_that_is_not_there_is_named() {
     let error =
-        super::value::read(&ValueArgs { value_stdin: false, value_file: Some("/none".into()) }).unwrap_err();
+        super::value::read(&ValueArgs { value_stdin: false, value_file: Some("/none".into()), force: false })
+            .unwrap_err();
     assert!(error.to_string().contains("/none"), "{error}");
 }
 
@@ -600,11 +602,12 @@ fn nothing_on_the_way_of_a_value_prints_it() {
             "{:?}",
             Import {
                 values: vec![NamedValue { name: "A".to_owned(), value: wire(VALUE) }],
-                mask_issued: MaskIssued::default()
+                mask_issued: MaskIssued::default(),
+                force: false
             }
         ),
         format!("{:?}", wire(VALUE)),
-        format!("{:?}", SecretRotate { value: wire(VALUE) }),
+        format!("{:?}", SecretRotate { value: wire(VALUE), force: false }),
         format!("{:?}", SlotAdd::Passphrase { passphrase: wire(VALUE) }),
         format!("{:?}", SlotAdd::Key { key: key.clone() }),
         format!("{:?}", KeyRotate { passphrases: vec![wire(VALUE), wire(OTHER)], drop_other_slots: true }),
@@ -622,6 +625,7 @@ fn nothing_on_the_way_of_a_value_prints_it() {
         env: None,
         allow_plaintext: false,
         value: Some(wire(VALUE)),
+        force: false,
     };
     let session = Session {
         agent: "coder".parse().unwrap(),

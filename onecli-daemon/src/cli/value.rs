@@ -15,8 +15,8 @@ use crate::model::secret::SecretValueError;
 /// Why no value was read. Never holds it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ValueError {
-    /// Nothing says where the value is, and there is nobody to ask.
-    #[error("no value given: use --value-stdin or --value-file FILE (without a terminal there is no prompt)")]
+    /// Standard input has no byte.
+    #[error("no value given: standard input is empty; pipe the value in, or use --value-file FILE")]
     NoSource,
     /// Nothing says where the passphrase is, and there is nobody to ask.
     #[error("no passphrase given: use --passphrase-file FILE (without a terminal there is no prompt)")]
@@ -53,12 +53,14 @@ pub(super) fn read(args: &ValueArgs) -> Result<WireValue, ValueError> {
     let bytes = if let Some(path) = &args.value_file {
         let failed = |source| ValueError::File { path: path.clone(), source };
         bounded(File::open(path).map_err(failed)?).map_err(failed)?
-    } else if args.value_stdin {
-        bounded(io::stdin().lock()).map_err(ValueError::Input)?
-    } else if io::stdin().is_terminal() {
+    } else if io::stdin().is_terminal() && !args.value_stdin {
         prompt()?
     } else {
-        return Err(ValueError::NoSource);
+        let piped = bounded(io::stdin().lock()).map_err(ValueError::Input)?;
+        if piped.is_empty() {
+            return Err(ValueError::NoSource);
+        }
+        piped
     };
     Ok(WireValue(SecretValue::of_document(&bytes)?))
 }
@@ -108,7 +110,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let read_back = |length: usize| {
             std::fs::write(file.path(), vec![b'a'; length]).unwrap();
-            read(&ValueArgs { value_stdin: false, value_file: Some(file.path().to_owned()) })
+            read(&ValueArgs { value_stdin: false, value_file: Some(file.path().to_owned()), force: false })
         };
         assert!(read_back(16 * 1024).is_ok());
         assert!(matches!(read_back(16 * 1024 + 1), Err(ValueError::Bad(SecretValueError::TooLong))));

@@ -10,8 +10,8 @@ use crate::admin::api::{Imported, VaultImport, VaultView, routes};
 pub(super) fn run(client: &Client, command: VaultCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         VaultCommand::Status => status(client, output),
-        VaultCommand::Import { path } => {
-            let all: Vec<Imported> = client.post(routes::VAULT_IMPORT, &VaultImport { path })?;
+        VaultCommand::Import { path, force } => {
+            let all: Vec<Imported> = client.post(routes::VAULT_IMPORT, &VaultImport { path, force })?;
             secret::imported(&all, output)
         }
     }

@@ -49,6 +49,7 @@ pub mod token;
 pub mod trusted;
 pub mod upstream_proxy;
 pub mod value_class;
+pub mod value_form;
 pub mod wire_form;
 
 pub use agent::{Agent, CgroupName, Egress, Factors};

@@ -19,6 +19,7 @@ use super::path::{Names, PathReadings, fold};
 use super::pattern::HostPattern;
 use super::placement::Placement;
 use super::profile::{Profile, Shape, TemplateNameError};
+use super::value_form::ValueForm;
 
 static ALL: LazyLock<Vec<Template>> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "a test reads the file that this program is built with")]
@@ -44,6 +45,9 @@ pub struct Template {
     /// The variables that programs read it from.
     #[serde(default)]
     pub env: Vec<String>,
+    /// What its credentials look like at `hosts`.
+    #[serde(default, skip_serializing_if = "ValueForm::is_empty")]
+    pub value: ValueForm,
     /// Does `%2F` stand within a segment of its paths?
     #[serde(default)]
     pub encoded_slash: bool,

@@ -34,6 +34,9 @@ pub struct VaultView {
 pub struct VaultImport {
     /// A path in a KV mount.
     pub path: String,
+    /// Take values that do not look like the credential.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `secret import`.
@@ -45,6 +48,9 @@ pub struct Import {
     /// What happens to credentials that the services issue, for secrets that are added.
     #[serde(default)]
     pub mask_issued: MaskIssued,
+    /// Take values that do not look like the credential.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// A variable with its value.

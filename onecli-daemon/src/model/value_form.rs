@@ -1,0 +1,341 @@
+//! Values that do not look like the credential they are stored as: what people paste around one, and what a template knows
+//! of its form. A fault never quotes the value.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::host_set::HostSet;
+use super::pattern::HostPattern;
+use super::placement::Placement;
+use super::profile::Profile;
+use super::secret::SecretValue;
+use super::template::Template;
+use super::token::Placeholder;
+
+/// Words that a client puts before a token (RFC 9110 section 11.1, and what services add to it).
+const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "Bot", "ApiKey"];
+/// Ends of the names of variables that hold credentials.
+const CREDENTIALS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PAT"];
+/// What pages show in the place of a part of a value.
+const MASKS: [&str; 4] = ["***", "...", "\u{2022}", "\u{2026}"];
+const QUOTES: [(&str, &str); 5] =
+    [("\"", "\""), ("'", "'"), ("`", "`"), ("\u{201c}", "\u{201d}"), ("\u{2018}", "\u{2019}")];
+
+/// What the credentials of a service look like.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValueForm {
+    /// What one begins with; empty if that is not documented.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub begins: Vec<String>,
+    /// Least number of bytes; 0 if that is not documented.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub least: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl ValueForm {
+    /// Does it say nothing?
+    pub fn is_empty(&self) -> bool {
+        *self == ValueForm::default()
+    }
+
+    fn fault(&self, text: &[u8], title: &'static str) -> Option<ValueFault> {
+        let begins = || self.begins.iter().any(|prefix| text.starts_with(prefix.as_bytes()));
+        if !self.begins.is_empty() && !begins() {
+            return Some(ValueFault::Prefix { title, begins: self.begins.join(", ") });
+        }
+        (text.len() < self.least).then_some(ValueFault::Short { title, least: self.least })
+    }
+}
+
+impl fmt::Display for ValueForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let begins = (!self.begins.is_empty()).then(|| format!("begins with {}", self.begins.join(", ")));
+        let least = (self.least > 0).then(|| format!("{} characters or more", self.least));
+        f.write_str(&begins.into_iter().chain(least).collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// A reason why a value is perhaps not the credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueFault {
+    /// The placement adds this text itself.
+    #[error("it begins with '{0}', which OneCLI adds itself")]
+    Added(String),
+    /// A scheme of HTTP authentication.
+    #[error("it begins with '{0}', which is not part of a credential")]
+    Scheme(&'static str),
+    /// `NAME=` or `export NAME=`.
+    #[error("it begins with a variable's name and '='; give what stands behind it")]
+    Assignment,
+    /// `$NAME`: a shell did not expand it.
+    #[error("it is the name of a shell variable, not its value")]
+    Unexpanded,
+    /// Quotes around it.
+    #[error("it stands in quotes")]
+    Quotes,
+    /// Around it.
+    #[error("it begins or ends with white space")]
+    OuterSpace,
+    /// Within it.
+    #[error("it has white space in it")]
+    InnerSpace,
+    /// Typographic characters, or invisible ones.
+    #[error("it has characters beyond ASCII in it")]
+    NotAscii,
+    /// One of ours.
+    #[error("it is a placeholder of OneCLI, not a credential")]
+    Placeholder,
+    /// Copied from a page that hides a part.
+    #[error("a part of it is masked, as web pages show credentials")]
+    Masked,
+    /// Not the template's.
+    #[error("it does not begin as a credential of {title} does ({begins})")]
+    Prefix {
+        /// The service.
+        title: &'static str,
+        /// What it may begin with.
+        begins: String,
+    },
+    /// Shorter than the template's.
+    #[error("it is shorter than a credential of {title}, which has {least} characters or more")]
+    Short {
+        /// The service.
+        title: &'static str,
+        /// Least number of bytes.
+        least: usize,
+    },
+}
+
+/// What a value is stored for.
+#[derive(Debug, Clone, Copy)]
+pub struct ValueUse<'u> {
+    /// How it is placed.
+    pub placement: &'u Placement,
+    /// Its template, and what it becomes.
+    pub profile: &'u Profile,
+    /// Where it goes.
+    pub hosts: &'u HostSet,
+    /// The variables that programs read it from, with commas between them.
+    pub env: Option<&'u str>,
+}
+
+impl ValueUse<'_> {
+    /// What speaks against `value`, the form that the template names only if nothing else does.
+    pub fn faults(&self, value: &SecretValue) -> Vec<ValueFault> {
+        let bytes = value.expose();
+        let text = String::from_utf8_lossy(bytes);
+        let mut faults = Vec::new();
+        if text.trim() != text {
+            faults.push(ValueFault::OuterSpace);
+        }
+        let text = text.trim();
+        if Placeholder::find_all(bytes).next().is_some() {
+            faults.push(ValueFault::Placeholder);
+        }
+        // A document has a parser of its own.
+        if !text.starts_with('{') {
+            faults.extend(self.prefix(text).into_iter().chain(wrapping(text)));
+            faults.extend(self.is_token().then(|| garbled(text)).flatten());
+        }
+        if faults.is_empty() {
+            faults.extend(self.form().and_then(|(form, title)| form.fault(bytes, title)));
+        }
+        faults
+    }
+
+    /// What stands before it.
+    fn prefix(&self, text: &str) -> Option<ValueFault> {
+        if let Placement::Header { name, template } = self.placement {
+            let (before, _) = template.parts();
+            let field = format!("{name}:");
+            for added in [before.trim(), field.as_str()].into_iter().filter(|added| !added.is_empty()) {
+                if is_before(text, added) {
+                    return Some(ValueFault::Added(added.to_owned()));
+                }
+            }
+            // The whole header value is the credential.
+            if before.is_empty() && *name == http::header::AUTHORIZATION {
+                return None;
+            }
+        }
+        let scheme = SCHEMES.into_iter().find(|scheme| is_before(text, &format!("{scheme} ")));
+        scheme.map(ValueFault::Scheme).or_else(|| self.is_assignment(text).then_some(ValueFault::Assignment))
+    }
+
+    /// `export A=...`, or `A=...` where `A` is a name that variables of credentials have. Other text before a `=` may be a
+    /// part of the value.
+    fn is_assignment(&self, text: &str) -> bool {
+        let exported = text.strip_prefix("export ").map(str::trim_start);
+        let Some((name, value)) = exported.unwrap_or(text).split_once('=') else { return false };
+        let name = name.trim_end().to_ascii_uppercase();
+        let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.is_empty();
+        // Base64 ends in `=`.
+        let is_padding = value.bytes().all(|b| b == b'=');
+        let is_own = || self.env.is_some_and(|env| env.split(',').any(|own| own == name));
+        let is_usual = || CREDENTIALS.iter().any(|end| name.ends_with(end));
+        is_name && !is_padding && (exported.is_some() || is_own() || is_usual())
+    }
+
+    /// Passwords may have any character.
+    fn is_token(&self) -> bool {
+        self.profile.mint.is_none()
+            && matches!(self.placement, Placement::Header { .. } | Placement::Query { .. })
+    }
+
+    /// The form that the template names, at the hosts that it names: elsewhere the service may be another.
+    fn form(&self) -> Option<(&'static ValueForm, &'static str)> {
+        let template = self.profile.template?.template();
+        self.hosts.iter().all(|host| is_own(template, host)).then_some((&template.value, &template.title))
+    }
+}
+
+fn is_own(template: &Template, host: &HostPattern) -> bool {
+    let narrow = template.profiles.iter().flat_map(|profile| &profile.hosts);
+    template.hosts.iter().chain(narrow).any(|own| match host {
+        HostPattern::Exact(host) => own.matches(host),
+        pattern => own == pattern,
+    })
+}
+
+fn is_before(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        && (prefix.ends_with([' ', ':']) || text[prefix.len()..].starts_with(char::is_whitespace))
+}
+
+/// What stands around it, or in its place.
+fn wrapping(text: &str) -> Option<ValueFault> {
+    let within =
+        |(open, close): &(&str, &str)| text.len() > 1 && text.starts_with(open) && text.ends_with(close);
+    if QUOTES.iter().any(within) {
+        return Some(ValueFault::Quotes);
+    }
+    let name = text.strip_prefix('$')?;
+    let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
+    let is_name = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    is_name.then_some(ValueFault::Unexpanded)
+}
+
+/// What no token has in it.
+fn garbled(text: &str) -> Option<ValueFault> {
+    if MASKS.iter().any(|mask| text.contains(mask)) {
+        return Some(ValueFault::Masked);
+    }
+    if text.contains(char::is_whitespace) {
+        return Some(ValueFault::InnerSpace);
+    }
+    (!text.is_ascii()).then_some(ValueFault::NotAscii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(placement: &Placement, template: Option<&str>, host: &str, value: &str) -> String {
+        let profile = Profile { template: template.map(|name| name.parse().unwrap()), ..Profile::default() };
+        let hosts = host.parse().unwrap();
+        let used =
+            ValueUse { placement, profile: &profile, hosts: &hosts, env: Some("OPENAI_API_KEY,OWN_NAME") };
+        let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
+        let faults: Vec<String> = used.faults(&value).iter().map(ToString::to_string).collect();
+        let told = faults.join("; ");
+        assert!(!told.contains("a1b2c3"), "a part of the value: {told}");
+        told
+    }
+
+    fn check(placement: &Placement, value: &str, expected: &str) {
+        let told = told(placement, None, "api.test", value);
+        assert!(
+            if expected.is_empty() { told.is_empty() } else { told.contains(expected) },
+            "{value}: '{told}'"
+        );
+    }
+
+    #[test]
+    fn text_around_a_value_is_found() {
+        let bearer = Placement::bearer();
+        for (value, expected) in [
+            ("sk-a1b2c3a1b2c3", ""),
+            ("QTFiMmMzYTFiMmMz==", ""),
+            ("user_a1b2c3=a1b2c3", ""),
+            ("BearerOfa1b2c3", ""),
+            ("Bearer sk-a1b2c3a1b2c3", "begins with 'Bearer'"),
+            ("bearer  sk-a1b2c3a1b2c3", "begins with 'Bearer'"),
+            ("Authorization: Bearer a1b2c3a1b2c3", "begins with 'authorization:'"),
+            ("Token a1b2c3a1b2c3", "begins with 'Token'"),
+            ("OPENAI_API_KEY=sk-a1b2c3", "variable's name"),
+            ("export ANY=sk-a1b2c3", "variable's name"),
+            ("my_token = a1b2c3", "variable's name"),
+            ("own_name=a1b2c3", "variable's name"),
+            ("$OPENAI_API_KEY", "shell variable"),
+            ("${OPENAI_API_KEY}", "shell variable"),
+            ("\"sk-a1b2c3a1b2c3\"", "quotes"),
+            ("'sk-a1b2c3a1b2c3'", "quotes"),
+            ("\u{201c}sk-a1b2c3a1b2c3\u{201d}", "quotes"),
+            (" sk-a1b2c3a1b2c3", "white space"),
+            ("sk-a1b2c3a1b2c3 ", "white space"),
+            ("sk-a1b2c3 a1b2c3", "white space in it"),
+            ("sk-a1b2c3\u{200b}a1b2c3", "beyond ASCII"),
+            ("sk-a1b2...c3a1", "masked"),
+            ("sk-proj-onecli_ph_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "placeholder"),
+        ] {
+            check(&bearer, value, expected);
+        }
+    }
+
+    #[test]
+    fn a_password_may_have_any_character() {
+        let basic = Placement::basic("u").unwrap();
+        for value in ["correct horse battery", "p\u{e4}ssw\u{f6}rd1", "wait...what1", "tokenless=1"] {
+            check(&basic, value, "");
+        }
+        check(&basic, "Basic a1b2c3a1b2c3", "begins with 'Basic'");
+        check(&basic, "PASSWORD=a1b2c3", "variable's name");
+    }
+
+    #[test]
+    fn a_whole_header_may_have_a_scheme() {
+        check(
+            &Placement::header("authorization: {secret}").unwrap(),
+            "Bearer a1b2c3a1b2c3".trim(),
+            "white space",
+        );
+        check(&Placement::header("x-key: {secret}").unwrap(), "Bearer a1b2c3a1b2c3", "begins with 'Bearer'");
+    }
+
+    #[test]
+    fn a_template_names_the_form_at_its_own_hosts() {
+        let bearer = Placement::bearer();
+        let told = |host, value| told(&bearer, Some("openai"), host, value);
+        assert!(
+            told("api.openai.com", "not-a-key-a1b2c3").contains("does not begin as a credential of OpenAI")
+        );
+        assert!(told("api.openai.com", "sk-a1b2c3").contains("shorter"));
+        assert_eq!(told("api.openai.com", "sk-proj-a1b2c3a1b2c3a1b2c3"), "");
+        // A server of somebody's own has keys of its own.
+        assert_eq!(told("llm.acme.test", "not-a-key-a1b2c3"), "");
+    }
+
+    #[test]
+    fn documents_are_left_to_their_parser() {
+        check(&Placement::bearer(), "{\"key\": \"a1b2c3 ...\"}", "");
+    }
+
+    #[test]
+    fn placeholders_begin_as_values_do() {
+        // What is minted looks different from what it is minted with.
+        let is_placed = |template: &&Template| !template.value.begins.is_empty() && template.mint.is_none();
+        for template in Template::all().iter().filter(is_placed) {
+            let (prefix, name) = (template.shape.prefix(), &template.name);
+            let begins = |own: &String| own.starts_with(prefix) || prefix.starts_with(own.as_str());
+            assert!(prefix.is_empty() || template.value.begins.iter().any(begins), "{name}");
+            assert!(template.value.least >= 8, "{name}");
+        }
+    }
+}
