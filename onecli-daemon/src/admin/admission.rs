@@ -9,9 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Connections of one user. Its further ones wait.
 const PER_USER: usize = 32;
 
+/// Connections of one user who is no administrator.
+pub(super) const PER_RUNNER: usize = 2;
+
 /// A queue for each user.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Admission {
+    places: usize,
     by_uid: Mutex<HashMap<u32, Arc<Semaphore>>>,
 }
 
@@ -20,14 +24,25 @@ pub(super) struct Admittance {
     _place: OwnedSemaphorePermit,
 }
 
+impl Default for Admission {
+    fn default() -> Admission {
+        Admission::of(PER_USER)
+    }
+}
+
 impl Admission {
+    /// With so many places for each user.
+    pub(super) fn of(places: usize) -> Admission {
+        Admission { places, by_uid: Mutex::default() }
+    }
+
     /// Waits for a place of `uid`'s. `None` only where the process is about to end.
     pub(super) async fn wait(&self, uid: u32) -> Option<Admittance> {
         let queue = {
             let mut by_uid = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
             // Nobody else is at one whose only owner is this map.
             by_uid.retain(|_, queue| Arc::strong_count(queue) > 1);
-            Arc::clone(by_uid.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(PER_USER))))
+            Arc::clone(by_uid.entry(uid).or_insert_with(|| Arc::new(Semaphore::new(self.places))))
         };
         queue.acquire_owned().await.ok().map(|place| Admittance { _place: place })
     }

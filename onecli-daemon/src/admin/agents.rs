@@ -8,7 +8,7 @@ use super::host::Transparent;
 use super::state::{Find, State};
 use super::{grants, vault};
 use crate::model::{Agent, AgentId, AgentName, Factors, Runner, Token, TokenHash};
-use crate::store::StoredState;
+use crate::store::{RunnerChange, StoredState};
 
 impl From<&Agent> for AgentView {
     fn from(agent: &Agent) -> AgentView {
@@ -87,7 +87,7 @@ pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, 
     let (token, hash) = new_token(state)?;
     state.handles.store.add_agent(&agent, &hash).await?;
     for runner in &request.runners {
-        state.handles.store.set_runner(agent.id, runner, true).await?;
+        state.handles.store.set_runner(agent.id, runner, allow(state, None)).await?;
     }
     change.in_force("agent add", agent.name.as_str()).await?;
     Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
@@ -172,21 +172,33 @@ fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
     stored.agents.iter().map(|stored| &stored.agent)
 }
 
+/// Lets a runner start commands from now on.
+pub(super) fn allow(state: &State, sees_all: Option<bool>) -> RunnerChange {
+    RunnerChange::Allow { since: state.handles.clock.now(), sees_all }
+}
+
 /// Lets somebody start commands as the agent, or no more.
 pub(super) async fn set_runner(
     state: &State,
+    uid: u32,
     name: &AgentName,
     runner: &Runner,
-    may: bool,
+    wanted: RunnerChange,
 ) -> Result<AgentDetail, AdminError> {
     let change = state.begin_change().await?;
     let agent = change.stored.agent(name)?.clone();
+    let may = wanted != RunnerChange::Deny;
     if may {
         check_runner(runner.clone()).await?;
     }
-    let changed = state.handles.store.set_runner(agent.id, runner, may).await?;
+    let changed = state.handles.store.set_runner(agent.id, runner, wanted).await?;
     if !may && !changed {
         return Err(AdminError::NotFound { what: "runner", name: runner.to_string() });
+    }
+    if let (true, RunnerChange::Allow { sees_all: Some(sees_all), .. }) = (changed, wanted) {
+        let which = if sees_all { "every run" } else { "the own runs" };
+        let detail = format!("agent {name}: runner {runner} sees {which}, by uid {uid}");
+        state.handles.host.record("runner_changed", &detail);
     }
     let shown = detail(state, &change.stored, &agent).await?;
     change.in_force(if may { "agent allow-run" } else { "agent deny-run" }, agent.name.as_str()).await?;
@@ -212,8 +224,11 @@ async fn check_runner(runner: Runner) -> Result<(), AdminError> {
 async fn detail(state: &State, stored: &StoredState, agent: &Agent) -> Result<AgentDetail, AdminError> {
     let secrets =
         stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
-    let runners = state.handles.store.runners(agent.id).await?;
-    Ok(AgentDetail { agent: agent.into(), secrets, runners })
+    let mut rows = state.handles.store.all_runners().await?;
+    rows.retain(|row| row.agent == agent.id);
+    let see_all = rows.iter().filter(|row| row.sees_all).map(|row| row.runner.clone()).collect();
+    let runners = rows.into_iter().map(|row| row.runner).collect();
+    Ok(AgentDetail { agent: agent.into(), secrets, runners, see_all })
 }
 
 fn new_token(state: &State) -> Result<(Token, TokenHash), AdminError> {

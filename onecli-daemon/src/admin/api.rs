@@ -105,19 +105,24 @@ pub mod routes {
         format!("{AGENTS}/{name}/{action}")
     }
 
-    /// `PUT`, `DELETE`: [`super::AgentDetail`].
+    /// The query of a `PUT` of a runner that lets it see every run, or not: before `true` or `false`.
+    pub const SEE_ALL: &str = "see_all=";
+    /// The query of a question of a runner about every run of the agent, and not only the own ones.
+    pub const EVERY_RUN: &str = "every_run=true";
+
+    /// `PUT`, with the query [`SEE_ALL`] or none, `DELETE`: [`super::AgentDetail`].
     pub fn runner(agent: &AgentName, runner: &Runner) -> String {
         format!("{AGENTS}/{agent}/runners/{runner}")
     }
 
-    /// `GET`: a list of [`super::LearnedRule`].
+    /// `GET`, with the query [`EVERY_RUN`] or none: a list of [`super::LearnedRule`].
     pub fn learn(name: &AgentName) -> String {
         format!("{AGENTS}/{name}/learn")
     }
 
-    /// `GET`: [`super::Refusals`] since then.
-    pub fn refusals(name: &AgentName, since: Timestamp) -> String {
-        format!("{AGENTS}/{name}/refusals?since={since}")
+    /// `GET`: [`super::Refusals`] since then, without those of commands that another uid launched.
+    pub fn refusals(name: &AgentName, since: Timestamp, launched_by: u32) -> String {
+        format!("{AGENTS}/{name}/refusals?since={since}&launched_by={launched_by}")
     }
 
     /// `DELETE`: [`super::RuleView`] as it was.
@@ -234,6 +239,9 @@ pub struct AgentDetail {
     /// Who besides administrators may start commands as it.
     #[serde(default)]
     pub runners: Vec<Runner>,
+    /// Which of them may also see requests of runs that others started.
+    #[serde(default)]
+    pub see_all: Vec<Runner>,
 }
 
 /// An agent that was removed: its token, sessions, grants and placeholders are gone. Its audit records stay.
@@ -269,7 +277,8 @@ pub struct GrantView {
     pub agent: AgentName,
     /// The secret.
     pub secret: SecretName,
-    /// What the agent holds in the credential's place.
+    /// What the agent holds in the credential's place. Runners who do not administer are not shown it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub placeholder: String,
     /// The variable that its programs read it from.
     pub env: Option<String>,

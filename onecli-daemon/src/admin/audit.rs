@@ -52,7 +52,7 @@ pub(super) async fn lines(
     Ok(stream::unfold(follow, Follow::next))
 }
 
-fn wanted(filter: AuditFilter) -> store::AuditQuery {
+pub(super) fn wanted(filter: AuditFilter) -> store::AuditQuery {
     store::AuditQuery {
         agent: filter.agent.map(String::from),
         host: filter.host,

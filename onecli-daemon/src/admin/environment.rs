@@ -27,7 +27,7 @@ pub(super) async fn start(
     }
     let placeholders = session::placeholders(state, &stored, agent);
     let lifetime = SignedDuration::from_hours(request.hours.into());
-    let (token, expires) = mint(state, agent, lifetime).await?;
+    let (token, expires) = mint(state, agent, lifetime, None).await?;
     let cgroup = agent.factors.cgroup.then(|| format!("/{}/{}", state.handles.agents_root, agent.cgroup));
     if cgroup.is_some() {
         host.ensure_cgroup(&agent.cgroup).map_err(AdminError::Host)?;
@@ -44,11 +44,12 @@ pub(super) async fn start(
     })
 }
 
-/// A new session token; it is good when this returns.
+/// A new session token, for a command that user `launched_by` starts; it is good when this returns.
 pub(super) async fn mint(
     state: &State,
     agent: &Agent,
     lifetime: SignedDuration,
+    launched_by: Option<u32>,
 ) -> Result<(Token, Timestamp), AdminError> {
     let handles = &state.handles;
     let change = state.begin_change().await?;
@@ -59,7 +60,7 @@ pub(super) async fn mint(
         .map_err(|_| AdminError::Internal("the clock is at the end of time"))?;
     let token = Token::generate_session(handles.random.as_ref())?;
     handles.store.prune_sessions(now).await?;
-    handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires).await?;
+    handles.store.add_session(agent.id, &handles.vault.token_hash(&token), expires, launched_by).await?;
     change.in_force("session", agent.name.as_str()).await?;
     Ok((token, expires))
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use doubt::{UNKNOWN_NETWORK, doubt, is_safe};
 use refused::{Now, Refused};
 
-use super::api::LearnedRule;
+use super::api::{LearnedRule, routes};
 use super::error::AdminError;
 use super::explain::evidence;
+use super::runner::Scope;
 use super::state::{Find, State};
 use crate::model::{Action, AgentName, CanonicalPath, Code, PathPattern, RuleText};
 use crate::store;
@@ -42,12 +43,31 @@ struct Wanted {
     paths: BTreeMap<String, BTreeSet<String>>,
 }
 
-pub(super) async fn learn(state: &State, name: &AgentName) -> Result<Vec<LearnedRule>, AdminError> {
+/// Is the query of the question about every run of the agent?
+///
+/// # Errors
+/// [`AdminError::Invalid`].
+pub(super) fn wants_all(query: &str) -> Result<bool, AdminError> {
+    match query {
+        "" => Ok(false),
+        routes::EVERY_RUN => Ok(true),
+        _ => Err(AdminError::Invalid(format!("the query must be {}", routes::EVERY_RUN))),
+    }
+}
+
+pub(super) async fn learn(
+    state: &State,
+    name: &AgentName,
+    scope: Scope,
+) -> Result<Vec<LearnedRule>, AdminError> {
     let stored = state.load().await?;
     let agent = stored.agent(name)?;
     let query = store::AuditQuery {
         agent: Some(agent.name.to_string()),
         verdict: Some("deny".to_owned()),
+        launched_by: scope.launched_by,
+        since: scope.since,
+        looked_at: scope.looked_at,
         limit: LOOKED_AT,
         newest_first: true,
         ..store::AuditQuery::default()

@@ -26,6 +26,7 @@ mod recipes;
 mod refusals;
 mod router;
 mod rules;
+mod runner;
 mod secrets;
 mod server;
 mod session;

@@ -30,12 +30,15 @@ pub(super) enum Rights {
     Write,
     /// Read status and audit.
     Audit,
+    /// See the own runs of agents that an administrator lets this user run.
+    Runner,
 }
 
 /// What is known of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) uid: u32,
+    pub(super) gid: u32,
     pub(super) pid: i32,
     /// Is it the user that the daemon itself runs as? Who that is can read all that the daemon has anyway.
     pub(super) is_owner: bool,
@@ -53,6 +56,7 @@ impl Peer {
         let uid = credentials.uid();
         Ok(Peer {
             uid,
+            gid: credentials.gid(),
             pid: credentials.pid(),
             is_owner: Uid::from_raw(uid) == Uid::effective(),
             groups: groups(uid, credentials.gid()),
@@ -63,7 +67,7 @@ impl Peer {
     /// The launcher's word on somebody who connected to it. May block on the user database.
     pub(super) fn told(uid: u32, gid: u32, cgroup: Option<String>) -> Peer {
         let is_owner = Uid::from_raw(uid) == Uid::effective();
-        Peer { uid, pid: 0, is_owner, groups: groups(uid, gid), cgroup: Ok(cgroup) }
+        Peer { uid, gid, pid: 0, is_owner, groups: groups(uid, gid), cgroup: Ok(cgroup) }
     }
 
     /// Decides. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
@@ -115,7 +119,7 @@ fn groups(uid: u32, gid: u32) -> Vec<&'static str> {
 }
 
 /// By the user database, so that joining or leaving a group needs no new login, and by the peer's effective group.
-fn gids(uid: u32, gid: u32) -> Vec<Gid> {
+pub(super) fn gids(uid: u32, gid: u32) -> Vec<Gid> {
     let mut gids = vec![Gid::from_raw(gid)];
     if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
         && let Ok(name) = std::ffi::CString::new(user.name)
@@ -132,8 +136,13 @@ fn holds(gids: &[Gid], group: &str) -> bool {
 /// Is somebody with these ids one of `runners`? May block on the user database.
 pub(super) fn is_runner(uid: u32, gid: u32, runners: &[Runner]) -> bool {
     let gids = gids(uid, gid);
-    runners.iter().any(|runner| match runner {
+    runners.iter().any(|runner| matches_runner(uid, &gids, runner))
+}
+
+/// Does an entry name a process with these ids? May block on the user database.
+pub(super) fn matches_runner(uid: u32, gids: &[Gid], runner: &Runner) -> bool {
+    match runner {
         Runner::User(name) => matches!(User::from_name(name), Ok(Some(user)) if user.uid.as_raw() == uid),
-        Runner::Group(name) => holds(&gids, name),
-    })
+        Runner::Group(name) => holds(gids, name),
+    }
 }

@@ -55,12 +55,11 @@ impl Refused {
     }
 }
 
-/// The refusals of an agent since the time that `query` names.
+/// The refusals of an agent since the time that `query` names, in commands of the uid that it names. Queries for names have no
+/// known uid: they are listed for each run.
 pub(super) async fn list(state: &State, name: &AgentName, query: &str) -> Result<Refusals, AdminError> {
-    let since: Timestamp = query
-        .strip_prefix("since=")
-        .and_then(|time| time.parse().ok())
-        .ok_or_else(|| AdminError::Invalid("the query must be since=TIME".to_owned()))?;
+    let (since, launched_by) = read(query)
+        .ok_or_else(|| AdminError::Invalid("the query must be since=TIME&launched_by=UID".to_owned()))?;
     let agent = state.load().await?.agent(name)?.clone();
     state.handles.host.record_waiting(agent.id).await;
     catch_up(&state.handles.audit).await;
@@ -68,12 +67,18 @@ pub(super) async fn list(state: &State, name: &AgentName, query: &str) -> Result
         agent: Some(agent.name.to_string()),
         verdict: Some("deny".to_owned()),
         since: Some(since),
+        not_by_others: Some(launched_by),
         limit: LOOKED_AT,
         newest_first: true,
         ..store::AuditQuery::default()
     };
     let rows = state.handles.store.list_audit(&query).await?;
     Ok(summary(rows.iter().rev().filter_map(|row| serde_json::from_str(&row.json).ok())))
+}
+
+fn read(query: &str) -> Option<(Timestamp, u32)> {
+    let (since, uid) = query.strip_prefix("since=")?.split_once("&launched_by=")?;
+    Some((since.parse().ok()?, uid.parse().ok()?))
 }
 
 /// Each target once, with the code of its first refusal.

@@ -11,11 +11,13 @@ use zeroize::Zeroizing;
 use super::api::{AuditQuery, routes};
 use super::error::AdminError;
 use super::peer::Rights;
+use super::runner::{self, OwnAgent, Scope};
 use super::state::State;
 use super::{
     agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, refusals, rules,
     secrets, session, status, vault,
 };
+use crate::store::RunnerChange;
 
 /// A request, read whole.
 pub(super) struct Call {
@@ -26,6 +28,8 @@ pub(super) struct Call {
     pub(super) body: Zeroizing<Vec<u8>>,
     /// Who sent it, by the kernel's word.
     pub(super) uid: u32,
+    /// The agents that the sender may run, where the sender may not administer.
+    pub(super) runs: Arc<[OwnAgent]>,
 }
 
 /// What is answered.
@@ -34,12 +38,17 @@ pub(super) enum Answer {
     Json(StatusCode, Vec<u8>),
     /// Audit records as JSON lines.
     AuditLines(AuditQuery),
+    /// Audit records as JSON lines, read whole.
+    Records(Vec<u8>),
     /// A copy of the store.
     Backup,
 }
 
 /// Answers one request.
 pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Result<Answer, AdminError> {
+    if rights == Rights::Runner {
+        return runner::answer(&state, &call).await;
+    }
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     let Some((&"v1", segments)) = segments.split_first() else {
         return Err(unknown(&call));
@@ -54,6 +63,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
             return Ok(Answer::AuditLines(query));
         }
         _ => {}
+    }
+    if rights == Rights::Audit && !call.runs.is_empty() {
+        return runner::answer(&state, &call).await;
     }
     check_rights(rights, method, segments)?;
 
@@ -93,10 +105,12 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
             created(&environment::start(&state, &parse(name)?, body(&call)?).await?)
         }
         ("PUT", ["agents", name, "runners", runner]) => {
-            json(&agents::set_runner(&state, &parse(name)?, &parse(runner)?, true).await?)
+            let change = agents::allow(&state, runner::see_all(&call.query)?);
+            json(&agents::set_runner(&state, call.uid, &parse(name)?, &parse(runner)?, change).await?)
         }
         ("DELETE", ["agents", name, "runners", runner]) => {
-            json(&agents::set_runner(&state, &parse(name)?, &parse(runner)?, false).await?)
+            let change = RunnerChange::Deny;
+            json(&agents::set_runner(&state, call.uid, &parse(name)?, &parse(runner)?, change).await?)
         }
 
         ("GET", ["secrets"]) => json(&secrets::list(&state).await?),
@@ -123,7 +137,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
             json(&grants::ungrant(&state, &parse(agent)?, &parse(secret)?).await?)
         }
 
-        ("GET", ["agents", name, "learn"]) => json(&learn::learn(&state, &parse(name)?).await?),
+        ("GET", ["agents", name, "learn"]) => {
+            json(&learn::learn(&state, &parse(name)?, Scope::default()).await?)
+        }
         ("GET", ["agents", name, "refusals"]) => {
             json(&refusals::list(&state, &parse(name)?, &call.query).await?)
         }
@@ -145,7 +161,7 @@ fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), A
         Rights::Root => Ok(()),
         Rights::Write if !is_for_root(method, segments) => Ok(()),
         Rights::Write => Err(AdminError::root_only("manage keys, take backups and read the vault server")),
-        Rights::Audit => Err(AdminError::NotPermitted {
+        Rights::Audit | Rights::Runner => Err(AdminError::NotPermitted {
             message: "members of group 'onecli-audit' may read status and audit only".to_owned(),
             hint: "use sudo, or join the group 'onecli'".to_owned(),
         }),
@@ -177,16 +193,16 @@ fn kill(call: &Call) -> Result<bool, AdminError> {
     }
 }
 
-fn parse<N: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<N, AdminError> {
+pub(super) fn parse<N: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<N, AdminError> {
     text.parse().map_err(|error: N::Err| AdminError::Invalid(error.to_string()))
 }
 
 /// serde's message names the key and, for the types used here, never quotes a credential.
-fn body<T: DeserializeOwned>(call: &Call) -> Result<T, AdminError> {
+pub(super) fn body<T: DeserializeOwned>(call: &Call) -> Result<T, AdminError> {
     serde_json::from_slice(&call.body).map_err(|error| AdminError::Invalid(error.to_string()))
 }
 
-fn json(answer: &impl Serialize) -> Result<Answer, AdminError> {
+pub(super) fn json(answer: &impl Serialize) -> Result<Answer, AdminError> {
     with_status(StatusCode::OK, answer)
 }
 

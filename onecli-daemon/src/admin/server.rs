@@ -22,12 +22,13 @@ use tokio::time::timeout;
 use tracing::Instrument;
 use zeroize::Zeroizing;
 
-use super::admission::Admission;
+use super::admission::{Admission, PER_RUNNER};
 use super::audit;
 use super::backup;
 use super::error::AdminError;
 use super::peer::{Peer, Rights};
 use super::router::{self, Answer, Call};
+use super::runner::OwnAgent;
 use super::state::{Handles, State};
 
 /// Connections whose peer is being looked up. Past it, connections wait in the socket's backlog.
@@ -61,6 +62,7 @@ pub async fn serve(
     let server = Arc::new(Server {
         state: Arc::new(State::new(handles)),
         admission: Admission::default(),
+        runners: Admission::of(PER_RUNNER),
         refused: Semaphore::new(MAX_REFUSED),
     });
     let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
@@ -91,15 +93,18 @@ pub async fn serve(
 struct Server {
     state: Arc<State>,
     admission: Admission,
+    runners: Admission,
     refused: Semaphore,
 }
 
 /// A peer who may speak.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Admitted {
     uid: u32,
     pid: i32,
     rights: Rights,
+    /// The agents that a peer without the right to administer may run.
+    runs: Arc<[OwnAgent]>,
 }
 
 impl Server {
@@ -115,19 +120,32 @@ impl Server {
         // The user database may be on another host.
         let peer = tokio::task::spawn_blocking(move || Peer::of(&socket));
         let peer = peer.await.map_err(|_| unknown())?.map_err(|_| unknown())?;
-        let judged = peer.rights(&self.state.handles.agents_root);
+        let judged = self.rights(&peer).await;
         if let Err(reason) = &judged {
             tracing::warn!(uid = peer.uid, pid = peer.pid, %reason, "admin peer refused");
         }
-        judged.map(|rights| Admitted { uid: peer.uid, pid: peer.pid, rights })
+        judged.map(|(rights, runs)| Admitted { uid: peer.uid, pid: peer.pid, rights, runs })
+    }
+
+    async fn rights(&self, peer: &Peer) -> Result<(Rights, Arc<[OwnAgent]>), AdminError> {
+        let agents_root = &self.state.handles.agents_root;
+        peer.check_not_managed(agents_root)?;
+        let rights = peer.rights(agents_root);
+        if matches!(rights, Ok(Rights::Root | Rights::Write)) {
+            return Ok((rights?, Arc::default()));
+        }
+        let runs = self.state.runners.of(self.state.handles.store.as_ref(), peer.uid, peer.gid).await;
+        let rights = if runs.is_empty() { rights? } else { rights.unwrap_or(Rights::Runner) };
+        Ok((rights, runs.into()))
     }
 
     async fn answer(&self, stream: UnixStream, judged: Result<Admitted, AdminError>) {
         match judged {
             Ok(peer) => {
-                let Some(_place) = self.admission.wait(peer.uid).await else { return };
+                let admission = if peer.rights == Rights::Runner { &self.runners } else { &self.admission };
+                let Some(_place) = admission.wait(peer.uid).await else { return };
                 let service = service_fn(async |request| {
-                    Ok::<_, Infallible>(respond(Arc::clone(&self.state), peer, request).await)
+                    Ok::<_, Infallible>(respond(Arc::clone(&self.state), peer.clone(), request).await)
                 });
                 connection(stream, service).await;
             }
@@ -165,6 +183,7 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
             query: head.uri.query().unwrap_or_default().to_owned(),
             body,
             uid: peer.uid,
+            runs: Arc::clone(&peer.runs),
         },
         Err(error) => return refuse(&error),
     };
@@ -182,6 +201,7 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
             ),
             Err(error) => refuse(&error),
         },
+        Ok(Answer::Records(lines)) => with_body(StatusCode::OK, "application/jsonl", Full::new(lines.into())),
         Ok(Answer::Backup) => match backup::copy(&state).await {
             Ok(bytes) => with_body(
                 StatusCode::OK,

@@ -37,6 +37,7 @@ pub(super) async fn start(
         }
         judge(state, &stored, name, caller, request.user.as_deref()).await?;
     }
+    let launched_by = request.caller.as_ref().map_or(uid, |caller| caller.uid);
     let agent = stored.agent(name)?;
     check_enabled(agent)?;
     let user = request.user.or_else(|| agent.user.clone()).ok_or_else(|| AdminError::NotReady {
@@ -53,7 +54,7 @@ pub(super) async fn start(
         }
         Transparent::Off { reason, fix } => {
             let address = explicit_only(agent, host.explicit_address(), &reason, &fix)?;
-            (None, Some(proxy_session(state, agent, address).await?))
+            (None, Some(proxy_session(state, agent, address, launched_by).await?))
         }
     };
 
@@ -174,8 +175,9 @@ async fn proxy_session(
     state: &State,
     agent: &Agent,
     address: SocketAddr,
+    launched_by: u32,
 ) -> Result<(String, Timestamp), AdminError> {
-    let (token, expires) = mint(state, agent, LIFETIME).await?;
+    let (token, expires) = mint(state, agent, LIFETIME, Some(launched_by)).await?;
     // The user name is for people who read it; the proxy takes any.
     Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
 }

@@ -2,13 +2,9 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-
-use nix::unistd::Group;
-
-use super::peer::{AUDIT_GROUP, WRITE_GROUP};
 
 /// Why the admin socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +27,9 @@ pub enum SocketError {
     InUse(PathBuf),
 }
 
-/// Opens the admin socket: `root:onecli` 0660; 0600 if there is no such group; 0666 if there is a group
-/// `onecli-audit`, whose members must get in too. Who may do what is decided for each peer in any case. Makes its
-/// directory (0755) if there is none, and replaces a socket that nobody answers on.
+/// Opens the admin socket, which every user may connect to (0666), as the socket unit does: any user may be a permitted runner
+/// of an agent, and what a peer may do is decided for each. Makes its directory (0755) if there is none, and replaces a socket
+/// without a listener.
 ///
 /// # Errors
 /// [`SocketError`].
@@ -56,21 +52,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 
     let listener = UnixListener::bind(path).map_err(failed("binding", path))?;
     listener.set_nonblocking(true).map_err(failed("binding", path))?;
-    let write_group = group(WRITE_GROUP);
-    if let Some(group) = &write_group {
-        chown(path, None, Some(group.gid.as_raw())).map_err(failed("setting the group of", path))?;
-    }
-    let mode = match (group(AUDIT_GROUP), write_group) {
-        (Some(_), _) => 0o666,
-        (None, Some(_)) => 0o660,
-        (None, None) => 0o600,
-    };
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("setting the mode of", path))?;
+    fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed("setting the mode of", path))?;
     Ok(listener)
-}
-
-fn group(name: &str) -> Option<Group> {
-    Group::from_name(name).ok().flatten()
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {

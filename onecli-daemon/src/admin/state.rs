@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::AdminError;
 use super::host::Host;
+use super::runner::{self, Runners};
 use crate::audit::AuditError;
 use crate::model::ids::new_uuid;
 use crate::model::{Agent, AgentName, Clock, Random, Secret, SecretName};
@@ -65,6 +66,10 @@ pub(super) struct State {
     pub(super) handles: Handles,
     pub(super) started: Timestamp,
     pub(super) followers: Arc<Semaphore>,
+    /// Who may run agents.
+    pub(super) runners: Runners,
+    /// Bounds the questions of runners.
+    pub(super) runner_turns: Semaphore,
     changes: Mutex<()>,
 }
 
@@ -72,6 +77,8 @@ impl State {
     pub(super) fn new(handles: Handles) -> State {
         let started = handles.clock.now();
         State {
+            runners: Runners::new(handles.store.as_ref()),
+            runner_turns: Semaphore::new(runner::AT_ONCE),
             handles,
             started,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),

@@ -14,7 +14,7 @@ use crate::kernel::Denial;
 use crate::model::{AgentId, Clock, Code, Random, RequestId};
 use crate::policy::Snapshot;
 
-/// Agents whose repeats are told apart.
+/// Pairs of agent and uid whose repeats are counted apart.
 const AGENTS: usize = 1024;
 /// The kernel's counter of refusals that it does not tell of: an agent has too many, or all together.
 const LOST: &str = "deny_events_lost";
@@ -31,6 +31,9 @@ pub(super) struct DenialReport {
     pub(super) random: Arc<dyn Random>,
 }
 
+/// Whose refusals are folded together: the agent's cgroup, and the uid that launched the command, where it is known.
+type Of = (u64, Option<u32>);
+
 /// What makes two refusals of one agent the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
@@ -43,7 +46,7 @@ impl DenialReport {
     /// Records until it is dropped. Ends at once where nothing is redirected.
     pub(super) async fn run(self) {
         let Some(mut denials) = self.managed.take_denials() else { return };
-        let mut folds: HashMap<u64, Fold<Kind>> = HashMap::new();
+        let mut folds: HashMap<Of, Fold<Kind>> = HashMap::new();
         let mut lost = self.lost();
         let mut sweep = tokio::time::interval(FOLD_WINDOW / 2);
         loop {
@@ -63,17 +66,21 @@ impl DenialReport {
         }
     }
 
-    fn note(&self, folds: &mut HashMap<u64, Fold<Kind>>, denial: &Denial) {
+    fn note(&self, folds: &mut HashMap<Of, Fold<Kind>>, denial: &Denial) {
         let agent = denial.agent_cgroup_id;
-        if folds.len() >= AGENTS && !folds.contains_key(&agent) {
+        // A packet may leave in the time of any process.
+        let launched_by =
+            denial.task.as_ref().and_then(|_| self.managed.launched_by(agent, denial.current_cgroup_id));
+        let of = (agent, launched_by);
+        if folds.len() >= AGENTS && !folds.contains_key(&of) {
             // Counted by the kernel all the same (`kernel_operations_denied`).
             return;
         }
         let rule = format!("kernel {:?} {:?}", denial.hook, denial.reason).to_lowercase();
         let kind = Kind { rule, destination: denial.destination };
         let (now, mut new) = (self.clock.instant(), None);
-        let first = folds.entry(agent).or_default().note_if(now, &kind, || {
-            let Some((payer, mut record)) = self.record(agent, Some(&kind)) else { return true };
+        let first = folds.entry(of).or_default().note_if(now, &kind, || {
+            let Some((payer, mut record)) = self.record(of, Some(&kind)) else { return true };
             if let Some(task) = &denial.task {
                 record.uid = Some(task.uid);
                 record.pid = Some(task.pid);
@@ -87,11 +94,11 @@ impl DenialReport {
         }
     }
 
-    fn sweep(&self, folds: &mut HashMap<u64, Fold<Kind>>) {
+    fn sweep(&self, folds: &mut HashMap<Of, Fold<Kind>>) {
         let now = self.clock.instant();
-        folds.retain(|agent, fold| {
+        folds.retain(|of, fold| {
             for repeated in fold.due(now) {
-                if let Some((payer, mut record)) = self.record(*agent, repeated.key.as_ref()) {
+                if let Some((payer, mut record)) = self.record(*of, repeated.key.as_ref()) {
                     record.count = Some(repeated.count);
                     self.quota.charge(now, payer, (1, record.line_bytes()));
                     self.audit.outcome(record);
@@ -113,7 +120,7 @@ impl DenialReport {
         let more = now.saturating_sub(before);
         let kind = Kind { rule: "kernel untold".to_owned(), destination: None };
         if more > 0
-            && let Some((_, mut record)) = self.record(0, Some(&kind))
+            && let Some((_, mut record)) = self.record((0, None), Some(&kind))
         {
             record.count = Some(more);
             self.audit.outcome(record);
@@ -122,7 +129,7 @@ impl DenialReport {
     }
 
     /// The record, and whose it is.
-    fn record(&self, agent: u64, kind: Option<&Kind>) -> Option<(AgentId, Record)> {
+    fn record(&self, (agent, launched_by): Of, kind: Option<&Kind>) -> Option<(AgentId, Record)> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
             .inspect_err(|error| tracing::error!(%error, "a refusal of the kernel has no request id"))
             .ok()?;
@@ -132,6 +139,7 @@ impl DenialReport {
         // There is no answer with a status: the system call failed with EPERM.
         record.status = None;
         record.cgroup_id = (agent != 0).then_some(agent);
+        record.launched_by = launched_by;
         if let Some(cgroup) = self.managed.name_of(agent) {
             if let Some(agent) = self.policy.borrow().agent_of_cgroup(&cgroup) {
                 (payer, record.agent) = (agent.id, Some(agent.name.clone()));

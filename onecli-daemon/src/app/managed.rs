@@ -16,6 +16,7 @@ use super::doctor;
 use super::error::{AppError, chain};
 use super::helper::service::is_within;
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
+use super::launches::Launches;
 use crate::admin::{CgroupInfo, Transparent};
 use crate::config::Config;
 use crate::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
@@ -40,6 +41,8 @@ struct Attached {
     helper: Helper,
     /// Names by id. An id is never used again before the next boot, so an entry can only become superfluous.
     names: RwLock<HashMap<u64, CgroupName>>,
+    /// Who launched the commands in them.
+    launches: Launches,
     /// What the kernel is told of each agent's cgroup.
     entries: RwLock<HashMap<CgroupName, AgentEntry>>,
 }
@@ -258,6 +261,12 @@ impl Managed {
         self.attached.as_ref().ok()?.name_of(id)
     }
 
+    /// Who launched the command in the cgroup with id `command`, by uid. `agent` is the id of its agent's cgroup.
+    pub(super) fn launched_by(&self, agent: u64, command: u64) -> Option<u32> {
+        let attached = self.attached.as_ref().ok()?;
+        attached.launched_by(&attached.name_of(agent)?, command)
+    }
+
     fn attached(&self) -> Result<&Attached, String> {
         self.attached.as_ref().map_err(|off| format!("{}: {}", off.reason, off.fix))
     }
@@ -289,6 +298,7 @@ impl Attached {
             config,
             helper,
             names: RwLock::default(),
+            launches: Launches::default(),
             entries: RwLock::default(),
         })
     }
@@ -298,6 +308,10 @@ impl Attached {
         self.names.write().unwrap_or_else(PoisonError::into_inner).insert(id, name.clone());
         let entry = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
         entry.map_or(Ok(()), |entry| self.redirect.set_agent(id, entry))
+    }
+
+    fn launched_by(&self, agent: &CgroupName, command: u64) -> Option<u32> {
+        self.launches.launched_by(&self.cgroups, &self.config.agents_root, agent, command)
     }
 
     fn name_of(&self, id: u64) -> Option<CgroupName> {
@@ -316,7 +330,12 @@ impl Origins for Managed {
     fn origin(&self, accepted: &TcpStream) -> Option<Origin> {
         let attached = self.attached.as_ref().ok()?;
         match attached.redirect.flow(accepted) {
-            Ok(flow) => flow.map(|flow| Origin { cgroup: attached.name_of(flow.agent_cgroup_id), flow }),
+            Ok(flow) => flow.map(|flow| {
+                let cgroup = attached.name_of(flow.agent_cgroup_id);
+                let launched_by =
+                    cgroup.as_ref().and_then(|agent| attached.launched_by(agent, flow.current_cgroup_id));
+                Origin { flow, cgroup, launched_by }
+            }),
             Err(error) => {
                 tracing::error!(error = chain(&error), "the kernel's record of a connection cannot be read");
                 None

@@ -9,6 +9,7 @@ mod error;
 mod executor;
 mod helper;
 mod host;
+mod launches;
 mod managed;
 mod names;
 mod namespaces;

@@ -59,7 +59,12 @@ impl Policy {
             sessions: state
                 .sessions
                 .into_iter()
-                .map(|s| TokenInput { agent: s.agent, token: s.token_hash, expires: s.expires })
+                .map(|s| TokenInput {
+                    agent: s.agent,
+                    token: s.token_hash,
+                    expires: s.expires,
+                    launched_by: s.launched_by,
+                })
                 .collect(),
             secrets: state.secrets,
             grants: state.grants.into_iter().map(|grant| (grant.agent, grant.secret)).collect(),

@@ -210,6 +210,7 @@ fn row(log: LogId, line: Line) -> AuditRow {
         host: record.host.map(String::from),
         verdict: record.verdict.map(|verdict| verdict.as_str().to_owned()),
         code: record.code.map(String::from),
+        launched_by: record.launched_by,
         json: line.json,
     }
 }

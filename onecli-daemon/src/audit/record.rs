@@ -218,6 +218,10 @@ pub struct Record {
     /// Its name as the kernel has it. A process chooses it freely.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm: Option<Text>,
+    /// User id of the person whose `onecli run` started the command that asks. By the cgroup of that command, or by the session
+    /// token that the daemon minted for it; an agent's own token has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launched_by: Option<u32>,
     /// The question to a person that the request waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Text>,
@@ -296,6 +300,7 @@ impl Record {
             uid: Some(1000),
             pid: Some(4242),
             comm: text("curl"),
+            launched_by: Some(1001),
             approval: text("3f9c02d1ab"),
             approval_digest: text("00ff"),
             approval_uid: Some(1000),
@@ -347,6 +352,7 @@ impl Record {
             uid: None,
             pid: None,
             comm: None,
+            launched_by: None,
             approval: None,
             approval_digest: None,
             approval_uid: None,

@@ -132,6 +132,30 @@ async fn a_line_has_the_documented_fields() {
     );
 }
 
+/// Frozen besides: who launched the command.
+#[tokio::test]
+async fn a_line_tells_who_launched_the_command() {
+    let (_temp, dir) = PrivateDir::temporary();
+    let log = open(&dir);
+    let mut launched = record(1);
+    launched.uid = Some(990);
+    launched.comm = Some(Text::from_bytes(b"curl"));
+    launched.launched_by = Some(1000);
+    launched.approval_uid = Some(0);
+    log.decision(launched.clone()).await.unwrap();
+    log.close().await.unwrap();
+    assert_eq!(
+        std::fs::read_to_string(dir.join("00000001.jsonl")).unwrap(),
+        concat!(
+            r#"{"time":"2026-01-02T03:04:05.678901Z","seq":1,"prev":"00000000000000000000000000000000","#,
+            r#""request_id":"00000000-0000-0000-0000-000000000001","event":"decision","agent":"one","#,
+            r#""host":"api.example.com","port":443,"uid":990,"comm":"curl","launched_by":1000,"approval_uid":0}"#,
+            "\n",
+        )
+    );
+    assert_eq!(read(&dir)[0].as_ref().unwrap().entry.record, launched);
+}
+
 /// Whatever an agent puts into a field, the log stays one record a line, and a terminal shows what is there.
 #[tokio::test]
 async fn a_line_cannot_be_forged() {

@@ -7,7 +7,7 @@ use super::output::{Output, joined, or_dash};
 use super::recipe::Application;
 use super::recipe_args::AgentSetArgs;
 use super::user;
-use crate::admin::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, routes};
+use crate::admin::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, GrantView, routes};
 use crate::model::{AgentName, Runner};
 
 pub(super) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) -> Result<(), CliError> {
@@ -86,7 +86,10 @@ pub(super) fn show(client: &Client, name: &AgentName, output: &mut Output) -> Re
         return Ok(output.document(&detail)?);
     }
     output.fields(&fields(&detail.agent))?;
-    output.fields(&[("runners", joined(detail.runners.iter(), "administrators only"))])?;
+    output.fields(&[
+        ("runners", joined(detail.runners.iter(), "administrators only")),
+        ("see all runs", joined(detail.see_all.iter(), "")),
+    ])?;
     if detail.secrets.is_empty() {
         output.line(&format!("no secrets; next: onecli grant {name} SECRET"))?;
         return Ok(());
@@ -94,7 +97,7 @@ pub(super) fn show(client: &Client, name: &AgentName, output: &mut Output) -> Re
     let rows: Vec<_> = detail
         .secrets
         .iter()
-        .map(|grant| [grant.secret.to_string(), or_dash(grant.env.as_ref()), grant.placeholder.clone()])
+        .map(|grant| [grant.secret.to_string(), or_dash(grant.env.as_ref()), placeholder(grant)])
         .collect();
     output.line("")?;
     Ok(output.table(["SECRET", "VARIABLE", "PLACEHOLDER"], &rows)?)
@@ -164,22 +167,40 @@ fn git_config(allowed: bool) -> &'static str {
     }
 }
 
-pub(super) fn set_runner(
+pub(super) fn allow_run(
     client: &Client,
     name: &AgentName,
     runner: &Runner,
-    may: bool,
+    see_all: Option<&str>,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let path = routes::runner(name, runner);
-    let detail: AgentDetail = if may { client.put(&path)? } else { client.delete(&path)? };
-    if output.is_json() {
-        return Ok(output.document(&detail)?);
+    let mut path = routes::runner(name, runner);
+    if let Some(answer) = see_all {
+        path = format!("{path}?{}{}", routes::SEE_ALL, answer == "yes");
     }
-    Ok(output.line(&format!(
-        "agent '{name}' may be run by administrators and: {}",
-        joined(detail.runners.iter(), "nobody else")
-    ))?)
+    show_runners(&client.put(&path)?, output)
+}
+
+pub(super) fn deny_run(
+    client: &Client,
+    name: &AgentName,
+    runner: &Runner,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    show_runners(&client.delete(&routes::runner(name, runner))?, output)
+}
+
+fn show_runners(detail: &AgentDetail, output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.document(detail)?);
+    }
+    let name = &detail.agent.name;
+    let runners = joined(detail.runners.iter(), "nobody else");
+    output.line(&format!("agent '{name}' may be run by administrators and: {runners}"))?;
+    if !detail.see_all.is_empty() {
+        output.line(&format!("these see the requests of all its runs: {}", joined(&detail.see_all, "")))?;
+    }
+    Ok(())
 }
 
 pub(super) fn remove(
@@ -219,6 +240,10 @@ fn forget_kept(client: &Client) -> Result<(), CliError> {
     let agents: Vec<AgentView> = client.get(routes::AGENTS)?;
     let present: Vec<_> = agents.iter().map(|agent| agent.id).collect();
     Ok(user::delete_kept(&present)?)
+}
+
+fn placeholder(grant: &GrantView) -> String {
+    or_dash(Some(&grant.placeholder).filter(|placeholder| !placeholder.is_empty()))
 }
 
 fn state(enabled: bool) -> &'static str {

@@ -242,13 +242,16 @@ pub(super) enum AgentCommand {
     },
     /// What a container, or another program elsewhere, needs to be an agent: a session token, the CA, placeholders.
     Env(EnvArgs),
-    /// Let a user, or the members of a group, start commands as an agent.
+    /// Let a user, or the members of a group, start commands as an agent, and see the requests of their own runs.
     AllowRun {
         /// The agent.
         name: AgentName,
         /// Who: alice, or @devs for a group.
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
+        /// Whether they also see the requests of runs that others started (with --all); no unless it was allowed before.
+        #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
+        see_all: Option<String>,
     },
     /// Take back what allow-run gave. What runs goes on: 'agent disable' takes its rights.
     DenyRun {
@@ -283,10 +286,13 @@ pub(super) enum AgentCommand {
         #[arg(long)]
         made: bool,
     },
-    /// What an agent was refused, as the rules that would allow it.
+    /// What an agent was refused, as the rules that would allow it. For a permitted runner: in the own runs.
     Learn {
         /// The agent.
         name: AgentName,
+        /// In every run of the agent. Administrators always see every run; a runner needs 'allow-run --see-all yes'.
+        #[arg(long)]
+        all: bool,
     },
 }
 

@@ -71,8 +71,9 @@ impl Record {
 /// Runs the command.
 pub(super) fn run(client: &Client, command: AuditCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
-        AuditCommand::List { filter, limit } => {
-            list(client, &AuditQuery { filter: (*filter).into(), limit, ..AuditQuery::default() }, output)
+        AuditCommand::List { filter, limit, all } => {
+            let filter = (*filter).into();
+            list(client, &AuditQuery { filter, limit, every_run: all, ..AuditQuery::default() }, output)
         }
         AuditCommand::Tail { filter, lines, follow } => {
             let filter = (*filter).into();

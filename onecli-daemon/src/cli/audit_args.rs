@@ -23,6 +23,10 @@ Examples:
         /// At most so many.
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(AuditQuery::MAX_LIMIT)))]
         limit: u32,
+        /// Records of every run of the agent. Administrators always see every run; a permitted runner sees the own ones, and needs
+        /// 'agent allow-run --see-all yes' for this.
+        #[arg(long)]
+        all: bool,
     },
     /// The last records, and with -f those to come.
     Tail {

@@ -9,7 +9,7 @@ use super::audit_args::ExportFormat;
 use super::ocsf::ocsf;
 
 /// The columns of CSV: every field that a record can have.
-const COLUMNS: [&str; 38] = [
+const COLUMNS: [&str; 39] = [
     "time",
     "seq",
     "prev",
@@ -43,6 +43,7 @@ const COLUMNS: [&str; 38] = [
     "uid",
     "pid",
     "comm",
+    "launched_by",
     "approval",
     "approval_digest",
     "approval_uid",

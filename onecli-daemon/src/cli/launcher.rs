@@ -49,15 +49,15 @@ pub(super) fn work(
     authorised: launch::Authorised<'_>,
 ) {
     let ask = |subject: &Subject, caller: &Caller| ask(client, subject, caller);
-    let refused = |agent: &str, since: Timestamp| refused(client, agent, since);
+    let refused = |agent: &str, since: Timestamp| refused(client, agent, since, caller.uid);
     worker::serve(wire, caller, rules, (&ask, &refused), authorised);
 }
 
 /// What the agent was refused since then. Nothing, if the daemon does not answer: the command has ended, whatever it was refused.
-fn refused(client: &Client, agent: &str, since: Timestamp) -> Option<String> {
+fn refused(client: &Client, agent: &str, since: Timestamp, uid: u32) -> Option<String> {
     let agent: AgentName = agent.parse().ok()?;
     let since = Timestamp::from_millisecond(since.as_millisecond()).ok()?;
-    let refusals: Refusals = client.get(&routes::refusals(&agent, since)).ok()?;
+    let refusals: Refusals = client.get(&routes::refusals(&agent, since, uid)).ok()?;
     (!refusals.targets.is_empty()).then(|| summary(&agent, since, &refusals))
 }
 

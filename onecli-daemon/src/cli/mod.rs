@@ -251,15 +251,13 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
             AgentCommand::Env(args) => env::env(client, &args, output),
             AgentCommand::Set(args) => agent::set(client, &args, output),
-            AgentCommand::AllowRun { name, runner } => {
-                agent::set_runner(client, &name, &runner, true, output)
+            AgentCommand::AllowRun { name, runner, see_all } => {
+                agent::allow_run(client, &name, &runner, see_all.as_deref(), output)
             }
-            AgentCommand::DenyRun { name, runner } => {
-                agent::set_runner(client, &name, &runner, false, output)
-            }
+            AgentCommand::DenyRun { name, runner } => agent::deny_run(client, &name, &runner, output),
             AgentCommand::Remove { name, kill } => agent::remove(client, &name, kill, output),
             AgentCommand::ConvertUser { users, made } => account::convert(&users, made, output),
-            AgentCommand::Learn { name } => rule::learn(client, &name, output),
+            AgentCommand::Learn { name, all } => rule::learn(client, &name, all, output),
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),

@@ -178,8 +178,17 @@ pub(super) fn sentence(rule: &RuleView) -> String {
 }
 
 /// What an agent would need, as commands that can be run.
-pub(super) fn learn(client: &Client, name: &AgentName, output: &mut Output) -> Result<(), CliError> {
-    let learned: Vec<LearnedRule> = client.get(&routes::learn(name))?;
+pub(super) fn learn(
+    client: &Client,
+    name: &AgentName,
+    all: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let mut path = routes::learn(name);
+    if all {
+        path = format!("{path}?{}", routes::EVERY_RUN);
+    }
+    let learned: Vec<LearnedRule> = client.get(&path)?;
     if output.is_json() {
         return Ok(output.document(&learned)?);
     }

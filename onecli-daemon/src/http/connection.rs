@@ -156,7 +156,10 @@ impl Connection {
         if let Some(authority) = &self.authority {
             record.target(authority.host(), authority.port());
         }
-        let Some(origin) = &self.origin else { return };
+        let Some(origin) = &self.origin else {
+            record.launched_by = snapshot.launched_by(&self.evidence);
+            return;
+        };
         let flow = &origin.flow;
         record.cgroup = origin.cgroup.as_ref().map(|name| Text::new(name.as_str()));
         record.cgroup_id = Some(flow.agent_cgroup_id);
@@ -164,6 +167,7 @@ impl Connection {
         record.uid = Some(flow.uid);
         record.pid = Some(flow.pid);
         record.comm = Some(Text::new(&flow.comm));
+        record.launched_by = origin.launched_by;
         record.address = Some(Text::new(&flow.original_destination.to_string()));
     }
 }

@@ -62,9 +62,11 @@ struct Of {
     event: Event,
     /// An alert may also be about a request that goes on.
     verdict: Option<Verdict>,
+    /// Each person's refusals are apart: what one sees of the own ones depends on no other's.
+    launched_by: Option<u32>,
 }
 
-/// Refusals that were recorded, and those that wait to be: of each agent at most 32 kinds of each event (`audit::fold`), each
+/// Refusals that were recorded, and those that wait to be: of each agent and person who launched its commands at most 32 kinds of each event (`audit::fold`), each
 /// below 7 KiB, because texts are cut at 2 KiB.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -97,7 +99,13 @@ impl Refusals {
     ) -> bool {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = Kind::of(record, policy);
-        let of = Of { agent: record.agent.clone(), payer, event: record.event, verdict: record.verdict };
+        let of = Of {
+            agent: record.agent.clone(),
+            payer,
+            event: record.event,
+            verdict: record.verdict,
+            launched_by: record.launched_by,
+        };
         if !self.apart {
             return folds.entry(of).or_default().note_if(now, &kind, may_write);
         }
@@ -138,7 +146,7 @@ impl Folded {
     /// Fills in the record that stands for them.
     pub(super) fn fill(self, record: &mut Record) {
         (record.agent, record.event) = (self.of.agent, self.of.event);
-        record.verdict = self.of.verdict;
+        (record.verdict, record.launched_by) = (self.of.verdict, self.of.launched_by);
         record.count = Some(self.repeated.count);
         match self.repeated.key {
             Some(kind) => kind.fill(record),

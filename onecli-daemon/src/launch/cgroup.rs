@@ -8,31 +8,32 @@ use std::time::Duration;
 
 use super::LaunchError;
 use super::deadline::Deadline;
+use crate::model::command_cgroup::{self, PREFIX};
 
 /// Here where systemd is the service manager (`sd_booted(3)`): it then owns the cgroups.
 const SYSTEMD: &str = "/run/systemd/system";
 /// How long systemd may take to move a process.
 const MOVE_TIME: Duration = Duration::from_secs(10);
 const MOVE_POLL: Duration = Duration::from_millis(2);
-/// Begins the name of the cgroup of one command, below the agent's.
-const COMMAND: &str = "run-";
 /// Entries of an agent's cgroup that are looked at for those of ended commands.
 const MAX_COMMANDS: usize = 4096;
 
 /// Moves this process into the cgroup at `directory`, or below. Sockets opened from now on are born there; that is why
 /// this comes before anything of the agent's runs.
-pub(super) fn enter(directory: &Path) -> Result<(), LaunchError> {
+pub(super) fn enter(directory: &Path, caller: u32) -> Result<(), LaunchError> {
     match directory.file_name().and_then(|name| name.to_str()) {
-        Some(slice) if is_slice(directory) && Path::new(SYSTEMD).exists() => enter_scope(directory, slice),
-        _ => enter_directly(&of_this_command(directory)),
+        Some(slice) if is_slice(directory) && Path::new(SYSTEMD).exists() => {
+            enter_scope(directory, slice, caller)
+        }
+        _ => enter_directly(&of_this_command(directory, caller)),
     }
 }
 
 /// Makes a cgroup below the agent's for this command alone, as a scope of systemd is. The launcher can then wait for its processes
-/// and not for those of the agent's other commands. The name has this process's id. The agent's cgroup where none can be made.
-fn of_this_command(agent: &Path) -> PathBuf {
+/// and not for those of the agent's other commands. The name has the caller's uid, by which the daemon knows whose command it is, and this process's id. The agent's cgroup where none can be made.
+fn of_this_command(agent: &Path, caller: u32) -> PathBuf {
     remove_empty(agent);
-    let directory = agent.join(format!("{COMMAND}{}", std::process::id()));
+    let directory = agent.join(command_cgroup::directory(caller, std::process::id()));
     match fs::create_dir(&directory) {
         Ok(()) => directory,
         // Of an ended command with the same process id, which left processes.
@@ -47,7 +48,7 @@ fn remove_empty(agent: &Path) {
     let entries = fs::read_dir(agent).into_iter().flatten().flatten();
     for entry in entries.take(MAX_COMMANDS) {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(COMMAND));
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.rsplit('-').next());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             let _ = fs::remove_dir(entry.path());
         }
@@ -57,7 +58,7 @@ fn remove_empty(agent: &Path) {
 /// Removes the cgroup of a command that has ended, unless it is systemd's or the agent's.
 pub(super) fn remove(directory: &Path) {
     let name = directory.file_name().and_then(|name| name.to_str());
-    if name.is_some_and(|name| name.starts_with(COMMAND) && !name.contains('.')) {
+    if name.is_some_and(|name| name.starts_with(PREFIX) && !name.contains('.')) {
         let _ = fs::remove_dir(directory);
     }
 }
@@ -69,10 +70,10 @@ fn is_slice(directory: &Path) -> bool {
 
 /// Has systemd make a scope of this process in the agent's slice. A process in a slice itself would be in systemd's way,
 /// and the kernel refuses it where the slice has controllers enabled (cgroups(7), "no internal processes").
-fn enter_scope(directory: &Path, slice: &str) -> Result<(), LaunchError> {
+fn enter_scope(directory: &Path, slice: &str, caller: u32) -> Result<(), LaunchError> {
     let failed = |message: String| LaunchError::Scope { slice: slice.to_owned(), message };
     let pid = std::process::id();
-    let unit = format!("{}-run-{pid}.scope", slice.trim_end_matches(".slice"));
+    let unit = command_cgroup::scope(slice, caller, pid);
     let properties = format!("Slice s {slice} CollectMode s inactive-or-failed PIDs au 1 {pid}");
     let made = Command::new("busctl")
         .args(["--quiet", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"])

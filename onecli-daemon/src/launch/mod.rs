@@ -181,6 +181,8 @@ impl LaunchError {
 pub struct Launch {
     /// Who it runs as.
     pub user: LaunchUser,
+    /// Uid of the person who launches it.
+    pub caller: u32,
     /// Directory of the managed cgroup to enter; none leaves the cgroup as it is.
     pub cgroup: Option<PathBuf>,
     /// Its whole environment, from [`environment`].
@@ -228,7 +230,7 @@ impl Launch {
             return Err(LaunchError::NotRoot);
         }
         if let Some(directory) = &self.cgroup {
-            cgroup::enter(directory)?;
+            cgroup::enter(directory, self.caller)?;
         }
         confine::close_inherited_files()?;
         confine::forbid_core_files()?;

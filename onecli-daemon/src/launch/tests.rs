@@ -193,6 +193,7 @@ fn child_of_the_launch_tests() {
     let mut words = command.to_str().unwrap().splitn(3, ' ').map(OsString::from);
     let program = words.next().unwrap();
     let launch = Launch {
+        caller: 0,
         user,
         cgroup: Some(cgroup.into()),
         env,
@@ -310,12 +311,12 @@ fn a_directory_that_is_no_cgroup_is_refused() {
         return;
     }
     let plain = tempfile::tempdir().unwrap();
-    assert!(matches!(cgroup::enter(plain.path()), Err(LaunchError::NotCgroup(_))));
+    assert!(matches!(cgroup::enter(plain.path(), 0), Err(LaunchError::NotCgroup(_))));
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount =
         mountinfo.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
     let missing = Path::new(mount.unwrap()).join("onecli-no-such-cgroup");
-    assert!(matches!(cgroup::enter(&missing), Err(LaunchError::Cgroup { .. })));
+    assert!(matches!(cgroup::enter(&missing, 0), Err(LaunchError::Cgroup { .. })));
 }
 
 /// What a person keeps with `--keep-env`, or gives as an argument, may be a real key.
@@ -341,6 +342,7 @@ fn what_a_command_gets_is_not_printed() {
         recipe: None,
     };
     let launch = Launch {
+        caller: 0,
         user: user(),
         cgroup: None,
         env: vec![variable()],

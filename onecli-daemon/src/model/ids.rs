@@ -39,6 +39,12 @@ uuid_id!(
 impl AgentId {
     /// No agent's: of those who are not known.
     pub const NOBODY: AgentId = AgentId(Uuid::nil());
+
+    /// When the agent was added, to the millisecond; `None` for an id of another version.
+    pub fn created(self) -> Option<Timestamp> {
+        let (seconds, nanoseconds) = self.0.get_timestamp()?.to_unix();
+        Timestamp::new(seconds.try_into().ok()?, nanoseconds.try_into().ok()?).ok()
+    }
 }
 uuid_id!(
     /// A secret's identity in the store (UUID version 7, RFC 9562). Names may be reused, ids never.

@@ -8,6 +8,7 @@ pub mod aws;
 pub mod check;
 pub mod clock;
 pub mod coding;
+pub mod command_cgroup;
 pub mod cookies;
 pub mod deny_group;
 pub mod flow;

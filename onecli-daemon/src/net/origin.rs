@@ -11,6 +11,9 @@ pub struct Origin {
     pub flow: Flow,
     /// The agent's cgroup: a direct child of the agents root. `None` if it is gone by now.
     pub cgroup: Option<CgroupName>,
+    /// The user whose `onecli run` started the command in whose cgroup the process connected, by uid. `None` for a process that
+    /// another program started in the agent's cgroup.
+    pub launched_by: Option<u32>,
 }
 
 /// Looks up the origin of accepted connections.

@@ -120,6 +120,11 @@ impl Snapshot {
         by_cgroup.or_else(|| self.owner_of_token(evidence.token.as_ref()?))
     }
 
+    /// The user whose `onecli run` the token in `evidence` was minted for, by uid. For the record; no permission follows from it.
+    pub fn launched_by(&self, evidence: &Evidence) -> Option<u32> {
+        self.launcher_of_token(evidence.token.as_ref()?)
+    }
+
     /// When the session ends whose token is in `evidence`; an agent's own token has no end.
     pub fn session_end(&self, evidence: &Evidence) -> Option<Timestamp> {
         self.end_of_token(evidence.token.as_ref()?)

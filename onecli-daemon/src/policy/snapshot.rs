@@ -30,6 +30,8 @@ pub struct TokenInput {
     pub token: TokenHash,
     /// When it ends.
     pub expires: Timestamp,
+    /// The user whose `onecli run` it was minted for, by uid.
+    pub launched_by: Option<u32>,
 }
 
 /// What a snapshot is compiled from.
@@ -84,6 +86,7 @@ pub(super) struct AgentView {
 struct TokenOwner {
     agent: AgentId,
     expires: Option<Timestamp>,
+    launched_by: Option<u32>,
 }
 
 impl Snapshot {
@@ -99,7 +102,8 @@ impl Snapshot {
         let mut snapshot = Snapshot::default();
         snapshot.index(secrets.values());
         for AgentInput { agent, token } in input.agents {
-            snapshot.tokens.insert(token, TokenOwner { agent: agent.id, expires: None });
+            let owner = TokenOwner { agent: agent.id, expires: None, launched_by: None };
+            snapshot.tokens.insert(token, owner);
             snapshot.cgroups.insert(agent.cgroup.clone(), agent.id);
             let rules = RuleSet::new(agent.id, &rules);
             let view = AgentView { agent: Arc::new(agent), secrets: Vec::new(), former: Vec::new(), rules };
@@ -124,9 +128,10 @@ impl Snapshot {
         for view in snapshot.agents.values_mut() {
             view.secrets.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        for TokenInput { agent, token, expires } in input.sessions {
+        for TokenInput { agent, token, expires, launched_by } in input.sessions {
             if snapshot.agents.contains_key(&agent) {
-                snapshot.tokens.insert(token, TokenOwner { agent, expires: Some(expires) });
+                let owner = TokenOwner { agent, expires: Some(expires), launched_by };
+                snapshot.tokens.insert(token, owner);
             }
         }
         snapshot
@@ -185,6 +190,10 @@ impl Snapshot {
     /// Whose token it is or, if it expired, was.
     pub(super) fn owner_of_token(&self, token: &TokenHash) -> Option<&Arc<Agent>> {
         self.agents.get(&self.tokens.get(token)?.agent).map(|view| &view.agent)
+    }
+
+    pub(super) fn launcher_of_token(&self, token: &TokenHash) -> Option<u32> {
+        self.tokens.get(token)?.launched_by
     }
 
     pub(super) fn end_of_token(&self, token: &TokenHash) -> Option<Timestamp> {

@@ -95,6 +95,7 @@ fn world() -> Snapshot {
         agent: AgentId(Uuid::from_u128(3)),
         token: TokenHash([33; 32]),
         expires: NOW + jiff::SignedDuration::from_secs(60),
+        launched_by: None,
     }];
     Snapshot::compile(
         SnapshotInput { agents, sessions, secrets, grants, ..SnapshotInput::default() },
@@ -113,7 +114,7 @@ fn evidence(mode: Mode, cgroup: Option<&str>, token: Option<u8>) -> Evidence {
 /// A policy of one agent with one session, for tests of what waits for its end.
 pub(crate) fn with_session(token: TokenHash, expires: Timestamp) -> Snapshot {
     let agents = vec![agent(3, "token", Factors::TOKEN, Egress::Deny)];
-    let sessions = vec![TokenInput { agent: AgentId(Uuid::from_u128(3)), token, expires }];
+    let sessions = vec![TokenInput { agent: AgentId(Uuid::from_u128(3)), token, expires, launched_by: None }];
     Snapshot::compile(SnapshotInput { agents, sessions, ..SnapshotInput::default() }, &stand_in)
 }
 
@@ -345,6 +346,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
             agent: agent_id(3),
             token: TokenHash([33; 32]),
             expires: NOW + jiff::SignedDuration::from_secs(60),
+            launched_by: None,
         }];
         let grants = grants.iter().map(|n| (agent_id(3), id(*n))).collect();
         Snapshot::compile(

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 use crate::model::{
     Action, Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, Profile, RequestId, Rule, RuleText,
-    Runner, Sealed, Secret, SecretId, Target, Terms, TokenHash, ValueClass,
+    Sealed, Secret, SecretId, Target, Terms, TokenHash, ValueClass,
 };
 
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
@@ -15,7 +15,7 @@ macro_rules! contract_tests {
     ($make:path) => {
         $crate::store::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
-            runners_come_and_go, secrets_round_trip, versions_follow_each_other, grants, rules, changes_are_told, audit_rows_are_kept_once,
+            runners_come_and_go, audit_rows_of_a_runner, secrets_round_trip, versions_follow_each_other, grants, rules, changes_are_told, audit_rows_are_kept_once,
             audit_rows_of_several_logs, audit_rows_are_found, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
@@ -29,6 +29,10 @@ macro_rules! contract_tests {
     };
 }
 pub(crate) use contract_tests;
+
+mod runners;
+
+pub(crate) use runners::{audit_rows_of_a_runner, runners_come_and_go};
 
 pub(crate) fn agent(number: u128, name: &str) -> Agent {
     Agent {
@@ -133,7 +137,7 @@ pub(crate) async fn what_agents_must_not_share(store: &dyn Store) {
 pub(crate) async fn tokens_rotate(store: &dyn Store) {
     let one = agent(1, "one");
     store.add_agent(&one, &hash(1)).await.unwrap();
-    store.add_session(one.id, &hash(7), at(100)).await.unwrap();
+    store.add_session(one.id, &hash(7), at(100), None).await.unwrap();
     store.set_token(one.id, &hash(2), 2).await.unwrap();
 
     let state = store.load().await.unwrap();
@@ -151,14 +155,14 @@ pub(crate) async fn sessions_expire(store: &dyn Store) {
     let one = agent(1, "one");
     store.add_agent(&one, &hash(1)).await.unwrap();
     for second in [10, 20, 30] {
-        store.add_session(one.id, &hash(u8::try_from(second).unwrap()), at(second)).await.unwrap();
+        store.add_session(one.id, &hash(u8::try_from(second).unwrap()), at(second), None).await.unwrap();
     }
     assert_eq!(store.prune_sessions(at(20)).await.unwrap(), 2);
     assert_eq!(store.prune_sessions(at(20)).await.unwrap(), 0);
     let sessions = store.load().await.unwrap().sessions;
     assert_eq!(sessions.len(), 1);
     assert_eq!((sessions[0].agent, sessions[0].token_hash, sessions[0].expires), (one.id, hash(30), at(30)));
-    let missing = store.add_session(AgentId(Uuid::from_u128(9)), &hash(9), at(1)).await;
+    let missing = store.add_session(AgentId(Uuid::from_u128(9)), &hash(9), at(1), None).await;
     assert!(matches!(missing, Err(StoreError::NotFound { .. })));
 }
 
@@ -167,7 +171,7 @@ pub(crate) async fn removal_takes_what_hangs_on_it(store: &dyn Store) {
     store.add_agent(&one, &hash(1)).await.unwrap();
     store.add_agent(&two, &hash(2)).await.unwrap();
     store.add_secret(&key).await.unwrap();
-    store.add_session(one.id, &hash(7), at(100)).await.unwrap();
+    store.add_session(one.id, &hash(7), at(100), None).await.unwrap();
     store.grant(one.id, key.id).await.unwrap();
     store.grant(two.id, key.id).await.unwrap();
     store.insert_audit(&[audit_row(1, "one")]).await.unwrap();
@@ -325,7 +329,7 @@ pub(crate) async fn changes_are_told(store: &dyn Store) {
     told("grant", true);
     store.set_token(one.id, &hash(2), 2).await.unwrap();
     told("set_token", true);
-    store.add_session(one.id, &hash(7), at(100)).await.unwrap();
+    store.add_session(one.id, &hash(7), at(100), None).await.unwrap();
     told("add_session", true);
     store.prune_sessions(at(100)).await.unwrap();
     told("prune_sessions", true);
@@ -362,6 +366,7 @@ fn audit_row(seq: u64, agent: &str) -> AuditRow {
         host: Some("api.example.com".to_owned()),
         verdict: Some("inject".to_owned()),
         code: None,
+        launched_by: None,
         json: format!(r#"{{"seq":{seq}}}"#),
     }
 }
@@ -402,7 +407,7 @@ pub(crate) async fn audit_rows_of_several_logs(store: &dyn Store) {
 }
 
 pub(crate) async fn audit_rows_are_found(store: &dyn Store) {
-    let own = AuditRow {
+    let alert = AuditRow {
         request_id: None,
         agent: None,
         host: None,
@@ -417,7 +422,7 @@ pub(crate) async fn audit_rows_are_found(store: &dyn Store) {
         host: Some("evil.example".to_owned()),
         ..audit_row(4, "two")
     };
-    store.insert_audit(&[audit_row(1, "one"), audit_row(2, "two"), own.clone(), denied]).await.unwrap();
+    store.insert_audit(&[audit_row(1, "one"), audit_row(2, "two"), alert.clone(), denied]).await.unwrap();
 
     let text = |text: &str| Some(text.to_owned());
     let check = async |query: AuditQuery, expected: &[u64]| {
@@ -439,7 +444,7 @@ pub(crate) async fn audit_rows_are_found(store: &dyn Store) {
     check(AuditQuery { limit: 2, newest_first: true, ..all() }, &[4, 3]).await;
     check(AuditQuery { agent: text("' OR 1=1 --"), ..all() }, &[]).await;
     let third = store.list_audit(&AuditQuery { after_id: Some(2), limit: 1, ..all() }).await.unwrap();
-    assert_eq!(third, [AuditRow { id: 3, ..own }]);
+    assert_eq!(third, [AuditRow { id: 3, ..alert }]);
 }
 
 pub(crate) async fn facts(store: &dyn Store) {
@@ -464,25 +469,4 @@ pub(crate) async fn leases(store: &impl Store) {
     store.remove_lease("a").await.unwrap();
     store.remove_lease("none").await.unwrap();
     assert_eq!(store.list_leases().await.unwrap(), [lease("b")]);
-}
-
-pub(crate) async fn runners_come_and_go(store: &impl Store) {
-    let (one, other) = (agent(1, "one"), agent(2, "other"));
-    store.add_agent(&one, &TokenHash([1; 32])).await.unwrap();
-    store.add_agent(&other, &TokenHash([2; 32])).await.unwrap();
-    let [alice, devs] = ["alice", "@devs"].map(|text| text.parse::<Runner>().unwrap());
-    for (runner, may, changed) in [
-        (&alice, true, true),
-        (&alice, true, false),
-        (&devs, true, true),
-        (&alice, false, true),
-        (&alice, false, false),
-    ] {
-        assert_eq!(store.set_runner(one.id, runner, may).await.unwrap(), changed, "{runner} {may}");
-    }
-    assert_eq!(store.runners(one.id).await.unwrap(), std::slice::from_ref(&devs));
-    assert_eq!(store.runners(other.id).await.unwrap(), []);
-    store.remove_agent(one.id).await.unwrap();
-    assert_eq!(store.runners(one.id).await.unwrap(), []);
-    assert!(!store.set_runner(one.id, &devs, true).await.unwrap(), "an agent that is gone");
 }

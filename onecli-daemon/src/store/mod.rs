@@ -6,6 +6,7 @@
 mod error;
 mod keys;
 mod leases;
+mod runners;
 mod sqlite;
 
 #[cfg(test)]
@@ -21,10 +22,11 @@ use tokio::sync::watch;
 pub use error::StoreError;
 pub use keys::{KeyStore, Rewrap, SlotRow, VaultChange, VersionRow};
 pub use leases::{LeaseRow, LeaseStore};
+pub use runners::{RunnerChange, RunnerRow, RunnerStore};
 pub use sqlite::SqliteStore;
 
 use crate::model::{
-    Agent, AgentId, LogId, RequestId, Rule, RuleId, Runner, Sealed, Secret, SecretId, Terms, TokenHash,
+    Agent, AgentId, LogId, RequestId, Rule, RuleId, Sealed, Secret, SecretId, Terms, TokenHash,
 };
 
 /// Everything that decides about requests, as it stood at one moment.
@@ -62,6 +64,8 @@ pub struct Session {
     pub agent: AgentId,
     /// From this moment on it is worth nothing.
     pub expires: Timestamp,
+    /// The user whose `onecli run` it was minted for, by uid; `None` for one of `agent env`.
+    pub launched_by: Option<u32>,
 }
 
 /// One agent may use one secret.
@@ -96,6 +100,8 @@ pub struct AuditRow {
     pub verdict: Option<String>,
     /// Code of a refusal.
     pub code: Option<String>,
+    /// The user whose `onecli run` started the command that made the request, by uid.
+    pub launched_by: Option<u32>,
     /// The record as it stands in the log file, without the line end.
     pub json: String,
 }
@@ -121,6 +127,13 @@ pub struct AuditQuery {
     pub since: Option<Timestamp>,
     /// Only before this time.
     pub until: Option<Timestamp>,
+    /// Only of commands that this uid launched.
+    pub launched_by: Option<u32>,
+    /// Not of commands that another uid launched; those of which no uid is known are listed.
+    pub not_by_others: Option<u32>,
+    /// Looks at so many of the newest rows of [`agent`](Self::agent) and [`launched_by`](Self::launched_by), and applies all other
+    /// conditions to these: a bound of the work that does not depend on how many rows there are.
+    pub looked_at: Option<u32>,
     /// At most so many rows.
     pub limit: u32,
     /// The newest rows, newest first; else the oldest, oldest first.
@@ -139,6 +152,9 @@ impl Default for AuditQuery {
             after_id: None,
             since: None,
             until: None,
+            launched_by: None,
+            not_by_others: None,
+            looked_at: None,
             limit: 100,
             newest_first: false,
         }
@@ -148,7 +164,7 @@ impl Default for AuditQuery {
 /// A database. Every method is one transaction: it happens as a whole and is on the disk when it returns, or it
 /// did not happen.
 #[async_trait]
-pub trait Store: KeyStore + LeaseStore {
+pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// Reads the whole state in one consistent read.
     ///
     /// # Errors
@@ -201,6 +217,7 @@ pub trait Store: KeyStore + LeaseStore {
         agent: AgentId,
         token: &TokenHash,
         expires: Timestamp,
+        launched_by: Option<u32>,
     ) -> Result<(), StoreError>;
 
     /// Removes the sessions that have expired at `now`; tells how many.
@@ -240,13 +257,6 @@ pub trait Store: KeyStore + LeaseStore {
 
     /// Takes a grant back; tells whether there was one. That there was is kept: see [`StoredState::former_grants`].
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError>;
-
-    /// Who besides administrators may start commands as an agent, in the order of their names.
-    async fn runners(&self, agent: AgentId) -> Result<Vec<Runner>, StoreError>;
-
-    /// Lets somebody start commands as an agent, or no more; tells whether that changed anything. An agent that is gone
-    /// has no runners.
-    async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError>;
 
     /// Adds a rule, for one agent or for all. Numbers count up, and are never used again.
     ///

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 
 use self::erase::Eraser;
 use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
-use crate::model::{Agent, AgentId, LogId, RuleId, Runner, Sealed, Secret, SecretId, Terms, TokenHash};
+use crate::model::{Agent, AgentId, LogId, RuleId, Sealed, Secret, SecretId, Terms, TokenHash};
 
 /// The fact that [`Store::probe`] writes.
 const META_PROBE: &str = "store.probe";
@@ -241,13 +241,15 @@ impl Store for SqliteStore {
         agent: AgentId,
         token: &TokenHash,
         expires: Timestamp,
+        launched_by: Option<u32>,
     ) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         let done = sqlx::query(
-            "INSERT INTO sessions (token_hash, agent, expires) SELECT ?, id, ? FROM agents WHERE id = ?",
+            "INSERT INTO sessions (token_hash, agent, expires, launched_by) SELECT ?, id, ?, ? FROM agents WHERE id = ?",
         )
         .bind(&token.0[..])
         .bind(expires.as_microsecond())
+        .bind(launched_by)
         .bind(agent.to_string())
         .execute(&mut *tx)
         .await
@@ -405,17 +407,6 @@ impl Store for SqliteStore {
             .map_err(failed)?;
         self.commit(tx).await?;
         Ok(true)
-    }
-
-    async fn runners(&self, agent: AgentId) -> Result<Vec<Runner>, StoreError> {
-        runners::list(&self.pool, agent).await
-    }
-
-    async fn set_runner(&self, agent: AgentId, runner: &Runner, may: bool) -> Result<bool, StoreError> {
-        let mut tx = self.write().await?;
-        let changed = runners::set(&mut tx, agent, runner, may).await?;
-        self.commit(tx).await?;
-        Ok(changed)
     }
 
     async fn add_rule(&self, agent: Option<AgentId>, terms: &Terms) -> Result<RuleId, StoreError> {

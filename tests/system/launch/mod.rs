@@ -9,6 +9,7 @@ mod git_state;
 mod homes;
 mod ordinary;
 mod overlap;
+mod own_runs;
 mod packages;
 mod people;
 mod programs;

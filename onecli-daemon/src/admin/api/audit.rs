@@ -20,6 +20,8 @@ pub struct AuditQuery {
     pub all: bool,
     /// Go on with new records as they are written, until the client hangs up.
     pub follow: bool,
+    /// For a runner who does not administer: records of every run, and not only of the own ones.
+    pub every_run: bool,
 }
 
 /// Which records: those that fit all of what is said.
@@ -66,6 +68,7 @@ impl AuditQuery {
         add("code", filter.code.clone());
         add("request", filter.request.map(|id| id.to_string()));
         add("since", filter.since.map(|time| time.to_string()));
+        add("every_run", self.every_run.then(|| true.to_string()));
         add("until", filter.until.map(|time| time.to_string()));
         text
     }
@@ -99,6 +102,7 @@ impl AuditQuery {
                         .ok_or_else(|| format!("limit must be a number from 0 to {}", Self::MAX_LIMIT))?;
                 }
                 "all" => query.all = read(key, &value)?,
+                "every_run" => query.every_run = read(key, &value)?,
                 "follow" => query.follow = read(key, &value)?,
                 _ => return Err("the query holds an unknown key".to_owned()),
             }

@@ -295,6 +295,7 @@ impl Served {
             host: Some("api.test".to_owned()),
             verdict: None,
             code: None,
+            launched_by: None,
             json,
         };
         self.runtime.block_on(self.store.insert_audit(&[row])).unwrap();

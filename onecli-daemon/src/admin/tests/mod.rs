@@ -18,7 +18,14 @@ use crate::audit::{Event, Verdict};
 const ROOT: &str = "onecli.slice/onecli-agents.slice";
 
 fn peer(uid: u32, groups: &[&'static str], cgroup: &str) -> Peer {
-    Peer { uid, pid: 1, is_owner: false, groups: groups.to_vec(), cgroup: Ok(Some(cgroup.to_owned())) }
+    Peer {
+        uid,
+        gid: uid,
+        pid: 1,
+        is_owner: false,
+        groups: groups.to_vec(),
+        cgroup: Ok(Some(cgroup.to_owned())),
+    }
 }
 
 #[test]
@@ -119,7 +126,7 @@ fn audit_queries_round_trip() {
         since: Some("2026-01-02T03:04:05.678901Z".parse().unwrap()),
         until: Some("2027-01-02T03:04:05Z".parse().unwrap()),
     };
-    let query = AuditQuery { filter, limit: 7, all: true, follow: true };
+    let query = AuditQuery { filter, limit: 7, all: true, follow: true, every_run: true };
     assert_eq!(AuditQuery::from_query(&query.to_query()), Ok(query));
     assert_eq!(AuditQuery::from_query(""), Ok(AuditQuery { limit: 100, ..AuditQuery::default() }));
     for bad in ["limit=x", "limit=10001", "follow=1", "agent=A", "other=1", "limit", "verdict=no", "host=%ff"]

@@ -116,6 +116,27 @@ impl Scene {
     }
 }
 
+/// A daemon wrote this log before records had `launched_by`. Every later version verifies and reads it.
+#[test]
+fn older_log_verifies() {
+    let (temp, dir) = PrivateDir::temporary();
+    let files: std::collections::BTreeMap<String, String> =
+        serde_json::from_str(include_str!("vectors/before_launched_by.json")).unwrap();
+    for (name, text) in files {
+        fs::write(dir.join(&name), text).unwrap();
+    }
+    let scene = Scene { dir, _temp: temp };
+    let verified = scene.verify().unwrap();
+    assert_eq!((verified.first, verified.last), (1, 6), "{verified:?}");
+    let records: Vec<_> = Entries::after(scene.dir.path(), 0).unwrap().map(Result::unwrap).collect();
+    assert_eq!(records.len(), 6);
+    assert!(records.iter().all(|line| line.entry.record.launched_by.is_none()));
+    let mut lines = scene.read(1);
+    lines[3] = lines[3].replace("token_unknown", "token_unknowm");
+    scene.write(1, &lines);
+    scene.bad();
+}
+
 fn findings(result: Result<Verified, VerifyError>) -> Vec<Bad> {
     match result {
         Err(VerifyError::Bad(found)) => found.findings,

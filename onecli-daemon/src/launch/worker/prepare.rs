@@ -1,6 +1,5 @@
 //! What a command needs before it starts: its user, its view of the files, its directories, its terminal.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -87,7 +86,7 @@ pub(super) fn prepare(
     run.set_places(places(&directories, &watched)).map_err(unrecorded)?;
     let permission = authorisation.renewed(request, caller, ask).map_err(ours)?;
     let leftovers = Leftovers::of(&directories, &user);
-    let launch = plan(request, permission, user, view, &handed).map_err(launch_error)?;
+    let launch = plan(request, caller, permission, user, view, &handed).map_err(launch_error)?;
     let files = Files { standard: &handed.standard, terminal: terminal.as_ref() };
     let (pid, view) =
         start(wire, request, launch, &directories, files, hold).map_err(|error| ours(error.to_string()))?;
@@ -175,6 +174,7 @@ fn for_agents(mut user: LaunchUser, caller: &Caller, rules: &Rules) -> Result<La
 
 fn plan(
     request: &Request,
+    caller: &Caller,
     permission: Permission,
     user: LaunchUser,
     view: Option<View>,
@@ -185,10 +185,10 @@ fn plan(
         agent.ca_bundle = BUNDLE.into();
     }
     agent.own_view = view.is_some();
-    let caller: Vec<(OsString, OsString)> = request.env.clone();
-    let env = environment(caller, &request.keep_env, &user, &agent)?;
+    let env = environment(request.env.clone(), &request.keep_env, &user, &agent)?;
     Ok(Launch {
         user,
+        caller: caller.uid,
         cgroup: permission.cgroup,
         env,
         program: request.program.clone(),

@@ -7,7 +7,7 @@ use super::rows;
 use crate::model::LogId;
 use crate::store::{AuditQuery, AuditRow, StoreError};
 
-/// Rows of one statement: ten bound values each, of the 32766 that SQLite takes.
+/// Rows of one statement: eleven bound values each, of the 32766 that SQLite takes.
 const ROWS: usize = 500;
 
 pub(super) async fn insert(
@@ -17,7 +17,7 @@ pub(super) async fn insert(
     let failed = StoreError::query("add audit rows");
     for rows in rows.chunks(ROWS) {
         let mut insert = QueryBuilder::new(
-            "INSERT INTO audit (log, seq, time, request_id, event, agent, host, verdict, code, json) ",
+            "INSERT INTO audit (log, seq, time, request_id, event, agent, host, verdict, code, launched_by, json) ",
         );
         insert.push_values(rows, |mut values, row| {
             values
@@ -30,6 +30,7 @@ pub(super) async fn insert(
                 .push_bind(&row.host)
                 .push_bind(&row.verdict)
                 .push_bind(&row.code)
+                .push_bind(row.launched_by)
                 .push_bind(&row.json);
         });
         insert.push(" ON CONFLICT (log, seq) DO NOTHING");
@@ -81,9 +82,9 @@ pub(super) async fn prune(
 }
 
 pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
-    let mut select = QueryBuilder::new("SELECT * FROM audit WHERE true");
+    let mut select = QueryBuilder::new("SELECT * FROM ");
+    push_source(&mut select, query);
     let texts = [
-        (" AND agent = ", &query.agent),
         (" AND host = ", &query.host),
         (" AND verdict = ", &query.verdict),
         (" AND code = ", &query.code),
@@ -93,6 +94,9 @@ pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<Au
         if let Some(text) = text {
             select.push(condition).push_bind(text);
         }
+    }
+    if let Some(uid) = query.not_by_others {
+        select.push(" AND (launched_by IS NULL OR launched_by = ").push_bind(uid).push(")");
     }
     if let Some(id) = query.request_id {
         select.push(" AND request_id = ").push_bind(id.to_string());
@@ -110,6 +114,24 @@ pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<Au
     select.push_bind(query.limit);
     let found = select.build().fetch_all(pool).await.map_err(StoreError::query("list audit rows"))?;
     found.iter().map(rows::audit).collect()
+}
+
+/// The table, or the newest rows of it, of one agent and one person where the query names them.
+fn push_source(select: &mut QueryBuilder<Sqlite>, query: &AuditQuery) {
+    select.push(if query.looked_at.is_some() {
+        "(SELECT * FROM audit WHERE true"
+    } else {
+        "audit WHERE true"
+    });
+    if let Some(agent) = &query.agent {
+        select.push(" AND agent = ").push_bind(agent.clone());
+    }
+    if let Some(uid) = query.launched_by {
+        select.push(" AND launched_by = ").push_bind(uid);
+    }
+    if let Some(rows) = query.looked_at {
+        select.push(" ORDER BY id DESC LIMIT ").push_bind(rows).push(") WHERE true");
+    }
 }
 
 /// SQLite's integers end at `i64::MAX`, which no log reaches.

@@ -30,7 +30,12 @@ pub(super) fn agent(row: &SqliteRow) -> Result<StoredAgent, StoreError> {
 
 pub(super) fn session(row: &SqliteRow) -> Result<Session, StoreError> {
     let row = Row::new("sessions", "agent", row);
-    Ok(Session { token_hash: row.token_hash()?, agent: row.parse("agent")?, expires: row.time("expires")? })
+    Ok(Session {
+        token_hash: row.token_hash()?,
+        agent: row.parse("agent")?,
+        expires: row.time("expires")?,
+        launched_by: row.get("launched_by")?,
+    })
 }
 
 pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
@@ -86,6 +91,7 @@ pub(super) fn audit(row: &SqliteRow) -> Result<AuditRow, StoreError> {
         host: row.get("host")?,
         verdict: row.get("verdict")?,
         code: row.get("code")?,
+        launched_by: row.get("launched_by")?,
         json: row.get("json")?,
     })
 }
@@ -140,7 +146,7 @@ impl<'a> Row<'a> {
         serde_json::from_str(self.get(column)?).map_err(|error| self.bad(column, error))
     }
 
-    fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {
+    pub(super) fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {
         Timestamp::from_microsecond(self.get(column)?).map_err(|error| self.bad(column, error))
     }
 

@@ -1,47 +1,67 @@
-//! Who may start commands as an agent.
+//! The table of runners.
 
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{Row as _, Sqlite, Transaction};
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
 
-use super::super::StoreError;
+use super::super::{RunnerChange, RunnerRow, RunnerStore, StoreError};
+use super::SqliteStore;
+use super::rows::Row;
 use crate::model::{AgentId, Runner};
 
-pub(super) async fn list(pool: &SqlitePool, agent: AgentId) -> Result<Vec<Runner>, StoreError> {
-    let failed = StoreError::query("read who may run an agent");
-    let rows = sqlx::query("SELECT runner FROM runners WHERE agent = ? ORDER BY runner")
-        .bind(agent.to_string())
-        .fetch_all(pool)
+const ALLOW: &str = "INSERT INTO runners (agent, runner, sees_all, since) \
+    SELECT id, ?2, coalesce(?3, 0), ?4 FROM agents WHERE id = ?1 \
+    ON CONFLICT (agent, runner) DO UPDATE SET sees_all = ?3 WHERE ?3 IS NOT NULL AND sees_all <> ?3";
+const DENY: &str = "DELETE FROM runners WHERE agent = ?1 AND runner = ?2";
+
+#[async_trait]
+impl RunnerStore for SqliteStore {
+    async fn runners(&self, agent: AgentId) -> Result<Vec<Runner>, StoreError> {
+        let rows = sqlx::query("SELECT agent, runner FROM runners WHERE agent = ? ORDER BY runner")
+            .bind(agent.to_string())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(StoreError::query("read who may run an agent"))?;
+        rows.iter().map(|row| Row::new("runners", "agent", row).parse("runner")).collect()
+    }
+
+    async fn all_runners(&self) -> Result<Vec<RunnerRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT runners.*, agents.name FROM runners JOIN agents ON agents.id = runners.agent ORDER BY name, runner",
+        )
+        .fetch_all(&self.pool)
         .await
-        .map_err(failed)?;
-    let parse = |row: &SqliteRow| {
-        let text: String = row.try_get("runner").map_err(failed)?;
-        text.parse().map_err(|error: crate::model::runner::RunnerError| StoreError::BadRow {
-            table: "runners",
-            row: agent.to_string(),
-            column: "runner",
-            reason: error.to_string(),
-        })
-    };
-    rows.iter().map(parse).collect()
+        .map_err(StoreError::query("read who may run agents"))?;
+        rows.iter().map(runner).collect()
+    }
+
+    async fn set_runner(
+        &self,
+        agent: AgentId,
+        runner: &Runner,
+        change: RunnerChange,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let (agent, runner) = (agent.to_string(), runner.to_string());
+        let statement = match change {
+            RunnerChange::Allow { since, sees_all } => {
+                sqlx::query(ALLOW).bind(agent).bind(runner).bind(sees_all).bind(since.as_microsecond())
+            }
+            RunnerChange::Deny => sqlx::query(DENY).bind(agent).bind(runner),
+        };
+        let done =
+            statement.execute(&mut *tx).await.map_err(StoreError::query("change who may run an agent"))?;
+        self.commit(tx).await?;
+        Ok(done.rows_affected() > 0)
+    }
 }
 
-/// Changes one entry; tells whether that changed anything.
-pub(super) async fn set(
-    tx: &mut Transaction<'static, Sqlite>,
-    agent: AgentId,
-    runner: &Runner,
-    may: bool,
-) -> Result<bool, StoreError> {
-    let statement = if may {
-        "INSERT INTO runners (agent, runner) SELECT id, ?2 FROM agents WHERE id = ?1 ON CONFLICT DO NOTHING"
-    } else {
-        "DELETE FROM runners WHERE agent = ?1 AND runner = ?2"
-    };
-    let done = sqlx::query(statement)
-        .bind(agent.to_string())
-        .bind(runner.to_string())
-        .execute(&mut **tx)
-        .await
-        .map_err(StoreError::query("change who may run an agent"))?;
-    Ok(done.rows_affected() > 0)
+fn runner(row: &SqliteRow) -> Result<RunnerRow, StoreError> {
+    let row = Row::new("runners", "agent", row);
+    Ok(RunnerRow {
+        agent: row.parse("agent")?,
+        name: row.parse("name")?,
+        runner: row.parse("runner")?,
+        sees_all: row.get("sees_all")?,
+        since: row.time("since")?,
+    })
 }

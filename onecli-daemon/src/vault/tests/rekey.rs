@@ -7,7 +7,10 @@ use zeroize::Zeroizing;
 
 use super::super::unlock::META_REKEY;
 use super::*;
-use crate::store::{LeaseRow, LeaseStore, Rewrap, SlotRow, StoreError, StoredState, VaultChange, VersionRow};
+use crate::store::{
+    LeaseRow, LeaseStore, Rewrap, RunnerChange, RunnerRow, RunnerStore, SlotRow, StoreError, StoredState,
+    VaultChange, VersionRow,
+};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -191,9 +194,7 @@ pass_on! {
     fn set_agent_enabled(id: AgentId, enabled: bool) -> ();
     fn set_git_config(id: AgentId, allow: bool) -> ();
     fn remove_agent(id: AgentId) -> ();
-    fn runners(agent: AgentId) -> Vec<crate::model::Runner>;
-    fn set_runner(agent: AgentId, runner: &crate::model::Runner, may: bool) -> bool;
-    fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp) -> ();
+    fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp, launched_by: Option<u32>) -> ();
     fn prune_sessions(now: Timestamp) -> u64;
     fn add_secret(secret: &Secret) -> ();
     fn add_version(secret: &Secret, kept: &Sealed) -> ();
@@ -212,6 +213,24 @@ pass_on! {
     fn remove_rule(id: crate::model::RuleId) -> ();
     fn probe() -> ();
     fn set_meta(entries: &[(&str, &str)]) -> ();
+}
+
+#[async_trait::async_trait]
+impl RunnerStore for Dying {
+    async fn runners(&self, agent: AgentId) -> Result<Vec<crate::model::Runner>, StoreError> {
+        self.store.runners(agent).await
+    }
+    async fn all_runners(&self) -> Result<Vec<RunnerRow>, StoreError> {
+        self.store.all_runners().await
+    }
+    async fn set_runner(
+        &self,
+        agent: AgentId,
+        runner: &crate::model::Runner,
+        change: RunnerChange,
+    ) -> Result<bool, StoreError> {
+        self.store.set_runner(agent, runner, change).await
+    }
 }
 
 #[async_trait::async_trait]

@@ -1,0 +1,41 @@
+//! Who launched the command that a cgroup belongs to.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+
+use crate::kernel::Cgroup2;
+use crate::model::{CgroupName, command_cgroup};
+
+/// Cgroups that are remembered: 24 bytes each. When so many are, all are looked up again.
+const REMEMBERED: usize = 8192;
+
+/// Uids by the ids of commands' cgroups. The kernel gives no id again before the next boot.
+#[derive(Debug, Default)]
+pub(super) struct Launches(RwLock<HashMap<u64, Option<u32>>>);
+
+impl Launches {
+    /// The uid for the cgroup with id `command`, which is a direct child of the agent's cgroup `agent` in `root`.
+    pub(super) fn launched_by(
+        &self,
+        cgroups: &Cgroup2,
+        root: &Path,
+        agent: &CgroupName,
+        command: u64,
+    ) -> Option<u32> {
+        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&command) {
+            return *known;
+        }
+        let children = cgroups.agents(&root.join(agent.as_str())).ok()?;
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + children.len() >= REMEMBERED {
+            known.clear();
+        }
+        for child in children.into_iter().take(REMEMBERED) {
+            let name = child.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            known.insert(child.id, command_cgroup::launched_by(agent, name));
+        }
+        // One that is nested deeper belongs to a container or another manager.
+        *known.entry(command).or_default()
+    }
+}
