@@ -129,20 +129,6 @@ pub(super) async fn set_enabled(
     Ok((&agent).into())
 }
 
-/// Lets commands of the agent change git configuration and hooks in a project, from the next command on, or no more.
-pub(super) async fn set_git_config(
-    state: &State,
-    name: &AgentName,
-    allow: bool,
-) -> Result<AgentView, AdminError> {
-    let change = state.begin_change().await?;
-    let mut agent = change.stored.agent(name)?.clone();
-    agent.allow_git_config = allow;
-    state.handles.store.set_git_config(agent.id, allow).await?;
-    change.in_force("agent set", agent.name.as_str()).await?;
-    Ok((&agent).into())
-}
-
 /// Removes an agent. Where processes run as it, only with `kill`: they would stay behind in a cgroup of nobody.
 pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Result<AgentRemoved, AdminError> {
     let host = &state.handles.host;
@@ -168,7 +154,7 @@ pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Resul
     Ok(AgentRemoved { agent: agent_detail, cgroup_left })
 }
 
-fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
+pub(super) fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
     stored.agents.iter().map(|stored| &stored.agent)
 }
 

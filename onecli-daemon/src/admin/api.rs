@@ -3,6 +3,7 @@
 //! HTTP/1.1 over a Unix socket, one request per connection, bodies in JSON. Paths are in [`routes`]; every error is an
 //! [`ErrorBody`].
 
+mod agents;
 mod audit;
 mod doctor;
 mod env;
@@ -22,6 +23,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use agents::{AgentChanged, AgentSet, FieldChange};
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
 pub use env::{EnvName, EnvNameError, EnvNames};
@@ -98,9 +100,8 @@ pub mod routes {
         format!("{AGENTS}/{name}")
     }
 
-    /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable`, `allow-git-config`, `deny-git-config`
-    /// ([`super::AgentView`]), `session`
-    /// ([`super::SessionRequest`]: [`super::Session`]), `env` ([`super::AgentEnvRequest`]: [`super::AgentEnv`]).
+    /// `POST`: `rotate` ([`super::AgentToken`]), `enable`, `disable` ([`super::AgentView`]), `set`
+    /// ([`super::AgentSet`]: [`super::AgentChanged`]), `session` ([`super::SessionRequest`]: [`super::Session`]), `env` ([`super::AgentEnvRequest`]: [`super::AgentEnv`]).
     pub fn agent_action(name: &AgentName, action: &str) -> String {
         format!("{AGENTS}/{name}/{action}")
     }

@@ -7,6 +7,7 @@ pub mod api;
 pub mod host;
 
 mod admission;
+mod agent_set;
 mod agents;
 mod approvals;
 mod audit;

@@ -14,8 +14,8 @@ use super::peer::Rights;
 use super::runner::{self, OwnAgent, Scope};
 use super::state::State;
 use super::{
-    agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, refusals, rules,
-    secrets, session, status, vault,
+    agent_set, agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, refusals,
+    rules, secrets, session, status, vault,
 };
 use crate::store::RunnerChange;
 
@@ -83,6 +83,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("GET", ["agents"]) => json(&agents::list(&state).await?),
         ("POST", ["agents"]) => created(&agents::add(&state, body(&call)?).await?),
         ("GET", ["agents", name]) => json(&agents::show(&state, &parse(name)?).await?),
+        ("POST", ["agents", name, "set"]) => {
+            json(&agent_set::set(&state, call.uid, &parse(name)?, body(&call)?).await?)
+        }
         ("DELETE", ["agents", name]) => json(&agents::remove(&state, &parse(name)?, kill(&call)?).await?),
         ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&state, &parse(name)?).await?),
         ("POST", ["agents", name, "enable"]) => {
@@ -90,12 +93,6 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         }
         ("POST", ["agents", name, "disable"]) => {
             json(&agents::set_enabled(&state, &parse(name)?, false).await?)
-        }
-        ("POST", ["agents", name, "allow-git-config"]) => {
-            json(&agents::set_git_config(&state, &parse(name)?, true).await?)
-        }
-        ("POST", ["agents", name, "deny-git-config"]) => {
-            json(&agents::set_git_config(&state, &parse(name)?, false).await?)
         }
         ("POST", ["agents", name, "session"]) => {
             created(&session::start(&state, call.uid, &parse(name)?, body(&call)?).await?)

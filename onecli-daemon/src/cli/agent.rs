@@ -5,7 +5,6 @@ use super::args::AgentAddArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
 use super::recipe::Application;
-use super::recipe_args::AgentSetArgs;
 use super::user;
 use crate::admin::api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, GrantView, routes};
 use crate::model::{AgentName, Runner};
@@ -15,12 +14,9 @@ pub(super) fn add(client: &Client, mut args: AgentAddArgs, output: &mut Output) 
     if let Some(recipe) = recipe.as_ref().filter(|_| args.recipe.dry_run) {
         return recipe.preview(&args.name, output);
     }
-    let mut created = None;
-    if args.create_user {
-        let name = args.user.take().map_or_else(|| user::name_for(&args.name), Ok)?;
-        user::create(&name)?;
-        args.user = Some(name.clone());
-        created = Some(name);
+    let created = args.create_user.then(|| user::make(args.user.take(), &args.name)).transpose()?;
+    if created.is_some() {
+        args.user.clone_from(&created);
     }
     let request = AgentAdd {
         name: args.name,
@@ -129,42 +125,6 @@ pub(super) fn set_enabled(
     }
     let effect = if enabled { "it is let in again" } else { "it is refused everything" };
     Ok(output.line(&format!("agent '{name}' is {}: {effect}", state(agent.enabled)))?)
-}
-
-pub(super) fn set(client: &Client, args: &AgentSetArgs, output: &mut Output) -> Result<(), CliError> {
-    let recipe = args.recipe.recipe.map(|recipe| Application::new(recipe, &args.recipe.hosts)).transpose()?;
-    if let Some(recipe) = recipe.as_ref().filter(|_| args.recipe.dry_run) {
-        return recipe.preview(&args.name, output);
-    }
-    if let Some(answer) = &args.allow_git_config {
-        set_git_config(client, &args.name, answer == "yes", output)?;
-    }
-    match recipe {
-        Some(recipe) => recipe.apply(client, &args.name)?.report(output),
-        None => Ok(()),
-    }
-}
-
-fn set_git_config(
-    client: &Client,
-    name: &AgentName,
-    allow: bool,
-    output: &mut Output,
-) -> Result<(), CliError> {
-    let action = if allow { "allow-git-config" } else { "deny-git-config" };
-    let agent: AgentView = client.act(&routes::agent_action(name, action))?;
-    if output.is_json() {
-        return Ok(output.document(&agent)?);
-    }
-    Ok(output.line(&format!("agent '{name}': its commands {}", git_config(agent.allow_git_config)))?)
-}
-
-fn git_config(allowed: bool) -> &'static str {
-    if allowed {
-        "may change git configuration and hooks"
-    } else {
-        "find git configuration and hooks read-only"
-    }
 }
 
 pub(super) fn allow_run(

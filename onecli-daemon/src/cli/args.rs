@@ -261,7 +261,7 @@ pub(super) enum AgentCommand {
         #[arg(value_name = "USER|@GROUP")]
         runner: Runner,
     },
-    /// Change an agent: git configuration from its next command on, rules from its next request on.
+    /// Change an agent, and print what changed.
     Set(AgentSetArgs),
     /// Remove an agent with its token, sessions, grants and rules. Its audit records stay.
     ///

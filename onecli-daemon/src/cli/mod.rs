@@ -2,6 +2,7 @@
 
 mod account;
 mod agent;
+mod agent_set;
 mod approval;
 mod args;
 mod audit;
@@ -250,7 +251,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             AgentCommand::Disable { name } => agent::set_enabled(client, &name, false, output),
             AgentCommand::Enable { name } => agent::set_enabled(client, &name, true, output),
             AgentCommand::Env(args) => env::env(client, &args, output),
-            AgentCommand::Set(args) => agent::set(client, &args, output),
+            AgentCommand::Set(args) => agent_set::set(client, &args, output),
             AgentCommand::AllowRun { name, runner, see_all } => {
                 agent::allow_run(client, &name, &runner, see_all.as_deref(), output)
             }

@@ -1,5 +1,6 @@
 //! The command line, and commands against a real admin server.
 
+mod agent_set;
 mod runners;
 
 use std::cell::RefCell;

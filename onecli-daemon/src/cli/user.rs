@@ -77,6 +77,13 @@ pub(super) fn name_for(agent: &AgentName) -> Result<String, UserError> {
     if name.len() > MAX_NAME { Err(UserError::Name(name)) } else { Ok(name) }
 }
 
+/// [Makes](create) the user of an agent, with the name that `--user` says or else the usual one.
+pub(super) fn make(named: Option<String>, agent: &AgentName) -> Result<String, UserError> {
+    let name = named.map_or_else(|| name_for(agent), Ok)?;
+    create(&name)?;
+    Ok(name)
+}
+
 /// The directory of the agents' homes.
 pub(super) fn agents_dir() -> AgentsDir {
     match std::env::var_os(AGENTS_DIR_VARIABLE).map(PathBuf::from) {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
+use super::{AgentChange, AuditQuery, AuditRow, GrantRow, LeaseRow, Store, StoreError};
 use crate::model::{
     Action, Agent, AgentId, Egress, Factors, LogId, MethodSet, Placement, Profile, RequestId, Rule, RuleText,
     Sealed, Secret, SecretId, Target, Terms, TokenHash, ValueClass,
@@ -15,7 +15,7 @@ macro_rules! contract_tests {
     ($make:path) => {
         $crate::store::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
-            runners_come_and_go, audit_rows_of_a_runner, secrets_round_trip, versions_follow_each_other, grants, rules, changes_are_told, audit_rows_are_kept_once,
+            runners_come_and_go, agents_change, audit_rows_of_a_runner, secrets_round_trip, versions_follow_each_other, grants, rules, changes_are_told, audit_rows_are_kept_once,
             audit_rows_of_several_logs, audit_rows_are_found, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
@@ -32,7 +32,7 @@ pub(crate) use contract_tests;
 
 mod runners;
 
-pub(crate) use runners::{audit_rows_of_a_runner, runners_come_and_go};
+pub(crate) use runners::{agents_change, audit_rows_of_a_runner, runners_come_and_go};
 
 pub(crate) fn agent(number: u128, name: &str) -> Agent {
     Agent {
@@ -106,14 +106,18 @@ pub(crate) async fn agents_round_trip(store: &dyn Store) {
     let missing = store.set_agent_enabled(AgentId(Uuid::from_u128(9)), true).await;
     assert!(matches!(missing, Err(StoreError::NotFound { what: "agent", .. })));
     for (id, allow) in [(one.id, true), (two.id, false)] {
-        store.set_git_config(id, allow).await.unwrap();
+        store.change_agent(id, &git_config(allow)).await.unwrap();
     }
     let allowed = |state: crate::store::StoredState| {
         state.agents.iter().map(|stored| stored.agent.allow_git_config).collect::<Vec<_>>()
     };
     assert_eq!(allowed(store.load().await.unwrap()), [false, true], "a-two, one");
-    let missing = store.set_git_config(AgentId(Uuid::from_u128(9)), true).await;
+    let missing = store.change_agent(AgentId(Uuid::from_u128(9)), &git_config(true)).await;
     assert!(matches!(missing, Err(StoreError::NotFound { what: "agent", .. })));
+}
+
+fn git_config(allow: bool) -> AgentChange {
+    AgentChange { allow_git_config: Some(allow), ..AgentChange::default() }
 }
 
 pub(crate) async fn what_agents_must_not_share(store: &dyn Store) {

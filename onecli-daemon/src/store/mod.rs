@@ -26,7 +26,8 @@ pub use runners::{RunnerChange, RunnerRow, RunnerStore};
 pub use sqlite::SqliteStore;
 
 use crate::model::{
-    Agent, AgentId, LogId, RequestId, Rule, RuleId, Sealed, Secret, SecretId, Terms, TokenHash,
+    Agent, AgentId, CgroupName, Egress, Factors, LogId, RequestId, Rule, RuleId, Sealed, Secret, SecretId,
+    Terms, TokenHash,
 };
 
 /// Everything that decides about requests, as it stood at one moment.
@@ -53,6 +54,21 @@ pub struct StoredAgent {
     pub agent: Agent,
     /// The hash of its own token.
     pub token_hash: TokenHash,
+}
+
+/// A change of an agent: what is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentChange {
+    /// What it must prove.
+    pub factors: Option<Factors>,
+    /// Its managed cgroup.
+    pub cgroup: Option<CgroupName>,
+    /// The user its processes run as, if any.
+    pub user: Option<Option<String>>,
+    /// What happens to hosts that no grant names.
+    pub egress: Option<Egress>,
+    /// Whether its commands may change git configuration and hooks.
+    pub allow_git_config: Option<bool>,
 }
 
 /// A token minted for one `run` or one `agent env`.
@@ -196,11 +212,11 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// [`StoreError::NotFound`].
     async fn set_agent_enabled(&self, id: AgentId, enabled: bool) -> Result<(), StoreError>;
 
-    /// Changes whether commands of an agent may change the configuration and the hooks of git repositories.
+    /// Changes the fields of an agent that `change` names, and no other.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
-    async fn set_git_config(&self, id: AgentId, allow: bool) -> Result<(), StoreError>;
+    /// [`StoreError::NotFound`]; [`StoreError::Taken`] where the cgroup or the user is another agent's.
+    async fn change_agent(&self, id: AgentId, change: &AgentChange) -> Result<(), StoreError>;
 
     /// Removes an agent with its grants, rules and sessions. Its audit rows stay.
     ///

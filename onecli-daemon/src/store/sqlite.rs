@@ -25,7 +25,7 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use self::erase::Eraser;
-use super::{AuditQuery, AuditRow, Store, StoreError, StoredState};
+use super::{AgentChange, AuditQuery, AuditRow, Store, StoreError, StoredState};
 use crate::model::{Agent, AgentId, LogId, RuleId, Sealed, Secret, SecretId, Terms, TokenHash};
 
 /// The fact that [`Store::probe`] writes.
@@ -219,9 +219,9 @@ impl Store for SqliteStore {
         self.commit(tx).await
     }
 
-    async fn set_git_config(&self, id: AgentId, allow: bool) -> Result<(), StoreError> {
+    async fn change_agent(&self, id: AgentId, change: &AgentChange) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        flags::set(&mut tx, flags::GIT_CONFIG, id, allow).await?;
+        flags::change(&mut tx, id, change).await?;
         self.commit(tx).await
     }
 

@@ -1,10 +1,10 @@
-//! What a runner may do, and which audit rows are hers.
+//! Changes of agents, what a runner may do, and which audit rows are hers.
 
 use uuid::Uuid;
 
 use super::{agent, at, audit_row};
-use crate::model::{RequestId, Runner, TokenHash};
-use crate::store::{AuditQuery, AuditRow, RunnerChange, RunnerRow, Store};
+use crate::model::{Agent, Egress, Factors, RequestId, Runner, TokenHash};
+use crate::store::{AgentChange, AuditQuery, AuditRow, RunnerChange, RunnerRow, Store, StoreError};
 
 pub(crate) async fn runners_come_and_go(store: &impl Store) {
     let (one, other) = (agent(1, "one"), agent(2, "other"));
@@ -66,4 +66,36 @@ pub(crate) async fn audit_rows_of_a_runner(store: &dyn Store) {
     check(AuditQuery { looked_at: Some(1), request_id: first, ..own() }, &[]).await;
     check(AuditQuery { looked_at: Some(2), request_id: first, ..own() }, &[5]).await;
     check(AuditQuery { looked_at: Some(2), newest_first: true, limit: 1, ..own() }, &[7]).await;
+}
+
+/// Two changes of different fields, each made of what was there before both, are both kept.
+pub(crate) async fn agents_change(store: &dyn Store) {
+    let (one, other) = (agent(1, "one"), agent(2, "other"));
+    store.add_agent(&one, &TokenHash([1; 32])).await.unwrap();
+    store.add_agent(&other, &TokenHash([2; 32])).await.unwrap();
+    let user = |name: &str| AgentChange { user: Some(Some(name.to_owned())), ..AgentChange::default() };
+    let factors = AgentChange { factors: Some(Factors::TOKEN), ..AgentChange::default() };
+    let rest = AgentChange {
+        cgroup: Some("elsewhere.slice".parse().unwrap()),
+        egress: Some(Egress::Allow),
+        ..AgentChange::default()
+    };
+    for change in [&factors, &rest, &user("builder"), &AgentChange::default()] {
+        store.change_agent(one.id, change).await.unwrap();
+    }
+    let expected = Agent {
+        factors: Factors::TOKEN,
+        cgroup: "elsewhere.slice".parse().unwrap(),
+        egress: Egress::Allow,
+        user: Some("builder".to_owned()),
+        ..one.clone()
+    };
+    assert_eq!(store.load().await.unwrap().agents[0].agent, expected);
+    assert_eq!(store.load().await.unwrap().agents[1].agent, other);
+    for change in [user("builder"), AgentChange { egress: None, ..rest }] {
+        let taken = store.change_agent(other.id, &change).await;
+        assert!(matches!(taken, Err(StoreError::Taken { .. })), "{taken:?}");
+    }
+    store.change_agent(one.id, &AgentChange { user: Some(None), ..AgentChange::default() }).await.unwrap();
+    assert_eq!(store.load().await.unwrap().agents[0].agent.user, None);
 }

@@ -192,7 +192,7 @@ pass_on! {
     fn add_agent(agent: &crate::model::Agent, token: &TokenHash) -> ();
     fn set_token(id: AgentId, token: &TokenHash, generation: u32) -> ();
     fn set_agent_enabled(id: AgentId, enabled: bool) -> ();
-    fn set_git_config(id: AgentId, allow: bool) -> ();
+    fn change_agent(id: AgentId, change: &crate::store::AgentChange) -> ();
     fn remove_agent(id: AgentId) -> ();
     fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp, launched_by: Option<u32>) -> ();
     fn prune_sessions(now: Timestamp) -> u64;
