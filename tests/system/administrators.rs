@@ -92,6 +92,7 @@ fn they_cannot_compose_a_value(world: &World) {
         &["key", "remove-slot", "1"],
         &["key", "rotate"],
         &["backup", copy],
+        &["secret", "test", "api", "--path", "/"],
         &["vault", "import", "secret/team"],
         &[&add[..], &["--vault", "secret/team#key"]].concat(),
         &[&add[..], &["--file", "/etc/hostname"]].concat(),

@@ -66,6 +66,7 @@ mod revocation;
 mod rules;
 mod scene;
 mod second_daemon;
+mod secret_test;
 mod sessions;
 mod settled;
 mod sigv4;

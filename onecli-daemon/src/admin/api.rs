@@ -10,6 +10,7 @@ mod env;
 mod environment;
 mod keys;
 mod rules;
+mod secret_test;
 mod status;
 mod vault;
 
@@ -36,6 +37,7 @@ pub use rules::{
     ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, Refusals, RefusedTarget, RuleAdd,
     RuleView,
 };
+pub use secret_test::{SecretTest, SecretTested};
 pub use status::{AuditStatus, Status};
 pub use vault::{Import, ImportEnd, Imported, NamedValue, VaultImport, VaultView};
 
@@ -141,7 +143,8 @@ pub mod routes {
         format!("{SECRETS}/{name}")
     }
 
-    /// `POST`: `rotate` ([`super::SecretRotate`]), `enable`, `disable`: [`super::SecretView`].
+    /// `POST`: `rotate` ([`super::SecretRotate`]), `enable`, `disable`: [`super::SecretView`]; `test`
+    /// ([`super::SecretTest`]: [`super::SecretTested`]).
     pub fn secret_action(name: &SecretName, action: &str) -> String {
         format!("{SECRETS}/{name}/{action}")
     }

@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use super::api::{ErrorBody, ErrorDetail, VALUE_DOUBTFUL};
+use crate::model::Refusal;
 use crate::model::random::RandomError;
 use crate::store::StoreError;
 use crate::vault::VaultError;
@@ -86,6 +87,16 @@ pub(super) enum AdminError {
         /// What speaks against it.
         faults: String,
     },
+    /// A test of a secret got no answer.
+    #[error("cannot test secret '{name}' at {authority}: {}", .refusal.message)]
+    NotTested {
+        /// The secret.
+        name: String,
+        /// Where the request was to go.
+        authority: String,
+        /// Why there is no answer.
+        refusal: Box<Refusal>,
+    },
     /// Not as things are.
     #[error("{0}")]
     Conflict(String),
@@ -139,6 +150,8 @@ impl AdminError {
             | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
                 StatusCode::CONFLICT
             }
+            AdminError::NotTested { refusal, .. } if refusal.code.status() < 500 => StatusCode::CONFLICT,
+            AdminError::NotTested { .. } => StatusCode::BAD_GATEWAY,
             AdminError::Invalid(_) | AdminError::Doubtful { .. } => StatusCode::BAD_REQUEST,
             AdminError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             AdminError::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -161,6 +174,7 @@ impl AdminError {
             AdminError::NotReady { .. } => "not_ready",
             AdminError::Invalid(_) => "invalid",
             AdminError::Doubtful { .. } => VALUE_DOUBTFUL,
+            AdminError::NotTested { refusal, .. } => refusal.code.as_str(),
             AdminError::TooLarge(_) => "too_large",
             AdminError::TooSlow => "timeout",
             AdminError::TooManyFollowers => "limit_reached",
@@ -195,6 +209,7 @@ impl AdminError {
                     .to_owned()
             }
             AdminError::TooManyFollowers => "end one 'onecli audit tail -f'".to_owned(),
+            AdminError::NotTested { refusal, .. } => refusal.hint.to_string(),
             AdminError::Doubtful { .. } => {
                 "give the credential alone, or store the value as it is with --force".to_owned()
             }

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::api::{Ca, Place};
-use crate::model::{AgentId, AgentName, CgroupName};
+use crate::model::harmless::{TestAnswer, TestRequest};
+use crate::model::{AgentId, AgentName, CgroupName, Refusal};
 
 /// A managed cgroup as it exists now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,12 @@ pub trait Host: Send + Sync {
 
     /// All addresses of the explicit proxy: those where it is spoken to in the clear, and those over TLS.
     fn explicit_addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>);
+
+    /// Sends one request with a secret. The caller has checked that root asks.
+    ///
+    /// # Errors
+    /// Nothing was sent, or no answer came.
+    async fn test_secret(&self, test: &TestRequest) -> Result<TestAnswer, Refusal>;
 
     /// Counters by name, for `onecli status`.
     fn counters(&self) -> BTreeMap<String, u64>;

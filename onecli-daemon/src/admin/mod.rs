@@ -28,6 +28,7 @@ mod refusals;
 mod router;
 mod rules;
 mod runner;
+mod secret_test;
 mod secrets;
 mod server;
 mod session;

@@ -15,7 +15,7 @@ use super::runner::{self, OwnAgent, Scope};
 use super::state::State;
 use super::{
     agent_set, agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, refusals,
-    rules, secrets, session, status, vault,
+    rules, secret_test, secrets, session, status, vault,
 };
 use crate::store::RunnerChange;
 
@@ -127,6 +127,10 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
             json(&secrets::set_enabled(&state, &parse(name)?, false).await?)
         }
 
+        ("POST", ["secrets", name, "test"]) => {
+            json(&secret_test::test(&state, call.uid, &parse(name)?, body(&call)?).await?)
+        }
+
         ("PUT", ["grants", agent, secret]) => {
             json(&grants::grant(&state, &parse(agent)?, &parse(secret)?).await?)
         }
@@ -157,7 +161,9 @@ fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), A
     match rights {
         Rights::Root => Ok(()),
         Rights::Write if !is_for_root(method, segments) => Ok(()),
-        Rights::Write => Err(AdminError::root_only("manage keys, take backups and read the vault server")),
+        Rights::Write => {
+            Err(AdminError::root_only("manage keys, take backups, test secrets and read the vault server"))
+        }
         Rights::Audit | Rights::Runner => Err(AdminError::NotPermitted {
             message: "members of group 'onecli-audit' may read status and audit only".to_owned(),
             hint: "use sudo, or join the group 'onecli'".to_owned(),
@@ -166,11 +172,13 @@ fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), A
 }
 
 /// A key slot opens a backup, and both together every value. What the vault server holds could be sent to a host of the
-/// caller's choice.
+/// caller's choice. A test shows what a service answers to a credential that its administrator may not use.
 fn is_for_root(method: &str, segments: &[&str]) -> bool {
     matches!(
         (method, segments),
-        ("POST" | "PUT" | "DELETE", ["key", ..]) | ("GET", ["backup"]) | ("POST", ["vault", "import"])
+        ("POST" | "PUT" | "DELETE", ["key", ..])
+            | ("GET", ["backup"])
+            | ("POST", ["vault", "import"] | ["secrets", _, "test"])
     )
 }
 

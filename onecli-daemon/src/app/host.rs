@@ -17,7 +17,8 @@ use crate::admin::{CgroupInfo, Host, Transparent};
 use crate::audit::{AuditLog, Record};
 use crate::dns;
 use crate::http::Gateway;
-use crate::model::{AgentId, AgentName, CgroupName, Clock, Random, RequestId};
+use crate::model::harmless::{TestAnswer, TestRequest};
+use crate::model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, RequestId};
 
 /// How long killed processes may take to end, and how often they are looked at.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -114,6 +115,10 @@ impl Host for AppHost {
         if let Err(error) = self.audit.flush().await {
             tracing::error!(%error, "refusals cannot be recorded");
         }
+    }
+
+    async fn test_secret(&self, test: &TestRequest) -> Result<TestAnswer, Refusal> {
+        self.gateway.test_secret(test).await
     }
 
     fn private_dirs(&self) -> Vec<PathBuf> {

@@ -12,6 +12,7 @@ use super::key_args::{KeyCommand, RestoreArgs};
 use super::recipe_args::{AgentSetArgs, RecipeArgs, RecipeCommand};
 use super::rule::RuleCommand;
 use super::secret_args::SecretAddArgs;
+use super::secret_test::SecretTestArgs;
 use super::why::WhyArgs;
 use crate::admin::api::{AgentEnvRequest, DEFAULT_SOCKET};
 use crate::model::recipe::RecipeName;
@@ -429,6 +430,8 @@ pub(super) enum SecretCommand {
         #[command(flatten)]
         value: ValueArgs,
     },
+    /// Send one harmless request with a secret, and print what the service answered. Root only.
+    Test(SecretTestArgs),
     /// Never use a secret, from the next request on.
     Disable {
         /// The secret.

@@ -33,6 +33,7 @@ mod run;
 mod run_dirs;
 mod secret;
 mod secret_args;
+mod secret_test;
 mod self_test;
 mod status;
 mod surroundings;
@@ -268,6 +269,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             SecretCommand::List => secret::list(client, output),
             SecretCommand::Show { name } => secret::show(client, &name, output),
             SecretCommand::Rotate { name, value } => secret::rotate(client, &name, &value, output),
+            SecretCommand::Test(args) => secret_test::test(client, args, output),
             SecretCommand::Disable { name } => secret::set_enabled(client, &name, false, output),
             SecretCommand::Enable { name } => secret::set_enabled(client, &name, true, output),
             SecretCommand::Remove { name } => secret::remove(client, &name, output),

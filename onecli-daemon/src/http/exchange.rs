@@ -82,6 +82,8 @@ pub(super) struct Permit {
     pub(super) limits: Vec<Arc<Rule>>,
     pub(super) reach: Reach,
     is_ruled: bool,
+    /// Is it a test of root's, which rests on no grant of an agent?
+    pub(super) is_test: bool,
 }
 
 impl Permit {
@@ -122,7 +124,38 @@ impl Permit {
             limits: ruling.limits,
             reach: ruling.reach,
             is_ruled: ruling.is_ruled,
+            is_test: false,
         })
+    }
+
+    /// For a test of root's.
+    pub(super) fn of_test(grant: Grant, watch: Watch) -> Permit {
+        Permit {
+            grants: vec![grant],
+            sessions: Vec::new(),
+            watches: vec![watch],
+            approve: None,
+            limits: Vec::new(),
+            reach: Reach::open(),
+            is_ruled: true,
+            is_test: true,
+        }
+    }
+}
+
+impl Allowed {
+    /// A request without a body that no client sent.
+    pub(super) fn of_test(identity: Identity, head: Head, permit: Permit) -> Allowed {
+        Allowed {
+            identity,
+            head,
+            permit,
+            body: Payload::whole(bytes::Bytes::new()),
+            share: None,
+            sessions: Presented::default(),
+            client_upgrade: None,
+            expects_continue: false,
+        }
     }
 }
 
@@ -223,7 +256,7 @@ fn unjudged_text(error: UnreadableText) -> Refusal {
     )
 }
 
-async fn forward(
+pub(super) async fn forward(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
     allowed: Allowed,

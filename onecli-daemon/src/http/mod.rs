@@ -57,6 +57,7 @@ mod revoked;
 mod scrub;
 mod scrub_values;
 mod scrubbed;
+mod secret_test;
 mod send;
 mod send_failure;
 mod serve;

@@ -48,6 +48,12 @@ impl Revoked {
         }))
     }
 
+    /// Of a test of root's: it ends when the daemon does.
+    pub(super) fn of_test(gateway: &Arc<Gateway>, connection: &Arc<Connection>) -> Revoked {
+        let (gateway, connection) = (Arc::clone(gateway), Arc::clone(connection));
+        Revoked(Box::pin(async move { gateway.until_refused(&connection.evidence, |_, _| false).await }))
+    }
+
     /// What the sender of the request is told, if it can be told anything still: `code` is from
     /// [`Gateway::taken_back`].
     pub(super) fn refusal(code: Code) -> Refusal {

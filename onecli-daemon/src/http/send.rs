@@ -70,7 +70,7 @@ pub(super) async fn send(
     let permitted = permit.used();
     let opened = sessions.open(&permitted, &mut head.headers);
     trail.record().sessions = opened.text();
-    let Permit { grants, watches, reach, .. } = permit;
+    let Permit { grants, watches, reach, is_test, .. } = permit;
     let (body, _share) = signing::prepare(gateway, &identity, &grants, &mut head, body, share).await?;
     let upgrade =
         client_upgrade.filter(|_| head.websocket).and_then(|client| Upgrade::new(client, &head.headers));
@@ -108,7 +108,11 @@ pub(super) async fn send(
         let mut upstream =
             gateway.pool.checkout(scope.clone(), &head.authority, head.scheme, alpn, fresh, &reach).await?;
         trail.upstream(&upstream);
-        let mut revoked = Revoked::new(gateway, connection, agent, &head, &permitted, upstream.address());
+        let mut revoked = if is_test {
+            Revoked::of_test(gateway, connection)
+        } else {
+            Revoked::new(gateway, connection, agent, &head, &permitted, upstream.address())
+        };
         let decision = trail.decide(&permitted).await?;
         if !head.disguised.is_empty() {
             let alerts = alerts.get_or_insert_with(|| trail.content_alerts(&head.authority));

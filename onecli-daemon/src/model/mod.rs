@@ -14,6 +14,7 @@ pub mod deny_group;
 pub mod flow;
 pub mod flush_after;
 mod glob;
+pub mod harmless;
 pub mod host_scope;
 pub mod host_set;
 pub mod ids;

@@ -10,6 +10,7 @@ use super::authority::Host;
 use super::cookies::CookieMode;
 use super::deny_group::DenyGroup;
 use super::glob::{End, Globs};
+use super::harmless::HarmlessRequest;
 use super::host_scope::HostScope;
 use super::issued::{IssuedShape, MaskIssued};
 use super::mint::Mint;
@@ -48,6 +49,9 @@ pub struct Template {
     /// What its credentials look like at `hosts`.
     #[serde(default, skip_serializing_if = "ValueForm::is_empty")]
     pub value: ValueForm,
+    /// A request that shows whether the service takes a credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<HarmlessRequest>,
     /// Does `%2F` stand within a segment of its paths?
     #[serde(default)]
     pub encoded_slash: bool,

@@ -304,7 +304,7 @@ impl Snapshot {
 }
 
 /// Does a secret apply, and if not, why?
-fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
+pub(super) fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
     let target = &secret.target;
     if !target.host.matches(request.authority.host()) {
         return Err(Mismatch::Host);
@@ -331,7 +331,10 @@ pub(super) fn path_matches(secret: &Secret, pattern: &PathPattern, path: &PathRe
 }
 
 /// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
-fn refuse_fresh_credentials(here: &[&Arc<Secret>], request: &RequestFacts<'_>) -> Result<(), Refusal> {
+pub(super) fn refuse_fresh_credentials(
+    here: &[&Arc<Secret>],
+    request: &RequestFacts<'_>,
+) -> Result<(), Refusal> {
     let asked = request.asked();
     let Some(secret) = here.iter().find(|secret| secret.profile.denies(&asked)) else { return Ok(()) };
     Err(Refusal::new(

@@ -50,6 +50,12 @@ impl Identity {
     pub fn mode(&self) -> Mode {
         self.mode
     }
+
+    /// Of a request of root's, which no connection sends.
+    pub(super) fn of_tester(agent: Arc<Agent>) -> Identity {
+        let proven = agent.factors;
+        Identity { agent, proven, mode: Mode::Explicit }
+    }
 }
 
 impl Snapshot {

@@ -13,6 +13,7 @@ mod placeholders;
 mod refusals;
 mod route;
 mod rules;
+mod secret_test;
 mod snapshot;
 mod trace;
 
@@ -23,6 +24,7 @@ pub use host_index::HostGroups;
 pub use identity::{Evidence, Identity, Mode};
 pub use limits::{Exceeded, Limits};
 pub use route::Route;
+pub use secret_test::TestPermit;
 pub use snapshot::{AgentInput, Snapshot, SnapshotInput, TokenInput};
 pub use trace::{Considered, Subject, Trace};
 

@@ -165,6 +165,13 @@ impl Snapshot {
         self.stored.items(groups).filter(is_new).map(watch).collect()
     }
 
+    /// The secret, if its value is sent to this host.
+    pub(super) fn stored_secret(&self, host: &Host, id: SecretId) -> Option<Arc<Secret>> {
+        let groups = self.stored.find(host);
+        let is_placed = |stored: &&Stored| stored.secret.id == id && stored.sent == Sent::Placed;
+        self.stored.items(&groups).find(is_placed).map(|stored| Arc::clone(&stored.secret))
+    }
+
     /// Is a secret sent to this host, on this port?
     pub(super) fn is_stored_on(&self, host: &Host, port: u16) -> bool {
         let groups = self.stored.find(host);

@@ -177,6 +177,13 @@ impl Host for FakeHost {
 
     async fn record_waiting(&self, _: AgentId) {}
 
+    async fn test_secret(
+        &self,
+        _test: &crate::model::harmless::TestRequest,
+    ) -> Result<crate::model::harmless::TestAnswer, crate::model::Refusal> {
+        Err(crate::model::Refusal::new(crate::model::Code::Internal, "no upstream here", ""))
+    }
+
     fn private_dirs(&self) -> Vec<PathBuf> {
         vec!["/var/lib/onecli".into()]
     }

@@ -1,0 +1,43 @@
+//! `secret test`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::harmless::TestVerdict;
+use crate::model::{Host, RequestId, SecretName};
+
+/// What to send in place of what the secret's template names.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretTest {
+    /// The host, which the secret's scope must have.
+    #[serde(default)]
+    pub host: Option<Host>,
+    /// The method; GET unless given.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// Path and query.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// The user of Basic authentication, for a secret that is only its password.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
+/// What the service answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretTested {
+    /// The secret.
+    pub secret: SecretName,
+    /// Method and URL.
+    pub request: String,
+    /// The status.
+    pub status: u16,
+    /// What it means.
+    pub verdict: TestVerdict,
+    /// The beginning of the body, at most 400 characters, without any secret.
+    pub excerpt: String,
+    /// Until the answer was read, in milliseconds.
+    pub duration_ms: u64,
+    /// Its records in the audit log.
+    pub request_id: Option<RequestId>,
+}
