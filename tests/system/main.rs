@@ -69,6 +69,7 @@ mod second_daemon;
 mod secret_test;
 mod sessions;
 mod settled;
+mod setup;
 mod sigv4;
 mod slow_hello;
 mod stage;

@@ -130,6 +130,11 @@ pub(super) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminEr
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     match (call.method.as_str(), segments.as_slice()) {
         ("GET", ["v1", "audit"]) => records(state, call).await,
+        ("GET", ["v1", "agents"]) => {
+            let mut all = agents::list(state).await?;
+            all.retain(|agent| call.runs.iter().any(|own| own.id == agent.id));
+            json(&all)
+        }
         ("GET", ["v1", "agents", name]) => {
             let own = own(call, &parse(name)?)?;
             json(&show(state, own).await.map_err(|error| alike(error, call, &own.name))?)
@@ -149,7 +154,7 @@ pub(super) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminEr
         _ => Err(AdminError::NotPermitted {
             message: format!("uid {} is no administrator, and may only run agents", call.uid),
             hint:
-                "runners may use 'onecli why', 'agent show', 'agent learn' and 'audit list' for their agents"
+                "runners may use 'onecli why', 'agent list', 'agent show', 'agent learn' and 'audit list' for their agents"
                     .to_owned(),
         }),
     }

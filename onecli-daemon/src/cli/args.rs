@@ -13,6 +13,7 @@ use super::recipe_args::{AgentSetArgs, RecipeArgs, RecipeCommand};
 use super::rule::RuleCommand;
 use super::secret_args::SecretAddArgs;
 use super::secret_test::SecretTestArgs;
+use super::setup::SetupArgs;
 use super::why::WhyArgs;
 use crate::admin::api::{AgentEnvRequest, DEFAULT_SOCKET};
 use crate::model::recipe::RecipeName;
@@ -59,6 +60,8 @@ pub(super) enum Command {
         /// The address.
         address: SocketAddr,
     },
+    /// Lead from an installed package to a first agent with a first credential.
+    Setup(SetupArgs),
     /// Who may use credentials.
     #[command(subcommand)]
     Agent(AgentCommand),
@@ -164,9 +167,9 @@ Examples:
   sudo onecli run --agent coder -- curl https://api.openai.com/v1/models
   sudo onecli run --agent coder --keep-env EDITOR -- bash")]
 pub(super) struct RunArgs {
-    /// The agent.
+    /// The agent; by default the only one that you may run.
     #[arg(long)]
-    pub(super) agent: AgentName,
+    pub(super) agent: Option<AgentName>,
     /// Run as this user instead of the agent's own; never root.
     #[arg(long)]
     pub(super) user: Option<String>,

@@ -17,7 +17,7 @@ const MAX_ANSWER: usize = 4096;
 pub(super) enum ConfirmError {
     /// There is no terminal, or another process group has it (a background job).
     #[error(
-        "this needs a confirmation, and there is no terminal to ask on\nadd {option} to go on without a question"
+        "nothing was changed: this needs an answer, and there is no terminal to ask on\nadd {option} to go on without a question"
     )]
     NoTerminal {
         /// The option that answers yes.
@@ -60,11 +60,6 @@ impl Terminal {
     pub(super) fn open() -> Option<Terminal> {
         let file = File::options().read(true).write(true).open(TERMINAL).ok()?;
         (tcgetpgrp(&file) == Ok(getpgrp())).then_some(Terminal(file))
-    }
-
-    /// Prints a line.
-    pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.0, "{}", printable(text))
     }
 
     /// One line, without white space around it. The end of the input is an error.

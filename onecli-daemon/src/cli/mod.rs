@@ -10,7 +10,6 @@ mod audit_args;
 mod backup;
 mod ca;
 mod client;
-#[allow(dead_code, reason = "setup uses the rest")]
 mod confirm;
 mod daemon;
 mod doctor;
@@ -35,6 +34,7 @@ mod secret;
 mod secret_args;
 mod secret_test;
 mod self_test;
+mod setup;
 mod status;
 mod surroundings;
 mod template;
@@ -293,6 +293,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Rule(command) => rule::run(client, command, output),
         Command::Why(args) => why::why(client, args, output),
         Command::Approval(command) => approval::run(client, command, output),
+        Command::Setup(args) => setup::setup(client, args, output),
         Command::Status => status::status(client, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

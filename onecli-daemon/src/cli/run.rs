@@ -9,13 +9,16 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 
 use super::args::RunArgs;
-use super::client::Client;
+use super::client::{Client, ClientError};
 use super::complain;
 use super::hidden_command;
 use super::launcher::work;
+use super::output::joined;
 use super::run_dirs;
 use super::user::agents_dir;
+use crate::admin::api::{AgentView, routes};
 use crate::launch::{self, Caller, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over};
+use crate::model::AgentName;
 
 /// Exit code where the command was never started.
 pub(super) const OURS: u8 = NOT_STARTED;
@@ -26,6 +29,14 @@ const NOT_FOUND: u8 = 127;
 /// Why the command was not started.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
+    #[error("cannot tell which agents you may run: {0}\nname one with --agent NAME")]
+    Agents(ClientError),
+    #[error(
+        "there is no agent that you may run\n'onecli setup' adds one; an administrator lets you run one with 'onecli agent allow-run'"
+    )]
+    NoAgent,
+    #[error("you may run several agents: {0}\nname one with --agent NAME")]
+    SeveralAgents(String),
     #[error("{0}")]
     Directory(String),
     #[error(
@@ -63,6 +74,7 @@ pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
 }
 
 fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
+    let agent = args.agent.take().map_or_else(|| only_agent(client), Ok)?;
     let recipe = args.recipe.map(|recipe| recipe.recipe());
     args.share.extend(recipe.into_iter().flat_map(run_dirs::of_recipe));
     let directories = run_dirs::open(&args).map_err(RunError::Directory)?;
@@ -80,7 +92,7 @@ fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
         }
     }
     let request = Request {
-        agent: args.agent.to_string(),
+        agent: agent.to_string(),
         user: args.user,
         scope: args.scope,
         program: command.next().unwrap_or_default(),
@@ -101,6 +113,21 @@ fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
     let standard = Standard { files, directory: directories.start.as_fd(), shares: &shares };
     launch::run(&wire, &request, standard, &mut |notice| complain(&format!("note: {notice}")))
         .map_err(RunError::Lost)
+}
+
+/// The one agent that the caller may run.
+fn only_agent(client: &Client) -> Result<AgentName, RunError> {
+    let agents: Vec<AgentView> = client.get(routes::AGENTS).map_err(RunError::Agents)?;
+    let mut names: Vec<AgentName> =
+        agents.into_iter().filter(|agent| agent.enabled).map(|agent| agent.name).collect();
+    match (names.pop(), names.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(RunError::NoAgent),
+        (Some(last), false) => {
+            names.push(last);
+            Err(RunError::SeveralAgents(joined(names, "-")))
+        }
+    }
 }
 
 /// To the launcher. Root is its own: other users can fill the launcher's places.

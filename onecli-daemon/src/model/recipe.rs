@@ -23,6 +23,9 @@ pub struct Recipe {
     pub name: String,
     /// The program.
     pub title: String,
+    /// Its command; the recipe's name if none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// Templates of the credentials that the program can use. An agent needs one of them.
     #[serde(default)]
     pub templates: Vec<TemplateName>,
@@ -83,6 +86,11 @@ impl Recipe {
     /// Every recipe, by name.
     pub fn all() -> &'static [Recipe] {
         &ALL
+    }
+
+    /// The command that starts the program.
+    pub fn program(&self) -> &str {
+        self.command.as_ref().unwrap_or(&self.name)
     }
 
     /// Does the administrator have to name hosts?
