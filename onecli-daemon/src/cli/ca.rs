@@ -1,7 +1,7 @@
 //! `onecli ca ...`
 
 use super::CliError;
-use super::args::CaCommand;
+use super::ca_args::CaCommand;
 use super::client::Client;
 use super::output::{Output, or_dash};
 use super::trust;

@@ -9,6 +9,7 @@ mod audit;
 mod audit_args;
 mod backup;
 mod ca;
+mod ca_args;
 mod client;
 mod confirm;
 mod daemon;
