@@ -73,7 +73,10 @@ fn command_lines() {
         "key rotate --drop-other-slots --no-wait",
         "backup f",
         "restore f --dry-run --data-dir d --config c --passphrase-file p",
+        "run -- true",
         "run --agent a true",
+        "setup --agent a --recipe npm --host a.test --import gh --import netrc --yes",
+        "secret test s --path /x --method HEAD",
         "run --agent a -- true --json",
         "run --agent a --user u --keep-env A --keep-env B -- sh -c true",
     ] {
@@ -106,7 +109,9 @@ fn command_lines() {
         "audit list --verdict maybe",
         "audit export --format xml",
         "audit verify --public-key x",
-        "run -- true",
+        "run",
+        "setup --host a.test",
+        "secret test s --method GET",
         "run --agent a",
         "run --agent a --",
     ] {
