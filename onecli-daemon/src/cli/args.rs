@@ -15,6 +15,7 @@ use super::rule::RuleCommand;
 use super::secret_args::SecretAddArgs;
 use super::secret_test::SecretTestArgs;
 use super::setup::SetupArgs;
+use super::vault::VaultCommand;
 use super::why::WhyArgs;
 use crate::admin::api::{AgentEnvRequest, DEFAULT_SOCKET};
 use crate::model::recipe::RecipeName;
@@ -383,23 +384,6 @@ pub(super) struct AgentAddArgs {
     pub(super) allow_git_config: bool,
     #[command(flatten)]
     pub(super) recipe: RecipeArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum VaultCommand {
-    /// Is it there, unsealed, and are we logged in? How long does our token last, how many leases are held?
-    Status,
-    /// Copy the fields of a KV path into secrets of our own, by templates.
-    ///
-    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template, or
-    /// its new value; others are left out and told. The daemon fetches the values: they do not pass this command.
-    Import {
-        /// The path, as 'vault kv get' takes it: 'secret/team'.
-        path: String,
-        /// Take values that do not look like the credential, too.
-        #[arg(long)]
-        force: bool,
-    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,29 @@
 //! `onecli vault ...`
 
+use clap::Subcommand;
+
 use super::CliError;
-use super::args::VaultCommand;
 use super::client::Client;
 use super::output::{Output, or_dash};
 use super::secret;
 use crate::admin::api::{Imported, VaultImport, VaultView, routes};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VaultCommand {
+    /// Is it there, unsealed, and are we logged in? How long does our token last, how many leases are held?
+    Status,
+    /// Copy the fields of a KV path into secrets of our own, by templates.
+    ///
+    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template, or
+    /// its new value; others are left out and told. The daemon fetches the values: they do not pass this command.
+    Import {
+        /// The path, as 'vault kv get' takes it: 'secret/team'.
+        path: String,
+        /// Take values that do not look like the credential, too.
+        #[arg(long)]
+        force: bool,
+    },
+}
 
 pub(super) fn run(client: &Client, command: VaultCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
