@@ -76,6 +76,28 @@ fn members_of_the_group_administer_and_cannot_compose_a_value() {
     let Some(world) = World::new() else { return };
     they_administer(&world);
     they_cannot_compose_a_value(&world);
+    they_cannot_try_guesses(&world);
+}
+
+/// An import that says "unchanged" would confirm a guess at a stored value, and change nothing.
+fn they_cannot_try_guesses(world: &World) {
+    let value = "sk-live-guessed-0123456789";
+    let add = ["secret", "add", "openai", "--template", "openai", "--value-stdin"];
+    world.daemon.home().cli(&add).stdin(value).outcome().ok("secret add");
+    let file = world.daemon.home().dir().join("guesses");
+    let path = file.display().to_string();
+    let answer = |guess: &str, options: &[&str]| {
+        fs::write(&file, format!("OPENAI_API_KEY={guess}\n")).unwrap();
+        let args = [&["--json", "secret", "import", &path], options].concat();
+        world.member(&args).ok(&args.join(" "))
+    };
+    for options in [&[][..], &["--dry-run"], &["--replace", "--dry-run"]] {
+        assert_eq!(answer(value, options), answer("sk-live-guessed-wrong", options), "{options:?}");
+    }
+    // The control: root is told.
+    fs::write(&file, format!("OPENAI_API_KEY={value}\n")).unwrap();
+    let told = world.daemon.onecli_json(&["secret", "import", &path]);
+    assert_eq!(told[0]["end"], "unchanged", "{told}");
 }
 
 fn they_cannot_compose_a_value(world: &World) {

@@ -270,7 +270,7 @@ fn an_edited_row_fetches_nothing() {
 #[test]
 fn values_are_imported_by_templates() {
     let Some(world) = World::new("import", "") else { return };
-    let (key, other) = ("sk-imported-0815", "sk-ant-imported-0816");
+    let (key, other) = ("sk-imported-0815-0123456789", "sk-ant-imported-0816-0123456789");
     put(&world.bao, "team", &json!({ "openai_api_key": key, "colour": "not-a-credential" }));
     let first = world.daemon.onecli_json(&["vault", "import", "secret/team"]);
     let end = |all: &Value, name: &str| {
@@ -281,8 +281,10 @@ fn values_are_imported_by_templates() {
     assert_eq!(end(&first, "colour"), Some(json!("skipped")), "{first}");
     let again = world.daemon.onecli_json(&["vault", "import", "secret/team"]);
     assert_eq!(end(&again, "openai_api_key"), Some(json!("unchanged")), "{again}");
-    put(&world.bao, "team", &json!({ "openai_api_key": "sk-imported-0817" }));
-    let rotated = world.daemon.onecli_json(&["vault", "import", "secret/team"]);
+    put(&world.bao, "team", &json!({ "openai_api_key": "sk-imported-0817-0123456789" }));
+    let skipped = world.daemon.onecli_json(&["vault", "import", "secret/team"]);
+    assert_eq!(end(&skipped, "openai_api_key"), Some(json!("skipped")), "{skipped}");
+    let rotated = world.daemon.onecli_json(&["vault", "import", "secret/team", "--replace"]);
     assert_eq!(end(&rotated, "openai_api_key"), Some(json!("rotated")), "{rotated}");
     let shown = world.daemon.onecli_json(&["secret", "show", "openai"]);
     assert_eq!((&shown["version"], &shown["profile"]["template"]), (&json!(2), &json!("openai")), "{shown}");

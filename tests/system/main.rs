@@ -39,6 +39,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod identity;
+mod imports;
 mod issued;
 mod kubernetes;
 mod launch;

@@ -39,7 +39,7 @@ pub use rules::{
 };
 pub use secret_test::{SecretTest, SecretTested};
 pub use status::{AuditStatus, Status};
-pub use vault::{Import, ImportEnd, Imported, NamedValue, VaultImport, VaultView};
+pub use vault::{Import, ImportEnd, ImportHow, Imported, NamedValue, VaultImport, VaultView};
 
 use crate::model::recipe::RecipeName;
 use crate::model::{

@@ -1,7 +1,10 @@
 //! `vault import` and `secret import`: values become secrets by the templates whose variables they are named as.
 
-use super::api::{Import, ImportEnd, Imported, SecretAdd, VaultImport};
+use std::collections::HashMap;
+
+use super::api::{Import, ImportEnd, ImportHow, Imported, SecretAdd, VaultImport};
 use super::error::AdminError;
+use super::peer::Rights;
 use super::state::{Change, Find, State};
 use super::{doubts, secrets, vault};
 use crate::model::template::Template;
@@ -10,16 +13,11 @@ use crate::model::{MaskIssued, Secret, SecretName, SecretValue, VaultReference};
 /// More are a mistake.
 const MOST: usize = 1024;
 
-/// How values are taken.
-#[derive(Debug, Clone, Copy, Default)]
-struct Options {
-    /// Of secrets that are added.
-    mask_issued: MaskIssued,
-    /// Also those that do not look like the credential.
-    force: bool,
-}
-
-pub(super) async fn of_vault(state: &State, request: VaultImport) -> Result<Vec<Imported>, AdminError> {
+pub(super) async fn of_vault(
+    state: &State,
+    rights: Rights,
+    request: VaultImport,
+) -> Result<Vec<Imported>, AdminError> {
     let path =
         VaultReference::parse_path(&request.path).map_err(|error| AdminError::Invalid(error.to_string()))?;
     let fields = vault::server(state)?.fields(&path).await;
@@ -30,93 +28,158 @@ pub(super) async fn of_vault(state: &State, request: VaultImport) -> Result<Vec<
     fields.sort_by(|one, other| one.0.cmp(&other.0));
     let values = fields.into_iter().map(|(name, text)| (name, SecretValue::of_document(text.as_bytes())));
     let values = values.map(|(name, value)| (name, value.map_err(|error| error.to_string()))).collect();
-    take(state, "vault import", values, Options { force: request.force, ..Options::default() }).await
+    let what = "vault import";
+    let VaultImport { force, how, .. } = request;
+    let mask_issued = MaskIssued::default();
+    Run { state, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
 }
 
-pub(super) async fn of_values(state: &State, request: Import) -> Result<Vec<Imported>, AdminError> {
-    let values = request.values.into_iter().map(|named| (named.name, Ok(named.value.0))).collect();
-    let options = Options { mask_issued: request.mask_issued, force: request.force };
-    take(state, "secret import", values, options).await
-}
-
-async fn take(
+pub(super) async fn of_values(
     state: &State,
-    what: &'static str,
-    values: Vec<(String, Result<SecretValue, String>)>,
-    options: Options,
+    rights: Rights,
+    request: Import,
 ) -> Result<Vec<Imported>, AdminError> {
-    if values.len() > MOST {
-        return Err(AdminError::Invalid(format!("more than {MOST} values")));
-    }
-    let mut all = Vec::with_capacity(values.len());
-    for (name, value) in values {
-        let change = state.begin_change().await?;
-        let taken = match value {
-            Ok(value) => one(state, &change, (&name, options), value).await,
-            Err(reason) => Err(AdminError::Invalid(reason)),
-        };
-        let name: String = name.chars().take(256).filter(|c| !c.is_control()).collect();
-        match taken {
-            Ok((secret, end, warning)) => {
-                if end != ImportEnd::Unchanged {
-                    change.in_force(what, secret.as_str()).await?;
-                }
-                all.push(Imported { name, secret: Some(secret), end, reason: None, warning });
-            }
-            // Of this one value. What is wrong with the daemon would be wrong with the next one too.
-            Err(
-                error @ (AdminError::Invalid(_)
-                | AdminError::Doubtful { .. }
-                | AdminError::Conflict(_)
-                | AdminError::Exists { .. }
-                | AdminError::Unopened { .. }),
-            ) => {
-                let end = ImportEnd::Skipped;
-                all.push(Imported {
-                    name,
-                    secret: None,
-                    end,
-                    reason: Some(error.to_string()),
-                    warning: None,
-                });
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(all)
+    let Import { values, force, how, mask_issued } = request;
+    let values = values.into_iter().map(|named| (named.name, Ok(named.value.0))).collect();
+    let what = "secret import";
+    Run { state, rights, what, how, force, mask_issued, taken: HashMap::new() }.all(values).await
 }
 
-async fn one(
-    state: &State,
-    change: &Change<'_>,
-    (variable, options): (&str, Options),
-    value: SecretValue,
-) -> Result<(SecretName, ImportEnd, Option<String>), AdminError> {
-    let mut request = request(variable, value.clone())?;
-    request.profile.mask_issued = options.mask_issued;
-    let Ok(existing) = change.stored.secret(&request.name) else {
-        if !options.force {
-            doubts::of_new(&request)?;
+/// One import.
+struct Run<'s> {
+    state: &'s State,
+    rights: Rights,
+    what: &'static str,
+    how: ImportHow,
+    /// Also values that do not look like the credential.
+    force: bool,
+    mask_issued: MaskIssued,
+    /// The first value that this import had for a secret. A dry run stores none, and must say the same.
+    taken: HashMap<SecretName, SecretValue>,
+}
+
+/// What an import does with one value.
+enum Plan {
+    Add(Box<SecretAdd>),
+    Replace(Box<Secret>),
+    Unchanged,
+}
+
+impl Run<'_> {
+    async fn all(
+        mut self,
+        values: Vec<(String, Result<SecretValue, String>)>,
+    ) -> Result<Vec<Imported>, AdminError> {
+        if values.len() > MOST {
+            return Err(AdminError::Invalid(format!("more than {MOST} values")));
         }
-        let secret = secrets::insert(state, change, request).await?;
-        let warning = secrets::weakness(&secret, &value);
-        return Ok((secret.name, ImportEnd::Added, warning));
-    };
-    if existing.profile.template != request.profile.template || existing.profile.source.is_some() {
-        return Err(AdminError::Conflict(format!(
-            "there is a secret '{}' that was not made of this template",
-            existing.name
-        )));
+        let mut all = Vec::with_capacity(values.len());
+        for (name, value) in values {
+            let done = match value {
+                Ok(value) => self.one(&name, value).await,
+                Err(reason) => Err(AdminError::Invalid(reason)),
+            };
+            let name: String = name.chars().take(256).filter(|c| !c.is_control()).collect();
+            all.push(match done {
+                Ok((secret, end, warning)) => {
+                    Imported { name, secret: Some(secret), end, reason: None, warning }
+                }
+                Err(error) => skipped(name, error)?,
+            });
+        }
+        Ok(all)
     }
-    if has(state, existing, &value)? {
-        return Ok((existing.name.clone(), ImportEnd::Unchanged, None));
+
+    async fn one(
+        &mut self,
+        variable: &str,
+        value: SecretValue,
+    ) -> Result<(SecretName, ImportEnd, Option<String>), AdminError> {
+        let change = self.state.begin_change().await?;
+        let mut request = request(variable, value.clone())?;
+        request.profile.mask_issued = self.mask_issued;
+        let name = request.name.clone();
+        let (secret, end) = match self.plan(&change, request, &value)? {
+            Plan::Unchanged => (None, ImportEnd::Unchanged),
+            Plan::Add(request) => (Some(self.add(&change, *request).await?), ImportEnd::Added),
+            Plan::Replace(existing) => (Some(self.replace(*existing, &value).await?), ImportEnd::Rotated),
+        };
+        let warning = secret.as_ref().and_then(|secret| secrets::weakness(secret, &value));
+        if secret.is_some() && !self.how.dry_run {
+            change.in_force(self.what, name.as_str()).await?;
+        }
+        self.taken.entry(name.clone()).or_insert(value);
+        Ok((name, end, warning))
     }
-    if !options.force {
-        doubts::of_stored(existing, &value)?;
+
+    /// Makes every check of the real run.
+    fn plan(&self, change: &Change<'_>, request: SecretAdd, value: &SecretValue) -> Result<Plan, AdminError> {
+        if let Some(first) = self.taken.get(&request.name) {
+            return if first.expose() == value.expose() {
+                Ok(Plan::Unchanged)
+            } else {
+                Err(AdminError::Conflict(format!(
+                    "another variable of this import has a value for secret '{}'",
+                    request.name
+                )))
+            };
+        }
+        let Ok(existing) = change.stored.secret(&request.name) else {
+            if !self.force {
+                doubts::of_new(&request)?;
+            }
+            return Ok(Plan::Add(Box::new(request)));
+        };
+        if existing.profile.template != request.profile.template || existing.profile.source.is_some() {
+            return Err(AdminError::Conflict(format!(
+                "there is a secret '{}' that was not made of this template",
+                existing.name
+            )));
+        }
+        // A comparison that changes nothing would let members of the group try guesses at a stored value.
+        if self.rights == Rights::Root && has(self.state, existing, value)? {
+            return Ok(Plan::Unchanged);
+        }
+        if !self.how.replace {
+            return Err(AdminError::Conflict(format!(
+                "there is a secret '{}' already; --replace gives it this value",
+                existing.name
+            )));
+        }
+        if !self.force {
+            doubts::of_stored(existing, value)?;
+        }
+        secrets::check_value(&existing.placement, &existing.profile, value)?;
+        Ok(Plan::Replace(Box::new(existing.clone())))
     }
-    let secret = secrets::renew(state, existing, &value).await?;
-    let warning = secrets::weakness(&secret, &value);
-    Ok((secret.name, ImportEnd::Rotated, warning))
+
+    async fn add(&self, change: &Change<'_>, request: SecretAdd) -> Result<Secret, AdminError> {
+        if self.how.dry_run {
+            return Ok(secrets::checked(change, request)?.0);
+        }
+        secrets::insert(self.state, change, request).await
+    }
+
+    async fn replace(&self, existing: Secret, value: &SecretValue) -> Result<Secret, AdminError> {
+        if self.how.dry_run {
+            return Ok(existing);
+        }
+        secrets::renew(self.state, &existing, value).await
+    }
+}
+
+/// What is wrong with one value does not concern the next one. What is wrong with the daemon does.
+fn skipped(name: String, error: AdminError) -> Result<Imported, AdminError> {
+    match error {
+        AdminError::Invalid(_)
+        | AdminError::Doubtful { .. }
+        | AdminError::Conflict(_)
+        | AdminError::Exists { .. }
+        | AdminError::Unopened { .. } => {}
+        error => return Err(error),
+    }
+    let reason = Some(error.to_string());
+    Ok(Imported { name, secret: None, end: ImportEnd::Skipped, reason, warning: None })
 }
 
 fn has(state: &State, secret: &Secret, value: &SecretValue) -> Result<bool, AdminError> {

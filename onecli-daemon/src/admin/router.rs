@@ -112,9 +112,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
 
         ("GET", ["secrets"]) => json(&secrets::list(&state).await?),
         ("POST", ["secrets"]) => created(&secrets::add(&state, call.uid, rights, body(&call)?).await?),
-        ("POST", ["secrets-import"]) => json(&import::of_values(&state, body(&call)?).await?),
+        ("POST", ["secrets-import"]) => json(&import::of_values(&state, rights, body(&call)?).await?),
         ("GET", ["vault"]) => json(&vault::status(&state).await?),
-        ("POST", ["vault", "import"]) => json(&import::of_vault(&state, body(&call)?).await?),
+        ("POST", ["vault", "import"]) => json(&import::of_vault(&state, rights, body(&call)?).await?),
         ("GET", ["secrets", name]) => json(&secrets::show(&state, &parse(name)?).await?),
         ("DELETE", ["secrets", name]) => json(&secrets::remove(&state, &parse(name)?).await?),
         ("POST", ["secrets", name, "rotate"]) => {

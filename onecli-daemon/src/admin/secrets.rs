@@ -57,8 +57,20 @@ pub(super) async fn insert(
     change: &Change<'_>,
     request: SecretAdd,
 ) -> Result<Secret, AdminError> {
+    let (mut secret, value) = checked(change, request)?;
+    secret.id = SecretId(state.new_id()?);
+    secret.sealed = state.handles.vault.seal(&secret, &value)?;
+    state.handles.store.add_secret(&secret).await?;
+    Ok(secret)
+}
+
+/// A new secret without id and sealed value, and what is to be sealed.
+///
+/// # Errors
+/// The request does not fit, or the name is taken.
+pub(super) fn checked(change: &Change<'_>, request: SecretAdd) -> Result<(Secret, SecretValue), AdminError> {
     let target = check_target(&request)?;
-    let sealed = to_seal(&request)?;
+    let value = to_seal(&request)?;
     if change.stored.secret(&request.name).is_ok() {
         return Err(AdminError::Exists {
             message: format!("there is a secret '{}' already", request.name),
@@ -68,9 +80,8 @@ pub(super) async fn insert(
             ),
         });
     }
-    let id = SecretId(state.new_id()?);
     let mut secret = Secret {
-        id,
+        id: SecretId(uuid::Uuid::nil()),
         name: request.name,
         target,
         placement: request.placement,
@@ -81,10 +92,8 @@ pub(super) async fn insert(
         class: None,
         sealed: Sealed(Vec::new()),
     };
-    secret.class = Some(secret.class_of(&sealed));
-    secret.sealed = state.handles.vault.seal(&secret, &sealed)?;
-    state.handles.store.add_secret(&secret).await?;
-    Ok(secret)
+    secret.class = Some(secret.class_of(&value));
+    Ok((secret, value))
 }
 
 /// The value, or the name of the place where it is.
@@ -174,7 +183,11 @@ fn check_mint(placement: &Placement, profile: &Profile) -> Result<(), AdminError
 }
 
 /// A value of the wrong form is told now, not with the first request.
-fn check_value(placement: &Placement, profile: &Profile, value: &SecretValue) -> Result<(), AdminError> {
+pub(super) fn check_value(
+    placement: &Placement,
+    profile: &Profile,
+    value: &SecretValue,
+) -> Result<(), AdminError> {
     check_mint(placement, profile)?;
     if let Some(mint) = &profile.mint {
         return check_material(mint, value).map_err(|error| AdminError::Invalid(error.to_string()));

@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use super::approval::ApprovalCommand;
 use super::audit_args::AuditCommand;
 use super::ca_args::CaCommand;
+use super::import_args::ImportArgs;
 use super::key_args::{KeyCommand, RestoreArgs};
 use super::recipe_args::{AgentSetArgs, RecipeArgs, RecipeCommand};
 use super::rule::RuleCommand;
@@ -392,17 +393,16 @@ pub(super) enum SecretCommand {
     Add(Box<SecretAddArgs>),
     /// Store the values of a .env file as secrets, by templates.
     ///
-    /// A variable that is a template's (`OPENAI_API_KEY`) becomes the secret of that template, or its new value; others are
-    /// left out and told. The file stays as it is: remove it, or what agents may read of it.
+    /// A variable that is a template's (`OPENAI_API_KEY`) becomes the secret of that template. Others are skipped and listed,
+    /// and so are variables of secrets that exist. The file stays as it is: remove it, or what agents may read of it.
     Import {
         /// Lines of the form NAME=VALUE.
         file: PathBuf,
+        #[command(flatten)]
+        how: ImportArgs,
         /// What happens to credentials that the services issue in responses; see 'onecli secret add --help'.
         #[arg(long, value_name = "none|listed|all", default_value_t)]
         mask_issued: MaskIssued,
-        /// Store values that do not look like the credential, too. Otherwise they are left out.
-        #[arg(long)]
-        force: bool,
     },
     /// All secrets, without their values, which are never shown.
     List,

@@ -20,6 +20,8 @@ mod env;
 mod export;
 mod grant;
 mod hidden_command;
+mod import;
+mod import_args;
 mod key;
 mod key_args;
 mod launcher;
@@ -264,8 +266,8 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         },
         Command::Secret(command) => match command {
             SecretCommand::Add(args) => secret::add(client, *args, output),
-            SecretCommand::Import { file, mask_issued, force } => {
-                secret::import(client, &file, mask_issued, force, output)
+            SecretCommand::Import { file, how, mask_issued } => {
+                import::of_file(client, &file, &how, mask_issued, output)
             }
             SecretCommand::List => secret::list(client, output),
             SecretCommand::Show { name } => secret::show(client, &name, output),

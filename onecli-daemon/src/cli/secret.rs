@@ -1,17 +1,13 @@
 //! `onecli secret ...`
 
-use std::path::Path;
-
-use zeroize::Zeroizing;
-
 use super::CliError;
 use super::args::ValueArgs;
 use super::client::Client;
 use super::output::{Output, joined, or_dash};
 use super::secret_args::SecretAddArgs;
-use super::{dotenv, doubtful, value};
-use crate::admin::api::{Import, ImportEnd, Imported, SecretAdd, SecretRotate, SecretView, routes};
-use crate::model::{MaskIssued, SecretName};
+use super::{doubtful, value};
+use crate::admin::api::{SecretAdd, SecretRotate, SecretView, routes};
+use crate::model::SecretName;
 
 pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> Result<(), CliError> {
     let resolved = args.resolve().map_err(CliError::Usage)?;
@@ -43,47 +39,6 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
     output.fields(&fields(&added))?;
     output.line(&format!("next: onecli grant AGENT {}", added.name))?;
     Ok(added.warnings.iter().try_for_each(|warning| output.warning(warning))?)
-}
-
-/// Values of a `.env` file by templates.
-pub(super) fn import(
-    client: &Client,
-    file: &Path,
-    mask_issued: MaskIssued,
-    force: bool,
-    output: &mut Output,
-) -> Result<(), CliError> {
-    let failed = |source| CliError::File { path: file.to_owned(), source };
-    let text = Zeroizing::new(std::fs::read_to_string(file).map_err(failed)?);
-    let (values, unusable) = dotenv::read(&text);
-    let mut all: Vec<Imported> =
-        client.post(routes::SECRETS_IMPORT, &Import { values, mask_issued, force })?;
-    all.extend(unusable);
-    imported(&all, output)
-}
-
-/// What became of each value.
-pub(super) fn imported(all: &[Imported], output: &mut Output) -> Result<(), CliError> {
-    if output.is_json() {
-        return Ok(output.document(&all)?);
-    }
-    let end = |end| match end {
-        ImportEnd::Added => "added",
-        ImportEnd::Rotated => "rotated",
-        ImportEnd::Unchanged => "unchanged",
-        ImportEnd::Skipped => "SKIPPED",
-    };
-    let row = |one: &Imported| {
-        [
-            one.name.clone(),
-            or_dash(one.secret.as_ref()),
-            end(one.end).to_owned(),
-            or_dash(one.reason.as_ref()),
-        ]
-    };
-    output.table(["NAME", "SECRET", "DONE", "REASON"], &all.iter().map(row).collect::<Vec<_>>())?;
-    let warnings = all.iter().filter_map(|one| one.warning.as_ref());
-    Ok(warnings.into_iter().try_for_each(|warning| output.warning(warning))?)
 }
 
 pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {

@@ -16,8 +16,9 @@ use super::names_run;
 use crate::admin::Transparent;
 use crate::admin::api::{
     AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView, AuditFilter, AuditQuery, Ca, EnvName,
-    GrantView, Import, KeyRotate, KeyRotated, KeyView, NamedValue, RecoveryKey, SecretAdd, SecretRotate,
-    SecretView, Session, SessionRequest, SlotAdd, SlotAdded, SlotView, Status, WireKey, WireValue, routes,
+    GrantView, Import, ImportHow, KeyRotate, KeyRotated, KeyView, NamedValue, RecoveryKey, SecretAdd,
+    SecretRotate, SecretView, Session, SessionRequest, SlotAdd, SlotAdded, SlotView, Status, WireKey,
+    WireValue, routes,
 };
 use crate::admin::tests::{FakeHost, Served, root};
 use crate::launch::{AgentEnvironment, LaunchUser, environment};
@@ -52,6 +53,8 @@ fn command_lines() {
         "secret add s --host [::1]:1 --query key --path /v1/** --path /x --method get --method POST",
         "secret add s --host ::1 --header A:{secret} --value-file f",
         "secret rotate s --value-stdin",
+        "secret import f --replace --dry-run",
+        "vault import secret/team --replace --dry-run",
         "grant a s",
         "ungrant a s",
         "audit list --limit 5 --agent a",
@@ -609,7 +612,8 @@ fn nothing_on_the_way_of_a_value_prints_it() {
             Import {
                 values: vec![NamedValue { name: "A".to_owned(), value: wire(VALUE) }],
                 mask_issued: MaskIssued::default(),
-                force: false
+                force: false,
+                how: ImportHow::default(),
             }
         ),
         format!("{:?}", wire(VALUE)),

@@ -4,9 +4,10 @@ use clap::Subcommand;
 
 use super::CliError;
 use super::client::Client;
+use super::import;
+use super::import_args::ImportArgs;
 use super::output::{Output, or_dash};
-use super::secret;
-use crate::admin::api::{Imported, VaultImport, VaultView, routes};
+use crate::admin::api::{VaultView, routes};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum VaultCommand {
@@ -14,24 +15,21 @@ pub(super) enum VaultCommand {
     Status,
     /// Copy the fields of a KV path into secrets of our own, by templates.
     ///
-    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template, or
-    /// its new value; others are left out and told. The daemon fetches the values: they do not pass this command.
+    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template.
+    /// Others are skipped and listed, and so are fields of secrets that exist. The daemon fetches the values: they do not pass
+    /// this command.
     Import {
         /// The path, as 'vault kv get' takes it: 'secret/team'.
         path: String,
-        /// Take values that do not look like the credential, too.
-        #[arg(long)]
-        force: bool,
+        #[command(flatten)]
+        how: ImportArgs,
     },
 }
 
 pub(super) fn run(client: &Client, command: VaultCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         VaultCommand::Status => status(client, output),
-        VaultCommand::Import { path, force } => {
-            let all: Vec<Imported> = client.post(routes::VAULT_IMPORT, &VaultImport { path, force })?;
-            secret::imported(&all, output)
-        }
+        VaultCommand::Import { path, how } => import::of_vault(client, path, &how, output),
     }
 }
 

@@ -37,6 +37,19 @@ pub struct VaultImport {
     /// Take values that do not look like the credential.
     #[serde(default)]
     pub force: bool,
+    /// What happens where a secret exists, and whether anything is changed at all.
+    #[serde(default)]
+    pub how: ImportHow,
+}
+
+/// How values are imported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImportHow {
+    /// Replace the values of secrets that exist. Without it they are skipped.
+    pub replace: bool,
+    /// Change nothing; report what would be done.
+    pub dry_run: bool,
 }
 
 /// `secret import`.
@@ -51,6 +64,9 @@ pub struct Import {
     /// Take values that do not look like the credential.
     #[serde(default)]
     pub force: bool,
+    /// What happens where a secret exists, and whether anything is changed at all.
+    #[serde(default)]
+    pub how: ImportHow,
 }
 
 /// A variable with its value.
