@@ -18,7 +18,8 @@ use serde::Deserialize;
 use crate::model::{Host, NoProxy, ProxyUrl};
 use parse::{
     absolute, absolute_if_any, absolute_or_none, absolutes, approval_timeout, cgroup_path, check_cgroup_path,
-    head_timeout, hosts, idle_timeout, networks, no_proxy, proxy_url, rate, refused_range, size, timeout,
+    head_timeout, hosts, idle_timeout, keep_replaced, networks, no_proxy, proxy_url, rate, refused_range,
+    size, timeout,
 };
 
 pub use backend::{Backend, Exec, VaultAuth, VaultServer};
@@ -222,8 +223,8 @@ impl TryFrom<String> for Witness {
     }
 }
 
-/// `[vault]`: what opens it, besides credentials of systemd's and the key file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// `[vault]`: what opens it, besides credentials of systemd's and the key file, and what it keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vault {
     /// A file with a passphrase or a recovery key; `-`, as a flag alone, is standard input. Default none.
@@ -232,6 +233,9 @@ pub struct Vault {
     /// Take a key in base64 from `ONECLI_ROOT_KEY`; `--insecure-key-from-env` alone sets it. Default `false`.
     #[serde(skip)]
     pub insecure_key_from_env: bool,
+    /// How long a replaced value is kept for `secret rollback`, 1 s to 30 days; `"0"` keeps none. Default `"24h"`.
+    #[serde(deserialize_with = "keep_replaced")]
+    pub keep_replaced: Duration,
 }
 
 /// When a decision record counts as written.
@@ -303,6 +307,12 @@ impl Default for Upstream {
             head_timeout: Duration::from_mins(10),
             idle_timeout: Duration::from_hours(1),
         }
+    }
+}
+
+impl Default for Vault {
+    fn default() -> Vault {
+        Vault { passphrase_file: None, insecure_key_from_env: false, keep_replaced: Duration::from_hours(24) }
     }
 }
 

@@ -141,6 +141,8 @@ fn they_administer(world: &World) {
         &["secret", "add", "mine", "--bearer", "--host", host, "--value-stdin"],
         &["rule", "add", "deny", "--host", "other.test"],
         &["agent", "disable", "bot"],
+        &["secret", "rotate", "api", "--value-stdin"],
+        &["secret", "rollback", "api"],
     ] {
         world.member(args).ok(&args.join(" "));
     }

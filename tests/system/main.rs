@@ -61,6 +61,7 @@ mod privilege;
 mod protocols;
 mod raw_tls;
 mod refused_names;
+mod replaced;
 mod retries;
 mod returned;
 mod revocation;

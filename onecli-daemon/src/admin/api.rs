@@ -143,7 +143,7 @@ pub mod routes {
         format!("{SECRETS}/{name}")
     }
 
-    /// `POST`: `rotate` ([`super::SecretRotate`]), `enable`, `disable`: [`super::SecretView`]; `test`
+    /// `POST`: `rotate` ([`super::SecretRotate`]), `rollback`, `enable`, `disable`: [`super::SecretView`]; `test`
     /// ([`super::SecretTest`]: [`super::SecretTested`]).
     pub fn secret_action(name: &SecretName, action: &str) -> String {
         format!("{SECRETS}/{name}/{action}")
@@ -337,6 +337,9 @@ pub struct SecretRotate {
     /// Store a value that does not look like the credential.
     #[serde(default)]
     pub force: bool,
+    /// Erase the replaced value, and a kept one, at once.
+    #[serde(default)]
+    pub compromised: bool,
 }
 
 /// A secret without its value, which no answer ever holds.
@@ -370,6 +373,9 @@ pub struct SecretView {
     /// What is public about the value, such as `token/128`; `None` for values that an older version stored.
     #[serde(default)]
     pub class: Option<ValueClass>,
+    /// Until when the value before this one is kept, if it is: `secret rollback` restores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_until: Option<Timestamp>,
     /// Who may use it.
     pub agents: Vec<AgentName>,
     /// What to know about its value; only in the answer to `secret add` and `secret rotate`.

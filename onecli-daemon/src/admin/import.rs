@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::api::{Import, ImportEnd, ImportHow, Imported, SecretAdd, VaultImport};
 use super::error::AdminError;
 use super::peer::Rights;
+use super::secrets::{self, Keep};
 use super::state::{Change, Find, State};
-use super::{doubts, secrets, vault};
+use super::{doubts, vault};
 use crate::model::template::Template;
 use crate::model::{MaskIssued, Secret, SecretName, SecretValue, VaultReference};
 
@@ -164,7 +165,7 @@ impl Run<'_> {
         if self.how.dry_run {
             return Ok(existing);
         }
-        secrets::renew(self.state, &existing, value).await
+        secrets::renew(self.state, &existing, value, Keep::Replaced).await
     }
 }
 

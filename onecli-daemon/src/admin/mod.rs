@@ -25,6 +25,7 @@ mod learn;
 mod peer;
 mod recipes;
 mod refusals;
+mod rollback;
 mod router;
 mod rules;
 mod runner;

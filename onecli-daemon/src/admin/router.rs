@@ -15,7 +15,7 @@ use super::runner::{self, OwnAgent, Scope};
 use super::state::State;
 use super::{
     agent_set, agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, refusals,
-    rules, secret_test, secrets, session, status, vault,
+    rollback, rules, secret_test, secrets, session, status, vault,
 };
 use crate::store::RunnerChange;
 
@@ -120,6 +120,7 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("POST", ["secrets", name, "rotate"]) => {
             json(&secrets::rotate(&state, &parse(name)?, body(&call)?).await?)
         }
+        ("POST", ["secrets", name, "rollback"]) => json(&rollback::rollback(&state, &parse(name)?).await?),
         ("POST", ["secrets", name, "enable"]) => {
             json(&secrets::set_enabled(&state, &parse(name)?, true).await?)
         }

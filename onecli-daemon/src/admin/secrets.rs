@@ -10,8 +10,8 @@ use crate::model::{
     AwsKeys, Mint, PathPattern, Placement, Profile, Sealed, Secret, SecretId, SecretName, SecretValue,
     Source, Target, trusted,
 };
-use crate::store::StoredState;
-use crate::vault::{check_material, sent_to_endpoint};
+use crate::store::{KeptVersion, StoredState};
+use crate::vault::{VaultError, check_material, sent_to_endpoint};
 
 /// More patterns than this are a mistake, and each costs time in every match.
 const MAX_PATHS: usize = 256;
@@ -214,19 +214,50 @@ pub(super) async fn rotate(
     request: SecretRotate,
 ) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
+    let (keep, what) = if request.compromised {
+        (Keep::Nothing, "secret rotate --compromised")
+    } else {
+        (Keep::Replaced, "secret rotate")
+    };
     let secret = change.stored.secret(name)?;
     if !request.force {
         doubts::of_stored(secret, &request.value.0)?;
     }
-    let secret = renew(state, secret, &request.value.0).await?;
+    let secret = renew(state, secret, &request.value.0, keep).await?;
     let warnings = weakness(&secret, &request.value.0).into_iter().collect();
-    let view = SecretView { warnings, ..view(&change.stored, &secret) };
-    change.in_force("secret rotate", view.name.as_str()).await?;
+    reply(state, change, what, name, warnings).await
+}
+
+/// Applies a change, and shows the secret as it is now.
+pub(super) async fn reply(
+    state: &State,
+    change: Change<'_>,
+    what: &'static str,
+    name: &SecretName,
+    warnings: Vec<String>,
+) -> Result<SecretView, AdminError> {
+    let stored = state.load().await?;
+    let view = SecretView { warnings, ..view(&stored, stored.secret(name)?) };
+    change.in_force(what, name.as_str()).await?;
     Ok(view)
 }
 
+/// What is kept of the value that a new one replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// The value, for `vault.keep_replaced`.
+    Replaced,
+    /// Nothing.
+    Nothing,
+}
+
 /// Stores a new value of a secret, which is not in force yet.
-pub(super) async fn renew(state: &State, secret: &Secret, value: &SecretValue) -> Result<Secret, AdminError> {
+pub(super) async fn renew(
+    state: &State,
+    secret: &Secret,
+    value: &SecretValue,
+    keep: Keep,
+) -> Result<Secret, AdminError> {
     if let Some(source) = &secret.profile.source {
         return Err(AdminError::Conflict(format!(
             "the value of secret '{}' is had from {source}: change it there, and the next request uses it",
@@ -234,24 +265,24 @@ pub(super) async fn renew(state: &State, secret: &Secret, value: &SecretValue) -
         )));
     }
     check_value(&secret.placement, &secret.profile, value)?;
-    let kept = retired(state, secret)?;
+    let kept = retired(state, secret)?.filter(|_| keep == Keep::Replaced);
     let class = Some(secret.class_of(value));
     let mut secret = Secret { version: secret.version + 1, class, ..secret.clone() };
     secret.sealed = state.handles.vault.seal(&secret, value)?;
-    state.handles.store.add_version(&secret, &kept).await?;
+    state.handles.store.add_version(&secret, kept.as_ref()).await?;
     Ok(secret)
 }
 
-/// The value that is replaced, in a form that goes nowhere.
+/// The value that is replaced, in a form that is never sent; `None` where no replaced value is kept.
 ///
 /// # Errors
-/// It does not open: where the secret may go was perhaps changed by somebody, and the new value would go there.
-fn retired(state: &State, secret: &Secret) -> Result<Sealed, AdminError> {
-    state
-        .handles
-        .vault
-        .retire(secret)
-        .map_err(|error| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() })
+/// It does not open: its row was changed by hand, perhaps so that the new value goes elsewhere.
+pub(super) fn retired(state: &State, secret: &Secret) -> Result<Option<KeptVersion>, AdminError> {
+    let unopened =
+        |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
+    let sealed = state.handles.vault.retire(secret).map_err(unopened)?;
+    let until = state.kept_until();
+    Ok(until.map(|until| KeptVersion { secret: Secret { sealed, ..secret.clone() }, until }))
 }
 
 pub(super) async fn set_enabled(
@@ -277,7 +308,7 @@ pub(super) async fn remove(state: &State, name: &SecretName) -> Result<SecretVie
     Ok(view)
 }
 
-fn view(stored: &StoredState, secret: &Secret) -> SecretView {
+pub(super) fn view(stored: &StoredState, secret: &Secret) -> SecretView {
     let may_use = |agent| stored.grants.iter().any(|grant| grant.secret == secret.id && grant.agent == agent);
     let agents = stored
         .agents
@@ -299,6 +330,7 @@ fn view(stored: &StoredState, secret: &Secret) -> SecretView {
         allow_plaintext: secret.target.allow_plaintext,
         version: secret.version,
         class: secret.class,
+        previous_until: stored.kept(secret).map(|kept| kept.until),
         agents,
         warnings: Vec::new(),
     }

@@ -1,6 +1,7 @@
 //! What the handlers share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
@@ -13,7 +14,7 @@ use crate::audit::AuditError;
 use crate::model::ids::new_uuid;
 use crate::model::{Agent, AgentName, Clock, Random, Secret, SecretName};
 use crate::policy::{Approvals, Snapshot};
-use crate::store::{Store, StoredState};
+use crate::store::{KeptVersion, Store, StoredState};
 use crate::vault::Vault;
 use crate::vault::backends::hashicorp::HashiCorp;
 
@@ -38,6 +39,8 @@ pub struct Handles {
     pub approvals: Arc<Approvals>,
     /// The cgroup whose children are agents, below the cgroup2 mount: peers in it are refused.
     pub agents_root: String,
+    /// How long replaced values are kept; zero for not at all.
+    pub keep_replaced: Duration,
     /// The vault server, where one is configured.
     pub server: Option<Arc<HashiCorp>>,
     /// Why no command of the host is run, where none is.
@@ -92,6 +95,13 @@ impl State {
         Ok(Change { state: self, stored: self.load().await?, _turn: turn })
     }
 
+    /// When a value that is replaced now is erased; `None` where none is kept.
+    pub(super) fn kept_until(&self) -> Option<Timestamp> {
+        let keep = self.handles.keep_replaced;
+        let until = self.handles.clock.now().checked_add(keep).ok();
+        until.filter(|_| !keep.is_zero())
+    }
+
     pub(super) async fn load(&self) -> Result<StoredState, AdminError> {
         Ok(self.handles.store.load().await?)
     }
@@ -129,6 +139,9 @@ pub(super) trait Find {
     /// [`AdminError::NotFound`].
     fn secret(&self, name: &SecretName) -> Result<&Secret, AdminError>;
 
+    /// The value that the current one of a secret replaced, if it is kept.
+    fn kept(&self, secret: &Secret) -> Option<&KeptVersion>;
+
     /// The secrets an agent may use, by name.
     fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret>;
 }
@@ -147,6 +160,13 @@ impl Find for StoredState {
             .iter()
             .find(|secret| secret.name == *name)
             .ok_or_else(|| AdminError::not_found("secret", name))
+    }
+
+    fn kept(&self, secret: &Secret) -> Option<&KeptVersion> {
+        let is_before = |kept: &&KeptVersion| {
+            kept.secret.id == secret.id && kept.secret.version.checked_add(1) == Some(secret.version)
+        };
+        self.kept.iter().find(is_before)
     }
 
     fn granted<'s>(&'s self, agent: &Agent) -> Vec<&'s Secret> {

@@ -13,7 +13,7 @@ use super::error::AppError;
 use super::managed::Managed;
 use crate::config::{Config, VaultAuth};
 use crate::model::{Agent, AgentId, Clock, Random};
-use crate::store::{LeaseRow, Store, VaultChange};
+use crate::store::{LeaseRow, Store, StoreError, VaultChange};
 use crate::vault::backends::hashicorp::{Address, HashiCorp, Keep, LeaseNote, Ledger, Method, Settings};
 use crate::vault::{Credentials, Vault};
 
@@ -23,8 +23,8 @@ const SECRET_ID: &str = "backend.vault.secret_id";
 const LOOK: Duration = Duration::from_secs(1);
 /// An agent's run has ended when its cgroup was empty for so long.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
-/// How often old values are forgotten.
-const TIDY: Duration = Duration::from_mins(1);
+/// How often old values are forgotten and erased.
+const TIDY: Duration = Duration::from_secs(10);
 
 /// The vault server of `[backend.vault]`; `None` without one. Nothing is sent to it yet.
 pub(super) fn vault_server(
@@ -69,12 +69,16 @@ pub(super) async fn maintain(
     credentials: Arc<Credentials>,
     store: Arc<dyn Store>,
     managed: Arc<Managed>,
+    (clock, keep_replaced): (Arc<dyn Clock>, Duration),
 ) {
     let tidying = async {
         let mut tick = interval(TIDY);
         loop {
             tick.tick().await;
             credentials.tidy();
+            if let Err(error) = prune_kept(store.as_ref(), clock.as_ref(), keep_replaced).await {
+                tracing::error!(%error, "replaced values cannot be erased yet");
+            }
         }
     };
     let serving = async {
@@ -83,6 +87,23 @@ pub(super) async fn maintain(
         }
     };
     tokio::join!(tidying, serving);
+}
+
+/// Erases replaced values whose time is over. None outlasts `keep` from now on, whatever the clock or the configuration was.
+///
+/// # Errors
+/// [`StoreError`]: the next call tries again.
+pub(super) async fn prune_kept(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    keep: Duration,
+) -> Result<(), StoreError> {
+    let now = clock.now();
+    let erased = store.prune_kept(now, now.checked_add(keep).unwrap_or(now)).await?;
+    if erased > 0 {
+        tracing::info!(erased, "replaced values are erased");
+    }
+    Ok(())
 }
 
 /// Gives the leases of agents back whose runs have ended.

@@ -295,6 +295,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
     admin::remove_left_over(data_dir.path());
     store.prune_sessions(clock.now()).await?;
+    backends::prune_kept(store.as_ref(), clock.as_ref(), config.vault.keep_replaced).await?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
@@ -359,6 +360,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         Arc::clone(&credentials),
         Arc::clone(&store),
         Arc::clone(&managed),
+        (Arc::clone(&clock), config.vault.keep_replaced),
     ));
     let gateway = Arc::new(Gateway::new(GatewayParts {
         policy: snapshot.clone(),
@@ -419,6 +421,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         policy: snapshot,
         approvals,
         agents_root: config.kernel.agents_root.clone(),
+        keep_replaced: config.vault.keep_replaced,
         server: vault_server,
         commands_off: executor.off().map(str::to_owned),
         own_uids: executor::own_uids(&config),

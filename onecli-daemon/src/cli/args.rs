@@ -412,14 +412,27 @@ pub(super) enum SecretCommand {
         name: SecretName,
     },
     /// Give a secret a new value, from the next request on. Placeholders stay as they are.
+    ///
+    /// The replaced value is kept for `vault.keep_replaced`: 'onecli secret rollback' restores it.
     Rotate {
         /// The secret.
         name: SecretName,
+        /// Others may know the old value: erase it now, and a kept one.
+        #[arg(long)]
+        compromised: bool,
         #[command(flatten)]
         value: ValueArgs,
     },
     /// Send one harmless request with a secret, and print what the service answered. Root only.
     Test(SecretTestArgs),
+    /// Restore the value before the current one, as a new version.
+    ///
+    /// Values are kept for `vault.keep_replaced` (24 h), but not those that 'rotate --compromised' replaced. A second rollback
+    /// undoes the first. Refused where the secret goes further than it did with the old value.
+    Rollback {
+        /// The secret.
+        name: SecretName,
+    },
     /// Never use a secret, from the next request on.
     Disable {
         /// The secret.

@@ -30,6 +30,7 @@ mod output;
 mod program;
 mod recipe;
 mod recipe_args;
+mod rollback;
 mod rule;
 mod run;
 mod run_dirs;
@@ -271,7 +272,10 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             }
             SecretCommand::List => secret::list(client, output),
             SecretCommand::Show { name } => secret::show(client, &name, output),
-            SecretCommand::Rotate { name, value } => secret::rotate(client, &name, &value, output),
+            SecretCommand::Rotate { name, compromised, value } => {
+                secret::rotate(client, &name, compromised, &value, output)
+            }
+            SecretCommand::Rollback { name } => rollback::run(client, &name, output),
             SecretCommand::Test(args) => secret_test::test(client, args, output),
             SecretCommand::Disable { name } => secret::set_enabled(client, &name, false, output),
             SecretCommand::Enable { name } => secret::set_enabled(client, &name, true, output),

@@ -76,10 +76,11 @@ pub(super) fn show(client: &Client, name: &SecretName, output: &mut Output) -> R
 pub(super) fn rotate(
     client: &Client,
     name: &SecretName,
+    compromised: bool,
     value: &ValueArgs,
     output: &mut Output,
 ) -> Result<(), CliError> {
-    let mut request = SecretRotate { value: value::read(value)?, force: value.force };
+    let mut request = SecretRotate { value: value::read(value)?, compromised, force: value.force };
     let rotated: SecretView = doubtful::ask(output, |force| {
         request.force |= force;
         client.post(&routes::secret_action(name, "rotate"), &request)
@@ -91,7 +92,20 @@ pub(super) fn rotate(
         "secret '{name}' is at version {}; agents keep their placeholders",
         rotated.version
     ))?;
+    kept(&rotated, output)?;
     Ok(rotated.warnings.iter().try_for_each(|warning| output.warning(warning))?)
+}
+
+/// Says what became of the replaced value.
+pub(super) fn kept(secret: &SecretView, output: &mut Output) -> Result<(), CliError> {
+    let name = &secret.name;
+    let text = match secret.previous_until {
+        Some(until) => {
+            format!("the replaced value is kept until {until}: 'onecli secret rollback {name}' restores it")
+        }
+        None => "the replaced value is erased".to_owned(),
+    };
+    Ok(output.line(&text)?)
 }
 
 pub(super) fn set_enabled(
@@ -147,6 +161,7 @@ fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("name", secret.name.to_string()),
         ("state", state(secret.enabled).to_owned()),
         ("version", secret.version.to_string()),
+        ("previous", secret.previous_until.map(|until| format!("kept until {until}")).unwrap_or_default()),
         ("class", secret.class.map(|class| class.to_string()).unwrap_or_default()),
         ("host", place(secret)),
         ("methods", methods(secret)),

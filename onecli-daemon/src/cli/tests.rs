@@ -339,8 +339,8 @@ fn secrets_and_grants() {
     assert_eq!((session.user.as_str(), &session.proxy, session.expires), ("nobody", &None, None));
 
     let path = routes::secret_action(&secret, "rotate");
-    let rotated: SecretView =
-        client.post(&path, &SecretRotate { value: value("sk-another-credential"), force: false }).unwrap();
+    let rotate = SecretRotate { value: value("sk-another-credential"), compromised: false, force: false };
+    let rotated: SecretView = client.post(&path, &rotate).unwrap();
     assert_eq!(rotated.version, 2);
     assert_eq!(grant(&client, "a", "s").unwrap().placeholder, given.placeholder);
     let off: SecretView = client.act(&routes::secret_action(&secret, "disable")).unwrap();
@@ -617,7 +617,7 @@ fn nothing_on_the_way_of_a_value_prints_it() {
             }
         ),
         format!("{:?}", wire(VALUE)),
-        format!("{:?}", SecretRotate { value: wire(VALUE), force: false }),
+        format!("{:?}", SecretRotate { value: wire(VALUE), compromised: false, force: false }),
         format!("{:?}", SlotAdd::Passphrase { passphrase: wire(VALUE) }),
         format!("{:?}", SlotAdd::Key { key: key.clone() }),
         format!("{:?}", KeyRotate { passphrases: vec![wire(VALUE), wire(OTHER)], drop_other_slots: true }),

@@ -120,13 +120,24 @@ fn time<'de, D: Deserializer<'de>>(
     bounds: RangeInclusive<Duration>,
     told: &str,
 ) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    let duration = humantime::parse_duration(&text).ok().filter(|duration| bounds.contains(duration));
-    duration.ok_or_else(|| D::Error::custom(format!("'{text}' is no time from {told}")))
+    time_of(&String::deserialize(from)?, bounds, told).map_err(D::Error::custom)
+}
+
+fn time_of(text: &str, bounds: RangeInclusive<Duration>, told: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).ok().filter(|duration| bounds.contains(duration));
+    duration.ok_or_else(|| format!("'{text}' is no time from {told}"))
 }
 
 pub(super) fn approval_timeout<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     time(from, Duration::from_secs(1)..=Duration::from_hours(1), "1s to 1h; write 30s or 2m")
+}
+
+/// `"0"` is none.
+pub(super) fn keep_replaced<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let bounds = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
+    let told = "1s to 30days, or 0 for none; write 24h or 7days";
+    if text == "0" { Ok(Duration::ZERO) } else { time_of(&text, bounds, told).map_err(D::Error::custom) }
 }
 
 pub(super) fn cgroup_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {

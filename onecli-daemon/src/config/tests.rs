@@ -123,6 +123,7 @@ fn every_key_is_read() {
         durability = "strict"
         [vault]
         passphrase_file = "/etc/onecli/passphrase"
+        keep_replaced = "7days"
         "#,
     )
     .unwrap();
@@ -168,7 +169,8 @@ fn every_key_is_read() {
             backend: Backend::default(),
             vault: Vault {
                 passphrase_file: Some("/etc/onecli/passphrase".into()),
-                insecure_key_from_env: false
+                insecure_key_from_env: false,
+                keep_replaced: Duration::from_hours(7 * 24),
             },
             policy: Policy { approval_timeout: Duration::from_secs(30) },
         }
@@ -221,6 +223,8 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
     check("[upstream]\nconnect_timeout = 5", "c.toml:2: upstream.connect_timeout: ", "string");
     check("[upstream]\nconnect_timeout = \"0s\"", "c.toml:2: upstream.connect_timeout: ", "1ms to 5min");
     check("[upstream]\nhead_timeout = \"2h\"", "c.toml:2: upstream.head_timeout: ", "1ms to 1h");
+    check("[vault]\nkeep_replaced = \"0s\"", "c.toml:2: vault.keep_replaced: ", "0 for none");
+    check("[vault]\nkeep_replaced = \"31days\"", "c.toml:2: vault.keep_replaced: ", "30days");
     check("[upstream]\nidle_timeout = \"25h\"", "c.toml:2: upstream.idle_timeout: ", "1ms to 24h");
     check("[upstream]\nidle_timeout = \"never\"", "c.toml:2: upstream.idle_timeout: ", "1ms to 24h");
     check("[resolver]\nhosts = { \"a b\" = [] }", "c.toml:2: resolver.hosts: ", "'a b': the host is not");
@@ -264,7 +268,7 @@ fn flags_win_over_the_file() {
     assert_eq!(config.store_url(), "sqlite:///b");
     assert_eq!(config.kernel.agents_root, "other.slice");
     assert!(!config.kernel.ebpf);
-    let vault = Vault { passphrase_file: Some("-".into()), insecure_key_from_env: true };
+    let vault = Vault { passphrase_file: Some("-".into()), insecure_key_from_env: true, ..Vault::default() };
     assert_eq!(config.vault, vault);
     assert_eq!(Config::load(Some(&file), Overrides::default()).unwrap().store_url(), "sqlite:///a");
 

@@ -10,6 +10,8 @@ use super::authority::{AuthorityError, Host};
 use super::glob::{End, Globs};
 use super::path::{CanonicalPath, Names, PathError, PathReadings, fold};
 
+mod covers;
+
 /// Why a pattern was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
@@ -241,6 +243,12 @@ impl PathPattern {
         self.matches(path) || (path.is_plain_but_for_encoded_slashes() && self.contains(path))
     }
 
+    /// Does every path that `other` matches match this pattern? `false` where that is not evident from the segments: see
+    /// [`covers::covers`].
+    pub fn covers(&self, other: &PathPattern) -> bool {
+        covers::covers(&self.text, &other.text)
+    }
+
     /// Greater is more specific: fewer `**`, more literal text.
     pub fn specificity(&self) -> (std::cmp::Reverse<usize>, usize) {
         let depth = self.text.split('/').filter(|segment| *segment == "**").count();
@@ -304,6 +312,11 @@ impl MethodSet {
         *method != Method::CONNECT
             && *method != Method::TRACE
             && (self.0.is_empty() || self.0.contains(method))
+    }
+
+    /// Is every method of this set in `other`?
+    pub fn is_within(&self, other: &MethodSet) -> bool {
+        other.is_all() || (!self.is_all() && self.0.iter().all(|method| other.0.contains(method)))
     }
 
     /// Does it hold every method?

@@ -48,11 +48,22 @@ pub enum Sent {
 pub struct Watch {
     secret: Arc<Secret>,
     sent: Sent,
+    is_replaced: bool,
 }
 
 impl Watch {
     pub(super) fn new(secret: Arc<Secret>, sent: Sent) -> Watch {
-        Watch { secret, sent }
+        Watch { secret, sent, is_replaced: false }
+    }
+
+    /// For a value that was replaced and is kept.
+    pub(super) fn replaced(secret: Arc<Secret>, sent: Sent) -> Watch {
+        Watch { secret, sent, is_replaced: true }
+    }
+
+    /// Was the value replaced by a newer one?
+    pub fn is_replaced(&self) -> bool {
+        self.is_replaced
     }
 
     /// What of the secret can come back.

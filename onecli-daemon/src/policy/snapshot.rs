@@ -43,6 +43,8 @@ pub struct SnapshotInput {
     pub sessions: Vec<TokenInput>,
     /// Every secret, disabled ones too.
     pub secrets: Vec<Secret>,
+    /// Values that were replaced and are kept: secrets as they were, never granted.
+    pub replaced: Vec<Secret>,
     /// Which agent may use which secret.
     pub grants: Vec<(AgentId, SecretId)>,
     /// Which agent might, and may not any more.
@@ -59,7 +61,7 @@ pub struct Snapshot {
     cgroups: HashMap<CgroupName, AgentId>,
     /// Whose placeholder it is, and for which secret.
     placeholders: HashMap<Placeholder, (AgentId, Arc<Secret>)>,
-    /// Every secret, disabled ones too, by the hosts that it is sent to.
+    /// Every secret, disabled ones too, by the hosts that it is sent to; and values that were replaced, by theirs.
     stored: HostIndex<Stored>,
 }
 
@@ -69,6 +71,7 @@ struct Stored {
     secret: Arc<Secret>,
     sent: Sent,
     port: u16,
+    is_replaced: bool,
 }
 
 #[derive(Debug)]
@@ -100,7 +103,8 @@ impl Snapshot {
         let grants: HashSet<(AgentId, SecretId)> = input.grants.into_iter().collect();
         let rules: Vec<Arc<Rule>> = input.rules.into_iter().map(Arc::new).collect();
         let mut snapshot = Snapshot::default();
-        snapshot.index(secrets.values());
+        snapshot.index(secrets.values(), false);
+        snapshot.index(input.replaced.into_iter().map(Arc::new).collect::<Vec<_>>().iter(), true);
         for AgentInput { agent, token } in input.agents {
             let owner = TokenOwner { agent: agent.id, expires: None, launched_by: None };
             snapshot.tokens.insert(token, owner);
@@ -137,11 +141,11 @@ impl Snapshot {
         snapshot
     }
 
-    fn index<'s>(&mut self, secrets: impl Iterator<Item = &'s Arc<Secret>>) {
+    fn index<'s>(&mut self, secrets: impl Iterator<Item = &'s Arc<Secret>>, is_replaced: bool) {
         let mut secrets: Vec<&Arc<Secret>> = secrets.collect();
         secrets.sort_by_key(|secret| secret.id);
         for secret in secrets {
-            let stored = |sent, port| Stored { secret: Arc::clone(secret), sent, port };
+            let stored = |sent, port| Stored { secret: Arc::clone(secret), sent, port, is_replaced };
             for pattern in secret.target.host.iter() {
                 self.stored.insert(pattern, stored(Sent::Placed, secret.target.port));
             }
@@ -160,8 +164,11 @@ impl Snapshot {
     /// The secrets of these groups, each once.
     pub fn stored_values(&self, groups: &HostGroups) -> Vec<Watch> {
         let mut seen = HashSet::new();
-        let is_new = |stored: &&Stored| seen.insert((stored.secret.id, stored.sent));
-        let watch = |stored: &Stored| Watch::new(Arc::clone(&stored.secret), stored.sent);
+        let is_new = |stored: &&Stored| seen.insert((stored.secret.id, stored.secret.version, stored.sent));
+        let watch = |stored: &Stored| {
+            let make = if stored.is_replaced { Watch::replaced } else { Watch::new };
+            make(Arc::clone(&stored.secret), stored.sent)
+        };
         self.stored.items(groups).filter(is_new).map(watch).collect()
     }
 

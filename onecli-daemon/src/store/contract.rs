@@ -9,13 +9,18 @@ use crate::model::{
     Sealed, Secret, SecretId, Target, Terms, TokenHash, ValueClass,
 };
 
+mod kept;
+
+pub(crate) use kept::{kept, one_replaced_version_is_kept, replaced_versions_are_erased_in_time};
+
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
 /// and what must live as long).
 macro_rules! contract_tests {
     ($make:path) => {
         $crate::store::contract::contract_tests!($make:
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
-            runners_come_and_go, agents_change, audit_rows_of_a_runner, secrets_round_trip, versions_follow_each_other, grants, rules, changes_are_told, audit_rows_are_kept_once,
+            runners_come_and_go, agents_change, audit_rows_of_a_runner, secrets_round_trip, versions_follow_each_other,
+            one_replaced_version_is_kept, replaced_versions_are_erased_in_time, grants, rules, changes_are_told, audit_rows_are_kept_once,
             audit_rows_of_several_logs, audit_rows_are_found, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
@@ -222,17 +227,17 @@ pub(crate) async fn versions_follow_each_other(store: &dyn Store) {
     store.add_secret(&key).await.unwrap();
     let class = Some(ValueClass::ISSUED);
     let next = Secret { class, ..version(&key, 2, 9) };
-    store.add_version(&next, &Sealed(vec![7])).await.unwrap();
+    store.add_version(&next, Some(&kept(&key, 7, at(100)))).await.unwrap();
     let stored = &store.load().await.unwrap().secrets[0];
     assert_eq!((stored.version, stored.class, &stored.sealed), (2, class, &Sealed(vec![9])));
 
     for offered in [1, 2, 4] {
         let offered = version(&key, offered, 8);
-        let error = store.add_version(&offered, &Sealed(vec![6])).await.unwrap_err();
+        let error = store.add_version(&offered, None).await.unwrap_err();
         assert!(matches!(error, StoreError::Conflict { stored: 2, .. }), "{error}");
     }
     let gone = version(&secret(9, "gone"), 1, 8);
-    let missing = store.add_version(&gone, &Sealed(vec![6])).await;
+    let missing = store.add_version(&gone, None).await;
     assert!(matches!(missing, Err(StoreError::NotFound { .. })));
 }
 
@@ -339,8 +344,12 @@ pub(crate) async fn changes_are_told(store: &dyn Store) {
     told("prune_sessions", true);
     store.set_agent_enabled(one.id, false).await.unwrap();
     told("set_agent_enabled", true);
-    store.add_version(&version(&key, 2, 2), &Sealed(vec![1])).await.unwrap();
+    store.add_version(&version(&key, 2, 2), Some(&kept(&key, 1, at(100)))).await.unwrap();
     told("add_version", true);
+    store.prune_kept(at(99), at(100)).await.unwrap();
+    told("nothing was pruned", false);
+    store.prune_kept(at(100), at(200)).await.unwrap();
+    told("prune_kept", true);
     store.set_secret_enabled(key.id, false).await.unwrap();
     told("set_secret_enabled", true);
     store.ungrant(one.id, key.id).await.unwrap();

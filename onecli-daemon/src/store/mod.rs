@@ -26,8 +26,8 @@ pub use runners::{RunnerChange, RunnerRow, RunnerStore};
 pub use sqlite::SqliteStore;
 
 use crate::model::{
-    Agent, AgentId, CgroupName, Egress, Factors, LogId, RequestId, Rule, RuleId, Sealed, Secret, SecretId,
-    Terms, TokenHash,
+    Agent, AgentId, CgroupName, Egress, Factors, LogId, RequestId, Rule, RuleId, Secret, SecretId, Terms,
+    TokenHash,
 };
 
 /// Everything that decides about requests, as it stood at one moment.
@@ -39,12 +39,23 @@ pub struct StoredState {
     pub sessions: Vec<Session>,
     /// All secrets with their current version, by name.
     pub secrets: Vec<Secret>,
+    /// Values that were replaced and are still kept, by name of the secret: at most one of each.
+    pub kept: Vec<KeptVersion>,
     /// All grants.
     pub grants: Vec<GrantRow>,
     /// Grants that were taken back, of agents and secrets that are still there.
     pub former_grants: Vec<GrantRow>,
     /// All rules, by number.
     pub rules: Vec<Rule>,
+}
+
+/// The version of a secret that the current one replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptVersion {
+    /// The secret as it was, with the sealed value in a form that does not open as the current one.
+    pub secret: Secret,
+    /// When it is erased.
+    pub until: Timestamp,
 }
 
 /// An agent and the keyed hash of its token.
@@ -245,13 +256,16 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// [`StoreError::Taken`] where the name is another secret's.
     async fn add_secret(&self, secret: &Secret) -> Result<(), StoreError>;
 
-    /// Adds the version of a secret that `secret` is in, with its class and its sealed value, and makes it the current one.
-    /// Nothing else of the secret changes. Older versions are kept; the one before is kept as `kept`, which is the same value
-    /// in a form that goes nowhere.
+    /// Makes `secret` the current version of its secret: its value, class, target, placement, profile and variables. Name and
+    /// state stay. All other versions are erased; `kept` takes the place of the version before.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where the version does not follow the current one.
-    async fn add_version(&self, secret: &Secret, kept: &Sealed) -> Result<(), StoreError>;
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where the version does not follow the current one, or `kept` is not
+    /// of the version before.
+    async fn add_version(&self, secret: &Secret, kept: Option<&KeptVersion>) -> Result<(), StoreError>;
+
+    /// Erases kept versions whose time is over at `now`, after it moved ends later than `latest` to `latest`. Returns how many.
+    async fn prune_kept(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError>;
 
     /// Enables or disables a secret.
     ///

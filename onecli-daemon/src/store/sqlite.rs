@@ -11,6 +11,7 @@ mod pool;
 mod rows;
 mod rules;
 mod runners;
+mod versions;
 
 #[cfg(test)]
 mod tests;
@@ -25,8 +26,8 @@ use sqlx::{Connection, Row, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 use self::erase::Eraser;
-use super::{AgentChange, AuditQuery, AuditRow, Store, StoreError, StoredState};
-use crate::model::{Agent, AgentId, LogId, RuleId, Sealed, Secret, SecretId, Terms, TokenHash};
+use super::{AgentChange, AuditQuery, AuditRow, KeptVersion, Store, StoreError, StoredState};
+use crate::model::{Agent, AgentId, LogId, RuleId, Secret, SecretId, Terms, TokenHash};
 
 /// The fact that [`Store::probe`] writes.
 const META_PROBE: &str = "store.probe";
@@ -115,6 +116,7 @@ impl Store for SqliteStore {
         .fetch_all(&mut *tx)
         .await
         .map_err(failed)?;
+        let kept = versions::kept(&mut tx).await?;
         let grants = sqlx::query("SELECT * FROM grants").fetch_all(&mut *tx).await.map_err(failed)?;
         let former = sqlx::query("SELECT * FROM former_grants").fetch_all(&mut *tx).await.map_err(failed)?;
         let rules = rules::load(&mut tx).await?;
@@ -123,6 +125,7 @@ impl Store for SqliteStore {
             agents: agents.iter().map(rows::agent).collect::<Result<_, _>>()?,
             sessions: sessions.iter().map(rows::session).collect::<Result<_, _>>()?,
             secrets: secrets.iter().map(rows::secret).collect::<Result<_, _>>()?,
+            kept,
             grants: grants.iter().map(rows::grant).collect::<Result<_, _>>()?,
             former_grants: former.iter().map(rows::grant).collect::<Result<_, _>>()?,
             rules,
@@ -305,38 +308,28 @@ impl Store for SqliteStore {
         .execute(&mut *tx)
         .await
         .map_err(failed)?;
-        keys::insert_version(&mut tx, secret).await?;
+        versions::insert(&mut tx, secret, None).await?;
         self.commit(tx).await
     }
 
-    async fn add_version(&self, secret: &Secret, kept: &Sealed) -> Result<(), StoreError> {
-        let Secret { id, version, .. } = *secret;
-        let failed = StoreError::query("add a version of a secret");
+    async fn add_version(&self, secret: &Secret, kept: Option<&KeptVersion>) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
-        let stored: Option<u32> = sqlx::query_scalar("SELECT version FROM secrets WHERE id = ?")
-            .bind(id.to_string())
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(failed)?;
-        follows("secret", id.to_string(), "version", stored, version)?;
-        sqlx::query("UPDATE secret_versions SET sealed = ? WHERE secret = ? AND version = ?")
-            .bind(&kept.0[..])
-            .bind(id.to_string())
-            .bind(stored)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-        keys::insert_version(&mut tx, secret).await?;
-        sqlx::query("UPDATE secrets SET version = ? WHERE id = ?")
-            .bind(version)
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
+        versions::add(&mut tx, secret, kept).await?;
         self.commit(tx).await?;
         // With the replaced version's old bytes and `secrets.version` set back, it would be used again.
         self.eraser.erase().await;
         Ok(())
+    }
+
+    async fn prune_kept(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError> {
+        if !versions::are_due(&self.pool, now, latest).await? {
+            return Ok(0);
+        }
+        let mut tx = self.write().await?;
+        let erased = versions::prune(&mut tx, now, latest).await?;
+        self.commit(tx).await?;
+        self.eraser.erase().await;
+        Ok(erased)
     }
 
     async fn set_secret_enabled(&self, id: SecretId, enabled: bool) -> Result<(), StoreError> {

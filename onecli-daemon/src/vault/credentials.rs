@@ -303,9 +303,11 @@ impl Credentials {
         next: &mut Secret,
         value: &SecretValue,
     ) -> Result<(), String> {
-        let kept = self.vault.retire(current).map_err(|error| error.to_string())?;
+        // A row that was changed by hand gets no new value.
+        self.vault.open_value(current).map_err(|error| error.to_string())?;
         next.sealed = self.vault.seal(next, value).map_err(|error| error.to_string())?;
-        let added = self.store.add_version(next, &kept).await;
+        // The replaced refresh token is spent: it is not kept.
+        let added = self.store.add_version(next, None).await;
         added.map_err(|error| error.to_string())
     }
 }

@@ -20,11 +20,13 @@
 //!
 //! kind 1, body of a secret's value     secret id, 16 | version, 4
 //! kind 2, wrap of its current version  root key id, 8 | salt, 32 | secret id, 16 | version, 4 | binding, 32
-//! kind 3, wrap of an older version     root key id, 8 | salt, 32 | secret id, 16 | version, 4
+//! kind 3, wrap of an older version,
+//!         not written any more         root key id, 8 | salt, 32 | secret id, 16 | version, 4
 //! kind 4, body of the daemon's own     purpose, UTF-8
 //! kind 5, wrap of the daemon's own     root key id, 8 | salt, 32 | purpose, UTF-8
 //! kind 6, a root key in a key slot     root key id, 8 | salt, 32 | the slot's method, JSON
 //! kind 7, a session at a service       salt, 16
+//! kind 8, wrap of a replaced version   root key id, 8 | salt, 32 | secret id, 16 | version, 4 | binding, 32
 //! ```
 //!
 //! A sealed session is `salt, 16 | part`, under the derivation key's subkey for sessions. No one stores it.
@@ -72,8 +74,10 @@ const WRAP: usize = SALT + COMMITMENT + DATA_KEY + TAG;
 pub(super) enum Context<'a> {
     /// The version of a secret that is used: also to where it may go.
     Current { secret: SecretId, version: u32, binding: Binding },
-    /// A version that another one took the place of: it goes nowhere.
+    /// A version that was replaced, as former programs kept it.
     Kept { secret: SecretId, version: u32 },
+    /// A version that was replaced: also to where it could go then.
+    Replaced { secret: SecretId, version: u32, binding: Binding },
     /// Something of the daemon's own.
     Blob { purpose: &'a str },
 }
@@ -90,12 +94,13 @@ impl Context<'_> {
             Context::Current { .. } => 2,
             Context::Kept { .. } => 3,
             Context::Blob { .. } => 5,
+            Context::Replaced { .. } => 8,
         };
         let mut bound = begin(kind, vault);
         bound.extend_from_slice(&root.0);
         bound.extend_from_slice(salt);
         self.subject(&mut bound);
-        if let Context::Current { binding, .. } = self {
+        if let Context::Current { binding, .. } | Context::Replaced { binding, .. } = self {
             bound.extend_from_slice(&binding.0);
         }
         bound
@@ -103,7 +108,9 @@ impl Context<'_> {
 
     fn subject(self, bound: &mut Vec<u8>) {
         match self {
-            Context::Current { secret, version, .. } | Context::Kept { secret, version } => {
+            Context::Current { secret, version, .. }
+            | Context::Kept { secret, version }
+            | Context::Replaced { secret, version, .. } => {
                 bound.extend_from_slice(secret.0.as_bytes());
                 bound.extend_from_slice(&version.to_be_bytes());
             }
@@ -124,7 +131,9 @@ fn begin(kind: u8, vault: Uuid) -> Vec<u8> {
 impl fmt::Display for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Context::Current { secret, version, .. } | Context::Kept { secret, version } => {
+            Context::Current { secret, version, .. }
+            | Context::Kept { secret, version }
+            | Context::Replaced { secret, version, .. } => {
                 write!(f, "version {version} of the secret {secret}")
             }
             Context::Blob { purpose } => write!(f, "the daemon's own '{purpose}'"),
@@ -300,9 +309,12 @@ fn unwrap<'s, 'k>(
     let wrapped = unlock(&kek.key, &context.wrap(vault, parts.root, parts.salt), parts.wrap);
     let Some(wrapped) = wrapped else {
         // Is it a version that was put back by hand?
-        if let Context::Current { secret, version, .. } = context {
-            let kept = Context::Kept { secret, version }.wrap(vault, parts.root, parts.salt);
-            if unlock(&kek.key, &kept, parts.wrap).is_some() {
+        if let Context::Current { secret, version, binding } = context {
+            let older = [Context::Kept { secret, version }, Context::Replaced { secret, version, binding }];
+            let opens = |older: &Context<'_>| {
+                unlock(&kek.key, &older.wrap(vault, parts.root, parts.salt), parts.wrap).is_some()
+            };
+            if older.iter().any(opens) {
                 return Err(VaultError::RolledBack { what: context.to_string() });
             }
         }

@@ -120,13 +120,13 @@ impl Vault {
         self.rewrap(current(from), &from.sealed, current(to))
     }
 
-    /// The sealed value of a secret as that of an older version: it goes nowhere, even if it is put back.
+    /// The sealed value of a secret as that of a replaced version: it is never sent, even if its row is put back. It stays
+    /// bound to where it could go.
     ///
     /// # Errors
     /// As [`Vault::open`]; [`VaultError::Random`].
     pub fn retire(&self, secret: &Secret) -> Result<Sealed, VaultError> {
-        let to = Context::Kept { secret: secret.id, version: secret.version };
-        self.rewrap(current(secret), &secret.sealed, to)
+        self.rewrap(current(secret), &secret.sealed, replaced(secret))
     }
 
     fn rewrap(&self, from: Context<'_>, sealed: &Sealed, to: Context<'_>) -> Result<Sealed, VaultError> {
@@ -149,7 +149,15 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open`].
     pub fn open_watch(&self, watch: &Watch) -> Result<SecretValue, VaultError> {
-        self.open_value(watch.secret())
+        if watch.is_replaced() { self.open_replaced(watch.secret()) } else { self.open_value(watch.secret()) }
+    }
+
+    /// Opens a value that [`Vault::retire`] sealed, to restore it.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]: also where the row does not say where the value could go.
+    pub fn open_replaced(&self, kept: &Secret) -> Result<SecretValue, VaultError> {
+        self.open_version(replaced(kept), &kept.sealed)
     }
 
     /// A value that was had for this grant, ready to be placed.
@@ -217,6 +225,10 @@ impl Vault {
 
 fn current(secret: &Secret) -> Context<'static> {
     Context::Current { secret: secret.id, version: secret.version, binding: Binding::of(secret) }
+}
+
+fn replaced(secret: &Secret) -> Context<'static> {
+    Context::Replaced { secret: secret.id, version: secret.version, binding: Binding::of(secret) }
 }
 
 impl fmt::Debug for Vault {

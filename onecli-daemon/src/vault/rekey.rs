@@ -18,7 +18,7 @@ use super::error::VaultError;
 use super::keyring::{KeyId, RootKey};
 use super::slots::{self, Method, Opener};
 use super::unlock::{META_KEY, META_REKEY, Takeover, settle};
-use super::{Roots, Vault, current};
+use super::{Roots, Vault, current, replaced};
 use crate::model::Sealed;
 use crate::store::{Rewrap, SlotRow, Store, VaultChange, VersionRow};
 
@@ -373,11 +373,7 @@ impl Vault {
 
 /// What a stored version is bound to.
 pub(super) fn version_context(row: &VersionRow) -> Context<'static> {
-    if row.current {
-        current(&row.secret)
-    } else {
-        Context::Kept { secret: row.secret.id, version: row.secret.version }
-    }
+    if row.current { current(&row.secret) } else { replaced(&row.secret) }
 }
 
 fn is_under(sealed: &Sealed, root: KeyId) -> bool {

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::*;
 use crate::model::random::OsRandom;
-use crate::model::{PrivateDir, Secret, panic_text, unwrap_text};
+use crate::model::{Placement, PrivateDir, Secret, panic_text, unwrap_text};
 use crate::store::contract::{agent, secret};
 use crate::store::{KeyStore, SqliteStore, Store, StoreError};
 
@@ -159,6 +159,28 @@ async fn an_older_version_that_is_put_back_is_told() {
     assert!(matches!(error, VaultError::RolledBack { .. }), "{error}");
     assert!(error.to_string().contains("put the old one back"), "{error}");
     assert!(vault.retire(&kept).is_err() && vault.rebind(&kept, &first).is_err());
+}
+
+/// A kept value opens for what could be done with it when it was replaced, and for nothing else.
+#[tokio::test]
+async fn a_replaced_value_stays_bound_to_where_it_could_go() {
+    let vault = Host::new().await.unlock().await.unwrap();
+    let first = sealed(&vault, 1, "correct horse battery");
+    let kept = Secret { sealed: vault.retire(&first).unwrap(), ..first.clone() };
+    assert_eq!(vault.open_replaced(&kept).unwrap().expose(), b"correct horse battery");
+    let changes: [fn(&mut Secret); 5] = [
+        |s| s.version += 1,
+        |s| s.id = secret(2, "key").id,
+        |s| s.target.host = "evil.test".parse().unwrap(),
+        |s| s.target.paths = vec!["/**".parse().unwrap()],
+        |s| s.placement = Placement::query("key").unwrap(),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let mut edited = kept.clone();
+        change(&mut edited);
+        assert!(vault.open_replaced(&edited).is_err(), "change {number}");
+    }
+    assert!(vault.open_replaced(&first).is_err(), "a current value is no replaced one");
 }
 
 #[tokio::test]

@@ -242,6 +242,7 @@ impl Served {
         });
         let progress = watch::Sender::new(0);
         let handles = Handles {
+            keep_replaced: Duration::from_hours(24),
             server: None,
             commands_off: None,
             own_uids: Vec::new(),

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use async_trait::async_trait;
+use sqlx::Transaction;
 use sqlx::sqlite::Sqlite;
-use sqlx::{Row as _, Transaction};
 
 use super::super::{KeyStore, Rewrap, SlotRow, StoreError, VaultChange, VersionRow};
-use super::{SqliteStore, rows};
-use crate::model::{Sealed, Secret, SecretId};
+use super::{SqliteStore, rows, versions};
+use crate::model::{Sealed, SecretId};
 
 /// Where the id of the root key stands in a sealed value, from 1: see `vault::envelope`.
 const USED: &str = "SELECT EXISTS (SELECT 1 FROM secret_versions WHERE substr(sealed, 2, 8) = ?1)
@@ -124,7 +124,7 @@ impl KeyStore for SqliteStore {
     ) -> Result<Vec<VersionRow>, StoreError> {
         let (secret, version) = after.map_or((String::new(), 0), |(id, version)| (id.to_string(), version));
         let found = sqlx::query(
-            "SELECT s.*, v.version AS of_version, v.class, v.sealed FROM secret_versions v
+            "SELECT s.*, v.version AS of_version, v.class, v.sealed, v.definition FROM secret_versions v
              JOIN secrets s ON s.id = v.secret
              WHERE (v.secret, v.version) > (?, ?) ORDER BY v.secret, v.version LIMIT ?",
         )
@@ -134,16 +134,7 @@ impl KeyStore for SqliteStore {
         .fetch_all(&self.pool)
         .await
         .map_err(StoreError::query("read the versions of secrets"))?;
-        found
-            .iter()
-            .map(|row| {
-                let mut secret = rows::secret(row)?;
-                let current = secret.version;
-                secret.version =
-                    row.try_get("of_version").map_err(StoreError::query("read the versions of secrets"))?;
-                Ok(VersionRow { current: secret.version == current, secret })
-            })
-            .collect()
+        found.iter().map(versions::row).collect()
     }
 
     async fn count_versions(&self, root: [u8; 8]) -> Result<(u64, u64), StoreError> {
@@ -220,21 +211,5 @@ pub(super) async fn set_fact(
     .execute(&mut **tx)
     .await
     .map_err(StoreError::query("write its own facts"))?;
-    Ok(())
-}
-
-/// Adds a version of a secret; which one is used is not its affair.
-pub(super) async fn insert_version(
-    tx: &mut Transaction<'static, Sqlite>,
-    secret: &Secret,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO secret_versions (secret, version, class, sealed) VALUES (?, ?, ?, ?)")
-        .bind(secret.id.to_string())
-        .bind(secret.version)
-        .bind(secret.class.map(|class| class.to_string()))
-        .bind(&secret.sealed.0[..])
-        .execute(&mut **tx)
-        .await
-        .map_err(StoreError::query("add a version of a secret"))?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::PrivateDir;
+use crate::model::{PrivateDir, Sealed};
 use crate::store::contract::{self, contract_tests};
 use crate::store::{KeyStore as _, VaultChange};
 
@@ -142,7 +142,8 @@ async fn older_versions_are_kept() {
     let (store, _dir) = temporary().await;
     let key = contract::secret(1, "key");
     store.add_secret(&key).await.unwrap();
-    store.add_version(&contract::version(&key, 2, 9), &Sealed(vec![7])).await.unwrap();
+    let replaced = contract::kept(&key, 7, jiff::Timestamp::MAX);
+    store.add_version(&contract::version(&key, 2, 9), Some(&replaced)).await.unwrap();
     let kept: Vec<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM secret_versions ORDER BY version")
         .fetch_all(&store.pool)
         .await
@@ -241,11 +242,13 @@ async fn what_was_removed_or_replaced_is_in_no_file() {
     for removed in [&slot(2).sealed, &sealed(102), &fact] {
         assert!(!holds(dir.path(), removed));
     }
-    store
-        .add_version(&Secret { version: 2, sealed: sealed(104), ..key.clone() }, &sealed(105))
-        .await
-        .unwrap();
+    let mut kept = contract::kept(&key, 0, jiff::Timestamp::UNIX_EPOCH);
+    kept.secret.sealed = sealed(105);
+    store.add_version(&Secret { version: 2, sealed: sealed(104), ..key.clone() }, Some(&kept)).await.unwrap();
     assert!(!holds(dir.path(), &key.sealed) && holds(dir.path(), &sealed(105)), "a replaced version");
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    assert_eq!(store.prune_kept(now, now).await.unwrap(), 1);
+    assert!(!holds(dir.path(), &sealed(105)), "one that was kept");
     store.remove_secret(gone.id).await.unwrap();
     assert!(!holds(dir.path(), &gone.sealed), "a removed secret");
     assert!(holds(dir.path(), &sealed(104)));
@@ -276,6 +279,33 @@ async fn what_a_reader_keeps_is_told_and_erased_later() {
     };
     tokio::time::timeout(Duration::from_secs(30), erased).await.expect("it was never made up for");
     assert!(!holds(dir.path(), &slot(2).sealed));
+}
+
+/// Values that older versions of the program kept for ever are erased by the upgrade.
+#[tokio::test]
+async fn the_upgrade_erases_values_that_were_replaced_before() {
+    let (store, dir) = temporary().await;
+    let key = contract::secret(1, "key");
+    store.add_secret(&Secret { version: 2, sealed: sealed(2), ..key.clone() }).await.unwrap();
+    sqlx::query("INSERT INTO secret_versions (secret, version, sealed) VALUES (?, 1, ?)")
+        .bind(key.id.to_string())
+        .bind(sealed(1).0)
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    for sql in [
+        "DELETE FROM _sqlx_migrations WHERE version IN (12, 13)",
+        "DROP INDEX secret_versions_kept",
+        "ALTER TABLE secret_versions DROP COLUMN kept_until",
+        "ALTER TABLE secret_versions DROP COLUMN definition",
+    ] {
+        sqlx::query(sql).execute(&store.pool).await.unwrap();
+    }
+    store.close().await;
+    assert!(holds(dir.path(), &sealed(1)));
+    let store = SqliteStore::open(&dir.path().join("data/onecli.db")).await.unwrap();
+    assert!(!holds(dir.path(), &sealed(1)) && holds(dir.path(), &sealed(2)));
+    assert_eq!(store.load().await.unwrap().secrets[0].sealed, sealed(2));
 }
 
 /// A database of a version that left bytes where they were is rewritten once.

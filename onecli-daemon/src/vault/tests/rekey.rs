@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::super::unlock::META_REKEY;
 use super::*;
 use crate::store::{
-    LeaseRow, LeaseStore, Rewrap, RunnerChange, RunnerRow, RunnerStore, SlotRow, StoreError, StoredState,
-    VaultChange, VersionRow,
+    KeptVersion, LeaseRow, LeaseStore, Rewrap, RunnerChange, RunnerRow, RunnerStore, SlotRow, StoreError,
+    StoredState, VaultChange, VersionRow,
 };
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -26,10 +26,11 @@ impl Host {
 
     async fn rotate(&self, vault: &Vault, number: usize, text: &str) {
         let mut secret = self.store.load().await.unwrap().secrets[number].clone();
-        let kept = vault.retire(&secret).unwrap();
+        let kept = Secret { sealed: vault.retire(&secret).unwrap(), ..secret.clone() };
+        let kept = KeptVersion { secret: kept, until: NOW };
         secret.version += 1;
         secret.sealed = vault.seal(&secret, &value(text)).unwrap();
-        self.store.add_version(&secret, &kept).await.unwrap();
+        self.store.add_version(&secret, Some(&kept)).await.unwrap();
     }
 
     /// Everything that is stored opens; gives how much.
@@ -197,7 +198,8 @@ pass_on! {
     fn add_session(agent: AgentId, token: &TokenHash, expires: Timestamp, launched_by: Option<u32>) -> ();
     fn prune_sessions(now: Timestamp) -> u64;
     fn add_secret(secret: &Secret) -> ();
-    fn add_version(secret: &Secret, kept: &Sealed) -> ();
+    fn add_version(secret: &Secret, kept: Option<&KeptVersion>) -> ();
+    fn prune_kept(now: Timestamp, latest: Timestamp) -> u64;
     fn set_secret_enabled(id: SecretId, enabled: bool) -> ();
     fn remove_secret(id: SecretId) -> ();
     fn grant(agent: AgentId, secret: SecretId) -> ();

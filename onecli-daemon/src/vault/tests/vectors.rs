@@ -66,6 +66,7 @@ fn format_2_opens_for_ever() {
     for (name, context, plaintext) in [
         ("current", current, &b"frozen value 1"[..]),
         ("kept", kept, b"frozen value 1"),
+        ("replaced", Context::Replaced { secret, version: 3, binding }, b"frozen value 1"),
         ("blob", blob, b"frozen blob"),
     ] {
         let sealed = envelope::seal(vault, root.kek(), context, plaintext, &counting(0xa0)).unwrap();

@@ -73,6 +73,7 @@ vectors = {
     "slot_key_id": SLOT_ID.hex(),
     "current": sealed(2, 1, row, BINDING, b"frozen value 1").hex(),
     "kept": sealed(3, 1, row, b"", b"frozen value 1").hex(),
+    "replaced": sealed(8, 1, row, BINDING, b"frozen value 1").hex(),
     "blob": sealed(5, 4, b"ca.key", b"", b"frozen blob").hex(),
     "slot_method": method,
     "slot": (b"\x02" + SALT + part(SLOT, begin(6) + ROOT_ID + SALT + method.encode(), ROOT)).hex(),

@@ -1,0 +1,56 @@
+//! `secret rollback`: the value before the current one becomes the next version.
+
+use super::api::SecretView;
+use super::error::AdminError;
+use super::secrets::{self, Keep};
+use super::state::{Find, State};
+use crate::model::{Secret, SecretName, SecretValue};
+use crate::policy::widened;
+use crate::store::{KeptVersion, StoredState};
+
+pub(super) async fn rollback(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
+    let change = state.begin_change().await?;
+    let current = change.stored.secret(name)?;
+    let value = previous(state, &change.stored, current)?;
+    let secret = secrets::renew(state, current, &value, Keep::Replaced).await?;
+    let warnings = secrets::weakness(&secret, &value).into_iter().collect();
+    secrets::reply(state, change, "secret rollback", name, warnings).await
+}
+
+/// The previous value, if it may go where the secret goes now.
+fn previous(state: &State, stored: &StoredState, current: &Secret) -> Result<SecretValue, AdminError> {
+    let now = state.handles.clock.now();
+    let kept = stored.kept(current).filter(|kept| now < kept.until);
+    let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| none_kept(state, current))?;
+    let wider = widened(kept, current);
+    if !wider.is_empty() {
+        return Err(not_restored(
+            current,
+            format!(
+                "the previous value of secret '{}' was stored before its {} changed, and was not meant for where it goes now",
+                current.name,
+                wider.join(", ")
+            ),
+        ));
+    }
+    let unopened = |error| {
+        not_restored(
+            current,
+            format!("the previous value of secret '{}' does not open: {error}", current.name),
+        )
+    };
+    state.handles.vault.open_replaced(kept).map_err(unopened)
+}
+
+fn not_restored(secret: &Secret, message: String) -> AdminError {
+    AdminError::NotReady { message, hint: format!("give the value: 'onecli secret rotate {}'", secret.name) }
+}
+
+fn none_kept(state: &State, secret: &Secret) -> AdminError {
+    let how_long = if state.handles.keep_replaced.is_zero() {
+        "vault.keep_replaced is 0".to_owned()
+    } else {
+        format!("values are kept for {}", humantime::format_duration(state.handles.keep_replaced))
+    };
+    not_restored(secret, format!("no previous value of secret '{}' is kept ({how_long})", secret.name))
+}
