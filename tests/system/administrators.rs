@@ -64,9 +64,13 @@ impl World {
     }
 
     fn member(&self, args: &[&str]) -> Outcome {
+        self.member_gives(args, "sk-live-9876543210")
+    }
+
+    fn member_gives(&self, args: &[&str], stdin: &str) -> Outcome {
         let gid = format!("--regid={}", self.group.gid);
         let run = Run::new("setpriv").args([UID, &gid, "--clear-groups"]).arg(&self.cli);
-        run.arg("--socket").arg(self.daemon.home().socket()).args(args).stdin("sk-live-9876543210").outcome()
+        run.arg("--socket").arg(self.daemon.home().socket()).args(args).stdin(stdin).outcome()
     }
 }
 
@@ -77,6 +81,51 @@ fn members_of_the_group_administer_and_cannot_compose_a_value() {
     they_administer(&world);
     they_cannot_compose_a_value(&world);
     they_cannot_try_guesses(&world);
+    they_cannot_move_a_value(&world);
+}
+
+/// A stored value goes nowhere that it could not go before, unless its value is given again.
+fn they_cannot_move_a_value(world: &World) {
+    let add =
+        ["secret", "add", "moved", "--bearer", "--host", &world.host, "--path", "/v1/**", "--method", "GET"];
+    world
+        .daemon
+        .home()
+        .cli(&[&add[..], &["--value-stdin"]].concat())
+        .stdin("sk-live-0123456789")
+        .outcome()
+        .ok("add");
+    let edit = |args: &[&str]| world.member_gives(&[&["secret", "edit", "moved"], args].concat(), "");
+    let wider: &[&[&str]] = &[
+        &["--path", "/v2/**"],
+        &["--path", "/**"],
+        &["--method", "GET", "--method", "POST"],
+        &["--all-methods"],
+        &["--host", "evil.test"],
+        &["--host", "api.test:1"],
+        &["--query", "q"],
+        &["--allow-plaintext", "yes"],
+    ];
+    let shown = || world.daemon.onecli_json(&["secret", "show", "moved"]);
+    for args in wider {
+        let refused = edit(args);
+        assert_eq!(refused.code(), Some(1), "{args:?}: {refused:?}");
+        assert!(refused.err().contains("needs its value again"), "{args:?}: {refused:?}");
+    }
+    assert_eq!(shown()["version"], 1);
+    edit(&["--path", "/v1/models/*", "--env", "MOVED_KEY"]).ok("a narrower path");
+    world
+        .member(&["secret", "edit", "moved", "--path", "/v2/**", "--all-methods"])
+        .ok("with a value that is piped in");
+    assert_eq!(shown()["version"], 3);
+    // What the daemon reads elsewhere cannot be given again.
+    let add = ["secret", "add", "read", "--bearer", "--host", &world.host, "--file", "/etc/hostname"];
+    world.daemon.onecli(&add).ok("add");
+    world.member(&["secret", "edit", "read", "--method", "GET"]).ok("a narrower one");
+    let refused = world.member(&["secret", "edit", "read", "--host", "evil.test"]);
+    assert!(refused.code() == Some(4) && refused.err().contains("only root"), "{refused:?}");
+    // The control: root may.
+    world.daemon.onecli(&["secret", "edit", "moved", "--host", "evil.test"]).ok("root");
 }
 
 /// An import that says "unchanged" would confirm a guess at a stored value, and change nothing.

@@ -27,6 +27,7 @@ mod docker;
 mod doctor;
 mod early_answers;
 mod early_data;
+mod edits;
 mod escape;
 mod exec;
 mod expect;

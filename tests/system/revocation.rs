@@ -17,10 +17,11 @@ const SOON: Duration = Duration::from_secs(1);
 fn a_stream_ends_with_its_agent_its_grant_or_its_secret() {
     let scene = Scene::new();
     let daemon = &scene.daemon;
-    let steps: [(&[&str], &[&str]); 3] = [
+    let steps: [(&[&str], &[&str]); 4] = [
         (&["agent", "disable", "outside"], &["agent", "enable", "outside"]),
         (&["ungrant", "outside", "api"], &["grant", "outside", "api"]),
         (&["secret", "disable", "api"], &["secret", "enable", "api"]),
+        (&["secret", "edit", "api", "--path", "/other"], &["secret", "edit", "api", "--path", "/**"]),
     ];
     for (take, give) in steps {
         for version in ["--http1.1", "--http2"] {

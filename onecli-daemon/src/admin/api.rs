@@ -6,6 +6,7 @@
 mod agents;
 mod audit;
 mod doctor;
+mod edit;
 mod env;
 mod environment;
 mod keys;
@@ -27,6 +28,7 @@ use zeroize::Zeroizing;
 pub use agents::{AgentChanged, AgentSet, FieldChange};
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
+pub use edit::{SecretEdit, SecretEdited, VALUE_REQUIRED};
 pub use env::{EnvName, EnvNameError, EnvNames};
 pub use environment::{AgentEnv, AgentEnvRequest};
 pub use keys::{
@@ -144,7 +146,7 @@ pub mod routes {
     }
 
     /// `POST`: `rotate` ([`super::SecretRotate`]), `rollback`, `enable`, `disable`: [`super::SecretView`]; `test`
-    /// ([`super::SecretTest`]: [`super::SecretTested`]).
+    /// ([`super::SecretTest`]: [`super::SecretTested`]); `edit` ([`super::SecretEdit`]: [`super::SecretEdited`]).
     pub fn secret_action(name: &SecretName, action: &str) -> String {
         format!("{SECRETS}/{name}/{action}")
     }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::api::{ErrorBody, ErrorDetail, VALUE_DOUBTFUL};
+use super::api::{ErrorBody, ErrorDetail, VALUE_DOUBTFUL, VALUE_REQUIRED};
 use crate::model::Refusal;
 use crate::model::random::RandomError;
 use crate::store::StoreError;
@@ -97,6 +97,16 @@ pub(super) enum AdminError {
         /// Why there is no answer.
         refusal: Box<Refusal>,
     },
+    /// The change needs the secret's value.
+    #[error(
+        "the change lets secret '{name}' go where it could not go before ({wider}): that needs its value again"
+    )]
+    ValueRequired {
+        /// Its name.
+        name: String,
+        /// The properties that change.
+        wider: String,
+    },
     /// Not as things are.
     #[error("{0}")]
     Conflict(String),
@@ -145,6 +155,7 @@ impl AdminError {
             AdminError::Exists { .. }
             | AdminError::NotReady { .. }
             | AdminError::Conflict(_)
+            | AdminError::ValueRequired { .. }
             | AdminError::Unopened { .. }
             | AdminError::Vault(VaultError::Refused(_))
             | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
@@ -172,6 +183,7 @@ impl AdminError {
             AdminError::UnknownOperation { .. } => "unknown_operation",
             AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
             AdminError::NotReady { .. } => "not_ready",
+            AdminError::ValueRequired { .. } => VALUE_REQUIRED,
             AdminError::Invalid(_) => "invalid",
             AdminError::Doubtful { .. } => VALUE_DOUBTFUL,
             AdminError::NotTested { refusal, .. } => refusal.code.as_str(),
@@ -216,6 +228,7 @@ impl AdminError {
             AdminError::Unopened { name, .. } => format!(
                 "look where it goes ('onecli secret show {name}'), then remove it and add it again, or restore a backup"
             ),
+            AdminError::ValueRequired { .. } => "give it with --value-stdin or --value-file, or use sudo".to_owned(),
             AdminError::Vault(VaultError::Refused(_)) => String::new(),
             AdminError::Store(_) | AdminError::Vault(_) | AdminError::Internal(_) => {
                 "the daemon's log tells more".to_owned()

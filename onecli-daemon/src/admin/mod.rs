@@ -15,6 +15,7 @@ mod backup;
 mod ca;
 mod doctor;
 mod doubts;
+mod edit;
 mod environment;
 mod error;
 mod explain;

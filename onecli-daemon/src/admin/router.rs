@@ -14,8 +14,8 @@ use super::peer::Rights;
 use super::runner::{self, OwnAgent, Scope};
 use super::state::State;
 use super::{
-    agent_set, agents, approvals, ca, doctor, environment, explain, grants, import, key, learn, refusals,
-    rollback, rules, secret_test, secrets, session, status, vault,
+    agent_set, agents, approvals, ca, doctor, edit, environment, explain, grants, import, key, learn,
+    refusals, rollback, rules, secret_test, secrets, session, status, vault,
 };
 use crate::store::RunnerChange;
 
@@ -119,6 +119,9 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("DELETE", ["secrets", name]) => json(&secrets::remove(&state, &parse(name)?).await?),
         ("POST", ["secrets", name, "rotate"]) => {
             json(&secrets::rotate(&state, &parse(name)?, body(&call)?).await?)
+        }
+        ("POST", ["secrets", name, "edit"]) => {
+            json(&edit::edit(&state, rights, &parse(name)?, body(&call)?).await?)
         }
         ("POST", ["secrets", name, "rollback"]) => json(&rollback::rollback(&state, &parse(name)?).await?),
         ("POST", ["secrets", name, "enable"]) => {

@@ -69,7 +69,8 @@ pub(super) async fn insert(
 /// # Errors
 /// The request does not fit, or the name is taken.
 pub(super) fn checked(change: &Change<'_>, request: SecretAdd) -> Result<(Secret, SecretValue), AdminError> {
-    let target = check_target(&request)?;
+    let target = target(&request);
+    check_target(&target)?;
     let value = to_seal(&request)?;
     if change.stored.secret(&request.name).is_ok() {
         return Err(AdminError::Exists {
@@ -155,25 +156,29 @@ fn check_source(state: &State, uid: u32, rights: Rights, profile: &Profile) -> R
     }
 }
 
-fn check_target(request: &SecretAdd) -> Result<Target, AdminError> {
-    if request.port == 0 {
-        return Err(AdminError::Invalid("the port must be a number from 1 to 65535".to_owned()));
-    }
-    if request.paths.len() > MAX_PATHS {
-        return Err(AdminError::Invalid(format!("more than {MAX_PATHS} path patterns: use a wildcard")));
-    }
+fn target(request: &SecretAdd) -> Target {
     let paths =
         if request.paths.is_empty() { vec![PathPattern::everything()] } else { request.paths.clone() };
-    Ok(Target {
+    Target {
         host: request.host.clone(),
         port: request.port,
         methods: request.methods.clone(),
         paths,
         allow_plaintext: request.allow_plaintext,
-    })
+    }
 }
 
-fn check_mint(placement: &Placement, profile: &Profile) -> Result<(), AdminError> {
+pub(super) fn check_target(target: &Target) -> Result<(), AdminError> {
+    if target.port == 0 {
+        return Err(AdminError::Invalid("the port must be a number from 1 to 65535".to_owned()));
+    }
+    if target.paths.len() > MAX_PATHS {
+        return Err(AdminError::Invalid(format!("more than {MAX_PATHS} path patterns: use a wildcard")));
+    }
+    Ok(())
+}
+
+pub(super) fn check_mint(placement: &Placement, profile: &Profile) -> Result<(), AdminError> {
     if profile.mint.is_some() && !matches!(placement, Placement::Header { .. }) {
         return Err(AdminError::Invalid(
             "a minted token is placed in a header: --bearer or --header".to_owned(),

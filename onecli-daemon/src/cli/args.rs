@@ -14,6 +14,7 @@ use super::key_args::{KeyCommand, RestoreArgs};
 use super::recipe_args::{AgentSetArgs, RecipeArgs, RecipeCommand};
 use super::rule::RuleCommand;
 use super::secret_args::SecretAddArgs;
+use super::secret_edit_args::SecretEditArgs;
 use super::secret_test::SecretTestArgs;
 use super::setup::SetupArgs;
 use super::vault::VaultCommand;
@@ -425,6 +426,7 @@ pub(super) enum SecretCommand {
     },
     /// Send one harmless request with a secret, and print what the service answered. Root only.
     Test(SecretTestArgs),
+    Edit(Box<SecretEditArgs>),
     /// Restore the value before the current one, as a new version.
     ///
     /// Values are kept for `vault.keep_replaced` (24 h), but not those that 'rotate --compromised' replaced. A second rollback

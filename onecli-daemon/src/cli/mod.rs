@@ -36,6 +36,8 @@ mod run;
 mod run_dirs;
 mod secret;
 mod secret_args;
+mod secret_edit;
+mod secret_edit_args;
 mod secret_test;
 mod self_test;
 mod setup;
@@ -275,6 +277,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
             SecretCommand::Rotate { name, compromised, value } => {
                 secret::rotate(client, &name, compromised, &value, output)
             }
+            SecretCommand::Edit(args) => secret_edit::run(client, &args, output),
             SecretCommand::Rollback { name } => rollback::run(client, &name, output),
             SecretCommand::Test(args) => secret_test::test(client, args, output),
             SecretCommand::Disable { name } => secret::set_enabled(client, &name, false, output),

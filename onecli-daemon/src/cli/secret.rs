@@ -130,8 +130,8 @@ pub(super) fn remove(client: &Client, name: &SecretName, output: &mut Output) ->
     }
     let agents = joined(&removed.agents, "nobody");
     Ok(output.line(&format!(
-        "removed secret '{name}', all {} of its versions, and its grants (it was granted to: {agents}); audit records stay",
-        removed.version
+        "removed secret '{name}', its value, a kept previous one, and its grants (it was granted to: {agents}); audit \
+         records stay"
     ))?)
 }
 
@@ -156,7 +156,7 @@ fn methods(secret: &SecretView) -> String {
     joined(Vec::<String>::from(secret.methods.clone()), "all")
 }
 
-fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
+pub(super) fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
     vec![
         ("name", secret.name.to_string()),
         ("state", state(secret.enabled).to_owned()),

@@ -274,11 +274,11 @@ impl SecretAddArgs {
     }
 }
 
-fn parse_site(text: &str) -> Result<Placement, PlacementError> {
+pub(super) fn parse_site(text: &str) -> Result<Placement, PlacementError> {
     text.parse().map(|at| Placement::Replace { at })
 }
 
-fn parse_scope(text: &str) -> Result<Placement, PlacementError> {
+pub(super) fn parse_scope(text: &str) -> Result<Placement, PlacementError> {
     Placement::sigv4(text, Vec::new())
 }
 
@@ -298,7 +298,7 @@ fn parse_app(text: &str) -> Result<(String, u64), String> {
 
 /// `HOST[:PORT]`; the host may be a pattern.
 /// `host`, `host:port`, or a URL of the host.
-fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
+pub(super) fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
     let (text, default_port) = authority_in(text)?;
     let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
         Some((host, rest)) => match rest.strip_prefix(':') {
@@ -342,7 +342,7 @@ fn authority_in(text: &str) -> Result<(&str, u16), String> {
     }
 }
 
-fn parse_method(text: &str) -> Result<String, String> {
+pub(super) fn parse_method(text: &str) -> Result<String, String> {
     MethodSet::try_from(vec![text.to_owned()]).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }

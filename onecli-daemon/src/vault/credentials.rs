@@ -5,6 +5,7 @@
 //! ```
 
 mod scrub;
+mod successor;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -283,32 +284,17 @@ impl Credentials {
     async fn succeed(&self, secret: &Secret, state: &mut State, successor: SecretValue) {
         let current =
             state.latest.as_ref().filter(|latest| latest.version == state.version).unwrap_or(secret);
-        let mut next = Secret { version: state.version + 1, ..current.clone() };
-        match self.store_successor(current, &mut next, &successor).await {
-            Ok(()) => {
+        match self.store_successor(current, &successor).await {
+            Ok(next) => {
                 state.version = next.version;
                 state.successor = Some((next.version, successor));
                 state.latest = Some(next);
             }
             Err(error) => {
                 tracing::error!(error, secret = %secret.name, "a new refresh token could not be stored");
-                state.successor = Some((next.version, successor));
+                state.successor = Some((current.version + 1, successor));
             }
         }
-    }
-
-    async fn store_successor(
-        &self,
-        current: &Secret,
-        next: &mut Secret,
-        value: &SecretValue,
-    ) -> Result<(), String> {
-        // A row that was changed by hand gets no new value.
-        self.vault.open_value(current).map_err(|error| error.to_string())?;
-        next.sealed = self.vault.seal(next, value).map_err(|error| error.to_string())?;
-        // The replaced refresh token is spent: it is not kept.
-        let added = self.store.add_version(next, None).await;
-        added.map_err(|error| error.to_string())
     }
 }
 

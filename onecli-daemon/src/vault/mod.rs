@@ -120,6 +120,35 @@ impl Vault {
         self.rewrap(current(from), &from.sealed, current(to))
     }
 
+    /// Seals the value of `from` as that of `to`, the next version of the same secret, and records its class. `accept` may refuse
+    /// the value.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]; [`VaultError::Random`]; what `accept` returns.
+    pub fn carry<E: From<VaultError>>(
+        &self,
+        from: &Secret,
+        to: &mut Secret,
+        accept: impl FnOnce(&Secret, &SecretValue) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let value = self.open_value(from)?;
+        accept(to, &value)?;
+        to.class = Some(to.class_of(&value));
+        to.sealed = self.seal(to, &value)?;
+        Ok(())
+    }
+
+    /// Seals the replaced value of `from` as that of `to`, another version of the same secret.
+    ///
+    /// # Errors
+    /// As [`Vault::open_replaced`]; [`VaultError::Random`].
+    pub fn move_replaced(&self, from: &Secret, to: &mut Secret) -> Result<(), VaultError> {
+        let (value, roots) = (self.open_replaced(from)?, self.roots());
+        let random = self.random.as_ref();
+        to.sealed = envelope::seal(self.id, roots.current.kek(), replaced(to), value.expose(), random)?;
+        Ok(())
+    }
+
     /// The sealed value of a secret as that of a replaced version: it is never sent, even if its row is put back. It stays
     /// bound to where it could go.
     ///

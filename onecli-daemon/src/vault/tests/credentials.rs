@@ -79,6 +79,42 @@ async fn who_hangs_up_loses_no_refresh_token() {
     assert_eq!(vault.open_value(&stored).unwrap().expose(), b"refresh-token-1");
 }
 
+/// An administrator edits the secret while its refresh token is spent: the new token is stored for the edited secret.
+#[tokio::test]
+async fn an_edit_meanwhile_loses_no_refresh_token() {
+    let host = Host::new().await;
+    let vault = Arc::new(host.unlock().await.unwrap());
+    let mut secret = secret(1, "key");
+    secret.profile.mint = Some(Mint::RefreshToken {
+        token_url: "https://login.test/token".parse().unwrap(),
+        client_id: "me".to_owned(),
+        scope: None,
+    });
+    secret.sealed = vault.seal(&secret, &value("refresh-token-0")).unwrap();
+    let store: Arc<dyn Store> = Arc::new(host.store);
+    store.add_secret(&secret).await.unwrap();
+    let server = Arc::new(Slow { may_answer: Semaphore::new(0), asked: Mutex::default() });
+    let credentials = Arc::new(Credentials::new(
+        Arc::clone(&vault),
+        Arc::clone(&store),
+        Arc::clone(&server) as _,
+        Backends::for_test(),
+        Arc::new(SystemClock),
+    ));
+    let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret.clone()));
+    let asking = credentials.open(&grant);
+    tokio::time::timeout(Duration::from_millis(20), asking).await.expect_err("the server is slow");
+
+    let mut edited = Secret { version: 2, env: Some("OTHER".to_owned()), ..secret.clone() };
+    vault.carry(&secret, &mut edited, |_, _| Ok::<(), VaultError>(())).unwrap();
+    store.add_version(&edited, None).await.unwrap();
+    server.may_answer.add_permits(1);
+    credentials.open(&grant).await.unwrap();
+    let stored = store.load().await.unwrap().secrets.remove(0);
+    assert_eq!((stored.version, stored.env.as_deref()), (3, Some("OTHER")));
+    assert_eq!(vault.open_value(&stored).unwrap().expose(), b"refresh-token-1");
+}
+
 /// What responses are searched for while `text` is stored, with the class.
 async fn searched_for(change: impl FnOnce(&mut Secret), text: &str) -> Vec<(String, String)> {
     let on = Host::new().await;

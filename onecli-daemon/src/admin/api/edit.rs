@@ -1,0 +1,54 @@
+//! Changes of a secret besides its value.
+
+use serde::{Deserialize, Serialize};
+
+use super::{EnvNames, SecretView, WireValue};
+use crate::model::{HostSet, MethodSet, PathPattern, Placement};
+
+/// The code of an error: the change needs the secret's value.
+pub const VALUE_REQUIRED: &str = "value_required";
+
+/// `secret edit`. What is absent stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretEdit {
+    /// The version of the secret that the editor saw. The change of another one is refused.
+    pub version: u32,
+    /// The hosts it may go to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostSet>,
+    /// The port, 1 to 65535.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The methods; empty for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub methods: Option<MethodSet>,
+    /// The paths; empty for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<PathPattern>>,
+    /// How it is placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// The variables that agents' programs read it from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<EnvNames>,
+    /// Agents' programs read it from no variable.
+    pub no_env: bool,
+    /// May it be sent over plain HTTP?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_plaintext: Option<bool>,
+    /// The credential. Required, except from root, where it could go further afterwards: see [`VALUE_REQUIRED`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<WireValue>,
+    /// Take a value that does not look like the credential.
+    pub force: bool,
+}
+
+/// A secret before and after a change. The version is the same where nothing changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretEdited {
+    /// As it was.
+    pub before: SecretView,
+    /// As it is.
+    pub after: SecretView,
+}

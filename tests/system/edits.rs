@@ -1,0 +1,112 @@
+//! `secret edit`: what keeps the value, what takes effect, and what a rollback may do afterwards.
+
+use onecli_tests::client::{Outcome, curl};
+use onecli_tests::daemon::Daemon;
+use onecli_tests::upstream::Upstream;
+use serde_json::Value;
+
+use crate::scene::{API, API_V6, Scene, VALUE, Way, curl_with_key};
+
+const SECOND: &str = "sk-live/second+value=8871";
+
+fn secret(scene: &Scene, args: &[&str], value: &str) -> Outcome {
+    scene.daemon.home().cli(&[&["secret"], args].concat()).stdin(value).outcome()
+}
+
+fn status(scene: &Scene, host: &str, path: &str, args: &[&str]) -> u16 {
+    let url = scene.upstream.https_url(host, path);
+    scene.run(Way::Explicit, curl_with_key(&url, &[]).args(args)).reply().verdict()
+}
+
+fn serves(scene: &Scene, host: &str, path: &str, value: &str) {
+    assert_eq!(status(scene, host, path, &[]), 200, "{host}{path}");
+    scene.injected_once(&format!("Bearer {value}"));
+}
+
+fn shown(scene: &Scene) -> Value {
+    scene.daemon.onecli_json(&["secret", "show", "api"])
+}
+
+#[test]
+fn an_edit_counts_from_the_next_request_on_and_keeps_the_value() {
+    let scene = Scene::new();
+    serves(&scene, API, "/echo", VALUE);
+    let edited =
+        secret(&scene, &["edit", "api", "--path", "/echo/**", "--method", "GET", "--env", "OTHER_KEY"], "");
+    let printed = edited.ok("edit");
+    for text in ["paths", "/**", "/echo/**", "methods", "GET", "variable", "API_KEY", "OTHER_KEY", "version"]
+    {
+        assert!(printed.contains(text), "{text}: {printed}");
+    }
+    assert!(!printed.contains("placement"), "what stays is not listed: {printed}");
+    assert_eq!(shown(&scene)["version"], 2);
+    assert_eq!(status(&scene, API, "/echo", &[]), 403);
+    assert_eq!(status(&scene, API, "/echo/1", &["-X", "POST"]), 403);
+    assert!(scene.upstream.requests().is_empty());
+    serves(&scene, API, "/echo/1", VALUE);
+    // What is like that already is no new version.
+    let again = secret(&scene, &["edit", "api", "--method", "get"], "");
+    assert!(again.ok("edit").contains("nothing was changed"), "{again:?}");
+    assert_eq!(shown(&scene)["version"], 2);
+}
+
+/// Root may send a value elsewhere. Where it could go before, responses are still searched for it.
+#[test]
+fn root_moves_a_value_to_another_host() {
+    let scene = Scene::new();
+    assert_eq!(status(&scene, API, "/echo", &[]), 200, "the service stores the value");
+    let open = scene.daemon.add_agent("open", &["--factors", "token", "--egress", "allow"]);
+    let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
+    secret(&scene, &["edit", "api", "--host", &host], "").ok("edit");
+    assert_eq!(status(&scene, API, "/echo", &[]), 403);
+    let stored = curl(&scene.url("/stored")).args(["--include"]);
+    let text = scene.daemon.explicit(&open.token, stored).outcome().ok("/stored");
+    assert!(text.contains("Bearer ****") && !text.contains(VALUE), "{text}");
+    scene.upstream.clear();
+    serves(&scene, API_V6, "/echo", VALUE);
+    let back = secret(&scene, &["rollback", "api"], "");
+    assert!(!back.status.success() && back.err().contains("hosts changed"), "{back:?}");
+}
+
+#[test]
+fn a_second_editor_is_refused() {
+    let scene = Scene::new();
+    secret(&scene, &["edit", "api", "--if-version", "1", "--method", "GET"], "").ok("the first");
+    let late = secret(&scene, &["edit", "api", "--if-version", "1", "--path", "/echo"], "");
+    assert!(!late.status.success() && late.err().contains("changed it at the same time"), "{late:?}");
+    assert_eq!((&shown(&scene)["version"], &shown(&scene)["paths"][0]), (&2.into(), &"/**".into()));
+}
+
+#[test]
+fn rollback_goes_nowhere_where_the_value_could_not_go() {
+    let scene = Scene::new();
+    secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
+    // Narrower: the previous value is restored for the narrower place.
+    secret(&scene, &["edit", "api", "--path", "/echo"], "").ok("edit");
+    assert!(shown(&scene)["previous_until"].is_string(), "{}", shown(&scene));
+    serves(&scene, API, "/echo", SECOND);
+    secret(&scene, &["rollback", "api"], "").ok("rollback");
+    serves(&scene, API, "/echo", VALUE);
+    assert_eq!(status(&scene, API, "/", &[]), 403, "the edit stays");
+    // Another host, with a value of its own.
+    let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
+    secret(&scene, &["edit", "api", "--host", &host, "--value-stdin"], SECOND).ok("edit");
+    serves(&scene, API_V6, "/echo", SECOND);
+    let refused = secret(&scene, &["rollback", "api"], "");
+    assert!(!refused.status.success() && refused.err().contains("hosts changed"), "{refused:?}");
+    serves(&scene, API_V6, "/echo", SECOND);
+}
+
+/// A value that does not fit the new placement is refused before anything changes.
+#[test]
+fn a_placement_that_the_value_does_not_fit_is_refused() {
+    let daemon = Daemon::builder().no_ebpf();
+    let scene = Scene::of(daemon, Upstream::start(&[API, API_V6]), &["--bearer"]);
+    let refused = secret(&scene, &["edit", "api", "--sigv4", "*/*"], "");
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(shown(&scene)["version"], 1);
+    serves(&scene, API, "/echo", VALUE);
+    secret(&scene, &["edit", "api", "--header", "x-key: {secret}"], "").ok("edit");
+    assert_eq!(status(&scene, API, "/echo", &[]), 200);
+    assert_eq!(scene.upstream.only_request().header("x-key"), Some(VALUE));
+}
