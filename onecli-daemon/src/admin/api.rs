@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 pub use agents::{AgentChanged, AgentSet, FieldChange};
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
-pub use edit::{SecretEdit, SecretEdited, VALUE_REQUIRED};
+pub use edit::{SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
 pub use env::{EnvName, EnvNameError, EnvNames};
 pub use environment::{AgentEnv, AgentEnvRequest};
 pub use keys::{
@@ -328,20 +328,6 @@ pub struct SecretAdd {
 
 fn https_port() -> u16 {
     443
-}
-
-/// `secret rotate`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecretRotate {
-    /// The new credential.
-    pub value: WireValue,
-    /// Store a value that does not look like the credential.
-    #[serde(default)]
-    pub force: bool,
-    /// Erase the replaced value, and a kept one, at once.
-    #[serde(default)]
-    pub compromised: bool,
 }
 
 /// A secret without its value, which no answer ever holds.

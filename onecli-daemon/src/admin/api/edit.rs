@@ -1,9 +1,23 @@
-//! Changes of a secret besides its value.
+//! Changes of a secret.
 
 use serde::{Deserialize, Serialize};
 
 use super::{EnvNames, SecretView, WireValue};
 use crate::model::{HostSet, MethodSet, PathPattern, Placement};
+
+/// `secret rotate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRotate {
+    /// The new credential.
+    pub value: WireValue,
+    /// Store a value that does not look like the credential.
+    #[serde(default)]
+    pub force: bool,
+    /// Erase the replaced value, and a kept one, at once.
+    #[serde(default)]
+    pub compromised: bool,
+}
 
 /// The code of an error: the change needs the secret's value.
 pub const VALUE_REQUIRED: &str = "value_required";
