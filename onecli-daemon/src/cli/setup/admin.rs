@@ -73,7 +73,7 @@ impl Admin {
         if !self.administers {
             say(&words, None, output)?;
         }
-        Ok(serde_json::from_slice(&self.run(&words, None)?.stdout)?)
+        Ok(serde_json::from_slice(&run(&words, None)?.stdout)?)
     }
 
     /// Runs an `onecli` command after a question. `value` goes to its standard input.
@@ -105,7 +105,7 @@ impl Admin {
             output.line("skipped")?;
             return Ok(false);
         }
-        self.run(words, value.map(|(value, _)| value))?;
+        run(words, value.map(|(value, _)| value))?;
         self.done.push(line_of(words));
         Ok(true)
     }
@@ -125,31 +125,31 @@ impl Admin {
         let asked = self.terminal.as_mut().map(|terminal| terminal.ask(question)).transpose();
         Ok(asked.map_err(ConfirmError::from)?)
     }
+}
 
-    /// Its output is not shown: an agent's token may be in it.
-    fn run(&self, words: &[String], value: Option<&SecretValue>) -> Result<Ended, CliError> {
-        let failed =
-            |why: &str| CliError::Unfinished(format!("{why}: {}\nits own message is above", line_of(words)));
-        let Some((program, args)) = words.split_first() else { return Err(failed("no command")) };
-        let mut command = Command::new(program);
-        // Questions of sudo and of onecli go to the terminal, not to standard input.
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove("ONECLI_SOCKET");
-        let mut child = command.spawn().map_err(|error| match (program.as_str(), error.kind()) {
-            ("sudo", std::io::ErrorKind::NotFound) => CliError::Unfinished(format!(
-                "this step needs root, and there is no sudo on this host\n\
-                 run this as root, then 'onecli setup' again: {}",
-                line_of(args)
-            )),
-            _ => CliError::Unfinished(format!("cannot run {program}: {error}")),
-        })?;
-        let pipe = child.stdin.take();
-        if let (Some(mut pipe), Some(value)) = (pipe, value) {
-            // A command that ends early says why.
-            let _ = pipe.write_all(value.expose());
-        }
-        let ended = child.wait_with_output().map_err(|error| failed(&error.to_string()))?;
-        if ended.status.success() { Ok(ended) } else { Err(failed("this command failed")) }
+/// Its output is not shown: an agent's token may be in it.
+fn run(words: &[String], value: Option<&SecretValue>) -> Result<Ended, CliError> {
+    let failed =
+        |why: &str| CliError::Unfinished(format!("{why}: {}\nits own message is above", line_of(words)));
+    let Some((program, args)) = words.split_first() else { return Err(failed("no command")) };
+    let mut command = Command::new(program);
+    // Questions of sudo and of onecli go to the terminal, not to standard input.
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove("ONECLI_SOCKET");
+    let mut child = command.spawn().map_err(|error| match (program.as_str(), error.kind()) {
+        ("sudo", std::io::ErrorKind::NotFound) => CliError::Unfinished(format!(
+            "this step needs root, and there is no sudo on this host\n\
+             run this as root, then 'onecli setup' again: {}",
+            line_of(args)
+        )),
+        _ => CliError::Unfinished(format!("cannot run {program}: {error}")),
+    })?;
+    let pipe = child.stdin.take();
+    if let (Some(mut pipe), Some(value)) = (pipe, value) {
+        // A command that ends early says why.
+        let _ = pipe.write_all(value.expose());
     }
+    let ended = child.wait_with_output().map_err(|error| failed(&error.to_string()))?;
+    if ended.status.success() { Ok(ended) } else { Err(failed("this command failed")) }
 }
 
 fn say(words: &[String], origin: Option<&str>, output: &mut Output) -> Result<(), CliError> {

@@ -93,9 +93,9 @@ impl Source {
         match self {
             Source::Variables(names) => Ok(of_variables(names)),
             Source::Gh(path) => of_gh(path),
-            Source::Netrc(path) => Ok(of_netrc(&*files::read(path)?, &path.display().to_string())),
-            Source::Dotenv(path) => Ok(of_dotenv(&*files::read(path)?, &path.display().to_string())),
-            Source::Aws(path) => of_aws(&*files::read(path)?, &path.display().to_string()),
+            Source::Netrc(path) => Ok(of_netrc(&files::read(path)?, &path.display().to_string())),
+            Source::Dotenv(path) => Ok(of_dotenv(&files::read(path)?, &path.display().to_string())),
+            Source::Aws(path) => of_aws(&files::read(path)?, &path.display().to_string()),
         }
     }
 }
@@ -236,7 +236,7 @@ fn of_aws(text: &str, path: &str) -> Result<Vec<Found>, String> {
 }
 
 fn quoted(path: &str) -> String {
-    shlex::try_quote(path).map_or_else(|_| path.to_owned(), |path| path.into_owned())
+    shlex::try_quote(path).map_or_else(|_| path.to_owned(), std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
