@@ -11,6 +11,7 @@
 #![allow(clippy::items_after_statements, reason = "a script stands where it is run")]
 
 mod administrators;
+mod alerts;
 mod anchors;
 mod approvals;
 mod attack;

@@ -9,6 +9,7 @@ mod error;
 mod executor;
 mod helper;
 mod host;
+mod journal;
 mod launches;
 mod managed;
 mod names;
@@ -31,7 +32,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
 pub use doctor::examine;
@@ -77,7 +77,7 @@ const STORE_OPENS_IN: Duration = Duration::from_mins(30);
 ///
 /// Exit codes: 0 stopped, 1 failed, 78 the configuration, the data directory or the key is not usable.
 pub fn run(config: Config) -> ExitCode {
-    init_log();
+    journal::init();
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -89,7 +89,7 @@ pub fn run(config: Config) -> ExitCode {
 
 /// Removes the pinned kernel programs: managed processes are no longer redirected, nor refused.
 pub fn detach(config: &Config) -> ExitCode {
-    init_log();
+    journal::init();
     match kernel::detach(&config.kernel.bpffs_dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -107,7 +107,7 @@ const KEPT: u8 = 3;
 ///
 /// Exit codes: 0 detached, 3 still attached because an agent runs, 1 not known.
 pub fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
-    init_log();
+    journal::init();
     let pins = &config.kernel.bpffs_dir;
     let retired = match kernel::retire(pins) {
         Ok(retired) => retired,
@@ -128,7 +128,7 @@ pub fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
 
 /// Attaches the kernel programs and serves daemons that have no privileges, until it is killed. Exit codes as of [`run`].
 pub fn help(config: &Config) -> ExitCode {
-    init_log();
+    journal::init();
     if !config.kernel.ebpf {
         // Its unit is started with the daemon's, and there is nothing to do.
         service::ready("kernel.ebpf is off: there is nothing to do");
@@ -147,7 +147,7 @@ pub fn help(config: &Config) -> ExitCode {
 
 /// Runs commands that print values, for daemons that connect, until it is killed. Exit codes as of [`run`].
 pub fn execute(config: &Config) -> ExitCode {
-    init_log();
+    journal::init();
     match executor::service(Path::new(&config.kernel.daemon_cgroup)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -155,14 +155,6 @@ pub fn execute(config: &Config) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-fn init_log() {
-    let filter = EnvFilter::try_from_env("ONECLI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let layer = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_target(false);
-    // A second call, in a test, leaves the first log in place.
-    let _ = layer.with_writer(std::io::stderr).try_init();
 }
 
 /// What needs privilege happens first, on one thread; the rest runs without any.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::alerts::Alerts;
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link};
 use super::error::AuditError;
@@ -216,7 +217,9 @@ impl AuditLog {
         for (_, decided) in orphans {
             log.outcome(decided.interrupted());
         }
+        let alerts = Alerts::start().map_err(AuditError::io(dir.path(), "start the alerts of"))?;
         let writer = Writer {
+            alerts,
             dir: dir.path().to_owned(),
             items,
             waiting: VecDeque::new(),

@@ -4,6 +4,7 @@
 //! [`Entries`] reads. Lines are bound to each other, all of them to a Merkle tree, and the tree's root to signed
 //! checkpoints ([`Verifier`]).
 
+mod alerts;
 mod background;
 mod checkpoint;
 mod encode;
@@ -27,6 +28,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use alerts::TARGET as ALERT_TARGET;
 pub use checkpoint::{NoteError, Signer, Verifier, from_one_line, on_one_line};
 pub use encode::Link;
 pub use error::AuditError;

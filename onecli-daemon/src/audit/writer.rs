@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::alerts::Alerts;
 use super::background::Background;
 use super::checkpoint::{Checkpoint, Signer};
 use super::encode::{self, Link};
@@ -66,6 +67,8 @@ pub(super) struct Writer {
     pub(super) log: LogId,
     pub(super) signer: Arc<Signer>,
     pub(super) publisher: Publisher,
+    /// Reports alerts in the daemon's own log.
+    pub(super) alerts: Alerts,
     /// All records so far.
     pub(super) tree: Tree,
     pub(super) prev: Link,
@@ -153,9 +156,10 @@ impl Writer {
             self.publisher.publish(Checkpoint { ended: true, ..self.checkpoint(self.clock.now()) });
             self.told.send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
         }
-        let Writer { segments, mut waiting, publisher, .. } = self;
+        let Writer { segments, mut waiting, publisher, alerts, .. } = self;
         // Waits until the last checkpoint is in its place.
         drop(publisher);
+        drop(alerts);
         drop(segments);
         if let Some(Item::Close(ack)) = waiting.pop_front() {
             let _ = ack.send(Ok(()));
@@ -288,15 +292,22 @@ impl Writer {
         }
         for item in self.waiting.drain(..size) {
             match item {
-                Item::Decision(_, ack) => {
+                Item::Decision(record, ack) => {
                     done += 1;
                     let _ = ack.send(Ok(Durable::new(done)));
+                    self.alerts.raise(done, &record);
                 }
-                Item::Outcome(_) => done += 1,
+                Item::Outcome(record) => {
+                    done += 1;
+                    self.alerts.raise(done, &record);
+                }
                 Item::Flush(ack) | Item::Close(ack) => {
                     let _ = ack.send(Ok(()));
                 }
             }
+        }
+        for ((code, count), seq) in about_us.into_iter().filter(|(_, count)| *count > 0).zip(done + 1..) {
+            self.alerts.raise(seq, &Record::of_the_log(code, count));
         }
         self.shared.queued.fetch_sub(size, Ordering::Relaxed);
         Ok(())

@@ -28,6 +28,7 @@ pub struct Builder {
     descriptors: Option<u32>,
     netns: Option<PathBuf>,
     unprivileged: bool,
+    journal: Option<PathBuf>,
     extra: Table,
 }
 
@@ -40,6 +41,7 @@ impl Builder {
             descriptors: None,
             netns: None,
             unprivileged: false,
+            journal: None,
             extra: Table::new(),
         }
     }
@@ -91,6 +93,13 @@ impl Builder {
     #[must_use]
     pub fn unprivileged(mut self) -> Self {
         self.unprivileged = true;
+        self
+    }
+
+    /// Connects the daemon's standard error to a journal, which receives at `socket` in this directory.
+    #[must_use]
+    pub fn journal(mut self, directory: &Path) -> Self {
+        self.journal = Some(directory.to_owned());
         self
     }
 
@@ -150,6 +159,7 @@ impl Builder {
             descriptors: self.descriptors,
             netns: self.netns,
             unprivileged: self.unprivileged,
+            journal: self.journal,
         }
     }
 
@@ -208,6 +218,7 @@ pub struct Home {
     pub(super) descriptors: Option<u32>,
     pub(super) netns: Option<PathBuf>,
     pub(super) unprivileged: bool,
+    pub(super) journal: Option<PathBuf>,
 }
 
 impl Home {

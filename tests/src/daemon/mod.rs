@@ -382,6 +382,7 @@ fn spawn(home: &Home) -> Child {
     let log = log_file(home);
     let mut command = match (home.descriptors, &home.netns) {
         (None, None) if home.unprivileged => helper::daemon(home),
+        (None, None) if home.journal.is_some() => beside_journal(home),
         (None, None) => Command::new(bins::path("onecli-daemon")),
         (Some(most), _) => {
             // It becomes the daemon: execve(2) keeps limit and process id.
@@ -410,6 +411,17 @@ fn spawn(home: &Home) -> Child {
         .stderr(log)
         .spawn()
         .expect("onecli-daemon starts")
+}
+
+/// The daemon in a view of the files in which the test's socket is the journal's, and told that standard error goes there.
+fn beside_journal(home: &Home) -> Command {
+    const INSIDE: &str = r#"
+        mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind "$0" /run/systemd/journal || exit 120
+        JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", INSIDE]);
+    command.arg(home.journal.as_ref().expect("asked for")).arg(bins::path("onecli-daemon"));
+    command
 }
 
 /// nsenter(1) becomes the program without a fork, so its process is the program's.

@@ -1,0 +1,101 @@
+//! Alerts of the audit log, for the log of the daemon itself: operators watch that one.
+//!
+//! A thread of its own writes them, because a service that collects logs may be slow, and requests wait for the audit log.
+
+use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::Duration;
+
+use super::record::{Event, Record};
+
+/// Alerts that wait to be written. Further ones are counted; they stand in the audit log all the same.
+const QUEUE: usize = 256;
+/// How long the end of the log waits for those.
+const END: Duration = Duration::from_secs(1);
+/// The target of these events, by which a log of its own can be kept for them.
+pub const TARGET: &str = "onecli::alert";
+
+/// Writes alerts.
+#[derive(Debug)]
+pub(super) struct Alerts {
+    queue: Option<SyncSender<Told>>,
+    ended: Receiver<()>,
+    missed: u64,
+}
+
+enum Told {
+    Alert(u64, Box<Record>),
+    Missed(u64),
+}
+
+impl Alerts {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(super) fn start() -> io::Result<Alerts> {
+        let (queue, alerts) = mpsc::sync_channel(QUEUE);
+        let (alive, ended) = mpsc::channel::<()>();
+        std::thread::Builder::new().name("alerts".to_owned()).spawn(move || {
+            for told in alerts {
+                write(&told);
+            }
+            drop(alive);
+        })?;
+        Ok(Alerts { queue: Some(queue), ended, missed: 0 })
+    }
+
+    /// Hands over a record that stands in the log under the number `seq`, if it is an alert. Never waits.
+    pub(super) fn raise(&mut self, seq: u64, record: &Record) {
+        let Some(queue) = self.queue.as_ref().filter(|_| record.event == Event::Alert) else { return };
+        if self.missed > 0 && queue.try_send(Told::Missed(self.missed)).is_ok() {
+            self.missed = 0;
+        }
+        if queue.try_send(Told::Alert(seq, Box::new(record.clone()))).is_err() {
+            self.missed += 1;
+        }
+    }
+}
+
+impl Drop for Alerts {
+    fn drop(&mut self) {
+        self.queue = None;
+        // Elapsed, or the thread has ended: what it did not write is in the audit log.
+        let _ = self.ended.recv_timeout(END);
+    }
+}
+
+/// Neither a value nor a path: an agent may put anything into a path. Every text is escaped and bounded by [`super::Text`].
+fn write(told: &Told) {
+    let (seq, record) = match told {
+        Told::Alert(seq, record) => (*seq, record),
+        Told::Missed(count) => {
+            return tracing::warn!(target: TARGET, count, "alerts stand in the audit log only");
+        }
+    };
+    let text = |text: &Option<super::Text>| text.as_ref().map(|text| text.as_str().to_owned());
+    let reason = text(&record.code).unwrap_or_default();
+    let (agent, host) = (record.agent.as_ref().map(ToString::to_string), text(&record.host));
+    let message = describe(&reason, agent.as_deref(), host.as_deref(), seq);
+    tracing::warn!(
+        target: TARGET,
+        reason,
+        agent,
+        host,
+        port = record.port,
+        rule = text(&record.rule),
+        secret = text(&record.secret),
+        verdict = record.verdict.map(super::Verdict::as_str),
+        launched_by = record.launched_by,
+        count = record.count,
+        record = seq,
+        request_id = record.request_id.map(|id| id.to_string()),
+        "{message}"
+    );
+}
+
+fn describe(reason: &str, agent: Option<&str>, host: Option<&str>, seq: u64) -> String {
+    let agent = agent.map(|agent| format!(" by agent '{agent}'")).unwrap_or_default();
+    let host = host.map(|host| format!(" for {host}")).unwrap_or_default();
+    format!("alert: {reason}{agent}{host}, audit record {seq}")
+}
