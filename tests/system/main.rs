@@ -13,6 +13,7 @@
 mod administrators;
 mod alerts;
 mod anchors;
+mod approval_watch;
 mod approvals;
 mod attack;
 mod audit;

@@ -4,6 +4,7 @@
 //! [`ErrorBody`].
 
 mod agents;
+mod approvals;
 mod audit;
 mod doctor;
 mod edit;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use agents::{AgentChanged, AgentSet, FieldChange};
+pub use approvals::{ApprovalDetail, ApprovalEvent, ApprovalOutcome, BodyView, HeaderView};
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
 pub use edit::{SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
@@ -95,6 +97,8 @@ pub mod routes {
     pub const EXPLAIN: &str = "/v1/explain";
     /// `GET`: a list of [`super::ApprovalView`].
     pub const APPROVALS: &str = "/v1/approvals";
+    /// `GET`: [`super::ApprovalEvent`]s as JSON lines, until the client hangs up.
+    pub const APPROVALS_WATCH: &str = "/v1/approvals-watch";
 
     /// The query of a `DELETE` of an agent that kills what runs as it.
     pub const KILL: &str = "kill=true";
@@ -135,8 +139,13 @@ pub mod routes {
         format!("{RULES}/{id}")
     }
 
+    /// `GET`: [`super::ApprovalDetail`].
+    pub fn approval(id: &str) -> String {
+        format!("{APPROVALS}/{id}")
+    }
+
     /// `POST`: `allow` or `deny`: [`super::ApprovalView`].
-    pub fn approval(id: &str, answer: &str) -> String {
+    pub fn approval_answer(id: &str, answer: &str) -> String {
         format!("{APPROVALS}/{id}/{answer}")
     }
 

@@ -40,6 +40,8 @@ pub(super) enum Answer {
     AuditLines(AuditQuery),
     /// Audit records as JSON lines, read whole.
     Records(Vec<u8>),
+    /// Approvals as they come and go, as JSON lines.
+    ApprovalLines,
     /// A copy of the store.
     Backup,
 }
@@ -152,6 +154,8 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("POST", ["rules"]) => created(&rules::add(&state, body(&call)?).await?),
         ("DELETE", ["rules", id]) => json(&rules::remove(&state, parse(id)?).await?),
         ("POST", ["explain"]) => json(&explain::explain(&state, body(&call)?).await?),
+        ("GET", ["approvals-watch"]) => Ok(Answer::ApprovalLines),
+        ("GET", ["approvals", id]) => json(&approvals::show(&state, parse(id)?)?),
         ("GET", ["approvals"]) => json(&approvals::list(&state)),
         ("POST", ["approvals", id, "allow"]) => json(&approvals::answer(&state, parse(id)?, true, call.uid)?),
         ("POST", ["approvals", id, "deny"]) => json(&approvals::answer(&state, parse(id)?, false, call.uid)?),

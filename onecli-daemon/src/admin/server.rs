@@ -23,6 +23,7 @@ use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use super::admission::{Admission, PER_RUNNER};
+use super::approvals;
 use super::audit;
 use super::backup;
 use super::error::AdminError;
@@ -194,6 +195,14 @@ async fn respond(state: Arc<State>, peer: Admitted, request: Request<Incoming>) 
     let answer = match routed.unwrap_or(Err(AdminError::Internal("a handler broke off"))) {
         Ok(Answer::Json(status, bytes)) => with_body(status, "application/json", Full::new(bytes.into())),
         Ok(Answer::AuditLines(query)) => match audit::lines(state, query).await {
+            Ok(lines) => with_body(
+                StatusCode::OK,
+                "application/jsonl",
+                StreamBody::new(lines.map(|line| line.map(Frame::data))),
+            ),
+            Err(error) => refuse(&error),
+        },
+        Ok(Answer::ApprovalLines) => match approvals::watch(&state) {
             Ok(lines) => with_body(
                 StatusCode::OK,
                 "application/jsonl",

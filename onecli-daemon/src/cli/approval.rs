@@ -5,12 +5,23 @@ use clap::Subcommand;
 use super::CliError;
 use super::client::Client;
 use super::output::{Output, joined};
+use super::{approval_show, approval_watch};
 use crate::admin::api::{ApprovalView, routes};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApprovalCommand {
     /// The requests that wait, the oldest first.
     List,
+    /// Print each request that begins to wait, and what came of it, until interrupted.
+    #[command(after_help = "\
+Goes on when the daemon is restarted, and says so. With --json: one object a line, whose 'event' is waiting, ready (all that
+waited at the beginning was printed) or ended.")]
+    Watch,
+    /// One that waits: method, URL, headers, body and digest. Placeholders are shown, values of other fields are masked.
+    Show {
+        /// Its id, as in the list.
+        id: String,
+    },
     /// Let one go on.
     Allow {
         /// Its id, as in the list.
@@ -26,6 +37,8 @@ pub(super) enum ApprovalCommand {
 pub(super) fn run(client: &Client, command: ApprovalCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         ApprovalCommand::List => list(client, output),
+        ApprovalCommand::Watch => approval_watch::watch(client, output),
+        ApprovalCommand::Show { id } => approval_show::show(client, &checked(&id)?, output),
         ApprovalCommand::Allow { id } => answer(client, &id, "allow", output),
         ApprovalCommand::Deny { id } => answer(client, &id, "deny", output),
     }
@@ -53,7 +66,7 @@ fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
 }
 
 fn answer(client: &Client, id: &str, answer: &str, output: &mut Output) -> Result<(), CliError> {
-    let answered: ApprovalView = client.act(&routes::approval(&checked(id)?, answer))?;
+    let answered: ApprovalView = client.act(&routes::approval_answer(&checked(id)?, answer))?;
     if output.is_json() {
         return Ok(output.document(&answered)?);
     }
@@ -61,7 +74,7 @@ fn answer(client: &Client, id: &str, answer: &str, output: &mut Output) -> Resul
     Ok(output.line(&format!("{} of agent '{}' {done}", request(&answered), answered.agent))?)
 }
 
-fn request(one: &ApprovalView) -> String {
+pub(super) fn request(one: &ApprovalView) -> String {
     let query = one.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     format!("{} {}{}{query}", one.method, one.authority, one.path)
 }

@@ -69,6 +69,11 @@ impl std::fmt::Display for Hint<'_> {
 }
 
 impl ClientError {
+    /// Does no daemon answer, or not any more?
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, ClientError::NotReachable { .. } | ClientError::BrokenOff(_) | ClientError::Timeout)
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             ClientError::NotReachable { .. } | ClientError::BrokenOff(_) | ClientError::Timeout => 3,

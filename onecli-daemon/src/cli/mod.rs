@@ -4,6 +4,8 @@ mod account;
 mod agent;
 mod agent_set;
 mod approval;
+mod approval_show;
+mod approval_watch;
 mod args;
 mod audit;
 mod audit_args;

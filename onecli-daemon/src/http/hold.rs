@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header;
 use hyper::body::Body as _;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use super::body::{Payload, len};
+use super::body::Payload;
 use super::buffer;
 use super::connection::{Connection, Scheme};
 use super::exchange::{Allowed, Permit};
@@ -19,7 +20,7 @@ use super::sigv4::CONTENT_SHA256;
 use super::trail::Trail;
 use crate::audit::Text;
 use crate::model::{Code, Refusal, RequestId, Rule, RuleId, SecretId};
-use crate::policy::{Answer, AskError, Asked, Exceeded, PER_MINUTE};
+use crate::policy::{Answer, AskError, Asked, End, Exceeded, PER_MINUTE};
 
 /// Largest body that a person's word is bound to, in bytes; larger ones stream, and those whose length is not told.
 const MAX_BODY: usize = 64 * 1024;
@@ -127,10 +128,15 @@ async fn ask(
     });
     let answer = tokio::select! {
         biased;
-        () = refused => return Err(Revoked::refusal(gateway.taken_back())),
-        answer = timeout(gateway.approval_timeout, &mut waiting) => answer,
+        () = refused => None,
+        answer = timeout(gateway.approval_timeout, &mut waiting) => Some(answer),
+    };
+    let Some(answer) = answer else {
+        waiting.end(End::Revoked);
+        return Err(Revoked::refusal(gateway.taken_back()));
     };
     let Ok(Answer { allowed, uid }) = answer else {
+        waiting.end(End::TimedOut);
         return Err(Refusal::new(
             Code::ApprovalTimeout,
             format!("nobody answered the request for approval {id} in time"),
@@ -154,8 +160,8 @@ async fn ask(
 fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) -> Asked {
     let Allowed { identity, head, permit, body, .. } = allowed;
     let held = match body {
-        Payload::Whole(bytes) => Some(bytes.as_deref().unwrap_or_default()),
-        body if body.is_end_stream() => Some(&[][..]),
+        Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
+        body if body.is_end_stream() => Some(Bytes::new()),
         _ => None,
     };
     let since = gateway.clock.now();
@@ -169,8 +175,9 @@ fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) 
         path: head.path.as_str().to_owned(),
         query: head.query.clone(),
         secrets: permit.used().iter().map(|grant| grant.secret().name.clone()).collect(),
-        digest: digest(head, held),
-        body_bytes: held.map(len),
+        digest: digest(head, held.as_deref()),
+        headers: Arc::new(head.headers.clone()),
+        body: held,
         since,
         until: since.saturating_add(gateway.approval_timeout).unwrap_or(since),
     }

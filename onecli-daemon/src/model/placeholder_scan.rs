@@ -49,7 +49,7 @@ impl PlaceholderScan {
 }
 
 /// Each text in `bytes` that has the form of a placeholder, with its position.
-fn in_bytes(bytes: &[u8]) -> impl Iterator<Item = (usize, &str)> {
+pub fn in_bytes(bytes: &[u8]) -> impl Iterator<Item = (usize, &str)> {
     PREFIX.find_iter(bytes).filter_map(|at| {
         let text = bytes.get(at..at + Placeholder::LEN)?;
         let body = &text[Placeholder::PREFIX.len()..];

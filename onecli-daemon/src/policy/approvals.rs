@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::HeaderMap;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use crate::model::random::RandomError;
 use crate::model::{AgentId, AgentName, Authority, Random, RequestId, RuleId, SecretName};
@@ -23,6 +25,9 @@ pub const PER_MINUTE: u32 = 60;
 const MINUTE: Duration = Duration::from_mins(1);
 /// Requests of all agents together. A request's head has 64 KiB at most, so what is asked is below 32 MiB.
 const ALL: usize = 512;
+
+/// Changes that wait for a client that watches. One that is further behind starts again.
+const CHANGES: usize = 1024;
 
 /// The number of one question: 40 random bits, written as ten hex digits. An answer to a question of yesterday, or from
 /// before the daemon started again, finds no other question.
@@ -69,8 +74,10 @@ pub struct Asked {
     pub secrets: Vec<SecretName>,
     /// SHA-256 over all of its head and its body, in hex. The answer is for this very request.
     pub digest: String,
-    /// Length of its body; none where that streams, and is not in the digest.
-    pub body_bytes: Option<u64>,
+    /// Its header fields, as the agent sent them: placeholders, not values.
+    pub headers: Arc<HeaderMap>,
+    /// Its body, likewise; `None` where that streams, and is not in the digest.
+    pub body: Option<Bytes>,
     /// When it was asked.
     pub since: Timestamp,
     /// When it is refused if nobody answers.
@@ -84,6 +91,28 @@ pub struct Answer {
     pub allowed: bool,
     /// The user who said so, by the kernel's word.
     pub uid: u32,
+}
+
+/// Why a question is open no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was answered.
+    Answered(Answer),
+    /// It was not answered in time.
+    TimedOut,
+    /// The policy refuses the request by now.
+    Revoked,
+    /// The sender of the request went away.
+    Withdrawn,
+}
+
+/// A change of what is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// A new question.
+    Asked(ApprovalId, Box<Asked>),
+    /// A question that is open no more.
+    Ended(ApprovalId, End),
 }
 
 /// Why nobody is asked.
@@ -106,8 +135,17 @@ pub enum AskError {
 pub struct NotWaiting;
 
 /// The questions that are open.
-#[derive(Debug, Default)]
-pub struct Approvals(Mutex<State>);
+#[derive(Debug)]
+pub struct Approvals {
+    state: Mutex<State>,
+    changes: broadcast::Sender<Changed>,
+}
+
+impl Default for Approvals {
+    fn default() -> Approvals {
+        Approvals { state: Mutex::default(), changes: broadcast::Sender::new(CHANGES) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -128,6 +166,8 @@ pub struct Waiting {
     approvals: Arc<Approvals>,
     id: ApprovalId,
     answer: oneshot::Receiver<Answer>,
+    /// What is reported if it is dropped unanswered.
+    end: End,
 }
 
 impl Approvals {
@@ -157,8 +197,11 @@ impl Approvals {
             return Err(AskError::Often);
         }
         *count += 1;
+        if self.changes.receiver_count() > 0 {
+            self.tell(Changed::Asked(id, Box::new(asked.clone())));
+        }
         open.insert(id, Open { asked, answer });
-        Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver })
+        Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver, end: End::Withdrawn })
     }
 
     /// Answers; tells what was asked.
@@ -166,24 +209,49 @@ impl Approvals {
     /// # Errors
     /// [`NotWaiting`].
     pub fn answer(&self, id: ApprovalId, answer: Answer) -> Result<Asked, NotWaiting> {
-        let Open { asked, answer: waiting } = self.lock().open.remove(&id).ok_or(NotWaiting)?;
-        waiting.send(answer).map_err(|_| NotWaiting)?;
-        Ok(asked)
+        let mut state = self.lock();
+        let Open { asked, answer: waiting } = state.open.remove(&id).ok_or(NotWaiting)?;
+        let sent = waiting.send(answer);
+        self.tell(Changed::Ended(id, if sent.is_ok() { End::Answered(answer) } else { End::Withdrawn }));
+        sent.map(|()| asked).map_err(|_| NotWaiting)
     }
 
     /// The open questions, the oldest first.
     pub fn list(&self) -> Vec<(ApprovalId, Asked)> {
-        let mut list: Vec<_> = self.lock().open.iter().map(|(id, open)| (*id, open.asked.clone())).collect();
-        list.sort_by_key(|(id, asked)| (asked.since, *id));
-        list
+        self.lock().list()
+    }
+
+    /// The open questions, and then each change of them.
+    pub fn watch(&self) -> (Vec<(ApprovalId, Asked)>, broadcast::Receiver<Changed>) {
+        // Changes are sent under the lock: none is missed or comes twice.
+        let state = self.lock();
+        (state.list(), self.changes.subscribe())
+    }
+
+    /// No client may be watching.
+    fn tell(&self, changed: Changed) {
+        let _ = self.changes.send(changed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn list(&self) -> Vec<(ApprovalId, Asked)> {
+        let mut list: Vec<_> = self.open.iter().map(|(id, open)| (*id, open.asked.clone())).collect();
+        list.sort_by_key(|(id, asked)| (asked.since, *id));
+        list
     }
 }
 
 impl Waiting {
+    /// Gives it up for this reason.
+    pub fn end(mut self, end: End) {
+        self.end = end;
+    }
+
     /// Its number.
     pub fn id(&self) -> ApprovalId {
         self.id
@@ -204,6 +272,9 @@ impl Future for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.approvals.lock().open.remove(&self.id);
+        let mut state = self.approvals.lock();
+        if state.open.remove(&self.id).is_some() {
+            self.approvals.tell(Changed::Ended(self.id, self.end));
+        }
     }
 }

@@ -18,7 +18,9 @@ mod secret_test;
 mod snapshot;
 mod trace;
 
-pub use approvals::{Answer, ApprovalId, Approvals, AskError, Asked, NotWaiting, PER_MINUTE, Waiting};
+pub use approvals::{
+    Answer, ApprovalId, Approvals, AskError, Asked, Changed, End, NotWaiting, PER_MINUTE, Waiting,
+};
 pub use decide::{Cause, Decision, RequestFacts, Ruling};
 pub use grant::{Grant, Sent, Watch};
 pub use host_index::HostGroups;

@@ -59,7 +59,7 @@ fn run_once_each(stage: &Stage) {
     }
     stage.run_as("root", &["--no-dir", "-q"], &["curl", "-s", "http://for-root.test/"]).outcome().ok("root");
     let daemon = &stage.scene.daemon;
-    daemon.audit_until("the last run", |record| record["host"] == "for-root.test");
+    let _ = daemon.audit_until("the last run", |record| record["host"] == "for-root.test");
     let launched = |host: &str| {
         let record = daemon.audit_until(host, |record| record["host"] == host && record["method"] == "GET");
         (record["launched_by"].as_u64(), record["uid"].as_u64())
@@ -117,8 +117,8 @@ fn a_runner_sees_all_runs_where_an_administrator_allowed_it() {
     run_once_each(&stage);
     let daemon = &stage.scene.daemon;
     let other = daemon.add_agent("secretive", &["--factors", "token"]);
-    daemon.explicit(&other.token, onecli_tests::client::curl("http://elsewhere.test/")).outcome();
-    daemon.audit_until("the other agent's", |record| record["host"] == "elsewhere.test");
+    let _ = daemon.explicit(&other.token, onecli_tests::client::curl("http://elsewhere.test/")).outcome();
+    let _ = daemon.audit_until("the other agent's", |record| record["host"] == "elsewhere.test");
 
     for args in [&["audit", "list", "--agent", "robot", "--all"][..], &["agent", "learn", "robot", "--all"]] {
         forbidden(&stage, PERSON, args, "own runs of agent 'robot' only");
@@ -217,8 +217,9 @@ fn a_session_token_tells_who_launched_the_command() {
     let upstream = Upstream::start(&[API, API_V6]);
     let stage = Stage::of(Scene::of(Daemon::builder().no_ebpf(), upstream, &["--bearer"]));
     let daemon = &stage.scene.daemon;
-    stage.run_as(PERSON, &["--no-dir", "-q"], &["curl", "-s", "http://for-bin.test/"]).outcome();
-    daemon.explicit(&stage.robot.token, onecli_tests::client::curl("http://for-nobody.test/")).outcome();
+    let _ = stage.run_as(PERSON, &["--no-dir", "-q"], &["curl", "-s", "http://for-bin.test/"]).outcome();
+    let _ =
+        daemon.explicit(&stage.robot.token, onecli_tests::client::curl("http://for-nobody.test/")).outcome();
     let record = daemon.audit_until("the token's", |record| record["host"] == "for-nobody.test");
     assert_eq!(record.get("launched_by"), None, "{record}");
     let record = daemon.audit_until("the session's", |record| record["host"] == "for-bin.test");

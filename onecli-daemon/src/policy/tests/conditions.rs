@@ -89,7 +89,8 @@ fn asked(agent: u128) -> Asked {
         query: None,
         secrets: Vec::new(),
         digest: String::new(),
-        body_bytes: None,
+        headers: Arc::default(),
+        body: None,
         since: NOW,
         until: NOW,
     }
