@@ -13,14 +13,12 @@ mod environment;
 mod keys;
 mod rules;
 mod secret_test;
+mod session;
 mod status;
 mod vault;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
-use jiff::Timestamp;
 use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -42,10 +40,10 @@ pub use rules::{
     RuleView,
 };
 pub use secret_test::{SecretTest, SecretTested};
+pub use session::{Caller, Session, SessionRequest};
 pub use status::{AuditStatus, Status};
 pub use vault::{Import, ImportEnd, ImportHow, Imported, NamedValue, VaultImport, VaultView};
 
-use crate::model::recipe::RecipeName;
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostSet, MethodSet, PathPattern, Placement, Profile,
     Runner, SecretId, SecretName, SecretValue, ValueClass,
@@ -378,71 +376,6 @@ pub struct SecretView {
     /// What to know about its value; only in the answer to `secret add` and `secret rotate`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-}
-
-/// `run`: asks for a session.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SessionRequest {
-    /// Run as this user in place of the agent's own. Who is no administrator may name themselves alone.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// On whose behalf the launcher asks; only uid 0 may speak for others.
-    #[serde(default)]
-    pub caller: Option<Caller>,
-    /// The recipe of the program that is started.
-    #[serde(default)]
-    pub recipe: Option<RecipeName>,
-}
-
-/// Who connected to the launcher, in the kernel's word.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Caller {
-    /// Effective uid (`SO_PEERCRED`).
-    pub uid: u32,
-    /// Effective gid.
-    pub gid: u32,
-    /// Path in the cgroup2 hierarchy; none on a host without.
-    pub cgroup: Option<String>,
-}
-
-/// What `run` needs to start a command as the agent.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Session {
-    /// The agent.
-    pub agent: AgentName,
-    /// Its id, which no other agent ever has.
-    pub id: AgentId,
-    /// The directory of the managed cgroup to enter; none where connections are not redirected.
-    pub cgroup: Option<PathBuf>,
-    /// The user to run as.
-    pub user: String,
-    /// A PEM file: the system's roots and our CA.
-    pub ca_bundle: PathBuf,
-    /// Placeholders by the variable that the agent's programs read them from.
-    pub placeholders: BTreeMap<String, String>,
-    /// The explicit proxy's URL with a session token in it, where connections are not redirected.
-    pub proxy: Option<String>,
-    /// When that session token ends.
-    pub expires: Option<Timestamp>,
-    /// Directories of the daemon's own, which the command shall not see.
-    pub hidden: Vec<PathBuf>,
-    /// Whether the command may change the configuration and the hooks of git repositories.
-    #[serde(default)]
-    pub allow_git_config: bool,
-    /// Whether the agent would be refused a request that the recipe names.
-    #[serde(default)]
-    pub lacks_rules: bool,
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("agent", &self.agent)
-            .field("cgroup", &self.cgroup)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A credential on its way from the CLI to the daemon: base64 in JSON, zeroed when dropped, never in an answer.
