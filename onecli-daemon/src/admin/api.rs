@@ -19,6 +19,7 @@ mod vault;
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::de::{self, Deserializer, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
