@@ -15,15 +15,13 @@ mod rules;
 mod secret_test;
 mod session;
 mod status;
+mod value;
 mod vault;
 
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{self, Deserializer, Visitor};
-use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 pub use agents::{AgentChanged, AgentSet, FieldChange};
 pub use approvals::{ApprovalDetail, ApprovalEvent, ApprovalOutcome, BodyView, HeaderView};
@@ -43,11 +41,12 @@ pub use rules::{
 pub use secret_test::{SecretTest, SecretTested};
 pub use session::{Caller, Session, SessionRequest};
 pub use status::{AuditStatus, Status};
+pub use value::WireValue;
 pub use vault::{Import, ImportEnd, ImportHow, Imported, NamedValue, VaultImport, VaultView};
 
 use crate::model::{
     AgentId, AgentName, CgroupName, Egress, Factors, HostSet, MethodSet, PathPattern, Placement, Profile,
-    Runner, SecretId, SecretName, SecretValue, ValueClass,
+    Runner, SecretId, SecretName, ValueClass,
 };
 
 /// Where the admin socket is unless `--socket` or `ONECLI_SOCKET` says otherwise.
@@ -377,59 +376,4 @@ pub struct SecretView {
     /// What to know about its value; only in the answer to `secret add` and `secret rotate`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-}
-
-/// A credential on its way from the CLI to the daemon: base64 in JSON, zeroed when dropped, never in an answer.
-#[derive(Debug, Clone)]
-pub struct WireValue(pub SecretValue);
-
-impl Serialize for WireValue {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        let text = Zeroizing::new(data_encoding::BASE64.encode(self.0.expose()));
-        out.serialize_str(&text)
-    }
-}
-
-impl<'de> Deserialize<'de> for WireValue {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<WireValue, D::Error> {
-        struct Base64;
-
-        impl Base64 {
-            const NOT_TEXT: &'static str = "the value must be a string in base64";
-        }
-
-        // Messages of serde's own quote a number or a boolean that stands where a string should; these do not.
-        impl Visitor<'_> for Base64 {
-            type Value = WireValue;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string in base64")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<WireValue, E> {
-                let bytes = data_encoding::BASE64
-                    .decode(text.as_bytes())
-                    .map_err(|_| E::custom("the value is not valid base64"))?;
-                SecretValue::new(bytes).map(WireValue).map_err(E::custom)
-            }
-
-            fn visit_bool<E: de::Error>(self, _: bool) -> Result<WireValue, E> {
-                Err(E::custom(Self::NOT_TEXT))
-            }
-
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<WireValue, E> {
-                Err(E::custom(Self::NOT_TEXT))
-            }
-
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<WireValue, E> {
-                Err(E::custom(Self::NOT_TEXT))
-            }
-
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<WireValue, E> {
-                Err(E::custom(Self::NOT_TEXT))
-            }
-        }
-
-        from.deserialize_any(Base64)
-    }
 }

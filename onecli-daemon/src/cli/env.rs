@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::args::{EnvArgs, EnvFor};
 use super::client::Client;
+use super::env_args::{EnvArgs, EnvFor};
 use super::output::Output;
 use super::{CliError, complain};
 use crate::admin::api::{AgentEnv, AgentEnvRequest, routes};

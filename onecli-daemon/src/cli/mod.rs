@@ -19,6 +19,7 @@ mod doctor;
 mod dotenv;
 mod doubtful;
 mod env;
+mod env_args;
 mod export;
 mod grant;
 mod hidden_command;
