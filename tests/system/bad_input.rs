@@ -117,6 +117,26 @@ fn garbage_after_connect() {
     assert_eq!(scene.upstream.request_count(), 0);
 }
 
+/// Most clients drop the body of a refused CONNECT, and many print the reason phrase.
+#[test]
+fn refused_connect_has_its_code_in_the_reason_phrase() {
+    let scene = Scene::new();
+    let token = STANDARD.encode(format!("x:{}", scene.outside.token));
+    let connect = |target: &str, token: &str| {
+        let head = format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {token}\r\n\r\n"
+        );
+        exchange(&scene.daemon, head.as_bytes())
+    };
+    let refused = connect("refused.test:443", &token);
+    assert!(refused.starts_with("HTTP/1.1 403 Forbidden (egress_denied)\r\n"), "{refused}");
+    let unknown = connect("refused.test:443", &STANDARD.encode("x:unknown"));
+    assert!(
+        unknown.starts_with("HTTP/1.1 407 Proxy Authentication Required (token_unknown)\r\n"),
+        "{unknown}"
+    );
+}
+
 /// Invariant 6: server name, Host and the CONNECT target agree, or the request is refused.
 #[test]
 fn names_that_disagree() {

@@ -204,6 +204,10 @@ try:
     say(b"fail", timeout=20)
 except grpc.RpcError as error:
     print(error.code().name, error.details())
+try:
+    channel.unary_unary("/echo.Echo/Denied", same, same)(b"hello", timeout=20)
+except grpc.RpcError as error:
+    print(error.code().name, error.details().split(":")[0])
 import queue
 sent = queue.Queue()
 answers = channel.stream_stream("/echo.Echo/Chat", same, same)(iter(sent.get, None), timeout=20)
@@ -240,11 +244,15 @@ print(list(answers))
     let agent = daemon.add_agent("outside", &["--factors", "token"]);
     daemon.add_secret("grpc", VALUE, &["--host", &format!("grpc.test:{port}"), "--bearer"]);
     let _ = daemon.grant(&agent, "grpc");
+    let denied = ["rule", "add", "deny", "--host", "grpc.test", "--path", "/echo.Echo/Denied"];
+    daemon.onecli(&denied).ok("rule add");
     let run =
         Run::new(&python).args(["-c", client_script, &format!("grpc.test:{port}")]).arg(daemon.ca_file());
     let out = daemon.explicit(&agent.token, run).outcome().ok("the gRPC client");
     let masked = "*".repeat(VALUE.len());
-    let expected = format!("HELLO Bearer {masked}\nNOT_FOUND no such thing\nONE\nTWO\nTHREE\n[]\n");
+    let expected = format!(
+        "HELLO Bearer {masked}\nNOT_FOUND no such thing\nPERMISSION_DENIED rule_denied\nONE\nTWO\nTHREE\n[]\n"
+    );
     assert_eq!(out, expected);
     drop(serving);
 }

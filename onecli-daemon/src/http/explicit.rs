@@ -238,12 +238,11 @@ async fn refuse(
     request: &Request<PeerBody>,
     refusal: Refusal,
 ) -> Response<Body> {
-    let Ok(mut trail) = Trail::of_refused(gateway, connection) else {
-        return reject::answer(&refusal, None);
-    };
+    let answer = if *request.method() == Method::CONNECT { reject::connect } else { reject::answer };
+    let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return answer(&refusal, None) };
     connection.note(request, trail.record());
     trail.refuse_by(&refusal).await;
-    reject::answer(&refusal, trail.request_id())
+    answer(&refusal, trail.request_id())
 }
 
 fn not_proxy_form(request: &Request<PeerBody>) -> Refusal {

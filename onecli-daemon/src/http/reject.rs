@@ -2,6 +2,7 @@
 
 use http::header::{self, HeaderValue};
 use http::{HeaderName, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
 use super::body::{Body, empty, full};
@@ -10,6 +11,10 @@ use crate::model::{Code, Refusal, RequestId};
 
 /// Carries the code of every refusal; never let through from an upstream.
 pub(super) const ERROR_HEADER: HeaderName = HeaderName::from_static("x-onecli-error");
+
+/// Why the daemon refused a request, in one line. In the extensions of its refusals.
+#[derive(Debug, Clone)]
+pub(super) struct Reason(pub(super) String);
 
 /// `{"error":{"code","message","hint","request_id"}}` with the code's status.
 pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<Body> {
@@ -24,6 +29,8 @@ pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<
     let mut response = Response::new(full(body));
     *response.status_mut() =
         StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let reason = format!("{}: {}; {}", refusal.code, refusal.message, refusal.hint);
+    response.extensions_mut().insert(Reason(reason));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -54,6 +61,17 @@ pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<
 pub(super) fn without_body(mut response: Response<Body>) -> Response<Body> {
     if response.headers().contains_key(ERROR_HEADER) {
         *response.body_mut() = empty();
+    }
+    response
+}
+
+/// The refusal of a CONNECT. Most clients drop its body, and many print the reason phrase: the code goes there (RFC 9112
+/// section 4).
+pub(super) fn connect(refusal: &Refusal, request: Option<RequestId>) -> Response<Body> {
+    let mut response = answer(refusal, request);
+    let standard = response.status().canonical_reason().unwrap_or("Refused");
+    if let Ok(phrase) = ReasonPhrase::try_from(format!("{standard} ({})", refusal.code)) {
+        response.extensions_mut().insert(phrase);
     }
     response
 }

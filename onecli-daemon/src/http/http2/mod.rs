@@ -4,6 +4,7 @@
 mod ahead;
 mod body;
 mod client;
+mod grpc;
 mod keep_alive;
 mod pipe;
 mod server;

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 use super::ahead::Ahead;
 use super::body::{H2Body, Unread};
-use super::keep_alive;
 use super::pipe::pipe;
+use super::{grpc, keep_alive};
 use crate::http::body::{Body, BodyError};
 use crate::http::capped::{Capped, Received};
 use crate::http::expect::is_continue;
@@ -96,6 +96,7 @@ struct Stream {
     reply: SendResponse<Bytes>,
     rejections: Arc<Rejections>,
     is_head: bool,
+    is_grpc: bool,
     /// The client waits for 100 (Continue), which it gets when its body is read. `None` from then on.
     expected: Option<oneshot::Receiver<()>>,
     unread: Option<Unread>,
@@ -113,13 +114,15 @@ impl Stream {
         let expected = (!is_whole && expects_continue(&parts.headers)).then(|| body.first_read());
         let unread = (!is_whole).then(|| body.unread());
         let is_head = parts.method == Method::HEAD;
-        let stream = Stream { reply, rejections, is_head, expected, unread };
+        let is_grpc = grpc::is_request(&parts.headers);
+        let stream = Stream { reply, rejections, is_head, is_grpc, expected, unread };
         (stream, Request::from_parts(parts, PeerBody::Http2(body)))
     }
 
     async fn serve(mut self, answer: impl Future<Output = Response<Body>>) {
         let Some(response) = self.answered(answer).await else { return };
         let response = if self.is_head { reject::without_body(response) } else { response };
+        let response = if self.is_grpc { grpc::refusal(response) } else { response };
         if let Err(error) = self.write(response).await {
             tracing::debug!(%error, "a response over HTTP/2 broke off");
             return;
