@@ -39,17 +39,10 @@ pub(crate) fn build(debug: bool) -> Result<()> {
     }
     let profile = profile(debug);
     step(&format!("building onecli and onecli-daemon ({profile})"));
-    let build = |options: &[&str]| {
-        shell::run(cargo(&["build", "--locked", "--package", "onecli-daemon"]).args(options))
-    };
-    if debug {
-        build(&["--bins", "--example", "man"])?;
-    } else {
-        // Apart: what makes manual pages shall not change what the programs are built from.
-        build(&["--release", "--bins"])?;
-        build(&["--example", "man"])?;
-    }
-    generate(&target().join(if debug { "debug" } else { "release" }), &target().join("debug/examples/man"))
+    let mut build = cargo(&["build", "--locked", "--package", "onecli-daemon", "--bins"]);
+    shell::run(if debug { &mut build } else { build.arg("--release") })?;
+    step("manual pages and completion scripts");
+    generate(&target().join(if debug { "debug" } else { "release" }))
 }
 
 fn profile(debug: bool) -> &'static str {
@@ -81,16 +74,17 @@ pub(crate) fn package(debug: bool, revision: &str, output: &Path) -> Result<Path
 }
 
 /// Manual pages and completion scripts, from the programs themselves.
-fn generate(built: &Path, man: &Path) -> Result<()> {
+fn generate(built: &Path) -> Result<()> {
     let parts = target().join("deb-parts");
     if parts.exists() {
         fs::remove_dir_all(&parts).with_context(|| format!("cannot remove {}", parts.display()))?;
     }
-    shell::run(Command::new(man).arg(parts.join("man")))?;
+    let onecli = built.join("onecli");
+    shell::run(Command::new(&onecli).arg("manual").arg(parts.join("man")))?;
     for shell in ["bash", "zsh", "fish"] {
         let script = parts.join(format!("onecli.{shell}"));
         let file = File::create(&script).with_context(|| format!("cannot write {}", script.display()))?;
-        shell::run(Command::new(built.join("onecli")).args(["completions", shell]).stdout(file))?;
+        shell::run(Command::new(&onecli).args(["completions", shell]).stdout(file))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod env;
 mod environment;
 mod keys;
 mod rules;
+mod running;
 mod secret_test;
 mod session;
 mod status;
@@ -38,6 +39,7 @@ pub use rules::{
     ApprovalView, ConsideredView, Explain, Explanation, LearnedRule, Refusals, RefusedTarget, RuleAdd,
     RuleView,
 };
+pub use running::RunningAgent;
 pub use secret_test::{SecretTest, SecretTested};
 pub use session::{Caller, Session, SessionRequest};
 pub use status::{AuditStatus, Status};
@@ -60,6 +62,8 @@ pub mod routes {
 
     /// `GET`: [`super::Status`].
     pub const STATUS: &str = "/v1/status";
+    /// `GET`: a list of [`super::RunningAgent`].
+    pub const RUNNING: &str = "/v1/running";
     /// `GET`: [`super::Doctor`].
     pub const DOCTOR: &str = "/v1/doctor";
     /// `GET`: [`super::Ca`].
@@ -373,6 +377,9 @@ pub struct SecretView {
     pub previous_until: Option<Timestamp>,
     /// Who may use it.
     pub agents: Vec<AgentName>,
+    /// When it was last injected.
+    #[serde(default)]
+    pub last_used: Option<Timestamp>,
     /// What to know about its value; only in the answer to `secret add` and `secret rotate`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

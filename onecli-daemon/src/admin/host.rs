@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::api::{Ca, Place};
@@ -18,6 +19,17 @@ pub struct CgroupInfo {
     pub path: PathBuf,
     /// Its id: the inode of that directory, which the kernel's hooks report.
     pub id: u64,
+}
+
+/// What runs in a managed cgroup.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Processes {
+    /// How many processes there are.
+    pub count: usize,
+    /// Their users.
+    pub uids: Vec<u32>,
+    /// When the oldest of them was started.
+    pub since: Option<Timestamp>,
 }
 
 /// Whether connections of managed cgroups are redirected.
@@ -117,6 +129,14 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// Nothing was sent, or no answer came.
     async fn test_secret(&self, test: &TestRequest) -> Result<TestAnswer, Refusal>;
+    /// What runs in the managed cgroup, for `onecli ps`.
+    ///
+    /// # Errors
+    /// The cgroup's name is no path.
+    fn processes(&self, name: &CgroupName) -> Result<Processes, String>;
+
+    /// How many connections to the daemon are known to be the agent's.
+    fn connections(&self, agent: AgentId) -> usize;
 
     /// Counters by name, for `onecli status`.
     fn counters(&self) -> BTreeMap<String, u64>;

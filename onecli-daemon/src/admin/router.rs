@@ -15,7 +15,7 @@ use super::runner::{self, OwnAgent, Scope};
 use super::state::State;
 use super::{
     agent_set, agents, approvals, ca, doctor, edit, environment, explain, grants, import, key, learn,
-    refusals, rollback, rules, secret_test, secrets, session, status, vault,
+    refusals, rollback, rules, running, secret_test, secrets, session, status, vault,
 };
 use crate::store::RunnerChange;
 
@@ -59,6 +59,7 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
 
     match (method, segments) {
         ("GET", ["status"]) => return json(&status::status(&state).await),
+        ("GET", ["running"]) => return json(&running::list(&state).await?),
         ("GET", ["doctor"]) => return json(&doctor::doctor(&state).await),
         ("GET", ["audit"]) => {
             let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;

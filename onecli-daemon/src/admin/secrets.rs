@@ -337,6 +337,7 @@ pub(super) fn view(stored: &StoredState, secret: &Secret) -> SecretView {
         class: secret.class,
         previous_until: stored.kept(secret).map(|kept| kept.until),
         agents,
+        last_used: stored.last_uses.get(&secret.id).copied(),
         warnings: Vec::new(),
     }
 }

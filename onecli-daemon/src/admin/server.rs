@@ -28,6 +28,7 @@ use super::audit;
 use super::backup;
 use super::error::AdminError;
 use super::peer::{Peer, Rights};
+use super::rates;
 use super::router::{self, Answer, Call};
 use super::runner::OwnAgent;
 use super::state::{Handles, State};
@@ -68,11 +69,16 @@ pub async fn serve(
     });
     let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
     let mut shutdown = std::pin::pin!(shutdown);
+    let mut sampling = tokio::time::interval(rates::INTERVAL);
     loop {
         let Ok(arrival) = Arc::clone(&arrivals).acquire_owned().await else { return Ok(()) };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => return Ok(()),
+            _ = sampling.tick() => {
+                server.state.remember_counters();
+                continue;
+            }
         };
         match accepted {
             Ok((stream, _)) => {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::error::AdminError;
 use super::host::Host;
+use super::rates::Rates;
 use super::runner::{self, Runners};
 use crate::audit::AuditError;
 use crate::model::ids::new_uuid;
@@ -73,6 +74,7 @@ pub(super) struct State {
     pub(super) runners: Runners,
     /// Bounds the questions of runners.
     pub(super) runner_turns: Semaphore,
+    pub(super) rates: Rates,
     changes: Mutex<()>,
 }
 
@@ -85,8 +87,14 @@ impl State {
             handles,
             started,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            rates: Rates::default(),
             changes: Mutex::new(()),
         }
+    }
+
+    /// Remembers the counters, for the rates in `status`.
+    pub(super) fn remember_counters(&self) {
+        self.rates.remember(self.handles.clock.instant(), self.handles.host.counters());
     }
 
     /// Changes are made one after the other: each is judged by the state that it changes.

@@ -26,6 +26,7 @@ pub(super) async fn status(state: &State) -> Status {
     let audit = audit(&state.handles.audit);
     // A full disk may take the small change that was tried, and not the rows that wait.
     let store_fault = store_fault.or_else(|| audit.shipping_fault.clone());
+    let counters = host.counters();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: state.started,
@@ -36,7 +37,9 @@ pub(super) async fn status(state: &State) -> Status {
         audit,
         agents,
         secrets,
-        counters: host.counters(),
+        approvals_waiting: state.handles.approvals.list().len(),
+        rates: state.rates.per_second(state.handles.clock.instant(), &counters),
+        counters,
     }
 }
 

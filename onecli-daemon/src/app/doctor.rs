@@ -21,7 +21,7 @@ pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
         Running::No | Running::Unknown => match Config::load(config, Overrides::default()) {
             Ok(config) => (
                 place(&config),
-                vec![Check::ok("configuration", "good, and read for want of a daemon's word")],
+                vec![Check::ok("configuration", "valid; read from the file, because no daemon answers")],
             ),
             Err(error) => {
                 let fix = "mend the file; `onecli-daemon --check-config` reads it too";
@@ -40,7 +40,7 @@ pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
         checks.push(Check::warn(
             "kernel",
             "not looked at: the daemon is told not to redirect connections",
-            "start it with kernel.ebpf = true and without --no-ebpf, unless the explicit proxy is all you want",
+            "restart it with kernel.ebpf = true and without --no-ebpf, unless the explicit proxy is all you want",
         ));
     }
     checks.extend(kernel::ports(&ports, !down));

@@ -13,10 +13,11 @@ use super::error::{AppError, chain};
 use super::managed::Managed;
 use super::policy::Policy;
 use crate::admin::api::{Ca, Place};
-use crate::admin::{CgroupInfo, Host, Transparent};
+use crate::admin::{CgroupInfo, Host, Processes, Transparent};
 use crate::audit::{AuditLog, Record};
 use crate::dns;
 use crate::http::Gateway;
+use crate::kernel;
 use crate::model::harmless::{TestAnswer, TestRequest};
 use crate::model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, RequestId};
 
@@ -132,6 +133,16 @@ impl Host for AppHost {
 
     fn explicit_addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         (self.place.explicit.clone(), self.place.explicit_tls.clone())
+    }
+
+    fn processes(&self, name: &CgroupName) -> Result<Processes, String> {
+        let Some(directory) = self.managed.populated(name)? else { return Ok(Processes::default()) };
+        let found = kernel::processes(&directory, self.clock.now());
+        Ok(Processes { count: found.count, uids: found.uids.into_iter().collect(), since: found.since })
+    }
+
+    fn connections(&self, agent: AgentId) -> usize {
+        self.gateway.connections_of(agent)
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

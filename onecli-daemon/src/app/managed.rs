@@ -74,7 +74,7 @@ impl Managed {
         } else {
             Err(Off {
                 reason: "the daemon runs with --no-ebpf".to_owned(),
-                fix: "start it without --no-ebpf, and with kernel.ebpf = true".to_owned(),
+                fix: "restart the daemon without --no-ebpf, and with kernel.ebpf = true".to_owned(),
             })
         };
         if let Err(off) = &attached {

@@ -82,9 +82,15 @@ pub fn run(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
+            service::failed(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Tells the service manager why the daemon does not start.
+pub fn tell_failure(reason: &dyn std::fmt::Display) {
+    service::failed(&reason.to_string());
 }
 
 /// Removes the pinned kernel programs: managed processes are no longer redirected, nor refused.

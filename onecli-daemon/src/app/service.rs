@@ -164,6 +164,13 @@ pub(super) fn ready(status: &str) {
     told(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
 }
 
+/// Why this process ends: `onecli` shows it to administrators, by these first words.
+pub(super) fn failed(reason: &str) {
+    // A status is one line.
+    let status = format!("failed: {}", reason.replace('\n', "; "));
+    told(sd_notify::notify(&[NotifyState::Status(&status)]));
+}
+
 /// Open requests are finished; new connections wait.
 pub(super) fn stopping() {
     told(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("open requests are finished")]));

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     match Config::load(args.config.as_deref(), flags) {
         Err(error) => {
             let _ = writeln!(io::stderr(), "onecli-daemon: {error}");
+            onecli_daemon::app::tell_failure(&error);
             ExitCode::from(BAD_CONFIG)
         }
         Ok(_) if args.check_config => {

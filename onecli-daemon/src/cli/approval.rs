@@ -58,7 +58,7 @@ fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
                 request(one),
                 joined(&one.secrets, "-"),
                 one.rule.to_string(),
-                format!("{:.0}", one.until),
+                output.time(one.until),
             ]
         })
         .collect();
@@ -84,5 +84,7 @@ fn checked(id: &str) -> Result<String, CliError> {
     if !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Ok(id.to_owned());
     }
-    Err(CliError::Usage("an approval's id is ten hex digits, as 'onecli approval list' shows it".to_owned()))
+    Err(CliError::Usage(
+        "the id of an approval is ten hex digits\nhelp: 'onecli approval list' shows it".to_owned(),
+    ))
 }

@@ -45,9 +45,11 @@ pub(super) struct Args {
     /// The daemon's admin socket.
     #[arg(long, global = true, env = "ONECLI_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub(super) socket: PathBuf,
-    /// Answer in JSON: lists are arrays, audit is one object per line.
+    /// Answer in JSON: lists are arrays, audit is one object per line, errors are objects on standard error.
     #[arg(long, global = true)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) color: colorchoice_clap::Color,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -126,10 +128,18 @@ Example:
     },
     /// Put a backup in the database's place. The daemon must be stopped; the old database is kept aside.
     Restore(RestoreArgs),
-    /// Is the daemon well?
+    /// Is the daemon well? Counters count since its start; rates are those of the last minute.
     Status,
+    /// Agents that run now: their users, cgroups, processes and connections, and since when.
+    Ps,
     /// Is everything as it should be on this host, and what can be done about what is not?
     Doctor(DoctorArgs),
+    /// Write the manual pages of both programs into a directory, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// It is made if it is missing.
+        directory: PathBuf,
+    },
     /// Print a script that completes this command's words in a shell. The Debian package has them in place.
     Completions {
         /// The shell.
@@ -321,7 +331,7 @@ Examples:
 pub(super) struct AgentAddArgs {
     /// Its name: a-z, 0-9, '-', '_', '.'.
     pub(super) name: AgentName,
-    /// token, cgroup, or token,cgroup.
+    /// token, cgroup, or token+cgroup.
     #[arg(long)]
     pub(super) factors: Option<Factors>,
     /// Its cgroup, a direct child of the agents root; by default one made from its name.

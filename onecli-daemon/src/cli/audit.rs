@@ -6,7 +6,7 @@ use super::CliError;
 use super::audit_args::AuditCommand;
 use super::client::Client;
 use super::export::Export;
-use super::output::{Output, or_dash};
+use super::output::{Output, Progress, Unit, or_dash};
 use super::verify;
 use crate::admin::api::{AuditQuery, routes};
 
@@ -85,7 +85,18 @@ pub(super) fn run(client: &Client, command: AuditCommand, output: &mut Output) -
             if let Some(header) = export.header()? {
                 output.record(&header)?;
             }
-            client.lines(&path(&query), |line| Ok(output.record(&export.line(line)?)?))
+            // Lines on the terminal show how far it is.
+            if output.is_terminal() {
+                return client.lines(&path(&query), |line| Ok(output.record(&export.line(line)?)?));
+            }
+            Progress::during("exporting", Unit::Items("records"), |progress| {
+                let mut count = 0;
+                client.lines(&path(&query), |line| {
+                    count += 1;
+                    progress.at(count, None);
+                    Ok(output.record(&export.line(line)?)?)
+                })
+            })
         }
         AuditCommand::Verify(args) => verify::run(args, output),
     }
@@ -98,7 +109,12 @@ fn list(client: &Client, query: &AuditQuery, output: &mut Output) -> Result<(), 
     }
     let mut rows = Vec::new();
     client.lines(&path, |line| {
-        rows.push(serde_json::from_slice::<Record>(line)?.cells());
+        let mut cells = serde_json::from_slice::<Record>(line)?.cells();
+        // A file keeps the exact time: it is read later.
+        if let (true, Ok(time)) = (output.is_terminal(), cells[0].parse()) {
+            cells[0] = output.time(time);
+        }
+        rows.push(cells);
         Ok::<_, CliError>(())
     })?;
     Ok(output.table(HEADING, &rows)?)

@@ -10,7 +10,7 @@ use std::process::Command;
 use super::CliError;
 use super::client::Client;
 use super::key_args::RestoreArgs;
-use super::output::Output;
+use super::output::{Output, Progress, Unit};
 use crate::admin::api::routes;
 
 /// What the beginning of a SQLite database is (<https://sqlite.org/fileformat.html>, section 1.3).
@@ -26,12 +26,15 @@ pub(super) fn backup(client: &Client, path: &Path, output: &mut Output) -> Resul
     let beside = Beside::create(path).map_err(failed)?;
     let mut file = &beside.file;
     let (mut length, mut start) = (0_u64, Vec::new());
-    client.bytes(routes::BACKUP, |bytes| {
-        length += bytes.len() as u64;
-        if start.len() < MAGIC.len() {
-            start.extend_from_slice(&bytes[..bytes.len().min(MAGIC.len() - start.len())]);
-        }
-        file.write_all(bytes).map_err(failed)
+    Progress::during("copying", Unit::Bytes, |progress| {
+        client.bytes(routes::BACKUP, |bytes| {
+            length += bytes.len() as u64;
+            if start.len() < MAGIC.len() {
+                start.extend_from_slice(&bytes[..bytes.len().min(MAGIC.len() - start.len())]);
+            }
+            progress.at(length, None);
+            file.write_all(bytes).map_err(failed)
+        })
     })?;
     if start != MAGIC {
         return Err(failed(io::Error::other("what the daemon sent is no copy of its database")));

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::ca_args::CaCommand;
 use super::client::Client;
-use super::output::{Output, or_dash};
+use super::output::Output;
 use super::trust;
 use crate::admin::api::{Ca, routes};
 
@@ -70,7 +70,7 @@ fn show(ca: &Ca, output: &mut Output) -> Result<(), CliError> {
                 certificate.sha256.clone(),
                 certificate.not_before.to_string(),
                 certificate.not_after.to_string(),
-                or_dash(certificate.since),
+                output.time_or_dash(certificate.since),
             ]
         })
         .collect();

@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-use crate::admin::api::{ErrorBody, ErrorDetail};
+use super::output::Report;
+use super::unit::{UnitState, unit_state};
+use crate::admin::api::{DEFAULT_SOCKET, ErrorBody, ErrorDetail};
 
 /// A command that takes longer than this has failed.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -22,13 +24,19 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Room for the largest request, so that a credential in it is not copied about as the buffer grows.
 const REQUEST_CAPACITY: usize = 96 * 1024;
 
+/// Where the daemon says what went wrong.
+const DAEMON_LOG: &str = "see the daemon's log ('journalctl -u onecli-daemon')";
+/// The usual reason for an answer of another form.
+pub(super) const SAME_VERSION: &str =
+    "use the same version of onecli and onecli-daemon ('onecli --version', 'onecli status')";
+
 /// Why the daemon gave no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     /// Nobody answers.
     #[error(
         "no OneCLI daemon answers on {}: {source}\n\
-         start it ('systemctl start onecli-daemon'), or name its socket with --socket or ONECLI_SOCKET",
+         help: start it ('systemctl start onecli-daemon'), or name its socket with --socket or ONECLI_SOCKET",
         socket.display()
     )]
     NotReachable {
@@ -38,45 +46,78 @@ pub(super) enum ClientError {
         source: io::Error,
     },
     /// The socket's file permissions keep us out.
-    #[error("you may not open {}: use sudo, or join the group 'onecli'", .0.display())]
+    #[error("you may not open {}\nhelp: use sudo, or join the group 'onecli'", .0.display())]
     SocketDenied(PathBuf),
     /// The daemon went away in the middle.
-    #[error("the daemon broke the connection off: {0}; see its log")]
+    #[error("the daemon broke the connection off: {0}\nhelp: {DAEMON_LOG}")]
     BrokenOff(String),
+    /// Nothing answers, and the service manager knows why.
+    #[error(
+        "the daemon is not reachable: onecli-daemon.service failed{}\n\
+         help: 'onecli doctor' shows what is wrong, and 'journalctl -u onecli-daemon' the daemon's log",
+        .0.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
+    )]
+    Failed(Option<String>),
     /// The daemon took too long.
-    #[error("the daemon gave no answer within {} seconds; see its log", TIMEOUT.as_secs())]
-    Timeout,
+    #[error("the daemon gave no answer within {} seconds\nhelp: {DAEMON_LOG}", .0.as_secs())]
+    Timeout(Duration),
     /// The daemon said no.
-    #[error("{}{}", .0.message, Hint(&.0.hint))]
+    #[error("{}", .0.message)]
     Refused(ErrorDetail),
     /// The daemon said that we may not.
-    #[error("{}{}", .0.message, Hint(&.0.hint))]
+    #[error("{}", .0.message)]
     NotPermitted(ErrorDetail),
     /// The request or the answer is not JSON as we know it.
-    #[error("cannot understand the daemon: {0}; are onecli and onecli-daemon of the same version?")]
+    #[error("cannot understand the daemon: {0}\nhelp: {SAME_VERSION}")]
     Json(#[from] serde_json::Error),
     /// The process has no means left to talk.
     #[error("cannot start talking to the daemon: {0}")]
     Runtime(io::Error),
 }
 
-struct Hint<'h>(&'h str);
-
-impl std::fmt::Display for Hint<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() { Ok(()) } else { write!(f, "\n{}", self.0) }
-    }
-}
-
 impl ClientError {
     /// Does no daemon answer, or not any more?
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self, ClientError::NotReachable { .. } | ClientError::BrokenOff(_) | ClientError::Timeout)
+        matches!(
+            self,
+            ClientError::NotReachable { .. }
+                | ClientError::BrokenOff(_)
+                | ClientError::Timeout(_)
+                | ClientError::Failed(_)
+        )
+    }
+
+    /// A word for programs.
+    fn code(&self) -> &str {
+        match self {
+            ClientError::NotReachable { .. } | ClientError::Failed(_) => "daemon_not_reachable",
+            ClientError::SocketDenied(_) => "not_permitted",
+            ClientError::BrokenOff(_) => "connection_lost",
+            ClientError::Timeout(_) => "timeout",
+            ClientError::Refused(detail) | ClientError::NotPermitted(detail) => &detail.code,
+            ClientError::Json(_) => "unreadable_answer",
+            ClientError::Runtime(_) => "failed",
+        }
+    }
+
+    pub(super) fn report(&self) -> Report {
+        match self {
+            // The daemon's text may hold what an agent chose: it is not searched for a hint.
+            ClientError::Refused(detail) | ClientError::NotPermitted(detail) => Report {
+                code: detail.code.clone(),
+                message: detail.message.clone(),
+                hint: detail.hint.clone(),
+            },
+            other => Report::new(other.code(), other),
+        }
     }
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            ClientError::NotReachable { .. } | ClientError::BrokenOff(_) | ClientError::Timeout => 3,
+            ClientError::NotReachable { .. }
+            | ClientError::Failed(_)
+            | ClientError::BrokenOff(_)
+            | ClientError::Timeout(_) => 3,
             ClientError::SocketDenied(_) | ClientError::NotPermitted(_) => 4,
             ClientError::Refused(_) | ClientError::Json(_) | ClientError::Runtime(_) => 1,
         }
@@ -86,11 +127,17 @@ impl ClientError {
 /// Asks the daemon, one question per connection. Nothing of it lives on between questions: no thread, no file.
 pub(super) struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 impl Client {
     pub(super) fn new(socket: PathBuf) -> Client {
-        Client { socket }
+        Client::patient(socket, TIMEOUT)
+    }
+
+    /// Gives up a question after `patience`.
+    pub(super) fn patient(socket: PathBuf, patience: Duration) -> Client {
+        Client { socket, patience }
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -138,9 +185,27 @@ impl Client {
                 let answer = self.send(method, path, bytes).await?;
                 Ok::<_, ClientError>(answer.collect().await.map_err(|error| broken_off(&error))?.to_bytes())
             };
-            let answer = tokio::time::timeout(TIMEOUT, whole).await.map_err(|_| ClientError::Timeout)??;
+            let answer = tokio::time::timeout(self.patience, whole)
+                .await
+                .map_err(|_| ClientError::Timeout(self.patience))??;
             Ok(serde_json::from_slice(&answer)?)
         })
+        .map_err(|error| self.explained(error))
+    }
+
+    /// A daemon that failed at its start is told apart from one that does not run: systemd keeps its socket open.
+    fn explained(&self, error: ClientError) -> ClientError {
+        use ClientError::{BrokenOff, Failed, NotReachable, Timeout};
+        let is_silent = matches!(error, NotReachable { .. } | BrokenOff(_) | Timeout(_));
+        match self.unit_state().filter(|_| is_silent) {
+            Some(UnitState::Failed(reason)) => Failed(reason),
+            _ => error,
+        }
+    }
+
+    /// What systemd knows of the daemon behind this socket.
+    pub(super) fn unit_state(&self) -> Option<UnitState> {
+        if self.socket == Path::new(DEFAULT_SOCKET) { unit_state() } else { None }
     }
 
     /// Reads an answer line by line, for as long as it goes on. `each` gets a line without its end; its error

@@ -17,7 +17,7 @@ const MAX_ANSWER: usize = 4096;
 pub(super) enum ConfirmError {
     /// There is no terminal, or another process group has it (a background job).
     #[error(
-        "nothing was changed: this needs an answer, and there is no terminal to ask on\nadd {option} to go on without a question"
+        "nothing was changed: this needs an answer, and there is no terminal to ask on\nhelp: add {option} to go on without a question"
     )]
     NoTerminal {
         /// The option that answers yes.

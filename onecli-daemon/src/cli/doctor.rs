@@ -9,6 +9,7 @@ use super::client::{Client, ClientError};
 use super::output::Output;
 use super::self_test::{Probes, self_test};
 use super::surroundings::surroundings;
+use super::unit::UnitState;
 use crate::admin::api::{Doctor, Place, routes};
 use crate::model::{Check, CheckStatus};
 
@@ -64,12 +65,11 @@ fn ask(client: &Client) -> (Vec<Check>, Running) {
         Ok(told) => told,
         Err(error @ (ClientError::SocketDenied(_) | ClientError::NotPermitted(_))) => {
             let fix = "use sudo, or join the group 'onecli' or 'onecli-audit'";
-            return (vec![Check::warn("daemon", error.to_string(), fix)], Running::Unknown);
+            return (vec![Check::warn("daemon", error.report().message, fix)], Running::Unknown);
         }
         Err(error) => {
-            let fix =
-                "start it (`systemctl start onecli-daemon`), and see its log (`journalctl -u onecli-daemon`)";
-            return (vec![Check::fail("daemon", error.to_string(), fix)], Running::No);
+            let (fix, running) = silent(&error, client.unit_state().as_ref());
+            return (vec![Check::fail("daemon", error.report().message, fix)], running);
         }
     };
     let daemon = if told.version == ours {
@@ -81,22 +81,63 @@ fn ask(client: &Client) -> (Vec<Check>, Running) {
     (std::iter::once(daemon).chain(told.checks).collect(), Running::Yes(told.place))
 }
 
+/// What to do about a daemon that does not answer, and whether it runs.
+fn silent(error: &ClientError, unit: Option<&UnitState>) -> (&'static str, Running) {
+    let runs = !matches!(error, ClientError::NotReachable { .. } | ClientError::Failed(_));
+    match unit {
+        Some(UnitState::Failed(_)) => (
+            "mend what its log says (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
+            Running::No,
+        ),
+        Some(UnitState::Running) => (
+            "it runs, and does not answer: see its log (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
+            Running::Unknown,
+        ),
+        _ if runs => (
+            "a program answers there, and not as a daemon of this version: see its log (`journalctl -u onecli-daemon`)",
+            Running::Unknown,
+        ),
+        _ => (
+            "start it (`systemctl start onecli-daemon`), and see its log (`journalctl -u onecli-daemon`)",
+            Running::No,
+        ),
+    }
+}
+
 fn print(checks: &[Check], output: &mut Output) -> Result<(), CliError> {
     let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or_default();
-    for check in checks {
-        let status = match check.status {
-            CheckStatus::Ok => "OK",
-            CheckStatus::Warn => "WARN",
-            CheckStatus::Fail => "FAIL",
-        };
-        let detail = check.detail.replace('\n', "; ");
-        output.cells(&[status.to_owned(), check.name.clone(), detail], &[4, width, 0])?;
-        if let Some(fix) = &check.fix {
-            output.cells(&[String::new(), String::new(), format!("-> {fix}")], &[4, width, 0])?;
-        }
-    }
+    checks.iter().try_for_each(|check| output.check(check, width))?;
     let count = |status| checks.iter().filter(|check| check.status == status).count();
     let (warnings, failures) = (count(CheckStatus::Warn), count(CheckStatus::Fail));
     output.line(&format!("{} checks, {warnings} to look at, {failures} failed", checks.len()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn daemon_that_runs_is_not_to_be_started() {
+        let absent = || ClientError::NotReachable {
+            socket: "/run/onecli/admin.sock".into(),
+            source: Error::from(ErrorKind::ConnectionRefused),
+        };
+        let late = || ClientError::Timeout(Duration::from_secs(10));
+        let lost = || ClientError::BrokenOff("reset".to_owned());
+        let check = |error: ClientError, unit: Option<UnitState>, starts: bool, running: Running| {
+            let (fix, found) = silent(&error, unit.as_ref());
+            assert_eq!((fix.contains("start it"), found), (starts, running), "{error:?} {unit:?}: {fix}");
+        };
+        check(absent(), None, true, Running::No);
+        check(absent(), Some(UnitState::Stopped), true, Running::No);
+        check(absent(), Some(UnitState::Failed(None)), false, Running::No);
+        check(ClientError::Failed(None), Some(UnitState::Failed(None)), false, Running::No);
+        check(late(), Some(UnitState::Running), false, Running::Unknown);
+        check(late(), None, false, Running::Unknown);
+        check(lost(), None, false, Running::Unknown);
+    }
 }

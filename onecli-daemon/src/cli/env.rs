@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::CliError;
 use super::client::Client;
 use super::env_args::{EnvArgs, EnvFor};
 use super::output::Output;
-use super::{CliError, complain};
+use super::output::note;
 use crate::admin::api::{AgentEnv, AgentEnvRequest, routes};
 use crate::launch::{CA_VARIABLES, JAVA_TRUST_STORE, java_trust_store, proxy_environment};
 
@@ -38,13 +39,13 @@ pub(super) enum EnvError {
         source: io::Error,
     },
     /// A path that the engine's syntax cannot hold.
-    #[error("'{0}' holds a blank or a colon, which 'docker run' would split at: give another --out")]
+    #[error("'{0}' holds a blank or a colon, which 'docker run' would split at\nhelp: give another --out")]
     Path(String),
     /// There is nowhere to put the files.
-    #[error("there is no XDG_RUNTIME_DIR: name a directory with --out")]
+    #[error("there is no XDG_RUNTIME_DIR\nhelp: name a directory with --out")]
     NoDirectory,
     /// The proxy does not listen there.
-    #[error("the proxy does not listen on {0}; it does on {1}")]
+    #[error("the proxy does not listen on {0}\nhelp: give one of its addresses: {1}")]
     Address(SocketAddr, String),
 }
 
@@ -77,8 +78,8 @@ pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Resul
         return Ok(());
     }
     if proxy.address.ip().is_loopback() && env.cgroup.is_none() {
-        complain(&format!(
-            "note: the proxy listens on loopback only ({}), which a container reaches with --network=host alone: \
+        note(&format!(
+            "the proxy listens on loopback only ({}), which a container reaches with --network=host alone: \
              add the bridge's address to listen.explicit",
             proxy.address
         ));

@@ -8,7 +8,7 @@ use super::CliError;
 use super::client::Client;
 use super::dotenv;
 use super::import_args::ImportArgs;
-use super::output::{Output, or_dash};
+use super::output::{Output, Progress, Unit, or_dash};
 use crate::admin::api::{Import, ImportEnd, ImportHow, Imported, VaultImport, routes};
 use crate::model::MaskIssued;
 
@@ -23,8 +23,9 @@ pub(super) fn of_file(
     let failed = |source| CliError::File { path: file.to_owned(), source };
     let text = Zeroizing::new(std::fs::read_to_string(file).map_err(failed)?);
     let (values, unusable) = dotenv::read(&text);
-    let mut all: Vec<Imported> = client
-        .post(routes::SECRETS_IMPORT, &Import { values, mask_issued, force: args.force, how: args.how() })?;
+    let request = Import { values, mask_issued, force: args.force, how: args.how() };
+    let mut all: Vec<Imported> =
+        Progress::during("importing", Unit::Unknown, |_| client.post(routes::SECRETS_IMPORT, &request))?;
     all.extend(unusable);
     print(&all, args.how(), output)
 }
@@ -36,8 +37,9 @@ pub(super) fn of_vault(
     args: &ImportArgs,
     output: &mut Output,
 ) -> Result<(), CliError> {
+    let request = VaultImport { path, force: args.force, how: args.how() };
     let all: Vec<Imported> =
-        client.post(routes::VAULT_IMPORT, &VaultImport { path, force: args.force, how: args.how() })?;
+        Progress::during("importing", Unit::Unknown, |_| client.post(routes::VAULT_IMPORT, &request))?;
     print(&all, args.how(), output)
 }
 

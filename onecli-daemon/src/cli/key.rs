@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::CliError;
 use super::client::Client;
 use super::key_args::{KeyCommand, PassphraseArgs};
-use super::output::{Output, or_dash};
+use super::output::{Output, Progress, Unit, or_dash};
 use super::value::{self, ValueError};
 use crate::admin::api::{
     KeyRotate, KeyRotated, KeyView, RekeyView, SlotAdd, SlotAdded, SlotView, WireKey, routes,
@@ -67,7 +67,12 @@ fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
         .slots
         .iter()
         .map(|slot| {
-            [slot.number.to_string(), slot.kind.clone(), or_dash(slot.key_id.as_ref()), or_dash(slot.created)]
+            [
+                slot.number.to_string(),
+                slot.kind.clone(),
+                or_dash(slot.key_id.as_ref()),
+                output.time_or_dash(slot.created),
+            ]
         })
         .collect();
     Ok(output.table(["SLOT", "KIND", "KEY", "CREATED"], &rows)?)
@@ -129,6 +134,10 @@ fn rotate(
             output.line(&format!("key slot {slot} is gone: its key was not here"))?;
         }
         for key in &rotated.recovery_keys {
+            output.line(&format!(
+                "the recovery key of slot {} is replaced: the former one opens only backups from before",
+                key.slot
+            ))?;
             tell_recovery(output, key.slot, &key.recovery_key)?;
         }
     }
@@ -144,27 +153,25 @@ fn erased(keys: &KeyView) -> Result<(), CliError> {
 
 /// Shows progress until the new root key has taken over.
 fn wait(client: &Client, output: &mut Output) -> Result<(), CliError> {
-    let mut shown = None;
-    loop {
-        let keys: KeyView = client.get(routes::KEY)?;
-        let Some(rekey) = &keys.rekey else {
-            erased(&keys)?;
-            break;
-        };
-        let text = format!("{} of {} values", rekey.done, rekey.total);
-        if !output.is_json() && shown.as_ref() != Some(&text) {
-            output.line(&text)?;
-            output.finish()?;
-            shown = Some(text);
+    Progress::during("sealing anew", Unit::Items("values"), |progress| {
+        while !has_taken_over(client, progress)? {
+            std::thread::sleep(POLL);
         }
-        if let Some(fault) = &rekey.fault {
-            return Err(CliError::Unfinished(format!(
-                "the new root key cannot take over yet: {fault}\nthe daemon goes on trying; 'onecli key status' shows how far"
-            )));
-        }
-        std::thread::sleep(POLL);
-    }
+        Ok::<_, CliError>(())
+    })?;
     if output.is_json() { Ok(()) } else { Ok(output.line("done: nothing is left under the old root key")?) }
+}
+
+fn has_taken_over(client: &Client, progress: &Progress) -> Result<bool, CliError> {
+    let keys: KeyView = client.get(routes::KEY)?;
+    let Some(rekey) = &keys.rekey else { return erased(&keys).map(|()| true) };
+    progress.at(rekey.done, Some(rekey.total));
+    match &rekey.fault {
+        None => Ok(false),
+        Some(fault) => Err(CliError::Unfinished(format!(
+            "the new root key cannot take over yet: {fault}\nhelp: the daemon goes on trying; 'onecli key status' shows how far"
+        ))),
+    }
 }
 
 /// 32 bytes, from a file or standard input (`-`).

@@ -38,7 +38,7 @@ pub(super) enum KeyCommand {
         /// Its number.
         number: u32,
     },
-    /// Give the vault a new root key while it serves.
+    /// Give the vault a new root key while it serves. Recovery keys are replaced: the new ones are printed once.
     ///
     /// Every value is sealed anew under it, in the background; both keys are usable until that is done, and a daemon that
     /// is killed goes on where it was. Tokens and placeholders stay as they are. The key file gets a new key, recovery keys
@@ -68,15 +68,17 @@ pub(super) struct PassphraseArgs {
 /// Put a backup in the database's place.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Run as root, or as the daemon's user, with the daemon stopped. The backup is checked first: its integrity, its tables, whether the key
+Run as root, or as the daemon's user, with the daemon and its socket stopped: a command that connects to the socket would
+start the daemon again. The backup is checked first: its integrity, its tables, whether the key
 that is here opens it, and whether every value in it opens. The database that was there is kept beside it under another
 name; nothing is deleted. A backup is older than the audit log: what the log has and the database has not is added when
 the daemon starts.
 
 Example:
-  sudo systemctl stop onecli-daemon
+  sudo systemctl stop onecli-daemon.socket onecli-daemon.service
   sudo onecli restore --dry-run /srv/onecli-2026-01-31.db
-  sudo onecli restore /srv/onecli-2026-01-31.db")]
+  sudo onecli restore /srv/onecli-2026-01-31.db
+  sudo systemctl start onecli-daemon.socket onecli-daemon.service")]
 pub(super) struct RestoreArgs {
     /// The backup.
     pub(super) file: PathBuf,

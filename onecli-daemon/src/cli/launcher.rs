@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::args::LauncherArgs;
 use super::client::Client;
-use super::complain;
+use super::output::complain;
 use super::user::agents_dir;
 use crate::admin::api::{self, Refusals, Session, SessionRequest, routes};
 use crate::launch::{self, AgentEnvironment, Caller, Permission, Rules, Subject, Wire, worker};

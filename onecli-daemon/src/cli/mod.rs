@@ -13,6 +13,7 @@ mod backup;
 mod ca;
 mod ca_args;
 mod client;
+mod complete;
 mod confirm;
 mod daemon;
 mod doctor;
@@ -28,9 +29,11 @@ mod import_args;
 mod key;
 mod key_args;
 mod launcher;
+mod manual;
 mod ocsf;
 mod output;
 mod program;
+mod ps;
 mod recipe;
 mod recipe_args;
 mod rollback;
@@ -48,6 +51,7 @@ mod status;
 mod surroundings;
 mod template;
 mod trust;
+mod unit;
 mod user;
 mod value;
 mod vault;
@@ -62,6 +66,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
@@ -69,11 +74,14 @@ use args::{AgentCommand, Args, Command, SecretCommand, TemplateCommand};
 use client::{Client, ClientError};
 pub use daemon::DaemonArgs;
 pub use doctor::{Examine, Running};
-use output::{Output, complain};
+use output::{Output, Report, complain};
 use recipe_args::RecipeCommand;
 pub use self_test::Probes;
 
 use crate::audit::{AuditError, Findings};
+
+/// How long `status` and `doctor` wait for an answer.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +128,7 @@ enum CliError {
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     /// What the daemon sent is not what this version understands.
-    #[error("cannot read the daemon's answer: {0}; are onecli and onecli-daemon of the same version?")]
+    #[error("cannot read the daemon's answer: {0}\nhelp: {help}", help = client::SAME_VERSION)]
     Answer(#[from] serde_json::Error),
 }
 
@@ -141,6 +149,32 @@ impl CliError {
             | CliError::Unfinished(_)
             | CliError::NotVerified(_)
             | CliError::Audit(_) => 1,
+        }
+    }
+
+    /// A word for programs.
+    fn code(&self) -> &'static str {
+        match self {
+            CliError::Usage(_) => "usage",
+            CliError::File { .. } => "file",
+            CliError::Unfinished(_) => "unfinished",
+            CliError::NotVerified(_) => "not_verified",
+            CliError::Audit(_) => "audit",
+            CliError::Output(_) => "output",
+            CliError::Answer(_) => "unreadable_answer",
+            CliError::Value(_) => "value",
+            CliError::Confirm(_) => "not_confirmed",
+            CliError::User(user::UserError::NotRoot) | CliError::Trust(trust::TrustError::NotRoot) => {
+                "not_permitted"
+            }
+            CliError::User(_) | CliError::Trust(_) | CliError::Env(_) | CliError::Client(_) => "failed",
+        }
+    }
+
+    fn report(&self) -> Report {
+        match self {
+            CliError::Client(error) => error.report(),
+            other => Report::new(other.code(), other),
         }
     }
 
@@ -177,10 +211,10 @@ fn describe(found: &Findings) -> String {
         Some(from) => {
             let _ = write!(
                 text,
-                "hint: keep a copy of the directory; once this is known and noted, '--from {from}' verifies what comes after"
+                "help: keep a copy of the directory; once this is known and noted, '--from {from}' verifies what comes after"
             );
         }
-        None => text.push_str("hint: keep a copy of the directory before anything else is done"),
+        None => text.push_str("help: keep a copy of the directory before anything else is done"),
     }
     text
 }
@@ -192,20 +226,24 @@ pub const PROBE: &str = "self-test-probe";
 /// self-test needs.
 pub fn main(examine: Examine, probes: Probes) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    match complete::answered(&arguments) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(2);
+        }
+    }
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
-        Err(refused) => {
-            let shown = refused.print();
-            let code = match refused.exit_code() {
-                0 if shown.is_err() => 1,
-                0 => 0,
-                _ if names_run(&arguments) => run::OURS,
-                _ => 2,
-            };
-            return ExitCode::from(code);
-        }
+        Err(refused) => return ExitCode::from(refuse(&refused, &arguments)),
     };
-    let client = Client::new(args.socket);
+    args.color.write_global();
+    let client = match args.command {
+        // They are asked when something is wrong.
+        Command::Status | Command::Doctor(_) => Client::patient(args.socket, SHORT_PATIENCE),
+        _ => Client::new(args.socket),
+    };
     if let Command::Run(command) = args.command {
         return ExitCode::from(run::run(&client, command));
     }
@@ -222,24 +260,41 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
         };
     }
     let mut output = Output::new(args.json);
-    if let Command::Doctor(args) = &args.command {
-        return match doctor::doctor(&client, args, examine, probes, &mut output) {
-            Ok(healthy) => ExitCode::from(u8::from(!healthy)),
-            Err(error) => {
-                complain(&error);
-                ExitCode::from(error.exit_code())
-            }
-        };
-    }
-    let code = match dispatch(&client, args.command, &mut output).and_then(|()| Ok(output.finish()?)) {
-        Ok(()) => 0,
+    let done = match &args.command {
+        Command::Doctor(args) => doctor::doctor(&client, args, examine, probes, &mut output),
+        _ => dispatch(&client, args.command, &mut output).map(|()| true),
+    };
+    let code = match done.and_then(|is_well| output.finish().map(|()| is_well).map_err(CliError::Output)) {
+        Ok(is_well) => u8::from(!is_well),
         Err(error) if error.is_closed_pipe() => 0,
         Err(error) => {
-            complain(&error);
+            error.report().print(output.is_json());
             error.exit_code()
         }
     };
     ExitCode::from(code)
+}
+
+/// Prints help, the version, or why the command line is not understood.
+fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
+    let is_run = names_run(arguments);
+    if refused.exit_code() != 0 && !is_run && asks_for_json(arguments) {
+        let text = refused.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        Report::new("usage", &text).print(true);
+        return 2;
+    }
+    match (refused.print(), refused.exit_code()) {
+        (Err(_), 0) => 1,
+        (Ok(()), 0) => 0,
+        _ if is_run => run::OURS,
+        _ => 2,
+    }
+}
+
+/// Whether `--json` stands before the end of options.
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
 }
 
 /// Asks what standard input says, and prints the answer.
@@ -308,9 +363,12 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Approval(command) => approval::run(client, command, output),
         Command::Setup(args) => setup::setup(client, args, output),
         Command::Status => status::status(client, output),
+        Command::Ps => ps::ps(client, output),
+        Command::Manual { directory } => {
+            manual::write(&directory).map_err(|source| CliError::File { path: directory, source })
+        }
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut definition(), "onecli", &mut script);
+            let script = complete::script(shell)?;
             Ok(output.script(&script)?)
         }
     }

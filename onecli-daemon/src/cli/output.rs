@@ -3,28 +3,54 @@
 //! Agents choose some of what is shown: paths, hosts, process names, file names. So no character that drives a terminal or
 //! misleads the eye (controls, C1 controls, direction overrides, invisible characters) leaves unescaped.
 
+mod progress;
+mod report;
+mod style;
+mod table;
+mod time;
+
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
+use jiff::Timestamp;
 use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
 
-use crate::model::{misleads, printable};
+use crate::model::{Check, CheckStatus, Clock, SystemClock, misleads, printable};
+
+pub(super) use progress::{Progress, Unit};
+pub(super) use report::{Report, complain, note};
+use style::{BAD, GOOD, HEADING, WARNING, shows_colors};
 
 /// Standard output. Errors come back to the caller, because a closed pipe is no failure.
 pub(super) struct Output {
     json: bool,
     is_terminal: bool,
+    has_colors: bool,
+    /// Columns of the terminal.
+    width: Option<u16>,
     out: Box<dyn Write>,
 }
 
 impl Output {
     pub(super) fn new(json: bool) -> Output {
         let out = io::stdout();
-        Output { json, is_terminal: out.is_terminal(), out: Box::new(BufWriter::new(out)) }
+        Output {
+            json,
+            is_terminal: out.is_terminal(),
+            has_colors: shows_colors(&out),
+            width: terminal_size_of(&out).map(|(Width(columns), _)| columns),
+            out: Box::new(BufWriter::new(out)),
+        }
     }
 
-    /// Were programs asked for?
+    /// Whether the output is for programs.
     pub(super) fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Whether a person sees the output as it is printed.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// One JSON document.
@@ -50,7 +76,7 @@ impl Output {
     /// A warning on standard error, apart from what a program may read.
     #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
     pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
-        writeln!(io::stderr(), "warning: {}", printable(text))
+        report::warning(text)
     }
 
     /// A completion script. Nothing in it comes from outside of this program.
@@ -59,23 +85,36 @@ impl Output {
         self.out.write_all(b"\n")
     }
 
-    /// A table with a heading; columns as wide as their widest cell.
+    /// A table with a heading. On a terminal, cells wrap so that it is no wider than the terminal.
     pub(super) fn table<const N: usize>(
         &mut self,
         heading: [&str; N],
         rows: &[[String; N]],
     ) -> io::Result<()> {
-        let rows: Vec<[String; N]> =
-            rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
-        let mut widths = heading.map(|cell| cell.chars().count());
-        for row in &rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        self.out.write_all(aligned(heading, &widths).as_bytes())?;
-        for row in &rows {
-            self.out.write_all(aligned(row.each_ref().map(String::as_str), &widths).as_bytes())?;
+        self.table_of(self.width, heading, rows)
+    }
+
+    /// A table that is never wider than `width` columns.
+    pub(super) fn table_within<const N: usize>(
+        &mut self,
+        width: u16,
+        heading: [&str; N],
+        rows: &[[String; N]],
+    ) -> io::Result<()> {
+        self.table_of(Some(self.width.map_or(width, |columns| columns.min(width))), heading, rows)
+    }
+
+    fn table_of<const N: usize>(
+        &mut self,
+        width: Option<u16>,
+        heading: [&str; N],
+        rows: &[[String; N]],
+    ) -> io::Result<()> {
+        let rows = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell)));
+        let lines = table::lines(heading, rows, width);
+        for (at, line) in lines.iter().enumerate() {
+            let line = if at == 0 { self.painted(HEADING, line) } else { line.clone() };
+            writeln!(self.out, "{line}")?;
         }
         Ok(())
     }
@@ -99,9 +138,40 @@ impl Output {
         Ok(())
     }
 
+    /// A check with its status, and the fix below. `width` is that of the longest name.
+    pub(super) fn check(&mut self, check: &Check, width: usize) -> io::Result<()> {
+        let (status, style) = match check.status {
+            CheckStatus::Ok => ("OK", GOOD),
+            CheckStatus::Warn => ("WARN", WARNING),
+            CheckStatus::Fail => ("FAIL", BAD),
+        };
+        let detail = printable(&check.detail.replace('\n', "; "));
+        let status = self.painted(style, &format!("{status:<4}"));
+        writeln!(self.out, "{status}  {:<width$}  {detail}", printable(&check.name))?;
+        match &check.fix {
+            Some(fix) => writeln!(self.out, "{:4}  {:width$}  -> {}", "", "", printable(fix)),
+            None => Ok(()),
+        }
+    }
+
+    /// A point in time for people, in relation to now. JSON has the point itself.
+    #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
+    pub(super) fn time(&self, time: Timestamp) -> String {
+        time::relative(time, SystemClock.now())
+    }
+
+    /// The same; `-` where there is none.
+    pub(super) fn time_or_dash(&self, time: Option<Timestamp>) -> String {
+        time.map_or_else(|| "-".to_owned(), |time| self.time(time))
+    }
+
     /// Sends what is buffered on its way.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+
+    fn painted(&self, style: anstyle::Style, text: &str) -> String {
+        style::painted(style, text, self.has_colors)
     }
 }
 
@@ -115,13 +185,6 @@ fn aligned<const N: usize>(cells: [&str; N], widths: &[usize; N]) -> String {
     line.truncate(line.trim_end().len());
     line.push('\n');
     line
-}
-
-/// Prints an error or a note on standard error. There is no place left to report a failure of that.
-pub(super) fn complain(message: &dyn std::fmt::Display) {
-    let text = message.to_string();
-    let lines: Vec<String> = text.split('\n').map(printable).collect();
-    let _ = writeln!(io::stderr(), "onecli: {}", lines.join("\n"));
 }
 
 /// JSON has characters beyond ASCII in its strings alone, so each may be written as `\uXXXX` (RFC 8259 section 7).
@@ -179,7 +242,13 @@ mod tests {
 
     fn printed(is_terminal: bool, print: impl Fn(&mut Output) -> io::Result<()>) -> String {
         let captured = Captured::default();
-        let mut output = Output { json: false, is_terminal, out: Box::new(captured.clone()) };
+        let mut output = Output {
+            json: false,
+            is_terminal,
+            has_colors: false,
+            width: None,
+            out: Box::new(captured.clone()),
+        };
         print(&mut output).unwrap();
         String::from_utf8(captured.0.take()).unwrap()
     }
@@ -190,12 +259,13 @@ mod tests {
     #[test]
     fn no_way_of_printing_lets_a_misleading_character_through() {
         type Print = fn(&mut Output) -> io::Result<()>;
-        let ways: [(&str, Print); 5] = [
+        let ways: [(&str, Print); 6] = [
             ("document", |output| output.document(&[HOSTILE])),
             ("line", |output| output.line(&format!("answered {HOSTILE}\nnext"))),
             ("record", |output| output.record(serde_json::to_string(HOSTILE)?.as_bytes())),
             ("table", |output| output.table([""], &[[HOSTILE.to_owned()]])),
             ("fields", |output| output.fields(&[("name", HOSTILE.to_owned())])),
+            ("check", |output| output.check(&Check::fail(HOSTILE, HOSTILE, HOSTILE), 3)),
         ];
         for (name, print) in ways {
             let text = printed(true, print);

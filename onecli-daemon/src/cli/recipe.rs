@@ -31,9 +31,9 @@ impl Application {
         if recipe.needs_hosts() == hosts.is_empty() {
             let name = &recipe.name;
             return Err(CliError::Usage(if hosts.is_empty() {
-                format!("recipe '{name}' needs the hosts of your package registry: add --host HOST")
+                format!("recipe '{name}' needs the hosts of your package registry\nhelp: add --host HOST")
             } else {
-                format!("recipe '{name}' names its hosts itself: leave --host out")
+                format!("recipe '{name}' names its hosts itself\nhelp: leave --host out")
             }));
         }
         let planned = recipe.rules(hosts).into_iter().map(|(text, reason)| {

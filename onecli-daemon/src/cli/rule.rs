@@ -140,7 +140,7 @@ fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
                 rule.action.to_string(),
                 rule.agent.as_ref().map_or("all".to_owned(), ToString::to_string),
                 or_dash(rule.host.as_ref()),
-                rule.port.clone(),
+                port(rule),
                 joined(&rule.methods, "all"),
                 if rule.tunnel { "unread".to_owned() } else { joined(&rule.paths, "all") },
                 or_dash(rule.address.as_ref()),
@@ -160,6 +160,11 @@ fn remove(client: &Client, id: RuleId, output: &mut Output) -> Result<(), CliErr
     Ok(output.line(&format!("removed rule {id}: {}", sentence(&removed)))?)
 }
 
+/// As `rule add --port` takes it.
+fn port(rule: &RuleView) -> String {
+    rule.port.map_or_else(|| "*".to_owned(), |port| port.to_string())
+}
+
 pub(super) fn sentence(rule: &RuleView) -> String {
     let agent = rule.agent.as_ref().map_or("all agents".to_owned(), |agent| format!("agent '{agent}'"));
     let place = match (&rule.host, &rule.address) {
@@ -172,7 +177,7 @@ pub(super) fn sentence(rule: &RuleView) -> String {
         "{} {agent}: {} {place} port {} {}{rate}",
         rule.action,
         joined(&rule.methods, "all methods"),
-        rule.port,
+        port(rule),
         if rule.tunnel { "unread".to_owned() } else { joined(&rule.paths, "all paths") }
     )
 }

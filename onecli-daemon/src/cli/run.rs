@@ -10,10 +10,9 @@ use nix::sys::signal::{SigSet, Signal, raise};
 
 use super::args::RunArgs;
 use super::client::{Client, ClientError};
-use super::complain;
 use super::hidden_command;
 use super::launcher::work;
-use super::output::joined;
+use super::output::{complain, joined, note};
 use super::run_dirs;
 use super::user::agents_dir;
 use crate::admin::api::{AgentView, routes};
@@ -29,23 +28,23 @@ const NOT_FOUND: u8 = 127;
 /// Why the command was not started.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error("cannot tell which agents you may run: {0}\nname one with --agent NAME")]
+    #[error("cannot tell which agents you may run: {0}\nhelp: name one with --agent NAME")]
     Agents(ClientError),
     #[error(
-        "there is no agent that you may run\n'onecli setup' adds one; an administrator lets you run one with 'onecli agent allow-run'"
+        "there is no agent that you may run\nhelp: 'onecli setup' adds one; an administrator lets you run one with 'onecli agent allow-run'"
     )]
     NoAgent,
-    #[error("you may run several agents: {0}\nname one with --agent NAME")]
+    #[error("you may run several agents: {0}\nhelp: name one with --agent NAME")]
     SeveralAgents(String),
     #[error("{0}")]
     Directory(String),
     #[error(
         "no launcher answers on {}: {source}\n\
-         start it ('systemctl enable --now onecli-launcher.socket'), or run this as root",
+         help: start it ('systemctl enable --now onecli-launcher.socket'), or run this as root",
         path.display()
     )]
     NoLauncher { path: PathBuf, source: io::Error },
-    #[error("lost the launcher: {0}; see its log")]
+    #[error("lost the launcher: {0}\nhelp: see its log ('journalctl -u onecli-launcher')")]
     Lost(io::Error),
     #[error("cannot start a launcher: {0}")]
     Fork(io::Error),
@@ -111,8 +110,7 @@ fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
     let wire = connect(client)?;
     let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();
     let standard = Standard { files, directory: directories.start.as_fd(), shares: &shares };
-    launch::run(&wire, &request, standard, &mut |notice| complain(&format!("note: {notice}")))
-        .map_err(RunError::Lost)
+    launch::run(&wire, &request, standard, &mut |notice| note(notice)).map_err(RunError::Lost)
 }
 
 /// The one agent that the caller may run.

@@ -36,7 +36,8 @@ pub(super) fn add(client: &Client, args: SecretAddArgs, output: &mut Output) -> 
         return Ok(output.document(&added)?);
     }
     output.line(&format!("stored secret '{}'", added.name))?;
-    output.fields(&fields(&added))?;
+    let fields = fields(&added, output);
+    output.fields(&fields)?;
     output.line(&format!("next: onecli grant AGENT {}", added.name))?;
     Ok(added.warnings.iter().try_for_each(|warning| output.warning(warning))?)
 }
@@ -60,17 +61,33 @@ pub(super) fn list(client: &Client, output: &mut Output) -> Result<(), CliError>
                 source(secret),
                 or_dash(secret.env.as_ref()),
                 joined(&secret.agents, "-"),
+                last_use(secret, output),
             ]
         })
         .collect();
-    let heading =
-        ["NAME", "STATE", "VERSION", "HOST", "METHODS", "PATHS", "PLACEMENT", "SOURCE", "VARIABLE", "AGENTS"];
+    let heading = [
+        "NAME",
+        "STATE",
+        "VERSION",
+        "HOST",
+        "METHODS",
+        "PATHS",
+        "PLACEMENT",
+        "SOURCE",
+        "VARIABLE",
+        "AGENTS",
+        "LAST USE",
+    ];
     Ok(output.table(heading, &rows)?)
 }
 
 pub(super) fn show(client: &Client, name: &SecretName, output: &mut Output) -> Result<(), CliError> {
     let secret: SecretView = client.get(&routes::secret(name))?;
-    if output.is_json() { Ok(output.document(&secret)?) } else { Ok(output.fields(&fields(&secret))?) }
+    if output.is_json() {
+        return Ok(output.document(&secret)?);
+    }
+    let fields = fields(&secret, output);
+    Ok(output.fields(&fields)?)
 }
 
 pub(super) fn rotate(
@@ -101,7 +118,10 @@ pub(super) fn kept(secret: &SecretView, output: &mut Output) -> Result<(), CliEr
     let name = &secret.name;
     let text = match secret.previous_until {
         Some(until) => {
-            format!("the replaced value is kept until {until}: 'onecli secret rollback {name}' restores it")
+            format!(
+                "the replaced value is erased {}: until then, 'onecli secret rollback {name}' restores it",
+                output.time(until)
+            )
         }
         None => "the replaced value is erased".to_owned(),
     };
@@ -143,6 +163,10 @@ fn source(secret: &SecretView) -> String {
     secret.profile.source.as_ref().map_or_else(|| "stored".to_owned(), ToString::to_string)
 }
 
+fn last_use(secret: &SecretView, output: &Output) -> String {
+    secret.last_used.map_or_else(|| "never".to_owned(), |time| output.time(time))
+}
+
 fn place(secret: &SecretView) -> String {
     let host = secret.host.to_string();
     match secret.port {
@@ -156,7 +180,7 @@ fn methods(secret: &SecretView) -> String {
     joined(Vec::<String>::from(secret.methods.clone()), "all")
 }
 
-pub(super) fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
+pub(super) fn fields(secret: &SecretView, output: &Output) -> Vec<(&'static str, String)> {
     vec![
         ("name", secret.name.to_string()),
         ("state", state(secret.enabled).to_owned()),
@@ -176,5 +200,6 @@ pub(super) fn fields(secret: &SecretView) -> Vec<(&'static str, String)> {
         ("plaintext", if secret.allow_plaintext { "allowed".to_owned() } else { String::new() }),
         ("mask issued", secret.profile.mask_issued.to_string()),
         ("agents", joined(&secret.agents, "none")),
+        ("last use", last_use(secret, output)),
     ]
 }

@@ -59,7 +59,7 @@ fn print(edited: &SecretEdited, output: &mut Output) -> Result<(), CliError> {
             output.line(&format!("secret '{}' is like that already; nothing was changed", after.name))?
         );
     }
-    let (old, new) = (fields(before), fields(after));
+    let (old, new) = (fields(before, output), fields(after, output));
     let changed = old.into_iter().zip(new).filter(|((_, old), (_, new))| old != new);
     let rows: Vec<_> =
         changed.map(|((name, old), (_, new))| [name.to_owned(), or_none(old), or_none(new)]).collect();

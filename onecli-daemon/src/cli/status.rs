@@ -1,10 +1,13 @@
 //! `onecli status`.
 
+mod counters;
+
 use super::CliError;
 use super::client::Client;
 use super::output::{Output, or_dash};
 use crate::admin::Transparent;
 use crate::admin::api::{AuditStatus, Status, routes};
+use counters::meaning;
 
 pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let status: Status = client.get(routes::STATUS)?;
@@ -18,7 +21,7 @@ pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliErro
     };
     output.fields(&[
         ("daemon", format!("version {}", status.version)),
-        ("started", status.started.to_string()),
+        ("started", output.time(status.started)),
         ("transparent", transparent),
         ("explicit", or_dash(status.explicit)),
         (
@@ -31,14 +34,25 @@ pub(super) fn status(client: &Client, output: &mut Output) -> Result<(), CliErro
         ("audit log", audit(&status.audit)),
         ("agents", or_dash(status.agents)),
         ("secrets", or_dash(status.secrets)),
+        ("waiting approvals", waiting(status.approvals_waiting)),
     ])?;
     if !status.counters.is_empty() {
         output.line("")?;
-        let rows: Vec<_> =
-            status.counters.iter().map(|(name, count)| [name.clone(), count.to_string()]).collect();
-        output.table(["COUNTER", "VALUE"], &rows)?;
+        let row = |(name, count): (&String, &u64)| {
+            let rate = status.rates.get(name).map(|rate| format!("{rate:.2}"));
+            [name.clone(), count.to_string(), or_dash(rate), meaning(name).to_owned()]
+        };
+        let rows: Vec<_> = status.counters.iter().map(row).collect();
+        output.table(["COUNTER", "TOTAL", "PER SECOND", "MEANING"], &rows)?;
     }
     Ok(())
+}
+
+fn waiting(count: usize) -> String {
+    match count {
+        0 => "none".to_owned(),
+        count => format!("{count} ('onecli approval list' shows them)"),
+    }
 }
 
 /// Is it written, and does it reach the database?

@@ -6,20 +6,16 @@ use crate::model::TemplateName;
 use crate::model::narrow::NarrowProfile;
 use crate::model::template::Template;
 
+/// Columns of the list, also where it goes to a file.
+const WIDTH: u16 = 100;
+
 pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
     if output.is_json() {
         return Ok(output.document(&Template::all())?);
     }
     let row = |template: &Template, narrow: Option<&NarrowProfile>| {
-        let hosts = match narrow {
-            Some(narrow) if narrow.wants_host => &[],
-            Some(narrow) if !narrow.hosts.is_empty() => narrow.hosts.as_slice(),
-            _ => template.hosts.as_slice(),
-        };
         [
             narrow.map_or(template.name.clone(), |narrow| format!("{}:{}", template.name, narrow.name)),
-            joined(hosts, "--host"),
-            template.placement.to_string(),
             template.env.first().cloned().unwrap_or_default(),
             narrow.map_or(&template.title, |narrow| &narrow.title).clone(),
         ]
@@ -29,7 +25,7 @@ pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
         rows.push(row(template, None));
         rows.extend(template.profiles.iter().map(|narrow| row(template, Some(narrow))));
     }
-    Ok(output.table(["NAME", "HOSTS", "PLACEMENT", "VARIABLE", "SERVICE"], &rows)?)
+    Ok(output.table_within(WIDTH, ["NAME", "VARIABLE", "SERVICE"], &rows)?)
 }
 
 pub(super) fn show(name: TemplateName, output: &mut Output) -> Result<(), CliError> {

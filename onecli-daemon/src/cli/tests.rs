@@ -236,7 +236,8 @@ fn session(client: &Client, agent: &str, user: Option<&str>) -> Result<Session, 
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>, words: &[&str]) {
     let error = result.unwrap_err();
     assert_eq!(error.exit_code(), 1, "{error}");
-    let text = error.to_string();
+    let report = error.report();
+    let text = format!("{}\n{}", report.message, report.hint);
     assert!(words.iter().all(|word| text.contains(word)), "{text}");
 }
 
@@ -464,12 +465,12 @@ fn status_ca_and_audit() {
         seen.borrow_mut().push(seq_of(line));
         let next = seen.borrow().len() as u64 + 5;
         if next > 8 {
-            return Err(ClientError::Timeout);
+            return Err(ClientError::Timeout(std::time::Duration::ZERO));
         }
         std::thread::scope(|scope| scope.spawn(|| served.add_audit(next, "odd")).join().unwrap());
         Ok(())
     });
-    assert!(matches!(followed, Err(ClientError::Timeout)));
+    assert!(matches!(followed, Err(ClientError::Timeout(_))));
     assert_eq!(seen.into_inner(), [5, 6, 7, 8]);
 }
 

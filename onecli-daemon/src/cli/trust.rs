@@ -31,11 +31,11 @@ const STORES: &[Store] = &[
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TrustError {
     /// Only root may.
-    #[error("what the whole host trusts is root's to change: use sudo")]
+    #[error("only root changes what the whole host trusts\nhelp: use sudo")]
     NotRoot,
     /// A system of another kind.
     #[error(
-        "this system keeps its authorities in no place that is known here: add the output of 'onecli ca export' as its manual says"
+        "the directory of this system's certificate authorities is not known\nhelp: add the output of 'onecli ca export' as its manual says"
     )]
     Unknown,
     /// A file could not be changed.

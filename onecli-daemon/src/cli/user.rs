@@ -18,13 +18,15 @@ const MAX_NAME: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UserError {
     /// Only root makes users.
-    #[error("this makes or changes a user of this host: run it as root")]
+    #[error("only root creates or changes a user of this host\nhelp: use sudo")]
     NotRoot,
     /// The agent's name makes no user name.
-    #[error("'{0}' is too long for a user name: give a shorter one with --user")]
+    #[error("'{0}' is too long for a user name\nhelp: give a shorter one with --user")]
     Name(String),
     /// There is one already.
-    #[error("there is a user '{0}' already: leave --create-user out to use it, or name another with --user")]
+    #[error(
+        "there is a user '{0}' already\nhelp: leave --create-user out to use it, or name another with --user"
+    )]
     Exists(String),
     /// Its home could not be made.
     #[error("cannot make or move the user's home: {0}")]
@@ -35,7 +37,7 @@ pub(super) enum UserError {
     /// Somebody could put another directory in its place while it is moved, and have that one moved and given away.
     #[error(
         "the home {} of user '{user}' cannot be moved: others can exchange it, because {why}\n\
-         move it below a directory that only root can write (usermod --move-home --home), then run this again",
+         help: move it below a directory that only root can write (usermod --move-home --home), then run this again",
         home.display()
     )]
     Exchangeable {
@@ -48,8 +50,8 @@ pub(super) enum UserError {
     },
     /// The home belongs to another user, so it is not moved.
     #[error(
-        "user '{user}' can write its home {}, which belongs to another user: take the right away (chmod g-w,o-w), or give it \
-         another home (usermod --home), then run this again",
+        "user '{user}' can write its home {}, which belongs to another user\n\
+         help: take the right away (chmod g-w,o-w), or give it another home (usermod --home), then run this again",
         home.display()
     )]
     WritableHome {
@@ -59,7 +61,7 @@ pub(super) enum UserError {
         home: PathBuf,
     },
     /// Processes run as it.
-    #[error("processes run as user '{0}': end them first")]
+    #[error("processes run as user '{0}'\nhelp: end them first")]
     Busy(String),
     /// A program failed.
     #[error("cannot make or change the user: {program}: {message}")]

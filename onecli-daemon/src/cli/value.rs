@@ -16,10 +16,10 @@ use crate::model::secret::SecretValueError;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ValueError {
     /// Standard input has no byte.
-    #[error("no value given: standard input is empty; pipe the value in, or use --value-file FILE")]
+    #[error("no value given: standard input is empty\nhelp: pipe the value in, or use --value-file FILE")]
     NoSource,
     /// Nothing says where the passphrase is, and there is nobody to ask.
-    #[error("no passphrase given: use --passphrase-file FILE (without a terminal there is no prompt)")]
+    #[error("no passphrase given, and there is no terminal to ask on\nhelp: use --passphrase-file FILE")]
     NoPassphrase,
     /// The file cannot be read.
     #[error("cannot read the value from {}: {source}", path.display())]
@@ -33,10 +33,10 @@ pub(super) enum ValueError {
     #[error("cannot read the value: {0}")]
     Input(io::Error),
     /// The prompt was answered with two different values.
-    #[error("the two values differ; nothing was stored")]
+    #[error("the two values differ, so nothing was stored\nhelp: run the command again")]
     Mismatch,
     /// Not a key.
-    #[error("{} does not hold a key, which is 32 bytes and nothing else: head -c 32 /dev/urandom makes one", path.display())]
+    #[error("{} does not hold a key, which is 32 bytes and nothing else\nhelp: 'head -c 32 /dev/urandom' makes one", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,

@@ -1,12 +1,10 @@
 //! `onecli audit verify`.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::CliError;
 use super::audit_args::VerifyArgs;
-use super::output::Output;
+use super::output::{Output, Progress, Unit};
 use crate::audit::{self, Bad, Findings, Verification, Verified, VerifyError, verify};
 
 pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError> {
@@ -16,16 +14,10 @@ pub(super) fn run(args: VerifyArgs, output: &mut Output) -> Result<(), CliError>
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let wanted = Verification { dir: args.dir, key: args.public_key, witnessed, from: args.from, threads };
-    let shown = AtomicU64::new(0);
-    let terminal = std::io::stderr().is_terminal();
-    let progress = |done: u64, total: u64| {
-        let percent = done * 100 / total.max(1);
-        if terminal && total > 256 << 20 && shown.fetch_max(percent, Ordering::Relaxed) < percent {
-            let end = if percent == 100 { "\n" } else { "" };
-            let _ = write!(std::io::stderr(), "\r{percent:3} % of {} MiB{end}", total >> 20);
-        }
-    };
-    match verify(&wanted, &progress) {
+    let found = Progress::during("verifying", Unit::Bytes, |progress| {
+        verify(&wanted, &|done, total| progress.at(done, Some(total)))
+    });
+    match found {
         Ok(verified) => show(&verified, output),
         Err(VerifyError::Audit(error)) => Err(CliError::Audit(error)),
         Err(error @ VerifyError::NoSegment { .. }) => Err(CliError::Usage(error.to_string())),
@@ -42,7 +34,7 @@ fn checkpoints(file: &Path) -> Result<Vec<String>, CliError> {
     if notes.is_empty() {
         let file = file.display();
         return Err(CliError::Usage(format!(
-            "there is no checkpoint in {file}, so it proves nothing; is it the file of audit.witnesses, and was it rotated?"
+            "there is no checkpoint in {file}, so it proves nothing\nhelp: give the file of audit.witnesses, or the rotated one"
         )));
     }
     Ok(notes)

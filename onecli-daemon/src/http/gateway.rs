@@ -340,6 +340,11 @@ impl Gateway {
         }
     }
 
+    /// Connections of clients that are known to be this agent's.
+    pub fn connections_of(&self, agent: AgentId) -> usize {
+        self.connections.taken_by(agent)
+    }
+
     /// Closes upstream connections that nobody used for a while, and records refusals that repeated. Call it now and
     /// then.
     pub fn tidy(&self) {

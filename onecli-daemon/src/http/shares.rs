@@ -36,6 +36,11 @@ impl Shares {
         Shares { taken: Arc::default(), each, all }
     }
 
+    /// How many the agent has.
+    pub(super) fn taken_by(&self, agent: AgentId) -> usize {
+        lock(&self.taken).by_agent.get(&agent).copied().unwrap_or_default()
+    }
+
     /// One more; `None` where the agent, or all together, have as many as they may.
     pub(super) fn take(&self, agent: AgentId) -> Option<Share> {
         let mut taken = lock(&self.taken);
@@ -82,6 +87,7 @@ mod tests {
         let shares = Shares::new(3, 5);
         let mut first: Vec<_> = (0..3).map(|_| shares.take(agent(1)).unwrap()).collect();
         assert!(shares.take(agent(1)).is_none());
+        assert_eq!((shares.taken_by(agent(1)), shares.taken_by(agent(2))), (3, 0));
         let second: Vec<_> = (0..2).map(|_| shares.take(agent(2)).unwrap()).collect();
         assert!(shares.take(agent(3)).is_none(), "all together have theirs");
         first.pop();

@@ -31,9 +31,9 @@ impl Factors {
     }
 }
 
-/// A factor list that is none of `token`, `cgroup`, `token,cgroup`.
+/// A factor list that is none of `token`, `cgroup`, `token+cgroup`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no list of factors: give token, cgroup, or token,cgroup")]
+#[error("'{0}' is no list of factors: give token, cgroup, or token+cgroup")]
 pub struct FactorsError(String);
 
 impl FromStr for Factors {

@@ -135,8 +135,9 @@ pub struct RuleText {
     /// A host or a pattern of hosts; absent for all.
     #[serde(default)]
     pub host: Option<String>,
-    /// A port, or `*` for all. What is absent means 443, and all ports where the rule denies.
-    #[serde(default)]
+    /// A port, or `*` for all. What is absent means 443, and all ports where the rule denies. In JSON, a port is a number;
+    /// strings are read, too.
+    #[serde(default, with = "port_text")]
     pub port: Option<String>,
     /// Methods; empty for all.
     #[serde(default)]
@@ -153,6 +154,31 @@ pub struct RuleText {
     /// Does what is allowed pass unread even where a secret is stored for the host?
     #[serde(default)]
     pub tunnel: bool,
+}
+
+/// A port in JSON: a number, or a string where it is none.
+mod port_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Port {
+        Number(u16),
+        Text(String),
+    }
+
+    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    pub(super) fn serialize<S: Serializer>(port: &Option<String>, out: S) -> Result<S::Ok, S::Error> {
+        let port = port.as_ref();
+        port.map(|text| text.parse().map_or_else(|_| Port::Text(text.clone()), Port::Number)).serialize(out)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        Ok(Option::<Port>::deserialize(from)?.map(|port| match port {
+            Port::Number(port) => port.to_string(),
+            Port::Text(text) => text,
+        }))
+    }
 }
 
 /// Why a rule was refused.

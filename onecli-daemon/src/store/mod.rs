@@ -8,10 +8,12 @@ mod keys;
 mod leases;
 mod runners;
 mod sqlite;
+mod uses;
 
 #[cfg(test)]
 pub(crate) mod contract;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +49,8 @@ pub struct StoredState {
     pub former_grants: Vec<GrantRow>,
     /// All rules, by number.
     pub rules: Vec<Rule>,
+    /// When secrets were last injected, as far as the audit rows say.
+    pub last_uses: HashMap<SecretId, Timestamp>,
 }
 
 /// The version of a secret that the current one replaced.

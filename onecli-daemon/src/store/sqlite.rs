@@ -120,6 +120,7 @@ impl Store for SqliteStore {
         let grants = sqlx::query("SELECT * FROM grants").fetch_all(&mut *tx).await.map_err(failed)?;
         let former = sqlx::query("SELECT * FROM former_grants").fetch_all(&mut *tx).await.map_err(failed)?;
         let rules = rules::load(&mut tx).await?;
+        let last_uses = audit::last_uses(&mut tx).await?;
         tx.commit().await.map_err(failed)?;
         Ok(StoredState {
             agents: agents.iter().map(rows::agent).collect::<Result<_, _>>()?,
@@ -129,6 +130,7 @@ impl Store for SqliteStore {
             grants: grants.iter().map(rows::grant).collect::<Result<_, _>>()?,
             former_grants: former.iter().map(rows::grant).collect::<Result<_, _>>()?,
             rules,
+            last_uses,
         })
     }
 

@@ -47,8 +47,8 @@ pub struct RuleView {
     pub action: Action,
     /// A host or a pattern of hosts, `*` for all; `null` where it is for addresses.
     pub host: Option<String>,
-    /// A port, or `*` for all.
-    pub port: String,
+    /// A port; `null` for all.
+    pub port: Option<u16>,
     /// Methods; empty for all.
     pub methods: Vec<String>,
     /// Path patterns; empty for all.
@@ -74,7 +74,7 @@ impl RuleView {
             agent,
             action: text.action,
             host: text.host,
-            port: text.port.unwrap_or_default(),
+            port: rule.terms.port(),
             methods: text.methods,
             paths: text.paths,
             address: text.address,
@@ -89,7 +89,7 @@ impl RuleView {
         let own = RuleText {
             action: self.action,
             host: self.host.clone(),
-            port: Some(self.port.clone()),
+            port: Some(self.port.map_or_else(|| "*".to_owned(), |port| port.to_string())),
             methods: self.methods.clone(),
             paths: self.paths.clone(),
             address: self.address.clone(),

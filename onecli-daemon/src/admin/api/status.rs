@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::host::Transparent;
 
 /// `status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The daemon's version.
     pub version: String,
@@ -30,8 +30,14 @@ pub struct Status {
     pub agents: Option<usize>,
     /// Secrets stored; absent where the database cannot be read.
     pub secrets: Option<usize>,
+    /// Requests that wait for an approval.
+    #[serde(default)]
+    pub approvals_waiting: usize,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
+    /// Growth of each counter per second, over the last minute. Empty in the daemon's first second.
+    #[serde(default)]
+    pub rates: BTreeMap<String, f64>,
 }
 
 /// The audit log, in `status`.

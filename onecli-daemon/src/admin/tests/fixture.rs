@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::api::{Ca, Place};
-use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Transparent, bind, serve};
+use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Processes, Transparent, bind, serve};
 use crate::model::{AgentId, AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
 use crate::policy::Snapshot;
 use crate::store::{AuditRow, Store, StoredState};
@@ -194,6 +194,15 @@ impl Host for FakeHost {
 
     fn explicit_addresses(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         (self.explicit_address().into_iter().collect(), Vec::new())
+    }
+
+    fn processes(&self, name: &CgroupName) -> Result<Processes, String> {
+        let populated = self.populated_cgroup(name)?.is_some();
+        Ok(Processes { count: populated.into(), ..Processes::default() })
+    }
+
+    fn connections(&self, _: AgentId) -> usize {
+        0
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

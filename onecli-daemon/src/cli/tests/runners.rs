@@ -36,7 +36,8 @@ fn an_agent_is_started_by_administrators_and_its_runners() {
         match (&session, expected) {
             (Ok(session), Ok(user)) => assert_eq!(session.user, user, "{caller:?}"),
             (Err(error @ ClientError::NotPermitted(_)), Err(word)) => {
-                assert!(error.to_string().contains(word), "{error}");
+                let report = error.report();
+                assert!(format!("{}\n{}", report.message, report.hint).contains(word), "{report:?}");
             }
             _ => panic!("{caller:?} as {user:?}: {session:?}"),
         }

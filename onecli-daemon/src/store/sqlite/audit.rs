@@ -1,10 +1,14 @@
 //! Audit rows.
 
+use std::collections::HashMap;
+
+use jiff::Timestamp;
 use sqlx::sqlite::{Sqlite, SqlitePool};
 use sqlx::{QueryBuilder, Transaction};
 
 use super::rows;
-use crate::model::LogId;
+use crate::model::{LogId, SecretId};
+use crate::store::uses::last_uses as last_uses_in;
 use crate::store::{AuditQuery, AuditRow, StoreError};
 
 /// Rows of one statement: eleven bound values each, of the 32766 that SQLite takes.
@@ -36,7 +40,29 @@ pub(super) async fn insert(
         insert.push(" ON CONFLICT (log, seq) DO NOTHING");
         insert.build().execute(&mut *tx).await.map_err(failed)?;
     }
+    for (secret, time) in last_uses_in(rows) {
+        sqlx::query(
+            "INSERT INTO secret_uses (secret, time) SELECT id, ? FROM secrets WHERE name = ?
+             ON CONFLICT (secret) DO UPDATE SET time = max(time, excluded.time)",
+        )
+        .bind(time.as_microsecond())
+        .bind(secret)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+    }
     tx.commit().await.map_err(failed)
+}
+
+/// When secrets were last injected.
+pub(super) async fn last_uses(
+    tx: &mut Transaction<'static, Sqlite>,
+) -> Result<HashMap<SecretId, Timestamp>, StoreError> {
+    let uses = sqlx::query("SELECT * FROM secret_uses")
+        .fetch_all(&mut **tx)
+        .await
+        .map_err(StoreError::query("read the uses of secrets"))?;
+    uses.iter().map(rows::secret_use).collect()
 }
 
 pub(super) async fn last_seq(pool: &SqlitePool, log: LogId) -> Result<u64, StoreError> {

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite, SqliteRow};
 
 use super::super::{AuditRow, GrantRow, LeaseRow, Session, SlotRow, StoreError, StoredAgent};
-use crate::model::{Agent, Sealed, Secret, Target, TokenHash, ValueClassError};
+use crate::model::{Agent, Sealed, Secret, SecretId, Target, TokenHash, ValueClassError};
 
 pub(super) fn agent(row: &SqliteRow) -> Result<StoredAgent, StoreError> {
     let row = Row::new("agents", "name", row);
@@ -36,6 +36,11 @@ pub(super) fn session(row: &SqliteRow) -> Result<Session, StoreError> {
         expires: row.time("expires")?,
         launched_by: row.get("launched_by")?,
     })
+}
+
+pub(super) fn secret_use(row: &SqliteRow) -> Result<(SecretId, Timestamp), StoreError> {
+    let row = Row::new("secret_uses", "secret", row);
+    Ok((row.parse("secret")?, row.time("time")?))
 }
 
 pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
