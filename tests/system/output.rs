@@ -1,5 +1,9 @@
 //! What the command prints, for people and for programs: errors, colours, times, numbers, completions.
 
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use onecli_tests::bins;
 use onecli_tests::client::{Outcome, Run};
 use onecli_tests::daemon::Daemon;
@@ -149,6 +153,26 @@ fn completed(daemon: &Daemon, shell: &str, words: &[&str]) -> Outcome {
         run = run.env(name, value);
     }
     run.env("ONECLI_SOCKET", daemon.home().socket()).outcome()
+}
+
+#[test]
+fn work_over_a_second_shows_progress_on_a_terminal() {
+    let daemon = daemon();
+    let file = daemon.home().dir().join("values.env");
+    std::fs::write(&file, "OPENAI_API_KEY=sk-proj-Zm9yIHRlc3RzIG9ubHksIG5vdCByZWFs\n").unwrap();
+    let import = format!("secret import {} --dry-run", file.display());
+    let quick = on_terminal(&daemon, 100, &import, &[]);
+    assert!(quick.contains("OPENAI_API_KEY") && !quick.contains("importing"), "{quick:?}");
+
+    let pid = Pid::from_raw(daemon.pid().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let slow = std::thread::scope(|scope| {
+        let shown = scope.spawn(|| on_terminal(&daemon, 100, &import, &[]));
+        std::thread::sleep(Duration::from_millis(2500));
+        kill(pid, Signal::SIGCONT).unwrap();
+        shown.join().unwrap()
+    });
+    assert!(slow.contains("importing") && slow.contains("OPENAI_API_KEY"), "{slow:?}");
 }
 
 /// The candidate on a line. zsh gets the help behind a colon, and colons of names behind a backslash; fish gets it behind a

@@ -46,7 +46,7 @@ pub(super) fn checks(client: &Client) -> Vec<Check> {
     let agents: Vec<AgentView> = match client.get(routes::AGENTS) {
         Ok(agents) => agents,
         Err(error) => {
-            return vec![Check::warn(NAME, error.to_string(), "see what this reports of the daemon")];
+            return vec![Check::warn(NAME, error.report().message, "see what this reports of the daemon")];
         }
     };
     let users = agents.into_iter().filter_map(|agent| agent.user);

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-use super::output::Report;
+use super::output::{HELP, Report};
 use super::unit::{UnitState, unit_state};
 use crate::admin::api::{DEFAULT_SOCKET, ErrorBody, ErrorDetail};
 
@@ -62,10 +62,10 @@ pub(super) enum ClientError {
     #[error("the daemon gave no answer within {} seconds\nhelp: {DAEMON_LOG}", .0.as_secs())]
     Timeout(Duration),
     /// The daemon said no.
-    #[error("{}", .0.message)]
+    #[error("{}{}", .0.message, Hint(&.0.hint))]
     Refused(ErrorDetail),
     /// The daemon said that we may not.
-    #[error("{}", .0.message)]
+    #[error("{}{}", .0.message, Hint(&.0.hint))]
     NotPermitted(ErrorDetail),
     /// The request or the answer is not JSON as we know it.
     #[error("cannot understand the daemon: {0}\nhelp: {SAME_VERSION}")]
@@ -73,6 +73,15 @@ pub(super) enum ClientError {
     /// The process has no means left to talk.
     #[error("cannot start talking to the daemon: {0}")]
     Runtime(io::Error),
+}
+
+/// The next step as an error's text has it.
+struct Hint<'h>(&'h str);
+
+impl std::fmt::Display for Hint<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{HELP}{}", self.0) }
+    }
 }
 
 impl ClientError {

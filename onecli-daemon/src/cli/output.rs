@@ -18,7 +18,7 @@ use terminal_size::{Width, terminal_size_of};
 use crate::model::{Check, CheckStatus, Clock, SystemClock, misleads, printable};
 
 pub(super) use progress::{Progress, Unit};
-pub(super) use report::{Report, complain, note};
+pub(super) use report::{HELP, Report, complain, note};
 use style::{BAD, GOOD, HEADING, WARNING, shows_colors};
 
 /// Standard output. Errors come back to the caller, because a closed pipe is no failure.

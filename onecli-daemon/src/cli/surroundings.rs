@@ -17,7 +17,7 @@ const CLIENTS: &str = "agent clients";
 pub(super) fn surroundings(client: &Client) -> Vec<Check> {
     let bundle = match client.get::<Ca>(routes::CA) {
         Ok(ca) => bundle(&ca),
-        Err(error) => Check::warn(BUNDLE, error.to_string(), "see what this reports of the daemon"),
+        Err(error) => Check::warn(BUNDLE, error.report().message, "see what this reports of the daemon"),
     };
     [vec![bundle], clients(&installed_clients())].concat()
 }

@@ -10,8 +10,10 @@ use crate::model::{
 };
 
 mod kept;
+mod uses;
 
 pub(crate) use kept::{kept, one_replaced_version_is_kept, replaced_versions_are_erased_in_time};
+pub(crate) use uses::uses_of_secrets_are_remembered;
 
 /// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
 /// and what must live as long).
@@ -21,7 +23,7 @@ macro_rules! contract_tests {
             agents_round_trip, what_agents_must_not_share, tokens_rotate, sessions_expire, removal_takes_what_hangs_on_it,
             runners_come_and_go, agents_change, audit_rows_of_a_runner, secrets_round_trip, versions_follow_each_other,
             one_replaced_version_is_kept, replaced_versions_are_erased_in_time, grants, rules, changes_are_told, audit_rows_are_kept_once,
-            audit_rows_of_several_logs, audit_rows_are_found, facts, leases);
+            audit_rows_of_several_logs, audit_rows_are_found, uses_of_secrets_are_remembered, facts, leases);
     };
     ($make:path: $($name:ident),*) => {
         $(

@@ -84,20 +84,3 @@ impl Progress {
         ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_spinner())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_template_is_valid() {
-        for unit in [Unit::Bytes, Unit::Items("values"), Unit::Unknown] {
-            for is_bounded in [true, false] {
-                let progress = Progress { label: "x", unit, bar: OnceLock::new() };
-                let bar = ProgressBar::hidden();
-                bar.set_style(progress.style(is_bounded));
-                assert!(ProgressStyle::with_template("{nothing").is_err());
-            }
-        }
-    }
-}
