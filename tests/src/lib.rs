@@ -25,6 +25,7 @@ pub mod daemon;
 pub mod disk;
 pub mod docker;
 pub mod faulty;
+pub mod group;
 pub mod h2wire;
 mod image;
 pub mod need;

@@ -7,42 +7,17 @@ use std::path::PathBuf;
 use onecli_tests::bins;
 use onecli_tests::client::{Outcome, Run};
 use onecli_tests::daemon::Daemon;
+use onecli_tests::group::AdminGroup;
 use onecli_tests::need;
 use onecli_tests::upstream::Upstream;
 
 /// No account has this uid.
 const UID: &str = "--reuid=4242";
-const GROUP: &str = "onecli";
-
-/// The group, made for the test where the host has none.
-struct MemberGroup {
-    gid: u32,
-    is_ours: bool,
-}
-
-impl MemberGroup {
-    fn new() -> MemberGroup {
-        let found = || nix::unistd::Group::from_name(GROUP).unwrap().map(|group| group.gid.as_raw());
-        let is_ours = found().is_none();
-        if is_ours {
-            Run::new("groupadd").args(["--system", GROUP]).outcome().ok("groupadd");
-        }
-        MemberGroup { gid: found().unwrap(), is_ours }
-    }
-}
-
-impl Drop for MemberGroup {
-    fn drop(&mut self) {
-        if self.is_ours {
-            let _ = Run::new("groupdel").arg(GROUP).outcome();
-        }
-    }
-}
 
 /// A daemon with one secret, and a member of the group.
 struct World {
     daemon: Daemon,
-    group: MemberGroup,
+    group: AdminGroup,
     cli: PathBuf,
     host: String,
 }
@@ -52,7 +27,7 @@ impl World {
         if !need::root("rights of administrators") {
             return None;
         }
-        let group = MemberGroup::new();
+        let group = AdminGroup::new();
         let upstream = Upstream::start(&["api.test"]);
         let daemon = Daemon::builder().no_ebpf().upstream(&upstream).start();
         let host = format!("api.test:{}", upstream.https_addr().port());
@@ -68,7 +43,7 @@ impl World {
     }
 
     fn member_gives(&self, args: &[&str], stdin: &str) -> Outcome {
-        let gid = format!("--regid={}", self.group.gid);
+        let gid = format!("--regid={}", self.group.gid());
         let run = Run::new("setpriv").args([UID, &gid, "--clear-groups"]).arg(&self.cli);
         run.arg("--socket").arg(self.daemon.home().socket()).args(args).stdin(stdin).outcome()
     }
@@ -153,7 +128,7 @@ fn they_cannot_compose_a_value(world: &World) {
     // Where the member may write.
     let own = world.daemon.home().dir().join("member");
     fs::create_dir(&own).unwrap();
-    chown(&own, Some(4242), Some(world.group.gid)).unwrap();
+    chown(&own, Some(4242), Some(world.group.gid())).unwrap();
     let copy = own.join("copy.db");
     let copy = copy.to_str().unwrap();
     let add = ["secret", "add", "mine", "--bearer", "--host", &world.host];

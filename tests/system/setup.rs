@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use onecli_tests::client::{Outcome, PATH, Run};
 use onecli_tests::daemon::Daemon;
+use onecli_tests::group::AdminGroup;
 use onecli_tests::{bins, canary, need};
 use serde_json::Value;
 
@@ -105,27 +106,6 @@ impl World {
     }
 }
 
-/// The group `onecli`, made for the test where the host has none.
-struct Group(bool);
-
-impl Group {
-    fn new() -> Group {
-        let is_missing = nix::unistd::Group::from_name("onecli").unwrap().is_none();
-        if is_missing {
-            Run::new("groupadd").args(["--system", "onecli"]).outcome().ok("groupadd");
-        }
-        Group(is_missing)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if self.0 {
-            let _ = Run::new("groupdel").arg("onecli").outcome();
-        }
-    }
-}
-
 /// A stand-in for sudo(8): a copy of env(1) that is set-user-ID root, and that only the person's group can start.
 fn sudo(world: &World) {
     let (dir, sudo) = (world.path("sudo"), world.path("sudo/sudo"));
@@ -149,7 +129,7 @@ fn setup_imports_what_a_person_has() {
         return;
     }
     // One test for all rights, because the group is the whole machine's.
-    let _group = Group::new();
+    let _group = AdminGroup::new();
     let Some(world) = World::new() else { return };
     without_rights(&world);
     as_a_member_of_the_group(&world);

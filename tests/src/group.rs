@@ -1,0 +1,47 @@
+//! The group `onecli` of this machine, which tests of administrators need.
+
+use std::fs::File;
+
+use crate::client::Run;
+
+/// Its name.
+pub const NAME: &str = "onecli";
+/// Whoever holds this lock may make and remove the group.
+const LOCK: &str = "/run/lock/onecli-test-group";
+
+/// The group, made for the test where the host has none, and removed after it. Tests that need it run one after the other.
+pub struct AdminGroup {
+    gid: u32,
+    is_ours: bool,
+    _turn: File,
+}
+
+impl AdminGroup {
+    /// Waits for its turn, as root.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it changes the machine")]
+    pub fn new() -> Self {
+        let turn = File::create(LOCK).expect("the lock of the group");
+        turn.lock().expect("a turn with the group");
+        let found = || nix::unistd::Group::from_name(NAME).unwrap().map(|group| group.gid.as_raw());
+        let is_ours = found().is_none();
+        if is_ours {
+            Run::new("groupadd").args(["--system", NAME]).outcome().ok("groupadd");
+        }
+        Self { gid: found().expect("the group exists"), is_ours, _turn: turn }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn gid(&self) -> u32 {
+        self.gid
+    }
+}
+
+impl Drop for AdminGroup {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = Run::new("groupdel").arg(NAME).outcome();
+        }
+    }
+}
