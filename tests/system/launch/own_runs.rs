@@ -166,9 +166,13 @@ fn a_runner_sees_nothing_else() {
         });
         assert_eq!(told[0], told[1], "{command:?}");
     }
+    let listed = onecli(&stage, PERSON, &["--json", "agent", "list"]).ok("agent list");
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let names: Vec<_> =
+        listed.as_array().unwrap().iter().map(|agent| agent["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["robot"], "her own alone");
     for args in [
         &["status"][..],
-        &["agent", "list"],
         &["secret", "list"],
         &["secret", "show", "api"],
         &["rule", "list"],
