@@ -91,7 +91,7 @@ fn watch_prints_each_request_and_its_end() {
     assert_eq!((&waits["event"], &waits["path"]), (&"waiting".into(), &"/echo".into()), "{waits}");
     assert_eq!(json.event(), serde_json::json!({"event": "ready"}));
     let id = waits["id"].as_str().unwrap();
-    assert!(people.line().starts_with(&format!("{id} waits until ")));
+    assert!(people.line().starts_with(&format!("{id} waits, and is refused in ")));
     daemon.onecli(&["approval", "allow", id]).ok("allow");
     assert_eq!(json.event(), serde_json::json!({"event": "ended", "id": id, "outcome": "allowed", "uid": 0}));
     let told = people.line();

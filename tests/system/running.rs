@@ -130,3 +130,12 @@ fn daemon_tells_the_service_manager_why_it_does_not_start() {
     assert!(reason.contains("in use"), "{reason}");
     daemon.assert_healthy();
 }
+
+#[test]
+fn check_config_reads_the_files_that_it_names() {
+    let home =
+        Daemon::builder().no_ebpf().config("[upstream]\nextra_ca_files = [\"/absent/ca.pem\"]\n").prepare();
+    let checked = home.daemon(&["--check-config"]).outcome();
+    assert_eq!(checked.code(), Some(78), "{checked:?}");
+    assert!(checked.err().contains("/absent/ca.pem"), "{checked:?}");
+}

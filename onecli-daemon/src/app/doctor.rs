@@ -12,6 +12,17 @@ use crate::cli::Running;
 use crate::config::{Config, Overrides};
 use crate::kernel::{self, KernelConfig};
 use crate::model::{Check, Host};
+use crate::tls::{UpstreamTls, UpstreamTlsError};
+
+const CONFIG_FIX: &str = "mend the file; `onecli-daemon --check-config` reads it too";
+
+/// Reads the files that a valid configuration names, as the daemon does when it starts.
+///
+/// # Errors
+/// A file cannot be read, or is not what it should be.
+pub fn check_files(config: &Config) -> Result<(), UpstreamTlsError> {
+    UpstreamTls::new(&config.upstream.extra_ca_files).map(|_| ())
+}
 
 /// Looks at the host: at the parts of a daemon that says where they are, or of the one that `config` would start.
 pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
@@ -19,13 +30,19 @@ pub fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
     let (place, mut checks) = match running {
         Running::Yes(place) => (place, Vec::new()),
         Running::No | Running::Unknown => match Config::load(config, Overrides::default()) {
-            Ok(config) => (
-                place(&config),
-                vec![Check::ok("configuration", "valid; read from the file, because no daemon answers")],
-            ),
+            Ok(config) => {
+                let reason = if down { "no daemon answers" } else { "the daemon could not be asked" };
+                let found = format!("valid; read from the file, because {reason}");
+                // Others than root may not be able to read what the daemon can.
+                let is_root = nix::unistd::geteuid().is_root();
+                let check = match if is_root { check_files(&config) } else { Ok(()) } {
+                    Ok(()) => Check::ok("configuration", found),
+                    Err(error) => Check::fail("configuration", error.to_string(), CONFIG_FIX),
+                };
+                (place(&config), vec![check])
+            }
             Err(error) => {
-                let fix = "mend the file; `onecli-daemon --check-config` reads it too";
-                return vec![Check::fail("configuration", error.to_string(), fix)];
+                return vec![Check::fail("configuration", error.to_string(), CONFIG_FIX)];
             }
         },
     };

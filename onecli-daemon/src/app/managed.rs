@@ -67,8 +67,8 @@ impl Managed {
         let attached = if config.kernel.ebpf {
             Attached::new(config).map_err(|error| Off {
                 reason: chain(&error),
-                fix: "'onecli doctor' shows what is missing; the daemon has to be started by root, on Linux 5.15 or later \
-                      with BPF and cgroup2"
+                fix: "'sudo onecli doctor' shows what is missing on this host: Linux 5.15 or later with BPF and cgroup2, and \
+                      a helper that is root"
                     .to_owned(),
             })
         } else {

@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-pub use doctor::examine;
+pub use doctor::{check_files, examine};
 pub use error::AppError;
 pub use restore::restore;
 pub use self_test::PROBES;

@@ -30,10 +30,16 @@ fn main() -> ExitCode {
             onecli_daemon::app::tell_failure(&error);
             ExitCode::from(BAD_CONFIG)
         }
-        Ok(_) if args.check_config => {
-            let _ = writeln!(io::stdout(), "the configuration is good");
-            ExitCode::SUCCESS
-        }
+        Ok(config) if args.check_config => match onecli_daemon::app::check_files(&config) {
+            Ok(()) => {
+                let _ = writeln!(io::stdout(), "the configuration is good");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "onecli-daemon: {error}");
+                ExitCode::from(BAD_CONFIG)
+            }
+        },
         Ok(config) if args.detach => onecli_daemon::app::detach(&config),
         Ok(config) if args.retire => onecli_daemon::app::retire(&config, &mut io::stdout()),
         Ok(config) if args.helper => onecli_daemon::app::help(&config),

@@ -81,11 +81,12 @@ pub(super) fn show(client: &Client, name: &AgentName, output: &mut Output) -> Re
     if output.is_json() {
         return Ok(output.document(&detail)?);
     }
-    output.fields(&fields(&detail.agent))?;
-    output.fields(&[
+    let mut fields = fields(&detail.agent);
+    fields.extend([
         ("runners", joined(detail.runners.iter(), "administrators only")),
         ("see all runs", joined(detail.see_all.iter(), "")),
-    ])?;
+    ]);
+    output.fields(&fields)?;
     if detail.secrets.is_empty() {
         output.line(&format!("no secrets; next: onecli grant {name} SECRET"))?;
         return Ok(());

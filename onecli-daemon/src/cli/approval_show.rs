@@ -21,7 +21,7 @@ pub(super) fn show(client: &Client, id: &str, output: &mut Output) -> Result<(),
         ("request", request(&approval)),
         ("secrets", joined(&approval.secrets, "-")),
         ("rule", approval.rule.to_string()),
-        ("until", format!("{:.0}", approval.until)),
+        ("refused", output.time(approval.until)),
         ("digest", approval.digest),
     ])?;
     output.line("headers")?;

@@ -94,7 +94,7 @@ fn print(
     }
     match event {
         ApprovalEvent::Ready => Ok(()),
-        ApprovalEvent::Waiting(view) => Ok(output.line(&waiting(view))?),
+        ApprovalEvent::Waiting(view) => Ok(output.line(&waiting(view, &output.time(view.until)))?),
         ApprovalEvent::Ended { id, outcome, uid } => {
             let by = uid.map(|uid| format!(" by uid {uid}")).unwrap_or_default();
             let request = open.get(id).map(|view| format!(": {}", described(view))).unwrap_or_default();
@@ -103,10 +103,11 @@ fn print(
     }
 }
 
-fn waiting(view: &ApprovalView) -> String {
+/// `until` is when it is refused.
+fn waiting(view: &ApprovalView, until: &str) -> String {
     let secrets = joined(&view.secrets, "none");
     let described = described(view);
-    format!("{} waits until {:.0}: {described} (rule {}, secrets: {secrets})", view.id, view.until, view.rule)
+    format!("{} waits, and is refused {until}: {described} (rule {}, secrets: {secrets})", view.id, view.rule)
 }
 
 /// On one line, whatever the agent put into it.
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn agent_cannot_drive_the_terminal() {
-        let line = waiting(&view("3f9c02d1ab"));
+        let line = waiting(&view("3f9c02d1ab"), "in 2 minutes");
         assert!(line.chars().all(|c| !c.is_control()), "{line:?}");
         assert!(line.contains(r"POST api.test/v1?x=\u{7}\n1"), "{line}");
     }

@@ -89,6 +89,10 @@ fn silent(error: &ClientError, unit: Option<&UnitState>) -> (&'static str, Runni
             "mend what its log says (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
             Running::No,
         ),
+        Some(UnitState::Starting) => (
+            "it starts right now, and does not answer yet: wait a moment, then see its log (`journalctl -u onecli-daemon`)",
+            Running::Unknown,
+        ),
         Some(UnitState::Running) => (
             "it runs, and does not answer: see its log (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
             Running::Unknown,
@@ -137,6 +141,7 @@ mod tests {
         check(absent(), Some(UnitState::Failed(None)), false, Running::No);
         check(ClientError::Failed(None), Some(UnitState::Failed(None)), false, Running::No);
         check(late(), Some(UnitState::Running), false, Running::Unknown);
+        check(late(), Some(UnitState::Starting), false, Running::Unknown);
         check(late(), None, false, Running::Unknown);
         check(lost(), None, false, Running::Unknown);
     }

@@ -68,7 +68,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::{ColorChoice, CommandFactory, Parser, ValueEnum as _};
 
 use args::{AgentCommand, Args, Command, SecretCommand, TemplateCommand};
 use client::{Client, ClientError};
@@ -234,6 +234,7 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
             return ExitCode::from(2);
         }
     }
+    color_of(&arguments).write_global();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
         Err(refused) => return ExitCode::from(refuse(&refused, &arguments)),
@@ -268,6 +269,8 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
         Ok(is_well) => u8::from(!is_well),
         Err(error) if error.is_closed_pipe() => 0,
         Err(error) => {
+            // What was printed comes first.
+            let _ = output.finish();
             error.report().print(output.is_json());
             error.exit_code()
         }
@@ -290,6 +293,20 @@ fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
         _ if is_run => run::OURS,
         _ => 2,
     }
+}
+
+/// What `--color` says, also in a command line that is not understood.
+fn color_of(arguments: &[OsString]) -> colorchoice_clap::Color {
+    let mut color = colorchoice_clap::Color::default();
+    let mut words =
+        arguments.iter().skip(1).filter_map(|word| word.to_str()).take_while(|word| *word != "--");
+    while let Some(word) = words.next() {
+        let when = if word == "--color" { words.next() } else { word.strip_prefix("--color=") };
+        if let Some(when) = when.and_then(|when| ColorChoice::from_str(when, false).ok()) {
+            color.color = when;
+        }
+    }
+    color
 }
 
 /// Whether `--json` stands before the end of options.

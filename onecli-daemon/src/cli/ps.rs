@@ -5,13 +5,17 @@ use nix::unistd::{Uid, User};
 use super::CliError;
 use super::client::Client;
 use super::output::{Output, joined};
-use crate::admin::api::{RunningAgent, routes};
+use crate::admin::Transparent;
+use crate::admin::api::{RunningAgent, Status, routes};
 
 /// Prints agents that run now.
 pub(super) fn ps(client: &Client, output: &mut Output) -> Result<(), CliError> {
     let running: Vec<RunningAgent> = client.get(routes::RUNNING)?;
     if output.is_json() {
         return Ok(output.document(&running)?);
+    }
+    if running.is_empty() {
+        return nothing(client, output);
     }
     let rows: Vec<_> = running
         .iter()
@@ -27,6 +31,15 @@ pub(super) fn ps(client: &Client, output: &mut Output) -> Result<(), CliError> {
         })
         .collect();
     Ok(output.table(["AGENT", "USER", "CGROUP", "PROCESSES", "CONNECTIONS", "STARTED"], &rows)?)
+}
+
+fn nothing(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    output.line("no agent has a process in its cgroup, or a connection to the daemon")?;
+    // Members of 'onecli-audit' may ask for the status, too.
+    if let Transparent::Off { .. } = client.get::<Status>(routes::STATUS)?.transparent {
+        output.line("connections are not redirected on this host ('onecli status'), so agents' processes are in no cgroup")?;
+    }
+    Ok(())
 }
 
 /// The user's name; its number where it has none.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// There where systemd runs the host (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
@@ -12,16 +13,38 @@ const FAILED: &str = "failed: ";
 /// State of the daemon's unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum UnitState {
-    /// It runs, or starts right now.
+    /// It runs.
     Running,
+    /// It starts right now.
+    Starting,
     /// It failed, and is perhaps started again later. With the reason, where one is known.
     Failed(Option<String>),
     /// It was stopped, or never started.
     Stopped,
 }
 
+/// How often a unit that starts right now is looked at again, and how long in between: one that fails over and over is
+/// between two attempts for a moment only, because each waiting connection starts it again.
+const LOOKS: u32 = 12;
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Asks systemd. `None` where it does not run the host, or has no such unit.
 pub(super) fn unit_state() -> Option<UnitState> {
+    settled(ask, || std::thread::sleep(PAUSE))
+}
+
+/// The first state that is not [`UnitState::Starting`]; that one if no other is seen.
+fn settled(mut ask: impl FnMut() -> Option<UnitState>, pause: impl Fn()) -> Option<UnitState> {
+    for _ in 1..LOOKS {
+        match ask() {
+            Some(UnitState::Starting) => pause(),
+            other => return other,
+        }
+    }
+    ask()
+}
+
+fn ask() -> Option<UnitState> {
     if !Path::new(BOOTED).exists() {
         return None;
     }
@@ -45,7 +68,8 @@ fn state_of(shown: &str) -> Option<UnitState> {
     };
     Some(match (property("ActiveState"), property("SubState")) {
         ("failed", _) | ("activating", "auto-restart" | "auto-restart-queued") => failed(),
-        ("active" | "activating" | "reloading", _) => UnitState::Running,
+        ("activating", _) => UnitState::Starting,
+        ("active" | "reloading", _) => UnitState::Running,
         _ => UnitState::Stopped,
     })
 }
@@ -65,7 +89,7 @@ mod tests {
             |text: String, expected: Option<UnitState>| assert_eq!(state_of(&text), expected, "{text}");
         let failed = |reason: &str| Some(UnitState::Failed(Some(reason.to_owned())));
         check(shown("active", "running", "success", "serving"), Some(UnitState::Running));
-        check(shown("activating", "start", "success", ""), Some(UnitState::Running));
+        check(shown("activating", "start", "success", ""), Some(UnitState::Starting));
         check(shown("inactive", "dead", "success", ""), Some(UnitState::Stopped));
         check(shown("failed", "failed", "exit-code", "failed: no key=x"), failed("no key=x"));
         check(shown("activating", "auto-restart", "exit-code", "failed: no key"), failed("no key"));
@@ -76,5 +100,19 @@ mod tests {
         check(shown("failed", "failed", "success", ""), Some(UnitState::Failed(None)));
         check("LoadState=not-found\nActiveState=inactive\n".to_owned(), None);
         check(String::new(), None);
+    }
+
+    #[test]
+    fn daemon_that_fails_over_and_over_is_seen_to_fail() {
+        let failed = || UnitState::Failed(Some("no key".to_owned()));
+        let check = |mut states: Vec<UnitState>, expected: UnitState| {
+            let last = states.last().cloned();
+            let next = || if states.is_empty() { last.clone() } else { Some(states.remove(0)) };
+            assert_eq!(settled(next, || ()), Some(expected));
+        };
+        check(vec![UnitState::Starting, UnitState::Starting, failed(), UnitState::Starting], failed());
+        check(vec![UnitState::Running], UnitState::Running);
+        check(vec![UnitState::Starting], UnitState::Starting);
+        check(vec![UnitState::Starting, UnitState::Running], UnitState::Running);
     }
 }

@@ -161,7 +161,14 @@ impl Pins {
     /// Whether the directory is on a bpf file system, or will be when it is made.
     pub(super) fn is_on_bpffs(&self) -> Result<bool, KernelError> {
         let existing = self.base.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        Ok(is_bpffs(existing)? || (self.base.starts_with(MOUNT_POINT) && !self.base.exists()))
+        // The daemon mounts it where the kernel has the directory for it.
+        let is_mountable = Path::new(MOUNT_POINT).is_dir() && self.base.starts_with(MOUNT_POINT);
+        Ok(is_bpffs(existing)? || (is_mountable && !self.base.exists()))
+    }
+
+    /// Whether there is certainly nothing: the directory, or one above it, does not exist.
+    pub(super) fn are_absent(&self) -> bool {
+        self.base.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
     /// Removes everything. Links go first: a link without its maps would still run.

@@ -45,6 +45,10 @@ pub enum Kept {
 /// [`KernelError`]; the programs are attached then, or nothing says that they are not.
 pub fn retire(bpffs_dir: &Path) -> Result<Retired, KernelError> {
     let pins = Pins::below(bpffs_dir);
+    if pins.are_absent() {
+        // A daemon that serves only the explicit proxy attaches nothing.
+        return Ok(Retired { cgroups: Vec::new(), kept: None });
+    }
     let cgroups = Cgroup2::find()?;
     let mut found = Vec::new();
     for id in held(&pins)? {

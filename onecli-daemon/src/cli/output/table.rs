@@ -7,19 +7,26 @@ use tabled::settings::{Padding, Style, Width};
 /// Blank columns between two cells.
 const GAP: usize = 2;
 
-/// The lines of a table, the heading first. Cells are wrapped, between words where that is possible, if the table is wider
-/// than `width`; without a width, each row is one line.
+/// The lines of a table, the heading first. Cells are wrapped between words if the table is wider than `width`. Where the
+/// longest words alone are wider, and without a width, each row is one line, which the terminal breaks.
 pub(super) fn lines<const N: usize>(
     heading: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
     width: Option<u16>,
 ) -> Vec<String> {
     let mut builder = Builder::default();
+    let mut longest = heading.map(|cell| cell.chars().count());
     builder.push_record(heading);
-    rows.into_iter().for_each(|row| builder.push_record(row));
+    for row in rows {
+        for (longest, cell) in longest.iter_mut().zip(&row) {
+            *longest = cell.split(' ').map(|word| word.chars().count()).fold(*longest, usize::max);
+        }
+        builder.push_record(row);
+    }
+    let least = longest.iter().sum::<usize>() + GAP * (N - 1);
     let mut table = builder.build();
     table.with(Style::empty()).with(Padding::new(0, GAP, 0, 0));
-    if let Some(width) = width {
+    if let Some(width) = width.filter(|width| least <= usize::from(*width)) {
         // The gap behind the last column is trimmed.
         let width = usize::from(width) + GAP;
         table.with(Width::wrap(width).priority(Priority::max(true)).keep_words(true));
@@ -51,6 +58,13 @@ mod tests {
             assert!(long.split(' ').all(|word| words.contains(word)), "{lines:#?}");
             assert_eq!(lines.len() > 2, width < 60, "{lines:#?}");
         }
+    }
+
+    #[test]
+    fn words_are_not_broken() {
+        let lines =
+            lines(["NAME", "PATH"], [row(["ab", "/a/long/path/that/is/one/word and more"])], Some(20));
+        assert_eq!(lines.len(), 2, "{lines:#?}");
     }
 
     #[test]

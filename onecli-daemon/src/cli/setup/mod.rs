@@ -116,6 +116,7 @@ impl Setup<'_> {
                 }
                 self.wait_for_daemon()?;
             }
+            Err(error) if error.is_gone() => return Err(error.into()),
             _ => output.line("the daemon is running")?,
         }
         // Members of the group `onecli` administer without root; those of `onecli-audit` do not.
