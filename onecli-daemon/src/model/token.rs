@@ -22,6 +22,9 @@ const SESSION_PREFIX: &str = "onecli_st_";
 const TOKEN_BODY: usize = 43;
 
 impl Token {
+    /// What a token begins with.
+    pub const PREFIXES: [&'static str; 2] = [AGENT_PREFIX, SESSION_PREFIX];
+
     /// A new agent token, shown once.
     ///
     /// # Errors

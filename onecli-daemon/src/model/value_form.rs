@@ -11,7 +11,7 @@ use super::placement::Placement;
 use super::profile::Profile;
 use super::secret::SecretValue;
 use super::template::Template;
-use super::token::Placeholder;
+use super::token::{Placeholder, Token};
 
 /// Words that a client puts before a token (RFC 9110 section 11.1, and what services add to it).
 const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "Bot", "ApiKey"];
@@ -19,6 +19,21 @@ const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "Bot", "ApiKey"];
 const CREDENTIALS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PAT"];
 /// What pages show in the place of a part of a value.
 const MASKS: [&str; 4] = ["***", "...", "\u{2022}", "\u{2026}"];
+/// What documentation and sample files write in the place of a value, in lower case.
+const SAMPLES: [&str; 8] = [
+    "your_api_key",
+    "your-api-key",
+    "yourapikey",
+    "changeme",
+    "change_me",
+    "replace_me",
+    "placeholder",
+    "example_key",
+];
+/// Characters that samples are filled up with.
+const FILLERS: &str = "xX*0.-_";
+/// Fillers in a row that no credential has by chance.
+const FILLED: usize = 8;
 const QUOTES: [(&str, &str); 5] =
     [("\"", "\""), ("'", "'"), ("`", "`"), ("\u{201c}", "\u{201d}"), ("\u{2018}", "\u{2019}")];
 
@@ -77,6 +92,15 @@ pub enum ValueFault {
     /// `$NAME`: a shell did not expand it.
     #[error("it is the name of a shell variable, not its value")]
     Unexpanded,
+    /// `${NAME}` or `$(command)` somewhere: neither a shell nor a program expanded it.
+    #[error("it has '${{...}}' or '$(...)' in it, which nothing expanded")]
+    Expression,
+    /// From documentation or a sample file.
+    #[error("it looks like a sample, not like a credential")]
+    Sample,
+    /// A token by which agents are known to OneCLI.
+    #[error("it is a token of OneCLI itself")]
+    OwnToken,
     /// Quotes around it.
     #[error("it stands in quotes")]
     Quotes,
@@ -138,6 +162,10 @@ impl ValueUse<'_> {
         let text = text.trim();
         if Placeholder::find_all(bytes).next().is_some() {
             faults.push(ValueFault::Placeholder);
+        } else if Token::PREFIXES.iter().any(|prefix| text.contains(prefix)) {
+            faults.push(ValueFault::OwnToken);
+        } else if !text.starts_with('{') && is_sample(text) {
+            faults.push(ValueFault::Sample);
         }
         // A document has a parser of its own.
         if !text.starts_with('{') {
@@ -216,10 +244,37 @@ fn wrapping(text: &str) -> Option<ValueFault> {
     if QUOTES.iter().any(within) {
         return Some(ValueFault::Quotes);
     }
-    let name = text.strip_prefix('$')?;
+    let is_expression = || has_expression(text).then_some(ValueFault::Expression);
+    is_variable(text).then_some(ValueFault::Unexpanded).or_else(is_expression)
+}
+
+/// `$NAME` or `${NAME}`, and nothing else.
+fn is_variable(text: &str) -> bool {
+    let Some(name) = text.strip_prefix('$') else { return false };
     let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
     let is_name = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-    is_name.then_some(ValueFault::Unexpanded)
+    is_name
+}
+
+/// `${NAME}` or `$(command)` in it.
+fn has_expression(text: &str) -> bool {
+    text.match_indices('$').any(|(at, _)| {
+        let rest = &text[at + 1..];
+        let is_name =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let name = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        name.is_some_and(|(name, _)| is_name(name)) || (rest.starts_with('(') && rest.contains(')'))
+    })
+}
+
+/// `<your key>`, a word of documentation, or a row of fillers.
+fn is_sample(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let is_filled = |filler: char| text.contains(&filler.to_string().repeat(FILLED));
+    (text.starts_with('<') && text.ends_with('>'))
+        || SAMPLES.iter().any(|sample| lower.contains(sample))
+        // A private key in PEM begins and ends with rows of dashes.
+        || (!text.starts_with("-----BEGIN ") && FILLERS.chars().any(is_filled))
 }
 
 /// What no token has in it.
@@ -287,6 +342,45 @@ mod tests {
         ] {
             check(&bearer, value, expected);
         }
+    }
+
+    #[test]
+    fn samples_are_found_whatever_the_placement_is() {
+        for placement in [Placement::bearer(), Placement::basic("u").unwrap()] {
+            for (value, expected) in [
+                ("sk-${OPENAI_API_KEY}", "which nothing expanded"),
+                ("${openai_key}", "which nothing expanded"),
+                ("sk-$(cat-key)", "which nothing expanded"),
+                ("sk-xxxxxxxx", "sample"),
+                ("XXXXXXXXXXXX", "sample"),
+                ("sk-********", "sample"),
+                ("sk-00000000", "sample"),
+                ("sk-........", "sample"),
+                ("________", "sample"),
+                ("--------", "sample"),
+                ("your_api_key", "sample"),
+                ("sk-YOUR-API-KEY-here", "sample"),
+                ("YourApiKey", "sample"),
+                ("changeme", "sample"),
+                ("Change_Me!", "sample"),
+                ("replace_me", "sample"),
+                ("PLACEHOLDER", "sample"),
+                ("example_key", "sample"),
+                ("<your-key>", "sample"),
+                ("onecli_at_0123456789012345678901234567890123456789012", "token of OneCLI"),
+                ("onecli_st_0123456789012345678901234567890123456789012", "token of OneCLI"),
+                // Seven in a row, other characters in a row, and signs of a password.
+                ("sk-xxxxxxx", ""),
+                ("sk-aaaaaaaaaaaaaaaa", ""),
+                ("pa$s{w}o(r)d", ""),
+                ("a<b>c1", ""),
+            ] {
+                check(&placement, value, expected);
+            }
+        }
+        // Rows of dashes belong to the form of a private key.
+        let basic = Placement::basic("u").unwrap();
+        check(&basic, "-----BEGIN KEY----------END KEY-----", "");
     }
 
     #[test]
