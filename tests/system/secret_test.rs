@@ -95,7 +95,9 @@ fn the_service_decides(world: &World) {
     check(&["own", "--path", "/status/204"], 0, "accepted", "");
     check(&["own", "--path", "/status/401"], 1, "refused", "onecli secret rotate own");
     check(&["own", "--path", "/status/500"], 1, "unknown", "does not tell");
+    check(&["own", "--path", "/redirect?status=302&to=https://login.test/x?y=1"], 1, "unknown", "login.test");
     check(&["own", "--path", "/say", "--method", "HEAD"], 0, "accepted", "");
+    a_request_of_ones_own_shows_less(world);
     // The service sends the value back.
     let echoed = world.test(&["own", "--path", "/echo"]).json("echo");
     assert!(echoed["excerpt"].as_str().unwrap().contains("****"), "{echoed}");
@@ -103,6 +105,55 @@ fn the_service_decides(world: &World) {
     check(&["password", "--path", "/say", "--user", "alice"], 0, "accepted", "");
     let pair = data_encoding::BASE64.encode(format!("alice:{VALUE}").as_bytes());
     assert_eq!(world.upstream.only_request().header("authorization"), Some(format!("Basic {pair}").as_str()));
+}
+
+/// The path may need no credential.
+fn a_request_of_ones_own_shows_less(world: &World) {
+    let own = ["own", "--path", "/status/204"];
+    assert_eq!(world.test(&own).json("own")["template_request"], false);
+    assert_eq!(world.test(&["openai"]).json("openai")["template_request"], true);
+    let people = |args: &[&str]| world.daemon.onecli(&[&["secret", "test"], args].concat());
+    let answered = people(&own).ok("own");
+    assert!(answered.contains("answered (2xx; ") && !answered.contains("accepted"), "{answered}");
+    let own_path = people(&["openai", "--path", "/v1/models"]).ok("a path of one's own");
+    assert!(own_path.contains("answered (2xx; "), "{own_path}");
+    for path in ["/status/401", "/status/500"] {
+        let told = people(&["own", "--path", path]).err();
+        assert!(told.contains("\nhelp: "), "{told}");
+    }
+}
+
+/// It has no client that could be gone.
+#[test]
+fn slow_a_service_that_does_not_answer_is_recorded_as_late() {
+    let upstream = Upstream::start(&[API]);
+    let daemon = Daemon::builder().no_ebpf().upstream(&upstream).start();
+    let host = format!("{API}:{}", upstream.https_addr().port());
+    daemon.add_secret("own", VALUE, &["--bearer", "--host", &host]);
+    let test = |path: &str| {
+        let run = daemon.home().cli(&["--json", "secret", "test", "own", "--path", path]);
+        run.timeout(Duration::from_mins(1)).outcome()
+    };
+    // No end of the body.
+    let body = test("/sse?n=2&ms=20000").json("a body");
+    let id = body["request_id"].clone();
+    let of_body = daemon
+        .audit_until("the body's end", |record| record["event"] == "outcome" && record["request_id"] == id);
+    assert_eq!(
+        (&of_body["code"], &of_body["status"]),
+        (&"upstream_timeout".into(), &200.into()),
+        "{of_body}"
+    );
+    // No head.
+    let head = test("/slow/50000");
+    assert!(head.code() == Some(1) && head.err().contains("30 seconds"), "{head:?}");
+    let of_head = daemon
+        .audit_until("no answer", |record| record["event"] == "outcome" && record["path"] == "/slow/50000");
+    assert_eq!(
+        (&of_head["code"], &of_head["status"]),
+        (&"upstream_timeout".into(), &504.into()),
+        "{of_head}"
+    );
 }
 
 fn nothing_leaves_outside_of_the_scope(world: &World) {

@@ -51,6 +51,8 @@ pub(super) async fn test(
         request: written(&test),
         status: answer.status,
         verdict: TestVerdict::of(known, answer.status, &answer.text),
+        template_request: known.is_some(),
+        redirect_host: answer.redirect_host,
         excerpt: answer.text.chars().take(EXCERPT).collect(),
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         request_id: answer.request_id,

@@ -14,7 +14,7 @@ use crate::model::{Host, SecretName};
 #[command(after_help = "\
 As root. The request is the one that the secret's template names; for other secrets name one that changes nothing at the
 service. It is placed, sent, searched for values and recorded as an agent's request is. Exit code 0 only if the service accepted
-the credential.
+the credential, or answered a request of your own with 2xx, which it also does where the path needs no credential.
 
 Examples:
   sudo onecli secret test openai
@@ -51,7 +51,10 @@ pub(super) fn test(client: &Client, args: SecretTestArgs, output: &mut Output) -
 
 fn print(tested: &SecretTested, output: &mut Output) -> Result<(), CliError> {
     let verdict = match tested.verdict {
-        TestVerdict::Accepted => "accepted",
+        TestVerdict::Accepted if tested.template_request => "accepted",
+        TestVerdict::Accepted => {
+            "answered (2xx; this shows that the credential works only if the path needs it)"
+        }
         TestVerdict::Refused => "REFUSED",
         TestVerdict::Unknown => "cannot tell",
     };
@@ -73,11 +76,12 @@ fn verdict(tested: &SecretTested) -> Result<(), CliError> {
         TestVerdict::Accepted => Ok(()),
         TestVerdict::Refused => Err(CliError::Unfinished(format!(
             "the service refused the credential of secret '{secret}' (status {status})\n\
-             give it a new value: onecli secret rotate {secret}"
+             help: give it a new value: onecli secret rotate {secret}"
         ))),
         TestVerdict::Unknown => Err(CliError::Unfinished(format!(
-            "status {status} does not tell whether the service takes the credential of secret '{secret}'\n\
-             try a request that needs it: onecli secret test {secret} --path PATH"
+            "status {status}{} does not tell whether the service takes the credential of secret '{secret}'\n\
+             help: try a request that needs it: onecli secret test {secret} --path PATH",
+            tested.redirect_host.as_ref().map(|host| format!(", a redirect to {host},")).unwrap_or_default()
         ))),
     }
 }

@@ -419,7 +419,7 @@ impl Drop for Answer {
             watching.abort();
         }
         let mut body = lock(&self.streaming);
-        let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.gateway.broken_off());
+        let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.trail.broken_off());
         if body.body.has_ended() || body.is_end() { body.complete() } else { body.failed(code) }
     }
 }

@@ -17,7 +17,7 @@ use super::connection::{Connection, Scheme};
 use super::exchange::{Allowed, Permit, forward};
 use super::gateway::Gateway;
 use super::head::Head;
-use super::trail::Trail;
+use super::trail::{GivenUp, Trail};
 use crate::audit::{self, Text};
 use crate::model::harmless::{TestAnswer, TestRequest};
 use crate::model::{Code, Placement, Refusal, Secret, Site};
@@ -49,10 +49,17 @@ impl Gateway {
                 return Err(refusal);
             }
         };
-        let sent = tokio::time::timeout(HEAD_PATIENCE, forward(self, &connection, allowed, trail));
-        let response = sent.await.map_err(|_| late(test))??;
+        let given_up = trail.given_up();
+        let mut sent = Box::pin(forward(self, &connection, allowed, trail));
+        let in_time = tokio::time::timeout(HEAD_PATIENCE, sent.as_mut()).await;
+        // Before the request is dropped, which records its end.
+        let response = in_time.map_err(|_| {
+            given_up.set();
+            late(test)
+        })??;
         let status = response.status().as_u16();
-        Ok(TestAnswer { status, text: beginning(response).await, request_id })
+        let redirect_host = redirect_host(&response, test);
+        Ok(TestAnswer { status, redirect_host, text: beginning(response, &given_up).await, request_id })
     }
 }
 
@@ -155,7 +162,7 @@ fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequ
 }
 
 /// The beginning of the body as text. What was scrubbed is `*`.
-async fn beginning(response: Response<Body>) -> String {
+async fn beginning(response: Response<Body>, given_up: &GivenUp) -> String {
     let mut body = response.into_body();
     let mut read = Vec::new();
     let reading = async {
@@ -167,9 +174,18 @@ async fn beginning(response: Response<Body>) -> String {
             }
         }
     };
-    let _ = tokio::time::timeout(BODY_PATIENCE, reading).await;
+    if tokio::time::timeout(BODY_PATIENCE, reading).await.is_err() {
+        given_up.set();
+    }
     read.truncate(MOST_READ);
     String::from_utf8_lossy(&read).into_owned()
+}
+
+/// Where a redirect leads to (RFC 9110 section 10.2.2). Its path may hold a credential, and is not shown.
+fn redirect_host(response: &Response<Body>, test: &TestRequest) -> Option<String> {
+    let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection())?;
+    let named = location.to_str().ok()?.parse::<Uri>().ok()?;
+    Some(named.host().map_or_else(|| test.authority.host().to_string(), str::to_owned))
 }
 
 fn late(test: &TestRequest) -> Refusal {

@@ -1,6 +1,7 @@
 //! One request's audit records. Every way out leaves one: what nobody records, `Drop` does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::connection::Connection;
@@ -28,8 +29,23 @@ pub(super) struct Trail {
     payer: AgentId,
     /// Its part of what the agent may have open.
     share: Option<Share>,
+    given_up: Option<GivenUp>,
     /// While it lives, the daemon is not drained.
     _open: Arc<()>,
+}
+
+/// Set by the daemon where it stops waiting for the upstream of a request of its own: no client is gone then.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +82,7 @@ impl Trail {
             state: State::Open,
             payer: AgentId::NOBODY,
             share: None,
+            given_up: None,
             _open: Arc::clone(&gateway.open),
         })
     }
@@ -90,6 +107,19 @@ impl Trail {
     /// Who is charged with the request.
     pub(super) fn payer(&self) -> AgentId {
         self.payer
+    }
+
+    /// What to set before the request is dropped because its upstream takes too long.
+    pub(super) fn given_up(&mut self) -> GivenUp {
+        self.given_up.get_or_insert_default().clone()
+    }
+
+    /// Why a request ended that was dropped.
+    pub(super) fn broken_off(&self) -> Code {
+        match &self.given_up {
+            Some(given_up) if given_up.is_set() => Code::UpstreamTimeout,
+            _ => self.gateway.broken_off(),
+        }
     }
 
     /// The record so far, to fill in.
@@ -306,7 +336,7 @@ mod tests;
 
 impl Drop for Trail {
     fn drop(&mut self) {
-        let code = self.gateway.broken_off();
+        let code = self.broken_off();
         match self.state {
             State::Open => {
                 self.record.deny(code);

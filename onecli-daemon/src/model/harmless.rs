@@ -123,6 +123,8 @@ pub struct TestRequest {
 pub struct TestAnswer {
     /// The status.
     pub status: u16,
+    /// The host that its `Location` names, if it has one; that of the request where it names none.
+    pub redirect_host: Option<String>,
     /// The beginning of its body without any secret, as text.
     pub text: String,
     /// Its records in the audit log.

@@ -34,6 +34,12 @@ pub struct SecretTested {
     pub status: u16,
     /// What it means.
     pub verdict: TestVerdict,
+    /// Was it the request that the secret's template names? Otherwise a 2xx shows only that the path answers.
+    #[serde(default)]
+    pub template_request: bool,
+    /// The host that a redirect leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_host: Option<String>,
     /// The beginning of the body, at most 400 characters, without any secret.
     pub excerpt: String,
     /// Until the answer was read, in milliseconds.

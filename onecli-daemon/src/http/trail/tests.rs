@@ -97,7 +97,7 @@ impl Scene {
 }
 
 fn named(code: &Text) -> &'static str {
-    let known = [Code::ClientGone, Code::Interrupted].map(Code::as_str);
+    let known = [Code::ClientGone, Code::Interrupted, Code::UpstreamTimeout].map(Code::as_str);
     known.into_iter().find(|known| *known == code.as_str()).unwrap_or("another code")
 }
 
@@ -121,6 +121,28 @@ async fn a_request_dropped_before_its_decision_is_refused() {
     let scene = Scene::new().await;
     drop(scene.trail());
     assert_eq!(scene.recorded().await, [(Event::Decision, Some(Verdict::Deny), Some("client_gone"))]);
+}
+
+/// A request of the daemon's own, which has no client.
+#[tokio::test]
+async fn a_request_dropped_because_its_upstream_is_late_says_so() {
+    let scene = Scene::new().await;
+    let (mut late, mut in_time) = (scene.trail(), scene.trail());
+    let given_up = late.given_up();
+    let _never_set = in_time.given_up();
+    late.decide(&[]).await.unwrap();
+    given_up.set();
+    drop(late);
+    drop(in_time);
+    let forward = Some(Verdict::Forward);
+    assert_eq!(
+        scene.recorded().await,
+        [
+            (Event::Decision, forward, None),
+            (Event::Outcome, forward, Some("upstream_timeout")),
+            (Event::Decision, Some(Verdict::Deny), Some("client_gone")),
+        ]
+    );
 }
 
 #[tokio::test]
