@@ -44,6 +44,7 @@ mod http2;
 mod identity;
 mod imports;
 mod issued;
+mod key_advice;
 mod kubernetes;
 mod launch;
 mod leak;

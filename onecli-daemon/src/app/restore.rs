@@ -33,6 +33,8 @@ pub struct Restored {
     /// Where the database is now that was there; `None` where there was none.
     aside: Option<PathBuf>,
     dry_run: bool,
+    /// The file that a passphrase or recovery key was read from; the daemon does not know of it.
+    passphrase_file: Option<PathBuf>,
 }
 
 impl fmt::Display for Restored {
@@ -48,7 +50,15 @@ impl fmt::Display for Restored {
         if let Some(aside) = &self.aside {
             writeln!(f, "the database that was there is kept as {}", aside.display())?;
         }
-        write!(f, "restored {}; start the daemon", self.database.display())
+        write!(f, "restored {}; start the daemon", self.database.display())?;
+        match &self.passphrase_file {
+            Some(file) => write!(
+                f,
+                ". It needs a key that opens the backup, too: if root.key does not, start it with --passphrase-file {}",
+                file.display()
+            ),
+            None => Ok(()),
+        }
     }
 }
 
@@ -72,7 +82,8 @@ pub fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     let backup = Backup { path: file.to_owned(), opened };
-    runtime.block_on(replace(backup, dry_run, &keys, &database))
+    let restored = runtime.block_on(replace(backup, dry_run, &keys, &database))?;
+    Ok(Restored { passphrase_file: config.vault.passphrase_file.clone(), ..restored })
 }
 
 /// What is restored.
@@ -90,8 +101,16 @@ async fn replace(
     let directory = PrivateDir::create(database.parent().unwrap_or(Path::new("/")))?;
     let candidate = Candidate::copy(backup, directory.join(CANDIDATE))?;
     let (agents, secrets, opened, key_id) = examine(&candidate.0, keys).await?;
-    let mut restored =
-        Restored { agents, secrets, opened, key_id, database: database.to_owned(), aside: None, dry_run };
+    let mut restored = Restored {
+        agents,
+        secrets,
+        opened,
+        key_id,
+        database: database.to_owned(),
+        aside: None,
+        dry_run,
+        passphrase_file: None,
+    };
     if !dry_run {
         // What is in its log comes into the one file. One that does not open is kept as it is.
         if database.exists()

@@ -110,6 +110,10 @@ fn rotate(
     no_wait: bool,
     output: &mut Output,
 ) -> Result<(), CliError> {
+    // Before the passphrases are asked for: there is time to stop.
+    output.warning(
+        "backups made before now open only with a copy of the old root.key, which is overwritten: keep a copy",
+    )?;
     let keys: KeyView = client.get(routes::KEY)?;
     let mut passphrases = Vec::new();
     let slots = keys.slots.iter().filter(|slot| slot.kind == "passphrase").count();
@@ -128,7 +132,7 @@ fn rotate(
         output.line(&format!("the root key {} takes over; requests are served meanwhile", rotated.key_id))?;
         if let Some(file) = &rotated.key_file {
             output.line(&format!("{file} has a new key: copy it to where you keep the key"))?;
-            output.line("backups made before now open with the copy that you kept of the old one")?;
+            output.line("backups made before now open only with a copy of the old one")?;
         }
         for slot in &rotated.dropped_slots {
             output.line(&format!("key slot {slot} is gone: its key was not here"))?;

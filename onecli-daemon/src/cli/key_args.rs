@@ -44,6 +44,8 @@ pub(super) enum KeyCommand {
     /// is killed goes on where it was. Tokens and placeholders stay as they are. The key file gets a new key, recovery keys
     /// are made anew and printed, passphrases are asked for.
     ///
+    /// Backups made before open only with a copy of the old root.key, which is overwritten: copy it first.
+    ///
     /// Whoever had the old key and a copy of the database knows the values: after a theft, rotate these as well.
     Rotate {
         #[command(flatten)]
