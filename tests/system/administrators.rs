@@ -10,6 +10,7 @@ use onecli_tests::daemon::Daemon;
 use onecli_tests::group::AdminGroup;
 use onecli_tests::need;
 use onecli_tests::upstream::Upstream;
+use serde_json::Value;
 
 /// No account has this uid.
 const UID: &str = "--reuid=4242";
@@ -121,6 +122,13 @@ fn they_cannot_try_guesses(world: &World) {
     // The control: root is told.
     fs::write(&file, format!("OPENAI_API_KEY={value}\n")).unwrap();
     let told = world.daemon.onecli_json(&["secret", "import", &path]);
+    let rotated = |guess: &str| {
+        let args = ["--json", "secret", "rotate", "openai", "--value-stdin"];
+        let told = world.member_gives(&args, guess).json("secret rotate");
+        (told["unchanged"].clone(), told["version"].clone())
+    };
+    assert_eq!(rotated(value), (Value::Null, 2.into()), "the stored value is a new version, too");
+    assert_eq!(rotated(value), (Value::Null, 3.into()));
     assert_eq!(told[0]["end"], "unchanged", "{told}");
 }
 

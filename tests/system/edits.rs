@@ -1,6 +1,7 @@
 //! `secret edit`: what keeps the value, what takes effect, and what a rollback may do afterwards.
 
-use onecli_tests::client::{Outcome, curl};
+use onecli_tests::bins;
+use onecli_tests::client::{Outcome, Run, curl};
 use onecli_tests::daemon::Daemon;
 use onecli_tests::upstream::Upstream;
 use serde_json::Value;
@@ -66,6 +67,96 @@ fn root_moves_a_value_to_another_host() {
     serves(&scene, API_V6, "/echo", VALUE);
     let back = secret(&scene, &["rollback", "api"], "");
     assert!(!back.status.success() && back.err().contains("hosts changed"), "{back:?}");
+}
+
+/// The new place of a secret that moves is judged by its own kept value.
+#[test]
+fn an_edit_that_moves_erases_no_older_value_unasked() {
+    let scene = Scene::new();
+    secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
+    let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
+    let with_value = ["edit", "api", "--host", &host, "--value-stdin"];
+    let moves: [&[&str]; 3] =
+        [&["edit", "api", "--host", &host], &["edit", "api", "--header", "x-key: {secret}"], &with_value];
+    for args in moves {
+        let refused = secret(&scene, args, SECOND);
+        assert_eq!(refused.code(), Some(2), "{args:?}: {refused:?}");
+        for word in ["version 1 of secret 'api'", "kept until", "onecli secret rollback api", "--force"] {
+            assert!(refused.err().contains(word), "{args:?}: {word}: {refused:?}");
+        }
+    }
+    assert_eq!(shown(&scene)["version"], 2, "nothing was changed");
+    // For programs that use the admin socket.
+    let socket = scene.daemon.home().socket();
+    let change = r#"{"version": 2, "host": "six.test"}"#;
+    let ask = Run::new("curl").args(["--silent", "--unix-socket"]).arg(&socket).args(["--data", change]);
+    let told = ask.arg("http://admin/v1/secrets/api/edit").outcome().ok("edit");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["error"]["code"], "drops_kept_value", "{told}");
+    // As the hint says.
+    secret(&scene, &["rollback", "api"], "").ok("rollback");
+    serves(&scene, API, "/echo", VALUE);
+    secret(&scene, &[moves[0], &["--force"]].concat(), "").ok("with --force");
+    serves(&scene, API_V6, "/echo", VALUE);
+    // Back: what is kept is the current value, which nobody loses.
+    let home = format!("{API}:{}", scene.upstream.https_addr().port());
+    secret(&scene, &["edit", "api", "--host", &home], "").ok("back");
+    serves(&scene, API, "/echo", VALUE);
+}
+
+#[test]
+fn the_terminal_is_asked_before_a_kept_value_is_erased() {
+    let daemon = Daemon::builder().no_ebpf();
+    let scene = Scene::of(daemon, Upstream::start(&[API, API_V6]), &["--bearer"]);
+    secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
+    let command = format!(
+        "{} --socket {} secret edit api --host {API_V6}; echo code $?",
+        bins::path("onecli").display(),
+        scene.daemon.home().socket().display()
+    );
+    let answered = |answer: &str| {
+        let script = Run::new("script").args(["--quiet", "--command", &command, "/dev/null"]);
+        script.stdin(answer).outcome().out()
+    };
+    let declined = answered("n\n");
+    assert!(declined.contains("Erase the kept value? [y/N]") && declined.contains("code 1"), "{declined}");
+    assert_eq!(shown(&scene)["version"], 2);
+    let agreed = answered("y\n");
+    assert!(agreed.contains("code 0"), "{agreed}");
+    assert_eq!(shown(&scene)["version"], 3);
+}
+
+/// `show` and the table of an edit promise only what `rollback` does.
+#[test]
+fn a_rollback_is_promised_where_it_would_succeed() {
+    let scene = Scene::new();
+    secret(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("rotate");
+    let edited = secret(&scene, &["edit", "api", "--host", &format!("{API}:1")], "").ok("another port");
+    assert!(edited.contains("cannot be restored"), "{edited}");
+    let told = shown(&scene);
+    assert!(told["previous_until"].is_null() && told["masked_until"].is_string(), "{told}");
+    let people = secret(&scene, &["show", "api"], "").ok("show");
+    assert!(people.contains("cannot be restored") && !people.contains("kept until"), "{people}");
+    assert!(!secret(&scene, &["rollback", "api"], "").status.success());
+    let home = format!("{API}:{}", scene.upstream.https_addr().port());
+    secret(&scene, &["edit", "api", "--host", &home], "").ok("back");
+    let told = shown(&scene);
+    assert!(told["previous_until"].is_string() && told["masked_until"].is_null(), "{told}");
+    secret(&scene, &["rollback", "api"], "").ok("rollback");
+    serves(&scene, API, "/echo", VALUE);
+}
+
+#[test]
+fn a_host_without_a_port_keeps_the_port() {
+    let scene = Scene::new();
+    let port = scene.upstream.https_addr().port();
+    secret(&scene, &["edit", "api", "--host", API_V6], "").ok("edit");
+    assert_eq!(shown(&scene)["port"], port);
+    serves(&scene, API_V6, "/echo", VALUE);
+    secret(&scene, &["edit", "api", "--host", &format!("https://{API_V6}")], "").ok("a URL");
+    assert_eq!(shown(&scene)["port"], 443);
+    let mixed = secret(&scene, &["edit", "api", "--host", API, "--host", &format!("{API_V6}:8443")], "");
+    assert!(mixed.code() == Some(2) && mixed.err().contains("one port"), "{mixed:?}");
 }
 
 #[test]

@@ -133,6 +133,25 @@ fn rollback_restores_the_previous_value_as_the_next_version() {
     refused(&scene, "there is no secret 'api'");
 }
 
+/// A script that is tried again must not lose the value before.
+#[test]
+fn root_that_rotates_to_the_stored_value_changes_nothing() {
+    let scene = scene("1h");
+    rotate(&scene, SECOND);
+    let again = change(&scene, &["rotate", "api", "--value-stdin"], SECOND).ok("again");
+    assert!(again.contains("unchanged") && again.contains("version 2"), "{again}");
+    let told = change(&scene, &["--json", "rotate", "api", "--value-stdin"], SECOND).json("again");
+    assert_eq!((&told["unchanged"], &told["version"]), (&true.into(), &2.into()), "{told}");
+    assert!(told["previous_until"].is_string(), "{told}");
+    change(&scene, &["rollback", "api"], "").ok("rollback");
+    serves(&scene, VALUE);
+    // What others may know is not kept, whatever the new value is.
+    let erased =
+        change(&scene, &["rotate", "api", "--compromised", "--value-stdin"], VALUE).ok("compromised");
+    assert!(erased.contains("version 4") && erased.contains("is erased"), "{erased}");
+    refused(&scene, "no previous value");
+}
+
 #[test]
 fn nothing_is_kept_of_a_compromised_value() {
     if !need::program("everything", "python3", "python3") {

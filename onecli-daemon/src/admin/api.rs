@@ -28,7 +28,7 @@ pub use agents::{AgentChanged, AgentSet, FieldChange};
 pub use approvals::{ApprovalDetail, ApprovalEvent, ApprovalOutcome, BodyView, HeaderView};
 pub use audit::{AuditFilter, AuditQuery};
 pub use doctor::{Doctor, Place};
-pub use edit::{SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
+pub use edit::{DROPS_KEPT_VALUE, SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
 pub use env::{EnvName, EnvNameError, EnvNames};
 pub use environment::{AgentEnv, AgentEnvRequest};
 pub use keys::{
@@ -372,14 +372,20 @@ pub struct SecretView {
     /// What is public about the value, such as `token/128`; `None` for values that an older version stored.
     #[serde(default)]
     pub class: Option<ValueClass>,
-    /// Until when the value before this one is kept, if it is: `secret rollback` restores it.
+    /// Until when `secret rollback` can restore the value before this one, as the secret is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_until: Option<Timestamp>,
+    /// Until when a former value is kept that cannot be restored as the secret is now. Responses are searched for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked_until: Option<Timestamp>,
     /// Who may use it.
     pub agents: Vec<AgentName>,
     /// When it was last injected.
     #[serde(default)]
     pub last_used: Option<Timestamp>,
+    /// Was the given value stored already? Then nothing was changed. Only in the answer to `secret rotate`, and only for root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
     /// What to know about its value; only in the answer to `secret add` and `secret rotate`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

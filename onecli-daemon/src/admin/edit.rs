@@ -6,7 +6,8 @@ use super::api::{SecretEdit, SecretEdited, SecretView};
 use super::doubts;
 use super::error::AdminError;
 use super::peer::Rights;
-use super::secrets::{check_mint, check_target, check_value, retired, view, weakness};
+use super::rollback;
+use super::secrets::{check_mint, check_target, check_value, holds, retired, view, weakness};
 use super::state::{Change, Find, State};
 use crate::model::{PathPattern, Sealed, Secret, SecretName, SecretValue};
 use crate::policy::widened;
@@ -20,10 +21,10 @@ pub(super) async fn edit(
 ) -> Result<SecretEdited, AdminError> {
     let change = state.begin_change().await?;
     let current = change.stored.secret(name)?.clone();
-    let before = view(&change.stored, &current);
+    let before = view(state, &change.stored, &current);
     check_seen(&current, request.version)?;
     let value = request.value.as_ref().map(|value| value.0.clone());
-    let force = request.force;
+    let (force, erase_kept) = (request.force, request.erase_kept);
     let edited = edited(&current, request)?;
     if value.is_none() && is_same(&current, &edited) {
         return Ok(SecretEdited { after: before.clone(), before });
@@ -32,11 +33,14 @@ pub(super) async fn edit(
     if let Some(value) = value.as_ref().filter(|_| !force) {
         doubts::of_stored(&edited, value)?;
     }
+    if is_elsewhere(&current, &edited) && !erase_kept {
+        check_kept(state, rights, &change, &current, value.is_some())?;
+    }
     let (secret, kept) = sealed(state, &change, &current, edited, value.as_ref())?;
     state.handles.store.add_version(&secret, kept.as_ref()).await?;
     let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
     let stored = state.load().await?;
-    let after = SecretView { warnings, ..view(&stored, stored.secret(name)?) };
+    let after = SecretView { warnings, ..view(state, &stored, stored.secret(name)?) };
     change.in_force("secret edit", name.as_str()).await?;
     Ok(SecretEdited { before, after })
 }
@@ -84,6 +88,44 @@ fn is_same(current: &Secret, edited: &Secret) -> bool {
     (&current.target, &current.placement, &current.env) == (&edited.target, &edited.placement, &edited.env)
 }
 
+fn is_elsewhere(current: &Secret, edited: &Secret) -> bool {
+    (&current.target.host, &current.placement) != (&edited.target.host, &edited.placement)
+}
+
+/// Only one former value is kept for each secret. A secret that moves keeps the one that the old place may know, so an older one
+/// would be lost.
+fn check_kept(
+    state: &State,
+    rights: Rights,
+    change: &Change<'_>,
+    current: &Secret,
+    has_value: bool,
+) -> Result<(), AdminError> {
+    let Some(kept) = rollback::still_kept(state, &change.stored, current) else { return Ok(()) };
+    // Where an edit moved the secret before, the kept value is the current one, and stays. A comparison would confirm guesses of
+    // members.
+    if rights == Rights::Root && !has_value && is_current(state, current, &kept.secret)? {
+        return Ok(());
+    }
+    Err(AdminError::DropsKeptValue {
+        name: current.name.to_string(),
+        version: kept.secret.version,
+        until: kept.until,
+        is_restorable: rollback::is_restorable(state, &change.stored, current),
+    })
+}
+
+/// Does a kept version have the value of the current one? One that does not open is worth nothing to anybody.
+fn is_current(state: &State, current: &Secret, kept: &Secret) -> Result<bool, AdminError> {
+    if current.profile.source.is_some() {
+        return Ok(true);
+    }
+    match state.handles.vault.open_replaced(kept) {
+        Ok(value) => holds(state, current, &value),
+        Err(_) => Ok(true),
+    }
+}
+
 /// A member of the group could send a stored value to a host of theirs otherwise.
 fn check_value_given(
     rights: Rights,
@@ -125,9 +167,8 @@ fn sealed(
         return Ok((edited, retired));
     }
     vault.carry(current, &mut edited, check_fits)?;
-    let elsewhere = (&current.target.host, &current.placement) != (&edited.target.host, &edited.placement);
     // Agents may have stored the value where it could go before: responses of that place are still searched for it.
-    let kept = if elsewhere { retired } else { moved_along(state, change, current) };
+    let kept = if is_elsewhere(current, &edited) { retired } else { moved_along(state, change, current) };
     Ok((edited, kept))
 }
 

@@ -1,8 +1,9 @@
 //! What an admin request can be refused with, as an answer.
 
 use http::StatusCode;
+use jiff::Timestamp;
 
-use super::api::{ErrorBody, ErrorDetail, VALUE_DOUBTFUL, VALUE_REQUIRED};
+use super::api::{DROPS_KEPT_VALUE, ErrorBody, ErrorDetail, VALUE_DOUBTFUL, VALUE_REQUIRED};
 use crate::model::Refusal;
 use crate::model::random::RandomError;
 use crate::store::StoreError;
@@ -107,6 +108,20 @@ pub(super) enum AdminError {
         /// The properties that change.
         wider: String,
     },
+    /// The change would erase a value that is kept.
+    #[error(
+        "the change would erase the value of version {version} of secret '{name}', which is kept until {until}"
+    )]
+    DropsKeptValue {
+        /// Its name.
+        name: String,
+        /// The version that had the value.
+        version: u32,
+        /// Until when it is kept otherwise.
+        until: Timestamp,
+        /// Would `secret rollback` restore it now?
+        is_restorable: bool,
+    },
     /// Not as things are.
     #[error("{0}")]
     Conflict(String),
@@ -156,6 +171,7 @@ impl AdminError {
             | AdminError::NotReady { .. }
             | AdminError::Conflict(_)
             | AdminError::ValueRequired { .. }
+            | AdminError::DropsKeptValue { .. }
             | AdminError::Unopened { .. }
             | AdminError::Vault(VaultError::Refused(_))
             | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
@@ -184,6 +200,7 @@ impl AdminError {
             AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
             AdminError::NotReady { .. } => "not_ready",
             AdminError::ValueRequired { .. } => VALUE_REQUIRED,
+            AdminError::DropsKeptValue { .. } => DROPS_KEPT_VALUE,
             AdminError::Invalid(_) => "invalid",
             AdminError::Doubtful { .. } => VALUE_DOUBTFUL,
             AdminError::NotTested { refusal, .. } => refusal.code.as_str(),
@@ -228,6 +245,12 @@ impl AdminError {
             AdminError::Unopened { name, .. } => format!(
                 "look where it goes ('onecli secret show {name}'), then remove it and add it again, or restore a backup"
             ),
+            AdminError::DropsKeptValue { name, is_restorable: true, .. } => {
+                format!("roll back first ('onecli secret rollback {name}'), or give --force to erase it")
+            }
+            AdminError::DropsKeptValue { .. } => {
+                "no rollback restores it as the secret is now: give --force to erase it".to_owned()
+            }
             AdminError::ValueRequired { .. } => "give it with --value-stdin or --value-file, or use sudo".to_owned(),
             AdminError::Vault(VaultError::Refused(_)) => String::new(),
             AdminError::Store(_) | AdminError::Vault(_) | AdminError::Internal(_) => {

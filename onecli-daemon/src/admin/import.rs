@@ -138,7 +138,7 @@ impl Run<'_> {
             )));
         }
         // A comparison that changes nothing would let members of the group try guesses at a stored value.
-        if self.rights == Rights::Root && has(self.state, existing, value)? {
+        if self.rights == Rights::Root && secrets::holds(self.state, existing, value)? {
             return Ok(Plan::Unchanged);
         }
         if !self.how.replace {
@@ -181,14 +181,6 @@ fn skipped(name: String, error: AdminError) -> Result<Imported, AdminError> {
     }
     let reason = Some(error.to_string());
     Ok(Imported { name, secret: None, end: ImportEnd::Skipped, reason, warning: None })
-}
-
-fn has(state: &State, secret: &Secret, value: &SecretValue) -> Result<bool, AdminError> {
-    let unopened = |error: crate::vault::VaultError| AdminError::Unopened {
-        name: secret.name.to_string(),
-        reason: error.to_string(),
-    };
-    state.handles.vault.holds(secret, value).map_err(unopened)
 }
 
 /// As `secret add --template` would ask.

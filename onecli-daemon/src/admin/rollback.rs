@@ -17,10 +17,25 @@ pub(super) async fn rollback(state: &State, name: &SecretName) -> Result<SecretV
     secrets::reply(state, change, "secret rollback", name, warnings).await
 }
 
+/// What is kept of the version before the current one, and is not due to be erased.
+pub(super) fn still_kept<'s>(
+    state: &State,
+    stored: &'s StoredState,
+    current: &Secret,
+) -> Option<&'s KeptVersion> {
+    let now = state.handles.clock.now();
+    stored.kept(current).filter(|kept| now < kept.until)
+}
+
+/// Would a rollback restore the previous value now?
+pub(super) fn is_restorable(state: &State, stored: &StoredState, current: &Secret) -> bool {
+    previous(state, stored, current).is_ok()
+}
+
 /// The previous value, if it may go where the secret goes now.
 fn previous(state: &State, stored: &StoredState, current: &Secret) -> Result<SecretValue, AdminError> {
-    let now = state.handles.clock.now();
-    let kept = stored.kept(current).filter(|kept| now < kept.until);
+    secrets::check_stored(current)?;
+    let kept = still_kept(state, stored, current);
     let KeptVersion { secret: kept, .. } = kept.ok_or_else(|| none_kept(state, current))?;
     let wider = widened(kept, current);
     if !wider.is_empty() {
@@ -39,7 +54,9 @@ fn previous(state: &State, stored: &StoredState, current: &Secret) -> Result<Sec
             format!("the previous value of secret '{}' does not open: {error}", current.name),
         )
     };
-    state.handles.vault.open_replaced(kept).map_err(unopened)
+    let value = state.handles.vault.open_replaced(kept).map_err(unopened)?;
+    secrets::check_value(&current.placement, &current.profile, &value)?;
+    Ok(value)
 }
 
 fn not_restored(secret: &Secret, message: String) -> AdminError {

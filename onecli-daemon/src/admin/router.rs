@@ -121,7 +121,7 @@ pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Resu
         ("GET", ["secrets", name]) => json(&secrets::show(&state, &parse(name)?).await?),
         ("DELETE", ["secrets", name]) => json(&secrets::remove(&state, &parse(name)?).await?),
         ("POST", ["secrets", name, "rotate"]) => {
-            json(&secrets::rotate(&state, &parse(name)?, body(&call)?).await?)
+            json(&secrets::rotate(&state, rights, &parse(name)?, body(&call)?).await?)
         }
         ("POST", ["secrets", name, "edit"]) => {
             json(&edit::edit(&state, rights, &parse(name)?, body(&call)?).await?)

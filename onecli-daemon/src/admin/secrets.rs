@@ -4,6 +4,7 @@ use super::api::{SecretAdd, SecretRotate, SecretView};
 use super::doubts;
 use super::error::AdminError;
 use super::peer::Rights;
+use super::rollback;
 use super::state::{Change, Find, State};
 use crate::model::strength::{ENOUGH_BITS, estimated_bits};
 use crate::model::{
@@ -30,7 +31,7 @@ pub(super) async fn add(
     let value = request.value.as_ref().map(|value| value.0.clone());
     let secret = insert(state, &change, request).await?;
     let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
-    let view = SecretView { warnings, ..view(&change.stored, &secret) };
+    let view = SecretView { warnings, ..view(state, &change.stored, &secret) };
     change.in_force("secret add", view.name.as_str()).await?;
     Ok(view)
 }
@@ -76,7 +77,8 @@ pub(super) fn checked(change: &Change<'_>, request: SecretAdd) -> Result<(Secret
         return Err(AdminError::Exists {
             message: format!("there is a secret '{}' already", request.name),
             hint: format!(
-                "'onecli secret rotate {0}' gives it a new value, 'onecli secret remove {0}' removes it",
+                "'onecli secret edit {0}' changes its hosts, paths or placement, 'onecli secret rotate {0}' gives it a new \
+                 value, 'onecli secret remove {0}' removes it",
                 request.name
             ),
         });
@@ -205,16 +207,17 @@ pub(super) fn check_value(
 
 pub(super) async fn list(state: &State) -> Result<Vec<SecretView>, AdminError> {
     let stored = state.load().await?;
-    Ok(stored.secrets.iter().map(|secret| view(&stored, secret)).collect())
+    Ok(stored.secrets.iter().map(|secret| view(state, &stored, secret)).collect())
 }
 
 pub(super) async fn show(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
     let stored = state.load().await?;
-    Ok(view(&stored, stored.secret(name)?))
+    Ok(view(state, &stored, stored.secret(name)?))
 }
 
 pub(super) async fn rotate(
     state: &State,
+    rights: Rights,
     name: &SecretName,
     request: SecretRotate,
 ) -> Result<SecretView, AdminError> {
@@ -225,6 +228,10 @@ pub(super) async fn rotate(
         (Keep::Replaced, "secret rotate")
     };
     let secret = change.stored.secret(name)?;
+    // A script that is tried again must not lose the kept value. An answer to members would confirm guesses.
+    if rights == Rights::Root && keep == Keep::Replaced && holds(state, secret, &request.value.0)? {
+        return Ok(SecretView { unchanged: true, ..view(state, &change.stored, secret) });
+    }
     if !request.force {
         doubts::of_stored(secret, &request.value.0)?;
     }
@@ -242,7 +249,7 @@ pub(super) async fn reply(
     warnings: Vec<String>,
 ) -> Result<SecretView, AdminError> {
     let stored = state.load().await?;
-    let view = SecretView { warnings, ..view(&stored, stored.secret(name)?) };
+    let view = SecretView { warnings, ..view(state, &stored, stored.secret(name)?) };
     change.in_force(what, name.as_str()).await?;
     Ok(view)
 }
@@ -263,12 +270,7 @@ pub(super) async fn renew(
     value: &SecretValue,
     keep: Keep,
 ) -> Result<Secret, AdminError> {
-    if let Some(source) = &secret.profile.source {
-        return Err(AdminError::Conflict(format!(
-            "the value of secret '{}' is had from {source}: change it there, and the next request uses it",
-            secret.name
-        )));
-    }
+    check_stored(secret)?;
     check_value(&secret.placement, &secret.profile, value)?;
     let kept = retired(state, secret)?.filter(|_| keep == Keep::Replaced);
     let class = Some(secret.class_of(value));
@@ -276,6 +278,23 @@ pub(super) async fn renew(
     secret.sealed = state.handles.vault.seal(&secret, value)?;
     state.handles.store.add_version(&secret, kept.as_ref()).await?;
     Ok(secret)
+}
+
+/// Is the value stored here?
+pub(super) fn check_stored(secret: &Secret) -> Result<(), AdminError> {
+    let Some(source) = &secret.profile.source else { return Ok(()) };
+    Err(AdminError::Conflict(format!(
+        "the value of secret '{}' is had from {source}: change it there, and the next request uses it",
+        secret.name
+    )))
+}
+
+/// Is this the value that is stored? For root alone: the answer confirms a guess.
+pub(super) fn holds(state: &State, secret: &Secret, value: &SecretValue) -> Result<bool, AdminError> {
+    let unopened =
+        |error: VaultError| AdminError::Unopened { name: secret.name.to_string(), reason: error.to_string() };
+    let is_stored = secret.profile.source.is_none();
+    Ok(is_stored && state.handles.vault.holds(secret, value).map_err(unopened)?)
 }
 
 /// The value that is replaced, in a form that is never sent; `None` where no replaced value is kept.
@@ -299,7 +318,7 @@ pub(super) async fn set_enabled(
     let mut secret = change.stored.secret(name)?.clone();
     secret.enabled = enabled;
     state.handles.store.set_secret_enabled(secret.id, enabled).await?;
-    let view = view(&change.stored, &secret);
+    let view = view(state, &change.stored, &secret);
     change.in_force(if enabled { "secret enable" } else { "secret disable" }, view.name.as_str()).await?;
     Ok(view)
 }
@@ -307,13 +326,15 @@ pub(super) async fn set_enabled(
 pub(super) async fn remove(state: &State, name: &SecretName) -> Result<SecretView, AdminError> {
     let change = state.begin_change().await?;
     let secret = change.stored.secret(name)?;
-    let view = view(&change.stored, secret);
+    let view = view(state, &change.stored, secret);
     state.handles.store.remove_secret(secret.id).await?;
     change.in_force("secret remove", view.name.as_str()).await?;
     Ok(view)
 }
 
-pub(super) fn view(stored: &StoredState, secret: &Secret) -> SecretView {
+pub(super) fn view(state: &State, stored: &StoredState, secret: &Secret) -> SecretView {
+    let kept = rollback::still_kept(state, stored, secret).map(|kept| kept.until);
+    let is_restorable = kept.is_some() && rollback::is_restorable(state, stored, secret);
     let may_use = |agent| stored.grants.iter().any(|grant| grant.secret == secret.id && grant.agent == agent);
     let agents = stored
         .agents
@@ -335,9 +356,11 @@ pub(super) fn view(stored: &StoredState, secret: &Secret) -> SecretView {
         allow_plaintext: secret.target.allow_plaintext,
         version: secret.version,
         class: secret.class,
-        previous_until: stored.kept(secret).map(|kept| kept.until),
+        previous_until: kept.filter(|_| is_restorable),
+        masked_until: kept.filter(|_| !is_restorable),
         agents,
         last_used: stored.last_uses.get(&secret.id).copied(),
+        unchanged: false,
         warnings: Vec::new(),
     }
 }

@@ -105,6 +105,12 @@ pub(super) fn rotate(
     if output.is_json() {
         return Ok(output.document(&rotated)?);
     }
+    if rotated.unchanged {
+        let version = rotated.version;
+        return Ok(output.line(&format!(
+            "unchanged: secret '{name}' has this value already, and stays at version {version}"
+        ))?);
+    }
     output.line(&format!(
         "secret '{name}' is at version {}; agents keep their placeholders",
         rotated.version
@@ -180,12 +186,21 @@ fn methods(secret: &SecretView) -> String {
     joined(Vec::<String>::from(secret.methods.clone()), "all")
 }
 
+/// What is kept of the value before. Only what a rollback would restore is promised.
+fn previous(secret: &SecretView) -> String {
+    match (secret.previous_until, secret.masked_until) {
+        (Some(until), _) => format!("kept until {until}"),
+        (None, Some(until)) => format!("masked in responses until {until}; cannot be restored"),
+        (None, None) => String::new(),
+    }
+}
+
 pub(super) fn fields(secret: &SecretView, output: &Output) -> Vec<(&'static str, String)> {
     vec![
         ("name", secret.name.to_string()),
         ("state", state(secret.enabled).to_owned()),
         ("version", secret.version.to_string()),
-        ("previous", secret.previous_until.map(|until| format!("kept until {until}")).unwrap_or_default()),
+        ("previous", previous(secret)),
         ("class", secret.class.map(|class| class.to_string()).unwrap_or_default()),
         ("host", place(secret)),
         ("methods", methods(secret)),

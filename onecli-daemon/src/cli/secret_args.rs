@@ -296,9 +296,14 @@ fn parse_app(text: &str) -> Result<(String, u64), String> {
     }
 }
 
-/// `HOST[:PORT]`; the host may be a pattern.
-/// `host`, `host:port`, or a URL of the host.
+/// As [`parse_host_and_port`], with port 443 where none is named.
 pub(super) fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
+    let (host, port) = parse_host_and_port(text)?;
+    Ok((host, port.unwrap_or(443)))
+}
+
+/// `HOST[:PORT]`, or a URL of the host, which names a port by its scheme. The host may be a pattern.
+pub(super) fn parse_host_and_port(text: &str) -> Result<(HostPattern, Option<u16>), String> {
     let (text, default_port) = authority_in(text)?;
     let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
         Some((host, rest)) => match rest.strip_prefix(':') {
@@ -315,15 +320,15 @@ pub(super) fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
     };
     let port = match port.map(str::parse::<u16>) {
         None => default_port,
-        Some(Ok(port)) if port > 0 => port,
+        Some(Ok(port)) if port > 0 => Some(port),
         Some(_) => return Err(format!("'{text}': the port must be a number from 1 to 65535")),
     };
     Ok((host.parse().map_err(|error| format!("{error}"))?, port))
 }
 
-/// Takes a URL apart: host with port, and the port that its scheme stands for.
-fn authority_in(text: &str) -> Result<(&str, u16), String> {
-    let Some((scheme, rest)) = text.split_once("://") else { return Ok((text, 443)) };
+/// Takes a URL apart: host with port, and the port that its scheme stands for. Other text has no scheme.
+fn authority_in(text: &str) -> Result<(&str, Option<u16>), String> {
+    let Some((scheme, rest)) = text.split_once("://") else { return Ok((text, None)) };
     let port = match scheme.to_ascii_lowercase().as_str() {
         "https" | "wss" => 443,
         "http" | "ws" => 80,
@@ -332,7 +337,7 @@ fn authority_in(text: &str) -> Result<(&str, u16), String> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     match path {
-        "" | "/" => Ok((authority, port)),
+        "" | "/" => Ok((authority, Some(port))),
         path => {
             let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
             Err(format!(

@@ -4,12 +4,15 @@ use std::io::IsTerminal as _;
 
 use super::CliError;
 use super::client::{Client, ClientError};
+use super::confirm::confirm;
 use super::doubtful;
 use super::output::Output;
 use super::secret::fields;
 use super::secret_edit_args::SecretEditArgs;
-use super::value::{self, ValueError};
-use crate::admin::api::{SecretEdit, SecretEdited, SecretView, VALUE_REQUIRED, routes};
+use super::value;
+use crate::admin::api::{
+    DROPS_KEPT_VALUE, ErrorDetail, SecretEdit, SecretEdited, SecretView, VALUE_REQUIRED, routes,
+};
 
 pub(super) fn run(client: &Client, args: &SecretEditArgs, output: &mut Output) -> Result<(), CliError> {
     let seen: SecretView = client.get(&routes::secret(&args.name))?;
@@ -24,7 +27,7 @@ pub(super) fn run(client: &Client, args: &SecretEditArgs, output: &mut Output) -
     print(&edited, output)
 }
 
-/// Asks for the value where the daemon wants it.
+/// Sends a change. Asks the person at the terminal for the value where the daemon wants it, and before a kept value is erased.
 fn send(
     client: &Client,
     args: &SecretEditArgs,
@@ -32,24 +35,34 @@ fn send(
     output: &mut Output,
 ) -> Result<SecretEdited, CliError> {
     let path = routes::secret_action(&args.name, "edit");
-    let post = |change: &mut SecretEdit, output: &mut Output| {
-        doubtful::ask(output, |force| {
+    loop {
+        let sent = doubtful::ask(output, |force| {
             change.force |= force;
-            client.post(&path, change)
-        })
-    };
-    let refused = match post(&mut change, output) {
-        Err(CliError::Client(ClientError::Refused(detail))) if detail.code == VALUE_REQUIRED => detail,
-        other => return other,
-    };
-    if std::io::stdin().is_terminal() {
-        output.warning(&refused.message)?;
+            client.post(&path, &change)
+        });
+        let refused = match sent {
+            Err(CliError::Client(ClientError::Refused(detail))) => detail,
+            other => return other,
+        };
+        match refused.code.as_str() {
+            // What a script's standard input holds is perhaps meant for another command.
+            VALUE_REQUIRED if change.value.is_none() && std::io::stdin().is_terminal() => {
+                output.warning(&refused.message)?;
+                change.value = Some(value::read(&args.value)?);
+            }
+            DROPS_KEPT_VALUE if !change.erase_kept => {
+                agree(&refused, output)?;
+                change.erase_kept = true;
+            }
+            _ => return Err(ClientError::Refused(refused).into()),
+        }
     }
-    change.value = match value::read(&args.value) {
-        Err(ValueError::NoSource) => return Err(ClientError::Refused(refused).into()),
-        value => Some(value?),
-    };
-    post(&mut change, output)
+}
+
+/// Asks before a kept value is erased.
+fn agree(refused: &ErrorDetail, output: &mut Output) -> Result<(), CliError> {
+    output.warning(&format!("{}; {}", refused.message, refused.hint))?;
+    Ok(confirm("Erase the kept value?", "--force", false)?)
 }
 
 fn print(edited: &SecretEdited, output: &mut Output) -> Result<(), CliError> {

@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args as ClapArgs};
 
 use super::args::ValueArgs;
-use super::secret_args::{parse_host, parse_method, parse_scope, parse_site};
+use super::secret_args::{parse_host_and_port, parse_method, parse_scope, parse_site};
 use crate::admin::api::{EnvNames, SecretEdit};
 use crate::model::{HostPattern, MethodSet, PathPattern, Placement, SecretName};
 
@@ -20,7 +20,11 @@ What is not named stays. The change counts from the next request on; open stream
 
 The value stays while the change only narrows: fewer paths or methods, other variables. All else asks for the value again,
 except from root: further paths or methods, and any change of host, port, placement or plain-text flag. A path counts as
-narrower where it is evident: '/v1/models' within '/v1/**', '/a/b' within '/a/*'.
+narrower where it is evident: '/v1/models' within '/v1/**', '/a/b' within '/a/*'. On a terminal the command asks for the
+value; a script gives it with --value-stdin or --value-file, and a pipe is not read otherwise.
+
+A change of host or placement erases a value that is kept for 'onecli secret rollback'. The command asks before it does; a
+script needs --force.
 
 Examples:
   onecli secret edit openai --path '/v1/chat/completions' --method POST
@@ -30,9 +34,9 @@ Examples:
 pub(super) struct SecretEditArgs {
     /// The secret.
     pub(super) name: SecretName,
-    /// The hosts, in place of those it has; port 443 unless given. May be given again, with the same port.
-    #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host)]
-    hosts: Vec<(HostPattern, u16)>,
+    /// The hosts, in place of those it has. The port stays unless it or a URL is given. May be given again, with the same port.
+    #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host_and_port)]
+    hosts: Vec<(HostPattern, Option<u16>)>,
     /// The paths, in place of those it has; may be given again. '/**' stands for all.
     #[arg(long = "path", value_name = "PATTERN")]
     paths: Vec<PathPattern>,
@@ -84,7 +88,10 @@ impl SecretEditArgs {
     pub(super) fn change(&self, version: u32) -> Result<SecretEdit, String> {
         let port = self.hosts.first().map(|(_, port)| *port);
         if self.hosts.iter().any(|(_, other)| Some(*other) != port) {
-            return Err("one secret has one port: store another for the other port".to_owned());
+            return Err(
+                "one secret has one port: give it with each host, and store another secret for another port"
+                    .to_owned(),
+            );
         }
         let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
         let given = [&self.header, &self.basic, &self.query, &self.replace, &self.sigv4];
@@ -92,7 +99,7 @@ impl SecretEditArgs {
         Ok(SecretEdit {
             version,
             host: port.map(|_| self.hosts.iter().map(|(host, _)| host.clone()).collect()),
-            port,
+            port: port.flatten(),
             methods: (self.all_methods || !self.methods.is_empty()).then_some(methods),
             paths: (!self.paths.is_empty()).then(|| self.paths.clone()),
             placement: placement.or_else(|| self.bearer.then(Placement::bearer)),
@@ -101,6 +108,7 @@ impl SecretEditArgs {
             allow_plaintext: self.allow_plaintext.as_ref().map(|answer| answer == "yes"),
             value: None,
             force: self.value.force,
+            erase_kept: self.value.force,
         })
     }
 }

@@ -327,7 +327,10 @@ fn secrets_and_grants() {
 
     let added = add_secret(&client, "s", Some("API_KEY")).unwrap();
     assert_eq!((added.version, added.paths[0].to_string().as_str()), (1, "/**"));
-    refused(add_secret(&client, "s", None), &["there is a secret 's' already", "onecli secret rotate s"]);
+    refused(
+        add_secret(&client, "s", None),
+        &["there is a secret 's' already", "onecli secret edit s", "onecli secret rotate s"],
+    );
     add_secret(&client, "other", Some("API_KEY")).unwrap();
     add_secret(&client, "silent", None).unwrap();
 

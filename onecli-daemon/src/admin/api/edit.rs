@@ -22,6 +22,9 @@ pub struct SecretRotate {
 /// The code of an error: the change needs the secret's value.
 pub const VALUE_REQUIRED: &str = "value_required";
 
+/// The code of an error: the change would erase a kept value. The same request with `erase_kept` erases it.
+pub const DROPS_KEPT_VALUE: &str = "drops_kept_value";
+
 /// `secret edit`. What is absent stays.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +59,8 @@ pub struct SecretEdit {
     pub value: Option<WireValue>,
     /// Take a value that does not look like the credential.
     pub force: bool,
+    /// Erase the value that is kept for `secret rollback`: see [`DROPS_KEPT_VALUE`].
+    pub erase_kept: bool,
 }
 
 /// A secret before and after a change. The version is the same where nothing changed.
