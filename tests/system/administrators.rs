@@ -90,9 +90,12 @@ fn they_cannot_move_a_value(world: &World) {
     }
     assert_eq!(shown()["version"], 1);
     edit(&["--path", "/v1/models/*", "--env", "MOVED_KEY"]).ok("a narrower path");
-    world
-        .member(&["secret", "edit", "moved", "--path", "/v2/**", "--all-methods"])
-        .ok("with a value that is piped in");
+    let wider = ["secret", "edit", "moved", "--path", "/v2/**", "--all-methods"];
+    let unread = world.member(&wider);
+    assert_eq!(unread.code(), Some(1), "{unread:?}");
+    assert!(unread.err().contains("--value-stdin"), "no pipe is read unasked: {unread:?}");
+    assert_eq!(shown()["version"], 2);
+    world.member(&[&wider[..], &["--value-stdin"]].concat()).ok("with a value that is piped in");
     assert_eq!(shown()["version"], 3);
     // What the daemon reads elsewhere cannot be given again.
     let add = ["secret", "add", "read", "--bearer", "--host", &world.host, "--file", "/etc/hostname"];
@@ -101,7 +104,7 @@ fn they_cannot_move_a_value(world: &World) {
     let refused = world.member(&["secret", "edit", "read", "--host", "evil.test"]);
     assert!(refused.code() == Some(4) && refused.err().contains("only root"), "{refused:?}");
     // The control: root may.
-    world.daemon.onecli(&["secret", "edit", "moved", "--host", "evil.test"]).ok("root");
+    world.daemon.onecli(&["secret", "edit", "moved", "--host", "evil.test", "--force"]).ok("root");
 }
 
 /// An import that says "unchanged" would confirm a guess at a stored value, and change nothing.
@@ -119,9 +122,6 @@ fn they_cannot_try_guesses(world: &World) {
     for options in [&[][..], &["--dry-run"], &["--replace", "--dry-run"]] {
         assert_eq!(answer(value, options), answer("sk-live-guessed-wrong", options), "{options:?}");
     }
-    // The control: root is told.
-    fs::write(&file, format!("OPENAI_API_KEY={value}\n")).unwrap();
-    let told = world.daemon.onecli_json(&["secret", "import", &path]);
     let rotated = |guess: &str| {
         let args = ["--json", "secret", "rotate", "openai", "--value-stdin"];
         let told = world.member_gives(&args, guess).json("secret rotate");
@@ -129,6 +129,9 @@ fn they_cannot_try_guesses(world: &World) {
     };
     assert_eq!(rotated(value), (Value::Null, 2.into()), "the stored value is a new version, too");
     assert_eq!(rotated(value), (Value::Null, 3.into()));
+    // The control: root is told.
+    fs::write(&file, format!("OPENAI_API_KEY={value}\n")).unwrap();
+    let told = world.daemon.onecli_json(&["secret", "import", &path]);
     assert_eq!(told[0]["end"], "unchanged", "{told}");
 }
 

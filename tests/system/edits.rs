@@ -181,7 +181,7 @@ fn rollback_goes_nowhere_where_the_value_could_not_go() {
     assert_eq!(status(&scene, API, "/", &[]), 403, "the edit stays");
     // Another host, with a value of its own.
     let host = format!("{API_V6}:{}", scene.upstream.https_addr().port());
-    secret(&scene, &["edit", "api", "--host", &host, "--value-stdin"], SECOND).ok("edit");
+    secret(&scene, &["edit", "api", "--host", &host, "--value-stdin", "--force"], SECOND).ok("edit");
     serves(&scene, API_V6, "/echo", SECOND);
     let refused = secret(&scene, &["rollback", "api"], "");
     assert!(!refused.status.success() && refused.err().contains("hosts changed"), "{refused:?}");
