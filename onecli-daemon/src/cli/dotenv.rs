@@ -5,9 +5,13 @@ use zeroize::Zeroizing;
 use crate::admin::api::{ImportEnd, Imported, NamedValue, WireValue};
 use crate::model::SecretValue;
 
+/// The byte order mark, which editors of Windows write before the first line.
+pub(super) const MARK: char = '\u{feff}';
+
 /// The values, and what cannot be one.
 pub(super) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
     let (mut values, mut unusable) = (Vec::new(), Vec::new());
+    let text = text.strip_prefix(MARK).unwrap_or(text);
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -24,7 +28,7 @@ pub(super) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
             unusable.push(skipped(format!("line {number}"), "it is not NAME=VALUE".to_owned()));
             continue;
         };
-        let value = unquoted(raw).ok_or_else(|| "its quotes do not end in the same line".to_owned());
+        let value = unquoted(raw).map_err(str::to_owned);
         let value = value
             .and_then(|value| SecretValue::new(value.as_bytes().to_vec()).map_err(|error| error.to_string()));
         match value {
@@ -36,7 +40,8 @@ pub(super) fn read(text: &str) -> (Vec<NamedValue>, Vec<Imported>) {
 }
 
 fn assignment(line: &str) -> Option<(&str, &str)> {
-    let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+    let exported = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t']));
+    let line = exported.unwrap_or(line).trim_start();
     let (name, value) = line.split_once('=')?;
     let name = name.trim_end();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -45,22 +50,24 @@ fn assignment(line: &str) -> Option<(&str, &str)> {
 }
 
 /// In single quotes as it stands, in double ones with escapes, else up to a comment.
-fn unquoted(raw: &str) -> Option<Zeroizing<String>> {
+fn unquoted(raw: &str) -> Result<Zeroizing<String>, &'static str> {
+    const OPEN: &str = "its quotes do not end in the same line";
     let mut out = Zeroizing::new(String::with_capacity(raw.len()));
     if let Some(rest) = raw.strip_prefix('\'') {
-        out.push_str(rest.split_once('\'')?.0);
-        return Some(out);
+        let (value, after) = rest.split_once('\'').ok_or(OPEN)?;
+        out.push_str(value);
+        return ended(out, after);
     }
     let Some(rest) = raw.strip_prefix('"') else {
         let end = raw.find(" #").or_else(|| raw.find("\t#")).unwrap_or(raw.len());
         out.push_str(raw[..end].trim_end());
-        return Some(out);
+        return Ok(out);
     };
     let mut chars = rest.chars();
     loop {
-        match chars.next()? {
-            '"' => return Some(out),
-            '\\' => match chars.next()? {
+        match chars.next().ok_or(OPEN)? {
+            '"' => return ended(out, chars.as_str()),
+            '\\' => match chars.next().ok_or(OPEN)? {
                 'n' => out.push('\n'),
                 'r' => out.push('\r'),
                 't' => out.push('\t'),
@@ -69,6 +76,13 @@ fn unquoted(raw: &str) -> Option<Zeroizing<String>> {
             other => out.push(other),
         }
     }
+}
+
+/// Only a comment may follow the closing quote. A shell would join what else does.
+fn ended(value: Zeroizing<String>, after: &str) -> Result<Zeroizing<String>, &'static str> {
+    let is_comment = after.trim_start().starts_with('#') && after.starts_with([' ', '\t']);
+    let is_end = after.trim().is_empty() || is_comment;
+    if is_end { Ok(value) } else { Err("it goes on after its closing quote") }
 }
 
 #[cfg(test)]
@@ -89,6 +103,24 @@ mod tests {
         ];
         assert_eq!(got, expected);
         assert!(unusable.is_empty(), "{unusable:?}");
+    }
+
+    #[test]
+    fn a_mark_and_tabs_are_no_part_of_a_name() {
+        let (values, unusable) = read("\u{feff}A='sk-12345678' # why\n\texport\tB=\"sk-12345678\"\t#\n");
+        let names: Vec<&str> = values.iter().map(|named| named.name.as_str()).collect();
+        assert_eq!(names, ["A", "B"]);
+        assert!(unusable.is_empty(), "{unusable:?}");
+    }
+
+    #[test]
+    fn a_value_that_goes_on_after_its_quote_is_not_cut() {
+        let (values, unusable) = read("A='sk-12345678'def\nB=\"sk-12345678\"'def'\nC='sk-12345678'#no\n");
+        assert!(values.is_empty());
+        assert_eq!(unusable.len(), 3);
+        assert!(
+            unusable.iter().all(|one| one.reason.as_deref() == Some("it goes on after its closing quote"))
+        );
     }
 
     #[test]
