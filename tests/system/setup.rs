@@ -88,6 +88,28 @@ impl World {
         run.cwd(self.path("project"))
     }
 
+    /// A file of root, which root's setup reads.
+    fn own_file(&self, name: &str, text: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+        self.file(name, text);
+    }
+
+    /// Root's `onecli setup` on a terminal.
+    fn answered(&self, args: &str, answers: &str) -> Outcome {
+        let program = bins::path("onecli").display().to_string();
+        let socket = self.daemon.home().socket().display().to_string();
+        let command = format!("{program} --socket {socket} setup {args}");
+        let script = Run::new("script").args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+        self.surroundings(script).stdin(answers).outcome()
+    }
+
+    /// The secrets that the agent may use.
+    fn granted(&self) -> Vec<String> {
+        let agent = self.agent();
+        let all = agent["secrets"].as_array().unwrap();
+        all.iter().map(|one| one["secret"].as_str().unwrap().to_owned()).collect()
+    }
+
     fn names(&self, list: &str) -> Vec<String> {
         let all = self.daemon.onecli_json(&[list, "list"]);
         all.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
@@ -156,7 +178,7 @@ fn as_a_member_of_the_group(world: &World) {
     for word in [
         "gh auth logout --hostname github.com",
         "unset OPENAI_API_KEY",
-        "sed -i '/^ *",
+        "sed -i '/^[[:space:]]*",
         "remove the entry of machine gitlab.com",
         "agent allow-run coder bin",
         "secret add github --value-stdin --template github   # standard input: gh auth token",
@@ -240,7 +262,8 @@ fn root_reads_nothing_of_another_user() {
     assert_eq!(borrowed.code(), Some(2), "{borrowed:?}");
     assert!(borrowed.err().contains("without sudo"), "{borrowed:?}");
     let outcome = as_root(&world, &EVERYTHING).outcome();
-    outcome.ok("root has its own environment");
+    // Its own environment was read; the sources that it named and may not read are a failure.
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
     assert_eq!(world.names("secret"), ["openai"]);
     assert!(outcome.err().contains("belongs to another user"), "{outcome:?}");
     assert!(!world.path("home/gh-log").exists(), "a program that another user can replace");
@@ -264,6 +287,8 @@ fn a_failure_half_way_says_how_to_go_on() {
         assert!(outcome.out().contains(word), "{word}: {outcome:?}");
     }
     world.file("project/.env", &format!("GROQ_API_KEY={GROQ}\n"));
+    // Without the file that cannot be read.
+    let import = ["--agent", "coder", "--yes", "--import", "env", "--import", "dotenv"];
     as_root(&world, &import).outcome().ok("again");
     assert_eq!(world.names("secret"), ["groq", "openai"]);
     assert_eq!(world.agent()["secrets"].as_array().unwrap().len(), 2);
@@ -273,13 +298,7 @@ fn a_failure_half_way_says_how_to_go_on() {
 #[test]
 fn a_person_is_asked() {
     let Some(world) = World::new() else { return };
-    let program = bins::path("onecli").display().to_string();
-    let socket = world.daemon.home().socket().display().to_string();
-    let command = format!("{program} --socket {socket} setup --import env");
-    let answered = |answers: &str| {
-        let script = Run::new("script").args(["--quiet", "--return", "--command", &command, "/dev/null"]);
-        world.surroundings(script).stdin(answers).outcome()
-    };
+    let answered = |answers: &str| world.answered("--import env", answers);
     // The agent; not to read; no template.
     let declined = answered("\nn\n\n").ok("nothing to store");
     for word in ["Name of the agent [coder]:", "Read the variables OPENAI_API_KEY of your environment? [Y/n]"]
@@ -292,6 +311,92 @@ fn a_person_is_asked() {
     assert!(agreed.contains("Run this command? [Y/n]"), "{agreed}");
     assert!(world.has("OPENAI_API_KEY", OPENAI));
     assert_eq!(world.agent()["secrets"][0]["secret"], "openai");
+}
+
+/// The `.env` of a cloned repository names a stored secret.
+#[test]
+fn a_name_in_a_file_grants_no_stored_secret() {
+    let Some(world) = World::new() else { return };
+    let add = ["secret", "add", "groq", "--template", "groq", "--value-stdin"];
+    world.daemon.home().cli(&add).stdin(GROQ).outcome().ok("add");
+    world.own_file("project/.env", &format!("GROQ_API_KEY={}\n", GROQ.replace('4', "5")));
+    let import = as_root(&world, &["--agent", "coder", "--yes", "--import", "dotenv"]).outcome();
+    assert_eq!(import.code(), Some(0), "{import:?}");
+    assert!(import.err().contains("grant coder groq"), "{import:?}");
+    assert!(import.out().contains("remove an original only if its value is the one stored"), "{import:?}");
+    assert!(import.out().lines().any(|line| line.contains("sed -i") && line.contains("GROQ_API_KEY")));
+    let piped = as_root(&world, &["--agent", "coder", "--yes", "--template", "groq"]);
+    let piped = piped.stdin(GROQ.replace('4', "6")).outcome();
+    assert_eq!(piped.code(), Some(1), "{piped:?}");
+    for word in ["grant coder groq", "secret rotate groq", "standard input is not stored"] {
+        assert!(piped.err().contains(word), "{word}: {piped:?}");
+    }
+    let question = "may differ from GROQ_API_KEY in";
+    // To read; the stored one is not granted by an empty answer.
+    let declined = world.answered("--agent coder --import dotenv", "y\n\n").ok("declined");
+    assert!(declined.contains(question) && declined.contains("agent 'coder'? [y/N]"), "{declined}");
+    assert!(world.granted().is_empty() && world.has("GROQ_API_KEY", GROQ));
+    // To read; to grant the stored one; to run the command.
+    world.answered("--agent coder --import dotenv", "y\ny\ny\n").ok("agreed");
+    assert_eq!(world.granted(), ["groq"]);
+}
+
+#[test]
+fn the_first_profile_of_aws_is_granted() {
+    let Some(world) = World::new() else { return };
+    let profile = |name: &str, digit: &str| {
+        let (id, secret) = (AWS_ID.replace('5', digit), AWS_SECRET.replace('6', digit));
+        format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
+    };
+    let text = [profile("work", "2"), profile("default", "4"), profile("third", "8")].concat();
+    world.own_file("home/.aws/credentials", &text);
+    for _ in 0..2 {
+        let import = as_root(&world, &["--agent", "coder", "--yes", "--import", "aws"]).outcome();
+        let out = import.ok("import");
+        assert_eq!(world.names("secret"), ["aws", "aws-third", "aws-work"]);
+        assert_eq!(world.granted(), ["aws-work"]);
+        for word in ["ungrant coder aws-work", "grant coder aws\n", "grant coder aws-third\n"] {
+            assert!(import.err().contains(word), "{word:?}: {import:?}");
+        }
+        assert_eq!(out.matches("  sed -i").count(), 3, "{out}");
+        assert!(out.contains("run --agent coder"), "{out}");
+    }
+}
+
+#[test]
+fn a_credential_that_fails_stops_no_other() {
+    let Some(world) = World::new() else { return };
+    world.own_file(
+        "project/.env",
+        &format!("GROQ_API_KEY=not-a-key\nOPENAI_API_KEY={OPENAI}\nTAVILY_API_KEY='x\n"),
+    );
+    world.own_file("home/.netrc", &format!("machine git.acme.test login --plain-http password {DEPLOY}\n"));
+    let import = ["--agent", "coder", "--yes", "--import", "dotenv", "--import", "netrc"];
+    let outcome = as_root(&world, &import).outcome();
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    assert_eq!(world.names("secret"), ["git.acme.test", "openai"]);
+    assert_eq!(world.granted().len(), 2);
+    for word in ["secret add groq --template groq --force", "TAVILY_API_KEY in", "this is not done:"] {
+        assert!(outcome.err().contains(word), "{word}: {outcome:?}");
+    }
+    for word in ["these commands remove the originals", "run --agent coder", "--recipe NAME"] {
+        assert!(outcome.out().contains(word), "{word}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_named_source_without_a_credential_is_a_failure() {
+    let Some(world) = World::new() else { return };
+    fs::remove_file(world.path("home/.netrc")).unwrap();
+    world.own_file("project/.env", "OTHER=1\n");
+    let import = ["--agent", "coder", "--yes", "--import", "netrc", "--import", "dotenv", "--import", "aws"];
+    let outcome = as_root(&world, &import).outcome();
+    assert_eq!(outcome.code(), Some(1), "{outcome:?}");
+    for word in
+        ["--import netrc: there is no file", "--import dotenv: nothing to store", "--import aws: cannot read"]
+    {
+        assert!(outcome.err().contains(word), "{word}: {outcome:?}");
+    }
 }
 
 /// What `run` asks for a person who administers nothing.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::super::CliError;
 use super::super::confirm::{ConfirmError, Terminal};
 use super::super::output::Output;
+use super::files;
 use crate::admin::api::DEFAULT_SOCKET;
 use crate::model::SecretValue;
 
@@ -55,6 +56,13 @@ impl Admin {
     /// An `onecli` command as a person types it.
     pub(super) fn shown(&self, args: &[&str]) -> String {
         line_of(&self.onecli(args))
+    }
+
+    /// An `onecli` command as a person types it, with sudo where it needs that and the host has it.
+    pub(super) fn hint(&self, args: &[&str], needs: Needs) -> String {
+        let words = self.onecli(args);
+        let has_sudo = files::program("sudo").is_some();
+        line_of(&if has_sudo { self.elevated(words, needs) } else { words })
     }
 
     /// The words of a command with the sudo that it needs.
@@ -117,6 +125,13 @@ impl Admin {
             Some(terminal) => Ok(terminal.agrees(question, true).map_err(ConfirmError::from)?),
             None => Ok(true),
         }
+    }
+
+    /// Asks, where only an explicit yes is one. Without questions the answer is no.
+    pub(super) fn agrees_to_risk(&mut self, question: &str, output: &mut Output) -> Result<bool, CliError> {
+        output.finish()?;
+        let agreed = self.terminal.as_mut().map(|terminal| terminal.agrees(question, false)).transpose();
+        Ok(agreed.map_err(ConfirmError::from)?.unwrap_or(false))
     }
 
     /// Asks for a line; `None` without questions.

@@ -15,6 +15,9 @@ It looks for credentials that you have: variables of templates, 'gh auth token',
 each before it reads it, and reads it as you. Values go to the daemon through a pipe. It prints the commands that remove the
 originals, and runs none of them.
 
+A secret that exists already is not replaced, and not granted without a question: its value may be another. With --yes it is
+not granted. A credential that fails is left out, the others go on, and the exit code is 1.
+
 Examples:
   onecli setup
   onecli setup --agent coder --recipe claude-code --import env --yes
@@ -53,4 +56,17 @@ pub(super) enum Kind {
     Dotenv,
     /// ~/.aws/credentials, or the file that `AWS_SHARED_CREDENTIALS_FILE` names.
     Aws,
+}
+
+impl Kind {
+    /// Why there is nothing to read.
+    pub(super) fn missing(self) -> &'static str {
+        match self {
+            Kind::Env => "no variable of a template is set",
+            Kind::Gh => "there is no program 'gh' on your PATH that may be run",
+            Kind::Netrc => "there is no file ~/.netrc, and NETRC names none",
+            Kind::Dotenv => "there is no file .env in this directory",
+            Kind::Aws => "there is no file ~/.aws/credentials, and AWS_SHARED_CREDENTIALS_FILE names none",
+        }
+    }
 }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use admin::{Admin, Needs};
 pub(super) use args::SetupArgs;
+use credentials::Progress;
 
 use super::CliError;
 use super::client::{Client, ClientError};
@@ -48,7 +49,7 @@ pub(super) fn setup(client: &Client, args: SetupArgs, output: &mut Output) -> Re
         return Err(CliError::Usage("with --yes name the agent: --agent NAME".to_owned()));
     }
     let admin = Admin::new(client.socket(), terminal)?;
-    let mut setup = Setup { client, args, admin };
+    let mut setup = Setup { client, args, admin, progress: Progress::default() };
     let done = setup.steps(output);
     if done.is_err() {
         setup.report_done(output)?;
@@ -71,6 +72,7 @@ struct Setup<'c> {
     client: &'c Client,
     args: SetupArgs,
     admin: Admin,
+    progress: Progress,
 }
 
 /// Who may use an agent, and what for, of `agent show`.
@@ -98,8 +100,12 @@ impl Setup<'_> {
         self.daemon(output)?;
         let agent = self.agent(output)?;
         let launcher = self.launcher(output)?;
-        let removals = self.credentials(&agent, output)?;
-        self.finish(&agent, launcher, &removals, output)
+        self.credentials(&agent, output)?;
+        self.finish(&agent, launcher, output)?;
+        match self.progress.failed.as_slice() {
+            [] => Ok(()),
+            failed => Err(CliError::Unfinished(format!("this is not done:\n{}", failed.join("\n")))),
+        }
     }
 
     /// A daemon that answers has its key and its vault open: both are made at its first start.
@@ -217,33 +223,33 @@ impl Setup<'_> {
         self.admin.system(&["systemctl", "enable", "--now", "onecli-launcher.socket"], output)
     }
 
-    fn finish(
-        &mut self,
-        agent: &AgentName,
-        launcher: bool,
-        removals: &[String],
-        output: &mut Output,
-    ) -> Result<(), CliError> {
+    fn finish(&mut self, agent: &AgentName, launcher: bool, output: &mut Output) -> Result<(), CliError> {
         let state: AgentState = self.admin.ask(&["agent", "show", agent.as_str()], output)?;
         let secrets: Vec<String> = state.secrets.into_iter().map(|granted| granted.secret).collect();
         output.line("")?;
         if secrets.is_empty() {
-            output.line(&format!(
-                "agent '{agent}' has no credential yet: onecli secret add NAME --template TEMPLATE"
-            ))?;
+            let commands = [
+                &["secret", "add", "NAME", "--template", "TEMPLATE"][..],
+                &["grant", agent.as_str(), "NAME"],
+            ]
+            .map(|command| self.admin.hint(command, Needs::Administrator));
+            output.line(&format!("agent '{agent}' has no credential yet: {}", commands.join("; ")))?;
         } else {
             output.line(&format!("agent '{agent}' may use: {}", secrets.join(", ")))?;
         }
         if !launcher {
-            output.line("no launcher answers; start it as root with: onecli launcher")?;
+            let start = self.admin.hint(&["launcher"], Needs::Root);
+            output.line(&format!("no launcher answers; start it as root with: {start}"))?;
         }
         if let Some(secret) = secrets.first() {
             output.line("to see whether a service accepts its credential, as root:")?;
-            output.line(&format!("  {}", self.admin.shown(&["secret", "test", secret])))?;
+            output.line(&format!("  {}", self.admin.hint(&["secret", "test", secret], Needs::Root)))?;
         }
-        if !removals.is_empty() {
-            output.line("these commands remove the originals; none of them was run:")?;
-            removals.iter().try_for_each(|command| output.line(&format!("  {command}")))?;
+        self.show_removals(output)?;
+        if self.args.recipe.is_none() {
+            let setup = self.admin.shown(&["setup", "--agent", agent.as_str(), "--recipe", "NAME"]);
+            output.line("'onecli recipe list' shows programs with rules; to add the rules of one:")?;
+            output.line(&format!("  {setup}"))?;
         }
         output.line("start the agent in a directory of a project with:")?;
         let recipe = self.args.recipe.map(|recipe| recipe.recipe());
@@ -253,7 +259,25 @@ impl Setup<'_> {
         Ok(output.line(&format!("  {}", self.admin.shown(&run)))?)
     }
 
-    fn report_done(&self, output: &mut Output) -> Result<(), CliError> {
+    /// Once: a failure after the summary does not repeat them.
+    fn show_removals(&mut self, output: &mut Output) -> Result<(), CliError> {
+        for (heading, commands) in [
+            ("these commands remove the originals; none of them was run:", &mut self.progress.removals),
+            (
+                "the secrets of these originals existed before; remove an original only if its value is the one stored:",
+                &mut self.progress.removals_if_same,
+            ),
+        ] {
+            if !commands.is_empty() {
+                output.line(heading)?;
+                commands.drain(..).try_for_each(|command| output.line(&format!("  {command}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report_done(&mut self, output: &mut Output) -> Result<(), CliError> {
+        self.show_removals(output)?;
         if self.admin.done.is_empty() {
             output.line("nothing was changed")?;
         } else {

@@ -47,13 +47,23 @@ pub(super) struct Found {
     pub(super) remove: String,
 }
 
-impl Source {
-    /// The places that exist. None of them is read.
-    pub(super) fn find(kinds: &[Kind]) -> Vec<Source> {
-        kinds.iter().filter_map(|kind| Source::of(*kind)).collect()
-    }
+/// What was found in one place.
+pub(super) struct Contents {
+    /// Credentials.
+    pub(super) found: Vec<Found>,
+    /// Variables of templates that have no usable value, and why. No value is quoted.
+    pub(super) unusable: Vec<String>,
+}
 
-    fn of(kind: Kind) -> Option<Source> {
+impl From<Vec<Found>> for Contents {
+    fn from(found: Vec<Found>) -> Contents {
+        Contents { found, unusable: Vec::new() }
+    }
+}
+
+impl Source {
+    /// The place, if it exists. It is not read.
+    pub(super) fn of(kind: Kind) -> Option<Source> {
         let home = |name: &str| Some(std::env::home_dir()?.join(name));
         let file_of =
             |variable: &str, name: &str| std::env::var_os(variable).map(PathBuf::from).or_else(|| home(name));
@@ -89,14 +99,17 @@ impl Source {
     ///
     /// # Errors
     /// Why it cannot be read. No value is quoted.
-    pub(super) fn read(&self) -> Result<Vec<Found>, String> {
-        match self {
-            Source::Variables(names) => Ok(of_variables(names)),
-            Source::Gh(path) => of_gh(path),
-            Source::Netrc(path) => Ok(of_netrc(&files::read(path)?, &path.display().to_string())),
-            Source::Dotenv(path) => Ok(of_dotenv(&files::read(path)?, &path.display().to_string())),
-            Source::Aws(path) => of_aws(&files::read(path)?, &path.display().to_string()),
-        }
+    pub(super) fn read(&self) -> Result<Contents, String> {
+        Ok(match self {
+            Source::Variables(names) => of_variables(names).into(),
+            Source::Gh(path) => of_gh(path)?.into(),
+            Source::Netrc(path) => of_netrc(&files::read(path)?, &path.display().to_string()).into(),
+            Source::Dotenv(path) => {
+                let (text, path) = (files::read(path)?, path.display().to_string());
+                Contents { found: of_dotenv(&text, &path), unusable: unusable(&text, &path) }
+            }
+            Source::Aws(path) => of_aws(&files::read(path)?, &path.display().to_string())?.into(),
+        })
     }
 }
 
@@ -125,11 +138,23 @@ fn of_dotenv(text: &str, path: &str) -> Vec<Found> {
     let (values, _) = dotenv::read(text);
     let values = values.into_iter().map(|named| (named.name, named.value.0)).collect();
     let origin = |name: &str| format!("{name} in {path}");
+    // A byte order mark stands before the first line.
+    let mark = if text.starts_with(dotenv::MARK) { r"1s/^\xEF\xBB\xBF//; " } else { "" };
     let remove = |name: &str| {
         let pattern = name.replace(' ', r"\|");
-        format!(r"sed -i '/^ *\(export  *\)\?\({pattern}\) *=/d' {}", quoted(path))
+        format!(
+            r"sed -i '{mark}/^[[:space:]]*\(export[[:space:]][[:space:]]*\)\?\({pattern}\)[[:space:]]*=/d' {}",
+            quoted(path)
+        )
     };
     named(values, &origin, &remove)
+}
+
+/// Variables of templates whose line cannot be used.
+fn unusable(text: &str, path: &str) -> Vec<String> {
+    let (_, unusable) = dotenv::read(text);
+    let of_template = unusable.into_iter().filter(|one| template_of(&one.name).is_some());
+    of_template.map(|one| format!("{} in {path}: {}", one.name, one.reason.unwrap_or_default())).collect()
 }
 
 /// Variables that have a template. The keys of AWS become one credential.
@@ -190,7 +215,7 @@ fn of_gh(path: &std::path::Path) -> Result<Vec<Found>, String> {
 }
 
 fn of_netrc(text: &str, path: &str) -> Vec<Found> {
-    let machines = netrc::read(text);
+    let machines = netrc::read(text.trim_start_matches(dotenv::MARK));
     let is_only = machines.len() == 1;
     let found = machines.into_iter().filter_map(|machine| {
         let netrc::Machine { host, login, password } = machine;
@@ -207,7 +232,13 @@ fn of_netrc(text: &str, path: &str) -> Vec<Found> {
         if let Some(template) = matching {
             return Found::of_template(&template.name, value, origin, remove);
         }
-        let options = ["--host", &host, "--basic", &login].map(str::to_owned).to_vec();
+        // A login that begins with a dash is no option.
+        let basic = if login.starts_with('-') {
+            vec![format!("--basic={login}")]
+        } else {
+            vec!["--basic".to_owned(), login]
+        };
+        let options = [vec!["--host".to_owned(), host.clone()], basic].concat();
         Some(Found { name: host.parse().ok()?, options, origin, value: value?, remove })
     });
     found.collect()
@@ -217,13 +248,14 @@ fn of_aws(text: &str, path: &str) -> Result<Vec<Found>, String> {
     let mut file = Ini::new_cs();
     file.set_inline_comment_symbols(Some(&[]));
     // Its errors quote lines.
-    let sections = file.read(text.to_owned()).map_err(|_| "it is not a file of profiles".to_owned())?;
+    let text = text.trim_start_matches(dotenv::MARK).to_owned();
+    let sections = file.read(text).map_err(|_| "it is not a file of profiles".to_owned())?;
     let found = sections.iter().filter_map(|(profile, keys)| {
         let key = |name: &str| keys.get(&name.to_ascii_lowercase())?.as_deref();
         let value = joined(key(AWS_ID)?.as_bytes(), key(AWS_SECRET)?.as_bytes(), key(AWS_TOKEN).map(str::as_bytes));
         let origin = format!("profile {profile} in {path}");
         let remove = format!(
-            r"sed -i '/^\[{profile}\]/,/^\[/{{/^ *aws_\(access_key_id\|secret_access_key\|session_token\) *=/d}}' {}",
+            r"sed -i '/^\[{profile}\]/,/^\[/{{/^[[:space:]]*aws_\(access_key_id\|secret_access_key\|session_token\)[[:space:]]*=/d}}' {}",
             quoted(path)
         );
         let found = Found::of_template("aws", value, origin, remove)?;
@@ -272,15 +304,46 @@ mod tests {
         let text = "# mine\n[default]\naws_access_key_id = AKIA01234567\naws_secret_access_key = a#b;c=0123456789\n\
                     region = x\n[Work]\naws_access_key_id=ASIA01234567\naws_secret_access_key=d0123456789\n\
                     aws_session_token=tok/en==\n[empty]\n";
-        let mut found = summary(of_aws(text, "f").unwrap());
-        found.sort();
+        // In the order of the file.
         assert_eq!(
-            found,
+            summary(of_aws(text, "f").unwrap()),
             [
                 "aws --template aws AKIA01234567:a#b;c=0123456789",
                 "aws-work --template aws ASIA01234567:d0123456789:tok/en=="
             ]
         );
+    }
+
+    #[test]
+    fn unusable_lines_of_templates_are_named() {
+        let text = "OPENAI_API_KEY='sk-0123456789\nOTHER=1\nGROQ_API_KEY='gsk_0123456789'x\n";
+        let named = unusable(text, "f");
+        assert_eq!(named.len(), 2, "{named:?}");
+        assert!(named[0].starts_with("OPENAI_API_KEY in f: ") && named[1].starts_with("GROQ_API_KEY in f: "));
+        assert!(!named.concat().contains("0123456789"));
+    }
+
+    /// `sed` removes all that is read as an assignment.
+    #[test]
+    fn removal_commands_match_what_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display().to_string();
+        let (key, mark) = ("OPENAI_API_KEY=sk-0123456789", dotenv::MARK);
+        for line in [format!("\t export\t {key}"), format!("{mark}{key}"), format!("\t{key}")] {
+            let text = format!("{line}\nOTHER=1\n");
+            std::fs::write(file.path(), &text).unwrap();
+            let found = of_dotenv(&text, &path);
+            let [one] = found.as_slice() else { panic!("{line:?}: {}", found.len()) };
+            let status = std::process::Command::new("sh").args(["-c", &one.remove]).status().unwrap();
+            assert!(status.success(), "{}", one.remove);
+            assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "OTHER=1\n", "{}", one.remove);
+        }
+    }
+
+    #[test]
+    fn a_login_is_no_option() {
+        let found = of_netrc("machine a.test login --plain-http password 0123456789", "f");
+        assert_eq!(summary(found), ["a.test --host a.test --basic=--plain-http 0123456789"]);
     }
 
     #[test]
