@@ -399,6 +399,25 @@ fn a_named_source_without_a_credential_is_a_failure() {
     }
 }
 
+/// Ctrl-C at a question for a value.
+#[test]
+fn an_interrupted_prompt_leaves_the_echo_on() {
+    let Some(world) = World::new() else { return };
+    let program = bins::path("onecli").display().to_string();
+    let socket = world.daemon.home().socket().display().to_string();
+    let log = world.path("typescript").display().to_string();
+    // The key is pressed once the question is there, and the terminal has had time to be set.
+    let script = format!(
+        "(timeout 20 sh -c 'until grep -q \"not shown\" {log}; do sleep 0.05; done'; sleep 0.5; printf '\\003'; sleep 0.5) | \
+         script --quiet --flush --command \
+         'trap : INT; {program} --socket {socket} secret add openai --template openai; echo end $?; stty -a' {log}"
+    );
+    let out = Run::new("sh").args(["-c", &script]).outcome().ok("script");
+    assert!(out.contains("end 130"), "{out}");
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert!(words.contains(&"echo") && words.contains(&"isig") && words.contains(&"icanon"), "{out}");
+}
+
 /// What `run` asks for a person who administers nothing.
 fn a_runner_is_told_of_its_own_agents(world: &World) {
     let list = || {

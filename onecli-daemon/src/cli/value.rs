@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use zeroize::Zeroizing;
 
 use super::args::ValueArgs;
@@ -75,7 +76,7 @@ pub(super) fn read_passphrase(file: Option<&Path>, is_new: bool) -> Result<WireV
         }
         None if !io::stdin().is_terminal() => return Err(ValueError::NoPassphrase),
         None => {
-            let ask = |text| rpassword::prompt_password(text).map(Zeroizing::new).map_err(ValueError::Input);
+            let ask = |text| hidden(text).map_err(ValueError::Input);
             let first = ask("Passphrase (not shown): ")?;
             if is_new && *ask("The same again: ")? != *first {
                 return Err(ValueError::Mismatch);
@@ -92,8 +93,17 @@ fn bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
+/// Asks without echo. rpassword turns Ctrl-C into SIGINT before it restores the terminal, so that signal waits until it has.
+fn hidden(question: &str) -> io::Result<Zeroizing<String>> {
+    let interrupt: SigSet = [Signal::SIGINT].into_iter().collect();
+    let before = interrupt.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let answer = rpassword::prompt_password(question).map(Zeroizing::new);
+    before.thread_set_mask()?;
+    answer
+}
+
 fn prompt() -> Result<Zeroizing<Vec<u8>>, ValueError> {
-    let ask = |text| rpassword::prompt_password(text).map(Zeroizing::new).map_err(ValueError::Input);
+    let ask = |text| hidden(text).map_err(ValueError::Input);
     let first = ask("Value (not shown): ")?;
     if *ask("The same again: ")? != *first {
         return Err(ValueError::Mismatch);
