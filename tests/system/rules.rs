@@ -78,7 +78,7 @@ fn rules_are_added_listed_and_removed() {
     let id = bare.rule(&words);
     let listed = bare.daemon.onecli_json(&["rule", "list"]);
     let expected = serde_json::json!([{
-        "id": id, "agent": "coder", "action": "allow", "host": API, "port": "443",
+        "id": id, "agent": "coder", "action": "allow", "host": API, "port": 443,
         "methods": ["GET"], "paths": ["/v1/**"], "address": null, "rate": null,
     }]);
     assert_eq!(listed, expected);
