@@ -372,7 +372,7 @@ mod tests {
                 ("sk-xxxxxxx", ""),
                 ("sk-aaaaaaaaaaaaaaaa", ""),
                 ("pa$s{w}o(r)d", ""),
-                ("a<b>c1", ""),
+                ("a<b>c1d2e3", ""),
             ] {
                 check(&placement, value, expected);
             }
