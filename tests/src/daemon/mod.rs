@@ -147,10 +147,11 @@ impl Daemon {
         }
     }
 
-    /// `secret add NAME` with further `options`; the value goes through standard input.
+    /// `secret add NAME` with further `options`; the value goes through standard input. Values of tests need not look like
+    /// credentials.
     pub fn add_secret(&self, name: &str, value: &str, options: &[&str]) {
-        let args: Vec<_> =
-            ["--json", "secret", "add", name, "--value-stdin"].iter().chain(options).copied().collect();
+        let add = ["--json", "secret", "add", name, "--value-stdin", "--force"];
+        let args: Vec<_> = add.iter().chain(options).copied().collect();
         let _ = self.home.cli(&args).stdin(value).outcome().ok("secret add");
         canary::watch(value);
     }
