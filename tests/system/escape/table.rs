@@ -297,7 +297,10 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("explicit_port").both(Says("answered HTTP/1.1 4")).no_control(),
     judged("transparent_port").no_control(),
     judged("transparent_port6").no_control(),
-    Row::new("admin_socket").both(NO_ACCESS).root(Says("answered HTTP/1.1 403")).no_control(),
+    Row::new("admin_socket")
+        .both(Says("answered HTTP/1.1 403"))
+        .root(Says("answered HTTP/1.1 403"))
+        .no_control(),
     Row::new("bind_transparent4").both(Denied("ReservedPort")).root(Denied("ReservedPort")).no_control(),
     Row::new("bind_transparent_any4").both(Denied("ReservedPort")).no_control(),
     Row::new("bind_transparent6").both(Denied("ReservedPort")).no_control(),
