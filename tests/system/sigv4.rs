@@ -304,7 +304,7 @@ fn scopes_that_are_not_signed_for() {
     let bad = cloud
         .daemon
         .home()
-        .cli(&["secret", "rotate", "aws", "--value-stdin"])
+        .cli(&["secret", "rotate", "aws", "--value-stdin", "--force"])
         .stdin("no-keys-at-all")
         .outcome();
     assert!(bad.err().contains("ID:SECRET"), "{bad:?}");
