@@ -88,7 +88,8 @@ fn connections_of_a_revoked_grant_are_closed() {
     ];
     let world = World::new(&["http/1.1"]);
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, VALUE).unwrap();
+    // Root is told that the same value is no change.
+    std::fs::write(&file, format!("{VALUE}-next")).unwrap();
     let one = world.grant("one");
     for (take, give) in takes {
         let plain = world.ask("/out", None);

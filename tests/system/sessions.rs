@@ -197,7 +197,7 @@ fn a_session_ends_with_the_grant_and_the_token() {
     scene.daemon.onecli(&["secret", "enable", "api"]).ok("enable");
     // A new value and a new root key change nothing about it.
     let rotated = scene.daemon.home().cli(&["secret", "rotate", "api", "--value-stdin"]);
-    rotated.stdin("another value 0815").outcome().ok("rotate");
+    rotated.stdin("another-value-0815").outcome().ok("rotate");
     assert_eq!(sent("rotated"), session);
     let token =
         scene.daemon.onecli_json(&["agent", "rotate", "outside"])["token"].as_str().unwrap().to_owned();
