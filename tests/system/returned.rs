@@ -189,6 +189,7 @@ fn weak_values_are_stored_with_a_warning() {
     let added = scene.daemon.onecli(&[&add[..], &value].concat());
     added.ok("secret add");
     assert!(added.err().contains("warning: ") && added.err().contains("entropy"), "{added:?}");
+    std::fs::write(&file, "password124").unwrap();
     let rotated = scene.daemon.onecli(&[&["secret", "rotate", "weak"][..], &value].concat());
     rotated.ok("secret rotate");
     assert!(rotated.err().contains("entropy"), "{rotated:?}");
