@@ -204,10 +204,11 @@ impl Client {
 
     /// A daemon that failed at its start is told apart from one that does not run: systemd keeps its socket open.
     fn explained(&self, error: ClientError) -> ClientError {
-        use ClientError::{BrokenOff, Failed, NotReachable, Timeout};
-        let is_silent = matches!(error, NotReachable { .. } | BrokenOff(_) | Timeout(_));
-        match self.unit_state().filter(|_| is_silent) {
-            Some(UnitState::Failed(reason)) => Failed(reason),
+        if !error.is_gone() {
+            return error;
+        }
+        match self.unit_state() {
+            Some(UnitState::Failed(reason)) => ClientError::Failed(reason),
             _ => error,
         }
     }

@@ -68,7 +68,12 @@ fn ask(client: &Client) -> (Vec<Check>, Running) {
             return (vec![Check::warn("daemon", error.report().message, fix)], Running::Unknown);
         }
         Err(error) => {
-            let (fix, running) = silent(&error, client.unit_state().as_ref());
+            let unit = match &error {
+                // systemd was asked for this error.
+                ClientError::Failed(reason) => Some(UnitState::Failed(reason.clone())),
+                _ => client.unit_state(),
+            };
+            let (fix, running) = silent(&error, unit.as_ref());
             return (vec![Check::fail("daemon", error.report().message, fix)], running);
         }
     };

@@ -234,7 +234,6 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    color_of(&arguments).write_global();
     let args = match Args::try_parse_from(&arguments) {
         Ok(args) => args,
         Err(refused) => return ExitCode::from(refuse(&refused, &arguments)),
@@ -280,6 +279,7 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
 
 /// Prints help, the version, or why the command line is not understood.
 fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
+    color_of(arguments).write_global();
     let is_run = names_run(arguments);
     if refused.exit_code() != 0 && !is_run && asks_for_json(arguments) {
         let text = refused.to_string();
