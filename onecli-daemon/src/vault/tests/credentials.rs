@@ -42,28 +42,44 @@ impl Outbound for Slow {
     }
 }
 
+/// A secret whose value is a refresh token that its service replaces at each use.
+struct Spending {
+    vault: Arc<Vault>,
+    store: Arc<dyn Store>,
+    secret: Secret,
+    server: Arc<Slow>,
+    credentials: Arc<Credentials>,
+}
+
+impl Spending {
+    async fn new() -> Spending {
+        let host = Host::new().await;
+        let vault = Arc::new(host.unlock().await.unwrap());
+        let mut secret = secret(1, "key");
+        secret.profile.mint = Some(Mint::RefreshToken {
+            token_url: "https://login.test/token".parse().unwrap(),
+            client_id: "me".to_owned(),
+            scope: None,
+        });
+        secret.sealed = vault.seal(&secret, &value("refresh-token-0")).unwrap();
+        let store: Arc<dyn Store> = Arc::new(host.store);
+        store.add_secret(&secret).await.unwrap();
+        let server = Arc::new(Slow { may_answer: Semaphore::new(0), asked: Mutex::default() });
+        let credentials = Arc::new(Credentials::new(
+            Arc::clone(&vault),
+            Arc::clone(&store),
+            Arc::clone(&server) as _,
+            Backends::for_test(),
+            Arc::new(SystemClock),
+        ));
+        Spending { vault, store, secret, server, credentials }
+    }
+}
+
 /// An agent could have every refresh token spent otherwise, and lose the one that takes its place.
 #[tokio::test]
 async fn who_hangs_up_loses_no_refresh_token() {
-    let host = Host::new().await;
-    let vault = Arc::new(host.unlock().await.unwrap());
-    let mut secret = secret(1, "key");
-    secret.profile.mint = Some(Mint::RefreshToken {
-        token_url: "https://login.test/token".parse().unwrap(),
-        client_id: "me".to_owned(),
-        scope: None,
-    });
-    secret.sealed = vault.seal(&secret, &value("refresh-token-0")).unwrap();
-    let store: Arc<dyn Store> = Arc::new(host.store);
-    store.add_secret(&secret).await.unwrap();
-    let server = Arc::new(Slow { may_answer: Semaphore::new(0), asked: Mutex::default() });
-    let credentials = Arc::new(Credentials::new(
-        Arc::clone(&vault),
-        Arc::clone(&store),
-        Arc::clone(&server) as _,
-        Backends::for_test(),
-        Arc::new(SystemClock),
-    ));
+    let Spending { vault, store, secret, server, credentials } = Spending::new().await;
     let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret));
     for _ in 0..3 {
         let asking = credentials.open(&grant);
@@ -82,25 +98,7 @@ async fn who_hangs_up_loses_no_refresh_token() {
 /// An administrator edits the secret while its refresh token is spent: the new token is stored for the edited secret.
 #[tokio::test]
 async fn an_edit_meanwhile_loses_no_refresh_token() {
-    let host = Host::new().await;
-    let vault = Arc::new(host.unlock().await.unwrap());
-    let mut secret = secret(1, "key");
-    secret.profile.mint = Some(Mint::RefreshToken {
-        token_url: "https://login.test/token".parse().unwrap(),
-        client_id: "me".to_owned(),
-        scope: None,
-    });
-    secret.sealed = vault.seal(&secret, &value("refresh-token-0")).unwrap();
-    let store: Arc<dyn Store> = Arc::new(host.store);
-    store.add_secret(&secret).await.unwrap();
-    let server = Arc::new(Slow { may_answer: Semaphore::new(0), asked: Mutex::default() });
-    let credentials = Arc::new(Credentials::new(
-        Arc::clone(&vault),
-        Arc::clone(&store),
-        Arc::clone(&server) as _,
-        Backends::for_test(),
-        Arc::new(SystemClock),
-    ));
+    let Spending { vault, store, secret, server, credentials } = Spending::new().await;
     let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret.clone()));
     let asking = credentials.open(&grant);
     tokio::time::timeout(Duration::from_millis(20), asking).await.expect_err("the server is slow");
