@@ -49,6 +49,13 @@ fn error_has_a_help_line_and_is_json_for_programs() {
     check(&["agent", "show", "NO NAME"], 2, "usage");
     check(&["rule", "add", "allow"], 2, "usage");
     check(&["secret", "add", "s", "--host", "a.test", "--bearer", "--value-file", "/absent"], 1, "value");
+    check(&["run"], 125, "usage");
+    check(&["run", "--", "true"], 125, "not_permitted");
+    check(
+        &["restore", "/absent/backup", "--data-dir", "/absent/data", "--config", "/absent/config"],
+        78,
+        "bad_config",
+    );
     let down = ["--json", "--socket", "/absent/admin.sock", "status"];
     let outcome = Run::new(bins::path("onecli")).args(down).outcome();
     check_json_error(&outcome, &down, 3, "daemon_not_reachable");

@@ -17,6 +17,7 @@ use onecli_tests::client::{Outcome, Run, curl};
 use onecli_tests::daemon::Daemon;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
+use serde_json::{Value, json};
 
 use crate::scene::{API, API_V6, KEY, Scene, VALUE, Way, curl_with_key};
 
@@ -419,6 +420,12 @@ fn a_backup_is_restored_as_it_was() {
     let told = restore(&scene, &file, &["--dry-run"]).ok("restore --dry-run");
     assert!(told.contains("2 agents, 1 secrets") && told.contains("nothing was changed"), "{told}");
     assert!(fs::read(&database).unwrap() == before, "a dry run changes nothing");
+    let told: Value =
+        serde_json::from_str(&restore(&scene, &file, &["--dry-run", "--json"]).ok("restore")).unwrap();
+    assert_eq!((&told["secrets"], &told["dry_run"]), (&json!(1), &json!(true)), "{told}");
+    let absent = restore(&scene, "/absent/backup.db", &["--json"]);
+    let error: Value = serde_json::from_str(&absent.err()).unwrap();
+    assert_eq!(error["error"]["code"], "failed", "{absent:?}");
 
     // What is not good is refused, and nothing is touched.
     let spoilt = dir.join("spoilt.db");

@@ -195,6 +195,18 @@ pub struct ErrorDetail {
     pub hint: String,
 }
 
+/// Begins the line of an error's text that says what to do next.
+pub const HELP: &str = "\nhelp: ";
+
+impl ErrorDetail {
+    /// Takes an error's text apart where [`HELP`] begins.
+    pub fn new(code: &str, error: &dyn std::fmt::Display) -> ErrorDetail {
+        let text = error.to_string();
+        let (message, hint) = text.split_once(HELP).unwrap_or((&text, ""));
+        ErrorDetail { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned() }
+    }
+}
+
 /// `agent add`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -37,6 +37,22 @@ pub struct Restored {
     passphrase_file: Option<PathBuf>,
 }
 
+impl Restored {
+    /// For programs.
+    pub fn json(&self) -> String {
+        serde_json::json!({
+            "agents": self.agents,
+            "secrets": self.secrets,
+            "values_opened": self.opened,
+            "key_id": self.key_id,
+            "database": self.database,
+            "former_database": self.aside,
+            "dry_run": self.dry_run,
+        })
+        .to_string()
+    }
+}
+
 impl fmt::Display for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use onecli_daemon::admin::api::ErrorDetail;
 use onecli_daemon::cli::DaemonArgs;
 use onecli_daemon::config::{Config, Overrides};
+use onecli_daemon::model::printable_json;
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIG: u8 = 78;
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
     };
     match Config::load(args.config.as_deref(), flags) {
         Err(error) => {
-            let _ = writeln!(io::stderr(), "onecli-daemon: {error}");
+            complain("bad_config", &error, args.json);
             onecli_daemon::app::tell_failure(&error);
             ExitCode::from(BAD_CONFIG)
         }
@@ -47,15 +49,25 @@ fn main() -> ExitCode {
         Ok(config) => match args.restore {
             Some(file) => match onecli_daemon::app::restore(&config, &file, args.dry_run) {
                 Ok(report) => {
-                    let _ = writeln!(io::stdout(), "{report}");
+                    let text = if args.json { report.json() } else { report.to_string() };
+                    let _ = writeln!(io::stdout(), "{text}");
                     ExitCode::SUCCESS
                 }
                 Err(error) => {
-                    let _ = writeln!(io::stderr(), "onecli-daemon: {error}");
+                    complain("failed", &error, args.json);
                     ExitCode::from(error.exit_code())
                 }
             },
             None => onecli_daemon::app::run(config),
         },
     }
+}
+
+fn complain(code: &str, error: &dyn std::fmt::Display, json: bool) {
+    let _ = if json {
+        let body = serde_json::json!({ "error": ErrorDetail::new(code, error) });
+        writeln!(io::stderr(), "{}", printable_json(&body.to_string()))
+    } else {
+        writeln!(io::stderr(), "onecli-daemon: {error}")
+    };
 }

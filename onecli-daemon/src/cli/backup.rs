@@ -81,7 +81,7 @@ impl Drop for Beside {
 }
 
 /// Hands over to the daemon's program, which knows its configuration and its vault. Does not come back where it starts.
-pub(super) fn restore(args: &RestoreArgs) -> CliError {
+pub(super) fn restore(args: &RestoreArgs, json: bool) -> CliError {
     let program = std::env::current_exe()
         .ok()
         .map(|ours| ours.with_file_name("onecli-daemon"))
@@ -91,6 +91,9 @@ pub(super) fn restore(args: &RestoreArgs) -> CliError {
     command.arg("--restore").arg(&args.file);
     if args.dry_run {
         command.arg("--dry-run");
+    }
+    if json {
+        command.arg("--json");
     }
     for (option, value) in [
         ("--config", &args.config),

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-use super::output::{HELP, Report};
+use super::output::Report;
 use super::unit::{UnitState, unit_state};
-use crate::admin::api::{DEFAULT_SOCKET, ErrorBody, ErrorDetail};
+use crate::admin::api::{DEFAULT_SOCKET, ErrorBody, ErrorDetail, HELP};
 
 /// A command that takes longer than this has failed.
 const TIMEOUT: Duration = Duration::from_mins(1);

@@ -73,4 +73,7 @@ pub struct DaemonArgs {
     /// With --restore: check, and change nothing.
     #[arg(long, requires = "restore")]
     pub dry_run: bool,
+    /// With --restore: print JSON, errors too.
+    #[arg(long, requires = "restore")]
+    pub json: bool,
 }

@@ -245,7 +245,7 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
         _ => Client::new(args.socket),
     };
     if let Command::Run(command) = args.command {
-        return ExitCode::from(run::run(&client, command));
+        return ExitCode::from(run::run(&client, args.json, command));
     }
     if let Command::Launcher(command) = args.command {
         return ExitCode::from(launcher::run(&client, command));
@@ -281,11 +281,11 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
 fn refuse(refused: &clap::Error, arguments: &[OsString]) -> u8 {
     color_of(arguments).write_global();
     let is_run = names_run(arguments);
-    if refused.exit_code() != 0 && !is_run && asks_for_json(arguments) {
+    if refused.exit_code() != 0 && asks_for_json(arguments) {
         let text = refused.to_string();
         let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
         Report::new("usage", &text).print(true);
-        return 2;
+        return if is_run { run::OURS } else { 2 };
     }
     match (refused.print(), refused.exit_code()) {
         (Err(_), 0) => 1,
@@ -309,9 +309,21 @@ fn color_of(arguments: &[OsString]) -> colorchoice_clap::Color {
     color
 }
 
-/// Whether `--json` stands before the end of options.
+/// Whether `--json` stands before the end of options. A program that `run` starts may have such an option, too: after
+/// `run`, only options count that follow it directly.
 fn asks_for_json(arguments: &[OsString]) -> bool {
-    arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
+    let words = arguments.iter().skip(1).take_while(|word| *word != "--");
+    if !names_run(arguments) {
+        return words.into_iter().any(|word| word == "--json");
+    }
+    let mut follows_run = false;
+    words
+        .take_while(|word| {
+            let is_ours = !follows_run || word.as_encoded_bytes().starts_with(b"-");
+            follows_run |= *word == "run";
+            is_ours
+        })
+        .any(|word| word == "--json")
 }
 
 /// Asks what standard input says, and prints the answer.
@@ -374,7 +386,7 @@ fn dispatch(client: &Client, command: Command, output: &mut Output) -> Result<()
         Command::Vault(command) => vault::run(client, command, output),
         Command::Key(command) => key::key(client, command, output),
         Command::Backup { file } => backup::backup(client, &file, output),
-        Command::Restore(args) => Err(backup::restore(&args)),
+        Command::Restore(args) => Err(backup::restore(&args, output.is_json())),
         Command::Rule(command) => rule::run(client, command, output),
         Command::Why(args) => why::why(client, args, output),
         Command::Approval(command) => approval::run(client, command, output),

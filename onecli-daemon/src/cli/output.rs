@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 
-use crate::model::{Check, CheckStatus, Clock, SystemClock, misleads, printable};
+use crate::model::{Check, CheckStatus, Clock, SystemClock, printable, printable_json};
 
 pub(super) use progress::{Progress, Unit};
-pub(super) use report::{HELP, Report, complain, note};
+pub(super) use report::{Report, complain, note};
 use style::{BAD, GOOD, HEADING, WARNING, shows_colors};
 
 /// Standard output. Errors come back to the caller, because a closed pipe is no failure.
@@ -56,7 +56,7 @@ impl Output {
     /// One JSON document.
     pub(super) fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(document)?;
-        writeln!(self.out, "{}", escaped_json(&text))
+        writeln!(self.out, "{}", printable_json(&text))
     }
 
     /// A line for people, or several: a line break in `text` is the CLI's own.
@@ -187,23 +187,6 @@ fn aligned<const N: usize>(cells: [&str; N], widths: &[usize; N]) -> String {
     line
 }
 
-/// JSON has characters beyond ASCII in its strings alone, so each may be written as `\uXXXX` (RFC 8259 section 7).
-fn escaped_json(text: &str) -> String {
-    use std::fmt::Write as _;
-
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_ascii() || !misleads(c) {
-            escaped.push(c);
-            continue;
-        }
-        for unit in c.encode_utf16(&mut [0; 2]) {
-            let _ = write!(escaped, "\\u{unit:04x}");
-        }
-    }
-    escaped
-}
-
 /// `-` where there is nothing.
 pub(super) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
@@ -218,6 +201,7 @@ pub(super) fn joined<T: ToString>(items: impl IntoIterator<Item = T>, none: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::misleads;
 
     #[test]
     fn columns_line_up_and_lines_do_not_trail() {

@@ -12,7 +12,7 @@ use super::args::RunArgs;
 use super::client::{Client, ClientError};
 use super::hidden_command;
 use super::launcher::work;
-use super::output::{complain, joined, note};
+use super::output::{Report, complain, joined, note};
 use super::run_dirs;
 use super::user::agents_dir;
 use crate::admin::api::{AgentView, routes};
@@ -50,20 +50,47 @@ enum RunError {
     Fork(io::Error),
 }
 
+impl RunError {
+    fn code(&self) -> &'static str {
+        match self {
+            RunError::Agents(_) | RunError::Fork(_) => "failed",
+            RunError::NoAgent => "not_permitted",
+            RunError::SeveralAgents(_) => "usage",
+            RunError::Directory(_) => "file",
+            RunError::NoLauncher { .. } | RunError::Lost(_) => "no_launcher",
+        }
+    }
+
+    fn report(&self) -> Report {
+        match self {
+            RunError::Agents(error) => Report { code: error.report().code, ..Report::new("", self) },
+            other => Report::new(other.code(), other),
+        }
+    }
+}
+
 /// The exit code, which is the command's own if it was started.
-pub(super) fn run(client: &Client, args: RunArgs) -> u8 {
+pub(super) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
     let program = args.command.first().cloned();
     match start(client, args) {
         Ok(Ending::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
         Ok(Ending::Killed(signal)) => die_of(signal),
         Ok(Ending::NotStarted { code, message }) => {
-            complain(&message);
-            if let Some(hint) =
-                program.filter(|_| code == NOT_FOUND).and_then(|program| hidden_command::hint(&program))
-            {
-                complain(&hint);
+            let mut report =
+                Report::new(if code == NOT_FOUND { "not_found" } else { "not_started" }, &message);
+            let hint =
+                program.filter(|_| code == NOT_FOUND).and_then(|program| hidden_command::hint(&program));
+            if json {
+                report.hint = hint.unwrap_or(report.hint);
+                report.print(true);
+            } else {
+                [Some(message), hint].iter().flatten().for_each(|text| complain(text));
             }
             code
+        }
+        Err(error) if json => {
+            error.report().print(true);
+            OURS
         }
         Err(error) => {
             complain(&error);

@@ -187,10 +187,12 @@ fn methods(secret: &SecretView) -> String {
 }
 
 /// What is kept of the value before. Only what a rollback would restore is promised.
-fn previous(secret: &SecretView) -> String {
+fn previous(secret: &SecretView, output: &Output) -> String {
     match (secret.previous_until, secret.masked_until) {
-        (Some(until), _) => format!("kept until {until}"),
-        (None, Some(until)) => format!("masked in responses until {until}; cannot be restored"),
+        (Some(until), _) => format!("kept; erased {}", output.time(until)),
+        (None, Some(until)) => {
+            format!("cannot be restored; masked in responses, which ends {}", output.time(until))
+        }
         (None, None) => String::new(),
     }
 }
@@ -200,7 +202,7 @@ pub(super) fn fields(secret: &SecretView, output: &Output) -> Vec<(&'static str,
         ("name", secret.name.to_string()),
         ("state", state(secret.enabled).to_owned()),
         ("version", secret.version.to_string()),
-        ("previous", previous(secret)),
+        ("previous", previous(secret, output)),
         ("class", secret.class.map(|class| class.to_string()).unwrap_or_default()),
         ("host", place(secret)),
         ("methods", methods(secret)),

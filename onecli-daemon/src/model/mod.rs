@@ -74,7 +74,7 @@ pub(crate) use panicking::{panic_text, unwrap_text};
 pub use path::{CanonicalPath, PathReadings};
 pub use pattern::{HostPattern, MethodSet, PathPattern};
 pub use placement::{Placement, Slot, Template};
-pub use printable::{misleads, printable};
+pub use printable::{misleads, printable, printable_json};
 pub use private_dir::{PrivateDir, PrivateDirError};
 pub use profile::{Profile, Shape, TemplateName};
 pub use random::{OsRandom, Random, RandomError};

@@ -38,3 +38,19 @@ pub fn misleads(c: char) -> bool {
 pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
+/// JSON text with the same meaning, and each character of it that [`misleads`] escaped. JSON has characters beyond ASCII in its strings alone, so each may be written as `\uXXXX` (RFC 8259 section 7).
+pub fn printable_json(text: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() || !misleads(c) {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
+    }
+    escaped
+}

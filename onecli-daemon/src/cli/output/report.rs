@@ -5,10 +5,8 @@ use std::io::{self, Write as _};
 use serde::Serialize;
 
 use super::style::{BAD, HEADING, HELP as HELP_STYLE, WARNING, painted, shows_colors};
-use crate::model::printable;
-
-/// Begins the line of an error's text that says what to do next.
-pub(in crate::cli) const HELP: &str = "\nhelp: ";
+use crate::admin::api::ErrorDetail;
+use crate::model::{printable, printable_json};
 
 /// An error in parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,11 +20,10 @@ pub(in crate::cli) struct Report {
 }
 
 impl Report {
-    /// Takes an error's text apart where [`HELP`] begins.
+    /// Takes an error's text apart where its help begins.
     pub(in crate::cli) fn new(code: &str, error: &dyn std::fmt::Display) -> Report {
-        let text = error.to_string();
-        let (message, hint) = text.split_once(HELP).unwrap_or((&text, ""));
-        Report { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned() }
+        let ErrorDetail { code, message, hint } = ErrorDetail::new(code, error);
+        Report { code, message, hint }
     }
 
     /// Prints it: for programs as `{"error": {"code", "message", "hint"}}`, as the daemon answers.
@@ -36,7 +33,7 @@ impl Report {
     }
 
     fn json(&self) -> String {
-        super::escaped_json(&serde_json::json!({ "error": self }).to_string())
+        printable_json(&serde_json::json!({ "error": self }).to_string())
     }
 
     fn text(&self, prefix: &str, has_colors: bool) -> String {
