@@ -3,6 +3,7 @@
 //! Every key has a default; a key that is not known is an error that names file, line and key.
 
 mod backend;
+mod layout;
 mod listen;
 mod parse;
 
@@ -23,6 +24,7 @@ use parse::{
 };
 
 pub use backend::{Backend, Exec, VaultAuth, VaultServer};
+pub use layout::DaemonLayout;
 pub use listen::Listen;
 
 /// Read where `--config` is not given; it need not exist then.

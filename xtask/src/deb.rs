@@ -81,6 +81,8 @@ fn generate(built: &Path) -> Result<()> {
     }
     let onecli = built.join("onecli");
     shell::run(Command::new(&onecli).arg("manual").arg(parts.join("man")))?;
+    let daemon = built.join("onecli-daemon");
+    shell::run(Command::new(daemon).arg("--manual").arg(parts.join("man/onecli-daemon.8")))?;
     for shell in ["bash", "zsh", "fish"] {
         let script = parts.join(format!("onecli.{shell}"));
         let file = File::create(&script).with_context(|| format!("cannot write {}", script.display()))?;

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use agents::{AgentChanged, AgentSet, FieldChange};
 pub use approvals::{ApprovalDetail, ApprovalEvent, ApprovalOutcome, BodyView, HeaderView};
 pub use audit::{AuditFilter, AuditQuery};
-pub use doctor::{Doctor, Place};
+pub use doctor::Doctor;
 pub use edit::{DROPS_KEPT_VALUE, SecretEdit, SecretEdited, SecretRotate, VALUE_REQUIRED};
 pub use env::{EnvName, EnvNameError, EnvNames};
 pub use environment::{AgentEnv, AgentEnvRequest};

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::api::{Ca, Place};
+use super::api::Ca;
+use crate::config::DaemonLayout;
 use crate::model::harmless::{TestAnswer, TestRequest};
 use crate::model::{AgentId, AgentName, CgroupName, Refusal};
 
@@ -95,7 +96,7 @@ pub trait Host: Send + Sync {
     fn check_transparent(&self) -> Result<(), String>;
 
     /// Where the daemon's parts are, for `onecli doctor`.
-    fn place(&self) -> Place;
+    fn place(&self) -> DaemonLayout;
 
     /// What agents trust of ours.
     fn ca(&self) -> Ca;

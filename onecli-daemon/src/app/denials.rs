@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::error::chain;
 use super::managed::Managed;
 use crate::audit::{AuditLog, FOLD_WINDOW, Fold, Mode, Quota, Record, Text};
 use crate::kernel::Denial;
-use crate::model::{AgentId, Clock, Code, Random, RequestId};
+use crate::model::{AgentId, Clock, Code, Random, RequestId, error_chain};
 use crate::policy::Snapshot;
 
 /// Pairs of agent and uid whose repeats are counted apart.
@@ -54,7 +53,7 @@ impl DenialReport {
                 denial = denials.next() => match denial {
                     Ok(denial) => self.note(&mut folds, &denial),
                     Err(error) => {
-                        tracing::warn!(error = chain(&error), "a refusal of the kernel cannot be read");
+                        tracing::warn!(error = error_chain(&error), "a refusal of the kernel cannot be read");
                         tokio::time::sleep(PAUSE).await;
                     }
                 },

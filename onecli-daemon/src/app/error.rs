@@ -3,7 +3,7 @@
 use crate::audit::AuditError;
 use crate::kernel::KernelError;
 use crate::model::sole::SoleError;
-use crate::model::{PrivateDirError, RandomError};
+use crate::model::{PrivateDirError, RandomError, error_chain};
 use crate::net::ListenError;
 use crate::privilege::PrivilegeError;
 use crate::store::StoreError;
@@ -34,16 +34,16 @@ pub enum AppError {
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
     /// The database.
-    #[error("{}", chain(.0))]
+    #[error("{}", error_chain(.0))]
     Store(#[from] StoreError),
     /// The root key, or what it opens.
-    #[error("{}", chain(.0))]
+    #[error("{}", error_chain(.0))]
     Vault(#[from] VaultError),
     /// `[backend.vault]`.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The audit log.
-    #[error("{}", chain(.0))]
+    #[error("{}", error_chain(.0))]
     Audit(#[from] AuditError),
     /// The audit log's key in the store is not one.
     #[error(
@@ -54,7 +54,7 @@ pub enum AppError {
     #[error(transparent)]
     Random(#[from] RandomError),
     /// The certificate authority.
-    #[error("{}", chain(.0))]
+    #[error("{}", error_chain(.0))]
     Ca(#[from] CaError),
     /// What is sealed of it does not open.
     #[error("the stored CA key does not open: {0}; restore a backup")]
@@ -72,7 +72,7 @@ pub enum AppError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The kernel programs do not know our listeners.
-    #[error("{}", chain(.0))]
+    #[error("{}", error_chain(.0))]
     Kernel(#[from] KernelError),
     /// The helper process, which this one cannot start again.
     #[error("{0}: the daemon ends, to be started again")]
@@ -84,7 +84,7 @@ pub enum AppError {
     #[error("{0}; the daemon ends, to be started again: that makes and enforces it")]
     AgentsRoot(String),
     /// The admin socket.
-    #[error("{}", chain(.0))]
+    #[error("{}", error_chain(.0))]
     Admin(#[from] crate::admin::SocketError),
     /// The bundle for agents.
     #[error("cannot write the CA bundle {path}: {source}")]
@@ -121,19 +121,4 @@ impl AppError {
             _ => 1,
         }
     }
-}
-
-/// An error with its sources, which hold the system's own words.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        source = error.source();
-    }
-    text
 }

@@ -25,9 +25,8 @@ use zeroize::Zeroizing;
 
 pub(super) use serve::service;
 
-use super::error::chain;
 use crate::config::Config;
-use crate::model::SourceCommand;
+use crate::model::{SourceCommand, error_chain};
 use crate::privilege::{self, Channel};
 use crate::vault::backends::exec::Executor;
 
@@ -99,7 +98,7 @@ fn fork(name: &str) -> Way {
     };
     match privilege::fork(c"onecli-executor", move |daemon| serve::child(&daemon, &user)) {
         Ok(channel) => Way::Child(Mutex::new(channel)),
-        Err(error) => Way::Off(chain(&error)),
+        Err(error) => Way::Off(error_chain(&error)),
     }
 }
 

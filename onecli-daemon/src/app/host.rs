@@ -9,17 +9,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::authority::Authority;
-use super::error::{AppError, chain};
+use super::error::AppError;
 use super::managed::Managed;
 use super::policy::Policy;
-use crate::admin::api::{Ca, Place};
+use crate::admin::api::Ca;
 use crate::admin::{CgroupInfo, Host, Processes, Transparent};
 use crate::audit::{AuditLog, Record};
+use crate::config::DaemonLayout;
 use crate::dns;
 use crate::http::Gateway;
 use crate::kernel;
 use crate::model::harmless::{TestAnswer, TestRequest};
-use crate::model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, RequestId};
+use crate::model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, RequestId, error_chain};
 
 /// How long killed processes may take to end, and how often they are looked at.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -32,7 +33,7 @@ pub(super) struct AppHost {
     pub(super) gateway: Arc<Gateway>,
     /// DNS, where connections are redirected.
     pub(super) dns: Option<Arc<dns::Server>>,
-    pub(super) place: Place,
+    pub(super) place: DaemonLayout,
     pub(super) private_dirs: Vec<PathBuf>,
     pub(super) authority: Authority,
     pub(super) audit: AuditLog,
@@ -80,7 +81,7 @@ impl Host for AppHost {
         self.managed.check()
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> DaemonLayout {
         self.place.clone()
     }
 
@@ -152,6 +153,6 @@ impl Host for AppHost {
     }
 
     async fn reload(&self) -> Result<(), String> {
-        self.policy.reload().await.map_err(|error| chain(&error))
+        self.policy.reload().await.map_err(|error| error_chain(&error))
     }
 }

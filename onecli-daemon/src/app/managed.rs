@@ -12,15 +12,14 @@ use std::time::Duration;
 use onecli_common::AgentEntry;
 use tokio::net::TcpStream;
 
-use super::doctor;
-use super::error::{AppError, chain};
+use super::error::AppError;
 use super::helper::service::is_within;
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use super::launches::Launches;
 use crate::admin::{CgroupInfo, Transparent};
-use crate::config::Config;
+use crate::config::{Config, DaemonLayout};
 use crate::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
-use crate::model::{AgentName, CgroupName};
+use crate::model::{AgentName, CgroupName, error_chain};
 use crate::net::{Origin, Origins};
 
 /// How often the agents root is looked at: one that was made again is unenforced so long, and `onecli run` refused.
@@ -66,7 +65,7 @@ impl Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
             Attached::new(config).map_err(|error| Off {
-                reason: chain(&error),
+                reason: error_chain(&error),
                 fix: "'sudo onecli doctor' shows what is missing on this host: Linux 5.15 or later with BPF and cgroup2, and \
                       a helper that is root"
                     .to_owned(),
@@ -155,7 +154,7 @@ impl Managed {
             .id_of(&self.agents_root.join(name.as_str()))
             .and_then(|id| attached.bind(id, name));
         if let Err(error) = bound {
-            tracing::warn!(cgroup = %name, error = chain(&error), "the kernel cannot be told of an agent");
+            tracing::warn!(cgroup = %name, error = error_chain(&error), "the kernel cannot be told of an agent");
         }
     }
 
@@ -166,8 +165,8 @@ impl Managed {
 
     /// The cgroup that an agent gets by default.
     pub(super) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
-        let name =
-            kernel::agent_directory(&self.agents_root, agent.as_str()).map_err(|error| chain(&error))?;
+        let name = kernel::agent_directory(&self.agents_root, agent.as_str())
+            .map_err(|error| error_chain(&error))?;
         name.parse().map_err(|error: crate::model::agent::CgroupNameError| error.to_string())
     }
 
@@ -176,9 +175,9 @@ impl Managed {
         let attached = self.attached()?;
         let path = self.agents_root.join(name.as_str());
         attached.helper.make_cgroup(name)?;
-        let id = attached.cgroups.id_of(&path).map_err(|error| chain(&error))?;
-        attached.bind(id, name).map_err(|error| chain(&error))?;
-        Ok(CgroupInfo { path: attached.cgroups.path(&path).map_err(|error| chain(&error))?, id })
+        let id = attached.cgroups.id_of(&path).map_err(|error| error_chain(&error))?;
+        attached.bind(id, name).map_err(|error| error_chain(&error))?;
+        Ok(CgroupInfo { path: attached.cgroups.path(&path).map_err(|error| error_chain(&error))?, id })
     }
 
     /// Tells the kernel of the agents: the whole list, by the cgroups that exist now, each with the address of its
@@ -210,8 +209,8 @@ impl Managed {
     pub(super) fn populated(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
         let path = self.agents_root.join(name.as_str());
         let Some(cgroups) = self.cgroups() else { return Ok(None) };
-        let populated = cgroups.is_populated(&path).map_err(|error| chain(&error))?;
-        populated.then(|| cgroups.path(&path).map_err(|error| chain(&error))).transpose()
+        let populated = cgroups.is_populated(&path).map_err(|error| error_chain(&error))?;
+        populated.then(|| cgroups.path(&path).map_err(|error| error_chain(&error))).transpose()
     }
 
     /// Kills what runs in a cgroup.
@@ -220,7 +219,7 @@ impl Managed {
             return attached.helper.kill_cgroup(name);
         }
         let path = self.agents_root.join(name.as_str());
-        self.cgroups().map_or(Ok(()), |cgroups| cgroups.kill(&path)).map_err(|error| chain(&error))
+        self.cgroups().map_or(Ok(()), |cgroups| cgroups.kill(&path)).map_err(|error| error_chain(&error))
     }
 
     fn cgroups(&self) -> Option<Cgroup2> {
@@ -234,7 +233,7 @@ impl Managed {
         let Ok(attached) = &self.attached else { return Ok(()) };
         let path = self.agents_root.join(name.as_str());
         if let Ok(id) = attached.cgroups.id_of(&path) {
-            attached.redirect.remove_agent(id).map_err(|error| chain(&error))?;
+            attached.redirect.remove_agent(id).map_err(|error| error_chain(&error))?;
         }
         attached.helper.remove_cgroup(name)
     }
@@ -251,7 +250,7 @@ impl Managed {
             .redirect
             .take_denials()
             .inspect_err(|error| {
-                tracing::warn!(error = chain(error), "refusals of the kernel cannot be read");
+                tracing::warn!(error = error_chain(error), "refusals of the kernel cannot be read");
             })
             .ok()?
     }
@@ -275,7 +274,7 @@ impl Managed {
 impl Attached {
     fn new(config: &Config) -> Result<Attached, AppError> {
         let helper = config.helper_socket.as_deref();
-        let config = doctor::kernel_config(&doctor::place(config));
+        let config = DaemonLayout::new(config).kernel_config();
         let cgroups = Cgroup2::find()?;
         let (redirect, helper) = if let Some(socket) = helper {
             let (helper, maps) =
@@ -337,7 +336,10 @@ impl Origins for Managed {
                 Origin { flow, cgroup, launched_by }
             }),
             Err(error) => {
-                tracing::error!(error = chain(&error), "the kernel's record of a connection cannot be read");
+                tracing::error!(
+                    error = error_chain(&error),
+                    "the kernel's record of a connection cannot be read"
+                );
                 None
             }
         }

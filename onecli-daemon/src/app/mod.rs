@@ -4,7 +4,6 @@ mod audit_key;
 mod authority;
 mod backends;
 mod denials;
-mod doctor;
 mod error;
 mod executor;
 mod helper;
@@ -16,7 +15,6 @@ mod names;
 mod namespaces;
 mod policy;
 mod restore;
-mod self_test;
 mod service;
 pub mod ship;
 mod stand;
@@ -34,20 +32,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-pub use doctor::{check_files, examine};
 pub use error::AppError;
 pub use restore::restore;
-pub use self_test::PROBES;
 
 use crate::audit::{self, AuditLog};
-use crate::config::{self, Config};
+use crate::config::{self, Config, DaemonLayout};
 use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
 use crate::model::sole::{Sole, SoleError};
-use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock};
+use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock, error_chain};
 use crate::net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
 use crate::policy::{Approvals, Snapshot};
 use crate::store::Store;
-use crate::tls::{AgentTls, UpstreamTls};
+use crate::tls::{AgentTls, UpstreamTls, UpstreamTlsError};
 use crate::vault::{Backends, Credentials, KeySource, Vault, VaultError};
 use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
@@ -88,6 +84,14 @@ pub fn run(config: Config) -> ExitCode {
     }
 }
 
+/// Reads the files that a valid configuration names, as the daemon does when it starts.
+///
+/// # Errors
+/// A file cannot be read, or has the wrong content.
+pub fn check_files(config: &Config) -> Result<(), UpstreamTlsError> {
+    UpstreamTls::new(&config.upstream.extra_ca_files).map(drop)
+}
+
 /// Tells the service manager why the daemon does not start.
 pub fn tell_failure(reason: &dyn std::fmt::Display) {
     service::failed(&reason.to_string());
@@ -99,7 +103,7 @@ pub fn detach(config: &Config) -> ExitCode {
     match kernel::detach(&config.kernel.bpffs_dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = error::chain(&error), "the kernel programs cannot be removed");
+            tracing::error!(error = error_chain(&error), "the kernel programs cannot be removed");
             ExitCode::FAILURE
         }
     }
@@ -119,7 +123,7 @@ pub fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
         Ok(retired) => retired,
         Err(error) => {
             let _ = writeln!(out, "pins {}", pins.display());
-            tracing::error!(error = error::chain(&error), "the kernel programs stay attached");
+            tracing::error!(error = error_chain(&error), "the kernel programs stay attached");
             return ExitCode::FAILURE;
         }
     };
@@ -142,7 +146,7 @@ pub fn help(config: &Config) -> ExitCode {
             std::thread::park();
         }
     }
-    match helper::service::run(&doctor::kernel_config(&doctor::place(config))) {
+    match helper::service::run(&DaemonLayout::new(config).kernel_config()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -387,7 +391,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         policy: Arc::clone(&policy),
         gateway: Arc::clone(&gateway),
         dns: dns.clone(),
-        place: doctor::place(&config),
+        place: DaemonLayout::new(&config),
         private_dirs: vec![config.data_dir.clone(), config.kernel.bpffs_dir.clone()],
         authority,
         audit: audit.clone(),

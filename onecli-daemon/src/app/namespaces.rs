@@ -20,12 +20,12 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::error::{AppError, chain};
+use super::error::AppError;
 use super::helper::{HelperError, Kind, Opened, Survey, Surveyed};
 use super::managed::Managed;
 use super::stand::Reception;
 use crate::dns;
-use crate::model::CgroupName;
+use crate::model::{CgroupName, error_chain};
 use crate::net::Bound;
 use watch::Watch;
 
@@ -263,7 +263,7 @@ impl Namespaces {
     fn listen(&self, socket: OwnedFd) -> Result<AbortHandle, String> {
         let bound = Bound::try_from(socket).map_err(|error| error.to_string())?;
         // Before anybody can connect: the kernel redirects to no listener without it.
-        self.managed.stamp(&bound).map_err(|error| chain(&error))?;
+        self.managed.stamp(&bound).map_err(|error| error_chain(&error))?;
         let listener = bound.listen().map_err(|error| error.to_string())?;
         Ok(tokio::spawn(self.reception.clone().transparent(listener)).abort_handle())
     }

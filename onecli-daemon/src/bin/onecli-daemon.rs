@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use onecli_daemon::admin::api::ErrorDetail;
-use onecli_daemon::cli::DaemonArgs;
+use onecli_daemon::cli::{DaemonArgs, write_manual};
 use onecli_daemon::config::{Config, Overrides};
 use onecli_daemon::model::printable_json;
 
@@ -14,6 +14,15 @@ const BAD_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let args = DaemonArgs::parse();
+    if let Some(file) = &args.manual {
+        return match write_manual(file) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "onecli-daemon: {}: {error}", file.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
     let flags = Overrides {
         data_dir: args.data_dir,
         listen: args.listen,

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    onecli_daemon::cli::main(onecli_daemon::app::examine, onecli_daemon::app::PROBES)
+    onecli_daemon::cli::main()
 }

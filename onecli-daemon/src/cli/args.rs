@@ -134,7 +134,7 @@ Example:
     Ps,
     /// Is everything as it should be on this host, and what can be done about what is not?
     Doctor(DoctorArgs),
-    /// Write the manual pages of both programs into a directory, for packages.
+    /// Write the manual pages into a directory, for packages.
     #[command(hide = true)]
     Manual {
         /// It is made if it is missing.

@@ -1,9 +1,11 @@
 //! The daemon's command line.
 
+use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 /// OneCLI's daemon: holds credentials, and uses them for agents that may.
 #[derive(Debug, Parser)]
@@ -76,4 +78,28 @@ pub struct DaemonArgs {
     /// With --restore: print JSON, errors too.
     #[arg(long, requires = "restore")]
     pub json: bool,
+    /// Write the manual page and end, for packages.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub manual: Option<PathBuf>,
+}
+
+/// Writes the manual page, `onecli-daemon.8`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_manual(file: &Path) -> io::Result<()> {
+    let page = clap_mangen::Man::new(DaemonArgs::command()).section("8").manual("System administration");
+    page.render(&mut File::create(file)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn manual_page_describes_the_options() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("onecli-daemon.8");
+        super::write_manual(&file).unwrap();
+        let page = std::fs::read_to_string(file).unwrap();
+        assert!(page.contains("data\\-dir") && !page.contains("\\-\\-manual"), "{page}");
+    }
 }

@@ -1,27 +1,23 @@
 //! `onecli doctor`: what the daemon tells of itself, then what this process sees of the host.
 
-use std::path::Path;
-
 use super::CliError;
 use super::account;
 use super::args::DoctorArgs;
 use super::client::{Client, ClientError};
+use super::examine::examine;
 use super::output::Output;
-use super::self_test::{Probes, self_test};
+use super::self_test::self_test;
 use super::surroundings::surroundings;
 use super::unit::UnitState;
-use crate::admin::api::{Doctor, Place, routes};
+use crate::admin::api::{Doctor, routes};
+use crate::config::DaemonLayout;
 use crate::model::{Check, CheckStatus};
-
-/// Looks at the host, at the parts of a running daemon or of the one that a configuration file would start. Handed in by
-/// the main, because this module speaks to the daemon only.
-pub type Examine = fn(Running, Option<&Path>) -> Vec<Check>;
 
 /// Whether there is a daemon, as far as this process can tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Running {
+pub(super) enum Running {
     /// It answers, and says where its parts are.
-    Yes(Place),
+    Yes(DaemonLayout),
     /// Nobody answers.
     No,
     /// It may: this process must not ask.
@@ -29,13 +25,7 @@ pub enum Running {
 }
 
 /// Prints every check; tells whether none has failed.
-pub(super) fn doctor(
-    client: &Client,
-    args: &DoctorArgs,
-    examine: Examine,
-    probes: Probes,
-    output: &mut Output,
-) -> Result<bool, CliError> {
+pub(super) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) -> Result<bool, CliError> {
     let (mut checks, running) = ask(client);
     let place = match &running {
         Running::Yes(place) => Some(place.clone()),
@@ -46,7 +36,7 @@ pub(super) fn doctor(
         checks.extend(surroundings(client));
         checks.extend(account::checks(client));
         if !args.no_self_test {
-            checks.extend(self_test(client, &place, probes));
+            checks.extend(self_test(client, &place));
         }
     }
     if output.is_json() {

@@ -21,6 +21,7 @@ mod dotenv;
 mod doubtful;
 mod env;
 mod env_args;
+mod examine;
 mod export;
 mod grant;
 mod hidden_command;
@@ -32,6 +33,7 @@ mod launcher;
 mod manual;
 mod ocsf;
 mod output;
+mod probe;
 mod program;
 mod ps;
 mod recipe;
@@ -72,11 +74,9 @@ use clap::{ColorChoice, CommandFactory, Parser, ValueEnum as _};
 
 use args::{AgentCommand, Args, Command, SecretCommand, TemplateCommand};
 use client::{Client, ClientError};
-pub use daemon::DaemonArgs;
-pub use doctor::{Examine, Running};
+pub use daemon::{DaemonArgs, write_manual};
 use output::{Output, Report, complain};
 use recipe_args::RecipeCommand;
-pub use self_test::Probes;
 
 use crate::audit::{AuditError, Findings};
 
@@ -220,11 +220,10 @@ fn describe(found: &Findings) -> String {
 }
 
 /// The command by which `doctor` starts itself in an agent's cgroup.
-pub const PROBE: &str = "self-test-probe";
+const PROBE: &str = "self-test-probe";
 
-/// Runs the command of this process's arguments. `examine` looks at the host, for `doctor`, and `probes` are what its
-/// self-test needs.
-pub fn main(examine: Examine, probes: Probes) -> ExitCode {
+/// Runs the command of this process's arguments.
+pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match complete::answered(&arguments) {
         Ok(false) => {}
@@ -261,7 +260,7 @@ pub fn main(examine: Examine, probes: Probes) -> ExitCode {
     }
     let mut output = Output::new(args.json);
     let done = match &args.command {
-        Command::Doctor(args) => doctor::doctor(&client, args, examine, probes, &mut output),
+        Command::Doctor(args) => doctor::doctor(&client, args, &mut output),
         _ => dispatch(&client, args.command, &mut output).map(|()| true),
     };
     let code = match done.and_then(|is_well| output.finish().map(|()| is_well).map_err(CliError::Output)) {

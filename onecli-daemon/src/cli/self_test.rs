@@ -12,27 +12,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::client::{Client, ClientError};
+use super::probe::{from_cgroup, over_tls};
 use crate::admin::api::{
-    AgentToken, AgentView, Ca, Explanation, GrantView, Place, RuleView, SecretView, WireValue, routes,
+    AgentToken, AgentView, Ca, Explanation, GrantView, RuleView, SecretView, WireValue, routes,
 };
+use crate::config::DaemonLayout;
 use crate::model::{
     AgentName, CgroupName, Check, Factors, Host, OsRandom, Placement, Random, SecretName, SecretValue,
 };
-
-/// Asks the service at an address, over TLS on a connection that leads to it, trusting the CAs of a file alone.
-pub(super) type AskOverTls = fn(TcpStream, &Path, &Host, &[u8]) -> io::Result<Vec<u8>>;
-
-/// The same in the clear, from a process in an agent's cgroup.
-pub(super) type AskFromCgroup = fn(&Place, &CgroupName, SocketAddr, &[u8]) -> io::Result<Vec<u8>>;
-
-/// What the main hands in.
-#[derive(Debug, Clone, Copy)]
-pub struct Probes {
-    /// TLS, as a client of the daemon's.
-    pub over_tls: AskOverTls,
-    /// A process of an agent's.
-    pub from_cgroup: AskFromCgroup,
-}
 
 const EXPLICIT: &str = "self-test explicit";
 const TRANSPARENT: &str = "self-test transparent";
@@ -47,8 +34,8 @@ const LOG: &str = "the daemon's log and 'onecli audit list' have more";
 
 /// Sends a credential through the explicit proxy and, as root, from an agent's cgroup; nothing of it stays but its records
 /// in the audit log.
-pub(super) fn self_test(client: &Client, place: &Place, probes: Probes) -> Vec<Check> {
-    if place.proxied {
+pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
+    if layout.proxied {
         return vec![Check::warn(
             "self-test",
             "not made: upstreams are reached through upstream.proxy, which does not lead back to this command",
@@ -56,7 +43,7 @@ pub(super) fn self_test(client: &Client, place: &Place, probes: Probes) -> Vec<C
         )];
     }
     match Stage::set(client) {
-        Ok(stage) => stage.checks(place, probes),
+        Ok(stage) => stage.checks(layout),
         Err(ClientError::NotPermitted(_)) => vec![Check::warn(
             "self-test",
             "not made: who adds no agents may not make it",
@@ -164,7 +151,7 @@ impl<'c> Stage<'c> {
         Ok(())
     }
 
-    fn checks(&self, place: &Place, probes: Probes) -> Vec<Check> {
+    fn checks(&self, layout: &DaemonLayout) -> Vec<Check> {
         if let Some(reason) = &self.refused {
             return vec![Check::warn(
                 "self-test",
@@ -175,10 +162,10 @@ impl<'c> Stage<'c> {
             )];
         }
         let mut checks = Vec::new();
-        match place.explicit.first() {
+        match layout.explicit.first() {
             Some(&proxy) => {
                 checks.push(self.explicit(proxy));
-                checks.push(self.tls(proxy, probes.over_tls));
+                checks.push(self.tls(proxy));
             }
             None => checks.push(Check::warn(
                 EXPLICIT,
@@ -186,8 +173,8 @@ impl<'c> Stage<'c> {
                 "give listen.explicit an address, if agents are to use it",
             )),
         }
-        if place.ebpf {
-            checks.push(self.transparent(place, probes.from_cgroup));
+        if layout.ebpf {
+            checks.push(self.transparent(layout));
         }
         checks
     }
@@ -198,7 +185,7 @@ impl<'c> Stage<'c> {
         self.judge(EXPLICIT, "/explicit", &ask(proxy, &self.request(&target, &fields)))
     }
 
-    fn transparent(&self, place: &Place, from_cgroup: AskFromCgroup) -> Check {
+    fn transparent(&self, layout: &DaemonLayout) -> Check {
         if !nix::unistd::geteuid().is_root() {
             return Check::warn(
                 TRANSPARENT,
@@ -210,7 +197,7 @@ impl<'c> Stage<'c> {
         self.judge(
             TRANSPARENT,
             "/transparent",
-            &from_cgroup(place, &self.cgroup, self.canary.address, &request),
+            &from_cgroup(layout, &self.cgroup, self.canary.address, &request),
         )
     }
 
@@ -246,7 +233,7 @@ impl<'c> Stage<'c> {
     }
 
     /// Does a client that trusts the bundle trust the daemon, and is a service without TLS given nothing?
-    fn tls(&self, proxy: SocketAddr, over_tls: AskOverTls) -> Check {
+    fn tls(&self, proxy: SocketAddr) -> Check {
         let bundle = match self.client.get::<Ca>(routes::CA) {
             Ok(ca) => ca.bundle,
             Err(error) => return Check::fail(TLS, error.to_string(), LOG),

@@ -11,7 +11,7 @@ pub(super) enum Names {
 /// Direction of dependencies between the top-level modules of onecli-daemon.
 pub(super) const EDGES: &[(&str, Names)] = &[
     ("model", Names::Only(&[])),
-    ("config", Names::Only(&["model"])),
+    ("config", Names::Only(&["model", "kernel"])),
     ("policy", Names::Only(&["model"])),
     ("audit", Names::Only(&["model"])),
     ("net", Names::Only(&["model"])),
@@ -24,8 +24,8 @@ pub(super) const EDGES: &[(&str, Names)] = &[
     // `policy` for its `Grant`: `vault.open(grant)` takes the proof.
     ("vault", Names::Only(&["model", "policy", "store", "tls"])),
     ("http", Names::Only(&["model", "policy", "vault", "audit", "net", "tls"])),
-    ("admin", Names::Only(&["model", "policy", "vault", "store", "audit"])),
-    ("cli", Names::Only(&["model", "admin", "launch", "audit"])),
+    ("admin", Names::Only(&["model", "config", "policy", "vault", "store", "audit"])),
+    ("cli", Names::Only(&["model", "admin", "launch", "audit", "config", "kernel", "tls"])),
     ("app", Names::All),
     // Compiled for the fuzz targets alone.
     ("fuzz", Names::All),

@@ -12,8 +12,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
-use crate::admin::api::{Ca, Place};
+use crate::admin::api::Ca;
 use crate::admin::{AuditProgress, CgroupInfo, Handles, Host, Processes, Transparent, bind, serve};
+use crate::config::DaemonLayout;
 use crate::model::{AgentId, AgentName, CgroupName, OsRandom, PrivateDir, SystemClock};
 use crate::policy::Snapshot;
 use crate::store::{AuditRow, Store, StoredState};
@@ -142,8 +143,8 @@ impl Host for FakeHost {
         self.fault.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
-    fn place(&self) -> Place {
-        Place {
+    fn place(&self) -> DaemonLayout {
+        DaemonLayout {
             ebpf: false,
             agents_root: "agents.slice".into(),
             daemon_cgroup: "daemon.slice".into(),

@@ -12,10 +12,10 @@ use nix::unistd::{Pid, Uid, User};
 
 use super::run::{self, Surroundings};
 use super::{FAILED, PRINTED, Request};
-use crate::app::error::{AppError, chain};
+use crate::app::error::AppError;
 use crate::app::helper::service::{check, owner};
 use crate::app::service as manager;
-use crate::model::SourceCommand;
+use crate::model::{SourceCommand, error_chain};
 use crate::privilege::{self, Channel};
 
 /// Commands that run at a time.
@@ -29,7 +29,7 @@ const LEFT_BEHIND: Duration = Duration::from_secs(2);
 pub(super) fn child(daemon: &Channel, user: &User) {
     let begun = privilege::become_user(user.uid, user.gid).and_then(|()| privilege::filter_executor());
     if let Err(error) = begun {
-        tracing::error!(error = chain(&error), "the executor process cannot start");
+        tracing::error!(error = error_chain(&error), "the executor process cannot start");
         return;
     }
     let mut crew = Crew::new(Surroundings { user: user.name.clone(), home: user.dir.clone() });
@@ -124,7 +124,7 @@ impl Crew {
         });
         match begun {
             Ok(pid) => self.busy.push(pid),
-            Err(error) => tracing::error!(error = chain(&error), "a command cannot be started"),
+            Err(error) => tracing::error!(error = error_chain(&error), "a command cannot be started"),
         }
     }
 

@@ -8,9 +8,8 @@ use caps::Capability;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
-use crate::app::error::chain;
 use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Namespaces, NetnsError};
-use crate::model::CgroupName;
+use crate::model::{CgroupName, error_chain};
 use crate::privilege::{self, Channel};
 
 /// What entering a namespace, finding it and reading the pins needs; and binding, where the port is below 1024. (Cgroups
@@ -27,10 +26,10 @@ pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
     match Duties::begin(config, || {}) {
         Ok(duties) => {
             if let Err(error) = duties.answer_all(daemon) {
-                tracing::error!(error = chain(error.as_ref()), "the helper process ends");
+                tracing::error!(error = error_chain(error.as_ref()), "the helper process ends");
             }
         }
-        Err(error) => tracing::error!(error = chain(error.as_ref()), "the helper process cannot start"),
+        Err(error) => tracing::error!(error = error_chain(error.as_ref()), "the helper process cannot start"),
     }
 }
 
@@ -63,7 +62,7 @@ impl Duties<'_> {
                 Request::Survey(survey) => match self.survey(daemon, &survey) {
                     Ok(surveyed) => Answer::Surveyed(surveyed),
                     Err(error) => match error.downcast::<NetnsError>() {
-                        Ok(error) if !error.is_lost() => Answer::Failed(chain(error.as_ref())),
+                        Ok(error) if !error.is_lost() => Answer::Failed(error_chain(error.as_ref())),
                         Ok(error) => return Err(error),
                         Err(error) => return Err(error),
                     },
@@ -76,7 +75,7 @@ impl Duties<'_> {
 
     /// Are all programs still where they were attached?
     fn check(&self) -> Result<(), String> {
-        let health = kernel::check(self.config).map_err(|error| chain(&error))?;
+        let health = kernel::check(self.config).map_err(|error| error_chain(&error))?;
         match health.links.iter().find(|link| link.state != LinkState::Attached) {
             None => Ok(()),
             Some(link) => Err(format!(
@@ -92,7 +91,7 @@ impl Duties<'_> {
         name: &CgroupName,
         act: impl Fn(&Cgroup2, &Path) -> Result<(), KernelError>,
     ) -> Result<(), String> {
-        act(&self.cgroups, &self.config.agents_root.join(name.as_str())).map_err(|error| chain(&error))
+        act(&self.cgroups, &self.config.agents_root.join(name.as_str())).map_err(|error| error_chain(&error))
     }
 
     /// Opens what is missing and passes it on, one namespace at a time.
@@ -123,7 +122,7 @@ impl Duties<'_> {
                 // It ended in the meantime: what it was in, if it is still there, is found the next time.
                 Err(NetnsError::Moved(_) | NetnsError::File { .. }) => {}
                 Err(error) if error.is_lost() => return Err(error.into()),
-                Err(error) => result.failed.push((inode, chain(&error))),
+                Err(error) => result.failed.push((inode, error_chain(&error))),
             }
         }
         Ok(result)

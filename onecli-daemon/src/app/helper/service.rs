@@ -11,9 +11,10 @@ use socket2::SockRef;
 
 use super::duties::Duties;
 use super::protocol::{Answer, send};
-use crate::app::error::{AppError, chain};
+use crate::app::error::AppError;
 use crate::app::service;
 use crate::kernel::{self, Cgroup2, KernelConfig, Redirect};
+use crate::model::error_chain;
 use crate::privilege::{self, Channel};
 
 /// Attaches the programs, or puts them in the place of a former helper's, and serves one daemon after the other, until it
@@ -37,7 +38,7 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
     drop(Redirect::attach(config)?);
     let maps = kernel::open_maps(&config.bpffs_dir)?;
     let duties = Duties::begin(config, || service::ready("the kernel programs are attached"))
-        .map_err(|error| AppError::Helper(chain(error.as_ref())))?;
+        .map_err(|error| AppError::Helper(error_chain(error.as_ref())))?;
     let root = Cgroup2::find()?.id_of(&config.agents_root)?;
     loop {
         let daemon = Channel::accept(&listener).map_err(AppError::Socket)?;
@@ -49,7 +50,7 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
             Ok(()) => {
                 let served = send(&daemon, &Answer::Maps, &maps).map_err(Into::into);
                 if let Err(error) = served.and_then(|()| duties.answer_all(&daemon)) {
-                    tracing::warn!(error = chain(error.as_ref()), "a daemon is not served any longer");
+                    tracing::warn!(error = error_chain(error.as_ref()), "a daemon is not served any longer");
                 }
             }
             Err(reason) => tracing::warn!(reason, "a process that is not the daemon was refused"),

@@ -7,20 +7,17 @@ use std::process::{Command, Stdio};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::error::chain;
-use crate::admin::api::Place;
-use crate::cli::{PROBE, Probes};
+use super::PROBE;
+use crate::config::DaemonLayout;
 use crate::kernel::Cgroup2;
-use crate::model::{CgroupName, Host};
+use crate::model::{CgroupName, Host, error_chain};
 use crate::tls::ServiceTls;
-
-/// The parts, for the command.
-pub const PROBES: Probes = Probes { over_tls, from_cgroup };
 
 /// Most of an answer that is read.
 const ANSWER: u64 = 64 * 1024;
 
-fn over_tls(stream: TcpStream, bundle: &Path, host: &Host, request: &[u8]) -> io::Result<Vec<u8>> {
+/// Asks the service at the end of `stream` over TLS, and trusts the CAs of `bundle` alone.
+pub(super) fn over_tls(stream: TcpStream, bundle: &Path, host: &Host, request: &[u8]) -> io::Result<Vec<u8>> {
     let tls = ServiceTls::new(Some(bundle)).map_err(io::Error::other)?;
     let patience = stream.read_timeout()?.unwrap_or_default();
     stream.set_nonblocking(true)?;
@@ -39,15 +36,15 @@ fn over_tls(stream: TcpStream, bundle: &Path, host: &Host, request: &[u8]) -> io
 }
 
 /// A process of this program's own, moved into the cgroup before it opens a socket: that is where its connection is born.
-fn from_cgroup(
-    place: &Place,
+pub(super) fn from_cgroup(
+    layout: &DaemonLayout,
     cgroup: &CgroupName,
     address: SocketAddr,
     request: &[u8],
 ) -> io::Result<Vec<u8>> {
-    let told = |error: crate::kernel::KernelError| io::Error::other(chain(&error));
+    let told = |error: crate::kernel::KernelError| io::Error::other(error_chain(&error));
     let cgroups = Cgroup2::find().map_err(told)?;
-    let directory = place.agents_root.join(cgroup.as_str());
+    let directory = layout.agents_root.join(cgroup.as_str());
     cgroups.ensure(&directory).map_err(told)?;
     let mut child = Command::new(std::env::current_exe()?)
         .args([PROBE, &address.to_string()])
