@@ -33,7 +33,7 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(workspace())
-        .args(["build", "--quiet", "--package", "onecli-daemon", "--bins"])
+        .args(["build", "--quiet", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"])
         .status()
         .expect("cargo runs");
     assert!(status.success(), "onecli-daemon does not build");

@@ -5,6 +5,7 @@
 //! themselves when dropped, also while a panic unwinds. [`canary`] looks for a value where it must not be, in what a [`socket`] gets too, and
 //! [`need`] says plainly what a machine could not run.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -31,6 +32,7 @@ mod image;
 pub mod need;
 pub mod netns;
 pub mod openbao;
+pub mod panicking;
 pub mod podman;
 pub mod postgres;
 pub mod scripted;

@@ -1,5 +1,6 @@
 //! Whole-program tests: the real daemon, the real CLI, real clients and a real upstream.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

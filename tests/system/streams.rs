@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use onecli_tests::client::{Run, curl, patient_curl};
+use onecli_tests::h2wire::{END, block, frame, head_frame, preface};
 use onecli_tests::socket::Socket;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::wait_for;
 
 use crate::scene::{API, Scene, Way, curl_with_key, in_shell};
-use onecli_tests::h2wire::{END, block, frame, head_frame, preface};
 
 /// Requests of one agent to one host do not wait for each other where the upstream allows few streams on a connection.
 #[test]

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use onecli_daemon::model::{OsRandom, PrivateDir, SecretValue};
-use onecli_daemon::store;
-use onecli_daemon::vault::{KeySource, Vault};
+use onecli_model::SecretValue;
+use onecli_sys::{OsRandom, PrivateDir};
 use onecli_tests::canary::Canary;
 use onecli_tests::client::{Outcome, Run, curl};
 use onecli_tests::daemon::Daemon;
 use onecli_tests::upstream::Upstream;
 use onecli_tests::{need, wait_for};
+use onecli_vault::{KeySource, Vault};
 use serde_json::{Value, json};
 
 use crate::scene::{API, API_V6, KEY, Scene, VALUE, Way, curl_with_key};
@@ -310,7 +310,7 @@ fn an_authority_of_an_older_version_is_sealed_anew() {
     // The certificate's length follows the format's number, and the key the certificate.
     let replaced = |with_key_alone: bool| {
         runtime.block_on(async {
-            let store = store::open(&url).await.unwrap();
+            let store = onecli_store::open(&url).await.unwrap();
             let keys = KeySource::file(&data_dir);
             let vault = Vault::unlock(store.as_ref(), &keys, Arc::new(OsRandom)).await.unwrap();
             let sealed = store.get_blob(KEY_BLOB).await.unwrap().unwrap();
@@ -321,7 +321,7 @@ fn an_authority_of_an_older_version_is_sealed_anew() {
             if with_key_alone {
                 let key = vault.seal_blob(KEY_BLOB, &opened[5 + length..]).unwrap();
                 let put_blobs = vec![(KEY_BLOB.to_owned(), key)];
-                let change = store::VaultChange { put_blobs, ..store::VaultChange::default() };
+                let change = onecli_store::VaultChange { put_blobs, ..onecli_store::VaultChange::default() };
                 store.change_vault(&change).await.unwrap();
             }
         });
@@ -456,7 +456,13 @@ fn a_backup_is_restored_as_it_was() {
         .expect("the old database is kept");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let secrets = runtime.block_on(async {
-        store::open(&format!("sqlite://{}", aside.display())).await.unwrap().load().await.unwrap().secrets
+        onecli_store::open(&format!("sqlite://{}", aside.display()))
+            .await
+            .unwrap()
+            .load()
+            .await
+            .unwrap()
+            .secrets
     });
     assert!(secrets.is_empty(), "the last change before the restore is in what was kept");
     scene.daemon.restart();
@@ -576,7 +582,7 @@ fn multiply(daemon: &Daemon, secrets: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let rows = runtime.block_on(async {
         let data_dir = PrivateDir::create(&daemon.home().data_dir()).unwrap();
-        let store = store::open(&format!("sqlite://{}", database.display())).await.unwrap();
+        let store = onecli_store::open(&format!("sqlite://{}", database.display())).await.unwrap();
         let vault =
             Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::new(OsRandom)).await.unwrap();
         let mut secret = store.load().await.unwrap().secrets.remove(0);
@@ -601,7 +607,8 @@ fn all_open(daemon: &Daemon) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let data_dir = PrivateDir::create(&daemon.home().data_dir()).unwrap();
-        let store = store::open(&format!("sqlite://{}", data_dir.join("onecli.db").display())).await.unwrap();
+        let store =
+            onecli_store::open(&format!("sqlite://{}", data_dir.join("onecli.db").display())).await.unwrap();
         let vault =
             Vault::unlock(store.as_ref(), &KeySource::file(&data_dir), Arc::new(OsRandom)).await.unwrap();
         let (opened, failures) = vault.verify(store.as_ref()).await.unwrap();

@@ -39,26 +39,26 @@ const CONNECT_ROUNDS: u32 = 21;
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     if !args.vault {
         step("matching the worst paths (a release build of the unit tests)");
-        unit_test("model::pattern::speed::worst_paths_cost_less_than_a_millisecond")?;
+        unit_test("onecli-model", "pattern::speed::worst_paths_cost_less_than_a_millisecond")?;
         if args.paths {
             return Ok(());
         }
     }
     step("opening a secret (a release build of the unit tests)");
-    unit_test("vault::tests::speed::opening_a_secret_costs_less_than_five_microseconds")?;
+    unit_test("onecli-vault", "tests::speed::opening_a_secret_costs_less_than_five_microseconds")?;
     if args.vault {
         return Ok(());
     }
     step("searching answers for values, in texts of every kind");
-    unit_test("http::scrub::tests::no_text_is_much_slower_than_a_plain_one")?;
+    unit_test("onecli-proxy", "scrub::tests::no_text_is_much_slower_than_a_plain_one")?;
     step("connect() without the kernel programs and with all of them, in turns (needs root and BPF)");
-    unit_test("kernel::tests::cost::connect_costs_little_more_with_all_programs")?;
+    unit_test("onecli-sys", "kernel::tests::cost::connect_costs_little_more_with_all_programs")?;
     program("bench", &args.program)
 }
 
 /// One unit test that measures, and prints what it finds.
-fn unit_test(name: &str) -> Result<()> {
-    let test = ["test", "--release", "--quiet", "--package", "onecli-daemon", "--lib", name];
+fn unit_test(package: &str, name: &str) -> Result<()> {
+    let test = ["test", "--release", "--quiet", "--package", package, "--lib", name];
     let rounds = CONNECT_ROUNDS.to_string();
     run(cargo(&test).args(["--", "--nocapture"]).env("ONECLI_BENCH_ROUNDS", rounds))
 }
@@ -124,7 +124,15 @@ pub(crate) fn rekey(args: &RekeyArgs) -> Result<()> {
     const TEST: &str = "vault::a_hundred_thousand_secrets_are_rekeyed_through_fifty_kills";
     setup::packages(setup::FOR_PROGRAMS)?;
     step("building onecli and onecli-daemon (release; the first time takes some minutes)");
-    run(&mut cargo(&["build", "--release", "--package", "onecli-daemon", "--bins"]))?;
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "onecli-daemon",
+        "--package",
+        "onecli-cli",
+        "--bins",
+    ]))?;
     step("re-keying");
     let test = ["test", "--package", "onecli-tests", "--test", "system", "--", "--ignored", "--exact", TEST];
     run(cargo(&test)
@@ -148,7 +156,7 @@ pub(crate) struct VerifySpeedArgs {
 /// A log of so many records, verified in so much time.
 pub(crate) fn verify_speed(args: &VerifySpeedArgs) -> Result<()> {
     step("building the measurement (release; the first time takes some minutes)");
-    let example = ["--release", "--package", "onecli-daemon", "--example", "audit_verify"];
+    let example = ["--release", "--package", "onecli-audit", "--example", "audit_verify"];
     run(cargo(&["build"]).args(example))?;
     step("writing and verifying the log");
     let dir = target().join("verify-speed");
@@ -163,7 +171,15 @@ pub(crate) fn verify_speed(args: &VerifySpeedArgs) -> Result<()> {
 fn program(name: &str, args: &Args) -> Result<()> {
     setup::packages(setup::FOR_PROGRAMS)?;
     step("building onecli and onecli-daemon (release; the first time takes some minutes)");
-    run(&mut cargo(&["build", "--release", "--package", "onecli-daemon", "--bins"]))?;
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "onecli-daemon",
+        "--package",
+        "onecli-cli",
+        "--bins",
+    ]))?;
     run(&mut cargo(&["build", "--release", "--package", "onecli-tests", "--bin", name]))?;
     step(name);
     // Started directly: between it and this process there is no cargo that would hold its lock.

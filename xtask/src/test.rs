@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tidy::run()?;
 
     done("building");
-    shell::run(&mut cargo(&["build", "--package", "onecli-daemon", "--bins"]))?;
+    shell::run(&mut cargo(&["build", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"]))?;
 
     if !args.quick && args.filter.is_none() {
         done("documentation examples");

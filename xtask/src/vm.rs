@@ -180,9 +180,9 @@ fn payload(place: &Path, args: &Args) -> Result<PathBuf> {
 /// Programs of tests, the programs that they run, and what starts them inside.
 fn tests(place: &Path, names: &str) -> Result<PathBuf> {
     let directory = empty(place, "tests")?;
-    run(&mut cargo(&["build", "--package", "onecli-daemon", "--bins"]))?;
+    run(&mut cargo(&["build", "--package", "onecli-daemon", "--package", "onecli-cli", "--bins"]))?;
     for (package, wanted, name) in
-        [("onecli-daemon", "--lib", "kernel-tests"), ("onecli-tests", "--test=system", "system-tests")]
+        [("onecli-sys", "--lib", "kernel-tests"), ("onecli-tests", "--test=system", "system-tests")]
     {
         let mut build = cargo(&["test", "--no-run", "--package", package, wanted, "--message-format=json"]);
         let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;

@@ -1,9 +1,9 @@
 //! The key that signs the audit log's checkpoints: made once, kept sealed in the store.
 
-use crate::audit::Signer;
-use crate::model::Random;
-use crate::store::{Store, VaultChange};
-use crate::vault::Vault;
+use onecli_audit::Signer;
+use onecli_model::Random;
+use onecli_store::{Store, VaultChange};
+use onecli_vault::Vault;
 
 use super::error::AppError;
 

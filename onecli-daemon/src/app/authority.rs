@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-
-use crate::admin::api::{Ca, CaCertificate};
-use crate::config::Config;
-use crate::model::{Clock, Sealed};
-use crate::store::{Store, VaultChange};
-use crate::tls::{CaError, CaMaterial, CertAuthority, CertificateFacts, UpstreamTls};
-use crate::vault::Vault;
+use onecli_api::{Ca, CaCertificate};
+use onecli_config::Config;
+use onecli_model::{Clock, Sealed};
+use onecli_store::{Store, VaultChange};
+use onecli_tls::{CaError, CaMaterial, CertAuthority, CertificateFacts, UpstreamTls};
+use onecli_vault::Vault;
 
 use super::error::AppError;
 

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use onecli_config::{Config, VaultAuth};
+use onecli_model::{Agent, AgentId, Clock, Random};
+use onecli_store::{LeaseRow, Store, StoreError, VaultChange};
+use onecli_vault::backends::hashicorp::{Address, HashiCorp, Keep, LeaseNote, Ledger, Method, Settings};
+use onecli_vault::{Credentials, Vault};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use zeroize::Zeroizing;
 
 use super::error::AppError;
 use super::managed::Managed;
-use crate::config::{Config, VaultAuth};
-use crate::model::{Agent, AgentId, Clock, Random};
-use crate::store::{LeaseRow, Store, StoreError, VaultChange};
-use crate::vault::backends::hashicorp::{Address, HashiCorp, Keep, LeaseNote, Ledger, Method, Settings};
-use crate::vault::{Credentials, Vault};
 
 /// What an unwrapped secret id is sealed for, among the store's sealed values.
 const SECRET_ID: &str = "backend.vault.secret_id";

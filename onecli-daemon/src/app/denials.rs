@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onecli_audit::{AuditLog, FOLD_WINDOW, Fold, Mode, Quota, Record, Text};
+use onecli_model::{AgentId, Clock, Code, Random, RequestId, error_chain};
+use onecli_policy::Snapshot;
+use onecli_sys::kernel::Denial;
 use tokio::sync::watch;
 
 use super::managed::Managed;
-use crate::audit::{AuditLog, FOLD_WINDOW, Fold, Mode, Quota, Record, Text};
-use crate::kernel::Denial;
-use crate::model::{AgentId, Clock, Code, Random, RequestId, error_chain};
-use crate::policy::Snapshot;
 
 /// Pairs of agent and uid whose repeats are counted apart.
 const AGENTS: usize = 1024;

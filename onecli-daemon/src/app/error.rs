@@ -1,19 +1,20 @@
 //! Why the daemon does not run.
 
-use crate::audit::AuditError;
-use crate::kernel::KernelError;
-use crate::model::sole::SoleError;
-use crate::model::{PrivateDirError, RandomError, error_chain};
-use crate::net::ListenError;
-use crate::privilege::PrivilegeError;
-use crate::store::StoreError;
-use crate::tls::{CaError, UpstreamTlsError};
-use crate::vault::VaultError;
-use crate::vault::backends::hashicorp::BackendError;
+use onecli_audit::AuditError;
+use onecli_model::{RandomError, error_chain};
+use onecli_net::ListenError;
+use onecli_store::StoreError;
+use onecli_sys::PrivateDirError;
+use onecli_sys::kernel::KernelError;
+use onecli_sys::privilege::PrivilegeError;
+use onecli_sys::sole::SoleError;
+use onecli_tls::{CaError, UpstreamTlsError};
+use onecli_vault::VaultError;
+use onecli_vault::backends::hashicorp::BackendError;
 
 /// Why the daemon does not run. Each case says what to do in its own words.
 #[derive(Debug, thiserror::Error)]
-pub enum AppError {
+pub(crate) enum AppError {
     /// The data directory is not ours alone.
     #[error(transparent)]
     DataDir(#[from] PrivateDirError),
@@ -85,7 +86,7 @@ pub enum AppError {
     AgentsRoot(String),
     /// The admin socket.
     #[error("{}", error_chain(.0))]
-    Admin(#[from] crate::admin::SocketError),
+    Admin(#[from] onecli_admin::SocketError),
     /// The bundle for agents.
     #[error("cannot write the CA bundle {path}: {source}")]
     Bundle {
@@ -109,7 +110,7 @@ pub enum AppError {
 
 impl AppError {
     /// 78 (`EX_CONFIG` of sysexits.h) where a restart cannot help, else 1.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             AppError::Vault(error) if error.is_key_problem() => 78,
             AppError::Ca(CaError::Load(_) | CaError::Changed(_))

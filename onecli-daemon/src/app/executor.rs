@@ -10,6 +10,8 @@
 mod run;
 mod serve;
 
+pub(super) use serve::service;
+
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -18,17 +20,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::unistd::{Uid, User};
+use onecli_config::Config;
+use onecli_model::{SourceCommand, error_chain};
+use onecli_sys::privilege::{self, Channel};
+use onecli_vault::backends::exec::Executor;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use zeroize::Zeroizing;
-
-pub(super) use serve::service;
-
-use crate::config::Config;
-use crate::model::{SourceCommand, error_chain};
-use crate::privilege::{self, Channel};
-use crate::vault::backends::exec::Executor;
 
 /// Most that a command may print, in bytes.
 const LARGEST: usize = 64 << 10;

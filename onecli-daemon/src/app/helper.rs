@@ -11,18 +11,19 @@ mod duties;
 mod protocol;
 pub(super) mod service;
 
+pub(super) use protocol::{Kind, Survey, Surveyed};
+
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::{Answer, Request, receive, send};
-pub(super) use protocol::{Kind, Survey, Surveyed};
+use onecli_model::CgroupName;
+use onecli_sys::kernel::KernelConfig;
+use onecli_sys::privilege::{self, Channel, PrivilegeError};
 
-use crate::kernel::KernelConfig;
-use crate::model::CgroupName;
-use crate::privilege::{self, Channel, PrivilegeError};
+use protocol::{Answer, Request, receive, send};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -7,20 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use onecli_admin::{CgroupInfo, Host, Processes};
+use onecli_api::Ca;
+use onecli_api::Transparent;
+use onecli_audit::{AuditLog, Record};
+use onecli_config::DaemonLayout;
+use onecli_model::harmless::{TestAnswer, TestRequest};
+use onecli_model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, RequestId, error_chain};
+use onecli_proxy::Gateway;
+use onecli_sys::kernel;
 
 use super::authority::Authority;
 use super::error::AppError;
 use super::managed::Managed;
 use super::policy::Policy;
-use crate::admin::api::Ca;
-use crate::admin::{CgroupInfo, Host, Processes, Transparent};
-use crate::audit::{AuditLog, Record};
-use crate::config::DaemonLayout;
-use crate::dns;
-use crate::http::Gateway;
-use crate::kernel;
-use crate::model::harmless::{TestAnswer, TestRequest};
-use crate::model::{AgentId, AgentName, CgroupName, Clock, Random, Refusal, RequestId, error_chain};
 
 /// How long killed processes may take to end, and how often they are looked at.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(super) struct AppHost {
     pub(super) policy: Arc<Policy>,
     pub(super) gateway: Arc<Gateway>,
     /// DNS, where connections are redirected.
-    pub(super) dns: Option<Arc<dns::Server>>,
+    pub(super) dns: Option<Arc<onecli_dns::Server>>,
     pub(super) place: DaemonLayout,
     pub(super) private_dirs: Vec<PathBuf>,
     pub(super) authority: Authority,

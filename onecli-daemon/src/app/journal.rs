@@ -1,14 +1,13 @@
 //! Where the daemon's own log goes: to standard error, and alerts to the journal, with a field for each part.
 
 use nix::sys::stat::fstat;
+use onecli_audit::ALERT_TARGET;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
-
-use crate::audit::ALERT_TARGET;
 
 /// Set by the service manager where it connects standard error to the journal: device and inode (systemd.exec(5)).
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 
-use crate::kernel::Cgroup2;
-use crate::model::{CgroupName, command_cgroup};
+use onecli_model::{CgroupName, command_cgroup};
+use onecli_sys::kernel::Cgroup2;
 
 /// Cgroups that are remembered: 24 bytes each. When so many are, all are looked up again.
 const REMEMBERED: usize = 8192;

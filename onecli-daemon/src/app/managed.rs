@@ -9,18 +9,19 @@ use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use onecli_common::AgentEntry;
+use onecli_admin::CgroupInfo;
+use onecli_api::Transparent;
+use onecli_config::{Config, DaemonLayout};
+use onecli_model::{AgentName, CgroupName, error_chain};
+use onecli_net::{Origin, Origins};
+use onecli_sys::kernel::AgentEntry;
+use onecli_sys::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
 use tokio::net::TcpStream;
 
 use super::error::AppError;
 use super::helper::service::is_within;
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use super::launches::Launches;
-use crate::admin::{CgroupInfo, Transparent};
-use crate::config::{Config, DaemonLayout};
-use crate::kernel::{self, Cgroup2, Denials, KernelConfig, KernelError, Redirect};
-use crate::model::{AgentName, CgroupName, error_chain};
-use crate::net::{Origin, Origins};
 
 /// How often the agents root is looked at: one that was made again is unenforced so long, and `onecli run` refused.
 const ROOT_CHECK: Duration = Duration::from_millis(500);
@@ -167,7 +168,7 @@ impl Managed {
     pub(super) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
         let name = kernel::agent_directory(&self.agents_root, agent.as_str())
             .map_err(|error| error_chain(&error))?;
-        name.parse().map_err(|error: crate::model::agent::CgroupNameError| error.to_string())
+        name.parse().map_err(|error: onecli_model::agent::CgroupNameError| error.to_string())
     }
 
     /// Makes a cgroup if it is missing.

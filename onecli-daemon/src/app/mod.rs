@@ -16,10 +16,13 @@ mod namespaces;
 mod policy;
 mod restore;
 mod service;
-pub mod ship;
+pub(crate) mod ship;
 mod stand;
 mod upstream_proxy;
 mod witness;
+
+pub(crate) use error::AppError;
+pub(crate) use restore::restore;
 
 use std::fs::File;
 use std::io;
@@ -29,23 +32,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onecli_audit::AuditLog;
+use onecli_config::{Config, DaemonLayout};
+use onecli_model::{Clock, LogId, Random, error_chain};
+use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
+use onecli_policy::{Approvals, Snapshot};
+use onecli_proxy::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
+use onecli_store::Store;
+use onecli_sys::kernel;
+use onecli_sys::privilege;
+use onecli_sys::sole::{Sole, SoleError};
+use onecli_sys::{OsRandom, PrivateDir, SystemClock};
+use onecli_tls::{AgentTls, UpstreamTls, UpstreamTlsError};
+use onecli_vault::{Backends, Credentials, KeySource, Vault, VaultError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-pub use error::AppError;
-pub use restore::restore;
-
-use crate::audit::{self, AuditLog};
-use crate::config::{self, Config, DaemonLayout};
-use crate::http::{Capacity, Gateway, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
-use crate::model::sole::{Sole, SoleError};
-use crate::model::{Clock, LogId, OsRandom, PrivateDir, Random, SystemClock, error_chain};
-use crate::net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
-use crate::policy::{Approvals, Snapshot};
-use crate::store::Store;
-use crate::tls::{AgentTls, UpstreamTls, UpstreamTlsError};
-use crate::vault::{Backends, Credentials, KeySource, Vault, VaultError};
-use crate::{admin, dns, kernel, privilege, store};
 use authority::Authority;
 use denials::DenialReport;
 use executor::HostExecutor;
@@ -72,7 +74,7 @@ const STORE_OPENS_IN: Duration = Duration::from_mins(30);
 /// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
 ///
 /// Exit codes: 0 stopped, 1 failed, 78 the configuration, the data directory or the key is not usable.
-pub fn run(config: Config) -> ExitCode {
+pub(crate) fn run(config: Config) -> ExitCode {
     journal::init();
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,17 +90,17 @@ pub fn run(config: Config) -> ExitCode {
 ///
 /// # Errors
 /// A file cannot be read, or has the wrong content.
-pub fn check_files(config: &Config) -> Result<(), UpstreamTlsError> {
+pub(crate) fn check_files(config: &Config) -> Result<(), UpstreamTlsError> {
     UpstreamTls::new(&config.upstream.extra_ca_files).map(drop)
 }
 
 /// Tells the service manager why the daemon does not start.
-pub fn tell_failure(reason: &dyn std::fmt::Display) {
+pub(crate) fn tell_failure(reason: &dyn std::fmt::Display) {
     service::failed(&reason.to_string());
 }
 
 /// Removes the pinned kernel programs: managed processes are no longer redirected, nor refused.
-pub fn detach(config: &Config) -> ExitCode {
+pub(crate) fn detach(config: &Config) -> ExitCode {
     journal::init();
     match kernel::detach(&config.kernel.bpffs_dir) {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,7 +118,7 @@ const KEPT: u8 = 3;
 /// `pins PATH`: the package's purge reads that when program and configuration are gone.
 ///
 /// Exit codes: 0 detached, 3 still attached because an agent runs, 1 not known.
-pub fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
+pub(crate) fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
     journal::init();
     let pins = &config.kernel.bpffs_dir;
     let retired = match kernel::retire(pins) {
@@ -137,7 +139,7 @@ pub fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
 }
 
 /// Attaches the kernel programs and serves daemons that have no privileges, until it is killed. Exit codes as of [`run`].
-pub fn help(config: &Config) -> ExitCode {
+pub(crate) fn help(config: &Config) -> ExitCode {
     journal::init();
     if !config.kernel.ebpf {
         // Its unit is started with the daemon's, and there is nothing to do.
@@ -156,7 +158,7 @@ pub fn help(config: &Config) -> ExitCode {
 }
 
 /// Runs commands that print values, for daemons that connect, until it is killed. Exit codes as of [`run`].
-pub fn execute(config: &Config) -> ExitCode {
+pub(crate) fn execute(config: &Config) -> ExitCode {
     journal::init();
     match executor::service(Path::new(&config.kernel.daemon_cgroup)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -184,7 +186,7 @@ fn start(config: Config) -> Result<(), AppError> {
     // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
     let admin_socket = match handed.unix(&config.listen.admin_socket) {
         Some(socket) => socket,
-        None => admin::bind(&config.listen.admin_socket)?,
+        None => onecli_admin::bind(&config.listen.admin_socket)?,
     };
     let sockets = Sockets { admin: admin_socket, datagrams: handed.datagrams() };
     handed.close_rest();
@@ -247,21 +249,21 @@ async fn open_audit(
     let signer = audit_key::open(store, vault, random).await?;
     // The store's word goes first: whoever removed the files would have removed their name with them.
     let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
-    let known = match noted.or(audit::log_in(dir.path(), &signer)?) {
-        Some(log) => Some(audit::Known { log, last: store.last_audit_line(log).await? }),
+    let known = match noted.or(onecli_audit::log_in(dir.path(), &signer)?) {
+        Some(log) => Some(onecli_audit::Known { log, last: store.last_audit_line(log).await? }),
         None => None,
     };
     let config = &config.audit;
-    let settings = audit::Settings {
+    let settings = onecli_audit::Settings {
         clock: Arc::clone(clock),
         signer,
         fresh: LogId::generate(clock.now(), random)?,
         known,
         durability: match config.durability {
-            config::Durability::Strict => audit::Durability::Strict,
-            config::Durability::Relaxed => audit::Durability::Relaxed,
+            onecli_config::Durability::Strict => onecli_audit::Durability::Strict,
+            onecli_config::Durability::Relaxed => onecli_audit::Durability::Relaxed,
         },
-        retention: audit::Retention {
+        retention: onecli_audit::Retention {
             age: (config.keep_days > 0).then(|| Duration::from_hours(24 * u64::from(config.keep_days))),
             bytes: (config.keep_bytes > 0).then_some(config.keep_bytes),
         },
@@ -293,15 +295,15 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
 
     // Gigabytes of audit rows are rewritten once, after an upgrade from a version that did not overwrite what it removed.
     service::starting(STORE_OPENS_IN);
-    let store = store::open(&config.store_url()).await?;
+    let store = onecli_store::open(&config.store_url()).await?;
     let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
-    admin::remove_left_over(data_dir.path());
+    onecli_admin::remove_left_over(data_dir.path());
     store.prune_sessions(clock.now()).await?;
     backends::prune_kept(store.as_ref(), clock.as_ref(), config.vault.keep_replaced).await?;
     let audit_dir = PrivateDir::create(&data_dir.join(AUDIT_DIR))?;
     let audit = open_audit(&config, &audit_dir, store.as_ref(), &vault, &clock, random.as_ref()).await?;
 
-    let quota = Arc::new(audit::Quota::new(audit::QuotaLimits {
+    let quota = Arc::new(onecli_audit::Quota::new(onecli_audit::QuotaLimits {
         rate: config.audit.agent_rate,
         bytes: config.audit.agent_bytes,
         reserve: config.audit.reserve_bytes,
@@ -316,7 +318,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     // Empty until the first reload, and refuses everything.
     let (current, snapshot) = watch::channel(Arc::<Snapshot>::default());
     let dns = managed.is_attached().then(|| {
-        let parts = dns::Parts {
+        let parts = onecli_dns::Parts {
             policy: snapshot.clone(),
             names: Arc::new(HostNames { resolver: Arc::clone(&resolver), proxy: proxy.clone() }),
             synthetic: Arc::clone(&synthetic),
@@ -327,7 +329,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         };
         let marking = Arc::clone(&managed);
         let stamp = Box::new(move |socket: BorrowedFd<'_>| marking.stamp(&socket).map_err(io::Error::other));
-        let server = dns::Server::new(parts, config.listen.transparent_port, stamp);
+        let server = onecli_dns::Server::new(parts, config.listen.transparent_port, stamp);
         Arc::new(server.kept_by(Box::new(sockets.datagrams)))
     });
     let policy = Arc::new(Policy::new(
@@ -408,12 +410,12 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         clock: Arc::clone(&clock),
         random: Arc::clone(&random),
     };
-    let handles = admin::Handles {
+    let handles = onecli_admin::Handles {
         store: Arc::clone(&store),
         vault: Arc::clone(&vault),
         clock,
         random,
-        audit: admin::AuditProgress {
+        audit: onecli_admin::AuditProgress {
             durable: audit.subscribe(),
             shipped: shipper.subscribe(),
             fault: audit.fault(),

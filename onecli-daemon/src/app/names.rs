@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-
-use crate::dns::{Addresses, Names, NoAddress};
-use crate::http::UpstreamProxy;
-use crate::model::Host;
-use crate::net::{ResolveError, ResolveFailure, Resolver};
+use onecli_dns::{Addresses, Names, NoAddress};
+use onecli_model::Host;
+use onecli_net::{ResolveError, ResolveFailure, Resolver};
+use onecli_proxy::UpstreamProxy;
 
 /// The names of this host.
 #[derive(Debug)]

@@ -17,6 +17,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onecli_model::{CgroupName, error_chain};
+use onecli_net::Bound;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -24,9 +26,6 @@ use super::error::AppError;
 use super::helper::{HelperError, Kind, Opened, Survey, Surveyed};
 use super::managed::Managed;
 use super::stand::Reception;
-use crate::dns;
-use crate::model::{CgroupName, error_chain};
-use crate::net::Bound;
 use watch::Watch;
 
 /// Namespaces of one agent at a time; processes in further ones are refused.
@@ -54,7 +53,7 @@ const SOCKETS: &str = "sockets_created";
 /// Keeps the listeners in step with the agents' processes.
 pub(super) struct Namespaces {
     managed: Arc<Managed>,
-    dns: Option<Arc<dns::Server>>,
+    dns: Option<Arc<onecli_dns::Server>>,
     reception: Reception,
     watch: Option<Watch>,
     open: HashMap<u64, Open>,
@@ -102,7 +101,7 @@ impl Namespaces {
     /// Watches the agents' cgroups where connections are redirected. Call it in a tokio runtime.
     pub(super) fn new(
         managed: Arc<Managed>,
-        dns: Option<Arc<dns::Server>>,
+        dns: Option<Arc<onecli_dns::Server>>,
         reception: Reception,
     ) -> Result<Namespaces, AppError> {
         let watch = managed.root_directory().map(Watch::new).transpose().map_err(AppError::Socket)?;

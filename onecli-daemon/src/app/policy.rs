@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use onecli_policy::{AgentInput, Snapshot, SnapshotInput, TokenInput};
+use onecli_store::{Store, StoreError};
+use onecli_vault::Vault;
 use tokio::sync::{Mutex, watch};
 
 use super::managed::Managed;
-use crate::dns;
-use crate::policy::{AgentInput, Snapshot, SnapshotInput, TokenInput};
-use crate::store::{Store, StoreError};
-use crate::vault::Vault;
 
 /// After a failed reload, so long until the next.
 const RETRY: Duration = Duration::from_secs(1);
@@ -21,7 +20,7 @@ pub(super) struct Policy {
     vault: Arc<Vault>,
     managed: Arc<Managed>,
     /// Where connections are redirected.
-    dns: Option<Arc<dns::Server>>,
+    dns: Option<Arc<onecli_dns::Server>>,
     current: watch::Sender<Arc<Snapshot>>,
     /// One reload at a time, so that an older state never replaces a newer one.
     turn: Mutex<()>,
@@ -33,7 +32,7 @@ impl Policy {
         store: Arc<dyn Store>,
         vault: Arc<Vault>,
         managed: Arc<Managed>,
-        dns: Option<Arc<dns::Server>>,
+        dns: Option<Arc<onecli_dns::Server>>,
         current: watch::Sender<Arc<Snapshot>>,
     ) -> Policy {
         Policy { store, vault, managed, dns, current, turn: Mutex::default() }

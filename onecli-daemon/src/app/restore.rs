@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::unistd::Uid;
+use onecli_config::Config;
+use onecli_model::Clock;
+use onecli_store::{SqliteStore, Store};
+use onecli_sys::privilege;
+use onecli_sys::{OsRandom, PrivateDir, SystemClock};
+use onecli_vault::{KeySource, Vault};
 
 use super::error::AppError;
 use super::{hold, key_source};
-use crate::config::Config;
-use crate::model::{Clock, OsRandom, PrivateDir, SystemClock};
-use crate::privilege;
-use crate::store::{self, SqliteStore, Store};
-use crate::vault::{KeySource, Vault};
 
 /// The backup, while it is looked at: in the data directory, so that it is on the same file system.
 const CANDIDATE: &str = "restore-candidate.db";
@@ -24,7 +25,7 @@ const NAMED: usize = 20;
 
 /// What was restored, or would be.
 #[derive(Debug)]
-pub struct Restored {
+pub(crate) struct Restored {
     agents: usize,
     secrets: usize,
     opened: u64,
@@ -39,7 +40,7 @@ pub struct Restored {
 
 impl Restored {
     /// For programs.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         serde_json::json!({
             "agents": self.agents,
             "secrets": self.secrets,
@@ -84,7 +85,7 @@ impl fmt::Display for Restored {
 /// # Errors
 /// [`AppError::DataInUse`], [`AppError::Vault`] where the key that is here does not open it, [`AppError::Restore`] for
 /// what is wrong with it: nothing has changed then.
-pub fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, AppError> {
+pub(crate) fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, AppError> {
     let opened = File::open(file);
     let owner = std::fs::metadata(&config.data_dir).ok().filter(|facts| facts.uid() != 0);
     if let Some(owner) = owner.filter(|_| Uid::effective().is_root()) {
@@ -94,7 +95,7 @@ pub fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, 
     // Also keeps a daemon from starting meanwhile.
     let _data = hold(&data_dir)?;
     let keys = key_source(config, &data_dir)?;
-    let database = store::sqlite_path(&config.store_url())?;
+    let database = onecli_store::sqlite_path(&config.store_url())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Runtime)?;
     let backup = Backup { path: file.to_owned(), opened };
@@ -142,7 +143,7 @@ async fn replace(
 /// Opens everything in it.
 async fn examine(path: &Path, keys: &KeySource) -> Result<(usize, usize, u64, String), AppError> {
     let store = SqliteStore::open(path).await?;
-    let damage = store::KeyStore::check_integrity(&store).await?;
+    let damage = onecli_store::KeyStore::check_integrity(&store).await?;
     if let Some(first) = damage.first() {
         return Err(AppError::Restore(format!("the backup is damaged: {first}; use another one")));
     }

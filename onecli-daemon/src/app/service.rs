@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use onecli_dns::Keeper;
+use onecli_model::AgentId;
+use onecli_net::Bound;
+use onecli_sys::privilege;
 use sd_notify::NotifyState;
 use socket2::{Socket, Type};
-
-use crate::dns::Keeper;
-use crate::model::AgentId;
-use crate::net::Bound;
-use crate::privilege;
 
 /// Listeners of ours that the service manager keeps for the next start have this name. Those of the socket unit have
 /// another.

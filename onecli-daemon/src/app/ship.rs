@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use onecli_audit::{AuditError, AuditLog, Begin, Entries, Line, Position};
+use onecli_model::LogId;
+use onecli_store::{AuditRow, Store, StoreError};
 use tokio::sync::watch;
-
-use crate::audit::{AuditError, AuditLog, Begin, Entries, Line, Position};
-use crate::model::LogId;
-use crate::store::{AuditRow, Store, StoreError};
 
 /// The most rows in one transaction.
 const BATCH: usize = 256;
@@ -23,7 +22,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// The task that ships.
 #[derive(Debug)]
-pub struct Shipper {
+pub(crate) struct Shipper {
     dir: PathBuf,
     log: LogId,
     durable: watch::Receiver<u64>,
@@ -55,8 +54,8 @@ enum ShipError {
 
 impl Shipper {
     /// Ships the log `log` that lies in `dir`. What its writer removes for its age or size
-    /// ([`crate::audit::AuditLog::pruned`]) goes from the store too.
-    pub fn new(dir: PathBuf, log: &AuditLog, store: Arc<dyn Store>) -> Shipper {
+    /// ([`onecli_audit::AuditLog::pruned`]) goes from the store too.
+    pub(crate) fn new(dir: PathBuf, log: &AuditLog, store: Arc<dyn Store>) -> Shipper {
         Shipper {
             dir,
             log: log.id(),
@@ -72,18 +71,18 @@ impl Shipper {
 
     /// The number up to which the store has the log's records, as it grows. Who lists rows can wait here until
     /// what was just written is among them.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.shipped.subscribe()
     }
 
     /// Why the last attempt failed; `None` once one succeeds, or where none has failed.
-    pub fn fault(&self) -> watch::Receiver<Option<String>> {
+    pub(crate) fn fault(&self) -> watch::Receiver<Option<String>> {
         self.fault.subscribe()
     }
 
     /// Ships until the log is closed and all of it is in the store. Failures are told once in the daemon's own log
     /// and tried again, for as long as it takes. May be dropped at any time; nothing is lost or doubled.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut cursor = None;
         let mut pause = BACKOFF.0;
         let mut closed = false;

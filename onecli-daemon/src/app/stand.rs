@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use onecli_admin::Handles;
+use onecli_config::Config;
+use onecli_net::{Bound, Origins};
+use onecli_proxy::{Capacity, Gateway, Wire, serve_explicit, serve_transparent};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -13,11 +17,6 @@ use tokio::sync::{Semaphore, watch};
 use super::error::AppError;
 use super::managed::Managed;
 use super::service::{self, Handed};
-use crate::admin::{self, Handles};
-use crate::config::Config;
-use crate::dns;
-use crate::http::{Capacity, Gateway, Wire, serve_explicit, serve_transparent};
-use crate::net::{self, Bound, Origins};
 
 /// After accept(2) failed (no file descriptors left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -39,7 +38,7 @@ pub(super) struct Front {
     /// How much may be open at a time.
     pub(super) capacity: Capacity,
     /// DNS, where connections are redirected.
-    pub(super) dns: Option<Arc<dns::Server>>,
+    pub(super) dns: Option<Arc<onecli_dns::Server>>,
 }
 
 /// Bound: nobody can connect yet.
@@ -75,7 +74,7 @@ impl Stand {
                 return Ok(bound);
             }
             own.push(address);
-            net::bind(address)
+            onecli_net::bind(address)
         };
         let plain = config.listen.explicit.iter().map(|&address| (address, Wire::Plain));
         let tls = config.listen.explicit_tls.iter().map(|&address| (address, Wire::Tls));
@@ -164,7 +163,7 @@ impl OpenStand {
             tasks.spawn(self.reception.clone().transparent(listener));
         }
         let mut admin_stopped = self.reception.stopped.clone();
-        let admin = tokio::spawn(admin::serve(admin_socket, handles, async move {
+        let admin = tokio::spawn(onecli_admin::serve(admin_socket, handles, async move {
             let _ = admin_stopped.changed().await;
         }));
         let tidy = tokio::spawn({

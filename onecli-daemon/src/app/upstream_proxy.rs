@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
+use onecli_config::Upstream;
+use onecli_proxy::UpstreamProxy;
 use zeroize::Zeroizing;
 
 use super::error::AppError;
-use crate::config::Upstream;
-use crate::http::UpstreamProxy;
 
 /// Longest password, in bytes, with the line end that editors add.
 const MAX_PASSWORD: u64 = 1024;

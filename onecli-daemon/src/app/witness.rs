@@ -9,12 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, header};
+use onecli_config::Witness;
+use onecli_model::Authority;
+use onecli_proxy::OwnRequests;
 use tokio::sync::watch;
-
-use crate::audit;
-use crate::config::Witness;
-use crate::http::OwnRequests;
-use crate::model::Authority;
 
 /// The least time between two checkpoints to the same witness.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -89,7 +87,7 @@ fn append(path: &Path, note: &str) -> std::io::Result<()> {
 fn syslog(path: &Path, note: &str) -> std::io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    let message = format!("<{PRIORITY}>onecli-daemon: {}", audit::on_one_line(note));
+    let message = format!("<{PRIORITY}>onecli-daemon: {}", onecli_audit::on_one_line(note));
     socket.send_to(message.as_bytes(), path).map(drop)
 }
 

@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::authority`.
+//! Fuzz target: see `onecli_fuzz::authority`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::authority(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::authority(bytes));

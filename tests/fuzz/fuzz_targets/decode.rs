@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::decode`.
+//! Fuzz target: see `onecli_fuzz::decode`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::decode(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::decode(bytes));

@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::front`.
+//! Fuzz target: see `onecli_fuzz::front`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::front(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::front(bytes));

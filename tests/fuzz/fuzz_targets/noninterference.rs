@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::noninterference`.
+//! Fuzz target: see `onecli_fuzz::noninterference`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::noninterference(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::noninterference(bytes));

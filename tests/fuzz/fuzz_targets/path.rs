@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::path`.
+//! Fuzz target: see `onecli_fuzz::path`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::path(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::path(bytes));

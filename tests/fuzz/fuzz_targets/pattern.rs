@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::pattern`.
+//! Fuzz target: see `onecli_fuzz::pattern`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::pattern(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::pattern(bytes));

@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::rule`.
+//! Fuzz target: see `onecli_fuzz::rule`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::rule(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::rule(bytes));

@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::scrub`.
+//! Fuzz target: see `onecli_fuzz::scrub`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::scrub(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::scrub(bytes));

@@ -1,5 +1,5 @@
-//! Fuzz target: see `onecli_daemon::fuzz::sniff`.
+//! Fuzz target: see `onecli_fuzz::sniff`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_daemon::fuzz::sniff(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| onecli_fuzz::sniff(bytes));

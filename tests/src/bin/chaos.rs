@@ -1,6 +1,7 @@
 //! `cargo xtask chaos`: kills the daemon at random moments under load, and holds what the upstream saw against the
 //! audit log.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 

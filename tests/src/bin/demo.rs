@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job, shown with throw-away parts on this machine.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "it speaks to a person")]
 
 use std::path::Path;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::h2wire::{Answer, preface};
 use onecli_tests::socket::{Grepped, Socket};
 use onecli_tests::upstream::Upstream;
 use onecli_tests::wait_for;
@@ -15,7 +16,6 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 use crate::scene::API;
-use onecli_tests::h2wire::{Answer, preface};
 
 /// How a request reaches the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

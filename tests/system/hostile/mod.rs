@@ -6,11 +6,11 @@ mod rows;
 
 use onecli_tests::canary::Canary;
 use onecli_tests::daemon::{Agent, Daemon};
+use onecli_tests::h2wire::{END, head_frame};
 use onecli_tests::upstream::{Recorded, Upstream};
 
 use crate::scene::{API, VALUE};
 use door::{Door, Doors, Got};
-use onecli_tests::h2wire::{END, head_frame};
 use rows::{
     AUTHORITIES, BAD_FIELDS, BAD_FIELDS_OF_HTTP2, CHUNKS, CONNECTS, FIELDS, FIELDS_OF_HTTP1, LINES, METHODS,
     PSEUDO, REFUSED_FIELDS, SERVER_NAMES, TARGETS, TARGETS_OF_HTTP1, Then,

@@ -4,7 +4,7 @@ mod servers;
 
 use std::time::{Duration, Instant};
 
-use onecli_daemon::model::CanonicalPath;
+use onecli_model::CanonicalPath;
 use onecli_tests::need;
 use percent_encoding::percent_decode_str;
 

@@ -13,10 +13,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
+use onecli_model::{Clock as _, SourceCommand};
+use onecli_sys::{SystemClock, trusted};
 use zeroize::Zeroizing;
 
 use super::{LARGEST, RUNS_FOR};
-use crate::model::{Clock as _, SourceCommand, SystemClock, trusted};
 
 /// Where programs of the host look for others.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -35,7 +36,7 @@ pub(super) struct Surroundings {
 ///
 /// It is killed, with its process group, when its time is over, when it prints too much, and when nobody reads `outcome` any
 /// more; what it leaves behind in its group is killed in any case. What left the group is for who called this to end
-/// ([`privilege::end_children`](crate::privilege::end_children)).
+/// ([`privilege::end_children`](onecli_sys::privilege::end_children)).
 pub(super) fn run(
     command: &SourceCommand,
     surroundings: &Surroundings,

@@ -9,14 +9,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid, User};
+use onecli_model::{SourceCommand, error_chain};
+use onecli_sys::privilege::{self, Channel};
 
 use super::run::{self, Surroundings};
 use super::{FAILED, PRINTED, Request};
 use crate::app::error::AppError;
 use crate::app::helper::service::{check, owner};
 use crate::app::service as manager;
-use crate::model::{SourceCommand, error_chain};
-use crate::privilege::{self, Channel};
 
 /// Commands that run at a time.
 const MOST: usize = 16;

@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use caps::Capability;
+use onecli_model::{CgroupName, error_chain};
+use onecli_sys::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Namespaces, NetnsError};
+use onecli_sys::privilege::{self, Channel};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
-use crate::kernel::{self, Cgroup2, KernelConfig, KernelError, LinkState, Namespaces, NetnsError};
-use crate::model::{CgroupName, error_chain};
-use crate::privilege::{self, Channel};
 
 /// What entering a namespace, finding it and reading the pins needs; and binding, where the port is below 1024. (Cgroups
 /// are root's, which the helper is.)

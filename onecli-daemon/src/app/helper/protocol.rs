@@ -4,11 +4,10 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
+use onecli_model::CgroupName;
+use onecli_sys::privilege::Channel;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use crate::model::CgroupName;
-use crate::privilege::Channel;
 
 /// What the daemon asks.
 #[derive(Debug, Serialize, Deserialize)]

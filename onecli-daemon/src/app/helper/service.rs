@@ -7,15 +7,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::sys::stat::{Mode, umask};
+use onecli_model::error_chain;
+use onecli_sys::kernel::{self, Cgroup2, KernelConfig, Redirect};
+use onecli_sys::privilege::{self, Channel};
 use socket2::SockRef;
 
 use super::duties::Duties;
 use super::protocol::{Answer, send};
 use crate::app::error::AppError;
 use crate::app::service;
-use crate::kernel::{self, Cgroup2, KernelConfig, Redirect};
-use crate::model::error_chain;
-use crate::privilege::{self, Channel};
 
 /// Attaches the programs, or puts them in the place of a former helper's, and serves one daemon after the other, until it
 /// is killed.

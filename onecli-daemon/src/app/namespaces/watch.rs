@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
-
-use crate::model::CgroupName;
+use onecli_model::CgroupName;
 
 /// Cgroups watched for one agent, its own and those nested in it. The sweep finds what happens in further ones.
 const MAX_OF_AGENT: usize = 256;

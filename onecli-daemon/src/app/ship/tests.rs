@@ -1,11 +1,12 @@
 //! Shipping through failures of the store and of the log.
 
+use onecli_audit::{AuditLog, Record, Retention, Settings};
+use onecli_model::RequestId;
+use onecli_store::{AuditQuery, SqliteStore};
+use onecli_sys::PrivateDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::audit::{AuditLog, Record, Retention, Settings};
-use crate::model::{PrivateDir, RequestId};
-use crate::store::{AuditQuery, SqliteStore};
 
 struct Host {
     dir: PrivateDir,

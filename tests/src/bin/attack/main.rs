@@ -4,6 +4,7 @@
 //! defence is absent. `docs/security/attacks.md` lists techniques, defences and tests. The escape suite
 //! (`tests/system/escape`) does the same for ways around the kernel programs.
 
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,12 +1,13 @@
 //! Where a technique is tried: a daemon, an upstream that says what the technique needs, and an agent with a token.
 
+pub(crate) use onecli_tests::scripted::{Conn, server_config};
+
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onecli_tests::daemon::{Agent, Builder, Daemon, Granted};
-pub(crate) use onecli_tests::scripted::{Conn, server_config};
 use onecli_tests::scripted::{ScriptedUpstream, read_http1};
 use onecli_tests::upstream::TestCa;
 use rustls::{ClientConfig, ServerConfig};

@@ -6,6 +6,7 @@
 //! process of its own (`bench load`), the last one started by `onecli run`. The figures are medians over rounds;
 //! the ratio to the direct way is what is worth keeping.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a person")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
@@ -23,10 +24,10 @@ use onecli_tests::client::Run;
 use onecli_tests::daemon::{Agent, Daemon, Granted};
 use onecli_tests::need;
 use onecli_tests::upstream::Upstream;
+use tempfile::TempDir;
 
 use load::{Load, Measured};
 use report::Report;
-use tempfile::TempDir;
 
 const EXPLICIT: &str = "explicit";
 const RELAXED: &str = "relaxed audit";

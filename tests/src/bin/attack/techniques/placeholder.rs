@@ -10,11 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use data_encoding::HEXLOWER;
 use onecli_tests::wait_for;
 
+use super::oracle::switched;
 use crate::row::{Row, Trial};
 use crate::wire::websocket;
 use crate::world::{B, Conn, Seen, VALUE, World, reply};
-
-use super::oracle::switched;
 
 const GETS: &str = "a leaked placeholder that no alert tells of";
 const CONTROL: &str = "in a header field it raises an alert";

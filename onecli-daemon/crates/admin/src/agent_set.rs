@@ -1,0 +1,142 @@
+//! `agent set`.
+
+use onecli_api::Transparent;
+use onecli_api::{AgentChanged, AgentSet, FieldChange};
+use onecli_model::{Agent, AgentName, CgroupName};
+use onecli_store::AgentChange;
+
+use super::agents::{agents, check_user};
+use super::error::AdminError;
+use super::state::{Change, Find, State};
+
+/// Changes the fields that the request names, and no other: what another administrator changes at the same time stays.
+pub(super) async fn set(
+    state: &State,
+    uid: u32,
+    name: &AgentName,
+    request: AgentSet,
+) -> Result<AgentChanged, AdminError> {
+    if request.no_user && request.user.is_some() {
+        return Err(AdminError::Invalid("either a user or none".to_owned()));
+    }
+    let change = state.begin_change().await?;
+    let before = change.stored.agent(name)?.clone();
+    let after = applied(&before, request);
+    let changes = differences(&before, &after);
+    if changes.is_empty() {
+        return Ok(AgentChanged { agent: (&before).into(), changes });
+    }
+    check(state, &change, &before, &after).await?;
+    let update = update(&before, &after);
+    state.handles.store.change_agent(before.id, &update).await?;
+    state.handles.host.record("agent_changed", &described(name, uid, &changes));
+    change.in_force("agent set", name.as_str()).await?;
+    if before.cgroup != after.cgroup
+        && let Err(reason) = state.handles.host.remove_cgroup(&before.cgroup)
+    {
+        tracing::warn!(cgroup = %before.cgroup, reason, "the agent's former cgroup is still there");
+    }
+    Ok(AgentChanged { agent: (&after).into(), changes })
+}
+
+fn applied(before: &Agent, request: AgentSet) -> Agent {
+    let AgentSet { factors, cgroup, user, no_user, egress, allow_git_config } = request;
+    Agent {
+        factors: factors.unwrap_or(before.factors),
+        cgroup: cgroup.unwrap_or_else(|| before.cgroup.clone()),
+        user: if no_user { None } else { user.or_else(|| before.user.clone()) },
+        egress: egress.unwrap_or(before.egress),
+        allow_git_config: allow_git_config.unwrap_or(before.allow_git_config),
+        ..before.clone()
+    }
+}
+
+/// Only what differs.
+fn update(before: &Agent, after: &Agent) -> AgentChange {
+    let Agent { factors, cgroup, user, egress, allow_git_config, .. } = after;
+    AgentChange {
+        factors: (before.factors != *factors).then_some(*factors),
+        cgroup: (before.cgroup != *cgroup).then(|| cgroup.clone()),
+        user: (before.user != *user).then(|| user.clone()),
+        egress: (before.egress != *egress).then_some(*egress),
+        allow_git_config: (before.allow_git_config != *allow_git_config).then_some(*allow_git_config),
+    }
+}
+
+fn differences(before: &Agent, after: &Agent) -> Vec<FieldChange> {
+    let fields = |agent: &Agent| {
+        [
+            ("factors", agent.factors.to_string()),
+            ("cgroup", agent.cgroup.to_string()),
+            ("user", agent.user.clone().unwrap_or_else(|| "none".to_owned())),
+            ("egress", agent.egress.to_string()),
+            ("allow_git_config", if agent.allow_git_config { "yes" } else { "no" }.to_owned()),
+        ]
+    };
+    let pairs = fields(before).into_iter().zip(fields(after));
+    pairs
+        .filter(|((_, from), (_, to))| from != to)
+        .map(|((field, from), (_, to))| FieldChange { field: field.to_owned(), from, to })
+        .collect()
+}
+
+/// For the audit log.
+fn described(name: &AgentName, uid: u32, changes: &[FieldChange]) -> String {
+    let changes: Vec<String> =
+        changes.iter().map(|FieldChange { field, from, to }| format!("{field} {from} -> {to}")).collect();
+    format!("agent {name}: {}, by uid {uid}", changes.join(", "))
+}
+
+/// The same as for a new agent. Besides, no process may run as the agent while its cgroup or its user changes: it would go on
+/// as nobody's, or share a user with another agent's processes.
+async fn check(state: &State, change: &Change<'_>, before: &Agent, after: &Agent) -> Result<(), AdminError> {
+    let (moves, changes_user) = (before.cgroup != after.cgroup, before.user != after.user);
+    if moves || changes_user {
+        check_idle(state, before)?;
+    }
+    if moves {
+        check_cgroup(state, change, &after.cgroup)?;
+    }
+    match &after.user {
+        Some(user) if changes_user => check_user(state, user, Some(before.id), &change.stored).await,
+        _ => Ok(()),
+    }
+}
+
+fn check_idle(state: &State, agent: &Agent) -> Result<(), AdminError> {
+    match state.handles.host.populated_cgroup(&agent.cgroup).map_err(AdminError::Host)? {
+        None => Ok(()),
+        Some(directory) => Err(AdminError::NotReady {
+            message: format!("processes run as agent '{}', so its user and cgroup cannot change", agent.name),
+            hint: format!("end them first: echo 1 > {}", directory.join("cgroup.kill").display()),
+        }),
+    }
+}
+
+/// A cgroup that becomes an agent's has no other agent, and no processes: they would become this agent's.
+pub(super) fn check_cgroup(
+    state: &State,
+    change: &Change<'_>,
+    cgroup: &CgroupName,
+) -> Result<(), AdminError> {
+    let host = &state.handles.host;
+    if let Some(holder) = agents(&change.stored).find(|agent| agent.cgroup == *cgroup) {
+        return Err(AdminError::Exists {
+            message: format!("the cgroup '{cgroup}' is agent '{}'s", holder.name),
+            hint: "a cgroup tells one agent: give another --cgroup".to_owned(),
+        });
+    }
+    if let Some(directory) = host.populated_cgroup(cgroup).map_err(AdminError::Host)? {
+        return Err(AdminError::NotReady {
+            message: format!("processes live in the cgroup '{cgroup}' already, and would become the agent's"),
+            hint: format!(
+                "end them first (echo 1 > {}), or give another --cgroup",
+                directory.join("cgroup.kill").display()
+            ),
+        });
+    }
+    if host.transparent() == Transparent::Available {
+        host.ensure_cgroup(cgroup).map_err(AdminError::Host)?;
+    }
+    Ok(())
+}

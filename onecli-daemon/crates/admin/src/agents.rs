@@ -1,0 +1,259 @@
+//! `agent add | list | show | rotate | disable | enable | remove`.
+
+use nix::unistd::{Group, User};
+use onecli_api::Transparent;
+use onecli_api::{AgentAdd, AgentDetail, AgentRemoved, AgentToken, AgentView};
+use onecli_model::{Agent, AgentId, AgentName, Factors, Runner, Token, TokenHash};
+use onecli_store::{RunnerChange, StoredState};
+
+use super::error::AdminError;
+use super::state::{Find, State};
+use super::{grants, vault};
+
+pub(super) async fn add(state: &State, request: AgentAdd) -> Result<AgentToken, AdminError> {
+    let host = &state.handles.host;
+    let change = state.begin_change().await?;
+
+    if change.stored.agent(&request.name).is_ok() {
+        return Err(AdminError::Exists {
+            message: format!("there is an agent '{}' already", request.name),
+            hint: format!(
+                "'onecli agent rotate {0}' gives it a new token, 'onecli agent remove {0}' removes it",
+                request.name
+            ),
+        });
+    }
+    let transparent = host.transparent() == Transparent::Available;
+    let cgroup = match request.cgroup {
+        Some(cgroup) => cgroup,
+        None => host.default_cgroup(&request.name).map_err(AdminError::Host)?,
+    };
+    if let Some(holder) = agents(&change.stored).find(|agent| agent.cgroup == cgroup) {
+        return Err(AdminError::Exists {
+            message: format!("the cgroup '{cgroup}' is agent '{}'s", holder.name),
+            hint: "a cgroup tells one agent: give another --cgroup".to_owned(),
+        });
+    }
+    if let Some(user) = &request.user {
+        check_user(state, user, None, &change.stored).await?;
+    }
+    for runner in &request.runners {
+        check_runner(runner.clone()).await?;
+    }
+    // Where a process runs is who it is: what a removed agent left behind must not become this one.
+    if let Some(directory) = host.populated_cgroup(&cgroup).map_err(AdminError::Host)? {
+        return Err(AdminError::NotReady {
+            message: format!(
+                "processes live in the cgroup '{cgroup}' already, and would become agent '{}'",
+                request.name
+            ),
+            hint: format!(
+                "end them first (echo 1 > {}), or give another --cgroup",
+                directory.join("cgroup.kill").display()
+            ),
+        });
+    }
+    if transparent {
+        host.ensure_cgroup(&cgroup).map_err(AdminError::Host)?;
+    }
+
+    let agent = Agent {
+        id: AgentId(state.new_id()?),
+        name: request.name,
+        factors: request.factors.unwrap_or(if transparent { Factors::BOTH } else { Factors::TOKEN }),
+        cgroup,
+        user: request.user,
+        egress: request.egress,
+        enabled: true,
+        generation: 1,
+        allow_git_config: request.allow_git_config,
+    };
+    let (token, hash) = new_token(state)?;
+    state.handles.store.add_agent(&agent, &hash).await?;
+    for runner in &request.runners {
+        state.handles.store.set_runner(agent.id, runner, allow(state, None)).await?;
+    }
+    change.in_force("agent add", agent.name.as_str()).await?;
+    Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
+}
+
+pub(super) async fn list(state: &State) -> Result<Vec<AgentView>, AdminError> {
+    Ok(agents(&state.load().await?).map(AgentView::from).collect())
+}
+
+pub(super) async fn show(state: &State, name: &AgentName) -> Result<AgentDetail, AdminError> {
+    let stored = state.load().await?;
+    detail(state, &stored, stored.agent(name)?).await
+}
+
+pub(super) async fn rotate(state: &State, name: &AgentName) -> Result<AgentToken, AdminError> {
+    let change = state.begin_change().await?;
+    let mut agent = change.stored.agent(name)?.clone();
+    agent.generation += 1;
+    let (token, hash) = new_token(state)?;
+    state.handles.store.set_token(agent.id, &hash, agent.generation).await?;
+    change.in_force("agent rotate", agent.name.as_str()).await?;
+    vault::end_leases(state, agent.id);
+    Ok(AgentToken { agent: (&agent).into(), token: token.expose().to_owned() })
+}
+
+pub(super) async fn set_enabled(
+    state: &State,
+    name: &AgentName,
+    enabled: bool,
+) -> Result<AgentView, AdminError> {
+    let change = state.begin_change().await?;
+    let mut agent = change.stored.agent(name)?.clone();
+    agent.enabled = enabled;
+    state.handles.store.set_agent_enabled(agent.id, enabled).await?;
+    change.in_force(if enabled { "agent enable" } else { "agent disable" }, agent.name.as_str()).await?;
+    if !enabled {
+        vault::end_leases(state, agent.id);
+    }
+    Ok((&agent).into())
+}
+
+/// Removes an agent. Where processes run as it, only with `kill`: they would stay behind in a cgroup of nobody.
+pub(super) async fn remove(state: &State, name: &AgentName, kill: bool) -> Result<AgentRemoved, AdminError> {
+    let host = &state.handles.host;
+    let change = state.begin_change().await?;
+    let agent = change.stored.agent(name)?.clone();
+    let populated = host.populated_cgroup(&agent.cgroup).map_err(AdminError::Host)?.is_some();
+    if populated && !kill {
+        return Err(AdminError::NotReady {
+            message: format!("processes run as agent '{name}'"),
+            hint: format!(
+                "end them, or let 'onecli agent remove {name} --kill' do it; 'onecli agent disable {name}' takes its rights from them now"
+            ),
+        });
+    }
+    let agent_detail = detail(state, &change.stored, &agent).await?;
+    state.handles.store.remove_agent(agent.id).await?;
+    change.in_force("agent remove", agent.name.as_str()).await?;
+    vault::end_leases(state, agent.id);
+    // Last, and no reason to fail: what still lives in it is refused everything from now on, and no agent is bound to
+    // the cgroup while it does.
+    let ended = if kill && populated { host.end_processes(&agent.cgroup).await } else { Ok(()) };
+    let cgroup_left = ended.and_then(|()| host.remove_cgroup(&agent.cgroup)).err();
+    Ok(AgentRemoved { agent: agent_detail, cgroup_left })
+}
+
+pub(super) fn agents(stored: &StoredState) -> impl Iterator<Item = &Agent> {
+    stored.agents.iter().map(|stored| &stored.agent)
+}
+
+/// Lets a runner start commands from now on.
+pub(super) fn allow(state: &State, sees_all: Option<bool>) -> RunnerChange {
+    RunnerChange::Allow { since: state.handles.clock.now(), sees_all }
+}
+
+/// Lets somebody start commands as the agent, or no more.
+pub(super) async fn set_runner(
+    state: &State,
+    uid: u32,
+    name: &AgentName,
+    runner: &Runner,
+    wanted: RunnerChange,
+) -> Result<AgentDetail, AdminError> {
+    let change = state.begin_change().await?;
+    let agent = change.stored.agent(name)?.clone();
+    let may = wanted != RunnerChange::Deny;
+    if may {
+        check_runner(runner.clone()).await?;
+    }
+    let changed = state.handles.store.set_runner(agent.id, runner, wanted).await?;
+    if !may && !changed {
+        return Err(AdminError::NotFound { what: "runner", name: runner.to_string() });
+    }
+    if let (true, RunnerChange::Allow { sees_all: Some(sees_all), .. }) = (changed, wanted) {
+        let which = if sees_all { "every run" } else { "the own runs" };
+        let detail = format!("agent {name}: runner {runner} sees {which}, by uid {uid}");
+        state.handles.host.record("runner_changed", &detail);
+    }
+    let shown = detail(state, &change.stored, &agent).await?;
+    change.in_force(if may { "agent allow-run" } else { "agent deny-run" }, agent.name.as_str()).await?;
+    Ok(shown)
+}
+
+/// A name that nobody has yet could be anybody's later.
+async fn check_runner(runner: Runner) -> Result<(), AdminError> {
+    let checked = tokio::task::spawn_blocking(move || {
+        let (found, what) = match &runner {
+            Runner::User(name) => (User::from_name(name).map(|user| user.is_some()), "user"),
+            Runner::Group(name) => (Group::from_name(name).map(|group| group.is_some()), "group"),
+        };
+        match found {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AdminError::Invalid(format!("there is no {what} for '{runner}' on this host"))),
+            Err(error) => Err(AdminError::Host(format!("cannot look up '{runner}': {error}"))),
+        }
+    });
+    checked.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+}
+
+async fn detail(state: &State, stored: &StoredState, agent: &Agent) -> Result<AgentDetail, AdminError> {
+    let secrets =
+        stored.granted(agent).into_iter().map(|secret| grants::view(state, agent, secret)).collect();
+    let mut rows = state.handles.store.all_runners().await?;
+    rows.retain(|row| row.agent == agent.id);
+    let see_all = rows.iter().filter(|row| row.sees_all).map(|row| row.runner.clone()).collect();
+    let runners = rows.into_iter().map(|row| row.runner).collect();
+    Ok(AgentDetail { agent: agent.into(), secrets, runners, see_all })
+}
+
+fn new_token(state: &State) -> Result<(Token, TokenHash), AdminError> {
+    let token = Token::generate_agent(state.handles.random.as_ref())?;
+    let hash = state.handles.vault.token_hash(&token);
+    Ok((token, hash))
+}
+
+/// A user exists, is neither root nor one of ours, and is no other agent's: processes of one uid can read each other's memory.
+pub(super) async fn check_user(
+    state: &State,
+    user: &str,
+    own: Option<AgentId>,
+    stored: &StoredState,
+) -> Result<(), AdminError> {
+    let others = agents(stored)
+        .filter(|agent| Some(agent.id) != own)
+        .filter_map(|agent| Some((agent.name.clone(), agent.user.clone()?)))
+        .collect::<Vec<_>>();
+    let (user, ours) = (user.to_owned(), state.handles.own_uids.clone());
+    // The user database may be on another host.
+    let checked = tokio::task::spawn_blocking(move || {
+        let entry = lookup(&user)?;
+        if ours.contains(&entry.uid.as_raw()) {
+            return Err(AdminError::Invalid(format!(
+                "the user '{user}' is OneCLI's own: an agent that runs as it could read keys and credentials"
+            )));
+        }
+        for (agent, other) in others {
+            if other == user || lookup(&other).is_ok_and(|other| other.uid == entry.uid) {
+                return Err(AdminError::Exists {
+                    message: format!("the user '{user}' is agent '{agent}'s"),
+                    hint: "processes of one user can read each other's memory: give each agent a user of its own"
+                        .to_owned(),
+                });
+            }
+        }
+        Ok(())
+    });
+    checked.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+}
+
+fn lookup(user: &str) -> Result<User, AdminError> {
+    let mut entry = User::from_name(user);
+    if let (Ok(None), Ok(uid)) = (&entry, user.parse()) {
+        entry = User::from_uid(nix::unistd::Uid::from_raw(uid));
+    }
+    match entry {
+        Ok(Some(entry)) if entry.uid.is_root() || entry.gid.as_raw() == 0 => Err(AdminError::Invalid(
+            format!("an agent never runs as root ('{user}' has uid or gid 0): name another user"),
+        )),
+        Ok(Some(entry)) => Ok(entry),
+        Ok(None) => Err(AdminError::Invalid(format!(
+            "there is no user '{user}' on this host: create it with 'useradd --system {user}'"
+        ))),
+        Err(error) => Err(AdminError::Host(format!("cannot look up user '{user}': {error}"))),
+    }
+}

@@ -1,0 +1,35 @@
+//! Values that are stored only where the administrator insists.
+
+use onecli_api::SecretAdd;
+use onecli_model::value_form::ValueUse;
+use onecli_model::{Secret, SecretName, SecretValue};
+
+use super::error::AdminError;
+
+/// Looks at the value of a secret that is added.
+///
+/// # Errors
+/// [`AdminError::Doubtful`].
+pub(super) fn of_new(request: &SecretAdd) -> Result<(), AdminError> {
+    let SecretAdd { placement, profile, host, env, .. } = request;
+    let Some(value) = &request.value else { return Ok(()) };
+    let env = env.clone().map(String::from);
+    check(&request.name, ValueUse { placement, profile, hosts: host, env: env.as_deref() }, &value.0)
+}
+
+/// Looks at a new value of a secret.
+///
+/// # Errors
+/// [`AdminError::Doubtful`].
+pub(super) fn of_stored(secret: &Secret, value: &SecretValue) -> Result<(), AdminError> {
+    let Secret { placement, profile, target, env, .. } = secret;
+    check(&secret.name, ValueUse { placement, profile, hosts: &target.host, env: env.as_deref() }, value)
+}
+
+fn check(name: &SecretName, used: ValueUse<'_>, value: &SecretValue) -> Result<(), AdminError> {
+    let faults: Vec<String> = used.faults(value).iter().map(ToString::to_string).collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(AdminError::Doubtful { name: name.to_string(), faults: faults.join("; ") })
+}

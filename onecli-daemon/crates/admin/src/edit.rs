@@ -1,0 +1,193 @@
+//! `secret edit`: where a secret may go, how it is placed, and its variables.
+//!
+//! An edit is a new version, so that open streams are judged anew and a second editor is refused.
+
+use onecli_api::{SecretEdit, SecretEdited, SecretView};
+use onecli_model::{PathPattern, Sealed, Secret, SecretName, SecretValue};
+use onecli_policy::widened;
+use onecli_store::{KeptVersion, StoreError};
+
+use super::doubts;
+use super::error::AdminError;
+use super::peer::Rights;
+use super::rollback;
+use super::secrets::{check_mint, check_target, check_value, holds, retired, view, weakness};
+use super::state::{Change, Find, State};
+
+pub(super) async fn edit(
+    state: &State,
+    rights: Rights,
+    name: &SecretName,
+    request: SecretEdit,
+) -> Result<SecretEdited, AdminError> {
+    let change = state.begin_change().await?;
+    let current = change.stored.secret(name)?.clone();
+    let before = view(state, &change.stored, &current);
+    check_seen(&current, request.version)?;
+    let value = request.value.as_ref().map(|value| value.0.clone());
+    let (force, erase_kept) = (request.force, request.erase_kept);
+    let edited = edited(&current, request)?;
+    if value.is_none() && is_same(&current, &edited) {
+        return Ok(SecretEdited { after: before.clone(), before });
+    }
+    check_value_given(rights, &current, &edited, value.as_ref())?;
+    if let Some(value) = value.as_ref().filter(|_| !force) {
+        doubts::of_stored(&edited, value)?;
+    }
+    if is_elsewhere(&current, &edited) && !erase_kept {
+        check_kept(state, rights, &change, &current, value.is_some())?;
+    }
+    let (secret, kept) = sealed(state, &change, &current, edited, value.as_ref())?;
+    state.handles.store.add_version(&secret, kept.as_ref()).await?;
+    let warnings = value.iter().filter_map(|value| weakness(&secret, value)).collect();
+    let stored = state.load().await?;
+    let after = SecretView { warnings, ..view(state, &stored, stored.secret(name)?) };
+    change.in_force("secret edit", name.as_str()).await?;
+    Ok(SecretEdited { before, after })
+}
+
+fn check_seen(current: &Secret, seen: u32) -> Result<(), AdminError> {
+    if current.version == seen {
+        return Ok(());
+    }
+    Err(AdminError::Store(StoreError::Conflict {
+        what: "secret",
+        id: current.name.to_string(),
+        column: "version",
+        stored: current.version,
+        offered: seen,
+    }))
+}
+
+/// The next version, without its sealed value.
+fn edited(current: &Secret, request: SecretEdit) -> Result<Secret, AdminError> {
+    let mut edited = Secret { version: current.version + 1, sealed: Sealed(Vec::new()), ..current.clone() };
+    let target = &mut edited.target;
+    target.host = request.host.unwrap_or_else(|| target.host.clone());
+    target.port = request.port.unwrap_or(target.port);
+    target.methods = request.methods.unwrap_or_else(|| target.methods.clone());
+    target.allow_plaintext = request.allow_plaintext.unwrap_or(target.allow_plaintext);
+    match request.paths {
+        Some(paths) if paths.is_empty() => target.paths = vec![PathPattern::everything()],
+        Some(paths) => target.paths = paths,
+        None => {}
+    }
+    check_target(target)?;
+    edited.placement = request.placement.unwrap_or(edited.placement);
+    match (request.env, request.no_env) {
+        (Some(_), true) => {
+            return Err(AdminError::Invalid("a variable was given, and that there is none".to_owned()));
+        }
+        (None, true) => edited.env = None,
+        (Some(env), false) => edited.env = Some(env.into()),
+        (None, false) => {}
+    }
+    Ok(edited)
+}
+
+fn is_same(current: &Secret, edited: &Secret) -> bool {
+    (&current.target, &current.placement, &current.env) == (&edited.target, &edited.placement, &edited.env)
+}
+
+fn is_elsewhere(current: &Secret, edited: &Secret) -> bool {
+    (&current.target.host, &current.placement) != (&edited.target.host, &edited.placement)
+}
+
+/// Only one former value is kept for each secret. A secret that moves keeps the one that the old place may know, so an older one
+/// would be lost.
+fn check_kept(
+    state: &State,
+    rights: Rights,
+    change: &Change<'_>,
+    current: &Secret,
+    has_value: bool,
+) -> Result<(), AdminError> {
+    let Some(kept) = rollback::still_kept(state, &change.stored, current) else { return Ok(()) };
+    // Where an edit moved the secret before, the kept value is the current one, and stays. A comparison would confirm guesses of
+    // members.
+    if rights == Rights::Root && !has_value && is_current(state, current, &kept.secret)? {
+        return Ok(());
+    }
+    Err(AdminError::DropsKeptValue {
+        name: current.name.to_string(),
+        version: kept.secret.version,
+        until: kept.until,
+        is_restorable: rollback::is_restorable(state, &change.stored, current),
+    })
+}
+
+/// Does a kept version have the value of the current one? One that does not open is worth nothing to anybody.
+fn is_current(state: &State, current: &Secret, kept: &Secret) -> Result<bool, AdminError> {
+    if current.profile.source.is_some() {
+        return Ok(true);
+    }
+    match state.handles.vault.open_replaced(kept) {
+        Ok(value) => holds(state, current, &value),
+        Err(_) => Ok(true),
+    }
+}
+
+/// A member of the group could send a stored value to a host of theirs otherwise.
+fn check_value_given(
+    rights: Rights,
+    current: &Secret,
+    edited: &Secret,
+    value: Option<&SecretValue>,
+) -> Result<(), AdminError> {
+    if let (Some(source), Some(_)) = (&current.profile.source, value) {
+        return Err(AdminError::Invalid(format!(
+            "the value of secret '{}' comes from {source}: give none",
+            current.name
+        )));
+    }
+    let wider = widened(current, edited);
+    if wider.is_empty() || value.is_some() || rights == Rights::Root {
+        return Ok(());
+    }
+    if current.profile.source.is_some() {
+        return Err(AdminError::root_only("change where a value goes that the daemon reads elsewhere"));
+    }
+    Err(AdminError::ValueRequired { name: current.name.to_string(), wider: wider.join(", ") })
+}
+
+/// The next version with its sealed value, and what is kept of the versions before.
+fn sealed(
+    state: &State,
+    change: &Change<'_>,
+    current: &Secret,
+    mut edited: Secret,
+    value: Option<&SecretValue>,
+) -> Result<(Secret, Option<KeptVersion>), AdminError> {
+    let vault = &state.handles.vault;
+    // Also the check that the row is as the daemon wrote it.
+    let retired = retired(state, current)?;
+    if let Some(value) = value {
+        check_fits(&edited, value)?;
+        edited.class = Some(edited.class_of(value));
+        edited.sealed = vault.seal(&edited, value)?;
+        return Ok((edited, retired));
+    }
+    vault.carry(current, &mut edited, check_fits)?;
+    // Agents may have stored the value where it could go before: responses of that place are still searched for it.
+    let kept = if is_elsewhere(current, &edited) { retired } else { moved_along(state, change, current) };
+    Ok((edited, kept))
+}
+
+fn check_fits(edited: &Secret, value: &SecretValue) -> Result<(), AdminError> {
+    match edited.profile.source {
+        Some(_) => check_mint(&edited.placement, &edited.profile),
+        None => check_value(&edited.placement, &edited.profile, value),
+    }
+}
+
+/// The kept value as that of the version that the edit replaces, whose own value stays in use.
+fn moved_along(state: &State, change: &Change<'_>, current: &Secret) -> Option<KeptVersion> {
+    let kept = change.stored.kept(current).filter(|kept| state.handles.clock.now() < kept.until)?;
+    let mut secret = Secret { version: current.version, ..kept.secret.clone() };
+    let resealed = state.handles.vault.move_replaced(&kept.secret, &mut secret);
+    if let Err(error) = resealed {
+        tracing::warn!(%error, secret = %current.name, "the previous value does not open, and is erased");
+        return None;
+    }
+    Some(KeptVersion { secret, until: kept.until })
+}

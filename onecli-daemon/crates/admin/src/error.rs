@@ -1,0 +1,267 @@
+//! What an admin request can be refused with, as an answer.
+
+use http::StatusCode;
+use jiff::Timestamp;
+use onecli_api::{DROPS_KEPT_VALUE, ErrorBody, ErrorDetail, VALUE_DOUBTFUL, VALUE_REQUIRED};
+use onecli_model::Refusal;
+use onecli_model::random::RandomError;
+use onecli_store::StoreError;
+use onecli_vault::VaultError;
+
+/// Why an admin request was refused or failed. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminError {
+    /// The peer may not do this.
+    #[error("{message}")]
+    NotPermitted {
+        /// Why not.
+        message: String,
+        /// What would help.
+        hint: String,
+    },
+    /// No such agent, secret or grant.
+    #[error("there is no {what} '{name}'")]
+    NotFound {
+        /// `agent`, `secret`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A grant that is not there.
+    #[error("agent '{agent}' has no grant for secret '{secret}'")]
+    NoGrant {
+        /// The agent.
+        agent: String,
+        /// The secret.
+        secret: String,
+    },
+    /// A name or binding that is taken.
+    #[error("{message}")]
+    Exists {
+        /// What is taken, and by whom.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The request is not one of ours.
+    #[error("{0}")]
+    Invalid(String),
+    /// The path or method names no operation.
+    #[error("this daemon has no operation {method} {path}")]
+    UnknownOperation {
+        /// The method.
+        method: String,
+        /// The path.
+        path: String,
+    },
+    /// The body is larger than any request of ours.
+    #[error("the request is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The body did not arrive in time.
+    #[error("the request did not arrive in time")]
+    TooSlow,
+    /// Too many clients follow the audit log.
+    #[error("too many clients follow the audit log already")]
+    TooManyFollowers,
+    /// The agent cannot run as things are.
+    #[error("{message}")]
+    NotReady {
+        /// What stands in the way.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The secret's row is not what the daemon wrote.
+    #[error("secret '{name}' gets no new value, because its old one does not open: {reason}")]
+    Unopened {
+        /// Its name.
+        name: String,
+        /// What the vault said.
+        reason: String,
+    },
+    /// A value that is perhaps not the credential.
+    #[error("the value of secret '{name}' does not look right: {faults}")]
+    Doubtful {
+        /// The secret.
+        name: String,
+        /// What speaks against it.
+        faults: String,
+    },
+    /// A test of a secret got no answer.
+    #[error("cannot test secret '{name}' at {authority}: {}", .refusal.message)]
+    NotTested {
+        /// The secret.
+        name: String,
+        /// Where the request was to go.
+        authority: String,
+        /// Why there is no answer.
+        refusal: Box<Refusal>,
+    },
+    /// The change needs the secret's value.
+    #[error(
+        "the change lets secret '{name}' go where it could not go before ({wider}): that needs its value again"
+    )]
+    ValueRequired {
+        /// Its name.
+        name: String,
+        /// The properties that change.
+        wider: String,
+    },
+    /// The change would erase a value that is kept.
+    #[error(
+        "the change would erase the value of version {version} of secret '{name}', which is kept until {until}"
+    )]
+    DropsKeptValue {
+        /// Its name.
+        name: String,
+        /// The version that had the value.
+        version: u32,
+        /// Until when it is kept otherwise.
+        until: Timestamp,
+        /// Would `secret rollback` restore it now?
+        is_restorable: bool,
+    },
+    /// Not as things are.
+    #[error("{0}")]
+    Conflict(String),
+    /// The daemon's own parts failed: cgroups, links.
+    #[error("{0}")]
+    Host(String),
+    /// Stored, but not in force.
+    #[error("the change is stored, but the running daemon could not take it over: {0}")]
+    Reload(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// No randomness for a token or an id.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// A fault of ours.
+    #[error("the daemon failed at this request: {0}")]
+    Internal(&'static str),
+}
+
+impl AdminError {
+    pub(super) fn not_found(what: &'static str, name: &impl ToString) -> AdminError {
+        AdminError::NotFound { what, name: name.to_string() }
+    }
+
+    /// The caller may administer, but this would let them read stored values.
+    pub(super) fn root_only(operations: &str) -> AdminError {
+        AdminError::NotPermitted {
+            message: format!(
+                "only root may {operations}: members of group 'onecli' never see a stored value"
+            ),
+            hint: "use sudo".to_owned(),
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            AdminError::NotPermitted { .. } => StatusCode::FORBIDDEN,
+            AdminError::NotFound { .. }
+            | AdminError::NoGrant { .. }
+            | AdminError::UnknownOperation { .. }
+            | AdminError::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            AdminError::Exists { .. }
+            | AdminError::NotReady { .. }
+            | AdminError::Conflict(_)
+            | AdminError::ValueRequired { .. }
+            | AdminError::DropsKeptValue { .. }
+            | AdminError::Unopened { .. }
+            | AdminError::Vault(VaultError::Refused(_))
+            | AdminError::Store(StoreError::Taken { .. } | StoreError::Conflict { .. }) => {
+                StatusCode::CONFLICT
+            }
+            AdminError::NotTested { refusal, .. } if refusal.code.status() < 500 => StatusCode::CONFLICT,
+            AdminError::NotTested { .. } => StatusCode::BAD_GATEWAY,
+            AdminError::Invalid(_) | AdminError::Doubtful { .. } => StatusCode::BAD_REQUEST,
+            AdminError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            AdminError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            AdminError::TooManyFollowers => StatusCode::TOO_MANY_REQUESTS,
+            AdminError::Host(_)
+            | AdminError::Reload(_)
+            | AdminError::Store(_)
+            | AdminError::Vault(_)
+            | AdminError::Random(_)
+            | AdminError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            AdminError::NotPermitted { .. } => "not_permitted",
+            AdminError::NotFound { .. } | AdminError::NoGrant { .. } => "not_found",
+            AdminError::UnknownOperation { .. } => "unknown_operation",
+            AdminError::Exists { .. } | AdminError::Store(StoreError::Taken { .. }) => "exists",
+            AdminError::NotReady { .. } => "not_ready",
+            AdminError::ValueRequired { .. } => VALUE_REQUIRED,
+            AdminError::DropsKeptValue { .. } => DROPS_KEPT_VALUE,
+            AdminError::Invalid(_) => "invalid",
+            AdminError::Doubtful { .. } => VALUE_DOUBTFUL,
+            AdminError::NotTested { refusal, .. } => refusal.code.as_str(),
+            AdminError::TooLarge(_) => "too_large",
+            AdminError::TooSlow => "timeout",
+            AdminError::TooManyFollowers => "limit_reached",
+            AdminError::Conflict(_)
+            | AdminError::Unopened { .. }
+            | AdminError::Store(StoreError::NotFound { .. } | StoreError::Conflict { .. })
+            | AdminError::Vault(VaultError::Refused(_)) => "conflict",
+            AdminError::Host(_) => "host",
+            AdminError::Reload(_) => "not_in_force",
+            AdminError::Store(_) => "store",
+            AdminError::Vault(_) => "vault",
+            AdminError::Random(_) | AdminError::Internal(_) => "internal",
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            AdminError::NotPermitted { hint, .. }
+            | AdminError::Exists { hint, .. }
+            | AdminError::NotReady { hint, .. } => hint.clone(),
+            AdminError::NotFound { what: "runner", .. } => "'onecli agent show' tells who may run it".to_owned(),
+            AdminError::NotFound { what, .. } => format!("'onecli {what} list' shows what there is"),
+            AdminError::NoGrant { agent, .. } => format!("'onecli agent show {agent}' shows what it has"),
+            AdminError::UnknownOperation { .. } => {
+                "are onecli and onecli-daemon of the same version? 'onecli status' and 'onecli --version' tell".to_owned()
+            }
+            AdminError::Store(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
+                "somebody changed it at the same time: look at it, then try again".to_owned()
+            }
+            AdminError::Reload(_) => {
+                "until it does, requests are judged by the state from before: see the daemon's log, or restart it"
+                    .to_owned()
+            }
+            AdminError::TooManyFollowers => "end one 'onecli audit tail -f'".to_owned(),
+            AdminError::NotTested { refusal, .. } => refusal.hint.to_string(),
+            AdminError::Doubtful { .. } => {
+                "give the credential alone, or store the value as it is with --force".to_owned()
+            }
+            AdminError::Unopened { name, .. } => format!(
+                "look where it goes ('onecli secret show {name}'), then remove it and add it again, or restore a backup"
+            ),
+            AdminError::DropsKeptValue { name, is_restorable: true, .. } => {
+                format!("roll back first ('onecli secret rollback {name}'), or give --force to erase it")
+            }
+            AdminError::DropsKeptValue { .. } => {
+                "no rollback restores it as the secret is now: give --force to erase it".to_owned()
+            }
+            AdminError::ValueRequired { .. } => "give it with --value-stdin or --value-file, or use sudo".to_owned(),
+            AdminError::Vault(VaultError::Refused(_)) => String::new(),
+            AdminError::Store(_) | AdminError::Vault(_) | AdminError::Internal(_) => {
+                "the daemon's log tells more".to_owned()
+            }
+            _ => String::new(),
+        }
+    }
+
+    pub(super) fn body(&self) -> ErrorBody {
+        ErrorBody {
+            error: ErrorDetail { code: self.code().to_owned(), message: self.to_string(), hint: self.hint() },
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Why a learned rule is not for pasting without a thought.
+
+use onecli_model::metadata::is_metadata_service;
+use onecli_model::{Code, Host, RuleText, Terms};
+
+/// Stands for a network that the log does not name.
+pub(super) const UNKNOWN_NETWORK: &str = "NETWORK";
+const DNS_PORT: &str = "53";
+
+/// Does a method only read (RFC 9110 section 9.2.1)?
+pub(super) fn is_safe(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS")
+}
+
+/// The reason to comment a rule out; `None` if it works as it is.
+pub(super) fn doubt(code: &str, rule: &RuleText) -> Option<String> {
+    let host = rule.host.as_deref().or(rule.address.as_deref()).and_then(|host| host.parse::<Host>().ok());
+    if host.as_ref().is_some_and(is_metadata_service) {
+        return Some(
+            "a cloud's metadata service gives the machine's credentials to any process that asks".to_owned(),
+        );
+    }
+    if rule.address.as_deref() == Some(UNKNOWN_NETWORK) {
+        return Some(format!(
+            "the host has private addresses only: write their network in place of {UNKNOWN_NETWORK}"
+        ));
+    }
+    if rule.port.as_deref() == Some(DNS_PORT) {
+        return Some(
+            "agents resolve names with the daemon: a rule for the host that the program looked up is enough"
+                .to_owned(),
+        );
+    }
+    if rule.port.is_none() && host.as_ref().and_then(Host::as_name).is_some_and(is_local) {
+        return Some("the name is not one of the Internet's".to_owned());
+    }
+    if code == Code::PlaceholderMissing.as_str() && !rule.methods.iter().all(|method| is_safe(method)) {
+        return Some(
+            "the request had no placeholder, and this sends it without the credential: let the program send the \
+             variable that 'onecli why' names"
+                .to_owned(),
+        );
+    }
+    Terms::try_from(rule.clone()).err().map(|error| format!("no rule can say this: {error}"))
+}
+
+/// Names of the local network, and those of addresses.
+fn is_local(name: &str) -> bool {
+    !name.contains('.') || [".arpa", ".local", ".lan", ".internal"].iter().any(|end| name.ends_with(end))
+}

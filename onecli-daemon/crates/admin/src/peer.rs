@@ -1,0 +1,148 @@
+//! Who is at the other end of an admin connection, and what that lets them do.
+//!
+//! All of it is the kernel's word: the uid of `SO_PEERCRED`, the groups the host knows for that uid, and the
+//! cgroup of the process.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use onecli_model::Runner;
+use onecli_sys::peer::peer_cgroup;
+
+use super::error::AdminError;
+
+/// Members may do everything, except what would let them read a stored value: that is [`Rights::Root`].
+pub(super) const WRITE_GROUP: &str = "onecli";
+/// Members may read status and audit.
+pub(super) const AUDIT_GROUP: &str = "onecli-audit";
+
+/// What a peer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rights {
+    /// Everything. Root and the daemon's own user can read the data directory, so nothing is kept from them.
+    Root,
+    /// Everything but the operations from which a stored value can be composed: key slots, key rotation, backups, and
+    /// secrets whose values the daemon reads elsewhere.
+    Write,
+    /// Read status and audit.
+    Audit,
+    /// See the own runs of agents that an administrator lets this user run.
+    Runner,
+}
+
+/// What is known of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) pid: i32,
+    /// Is it the user that the daemon itself runs as? Who that is can read all that the daemon has anyway.
+    pub(super) is_owner: bool,
+    /// Names of the groups that count here.
+    pub(super) groups: Vec<&'static str>,
+    /// Its path in the cgroup2 hierarchy, as the daemon sees it; `Err` says why it is not known. A host without
+    /// cgroup2 has none.
+    pub(super) cgroup: Result<Option<String>, String>,
+}
+
+impl Peer {
+    /// Asks the kernel and the user database. May block on the latter.
+    pub(super) fn of(stream: &impl AsFd) -> io::Result<Peer> {
+        let credentials = getsockopt(stream, PeerCredentials)?;
+        let uid = credentials.uid();
+        Ok(Peer {
+            uid,
+            gid: credentials.gid(),
+            pid: credentials.pid(),
+            is_owner: Uid::from_raw(uid) == Uid::effective(),
+            groups: groups(uid, credentials.gid()),
+            cgroup: peer_cgroup(stream, credentials.pid()),
+        })
+    }
+
+    /// The launcher's word on somebody who connected to it. May block on the user database.
+    pub(super) fn told(uid: u32, gid: u32, cgroup: Option<String>) -> Peer {
+        let is_owner = Uid::from_raw(uid) == Uid::effective();
+        Peer { uid, gid, pid: 0, is_owner, groups: groups(uid, gid), cgroup: Ok(cgroup) }
+    }
+
+    /// Decides. `agents_root` is the path below the cgroup2 mount, without a leading `/`.
+    pub(super) fn rights(&self, agents_root: &str) -> Result<Rights, AdminError> {
+        self.check_not_managed(agents_root)?;
+        if self.uid == 0 || self.is_owner {
+            Ok(Rights::Root)
+        } else if self.groups.contains(&WRITE_GROUP) {
+            Ok(Rights::Write)
+        } else if self.groups.contains(&AUDIT_GROUP) {
+            Ok(Rights::Audit)
+        } else {
+            Err(AdminError::NotPermitted {
+                message: format!("uid {} may not talk to the OneCLI daemon", self.uid),
+                hint: format!(
+                    "use sudo, or join the group '{WRITE_GROUP}' (administration) or '{AUDIT_GROUP}' (status and audit)"
+                ),
+            })
+        }
+    }
+
+    /// An agent must not administer what holds it, whatever its uid.
+    pub(super) fn check_not_managed(&self, agents_root: &str) -> Result<(), AdminError> {
+        let refused = |message: String| AdminError::NotPermitted {
+            message,
+            hint: "run onecli outside of the agents' cgroups and containers".to_owned(),
+        };
+        let path = match &self.cgroup {
+            Ok(Some(path)) => path,
+            Ok(None) => return Ok(()),
+            Err(reason) => return Err(refused(format!("cannot tell which cgroup you are in: {reason}"))),
+        };
+        let below = Path::new(path.trim_start_matches('/'));
+        if below.starts_with(agents_root) {
+            Err(refused("agents may not administer OneCLI".to_owned()))
+        } else if below.starts_with("..") {
+            // The daemon is in a cgroup namespace that does not hold the peer: its path tells nothing.
+            Err(refused("your cgroup is outside of what the daemon can see".to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The groups that count here and that `uid` is in.
+fn groups(uid: u32, gid: u32) -> Vec<&'static str> {
+    let gids = gids(uid, gid);
+    [WRITE_GROUP, AUDIT_GROUP].into_iter().filter(|name| holds(&gids, name)).collect()
+}
+
+/// By the user database, so that joining or leaving a group needs no new login, and by the peer's effective group.
+pub(super) fn gids(uid: u32, gid: u32) -> Vec<Gid> {
+    let mut gids = vec![Gid::from_raw(gid)];
+    if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
+        && let Ok(name) = std::ffi::CString::new(user.name)
+    {
+        gids.extend(getgrouplist(&name, user.gid).unwrap_or_default());
+    }
+    gids
+}
+
+fn holds(gids: &[Gid], group: &str) -> bool {
+    matches!(Group::from_name(group), Ok(Some(group)) if gids.contains(&group.gid))
+}
+
+/// Is somebody with these ids one of `runners`? May block on the user database.
+pub(super) fn is_runner(uid: u32, gid: u32, runners: &[Runner]) -> bool {
+    let gids = gids(uid, gid);
+    runners.iter().any(|runner| matches_runner(uid, &gids, runner))
+}
+
+/// Does an entry name a process with these ids? May block on the user database.
+pub(super) fn matches_runner(uid: u32, gids: &[Gid], runner: &Runner) -> bool {
+    match runner {
+        Runner::User(name) => matches!(User::from_name(name), Ok(Some(user)) if user.uid.as_raw() == uid),
+        Runner::Group(name) => holds(gids, name),
+    }
+}

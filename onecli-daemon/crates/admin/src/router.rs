@@ -1,0 +1,231 @@
+//! From a request's method and path to its handler.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use onecli_api::{AuditQuery, routes};
+use onecli_store::RunnerChange;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::error::AdminError;
+use super::peer::Rights;
+use super::runner::{self, OwnAgent, Scope};
+use super::state::State;
+use super::{
+    agent_set, agents, approvals, ca, doctor, edit, environment, explain, grants, import, key, learn,
+    refusals, rollback, rules, running, secret_test, secrets, session, status, vault,
+};
+
+/// A request, read whole.
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: String,
+    /// May hold a credential.
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// Who sent it, by the kernel's word.
+    pub(super) uid: u32,
+    /// The agents that the sender may run, where the sender may not administer.
+    pub(super) runs: Arc<[OwnAgent]>,
+}
+
+/// What is answered.
+pub(super) enum Answer {
+    /// A JSON document.
+    Json(StatusCode, Vec<u8>),
+    /// Audit records as JSON lines.
+    AuditLines(AuditQuery),
+    /// Audit records as JSON lines, read whole.
+    Records(Vec<u8>),
+    /// Approvals as they come and go, as JSON lines.
+    ApprovalLines,
+    /// A copy of the store.
+    Backup,
+}
+
+/// Answers one request.
+pub(super) async fn route(state: Arc<State>, rights: Rights, call: Call) -> Result<Answer, AdminError> {
+    if rights == Rights::Runner {
+        return runner::answer(&state, &call).await;
+    }
+    let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    let Some((&"v1", segments)) = segments.split_first() else {
+        return Err(unknown(&call));
+    };
+    let method = call.method.as_str();
+
+    match (method, segments) {
+        ("GET", ["status"]) => return json(&status::status(&state).await),
+        ("GET", ["running"]) => return json(&running::list(&state).await?),
+        ("GET", ["doctor"]) => return json(&doctor::doctor(&state).await),
+        ("GET", ["audit"]) => {
+            let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
+            return Ok(Answer::AuditLines(query));
+        }
+        _ => {}
+    }
+    if rights == Rights::Audit && !call.runs.is_empty() {
+        return runner::answer(&state, &call).await;
+    }
+    check_rights(rights, method, segments)?;
+
+    match (method, segments) {
+        ("GET", ["ca"]) => json(&ca::show(&state)),
+        ("POST", ["ca", "rotate"]) => json(&ca::rotate(&state).await?),
+        ("POST", ["ca", "finish"]) => json(&ca::finish(&state).await?),
+
+        ("GET", ["key"]) => json(&key::status(&state).await?),
+        ("POST", ["key", "slots"]) => created(&key::add(&state, body(&call)?).await?),
+        ("DELETE", ["key", "slots", number]) => json(&key::remove(&state, number).await?),
+        ("POST", ["key", "rotate"]) => json(&key::rotate(&state, body(&call)?).await?),
+        ("GET", ["backup"]) => Ok(Answer::Backup),
+
+        ("GET", ["agents"]) => json(&agents::list(&state).await?),
+        ("POST", ["agents"]) => created(&agents::add(&state, body(&call)?).await?),
+        ("GET", ["agents", name]) => json(&agents::show(&state, &parse(name)?).await?),
+        ("POST", ["agents", name, "set"]) => {
+            json(&agent_set::set(&state, call.uid, &parse(name)?, body(&call)?).await?)
+        }
+        ("DELETE", ["agents", name]) => json(&agents::remove(&state, &parse(name)?, kill(&call)?).await?),
+        ("POST", ["agents", name, "rotate"]) => json(&agents::rotate(&state, &parse(name)?).await?),
+        ("POST", ["agents", name, "enable"]) => {
+            json(&agents::set_enabled(&state, &parse(name)?, true).await?)
+        }
+        ("POST", ["agents", name, "disable"]) => {
+            json(&agents::set_enabled(&state, &parse(name)?, false).await?)
+        }
+        ("POST", ["agents", name, "session"]) => {
+            created(&session::start(&state, call.uid, &parse(name)?, body(&call)?).await?)
+        }
+
+        ("POST", ["agents", name, "env"]) => {
+            created(&environment::start(&state, &parse(name)?, body(&call)?).await?)
+        }
+        ("PUT", ["agents", name, "runners", runner]) => {
+            let change = agents::allow(&state, runner::see_all(&call.query)?);
+            json(&agents::set_runner(&state, call.uid, &parse(name)?, &parse(runner)?, change).await?)
+        }
+        ("DELETE", ["agents", name, "runners", runner]) => {
+            let change = RunnerChange::Deny;
+            json(&agents::set_runner(&state, call.uid, &parse(name)?, &parse(runner)?, change).await?)
+        }
+
+        ("GET", ["secrets"]) => json(&secrets::list(&state).await?),
+        ("POST", ["secrets"]) => created(&secrets::add(&state, call.uid, rights, body(&call)?).await?),
+        ("POST", ["secrets-import"]) => json(&import::of_values(&state, rights, body(&call)?).await?),
+        ("GET", ["vault"]) => json(&vault::status(&state).await?),
+        ("POST", ["vault", "import"]) => json(&import::of_vault(&state, rights, body(&call)?).await?),
+        ("GET", ["secrets", name]) => json(&secrets::show(&state, &parse(name)?).await?),
+        ("DELETE", ["secrets", name]) => json(&secrets::remove(&state, &parse(name)?).await?),
+        ("POST", ["secrets", name, "rotate"]) => {
+            json(&secrets::rotate(&state, rights, &parse(name)?, body(&call)?).await?)
+        }
+        ("POST", ["secrets", name, "edit"]) => {
+            json(&edit::edit(&state, rights, &parse(name)?, body(&call)?).await?)
+        }
+        ("POST", ["secrets", name, "rollback"]) => json(&rollback::rollback(&state, &parse(name)?).await?),
+        ("POST", ["secrets", name, "enable"]) => {
+            json(&secrets::set_enabled(&state, &parse(name)?, true).await?)
+        }
+        ("POST", ["secrets", name, "disable"]) => {
+            json(&secrets::set_enabled(&state, &parse(name)?, false).await?)
+        }
+
+        ("POST", ["secrets", name, "test"]) => {
+            json(&secret_test::test(&state, call.uid, &parse(name)?, body(&call)?).await?)
+        }
+
+        ("PUT", ["grants", agent, secret]) => {
+            json(&grants::grant(&state, &parse(agent)?, &parse(secret)?).await?)
+        }
+        ("DELETE", ["grants", agent, secret]) => {
+            json(&grants::ungrant(&state, &parse(agent)?, &parse(secret)?).await?)
+        }
+
+        ("GET", ["agents", name, "learn"]) => {
+            json(&learn::learn(&state, &parse(name)?, Scope::default()).await?)
+        }
+        ("GET", ["agents", name, "refusals"]) => {
+            json(&refusals::list(&state, &parse(name)?, &call.query).await?)
+        }
+        ("GET", ["rules"]) => json(&rules::list(&state).await?),
+        ("POST", ["rules"]) => created(&rules::add(&state, body(&call)?).await?),
+        ("DELETE", ["rules", id]) => json(&rules::remove(&state, parse(id)?).await?),
+        ("POST", ["explain"]) => json(&explain::explain(&state, body(&call)?).await?),
+        ("GET", ["approvals-watch"]) => Ok(Answer::ApprovalLines),
+        ("GET", ["approvals", id]) => json(&approvals::show(&state, parse(id)?)?),
+        ("GET", ["approvals"]) => json(&approvals::list(&state)),
+        ("POST", ["approvals", id, "allow"]) => json(&approvals::answer(&state, parse(id)?, true, call.uid)?),
+        ("POST", ["approvals", id, "deny"]) => json(&approvals::answer(&state, parse(id)?, false, call.uid)?),
+
+        _ => Err(unknown(&call)),
+    }
+}
+
+/// For operations beyond status and audit.
+fn check_rights(rights: Rights, method: &str, segments: &[&str]) -> Result<(), AdminError> {
+    match rights {
+        Rights::Root => Ok(()),
+        Rights::Write if !is_for_root(method, segments) => Ok(()),
+        Rights::Write => {
+            Err(AdminError::root_only("manage keys, take backups, test secrets and read the vault server"))
+        }
+        Rights::Audit | Rights::Runner => Err(AdminError::NotPermitted {
+            message: "members of group 'onecli-audit' may read status and audit only".to_owned(),
+            hint: "use sudo, or join the group 'onecli'".to_owned(),
+        }),
+    }
+}
+
+/// A key slot opens a backup, and both together every value. What the vault server holds could be sent to a host of the
+/// caller's choice. A test shows what a service answers to a credential that its administrator may not use.
+fn is_for_root(method: &str, segments: &[&str]) -> bool {
+    matches!(
+        (method, segments),
+        ("POST" | "PUT" | "DELETE", ["key", ..])
+            | ("GET", ["backup"])
+            | ("POST", ["vault", "import"] | ["secrets", _, "test"])
+    )
+}
+
+fn unknown(call: &Call) -> AdminError {
+    AdminError::UnknownOperation { method: call.method.to_string(), path: call.path.clone() }
+}
+
+/// The query of a `DELETE` of an agent.
+fn kill(call: &Call) -> Result<bool, AdminError> {
+    match call.query.as_str() {
+        "" => Ok(false),
+        routes::KILL => Ok(true),
+        other => Err(AdminError::Invalid(format!(
+            "'{}' is no query of this operation",
+            other.chars().take(80).flat_map(char::escape_default).collect::<String>()
+        ))),
+    }
+}
+
+pub(super) fn parse<N: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<N, AdminError> {
+    text.parse().map_err(|error: N::Err| AdminError::Invalid(error.to_string()))
+}
+
+/// serde's message names the key and, for the types used here, never quotes a credential.
+pub(super) fn body<T: DeserializeOwned>(call: &Call) -> Result<T, AdminError> {
+    serde_json::from_slice(&call.body).map_err(|error| AdminError::Invalid(error.to_string()))
+}
+
+pub(super) fn json(answer: &impl Serialize) -> Result<Answer, AdminError> {
+    with_status(StatusCode::OK, answer)
+}
+
+fn created(answer: &impl Serialize) -> Result<Answer, AdminError> {
+    with_status(StatusCode::CREATED, answer)
+}
+
+fn with_status(status: StatusCode, answer: &impl Serialize) -> Result<Answer, AdminError> {
+    let bytes =
+        serde_json::to_vec(answer).map_err(|_| AdminError::Internal("the answer could not be written"))?;
+    Ok(Answer::Json(status, bytes))
+}

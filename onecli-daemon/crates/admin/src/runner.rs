@@ -1,0 +1,269 @@
+//! What a permitted runner may ask: about agents that the caller may run, and about requests of the caller's own runs.
+//!
+//! An agent that does not exist and one that the caller may not run are refused alike. The work for a question depends on the
+//! caller's own agents and records alone, and is bounded: a runner may ask in a loop.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use onecli_api::{AgentDetail, AuditQuery, Explain, routes};
+use onecli_audit::Record;
+use onecli_model::{AgentId, AgentName, Runner};
+use onecli_store::{AuditRow, RunnerRow, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::audit::{catch_up, wanted};
+use super::error::AdminError;
+use super::peer::{gids, matches_runner};
+use super::router::{Answer, Call, body, json, parse};
+use super::state::State;
+use super::{agents, explain, learn};
+
+/// Records that one answer holds at most. The largest have about 16 KiB.
+const MOST_RECORDS: u32 = 1_000;
+/// Rows that one question looks at, the newest of the caller's own.
+const LOOKED_AT: u32 = 10_000;
+/// Questions of all runners together that are answered at a time; the others wait in turn.
+pub(super) const AT_ONCE: usize = 2;
+
+/// All entries of the store, read again after a change.
+#[derive(Debug)]
+pub(super) struct Runners {
+    changes: watch::Receiver<u64>,
+    known: Mutex<Option<(u64, Arc<[RunnerRow]>)>>,
+}
+
+impl Runners {
+    pub(super) fn new(store: &dyn Store) -> Runners {
+        Runners { changes: store.subscribe(), known: Mutex::default() }
+    }
+
+    async fn rows(&self, store: &dyn Store) -> Result<Arc<[RunnerRow]>, StoreError> {
+        // Before the question: a change meanwhile makes the answer old.
+        let version = *self.changes.borrow();
+        if let Some((known, rows)) = &*self.known.lock().unwrap_or_else(PoisonError::into_inner)
+            && *known == version
+        {
+            return Ok(Arc::clone(rows));
+        }
+        let rows: Arc<[RunnerRow]> = store.all_runners().await?.into();
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, Arc::clone(&rows)));
+        Ok(rows)
+    }
+
+    /// The agents that a process with these ids may run.
+    pub(super) async fn of(&self, store: &dyn Store, uid: u32, gid: u32) -> Vec<OwnAgent> {
+        let rows = match self.rows(store).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "it is not known who may run agents: runners are refused");
+                return Vec::new();
+            }
+        };
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        // The user database may be on another host.
+        let found = tokio::task::spawn_blocking(move || own_agents(&rows, uid, gid));
+        found.await.unwrap_or_default()
+    }
+}
+
+/// An agent that the caller may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OwnAgent {
+    id: AgentId,
+    name: AgentName,
+    /// The entries that say so.
+    entries: Vec<Runner>,
+    /// Records from before are not shown.
+    since: Timestamp,
+    /// From when on records of other runs are shown too, where an administrator allowed that.
+    sees_all: Option<Timestamp>,
+}
+
+impl OwnAgent {
+    fn new(row: &RunnerRow) -> OwnAgent {
+        let (id, name) = (row.agent, row.name.clone());
+        OwnAgent { id, name, entries: Vec::new(), since: Timestamp::MAX, sees_all: None }
+    }
+
+    fn add(&mut self, row: &RunnerRow) {
+        self.entries.push(row.runner.clone());
+        self.since = self.since.min(row.since);
+        if row.sees_all {
+            // Another agent may have had the name before.
+            let since = row.since.max(self.id.created().unwrap_or(Timestamp::MAX));
+            self.sees_all = Some(self.sees_all.map_or(since, |all| all.min(since)));
+        }
+    }
+}
+
+fn own_agents(rows: &[RunnerRow], uid: u32, gid: u32) -> Vec<OwnAgent> {
+    let gids = gids(uid, gid);
+    let mut own: Vec<OwnAgent> = Vec::new();
+    for row in rows.iter().filter(|row| matches_runner(uid, &gids, &row.runner)) {
+        if own.last().is_none_or(|last| last.id != row.agent) {
+            own.push(OwnAgent::new(row));
+        }
+        own.iter_mut().last().into_iter().for_each(|last| last.add(row));
+    }
+    own
+}
+
+/// Which records of an agent a question is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scope {
+    /// Only of commands that this uid launched.
+    pub(super) launched_by: Option<u32>,
+    /// Only from then on.
+    pub(super) since: Option<Timestamp>,
+    /// [`onecli_store::AuditQuery::looked_at`].
+    pub(super) looked_at: Option<u32>,
+}
+
+/// Answers one request of a runner.
+pub(super) async fn answer(state: &State, call: &Call) -> Result<Answer, AdminError> {
+    let _turn =
+        state.runner_turns.acquire().await.map_err(|_| AdminError::Internal("the daemon is about to end"))?;
+    let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    match (call.method.as_str(), segments.as_slice()) {
+        ("GET", ["v1", "audit"]) => records(state, call).await,
+        ("GET", ["v1", "agents"]) => {
+            let mut all = agents::list(state).await?;
+            all.retain(|agent| call.runs.iter().any(|own| own.id == agent.id));
+            json(&all)
+        }
+        ("GET", ["v1", "agents", name]) => {
+            let own = own(call, &parse(name)?)?;
+            json(&show(state, own).await.map_err(|error| alike(error, call, &own.name))?)
+        }
+        ("GET", ["v1", "agents", name, "learn"]) => {
+            let own = own(call, &parse(name)?)?;
+            let scope = scope(call, own, learn::wants_all(&call.query)?)?;
+            let learned = learn::learn(state, &own.name, scope).await;
+            json(&learned.map_err(|error| alike(error, call, &own.name))?)
+        }
+        ("POST", ["v1", "explain"]) => {
+            let request: Explain = body(call)?;
+            let name = own(call, &request.agent)?.name.clone();
+            let explained = explain::explain(state, request).await;
+            json(&explained.map_err(|error| alike(error, call, &name))?)
+        }
+        _ => Err(AdminError::NotPermitted {
+            message: format!("uid {} is no administrator, and may only run agents", call.uid),
+            hint:
+                "runners may use 'onecli why', 'agent list', 'agent show', 'agent learn' and 'audit list' for their agents"
+                    .to_owned(),
+        }),
+    }
+}
+
+fn own<'c>(call: &'c Call, name: &AgentName) -> Result<&'c OwnAgent, AdminError> {
+    call.runs.iter().find(|own| own.name == *name).ok_or_else(|| forbidden(call.uid, name))
+}
+
+/// The same for an agent that is not there.
+fn forbidden(uid: u32, name: &AgentName) -> AdminError {
+    AdminError::NotPermitted {
+        message: format!("uid {uid} may not see agent '{name}'"),
+        hint: format!("an administrator can allow it: onecli agent allow-run {name} USER|@GROUP"),
+    }
+}
+
+/// An agent that was removed meanwhile is one that the caller may not see.
+fn alike(error: AdminError, call: &Call, name: &AgentName) -> AdminError {
+    if matches!(error, AdminError::NotFound { .. }) { forbidden(call.uid, name) } else { error }
+}
+
+fn scope(call: &Call, own: &OwnAgent, all: bool) -> Result<Scope, AdminError> {
+    let looked_at = Some(LOOKED_AT);
+    if !all {
+        return Ok(Scope { launched_by: Some(call.uid), since: Some(own.since), looked_at });
+    }
+    let since = own.sees_all.ok_or_else(|| AdminError::NotPermitted {
+        message: format!("uid {} may see its own runs of agent '{}' only", call.uid, own.name),
+        hint: format!(
+            "leave --all out; an administrator can allow it: onecli agent allow-run {} USER|@GROUP --see-all yes",
+            own.name
+        ),
+    })?;
+    Ok(Scope { launched_by: None, since: Some(since), looked_at })
+}
+
+/// Without placeholders, which the agent's commands get from the launcher, and without the names of other runners.
+async fn show(state: &State, own: &OwnAgent) -> Result<AgentDetail, AdminError> {
+    let mut detail = agents::show(state, &own.name).await?;
+    for grant in &mut detail.secrets {
+        grant.placeholder.clear();
+    }
+    detail.runners.retain(|runner| own.entries.contains(runner));
+    detail.see_all.retain(|runner| own.entries.contains(runner));
+    Ok(detail)
+}
+
+/// The newest records, oldest first.
+async fn records(state: &State, call: &Call) -> Result<Answer, AdminError> {
+    let query = AuditQuery::from_query(&call.query).map_err(AdminError::Invalid)?;
+    if query.all || query.follow {
+        return Err(AdminError::NotPermitted {
+            message: format!("uid {} may list records, and neither export nor follow them", call.uid),
+            hint: "use 'onecli audit list'".to_owned(),
+        });
+    }
+    if query.limit > MOST_RECORDS {
+        return Err(AdminError::Invalid(format!(
+            "a runner may list at most {MOST_RECORDS} records at a time: choose a smaller --limit, and --since or --until"
+        )));
+    }
+    let asked: Vec<&OwnAgent> = match &query.filter.agent {
+        Some(name) => vec![own(call, name)?],
+        None => call.runs.iter().collect(),
+    };
+    let looked_at = LOOKED_AT / u32::try_from(asked.len()).unwrap_or(LOOKED_AT).max(1);
+    catch_up(&state.handles.audit).await;
+    let mut rows: Vec<AuditRow> = Vec::new();
+    for own in asked {
+        let Scope { launched_by, since, .. } = scope(call, own, query.every_run)?;
+        let wanted = wanted(query.filter.clone());
+        let question = onecli_store::AuditQuery {
+            agent: Some(own.name.to_string()),
+            launched_by,
+            since: wanted.since.max(since),
+            looked_at: Some(looked_at.max(1)),
+            limit: query.limit,
+            newest_first: true,
+            ..wanted
+        };
+        rows.extend(state.handles.store.list_audit(&question).await?);
+    }
+    rows.sort_unstable_by_key(|row| row.id);
+    let first = rows.len().saturating_sub(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    Ok(Answer::Records(rows[first..].iter().filter_map(shown).flatten().collect()))
+}
+
+/// A record without its place in the log: numbers and links would tell how many records others cause.
+#[derive(Serialize, Deserialize)]
+struct Shown {
+    time: String,
+    #[serde(flatten)]
+    record: Record,
+}
+
+fn shown(row: &AuditRow) -> Option<Vec<u8>> {
+    let shown: Shown = serde_json::from_str(&row.json).ok()?;
+    let mut line = serde_json::to_vec(&shown).ok()?;
+    line.push(b'\n');
+    Some(line)
+}
+
+/// The query of `PUT` of a runner: what it changes besides.
+pub(super) fn see_all(query: &str) -> Result<Option<bool>, AdminError> {
+    match query.strip_prefix(routes::SEE_ALL) {
+        None if query.is_empty() => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        _ => Err(AdminError::Invalid(format!("the query must be {}true or {0}false", routes::SEE_ALL))),
+    }
+}

@@ -1,0 +1,183 @@
+//! What `onecli run` asks for: everything one command needs to be an agent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use nix::unistd::User;
+use onecli_api::Transparent;
+use onecli_api::{Caller, EnvNames, Session, SessionRequest};
+use onecli_model::{Agent, AgentName, Factors};
+use onecli_store::StoredState;
+
+use super::agents::check_user;
+use super::environment::mint;
+use super::error::AdminError;
+use super::peer::{Peer, Rights, is_runner};
+use super::recipes;
+use super::state::{Find, State};
+
+/// How long a session token is good for.
+const LIFETIME: SignedDuration = SignedDuration::from_hours(24);
+
+pub(super) async fn start(
+    state: &State,
+    uid: u32,
+    name: &AgentName,
+    request: SessionRequest,
+) -> Result<Session, AdminError> {
+    let host = &state.handles.host;
+    let stored = state.load().await?;
+    if let Some(caller) = &request.caller {
+        if uid != 0 {
+            return Err(AdminError::NotPermitted {
+                message: "only the launcher may start an agent for somebody else".to_owned(),
+                hint: String::new(),
+            });
+        }
+        judge(state, &stored, name, caller, request.user.as_deref()).await?;
+    }
+    let launched_by = request.caller.as_ref().map_or(uid, |caller| caller.uid);
+    let agent = stored.agent(name)?;
+    check_enabled(agent)?;
+    let user = request.user.or_else(|| agent.user.clone()).ok_or_else(|| AdminError::NotReady {
+        message: format!("agent '{name}' has no user to run as"),
+        hint: format!("name one: 'onecli run --agent {name} --user USER ...'"),
+    })?;
+    check_user(state, &user, Some(agent.id), &stored).await?;
+
+    let (cgroup, proxy) = match host.transparent() {
+        Transparent::Available => {
+            host.check_transparent().map_err(AdminError::Host)?;
+            let cgroup = host.ensure_cgroup(&agent.cgroup).map_err(AdminError::Host)?;
+            (Some(cgroup.path), None)
+        }
+        Transparent::Off { reason, fix } => {
+            let address = explicit_only(agent, host.explicit_address(), &reason, &fix)?;
+            (None, Some(proxy_session(state, agent, address, launched_by).await?))
+        }
+    };
+
+    let placeholders = placeholders(state, &stored, agent);
+    let (proxy, expires) = proxy.unzip();
+    let lacks_rules = match request.recipe {
+        Some(recipe) => recipes::is_refused(state, &agent.name, recipe).await?,
+        None => false,
+    };
+    Ok(Session {
+        agent: agent.name.clone(),
+        id: agent.id,
+        cgroup,
+        user,
+        ca_bundle: host.ca().bundle,
+        placeholders,
+        proxy,
+        expires,
+        hidden: host.private_dirs(),
+        allow_git_config: agent.allow_git_config,
+        lacks_rules,
+    })
+}
+
+/// Nothing is started as an agent that is refused everything.
+pub(super) fn check_enabled(agent: &Agent) -> Result<(), AdminError> {
+    if agent.enabled {
+        return Ok(());
+    }
+    Err(AdminError::NotReady {
+        message: format!("agent '{}' is disabled", agent.name),
+        hint: format!("enable it with 'onecli agent enable {}'", agent.name),
+    })
+}
+
+/// Placeholders by the variable that the agent's programs read them from.
+pub(super) fn placeholders(state: &State, stored: &StoredState, agent: &Agent) -> BTreeMap<String, String> {
+    let named = stored.granted(agent).into_iter().flat_map(|secret| {
+        let placeholder = state.handles.vault.placeholder(agent.id, secret.id, agent.generation);
+        let shown = secret.profile.shape.dress(&placeholder);
+        let names = secret.env.iter().flat_map(|names| EnvNames::split(names));
+        names.map(|name| (name.to_owned(), shown.clone())).collect::<Vec<_>>()
+    });
+    named.collect()
+}
+
+/// May `caller` start commands as the agent? Administrators may, and the agent's runners. Who is not root may not choose
+/// whom to become: the agent's own user, or nobody but themselves.
+async fn judge(
+    state: &State,
+    stored: &StoredState,
+    name: &AgentName,
+    caller: &Caller,
+    user: Option<&str>,
+) -> Result<(), AdminError> {
+    let agent = stored.agent(name).ok();
+    let runners = match agent {
+        Some(agent) => state.handles.store.runners(agent.id).await?,
+        None => Vec::new(),
+    };
+    let (caller, agents_root) = (caller.clone(), state.handles.agents_root.clone());
+    let own_user = agent.and_then(|agent| agent.user.clone());
+    let (user, name) = (user.map(str::to_owned), name.clone());
+    let judged = tokio::task::spawn_blocking(move || {
+        let Caller { uid, gid, cgroup } = caller;
+        let peer = Peer::told(uid, gid, cgroup);
+        peer.check_not_managed(&agents_root)?;
+        // An agent that is not there is refused alike: who may run none need not learn which there are.
+        if !matches!(peer.rights(&agents_root), Ok(Rights::Root | Rights::Write))
+            && !is_runner(uid, gid, &runners)
+        {
+            return Err(AdminError::NotPermitted {
+                message: format!("uid {uid} may not run agent '{name}'"),
+                hint: format!("an administrator can allow it: onecli agent allow-run {name} USER|@GROUP"),
+            });
+        }
+        let may_become = |user: &str| {
+            own_user.as_deref() == Some(user)
+                || matches!(User::from_name(user), Ok(Some(entry)) if entry.uid.as_raw() == uid)
+        };
+        match user {
+            Some(user) if uid != 0 && !may_become(&user) => Err(AdminError::NotPermitted {
+                message: format!("uid {uid} may not run agent '{name}' as user '{user}'"),
+                hint: "leave --user out; --scope runs it as yourself".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    });
+    judged.await.map_err(|_| AdminError::Internal("the user lookup broke off"))?
+}
+
+/// Without the redirect an agent has its token alone, and the explicit proxy must be there.
+fn explicit_only(
+    agent: &Agent,
+    explicit: Option<SocketAddr>,
+    reason: &str,
+    fix: &str,
+) -> Result<SocketAddr, AdminError> {
+    if !Factors::TOKEN.satisfies(agent.factors) {
+        return Err(AdminError::NotReady {
+            message: format!(
+                "agent '{}' requires {}, but connections are not redirected on this host: {reason}",
+                agent.name, agent.factors
+            ),
+            hint: format!(
+                "{fix}; the explicit proxy works without: use an agent that was added with '--factors token'"
+            ),
+        });
+    }
+    explicit.ok_or_else(|| AdminError::NotReady {
+        message: format!("connections are not redirected ({reason}), and the explicit proxy does not listen"),
+        hint: format!("{fix}; or give listen.explicit an address in the daemon's configuration"),
+    })
+}
+
+/// Mints a session token; it is good when this returns.
+async fn proxy_session(
+    state: &State,
+    agent: &Agent,
+    address: SocketAddr,
+    launched_by: u32,
+) -> Result<(String, Timestamp), AdminError> {
+    let (token, expires) = mint(state, agent, LIFETIME, Some(launched_by)).await?;
+    // The user name is for people who read it; the proxy takes any.
+    Ok((format!("http://{}:{}@{address}", agent.name, token.expose()), expires))
+}

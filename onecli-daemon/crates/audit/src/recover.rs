@@ -1,0 +1,199 @@
+//! Where a log ends that a former daemon wrote, and whether it is as that daemon left it.
+
+use std::path::Path;
+
+use onecli_model::LogId;
+
+use super::checkpoint::{Checkpoint, Signer};
+use super::encode::{self, Link, Start};
+use super::error::AuditError;
+use super::log::Known;
+use super::segment::{self, Place};
+use super::tree::{Tree, leaf_hash};
+
+/// Code of the record that tells of an unfinished write cut off at start; its count is in bytes.
+const CODE_TORN: &str = "audit_torn";
+/// Code of the record that tells that the files lack or changed records that a checkpoint covers; its count is in records,
+/// where it is known.
+const CODE_DAMAGED: &str = "audit_damaged";
+/// Code of the record that tells that the files end before what the store knows; its count is in records. A new log
+/// begins with it.
+const CODE_TRUNCATED: &str = "audit_truncated";
+
+/// Code of the record that tells that something stood behind the end of a log that a daemon had ended; its count is in
+/// bytes. They were put aside.
+const CODE_APPENDED: &str = "audit_appended";
+/// Code of the record that tells that the files' end says otherwise than the store's last row; its count is that row's
+/// number. A new log begins with it.
+const CODE_CONTRADICTED: &str = "audit_contradicted";
+/// Code of the record that stands behind records that a killed daemon had not yet signed for: so many before this one are
+/// vouched for by nothing but their links.
+pub(super) const CODE_UNSIGNED: &str = "audit_unsigned";
+
+/// How a log goes on.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    pub(super) log: LogId,
+    pub(super) tree: Tree,
+    pub(super) prev: Link,
+    pub(super) place: Place,
+    /// The first of the last records that neither a signature nor the store vouches for.
+    pub(super) unsigned: Option<u64>,
+    /// What is to be told in the log: code and count.
+    pub(super) events: Vec<(&'static str, u64)>,
+}
+
+impl Resumed {
+    fn anew(log: LogId, number: u64, events: Vec<(&'static str, u64)>) -> Resumed {
+        Resumed {
+            log,
+            tree: Tree::default(),
+            prev: Link::default(),
+            place: Place::New { number },
+            unsigned: None,
+            events,
+        }
+    }
+
+    fn behind(checkpoint: Checkpoint, number: u64, missing: u64) -> Resumed {
+        let Checkpoint { log, tree, prev, .. } = checkpoint;
+        let events = vec![(CODE_DAMAGED, missing)];
+        Resumed { log, tree, prev, place: Place::New { number }, unsigned: None, events }
+    }
+}
+
+/// What the files of a log begin with and end with, as far as we signed it.
+struct Found {
+    /// Segments, without those that a beginning left behind which failed half-way.
+    numbers: Vec<u64>,
+    /// The last one's head.
+    head: Option<Checkpoint>,
+    checkpoint: Option<Checkpoint>,
+}
+
+fn found(dir: &Path, signer: &Signer) -> Result<Found, AuditError> {
+    let mut numbers = segment::list(dir)?;
+    while let Some(&last) = numbers.last() {
+        let path = segment::path(dir, last);
+        let len = std::fs::metadata(&path).map_err(AuditError::io(&path, "inspect"))?.len();
+        if len > 0 || signer.read(&segment::head_path(dir, last)).is_some() {
+            break;
+        }
+        numbers.pop();
+    }
+    let head = numbers.last().and_then(|&last| signer.read(&segment::head_path(dir, last)));
+    Ok(Found { numbers, head, checkpoint: signer.read(&segment::checkpoint_path(dir)) })
+}
+
+/// The log in `dir`, by what `signer` signed of it; `None` where there is none.
+///
+/// # Errors
+/// [`AuditError::Io`].
+pub fn log_in(dir: &Path, signer: &Signer) -> Result<Option<LogId>, AuditError> {
+    let Found { head, checkpoint, .. } = found(dir, signer)?;
+    Ok(head.or(checkpoint).map(|checkpoint| checkpoint.log))
+}
+
+/// Finds out where the log in `dir` ends. Where its files are not what was signed, they are left as they are, and a new
+/// segment goes on from what was signed; where the store knows more records than there are, others, or another log
+/// (`known`), or nothing can be proven, a new log begins, named `fresh`. What a killed daemon had not yet signed for is
+/// part of the log unless the store says otherwise; behind the end of one that was ended nothing is, and it is put aside.
+pub(super) fn recover(
+    dir: &Path,
+    signer: &Signer,
+    known: Option<&Known>,
+    fresh: LogId,
+) -> Result<Resumed, AuditError> {
+    let Found { numbers, head, checkpoint } = found(dir, signer)?;
+    let last = numbers.last().copied();
+    let next = last.map_or(1, |last| last + 1);
+    let resumed = match (last, head, checkpoint) {
+        (Some(last), Some(head), checkpoint) => {
+            let row = known.filter(|known| known.log == head.log).and_then(|known| known.last.as_ref());
+            let Some(resumed) = resume_in(dir, last, head, checkpoint, row)? else {
+                let events = vec![(CODE_CONTRADICTED, row.map_or(0, |(seq, _)| *seq))];
+                return Ok(Resumed::anew(fresh, next, events));
+            };
+            resumed
+        }
+        (_, None, Some(checkpoint)) => {
+            let missing = if last.is_none() { checkpoint.tree.size() } else { 0 };
+            Resumed::behind(checkpoint, next, missing)
+        }
+        (Some(_), None, None) => Resumed::anew(fresh, next, vec![(CODE_DAMAGED, 0)]),
+        (None, ..) => Resumed::anew(fresh, next, Vec::new()),
+    };
+    let proven = |log: LogId| if log == resumed.log { resumed.tree.size() } else { 0 };
+    Ok(match known {
+        Some(Known { log, last: Some((seq, _)) }) if *seq > proven(*log) => {
+            Resumed::anew(fresh, next, vec![(CODE_TRUNCATED, seq - proven(*log))])
+        }
+        _ => resumed,
+    })
+}
+
+/// Follows the last segment from its head to where it ends, past the last checkpoint. `row` is the store's last: whatever
+/// leads to that very line is as it was when it was brought there. `None`: another line has its number.
+fn resume_in(
+    dir: &Path,
+    number: u64,
+    head: Checkpoint,
+    checkpoint: Option<Checkpoint>,
+    row: Option<&(u64, String)>,
+) -> Result<Option<Resumed>, AuditError> {
+    let path = segment::path(dir, number);
+    let bytes = std::fs::read(&path).map_err(AuditError::io(&path, "read"))?;
+    let lost = checkpoint.is_none();
+    // An older one than the head was not replaced in time, or put back: the head says more.
+    let checkpoint = checkpoint.filter(|c| c.log == head.log && c.tree.size() >= head.tree.size());
+    let ended = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.ended);
+    let mut vouched = checkpoint.as_ref().map_or(head.tree.size(), |c| c.tree.size());
+    let Checkpoint { log, mut tree, mut prev, .. } = head;
+    let covered = |tree: &Tree| checkpoint.as_ref().filter(|c| c.tree.size() == tree.size());
+    let mut proven = covered(&tree).is_none_or(|c| c.tree == tree);
+    let (mut end, signed) = (0, vouched);
+    while let Some(len) = memchr::memchr(b'\n', &bytes[end..]) {
+        let line = &bytes[end..end + len];
+        let fits = Start::read(line).is_some_and(|s| s.seq == tree.size() + 1 && s.prev == prev);
+        if !fits || encode::decode(line).is_err() || (ended && tree.size() == signed) {
+            break;
+        }
+        let hash = leaf_hash(line);
+        tree.push(hash);
+        prev = Link::of(&hash);
+        end += len + 1;
+        proven &= covered(&tree).is_none_or(|c| c.tree == tree);
+        match row {
+            Some((seq, known)) if *seq == tree.size() && *seq > signed => {
+                if known.as_bytes() != line {
+                    return Ok(None);
+                }
+                vouched = *seq;
+            }
+            _ => {}
+        }
+    }
+    if let Some(checkpoint) = checkpoint
+        && (!proven || tree.size() < checkpoint.tree.size())
+    {
+        let missing = checkpoint.tree.size() - tree.size().min(checkpoint.tree.size());
+        return Ok(Some(Resumed::behind(checkpoint, number + 1, missing)));
+    }
+    let mut events = Vec::new();
+    if lost && tree.size() > 0 {
+        // There is one before the first record.
+        events.push((CODE_DAMAGED, 0));
+    }
+    let rest = &bytes[end..][..segment::without_room(&bytes[end..])];
+    // Half a line is what a power failure leaves. What is more may tell whoever looks into it something.
+    if ended && !rest.is_empty() || memchr::memchr(b'\n', rest).is_some() {
+        let path = segment::keep_aside(dir, number, rest)?;
+        tracing::warn!(path = %path.display(), "what stood behind the audit log's end was put aside");
+    }
+    if !rest.is_empty() {
+        events.push((if ended { CODE_APPENDED } else { CODE_TORN }, rest.len() as u64));
+    }
+    let unsigned = (tree.size() > vouched).then_some(vouched + 1);
+    let place = Place::In { number, end: end as u64 };
+    Ok(Some(Resumed { log, tree, prev, place, unsigned, events }))
+}

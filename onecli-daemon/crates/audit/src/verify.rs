@@ -1,0 +1,415 @@
+//! Offline: is the log what was signed?
+//!
+//! Each segment is hashed from its signed head on, several at a time, and has to arrive at the next one's head, at the
+//! last checkpoint, and at those that witnesses kept. Where it does not, the links between lines tell which record it
+//! was; of one who edited a record and then made all later links fit, the first checkpoint that disagrees tells between
+//! which records. What is wrong in one segment hides nothing of what is wrong in another.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use onecli_model::LogId;
+use serde::Serialize;
+
+use super::checkpoint::{Checkpoint, NoteError, Verifier};
+use super::error::AuditError;
+use super::segment;
+use super::walk::{self, About, WalkError, Walked};
+
+/// What is verified against what.
+#[derive(Debug, Clone)]
+pub struct Verification {
+    /// The log's directory.
+    pub dir: PathBuf,
+    /// The log's public key; the one that lies in the directory, where nobody noted it elsewhere.
+    pub key: Option<Verifier>,
+    /// Signed checkpoints that somebody else kept. Those of a log of which nothing is here are an error.
+    pub witnessed: Vec<String>,
+    /// The first segment that is looked at, behind what is known to be damaged. `None`: all, and the first one has to begin
+    /// where the log says that it was pruned.
+    pub from: Option<u64>,
+    /// How many segments are read at a time.
+    pub threads: usize,
+}
+
+/// What was found in a log that is as it was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// The log.
+    pub log: LogId,
+    /// The key it was verified with.
+    pub key: String,
+    /// Does the key come from the log's own directory? Whoever can replace all of it can replace the key.
+    pub key_from_log: bool,
+    /// Number of the first record that is still there.
+    pub first: u64,
+    /// Number of the last record.
+    pub last: u64,
+    /// Segment files.
+    pub segments: usize,
+    /// The first segment that was looked at, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// Number of the last record that a checkpoint covers. Later ones are linked, but not yet signed for.
+    pub signed: u64,
+    /// When that checkpoint was signed.
+    pub signed_at: Timestamp,
+    /// Checkpoints of witnesses that the log agrees with.
+    pub witnessed: usize,
+    /// Bytes at the end that are no whole record: a write under way, or cut off by a power failure.
+    pub unfinished: u64,
+}
+
+/// Something that is not as it was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{}{}: {what}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+pub struct Bad {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// The record's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// The record's time, as the line has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Everything that was found, in order of the segments; in each of them the first thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// The first ones, at least one and at most [`Findings::MOST`].
+    pub findings: Vec<Bad>,
+    /// How many more there are.
+    pub more: usize,
+    /// The first segment in which, and behind which, nothing was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub good_from: Option<u64>,
+}
+
+impl Findings {
+    /// The most that are told one by one.
+    pub const MOST: usize = 100;
+}
+
+/// Why a log is not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// It is not as it was signed.
+    #[error("the log is not as it was written: {} findings", .0.findings.len() + .0.more)]
+    Bad(Box<Findings>),
+    /// Nothing begins where it is to be verified from.
+    #[error("there is no segment {from} in {}; 'ls' shows their numbers", dir.display())]
+    NoSegment {
+        /// The number that was given.
+        from: u64,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+}
+
+impl Bad {
+    pub(super) fn file(path: &Path, what: impl Into<String>) -> Bad {
+        Bad { file: path.to_owned(), line: None, seq: None, time: None, what: what.into() }
+    }
+}
+
+/// Verifies a log; it may be written to meanwhile. `progress` is told the bytes that are done, and all of them.
+///
+/// # Errors
+/// [`VerifyError::Bad`] with all that is wrong.
+pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
+    let path = segment::checkpoint_path(&wanted.dir);
+    let before = std::fs::read(&path).ok();
+    let verified = verify_once(wanted, progress);
+    // A daemon may have gone on meanwhile with a log that was ended.
+    match verified {
+        Err(VerifyError::Bad(_)) if std::fs::read(&path).ok() != before => verify_once(wanted, progress),
+        verified => verified,
+    }
+}
+
+fn verify_once(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
+    let dir = &wanted.dir;
+    // Before the segments: they may grow meanwhile, and it must not know more than them.
+    let note = std::fs::read_to_string(segment::checkpoint_path(dir));
+    let mut numbers = segment::list(dir)?;
+    if let Some(from) = wanted.from {
+        numbers.retain(|number| *number >= from);
+        if numbers.first() != Some(&from) {
+            return Err(VerifyError::NoSegment { from, dir: dir.clone() });
+        }
+    }
+    let key = wanted.key.map_or_else(|| key_in(dir), Ok)?;
+    let mut log = Log::read(dir, numbers, key, note);
+    log.with_witnesses(wanted);
+    let walked = log.walk_all(wanted.threads, progress)?;
+    let mut findings = std::mem::take(&mut log.findings);
+    findings.extend(log.compare(wanted.from.is_none(), &walked));
+    if !findings.is_empty() {
+        return Err(found(findings, &log.numbers));
+    }
+    let last = walked.iter().rev().flatten().flatten().next();
+    let first = log.heads.iter().flatten().next().map_or(0, |head| head.tree.size());
+    Ok(Verified {
+        log: key.log(),
+        key: key.to_string(),
+        key_from_log: wanted.key.is_none(),
+        first: first + 1,
+        last: last.map_or(0, |walked| walked.tree.size()),
+        segments: log.numbers.len(),
+        from: wanted.from,
+        signed: log.marks.iter().map(|mark| mark.tree.size()).max().unwrap_or(0),
+        signed_at: log.latest.map_or(Timestamp::UNIX_EPOCH, |latest| latest.time),
+        witnessed: wanted.witnessed.len(),
+        unfinished: last.map_or(0, |walked| walked.unfinished),
+    })
+}
+
+/// The key that lies in the log's directory.
+fn key_in(dir: &Path) -> Result<Verifier, VerifyError> {
+    let path = segment::key_path(dir);
+    let text = std::fs::read_to_string(&path).map_err(AuditError::io(&path, "read"))?;
+    let key: Result<Verifier, NoteError> = text.parse();
+    key.map_err(|error| found(vec![(0, Bad::file(&path, error.to_string()))], &[]))
+}
+
+/// All findings in the order of their segments.
+fn found(mut findings: Vec<(u64, Bad)>, numbers: &[u64]) -> VerifyError {
+    findings.sort_by_key(|(segment, _)| *segment);
+    let last = findings.last().map_or(0, |(segment, _)| *segment);
+    let good_from = numbers.iter().copied().find(|number| *number > last);
+    let more = findings.len().saturating_sub(Findings::MOST);
+    findings.truncate(Findings::MOST);
+    let findings = findings.into_iter().map(|(_, bad)| bad).collect();
+    VerifyError::Bad(Box::new(Findings { findings, more, good_from }))
+}
+
+/// What lies in the directory, and what was signed of it. `None` stands for a head that is none.
+struct Log<'d> {
+    dir: &'d Path,
+    key: Verifier,
+    numbers: Vec<u64>,
+    heads: Vec<Option<Checkpoint>>,
+    /// The last checkpoint.
+    latest: Option<Checkpoint>,
+    /// Everything signed, in order of size.
+    marks: Vec<Checkpoint>,
+    /// With the segments they are of.
+    findings: Vec<(u64, Bad)>,
+}
+
+type Walks = Vec<Option<Result<Walked, Bad>>>;
+
+impl<'d> Log<'d> {
+    fn read(dir: &'d Path, numbers: Vec<u64>, key: Verifier, note: std::io::Result<String>) -> Log<'d> {
+        let path = segment::checkpoint_path(dir);
+        let last = numbers.last().copied().unwrap_or(0);
+        let mut findings = Vec::new();
+        let latest = match note {
+            Ok(note) => key.open(&note).map_err(|error| error.to_string()),
+            Err(error) => {
+                Err(format!("without it nobody can tell whether the log's end was cut off: {error}"))
+            }
+        };
+        let latest = latest.map_err(|what| findings.push((last, Bad::file(&path, what)))).ok();
+        let heads: Vec<_> = numbers
+            .iter()
+            .map(|&number| head(dir, number, key).map_err(|bad| findings.push((number, bad))).ok())
+            .collect();
+        let mut marks: Vec<_> = latest.iter().chain(heads.iter().skip(1).flatten()).cloned().collect();
+        marks.sort_by_key(|mark| mark.tree.size());
+        Log { dir, key, numbers, heads, latest, marks, findings }
+    }
+
+    /// Adds what witnesses kept.
+    fn with_witnesses(&mut self, wanted: &Verification) {
+        let last = self.numbers.last().copied().unwrap_or(0);
+        for note in &wanted.witnessed {
+            let open = self.key.open_any(note).and_then(|mark| {
+                let is_here = self.heads.iter().flatten().any(|head| head.log == mark.log);
+                // Where only a part is looked at, it may be of what went before.
+                let elsewhere = !is_here && mark.log != self.key.log() && wanted.from.is_none();
+                if elsewhere { Err(NoteError::OtherLog(mark.log)) } else { Ok(mark) }
+            });
+            match open {
+                Ok(mark) => self.marks.push(mark),
+                Err(error) => {
+                    let bad = Bad::file(Path::new("a witness's checkpoint"), error.to_string());
+                    self.findings.push((last, bad));
+                }
+            }
+        }
+        self.marks.sort_by_key(|mark| mark.tree.size());
+    }
+
+    fn path(&self, at: usize) -> PathBuf {
+        segment::path(self.dir, self.numbers[at])
+    }
+
+    /// Is it the last one of its log?
+    fn ends(&self, at: usize) -> bool {
+        let next = self.heads.get(at + 1);
+        next.is_none_or(|next| match (next, &self.heads[at]) {
+            (Some(next), Some(own)) => next.log != own.log,
+            _ => false,
+        })
+    }
+
+    /// Walks all segments that have a head, several at a time.
+    fn walk_all(&self, threads: usize, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Walks, VerifyError> {
+        let mut total = 0;
+        for at in 0..self.numbers.len() {
+            let path = self.path(at);
+            total += std::fs::metadata(&path).map_err(AuditError::io(&path, "inspect"))?.len();
+        }
+        let next = AtomicUsize::new(0);
+        let done = AtomicU64::new(0);
+        let results = Mutex::new(self.numbers.iter().map(|_| None).collect::<Vec<_>>());
+        let walk_some = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(head) = self.heads.get(at) else { return };
+                let Some(head) = head else { continue };
+                let marks: Vec<_> = self.marks.iter().filter(|mark| mark.log == head.log).collect();
+                let walked = walk::walk(&self.path(at), head, &marks, self.ends(at), &|bytes| {
+                    progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+                });
+                results.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(walked);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.clamp(1, self.numbers.len().max(1)) {
+                scope.spawn(walk_some);
+            }
+            walk_some();
+        });
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let walks = results.into_iter().map(|result| match result {
+            Some(Err(WalkError::Audit(error))) => Err(VerifyError::Audit(error)),
+            Some(Err(WalkError::Bad(bad))) => Ok(Some(Err(*bad))),
+            Some(Ok(walked)) => Ok(Some(Ok(walked))),
+            None => Ok(None),
+        });
+        walks.collect()
+    }
+
+    /// Holds the segments against each other and against what was signed.
+    fn compare(&self, is_whole: bool, walks: &Walks) -> Vec<(u64, Bad)> {
+        let mut findings = Vec::new();
+        if is_whole {
+            findings.extend(self.beginning(walks));
+        }
+        for (at, walked) in walks.iter().enumerate() {
+            let number = self.numbers[at];
+            match walked {
+                Some(Err(bad)) => findings.push((number, bad.clone())),
+                Some(Ok(walked)) => {
+                    findings.extend(self.end_of(at, walked).map(|bad| (number, bad)));
+                }
+                None => {}
+            }
+        }
+        if let Some(latest) = &self.latest
+            && !self.heads.iter().flatten().any(|head| head.log == self.key.log())
+            && self.heads.iter().all(Option::is_some)
+        {
+            let what = format!("the records 1 to {} of log {} are gone", latest.tree.size(), latest.log);
+            findings.push((self.numbers.last().copied().unwrap_or(0), Bad::file(self.dir, what)));
+        }
+        findings
+    }
+
+    /// Each segment has to end where the next begins, and the last one of a log not before what was signed.
+    fn end_of(&self, at: usize, walked: &Walked) -> Option<Bad> {
+        let (path, end) = (self.path(at), walked.tree.size());
+        let own = self.heads[at].as_ref()?;
+        if !self.ends(at) {
+            let begin = self.heads[at + 1].as_ref()?;
+            if walked.tree == begin.tree {
+                return None;
+            }
+            let first = begin.tree.size() + 1;
+            let what = if end + 1 < first {
+                format!(
+                    "the records {} to {} are missing between this segment and the next",
+                    end + 1,
+                    first - 1
+                )
+            } else {
+                format!("the segment ends with record {end}, and the next one begins with {first}")
+            };
+            return Some(Bad { line: Some(walked.lines), seq: Some(end + 1), ..Bad::file(&path, what) });
+        }
+        if let Some(mark) = self.marks.iter().find(|mark| mark.log == own.log && mark.tree.size() > end) {
+            let what = format!(
+                "the log ends with record {end}; a checkpoint signed at {:.6} covers {}: the end was cut off",
+                mark.time,
+                mark.tree.size()
+            );
+            return Some(Bad { seq: Some(end + 1), ..Bad::file(&path, what) });
+        }
+        if let Some(Some(next)) = self.heads.get(at + 1) {
+            let what = format!(
+                "log {} ends here with record {end}; with the next segment a daemon that could not go on with it began \
+                 log {}: its first record tells why",
+                own.log, next.log
+            );
+            return Some(Bad { seq: Some(end), ..Bad::file(&path, what) });
+        }
+        let latest = self.latest.as_ref().filter(|latest| latest.ended && latest.log == own.log)?;
+        let behind = end - latest.tree.size();
+        (behind > 0 || walked.unfinished > 0).then(|| {
+            let what = format!(
+                "the daemon that was stopped ended the log with record {}, and no other has run since: {behind} \
+                 records and {} bytes behind it were put there by somebody else",
+                latest.tree.size(),
+                walked.unfinished
+            );
+            let line = Some((walked.lines + 1).saturating_sub(behind));
+            Bad { line, seq: Some(latest.tree.size() + 1), ..Bad::file(&path, what) }
+        })
+    }
+
+    /// What comes before the first segment has to be told of as removed.
+    fn beginning(&self, walks: &Walks) -> Option<(u64, Bad)> {
+        let Some(number) = self.numbers.first() else {
+            let last = self.latest.as_ref().map_or(0, |latest| latest.tree.size());
+            return Some((0, Bad::file(self.dir, format!("the records 1 to {last} are gone"))));
+        };
+        let own = self.heads[0].as_ref()?;
+        let same = self.heads.iter().zip(walks).filter_map(|(head, walked)| {
+            let is_same = head.as_ref().is_some_and(|head| head.log == own.log);
+            walked.as_ref().filter(|_| is_same)?.as_ref().ok()
+        });
+        let pruned = About::pruned_through(&same.map(|walked| &walked.about).collect::<Vec<_>>());
+        let first = own.tree.size();
+        (first > pruned).then(|| {
+            let what = format!(
+                "the records {} to {first} are missing, and no record says that they were kept no longer",
+                pruned + 1
+            );
+            (*number, Bad::file(&self.path(0), what))
+        })
+    }
+}
+
+/// The head of a segment, of this log or of a former one.
+fn head(dir: &Path, number: u64, key: Verifier) -> Result<Checkpoint, Bad> {
+    let path = segment::head_path(dir, number);
+    let note = std::fs::read_to_string(&path)
+        .map_err(|error| Bad::file(&path, format!("the segment's signed head cannot be read: {error}")))?;
+    key.open_any(&note).map_err(|error| Bad::file(&path, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Damage that is known hides nothing of what comes after it.
+
+use onecli_model::LogId;
+
+use super::*;
+
+/// Somebody cuts a line out of a log, the daemon goes on behind it, and it is known.
+#[tokio::test]
+async fn what_comes_after_known_damage_is_verified() {
+    let (temp, dir) = PrivateDir::temporary();
+    write(&dir, Settings::for_tests(), 4).await;
+    let scene = Scene { dir, _temp: temp };
+    let lines = scene.read(1);
+    scene.write(1, &lines[..5]);
+    write(&scene.dir, Settings::for_tests(), 30).await;
+    assert_eq!(scene.alerts(), ["audit_damaged"]);
+    assert_eq!(scene.bad_segments(), [1]);
+    let Err(VerifyError::Bad(found)) = scene.verify() else { panic!("it is damaged") };
+    assert_eq!((found.more, found.good_from), (0, Some(2)));
+    let verified = scene.verify_from(2).unwrap();
+    assert_eq!((verified.first, verified.last, verified.from), (9, 69, Some(2)));
+
+    // A later edit is told of, with the damage that is known and without.
+    let mut lines = scene.read(3);
+    lines[2] = lines[2].replace("forward", "tunnel");
+    scene.write(3, &lines);
+    assert_eq!(scene.bad_segments(), [1, 3]);
+    let bad = findings(scene.verify_from(2));
+    assert_eq!((bad.len(), bad[0].file.clone(), bad[0].line), (1, scene.path(3), Some(3)), "{bad:?}");
+    assert!(matches!(scene.verify_from(77), Err(VerifyError::NoSegment { from: 77, .. })));
+}
+
+#[tokio::test]
+async fn all_findings_come_in_the_order_of_their_segments() {
+    let scene = Scene::new().await;
+    write(&scene.dir, Settings::for_tests(), 60).await;
+    let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
+    assert!(last >= 6, "{last}");
+    // Removed: the one before it tells.
+    fs::remove_file(scene.path(2)).unwrap();
+    for number in [4, last] {
+        let mut lines = scene.read(number);
+        lines[1] = lines[1].replace("forward", "tunnel");
+        scene.write(number, &lines);
+    }
+    fs::write(segment::head_path(scene.dir.path(), 3), "no head").unwrap();
+    assert_eq!(
+        scene.bad_segments(),
+        [3, 4, last],
+        "a segment without a head cannot be held against the one before it"
+    );
+    fs::copy(segment::head_path(scene.dir.path(), 4), segment::head_path(scene.dir.path(), 3)).unwrap();
+    assert_eq!(scene.bad_segments(), [1, 3, 4, last]);
+    assert!(scene.bad().what.contains("missing between this segment and the next"));
+}
+
+/// A log that was begun anew, and the former one beside it.
+#[tokio::test]
+async fn a_former_log_is_verified_by_itself() {
+    let scene = Scene::new().await;
+    let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
+    let former = scene.checkpoint();
+    let log = scene.verify().unwrap().log;
+    let known = Some(Known { log, last: Some((99, "more than there is".to_owned())) });
+    let settings = Settings { known, fresh: LogId(Uuid::from_u128(0xff)), ..Settings::for_tests() };
+    write(&scene.dir, settings, 5).await;
+    assert_eq!(scene.alerts(), ["audit_truncated"]);
+    let bad = findings(scene.verify());
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert!(bad[0].file == scene.path(last) && bad[0].what.contains("its first record tells why"), "{bad:?}");
+    assert_eq!(scene.verify_from(last + 1).unwrap().last, 11);
+
+    // What a witness kept of the former log still finds what is changed in it.
+    assert_eq!(findings(scene.verify_with(std::slice::from_ref(&former))).len(), 1);
+    let mut lines = scene.read(last);
+    lines.pop();
+    scene.write(last, &lines);
+    assert!(findings(scene.verify_with(&[former]))[0].what.contains("the end was cut off"));
+    let mut lines = scene.read(1);
+    lines[1] = lines[1].replace("forward", "tunnel");
+    scene.write(1, &lines);
+    assert_eq!(scene.bad_segments(), [1, last]);
+}
+
+/// A log is told of to the last byte, however much is wrong with it.
+#[tokio::test]
+async fn findings_are_bounded() {
+    let (temp, dir) = PrivateDir::temporary();
+    let log = AuditLog::open_sized(&dir, Settings::for_tests(), 1).unwrap();
+    for number in 0..120 {
+        log.decision(record(number)).await.unwrap();
+    }
+    log.close().await.unwrap();
+    let scene = Scene { dir, _temp: temp };
+    for number in segment::list(scene.dir.path()).unwrap() {
+        fs::write(scene.path(number), "no record\n").unwrap();
+    }
+    let Err(VerifyError::Bad(found)) = scene.verify() else { panic!("nothing of it is left") };
+    assert_eq!((found.findings.len(), found.more, found.good_from), (Findings::MOST, 20, None));
+}

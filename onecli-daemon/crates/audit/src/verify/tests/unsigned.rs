@@ -1,0 +1,150 @@
+//! What stands behind the last checkpoint: after a clean stop nothing of it is believed, after a kill all that neither the
+//! store nor the chain contradicts, and the log says of which records that is.
+
+use onecli_model::LogId;
+
+use super::*;
+use crate::record::Verdict;
+
+const FRESH: LogId = LogId(Uuid::from_u128(0xff));
+
+/// A log of eight records of a daemon that was killed when only the first four were signed for.
+async fn killed() -> Scene {
+    let (temp, dir) = PrivateDir::temporary();
+    write(&dir, Settings::for_tests(), 2).await;
+    as_if_killed(dir.path());
+    let scene = Scene { dir, _temp: temp };
+    let signed = scene.checkpoint();
+    write(&scene.dir, Settings::for_tests(), 2).await;
+    fs::write(segment::checkpoint_path(scene.dir.path()), signed).unwrap();
+    scene
+}
+
+fn forged() -> Record {
+    record(0xbad)
+}
+
+async fn restart(scene: &Scene, known: Option<Known>) -> LogId {
+    let settings = Settings { known, fresh: FRESH, ..Settings::for_tests() };
+    let log = AuditLog::open_sized(&scene.dir, settings, SEGMENT).unwrap();
+    let id = log.id();
+    log.close().await.unwrap();
+    id
+}
+
+fn store_has(scene: &Scene, seq: u64, line: &str) -> Known {
+    let log = crate::log_in(scene.dir.path(), &Settings::for_tests().signer).unwrap().unwrap();
+    Known { log, last: Some((seq, line.to_owned())) }
+}
+
+/// The range that the log says nothing vouches for.
+fn unsigned(scene: &Scene) -> Option<std::ops::RangeInclusive<u64>> {
+    Entries::after(scene.dir.path(), 0).unwrap().find_map(|line| line.unwrap().entry.unsigned())
+}
+
+/// With every link fitting, and the daemon stopped: nobody has written since.
+#[tokio::test]
+async fn behind_the_end_of_a_log_nothing_is_believed() {
+    let scene = Scene::new().await;
+    scene.append_linked(&forged());
+    let bad = scene.bad();
+    assert!(bad.seq == Some(61) && bad.what.contains("put there by somebody else"), "{bad:?}");
+    let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
+    let line = scene.read(last).pop().unwrap();
+
+    restart(&scene, None).await;
+    assert_eq!(scene.alerts(), ["audit_appended"]);
+    let aside = scene.dir.path().join(format!("{last:08}.aside"));
+    assert_eq!(fs::read_to_string(aside).unwrap(), line, "nothing is lost");
+    assert_eq!(scene.verify().unwrap().last, 61, "and no outcome was told of it");
+    // Half a line is no power failure's either: all was synced.
+    fs::write(scene.path(last), [&fs::read(scene.path(last)).unwrap()[..], b"{\"time"].concat()).unwrap();
+    assert!(scene.bad().what.contains("6 bytes behind it"));
+    restart(&scene, None).await;
+    assert_eq!(scene.alerts(), ["audit_appended", "audit_appended"]);
+    assert!(scene.dir.path().join(format!("{last:08}.aside-2")).exists());
+}
+
+/// A kill loses nothing, and no hand is needed; which records nothing vouches for is on record.
+#[tokio::test]
+async fn after_a_kill_the_log_says_what_nobody_signed_for() {
+    let scene = killed().await;
+    assert_eq!(scene.verify().unwrap().signed, 4);
+    restart(&scene, None).await;
+    assert_eq!((scene.alerts(), unsigned(&scene)), (vec!["audit_unsigned".to_owned()], Some(5..=8)));
+    let verified = scene.verify().unwrap();
+    assert_eq!((verified.last, verified.signed), (9, 9));
+    restart(&scene, None).await;
+    assert_eq!(scene.verify().unwrap().last, 9, "once");
+
+    // What the store has of it is vouched for.
+    let scene = killed().await;
+    let known = store_has(&scene, 7, &scene.read(1)[6]);
+    restart(&scene, Some(known)).await;
+    assert_eq!(unsigned(&scene), Some(8..=8));
+    let scene = killed().await;
+    let known = store_has(&scene, 8, &scene.read(1)[7]);
+    restart(&scene, Some(known)).await;
+    assert_eq!((scene.alerts(), scene.verify().unwrap().last), (Vec::new(), 8));
+}
+
+/// A forged decision gets no outcome that looks as if it were the log's own.
+#[tokio::test]
+async fn a_forged_decision_that_fits_is_told_of() {
+    let scene = killed().await;
+    let known = store_has(&scene, 8, &scene.read(1)[7]);
+    scene.append_linked(&forged());
+    restart(&scene, Some(known)).await;
+    assert_eq!(unsigned(&scene), Some(9..=10), "the decision, and the outcome that rests on it");
+    let told: Vec<_> = Entries::after(scene.dir.path(), 8).unwrap().map(|line| line.unwrap().entry).collect();
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!(told[0].record.verdict, Some(Verdict::Forward));
+    assert_eq!(told[1].record.code.as_ref().map(crate::Text::as_str), Some("interrupted"));
+    assert_eq!(scene.verify().unwrap().signed, 11);
+}
+
+/// Edited and relinked after a kill: the store tells.
+#[tokio::test]
+async fn what_the_store_has_otherwise_is_not_gone_on_from() {
+    let scene = killed().await;
+    let known = store_has(&scene, 8, &scene.read(1)[7]);
+    let mut lines = scene.read(1);
+    lines[5] = lines[5].replace("forward", "tunnel");
+    relink(&mut lines, 6);
+    scene.write(1, &lines);
+    let before = fs::read(scene.path(1)).unwrap();
+    assert_eq!(restart(&scene, Some(known)).await, FRESH);
+    assert_eq!(scene.alerts(), ["audit_contradicted"]);
+    assert_eq!(fs::read(scene.path(1)).unwrap(), before, "left as it was found");
+}
+
+/// An excuse for removed segments does not become one by being gone on from.
+#[tokio::test]
+async fn an_excuse_that_was_gone_on_from_is_none() {
+    let scene = Scene::new().await;
+    as_if_killed(scene.dir.path());
+    let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
+    let begin = Settings::for_tests().signer.read(&segment::head_path(scene.dir.path(), last)).unwrap();
+    scene.append_linked(&Record {
+        event: Event::Outcome,
+        ..Record::of_the_log(crate::retention::CODE_PRUNED, begin.tree.size())
+    });
+    for number in 1..last {
+        fs::remove_file(scene.path(number)).unwrap();
+    }
+    restart(&scene, None).await;
+    assert_eq!(unsigned(&scene), Some(61..=61));
+    assert!(scene.bad().what.contains("no record says that they were kept no longer"));
+}
+
+/// Without its checkpoint all of the last segment is unsigned, and a checkpoint that is gone is told of.
+#[tokio::test]
+async fn a_checkpoint_that_is_gone_is_told_of() {
+    let scene = killed().await;
+    fs::remove_file(segment::checkpoint_path(scene.dir.path())).unwrap();
+    restart(&scene, None).await;
+    assert_eq!(
+        (scene.alerts(), unsigned(&scene)),
+        (vec!["audit_unsigned".to_owned(), "audit_damaged".to_owned()], Some(1..=8))
+    );
+}

@@ -1,0 +1,90 @@
+//! `onecli approval ...`
+
+use clap::Subcommand;
+use onecli_api::{ApprovalView, routes};
+
+use super::CliError;
+use super::client::Client;
+use super::output::{Output, joined};
+use super::{approval_show, approval_watch};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ApprovalCommand {
+    /// The requests that wait, the oldest first.
+    List,
+    /// Print each request that begins to wait, and what came of it, until interrupted.
+    #[command(after_help = "\
+Goes on when the daemon is restarted, and says so. With --json: one object a line, whose 'event' is waiting, ready (all that
+waited at the beginning was printed) or ended.")]
+    Watch,
+    /// One that waits: method, URL, headers, body and digest. Placeholders are shown, values of other fields are masked.
+    Show {
+        /// Its id, as in the list.
+        id: String,
+    },
+    /// Let one go on.
+    Allow {
+        /// Its id, as in the list.
+        id: String,
+    },
+    /// Refuse one.
+    Deny {
+        /// Its id, as in the list.
+        id: String,
+    },
+}
+
+pub(super) fn run(client: &Client, command: ApprovalCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        ApprovalCommand::List => list(client, output),
+        ApprovalCommand::Watch => approval_watch::watch(client, output),
+        ApprovalCommand::Show { id } => approval_show::show(client, &checked(&id)?, output),
+        ApprovalCommand::Allow { id } => answer(client, &id, "allow", output),
+        ApprovalCommand::Deny { id } => answer(client, &id, "deny", output),
+    }
+}
+
+fn list(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let waiting: Vec<ApprovalView> = client.get(routes::APPROVALS)?;
+    if output.is_json() {
+        return Ok(output.document(&waiting)?);
+    }
+    let rows: Vec<_> = waiting
+        .iter()
+        .map(|one| {
+            [
+                one.id.clone(),
+                one.agent.to_string(),
+                request(one),
+                joined(&one.secrets, "-"),
+                one.rule.to_string(),
+                output.time(one.until),
+            ]
+        })
+        .collect();
+    Ok(output.table(["ID", "AGENT", "REQUEST", "SECRETS", "RULE", "UNTIL"], &rows)?)
+}
+
+fn answer(client: &Client, id: &str, answer: &str, output: &mut Output) -> Result<(), CliError> {
+    let answered: ApprovalView = client.act(&routes::approval_answer(&checked(id)?, answer))?;
+    if output.is_json() {
+        return Ok(output.document(&answered)?);
+    }
+    let done = if answer == "allow" { "goes on" } else { "is refused" };
+    Ok(output.line(&format!("{} of agent '{}' {done}", request(&answered), answered.agent))?)
+}
+
+pub(super) fn request(one: &ApprovalView) -> String {
+    let query = one.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{} {}{}{query}", one.method, one.authority, one.path)
+}
+
+/// The id as a part of a path; what it means, the daemon knows.
+fn checked(id: &str) -> Result<String, CliError> {
+    if !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Ok(id.to_owned());
+    }
+    Err(CliError::Usage(
+        "the id of an approval is ten hex digits\nhelp: 'onecli approval list' shows it".to_owned(),
+    ))
+}

@@ -1,0 +1,54 @@
+//! `onecli approval show`.
+
+use onecli_api::{ApprovalDetail, BodyView, routes};
+
+use super::CliError;
+use super::approval::request;
+use super::client::Client;
+use super::output::{Output, joined};
+
+/// Begins each line of a body: what an agent wrote cannot pass for a line of ours.
+const QUOTE: &str = "  | ";
+
+pub(super) fn show(client: &Client, id: &str, output: &mut Output) -> Result<(), CliError> {
+    let detail: ApprovalDetail = client.get(&routes::approval(id))?;
+    if output.is_json() {
+        return Ok(output.document(&detail)?);
+    }
+    let ApprovalDetail { approval, headers, body } = detail;
+    output.fields(&[
+        ("id", approval.id.clone()),
+        ("agent", approval.agent.to_string()),
+        ("request", request(&approval)),
+        ("secrets", joined(&approval.secrets, "-")),
+        ("rule", approval.rule.to_string()),
+        ("refused", output.time(approval.until)),
+        ("digest", approval.digest),
+    ])?;
+    output.line("headers")?;
+    for header in headers {
+        output.line(&quoted(&format!("{}: {}", header.name, header.value)))?;
+    }
+    show_body(&body, output)?;
+    output.line(&format!("next: onecli approval allow {id}, or onecli approval deny {id}"))?;
+    Ok(())
+}
+
+fn show_body(body: &BodyView, output: &mut Output) -> Result<(), CliError> {
+    let Some(bytes) = body.bytes else {
+        output.line("body: streams; it is not shown, and the digest does not cover it")?;
+        return Ok(());
+    };
+    let digest = body.sha256.as_deref().unwrap_or_default();
+    let kind = if body.text.is_some() { "" } else { ", binary" };
+    output.line(&format!("body: {bytes} bytes{kind}, SHA-256 {digest}"))?;
+    for line in body.text.iter().filter(|text| !text.is_empty()).flat_map(|text| text.split('\n')) {
+        output.line(&quoted(line))?;
+    }
+    Ok(())
+}
+
+/// On one line, whatever is in it.
+fn quoted(text: &str) -> String {
+    format!("{QUOTE}{}", onecli_model::printable(text))
+}

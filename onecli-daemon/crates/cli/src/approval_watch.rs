@@ -1,0 +1,161 @@
+//! `onecli approval watch`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use onecli_api::{ApprovalEvent, ApprovalOutcome, ApprovalView, routes};
+use onecli_model::printable;
+
+use super::CliError;
+use super::approval::request;
+use super::client::{Client, ClientError};
+use super::output::{Output, complain, joined};
+
+/// How long to wait for a daemon that went away, before asking again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Prints until it is interrupted, or the output is closed.
+pub(super) fn watch(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let mut watched = Watched::default();
+    loop {
+        let ended = client.lines(routes::APPROVALS_WATCH, |line| watched.take(line, output));
+        match ended {
+            Err(CliError::Client(error)) if error.is_gone() && watched.was_connected => {}
+            Err(error) => return Err(error),
+            // The daemon stops, or the output was slower than what came.
+            Ok(()) => {}
+        }
+        watched.disconnected();
+        std::thread::sleep(RETRY);
+    }
+}
+
+/// What is known of the requests that wait.
+#[derive(Default)]
+struct Watched {
+    /// Those that were printed, by id.
+    open: BTreeMap<String, ApprovalView>,
+    /// Those that the daemon has reported since it was asked; `None` once it has reported all.
+    reported: Option<Vec<String>>,
+    was_connected: bool,
+    is_connected: bool,
+}
+
+impl Watched {
+    fn take(&mut self, line: &[u8], output: &mut Output) -> Result<(), CliError> {
+        if !self.is_connected {
+            if self.was_connected {
+                complain(&"the daemon answers again");
+            }
+            (self.is_connected, self.was_connected, self.reported) = (true, true, Some(Vec::new()));
+        }
+        let event = serde_json::from_slice(line).map_err(ClientError::from)?;
+        for event in self.note(event) {
+            print(&event, &self.open, output)?;
+            if let ApprovalEvent::Ended { id, .. } = &event {
+                self.open.remove(id);
+            }
+        }
+        Ok(output.finish()?)
+    }
+
+    /// What is to be printed: each request once, however often the daemon reports it.
+    fn note(&mut self, event: ApprovalEvent) -> Vec<ApprovalEvent> {
+        match event {
+            ApprovalEvent::Waiting(view) => {
+                self.reported.iter_mut().for_each(|reported| reported.push(view.id.clone()));
+                let is_new = self.open.insert(view.id.clone(), (*view).clone()).is_none();
+                if is_new { vec![ApprovalEvent::Waiting(view)] } else { Vec::new() }
+            }
+            ApprovalEvent::Ready => {
+                let reported = self.reported.take().unwrap_or_default();
+                let gone = self.open.keys().filter(|id| !reported.contains(id));
+                let outcome = ApprovalOutcome::DaemonStopped;
+                let gone = gone.map(|id| ApprovalEvent::Ended { id: id.clone(), outcome, uid: None });
+                gone.chain([ApprovalEvent::Ready]).collect()
+            }
+            ended @ ApprovalEvent::Ended { .. } => vec![ended],
+        }
+    }
+
+    fn disconnected(&mut self) {
+        if std::mem::take(&mut self.is_connected) {
+            complain(&"the daemon went away; this goes on when it is back");
+        }
+    }
+}
+
+fn print(
+    event: &ApprovalEvent,
+    open: &BTreeMap<String, ApprovalView>,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.record(&serde_json::to_vec(event)?)?);
+    }
+    match event {
+        ApprovalEvent::Ready => Ok(()),
+        ApprovalEvent::Waiting(view) => Ok(output.line(&waiting(view, &output.time(view.until)))?),
+        ApprovalEvent::Ended { id, outcome, uid } => {
+            let by = uid.map(|uid| format!(" by uid {uid}")).unwrap_or_default();
+            let request = open.get(id).map(|view| format!(": {}", described(view))).unwrap_or_default();
+            Ok(output.line(&format!("{} is {}{by}{request}", printable(id), outcome.as_str()))?)
+        }
+    }
+}
+
+/// `until` is when it is refused.
+fn waiting(view: &ApprovalView, until: &str) -> String {
+    let secrets = joined(&view.secrets, "none");
+    let described = described(view);
+    format!("{} waits, and is refused {until}: {described} (rule {}, secrets: {secrets})", view.id, view.rule)
+}
+
+/// On one line, whatever the agent put into it.
+fn described(view: &ApprovalView) -> String {
+    format!("agent '{}', {}", view.agent, printable(&request(view)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(id: &str) -> ApprovalView {
+        let json = serde_json::json!({
+            "id": id, "agent": "coder", "rule": 7, "request_id": "0198c5a2-0000-7000-8000-000000000001",
+            "method": "POST", "authority": "api.test", "path": "/v1", "query": "x=\u{7}\n1", "secrets": ["api"],
+            "digest": "00", "since": "2026-01-02T03:04:05Z", "until": "2026-01-02T03:06:05Z",
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn told(events: &[ApprovalEvent]) -> Vec<String> {
+        let name = |event: &ApprovalEvent| match event {
+            ApprovalEvent::Waiting(view) => view.id.clone(),
+            ApprovalEvent::Ready => "ready".to_owned(),
+            ApprovalEvent::Ended { id, outcome, .. } => format!("{id} {}", outcome.as_str()),
+        };
+        events.iter().map(name).collect()
+    }
+
+    #[test]
+    fn each_request_is_printed_once_and_ends_once() {
+        let mut watched = Watched { reported: Some(Vec::new()), ..Watched::default() };
+        let waits = |id| ApprovalEvent::Waiting(view(id).into());
+        assert_eq!(told(&watched.note(waits("a"))), ["a"]);
+        assert_eq!(told(&watched.note(ApprovalEvent::Ready)), ["ready"]);
+        assert_eq!(told(&watched.note(waits("b"))), ["b"]);
+        // Another daemon, or the same one after it was too fast: `a` is still there, `b` is not.
+        watched.reported = Some(Vec::new());
+        assert_eq!(told(&watched.note(waits("a"))), [""; 0]);
+        let gone = format!("b {}", ApprovalOutcome::DaemonStopped.as_str());
+        assert_eq!(told(&watched.note(ApprovalEvent::Ready)), [gone.as_str(), "ready"]);
+    }
+
+    #[test]
+    fn agent_cannot_drive_the_terminal() {
+        let line = waiting(&view("3f9c02d1ab"), "in 2 minutes");
+        assert!(line.chars().all(|c| !c.is_control()), "{line:?}");
+        assert!(line.contains(r"POST api.test/v1?x=\u{7}\n1"), "{line}");
+    }
+}

@@ -1,0 +1,80 @@
+//! `onecli ca ...`
+
+use onecli_api::{Ca, routes};
+
+use super::CliError;
+use super::ca_args::CaCommand;
+use super::client::Client;
+use super::output::Output;
+use super::trust;
+
+pub(super) fn ca(client: &Client, command: &CaCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        CaCommand::Export => {
+            let ca: Ca = client.get(routes::CA)?;
+            if output.is_json() { Ok(output.document(&ca)?) } else { Ok(output.line(ca.pem.trim_end())?) }
+        }
+        CaCommand::Install => {
+            let ca: Ca = client.get(routes::CA)?;
+            let path = trust::install(&ca.pem)?;
+            Ok(output.line(&format!(
+                "the whole host trusts this daemon's authority now ({}); 'onecli ca uninstall' takes it back",
+                path.display()
+            ))?)
+        }
+        CaCommand::Uninstall => {
+            let done = match trust::uninstall()? {
+                Some(path) => {
+                    format!("removed {}: the host trusts this daemon's authority no more", path.display())
+                }
+                None => "it was not installed".to_owned(),
+            };
+            Ok(output.line(&done)?)
+        }
+        CaCommand::Show => show(&client.get(routes::CA)?, output),
+        CaCommand::Rotate { finish: false } => {
+            let ca: Ca = client.act(routes::CA_ROTATE)?;
+            show(&ca, output)?;
+            if !output.is_json() {
+                output.line("")?;
+                output
+                    .line("agents that start now trust both authorities; the old one signs until you say")?;
+                output.line(
+                    "next: give the new bundle to containers ('onecli ca export'), wait until agents that started before \
+                     have ended, then 'onecli ca rotate --finish'",
+                )?;
+            }
+            Ok(())
+        }
+        CaCommand::Rotate { finish: true } => {
+            let ca: Ca = client.act(routes::CA_FINISH)?;
+            show(&ca, output)?;
+            if !output.is_json() {
+                output.line("")?;
+                output.line("the new authority signs; nobody needs to trust the old one any more")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn show(ca: &Ca, output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.document(ca)?);
+    }
+    let rows: Vec<_> = ca
+        .certificates
+        .iter()
+        .map(|certificate| {
+            [
+                certificate.role.clone(),
+                certificate.sha256.clone(),
+                certificate.not_before.to_string(),
+                certificate.not_after.to_string(),
+                output.time_or_dash(certificate.since),
+            ]
+        })
+        .collect();
+    output.table(["ROLE", "SHA-256", "VALID FROM", "UNTIL", "ROTATED"], &rows)?;
+    Ok(output.fields(&[("bundle", ca.bundle.display().to_string())])?)
+}

@@ -1,0 +1,134 @@
+//! Completion of names that the daemon knows, in bash, zsh and fish.
+//!
+//! The script of `onecli completions` calls this program again with [`VARIABLE`] in its environment. A daemon that is down,
+//! or that the caller may not ask, completes nothing.
+
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::builder::StyledStr;
+use clap::{Arg, Command};
+use clap_complete::env::Shells;
+use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate};
+use onecli_api::{AgentView, ApprovalView, DEFAULT_SOCKET, RuleView, SecretView, routes};
+use onecli_model::recipe::{Recipe, RecipeName};
+use onecli_model::template::Template;
+use onecli_model::{AgentName, RuleId, SecretName, TemplateChoice, TemplateName};
+use serde::de::DeserializeOwned;
+
+use super::client::Client;
+use super::rule::sentence;
+
+/// Names the shell that asks for candidates.
+const VARIABLE: &str = "_ONECLI_COMPLETE";
+/// The socket's path, as for every command.
+const SOCKET: &str = "ONECLI_SOCKET";
+/// A shell waits for the candidates at each press of the tab key.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// Answers the shell, if it asked. Then nothing else may be printed.
+///
+/// # Errors
+/// The shell is not known, or the output cannot be written.
+pub(super) fn answered(arguments: &[OsString]) -> clap::error::Result<bool> {
+    let directory = std::env::current_dir().ok();
+    let definition = || with_names(super::definition());
+    CompleteEnv::with_factory(definition).var(VARIABLE).try_complete(arguments, directory.as_deref())
+}
+
+/// The script that makes a shell ask this program. Empty for a shell that cannot.
+pub(super) fn script(shell: clap_complete::Shell) -> std::io::Result<Vec<u8>> {
+    let mut script = Vec::new();
+    if let Some(completer) = Shells::builtins().completer(&shell.to_string()) {
+        completer.write_registration(VARIABLE, "onecli", "onecli", "onecli", &mut script)?;
+    }
+    Ok(script)
+}
+
+/// Adds candidates to every argument that names something. Found by its type: so new arguments complete, too.
+fn with_names(command: Command) -> Command {
+    // What is added has a new name.
+    let is_new = command.get_name() == "add";
+    let is_approval = command.get_name() == "approval";
+    command.mut_args(move |arg| if is_new && arg.is_positional() { arg } else { named(arg) }).mut_subcommands(
+        move |command| {
+            let command = with_names(command);
+            if is_approval { command.mut_args(with_approvals) } else { command }
+        },
+    )
+}
+
+fn named(arg: Arg) -> Arg {
+    let kind = arg.get_value_parser().type_id();
+    let candidates = if kind == TypeId::of::<AgentName>() {
+        ArgValueCandidates::new(agents)
+    } else if kind == TypeId::of::<SecretName>() {
+        ArgValueCandidates::new(secrets)
+    } else if kind == TypeId::of::<RuleId>() {
+        ArgValueCandidates::new(rules)
+    } else if kind == TypeId::of::<TemplateName>() {
+        ArgValueCandidates::new(templates)
+    } else if kind == TypeId::of::<TemplateChoice>() {
+        ArgValueCandidates::new(templates_and_profiles)
+    } else if kind == TypeId::of::<RecipeName>() {
+        ArgValueCandidates::new(recipes)
+    } else {
+        return arg;
+    };
+    arg.add(candidates)
+}
+
+fn with_approvals(arg: Arg) -> Arg {
+    if arg.get_id() == "id" { arg.add(ArgValueCandidates::new(approvals)) } else { arg }
+}
+
+fn agents() -> Vec<CompletionCandidate> {
+    let agents: Vec<AgentView> = ask(routes::AGENTS);
+    let egress = |agent: &AgentView| format!("{}, egress {}", agent.factors, agent.egress);
+    agents.iter().map(|agent| candidate(&agent.name, &egress(agent))).collect()
+}
+
+fn secrets() -> Vec<CompletionCandidate> {
+    let secrets: Vec<SecretView> = ask(routes::SECRETS);
+    secrets.iter().map(|secret| candidate(&secret.name, &secret.host.to_string())).collect()
+}
+
+fn rules() -> Vec<CompletionCandidate> {
+    let rules: Vec<RuleView> = ask(routes::RULES);
+    rules.iter().map(|rule| candidate(&rule.id, &sentence(rule))).collect()
+}
+
+fn approvals() -> Vec<CompletionCandidate> {
+    let waiting: Vec<ApprovalView> = ask(routes::APPROVALS);
+    let request = |one: &ApprovalView| format!("{} {}{}", one.method, one.authority, one.path);
+    waiting.iter().map(|one| candidate(&one.id, &request(one))).collect()
+}
+
+fn templates() -> Vec<CompletionCandidate> {
+    Template::all().iter().map(|template| candidate(&template.name, &template.title)).collect()
+}
+
+fn templates_and_profiles() -> Vec<CompletionCandidate> {
+    let mut all = templates();
+    for template in Template::all() {
+        let profile = |name: &str| format!("{}:{name}", template.name);
+        all.extend(template.profiles.iter().map(|one| candidate(&profile(&one.name), &one.title)));
+    }
+    all
+}
+
+fn recipes() -> Vec<CompletionCandidate> {
+    Recipe::all().iter().map(|recipe| candidate(&recipe.name, &recipe.title)).collect()
+}
+
+fn candidate(name: &impl ToString, help: &str) -> CompletionCandidate {
+    // Agents chose some of it, and shells print it.
+    let help = onecli_model::printable(help);
+    CompletionCandidate::new(name.to_string()).help(Some(StyledStr::from(help)))
+}
+
+fn ask<T: DeserializeOwned>(path: &str) -> Vec<T> {
+    let socket = std::env::var_os(SOCKET).unwrap_or_else(|| DEFAULT_SOCKET.into());
+    Client::patient(socket.into(), PATIENCE).get(path).unwrap_or_default()
+}

@@ -1,0 +1,144 @@
+//! `onecli doctor`: what the daemon tells of itself, then what this process sees of the host.
+
+use onecli_api::{Doctor, routes};
+use onecli_config::DaemonLayout;
+use onecli_model::{Check, CheckStatus};
+
+use super::CliError;
+use super::account;
+use super::args::DoctorArgs;
+use super::client::{Client, ClientError};
+use super::examine::examine;
+use super::output::Output;
+use super::self_test::self_test;
+use super::surroundings::surroundings;
+use super::unit::UnitState;
+
+/// Whether there is a daemon, as far as this process can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Running {
+    /// It answers, and says where its parts are.
+    Yes(DaemonLayout),
+    /// Nobody answers.
+    No,
+    /// It may: this process must not ask.
+    Unknown,
+}
+
+/// Prints every check; tells whether none has failed.
+pub(super) fn doctor(client: &Client, args: &DoctorArgs, output: &mut Output) -> Result<bool, CliError> {
+    let (mut checks, running) = ask(client);
+    let place = match &running {
+        Running::Yes(place) => Some(place.clone()),
+        _ => None,
+    };
+    checks.extend(examine(running, args.config.as_deref()));
+    if let Some(place) = place {
+        checks.extend(surroundings(client));
+        checks.extend(account::checks(client));
+        if !args.no_self_test {
+            checks.extend(self_test(client, &place));
+        }
+    }
+    if output.is_json() {
+        output.document(&checks)?;
+    } else {
+        print(&checks, output)?;
+    }
+    output.finish()?;
+    Ok(checks.iter().all(|check| check.status != CheckStatus::Fail))
+}
+
+/// What the daemon tells, and where its parts are.
+fn ask(client: &Client) -> (Vec<Check>, Running) {
+    let ours = env!("CARGO_PKG_VERSION");
+    let told = match client.get::<Doctor>(routes::DOCTOR) {
+        Ok(told) => told,
+        Err(error @ (ClientError::SocketDenied(_) | ClientError::NotPermitted(_))) => {
+            let fix = "use sudo, or join the group 'onecli' or 'onecli-audit'";
+            return (vec![Check::warn("daemon", error.report().message, fix)], Running::Unknown);
+        }
+        Err(error) => {
+            let unit = match &error {
+                // systemd was asked for this error.
+                ClientError::Failed(reason) => Some(UnitState::Failed(reason.clone())),
+                _ => client.unit_state(),
+            };
+            let (fix, running) = silent(&error, unit.as_ref());
+            return (vec![Check::fail("daemon", error.report().message, fix)], running);
+        }
+    };
+    let daemon = if told.version == ours {
+        Check::ok("daemon", format!("version {ours} answers"))
+    } else {
+        let found = format!("version {} answers, and this is {ours}", told.version);
+        Check::warn("daemon", found, "restart onecli-daemon after an upgrade")
+    };
+    (std::iter::once(daemon).chain(told.checks).collect(), Running::Yes(told.place))
+}
+
+/// What to do about a daemon that does not answer, and whether it runs.
+fn silent(error: &ClientError, unit: Option<&UnitState>) -> (&'static str, Running) {
+    let runs = !matches!(error, ClientError::NotReachable { .. } | ClientError::Failed(_));
+    match unit {
+        Some(UnitState::Failed(_)) => (
+            "mend what its log says (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
+            Running::No,
+        ),
+        Some(UnitState::Starting) => (
+            "it starts right now, and does not answer yet: wait a moment, then see its log (`journalctl -u onecli-daemon`)",
+            Running::Unknown,
+        ),
+        Some(UnitState::Running) => (
+            "it runs, and does not answer: see its log (`journalctl -u onecli-daemon`), then `systemctl restart onecli-daemon`",
+            Running::Unknown,
+        ),
+        _ if runs => (
+            "a program answers there, and not as a daemon of this version: see its log (`journalctl -u onecli-daemon`)",
+            Running::Unknown,
+        ),
+        _ => (
+            "start it (`systemctl start onecli-daemon`), and see its log (`journalctl -u onecli-daemon`)",
+            Running::No,
+        ),
+    }
+}
+
+fn print(checks: &[Check], output: &mut Output) -> Result<(), CliError> {
+    let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or_default();
+    checks.iter().try_for_each(|check| output.check(check, width))?;
+    let count = |status| checks.iter().filter(|check| check.status == status).count();
+    let (warnings, failures) = (count(CheckStatus::Warn), count(CheckStatus::Fail));
+    output.line(&format!("{} checks, {warnings} to look at, {failures} failed", checks.len()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn daemon_that_runs_is_not_to_be_started() {
+        let absent = || ClientError::NotReachable {
+            socket: "/run/onecli/admin.sock".into(),
+            source: Error::from(ErrorKind::ConnectionRefused),
+        };
+        let late = || ClientError::Timeout(Duration::from_secs(10));
+        let lost = || ClientError::BrokenOff("reset".to_owned());
+        let check = |error: ClientError, unit: Option<UnitState>, starts: bool, running: Running| {
+            let (fix, found) = silent(&error, unit.as_ref());
+            assert_eq!((fix.contains("start it"), found), (starts, running), "{error:?} {unit:?}: {fix}");
+        };
+        check(absent(), None, true, Running::No);
+        check(absent(), Some(UnitState::Stopped), true, Running::No);
+        check(absent(), Some(UnitState::Failed(None)), false, Running::No);
+        check(ClientError::Failed(None), Some(UnitState::Failed(None)), false, Running::No);
+        check(late(), Some(UnitState::Running), false, Running::Unknown);
+        check(late(), Some(UnitState::Starting), false, Running::Unknown);
+        check(late(), None, false, Running::Unknown);
+        check(lost(), None, false, Running::Unknown);
+    }
+}

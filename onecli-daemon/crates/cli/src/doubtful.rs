@@ -1,0 +1,26 @@
+//! Values that do not look like the credential are stored after a question.
+
+use onecli_api::VALUE_DOUBTFUL;
+
+use super::CliError;
+use super::client::ClientError;
+use super::confirm::confirm;
+use super::output::Output;
+
+/// Sends a value. If the daemon doubts it, asks the person and sends it again with `force`.
+///
+/// # Errors
+/// The value was not stored.
+pub(super) fn ask<T>(
+    output: &mut Output,
+    mut send: impl FnMut(bool) -> Result<T, ClientError>,
+) -> Result<T, CliError> {
+    match send(false) {
+        Err(ClientError::Refused(detail)) if detail.code == VALUE_DOUBTFUL => {
+            output.warning(&detail.message)?;
+            confirm("Store this value all the same?", "--force", false)?;
+            Ok(send(true)?)
+        }
+        answer => Ok(answer?),
+    }
+}

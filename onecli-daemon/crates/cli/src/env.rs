@@ -1,0 +1,266 @@
+//! `onecli agent env`
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use onecli_api::{AgentEnv, AgentEnvRequest, routes};
+use onecli_launch::{CA_VARIABLES, JAVA_TRUST_STORE, java_trust_store, proxy_environment};
+
+use super::CliError;
+use super::client::Client;
+use super::env_args::{EnvArgs, EnvFor};
+use super::output::Output;
+use super::output::note;
+
+/// Where the bundle is in a container.
+const BUNDLE: &str = onecli_launch::BUNDLE;
+/// systemd manages cgroups here, and container engines name slices.
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// The variables that name hosts to reach without the proxy. Those of a shell or an image would lead around it.
+const NOT_PROXIED: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// Services that the agent's own programs start.
+const LOCAL: &str = "localhost,127.0.0.1,::1";
+
+/// Why there are no files for a container.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EnvError {
+    /// A file could not be read or written.
+    #[error("cannot {step} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A path that the engine's syntax cannot hold.
+    #[error("'{0}' holds a blank or a colon, which 'docker run' would split at\nhelp: give another --out")]
+    Path(String),
+    /// There is nowhere to put the files.
+    #[error("there is no XDG_RUNTIME_DIR\nhelp: name a directory with --out")]
+    NoDirectory,
+    /// The proxy does not listen there.
+    #[error("the proxy does not listen on {0}\nhelp: give one of its addresses: {1}")]
+    Address(SocketAddr, String),
+}
+
+/// One way to speak to the proxy.
+#[derive(Debug, Clone, Copy)]
+struct Proxy {
+    address: SocketAddr,
+    scheme: &'static str,
+}
+
+/// The files of an agent that runs in a container.
+struct Files {
+    env: PathBuf,
+    bundle: PathBuf,
+    java: PathBuf,
+}
+
+pub(super) fn env(client: &Client, args: &EnvArgs, output: &mut Output) -> Result<(), CliError> {
+    let path = routes::agent_action(&args.name, "env");
+    let env: AgentEnv = client.post(&path, &AgentEnvRequest { hours: args.hours })?;
+    if output.is_json() {
+        return Ok(output.document(&env)?);
+    }
+    let proxy = address(args, &env)?;
+    if args.kind == EnvFor::Shell {
+        let variables = variables(&env, proxy, &env.ca_bundle.display().to_string(), None);
+        for (name, value) in variables {
+            output.line(&format!("export {name}={}", quoted(&value)))?;
+        }
+        return Ok(());
+    }
+    if proxy.address.ip().is_loopback() && env.cgroup.is_none() {
+        note(&format!(
+            "the proxy listens on loopback only ({}), which a container reaches with --network=host alone: \
+             add the bridge's address to listen.explicit",
+            proxy.address
+        ));
+    }
+    let files = write(args, &env, proxy)?;
+    let cgroup = env.cgroup.as_deref().map(|cgroup| cgroup_parent(cgroup, Path::new(SYSTEMD).exists()));
+    match args.kind {
+        EnvFor::Compose => Ok(output.line(compose(&args.service, &files, cgroup).trim_end())?),
+        _ => Ok(output.line(&docker(&files, cgroup))?),
+    }
+}
+
+/// Where the proxy is, and whether it is spoken to over TLS there. Not every client can: in the clear, where there is a
+/// choice and nothing was said.
+fn address(args: &EnvArgs, env: &AgentEnv) -> Result<Proxy, EnvError> {
+    let plain = env.addresses.iter().map(|&address| Proxy { address, scheme: "http" });
+    let tls = env.tls_addresses.iter().map(|&address| Proxy { address, scheme: "https" });
+    let all: Vec<Proxy> = plain.chain(tls).collect();
+    if let Some(wanted) = args.proxy {
+        if let Some(proxy) = all.iter().find(|proxy| proxy.address == wanted) {
+            return Ok(*proxy);
+        }
+        let listening = all.iter().map(|proxy| proxy.address.to_string()).collect::<Vec<_>>().join(", ");
+        return Err(EnvError::Address(wanted, listening));
+    }
+    let local = args.kind == EnvFor::Shell;
+    let fitting = all.iter().find(|proxy| proxy.address.ip().is_loopback() == local);
+    // The daemon answers only where there is one.
+    let nowhere = Proxy { address: SocketAddr::from(([127, 0, 0, 1], 0)), scheme: "http" };
+    Ok(*fitting.or(all.first()).unwrap_or(&nowhere))
+}
+
+/// All variables, by name.
+fn variables(env: &AgentEnv, proxy: Proxy, bundle: &str, java: Option<&str>) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let proxy = format!("{}://{}:{}@{}", proxy.scheme, env.agent, env.token, proxy.address);
+    all.extend(proxy_environment(&proxy).map(|(name, value)| (name.to_owned(), value.to_owned())));
+    all.extend(NOT_PROXIED.map(|name| (name.to_owned(), LOCAL.to_owned())));
+    all.extend(CA_VARIABLES.iter().map(|name| ((*name).to_owned(), bundle.to_owned())));
+    if let Some(java) = java {
+        all.insert("JAVA_TOOL_OPTIONS".to_owned(), format!("-Djavax.net.ssl.trustStore={java}"));
+    }
+    all.extend(env.placeholders.clone());
+    all
+}
+
+/// For a shell: nothing in it is expanded.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+fn write(args: &EnvArgs, env: &AgentEnv, proxy: Proxy) -> Result<Files, EnvError> {
+    let directory = match &args.out {
+        Some(directory) => directory.clone(),
+        None => runtime_dir()?.join("onecli-env").join(args.name.as_str()),
+    };
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| EnvError::File { step, path, source }
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed("make", &directory))?;
+    let directory = fs::canonicalize(&directory).map_err(failed("find", &directory))?;
+    let text = directory.display().to_string();
+    if text.contains([' ', '\t', '\n', ':', '\'', '"', '\\', '$']) {
+        return Err(EnvError::Path(text));
+    }
+    let pem = fs::read_to_string(&env.ca_bundle).map_err(failed("read", &env.ca_bundle))?;
+    let all = variables(env, proxy, BUNDLE, Some(JAVA_TRUST_STORE));
+    let lines: Vec<String> = all.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    let lines = lines.concat();
+    let files = Files {
+        env: directory.join("env"),
+        bundle: directory.join("ca-bundle.pem"),
+        java: directory.join("cacerts.jks"),
+    };
+    for (path, content, mode) in [
+        (&files.env, lines.as_bytes(), 0o600),
+        (&files.bundle, pem.as_bytes(), 0o644),
+        (&files.java, &java_trust_store(&pem), 0o644),
+    ] {
+        replace(path, content, mode).map_err(failed("write", path))?;
+    }
+    Ok(files)
+}
+
+/// Written beside and renamed: nobody reads half of it, nor an old file's mode.
+fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    fs::rename(beside, path)
+}
+
+/// A directory of this user's that nobody else writes.
+fn runtime_dir() -> Result<PathBuf, EnvError> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(PathBuf::from("/run"));
+    }
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).ok_or(EnvError::NoDirectory)
+}
+
+/// As engines name it: with systemd's driver by the slice alone.
+fn cgroup_parent(cgroup: &str, systemd: bool) -> &str {
+    let slice = cgroup.rsplit('/').next().unwrap_or(cgroup);
+    let is_slice = Path::new(slice).extension().is_some_and(|extension| extension == "slice");
+    if systemd && is_slice { slice } else { cgroup }
+}
+
+/// The capability that engines give and a managed container must not have: its packets would pass no hook of ours where the
+/// kernel runs no programs of the BPF LSM.
+const PACKETS: &str = "NET_RAW";
+
+fn docker(files: &Files, cgroup: Option<&str>) -> String {
+    let mut options = vec![
+        format!("--env-file={}", files.env.display()),
+        format!("--volume={}:{BUNDLE}:ro", files.bundle.display()),
+        format!("--volume={}:{JAVA_TRUST_STORE}:ro", files.java.display()),
+    ];
+    if let Some(cgroup) = cgroup {
+        options.push(format!("--cgroup-parent={cgroup}"));
+        options.push(format!("--cap-drop={PACKETS}"));
+    }
+    options.join(" ")
+}
+
+/// To be laid over a Compose file that has the service.
+fn compose(service: &str, files: &Files, cgroup: Option<&str>) -> String {
+    let cgroup =
+        cgroup.map(|cgroup| format!("    cgroup_parent: {cgroup}\n    cap_drop:\n      - {PACKETS}\n"));
+    let cgroup = cgroup.unwrap_or_default();
+    format!(
+        "version: \"2.4\"\nservices:\n  {service}:\n    env_file:\n      - {}\n    volumes:\n      - {}:{BUNDLE}:ro\n      - {}:{JAVA_TRUST_STORE}:ro\n{cgroup}",
+        files.env.display(),
+        files.bundle.display(),
+        files.java.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_expands_nothing() {
+        assert_eq!(quoted("a$b'c`d"), r"'a$b'\''c`d'");
+    }
+
+    /// Each is read by a client that ignores `HTTPS_PROXY`, or would lead a client around the proxy.
+    #[test]
+    fn variables_help_clients_that_ignore_the_common_ones() {
+        let env = AgentEnv {
+            agent: "coder".parse().unwrap(),
+            addresses: Vec::new(),
+            tls_addresses: Vec::new(),
+            token: "onecli_st_x".to_owned(),
+            expires: jiff::Timestamp::UNIX_EPOCH,
+            ca_bundle: PathBuf::from("/ca.pem"),
+            placeholders: BTreeMap::new(),
+            cgroup: None,
+        };
+        let proxy = Proxy { address: SocketAddr::from(([127, 0, 0, 1], 10255)), scheme: "http" };
+        let all = variables(&env, proxy, "/ca.pem", None);
+        for name in ["HTTPS_PROXY", "http_proxy", "YARN_HTTP_PROXY", "YARN_HTTPS_PROXY"] {
+            assert_eq!(all[name], "http://coder:onecli_st_x@127.0.0.1:10255", "{name}");
+        }
+        assert_eq!(all["NODE_USE_ENV_PROXY"], "1");
+        assert_eq!((&all["NO_PROXY"], &all["no_proxy"]), (&LOCAL.to_owned(), &LOCAL.to_owned()));
+        assert!(!LOCAL.contains('*') && !LOCAL.contains(".test"));
+    }
+
+    #[test]
+    fn engines_name_slices_where_systemd_manages_them() {
+        let cgroup = "/onecli.slice/onecli-agents.slice/onecli-agents-a.slice";
+        assert_eq!(cgroup_parent(cgroup, true), "onecli-agents-a.slice");
+        assert_eq!(cgroup_parent(cgroup, false), cgroup);
+        assert_eq!(cgroup_parent("/x/y", true), "/x/y");
+    }
+}

@@ -1,0 +1,61 @@
+//! What `onecli doctor` looks at by itself, with the daemon or without it.
+//!
+//! The command runs this in its own process, because what is worth looking at is not open to the serving process: pins
+//! lie below a directory of nobody's, and it has no capability. Root has them all. A running daemon tells where its parts
+//! are, and of those that only it can see.
+
+use std::path::Path;
+
+use onecli_config::{Config, DaemonLayout, Overrides};
+use onecli_model::Check;
+use onecli_sys::kernel;
+use onecli_tls::UpstreamTls;
+
+use super::doctor::Running;
+
+const CONFIG_FIX: &str = "mend the file; `onecli-daemon --check-config` reads it too";
+
+/// Looks at the host: at the parts of a daemon that says where they are, or of the one that `config` would start.
+pub(super) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
+    let down = running == Running::No;
+    let (place, mut checks) = match running {
+        Running::Yes(place) => (place, Vec::new()),
+        Running::No | Running::Unknown => match Config::load(config, Overrides::default()) {
+            Ok(config) => {
+                let reason = if down { "no daemon answers" } else { "the daemon could not be asked" };
+                let found = format!("valid; read from the file, because {reason}");
+                // Others than root may not be able to read what the daemon can.
+                let is_root = nix::unistd::geteuid().is_root();
+                let check = match if is_root {
+                    UpstreamTls::new(&config.upstream.extra_ca_files).map(drop)
+                } else {
+                    Ok(())
+                } {
+                    Ok(()) => Check::ok("configuration", found),
+                    Err(error) => Check::fail("configuration", error.to_string(), CONFIG_FIX),
+                };
+                (DaemonLayout::new(&config), vec![check])
+            }
+            Err(error) => {
+                return vec![Check::fail("configuration", error.to_string(), CONFIG_FIX)];
+            }
+        },
+    };
+    let ports: Vec<u16> = place
+        .explicit_all()
+        .map(|address| address.port())
+        .chain(place.ebpf.then_some(place.transparent_port))
+        .collect();
+    if place.ebpf {
+        checks.extend(kernel::report(&place.kernel_config()));
+    } else {
+        checks.push(Check::warn(
+            "kernel",
+            "not looked at: the daemon is told not to redirect connections",
+            "restart it with kernel.ebpf = true and without --no-ebpf, unless the explicit proxy is all you want",
+        ));
+    }
+    checks.extend(kernel::ports(&ports, !down));
+    checks.push(kernel::clock());
+    checks
+}

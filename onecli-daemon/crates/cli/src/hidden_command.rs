@@ -1,0 +1,32 @@
+//! What to do about a command that the caller has, and the agent does not see.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use onecli_launch::{Homes, shown};
+
+/// Names the options that would show the command to the agent, where it lies in a home directory. Looked up as the caller, so it reports
+/// nothing about the homes of others.
+pub(super) fn hint(program: &OsStr) -> Option<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::path::absolute(onecli_launch::find_program(program, &path)?).ok()?;
+    let homes = Homes::of_host(&[nix::unistd::getuid().as_raw()]);
+    let hidden = hidden(&found, &std::fs::canonicalize(&found).ok()?, &homes);
+    if hidden.is_empty() {
+        return None;
+    }
+    let options = hidden.iter().map(|directory| format!(" --share {}", shown(directory)));
+    Some(format!(
+        "{} is in a home directory, which agents do not see; to show them the command, add{}",
+        shown(&found),
+        options.collect::<String>()
+    ))
+}
+
+/// The directories of a command and of what it is a link to, as far as they lie in homes.
+fn hidden(found: &Path, physical: &Path, homes: &Homes) -> BTreeSet<PathBuf> {
+    let parent = found.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
+    let parents = [parent, physical.parent().map(Path::to_owned)];
+    parents.into_iter().flatten().filter(|parent| homes.around(parent).is_some()).collect()
+}

@@ -1,0 +1,281 @@
+//! All that the CLI prints: JSON for programs, aligned tables for people.
+//!
+//! Agents choose some of what is shown: paths, hosts, process names, file names. So no character that drives a terminal or
+//! misleads the eye (controls, C1 controls, direction overrides, invisible characters) leaves unescaped.
+
+mod progress;
+mod report;
+mod style;
+mod table;
+mod time;
+
+pub(super) use progress::{Progress, Unit};
+pub(super) use report::{Report, complain, note};
+
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+
+use jiff::Timestamp;
+use onecli_model::{Check, CheckStatus, Clock, printable, printable_json};
+use onecli_sys::SystemClock;
+use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
+
+use style::{BAD, GOOD, HEADING, WARNING, shows_colors};
+
+/// Standard output. Errors come back to the caller, because a closed pipe is no failure.
+pub(super) struct Output {
+    json: bool,
+    is_terminal: bool,
+    has_colors: bool,
+    /// Columns of the terminal.
+    width: Option<u16>,
+    out: Box<dyn Write>,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Output {
+        let out = io::stdout();
+        Output {
+            json,
+            is_terminal: out.is_terminal(),
+            has_colors: shows_colors(&out),
+            width: terminal_size_of(&out).map(|(Width(columns), _)| columns),
+            out: Box::new(BufWriter::new(out)),
+        }
+    }
+
+    /// Whether the output is for programs.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a person sees the output as it is printed.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// One JSON document.
+    pub(super) fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_string_pretty(document)?;
+        writeln!(self.out, "{}", printable_json(&text))
+    }
+
+    /// A line for people, or several: a line break in `text` is the CLI's own.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        text.split('\n').try_for_each(|line| writeln!(self.out, "{}", printable(line)))
+    }
+
+    /// One record of the audit log, as JSON or CSV. Programs get the bytes that the log holds.
+    pub(super) fn record(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_terminal {
+            return self.line(&String::from_utf8_lossy(line.trim_ascii_end()));
+        }
+        self.out.write_all(line)?;
+        self.out.write_all(b"\n")
+    }
+
+    /// A warning on standard error, apart from what a program may read.
+    #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
+    pub(super) fn warning(&mut self, text: &str) -> io::Result<()> {
+        report::warning(text)
+    }
+
+    /// A completion script. Nothing in it comes from outside of this program.
+    pub(super) fn script(&mut self, script: &[u8]) -> io::Result<()> {
+        self.out.write_all(script.trim_ascii_end())?;
+        self.out.write_all(b"\n")
+    }
+
+    /// A table with a heading. On a terminal, cells wrap so that it is no wider than the terminal.
+    pub(super) fn table<const N: usize>(
+        &mut self,
+        heading: [&str; N],
+        rows: &[[String; N]],
+    ) -> io::Result<()> {
+        self.table_of(self.width, heading, rows)
+    }
+
+    /// A table that is never wider than `width` columns.
+    pub(super) fn table_within<const N: usize>(
+        &mut self,
+        width: u16,
+        heading: [&str; N],
+        rows: &[[String; N]],
+    ) -> io::Result<()> {
+        self.table_of(Some(self.width.map_or(width, |columns| columns.min(width))), heading, rows)
+    }
+
+    fn table_of<const N: usize>(
+        &mut self,
+        width: Option<u16>,
+        heading: [&str; N],
+        rows: &[[String; N]],
+    ) -> io::Result<()> {
+        let rows = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell)));
+        let lines = table::lines(heading, rows, width);
+        for (at, line) in lines.iter().enumerate() {
+            let line = if at == 0 { self.painted(HEADING, line) } else { line.clone() };
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// A line of cells in columns of fixed width, for what comes in one by one.
+    pub(super) fn cells<const N: usize>(
+        &mut self,
+        cells: &[String; N],
+        widths: &[usize; N],
+    ) -> io::Result<()> {
+        let cells = cells.each_ref().map(|cell| printable(cell));
+        self.out.write_all(aligned(cells.each_ref().map(String::as_str), widths).as_bytes())
+    }
+
+    /// Names and what they are, one per line; what is empty is left out.
+    pub(super) fn fields(&mut self, fields: &[(&str, String)]) -> io::Result<()> {
+        let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+            writeln!(self.out, "{name:<width$}  {}", printable(value))?;
+        }
+        Ok(())
+    }
+
+    /// A check with its status, and the fix below. `width` is that of the longest name.
+    pub(super) fn check(&mut self, check: &Check, width: usize) -> io::Result<()> {
+        let (status, style) = match check.status {
+            CheckStatus::Ok => ("OK", GOOD),
+            CheckStatus::Warn => ("WARN", WARNING),
+            CheckStatus::Fail => ("FAIL", BAD),
+        };
+        let detail = printable(&check.detail.replace('\n', "; "));
+        let status = self.painted(style, &format!("{status:<4}"));
+        writeln!(self.out, "{status}  {:<width$}  {detail}", printable(&check.name))?;
+        match &check.fix {
+            Some(fix) => writeln!(self.out, "{:4}  {:width$}  -> {}", "", "", printable(fix)),
+            None => Ok(()),
+        }
+    }
+
+    /// A point in time for people, in relation to now. JSON has the point itself.
+    #[expect(clippy::unused_self, reason = "all that is printed goes through this type")]
+    pub(super) fn time(&self, time: Timestamp) -> String {
+        time::relative(time, SystemClock.now())
+    }
+
+    /// The same; `-` where there is none.
+    pub(super) fn time_or_dash(&self, time: Option<Timestamp>) -> String {
+        time.map_or_else(|| "-".to_owned(), |time| self.time(time))
+    }
+
+    /// Sends what is buffered on its way.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn painted(&self, style: anstyle::Style, text: &str) -> String {
+        style::painted(style, text, self.has_colors)
+    }
+}
+
+fn aligned<const N: usize>(cells: [&str; N], widths: &[usize; N]) -> String {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        let padding = width.saturating_sub(cell.chars().count()) + 2;
+        line.push_str(cell);
+        line.extend(std::iter::repeat_n(' ', padding));
+    }
+    line.truncate(line.trim_end().len());
+    line.push('\n');
+    line
+}
+
+/// `-` where there is nothing.
+pub(super) fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+/// Joined by commas; `none` where there is nothing.
+pub(super) fn joined<T: ToString>(items: impl IntoIterator<Item = T>, none: &str) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() { none.to_owned() } else { items.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use onecli_model::misleads;
+
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_do_not_trail() {
+        let widths = [4, 3];
+        assert_eq!(aligned(["ab", "c"], &widths), "ab    c\n");
+        assert_eq!(aligned(["äöüß", ""], &widths), "äöüß\n");
+    }
+
+    /// Shared with an [`Output`] under test.
+    #[derive(Clone, Default)]
+    struct Captured(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(is_terminal: bool, print: impl Fn(&mut Output) -> io::Result<()>) -> String {
+        let captured = Captured::default();
+        let mut output = Output {
+            json: false,
+            is_terminal,
+            has_colors: false,
+            width: None,
+            out: Box::new(captured.clone()),
+        };
+        print(&mut output).unwrap();
+        String::from_utf8(captured.0.take()).unwrap()
+    }
+
+    /// ESC, a C1 control, a direction override, an invisible character beyond the first plane.
+    const HOSTILE: &str = "a\u{1b}[2J\u{9b}b\u{202e}c\u{e0041}";
+
+    #[test]
+    fn no_way_of_printing_lets_a_misleading_character_through() {
+        type Print = fn(&mut Output) -> io::Result<()>;
+        let ways: [(&str, Print); 6] = [
+            ("document", |output| output.document(&[HOSTILE])),
+            ("line", |output| output.line(&format!("answered {HOSTILE}\nnext"))),
+            ("record", |output| output.record(serde_json::to_string(HOSTILE)?.as_bytes())),
+            ("table", |output| output.table([""], &[[HOSTILE.to_owned()]])),
+            ("fields", |output| output.fields(&[("name", HOSTILE.to_owned())])),
+            ("check", |output| output.check(&Check::fail(HOSTILE, HOSTILE, HOSTILE), 3)),
+        ];
+        for (name, print) in ways {
+            let text = printed(true, print);
+            assert!(
+                text.contains('a') && text.chars().all(|c| c == '\n' || !misleads(c)),
+                "{name}: {text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn escaped_json_means_the_same() {
+        let text = printed(false, |output| output.document(&[HOSTILE]));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [HOSTILE]);
+    }
+
+    #[test]
+    fn programs_get_the_bytes_of_a_record() {
+        let line = serde_json::to_string(HOSTILE).unwrap();
+        assert_eq!(printed(false, |output| output.record(line.as_bytes())), format!("{line}\n"));
+    }
+
+    #[test]
+    fn nothing_drives_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\n\u{202e}c\u{200f}"), "a\\u{1b}[31mb\\n\\u{202e}c\\u{200f}");
+    }
+}

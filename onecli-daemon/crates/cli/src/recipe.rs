@@ -1,0 +1,141 @@
+//! `onecli recipe list | show`, and `--recipe` of `agent add` and `agent set`.
+
+use onecli_api::{RuleAdd, RuleView, routes};
+use onecli_model::recipe::{Recipe, RecipeName};
+use onecli_model::{AgentName, RuleText, Terms};
+
+use super::CliError;
+use super::client::Client;
+use super::output::{Output, joined};
+use super::rule;
+
+/// The rules of a recipe for one agent.
+pub(super) struct Application {
+    recipe: &'static Recipe,
+    rules: Vec<Planned>,
+}
+
+/// One of its rules.
+struct Planned {
+    text: RuleText,
+    terms: Terms,
+    reason: &'static str,
+}
+
+impl Application {
+    /// Those of `recipe`, with hosts that the administrator names.
+    ///
+    /// # Errors
+    /// Hosts are missing, or are not used.
+    pub(super) fn new(recipe: RecipeName, hosts: &[String]) -> Result<Application, CliError> {
+        let recipe = recipe.recipe();
+        if recipe.needs_hosts() == hosts.is_empty() {
+            let name = &recipe.name;
+            return Err(CliError::Usage(if hosts.is_empty() {
+                format!("recipe '{name}' needs the hosts of your package registry\nhelp: add --host HOST")
+            } else {
+                format!("recipe '{name}' names its hosts itself\nhelp: leave --host out")
+            }));
+        }
+        let planned = recipe.rules(hosts).into_iter().map(|(text, reason)| {
+            let terms = Terms::try_from(text.clone()).map_err(|error| CliError::Usage(error.to_string()))?;
+            Ok(Planned { text, terms, reason })
+        });
+        Ok(Application { recipe, rules: planned.collect::<Result<_, CliError>>()? })
+    }
+
+    /// Prints commands that add the rules.
+    pub(super) fn preview(&self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
+        if output.is_json() {
+            let rules: Vec<&RuleText> = self.rules.iter().map(|rule| &rule.text).collect();
+            return Ok(output.document(&rules)?);
+        }
+        output.line(&format!("# {}: nothing is changed", self.recipe.title))?;
+        for Planned { text, reason, .. } in &self.rules {
+            output.line(&format!("# {reason}"))?;
+            output.line(&rule::command(agent, text))?;
+        }
+        if self.rules.is_empty() {
+            output.line("# this recipe has no rules")?;
+        }
+        Ok(())
+    }
+
+    /// Adds the rules that the agent does not have yet.
+    pub(super) fn apply(&self, client: &Client, agent: &AgentName) -> Result<Applied, CliError> {
+        let existing: Vec<RuleView> = client.get(routes::RULES)?;
+        let mut rules = Vec::new();
+        for Planned { terms, .. } in &self.rules {
+            let is_same = |rule: &&RuleView| rule.agent.as_ref() == Some(agent) && rule.has_terms(terms);
+            let rule = match existing.iter().find(is_same) {
+                Some(rule) => ("found", rule.clone()),
+                None => ("added", add(client, agent, terms)?),
+            };
+            rules.push(rule);
+        }
+        Ok(Applied { recipe: self.recipe, agent: agent.clone(), rules })
+    }
+}
+
+fn add(client: &Client, agent: &AgentName, terms: &Terms) -> Result<RuleView, CliError> {
+    Ok(client.post(routes::RULES, &RuleAdd { agent: Some(agent.clone()), terms: terms.clone() })?)
+}
+
+/// A recipe whose rules an agent has.
+pub(super) struct Applied {
+    recipe: &'static Recipe,
+    agent: AgentName,
+    /// Each rule, and whether it was added or found.
+    rules: Vec<(&'static str, RuleView)>,
+}
+
+impl Applied {
+    pub(super) fn report(&self, output: &mut Output) -> Result<(), CliError> {
+        let Applied { recipe, agent, rules } = self;
+        if output.is_json() {
+            let rules: Vec<&RuleView> = rules.iter().map(|(_, rule)| rule).collect();
+            return Ok(output.document(&rules)?);
+        }
+        for (how, rule) in rules {
+            output.line(&format!("{how} rule {}: {}", rule.id, rule::sentence(rule)))?;
+        }
+        if !recipe.templates.is_empty() {
+            let templates = joined(&recipe.templates, "-");
+            output.line(&format!("{} uses a secret of one of these templates: {templates}", recipe.title))?;
+        }
+        Ok(output
+            .line(&format!("start it with: onecli run --agent {agent} --recipe {} -- CMD", recipe.name))?)
+    }
+}
+
+pub(super) fn list(output: &mut Output) -> Result<(), CliError> {
+    if output.is_json() {
+        return Ok(output.document(&Recipe::all())?);
+    }
+    let row = |recipe: &Recipe| [recipe.name.clone(), recipe.title.clone(), joined(&recipe.templates, "-")];
+    let rows: Vec<_> = Recipe::all().iter().map(row).collect();
+    Ok(output.table(["NAME", "PROGRAM", "TEMPLATES"], &rows)?)
+}
+
+pub(super) fn show(name: RecipeName, output: &mut Output) -> Result<(), CliError> {
+    let recipe = name.recipe();
+    if output.is_json() {
+        return Ok(output.document(recipe)?);
+    }
+    let variables = recipe.env.iter().map(|(name, value)| format!("{name}={value}"));
+    output.fields(&[
+        ("name", recipe.name.clone()),
+        ("program", recipe.title.clone()),
+        ("templates", joined(&recipe.templates, "-")),
+        ("variables", joined(variables, "-")),
+        ("shared", joined(&recipe.share, "-")),
+    ])?;
+    for rule in &recipe.rules {
+        let host = rule.host.as_deref().unwrap_or("a host that you name with --host");
+        let methods = joined(&rule.methods, "all methods");
+        let paths = joined(&rule.paths, "all paths");
+        output.line(&format!("allows {host}: {methods} {paths} ({})", rule.reason))?;
+    }
+    output.line(&format!("next: onecli agent set NAME --recipe {}", recipe.name))?;
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! `onecli secret rollback`
+
+use onecli_api::{SecretView, routes};
+use onecli_model::SecretName;
+
+use super::CliError;
+use super::client::Client;
+use super::output::Output;
+use super::secret::kept;
+
+pub(super) fn run(client: &Client, name: &SecretName, output: &mut Output) -> Result<(), CliError> {
+    let restored: SecretView = client.act(&routes::secret_action(name, "rollback"))?;
+    if output.is_json() {
+        return Ok(output.document(&restored)?);
+    }
+    output.line(&format!(
+        "secret '{name}' is at version {}, with the value from before; agents keep their placeholders",
+        restored.version
+    ))?;
+    kept(&restored, output)?;
+    Ok(restored.warnings.iter().try_for_each(|warning| output.warning(warning))?)
+}

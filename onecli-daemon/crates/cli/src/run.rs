@@ -1,0 +1,192 @@
+//! `onecli run`: asks the launcher for the agent's command, and stands between its terminal and the person's.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal, raise};
+use onecli_api::{AgentView, routes};
+use onecli_launch::{Caller, Ending, OURS as NOT_STARTED, Request, Rules, Standard, Wire, taken_over};
+use onecli_model::AgentName;
+
+use super::args::RunArgs;
+use super::client::{Client, ClientError};
+use super::hidden_command;
+use super::launcher::work;
+use super::output::{Report, complain, joined, note};
+use super::run_dirs;
+use super::user::agents_dir;
+
+/// Exit code where the command was never started.
+pub(super) const OURS: u8 = NOT_STARTED;
+
+/// Exit code where the agent finds no such command.
+const NOT_FOUND: u8 = 127;
+
+/// Why the command was not started.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("cannot tell which agents you may run: {0}\nhelp: name one with --agent NAME")]
+    Agents(ClientError),
+    #[error(
+        "there is no agent that you may run\nhelp: 'onecli setup' adds one; an administrator lets you run one with 'onecli agent allow-run'"
+    )]
+    NoAgent,
+    #[error("you may run several agents: {0}\nhelp: name one with --agent NAME")]
+    SeveralAgents(String),
+    #[error("{0}")]
+    Directory(String),
+    #[error(
+        "no launcher answers on {}: {source}\n\
+         help: start it ('systemctl enable --now onecli-launcher.socket'), or run this as root",
+        path.display()
+    )]
+    NoLauncher { path: PathBuf, source: io::Error },
+    #[error("lost the launcher: {0}\nhelp: see its log ('journalctl -u onecli-launcher')")]
+    Lost(io::Error),
+    #[error("cannot start a launcher: {0}")]
+    Fork(io::Error),
+}
+
+impl RunError {
+    fn code(&self) -> &'static str {
+        match self {
+            RunError::Agents(_) | RunError::Fork(_) => "failed",
+            RunError::NoAgent => "not_permitted",
+            RunError::SeveralAgents(_) => "usage",
+            RunError::Directory(_) => "file",
+            RunError::NoLauncher { .. } | RunError::Lost(_) => "no_launcher",
+        }
+    }
+
+    fn report(&self) -> Report {
+        match self {
+            RunError::Agents(error) => Report { code: error.report().code, ..Report::new("", self) },
+            other => Report::new(other.code(), other),
+        }
+    }
+}
+
+/// The exit code, which is the command's own if it was started.
+pub(super) fn run(client: &Client, json: bool, args: RunArgs) -> u8 {
+    let program = args.command.first().cloned();
+    match start(client, args) {
+        Ok(Ending::Exited(status)) => u8::try_from(status & 0xff).unwrap_or(OURS),
+        Ok(Ending::Killed(signal)) => die_of(signal),
+        Ok(Ending::NotStarted { code, message }) => {
+            let mut report =
+                Report::new(if code == NOT_FOUND { "not_found" } else { "not_started" }, &message);
+            let hint =
+                program.filter(|_| code == NOT_FOUND).and_then(|program| hidden_command::hint(&program));
+            if json {
+                report.hint = hint.unwrap_or(report.hint);
+                report.print(true);
+            } else {
+                [Some(message), hint].iter().flatten().for_each(|text| complain(text));
+            }
+            code
+        }
+        Err(error) if json => {
+            error.report().print(true);
+            OURS
+        }
+        Err(error) => {
+            complain(&error);
+            OURS
+        }
+    }
+}
+
+fn start(client: &Client, mut args: RunArgs) -> Result<Ending, RunError> {
+    let agent = args.agent.take().map_or_else(|| only_agent(client), Ok)?;
+    let recipe = args.recipe.map(|recipe| recipe.recipe());
+    args.share.extend(recipe.into_iter().flat_map(run_dirs::of_recipe));
+    let directories = run_dirs::open(&args).map_err(RunError::Directory)?;
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    let files = [input.as_fd(), output.as_fd(), error.as_fd()];
+    let terminals = files.map(|file| io::IsTerminal::is_terminal(&file));
+    let sizes = files.into_iter().zip(terminals).filter(|(_, is_terminal)| *is_terminal);
+    let mut command = args.command.into_iter();
+    let mut env = taken_over(std::env::vars_os(), &args.keep_env);
+    for (name, value) in recipe.iter().flat_map(|recipe| &recipe.env) {
+        let name = OsString::from(name);
+        if !args.keep_env.contains(&name) {
+            env.push((name.clone(), value.into()));
+            args.keep_env.push(name);
+        }
+    }
+    let request = Request {
+        agent: agent.to_string(),
+        user: args.user,
+        scope: args.scope,
+        program: command.next().unwrap_or_default(),
+        args: command.collect(),
+        env,
+        keep_env: args.keep_env,
+        terminals,
+        size: sizes.map(|(file, _)| file).find_map(onecli_launch::terminal_size),
+        project: directories.project,
+        shares: directories.shares.iter().map(|(_, writable)| *writable).collect(),
+        umask: own_umask(),
+        git_configs: onecli_launch::configs_of_environment(),
+        quiet: args.quiet,
+        recipe: recipe.map(|recipe| recipe.name.clone()),
+    };
+    let wire = connect(client)?;
+    let shares: Vec<_> = directories.shares.iter().map(|(file, _)| file.as_fd()).collect();
+    let standard = Standard { files, directory: directories.start.as_fd(), shares: &shares };
+    onecli_launch::run(&wire, &request, standard, &mut |notice| note(notice)).map_err(RunError::Lost)
+}
+
+/// The one agent that the caller may run.
+fn only_agent(client: &Client) -> Result<AgentName, RunError> {
+    let agents: Vec<AgentView> = client.get(routes::AGENTS).map_err(RunError::Agents)?;
+    let mut names: Vec<AgentName> =
+        agents.into_iter().filter(|agent| agent.enabled).map(|agent| agent.name).collect();
+    match (names.pop(), names.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => Err(RunError::NoAgent),
+        (Some(last), false) => {
+            names.push(last);
+            Err(RunError::SeveralAgents(joined(names, "-")))
+        }
+    }
+}
+
+/// To the launcher. Root is its own: other users can fill the launcher's places.
+fn connect(client: &Client) -> Result<Wire, RunError> {
+    if nix::unistd::geteuid().is_root() {
+        let work = |wire: &Wire, caller: &Caller| work(client, &rules(), wire, caller, &|| ());
+        return onecli_launch::in_process(work).map_err(RunError::Fork);
+    }
+    let path = onecli_launch::beside(client.socket());
+    Wire::connect(&path).map_err(|source| RunError::NoLauncher { path, source })
+}
+
+/// Of root, who needs no launcher.
+fn rules() -> Rules {
+    Rules { users: onecli_launch::worker::USERS.to_owned(), agents: agents_dir() }
+}
+
+/// umask(2) tells the old one only when it is changed.
+fn own_umask() -> u32 {
+    use nix::sys::stat::{Mode, umask};
+    let own = umask(Mode::empty());
+    umask(own);
+    own.bits()
+}
+
+/// Ends as the command did, so that whoever waits for us sees the same; with 128 and the signal's number, as a shell
+/// says it, where that does not end us.
+fn die_of(signal: i32) -> u8 {
+    let code = u8::try_from(128 + signal).unwrap_or(OURS);
+    let Ok(signal) = Signal::try_from(signal) else { return code };
+    // The core, if any, is the command's.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    onecli_launch::default_action(signal);
+    let _ = SigSet::from(signal).thread_unblock();
+    let _ = raise(signal);
+    code
+}

@@ -1,0 +1,353 @@
+//! `onecli secret add`: where a credential goes, how it is placed, and what it is.
+
+use clap::{ArgGroup, Args as ClapArgs};
+use onecli_api::EnvNames;
+use onecli_model::placement::PlacementError;
+use onecli_model::template::Template;
+use onecli_model::{
+    CookieMode, FlushAfter, HostPattern, HostSet, MaskIssued, MethodSet, Mint, PathPattern, Placement,
+    Profile, SecretName, Shape, Source, SourceCommand, SourceFile, TemplateChoice, TokenUrl, VaultReference,
+};
+
+use super::args::ValueArgs;
+
+/// What says how the credential is placed: one of these at least.
+fn how() -> ArgGroup {
+    ArgGroup::new("how").required(true).multiple(true).args([
+        "template",
+        "header",
+        "bearer",
+        "basic",
+        "query",
+        "replace",
+        "sigv4",
+        "oauth2_client",
+        "oauth2_refresh",
+        "github_app",
+        "gcp",
+    ])
+}
+
+/// Store a credential.
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("placement"), group = ArgGroup::new("mint"), group = how(), after_help = "\
+The value is read from standard input, a file, or a prompt, never from the command line. One line end after it is cut. A
+value that does not look like the credential is stored after a question; a script needs --force.
+With --vault, --file or --exec none is read: the daemon fetches it there when it is used.
+
+Paths are exact unless they hold a wildcard: '*' stands for anything within a segment, '**' for any segments.
+Hosts: 'api.x.com', '*.x.com' (one label), '**.x.com' (any depth).
+
+A template knows the hosts, the placement, the variables and the form of a key ('onecli template list').
+
+Examples:
+  onecli secret add openai --template openai
+  onecli secret add openai2 --host api.openai.com --bearer --env OPENAI_API_KEY
+  onecli secret add github --host api.github.com --header 'Authorization: token {secret}' \\
+      --method GET --path '/repos/acme/**' --env GH_TOKEN --value-file token.txt
+  pass show npm | onecli secret add npm --host npm.acme.internal --bearer
+  onecli secret add git --host git.acme.internal:8443 --basic deploy
+  onecli secret add maps --host maps.googleapis.com --query key
+  onecli secret add search --host api.search.test --replace json:/api_key --env SEARCH_KEY
+  onecli secret add s3 --template aws --host '**.s3.eu-central-1.amazonaws.com' --value-file aws-key.json
+  onecli secret add crm --host api.crm.test --oauth2-client https://login.crm.test/token --client-id 42 --value-stdin
+  onecli secret add openai --template openai --vault 'secret/openai#api_key'
+  onecli secret add npm --template npm --exec '/usr/local/bin/fetch-token npm'
+  onecli secret add db-api --host db.acme.internal --basic app --vault 'database/creds/readonly#password'")]
+pub(super) struct SecretAddArgs {
+    /// Its name: a-z, 0-9, '-', '_', '.'.
+    pub(super) name: SecretName,
+    /// Where it may go, also as a URL; port 443 unless given. May be given again, with the same port. A template has its own hosts,
+    /// which these replace.
+    #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host, required_unless_present = "template")]
+    pub(super) hosts: Vec<(HostPattern, u16)>,
+    /// For a common service, or for a part of it: github, github:read-repos.
+    #[arg(long, group = "placement", value_name = "NAME[:PROFILE]")]
+    pub(super) template: Option<TemplateChoice>,
+    /// With these paths only; may be given again. Default: /**.
+    #[arg(long = "path", value_name = "PATTERN")]
+    pub(super) paths: Vec<PathPattern>,
+    /// With these methods only; may be given again. Default: all.
+    #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
+    pub(super) methods: Vec<String>,
+    /// Place it in a header: 'Name: text with {secret}'.
+    #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
+    pub(super) header: Option<Placement>,
+    /// Place it as 'Authorization: Bearer ...'.
+    #[arg(long, group = "placement")]
+    pub(super) bearer: bool,
+    /// Place it as the password of Basic authentication, for this user name.
+    #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
+    pub(super) basic: Option<Placement>,
+    /// Place it in this query parameter.
+    #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
+    pub(super) query: Option<Placement>,
+    /// Put it where the agent sends its placeholder: header:NAME (anywhere in the value), basic (user name or password),
+    /// query:NAME, or `json:/POINTER` (a string in a JSON body of at most 1 MiB).
+    #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
+    pub(super) replace: Option<Placement>,
+    /// Sign requests anew with AWS Signature Version 4. The value is ID:SECRET, ID:SECRET:TOKEN or JSON; '*' takes region
+    /// or service from the agent's own signature.
+    #[arg(long, group = "placement", value_name = "REGION/SERVICE", value_parser = parse_scope)]
+    pub(super) sigv4: Option<Placement>,
+    /// The variables that the agent's programs read it from, with commas between them; they will hold the placeholder.
+    #[arg(long, value_name = "VAR,...")]
+    pub(super) env: Option<EnvNames>,
+    /// What the placeholder begins with, where programs check that: sk-, ghp_.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) prefix: Option<Shape>,
+    /// '%2F' stands within names in this service's paths, and separates nothing.
+    #[arg(long)]
+    pub(super) encoded_slash: bool,
+    /// What happens to credentials that the service issues in a response. listed: members and fields that the template lists
+    /// are masked, others that look like credentials pass; both raise an alert. all: both are masked. none: both pass, with an
+    /// alert. Default: listed.
+    #[arg(long, value_name = "none|listed|all", requires = "template")]
+    pub(super) mask_issued: Option<MaskIssued>,
+    /// What happens to cookies that the service sets for a request with this secret. wrap: the agent gets sealed stand-ins,
+    /// which work only through OneCLI and while the grant stands. strip: it gets none. pass: it gets the cookies themselves,
+    /// which work anywhere, also after the grant ends. Default: the template's, or wrap.
+    #[arg(long, value_name = "wrap|strip|pass")]
+    pub(super) cookies: Option<CookieMode>,
+    /// Get tokens with OAuth 2.0 client credentials here; the value is the client's secret.
+    #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
+    pub(super) oauth2_client: Option<TokenUrl>,
+    /// Get tokens with a refresh token here; the value is the refresh token, or JSON with `refresh_token` and
+    /// `client_secret`.
+    #[arg(long, group = "mint", value_name = "URL", requires = "client_id")]
+    pub(super) oauth2_refresh: Option<TokenUrl>,
+    /// Get tokens of a GitHub App's installation; the value is the app's private key (PEM).
+    #[arg(long, group = "mint", value_name = "APP:INSTALLATION", value_parser = parse_app)]
+    pub(super) github_app: Option<(String, u64)>,
+    /// Get tokens of a Google service account, for these scopes; the value is its key file.
+    #[arg(long, group = "mint", value_name = "SCOPES")]
+    pub(super) gcp: Option<String>,
+    /// The OAuth 2.0 client.
+    #[arg(long, value_name = "ID")]
+    pub(super) client_id: Option<String>,
+    /// What the token is for, in the token server's words.
+    #[arg(long, value_name = "SCOPES")]
+    pub(super) scope: Option<String>,
+    /// The API that the token is for, where the token server wants that told.
+    #[arg(long, value_name = "API", requires = "oauth2_client")]
+    pub(super) audience: Option<String>,
+    /// GitHub's API, where it is an enterprise server's.
+    #[arg(long, value_name = "URL", requires = "github_app", default_value = "https://api.github.com/")]
+    pub(super) github_api: TokenUrl,
+    /// Release bytes of a response that may be the beginning of the value after a silence of this length, such as 250ms.
+    /// Without it they wait for the bytes behind them. A value that is sent in two parts around such a silence is not
+    /// masked. Where several secrets have the same host, the longest pause counts, and all must have one.
+    #[arg(long, value_name = "DURATION")]
+    pub(super) flush_after: Option<FlushAfter>,
+    /// Let it leave over plain HTTP too, readable by everyone on the way.
+    #[arg(long)]
+    pub(super) allow_plaintext: bool,
+    /// Have the value fetched from HashiCorp Vault or OpenBao for each use, from this field: 'secret/openai#key', or
+    /// 'secret/openai?version=3#key'. The path is as 'vault kv get' takes it. Any path that returns a lease is issued for
+    /// each agent.
+    #[arg(long, value_name = "PATH#FIELD", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
+    pub(super) vault: Option<VaultReference>,
+    /// Have the value read from this file of the daemon's host, at each use. Root only.
+    #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
+    pub(super) file: Option<SourceFile>,
+    /// Have the value printed by this command of the daemon's host, which no shell reads. Root only. The program, and each
+    /// directory on the way to it, is root's and writable by nobody else. It runs as the user onecli-executor, for 10 s at
+    /// most. It prints the value, or JSON: `{"value": "...", "expires_in": SECONDS}`, or `expires` with a time in RFC 3339;
+    /// what says neither is used for 30 s.
+    #[arg(long, value_name = "COMMAND", group = "source", conflicts_with_all = ["value_stdin", "value_file"])]
+    pub(super) exec: Option<SourceCommand>,
+    #[command(flatten)]
+    pub(super) value: ValueArgs,
+}
+
+/// Where a secret goes and what it is, as the daemon takes it.
+pub(super) struct Resolved {
+    pub(super) host: HostSet,
+    pub(super) port: u16,
+    pub(super) methods: MethodSet,
+    pub(super) paths: Vec<PathPattern>,
+    pub(super) placement: Placement,
+    pub(super) profile: Profile,
+    pub(super) env: Option<EnvNames>,
+}
+
+impl SecretAddArgs {
+    /// Puts template and options together; an option wins.
+    ///
+    /// # Errors
+    /// A sentence about what is missing or does not go together.
+    pub(super) fn resolve(&self) -> Result<Resolved, String> {
+        let template = self.template.map(|choice| choice.template.template());
+        let narrow = self.template.and_then(|choice| choice.narrow);
+        if narrow.is_some() && !(self.paths.is_empty() && self.methods.is_empty()) {
+            return Err("a profile has its own methods and paths: leave --method and --path out".to_owned());
+        }
+        let port = self.hosts.first().map_or(443, |(_, port)| *port);
+        if self.hosts.iter().any(|(_, other)| *other != port) {
+            return Err("one secret has one port: store another for the other port".to_owned());
+        }
+        let hosts = self.hosts.iter().map(|(host, _)| host.clone()).collect::<Vec<_>>();
+        let hosts = match template {
+            Some(template) if hosts.is_empty() => match narrow {
+                Some(narrow) if narrow.wants_host => {
+                    return Err(format!(
+                        "the profile '{}' is for one host: give it with --host",
+                        narrow.name
+                    ));
+                }
+                Some(narrow) if !narrow.hosts.is_empty() => narrow.hosts.clone(),
+                _ => template.hosts.clone(),
+            },
+            _ => hosts,
+        };
+        if hosts.is_empty() {
+            return Err("the template has no host of its own: give it with --host".to_owned());
+        }
+        let mint = self.mint(template)?;
+        let given = [&self.header, &self.basic, &self.query, &self.replace, &self.sigv4];
+        let placement = given.into_iter().flatten().next().cloned();
+        let placement = match (placement, template) {
+            (Some(placement), _) => placement,
+            (None, Some(template)) => template.placement.clone(),
+            // A token, minted or not.
+            (None, None) => Placement::bearer(),
+        };
+        let env = match (&self.env, template) {
+            (Some(env), _) => Some(env.clone()),
+            (None, Some(template)) if !template.env.is_empty() => {
+                Some(template.env.join(",").parse().map_err(|error| format!("{error}"))?)
+            }
+            _ => None,
+        };
+        let shape = self.prefix.clone().or_else(|| template.map(|template| template.shape.clone()));
+        let profile = Profile {
+            template: self.template.map(|choice| choice.template),
+            shape: shape.unwrap_or_default(),
+            encoded_slash: self.encoded_slash || template.is_some_and(|template| template.encoded_slash),
+            mint,
+            source: self.source(),
+            mask_issued: self.mask_issued.unwrap_or_default(),
+            flush_after: self.flush_after,
+            cookies: self.cookies,
+        };
+        let (methods, paths) = if let Some(narrow) = narrow {
+            (narrow.methods.clone(), narrow.paths.clone())
+        } else {
+            let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
+            (methods, self.paths.clone())
+        };
+        Ok(Resolved { host: hosts.into_iter().collect(), port, methods, paths, placement, profile, env })
+    }
+
+    /// Where the value is, where it is not given.
+    fn source(&self) -> Option<Source> {
+        let file = || self.file.clone().map(Source::File);
+        let exec = || self.exec.clone().map(Source::Exec);
+        self.vault.clone().map(Source::Vault).or_else(file).or_else(exec)
+    }
+
+    fn mint(&self, template: Option<&Template>) -> Result<Option<Mint>, String> {
+        let client_id = || self.client_id.clone().unwrap_or_default();
+        if let Some(url) = &self.oauth2_client {
+            return Ok(Some(Mint::ClientCredentials {
+                token_url: url.clone(),
+                client_id: client_id(),
+                scope: self.scope.clone(),
+                audience: self.audience.clone(),
+            }));
+        }
+        if let Some(url) = &self.oauth2_refresh {
+            let (token_url, scope) = (url.clone(), self.scope.clone());
+            return Ok(Some(Mint::RefreshToken { token_url, client_id: client_id(), scope }));
+        }
+        if let Some((app, installation)) = &self.github_app {
+            let api = self.github_api.clone();
+            return Ok(Some(Mint::GithubApp { api, app: app.clone(), installation: *installation }));
+        }
+        if self.client_id.is_some() {
+            return Err("--client-id goes with --oauth2-client or --oauth2-refresh".to_owned());
+        }
+        let of_template = template.and_then(|template| template.mint.as_deref());
+        let of_template = of_template.and_then(|mint| mint.strip_prefix("gcp ")).map(str::to_owned);
+        let scope = self.gcp.clone().or_else(|| of_template.map(|own| self.scope.clone().unwrap_or(own)));
+        Ok(scope.map(|scope| Mint::GcpServiceAccount { scope }))
+    }
+}
+
+pub(super) fn parse_site(text: &str) -> Result<Placement, PlacementError> {
+    text.parse().map(|at| Placement::Replace { at })
+}
+
+pub(super) fn parse_scope(text: &str) -> Result<Placement, PlacementError> {
+    Placement::sigv4(text, Vec::new())
+}
+
+/// `APP:INSTALLATION`.
+fn parse_app(text: &str) -> Result<(String, u64), String> {
+    let bad = || {
+        format!("'{text}': write APP:INSTALLATION, the app's id or client id and the installation's number")
+    };
+    let (app, installation) = text.split_once(':').ok_or_else(bad)?;
+    let plain =
+        !app.is_empty() && app.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    match (plain, installation.parse()) {
+        (true, Ok(installation)) => Ok((app.to_owned(), installation)),
+        _ => Err(bad()),
+    }
+}
+
+/// As [`parse_host_and_port`], with port 443 where none is named.
+pub(super) fn parse_host(text: &str) -> Result<(HostPattern, u16), String> {
+    let (host, port) = parse_host_and_port(text)?;
+    Ok((host, port.unwrap_or(443)))
+}
+
+/// `HOST[:PORT]`, or a URL of the host, which names a port by its scheme. The host may be a pattern.
+pub(super) fn parse_host_and_port(text: &str) -> Result<(HostPattern, Option<u16>), String> {
+    let (text, default_port) = authority_in(text)?;
+    let (host, port) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((host, rest)) => match rest.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if rest.is_empty() => (host, None),
+            None => return Err(format!("'{text}' is no host and port")),
+        },
+        None => match text.split_once(':') {
+            // More than one colon: an IPv6 address without brackets has no port.
+            Some((_, rest)) if rest.contains(':') => (text, None),
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => default_port,
+        Some(Ok(port)) if port > 0 => Some(port),
+        Some(_) => return Err(format!("'{text}': the port must be a number from 1 to 65535")),
+    };
+    Ok((host.parse().map_err(|error| format!("{error}"))?, port))
+}
+
+/// Takes a URL apart: host with port, and the port that its scheme stands for. Other text has no scheme.
+fn authority_in(text: &str) -> Result<(&str, Option<u16>), String> {
+    let Some((scheme, rest)) = text.split_once("://") else { return Ok((text, None)) };
+    let port = match scheme.to_ascii_lowercase().as_str() {
+        "https" | "wss" => 443,
+        "http" | "ws" => 80,
+        _ => return Err(format!("'{text}': a secret goes to https:// or http:// only")),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match path {
+        "" | "/" => Ok((authority, Some(port))),
+        path => {
+            let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+            Err(format!(
+                "'{text}' has a path: write --host {authority}, and --path '{path}/**' where it may go there only"
+            ))
+        }
+    }
+}
+
+pub(super) fn parse_method(text: &str) -> Result<String, String> {
+    MethodSet::try_from(vec![text.to_owned()]).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}

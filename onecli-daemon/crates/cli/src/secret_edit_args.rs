@@ -1,0 +1,114 @@
+//! `onecli secret edit`: what changes.
+
+use clap::{ArgGroup, Args as ClapArgs};
+use onecli_api::{EnvNames, SecretEdit};
+use onecli_model::{HostPattern, MethodSet, PathPattern, Placement, SecretName};
+
+use super::args::ValueArgs;
+use super::secret_args::{parse_host_and_port, parse_method, parse_scope, parse_site};
+
+/// Change where a secret may go, how it is placed, and its variables.
+#[derive(Debug, ClapArgs)]
+#[command(
+    group = ArgGroup::new("placement"),
+    group = ArgGroup::new("change").required(true).multiple(true).args([
+        "hosts", "paths", "methods", "all_methods", "header", "bearer", "basic", "query", "replace", "sigv4", "env", "no_env",
+        "allow_plaintext",
+    ]),
+    after_help = "\
+What is not named stays. The change counts from the next request on; open streams with the secret end.
+
+The value stays while the change only narrows: fewer paths or methods, other variables. All else asks for the value again,
+except from root: further paths or methods, and any change of host, port, placement or plain-text flag. A path counts as
+narrower where it is evident: '/v1/models' within '/v1/**', '/a/b' within '/a/*'. On a terminal the command asks for the
+value; a script gives it with --value-stdin or --value-file, and a pipe is not read otherwise.
+
+A change of host or placement erases a value that is kept for 'onecli secret rollback'. The command asks before it does; a
+script needs --force.
+
+Examples:
+  onecli secret edit openai --path '/v1/chat/completions' --method POST
+  onecli secret edit github --env GITHUB_TOKEN,GH_TOKEN
+  onecli secret edit crm --host api.crm.example:8443 --value-file token.txt"
+)]
+pub(super) struct SecretEditArgs {
+    /// The secret.
+    pub(super) name: SecretName,
+    /// The hosts, in place of those it has. The port stays unless it or a URL is given. May be given again, with the same port.
+    #[arg(long = "host", value_name = "HOST[:PORT]", value_parser = parse_host_and_port)]
+    hosts: Vec<(HostPattern, Option<u16>)>,
+    /// The paths, in place of those it has; may be given again. '/**' stands for all.
+    #[arg(long = "path", value_name = "PATTERN")]
+    paths: Vec<PathPattern>,
+    /// The methods, in place of those it has; may be given again.
+    #[arg(long = "method", value_name = "METHOD", value_parser = parse_method)]
+    methods: Vec<String>,
+    /// All methods.
+    #[arg(long, conflicts_with = "methods")]
+    all_methods: bool,
+    /// Place it in a header: 'Name: text with {secret}'.
+    #[arg(long, group = "placement", value_name = "TEMPLATE", value_parser = Placement::header)]
+    header: Option<Placement>,
+    /// Place it as 'Authorization: Bearer ...'.
+    #[arg(long, group = "placement")]
+    bearer: bool,
+    /// Place it as the password of Basic authentication, for this user name.
+    #[arg(long, group = "placement", value_name = "USER", value_parser = Placement::basic)]
+    basic: Option<Placement>,
+    /// Place it in this query parameter.
+    #[arg(long, group = "placement", value_name = "NAME", value_parser = Placement::query)]
+    query: Option<Placement>,
+    /// Put it where the agent sends its placeholder; see 'onecli secret add --help'.
+    #[arg(long, group = "placement", value_name = "PLACE", value_parser = parse_site)]
+    replace: Option<Placement>,
+    /// Sign requests with AWS Signature Version 4; see 'onecli secret add --help'.
+    #[arg(long, group = "placement", value_name = "REGION/SERVICE", value_parser = parse_scope)]
+    sigv4: Option<Placement>,
+    /// The variables, with commas between them, in place of those it has.
+    #[arg(long, value_name = "VAR,...")]
+    env: Option<EnvNames>,
+    /// No variable.
+    #[arg(long, conflicts_with = "env")]
+    no_env: bool,
+    /// Whether it may leave over plain HTTP, readable by everyone on the way.
+    #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
+    allow_plaintext: Option<String>,
+    /// Change this version of the secret, or nothing. Default: the version that there is when the command starts.
+    #[arg(long, value_name = "VERSION")]
+    pub(super) if_version: Option<u32>,
+    #[command(flatten)]
+    pub(super) value: ValueArgs,
+}
+
+impl SecretEditArgs {
+    /// The change, without a value, of this version.
+    ///
+    /// # Errors
+    /// A sentence about what does not go together.
+    pub(super) fn change(&self, version: u32) -> Result<SecretEdit, String> {
+        let port = self.hosts.first().map(|(_, port)| *port);
+        if self.hosts.iter().any(|(_, other)| Some(*other) != port) {
+            return Err(
+                "one secret has one port: give it with each host, and store another secret for another port"
+                    .to_owned(),
+            );
+        }
+        let methods = MethodSet::try_from(self.methods.clone()).map_err(|error| error.to_string())?;
+        let given = [&self.header, &self.basic, &self.query, &self.replace, &self.sigv4];
+        let placement = given.into_iter().flatten().next().cloned();
+        Ok(SecretEdit {
+            version,
+            host: port.map(|_| self.hosts.iter().map(|(host, _)| host.clone()).collect()),
+            port: port.flatten(),
+            methods: (self.all_methods || !self.methods.is_empty()).then_some(methods),
+            paths: (!self.paths.is_empty()).then(|| self.paths.clone()),
+            placement: placement.or_else(|| self.bearer.then(Placement::bearer)),
+            env: self.env.clone(),
+            no_env: self.no_env,
+            allow_plaintext: self.allow_plaintext.as_ref().map(|answer| answer == "yes"),
+            value: None,
+            force: self.value.force,
+            erase_kept: self.value.force,
+        })
+    }
+}

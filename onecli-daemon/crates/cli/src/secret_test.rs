@@ -1,0 +1,87 @@
+//! `onecli secret test`.
+
+use clap::Args as ClapArgs;
+use onecli_api::{SecretTest, SecretTested, routes};
+use onecli_model::harmless::TestVerdict;
+use onecli_model::{Host, SecretName};
+
+use super::CliError;
+use super::client::Client;
+use super::output::Output;
+
+/// Send one harmless request with a secret, and print what the service answered.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+As root. The request is the one that the secret's template names; for other secrets name one that changes nothing at the
+service. It is placed, sent, searched for values and recorded as an agent's request is. Exit code 0 only if the service accepted
+the credential, or answered a request of your own with 2xx, which it also does where the path needs no credential.
+
+Examples:
+  sudo onecli secret test openai
+  sudo onecli secret test crm --path /api/v1/me
+  sudo onecli secret test jira --host acme.atlassian.net --user alice@acme.example")]
+pub(super) struct SecretTestArgs {
+    /// The secret.
+    pub(super) name: SecretName,
+    /// The host; the template's or the secret's own unless given.
+    #[arg(long)]
+    host: Option<Host>,
+    /// The method of --path.
+    #[arg(long, requires = "path")]
+    method: Option<String>,
+    /// Path and query in place of the template's, within the secret's scope.
+    #[arg(long)]
+    path: Option<String>,
+    /// The user of Basic authentication, for a secret that is only the password.
+    #[arg(long)]
+    user: Option<String>,
+}
+
+pub(super) fn test(client: &Client, args: SecretTestArgs, output: &mut Output) -> Result<(), CliError> {
+    let SecretTestArgs { name, host, method, path, user } = args;
+    let request = SecretTest { host, method, path, user };
+    let tested: SecretTested = client.post(&routes::secret_action(&name, "test"), &request)?;
+    if output.is_json() {
+        output.document(&tested)?;
+    } else {
+        print(&tested, output)?;
+    }
+    verdict(&tested)
+}
+
+fn print(tested: &SecretTested, output: &mut Output) -> Result<(), CliError> {
+    let verdict = match tested.verdict {
+        TestVerdict::Accepted if tested.template_request => "accepted",
+        TestVerdict::Accepted => {
+            "answered (2xx; this shows that the credential works only if the path needs it)"
+        }
+        TestVerdict::Refused => "REFUSED",
+        TestVerdict::Unknown => "cannot tell",
+    };
+    let record = tested.request_id.map(|id| format!("onecli audit list --request {id}")).unwrap_or_default();
+    output.fields(&[
+        ("request", tested.request.clone()),
+        ("status", tested.status.to_string()),
+        ("verdict", verdict.to_owned()),
+        ("took", format!("{} ms", tested.duration_ms)),
+        ("answer", tested.excerpt.clone()),
+        ("record", record),
+    ])?;
+    Ok(())
+}
+
+fn verdict(tested: &SecretTested) -> Result<(), CliError> {
+    let SecretTested { secret, status, .. } = tested;
+    match tested.verdict {
+        TestVerdict::Accepted => Ok(()),
+        TestVerdict::Refused => Err(CliError::Unfinished(format!(
+            "the service refused the credential of secret '{secret}' (status {status})\n\
+             help: give it a new value: onecli secret rotate {secret}"
+        ))),
+        TestVerdict::Unknown => Err(CliError::Unfinished(format!(
+            "status {status}{} does not tell whether the service takes the credential of secret '{secret}'\n\
+             help: try a request that needs it: onecli secret test {secret} --path PATH",
+            tested.redirect_host.as_ref().map(|host| format!(", a redirect to {host},")).unwrap_or_default()
+        ))),
+    }
+}

@@ -1,0 +1,403 @@
+//! The end-to-end part of `onecli doctor`: an agent, a secret and a service that last as long as the command send a
+//! credential both ways, and look where it went.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use onecli_api::{
+    AgentToken, AgentView, Ca, Explanation, GrantView, RuleView, SecretView, WireValue, routes,
+};
+use onecli_config::DaemonLayout;
+use onecli_model::{AgentName, CgroupName, Check, Factors, Host, Placement, Random, SecretName, SecretValue};
+use onecli_sys::OsRandom;
+use serde_json::{Value, json};
+
+use super::client::{Client, ClientError};
+use super::probe::{from_cgroup, over_tls};
+
+const EXPLICIT: &str = "self-test explicit";
+const TRANSPARENT: &str = "self-test transparent";
+const TLS: &str = "self-test TLS";
+/// Agents and secrets of this test have names that begin so; the rest is the process id.
+const PREFIX: &str = "doctor-self-test-";
+/// How long one request may take, with all that goes before it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most of an answer that is read.
+const ANSWER: u64 = 64 * 1024;
+const LOG: &str = "the daemon's log and 'onecli audit list' have more";
+
+/// Sends a credential through the explicit proxy and, as root, from an agent's cgroup; nothing of it stays but its records
+/// in the audit log.
+pub(super) fn self_test(client: &Client, layout: &DaemonLayout) -> Vec<Check> {
+    if layout.proxied {
+        return vec![Check::warn(
+            "self-test",
+            "not made: upstreams are reached through upstream.proxy, which does not lead back to this command",
+            "add 127.0.0.1 to upstream.no_proxy, if the test is to be made",
+        )];
+    }
+    match Stage::set(client) {
+        Ok(stage) => stage.checks(layout),
+        Err(ClientError::NotPermitted(_)) => vec![Check::warn(
+            "self-test",
+            "not made: who adds no agents may not make it",
+            "use sudo, or join the group 'onecli'",
+        )],
+        Err(error) => vec![Check::fail("self-test", error.to_string(), LOG)],
+    }
+}
+
+/// Speaks to `address`: writes `request`, and gives what is answered until the peer closes.
+///
+/// # Errors
+/// The socket's; reading and writing take [`PATIENCE`] at most.
+pub(super) fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = connect(address)?;
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// What the test is made with. Dropping it takes it back.
+struct Stage<'c> {
+    client: &'c Client,
+    agent: AgentName,
+    secret: SecretName,
+    canary: Canary,
+    value: String,
+    token: String,
+    cgroup: CgroupName,
+    placeholder: String,
+    /// Why the rules of this host would not let the test's requests through.
+    refused: Option<String>,
+}
+
+impl<'c> Stage<'c> {
+    fn set(client: &'c Client) -> Result<Stage<'c>, ClientError> {
+        let broken = |error: &dyn std::fmt::Display| ClientError::BrokenOff(error.to_string());
+        take_back_left_over(client)?;
+        let name = format!("{PREFIX}{}", std::process::id());
+        let canary = Canary::start().map_err(ClientError::Runtime)?;
+        let mut random = [0; 16];
+        OsRandom.fill(&mut random).map_err(|error| broken(&error))?;
+        let value = format!("onecli-self-test-{}", data_encoding::HEXLOWER.encode(&random));
+        let agent: AgentName = name.parse().map_err(|error| broken(&error))?;
+        let secret: SecretName = name.parse().map_err(|error| broken(&error))?;
+        let added: AgentToken =
+            client.post(routes::AGENTS, &json!({"name": agent, "factors": Factors::TOKEN}))?;
+        // From here on it is taken back, whatever comes.
+        let mut stage = Stage {
+            client,
+            agent,
+            secret,
+            canary,
+            value,
+            token: added.token,
+            cgroup: added.agent.cgroup,
+            placeholder: String::new(),
+            refused: None,
+        };
+        stage.allow()?;
+        Ok(stage)
+    }
+
+    /// The secret, and the way to this process's own loopback.
+    fn allow(&mut self) -> Result<(), ClientError> {
+        let (host, port) = (Ipv4Addr::LOCALHOST, self.canary.address.port());
+        let value = SecretValue::new(self.value.clone().into_bytes())
+            .map_err(|error| ClientError::BrokenOff(error.to_string()))?;
+        let value = WireValue(value);
+        let _: SecretView = self.client.post(
+            routes::SECRETS,
+            &json!({
+                "name": self.secret, "host": host.to_string(), "port": port, "methods": ["GET"],
+                "placement": Placement::bearer(), "allow_plaintext": true, "value": value,
+            }),
+        )?;
+        let _: RuleView = self.client.post(
+            routes::RULES,
+            &json!({
+                "agent": self.agent,
+                "terms": {
+                    "action": "allow", "host": host.to_string(), "port": port.to_string(), "methods": ["GET"],
+                    "address": format!("{host}/32"),
+                },
+            }),
+        )?;
+        let grant: GrantView = self.client.put(&routes::grant(&self.agent, &self.secret))?;
+        self.placeholder = grant.placeholder;
+        let question =
+            json!({"agent": self.agent, "method": "GET", "url": format!("http://{host}:{port}/why")});
+        let why: Explanation = self.client.post(routes::EXPLAIN, &question)?;
+        self.refused = match (why.decision.as_str(), why.approve) {
+            ("inject", None) => None,
+            ("inject", Some(rule)) => Some(format!("rule {rule} has a person asked first")),
+            _ => Some(why.because.unwrap_or(why.decision)),
+        };
+        Ok(())
+    }
+
+    fn checks(&self, layout: &DaemonLayout) -> Vec<Check> {
+        if let Some(reason) = &self.refused {
+            return vec![Check::warn(
+                "self-test",
+                format!(
+                    "not made: your rules do not let an agent reach this command's own service ({reason})"
+                ),
+                "nothing is wrong with that; a rule for named hosts or agents would let the test be made",
+            )];
+        }
+        let mut checks = Vec::new();
+        match layout.explicit.first() {
+            Some(&proxy) => {
+                checks.push(self.explicit(proxy));
+                checks.push(self.tls(proxy));
+            }
+            None => checks.push(Check::warn(
+                EXPLICIT,
+                "not made: the explicit proxy does not listen, or over TLS alone",
+                "give listen.explicit an address, if agents are to use it",
+            )),
+        }
+        if layout.ebpf {
+            checks.push(self.transparent(layout));
+        }
+        checks
+    }
+
+    fn explicit(&self, proxy: SocketAddr) -> Check {
+        let target = format!("http://{}/explicit", self.canary.address);
+        let fields = format!("Proxy-Authorization: Bearer {}\r\n", self.token);
+        self.judge(EXPLICIT, "/explicit", &ask(proxy, &self.request(&target, &fields)))
+    }
+
+    fn transparent(&self, layout: &DaemonLayout) -> Check {
+        if !nix::unistd::geteuid().is_root() {
+            return Check::warn(
+                TRANSPARENT,
+                "not made: it needs a process in a cgroup",
+                "sudo onecli doctor",
+            );
+        }
+        let request = self.request("/transparent", "");
+        self.judge(
+            TRANSPARENT,
+            "/transparent",
+            &from_cgroup(layout, &self.cgroup, self.canary.address, &request),
+        )
+    }
+
+    fn request(&self, target: &str, fields: &str) -> Vec<u8> {
+        let (host, placeholder) = (self.canary.address, &self.placeholder);
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}Authorization: Bearer {placeholder}\r\nConnection: close\r\n\r\n"
+        )
+        .into_bytes()
+    }
+
+    /// Did the credential arrive, and nothing of it come back?
+    fn judge(&self, name: &str, path: &str, answer: &io::Result<Vec<u8>>) -> Check {
+        let answer = match answer {
+            Ok(answer) => String::from_utf8_lossy(answer),
+            Err(error) => return Check::fail(name, format!("no answer: {error}"), LOG),
+        };
+        if answer.contains(&self.value) {
+            return Check::fail(
+                name,
+                "the credential came back to the agent",
+                "do not use this daemon; tell its makers",
+            );
+        }
+        let arrived = self.canary.seen().iter().any(|head| head.contains(path) && head.contains(&self.value));
+        match (status(&answer), arrived) {
+            (Some(200), true) => {
+                Check::ok(name, "a credential was put in on the way, and taken out of the answer")
+            }
+            (Some(200), false) => Check::fail(name, "answered, but the service saw no credential", LOG),
+            (status, _) => Check::fail(name, told(status, &answer), LOG),
+        }
+    }
+
+    /// Does a client that trusts the bundle trust the daemon, and is a service without TLS given nothing?
+    fn tls(&self, proxy: SocketAddr) -> Check {
+        let bundle = match self.client.get::<Ca>(routes::CA) {
+            Ok(ca) => ca.bundle,
+            Err(error) => return Check::fail(TLS, error.to_string(), LOG),
+        };
+        let asked = self.tunnel(proxy).and_then(|stream| {
+            let host = Host::V4(Ipv4Addr::LOCALHOST);
+            over_tls(stream, &bundle, &host, &self.request("/tls", ""))
+        });
+        let answer = match &asked {
+            Ok(answer) => String::from_utf8_lossy(answer),
+            Err(error) => {
+                let fix = format!(
+                    "agents trust the CA by {}: 'onecli ca show' and the daemon's log have more",
+                    bundle.display()
+                );
+                return Check::fail(TLS, format!("no TLS with the daemon: {error}"), fix);
+            }
+        };
+        let leaked = self.canary.seen().iter().any(|head| head.contains("/tls"));
+        match (status(&answer), leaked) {
+            (Some(502), false) => Check::ok(
+                TLS,
+                format!(
+                    "who trusts {} trusts the daemon; a service without a certificate was given nothing",
+                    bundle.display()
+                ),
+            ),
+            (_, true) => Check::fail(
+                TLS,
+                "a request left that no certificate vouched for",
+                "do not use this daemon; tell its makers",
+            ),
+            (status, false) => Check::fail(TLS, told(status, &answer), LOG),
+        }
+    }
+
+    /// A connection through the proxy to where the service is.
+    fn tunnel(&self, proxy: SocketAddr) -> io::Result<TcpStream> {
+        let mut stream = connect(proxy)?;
+        let target = self.canary.address;
+        let fields = format!("Host: {target}\r\nProxy-Authorization: Bearer {}\r\n\r\n", self.token);
+        stream.write_all(format!("CONNECT {target} HTTP/1.1\r\n{fields}").as_bytes())?;
+        let head = read_head(&mut stream)?;
+        match status(&head) {
+            Some(200) => Ok(stream),
+            status => Err(io::Error::other(told(status, &head))),
+        }
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        // Nobody is left to be told here; the next doctor finds what is left.
+        let _ = take_back(self.client, &self.agent, &self.secret);
+    }
+}
+
+/// The agent goes with its grants and rules.
+fn take_back(client: &Client, agent: &AgentName, secret: &SecretName) -> Result<(), ClientError> {
+    let agent = client.delete::<Value>(&format!("{}?{}", routes::agent(agent), routes::KILL));
+    let secret = client.delete::<Value>(&routes::secret(secret));
+    agent.and(secret).map(drop)
+}
+
+/// What a doctor left that was killed.
+fn take_back_left_over(client: &Client) -> Result<(), ClientError> {
+    let is_over = |name: &str| {
+        let process = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok());
+        process.is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    for agent in client.get::<Vec<AgentView>>(routes::AGENTS)? {
+        if is_over(agent.name.as_str()) {
+            client.delete::<Value>(&routes::agent(&agent.name))?;
+        }
+    }
+    for secret in client.get::<Vec<SecretView>>(routes::SECRETS)? {
+        if is_over(secret.name.as_str()) {
+            client.delete::<Value>(&routes::secret(&secret.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn status(answer: &str) -> Option<u16> {
+    answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()
+}
+
+/// A refusal in a line.
+fn told(status: Option<u16>, answer: &str) -> String {
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let message = serde_json::from_str::<Value>(body)
+        .ok()
+        .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()))
+        .unwrap_or_else(|| answer.lines().next().unwrap_or_default().to_owned());
+    status.map_or_else(|| format!("no HTTP: {message}"), |status| format!("{status}: {message}"))
+}
+
+/// A head without its body. Byte by byte: what follows is another protocol's.
+fn read_head(stream: &mut impl Read) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < 16 * 1024 {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// The service: plain HTTP on loopback, which answers with what it was sent. Ends with this value.
+struct Canary {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Canary {
+    fn start() -> io::Result<Canary> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let (seen, stopped) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
+        let thread = std::thread::spawn({
+            let (seen, stopped) = (Arc::clone(&seen), Arc::clone(&stopped));
+            move || {
+                for stream in listener.incoming().flatten() {
+                    if stopped.load(SeqCst) {
+                        return;
+                    }
+                    // What is no HTTP gets no answer.
+                    let _ = answer(stream, &seen);
+                }
+            }
+        });
+        Ok(Canary { address, seen, stopped, thread: Some(thread) })
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.stopped.store(true, SeqCst);
+        let woken = TcpStream::connect(self.address).is_ok();
+        if let Some(thread) = self.thread.take().filter(|_| woken) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) -> io::Result<()> {
+    /// First byte of a TLS record with a handshake.
+    const TLS_HANDSHAKE: u8 = 22;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut first = [0];
+    stream.read_exact(&mut first)?;
+    if first[0] == TLS_HANDSHAKE {
+        return Ok(());
+    }
+    let head = read_head(&mut io::Read::chain(&first[..], &mut stream))?;
+    seen.lock().unwrap_or_else(PoisonError::into_inner).push(head.clone());
+    let length = head.len();
+    stream.write_all(
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{head}")
+            .as_bytes(),
+    )
+}

@@ -1,0 +1,179 @@
+//! Commands that change something, printed before they run: directly where the person has the right, else through sudo(8).
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output as Ended, Stdio};
+
+use onecli_api::DEFAULT_SOCKET;
+use onecli_model::SecretValue;
+use serde::de::DeserializeOwned;
+
+use super::super::CliError;
+use super::super::confirm::{ConfirmError, Terminal};
+use super::super::output::Output;
+use super::files;
+
+/// What a command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// To administer the daemon: root, or a member of the group 'onecli'.
+    Administrator,
+    /// Root.
+    Root,
+}
+
+/// Runs commands in the person's name.
+pub(super) struct Admin {
+    program: PathBuf,
+    socket: PathBuf,
+    /// May the person administer without sudo?
+    pub(super) administers: bool,
+    is_root: bool,
+    /// `None`: no question is asked.
+    pub(super) terminal: Option<Terminal>,
+    /// What was done, for the report of a failure.
+    pub(super) done: Vec<String>,
+}
+
+impl Admin {
+    pub(super) fn new(socket: &Path, terminal: Option<Terminal>) -> Result<Admin, CliError> {
+        let program = std::env::current_exe()?;
+        let is_root = nix::unistd::geteuid().is_root();
+        let socket = std::path::absolute(socket)?;
+        Ok(Admin { program, socket, administers: is_root, is_root, terminal, done: Vec::new() })
+    }
+
+    /// The words of an `onecli` command.
+    fn onecli(&self, args: &[&str]) -> Vec<String> {
+        let mut words = vec![self.program.display().to_string()];
+        if self.socket != Path::new(DEFAULT_SOCKET) {
+            words.extend(["--socket".to_owned(), self.socket.display().to_string()]);
+        }
+        words.extend(args.iter().map(|&arg| arg.to_owned()));
+        words
+    }
+
+    /// An `onecli` command as a person types it.
+    pub(super) fn shown(&self, args: &[&str]) -> String {
+        line_of(&self.onecli(args))
+    }
+
+    /// An `onecli` command as a person types it, with sudo where it needs that and the host has it.
+    pub(super) fn hint(&self, args: &[&str], needs: Needs) -> String {
+        let words = self.onecli(args);
+        let has_sudo = files::program("sudo").is_some();
+        line_of(&if has_sudo { self.elevated(words, needs) } else { words })
+    }
+
+    /// The words of a command with the sudo that it needs.
+    fn elevated(&self, words: Vec<String>, needs: Needs) -> Vec<String> {
+        let is_enough = self.is_root || (needs == Needs::Administrator && self.administers);
+        if is_enough { words } else { [vec!["sudo".to_owned()], words].concat() }
+    }
+
+    /// What an `onecli` command answers in JSON. It changes nothing.
+    pub(super) fn ask<T: DeserializeOwned>(
+        &mut self,
+        args: &[&str],
+        output: &mut Output,
+    ) -> Result<T, CliError> {
+        let words = self.elevated(self.onecli(&[&["--json"], args].concat()), Needs::Administrator);
+        if !self.administers {
+            say(&words, None, output)?;
+        }
+        Ok(serde_json::from_slice(&run(&words, None)?.stdout)?)
+    }
+
+    /// Runs an `onecli` command after a question. `value` goes to its standard input.
+    pub(super) fn step(
+        &mut self,
+        (args, needs): (&[&str], Needs),
+        value: Option<(&SecretValue, &str)>,
+        output: &mut Output,
+    ) -> Result<bool, CliError> {
+        let words = self.elevated(self.onecli(args), needs);
+        self.do_step(&words, value, output)
+    }
+
+    /// Runs a program of the system as root after a question.
+    pub(super) fn system(&mut self, args: &[&str], output: &mut Output) -> Result<bool, CliError> {
+        let words = args.iter().map(|&arg| arg.to_owned()).collect();
+        let words = self.elevated(words, Needs::Root);
+        self.do_step(&words, None, output)
+    }
+
+    fn do_step(
+        &mut self,
+        words: &[String],
+        value: Option<(&SecretValue, &str)>,
+        output: &mut Output,
+    ) -> Result<bool, CliError> {
+        say(words, value.map(|(_, origin)| origin), output)?;
+        if !self.agrees("Run this command?", output)? {
+            output.line("skipped")?;
+            return Ok(false);
+        }
+        run(words, value.map(|(value, _)| value))?;
+        self.done.push(line_of(words));
+        Ok(true)
+    }
+
+    /// Asks; without questions the answer is yes.
+    pub(super) fn agrees(&mut self, question: &str, output: &mut Output) -> Result<bool, CliError> {
+        output.finish()?;
+        match &mut self.terminal {
+            Some(terminal) => Ok(terminal.agrees(question, true).map_err(ConfirmError::from)?),
+            None => Ok(true),
+        }
+    }
+
+    /// Asks, where only an explicit yes is one. Without questions the answer is no.
+    pub(super) fn agrees_to_risk(&mut self, question: &str, output: &mut Output) -> Result<bool, CliError> {
+        output.finish()?;
+        let agreed = self.terminal.as_mut().map(|terminal| terminal.agrees(question, false)).transpose();
+        Ok(agreed.map_err(ConfirmError::from)?.unwrap_or(false))
+    }
+
+    /// Asks for a line; `None` without questions.
+    pub(super) fn line(&mut self, question: &str, output: &mut Output) -> Result<Option<String>, CliError> {
+        output.finish()?;
+        let asked = self.terminal.as_mut().map(|terminal| terminal.ask(question)).transpose();
+        Ok(asked.map_err(ConfirmError::from)?)
+    }
+}
+
+/// Its output is not shown: an agent's token may be in it.
+fn run(words: &[String], value: Option<&SecretValue>) -> Result<Ended, CliError> {
+    let failed =
+        |why: &str| CliError::Unfinished(format!("{why}: {}\nits own message is above", line_of(words)));
+    let Some((program, args)) = words.split_first() else { return Err(failed("no command")) };
+    let mut command = Command::new(program);
+    // Questions of sudo and of onecli go to the terminal, not to standard input.
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).env_remove("ONECLI_SOCKET");
+    let mut child = command.spawn().map_err(|error| match (program.as_str(), error.kind()) {
+        ("sudo", std::io::ErrorKind::NotFound) => CliError::Unfinished(format!(
+            "this step needs root, and there is no sudo on this host\n\
+             run this as root, then 'onecli setup' again: {}",
+            line_of(args)
+        )),
+        _ => CliError::Unfinished(format!("cannot run {program}: {error}")),
+    })?;
+    let pipe = child.stdin.take();
+    if let (Some(mut pipe), Some(value)) = (pipe, value) {
+        // A command that ends early says why.
+        let _ = pipe.write_all(value.expose());
+    }
+    let ended = child.wait_with_output().map_err(|error| failed(&error.to_string()))?;
+    if ended.status.success() { Ok(ended) } else { Err(failed("this command failed")) }
+}
+
+fn say(words: &[String], origin: Option<&str>, output: &mut Output) -> Result<(), CliError> {
+    let pipe = origin.map(|origin| format!("   # standard input: {origin}")).unwrap_or_default();
+    output.line(&format!("$ {}{pipe}", line_of(words)))?;
+    Ok(output.finish()?)
+}
+
+/// As a shell takes it.
+fn line_of(words: &[String]) -> String {
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+}

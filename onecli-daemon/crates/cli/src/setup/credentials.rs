@@ -1,0 +1,272 @@
+//! The step of `onecli setup` that stores and grants credentials.
+
+use std::io::{IsTerminal as _, stdin};
+
+use clap::ValueEnum as _;
+use onecli_model::{AgentName, SecretValue, TemplateChoice};
+
+use super::admin::Needs;
+use super::args::Kind;
+use super::sources::{Contents, Found, Source};
+use super::{AgentState, Named, Setup};
+use crate::args::ValueArgs;
+use crate::output::Output;
+use crate::{CliError, value};
+
+const ALL: [Kind; 5] = [Kind::Env, Kind::Gh, Kind::Netrc, Kind::Dotenv, Kind::Aws];
+
+/// What was found and done, for the summary.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Names of the stored secrets.
+    stored: Vec<String>,
+    /// Names of the agent's secrets.
+    granted: Vec<String>,
+    /// Names of the secrets that were found in this run.
+    seen: Vec<String>,
+    /// Commands that remove originals of values that this run stored.
+    pub(super) removals: Vec<String>,
+    /// Commands that remove originals whose secret existed before. Its value may be another.
+    pub(super) removals_if_same: Vec<String>,
+    /// What failed, with the next step. It does not stop the rest.
+    pub(super) failed: Vec<String>,
+}
+
+impl Setup<'_> {
+    /// Stores credentials that the person has, and grants them.
+    pub(super) fn credentials(&mut self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
+        let stored: Vec<Named> = self.admin.ask(&["secret", "list"], output)?;
+        self.progress.stored = stored.into_iter().map(|secret| secret.name).collect();
+        let granted: AgentState = self.admin.ask(&["agent", "show", agent.as_str()], output)?;
+        self.progress.granted = granted.secrets.into_iter().map(|grant| grant.secret).collect();
+        for kind in self.kinds() {
+            match Source::of(kind) {
+                Some(source) => self.import((kind, &source), agent, output)?,
+                None => self.not_found(kind, kind.missing(), output)?,
+            }
+        }
+        self.typed(agent, output)
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let nothing_named = self.args.imports.is_empty() && self.args.template.is_none();
+        if nothing_named && !self.args.yes { ALL.to_vec() } else { self.args.imports.clone() }
+    }
+
+    /// Keeps a failure for the end.
+    fn fail(&mut self, text: String, output: &mut Output) -> Result<(), CliError> {
+        output.warning(&text)?;
+        self.progress.failed.push(text);
+        Ok(())
+    }
+
+    /// A source without a credential is a failure only if the person named it.
+    fn not_found(&mut self, kind: Kind, text: &str, output: &mut Output) -> Result<(), CliError> {
+        if !self.args.imports.contains(&kind) {
+            return Ok(());
+        }
+        let word = kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        self.fail(format!("--import {word}: {text}"), output)
+    }
+
+    fn import(
+        &mut self,
+        (kind, source): (Kind, &Source),
+        agent: &AgentName,
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        if !self.admin.agrees(&format!("Read {}?", source.label()), output)? {
+            return Ok(());
+        }
+        let Contents { found, unusable } = match source.read() {
+            Ok(contents) => contents,
+            Err(why) => {
+                let text = format!("cannot read {}: {why}", source.label());
+                if !self.args.imports.contains(&kind) {
+                    output.warning(&text)?;
+                }
+                return self.not_found(kind, &text, output);
+            }
+        };
+        if found.is_empty() && unusable.is_empty() {
+            let text = format!("nothing to store in {}", source.label());
+            output.line(&text)?;
+            return self.not_found(kind, &text, output);
+        }
+        for text in unusable {
+            self.fail(format!("left out: {text}"), output)?;
+        }
+        found.into_iter().try_for_each(|found| self.store(found, agent, output))
+    }
+
+    fn store(&mut self, found: Found, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
+        let Found { name, options, origin, value, remove } = found;
+        let name = name.to_string();
+        if self.progress.seen.contains(&name) {
+            return Ok(output.line(&format!("left out: {origin}, because '{name}' was found before"))?);
+        }
+        if self.progress.stored.contains(&name) {
+            self.progress.seen.push(name.clone());
+            self.progress.removals_if_same.push(remove);
+            return self.grant_stored((&name, &options), &origin, agent, output).map(drop);
+        }
+        if self.add((&name, &options), (&value, &origin), output)? {
+            self.progress.removals.push(remove);
+            self.grant((&name, &options), agent, output)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a value under a new name. Returns whether it is stored.
+    fn add(
+        &mut self,
+        (name, options): (&str, &[String]),
+        (value, origin): (&SecretValue, &str),
+        output: &mut Output,
+    ) -> Result<bool, CliError> {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let add = [&["secret", "add", name, "--value-stdin"][..], &options].concat();
+        match self.admin.step((&add, Needs::Administrator), Some((value, origin)), output) {
+            Err(CliError::Unfinished(why)) => {
+                let by_hand = [&["secret", "add", name][..], &options, &["--force"]].concat();
+                let by_hand = self.admin.hint(&by_hand, Needs::Administrator);
+                let text =
+                    format!("left out: {origin}: {why}\nlook at the value; to store it by hand: {by_hand}");
+                self.fail(text, output)?;
+                Ok(false)
+            }
+            Ok(true) => {
+                self.progress.stored.push(name.to_owned());
+                self.progress.seen.push(name.to_owned());
+                Ok(true)
+            }
+            end => end,
+        }
+    }
+
+    /// Grants a secret that this run stored, or that the person agreed to.
+    fn grant(
+        &mut self,
+        (name, options): (&str, &[String]),
+        agent: &AgentName,
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        if let Some(other) = self.other_profile(options) {
+            let commands = [["ungrant", agent.as_str(), other], ["grant", agent.as_str(), name]]
+                .map(|command| self.admin.hint(&command, Needs::Administrator));
+            let text = format!(
+                "secret '{name}' is stored and not granted: agent '{agent}' has the profile '{other}', and reads one\n\
+                 to use it instead: {}",
+                commands.join("; ")
+            );
+            return Ok(output.warning(&text)?);
+        }
+        let grant = ["grant", agent.as_str(), name];
+        match self.admin.step((&grant, Needs::Administrator), None, output) {
+            Err(CliError::Unfinished(why)) => self.fail(format!("'{name}' is not granted: {why}"), output),
+            Ok(true) => {
+                self.progress.granted.push(name.to_owned());
+                Ok(())
+            }
+            end => end.map(drop),
+        }
+    }
+
+    /// Profiles of AWS are read from the same variables, so an agent can have one.
+    fn other_profile(&self, options: &[String]) -> Option<&str> {
+        let is_profile = |name: &&String| *name == "aws" || name.starts_with("aws-");
+        let is_aws = options == ["--template", "aws"];
+        self.progress.granted.iter().find(is_profile).filter(|_| is_aws).map(String::as_str)
+    }
+
+    /// A secret of that name exists. The author of the file chose the name, so only a person can say that the agent may
+    /// have it. Returns whether the agent has it.
+    fn grant_stored(
+        &mut self,
+        (name, options): (&str, &[String]),
+        origin: &str,
+        agent: &AgentName,
+        output: &mut Output,
+    ) -> Result<bool, CliError> {
+        output
+            .line(&format!("secret '{name}' is stored already and stays as it is; found again: {origin}"))?;
+        let has = |setup: &Self| setup.progress.granted.iter().any(|granted| granted == name);
+        if has(self) {
+            return Ok(true);
+        }
+        let question = format!(
+            "Secret '{name}' is stored already, and its value may differ from {origin}. Grant the stored one to agent '{agent}'?"
+        );
+        if self.other_profile(options).is_some() || self.admin.agrees_to_risk(&question, output)? {
+            self.grant((name, options), agent, output)?;
+        } else {
+            let grant = self.admin.hint(&["grant", agent.as_str(), name], Needs::Administrator);
+            output.warning(&format!(
+                "secret '{name}' is not granted to agent '{agent}': its value may differ from {origin}\n\
+                 to grant the stored one: {grant}"
+            ))?;
+        }
+        Ok(has(self))
+    }
+
+    /// A credential that is typed, or piped in.
+    fn typed(&mut self, agent: &AgentName, output: &mut Output) -> Result<(), CliError> {
+        let is_needed = self.progress.seen.is_empty() && self.progress.granted.is_empty();
+        let template = match self.args.template {
+            None if is_needed => self.ask_template(output)?,
+            template => template,
+        };
+        let Some(template) = template else { return Ok(()) };
+        let name = template.template.to_string();
+        let options = ["--template".to_owned(), template.to_string()];
+        output.finish()?;
+        if self.progress.stored.contains(&name) {
+            return self.typed_again((&name, &options), agent, output);
+        }
+        let value = value::read(&INPUT)?.0;
+        if self.add((&name, &options), (&value, "your input"), output)? {
+            self.grant((&name, &options), agent, output)?;
+        }
+        Ok(())
+    }
+
+    /// The value that was piped in is not the one that is stored, as far as anybody knows.
+    fn typed_again(
+        &mut self,
+        (name, options): (&str, &[String]),
+        agent: &AgentName,
+        output: &mut Output,
+    ) -> Result<(), CliError> {
+        let is_piped = !stdin().is_terminal() && value::read(&INPUT).is_ok();
+        let is_granted = self.grant_stored((name, options), "your input", agent, output)?;
+        if is_piped {
+            let rotate = self.admin.hint(&["secret", "rotate", name], Needs::Administrator);
+            let text = format!(
+                "the value on standard input is not stored, because secret '{name}' exists\nto replace its value: {rotate}"
+            );
+            return self.fail(text, output);
+        }
+        if is_granted {
+            return Ok(());
+        }
+        let grant = self.admin.hint(&["grant", agent.as_str(), name], Needs::Administrator);
+        self.fail(format!("secret '{name}' is not granted to agent '{agent}'\nto grant it: {grant}"), output)
+    }
+
+    fn ask_template(&mut self, output: &mut Output) -> Result<Option<TemplateChoice>, CliError> {
+        loop {
+            let question =
+                "Template of a credential to type in ('onecli template list' shows all; empty for none):";
+            match self.admin.line(question, output)?.as_deref() {
+                None | Some("") => return Ok(None),
+                Some(answer) => match answer.parse() {
+                    Ok(template) => return Ok(Some(template)),
+                    Err(error) => output.line(&format!("{error}"))?,
+                },
+            }
+        }
+    }
+}
+
+/// Standard input, or a prompt.
+const INPUT: ValueArgs = ValueArgs { value_stdin: false, value_file: None, force: false };

@@ -1,0 +1,62 @@
+//! `onecli vault ...`
+
+use clap::Subcommand;
+use onecli_api::{VaultView, routes};
+
+use super::CliError;
+use super::client::Client;
+use super::import;
+use super::import_args::ImportArgs;
+use super::output::{Output, or_dash};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum VaultCommand {
+    /// Is it there, unsealed, and are we logged in? How long does our token last, how many leases are held?
+    Status,
+    /// Copy the fields of a KV path into secrets of our own, by templates.
+    ///
+    /// A field that is named as a template's variable (`OPENAI_API_KEY`, in any case) becomes the secret of that template.
+    /// Others are skipped and listed, and so are fields of secrets that exist. The daemon fetches the values: they do not pass
+    /// this command.
+    Import {
+        /// The path, as 'vault kv get' takes it: 'secret/team'.
+        path: String,
+        #[command(flatten)]
+        how: ImportArgs,
+    },
+}
+
+pub(super) fn run(client: &Client, command: VaultCommand, output: &mut Output) -> Result<(), CliError> {
+    match command {
+        VaultCommand::Status => status(client, output),
+        VaultCommand::Import { path, how } => import::of_vault(client, path, &how, output),
+    }
+}
+
+fn status(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let view: VaultView = client.get(routes::VAULT)?;
+    if output.is_json() {
+        return Ok(output.document(&view)?);
+    }
+    let state = match (view.sealed, view.standby) {
+        (Some(true), _) => "SEALED",
+        (Some(false), Some(true)) => "standby",
+        (Some(false), _) => "active",
+        (None, _) => "not reachable",
+    };
+    let token = match (view.token_ttl_s, &view.fault) {
+        (Some(seconds), _) => format!("lasts {seconds} s"),
+        (None, None) => "does not end".to_owned(),
+        (None, Some(_)) => "-".to_owned(),
+    };
+    Ok(output.fields(&[
+        ("server", view.address),
+        ("namespace", view.namespace.unwrap_or_default()),
+        ("state", state.to_owned()),
+        ("version", or_dash(view.version)),
+        ("login", view.method),
+        ("token", token),
+        ("leases", view.leases.to_string()),
+        ("fault", view.fault.unwrap_or_default()),
+    ])?)
+}

@@ -1,0 +1,82 @@
+//! `[listen]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use onecli_model::Host;
+use serde::Deserialize;
+
+use super::parse::{absolute, addresses, host_names, networks, port};
+
+/// `[listen]`: the daemon's sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Addresses of the explicit proxy; none turns it off. Default `127.0.0.1:10255`.
+    #[serde(deserialize_with = "addresses")]
+    pub explicit: Vec<SocketAddr>,
+    /// Addresses where the explicit proxy is spoken to over TLS. Default none.
+    #[serde(deserialize_with = "addresses")]
+    pub explicit_tls: Vec<SocketAddr>,
+    /// Names that its certificate is good for, besides those addresses. Default none.
+    #[serde(deserialize_with = "host_names")]
+    pub explicit_tls_names: Vec<Host>,
+    /// Networks whose clients the explicit proxy serves, besides loopback; empty for every client. Default none.
+    #[serde(deserialize_with = "networks")]
+    pub allow_sources: Vec<IpNet>,
+    /// Loopback port that redirected connections arrive at, 1 to 65535. Default 10256.
+    #[serde(deserialize_with = "port")]
+    pub transparent_port: u16,
+    /// The admin socket. Default `/run/onecli/admin.sock`.
+    #[serde(deserialize_with = "absolute")]
+    pub admin_socket: PathBuf,
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        Listen {
+            explicit: vec![SocketAddr::from(([127, 0, 0, 1], 10255))],
+            explicit_tls: Vec::new(),
+            explicit_tls_names: Vec::new(),
+            allow_sources: Vec::new(),
+            transparent_port: 10256,
+            admin_socket: PathBuf::from("/run/onecli/admin.sock"),
+        }
+    }
+}
+
+impl Listen {
+    /// The names that the certificate of the proxy over TLS is good for; none where it does not listen.
+    pub fn proxy_names(&self) -> Vec<Host> {
+        let addresses = self.explicit_tls.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        let mut names: Vec<Host> = addresses.map(Host::from).chain(self.explicit_tls_names.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Values that do not fit together, as a sentence.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let port = self.transparent_port;
+        for (key, addresses) in [("explicit", &self.explicit), ("explicit_tls", &self.explicit_tls)] {
+            if let Some(taken) = addresses.iter().find(|address| address.port() == port) {
+                return Err(format!(
+                    "listen.{key} ({taken}) and listen.transparent_port ({port}) need different ports"
+                ));
+            }
+        }
+        if let Some(both) = self.explicit_tls.iter().find(|address| self.explicit.contains(address)) {
+            return Err(format!(
+                "listen.explicit and listen.explicit_tls need different addresses, not both {both}"
+            ));
+        }
+        if !self.explicit_tls.is_empty() && self.proxy_names().is_empty() {
+            return Err(
+                "listen.explicit_tls with an unspecified address needs listen.explicit_tls_names: a certificate is of names"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,368 @@
+//! One query of one agent, from its bytes to the answer's.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::ResponseCode;
+use onecli_audit::{AuditLog, Mode, Quota, Record, Repeated, Text};
+use onecli_model::{Clock, Code, Egress, Factors, Host, Random, RequestId};
+use onecli_net::SyntheticAddresses;
+use onecli_policy::{Identity, Snapshot};
+use tokio::sync::watch;
+
+use super::coined::Coin;
+use super::denied::{self, Alone, is_explained};
+use super::message::{Kind, Question, Transport, Unreadable};
+use super::names::{Addresses, Names, NoAddress};
+use super::server::Asker;
+
+/// Longest that an answer may be kept, in seconds: what an operator changes shall be seen soon.
+const MAX_TTL: u32 = 60;
+/// How long a lookup may take; clients ask again after five seconds (resolv.conf(5), `timeout`).
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for a name that the upstream proxy can resolve if this host's servers do not.
+const PROXIED_PATIENCE: Duration = Duration::from_secs(1);
+/// Port of DNS, which an audit record has as its port.
+const PORT: u16 = 53;
+
+/// What the resolver works with.
+pub struct Parts {
+    /// The policy; a new snapshot decides the next query.
+    pub policy: watch::Receiver<Arc<Snapshot>>,
+    /// Where addresses come from.
+    pub names: Arc<dyn Names>,
+    /// Addresses that stand for names.
+    pub synthetic: Arc<SyntheticAddresses>,
+    /// Records refusals.
+    pub audit: AuditLog,
+    /// What each agent may record.
+    pub quota: Arc<Quota>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for request ids.
+    pub random: Arc<dyn Random>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// This host's loopback.
+    Loopback,
+    /// Looked up.
+    Resolve,
+    /// A name of the agent's with a search domain behind it.
+    Searched,
+    /// Not for this agent.
+    Refuse,
+}
+
+/// Is it this host's loopback (RFC 6761 section 6.3)?
+fn is_loopback(host: &Host) -> bool {
+    host.as_name().is_some_and(|name| name == "localhost" || name.ends_with(".localhost"))
+}
+
+/// Judges a name by the policy.
+pub(super) fn judge(snapshot: &Snapshot, identity: &Identity, host: &Host) -> Judgement {
+    let name = host.as_name().unwrap_or_default();
+    if is_loopback(host) {
+        return Judgement::Loopback;
+    }
+    if snapshot.may_resolve(identity, host) {
+        return Judgement::Resolve;
+    }
+    let mut rest = name;
+    while let Some((shorter, _)) = rest.rsplit_once('.') {
+        rest = shorter;
+        let known = |host: &Host| rest == "localhost" || snapshot.may_resolve(identity, host);
+        if rest.parse().is_ok_and(|host: Host| known(&host)) {
+            return Judgement::Searched;
+        }
+    }
+    Judgement::Refuse
+}
+
+impl Parts {
+    /// The answer to a message, or `None` where it gets none.
+    pub(super) async fn answer(
+        &self,
+        asker: &Asker,
+        message: &[u8],
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
+        let question = match Question::read(message) {
+            Ok(question) => question,
+            Err(Unreadable::Ignore) => return None,
+            Err(Unreadable::Answer(answer)) => return Some(answer),
+        };
+        let (code, addresses) = self.resolve(asker, &question).await;
+        question.answer(code, &addresses.list, addresses.ttl.min(MAX_TTL), transport)
+    }
+
+    async fn resolve(&self, asker: &Asker, question: &Question) -> (ResponseCode, Addresses) {
+        let snapshot = Arc::clone(&self.policy.borrow());
+        let identity = match snapshot.identify(&asker.evidence, self.clock.now()) {
+            Ok(identity) if identity.agent().id == asker.agent => identity,
+            Ok(_) => return (self.refuse(asker, None, question, Code::AgentUnknown).await, nothing()),
+            Err(refusal) => return self.answer_disabled(asker, question, refusal.code).await,
+        };
+        let Some(host) = question.host() else {
+            return (self.refuse(asker, Some(&identity), question, Code::EgressDenied).await, nothing());
+        };
+        match judge(&snapshot, &identity, &host) {
+            Judgement::Loopback => (ResponseCode::NoError, loopback()),
+            Judgement::Searched => (ResponseCode::NXDomain, nothing()),
+            Judgement::Refuse => {
+                self.deny(asker, Some(&identity), (question, &host), Code::EgressDenied).await
+            }
+            // Nobody is asked for other types, so nothing leaves in their names either.
+            Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
+            Judgement::Resolve
+                if !snapshot.is_written(&identity, &host)
+                    && let Err(refused) = self.coin(asker, &identity, question, &host).await =>
+            {
+                (refused, nothing())
+            }
+            Judgement::Resolve => self.look_up(asker, question, &host).await,
+        }
+    }
+
+    /// The addresses of a name. One that only the upstream proxy can resolve gets an address that stands for it: connections
+    /// there go to the proxy with the name.
+    async fn look_up(&self, asker: &Asker, question: &Question, host: &Host) -> (ResponseCode, Addresses) {
+        let is_proxied = self.synthetic.is_enabled() && self.names.is_proxied(host);
+        let patience = if is_proxied { PROXIED_PATIENCE } else { PATIENCE };
+        let found = tokio::time::timeout(patience, self.names.addresses(host)).await;
+        match found {
+            Ok(Ok(addresses)) if !(is_proxied && addresses.list.is_empty()) => {
+                (ResponseCode::NoError, addresses)
+            }
+            _ if is_proxied && question.kind() == Kind::Ipv4 => {
+                (ResponseCode::NoError, self.synthetic_address(asker, host))
+            }
+            Ok(Ok(_)) => (ResponseCode::NoError, nothing()),
+            _ if is_proxied => (ResponseCode::NoError, nothing()),
+            Ok(Err(NoAddress::NoSuchName)) => (ResponseCode::NXDomain, nothing()),
+            Ok(Err(NoAddress::Unavailable)) | Err(_) => (ResponseCode::ServFail, nothing()),
+        }
+    }
+
+    /// The answer to an agent that is refused everything, for whatever reason `code` says.
+    async fn answer_disabled(
+        &self,
+        asker: &Asker,
+        question: &Question,
+        code: Code,
+    ) -> (ResponseCode, Addresses) {
+        match question.host() {
+            Some(host) if code == Code::AgentDisabled && is_loopback(&host) => {
+                (ResponseCode::NoError, loopback())
+            }
+            Some(host) if code == Code::AgentDisabled => {
+                self.deny(asker, None, (question, &host), code).await
+            }
+            _ => (self.refuse(asker, None, question, code).await, nothing()),
+        }
+    }
+
+    /// Denies a name. If programs may connect to it, they get an address at which the daemon says why, and the record of their
+    /// connection is the query's too. Nothing is asked of any other name server.
+    async fn deny(
+        &self,
+        asker: &Asker,
+        identity: Option<&Identity>,
+        (question, host): (&Question, &Host),
+        code: Code,
+    ) -> (ResponseCode, Addresses) {
+        if !self.synthetic.is_enabled() || !is_explained(host) {
+            return (self.refuse(asker, identity, question, code).await, nothing());
+        }
+        let now = self.clock.instant();
+        let waits = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).note(now, host, code);
+        if !waits {
+            asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_other(now);
+        }
+        match question.kind() {
+            Kind::Ipv4 => (ResponseCode::NoError, self.synthetic_address(asker, host)),
+            // Not REFUSED, which ends the lookup of both families in some programs.
+            Kind::Ipv6 => (ResponseCode::NoError, nothing()),
+            Kind::Other => (ResponseCode::Refused, nothing()),
+        }
+    }
+
+    /// The address that stands for a name.
+    fn synthetic_address(&self, asker: &Asker, host: &Host) -> Addresses {
+        let address = self.synthetic.assign(asker.agent, host);
+        Addresses { list: address.map(IpAddr::from).into_iter().collect(), ttl: denied::TTL }
+    }
+
+    /// A name that no operator wrote is looked up: on record before anybody hears of it, and only so many. Whoever serves the
+    /// domain learns what the name says. One at a time, so that nobody is told of a name whose record is still on its way.
+    ///
+    /// Where the agent may send anything to anybody, the number is none of ours.
+    async fn coin(
+        &self,
+        asker: &Asker,
+        identity: &Identity,
+        question: &Question,
+        host: &Host,
+    ) -> Result<(), ResponseCode> {
+        let bounded = identity.agent().egress != Egress::Allow;
+        let mut coined =
+            tokio::time::timeout(PATIENCE, asker.coined.lock()).await.map_err(|_| ResponseCode::ServFail)?;
+        let now = self.clock.instant();
+        match coined.look(now, host) {
+            Coin::Known => return Ok(()),
+            Coin::TooMany if bounded => {
+                drop(coined);
+                return Err(self.refuse(asker, Some(identity), question, Code::LimitReached).await);
+            }
+            Coin::New | Coin::TooMany => {}
+        }
+        let name = host.as_name().unwrap_or_default();
+        let mut record = self.record(asker, Some(name)).ok_or(ResponseCode::ServFail)?;
+        record.factors = Some(identity.proven());
+        record.forward();
+        if !self.may_write(asker, now, &record) {
+            drop(coined);
+            return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
+        }
+        if let Err(error) = self.audit.decision(record).await {
+            tracing::error!(%error, "a name is not looked up: it is missing from the audit log");
+            return Err(ResponseCode::ServFail);
+        }
+        coined.note(now, host.clone());
+        Ok(())
+    }
+
+    /// Records a refusal, unless its like was recorded just now; it stands in the log before the agent hears of it.
+    async fn refuse(
+        &self,
+        asker: &Asker,
+        identity: Option<&Identity>,
+        question: &Question,
+        code: Code,
+    ) -> ResponseCode {
+        let name = question.host().map_or_else(|| question.shown(), |host| host.to_string());
+        let now = self.clock.instant();
+        let key = (name, code);
+        let mut record = None;
+        let first = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).note_if(now, &key, || {
+            record = self.refusal(asker, &key, identity.map(Identity::proven));
+            record.as_ref().is_none_or(|record| self.may_write(asker, now, record))
+        });
+        if first && let Some(record) = record {
+            // Refused all the same; the log itself tells of what it could not write.
+            if let Err(error) = self.audit.decision(record).await {
+                tracing::error!(%error, "a refused DNS query is missing from the audit log");
+            }
+        }
+        ResponseCode::Refused
+    }
+
+    /// Counts one more record of the agent, unless its part of the audit log is used up.
+    fn may_write(&self, asker: &Asker, now: Instant, record: &Record) -> bool {
+        let scarce = self.audit.space_is_scarce();
+        self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
+    }
+
+    /// Records the refusals that were folded, and queries that no connection followed, and have waited long enough.
+    pub(super) fn report(&self, asker: &Asker) {
+        let now = self.clock.instant();
+        let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
+        let mut unfollowed = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = unfollowed.due(now, was_connected);
+        drop(unfollowed);
+        self.record_alone(asker, now, alone);
+        let due = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).due(now);
+        self.write(asker, due);
+    }
+
+    /// Records queries that no connection followed, as refusals that may repeat.
+    fn record_alone(&self, asker: &Asker, now: Instant, alone: Vec<Alone>) {
+        for Alone { name, code, count } in alone {
+            let key = (name.to_string(), code);
+            let mut record = None;
+            let mut refusals = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_first = refusals.note_if(now, &key, || {
+                record = self.refusal(asker, &key, (code != Code::AgentDisabled).then_some(Factors::CGROUP));
+                record.as_ref().is_none_or(|record| self.may_write(asker, now, record))
+            });
+            refusals.add(&key, count.saturating_sub(1));
+            drop(refusals);
+            if let Some(record) = record.filter(|_| is_first) {
+                self.audit.outcome(record);
+            }
+        }
+    }
+
+    /// The record of a refusal.
+    fn refusal(
+        &self,
+        asker: &Asker,
+        (name, code): &(String, Code),
+        factors: Option<Factors>,
+    ) -> Option<Record> {
+        let mut record = self.record(asker, Some(name))?;
+        record.deny(*code);
+        record.factors = factors;
+        Some(record)
+    }
+
+    /// Records all queries that no connection followed so far.
+    pub(super) fn report_alone(&self, asker: &Asker) {
+        let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
+        let alone = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
+        self.record_alone(asker, self.clock.instant(), alone);
+    }
+
+    /// Records all that waits: the agent is served no longer.
+    pub(super) fn report_rest(&self, asker: &Asker) {
+        self.report_alone(asker);
+        let now = self.clock.instant();
+        let rest = asker.refusals.lock().unwrap_or_else(PoisonError::into_inner).rest(now);
+        self.write(asker, rest);
+    }
+
+    fn write(&self, asker: &Asker, repeated: Vec<Repeated<(String, Code)>>) {
+        for Repeated { key, count } in repeated {
+            let (name, code) = key.map_or((None, Code::EgressDenied), |(name, code)| (Some(name), code));
+            if let Some(mut record) = self.record(asker, name.as_deref()) {
+                record.deny(code);
+                record.count = Some(count);
+                record.factors = Some(Factors::CGROUP);
+                self.quota.charge(self.clock.instant(), asker.agent, (1, record.line_bytes()));
+                self.audit.outcome(record);
+            }
+        }
+    }
+
+    fn record(&self, asker: &Asker, name: Option<&str>) -> Option<Record> {
+        let id = RequestId::generate(self.clock.now(), self.random.as_ref())
+            .inspect_err(|error| tracing::error!(%error, "a DNS query has no request id"))
+            .ok()?;
+        let mut record = Record::new(id);
+        record.agent = Some(asker.name.clone());
+        record.mode = Some(Mode::Transparent);
+        record.cgroup = asker.evidence.cgroup.as_ref().map(|cgroup| Text::new(cgroup.as_str()));
+        record.host = name.map(Text::new);
+        record.port = Some(PORT);
+        Some(record)
+    }
+}
+
+fn nothing() -> Addresses {
+    Addresses { list: Vec::new(), ttl: 0 }
+}
+
+fn loopback() -> Addresses {
+    let list = vec![IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    Addresses { list, ttl: MAX_TTL }
+}

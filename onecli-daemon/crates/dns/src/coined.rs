@@ -1,0 +1,90 @@
+//! Names that an agent makes up.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use onecli_model::Host;
+
+/// Names that one agent may make up at once, and remembered ones that cost nothing to ask for again: 260 KiB at most.
+const BURST: usize = 1_024;
+/// Every so often there may be one more: 900 an hour.
+const EVERY: Duration = Duration::from_secs(4);
+
+/// The names one agent was answered that no operator wrote.
+#[derive(Debug, Default)]
+pub(super) struct Coined {
+    /// Each with when it was asked for last.
+    names: HashMap<Host, Instant>,
+    /// How many were new, less one for each [`EVERY`] since.
+    used: usize,
+    since: Option<Instant>,
+}
+
+/// What a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coin {
+    /// On record lately.
+    Known,
+    /// Not on record lately, and one more that may be.
+    New,
+    /// Not on record lately, and one too many.
+    TooMany,
+}
+
+impl Coined {
+    /// What a name is now.
+    pub(super) fn look(&mut self, now: Instant, host: &Host) -> Coin {
+        if let Some(asked) = self.names.get_mut(host) {
+            *asked = now;
+            return Coin::Known;
+        }
+        let since = *self.since.get_or_insert(now);
+        let passed = now.duration_since(since).as_secs() / EVERY.as_secs();
+        if passed > 0 {
+            self.used = self.used.saturating_sub(usize::try_from(passed).unwrap_or(usize::MAX));
+            self.since = Some(since + EVERY * u32::try_from(passed).unwrap_or(u32::MAX));
+        }
+        if self.used < BURST { Coin::New } else { Coin::TooMany }
+    }
+
+    /// A new name is on record.
+    pub(super) fn note(&mut self, now: Instant, host: Host) {
+        self.used = self.used.saturating_add(1);
+        if self.names.len() >= BURST
+            && let Some(oldest) =
+                self.names.iter().min_by_key(|(_, asked)| **asked).map(|(host, _)| host.clone())
+        {
+            self.names.remove(&oldest);
+        }
+        self.names.insert(host, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
+    fn so_many_names_and_no_more() {
+        let name = |n: usize| -> Host { format!("n{n}.example.test").parse().unwrap() };
+        let (start, mut coined) = (Instant::now(), Coined::default());
+        let mut ask = |now: Instant, n: usize| {
+            let coin = coined.look(now, &name(n));
+            if coin == Coin::New {
+                coined.note(now, name(n));
+            }
+            assert!(coined.names.len() <= BURST);
+            coin
+        };
+        assert!((0..BURST).all(|n| ask(start, n) == Coin::New));
+        assert_eq!(ask(start, BURST), Coin::TooMany);
+        assert_eq!(ask(start + Duration::from_millis(1), 0), Coin::Known);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST), Coin::New);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 1), Coin::New);
+        assert_eq!(ask(start + EVERY * 5 / 2, BURST + 2), Coin::TooMany);
+        assert_eq!(ask(start + EVERY * 3, BURST + 2), Coin::New, "no part of the time is lost");
+        assert_eq!(ask(start + EVERY * 3, 0), Coin::Known, "what is asked for again stays");
+        assert_eq!(ask(start + EVERY * 3, BURST), Coin::Known);
+    }
+}

@@ -1,0 +1,358 @@
+//! One socket for each agent's resolver address.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, sendmsg};
+use onecli_audit::Fold;
+use onecli_model::{Agent, AgentId, AgentName, CgroupName, Code};
+use onecli_policy::{Evidence, Mode};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::address::candidates;
+use super::answer::Parts;
+use super::coined::Coined;
+use super::denied::Unfollowed;
+use super::message::{MAX_QUERY, Transport};
+
+/// Queries of one agent at a time, over UDP and TCP; datagrams beyond are dropped.
+const IN_FLIGHT: usize = 64;
+/// TCP connections of one agent at a time.
+pub(super) const STREAMS: usize = 16;
+/// How long queries that were taken may go on when the server closes.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How often an agent's refusals are looked through for those that are to be recorded.
+const SWEEP: Duration = Duration::from_secs(1);
+/// After a socket failed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whose queries they are, by the address they came to or the kernel's record of a connection.
+///
+/// A process of the host that no agent owns can send to the address as well. It learns what that agent may resolve and
+/// nothing else, uses up that agent's bounds and nobody else's, and appears in the log as the agent. No agent can do so
+/// to another: the kernel refuses its UDP but for port 53, and sends that to its own resolver.
+#[derive(Debug)]
+pub struct Asker {
+    pub(super) agent: AgentId,
+    pub(super) name: AgentName,
+    pub(super) evidence: Evidence,
+    pub(super) refusals: Mutex<Fold<(String, Code)>>,
+    pub(super) unfollowed: Mutex<Unfollowed>,
+    pub(super) coined: tokio::sync::Mutex<Coined>,
+    pub(super) queries: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
+}
+
+impl Asker {
+    pub(super) fn new(agent: &Agent) -> Asker {
+        Asker {
+            agent: agent.id,
+            name: agent.name.clone(),
+            // The kernel's word: it alone makes datagrams arrive here, and only those of this cgroup.
+            evidence: Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None },
+            refusals: Mutex::default(),
+            unfollowed: Mutex::default(),
+            coined: tokio::sync::Mutex::default(),
+            queries: Arc::new(Semaphore::new(IN_FLIGHT)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+        }
+    }
+
+    fn is(&self, agent: &Agent) -> bool {
+        self.name == agent.name && self.evidence.cgroup.as_ref() == Some(&agent.cgroup)
+    }
+}
+
+/// Marks a socket as the daemon's, so that the kernel lets queries through to it: after a crash, another process may
+/// have got the address.
+pub type Stamp = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
+
+/// Holds the agents' sockets from one daemon to the next, so that a query that is asked in between is answered late and
+/// not refused.
+pub trait Keeper: Send + Sync {
+    /// The socket that was kept for an agent, once.
+    fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket>;
+    /// Keeps an agent's socket from now on.
+    fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>);
+    /// Keeps it no longer.
+    fn forget(&self, agent: AgentId);
+}
+
+/// The agents' resolver.
+pub struct Server {
+    pub(super) parts: Arc<Parts>,
+    port: u16,
+    stamp: Stamp,
+    keeper: Option<Box<dyn Keeper>>,
+    listening: Mutex<HashMap<AgentId, Listening>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Listening {
+    address: Ipv4Addr,
+    asker: Arc<Asker>,
+    task: Serving,
+    /// The same address in other network namespaces, by their inode numbers.
+    elsewhere: HashMap<u64, Serving>,
+}
+
+/// Answers from one socket, until it is dropped.
+#[derive(Debug)]
+struct Serving {
+    task: JoinHandle<()>,
+    /// Takes no more queries; what waits in the socket is its next owner's.
+    stop: CancellationToken,
+}
+
+impl Serving {
+    fn start(parts: &Arc<Parts>, asker: &Arc<Asker>, socket: UdpSocket, address: Ipv4Addr) -> Serving {
+        let stop = CancellationToken::new();
+        let served = serve_datagrams(Arc::clone(parts), Arc::clone(asker), socket, address, stop.clone());
+        Serving { task: tokio::spawn(served), stop }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// A server without sockets; they will have `port`, which the kernel programs know.
+    pub fn new(parts: Parts, port: u16, stamp: Stamp) -> Server {
+        Server { parts: Arc::new(parts), port, stamp, keeper: None, listening: Mutex::default() }
+    }
+
+    /// The same with sockets that outlive it.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: Box<dyn Keeper>) -> Server {
+        self.keeper = Some(keeper);
+        self
+    }
+
+    /// Serves these agents and no other any more; disabled ones learn by it that they are. Tells each one's address, which
+    /// stays the same for as long as it is served; an agent for which no socket could be opened has none. Call it in a tokio
+    /// runtime.
+    pub fn serve<'a>(&self, agents: impl Iterator<Item = &'a Agent>) -> HashMap<AgentId, Ipv4Addr> {
+        let agents: HashMap<AgentId, &Agent> = agents.map(|agent| (agent.id, agent)).collect();
+        self.parts.synthetic.retain(|agent| agents.contains_key(&agent));
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        listening.retain(|id, one| {
+            let stays = agents.get(id).is_some_and(|agent| one.asker.is(agent));
+            if !stays {
+                self.parts.report_rest(&one.asker);
+                if let Some(keeper) = &self.keeper {
+                    keeper.forget(*id);
+                }
+            }
+            stays
+        });
+        let mut missing: Vec<&Agent> =
+            agents.into_values().filter(|agent| !listening.contains_key(&agent.id)).collect();
+        // Ids are ordered by time: after a restart the older of two that want one address gets it again.
+        missing.sort_unstable_by_key(|agent| agent.id);
+        for agent in missing {
+            match self.listen(agent) {
+                Ok(one) => {
+                    listening.insert(agent.id, one);
+                }
+                Err(error) => tracing::error!(agent = %agent.name, %error, "the agent has no DNS"),
+            }
+        }
+        listening.iter().map(|(id, one)| (*id, one.address)).collect()
+    }
+
+    /// Closes every socket, and records what is not yet. A query that was taken is answered before, as far as that does
+    /// not take long; one that comes now waits in its socket, which stays where it is kept, for the next server.
+    pub async fn close(&self) {
+        let mut all: Vec<Listening> = {
+            let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+            listening.drain().map(|(_, one)| one).collect()
+        };
+        let mut serving: Vec<&mut Serving> = Vec::new();
+        for one in &mut all {
+            serving.push(&mut one.task);
+            serving.extend(one.elsewhere.values_mut());
+        }
+        for one in &serving {
+            one.stop.cancel();
+        }
+        let finish = async {
+            for one in serving {
+                // One that panicked has no queries left.
+                let _ = (&mut one.task).await;
+            }
+        };
+        let _ = tokio::time::timeout(CLOSING, finish).await;
+        for one in &all {
+            self.parts.report_rest(&one.asker);
+        }
+    }
+
+    /// Records the denied queries of an agent that no connection followed so far.
+    pub fn record_denied(&self, agent: AgentId) {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(one) = listening.get(&agent) {
+            self.parts.report_alone(&one.asker);
+        }
+    }
+
+    /// Whose DNS a connection from this cgroup carries.
+    pub fn asker(&self, cgroup: &CgroupName) -> Option<Arc<Asker>> {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut askers = listening.values().map(|one| &one.asker);
+        askers.find(|asker| asker.evidence.cgroup.as_ref() == Some(cgroup)).cloned()
+    }
+
+    fn listen(&self, agent: &Agent) -> io::Result<Listening> {
+        let (socket, address) = if let Some(kept) = self.kept(agent.id) {
+            kept
+        } else {
+            let bound = bind(agent.id, self.port)?;
+            if let Some(keeper) = &self.keeper {
+                keeper.keep(agent.id, bound.0.as_fd());
+            }
+            bound
+        };
+        (self.stamp)(socket.as_fd())?;
+        let asker = Arc::new(Asker::new(agent));
+        let task = Serving::start(&self.parts, &asker, socket, address);
+        Ok(Listening { address, asker, task, elsewhere: HashMap::new() })
+    }
+
+    /// The socket that a former daemon had for the agent, where its address is still one of the agent's.
+    fn kept(&self, agent: AgentId) -> Option<(UdpSocket, Ipv4Addr)> {
+        let socket = self.keeper.as_ref()?.take(agent)?;
+        let SocketAddr::V4(bound) = socket.local_addr().ok()? else { return None };
+        if bound.port() != self.port || !candidates(agent).any(|address| address == *bound.ip()) {
+            return None;
+        }
+        socket.set_nonblocking(true).ok()?;
+        Some((UdpSocket::from_std(socket).ok()?, *bound.ip()))
+    }
+
+    /// Answers the agent of this cgroup in another network namespace too, through a socket that has its address there.
+    /// Nothing happens where the agent has none, or another one by now. Call it in a tokio runtime.
+    ///
+    /// # Errors
+    /// The runtime's, which does not take the socket, or the kernel's, which does not take its mark.
+    pub fn serve_in(&self, netns: u64, cgroup: &CgroupName, socket: std::net::UdpSocket) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let IpAddr::V4(address) = socket.local_addr()?.ip() else { return Ok(()) };
+        let socket = UdpSocket::from_std(socket)?;
+        (self.stamp)(socket.as_fd())?;
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_its = |one: &&mut Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
+        if let Some(one) = listening.values_mut().find(is_its).filter(|one| one.address == address) {
+            let serving = Serving::start(&self.parts, &one.asker, socket, address);
+            one.elsewhere.insert(netns, serving);
+        }
+        Ok(())
+    }
+
+    /// The other network namespaces in which the agent of this cgroup is answered.
+    pub fn namespaces(&self, cgroup: &CgroupName) -> Vec<u64> {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_its = |one: &&Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
+        listening.values().find(is_its).map(|one| one.elsewhere.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Closes every agent's socket in another network namespace.
+    pub fn leave(&self, netns: u64) {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        for one in listening.values_mut() {
+            one.elsewhere.remove(&netns);
+        }
+    }
+}
+
+/// The first address for the agent that nobody has: without `SO_REUSEADDR` a socket is alone on its address.
+fn bind(agent: AgentId, port: u16) -> io::Result<(UdpSocket, Ipv4Addr)> {
+    let mut failed = io::Error::from(io::ErrorKind::AddrInUse);
+    for address in candidates(agent) {
+        match std::net::UdpSocket::bind((address, port)) {
+            Ok(socket) => {
+                socket.set_nonblocking(true)?;
+                return Ok((UdpSocket::from_std(socket)?, address));
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Sends a datagram from the address that the socket is bound to.
+///
+/// A socket that was bound while its namespace had no route at all (`IP_FREEBIND`, before the loopback is up) has no
+/// source address of its own: the kernel took the one it was given for a broadcast address.
+async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAddr) -> io::Result<()> {
+    let SocketAddr::V4(to) = to else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let source = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
+    let info =
+        libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: libc::in_addr { s_addr: 0 } };
+    let send = || {
+        let control = [ControlMessage::Ipv4PacketInfo(&info)];
+        let data = [IoSlice::new(data)];
+        let to = SockaddrIn::from(to);
+        Ok(sendmsg(socket.as_raw_fd(), &data, &control, MsgFlags::MSG_NOSIGNAL, Some(&to))?)
+    };
+    socket.async_io(Interest::WRITABLE, send).await.map(drop)
+}
+
+/// Answers from `address` until it is told to stop, and then what it took. Aborting the task ends the queries under way too.
+async fn serve_datagrams(
+    parts: Arc<Parts>,
+    asker: Arc<Asker>,
+    socket: UdpSocket,
+    address: Ipv4Addr,
+    stop: CancellationToken,
+) {
+    let socket = Arc::new(socket);
+    let mut queries = JoinSet::new();
+    let mut sweep = tokio::time::interval(SWEEP);
+    // One byte more than is answered: what does not fit is told from what just does.
+    let mut buffer = vec![0; MAX_QUERY + 1];
+    loop {
+        tokio::select! {
+            received = socket.recv_from(&mut buffer) => match received {
+                Ok((length, from)) if length <= MAX_QUERY => {
+                    let Ok(place) = Arc::clone(&asker.queries).try_acquire_owned() else { continue };
+                    let query = buffer[..length].to_vec();
+                    let (parts, asker, socket) = (Arc::clone(&parts), Arc::clone(&asker), Arc::clone(&socket));
+                    queries.spawn(async move {
+                        if let Some(answer) = parts.answer(&asker, &query, Transport::Datagram).await {
+                            // Who does not wait for it any more gets none.
+                            let _ = send_from(&socket, address, &answer, from).await;
+                        }
+                        drop(place);
+                    });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(agent = %asker.name, %error, "an agent's DNS socket fails");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = queries.join_next() => {}
+            _ = sweep.tick() => parts.report(&asker),
+            () = stop.cancelled() => break,
+        }
+    }
+    while queries.join_next().await.is_some() {}
+}

@@ -1,0 +1,161 @@
+//! Looking through a directory that an agent may change meanwhile: no name leads out of it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::sys::stat::{FileStat, fstat};
+use onecli_model::printable;
+
+/// Whether symbolic links within the tree are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    /// As long as they stay in the tree.
+    Follow,
+    /// They are an error.
+    Refuse,
+}
+
+/// A directory and all that is below it. Paths are relative to it; the empty one is the directory itself.
+#[derive(Debug)]
+pub(super) struct Tree(OwnedFd);
+
+impl Tree {
+    /// The one that is open as `directory`.
+    pub(super) fn new(directory: OwnedFd) -> Tree {
+        Tree(directory)
+    }
+
+    /// Opens what is at `path`.
+    ///
+    /// # Errors
+    /// openat2(2)'s: `ELOOP` for a link, `EXDEV` for one that leads out, `EAGAIN` where something was renamed meanwhile.
+    pub(super) fn open(&self, path: &Path, flags: OFlag, links: Links) -> nix::Result<OwnedFd> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let mut flags = flags | OFlag::O_CLOEXEC;
+        let mut resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        if links == Links::Refuse {
+            resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS;
+            flags |= OFlag::O_NOFOLLOW;
+        }
+        openat2(self.0.as_fd(), path, OpenHow::new().flags(flags).resolve(resolve))
+    }
+
+    /// Names and types in a directory, in the order of the file system.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn entries(
+        &self,
+        path: &Path,
+        links: Links,
+    ) -> nix::Result<impl Iterator<Item = (OsString, Option<Type>)>> {
+        let directory = self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, links)?;
+        let entries = Dir::from_fd(directory)?.into_iter().map_while(Result::ok);
+        let entries = entries
+            .map(|entry| (OsString::from_vec(entry.file_name().to_bytes().to_vec()), entry.file_type()));
+        Ok(entries.filter(|(name, _)| name != "." && name != ".."))
+    }
+
+    /// What is at `path`; a link itself where it stands last.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn stat(&self, path: &Path) -> nix::Result<FileStat> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let Some(name) = path.file_name() else { return fstat(&self.0) };
+        let parent = self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Follow)?;
+        nix::sys::stat::fstatat(&parent, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+    }
+
+    /// Where a link leads.
+    pub(super) fn link(&self, path: &Path) -> Option<OsString> {
+        let parent = path.parent()?;
+        let parent = self.open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Links::Follow).ok()?;
+        readlinkat(&parent, path.file_name()?).ok()
+    }
+
+    /// A regular file of at most `most` bytes. Nothing else is opened, so a FIFO or a device is not woken.
+    pub(super) fn read(&self, path: &Path, most: u64, links: Links) -> Option<Vec<u8>> {
+        let found = fstat(self.open(path, OFlag::O_PATH, links).ok()?).ok()?;
+        if found.st_mode & libc::S_IFMT != libc::S_IFREG || u64::try_from(found.st_size).ok()? > most {
+            return None;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let mut bytes = Vec::new();
+        let file = File::from(self.open(path, flags, links).ok()?);
+        file.take(most + 1).read_to_end(&mut bytes).ok()?;
+        (bytes.len() as u64 <= most).then_some(bytes)
+    }
+
+    /// The path of what a name in `directory` says, if it stays in the tree: `..` is resolved as text.
+    pub(super) fn join(directory: &Path, name: &Path) -> Option<PathBuf> {
+        let mut joined = directory.to_owned();
+        for part in name.components() {
+            match part {
+                std::path::Component::Normal(name) => joined.push(name),
+                std::path::Component::ParentDir if joined.pop() => {}
+                std::path::Component::CurDir => {}
+                _ => return None,
+            }
+        }
+        Some(joined)
+    }
+}
+
+/// A path for people: no character in it ends a line, drives a terminal or changes the direction of the text.
+pub fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_outside_of_the_tree_is_reached() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("secret"), "x").unwrap();
+        fs::write(dir.path().join("file"), "content").unwrap();
+        symlink("file", dir.path().join("inner")).unwrap();
+        symlink(outside.path().join("secret"), dir.path().join("outer")).unwrap();
+        symlink("..", dir.path().join("up")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let tree = Tree::new(File::open(dir.path()).unwrap().into());
+        let read = |name: &str, links| tree.read(Path::new(name), 7, links);
+        assert_eq!(read("file", Links::Refuse).unwrap(), b"content");
+        assert_eq!(read("inner", Links::Follow).unwrap(), b"content");
+        for name in ["inner", "outer", "fifo", "up/x", ""] {
+            assert_eq!(read(name, Links::Refuse), None, "{name}");
+        }
+        for name in ["outer", "fifo", "up", "/etc/hostname", "../x"] {
+            assert_eq!(read(name, Links::Follow), None, "{name}");
+        }
+        assert_eq!(tree.read(Path::new("file"), 6, Links::Refuse), None, "too long");
+        assert_eq!(tree.link(Path::new("inner")).unwrap(), "file");
+        assert_eq!(tree.entries(Path::new(""), Links::Refuse).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn names_are_joined_within_the_tree() {
+        let join = |directory: &str, name: &str| Tree::join(Path::new(directory), Path::new(name));
+        assert_eq!(join("a/.git", "../hooks/./x"), Some("a/hooks/x".into()));
+        assert_eq!(join("a", ".."), Some("".into()));
+        assert_eq!(join("a", "../.."), None);
+        assert_eq!(join("a", "/etc"), None);
+    }
+
+    #[test]
+    fn a_path_is_shown_on_one_line() {
+        assert_eq!(shown(Path::new("/a\nb\u{1b}[2Jc\u{9b}ä")), "/a\\nb\\u{1b}[2Jc\\u{9b}ä");
+        assert_eq!(shown(Path::new("/gpj.\u{202e}exe")), "/gpj.\\u{202e}exe");
+    }
+}

@@ -1,0 +1,86 @@
+//! Finds out whether a client may have the command that it asks for.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Uid, User};
+use onecli_model::Clock as _;
+use onecli_sys::SystemClock;
+
+use super::super::deadline::Deadline;
+use super::super::wire::{Event, Request, Subject, Wire};
+use super::{Ask, Caller, Permission};
+
+/// A permission that is older is asked for again before the command starts.
+const PERMITTED_FOR: Duration = Duration::from_millis(500);
+/// For a client to name its subject, and for the whole of its request after it is authorised.
+pub(super) const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// What the daemon permitted.
+pub(super) struct Authorisation {
+    pub(super) permission: Permission,
+    pub(super) since: Instant,
+}
+
+impl Authorisation {
+    /// The permission as it is now. A caller may take minutes to send its request or to answer a question: meanwhile the
+    /// permission may be taken back, and the kernel programs be detached.
+    pub(super) fn renewed(
+        self,
+        request: &Request,
+        caller: &Caller,
+        ask: Ask<'_>,
+    ) -> Result<Permission, String> {
+        if SystemClock.instant().duration_since(self.since) < PERMITTED_FOR {
+            return Ok(self.permission);
+        }
+        let permission = ask(&request.subject(), caller)?;
+        let is_same = (permission.agent, &permission.user) == (self.permission.agent, &self.permission.user);
+        is_same.then_some(permission).ok_or_else(|| "the agent was changed meanwhile: try again".to_owned())
+    }
+}
+
+/// Finds out as whom the command shall run, and whether the caller may; `None` when the client is gone.
+pub(super) fn authorise(
+    wire: &Wire,
+    caller: &Caller,
+    ask: Ask<'_>,
+) -> Result<Option<(Subject, Permission)>, String> {
+    let unread = |error: io::Error| format!("the launcher cannot read whom to run: {error}");
+    let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
+    let Some(subject) = wire.receive_subject(&deadline).map_err(unread)? else { return Ok(None) };
+    let named = named_user(subject.clone(), caller)?;
+    ask(&named, caller).map(|permission| Some((subject, permission)))
+}
+
+/// The request of an authorised caller; `None` when the client is gone.
+pub(super) fn receive(
+    wire: &Wire,
+    caller: &Caller,
+    subject: Subject,
+) -> Result<Option<(Request, Vec<OwnedFd>)>, String> {
+    let unread = |error: io::Error| format!("the launcher cannot read the request: {error}");
+    wire.send(&Event::Permitted, &[]).map_err(unread)?;
+    let deadline = Deadline::after(REQUEST_TIME).map_err(unread)?;
+    let Some((mut request, descriptors)) = wire.receive_before::<Request>(&deadline).map_err(unread)? else {
+        return Ok(None);
+    };
+    if request.subject() != subject {
+        return Err("the request is for another agent or user than the one that was authorised".to_owned());
+    }
+    request.user = named_user(subject, caller)?.user;
+    Ok(Some((request, descriptors)))
+}
+
+/// With `--scope` the user is the caller.
+fn named_user(mut subject: Subject, caller: &Caller) -> Result<Subject, String> {
+    if subject.scope {
+        let entry = User::from_uid(Uid::from_raw(caller.uid)).ok().flatten();
+        subject.user = Some(entry.map_or_else(|| caller.uid.to_string(), |entry| entry.name));
+        if caller.uid == 0 {
+            return Err("--scope runs as yourself, and an agent never runs as root".to_owned());
+        }
+    }
+    Ok(subject)
+}

@@ -1,0 +1,87 @@
+//! The words of the product as types. Parsed once at the edge, then passed on as they are.
+//!
+//! No I/O: the operating system is `onecli-sys`.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod authority;
+pub mod aws;
+pub mod check;
+pub mod clock;
+pub mod coding;
+pub mod command_cgroup;
+pub mod cookies;
+pub mod deny_group;
+mod error_chain;
+pub mod flow;
+pub mod flush_after;
+mod glob;
+pub mod harmless;
+pub mod host_scope;
+pub mod host_set;
+pub mod ids;
+pub mod issued;
+pub mod metadata;
+pub mod mint;
+pub mod named;
+pub mod narrow;
+pub mod operation;
+pub mod path;
+pub mod pattern;
+pub mod placeholder_scan;
+pub mod placement;
+pub mod printable;
+pub mod profile;
+pub mod random;
+pub mod reach;
+pub mod recipe;
+pub mod reference;
+pub mod refusal;
+pub mod rule;
+pub mod runner;
+pub mod secret;
+pub mod site;
+pub mod source;
+pub mod strength;
+pub mod template;
+pub mod token;
+pub mod upstream_proxy;
+pub mod value_class;
+pub mod value_form;
+pub mod wire_form;
+
+pub use agent::{Agent, CgroupName, Egress, Factors};
+pub use authority::{Authority, Host};
+pub use aws::AwsKeys;
+pub use check::{Check, CheckStatus};
+pub use clock::Clock;
+pub use cookies::CookieMode;
+pub use error_chain::error_chain;
+pub use flow::Flow;
+pub use flush_after::FlushAfter;
+pub use host_set::HostSet;
+pub use ids::{AgentId, AgentName, LogId, RequestId, SecretId, SecretName};
+pub use issued::MaskIssued;
+pub use mint::{Mint, TokenUrl};
+pub use named::NamedResource;
+pub use narrow::TemplateChoice;
+pub use operation::Operations;
+pub use path::{CanonicalPath, PathReadings};
+pub use pattern::{HostPattern, MethodSet, PathPattern};
+pub use placement::{Placement, Slot, Template};
+pub use printable::{misleads, printable, printable_json};
+pub use profile::{Profile, Shape, TemplateName};
+pub use random::{Random, RandomError};
+pub use reach::Reach;
+pub use reference::{VaultReference, VaultReferenceError};
+pub use refusal::{Code, Refusal};
+pub use rule::{Action, Mismatch, Rate, Rule, RuleError, RuleId, RuleText, Terms};
+pub use runner::Runner;
+pub use secret::{Sealed, Secret, SecretValue, Target};
+pub use site::{JsonPointer, Site};
+pub use source::{Source, SourceCommand, SourceFile};
+pub use token::{Placeholder, Token, TokenHash};
+pub use upstream_proxy::{NoProxy, ProxyUrl};
+pub use value_class::{Alphabet, LengthClass, ValueClass, ValueClassError};
+pub use wire_form::{RESERVED, WireForm};

@@ -1,0 +1,30 @@
+//! Sockets: listeners, where a connection came from, its first bytes, names, addresses, dialling, tunnels.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod dial;
+mod families;
+mod hosts;
+mod listen;
+mod origin;
+mod proxy;
+mod resolve;
+mod rewind;
+mod sniff;
+mod synthetic;
+mod tunnel;
+
+pub use address::{AddressPolicy, CheckedAddr};
+pub use dial::{DialError, Dialer, tune};
+pub use listen::{Bound, ListenError, bind};
+pub use origin::{Origin, Origins};
+pub use proxy::{ProxyError, Transport, connect_through, proxy_authorization};
+pub use resolve::{Addresses, ResolveError, ResolveFailure, Resolver};
+pub use rewind::Rewind;
+pub use sniff::{Protocol, SniffError, sniff};
+pub use synthetic::{SyntheticAddresses, client_speaks_first};
+pub use tunnel::{Ended, TunnelBytes, tunnel};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! Asking an upstream proxy for a connection (RFC 9110 section 9.3.6).
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use onecli_model::{Authority, ProxyUrl};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Bytes both ways, whatever is below.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
+
+/// Why a proxy opened no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// It wants other credentials.
+    #[error("it wants other credentials (407)")]
+    Credentials,
+    /// It answered with another status than 2xx.
+    #[error("it refused the connection with status {0}")]
+    Refused(StatusCode),
+    /// It does not speak HTTP, or broke off.
+    #[error("it broke off: {0}")]
+    Broken(#[from] hyper::Error),
+    /// The request cannot be written.
+    #[error("it cannot be asked: {0}")]
+    Unasked(#[from] http::Error),
+}
+
+/// What `Proxy-Authorization` says to `proxy`, where it is told who we are.
+pub fn proxy_authorization(proxy: &ProxyUrl) -> Option<HeaderValue> {
+    let credentials = proxy.credentials()?;
+    let encoded = zeroize::Zeroizing::new(data_encoding::BASE64.encode(credentials.as_bytes()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", encoded.as_str())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Has the proxy at the other end of `stream` connect to `target`.
+///
+/// # Errors
+/// [`ProxyError`].
+pub async fn connect_through(
+    stream: Box<dyn Transport>,
+    proxy: &ProxyUrl,
+    target: &Authority,
+) -> Result<TokioIo<Upgraded>, ProxyError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to the upstream proxy ended");
+        }
+    });
+    // An IPv6 literal is bracketed by its Display; the port is always there.
+    let named = target.to_string();
+    let mut request = Request::builder().method(Method::CONNECT).uri(named.as_str());
+    request = request.header(header::HOST, named);
+    if let Some(authorization) = proxy_authorization(proxy) {
+        request = request.header(header::PROXY_AUTHORIZATION, authorization);
+    }
+    let mut response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+    match response.status() {
+        status if status.is_success() => Ok(TokioIo::new(hyper::upgrade::on(&mut response).await?)),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(ProxyError::Credentials),
+        status => Err(ProxyError::Refused(status)),
+    }
+}

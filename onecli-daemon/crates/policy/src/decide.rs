@@ -1,0 +1,397 @@
+//! What happens to each request.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::sync::Arc;
+
+use http::Method;
+use jiff::Timestamp;
+use onecli_model::{
+    Action, AgentId, Authority, Code, Egress, Host, JsonPointer, Mismatch, NamedResource, Operations,
+    PathPattern, PathReadings, Placeholder, Reach, Refusal, Rule, RuleId, Secret, SecretId, Site, Slot,
+};
+
+use super::grant::{Grant, Sent, Watch};
+use super::identity::{Evidence, Identity};
+use super::refusals::{ambiguous, denied_request, host_denied, not_for_this, placeholder_wanted, removed};
+use super::snapshot::{AgentView, Snapshot};
+use super::trace::Trace;
+
+/// What a decision about a request is made from.
+#[derive(Debug)]
+pub struct RequestFacts<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// Where the request goes.
+    pub authority: &'r Authority,
+    /// Its path, with the ways in which servers read it: found at most once for a decision.
+    pub path: PathReadings<'r>,
+    /// Does it leave over TLS?
+    pub tls: bool,
+    /// Every placeholder in its head.
+    pub placeholders: &'r [Placeholder],
+    /// What it names besides its URL.
+    pub named: &'r [NamedResource],
+    /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
+    pub body: &'r [(JsonPointer, Placeholder)],
+    /// What it asks for besides method and path, by the names that denials mention.
+    pub operations: &'r Operations,
+    /// The secrets of the sealed sessions that it presents. Each was opened: it is this agent's and for this host.
+    pub sessions: &'r [SecretId],
+}
+
+/// What happens to a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// Forward with these credentials, at least one, each for a slot of its own.
+    Inject(Vec<Grant>),
+    /// Forward without any.
+    Forward,
+    /// Refuse.
+    Deny(Refusal),
+}
+
+/// What decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A rule.
+    Rule(Action, RuleId),
+    /// A grant.
+    Grant,
+    /// The agent's egress default.
+    Default(Egress),
+}
+
+impl fmt::Display for Cause {
+    /// As in the audit's `rule`: `allow 7`, `grant`, `egress allow`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Rule(action, id) => write!(f, "{action} {id}"),
+            Cause::Grant => f.write_str("grant"),
+            Cause::Default(egress) => write!(f, "egress {egress}"),
+        }
+    }
+}
+
+impl From<&Rule> for Cause {
+    fn from(rule: &Rule) -> Cause {
+        Cause::Rule(rule.terms.action(), rule.id)
+    }
+}
+
+/// A decision, and what it is bound to.
+#[derive(Debug)]
+pub struct Ruling {
+    /// What happens, once the conditions are met.
+    pub decision: Decision,
+    /// What decided. A refusal tells for itself.
+    pub cause: Option<Cause>,
+    /// A person has to allow it first.
+    pub approve: Option<Arc<Rule>>,
+    /// Every limit that it counts for.
+    pub limits: Vec<Arc<Rule>>,
+    /// The addresses it may be sent to.
+    pub reach: Reach,
+    /// Does a rule depend on its method or path?
+    pub is_ruled: bool,
+    /// The secrets whose sealed sessions may be opened for it.
+    pub sessions: Vec<Grant>,
+}
+
+impl Ruling {
+    pub(super) fn deny(refusal: Refusal) -> Ruling {
+        Ruling {
+            decision: Decision::Deny(refusal),
+            cause: None,
+            approve: None,
+            limits: Vec::new(),
+            reach: Reach::default(),
+            is_ruled: true,
+            sessions: Vec::new(),
+        }
+    }
+}
+
+impl Ruling {
+    /// Does it allow the request with all of these secrets?
+    fn rests_on(&self, used: &[SecretId]) -> bool {
+        let grants: &[Grant] = match &self.decision {
+            Decision::Inject(grants) => grants,
+            Decision::Forward => &[],
+            Decision::Deny(_) => return false,
+        };
+        let stands =
+            |used: &SecretId| grants.iter().chain(&self.sessions).any(|grant| grant.secret().id == *used);
+        used.iter().all(stands)
+    }
+}
+
+/// What the grants alone come to.
+enum Granted {
+    /// These, and the sessions of those.
+    Grants(Vec<Grant>, Vec<Grant>),
+    /// None is for the request: this refusal, unless a rule or the default allows it.
+    Nothing(Refusal),
+    /// One is, for those who prove more: this refusal, unless a rule allows it without a credential.
+    Unproven(Refusal),
+}
+
+impl Snapshot {
+    /// Decides one request. Precedence: a wrong placeholder, then rules that deny, approve and limit, then a rule that
+    /// allows or a grant, then the agent's egress default.
+    pub fn decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> Ruling {
+        self.decide_traced(identity, request, &mut Trace::none())
+    }
+
+    /// The same, noting every rule and every granted secret that was looked at.
+    pub fn decide_traced(
+        &self,
+        identity: &Identity,
+        request: &RequestFacts<'_>,
+        trace: &mut Trace,
+    ) -> Ruling {
+        let Some(view) = self.agent(identity.agent().id) else { return Ruling::deny(removed()) };
+        self.decide_with((view, &view.secrets), identity, request, trace)
+    }
+
+    /// The same where of the agent's secrets only these count.
+    fn decide_with(
+        &self,
+        (view, secrets): (&AgentView, &[Arc<Secret>]),
+        identity: &Identity,
+        request: &RequestFacts<'_>,
+        trace: &mut Trace,
+    ) -> Ruling {
+        let applied = view.rules.apply(request.authority, request.method, &request.path, trace);
+        let granted = self.granted((view, secrets), identity, request, trace);
+        // What looks like an attack is told as one, whatever else there is to say of it.
+        let granted = match (granted, applied.deny) {
+            (Err(refusal), _) if refusal.code.is_alert() => return Ruling::deny(refusal),
+            (_, Some(rule)) => return Ruling::deny(denied_request(rule, request)),
+            (Err(refusal), None) => return Ruling::deny(refusal),
+            (Ok(granted), None) => granted,
+        };
+        let egress = identity.agent().egress;
+        let allow = applied.allow.map(|rule| Cause::from(rule.as_ref()));
+        let approve = applied.approve.map(|rule| Cause::from(rule.as_ref()));
+        let default = (egress == Egress::Allow).then_some(Cause::Default(egress));
+        let mut sessions = Vec::new();
+        let (decision, cause, open) = match granted {
+            Granted::Grants(grants, of_sessions) => {
+                sessions = of_sessions;
+                let decision = if grants.is_empty() { Decision::Forward } else { Decision::Inject(grants) };
+                (decision, Cause::Grant, true)
+            }
+            Granted::Nothing(refusal) => match allow.or(approve).or(default) {
+                Some(cause) => (Decision::Forward, cause, false),
+                None => return Ruling::deny(refusal),
+            },
+            Granted::Unproven(refusal) => match allow {
+                Some(cause) => (Decision::Forward, cause, false),
+                None => return Ruling::deny(refusal),
+            },
+        };
+        let open = open || approve.is_some() || default.is_some() || applied.reach.open;
+        let ruling = Ruling {
+            decision,
+            cause: Some(cause),
+            approve: applied.approve.cloned(),
+            limits: applied.limits.into_iter().cloned().collect(),
+            reach: Reach { open, ..applied.reach },
+            is_ruled: applied.is_ruled,
+            sessions,
+        };
+        view.rule_named(request, ruling)
+    }
+
+    /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Then
+    /// the addresses that it may be at. Asked while an answer streams or a WebSocket is open, on each new policy and when
+    /// the session ends. What it was bound to when it began (a person's word, limits) it has had. A new grant takes nothing
+    /// back: what an agent is granted later may fit the request better, or ask for a placeholder.
+    pub fn still_allows(
+        &self,
+        evidence: &Evidence,
+        now: Timestamp,
+        agent: AgentId,
+        request: &RequestFacts<'_>,
+        used: &[SecretId],
+    ) -> Option<Reach> {
+        let identity = self.identify(evidence, now).ok().filter(|identity| identity.agent().id == agent)?;
+        let view = self.agent(agent)?;
+        let is_used = |secret: &&Arc<Secret>| used.contains(&secret.id);
+        let of_used: Vec<Arc<Secret>> = view.secrets.iter().filter(is_used).cloned().collect();
+        [&view.secrets, &of_used].into_iter().find_map(|secrets| {
+            let ruling = self.decide_with((view, secrets), &identity, request, &mut Trace::none());
+            ruling.rests_on(used).then_some(ruling.reach)
+        })
+    }
+
+    /// The secrets for this host that the agent may use, by whatever port or path, or once might. Responses are searched for
+    /// all that is [stored](Self::stored_at) for the host.
+    pub fn watches(&self, identity: &Identity, host: &Host) -> Vec<Watch> {
+        let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
+        view.watched(host).map(|s| Watch::new(Arc::clone(s), Sent::Placed)).collect()
+    }
+
+    /// What the agent's grants come to for a request, rules aside.
+    fn granted(
+        &self,
+        (view, secrets): (&AgentView, &[Arc<Secret>]),
+        identity: &Identity,
+        request: &RequestFacts<'_>,
+        trace: &mut Trace,
+    ) -> Result<Granted, Refusal> {
+        let traced = if trace.is_wanted() { secrets } else { &[] };
+        for secret in traced {
+            trace.secret(secret, judged(secret, request));
+        }
+        let here: Vec<&Arc<Secret>> = secrets
+            .iter()
+            .filter(|s| {
+                s.target.host.matches(request.authority.host()) && s.target.port == request.authority.port()
+            })
+            .collect();
+        refuse_fresh_credentials(&here, request)?;
+        let mut presented = self.check_placeholders(view, &here, request)?;
+        let in_body = self.presented_in_body(view, &here, request);
+        presented.extend(&in_body);
+        let matching: Vec<&Arc<Secret>> = here.iter().copied().filter(|s| matches(s, request)).collect();
+
+        if let Some(secret) =
+            here.iter().find(|s| presented.contains(&s.id) && !matching.iter().any(|m| m.id == s.id))
+        {
+            return Err(not_for_this(secret, request));
+        }
+        if matching.is_empty() {
+            return without_grant((view, identity), &here, request);
+        }
+        if !request.tls && !matching.iter().any(|s| s.target.allow_plaintext) {
+            return Err(Refusal::new(
+                Code::PlaintextRefused,
+                format!("secret '{}' is not sent over plain HTTP", matching[0].name),
+                "use https://, or store the secret with --allow-plaintext",
+            ));
+        }
+
+        // The identity's own factors suffice, or each secret's placeholder stands in for the token.
+        let required = identity.agent().factors;
+        let is_in_place = |secret: &Secret| match secret.placement.site() {
+            None => true,
+            Some(Site::Json(_)) => in_body.contains(&secret.id),
+            Some(_) => presented.contains(&secret.id),
+        };
+        let needs_placeholder =
+            !identity.proven().satisfies(required) || !matching.iter().any(|secret| is_in_place(secret));
+        let usable = |secret: &Secret| {
+            let mut proven = identity.proven();
+            // A session was issued to this agent for this secret, as its placeholder was.
+            proven.token |= presented.contains(&secret.id) || request.sessions.contains(&secret.id);
+            proven.satisfies(required) && (request.tls || secret.target.allow_plaintext)
+        };
+        let fillable: Vec<&Arc<Secret>> = matching.iter().copied().filter(|s| is_in_place(s)).collect();
+        let granted = |secrets: Vec<&Arc<Secret>>| -> Vec<Grant> {
+            let usable = secrets.into_iter().filter(|secret| usable(secret));
+            usable.map(|secret| Grant::new(Arc::clone(&view.agent), Arc::clone(secret))).collect()
+        };
+        let grants = granted(winners(&fillable, &presented, request));
+        let has_session = |secret: &&Arc<Secret>| request.sessions.contains(&secret.id);
+        let of_sessions = granted(matching.iter().copied().filter(has_session).collect());
+        if grants.is_empty() && of_sessions.is_empty() && needs_placeholder {
+            return Ok(Granted::Unproven(placeholder_wanted(identity, matching[0])));
+        }
+        Ok(Granted::Grants(grants, of_sessions))
+    }
+}
+
+/// Does a secret apply, and if not, why?
+pub(super) fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
+    let target = &secret.target;
+    if !target.host.matches(request.authority.host()) {
+        return Err(Mismatch::Host);
+    }
+    if target.port != request.authority.port() {
+        return Err(Mismatch::Port);
+    }
+    if !target.methods.contains(request.method) {
+        return Err(Mismatch::Method);
+    }
+    if matches(secret, request) {
+        return Ok(());
+    }
+    Err(if request.path.ambiguity().is_some() { Mismatch::AmbiguousPath } else { Mismatch::Path })
+}
+
+pub(super) fn matches(secret: &Secret, request: &RequestFacts<'_>) -> bool {
+    secret.target.methods.contains(request.method)
+        && secret.target.paths.iter().any(|pattern| path_matches(secret, pattern, &request.path))
+}
+
+pub(super) fn path_matches(secret: &Secret, pattern: &PathPattern, path: &PathReadings<'_>) -> bool {
+    if secret.profile.encoded_slash { pattern.matches_opaque(path) } else { pattern.matches(path) }
+}
+
+/// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
+pub(super) fn refuse_fresh_credentials(
+    here: &[&Arc<Secret>],
+    request: &RequestFacts<'_>,
+) -> Result<(), Refusal> {
+    let asked = request.asked();
+    let Some(secret) = here.iter().find(|secret| secret.profile.denies(&asked)) else { return Ok(()) };
+    Err(Refusal::new(
+        Code::CredentialEndpoint,
+        format!(
+            "{} {} may answer with a new credential, which the template of secret '{}' does not let agents have",
+            request.method, request.path, secret.name
+        ),
+        "have a person make it; or an administrator stores the secret without --template",
+    ))
+}
+
+/// One secret for each slot: the one whose placeholder was presented, else the most specific, ties by name.
+fn winners<'s>(
+    matching: &[&'s Arc<Secret>],
+    presented: &[SecretId],
+    request: &RequestFacts<'_>,
+) -> Vec<&'s Arc<Secret>> {
+    let mut ranked: Vec<&Arc<Secret>> = matching.to_vec();
+    ranked.sort_by_cached_key(|secret| {
+        let path = secret
+            .target
+            .paths
+            .iter()
+            .filter(|pattern| path_matches(secret, pattern, &request.path))
+            .map(PathPattern::specificity)
+            .max();
+        Reverse((
+            presented.contains(&secret.id),
+            secret.target.host.specificity(request.authority.host()),
+            path,
+            !secret.target.methods.is_all(),
+            Reverse(secret.name.clone()),
+        ))
+    });
+    let mut slots: Vec<Slot> = Vec::new();
+    ranked.retain(|secret| {
+        let slot = secret.placement.slot();
+        let free = !slots.contains(&slot);
+        if free {
+            slots.push(slot);
+        }
+        free
+    });
+    ranked
+}
+
+fn without_grant(
+    (view, identity): (&AgentView, &Identity),
+    here: &[&Arc<Secret>],
+    request: &RequestFacts<'_>,
+) -> Result<Granted, Refusal> {
+    if let (false, Some(ambiguity)) = (here.is_empty(), request.path.ambiguity()) {
+        return Err(ambiguous(ambiguity));
+    }
+    Ok(Granted::Nothing(match here.first() {
+        Some(secret) => not_for_this(secret, request),
+        None => host_denied(identity, request.authority, view.former_at(request.authority.host())),
+    }))
+}

@@ -1,0 +1,30 @@
+//! Denials of templates, as policy asks them.
+
+use onecli_model::operation::Reading;
+use onecli_model::template::Asked;
+
+use super::decide::RequestFacts;
+use super::identity::Identity;
+use super::snapshot::Snapshot;
+
+impl<'r> RequestFacts<'r> {
+    /// As denials of templates judge it.
+    pub(super) fn asked(&self) -> Asked<'_, 'r> {
+        Asked {
+            method: self.method,
+            host: self.authority.host(),
+            path: &self.path,
+            operations: self.operations,
+        }
+    }
+}
+
+impl Snapshot {
+    /// What must be read of the request besides its head because a denial of one of the agent's secrets depends on it?
+    pub fn denials_read(&self, identity: &Identity, request: &RequestFacts<'_>) -> Reading {
+        let Some(view) = self.agent(identity.agent().id) else { return Reading::Nothing };
+        let (host, port) = (request.authority.host(), request.authority.port());
+        let here = view.secrets.iter().filter(|s| s.target.port == port && s.target.host.matches(host));
+        here.map(|secret| secret.profile.reads(&request.asked())).max().unwrap_or_default()
+    }
+}

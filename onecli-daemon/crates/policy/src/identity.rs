@@ -1,0 +1,160 @@
+//! Who is asking: from the kernel's record and a token, never from what the agent says of itself.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use onecli_model::{Agent, CgroupName, Code, Factors, Refusal, TokenHash};
+
+use super::snapshot::Snapshot;
+
+/// How a connection reached us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Redirected by the kernel.
+    Transparent,
+    /// The client speaks to us as its proxy.
+    Explicit,
+}
+
+/// What a connection proves about its sender.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// How it reached us.
+    pub mode: Mode,
+    /// The managed cgroup it came from, in the kernel's word.
+    pub cgroup: Option<CgroupName>,
+    /// Hash of the token in `Proxy-Authorization`.
+    pub token: Option<TokenHash>,
+}
+
+/// An authenticated agent. Only [`Snapshot::identify`] makes one.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    agent: Arc<Agent>,
+    proven: Factors,
+    mode: Mode,
+}
+
+impl Identity {
+    /// The agent.
+    pub fn agent(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+
+    /// What the connection proved. A placeholder in a request may add the token factor.
+    pub fn proven(&self) -> Factors {
+        self.proven
+    }
+
+    /// How the connection reached us.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Of a request of root's, which no connection sends.
+    pub(super) fn of_tester(agent: Arc<Agent>) -> Identity {
+        let proven = agent.factors;
+        Identity { agent, proven, mode: Mode::Explicit }
+    }
+}
+
+impl Snapshot {
+    /// Finds the agent behind `evidence` (the table of factors in ARCHITECTURE.md).
+    ///
+    /// Transparent connections need a known cgroup; explicit ones need every factor the agent requires.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that says which proof is missing or wrong.
+    pub fn identify(&self, evidence: &Evidence, now: Timestamp) -> Result<Identity, Refusal> {
+        let by_cgroup = match &evidence.cgroup {
+            Some(cgroup) => Some(self.agent_of_cgroup(cgroup).ok_or_else(|| {
+                Refusal::new(
+                    Code::AgentUnknown,
+                    format!("the cgroup '{cgroup}' belongs to no agent"),
+                    "start the program with 'onecli run --agent NAME', or add an agent with --cgroup",
+                )
+            })?),
+            None => None,
+        };
+        let by_token = match &evidence.token {
+            Some(token) => Some(self.agent_of_token(token, now).ok_or_else(|| {
+                Refusal::new(
+                    Code::TokenUnknown,
+                    "the token is unknown, rotated or expired",
+                    "get a new one with 'onecli agent rotate NAME'",
+                )
+            })?),
+            None => None,
+        };
+        let (agent, proven) = match (by_cgroup, by_token) {
+            (Some(here), Some(owner)) if here.id != owner.id => {
+                return Err(Refusal::new(
+                    Code::TokenForeign,
+                    format!("the token is not that of agent '{}', whose cgroup it came from", here.name),
+                    "use the agent's own token",
+                ));
+            }
+            (Some(agent), Some(_)) => (agent, Factors::BOTH),
+            (Some(agent), None) => (agent, Factors::CGROUP),
+            (None, Some(agent)) => (agent, Factors::TOKEN),
+            (None, None) if evidence.mode == Mode::Explicit => return Err(token_wanted()),
+            (None, None) => {
+                return Err(Refusal::new(
+                    Code::FlowUnknown,
+                    "the kernel has no record of this connection",
+                    "only processes in a managed cgroup may connect here: use 'onecli run --agent NAME'",
+                ));
+            }
+        };
+        if !agent.enabled {
+            return Err(Refusal::new(
+                Code::AgentDisabled,
+                format!("agent '{}' is disabled", agent.name),
+                format!("an administrator can enable it: onecli agent enable {}", agent.name),
+            ));
+        }
+        if evidence.mode == Mode::Explicit && !proven.satisfies(agent.factors) {
+            return Err(if proven.token { cgroup_wanted(agent) } else { token_wanted() });
+        }
+        Ok(Identity { agent: Arc::clone(agent), proven, mode: evidence.mode })
+    }
+
+    /// The agent that `evidence` points to, for the record of what is refused before anybody is identified: the cgroup's,
+    /// in the kernel's word, else the token's, live or not. No permission follows from it.
+    pub fn suspect(&self, evidence: &Evidence) -> Option<&Arc<Agent>> {
+        let by_cgroup = evidence.cgroup.as_ref().and_then(|cgroup| self.agent_of_cgroup(cgroup));
+        by_cgroup.or_else(|| self.owner_of_token(evidence.token.as_ref()?))
+    }
+
+    /// The user whose `onecli run` the token in `evidence` was minted for, by uid. For the record; no permission follows from it.
+    pub fn launched_by(&self, evidence: &Evidence) -> Option<u32> {
+        self.launcher_of_token(evidence.token.as_ref()?)
+    }
+
+    /// When the session ends whose token is in `evidence`; an agent's own token has no end.
+    pub fn session_end(&self, evidence: &Evidence) -> Option<Timestamp> {
+        self.end_of_token(evidence.token.as_ref()?)
+    }
+}
+
+fn token_wanted() -> Refusal {
+    Refusal::new(
+        Code::ProxyAuthRequired,
+        "this proxy wants an agent's token",
+        "set HTTPS_PROXY=http://x:TOKEN@HOST:PORT, with the token of 'onecli agent add' or 'onecli agent rotate'",
+    )
+}
+
+fn cgroup_wanted(agent: &Agent) -> Refusal {
+    Refusal::new(
+        Code::FactorMissing,
+        format!(
+            "agent '{}' requires {}, and this connection did not come from its cgroup",
+            agent.name, agent.factors
+        ),
+        format!(
+            "start the program with 'onecli run --agent {0}', or allow the token alone: onecli agent add NAME --factors token",
+            agent.name
+        ),
+    )
+}

@@ -1,0 +1,40 @@
+//! Who may do what: identities, decisions and grants, as pure functions over a snapshot; and what outlives a snapshot:
+//! the counts of limits, and the requests that wait for a person. No I/O.
+
+#![forbid(unsafe_code)]
+
+mod approvals;
+mod decide;
+mod denials;
+mod grant;
+mod host_index;
+mod identity;
+mod limits;
+mod named;
+mod placeholders;
+mod refusals;
+mod route;
+mod rules;
+mod scope;
+mod secret_test;
+mod snapshot;
+mod trace;
+
+pub use approvals::{
+    Answer, ApprovalId, Approvals, AskError, Asked, Changed, End, NotWaiting, PER_MINUTE, Waiting,
+};
+pub use decide::{Cause, Decision, RequestFacts, Ruling};
+pub use grant::{Grant, Sent, Watch};
+pub use host_index::HostGroups;
+pub use identity::{Evidence, Identity, Mode};
+pub use limits::{Exceeded, Limits};
+pub use route::Route;
+pub use scope::widened;
+pub use secret_test::TestPermit;
+pub use snapshot::{AgentInput, Snapshot, SnapshotInput, TokenInput};
+pub use trace::{Considered, Subject, Trace};
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! How often an agent did what a rule limits, over all its connections. Counts outlive a snapshot, not the daemon.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use onecli_model::{AgentId, Rule, RuleId};
+
+/// Parts that a window is counted in. A request leaves the count at most a part after the window that it fell in.
+const PARTS: usize = 60;
+/// Counts kept before those of windows that are over are dropped. There can only be one for each rule and agent.
+const TIDY_AT: usize = 4096;
+
+/// The counts of every limit for every agent. Never more than a limit's number fall into any stretch of time as long
+/// as its window.
+#[derive(Debug)]
+pub struct Limits {
+    origin: Instant,
+    counts: Mutex<HashMap<(RuleId, AgentId), Window>>,
+}
+
+/// A limit that is used up.
+#[derive(Debug, Clone)]
+pub struct Exceeded {
+    /// The limit.
+    pub rule: Arc<Rule>,
+    /// When there is room again for one, if nothing else comes before.
+    pub retry_after: Duration,
+}
+
+/// What fell into the parts of one window, as a ring.
+#[derive(Debug, Clone)]
+struct Window {
+    /// The length of one part.
+    part: Duration,
+    /// The part that was counted in last, from the beginning of time.
+    last: u128,
+    /// One more than the parts of a window: the oldest is in it still, perhaps.
+    counts: [u32; PARTS + 1],
+}
+
+impl Window {
+    fn new(window: Duration) -> Window {
+        let parts = u32::try_from(PARTS).unwrap_or(u32::MAX);
+        Window { part: window / parts, last: 0, counts: [0; PARTS + 1] }
+    }
+
+    /// The part that `now` lies in.
+    fn part_of(&self, now: Duration) -> u128 {
+        now.as_nanos() / self.part.as_nanos().max(1)
+    }
+
+    /// Forgets the parts that are over. The clock never goes back.
+    fn turn(&mut self, now: Duration) {
+        let part = self.part_of(now);
+        let over = part.saturating_sub(self.last);
+        for ahead in 1..=over.min(PARTS as u128 + 1) {
+            self.counts[slot(self.last + ahead)] = 0;
+        }
+        self.last = self.last.max(part);
+    }
+
+    fn total(&self) -> u64 {
+        self.counts.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// How long until fewer than `most` are counted.
+    fn room_in(&self, now: Duration, most: u32) -> Duration {
+        let mut total = self.total();
+        let oldest = self.last.saturating_sub(PARTS as u128);
+        for part in oldest..=self.last {
+            total -= u64::from(self.counts[slot(part)]);
+            if total < u64::from(most) {
+                let free = part + PARTS as u128 + 1;
+                let at = self.part.saturating_mul(u32::try_from(free).unwrap_or(u32::MAX));
+                return at.saturating_sub(now);
+            }
+        }
+        self.part
+    }
+}
+
+fn slot(part: u128) -> usize {
+    (part % (PARTS as u128 + 1)) as usize
+}
+
+impl Limits {
+    /// Nothing counted yet; `now` is the beginning of time.
+    pub fn new(now: Instant) -> Limits {
+        Limits { origin: now, counts: Mutex::default() }
+    }
+
+    /// Counts one request of `agent` for each of `rules`, or for none of them where one is used up.
+    ///
+    /// # Errors
+    /// [`Exceeded`], of the limit that is used up for longest.
+    pub fn take(&self, now: Instant, agent: AgentId, rules: &[Arc<Rule>]) -> Result<(), Exceeded> {
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let now = now.saturating_duration_since(self.origin);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= TIDY_AT {
+            counts.retain(|_, window| {
+                window.turn(now);
+                window.total() > 0
+            });
+        }
+        let mut exceeded: Option<Exceeded> = None;
+        for rule in rules {
+            let Some(rate) = rule.terms.rate() else { continue };
+            let window = counts.entry((rule.id, agent)).or_insert_with(|| Window::new(rate.window()));
+            window.turn(now);
+            if window.total() >= u64::from(rate.count()) {
+                let retry_after = window.room_in(now, rate.count());
+                if exceeded.as_ref().is_none_or(|longest| longest.retry_after < retry_after) {
+                    exceeded = Some(Exceeded { rule: Arc::clone(rule), retry_after });
+                }
+            }
+        }
+        if let Some(exceeded) = exceeded {
+            return Err(exceeded);
+        }
+        for rule in rules {
+            if let Some(window) = counts.get_mut(&(rule.id, agent)) {
+                window.counts[slot(window.last)] += 1;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! What rules and grants say of the resources that a request names besides its URL.
+
+use std::sync::Arc;
+
+use onecli_model::{Authority, Egress, NamedResource, PathReadings, Refusal, Secret};
+
+use super::Grant;
+use super::decide::{Decision, RequestFacts, Ruling, path_matches};
+use super::refusals::{denied_by, named_is_unreadable, named_wants_approval, not_for_named};
+use super::snapshot::AgentView;
+use super::trace::Trace;
+
+impl AgentView {
+    /// Narrows what was ruled for `request` to what is ruled for every resource that it names. A resource that cannot be
+    /// read is refused where a credential is injected or rules exist: a secret is limited by its hosts at least.
+    pub(super) fn rule_named(&self, request: &RequestFacts<'_>, mut ruling: Ruling) -> Ruling {
+        for resource in request.named {
+            // Rules are about single places, not about all that begin alike.
+            let is_unruled = resource.is_prefix && !self.rules.is_empty();
+            if is_unruled || (resource.places.is_empty() && self.limits(&ruling)) {
+                return Ruling::deny(named_is_unreadable(resource));
+            }
+            for (authority, path) in &resource.places {
+                let place = Place { resource, authority, path: PathReadings::new(path) };
+                if let Err(refusal) = self.rule_place(request, &place, &mut ruling) {
+                    return Ruling::deny(refusal);
+                }
+            }
+        }
+        ruling
+    }
+
+    /// Does it matter which resource the request is for?
+    fn limits(&self, ruling: &Ruling) -> bool {
+        let injects = matches!(&ruling.decision, Decision::Inject(grants) if !grants.is_empty());
+        injects || !self.rules.is_empty()
+    }
+
+    fn rule_place(
+        &self,
+        request: &RequestFacts<'_>,
+        place: &Place<'_>,
+        ruling: &mut Ruling,
+    ) -> Result<(), Refusal> {
+        let mut allowed = self.agent.egress == Egress::Allow;
+        for method in [request.method, &place.resource.use_as] {
+            let applied = self.rules.apply(place.authority, method, &place.path, &mut Trace::none());
+            if let Some(rule) = applied.deny {
+                return Err(denied_by(rule, format_args!("{method} {place}")));
+            }
+            if let Some(rule) = applied.approve {
+                // An approver sees the URL alone.
+                if ruling.approve.as_ref().is_none_or(|own| own.id != rule.id) {
+                    return Err(named_wants_approval(rule, place));
+                }
+                allowed = true;
+            }
+            for rule in applied.limits {
+                if !ruling.limits.iter().any(|own| own.id == rule.id) {
+                    ruling.limits.push(Arc::clone(rule));
+                }
+            }
+            allowed |= applied.allow.is_some();
+        }
+        let refused = match &ruling.decision {
+            Decision::Inject(grants) => {
+                grants.iter().map(Grant::secret).find(|secret| !place.is_covered_by(secret))
+            }
+            Decision::Forward if allowed || self.secrets.iter().any(|own| place.is_covered_by(own)) => None,
+            Decision::Forward => return Err(not_for_named(None, place)),
+            Decision::Deny(_) => None,
+        };
+        refused.map_or(Ok(()), |secret| Err(not_for_named(Some(secret), place)))
+    }
+}
+
+/// A place that a server may take a named resource for.
+pub(super) struct Place<'r> {
+    pub(super) resource: &'r NamedResource,
+    authority: &'r Authority,
+    path: PathReadings<'r>,
+}
+
+impl Place<'_> {
+    /// Is the place at the secret's host and port, and below its paths?
+    fn is_covered_by(&self, secret: &Secret) -> bool {
+        let target = &secret.target;
+        target.host.matches(self.authority.host())
+            && target.port == self.authority.port()
+            && target.paths.iter().any(|pattern| path_matches(secret, pattern, &self.path))
+    }
+}
+
+impl std::fmt::Display for Place<'_> {
+    /// `host:port/path, which 'field' names`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}, which '{}' names", self.authority, self.path, self.resource.field)
+    }
+}

@@ -1,0 +1,88 @@
+//! Placeholders in a request: whose they are, and which secrets they speak for.
+
+use std::sync::Arc;
+
+use onecli_model::{AgentId, Authority, Code, JsonPointer, Placeholder, Refusal, Secret, SecretId};
+
+use super::decide::{RequestFacts, matches};
+use super::identity::Identity;
+use super::snapshot::{AgentView, Snapshot};
+
+impl Snapshot {
+    /// The fields of a request's body in which a placeholder may stand, by the secrets that it matches. Where there are
+    /// any, and the body is JSON, it has to be read before the request can be decided.
+    pub fn body_fields(&self, identity: &Identity, request: &RequestFacts<'_>) -> Vec<JsonPointer> {
+        let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
+        let is_here = |s: &&Arc<Secret>| {
+            s.target.host.matches(request.authority.host())
+                && s.target.port == request.authority.port()
+                && matches(s, request)
+        };
+        let mut fields: Vec<JsonPointer> =
+            view.secrets.iter().filter(is_here).filter_map(|s| s.placement.json_pointer().cloned()).collect();
+        fields.sort();
+        fields.dedup();
+        fields
+    }
+
+    /// The secrets whose placeholders stand in the body where they are to be replaced. Any other text there is the
+    /// agent's own affair.
+    pub(super) fn presented_in_body(
+        &self,
+        view: &AgentView,
+        here: &[&Arc<Secret>],
+        request: &RequestFacts<'_>,
+    ) -> Vec<SecretId> {
+        let secret_at = |(field, placeholder): &(JsonPointer, Placeholder)| {
+            let (agent, id) = self.owner_of_placeholder(placeholder)?;
+            let secret = here.iter().find(|secret| secret.id == id)?;
+            (agent == view.agent.id && secret.placement.json_pointer() == Some(field)).then_some(id)
+        };
+        request.body.iter().filter_map(secret_at).collect()
+    }
+
+    /// What a placeholder in the content of a request is a sign of, where `agent` sends it to `authority`:
+    /// [`Code::PlaceholderForeign`] for another agent's, [`Code::PlaceholderMisplaced`] for one whose secret is not for
+    /// that host and port. `None` for the agent's own at its host, wherever it stands, and for text that is no agent's
+    /// placeholder now: a mere spelling proves nothing. Two lookups, however many secrets there are.
+    pub fn judge_content(&self, agent: AgentId, authority: &Authority, placeholder: &str) -> Option<Code> {
+        let (owner, secret) = self.placeholder(placeholder)?;
+        if *owner != agent {
+            return Some(Code::PlaceholderForeign);
+        }
+        let target = &secret.target;
+        let is_here = target.host.matches(authority.host()) && target.port == authority.port();
+        (!is_here).then_some(Code::PlaceholderMisplaced)
+    }
+
+    /// Every placeholder must be this agent's, for a secret that may go to this host.
+    pub(super) fn check_placeholders(
+        &self,
+        view: &AgentView,
+        here: &[&Arc<Secret>],
+        request: &RequestFacts<'_>,
+    ) -> Result<Vec<SecretId>, Refusal> {
+        request
+            .placeholders
+            .iter()
+            .map(|placeholder| match self.owner_of_placeholder(placeholder) {
+                Some((agent, secret)) if agent == view.agent.id => {
+                    if here.iter().any(|s| s.id == secret) {
+                        Ok(secret)
+                    } else {
+                        Err(Refusal::new(
+                            Code::PlaceholderMisplaced,
+                            format!("the request carries a placeholder whose secret is not for {}", request.authority),
+                            "remove the placeholder from the request; 'onecli secret show NAME' tells where it may go",
+                        ))
+                    }
+                }
+                _ => Err(Refusal::new(
+                    Code::PlaceholderForeign,
+                    format!("the request carries a placeholder that is none of agent '{}'", view.agent.name),
+                    "the grant may have been revoked or the agent rotated: start it again with 'onecli run'",
+                )),
+            })
+            .collect()
+    }
+}

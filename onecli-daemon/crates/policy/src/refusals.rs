@@ -1,0 +1,123 @@
+//! What refused requests are told, and what to do about it.
+
+use std::fmt;
+
+use onecli_model::path::Ambiguity;
+use onecli_model::refusal::Challenge;
+use onecli_model::{Authority, Code, Egress, NamedResource, Placement, Refusal, Rule, Secret, Site};
+
+use super::decide::{Cause, RequestFacts};
+use super::identity::Identity;
+use super::named::Place;
+
+pub(super) fn ambiguous(ambiguity: Ambiguity) -> Refusal {
+    Refusal::new(
+        Code::PathAmbiguous,
+        format!("the path holds {ambiguity}, which servers read in different ways"),
+        "send the path in its plain form",
+    )
+}
+
+pub(super) fn removed() -> Refusal {
+    Refusal::new(Code::AgentUnknown, "the agent was removed", "add it again with 'onecli agent add'")
+}
+
+pub(super) fn denied_by(rule: &Rule, what: impl fmt::Display) -> Refusal {
+    let hint = format!(
+        "an administrator can look at it with 'onecli rule list', and take it back: onecli rule remove {}",
+        rule.id
+    );
+    Refusal::new(Code::RuleDenied, format!("rule {} denies {what}", rule.id), hint).by(rule)
+}
+
+pub(super) fn denied_request(rule: &Rule, request: &RequestFacts<'_>) -> Refusal {
+    match (rule.terms.is_whole(), request.path.ambiguity()) {
+        // It may or may not be what the rule is about: the sender can say it plainly.
+        (false, Some(ambiguity)) => ambiguous(ambiguity).by(rule),
+        _ => denied_by(rule, format_args!("{} {}{}", request.method, request.authority, request.path)),
+    }
+}
+
+pub(super) fn not_for_this(secret: &Secret, request: &RequestFacts<'_>) -> Refusal {
+    Refusal::new(
+        Code::EgressDenied,
+        format!("secret '{}' may not be used for {} {}", secret.name, request.method, request.path),
+        format!("'onecli secret show {}' tells its methods and paths", secret.name),
+    )
+    .by(Cause::Default(Egress::Deny))
+}
+
+pub(super) fn named_is_unreadable(resource: &NamedResource) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("'{}' names a resource in a form that cannot be matched", resource.field),
+        "send it as a URL or as /bucket/key, percent-encoded; a resource that the body or a digest names is not allowed here",
+    )
+}
+
+pub(super) fn named_wants_approval(rule: &Rule, place: &Place<'_>) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("rule {} wants approval for {place}: an approver would see the URL alone", rule.id),
+        "name the resource in the URL of a request of its own",
+    )
+    .by(rule)
+}
+
+pub(super) fn not_for_named(secret: Option<&Secret>, place: &Place<'_>) -> Refusal {
+    let (message, hint) = match secret {
+        Some(secret) => (
+            format!("secret '{}' may not be used for {place}", secret.name),
+            format!("'onecli secret show {}' prints its hosts and paths", secret.name),
+        ),
+        None => {
+            (format!("no grant and no rule allows {place}"), "'onecli rule add allow' allows it".to_owned())
+        }
+    };
+    Refusal::new(Code::EgressDenied, message, hint).by(Cause::Default(Egress::Deny))
+}
+
+/// `former`: a secret for the host that the agent could use once.
+pub(super) fn host_denied(identity: &Identity, authority: &Authority, former: Option<&Secret>) -> Refusal {
+    let name = &identity.agent().name;
+    let port = if authority.port() == 443 { String::new() } else { format!(" --port {}", authority.port()) };
+    let allow =
+        format!("or allow it: onecli rule add allow --agent {name} --host {}{port}", authority.host());
+    let (why, hint) = match former {
+        None => (String::new(), format!("grant it a secret for that host (onecli grant {name} SECRET)")),
+        Some(Secret { name: secret, enabled: false, .. }) => (
+            format!(": secret '{secret}' is disabled"),
+            format!("enable the secret (onecli secret enable {secret})"),
+        ),
+        Some(Secret { name: secret, .. }) => (
+            format!(": its grant of secret '{secret}' was revoked"),
+            format!("grant it again (onecli grant {name} {secret})"),
+        ),
+    };
+    let message = format!("agent '{name}' may not reach {authority}{why}");
+    Refusal::new(Code::EgressDenied, message, format!("{hint}, {allow}")).by(Cause::Default(Egress::Deny))
+}
+
+pub(super) fn placeholder_wanted(identity: &Identity, secret: &Secret) -> Refusal {
+    let hint = match &secret.env {
+        Some(env) => {
+            let env = env.split(',').next().unwrap_or_default();
+            format!("send the value of ${env}, which 'onecli run --agent {}' sets", identity.agent().name)
+        }
+        None => format!("send the placeholder that 'onecli agent show {}' prints", identity.agent().name),
+    };
+    let hint = match secret.placement.site() {
+        Some(site) => format!("{hint}, at {site}"),
+        None => hint,
+    };
+    let challenge = match secret.placement {
+        Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => Challenge::Basic,
+        _ => Challenge::Bearer,
+    };
+    let refusal = Refusal::new(
+        Code::PlaceholderMissing,
+        format!("agent '{}' must present the placeholder of secret '{}'", identity.agent().name, secret.name),
+        hint,
+    );
+    Refusal { challenge: Some(challenge), ..refusal }
+}

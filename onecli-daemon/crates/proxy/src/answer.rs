@@ -1,0 +1,453 @@
+//! The upstream's answer on its way to the agent: scrubbed while it streams, and accounted for at its end.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use onecli_audit::Text;
+use onecli_model::{Code, Refusal};
+use onecli_policy::Snapshot;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::body::{Body, BodyError, Progress};
+use super::decode::{NotDecoded, Source, is_encoded};
+use super::gateway::{Counters, Gateway};
+use super::head::strip_hop_by_hop;
+use super::issued::{Issued, Stage};
+use super::patience::Patience;
+use super::peer_body::PeerBody;
+use super::pool::Upstream;
+use super::ranges::Ranges;
+use super::reject::ERROR_HEADER;
+use super::returned::withheld;
+use super::revoked::Revoked;
+use super::scrub::{Records, Scrubber};
+use super::scrubbed::{Fault, ScrubbedBody, data_len};
+use super::session_cookies::{self, Sessions};
+use super::trail::Trail;
+use super::trailers::Announced;
+
+/// What an answer still needs while it is delivered.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) trail: Trail,
+    pub(super) ranges: Ranges,
+    pub(super) issued: Issued,
+    pub(super) scrubber: Scrubber,
+    pub(super) upstream: Upstream,
+    pub(super) progress: Arc<Progress>,
+    pub(super) revoked: Revoked,
+    pub(super) sessions: Sessions,
+}
+
+/// An answer that the agent does not get, and the record that still has to say so.
+#[derive(Debug)]
+pub(super) struct Undelivered {
+    pub(super) refusal: Refusal,
+    pub(super) trail: Trail,
+}
+
+impl Undelivered {
+    pub(super) fn new(refusal: Refusal, trail: Trail) -> Box<Undelivered> {
+        Box::new(Undelivered { refusal, trail })
+    }
+}
+
+/// Turns an upstream's answer into the agent's.
+///
+/// # Errors
+/// [`Code::UpstreamProtocol`] where the body comes in an encoding that cannot be scanned.
+pub(super) fn deliver(
+    method: &Method,
+    response: Response<PeerBody>,
+    mut delivery: Delivery,
+) -> Result<Response<Body>, Box<Undelivered>> {
+    let (mut parts, incoming) = response.into_parts();
+    // A reason phrase travels as an extension; nothing but status, scrubbed headers and body goes on.
+    parts.extensions.clear();
+    delivery.scrubber.renew();
+    let is_whole_only = delivery.ranges.is_whole_only(&delivery.scrubber);
+    if !delivery.scrubber.is_idle() && has_transfer_coding(&parts.headers) {
+        return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
+    }
+    if !delivery.scrubber.is_idle() && parts.status == StatusCode::PARTIAL_CONTENT && is_whole_only {
+        // Half a value here, the other half in the next answer (RFC 9110 section 15.3.7 has it only after a Range).
+        let refusal = Refusal::new(
+            Code::UpstreamProtocol,
+            "the upstream answered with a part of what was asked for",
+            "such an answer cannot be searched for the credential: ask for a resource that comes whole",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
+    }
+    if !delivery.scrubber.is_idle() && has_message_coding(&parts.headers) {
+        return Err(Undelivered::new(cannot_be_scanned("message coding (grpc-encoding)"), delivery.trail));
+    }
+    if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && delivery.upstream.relay().is_some() {
+        // To the agent we are the proxy, and its own token was good.
+        let refusal = Refusal::new(
+            Code::UpstreamConnect,
+            "the upstream proxy wants other credentials (407)",
+            "an administrator should look at [upstream] proxy",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
+    }
+    let is_searched = !delivery.scrubber.is_idle() || !delivery.issued.is_idle(&parts.headers);
+    let source = if !is_searched || !has_body(method, parts.status) {
+        Source::Plain(incoming)
+    } else {
+        let (decoders, agent) = (&delivery.gateway.decoders, delivery.trail.payer());
+        match Source::decode(&mut parts.headers, incoming, || decoders.take(agent)) {
+            Ok(source) => source,
+            Err(NotDecoded::Unknown) => {
+                return Err(Undelivered::new(cannot_be_scanned("content coding"), delivery.trail));
+            }
+            Err(NotDecoded::Busy) => return Err(Undelivered::new(too_many_decoders(), delivery.trail)),
+        }
+    };
+    if is_unsearchable(parts.status, &parts.headers) {
+        delivery.scrubber.pass_unsearched();
+    }
+    delivery.ranges.correct(&delivery.scrubber, &mut parts.headers);
+    let trailers = Announced::of_response(&parts.headers);
+    clean_headers(&mut parts.headers);
+    if let Some(trailer) = trailers.field() {
+        parts.headers.insert(header::TRAILER, trailer);
+    }
+    if parts.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    // First: a service may put the credential itself into a cookie, which then comes back to it as it was.
+    session_cookies::seal(&mut delivery, &mut parts.headers);
+    delivery.issued.headers(&mut parts.headers);
+    delivery.scrubber.headers(&mut parts.headers);
+    if delivery.scrubber.is_cut() {
+        return Err(Undelivered::new(withheld(), delivery.trail));
+    }
+    delivery.scrubber.split_into(Records::of(&parts.headers));
+    let record = delivery.trail.record();
+    record.status = Some(parts.status.as_u16());
+    // A peer that is gone is noticed long before, by the kernel and HTTP/2.
+    let patience = Patience::new(delivery.gateway.patience.idle);
+    let Delivery { gateway, trail, issued, scrubber, upstream, progress, revoked, sessions, .. } = delivery;
+    let source = issued.stage(parts.status, &parts.headers, source);
+    let streaming = Streaming {
+        policy: gateway.policy.clone(),
+        body: ScrubbedBody::new(source, scrubber, patience, !has_body(method, parts.status)),
+        delivery: Some(Box::new(Delivering { gateway, trail, upstream, progress, sessions })),
+        bytes_out: 0,
+        taken_back: None,
+        waiting: None,
+    };
+    Ok(Response::from_parts(parts, Answer::new(streaming, revoked).boxed_unsync()))
+}
+
+/// Hop-by-hop headers go; so does what would lead the agent around us: another service, or our own error mark.
+pub(super) fn clean_headers(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(header::ALT_SVC);
+    headers.remove(ERROR_HEADER);
+}
+
+fn has_body(method: &Method, status: StatusCode) -> bool {
+    *method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Is there a transfer coding besides `chunked`, which hyper takes off (RFC 9112 section 6.1)?
+fn has_transfer_coding(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// Are messages of gRPC compressed, each by itself? None was asked for.
+fn has_message_coding(headers: &HeaderMap) -> bool {
+    headers.get_all("grpc-encoding").iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Can a body that passes with these headers not be searched later, either? Codings that were taken off are not in them.
+fn is_unsearchable(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::PARTIAL_CONTENT
+        || has_transfer_coding(headers)
+        || has_message_coding(headers)
+        || is_encoded(headers)
+}
+
+/// Why a response under way ends that cannot be searched.
+fn unsearchable() -> Refusal {
+    Refusal::new(
+        Code::Revoked,
+        "the host has a secret by now, and the response passes in an encoding that cannot be searched for it",
+        "send the request again: the daemon then asks for a response that it can search",
+    )
+}
+
+/// What the upstream wrote is not quoted: it may hold the value.
+fn cannot_be_scanned(what: &str) -> Refusal {
+    Refusal::new(
+        Code::UpstreamProtocol,
+        format!("the upstream answered in a {what} that cannot be taken off"),
+        "such an answer cannot be searched for the credential: ask for a resource that is not stored encoded",
+    )
+}
+
+fn too_many_decoders() -> Refusal {
+    Refusal::new(
+        Code::LimitReached,
+        "as many responses in Brotli or zstd are decoded as may be",
+        "read those that are open to their end, or have the upstream send gzip or no coding",
+    )
+}
+
+/// What is still needed once the body streams.
+struct Delivering {
+    gateway: Arc<Gateway>,
+    trail: Trail,
+    upstream: Upstream,
+    progress: Arc<Progress>,
+    sessions: Sessions,
+}
+
+/// An answer's body. When it ends, the outcome is recorded and the connection goes back to the pool; when it is
+/// dropped before, the outcome says so.
+///
+/// hyper asks for a body only while the client takes what it is sent. So what it rests on is watched from beside: when that
+/// is taken back, the upstream's side ends at once, and the agent's as soon as it is asked for more. Until a new policy was
+/// looked at, nothing goes on.
+struct Answer {
+    streaming: Arc<Mutex<Streaming>>,
+    watching: Option<AbortHandle>,
+}
+
+impl Answer {
+    fn new(mut streaming: Streaming, mut revoked: Revoked) -> Answer {
+        if streaming.is_end() {
+            return Answer { streaming: Arc::new(Mutex::new(streaming)), watching: None };
+        }
+        streaming.policy.mark_unchanged();
+        if Pin::new(&mut revoked).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            streaming.take_back();
+            return Answer { streaming: Arc::new(Mutex::new(streaming)), watching: None };
+        }
+        let streaming = Arc::new(Mutex::new(streaming));
+        let watched = Arc::clone(&streaming);
+        let watching = tokio::spawn(std::future::poll_fn(move |cx| {
+            let mut streaming = lock(&watched);
+            loop {
+                // In this order, and again where a newer one came meanwhile: it may have been looked at, and then wakes nobody.
+                streaming.policy.mark_unchanged();
+                if Pin::new(&mut revoked).poll(cx).is_ready() {
+                    streaming.take_back();
+                    return Poll::Ready(());
+                }
+                if streaming.body.is_blind_now() {
+                    streaming.end(Code::Revoked);
+                    return Poll::Ready(());
+                }
+                if !streaming.policy.has_changed().unwrap_or(false) {
+                    break;
+                }
+            }
+            if let Some(waiting) = streaming.waiting.take() {
+                waiting.wake();
+            }
+            Poll::Pending
+        }));
+        Answer { streaming, watching: Some(watching.abort_handle()) }
+    }
+}
+
+fn lock(streaming: &Mutex<Streaming>) -> MutexGuard<'_, Streaming> {
+    streaming.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A body under way.
+struct Streaming {
+    body: ScrubbedBody<Stage<Source>>,
+    delivery: Option<Box<Delivering>>,
+    bytes_out: u64,
+    /// Changed where there is one that was not looked at.
+    policy: watch::Receiver<Arc<Snapshot>>,
+    /// Why it ends early, until the agent's side was told.
+    taken_back: Option<Code>,
+    /// Who waits for the next frame.
+    waiting: Option<Waker>,
+}
+
+impl Streaming {
+    /// What it rests on is no more: nothing more comes of it.
+    fn take_back(&mut self) {
+        let Some(delivery) = &self.delivery else { return };
+        let code = delivery.gateway.taken_back();
+        self.end(code);
+    }
+
+    fn end(&mut self, code: Code) {
+        self.failed(code);
+        self.body.cut();
+        self.taken_back = Some(code);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    fn account(&mut self, delivery: &mut Delivering) {
+        if let Some(source) = self.body.source() {
+            source.report(&mut delivery.trail);
+        }
+        let scrubber = self.body.scrubber();
+        let record = delivery.trail.record();
+        record.bytes_in = Some(delivery.progress.bytes());
+        record.bytes_out = Some(self.bytes_out);
+        if !scrubber.is_idle() {
+            record.scrub_hits = Some(scrubber.hits());
+        }
+        Counters::add(&delivery.gateway.counters.scrub_hits, scrubber.hits());
+    }
+
+    /// The whole answer was read.
+    fn complete(&mut self) {
+        if let Some(mut delivery) = self.delivery.take() {
+            self.account(&mut delivery);
+            delivery.trail.close();
+            let Delivering { gateway, upstream, .. } = *delivery;
+            gateway.pool.release(upstream);
+        }
+    }
+
+    fn failed(&mut self, code: Code) {
+        if let Some(mut delivery) = self.delivery.take() {
+            self.account(&mut delivery);
+            // The status that the agent saw stays; the code tells that the body broke off.
+            let status = delivery.trail.record().status;
+            delivery.trail.record().code = Some(Text::new(code.as_str()));
+            delivery.trail.record().status = status;
+            delivery.trail.close();
+        }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut streaming = lock(&self.streaming);
+        let polled = streaming.poll(cx);
+        if polled.is_pending() && !streaming.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            streaming.waiting = Some(cx.waker().clone());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.streaming).is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        lock(&self.streaming).size_hint()
+    }
+}
+
+impl Streaming {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(code) = self.taken_back.take() {
+            return Poll::Ready(Some(Err(Revoked::refusal(code).into())));
+        }
+        if self.policy.has_changed().is_ok_and(|changed| changed) {
+            return Poll::Pending;
+        }
+        let frame = match std::task::ready!(self.body.poll_frame(cx)) {
+            Some(Ok(frame)) => match &self.delivery {
+                Some(delivery) => session_cookies::strip_trailers(&delivery.sessions, frame),
+                None => frame,
+            },
+            None => {
+                self.complete();
+                return Poll::Ready(None);
+            }
+            Some(Err(Fault::Silent)) => {
+                self.failed(Code::UpstreamTimeout);
+                return Poll::Ready(Some(Err("the upstream was silent for too long".into())));
+            }
+            Some(Err(Fault::Withheld)) => {
+                self.failed(Code::ResponseWithheld);
+                self.body.cut();
+                return Poll::Ready(Some(Err(withheld().into())));
+            }
+            Some(Err(Fault::Unsearchable)) => {
+                self.failed(Code::Revoked);
+                self.body.cut();
+                return Poll::Ready(Some(Err(unsearchable().into())));
+            }
+            Some(Err(Fault::Upstream(error))) => {
+                self.failed(Code::UpstreamProtocol);
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        self.bytes_out += data_len(&frame);
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// An end that was not complete is none.
+    fn is_end(&self) -> bool {
+        self.taken_back.is_none() && self.body.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    /// hyper stops asking once the announced length or the trailers are written, so `poll_frame` does not always see
+    /// the end.
+    fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
+        let mut body = lock(&self.streaming);
+        let code = body.delivery.as_ref().map_or(Code::ClientGone, |delivery| delivery.trail.broken_off());
+        if body.body.has_ended() || body.is_end() { body.complete() } else { body.failed(code) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::HeaderName;
+
+    use super::*;
+
+    #[test]
+    fn parts_and_codings_cannot_be_searched_later() {
+        let check = |status: u16, field: Option<(&'static str, &'static str)>, expected: bool| {
+            let fields = field.into_iter();
+            let fields =
+                fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(is_unsearchable(status, &fields.collect()), expected, "{status} {field:?}");
+        };
+        check(200, None, false);
+        check(206, None, true);
+        check(200, Some(("content-encoding", "gzip")), true);
+        check(200, Some(("content-encoding", "aes128gcm")), true);
+        check(200, Some(("content-encoding", "identity")), false);
+        check(200, Some(("transfer-encoding", "chunked")), false);
+        check(200, Some(("transfer-encoding", "gzip, chunked")), true);
+        check(200, Some(("grpc-encoding", "gzip")), true);
+        check(200, Some(("grpc-encoding", "identity")), false);
+    }
+}

@@ -1,0 +1,118 @@
+//! Request bodies that have to be held in memory before anything can be decided or signed. Bounded, and few at a time.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use onecli_model::{AgentId, Code, JsonPointer, Placeholder, Refusal};
+
+use super::json;
+use super::peer_body::PeerBody;
+use super::shares::{Share, Shares};
+
+/// Largest JSON body in which a placeholder is replaced, in bytes.
+pub(super) const MAX_JSON: usize = 1 << 20;
+/// Largest body that is hashed for a signature, in bytes.
+pub(super) const MAX_SIGNED: usize = 8 << 20;
+/// Bodies held at a time: for one agent, and for all.
+pub(super) const HELD_PER_AGENT: usize = 8;
+pub(super) const HELD: usize = 32;
+/// How long a body may take that has to be held.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A body in memory.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    /// Its trailers, which go no further.
+    pub(super) trailers: HeaderMap,
+    /// Given back when the request has its answer.
+    pub(super) share: Share,
+}
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// [`Code::BodyTooLarge`], [`Code::LimitReached`], or [`Code::BadRequest`] where it breaks off.
+pub(super) async fn read(
+    mut body: PeerBody,
+    most: usize,
+    agent: AgentId,
+    shares: &Shares,
+) -> Result<Whole, Refusal> {
+    let too_large = || {
+        Refusal::new(
+            Code::BodyTooLarge,
+            format!("the body is larger than {most} bytes, and has to be held whole for this credential"),
+            "send less at a time; or an administrator narrows the secret's methods and paths to where it is needed",
+        )
+    };
+    if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    let share = shares.take(agent).ok_or_else(|| {
+        Refusal::new(
+            Code::LimitReached,
+            "as many request bodies are held in memory as may be",
+            "wait for some requests to be answered, and send fewer at a time",
+        )
+    })?;
+    let (mut bytes, mut trailers) = (BytesMut::new(), HeaderMap::new());
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken(&error))?;
+            let Some(data) = frame.data_ref() else {
+                trailers = frame.into_trailers().unwrap_or_default();
+                continue;
+            };
+            if bytes.len() + data.len() > most {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(data);
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(PATIENCE, reading).await {
+        Ok(read) => read?,
+        Err(_) => return Err(broken(&"it took longer than a minute")),
+    }
+    Ok(Whole { bytes: bytes.freeze(), trailers, share })
+}
+
+fn broken(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(Code::BadRequest, format!("the request's body did not arrive: {error}"), "send it again")
+}
+
+/// May the body be JSON that we read as the server does: not in a content coding?
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    !has_coding(headers) && has_json_type(headers)
+}
+
+/// The same below a content coding.
+pub(super) fn is_encoded_json(headers: &HeaderMap) -> bool {
+    has_coding(headers) && has_json_type(headers)
+}
+
+fn has_coding(headers: &HeaderMap) -> bool {
+    !headers.get_all(header::CONTENT_ENCODING).iter().all(|coding| coding == "identity")
+}
+
+fn has_json_type(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(only), None) = (types.next(), types.next()) else { return false };
+    let essence = only.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// The placeholders in these fields.
+pub(super) fn placeholders_in(body: &[u8], fields: &[JsonPointer]) -> Vec<(JsonPointer, Placeholder)> {
+    let mut found = Vec::new();
+    for pointer in fields {
+        let Some(field) = json::find(body, pointer) else { continue };
+        found.extend(Placeholder::find_all(field.text.as_bytes()).map(|each| (pointer.clone(), each)));
+    }
+    found
+}

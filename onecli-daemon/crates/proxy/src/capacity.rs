@@ -1,0 +1,119 @@
+//! How much may be open at a time, out of the file descriptors that the process may have.
+
+/// Kept back for what must always work: the admin socket, the database, the logs, the agents' DNS, new connections that
+/// are about to be refused.
+const RESERVED: u64 = 512;
+/// Enough descriptors; more are not used.
+const MOST: u64 = 1 << 16;
+/// The most, whatever the limit on descriptors.
+const CONNECTIONS: usize = 16_384;
+const CONNECTIONS_PER_AGENT: usize = 1024;
+const STRANGERS: usize = 2048;
+const STRANGERS_PER_SOURCE: usize = 1024;
+const EXCHANGES: usize = 16_384;
+const EXCHANGES_PER_AGENT: usize = 512;
+const IDLE_UPSTREAMS: usize = 2048;
+/// Displaced connections that get a refusal at a time: this part of the connections of unknown clients, on top of them.
+const DISPLACED: usize = 4;
+
+/// Bounds that add up to fewer file descriptors than there are. No agent has more than a quarter of anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Connections of agents.
+    pub(super) connections: usize,
+    /// Of one of them.
+    pub(super) connections_per_agent: usize,
+    /// Connections of which no agent is known yet.
+    pub(super) strangers: usize,
+    /// From one address or cgroup.
+    pub(super) strangers_per_source: usize,
+    /// Connections that others displaced, while they get their refusal.
+    pub(super) displaced: usize,
+    /// Requests and tunnels under way, each with an upstream connection.
+    pub(super) exchanges: usize,
+    /// Of one agent.
+    pub(super) exchanges_per_agent: usize,
+    /// Upstream connections kept for the next request.
+    pub(super) idle_upstreams: usize,
+}
+
+impl Capacity {
+    /// What fits into so many file descriptors (`RLIMIT_NOFILE`).
+    pub fn of(descriptors: u64) -> Capacity {
+        let free =
+            usize::try_from(descriptors.min(MOST).saturating_sub(RESERVED)).unwrap_or_default().max(64);
+        let connections = (free * 3 / 8).min(CONNECTIONS);
+        let exchanges = (free * 3 / 8).min(EXCHANGES);
+        let strangers = (free / 8).min(STRANGERS);
+        Capacity {
+            connections,
+            connections_per_agent: (connections / 4).min(CONNECTIONS_PER_AGENT),
+            strangers,
+            strangers_per_source: (strangers / 2).min(STRANGERS_PER_SOURCE),
+            displaced: strangers / DISPLACED,
+            exchanges,
+            exchanges_per_agent: (exchanges / 4).min(EXCHANGES_PER_AGENT),
+            idle_upstreams: (free / 8).min(IDLE_UPSTREAMS),
+        }
+    }
+
+    /// Connections that are accepted at a time; further ones wait in the kernel's queue. Every bound above refuses or
+    /// replaces before this one is reached.
+    pub fn accepted(&self) -> usize {
+        self.connections + self.strangers + self.displaced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{buffer, decode, hold, replay};
+    use super::*;
+
+    const KIB: usize = 1 << 10;
+    /// TLS records to write, a record to read and its text.
+    const TLS: usize = (32 + 18 + 16) * KIB;
+
+    /// The sum in docs/security/memory.md, in bytes.
+    fn memory(capacity: &Capacity) -> usize {
+        let state = 16 * KIB;
+        let connection = (64 + 128 + 16 + 2 * 64) * KIB + TLS + state;
+        let stranger = 2 * 64 * KIB + TLS + state;
+        let exchange = (48 + 2 * 16 + 16 + 32 + 4 * 64) * KIB + replay::RETAINED + TLS + state;
+        let idle = 32 * KIB + TLS + state;
+        let large = buffer::HELD * 2 * buffer::MAX_SIGNED
+            + hold::HELD * 64 * KIB
+            + decode::DECODERS * 17 * KIB * KIB
+            + 16_384 * 7 * KIB;
+        capacity.connections * connection
+            + (capacity.strangers + capacity.displaced) * stranger
+            + capacity.exchanges * exchange
+            + capacity.idle_upstreams * idle
+            + large
+    }
+
+    #[test]
+    fn the_unit_allows_more_memory_than_all_bounds_together() {
+        let unit = include_str!("../../../../systemd/onecli-daemon.service");
+        let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        let high: usize = value("MemoryHigh=").strip_suffix('G').unwrap().parse().unwrap();
+        let sum = memory(&Capacity::of(value("LimitNOFILE=").parse().unwrap()));
+        assert!(sum < high << 30, "{} MiB", sum >> 20);
+        assert!(sum > high << 29, "the bound is no use where it is far above: {} MiB", sum >> 20);
+        assert!(memory(&Capacity::of(8192)) < 4 << 30, "{} MiB", memory(&Capacity::of(8192)) >> 20);
+    }
+
+    #[test]
+    fn everything_fits_and_nobody_has_more_than_a_quarter() {
+        for descriptors in [1024, 4096, 65_536, 1 << 20, u64::MAX] {
+            let capacity = Capacity::of(descriptors);
+            let all = capacity.accepted() + capacity.exchanges + capacity.idle_upstreams;
+            assert!(all as u64 + 256 <= descriptors, "{descriptors}: {capacity:?}");
+            assert!(capacity.connections_per_agent * 4 <= capacity.connections, "{capacity:?}");
+            assert!(capacity.exchanges_per_agent * 4 <= capacity.exchanges, "{capacity:?}");
+            assert!(capacity.strangers_per_source * 2 <= capacity.strangers, "{capacity:?}");
+        }
+        assert_eq!(Capacity::of(1 << 20).connections_per_agent, 1024);
+        assert_eq!(Capacity::of(1 << 20).exchanges_per_agent, 512);
+        assert!(Capacity::of(0).connections_per_agent > 0, "too few, and still not none");
+    }
+}

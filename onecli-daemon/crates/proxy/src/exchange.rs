@@ -1,0 +1,332 @@
+//! One request, from its head to its answer. Each line is a step; each refusal leaves early.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use onecli_audit::Text;
+use onecli_model::{Code, Reach, Refusal, Rule, Secret};
+use onecli_model::{
+    operation::Reading, operation::UnreadableBody, operation::UnreadableText, operation::check_text,
+};
+use onecli_policy::{Decision, Grant, Identity, Watch};
+use onecli_vault::CredentialError;
+
+use super::answer::{Delivery, Undelivered, deliver};
+use super::assemble::overriding_parameter;
+use super::body::{Body, Payload};
+use super::buffer;
+use super::connection::Connection;
+use super::expect::expects_continue;
+use super::gateway::Gateway;
+use super::head::Head;
+use super::head_size::check_request;
+use super::hold::meet_conditions;
+use super::paced::Paced;
+use super::peer_body::PeerBody;
+use super::reject;
+use super::send::send;
+use super::session_cookies::Presented;
+use super::shares::Share;
+use super::trail::Trail;
+use super::upgrade;
+
+/// Answers one request.
+pub(super) async fn exchange(
+    gateway: Arc<Gateway>,
+    connection: Arc<Connection>,
+    request: Request<PeerBody>,
+) -> Response<Body> {
+    let mut trail = match Trail::begin(&gateway, &connection) {
+        Ok(trail) => trail,
+        Err(refusal) => return reject::answer(&refusal, None),
+    };
+    let id = trail.request_id();
+    let authorized = match authorize(&gateway, &connection, request, &mut trail).await {
+        Ok(allowed) => meet_conditions(&gateway, &connection, allowed, &mut trail).await,
+        Err(refusal) => Err(refusal),
+    };
+    match authorized {
+        Ok(ready) => match forward(&gateway, &connection, ready, trail).await {
+            Ok(response) => response,
+            Err(refusal) => reject::answer(&refusal, id),
+        },
+        Err(refusal) => {
+            trail.refuse_by(&refusal).await;
+            reject::answer(&refusal, id)
+        }
+    }
+}
+
+/// A request that policy allowed.
+pub(super) struct Allowed {
+    pub(super) identity: Identity,
+    pub(super) head: Head,
+    pub(super) permit: Permit,
+    pub(super) body: Payload,
+    /// What a body held in memory takes up.
+    pub(super) share: Option<Share>,
+    pub(super) sessions: Presented,
+    pub(super) client_upgrade: Option<OnUpgrade>,
+    /// Does the client wait for 100 (Continue)?
+    pub(super) expects_continue: bool,
+}
+
+/// What policy allowed, and under which conditions.
+pub(super) struct Permit {
+    pub(super) grants: Vec<Grant>,
+    /// The secrets whose sealed sessions may be opened.
+    sessions: Vec<Grant>,
+    pub(super) watches: Vec<Watch>,
+    pub(super) approve: Option<Arc<Rule>>,
+    pub(super) limits: Vec<Arc<Rule>>,
+    pub(super) reach: Reach,
+    is_ruled: bool,
+    /// Is it a test of root's, which rests on no grant of an agent?
+    pub(super) is_test: bool,
+}
+
+impl Permit {
+    /// Did it matter what the request is, or may its answer hold a value?
+    pub(super) fn is_judged(&self) -> bool {
+        self.is_ruled || !self.watches.is_empty()
+    }
+
+    /// The secrets whose credential or session the request carries.
+    pub(super) fn used(&self) -> Vec<Grant> {
+        let is_new = |own: &&Grant| !self.grants.iter().any(|grant| grant.secret().id == own.secret().id);
+        self.grants.iter().chain(self.sessions.iter().filter(is_new)).cloned().collect()
+    }
+
+    /// What the policy of this moment allows.
+    ///
+    /// # Errors
+    /// Policy's refusal.
+    pub(super) fn ask(
+        gateway: &Gateway,
+        identity: &Identity,
+        head: &Head,
+        trail: &mut Trail,
+    ) -> Result<Permit, Refusal> {
+        let snapshot = gateway.snapshot();
+        let ruling = snapshot.decide(identity, &head.facts());
+        trail.record().rule = ruling.cause.map(|cause| Text::new(&cause.to_string()));
+        let grants = match ruling.decision {
+            Decision::Inject(grants) => grants,
+            Decision::Forward => Vec::new(),
+            Decision::Deny(refusal) => return Err(refusal),
+        };
+        Ok(Permit {
+            grants,
+            sessions: ruling.sessions,
+            watches: snapshot.watches(identity, head.authority.host()),
+            approve: ruling.approve,
+            limits: ruling.limits,
+            reach: ruling.reach,
+            is_ruled: ruling.is_ruled,
+            is_test: false,
+        })
+    }
+
+    /// For a test of root's.
+    pub(super) fn of_test(grant: Grant, watch: Watch) -> Permit {
+        Permit {
+            grants: vec![grant],
+            sessions: Vec::new(),
+            watches: vec![watch],
+            approve: None,
+            limits: Vec::new(),
+            reach: Reach::open(),
+            is_ruled: true,
+            is_test: true,
+        }
+    }
+}
+
+impl Allowed {
+    /// A request without a body that no client sent.
+    pub(super) fn of_test(identity: Identity, head: Head, permit: Permit) -> Allowed {
+        Allowed {
+            identity,
+            head,
+            permit,
+            body: Payload::whole(bytes::Bytes::new()),
+            share: None,
+            sessions: Presented::default(),
+            client_upgrade: None,
+            expects_continue: false,
+        }
+    }
+}
+
+async fn authorize(
+    gateway: &Arc<Gateway>,
+    connection: &Connection,
+    mut request: Request<PeerBody>,
+    trail: &mut Trail,
+) -> Result<Allowed, Refusal> {
+    connection.note(&request, trail.record());
+    let identity = connection.identify(gateway)?;
+    trail.identify(&identity);
+    trail.enter(&identity)?;
+    check_request(&request)?;
+    let expects_continue = expects_continue(&request)?;
+    let client_upgrade =
+        request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let mut head = Head::read(&parts, connection)?;
+    trail
+        .record()
+        .target(head.authority.host(), head.authority.port())
+        .request(head.method.as_str(), &head.path);
+    let sessions = Presented::take(&gateway.vault, &identity, &mut head)?;
+    let (body, share) = read_fields(gateway, &identity, &mut head, body).await?;
+    let permit =
+        Permit::ask(gateway, &identity, &head, trail).map_err(|refusal| name_coding(refusal, &head))?;
+    upgrade::refuse_unknown(&parts)?;
+    if permit.is_judged()
+        && let Some(name) = head.query.as_deref().and_then(overriding_parameter)
+    {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!("the query has '{name}', by which servers take a request for another than it is"),
+            "send the request with the method and the headers themselves",
+        ));
+    }
+    Ok(Allowed { identity, head, permit, body, share, sessions, client_upgrade, expects_continue })
+}
+
+/// Reads the body where a placeholder in it decides.
+async fn read_fields(
+    gateway: &Gateway,
+    identity: &Identity,
+    head: &mut Head,
+    body: PeerBody,
+) -> Result<(Payload, Option<Share>), Refusal> {
+    let snapshot = gateway.snapshot();
+    let mut fields = snapshot.body_fields(identity, &head.facts());
+    if !buffer::is_json(&head.headers) {
+        fields.clear();
+    }
+    let is_empty = body.is_end_stream();
+    let reading = if is_empty && head.query.is_none() {
+        Reading::Nothing
+    } else {
+        snapshot.denials_read(identity, &head.facts())
+    };
+    head.operations.read_query(reading, head.query.as_deref()).map_err(unjudged_text)?;
+    let is_judged = !is_empty && reading > Reading::Nothing;
+    if fields.is_empty() && !is_judged {
+        return Ok((Payload::Streamed(body), None));
+    }
+    let whole = buffer::read(body, buffer::MAX_JSON, identity.agent().id, &gateway.held_bodies).await?;
+    head.note_trailers(&whole.trailers);
+    head.body = buffer::placeholders_in(&whole.bytes, &fields);
+    if is_judged {
+        check_text(reading, &head.headers, &whole.bytes).map_err(unjudged_text)?;
+        head.operations.read_body(&head.headers, &whole.bytes).map_err(unjudged)?;
+    }
+    Ok((Payload::whole(whole.bytes), Some(whole.share)))
+}
+
+/// A placeholder in a body with a content coding is not found, and the agent may well have sent it.
+fn name_coding(refusal: Refusal, head: &Head) -> Refusal {
+    if refusal.code != Code::PlaceholderMissing || !buffer::is_encoded_json(&head.headers) {
+        return refusal;
+    }
+    Refusal {
+        hint: "the body has a Content-Encoding, in which no placeholder is found: send it without one".into(),
+        ..refusal
+    }
+}
+
+fn unjudged(error: UnreadableBody) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("{error}, and it decides whether the request would create a credential"),
+        "send the body without Content-Encoding and chunk signatures, in UTF-8",
+    )
+}
+
+fn unjudged_text(error: UnreadableText) -> Refusal {
+    Refusal::new(
+        Code::BadRequest,
+        format!("{error}, and it decides whether the request would create a credential"),
+        "send JSON in UTF-8; a GraphQL request with its whole document in 'query', and no members but 'variables',          'operationName' and 'extensions'",
+    )
+}
+
+pub(super) async fn forward(
+    gateway: &Arc<Gateway>,
+    connection: &Arc<Connection>,
+    allowed: Allowed,
+    mut trail: Trail,
+) -> Result<Response<Body>, Refusal> {
+    let pace = gateway.body_memory.pace(&connection.memory, allowed.identity.agent().id);
+    match send(gateway, connection, allowed, &mut trail).await {
+        Err(refusal) => {
+            trail.refuse(refusal.code).await;
+            Err(refusal)
+        }
+        Ok(sent) => {
+            let delivery = Delivery {
+                gateway: Arc::clone(gateway),
+                trail,
+                ranges: sent.ranges,
+                issued: sent.issued,
+                scrubber: sent.scrubber,
+                upstream: sent.upstream,
+                progress: sent.progress,
+                revoked: sent.revoked,
+                sessions: sent.sessions,
+            };
+            let delivered = match sent.client_upgrade {
+                Some(client) => upgrade::deliver_upgrade(client, &sent.method, sent.response, delivery),
+                None => deliver(&sent.method, sent.response, delivery),
+            };
+            match delivered {
+                Ok(response) => Ok(response.map(|body| Paced::new(body, pace).boxed_unsync())),
+                Err(undelivered) => {
+                    let Undelivered { refusal, mut trail } = *undelivered;
+                    trail.refuse(refusal.code).await;
+                    Err(refusal)
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn unopened(secret: &Secret, error: &CredentialError) -> Refusal {
+    let name = secret.name.as_str();
+    match error {
+        CredentialError::Vault(error) => {
+            tracing::error!(%error, secret = name, "a secret cannot be opened");
+            secret_refusal(name)
+        }
+        CredentialError::Mint(error) => Refusal::new(
+            Code::SecretUnavailable,
+            format!("no token could be had for secret '{name}': {error}"),
+            format!(
+                "try again in a minute; if it stays, an administrator should look at 'onecli secret show {name}'"
+            ),
+        ),
+        CredentialError::Source(error) => {
+            tracing::error!(%error, secret = name, "a secret's value cannot be had");
+            Refusal::new(
+                Code::SecretUnavailable,
+                format!("the value of secret '{name}' cannot be had: {}", error.told()),
+                error.hint(),
+            )
+        }
+    }
+}
+
+fn secret_refusal(name: &str) -> Refusal {
+    Refusal::new(
+        Code::SecretUnavailable,
+        format!("secret '{name}' cannot be decrypted, so the request is not forwarded"),
+        format!("an administrator should look at the daemon's log and at 'onecli secret show {name}'"),
+    )
+}

@@ -1,0 +1,169 @@
+//! `Expect: 100-continue` (RFC 9110 section 10.1.1): the client sends its body when it gets 100 (Continue).
+//!
+//! The first read of the body sends the 100: hyper does it over HTTP/1.1, [`super::http2`] over HTTP/2. So a request that
+//! is refused without a look at its body gets the final status alone. The body of an allowed one waits at a [`Gate`] for
+//! the upstream.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use http::header::{self, HeaderValue};
+use http::{Request, StatusCode, Version};
+use onecli_model::{Code, Refusal};
+
+/// How long an upstream may take for a 100 or a final status. Then the body is sent anyway, as a client does that gets no 100.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The one expectation that is defined.
+pub(super) const CONTINUE: HeaderValue = HeaderValue::from_static("100-continue");
+
+/// Is it the one expectation that is defined?
+pub(super) fn is_continue(value: &HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(CONTINUE.as_bytes())
+}
+
+/// Does the client of `request` wait for 100 (Continue)?
+///
+/// # Errors
+/// [`Code::ExpectationFailed`] for an expectation that is not defined.
+pub(super) fn expects_continue<B>(request: &Request<B>) -> Result<bool, Refusal> {
+    let mut values = request.headers().get_all(header::EXPECT).iter().peekable();
+    let is_expected = values.peek().is_some();
+    if let Some(other) = values.find(|value| !is_continue(value)) {
+        return Err(Refusal::new(
+            Code::ExpectationFailed,
+            format!("the request expects '{}'", String::from_utf8_lossy(other.as_bytes())),
+            "send 'Expect: 100-continue', or no Expect field: no other expectation is defined (RFC 9110 section 10.1.1)",
+        ));
+    }
+    Ok(is_expected && request.version() > Version::HTTP_10)
+}
+
+const WAITING: u8 = 0;
+const OPEN: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Holds a request's body back until the upstream wants it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gate(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// One of the constants above. It changes once.
+    state: AtomicU8,
+    body: AtomicWaker,
+}
+
+impl Gate {
+    /// Lets the body pass, unless the gate is closed.
+    fn open(&self) {
+        if self.leave_waiting(OPEN) {
+            self.0.body.wake();
+        }
+    }
+
+    /// A final response came. True: it came before the body was let through, so the body is never sent.
+    pub(super) fn close(&self) -> bool {
+        self.leave_waiting(CLOSED)
+    }
+
+    fn leave_waiting(&self, to: u8) -> bool {
+        self.0.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Is the body still held back, so that the upstream has to be asked for a 100?
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == WAITING
+    }
+
+    /// The upstream sent an interim response with this status.
+    pub(super) fn interim(&self, status: StatusCode) {
+        if status == StatusCode::CONTINUE {
+            self.open();
+        }
+    }
+
+    /// Ready when the body may be read.
+    pub(super) fn poll_open(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.body.register(cx.waker());
+        if self.0.state.load(Ordering::Acquire) == OPEN { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Waits for what comes of `sending`, and opens the gate if that takes too long.
+    pub(super) async fn until<T>(gate: Option<&Gate>, sending: impl Future<Output = T>) -> T {
+        let mut sending = pin!(sending);
+        if let Some(gate) = gate.filter(|gate| gate.is_waiting()) {
+            match tokio::time::timeout(PATIENCE, &mut sending).await {
+                Ok(sent) => return sent,
+                Err(_) => gate.open(),
+            }
+        }
+        sending.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn one_expectation_is_defined() {
+        let check = |version: Version, values: &[&str], expected: Result<bool, Code>| {
+            let mut request = Request::builder().version(version);
+            for value in values {
+                request = request.header(header::EXPECT, *value);
+            }
+            let got = expects_continue(&request.body(()).unwrap()).map_err(|refusal| refusal.code);
+            assert_eq!(got, expected, "{version:?} {values:?}");
+        };
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            check(version, &[], Ok(false));
+            check(version, &["100-continue"], Ok(true));
+            check(version, &["100-Continue"], Ok(true));
+            check(version, &["100-continue", "100-continue"], Ok(true));
+            for other in ["", "200-ok", "100-continue, x", "100-continue;q=1"] {
+                check(version, &[other], Err(Code::ExpectationFailed));
+                check(version, &["100-continue", other], Err(Code::ExpectationFailed));
+            }
+        }
+        check(Version::HTTP_10, &["100-continue"], Ok(false));
+    }
+
+    fn is_open(gate: &Gate) -> bool {
+        gate.poll_open(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[tokio::test]
+    async fn gate_opens_for_100_alone() {
+        let gate = Gate::default();
+        assert!(!is_open(&gate));
+        gate.interim(StatusCode::EARLY_HINTS);
+        assert!(!is_open(&gate));
+        gate.interim(StatusCode::CONTINUE);
+        assert!(is_open(&gate));
+        assert!(!gate.close(), "the body was let through");
+        assert!(is_open(&gate));
+    }
+
+    #[tokio::test]
+    async fn gate_that_a_final_response_closed_stays_closed() {
+        let gate = Gate::default();
+        assert!(gate.close());
+        gate.interim(StatusCode::CONTINUE);
+        assert!(!is_open(&gate));
+    }
+
+    #[tokio::test]
+    async fn gate_opens_when_the_upstream_says_nothing() {
+        let (gate, start) = (Gate::default(), tokio::time::Instant::now());
+        let opened = std::future::poll_fn(|cx| gate.poll_open(cx));
+        Gate::until(Some(&gate), opened).await;
+        assert!(start.elapsed() >= PATIENCE);
+    }
+}

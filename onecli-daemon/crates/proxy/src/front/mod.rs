@@ -1,0 +1,419 @@
+//! A strict reader of HTTP/1 in front of hyper.
+//!
+//! hyper repairs what must be refused here: it drops a `Content-Length` beside a `Transfer-Encoding`, merges equal
+//! lengths, takes bare LFs and cuts fragments off; and what it does refuse it answers without a body. [`Front`] lies
+//! between the connection and hyper, follows the framing, and lets through only bytes that it has checked, as they
+//! are. In place of a malformed head hyper reads one of ours, which cannot be forwarded; the service finds the
+//! [`Malformed`] in that request's extensions, and answers and records it in its turn, behind the answers to requests
+//! that came before. What follows a malformed head is dropped.
+
+mod chunks;
+mod link;
+mod section;
+#[cfg(test)]
+mod tests;
+mod violation;
+
+pub(super) use link::{Link, Malformed};
+pub(super) use section::{MAX_FIELDS, MAX_HEAD, MAX_TRAILERS, no_target};
+pub(super) use violation::Violation;
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use onecli_model::Refusal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use chunks::{Chunks, Progress};
+use link::Switch;
+use section::{Complete, Framing, Section};
+
+/// What [`Front`] told hyper of a body whose framing broke, where `error` came of that.
+pub(super) fn violation_in(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(violation) = inner.and_then(|inner| inner.downcast_ref::<Violation>()) {
+            return Some(violation.refusal());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What is read of a head at a time, in bytes.
+const READ: usize = 8 * 1024;
+/// Most bytes read ahead while a CONNECT or an upgrade waits for its answer.
+const MAX_AHEAD: usize = 64 * 1024;
+/// How much of what a client still sends is read after the last answer, and for how long: a reset would take the
+/// answer away from it (RFC 9112 section 9.6).
+pub(super) const LINGER_BYTES: usize = 4 << 20;
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What hyper reads in place of a malformed head, by whether its answer may have content. Should the service miss
+/// what it stands for, it is still no request that can be forwarded: `.invalid` names nothing (RFC 6761 section 6.4).
+const IN_PLACE: &[u8] = b"GET / HTTP/1.1\r\nHost: malformed.invalid\r\nConnection: close\r\n\r\n";
+const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: malformed.invalid\r\nConnection: close\r\n\r\n";
+
+/// What the next byte belongs to.
+#[derive(Debug)]
+enum State {
+    /// A head.
+    Head,
+    /// A body with so many bytes left.
+    Body(u64),
+    /// The chunks of a body.
+    Chunked(Chunks),
+    /// The trailer section of a chunked body.
+    Trailers,
+    /// Not known until the head of this number is answered: it asked to leave HTTP/1.
+    Undecided(u64),
+    /// Another protocol.
+    Raw,
+    /// Nothing: the connection ends with the answers owed.
+    Refused,
+    /// Nothing: the body of the last request broke its framing, of which hyper is still to be told where `Some`.
+    Broken(Option<Violation>),
+}
+
+/// Whether a step of reading is the last one for now.
+enum Step {
+    Again,
+    /// The reader's buffer has what there is; nothing more is there where nothing was added.
+    Done,
+}
+
+/// A connection whose requests are checked before they are read.
+#[derive(Debug)]
+pub(super) struct Front<S> {
+    stream: S,
+    state: State,
+    /// Bytes read but not passed on; the section that is being read begins at their front.
+    held: BytesMut,
+    /// How many of `held` are checked.
+    checked: usize,
+    section: Section,
+    /// Heads passed on so far.
+    heads: u64,
+    /// The last head, where it asked to leave HTTP/1.
+    switching: Option<u64>,
+    head_time: Duration,
+    /// While a head is incomplete, or the end is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Resolves when the connection has to go, until it did.
+    displaced: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    link: Arc<Link>,
+    /// The client sends no more.
+    ended: bool,
+    shut: bool,
+    lingered: usize,
+}
+
+impl<S> Front<S> {
+    /// Reads requests from `stream`; each head may take `head_time` from its first byte.
+    pub(super) fn new(stream: S, head_time: Duration) -> (Front<S>, Arc<Link>) {
+        let link = Arc::new(Link::default());
+        let front = Front {
+            stream,
+            state: State::Head,
+            held: BytesMut::new(),
+            checked: 0,
+            section: Section::head(),
+            heads: 0,
+            switching: None,
+            head_time,
+            timer: None,
+            displaced: None,
+            link: Arc::clone(&link),
+            ended: false,
+            shut: false,
+            lingered: 0,
+        };
+        (front, link)
+    }
+
+    /// The same; when `displaced` is cancelled, a head that is not complete is refused.
+    pub(super) fn until(mut self, displaced: CancellationToken) -> Front<S> {
+        self.displaced = Some(Box::pin(displaced.cancelled_owned()));
+        self
+    }
+
+    /// Is every request that was begun complete?
+    pub(super) fn is_between_requests(&self) -> bool {
+        match self.state {
+            State::Head => self.section.is_blank(),
+            State::Undecided(_) => true,
+            _ => false,
+        }
+    }
+
+    fn is_displaced(&mut self, cx: &mut Context<'_>) -> bool {
+        self.displaced.take_if(|displaced| displaced.as_mut().poll(cx).is_ready()).is_some()
+    }
+
+    /// Puts our own head in the place of the one that is being read.
+    fn refuse(&mut self, violation: Violation) {
+        let malformed = Malformed::new(violation, &self.section, &self.held);
+        let is_head = self.section.method(&self.held) == Some(b"HEAD");
+        self.link.refuse(self.heads, malformed);
+        self.heads += 1;
+        self.timer = None;
+        self.held.clear();
+        self.held.extend_from_slice(if is_head { IN_PLACE_OF_HEAD } else { IN_PLACE });
+        self.checked = self.held.len();
+        self.state = State::Refused;
+    }
+
+    /// A head is complete.
+    fn pass_head(&mut self, head: &Complete) {
+        self.held.advance(head.bytes.start);
+        self.checked = head.bytes.len();
+        self.timer = None;
+        self.switching = head.switches.then_some(self.heads);
+        self.heads += 1;
+        match head.framing {
+            Framing::Length(0) => self.end_message(),
+            Framing::Length(length) => self.state = State::Body(length),
+            Framing::Chunked => self.state = State::Chunked(Chunks::new()),
+        }
+    }
+
+    /// A request is complete.
+    fn end_message(&mut self) {
+        self.state = match self.switching.take() {
+            Some(number) => State::Undecided(number),
+            None => State::Head,
+        };
+        self.section = Section::head();
+    }
+
+    /// Checks what is held of a body's chunks; gives how many bytes of `bytes` may pass.
+    fn chunked(state: &mut State, section: &mut Section, bytes: &[u8]) -> usize {
+        let State::Chunked(chunks) = state else { return 0 };
+        match chunks.advance(bytes) {
+            Progress::All => bytes.len(),
+            Progress::Last(length) => {
+                *state = State::Trailers;
+                *section = Section::trailers();
+                length
+            }
+            Progress::Bad(length, violation) => {
+                *state = State::Broken(Some(violation));
+                length
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Front<S> {
+    /// Reads into `held`; gives how many bytes, 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.held.capacity() - self.held.len() < READ / 8 {
+            self.held.reserve(READ);
+        }
+        let read = ready!(pin!(self.stream.read_buf(&mut self.held)).poll(cx))?;
+        self.ended |= read == 0;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Is the timer, which begins with the first call, over?
+    fn is_late(&mut self, cx: &mut Context<'_>, time: Duration) -> bool {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        match self.section.read(&self.held) {
+            Ok(Some(head)) => self.pass_head(&head),
+            Ok(None) => match self.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if self.section.is_blank() => return Poll::Ready(Ok(Step::Done)),
+                Poll::Ready(Ok(0)) => self.refuse(Violation::CutOff),
+                Poll::Ready(read) => drop(read?),
+                Poll::Pending if self.is_displaced(cx) => self.refuse(Violation::Displaced),
+                Poll::Pending if self.section.is_blank() => return Poll::Pending,
+                Poll::Pending if self.is_late(cx, self.head_time) => self.refuse(Violation::Slow),
+                Poll::Pending => return Poll::Pending,
+            },
+            Err(violation) => self.refuse(violation),
+        }
+        Poll::Ready(Ok(Step::Again))
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        left: u64,
+    ) -> Poll<io::Result<Step>> {
+        let passed = if self.held.is_empty() {
+            let before = buf.filled().len();
+            ready!(pin!((&mut self.stream).take(left)).poll_read(cx, buf))?;
+            let read = buf.filled().len() - before;
+            self.ended |= read == 0;
+            read
+        } else {
+            let there = self.held.len();
+            self.checked = usize::try_from(left).map_or(there, |left| left.min(there));
+            self.checked
+        };
+        match left.saturating_sub(u64::try_from(passed).unwrap_or(u64::MAX)) {
+            0 => self.end_message(),
+            left => self.state = State::Body(left),
+        }
+        // What was held is passed on by the next step.
+        Poll::Ready(Ok(if self.checked > 0 { Step::Again } else { Step::Done }))
+    }
+
+    fn poll_chunked(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<Step>> {
+        if !self.held.is_empty() {
+            self.checked = Self::chunked(&mut self.state, &mut self.section, &self.held);
+            return Poll::Ready(Ok(Step::Again));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = &buf.filled()[before..];
+        if read.is_empty() {
+            self.ended = true;
+            return Poll::Ready(Ok(Step::Done));
+        }
+        let good = Self::chunked(&mut self.state, &mut self.section, read);
+        self.held.extend_from_slice(&read[good..]);
+        buf.set_filled(before + good);
+        Poll::Ready(Ok(if good > 0 { Step::Done } else { Step::Again }))
+    }
+
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
+        match self.section.read(&self.held) {
+            Ok(Some(trailers)) => {
+                self.checked = trailers.bytes.len();
+                self.end_message();
+            }
+            Ok(None) => {
+                if ready!(self.poll_fill(cx))? == 0 {
+                    return Poll::Ready(Ok(Step::Done));
+                }
+            }
+            Err(violation) => self.state = State::Broken(Some(violation)),
+        }
+        Poll::Ready(Ok(Step::Again))
+    }
+
+    fn poll_undecided(&mut self, cx: &mut Context<'_>, number: u64) -> Poll<io::Result<Step>> {
+        let link = Arc::clone(&self.link);
+        if let Poll::Ready(switch) = link.poll_switch(number, cx) {
+            self.state = match switch {
+                Switch::Leaves => State::Raw,
+                Switch::Stays => State::Head,
+                Switch::Ends => State::Refused,
+            };
+            return Poll::Ready(Ok(Step::Again));
+        }
+        // Read on only to see whether the client is still there.
+        if self.held.len() >= MAX_AHEAD {
+            return Poll::Pending;
+        }
+        let read = ready!(self.poll_fill(cx))?;
+        Poll::Ready(Ok(if read == 0 { Step::Done } else { Step::Again }))
+    }
+
+    /// Reads what the client still sends, within bounds, so that the last answer reaches it.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let open = !self.ended && !matches!(self.state, State::Raw);
+        let idle = matches!(self.state, State::Head) && self.held.is_empty();
+        while open && !idle && self.lingered < LINGER_BYTES {
+            self.held.clear();
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => break,
+                Poll::Ready(Ok(read)) => self.lingered += read,
+                Poll::Pending if self.is_late(cx, LINGER_TIME) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Front<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let front = self.get_mut();
+        loop {
+            if front.checked > 0 {
+                let length = front.checked.min(buf.remaining());
+                buf.put_slice(&front.held[..length]);
+                front.held.advance(length);
+                front.checked -= length;
+                return Poll::Ready(Ok(()));
+            }
+            let step = match &mut front.state {
+                State::Head => ready!(front.poll_head(cx))?,
+                State::Body(left) => {
+                    let left = *left;
+                    ready!(front.poll_body(cx, buf, left))?
+                }
+                State::Chunked(_) => ready!(front.poll_chunked(cx, buf))?,
+                State::Trailers => ready!(front.poll_trailers(cx))?,
+                State::Undecided(number) => {
+                    let number = *number;
+                    ready!(front.poll_undecided(cx, number))?
+                }
+                State::Raw if front.held.is_empty() => {
+                    front.held = BytesMut::new();
+                    return Pin::new(&mut front.stream).poll_read(cx, buf);
+                }
+                State::Raw => {
+                    front.checked = front.held.len();
+                    Step::Again
+                }
+                // The answers owed come first: to hyper, an end here would be a client that left.
+                State::Refused => return Poll::Pending,
+                State::Broken(violation) => match violation.take() {
+                    Some(violation) => {
+                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
+                    }
+                    None => return Poll::Ready(Ok(())),
+                },
+            };
+            if matches!(step, Step::Done) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Front<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let front = self.get_mut();
+        if !front.shut {
+            ready!(Pin::new(&mut front.stream).poll_shutdown(cx))?;
+            front.shut = true;
+            front.timer = None;
+        }
+        front.poll_linger(cx).map(Ok)
+    }
+}

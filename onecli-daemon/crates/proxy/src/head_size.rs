@@ -1,0 +1,77 @@
+//! The limit of heads, for requests and responses. Over HTTP/1.1 a request is held to it while it is read.
+//!
+//! h2 itself refuses a head that is too large without content, or ends the whole connection. It gets a higher limit, and what
+//! lies between the two limits is refused here, by name.
+
+use http::{HeaderMap, Request, Response, Version};
+use onecli_model::{Code, Refusal};
+
+use super::front::MAX_HEAD;
+
+/// Largest header list that h2 reads, in bytes: the fields with 32 bytes more for each (RFC 9113 section 6.5.2).
+pub(super) const MAX_READ: u32 = 256 << 10;
+/// What a field takes in HTTP/1.1 besides its name and value, in bytes: `: ` and CR LF.
+const AROUND_FIELD: usize = 4;
+
+/// Refuses a request over HTTP/2 whose head is larger than one over HTTP/1.1 may be.
+///
+/// # Errors
+/// [`Code::HeadTooLarge`].
+pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let size = size_of(request.headers()) + target;
+    if request.version() != Version::HTTP_2 || size <= MAX_HEAD {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::HeadTooLarge,
+        format!("the request's header section has {size} bytes, and the limit is {MAX_HEAD}"),
+        "send fewer and shorter fields",
+    ))
+}
+
+/// Refuses a response whose head is too large. hyper holds a head over HTTP/1.1 to the limit only roughly.
+///
+/// # Errors
+/// [`Code::UpstreamProtocol`].
+pub(super) fn check_response<B>(response: &Response<B>) -> Result<(), Refusal> {
+    let size = size_of(response.headers());
+    if size <= MAX_HEAD {
+        return Ok(());
+    }
+    Err(refused_response(&format!("has {size} bytes, and the limit is {MAX_HEAD}")))
+}
+
+/// What is said of a response's head that is too large.
+pub(super) fn refused_response(what: &str) -> Refusal {
+    Refusal::new(
+        Code::UpstreamProtocol,
+        format!("the header section of the upstream's response {what}"),
+        "the upstream may have done what it was asked; ask it for fewer and shorter header fields, cookies for example",
+    )
+}
+
+pub(super) fn size_of(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND_FIELD).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A head over HTTP/2 with fields of so many bytes.
+    fn check(size: usize) -> bool {
+        let value = "a".repeat(size - "x".len() - AROUND_FIELD);
+        let head = Request::builder().version(Version::HTTP_2).uri("/").header("x", &value);
+        let request = check_request(&head.body(()).unwrap()).is_ok();
+        let head = Response::builder().version(Version::HTTP_2).header("x", value);
+        assert_eq!(request, check_response(&head.body(()).unwrap()).is_ok(), "the target has no byte here");
+        request
+    }
+
+    #[test]
+    fn the_limit_is_that_of_http11() {
+        assert!(check(MAX_HEAD - 1));
+        assert!(!check(MAX_HEAD + 1));
+    }
+}

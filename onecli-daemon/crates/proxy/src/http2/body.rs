@@ -1,0 +1,124 @@
+//! The body of a message that arrives on a stream.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use http::header;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::oneshot;
+
+use crate::body::{BodyError, len};
+
+/// What is left of a request's stream when its body is dropped.
+pub(super) type Unread = oneshot::Receiver<RecvStream>;
+
+/// A body on a stream. Credit goes back to the peer as the body is read (RFC 9113 section 5.2).
+pub(crate) struct H2Body {
+    /// `None` once it is given back.
+    stream: Option<RecvStream>,
+    /// Bytes that the peer announced and did not send yet.
+    announced: Option<u64>,
+    /// All data arrived; trailers may follow.
+    is_data_done: bool,
+    /// Is told when the body is first read.
+    read: Option<oneshot::Sender<()>>,
+    /// Takes the stream of a body that is dropped before its end.
+    back: Option<oneshot::Sender<RecvStream>>,
+}
+
+impl fmt::Debug for H2Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("H2Body(..)")
+    }
+}
+
+impl H2Body {
+    /// The body of a message with these fields.
+    pub(super) fn new(stream: RecvStream, headers: &HeaderMap) -> H2Body {
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        H2Body { stream: Some(stream), announced, is_data_done: false, read: None, back: None }
+    }
+
+    /// Resolves when the body is first read.
+    pub(super) fn first_read(&mut self) -> oneshot::Receiver<()> {
+        let (read, first) = oneshot::channel();
+        self.read = Some(read);
+        first
+    }
+
+    /// Gives the stream back if the body is dropped before its end.
+    pub(super) fn unread(&mut self) -> Unread {
+        let (back, unread) = oneshot::channel();
+        self.back = Some(back);
+        unread
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, h2::Error>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(None)) };
+        if !self.is_data_done {
+            if let Some(data) = ready!(stream.poll_data(cx)) {
+                let data = data?;
+                // It fails for a stream that was reset, which the next poll says.
+                let _ = stream.flow_control().release_capacity(data.len());
+                self.announced = self.announced.map(|left| left.saturating_sub(len(&data)));
+                return Poll::Ready(Ok(Some(Frame::data(data))));
+            }
+            self.is_data_done = true;
+        }
+        Poll::Ready(Ok(ready!(stream.poll_trailers(cx))?.map(Frame::trailers)))
+    }
+}
+
+impl HttpBody for H2Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(read) = self.read.take() {
+            // No receiver: the response has begun.
+            let _ = read.send(());
+        }
+        Poll::Ready(match ready!(self.poll(cx)) {
+            Ok(frame) => frame.map(Ok),
+            // h2 reports so a stream that was reset behind its end (RFC 9113 section 8.1).
+            Err(error)
+                if error.reason() == Some(Reason::NO_ERROR)
+                    && self.announced.is_none_or(|left| left == 0) =>
+            {
+                None
+            }
+            Err(error) => Some(Err(error.into())),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.announced {
+            Some(left) => SizeHint::with_exact(left),
+            None if self.is_end_stream() => SizeHint::with_exact(0),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for H2Body {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take())
+            && !stream.is_end_stream()
+        {
+            // Without a receiver the connection ended.
+            let _ = back.send(stream);
+        }
+    }
+}

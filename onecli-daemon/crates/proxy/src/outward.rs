@@ -1,0 +1,210 @@
+//! The way out: to an address that was checked, or through the proxy of the operator's network.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use onecli_model::{AgentId, Authority, Code, Host, NoProxy, ProxyUrl, Reach, Refusal};
+use onecli_net::{
+    CheckedAddr, DialError, Dialer, ProxyError, ResolveError, Resolver, Transport, connect_through,
+    proxy_authorization,
+};
+use onecli_tls::{Alpn, UpstreamTls};
+use uuid::Uuid;
+
+const PROXY_HINT: &str = "an administrator should look at [upstream] proxy";
+
+/// The operator's proxy, and what is reached without it.
+#[derive(Debug, Clone)]
+pub struct UpstreamProxy {
+    /// The proxy.
+    pub url: ProxyUrl,
+    /// Hosts that are dialled all the same.
+    pub bypass: Vec<NoProxy>,
+}
+
+impl UpstreamProxy {
+    /// Is `host` reached through it?
+    pub fn is_for(&self, host: &Host) -> bool {
+        !self.bypass.iter().any(|entry| entry.covers(host))
+    }
+}
+
+/// Opens connections to upstreams.
+#[derive(Debug)]
+pub(super) struct Outward {
+    pub(super) resolver: Arc<Resolver>,
+    pub(super) dialer: Dialer,
+    pub(super) tls: Arc<UpstreamTls>,
+    pub(super) proxy: Option<UpstreamProxy>,
+}
+
+/// A connection that leads to an upstream.
+pub(super) struct Opened {
+    pub(super) stream: Box<dyn Transport>,
+    /// The upstream's, or the proxy's.
+    pub(super) address: SocketAddr,
+    /// Set where a proxy reads the requests.
+    pub(super) relay: Option<Relay>,
+}
+
+/// A proxy that is sent requests in absolute-form (RFC 9112 section 3.2.2), and what it wants to be told.
+#[derive(Debug, Clone)]
+pub(super) struct Relay {
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl Outward {
+    /// A connection on which bytes go to `authority` unread: for TLS, ours or the agent's. Rules allow it to `reach`.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: unresolvable, blocked, unreachable.
+    pub(super) async fn open(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
+        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, reach).await };
+        self.open_through(proxy, authority, reach).await
+    }
+
+    /// The same for bytes that an agent sent to `wanted`: `None` where that is none of the addresses of `authority`.
+    ///
+    /// # Errors
+    /// As [`Outward::open`].
+    pub(super) async fn open_at(
+        &self,
+        authority: &Authority,
+        reach: &Reach,
+        wanted: SocketAddr,
+    ) -> Result<Option<Opened>, Refusal> {
+        let wanted = SocketAddr::new(wanted.ip().to_canonical(), wanted.port());
+        let mut addresses =
+            self.resolver.resolve(authority, reach).await.map_err(|error| resolve_refusal(&error))?;
+        addresses.retain(|address| address.get() == wanted);
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        if let Some(proxy) = self.proxy_for(authority) {
+            let literal = Authority::new(Host::from(wanted.ip()), wanted.port());
+            return self.open_through(proxy, &literal, reach).await.map(Some);
+        }
+        let (stream, address) = self.connect(&addresses).await.map_err(|error| dial_refusal(&error))?;
+        Ok(Some(Opened { stream, address, relay: None }))
+    }
+
+    /// May a kept connection to `authority`, at this address, serve what rules allow to `reach`?
+    pub(super) fn admits(&self, authority: &Authority, address: SocketAddr, reach: &Reach) -> bool {
+        match self.proxy_for(authority) {
+            Some(_) => self.resolver.check_for_proxy(authority, reach).is_ok(),
+            None => self.resolver.admits(address, reach),
+        }
+    }
+
+    async fn open_through(
+        &self,
+        proxy: &ProxyUrl,
+        authority: &Authority,
+        reach: &Reach,
+    ) -> Result<Opened, Refusal> {
+        let (stream, address) = self.connect_proxy(proxy, authority, reach).await?;
+        let connected = connect_through(stream, proxy, authority);
+        let stream = match tokio::time::timeout(self.dialer.connect_timeout, connected).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => return Err(proxy_refusal(proxy, authority, &error)),
+            Err(_) => return Err(timed_out("the upstream proxy")),
+        };
+        Ok(Opened { stream, address, relay: None })
+    }
+
+    /// A connection for plain HTTP requests to `authority`.
+    ///
+    /// # Errors
+    /// As [`Outward::open`].
+    pub(super) async fn open_plain(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
+        let Some(proxy) = self.proxy_for(authority) else { return self.dial(authority, reach).await };
+        let (stream, address) = self.connect_proxy(proxy, authority, reach).await?;
+        let relay = Relay { authorization: proxy_authorization(proxy) };
+        Ok(Opened { stream, address, relay: Some(relay) })
+    }
+
+    fn proxy_for(&self, authority: &Authority) -> Option<&ProxyUrl> {
+        let proxy = self.proxy.as_ref()?;
+        proxy.is_for(authority.host()).then_some(&proxy.url)
+    }
+
+    async fn dial(&self, authority: &Authority, reach: &Reach) -> Result<Opened, Refusal> {
+        let addresses =
+            self.resolver.resolve(authority, reach).await.map_err(|error| resolve_refusal(&error))?;
+        let (stream, address) = self.connect(&addresses).await.map_err(|error| dial_refusal(&error))?;
+        Ok(Opened { stream, address, relay: None })
+    }
+
+    async fn connect(
+        &self,
+        addresses: &[CheckedAddr],
+    ) -> Result<(Box<dyn Transport>, SocketAddr), DialError> {
+        let (tcp, address) = self.dialer.dial(addresses).await?;
+        Ok((Box::new(tcp), address))
+    }
+
+    /// Connects to the proxy itself.
+    async fn connect_proxy(
+        &self,
+        proxy: &ProxyUrl,
+        authority: &Authority,
+        reach: &Reach,
+    ) -> Result<(Box<dyn Transport>, SocketAddr), Refusal> {
+        self.resolver.check_for_proxy(authority, reach).map_err(|error| resolve_refusal(&error))?;
+        let unreachable = |error: &dyn std::fmt::Display| {
+            Refusal::new(Code::UpstreamConnect, format!("the upstream proxy: {error}"), PROXY_HINT)
+        };
+        let own = proxy.authority();
+        let addresses = self.resolver.resolve_proxy(own).await.map_err(|error| unreachable(&error))?;
+        let (stream, address) = self.connect(&addresses).await.map_err(|error| unreachable(&error))?;
+        if !proxy.is_tls() {
+            return Ok((stream, address));
+        }
+        // No agent's: sessions with the proxy are the daemon's own.
+        let handshake = self.tls.connect(AgentId(Uuid::nil()), own, Alpn::Http1, stream);
+        match tokio::time::timeout(self.dialer.connect_timeout, handshake).await {
+            Ok(Ok(verified)) => Ok((Box::new(verified), address)),
+            Ok(Err(error)) => {
+                Err(Refusal::new(Code::UpstreamTls, format!("the upstream proxy: {error}"), error.hint()))
+            }
+            Err(_) => Err(timed_out("the TLS handshake with the upstream proxy")),
+        }
+    }
+}
+
+fn proxy_refusal(proxy: &ProxyUrl, authority: &Authority, error: &ProxyError) -> Refusal {
+    Refusal::new(
+        Code::UpstreamConnect,
+        format!("the upstream proxy {} does not connect to {authority}: {error}", proxy.authority()),
+        PROXY_HINT,
+    )
+}
+
+pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
+    match error {
+        ResolveError::Blocked(_) => Refusal::new(
+            Code::AddressBlocked,
+            error.to_string(),
+            "an administrator can name the network: onecli rule add allow --host HOST --address NETWORK",
+        ),
+        ResolveError::Failed { .. } => Refusal::new(
+            Code::UpstreamResolve,
+            error.to_string(),
+            "check the host's name, and the DNS servers of the host that OneCLI runs on",
+        ),
+    }
+}
+
+pub(super) fn dial_refusal(error: &DialError) -> Refusal {
+    match error {
+        DialError::Refused { .. } => {
+            Refusal::new(Code::UpstreamConnect, error.to_string(), "is the upstream up, and the port right?")
+        }
+        DialError::TimedOut(_) => timed_out("connecting"),
+    }
+}
+
+pub(super) fn timed_out(what: &str) -> Refusal {
+    Refusal::new(Code::UpstreamTimeout, format!("{what} took too long"), "try again; is the upstream up?")
+}

@@ -1,0 +1,88 @@
+//! The characters before a match that the value shares with its neighbours, as in base64.
+
+use onecli_model::Alphabet;
+
+use super::hold::goes_on;
+use super::reading::{Text, is_introducer, is_within_escape};
+
+/// The longest spelling of a character before a match, in bytes: one of base64 in the escapes that programs write.
+const MAX_CHARACTER: usize = 64;
+
+/// Where the `count` decoded bytes before `start` begin, in the reading that goes back furthest. A line break may stand
+/// between two of them.
+pub(super) fn beginning(text: &Text<'_>, start: usize, count: usize) -> usize {
+    let (mut places, mut first) = (vec![start], start);
+    for _ in 0..count {
+        let mut before: Vec<usize> =
+            places.iter().flat_map(|place| characters_before(text, *place)).collect();
+        before.sort_unstable();
+        before.dedup();
+        first = before.first().copied().unwrap_or(first);
+        places = before;
+    }
+    first
+}
+
+/// Where characters begin that end at `at`, or at a line break before it.
+fn characters_before(text: &Text<'_>, at: usize) -> Vec<usize> {
+    let mut ends = vec![at];
+    ends.extend(introducers(text, at).filter(|place| {
+        let mut breaks = Vec::new();
+        text.line_breaks(*place, &mut breaks);
+        breaks.contains(&at)
+    }));
+    let before =
+        ends.iter().flat_map(|end| introducers(text, *end).filter(|place| is_character(text, *place, *end)));
+    before.collect()
+}
+
+fn is_character(text: &Text<'_>, from: usize, to: usize) -> bool {
+    let mut readings = text.readings(from);
+    readings.any(|reading| {
+        reading.end == to && reading.character.as_bytes().iter().all(|byte| goes_on(Alphabet::Token, *byte))
+    })
+}
+
+/// Places before `at` where one character may begin that ends there.
+fn introducers<'t>(text: &Text<'t>, at: usize) -> impl Iterator<Item = usize> + use<'t> {
+    let raw = text.raw();
+    let within = move |place: &usize| {
+        // The last byte of an escape is any.
+        place + 1 == at || is_within_escape(raw[*place]) || is_break(raw[*place])
+    };
+    let places = (at.saturating_sub(MAX_CHARACTER)..at).rev().take_while(within);
+    places.filter(move |place| place + 1 == at || is_introducer(raw[*place]) || is_break(raw[*place]))
+}
+
+fn is_break(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_before_a_match_are_found_in_every_spelling() {
+        let check = |before: &str, count: usize, expected: usize| {
+            let text = format!("{before}match");
+            let from = beginning(&Text::new(text.as_bytes()), before.len(), count);
+            assert_eq!(from, expected, "{before:?} {count}");
+        };
+        check("", 1, 0);
+        check("ab", 0, 2);
+        check("ab", 1, 1);
+        check("ab", 2, 0);
+        check("a\"", 1, 2);
+        check("a\r\n", 1, 0);
+        check("a\n", 1, 0);
+        check("a\n\n", 1, 3);
+        check("a%2B", 1, 1);
+        check("a%0D%0A", 1, 0);
+        check("a\\n", 1, 0);
+        check("a\\u002b", 1, 1);
+        check("a%252B", 1, 1);
+        check("ab&#43;", 2, 1);
+        check("x\0a\0", 2, 2);
+    }
+}

@@ -1,0 +1,491 @@
+//! What a text may stand for, character by character.
+//!
+//! A value is echoed in more spellings than can be listed: each character may stand for itself or be escaped, in
+//! percent (RFC 3986), JSON (RFC 8259), string-literal or HTML form, the escape may be escaped again where a body is
+//! quoted within another, and base64 may be wrapped (RFC 2045). Nor does the text say which form is meant: `%41` is an
+//! `A` to one reader and three characters to another, and what stands directly before a value may look like the
+//! beginning of an escape. So nothing is decoded once and for all: every reading of every character is tried.
+
+mod entity;
+mod lately;
+mod literals;
+
+use self::entity::{MAX_ENTITY, Reference};
+use self::lately::{Lately, Seen, WINDOW, is_of_name, simple};
+
+/// The longest escape: each character of `&#x00000000000041;` escaped as long, and those of that once more.
+pub(super) const MAX_ESCAPE: usize = (MAX_ENTITY + 2).pow(3);
+/// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
+const LEVELS: u8 = 3;
+/// Deeper than any level.
+const NEVER: u8 = u8::MAX;
+/// Ways to read the beginning of one escape, where its characters are escaped in turn and several ways differ. Programs that
+/// escape leave one; a text that is made to have more must not take more time.
+const MAX_WAYS: usize = 32;
+
+/// One character as bytes: its UTF-8, or the one byte that a percent escape names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Character {
+    bytes: [u8; 4],
+    length: u8,
+}
+
+impl Character {
+    fn byte(byte: u8) -> Character {
+        Character { bytes: [byte, 0, 0, 0], length: 1 }
+    }
+
+    fn of(code: u32) -> Option<Character> {
+        let mut bytes = [0; 4];
+        let length = char::from_u32(code)?.encode_utf8(&mut bytes).len();
+        Some(Character { bytes, length: u8::try_from(length).ok()? })
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    fn as_byte(self) -> Option<u8> {
+        (self.length == 1).then_some(self.bytes[0])
+    }
+}
+
+/// A way to read what begins at some byte.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) character: Character,
+    /// The byte behind it.
+    pub(crate) end: usize,
+    /// How deep escapes lie in it; 0 is a byte that stands for itself.
+    level: u8,
+}
+
+/// The readings of the bytes that may begin an escape.
+#[derive(Debug, Default)]
+pub(crate) struct Text<'b> {
+    raw: &'b [u8],
+    /// By byte, the place in `escapes` plus one; empty where nothing is escaped. Bytes that are read in the same ways share
+    /// one.
+    places: Vec<u32>,
+    escapes: Vec<Escape>,
+    /// Of all escapes. Their ends are from the escape's own place on.
+    readings: Vec<Reading>,
+}
+
+/// How some bytes are read.
+#[derive(Debug, Clone, Copy)]
+struct Escape {
+    /// From where on in `readings`.
+    from: usize,
+    /// The level from which on more bytes would make more of them.
+    cut: u8,
+    /// How far from its place, at most, something was looked at to find them: a byte or the readings that begin there.
+    far: usize,
+}
+
+impl<'b> Text<'b> {
+    /// Finds all readings, from the end on: those of an escape's characters are there when it is looked at.
+    pub(crate) fn new(raw: &'b [u8]) -> Text<'b> {
+        let mut text = Text { raw, ..Text::default() };
+        let mut new = New { readings: Vec::new(), cut: NEVER, farthest: 0 };
+        let mut lately = Lately::new();
+        for at in memchr::memchr3_iter(b'%', b'\\', b'&', raw).rev() {
+            if text.places.is_empty() {
+                text.places.resize(raw.len(), 0);
+            }
+            text.place(at, &mut lately, &mut new);
+        }
+        text
+    }
+
+    /// Reads what begins at `at`, unless the same was read before.
+    fn place(&mut self, at: usize, lately: &mut Lately, new: &mut New) {
+        if let Some((escaped, length)) = simple(&self.raw[at..]) {
+            // Each introducer has its lengths.
+            let key = usize::from(escaped.unwrap_or(self.raw[at])) + 256 * (length - 1);
+            if lately.simple[key] == 0 {
+                new.begin(Reading::literal(self.raw[at], at));
+                let escape = Reading { end: at + length, ..new.readings[0] };
+                new.add(escaped.map(Character::byte), escape);
+                lately.simple[key] = self.list(at, new);
+            }
+            self.places[at] = lately.simple[key];
+            return;
+        }
+        let window: Option<[u8; WINDOW]> = self.raw[at..].first_chunk().copied();
+        let seen = window.and_then(|window| lately.slot(window).filter(|seen| seen.window == window));
+        let place = match seen {
+            Some(seen) if self.is_same(at, &seen, lately) => seen.place,
+            _ => {
+                self.read(at, new);
+                // Found by other readings, but the same: from here on it may repeat itself.
+                let same = seen.filter(|seen| self.is_listed(at, seen.place, new));
+                same.map_or_else(|| self.list(at, new), |seen| seen.place)
+            }
+        };
+        self.places[at] = place;
+        if let Some(window) = window {
+            *lately.slot(window) = Some(Seen { window, at, place });
+        }
+    }
+
+    /// Does all that the readings of `seen` were found by stand at `at` too? (That of `at` itself is in the window.)
+    fn is_same(&self, at: usize, seen: &Seen, lately: &mut Lately) -> bool {
+        let (far, shift) = (self.escape(seen.place).far, seen.at - at);
+        if seen.at + far >= self.raw.len() {
+            return false;
+        }
+        let end = at + far + 1;
+        // What is known to be the same is not looked at again.
+        let known = shift == lately.shift && (at + 1..=end).contains(&lately.from) && end <= lately.to;
+        let (stop, to) = if known { (lately.from, lately.to) } else { (end, end) };
+        let same = (at + 1..stop).all(|place| {
+            self.raw[place] == self.raw[place + shift] && self.places[place] == self.places[place + shift]
+        });
+        if same {
+            (lately.shift, lately.from, lately.to) = (shift, at, to);
+        }
+        same
+    }
+
+    /// Are these the `new` readings of what is at `at`?
+    fn is_listed(&self, at: usize, place: u32, new: &New) -> bool {
+        let Escape { cut, far, .. } = self.escape(place);
+        let same = |(listed, new): (&Reading, &Reading)| {
+            (listed.character, listed.end + at, listed.level) == (new.character, new.end, new.level)
+        };
+        let listed = self.listed(place);
+        (cut, far + at) == (new.cut, new.farthest)
+            && listed.len() == new.readings.len()
+            && listed.iter().zip(&new.readings).all(same)
+    }
+
+    /// Lists the `new` readings of what is at `at`.
+    fn list(&mut self, at: usize, new: &New) -> u32 {
+        self.escapes.push(Escape { from: self.readings.len(), cut: new.cut, far: new.farthest - at });
+        self.readings
+            .extend(new.readings.iter().map(|reading| Reading { end: reading.end - at, ..*reading }));
+        u32::try_from(self.escapes.len()).unwrap_or(0)
+    }
+
+    /// Every reading of what begins at `at`; none at the end of the bytes.
+    pub(crate) fn readings(&self, at: usize) -> impl Iterator<Item = Reading> {
+        let place = self.places.get(at).copied().unwrap_or(0);
+        let (plain, listed) = match (place, self.raw.get(at)) {
+            (0, Some(byte)) => (Some(Reading::literal(*byte, at)), &[][..]),
+            (0, None) => (None, &[][..]),
+            (place, _) => (None, self.listed(place)),
+        };
+        let listed = listed.iter().map(move |reading| Reading { end: reading.end + at, ..*reading });
+        plain.into_iter().chain(listed)
+    }
+
+    /// What tells apart bytes that are read in different ways: below [`Text::ways`]; none for those of one reading.
+    pub(super) fn way(&self, at: usize) -> Option<usize> {
+        let place = self.places.get(at).copied().filter(|place| *place > 0)?;
+        usize::try_from(place - 1).ok()
+    }
+
+    /// In how many ways introducers are read.
+    pub(super) fn ways(&self) -> usize {
+        self.escapes.len()
+    }
+
+    /// The text itself.
+    pub(super) fn raw(&self) -> &'b [u8] {
+        self.raw
+    }
+
+    /// Whether more bytes could make more readings of what begins at `at`.
+    pub(crate) fn is_cut(&self, at: usize) -> bool {
+        self.cut_level(at) <= LEVELS
+    }
+
+    /// Where a line break that begins at `at` ends.
+    pub(crate) fn line_breaks(&self, at: usize, found: &mut Vec<usize>) {
+        for reading in self.readings(at) {
+            let byte = reading.character.as_byte();
+            if matches!(byte, Some(b'\r' | b'\n')) {
+                found.push(reading.end);
+            }
+            if byte == Some(b'\r') {
+                let feeds = self.readings(reading.end).filter(|next| next.character.as_byte() == Some(b'\n'));
+                found.extend(feeds.map(|next| next.end));
+            }
+        }
+    }
+
+    fn listed(&self, place: u32) -> &[Reading] {
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        let from = self.escapes[place - 1].from;
+        let to = self.escapes.get(place).map_or(self.readings.len(), |next| next.from);
+        &self.readings[from..to]
+    }
+
+    fn escape(&self, place: u32) -> Escape {
+        self.escapes[usize::try_from(place).unwrap_or(usize::MAX) - 1]
+    }
+
+    fn cut_level(&self, at: usize) -> u8 {
+        match self.places.get(at).copied() {
+            Some(place) if place > 0 => self.escape(place).cut,
+            // No level is needed to want another byte.
+            _ if at >= self.raw.len() => 0,
+            _ => NEVER,
+        }
+    }
+
+    /// Finds the readings of the introducer at `at`.
+    fn read(&self, at: usize, new: &mut New) {
+        new.begin(Reading::literal(self.raw[at], at));
+        // What an escape of some level stands for lies deeper, so a level is complete when it is looked at.
+        for level in 0..LEVELS {
+            let mut next = 0;
+            while let Some(&introducer) = new.readings.get(next) {
+                next += 1;
+                match introducer.character.as_byte().filter(|_| introducer.level == level) {
+                    Some(b'%') => self.percent(introducer, new),
+                    Some(b'\\') => self.backslash(introducer, new),
+                    Some(b'&') => self.entity(introducer, new),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Something was looked at that begins at `at`; an escape of this level wants it.
+    fn look(&self, at: usize, level: u8, new: &mut New) {
+        new.farthest = new.farthest.max(at);
+        new.cut_at(level.max(self.cut_level(at)));
+    }
+
+    /// The next characters of an escape, as far as they are as wanted: `so_far` with each in the place of its own.
+    fn next<'s, W: Fn(u8) -> bool>(
+        &'s self,
+        so_far: Reading,
+        new: &mut New,
+        wanted: W,
+    ) -> impl Iterator<Item = (u8, Reading)> + use<'s, 'b, W> {
+        self.look(so_far.end, so_far.level, new);
+        self.readings(so_far.end).filter_map(move |next| {
+            let byte = next.character.as_byte().filter(|byte| wanted(*byte))?;
+            Some((byte, Reading { end: next.end, level: so_far.level.max(next.level), ..so_far }))
+        })
+    }
+
+    /// Each number with one digit more. A digit may itself be escaped in several ways.
+    fn digits(&self, numbers: &mut Vec<(u32, Reading)>, radix: u32, new: &mut New) {
+        let mut longer = Vec::new();
+        for &(number, so_far) in numbers.iter() {
+            for (digit, after) in self.next(so_far, new, |byte| char::from(byte).is_digit(radix)) {
+                let number = number * radix + char::from(digit).to_digit(radix).unwrap_or(0);
+                note(&mut longer, number, after);
+            }
+        }
+        *numbers = longer;
+    }
+
+    /// The numbers of so many hexadecimal digits.
+    fn hexadecimal(&self, so_far: Reading, digits: usize, new: &mut New) -> Vec<(u32, Reading)> {
+        if let Some(number) = self.plain_number(so_far.end, digits) {
+            let end = so_far.end + digits;
+            self.look(end - 1, so_far.level, new);
+            return vec![(number, Reading { end, ..so_far })];
+        }
+        let mut numbers = vec![(0, so_far)];
+        for _ in 0..digits {
+            self.digits(&mut numbers, 16, new);
+        }
+        numbers
+    }
+
+    /// The same where the digits stand for themselves, as most do.
+    fn plain_number(&self, at: usize, digits: usize) -> Option<u32> {
+        let mut bytes = self.raw.get(at..at + digits)?.iter();
+        bytes.try_fold(0, |number, byte| Some(number * 16 + char::from(*byte).to_digit(16)?))
+    }
+
+    /// `%XX` (RFC 3986 section 2.1), and `%uXXXX` of JavaScript's `escape` (ECMA-262 B.2.1.1).
+    fn percent(&self, introducer: Reading, new: &mut New) {
+        for (code, escape) in self.hexadecimal(introducer, 2, new) {
+            new.add(u8::try_from(code).ok().map(Character::byte), escape);
+        }
+        for (_, letter) in self.next(introducer, new, |byte| byte == b'u') {
+            self.utf16(b'%', letter, new);
+        }
+    }
+
+    /// JSON's escapes (RFC 8259 section 7), those of string literals, and those of CSS.
+    fn backslash(&self, introducer: Reading, new: &mut New) {
+        self.look(introducer.end, introducer.level, new);
+        for letter in self.readings(introducer.end).filter(|letter| letter.level < LEVELS) {
+            let escape = Reading { end: letter.end, level: introducer.level.max(letter.level), ..introducer };
+            let character = match letter.character.as_byte() {
+                Some(b'u') => {
+                    self.utf16(b'\\', escape, new);
+                    self.braced(escape, new);
+                    continue;
+                }
+                Some(b'x') => {
+                    self.code_point(escape, 2, new);
+                    self.braced(escape, new);
+                    continue;
+                }
+                Some(b'U') => {
+                    new.add(Some(letter.character), escape);
+                    self.code_point(escape, 8, new);
+                    continue;
+                }
+                Some(digit @ b'0'..=b'7') => {
+                    let digit = u32::from(digit - b'0');
+                    new.add(Some(letter.character), escape);
+                    self.octal(digit, escape, new);
+                    self.css(digit, escape, new);
+                    continue;
+                }
+                Some(b'n') => Character::byte(b'\n'),
+                Some(b'r') => Character::byte(b'\r'),
+                Some(b't') => Character::byte(b'\t'),
+                Some(b'b') => Character::byte(8),
+                Some(b'f') => Character::byte(12),
+                _ => letter.character,
+            };
+            new.add(Some(character), escape);
+        }
+    }
+
+    /// One byte, in up to two digits more; each number of digits is a reading.
+    fn octal(&self, digit: u32, so_far: Reading, new: &mut New) {
+        let mut numbers = vec![(digit, so_far)];
+        for more in 0..=2 {
+            if more > 0 {
+                self.digits(&mut numbers, 8, new);
+            }
+            for (number, so_far) in &numbers {
+                new.add(u8::try_from(*number).ok().map(Character::byte), *so_far);
+            }
+        }
+    }
+
+    /// What follows `\u` or `%u`; a character beyond the first plane is two of them.
+    fn utf16(&self, introducer: u8, escape: Reading, new: &mut New) {
+        for (code, escape) in self.hexadecimal(escape, 4, new) {
+            if (0xd800..0xdc00).contains(&code) {
+                self.low_surrogate(introducer, code, escape, new);
+            } else {
+                new.add(Character::of(code), escape);
+            }
+        }
+    }
+
+    /// What follows the first of two.
+    fn low_surrogate(&self, introducer: u8, high: u32, escape: Reading, new: &mut New) {
+        for (_, second) in self.next(escape, new, move |byte| byte == introducer) {
+            for (_, letter) in self.next(second, new, |byte| byte == b'u') {
+                for (low, escape) in self.hexadecimal(letter, 4, new) {
+                    if (0xdc00..0xe000).contains(&low) {
+                        let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+                        new.add(Character::of(code), escape);
+                    }
+                }
+            }
+        }
+    }
+
+    /// HTML's character references: names, decimal and hexadecimal numbers.
+    fn entity(&self, introducer: Reading, new: &mut New) {
+        let (mut references, mut longer) = (vec![(Reference::new(), introducer)], Vec::new());
+        while !references.is_empty() {
+            for (reference, so_far) in references.drain(..) {
+                let mut ends = so_far.end >= self.raw.len();
+                for (byte, after) in self.next(so_far, new, |_| true) {
+                    if byte == b';' {
+                        new.add(reference.character(), after);
+                    } else if let Some(reference) = reference.with(byte) {
+                        note(&mut longer, reference, after);
+                    } else {
+                        ends |= reference.ends_before(byte);
+                    }
+                }
+                if ends && reference.is_number() {
+                    new.add(reference.character(), so_far);
+                }
+            }
+            std::mem::swap(&mut references, &mut longer);
+        }
+    }
+}
+
+/// Adds a way to read the beginning of an escape, unless the same is known with no more levels.
+fn note<T: PartialEq>(ways: &mut Vec<(T, Reading)>, what: T, reading: Reading) {
+    let is_full = ways.len() >= MAX_WAYS;
+    match ways.iter_mut().find(|(known, way)| *known == what && way.end == reading.end) {
+        Some((_, way)) => way.level = way.level.min(reading.level),
+        None if is_full => {}
+        None => ways.push((what, reading)),
+    }
+}
+
+impl Reading {
+    /// A byte that stands for itself.
+    pub(super) fn literal(byte: u8, at: usize) -> Reading {
+        Reading { character: Character::byte(byte), end: at + 1, level: 0 }
+    }
+}
+
+/// The readings of one introducer, while they are looked for.
+struct New {
+    readings: Vec<Reading>,
+    cut: u8,
+    /// The last place that was looked at.
+    farthest: usize,
+}
+
+impl New {
+    /// With what the introducer is by itself.
+    fn begin(&mut self, literal: Reading) {
+        self.readings.clear();
+        self.readings.push(literal);
+        (self.cut, self.farthest) = (NEVER, literal.end - 1);
+    }
+
+    /// Adds what an escape stands for; `escape` says how deep its characters lie.
+    fn add(&mut self, character: Option<Character>, escape: Reading) {
+        let Some(character) = character else { return };
+        let reading = Reading { character, end: escape.end, level: escape.level.saturating_add(1) };
+        if reading.level > LEVELS {
+            return;
+        }
+        match self.readings.iter_mut().find(|known| (known.character, known.end) == (character, reading.end))
+        {
+            Some(known) => known.level = known.level.min(reading.level),
+            None => self.readings.push(reading),
+        }
+    }
+
+    /// An escape whose characters lie this deep goes on behind the end. Too deep is no more than not at all.
+    fn cut_at(&mut self, level: u8) {
+        if level < LEVELS {
+            self.cut = self.cut.min(level + 1);
+        }
+    }
+}
+
+/// Whether an escape may begin with this byte.
+pub(super) fn is_introducer(byte: u8) -> bool {
+    matches!(byte, b'%' | b'\\' | b'&')
+}
+
+/// Whether this byte may stand in an escape otherwise than as its last character. Braces and blanks end an escape that stands
+/// for a character of another.
+pub(super) fn is_within_escape(byte: u8) -> bool {
+    is_introducer(byte) || is_of_name(byte) || matches!(byte, b'{' | b'}' | b' ' | b'\t')
+}
+
+/// Whether this byte has but one reading, and is no line break.
+pub(super) fn is_plain(byte: u8) -> bool {
+    !is_introducer(byte) && !matches!(byte, b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests;

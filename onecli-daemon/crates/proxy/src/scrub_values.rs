@@ -1,0 +1,206 @@
+//! The values that a response is searched for.
+//!
+//! A host has the same values for every agent: all that are stored for it. Their spellings are compiled when the first
+//! request comes after a change, and shared by all responses. Values that are fetched or issued are added as they are found.
+
+mod followed;
+mod joined;
+mod search_set;
+
+pub(super) use self::followed::Followed;
+pub(super) use self::search_set::SearchSet;
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use onecli_model::{AgentId, Host, Refusal};
+use onecli_policy::{HostGroups, Sent, Snapshot, Watch};
+use onecli_vault::Credentials;
+use sha2::{Digest, Sha256};
+
+use self::joined::Joined;
+use super::exchange::unopened;
+use super::scrub::{Needles, Scrubber};
+
+/// Sets that are kept, and the bytes of all their spellings together. A value of 40 bytes has about 2 KiB of spellings, in
+/// Basic credentials 10 KiB. A single set may have more.
+const SETS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const SET_BYTES: usize = 32 << 20;
+/// A set that no request used for so long is forgotten: its values do not stay in memory.
+const KEPT_FOR: Duration = Duration::from_mins(10);
+
+/// What one set is compiled from: SHA-256 over the sealed values, which are bound to name, target and placement.
+type Content = [u8; 32];
+
+/// The sets of all hosts.
+pub(super) struct ScrubValues {
+    sets: Mutex<Sets>,
+    joined: Joined,
+}
+
+struct Sets {
+    /// The policy that `by_groups` belongs to.
+    policy: Option<Arc<Snapshot>>,
+    by_groups: LruCache<HostGroups, Content>,
+    by_content: LruCache<Content, (Arc<SearchSet>, Instant)>,
+    bytes: usize,
+    nothing: Arc<SearchSet>,
+}
+
+impl std::fmt::Debug for ScrubValues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ScrubValues(..)")
+    }
+}
+
+impl ScrubValues {
+    /// No set yet.
+    pub(super) fn new() -> ScrubValues {
+        let sets = Sets {
+            policy: None,
+            by_groups: LruCache::new(SETS),
+            by_content: LruCache::new(SETS),
+            bytes: 0,
+            nothing: Arc::default(),
+        };
+        ScrubValues { sets: Mutex::new(sets), joined: Joined::new() }
+    }
+
+    /// What responses of `host` are searched for under this policy.
+    pub(super) fn at(
+        &self,
+        policy: &Arc<Snapshot>,
+        host: &Host,
+        credentials: &Credentials,
+        now: Instant,
+    ) -> Arc<SearchSet> {
+        let groups = policy.stored_at(host);
+        if let Some(set) = self.lock().known(policy, &groups, now) {
+            return set;
+        }
+        let watches = policy.stored_values(&groups);
+        let content = content(&watches);
+        let known = self.lock().by_content.get(&content).map(|(set, _)| Arc::clone(set));
+        let set = known.unwrap_or_else(|| Arc::new(SearchSet::compile(watches, credentials)));
+        self.lock().keep(policy, groups, content, &set, now);
+        set
+    }
+
+    /// What a running response is searched for that was searched for `known`, where responses are searched for `current` now
+    /// and were for `before`.
+    fn joined(&self, known: &Arc<Needles>, before: &Arc<Needles>, current: &Arc<Needles>) -> Arc<Needles> {
+        self.joined.of(known, before, current)
+    }
+
+    /// Forgets what was not used for a while. To be called now and then.
+    pub(super) fn tidy(&self, now: Instant) {
+        let mut sets = self.lock();
+        let is_old = |used: &Instant| now.saturating_duration_since(*used) >= KEPT_FOR;
+        while sets.by_content.peek_lru().is_some_and(|(_, (_, used))| is_old(used)) {
+            sets.forget_oldest();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sets> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sets {
+    fn known(&mut self, policy: &Arc<Snapshot>, groups: &HostGroups, now: Instant) -> Option<Arc<SearchSet>> {
+        if groups.is_empty() {
+            return Some(Arc::clone(&self.nothing));
+        }
+        if !self.policy.as_ref().is_some_and(|own| Arc::ptr_eq(own, policy)) {
+            return None;
+        }
+        let (set, used) = self.by_content.get_mut(self.by_groups.get(groups)?)?;
+        *used = now;
+        Some(Arc::clone(set))
+    }
+
+    fn keep(
+        &mut self,
+        policy: &Arc<Snapshot>,
+        groups: HostGroups,
+        content: Content,
+        set: &Arc<SearchSet>,
+        now: Instant,
+    ) {
+        if !self.policy.as_ref().is_some_and(|own| Arc::ptr_eq(own, policy)) {
+            self.policy = Some(Arc::clone(policy));
+            self.by_groups.clear();
+        }
+        self.by_groups.push(groups, content);
+        self.bytes += set.bytes();
+        if let Some((_, (old, _))) = self.by_content.push(content, (Arc::clone(set), now)) {
+            self.bytes -= old.bytes();
+        }
+        while self.bytes > SET_BYTES && self.by_content.len() > 1 {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, (set, _))) = self.by_content.pop_lru() {
+            self.bytes -= set.bytes();
+        }
+    }
+}
+
+fn content(watches: &[Watch]) -> Content {
+    let mut hash = Sha256::new();
+    for watch in watches {
+        let secret = watch.secret();
+        hash.update(secret.id.0.as_bytes());
+        hash.update(secret.version.to_be_bytes());
+        hash.update([u8::from(watch.sent() == Sent::Placed)]);
+        hash.update(secret.sealed.0.len().to_be_bytes());
+        hash.update(&secret.sealed.0);
+    }
+    hash.finalize().into()
+}
+
+/// Searches for every value of the host, and for those that are stored, fetched or issued while the response is under way.
+/// `own` are the secrets that the agent may use, or once might.
+///
+/// # Errors
+/// [`onecli_model::Code::SecretUnavailable`] where a value of `own` cannot be opened or fetched. One of another agent fails no request.
+pub(super) async fn scrubber(
+    agent: AgentId,
+    own: &[Watch],
+    followed: &Followed,
+) -> Result<Scrubber, Refusal> {
+    let (credentials, set) = (followed.credentials(), followed.set());
+    let is_own = |watch: &Watch| own.iter().any(|own| own.value() == watch.value());
+    if let Some(watch) = set.unopened().iter().find(|watch| is_own(watch))
+        && let Err(error) = credentials.stored_forms(watch)
+    {
+        return Err(unopened(watch.secret(), &error.into()));
+    }
+    let mut spelt = Vec::new();
+    // Counted before the values are read: none is missed.
+    let changes = credentials.changes();
+    for moving in set.moving() {
+        let watch = moving.watch();
+        let values = if watch.sent() == Sent::Placed && is_own(watch) {
+            let current = credentials.current_values(agent, watch).await;
+            current.map_err(|error| unopened(watch.secret(), &error))?
+        } else {
+            credentials.values_in_memory(watch)
+        };
+        spelt.extend(values.iter().filter_map(|value| moving.spell(value)));
+    }
+    Ok(followed.clone().scrubber(set.needles_with(spelt), changes))
+}
+
+/// Does no credential for this host ever leave, so that none can be echoed? SDKs rely on ranges to fetch large objects in
+/// parts.
+pub(super) async fn only_signed(agent: AgentId, own: &[Watch], followed: &Followed) -> bool {
+    scrubber(agent, own, followed).await.is_ok_and(|scrubber| scrubber.is_idle())
+}
+
+#[cfg(test)]
+mod tests;

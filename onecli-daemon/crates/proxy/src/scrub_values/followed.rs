@@ -1,0 +1,109 @@
+//! The values of one host, followed while a response is under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onecli_model::Host;
+use onecli_policy::Snapshot;
+use onecli_vault::Credentials;
+use tokio::sync::watch;
+
+use super::SearchSet;
+use crate::gateway::Gateway;
+use crate::scrub::{Needles, Newer, Scrubber, Wanted};
+
+/// What responses of a host are searched for, under the policy of the moment.
+///
+/// A value is in the policy, or counted by [`Credentials::changes`], before a request carries it to an upstream. So a response
+/// that asks before each chunk is searched for every value that the chunk can hold.
+#[derive(Clone)]
+pub(crate) struct Followed {
+    gateway: Arc<Gateway>,
+    host: Host,
+    /// Changed where there is a policy that was not looked at.
+    policy: watch::Receiver<Arc<Snapshot>>,
+    set: Arc<SearchSet>,
+    /// What [`Credentials::changes`] was.
+    changes: u64,
+    /// What new responses are searched for.
+    current: Arc<Needles>,
+    /// What this one is searched for: replaced values, too.
+    searched: Arc<Needles>,
+    flush_after: Option<Duration>,
+}
+
+impl Followed {
+    /// For responses of `host`.
+    pub(crate) fn new(gateway: &Arc<Gateway>, host: &Host) -> Followed {
+        let mut policy = gateway.policy.clone();
+        let snapshot = Arc::clone(&policy.borrow_and_update());
+        Followed {
+            set: gateway.searched_under(&snapshot, host),
+            gateway: Arc::clone(gateway),
+            host: host.clone(),
+            policy,
+            changes: 0,
+            current: Arc::default(),
+            searched: Arc::default(),
+            flush_after: None,
+        }
+    }
+
+    /// The host's values.
+    pub(crate) fn set(&self) -> &Arc<SearchSet> {
+        &self.set
+    }
+
+    pub(super) fn credentials(&self) -> &Arc<Credentials> {
+        &self.gateway.credentials
+    }
+
+    /// Searches a response for `current`, as it was after so many `changes`, and for all that is newer.
+    pub(super) fn scrubber(mut self, current: Arc<Needles>, changes: u64) -> Scrubber {
+        self.flush_after = self.set.flush_after();
+        (self.searched, self.current, self.changes) = (Arc::clone(&current), current, changes);
+        Scrubber::following(self.wanted(), Box::new(self))
+    }
+
+    fn wanted(&self) -> Wanted {
+        let has_issued = self.set.issued().next().is_some();
+        Wanted { needles: Arc::clone(&self.searched), flush_after: self.flush_after, has_issued }
+    }
+
+    /// Takes the set of the newest policy. Tells whether it is another one.
+    fn take_set(&mut self) -> bool {
+        let snapshot = Arc::clone(&self.policy.borrow_and_update());
+        let set = self.gateway.searched_under(&snapshot, &self.host);
+        if Arc::ptr_eq(&set, &self.set) {
+            return false;
+        }
+        self.flush_after = match (self.flush_after, set.flush_after()) {
+            // Replaced values wait as they did.
+            (Some(one), Some(other)) if !self.searched.is_empty() => Some(one.max(other)),
+            (None, _) if !self.searched.is_empty() => None,
+            (_, of_new) => of_new,
+        };
+        self.set = set;
+        true
+    }
+}
+
+impl Newer for Followed {
+    fn newer(&mut self) -> Option<Wanted> {
+        // Read before the values are: none is missed.
+        let changes = self.gateway.credentials.changes();
+        let is_new_policy = self.policy.has_changed().unwrap_or(false);
+        if changes == self.changes && !is_new_policy {
+            return None;
+        }
+        self.changes = changes;
+        let is_new_set = is_new_policy && self.take_set();
+        let current = self.set.current(&self.gateway.credentials);
+        if !is_new_set && Arc::ptr_eq(&current, &self.current) {
+            return None;
+        }
+        self.searched = self.gateway.scrub_values.joined(&self.searched, &self.current, &current);
+        self.current = current;
+        Some(self.wanted())
+    }
+}

@@ -1,0 +1,126 @@
+//! Values that replace others while responses are under way: those are searched for both.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use lru::LruCache;
+
+use crate::scrub::Needles;
+
+/// Spellings of replaced values that a running response is still searched for, in bytes: some 250 values of 40 bytes.
+/// Beyond that, the values that were current before the last change and those that are current now remain.
+const REPLACED_BYTES: usize = 256 << 10;
+/// Combinations that running responses share. One more is compiled again for each response. An entry keeps no values.
+const COMBINATIONS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// What running responses are searched for, compiled once for all that began under the same values.
+pub(super) struct Joined(Mutex<LruCache<Addresses, Entry>>);
+
+/// The addresses of the needles that a response was searched for, and of those that are current.
+type Addresses = (usize, usize);
+
+struct Entry {
+    /// No other needles have their addresses as long as these are here.
+    _of: [Weak<Needles>; 2],
+    /// Kept by the responses that are searched for it.
+    all: Weak<Needles>,
+}
+
+impl Joined {
+    pub(super) fn new() -> Joined {
+        Joined(Mutex::new(LruCache::new(COMBINATIONS)))
+    }
+
+    /// What a response is searched for from now on that was searched for `known`. New responses are searched for `current`, and
+    /// were for `before`.
+    pub(super) fn of(
+        &self,
+        known: &Arc<Needles>,
+        before: &Arc<Needles>,
+        current: &Arc<Needles>,
+    ) -> Arc<Needles> {
+        let all = self.pair(known, current);
+        if all.bytes() <= current.bytes().saturating_add(REPLACED_BYTES) {
+            return all;
+        }
+        self.pair(before, current)
+    }
+
+    fn pair(&self, known: &Arc<Needles>, current: &Arc<Needles>) -> Arc<Needles> {
+        let addresses = (Arc::as_ptr(known).addr(), Arc::as_ptr(current).addr());
+        let shared = self.lock().get(&addresses).and_then(|entry| entry.all.upgrade());
+        shared.unwrap_or_else(|| {
+            let all = join(known, current);
+            let of = [Arc::downgrade(known), Arc::downgrade(current)];
+            self.lock().put(addresses, Entry { _of: of, all: Arc::downgrade(&all) });
+            all
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<Addresses, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn join(known: &Arc<Needles>, current: &Arc<Needles>) -> Arc<Needles> {
+    if current.is_within(known) {
+        Arc::clone(known)
+    } else if known.is_within(current) {
+        Arc::clone(current)
+    } else {
+        Arc::new(known.joined(current))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onecli_model::{SecretValue, WireForm};
+
+    use super::*;
+    use crate::scrub::{Text, spellings};
+
+    fn needles(values: &[&str]) -> Arc<Needles> {
+        let mut needles = Needles::default();
+        for value in values {
+            let value = SecretValue::new(value.as_bytes().to_vec()).unwrap();
+            needles.extend(spellings(&WireForm::plain(&value)));
+        }
+        Arc::new(needles)
+    }
+
+    fn found(needles: &Needles, text: &str) -> usize {
+        needles.places(&Text::new(text.as_bytes())).len()
+    }
+
+    #[test]
+    fn replaced_values_stay_beside_the_new_ones() {
+        let joined = Joined::new();
+        let (first, second) =
+            (needles(&["first-value", "other-one"]), needles(&["second-value", "other-one"]));
+        let all = joined.of(&first, &first, &second);
+        assert_eq!(found(&all, "first-value, second-value, other-one"), 3);
+        assert!(Arc::ptr_eq(&all, &joined.of(&first, &first, &second)), "responses share it");
+        assert!(Arc::ptr_eq(&all, &joined.of(&all, &second, &second)), "nothing is new");
+        let more = needles(&["second-value", "other-one", "third-value"]);
+        assert!(Arc::ptr_eq(&more, &joined.of(&second, &second, &more)), "nothing was replaced");
+        let weak = Arc::downgrade(&all);
+        drop(all);
+        assert!(weak.upgrade().is_none(), "the cache keeps no values");
+    }
+
+    /// An agent can have tokens issued for as long as a response is under way.
+    #[test]
+    fn replaced_values_are_bounded() {
+        let joined = Joined::new();
+        let value = |n: usize| format!("{n:04}-{}", "v".repeat(1000));
+        let (mut before, mut known) = (needles(&[&value(0)]), needles(&[&value(0)]));
+        for n in 1..200 {
+            let current = needles(&[&value(n)]);
+            known = joined.of(&known, &before, &current);
+            before = current;
+            assert!(known.bytes() < REPLACED_BYTES + 2 * before.bytes(), "{n}: {}", known.bytes());
+            let text = format!("{} {}", value(n), value(n - 1));
+            assert_eq!(found(&known, &text), 2, "{n}: the newest and the one before");
+        }
+    }
+}

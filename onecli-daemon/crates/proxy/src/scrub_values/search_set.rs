@@ -1,0 +1,211 @@
+//! The values of one host, spelt.
+
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+use onecli_model::{Secret, SecretValue, ValueClass};
+use onecli_policy::{Sent, Watch};
+use onecli_vault::{Credentials, wire_forms};
+use zeroize::Zeroizing;
+
+use crate::scrub::{Needle, Needles, spellings};
+
+/// Values of one secret whose spellings are kept, where it is not the store that holds them: some more than are searched
+/// for at a time (64 tokens). A token of 2 KiB has 24 KiB of spellings.
+const SPELT: NonZeroUsize = NonZeroUsize::new(80).unwrap();
+/// Combinations of such values that are kept compiled: dynamic secrets have a value for each agent.
+const COMBINATIONS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+
+/// What responses of one host, or of several with the same secrets, are searched for.
+#[derive(Default)]
+pub(crate) struct SearchSet {
+    /// Of values in the store.
+    needles: Arc<Needles>,
+    /// The same, by secret.
+    stored: Vec<(Watch, Vec<Needle>)>,
+    bytes: usize,
+    /// How long bytes wait that may be the beginning of a value: the longest of all secrets, if all say how long.
+    flush_after: Option<Duration>,
+    unopened: Vec<Watch>,
+    moving: Vec<Moving>,
+    combined: Option<Mutex<LruCache<Combination, Combined>>>,
+}
+
+/// The addresses of the spellings that are combined.
+type Combination = Vec<usize>;
+
+/// As long as the spellings are kept, no others have their addresses.
+struct Combined {
+    _spelt: Vec<Arc<Spelt>>,
+    needles: Arc<Needles>,
+}
+
+/// The spellings of one value.
+pub(super) struct Spelt(Vec<Needle>);
+
+/// A secret whose value is fetched from elsewhere, or issued by a token endpoint.
+pub(super) struct Moving {
+    watch: Watch,
+    spelt: Mutex<LruCache<Value, Arc<Spelt>>>,
+}
+
+/// A value as a key of a map.
+#[derive(PartialEq, Eq)]
+struct Value(Zeroizing<Vec<u8>>);
+
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_slice().hash(state);
+    }
+}
+
+impl Borrow<[u8]> for Value {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl SearchSet {
+    /// Opens and spells what is stored.
+    pub(super) fn compile(watches: Vec<Watch>, credentials: &Credentials) -> SearchSet {
+        let pauses = watches.iter().map(|watch| Some(watch.secret().profile.flush_after?.duration()));
+        let flush_after = pauses.collect::<Option<Vec<_>>>().and_then(|pauses| pauses.into_iter().max());
+        let mut set = SearchSet { flush_after, ..SearchSet::default() };
+        for watch in watches {
+            match credentials.stored_forms(&watch) {
+                Ok(Some(forms)) => set.stored.push((watch, spellings(&forms))),
+                Ok(None) => set.moving.push(Moving::new(watch)),
+                Err(error) => {
+                    tracing::error!(%error, secret = %watch.secret().name, "a secret that responses are searched for cannot be opened");
+                    set.unopened.push(watch);
+                }
+            }
+        }
+        let needles = || set.stored.iter().flat_map(|(_, needles)| needles);
+        set.bytes = needles().map(Needle::len).sum();
+        let mut all = of(needles());
+        if !set.moving.is_empty() {
+            // Bytes wait whichever of them are known at the moment.
+            all.watch_for(ValueClass::ISSUED);
+        }
+        set.needles = Arc::new(all);
+        set.combined = (!set.moving.is_empty()).then(|| Mutex::new(LruCache::new(COMBINATIONS)));
+        set
+    }
+
+    /// How long held bytes wait for the bytes behind them; for ever where this is `None`.
+    pub(super) fn flush_after(&self) -> Option<Duration> {
+        self.flush_after
+    }
+
+    /// Bytes of all spellings of stored values.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Is there no secret for the host?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stored.is_empty() && self.moving.is_empty() && self.unopened.is_empty()
+    }
+
+    /// The secret whose value this text is. Takes some time.
+    pub(crate) fn owner(&self, matched: &[u8]) -> Option<&Secret> {
+        let stored =
+            self.stored.iter().find(|(_, needles)| of(needles).is_in(matched)).map(|(watch, _)| watch);
+        let moving = || self.moving.iter().find(|moving| moving.is_in(matched)).map(Moving::watch);
+        stored.or_else(moving).map(Watch::secret)
+    }
+
+    /// Secrets whose values could not be opened.
+    pub(super) fn unopened(&self) -> &[Watch] {
+        &self.unopened
+    }
+
+    /// Secrets whose values are not in the store.
+    pub(super) fn moving(&self) -> &[Moving] {
+        &self.moving
+    }
+
+    /// Secrets for which tokens are issued.
+    pub(crate) fn issued(&self) -> impl Iterator<Item = &Watch> {
+        let is_issued =
+            |watch: &&Watch| watch.sent() == Sent::Placed && watch.secret().profile.mint.is_some();
+        self.moving.iter().map(Moving::watch).filter(is_issued)
+    }
+
+    /// The stored values, and those that are in memory now. Nothing is fetched or issued.
+    pub(super) fn current(&self, credentials: &Credentials) -> Arc<Needles> {
+        let spelt = |moving: &Moving| -> Vec<Arc<Spelt>> {
+            let values = credentials.values_in_memory(&moving.watch);
+            values.iter().filter_map(|value| moving.spell(value)).collect()
+        };
+        self.needles_with(self.moving.iter().flat_map(spelt).collect())
+    }
+
+    /// The spellings of stored values that requests to the host carry, of some secrets.
+    pub(crate) fn placed(&self, is_one: impl Fn(&Watch) -> bool) -> Vec<Needle> {
+        let of_those = self.stored.iter().filter(|(watch, _)| watch.sent() == Sent::Placed && is_one(watch));
+        of_those.flat_map(|(_, needles)| needles.iter().cloned()).collect()
+    }
+
+    /// Secrets whose values come from a source and are sent as they are.
+    pub(crate) fn fetched(&self) -> impl Iterator<Item = &Watch> {
+        let is_fetched = |watch: &&Watch| watch.secret().profile.mint.is_none();
+        self.moving.iter().map(Moving::watch).filter(is_fetched)
+    }
+
+    /// The stored values, and these.
+    pub(super) fn needles_with(&self, spelt: Vec<Arc<Spelt>>) -> Arc<Needles> {
+        let Some(combined) = self.combined.as_ref().filter(|_| !spelt.is_empty()) else {
+            return Arc::clone(&self.needles);
+        };
+        let combination: Combination = spelt.iter().map(|spelt| Arc::as_ptr(spelt).addr()).collect();
+        if let Some(known) = lock(combined).get(&combination) {
+            return Arc::clone(&known.needles);
+        }
+        let mut needles = Needles::clone(&self.needles);
+        needles.extend(spelt.iter().flat_map(|spelt| spelt.0.iter().cloned()));
+        let needles = Arc::new(needles);
+        lock(combined).put(combination, Combined { _spelt: spelt, needles: Arc::clone(&needles) });
+        needles
+    }
+}
+
+impl Moving {
+    fn new(watch: Watch) -> Moving {
+        Moving { watch, spelt: Mutex::new(LruCache::new(SPELT)) }
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    fn is_in(&self, matched: &[u8]) -> bool {
+        lock(&self.spelt).iter().any(|(_, spelt)| of(&spelt.0).is_in(matched))
+    }
+
+    /// The spellings of a value of this secret; none where nothing of it is sent.
+    pub(super) fn spell(&self, value: &SecretValue) -> Option<Arc<Spelt>> {
+        let mut known = lock(&self.spelt);
+        if let Some(spelt) = known.get(value.expose()) {
+            return (!spelt.0.is_empty()).then(|| Arc::clone(spelt));
+        }
+        let spelt = Arc::new(Spelt(spellings(&wire_forms(&self.watch, value))));
+        known.put(Value(Zeroizing::new(value.expose().to_vec())), Arc::clone(&spelt));
+        (!spelt.0.is_empty()).then_some(spelt)
+    }
+}
+
+fn of<'n>(needles: impl IntoIterator<Item = &'n Needle>) -> Needles {
+    let mut all = Needles::default();
+    all.extend(needles.into_iter().cloned());
+    all
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

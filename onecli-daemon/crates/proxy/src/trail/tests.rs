@@ -1,0 +1,314 @@
+//! What is recorded of a request that is broken off.
+
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt;
+use onecli_audit::{AuditLog, Entries, Event, Quota, QuotaLimits, Verdict};
+use onecli_model::AgentId;
+use onecli_net::{AddressPolicy, Dialer, Resolver, SyntheticAddresses};
+use onecli_policy::{Mode, Snapshot};
+use onecli_store::SqliteStore;
+use onecli_sys::{OsRandom, PrivateDir, SystemClock};
+use onecli_tls::{AgentTls, CertAuthority, UpstreamTls};
+use onecli_vault::backends::exec::Executor;
+use onecli_vault::{Backends, Credentials, KeySource, Vault};
+
+use super::*;
+use crate::{Capacity, GatewayParts, OwnRecords, OwnRequests, OwnWay, UpstreamPatience};
+
+#[derive(Debug)]
+struct NoCommands;
+
+#[async_trait::async_trait]
+impl Executor for NoCommands {
+    async fn run(&self, _: &onecli_model::SourceCommand) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
+        Err("not in this test".to_owned())
+    }
+}
+
+struct Scene {
+    gateway: Arc<Gateway>,
+    dir: PrivateDir,
+    _temp: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Scene {
+        Scene::folding(true).await
+    }
+
+    async fn unfolded() -> Scene {
+        Scene::folding(false).await
+    }
+
+    async fn folding(fold_refusals: bool) -> Scene {
+        let limits = QuotaLimits { rate: 10, bytes: 1 << 20, reserve: 0 };
+        Scene::with(fold_refusals, limits, onecli_audit::Settings::for_tests()).await
+    }
+
+    async fn with(fold_refusals: bool, limits: QuotaLimits, settings: onecli_audit::Settings) -> Scene {
+        let (temp, dir) = PrivateDir::temporary();
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(OsRandom));
+        let store = SqliteStore::open(&dir.join("onecli.db")).await.unwrap();
+        let vault = Vault::unlock(&store, &KeySource::file(&dir), random.clone()).await.unwrap();
+        let vault = Arc::new(vault);
+        let resolver =
+            Arc::new(Resolver::new(BTreeMap::default(), AddressPolicy::new(Vec::new(), Vec::new())));
+        let dialer = Dialer { connect_timeout: std::time::Duration::from_secs(1) };
+        let dir = PrivateDir::create(&dir.join("audit")).unwrap();
+        let audit = AuditLog::open(&dir, settings).unwrap();
+        let tls = UpstreamTls::new(&[]).unwrap();
+        let own = OwnRequests::new(
+            OwnWay { resolver: Arc::clone(&resolver), dialer, tls, proxy: None },
+            OwnRecords { audit: audit.clone(), clock: clock.clone(), random: random.clone() },
+        );
+        let credentials = Credentials::new(
+            Arc::clone(&vault),
+            Arc::new(store),
+            Arc::new(own),
+            Backends::new(None, Arc::new(NoCommands), clock.clone()),
+            clock.clone(),
+        );
+        let material = CertAuthority::generate("test", onecli_model::Clock::now(clock.as_ref())).unwrap();
+        let authority = CertAuthority::load(&material).unwrap();
+        let (_policy, policy) = tokio::sync::watch::channel(Arc::<Snapshot>::default());
+        let gateway = Gateway::new(GatewayParts {
+            policy,
+            vault,
+            credentials: Arc::new(credentials),
+            audit,
+            audit_quota: Arc::new(Quota::new(limits)),
+            fold_refusals,
+            agent_tls: AgentTls::new(authority, clock.clone()).unwrap(),
+            upstream_tls: UpstreamTls::new(&[]).unwrap(),
+            resolver,
+            synthetic: Arc::new(SyntheticAddresses::new(None)),
+            dialer,
+            patience: UpstreamPatience { head: std::time::Duration::MAX, idle: std::time::Duration::MAX },
+            proxy: None,
+            explicit_addresses: Vec::new(),
+            capacity: Capacity::of(4096),
+            approvals: Arc::default(),
+            approval_timeout: std::time::Duration::from_secs(1),
+            clock,
+            random,
+        });
+        Scene { gateway: Arc::new(gateway), dir, _temp: temp }
+    }
+
+    fn trail(&self) -> Trail {
+        let peer = "127.0.0.1:1".parse().unwrap();
+        Trail::begin(&self.gateway, &Connection::new(Mode::Explicit, None, peer)).unwrap()
+    }
+
+    async fn recorded(&self) -> Vec<(Event, Option<Verdict>, Option<&'static str>)> {
+        self.gateway.audit.flush().await.unwrap();
+        let records = Entries::after(self.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record);
+        records.map(|record| (record.event, record.verdict, record.code.as_ref().map(named))).collect()
+    }
+}
+
+fn named(code: &Text) -> &'static str {
+    let known = [Code::ClientGone, Code::Interrupted, Code::UpstreamTimeout].map(Code::as_str);
+    known.into_iter().find(|known| *known == code.as_str()).unwrap_or("another code")
+}
+
+/// One decision and one outcome, also where the client went away while the decision was being written: it was once
+/// followed by a second decision, to refuse.
+#[tokio::test]
+async fn a_request_dropped_while_its_decision_is_written_has_one_decision() {
+    let scene = Scene::new().await;
+    let mut trail = scene.trail();
+    assert!(trail.decide(&[]).now_or_never().is_none(), "the disk was not waited for");
+    drop(trail);
+    let forward = Some(Verdict::Forward);
+    assert_eq!(
+        scene.recorded().await,
+        [(Event::Decision, forward, None), (Event::Outcome, forward, Some("client_gone"))]
+    );
+}
+
+#[tokio::test]
+async fn a_request_dropped_before_its_decision_is_refused() {
+    let scene = Scene::new().await;
+    drop(scene.trail());
+    assert_eq!(scene.recorded().await, [(Event::Decision, Some(Verdict::Deny), Some("client_gone"))]);
+}
+
+/// A request of the daemon's own, which has no client.
+#[tokio::test]
+async fn a_request_dropped_because_its_upstream_is_late_says_so() {
+    let scene = Scene::new().await;
+    let (mut late, mut in_time) = (scene.trail(), scene.trail());
+    let given_up = late.given_up();
+    let _never_set = in_time.given_up();
+    late.decide(&[]).await.unwrap();
+    given_up.set();
+    drop(late);
+    drop(in_time);
+    let forward = Some(Verdict::Forward);
+    assert_eq!(
+        scene.recorded().await,
+        [
+            (Event::Decision, forward, None),
+            (Event::Outcome, forward, Some("upstream_timeout")),
+            (Event::Decision, Some(Verdict::Deny), Some("client_gone")),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_request_dropped_because_the_daemon_stops_says_so() {
+    let scene = Scene::new().await;
+    let mut trail = scene.trail();
+    trail.decide(&[]).await.unwrap();
+    scene.gateway.ending.cancel();
+    drop(trail);
+    assert_eq!(scene.recorded().await[1], (Event::Outcome, Some(Verdict::Forward), Some("interrupted")));
+}
+
+/// Invariant 9: what repeats is one record, and a count.
+#[tokio::test]
+async fn refusals_that_repeat_are_folded() {
+    let scene = Scene::new().await;
+    for number in 0..1000 {
+        let mut trail = scene.trail();
+        trail.record().method = Some("GET".into());
+        trail.record().path = Some(Text::new(if number % 2 == 0 { "/even" } else { "/odd" }));
+        trail.refuse(Code::EgressDenied).await;
+    }
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let records: Vec<_> =
+        Entries::after(scene.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record).collect();
+    assert_eq!(records.len(), 4, "{records:#?}");
+    assert_eq!(records.iter().map(|record| record.count.unwrap_or(1)).sum::<u64>(), 1000);
+    for record in &records {
+        assert_eq!(record.code.as_ref().map(Text::as_str), Some("egress_denied"));
+        assert_eq!((record.event, record.verdict), (Event::Decision, Some(Verdict::Deny)));
+        assert!(record.path.is_some() && record.request_id.is_some());
+    }
+}
+
+/// An agent that is refused in a hundred ways hides no alert among them.
+#[tokio::test]
+async fn a_flood_of_refusals_hides_no_alert() {
+    let scene = Scene::new().await;
+    let refuse = async |path: String, code: Code| {
+        let mut trail = scene.trail();
+        trail.record().path = Some(Text::new(&path));
+        trail.refuse(code).await;
+    };
+    for number in 0..100 {
+        refuse(format!("/{number}"), Code::EgressDenied).await;
+    }
+    refuse("/taken".to_owned(), Code::PlaceholderForeign).await;
+    let records = || -> Vec<Record> {
+        Entries::after(scene.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record).collect()
+    };
+    let alert = records().into_iter().find(|record| record.event == Event::Alert).unwrap();
+    assert_eq!(alert.path.as_ref().map(Text::as_str), Some("/taken"));
+
+    // And so many alerts that they are not told apart are alerts all the same.
+    for number in 0..100 {
+        refuse(format!("/{number}"), Code::PlaceholderForeign).await;
+    }
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let alerts = records().into_iter().filter(|record| record.event == Event::Alert);
+    assert_eq!(alerts.map(|record| record.count.unwrap_or(1)).sum::<u64>(), 101);
+}
+
+/// Invariant 9, where refusals are not folded: what nobody known is refused has an end too, and is counted from there on.
+#[tokio::test]
+async fn a_flood_of_nobody_known_reaches_a_quota() {
+    let scene = Scene::unfolded().await;
+    for _ in 0..300 {
+        scene.trail().refuse(Code::TokenUnknown).await;
+    }
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let counts = Entries::after(scene.dir.path(), 0)
+        .unwrap()
+        .map(|line| line.unwrap().entry.record.count.unwrap_or(1));
+    let counts: Vec<u64> = counts.collect();
+    assert!(counts.len() < 200 && counts.iter().sum::<u64>() == 300, "{} records", counts.len());
+}
+
+/// Invariant 9: an agent that has used up its part is refused, and others are not; its refusals are counted.
+#[tokio::test]
+async fn a_flood_reaches_its_quota() {
+    let scene = Scene::new().await;
+    let agent = |number| AgentId(uuid::Uuid::from_u128(number));
+    let decide = async |number| {
+        let mut trail = scene.trail();
+        trail.record().agent = Some(format!("agent-{number}").parse().unwrap());
+        trail.payer = agent(number);
+        let decided = trail.decide(&[]).await;
+        if let Err(refusal) = &decided {
+            trail.refuse(refusal.code).await;
+        }
+        decided.map(drop)
+    };
+    let mut refused = 0;
+    for _ in 0..200 {
+        refused += u64::from(decide(1).await.is_err_and(|refusal| refusal.code == Code::AuditQuota));
+    }
+    assert!((50..=150).contains(&refused), "{refused}");
+    decide(2).await.unwrap();
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    scene.gateway.audit.flush().await.unwrap();
+    let refusals = Entries::after(scene.dir.path(), 0).unwrap().filter_map(|line| {
+        let record = line.unwrap().entry.record;
+        (record.verdict == Some(Verdict::Deny)).then_some(record.count.unwrap_or(1))
+    });
+    let refusals: Vec<u64> = refusals.collect();
+    assert!(refusals.len() <= 3 && refusals.iter().sum::<u64>() == refused, "{refusals:?}, {refused}");
+}
+
+/// While the disk is nearly full each agent has its part of the reserve, and no more; a question to a person counts too.
+#[tokio::test]
+async fn on_a_full_disk_each_agent_has_its_part_of_the_reserve() {
+    let limits = QuotaLimits { rate: 10_000, bytes: 1 << 40, reserve: 16 * 100_000 };
+    let settings = onecli_audit::Settings { reserve: u64::MAX, ..onecli_audit::Settings::for_tests() };
+    let scene = Scene::with(true, limits, settings).await;
+    let trail = |number| {
+        let mut trail = scene.trail();
+        trail.payer = AgentId(uuid::Uuid::from_u128(number));
+        trail
+    };
+    let mut decided = 0;
+    let refusal = loop {
+        match trail(1).decide(&[]).await {
+            Ok(_) => decided += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(refusal.code == Code::AuditQuota && refusal.message.contains("nearly full"), "{refusal:?}");
+    assert!((10..=100).contains(&decided), "some 2 to 5 kB each: {decided}");
+    assert_eq!(trail(1).may_ask().unwrap_err().code, Code::AuditQuota);
+    trail(2).may_ask().unwrap();
+    trail(2).decide(&[]).await.unwrap();
+    let asked = (0..1000).take_while(|_| trail(3).may_ask().is_ok()).count();
+    assert!((10..=100).contains(&asked), "questions count: {asked}");
+}
+
+/// The records that count what was folded are the agent's too.
+#[tokio::test]
+async fn counts_of_folded_refusals_are_charged() {
+    let limits = QuotaLimits { rate: 1, bytes: 1 << 30, reserve: 0 };
+    let scene = Scene::with(true, limits, onecli_audit::Settings::for_tests()).await;
+    let payer = AgentId(uuid::Uuid::from_u128(1));
+    for _ in 0..3 {
+        let mut trail = scene.trail();
+        (trail.payer, trail.record.agent) = (payer, "one".parse().ok());
+        trail.refuse(Code::EgressDenied).await;
+    }
+    let take = |records| {
+        let now = scene.gateway.clock.instant();
+        scene.gateway.quota.take(now, payer, (records, 0), false)
+    };
+    take(8).expect("one of ten is used up, by the refusal that was recorded");
+    scene.gateway.end(std::time::Duration::from_secs(1)).await;
+    take(1).expect_err("and one by the count of the others");
+}

@@ -1,0 +1,110 @@
+//! Connections that the kernel redirected to us.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onecli_model::{Authority, Code, Refusal};
+use onecli_net::{Origin, client_speaks_first, tune};
+use onecli_policy::{Mode, Route};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::connection::{Connection, Destination};
+use super::explicit::serve_proxy;
+use super::gateway::{Counters, Gateway};
+use super::intercept::{intercept, refuse_quietly, refuse_unheard};
+use super::place::{Place, Source};
+
+/// Serves one connection that the transparent listener accepted, with the kernel's record of it.
+pub async fn serve_transparent(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    origin: Option<Origin>,
+) {
+    // By the kernel's word: before a byte is read, it takes up what is its agent's, and nobody else's.
+    let Some(place) = place(&gateway, origin.as_ref(), peer) else {
+        let connection = Connection::new(Mode::Transparent, origin, peer);
+        return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
+    };
+    let place = Arc::new(place);
+    let cut_off = Connection::new(Mode::Transparent, origin.clone(), peer);
+    let recorder = Arc::clone(&gateway);
+    let served = async {
+        // A redirected connection to the proxy's own address speaks proxy HTTP.
+        let named = origin.as_ref().map(|origin| origin.flow.original_destination);
+        let proxy = named.and_then(|destination| gateway.explicit_wire(destination));
+        let mode = if proxy.is_some() { Mode::Explicit } else { Mode::Transparent };
+        let mut connection = Connection::new(mode, origin, peer);
+        connection.place = Some(Arc::clone(&place));
+        if let Some(wire) = proxy {
+            return serve_proxy(gateway, stream, connection, wire).await;
+        }
+        Counters::add(&gateway.counters.connections, 1);
+        // Without a record there is no identity: the connection is read only to be refused in its own language.
+        let Some(destination) = named.or_else(|| stream.local_addr().ok()) else { return };
+        tune(&stream);
+        let destination = named_by(&gateway, &connection, destination);
+        if let Some(refusal) = refused_at_connect(&gateway, &mut connection, &destination) {
+            // A reset, and not an end that a client may take for an answer.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            drop(stream);
+            return refuse_unheard(&gateway, &connection, &refusal).await;
+        }
+        intercept(&gateway, connection, destination, stream).await;
+    };
+    if !place.while_kept(served).await {
+        refuse_quietly(&recorder, &cut_off, Code::TooManyConnections).await;
+    }
+}
+
+/// Where a redirected connection goes: for a synthetic address, the name that it stands for.
+fn named_by(gateway: &Gateway, connection: &Connection, address: SocketAddr) -> Destination {
+    if !gateway.synthetic.contains(address.ip()) {
+        return Destination::Address(address);
+    }
+    let agent = gateway.agent_in(connection.evidence.cgroup.as_ref());
+    let name =
+        agent.and_then(|agent| gateway.synthetic.connected(agent, address.ip(), gateway.clock.instant()));
+    name.map_or(Destination::Address(address), |name| Destination::Name(Authority::new(name, address.port())))
+}
+
+/// Why a connection to a synthetic address is refused before anything is read. Only at ports where the client speaks first
+/// can the daemon tell it the reason.
+fn refused_at_connect(
+    gateway: &Gateway,
+    connection: &mut Connection,
+    destination: &Destination,
+) -> Option<Refusal> {
+    let authority = match destination {
+        Destination::Name(authority) => authority.clone(),
+        // Forgotten by now.
+        Destination::Address(address) if gateway.synthetic.contains(address.ip()) => {
+            Authority::new(address.ip().into(), address.port())
+        }
+        Destination::Address(_) | Destination::Authority(_) => return None,
+    };
+    if client_speaks_first(authority.port()) {
+        return None;
+    }
+    let refusal = match connection.identify(gateway) {
+        Err(refusal) => refusal,
+        Ok(identity) => match gateway.snapshot().route(&identity, &authority) {
+            Route::Deny(refusal) => refusal,
+            Route::Inspect | Route::Tunnel { .. } => return None,
+        },
+    };
+    connection.authority = Some(authority);
+    Some(refusal)
+}
+
+/// The connection's place, by its cgroup; `None` where the agent has none left.
+fn place(gateway: &Gateway, origin: Option<&Origin>, peer: SocketAddr) -> Option<Place> {
+    if let Some(agent) = gateway.agent_in(origin.and_then(|origin| origin.cgroup.as_ref())) {
+        return gateway.connections.take(agent).map(Place::of_agent);
+    }
+    let source = origin
+        .map_or_else(|| Source::of_address(peer.ip()), |origin| Source::Cgroup(origin.flow.agent_cgroup_id));
+    Some(Place::of_stranger(gateway.strangers.admit(source)))
+}

@@ -1,0 +1,201 @@
+//! WebSocket: tunnelled only after the upstream's 101 (RFC 6455 section 4.2.2).
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use onecli_audit::Text;
+use onecli_model::{Code, Refusal};
+use onecli_net::{Ended, TunnelBytes, tunnel};
+use sha1::{Digest, Sha1};
+
+use super::answer::{Delivery, Undelivered, clean_headers, deliver};
+use super::body::{Body, empty};
+use super::content_scan::ContentScan;
+use super::gateway::Counters;
+use super::names::members;
+use super::peer_body::PeerBody;
+use super::returned::withheld;
+use super::session_cookies;
+use super::websocket::{self, Hits};
+use super::websocket_scan;
+
+/// A client that waits for its upgrade, and what a server that agrees to it answers.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    client: OnUpgrade,
+    accept: String,
+}
+
+impl Upgrade {
+    /// Of a request with these headers; none without a key.
+    pub(super) fn new(client: OnUpgrade, headers: &HeaderMap) -> Option<Upgrade> {
+        Some(Upgrade { client, accept: accept_of(headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes()) })
+    }
+
+    /// Does the server speak WebSocket, and did it read this very request? One that only echoes a status does not, and
+    /// would read what follows as requests.
+    fn is_accepted(&self, headers: &HeaderMap) -> bool {
+        let mut accepts = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+        let only = (accepts.next(), accepts.next());
+        headers.get(header::UPGRADE).is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && matches!(only, (Some(accept), None) if accept.as_bytes() == self.accept.as_bytes())
+    }
+}
+
+/// Protocols that a server may decline by going on in HTTP/1.1 (RFC 9110 section 7.8): their clients offer them with any
+/// request and do without. `websocket` is here because the upstream itself answers a request that is no valid one.
+const DECLINED: [&str; 5] = ["websocket", "h2c", "h2", "http", "tls"];
+/// How much of the field a message shows, in characters.
+const MAX_SHOWN: usize = 64;
+
+/// Refuses an upgrade to a protocol that is not passed on, and that the client cannot do without.
+///
+/// # Errors
+/// [`Code::UpgradeUnsupported`].
+pub(super) fn refuse_unknown(request: &Parts) -> Result<(), Refusal> {
+    // RFC 9110 section 7.8: to be ignored in HTTP/1.0, and without the connection option.
+    if request.version != Version::HTTP_11
+        || !members(&request.headers, &header::CONNECTION).any(|o| o.eq_ignore_ascii_case("upgrade"))
+    {
+        return Ok(());
+    }
+    let names: Vec<String> =
+        members(&request.headers, &header::UPGRADE).map(str::to_ascii_lowercase).collect();
+    let is_declined = |name: &String| DECLINED.contains(&name.split('/').next().unwrap_or_default());
+    if names.is_empty() || names.iter().any(is_declined) {
+        return Ok(());
+    }
+    let shown: String = names.join(", ").chars().take(MAX_SHOWN).collect();
+    Err(Refusal::new(
+        Code::UpgradeUnsupported,
+        format!("the request asks for an upgrade to '{shown}', and only WebSocket is passed on"),
+        "use the client's WebSocket mode (kubectl's default from 1.31 on); or an administrator passes the host's TLS on \
+         unread: onecli rule add allow --tunnel --host HOST",
+    ))
+}
+
+/// RFC 6455 section 4.2.2, step 5.4.
+fn accept_of(key: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    data_encoding::BASE64.encode(&hash.finalize())
+}
+
+/// Delivers the answer to an upgrade request: a tunnel after a valid 101, else as any answer.
+///
+/// # Errors
+/// As [`deliver`], and [`Code::UpstreamProtocol`] for a 101 to something else.
+pub(super) fn deliver_upgrade(
+    upgrade: Upgrade,
+    method: &Method,
+    mut response: Response<PeerBody>,
+    mut delivery: Delivery,
+) -> Result<Response<Body>, Box<Undelivered>> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return deliver(method, response, delivery);
+    }
+    if !upgrade.is_accepted(response.headers()) {
+        let refusal = Refusal::new(
+            Code::UpstreamProtocol,
+            "the upstream switched to a protocol that was not asked for, or does not say that it accepts this request",
+            "only WebSocket upgrades are passed on",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
+    }
+    // None was asked for, and what an extension does to frames (compression, say) would hide values.
+    if response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        let refusal = Refusal::new(
+            Code::UpstreamProtocol,
+            "the upstream negotiated a WebSocket extension that was not asked for",
+            "turn it off at the upstream",
+        );
+        return Err(Undelivered::new(refusal, delivery.trail));
+    }
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut parts, _) = response.into_parts();
+    parts.extensions.clear();
+    clean_headers(&mut parts.headers);
+    session_cookies::seal(&mut delivery, &mut parts.headers);
+    delivery.issued.headers(&mut parts.headers);
+    delivery.scrubber.headers(&mut parts.headers);
+    if delivery.scrubber.is_cut() {
+        return Err(Undelivered::new(withheld(), delivery.trail));
+    }
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    delivery.trail.record().status = Some(parts.status.as_u16());
+    tokio::spawn(run(upgrade.client, upstream, delivery));
+    Ok(Response::from_parts(parts, empty()))
+}
+
+async fn run(client: OnUpgrade, upstream: OnUpgrade, delivery: Delivery) {
+    let scan = ContentScan::new(delivery.trail.content_alerts(delivery.upstream.authority()));
+    let Delivery { gateway, mut trail, scrubber, revoked, .. } = delivery;
+    let (client, upstream) = match tokio::try_join!(client, upstream) {
+        Ok((client, upstream)) => (TokioIo::new(client), TokioIo::new(upstream)),
+        Err(error) => {
+            tracing::debug!(%error, "an upgrade did not complete");
+            trail.fail(Code::UpstreamProtocol);
+            return;
+        }
+    };
+    let hits = Arc::new(Hits::default());
+    let upstream = websocket::scrubbed(upstream, scrubber, Arc::clone(&hits));
+    let client = websocket_scan::scanned(client, scan);
+    let bytes = TunnelBytes::default();
+    let result = tunnel(client, upstream, &bytes, gateway.patience.idle, revoked).await;
+    trail.record().scrub_hits = hits.count();
+    Counters::add(&gateway.counters.scrub_hits, hits.count().unwrap_or(0));
+    if matches!(result, Ok(Ended::Stopped)) {
+        trail.record().code = Some(Text::new(gateway.taken_back().as_str()));
+    }
+    if let Some(refusal) =
+        result.as_ref().err().and_then(std::io::Error::get_ref).and_then(|e| e.downcast_ref())
+    {
+        let refusal: &Refusal = refusal;
+        trail.record().code = Some(Text::new(refusal.code.as_str()));
+    }
+    trail.tunnelled(&bytes, result.map(drop));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From RFC 6455 section 1.3.
+    #[test]
+    fn the_key_of_the_standard() {
+        assert_eq!(accept_of(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn unknown_upgrades_are_refused_and_others_declined() {
+        let check = |version: Version, connection: &str, upgrade: &str, expected: bool| {
+            let request = http::Request::builder().version(version).uri("/");
+            let request =
+                request.header("connection", connection).header("upgrade", upgrade).body(()).unwrap();
+            let refused = refuse_unknown(&request.into_parts().0).err();
+            assert_eq!(refused.is_some(), expected, "{version:?} {connection} {upgrade}");
+            if let Some(refusal) = refused {
+                assert_eq!(refusal.code, Code::UpgradeUnsupported);
+                assert!(
+                    refusal.message.contains(&upgrade.to_ascii_lowercase()[..6.min(upgrade.len())]),
+                    "{refusal}"
+                );
+            }
+        };
+        for unknown in ["SPDY/3.1", "tcp", "irc/6.9, rta/x11", "foo"] {
+            check(Version::HTTP_11, "keep-alive, Upgrade", unknown, true);
+            check(Version::HTTP_11, "keep-alive", unknown, false);
+            check(Version::HTTP_10, "Upgrade", unknown, false);
+        }
+        for declined in ["h2c", "HTTP/2.0", "TLS/1.0", "websocket", "WebSocket", "foo, h2c", ""] {
+            check(Version::HTTP_11, "upgrade", declined, false);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What was removed or replaced is in no file of the database any more.
+//!
+//! SQLite leaves deleted bytes where they are until something else needs the place, and pages as they were in its log
+//! until the log is written over. Here it overwrites them (`secure_delete`), and after a change that somebody could take
+//! back with the old bytes (a key slot, a root key, a version of a secret) all that is in the log goes into the database
+//! and the log is cut to nothing (<https://sqlite.org/pragma.html#pragma_wal_checkpoint>, TRUNCATE).
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use tokio::sync::watch;
+
+use crate::StoreError;
+
+/// A writer waits so long for one attempt at most: less than its own patience.
+const ATTEMPT: Duration = Duration::from_millis(500);
+/// A change waits so long until it tells that the log is in use.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The pause after the first failure; it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// `user_version` of a database in which nothing is left of what was removed before bytes were overwritten.
+const CLEAN: i64 = 1;
+
+/// Room for so many times the database has to be free before it is rewritten.
+const COPIES: u64 = 3;
+
+/// Cuts the log, as often as it takes.
+#[derive(Debug)]
+pub(super) struct Eraser {
+    pool: SqlitePool,
+    wanted: watch::Sender<u64>,
+    done: watch::Receiver<u64>,
+}
+
+impl Eraser {
+    /// Has a connection of its own, which gives up sooner than others. The work ends with this value.
+    pub(super) fn new(options: SqliteConnectOptions) -> Eraser {
+        let pool = super::pool::lasting().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
+        let (wanted, told) = watch::channel(0);
+        let (tell, done) = watch::channel(0);
+        tokio::spawn(work(pool.clone(), told, Arc::new(tell)));
+        Eraser { pool, wanted, done }
+    }
+
+    /// Cuts the log, or has it cut as soon as nobody reads it any more. See [`Eraser::check`].
+    pub(super) async fn erase(&self) {
+        let mut mine = 0;
+        self.wanted.send_modify(|count| {
+            *count += 1;
+            mine = *count;
+        });
+        let mut done = self.done.clone();
+        let _ = tokio::time::timeout(PATIENCE, done.wait_for(|count| *count >= mine)).await;
+    }
+
+    /// Is all gone that was to go?
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if *self.done.borrow() >= *self.wanted.borrow() { Ok(()) } else { Err(StoreError::NotErased) }
+    }
+
+    /// Rewrites a database that was written to by a version that left bytes where they were. Costs once what two
+    /// copies of it cost; where there is no room for them, or it fails, the next start tries again.
+    pub(super) async fn clean(&self, database: &Path) {
+        if let Err(error) = self.try_clean(database).await {
+            tracing::warn!(
+                %error,
+                "what older versions removed from the database may still be in its file: the next start tries to rewrite it again"
+            );
+        }
+    }
+
+    async fn try_clean(&self, database: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&self.pool).await?;
+        if found >= CLEAN {
+            return Ok(());
+        }
+        let size = fs::metadata(database)?.len();
+        let beside = statvfs(database)?;
+        let free = beside.blocks_available() * beside.fragment_size();
+        if !has_room(size, free) {
+            return Err(format!("{free} bytes are free beside it, and {} are needed", size * COPIES).into());
+        }
+        sqlx::query("VACUUM").execute(&self.pool).await?;
+        sqlx::query("PRAGMA user_version = 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Is there room to rewrite a database of this many bytes? It goes through a temporary file, which may lie beside it, and the
+/// log; and more should be left than nothing.
+fn has_room(size: u64, free: u64) -> bool {
+    size.saturating_mul(COPIES) <= free
+}
+
+async fn work(pool: SqlitePool, mut wanted: watch::Receiver<u64>, done: Arc<watch::Sender<u64>>) {
+    while wanted.changed().await.is_ok() {
+        let mut pause = PAUSE;
+        loop {
+            let through = *wanted.borrow_and_update();
+            match truncate(&pool).await {
+                Ok(true) => {
+                    if pause > PAUSE {
+                        tracing::info!("what was removed from the database is erased now");
+                    }
+                    done.send_replace(through);
+                    break;
+                }
+                Err(sqlx::Error::PoolClosed) => return,
+                Ok(false) if pause == PAUSE => {
+                    tracing::warn!(
+                        "what was removed from the database is still in its log, which is in use: waiting"
+                    );
+                }
+                Err(error) if pause == PAUSE => {
+                    tracing::warn!(%error, "what was removed from the database is still in its log: trying again");
+                }
+                Ok(false) | Err(_) => {}
+            }
+            tokio::time::sleep(pause).await;
+            if wanted.has_changed().is_err() {
+                return;
+            }
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
+/// `false` where somebody reads what is in the log.
+async fn truncate(pool: &SqlitePool) -> Result<bool, sqlx::Error> {
+    let busy: i64 = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?.try_get(0)?;
+    Ok(busy == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_room;
+
+    #[test]
+    fn a_database_is_rewritten_where_there_is_room() {
+        const GIB: u64 = 1 << 30;
+        assert!(has_room(0, 0) && has_room(GIB, 3 * GIB));
+        assert!(
+            !has_room(10 * GIB, 8 * GIB)
+                && !has_room(GIB, 3 * GIB - 1)
+                && !has_room(u64::MAX / 2, u64::MAX - 1)
+        );
+    }
+}

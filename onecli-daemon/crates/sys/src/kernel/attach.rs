@@ -1,0 +1,496 @@
+//! Loading the programs, and keeping them attached from one daemon to the next.
+
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, links::FdLink},
+};
+use nix::fcntl::{Flock, FlockArg};
+use onecli_common::names;
+
+use super::{
+    Cgroup2, KernelError, Namespaces,
+    bpffs::Pins,
+    cgroup::{id_of_directory, level},
+    denials::KernelLog,
+    link::{self, LinkInfo, Target},
+    report,
+    security::{self, Security},
+};
+
+/// The kernel programs, built by `cargo xtask ebpf` and checked by `cargo xtask ebpf --verify`.
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../../onecli-ebpf/onecli-ebpf.o");
+
+/// What the kernel half is told at attach.
+#[derive(Clone, Debug)]
+pub struct KernelConfig {
+    /// Cgroup below which every direct child is an agent's; relative to the root of cgroup2.
+    pub agents_root: PathBuf,
+    /// Cgroup of the daemon, its helper and their listeners, outside the agents root; relative to the root of cgroup2.
+    pub daemon_cgroup: PathBuf,
+    /// Directory for pins, on a bpf file system or below `/sys/fs/bpf`.
+    pub bpffs_dir: PathBuf,
+    /// Port of the transparent listeners on `127.0.0.1` and `::1`.
+    pub transparent_port: u16,
+    /// Port of the agents' resolver on each agent's own loopback address.
+    pub dns_port: u16,
+    /// Ports besides these two that no managed process may bind, the explicit listeners' above all.
+    pub reserved_ports: Vec<u16>,
+    /// Whether the programs log their refusals, for debugging them. Off, the verifier drops the code.
+    pub log: bool,
+}
+
+/// Which cgroup a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The agents root; its descendants inherit it.
+    Agents,
+    /// The root of cgroup2, for every process of the machine.
+    Root,
+    /// This hook of the BPF LSM, for every process of the machine, where the kernel runs such programs.
+    Security(&'static str),
+}
+
+/// One program: its name in the object, its `enum bpf_attach_type`, and where it belongs.
+pub(super) struct Hook {
+    pub(super) program: &'static str,
+    pub(super) attach_type: u32,
+    pub(super) place: Place,
+}
+
+const fn hook(program: &'static str, attach_type: u32, place: Place) -> Hook {
+    Hook { program, attach_type, place }
+}
+
+/// `BPF_CGROUP_INET_INGRESS` and `BPF_CGROUP_INET_EGRESS` of `enum bpf_attach_type`.
+const CGROUP_INET_INGRESS: u32 = 0;
+const CGROUP_INET_EGRESS: u32 = 1;
+
+/// Every program of a cgroup, in the order of attachment: what refuses comes first, so that a start which fails halfway
+/// leaves the agents with less and never with more.
+const HOOKS: [Hook; 17] = [
+    hook("egress", CGROUP_INET_EGRESS, Place::Agents),
+    hook("ingress", CGROUP_INET_INGRESS, Place::Agents),
+    hook("connect4", 10, Place::Agents),
+    hook("connect6", 11, Place::Agents),
+    hook("sendmsg4", 14, Place::Agents),
+    hook("sendmsg6", 15, Place::Agents),
+    hook("guard_connect4", 10, Place::Root),
+    hook("guard_connect6", 11, Place::Root),
+    hook("guard_sendmsg4", 14, Place::Root),
+    hook("guard_sendmsg6", 15, Place::Root),
+    hook("bind4", 8, Place::Agents),
+    hook("bind6", 9, Place::Agents),
+    hook("sock_create", 2, Place::Agents),
+    hook("recvmsg4", 19, Place::Agents),
+    hook("recvmsg6", 20, Place::Agents),
+    hook("getpeername4", 29, Place::Agents),
+    hook("getpeername6", 30, Place::Agents),
+];
+
+/// `BPF_LSM_MAC` of `enum bpf_attach_type`.
+const LSM_MAC: u32 = 27;
+
+/// The programs of the BPF LSM, which some kernels run and others do not: a layer more where they can be had.
+const SECURITY_HOOKS: [Hook; 4] = [
+    hook("refuse_send", LSM_MAC, Place::Security("socket_sendmsg")),
+    hook("refuse_write", LSM_MAC, Place::Security("file_permission")),
+    hook("refuse_receipt", LSM_MAC, Place::Security("file_receive")),
+    hook("refuse_family", LSM_MAC, Place::Security("socket_create")),
+];
+
+/// Of those, the programs that this kernel needs.
+fn security_hooks() -> impl Iterator<Item = &'static Hook> {
+    /// Since when `sendfile` and `splice` come by `socket_sendmsg`. Before, they are seen where every write of the machine is.
+    const SENDFILE_SEEN: (u32, u32) = (6, 5);
+    let sees = report::parse_version(&report::release()).is_some_and(|version| version >= SENDFILE_SEEN);
+    SECURITY_HOOKS.iter().filter(move |hook| !(sees && hook.program == "refuse_write"))
+}
+
+/// The programs of cgroups, and those of the BPF LSM where they were attached.
+pub(super) fn hooks(pins: &Pins) -> impl Iterator<Item = &'static Hook> {
+    HOOKS.iter().chain(security_hooks().filter(|_| pins.are_secured()))
+}
+
+/// State of the links of all programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// One entry a program, in the order of attachment.
+    pub links: Vec<LinkHealth>,
+}
+
+impl Health {
+    /// Whether every program runs where it should. If not, nothing may be started in a managed cgroup.
+    pub fn is_enforcing(&self) -> bool {
+        self.links.iter().all(|link| link.state == LinkState::Attached)
+    }
+}
+
+/// State of one program's link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkHealth {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Id of what runs there; 0 where nothing does.
+    pub id: u32,
+    /// Its state.
+    pub state: LinkState,
+}
+
+/// Whether a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// To the right cgroup.
+    Attached,
+    /// There is no pinned link: the daemon was never started, or was detached.
+    NotPinned,
+    /// The cgroup it was attached to has been removed. A re-created one is not enforced until the next attach.
+    Defunct,
+    /// To another cgroup than the configured one, or to one removed that sockets still hold.
+    OtherCgroup {
+        /// Id of that cgroup.
+        id: u64,
+    },
+}
+
+/// Loads the programs and attaches them, or puts them in the place of those a former daemon attached.
+///
+/// Returns the programs' log if it is on.
+pub(super) fn attach(config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
+    attach_object(OBJECT, config)
+}
+
+/// The same with an object of the caller's.
+pub(super) fn attach_object(object: &[u8], config: &KernelConfig) -> Result<Option<KernelLog>, KernelError> {
+    let cgroups = Cgroup2::find()?;
+    cgroups.ensure(&config.agents_root)?;
+    cgroups.ensure(&config.daemon_cgroup)?;
+    let _one_at_a_time = lock(&cgroups.path(&config.agents_root)?)?;
+    let pins = Pins::below(&config.bpffs_dir);
+    pins.create()?;
+    pins.check_shapes()?;
+    let security = Security::of_kernel();
+    let mut ebpf = load(object, config, &cgroups, Some(&pins), security.as_ref())?;
+    let mut attach = |hook| {
+        let program = find(&mut ebpf, hook)?;
+        verify(program, hook, security.as_ref())?;
+        enforce(program, hook, &cgroups, config, &pins)
+    };
+    HOOKS.iter().try_for_each(&mut attach)?;
+    let secured = security.as_ref().map(|_| security_hooks().try_for_each(attach));
+    pins.set_secured(matches!(secured, Some(Ok(()))))?;
+    if let Some(Err(error)) = secured {
+        tracing::warn!(
+            error = &error as &(dyn Error + 'static),
+            "not all programs of the BPF LSM were attached: what agents send over connections made outside is for the launcher \
+             alone to prevent"
+        );
+    }
+    pins.remove_other_versions()?;
+    config.log.then(|| KernelLog::new(&mut ebpf)).transpose()
+}
+
+/// Asks the kernel whether every program is attached where `config` says.
+pub fn check(config: &KernelConfig) -> Result<Health, KernelError> {
+    let cgroups = Cgroup2::find()?;
+    let pins = Pins::below(&config.bpffs_dir);
+    let links = hooks(&pins).map(|hook| {
+        let target = match directory_of(hook, config, &cgroups)? {
+            Some(directory) => Target::Cgroup(id_of_directory(&directory)?),
+            None => Target::Kernel,
+        };
+        let (id, state) = match open_link(hook, &pins)? {
+            None => (0, LinkState::NotPinned),
+            Some((_, info)) => (info.program_id, state(info, target)),
+        };
+        Ok(LinkHealth { program: hook.program, id, state })
+    });
+    Ok(Health { links: links.collect::<Result<_, _>>()? })
+}
+
+/// Removes every pin below `bpffs_dir`, which detaches the programs and ends enforcement. Nothing to do is no error.
+pub fn detach(bpffs_dir: &Path) -> Result<(), KernelError> {
+    Pins::below(bpffs_dir).remove()
+}
+
+/// Keeps a second daemon from attaching at the same time; released when dropped.
+fn lock(agents_root: &Path) -> Result<Flock<File>, KernelError> {
+    let failed = || KernelError::cgroup("lock cgroup", agents_root);
+    let directory = File::open(agents_root).map_err(failed())?;
+    Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| failed()(errno.into()))
+}
+
+/// The tag that the kernel gives each of our programs: a digest of its instructions. Loads them, and attaches nothing.
+pub(super) fn tags(
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+) -> Result<Vec<(&'static str, u64)>, KernelError> {
+    let security = Security::of_kernel();
+    let mut ebpf = load(OBJECT, config, cgroups, None, security.as_ref())?;
+    let pins = Pins::below(&config.bpffs_dir);
+    let tags = hooks(&pins).map(|hook| {
+        let program = find(&mut ebpf, hook)?;
+        verify(program, hook, security.as_ref())?;
+        let info = program.info().map_err(|source| KernelError::Program {
+            action: "examine",
+            program: hook.program,
+            hint: "the kernel does not tell of it",
+            source: Box::new(source),
+        })?;
+        Ok((hook.program, info.tag()))
+    });
+    tags.collect()
+}
+
+fn find<'e>(ebpf: &'e mut Ebpf, hook: &Hook) -> Result<&'e mut Program, KernelError> {
+    ebpf.program_mut(hook.program).ok_or(KernelError::Incomplete { kind: "program", name: hook.program })
+}
+
+/// Creates the maps that are not pinned yet, opens those that are, and relocates the programs. Without `pins` all maps are
+/// new, and gone with the programs.
+fn load(
+    object: &[u8],
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+    pins: Option<&Pins>,
+    security: Option<&Security>,
+) -> Result<Ebpf, KernelError> {
+    let agent_level = level(&config.agents_root)? + 1;
+    let agents_root = cgroups.id_of(&config.agents_root)?;
+    let home = Namespaces::of_self().map_err(|error| KernelError::Home(Box::new(error)))?.home();
+    let transparent_port = u32::from(config.transparent_port);
+    let resolver_port = u32::from(config.dns_port);
+    let reserved_ports = reserved_ports(config)?;
+    let log_level = if config.log { aya_log::Level::Debug as u8 } else { 0 };
+    let (kern_sock, allocation) = security.map(Security::marks).unwrap_or_default();
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(names::AGENT_LEVEL, &agent_level, true)
+        .override_global(names::AGENTS_ROOT, &agents_root, true)
+        .override_global(names::HOME_NETNS, &home, true)
+        .override_global(names::KERN_SOCK, &kern_sock, true)
+        .override_global(names::ALLOCATION, &allocation, true)
+        .override_global(names::TRANSPARENT_PORT, &transparent_port, true)
+        .override_global(names::RESOLVER_PORT, &resolver_port, true)
+        .override_global(names::RESERVED_PORTS, &reserved_ports, true)
+        .override_global(aya_log::LEVEL, &log_level, true);
+    // Each by name: bpffs takes no name with a dot, such as the `.rodata` of the globals above. Those belong to one load
+    // and are swapped with the programs.
+    for (map, pins) in names::PINNED_MAPS.into_iter().zip(std::iter::repeat(pins)) {
+        if let Some(pins) = pins {
+            loader.map_pin_path(map, pins.map(map));
+        }
+    }
+    loader.load(object).map_err(|source| KernelError::Load { source: Box::new(source) })
+}
+
+/// Every port of ours, once, as the programs hold them.
+fn reserved_ports(config: &KernelConfig) -> Result<[u16; names::RESERVED_PORTS_COUNT], KernelError> {
+    let ours = [config.transparent_port, config.dns_port];
+    let distinct: BTreeSet<u16> = ours.into_iter().chain(config.reserved_ports.iter().copied()).collect();
+    let mut ports = [0; names::RESERVED_PORTS_COUNT];
+    if distinct.len() > ports.len() {
+        return Err(KernelError::TooManyPorts { most: ports.len() - ours.len() });
+    }
+    for (entry, port) in ports.iter_mut().zip(distinct) {
+        *entry = port;
+    }
+    Ok(ports)
+}
+
+/// Passes a program to the kernel's verifier.
+fn verify(program: &mut Program, hook: &Hook, security: Option<&Security>) -> Result<(), KernelError> {
+    let verified: Result<(), Box<dyn Error + Send + Sync>> = match (program, hook.place) {
+        (Program::CgroupSockAddr(program), _) => program.load().map_err(Into::into),
+        (Program::CgroupSock(program), _) => program.load().map_err(Into::into),
+        (Program::CgroupSkb(program), _) => program.load().map_err(Into::into),
+        (Program::Lsm(program), Place::Security(name)) if let Some(security) = security => {
+            security.verify(program, name)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType.into()),
+    };
+    verified.map_err(|source| KernelError::Program {
+        action: "load",
+        program: hook.program,
+        hint: "the verifier's reason follows; the kernel may be older than Linux 5.15",
+        source,
+    })
+}
+
+/// Makes `program` the one that runs at `hook`, without a moment in which none does.
+fn enforce(
+    program: &mut Program,
+    hook: &Hook,
+    cgroups: &Cgroup2,
+    config: &KernelConfig,
+    pins: &Pins,
+) -> Result<(), KernelError> {
+    let pin = pins.link(hook.program);
+    let found = open_link(hook, pins)?;
+    let Some(directory) = directory_of(hook, config, cgroups)? else {
+        // Links of this kind cannot be updated. The former one goes with its pin, when the new one is there.
+        return attach_new(program, hook, None, &pin);
+    };
+    let target = Target::Cgroup(id_of_directory(&directory)?);
+    if let Some((link, info)) = found {
+        match state(info, target) {
+            LinkState::Attached => return replace(&link, program, hook, pin),
+            // Agents may be running there: moving the programs away would set them free.
+            LinkState::OtherCgroup { id } if cgroups.contains(id)? => {
+                return Err(KernelError::ForeignLink {
+                    program: hook.program,
+                    path: pin,
+                    found: format!("attached to the cgroup with id {id}, which still exists"),
+                });
+            }
+            _ => {}
+        }
+    }
+    attach_new(program, hook, Some(&directory), &pin)
+}
+
+/// Swaps the program of a living link.
+fn replace(link: &impl AsFd, program: &Program, hook: &Hook, pin: PathBuf) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Program {
+        action: "attach",
+        program: hook.program,
+        hint: "its descriptor is gone; start the daemon again",
+        source: Box::new(source),
+    };
+    let fd = program.fd().map_err(failed)?;
+    let id = program.info().map_err(failed)?.id();
+    link::update(link, fd).map_err(|source| KernelError::Link {
+        program: hook.program,
+        call: "BPF_LINK_UPDATE",
+        path: pin.clone(),
+        source,
+    })?;
+    let info = link_info(link, hook, &pin)?;
+    if info.program_id != id {
+        return Err(KernelError::ForeignLink {
+            program: hook.program,
+            path: pin,
+            found: format!("it runs program {} after an update to {id}", info.program_id),
+        });
+    }
+    Ok(())
+}
+
+/// Attaches by a new link and pins it, in the place of another if there is one, which is detached only then.
+fn attach_new(
+    program: &mut Program,
+    hook: &Hook,
+    cgroup: Option<&Path>,
+    pin: &Path,
+) -> Result<(), KernelError> {
+    let open = |path| File::open(path).map_err(KernelError::cgroup("open cgroup", path));
+    let directory = cgroup.map(open).transpose()?;
+    let link = link_program(program, hook, directory.as_ref()).map_err(|source| KernelError::Program {
+        action: "attach",
+        program: hook.program,
+        hint: "if the system says EPERM, another program is attached exclusively to this cgroup or one above it \
+               (`bpftool cgroup tree` shows it)",
+        source,
+    })?;
+    // A name that is no program's: what a start that failed here left is in nobody's way.
+    let new = pin.with_file_name(format!("{}-new", hook.program));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(KernelError::bpffs("replace", new)(error));
+        }
+        _ => {}
+    }
+    // Dropping the pinned link closes its descriptor; the pin keeps it attached.
+    link.pin(&new).map_err(|error| KernelError::bpffs("pin a link at", &new)(io::Error::other(error)))?;
+    fs::rename(&new, pin).map_err(KernelError::bpffs("replace", pin))
+}
+
+/// Attaches a program and gives its link to the caller.
+///
+/// Links are always of the multi-attach kind; with the other two modes the kernel answers EINVAL.
+fn link_program(
+    program: &mut Program,
+    hook: &Hook,
+    cgroup: Option<&File>,
+) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    match (program, cgroup) {
+        (Program::CgroupSockAddr(program), Some(cgroup)) => {
+            let id = program.attach(cgroup, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        (Program::CgroupSock(program), Some(cgroup)) => {
+            let id = program.attach(cgroup, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        (Program::CgroupSkb(program), Some(cgroup)) => {
+            let direction = match hook.attach_type {
+                CGROUP_INET_INGRESS => CgroupSkbAttachType::Ingress,
+                _ => CgroupSkbAttachType::Egress,
+            };
+            let id = program.attach(cgroup, direction, MODE)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        (Program::Lsm(program), None) => security::link_program(program),
+        _ => Err(ProgramError::UnexpectedProgramType.into()),
+    }
+}
+
+/// The link pinned for a program, if there is one; an error if what is pinned is something else.
+pub(super) fn open_link(hook: &Hook, pins: &Pins) -> Result<Option<(OwnedFd, LinkInfo)>, KernelError> {
+    let pin = pins.link(hook.program);
+    let link = match link::open(&pin) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(KernelError::Link { program: hook.program, call: "BPF_OBJ_GET", path: pin, source });
+        }
+    };
+    let info = link_info(&link, hook, &pin)?;
+    if info.attach_type != hook.attach_type {
+        return Err(KernelError::ForeignLink {
+            program: hook.program,
+            path: pin,
+            found: format!("attach type {} and not {}", info.attach_type, hook.attach_type),
+        });
+    }
+    Ok(Some((link, info)))
+}
+
+fn link_info(link: &impl AsFd, hook: &Hook, pin: &Path) -> Result<LinkInfo, KernelError> {
+    link::info(link).map_err(|source| KernelError::Link {
+        program: hook.program,
+        call: "BPF_OBJ_GET_INFO_BY_FD",
+        path: pin.to_owned(),
+        source,
+    })
+}
+
+fn state(info: LinkInfo, wanted: Target) -> LinkState {
+    match info.target {
+        target if target == wanted => LinkState::Attached,
+        Target::Cgroup(0) | Target::Kernel => LinkState::Defunct,
+        Target::Cgroup(id) => LinkState::OtherCgroup { id },
+    }
+}
+
+/// The directory of the cgroup that a program belongs to; `None` where it belongs to none.
+fn directory_of(
+    hook: &Hook,
+    config: &KernelConfig,
+    cgroups: &Cgroup2,
+) -> Result<Option<PathBuf>, KernelError> {
+    match hook.place {
+        Place::Agents => cgroups.path(&config.agents_root).map(Some),
+        Place::Root => Ok(Some(cgroups.root().to_owned())),
+        Place::Security(_) => Ok(None),
+    }
+}

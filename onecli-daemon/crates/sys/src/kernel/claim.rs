@@ -1,0 +1,37 @@
+//! One daemon at a time for one kernel part.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::{Cgroup2, KernelError, bpffs::Pins};
+use crate::sole::Sole;
+
+/// The kernel part is this process's: nobody else attaches to the same agents root or uses the same pins. Free again
+/// when this is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct Claim {
+    _agents_root: Sole,
+    _pins: Sole,
+}
+
+/// Claims the agents root, a path below cgroup2, and the directory of pins. Both are made where they are missing.
+///
+/// # Errors
+/// [`KernelError::Claimed`] where another process has one of them; otherwise what [`super::Redirect::attach`] would
+/// fail with.
+pub fn claim(agents_root: &Path, bpffs_dir: &Path) -> Result<Claim, KernelError> {
+    let cgroups = Cgroup2::find()?;
+    cgroups.ensure(agents_root)?;
+    // A file in the cgroup: its directory is locked by each attach, for a moment.
+    let of_cgroup = cgroups.path(agents_root)?.join("cgroup.procs");
+    let file = File::open(&of_cgroup).map_err(KernelError::cgroup("open", &of_cgroup))?;
+    let agents_root = take(file, of_cgroup)?;
+    Pins::below(bpffs_dir).create()?;
+    let directory = File::open(bpffs_dir).map_err(KernelError::bpffs("open", bpffs_dir))?;
+    let pins = take(directory, bpffs_dir.to_owned())?;
+    Ok(Claim { _agents_root: agents_root, _pins: pins })
+}
+
+fn take(file: File, path: PathBuf) -> Result<Sole, KernelError> {
+    Sole::take(file).map_err(|source| KernelError::Claimed { path, source })
+}

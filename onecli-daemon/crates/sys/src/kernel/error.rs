@@ -1,0 +1,215 @@
+//! Failures of the kernel half, each with what a person needs to repair it.
+
+use std::{error::Error, io, path::PathBuf};
+
+use super::NetnsError;
+use crate::sole::SoleError;
+use aya::{EbpfError, maps::MapError};
+
+/// What went wrong between the daemon and the kernel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// No cgroup2 hierarchy in this mount namespace.
+    #[error(
+        "no cgroup2 file system in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)"
+    )]
+    NoCgroup2,
+    /// Only a part of the cgroup2 hierarchy is visible, so levels cannot be counted from its root.
+    #[error(
+        "{mount} is not the root of the cgroup2 hierarchy: start the daemon in the host's cgroup namespace \
+         (containers: `--cgroupns=host`)"
+    )]
+    PartialHierarchy {
+        /// Where cgroup2 is mounted.
+        mount: PathBuf,
+    },
+    /// A cgroup path that is absolute, empty, or leaves the hierarchy.
+    #[error("{path:?} is not a path below the cgroup2 mount: write it relative, without `.` and `..`")]
+    CgroupPath {
+        /// The path as configured.
+        path: PathBuf,
+    },
+    /// A name no cgroup can have.
+    #[error("agent name {name:?} gives no cgroup name of 1 to 255 bytes: choose a shorter one")]
+    AgentName {
+        /// The agent's name.
+        name: String,
+    },
+    /// A file operation on the cgroup tree failed.
+    #[error("cannot {action} {path}: is this root, and does the cgroup exist?")]
+    Cgroup {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// The cgroup or the file in it.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file operation on the pin directory failed.
+    #[error("cannot {action} {path}: is this root? A bpf file system allows no dot in a name (EPERM)")]
+    Bpffs {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another daemon serves the same agents.
+    #[error(
+        "{path} is in use: {source}; stop it first, or give this one a kernel.agents_root and kernel.bpffs_dir of its own"
+    )]
+    Claimed {
+        /// A file of the agents root, or the pin directory.
+        path: PathBuf,
+        /// Who has it.
+        source: SoleError,
+    },
+    /// The pin directory is on another file system.
+    #[error(
+        "{path} is not on a bpf file system: `mount -t bpf bpf DIRECTORY`, and set kernel.bpffs_dir below it"
+    )]
+    NotBpffs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// More ports than the programs have room for.
+    #[error("the daemon listens on more than {most} explicit ports: give some of them the same number")]
+    TooManyPorts {
+        /// How many there may be.
+        most: usize,
+    },
+    /// The object or its maps were refused.
+    #[error(
+        "the kernel did not take OneCLI's programs: it needs Linux 5.15 or later with BTF, and CAP_BPF, CAP_NET_ADMIN \
+         and CAP_PERFMON (root)"
+    )]
+    Load {
+        /// aya's reason.
+        source: Box<EbpfError>,
+    },
+    /// The embedded object lacks something: it was not built from these sources.
+    #[error("the embedded object has no {kind} `{name}`: rebuild it with `cargo xtask ebpf`")]
+    Incomplete {
+        /// `program` or `map`.
+        kind: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// Loading or attaching one program failed.
+    #[error("cannot {action} program `{program}`; {hint}")]
+    Program {
+        /// `load` or `attach`.
+        action: &'static str,
+        /// Name of the program.
+        program: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+        /// aya's reason; for `load` it holds the verifier's log.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A `bpf(2)` call on a pinned link failed.
+    #[error("bpf({call}) failed on {path}, the link of program `{program}`")]
+    Link {
+        /// Name of the program.
+        program: &'static str,
+        /// The bpf command.
+        call: &'static str,
+        /// Where the link is pinned.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A pinned link is not what its name says. The kernel does not check this when a program is replaced.
+    #[error(
+        "{path} is not the link of program `{program}` ({found}): somebody else pinned it; \
+         remove the directory with `onecli-daemon --detach` and start again"
+    )]
+    ForeignLink {
+        /// Name of the program.
+        program: &'static str,
+        /// Where the link is pinned.
+        path: PathBuf,
+        /// What was found instead.
+        found: String,
+    },
+    /// A pinned map has another shape than this version's.
+    #[error(
+        "the pinned map {path} is of another build (value of {found} bytes, {wanted} wanted): \
+         run `onecli-daemon --detach` and start again"
+    )]
+    ForeignMap {
+        /// Where the map is pinned.
+        path: PathBuf,
+        /// Size of its values, bytes.
+        found: u32,
+        /// Size of this version's values, bytes.
+        wanted: u32,
+    },
+    /// An operation on a map failed.
+    #[error("cannot {action} map {map}")]
+    Map {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Name of the map.
+        map: &'static str,
+        /// aya's reason.
+        source: Box<MapError>,
+    },
+    /// The network namespace of the calling process.
+    #[error("the kernel does not tell which network namespace this process is in")]
+    Home(#[source] Box<NetnsError>),
+    /// An accepted connection could not be asked for its SYN or its namespace.
+    #[error("an accepted connection cannot be asked where it comes from: it is refused")]
+    Accepted(#[source] io::Error),
+    /// A listener could not be told to keep SYNs.
+    #[error("a listener cannot be told to keep SYNs (TCP_SAVE_SYN)")]
+    Listener(#[source] io::Error),
+    /// The ring buffer could not be waited on.
+    #[error("cannot wait for events of map DENY")]
+    Events(#[source] io::Error),
+    /// The programs' log could not be opened.
+    #[error("cannot read the programs' log")]
+    Log {
+        /// aya-log's reason.
+        source: Box<aya_log::Error>,
+    },
+    /// A record the kernel programs cannot have written.
+    #[error("the kernel's record in map {map} makes no sense ({what}): the connection is refused")]
+    Corrupt {
+        /// Name of the map.
+        map: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The helper handed over fewer maps than this version has.
+    #[error(
+        "the helper handed over {found} maps, and not {name}; are both programs of the same version? restart both"
+    )]
+    MissingMap {
+        /// Name of the map.
+        name: &'static str,
+        /// How many came.
+        found: usize,
+    },
+}
+
+impl KernelError {
+    /// Does another daemon serve the same agents?
+    pub fn is_claimed(&self) -> bool {
+        matches!(self, Self::Claimed { source: SoleError::Held { .. }, .. })
+    }
+
+    pub(super) fn map(action: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Self {
+        move |source| Self::Map { action, map, source: Box::new(source) }
+    }
+
+    pub(super) fn bpffs(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Bpffs { action, path: path.into(), source }
+    }
+
+    pub(super) fn cgroup(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Cgroup { action, path: path.into(), source }
+    }
+}

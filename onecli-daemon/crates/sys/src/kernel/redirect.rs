@@ -1,0 +1,283 @@
+//! What the serving process does with the kernel half: look flows up, keep the agents' entries, read counters.
+
+use std::{
+    collections::BTreeMap,
+    io::ErrorKind,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
+use nix::time::{ClockId, clock_gettime};
+use onecli_common::{AgentEntry, COMM_LEN, Ident, IdentFlags, Stat, TupleKey, names};
+use onecli_model::flow::Flow;
+use socket2::{SockRef, Type};
+
+use super::{
+    Denials, KernelConfig, KernelError,
+    attach::attach,
+    bpffs::Pins,
+    denials::KernelLog,
+    netns::netns_cookie,
+    syn::{self, Syn},
+};
+
+/// Makes an entry and changes none: bpf(2).
+const BPF_NOEXIST: u64 = 1;
+
+/// Handles of the pinned maps. Holds no link and no program, so whoever takes over this process cannot detach them.
+pub struct Redirect {
+    announced: Mutex<HashMap<MapData, TupleKey, Ident>>,
+    listeners: Mutex<SkStorage<MapData, u32>>,
+    agents: Mutex<HashMap<MapData, u64, AgentEntry>>,
+    taken: Mutex<HashMap<MapData, u64, u64>>,
+    stats: PerCpuArray<MapData, u64>,
+    denials: Mutex<Option<MapData>>,
+    log: Mutex<Option<KernelLog>>,
+    identified: AtomicU64,
+    unidentified: AtomicU64,
+}
+
+/// What it is made of, in the order in which the maps are handed over.
+const MAPS: [&str; 6] =
+    [names::TUP, names::LISTENERS, names::AGENTS, names::TAKEN, names::STATS, names::DENY];
+
+impl Redirect {
+    /// Loads and attaches the programs, or replaces those a former daemon left attached, and opens the maps.
+    ///
+    /// Enforcement outlives this value and this process, until [`detach`](super::detach).
+    pub fn attach(config: &KernelConfig) -> Result<Self, KernelError> {
+        let log = attach(config)?;
+        let mut redirect = Self::open(&config.bpffs_dir)?;
+        redirect.log = Mutex::new(log);
+        Ok(redirect)
+    }
+
+    /// Opens the maps that [`attach`](Self::attach) pinned, in this process or another.
+    pub fn open(bpffs_dir: &Path) -> Result<Self, KernelError> {
+        let pins = Pins::below(bpffs_dir);
+        Self::of(|name| MapData::from_pin(pins.map(name)).map_err(KernelError::map("open pinned", name)))
+    }
+
+    /// Takes over what another process got from [`open_maps`].
+    pub fn adopt(maps: Vec<OwnedFd>) -> Result<Self, KernelError> {
+        let found = maps.len();
+        let mut named: BTreeMap<&str, OwnedFd> = MAPS.into_iter().zip(maps).collect();
+        Self::of(|name| match named.remove(name) {
+            Some(descriptor) => MapData::from_fd(descriptor).map_err(KernelError::map("adopt", name)),
+            None => Err(KernelError::MissingMap { name, found }),
+        })
+    }
+
+    fn of(mut open: impl FnMut(&'static str) -> Result<MapData, KernelError>) -> Result<Self, KernelError> {
+        let typed = |name: &'static str| KernelError::map("use", name);
+        Ok(Self {
+            announced: Mutex::new(Map::LruHashMap(open(names::TUP)?).try_into().map_err(typed(names::TUP))?),
+            listeners: Mutex::new(
+                Map::SkStorage(open(names::LISTENERS)?).try_into().map_err(typed(names::LISTENERS))?,
+            ),
+            agents: Mutex::new(Map::HashMap(open(names::AGENTS)?).try_into().map_err(typed(names::AGENTS))?),
+            taken: Mutex::new(Map::HashMap(open(names::TAKEN)?).try_into().map_err(typed(names::TAKEN))?),
+            stats: Map::PerCpuArray(open(names::STATS)?).try_into().map_err(typed(names::STATS))?,
+            denials: Mutex::new(Some(open(names::DENY)?)),
+            log: Mutex::new(None),
+            identified: AtomicU64::new(0),
+            unidentified: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes the kernel's record of an accepted connection, some microseconds, and once: a second call finds none. `None`
+    /// when it was not made by a managed process.
+    ///
+    /// A record is of one SYN, by its sequence number too: see [`TupleKey`].
+    pub fn flow(&self, accepted: &impl AsFd) -> Result<Option<Flow>, KernelError> {
+        let flow = self.announcement(accepted)?.as_ref().map(flow).transpose()?;
+        let counter = if flow.is_some() { &self.identified } else { &self.unidentified };
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(flow)
+    }
+
+    fn announcement(&self, accepted: &impl AsFd) -> Result<Option<Ident>, KernelError> {
+        let Some(syn) = syn::take(accepted).map_err(KernelError::Accepted)? else { return Ok(None) };
+        let netns = netns_cookie(accepted).map_err(KernelError::Accepted)?;
+        let key = key(&syn, netns);
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let ident = match announced.get(&key, 0) {
+            Ok(ident) => ident,
+            Err(MapError::KeyNotFound) => return Ok(None),
+            Err(error) => return Err(KernelError::map("read", names::TUP)(error)),
+        };
+        // The daemon's clock is an argument elsewhere; this one is the kernel's, whose times these are.
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::MAX, Duration::from);
+        let age = now.saturating_sub(Duration::from_nanos(ident.ktime));
+        if age > Duration::from_nanos(names::TUP_LIFE) {
+            return Ok(None);
+        }
+        match announced.remove(&key) {
+            // The kernel made room in the meantime.
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(KernelError::map("write", names::TUP))?,
+        }
+        drop(announced);
+        self.make_room(ident.agent_cgid)?;
+        Ok(Some(ident))
+    }
+
+    /// One connection of an agent waits no more: so many more may.
+    fn make_room(&self, agent_cgid: u64) -> Result<(), KernelError> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = match taken.get(&agent_cgid, 0) {
+            Ok(number) => number,
+            // Removed in the meantime.
+            Err(MapError::KeyNotFound) => return Ok(()),
+            Err(error) => return Err(KernelError::map("read", names::TAKEN)(error)),
+        };
+        taken.insert(agent_cgid, number.wrapping_add(1), 0).map_err(KernelError::map("write", names::TAKEN))
+    }
+
+    /// Marks a bound or listening TCP socket, or the UDP socket of a resolver, as the daemon's: managed processes are redirected to
+    /// no other. The mark goes with the socket, so whoever is handed it by the service manager inherits it too.
+    /// The kernel keeps the SYNs of its connections, for [`flow`](Self::flow).
+    pub fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
+        if SockRef::from(listener).r#type().map_err(KernelError::Listener)? == Type::STREAM {
+            syn::keep(listener).map_err(KernelError::Listener)?;
+        }
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners
+            .insert(&listener.as_fd().as_raw_fd(), names::STAMP, 0)
+            .map_err(KernelError::map("write", names::LISTENERS))
+    }
+
+    /// Tells the kernel of an agent by its cgroup id, or changes what it was told.
+    pub fn set_agent(&self, cgroup_id: u64, entry: AgentEntry) -> Result<(), KernelError> {
+        // A panic elsewhere leaves the handle as it was: it holds a descriptor and no state.
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        agents.insert(cgroup_id, entry, 0).map_err(KernelError::map("write", names::AGENTS))?;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.insert(cgroup_id, 0, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            inserted => inserted.map_err(KernelError::map("write", names::TAKEN)),
+        }
+    }
+
+    /// Makes the kernel forget an agent, whose connections are then redirected still and its DNS refused. An id it does
+    /// not know is no error.
+    pub fn remove_agent(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        forget(&self.agents, names::AGENTS, cgroup_id)?;
+        forget(&self.taken, names::TAKEN, cgroup_id)
+    }
+
+    /// The kernel's counters by name, summed over the CPUs; each counts since the maps were first pinned, and
+    /// those of accepted connections since this was opened.
+    pub fn stats(&self) -> Result<Vec<(&'static str, u64)>, KernelError> {
+        let mut stats = Vec::with_capacity(Stat::COUNT + 2);
+        for stat in Stat::ALL {
+            stats.push((stat.name(), self.stat(stat)?));
+        }
+        stats.push(("connections_identified", self.identified.load(Ordering::Relaxed)));
+        stats.push(("connections_unidentified", self.unidentified.load(Ordering::Relaxed)));
+        Ok(stats)
+    }
+
+    /// One counter, summed over the CPUs.
+    pub(super) fn stat(&self, stat: Stat) -> Result<u64, KernelError> {
+        let values = self.stats.get(&(stat as u32), 0).map_err(KernelError::map("read", names::STATS))?;
+        Ok(values.iter().sum())
+    }
+
+    /// The refusals, for the one task that reads them; `None` when it has been taken. Call it inside a tokio runtime.
+    pub fn take_denials(&self) -> Result<Option<Denials>, KernelError> {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        denials.take().map(Denials::new).transpose()
+    }
+
+    /// The programs' log, for the one task that reads it; `None` when it is off, was taken, or belongs to another process
+    /// that attached them.
+    pub fn take_log(&self) -> Option<KernelLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Opens the pinned maps that a [`Redirect`] is made of, for a process that may not: see [`Redirect::adopt`].
+pub fn open_maps(bpffs_dir: &Path) -> Result<Vec<OwnedFd>, KernelError> {
+    let pins = Pins::below(bpffs_dir);
+    let open = |name: &&'static str| {
+        let map = MapData::from_pin(pins.map(name)).map_err(KernelError::map("open pinned", name))?;
+        map.fd().as_fd().try_clone_to_owned().map_err(KernelError::bpffs("open", pins.map(name)))
+    };
+    MAPS.iter().map(open).collect()
+}
+
+/// Removes what may be there no more.
+fn forget<V: aya::Pod>(
+    map: &Mutex<HashMap<MapData, u64, V>>,
+    name: &'static str,
+    cgroup_id: u64,
+) -> Result<(), KernelError> {
+    match map.lock().unwrap_or_else(PoisonError::into_inner).remove(&cgroup_id) {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(KernelError::map("write", name)),
+    }
+}
+
+/// Where the record of a connection is that began with `syn`.
+fn key(syn: &Syn, netns: u64) -> TupleKey {
+    TupleKey {
+        netns,
+        client_addr: syn.from,
+        server_addr: syn.to,
+        client_port: u32::from(syn.from_port),
+        server_port: u32::from(syn.to_port),
+        isn: syn.seq,
+        drawn: syn.drawn,
+    }
+}
+
+/// Reads a record, and refuses one that no kernel program of ours wrote.
+fn flow(ident: &Ident) -> Result<Flow, KernelError> {
+    let corrupt = |what| KernelError::Corrupt { map: names::TUP, what };
+    if ident.flags & IdentFlags::REDIRECTED == 0 {
+        return Err(corrupt("it is of a connection that was not redirected"));
+    }
+    if ident.agent_cgid == 0 {
+        return Err(corrupt("it names no agent"));
+    }
+    let (pid, _thread) = halves(ident.pid_tgid);
+    let (gid, uid) = halves(ident.uid_gid);
+    Ok(Flow {
+        original_destination: address(ident.orig_addr, ident.orig_port),
+        agent_cgroup_id: ident.agent_cgid,
+        current_cgroup_id: ident.current_cgid,
+        netns_cookie: ident.netns,
+        uid,
+        gid,
+        pid,
+        comm: comm(&ident.comm),
+        socket_cookie: ident.sock_cookie,
+    })
+}
+
+/// An address and port as the kernel half writes them, both in network byte order; IPv4 where it is mapped.
+pub(super) fn address(addr: [u8; 16], port: u16) -> SocketAddr {
+    let addr = IpAddr::V6(Ipv6Addr::from(addr)).to_canonical();
+    SocketAddr::new(addr, u16::from_be(port))
+}
+
+/// The upper and the lower 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "each half is 32 bits")]
+pub(super) const fn halves(packed: u64) -> (u32, u32) {
+    ((packed >> 32) as u32, packed as u32)
+}
+
+/// A task's name as the process chose it. It may hold anything: whoever shows or writes it down escapes it first
+/// (`audit::Text`).
+pub(super) fn comm(raw: &[u8; COMM_LEN]) -> String {
+    let name = raw.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}

@@ -1,0 +1,49 @@
+//! The daemon's own privileges: given up early, and kept from coming back.
+
+mod apart;
+mod channel;
+mod child;
+pub mod filter;
+mod inherited;
+mod process;
+mod sandbox;
+
+use std::io;
+
+pub use apart::{Apart, adopt_orphans, end_children, keep_apart};
+pub use channel::Channel;
+pub use child::{fork, fork_off};
+pub use filter::{Filter, Verdict};
+pub use inherited::inherited_sockets;
+pub use process::{become_user, forbid_inspection, keep_capabilities, raise_descriptor_limit};
+pub use sandbox::{filter_executor, filter_helper, filter_serving};
+
+/// Why the daemon cannot start as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivilegeError {
+    /// A process attribute could not be set.
+    #[error("cannot protect the process: {step}: {source}")]
+    Process {
+        /// The system call.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Capabilities and filters belong to threads: with several, the others would keep theirs.
+    #[error("cannot give up privileges: the process has {0} threads already")]
+    Threads(usize),
+    /// A capability set could not be changed.
+    #[error("cannot give up capabilities: {0}")]
+    Capabilities(String),
+    /// The helper could not be started.
+    #[error("cannot start the helper process: {step}: {source}")]
+    Fork {
+        /// The system call.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! TLS sessions with upstreams, kept to be resumed: those of all agents, under one bound.
+//!
+//! How large one is, is up to the upstream, which an agent may have chosen. rustls takes a ticket (or, before TLS 1.3, what
+//! stands for one) and a chain of certificates of at most 64 KiB each, and [`MOST_CERTIFICATES`](super::client) bounds what
+//! the chain takes up besides. So one is below 136 KiB, those of one agent are below 34 MiB, and all are below 136 MiB; a
+//! common one has 3 to 5 KiB.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use onecli_model::AgentId;
+use rustls::NamedGroup;
+use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::pki_types::ServerName;
+
+use super::client::Alpn;
+
+/// Upstreams with which sessions are kept, for each agent that has any with them.
+const UPSTREAMS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// Upstreams of one agent: further ones replace its own, not others'.
+const UPSTREAMS_OF_AGENT: usize = 64;
+/// Sessions with one of them, the newest ones: each of TLS 1.3 is used once (RFC 8446 appendix C.4).
+const SESSIONS: usize = 4;
+
+/// The sessions of all agents. They are never shared.
+pub(super) struct Sessions(Mutex<LruCache<Of, Kept>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Of {
+    agent: AgentId,
+    alpn: Alpn,
+    upstream: ServerName<'static>,
+}
+
+#[derive(Default)]
+struct Kept {
+    group: Option<NamedGroup>,
+    tls12: Option<Tls12ClientSessionValue>,
+    tls13: VecDeque<Tls13ClientSessionValue>,
+}
+
+/// Those of one agent's configuration, as rustls asks for them.
+pub(super) struct SessionsOf {
+    pub(super) all: Arc<Sessions>,
+    pub(super) agent: AgentId,
+    pub(super) alpn: Alpn,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Sessions {
+        Sessions(Mutex::new(LruCache::new(UPSTREAMS)))
+    }
+
+    /// Forgets those with an upstream that turned out to be none.
+    pub(super) fn forget(&self, agent: AgentId, alpn: Alpn, upstream: ServerName<'static>) {
+        self.lock().pop(&Of { agent, alpn, upstream });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<Of, Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, of: Of, change: impl FnOnce(&mut Kept)) {
+        let mut all = self.lock();
+        if !all.contains(&of) {
+            let own = || all.iter().map(|(other, _)| other).filter(|other| other.agent == of.agent);
+            // The one that was used longest ago is the last.
+            let oldest = (own().count() >= UPSTREAMS_OF_AGENT).then(|| own().next_back().cloned()).flatten();
+            if let Some(oldest) = oldest {
+                all.pop(&oldest);
+            }
+        }
+        change(all.get_or_insert_mut(of, Kept::default));
+    }
+}
+
+impl SessionsOf {
+    fn of(&self, upstream: ServerName<'static>) -> Of {
+        Of { agent: self.agent, alpn: self.alpn, upstream }
+    }
+}
+
+impl fmt::Debug for SessionsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionsOf(..)")
+    }
+}
+
+impl ClientSessionStore for SessionsOf {
+    fn set_kx_hint(&self, upstream: ServerName<'static>, group: NamedGroup) {
+        self.all.change(self.of(upstream), |kept| kept.group = Some(group));
+    }
+
+    fn kx_hint(&self, upstream: &ServerName<'_>) -> Option<NamedGroup> {
+        self.all.lock().get(&self.of(upstream.to_owned()))?.group
+    }
+
+    fn set_tls12_session(&self, upstream: ServerName<'static>, session: Tls12ClientSessionValue) {
+        self.all.change(self.of(upstream), |kept| {
+            kept.tls13.clear();
+            kept.tls12 = Some(session);
+        });
+    }
+
+    fn tls12_session(&self, upstream: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.all.lock().get(&self.of(upstream.to_owned()))?.tls12.clone()
+    }
+
+    fn remove_tls12_session(&self, upstream: &ServerName<'static>) {
+        if let Some(kept) = self.all.lock().get_mut(&self.of(upstream.clone())) {
+            kept.tls12 = None;
+        }
+    }
+
+    fn insert_tls13_ticket(&self, upstream: ServerName<'static>, session: Tls13ClientSessionValue) {
+        self.all.change(self.of(upstream), |kept| {
+            kept.tls12 = None;
+            if kept.tls13.len() >= SESSIONS {
+                kept.tls13.pop_front();
+            }
+            kept.tls13.push_back(session);
+        });
+    }
+
+    fn take_tls13_ticket(&self, upstream: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.all.lock().get_mut(&self.of(upstream.clone()))?.tls13.pop_back()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Notes something of upstream number `n`.
+    fn note(all: &Arc<Sessions>, agent: u128, n: usize) {
+        let own =
+            SessionsOf { all: Arc::clone(all), agent: AgentId(Uuid::from_u128(agent)), alpn: Alpn::Any };
+        own.set_kx_hint(format!("h{n}.test").try_into().unwrap(), NamedGroup::X25519);
+    }
+
+    fn kept(all: &Sessions, agent: u128) -> usize {
+        all.lock().iter().filter(|(of, _)| of.agent == AgentId(Uuid::from_u128(agent))).count()
+    }
+
+    #[test]
+    fn an_agent_with_many_upstreams_replaces_its_own() {
+        let all = Arc::new(Sessions::new());
+        note(&all, 1, 0);
+        for n in 0..1000 {
+            note(&all, 2, n);
+        }
+        assert_eq!((kept(&all, 1), kept(&all, 2)), (1, UPSTREAMS_OF_AGENT));
+        let newest = all.lock().iter().next().map(|(of, _)| of.upstream.to_str().into_owned());
+        assert_eq!(newest.as_deref(), Some("h999.test"));
+        for agent in 3..20 {
+            (0..100).for_each(|n| note(&all, agent, n));
+        }
+        assert_eq!(all.lock().len(), UPSTREAMS.get());
+    }
+}

@@ -1,0 +1,225 @@
+//! Commands of the daemon's host that print a value.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use onecli_model::{Clock, SecretValue, SourceCommand};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::flight::{Bounds, Fetched, Flights};
+
+/// Commands whose values are kept.
+const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(1024).unwrap(), bytes: 4 << 20 };
+/// How long a value is used whose end the command does not tell.
+const UNTOLD: Duration = Duration::from_secs(30);
+/// No value is used longer, whatever the command says.
+const LONGEST: Duration = Duration::from_hours(24);
+/// A value is given up so long before it ends, or a fifth of its time where that is shorter.
+const EARLY: Duration = Duration::from_mins(1);
+
+/// Runs commands outside this process, which may not: as a user without privileges, with a clean environment, a bound on
+/// time and output, and no shell.
+#[async_trait]
+pub trait Executor: std::fmt::Debug + Send + Sync {
+    /// What it printed, if it ended well.
+    ///
+    /// # Errors
+    /// Why there is nothing, as a part of a sentence about the command. Never what it printed.
+    async fn run(&self, command: &SourceCommand) -> Result<Zeroizing<Vec<u8>>, String>;
+}
+
+/// Why a command gave no value. Names its program, not its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot take the value from the command {program}: {reason}")]
+pub struct ExecError {
+    program: String,
+    reason: String,
+}
+
+/// Values of commands, kept until they end; one run at a time of each command.
+#[derive(Debug)]
+pub struct Commands {
+    executor: Arc<dyn Executor>,
+    clock: Arc<dyn Clock>,
+    flights: Flights<SourceCommand, SecretValue, ExecError>,
+}
+
+/// What a command may print besides the bare value.
+#[derive(Deserialize)]
+struct Document {
+    /// The value; without it, the document itself is the value.
+    value: Option<Zeroizing<String>>,
+    /// When it ends, as RFC 3339 has it; `Expiration` as the `credential_process` of AWS's tools prints it.
+    #[serde(alias = "Expiration")]
+    expires: Option<Timestamp>,
+    /// Seconds until it ends.
+    expires_in: Option<u32>,
+}
+
+impl Commands {
+    /// Runs commands by `executor`.
+    pub fn new(executor: Arc<dyn Executor>, clock: Arc<dyn Clock>) -> Commands {
+        Commands {
+            executor,
+            flights: Flights::new(KEPT, |value| value.expose().len(), Arc::clone(&clock)),
+            clock,
+        }
+    }
+
+    /// The value that `command` prints, or printed a while ago.
+    ///
+    /// # Errors
+    /// [`ExecError`].
+    pub async fn fetch(&self, command: &SourceCommand) -> Result<SecretValue, ExecError> {
+        let fetch = || {
+            let (executor, clock, command) =
+                (Arc::clone(&self.executor), Arc::clone(&self.clock), command.clone());
+            async move {
+                let printed = executor.run(&command).await;
+                printed
+                    .and_then(|printed| understand(&printed, clock.now()))
+                    .map_err(|reason| ExecError { program: command.program().to_string(), reason })
+            }
+        };
+        Ok(self.flights.get(command, Duration::ZERO, |_| false, fetch).await?.value)
+    }
+
+    /// The value that `command` printed last, if it is in memory.
+    pub(super) fn in_memory(&self, command: &SourceCommand) -> Option<SecretValue> {
+        self.flights.peek_now(command)
+    }
+
+    /// An upstream did not take the value: the next request runs the command.
+    pub(super) async fn expire(&self, command: &SourceCommand) {
+        self.flights.expire(command).await;
+    }
+
+    /// Forgets values that have ended.
+    pub(super) fn tidy(&self) {
+        self.flights.tidy(Duration::ZERO);
+    }
+}
+
+/// The value in what was printed, and how long it is good.
+fn understand(printed: &[u8], now: Timestamp) -> Result<Fetched<SecretValue>, String> {
+    let value = |bytes: &[u8]| SecretValue::of_document(bytes).map_err(|error| error.to_string());
+    if !printed.trim_ascii_start().starts_with(b"{") {
+        return Ok(Fetched { value: value(printed)?, usable_for: UNTOLD });
+    }
+    // serde_json's own message may quote what stands there.
+    let document: Document = serde_json::from_slice(printed).map_err(|error| {
+        format!(
+            "what it printed begins as JSON does, but is not an object with 'value' and 'expires' (RFC 3339) or \
+             'expires_in' (seconds); line {}, column {}",
+            error.line(),
+            error.column()
+        )
+    })?;
+    let left = match (document.expires, document.expires_in) {
+        (_, Some(seconds)) => Some(Duration::from_secs(seconds.into())),
+        (Some(end), None) => Some(Duration::try_from(end.duration_since(now)).unwrap_or_default()),
+        (None, None) => None,
+    };
+    let usable_for = match left {
+        Some(Duration::ZERO) => return Err("the value that it printed has ended already".to_owned()),
+        Some(left) => left.saturating_sub(EARLY.min(left / 5)).min(LONGEST),
+        None => UNTOLD,
+    };
+    let value = match &document.value {
+        Some(text) => value(text.as_bytes())?,
+        None => value(printed)?,
+    };
+    Ok(Fetched { value, usable_for })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use onecli_sys::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn what_a_command_prints() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let check = |printed: &str, expected: Result<(&str, u64), &str>| {
+            let got = understand(printed.as_bytes(), now);
+            match (&got, expected) {
+                (Ok(got), Ok((value, seconds))) => {
+                    assert_eq!(got.value.expose(), value.as_bytes(), "{printed}");
+                    assert_eq!(got.usable_for, Duration::from_secs(seconds), "{printed}");
+                }
+                (Err(told), Err(expected)) => assert!(told.contains(expected), "{printed}: {told}"),
+                _ => panic!("{printed}: {got:?}"),
+            }
+        };
+        check("sk-12345678\n", Ok(("sk-12345678", 30)));
+        check("short", Err("shorter"));
+        check("", Err("shorter"));
+        check("two lines\nof text", Err("control character"));
+        check(r#"{"value":"sk-12345678"}"#, Ok(("sk-12345678", 30)));
+        check(r#" {"value":"sk-12345678","expires_in":3600}"#, Ok(("sk-12345678", 3540)));
+        check(r#"{"value":"sk-12345678","expires_in":10}"#, Ok(("sk-12345678", 8)));
+        check(r#"{"value":"sk-12345678","expires_in":4000000000}"#, Ok(("sk-12345678", 86_400)));
+        check(r#"{"value":"sk-12345678","expires":"2026-01-01T02:00:00+01:00"}"#, Ok(("sk-12345678", 3540)));
+        check(r#"{"value":"sk-12345678","expires":"2025-12-31T23:59:59Z"}"#, Err("has ended"));
+        check(r#"{"value":"sk-12345678","expires_in":0}"#, Err("has ended"));
+        check(r#"{"value":"sk-12345678","expires":"soon"}"#, Err("RFC 3339"));
+        check(r#"{"value":"short"}"#, Err("shorter"));
+        check(r#"{"value":"line\nline-12345678"}"#, Err("control character"));
+        check("{sk-12345678", Err("begins as JSON"));
+        let keys = r#"{"Version":1,"AccessKeyId":"AKIA","SecretAccessKey":"0123","Expiration":"2026-01-01T01:00:00Z"}"#;
+        check(keys, Ok((keys, 3540)));
+    }
+
+    #[test]
+    fn what_was_printed_is_never_told() {
+        for printed in [
+            r#"{"value":"hunter22","expires":"hunter22"}"#,
+            r#"{"value":["hunter22"]}"#,
+            r#"{"value":"hunter22","expires_in":"hunter22"}"#,
+            "hunter22\nhunter22",
+            "{hunter22",
+        ] {
+            let told = understand(printed.as_bytes(), Timestamp::UNIX_EPOCH).unwrap_err();
+            assert!(!told.contains("hunter22"), "{told}");
+        }
+    }
+
+    /// Counts how often it is asked, and prints that.
+    #[derive(Debug, Default)]
+    pub(in crate::backends) struct Counting(AtomicU64);
+
+    #[async_trait]
+    impl Executor for Counting {
+        async fn run(&self, command: &SourceCommand) -> Result<Zeroizing<Vec<u8>>, String> {
+            let number = self.0.fetch_add(1, SeqCst);
+            tokio::task::yield_now().await;
+            match command.arguments() {
+                [] => Ok(format!("a-value-{number}").into_bytes().into()),
+                _ => Err("no".to_owned()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_once_for_many_and_again_when_its_value_was_refused() {
+        let counting = Arc::new(Counting::default());
+        let commands = Commands::new(Arc::clone(&counting) as _, Arc::new(SystemClock));
+        let command: SourceCommand = "/bin/a".parse().unwrap();
+        let all = futures_util::future::join_all((0..100).map(|_| commands.fetch(&command))).await;
+        assert!(all.iter().all(|got| got.as_ref().unwrap().expose() == b"a-value-0"));
+        assert_eq!(counting.0.load(SeqCst), 1);
+        commands.expire(&command).await;
+        assert_eq!(commands.fetch(&command).await.unwrap().expose(), b"a-value-1");
+        let failing: SourceCommand = "/bin/a --token=hunter22".parse().unwrap();
+        let told = commands.fetch(&failing).await.unwrap_err();
+        assert_eq!(told.to_string(), "cannot take the value from the command /bin/a: no");
+        assert!(!format!("{told:?} {commands:?}").contains("a-value"));
+    }
+}

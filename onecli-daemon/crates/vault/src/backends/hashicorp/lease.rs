@@ -1,0 +1,123 @@
+//! Dynamic secrets: one lease for each agent and path, renewed while it is used, given back when the agent ends.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use onecli_model::{AgentId, VaultReference};
+use serde::Serialize;
+
+use super::error::BackendError;
+use super::wire::Call;
+use super::words::{self, Renewed};
+use super::{HashiCorp, Key};
+
+/// A lease that is not given back yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseNote {
+    /// The server's name for it.
+    pub id: String,
+    /// For whom it was issued.
+    pub agent: AgentId,
+    /// What was read.
+    pub path: String,
+}
+
+/// Remembers leases over a crash.
+#[async_trait]
+pub trait Ledger: Send + Sync + std::fmt::Debug {
+    /// Notes a lease before its credential is used.
+    async fn add(&self, lease: &LeaseNote) -> Result<(), String>;
+    /// Strikes a lease that was given back or has ended.
+    async fn remove(&self, id: &str) -> Result<(), String>;
+    /// Every lease that was noted and not struck.
+    async fn all(&self) -> Result<Vec<LeaseNote>, String>;
+}
+
+#[derive(Serialize)]
+struct Named<'l> {
+    lease_id: &'l str,
+}
+
+impl HashiCorp {
+    /// The upstream refused what was fetched: a static value is fetched again, a lease given back.
+    pub async fn evict(&self, agent: AgentId, reference: &VaultReference) {
+        let key = |agent| Key { agent, path: reference.path().to_owned(), version: reference.version() };
+        self.material.expire(&key(None)).await;
+        let leased = key(Some(agent));
+        for (_, read) in self.material.evict_where(|other| *other == leased).await {
+            if let Some(lease) = &read.lease {
+                self.give_back(&lease.id).await;
+            }
+        }
+    }
+
+    /// The agents that leases are held for.
+    pub fn holders(&self) -> HashSet<AgentId> {
+        self.leases().into_iter().filter_map(|(key, _)| key.agent).collect()
+    }
+
+    /// Gives every lease of an agent back: it ended, or was disabled or removed.
+    pub async fn end_agent(&self, agent: AgentId) {
+        for (_, material) in self.material.evict_where(|key| key.agent == Some(agent)).await {
+            if let Some(lease) = &material.lease {
+                self.give_back(&lease.id).await;
+            }
+        }
+    }
+
+    /// Gives back what a daemon before this one was issued and did not give back.
+    ///
+    /// # Errors
+    /// The ledger's reason.
+    pub async fn give_back_orphans(&self) -> Result<usize, String> {
+        let mut given = 0;
+        for note in self.ledger.all().await? {
+            if self.lives(&note.id) {
+                continue;
+            }
+            given += usize::from(self.give_back(&note.id).await);
+        }
+        Ok(given)
+    }
+
+    /// Tells whether the lease is gone now. What is not stays in the ledger, and is tried again with the orphans.
+    pub(super) async fn give_back(&self, id: &str) -> bool {
+        match self.revoke(id).await {
+            Ok(()) => {
+                if let Err(reason) = self.ledger.remove(id).await {
+                    tracing::warn!(%reason, "a lease that was given back cannot be struck from the ledger");
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a lease cannot be given back now; it is tried again");
+                false
+            }
+        }
+    }
+
+    async fn revoke(&self, id: &str) -> Result<(), BackendError> {
+        let path = "sys/leases/revoke";
+        let answer = self.authorized(Call::post(path, &Named { lease_id: id })?).await?;
+        // 400 with "lease not found": it has ended by itself.
+        if answer.status.is_success()
+            || answer.status.as_u16() == 404
+            || words::reason(&answer).contains("lease not found")
+        {
+            return Ok(());
+        }
+        Err(words::unexpected(path, &answer))
+    }
+
+    /// Renews a lease; tells its new time, or `None` where the server renews it no more.
+    pub(super) async fn renew_lease(&self, id: &str) -> Result<Option<Duration>, BackendError> {
+        let path = "sys/leases/renew";
+        let answer = self.authorized(Call::post(path, &Named { lease_id: id })?).await?;
+        if !answer.status.is_success() {
+            return Ok(None);
+        }
+        let Renewed { lease_duration } = words::read(path, &answer)?;
+        Ok((lease_duration > 0).then(|| Duration::from_secs(lease_duration)))
+    }
+}

@@ -1,0 +1,191 @@
+//! Where values come from that are not kept in the store.
+
+pub mod exec;
+pub mod file;
+pub mod flight;
+pub mod hashicorp;
+mod recent;
+
+pub(super) use recent::Recent;
+
+use std::fmt;
+use std::sync::Arc;
+
+use onecli_model::{AgentId, Clock, SecretValue, Source};
+
+use exec::{Commands, ExecError, Executor};
+use file::{FileError, Files};
+use hashicorp::{BackendError, HashiCorp};
+
+/// What a secret's source leads to.
+#[derive(Debug)]
+pub struct Backends {
+    vault: Option<Arc<HashiCorp>>,
+    files: Files,
+    commands: Commands,
+}
+
+/// Why a source gave no value. Never holds one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// The vault server's, or on the way to it.
+    #[error(transparent)]
+    Vault(#[from] BackendError),
+    /// The file's.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The command's.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+impl SourceError {
+    /// What an agent is told: whose fault it is, without addresses, paths and other programs' words.
+    pub fn told(&self) -> &'static str {
+        match self {
+            SourceError::Vault(error) => match error {
+                BackendError::Unreachable { .. } => "the vault server cannot be reached",
+                BackendError::TimedOut { .. } => "the vault server did not answer in time",
+                BackendError::Sealed => "the vault server is sealed or in maintenance",
+                BackendError::Standby(_) | BackendError::Redirect => "the vault server is a standby",
+                BackendError::RateLimited => "the vault server's rate limit is reached",
+                BackendError::NotCaughtUp => "the vault server has not caught up with its leader",
+                BackendError::Denied { .. } => "the vault server does not let the daemon read it",
+                BackendError::Login { .. }
+                | BackendError::Unwrapped { .. }
+                | BackendError::WrappedElsewhere { .. } => "the daemon cannot log in to the vault server",
+                BackendError::NoSuchPath { .. } | BackendError::NoSuchField { .. } => {
+                    "the vault server has nothing at its path"
+                }
+                BackendError::NotConfigured => "no vault server is configured",
+                _ => "the vault server gave no value that can be used",
+            },
+            SourceError::File(_) => "its file cannot be used",
+            SourceError::Exec(_) => "the command that prints it failed",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            SourceError::Vault(error) if error.is_outage() => {
+                "it is the vault server, not OneCLI: try again when it is back ('onecli vault status')"
+            }
+            SourceError::Vault(_) => {
+                "an administrator should look at 'onecli vault status', and at the vault server's path and policy"
+            }
+            SourceError::File(_) => "an administrator should look at the file",
+            SourceError::Exec(_) => "an administrator should look at the daemon's log, and try the command",
+        }
+    }
+}
+
+/// A value that was fetched, and where from.
+#[derive(Debug)]
+pub(super) struct Had {
+    pub(super) value: SecretValue,
+    pub(super) origin: Origin,
+}
+
+/// Where a value was fetched from: `vault@3`, `vault@3 stale`, `file`, `exec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    backend: &'static str,
+    version: Option<u32>,
+    stale: bool,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.backend)?;
+        if let Some(version) = self.version {
+            write!(f, "@{version}")?;
+        }
+        if self.stale { f.write_str(" stale") } else { Ok(()) }
+    }
+}
+
+impl Origin {
+    pub(super) fn of(backend: &'static str) -> Origin {
+        Origin { backend, version: None, stale: false }
+    }
+}
+
+impl Backends {
+    /// `vault` is the vault server, where one is configured; commands are run by `executor`.
+    pub fn new(
+        vault: Option<Arc<HashiCorp>>,
+        executor: Arc<dyn Executor>,
+        clock: Arc<dyn Clock>,
+    ) -> Backends {
+        Backends { vault, files: Files::default(), commands: Commands::new(executor, clock) }
+    }
+
+    /// No vault server, and commands that print numbers.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Backends {
+        let executor = Arc::new(exec::tests::Counting::default());
+        Backends::new(None, executor, Arc::new(onecli_sys::SystemClock))
+    }
+
+    fn vault(&self) -> Result<&Arc<HashiCorp>, BackendError> {
+        self.vault.as_ref().ok_or(BackendError::NotConfigured)
+    }
+
+    /// The value, for `agent`.
+    pub(super) async fn fetch(&self, agent: AgentId, source: &Source) -> Result<Had, SourceError> {
+        let (value, origin) = match source {
+            Source::Vault(reference) => {
+                let material = self.vault()?.fetch(agent, reference).await?;
+                let (version, stale) = (material.version, material.stale);
+                (material.value, Origin { version, stale, ..Origin::of("vault") })
+            }
+            Source::File(file) => (self.files.read(file).await?, Origin::of("file")),
+            Source::Exec(command) => (self.commands.fetch(command).await?, Origin::of("exec")),
+        };
+        Ok(Had { value, origin })
+    }
+
+    /// The value that answers are searched for; `None` where `agent` has none yet.
+    pub(super) async fn watch(
+        &self,
+        agent: AgentId,
+        source: &Source,
+    ) -> Result<Option<SecretValue>, SourceError> {
+        match source {
+            Source::Vault(reference) => Ok(self.vault()?.watch(agent, reference).await?),
+            Source::File(_) | Source::Exec(_) => Ok(Some(self.fetch(agent, source).await?.value)),
+        }
+    }
+
+    /// The values of a source that are in memory for these agents. Nothing is fetched or waited for.
+    pub(super) fn in_memory(&self, agents: &[AgentId], source: &Source) -> Vec<SecretValue> {
+        match source {
+            Source::Vault(reference) => {
+                self.vault.as_ref().map(|vault| vault.in_memory(agents, reference)).unwrap_or_default()
+            }
+            Source::Exec(command) => self.commands.in_memory(command).into_iter().collect(),
+            // It is read each time.
+            Source::File(_) => Vec::new(),
+        }
+    }
+
+    /// An upstream did not take it.
+    pub(super) async fn evict(&self, agent: AgentId, source: &Source) {
+        match source {
+            Source::Vault(reference) => {
+                if let Some(vault) = &self.vault {
+                    vault.evict(agent, reference).await;
+                }
+            }
+            Source::Exec(command) => self.commands.expire(command).await,
+            // It is read each time.
+            Source::File(_) => {}
+        }
+    }
+
+    /// Forgets values that have ended, so that they do not stay in memory.
+    pub(super) fn tidy(&self) {
+        self.commands.tidy();
+    }
+}

@@ -1,0 +1,191 @@
+//! Values that were given out a while ago: an upstream may echo one after it was replaced.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use onecli_model::{AgentId, SecretId, SecretValue};
+
+/// Agents' secrets that are remembered. A value has 16 KiB at most, and is in the operator's hand: with keys of 4 KiB, the
+/// largest in use, all are below 64 MiB, and never above 256.
+const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Values of one, the newest ones.
+const VALUES: usize = 4;
+/// How long a value is looked for after it was given out last.
+const LOOKED_FOR: Duration = Duration::from_mins(10);
+/// An upstream's 401 has a value fetched again so often: an agent can cause one whenever it likes.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
+
+/// What was given out lately.
+pub(crate) struct Recent(Mutex<All>);
+
+struct All {
+    by_agent: LruCache<(AgentId, SecretId), Given>,
+    /// The agents in `by_agent`, by secret.
+    agents: HashMap<SecretId, Vec<AgentId>>,
+}
+
+#[derive(Default)]
+struct Given {
+    values: VecDeque<(SecretValue, Instant)>,
+    refused: Option<Instant>,
+}
+
+impl Recent {
+    pub(crate) fn new() -> Recent {
+        Recent(Mutex::new(All { by_agent: LruCache::new(KEPT), agents: HashMap::new() }))
+    }
+
+    /// It is given out now. Tells whether it is new.
+    pub(crate) fn note(&self, agent: AgentId, secret: SecretId, value: &SecretValue, now: Instant) -> bool {
+        let mut all = self.lock();
+        let values = &mut all.given(agent, secret).values;
+        // What is not searched for any more is new again.
+        values.retain(|(_, since)| now.saturating_duration_since(*since) < LOOKED_FOR);
+        let known = values.len();
+        values.retain(|(known, _)| known.expose() != value.expose());
+        let is_new = values.len() == known;
+        values.push_front((value.clone(), now));
+        values.truncate(VALUES);
+        is_new
+    }
+
+    /// The values of a secret that were given to this agent lately.
+    pub(crate) fn of(&self, agent: AgentId, secret: SecretId, now: Instant) -> Vec<SecretValue> {
+        let all = self.lock();
+        let values = all.by_agent.peek(&(agent, secret)).into_iter().flat_map(|given| &given.values);
+        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < LOOKED_FOR;
+        values.filter(|(_, since)| is_recent(since)).map(|(value, _)| value.clone()).collect()
+    }
+
+    /// The values of a secret that were given out lately, to whichever agent, each once.
+    pub(crate) fn of_all(&self, secret: SecretId, now: Instant) -> Vec<SecretValue> {
+        let all = self.lock();
+        let given = all.agents.get(&secret).into_iter().flatten();
+        let values = given.filter_map(|agent| all.by_agent.peek(&(*agent, secret))).flat_map(|of| &of.values);
+        let is_recent = |since: &Instant| now.saturating_duration_since(*since) < LOOKED_FOR;
+        let mut distinct: Vec<SecretValue> = Vec::new();
+        for (value, _) in values.filter(|(_, since)| is_recent(since)) {
+            if distinct.iter().all(|known| known.expose() != value.expose()) {
+                distinct.push(value.clone());
+            }
+        }
+        distinct
+    }
+
+    /// The agents that were given a value of this secret, as far as that is remembered.
+    pub(crate) fn agents_of(&self, secret: SecretId) -> Vec<AgentId> {
+        self.lock().agents.get(&secret).cloned().unwrap_or_default()
+    }
+
+    /// The upstream refused a value. Is it time to fetch it again?
+    pub(crate) fn may_refetch(&self, agent: AgentId, secret: SecretId, now: Instant) -> bool {
+        let mut all = self.lock();
+        let refused = &mut all.given(agent, secret).refused;
+        let may = refused.is_none_or(|last| now.saturating_duration_since(last) >= REFUSAL_PAUSE);
+        if may {
+            *refused = Some(now);
+        }
+        may
+    }
+
+    /// Forgets values that are not looked for any more, so that they do not stay in memory.
+    pub(crate) fn tidy(&self, now: Instant) {
+        for (_, given) in &mut self.lock().by_agent {
+            given.values.retain(|(_, since)| now.saturating_duration_since(*since) < LOOKED_FOR);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl All {
+    fn given(&mut self, agent: AgentId, secret: SecretId) -> &mut Given {
+        let key = (agent, secret);
+        if !self.by_agent.contains(&key) {
+            self.agents.entry(secret).or_default().push(agent);
+            if let Some((gone, _)) = self.by_agent.push(key, Given::default()) {
+                self.forget(gone);
+            }
+        }
+        self.by_agent.get_or_insert_mut(key, Given::default)
+    }
+
+    fn forget(&mut self, (agent, secret): (AgentId, SecretId)) {
+        if let Some(agents) = self.agents.get_mut(&secret) {
+            agents.retain(|own| *own != agent);
+            if agents.is_empty() {
+                self.agents.remove(&secret);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Recent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recent(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onecli_model::Clock as _;
+    use onecli_sys::SystemClock;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn old_values_are_looked_for_a_while_and_few_of_them() {
+        let (recent, start) = (Recent::new(), SystemClock.instant());
+        let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
+        let value = |n: u32| SecretValue::new(format!("value-number-{n}").into_bytes()).unwrap();
+        for n in 0..6 {
+            recent.note(agent, secret, &value(n), start + Duration::from_secs(u64::from(n)));
+        }
+        let seen = |at: Duration| -> Vec<Vec<u8>> {
+            recent.of_all(secret, start + at).iter().map(|value| value.expose().to_vec()).collect()
+        };
+        let expected =
+            |all: &[u32]| -> Vec<Vec<u8>> { all.iter().map(|n| value(*n).expose().to_vec()).collect() };
+        assert_eq!(seen(Duration::from_secs(6)), expected(&[5, 4, 3, 2]));
+        assert_eq!(seen(LOOKED_FOR + Duration::from_secs(4)), expected(&[5]));
+        assert!(recent.of_all(SecretId(Uuid::from_u128(9)), start).is_empty());
+        assert!(!format!("{recent:?}").contains("value-number"));
+    }
+
+    /// What one agent was given is searched for in responses to all, and each value once.
+    #[test]
+    fn values_of_all_agents_are_found_by_secret() {
+        let (recent, start) = (Recent::new(), SystemClock.instant());
+        let secret = SecretId(Uuid::from_u128(2));
+        let agent = |n: u128| AgentId(Uuid::from_u128(n));
+        let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).unwrap();
+        recent.note(agent(1), secret, &value("value-one"), start);
+        recent.note(agent(2), secret, &value("value-one"), start);
+        recent.note(agent(3), secret, &value("value-two"), start);
+        let found = recent.of_all(secret, start);
+        let found: Vec<&[u8]> = found.iter().map(SecretValue::expose).collect();
+        assert_eq!(found, [b"value-one", b"value-two"]);
+        assert_eq!(recent.agents_of(secret), [agent(1), agent(2), agent(3)]);
+        for n in 0..u128::try_from(KEPT.get()).unwrap() {
+            recent.note(agent(n), SecretId(Uuid::from_u128(3)), &value("value-other"), start);
+        }
+        assert!(recent.of_all(secret, start).is_empty(), "the oldest are forgotten");
+        assert!(recent.agents_of(secret).is_empty());
+    }
+
+    #[test]
+    fn refusals_have_a_value_fetched_again_now_and_then() {
+        let (recent, start) = (Recent::new(), SystemClock.instant());
+        let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
+        assert!(recent.may_refetch(agent, secret, start));
+        assert!(!recent.may_refetch(agent, secret, start + Duration::from_secs(1)));
+        assert!(recent.may_refetch(agent, secret, start + REFUSAL_PAUSE));
+    }
+}

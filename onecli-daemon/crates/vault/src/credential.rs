@@ -1,0 +1,82 @@
+//! A credential in the clear, on its way into one request.
+
+use std::fmt;
+
+use onecli_model::{Placeholder, Placement, Secret, SecretName, SecretValue};
+
+use super::backends::Origin;
+
+/// A credential in the clear, on its way into one request. Only the vault makes one, out of a grant; dropped, it
+/// is zeroed.
+pub struct Credential {
+    value: SecretValue,
+    name: SecretName,
+    version: u32,
+    placement: Placement,
+    allow_plaintext: bool,
+    /// Empty where the placement does not need it.
+    stand_in: Vec<String>,
+    origin: Option<Origin>,
+}
+
+impl Credential {
+    /// `placeholder` is the agent's, where the value takes its place.
+    pub(super) fn new(value: SecretValue, secret: &Secret, placeholder: Option<&Placeholder>) -> Credential {
+        let stand_in =
+            placeholder.map(|own| vec![secret.profile.shape.dress(own), own.to_string()]).unwrap_or_default();
+        Credential {
+            value,
+            name: secret.name.clone(),
+            version: secret.version,
+            placement: secret.placement.clone(),
+            allow_plaintext: secret.target.allow_plaintext,
+            stand_in,
+            origin: None,
+        }
+    }
+
+    pub(super) fn from(self, origin: Option<Origin>) -> Credential {
+        Credential { origin, ..self }
+    }
+
+    /// Where the value was fetched from, where the store does not hold it.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
+    }
+
+    /// The value.
+    pub fn value(&self) -> &SecretValue {
+        &self.value
+    }
+
+    /// Name of the secret.
+    pub fn name(&self) -> &SecretName {
+        &self.name
+    }
+
+    /// Version of the secret.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// How it is placed.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// What stands in the request where the value goes, the longer form first; for [`Placement::Replace`].
+    pub fn stand_in(&self) -> &[String] {
+        &self.stand_in
+    }
+
+    /// May it be sent over plain HTTP?
+    pub fn allow_plaintext(&self) -> bool {
+        self.allow_plaintext
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential(..)")
+    }
+}

@@ -1,0 +1,329 @@
+//! From a grant to the credential that is placed: what is stored, what a backend has, or a token that was bought with it.
+//!
+//! ```text
+//! Grant ► material (sealed in the store, or from the source that is) ► mint, where the profile has one ► Credential
+//! ```
+
+mod scrub;
+mod successor;
+
+pub use scrub::wire_forms;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use onecli_model::{AgentId, Clock, Secret, SecretId, SecretValue, Source};
+use onecli_policy::Grant;
+use onecli_store::Store;
+
+use super::Vault;
+use super::backends::flight::to_its_end;
+use super::backends::{Backends, Origin, Recent, SourceError};
+use super::client::{Outbound, Purpose};
+use super::credential::Credential;
+use super::error::VaultError;
+use super::mint::{self, Market, MintError};
+
+/// Secrets whose tokens are kept: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
+const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// Tokens of one secret that are looked for in answers, the newest ones: so many, of so many bytes together. Tokens have 16
+/// KiB at most, and most have less than 2.
+const LOOKED_FOR: usize = 64;
+const LOOKED_FOR_BYTES: usize = 128 << 10;
+/// A token that an upstream refused is replaced at once, but not more often: an agent can make an upstream refuse, and a
+/// token that is not looked for any more should have ended.
+const NOT_AGAIN: Duration = Duration::from_mins(1);
+/// A token is given up so long before it ends, or a fifth of its lifetime where that is shorter.
+const EARLY: Duration = Duration::from_mins(1);
+/// After a failure the endpoint is left alone, each time for twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Why there is no credential. Never holds a value.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// What is stored cannot be opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// No token could be had.
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    /// The place where the value is kept did not give it.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+/// Opens what is granted; buys tokens, keeps them until just before they end, one purchase for a secret at a time.
+pub struct Credentials {
+    vault: Arc<Vault>,
+    store: Arc<dyn Store>,
+    outbound: Arc<dyn Outbound>,
+    clock: Arc<dyn Clock>,
+    backends: Backends,
+    recent: Recent,
+    purses: Mutex<LruCache<SecretId, Arc<Purse>>>,
+    /// Tokens that were issued, and values that came from a source for the first time.
+    changes: AtomicU64,
+}
+
+/// The tokens of one secret.
+#[derive(Default)]
+struct Purse {
+    /// Held while one is bought: whoever comes meanwhile waits for that one.
+    state: tokio::sync::Mutex<State>,
+    issued: Mutex<VecDeque<SecretValue>>,
+}
+
+impl Purse {
+    /// It is looked for in answers from now on.
+    fn note(&self, token: SecretValue) {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        issued.push_front(token);
+        let within = |bytes: &mut usize, token: &SecretValue| {
+            *bytes += token.expose().len();
+            (*bytes <= LOOKED_FOR_BYTES).then_some(())
+        };
+        let most = issued.iter().take(LOOKED_FOR).scan(0, within).count();
+        issued.truncate(most);
+    }
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Kept>,
+    /// What the next token is bought with, where the store does not have it yet.
+    successor: Option<(u32, SecretValue)>,
+    /// The secret as the store has it, where that is a successor of ours.
+    latest: Option<Secret>,
+    failure: Option<(MintError, Instant, Duration)>,
+    /// When a token was given up last because an upstream refused it.
+    replaced: Option<Instant>,
+    /// The secret's version that all of this belongs to, or a later one that is our own successor.
+    version: u32,
+}
+
+impl State {
+    fn kept(&self, secret: &Secret, now: Instant) -> Option<(SecretValue, Option<Origin>)> {
+        let kept = self.token.as_ref().filter(|kept| now < kept.until && self.version >= secret.version)?;
+        Some((kept.value.clone(), kept.origin.clone()))
+    }
+}
+
+struct Kept {
+    value: SecretValue,
+    until: Instant,
+    /// Where what it was bought with came from.
+    origin: Option<Origin>,
+}
+
+impl Credentials {
+    /// Tokens are bought through `outbound`; new refresh tokens go to `store`.
+    pub fn new(
+        vault: Arc<Vault>,
+        store: Arc<dyn Store>,
+        outbound: Arc<dyn Outbound>,
+        backends: Backends,
+        clock: Arc<dyn Clock>,
+    ) -> Credentials {
+        let purses = Mutex::new(LruCache::new(KEPT));
+        let (recent, changes) = (Recent::new(), AtomicU64::new(0));
+        Credentials { vault, store, outbound, clock, backends, recent, purses, changes }
+    }
+
+    /// The credential that policy granted.
+    ///
+    /// # Errors
+    /// [`CredentialError`]: the request must be refused, never forwarded without the value.
+    pub async fn open(self: &Arc<Self>, grant: &Grant) -> Result<Credential, CredentialError> {
+        let (agent, secret) = (grant.agent().id, grant.secret());
+        if secret.profile.mint.is_none() {
+            let (value, origin) = self.material(agent, secret).await?;
+            return Ok(self.vault.credential(grant, value).from(origin));
+        }
+        let (token, origin) = match self.kept(secret).await {
+            Some(kept) => kept,
+            None => self.token(grant).await?,
+        };
+        Ok(self.vault.credential(grant, token).from(origin))
+    }
+
+    /// Forgets what an upstream did not take (401), if it is still what is kept. Tells whether another can be had.
+    pub async fn rejected(&self, grant: &Grant, credential: &Credential) -> bool {
+        let (agent, secret) = (grant.agent().id, grant.secret());
+        let mut fetched_again = false;
+        if let Some(source) = &secret.profile.source
+            && self.recent.may_refetch(agent, secret.id, self.clock.instant())
+        {
+            self.backends.evict(agent, source).await;
+            fetched_again = true;
+        }
+        if secret.profile.mint.is_none() {
+            let refused = credential.value().expose();
+            return fetched_again
+                && self.material(agent, secret).await.is_ok_and(|(value, _)| value.expose() != refused);
+        }
+        let purse = self.purse(secret.id);
+        let mut state = purse.state.lock().await;
+        if state.token.as_ref().is_some_and(|kept| kept.value.expose() == credential.value().expose()) {
+            let now = self.clock.instant();
+            if state.replaced.is_some_and(|at| now.saturating_duration_since(at) < NOT_AGAIN) {
+                return false;
+            }
+            state.token = None;
+            state.replaced = Some(now);
+        }
+        true
+    }
+
+    /// Forgets old values that nobody looks for any more.
+    pub fn tidy(&self) {
+        self.recent.tidy(self.clock.instant());
+        self.backends.tidy();
+    }
+
+    /// What the secret stands for now, from wherever it is kept.
+    async fn material(
+        &self,
+        agent: AgentId,
+        secret: &Secret,
+    ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+        let Some(source) = self.source_of(secret)? else {
+            return Ok((self.vault.open_value(secret)?, None));
+        };
+        // Seldom needed, and larger than all else that a request waits for.
+        let had = Box::pin(self.backends.fetch(agent, source)).await?;
+        if self.recent.note(agent, secret.id, &had.value, self.clock.instant()) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+        Ok((had.value, Some(had.origin)))
+    }
+
+    /// The secret's source, if what is sealed says the same: whoever changes a row by hand cannot choose what is fetched.
+    fn source_of<'s>(&self, secret: &'s Secret) -> Result<Option<&'s Source>, VaultError> {
+        let Some(source) = &secret.profile.source else { return Ok(None) };
+        if self.vault.open_value(secret)?.expose() == source.to_sealed_text().as_bytes() {
+            Ok(Some(source))
+        } else {
+            Err(VaultError::Damaged { what: format!("the source of secret '{}'", secret.name) })
+        }
+    }
+
+    fn purse(&self, secret: SecretId) -> Arc<Purse> {
+        let mut purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(purses.get_or_insert(secret, Arc::default))
+    }
+
+    /// The token that there is, if it is good still.
+    async fn kept(&self, secret: &Secret) -> Option<(SecretValue, Option<Origin>)> {
+        let purse = self.purse(secret.id);
+        let state = purse.state.lock().await;
+        state.kept(secret, self.clock.instant())
+    }
+
+    /// Whoever waits for it may go away; what was paid for must not be lost with them: a refresh token is good once.
+    async fn token(
+        self: &Arc<Self>,
+        grant: &Grant,
+    ) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+        let (own, grant) = (Arc::clone(self), grant.clone());
+        to_its_end(async move { own.purchase(&grant).await }).await
+    }
+
+    async fn purchase(&self, grant: &Grant) -> Result<(SecretValue, Option<Origin>), CredentialError> {
+        let (agent, secret) = (grant.agent(), grant.secret());
+        let Some(mint) = &secret.profile.mint else { return self.material(agent.id, secret).await };
+        let purse = self.purse(secret.id);
+        let mut state = purse.state.lock().await;
+        // A person gave it a new value: what was bought with the old one goes.
+        if state.version < secret.version {
+            *state = State { version: secret.version, ..State::default() };
+        }
+        let now = self.clock.instant();
+        if let Some(kept) = state.kept(secret, now) {
+            return Ok(kept);
+        }
+        if let Some((error, _, _)) = state.failure.as_ref().filter(|(_, until, _)| now < *until) {
+            return Err(error.clone().into());
+        }
+        let (material, origin) = match &state.successor {
+            Some((_, successor)) => (successor.clone(), None),
+            None => self.material(agent.id, secret).await?,
+        };
+        let purpose = Purpose { agent: &agent.name, secret: &secret.name, version: state.version };
+        let market = Market { outbound: self.outbound.as_ref(), purpose, now: self.clock.now() };
+        match mint::buy(mint, &material, market).await {
+            Ok(bought) => {
+                let early = EARLY.min(bought.lifetime / 5);
+                let until = self.clock.instant() + bought.lifetime.saturating_sub(early);
+                state.token = Some(Kept { value: bought.token.clone(), until, origin: origin.clone() });
+                state.failure = None;
+                purse.note(bought.token.clone());
+                self.changes.fetch_add(1, Ordering::Release);
+                if let Some(successor) = bought.successor {
+                    self.succeed(secret, &mut state, successor).await;
+                }
+                Ok((bought.token, origin))
+            }
+            Err(error) => {
+                tracing::error!(%error, secret = %secret.name, "no token could be had");
+                let pause = state
+                    .failure
+                    .as_ref()
+                    .map_or(FIRST_PAUSE, |(_, _, pause)| (*pause * 2).min(LONGEST_PAUSE));
+                state.failure = Some((error.clone(), self.clock.instant() + pause, pause));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Stores what the next token is bought with: the old refresh token is spent. Where the store fails, it is kept in
+    /// memory and tried again with the next one.
+    async fn succeed(&self, secret: &Secret, state: &mut State, successor: SecretValue) {
+        let current =
+            state.latest.as_ref().filter(|latest| latest.version == state.version).unwrap_or(secret);
+        match self.store_successor(current, &successor).await {
+            Ok(next) => {
+                state.version = next.version;
+                state.successor = Some((next.version, successor));
+                state.latest = Some(next);
+            }
+            Err(error) => {
+                tracing::error!(error, secret = %secret.name, "a new refresh token could not be stored");
+                state.successor = Some((current.version + 1, successor));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_tokens_are_looked_for_as_far_as_their_bytes_go() {
+        let purse = Purse::default();
+        let note = |size: usize, count: usize| {
+            for _ in 0..count {
+                purse.note(SecretValue::new(vec![b'x'; size]).unwrap());
+            }
+            let issued = purse.issued.lock().unwrap();
+            issued.iter().map(|token| token.expose().len()).collect::<Vec<_>>()
+        };
+        assert_eq!(note(1024, 100), [1024; LOOKED_FOR]);
+        let kept = note(16 << 10, 1);
+        assert_eq!((kept[0], kept.len()), (16 << 10, LOOKED_FOR));
+        let kept = note(16 << 10, 20);
+        assert_eq!((kept.len(), kept.iter().sum()), (8, LOOKED_FOR_BYTES));
+    }
+}

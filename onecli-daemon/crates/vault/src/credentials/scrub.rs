@@ -1,0 +1,109 @@
+//! What responses are searched for: what is in the store, and what is in memory of what is not.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use onecli_model::{AgentId, Secret, SecretValue, WireForm};
+use onecli_policy::{Sent, Watch};
+
+use super::{CredentialError, Credentials};
+use crate::error::VaultError;
+use crate::mint;
+
+impl Credentials {
+    /// The forms in which a value that is kept in the store was sent; `None` where it is fetched from elsewhere or issued by
+    /// a token endpoint, so that it may change at any time.
+    ///
+    /// # Errors
+    /// [`VaultError`]: the value cannot be opened.
+    pub fn stored_forms(&self, watch: &Watch) -> Result<Option<Vec<WireForm>>, VaultError> {
+        let secret = watch.secret();
+        let is_issued = watch.sent() == Sent::Placed && secret.profile.mint.is_some();
+        if is_issued || secret.profile.source.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(wire_forms(watch, &self.vault.open_watch(watch)?)))
+    }
+
+    /// What the secret stood for lately, where the agent may use it, or once might: it is fetched if need be. Nothing is
+    /// issued only to be searched for.
+    ///
+    /// # Errors
+    /// [`CredentialError`]: what is not known cannot be recognised either.
+    pub async fn current_values(
+        &self,
+        agent: AgentId,
+        watch: &Watch,
+    ) -> Result<Vec<SecretValue>, CredentialError> {
+        let secret = watch.secret();
+        if secret.profile.mint.is_some() || secret.profile.source.is_none() {
+            return Ok(self.values_in_memory(watch));
+        }
+        self.held(agent, secret).await
+    }
+
+    /// What the secret stood for lately, for whichever agent, as far as that is in memory. Nothing is fetched, issued or
+    /// waited for.
+    pub fn values_in_memory(&self, watch: &Watch) -> Vec<SecretValue> {
+        let secret = watch.secret();
+        if watch.sent() == Sent::Placed && secret.profile.mint.is_some() {
+            return self.issued(secret);
+        }
+        let Some(source) = &secret.profile.source else { return Vec::new() };
+        let mut values = self.recent.of_all(secret.id, self.clock.instant());
+        for value in self.backends.in_memory(&self.recent.agents_of(secret.id), source) {
+            if values.iter().all(|known| known.expose() != value.expose()) {
+                values.push(value);
+            }
+        }
+        values
+    }
+
+    /// How many values came into memory so far: tokens that were issued, and values from a source. A value is counted before a
+    /// request carries it. While the number stays the same, [`Credentials::values_in_memory`] has nothing new.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// The forms in which values from a source were sent that this agent's requests carried lately.
+    pub fn fetched_forms(&self, agent: AgentId, watch: &Watch) -> Vec<WireForm> {
+        let values = self.recent.of(agent, watch.secret().id, self.clock.instant());
+        values.iter().flat_map(|value| wire_forms(watch, value)).collect()
+    }
+
+    /// The forms in which tokens of a secret were sent that were issued lately.
+    pub fn issued_forms(&self, watch: &Watch) -> Vec<WireForm> {
+        self.issued(watch.secret()).iter().flat_map(|token| wire_forms(watch, token)).collect()
+    }
+
+    fn issued(&self, secret: &Secret) -> Vec<SecretValue> {
+        let purses = self.purses.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(purse) = purses.peek(&secret.id).cloned() else { return Vec::new() };
+        drop(purses);
+        let issued = purse.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        issued.iter().cloned().collect()
+    }
+
+    /// What may come back of a secret that is kept elsewhere.
+    async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
+        let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
+        let current = Box::pin(self.backends.watch(agent, source)).await?;
+        let mut values = self.recent.of_all(secret.id, self.clock.instant());
+        values.extend(current.filter(|new| values.iter().all(|old| old.expose() != new.expose())));
+        Ok(values)
+    }
+}
+
+/// The forms in which this value of the secret, or a token that was issued for it, is sent to the host. Their class is
+/// the recorded one.
+pub fn wire_forms(watch: &Watch, value: &SecretValue) -> Vec<WireForm> {
+    let secret = watch.secret();
+    let class = secret.class.unwrap_or_else(|| secret.class_of(value));
+    let forms = match (watch.sent(), &secret.profile.mint) {
+        (Sent::ToEndpoint, Some(mint)) => {
+            mint::sent_to_endpoint(mint, value).iter().flat_map(WireForm::of_form).collect()
+        }
+        _ => secret.placement.wire_forms(value),
+    };
+    forms.into_iter().map(|form| form.of_class(class)).collect()
+}

@@ -1,0 +1,269 @@
+//! The keys and what is sealed under them. The only way from a sealed value to one in the clear is
+//! [`Vault::open`], which takes a [`Grant`].
+//!
+//! A key of a *slot* (a key file, a passphrase, ...) opens the *root key*; the root key's KEK opens the *data key* of each
+//! value; the data key opens the value. See [`envelope`] for the format and what a value is bound to.
+
+#![forbid(unsafe_code)]
+
+pub mod backends;
+mod binding;
+mod client;
+mod credential;
+mod credentials;
+mod envelope;
+mod error;
+mod keyring;
+mod keys;
+mod mint;
+mod rekey;
+mod sessions;
+mod slots;
+mod source;
+mod unlock;
+
+#[cfg(test)]
+mod tests;
+
+pub use backends::{Backends, Origin, SourceError};
+pub use client::{Outbound, OutboundError, Purpose};
+pub use credential::Credential;
+pub use credentials::{CredentialError, Credentials, wire_forms};
+pub use error::VaultError;
+pub use keyring::KeyId;
+pub use keys::{KeyStatus, NewSlot, SlotInfo};
+pub use mint::{MintError, check_material, sent_to_endpoint};
+pub use rekey::{Begun, Rekey};
+pub use sessions::{Session, SessionKind, SessionScope};
+pub use source::{KeyFileError, KeySource};
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use onecli_model::{AgentId, Placeholder, Random, Sealed, Secret, SecretId, SecretValue, Token, TokenHash};
+use onecli_policy::{Grant, Watch};
+use tokio::sync::watch;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use binding::Binding;
+use envelope::{Context, Kek};
+use keyring::{Derived, RootKey};
+
+/// Seals and opens values, and derives token hashes and placeholders. Cheap to use: no I/O after
+/// [`Vault::unlock`].
+pub struct Vault {
+    id: Uuid,
+    derived: Derived,
+    roots: RwLock<Arc<Roots>>,
+    opened: Opened,
+    source: KeySource,
+    rekey: watch::Sender<Option<Rekey>>,
+    random: Arc<dyn Random>,
+}
+
+/// The root keys that values may be sealed under. New ones are sealed under the current one.
+struct Roots {
+    current: RootKey,
+    /// Those that it took over from: some values may be under the last, and under those before it what the policy of this
+    /// moment was compiled from, or a request holds.
+    former: Vec<RootKey>,
+}
+
+impl Roots {
+    fn kek(&self, id: KeyId) -> Option<&Kek> {
+        std::iter::once(&self.current).chain(&self.former).map(RootKey::kek).find(|kek| kek.root == id)
+    }
+
+    /// The former ones without `gone`. Root keys cannot be cloned, so they are made again.
+    fn former_without(&self, gone: Option<KeyId>) -> Vec<RootKey> {
+        let stays = |root: &&RootKey| Some(root.id()) != gone;
+        self.former.iter().filter(stays).map(|root| RootKey::new(root.expose().clone())).collect()
+    }
+}
+
+/// What opened the vault.
+#[derive(Debug, Clone)]
+struct Opened {
+    at: String,
+    slot: u32,
+}
+
+impl Vault {
+    fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.roots.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_roots(&self, roots: Roots) {
+        *self.roots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
+    }
+
+    /// Names the root key without telling anything about it.
+    pub fn key_id(&self) -> KeyId {
+        self.roots().current.id()
+    }
+
+    /// Seals a value as the current version of this secret, to go where it may go; it opens as nothing else. What the
+    /// secret holds as sealed value does not count.
+    ///
+    /// # Errors
+    /// [`VaultError::Random`].
+    pub fn seal(&self, secret: &Secret, value: &SecretValue) -> Result<Sealed, VaultError> {
+        let roots = self.roots();
+        envelope::seal(self.id, roots.current.kek(), current(secret), value.expose(), self.random.as_ref())
+    }
+
+    /// The sealed value of `from` as that of `to`, which is the same secret in the same version, changed in where it may
+    /// go. Every change of it goes through here: the value stops opening otherwise.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]; [`VaultError::Random`].
+    pub fn rebind(&self, from: &Secret, to: &Secret) -> Result<Sealed, VaultError> {
+        self.rewrap(current(from), &from.sealed, current(to))
+    }
+
+    /// Seals the value of `from` as that of `to`, the next version of the same secret, and records its class. `accept` may refuse
+    /// the value.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]; [`VaultError::Random`]; what `accept` returns.
+    pub fn carry<E: From<VaultError>>(
+        &self,
+        from: &Secret,
+        to: &mut Secret,
+        accept: impl FnOnce(&Secret, &SecretValue) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let value = self.open_value(from)?;
+        accept(to, &value)?;
+        to.class = Some(to.class_of(&value));
+        to.sealed = self.seal(to, &value)?;
+        Ok(())
+    }
+
+    /// Seals the replaced value of `from` as that of `to`, another version of the same secret.
+    ///
+    /// # Errors
+    /// As [`Vault::open_replaced`]; [`VaultError::Random`].
+    pub fn move_replaced(&self, from: &Secret, to: &mut Secret) -> Result<(), VaultError> {
+        let (value, roots) = (self.open_replaced(from)?, self.roots());
+        let random = self.random.as_ref();
+        to.sealed = envelope::seal(self.id, roots.current.kek(), replaced(to), value.expose(), random)?;
+        Ok(())
+    }
+
+    /// The sealed value of a secret as that of a replaced version: it is never sent, even if its row is put back. It stays
+    /// bound to where it could go.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]; [`VaultError::Random`].
+    pub fn retire(&self, secret: &Secret) -> Result<Sealed, VaultError> {
+        self.rewrap(current(secret), &secret.sealed, replaced(secret))
+    }
+
+    fn rewrap(&self, from: Context<'_>, sealed: &Sealed, to: Context<'_>) -> Result<Sealed, VaultError> {
+        let roots = self.roots();
+        let kek = |id| roots.kek(id);
+        envelope::rewrap(self.id, kek, from, sealed, (roots.current.kek(), to), self.random.as_ref())
+    }
+
+    /// Opens the secret that policy granted.
+    ///
+    /// # Errors
+    /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`], [`VaultError::RolledBack`], ...: the request must be
+    /// refused, never forwarded without the value.
+    pub fn open(&self, grant: &Grant) -> Result<Credential, VaultError> {
+        Ok(self.credential(grant, self.open_value(grant.secret())?))
+    }
+
+    /// Opens a value that must be recognised in an answer.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn open_watch(&self, watch: &Watch) -> Result<SecretValue, VaultError> {
+        if watch.is_replaced() { self.open_replaced(watch.secret()) } else { self.open_value(watch.secret()) }
+    }
+
+    /// Opens a value that [`Vault::retire`] sealed, to restore it.
+    ///
+    /// # Errors
+    /// As [`Vault::open`]: also where the row does not say where the value could go.
+    pub fn open_replaced(&self, kept: &Secret) -> Result<SecretValue, VaultError> {
+        self.open_version(replaced(kept), &kept.sealed)
+    }
+
+    /// A value that was had for this grant, ready to be placed.
+    pub(crate) fn credential(&self, grant: &Grant, value: SecretValue) -> Credential {
+        let (agent, secret) = (grant.agent(), grant.secret());
+        let placeholder =
+            secret.placement.site().map(|_| self.placeholder(agent.id, secret.id, agent.generation));
+        Credential::new(value, secret, placeholder.as_ref())
+    }
+
+    pub(crate) fn open_value(&self, secret: &Secret) -> Result<SecretValue, VaultError> {
+        self.open_version(current(secret), &secret.sealed)
+    }
+
+    fn open_version(&self, context: Context<'_>, sealed: &Sealed) -> Result<SecretValue, VaultError> {
+        let roots = self.roots();
+        let mut plaintext = envelope::open(self.id, |id| roots.kek(id), context, sealed)?;
+        SecretValue::new(std::mem::take(&mut *plaintext))
+            .map_err(|_| VaultError::Damaged { what: context.to_string() })
+    }
+
+    /// Is this the secret's value?
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn holds(&self, secret: &Secret, value: &SecretValue) -> Result<bool, VaultError> {
+        Ok(self.open_value(secret)?.expose() == value.expose())
+    }
+
+    /// Seals something of the daemon's own, such as the CA's private key; it opens for the same purpose only. It is kept
+    /// in the store's sealed values under that purpose, where a new root key finds it.
+    ///
+    /// # Errors
+    /// [`VaultError::Random`].
+    pub fn seal_blob(&self, purpose: &str, plaintext: &[u8]) -> Result<Sealed, VaultError> {
+        let context = Context::Blob { purpose };
+        envelope::seal(self.id, self.roots().current.kek(), context, plaintext, self.random.as_ref())
+    }
+
+    /// Opens what [`Vault::seal_blob`] sealed for this purpose.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn open_blob(&self, purpose: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let roots = self.roots();
+        envelope::open(self.id, |id| roots.kek(id), Context::Blob { purpose }, sealed)
+    }
+
+    /// What is stored and compared instead of a token: HMAC-SHA-256 under a subkey, so that a stolen database
+    /// confirms no guess.
+    pub fn token_hash(&self, token: &Token) -> TokenHash {
+        TokenHash(*self.derived.token_mac(token.expose().as_bytes()))
+    }
+
+    /// What the agent holds instead of this secret, until its generation changes. Derived, never stored.
+    pub fn placeholder(&self, agent: AgentId, secret: SecretId, generation: u32) -> Placeholder {
+        Placeholder::from_bits(self.derived.placeholder_bits(agent, secret, generation))
+    }
+
+    /// The subkey that the audit log's integrity rests on.
+    pub fn audit_key(&self) -> &Zeroizing<[u8; 32]> {
+        self.derived.audit()
+    }
+}
+
+fn current(secret: &Secret) -> Context<'static> {
+    Context::Current { secret: secret.id, version: secret.version, binding: Binding::of(secret) }
+}
+
+fn replaced(secret: &Secret) -> Context<'static> {
+    Context::Replaced { secret: secret.id, version: secret.version, binding: Binding::of(secret) }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("key_id", &self.key_id()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,320 @@
+//! Buys tokens with what is stored: one exchange with one token endpoint.
+
+mod jwt;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request};
+use jiff::Timestamp;
+use onecli_model::{Mint, RESERVED, SecretValue, TokenUrl};
+use percent_encoding::utf8_percent_encode;
+use serde::Deserialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::client::{Outbound, OutboundError, Purpose};
+
+/// For a token whose answer does not tell its lifetime.
+const UNTOLD: Duration = Duration::from_mins(5);
+/// No token is kept longer, whatever its answer says.
+const LONGEST: Duration = Duration::from_hours(24);
+/// How long an assertion of ours is good for; GitHub takes at most ten minutes.
+const ASSERTION: i64 = 540;
+
+/// A token, fresh from its endpoint.
+pub(super) struct Bought {
+    pub(super) token: SecretValue,
+    pub(super) lifetime: Duration,
+    /// What is stored from now on, where the endpoint gave a new refresh token.
+    pub(super) successor: Option<SecretValue>,
+}
+
+/// Why there is no token. Never holds a value, nor what the endpoint wrote but for its error code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// What is stored is not what this kind of token is bought with.
+    #[error("the stored value is no {0}")]
+    Material(&'static str),
+    /// The endpoint could not be reached.
+    #[error("{url}: {source}")]
+    Unreachable {
+        /// The endpoint.
+        url: String,
+        /// Why.
+        source: OutboundError,
+    },
+    /// The endpoint said no.
+    #[error("{url} answered {status}{}", code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
+    Refused {
+        /// The endpoint.
+        url: String,
+        /// The status.
+        status: u16,
+        /// The error code (RFC 6749 section 5.2), where it is one.
+        code: Option<String>,
+    },
+    /// The endpoint's answer holds no token that could be placed.
+    #[error("{0} answered without a token that could be used")]
+    NoToken(String),
+}
+
+/// The client's secret beside its refresh token.
+#[derive(Deserialize)]
+struct Refresh {
+    refresh_token: Zeroizing<String>,
+    #[serde(default)]
+    client_secret: Option<Zeroizing<String>>,
+}
+
+#[derive(Deserialize)]
+struct ServiceAccount {
+    client_email: String,
+    private_key: Zeroizing<String>,
+    #[serde(default)]
+    private_key_id: Option<String>,
+    token_uri: String,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(alias = "token")]
+    access_token: Zeroizing<String>,
+    #[serde(default)]
+    expires_in: Option<f64>,
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+    #[serde(default)]
+    refresh_token: Option<Zeroizing<String>>,
+}
+
+#[derive(Deserialize)]
+struct Complaint {
+    error: String,
+}
+
+/// What of a stored value is sent to the token endpoint, which may return it.
+pub fn sent_to_endpoint(mint: &Mint, material: &SecretValue) -> Vec<SecretValue> {
+    let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).ok();
+    match mint {
+        Mint::ClientCredentials { .. } => vec![material.clone()],
+        Mint::RefreshToken { .. } => match refresh(material) {
+            Some(refresh) => [Some(refresh.refresh_token), refresh.client_secret]
+                .into_iter()
+                .flatten()
+                .filter_map(|part| value(&part))
+                .collect(),
+            None => vec![material.clone()],
+        },
+        // Keys that sign are never sent.
+        Mint::GithubApp { .. } | Mint::GcpServiceAccount { .. } => Vec::new(),
+    }
+}
+
+/// Is this something that such tokens can be bought with?
+///
+/// # Errors
+/// [`MintError::Material`].
+pub fn check_material(mint: &Mint, material: &SecretValue) -> Result<(), MintError> {
+    match mint {
+        Mint::ClientCredentials { .. } => text_of(material, "client secret").map(drop),
+        Mint::RefreshToken { .. } => refresh(material).map(drop).ok_or(MintError::Material(REFRESH)),
+        Mint::GithubApp { .. } => app_key(material).map(drop),
+        Mint::GcpServiceAccount { .. } => service_account(material).map(drop),
+    }
+}
+
+const REFRESH: &str = "refresh token, or JSON with refresh_token and client_secret";
+const APP_KEY: &str = "private key of a GitHub App: store the PEM file that GitHub gave";
+const ACCOUNT: &str = "key file of a Google service account: store the JSON file";
+
+/// Where a token is bought, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Market<'m> {
+    pub(super) outbound: &'m dyn Outbound,
+    pub(super) purpose: Purpose<'m>,
+    pub(super) now: Timestamp,
+}
+
+/// Buys one token.
+///
+/// # Errors
+/// [`MintError`].
+pub(super) async fn buy(
+    mint: &Mint,
+    material: &SecretValue,
+    market: Market<'_>,
+) -> Result<Bought, MintError> {
+    let now = market.now;
+    match mint {
+        Mint::ClientCredentials { token_url, client_id, scope, audience } => {
+            let secret = text_of(material, "client secret")?;
+            let mut form = Form::new("client_credentials");
+            form.add("scope", scope.as_deref());
+            form.add("audience", audience.as_deref());
+            ask(market, token_url, form.request(Some((client_id, secret))), None).await
+        }
+        Mint::RefreshToken { token_url, client_id, scope } => {
+            let own = refresh(material).ok_or(MintError::Material(REFRESH))?;
+            let mut form = Form::new("refresh_token");
+            form.add("refresh_token", Some(&own.refresh_token));
+            form.add("scope", scope.as_deref());
+            let secret = own.client_secret.as_ref().map(|secret| secret.as_str());
+            if secret.is_none() {
+                // A public client names itself in the body (RFC 6749 section 3.2.1).
+                form.add("client_id", Some(client_id));
+            }
+            let request = form.request(secret.map(|secret| (client_id.as_str(), secret)));
+            ask(market, token_url, request, Some(&own)).await
+        }
+        Mint::GithubApp { api, app, installation } => {
+            let key = app_key(material)?;
+            let issued = now.as_second();
+            // A minute back: GitHub's clock may be behind ours.
+            let claims = json!({"iss": app, "iat": issued - 60, "exp": issued + ASSERTION});
+            let jwt = jwt::sign(&key, &claims, None).ok_or(MintError::Material(APP_KEY))?;
+            let base = api.to_string();
+            let url =
+                format!("{}/app/installations/{installation}/access_tokens", base.trim_end_matches('/'));
+            let url: TokenUrl = url.parse().map_err(|_| MintError::NoToken(base))?;
+            let mut request = Request::new(Bytes::new());
+            *request.method_mut() = Method::POST;
+            let bearer = Zeroizing::new(format!("Bearer {}", *jwt));
+            authorize(&mut request, &bearer);
+            let headers = request.headers_mut();
+            headers.insert(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
+            ask(market, &url, request, None).await
+        }
+        Mint::GcpServiceAccount { scope } => {
+            let account = service_account(material)?;
+            let url: TokenUrl = account.token_uri.parse().map_err(|_| MintError::Material(ACCOUNT))?;
+            let issued = now.as_second();
+            let claims = json!({
+                "iss": account.client_email, "scope": scope, "aud": account.token_uri,
+                "iat": issued, "exp": issued + ASSERTION,
+            });
+            let jwt = jwt::key(&account.private_key)
+                .and_then(|key| jwt::sign(&key, &claims, account.private_key_id.as_deref()))
+                .ok_or(MintError::Material(ACCOUNT))?;
+            let mut form = Form::new("urn:ietf:params:oauth:grant-type:jwt-bearer");
+            form.add("assertion", Some(&jwt));
+            ask(market, &url, form.request(None), None).await
+        }
+    }
+}
+
+fn text_of<'v>(material: &'v SecretValue, what: &'static str) -> Result<&'v str, MintError> {
+    std::str::from_utf8(material.expose()).map_err(|_| MintError::Material(what))
+}
+
+fn refresh(material: &SecretValue) -> Option<Refresh> {
+    let text = std::str::from_utf8(material.expose()).ok()?;
+    if text.starts_with('{') {
+        return serde_json::from_str(text).ok();
+    }
+    Some(Refresh { refresh_token: Zeroizing::new(text.to_owned()), client_secret: None })
+}
+
+fn app_key(material: &SecretValue) -> Result<aws_lc_rs::signature::RsaKeyPair, MintError> {
+    jwt::key(text_of(material, APP_KEY)?).ok_or(MintError::Material(APP_KEY))
+}
+
+fn service_account(material: &SecretValue) -> Result<ServiceAccount, MintError> {
+    let account: ServiceAccount =
+        serde_json::from_slice(material.expose()).map_err(|_| MintError::Material(ACCOUNT))?;
+    let usable = account.token_uri.parse::<TokenUrl>().is_ok() && jwt::key(&account.private_key).is_some();
+    if usable { Ok(account) } else { Err(MintError::Material(ACCOUNT)) }
+}
+
+/// `application/x-www-form-urlencoded`.
+struct Form(Zeroizing<String>);
+
+impl Form {
+    fn new(grant_type: &str) -> Form {
+        let mut text = Zeroizing::new(String::with_capacity(4096));
+        text.push_str("grant_type=");
+        text.extend(utf8_percent_encode(grant_type, RESERVED));
+        Form(text)
+    }
+
+    fn add(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.0.push('&');
+            self.0.push_str(name);
+            self.0.push('=');
+            self.0.extend(utf8_percent_encode(value, RESERVED));
+        }
+    }
+
+    /// With the client's id and secret in Basic authentication, form-encoded first (RFC 6749 section 2.3.1).
+    fn request(self, client: Option<(&str, &str)>) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::copy_from_slice(self.0.as_bytes()));
+        *request.method_mut() = Method::POST;
+        if let Some((id, secret)) = client {
+            let pair = Zeroizing::new(format!(
+                "{}:{}",
+                utf8_percent_encode(id, RESERVED),
+                utf8_percent_encode(secret, RESERVED)
+            ));
+            let basic = Zeroizing::new(format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes())));
+            authorize(&mut request, &basic);
+        }
+        let headers = request.headers_mut();
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(header::CONTENT_TYPE, form);
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        request
+    }
+}
+
+/// The value is ASCII by its making.
+fn authorize(request: &mut Request<Bytes>, value: &str) {
+    if let Ok(mut value) = HeaderValue::try_from(value) {
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+}
+
+async fn ask(
+    market: Market<'_>,
+    url: &TokenUrl,
+    mut request: Request<Bytes>,
+    refreshed: Option<&Refresh>,
+) -> Result<Bought, MintError> {
+    let no_token = || MintError::NoToken(url.to_string());
+    *request.uri_mut() = url.target().parse().map_err(|_| no_token())?;
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("onecli"));
+    let Market { outbound, purpose, now } = market;
+    let answer = outbound
+        .send(purpose, url.authority(), request)
+        .await
+        .map_err(|source| MintError::Unreachable { url: url.to_string(), source })?;
+    if !answer.status().is_success() {
+        let code = serde_json::from_slice::<Complaint>(answer.body()).ok().map(|complaint| complaint.error);
+        let is_code =
+            |code: &String| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let (url, status) = (url.to_string(), answer.status().as_u16());
+        return Err(MintError::Refused { url, status, code: code.filter(is_code) });
+    }
+    let answer: Answer = serde_json::from_slice(answer.body()).map_err(|_| no_token())?;
+    let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).map_err(|_| no_token());
+    let told = answer.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let until = answer.expires_at.and_then(|end| Duration::try_from(end.duration_since(now)).ok());
+    let successor = match (refreshed, &answer.refresh_token) {
+        (Some(old), Some(new)) if **new != *old.refresh_token => Some(match &old.client_secret {
+            Some(secret) => {
+                let text =
+                    json!({"refresh_token": new.as_str(), "client_secret": secret.as_str()}).to_string();
+                value(&Zeroizing::new(text))?
+            }
+            None => value(new)?,
+        }),
+        _ => None,
+    };
+    Ok(Bought {
+        token: value(&answer.access_token)?,
+        lifetime: told.or(until).unwrap_or(UNTOLD).min(LONGEST),
+        successor,
+    })
+}

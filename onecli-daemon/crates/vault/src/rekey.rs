@@ -1,0 +1,396 @@
+//! A new root key takes over while the daemon serves: both are usable until nothing is sealed under the old one.
+//!
+//! 1. The new root key is sealed in slots of its own, and each root key under the other, in one change of the store; from
+//!    there on new values are sealed under the new one. Where a key file opens the vault, it gets a new key.
+//! 2. The wraps of all values are rewritten, some at a time. Each rewrite is a change of its own that can be done again.
+//! 3. When the store has no value under the old root key, it and its slots are removed, in one change that looks.
+//!
+//! Killed anywhere, the next start goes on: what opens the vault then opens both root keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use onecli_model::Sealed;
+use onecli_store::{Rewrap, SlotRow, Store, VaultChange, VersionRow};
+use zeroize::Zeroizing;
+
+use super::envelope::{Context, FORMAT, KEY_ID};
+use super::error::VaultError;
+use super::keyring::{KeyId, RootKey};
+use super::slots::{self, Method, Opener};
+use super::unlock::{META_KEY, META_REKEY, Takeover, settle};
+use super::{Roots, Vault, current, replaced};
+
+/// Values rewritten in one change of the store: other changes wait for no more than these.
+const BATCH: u32 = 256;
+/// After a failure, so long until it is tried again, unless something changes in the store.
+const RETRY: Duration = Duration::from_secs(30);
+/// A request that began before all was rewritten holds a value under the old root key until it is sent, or taken up again.
+const GRACE: Duration = Duration::from_mins(15);
+/// Names of secrets in a message.
+const NAMES: usize = 8;
+
+/// How far a new root key has taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rekey {
+    /// The old root key.
+    pub from: KeyId,
+    /// The new one.
+    pub to: KeyId,
+    /// Values in the store; 0 until they were counted.
+    pub total: u64,
+    /// Of these, under the new root key.
+    pub done: u64,
+    /// What keeps it from going on.
+    pub fault: Option<String>,
+}
+
+impl Rekey {
+    pub(super) fn of(from: KeyId, to: KeyId) -> Rekey {
+        Rekey { from, to, total: 0, done: 0, fault: None }
+    }
+}
+
+/// A new root key is taking over.
+pub struct Begun {
+    /// Its id.
+    pub key_id: KeyId,
+    /// New recovery keys, by slot: told here and never again.
+    pub recovery: Vec<(u32, Zeroizing<String>)>,
+    /// Slots that nobody could open, and that are gone therefore.
+    pub dropped: Vec<u32>,
+    /// The key file that has a new key.
+    pub key_file: Option<String>,
+}
+
+impl std::fmt::Debug for Begun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Begun({}, ..)", self.key_id)
+    }
+}
+
+impl Vault {
+    /// How far a new root key has taken over; `None` where none does.
+    pub fn rekeying(&self) -> Option<Rekey> {
+        self.rekey.borrow().clone()
+    }
+
+    /// Makes a new root key, which takes over from now on; [`Vault::follow_rekey`] does the work.
+    ///
+    /// Every slot needs its key to be sealed anew. A key file gets a new key; credentials of systemd's and the like are
+    /// read again; recovery keys are made anew and told once; passphrases are among `passphrases`. Other slots are an
+    /// error, or dropped where `drop_others` says so.
+    ///
+    /// Nobody else may seal meanwhile.
+    ///
+    /// # Errors
+    /// [`VaultError::Refused`], [`VaultError::KeyFile`], [`VaultError::Store`]: nothing has changed.
+    pub async fn begin_rekey(
+        &self,
+        store: &dyn Store,
+        passphrases: &[Zeroizing<String>],
+        drop_others: bool,
+        now: Timestamp,
+    ) -> Result<Begun, VaultError> {
+        let roots = self.roots();
+        if self.rekey.borrow().is_some() {
+            return Err(VaultError::Refused(
+                "a new root key is taking over already: 'onecli key status' shows how far".to_owned(),
+            ));
+        }
+        let new = RootKey::generate(self.random.as_ref())?;
+        let old = roots.current.id();
+        let rows: Vec<SlotRow> =
+            store.list_slots().await?.into_iter().filter(|row| row.root == old.0).collect();
+        let mut begun = Begun { key_id: new.id(), recovery: Vec::new(), dropped: Vec::new(), key_file: None };
+        let slots = match self.renew_all(&rows, &new, passphrases, drop_others, now, &mut begun) {
+            Ok(slots) => slots,
+            Err(error) => {
+                self.source.settle(|_| false)?;
+                return Err(error);
+            }
+        };
+
+        let carried = |of, under| {
+            slots::carry(of, under, self.id, self.random.as_ref())
+                .map(|sealed| data_encoding::BASE64.encode(&sealed.0))
+        };
+        let takeover = Takeover {
+            from: old.to_string(),
+            to: new.id().to_string(),
+            old: carried(&roots.current, &new)?,
+            new: carried(&new, &roots.current)?,
+        };
+        let takeover = serde_json::to_string(&takeover).map_err(|_| VaultError::Meta { key: META_REKEY })?;
+        let change = VaultChange {
+            set: vec![(META_REKEY, takeover), (META_KEY, new.id().to_string())],
+            add_slots: slots.clone(),
+            ..VaultChange::default()
+        };
+        store.change_vault(&change).await?;
+        let current = new.id();
+        // Values are sealed under the new key from here on; the old one stays at hand, and so do those before it until their
+        // time is over.
+        let mut former = roots.former_without(None);
+        former.push(RootKey::new(roots.current.expose().clone()));
+        self.set_roots(Roots { current: new, former });
+        self.rekey.send_replace(Some(Rekey::of(old, current)));
+        if let Err(error) = settle(&self.source, &slots, current) {
+            // The file with the new key is there under its other name, and the old key opens the vault until the end.
+            tracing::warn!(%error, "the new key file is not in place yet");
+        }
+        Ok(begun)
+    }
+
+    fn renew_all(
+        &self,
+        rows: &[SlotRow],
+        new: &RootKey,
+        passphrases: &[Zeroizing<String>],
+        drop_others: bool,
+        now: Timestamp,
+        begun: &mut Begun,
+    ) -> Result<Vec<SlotRow>, VaultError> {
+        let mut slots = Vec::new();
+        for row in rows {
+            match self.renew(row, passphrases, begun)? {
+                Some((method, key)) => {
+                    slots.push(method.slot(row.number, self.id, new, &key, now, self.random.as_ref())?);
+                }
+                None => begun.dropped.push(row.number),
+            }
+        }
+        if !(begun.dropped.is_empty() || drop_others) {
+            return Err(VaultError::Refused(format!(
+                "slot {} cannot be sealed anew, because its key is not here: give the passphrase, or drop what cannot \
+                 be kept with --drop-other-slots",
+                begun.dropped.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            )));
+        }
+        if slots.is_empty() {
+            return Err(VaultError::Refused(
+                "no slot could be kept: nothing would open the vault".to_owned(),
+            ));
+        }
+        Ok(slots)
+    }
+
+    /// A slot's method and key for another root key, if the key can be had.
+    fn renew(
+        &self,
+        row: &SlotRow,
+        passphrases: &[Zeroizing<String>],
+        begun: &mut Begun,
+    ) -> Result<Option<(Method, super::keyring::SlotKey)>, VaultError> {
+        let method = Method::of(row)?;
+        match &method {
+            Method::Recovery { .. } => {
+                let (method, key) = Method::recovery(self.random.as_ref())?;
+                begun.recovery.push((row.number, slots::write_recovery_key(&key)));
+                Ok(Some((method, key)))
+            }
+            Method::Key { id } => {
+                if self.source.load()?.is_some_and(|key| key.id().to_string() == *id) {
+                    let key = self.source.prepare(self.random.as_ref())?;
+                    begun.key_file = Some(self.source.path().display().to_string());
+                    return Ok(Some((Method::key(&key), key)));
+                }
+                let found = self.source.find(|_, opener| Ok(method.try_key(&opener)))?;
+                Ok(found.map(|(_, key)| (method, key)))
+            }
+            Method::Passphrase { .. } => {
+                let fits = |opener: &Opener| slots::open(row, self.id, opener).map(|root| root.is_some());
+                for text in passphrases {
+                    if fits(&Opener::Text(text.clone()))? {
+                        return Method::passphrase(text, self.random.as_ref()).map(Some);
+                    }
+                }
+                let found = self.source.find(|_, opener| {
+                    Ok(match opener {
+                        Opener::Text(ref text) if fits(&opener)? => Some(text.clone()),
+                        _ => None,
+                    })
+                })?;
+                found.map(|(_, text)| Method::passphrase(&text, self.random.as_ref())).transpose()
+            }
+        }
+    }
+
+    /// Does the work of taking over whenever there is some, for as long as the daemon runs.
+    pub async fn follow_rekey(self: Arc<Self>, store: Arc<dyn Store>) {
+        let mut told = self.rekey.subscribe();
+        loop {
+            if told.wait_for(Option::is_some).await.is_err() {
+                return;
+            }
+            let mut changes = store.subscribe();
+            match self.run_rekey(store.as_ref()).await {
+                Ok(from) => {
+                    tracing::info!(%from, to = %self.key_id(), "the new root key has taken over");
+                    let vault = Arc::downgrade(&self);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(GRACE).await;
+                        if let Some(vault) = vault.upgrade() {
+                            vault.forget(from);
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the new root key cannot take over yet");
+                    self.note(|rekey| rekey.fault = Some(error.to_string()));
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY) => {}
+                        _ = changes.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rewrites every wrap under the old root key, and removes the old one. Tells which it was.
+    ///
+    /// # Errors
+    /// [`VaultError::Refused`] where a value does not open under either; the rest is rewritten.
+    pub(super) async fn run_rekey(&self, store: &dyn Store) -> Result<KeyId, VaultError> {
+        let roots = self.roots();
+        let Some(old) = self.rekey.borrow().as_ref().map(|rekey| rekey.from) else {
+            return Err(VaultError::Refused("no new root key is taking over".to_owned()));
+        };
+        loop {
+            let slots = store.list_slots().await?;
+            settle(&self.source, &slots, roots.current.id())?;
+            let (total, left) = store.count_versions(old.0).await?;
+            self.note(|rekey| {
+                rekey.total = total;
+                rekey.done = total.saturating_sub(left);
+                rekey.fault = None;
+            });
+            self.rewrap_blobs(store, old).await?;
+            let unopened = self.rewrap_versions(store, old).await?;
+            if !unopened.is_empty() {
+                return Err(blocked(&unopened));
+            }
+            self.still_opens(&slots, roots.current.id())?;
+            let finished = VaultChange {
+                unset: vec![META_REKEY],
+                remove_slots: slots
+                    .iter()
+                    .filter(|row| row.root == old.0)
+                    .map(|row| (row.number, old.0))
+                    .collect(),
+                unless_used: Some(old.0),
+                announce: true,
+                ..VaultChange::default()
+            };
+            // A version that another change brought in between is taken in the next round.
+            if store.change_vault(&finished).await? {
+                self.rekey.send_replace(None);
+                return Ok(old);
+            }
+        }
+    }
+
+    /// Would the next start open the new root key? The slots of the old one go only then.
+    fn still_opens(&self, slots: &[SlotRow], new: KeyId) -> Result<(), VaultError> {
+        let of_new = || slots.iter().filter(|row| row.root == new.0);
+        let found = self.source.find(|_, opener| {
+            Ok(of_new().find_map(|row| slots::open(row, self.id, &opener).ok().flatten()).map(drop))
+        })?;
+        match found {
+            Some(_) => Ok(()),
+            None => Err(VaultError::Refused(
+                "nothing that the daemon finds opens the new root key: put its key back, or move the key file away and \
+                 make a new one with 'onecli key add-key-file'; until then both root keys are kept"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    async fn rewrap_blobs(&self, store: &dyn Store, old: KeyId) -> Result<(), VaultError> {
+        let mut change = VaultChange::default();
+        for (purpose, sealed) in
+            store.list_blobs().await?.into_iter().filter(|(_, sealed)| is_under(sealed, old))
+        {
+            let context = Context::Blob { purpose: &purpose };
+            let rewrapped = self.rewrap(context, &sealed, context)?;
+            change.put_blobs.push((purpose, rewrapped));
+        }
+        store.change_vault(&change).await?;
+        Ok(())
+    }
+
+    /// Rewrites the wraps of all versions of all secrets; gives those that do not open.
+    async fn rewrap_versions(&self, store: &dyn Store, old: KeyId) -> Result<Vec<VersionRow>, VaultError> {
+        let mut after = None;
+        let mut unopened = Vec::new();
+        loop {
+            let rows = store.list_versions(after, BATCH).await?;
+            let Some(last) = rows.last() else { return Ok(unopened) };
+            after = Some((last.secret.id, last.secret.version));
+            let mut changes = Vec::new();
+            for row in rows.into_iter().filter(|row| is_under(&row.secret.sealed, old)) {
+                let context = version_context(&row);
+                match self.rewrap(context, &row.secret.sealed, context) {
+                    Ok(to) => changes.push(Rewrap {
+                        secret: row.secret.id,
+                        version: row.secret.version,
+                        from: row.secret.sealed,
+                        to,
+                    }),
+                    Err(error @ (VaultError::Random(_) | VaultError::Store(_))) => return Err(error),
+                    Err(error) => {
+                        tracing::error!(%error, secret = %row.secret.name, "a value cannot be re-keyed");
+                        unopened.push(row);
+                    }
+                }
+            }
+            store.rewrap(&changes).await?;
+            self.note(|rekey| {
+                rekey.done = rekey.total.min(rekey.done.saturating_add(changes.len() as u64));
+            });
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Rekey)) {
+        self.rekey.send_if_modified(|rekey| match rekey {
+            Some(rekey) => {
+                let before = rekey.clone();
+                change(rekey);
+                *rekey != before
+            }
+            None => false,
+        });
+    }
+
+    /// Lets go of a root key that nothing is sealed under.
+    pub(super) fn forget(&self, old: KeyId) {
+        let roots = self.roots();
+        let current = RootKey::new(roots.current.expose().clone());
+        self.set_roots(Roots { current, former: roots.former_without(Some(old)) });
+    }
+}
+
+/// What a stored version is bound to.
+pub(super) fn version_context(row: &VersionRow) -> Context<'static> {
+    if row.current { current(&row.secret) } else { replaced(&row.secret) }
+}
+
+fn is_under(sealed: &Sealed, root: KeyId) -> bool {
+    // A value in another format is looked at too, and then told of.
+    sealed.0.first() != Some(&FORMAT) || sealed.0.get(KEY_ID).is_none_or(|id| id == root.0)
+}
+
+fn blocked(rows: &[VersionRow]) -> VaultError {
+    let name = |row: &VersionRow| format!("{} (version {})", row.secret.name, row.secret.version);
+    let mut names: Vec<String> = rows.iter().take(NAMES).map(name).collect();
+    if rows.len() > NAMES {
+        names.push("...".to_owned());
+    }
+    VaultError::Refused(format!(
+        "{} values do not open under the old root key either: {}; remove these secrets and add them \
+         again, or restore a backup; until then both root keys are kept",
+        rows.len(),
+        names.join(", ")
+    ))
+}
