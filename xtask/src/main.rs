@@ -1,10 +1,13 @@
 //! OneCLI's developer commands: `cargo xtask --help`.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool for developers")]
 
 mod deb;
 mod ebpf;
 mod fuzz;
+#[cfg(test)]
+mod links;
 mod programs;
 mod setup;
 mod shell;

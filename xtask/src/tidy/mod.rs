@@ -1,14 +1,12 @@
-//! `cargo xtask tidy`: the rules of layout and direction that a compiler does not check.
+//! `cargo xtask tidy`: the rules of layout and text that a compiler does not check.
 //!
 //! Every rule is a function from files to [`Problem`]s, so that its test can hand it a bad file.
 
-mod direction;
-mod ownership;
-mod resolve;
 mod rules;
 #[cfg(test)]
 mod tests;
 mod text;
+mod unsafety;
 mod values;
 
 use std::fmt;
@@ -87,8 +85,7 @@ fn check(sources: &[Source], machine: &[String]) -> Vec<Problem> {
         if source.is_rust() {
             match syn::parse_file(&source.text) {
                 Ok(file) => {
-                    problems.extend(direction::check(source, &file));
-                    problems.extend(ownership::check(source, &file));
+                    problems.extend(unsafety::check(source, &file));
                     problems.extend(values::check(source, &file, &aliases));
                 }
                 Err(e) => problems.push(Problem::new(source, e.span().start().line, e.to_string())),

@@ -44,8 +44,12 @@ pub(super) fn aliases(source: &Source, file: &File, all: &mut Aliases) {
     }
 }
 
-/// The last name of a file's module.
+/// The last name of a file's module; for the root of a crate, the crate's.
 fn module(path: &str) -> String {
+    if let Some(crate_dir) = path.strip_suffix("/src/lib.rs") {
+        let name = crate_dir.rsplit('/').next().unwrap_or_default();
+        return format!("onecli_{name}");
+    }
     let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
     path.rsplit('/').next().unwrap_or_default().to_owned()
 }
