@@ -1,5 +1,5 @@
-//! What must hold of every input, for the fuzz targets: each function takes bytes and panics where it
-//! does not.
+//! Properties that hold for every input, for the fuzz targets. Each function takes bytes, and panics
+//! if its property is violated.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,8 @@ use onecli_model::{
 use onecli_net::sniff as sniff_bytes;
 use onecli_tls::{ClientHello, parse_client_hello};
 
-/// First bytes of a connection: what they are does not depend on how they arrive, and a complete ClientHello stays so.
+/// First bytes of a connection: the detected protocol does not depend on how the bytes arrive, and a complete
+/// ClientHello remains one.
 pub fn sniff(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
@@ -28,7 +29,7 @@ pub fn sniff(bytes: &[u8]) {
     }
 }
 
-/// Hosts and authorities: the canonical form reads as itself, and holds nothing that could be read otherwise.
+/// Hosts and authorities: the canonical form parses to itself, and contains nothing that could be parsed differently.
 pub fn authority(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(authority) = Authority::parse(text, Some(443)) {
@@ -42,7 +43,7 @@ pub fn authority(bytes: &[u8]) {
     }
 }
 
-/// Paths: the canonical form is a fixed point, and however often one without ambiguity is decoded, it shows no other
+/// Paths: the canonical form is a fixed point. Repeated decoding of a path without ambiguity yields no other
 /// segments.
 pub fn path(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -62,8 +63,8 @@ pub fn path(bytes: &[u8]) {
     }
 }
 
-/// Patterns of rules and secrets, with what they are to match behind a line end: nothing ambiguous matches but where
-/// everything does, and no name matches beyond its labels.
+/// Patterns of rules and secrets, with the texts to match after a line end: ambiguous input matches only a pattern
+/// that matches everything, and no name matches beyond its labels.
 pub fn pattern(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (pattern, subject) = text.split_once('\n').unwrap_or((text, "/v1/../admin"));
@@ -80,8 +81,8 @@ pub fn pattern(bytes: &[u8]) {
     }
 }
 
-/// Rules, a field per line (action, host, port, methods, paths, address, rate, tunnel): what is accepted is written down as
-/// itself, and says the same of any request.
+/// Rules, one field per line (action, host, port, methods, paths, address, rate, tunnel): an accepted rule is written
+/// unchanged, and decides the same for any request.
 pub fn rule(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let mut lines = text.split('\n');
@@ -113,22 +114,23 @@ pub fn rule(bytes: &[u8]) {
     }
 }
 
-/// The scrubber: pieces come out as the whole does, lengths stay, and the value is gone.
+/// The scrubber: pieces give the same result as the whole, lengths do not change, and the value is gone.
 pub fn scrub(bytes: &[u8]) {
     fuzzed::scrub(bytes);
 }
 
-/// The scrubber: which pieces come out, and when, is the same for any two values of one class that do not occur.
+/// The scrubber: the pieces and their times are the same for any two values of one class that do not occur in the
+/// text.
 pub fn noninterference(bytes: &[u8]) {
     fuzzed::noninterference(bytes);
 }
 
-/// Readings of a text: no byte is lost to an escape, and none depends on where the bytes are cut.
+/// Readings of a text: no byte is lost to an escape, and no reading depends on where the bytes are cut.
 pub fn decode(bytes: &[u8]) {
     fuzzed::readings(bytes);
 }
 
-/// The front: what it lets through does not depend on how it arrives, and hyper's parser agrees with it.
+/// The front: the bytes that pass do not depend on how they arrive, and hyper's parser agrees with the result.
 pub fn front(bytes: &[u8]) {
     fuzzed::front(bytes);
 }

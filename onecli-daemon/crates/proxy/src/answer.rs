@@ -1,4 +1,4 @@
-//! The upstream's answer on its way to the agent: scrubbed while it streams, and accounted for at its end.
+//! Delivers the upstream's response to the agent: scrubs it while it streams, and records the outcome at its end.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ use super::session_cookies::{self, Sessions};
 use super::trail::Trail;
 use super::trailers::Announced;
 
-/// What an answer still needs while it is delivered.
+/// State that the delivery of a response needs.
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) gateway: Arc<Gateway>,
@@ -47,7 +47,7 @@ pub(super) struct Delivery {
     pub(super) sessions: Sessions,
 }
 
-/// An answer that the agent does not get, and the record that still has to say so.
+/// A response that the agent does not get, with the audit record that must report this.
 #[derive(Debug)]
 pub(super) struct Undelivered {
     pub(super) refusal: Refusal,
@@ -60,17 +60,17 @@ impl Undelivered {
     }
 }
 
-/// Turns an upstream's answer into the agent's.
+/// Turns the upstream's response into the agent's.
 ///
 /// # Errors
-/// [`Code::UpstreamProtocol`] where the body comes in an encoding that cannot be scanned.
+/// [`Code::UpstreamProtocol`] if the body has a coding that cannot be scanned.
 pub(super) fn deliver(
     method: &Method,
     response: Response<PeerBody>,
     mut delivery: Delivery,
 ) -> Result<Response<Body>, Box<Undelivered>> {
     let (mut parts, incoming) = response.into_parts();
-    // A reason phrase travels as an extension; nothing but status, scrubbed headers and body goes on.
+    // A reason phrase is stored as an extension. Only the status, scrubbed headers and the body are forwarded.
     parts.extensions.clear();
     delivery.scrubber.renew();
     let is_whole_only = delivery.ranges.is_whole_only(&delivery.scrubber);
@@ -78,7 +78,8 @@ pub(super) fn deliver(
         return Err(Undelivered::new(cannot_be_scanned("transfer coding"), delivery.trail));
     }
     if !delivery.scrubber.is_idle() && parts.status == StatusCode::PARTIAL_CONTENT && is_whole_only {
-        // Half a value here, the other half in the next answer (RFC 9110 section 15.3.7 has it only after a Range).
+        // This part may hold half of a value and the next response the other half. A server may send a part only
+        // after a Range (RFC 9110 section 15.3.7).
         let refusal = Refusal::new(
             Code::UpstreamProtocol,
             "the upstream answered with a part of what was asked for",
@@ -90,7 +91,7 @@ pub(super) fn deliver(
         return Err(Undelivered::new(cannot_be_scanned("message coding (grpc-encoding)"), delivery.trail));
     }
     if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && delivery.upstream.relay().is_some() {
-        // To the agent we are the proxy, and its own token was good.
+        // The agent sees the daemon as its proxy, and the agent's own token was valid.
         let refusal = Refusal::new(
             Code::UpstreamConnect,
             "the upstream proxy wants other credentials (407)",
@@ -121,10 +122,11 @@ pub(super) fn deliver(
         parts.headers.insert(header::TRAILER, trailer);
     }
     if parts.status == StatusCode::NO_CONTENT {
-        // RFC 9110 section 8.6: none may be there, and HTTP/2 clients take it for a body that is missing.
+        // RFC 9110 section 8.6 forbids the field here, and HTTP/2 clients would report a missing body.
         parts.headers.remove(header::CONTENT_LENGTH);
     }
-    // First: a service may put the credential itself into a cookie, which then comes back to it as it was.
+    // Cookies are sealed first. A service may copy the credential into a cookie, and must get that cookie back
+    // unchanged.
     session_cookies::seal(&mut delivery, &mut parts.headers);
     delivery.issued.headers(&mut parts.headers);
     delivery.scrubber.headers(&mut parts.headers);
@@ -134,7 +136,7 @@ pub(super) fn deliver(
     delivery.scrubber.split_into(Records::of(&parts.headers));
     let record = delivery.trail.record();
     record.status = Some(parts.status.as_u16());
-    // A peer that is gone is noticed long before, by the kernel and HTTP/2.
+    // The kernel and HTTP/2 notice a dead peer long before this timeout.
     let patience = Patience::new(delivery.gateway.patience.idle);
     let Delivery { gateway, trail, issued, scrubber, upstream, progress, revoked, sessions, .. } = delivery;
     let source = issued.stage(parts.status, &parts.headers, source);
@@ -149,7 +151,8 @@ pub(super) fn deliver(
     Ok(Response::from_parts(parts, Answer::new(streaming, revoked).boxed_unsync()))
 }
 
-/// Hop-by-hop headers go; so does what would lead the agent around us: another service, or our own error mark.
+/// Removes hop-by-hop headers, the daemon's own error mark, and headers that direct the agent to another service
+/// around the proxy.
 pub(super) fn clean_headers(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(header::ALT_SVC);
@@ -160,7 +163,7 @@ fn has_body(method: &Method, status: StatusCode) -> bool {
     *method != Method::HEAD && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Is there a transfer coding besides `chunked`, which hyper takes off (RFC 9112 section 6.1)?
+/// Returns whether there is a transfer coding besides `chunked`, which hyper decodes (RFC 9112 section 6.1).
 fn has_transfer_coding(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::TRANSFER_ENCODING)
@@ -168,12 +171,13 @@ fn has_transfer_coding(headers: &HeaderMap) -> bool {
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Are messages of gRPC compressed, each by itself? None was asked for.
+/// Returns whether gRPC messages are compressed individually. The request did not allow any message coding.
 fn has_message_coding(headers: &HeaderMap) -> bool {
     headers.get_all("grpc-encoding").iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Can a body that passes with these headers not be searched later, either? Codings that were taken off are not in them.
+/// Returns whether a body that passes with these headers can never be searched. Codings that the daemon decoded are
+/// no longer in the headers.
 fn is_unsearchable(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::PARTIAL_CONTENT
         || has_transfer_coding(headers)
@@ -181,7 +185,7 @@ fn is_unsearchable(status: StatusCode, headers: &HeaderMap) -> bool {
         || is_encoded(headers)
 }
 
-/// Why a response under way ends that cannot be searched.
+/// The reason for ending a running response that cannot be searched.
 fn unsearchable() -> Refusal {
     Refusal::new(
         Code::Revoked,
@@ -190,7 +194,7 @@ fn unsearchable() -> Refusal {
     )
 }
 
-/// What the upstream wrote is not quoted: it may hold the value.
+/// The message does not quote the upstream's text, because it may contain the value.
 fn cannot_be_scanned(what: &str) -> Refusal {
     Refusal::new(
         Code::UpstreamProtocol,
@@ -207,7 +211,7 @@ fn too_many_decoders() -> Refusal {
     )
 }
 
-/// What is still needed once the body streams.
+/// State that is needed while the body streams.
 struct Delivering {
     gateway: Arc<Gateway>,
     trail: Trail,
@@ -216,12 +220,12 @@ struct Delivering {
     sessions: Sessions,
 }
 
-/// An answer's body. When it ends, the outcome is recorded and the connection goes back to the pool; when it is
-/// dropped before, the outcome says so.
+/// The body of a response. At its end, the outcome is recorded and the connection returns to the pool. If it is
+/// dropped earlier, the outcome reports that.
 ///
-/// hyper asks for a body only while the client takes what it is sent. So what it rests on is watched from beside: when that
-/// is taken back, the upstream's side ends at once, and the agent's as soon as it is asked for more. Until a new policy was
-/// looked at, nothing goes on.
+/// hyper polls a body only while the client reads. A separate task therefore watches the permission for the response.
+/// When the permission is revoked, the upstream's side ends at once, and the agent's side ends at the next poll. No
+/// frame passes under a policy that has not been checked.
 struct Answer {
     streaming: Arc<Mutex<Streaming>>,
     watching: Option<AbortHandle>,
@@ -242,7 +246,8 @@ impl Answer {
         let watching = tokio::spawn(std::future::poll_fn(move |cx| {
             let mut streaming = lock(&watched);
             loop {
-                // In this order, and again where a newer one came meanwhile: it may have been looked at, and then wakes nobody.
+                // This order is required: a policy must be marked as seen before it is checked. The loop repeats if a
+                // newer policy arrived meanwhile, because a policy that was already marked as seen wakes no task.
                 streaming.policy.mark_unchanged();
                 if Pin::new(&mut revoked).poll(cx).is_ready() {
                     streaming.take_back();
@@ -269,21 +274,21 @@ fn lock(streaming: &Mutex<Streaming>) -> MutexGuard<'_, Streaming> {
     streaming.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A body under way.
+/// A body that is being streamed.
 struct Streaming {
     body: ScrubbedBody<Stage<Source>>,
     delivery: Option<Box<Delivering>>,
     bytes_out: u64,
-    /// Changed where there is one that was not looked at.
+    /// Reports a change while there is a policy that has not been checked.
     policy: watch::Receiver<Arc<Snapshot>>,
-    /// Why it ends early, until the agent's side was told.
+    /// The reason for an early end, until the agent's side has reported it.
     taken_back: Option<Code>,
-    /// Who waits for the next frame.
+    /// The task that waits for the next frame.
     waiting: Option<Waker>,
 }
 
 impl Streaming {
-    /// What it rests on is no more: nothing more comes of it.
+    /// Ends the body, because the permission for it was revoked.
     fn take_back(&mut self) {
         let Some(delivery) = &self.delivery else { return };
         let code = delivery.gateway.taken_back();
@@ -313,7 +318,7 @@ impl Streaming {
         Counters::add(&delivery.gateway.counters.scrub_hits, scrubber.hits());
     }
 
-    /// The whole answer was read.
+    /// Records that the whole response was read.
     fn complete(&mut self) {
         if let Some(mut delivery) = self.delivery.take() {
             self.account(&mut delivery);
@@ -326,7 +331,7 @@ impl Streaming {
     fn failed(&mut self, code: Code) {
         if let Some(mut delivery) = self.delivery.take() {
             self.account(&mut delivery);
-            // The status that the agent saw stays; the code tells that the body broke off.
+            // The record retains the status that the agent saw; the code reports that the body broke off.
             let status = delivery.trail.record().status;
             delivery.trail.record().code = Some(Text::new(code.as_str()));
             delivery.trail.record().status = status;
@@ -401,7 +406,7 @@ impl Streaming {
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// An end that was not complete is none.
+    /// A body that was ended early has no regular end.
     fn is_end(&self) -> bool {
         self.taken_back.is_none() && self.body.is_end()
     }
@@ -412,8 +417,8 @@ impl Streaming {
 }
 
 impl Drop for Answer {
-    /// hyper stops asking once the announced length or the trailers are written, so `poll_frame` does not always see
-    /// the end.
+    /// hyper stops polling after the announced length or the trailers are written, so `poll_frame` does not always
+    /// see the end.
     fn drop(&mut self) {
         if let Some(watching) = &self.watching {
             watching.abort();

@@ -1,4 +1,4 @@
-//! The outgoing request, written from our own values; no byte of the client's head is passed on as it came.
+//! Assembles the outgoing request from parsed values. No byte of the client's head is forwarded as it was received.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
@@ -11,23 +11,25 @@ use super::head::Head;
 use super::pool::Upstream;
 use super::replay::Attempt;
 
-/// Headers that would keep an answer from being scanned: encodings and charsets that hide a value, ranges that cut it.
+/// Headers that could make a response impossible to scan: codings and charsets that hide a value, ranges that split
+/// it.
 static UNSCANNABLE: [HeaderName; 4] =
     [header::ACCEPT_ENCODING, header::ACCEPT_CHARSET, header::RANGE, header::IF_RANGE];
 
-/// Asks for answers in a form that can be scanned: whole, not compressed, and in the server's own charset (RFC 9110
-/// sections 12.5.2, 12.5.3 and 14.2: a server may ignore `Range`). `ranged` leaves the ranges in.
+/// Requests a response that can be scanned: whole, not compressed, and in the server's own charset (RFC 9110 sections
+/// 12.5.2, 12.5.3 and 14.2: a server may ignore `Range`). `ranged` retains the range headers.
 pub(super) fn ask_scannable(headers: &mut HeaderMap, ranged: bool) {
     for name in UNSCANNABLE.iter().filter(|name| !ranged || !matches!(name.as_str(), "range" | "if-range")) {
         headers.remove(name);
     }
     remove_charsets(headers);
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    // gRPC compresses each message by itself.
+    // gRPC compresses each message individually.
     headers.remove("grpc-accept-encoding");
 }
 
-/// Removes the charset from `Accept: text/plain;charset=...`, from which some servers take that of their response.
+/// Removes the charset from `Accept: text/plain;charset=...`. Some servers choose the charset of their response by
+/// it.
 fn remove_charsets(headers: &mut HeaderMap) {
     for value in headers.iter_mut().filter(|(name, _)| *name == header::ACCEPT).map(|(_, value)| value) {
         let lower = value.as_bytes().to_ascii_lowercase();
@@ -44,7 +46,8 @@ fn remove_charsets(headers: &mut HeaderMap) {
     }
 }
 
-/// Fields by which frameworks and gateways let a request be another than its method and URL say. Policy judged those.
+/// Header fields that frameworks and gateways accept in place of the method or URL. Policy has judged the method and
+/// URL only.
 pub(super) static OVERRIDES: [&str; 30] = [
     "x-http-method",
     "x-http-method-override",
@@ -58,7 +61,7 @@ pub(super) static OVERRIDES: [&str; 30] = [
     "x-forwarded-uri",
     "x-forwarded-path",
     "x-forwarded-prefix",
-    // By these, the host: it decides whose data a service of many customers means.
+    // Fields that override the host. In a multi-tenant service the host selects whose data is accessed.
     "forwarded",
     "x-forwarded-host",
     "x-forwarded-server",
@@ -66,7 +69,7 @@ pub(super) static OVERRIDES: [&str; 30] = [
     "x-http-host-override",
     "x-original-host",
     "x-rewrite-host",
-    // What proxies in front of a service tell it of the URL.
+    // Fields in which reverse proxies pass the original URL to a service.
     "x-envoy-original-path",
     "x-ms-original-url",
     "x-waws-unencoded-url",
@@ -76,12 +79,12 @@ pub(super) static OVERRIDES: [&str; 30] = [
     "x-rewrite-path",
     "x-request-uri",
     "x-script-name",
-    // Rack::Sendfile takes these from requests, and maps files by them.
+    // Rack::Sendfile reads these fields from requests, and maps files by them.
     "x-accel-mapping",
     "x-sendfile-type",
 ];
 
-/// Removes [`OVERRIDES`]. Other spellings of them are refused before ([`super::names`]).
+/// Removes [`OVERRIDES`]. Other spellings of them are refused earlier ([`super::names`]).
 pub(super) fn strip_overrides(headers: &mut HeaderMap) {
     let overriding: Vec<HeaderName> = headers
         .keys()
@@ -93,7 +96,8 @@ pub(super) fn strip_overrides(headers: &mut HeaderMap) {
     }
 }
 
-/// Parameters that do the same in a query, in lower case: frameworks, `SharePoint` and Salesforce, Google.
+/// Query parameters with the same effect, in lower case: those of frameworks, of `SharePoint` and Salesforce, and of
+/// Google.
 static OVERRIDING_PARAMETERS: [&str; 7] = [
     "_method",
     "_httpmethod",
@@ -104,20 +108,21 @@ static OVERRIDING_PARAMETERS: [&str; 7] = [
     "$httpheaders",
 ];
 
-/// The parameter by which a server may take the request for another than it is. It is refused, not removed: what is left
-/// would be a third request, which nobody meant.
+/// Returns the parameter by which a server may take the request for a different one. The request is refused. Removing
+/// the parameter would make a third request, which the client did not intend.
 pub(super) fn overriding_parameter(query: &str) -> Option<&'static str> {
-    // `;` separates parameters for some servers.
+    // Some servers also separate parameters with `;`.
     query.split(['&', ';']).find_map(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
         let name = percent_encoding::percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
-        // An array's or a map's first element is the same parameter for some.
+        // Some servers treat the first element of an array or a map as the same parameter.
         let name = name.split('[').next().unwrap_or_default().trim();
         OVERRIDING_PARAMETERS.into_iter().find(|known| *known == name)
     })
 }
 
-/// HTTP/2 may cut a cookie field into its pairs; elsewhere they stand in one (RFC 9113 section 8.2.3).
+/// Joins cookie fields. HTTP/2 may split a cookie field into its pairs; other versions need one field (RFC 9113
+/// section 8.2.3).
 fn one_cookie(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {
@@ -129,10 +134,10 @@ fn one_cookie(headers: &mut HeaderMap) {
     }
 }
 
-/// Writes `head` as `upstream` wants it.
+/// Writes `head` in the form that `upstream` requires.
 ///
 /// # Errors
-/// [`Code::BadRequest`] where the head does not fit a URI.
+/// [`Code::BadRequest`] if the head does not fit a URI.
 pub(super) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result<Request<Attempt>, Refusal> {
     let malformed = |error: &dyn std::fmt::Display| {
         Refusal::new(
@@ -169,7 +174,7 @@ pub(super) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result
         headers.insert(header::HOST, HeaderValue::try_from(host.as_str()).map_err(|e| malformed(&e))?);
         headers.extend(head.headers);
         *request.uri_mut() = Uri::from(target);
-        // Without the field hyper sends no body for GET, HEAD and CONNECT whose length is unknown.
+        // Without this field, hyper sends no body of unknown length for GET, HEAD and CONNECT.
         if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             if let Some(trailer) = head.trailers.field() {
@@ -190,7 +195,7 @@ pub(super) fn assemble(head: Head, body: Attempt, upstream: &Upstream) -> Result
             }
         }
         if head.websocket {
-            // No extension is negotiated: frames are scrubbed, and could not be if they were compressed.
+            // No extension is negotiated, because compressed frames could not be scrubbed.
             headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

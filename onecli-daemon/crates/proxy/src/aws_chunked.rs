@@ -1,5 +1,5 @@
-//! Takes an AWS SDK's chunk signatures out of a body (Signature Version 4, "multiple chunks"): they were made with keys
-//! that are none.
+//! Removes an AWS SDK's chunk signatures from a body (Signature Version 4, "multiple chunks"). The SDK made them with
+//! placeholder keys, so they are invalid.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,12 +9,12 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::BodyError;
 
-/// Longest line of a chunk's head or of a trailer, in bytes.
+/// Maximum length of a chunk's head line or of a trailer line, in bytes.
 const LONGEST_LINE: usize = 4096;
-/// Most trailers.
+/// Maximum number of trailers.
 const MOST_TRAILERS: usize = 32;
 
-/// What is sent on.
+/// The form in which the body is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// The data alone, for `UNSIGNED-PAYLOAD`.
@@ -23,12 +23,12 @@ pub(super) enum Form {
     Chunks,
 }
 
-/// A body in `aws-chunked` coding, on its way.
+/// A body in `aws-chunked` coding that is being forwarded.
 #[derive(Debug)]
 pub(super) struct AwsChunked<B> {
     inner: B,
     decoder: Decoder,
-    /// Length of the data, as its sender tells it.
+    /// Length of the data, as the sender declared it.
     length: Option<u64>,
 }
 
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// The body is not in the coding that its head names.
+/// The error for a body that is not in the coding that its head names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body is no valid aws-chunked stream")]
 struct Malformed;
@@ -83,11 +83,11 @@ struct Malformed;
 enum State {
     /// Within the line that begins a chunk.
     Head,
-    /// So many bytes of data are to come.
+    /// The number of data bytes that are still to come.
     Data(u64),
-    /// The line end behind them.
+    /// The line end after the data.
     DataEnd,
-    /// Behind the last chunk: trailers, and an empty line.
+    /// After the last chunk: trailers, and an empty line.
     Trailers(usize),
     Done,
 }
@@ -163,7 +163,7 @@ impl Decoder {
                 State::Done
             }
             State::Trailers(count) if count < MOST_TRAILERS && chunks => {
-                // Signed with keys that are none; the checksums beside it stay.
+                // Drops the signature, which was made with placeholder keys. The checksums beside it remain.
                 let name = line.split(|b| *b == b':').next().unwrap_or_default();
                 if !name.eq_ignore_ascii_case(b"x-amz-trailer-signature") {
                     out.extend_from_slice(line);

@@ -1,18 +1,18 @@
-//! Which service answers at a host of Amazon's, by how AWS names its endpoints ("AWS service endpoints" in the AWS General
-//! Reference): the agent's signature says what it is for, and the host has to agree.
+//! Finds the service at an Amazon host from AWS's naming of endpoints ("AWS service endpoints" in the AWS General
+//! Reference). The agent's signature names a service, and the host must agree with it.
 
 use onecli_model::Host;
 
-/// What the names of Amazon's endpoints end in.
+/// Suffixes of Amazon's endpoint names.
 const ENDS: [&str; 4] = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"];
 
-/// Names in the place of a region that are none.
+/// Names that stand in the position of a region but name no region.
 const EVERYWHERE: [&str; 3] = ["global", "aws-global", "us-gov"];
 
-/// Names that stand behind the region: `DOMAIN.REGION.es`, `REGION.queue`.
+/// Names that follow the region: `DOMAIN.REGION.es`, `REGION.queue`.
 const BEHIND_REGION: [&str; 7] = ["aoss", "cloudsearch", "compute", "elb", "es", "queue", "rds"];
 
-/// Services whose endpoints have another name than their signatures: that name, then the service's.
+/// Services whose endpoint name differs from the name in signatures: the endpoint name, then the service name.
 const OTHERWISE: &[(&str, &str)] = &[
     ("aos", "es"),
     ("appconfigdata", "appconfig"),
@@ -55,28 +55,28 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("transcribestreaming", "transcribe"),
 ];
 
-/// The same for what ends so.
+/// Suffixes of endpoint names, with the service name in signatures.
 const ENDING_OTHERWISE: &[(&str, &str)] = &[("-chime", "chime"), ("-marketplace", "aws-marketplace")];
 
-/// Behind these names answers what customers run: their own programs, which see all of a request.
+/// Names of endpoints that run customers' programs, which see the whole request.
 const CUSTOMERS: [&str; 7] =
     ["appsync-api", "appsync-realtime-api", "compute", "compute-1", "elb", "execute-api", "s3-website"];
 
-/// An endpoint, as its name tells.
+/// An endpoint, as parsed from its host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Endpoint<'h> {
-    /// The name that stands for the service, often its own.
+    /// The part of the name that denotes the service; often the service's own name.
     name: &'h str,
-    /// Global endpoints have none.
+    /// The region; none for a global endpoint.
     pub(super) region: Option<&'h str>,
 }
 
 impl<'h> Endpoint<'h> {
-    /// Reads the name of a host; none where it is not Amazon's. A name whose form is not known stands for no service.
+    /// Parses a host name; `None` if it is not Amazon's. A name of unknown form denotes no service.
     pub(super) fn of(host: &'h Host) -> Option<Endpoint<'h>> {
         let text = host.as_name()?;
         let mut labels: Vec<&str> = ENDS.iter().find_map(|end| text.strip_suffix(end))?.split('.').collect();
-        // From the end on: a bucket's name may look like anything.
+        // Labels are read from the end, because a bucket may have any name.
         if labels.last() == Some(&"vpce") {
             labels.pop();
         }
@@ -106,7 +106,7 @@ impl<'h> Endpoint<'h> {
         Some(Endpoint { name, region })
     }
 
-    /// Does the service that signatures name so answer here?
+    /// Returns whether the service with this name in signatures answers at the endpoint.
     pub(super) fn is_of(&self, service: &str) -> bool {
         let ending = |(end, own): &(&str, &str)| self.name.ends_with(end) && *own == service;
         self.name == service
@@ -114,13 +114,13 @@ impl<'h> Endpoint<'h> {
             || ENDING_OTHERWISE.iter().any(ending)
     }
 
-    /// Is what answers here a customer's?
+    /// Returns whether a customer's program answers at the endpoint.
     pub(super) fn is_a_customers(&self) -> bool {
         CUSTOMERS.contains(&self.name)
     }
 }
 
-/// As `eu-central-1` and `us-gov-west-1` are.
+/// Returns whether `label` has the form of a region, such as `eu-central-1` or `us-gov-west-1`.
 fn is_region(label: &str) -> bool {
     let parts: Vec<&str> = label.split('-').collect();
     let letters = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
@@ -137,7 +137,7 @@ fn is_region(label: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Every endpoint that botocore 1.43 has in one region, and what it signs for there.
+    /// Every endpoint that botocore 1.43 lists in one region, with the service name that it signs for there.
     const ENDPOINTS: &str = include_str!("aws_hosts/endpoints.txt");
 
     #[test]

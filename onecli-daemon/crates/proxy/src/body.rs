@@ -1,4 +1,4 @@
-//! Message bodies on their way through: streamed, counted, never held whole.
+//! Message bodies: streamed and counted, never buffered as a whole.
 
 use std::fmt;
 use std::pin::Pin;
@@ -23,39 +23,39 @@ use super::patience::Patience;
 use super::peer_body::PeerBody;
 use super::trailers::Announced;
 
-/// The floor under the rate at which a client sends what it announced: so many bytes in so much time that is spent
-/// waiting for it. A body of unknown length may be a stream that lives long: until the answer begins, something of it must
-/// come within each `[upstream] head_timeout`.
+/// Minimum rate at which a client must send a body with a declared length: this many bytes in this much time spent
+/// waiting for the client. A body of unknown length may be a long-lived stream. Until the response begins, some of it
+/// must arrive within each `[upstream] head_timeout`.
 const FLOOR_BYTES: u64 = 4096;
 const FLOOR_TIME: Duration = Duration::from_secs(30);
 
-/// Why a body broke off; told to hyper, which resets the stream.
+/// The reason that a body broke off. hyper gets it and resets the stream.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of an answer to an agent.
+/// The body of a response to an agent.
 pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// A body of our own words.
+/// A body that the daemon wrote.
 pub(super) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// No body.
+/// An empty body.
 pub(super) fn empty() -> Body {
     full(Bytes::new())
 }
 
-/// A request's body as it is sent on.
+/// The body of a request as it is forwarded.
 pub(super) enum Payload {
-    /// As the agent sends it.
+    /// The bytes that the agent sends.
     Streamed(PeerBody),
-    /// Without the agent's chunk signatures.
+    /// The agent's bytes without its chunk signatures.
     Unsigned(AwsChunked<PeerBody>),
-    /// Held in memory. It can be sent again.
+    /// A body in memory. It can be sent again.
     Whole(Option<Bytes>),
 }
 
-/// One that is held in memory may have the value in it.
+/// Prints no content, because a body in memory may contain the value.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -67,7 +67,7 @@ impl fmt::Debug for Payload {
 }
 
 impl Payload {
-    /// A body in memory; an empty one is none.
+    /// Returns a body in memory; empty bytes make no body.
     pub(super) fn whole(bytes: Bytes) -> Payload {
         Payload::Whole((!bytes.is_empty()).then_some(bytes))
     }
@@ -105,7 +105,7 @@ impl HttpBody for Payload {
     }
 }
 
-/// How far the sending of a request's body is.
+/// The progress of sending a request's body.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     bytes: AtomicU64,
@@ -113,18 +113,18 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Bytes of the body so far, as the client sent them.
+    /// Number of body bytes that the client has sent so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Why the body broke off, where the client is to blame.
+    /// The reason that the body broke off, if the client caused it.
     pub(super) fn fault(&self) -> Option<Refusal> {
         self.fault.get().cloned()
     }
 }
 
-/// An agent's request body, counted while it is sent on.
+/// An agent's request body. Its bytes are counted as they are forwarded.
 #[derive(Debug)]
 pub(super) struct RequestBody<B = Payload> {
     inner: B,
@@ -133,20 +133,20 @@ pub(super) struct RequestBody<B = Payload> {
     scan: Option<ContentScan>,
     pace: Option<Pace>,
     trailers: Announced,
-    /// Where it waits until the upstream wants it.
+    /// The gate at which the body waits until the upstream wants it.
     gate: Option<Gate>,
 }
 
-/// A client that sends slower than this is given up.
+/// The minimum rate. A client that sends more slowly is dropped.
 #[derive(Debug)]
 struct Floor {
     patience: Patience,
-    /// Bytes since the time began.
+    /// Bytes since the current time span began.
     bytes: u64,
 }
 
 impl<B: HttpBody> RequestBody<B> {
-    /// Tells `progress`.
+    /// Returns a body that reports to `progress`.
     pub(super) fn new(inner: B, progress: Arc<Progress>) -> RequestBody<B> {
         RequestBody::with_floor(inner, progress, FLOOR_TIME)
     }
@@ -165,33 +165,34 @@ impl<B: HttpBody> RequestBody<B> {
         }
     }
 
-    /// Sends these trailer fields on, besides digests.
+    /// Forwards these trailer fields, besides digests.
     pub(super) fn with_trailers(mut self, trailers: Announced) -> RequestBody<B> {
         self.trailers = trailers;
         self
     }
 
-    /// Is searched by `scan` and sent on at this pace. A body that is sent again keeps what it has.
+    /// Searches the body with `scan` and forwards it at the rate of `pace`. A body that is sent again retains the
+    /// scan and pace it already has.
     pub(super) fn watched(mut self, scan: ContentScan, pace: Pace) -> RequestBody<B> {
         self.scan.get_or_insert(scan);
         self.pace.get_or_insert(pace);
         self
     }
 
-    /// Is not read before `gate` opens.
+    /// Delays reading the body until `gate` opens.
     pub(super) fn behind(mut self, gate: Option<Gate>) -> RequestBody<B> {
         self.gate = gate;
         self
     }
 
-    /// Bytes that were read and are not sent on yet.
+    /// Bytes that were read and are not forwarded yet.
     fn held(&self) -> u64 {
         self.pace.as_ref().map_or(0, |pace| u64::try_from(pace.held()).unwrap_or(u64::MAX))
     }
 
     fn failed(&self, refusal: Refusal) -> BodyError {
         let error = refusal.to_string();
-        // The first fault is the one that counts.
+        // Only the first fault is recorded.
         let _ = self.progress.fault.set(refusal);
         error.into()
     }
@@ -210,7 +211,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
             self.gate = None;
         }
         loop {
-            // Time spent here is the upstream's, and no fault of a slow client.
+            // The upstream causes the time spent here, so it does not count against the client.
             if let Some(pace) = &mut self.pace
                 && let Some(piece) = ready!(pace.poll_piece(cx))
             {
@@ -248,7 +249,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
                     if let Some(scan) = &mut self.scan {
                         scan.fields(&trailers);
                     }
-                    // Over HTTP/1.1 they are held to the limit while they are read.
+                    // Over HTTP/1.1 the limit on trailers is applied while they are read.
                     if size_of(&trailers) > MAX_TRAILERS {
                         let refusal = Violation::TrailersTooLarge.refusal();
                         return Poll::Ready(Some(Err(self.failed(refusal))));
@@ -269,7 +270,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> HttpBody for Req
     }
 }
 
-/// The hint for a body with so many bytes before it.
+/// Returns the size hint of a body after `bytes` are added to it.
 pub(super) fn add(hint: &SizeHint, bytes: u64) -> SizeHint {
     let mut sum = SizeHint::new();
     sum.set_lower(hint.lower().saturating_add(bytes));
@@ -303,7 +304,7 @@ fn client_gone() -> Refusal {
     Refusal::new(Code::ClientGone, "the request's body broke off", "send all of it")
 }
 
-/// A length in bytes, as the counters have it.
+/// Returns a length in bytes as the counters' type.
 pub(super) fn len(data: &[u8]) -> u64 {
     u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!(trailers["content-digest"], digest.1);
     }
 
-    /// Pieces of a body with a length, each after a pause.
+    /// A body with a length that sends each piece after a pause.
     struct Pieces {
         stream: stream::BoxStream<'static, Bytes>,
         length: u64,
@@ -393,7 +394,7 @@ mod tests {
         assert!(bytes < 5, "{bytes}");
     }
 
-    /// Time in which nobody asks for the body is not the client's.
+    /// Time during which the body is not polled does not count against the client.
     #[tokio::test]
     async fn a_slow_upstream_is_not_a_slow_client() {
         let pieces = stream::iter(0..10).map(|_| Bytes::from_static(b"x"));

@@ -1,8 +1,8 @@
-//! Bounds the body bytes that wait in the daemon until a peer takes them.
+//! Limits the body bytes that wait in the daemon until a peer reads them.
 //!
-//! They come out of one pool. Each connection of an agent has a bound, which all its streams share in both directions,
-//! and each agent has a share of the pool. Where there is no room, reading pauses. Each direction of each exchange may
-//! always have a few bytes waiting, so none depends on another to go on, and nothing deadlocks.
+//! All bytes come from one pool. Each agent connection has a limit, which its streams share in both directions. Each
+//! agent has a share of the pool. Without room, reading pauses. Each direction of each exchange has a small
+//! guaranteed amount, so no exchange depends on another, and there is no deadlock.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -16,23 +16,24 @@ use futures_util::task::AtomicWaker;
 use onecli_model::AgentId;
 use tokio::time::Sleep;
 
-/// Bytes that may wait on one connection of an agent, all streams and both directions together.
+/// Bytes that may wait on one agent connection, for all streams and both directions together.
 const PER_CONNECTION: usize = 64 << 10;
 /// Bytes that may wait on all connections of one agent.
 const PER_AGENT: usize = 32 << 20;
-/// Bytes of these that are the agent's own, and not the pool's: others cannot use them up.
+/// The part of these bytes that is reserved for the agent and not taken from the pool, so that other agents cannot
+/// use it up.
 const OWN: usize = 1 << 20;
 /// Bytes in the pool, for all agents together.
 const POOL: usize = 128 << 20;
-/// Bytes that one direction of an exchange may have waiting in any case; a part of the connection's.
+/// Bytes that one direction of an exchange may always have waiting. They are a part of the connection's limit.
 const GUARANTEED: usize = 64;
-/// Largest piece that is handed on at once.
+/// Largest piece that is passed on at once, in bytes.
 const PIECE: usize = 16 << 10;
-/// A piece smaller than this is worth a wait for room.
+/// If only a smaller piece than this fits, the exchange waits for more room.
 const SMALL: usize = 2 << 10;
 /// Bytes that one direction of an exchange may have waiting.
 const PER_DIRECTION: usize = 32 << 10;
-/// How long an exchange waits for others to make room before it goes on with what it is guaranteed.
+/// How long an exchange waits for other exchanges to make room, before it continues with its guaranteed bytes.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -46,11 +47,11 @@ pub(super) struct BodyMemory(Arc<Pool>);
 #[derive(Debug, Default)]
 struct Pool {
     taken: AtomicUsize,
-    /// Agents that have an exchange under way.
+    /// Agents that have an open exchange.
     agents: Mutex<HashMap<AgentId, Weak<AgentShare>>>,
 }
 
-/// What one agent has taken.
+/// Bytes that one agent has reserved.
 #[derive(Debug)]
 struct AgentShare {
     pool: Arc<Pool>,
@@ -81,26 +82,26 @@ impl AgentShare {
     }
 }
 
-/// What the streams of one connection share.
+/// The room that the streams of one connection share.
 #[derive(Debug)]
 pub(super) struct ConnectionMemory(Mutex<Room>);
 
 #[derive(Debug)]
 struct Room {
     free: usize,
-    /// Directions that wait for room; each stands here once.
+    /// Directions that wait for room, each listed once.
     waiting: VecDeque<Arc<Direction>>,
 }
 
 impl ConnectionMemory {
-    /// Of a connection with at most so many streams at a time.
+    /// Returns the memory of a connection with at most `streams` concurrent streams.
     pub(super) fn new(streams: usize) -> Arc<ConnectionMemory> {
         let free = PER_CONNECTION.saturating_sub(streams * 2 * GUARANTEED);
         Arc::new(ConnectionMemory(Mutex::new(Room { free, waiting: VecDeque::new() })))
     }
 
-    /// Takes room for at most `wanted` bytes, never more than half of what is free: a stream that nobody reads leaves
-    /// room to the others. 0 where less than `least` is to be had.
+    /// Reserves room for at most `wanted` bytes, and never more than half of the free room, so that a stream without
+    /// a reader leaves room for the others. Returns 0 if fewer than `least` bytes are available.
     fn take(&self, agent: &AgentShare, wanted: usize, least: usize) -> usize {
         let mut room = lock(&self.0);
         let bytes = wanted.min(room.free / 2);
@@ -142,7 +143,7 @@ impl ConnectionMemory {
 struct Direction {
     connection: Arc<ConnectionMemory>,
     agent: Arc<AgentShare>,
-    /// Bytes that were handed on and are not taken yet.
+    /// Bytes that were passed on and that the receiver has not written yet.
     waiting: AtomicUsize,
     waker: AtomicWaker,
     is_queued: AtomicBool,
@@ -173,17 +174,17 @@ impl BodyMemory {
     }
 }
 
-/// Hands the bytes of one direction on in pieces, as there is room for them.
+/// Passes the bytes of one direction on in pieces, as room becomes available.
 #[derive(Debug)]
 pub(super) struct Pace {
     direction: Arc<Direction>,
-    /// What was read and not handed on: at most one frame of its source.
+    /// Bytes that were read and not passed on: at most one frame of the source.
     held: Bytes,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pace {
-    /// Takes what the source gave. To be called only where [`Pace::poll_piece`] gave `None`.
+    /// Stores a frame of the source. Call it only after [`Pace::poll_piece`] returned `None`.
     pub(super) fn hold(&mut self, data: Bytes) {
         self.held = data;
     }
@@ -193,8 +194,8 @@ impl Pace {
         self.held.len()
     }
 
-    /// The next piece, as soon as there is room; `None` where nothing is held, and the source is to be asked. The piece
-    /// gives its room back when it is dropped, which is when its receiver has written it.
+    /// Returns the next piece as soon as there is room, or `None` if no bytes are waiting and the source must be
+    /// polled. Dropping the piece frees its room; that happens when the receiver has written it.
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.held.is_empty() {
             return Poll::Ready(None);
@@ -210,14 +211,14 @@ impl Pace {
         if let Some(room) = self.take(wanted, SMALL) {
             return Poll::Ready(room);
         }
-        // Registered before it is tried again: nothing that is given back between is missed.
+        // The direction registers before it tries again, so that it misses no room that is freed in between.
         self.direction.waker.register(cx.waker());
         self.direction.connection.wait(&self.direction);
         if let Some(room) = self.take(wanted, SMALL) {
             return Poll::Ready(room);
         }
         if self.direction.waiting.load(Ordering::Acquire) > 0 {
-            // The receiver takes what it has, and wakes this.
+            // The receiver writes its earlier pieces, and that wakes this task.
             return Poll::Pending;
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
@@ -226,7 +227,7 @@ impl Pace {
         Poll::Ready(room.unwrap_or_else(|| self.room(wanted.min(GUARANTEED), 0)))
     }
 
-    /// Room for `wanted` bytes or less, not for less than `least`.
+    /// Reserves room for at most `wanted` bytes; returns `None` if fewer than `least` are available.
     fn take(&self, wanted: usize, least: usize) -> Option<RoomTaken> {
         let Direction { connection, agent, waiting, .. } = self.direction.as_ref();
         let waiting = waiting.load(Ordering::Acquire);
@@ -250,12 +251,12 @@ impl Drop for Pace {
     }
 }
 
-/// Room that a piece takes up.
+/// Room that a piece occupies.
 #[derive(Debug)]
 struct RoomTaken {
     direction: Arc<Direction>,
     bytes: usize,
-    /// How much of it is not guaranteed, and so came from the connection and the agent.
+    /// The part of the room that is not guaranteed, and so was reserved from the connection and the agent.
     counted: usize,
 }
 
@@ -271,7 +272,7 @@ impl Drop for RoomTaken {
     }
 }
 
-/// A piece with the room that it takes up.
+/// A piece with the room that it occupies.
 struct Waiting {
     bytes: Bytes,
     _room: RoomTaken,
@@ -300,7 +301,7 @@ mod tests {
         pace.poll_piece(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Takes pieces until none is to be had at once.
+    /// Polls pieces until none is available at once.
     fn fill(pace: &mut Pace) -> Vec<Bytes> {
         std::iter::from_fn(|| match next(pace) {
             Poll::Ready(piece) => piece,
@@ -325,7 +326,7 @@ mod tests {
             }
             tokio::time::sleep(PATIENCE * 2).await;
             for pace in paces.iter_mut().filter(|p| p.direction.waiting.load(Ordering::Relaxed) == 0) {
-                // A task that never yields finds no timer ready.
+                // Timers become ready only when the task yields.
                 tokio::task::yield_now().await;
                 let guaranteed = fill(pace);
                 assert!(!guaranteed.is_empty(), "the others hold all, and this one goes on");

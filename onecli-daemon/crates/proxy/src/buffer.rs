@@ -1,4 +1,4 @@
-//! Request bodies that have to be held in memory before anything can be decided or signed. Bounded, and few at a time.
+//! Request bodies that must be in memory before the daemon can decide or sign. Their size and number are limited.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use super::shares::{Share, Shares};
 pub(super) const MAX_JSON: usize = 1 << 20;
 /// Largest body that is hashed for a signature, in bytes.
 pub(super) const MAX_SIGNED: usize = 8 << 20;
-/// Bodies held at a time: for one agent, and for all.
+/// Maximum number of bodies in memory: for one agent, and for all.
 pub(super) const HELD_PER_AGENT: usize = 8;
 pub(super) const HELD: usize = 32;
-/// How long a body may take that has to be held.
+/// Time limit for reading a body into memory.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A body in memory.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) bytes: Bytes,
-    /// Its trailers, which go no further.
+    /// The body's trailers, which are not forwarded.
     pub(super) trailers: HeaderMap,
-    /// Given back when the request has its answer.
+    /// The agent's share of buffered bodies. It is released when the request has its response.
     pub(super) share: Share,
 }
 
 /// Reads a body to its end.
 ///
 /// # Errors
-/// [`Code::BodyTooLarge`], [`Code::LimitReached`], or [`Code::BadRequest`] where it breaks off.
+/// [`Code::BodyTooLarge`], [`Code::LimitReached`], or [`Code::BadRequest`] if the body breaks off.
 pub(super) async fn read(
     mut body: PeerBody,
     most: usize,
@@ -85,12 +85,12 @@ fn broken(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(Code::BadRequest, format!("the request's body did not arrive: {error}"), "send it again")
 }
 
-/// May the body be JSON that we read as the server does: not in a content coding?
+/// Returns whether the body may be JSON that the daemon reads as the server does, that is, without a content coding.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     !has_coding(headers) && has_json_type(headers)
 }
 
-/// The same below a content coding.
+/// Returns whether the body may be JSON in a content coding.
 pub(super) fn is_encoded_json(headers: &HeaderMap) -> bool {
     has_coding(headers) && has_json_type(headers)
 }
@@ -107,7 +107,7 @@ fn has_json_type(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// The placeholders in these fields.
+/// Returns the placeholders in these fields.
 pub(super) fn placeholders_in(body: &[u8], fields: &[JsonPointer]) -> Vec<(JsonPointer, Placeholder)> {
     let mut found = Vec::new();
     for pointer in fields {

@@ -1,11 +1,11 @@
-//! How much may be open at a time, out of the file descriptors that the process may have.
+//! Limits on what may be open at the same time, computed from the process's limit on file descriptors.
 
-/// Kept back for what must always work: the admin socket, the database, the logs, the agents' DNS, new connections that
-/// are about to be refused.
+/// Descriptors that are reserved for parts that must always work: the admin socket, the database, the logs, the
+/// agents' DNS, and new connections that are about to be refused.
 const RESERVED: u64 = 512;
-/// Enough descriptors; more are not used.
+/// Maximum number of descriptors that are used.
 const MOST: u64 = 1 << 16;
-/// The most, whatever the limit on descriptors.
+/// Maximum numbers, whatever the limit on descriptors.
 const CONNECTIONS: usize = 16_384;
 const CONNECTIONS_PER_AGENT: usize = 1024;
 const STRANGERS: usize = 2048;
@@ -13,32 +13,33 @@ const STRANGERS_PER_SOURCE: usize = 1024;
 const EXCHANGES: usize = 16_384;
 const EXCHANGES_PER_AGENT: usize = 512;
 const IDLE_UPSTREAMS: usize = 2048;
-/// Displaced connections that get a refusal at a time: this part of the connections of unknown clients, on top of them.
+/// Maximum number of displaced connections that get a refusal at the same time, as a fraction of the connections of
+/// unidentified clients. They are counted in addition to those.
 const DISPLACED: usize = 4;
 
-/// Bounds that add up to fewer file descriptors than there are. No agent has more than a quarter of anything.
+/// Limits whose sum is less than the number of file descriptors. One agent gets at most a quarter of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Connections of agents.
+    /// Connections of all agents.
     pub(super) connections: usize,
-    /// Of one of them.
+    /// Connections of one agent.
     pub(super) connections_per_agent: usize,
-    /// Connections of which no agent is known yet.
+    /// Connections whose agent is not known yet.
     pub(super) strangers: usize,
-    /// From one address or cgroup.
+    /// Connections of unidentified clients from one address or cgroup.
     pub(super) strangers_per_source: usize,
-    /// Connections that others displaced, while they get their refusal.
+    /// Displaced connections that are getting their refusal.
     pub(super) displaced: usize,
-    /// Requests and tunnels under way, each with an upstream connection.
+    /// Open requests and tunnels, each with an upstream connection.
     pub(super) exchanges: usize,
-    /// Of one agent.
+    /// Open requests and tunnels of one agent.
     pub(super) exchanges_per_agent: usize,
-    /// Upstream connections kept for the next request.
+    /// Idle upstream connections that are retained for the next request.
     pub(super) idle_upstreams: usize,
 }
 
 impl Capacity {
-    /// What fits into so many file descriptors (`RLIMIT_NOFILE`).
+    /// Returns the limits that fit into `descriptors` file descriptors (`RLIMIT_NOFILE`).
     pub fn of(descriptors: u64) -> Capacity {
         let free =
             usize::try_from(descriptors.min(MOST).saturating_sub(RESERVED)).unwrap_or_default().max(64);
@@ -57,8 +58,8 @@ impl Capacity {
         }
     }
 
-    /// Connections that are accepted at a time; further ones wait in the kernel's queue. Every bound above refuses or
-    /// replaces before this one is reached.
+    /// Connections that are accepted at the same time; further ones wait in the kernel's queue. Each limit above
+    /// refuses or displaces connections before this one is reached.
     pub fn accepted(&self) -> usize {
         self.connections + self.strangers + self.displaced
     }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     const KIB: usize = 1 << 10;
-    /// TLS records to write, a record to read and its text.
+    /// Bytes for TLS records to write, one record to read, and its plain text.
     const TLS: usize = (32 + 18 + 16) * KIB;
 
     /// The sum in docs/security/memory.md, in bytes.

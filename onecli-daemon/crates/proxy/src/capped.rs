@@ -1,4 +1,5 @@
-//! A connection that is read in small bites: hyper doubles its buffer for a peer that fills it, up to the longest head.
+//! A connection that is read in small portions. hyper doubles its buffer, up to the longest head, for a peer that
+//! fills it.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -8,27 +9,27 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// Most bytes that are read at once. One less than a power of two: hyper's buffer of that size is never full, so it
-/// stays 16 KiB.
+/// Maximum number of bytes that are read at once. It is one less than a power of two, so hyper's buffer of that size
+/// is never full and stays at 16 KiB.
 const BITE: u64 = (16 << 10) - 1;
 
-/// Was anything received on a connection?
+/// Reports whether any byte was received on a connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Received(Arc<AtomicBool>);
 
 impl Received {
-    /// Forgets what was received so far.
+    /// Clears the flag.
     pub(super) fn reset(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Was a byte received since [`Received::reset`]?
+    /// Returns whether a byte was received since [`Received::reset`].
     pub(super) fn any(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Reads at most 16 KiB at once.
+/// A stream that reads at most 16 KiB at once.
 #[derive(Debug)]
 pub(super) struct Capped<S> {
     stream: S,
@@ -36,12 +37,12 @@ pub(super) struct Capped<S> {
 }
 
 impl<S> Capped<S> {
-    /// Reads from `stream`.
+    /// Wraps `stream`.
     pub(super) fn new(stream: S) -> Capped<S> {
         Capped::noting(stream, Received::default())
     }
 
-    /// Reads from `stream`, and sets `received` when a byte arrives.
+    /// Wraps `stream`, and sets `received` when a byte arrives.
     pub(super) fn noting(stream: S, received: Received) -> Capped<S> {
         Capped { stream, received }
     }

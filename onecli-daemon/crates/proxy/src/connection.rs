@@ -1,4 +1,4 @@
-//! What is known of a connection before its first request.
+//! Facts about a connection that are known before its first request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::body_memory::ConnectionMemory;
 use super::gateway::Gateway;
 use super::place::Place;
 
-/// Plain or over TLS.
+/// Plain HTTP, or HTTP over TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
     Http,
@@ -23,7 +23,7 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
-    /// The port that goes without saying (RFC 9110 section 4.2).
+    /// The scheme's default port (RFC 9110 section 4.2).
     pub(super) fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
@@ -32,39 +32,39 @@ impl Scheme {
     }
 }
 
-/// Where the client says, or the kernel knows, that the connection goes.
+/// The destination of a connection, from the client or from the kernel.
 #[derive(Debug, Clone)]
 pub(super) enum Destination {
-    /// The kernel's record: an address, for which a server name or `Host` must still be found.
+    /// The kernel's record: an address. Its server name or `Host` must still be found.
     Address(SocketAddr),
-    /// The kernel's record is a synthetic address: the name that it stands for. Server name and `Host` need not agree with it,
-    /// because a program may have asked for another name, with a search domain behind it.
+    /// The kernel recorded a synthetic address; this is the name behind it. The server name and `Host` may differ
+    /// from it, because a program may have resolved another name with a search domain appended.
     Name(Authority),
     /// A CONNECT target: SNI and `Host` must agree with it.
     Authority(Authority),
 }
 
-/// A client's connection, with what it proves.
+/// A client's connection, with the evidence of its identity.
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
     pub(super) evidence: Evidence,
     pub(super) origin: Option<Origin>,
     pub(super) peer: SocketAddr,
     pub(super) scheme: Scheme,
-    /// What every request on it must name as its host; `None` for a proxy's absolute-form requests.
+    /// The host that every request on it must name; `None` for a proxy's absolute-form requests.
     pub(super) authority: Option<Authority>,
-    /// What it takes up, for as long as it is open; requests on it share it.
+    /// The connection's slot, occupied while the connection is open. Requests on it share the slot.
     pub(super) place: Option<Arc<Place>>,
-    /// Body bytes that wait on it.
+    /// Body bytes that wait on the connection.
     pub(super) memory: Arc<ConnectionMemory>,
-    /// The port a plain-HTTP request must name where only an address is known.
+    /// The port that a plain-HTTP request must name if only an address is known.
     pub(super) port: Option<u16>,
     /// The host of a request that names none (HTTP/1.0).
     pub(super) implied: Option<Authority>,
 }
 
 impl Connection {
-    /// A connection of which only its sender is known.
+    /// A connection of which only the sender is known.
     pub(super) fn new(mode: Mode, origin: Option<Origin>, peer: SocketAddr) -> Connection {
         let cgroup = origin.as_ref().and_then(|origin| origin.cgroup.clone());
         Connection {
@@ -80,8 +80,8 @@ impl Connection {
         }
     }
 
-    /// Notes what a request asks for, before any of it is checked: the record of a refusal must tell. Where several hosts
-    /// are named, it is the one that does not belong here.
+    /// Records what a request asks for before any of it is checked, so that the record of a refusal shows it. If the
+    /// request names several hosts, the record gets the one that does not belong here.
     pub(super) fn note<B>(&self, request: &Request<B>, record: &mut Record) {
         record.method = Some(Text::new(request.method().as_str()));
         if *request.method() != Method::CONNECT {
@@ -101,7 +101,7 @@ impl Connection {
         let strange = named.iter().find(|(named, _)| named.as_ref().ok() != self.authority.as_ref());
         match strange.or(named.first()) {
             Some((Ok(authority), _)) => _ = record.target(authority.host(), authority.port()),
-            // User information may be a password.
+            // User information may contain a password.
             Some((Err(_), text)) => {
                 record.host = Some(Text::new(text.rsplit('@').next().unwrap_or_default()));
                 record.port = None;
@@ -110,7 +110,7 @@ impl Connection {
         }
     }
 
-    /// Who it is, by the policy of this moment.
+    /// Identifies the client by the current policy.
     ///
     /// # Errors
     /// As [`onecli_policy::Snapshot::identify`].
@@ -118,7 +118,7 @@ impl Connection {
         gateway.snapshot().identify(&self.evidence, gateway.clock.now())
     }
 
-    /// Counts it among the agent's connections from now on, and no longer among those of nobody known.
+    /// Counts the connection as the agent's from now on, and no longer as one of an unidentified client.
     ///
     /// # Errors
     /// [`Code::LimitReached`].
@@ -134,18 +134,18 @@ impl Connection {
         ))
     }
 
-    /// Cancelled when the connection has to make room.
+    /// Returns a token that is cancelled when the connection must make room.
     pub(super) fn displaced(&self) -> CancellationToken {
         self.place.as_ref().map(|place| place.displaced()).unwrap_or_default()
     }
 
-    /// The sender's address, for limits: redirected connections all come from loopback.
+    /// The sender's address, for limits. Redirected connections all come from loopback.
     pub(super) fn source(&self) -> IpAddr {
         self.peer.ip().to_canonical()
     }
 
-    /// Writes what the kernel and the connection tell into an audit record. The agent is the one they point to, also
-    /// where it is refused.
+    /// Writes what the kernel and the connection report into an audit record. The record names the agent that they
+    /// indicate, even if it is refused.
     pub(super) fn describe(&self, snapshot: &Snapshot, record: &mut Record) {
         record.agent = snapshot.suspect(&self.evidence).map(|agent| agent.name.clone());
         record.mode = Some(match self.evidence.mode {

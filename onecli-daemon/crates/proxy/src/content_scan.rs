@@ -1,8 +1,8 @@
-//! Searches what an agent sends in bodies, trailers and WebSocket messages for placeholders that do not belong there, in
-//! their own spelling and in others ([`super::disguised`]).
+//! Searches an agent's bodies, trailers and WebSocket messages for placeholders that do not belong there, in their
+//! plain spelling and in others ([`super::disguised`]).
 //!
-//! The bytes pass unchanged, because a placeholder is worth nothing elsewhere. It is a sign of an attempt to send a
-//! credential out, so it raises an alert.
+//! The bytes pass unchanged, because a placeholder is worthless elsewhere. It does indicate an attempt to exfiltrate
+//! a credential, so it raises an alert.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use onecli_model::{AgentId, Authority, Code};
 use super::disguised::DisguisedScan;
 use super::gateway::Gateway;
 
-/// What was raised for a request, one bit per code.
+/// The alerts already raised for a request, one bit for each code.
 const FOREIGN: u8 = 1;
 const MISPLACED: u8 = 2;
 const EVERYTHING: u8 = FOREIGN | MISPLACED;
 
-/// The alerts about one request's content: each code at most once, then folded with those of other requests and
-/// charged to the agent as refusals are.
+/// The alerts about one request's content. Each code is raised at most once. Alerts are then folded with those of
+/// other requests and charged to the agent, like refusals.
 pub(super) struct ContentAlerts {
     gateway: Arc<Gateway>,
     agent: AgentId,
     authority: Authority,
-    /// The request, as its decision has it.
+    /// The request, as recorded with its decision.
     record: Record,
     raised: AtomicU8,
 }
 
 impl ContentAlerts {
-    /// About the request of `record`, which `agent` sends to `authority`.
+    /// Returns the alerts for the request of `record`, which `agent` sends to `authority`.
     pub(super) fn new(
         gateway: Arc<Gateway>,
         agent: AgentId,
@@ -43,7 +43,7 @@ impl ContentAlerts {
         ContentAlerts { gateway, agent, authority, record, raised: AtomicU8::new(0) }
     }
 
-    /// Is there nothing left to raise?
+    /// Returns whether every alert has been raised.
     fn is_done(&self) -> bool {
         self.raised.load(Ordering::Relaxed) == EVERYTHING
     }
@@ -58,7 +58,8 @@ impl ContentAlerts {
         }
     }
 
-    /// Writes the alert, unless it repeats others or the agent has used up its quota; then it is counted with them.
+    /// Writes the alert, unless it repeats others or the agent has used up its quota. Such an alert is counted with
+    /// the others.
     fn raise(&self, code: Code) {
         let Gateway { refusals, quota, clock, audit, .. } = self.gateway.as_ref();
         let mut record = self.record.clone();
@@ -71,7 +72,7 @@ impl ContentAlerts {
     }
 }
 
-/// Searches one stream of content while it passes.
+/// Searches one stream of content as it passes.
 #[derive(Clone)]
 pub(super) struct ContentScan {
     scan: PlaceholderScan,
@@ -87,12 +88,12 @@ impl fmt::Debug for ContentScan {
 }
 
 impl ContentScan {
-    /// Raises `alerts`.
+    /// Returns a scan that raises `alerts`.
     pub(super) fn new(alerts: Arc<ContentAlerts>) -> ContentScan {
         ContentScan { scan: PlaceholderScan::default(), disguised: DisguisedScan::default(), alerts }
     }
 
-    /// Takes the next bytes.
+    /// Scans the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if !self.alerts.is_done() {
             self.scan.push(bytes, |text| self.alerts.judge(text));
@@ -100,7 +101,7 @@ impl ContentScan {
         }
     }
 
-    /// What follows is another message.
+    /// Ends the current message; the next bytes belong to another one.
     pub(super) fn end_message(&mut self) {
         self.scan.reset();
         if !self.alerts.is_done() {
@@ -108,7 +109,7 @@ impl ContentScan {
         }
     }
 
-    /// Takes trailer fields, each name and value for itself.
+    /// Scans trailer fields, each name and value on its own.
     pub(super) fn fields(&mut self, fields: &HeaderMap) {
         for (name, value) in fields {
             for text in [name.as_str().as_bytes(), value.as_bytes()] {
@@ -119,7 +120,7 @@ impl ContentScan {
     }
 }
 
-/// The last bytes wait for more. A body that is sent does not always say that it has ended.
+/// The last bytes wait for more, and a forwarded body does not always report its end.
 impl Drop for ContentScan {
     fn drop(&mut self) {
         self.end_message();

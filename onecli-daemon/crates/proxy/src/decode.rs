@@ -1,7 +1,8 @@
-//! Content codings taken off, so that what they hide can be scanned (RFC 9110 section 8.4.1).
+//! Decodes content codings, so that the content can be scanned (RFC 9110 section 8.4.1).
 //!
-//! Answers are asked for in `identity`, but an upstream may send what it has stored. Decoding streams: memory does not
-//! grow with the answer, whatever its ratio, for nothing is decoded before the agent has taken what came before.
+//! The daemon requests `identity`, but an upstream may send a stored representation. Decoding streams: the next bytes
+//! are decoded only after the agent has read the earlier ones. So memory does not grow with the response, whatever
+//! its compression ratio.
 
 mod decoder;
 
@@ -25,20 +26,21 @@ use super::inject::DIGESTS;
 use super::peer_body::PeerBody;
 use super::shares::Share;
 
-/// Codings one over another that are taken off.
+/// Maximum number of nested codings that are decoded.
 const MAX_CODINGS: usize = 2;
-/// Decoded at once.
+/// Bytes that are decoded at once.
 const CHUNK: usize = 16 * 1024;
 
-/// Brotli and zstd take up to 16 MiB for each answer. So many are taken off at a time: for one agent, and for all.
+/// Brotli and zstd use up to 16 MiB for each response. These limits apply to concurrent decoders: for one agent, and
+/// for all.
 pub(super) const DECODERS_PER_AGENT: usize = 8;
 pub(super) const DECODERS: usize = 32;
 
 /// An upstream's body, without content codings.
 pub(super) enum Source {
-    /// It had none.
+    /// A body that had no coding.
     Plain(PeerBody),
-    /// It had some, which are taken off.
+    /// A body that had codings, which are decoded.
     Decoded {
         reader: Pin<Box<dyn AsyncRead + Send>>,
         trailers: LateTrailers,
@@ -47,10 +49,10 @@ pub(super) enum Source {
     },
 }
 
-/// The trailers of a body that is decoded, once it has ended.
+/// The trailers of a decoded body, available after its end.
 type LateTrailers = Arc<Mutex<Option<HeaderMap>>>;
 
-/// The data of a body, whose trailers are put aside.
+/// The data of a body; the trailers are stored separately.
 struct Data<B> {
     body: B,
     trailers: LateTrailers,
@@ -68,7 +70,7 @@ impl<B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin> Stream for Data<
                 Ok(data) => return Poll::Ready(Some(Ok(data))),
                 Err(frame) => {
                     let mut trailers = frame.into_trailers().unwrap_or_default();
-                    // They tell of the content as it was coded (RFC 9530 section 2).
+                    // Digests describe the coded content (RFC 9530 section 2).
                     for name in &DIGESTS {
                         trailers.remove(name);
                     }
@@ -83,16 +85,16 @@ fn lock(trailers: &LateTrailers) -> MutexGuard<'_, Option<HeaderMap>> {
     trailers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A coding that cannot be taken off.
+/// The error for a coding that cannot be decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnknownCoding;
 
-/// Why an answer is not decoded.
+/// The reason that a response is not decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotDecoded {
-    /// Its codings are not known, or too many.
+    /// Its codings are unknown, or too many.
     Unknown,
-    /// As many answers in large windows are decoded as may be.
+    /// The limit on concurrent decoders with large windows is reached.
     Busy,
 }
 
@@ -102,7 +104,7 @@ impl From<UnknownCoding> for NotDecoded {
     }
 }
 
-/// A coding that can.
+/// A coding that can be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
     Gzip,
@@ -112,15 +114,15 @@ enum Coding {
 }
 
 impl Coding {
-    /// Is its window megabytes, and not the 32 KiB of deflate (RFC 1951 section 2)?
+    /// Returns whether the window has megabytes, unlike the 32 KiB of deflate (RFC 1951 section 2).
     fn is_large(self) -> bool {
         matches!(self, Coding::Brotli | Coding::Zstd)
     }
 }
 
 impl Source {
-    /// Takes the codings that `headers` name off `incoming`, and corrects the headers. A coding with a large window
-    /// takes one of the agent's shares.
+    /// Decodes the codings that `headers` name for `incoming`, and corrects the headers. A coding with a large window
+    /// uses one of the agent's decoders.
     ///
     /// # Errors
     /// [`NotDecoded`].
@@ -157,7 +159,7 @@ impl Source {
         Source::Decoded { reader, trailers, shares }
     }
 
-    /// A body in this coding, for tests of what is done with it.
+    /// Returns a body in this coding, for tests.
     #[cfg(test)]
     pub(super) fn for_test(
         coding: &'static str,
@@ -169,12 +171,12 @@ impl Source {
     }
 }
 
-/// Does a body with these headers have a content coding?
+/// Returns whether a body with these headers has a content coding.
 pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     !codings(headers).is_ok_and(|codings| codings.is_empty())
 }
 
-/// The codings in the order in which they were applied.
+/// The codings, in the order in which they were applied.
 fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, UnknownCoding> {
     let mut codings = Vec::new();
     for value in headers.get_all(header::CONTENT_ENCODING) {

@@ -1,6 +1,6 @@
-//! Placeholders in other spellings than their own: escaped as the scrubber reads escapes, in base64 or base32 (RFC 4648), in
-//! hex, in UTF-16, and several of these at once. Such a text is worth nothing anywhere; it is a sign of an attempt to get a
-//! credential out past a search.
+//! Finds placeholders in other spellings than the plain one: in escapes that the scrubber reads, in base64 or base32
+//! (RFC 4648), in hex, in UTF-16, and in combinations. Such a text is worthless anywhere, but indicates an attempt to
+//! get a credential past a search.
 
 use std::cmp::Reverse;
 use std::sync::LazyLock;
@@ -12,35 +12,38 @@ use onecli_model::{Placeholder, SecretValue, WireForm};
 
 use super::scrub::{Needles, Reading, Text, spellings};
 
-/// Most characters of a spelling of a placeholder, after its escapes: hex, and UTF-16 with the half of a character before it.
+/// Maximum number of characters in a spelling of a placeholder, with its escapes decoded: hex, or UTF-16 with half a
+/// character before it.
 const LONGEST: usize = 2 * Placeholder::LEN + 2;
-/// Least bytes of one: a single character is escaped.
+/// Minimum number of bytes in a spelling with escapes: one escaped character.
 const SHORTEST: usize = Placeholder::LEN + 1;
-/// Least characters of one without escapes: base64.
+/// Minimum number of characters in a spelling without escapes: base64.
 const SHORTEST_CODED: usize = (Placeholder::LEN * 8).div_ceil(6);
-/// Bytes of a spelling that may lie before the edge of two pieces: hex with each digit escaped as `%xx` or `\u00xx`, and more.
+/// Bytes of a spelling that may precede the border of two pieces: hex with each digit escaped as `%xx` or `\u00xx`,
+/// and more.
 const TAIL: usize = 640;
 /// Bytes that are searched at once.
 const PIECE: usize = 2048;
-/// So many bytes of a content are read in every way. Behind those base64, hex and UTF-16 are found where they are not escaped.
+/// The number of content bytes that are read in every spelling. After them, base64, hex and UTF-16 are found only if
+/// they are not escaped.
 const DEEP: usize = 64 * 1024;
-/// Most texts of one content that are looked at more closely: each takes some microseconds.
+/// Maximum number of texts in one content that are examined closely. Each examination takes some microseconds.
 const MAX_LOOKS: usize = 256;
 
-/// Spellings of what every placeholder begins with.
+/// Spellings of the placeholders' common prefix.
 static BEGINNINGS: LazyLock<Needles> = LazyLock::new(|| {
     let mut needles = Needles::default();
     needles.extend(spellings(&prefix()));
     needles
 });
 
-/// Those of them that are common, but for the plain one.
+/// The common spellings among them, without the plain one.
 static COMMON: LazyLock<Vec<Finder<'static>>> = LazyLock::new(|| {
     let prefix = Placeholder::PREFIX;
     let wide =
         |text: &str| text.bytes().flat_map(|byte| [byte, 0]).take(2 * text.len() - 1).collect::<Vec<u8>>();
     let mut all = vec![wide(prefix), hex(prefix, false), hex(prefix, true)];
-    // What stands before it changes at most its first byte's spelling.
+    // Bytes before the prefix change at most the spelling of its first byte.
     all.extend((0..3).map(|offset| {
         let padded = format!("{}{prefix}", &"   "[..offset]);
         let end = padded.len() * 8 / 6;
@@ -60,12 +63,12 @@ fn hex(text: &str, is_upper: bool) -> Vec<u8> {
     if is_upper { digits.to_ascii_uppercase() } else { digits }.into_bytes()
 }
 
-/// Searches one content while it passes. At most [`PIECE`] and [`TAIL`] bytes are stored.
+/// Searches one content as it passes. It stores at most [`PIECE`] and [`TAIL`] bytes.
 #[derive(Debug, Clone)]
 pub(super) struct DisguisedScan {
-    /// What is not searched yet, behind the last bytes that were.
+    /// Bytes that are not searched yet, after the last bytes that were.
     waiting: Vec<u8>,
-    /// So many of them were searched.
+    /// The number of waiting bytes that were searched.
     searched: usize,
     deep: usize,
     looks: usize,
@@ -78,7 +81,7 @@ impl Default for DisguisedScan {
 }
 
 impl DisguisedScan {
-    /// Takes the next bytes, and calls `found` with each placeholder in those that are searched now.
+    /// Scans the next bytes, and calls `found` with each placeholder in the bytes that are searched now.
     pub(super) fn push(&mut self, mut bytes: &[u8], mut found: impl FnMut(&str)) {
         while !bytes.is_empty() {
             let (piece, rest) = bytes.split_at(bytes.len().min(PIECE + self.searched - self.waiting.len()));
@@ -90,7 +93,7 @@ impl DisguisedScan {
         }
     }
 
-    /// The content has ended, or another one begins.
+    /// Ends the content; the next bytes belong to another one.
     pub(super) fn end(&mut self, mut found: impl FnMut(&str)) {
         if self.waiting.len() > self.searched {
             self.search(&mut found);
@@ -107,7 +110,8 @@ impl DisguisedScan {
     }
 }
 
-/// Those in the URL of a request and in its header fields, with placeholders that stand as such in a field's name.
+/// Returns the placeholders in the URL and header fields of a request, with those in plain spelling in a field's
+/// name.
 pub(super) fn in_head(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<Placeholder> {
     let (mut all, mut looks) = (Vec::new(), MAX_LOOKS);
     let names =
@@ -138,7 +142,8 @@ fn search(text: &[u8], is_deep: bool, looks: &mut usize, found: &mut impl FnMut(
     }
 }
 
-/// Is there an escape, or a text as long as a placeholder in base64? Most heads and short bodies have neither.
+/// Returns whether there is an escape, or a text as long as a placeholder in base64. Most heads and short bodies
+/// contain neither.
 fn may_hide_one(text: &[u8]) -> bool {
     if memchr::memchr3(b'%', b'\\', b'&', text).is_some() {
         return true;
@@ -152,16 +157,16 @@ fn may_hide_one(text: &[u8]) -> bool {
 
 fn common_places(text: &[u8]) -> Vec<usize> {
     let places = COMMON.iter().flat_map(|finder| finder.find_iter(text));
-    // In base64 the character before it holds bits of it, too.
+    // In base64, the character before the match also contains bits of the prefix.
     places.map(|at| if at > 0 && is_own(text[at - 1]) { at - 1 } else { at }).collect()
 }
 
-/// The characters of a spelling that begins at `at`: each in its longest reading, as programs write escapes.
+/// The characters of a spelling that starts at `at`. Each is read in its longest form, as programs write escapes.
 fn characters(text: &Text<'_>, mut at: usize) -> Vec<u8> {
     let mut all = Vec::with_capacity(LONGEST);
     while all.len() < LONGEST {
         let mut behind = Vec::new();
-        // A line break is one only where nothing else goes on: `\\u006e` is an n, and an escaped line break.
+        // A line break counts only if no other reading continues: `\\u006e` is an n, and an escaped line break.
         let Some(longest) = longest(text, at).or_else(|| {
             text.line_breaks(at, &mut behind);
             behind.iter().filter_map(|place| longest(text, *place)).max_by_key(|reading| reading.end)
@@ -174,18 +179,18 @@ fn characters(text: &Text<'_>, mut at: usize) -> Vec<u8> {
     all
 }
 
-/// The longest reading of a character that may stand in a spelling; the first of several, so that `\141` is octal.
+/// The longest reading of a character that may occur in a spelling; the first one of equals, so that `\141` is octal.
 fn longest(text: &Text<'_>, at: usize) -> Option<Reading> {
     let is_own = |reading: &Reading| reading.character.as_bytes().iter().all(|byte| is_own(*byte));
     text.readings(at).filter(is_own).min_by_key(|reading| Reverse(reading.end))
 }
 
-/// May it stand in a spelling of a placeholder?
+/// Returns whether `byte` may occur in a spelling of a placeholder.
 fn is_own(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'/' | b'-' | 0)
 }
 
-/// Placeholders in what the characters stand for.
+/// Returns the placeholders that the characters encode.
 fn decoded(characters: &[u8]) -> Vec<Placeholder> {
     let plain: Vec<u8> = characters.iter().copied().filter(|byte| *byte != 0).collect();
     let mut all: Vec<Placeholder> = Placeholder::find_all(&plain).collect();
@@ -202,14 +207,14 @@ fn decoded(characters: &[u8]) -> Vec<Placeholder> {
     all
 }
 
-/// Placeholders in a text of which it is not known where a group of characters begins.
+/// Returns the placeholders in a text whose character groups start at an unknown offset.
 fn in_groups(encoding: &Encoding, group: usize, characters: &[u8]) -> Vec<Placeholder> {
     let is_of = |byte: &&u8| encoding.specification().symbols.as_bytes().contains(byte);
     let own: Vec<u8> = characters.iter().take_while(is_of).copied().collect();
     let all = (0..group).flat_map(|before| {
         let mut padded = vec![b'A'; before];
         padded.extend_from_slice(&own);
-        // A group that is cut off is completed: its first bytes are whole.
+        // A truncated group is padded, because its first bytes are complete.
         padded.resize(padded.len().next_multiple_of(group), b'A');
         encoding.decode(&padded).unwrap_or_default()
     });
@@ -229,7 +234,7 @@ mod tests {
         Placeholder::from_bits(*b"0123456789abcdefghij")
     }
 
-    /// Everything but its own spelling.
+    /// All spellings except the plain one.
     fn spelt(text: &str) -> Vec<(&'static str, String)> {
         let percent = |text: &str| text.bytes().map(|b| format!("%{b:02x}")).collect::<String>();
         let again = |text: &str| text.replace('%', "%25");
@@ -305,7 +310,7 @@ mod tests {
         }
     }
 
-    /// What looks like one takes some microseconds, so their number is bounded.
+    /// Examining a candidate takes some microseconds, so the number of candidates is limited.
     #[test]
     fn looks_are_counted() {
         let mut scan = DisguisedScan::default();

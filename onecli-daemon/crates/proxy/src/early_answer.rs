@@ -1,5 +1,5 @@
-//! An upstream may answer before it has read the request's body, and end the connection (413 is such an answer). The write
-//! that fails then must not take away the response, which is there to be read.
+//! An upstream may respond before it has read the request's body, and close the connection (for example with 413).
+//! The write that then fails must not discard the response, which can still be read.
 
 use std::io;
 use std::pin::Pin;
@@ -9,32 +9,33 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Did a write on a connection fail?
+/// Reports whether a write on a connection failed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct WriteFailed(Arc<AtomicBool>);
 
 impl WriteFailed {
-    /// The connection carries no further request.
+    /// Returns true after a failed write. The connection then carries no further request.
     pub(super) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A connection whose writes wait when the peer has closed it. Reading brings what it sent before, and then the error.
+/// A connection whose writes wait after the peer has closed it. A read first returns the bytes that the peer sent
+/// before, and then the error.
 #[derive(Debug)]
 pub(super) struct EarlyAnswer<S> {
     stream: S,
     failed: WriteFailed,
-    /// Of the write that failed, until a read reports it.
+    /// The error of the failed write, until a read reports it.
     error: Option<io::Error>,
     /// The task that waits to write.
     writer: Option<Waker>,
-    /// Nothing more is to be read.
+    /// Set when the peer's bytes are read to their end.
     is_read: bool,
 }
 
 impl<S> EarlyAnswer<S> {
-    /// Notes in `failed` when a write fails.
+    /// Wraps `stream`, and sets `failed` when a write fails.
     pub(super) fn new(stream: S, failed: WriteFailed) -> EarlyAnswer<S> {
         EarlyAnswer { stream, failed, error: None, writer: None, is_read: false }
     }
@@ -61,7 +62,7 @@ impl<S> EarlyAnswer<S> {
         }
     }
 
-    /// Nothing more is read: writes report their own errors from now on.
+    /// Ends reading. From now on, writes report their own errors.
     fn end_reading(&mut self) {
         self.is_read = true;
         if let Some(writer) = self.writer.take() {
@@ -70,7 +71,7 @@ impl<S> EarlyAnswer<S> {
     }
 }
 
-/// Has the peer closed the connection?
+/// Returns whether the error means that the peer closed the connection.
 fn is_closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
@@ -88,7 +89,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for EarlyAnswer<S> {
             return Poll::Ready(Ok(()));
         }
         self.end_reading();
-        // The kernel reports a reset once, and an end from then on. A body without a length may have been cut off.
+        // The kernel reports a reset once, and then the end of the stream. A body without a length may have been
+        // truncated.
         Poll::Ready(self.error.take().map_or(read, Err))
     }
 }
@@ -129,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer that writes `answer` and closes the connection with bytes unread, which resets it.
+    /// A peer that writes `answer` and closes the connection with unread bytes, which resets it.
     async fn reset_behind(answer: &[u8]) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -138,7 +140,7 @@ mod tests {
         peer.readable().await.unwrap();
         peer.write_all(answer).await.unwrap();
         drop(peer);
-        // The reset is known once reading would not block any more.
+        // The socket becomes readable when the reset has arrived.
         stream.readable().await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         stream

@@ -1,4 +1,4 @@
-//! One request, from its head to its answer. Each line is a step; each refusal leaves early.
+//! One request, from its head to its response. Each line is a step; each refusal returns early.
 
 use std::sync::Arc;
 
@@ -66,15 +66,15 @@ pub(super) struct Allowed {
     pub(super) head: Head,
     pub(super) permit: Permit,
     pub(super) body: Payload,
-    /// What a body held in memory takes up.
+    /// The agent's share of buffered bodies, if the body is in memory.
     pub(super) share: Option<Share>,
     pub(super) sessions: Presented,
     pub(super) client_upgrade: Option<OnUpgrade>,
-    /// Does the client wait for 100 (Continue)?
+    /// Set if the client waits for 100 (Continue).
     pub(super) expects_continue: bool,
 }
 
-/// What policy allowed, and under which conditions.
+/// The grants that policy gave to a request, with their conditions.
 pub(super) struct Permit {
     pub(super) grants: Vec<Grant>,
     /// The secrets whose sealed sessions may be opened.
@@ -84,12 +84,12 @@ pub(super) struct Permit {
     pub(super) limits: Vec<Arc<Rule>>,
     pub(super) reach: Reach,
     is_ruled: bool,
-    /// Is it a test of root's, which rests on no grant of an agent?
+    /// Set for a test by root, which needs no grant of an agent.
     pub(super) is_test: bool,
 }
 
 impl Permit {
-    /// Did it matter what the request is, or may its answer hold a value?
+    /// Returns whether the decision depended on the request's content, or the response may contain a value.
     pub(super) fn is_judged(&self) -> bool {
         self.is_ruled || !self.watches.is_empty()
     }
@@ -100,7 +100,7 @@ impl Permit {
         self.grants.iter().chain(self.sessions.iter().filter(is_new)).cloned().collect()
     }
 
-    /// What the policy of this moment allows.
+    /// Returns what the current policy allows.
     ///
     /// # Errors
     /// Policy's refusal.
@@ -130,7 +130,7 @@ impl Permit {
         })
     }
 
-    /// For a test of root's.
+    /// Returns the permission for a test by root.
     pub(super) fn of_test(grant: Grant, watch: Watch) -> Permit {
         Permit {
             grants: vec![grant],
@@ -146,7 +146,7 @@ impl Permit {
 }
 
 impl Allowed {
-    /// A request without a body that no client sent.
+    /// Returns a request without a body that no client sent.
     pub(super) fn of_test(identity: Identity, head: Head, permit: Permit) -> Allowed {
         Allowed {
             identity,
@@ -198,7 +198,7 @@ async fn authorize(
     Ok(Allowed { identity, head, permit, body, share, sessions, client_upgrade, expects_continue })
 }
 
-/// Reads the body where a placeholder in it decides.
+/// Reads the body if a placeholder in it decides.
 async fn read_fields(
     gateway: &Gateway,
     identity: &Identity,
@@ -231,7 +231,8 @@ async fn read_fields(
     Ok((Payload::whole(whole.bytes), Some(whole.share)))
 }
 
-/// A placeholder in a body with a content coding is not found, and the agent may well have sent it.
+/// Adds the content coding to the refusal. The daemon cannot find a placeholder in an encoded body, so the agent may
+/// have sent one.
 fn name_coding(refusal: Refusal, head: &Head) -> Refusal {
     if refusal.code != Code::PlaceholderMissing || !buffer::is_encoded_json(&head.headers) {
         return refusal;

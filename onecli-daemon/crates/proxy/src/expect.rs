@@ -1,8 +1,8 @@
 //! `Expect: 100-continue` (RFC 9110 section 10.1.1): the client sends its body when it gets 100 (Continue).
 //!
-//! The first read of the body sends the 100: hyper does it over HTTP/1.1, [`super::http2`] over HTTP/2. So a request that
-//! is refused without a look at its body gets the final status alone. The body of an allowed one waits at a [`Gate`] for
-//! the upstream.
+//! The first read of the body sends the 100: hyper does so over HTTP/1.1, [`super::http2`] over HTTP/2. If the daemon
+//! refuses a request without reading its body, the client gets the final status only. The body of an allowed request
+//! waits at a [`Gate`] for the upstream.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,21 +15,22 @@ use http::header::{self, HeaderValue};
 use http::{Request, StatusCode, Version};
 use onecli_model::{Code, Refusal};
 
-/// How long an upstream may take for a 100 or a final status. Then the body is sent anyway, as a client does that gets no 100.
+/// How long the daemon waits for a 100 or a final status from the upstream. Then it sends the body, like a client
+/// that gets no 100.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The one expectation that is defined.
+/// The only expectation that HTTP defines.
 pub(super) const CONTINUE: HeaderValue = HeaderValue::from_static("100-continue");
 
-/// Is it the one expectation that is defined?
+/// Returns whether `value` is `100-continue`.
 pub(super) fn is_continue(value: &HeaderValue) -> bool {
     value.as_bytes().eq_ignore_ascii_case(CONTINUE.as_bytes())
 }
 
-/// Does the client of `request` wait for 100 (Continue)?
+/// Returns whether the client of `request` waits for 100 (Continue).
 ///
 /// # Errors
-/// [`Code::ExpectationFailed`] for an expectation that is not defined.
+/// [`Code::ExpectationFailed`] for any other expectation.
 pub(super) fn expects_continue<B>(request: &Request<B>) -> Result<bool, Refusal> {
     let mut values = request.headers().get_all(header::EXPECT).iter().peekable();
     let is_expected = values.peek().is_some();
@@ -47,7 +48,7 @@ const WAITING: u8 = 0;
 const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
 
-/// Holds a request's body back until the upstream wants it.
+/// Delays a request's body until the upstream wants it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate(Arc<State>);
 
@@ -66,7 +67,8 @@ impl Gate {
         }
     }
 
-    /// A final response came. True: it came before the body was let through, so the body is never sent.
+    /// Reports that a final response arrived. Returns true if the body had not been let through; it is then never
+    /// sent.
     pub(super) fn close(&self) -> bool {
         self.leave_waiting(CLOSED)
     }
@@ -75,12 +77,12 @@ impl Gate {
         self.0.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Is the body still held back, so that the upstream has to be asked for a 100?
+    /// Returns whether the body still waits, so that the daemon must request a 100 from the upstream.
     pub(super) fn is_waiting(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == WAITING
     }
 
-    /// The upstream sent an interim response with this status.
+    /// Reports an interim response of the upstream with this status.
     pub(super) fn interim(&self, status: StatusCode) {
         if status == StatusCode::CONTINUE {
             self.open();
@@ -93,7 +95,7 @@ impl Gate {
         if self.0.state.load(Ordering::Acquire) == OPEN { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Waits for what comes of `sending`, and opens the gate if that takes too long.
+    /// Waits for the result of `sending`, and opens the gate if that takes too long.
     pub(super) async fn until<T>(gate: Option<&Gate>, sending: impl Future<Output = T>) -> T {
         let mut sending = pin!(sending);
         if let Some(gate) = gate.filter(|gate| gate.is_waiting()) {

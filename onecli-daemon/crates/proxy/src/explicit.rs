@@ -1,5 +1,5 @@
-//! Clients that speak to us as their proxy: CONNECT, and absolute-form for plain HTTP (RFC 9110 section 9.3.6,
-//! RFC 9112 section 3.2.2).
+//! Clients that use the daemon as their proxy: CONNECT, and absolute-form for plain HTTP (RFC 9110 section 9.3.6, RFC
+//! 9112 section 3.2.2).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ use super::reject;
 use super::serve::{HttpVersion, record_broken, refuse_malformed, serve_with};
 use super::trail::Trail;
 
-/// How long a client may take for its handshake with the proxy.
+/// Time limit for a client's handshake with the proxy.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// What the explicit proxy is spoken to in.
+/// The protocol that clients use with the explicit proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
-    /// In the clear.
+    /// Without TLS.
     Plain,
-    /// Over TLS, so that nobody on the way reads the token.
+    /// Over TLS, so that the token cannot be read in transit.
     Tls,
 }
 
-/// Serves one connection to the explicit proxy that came from outside of every managed cgroup. Until it presents a
-/// token, newer ones from the same address may take its place.
+/// Serves one connection to the explicit proxy from outside all managed cgroups. Until the client presents a token,
+/// newer connections from the same address may displace this one.
 pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, wire: Wire) {
     let place = Arc::new(Place::of_stranger(gateway.strangers.admit(Source::of_address(peer.ip()))));
     let mut connection = Connection::new(Mode::Explicit, None, peer);
@@ -52,7 +52,7 @@ pub async fn serve_explicit(gateway: Arc<Gateway>, stream: TcpStream, peer: Sock
     }
 }
 
-/// Serves a proxy's client on a connection that has its place.
+/// Serves a proxy client on a connection that has its slot.
 pub(super) async fn serve_proxy(
     gateway: Arc<Gateway>,
     stream: TcpStream,
@@ -89,7 +89,7 @@ where
     }
 }
 
-/// One proxy request. The token counts for this request alone.
+/// Answers one proxy request. The token is valid for this request only.
 async fn answer(
     gateway: Arc<Gateway>,
     mut connection: Connection,
@@ -99,7 +99,7 @@ async fn answer(
         connection.belongs_to(&gateway, identity.agent().id)?;
         Ok(identity)
     });
-    // Whoever sent it is told what is wrong with it; the record names the agent where its token was read.
+    // The response tells the sender what is wrong. The record names the agent if the token was read.
     if let Some(malformed) = Malformed::of(&request) {
         return refuse_malformed(&gateway, &connection, malformed).await;
     }
@@ -139,8 +139,8 @@ fn authenticate(
     })
 }
 
-/// Counts a wrong token. Whoever sends many is told to stop; right tokens are taken from the same address all the
-/// while, for others may share it.
+/// Counts a wrong token. An address that sends many is throttled. Valid tokens from the same address are still
+/// accepted, because several clients may share it.
 fn failed(gateway: &Gateway, connection: &Connection, refusal: Refusal) -> Refusal {
     gateway.failures.failed(connection.source());
     if refusal.code.is_alert() || !gateway.failures.is_blocked(connection.source()) {
@@ -174,7 +174,7 @@ fn presented_token(request: &Request<PeerBody>) -> Presented {
     Token::parse(&text).map_or(Presented::Garbage, Presented::Token)
 }
 
-/// Opens a CONNECT tunnel to ourselves: what comes through it is intercepted.
+/// Opens a CONNECT tunnel to the daemon itself, which intercepts what comes through it.
 async fn connect(
     gateway: &Arc<Gateway>,
     connection: Connection,
@@ -217,8 +217,8 @@ async fn connect(
     Response::new(empty())
 }
 
-/// `Host`, where it is sent, names what the target names (RFC 9110 section 7.2; invariant 6). Some clients leave out
-/// the port.
+/// Checks that `Host`, if the client sends it, agrees with the target (RFC 9110 section 7.2; invariant 6). Some
+/// clients omit the port.
 fn check_host(request: &Request<PeerBody>, target: &Authority) -> Result<(), Refusal> {
     let Some(host) = request.headers().get(header::HOST) else { return Ok(()) };
     let named = host.to_str().ok().and_then(|host| Authority::parse(host, Some(target.port())).ok());

@@ -1,5 +1,5 @@
-//! What HTTP/2 refuses below us: requests that h2 itself answers or resets never reach a service, and hyper tells of
-//! most of them nowhere. The frames that leave do (RFC 9113 section 6).
+//! Detects requests that the HTTP/2 layer refuses. Requests that h2 itself answers or resets never reach a service,
+//! and hyper reports few of them. The outgoing frames show them (RFC 9113 section 6).
 
 use std::collections::HashSet;
 use std::io;
@@ -12,24 +12,24 @@ use onecli_model::Code;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-/// Frame types and the flag that we look for (RFC 9113 section 6).
+/// The frame types and the flag that are evaluated (RFC 9113 section 6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 
-/// What one connection's HTTP/2 layer refused by itself.
+/// Refusals by the HTTP/2 layer of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Rejections {
-    /// Requests that a service answered.
+    /// Number of requests that a service answered.
     answered: AtomicU64,
     first: OnceLock<Code>,
     noticed: Notify,
 }
 
 impl Rejections {
-    /// Notes that a service gave an answer.
+    /// Records that a service returned a response.
     pub(super) fn answered(&self) {
         self.answered.fetch_add(1, Ordering::SeqCst);
     }
@@ -44,7 +44,7 @@ impl Rejections {
         }
     }
 
-    /// Was anything refused?
+    /// Returns the first refusal, if there was any.
     pub(super) fn any(&self) -> Option<Code> {
         self.first.get().copied()
     }
@@ -56,7 +56,7 @@ impl Rejections {
     }
 }
 
-/// A connection whose leaving frames are followed.
+/// A connection whose outgoing frames are examined.
 #[derive(Debug)]
 pub(super) struct Frames<S> {
     stream: S,
@@ -65,7 +65,7 @@ pub(super) struct Frames<S> {
 }
 
 impl<S> Frames<S> {
-    /// Notices into `rejections`.
+    /// Wraps `stream`, and reports refusals to `rejections`.
     pub(super) fn new(stream: S, rejections: Arc<Rejections>) -> Frames<S> {
         Frames { stream, leaving: Leaving::default(), rejections }
     }
@@ -78,23 +78,23 @@ impl<S> Frames<S> {
     }
 }
 
-/// The frames so far, of a server that sends no preface.
+/// The outgoing frames so far, of a server that sends no preface.
 #[derive(Debug, Default)]
 struct Leaving {
     head: [u8; 9],
     head_len: usize,
-    /// The payload's first bytes: all that a reset and a GOAWAY have to say.
+    /// The first bytes of the payload, which contain all that is read of a reset or a GOAWAY.
     payload: [u8; 8],
     payload_len: usize,
     left: usize,
-    /// Streams whose answer has begun and not ended; bounded by the streams that may be open.
+    /// Streams whose response has begun and not ended. Their number is limited by the number of open streams.
     open: HashSet<u32>,
-    /// Answers that have begun.
+    /// Number of responses that have begun.
     begun: u64,
 }
 
 impl Leaving {
-    /// Follows `bytes`, while the service has `answered` so many requests; gives what is refused in them.
+    /// Examines `bytes`, when the service has `answered` this many requests. Returns the code of a refusal in them.
     fn push(&mut self, mut bytes: &[u8], answered: u64) -> Option<Code> {
         let mut refused = None;
         while !bytes.is_empty() {
@@ -124,12 +124,12 @@ impl Leaving {
         refused
     }
 
-    /// Judges a frame that is complete.
+    /// Judges a complete frame.
     fn judge(&mut self, answered: u64) -> Option<Code> {
         let [_, _, _, kind, flags, id @ ..] = self.head;
         let id = u32::from_be_bytes(id) & 0x7fff_ffff;
         let ends = flags & END_STREAM != 0;
-        // A reset begins with its code, a GOAWAY has it behind the last stream's id (RFC 9113 sections 6.4 and 6.8).
+        // A reset starts with its code; a GOAWAY has it after the last stream's id (RFC 9113 sections 6.4 and 6.8).
         let word =
             |at: usize| self.payload[at..at + 4].iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
         let (first, second) = (word(0), word(4));
@@ -142,14 +142,14 @@ impl Leaving {
                 } else {
                     self.open.insert(id);
                 }
-                // The one answer that h2 gives by itself: 431, without content.
+                // The only response that h2 sends by itself is 431, without content.
                 (begins && ends && self.begun > answered).then_some(Code::HeadTooLarge)
             }
             DATA if ends => {
                 self.open.remove(&id);
                 None
             }
-            // Once an answer has begun, the request was read, and has a record of its own.
+            // If a response has begun, the request was read and has its own record.
             RST_STREAM => {
                 let unread = !self.open.remove(&id);
                 (unread && is_fault(first)).then_some(Code::BadRequest)
@@ -160,7 +160,7 @@ impl Leaving {
     }
 }
 
-/// Error codes that blame the other side (RFC 9113 section 7).
+/// Returns whether the error code blames the other side (RFC 9113 section 7).
 pub(super) fn is_fault(code: u32) -> bool {
     const PROTOCOL_ERROR: u32 = 0x1;
     const FLOW_CONTROL_ERROR: u32 = 0x3;
@@ -256,11 +256,11 @@ mod tests {
         check(&[settings.clone(), frame(HEADERS, 5, 1, b"431")], 0, Some(Code::HeadTooLarge));
         check(&[settings.clone(), reset(1, 1)], 0, Some(Code::BadRequest));
         check(&[settings.clone(), reset(1, 11)], 0, Some(Code::BadRequest));
-        // Ours to say: refused stream, cancel, internal error, no error.
+        // Codes that the daemon may send for its own reasons: refused stream, cancel, internal error, no error.
         for code in [7, 8, 2, 0] {
             check(&[settings.clone(), reset(1, code)], 0, None);
         }
-        // An answer that breaks off has a record already.
+        // A response that breaks off already has a record.
         check(&[head, reset(1, 1)], 1, None);
         check(&[frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 1, b'x'])], 0, Some(Code::BadRequest));
         check(&[frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])], 0, None);

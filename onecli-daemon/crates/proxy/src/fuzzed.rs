@@ -1,4 +1,4 @@
-//! The properties of private parts that the fuzz targets tries out.
+//! Properties of private modules that the fuzz targets checks.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::front::{Front, MAX_FIELDS, Malformed};
 use super::scrub::{Scrubber, Text};
 
-/// A value, its pieces' sizes, and a text in which four bytes stand for spellings of the value.
+/// Input: a value, the sizes of its pieces, and a text in which four bytes are replaced with spellings of the value.
 pub fn scrub(bytes: &[u8]) {
     let Some((&length, rest)) = bytes.split_first() else { return };
     let Some((value, text)) = rest.split_at_checked(8 + usize::from(length % 24)) else { return };
-    // What is masked with could make the value anew, and line ends are left.
+    // The mask character could form the value again, and line ends are not masked.
     if !value.iter().all(|byte| (0x20..0x7f).contains(byte) && *byte != b'*') {
         return;
     }
@@ -64,8 +64,9 @@ pub fn scrub(bytes: &[u8]) {
     assert_eq!(run(&[0]).escape_ascii().to_string(), whole.escape_ascii().to_string(), "byte by byte");
 }
 
-/// A length, how much two values have in common, the values, the size of the pieces, and a text in which two bytes stand
-/// for beginnings of the first value, as it is and in hex; the byte behind says how long.
+/// Input: a length, the length of the prefix that two values share, the values, and the size of the pieces. Then a
+/// text in which two bytes are replaced with beginnings of the first value, plain and in hex; the next byte gives
+/// their length.
 pub fn noninterference(bytes: &[u8]) {
     let &[length, common, ref rest @ ..] = bytes else { return };
     let (length, common) = (8 + usize::from(length % 24), usize::from(common));
@@ -104,7 +105,8 @@ pub fn noninterference(bytes: &[u8]) {
     }
 }
 
-/// A byte can stand for itself, no reading ends beyond the bytes, and what is not cut off reads the same whatever comes.
+/// Checks that each byte can be read as itself, that no reading ends beyond the bytes, and that a complete reading
+/// does not depend on later bytes.
 pub fn readings(bytes: &[u8]) {
     let whole = Text::new(bytes);
     let half = Text::new(&bytes[..bytes.len() / 2]);
@@ -137,7 +139,7 @@ impl AsyncRead for Pieces<'_> {
     }
 }
 
-/// What passes, and what is said of the rest.
+/// Returns the bytes that pass, and the refusal of the rest.
 fn read(bytes: &[u8], size: usize) -> (Vec<u8>, Option<String>) {
     let (mut front, link) = Front::new(Pieces(bytes, size), Duration::from_mins(1));
     let mut cx = Context::from_waker(Waker::noop());
@@ -164,7 +166,7 @@ fn read(bytes: &[u8], size: usize) -> (Vec<u8>, Option<String>) {
 }
 
 pub fn front(bytes: &[u8]) {
-    // The front's timer wants a clock, which it is not to reach.
+    // The front's timer needs a clock; its time limit is never reached.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let Ok(runtime) = runtime else { return };
     let _entered = runtime.enter();

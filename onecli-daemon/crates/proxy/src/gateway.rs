@@ -1,4 +1,4 @@
-//! What the request path works with: narrow handles, shared by all connections.
+//! The shared state of the request path, as narrow handles that all connections use.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -37,58 +37,59 @@ use super::revoked;
 use super::scrub_values::{ScrubValues, SearchSet};
 use super::shares::Shares;
 
-/// How long requests that are broken off may take to be gone. They do not wait for anybody.
+/// Time limit for aborted requests to end. They wait for no other task.
 const BREAKING_OFF: Duration = Duration::from_secs(5);
 
-/// How long a connection may take from being accepted to its first request, and be waited for when the daemon stops.
+/// Time limit from accepting a connection to its first request. When the daemon stops, it waits this long for such
+/// requests.
 const YOUTH: Duration = Duration::from_secs(2);
 
-/// How long an upstream that is connected is waited for.
+/// How long the daemon waits for a connected upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamPatience {
-    /// For the head of its answer, from the last that it took of the request.
+    /// Time limit for the head of the response, from the last progress in sending the request.
     pub head: Duration,
-    /// For each piece of an answer that has begun: a stream as a whole may live long.
+    /// Time limit for each piece of a response that has begun. A stream as a whole may last longer.
     pub idle: Duration,
 }
 
-/// What a gateway is made of.
+/// The parts of a gateway.
 pub struct GatewayParts {
     /// The policy; a new snapshot takes effect on the next request.
     pub policy: watch::Receiver<Arc<Snapshot>>,
     /// Opens secrets.
     pub vault: Arc<Vault>,
-    /// Opens what is granted, and buys tokens.
+    /// Opens secrets for grants, and requests tokens.
     pub credentials: Arc<Credentials>,
-    /// Records everything.
+    /// The audit log.
     pub audit: AuditLog,
-    /// How much of the record each agent may cause.
+    /// How many audit records each agent may cause.
     pub audit_quota: Arc<Quota>,
-    /// Are refusals that repeat one record with a count?
+    /// Set if repeated refusals are folded into one record with a count.
     pub fold_refusals: bool,
     /// TLS towards agents.
     pub agent_tls: AgentTls,
     /// TLS towards upstreams.
     pub upstream_tls: UpstreamTls,
-    /// Names to checked addresses.
+    /// Resolves names to checked addresses.
     pub resolver: Arc<Resolver>,
-    /// Addresses that stand for names.
+    /// Addresses that represent names.
     pub synthetic: Arc<SyntheticAddresses>,
-    /// Connects to them.
+    /// Connects to the resolved addresses.
     pub dialer: Dialer,
-    /// How long they are waited for then.
+    /// How long the daemon waits for a connected upstream.
     pub patience: UpstreamPatience,
-    /// The proxy that upstreams are reached through, where there is one.
+    /// The proxy to the upstreams, if one is configured.
     pub proxy: Option<UpstreamProxy>,
-    /// Addresses of the explicit proxy: a redirected connection to one of them speaks proxy HTTP, over TLS or not.
+    /// Addresses of the explicit proxy. A redirected connection to one of them uses proxy HTTP, with or without TLS.
     pub explicit_addresses: Vec<(SocketAddr, Wire)>,
-    /// How much may be open at a time.
+    /// Limits on what may be open at the same time.
     pub capacity: Capacity,
-    /// Requests that wait for a person.
+    /// Requests that wait for operator approval.
     pub approvals: Arc<Approvals>,
-    /// How long they wait.
+    /// How long requests wait for approval.
     pub approval_timeout: Duration,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
     pub random: Arc<dyn Random>,
@@ -100,13 +101,13 @@ pub struct Gateway {
     pub(super) vault: Arc<Vault>,
     pub(super) credentials: Arc<Credentials>,
     pub(super) audit: AuditLog,
-    /// What each agent may cause to be recorded.
+    /// How many audit records each agent may cause.
     pub(super) quota: Arc<Quota>,
-    /// Refusals that repeat.
+    /// Repeated refusals.
     pub(super) refusals: Refusals,
     pub(super) agent_tls: AgentTls,
     pub(super) pool: Pool,
-    /// Addresses that stand for names.
+    /// Addresses that represent names.
     pub(super) synthetic: Arc<SyntheticAddresses>,
     pub(super) patience: UpstreamPatience,
     pub(super) explicit_addresses: Vec<(SocketAddr, Wire)>,
@@ -114,33 +115,33 @@ pub struct Gateway {
     pub(super) random: Arc<dyn Random>,
     /// Connections of agents.
     pub(super) connections: Shares,
-    /// Requests and tunnels of agents; each may hold an upstream connection.
+    /// Requests and tunnels of agents; each may use an upstream connection.
     pub(super) exchanges: Shares,
-    /// Body bytes that wait to be taken.
+    /// Body bytes that wait until a peer reads them.
     pub(super) body_memory: BodyMemory,
-    /// Answers that are decoded in a large window.
+    /// Responses that are decoded with a large window.
     pub(super) decoders: Shares,
-    /// Request bodies held in memory.
+    /// Request bodies in memory.
     pub(super) held_bodies: Shares,
-    /// Those that wait with their request for a person.
+    /// Request bodies that wait, with their request, for approval.
     pub(super) asked_bodies: Shares,
-    /// Connections of nobody known, so far.
+    /// Connections whose client is not identified yet.
     pub(super) strangers: Strangers,
     pub(super) failures: FailureLimits,
-    /// The counts of rules that limit.
+    /// The counters of limiting rules.
     pub(super) limits: Limits,
     pub(super) approvals: Arc<Approvals>,
     pub(super) approval_timeout: Duration,
     /// The values that responses are searched for.
     pub(super) scrub_values: ScrubValues,
-    /// Those that came back unasked.
+    /// Values that came back in responses although their request did not send them.
     pub(super) unexpected: UnexpectedMatches,
     pub(super) counters: Counters,
-    /// The daemon takes no new connections: those that are open are not to be used for long.
+    /// Cancelled when the daemon accepts no new connections, so that open connections soon close.
     stopping: CancellationToken,
-    /// The daemon stops now.
+    /// Cancelled when the daemon stops now.
     pub(super) ending: CancellationToken,
-    /// Held by every connection for as long as its client may be about to send the first request.
+    /// Held by every connection as long as its client may be about to send the first request.
     young: Arc<()>,
     /// Held by every request and tunnel while it is open.
     pub(super) open: Arc<()>,
@@ -153,12 +154,12 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// From now on agents get leaves of `authority`.
+    /// Issues leaf certificates of `authority` to agents from now on.
     pub fn set_authority(&self, authority: CertAuthority) {
         self.agent_tls.set_authority(authority);
     }
 
-    /// Puts the parts together.
+    /// Builds a gateway.
     pub fn new(parts: GatewayParts) -> Gateway {
         let capacity = parts.capacity;
         let outward = Outward {
@@ -203,28 +204,28 @@ impl Gateway {
         }
     }
 
-    /// The policy as it is now.
+    /// The current policy.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.policy.borrow())
     }
 
-    /// The agent of a cgroup, also a disabled one.
+    /// The agent of a cgroup, even a disabled one.
     pub(super) fn agent_in(&self, cgroup: Option<&CgroupName>) -> Option<AgentId> {
         self.policy.borrow().agent_of_cgroup(cgroup?).map(|agent| agent.id)
     }
 
-    /// What responses of `host` are searched for under the policy as it is now.
+    /// The values that responses of `host` are searched for under the current policy.
     pub(super) fn searched(&self, host: &Host) -> Arc<SearchSet> {
         self.searched_under(&self.snapshot(), host)
     }
 
-    /// The same under this policy, the newest one.
+    /// The values that responses of `host` are searched for under `policy`, the newest one.
     pub(super) fn searched_under(&self, policy: &Arc<Snapshot>, host: &Host) -> Arc<SearchSet> {
         self.scrub_values.at(policy, host, &self.credentials, self.clock.instant())
     }
 
-    /// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true, or when the daemon
-    /// stops. Immediately, if it is so by now.
+    /// Resolves when the daemon stops, or when a new policy or the end of the session in `evidence` makes `refused`
+    /// true. If that is already so, it resolves immediately.
     pub(super) async fn until_refused(
         &self,
         evidence: &Evidence,
@@ -236,7 +237,7 @@ impl Gateway {
         }
     }
 
-    /// What is spoken there, where this is one of the explicit proxy's addresses.
+    /// The protocol at `address`, if it is one of the explicit proxy's addresses.
     pub(super) fn explicit_wire(&self, address: SocketAddr) -> Option<Wire> {
         let named = self.explicit_addresses.iter().find(|(own, _)| {
             own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified())
@@ -244,14 +245,14 @@ impl Gateway {
         named.map(|(_, wire)| *wire)
     }
 
-    /// Counters since the start.
+    /// The counters since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
     /// Serves a connection until it ends or the daemon stops.
     pub fn until_end(&self, served: impl Future<Output = ()>) -> impl Future<Output = ()> {
-        // It is large, and callers await it from inside of others.
+        // The future is large, and callers await it within other futures.
         let served = Box::pin(served);
         let young = Arc::clone(&self.young);
         async move {
@@ -268,9 +269,9 @@ impl Gateway {
         }
     }
 
-    /// Completes the head of a response. While the daemon stops, a client of HTTP/1 learns that the connection ends (RFC 9112
-    /// section 9.6), so that it sends the next request on another one. Over HTTP/2 the response gets a date (RFC 9110
-    /// section 6.6.1), which hyper sets over HTTP/1.
+    /// Completes the head of a response. While the daemon stops, it tells an HTTP/1 client that the connection ends
+    /// (RFC 9112 section 9.6), so that the client sends the next request on another one. Over HTTP/2 it adds the date
+    /// (RFC 9110 section 6.6.1), which hyper sets over HTTP/1.
     pub(super) fn finish(&self, version: Version, response: &mut Response<Body>) {
         if version == Version::HTTP_2 {
             response.headers_mut().entry(header::DATE).or_insert_with(|| http_date(self.clock.now()));
@@ -281,9 +282,9 @@ impl Gateway {
         }
     }
 
-    /// Lets open requests and tunnels go on for as long as `patience`, then breaks them off. When it returns, the outcome
-    /// of each is with the audit log. Call it when no connection is accepted any more: those accepted just before get the
-    /// time to send their first request.
+    /// Lets open requests and tunnels continue for as long as `patience`, then aborts them. When it returns, the
+    /// audit log has the outcome of each. Call it after the daemon has stopped accepting connections; connections
+    /// accepted just before still get the time to send their first request.
     pub async fn end(&self, patience: Duration) {
         self.stopping.cancel();
         while Arc::strong_count(&self.young) > 1 {
@@ -314,12 +315,12 @@ impl Gateway {
         }
     }
 
-    /// Why a request ends that nobody ended: one of the two sides of it went away.
+    /// The code for a request that ends because the client or the upstream disconnected.
     pub(super) fn broken_off(&self) -> Code {
         if self.ending.is_cancelled() { Code::Interrupted } else { Code::ClientGone }
     }
 
-    /// Why a request ends that [`Gateway::until_refused`] ended.
+    /// The code for a request that [`Gateway::until_refused`] ended.
     pub(super) fn taken_back(&self) -> Code {
         if self.ending.is_cancelled() { Code::Interrupted } else { Code::Revoked }
     }
@@ -331,7 +332,8 @@ impl Gateway {
         }
     }
 
-    /// Closes idle upstream connections of revoked grants, at each change of policy. Returns when policy ends.
+    /// Closes idle upstream connections of revoked grants at each change of policy. Returns when the policy channel
+    /// closes.
     pub async fn follow_policy(&self) {
         let mut policy = self.policy.clone();
         while policy.changed().await.is_ok() {
@@ -340,16 +342,16 @@ impl Gateway {
         }
     }
 
-    /// Connections of clients that are known to be this agent's.
+    /// Number of connections that belong to this agent.
     pub fn connections_of(&self, agent: AgentId) -> usize {
         self.connections.taken_by(agent)
     }
 
-    /// Closes upstream connections that nobody used for a while, and records refusals that repeated. Call it now and
-    /// then.
+    /// Closes upstream connections that have been idle for a while, and records repeated refusals. Call it
+    /// periodically.
     pub fn tidy(&self) {
         self.pool.close_idle();
-        // A connection whose request ended during a change of policy.
+        // Closes a connection whose request ended during a change of policy.
         self.pool.close_revoked(&self.snapshot());
         let now = self.clock.instant();
         self.scrub_values.tidy(now);
@@ -358,7 +360,7 @@ impl Gateway {
     }
 }
 
-/// The `Date` field of this moment (RFC 9110 section 5.6.7).
+/// The current `Date` field (RFC 9110 section 5.6.7).
 fn http_date(now: Timestamp) -> HeaderValue {
     let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok();
     // Only a year beyond 9999 has no date.
@@ -368,7 +370,7 @@ fn http_date(now: Timestamp) -> HeaderValue {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What happened since the start, for `onecli status`.
+        /// Event counts since the start, for `onecli status`.
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub(super) $name: AtomicU64,)*
@@ -384,7 +386,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections accepted.
+    /// Accepted connections.
     connections,
     /// Requests that were forwarded with a credential.
     requests_injected,
@@ -392,9 +394,9 @@ counters! {
     requests_forwarded,
     /// Requests and connections that were refused.
     requests_denied,
-    /// Connections that were passed through.
+    /// Connections that were passed through unread.
     tunnels,
-    /// Values that were scrubbed out of answers.
+    /// Values that were scrubbed from responses.
     scrub_hits,
 }
 

@@ -1,8 +1,9 @@
-//! Clients that close their side after the request and read on, as `nc -N`, ncat and old scripts do.
+//! Clients that close their sending side after the request and continue to read, as `nc -N`, ncat and old scripts do.
 //!
-//! TCP and TLS can be closed in one direction (RFC 9293 section 3.6, RFC 8446 section 6.1). hyper takes the end of a request's
-//! direction for a client that left. [`HalfClosed`] withholds that end while a response is owed. A client that has closed both
-//! directions of a TCP connection looks the same until something is sent to it, so the wait has a bound.
+//! TCP and TLS can be closed in one direction (RFC 9293 section 3.6, RFC 8446 section 6.1). hyper interprets the end
+//! of the request direction as a disconnect. [`HalfClosed`] withholds that end while a response is pending. A client
+//! that has closed both directions of a TCP connection looks the same until the daemon sends data to it. So the wait
+//! has a limit.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use super::body::{Body, BodyError};
 use super::front::Front;
 use super::patience::Patience;
 
-/// Is a response owed? Shared by a connection and its service; HTTP/1.1 answers one request at a time.
+/// Whether a response is pending. A connection and its service share this; HTTP/1.1 answers one request at a time.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     is_owed: AtomicBool,
@@ -30,12 +31,12 @@ pub(super) struct Owed {
 }
 
 impl Owed {
-    /// A request has reached the service.
+    /// Reports that a request has reached the service.
     pub(super) fn begin(&self) {
         self.is_owed.store(true, Ordering::Release);
     }
 
-    /// The response, which is owed until its body is dropped.
+    /// Keeps the response pending until its body is dropped.
     pub(super) fn until_sent(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
         let owed = Arc::clone(self);
         response.map(|body| OwedBody { body, owed }.boxed_unsync())
@@ -47,7 +48,8 @@ impl Owed {
     }
 }
 
-/// The body of a response. hyper drops it once all of it is in its buffer, which it writes before it ends a connection.
+/// The body of a response. hyper drops it once all of it is in hyper's buffer, and writes that buffer before it ends
+/// a connection.
 struct OwedBody {
     body: Body,
     owed: Arc<Owed>,
@@ -85,14 +87,14 @@ impl Drop for OwedBody {
 pub(super) struct HalfClosed<S> {
     front: Front<S>,
     owed: Arc<Owed>,
-    /// The client sends no more.
+    /// Set when the client has closed its side.
     has_ended: bool,
-    /// Runs while the client sends no more and nothing is written to it.
+    /// Runs while the client has closed its side and nothing is written to it.
     patience: Patience,
 }
 
 impl<S> HalfClosed<S> {
-    /// Reads from `front`. A client that sends no more may wait for `limit` without receiving a byte.
+    /// Reads from `front`. A client that has closed its side may wait for `limit` without receiving a byte.
     pub(super) fn new(front: Front<S>, owed: Arc<Owed>, limit: Duration) -> HalfClosed<S> {
         HalfClosed { front, owed, has_ended: false, patience: Patience::new(limit) }
     }
@@ -113,7 +115,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HalfClosed<S> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.front).poll_read(cx, buf);
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buf.filled().len() == before;
-        // An end within a request breaks it off.
+        // An end within a request aborts the request.
         if !is_end || !self.front.is_between_requests() {
             return read;
         }
@@ -203,7 +205,7 @@ mod tests {
         assert_eq!(timeout(LIMIT / 3, stream.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
     }
 
-    /// What is written shows that something comes; silence has a limit.
+    /// Each write restarts the limit; silence runs into it.
     #[tokio::test]
     async fn silence_of_a_response_is_limited() {
         let (mut stream, owed, _client) = half_closed().await;

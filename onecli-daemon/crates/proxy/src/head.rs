@@ -1,4 +1,4 @@
-//! A request's head, parsed once: the values here are the ones matched, dialled and forwarded.
+//! A request's head, parsed once. The parsed values are matched, dialled and forwarded.
 
 use std::borrow::Cow;
 
@@ -30,25 +30,25 @@ pub(super) struct Head {
     pub(super) query: Option<String>,
     /// End-to-end headers only; no `Host`, no hop-by-hop headers, no proxy credentials.
     pub(super) headers: HeaderMap,
-    /// Every placeholder in URL and headers.
+    /// All placeholders in the URL and the headers.
     pub(super) placeholders: Vec<Placeholder>,
-    /// Those in another spelling than their own, and in names of header fields. They prove nothing.
+    /// Placeholders in other spellings, and in names of header fields. They prove nothing.
     pub(super) disguised: Vec<Placeholder>,
-    /// What headers and query name besides the URL.
+    /// Resources that headers and query name besides the URL.
     pub(super) named: Vec<NamedResource>,
-    /// Placeholders in fields of the body, once it was read for them.
+    /// Placeholders in fields of the body, after the body was read for them.
     pub(super) body: Vec<(JsonPointer, Placeholder)>,
-    /// What it asks for besides method and path.
+    /// The operations that the request names besides method and path.
     pub(super) operations: Operations,
-    /// The secrets of the sealed sessions in its headers, once those were taken out.
+    /// The secrets of the sealed sessions in the headers, after the sessions were removed.
     pub(super) sessions: Vec<SecretId>,
-    /// Does the client ask for a WebSocket (RFC 6455)?
+    /// Set if the client requests a WebSocket (RFC 6455).
     pub(super) websocket: bool,
-    /// The trailers that may follow its body.
+    /// The trailers that may follow the body.
     pub(super) trailers: Announced,
 }
 
-/// A credential may have been put into the query, and into headers (which say so themselves).
+/// Prints no query and no header values. A credential may be in the query; sensitive header values hide themselves.
 impl std::fmt::Debug for Head {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Head")
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Head {
     }
 }
 
-/// What policy decided on, kept for as long as the answer takes.
+/// The facts that policy decided on, retained while the response is delivered.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     method: Method,
@@ -74,7 +74,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// As policy takes them.
+    /// The facts in the form that policy needs.
     pub(super) fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
             method: &self.method,
@@ -90,7 +90,7 @@ impl Facts {
     }
 }
 
-/// Hop-by-hop headers (RFC 9110 section 7.6.1), and those that only concern this proxy.
+/// Hop-by-hop headers (RFC 9110 section 7.6.1), and headers that concern only this proxy.
 static HOP_BY_HOP: [HeaderName; 11] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -102,7 +102,7 @@ static HOP_BY_HOP: [HeaderName; 11] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::EXPECT,
-    // RFC 7540 section 3.2.1: belongs to `Upgrade: h2c`.
+    // RFC 7540 section 3.2.1: part of `Upgrade: h2c`.
     HeaderName::from_static("http2-settings"),
 ];
 
@@ -110,7 +110,7 @@ impl Head {
     /// Canonicalises a head that hyper has read.
     ///
     /// # Errors
-    /// A [`Refusal`]: malformed, ambiguous, or not for this connection's host (421).
+    /// A [`Refusal`]: malformed, ambiguous, or for another host than the connection's (421).
     pub(super) fn read(parts: &Parts, connection: &Connection) -> Result<Head, Refusal> {
         if let Some(malformed) = parts.extensions.get::<Malformed>() {
             return Err(malformed.refusal());
@@ -122,8 +122,8 @@ impl Head {
                 "use another method",
             ));
         }
-        // Methods are case-sensitive (RFC 9110 section 9.1), but upstreams are known to fold them: policy would judge
-        // another method than the one that takes effect.
+        // Methods are case-sensitive (RFC 9110 section 9.1), but some upstreams fold their case. Policy would then
+        // judge another method than the one that takes effect.
         if parts.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
             return Err(bad_request(
                 format!("the method '{}' is not in capitals", parts.method),
@@ -140,7 +140,7 @@ impl Head {
         }
         let path = CanonicalPath::parse(parts.uri.path()).map_err(bad_path)?;
         let query = parts.uri.query().map(str::to_owned);
-        // HTTP/1.1 was read by a parser of ours; what reads HTTP/2 lets other characters through.
+        // The strict reader has checked HTTP/1.1; the HTTP/2 parser accepts other characters.
         if parts.version == Version::HTTP_2
             && let Some(byte) = no_target(query.as_deref().unwrap_or_default())
         {
@@ -178,8 +178,8 @@ impl Head {
         })
     }
 
-    /// Notes the trailers of a body that was read to its end. They prove nothing and go no further; a placeholder in them is
-    /// judged like one in another spelling.
+    /// Stores the trailers of a body that was read to its end. They prove nothing and are not forwarded. A
+    /// placeholder in them is judged like one in another spelling.
     pub(super) fn note_trailers(&mut self, trailers: &HeaderMap) {
         self.trailers = Announced::default();
         if !trailers.is_empty() {
@@ -188,7 +188,7 @@ impl Head {
         }
     }
 
-    /// A copy of what policy decides on, without the headers.
+    /// Copies the facts that policy decides on, without the headers.
     pub(super) fn clone_facts(&self) -> Facts {
         Facts {
             method: self.method.clone(),
@@ -203,7 +203,7 @@ impl Head {
         }
     }
 
-    /// What policy decides on.
+    /// The facts that policy decides on.
     pub(super) fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
             method: &self.method,
@@ -219,14 +219,14 @@ impl Head {
     }
 }
 
-/// Removes the headers that `Connection` names, then the hop-by-hop ones. On requests and on answers.
+/// Removes the headers that `Connection` names, and then the hop-by-hop headers. Used for requests and responses.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = members(headers, &header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-        // Named or not, these frame the message, and hyper has checked them.
+        // These headers frame the message whether or not `Connection` names them, and hyper has checked them.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
         .collect();
-    // `TE: trailers` is the one value that may go on, and gRPC needs it.
+    // `TE: trailers` is the only value that may be forwarded, and gRPC needs it.
     let trailers = members(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -236,7 +236,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Target, `Host` and the connection must name one authority (RFC 9110 section 7.4).
+/// Finds the one authority that target, `Host` and the connection must name (RFC 9110 section 7.4).
 fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Refusal> {
     let default_port = Some(connection.scheme.default_port());
     let parse = |text: &str| {
@@ -244,7 +244,7 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
             bad_request(error.to_string(), "name the host as host or host:port")
         })
     };
-    // RFC 9110 section 7.4: a target of another scheme is for another server.
+    // RFC 9110 section 7.4: a target with another scheme is for another server.
     let scheme = match connection.scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
@@ -293,7 +293,7 @@ fn is_websocket(parts: &Parts) -> bool {
         && lists(&header::UPGRADE, "websocket")
 }
 
-/// Placeholders in the URL and in headers, also inside Basic credentials, and also where percent-escapes hide them.
+/// Returns the placeholders in the URL and in headers, also in Basic credentials and behind percent-escapes.
 fn placeholders_in(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<Placeholder> {
     let mut found = Vec::new();
     find_placeholders(path.as_bytes(), &mut found);
@@ -303,7 +303,7 @@ fn placeholders_in(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<
         if *name == header::AUTHORIZATION
             && let Some((user, password)) = basic_credentials(value)
         {
-            // Some services take the key as the user name.
+            // Some services accept the key as the user name.
             find_placeholders(&user, &mut found);
             find_placeholders(&password, &mut found);
         }
@@ -315,7 +315,7 @@ fn placeholders_in(path: &str, query: Option<&str>, headers: &HeaderMap) -> Vec<
 
 fn find_placeholders(text: &[u8], found: &mut Vec<Placeholder>) {
     found.extend(Placeholder::find_all(text));
-    // An escape of an escape is one that two servers in a row would take off.
+    // A double escape may be decoded by two servers in a row.
     let mut decoded = Cow::Borrowed(text);
     for _ in 0..2 {
         if !decoded.contains(&b'%') {
@@ -326,7 +326,7 @@ fn find_placeholders(text: &[u8], found: &mut Vec<Placeholder>) {
     }
 }
 
-/// What headers and query name besides the URL.
+/// Resources that headers and query name besides the URL.
 fn named_in(
     request: &Naming<'_>,
     query: Option<&str>,
@@ -349,7 +349,7 @@ pub(super) fn basic_credentials(value: &HeaderValue) -> Option<(Vec<u8>, Vec<u8>
     Some((decoded[..colon].to_vec(), decoded[colon + 1..].to_vec()))
 }
 
-/// What follows an authentication scheme's name (RFC 9110 section 11.4).
+/// The text after an authentication scheme's name (RFC 9110 section 11.4).
 pub(super) fn scheme_value<'v>(value: &'v HeaderValue, scheme: &str) -> Option<&'v str> {
     let (name, rest) = value.to_str().ok()?.trim().split_once(' ')?;
     name.eq_ignore_ascii_case(scheme).then(|| rest.trim())

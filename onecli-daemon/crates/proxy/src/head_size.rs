@@ -1,19 +1,19 @@
-//! The limit of heads, for requests and responses. Over HTTP/1.1 a request is held to it while it is read.
+//! The size limit of heads, for requests and responses. Over HTTP/1.1 it applies to a request while it is read.
 //!
-//! h2 itself refuses a head that is too large without content, or ends the whole connection. It gets a higher limit, and what
-//! lies between the two limits is refused here, by name.
+//! h2 itself refuses an oversized head without content, or ends the whole connection. So h2 gets a higher limit.
+//! Heads between the two limits are refused here, with an explanation.
 
 use http::{HeaderMap, Request, Response, Version};
 use onecli_model::{Code, Refusal};
 
 use super::front::MAX_HEAD;
 
-/// Largest header list that h2 reads, in bytes: the fields with 32 bytes more for each (RFC 9113 section 6.5.2).
+/// Largest header list that h2 reads, in bytes: the fields, plus 32 bytes for each (RFC 9113 section 6.5.2).
 pub(super) const MAX_READ: u32 = 256 << 10;
-/// What a field takes in HTTP/1.1 besides its name and value, in bytes: `: ` and CR LF.
+/// Bytes of an HTTP/1.1 field besides its name and value: `: ` and CR LF.
 const AROUND_FIELD: usize = 4;
 
-/// Refuses a request over HTTP/2 whose head is larger than one over HTTP/1.1 may be.
+/// Refuses an HTTP/2 request whose head exceeds the limit for HTTP/1.1.
 ///
 /// # Errors
 /// [`Code::HeadTooLarge`].
@@ -30,7 +30,7 @@ pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
     ))
 }
 
-/// Refuses a response whose head is too large. hyper holds a head over HTTP/1.1 to the limit only roughly.
+/// Refuses a response with an oversized head. Over HTTP/1.1, hyper applies the limit only approximately.
 ///
 /// # Errors
 /// [`Code::UpstreamProtocol`].
@@ -42,7 +42,7 @@ pub(super) fn check_response<B>(response: &Response<B>) -> Result<(), Refusal> {
     Err(refused_response(&format!("has {size} bytes, and the limit is {MAX_HEAD}")))
 }
 
-/// What is said of a response's head that is too large.
+/// The refusal for a response with an oversized head.
 pub(super) fn refused_response(what: &str) -> Refusal {
     Refusal::new(
         Code::UpstreamProtocol,
@@ -59,7 +59,7 @@ pub(super) fn size_of(headers: &HeaderMap) -> usize {
 mod tests {
     use super::*;
 
-    /// A head over HTTP/2 with fields of so many bytes.
+    /// Checks an HTTP/2 head whose fields have `size` bytes.
     fn check(size: usize) -> bool {
         let value = "a".repeat(size - "x".len() - AROUND_FIELD);
         let head = Request::builder().version(Version::HTTP_2).uri("/").header("x", &value);

@@ -1,4 +1,4 @@
-//! What a request has to wait for, or may not go past: a person's word, and limits.
+//! Conditions that a request must meet before it is sent: operator approval, and limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,17 +22,17 @@ use super::revoked::Revoked;
 use super::sigv4::CONTENT_SHA256;
 use super::trail::Trail;
 
-/// Largest body that a person's word is bound to, in bytes; larger ones stream, and those whose length is not told.
+/// Largest body that an approval covers, in bytes. Larger bodies stream, and so do bodies without a declared length.
 const MAX_BODY: usize = 64 * 1024;
-/// Such bodies held at a time: for one agent, and for all.
+/// Maximum number of such bodies in memory: for one agent, and for all.
 pub(super) const HELD_PER_AGENT: usize = 16;
 pub(super) const HELD: usize = 128;
 
-/// Holds the request until a person has allowed it, where a rule wants that; then counts it against every limit. What
-/// comes back is what policy allows after the wait.
+/// Waits for approval if a rule requires it, and then counts the request against every limit. Returns the request
+/// with what policy allows after the wait.
 ///
 /// # Errors
-/// A refusal: no, no answer in time, too many that wait, taken back meanwhile, or a limit that is used up.
+/// A refusal: denied, not answered in time, too many waiting requests, revoked meanwhile, or a limit that is used up.
 pub(super) async fn meet_conditions(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
@@ -45,7 +45,7 @@ pub(super) async fn meet_conditions(
     }
     while let Some(rule) = allowed.permit.approve.clone() {
         let wanted = (rule.id, used(&allowed.permit));
-        // The word was given for these credentials; the policy may have changed since.
+        // The approval covers these credentials only, and the policy may have changed since.
         if approved.as_ref() == Some(&wanted) {
             break;
         }
@@ -66,12 +66,12 @@ pub(super) async fn meet_conditions(
     Ok(allowed)
 }
 
-/// Reads the body, if it is small enough for the word to be bound to it.
+/// Reads the body, if it is small enough for the approval to cover it.
 async fn hold_body(gateway: &Gateway, allowed: &mut Allowed) -> Result<(), Refusal> {
     let Payload::Streamed(body) = &allowed.body else { return Ok(()) };
     let told = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let chunks = |value: &http::HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
-    // Chunk signatures are taken out while they stream.
+    // Chunk signatures can be removed only while the body streams.
     if told.is_none_or(|length| length == 0 || length > MAX_BODY)
         || allowed.head.headers.get(CONTENT_SHA256).is_some_and(chunks)
     {
@@ -89,7 +89,7 @@ fn used(permit: &Permit) -> Vec<SecretId> {
     permit.used().iter().map(|grant| grant.secret().id).collect()
 }
 
-/// Asks a person, and waits for the answer. Who sent the request can go away meanwhile: this is dropped then.
+/// Asks for approval, and waits for the decision. If the client disconnects meanwhile, this future is dropped.
 async fn ask(
     gateway: &Arc<Gateway>,
     connection: &Connection,
@@ -101,7 +101,8 @@ async fn ask(
     let Some(request) = trail.request_id() else { return Err(full(rule)) };
     let asked = asked(gateway, allowed, rule, request);
     let digest = asked.digest.clone();
-    // Before anything is recorded: who asks and goes away again and again would otherwise fill the log.
+    // Checked before anything is recorded. Otherwise a client could fill the log by asking and disconnecting
+    // repeatedly.
     trail.may_ask()?;
     let mut waiting = match gateway.approvals.ask(gateway.clock.instant(), asked, gateway.random.as_ref()) {
         Ok(waiting) => waiting,
@@ -183,8 +184,8 @@ fn asked(gateway: &Gateway, allowed: &Allowed, rule: &Rule, request: RequestId) 
     }
 }
 
-/// SHA-256 over method, scheme, authority, path, query, every header, and the body where it is held, each with its length
-/// before it, in hex.
+/// SHA-256 in hex over method, scheme, authority, path, query, every header, and the body if it is in memory. The
+/// length of each precedes it.
 fn digest(head: &Head, body: Option<&[u8]>) -> String {
     let mut hash = Sha256::new();
     let mut put = |part: &[u8]| {

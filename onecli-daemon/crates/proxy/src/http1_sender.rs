@@ -21,12 +21,12 @@ pub(super) struct Http1Sender {
     connection: Running,
 }
 
-/// The task of a connection. hyper's own does not end while a body is not written, and that may be for ever.
+/// The task of a connection. hyper's task does not end while a body is not written, which may last forever.
 #[derive(Debug)]
 struct Running {
     task: AbortHandle,
     write_failed: WriteFailed,
-    /// The last request's body may still wait at its gate.
+    /// Set while the last request's body may still wait at its gate.
     is_cut: bool,
 }
 
@@ -45,10 +45,10 @@ impl Drop for Running {
 }
 
 impl Http1Sender {
-    /// Begins HTTP/1.1 on `stream`.
+    /// Starts HTTP/1.1 on `stream`.
     ///
     /// # Errors
-    /// hyper's.
+    /// hyper's error.
     pub(super) async fn handshake<S>(stream: S) -> Result<Http1Sender, hyper::Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -69,7 +69,7 @@ impl Http1Sender {
         Ok(Http1Sender { sender, received, connection })
     }
 
-    /// Can the connection carry no further request?
+    /// Returns whether the connection can carry no further request.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed() || self.connection.is_spent()
     }
@@ -79,7 +79,7 @@ impl Http1Sender {
         self.sender.ready().await.is_ok()
     }
 
-    /// Was anything received since the last request?
+    /// Returns whether anything was received since the last request.
     pub(super) fn has_received(&self) -> bool {
         self.received.any()
     }
@@ -87,7 +87,7 @@ impl Http1Sender {
     /// Sends a request, whose body may wait at `gate`.
     ///
     /// # Errors
-    /// hyper's, with the request where nothing was sent.
+    /// hyper's error, with the request if nothing was sent.
     pub(super) async fn send(
         &mut self,
         mut request: Request<Attempt>,
@@ -97,7 +97,7 @@ impl Http1Sender {
         if let Some(gate) = gate.cloned() {
             hyper::ext::on_informational(&mut request, move |interim| gate.interim(interim.status()));
         }
-        // Dropped before the response, this leaves a body that waits for ever.
+        // If this future is dropped before the response, the body would wait forever.
         self.connection.is_cut = gate.is_some();
         let response = self.sender.try_send_request(request).await?;
         self.connection.is_cut = gate.is_some_and(Gate::close);

@@ -1,4 +1,4 @@
-//! Puts a credential into a request: strip first, inject after.
+//! Puts a credential into a request: first strips existing copies, then injects.
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
@@ -19,22 +19,22 @@ use super::sigv4::{self, Scope};
 #[derive(Clone)]
 pub(super) struct Outgoing {
     pub(super) head: Head,
-    /// Its body, where it is held in memory.
+    /// The body, if it is in memory.
     pub(super) body: Option<Bytes>,
-    /// Time, for signatures.
+    /// The time, for signatures.
     pub(super) now: Timestamp,
-    /// Signatures that were made: they must not come back.
+    /// Signatures that were made. Responses are searched for them.
     pub(super) signatures: Vec<SecretValue>,
 }
 
-/// The value may be in the body.
+/// The body may contain the value.
 impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outgoing").field("head", &self.head).finish_non_exhaustive()
     }
 }
 
-/// Headers that tell of a body as it was before a value was put into it.
+/// Headers that describe the body before a value was put into it.
 pub(super) static DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
     HeaderName::from_static("digest"),
@@ -44,12 +44,13 @@ pub(super) static DIGESTS: [HeaderName; 4] = [
 
 /// Places `credential` into the request that is about to be sent to `upstream`.
 ///
-/// Whoever calls this has a credential (so policy granted it), an upstream (verified for the very authority, unless
-/// the secret allows plain text) and a durable decision: there is no other way to get the arguments.
+/// The arguments prove that injection is permitted. Policy granted the credential, the upstream is verified for this
+/// authority (unless the secret allows plain text), and the decision is durable. They cannot be obtained in any other
+/// way.
 ///
 /// # Errors
-/// [`Code::SecretUnavailable`] where the value does not fit the placement, [`Code::PlaintextRefused`] where the
-/// upstream is not verified and the secret does not allow it.
+/// [`Code::SecretUnavailable`] if the value does not fit the placement. [`Code::PlaintextRefused`] if the upstream is
+/// not verified and the secret does not allow that.
 pub(super) fn inject(
     outgoing: &mut Outgoing,
     credential: &Credential,
@@ -146,7 +147,7 @@ fn not_replaced(why: NotReplaced, at: &Site, credential: &Credential) -> Refusal
     }
 }
 
-/// `Basic` and the encoded pair (RFC 7617).
+/// Returns `Basic` and the encoded pair (RFC 7617).
 pub(super) fn basic(user: &str, value: &SecretValue) -> String {
     let mut pair = Zeroizing::new(Vec::with_capacity(user.len() + 1 + value.expose().len()));
     pair.extend_from_slice(user.as_bytes());
@@ -155,8 +156,8 @@ pub(super) fn basic(user: &str, value: &SecretValue) -> String {
     format!("Basic {}", data_encoding::BASE64.encode(&pair))
 }
 
-/// Removes every copy of the header, also those spelled with `_` (CGI and WSGI servers read them as the same),
-/// then sets the one real value.
+/// Removes every copy of the header, including spellings with `_` (CGI and WSGI servers read them as the same name).
+/// Then sets the real value.
 fn set_header(headers: &mut HeaderMap, name: &HeaderName, value: &[u8]) -> Result<(), InvalidHeaderValue> {
     let mut real = HeaderValue::from_bytes(value)?;
     real.set_sensitive(true);
@@ -179,7 +180,7 @@ pub(super) fn remove_copies(headers: &mut HeaderMap, name: &HeaderName) {
     }
 }
 
-/// Removes every parameter of that name, then appends the real one.
+/// Removes every parameter of this name, and appends the real one.
 pub(super) fn set_query(query: Option<&str>, name: &str, value: &SecretValue) -> Option<String> {
     let value = std::str::from_utf8(value.expose()).ok()?;
     let is_copy = |pair: &str| {
@@ -187,7 +188,7 @@ pub(super) fn set_query(query: Option<&str>, name: &str, value: &SecretValue) ->
         percent_decode_str(key).decode_utf8_lossy() == name
     };
     let mut out = String::new();
-    // `;` separates parameters for some servers, so a copy must not hide behind it.
+    // Some servers also separate parameters with `;`, so a copy must not hide after it.
     for pair in query.unwrap_or_default().split('&') {
         if pair.is_empty() || pair.split(';').any(is_copy) {
             continue;
@@ -239,10 +240,11 @@ mod tests {
         check(Some("a=1;key=x"), "key=a%20b%26c%3Dd%2Fe%2Bf");
     }
 
-    /// HPACK's tables outlive a request, and a proxy on the way may keep them: RFC 7541 section 7.1.3.
+    /// HPACK's tables outlive a request, and a proxy on the path may retain them: RFC 7541 section 7.1.3.
     #[tokio::test]
     async fn http2_never_indexes_a_value() {
-        // Literal, never indexed, name 23 of the static table: `authorization` (RFC 7541 section 6.2.3).
+        // A literal that is never indexed, with name 23 of the static table: `authorization` (RFC 7541 section
+        // 6.2.3).
         const NEVER: [u8; 2] = [0x1f, 0x08];
         let (client, mut server) = tokio::io::duplex(1 << 16);
         let (sender, connection) = h2::client::handshake(client).await.unwrap();

@@ -1,4 +1,4 @@
-//! Finds out what a connection speaks and where it goes, then inspects, tunnels or refuses it.
+//! Detects the protocol and destination of a connection, and then inspects, tunnels or refuses it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ use super::reject;
 use super::serve::{HttpVersion, serve_exchanges, serve_with};
 use super::trail::Trail;
 
-/// Takes a connection whose peer believes that it speaks to `destination`.
+/// Serves a connection whose client connected to `destination`.
 pub(super) async fn intercept<S>(
     gateway: &Arc<Gateway>,
     mut connection: Connection,
@@ -72,11 +72,11 @@ fn port(destination: &Destination) -> u16 {
     }
 }
 
-/// Notes where the connection goes, as far as it is known.
+/// Stores the known parts of the destination in `connection`.
 fn place(connection: &mut Connection, destination: &Destination, scheme: Scheme) {
     connection.scheme = scheme;
     match destination {
-        // A plain request names its own host; the port is the kernel's word.
+        // A plain request names its own host; the kernel reported the port.
         Destination::Address(address) => connection.port = Some(address.port()),
         Destination::Name(authority) => {
             connection.port = Some(authority.port());
@@ -86,7 +86,7 @@ fn place(connection: &mut Connection, destination: &Destination, scheme: Scheme)
     }
 }
 
-/// Nothing that can be read: closed, with a record.
+/// Records and closes a connection whose bytes cannot be read.
 async fn refuse_unread(gateway: &Arc<Gateway>, connection: &Connection, error: &SniffError) {
     let Ok(mut trail) = Trail::begin(gateway, connection) else { return };
     let identity = connection.identify(gateway);
@@ -168,21 +168,22 @@ async fn intercept_tls<S>(
     }
 }
 
-/// Who pays for certificates: the agent that the connection comes from, also a disabled one, or that its token proves.
+/// The agent that is charged for certificates: the agent that the connection comes from, even a disabled one, or the
+/// agent that its token proves.
 fn payer(gateway: &Gateway, connection: &Connection) -> AgentId {
     let here = gateway.agent_in(connection.evidence.cgroup.as_ref());
     let proven = || connection.identify(gateway).ok().map(|identity| identity.agent().id);
     here.or_else(proven).unwrap_or(AgentId(Uuid::nil()))
 }
 
-/// May the daemon complete a TLS handshake to send the reason of a refusal?
+/// Returns whether the daemon may complete a TLS handshake to send the reason of a refusal.
 fn may_refuse_readably(gateway: &Gateway, connection: &Connection, payer: AgentId) -> bool {
     let Some(authority) = &connection.authority else { return false };
     gateway.agent_tls.may_refuse_readably(payer, authority.host())
 }
 
-/// The authority to write down, and the one to go on with: server name, CONNECT target and address must agree
-/// (invariant 6).
+/// Returns the authority to record, and the authority to continue with. Server name, CONNECT target and address must
+/// agree (invariant 6).
 fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authority, Refusal>) {
     let fallback = match destination {
         Destination::Address(address) => Authority::new(Host::from(address.ip()), address.port()),
@@ -219,22 +220,23 @@ fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authori
 
 /// How long a client may stay silent before its first byte.
 const SILENCE: Duration = Duration::from_secs(10);
-/// The same where bytes may be passed on unread: in some protocols the client waits for the server's first word. Not at ports
-/// of HTTP and TLS: there a slow client would be passed on before its TLS server name is read, past the rules of that name.
+/// The same limit if bytes may be passed on unread, because in some protocols the client waits for the server to
+/// speak first. It does not apply at ports of HTTP and TLS. There, a slow client would be passed on before its TLS
+/// server name is read, which would bypass the rules for that name.
 const SILENCE_UNREAD: Duration = Duration::from_millis(400);
 
-/// A way on for bytes that are not read.
+/// An allowed route for bytes that the daemon does not read.
 struct Passage {
     authority: Authority,
     reach: Reach,
     cause: Cause,
-    /// The address that the agent asked for must be one of the authority's, and is dialled.
+    /// The address that the agent connected to. It must be one of the authority's, and it is dialled.
     address: Option<SocketAddr>,
-    /// Does only a rule allow it?
+    /// Set if only a rule allows it.
     unread: bool,
 }
 
-/// Where bytes that cannot be read may go on this connection.
+/// The routes on which this connection's unreadable bytes may be forwarded.
 fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination) -> Vec<Passage> {
     let Ok(identity) = connection.identify(gateway) else { return Vec::new() };
     let snapshot = gateway.snapshot();
@@ -264,15 +266,15 @@ fn unread(gateway: &Gateway, connection: &Connection, destination: &Destination)
     }
 }
 
-/// The first of the passages that leads somewhere, and the connection to it.
+/// Opens the first route that can be connected.
 ///
 /// # Errors
-/// The last one's refusal.
+/// The refusal of the last route.
 async fn open_passage(gateway: &Gateway, passages: Vec<Passage>) -> Result<(Passage, Opened), Refusal> {
     let mut refused = None;
     let outward = gateway.pool.outward();
     for passage in passages {
-        // Invariant 5: the name is resolved here, whatever address the agent chose.
+        // Invariant 5: the daemon resolves the name, whatever address the agent chose.
         let opened = match passage.address {
             None => outward.open(&passage.authority, &passage.reach).await.map(Some),
             Some(wanted) => outward.open_at(&passage.authority, &passage.reach, wanted).await,
@@ -292,7 +294,7 @@ async fn open_passage(gateway: &Gateway, passages: Vec<Passage>) -> Result<(Pass
     }))
 }
 
-/// Passes bytes on that are not read.
+/// Forwards bytes without reading them.
 async fn pass<S>(
     gateway: &Arc<Gateway>,
     connection: &Connection,
@@ -340,7 +342,7 @@ async fn pass<S>(
     trail.tunnelled(&bytes, result.map(drop));
 }
 
-/// Ends the TLS of a connection that is refused, to say so in HTTP.
+/// Completes the TLS handshake of a refused connection, to report the refusal in HTTP.
 async fn refuse_readably<S>(
     gateway: &Arc<Gateway>,
     connection: Connection,
@@ -382,8 +384,8 @@ async fn refuse_readably<S>(
     }
 }
 
-/// Refuses one request. Its head is read all the same: a placeholder that is not the agent's own, or that is taken
-/// elsewhere, is worse than a host that is not allowed.
+/// Refuses one request, but still reads its head. A placeholder of another agent, or one on its way to another host,
+/// is a more severe refusal than a host that is not allowed.
 async fn refuse_request(
     gateway: &Arc<Gateway>,
     connection: &Connection,
@@ -409,13 +411,13 @@ async fn refuse_request(
     reject::answer(refusal, trail.request_id())
 }
 
-/// Records a refusal that the client cannot be told of, and what it comes from.
+/// Records a refusal that cannot be reported to the client, together with its reason.
 pub(super) async fn refuse_unheard(gateway: &Arc<Gateway>, connection: &Connection, refusal: &Refusal) {
     let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
     trail.refuse_by(refusal).await;
 }
 
-/// Records a refusal that the client cannot be told of.
+/// Records a refusal that cannot be reported to the client.
 pub(super) async fn refuse_quietly(gateway: &Arc<Gateway>, connection: &Connection, code: Code) {
     let Ok(mut trail) = Trail::of_refused(gateway, connection) else { return };
     trail.refuse(code).await;

@@ -1,4 +1,4 @@
-//! One string of a JSON body: found by its place, replaced without touching any other byte.
+//! One string of a JSON body, which is found by its path and replaced without a change to any other byte.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,14 +13,15 @@ use zeroize::Zeroizing;
 /// A string in a document.
 #[derive(Debug)]
 pub(super) struct Field {
-    /// Where it stands, quotes included.
+    /// Its range, with the quotes.
     range: Range<usize>,
-    /// What it says, escapes decoded.
+    /// Its text, with escapes decoded.
     pub(super) text: String,
 }
 
-/// Finds the string at `pointer`. Nothing where the document is no JSON, or has no string there, or has one name twice
-/// in an object on the way: servers differ about which of the two counts (RFC 8259 section 4).
+/// Finds the string at `pointer`. Returns `None` if the document is not JSON or has no string there. Returns `None`
+/// also if an object on the path repeats a name, because servers differ about which of the two counts (RFC 8259
+/// section 4).
 pub(super) fn find(document: &[u8], pointer: &JsonPointer) -> Option<Field> {
     let text = std::str::from_utf8(document).ok()?;
     let mut raw: &RawValue = serde_json::from_str(text).ok()?;
@@ -32,15 +33,16 @@ pub(super) fn find(document: &[u8], pointer: &JsonPointer) -> Option<Field> {
         };
     }
     let value: String = serde_json::from_str(raw.get()).ok()?;
-    // The raw value borrows from the document: their distance is its place.
+    // The raw value borrows from the document, so the distance of the two pointers is its position.
     let start = (raw.get().as_ptr() as usize).checked_sub(document.as_ptr() as usize)?;
     let range = start..start + raw.get().len();
     (document.get(range.clone())? == raw.get().as_bytes()).then_some(Field { range, text: value })
 }
 
-/// The document with another text in that field.
+/// Returns the document with another text in the field.
 pub(super) fn put(document: &[u8], field: &Field, text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    // Room for every byte as an escape of six, so that no copy is left behind by growing.
+    // The capacity suffices if every byte becomes an escape of six bytes. So the vector does not grow, which would
+    // leave a copy in memory.
     let mut out = Zeroizing::new(Vec::with_capacity(document.len() + 2 + text.len() * 6));
     out.extend_from_slice(document.get(..field.range.start)?);
     serde_json::to_writer(&mut *out, text).ok()?;
@@ -53,14 +55,14 @@ fn member<'d>(object: &'d RawValue, name: &str) -> Option<&'d RawValue> {
     members.0.into_iter().find_map(|(own, value)| (own == name).then_some(value))
 }
 
-/// An index is written without leading zeros (RFC 6901 section 4).
+/// Returns an element of an array. An index has no leading zeros (RFC 6901 section 4).
 fn element<'d>(array: &'d RawValue, index: &str) -> Option<&'d RawValue> {
     let number: usize = index.parse().ok().filter(|number: &usize| number.to_string() == index)?;
     let mut from = serde_json::Deserializer::from_str(array.get());
     from.deserialize_seq(Element(number)).ok().flatten()
 }
 
-/// The members of an object, each name once.
+/// The members of an object, with unique names.
 struct Members<'d>(Vec<(Cow<'d, str>, &'d RawValue)>);
 
 impl<'d> Deserialize<'d> for Members<'d> {

@@ -1,7 +1,7 @@
-//! HTTP: from an accepted connection to an answered request.
+//! HTTP: the path from an accepted connection to an answered request.
 //!
-//! `explicit` and `transparent` take connections, `intercept` finds out what they speak, `exchange` is the life of
-//! one request; the others are its steps.
+//! `explicit` and `transparent` serve connections, and `intercept` detects their protocol. `exchange` handles one
+//! request; the other modules are its steps.
 
 #![forbid(unsafe_code)]
 

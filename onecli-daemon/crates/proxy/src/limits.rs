@@ -1,4 +1,4 @@
-//! Bounds on guessing.
+//! Limits on guessing tokens.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use onecli_model::Clock;
 
-/// Addresses whose failures are remembered, each with less than 100 bytes.
+/// Number of addresses whose failures are stored, each in less than 100 bytes.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Wrong tokens that one address may present in each window.
 const FAILURES: u32 = 20;
-/// That window.
+/// The length of that window.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// Slows down whoever guesses tokens.
+/// Blocks addresses that guess tokens.
 #[derive(Debug)]
 pub(super) struct FailureLimits {
     clock: Arc<dyn Clock>,
@@ -27,7 +27,7 @@ impl FailureLimits {
         FailureLimits { clock, by_address: Mutex::new(LruCache::new(REMEMBERED)) }
     }
 
-    /// Has this address failed too often of late?
+    /// Returns whether this address has failed too often recently.
     pub(super) fn is_blocked(&self, address: IpAddr) -> bool {
         let now = self.clock.instant();
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +36,7 @@ impl FailureLimits {
             .is_some_and(|(since, count)| now.duration_since(*since) < WINDOW && *count >= FAILURES)
     }
 
-    /// Notes a wrong token.
+    /// Counts a wrong token.
     pub(super) fn failed(&self, address: IpAddr) {
         let now = self.clock.instant();
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);

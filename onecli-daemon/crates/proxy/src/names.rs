@@ -1,4 +1,5 @@
-//! Field names that a server behind us may read as others: CGI, WSGI and PHP take `_` and further characters for `-`.
+//! Field names that a server behind the proxy may read as other names: CGI, WSGI and PHP treat `_` and some other
+//! characters as `-`.
 
 use http::{HeaderMap, HeaderName};
 use onecli_model::named::folded_name;
@@ -6,14 +7,14 @@ use onecli_model::{Code, Refusal};
 
 use super::assemble::OVERRIDES;
 
-/// The members of a list field (RFC 9110 section 5.6.1), from all its lines. Lines that are not text have none.
+/// The members of a list field (RFC 9110 section 5.6.1), from all its lines. Lines that are not text are skipped.
 pub(super) fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|member| !member.is_empty())
 }
 
-/// Fields that frame a message, route it, authenticate it or say where it came from, by their right names.
-/// [`OVERRIDES`] are more of them.
+/// Fields that frame, route or authenticate a message, or describe its sender, in their regular spelling.
+/// [`OVERRIDES`] has further ones.
 const SENSITIVE: [&str; 24] = [
     "authorization",
     "connection",
@@ -32,7 +33,7 @@ const SENSITIVE: [&str; 24] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
-    // Who asks, in the words of proxies and content delivery networks.
+    // The client's address, in the fields of proxies and content delivery networks.
     "cf-connecting-ip",
     "client-ip",
     "fastly-client-ip",
@@ -42,12 +43,13 @@ const SENSITIVE: [&str; 24] = [
     "x-real-ip",
 ];
 
-/// Does a field of this name frame a message, route it, authenticate it, say where it came from, or override its method or URL?
+/// Returns whether a field of this name frames, routes or authenticates a message, describes its sender, or overrides
+/// its method or URL.
 pub(super) fn is_sensitive(name: &str) -> bool {
     SENSITIVE.contains(&name) || OVERRIDES.contains(&name) || name.starts_with("x-forwarded-")
 }
 
-/// The first field whose name some server reads as one of those, though it is not.
+/// Refuses the first field whose name some server reads as a sensitive one, although it is a different name.
 ///
 /// # Errors
 /// [`Code::BadRequest`].

@@ -1,5 +1,5 @@
-//! Requests of the daemon's own: to token endpoints, for the vault; to those who keep checkpoints of the audit log. With the
-//! former a credential leaves, so each is on record as an agent's is.
+//! The daemon's own requests: to token endpoints, for the vault, and to receivers of audit log checkpoints. Requests
+//! to token endpoints carry a credential, so each is audited like an agent's request.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,37 +21,37 @@ use uuid::Uuid;
 use super::body::len;
 use super::outward::{Outward, UpstreamProxy, timed_out};
 
-/// For the whole of one request and its answer.
+/// Time limit for one request, including its response.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Largest answer, in bytes.
+/// Largest response, in bytes.
 const MOST: usize = 1 << 20;
 
-/// How the daemon's own requests reach upstreams.
+/// The parts with which the daemon's own requests reach upstreams.
 #[derive(Debug)]
 pub struct OwnWay {
-    /// Names to checked addresses.
+    /// Resolves names to checked addresses.
     pub resolver: Arc<Resolver>,
-    /// Connects to them.
+    /// Connects to the resolved addresses.
     pub dialer: Dialer,
-    /// Its own: sessions are not shared with any agent.
+    /// The daemon's own TLS client. It shares no sessions with any agent.
     pub tls: UpstreamTls,
-    /// The proxy that upstreams are reached through, where there is one.
+    /// The proxy to the upstreams, if one is configured.
     pub proxy: Option<UpstreamProxy>,
 }
 
-/// Where the daemon's own requests are recorded.
+/// The parts that record the daemon's own requests.
 #[derive(Debug)]
 pub struct OwnRecords {
-    /// The log.
+    /// The audit log.
     pub audit: AuditLog,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for request ids.
     pub random: Arc<dyn Random>,
 }
 
-/// Reaches what agents could reach, on the same way: names, checked addresses, the operator's proxy, roots. No connection
-/// is kept.
+/// Sends the daemon's own requests on the same path as agents' requests: names, checked addresses, the operator's
+/// proxy, trusted roots. No connection is reused.
 #[derive(Debug)]
 pub struct OwnRequests {
     outward: Outward,
@@ -59,16 +59,16 @@ pub struct OwnRequests {
 }
 
 impl OwnRequests {
-    /// Sends on `way`, and records in `records`.
+    /// Sends requests on `way`, and records them in `records`.
     pub fn new(way: OwnWay, records: OwnRecords) -> OwnRequests {
         let OwnWay { resolver, dialer, tls, proxy } = way;
         OwnRequests { outward: Outward { resolver, dialer, tls: Arc::new(tls), proxy }, records }
     }
 
-    /// Sends a request that holds no secret, and is on no record.
+    /// Sends a request without a secret, and without an audit record.
     ///
     /// # Errors
-    /// [`OutboundError`]: no answer, or none within 15 seconds.
+    /// [`OutboundError`]: no response within 15 seconds.
     pub async fn tell(
         &self,
         authority: &Authority,
@@ -84,7 +84,7 @@ impl OwnRequests {
         .map_err(|fault| OutboundError(fault.message))
     }
 
-    /// The same in the clear.
+    /// Sends such a request without TLS.
     ///
     /// # Errors
     /// As [`OwnRequests::tell`].
@@ -148,7 +148,7 @@ impl Outbound for OwnRequests {
     }
 }
 
-/// The request with the host that it is for.
+/// Adds the target host to the request.
 fn named(
     mut request: Request<Bytes>,
     authority: &Authority,
@@ -179,7 +179,7 @@ async fn in_time(
     }
 }
 
-/// Why no answer came.
+/// The reason that there is no response.
 struct Fault {
     code: Code,
     message: String,
@@ -197,7 +197,7 @@ impl From<Refusal> for Fault {
     }
 }
 
-/// The records of one request: a decision before anything leaves, and an outcome.
+/// The audit records of one request: a decision before anything is sent, and an outcome.
 struct OwnTrail<'r> {
     records: &'r OwnRecords,
     record: Record,
@@ -230,10 +230,11 @@ impl<'r> OwnTrail<'r> {
         Ok(OwnTrail { records, record, started: records.clock.instant(), state: State::Open })
     }
 
-    /// When it returns, the record is on the disk.
+    /// Writes the decision. When this returns, the record is on disk.
     async fn decide(&mut self, purpose: Purpose<'_>) -> Result<(), Fault> {
         self.record.inject([(purpose.secret, purpose.version)]);
-        // Dropped meanwhile, it owes an outcome: the log writes what it was given.
+        // If this future is dropped meanwhile, an outcome is still required, because the log writes the record that
+        // it has received.
         self.state = State::Decided;
         let written = self.records.audit.decision(self.record.clone()).await;
         written.map(drop).map_err(|error| {
@@ -266,7 +267,7 @@ impl Drop for OwnTrail<'_> {
     }
 }
 
-/// A connection that nobody needs once its answer is there.
+/// A connection that is not needed after its response.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {

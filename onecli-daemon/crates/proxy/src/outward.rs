@@ -1,4 +1,4 @@
-//! The way out: to an address that was checked, or through the proxy of the operator's network.
+//! Connections to upstreams: to a checked address, or through the operator's proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use uuid::Uuid;
 
 const PROXY_HINT: &str = "an administrator should look at [upstream] proxy";
 
-/// The operator's proxy, and what is reached without it.
+/// The operator's proxy, and the hosts that bypass it.
 #[derive(Debug, Clone)]
 pub struct UpstreamProxy {
-    /// The proxy.
+    /// The address of the proxy.
     pub url: ProxyUrl,
-    /// Hosts that are dialled all the same.
+    /// Hosts that are dialled directly.
     pub bypass: Vec<NoProxy>,
 }
 
 impl UpstreamProxy {
-    /// Is `host` reached through it?
+    /// Returns whether `host` is reached through the proxy.
     pub fn is_for(&self, host: &Host) -> bool {
         !self.bypass.iter().any(|entry| entry.covers(host))
     }
@@ -39,23 +39,24 @@ pub(super) struct Outward {
     pub(super) proxy: Option<UpstreamProxy>,
 }
 
-/// A connection that leads to an upstream.
+/// An open connection to an upstream.
 pub(super) struct Opened {
     pub(super) stream: Box<dyn Transport>,
-    /// The upstream's, or the proxy's.
+    /// The upstream's address, or the proxy's.
     pub(super) address: SocketAddr,
-    /// Set where a proxy reads the requests.
+    /// Set if a proxy reads the requests.
     pub(super) relay: Option<Relay>,
 }
 
-/// A proxy that is sent requests in absolute-form (RFC 9112 section 3.2.2), and what it wants to be told.
+/// A proxy that gets requests in absolute-form (RFC 9112 section 3.2.2), with the credentials it requires.
 #[derive(Debug, Clone)]
 pub(super) struct Relay {
     pub(super) authorization: Option<HeaderValue>,
 }
 
 impl Outward {
-    /// A connection on which bytes go to `authority` unread: for TLS, ours or the agent's. Rules allow it to `reach`.
+    /// Opens a connection that carries bytes to `authority` unread: TLS of the daemon or of the agent. Rules allow it
+    /// to `reach`.
     ///
     /// # Errors
     /// A [`Refusal`]: unresolvable, blocked, unreachable.
@@ -64,7 +65,8 @@ impl Outward {
         self.open_through(proxy, authority, reach).await
     }
 
-    /// The same for bytes that an agent sent to `wanted`: `None` where that is none of the addresses of `authority`.
+    /// Opens such a connection for bytes that an agent sent to `wanted`. Returns `None` if that is not an address of
+    /// `authority`.
     ///
     /// # Errors
     /// As [`Outward::open`].
@@ -89,7 +91,8 @@ impl Outward {
         Ok(Some(Opened { stream, address, relay: None }))
     }
 
-    /// May a kept connection to `authority`, at this address, serve what rules allow to `reach`?
+    /// Returns whether a pooled connection to `authority`, at this address, may serve requests that rules allow to
+    /// `reach`.
     pub(super) fn admits(&self, authority: &Authority, address: SocketAddr, reach: &Reach) -> bool {
         match self.proxy_for(authority) {
             Some(_) => self.resolver.check_for_proxy(authority, reach).is_ok(),
@@ -113,7 +116,7 @@ impl Outward {
         Ok(Opened { stream, address, relay: None })
     }
 
-    /// A connection for plain HTTP requests to `authority`.
+    /// Opens a connection for plain HTTP requests to `authority`.
     ///
     /// # Errors
     /// As [`Outward::open`].
@@ -161,7 +164,7 @@ impl Outward {
         if !proxy.is_tls() {
             return Ok((stream, address));
         }
-        // No agent's: sessions with the proxy are the daemon's own.
+        // Uses no agent's id, because TLS sessions with the proxy belong to the daemon.
         let handshake = self.tls.connect(AgentId(Uuid::nil()), own, Alpn::Http1, stream);
         match tokio::time::timeout(self.dialer.connect_timeout, handshake).await {
             Ok(Ok(verified)) => Ok((Box::new(verified), address)),

@@ -1,4 +1,4 @@
-//! An answer's body that waits for the agent to take it: see [`super::body_memory`].
+//! A response body that waits until the agent reads it: see [`super::body_memory`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,14 +9,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::body::{Body, BodyError, add};
 use super::body_memory::Pace;
 
-/// A body whose bytes are handed on as there is room for them.
+/// A body whose bytes are passed on as room becomes available.
 pub(super) struct Paced {
     inner: Body,
     pace: Pace,
 }
 
 impl Paced {
-    /// Hands `inner` on at this pace.
+    /// Passes `inner` on at this pace.
     pub(super) fn new(inner: Body, pace: Pace) -> Paced {
         Paced { inner, pace }
     }

@@ -1,4 +1,4 @@
-//! A bound on waiting, for what has no bound as a whole: streams may live long.
+//! A limit on waiting for each piece of a stream, which as a whole has no time limit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// How long may still be waited. Only time that is spent waiting counts.
+/// The remaining waiting time. Only time that is spent waiting counts.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit: Duration,
@@ -16,12 +16,12 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// `limit` from the first wait.
+    /// Allows `limit` from the first wait.
     pub(super) fn new(limit: Duration) -> Patience {
         Patience { limit, left: limit, timer: None, waiting: false }
     }
 
-    /// Renews a wait whose limit may have changed; without a limit there is none.
+    /// Restarts a timeout whose limit may have changed; without a limit there is no timeout.
     pub(super) fn renew_with(patience: &mut Option<Patience>, limit: Option<Duration>) {
         match patience {
             Some(patience) if Some(patience.limit) == limit => patience.renew(),
@@ -29,7 +29,7 @@ impl Patience {
         }
     }
 
-    /// Waits; ready when it was too long.
+    /// Waits; ready when the limit is exceeded.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let left = self.left;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
@@ -40,7 +40,7 @@ impl Patience {
         timer.as_mut().poll(cx)
     }
 
-    /// There is nothing to wait for now.
+    /// Stops the timer while nothing is awaited.
     pub(super) fn pause(&mut self) {
         if let Some(timer) = self.timer.as_ref().filter(|_| self.waiting) {
             self.left = timer.deadline().saturating_duration_since(Instant::now());
@@ -48,7 +48,7 @@ impl Patience {
         }
     }
 
-    /// What was waited for is there: the next wait has the whole time.
+    /// Restores the whole limit for the next wait, because the awaited data has arrived.
     pub(super) fn renew(&mut self) {
         self.waiting = false;
         self.left = self.limit;

@@ -1,4 +1,4 @@
-//! The body of a message as a peer sends it: an agent's request, or an upstream's response.
+//! The body of a message from a peer: an agent's request, or an upstream's response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,9 +13,9 @@ use super::http2::H2Body;
 /// A body over HTTP/1.1 or HTTP/2.
 #[derive(Debug)]
 pub(super) enum PeerBody {
-    /// hyper reads it.
+    /// A body that hyper reads.
     Http1(Incoming),
-    /// h2 reads it.
+    /// A body that h2 reads.
     Http2(H2Body),
 }
 

@@ -1,6 +1,6 @@
-//! What a connection takes up. Who is known has a share of the agents' places. Who is not, takes the place of those
-//! who came before from the same source and still have not said who they are: a flood gets in its own way, and a client
-//! that presents its token at once gets through.
+//! The slot that a connection occupies. A connection of an identified agent uses one of that agent's slots. An
+//! unidentified connection displaces older ones from the same source that are still unidentified. So a flood
+//! displaces its own connections, and a client that presents its token at once is served.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::shares::{Share, Shares};
 
-/// How long the refusal of a displaced connection may take, its record included.
+/// Time limit for refusing a displaced connection, including its audit record.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Where connections of nobody known come from.
+/// The source of an unidentified connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
-    /// A managed cgroup that is no agent's, by its id.
+    /// A managed cgroup that belongs to no agent, by its id.
     Cgroup(u64),
-    /// An address; of IPv6, the /64 that one host can have to itself.
+    /// An address; for IPv6, the /64 that one host can own.
     Address(IpAddr),
 }
 
@@ -38,13 +38,13 @@ impl Source {
     }
 }
 
-/// Counts connections of nobody known, and ends the oldest for the newest.
+/// Counts unidentified connections, and displaces the oldest for the newest.
 #[derive(Debug, Clone)]
 pub(super) struct Strangers {
     waiting: Arc<Mutex<Waiting>>,
     each: usize,
     all: usize,
-    /// Displaced connections that may get their refusal at the same time.
+    /// Permits for displaced connections that get their refusal at the same time.
     farewells: Arc<Semaphore>,
 }
 
@@ -55,7 +55,7 @@ struct Waiting {
     next: u64,
 }
 
-/// One connection of nobody known.
+/// One unidentified connection.
 #[derive(Debug)]
 pub(super) struct Stranger {
     waiting: Arc<Mutex<Waiting>>,
@@ -70,13 +70,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Strangers {
-    /// `each` from one source, `all` from all of them; `refused` displaced ones get their refusal at a time.
+    /// Allows `each` connections from one source and `all` from all sources. `refused` displaced ones get their
+    /// refusal at the same time.
     pub(super) fn new(each: usize, all: usize, refused: usize) -> Strangers {
         Strangers { waiting: Arc::default(), each, all, farewells: Arc::new(Semaphore::new(refused)) }
     }
 
-    /// Lets one more in. Where there is no room for it, the oldest of its source goes; where all sources together have
-    /// none, the oldest of the one that has the most.
+    /// Admits a connection. If its source is at its limit, the source's oldest connection is displaced. If all
+    /// sources together are at theirs, the oldest connection of the source with the most is displaced.
     pub(super) fn admit(&self, source: Source) -> Stranger {
         let mut waiting = lock(&self.waiting);
         let own = waiting.by_source.get(&source).map_or(0, VecDeque::len);
@@ -108,7 +109,7 @@ impl Waiting {
 
     fn remove(&mut self, source: Source, number: u64) {
         let Some(queue) = self.by_source.get_mut(&source) else { return };
-        // Numbers only grow from front to back.
+        // The numbers increase from front to back.
         let Ok(at) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return };
         queue.remove(at);
         self.all -= 1;
@@ -124,7 +125,7 @@ impl Drop for Stranger {
     }
 }
 
-/// The place of one connection.
+/// The slot of one connection.
 #[derive(Debug)]
 pub(super) struct Place(Mutex<Holder>);
 
@@ -135,17 +136,17 @@ enum Holder {
 }
 
 impl Place {
-    /// An agent's from the beginning.
+    /// Returns the slot of an agent's connection.
     pub(super) fn of_agent(share: Share) -> Place {
         Place(Mutex::new(Holder::Agent(share)))
     }
 
-    /// Nobody's yet.
+    /// Returns the slot of an unidentified connection.
     pub(super) fn of_stranger(stranger: Stranger) -> Place {
         Place(Mutex::new(Holder::Stranger(stranger)))
     }
 
-    /// Counts it as the agent's from now on; false where the agent may have no more.
+    /// Counts the connection as the agent's from now on; false if the agent is at its limit.
     pub(super) fn give_to(&self, agent: AgentId, shares: &Shares) -> bool {
         let mut holder = lock(&self.0);
         if matches!(&*holder, Holder::Agent(share) if share.agent() == agent) {
@@ -160,7 +161,8 @@ impl Place {
         }
     }
 
-    /// Cancelled when somebody who came later takes the place; never where nobody may.
+    /// Returns a token that is cancelled when a newer connection displaces this one. An agent's connection is never
+    /// displaced.
     pub(super) fn displaced(&self) -> CancellationToken {
         match &*lock(&self.0) {
             Holder::Agent(_) => CancellationToken::new(),
@@ -168,14 +170,15 @@ impl Place {
         }
     }
 
-    /// Runs `served` to its end, or until it was displaced and had the time to refuse. False where it was cut off.
+    /// Runs `served` to its end. If the connection is displaced, `served` gets time to send the refusal. Returns
+    /// false if it was aborted.
     pub(super) fn while_kept(&self, served: impl Future<Output = ()>) -> impl Future<Output = bool> {
         let displaced = self.displaced();
         let farewells = match &*lock(&self.0) {
             Holder::Agent(_) => None,
             Holder::Stranger(stranger) => Some(Arc::clone(&stranger.farewells)),
         };
-        // It is large, and callers await it from inside of others.
+        // The future is large, and callers await it within other futures.
         let mut served = Box::pin(served);
         async move {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Upstream connections: dialled, verified, reused by requests of the same agent with the same credentials.
+//! Upstream connections: dialled, verified, and reused for requests of the same agent with the same credentials.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,13 +23,13 @@ use super::replay::Attempt;
 use super::send_failure::{SendFailure, UpstreamError};
 use super::shares::{Share, Shares};
 
-/// Idle connections for one agent and authority, at most.
+/// Maximum number of idle connections for one agent and authority.
 const IDLE_PER_KEY: usize = 64;
-/// How long an unused connection is kept: shorter than most servers' own patience.
+/// How long an idle connection is retained: less than the idle timeout of most servers.
 const IDLE_FOR: Duration = Duration::from_secs(50);
-/// How long a kept connection may take to be free.
+/// How long a pooled connection may take to become free.
 const READY_WITHIN: Duration = Duration::from_millis(20);
-/// Connections are shared neither between agents nor between requests with different credentials.
+/// The key of the pool. Agents do not share connections, and neither do requests with different credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     scope: PoolScope,
@@ -42,7 +42,7 @@ struct Key {
 pub(super) struct Pool {
     outward: Outward,
     clock: Arc<dyn Clock>,
-    /// Connections that are kept, each one's part of what there is.
+    /// The agents' quotas of idle connections.
     shares: Shares,
     idle: Mutex<Idle>,
 }
@@ -59,15 +59,15 @@ struct Parked {
     _share: Share,
 }
 
-/// Whom a connection leads to.
+/// The peer of a connection.
 #[derive(Debug, Clone)]
 struct Peer {
     address: SocketAddr,
     /// TLS version; `None` for plain HTTP.
     tls: Option<&'static str>,
-    /// In TLS 1.3 an upstream may refuse the client behind the handshake.
+    /// In TLS 1.3 an upstream may refuse the client after the handshake.
     alert: LateAlert,
-    /// A proxy that reads the requests: plain HTTP alone.
+    /// A proxy that reads the requests; for plain HTTP only.
     relay: Option<Relay>,
 }
 
@@ -78,7 +78,7 @@ enum Sender {
 }
 
 impl Sender {
-    /// Can it carry no further request?
+    /// Returns whether the connection can carry no further request.
     fn is_closed(&self) -> bool {
         match self {
             Sender::Http1(sender) => sender.is_closed(),
@@ -86,8 +86,8 @@ impl Sender {
         }
     }
 
-    /// Is it free? It is at once, or as soon as its task has run. One that is still busy, with a request body that
-    /// outlasted its answer perhaps, is given up.
+    /// Returns whether the connection is free, at once or as soon as its task has run. A connection that is still
+    /// busy is dropped, for example one whose request body outlasted the response.
     async fn is_ready(&mut self) -> bool {
         let ready = async {
             match self {
@@ -98,21 +98,21 @@ impl Sender {
         matches!(tokio::time::timeout(READY_WITHIN, ready).await, Ok(true))
     }
 
-    /// Its last response was read to its end.
+    /// Reports that the last response was read to its end.
     fn rest(&self) {
         if let Sender::Http2(sender) = self {
             sender.rest();
         }
     }
 
-    /// May it carry a request that wants `alpn`?
+    /// Returns whether the connection may carry a request that requires `alpn`.
     fn suits(&self, alpn: Alpn) -> bool {
         alpn == Alpn::Any || matches!(self, Sender::Http1(_))
     }
 }
 
-/// A connection to the upstream of one request. Over TLS its certificate was verified for
-/// [`Upstream::authority`]'s host. Only the pool makes one.
+/// A connection to the upstream of one request. Over TLS, its certificate was verified for the host of
+/// [`Upstream::authority`]. Only the pool creates one.
 #[derive(Debug)]
 pub(super) struct Upstream {
     key: Key,
@@ -122,17 +122,17 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// What it was dialled and verified for.
+    /// The authority that it was dialled and verified for.
     pub(super) fn authority(&self) -> &Authority {
         &self.key.authority
     }
 
-    /// Did it prove, by certificate, to be that host?
+    /// Returns whether the upstream proved by certificate that it is that host.
     pub(super) fn is_verified(&self) -> bool {
         self.peer.tls.is_some()
     }
 
-    /// The address it was dialled at.
+    /// The address that was dialled.
     pub(super) fn address(&self) -> SocketAddr {
         self.peer.address
     }
@@ -142,27 +142,28 @@ impl Upstream {
         self.peer.tls
     }
 
-    /// The proxy that reads the requests, where there is one.
+    /// The proxy that reads the requests, if there is one.
     pub(super) fn relay(&self) -> Option<&Relay> {
         self.peer.relay.as_ref()
     }
 
-    /// Does it speak HTTP/2?
+    /// Returns whether the connection uses HTTP/2.
     pub(super) fn is_h2(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
     }
 
-    /// Did it come out of the pool?
+    /// Returns whether the connection came from the pool.
     pub(super) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Did it end the connection by an alert of TLS? Another connection would end so too.
+    /// Returns whether the upstream ended the connection with a TLS alert. It would end another connection in the
+    /// same way.
     pub(super) fn is_refused(&self) -> bool {
         self.peer.alert.get().is_some()
     }
 
-    /// Why it gave no response.
+    /// The refusal that explains the missing response.
     pub(super) fn refusal(&self, error: &UpstreamError) -> Refusal {
         match self.peer.alert.get() {
             Some(failure) => {
@@ -205,12 +206,12 @@ impl Pool {
         Pool { outward, clock, shares, idle: Mutex::default() }
     }
 
-    /// The way out, for tunnels.
+    /// Connects to upstreams, for tunnels.
     pub(super) fn outward(&self) -> &Outward {
         &self.outward
     }
 
-    /// A connection for a request that rules allow to `reach`: a kept one, unless `fresh`; else a new one.
+    /// Returns a connection for a request that rules allow to `reach`: a pooled one, unless `fresh`, or a new one.
     ///
     /// # Errors
     /// A [`Refusal`]: unresolvable, blocked, unreachable, or not verified.
@@ -230,7 +231,7 @@ impl Pool {
         self.connect(key, alpn, reach).await
     }
 
-    /// Puts a connection back whose answer was read to its end.
+    /// Returns a connection to the pool after its response was read to its end.
     pub(super) fn release(&self, upstream: Upstream) {
         let Upstream { key, sender, peer, .. } = upstream;
         let since = self.clock.instant();
@@ -246,7 +247,7 @@ impl Pool {
         }
     }
 
-    /// Closes what was not used for 50 s.
+    /// Closes connections that were idle for 50 s.
     pub(super) fn close_idle(&self) {
         let now = self.clock.instant();
         self.idle().0.retain(|_, parked| {
@@ -255,7 +256,7 @@ impl Pool {
         });
     }
 
-    /// Closes idle connections of requests whose secrets the agent may no longer use.
+    /// Closes idle connections of requests with secrets that the agent may no longer use.
     pub(super) fn close_revoked(&self, policy: &Snapshot) {
         self.idle().0.retain(|key, _| key.scope.is_granted(policy));
     }
@@ -264,7 +265,7 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A kept connection, at an address that still may be reached.
+    /// Returns a pooled connection whose address is still allowed.
     async fn take(&self, key: &Key, alpn: Alpn, reach: &Reach) -> Option<Upstream> {
         while let Some(Parked { mut sender, peer, .. }) = self.pop(key, alpn) {
             if self.outward.admits(&key.authority, peer.address, reach) && sender.is_ready().await {
@@ -274,7 +275,7 @@ impl Pool {
         None
     }
 
-    /// The connection that was used last: those before it may become idle, and end.
+    /// Returns the most recently used connection, so that earlier ones become idle and end.
     fn pop(&self, key: &Key, alpn: Alpn) -> Option<Parked> {
         let now = self.clock.instant();
         let mut idle = self.idle();
@@ -318,7 +319,7 @@ where
     begun.map(Sender::Http1).map_err(|error| protocol_refusal(&error.into()))
 }
 
-/// The upstream's fault, in its own words.
+/// The refusal for an upstream's protocol error, with the error's text.
 pub(super) fn protocol_refusal(error: &UpstreamError) -> Refusal {
     if error.is_head_too_large() {
         return head_size::refused_response("is larger than 64 KiB, or has more than 4,096 fields");

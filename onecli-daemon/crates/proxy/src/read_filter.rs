@@ -1,4 +1,4 @@
-//! A stream of which one direction is looked at: what is read goes through a filter, what is written passes.
+//! A stream with a filter in one direction: bytes that are read pass through it, bytes that are written do not.
 
 use std::io;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What becomes of the bytes that are read.
+/// Processes the bytes that are read.
 pub(super) trait Filter<S> {
     /// Reads from `stream`, as [`AsyncRead::poll_read`] does.
     fn poll_read(

@@ -1,5 +1,5 @@
-//! Refusals of one agent that repeat are one record with a count (invariant 9): an agent that tries again and again, or
-//! for ever something else, fills neither the log nor the memory.
+//! Folds repeated refusals of one agent into one record with a count (invariant 9). An agent that retries endlessly,
+//! or varies its requests, fills neither the log nor memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +9,13 @@ use onecli_audit::{Event, Fold, Mode, Record, Repeated, Text, Verdict};
 use onecli_model::{AgentId, AgentName};
 use onecli_policy::Snapshot;
 
-/// The code of a record that stands for refusals of several kinds.
+/// The code of a record that represents refusals of several kinds.
 const SEVERAL: &str = "several";
 
-/// What makes two refusals of one agent the same.
+/// Two refusals of one agent with the same kind are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
-    /// The policy that refused: what is refused after a change is another matter than before.
+    /// The policy that refused, because refusals after a policy change are counted separately.
     policy: usize,
     verdict: Option<Verdict>,
     code: Option<Text>,
@@ -30,7 +30,8 @@ struct Kind {
 impl Kind {
     fn of(record: &Record, policy: &Arc<Snapshot>) -> Kind {
         Kind {
-            // Only told apart, never followed. One that lies where an old one was merely goes on with its count.
+            // The address is only compared, never dereferenced. If a new policy is stored at an old one's address,
+            // the count continues.
             policy: Arc::as_ptr(policy).addr(),
             verdict: record.verdict,
             code: record.code.clone(),
@@ -52,30 +53,33 @@ impl Kind {
     }
 }
 
-/// What is folded together. Alerts are apart from other refusals: who makes many of these does not hide one of those.
+/// The group of refusals that are folded. Alerts are separate from other refusals, so many refusals cannot hide an
+/// alert.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Of {
-    /// `None`: nobody known.
+    /// `None` for an unidentified client.
     agent: Option<AgentName>,
-    /// Who is charged with the record.
+    /// The agent that is charged with the record.
     payer: AgentId,
     event: Event,
-    /// An alert may also be about a request that goes on.
+    /// An alert may also concern a request that is allowed.
     verdict: Option<Verdict>,
-    /// Each person's refusals are apart: what one sees of the own ones depends on no other's.
+    /// Refusals are separate for each user that launched the agent, so one user's view does not depend on another's
+    /// requests.
     launched_by: Option<u32>,
 }
 
-/// Refusals that were recorded, and those that wait to be: of each agent and person who launched its commands at most 32 kinds of each event (`audit::fold`), each
-/// below 7 KiB, because texts are cut at 2 KiB.
+/// Refusals that were recorded, and those that wait for a record. For each agent, and user that launched its
+/// commands, there are at most 32 kinds of each event (`audit::fold`). Each takes less than 7 KiB, because texts are
+/// cut at 2 KiB.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Each has a record of its own, as far as the agent's quota goes.
+    /// Set if each refusal has its own record, up to the agent's quota.
     apart: bool,
     folds: Mutex<HashMap<Of, Fold<Kind>>>,
 }
 
-/// Refusals that one record is to stand for.
+/// Refusals that one record will represent.
 #[derive(Debug)]
 pub(super) struct Folded {
     of: Of,
@@ -83,13 +87,13 @@ pub(super) struct Folded {
 }
 
 impl Refusals {
-    /// Folds those that repeat, or keeps them apart.
+    /// Folds repeated refusals if `fold` is set; otherwise records each.
     pub(super) fn new(fold: bool) -> Refusals {
         Refusals { apart: !fold, ..Refusals::default() }
     }
 
-    /// Counts a refusal as its record tells it. True: it wants this record, now. Where the agent has used up its quota
-    /// (`may_write`, which is asked only about what is to be written), it never does.
+    /// Counts a refusal by its record. Returns true if this record must be written now. It is never written after the
+    /// agent has used up its quota; `may_write` is called only for a record that is about to be written.
     pub(super) fn note(
         &self,
         now: Instant,
@@ -116,12 +120,12 @@ impl Refusals {
         writes
     }
 
-    /// What has waited long enough. To be called now and then.
+    /// Returns the refusals that have waited long enough. Call it periodically.
     pub(super) fn due(&self, now: Instant) -> Vec<Folded> {
         self.take(|fold| fold.due(now))
     }
 
-    /// All that waits, when there will be no later call.
+    /// Returns all waiting refusals, before shutdown.
     pub(super) fn rest(&self, now: Instant) -> Vec<Folded> {
         self.take(|fold| fold.rest(now))
     }
@@ -138,12 +142,12 @@ impl Refusals {
 }
 
 impl Folded {
-    /// Who is charged with the record that stands for them.
+    /// The agent that is charged with the record.
     pub(super) fn payer(&self) -> AgentId {
         self.of.payer
     }
 
-    /// Fills in the record that stands for them.
+    /// Fills in the record that represents the refusals.
     pub(super) fn fill(self, record: &mut Record) {
         (record.agent, record.event) = (self.of.agent, self.of.event);
         (record.verdict, record.launched_by) = (self.of.verdict, self.of.launched_by);

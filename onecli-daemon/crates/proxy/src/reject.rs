@@ -1,4 +1,4 @@
-//! The one place that turns refusals into answers.
+//! Converts refusals to responses. No other module does.
 
 use http::header::{self, HeaderValue};
 use http::{HeaderName, Response, StatusCode};
@@ -9,14 +9,14 @@ use serde_json::json;
 
 use super::body::{Body, empty, full};
 
-/// Carries the code of every refusal; never let through from an upstream.
+/// The header with the code of every refusal. A response from an upstream never passes with it.
 pub(super) const ERROR_HEADER: HeaderName = HeaderName::from_static("x-onecli-error");
 
-/// Why the daemon refused a request, in one line. In the extensions of its refusals.
+/// The reason for a refusal by the daemon, in one line. It is stored in the extensions of the response.
 #[derive(Debug, Clone)]
 pub(super) struct Reason(pub(super) String);
 
-/// `{"error":{"code","message","hint","request_id"}}` with the code's status.
+/// Returns `{"error":{"code","message","hint","request_id"}}` with the code's status.
 pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<Body> {
     let body = json!({"error": {
         "code": refusal.code.as_str(),
@@ -37,7 +37,7 @@ pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(ERROR_HEADER, HeaderValue::from_static(refusal.code.as_str()));
     if let Some(wait) = refusal.retry_after {
-        // Whole seconds, rounded up: who comes back then finds room.
+        // Whole seconds, rounded up, so that a client that returns then is not refused again.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -57,7 +57,7 @@ pub(super) fn answer(refusal: &Refusal, request: Option<RequestId>) -> Response<
     response
 }
 
-/// Our own answer to HEAD, without its body (RFC 9110 section 9.3.2): HTTP/2 would send one.
+/// Removes the body of the daemon's own response to HEAD (RFC 9110 section 9.3.2). HTTP/2 would send it.
 pub(super) fn without_body(mut response: Response<Body>) -> Response<Body> {
     if response.headers().contains_key(ERROR_HEADER) {
         *response.body_mut() = empty();
@@ -65,8 +65,8 @@ pub(super) fn without_body(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// The refusal of a CONNECT. Most clients drop its body, and many print the reason phrase: the code goes there (RFC 9112
-/// section 4).
+/// Returns the refusal of a CONNECT. Most clients drop its body, but many print the reason phrase, so the code is put
+/// there (RFC 9112 section 4).
 pub(super) fn connect(refusal: &Refusal, request: Option<RequestId>) -> Response<Body> {
     let mut response = answer(refusal, request);
     let standard = response.status().canonical_reason().unwrap_or("Refused");
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Statuses as DESIGN section 7 has them, and those of HTTP that say it better.
+    /// Each code has one of these HTTP statuses, and a complete JSON error.
     #[tokio::test]
     async fn every_code_is_an_error_that_an_agent_can_read() {
         let id = RequestId(uuid::Uuid::from_u128(7));
@@ -101,7 +101,7 @@ mod tests {
             assert_eq!(headers[ERROR_HEADER], code.as_str());
             assert_eq!(headers[header::CONTENT_TYPE], "application/json", "{code}");
             assert_eq!(headers[header::CACHE_CONTROL], "no-store", "{code}");
-            // RFC 9110 sections 11.7.1 and 11.6.1: these two name a way to authenticate.
+            // RFC 9110 sections 11.7.1 and 11.6.1: these two statuses name a way to authenticate.
             assert_eq!(headers.contains_key(header::PROXY_AUTHENTICATE), code.status() == 407, "{code}");
             assert_eq!(headers.contains_key(header::WWW_AUTHENTICATE), code.status() == 401, "{code}");
             let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -1,4 +1,4 @@
-//! Puts a value where its placeholder stands.
+//! Replaces a placeholder with its value.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem;
@@ -10,24 +10,24 @@ use super::head::basic_credentials;
 use super::inject::remove_copies;
 use super::json;
 
-/// Why nothing was replaced.
+/// The reason that nothing was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotReplaced {
-    /// The placeholder does not stand there.
+    /// The placeholder is not there.
     Absent,
     /// The value cannot be written there.
     Unusable,
-    /// The field stands there more than once: which one counts?
+    /// The field occurs more than once, so it is ambiguous.
     Repeated,
 }
 
-/// A placeholder in the forms in which its agent may send it: as it was given, and without its beginning.
+/// A placeholder in the forms in which its agent may send it: complete, and without its prefix.
 pub(super) struct StandIn<'c> {
     pub(super) forms: &'c [String],
 }
 
 impl StandIn<'_> {
-    /// `text` with `value` in the placeholder's place, wherever it stands.
+    /// Returns `text` with every occurrence of the placeholder replaced with `value`.
     fn replace(&self, text: &[u8], value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let form = self.forms.iter().find(|form| memmem::find(text, form.as_bytes()).is_some())?;
         let count = memmem::find_iter(text, form.as_bytes()).count();
@@ -43,7 +43,7 @@ impl StandIn<'_> {
     }
 }
 
-/// In a header field, anywhere in its value. Copies by other spellings of its name go.
+/// Replaces it in a header field, anywhere in the value. Copies in other spellings of the name are removed.
 pub(super) fn in_header(
     headers: &mut HeaderMap,
     name: &HeaderName,
@@ -55,7 +55,7 @@ pub(super) fn in_header(
     set(headers, name, &real)
 }
 
-/// In the user name or the password of Basic credentials.
+/// Replaces it in the user name or the password of Basic credentials.
 pub(super) fn in_basic(
     headers: &mut HeaderMap,
     stand_in: &StandIn<'_>,
@@ -81,7 +81,7 @@ pub(super) fn in_basic(
     set(headers, &header::AUTHORIZATION, text.as_bytes())
 }
 
-/// In the value of a query parameter.
+/// Replaces it in the value of a query parameter.
 pub(super) fn in_query(
     query: Option<&str>,
     name: &str,
@@ -93,14 +93,14 @@ pub(super) fn in_query(
         percent_decode_str(key).decode_utf8_lossy() == name
     };
     let pairs: Vec<&str> = query.unwrap_or_default().split('&').collect();
-    // `;` separates parameters for some servers, so another of that name must not hide behind it.
+    // Some servers also separate parameters with `;`, so another parameter of that name must not hide after it.
     let named: Vec<usize> = (0..pairs.len()).filter(|at| pairs[*at].split(';').any(is_named)).collect();
     let at = match named.as_slice() {
         [] => return Err(NotReplaced::Absent),
         [at] => *at,
         _ => return Err(NotReplaced::Repeated),
     };
-    // Within another parameter's value, or followed by a `;`, servers do not agree on where it begins and ends.
+    // Within another parameter's value, or before a `;`, servers disagree about where it begins and ends.
     if pairs[at].contains(';') {
         return Err(NotReplaced::Repeated);
     }
@@ -124,7 +124,7 @@ pub(super) fn in_query(
     Ok(out)
 }
 
-/// In a string of a JSON body.
+/// Replaces it in a string of a JSON body.
 pub(super) fn in_json(
     body: &[u8],
     pointer: &JsonPointer,
@@ -137,7 +137,7 @@ pub(super) fn in_json(
     json::put(body, &field, real).ok_or(NotReplaced::Unusable)
 }
 
-/// The one field of that name; cookies, which HTTP/2 may split (RFC 9113 section 8.2.3), are put together.
+/// Returns the only field of that name. Cookies, which HTTP/2 may split (RFC 9113 section 8.2.3), are joined.
 fn only(headers: &HeaderMap, name: &HeaderName) -> Result<HeaderValue, NotReplaced> {
     let given: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
     match given.as_slice() {

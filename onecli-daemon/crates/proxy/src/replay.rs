@@ -1,4 +1,4 @@
-//! A request body that comes back when its connection fails, so that the request can be sent again.
+//! A request body that is returned when its connection fails, so that the request can be sent again.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,21 +12,21 @@ use tokio::sync::oneshot;
 
 use super::body::{BodyError, RequestBody, add, len};
 
-/// Bytes of a body that are retained until the response begins. A body that has sent more cannot be sent again.
+/// Bytes of a body that are retained until the response begins. After more bytes, the body cannot be sent again.
 pub(super) const RETAINED: usize = 16 << 10;
 /// How long a failed connection may take to drop the body.
 const DROPPED_WITHIN: Duration = Duration::from_millis(100);
 
 /// A request body on one attempt. When the attempt drops it, [`Recovery`] returns it with its first bytes put back.
 pub(super) struct Attempt<B = RequestBody> {
-    /// `None` once it is returned.
+    /// `None` after it is returned.
     body: Option<B>,
     /// Bytes of an earlier attempt that are sent before the rest of `body`.
     ahead: VecDeque<Bytes>,
     /// Bytes sent on this attempt.
     sent: VecDeque<Bytes>,
     sent_bytes: usize,
-    /// False once more was sent than is retained, or the end was passed on.
+    /// False after more bytes were sent than are retained, or after the end was passed on.
     is_whole: bool,
     back: Option<oneshot::Sender<Returned<B>>>,
 }
@@ -36,7 +36,7 @@ struct Returned<B> {
     ahead: VecDeque<Bytes>,
 }
 
-/// Returns the body of a failed attempt.
+/// Receives the body of a failed attempt.
 pub(super) struct Recovery<B = RequestBody>(oneshot::Receiver<Returned<B>>);
 
 impl<B> Recovery<B> {
@@ -82,12 +82,12 @@ impl<B> Attempt<B> {
     /// Retains a piece that is about to be sent.
     fn retain(&mut self, piece: &Bytes) {
         self.sent_bytes = self.sent_bytes.saturating_add(piece.len());
-        // Without a receiver the response has begun.
+        // Without a receiver, the response has begun.
         let is_over = self.back.as_ref().is_none_or(oneshot::Sender::is_closed);
         if self.sent_bytes > RETAINED || is_over {
             self.give_up();
         } else if self.is_whole {
-            // A copy: the piece may be a small part of a large buffer.
+            // A copy, because the piece may be a small part of a large buffer.
             self.sent.push_back(Bytes::copy_from_slice(piece));
         }
     }
@@ -102,7 +102,7 @@ impl<B> Drop for Attempt<B> {
     fn drop(&mut self) {
         if let (true, Some(body), Some(back)) = (self.is_whole, self.body.take(), self.back.take()) {
             self.sent.append(&mut self.ahead);
-            // Nobody receives it once the response has begun.
+            // After the response has begun, there is no receiver.
             let _ = back.send(Returned { body, ahead: std::mem::take(&mut self.sent) });
         }
     }

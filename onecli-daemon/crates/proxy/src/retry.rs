@@ -1,4 +1,4 @@
-//! Decides whether a request that got no response is sent again.
+//! Decides whether a request without a response is sent again.
 
 use std::time::Duration;
 
@@ -9,25 +9,26 @@ use super::send_failure::SendFailure;
 
 /// How often a request is sent again that the upstream did not process.
 const MAX_RETRIES: u32 = 5;
-/// The pause before the second retry; it doubles with each. The first retry follows at once, on another connection.
+/// The pause before the second retry; it doubles with each retry. The first retry follows at once, on another
+/// connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The retries of one request.
 #[derive(Debug)]
 pub(super) struct Retries {
-    /// RFC 9110 section 9.2.2: the same request twice has the effect of one.
+    /// RFC 9110 section 9.2.2: sending the request twice has the same effect as sending it once.
     is_idempotent: bool,
-    /// Requests that were provably not processed.
+    /// Number of attempts that the upstream provably did not process.
     unprocessed: u32,
-    /// Was it sent again although the upstream may have processed it?
+    /// Set if the request was sent again although the upstream may have processed it.
     was_repeated: bool,
-    /// From the first failure on.
+    /// The time limit, counted from the first failure.
     limit: Duration,
     until: Option<Instant>,
 }
 
 impl Retries {
-    /// Of a request with `method`. No attempt begins later than `limit` after the first failure.
+    /// Returns the retries of a request with `method`. No attempt begins later than `limit` after the first failure.
     pub(super) fn new(method: &Method, limit: Duration) -> Retries {
         Retries {
             is_idempotent: method.is_idempotent(),
@@ -38,7 +39,8 @@ impl Retries {
         }
     }
 
-    /// The pause before the next attempt, which uses a new connection. `None`: there is none. The attempt failed at `now`.
+    /// The pause before the next attempt, which uses a new connection. `None` if there is no further attempt. The
+    /// last attempt failed at `now`.
     pub(super) fn after(
         &mut self,
         failure: &SendFailure,
@@ -48,14 +50,15 @@ impl Retries {
         let until = *self.until.get_or_insert(now + self.limit);
         let pause = match failure {
             SendFailure::Unprocessed(_) => self.pause()?,
-            // The upstream may have closed the idle connection before it saw the request (RFC 9112 section 9.3.1).
+            // The upstream may have closed the idle connection before it received the request (RFC 9112 section
+            // 9.3.1).
             SendFailure::Silent(_) if was_reused && self.is_idempotent && !self.was_repeated => {
                 self.was_repeated = true;
                 Duration::ZERO
             }
             SendFailure::Silent(_) | SendFailure::Failed(_) => return None,
         };
-        // The first retry is due whatever the limit: the failure itself may have taken longer.
+        // The first retry ignores the limit, because the failure itself may have taken longer.
         let is_first = self.unprocessed + u32::from(self.was_repeated) == 1;
         (is_first || now + pause <= until).then_some(pause)
     }

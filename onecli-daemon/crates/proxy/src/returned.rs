@@ -1,7 +1,8 @@
-//! Values that come back in responses to requests that did not send them.
+//! Values that appear in responses to requests that did not send them.
 //!
-//! A value can come back so only if it was stored at the service, or if an agent guessed it: the mask confirms a guess. So
-//! each such match raises an alert, and an agent that causes many gets no more responses with matches for a while.
+//! This happens only if a value was stored at the service, or if an agent guessed it, because the mask confirms a
+//! guess. So each such match raises an alert. An agent that causes many gets no more responses with matches for a
+//! while.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,13 +20,14 @@ use super::gateway::Gateway;
 use super::scrub::{MatchGuard, Needles, spellings};
 use super::scrub_values::SearchSet;
 
-/// So many matches of an agent in this time are masked; then responses with matches are cut off for as long.
+/// This many matches of an agent are masked within this time. After that, responses with matches are withheld for the
+/// same time.
 const MOST: usize = 20;
 const WINDOW: Duration = Duration::from_mins(10);
-/// Agents whose matches are remembered, each with less than 1 KiB.
+/// Number of agents whose matches are stored, each in less than 1 KiB.
 const AGENTS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// Counts unexpected matches by agent. A restart forgets the counts.
+/// Counts unexpected matches by agent. A restart resets the counts.
 #[derive(Debug)]
 pub(super) struct UnexpectedMatches(Mutex<LruCache<AgentId, Matches>>);
 
@@ -40,8 +42,8 @@ impl UnexpectedMatches {
         UnexpectedMatches(Mutex::new(LruCache::new(AGENTS)))
     }
 
-    /// Counts a match in a response to this agent. True: the response is to be cut off. It depends on the number of matches
-    /// and on time, and on nothing else.
+    /// Counts a match in a response to this agent. Returns true if the response must be cut off. The result depends
+    /// only on the number of matches and on time.
     pub(super) fn note(&self, agent: AgentId, now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let matches = all.get_or_insert_mut(agent, Matches::default);
@@ -58,7 +60,7 @@ impl UnexpectedMatches {
     }
 }
 
-/// What the sender of the request is told, if it can still be told anything.
+/// The refusal that the client gets, if its response has not begun.
 pub(super) fn withheld() -> Refusal {
     Refusal::new(
         Code::ResponseWithheld,
@@ -67,32 +69,32 @@ pub(super) fn withheld() -> Refusal {
     )
 }
 
-/// Watches over the response to one request.
+/// Checks the response to one request for unexpected values.
 pub(super) struct ResponseGuard {
     gateway: Arc<Gateway>,
     agent: AgentId,
-    /// The request, as it was decided.
+    /// The request, as recorded with its decision.
     record: Record,
     host: Host,
-    /// What the host's responses were searched for when the request was sent.
+    /// The values that the host's responses were searched for when the request was sent.
     searched: Arc<SearchSet>,
     sent: Vec<Credential>,
     signatures: Vec<SecretValue>,
-    /// Made at the first match, and again when values changed.
+    /// Built at the first match, and rebuilt when values changed.
     expected: Option<Expected>,
 }
 
-/// Spellings of what the request sent, and of other values of the same secrets.
+/// Spellings of the values that the request sent, and of other values of the same secrets.
 #[derive(Default)]
 struct Expected {
     needles: Needles,
-    /// What they were made from.
+    /// The search set and the number of changes that they were built from.
     searched: Arc<SearchSet>,
     changes: u64,
 }
 
 impl ResponseGuard {
-    /// For the request of `record` to this host, with which `sent` and `signatures` left.
+    /// Returns the guard for the request of `record` to this host, which sent `sent` and `signatures`.
     pub(super) fn new(
         gateway: &Arc<Gateway>,
         agent: AgentId,
@@ -117,7 +119,7 @@ impl ResponseGuard {
         &self.expected.get_or_insert_default().needles
     }
 
-    /// A new value or token may replace the sent one while a response is under way: both are the agent's to send.
+    /// A new value or token may replace the sent one while a response streams. The agent may send either.
     fn expected_needles(&self, searched: &SearchSet) -> Needles {
         let is_sent = |watch: &Watch| self.sent.iter().any(|one| *one.name() == watch.secret().name);
         let placed = self.sent.iter().flat_map(|one| one.placement().wire_forms(one.value()));
@@ -134,7 +136,7 @@ impl ResponseGuard {
         needles
     }
 
-    /// Raises an alert, which is folded with others like it.
+    /// Raises an alert. Similar alerts are folded.
     fn alert(&self, owner: Option<&Secret>, detail: Option<&str>) {
         let Gateway { refusals, clock, quota, audit, .. } = self.gateway.as_ref();
         let mut alert = self.record.clone();

@@ -1,4 +1,4 @@
-//! Taking back what is under way: streams, tunnels and upgraded connections end when policy no longer allows them.
+//! Revocation of open exchanges: streams, tunnels and upgraded connections end when policy no longer allows them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,15 +16,15 @@ use super::connection::Connection;
 use super::gateway::Gateway;
 use super::head::Head;
 
-/// Longest and shortest wait for a session's end: the host's clock may be set, and it may sleep.
+/// Longest and shortest wait for a session's end. The host's clock may be changed, and the host may sleep.
 const LONGEST: Duration = Duration::from_mins(1);
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// Resolves when what one exchange rests on is taken back: see [`Snapshot::still_allows`].
+/// Resolves when the permission for one exchange is revoked: see [`Snapshot::still_allows`].
 pub(super) struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Revoked {
-    /// Of the request `head`, for which `grants` were used, and which goes to `address`.
+    /// Returns the future for the request `head`, which used `grants` and is sent to `address`.
     pub(super) fn new(
         gateway: &Arc<Gateway>,
         connection: &Arc<Connection>,
@@ -48,14 +48,13 @@ impl Revoked {
         }))
     }
 
-    /// Of a test of root's: it ends when the daemon does.
+    /// Returns the future for a test by root. It resolves when the daemon stops.
     pub(super) fn of_test(gateway: &Arc<Gateway>, connection: &Arc<Connection>) -> Revoked {
         let (gateway, connection) = (Arc::clone(gateway), Arc::clone(connection));
         Revoked(Box::pin(async move { gateway.until_refused(&connection.evidence, |_, _| false).await }))
     }
 
-    /// What the sender of the request is told, if it can be told anything still: `code` is from
-    /// [`Gateway::taken_back`].
+    /// The refusal that the client gets, if its response has not begun. `code` is from [`Gateway::taken_back`].
     pub(super) fn refusal(code: Code) -> Refusal {
         if code == Code::Interrupted {
             return Refusal::new(code, "the proxy is stopping", "try again in a moment");
@@ -82,8 +81,8 @@ impl Future for Revoked {
     }
 }
 
-/// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true. Immediately, if it is by
-/// now.
+/// Resolves when a new policy, or the end of the session in `evidence`, makes `refused` true. If that is already so,
+/// it resolves immediately.
 pub(super) async fn until_refused(
     mut policy: watch::Receiver<Arc<Snapshot>>,
     clock: &dyn Clock,
@@ -123,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    /// The policies stand for themselves here: `refused` only counts.
+    /// The content of the policies is irrelevant here, because `refused` only counts.
     #[tokio::test]
     async fn every_new_policy_is_asked() {
         let policy = watch::Sender::new(Arc::new(Snapshot::default()));
@@ -140,7 +139,7 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap();
     }
 
-    /// A session that ends changes no policy: time alone does it.
+    /// A session's end changes no policy; only time triggers it.
     #[tokio::test]
     async fn a_session_ends_by_itself() {
         let token = TokenHash([7; 32]);

@@ -1,7 +1,8 @@
 //! The values that a response is searched for.
 //!
-//! A host has the same values for every agent: all that are stored for it. Their spellings are compiled when the first
-//! request comes after a change, and shared by all responses. Values that are fetched or issued are added as they are found.
+//! A host has the same values for every agent: all that are stored for it. The first request after a change compiles
+//! their spellings, and all responses share them. Values that are fetched or issued are added when the daemon obtains
+//! them.
 
 mod followed;
 mod joined;
@@ -24,14 +25,14 @@ use self::joined::Joined;
 use super::exchange::unopened;
 use super::scrub::{Needles, Scrubber};
 
-/// Sets that are kept, and the bytes of all their spellings together. A value of 40 bytes has about 2 KiB of spellings, in
-/// Basic credentials 10 KiB. A single set may have more.
+/// Maximum number of cached sets, and of bytes in all their spellings. A value of 40 bytes has about 2 KiB of
+/// spellings, and 10 KiB in Basic credentials. A single set may be larger.
 const SETS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const SET_BYTES: usize = 32 << 20;
-/// A set that no request used for so long is forgotten: its values do not stay in memory.
+/// A set that no request used for this long is dropped, so that its values do not remain in memory.
 const KEPT_FOR: Duration = Duration::from_mins(10);
 
-/// What one set is compiled from: SHA-256 over the sealed values, which are bound to name, target and placement.
+/// The content of a set: SHA-256 over the sealed values, which are bound to name, target and placement.
 type Content = [u8; 32];
 
 /// The sets of all hosts.
@@ -56,7 +57,7 @@ impl std::fmt::Debug for ScrubValues {
 }
 
 impl ScrubValues {
-    /// No set yet.
+    /// Starts without sets.
     pub(super) fn new() -> ScrubValues {
         let sets = Sets {
             policy: None,
@@ -68,7 +69,7 @@ impl ScrubValues {
         ScrubValues { sets: Mutex::new(sets), joined: Joined::new() }
     }
 
-    /// What responses of `host` are searched for under this policy.
+    /// Returns the values that responses of `host` are searched for under this policy.
     pub(super) fn at(
         &self,
         policy: &Arc<Snapshot>,
@@ -88,13 +89,13 @@ impl ScrubValues {
         set
     }
 
-    /// What a running response is searched for that was searched for `known`, where responses are searched for `current` now
-    /// and were for `before`.
+    /// Returns the values to search for in a running response that was searched for `known`. Responses are searched
+    /// for `current` now, and were searched for `before`.
     fn joined(&self, known: &Arc<Needles>, before: &Arc<Needles>, current: &Arc<Needles>) -> Arc<Needles> {
         self.joined.of(known, before, current)
     }
 
-    /// Forgets what was not used for a while. To be called now and then.
+    /// Drops sets that were not used for a while. Call it periodically.
     pub(super) fn tidy(&self, now: Instant) {
         let mut sets = self.lock();
         let is_old = |used: &Instant| now.saturating_duration_since(*used) >= KEPT_FOR;
@@ -163,11 +164,12 @@ fn content(watches: &[Watch]) -> Content {
     hash.finalize().into()
 }
 
-/// Searches for every value of the host, and for those that are stored, fetched or issued while the response is under way.
-/// `own` are the secrets that the agent may use, or once might.
+/// Returns a scrubber for every value of the host, and for those that are stored, fetched or issued while the
+/// response streams. `own` are the secrets that the agent may use, or may have used in the past.
 ///
 /// # Errors
-/// [`onecli_model::Code::SecretUnavailable`] where a value of `own` cannot be opened or fetched. One of another agent fails no request.
+/// [`onecli_model::Code::SecretUnavailable`] if a value of `own` cannot be opened or fetched. A value of another
+/// agent fails no request.
 pub(super) async fn scrubber(
     agent: AgentId,
     own: &[Watch],
@@ -181,7 +183,7 @@ pub(super) async fn scrubber(
         return Err(unopened(watch.secret(), &error.into()));
     }
     let mut spelt = Vec::new();
-    // Counted before the values are read: none is missed.
+    // The counter is read before the values, so that no value is missed.
     let changes = credentials.changes();
     for moving in set.moving() {
         let watch = moving.watch();
@@ -196,8 +198,8 @@ pub(super) async fn scrubber(
     Ok(followed.clone().scrubber(set.needles_with(spelt), changes))
 }
 
-/// Does no credential for this host ever leave, so that none can be echoed? SDKs rely on ranges to fetch large objects in
-/// parts.
+/// Returns whether no credential for this host is ever sent, so that none can be echoed. SDKs rely on ranges to fetch
+/// large objects in parts.
 pub(super) async fn only_signed(agent: AgentId, own: &[Watch], followed: &Followed) -> bool {
     scrubber(agent, own, followed).await.is_ok_and(|scrubber| scrubber.is_idle())
 }

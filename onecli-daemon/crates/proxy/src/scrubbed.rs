@@ -1,7 +1,7 @@
 //! A response's body, scrubbed while it streams.
 //!
-//! Which frames come out, how large they are and when they come depends on the upstream's bytes and on the public classes
-//! of the watched values, never on a value that is not in the response.
+//! The number, size and time of outgoing frames depend on the upstream's bytes and on the public classes of the
+//! watched values. They never depend on a value that is not in the response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,78 +17,79 @@ use super::patience::Patience;
 use super::scrub::Scrubber;
 use super::trailers::clean_response;
 
-/// Bytes that are searched before other tasks get their turn.
+/// Bytes that are searched before other tasks run.
 const TURN: usize = 16 << 10;
 
-/// Why a body breaks off.
+/// The reason that a body breaks off.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// The upstream was silent for too long.
     Silent,
-    /// The upstream, or what it sent.
+    /// The upstream's connection or data failed.
     Upstream(BodyError),
-    /// The scrubber's guard had it cut off.
+    /// The scrubber's guard cut it off.
     Withheld,
-    /// It cannot be searched for the values that its host has by now.
+    /// The body cannot be searched for the values that its host has now.
     Unsearchable,
 }
 
-/// A body under way. Not a [`HttpBody`] itself: the caller has an end and an error to account for.
+/// A body that is being streamed. It is not a [`HttpBody`] itself, because the caller accounts for its end and its
+/// errors.
 #[derive(Debug)]
 pub(super) struct ScrubbedBody<S> {
-    /// `None` once nothing more may come of it.
+    /// `None` after the body was cut off.
     source: Option<S>,
     scrubber: Scrubber,
     trailers: Option<HeaderMap>,
-    /// The upstream's last frame is there, or none may come: what one sends after HEAD, a 204 or a 304 goes no further.
+    /// Set after the upstream's last frame, or if there is no body. A body after HEAD, 204 or 304 is not forwarded.
     ended: bool,
     patience: Patience,
-    /// How long held bytes wait for the bytes behind them, where that has an end.
+    /// How long held bytes wait for later bytes, if that is limited.
     flush: Option<Patience>,
-    /// Bytes searched in this turn.
+    /// Bytes that were searched in this turn.
     searched: usize,
 }
 
 impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
-    /// Of `source`, which may be silent for as long as `patience` says. `ended` where there is no body.
+    /// Scrubs `source`, which may be silent for as long as `patience` allows. `ended` is set if there is no body.
     pub(super) fn new(source: S, scrubber: Scrubber, patience: Patience, ended: bool) -> ScrubbedBody<S> {
         let flush = scrubber.flush_after().map(Patience::new);
         ScrubbedBody { source: Some(source), scrubber, trailers: None, ended, patience, flush, searched: 0 }
     }
 
-    /// Drops what the upstream still sends, and what is held.
+    /// Drops the upstream's further data, and the held bytes.
     pub(super) fn cut(&mut self) {
         (self.source, self.trailers) = (None, None);
     }
 
-    /// What is scrubbed; `None` once it was cut off.
+    /// The source; `None` after it was cut off.
     pub(super) fn source(&self) -> Option<&S> {
         self.source.as_ref()
     }
 
-    /// What looks for the values.
+    /// The scrubber.
     pub(super) fn scrubber(&self) -> &Scrubber {
         &self.scrubber
     }
 
-    /// Must it end, because it cannot be searched for the values that its host has by now?
+    /// Returns whether the body must end, because it cannot be searched for the values that its host has now.
     pub(super) fn is_blind_now(&mut self) -> bool {
         self.scrubber.is_blind_now()
     }
 
-    /// Whether the upstream's last frame was taken.
+    /// Returns whether the upstream's last frame was received.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether nothing more comes.
+    /// Returns whether no further frame comes.
     pub(super) fn is_end(&self) -> bool {
         (self.ended || self.source.as_ref().is_some_and(HttpBody::is_end_stream))
             && self.trailers.is_none()
             && self.scrubber.held() == 0
     }
 
-    /// Scrubbing keeps lengths, so what is left is what the upstream still has and what is held.
+    /// Scrubbing does not change lengths, so the remaining length is that of the upstream plus the held bytes.
     pub(super) fn size_hint(&self) -> SizeHint {
         if self.ended {
             return SizeHint::default();
@@ -103,14 +104,14 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
         hint
     }
 
-    /// The next frame; `None` behind the last.
+    /// The next frame; `None` after the last.
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         loop {
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
             if self.searched >= TURN {
-                // A text of many escapes takes long: two such streams must not stop everybody else's.
+                // A text with many escapes takes long. Two such streams must not block all others.
                 self.searched = 0;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -146,13 +147,13 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
         }
     }
 
-    /// Something came of the upstream.
+    /// Restarts the timeouts, because the upstream sent data.
     fn renew(&mut self) {
         self.patience.renew();
         Patience::renew_with(&mut self.flush, self.scrubber.flush_after());
     }
 
-    /// Waits for the end of the pause behind which held bytes go on without those that follow.
+    /// Waits for the end of the pause after which held bytes are sent without later ones.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Fault>> {
         let Some(flush) = self.flush.as_mut().filter(|_| self.scrubber.held() > 0) else {
             return Poll::Pending;
@@ -163,7 +164,7 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
         })
     }
 
-    /// What can go on of a frame. The last one goes with all that is held: one frame.
+    /// Returns the part of a frame that can be sent. The last frame includes all held bytes.
     fn take(&mut self, frame: Frame<Bytes>, is_last: bool) -> Result<Bytes, Fault> {
         if !self.scrubber.is_idle() {
             self.searched += frame.data_ref().map_or(0, Bytes::len);
@@ -196,7 +197,7 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
     }
 }
 
-/// A length in bytes, as the counters have it.
+/// Returns a length in bytes as the counters' type.
 pub(super) fn data_len(frame: &Frame<Bytes>) -> u64 {
     frame.data_ref().map_or(0, |data| len(data))
 }

@@ -1,5 +1,5 @@
-//! One request with a secret, for root who wants to know whether the service takes it. Placement, TLS, scrubbing and records
-//! are those of agents' requests.
+//! One request with a secret, with which root tests whether the service accepts it. Placement, TLS, scrubbing and
+//! audit records are the same as for agents' requests.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,18 +23,18 @@ use super::gateway::Gateway;
 use super::head::Head;
 use super::trail::{GivenUp, Trail};
 
-/// For the request and the head of its answer.
+/// Time limit for the request and the head of its response.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
-/// For the body of the answer.
+/// Time limit for the body of the response.
 const BODY_PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of the body that are read. The rest is dropped with the connection.
+/// Number of body bytes that are read. The rest is dropped with the connection.
 const MOST_READ: usize = 64 * 1024;
 
 impl Gateway {
-    /// Sends `test`. The caller has checked that root asks.
+    /// Sends `test`. The caller must have checked that root makes the call.
     ///
     /// # Errors
-    /// A [`Refusal`]: nothing was sent, or no answer came.
+    /// A [`Refusal`]: nothing was sent, or there was no response.
     pub async fn test_secret(self: &Arc<Self>, test: &TestRequest) -> Result<TestAnswer, Refusal> {
         let connection = Arc::new(connection(test));
         let mut trail = Trail::begin(self, &connection)?;
@@ -52,7 +52,7 @@ impl Gateway {
         let given_up = trail.given_up();
         let mut sent = Box::pin(forward(self, &connection, allowed, trail));
         let in_time = tokio::time::timeout(HEAD_PATIENCE, sent.as_mut()).await;
-        // Before the request is dropped, which records its end.
+        // Set before the request is dropped, because the drop records the request's end.
         let response = in_time.map_err(|_| {
             given_up.set();
             late(test)
@@ -161,12 +161,12 @@ fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequ
     Ok(())
 }
 
-/// The beginning of the body as text. What was scrubbed is `*`.
+/// Returns the beginning of the body as text. Scrubbed bytes are `*`.
 async fn beginning(response: Response<Body>, given_up: &GivenUp) -> String {
     let mut body = response.into_body();
     let mut read = Vec::new();
     let reading = async {
-        // As hyper does: a body that has ended is not asked for more.
+        // Like hyper, this does not poll a body that has ended.
         while read.len() < MOST_READ && !body.is_end_stream() {
             let Some(Ok(frame)) = body.frame().await else { return };
             if let Ok(data) = frame.into_data() {
@@ -181,7 +181,7 @@ async fn beginning(response: Response<Body>, given_up: &GivenUp) -> String {
     String::from_utf8_lossy(&read).into_owned()
 }
 
-/// Where a redirect leads to (RFC 9110 section 10.2.2). Its path may hold a credential, and is not shown.
+/// The host that a redirect points to (RFC 9110 section 10.2.2). Its path may contain a credential, and is not shown.
 fn redirect_host(response: &Response<Body>, test: &TestRequest) -> Option<String> {
     let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection())?;
     let named = location.to_str().ok()?.parse::<Uri>().ok()?;

@@ -40,7 +40,7 @@ use super::signing;
 use super::trail::Trail;
 use super::upgrade::Upgrade;
 
-/// A request on its way, with the beginning of its answer.
+/// A request that was sent, with the beginning of its response.
 pub(super) struct Sent {
     pub(super) method: Method,
     pub(super) ranges: Ranges,
@@ -54,10 +54,10 @@ pub(super) struct Sent {
     pub(super) client_upgrade: Option<Upgrade>,
 }
 
-/// Sends a request, again where that is safe, until its answer begins.
+/// Sends a request until its response begins, and sends it again if that is safe.
 ///
 /// # Errors
-/// A [`Refusal`]: no answer came.
+/// A [`Refusal`]: there was no response.
 pub(super) async fn send(
     gateway: &Arc<Gateway>,
     connection: &Arc<Connection>,
@@ -87,7 +87,7 @@ pub(super) async fn send(
         strip_overrides(&mut head.headers);
     }
     let progress = Arc::new(Progress::default());
-    // What can be sent again.
+    // The body, if it can be sent again.
     let whole = match &body {
         Payload::Whole(bytes) => Some(bytes.clone().unwrap_or_default()),
         body if body.is_end_stream() && !websocket => Some(Bytes::new()),
@@ -182,7 +182,8 @@ pub(super) async fn send(
                 scrubber.watch(&cookies.iter().flat_map(WireForm::plain).collect::<Vec<_>>());
                 let known = [signatures, opened.values().to_vec(), cookies].concat();
                 let (method, client_upgrade) = (head.method, upgrade);
-                // Also where there is nothing to search for: a secret may be stored while the response is under way.
+                // The guard is set even if there is nothing to search for, because a secret may be stored while the
+                // response streams.
                 let at = (head.authority.host(), followed.set());
                 let guard = ResponseGuard::new(gateway, agent, trail.record(), at, (used, known));
                 scrubber.report_to(Box::new(guard));
@@ -219,9 +220,9 @@ pub(super) async fn send(
     }
 }
 
-/// What comes of sending a request, as long as it goes on: either a piece of its body was taken or its answer began
-/// within `limit`, over and over. It is noticed up to twice as late that it does not. Time in which the body waits at `gate`
-/// does not count; the gate bounds it.
+/// Waits for the result of `sending` as long as it makes progress. Progress means that a piece of the body was sent
+/// or the response began within the last `limit`. A lack of progress is noticed after up to twice the limit. Time in
+/// which the body waits at `gate` does not count; the gate limits it.
 ///
 /// # Errors
 /// [`Code::UpstreamTimeout`].
@@ -256,7 +257,7 @@ fn placed_in(grants: &[Grant]) -> Vec<HeaderName> {
     slots.filter_map(|slot| if let Slot::Header(name) = slot { Some(name) } else { None }).collect()
 }
 
-/// Where the values came from that the store does not hold; with their names where the request has several.
+/// The sources of values that are not in the store, with the secrets' names if the request has several.
 fn backends(used: &[Credential]) -> Option<Text> {
     match used {
         [one] => one.origin().map(|origin| Text::new(&origin.to_string())),
@@ -268,7 +269,7 @@ fn backends(used: &[Credential]) -> Option<Text> {
     }
 }
 
-/// Gives up the tokens that the upstream did not take. Is there another to be had?
+/// Drops the tokens that the upstream rejected. Returns whether another token can be obtained.
 async fn renew(gateway: &Gateway, grants: &[Grant], used: &[Credential]) -> bool {
     let mut any = false;
     for (grant, credential) in grants.iter().zip(used) {

@@ -1,4 +1,4 @@
-//! Why an upstream gave no response.
+//! The reasons that an upstream gave no response.
 
 use http::Request;
 use hyper::client::conn::TrySendError;
@@ -16,17 +16,17 @@ pub(super) enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// Is the response's head larger than is read?
+    /// Returns whether the head of the response exceeds the limit.
     pub(super) fn is_head_too_large(&self) -> bool {
         matches!(self, UpstreamError::Http1(error) if error.is_parse_too_large())
     }
 }
 
-/// Why no response came.
+/// The reason that there is no response.
 #[derive(Debug)]
 pub(super) enum SendFailure {
-    /// The upstream provably did not process the request: nothing was sent, or the upstream excluded the stream by GOAWAY
-    /// (RFC 9113 section 6.8) or refused it (section 8.7).
+    /// The upstream provably did not process the request. Nothing was sent, or the upstream excluded the stream by
+    /// GOAWAY (RFC 9113 section 6.8) or refused it (section 8.7).
     Unprocessed(UpstreamError),
     /// The connection ended without one byte of a response.
     Silent(UpstreamError),
@@ -35,11 +35,11 @@ pub(super) enum SendFailure {
 }
 
 impl SendFailure {
-    /// Over HTTP/1.1. `has_received`: something of a response came.
+    /// Returns the failure of a request over HTTP/1.1. `has_received` is set if any part of a response arrived.
     pub(super) fn http1(mut error: TrySendError<Request<Attempt>>, has_received: bool) -> SendFailure {
         let is_unsent = error.take_message().is_some();
         let error = error.into_error();
-        // The request's body, or what came, is to blame.
+        // The request's body or the received data caused the failure.
         let is_failed = error.is_user() || error.is_parse() || has_received;
         match (is_unsent, is_failed) {
             (true, _) => SendFailure::Unprocessed(error.into()),
@@ -48,13 +48,13 @@ impl SendFailure {
         }
     }
 
-    /// Over HTTP/2.
+    /// Returns the failure of a request over HTTP/2.
     pub(super) fn http2(Unanswered { is_unsent, error }: Unanswered) -> SendFailure {
         let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         if is_unsent || (error.is_remote() && (error.is_go_away() || is_refused)) {
             return SendFailure::Unprocessed(error.into());
         }
-        // This side reset the stream: the request's body broke off.
+        // This side reset the stream, because the request's body broke off.
         if error.is_reset() && !error.is_remote() && !error.is_library() {
             return SendFailure::Failed(error.into());
         }

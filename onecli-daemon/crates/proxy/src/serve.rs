@@ -1,4 +1,4 @@
-//! Serves HTTP to an agent on a connection that is ours by now.
+//! Serves HTTP to an agent on an accepted connection.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -29,12 +29,12 @@ use super::reject;
 use super::stall::Stall;
 use super::trail::Trail;
 
-/// How long a head may take from its first byte.
+/// Time limit for a head, from its first byte.
 const HEAD_TIME: Duration = Duration::from_mins(1);
-/// How long a connection may wait for its next head, and for the whole of it: a head that began late in this time is
-/// cut off without an answer. A client that has closed its side may wait as long for each piece of its response.
+/// Time limit for waiting for the next head and reading all of it. A head that begins late in this time is cut off
+/// without a response. A client that has closed its side may wait as long for each piece of its response.
 const IDLE_TIME: Duration = Duration::from_mins(2);
-/// How long a client may take nothing of what it is sent.
+/// Time limit for a client that reads nothing.
 const STALL_TIME: Duration = Duration::from_mins(2);
 
 /// HTTP/1.1 or HTTP/2.
@@ -71,7 +71,7 @@ pub(super) async fn serve_exchanges<S>(
         }
     });
     tokio::pin!(served);
-    // One record for a connection, however often HTTP/2 refuses what comes over it.
+    // There is one record for a connection, however often HTTP/2 refuses its data.
     let result = tokio::select! {
         result = &mut served => result,
         code = rejections.first() => {
@@ -86,9 +86,9 @@ pub(super) async fn serve_exchanges<S>(
     }
 }
 
-/// Serves requests with `answer`, within the bounds above. Over HTTP/1, `answer` is also given requests in place of
-/// malformed ones: see [`Malformed`]. Over HTTP/2, what is refused without it is noticed in `rejections`. A connection that
-/// is `displaced` answers so in place of its next request.
+/// Serves requests with `answer`, within the limits above. Over HTTP/1, `answer` also gets the requests that replace
+/// malformed ones: see [`Malformed`]. Over HTTP/2, refusals that `answer` does not see are reported to `rejections`.
+/// A connection that is `displaced` gets that refusal in place of its next request.
 ///
 /// # Errors
 /// The connection broke.
@@ -150,8 +150,8 @@ pub(super) async fn refuse_malformed(
     reject::answer(&refusal, trail.request_id())
 }
 
-/// A head that hyper could not read is a refused request, and is recorded as one. Over HTTP/1 the front refuses all of
-/// these first; one that it let through must not go unrecorded.
+/// Records a head that hyper could not read as a refused request. Over HTTP/1 the front refuses all of these first.
+/// If one passes the front, it is still recorded.
 pub(super) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connection, error: &ServeError) {
     if let Some(code) = error.refused() {
         return refuse_quietly(gateway, connection, code).await;
@@ -159,7 +159,7 @@ pub(super) async fn record_broken(gateway: &Arc<Gateway>, connection: &Connectio
     tracing::debug!(%error, "an agent's connection ended");
 }
 
-/// Why a connection of an agent broke.
+/// The reason that an agent's connection broke.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
     #[error(transparent)]
@@ -169,7 +169,7 @@ pub(super) enum ServeError {
 }
 
 impl ServeError {
-    /// The code, where what the client sent is to blame.
+    /// The code, if the client's data caused the error.
     fn refused(&self) -> Option<Code> {
         match self {
             ServeError::Http1(error) if error.is_parse_too_large() => Some(Code::HeadTooLarge),

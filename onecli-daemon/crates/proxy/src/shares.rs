@@ -1,11 +1,11 @@
-//! What agents share: each has a bound of its own, all of them together another.
+//! Quotas: each agent has its own limit, and all agents together have another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use onecli_model::AgentId;
 
-/// Counts what is open.
+/// Counts what each agent has open.
 #[derive(Debug, Clone)]
 pub(super) struct Shares {
     taken: Arc<Mutex<Taken>>,
@@ -19,7 +19,7 @@ struct Taken {
     all: usize,
 }
 
-/// One of an agent's; gives its place back when dropped.
+/// One unit of an agent's quota; it is released when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     taken: Arc<Mutex<Taken>>,
@@ -31,17 +31,17 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
 }
 
 impl Shares {
-    /// `each` for one agent, `all` for all of them.
+    /// Allows `each` for one agent, and `all` for all of them together.
     pub(super) fn new(each: usize, all: usize) -> Shares {
         Shares { taken: Arc::default(), each, all }
     }
 
-    /// How many the agent has.
+    /// The number that the agent has.
     pub(super) fn taken_by(&self, agent: AgentId) -> usize {
         lock(&self.taken).by_agent.get(&agent).copied().unwrap_or_default()
     }
 
-    /// One more; `None` where the agent, or all together, have as many as they may.
+    /// Reserves one more; `None` if the agent or all agents together are at the limit.
     pub(super) fn take(&self, agent: AgentId) -> Option<Share> {
         let mut taken = lock(&self.taken);
         let own = taken.by_agent.get(&agent).copied().unwrap_or_default();
@@ -55,7 +55,7 @@ impl Shares {
 }
 
 impl Share {
-    /// Whose it is.
+    /// The agent that it belongs to.
     pub(super) fn agent(&self) -> AgentId {
         self.agent
     }

@@ -1,4 +1,5 @@
-//! What a signature over a request needs before it is made: the hash of its body, or a form of the body that needs none.
+//! Prepares a request for a signature: computes the hash of its body, or selects a form of the body that needs no
+//! hash.
 
 use http::header::{self, HeaderValue};
 use hyper::body::Body as _;
@@ -14,18 +15,18 @@ use super::names::members;
 use super::shares::Share;
 use super::sigv4::{self, CONTENT_SHA256, Scope, UNSIGNED};
 
-/// What SDKs say of a body whose chunks they sign.
+/// The marker of SDKs for a body with signed chunks.
 const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
-/// The same with trailers behind.
+/// The marker for a body with signed chunks and trailers.
 const CHUNKS_AND_TRAILERS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
-/// Chunks without signatures, trailers behind.
+/// The marker for chunks without signatures, followed by trailers.
 const UNSIGNED_TRAILERS: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
 
-/// Makes a body ready to be signed for, where one of `grants` signs: chunk signatures go, and a body of which only the
-/// agent's lost signature told the hash is read to its end.
+/// Prepares a body for signing if one of `grants` signs. Chunk signatures are removed. A body whose hash was only in
+/// the agent's signature is read to its end.
 ///
 /// # Errors
-/// As [`buffer::read`], and [`Code::BadRequest`] for what cannot be signed anew.
+/// As [`buffer::read`], and [`Code::BadRequest`] for a body that cannot be signed again.
 pub(super) async fn prepare(
     gateway: &Gateway,
     identity: &Identity,
@@ -59,7 +60,7 @@ pub(super) async fn prepare(
         }
         CHUNKS_AND_TRAILERS => {
             head.headers.insert(CONTENT_SHA256, HeaderValue::from_static(UNSIGNED_TRAILERS));
-            // It is shorter without signatures; by how much, only its end tells.
+            // Without signatures the body is shorter, but the new length is known only at its end.
             head.headers.remove(header::CONTENT_LENGTH);
             Ok((Payload::Unsigned(AwsChunked::new(body, Form::Chunks, None)), share))
         }
@@ -76,7 +77,7 @@ pub(super) async fn prepare(
     }
 }
 
-/// What stands for the body in the signature.
+/// The text that represents the body in the signature.
 pub(super) fn hash_of(head: &Head, body: Option<&[u8]>, scope: &Scope) -> String {
     if let Some(bytes) = body {
         return sigv4::sha256_hex(bytes);
@@ -85,7 +86,7 @@ pub(super) fn hash_of(head: &Head, body: Option<&[u8]>, scope: &Scope) -> String
     match told {
         Some(told) if is_hash(told) || told == UNSIGNED || told == UNSIGNED_TRAILERS => told.to_owned(),
         _ if scope.service == "s3" => UNSIGNED.to_owned(),
-        // Anything else was read to its end.
+        // Any other body was read to its end.
         _ => sigv4::sha256_hex(b""),
     }
 }
@@ -107,7 +108,7 @@ fn decoded_length(head: &Head) -> Result<u64, Refusal> {
     }
 }
 
-/// The data alone is in no coding of AWS's.
+/// Removes AWS's chunk coding, because the data alone is in no such coding.
 fn without_chunked_coding(head: &mut Head) {
     let kept: Vec<String> = members(&head.headers, &header::CONTENT_ENCODING)
         .filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"))

@@ -1,4 +1,4 @@
-//! AWS Signature Version 4: signs a request anew, as "Signing AWS API requests" in the IAM user guide has it.
+//! AWS Signature Version 4: signs a request again, as described in "Signing AWS API requests" in the IAM user guide.
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -12,16 +12,16 @@ use super::aws_hosts::Endpoint;
 use super::head::Head;
 use super::inject::remove_copies;
 
-/// The one algorithm; its name begins what is signed.
+/// The only algorithm. Its name begins the text to be signed.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
-/// Carries the hash of the body, or what stands for it.
+/// The header with the hash of the body, or with a marker in its place.
 pub(super) const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
-/// For services that take a body without a hash over TLS.
+/// The marker for services that accept a body without a hash over TLS.
 pub(super) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
-/// What a signature is good for.
+/// The scope of a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scope {
     pub(super) region: String,
@@ -29,12 +29,12 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    /// As signatures write it.
+    /// The scope in the form that signatures use.
     fn on(&self, day: &str) -> String {
         format!("{day}/{}/{}/aws4_request", self.region, self.service)
     }
 
-    /// The scope that the agent's own signature names, in `Authorization` or in the query of a presigned URL.
+    /// The scope in the agent's own signature, in `Authorization` or in the query of a presigned URL.
     pub(super) fn claimed(head: &Head) -> Option<Scope> {
         let in_header = || {
             let value = head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -60,10 +60,10 @@ impl Scope {
             .then(|| Scope { region: region.to_owned(), service: service.to_owned() })
     }
 
-    /// The scope to sign for: what the secret names, else what the agent's signature names and the host is for.
+    /// The scope to sign for: that of the secret, or that of the agent's signature if it fits the host.
     ///
     /// # Errors
-    /// A [`Refusal`] that says which part is missing or wrong.
+    /// A [`Refusal`] that names the missing or wrong part.
     pub(super) fn settle(
         head: &Head,
         region: Option<&str>,
@@ -96,7 +96,7 @@ impl Scope {
         Ok(scope)
     }
 
-    /// Is it what the host is for? A service that the secret names is the operator's word.
+    /// Checks that the host belongs to the scope. If the secret names the service, the operator has decided.
     fn fits(&self, host: &Host, is_named: bool) -> Result<(), Refusal> {
         let refused =
             |message: String, hint: &'static str| Err(Refusal::new(Code::EgressDenied, message, hint));
@@ -149,7 +149,7 @@ pub(super) fn strip(head: &mut Head) {
     head.query = (!kept.is_empty()).then(|| kept.join("&"));
 }
 
-/// Is the request signed in a way that cannot be redone?
+/// Returns a refusal if the request is signed in a way that cannot be repeated.
 pub(super) fn unsupported(head: &Head) -> Option<Refusal> {
     let algorithm = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let body = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -167,11 +167,11 @@ pub(super) fn unsupported(head: &Head) -> Option<Refusal> {
     ))
 }
 
-/// Signs `head` as it stands, with the hash of its body or what stands for that. Gives the signature: for as long as it is
-/// good, whoever has it can send the request.
+/// Signs `head` in its current form, with the hash of its body or the marker in its place. Returns the signature:
+/// while it is valid, anyone who knows it can send the request.
 ///
 /// # Errors
-/// [`Code::SecretUnavailable`] where the keys do not fit a header.
+/// [`Code::SecretUnavailable`] if the keys do not fit a header.
 pub(super) fn sign(
     head: &mut Head,
     keys: &AwsKeys,
@@ -220,14 +220,14 @@ pub(super) fn sign(
     SecretValue::new(signature.as_bytes().to_vec()).map_err(|e| unusable(e.to_string()))
 }
 
-/// Fields that are part of the signature: those that mean something to the service.
+/// Returns whether the field is part of the signature, because it has a meaning for the service.
 fn is_signed(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-amz-")
         || [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::RANGE].contains(name)
         || matches!(name.as_str(), "content-md5" | "x-amzn-requestid")
 }
 
-/// Values in order, each without outer spaces and with inner runs of spaces as one.
+/// The values in order, without outer spaces, and with inner runs of spaces reduced to one.
 fn canonical_value(headers: &HeaderMap, name: &HeaderName) -> String {
     let plain = |value: &HeaderValue| {
         String::from_utf8_lossy(value.as_bytes())
@@ -239,7 +239,7 @@ fn canonical_value(headers: &HeaderMap, name: &HeaderName) -> String {
     headers.get_all(name).iter().map(plain).collect::<Vec<_>>().join(",")
 }
 
-/// S3 encodes a key once; every other service the path as it is sent, once more.
+/// S3 encodes a key once; every other service encodes the path again as it was sent.
 fn canonical_path(path: &str, service: &str) -> String {
     let segment = |segment: &str| -> String {
         if service == "s3" {
@@ -271,7 +271,7 @@ fn canonical_path(path: &str, service: &str) -> String {
     out
 }
 
-/// Names and values encoded in one way, then sorted.
+/// The query with names and values encoded uniformly, then sorted.
 fn canonical_query(query: &str) -> String {
     let encode = |text: &str| {
         let decoded: Vec<u8> = percent_decode_str(text).collect();
@@ -308,7 +308,7 @@ impl Canonical<'_> {
         self.fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(";")
     }
 
-    /// The signature, in hex; `time` as in `x-amz-date`.
+    /// The signature, in hex; `time` has the form of `x-amz-date`.
     fn signature(&self, keys: &AwsKeys, scope: &Scope, time: &str) -> Zeroizing<String> {
         let in_scope = scope.on(&time[..8]);
         let to_sign = format!("{ALGORITHM}\n{time}\n{in_scope}\n{}", sha256_hex(self.text().as_bytes()));
@@ -320,7 +320,7 @@ impl Canonical<'_> {
         Zeroizing::new(data_encoding::HEXLOWER.encode(&hmac(&key, to_sign.as_bytes())))
     }
 
-    /// The `Authorization` field's value.
+    /// The value of the `Authorization` field.
     fn authorization(&self, keys: &AwsKeys, scope: &Scope, time: &str, signature: &str) -> String {
         let (id, in_scope, names) = (&keys.id, scope.on(&time[..8]), self.names());
         format!("{ALGORITHM} Credential={id}/{in_scope}, SignedHeaders={names}, Signature={signature}")
@@ -334,7 +334,7 @@ fn hmac(key: &[u8], text: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(mac.finalize().into_bytes().to_vec())
 }
 
-/// As `x-amz-content-sha256` has it.
+/// SHA-256 in the form of `x-amz-content-sha256`.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }

@@ -1,4 +1,5 @@
-//! A client that does not take what it is sent keeps an upstream connection busy for as long as it is waited for.
+//! A timeout for clients that stop reading. Such a client would occupy an upstream connection for as long as the
+//! daemon waits.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::patience::Patience;
 
-/// A connection that ends when the client takes nothing for too long while something is to be written.
+/// A connection that ends if the client reads nothing for too long while data is waiting to be written.
 #[derive(Debug)]
 pub(super) struct Stall<S> {
     stream: S,
@@ -17,12 +18,12 @@ pub(super) struct Stall<S> {
 }
 
 impl<S> Stall<S> {
-    /// Each byte may wait for `limit`.
+    /// Lets each byte wait for `limit`.
     pub(super) fn new(stream: S, limit: Duration) -> Stall<S> {
         Stall { stream, patience: Patience::new(limit) }
     }
 
-    /// Counts the time while a write is pending.
+    /// Measures the time while a write is pending.
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.patience.renew();
@@ -87,7 +88,7 @@ mod tests {
         let limit = Duration::from_millis(300);
         let (mut client, server) = tokio::io::duplex(4);
         let mut stall = Stall::new(server, limit);
-        // Slow, but taking: longer as a whole than one byte may wait.
+        // A slow reader: the whole takes longer than one byte may wait.
         let reader = tokio::spawn(async move {
             let mut byte = [0; 4];
             for _ in 0..10 {

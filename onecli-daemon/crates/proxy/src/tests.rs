@@ -1,4 +1,4 @@
-//! Heads: one authority, one path, nothing of the client's framing.
+//! Tests of heads: one authority, one path, and none of the client's framing.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ fn target_host_and_connection_agree_or_the_request_is_refused() {
     check("GET /x", &["api.test", "api.test"], Err(Code::BadRequest));
     check("GET /x", &["api.test@evil.test"], Err(Code::BadRequest));
     check("GET https://user@api.test/x", &[], Err(Code::BadRequest));
-    // Over HTTP/2 `:scheme` is always there, and says another thing than the connection.
+    // Over HTTP/2 `:scheme` is always present, and here it differs from the connection.
     check("GET http://api.test:443/x", &[], Err(Code::Misdirected));
     check("GET http://api.test/x", &["api.test"], Err(Code::Misdirected));
     check("GET /x", &["evil.test"], Err(Code::Misdirected));
@@ -139,7 +139,7 @@ fn websockets_are_recognised() {
     check("GET /ws", "Upgrade", "h2c", false);
 }
 
-/// A record of a refusal tells what was asked for, not what should have been.
+/// The record of a refusal shows the request as it was sent.
 #[test]
 fn what_is_asked_for_is_noted_before_it_is_checked() {
     let tls = connection(Scheme::Https, Some("api.test"), None);
@@ -165,7 +165,7 @@ fn what_is_asked_for_is_noted_before_it_is_checked() {
     check("GET /x", &[], ("", None, "/x"));
 }
 
-/// Invariant 1, as far as `Debug` can break it: what a request is while the value is in it, wherever it was placed.
+/// Invariant 1 for `Debug` output: a request with a value in it does not print the value, for any placement.
 #[test]
 fn a_request_with_a_value_in_it_prints_none() {
     const VALUE: &str = "sk-hunter22";

@@ -1,4 +1,4 @@
-//! One request's audit records. Every way out leaves one: what nobody records, `Drop` does.
+//! The audit records of one request. Every exit leaves a record: `Drop` writes it if no other code did.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use super::gateway::{Counters, Gateway};
 use super::pool::Upstream;
 use super::shares::Share;
 
-/// What a record grows by until the outcome, in bytes, at most: status, bytes, duration, address, TLS, ALPN, backend, code,
-/// sessions.
+/// Maximum growth of a record until the outcome, in bytes: status, bytes, duration, address, TLS, ALPN, backend,
+/// code, sessions.
 const OUTCOME: u64 = 320;
 
 /// The audit trail of one request or tunnel, from its arrival to its outcome.
@@ -26,16 +26,18 @@ pub(super) struct Trail {
     record: Record,
     started: Instant,
     state: State,
-    /// Who is charged with its records; nil while that is nobody known, who share one quota.
+    /// The agent that is charged with its records; nil while the client is not identified. Unidentified clients share
+    /// one quota.
     payer: AgentId,
-    /// Its part of what the agent may have open.
+    /// Its part of the agent's quota of open exchanges.
     share: Option<Share>,
     given_up: Option<GivenUp>,
-    /// While it lives, the daemon is not drained.
+    /// While this exists, the daemon does not count as drained.
     _open: Arc<()>,
 }
 
-/// Set by the daemon where it stops waiting for the upstream of a request of its own: no client is gone then.
+/// Set when the daemon stops waiting for the upstream of its own request, so that the record does not report a lost
+/// client.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GivenUp(Arc<AtomicBool>);
 
@@ -53,19 +55,19 @@ impl GivenUp {
 enum State {
     /// Nothing is recorded yet.
     Open,
-    /// The decision is on its way to the log, which writes it whatever becomes of us; the outcome is owed.
+    /// The decision was passed to the log, which writes it even if this task is dropped. The outcome is pending.
     Deciding,
-    /// The decision is; the outcome is owed.
+    /// The decision is recorded; the outcome is pending.
     Decided,
-    /// Everything is.
+    /// Decision and outcome are recorded.
     Closed,
 }
 
 impl Trail {
-    /// Begins with what the connection tells.
+    /// Begins with the facts of the connection.
     ///
     /// # Errors
-    /// [`Code::Internal`] where no request id can be made.
+    /// [`Code::Internal`] if no request id can be generated.
     pub(super) fn begin(gateway: &Arc<Gateway>, connection: &Connection) -> Result<Trail, Refusal> {
         let id = RequestId::generate(gateway.clock.now(), gateway.random.as_ref()).map_err(|error| {
             Refusal::new(
@@ -105,17 +107,17 @@ impl Trail {
         self.record.request_id
     }
 
-    /// Who is charged with the request.
+    /// The agent that is charged with the request.
     pub(super) fn payer(&self) -> AgentId {
         self.payer
     }
 
-    /// What to set before the request is dropped because its upstream takes too long.
+    /// The flag to set before the request is dropped because its upstream takes too long.
     pub(super) fn given_up(&mut self) -> GivenUp {
         self.given_up.get_or_insert_default().clone()
     }
 
-    /// Why a request ended that was dropped.
+    /// The reason for the end of a request that was dropped.
     pub(super) fn broken_off(&self) -> Code {
         match &self.given_up {
             Some(given_up) if given_up.is_set() => Code::UpstreamTimeout,
@@ -123,19 +125,19 @@ impl Trail {
         }
     }
 
-    /// The record so far, to fill in.
+    /// The record so far, for further fields.
     pub(super) fn record(&mut self) -> &mut Record {
         &mut self.record
     }
 
-    /// Notes who asks.
+    /// Records the client's identity.
     pub(super) fn identify(&mut self, identity: &Identity) {
         self.record.agent = Some(identity.agent().name.clone());
         self.record.factors = Some(identity.proven());
         self.payer = identity.agent().id;
     }
 
-    /// Takes one of the agent's places for what may hold an upstream connection, until the trail is dropped.
+    /// Reserves a part of the agent's quota of upstream connections, until the trail is dropped.
     ///
     /// # Errors
     /// [`Code::LimitReached`].
@@ -151,10 +153,10 @@ impl Trail {
         ))
     }
 
-    /// Records a decision to forward, with `grants` if any. When it returns, the record is on the disk.
+    /// Records a decision to forward, with `grants` if any. When this returns, the record is on disk.
     ///
     /// # Errors
-    /// [`Code::AuditUnavailable`]: nothing may leave.
+    /// [`Code::AuditUnavailable`]: nothing may be sent.
     pub(super) async fn decide(&mut self, grants: &[Grant]) -> Result<Durable, Refusal> {
         if grants.is_empty() {
             self.record.forward();
@@ -164,7 +166,8 @@ impl Trail {
         self.write_decision().await
     }
 
-    /// What may be raised about the content of the request, which goes to `authority`. To be called once it is decided.
+    /// Returns the alerts that the request's content may raise; the request goes to `authority`. Call it after the
+    /// decision.
     pub(super) fn content_alerts(&self, authority: &Authority) -> Arc<ContentAlerts> {
         let (gateway, record) = (Arc::clone(&self.gateway), self.record.clone());
         Arc::new(ContentAlerts::new(gateway, self.payer, authority.clone(), record))
@@ -173,7 +176,7 @@ impl Trail {
     /// Records a decision to tunnel.
     ///
     /// # Errors
-    /// [`Code::AuditUnavailable`]: nothing may leave.
+    /// [`Code::AuditUnavailable`]: nothing may be sent.
     pub(super) async fn decide_tunnel(&mut self) -> Result<Durable, Refusal> {
         self.record.tunnel();
         self.write_decision().await
@@ -181,29 +184,30 @@ impl Trail {
 
     async fn write_decision(&mut self) -> Result<Durable, Refusal> {
         self.take_quota(2).map_err(exceeded)?;
-        // Before the first await: dropped in the middle of it, this owes an outcome and not a second decision.
+        // Set before the first await. If this is dropped during the write, an outcome is pending, and not a second
+        // decision.
         self.state = State::Deciding;
         let written = self.gateway.audit.decision(self.record.clone()).await;
         self.state = if written.is_ok() { State::Decided } else { State::Open };
         written.map_err(|error| unrecorded(&error))
     }
 
-    /// Counts records of this request's kind for its agent.
+    /// Counts records of this request's kind against its agent's quota.
     fn take_quota(&self, records: u32) -> Result<(), QuotaExceeded> {
         let Gateway { quota, clock, audit, .. } = self.gateway.as_ref();
         let size = (self.record.line_bytes() + OUTCOME) * u64::from(records);
         quota.take(clock.instant(), self.payer, (records, size), audit.space_is_scarce())
     }
 
-    /// Counts a refusal. False: it is one of many, and recorded with them.
+    /// Counts a refusal. Returns false if it is recorded together with others.
     fn wants_record(&self, code: Code) -> bool {
         let may_write = || code == Code::AuditQuota || self.take_quota(1).is_ok();
         let Gateway { refusals, clock, .. } = self.gateway.as_ref();
         refusals.note(clock.instant(), (&self.record, self.payer), &self.gateway.snapshot(), may_write)
     }
 
-    /// Records a refusal, before or after the decision; it stands in the log when this returns, unless it repeats others
-    /// and is counted with them, or the log is what failed.
+    /// Records a refusal, before or after the decision. When this returns, the refusal is in the log. There are two
+    /// exceptions: it repeats others and is counted with them, or the log itself failed.
     pub(super) async fn refuse(&mut self, code: Code) {
         match self.state {
             State::Open => {
@@ -214,7 +218,7 @@ impl Trail {
                     return;
                 }
                 if code == Code::AuditUnavailable {
-                    // Nobody waits for the disk twice.
+                    // The log has just failed, so this does not wait for the disk again.
                     self.gateway.audit.outcome(self.record.clone());
                 } else if let Err(error) = self.gateway.audit.decision(self.record.clone()).await {
                     tracing::error!(%error, %code, "a refusal could not be recorded");
@@ -225,7 +229,7 @@ impl Trail {
         }
     }
 
-    /// Records a refusal, and the rule or default that it comes from.
+    /// Records a refusal, with the rule or default that caused it.
     pub(super) async fn refuse_by(&mut self, refusal: &Refusal) {
         if let Some(rule) = &refusal.rule {
             self.record.rule = Some(Text::new(rule));
@@ -233,24 +237,24 @@ impl Trail {
         self.refuse(refusal.code).await;
     }
 
-    /// Counts the records of a question to a person and of its answer.
+    /// Counts the records of an approval request and of its answer.
     ///
     /// # Errors
-    /// [`Code::AuditQuota`]: nobody is to be asked.
+    /// [`Code::AuditQuota`]: no approval may be requested.
     pub(super) fn may_ask(&self) -> Result<(), Refusal> {
         self.take_quota(2).map_err(exceeded)
     }
 
-    /// Records that a person is asked about the request, or has answered. When it returns, the record is on the disk.
+    /// Records that approval was requested or decided. When this returns, the record is on disk.
     ///
     /// # Errors
-    /// [`Code::AuditUnavailable`]: nobody is asked, and what was allowed is not done.
+    /// [`Code::AuditUnavailable`]: no approval is requested, and an approved request is not sent.
     pub(super) async fn approval(&mut self, step: &str) -> Result<(), Refusal> {
         let written = self.gateway.audit.decision(self.record.approval(step)).await;
         written.map(drop).map_err(|error| unrecorded(&error))
     }
 
-    /// Records an alert about what was let through, folded with others like it.
+    /// Records an alert about a request that was allowed. Similar alerts are folded.
     pub(super) fn alert(&mut self, code: Code, detail: &str) {
         let mut alert = self.record.clone();
         alert.alert(code).rule = Some(Text::new(detail));
@@ -261,14 +265,14 @@ impl Trail {
         }
     }
 
-    /// Notes the connection that the request leaves by.
+    /// Records the upstream connection that carries the request.
     pub(super) fn upstream(&mut self, upstream: &Upstream) {
         self.record.address = Some(Text::new(&upstream.address().to_string()));
         self.record.tls = upstream.tls().map(Text::new);
         self.record.alpn = Some(Text::new(if upstream.is_h2() { "h2" } else { "http/1.1" }));
     }
 
-    /// Notes that nothing was sent on the last upstream connection: another decision follows.
+    /// Records that nothing was sent on the last upstream connection, so that another decision follows.
     pub(super) fn retry(&mut self) {
         if self.state == State::Decided {
             self.state = State::Open;
@@ -285,7 +289,7 @@ impl Trail {
         self.close();
     }
 
-    /// Records an outcome that went wrong.
+    /// Records a failed outcome.
     pub(super) fn fail(&mut self, code: Code) {
         if matches!(self.state, State::Deciding | State::Decided) {
             self.record.failed(code);
@@ -293,7 +297,7 @@ impl Trail {
         }
     }
 
-    /// Records the outcome as the record has it.
+    /// Records the outcome from the fields of the record.
     pub(super) fn close(&mut self) {
         if !matches!(self.state, State::Deciding | State::Decided) {
             return;

@@ -1,7 +1,8 @@
-//! Which trailer fields go on (RFC 9110 section 6.5).
+//! Selects the trailer fields that are forwarded (RFC 9110 section 6.5).
 //!
-//! Policy judges a request by its head, and some servers merge trailers into the head. So a trailer goes on only if the head
-//! announced it and if no server takes it for a field that routes, frames, authenticates or changes a request.
+//! Policy judges a request by its head, and some servers merge trailers into the head. So a trailer is forwarded only
+//! if the head announced it, and if no server interprets it as a field that routes, frames, authenticates or changes
+//! a request.
 
 use std::sync::Arc;
 
@@ -14,11 +15,11 @@ use super::inject::DIGESTS;
 use super::names::{is_sensitive, members};
 use super::reject::ERROR_HEADER;
 
-/// Fields that one message may announce. Further ones do not go on.
+/// Maximum number of fields that one message may announce. Further ones are not forwarded.
 const MAX_ANNOUNCED: usize = 32;
 
-/// Fields of a response that are no trailers: they frame it, control caches and clients, or hold credentials. Besides those
-/// of [`is_sensitive`].
+/// Fields that must not be trailers of a response, besides those of [`is_sensitive`]. They frame it, control caches
+/// and clients, or contain credentials.
 static NOT_IN_RESPONSES: [HeaderName; 16] = [
     header::AGE,
     header::ALT_SVC,
@@ -38,7 +39,7 @@ static NOT_IN_RESPONSES: [HeaderName; 16] = [
     ERROR_HEADER,
 ];
 
-/// Fields of a request that are no trailers either: request modifiers and routes, by name or by beginning.
+/// Fields that must not be trailers of a request either: request modifiers and routes, by name or prefix.
 const NOT_IN_REQUESTS: [&str; 11] = [
     "age",
     "cache-control",
@@ -64,24 +65,24 @@ const NOT_IN_REQUESTS_BEGINNINGS: [&str; 10] = [
     "x-ms-",
     "x-onecli-",
 ];
-/// Exceptions from those: digests of the content.
+/// Exceptions: digests of the content.
 const CHECKSUMS: [&str; 4] = ["content-digest", "content-md5", "x-amz-checksum-", "x-goog-hash"];
-/// Names with one of these hold a credential somewhere.
+/// Parts of names of fields that contain a credential at some service.
 const CREDENTIALS: [&str; 9] =
     ["apikey", "api-key", "auth", "cookie", "credential", "passw", "secret", "session", "token"];
 
-/// The trailer fields of a message that may go on.
+/// The trailer fields of a message that may be forwarded.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Announced(Arc<[HeaderName]>);
 
 impl Announced {
-    /// Those that a request with these header fields announces. A field that the head has too is none: policy judged that
-    /// one.
+    /// The fields that a request with these headers announces. A field that is also in the head does not count,
+    /// because policy judged the one in the head.
     pub(super) fn of_request(headers: &HeaderMap) -> Announced {
         Announced::of(headers, |name| !headers.contains_key(name) && may_end_request(name))
     }
 
-    /// Those that a response with these header fields announces.
+    /// The fields that a response with these headers announces.
     pub(super) fn of_response(headers: &HeaderMap) -> Announced {
         Announced::of(headers, may_end_response)
     }
@@ -95,21 +96,22 @@ impl Announced {
         Announced(names.filter(may_go_on).take(MAX_ANNOUNCED).collect())
     }
 
-    /// Takes these names out: credentials are placed there.
+    /// Removes these names, because credentials are placed there.
     pub(super) fn remove(&mut self, names: &[HeaderName]) {
         if names.iter().any(|name| self.0.contains(name)) {
             self.0 = self.0.iter().filter(|name| !names.contains(name)).cloned().collect();
         }
     }
 
-    /// The `Trailer` field that announces them; `None` for none.
+    /// The `Trailer` field that announces them; `None` if there are none.
     pub(super) fn field(&self) -> Option<HeaderValue> {
         let names: Vec<&str> = self.0.iter().map(HeaderName::as_str).collect();
         (!names.is_empty()).then(|| HeaderValue::try_from(names.join(", ")).ok()).flatten()
     }
 
-    /// The fields of a request's trailer section that go on: those that were announced, and digests of the body (RFC 9530),
-    /// which need not be. `None` for none. A field with a placeholder is dropped, because none has its place there.
+    /// The fields of a request's trailer section that are forwarded: announced ones, and digests of the body (RFC
+    /// 9530), which need no announcement. `None` if there are none. A field with a placeholder is dropped, because no
+    /// placement uses trailers.
     pub(super) fn select(&self, trailers: &HeaderMap) -> Option<HeaderMap> {
         let mut selected = HeaderMap::new();
         for (name, value) in trailers {
@@ -137,7 +139,8 @@ fn may_end_response(name: &HeaderName) -> bool {
     !NOT_IN_RESPONSES.contains(name) && !is_sensitive(name.as_str())
 }
 
-/// Removes the trailer fields of a response that do not go on. Over HTTP/2 gRPC announces none of its own.
+/// Removes the trailer fields of a response that must not be forwarded. gRPC over HTTP/2 does not announce its
+/// trailers.
 pub(super) fn clean_response(trailers: &mut HeaderMap) {
     let refused: Vec<HeaderName> = trailers.keys().filter(|name| !may_end_response(name)).cloned().collect();
     for name in refused {
@@ -205,7 +208,7 @@ mod tests {
             "x-onecli-error",
             "origin",
             "content_length",
-            // Request modifiers, and what policy judges in the head.
+            // Request modifiers, and fields that policy judges in the head.
             "range",
             "if-match",
             "cache-control",

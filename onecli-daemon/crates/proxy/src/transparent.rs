@@ -1,4 +1,4 @@
-//! Connections that the kernel redirected to us.
+//! Connections that the kernel redirected to the daemon.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ pub async fn serve_transparent(
     peer: SocketAddr,
     origin: Option<Origin>,
 ) {
-    // By the kernel's word: before a byte is read, it takes up what is its agent's, and nobody else's.
+    // The kernel identifies the agent. Before a byte is read, the connection occupies a slot of its agent, and of no
+    // other client.
     let Some(place) = place(&gateway, origin.as_ref(), peer) else {
         let connection = Connection::new(Mode::Transparent, origin, peer);
         return refuse_quietly(&gateway, &connection, Code::LimitReached).await;
@@ -32,7 +33,7 @@ pub async fn serve_transparent(
     let cut_off = Connection::new(Mode::Transparent, origin.clone(), peer);
     let recorder = Arc::clone(&gateway);
     let served = async {
-        // A redirected connection to the proxy's own address speaks proxy HTTP.
+        // A redirected connection to the proxy's own address uses proxy HTTP.
         let named = origin.as_ref().map(|origin| origin.flow.original_destination);
         let proxy = named.and_then(|destination| gateway.explicit_wire(destination));
         let mode = if proxy.is_some() { Mode::Explicit } else { Mode::Transparent };
@@ -42,12 +43,12 @@ pub async fn serve_transparent(
             return serve_proxy(gateway, stream, connection, wire).await;
         }
         Counters::add(&gateway.counters.connections, 1);
-        // Without a record there is no identity: the connection is read only to be refused in its own language.
+        // Without a record there is no identity. The connection is then read only to refuse it in its own protocol.
         let Some(destination) = named.or_else(|| stream.local_addr().ok()) else { return };
         tune(&stream);
         let destination = named_by(&gateway, &connection, destination);
         if let Some(refusal) = refused_at_connect(&gateway, &mut connection, &destination) {
-            // A reset, and not an end that a client may take for an answer.
+            // Sends a reset, because a client may interpret a regular end as a response.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             drop(stream);
             return refuse_unheard(&gateway, &connection, &refusal).await;
@@ -59,7 +60,7 @@ pub async fn serve_transparent(
     }
 }
 
-/// Where a redirected connection goes: for a synthetic address, the name that it stands for.
+/// The destination of a redirected connection. For a synthetic address, this is the name behind it.
 fn named_by(gateway: &Gateway, connection: &Connection, address: SocketAddr) -> Destination {
     if !gateway.synthetic.contains(address.ip()) {
         return Destination::Address(address);
@@ -70,8 +71,8 @@ fn named_by(gateway: &Gateway, connection: &Connection, address: SocketAddr) -> 
     name.map_or(Destination::Address(address), |name| Destination::Name(Authority::new(name, address.port())))
 }
 
-/// Why a connection to a synthetic address is refused before anything is read. Only at ports where the client speaks first
-/// can the daemon tell it the reason.
+/// The reason for refusing a connection to a synthetic address before anything is read. The daemon can report the
+/// reason only at ports where the client speaks first.
 fn refused_at_connect(
     gateway: &Gateway,
     connection: &mut Connection,
@@ -79,7 +80,7 @@ fn refused_at_connect(
 ) -> Option<Refusal> {
     let authority = match destination {
         Destination::Name(authority) => authority.clone(),
-        // Forgotten by now.
+        // The synthetic address has expired.
         Destination::Address(address) if gateway.synthetic.contains(address.ip()) => {
             Authority::new(address.ip().into(), address.port())
         }
@@ -99,7 +100,7 @@ fn refused_at_connect(
     Some(refusal)
 }
 
-/// The connection's place, by its cgroup; `None` where the agent has none left.
+/// The connection's slot, by its cgroup; `None` if the agent has no free slot.
 fn place(gateway: &Gateway, origin: Option<&Origin>, peer: SocketAddr) -> Option<Place> {
     if let Some(agent) = gateway.agent_in(origin.and_then(|origin| origin.cgroup.as_ref())) {
         return gateway.connections.take(agent).map(Place::of_agent);

@@ -23,7 +23,7 @@ use super::session_cookies;
 use super::websocket::{self, Hits};
 use super::websocket_scan;
 
-/// A client that waits for its upgrade, and what a server that agrees to it answers.
+/// A client that waits for its upgrade, and the key that an accepting server must return.
 #[derive(Debug)]
 pub(super) struct Upgrade {
     client: OnUpgrade,
@@ -31,13 +31,13 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Of a request with these headers; none without a key.
+    /// Returns the upgrade of a request with these headers; `None` without a key.
     pub(super) fn new(client: OnUpgrade, headers: &HeaderMap) -> Option<Upgrade> {
         Some(Upgrade { client, accept: accept_of(headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes()) })
     }
 
-    /// Does the server speak WebSocket, and did it read this very request? One that only echoes a status does not, and
-    /// would read what follows as requests.
+    /// Returns whether the server supports WebSocket and has read this request. A server that only echoes a status
+    /// does not, and would interpret the following bytes as requests.
     fn is_accepted(&self, headers: &HeaderMap) -> bool {
         let mut accepts = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
         let only = (accepts.next(), accepts.next());
@@ -46,18 +46,19 @@ impl Upgrade {
     }
 }
 
-/// Protocols that a server may decline by going on in HTTP/1.1 (RFC 9110 section 7.8): their clients offer them with any
-/// request and do without. `websocket` is here because the upstream itself answers a request that is no valid one.
+/// Protocols that a server may decline by continuing in HTTP/1.1 (RFC 9110 section 7.8). Their clients offer them
+/// with any request and work without them. `websocket` is included because the upstream itself answers an invalid
+/// WebSocket request.
 const DECLINED: [&str; 5] = ["websocket", "h2c", "h2", "http", "tls"];
-/// How much of the field a message shows, in characters.
+/// Maximum number of characters of the field that a message shows.
 const MAX_SHOWN: usize = 64;
 
-/// Refuses an upgrade to a protocol that is not passed on, and that the client cannot do without.
+/// Refuses an upgrade to a protocol that is not forwarded, and that the client cannot do without.
 ///
 /// # Errors
 /// [`Code::UpgradeUnsupported`].
 pub(super) fn refuse_unknown(request: &Parts) -> Result<(), Refusal> {
-    // RFC 9110 section 7.8: to be ignored in HTTP/1.0, and without the connection option.
+    // RFC 9110 section 7.8: the field is ignored in HTTP/1.0, and without the connection option.
     if request.version != Version::HTTP_11
         || !members(&request.headers, &header::CONNECTION).any(|o| o.eq_ignore_ascii_case("upgrade"))
     {
@@ -86,10 +87,10 @@ fn accept_of(key: &[u8]) -> String {
     data_encoding::BASE64.encode(&hash.finalize())
 }
 
-/// Delivers the answer to an upgrade request: a tunnel after a valid 101, else as any answer.
+/// Delivers the response to an upgrade request: a tunnel after a valid 101, otherwise a regular response.
 ///
 /// # Errors
-/// As [`deliver`], and [`Code::UpstreamProtocol`] for a 101 to something else.
+/// As [`deliver`], and [`Code::UpstreamProtocol`] for a 101 to another protocol.
 pub(super) fn deliver_upgrade(
     upgrade: Upgrade,
     method: &Method,
@@ -107,7 +108,7 @@ pub(super) fn deliver_upgrade(
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }
-    // None was asked for, and what an extension does to frames (compression, say) would hide values.
+    // The daemon offered no extension. An extension's effect on frames, such as compression, would hide values.
     if response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
         let refusal = Refusal::new(
             Code::UpstreamProtocol,

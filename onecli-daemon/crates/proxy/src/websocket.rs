@@ -1,7 +1,8 @@
-//! Scrubs what an upstream sends over a WebSocket (RFC 6455 section 5), message by message.
+//! Scrubs the messages that an upstream sends over a WebSocket (RFC 6455 section 5).
 //!
-//! No extension is negotiated, so payloads are not compressed, and a server does not mask: frames that say otherwise end
-//! the connection. Scrubbing keeps lengths, so frames stay as they are; a message may be cut into frames anywhere.
+//! No extension is negotiated, so payloads are not compressed, and a server does not mask. Frames that violate this
+//! end the connection. Scrubbing does not change lengths, so frames remain as they are; a message may be split into
+//! frames anywhere.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,9 +20,10 @@ use super::returned::withheld;
 use super::scrub::Scrubber;
 use super::websocket_head::FrameHead;
 
-/// Read from the upstream at once.
+/// Bytes that are read from the upstream at once.
 const CHUNK: usize = 16 * 1024;
-/// Heads that may wait for the end of the payload before them to be decided: more than the plain bytes that can be held.
+/// Maximum number of heads that wait until the payload before them is decided. It exceeds the number of plain bytes
+/// that can be held.
 const MAX_WAITING: usize = 2048;
 
 /// The opcode of a close frame.
@@ -29,7 +31,7 @@ const CLOSE: u8 = 8;
 /// Length of a control frame's head.
 const CONTROL_HEAD: usize = 2;
 
-/// What was found on a WebSocket; readable while it is open.
+/// Matches on a WebSocket, readable while it is open.
 #[derive(Debug, Default)]
 pub(super) struct Hits {
     count: AtomicU64,
@@ -37,7 +39,7 @@ pub(super) struct Hits {
 }
 
 impl Hits {
-    /// Matches so far; `None` where there was no value to search for.
+    /// Number of matches so far; `None` if there was no value to search for.
     pub(super) fn count(&self) -> Option<u64> {
         self.is_searched.load(Ordering::Relaxed).then(|| self.count.load(Ordering::Relaxed))
     }
@@ -48,7 +50,7 @@ impl Hits {
     }
 }
 
-/// An upstream's side of a WebSocket, scrubbed as it is read. Counts matches into `hits`.
+/// Wraps an upstream's side of a WebSocket, which is scrubbed as it is read. Matches are counted in `hits`.
 pub(super) fn scrubbed<S>(stream: S, scrubber: Scrubber, hits: Arc<Hits>) -> Filtered<S, Scrubbing> {
     let input = vec![0; CHUNK].into();
     let flush = scrubber.flush_after().map(Patience::new);
@@ -59,37 +61,37 @@ pub(super) fn scrubbed<S>(stream: S, scrubber: Scrubber, hits: Arc<Hits>) -> Fil
     )
 }
 
-/// Scrubs what is read.
+/// Scrubs the bytes that are read.
 #[derive(Debug)]
 pub(super) struct Scrubbing {
     frames: Frames,
     input: Box<[u8]>,
     clean: BytesMut,
     hits: Arc<Hits>,
-    /// How long held bytes wait for the bytes behind them, where that has an end.
+    /// How long held bytes wait for later bytes, if that is limited.
     flush: Option<Patience>,
 }
 
-/// Follows the frames of one direction.
+/// Parses the frames of one direction.
 ///
-/// The payloads of a message go through the scrubber as one stream; what stands between them, heads and control frames,
-/// waits in line until the payload before it is out.
+/// The payloads of a message pass through the scrubber as one stream. Frame heads and control frames between them
+/// wait until the preceding payload is decided.
 #[derive(Debug)]
 struct Frames {
     scrubber: Scrubber,
     state: State,
-    /// Payload bytes of messages that went into the scrubber, and that came out.
+    /// Number of payload bytes of messages that went into the scrubber, and that came out of it.
     pushed: u64,
     emitted: u64,
-    /// What comes after so many payload bytes.
+    /// Frame heads and control frames, with the number of payload bytes that precede each.
     waiting: VecDeque<(u64, Bytes)>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Within a frame's head, with what is there of it.
+    /// Within a frame's head, with the bytes received so far.
     Head(Vec<u8>),
-    /// Within a data frame of which so many bytes are to come; is it its message's last?
+    /// Within a data frame with `left` bytes to come; `last` is set for the last frame of its message.
     Payload { left: u64, last: bool },
     /// Within a control frame, head and payload.
     Control { frame: BytesMut, left: usize },
@@ -100,7 +102,7 @@ impl Frames {
         Frames { scrubber, state: State::Head(Vec::new()), pushed: 0, emitted: 0, waiting: VecDeque::new() }
     }
 
-    /// Takes what the upstream sent, and appends what can be said to be clean.
+    /// Processes bytes from the upstream, and appends those that are certainly clean.
     fn push(&mut self, mut bytes: Bytes, clean: &mut BytesMut) -> io::Result<()> {
         while !bytes.is_empty() {
             match &mut self.state {
@@ -135,10 +137,10 @@ impl Frames {
                         let mut frame = std::mem::take(frame);
                         self.state = State::Head(Vec::new());
                         if frame[0] & 0x0f == CLOSE {
-                            // No message goes on behind it.
+                            // No message continues after a close frame.
                             self.release(clean);
                         }
-                        // A ping or a close reason stands for itself, whatever message it comes between.
+                        // A ping or a close reason is complete in itself, even between frames of a message.
                         self.scrubber.whole(&mut frame[CONTROL_HEAD..]);
                         self.wait(frame.freeze(), clean)?;
                     }
@@ -169,7 +171,7 @@ impl Frames {
         Ok(())
     }
 
-    /// A data frame is over; with the message's last, nothing more can belong to a match.
+    /// Ends a data frame. After the last frame of a message, no match can continue.
     fn end_data(&mut self, last: bool, clean: &mut BytesMut) {
         self.state = State::Head(Vec::new());
         if last {
@@ -177,7 +179,7 @@ impl Frames {
         }
     }
 
-    /// Nothing that comes can belong to a match with what is held.
+    /// Releases the held bytes, because no later byte can continue their match.
     fn release(&mut self, clean: &mut BytesMut) {
         let rest = self.scrubber.finish();
         self.emit(rest, clean);
@@ -193,7 +195,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Appends payload, and between its bytes what waited for them.
+    /// Appends payload, and the waiting bytes at their positions in it.
     fn emit(&mut self, mut payload: Bytes, clean: &mut BytesMut) {
         loop {
             match self.waiting.front() {
@@ -217,7 +219,7 @@ impl Frames {
     }
 }
 
-/// Reads a head; `None` while it is not complete.
+/// Parses a head; `None` while it is incomplete.
 ///
 /// # Errors
 /// A frame that no server may send without an extension: reserved bits or opcodes, a mask, a long control frame.
@@ -378,7 +380,7 @@ mod tests {
         assert_eq!(clean, sent);
     }
 
-    /// The message that it interrupts goes no further, and a client answers a close frame only once it has it.
+    /// The interrupted message does not continue, and a client answers a close frame only after it has received it.
     #[test]
     fn a_close_frame_releases_what_waits() {
         for close in [frame(0x88, b""), frame(0x88, b"\x03\xe8bye")] {

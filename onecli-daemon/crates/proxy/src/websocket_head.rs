@@ -3,20 +3,20 @@
 /// Longest head of a frame: two bytes, a length of eight, a mask of four.
 pub(super) const LONGEST: usize = 14;
 
-/// What a frame's head says. Nothing of it is judged.
+/// The fields of a frame's head, without validation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameHead {
     pub(super) opcode: u8,
-    /// Is it its message's last?
+    /// Set for the last frame of a message.
     pub(super) is_last: bool,
-    /// Of the payload, in bytes.
+    /// Length of the payload, in bytes.
     pub(super) length: u64,
-    /// Zeros without one.
+    /// The mask; zeros if there is none.
     pub(super) mask: [u8; 4],
 }
 
 impl FrameHead {
-    /// Reads a head; `None` while it is not complete.
+    /// Parses a head; `None` while it is incomplete.
     pub(super) fn parse(head: &[u8]) -> Option<FrameHead> {
         let &[first, second, ref rest @ ..] = head else { return None };
         let extended = match second & 0x7f {
@@ -34,7 +34,7 @@ impl FrameHead {
         Some(FrameHead { opcode: first & 0x0f, is_last: first & 0x80 != 0, length, mask })
     }
 
-    /// Is it a close, a ping, a pong or another frame that may come within a message?
+    /// Returns whether it is a close, a ping, a pong or another frame that may occur within a message.
     pub(super) fn is_control(&self) -> bool {
         self.opcode >= 8
     }
@@ -58,7 +58,7 @@ mod tests {
         check(&[0x01, 0xfe, 1, 0, 1, 2, 3, 4], 256, [1, 2, 3, 4], false, false);
         check(&[0x89, 0x80, 1, 2, 3, 4], 0, [1, 2, 3, 4], true, true);
         check(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 9, 8, 7, 6], 65_536, [9, 8, 7, 6], false, true);
-        // No client may leave the mask out; read as it stands all the same.
+        // A client must mask its frames; a frame without a mask is still parsed.
         check(&[0x82, 0x03], 3, [0; 4], false, true);
     }
 }

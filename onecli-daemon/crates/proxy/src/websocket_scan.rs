@@ -1,6 +1,6 @@
-//! Reads along what an agent sends over a WebSocket (RFC 6455 section 5), and searches its messages.
+//! Reads an agent's WebSocket traffic (RFC 6455 section 5), and searches its messages.
 //!
-//! Nothing is changed and nothing is refused: a frame that the upstream does not like is the upstream's to refuse.
+//! Nothing is changed or refused here. The upstream itself refuses frames that it does not accept.
 
 use std::io;
 use std::pin::Pin;
@@ -15,29 +15,29 @@ use super::websocket_head::{FrameHead, LONGEST};
 /// Bytes that are unmasked at a time.
 const STEP: usize = 1024;
 
-/// An agent's side of a WebSocket, searched by `scan` as it is read.
+/// Wraps an agent's side of a WebSocket, which `scan` searches as it is read.
 pub(super) fn scanned<S>(stream: S, scan: ContentScan) -> Filtered<S, ClientFrames> {
     Filtered::new(stream, ClientFrames::new(scan))
 }
 
-/// Follows a client's frames.
+/// Parses a client's frames.
 #[derive(Debug)]
 pub(super) struct ClientFrames {
     head: [u8; LONGEST],
-    /// So many bytes of the head are there.
+    /// Number of head bytes received so far.
     have: usize,
     payload: Option<Payload>,
-    /// Messages may be cut into frames anywhere; control frames come between.
+    /// Messages may be split into frames anywhere, with control frames between them.
     messages: ContentScan,
     control: ContentScan,
 }
 
-/// A frame's payload under way.
+/// The payload of the current frame.
 #[derive(Debug, Clone, Copy)]
 struct Payload {
     left: u64,
     mask: [u8; 4],
-    /// The place in the mask of the next byte.
+    /// The position of the next byte in the mask.
     at: usize,
     is_control: bool,
     is_last: bool,
@@ -80,7 +80,7 @@ impl ClientFrames {
         self.go_on(payload);
     }
 
-    /// Goes on with a payload of which something may be left.
+    /// Continues with a payload that may have bytes left.
     fn go_on(&mut self, payload: Payload) {
         self.payload = (payload.left > 0).then_some(payload);
         if payload.left == 0 && payload.is_control {
@@ -92,7 +92,7 @@ impl ClientFrames {
 }
 
 impl Payload {
-    /// All of a frame's.
+    /// Returns the whole payload of a frame.
     fn of(head: FrameHead) -> Payload {
         let FrameHead { is_last, length, mask, .. } = head;
         Payload { left: length, mask, at: 0, is_control: head.is_control(), is_last }

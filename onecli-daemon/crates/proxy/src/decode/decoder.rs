@@ -1,5 +1,6 @@
-//! A content coding taken off a body (RFC 9110 section 8.4.1): all of what was encoded, or an error. A body that is cut off,
-//! and bytes behind the end of the encoded data, are errors, so that no client takes a part for the whole.
+//! Decodes one content coding of a body (RFC 9110 section 8.4.1). It returns all of the content or an error. A
+//! truncated body is an error, and so are bytes after the end of the encoded data, so that no client mistakes a part
+//! for the whole.
 
 use std::io;
 use std::pin::Pin;
@@ -13,8 +14,8 @@ use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
 use super::Coding;
 
-/// Largest window of zstd, as a power of two: 8 MiB, which is what the coding may have (RFC 9659). The library would take
-/// 128 MiB for each response.
+/// Largest window of zstd, as a power of two: 8 MiB, the limit for the content coding (RFC 9659). The library would
+/// allocate 128 MiB for each response.
 const ZSTD_WINDOW: u32 = 23;
 
 type Encoded = Pin<Box<dyn AsyncBufRead + Send>>;
@@ -26,7 +27,7 @@ pub(super) struct Decoder {
 }
 
 enum State {
-    /// No byte was read.
+    /// No byte was read yet.
     New(Encoded),
     Begun(Running),
     Ended,
@@ -41,12 +42,12 @@ enum Running {
 }
 
 impl Decoder {
-    /// Decodes what `encoded` gives.
+    /// Decodes the bytes of `encoded`.
     pub(super) fn new(coding: Coding, encoded: Encoded) -> Decoder {
         Decoder { coding, state: State::New(encoded) }
     }
 
-    /// Begins at the first byte; `None` where the body is empty. A server may send an empty body with a coding.
+    /// Starts at the first byte; `None` if the body is empty. A server may send an empty body with a coding.
     fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<&mut Running>>> {
         if let State::New(encoded) = &mut self.state {
             let first = ready!(encoded.as_mut().poll_fill_buf(cx))?.first().copied();
@@ -88,7 +89,7 @@ impl Running {
         match coding {
             Coding::Gzip => {
                 let mut decoder = GzipDecoder::new(encoded);
-                // RFC 1952 section 2.2: a file may hold several members.
+                // RFC 1952 section 2.2: a file may contain several members.
                 decoder.multiple_members(true);
                 Running::Gzip(decoder)
             }
@@ -100,7 +101,7 @@ impl Running {
             Coding::Zstd => {
                 let window = [DParameter::window_log_max(ZSTD_WINDOW)];
                 let mut decoder = ZstdDecoder::with_params(encoded, &window);
-                // RFC 8878 section 3.1: content may be several frames, and skippable ones.
+                // RFC 8878 section 3.1: content may consist of several frames, and of skippable ones.
                 decoder.multiple_members(true);
                 Running::Zstd(decoder)
             }
@@ -117,7 +118,7 @@ impl Running {
         }
     }
 
-    /// What is left behind the end of the encoded data.
+    /// The bytes after the end of the encoded data.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let encoded = match self {
             Running::Gzip(decoder) => decoder.get_mut(),
@@ -130,8 +131,9 @@ impl Running {
     }
 }
 
-/// Does `deflate` begin as RFC 9110 section 8.4.1.2 has it, with a zlib header (RFC 1950 section 2.2)? Some servers leave it
-/// out. Data without it never begins so: there, the fourth bit is the padding of a stored block, which is 0.
+/// Returns whether `deflate` starts with a zlib header (RFC 1950 section 2.2), as RFC 9110 section 8.4.1.2 requires.
+/// Some servers omit the header. Data without it never starts this way, because the fourth bit is then padding of a
+/// stored block, which is 0.
 fn is_zlib(first: u8) -> bool {
     first & 0x8f == 0x08
 }
@@ -140,8 +142,8 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// A Brotli stream that is refused where it asks for a large window, which the coding does not have (RFC 7932 section 9.1
-/// reserves what says so). The library would take up to 1 GiB.
+/// A Brotli stream that is refused if it requests a large window. The content coding has none: RFC 7932 section 9.1
+/// reserves the bits that request it. The library would allocate up to 1 GiB.
 struct SmallWindow {
     inner: Pin<Box<dyn AsyncBufRead + Send>>,
     is_known: bool,
@@ -190,7 +192,7 @@ mod tests {
     use super::*;
 
     async fn text_of(coding: Coding, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        // A byte at a time, as the network may have it.
+        // Reads one byte at a time, as it may arrive from the network.
         let encoded = tokio::io::BufReader::with_capacity(1, io::Cursor::new(bytes.to_vec()));
         let mut out = Vec::new();
         Decoder::new(coding, Box::pin(encoded)).read_to_end(&mut out).await.map(|_| out)
@@ -209,7 +211,7 @@ mod tests {
         }};
     }
 
-    /// What every coding makes of `text`, with and without zlib's header.
+    /// `text` in every coding, with and without zlib's header.
     async fn encodings(text: &[u8]) -> [(Coding, Vec<u8>); 5] {
         [
             (Coding::Gzip, encoded!(GzipEncoder, text)),
@@ -265,7 +267,7 @@ mod tests {
         check(&[&skippable], b"").await;
     }
 
-    /// What an answer asks of our memory is bounded, whatever it says of itself.
+    /// Memory for a response is bounded, whatever window the response declares.
     #[tokio::test]
     async fn windows_are_bounded() {
         use async_compression::zstd::CParameter;
@@ -275,7 +277,7 @@ mod tests {
             let window = [CParameter::window_log(log)];
             let mut encoder = ZstdEncoder::with_quality_and_params(Vec::new(), Level::Default, &window);
             encoder.write_all(&text).await.unwrap();
-            // Flushed before its end, so that it is not known to be short.
+            // The encoder flushes before the end, so that it cannot know that the text is short.
             encoder.flush().await.unwrap();
             encoder.shutdown().await.unwrap();
             let got = decoded(Coding::Zstd, &encoder.into_inner()).await;
@@ -285,7 +287,7 @@ mod tests {
         encoder.write_all(&text).await.unwrap();
         encoder.shutdown().await.unwrap();
         assert_eq!(decoded(Coding::Brotli, &encoder.into_inner()).await.unwrap(), text.len());
-        // A large window of 30 bits, and a last block that is empty.
+        // A large window of 30 bits, and an empty last block.
         let large = decoded(Coding::Brotli, &[0x11, 0x1e, 0x03]).await.unwrap_err();
         assert!(large.to_string().contains("large window"), "{large}");
     }

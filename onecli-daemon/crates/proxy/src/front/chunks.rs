@@ -1,14 +1,15 @@
-//! Chunked framing (RFC 9112 section 7.1), byte by byte, up to its last chunk.
+//! Chunked framing (RFC 9112 section 7.1), byte by byte, up to the last chunk.
 
 use super::section::is_field_text;
 use super::violation::Violation;
 
-/// Most digits of a chunk's size: what they can say fits every recipient's 63 bits.
+/// Maximum number of digits in a chunk's size. Such a size fits the 63 bits of every recipient.
 const MAX_DIGITS: u8 = 15;
-/// Most bytes of chunk extensions in one body; below hyper's own bound of 16 KiB, which it does not answer.
+/// Maximum number of bytes of chunk extensions in one body. It is below hyper's own limit of 16 KiB, at which hyper
+/// closes without a response.
 const MAX_EXTENSIONS: usize = 8 * 1024;
 
-/// Where the next byte stands.
+/// The position of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Size,
@@ -19,34 +20,34 @@ enum At {
     DataLf,
 }
 
-/// Follows the chunks of one body.
+/// Parses the chunks of one body.
 #[derive(Debug)]
 pub(super) struct Chunks {
     at: At,
-    /// What the size line says so far; in the data, what is left of it.
+    /// The size that the size line gives so far; in the data, the number of bytes left.
     size: u64,
     digits: u8,
     extensions: usize,
 }
 
-/// How far some bytes are good.
+/// How many of the bytes are valid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// All of them.
     All,
-    /// So many: they end with the last chunk's line, and the trailer section follows.
+    /// This many bytes; they end with the last chunk's line, and the trailer section follows.
     Last(usize),
-    /// So many; the next byte breaks the framing.
+    /// This many bytes; the next byte breaks the framing.
     Bad(usize, Violation),
 }
 
 impl Chunks {
-    /// Before the first chunk's size.
+    /// Starts before the first chunk's size.
     pub(super) fn new() -> Chunks {
         Chunks { at: At::Size, size: 0, digits: 0, extensions: 0 }
     }
 
-    /// Goes through `bytes`, which follow those of the last call.
+    /// Parses `bytes`, which follow those of the last call.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Progress {
         let mut pos = 0;
         while let Some(&byte) = bytes.get(pos) {
@@ -71,7 +72,7 @@ impl Chunks {
         Progress::All
     }
 
-    /// One byte that is not data.
+    /// Parses one byte that is not data.
     fn step(&mut self, byte: u8) -> Result<(), Violation> {
         self.at = match (self.at, byte) {
             (At::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {

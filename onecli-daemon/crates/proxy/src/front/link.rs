@@ -1,4 +1,4 @@
-//! What the [`Front`](super::Front) of a connection and the service behind hyper tell each other.
+//! State that the [`Front`](super::Front) of a connection shares with the service behind hyper.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -11,8 +11,8 @@ use onecli_model::{Authority, Refusal};
 use super::section::Section;
 use super::violation::Violation;
 
-/// A request that broke a rule of framing, as far as it was read. It stands in the extensions of the request that
-/// hyper is given in its place.
+/// A request that broke a framing rule, as far as it was read. It is stored in the extensions of the request that
+/// hyper gets instead.
 #[derive(Debug, Clone)]
 pub(crate) struct Malformed {
     pub(super) violation: Violation,
@@ -23,7 +23,7 @@ pub(crate) struct Malformed {
 }
 
 impl Malformed {
-    /// What `section` read of `bytes` before it broke a rule.
+    /// Stores what `section` read of `bytes` before it found a violation.
     pub(super) fn new(violation: Violation, section: &Section, bytes: &[u8]) -> Malformed {
         let method = section.method(bytes).and_then(|method| Method::from_bytes(method).ok());
         let target = section.target(bytes).unwrap_or_default();
@@ -41,17 +41,17 @@ impl Malformed {
         }
     }
 
-    /// Is `request` one in place of a malformed one?
+    /// Returns the malformed request that `request` replaces, if it does.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<&Malformed> {
         request.extensions().get()
     }
 
-    /// What its sender is answered.
+    /// The refusal that its sender gets.
     pub(crate) fn refusal(&self) -> Refusal {
         self.violation.refusal()
     }
 
-    /// Writes what was read of it; what the connection tells is not overwritten.
+    /// Writes what was read of the request into `record`; facts about the connection are not overwritten.
     pub(crate) fn describe(&self, record: &mut Record) {
         record.method = self.method.as_ref().map(|method| Text::new(method.as_str()));
         record.path = self.path.as_deref().map(Text::from_bytes);
@@ -67,7 +67,7 @@ impl Malformed {
         }
     }
 
-    /// Writes it into the request in its place: who asks, and how.
+    /// Copies host, method and credentials of the malformed request into its replacement.
     fn fill<B>(self, request: &mut Request<B>) {
         if let Some(method) = &self.method {
             *request.method_mut() = method.clone();
@@ -82,7 +82,7 @@ impl Malformed {
     }
 }
 
-/// Host and path of a target, of any form; never user information or a query, which may hold secrets.
+/// Returns host and path of a target of any form, but never user information or a query, which may contain secrets.
 fn split_target(target: &[u8], connect: bool) -> (Option<&[u8]>, Option<&[u8]>) {
     let before =
         |text: &[u8], stops: &[u8]| text.iter().position(|byte| stops.contains(byte)).unwrap_or(text.len());
@@ -100,19 +100,19 @@ fn split_target(target: &[u8], connect: bool) -> (Option<&[u8]>, Option<&[u8]>) 
     (Some(host), Some(if path.is_empty() { b"/" } else { path }))
 }
 
-/// How a request that asked to leave HTTP/1 was answered.
+/// The outcome of a request to leave HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Switch {
-    /// It leaves: what follows is not HTTP/1.
+    /// Accepted: the next bytes are not HTTP/1.
     Leaves,
-    /// It stays: another head follows.
+    /// Refused: another head follows.
     Stays,
     /// The connection ends.
     Ends,
 }
 
-/// Shared by a connection's front and its service. Heads are numbered from 0 on both sides: hyper calls the service
-/// once for each, in their order.
+/// State that a connection's front and its service share. Both number heads from 0, because hyper calls the service
+/// once for each head, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Link(Mutex<Shared>);
 
@@ -129,12 +129,12 @@ impl Link {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Head `number` was malformed.
+    /// Reports that head `number` was malformed.
     pub(super) fn refuse(&self, number: u64, malformed: Malformed) {
         self.lock().refused = Some((number, malformed));
     }
 
-    /// How head `number` was answered, when it is.
+    /// Ready with the outcome for head `number` when it is answered.
     pub(super) fn poll_switch(&self, number: u64, cx: &mut Context<'_>) -> Poll<Switch> {
         let mut shared = self.lock();
         match shared.answered {
@@ -146,7 +146,7 @@ impl Link {
         }
     }
 
-    /// A request has reached the service; one in place of a malformed one becomes so here.
+    /// Reports that a request has reached the service. If it replaces a malformed one, that is attached here.
     pub(crate) fn arrive<B>(&self, request: &mut Request<B>) -> Turn {
         let mut shared = self.lock();
         let number = shared.calls;
@@ -158,13 +158,13 @@ impl Link {
         turn
     }
 
-    /// `turn`'s request is answered with `response`.
+    /// Reports that the request of `turn` is answered with `response`.
     pub(crate) fn leave<B>(&self, turn: &Turn, response: &mut Response<B>) {
         let switch = match (turn.connect, response.status()) {
             (true, status) if status.is_success() => Switch::Leaves,
             (false, StatusCode::SWITCHING_PROTOCOLS) => Switch::Leaves,
-            // A client may have sent the tunnel's first bytes already, chosen by somebody else; they must not be read
-            // as requests of its own.
+            // A client may already have sent the tunnel's first bytes, which a third party may have chosen. They must
+            // not be read as requests of the client.
             (true, _) => {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 Switch::Ends
@@ -179,7 +179,7 @@ impl Link {
     }
 }
 
-/// One request between its arrival at the service and its answer.
+/// One request, from its arrival at the service to its response.
 #[derive(Debug)]
 pub(crate) struct Turn {
     number: u64,

@@ -1,11 +1,11 @@
 //! A strict reader of HTTP/1 in front of hyper.
 //!
-//! hyper repairs what must be refused here: it drops a `Content-Length` beside a `Transfer-Encoding`, merges equal
-//! lengths, takes bare LFs and cuts fragments off; and what it does refuse it answers without a body. [`Front`] lies
-//! between the connection and hyper, follows the framing, and lets through only bytes that it has checked, as they
-//! are. In place of a malformed head hyper reads one of ours, which cannot be forwarded; the service finds the
-//! [`Malformed`] in that request's extensions, and answers and records it in its turn, behind the answers to requests
-//! that came before. What follows a malformed head is dropped.
+//! hyper repairs requests that must be refused here: it drops a `Content-Length` beside a `Transfer-Encoding`, merges
+//! equal lengths, accepts bare LFs and removes fragments. What it does refuse, it answers without a body. [`Front`]
+//! sits between the connection and hyper. It follows the framing and passes only bytes that it has checked,
+//! unchanged. In place of a malformed head, hyper reads a fixed head that cannot be forwarded. The service finds the
+//! [`Malformed`] in the extensions of that request. It answers and records it in order, after the responses to
+//! earlier requests. Bytes after a malformed head are dropped.
 
 mod chunks;
 mod link;
@@ -34,7 +34,8 @@ use chunks::{Chunks, Progress};
 use link::Switch;
 use section::{Complete, Framing, Section};
 
-/// What [`Front`] told hyper of a body whose framing broke, where `error` came of that.
+/// Returns the violation that [`Front`] reported to hyper for a body with broken framing, if `error` resulted from
+/// it.
 pub(super) fn violation_in(error: &(dyn std::error::Error + 'static)) -> Option<Refusal> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -47,69 +48,70 @@ pub(super) fn violation_in(error: &(dyn std::error::Error + 'static)) -> Option<
     None
 }
 
-/// What is read of a head at a time, in bytes.
+/// Bytes of a head that are read at a time.
 const READ: usize = 8 * 1024;
-/// Most bytes read ahead while a CONNECT or an upgrade waits for its answer.
+/// Maximum number of bytes that are read ahead while a CONNECT or an upgrade waits for its response.
 const MAX_AHEAD: usize = 64 * 1024;
-/// How much of what a client still sends is read after the last answer, and for how long: a reset would take the
-/// answer away from it (RFC 9112 section 9.6).
+/// How much of the client's remaining data is read after the last response, and for how long. Without this, a reset
+/// would discard the response (RFC 9112 section 9.6).
 pub(super) const LINGER_BYTES: usize = 4 << 20;
 pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// What hyper reads in place of a malformed head, by whether its answer may have content. Should the service miss
-/// what it stands for, it is still no request that can be forwarded: `.invalid` names nothing (RFC 6761 section 6.4).
+/// The head that hyper reads in place of a malformed one; the method decides whether the response may have content.
+/// If the service misses the [`Malformed`], the request still cannot be forwarded: `.invalid` never resolves (RFC
+/// 6761 section 6.4).
 const IN_PLACE: &[u8] = b"GET / HTTP/1.1\r\nHost: malformed.invalid\r\nConnection: close\r\n\r\n";
 const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: malformed.invalid\r\nConnection: close\r\n\r\n";
 
-/// What the next byte belongs to.
+/// The part of the message that the next byte belongs to.
 #[derive(Debug)]
 enum State {
     /// A head.
     Head,
-    /// A body with so many bytes left.
+    /// A body with this many bytes left.
     Body(u64),
     /// The chunks of a body.
     Chunked(Chunks),
     /// The trailer section of a chunked body.
     Trailers,
-    /// Not known until the head of this number is answered: it asked to leave HTTP/1.
+    /// Unknown until the head of this number is answered, because it asked to leave HTTP/1.
     Undecided(u64),
     /// Another protocol.
     Raw,
-    /// Nothing: the connection ends with the answers owed.
+    /// None: the connection ends after the pending responses.
     Refused,
-    /// Nothing: the body of the last request broke its framing, of which hyper is still to be told where `Some`.
+    /// None: the last request's body broke its framing. `Some` until hyper has got the violation.
     Broken(Option<Violation>),
 }
 
-/// Whether a step of reading is the last one for now.
+/// Whether to run another reading step now.
 enum Step {
     Again,
-    /// The reader's buffer has what there is; nothing more is there where nothing was added.
+    /// The reader's buffer holds all available bytes. If nothing was added, there are no more.
     Done,
 }
 
-/// A connection whose requests are checked before they are read.
+/// A connection whose requests are checked before hyper reads them.
 #[derive(Debug)]
 pub(super) struct Front<S> {
     stream: S,
     state: State,
-    /// Bytes read but not passed on; the section that is being read begins at their front.
+    /// Bytes that were read but not passed on; the current section starts at the front.
     held: BytesMut,
-    /// How many of `held` are checked.
+    /// The number of bytes in `held` that are checked.
     checked: usize,
     section: Section,
-    /// Heads passed on so far.
+    /// Number of heads that were passed on.
     heads: u64,
-    /// The last head, where it asked to leave HTTP/1.
+    /// The number of the last head, if it asked to leave HTTP/1.
     switching: Option<u64>,
     head_time: Duration,
-    /// While a head is incomplete, or the end is waited for.
+    /// Runs while a head is incomplete, or while the end is awaited.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Resolves when the connection has to go, until it did.
+    /// Resolves when the connection must make room; `None` after that.
     displaced: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     link: Arc<Link>,
-    /// The client sends no more.
+    /// Set when the client has closed its side.
     ended: bool,
     shut: bool,
     lingered: usize,
@@ -138,13 +140,13 @@ impl<S> Front<S> {
         (front, link)
     }
 
-    /// The same; when `displaced` is cancelled, a head that is not complete is refused.
+    /// Adds a cancellation token: when `displaced` is cancelled, an incomplete head is refused.
     pub(super) fn until(mut self, displaced: CancellationToken) -> Front<S> {
         self.displaced = Some(Box::pin(displaced.cancelled_owned()));
         self
     }
 
-    /// Is every request that was begun complete?
+    /// Returns whether every request that has begun is complete.
     pub(super) fn is_between_requests(&self) -> bool {
         match self.state {
             State::Head => self.section.is_blank(),
@@ -157,7 +159,7 @@ impl<S> Front<S> {
         self.displaced.take_if(|displaced| displaced.as_mut().poll(cx).is_ready()).is_some()
     }
 
-    /// Puts our own head in the place of the one that is being read.
+    /// Replaces the current head with a fixed one.
     fn refuse(&mut self, violation: Violation) {
         let malformed = Malformed::new(violation, &self.section, &self.held);
         let is_head = self.section.method(&self.held) == Some(b"HEAD");
@@ -170,7 +172,7 @@ impl<S> Front<S> {
         self.state = State::Refused;
     }
 
-    /// A head is complete.
+    /// Passes a complete head on.
     fn pass_head(&mut self, head: &Complete) {
         self.held.advance(head.bytes.start);
         self.checked = head.bytes.len();
@@ -184,7 +186,7 @@ impl<S> Front<S> {
         }
     }
 
-    /// A request is complete.
+    /// Ends a complete request.
     fn end_message(&mut self) {
         self.state = match self.switching.take() {
             Some(number) => State::Undecided(number),
@@ -193,7 +195,7 @@ impl<S> Front<S> {
         self.section = Section::head();
     }
 
-    /// Checks what is held of a body's chunks; gives how many bytes of `bytes` may pass.
+    /// Checks the chunks of a body in `bytes`. Returns how many bytes may pass.
     fn chunked(state: &mut State, section: &mut Section, bytes: &[u8]) -> usize {
         let State::Chunked(chunks) = state else { return 0 };
         match chunks.advance(bytes) {
@@ -212,7 +214,7 @@ impl<S> Front<S> {
 }
 
 impl<S: AsyncRead + Unpin> Front<S> {
-    /// Reads into `held`; gives how many bytes, 0 at the end.
+    /// Reads into `held`. Returns the number of bytes, 0 at the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.held.capacity() - self.held.len() < READ / 8 {
             self.held.reserve(READ);
@@ -222,7 +224,7 @@ impl<S: AsyncRead + Unpin> Front<S> {
         Poll::Ready(Ok(read))
     }
 
-    /// Is the timer, which begins with the first call, over?
+    /// Returns whether the timer has expired. The first call starts it.
     fn is_late(&mut self, cx: &mut Context<'_>, time: Duration) -> bool {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
         timer.as_mut().poll(cx).is_ready()
@@ -266,7 +268,7 @@ impl<S: AsyncRead + Unpin> Front<S> {
             0 => self.end_message(),
             left => self.state = State::Body(left),
         }
-        // What was held is passed on by the next step.
+        // The next step passes the held bytes on.
         Poll::Ready(Ok(if self.checked > 0 { Step::Again } else { Step::Done }))
     }
 
@@ -314,7 +316,7 @@ impl<S: AsyncRead + Unpin> Front<S> {
             };
             return Poll::Ready(Ok(Step::Again));
         }
-        // Read on only to see whether the client is still there.
+        // Further bytes are read only to notice whether the client is still connected.
         if self.held.len() >= MAX_AHEAD {
             return Poll::Pending;
         }
@@ -322,7 +324,7 @@ impl<S: AsyncRead + Unpin> Front<S> {
         Poll::Ready(Ok(if read == 0 { Step::Done } else { Step::Again }))
     }
 
-    /// Reads what the client still sends, within bounds, so that the last answer reaches it.
+    /// Reads the client's remaining data, within limits, so that the last response reaches the client.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let open = !self.ended && !matches!(self.state, State::Raw);
         let idle = matches!(self.state, State::Head) && self.held.is_empty();
@@ -370,7 +372,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Front<S> {
                     front.checked = front.held.len();
                     Step::Again
                 }
-                // The answers owed come first: to hyper, an end here would be a client that left.
+                // Pending responses come first. If the stream ended here, hyper would assume that the client had
+                // left.
                 State::Refused => return Poll::Pending,
                 State::Broken(violation) => match violation.take() {
                     Some(violation) => {

@@ -1,7 +1,7 @@
 //! A header or trailer section, checked byte by byte as it arrives (RFC 9112 sections 2 to 6).
 //!
-//! Whatever more than one reading is known for is refused, also where the RFC would let a recipient repair it: the
-//! next parser on the way might repair it otherwise.
+//! The reader refuses any input that parsers are known to read differently, even if the RFC allows a recipient to
+//! repair it. The next parser on the path might repair it in another way.
 
 use std::ops::Range;
 
@@ -11,15 +11,16 @@ use super::violation::Violation;
 
 /// Largest head, in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
-/// Most fields of a head or trailer section. hyper makes room for all of them with each head.
+/// Maximum number of fields in a head or trailer section. hyper allocates room for all of them with each head.
 pub(crate) const MAX_FIELDS: usize = 4096;
-/// Largest trailer section, in bytes: below hyper's own bound of 16 KiB, which it does not answer.
+/// Largest trailer section, in bytes. It is below hyper's own limit of 16 KiB, at which hyper closes without a
+/// response.
 pub(crate) const MAX_TRAILERS: usize = 8 * 1024;
-/// Most digits of a Content-Length: what they can say fits every recipient's 63 bits.
+/// Maximum number of digits in a Content-Length. Such a length fits the 63 bits of every recipient.
 const MAX_LENGTH_DIGITS: usize = 18;
 
-/// Fields that a trailer section must not hold: they frame, route, authenticate or say how to read the content
-/// (RFC 9110 section 6.5.1).
+/// Fields that a trailer section must not contain: they frame, route, authenticate, or describe how to read the
+/// content (RFC 9110 section 6.5.1).
 const NOT_IN_TRAILERS: [&str; 17] = [
     "authorization",
     "connection",
@@ -42,8 +43,8 @@ const NOT_IN_TRAILERS: [&str; 17] = [
 
 /// Characters of a token (RFC 9110 section 5.6.2).
 const TOKEN: [bool; 256] = class(b"!#$%&'*+-.^_`|~", false);
-/// Characters of a target: those of RFC 3986, and those that clients are known to leave as they are. What they mean
-/// in a path is for the path's rules.
+/// Characters of a target: those of RFC 3986, and those that clients are known to leave unescaped. The rules for
+/// paths decide what they mean in a path.
 const TARGET: [bool; 256] = class(b"!$%&'()*+,-./:;=?@[\\]^_`{|}~", false);
 /// Characters of a field value, with the white space in it (RFC 9110 section 5.5).
 const FIELD_TEXT: [bool; 256] = class(b"\t !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", true);
@@ -65,25 +66,25 @@ const fn class(others: &[u8], obs_text: bool) -> [bool; 256] {
     table
 }
 
-/// May this byte stand in a field value?
+/// Returns whether this byte may occur in a field value.
 pub(super) fn is_field_text(byte: u8) -> bool {
     FIELD_TEXT[usize::from(byte)]
 }
 
-/// The first byte of a path or query that HTTP/1.1's target may not hold.
+/// Returns the first byte of a path or query that HTTP/1.1's target may not contain.
 pub(crate) fn no_target(text: &str) -> Option<u8> {
     text.bytes().find(|byte| !TARGET[usize::from(*byte)])
 }
 
-/// How many bytes at the beginning of `bytes` are of `class`.
+/// Returns how many bytes at the start of `bytes` belong to `class`.
 fn run(bytes: &[u8], class: &[bool; 256]) -> usize {
     bytes.iter().position(|byte| !class[usize::from(*byte)]).unwrap_or(bytes.len())
 }
 
-/// Where the next byte stands.
+/// The position of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// Before a request line: one empty line is passed over (RFC 9112 section 2.2).
+    /// Before a request line: one empty line is skipped (RFC 9112 section 2.2).
     Start,
     StartLf,
     Method,
@@ -97,23 +98,23 @@ enum At {
     EndLf,
 }
 
-/// How the body of a request is framed (RFC 9112 section 6.3).
+/// The framing of a request's body (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks and trailers.
     Chunked,
 }
 
-/// A section that is complete and good.
+/// A section that is complete and valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Complete {
-    /// Where it stands among the bytes: without an empty line before, with the one at its end.
+    /// Its range in the input: without an empty line before it, with the empty line at its end.
     pub(super) bytes: Range<usize>,
-    /// The framing of what follows.
+    /// The framing of the body that follows.
     pub(super) framing: Framing,
-    /// Does it ask to leave HTTP/1: CONNECT, or `Upgrade` in HTTP/1.1?
+    /// Set if the request asks to leave HTTP/1: CONNECT, or `Upgrade` in HTTP/1.1.
     pub(super) switches: bool,
 }
 
@@ -121,7 +122,7 @@ pub(super) struct Complete {
 #[derive(Debug)]
 pub(super) struct Section {
     at: At,
-    /// Everything before was looked at.
+    /// All bytes before this position were examined.
     pos: usize,
     /// A trailer section has no request line.
     trailers: bool,
@@ -168,12 +169,12 @@ impl Section {
         Section { at: At::FieldStart, trailers: true, ..Section::head() }
     }
 
-    /// Has nothing of a request been read, but perhaps an empty line?
+    /// Returns whether nothing of a request has been read, except perhaps an empty line.
     pub(super) fn is_blank(&self) -> bool {
         self.pos == self.start && !self.trailers
     }
 
-    /// The method, where it was read to its end.
+    /// The method, if it was read to its end.
     pub(super) fn method<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
         bytes.get(self.start..self.method_end?)
     }
@@ -188,7 +189,7 @@ impl Section {
         bytes.get(self.host.clone()?)
     }
 
-    /// The one `Proxy-Authorization` that was read.
+    /// The `Proxy-Authorization` that was read, if there was only one.
     pub(super) fn credentials<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
         if self.credentials_twice {
             return None;
@@ -196,11 +197,11 @@ impl Section {
         bytes.get(self.credentials.clone()?)
     }
 
-    /// Reads on in `bytes`, which begin with the section and are those of the last call or more. `None`: more are
-    /// needed. Every byte is looked at once, so how they arrive makes no difference.
+    /// Continues reading in `bytes`, which start with the section and contain at least the bytes of the last call.
+    /// `None`: more bytes are needed. Each byte is examined once, so the way they arrive makes no difference.
     ///
     /// # Errors
-    /// The first [`Violation`]; the section is not to be used any more.
+    /// The first [`Violation`]; the section must not be used after it.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<Complete>, Violation> {
         let limit = if self.trailers { MAX_TRAILERS } else { MAX_HEAD };
         let bytes = &bytes[..bytes.len().min(limit)];
@@ -283,8 +284,8 @@ impl Section {
         if self.pos >= limit { Err(too_large) } else { Ok(None) }
     }
 
-    /// Passes over a run of `class`, and tells what ends it: `None` if that is still to come. An empty run, the one
-    /// that `start` begins, is ended by no byte that it may be ended with.
+    /// Skips a run of `class`, and returns the byte that ends it, or `None` if that byte has not arrived. For an
+    /// empty run, which starts at `start`, it returns a byte that no run may end with.
     fn token(&mut self, bytes: &[u8], class: &[bool; 256], start: usize) -> Option<u8> {
         self.pos += run(&bytes[self.pos..], class);
         let end = *bytes.get(self.pos)?;
@@ -292,7 +293,7 @@ impl Section {
         Some(if separator && self.pos == start { b'\0' } else { end })
     }
 
-    /// One byte of `HTTP/1.1` or of the CR behind it.
+    /// Reads one byte of `HTTP/1.1` or of the CR after it.
     fn version(&mut self, bytes: &[u8], byte: u8) -> Result<(), Violation> {
         const FORM: &[u8; 9] = b"HTTP/0.0\r";
         let start = self.target_end.map_or(0, |end| end + 1);
@@ -315,7 +316,7 @@ impl Section {
         Ok(())
     }
 
-    /// A field line whose LF was just read.
+    /// Reads a field line whose LF was just read.
     fn field(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         let name = &bytes[self.name_start..self.name_end];
         let value = trim(bytes, self.name_end + 1..self.pos - 1);
@@ -354,7 +355,7 @@ impl Section {
         if self.chunked && self.length.is_some() { Err(Violation::LengthAndCoding) } else { Ok(()) }
     }
 
-    /// What only the whole section tells.
+    /// Runs the checks that need the whole section.
     fn complete(&self, bytes: &[u8]) -> Result<Complete, Violation> {
         let framing =
             if self.chunked { Framing::Chunked } else { Framing::Length(self.length.unwrap_or_default()) };
@@ -381,12 +382,12 @@ impl Section {
     }
 }
 
-/// What follows a CR: LF, and then `next`.
+/// Expects LF after a CR, and then `next`.
 fn after_cr(byte: u8, next: At) -> Result<At, Violation> {
     if byte == b'\n' { Ok(next) } else { Err(Violation::BareCr) }
 }
 
-/// A field value without the white space around it (RFC 9110 section 5.6.3).
+/// The range of a field value without the white space around it (RFC 9110 section 5.6.3).
 fn trim(bytes: &[u8], value: Range<usize>) -> Range<usize> {
     let text = &bytes[value.clone()];
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
@@ -402,9 +403,9 @@ fn length(value: &[u8]) -> Result<u64, Violation> {
     Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
 }
 
-/// Has the target the form that its method takes (RFC 9112 section 3.2), as hyper will read it too?
+/// Returns whether the target has the form that its method requires (RFC 9112 section 3.2), and that hyper accepts.
 fn has_form(method: &[u8], target: &[u8]) -> bool {
-    // All there is to check of nearly every request; a backtick is good in a query only.
+    // This check suffices for nearly every request; a backtick is valid only in a query.
     if method != b"CONNECT" && target.starts_with(b"/") && !target.contains(&b'`') {
         return true;
     }

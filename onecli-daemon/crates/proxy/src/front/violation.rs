@@ -1,4 +1,4 @@
-//! What a request's framing can break, and what its sender is told.
+//! The framing rules that a request can break, and the message that its sender gets.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ pub(crate) enum Violation {
     RequestLine,
     /// A character in the target that no URI holds (RFC 3986 appendix A).
     TargetCharacter(u8),
-    /// A fragment, which is never sent (RFC 9110 section 7.1).
+    /// A fragment. Clients never send one (RFC 9110 section 7.1).
     Fragment,
-    /// None of the four forms of RFC 9112 section 3.2, or one that the method does not take.
+    /// None of the four forms of RFC 9112 section 3.2, or one that does not fit the method.
     TargetForm,
     /// Neither HTTP/1.1 nor HTTP/1.0.
     Version,
@@ -33,9 +33,9 @@ pub(crate) enum Violation {
     TrailersTooLarge,
     /// More fields than the bound.
     TooManyFields,
-    /// The head took longer than its time.
+    /// The head took longer than its time limit.
     Slow,
-    /// Newer connections of the same address took the place of this one before it said who it is.
+    /// Newer connections from the same address displaced this one before the client identified itself.
     Displaced,
     /// The connection ended inside the head.
     CutOff,
@@ -53,11 +53,11 @@ pub(crate) enum Violation {
     CodingTwice,
     /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6.1: an attempt at smuggling).
     LengthAndCoding,
-    /// `Transfer-Encoding` in HTTP/1.0, which does not know it (RFC 9112 section 6.1).
+    /// `Transfer-Encoding` in HTTP/1.0, which does not define it (RFC 9112 section 6.1).
     CodingInHttp10,
     /// CONNECT with content (RFC 9110 section 9.3.6).
     ConnectContent,
-    /// TRACE, which answers with what it was sent.
+    /// TRACE, whose response echoes the request.
     Trace,
     /// A chunk whose size line is not hexadecimal digits (RFC 9112 section 7.1).
     ChunkSize,
@@ -178,7 +178,7 @@ impl Violation {
         }
     }
 
-    /// What the sender is answered.
+    /// The refusal that the sender gets.
     pub(crate) fn refusal(self) -> Refusal {
         let (code, message, hint) = self.text();
         match self {

@@ -1,7 +1,7 @@
 //! The response to a client that waits for 100 (Continue) and does not get it.
 //!
-//! When the final status arrives, curl ends its stream without the body that it announced. h2 takes that for malformed
-//! (RFC 9113 section 8.1.1), resets the stream and drops what is not written yet. So the head of such a response is
+//! When the final status arrives, curl ends its stream without the body that it announced. h2 treats the message as
+//! malformed (RFC 9113 section 8.1.1), resets the stream and drops unwritten data. So the head of such a response is
 //! written together with its content.
 
 use std::collections::VecDeque;
@@ -16,15 +16,15 @@ use http_body_util::BodyExt;
 
 use crate::body::{Body, BodyError, add, len};
 
-/// Bytes that are read before the head is written. A longer response may be cut off.
+/// Bytes that are read before the head is written. A longer response may be truncated.
 const MOST: usize = 16 << 10;
 /// How long the head waits for them.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// A body of which the beginning was read.
+/// A body whose beginning was read.
 pub(super) struct Ahead {
     read: VecDeque<Frame<Bytes>>,
-    /// `None` once it was read to its end.
+    /// `None` after it was read to its end.
     rest: Option<Body>,
 }
 
@@ -32,7 +32,7 @@ impl Ahead {
     /// Reads the beginning of `body`.
     pub(super) async fn read(body: Body) -> Body {
         let mut this = Ahead { read: VecDeque::new(), rest: Some(body) };
-        // What was read until then is kept.
+        // Frames that were read before a timeout remain stored.
         let _ = tokio::time::timeout(PATIENCE, this.fill()).await;
         this.boxed_unsync()
     }

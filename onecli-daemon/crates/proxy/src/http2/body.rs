@@ -13,20 +13,20 @@ use tokio::sync::oneshot;
 
 use crate::body::{BodyError, len};
 
-/// What is left of a request's stream when its body is dropped.
+/// Receives a request's stream when its body is dropped unread.
 pub(super) type Unread = oneshot::Receiver<RecvStream>;
 
-/// A body on a stream. Credit goes back to the peer as the body is read (RFC 9113 section 5.2).
+/// A body on a stream. The peer gets its credit back as the body is read (RFC 9113 section 5.2).
 pub(crate) struct H2Body {
-    /// `None` once it is given back.
+    /// `None` after it was returned.
     stream: Option<RecvStream>,
     /// Bytes that the peer announced and did not send yet.
     announced: Option<u64>,
     /// All data arrived; trailers may follow.
     is_data_done: bool,
-    /// Is told when the body is first read.
+    /// Notified when the body is first read.
     read: Option<oneshot::Sender<()>>,
-    /// Takes the stream of a body that is dropped before its end.
+    /// Gets the stream of a body that is dropped before its end.
     back: Option<oneshot::Sender<RecvStream>>,
 }
 
@@ -51,7 +51,7 @@ impl H2Body {
         first
     }
 
-    /// Gives the stream back if the body is dropped before its end.
+    /// Returns the stream if the body is dropped before its end.
     pub(super) fn unread(&mut self) -> Unread {
         let (back, unread) = oneshot::channel();
         self.back = Some(back);
@@ -63,7 +63,7 @@ impl H2Body {
         if !self.is_data_done {
             if let Some(data) = ready!(stream.poll_data(cx)) {
                 let data = data?;
-                // It fails for a stream that was reset, which the next poll says.
+                // This fails for a stream that was reset. The next poll reports that.
                 let _ = stream.flow_control().release_capacity(data.len());
                 self.announced = self.announced.map(|left| left.saturating_sub(len(&data)));
                 return Poll::Ready(Ok(Some(Frame::data(data))));
@@ -83,12 +83,12 @@ impl HttpBody for H2Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(read) = self.read.take() {
-            // No receiver: the response has begun.
+            // Without a receiver, the response has begun.
             let _ = read.send(());
         }
         Poll::Ready(match ready!(self.poll(cx)) {
             Ok(frame) => frame.map(Ok),
-            // h2 reports so a stream that was reset behind its end (RFC 9113 section 8.1).
+            // In this way h2 reports a stream that was reset after its end (RFC 9113 section 8.1).
             Err(error)
                 if error.reason() == Some(Reason::NO_ERROR)
                     && self.announced.is_none_or(|left| left == 0) =>
@@ -117,7 +117,7 @@ impl Drop for H2Body {
         if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take())
             && !stream.is_end_stream()
         {
-            // Without a receiver the connection ended.
+            // Without a receiver, the connection has ended.
             let _ = back.send(stream);
         }
     }

@@ -25,14 +25,14 @@ use crate::expect::Gate;
 use crate::head_size;
 use crate::replay::Attempt;
 
-/// Flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). Credit goes back to the
-/// upstream as the agent takes what came. A connection carries one request at a time: with so small a window, a response
-/// that is not read would stop all others.
+/// Flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). The upstream gets its
+/// credit back as the agent reads. With windows this small, a response that the agent does not read would block all
+/// others on its connection; so a connection carries one request at a time.
 const STREAM_WINDOW: u32 = 48 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 10;
 /// Bytes of a request that may wait to be written.
 const SEND_BUFFER: usize = 16 << 10;
-/// A connection in use from which nothing came for so long is tested by a PING.
+/// A connection in use is tested with a PING after this much silence.
 const PING_AFTER: Duration = Duration::from_secs(20);
 
 /// A connection to an upstream.
@@ -40,23 +40,23 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 pub(crate) struct H2Sender {
     sender: SendRequest<Bytes>,
     connection: AbortHandle,
-    /// False while no request is under way.
+    /// False while the connection carries no request.
     is_busy: Arc<AtomicBool>,
-    /// Dropped with this, which wakes the connection so that it ends.
+    /// Dropped together with the sender. That wakes the connection so that it ends.
     _alive: oneshot::Sender<()>,
 }
 
-/// Why there is no response.
+/// The reason that there is no response.
 #[derive(Debug)]
 pub(crate) struct Unanswered {
-    /// Nothing was sent.
+    /// Set if nothing was sent.
     pub(crate) is_unsent: bool,
     /// The connection's error, or the stream's.
     pub(crate) error: h2::Error,
 }
 
 impl H2Sender {
-    /// Begins HTTP/2 on `stream`.
+    /// Starts HTTP/2 on `stream`.
     ///
     /// # Errors
     /// The connection broke.
@@ -66,7 +66,7 @@ impl H2Sender {
     {
         let received = Received::default();
         let (sender, connection) = Builder::new()
-            // Until the upstream's settings say.
+            // Applies until the upstream's settings arrive.
             .initial_max_send_streams(1)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -81,22 +81,22 @@ impl H2Sender {
         Ok(H2Sender { sender, connection: connection.abort_handle(), is_busy, _alive: alive })
     }
 
-    /// Has the connection ended?
+    /// Returns whether the connection has ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.connection.is_finished()
     }
 
-    /// Can a request be sent at once?
+    /// Returns whether a request can be sent at once.
     pub(crate) async fn is_ready(&mut self) -> bool {
         poll_fn(|cx| self.sender.poll_ready(cx)).await.is_ok() && !self.is_closed()
     }
 
-    /// The response was read to its end.
+    /// Reports that the response was read to its end.
     pub(crate) fn rest(&self) {
         self.is_busy.store(false, Ordering::Relaxed);
     }
 
-    /// Sends a request. Its body goes on being sent when the response has begun, unless it still waits at `gate`.
+    /// Sends a request. Its body continues to be sent after the response has begun, unless it still waits at `gate`.
     ///
     /// # Errors
     /// [`Unanswered`].
@@ -107,7 +107,8 @@ impl H2Sender {
     ) -> Result<Response<H2Body>, Unanswered> {
         let unsent = |error| Unanswered { is_unsent: true, error };
         self.is_busy.store(true, Ordering::Relaxed);
-        // A handle of its own: it holds the stream until that is open, and would hold it longer.
+        // A separate handle: a handle retains the stream until the stream is open, and this one would retain it
+        // longer.
         let mut sender = self.sender.clone().ready().await.map_err(unsent)?;
         let (mut parts, body) = request.into_parts();
         if let Some(length) = announced(&parts.method, &body) {
@@ -129,13 +130,13 @@ impl H2Sender {
     }
 }
 
-/// The length to announce: that of a body, and 0 where the method says that there may be one (RFC 9110 section 8.6).
+/// The length to declare: that of the body, or 0 if the method allows a body (RFC 9110 section 8.6).
 fn announced(method: &Method, body: &Attempt) -> Option<u64> {
     let has_content = !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::CONNECT);
     body.size_hint().exact().filter(|length| *length > 0 || has_content)
 }
 
-/// The final response. Interim ones open the `gate`, or are dropped.
+/// Waits for the final response. Interim responses open the `gate`, or are dropped.
 async fn answered(
     mut response: ResponseFuture,
     gate: Option<&Gate>,
@@ -157,12 +158,12 @@ async fn answered(
     .await
 }
 
-/// A body that is being written. It ends with this.
+/// A body that is being written. Dropping this stops the writing.
 #[derive(Debug, Default)]
 struct Writing(Option<AbortHandle>);
 
 impl Writing {
-    /// Begins to write. A body that is there as a whole needs no task.
+    /// Starts to write. A body that is completely available needs no task.
     async fn begin(body: Attempt, stream: SendStream<Bytes>) -> Writing {
         let mut writing = Box::pin(pipe(body, stream));
         let at_once = poll_fn(|cx: &mut Context<'_>| Poll::Ready(writing.as_mut().poll(cx))).await;
@@ -177,7 +178,7 @@ impl Writing {
         Writing(Some(task.abort_handle()))
     }
 
-    /// The body is written to its end.
+    /// Lets the body be written to its end.
     fn go_on(mut self) {
         self.0 = None;
     }
@@ -216,7 +217,7 @@ async fn drive<S>(
                 return tracing::debug!(?ended, "an upstream HTTP/2 connection ended");
             }
             () = &mut lost => return tracing::debug!("an upstream does not answer PING"),
-            // h2 looks for handles only when it is polled.
+            // h2 notices dropped handles only when it is polled.
             _ = &mut is_dropped, if is_used => is_used = false,
         }
     }

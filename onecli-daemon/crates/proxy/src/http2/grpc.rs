@@ -1,4 +1,5 @@
-//! Refusals that gRPC clients can read: status and message in the head, and no body ("Trailers-Only" of gRPC over HTTP/2).
+//! Refusals that gRPC clients can read: status and message in the head, and no body ("Trailers-Only" in gRPC over
+//! HTTP/2).
 //!
 //! A gRPC client drops the body of any other response, and reports only its HTTP status.
 
@@ -11,15 +12,15 @@ use crate::reject::Reason;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// What `grpc-message` escapes besides bytes outside of printable ASCII.
+/// Characters that `grpc-message` escapes, besides bytes outside printable ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Is it a request of gRPC?
+/// Returns whether it is a gRPC request.
 pub(super) fn is_request(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The daemon's own refusal in the form of gRPC. Other responses stay as they are.
+/// Converts the daemon's own refusal to the gRPC form. Other responses remain unchanged.
 pub(super) fn refusal(response: Response<Body>) -> Response<Body> {
     let Some(reason) = response.extensions().get::<Reason>() else { return response };
     let status = status_of(response.status());
@@ -35,8 +36,8 @@ pub(super) fn refusal(response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, empty())
 }
 
-/// The status that clients derive from an HTTP status, so that they retry what they retried before
-/// (gRPC's `http-grpc-status-mapping.md`).
+/// The gRPC status that clients derive from an HTTP status, so that their retries do not change (gRPC's
+/// `http-grpc-status-mapping.md`).
 fn status_of(status: StatusCode) -> u16 {
     const UNKNOWN: u16 = 2;
     const PERMISSION_DENIED: u16 = 7;

@@ -1,4 +1,4 @@
-//! Finds peers that are gone without a word, by PING (RFC 9113 section 6.7).
+//! Finds peers that disappeared silently, by PING (RFC 9113 section 6.7).
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use h2::{Ping, PingPong};
 
 use crate::capped::Received;
 
-/// How long a PING may stay unanswered.
+/// How long a PING may remain unanswered.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 
-/// Resolves when the peer does not answer a PING. One is sent when nothing was `received` for an `interval`, unless
+/// Resolves when the peer does not answer a PING. A PING is sent if nothing was `received` for an `interval`, unless
 /// `is_idle`.
 pub(super) async fn lost(
     mut pings: PingPong,

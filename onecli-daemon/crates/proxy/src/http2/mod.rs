@@ -1,5 +1,5 @@
-//! HTTP/2 on the `h2` crate. hyper's HTTP/2 sends no 100 (Continue), reports none, and resets the stream of a request
-//! whose body was not read as soon as its response is written.
+//! HTTP/2 with the `h2` crate. hyper's HTTP/2 sends no 100 (Continue) and reports none. It also resets the stream of
+//! a request with an unread body as soon as the response is written.
 
 mod ahead;
 mod body;

@@ -38,7 +38,7 @@ where
     }
 }
 
-/// Writes one frame of a body, the last one if `is_last`. Gives whether the stream has ended with it.
+/// Writes one frame of a body, the last one if `is_last`. Returns whether the stream has ended with it.
 async fn write(
     stream: &mut SendStream<Bytes>,
     frame: Frame<Bytes>,
@@ -61,8 +61,8 @@ async fn write(
     }
 }
 
-/// Waits until the peer takes data. One byte is enough: h2 asks for room for the rest when it has the data, and a larger
-/// reservation would be taken from other streams of the connection.
+/// Waits until the peer accepts data. One byte is enough: h2 requests room for the rest when it has the data. A
+/// larger reservation would be deducted from other streams of the connection.
 async fn await_capacity(stream: &mut SendStream<Bytes>) -> Result<(), BodyError> {
     stream.reserve_capacity(1);
     while stream.capacity() == 0 {
@@ -75,7 +75,7 @@ async fn await_capacity(stream: &mut SendStream<Bytes>) -> Result<(), BodyError>
     Ok(())
 }
 
-/// Polls, as long as the peer has not reset the stream.
+/// Polls, unless the peer has reset the stream.
 fn unless_reset<T>(
     stream: &mut SendStream<Bytes>,
     cx: &mut Context<'_>,
@@ -90,7 +90,7 @@ fn unless_reset<T>(
     poll(stream, cx).map(Ok)
 }
 
-/// The reason of the HTTP/2 error that `error` comes from; if there is none, it is a fault of this side.
+/// The reason of the HTTP/2 error behind `error`; if there is none, an internal error of this side.
 fn reason_of(error: &(dyn std::error::Error + 'static)) -> Reason {
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -28,21 +28,21 @@ use crate::head_size;
 use crate::peer_body::PeerBody;
 use crate::reject;
 
-/// Streams at a time.
+/// Maximum number of concurrent streams.
 pub(crate) const MAX_STREAMS: u32 = 128;
-/// Flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). What the agent sends waits
-/// here until the upstream takes it. The agent is near: a small window costs no round trip that counts.
+/// Flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). The agent's data waits
+/// here until the upstream accepts it. The agent is local, so a small window costs little latency.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 128 << 10;
 /// Bytes of one stream that may wait to be written.
 const SEND_BUFFER: usize = 16 << 10;
-/// Streams that the daemon may reset for errors of the client before it ends the connection (CVE-2025-8671). Streams that
-/// the client resets before they are served are bounded by h2's default, 20 (CVE-2023-44487).
+/// Number of streams that the daemon may reset for client errors before it ends the connection (CVE-2025-8671).
+/// Streams that the client resets before they are served are limited by h2's default, 20 (CVE-2023-44487).
 const MAX_ERROR_RESETS: usize = 1024;
-/// A connection from which nothing came for so long is tested by a PING.
+/// A connection is tested with a PING after this much silence.
 const PING_AFTER: Duration = Duration::from_mins(1);
 
-/// Serves requests with `answer` until the connection ends. Requests that h2 refuses by itself are noticed in
+/// Serves requests with `answer` until the connection ends. Requests that h2 itself refuses are reported to
 /// `rejections`.
 ///
 /// # Errors
@@ -97,7 +97,7 @@ struct Stream {
     rejections: Arc<Rejections>,
     is_head: bool,
     is_grpc: bool,
-    /// The client waits for 100 (Continue), which it gets when its body is read. `None` from then on.
+    /// Set while the client waits for 100 (Continue), which it gets when its body is read. `None` after that.
     expected: Option<oneshot::Receiver<()>>,
     unread: Option<Unread>,
 }
@@ -130,13 +130,13 @@ impl Stream {
         if let Some(unread) = self.unread
             && let Ok(stream) = unread.await
         {
-            // The last handle: when it goes, h2 resets the stream (RFC 9113 section 8.1).
+            // This is the last handle. When it is dropped, h2 resets the stream (RFC 9113 section 8.1).
             drop(self.reply);
             linger(stream).await;
         }
     }
 
-    /// Waits for the answer. `None`: the client reset the stream, or the connection ended.
+    /// Waits for the response. `None`: the client reset the stream, or the connection ended.
     async fn answered(&mut self, answer: impl Future<Output = Response<Body>>) -> Option<Response<Body>> {
         let mut answer = pin!(answer);
         let mut has_begun = false;
@@ -189,12 +189,13 @@ impl Stream {
     }
 }
 
-/// Does the client wait for 100 (Continue) before it sends its body (RFC 9110 section 10.1.1)?
+/// Returns whether the client waits for 100 (Continue) before it sends its body (RFC 9110 section 10.1.1).
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(is_continue)
 }
 
-/// Reads what the client still sends, within bounds. Some clients drop a response when a reset follows it at once.
+/// Reads the client's remaining data, within limits. Some clients drop a response that is followed immediately by a
+/// reset.
 async fn linger(mut stream: RecvStream) {
     let mut left = LINGER_BYTES;
     let reading = async {
@@ -206,6 +207,6 @@ async fn linger(mut stream: RecvStream) {
             }
         }
     };
-    // A timeout is no error: the reset follows.
+    // A timeout is no error, because the reset follows.
     let _ = tokio::time::timeout(LINGER_TIME, reading).await;
 }

@@ -1,20 +1,20 @@
-//! Where in the object or array of a listed member a scanner is.
+//! The position of a scanner within the object or array of a listed member.
 
-/// Deepest nesting of which the containers' kinds are known; strings that lie deeper are values.
+/// Maximum depth at which the kind of each container is stored. Deeper strings count as values.
 const MAX_DEPTH: u32 = 64;
 
 /// The objects and arrays that are open.
 #[derive(Debug, Default)]
 pub(super) struct Containers {
-    /// A bit for each, the innermost lowest: is it an object?
+    /// One bit for each container, the innermost in the lowest bit: set for an object.
     objects: u64,
     depth: u32,
-    /// Is the next string the name of a member?
+    /// Set if the next string is the name of a member.
     is_name_next: bool,
 }
 
 impl Containers {
-    /// Takes a character of JSON that is no part of a value. False once all are closed.
+    /// Processes a character of JSON that belongs to no value. Returns false when all containers are closed.
     pub(super) fn step(&mut self, byte: u8) -> bool {
         match byte {
             b'{' | b'[' => {
@@ -35,7 +35,7 @@ impl Containers {
         self.depth > 0
     }
 
-    /// Is the next string the name of a member?
+    /// Returns whether the next string is the name of a member.
     pub(super) fn is_name_next(&self) -> bool {
         self.is_name_next
     }

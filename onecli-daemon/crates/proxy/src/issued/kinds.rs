@@ -1,22 +1,22 @@
-//! What is looked for in one response.
+//! The kinds of credentials that one response is searched for.
 
 use onecli_model::issued::IssuedShape;
 use onecli_model::{MaskIssued, Placeholder};
 
-/// Longest text that an operator may have put before a placeholder ([`onecli_model::Shape`]), in bytes.
+/// Longest text that an operator may put before a placeholder ([`onecli_model::Shape`]), in bytes.
 const MAX_DRESS: usize = 32;
 
-/// The kinds of credentials of every secret that the request used.
+/// The kinds of credentials that the services of all used secrets issue.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kinds {
     kinds: Vec<(&'static IssuedShape, MaskIssued)>,
 }
 
-/// A beginning that is found wherever it stands.
+/// A prefix that is found anywhere in the text.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Prefix {
     pub(super) text: &'static [u8],
-    /// So many characters follow, at least.
+    /// Minimum number of characters after the prefix.
     pub(super) length: usize,
     pub(super) is_masked: bool,
 }
@@ -30,13 +30,14 @@ impl Kinds {
         self.kinds.is_empty()
     }
 
-    /// The kinds that stand in a member of this name, which is in lower case.
+    /// The kinds that are listed for a member with this name, which is in lower case.
     pub(super) fn listed(&self, name: &[u8]) -> Vec<usize> {
         let is_it = |own: &String| own.as_bytes().eq_ignore_ascii_case(name);
         (0..self.kinds.len()).filter(|at| self.kinds[*at].0.members.iter().any(is_it)).collect()
     }
 
-    /// Is a value of such a member a credential, and is it masked then? Its first bytes are enough to tell.
+    /// Returns whether the value of such a member is a credential, and if so, whether it is masked. The first bytes
+    /// of the value are enough.
     pub(super) fn judge(&self, listed: &[usize], value: &[u8]) -> Option<bool> {
         if is_placeholder(value) {
             return None;
@@ -51,7 +52,7 @@ impl Kinds {
         issued.map(|(_, mode)| *mode != MaskIssued::None).reduce(|one, other| one || other)
     }
 
-    /// Does the header field hold a credential, and is it masked then?
+    /// Returns whether the header field contains a credential, and if so, whether it is masked.
     pub(super) fn header(&self, name: &str, value: &[u8]) -> Option<bool> {
         let is_it = |own: &String| own.eq_ignore_ascii_case(name);
         let listed = (0..self.kinds.len()).filter(|at| self.kinds[*at].0.headers.iter().any(is_it));
@@ -71,7 +72,7 @@ impl Kinds {
     }
 }
 
-/// A placeholder, with what an operator has it begin with, and nothing else.
+/// Returns whether the value is only a placeholder, with the operator's prefix.
 fn is_placeholder(value: &[u8]) -> bool {
     value
         .len()

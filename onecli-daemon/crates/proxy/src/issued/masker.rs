@@ -1,4 +1,5 @@
-//! Masks a body while it streams. Lengths stay; what is held back depends on the text and on the templates alone.
+//! Masks a body while it streams. Lengths do not change. Which bytes wait depends only on the text and on the
+//! templates.
 
 use bytes::{Bytes, BytesMut};
 
@@ -8,40 +9,40 @@ use super::shapes::Shapes;
 
 /// Replaces each byte of a credential.
 const MASK: u8 = b'*';
-/// Replaces each digit of a number: a JSON number does not begin with two zeros.
+/// Replaces each digit of a number, because a JSON number does not begin with two zeros.
 const DIGIT: u8 = b'1';
 
-/// What was found in a response.
+/// The number of credentials found in a response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) masked: u64,
     pub(super) passed: u64,
 }
 
-/// One body. Holds at most [`super::members::MAX_HELD`] or a shape's length of it.
+/// Masks one body. It holds at most [`super::members::MAX_HELD`] bytes, or the length of a shape.
 #[derive(Debug)]
 pub(super) struct Masker {
     kinds: Kinds,
-    /// None where members are not read.
+    /// `None` if members are not read.
     members: Option<Members>,
     shapes: Shapes,
-    /// What is not decided, as it came.
+    /// Undecided bytes, unchanged.
     held: BytesMut,
     /// The position of the first held byte.
     base: u64,
-    /// Ranges of the held bytes and those behind that are to be masked.
+    /// The ranges to mask, in the held bytes and in later ones.
     ranges: Vec<Mask>,
 }
 
 impl Masker {
-    /// For a body of this format; `reads_members` is false for what users stored there.
+    /// Returns a masker for a body of this format. `reads_members` is false for content that users stored.
     pub(super) fn new(kinds: Kinds, format: Format, reads_members: bool) -> Masker {
         let members = (reads_members && format != Format::Content).then(|| Members::new(format));
         let shapes = Shapes::new(kinds.prefixes());
         Masker { kinds, members, shapes, held: BytesMut::new(), base: 0, ranges: Vec::new() }
     }
 
-    /// Bytes that are held back.
+    /// The number of bytes that are held back.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
@@ -52,7 +53,7 @@ impl Masker {
         Found { masked: masked + of_members.0, passed: passed + of_members.1 }
     }
 
-    /// Takes the next chunk; gives what is decided.
+    /// Processes the next chunk, and returns the bytes that are decided.
     pub(super) fn push(&mut self, chunk: &Bytes) -> Bytes {
         if self.held.is_empty() {
             self.scan(chunk, 0);
@@ -73,7 +74,7 @@ impl Masker {
         self.emit(buffer)
     }
 
-    /// The rest, when the body has ended.
+    /// Returns the remaining bytes after the end of the body.
     pub(super) fn finish(&mut self) -> Bytes {
         let rest = std::mem::take(&mut self.held);
         let (base, end) = (self.base, self.base + rest.len() as u64);
@@ -85,7 +86,7 @@ impl Masker {
         self.emit(rest)
     }
 
-    /// Follows the bytes of `buffer` from `from` on; its first byte is at `base`.
+    /// Scans the bytes of `buffer` from `from` on; its first byte is at `base`.
     fn scan(&mut self, buffer: &[u8], from: usize) {
         let base = self.base;
         for (at, &byte) in buffer.iter().enumerate().skip(from) {
@@ -115,7 +116,7 @@ impl Masker {
         }
     }
 
-    /// So many bytes of a buffer are decided.
+    /// Returns how many bytes of a buffer are decided.
     fn open_within(&self, length: usize) -> usize {
         let open = self.members.as_ref().and_then(Members::open_from).into_iter();
         let open = open.chain(self.shapes.open_from()).min();
@@ -124,7 +125,7 @@ impl Masker {
         })
     }
 
-    /// Masks, and gives what is decided.
+    /// Masks decided bytes and returns them.
     fn emit(&mut self, mut decided: BytesMut) -> Bytes {
         let (base, end) = (self.base, self.base + decided.len() as u64);
         let index = |position: u64| usize::try_from(position.clamp(base, end) - base).unwrap_or(usize::MAX);
@@ -139,7 +140,7 @@ impl Masker {
     }
 }
 
-/// NUL bytes stay: they are halves of characters of UTF-16.
+/// Masks bytes. NUL bytes remain, because they are halves of UTF-16 characters.
 fn hide(bytes: &mut [u8], is_number: bool) {
     for byte in bytes.iter_mut().filter(|byte| **byte != 0) {
         if !is_number {
@@ -150,7 +151,7 @@ fn hide(bytes: &mut [u8], is_number: bool) {
     }
 }
 
-/// What of the stream stands in `buffer` from a position on, up to `to`.
+/// The part of the stream in `buffer` from a position on, up to `to`.
 fn tail(buffer: &[u8], base: u64, from: u64, to: usize) -> &[u8] {
     let from = usize::try_from(from.saturating_sub(base)).unwrap_or(to).min(to);
     &buffer[from..to]

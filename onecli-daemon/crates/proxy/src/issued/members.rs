@@ -1,8 +1,8 @@
-//! Follows JSON, markup, assignments and forms just far enough to find the values of named members. Nothing is parsed into
-//! a tree, so memory is constant whatever the nesting.
+//! Scans JSON, markup, assignments and forms only as far as needed to find the values of named members. It builds no
+//! tree, so memory is constant at any nesting depth.
 //!
-//! Strings are not followed from the beginning of a body on: each quote may end a name. So text before a member cannot hide
-//! it, and JSON is found within other text, and within strings of JSON.
+//! The scanner does not track strings from the start of a body: each quote may end a name. So text before a member
+//! cannot hide the member. JSON is also found within other text and within JSON strings.
 
 use super::containers::Containers;
 use super::kinds::Kinds;
@@ -11,43 +11,44 @@ use super::tags::{Tag, Tags};
 
 /// Longest member name that is compared, in bytes.
 const MAX_NAME: usize = 64;
-/// So many characters of a value decide whether it is masked: more than a placeholder with its prefix, and than any shape.
+/// Number of characters that decide whether a value is masked. It exceeds the length of a placeholder with its
+/// prefix, and of any shape.
 const DECIDES: usize = 192;
-/// Most bytes that wait for the end of a value: [`DECIDES`] characters of UTF-32.
+/// Maximum number of bytes that wait for the end of a value: [`DECIDES`] characters in UTF-32.
 pub(super) const MAX_HELD: usize = 4 * DECIDES;
 
 /// How a body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// RFC 8259, also within JavaScript, and one value behind another.
+    /// RFC 8259, also within JavaScript, and several values in sequence.
     Json,
     /// Elements and attributes.
     Xml,
     /// `name=value&...`
     Form,
-    /// Text that may hold any of them.
+    /// Text that may contain any of these formats.
     Text,
-    /// Text that users stored: no members.
+    /// Text that users stored, in which no members are read.
     Content,
 }
 
-/// What is to be masked.
+/// A range of bytes to mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mask {
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Digits stay digits, so that a number stays one.
+    /// Digits are replaced with digits, so that a number remains a number.
     pub(super) is_number: bool,
 }
 
-/// What ends a value.
+/// The end of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// A quote like this one, or one further out.
+    /// A quote like this one, or one of an outer level.
     Quote(Quote),
-    /// What is no part of a number.
+    /// A character that cannot be part of a number.
     Number,
-    /// What is no part of a form's field.
+    /// A character that cannot be part of a form field.
     Field,
     /// The next tag.
     Tag,
@@ -55,28 +56,28 @@ enum End {
     Cdata,
 }
 
-/// A value that is read.
+/// A value that is being read.
 #[derive(Debug, Clone, Copy)]
 struct Value {
     end: End,
     start: u64,
-    /// Characters so far.
+    /// The number of characters so far.
     count: usize,
     verdict: Option<bool>,
-    /// Up to here it is masked.
+    /// The position up to which it is masked.
     masked_to: u64,
 }
 
-/// What the text before promises of the next value.
+/// The meaning of the preceding text for the next value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Label {
     #[default]
     None,
-    /// [`Members::name`] stood in quotes.
+    /// [`Members::name`] was in quotes.
     Quoted,
-    /// The value of a listed member comes.
+    /// The value of a listed member follows.
     Armed,
-    /// In the object or array of a listed member.
+    /// The position is in the object or array of a listed member.
     Inside,
 }
 
@@ -88,18 +89,19 @@ pub(super) struct Members {
     value: Option<Value>,
     label: Label,
     containers: Containers,
-    /// What was read since the last quote, and the last name in quotes. In lower case; longer ones stay one byte too long.
+    /// The text since the last quote, and the last name in quotes, both in lower case. A text that is too long is cut
+    /// one byte above the limit.
     since_quote: Vec<u8>,
     name: Vec<u8>,
-    /// The last word, and whether it is over.
+    /// The last word, and whether it has ended.
     word: Vec<u8>,
     is_word_over: bool,
-    /// Does the line hold nothing but fields of a form?
+    /// Set while the line contains only form fields.
     is_form_line: bool,
     tags: Tags,
-    /// The listed element that is open.
+    /// The name of the listed element that is open.
     element: Option<Vec<u8>>,
-    /// The kinds that the member of the value is listed for.
+    /// The kinds that are listed for the value's member.
     listed: Vec<usize>,
     /// Values that were masked.
     pub(super) masked: u64,
@@ -128,19 +130,19 @@ impl Members {
         }
     }
 
-    /// Where bytes begin that are not decided.
+    /// The position of the first undecided byte.
     pub(super) fn open_from(&self) -> Option<u64> {
         let value = self.value.filter(|value| value.verdict != Some(false))?;
         Some(if value.verdict.is_none() { value.start } else { value.masked_to })
     }
 
-    /// Is the scanner in the value of a listed member?
+    /// Returns whether the scanner is in the value of a listed member.
     pub(super) fn is_in_value(&self) -> bool {
         self.value.is_some()
     }
 
-    /// Takes one byte at `position`. `text` gives the stream from a position on, up to this byte. Gives what is to be
-    /// masked.
+    /// Processes one byte at `position`. `text` returns the stream from a position up to this byte. Returns the range
+    /// to mask.
     pub(super) fn step<'t>(
         &mut self,
         kinds: &Kinds,
@@ -159,7 +161,7 @@ impl Members {
         None
     }
 
-    /// The stream has ended within a value.
+    /// Ends the stream, which may end within a value.
     pub(super) fn finish<'t>(
         &mut self,
         kinds: &Kinds,
@@ -192,7 +194,7 @@ impl Members {
         }
     }
 
-    /// In a listed element, outside of its text.
+    /// Processes a byte in a listed element, outside its text.
     fn in_element(&mut self, kinds: &Kinds, position: u64, byte: u8) {
         if !self.tags.is_within() && byte != b'<' {
             return if self.is_text_of_element(byte) {
@@ -209,8 +211,8 @@ impl Members {
         }
     }
 
-    /// May this byte stand in the text of a listed element? Where the body is not XML, `<name>` may stand for something else,
-    /// and what follows is an element's text only if it looks like one word.
+    /// Returns whether this byte may occur in the text of a listed element. If the body is not XML, `<name>` may have
+    /// another meaning. The text after it then counts as an element's text only if it looks like one word.
     fn is_text_of_element(&self, byte: u8) -> bool {
         self.tags.is_xml()
             || !(byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'{' | b'}' | b','))
@@ -226,7 +228,7 @@ impl Members {
             return self.begin(End::Quote(quote), position + 1, 0);
         }
         if self.label != Label::Inside {
-            // Of an escape, all but the last byte was taken for a part of the name.
+            // All bytes of an escape except the last were taken as part of the name.
             let width = if quote.kind == b'\\' { quote.width - 1 } else { quote.width };
             let escape = if matches!(quote.kind, b'"' | b'\'') { 0 } else { width - 1 };
             self.since_quote.truncate(self.since_quote.len().saturating_sub(escape));
@@ -264,7 +266,7 @@ impl Members {
         self.label = if self.containers.step(byte) { Label::Inside } else { Label::None };
     }
 
-    /// Notes a character for the names that it may belong to.
+    /// Appends a character to the names that it may belong to.
     fn note(&mut self, byte: u8) {
         let lower = byte.to_ascii_lowercase();
         if byte != b'\\' && self.since_quote.len() <= MAX_NAME {
@@ -291,7 +293,7 @@ impl Members {
         };
     }
 
-    /// A character that may stand between a name and its value, or any of a form.
+    /// Processes a character that may separate a name from its value, or any character of a form.
     fn assignment(&mut self, kinds: &Kinds, position: u64, byte: u8) {
         let is_separator = byte == b'=' || (byte == b':' && self.format != Format::Form);
         if !is_separator && self.format == Format::Form && byte == b'&' {
@@ -342,14 +344,14 @@ impl Members {
         if value.verdict.is_none() && is_long {
             value.verdict = Some(self.decide(kinds, value, text(value.start)));
         }
-        // The last bytes may belong to its end.
+        // The last bytes may belong to the end of the value.
         let masked = (value.verdict == Some(true)).then(|| value.mask(self.recent.first_place()));
         value.masked_to = masked.map_or(value.masked_to, |mask| mask.end);
         self.value = Some(value);
         masked.filter(|mask| mask.start < mask.end)
     }
 
-    /// Where the value ends, if this byte ends it.
+    /// Returns where the value ends, if this byte ends it.
     fn end_of(&self, value: Value, position: u64, byte: u8) -> Option<u64> {
         let is_space = byte.is_ascii_whitespace();
         match value.end {
@@ -369,7 +371,7 @@ impl Members {
         }
     }
 
-    /// The byte that ended a value may begin something else.
+    /// Continues after a value, because the byte that ended it may begin something else.
     fn go_on_behind(&mut self, kinds: &Kinds, value: Value, (position, byte): (u64, u8)) {
         self.since_quote.clear();
         self.word.clear();
@@ -385,7 +387,7 @@ impl Members {
         }
     }
 
-    /// Is the value masked?
+    /// Decides whether the value is masked.
     fn decide(&mut self, kinds: &Kinds, value: Value, text: &[u8]) -> bool {
         let characters: Vec<u8> = text.iter().copied().filter(|byte| *byte != 0).collect();
         let word = characters.trim_ascii();
@@ -397,7 +399,7 @@ impl Members {
 }
 
 impl Value {
-    /// What is left to be masked of it up to `end`.
+    /// The part of the value that is not masked yet, up to `end`.
     fn mask(self, end: u64) -> Mask {
         Mask { start: self.masked_to, end: end.max(self.masked_to), is_number: self.end == End::Number }
     }

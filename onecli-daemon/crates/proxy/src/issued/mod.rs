@@ -1,6 +1,8 @@
-//! Credentials that a service issues, masked in its responses: the second layer behind the denials of a template.
+//! Masks credentials that a service issues in its responses. This is the second layer after the denials of a
+//! template.
 //!
-//! Only templates and the text decide what is found, held back and masked; no secret's value does.
+//! Only the templates and the text decide which bytes are found, held back and masked. No secret's value has an
+//! influence.
 
 mod containers;
 mod kinds;
@@ -25,17 +27,17 @@ use self::masker::{Found, Masker};
 use self::members::Format;
 use super::trail::Trail;
 
-/// What the response to one request is searched for.
+/// The search in the response to one request.
 #[derive(Debug, Default)]
 pub(super) struct Issued {
     kinds: Kinds,
-    /// Does the response hold what users stored at the service?
+    /// Set if the response contains content that users stored at the service.
     is_content: bool,
     in_headers: Found,
 }
 
 impl Issued {
-    /// For a request with these credentials.
+    /// Returns the search for a request with these credentials.
     pub(super) fn new(grants: &[Grant], request: &RequestFacts<'_>) -> Issued {
         let profiles = || grants.iter().map(|grant| &grant.secret().profile);
         let kinds =
@@ -47,20 +49,20 @@ impl Issued {
         Issued { kinds: Kinds::new(kinds.collect()), is_content, in_headers: Found::default() }
     }
 
-    /// Is nothing looked for in a body with these headers?
+    /// Returns whether a body with these headers is not searched at all.
     pub(super) fn is_idle(&self, headers: &HeaderMap) -> bool {
         self.kinds.is_empty() || format_of(headers).is_none()
     }
 
-    /// Masks header fields that a template lists.
+    /// Masks the header fields that a template lists.
     pub(super) fn headers(&mut self, headers: &mut HeaderMap) {
         mask_fields(&self.kinds, headers, &mut self.in_headers);
     }
 
-    /// Puts the search before a body whose content codings are taken off.
+    /// Adds the search to a body whose content codings are decoded.
     pub(super) fn stage<B>(self, status: StatusCode, headers: &HeaderMap, body: B) -> Stage<B> {
         let Issued { kinds, is_content, in_headers } = self;
-        // A part of a document begins anywhere.
+        // A part of a document may start anywhere.
         let reads_members = !is_content && status != StatusCode::PARTIAL_CONTENT;
         let format = format_of(headers).filter(|_| !kinds.is_empty());
         let masker = format.map(|format| Box::new(Masker::new(kinds.clone(), format, reads_members)));
@@ -82,16 +84,17 @@ fn mask_fields(kinds: &Kinds, fields: &mut HeaderMap, found: &mut Found) {
     }
 }
 
-/// How a body is read; none for what is never changed: archives, images, packs, streams of events and other bytes.
+/// The format of a body. `None` for bodies that are never changed: archives, images, packs, event streams and other
+/// binary data.
 fn format_of(headers: &HeaderMap) -> Option<Format> {
     let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(kind), None) = (kinds.next(), kinds.next()) else {
-        // A client guesses; so the text decides.
+        // A client guesses the type, so the text decides.
         return Some(Format::Text);
     };
     let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
     let kind = kind.split(';').next().unwrap_or_default().trim();
-    // Two types in one field, as two fields.
+    // Two types in one field count like two fields.
     let Some((class, name)) = kind.split_once('/').filter(|(_, name)| !name.contains(',')) else {
         return Some(Format::Text);
     };
@@ -103,7 +106,7 @@ fn format_of(headers: &HeaderMap) -> Option<Format> {
         |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('+'));
     match (class, name) {
         ("text", "event-stream") => None,
-        // Also lines, sequences and versions of it.
+        // Includes JSON lines, JSON sequences and versioned types.
         _ if name.contains("json") => Some(Format::Json),
         (_, "javascript" | "x-javascript" | "ecmascript") => Some(Format::Json),
         _ if ends("xml") => Some(Format::Xml),
@@ -119,13 +122,13 @@ pub(super) struct Stage<B> {
     body: B,
     kinds: Kinds,
     masker: Option<Box<Masker>>,
-    /// They wait for what was held.
+    /// Trailers that wait until the held bytes are sent.
     trailers: Option<HeaderMap>,
     in_headers: Found,
 }
 
 impl<B> Stage<B> {
-    /// Raises an alert if anything was found, folded with others like it.
+    /// Raises an alert if anything was found. Similar alerts are folded.
     pub(super) fn report(&self, trail: &mut Trail) {
         let body = self.masker.as_ref().map(|masker| masker.found()).unwrap_or_default();
         let masked = body.masked + self.in_headers.masked;

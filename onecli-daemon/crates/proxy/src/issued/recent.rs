@@ -1,24 +1,24 @@
-//! The last bytes of a stream, as characters.
+//! The last bytes of a stream, read as characters.
 
-/// How far back is looked.
+/// The number of bytes that are stored.
 const REACH: usize = 8;
-/// A double quote as it is escaped in HTML attributes and in scripts.
+/// The escaped forms of a double quote in HTML attributes and in scripts.
 const ESCAPED_QUOTES: [&[u8]; 4] = [b"&quot;", b"&#34;", b"&#x22;", b"\\u0022"];
-/// JSON within strings of JSON is followed this deep.
+/// Maximum depth to which JSON within JSON strings is read.
 const MAX_LEVEL: u32 = 3;
 
-/// A quote, and where it begins.
+/// A quote, with its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quote {
     /// `"`, `'`, or the first byte of an escape.
     pub(super) kind: u8,
-    /// How often the quote itself is quoted within strings of JSON.
+    /// How often the quote itself is escaped within JSON strings.
     pub(super) level: u32,
-    /// How many bytes it has, without NUL bytes.
+    /// Number of its bytes, without NUL bytes.
     pub(super) width: usize,
 }
 
-/// The last bytes. NUL bytes are left out, so that UTF-16 and UTF-32 of ASCII characters are read as those.
+/// The last bytes. NUL bytes are omitted, so that ASCII characters in UTF-16 and UTF-32 are read as ASCII.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     bytes: [u8; REACH],
@@ -29,7 +29,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Takes the next byte, which is at `place`.
+    /// Adds the next byte, which is at `place`.
     pub(super) fn push(&mut self, byte: u8, place: u64) {
         let is_escaped = self.count > 0 && self.byte(1) == b'\\';
         self.backslashes = if is_escaped { self.backslashes.saturating_add(1) } else { 0 };
@@ -38,22 +38,22 @@ impl Recent {
         self.count += 1;
     }
 
-    /// The byte so many places back; 1 is the newest.
+    /// The byte `back` places ago; 1 is the newest.
     pub(super) fn byte(&self, back: usize) -> u8 {
         self.bytes[(self.count + REACH - back) % REACH]
     }
 
-    /// Its place. At most [`REACH`] back.
+    /// The place of that byte, at most [`REACH`] back.
     pub(super) fn place(&self, back: usize) -> u64 {
         self.places[(self.count + REACH - back) % REACH]
     }
 
-    /// The place from which on bytes may belong to the end of a value.
+    /// The first place whose bytes may belong to the end of a value.
     pub(super) fn first_place(&self) -> u64 {
         self.place(self.count.min(REACH))
     }
 
-    /// Do the last bytes read so, in any letter case?
+    /// Returns whether the last bytes equal `text`, in any letter case.
     pub(super) fn ends_with(&self, text: &[u8]) -> bool {
         let mut back = text.iter().rev().zip(1..);
         text.len() <= self.count && back.all(|(byte, back)| self.byte(back).eq_ignore_ascii_case(byte))
@@ -64,7 +64,7 @@ impl Recent {
         let kind = self.byte(1);
         match kind {
             b'"' | b'\'' => {
-                // Each level doubles the backslashes of the one within, and adds one for the quote.
+                // Each level doubles the backslashes of the inner level, and adds one for the quote.
                 let level = (self.backslashes + 1).trailing_zeros().min(MAX_LEVEL);
                 Some(Quote { kind, level, width: 1 << level })
             }
@@ -76,7 +76,7 @@ impl Recent {
         }
     }
 
-    /// May the last bytes be the beginning of a quote?
+    /// Returns whether the last bytes may begin a quote.
     pub(super) fn begins_quote(&self) -> bool {
         let begins = |escape: &&[u8]| (1..escape.len()).any(|length| self.ends_with(&escape[..length]));
         self.byte(1) == b'\\' || ESCAPED_QUOTES.iter().any(begins)

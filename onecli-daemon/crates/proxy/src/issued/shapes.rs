@@ -1,4 +1,4 @@
-//! Finds credentials by how they begin, wherever they stand.
+//! Finds credentials by their prefix, anywhere in the text.
 
 use std::ops::Range;
 
@@ -6,28 +6,28 @@ use onecli_model::Placeholder;
 
 use super::kinds::Prefix;
 
-/// A beginning that was met.
+/// A prefix that was found.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     prefix: usize,
-    /// Where it began, as a position in the stream.
+    /// The stream position where it begins.
     start: u64,
-    /// Bytes so far, with the prefix.
+    /// Number of bytes so far, with the prefix.
     length: usize,
-    /// Bytes behind the prefix that agree with a placeholder; `None` once one does not.
+    /// Number of bytes after the prefix that match a placeholder; `None` after a byte that does not.
     placeholder: Option<usize>,
 }
 
-/// A scanner over one body. At most one candidate for each prefix is followed, so time is linear.
+/// A scanner over one body. It follows at most one candidate for each prefix, so it runs in linear time.
 #[derive(Debug)]
 pub(super) struct Shapes {
     prefixes: Vec<Prefix>,
-    /// May a prefix begin with this byte?
+    /// Set for each byte that may begin a prefix.
     first: [bool; 256],
     candidates: Vec<Candidate>,
-    /// Is the byte before part of a word, so that nothing begins here?
+    /// Set if the previous byte is part of a word, so that no prefix begins here.
     in_word: bool,
-    /// Within a match: is it masked?
+    /// Within a match: whether it is masked.
     inside: Option<bool>,
     /// Matches that passed.
     pub(super) passed: u64,
@@ -45,19 +45,19 @@ impl Shapes {
         Shapes { prefixes, first, candidates, in_word: false, inside, passed: 0, masked: 0 }
     }
 
-    /// Where bytes begin that may have to be masked. What only raises an alert is not held back.
+    /// The first position that may have to be masked. Text that only raises an alert is not held back.
     pub(super) fn open_from(&self) -> Option<u64> {
         let masked = self.candidates.iter().filter(|one| self.prefixes[one.prefix].is_masked);
         masked.map(|one| one.start).min()
     }
 
-    /// Forgets what has begun: these bytes are judged by their member.
+    /// Drops all candidates, because their member decides about these bytes.
     pub(super) fn skip(&mut self) {
         (self.inside, self.in_word) = (None, false);
         self.candidates.clear();
     }
 
-    /// Takes one byte at `position`; gives what is to be masked.
+    /// Processes one byte at `position`, and returns the range to mask.
     pub(super) fn step(&mut self, position: u64, byte: u8) -> Option<Range<u64>> {
         let in_word = std::mem::replace(&mut self.in_word, byte.is_ascii_alphanumeric() || byte == b'_');
         if let Some(is_masked) = self.inside {
@@ -94,7 +94,7 @@ impl Shapes {
         }
     }
 
-    /// Goes on with every candidate; gives the first that is complete.
+    /// Advances every candidate, and returns the first that is complete.
     fn advance(&mut self, byte: u8) -> Option<Candidate> {
         let prefixes = &self.prefixes;
         self.candidates.retain_mut(|one| {
@@ -117,7 +117,8 @@ impl Shapes {
     }
 }
 
-/// Characters of credentials that have a prefix: base64url (RFC 4648 section 5), and the dots between their parts.
+/// Returns whether the byte may occur in a credential with a prefix: base64url (RFC 4648 section 5), and dots between
+/// its parts.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }

@@ -1,20 +1,20 @@
-//! Follows the tags of XML and HTML just far enough to find the text of named elements.
+//! Scans the tags of XML and HTML only as far as needed to find the text of named elements.
 
 use super::recent::Recent;
 
 /// Longest name of an element that is compared, in bytes.
 const MAX_NAME: usize = 64;
 
-/// What a tag turned out to be.
+/// The kind of a complete tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// An element begins, whose name is [`Tags::name`].
+    /// The start of an element, whose name is [`Tags::name`].
     Open,
-    /// An element ends.
+    /// The end of an element.
     Close,
-    /// Text begins that is no markup, up to `]]>`.
+    /// The start of text without markup, up to `]]>`.
     Cdata,
-    /// A comment, a declaration, an element without content.
+    /// A comment, a declaration, or an element without content.
     Other,
 }
 
@@ -27,22 +27,22 @@ enum At {
     Comment,
 }
 
-/// The tag that is read, and what kind of document this is.
+/// The current tag, and the kind of the document.
 #[derive(Debug, Default)]
 pub(super) struct Tags {
     at: At,
     name: Vec<u8>,
-    /// Is the whole body XML? Not known at its beginning.
+    /// Whether the whole body is XML; unknown at its beginning.
     is_xml: Option<bool>,
 }
 
 impl Tags {
-    /// For a body whose media type is XML or another one.
+    /// Returns the scanner for a body, by whether its media type is XML.
     pub(super) fn new(is_xml: bool) -> Tags {
         Tags { is_xml: is_xml.then_some(true), ..Tags::default() }
     }
 
-    /// Is the body XML as a whole? In other text, and in HTML, `<name>` may stand for something else.
+    /// Returns whether the whole body is XML. In other text, and in HTML, `<name>` may have another meaning.
     pub(super) fn is_xml(&self) -> bool {
         self.is_xml == Some(true)
     }
@@ -53,12 +53,12 @@ impl Tags {
         name.iter().rposition(|byte| *byte == b':').map_or(name, |at| &name[at + 1..])
     }
 
-    /// Is a tag under way?
+    /// Returns whether a tag has begun and not ended.
     pub(super) fn is_within(&self) -> bool {
         self.at != At::Outside
     }
 
-    /// Takes the newest of the `recent` bytes; gives the tag that it ends.
+    /// Processes the newest of the `recent` bytes, and returns the tag that it ends.
     pub(super) fn step(&mut self, byte: u8, recent: &Recent) -> Option<Tag> {
         match self.at {
             At::Outside => {

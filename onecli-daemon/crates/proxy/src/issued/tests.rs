@@ -1,4 +1,4 @@
-//! Which members of a response are masked, wherever it is cut.
+//! Tests of which members of a response are masked, with arbitrary chunks.
 
 use http_body_util::{BodyExt, StreamBody};
 use onecli_model::issued::IssuedShape;
@@ -25,7 +25,7 @@ fn kinds(mode: MaskIssued) -> Kinds {
     Kinds::new(vec![(token, mode), (prefixed, mode)])
 }
 
-/// What comes of `text`, cut after each of `cuts` bytes in turn.
+/// Masks `text`, cut after each of `cuts` bytes in turn.
 fn masked(mode: MaskIssued, format: Format, text: &str, cuts: &[usize]) -> (String, Found) {
     let mut masker = Masker::new(kinds(mode), format, true);
     let mut out = Vec::new();
@@ -45,7 +45,7 @@ const LISTED: MaskIssued = MaskIssued::Listed;
 const KEY: &str = "abcdefghijklmnop0123456789";
 const HIDDEN: &str = "**************************";
 
-/// In one piece and byte by byte.
+/// Checks the text in one piece and byte by byte.
 fn check(mode: MaskIssued, format: Format, text: &str, expected: &str, (hidden, passed): (u64, u64)) {
     for cuts in [&[usize::MAX][..], &[1], &[2, 3, 7], &[40]] {
         let (got, found) = masked(mode, format, text, cuts);
@@ -124,7 +124,7 @@ fn members_are_found_in_whatever_holds_them() {
     }
 }
 
-/// A number stays one.
+/// A masked number is still a number.
 #[test]
 fn numbers_are_masked_by_other_digits() {
     let check = |text: &str, expected: &str, hits: u64| {
@@ -235,7 +235,7 @@ fn placeholders_stay() {
     for mode in [LISTED, MaskIssued::All] {
         check(mode, Format::Json, &text, &text, (0, 0));
     }
-    // What stands beside a placeholder is no placeholder.
+    // A placeholder with adjacent text is not a placeholder.
     let text = format!("{{\"token\":\"{own}{KEY}\"}}");
     let expected = format!("{{\"token\":\"{}\"}}", "*".repeat(own.as_str().len() + KEY.len()));
     check(LISTED, Format::Json, &text, &expected, (1, 0));
@@ -293,7 +293,7 @@ fn header_fields_are_masked() {
     assert_eq!(issued.in_headers, Found { masked: 1, passed: 0 });
 }
 
-/// Lengths, trailers and the end of a body stay true.
+/// Lengths, trailers and the end of a body remain correct.
 #[tokio::test]
 async fn a_body_is_masked_with_its_trailers() {
     let json: HeaderMap =
@@ -313,7 +313,7 @@ async fn a_body_is_masked_with_its_trailers() {
 }
 
 proptest! {
-    /// Wherever a body is cut, the same comes out; and nothing but listed values changes.
+    /// The result does not depend on the chunks, and only listed values change.
     #[test]
     fn cuts_change_nothing(
         parts in prop::collection::vec(prop::sample::select(vec![

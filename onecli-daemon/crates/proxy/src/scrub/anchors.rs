@@ -1,10 +1,10 @@
-//! Where a text may hold a match, found in time that depends on the text alone.
+//! Finds where a text may contain a match, in time that depends on the text only.
 //!
-//! Following a needle takes the longer the further the text agrees with it: an agent that chooses the text could measure how
-//! good its guess is. So needles are followed only in a text that holds the end of one, its last 24 decoded bytes. An agent
-//! cannot write those without knowing them, and no shorter agreement changes what is done here. An end without a match raises
-//! an alert (`http/returned`), as a match does. The places in the table are drawn by a random key, so that no text can be made
-//! to collide with them either.
+//! Following a needle takes longer the further the text agrees with it. An agent that chooses the text could measure
+//! how good its guess is. So needles are followed only in a text that contains the end of a needle, its last 24
+//! decoded bytes. An agent cannot write those without knowing them, and shorter agreement changes nothing here. An
+//! end without a match raises an alert (`http/returned`), as a match does. A random key selects the positions in the
+//! table, so an agent cannot construct a text with collisions either.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,16 +14,17 @@ use onecli_model::Alphabet;
 use super::hold::goes_on;
 use super::reading::{Text, is_plain};
 
-/// Decoded bytes at the end of a needle that a text must hold; all of a shorter needle, but for up to three bytes. In hex and
-/// in UTF-16 these are 12 bytes of the value.
+/// Decoded bytes at the end of a needle that a text must contain. For a shorter needle they are all of its bytes,
+/// except up to three. In hex and in UTF-16 these are 12 bytes of the value.
 const ANCHOR: usize = 24;
-/// Ends of needles that are noted in one text.
+/// Maximum number of needle ends that are recorded in one text.
 const MAX_ENDS: usize = 64;
-/// Ways to read the last bytes that are followed side by side. Where a text has more, its needles are followed.
+/// Maximum number of readings of the last bytes that are followed in parallel. If a text has more, its needles are
+/// followed.
 const MAX_WAYS: usize = 32;
-/// Plain bytes after which ways that differ no longer become one.
+/// Number of plain bytes after which equal ways are merged again.
 const MERGE_EVERY: usize = 16;
-/// Bits of the table are numbered with so many bits.
+/// Number of bits in the index of a table bit.
 const TABLE_BITS: u32 = 16;
 
 /// The ends of all needles.
@@ -31,24 +32,24 @@ const TABLE_BITS: u32 = 16;
 pub(super) struct Anchors {
     random: RandomState,
     key: u64,
-    /// A bit for each end; most texts find none set.
+    /// One bit for each end; in most texts no lookup finds a set bit.
     table: Vec<u64>,
-    /// Keyed hashes of the ends, in order.
+    /// Keyed hashes of the ends, sorted.
     ends: Vec<u64>,
     /// The lengths of the ends, at most [`ANCHOR`].
     lengths: Vec<usize>,
-    /// Is one of the needles a text, in which any byte may be?
+    /// Set if one of the needles is a text, which may contain any byte.
     has_texts: bool,
 }
 
-/// The last decoded bytes of one way to read a text; none before a byte that no needle may have.
+/// The last decoded bytes of one reading of a text. A byte that no needle may contain resets them.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Way {
-    /// The last 16 bytes; the newest is the lowest.
+    /// The last 16 bytes, with the newest in the lowest byte.
     last: u128,
     /// The eight bytes before them.
     older: u64,
-    /// A line break was passed over since the last byte. One is, two are not.
+    /// Set after a line break since the last byte. One line break is allowed, two are not.
     broken: bool,
 }
 
@@ -64,7 +65,7 @@ impl Way {
         })
     }
 
-    /// The last bytes alone, so many of them.
+    /// The last `length` bytes.
     fn end(self, length: usize) -> (u128, u64) {
         let bits = 8 * length.min(ANCHOR);
         match bits.checked_sub(128) {
@@ -75,30 +76,31 @@ impl Way {
     }
 }
 
-/// How much of a needle's end counts. Few lengths are looked for with each byte.
+/// Length of a needle's end that is compared. Only few different lengths exist, because each is checked at every
+/// byte.
 fn anchor_length(needle: usize) -> usize {
     let length = needle.min(ANCHOR);
     if length > 16 { length / 4 * 4 } else { length }
 }
 
-/// What was found in a text.
+/// The result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Where ends of needles end; at most [`MAX_ENDS`].
+    /// The positions after the ends of needles; at most [`MAX_ENDS`].
     pub(super) ends: Vec<usize>,
-    /// There are too many readings to say.
+    /// Set if there are too many readings to decide.
     pub(super) is_unclear: bool,
 }
 
 impl Found {
-    /// Can there be no match?
+    /// Returns whether there can be no match.
     pub(super) fn is_nothing(&self) -> bool {
         self.ends.is_empty() && !self.is_unclear
     }
 }
 
 impl Anchors {
-    /// Adds the end of a needle, which is not empty.
+    /// Adds the end of a needle, which must not be empty.
     pub(super) fn add(&mut self, needle: &[u8], alphabet: Alphabet) {
         self.has_texts |= alphabet == Alphabet::Text;
         if self.table.is_empty() {
@@ -118,7 +120,7 @@ impl Anchors {
         }
     }
 
-    /// Where the ends of needles are in this text, in some reading. Without one, no needle is in it.
+    /// Finds the ends of needles in any reading of the text. Without one, the text contains no needle.
     pub(super) fn find(&self, text: &Text<'_>) -> Found {
         let mut ways = Ways {
             anchors: self,
@@ -135,14 +137,14 @@ impl Anchors {
         ways.found
     }
 
-    /// The way behind these bytes. What lies before a byte outside of the alphabet belongs to no match, so ways that differ in
-    /// that alone become one: most escapes make no second way.
+    /// Returns the way after these bytes. Bytes before one outside the alphabet belong to no match, so ways that
+    /// differ only in those are merged. As a result, most escapes create no second way.
     fn follow(&self, way: Way, bytes: &[u8]) -> Way {
         let is_within = self.has_texts || bytes.iter().all(|byte| goes_on(Alphabet::Token, *byte));
         if is_within { way.with(bytes) } else { Way::default() }
     }
 
-    /// Does an end stand where this way has got to?
+    /// Returns whether this way now ends with the end of a needle.
     fn is_end(&self, way: Way) -> bool {
         self.lengths.iter().any(|&length| {
             let end = way.end(length);
@@ -170,20 +172,20 @@ fn halves(number: u128) -> [u64; 2] {
     [0, 8].map(|from| u64::from_le_bytes(std::array::from_fn(|at| bytes[from + at])))
 }
 
-/// Goes through a text in all readings at once.
+/// Scans a text in all readings in parallel.
 struct Ways<'w, 't> {
     anchors: &'w Anchors,
     text: &'w Text<'t>,
-    /// Those that have got to `at`. The one that takes each byte for itself always has.
+    /// The ways that have reached `at`. The way that reads each byte as itself is always among them.
     here: Vec<Way>,
-    /// Those that have got further, by an escape.
+    /// The ways that are further ahead because of an escape.
     later: BTreeMap<usize, Vec<Way>>,
     at: usize,
     found: Found,
 }
 
 impl Ways<'_, '_> {
-    /// Notes a way that has got to `at`, if it is the end of a needle.
+    /// Records `at` if the way there is the end of a needle.
     fn note(&mut self, way: Way, at: usize) {
         if self.anchors.is_end(way) && self.found.ends.len() < MAX_ENDS && self.found.ends.last() != Some(&at)
         {
@@ -191,7 +193,7 @@ impl Ways<'_, '_> {
         }
     }
 
-    /// Passes bytes that have one reading.
+    /// Skips bytes that have one reading.
     fn pass_plain_bytes(&mut self) {
         let raw = self.text.raw();
         let mut passed = 0;
@@ -211,7 +213,7 @@ impl Ways<'_, '_> {
         }
     }
 
-    /// Passes one byte, whatever its readings.
+    /// Processes one byte in all its readings.
     fn pass_one_byte(&mut self) {
         let text = self.text;
         let at = self.at;
@@ -234,7 +236,7 @@ impl Ways<'_, '_> {
         self.here = self.later.remove(&self.at).unwrap_or_default();
     }
 
-    /// Goes on with a way that has got to `at`.
+    /// Adds a way that continues at `at`.
     fn go_on(&mut self, way: Way, at: usize) {
         let ways = self.later.entry(at).or_default();
         if !ways.contains(&way) {
@@ -244,7 +246,7 @@ impl Ways<'_, '_> {
     }
 }
 
-/// Ways with the same last bytes are one.
+/// Merges ways with the same last bytes.
 fn merge(ways: &mut Vec<Way>) {
     let mut at = 1;
     while at < ways.len() {
@@ -315,7 +317,7 @@ mod tests {
     }
 
     proptest! {
-        /// However its characters are written, a needle in a text is noticed.
+        /// A needle in a text is noticed in any spelling of its characters.
         #[test]
         fn a_needle_in_any_spelling_is_noticed(
             needle in "[a-zA-Z0-9%&._-]{8,40}",

@@ -1,22 +1,25 @@
-//! A text that is not ASCII, as programs write it that disagree about its charset.
+//! Spellings of a non-ASCII text by programs that disagree about its charset.
 //!
-//! A server may take the UTF-8 that it received for ISO-8859-1, as RFC 7617 lets it for Basic credentials and most libraries do
-//! for header fields, and answer in UTF-8 or JSON. Or it answers in an older charset, or in another normal form.
+//! A server may interpret the UTF-8 that it received as ISO-8859-1, and respond in UTF-8 or JSON. RFC 7617 allows
+//! that for Basic credentials, and most libraries do so for header fields. A server may also respond in an older
+//! charset, or in another normal form.
 
 use std::borrow::Cow;
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use zeroize::Zeroizing;
 
-/// Where a charset lacks characters of the text, so many others must be left: question marks alone are no value.
+/// Minimum number of other characters if a charset lacks some characters of the text, because question marks alone
+/// are no value.
 const LEAST_KNOWN: usize = 8;
-/// What Windows-1252 has from 0x80 to 0x9f, where ISO-8859-1 has control characters (WHATWG Encoding, index windows-1252).
+/// The characters of Windows-1252 from 0x80 to 0x9f, where ISO-8859-1 has control characters (WHATWG Encoding, index
+/// windows-1252).
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}',
     '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
-/// A charset of one byte for each character.
+/// A charset with one byte for each character.
 #[derive(Clone, Copy)]
 enum Charset {
     Latin1,
@@ -39,7 +42,7 @@ impl Charset {
     }
 }
 
-/// The other forms of `raw`; none where it is ASCII.
+/// The other forms of `raw`; none if it is ASCII.
 pub(super) fn forms(raw: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut all = Vec::new();
     if raw.is_ascii() {
@@ -61,14 +64,14 @@ pub(super) fn forms(raw: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     all
 }
 
-/// The bytes, taken for a text of this charset, in UTF-8.
+/// The bytes, interpreted as text in this charset, in UTF-8.
 fn mistaken(raw: &[u8], charset: Charset) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(String::with_capacity(raw.len() * 3));
     out.extend(raw.iter().map(|byte| charset.decode(*byte)));
     Zeroizing::new(out.as_bytes().to_vec())
 }
 
-/// The text in this charset, with `?` for each character that it lacks.
+/// The text in this charset, with `?` for each missing character.
 fn encoded(text: &str, charset: Charset) -> Option<Zeroizing<Vec<u8>>> {
     let known = text.chars().filter(|character| charset.encode(*character).is_some()).count();
     let is_telling = known >= LEAST_KNOWN || known == text.chars().count();

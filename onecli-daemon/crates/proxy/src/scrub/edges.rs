@@ -1,15 +1,15 @@
-//! The characters before a match that the value shares with its neighbours, as in base64.
+//! The characters before a match whose bits belong partly to the value and partly to its neighbours, as in base64.
 
 use onecli_model::Alphabet;
 
 use super::hold::goes_on;
 use super::reading::{Text, is_introducer, is_within_escape};
 
-/// The longest spelling of a character before a match, in bytes: one of base64 in the escapes that programs write.
+/// Longest spelling of a character before a match, in bytes: a base64 character in the escapes that programs write.
 const MAX_CHARACTER: usize = 64;
 
-/// Where the `count` decoded bytes before `start` begin, in the reading that goes back furthest. A line break may stand
-/// between two of them.
+/// The start of the `count` decoded bytes before `start`, in the reading that extends furthest back. A line break may
+/// separate two of them.
 pub(super) fn beginning(text: &Text<'_>, start: usize, count: usize) -> usize {
     let (mut places, mut first) = (vec![start], start);
     for _ in 0..count {
@@ -23,7 +23,7 @@ pub(super) fn beginning(text: &Text<'_>, start: usize, count: usize) -> usize {
     first
 }
 
-/// Where characters begin that end at `at`, or at a line break before it.
+/// The starts of characters that end at `at`, or at a line break before it.
 fn characters_before(text: &Text<'_>, at: usize) -> Vec<usize> {
     let mut ends = vec![at];
     ends.extend(introducers(text, at).filter(|place| {
@@ -43,11 +43,11 @@ fn is_character(text: &Text<'_>, from: usize, to: usize) -> bool {
     })
 }
 
-/// Places before `at` where one character may begin that ends there.
+/// Positions before `at` at which one character that ends there may begin.
 fn introducers<'t>(text: &Text<'t>, at: usize) -> impl Iterator<Item = usize> + use<'t> {
     let raw = text.raw();
     let within = move |place: &usize| {
-        // The last byte of an escape is any.
+        // The last byte of an escape may be any byte.
         place + 1 == at || is_within_escape(raw[*place]) || is_break(raw[*place])
     };
     let places = (at.saturating_sub(MAX_CHARACTER)..at).rev().take_while(within);

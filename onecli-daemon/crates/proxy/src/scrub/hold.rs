@@ -1,18 +1,18 @@
-//! Which bytes at the end of a text wait for those behind them.
+//! Decides which bytes at the end of a text wait for later bytes.
 //!
-//! A match may go on in bytes that have not come yet. What waits depends on the text and on the public classes of the
-//! watched values alone, never on a value: an agent that chooses the text would otherwise learn from frames and delays
-//! which guess begins a value.
+//! A match may continue in bytes that have not arrived yet. The decision depends only on the text and on the public
+//! classes of the watched values, never on a value. Otherwise an agent that chooses the text could learn from frames
+//! and delays which guess begins a value.
 
 use onecli_model::{Alphabet, LengthClass, ValueClass};
 
 use super::reading::{Character, MAX_ESCAPE, Reading, Text, is_plain, is_within_escape};
 
-/// More than any match has.
+/// More bytes than any match has.
 const NEVER: u16 = u16::MAX;
 
-/// So many decoded bytes decide a match of a class. In hex and in UTF-16 a value has twice its bytes; of long values the
-/// first 1 KiB decides.
+/// Number of decoded bytes that decide a match of a class. In hex and in UTF-16 a value has twice its bytes; for long
+/// values the first 1 KiB decides.
 pub(super) fn decisive(length: LengthClass) -> usize {
     match length {
         LengthClass::Short => 2 * length.bytes(),
@@ -20,8 +20,9 @@ pub(super) fn decisive(length: LengthClass) -> usize {
     }
 }
 
-/// Whether a match of this alphabet may go on with `byte`. In UTF-16 a NUL stands behind each ASCII character, and
-/// others have any two bytes; bytes of a line break end there. A token that was sent in a query has percent signs.
+/// Returns whether a match of this alphabet may continue with `byte`. In UTF-16 a NUL follows each ASCII character,
+/// and other characters have any two bytes, but bytes of a line break end the match. A token that was sent in a query
+/// contains percent signs.
 pub(super) fn goes_on(alphabet: Alphabet, byte: u8) -> bool {
     match alphabet {
         Alphabet::Token => matches!(byte, 0 | b'%') || alphabet.contains(byte),
@@ -29,10 +30,10 @@ pub(super) fn goes_on(alphabet: Alphabet, byte: u8) -> bool {
     }
 }
 
-/// What is masked behind the bytes that decided a match: the rest of a long value.
+/// The part that is masked after the bytes that decided a match: the rest of a long value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tail {
-    /// Decoded bytes that are left.
+    /// Number of decoded bytes left to mask.
     left: usize,
     alphabet: Alphabet,
 }
@@ -44,15 +45,16 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// Nothing is left.
+    /// An empty tail.
     pub(super) const NONE: Tail = Tail { left: 0, alphabet: Alphabet::Token };
 
-    /// So many decoded bytes of this alphabet.
+    /// A tail of `left` decoded bytes in this alphabet.
     pub(super) fn new(left: usize, alphabet: Alphabet) -> Tail {
         if left == 0 { Tail::NONE } else { Tail { left, alphabet } }
     }
 
-    /// Passes over what it masks from `at` on: where that ends, and what is left behind the end of the text.
+    /// Skips the bytes to mask from `at` on. Returns where they end in this text, and the tail that continues after
+    /// it.
     pub(super) fn follow(mut self, text: &Text<'_>, mut at: usize) -> (usize, Tail) {
         while self.left > 0 {
             if text.is_cut(at) {
@@ -74,7 +76,7 @@ impl Tail {
         (at, Tail::NONE)
     }
 
-    /// The longest character at `at`: how many bytes it is decoded, and where it ends.
+    /// The longest character at `at`: its number of decoded bytes, and where it ends.
     fn character(self, text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
         let goes_on =
             |character: &Character| character.as_bytes().iter().all(|byte| goes_on(self.alphabet, *byte));
@@ -83,10 +85,10 @@ impl Tail {
     }
 }
 
-/// The classes that are watched for.
+/// The classes of the watched values.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Watched {
-    /// Most decoded bytes that decide a match, by alphabet; 0 where none of its values is watched for.
+    /// Maximum number of decoded bytes that decide a match, by alphabet; 0 if no value of the alphabet is watched.
     token: usize,
     text: usize,
 }
@@ -100,39 +102,39 @@ impl Watched {
         *most = (*most).max(decisive(class.length));
     }
 
-    /// Is no value watched for?
+    /// Returns whether no value is watched.
     pub(super) fn is_empty(self) -> bool {
         self.token == 0 && self.text == 0
     }
 
-    /// These, and those.
+    /// The union of both.
     pub(super) fn and(self, other: Watched) -> Watched {
         Watched { token: self.token.max(other.token), text: self.text.max(other.text) }
     }
 
-    /// Where the longest end of `text` begins that may begin a match of some value of these classes.
+    /// Returns where the longest end of `text` begins that may begin a match of a value of these classes.
     pub(super) fn open_from(self, text: &Text<'_>, costs: &mut Costs) -> usize {
         let of = |costs: &mut Costs, alphabet, most| match most {
             0 => text.raw().len(),
             most => costs.open_from(text, alphabet, most),
         };
         let open = of(costs, Alphabet::Text, self.text);
-        // A token is a text, too.
+        // A token is also a text.
         if self.token <= self.text { open } else { open.min(of(costs, Alphabet::Token, self.token)) }
     }
 }
 
-/// By distance from the end of a text: how many decoded bytes, at least, lead from there to the end.
+/// For each distance from the end of a text: the minimum number of decoded bytes on a path to the end.
 #[derive(Debug, Default)]
 pub(super) struct Costs(Vec<Cost>);
 
 #[derive(Debug, Clone, Copy)]
 struct Cost {
-    /// With a character first.
+    /// If a character comes first.
     character: u16,
-    /// With a character first that is not [`is_padding`].
+    /// If a character comes first that is not [`is_padding`].
     printable: u16,
-    /// With a character or one line break first: behind a character.
+    /// If a character or one line break comes first, after a character.
     any: u16,
 }
 
@@ -158,7 +160,7 @@ impl Costs {
             if cost.any < most {
                 lowest = at;
             } else if at + 1 < lowest {
-                // From further up, only an escape leads on.
+                // Further to the left, only an escape can continue the path.
                 let Some(next) = escape_before(raw, at, lowest) else { break };
                 self.0.resize(raw.len() - next, Cost::NONE);
                 at = next + 1;
@@ -170,7 +172,7 @@ impl Costs {
     fn cost(&self, text: &Text<'_>, at: usize, alphabet: Alphabet, most: u16) -> Cost {
         let byte = text.raw()[at];
         if is_plain(byte) {
-            // It stands for itself.
+            // The byte can only be read as itself.
             let character = self.with(text, Reading::literal(byte, at), alphabet);
             let character = if character < most { character } else { NEVER };
             let printable = if is_padding(alphabet, &[byte]) { NEVER } else { character };
@@ -192,7 +194,7 @@ impl Costs {
         cost
     }
 
-    /// Beginning with this character.
+    /// The cost of a path that begins with this character.
     fn with(&self, text: &Text<'_>, reading: Reading, alphabet: Alphabet) -> u16 {
         let bytes = reading.character.as_bytes();
         if !bytes.iter().all(|byte| goes_on(alphabet, *byte)) {
@@ -207,7 +209,7 @@ impl Costs {
         rest.saturating_add(u16::try_from(bytes.len()).unwrap_or(NEVER))
     }
 
-    /// Behind a line break at `at`, if there is one.
+    /// The cost after a line break at `at`, if there is one.
     fn behind_break(&self, text: &Text<'_>, at: usize, of: impl Fn(&Cost) -> u16) -> u16 {
         if text.raw().get(at).is_none_or(|byte| is_plain(*byte)) {
             return NEVER;
@@ -222,16 +224,17 @@ impl Costs {
     }
 }
 
-/// The half of an ASCII character in UTF-16: no match begins with it, and two in a row are none.
+/// Returns whether the character is the NUL half of an ASCII character in UTF-16. No match begins with it, and a
+/// match contains no two in a row.
 fn is_padding(alphabet: Alphabet, character: &[u8]) -> bool {
     alphabet == Alphabet::Token && character == [0]
 }
 
-/// The last place before `at` where an escape may begin that ends at `lowest` or behind it.
+/// The last position before `at` where an escape may begin that ends at or after `lowest`.
 fn escape_before(raw: &[u8], at: usize, lowest: usize) -> Option<usize> {
     let from = lowest.saturating_sub(MAX_ESCAPE);
     let within = raw.get(from..at)?;
     let next = from + memchr::memrchr3(b'%', b'\\', b'&', within)?;
-    // The byte before `lowest` may be its last character, which is any.
+    // The byte before `lowest` may be the last character of the escape, which may be any byte.
     raw[next..=at].iter().all(|byte| is_within_escape(*byte)).then_some(next)
 }

@@ -1,4 +1,4 @@
-//! Finds spellings of values in every reading of a text.
+//! Finds spellings of values in all readings of a text.
 
 use onecli_model::ValueClass;
 
@@ -10,19 +10,20 @@ use super::spelling::Needle;
 
 /// Longest character, in bytes.
 const MAX_CHARACTER: usize = 4;
-/// How many lengths of what was read so far are looked at side by side.
+/// Number of read lengths that are followed in parallel.
 const RING: usize = MAX_CHARACTER + 1;
 
-/// What to look for: spellings that vary by escapes and line breaks alone.
+/// The spellings to search for. Variations by escapes and line breaks are not listed in them.
 #[derive(Default, Clone)]
 pub(crate) struct Needles {
-    /// In order of their bytes, none twice, once they are sorted.
+    /// The needles without duplicates, sorted by their bytes.
     sorted: Vec<Needle>,
-    /// How many begin with a lower byte than this one; empty without needles.
+    /// For each byte, the number of needles that begin with a lower byte; empty without needles.
     lower: Vec<usize>,
-    /// Bits by first and second byte of a text: where none is set, no needle begins. Empty without needles.
+    /// Bits by the first and second byte of a text. No needle begins at a pair whose bit is clear. Empty without
+    /// needles.
     pairs: Vec<[u64; 4]>,
-    /// The places in `sorted`, in order of the needles' lengths.
+    /// Indices in `sorted`, ordered by the needles' lengths.
     by_length: Vec<usize>,
     watched: Watched,
     anchors: Anchors,
@@ -31,15 +32,15 @@ pub(crate) struct Needles {
 /// A match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
-    /// With the characters before the needle that hold bits of the value.
+    /// Includes the characters before the needle that contain bits of the value.
     pub(super) start: usize,
     pub(super) end: usize,
-    /// What is left to be masked behind the end of the text.
+    /// The part to mask after the end of the text.
     pub(super) tail: Tail,
 }
 
 impl Needles {
-    /// Adds needles. Those that are there already count once.
+    /// Adds needles, without duplicates.
     pub(crate) fn extend(&mut self, needles: impl IntoIterator<Item = Needle>) {
         for needle in needles {
             self.watched.add(needle.class());
@@ -50,12 +51,12 @@ impl Needles {
         self.sort();
     }
 
-    /// Has bytes wait for values of this class, although none may be known.
+    /// Lets bytes wait for values of this class, even if no such value is known.
     pub(crate) fn watch_for(&mut self, class: ValueClass) {
         self.watched.add(class);
     }
 
-    /// All needles of both.
+    /// Returns the union of both sets.
     pub(crate) fn joined(&self, others: &Needles) -> Needles {
         let mut all = self.clone();
         all.watched = all.watched.and(others.watched);
@@ -63,7 +64,8 @@ impl Needles {
         all
     }
 
-    /// Does a search for `others` find all that a search for these finds, and hold all that it holds?
+    /// Returns whether a search for `others` finds every match that a search for these needles finds, and holds every
+    /// byte that it holds.
     pub(crate) fn is_within(&self, others: &Needles) -> bool {
         others.watched.and(self.watched) == others.watched && self.sorted.iter().all(|own| others.has(own))
     }
@@ -74,7 +76,7 @@ impl Needles {
         own.is_some_and(|own| own.tail >= needle.tail && own.lead >= needle.lead)
     }
 
-    /// The bytes of all needles.
+    /// The number of bytes in all needles.
     pub(crate) fn bytes(&self) -> usize {
         self.sorted.iter().map(Needle::len).sum()
     }
@@ -85,7 +87,7 @@ impl Needles {
     }
 
     fn sort(&mut self) {
-        // Of the same bytes, the one with the longest tail is first.
+        // Of needles with equal bytes, the one with the longest tail comes first.
         self.sorted
             .sort_unstable_by(|a, b| a.bytes.as_slice().cmp(b.bytes.as_slice()).then(b.tail.cmp(&a.tail)));
         self.sorted.dedup_by(|later, kept| {
@@ -101,10 +103,11 @@ impl Needles {
         self.by_length.sort_unstable_by_key(|place| self.sorted[*place].bytes.len());
     }
 
-    /// Adds a needle, which is not empty, to the pairs.
+    /// Adds a needle, which must not be empty, to the pairs.
     fn note_beginning(&mut self, needle: &[u8]) {
         const ALL: [u64; 4] = [u64::MAX; 4];
-        /// What is not [`is_plain`]: the needle's second byte may follow in another spelling, or on the next line.
+        /// The bytes that are not [`is_plain`]. After them, the needle's second byte may follow in another spelling,
+        /// or on the next line.
         const OTHERWISE: [u8; 5] = *b"%\\&\r\n";
         if self.pairs.is_empty() {
             self.pairs.resize(256, [0; 4]);
@@ -123,17 +126,17 @@ impl Needles {
         }
     }
 
-    /// May a needle begin with these two bytes of a text, read in some way?
+    /// Returns whether a needle may begin with these two bytes of a text, in some reading.
     fn may_begin(&self, first: u8, second: u8) -> bool {
         let second = usize::from(second);
         self.pairs.get(usize::from(first)).is_some_and(|bits| bits[second / 64] >> (second % 64) & 1 == 1)
     }
 
-    /// Where the next needle may begin, from `at` on.
+    /// The next position, from `at` on, at which a needle may begin.
     fn next_beginning(&self, haystack: &[u8], at: usize) -> Option<usize> {
         let rest = haystack.get(at..)?;
         let found = rest.windows(2).position(|pair| self.may_begin(pair[0], pair[1]));
-        // Of the last byte nobody knows what comes next.
+        // The byte after the last one is not known yet.
         found.or(rest.len().checked_sub(1)).map(|next| at + next)
     }
 
@@ -141,34 +144,35 @@ impl Needles {
         self.sorted.is_empty()
     }
 
-    /// Is one in this text, which is in lower case? Compared without regard to case.
+    /// Returns whether this lower-case text contains a needle, ignoring case.
     pub(super) fn is_in_lower_case(&self, text: &[u8]) -> bool {
         let needles = self.by_length.iter().map(|place| self.sorted[*place].bytes.as_slice());
         let is_in = |needle: &[u8]| text.windows(needle.len()).any(|part| part.eq_ignore_ascii_case(needle));
         needles.take_while(|needle| needle.len() <= text.len()).any(is_in)
     }
 
-    /// Is the end of one in this text? See [`Anchors`].
+    /// Returns whether this text contains the end of a needle. See [`Anchors`].
     pub(crate) fn is_end_in(&self, text: &[u8]) -> bool {
         !self.is_empty() && !self.anchors.find(&Text::new(text)).is_nothing()
     }
 
-    /// Is one in this text, in whatever spelling, or in lower case as in the name of a header field?
+    /// Returns whether this text contains a needle, in any spelling, or in lower case as in the name of a header
+    /// field.
     pub(crate) fn is_in(&self, text: &[u8]) -> bool {
         !self.find(&Text::new(text)).is_empty() || self.is_in_lower_case(text)
     }
 
-    /// Where matches begin, with the characters before them that hold bits of the value.
+    /// The starts of all matches, including the preceding characters that contain bits of the value.
     pub(crate) fn places(&self, text: &Text<'_>) -> Vec<usize> {
         self.find(text).iter().map(|found| found.start).collect()
     }
 
-    /// Every match, wherever it begins, overlapping ones too.
+    /// All matches, including overlapping ones.
     pub(super) fn find(&self, text: &Text<'_>) -> Vec<Match> {
         self.search(text).0
     }
 
-    /// Every match, and where the ends of needles are that belong to none.
+    /// All matches, and the ends of needles that belong to no match.
     pub(super) fn search(&self, text: &Text<'_>) -> (Vec<Match>, Vec<usize>) {
         if self.is_empty() {
             return Default::default();
@@ -183,7 +187,8 @@ impl Needles {
         (matches, ends)
     }
 
-    /// The same, without a look at whether the end of one is there: takes the longer the further the text agrees.
+    /// Finds all matches without checking for ends of needles first. The time grows with the agreement between text
+    /// and needles.
     fn follow_all(&self, text: &Text<'_>) -> Vec<Match> {
         let mut matches: Vec<Match> = Vec::new();
         let mut idle = vec![false; text.ways()];
@@ -192,7 +197,7 @@ impl Needles {
         let mut next = 0;
         while let Some(at) = self.next_beginning(text.raw(), next) {
             next = at + 1;
-            // Most ways to read an introducer begin no needle: that is found once for each.
+            // Most readings of an introducer begin no needle. This is determined once for each.
             let idle = text.way(at).and_then(|way| idle.get_mut(way));
             if idle.as_ref().is_some_and(|idle| **idle) {
                 continue;
@@ -201,7 +206,7 @@ impl Needles {
             if let Some(idle) = idle {
                 *idle = !begins;
             }
-            // A backslash before a value may be read as part of it: that is the same match, not a second one.
+            // A backslash before a value may be read as part of it. That is still the same match.
             let beyond = matches.last().map_or((Tail::NONE, 0), |found| (found.tail, found.end));
             let lead = std::mem::take(&mut search.lead);
             if let Some((tail, end)) = search.best.take().filter(|best| *best > beyond) {
@@ -211,7 +216,7 @@ impl Needles {
         matches
     }
 
-    /// Follows all needles from `start` on. Does any begin with a reading of what is there?
+    /// Follows all needles from `start` on. Returns whether any needle begins with a reading of the text there.
     fn follow(&self, search: &mut Search<'_, '_>, start: usize) -> bool {
         let byte = search.text.raw()[start];
         if !is_introducer(byte) {
@@ -239,7 +244,7 @@ impl Needles {
     }
 }
 
-/// Needles that have the same beginning, as places in their order.
+/// Needles with the same beginning, as a range of indices.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Range {
     from: usize,
@@ -252,21 +257,21 @@ impl Range {
     }
 }
 
-/// Follows all needles at once through the readings of a text.
+/// Follows all needles in parallel through the readings of a text.
 struct Search<'t, 'b> {
     needles: &'t [Needle],
     text: &'t Text<'b>,
-    /// Where the readings that agree so far have got to, and with which needles, by how much of those they have read:
-    /// several, where a text can be read in several ways. A ring, as a character is some bytes at once.
+    /// The positions that matching readings have reached, with their needles, by the number of bytes read. A text
+    /// with several readings has several positions. The array is a ring, because a character has up to four bytes.
     heads: [Vec<(usize, Range)>; RING],
-    /// The match that masks most.
+    /// The match that masks the most bytes.
     best: Option<(Tail, usize)>,
-    /// The most bytes before a match that hold bits of the value.
+    /// The largest number of bytes before a match that contain bits of the value.
     lead: usize,
 }
 
 impl Search<'_, '_> {
-    /// Goes on behind the first byte, that of all of `range`.
+    /// Continues after the first byte, which all needles in `range` share.
     fn follow(&mut self, mut range: Range, mut at: usize) {
         let (raw, mut read) = (self.text.raw(), 1);
         // Most bytes of most texts have one reading.
@@ -286,7 +291,7 @@ impl Search<'_, '_> {
         }
     }
 
-    /// Goes on from all heads, of which none has read less than `read` bytes.
+    /// Continues from all heads; none of them has read fewer than `read` bytes.
     fn branch(&mut self, mut read: usize) {
         while !self.heads.iter().all(Vec::is_empty) {
             let now = std::mem::take(&mut self.heads[read % RING]);
@@ -296,19 +301,19 @@ impl Search<'_, '_> {
                     self.step(range, read, head);
                 }
             }
-            // The place is kept for its memory.
+            // The vector is put back so that its allocation is reused.
             self.heads[read % RING] = now;
             self.heads[read % RING].clear();
             read += 1;
         }
     }
 
-    /// Reads what is at `head`: a character, or a line break and a character.
+    /// Reads at `head`: a character, or a line break and a character.
     fn step(&mut self, range: Range, read: usize, head: usize) {
         let text = self.text;
         text.readings(head).for_each(|reading| self.enter(range, read, reading));
         if text.raw().get(head).is_some_and(|byte| !is_plain(*byte)) {
-            // One break may be within a wrapped value; an empty line ends an event, a head, a block.
+            // A wrapped value may contain one break in a row. An empty line ends an event, a head, or a block.
             let mut behind = Vec::new();
             text.line_breaks(head, &mut behind);
             for head in behind {
@@ -317,7 +322,7 @@ impl Search<'_, '_> {
         }
     }
 
-    /// Notes the needle that is read to its end, which is the first of them; the others go on.
+    /// Records the first needle if it is complete; the other needles continue.
     fn complete(&mut self, range: Range, at: usize, read: usize) -> Range {
         match self.needles.get(range.from) {
             Some(needle) if !range.is_empty() && needle.bytes.len() == read => {
@@ -330,7 +335,7 @@ impl Search<'_, '_> {
         }
     }
 
-    /// Notes a head behind this character, with the needles that go on with it.
+    /// Adds a head after this character, with the needles that continue with it.
     fn enter(&mut self, range: Range, read: usize, reading: Reading) {
         let range = self.narrow_by(range, read, reading.character);
         let next = &mut self.heads[(read + reading.character.as_bytes().len()) % RING];
@@ -344,7 +349,7 @@ impl Search<'_, '_> {
         bytes.fold(range, |range, (more, byte)| self.narrow(range, read + more, *byte))
     }
 
-    /// The needles of `range` that have `byte` behind the `read` bytes that they share.
+    /// The needles of `range` that continue with `byte` after the `read` bytes that they share.
     fn narrow(&self, range: Range, read: usize, byte: u8) -> Range {
         let needles = &self.needles[range.from..range.to.max(range.from)];
         let at = |needle: &Needle| needle.bytes.get(read).copied();

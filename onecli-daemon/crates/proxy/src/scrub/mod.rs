@@ -1,4 +1,4 @@
-//! Removes credentials from what comes back: each byte of a match becomes `*`, so that lengths stay true.
+//! Removes credentials from responses: each byte of a match is replaced with `*`, so that lengths do not change.
 
 mod anchors;
 mod charset;
@@ -27,58 +27,59 @@ use self::matching::Match;
 
 /// Replaces each byte of a match.
 const MASK: u8 = b'*';
-/// So many bytes are searched at once: what is noted of escapes takes some times their room.
+/// Bytes that are searched at once. The data about escapes takes several times their size.
 const MAX_PIECE: usize = 16 * 1024;
-/// Most bytes that wait for those behind them. Values in the escapes that programs write need less than a quarter of it: 1 KiB
-/// decides a match, and a character has up to ten bytes.
+/// Maximum number of bytes that wait for later bytes. Values in the escapes that programs write need less than a
+/// quarter: 1 KiB decides a match, and a character has up to ten bytes.
 const MAX_HELD: usize = 48 * 1024;
 
-/// Bytes before the end of a value by which its owner is found, in whatever spelling.
+/// Number of bytes before the end of a value that are searched for its owner, in any spelling.
 const NEAR: usize = 256;
 
-/// The values to search for, which change while a response is under way.
+/// The values to search for, which may change while a response streams.
 pub(super) trait Newer: Send + Sync {
-    /// What to search for from now on, if that changed since the last call. The scrubber calls this for every chunk, so a call
-    /// without a change must cost next to nothing.
+    /// Returns the new values to search for if they changed since the last call. The scrubber calls this for every
+    /// chunk, so a call without a change must be cheap.
     fn newer(&mut self) -> Option<Wanted>;
 }
 
-/// The values of a host to search for.
+/// A host's values to search for.
 #[derive(Clone, Default)]
 pub(super) struct Wanted {
     /// The spellings, which many responses share.
     pub(super) needles: Arc<Needles>,
-    /// How long held bytes wait for the bytes behind them; `None`: without a limit.
+    /// How long held bytes wait for later bytes; `None` means no limit.
     pub(super) flush_after: Option<Duration>,
     /// Whether tokens are issued for the host: a response is searchable before the first one exists.
     pub(super) has_issued: bool,
 }
 
 impl Wanted {
-    /// Is there no value to search for?
+    /// Returns whether there is no value to search for.
     fn is_empty(&self) -> bool {
         self.needles.is_empty() && !self.has_issued
     }
 }
 
-/// Decides what becomes of a response with matches.
+/// Decides whether a response with matches is delivered.
 pub(super) trait MatchGuard: Send + Sync {
-    /// `matched` is the text as it came. True: nothing more of the response is to be delivered.
+    /// Reports a match; `matched` is the text before masking. Returns true if nothing more of the response may be
+    /// delivered.
     fn matched(&mut self, matched: &[u8]) -> bool;
 
-    /// `text` ends in the end of a value, whose beginning is not there: how long the search took may tell so. As
-    /// [`MatchGuard::matched`].
+    /// Reports that `text` ends with the end of a value whose beginning is missing, because the time of the search
+    /// may reveal that. Returns the same as [`MatchGuard::matched`].
     fn nearly_matched(&mut self, text: &[u8]) -> bool;
 }
 
-/// Looks for values in a stream of bytes, across the edges of its chunks.
+/// Searches a stream of bytes for values, across the borders of its chunks.
 #[derive(Default)]
 pub(super) struct Scrubber {
-    /// Those of the host, and those of this response.
+    /// The host's needles and those of this response.
     needles: Arc<Needles>,
     /// Spellings of values that only this response is searched for: signatures, session cookies.
     own: Vec<Needle>,
-    /// The classes of values that may be newer.
+    /// The classes of values that may be added later.
     watched: Watched,
     newer: Option<Box<dyn Newer>>,
     /// Whether the host has values to search for.
@@ -86,11 +87,11 @@ pub(super) struct Scrubber {
     /// Whether the response passes in a form that cannot be searched.
     is_unsearchable: bool,
     records: Records,
-    /// The end of the stream so far as it came, where it may be the beginning of a match.
+    /// The end of the stream so far, unmasked, if it may begin a match.
     held: BytesMut,
-    /// So many of the held bytes belong to a match that began before them.
+    /// The number of held bytes that belong to an earlier match.
     held_matched: usize,
-    /// What of a long value is still masked behind those.
+    /// The part of a long value that is still masked after those bytes.
     tail: Tail,
     hits: u64,
     guard: Option<Box<dyn MatchGuard>>,
@@ -100,7 +101,7 @@ pub(super) struct Scrubber {
     costs: Costs,
 }
 
-/// What is held back may be the beginning of a value.
+/// Prints no bytes, because held bytes may begin a value.
 impl std::fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Scrubber(..)")
@@ -108,8 +109,8 @@ impl std::fmt::Debug for Scrubber {
 }
 
 impl Scrubber {
-    /// Searches for what is `wanted` now, and for what `newer` adds while the response is under way. Bytes that passed are
-    /// not searched again: the daemon sends a value to the upstream only after `newer` knows it.
+    /// Searches for the `wanted` values, and for those that `newer` adds while the response streams. Bytes that
+    /// passed are not searched again: the daemon sends a value to the upstream only after `newer` knows it.
     pub(super) fn following(wanted: Wanted, newer: Box<dyn Newer>) -> Scrubber {
         let mut scrubber = Scrubber { newer: Some(newer), ..Scrubber::default() };
         scrubber.search_for(wanted);
@@ -129,9 +130,9 @@ impl Scrubber {
         }
     }
 
-    /// Searches for every spelling of these texts, too.
+    /// Searches also for every spelling of these texts.
     pub(super) fn watch(&mut self, forms: &[WireForm]) {
-        // The needles are shared: without a reason they are not copied.
+        // The needles are shared, so they are copied only if something is added.
         if forms.is_empty() {
             return;
         }
@@ -140,51 +141,51 @@ impl Scrubber {
         self.own.extend(spellings);
     }
 
-    /// Searches for these needles, and nothing else.
+    /// Searches only for these needles.
     #[cfg(test)]
     pub(super) fn new(needles: Arc<Needles>) -> Scrubber {
         Scrubber { needles, ..Scrubber::default() }
     }
 
-    /// Has held bytes wait no longer than this for the bytes behind them.
+    /// Limits how long held bytes wait for later bytes.
     #[cfg(test)]
     pub(super) fn wait_at_most(&mut self, pause: Option<Duration>) {
         self.flush_after = pause;
     }
 
-    /// How long held bytes wait for the bytes behind them; for ever where a value's secret does not say.
+    /// How long held bytes wait for later bytes. `None`, that is no limit, if the secret of some value sets none.
     pub(super) fn flush_after(&self) -> Option<Duration> {
         self.flush_after
     }
 
-    /// The records that this response is made of: no match goes on beyond the end of one.
+    /// Sets the records that this response consists of. No match continues beyond the end of a record.
     pub(super) fn split_into(&mut self, records: Records) {
         self.records = records;
     }
 
-    /// Takes over what is newer.
+    /// Adopts newer values.
     pub(super) fn renew(&mut self) {
         if let Some(wanted) = self.newer.as_mut().and_then(|newer| newer.newer()) {
             self.search_for(wanted);
         }
     }
 
-    /// Does the host have values to search for? One that has none now may have some when a secret is stored.
+    /// Returns whether the host has values to search for. A host without values may get some when a secret is stored.
     pub(super) fn has_host_values(&self) -> bool {
         self.has_host_values
     }
 
-    /// The response passes in a form that cannot be searched.
+    /// Marks the response as one that passes in a form that cannot be searched.
     pub(super) fn pass_unsearched(&mut self) {
         self.is_unsearchable = true;
     }
 
-    /// Must the response end, because it cannot be searched for the values that the host has by now?
+    /// Returns whether the response must end, because it cannot be searched for the values that the host has now.
     pub(super) fn is_blind(&self) -> bool {
         self.is_unsearchable && self.has_host_values
     }
 
-    /// The same, with what is newer.
+    /// Returns the same, after adopting newer values.
     pub(super) fn is_blind_now(&mut self) -> bool {
         if self.is_unsearchable {
             self.renew();
@@ -192,12 +193,12 @@ impl Scrubber {
         self.is_blind()
     }
 
-    /// Has each match from now on reported to `guard`.
+    /// Reports each later match to `guard`.
     pub(super) fn report_to(&mut self, guard: Box<dyn MatchGuard>) {
         self.guard = Some(guard);
     }
 
-    /// Did the guard say that nothing more is to be delivered? To be asked before what was scrubbed is delivered.
+    /// Returns whether the guard has forbidden further delivery. Check this before scrubbed bytes are delivered.
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut
     }
@@ -210,7 +211,7 @@ impl Scrubber {
         }
     }
 
-    /// Counts ends of values without their beginnings. Those in the first `known` bytes are counted already.
+    /// Counts ends of values without their beginnings. Ends in the first `known` bytes were counted already.
     fn note_ends(&mut self, text: &[u8], known: usize, ends: &[usize]) {
         if let Some(guard) = &mut self.guard {
             for end in ends.iter().copied().filter(|end| *end > known) {
@@ -219,23 +220,24 @@ impl Scrubber {
         }
     }
 
-    /// Is there nothing to look for?
+    /// Returns whether there is nothing to search for.
     pub(super) fn is_idle(&self) -> bool {
         self.needles.is_empty() && self.watched.is_empty()
     }
 
-    /// Matches so far.
+    /// Number of matches so far.
     pub(super) fn hits(&self) -> u64 {
         self.hits
     }
 
-    /// Whether more bytes had to wait than [`MAX_HELD`]: nothing comes out any more, and the stream has to be cut off.
+    /// Returns whether more bytes had to wait than [`MAX_HELD`]. The scrubber then returns no more bytes, and the
+    /// stream must be cut off.
     pub(super) fn is_overrun(&self) -> bool {
         self.is_overrun
     }
 
-    /// Takes the next chunk, and gives what can be said to be clean. Only bytes that may begin a match of some value are
-    /// kept back ([`hold`]).
+    /// Processes the next chunk, and returns the bytes that are certainly clean. It holds back only bytes that may
+    /// begin a match of some value ([`hold`]).
     pub(super) fn push(&mut self, mut chunk: Bytes) -> Bytes {
         if chunk.is_empty() {
             return chunk;
@@ -256,23 +258,23 @@ impl Scrubber {
         }
     }
 
-    /// Takes the stream's last chunk, and gives it with all that is held.
+    /// Processes the stream's last chunk, and returns it with all held bytes.
     pub(super) fn push_last(&mut self, chunk: Bytes) -> Bytes {
         self.renew();
         if self.is_idle() { chunk } else { self.push_all(chunk, true) }
     }
 
-    /// The rest, when the stream or a message has ended.
+    /// Returns the held bytes at the end of the stream or of a message.
     pub(super) fn finish(&mut self) -> Bytes {
         if self.held.is_empty() { Bytes::new() } else { self.push_piece(Bytes::new(), true) }
     }
 
-    /// How many bytes are kept back; at most [`MAX_HELD`].
+    /// Number of held bytes; at most [`MAX_HELD`].
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Scrubs bytes that stand for themselves; tells whether there was a match.
+    /// Scrubs bytes that are complete in themselves. Returns whether there was a match.
     pub(super) fn whole(&mut self, bytes: &mut [u8]) -> bool {
         self.renew();
         let (matches, ends) = self.needles.search(&Text::new(bytes));
@@ -287,7 +289,7 @@ impl Scrubber {
         !matches.is_empty()
     }
 
-    /// What is `last` is released whatever it ends in.
+    /// If `last` is set, no bytes are held back.
     fn push_all(&mut self, mut chunk: Bytes, last: bool) -> Bytes {
         if chunk.len() <= MAX_PIECE {
             return self.push_piece(chunk, last);
@@ -331,7 +333,8 @@ impl Scrubber {
         buffer.slice(..open_from)
     }
 
-    /// Masks, and gives what is decided. What is held stays as it came: another match may overlap this one.
+    /// Masks and returns the decided bytes. Held bytes are stored unmasked, because another match may overlap this
+    /// one.
     fn emit(
         &mut self,
         mut buffer: BytesMut,
@@ -362,7 +365,7 @@ impl Scrubber {
         buffer.freeze()
     }
 
-    /// Scrubs header or trailer fields. A field whose name holds a value goes as a whole.
+    /// Scrubs header or trailer fields. A field whose name contains a value is removed.
     pub(super) fn headers(&mut self, headers: &mut HeaderMap) {
         self.renew();
         if self.needles.is_empty() {
@@ -378,18 +381,18 @@ impl Scrubber {
             if !self.whole(&mut bytes) {
                 continue;
             }
-            // Masking puts only '*' in, so the value stays valid.
+            // Masking only inserts '*', so the value remains valid.
             *value = HeaderValue::from_maybe_shared(bytes.freeze()).unwrap_or(HeaderValue::from_static("*"));
         }
     }
 
-    /// Field names are lower case by the time they are here.
+    /// Returns whether a field name, which is in lower case here, contains a value.
     fn is_in_name(&self, name: &HeaderName) -> bool {
         self.needles.is_in_lower_case(name.as_str().as_bytes())
     }
 }
 
-/// Line breaks within a match stay: a wrapped text keeps its lines.
+/// Line breaks within a match are not masked, so a wrapped text has the same lines.
 fn mask(buffer: &mut [u8], start: usize, end: usize) {
     if let Some(bytes) = buffer.get_mut(start..end) {
         for byte in bytes.iter_mut().filter(|byte| !matches!(**byte, b'\r' | b'\n')) {

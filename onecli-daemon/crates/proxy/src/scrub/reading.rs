@@ -1,10 +1,10 @@
-//! What a text may stand for, character by character.
+//! The possible readings of a text, character by character.
 //!
-//! A value is echoed in more spellings than can be listed: each character may stand for itself or be escaped, in
-//! percent (RFC 3986), JSON (RFC 8259), string-literal or HTML form, the escape may be escaped again where a body is
-//! quoted within another, and base64 may be wrapped (RFC 2045). Nor does the text say which form is meant: `%41` is an
-//! `A` to one reader and three characters to another, and what stands directly before a value may look like the
-//! beginning of an escape. So nothing is decoded once and for all: every reading of every character is tried.
+//! A value is echoed in more spellings than can be listed. Each character may be plain or escaped, in percent (RFC
+//! 3986), JSON (RFC 8259), string-literal or HTML form. The escape may be escaped again if a body is quoted within
+//! another, and base64 may be wrapped (RFC 2045). The text does not show which form is used: `%41` is an `A` to one
+//! reader and three characters to another. Bytes directly before a value may look like the beginning of an escape. So
+//! the scrubber does not choose one decoding, but tries every reading of every character.
 
 mod entity;
 mod lately;
@@ -13,17 +13,18 @@ mod literals;
 use self::entity::{MAX_ENTITY, Reference};
 use self::lately::{Lately, Seen, WINDOW, is_of_name, simple};
 
-/// The longest escape: each character of `&#x00000000000041;` escaped as long, and those of that once more.
+/// The longest escape: `&#x00000000000041;` with each character escaped at the same length, and each character of
+/// those escaped again.
 pub(super) const MAX_ESCAPE: usize = (MAX_ENTITY + 2).pow(3);
-/// How many times over an escape may be escaped: a body quoted in a body quoted in a body.
+/// Maximum nesting depth of escapes: a body quoted in a body quoted in a body.
 const LEVELS: u8 = 3;
 /// Deeper than any level.
 const NEVER: u8 = u8::MAX;
-/// Ways to read the beginning of one escape, where its characters are escaped in turn and several ways differ. Programs that
-/// escape leave one; a text that is made to have more must not take more time.
+/// Maximum number of ways to read the beginning of one escape whose characters are escaped themselves. Programs that
+/// escape leave one way; a text constructed to have more must not take more time.
 const MAX_WAYS: usize = 32;
 
-/// One character as bytes: its UTF-8, or the one byte that a percent escape names.
+/// One character as bytes: its UTF-8, or the single byte of a percent escape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Character {
     bytes: [u8; 4],
@@ -50,41 +51,43 @@ impl Character {
     }
 }
 
-/// A way to read what begins at some byte.
+/// One way to read the bytes from some position on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
     pub(crate) character: Character,
-    /// The byte behind it.
+    /// The position after it.
     pub(crate) end: usize,
-    /// How deep escapes lie in it; 0 is a byte that stands for itself.
+    /// The nesting depth of its escapes; 0 is a plain byte.
     level: u8,
 }
 
-/// The readings of the bytes that may begin an escape.
+/// A text with the readings of the bytes that may begin an escape.
 #[derive(Debug, Default)]
 pub(crate) struct Text<'b> {
     raw: &'b [u8],
-    /// By byte, the place in `escapes` plus one; empty where nothing is escaped. Bytes that are read in the same ways share
-    /// one.
+    /// For each byte, its index in `escapes` plus one; empty if nothing is escaped. Bytes with the same readings
+    /// share one entry.
     places: Vec<u32>,
     escapes: Vec<Escape>,
-    /// Of all escapes. Their ends are from the escape's own place on.
+    /// The readings of all escapes. Their ends are relative to the position of the escape.
     readings: Vec<Reading>,
 }
 
-/// How some bytes are read.
+/// The readings of some bytes.
 #[derive(Debug, Clone, Copy)]
 struct Escape {
-    /// From where on in `readings`.
+    /// Index of the first one in `readings`.
     from: usize,
-    /// The level from which on more bytes would make more of them.
+    /// The level from which further bytes would add readings.
     cut: u8,
-    /// How far from its place, at most, something was looked at to find them: a byte or the readings that begin there.
+    /// The largest distance from its position that was examined to find them: of a byte, or of the readings that
+    /// begin there.
     far: usize,
 }
 
 impl<'b> Text<'b> {
-    /// Finds all readings, from the end on: those of an escape's characters are there when it is looked at.
+    /// Finds all readings from the end backwards, so that the readings of an escape's characters are known when the
+    /// escape is read.
     pub(crate) fn new(raw: &'b [u8]) -> Text<'b> {
         let mut text = Text { raw, ..Text::default() };
         let mut new = New { readings: Vec::new(), cut: NEVER, farthest: 0 };
@@ -98,10 +101,10 @@ impl<'b> Text<'b> {
         text
     }
 
-    /// Reads what begins at `at`, unless the same was read before.
+    /// Reads the bytes at `at`, unless equal bytes were read before.
     fn place(&mut self, at: usize, lately: &mut Lately, new: &mut New) {
         if let Some((escaped, length)) = simple(&self.raw[at..]) {
-            // Each introducer has its lengths.
+            // Each introducer has its own lengths.
             let key = usize::from(escaped.unwrap_or(self.raw[at])) + 256 * (length - 1);
             if lately.simple[key] == 0 {
                 new.begin(Reading::literal(self.raw[at], at));
@@ -118,7 +121,7 @@ impl<'b> Text<'b> {
             Some(seen) if self.is_same(at, &seen, lately) => seen.place,
             _ => {
                 self.read(at, new);
-                // Found by other readings, but the same: from here on it may repeat itself.
+                // The readings were found anew and are equal. From here on, the text may repeat.
                 let same = seen.filter(|seen| self.is_listed(at, seen.place, new));
                 same.map_or_else(|| self.list(at, new), |seen| seen.place)
             }
@@ -129,14 +132,15 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// Does all that the readings of `seen` were found by stand at `at` too? (That of `at` itself is in the window.)
+    /// Returns whether everything that the readings of `seen` depend on is equal at `at`. (The window covers the byte
+    /// at `at` itself.)
     fn is_same(&self, at: usize, seen: &Seen, lately: &mut Lately) -> bool {
         let (far, shift) = (self.escape(seen.place).far, seen.at - at);
         if seen.at + far >= self.raw.len() {
             return false;
         }
         let end = at + far + 1;
-        // What is known to be the same is not looked at again.
+        // A range that is known to be equal is not compared again.
         let known = shift == lately.shift && (at + 1..=end).contains(&lately.from) && end <= lately.to;
         let (stop, to) = if known { (lately.from, lately.to) } else { (end, end) };
         let same = (at + 1..stop).all(|place| {
@@ -148,7 +152,7 @@ impl<'b> Text<'b> {
         same
     }
 
-    /// Are these the `new` readings of what is at `at`?
+    /// Returns whether the entry `place` has exactly the `new` readings of the bytes at `at`.
     fn is_listed(&self, at: usize, place: u32, new: &New) -> bool {
         let Escape { cut, far, .. } = self.escape(place);
         let same = |(listed, new): (&Reading, &Reading)| {
@@ -160,7 +164,7 @@ impl<'b> Text<'b> {
             && listed.iter().zip(&new.readings).all(same)
     }
 
-    /// Lists the `new` readings of what is at `at`.
+    /// Adds the `new` readings of the bytes at `at`.
     fn list(&mut self, at: usize, new: &New) -> u32 {
         self.escapes.push(Escape { from: self.readings.len(), cut: new.cut, far: new.farthest - at });
         self.readings
@@ -168,7 +172,7 @@ impl<'b> Text<'b> {
         u32::try_from(self.escapes.len()).unwrap_or(0)
     }
 
-    /// Every reading of what begins at `at`; none at the end of the bytes.
+    /// All readings of the bytes at `at`; none at the end of the text.
     pub(crate) fn readings(&self, at: usize) -> impl Iterator<Item = Reading> {
         let place = self.places.get(at).copied().unwrap_or(0);
         let (plain, listed) = match (place, self.raw.get(at)) {
@@ -180,13 +184,14 @@ impl<'b> Text<'b> {
         plain.into_iter().chain(listed)
     }
 
-    /// What tells apart bytes that are read in different ways: below [`Text::ways`]; none for those of one reading.
+    /// An index, below [`Text::ways`], that distinguishes bytes with different readings. `None` for bytes with one
+    /// reading.
     pub(super) fn way(&self, at: usize) -> Option<usize> {
         let place = self.places.get(at).copied().filter(|place| *place > 0)?;
         usize::try_from(place - 1).ok()
     }
 
-    /// In how many ways introducers are read.
+    /// Number of different sets of readings of introducers.
     pub(super) fn ways(&self) -> usize {
         self.escapes.len()
     }
@@ -196,12 +201,12 @@ impl<'b> Text<'b> {
         self.raw
     }
 
-    /// Whether more bytes could make more readings of what begins at `at`.
+    /// Returns whether further bytes could add readings at `at`.
     pub(crate) fn is_cut(&self, at: usize) -> bool {
         self.cut_level(at) <= LEVELS
     }
 
-    /// Where a line break that begins at `at` ends.
+    /// Adds the ends of a line break that begins at `at` to `found`.
     pub(crate) fn line_breaks(&self, at: usize, found: &mut Vec<usize>) {
         for reading in self.readings(at) {
             let byte = reading.character.as_byte();
@@ -229,7 +234,7 @@ impl<'b> Text<'b> {
     fn cut_level(&self, at: usize) -> u8 {
         match self.places.get(at).copied() {
             Some(place) if place > 0 => self.escape(place).cut,
-            // No level is needed to want another byte.
+            // At the end of the text, every level could continue with another byte.
             _ if at >= self.raw.len() => 0,
             _ => NEVER,
         }
@@ -238,7 +243,7 @@ impl<'b> Text<'b> {
     /// Finds the readings of the introducer at `at`.
     fn read(&self, at: usize, new: &mut New) {
         new.begin(Reading::literal(self.raw[at], at));
-        // What an escape of some level stands for lies deeper, so a level is complete when it is looked at.
+        // Each escape adds readings of a deeper level only, so a level is complete when it is processed.
         for level in 0..LEVELS {
             let mut next = 0;
             while let Some(&introducer) = new.readings.get(next) {
@@ -253,13 +258,14 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// Something was looked at that begins at `at`; an escape of this level wants it.
+    /// Records that an escape of this level examined the position `at`.
     fn look(&self, at: usize, level: u8, new: &mut New) {
         new.farthest = new.farthest.max(at);
         new.cut_at(level.max(self.cut_level(at)));
     }
 
-    /// The next characters of an escape, as far as they are as wanted: `so_far` with each in the place of its own.
+    /// Continues an escape with each next character that is `wanted`. Returns the characters with the extended
+    /// readings.
     fn next<'s, W: Fn(u8) -> bool>(
         &'s self,
         so_far: Reading,
@@ -273,7 +279,7 @@ impl<'b> Text<'b> {
         })
     }
 
-    /// Each number with one digit more. A digit may itself be escaped in several ways.
+    /// Extends each number by one digit. A digit may itself be escaped in several ways.
     fn digits(&self, numbers: &mut Vec<(u32, Reading)>, radix: u32, new: &mut New) {
         let mut longer = Vec::new();
         for &(number, so_far) in numbers.iter() {
@@ -285,7 +291,7 @@ impl<'b> Text<'b> {
         *numbers = longer;
     }
 
-    /// The numbers of so many hexadecimal digits.
+    /// Reads numbers of exactly `digits` hexadecimal digits.
     fn hexadecimal(&self, so_far: Reading, digits: usize, new: &mut New) -> Vec<(u32, Reading)> {
         if let Some(number) = self.plain_number(so_far.end, digits) {
             let end = so_far.end + digits;
@@ -299,7 +305,7 @@ impl<'b> Text<'b> {
         numbers
     }
 
-    /// The same where the digits stand for themselves, as most do.
+    /// Reads such a number from plain digits, the usual case.
     fn plain_number(&self, at: usize, digits: usize) -> Option<u32> {
         let mut bytes = self.raw.get(at..at + digits)?.iter();
         bytes.try_fold(0, |number, byte| Some(number * 16 + char::from(*byte).to_digit(16)?))
@@ -354,7 +360,7 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// One byte, in up to two digits more; each number of digits is a reading.
+    /// Reads one byte with up to two further digits; each number of digits is a reading.
     fn octal(&self, digit: u32, so_far: Reading, new: &mut New) {
         let mut numbers = vec![(digit, so_far)];
         for more in 0..=2 {
@@ -367,7 +373,7 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// What follows `\u` or `%u`; a character beyond the first plane is two of them.
+    /// Reads the digits after `\u` or `%u`. A character beyond the first plane consists of two such escapes.
     fn utf16(&self, introducer: u8, escape: Reading, new: &mut New) {
         for (code, escape) in self.hexadecimal(escape, 4, new) {
             if (0xd800..0xdc00).contains(&code) {
@@ -378,7 +384,7 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// What follows the first of two.
+    /// Reads the second of two such escapes.
     fn low_surrogate(&self, introducer: u8, high: u32, escape: Reading, new: &mut New) {
         for (_, second) in self.next(escape, new, move |byte| byte == introducer) {
             for (_, letter) in self.next(second, new, |byte| byte == b'u') {
@@ -416,7 +422,7 @@ impl<'b> Text<'b> {
     }
 }
 
-/// Adds a way to read the beginning of an escape, unless the same is known with no more levels.
+/// Adds a way to read the beginning of an escape, unless the same one exists with no more levels.
 fn note<T: PartialEq>(ways: &mut Vec<(T, Reading)>, what: T, reading: Reading) {
     let is_full = ways.len() >= MAX_WAYS;
     match ways.iter_mut().find(|(known, way)| *known == what && way.end == reading.end) {
@@ -427,29 +433,29 @@ fn note<T: PartialEq>(ways: &mut Vec<(T, Reading)>, what: T, reading: Reading) {
 }
 
 impl Reading {
-    /// A byte that stands for itself.
+    /// A plain byte, read as itself.
     pub(super) fn literal(byte: u8, at: usize) -> Reading {
         Reading { character: Character::byte(byte), end: at + 1, level: 0 }
     }
 }
 
-/// The readings of one introducer, while they are looked for.
+/// The readings of one introducer during the search.
 struct New {
     readings: Vec<Reading>,
     cut: u8,
-    /// The last place that was looked at.
+    /// The last position that was examined.
     farthest: usize,
 }
 
 impl New {
-    /// With what the introducer is by itself.
+    /// Starts with the introducer read as itself.
     fn begin(&mut self, literal: Reading) {
         self.readings.clear();
         self.readings.push(literal);
         (self.cut, self.farthest) = (NEVER, literal.end - 1);
     }
 
-    /// Adds what an escape stands for; `escape` says how deep its characters lie.
+    /// Adds the character that an escape encodes. `escape` has the depth of the escape's characters.
     fn add(&mut self, character: Option<Character>, escape: Reading) {
         let Some(character) = character else { return };
         let reading = Reading { character, end: escape.end, level: escape.level.saturating_add(1) };
@@ -463,7 +469,8 @@ impl New {
         }
     }
 
-    /// An escape whose characters lie this deep goes on behind the end. Too deep is no more than not at all.
+    /// Records an escape that may continue after the end and whose characters have this depth. An escape that is too
+    /// deep is ignored.
     fn cut_at(&mut self, level: u8) {
         if level < LEVELS {
             self.cut = self.cut.min(level + 1);
@@ -471,18 +478,18 @@ impl New {
     }
 }
 
-/// Whether an escape may begin with this byte.
+/// Returns whether an escape may begin with this byte.
 pub(super) fn is_introducer(byte: u8) -> bool {
     matches!(byte, b'%' | b'\\' | b'&')
 }
 
-/// Whether this byte may stand in an escape otherwise than as its last character. Braces and blanks end an escape that stands
-/// for a character of another.
+/// Returns whether this byte may occur in an escape other than as its last character. Braces and blanks end an escape
+/// that encodes a character of another escape.
 pub(super) fn is_within_escape(byte: u8) -> bool {
     is_introducer(byte) || is_of_name(byte) || matches!(byte, b'{' | b'}' | b' ' | b'\t')
 }
 
-/// Whether this byte has but one reading, and is no line break.
+/// Returns whether this byte has only one reading, and is no line break.
 pub(super) fn is_plain(byte: u8) -> bool {
     !is_introducer(byte) && !matches!(byte, b'\r' | b'\n')
 }

@@ -1,56 +1,56 @@
-//! Responses that are made of records, each of which is complete by itself.
+//! Responses that consist of records, each of which is complete in itself.
 //!
-//! Server-sent events need nothing here: an empty line ends them, and every match.
+//! Server-sent events need no support here: an empty line ends an event, and it ends every match.
 
 use http::header::{self, HeaderMap};
 
-/// Flag and length before each message of gRPC.
+/// The flag and length before each gRPC message, in bytes.
 const GRPC_PREFIX: usize = 5;
 
-/// What a response is made of.
+/// The kind of records in a response.
 #[derive(Debug, Default)]
 pub(crate) enum Records {
-    /// Nothing that ends before it does.
+    /// No record ends before the response does.
     #[default]
     One,
     /// A JSON value on each line (`application/x-ndjson`, `application/jsonl`).
     Lines,
-    /// Messages of gRPC (`application/grpc` and its variants in binary form).
+    /// gRPC messages (`application/grpc` and its variants in binary form).
     Grpc(Message),
 }
 
-/// Where in a message of gRPC a stream is.
+/// The position of a stream within a gRPC message.
 #[derive(Debug, Default)]
 pub(crate) struct Message {
-    /// So many bytes of its prefix are there.
+    /// Number of prefix bytes read.
     prefix: usize,
-    /// Its length as far as that is known; then how many bytes of it are to come.
+    /// The length that was read so far; after the prefix, the number of message bytes left.
     left: u32,
 }
 
 impl Records {
-    /// Of a response with these headers.
+    /// Returns the kind of records of a response with these headers.
     pub(crate) fn of(headers: &HeaderMap) -> Records {
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Records::One };
         let media = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
         let media = media.trim_ascii().to_ascii_lowercase();
         match media.as_slice() {
             b"application/x-ndjson" | b"application/jsonl" => Records::Lines,
-            // In base64.
+            // The messages are in base64.
             media if media.starts_with(b"application/grpc-web-text") => Records::One,
             media if media.starts_with(b"application/grpc") => Records::Grpc(Message::default()),
             _ => Records::One,
         }
     }
 
-    /// Follows a chunk that is not searched: the search may begin in the middle of a stream.
+    /// Processes a chunk that is not searched, because the search may begin in the middle of a stream.
     pub(super) fn pass(&mut self, chunk: &[u8]) {
         if let Records::Grpc(message) = self {
             message.last_end(chunk);
         }
     }
 
-    /// Where the last record ends that is complete with this chunk.
+    /// The end of the last record that this chunk completes.
     pub(super) fn last_end(&mut self, chunk: &[u8]) -> Option<usize> {
         match self {
             Records::One => None,

@@ -9,28 +9,28 @@ use zeroize::Zeroizing;
 use super::charset;
 use super::hold::{Tail, decisive};
 
-/// A spelling to search for; shared by all responses that are searched for it.
+/// A spelling to search for. All responses that are searched for it share it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Needle {
-    /// The bytes that decide a match. At least one.
+    /// The bytes that decide a match, at least one.
     pub(super) bytes: Arc<Zeroizing<Vec<u8>>>,
-    /// So many decoded bytes before them also hold bits of the value, and are masked.
+    /// Number of preceding decoded bytes that also contain bits of the value, and are masked.
     pub(super) lead: usize,
-    /// What is masked behind them.
+    /// The part that is masked after them.
     pub(super) tail: Tail,
     class: ValueClass,
 }
 
 impl Needle {
-    /// Of a value of this class, without edges.
+    /// Returns a needle for a value of this class, without edges.
     #[cfg(test)]
     pub(super) fn new(spelling: Zeroizing<Vec<u8>>, class: ValueClass) -> Option<Needle> {
         Needle::with_edges(spelling, (0, 0), class)
     }
 
-    /// Of a value of this class, with so many bytes before and behind the spelling that hold bits of the value, too. `None`
-    /// where no match could be found: two line breaks end each one, and UTF-16 of a few characters looks like those
-    /// (U+0A0A, U+0D0A).
+    /// Returns a needle for a value of this class. `lead` and `behind` count the bytes before and after the spelling
+    /// that also contain bits of the value. `None` if it can never be found: two line breaks end each match, and
+    /// UTF-16 of a few characters looks like line breaks (U+0A0A, U+0D0A).
     fn with_edges(
         mut spelling: Zeroizing<Vec<u8>>,
         (lead, behind): (usize, usize),
@@ -42,16 +42,16 @@ impl Needle {
         if is_ended {
             return None;
         }
-        // The bytes before wait with those that decide.
+        // The preceding bytes wait together with those that decide.
         let left = spelling.len().saturating_sub(decisive(class.length) - lead);
         let decides = spelling.len() - left;
         spelling.truncate(decides);
-        // What is shared is a character of a coding.
+        // A byte that is shared with a neighbour is a character of an encoding.
         let tail = Tail::new(left + behind, if left == 0 { Alphabet::Token } else { class.alphabet });
         Some(Needle { bytes: Arc::new(spelling), lead, tail, class })
     }
 
-    /// How many bytes of it are kept.
+    /// Number of bytes that are stored.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -62,9 +62,9 @@ impl Needle {
     }
 }
 
-/// Every spelling of these texts: as it is, in other charsets, in UTF-16, in base64 (both alphabets, of UTF-16 too) and base32,
-/// wherever in a longer text it stands, in hex, and in quoted-printable. Escapes and line breaks are found by
-/// [`super::reading`].
+/// Returns every spelling of these texts. The spellings are plain, in other charsets, in UTF-16, in base64 (both
+/// alphabets, also of UTF-16) and base32 at any offset in a longer text, in hex, and in quoted-printable.
+/// [`super::reading`] finds escapes and line breaks.
 pub(crate) fn spellings(forms: &[WireForm]) -> Vec<Needle> {
     let mut all: Vec<Needle> = Vec::new();
     for form in forms {
@@ -78,7 +78,8 @@ pub(crate) fn spellings(forms: &[WireForm]) -> Vec<Needle> {
     all
 }
 
-/// A spelling, how many bytes before and behind it hold bits of the value, and its alphabet where that is not the value's.
+/// A function that adds a spelling, with the number of bytes before and after it that contain bits of the value, and
+/// with its alphabet if that differs from the value's.
 type Add<'a> = dyn FnMut(Zeroizing<Vec<u8>>, (usize, usize), Option<Alphabet>) + 'a;
 
 fn spell(form: &WireForm, add: &mut Add<'_>) {
@@ -117,7 +118,7 @@ fn in_codings(raw: &[u8], shared: (usize, usize), codings: &[Coding], add: &mut 
     }
 }
 
-/// With these bytes as `=XX` (RFC 2045 section 6.7).
+/// Returns the text with these bytes as `=XX` (RFC 2045 section 6.7).
 fn quoted_printable(raw: &[u8], is_quoted: fn(u8) -> bool) -> Zeroizing<Vec<u8>> {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Zeroizing::new(Vec::with_capacity(raw.len() * 3));
@@ -132,7 +133,7 @@ fn quoted_printable(raw: &[u8], is_quoted: fn(u8) -> bool) -> Zeroizing<Vec<u8>>
     out
 }
 
-/// In both byte orders; none for what is not UTF-8.
+/// Returns the text in both byte orders; nothing if it is not UTF-8.
 fn in_utf16(raw: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let Ok(text) = std::str::from_utf8(raw) else { return Vec::new() };
     let wide = |encode: fn(u16) -> [u8; 2]| {
@@ -143,7 +144,7 @@ fn in_utf16(raw: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     vec![wide(u16::to_le_bytes), wide(u16::to_be_bytes)]
 }
 
-/// The outer zero belongs to another character in the other byte order.
+/// Removes the outer zero, because in the other byte order it belongs to another character.
 fn without_outer_zero(mut wide: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     if wide.last() == Some(&0) {
         wide.pop();

@@ -1,4 +1,4 @@
-//! Values in every spelling, across every edge.
+//! Tests with values in every spelling, across every chunk border.
 
 mod newer;
 
@@ -20,7 +20,7 @@ fn scrubber(value: &[u8]) -> Scrubber {
     scrubber
 }
 
-/// Feeds `text` in chunks of `size`.
+/// Scrubs `text` in chunks of `size` bytes.
 fn scrub(value: &[u8], text: &[u8], size: usize) -> (String, u64) {
     let mut scrubber = scrubber(value);
     let mut out = Vec::new();
@@ -31,7 +31,7 @@ fn scrub(value: &[u8], text: &[u8], size: usize) -> (String, u64) {
     (String::from_utf8(out).unwrap(), scrubber.hits())
 }
 
-/// Each byte of the value as `escape` writes it, or as it is.
+/// The value with each byte as `escape` writes it, or plain.
 fn escaped(escape: impl Fn(u8) -> Option<String>) -> String {
     VALUE.iter().map(|b| escape(*b).unwrap_or_else(|| char::from(*b).to_string())).collect()
 }
@@ -57,27 +57,27 @@ fn spellings() -> Vec<String> {
         data_encoding::BASE32_NOPAD.encode(VALUE).to_lowercase(),
         data_encoding::HEXLOWER.encode(VALUE),
         data_encoding::HEXUPPER.encode(VALUE),
-        // Percent: everything; as urllib.parse.quote, encodeURI and form encoders have it.
+        // Percent escapes: of everything; as written by urllib.parse.quote, encodeURI and form encoders.
         escaped(|b| Some(format!("%{b:02X}"))),
         escaped(|b| Some(format!("%{b:02x}"))),
         escaped(|b| (!alphanumeric(b) && !b"/-~".contains(&b)).then(|| format!("%{b:02X}"))),
         escaped(|b| b"\"%".contains(&b).then(|| format!("%{b:02X}"))),
         escaped(|b| (!alphanumeric(b)).then(|| format!("%{b:02x}"))),
-        // JSON: as serde, PHP, Go, .NET and Python's ensure_ascii have it.
+        // JSON escapes: as written by serde, PHP, Go, .NET and Python's ensure_ascii.
         escaped(|b| (b == b'"').then(|| "\\\"".to_owned())),
         escaped(|b| b"\"/".contains(&b).then(|| format!("\\{}", char::from(b)))),
         escaped(|b| (b == b'&').then(|| "\\u0026".to_owned()).or((b == b'"').then(|| "\\\"".to_owned()))),
         escaped(|b| b"+\"&".contains(&b).then(|| format!("\\u{b:04X}"))),
         escaped(|b| Some(format!("\\u{b:04x}"))),
         escaped(|b| Some(format!("\\x{b:02x}"))),
-        // Octal, as C and Python's bytes have it: as short as may be, and in full.
+        // Octal escapes, as written by C and for Python's bytes: as short as possible, and with three digits.
         escaped(|b| Some(format!("\\{b:03o}"))),
         escaped(|b| (b == b'"').then(|| "\\42".to_owned())),
         // HTML.
         escaped(|b| (b == b'&').then(|| "&amp;".to_owned()).or((b == b'"').then(|| "&quot;".to_owned()))),
         escaped(|b| Some(format!("&#{b};"))),
         escaped(|b| Some(format!("&#x{b:X};"))),
-        // Wrapped, as MIME and as a JSON string of it.
+        // Wrapped, as in MIME and in a JSON string of MIME.
         format!("{}\r\n{}", &base64[..20], &base64[20..]),
         format!("{}\n{}\n{}", &base64[..7], &base64[7..21], &base64[21..]),
         format!("{}\\n{}", &base64[..20], &base64[20..]),
@@ -97,15 +97,15 @@ fn a_value_is_found_in_every_spelling_and_across_every_edge() {
             );
             let left = out["before sk-live ".len()..].trim_end_matches(" after & 100% \\");
             let clean = left.chars().filter(|c| !matches!(c, '*' | '\r' | '\n')).count();
-            // Nothing but the padding of base64.
+            // Only the padding of base64 remains.
             assert!(clean <= left.matches('=').count(), "{spelling} {size}: {out}");
             assert!(hits >= 1, "{spelling} {size}");
         }
     }
 }
 
-/// A character of base64 or base32 that holds bits of the value and of its neighbours goes, too: whatever stands beside the
-/// value, nothing that is left depends on the value, in any spelling of the character and in any chunks.
+/// A character of base64 or base32 that contains bits of the value and of its neighbours is masked as well. The
+/// remaining text does not depend on the value, for any neighbours, spelling of the character, or chunks.
 #[test]
 #[expect(clippy::format_collect, reason = "texts of tests are short")]
 fn characters_that_a_value_shares_with_its_neighbours_are_masked() {
@@ -155,7 +155,7 @@ fn characters_that_a_value_shares_with_its_neighbours_are_masked() {
     assert_eq!(found, 4 * 5 * 3 * 4 * 2);
 }
 
-/// The pair is base64 that was sent, and is echoed in another encoding.
+/// The pair is sent as base64, and echoed in another encoding.
 #[test]
 fn edges_of_basic_credentials_are_masked_in_other_encodings() {
     let value = SecretValue::new(b"hS3cret/canary+0f3A7".to_vec()).unwrap();
@@ -165,7 +165,7 @@ fn edges_of_basic_credentials_are_masked_in_other_encodings() {
             let pair = format!("{user}:hS3cret/canary+0f3A7{line_end}");
             let sent = data_encoding::BASE64_NOPAD.encode(pair.as_bytes());
             let (from, to) = ((user.len() + 1) * 8 / 6, ((user.len() + 21) * 8).div_ceil(6));
-            // All bits of the pair's own characters go, wherever they lie.
+            // All bits of the pair's own characters are masked, at any position.
             let hidden = |bits: usize| from * 8 / bits..(to * 8).div_ceil(bits);
             let cases = [
                 (data_encoding::HEXLOWER.encode(sent.as_bytes()), hidden(4)),
@@ -186,7 +186,7 @@ fn edges_of_basic_credentials_are_masked_in_other_encodings() {
     }
 }
 
-/// Is everything masked that is to be? NUL bytes beside a character of UTF-16 may be, too.
+/// Returns whether all expected characters are masked. NUL bytes beside a character of UTF-16 may be masked as well.
 fn covers(out: &str, expected: &str) -> bool {
     out.len() == expected.len()
         && out
@@ -218,7 +218,7 @@ fn a_value_is_found_in_utf_16() {
     }
 }
 
-/// One value more each time there is one.
+/// Adds one value at each call.
 struct Later(Vec<WireForm>, Wanted);
 
 impl Newer for Later {
@@ -244,7 +244,7 @@ fn a_value_that_is_new_while_a_stream_goes_on_is_found() {
     assert_eq!(String::from_utf8(out).unwrap(), format!("{} or ***********.", "*".repeat(VALUE.len())));
 }
 
-/// How a character may be escaped; the first is not at all.
+/// The ways to escape a character; the first one does not escape it.
 #[expect(clippy::format_collect, reason = "the shortest way to say it; speed does not matter here")]
 const ESCAPES: &[fn(char) -> String] = &[
     |c| c.to_string(),
@@ -302,8 +302,8 @@ fn half_an_escape_before_a_value_hides_nothing() {
     }
 }
 
-/// A value, and how it may come: each character escaped in a way of its own, then the whole again; or in base64, over
-/// lines. So many bytes of it are the value's alone.
+/// A value and a spelling of it: each character in its own escape, and then the whole escaped again; or in base64,
+/// over several lines. The number counts the bytes that belong only to the value.
 fn spelled() -> impl Strategy<Value = (String, String, usize)> {
     let value = prop_oneof![
         proptest::string::string_regex(r"[ -)+-~]{8,24}").unwrap(),
@@ -418,10 +418,10 @@ fn a_value_in_a_field_name_takes_the_field_with_it() {
     assert_eq!(scrubber.hits(), 1);
 }
 
-/// Texts that are all escapes take no more than this many times as long as plain ones, in a release build.
+/// Texts that consist of escapes take at most this many times as long as plain ones, in a release build.
 const SLOWEST: f64 = 5.0;
 
-/// What an upstream sends must not be able to use up the daemon's time.
+/// An upstream's text must not be able to exhaust the daemon's CPU time.
 #[test]
 fn no_text_is_much_slower_than_a_plain_one() {
     let plain = "The quick brown fox jumps over the lazy dog, and some more text follows here. ";
@@ -447,7 +447,7 @@ fn no_text_is_much_slower_than_a_plain_one() {
     ];
     let size = if cfg!(debug_assertions) { 1 << 15 } else { 1 << 21 };
     let texts = cases.map(|(name, block)| (name, Bytes::from(block.repeat(size / block.len()))));
-    // The best of several, in turns: what else the machine does is not what is measured.
+    // Takes the best of several alternating runs, to exclude other load on the machine.
     let mut best = [f64::MAX; 15];
     for _ in 0..10 {
         for ((_, text), best) in texts.iter().zip(&mut best) {

@@ -1,4 +1,4 @@
-//! Escapes that fewer programs write, and the rest of the names and numbers of HTML.
+//! Tests of less common escapes, and of the remaining names and numbers of HTML.
 #![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 use onecli_model::SecretValue;
@@ -12,7 +12,7 @@ fn scrubber(value: &str) -> Scrubber {
     scrubber
 }
 
-/// What comes out of `text` in chunks of these sizes, over and over.
+/// Scrubs `text` in chunks of these sizes, which are repeated.
 pub(super) fn scrub(value: &str, mut text: &[u8], sizes: &[usize]) -> Vec<u8> {
     let mut scrubber = scrubber(value);
     let mut out = Vec::new();
@@ -28,7 +28,7 @@ pub(super) fn scrub(value: &str, mut text: &[u8], sizes: &[usize]) -> Vec<u8> {
     out
 }
 
-/// `spelling` is masked as a whole, whatever the chunks.
+/// Checks that `spelling` is masked completely, in any chunks.
 pub(super) fn check(value: &str, spelling: &[u8]) {
     let text = [b"<<", spelling, b">>"].concat();
     let expected = [b"<<".to_vec(), vec![b'*'; spelling.len()], b">>".to_vec()].concat();
@@ -56,7 +56,7 @@ fn names_of_letters_are_read() {
     );
 }
 
-/// How a character may be escaped, whatever is behind it.
+/// The ways to escape a character, whatever follows it.
 const ESCAPES: &[fn(char) -> String] = &[
     |c| c.to_string(),
     |c| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("%u{unit:04X}")).collect::<String>(),
@@ -78,7 +78,7 @@ const ESCAPES: &[fn(char) -> String] = &[
     },
 ];
 
-/// What the whole may be put into.
+/// The ways to embed the whole text.
 const OUTER: &[fn(&str) -> String] = &[
     str::to_owned,
     |text| text.replace('\\', "\\\\").replace('"', "\\\""),
@@ -118,7 +118,7 @@ proptest! {
         let text = format!("{before}{spelling}{after}");
         let whole = scrub(&value, text.as_bytes(), &[text.len()]);
         let within = &whole[before.len()..before.len() + spelling.len()];
-        // A blank may be behind an escape, or belong to it.
+        // A blank may follow an escape, or belong to it.
         prop_assert!(within.trim_ascii_end().iter().all(|byte| b"*\r\n".contains(byte)), "{text:?}: {}", whole.escape_ascii());
         prop_assert_eq!(scrub(&value, text.as_bytes(), &sizes), whole, "{:?}", text);
     }

@@ -1,9 +1,9 @@
-//! Values that are not ASCII, and encodings of the whole text.
+//! Tests of values that are not ASCII, and of encodings of the whole text.
 #![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 use super::tests_of_escapes::{check, each, percent, scrub};
 
-/// UTF-8 that was taken for a text of one byte for each character.
+/// UTF-8 that was interpreted as text with one byte for each character.
 fn mistaken(value: &str) -> String {
     value.bytes().map(char::from).collect()
 }
@@ -28,7 +28,7 @@ fn a_value_is_found_where_programs_disagree_about_the_charset() {
         );
         check(value, &percent(wrong.as_bytes()));
         check(value, data_encoding::HEXLOWER.encode(wrong.as_bytes()).as_bytes());
-        // As Python shows bytes, and C.
+        // As Python and C print bytes.
         check(
             value,
             &each(&wrong, |c| if c.is_ascii() { c.to_string() } else { format!("\\x{:02x}", u32::from(c)) }),
@@ -61,7 +61,7 @@ fn base64_of_utf_16_and_quoted_printable_are_found() {
             let encoded = data_encoding::BASE64.encode(&wide(encode, &format!("{before}{value}")));
             let out = scrub(value, format!("<{encoded}>").as_bytes(), &[5]);
             let from = 1 + (before.len() * 16).div_ceil(6);
-            // At the end nothing but padding and a character of zeros.
+            // At the end, only padding and a character of zeros remain.
             let clean = out[from..].iter().filter(|byte| !b"*=>".contains(byte)).count();
             assert!(clean <= 1, "{before}: {encoded} becomes {}", out.escape_ascii());
         }
@@ -72,7 +72,7 @@ fn base64_of_utf_16_and_quoted_printable_are_found() {
     check("Zürich-é=1", b"Z=FCrich-=E9=3D1");
 }
 
-/// What `http/scrub_values` and ARCHITECTURE.md say of the memory of spellings.
+/// The size of spellings that `http/scrub_values` and ARCHITECTURE.md state.
 #[test]
 fn spellings_have_the_documented_size() {
     use onecli_model::{Placement, SecretValue};

@@ -1,4 +1,5 @@
-//! What waits at the end of a read depends on the text and on the classes of the values, never on a value.
+//! Tests that the bytes which wait at the end of a read depend on the text and on the classes of the values, never on
+//! a value.
 #![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 use onecli_model::SecretValue;
@@ -17,7 +18,7 @@ fn scrubber(value: &[u8]) -> Scrubber {
     scrubber
 }
 
-/// What is held of `text` while `value` is watched for.
+/// The number of bytes held of `text` while `value` is watched.
 fn held(value: &[u8], text: &[u8]) -> usize {
     let mut scrubber = scrubber(value);
     let length = scrubber.push(Bytes::copy_from_slice(text)).len();
@@ -112,7 +113,7 @@ fn a_long_value_is_masked_to_its_end() {
             assert!(out == expected, "{size}: {}", out.escape_ascii());
             assert_eq!(scrubber.hits(), 1, "{size}");
         }
-        // An upstream that ends early, or goes on with something else.
+        // An upstream that ends early, or continues with another text.
         let mut scrubber = scrubber(&value);
         let cut = [&text[..=spelling.len() - 48], b"\"}"].concat();
         let out = scrubber.push_last(cut.clone().into());
@@ -151,7 +152,7 @@ fn pairs() -> impl Strategy<Value = (String, String)> {
     ]
 }
 
-/// Pieces of a text: beginnings of the value in several forms, and others.
+/// Pieces of a text: beginnings of the value in several forms, and other text.
 fn pieces() -> impl Strategy<Value = Vec<(usize, usize, String)>> {
     let noise = proptest::string::string_regex(r#"[a-c \\%&u0-9;#x{}"\r\n]{0,12}"#).unwrap();
     proptest::collection::vec((0..6_usize, 0..40_usize, noise), 1..12)
@@ -160,7 +161,7 @@ fn pieces() -> impl Strategy<Value = Vec<(usize, usize, String)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// An agent that knows how a value begins learns nothing of what follows.
+    /// An agent that knows the beginning of a value learns nothing about the rest.
     #[test]
     fn what_comes_out_does_not_depend_on_a_value((value, other) in pairs(), pieces in pieces()) {
         prop_assume!(value != other);

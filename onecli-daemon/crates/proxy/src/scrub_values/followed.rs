@@ -1,4 +1,4 @@
-//! The values of one host, followed while a response is under way.
+//! Tracks the values of one host while a response streams.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +12,28 @@ use super::SearchSet;
 use crate::gateway::Gateway;
 use crate::scrub::{Needles, Newer, Scrubber, Wanted};
 
-/// What responses of a host are searched for, under the policy of the moment.
+/// The values that responses of a host are searched for, under the current policy.
 ///
-/// A value is in the policy, or counted by [`Credentials::changes`], before a request carries it to an upstream. So a response
-/// that asks before each chunk is searched for every value that the chunk can hold.
+/// A value is in the policy, or counted by [`Credentials::changes`], before a request carries it to an upstream. So a
+/// response that checks this before each chunk is searched for every value that the chunk can contain.
 #[derive(Clone)]
 pub(crate) struct Followed {
     gateway: Arc<Gateway>,
     host: Host,
-    /// Changed where there is a policy that was not looked at.
+    /// Reports a change while there is a policy that has not been checked.
     policy: watch::Receiver<Arc<Snapshot>>,
     set: Arc<SearchSet>,
-    /// What [`Credentials::changes`] was.
+    /// The value of [`Credentials::changes`] at the last check.
     changes: u64,
-    /// What new responses are searched for.
+    /// The needles for new responses.
     current: Arc<Needles>,
-    /// What this one is searched for: replaced values, too.
+    /// The needles for this response, including replaced values.
     searched: Arc<Needles>,
     flush_after: Option<Duration>,
 }
 
 impl Followed {
-    /// For responses of `host`.
+    /// Tracks the values for responses of `host`.
     pub(crate) fn new(gateway: &Arc<Gateway>, host: &Host) -> Followed {
         let mut policy = gateway.policy.clone();
         let snapshot = Arc::clone(&policy.borrow_and_update());
@@ -58,7 +58,7 @@ impl Followed {
         &self.gateway.credentials
     }
 
-    /// Searches a response for `current`, as it was after so many `changes`, and for all that is newer.
+    /// Returns a scrubber for `current`, the values after `changes` changes, and for all newer values.
     pub(super) fn scrubber(mut self, current: Arc<Needles>, changes: u64) -> Scrubber {
         self.flush_after = self.set.flush_after();
         (self.searched, self.current, self.changes) = (Arc::clone(&current), current, changes);
@@ -70,7 +70,7 @@ impl Followed {
         Wanted { needles: Arc::clone(&self.searched), flush_after: self.flush_after, has_issued }
     }
 
-    /// Takes the set of the newest policy. Tells whether it is another one.
+    /// Adopts the set of the newest policy. Returns whether it is a different set.
     fn take_set(&mut self) -> bool {
         let snapshot = Arc::clone(&self.policy.borrow_and_update());
         let set = self.gateway.searched_under(&snapshot, &self.host);
@@ -78,7 +78,7 @@ impl Followed {
             return false;
         }
         self.flush_after = match (self.flush_after, set.flush_after()) {
-            // Replaced values wait as they did.
+            // Bytes that may begin replaced values wait as long as before.
             (Some(one), Some(other)) if !self.searched.is_empty() => Some(one.max(other)),
             (None, _) if !self.searched.is_empty() => None,
             (_, of_new) => of_new,
@@ -90,7 +90,7 @@ impl Followed {
 
 impl Newer for Followed {
     fn newer(&mut self) -> Option<Wanted> {
-        // Read before the values are: none is missed.
+        // The counter is read before the values, so that no value is missed.
         let changes = self.gateway.credentials.changes();
         let is_new_policy = self.policy.has_changed().unwrap_or(false);
         if changes == self.changes && !is_new_policy {

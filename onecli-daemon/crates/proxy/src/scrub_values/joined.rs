@@ -1,4 +1,4 @@
-//! Values that replace others while responses are under way: those are searched for both.
+//! Values that are replaced while responses stream: those responses are searched for the old and the new values.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,22 +7,23 @@ use lru::LruCache;
 
 use crate::scrub::Needles;
 
-/// Spellings of replaced values that a running response is still searched for, in bytes: some 250 values of 40 bytes.
-/// Beyond that, the values that were current before the last change and those that are current now remain.
+/// Bytes of spellings of replaced values that a running response is still searched for: about 250 values of 40 bytes.
+/// Beyond that, only the values before the last change and the current ones remain.
 const REPLACED_BYTES: usize = 256 << 10;
-/// Combinations that running responses share. One more is compiled again for each response. An entry keeps no values.
+/// Number of combinations that running responses share. Further ones are compiled again for each response. An entry
+/// retains no values.
 const COMBINATIONS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// What running responses are searched for, compiled once for all that began under the same values.
+/// The needles for running responses, compiled once for all responses that began under the same values.
 pub(super) struct Joined(Mutex<LruCache<Addresses, Entry>>);
 
-/// The addresses of the needles that a response was searched for, and of those that are current.
+/// The addresses of the needles that a response was searched for, and of the current needles.
 type Addresses = (usize, usize);
 
 struct Entry {
-    /// No other needles have their addresses as long as these are here.
+    /// While these weak references exist, no other needles can have their addresses.
     _of: [Weak<Needles>; 2],
-    /// Kept by the responses that are searched for it.
+    /// Owned by the responses that are searched for it.
     all: Weak<Needles>,
 }
 
@@ -31,8 +32,8 @@ impl Joined {
         Joined(Mutex::new(LruCache::new(COMBINATIONS)))
     }
 
-    /// What a response is searched for from now on that was searched for `known`. New responses are searched for `current`, and
-    /// were for `before`.
+    /// Returns the needles from now on for a response that was searched for `known`. New responses are searched for
+    /// `current`, and were searched for `before`.
     pub(super) fn of(
         &self,
         known: &Arc<Needles>,
@@ -108,7 +109,7 @@ mod tests {
         assert!(weak.upgrade().is_none(), "the cache keeps no values");
     }
 
-    /// An agent can have tokens issued for as long as a response is under way.
+    /// An agent can have tokens issued for as long as a response streams.
     #[test]
     fn replaced_values_are_bounded() {
         let joined = Joined::new();

@@ -1,4 +1,4 @@
-//! The values of one host, spelt.
+//! The spellings of one host's values.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -14,21 +14,22 @@ use zeroize::Zeroizing;
 
 use crate::scrub::{Needle, Needles, spellings};
 
-/// Values of one secret whose spellings are kept, where it is not the store that holds them: some more than are searched
-/// for at a time (64 tokens). A token of 2 KiB has 24 KiB of spellings.
+/// Number of values of one secret whose spellings are cached, for values that are not in the store. It is slightly
+/// more than the number searched for at a time (64 tokens). A token of 2 KiB has 24 KiB of spellings.
 const SPELT: NonZeroUsize = NonZeroUsize::new(80).unwrap();
-/// Combinations of such values that are kept compiled: dynamic secrets have a value for each agent.
+/// Number of combinations of such values that are cached in compiled form. Dynamic secrets have a value for each
+/// agent.
 const COMBINATIONS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
-/// What responses of one host, or of several with the same secrets, are searched for.
+/// The values that responses of one host, or of several with the same secrets, are searched for.
 #[derive(Default)]
 pub(crate) struct SearchSet {
-    /// Of values in the store.
+    /// The needles of stored values.
     needles: Arc<Needles>,
-    /// The same, by secret.
+    /// The same needles, by secret.
     stored: Vec<(Watch, Vec<Needle>)>,
     bytes: usize,
-    /// How long bytes wait that may be the beginning of a value: the longest of all secrets, if all say how long.
+    /// How long bytes that may begin a value wait: the longest time of all secrets, if each sets one.
     flush_after: Option<Duration>,
     unopened: Vec<Watch>,
     moving: Vec<Moving>,
@@ -38,7 +39,7 @@ pub(crate) struct SearchSet {
 /// The addresses of the spellings that are combined.
 type Combination = Vec<usize>;
 
-/// As long as the spellings are kept, no others have their addresses.
+/// While the spellings are retained, no others can have their addresses.
 struct Combined {
     _spelt: Vec<Arc<Spelt>>,
     needles: Arc<Needles>,
@@ -53,7 +54,7 @@ pub(super) struct Moving {
     spelt: Mutex<LruCache<Value, Arc<Spelt>>>,
 }
 
-/// A value as a key of a map.
+/// A value as a map key.
 #[derive(PartialEq, Eq)]
 struct Value(Zeroizing<Vec<u8>>);
 
@@ -70,7 +71,7 @@ impl Borrow<[u8]> for Value {
 }
 
 impl SearchSet {
-    /// Opens and spells what is stored.
+    /// Opens the stored values and computes their spellings.
     pub(super) fn compile(watches: Vec<Watch>, credentials: &Credentials) -> SearchSet {
         let pauses = watches.iter().map(|watch| Some(watch.secret().profile.flush_after?.duration()));
         let flush_after = pauses.collect::<Option<Vec<_>>>().and_then(|pauses| pauses.into_iter().max());
@@ -89,7 +90,7 @@ impl SearchSet {
         set.bytes = needles().map(Needle::len).sum();
         let mut all = of(needles());
         if !set.moving.is_empty() {
-            // Bytes wait whichever of them are known at the moment.
+            // Bytes wait for any value of the class, whichever values are known now.
             all.watch_for(ValueClass::ISSUED);
         }
         set.needles = Arc::new(all);
@@ -97,22 +98,22 @@ impl SearchSet {
         set
     }
 
-    /// How long held bytes wait for the bytes behind them; for ever where this is `None`.
+    /// How long held bytes wait for later bytes; `None` means no limit.
     pub(super) fn flush_after(&self) -> Option<Duration> {
         self.flush_after
     }
 
-    /// Bytes of all spellings of stored values.
+    /// Number of bytes in all spellings of stored values.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Is there no secret for the host?
+    /// Returns whether there is no secret for the host.
     pub(crate) fn is_empty(&self) -> bool {
         self.stored.is_empty() && self.moving.is_empty() && self.unopened.is_empty()
     }
 
-    /// The secret whose value this text is. Takes some time.
+    /// The secret whose value this text is. The search is slow.
     pub(crate) fn owner(&self, matched: &[u8]) -> Option<&Secret> {
         let stored =
             self.stored.iter().find(|(_, needles)| of(needles).is_in(matched)).map(|(watch, _)| watch);
@@ -137,7 +138,7 @@ impl SearchSet {
         self.moving.iter().map(Moving::watch).filter(is_issued)
     }
 
-    /// The stored values, and those that are in memory now. Nothing is fetched or issued.
+    /// The needles of the stored values, and of those that are in memory now. Nothing is fetched or issued.
     pub(super) fn current(&self, credentials: &Credentials) -> Arc<Needles> {
         let spelt = |moving: &Moving| -> Vec<Arc<Spelt>> {
             let values = credentials.values_in_memory(&moving.watch);
@@ -146,19 +147,19 @@ impl SearchSet {
         self.needles_with(self.moving.iter().flat_map(spelt).collect())
     }
 
-    /// The spellings of stored values that requests to the host carry, of some secrets.
+    /// The spellings of stored values that requests to the host carry, for the secrets that `is_one` selects.
     pub(crate) fn placed(&self, is_one: impl Fn(&Watch) -> bool) -> Vec<Needle> {
         let of_those = self.stored.iter().filter(|(watch, _)| watch.sent() == Sent::Placed && is_one(watch));
         of_those.flat_map(|(_, needles)| needles.iter().cloned()).collect()
     }
 
-    /// Secrets whose values come from a source and are sent as they are.
+    /// Secrets whose values come from a source and are sent unchanged.
     pub(crate) fn fetched(&self) -> impl Iterator<Item = &Watch> {
         let is_fetched = |watch: &&Watch| watch.secret().profile.mint.is_none();
         self.moving.iter().map(Moving::watch).filter(is_fetched)
     }
 
-    /// The stored values, and these.
+    /// The needles of the stored values and of these.
     pub(super) fn needles_with(&self, spelt: Vec<Arc<Spelt>>) -> Arc<Needles> {
         let Some(combined) = self.combined.as_ref().filter(|_| !spelt.is_empty()) else {
             return Arc::clone(&self.needles);
@@ -188,7 +189,7 @@ impl Moving {
         lock(&self.spelt).iter().any(|(_, spelt)| of(&spelt.0).is_in(matched))
     }
 
-    /// The spellings of a value of this secret; none where nothing of it is sent.
+    /// Returns the spellings of a value of this secret; `None` if no part of it is sent.
     pub(super) fn spell(&self, value: &SecretValue) -> Option<Arc<Spelt>> {
         let mut known = lock(&self.spelt);
         if let Some(spelt) = known.get(value.expose()) {

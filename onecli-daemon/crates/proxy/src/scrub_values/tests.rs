@@ -1,4 +1,4 @@
-//! What was sent is scrubbed.
+//! Tests that sent values are scrubbed.
 
 use bytes::Bytes;
 use onecli_model::{Clock as _, Placement, SecretValue, WireForm};
@@ -10,7 +10,7 @@ use crate::replace::{StandIn, in_basic, in_json, in_query};
 
 const VALUE: &str = r#"sk/real+0f3A~="9%Zq w"#;
 
-/// What leaves the host by each placement.
+/// The text that is sent to the host, for each placement.
 fn sent() -> Vec<(Placement, String)> {
     let value = SecretValue::new(VALUE.as_bytes().to_vec()).unwrap();
     let forms = ["PLACE".to_owned()];
@@ -39,7 +39,7 @@ fn sent() -> Vec<(Placement, String)> {
     all
 }
 
-/// Documented encodings of a whole text, each with its decoder. A mask decodes to bytes that no text has.
+/// Documented encodings of a whole text, each with its decoder. A mask decodes to bytes that occur in no text.
 type Coding = (&'static str, fn(&[u8]) -> Vec<u8>, fn(&[u8]) -> Vec<u8>);
 
 fn unmasked(text: &[u8], digit: u8) -> Vec<u8> {
@@ -90,15 +90,15 @@ const CODINGS: &[Coding] = &[
         |text| {
             let text = unmasked(text, b'A');
             let decoded: Vec<u8> = percent_encoding::percent_decode(&text).collect();
-            // Three masks are one character.
+            // Three masks represent one character.
             let decoded = String::from_utf8(decoded).unwrap().replace("AAA", "A");
             data_encoding::BASE64.decode(decoded.as_bytes()).unwrap()
         },
     ),
 ];
 
-/// The request head as an upstream echoes it: whatever the placement, whatever the encoding, wherever it stands, and in
-/// whatever pieces, nothing of what was sent for the value is left but its first and last character.
+/// An upstream echoes the request head, with any placement, encoding, position and chunks. Of the text that was sent
+/// for the value, at most the first and the last character remain.
 #[test]
 fn sent_forms_are_scrubbed_in_every_encoding() {
     let value = SecretValue::new(VALUE.as_bytes().to_vec()).unwrap();
@@ -137,7 +137,7 @@ fn sent_forms_are_scrubbed_in_every_encoding() {
     }
 }
 
-/// Not a benchmark, but a guard: many secrets of a host cost a response less than they would if it were searched for each.
+/// This is a guard, not a benchmark: a search for a host's many secrets costs less than one search for each.
 #[test]
 fn many_values_of_a_host_are_searched_for_at_once() {
     let size = if cfg!(debug_assertions) { 1 << 14 } else { 1 << 21 };

@@ -1,5 +1,6 @@
-//! Non-interference: all that an agent can see of a response is the same for any two values of one class that do not occur
-//! in it. What is compared is each write to the agent's connection, with its time on a clock that the upstream's steps move.
+//! Tests of non-interference: everything that an agent can see of a response is the same for any two values of one
+//! class that do not occur in it. The tests compare each write to the agent's connection and its time. The clock
+//! advances with the upstream's steps.
 #![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 mod harness;
@@ -34,7 +35,7 @@ fn shown(trace: &Trace) -> String {
     lines.collect()
 }
 
-/// What a reviewer did: texts that end in a guess, over and over, until a frame tells which guess is right.
+/// An attack from a review: texts that end in a guess are repeated until a frame shows which guess is right.
 #[test]
 fn a_guess_is_not_confirmed() {
     for (value, other) in [
@@ -49,7 +50,7 @@ fn a_guess_is_not_confirmed() {
     }
 }
 
-/// Bytes that wait leave behind a silence where they may, and at the end else.
+/// Held bytes are sent after a silence if that is allowed, and otherwise at the end.
 #[tokio::test]
 async fn held_bytes_leave_behind_a_silence_where_they_may() {
     let script = vec![(Bytes::from_static(b"so it is"), true), (Bytes::from_static(b" so"), false)];
@@ -81,8 +82,8 @@ async fn held_bytes_leave_behind_a_silence_where_they_may() {
     }
 }
 
-/// Events, lines and messages leave as soon as they are complete: the upstream sends the next one when the agent has read
-/// the one before.
+/// Events, lines and messages are sent as soon as they are complete. The upstream sends the next one after the agent
+/// has read the previous one.
 #[tokio::test]
 async fn records_leave_when_they_are_complete() {
     let message = |text: &str| {
@@ -119,7 +120,7 @@ async fn records_leave_when_they_are_complete() {
     }
 }
 
-/// Values of one class, which differ somewhere.
+/// Two different values of one class.
 fn values() -> impl Strategy<Value = (String, String)> {
     prop_oneof![
         ("sk-[a-zA-Z0-9+/=_.~-]{0,9}", "[a-zA-Z0-9+/=_.~-]{12}", "[a-zA-Z0-9+/=_.~-]{12}"),
@@ -130,7 +131,7 @@ fn values() -> impl Strategy<Value = (String, String)> {
     .prop_map(|(same, one, another)| (same.clone() + &one, same + &another))
 }
 
-/// Beginnings of a value in several forms, between other bytes.
+/// Beginnings of a value in several forms, with other bytes between them.
 fn script_of(value: &str, pieces: &[(usize, usize, String, bool)], silences: bool) -> Script {
     let forms = [
         value.to_owned(),
@@ -152,7 +153,7 @@ fn pieces() -> impl Strategy<Value = Vec<(usize, usize, String, bool)>> {
     proptest::collection::vec((0..6_usize, 0..21_usize, noise, any::<bool>()), 1..6)
 }
 
-/// Compares what is seen while either value is watched for, unless one occurs.
+/// Compares the traces for the two watched values, unless one of them occurs in the text.
 fn check(
     (value, other): (String, String),
     pieces: &[(usize, usize, String, bool)],

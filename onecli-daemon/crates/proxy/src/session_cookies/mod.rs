@@ -1,8 +1,9 @@
-//! Sessions that a service issues for a request that carried a credential: cookies, and the session headers of templates.
+//! Sessions that a service issues for a request with a credential: cookies, and the session headers of templates.
 //!
-//! Such a session is a credential itself. The agent receives a sealed stand-in ([`onecli_vault::Session`]), and the daemon
+//! Such a session is itself a credential. The agent gets a sealed stand-in ([`onecli_vault::Session`]). The daemon
 //! opens it on a later request for which policy would use the same secrets. `request` opens, `response` seals,
-//! `set_cookie` is the syntax of `Set-Cookie`, and `watched` lists what else is masked. No state is kept.
+//! `set_cookie` is the syntax of `Set-Cookie`, and `watched` lists which other texts are masked. The daemon stores no
+//! state for sessions.
 
 mod request;
 mod response;
@@ -18,7 +19,7 @@ use onecli_audit::Text;
 use onecli_model::CookieMode;
 use onecli_policy::Grant;
 
-/// What was done with sessions, for the audit record.
+/// Counts of handled sessions, for the audit record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// Opened in the request.
@@ -32,7 +33,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// As the record has it: `opened 1, sealed 2`. `None` where nothing was done.
+    /// Returns the text for the record, such as `opened 1, sealed 2`. `None` if all counts are zero.
     fn text(self) -> Option<Text> {
         (self != Tally::default()).then(|| Text::new(&self.to_string()))
     }
@@ -55,20 +56,20 @@ impl fmt::Display for Tally {
     }
 }
 
-/// What the secrets of a request want done with its sessions. `Pass` without any secret.
+/// The mode that the secrets of a request demand for its sessions. `Pass` without any secret.
 fn mode(grants: &[Grant]) -> CookieMode {
     let modes = grants.iter().map(|grant| grant.secret().profile.cookie_mode());
     modes.fold(CookieMode::Pass, CookieMode::stricter)
 }
 
-/// Does a cookie or header of this name hold a token against cross-site request forgery? Scripts copy such a cookie into a
-/// header, and pages repeat it in forms: it is sealed, but not masked elsewhere.
+/// Returns whether a cookie or header of this name contains a token against cross-site request forgery. Scripts copy
+/// such a cookie into a header, and pages repeat it in forms. So it is sealed, but not masked elsewhere.
 fn is_csrf(name: &[u8]) -> bool {
     let name = name.to_ascii_lowercase();
     [&b"csrf"[..], b"xsrf"].iter().any(|word| memchr::memmem::find(&name, word).is_some())
 }
 
-/// A cookie's name and value (RFC 6265 section 5.2). Without `=` all of it is the value.
+/// A cookie's name and value (RFC 6265 section 5.2). Without `=`, the whole text is the value.
 fn pair(text: &[u8]) -> (&[u8], &[u8]) {
     match text.iter().position(|byte| *byte == b'=') {
         Some(at) => (text[..at].trim_ascii(), text[at + 1..].trim_ascii()),

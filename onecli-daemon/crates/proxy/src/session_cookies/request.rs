@@ -1,4 +1,4 @@
-//! Sessions in a request: stand-ins are taken out, and opened once policy allowed their secrets.
+//! Sessions in a request. Stand-ins are removed, and opened after policy has allowed their secrets.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem;
@@ -14,21 +14,23 @@ use super::super::pool::Upstream;
 use super::watched::watched;
 use super::{Sessions, Tally, is_csrf, mode, pair};
 
-/// Stand-ins that are opened for one request; further ones are removed. Their bytes are bounded by those of the head.
+/// Maximum number of stand-ins that are opened for one request; further ones are removed. The limit on the head
+/// limits their bytes.
 const MOST_OPENED: usize = 64;
 
-/// The stand-ins of a request that are this agent's and for this host.
+/// The stand-ins of a request that belong to this agent and this host.
 #[derive(Debug, Default)]
 pub(crate) struct Presented {
     cookies: Vec<Session>,
     headers: Vec<(HeaderName, Session)>,
-    /// Stand-ins that the request may not use.
+    /// Number of stand-ins that the request may not use.
     removed: u32,
 }
 
 impl Presented {
-    /// Takes every stand-in out of the head's headers, and notes the secrets of those that may be opened. One that is
-    /// damaged, of an earlier generation, or for another host or cookie is removed: the request goes on without it.
+    /// Removes every stand-in from the head's headers, and notes the secrets of those that may be opened. A stand-in
+    /// is dropped if it is damaged, of an earlier generation, or for another host or cookie. The request continues
+    /// without it.
     ///
     /// # Errors
     /// [`Code::SessionForeign`]: another agent received the session.
@@ -51,9 +53,9 @@ impl Presented {
         Ok(presented)
     }
 
-    /// Opens what `grants` allow, and removes raw cookies from a request that carries a credential: the service could tie
-    /// its session to a cookie that the agent knows (session fixation). Raw cookies against cross-site request forgery
-    /// stay, and those with a placeholder.
+    /// Opens the stand-ins that `grants` allow, and removes raw cookies from a request that carries a credential.
+    /// Otherwise the service could bind its session to a cookie that the agent knows (session fixation). Raw cookies
+    /// against cross-site request forgery remain, and so do those with a placeholder.
     pub(crate) fn open(self, grants: &[Grant], headers: &mut HeaderMap) -> Opened {
         let mut opened = Opened::default();
         opened.tally.removed = self.removed;
@@ -72,7 +74,7 @@ impl Presented {
     }
 }
 
-/// The walk over a head.
+/// The state of a pass over a head.
 struct Taking<'a> {
     vault: &'a Vault,
     agent: &'a Agent,
@@ -140,7 +142,7 @@ impl Taking<'_> {
     }
 }
 
-/// What a request may send in its stand-ins' place.
+/// The text that a request may send in place of its stand-ins.
 #[derive(Default)]
 pub(crate) struct Opened {
     /// `name=value; name=value`.
@@ -176,7 +178,7 @@ impl Opened {
         };
         let is_place = session.kind() == SessionKind::Cookie || grants.iter().any(is_named);
         let header = session.expose(grants).filter(|_| is_place).and_then(|value| {
-            // Scripts decode a cookie before they copy it; they found nothing to decode in the stand-in.
+            // Scripts decode a cookie before they copy it. The stand-in has nothing to decode.
             let copied: Zeroizing<Vec<u8>> = Zeroizing::new(match session.kind() {
                 SessionKind::Cookie => percent_decode(value).collect(),
                 SessionKind::Header => value.to_vec(),
@@ -197,26 +199,27 @@ impl Opened {
         self.values.extend(watched(session.name(), value));
     }
 
-    /// Is there nothing to send?
+    /// Returns whether there is nothing to send.
     pub(crate) fn is_empty(&self) -> bool {
         self.cookies.is_empty() && self.headers.is_empty()
     }
 
-    /// What the audit record says of them.
+    /// The text for the audit record.
     pub(crate) fn text(&self) -> Option<Text> {
         self.tally.text()
     }
 
-    /// Values that must not come back in the response.
+    /// Values that are masked in the response.
     pub(crate) fn values(&self) -> &[SecretValue] {
         &self.values
     }
 
-    /// Puts the sessions into the request that is about to be sent to `upstream`; call it after the credential is in.
+    /// Puts the sessions into the request that is about to be sent to `upstream`. Call it after the credential was
+    /// injected.
     ///
     /// # Errors
-    /// [`Code::PlaintextRefused`] where the upstream is not verified and the secret does not allow that;
-    /// [`Code::Internal`] for what is no header value.
+    /// [`Code::PlaintextRefused`] if the upstream is not verified and the secret does not allow that.
+    /// [`Code::Internal`] for a session that is no valid header value.
     pub(crate) fn put(
         &self,
         headers: &mut HeaderMap,
@@ -246,7 +249,7 @@ impl Opened {
         Ok(())
     }
 
-    /// What happens to sessions in the response to the request with `grants`.
+    /// Returns how to handle sessions in the response to the request with `grants`.
     pub(crate) fn answered_by(&self, grants: Vec<Grant>, host: &Host) -> Sessions {
         Sessions { grants, host: host.clone(), mode: self.mode, tally: self.tally }
     }
@@ -256,7 +259,7 @@ fn is_stand_in(value: &[u8]) -> bool {
     value.starts_with(Session::PREFIX.as_bytes())
 }
 
-/// Every pair of the request's cookies. HTTP/2 may send several fields (RFC 9113 section 8.2.3).
+/// All pairs of the request's cookies. HTTP/2 may send several fields (RFC 9113 section 8.2.3).
 fn pairs(headers: &HeaderMap) -> Vec<&[u8]> {
     let fields = headers.get_all(header::COOKIE).iter();
     let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
@@ -264,7 +267,7 @@ fn pairs(headers: &HeaderMap) -> Vec<&[u8]> {
 }
 
 fn joined(pairs: &[&[u8]]) -> Option<HeaderValue> {
-    // The bytes come from header values.
+    // The bytes come from header values, so they are valid.
     (!pairs.is_empty()).then(|| HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok()).flatten()
 }
 
@@ -279,7 +282,7 @@ fn set_cookies(headers: &mut HeaderMap, value: Option<HeaderValue>) {
     }
 }
 
-/// Gives the number of cookies that were removed.
+/// Removes raw cookies. Returns the number of removed cookies.
 fn strip_raw(headers: &mut HeaderMap) -> u32 {
     let all = pairs(headers);
     let stays = |text: &&&[u8]| is_csrf(pair(text).0) || Placeholder::find_all(text).next().is_some();

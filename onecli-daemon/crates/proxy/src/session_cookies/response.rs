@@ -1,4 +1,4 @@
-//! Sessions in a response: each is replaced by its stand-in before the agent sees it.
+//! Sessions in a response. Each is replaced with its stand-in before the agent sees it.
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -12,32 +12,32 @@ use super::Tally;
 use super::set_cookie::SetCookie;
 use super::watched::watched;
 
-/// Largest cookie or session header that the agent receives, name and stand-in together, in bytes: clients need keep no
-/// larger cookie (RFC 6265 section 6.1).
+/// Largest cookie or session header that the agent gets, name and stand-in together, in bytes. Clients need not store
+/// a larger cookie (RFC 6265 section 6.1).
 const MOST_BYTES: usize = 4096;
-/// Cookies and session headers of one response that are sealed. Further ones are dropped.
+/// Maximum number of cookies and session headers of one response that are sealed. Further ones are dropped.
 const MOST_SEALED: u32 = 64;
 /// The obsolete form of `Set-Cookie` (RFC 2965).
 const SET_COOKIE2: HeaderName = HeaderName::from_static("set-cookie2");
 
-/// What happens to sessions in the response to one request.
+/// How to handle sessions in the response to one request.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    /// Those of every secret whose credential or session the request carried.
+    /// The grants of all secrets whose credential or session the request carried.
     pub(super) grants: Vec<Grant>,
     pub(super) host: Host,
     pub(super) mode: CookieMode,
     pub(super) tally: Tally,
 }
 
-/// Replaces the sessions in the headers of a response, and notes that in its record.
+/// Replaces the sessions in the headers of a response, and writes the counts to its record.
 pub(crate) fn seal(delivery: &mut Delivery, headers: &mut HeaderMap) {
     let Delivery { gateway, trail, sessions, .. } = delivery;
     sessions.replace(&gateway.vault, headers);
     trail.record().sessions = sessions.tally.text();
 }
 
-/// The frame without sessions in its trailers, where no service may issue one (RFC 9110 section 6.5.1).
+/// Removes sessions from trailers, where no service may issue one (RFC 9110 section 6.5.1).
 pub(crate) fn strip_trailers(sessions: &Sessions, frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
@@ -51,7 +51,7 @@ pub(crate) fn strip_trailers(sessions: &Sessions, frame: Frame<Bytes>) -> Frame<
 }
 
 impl Sessions {
-    /// The headers that hold a session; none where the agent may have it.
+    /// The headers that contain a session; none if the agent may see it.
     fn names(&self) -> Vec<HeaderName> {
         if self.grants.is_empty() || self.mode == CookieMode::Pass {
             return Vec::new();
@@ -61,7 +61,7 @@ impl Sessions {
         [header::SET_COOKIE, SET_COOKIE2].into_iter().chain(own).collect()
     }
 
-    /// The values in the headers of a response that must not reach the agent elsewhere in it.
+    /// The values in the headers of a response that must not reach the agent in other parts of it.
     pub(crate) fn values(&self, headers: &HeaderMap) -> Vec<SecretValue> {
         let names = self.names();
         let fields =
@@ -92,14 +92,14 @@ impl Sessions {
         }
     }
 
-    /// The field as the agent gets it; `None` where it gets none.
+    /// The field that the agent gets; `None` if it is dropped.
     fn stand_in(&mut self, vault: &Vault, name: &HeaderName, field: &HeaderValue) -> Option<HeaderValue> {
         let (cookie, session_name, value) = session_in(name, field);
         if self.mode == CookieMode::Strip || *name == SET_COOKIE2 || self.tally.sealed >= MOST_SEALED {
             return None;
         }
         if value.is_empty() {
-            // A cookie that ends holds nothing.
+            // A cookie that is being deleted contains no session.
             return HeaderValue::from_bytes(&cookie?.set_by(&self.host).with_value(b"")).ok();
         }
         let cookie = cookie.map(|cookie| cookie.set_by(&self.host));
@@ -118,7 +118,7 @@ impl Sessions {
     }
 }
 
-/// The cookie, where the field sets one; the name of the session; its value.
+/// The cookie, if the field sets one; the name of the session; its value.
 fn session_in<'f>(
     name: &'f HeaderName,
     field: &'f HeaderValue,

@@ -1,4 +1,4 @@
-//! `Set-Cookie` (RFC 6265 section 5.2), as far as its value is exchanged and its attributes stay.
+//! `Set-Cookie` (RFC 6265 section 5.2), as far as needed to replace the value and retain the attributes.
 
 use onecli_model::Host;
 use onecli_vault::SessionScope;
@@ -6,23 +6,24 @@ use onecli_vault::SessionScope;
 use super::pair;
 use super::watched::looks_random;
 
-/// Attributes that stay, if [`allowed`] takes their values. Others are dropped: they could hold a part of a session.
+/// Attributes that are retained if [`allowed`] accepts their values. Others are dropped, because they could contain a
+/// part of a session.
 const ATTRIBUTES: [&str; 9] =
     ["expires", "max-age", "domain", "path", "secure", "httponly", "samesite", "partitioned", "priority"];
-/// Those without a value.
+/// The attributes without a value.
 const FLAGS: [&str; 3] = ["secure", "httponly", "partitioned"];
-/// What `SameSite` and `Priority` may say.
+/// The values of `SameSite` and `Priority`.
 const CHOICES: [&str; 6] = ["strict", "lax", "none", "low", "medium", "high"];
-/// The words of a date begin so (RFC 6265 section 5.1.1).
+/// The first letters of the words in a date (RFC 6265 section 5.1.1).
 const DATE_WORDS: [&str; 21] = [
     "mon", "tue", "wed", "thu", "fri", "sat", "sun", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug",
     "sep", "oct", "nov", "dec", "gmt", "utc",
 ];
-/// The longest of them is "Wednesday".
+/// Length of the longest such word, "Wednesday".
 const DATE_WORD: usize = 9;
-/// Digits of a date: day, year, time and offset.
+/// Maximum number of digits in a date: day, year, time and offset.
 const DATE_DIGITS: usize = 16;
-/// Digits of an age in seconds.
+/// Maximum number of digits of an age in seconds.
 const AGE_DIGITS: usize = 10;
 
 /// A cookie that a service sets.
@@ -30,7 +31,7 @@ const AGE_DIGITS: usize = 10;
 pub(super) struct SetCookie<'f> {
     pub(super) name: &'f [u8],
     pub(super) value: &'f [u8],
-    /// Is there an `=` between them?
+    /// Set if there is an `=` between name and value.
     is_named: bool,
     attributes: Vec<(&'f [u8], Option<&'f [u8]>)>,
 }
@@ -47,7 +48,7 @@ impl<'f> SetCookie<'f> {
         SetCookie { name, value, is_named: first.contains(&b'='), attributes: parts.map(attribute).collect() }
     }
 
-    /// The same cookie with another value.
+    /// Returns the same cookie with another value.
     pub(super) fn with_value(&self, value: &[u8]) -> Vec<u8> {
         let mut out = self.name.to_vec();
         if self.is_named {
@@ -72,7 +73,7 @@ impl<'f> SetCookie<'f> {
         out
     }
 
-    /// Without domains that do not cover `host`, which set it: no client takes the cookie with one of those.
+    /// Removes domains that do not cover `host`, which set the cookie. No client accepts a cookie with such a domain.
     pub(super) fn set_by(mut self, host: &Host) -> SetCookie<'f> {
         self.attributes.retain(|(name, value)| {
             !name.eq_ignore_ascii_case(b"domain") || value.and_then(|value| domain(value, host)).is_some()
@@ -80,17 +81,17 @@ impl<'f> SetCookie<'f> {
         self
     }
 
-    /// The hosts that a client sends the cookie to (RFC 6265 section 5.3), when `host` set it.
+    /// The hosts that a client sends the cookie to (RFC 6265 section 5.3), if `host` set it.
     pub(super) fn scope(&self, host: &Host) -> SessionScope {
         let own = host.to_string();
         let last = self.attributes.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(b"domain"));
-        // A client refuses the cookie where they do not agree.
+        // A client refuses the cookie if they do not agree.
         let domain = last.and_then(|(_, value)| domain((*value)?, host));
         domain.map_or(SessionScope::Host(own), SessionScope::Domain)
     }
 }
 
-/// The domain that this value of an attribute names, if `host` may set cookies for it.
+/// The domain in this attribute value, if `host` may set cookies for it.
 fn domain(value: &[u8], host: &Host) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
     let domain = text.strip_prefix('.').unwrap_or(text).to_ascii_lowercase();
@@ -100,7 +101,8 @@ fn domain(value: &[u8], host: &Host) -> Option<String> {
     covers.then_some(domain)
 }
 
-/// What the agent gets of the value of a known attribute: nothing that could be a session. `None` where the attribute is dropped.
+/// The part of a known attribute's value that the agent gets, which cannot be a session. `None` if the attribute is
+/// dropped.
 fn allowed<'v>(attribute: &str, value: &'v [u8]) -> Option<&'v [u8]> {
     let is_allowed = match attribute {
         "path" => return Some(known_path(value)),
@@ -110,13 +112,13 @@ fn allowed<'v>(attribute: &str, value: &'v [u8]) -> Option<&'v [u8]> {
             digits.len() <= AGE_DIGITS && digits.iter().all(u8::is_ascii_digit)
         }
         "samesite" | "priority" => CHOICES.iter().any(|choice| value.eq_ignore_ascii_case(choice.as_bytes())),
-        // A domain: `set_by` judged it.
+        // A domain, which `set_by` has checked.
         _ => true,
     };
     is_allowed.then_some(value)
 }
 
-/// The path up to its first segment that looks random: the client sends the cookie to more paths then.
+/// The path up to its first segment that looks random. The client then sends the cookie to more paths.
 fn known_path(value: &[u8]) -> &[u8] {
     let mut end = 0;
     for segment in value.split_inclusive(|byte| *byte == b'/') {
@@ -128,7 +130,7 @@ fn known_path(value: &[u8]) -> &[u8] {
     value
 }
 
-/// Does it hold the words and numbers of a date, and nothing else?
+/// Returns whether the value contains only the words and numbers of a date.
 fn is_date(value: &[u8]) -> bool {
     let is_word = |word: &[u8]| {
         let known =
@@ -141,8 +143,8 @@ fn is_date(value: &[u8]) -> bool {
         && value.split(is_separator).all(is_word)
 }
 
-/// Proxies join several `Set-Cookie` fields by commas: what follows one is another cookie's, and goes. A date has one of
-/// its own.
+/// Proxies join several `Set-Cookie` fields with commas. The text after a comma belongs to another cookie and is
+/// dropped. A date contains one comma itself.
 fn up_to_comma(value: &[u8], is_date: bool) -> &[u8] {
     let mut commas = value.iter().enumerate().filter(|(_, byte)| **byte == b',').map(|(at, _)| at);
     let end = commas.nth(usize::from(is_date)).unwrap_or(value.len());

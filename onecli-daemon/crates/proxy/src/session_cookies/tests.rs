@@ -1,4 +1,4 @@
-//! The syntax of cookies, and what may be masked.
+//! Tests of the syntax of cookies, and of which texts are masked.
 
 use http::HeaderValue;
 use onecli_model::Host;
@@ -25,7 +25,7 @@ fn a_cookie_keeps_its_name_and_its_attributes() {
     check("=token", "", "token", "=NEW");
     let date = "a=b; Expires=Wed, 21 Oct 2015 07:28:00 GMT; Priority=High; Partitioned";
     check(date, "a", "b", "a=NEW; Expires=Wed, 21 Oct 2015 07:28:00 GMT; Priority=High; Partitioned");
-    // What an attribute could carry of another cookie goes, and what no client knows.
+    // Text of another cookie in an attribute is removed, and so are unknown attributes.
     check("a=b; Path=/, sid=OTHER; HttpOnly", "a", "b", "a=NEW; Path=/; HttpOnly");
     check(
         "a=b; Expires=Wed, 21 Oct 2015 07:28:00 GMT, sid=OTHER",
@@ -72,7 +72,7 @@ fn only_what_looks_random_is_masked_elsewhere() {
     check("a", "1", false);
     check("XSRF-TOKEN", "9F86D081884C7D65", false);
     check("__Host-csrf", "9F86D081884C7D65", false);
-    // Letters alone, digits alone, and with the characters of base64url.
+    // Letters only, digits only, and with the characters of base64url.
     check("a", "kTqZbWnXcVmLpRsD", true);
     check("a", "internationally", false);
     check("a", "AbCdEf-GhIjKlMnOpQrStUv", true);
@@ -81,14 +81,14 @@ fn only_what_looks_random_is_masked_elsewhere() {
     check("a", "1764489600", false);
     check("a", "kTq3Z-Wn7X_1", true);
     check("a", "1.2.3-rc1", false);
-    // The name says it.
+    // The name alone decides.
     check("PHPSESSID", "abcdefgh", true);
     check("connect.sid", "abcdefgh", true);
     check("x-auth-token", "12345678", true);
     check("session", "short", false);
 }
 
-/// A service repeats what it decoded, or a part of it.
+/// A service repeats the decoded value, or a part of it.
 #[test]
 fn a_session_is_masked_in_the_forms_that_frameworks_repeat() {
     const ID: &str = "kTqZb3WnXcVm7LpRsD2f";
@@ -147,7 +147,7 @@ fn a_tally_tells_what_was_done() {
 }
 
 proptest! {
-    /// Whatever a service sends, its value does not stand in what the agent gets, and the field stays valid.
+    /// The value never occurs in the agent's field, whatever a service sends, and the field remains valid.
     #[test]
     fn no_value_stays(name in "[a-zA-Z_-]{0,8}", value in "[!-:<-~]{1,40}", rest in "(; ?[ -~]{0,20}){0,3}") {
         let field = format!("{name}=0{value}0{rest}");

@@ -1,7 +1,8 @@
-//! Which values of sessions are masked in the rest of a response, and in which forms.
+//! Selects the session values, and their forms, that are masked in the rest of a response.
 //!
-//! A service may repeat a session in a body or a header. Frameworks write a cookie with escapes or in quotes, and repeat it
-//! without. They also put a random identifier and a signature into one value, and repeat one of them.
+//! A service may repeat a session in a body or a header. Frameworks write a cookie with escapes or in quotes, and
+//! repeat it without them. They also put a random identifier and a signature into one value, and repeat one of the
+//! two.
 
 use std::cmp::Reverse;
 
@@ -10,22 +11,24 @@ use onecli_model::SecretValue;
 use super::super::scrub::Text;
 use super::is_csrf;
 
-/// Letters and digits of a value that is taken for a random one, if it has both.
+/// Minimum number of letters and digits of a value that counts as random if it has both.
 const RANDOM: usize = 8;
-/// From this length on a value with a digit is taken for a random one, whatever else it holds.
+/// From this length on, a value with a digit counts as random, whatever other characters it has.
 const SURELY_RANDOM: usize = 16;
-/// So many digits alone are. A time in milliseconds has 13; a date or a time in seconds has fewer.
+/// A value with this many digits counts as random. A time in milliseconds has 13 digits; a date or a time in seconds
+/// has fewer.
 const DIGITS: usize = 12;
-/// So many letters in a row are: few words have them.
+/// A value with this many letters in a row counts as random, because few words are that long.
 const LETTERS: usize = 16;
-/// A part of a value is masked by itself from this length on.
+/// Minimum length of a part that is masked on its own.
 const PART: usize = 16;
-/// How names end of cookies and headers that hold a session, whatever its value looks like.
+/// Suffixes of the names of cookies and headers that contain a session, whatever the value looks like.
 const SESSION_NAMES: [&[u8]; 7] =
     [b"sid", b"sess", b"session", b"sessionid", b"session_id", b"token", b"jwt"];
 
-/// The texts that must not reach the agent elsewhere in the response: the value as it came, without escapes and quotes, and its
-/// random parts. None where it looks like no random text; masking it would damage pages (`lang=en`, `tz=Europe/Berlin`).
+/// The texts that must not reach the agent elsewhere in the response: the value as received, without escapes and
+/// quotes, and its random parts. None if it does not look random, because masking it would damage pages (`lang=en`,
+/// `tz=Europe/Berlin`).
 pub(super) fn watched(name: &[u8], value: &[u8]) -> Vec<SecretValue> {
     let mut all: Vec<SecretValue> = Vec::new();
     if is_csrf(name) {
@@ -48,7 +51,7 @@ pub(super) fn watched(name: &[u8], value: &[u8]) -> Vec<SecretValue> {
     all
 }
 
-/// Does this text look like one that a program drew at random?
+/// Returns whether this text looks as if a program generated it at random.
 pub(super) fn looks_random(text: &[u8]) -> bool {
     let digits = text.iter().filter(|byte| byte.is_ascii_digit()).count();
     let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
@@ -65,7 +68,7 @@ fn is_session_name(name: &[u8]) -> bool {
     SESSION_NAMES.iter().any(|end| name.ends_with(end))
 }
 
-/// With each escape replaced by what it stands for, however deep escapes lie: the scrubber finds all that is less decoded.
+/// Returns the value with all escapes decoded, at any depth. The scrubber finds less decoded forms by itself.
 fn unescaped(value: &[u8]) -> Vec<u8> {
     let text = Text::new(value);
     let mut out = Vec::with_capacity(value.len());
@@ -77,12 +80,13 @@ fn unescaped(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Without quotes around it (RFC 6265 section 4.1.1).
+/// Removes surrounding quotes (RFC 6265 section 4.1.1).
 fn unquoted(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")).unwrap_or(text)
 }
 
-/// The parts between separators: dots, colons and all that neither base64 nor an identifier has. The parts of a text are disjoint.
+/// The parts between separators: dots, colons, and all characters that neither base64 nor identifiers contain. The
+/// parts of a text are disjoint.
 fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| !(byte.is_ascii_alphanumeric() || b"-_+/=~".contains(byte)))
 }

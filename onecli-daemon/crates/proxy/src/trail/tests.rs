@@ -1,4 +1,4 @@
-//! What is recorded of a request that is broken off.
+//! Tests of the records of a request that is aborted.
 
 use std::collections::BTreeMap;
 
@@ -113,8 +113,8 @@ fn named(code: &Text) -> &'static str {
     known.into_iter().find(|known| *known == code.as_str()).unwrap_or("another code")
 }
 
-/// One decision and one outcome, also where the client went away while the decision was being written: it was once
-/// followed by a second decision, to refuse.
+/// There is one decision and one outcome, even if the client disconnects while the decision is being written. No
+/// second decision, to refuse, follows.
 #[tokio::test]
 async fn a_request_dropped_while_its_decision_is_written_has_one_decision() {
     let scene = Scene::new().await;
@@ -135,7 +135,7 @@ async fn a_request_dropped_before_its_decision_is_refused() {
     assert_eq!(scene.recorded().await, [(Event::Decision, Some(Verdict::Deny), Some("client_gone"))]);
 }
 
-/// A request of the daemon's own, which has no client.
+/// A request of the daemon itself, which has no client.
 #[tokio::test]
 async fn a_request_dropped_because_its_upstream_is_late_says_so() {
     let scene = Scene::new().await;
@@ -167,7 +167,7 @@ async fn a_request_dropped_because_the_daemon_stops_says_so() {
     assert_eq!(scene.recorded().await[1], (Event::Outcome, Some(Verdict::Forward), Some("interrupted")));
 }
 
-/// Invariant 9: what repeats is one record, and a count.
+/// Invariant 9: repeated refusals make one record with a count.
 #[tokio::test]
 async fn refusals_that_repeat_are_folded() {
     let scene = Scene::new().await;
@@ -190,7 +190,7 @@ async fn refusals_that_repeat_are_folded() {
     }
 }
 
-/// An agent that is refused in a hundred ways hides no alert among them.
+/// An agent that is refused in a hundred ways cannot hide an alert among them.
 #[tokio::test]
 async fn a_flood_of_refusals_hides_no_alert() {
     let scene = Scene::new().await;
@@ -209,7 +209,7 @@ async fn a_flood_of_refusals_hides_no_alert() {
     let alert = records().into_iter().find(|record| record.event == Event::Alert).unwrap();
     assert_eq!(alert.path.as_ref().map(Text::as_str), Some("/taken"));
 
-    // And so many alerts that they are not told apart are alerts all the same.
+    // Alerts that are too many to be recorded separately are still recorded as alerts.
     for number in 0..100 {
         refuse(format!("/{number}"), Code::PlaceholderForeign).await;
     }
@@ -219,7 +219,7 @@ async fn a_flood_of_refusals_hides_no_alert() {
     assert_eq!(alerts.map(|record| record.count.unwrap_or(1)).sum::<u64>(), 101);
 }
 
-/// Invariant 9, where refusals are not folded: what nobody known is refused has an end too, and is counted from there on.
+/// Invariant 9 without folding: refusals of unidentified clients are limited, and counted beyond the limit.
 #[tokio::test]
 async fn a_flood_of_nobody_known_reaches_a_quota() {
     let scene = Scene::unfolded().await;
@@ -235,7 +235,7 @@ async fn a_flood_of_nobody_known_reaches_a_quota() {
     assert!(counts.len() < 200 && counts.iter().sum::<u64>() == 300, "{} records", counts.len());
 }
 
-/// Invariant 9: an agent that has used up its part is refused, and others are not; its refusals are counted.
+/// Invariant 9: an agent that has used up its quota is refused, and other agents are not. Its refusals are counted.
 #[tokio::test]
 async fn a_flood_reaches_its_quota() {
     let scene = Scene::new().await;
@@ -266,7 +266,7 @@ async fn a_flood_reaches_its_quota() {
     assert!(refusals.len() <= 3 && refusals.iter().sum::<u64>() == refused, "{refusals:?}, {refused}");
 }
 
-/// While the disk is nearly full each agent has its part of the reserve, and no more; a question to a person counts too.
+/// While the disk is nearly full, each agent gets only its part of the reserve. An approval request counts as well.
 #[tokio::test]
 async fn on_a_full_disk_each_agent_has_its_part_of_the_reserve() {
     let limits = QuotaLimits { rate: 10_000, bytes: 1 << 40, reserve: 16 * 100_000 };
@@ -293,7 +293,7 @@ async fn on_a_full_disk_each_agent_has_its_part_of_the_reserve() {
     assert!((10..=100).contains(&asked), "questions count: {asked}");
 }
 
-/// The records that count what was folded are the agent's too.
+/// The records that count folded refusals are charged to the agent as well.
 #[tokio::test]
 async fn counts_of_folded_refusals_are_charged() {
     let limits = QuotaLimits { rate: 1, bytes: 1 << 30, reserve: 0 };

@@ -1,4 +1,4 @@
-//! What passes the front, what does not, and that neither depends on how the bytes arrive.
+//! Tests of which bytes pass the front, and that the result does not depend on how the bytes arrive.
 
 mod property;
 mod served;
@@ -11,11 +11,11 @@ use http::Request;
 
 use super::*;
 
-/// A client that sends prepared pieces and then ends.
+/// A client that sends prepared pieces and then closes.
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl Pieces {
-    /// `bytes` in pieces of at most `size`.
+    /// Splits `bytes` into pieces of at most `size` bytes.
     fn of(bytes: &[u8], size: usize) -> Pieces {
         Pieces(bytes.chunks(size.max(1)).map(<[u8]>::to_vec).collect())
     }
@@ -38,17 +38,17 @@ impl AsyncRead for Pieces {
     }
 }
 
-/// What came through a front.
+/// The result of reading through a front.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
-    /// The client's own bytes.
+    /// The client's own bytes that passed.
     passed: Vec<u8>,
-    /// Heads among them.
+    /// Number of heads among them.
     heads: u64,
     violation: Option<Violation>,
 }
 
-/// Reads all that `client` sends, in a buffer of `room` bytes. Nothing is answered.
+/// Reads all bytes of `client`, in a buffer of `room` bytes. No request is answered.
 fn read(client: Pieces, room: usize) -> Seen {
     let (mut front, link) = Front::new(client, Duration::from_mins(1));
     let mut cx = Context::from_waker(Waker::noop());

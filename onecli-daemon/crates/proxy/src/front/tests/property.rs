@@ -1,4 +1,4 @@
-//! Any bytes, in any pieces.
+//! Property tests with arbitrary bytes in arbitrary pieces.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Pieces of requests, good and bad, that together come near every rule.
+/// Fragments of requests, valid and invalid, whose combinations come close to every rule.
 const FRAGMENTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\n",
     b"POST /a?b HTTP/1.1\r\n",
@@ -55,8 +55,8 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(fragment, 0..24).prop_map(|fragments| fragments.concat())
 }
 
-/// What another parser, hyper's, makes of bytes that passed: how many heads, if they and the bodies they frame fill
-/// `bytes` but for a body that is cut off.
+/// Parses bytes that passed with another parser, that of hyper. Returns the number of heads, if they and their bodies
+/// cover `bytes`; only the last body may be truncated.
 fn reparse(mut bytes: &[u8]) -> Result<u64, String> {
     let mut heads = 0;
     while !bytes.is_empty() {
@@ -140,7 +140,7 @@ proptest! {
             rest = behind;
         }
         prop_assert_eq!(&read(Pieces(pieces), room), &whole);
-        // Nothing is added, changed or moved.
+        // No byte is added, changed or moved.
         prop_assert!(is_within(&whole.passed, &bytes));
     }
 
@@ -151,9 +151,9 @@ proptest! {
     }
 }
 
-/// Can `passed` be what is left of `bytes` when empty lines and everything from some point on are left out?
+/// Returns whether `passed` can result from `bytes` by removing empty lines and everything after some position.
 fn is_within(passed: &[u8], bytes: &[u8]) -> bool {
-    // Every place in `bytes` that the passed bytes so far may reach.
+    // Every position in `bytes` that the passed bytes so far may reach.
     let mut places = BTreeSet::from([0]);
     for byte in passed {
         let empty_lines = places.iter().filter(|at| bytes[**at..].starts_with(b"\r\n")).map(|at| at + 2);

@@ -1,4 +1,4 @@
-//! The front with hyper behind it.
+//! Tests of the front with hyper behind it.
 
 use std::sync::Mutex;
 
@@ -14,7 +14,7 @@ use crate::peer_body::PeerBody;
 use crate::reject;
 use crate::serve::{HttpVersion, serve_with};
 
-/// What a service was asked, by method and path; `malformed` for what stands in place of a malformed request.
+/// The requests that a service got, as method and path; `malformed` for a request that replaces a malformed one.
 type Asked = Arc<Mutex<Vec<String>>>;
 
 async fn service(asked: Asked, mut request: Request<PeerBody>) -> Response<Body> {
@@ -50,7 +50,8 @@ async fn service(asked: Asked, mut request: Request<PeerBody>) -> Response<Body>
     }
 }
 
-/// Everything a client that sends `bytes` and stays is answered until the server closes, and what was asked.
+/// Returns all responses to a client that sends `bytes` and stays until the server closes, and the requests that the
+/// service got.
 async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
     let (mut client, server) = tokio::io::duplex(256 * 1024);
     let asked = Asked::default();
@@ -69,7 +70,7 @@ async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
     (answer, asked)
 }
 
-/// What the front lets through for its bounds must not be too much for hyper, which would not say why.
+/// A head that the front accepts must not exceed hyper's limits, because hyper would not explain the refusal.
 #[tokio::test]
 async fn the_largest_head_is_served() {
     let close = format!("GET /1 HTTP/1.1\r\n{HEAD}Connection: close\r\n");
@@ -83,7 +84,7 @@ async fn the_largest_head_is_served() {
     check(&format!("{close}{chunks}{trailers}"), &[200], &["GET /1"]).await;
 }
 
-/// A client that ends in the middle of a head may still read.
+/// A client that closes its side in the middle of a head may still read.
 #[tokio::test]
 async fn a_head_that_is_cut_off_is_answered() {
     let (mut client, server) = tokio::io::duplex(1024);
@@ -100,7 +101,8 @@ async fn a_head_that_is_cut_off_is_answered() {
     assert_eq!(*asked.lock().unwrap(), ["malformed"]);
 }
 
-/// What a client that sends `request` and closes this direction is answered by a service that takes so long.
+/// Returns the response to a client that sends `request` and closes this direction. The service takes `time` to
+/// answer.
 async fn half_close(request: &str, time: Duration) -> String {
     let (mut client, server) = tokio::io::duplex(1024);
     let answer = move |_: Request<PeerBody>| async move {
@@ -112,7 +114,7 @@ async fn half_close(request: &str, time: Duration) -> String {
     client.shutdown().await.unwrap();
     let mut read = String::new();
     client.read_to_string(&mut read).await.unwrap();
-    // The error of one that is given up.
+    // The result may be the error of a connection that was dropped.
     let _ = task.await.unwrap();
     read
 }
@@ -122,7 +124,7 @@ async fn half_closed_client_is_answered() {
     for request in [
         format!("GET / HTTP/1.1\r\n{HEAD}\r\n"),
         format!("GET / HTTP/1.0\r\n{HEAD}\r\n"),
-        // Two, as a client that pipelines sends them.
+        // Two requests, as a pipelining client sends them.
         format!("GET /1 HTTP/1.1\r\n{HEAD}\r\nGET /2 HTTP/1.1\r\n{HEAD}\r\n"),
         format!("POST / HTTP/1.1\r\n{HEAD}Content-Length: 3\r\n\r\nabc"),
         format!("GET / HTTP/1.1\r\n{HEAD}Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"),
@@ -133,7 +135,7 @@ async fn half_closed_client_is_answered() {
     }
 }
 
-/// `bytes` are answered with these statuses, in this order, to what was asked.
+/// Checks that `bytes` get these statuses in this order, and that the service got the `expected` requests.
 async fn check(bytes: &str, statuses: &[u16], expected: &[&str]) -> String {
     let (answer, asked) = exchange(bytes.as_bytes()).await;
     let seen: Vec<u16> = answer
@@ -192,7 +194,7 @@ async fn a_tunnel_begins_with_its_answer() {
     assert!(answer.ends_with("\0raw"), "{answer}");
 }
 
-/// What a client sent ahead for a tunnel is not read as requests.
+/// Bytes that a client sent ahead for a tunnel are not read as requests.
 #[tokio::test]
 async fn a_refused_connect_ends_the_connection() {
     let connect = format!("CONNECT a.test:443 HTTP/1.1\r\n{HEAD}\r\n");
@@ -247,7 +249,7 @@ async fn a_displaced_connection_is_answered_once() {
     }
 }
 
-/// Time between requests is not a head's, not even behind an empty line.
+/// Time between requests does not count for a head, not even after an empty line.
 #[tokio::test]
 async fn an_idle_connection_is_not_slow() {
     let (mut client, server) = tokio::io::duplex(1024);

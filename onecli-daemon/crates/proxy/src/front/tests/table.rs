@@ -1,9 +1,9 @@
-//! Each rule with requests that break it and requests that do not.
+//! Each rule, with requests that break it and requests that do not.
 
 use super::*;
 use Violation::*;
 
-/// `bytes` pass as they are, or break the rule; all at once and byte by byte.
+/// Checks that `bytes` pass unchanged, or break the rule; all at once and byte by byte.
 fn check(what: &str, bytes: &[u8], expected: Result<(), Violation>) {
     let whole = read(Pieces::of(bytes, usize::MAX), 1 << 20);
     assert_eq!(whole.violation, expected.err(), "{what}: {}", bytes.escape_ascii());
@@ -16,7 +16,7 @@ fn check(what: &str, bytes: &[u8], expected: Result<(), Violation>) {
     }
 }
 
-/// A request with these field lines beside its `Host`.
+/// A request with these field lines besides its `Host`.
 fn with(fields: &str) -> Vec<u8> {
     format!("POST /p HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n").into_bytes()
 }
@@ -272,7 +272,7 @@ fn bounds() {
     check("a long method", "A".repeat(MAX_HEAD + 1).as_bytes(), Err(TooLarge));
 }
 
-/// The record says what was read of a malformed request, and never a query or user information.
+/// The record has the parts of a malformed request that were read, but never a query or user information.
 #[test]
 fn what_is_read_of_a_malformed_head() {
     type Seen = (Option<&'static str>, Option<&'static str>, Option<&'static str>);

@@ -4,15 +4,16 @@ use std::sync::LazyLock;
 
 use super::Character;
 
-/// Most characters of a character reference that is read, between `&` and `;`: the longest name in the table has so many.
+/// Maximum number of characters between `&` and `;`: the length of the longest name in the table.
 pub(super) const MAX_ENTITY: usize = 16;
-/// Most digits of a number, leading zeros included: with `#x` it is no longer than a name.
+/// Maximum number of digits, including leading zeros. With `#x`, a number is no longer than a name.
 const MAX_DIGITS: u8 = 14;
 /// The last code point (Unicode 3.4, D9).
 const LAST: u32 = 0x10_ffff;
 
-/// Names that are read, in order of their bytes: all that HTML has for single characters of ASCII, Latin, Greek, Cyrillic and
-/// Windows-1252, and all of HTML 4, as far as they have at most [`MAX_ENTITY`] characters. A line has a name and a code point.
+/// The names that are read, sorted by their bytes. They are all HTML names for single characters of ASCII, Latin,
+/// Greek, Cyrillic and Windows-1252, and all names of HTML 4, if they have at most [`MAX_ENTITY`] characters. Each
+/// line has a name and a code point.
 static NAMES: LazyLock<Vec<(&str, u32)>> = LazyLock::new(|| {
     let pair = |line: &'static str| {
         let (name, code) = line.split_once(' ')?;
@@ -21,10 +22,10 @@ static NAMES: LazyLock<Vec<(&str, u32)>> = LazyLock::new(|| {
     include_str!("entities.txt").lines().filter_map(pair).collect()
 });
 
-/// What stands behind `&`, so far.
+/// The text after `&`, so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Reference {
-    /// The beginning of these names, by their places.
+    /// The beginning of these names, as a range of indices.
     Name {
         from: usize,
         to: usize,
@@ -40,12 +41,12 @@ pub(super) enum Reference {
 }
 
 impl Reference {
-    /// Nothing yet.
+    /// An empty reference.
     pub(super) fn new() -> Reference {
         Reference::Name { from: 0, to: NAMES.len(), length: 0 }
     }
 
-    /// With one character more; `None` where no reference begins so.
+    /// Adds one character; `None` if no reference begins in this way.
     pub(super) fn with(self, byte: u8) -> Option<Reference> {
         match (self, byte) {
             (Reference::Name { length: 0, .. }, b'#') => Some(Reference::Hash),
@@ -56,7 +57,7 @@ impl Reference {
         }
     }
 
-    /// What it stands for, if it is complete.
+    /// The character that it encodes, if it is complete.
     pub(super) fn character(self) -> Option<Character> {
         match self {
             Reference::Name { from, length, .. } => {
@@ -68,18 +69,19 @@ impl Reference {
         }
     }
 
-    /// Is it a number, which may end without a semicolon?
+    /// Returns whether it is a number, which may end without a semicolon.
     pub(super) fn is_number(self) -> bool {
         matches!(self, Reference::Number { .. })
     }
 
-    /// Is it a number that ends before `byte`, without a semicolon? Parsers read it all the same (HTML 13.2.5.80).
+    /// Returns whether it is a number that ends before `byte` without a semicolon. Parsers accept that (HTML
+    /// 13.2.5.80).
     pub(super) fn ends_before(self, byte: u8) -> bool {
         matches!(self, Reference::Number { radix, digits: 1.., .. } if !char::from(byte).is_digit(radix))
     }
 }
 
-/// The names that have `byte` behind their common beginning.
+/// The names that have `byte` after their common beginning.
 fn named(from: usize, to: usize, length: usize, byte: u8) -> Option<Reference> {
     let names = NAMES.get(from..to)?;
     let at = |name: &str| name.as_bytes().get(length).copied();

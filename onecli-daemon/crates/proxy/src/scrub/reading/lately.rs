@@ -1,20 +1,21 @@
-//! What was read lately: texts have few escapes, over and over, and those with many readings take long to read.
+//! A cache of recently read escapes. Texts repeat the same few escapes, and escapes with many readings take long to
+//! read.
 
 use super::is_introducer;
 
-/// What is remembered while the readings of one text are found.
+/// The state of the cache while one text is read.
 pub(super) struct Lately {
-    /// Places of those that [`simple`] finds, by character and length.
+    /// Indices of the escapes that [`simple`] finds, by character and length.
     pub(super) simple: [u32; 3 * 256],
-    /// Others, by the bytes that they begin with.
+    /// Other escapes, by the bytes that they begin with.
     pub(super) seen: [Option<Seen>; 256],
-    /// Bytes and places from `from` to before `to` are the same as `shift` behind them.
+    /// Bytes and indices in `from..to` are known to be equal to those `shift` positions later.
     pub(super) shift: usize,
     pub(super) from: usize,
     pub(super) to: usize,
 }
 
-/// An escape that was read: what it begins with, and where.
+/// An escape that was read: its first bytes, and its position.
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
     pub(super) window: [u8; WINDOW],
@@ -22,16 +23,16 @@ pub(super) struct Seen {
     pub(super) place: u32,
 }
 
-/// So many bytes tell escapes apart.
+/// Number of bytes that distinguish escapes.
 pub(super) const WINDOW: usize = 8;
 
 impl Lately {
-    /// Nothing was read yet.
+    /// An empty cache.
     pub(super) fn new() -> Lately {
         Lately { simple: [0; 3 * 256], seen: [None; 256], shift: 0, from: 0, to: 0 }
     }
 
-    /// Where one that begins with `window` would be.
+    /// The slot for an escape that begins with `window`.
     pub(super) fn slot(&mut self, window: [u8; WINDOW]) -> &mut Option<Seen> {
         // Fibonacci hashing: the upper bits of the product are mixed best.
         let hash = u64::from_le_bytes(window).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
@@ -39,8 +40,9 @@ impl Lately {
     }
 }
 
-/// The one escape that a text can only begin with, if it is of a single level: its character, and its length. `None` where
-/// more has to be looked at; no character, and a length of 1, where it is no escape.
+/// The escape at the start of the text, if it has only one reading besides the plain one, and a single level: its
+/// character and length. If the text is no escape, there is no character, and the length is 1. `None` if the decision
+/// needs a full read.
 pub(super) fn simple(text: &[u8]) -> Option<(Option<u8>, usize)> {
     let plain = |at: usize| text.get(at).copied().filter(|byte| !is_introducer(*byte));
     let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -64,7 +66,7 @@ pub(super) fn simple(text: &[u8]) -> Option<(Option<u8>, usize)> {
     }
 }
 
-/// May this byte stand in the name of an entity, or end it?
+/// Returns whether this byte may occur in the name of an entity, or end it.
 pub(super) fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'#' | b';')
 }

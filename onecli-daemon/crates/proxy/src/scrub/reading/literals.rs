@@ -1,21 +1,21 @@
-//! Escapes by code point, of string literals and of CSS.
+//! Escapes by code point, in string literals and in CSS.
 
 use super::{Character, New, Reading, Text};
 
-/// Most digits between braces.
+/// Maximum number of digits between braces.
 const MAX_BRACED: usize = 8;
-/// Most digits of an escape of CSS (CSS Syntax 3, 4.3.7).
+/// Maximum number of digits of a CSS escape (CSS Syntax 3, 4.3.7).
 const MAX_CSS: usize = 6;
 
 impl Text<'_> {
-    /// So many hexadecimal digits: `\xXX` of most languages, `\UXXXXXXXX` of Python, C and Go.
+    /// Reads this many hexadecimal digits: `\xXX` of most languages, `\UXXXXXXXX` of Python, C and Go.
     pub(super) fn code_point(&self, escape: Reading, digits: usize, new: &mut New) {
         for (code, escape) in self.hexadecimal(escape, digits, new) {
             new.add(Character::of(code), escape);
         }
     }
 
-    /// `\u{X}` of JavaScript and Rust, `\x{X}` of Perl and PCRE: what follows the letter.
+    /// Reads the part after the letter in `\u{X}` of JavaScript and Rust, and `\x{X}` of Perl and PCRE.
     pub(super) fn braced(&self, escape: Reading, new: &mut New) {
         let mut numbers: Vec<(u32, Reading)> =
             self.next(escape, new, |byte| byte == b'{').map(|(_, brace)| (0, brace)).collect();
@@ -32,9 +32,9 @@ impl Text<'_> {
         }
     }
 
-    /// CSS: up to six hexadecimal digits behind a backslash, and one blank that belongs to them. It ends before what is no digit.
-    /// Two digits are a whole escape as well, as in LDAP (RFC 4514 section 2.4). Only those are read that begin with 0 to 7,
-    /// as every one for ASCII does.
+    /// Reads a CSS escape: up to six hexadecimal digits after a backslash, and one blank that belongs to them. The
+    /// escape ends before a byte that is no digit. Two digits are also a complete escape, as in LDAP (RFC 4514
+    /// section 2.4). Only escapes that begin with 0 to 7 are read, which covers all of ASCII.
     pub(super) fn css(&self, digit: u32, so_far: Reading, new: &mut New) {
         let mut numbers = vec![(digit, so_far)];
         for digits in 2..=MAX_CSS {

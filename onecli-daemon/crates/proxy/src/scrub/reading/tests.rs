@@ -1,11 +1,11 @@
-//! Readings of single characters, and that sharing them changes none.
+//! Tests of readings of single characters, and that sharing changes no reading.
 #![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Whether `raw` as a whole can be read as the one character.
+/// Returns whether all of `raw` can be read as the one character.
 fn reads_as(raw: &str, character: &str) -> bool {
     let text = Text::new(raw.as_bytes());
     text.readings(0)
@@ -111,7 +111,7 @@ fn escapes_of_escapes() {
     assert!(!reads_as("%2525252522", "\""), "deeper than the levels");
 }
 
-/// A digit may itself be an octal escape, which ends after one, two or three digits: all of that is read.
+/// A digit may itself be an octal escape, which ends after one, two or three digits. All combinations are read.
 #[test]
 fn every_reading_of_nested_escapes_is_followed() {
     let octal = |text: &str| -> String { text.bytes().map(|byte| format!("\\{byte:03o}")).collect() };
@@ -125,7 +125,7 @@ fn every_reading_of_nested_escapes_is_followed() {
         (octal("&#47;"), "/"),
         (octal("&sol;"), "/"),
         (octal("\\ud83d\\ude00"), "😀"),
-        // Short ones, before a digit that is none of theirs.
+        // Short escapes, before a digit that does not belong to them.
         ("\\\\0\\65\\67".to_owned(), "/"),
         ("\\x\\62\\146".to_owned(), "/"),
         ("%\\62\\146".to_owned(), "/"),
@@ -186,7 +186,7 @@ fn line_breaks_in_every_form() {
     }
 }
 
-/// What [`Text::new`] finds where each introducer is read by itself.
+/// The result of [`Text::new`] if each introducer is read on its own.
 fn read_each(raw: &[u8]) -> Text<'_> {
     let mut text = Text { raw, places: vec![0; raw.len()], ..Text::default() };
     let mut new = New { readings: Vec::new(), cut: NEVER, farthest: 0 };
@@ -243,7 +243,7 @@ fn what_repeats_is_read_as_if_it_were_the_first() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Blocks of what escapes are made of, over and over, with something else in between.
+    /// Repeated blocks of characters that occur in escapes, with another text between them.
     #[test]
     fn sharing_readings_changes_none(
         blocks in prop::collection::vec("[\\\\%&uU0-9a-fmp;#xnrbsolqt\"{} ]{1,9}", 1..4),

@@ -1,8 +1,8 @@
-//! Values that are stored while a response is under way.
+//! Tests with values that are stored while a response streams.
 
 use super::*;
 
-/// A scrubber with nothing to search for, which follows these values.
+/// A scrubber that starts without values and adds these.
 fn idle(values: &[&[u8]]) -> Scrubber {
     let forms = values.iter().rev().map(|value| forms(value)).collect::<Vec<_>>().concat();
     Scrubber::following(Wanted::default(), Box::new(Later(forms, Wanted::default())))
@@ -17,7 +17,7 @@ fn an_idle_scrubber_starts_to_search_in_the_middle_of_a_stream() {
     assert!(!scrubber.is_idle());
 }
 
-/// What is searched for this response alone stays when the host's values change.
+/// Values that only this response is searched for remain when the host's values change.
 #[test]
 fn values_of_the_response_stay_beside_new_ones() {
     let mut scrubber = idle(&[VALUE]);
@@ -31,7 +31,7 @@ fn a_response_that_cannot_be_searched_ends_when_its_host_has_values() {
     let mut scrubber = idle(&[VALUE]);
     scrubber.pass_unsearched();
     assert!(!scrubber.is_blind());
-    // Without a chunk: an upstream may be silent.
+    // Works without a chunk, because an upstream may be silent.
     assert!(scrubber.is_blind_now());
     let mut searchable = idle(&[VALUE]);
     assert!(!searchable.is_blind_now());

@@ -1,4 +1,4 @@
-//! An upstream that does one step after the other, and all that an agent sees of it.
+//! An upstream that runs one step after the other, and a record of everything that an agent sees.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,20 +28,21 @@ use crate::patience::Patience;
 use crate::scrub::{Records, Scrubber};
 use crate::websocket;
 
-/// What could be seen, and when: behind so many steps of the upstream. No other clock runs, so whatever is late is seen a
-/// step later.
+/// The visible bytes, with the number of the upstream's steps before each. No other clock runs, so a delay appears as
+/// a later step.
 pub(super) type Trace = Vec<(usize, Vec<u8>)>;
 
-/// What an upstream sends step by step, and whether it is silent behind that for longer than [`FLUSH`].
+/// The pieces that an upstream sends step by step. The flag is set if the upstream is then silent for longer than
+/// [`FLUSH`].
 pub(super) type Script = Vec<(Bytes, bool)>;
 
-/// Held bytes leave behind a silence of this length, where they do.
+/// If held bytes are sent after a silence, this is its length.
 pub(super) const FLUSH: Duration = Duration::from_millis(40);
 
-/// How many steps the upstream has done.
+/// The number of the upstream's completed steps.
 pub(super) type Clock = Arc<AtomicUsize>;
 
-/// Does one step after the other, each when all that follows from the one before has happened.
+/// Runs one step after the other, each after all effects of the previous one.
 pub(super) async fn play(script: &Script, clock: &Clock, mut send: impl FnMut(usize, Bytes)) {
     settle().await;
     for (number, (piece, is_silent)) in script.iter().enumerate() {
@@ -74,7 +75,7 @@ pub(super) fn scrubber(value: &str, flush: Option<Duration>) -> Scrubber {
 /// An upstream's body.
 pub(super) struct Scripted {
     pub(super) pieces: UnboundedReceiver<Bytes>,
-    /// How much is to come, where that is known.
+    /// The number of remaining bytes, if it is known.
     pub(super) left: Option<u64>,
     pub(super) trailers: Option<HeaderMap>,
 }
@@ -105,7 +106,7 @@ impl HttpBody for Scripted {
     }
 }
 
-/// As the answer's body is given to hyper.
+/// A response's body in the form that hyper gets.
 pub(super) struct Agents<S>(ScrubbedBody<S>);
 
 impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for Agents<S> {
@@ -130,7 +131,7 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> HttpBody for Agents<S
     }
 }
 
-/// The agent's connection; each write is noted.
+/// The agent's connection, which records each write.
 pub(super) struct Recorder {
     stream: DuplexStream,
     clock: Clock,
@@ -183,7 +184,7 @@ where
         async { Ok::<_, Infallible>(Response::new(body)) }
     });
     let connection = TokioIo::new(connection);
-    // The agent may go first.
+    // The agent may close first.
     let _ = match version {
         Version::Http1 => {
             let mut http = hyper::server::conn::http1::Builder::new();
@@ -196,7 +197,7 @@ where
     };
 }
 
-/// Serves one response of this body, and tells what the agent sees of it.
+/// Serves one response with this body, and returns what the agent sees of it.
 pub(super) async fn serve<S>(version: Version, source: S, scrubber: Scrubber, clock: Clock) -> Trace
 where
     S: HttpBody<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
@@ -229,8 +230,8 @@ where
     std::mem::take(&mut *trace.lock().unwrap())
 }
 
-/// What the agent reads from a WebSocket on which the upstream sends each piece as a frame, with a ping behind it; four
-/// frames are a message.
+/// What the agent reads from a WebSocket. The upstream sends each piece as a frame, followed by a ping; four frames
+/// are a message.
 pub(super) async fn websocket(script: &Script, scrubber: Scrubber) -> Trace {
     let (mut upstream, daemon) = tokio::io::duplex(1 << 20);
     let clock = Clock::default();
@@ -266,7 +267,7 @@ pub(super) async fn websocket(script: &Script, scrubber: Scrubber) -> Trace {
     reading.await.unwrap()
 }
 
-/// The script in a coding, flushed behind each piece.
+/// The script in a coding, flushed after each piece.
 pub(super) async fn compressed(coding: &str, script: &Script) -> Script {
     async fn encode<E: AsyncWrite + Unpin>(
         mut encoder: E,
@@ -292,7 +293,7 @@ pub(super) async fn compressed(coding: &str, script: &Script) -> Script {
     }
 }
 
-/// How a response is sent.
+/// The framing of a response.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
     WithLength,
@@ -313,7 +314,7 @@ pub(super) const WAYS: [Way; 8] = [
     Way::Coding("zstd"),
 ];
 
-/// What the agent sees of a response that is sent in this way.
+/// Returns what the agent sees of a response with this framing.
 pub(super) async fn http(version: Version, way: Way, script: &Script, mut scrubber: Scrubber) -> Trace {
     let (sender, pieces) = unbounded_channel::<Bytes>();
     let clock = Clock::default();
@@ -346,7 +347,7 @@ pub(super) async fn http(version: Version, way: Way, script: &Script, mut scrubb
         }
     };
     play(&script, &clock, |_, piece| {
-        // A response with a length is over with its last byte.
+        // A response with a length ends with its last byte.
         let _ = sender.send(piece);
     })
     .await;
@@ -354,7 +355,7 @@ pub(super) async fn http(version: Version, way: Way, script: &Script, mut scrubb
     serving.await.unwrap()
 }
 
-/// The trace of each way, by name; with silences, of fewer.
+/// The trace for each way, by name. Fewer ways are used with silences.
 pub(super) async fn traces(script: &Script, value: &str, flush: Option<Duration>) -> Vec<(String, Trace)> {
     let mut all = Vec::new();
     for version in [Version::Http1, Version::Http2] {
@@ -368,7 +369,7 @@ pub(super) async fn traces(script: &Script, value: &str, flush: Option<Duration>
     all
 }
 
-/// The beginning of a response of this body, as an agent has it.
+/// The beginning of a response with this body, as an agent receives it.
 pub(super) async fn response(
     version: Version,
     source: Scripted,
