@@ -437,7 +437,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_and_codings_cannot_be_searched_later() {
+    fn partial_and_encoded_responses_are_unsearchable() {
         let check = |status: u16, field: Option<(&'static str, &'static str)>, expected: bool| {
             let fields = field.into_iter();
             let fields =

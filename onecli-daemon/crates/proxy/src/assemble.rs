@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn charsets_are_the_servers_choice() {
+    fn charsets_are_removed_from_accept() {
         let check = |accept: &'static str, expected: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_CHARSET, HeaderValue::from_static("utf-16, ibm037"));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn crumbs_are_one_cookie() {
+    fn cookie_fields_are_joined() {
         let check = |cookies: &[&'static str], expected: &[&str]| {
             let mut headers = HeaderMap::new();
             for cookie in cookies {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_overrides_is_found() {
+    fn overriding_query_parameter_is_found() {
         let check = |query: &str, expected: Option<&str>| {
             assert_eq!(overriding_parameter(query), expected, "{query}");
         };
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overrides_method_or_url_goes() {
+    fn method_and_url_overrides_are_removed() {
         let kept = ["accept", "x-forwarded-for", "x-forwarded-proto", "x-http-methods", "x-original"];
         let spelled = ["x_http_method_override", "X-Original_URL", "X-HTTP-Method-Override"];
         let mut headers = HeaderMap::new();

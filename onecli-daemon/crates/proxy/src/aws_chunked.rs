@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_go_and_data_stays() {
+    fn signatures_are_removed_and_data_is_unchanged() {
         let whole = format!("{SIGNED}\r\n");
         let trailers =
             format!("{SIGNED}x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:63bddb\r\n\r\n");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_breaks_off() {
+    fn malformed_body_breaks_off() {
         for bad in [
             "",
             "5\r\nhello\r\n",

@@ -141,7 +141,7 @@ mod tests {
     const ENDPOINTS: &str = include_str!("aws_hosts/endpoints.txt");
 
     #[test]
-    fn every_service_answers_at_its_endpoints_and_no_other_does() {
+    fn each_endpoint_belongs_to_its_service_only() {
         let rows: Vec<(Host, &str)> = ENDPOINTS
             .lines()
             .map(|line| line.split_once(' ').unwrap())
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_of_names() {
+    fn endpoint_names_are_parsed() {
         let check = |host: &str, name: &str, region: Option<&str>| {
             let host = host.parse().unwrap();
             assert_eq!(Endpoint::of(&host), Some(Endpoint { name, region }), "{host}");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_customers_run_is_told_from_what_amazon_runs() {
+    fn customer_endpoints_are_distinguished_from_amazon_endpoints() {
         let check = |host: &str, customers: bool| {
             let host = host.parse().unwrap();
             assert_eq!(Endpoint::of(&host).unwrap().is_a_customers(), customers, "{host}");

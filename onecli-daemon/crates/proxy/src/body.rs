@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trailers_of_a_request_end_here() {
+    async fn only_digests_of_request_trailers_are_forwarded() {
         let placeholder = Placeholder::from_bits([7; 20]);
         let dropped = [
             ("authorization", "Bearer x"),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_has_a_floor_under_its_rate() {
+    async fn body_below_the_minimum_rate_is_refused() {
         let (enough, pause) = (usize::try_from(FLOOR_BYTES).unwrap(), Duration::from_millis(50));
         assert_eq!(paced(enough, pause, 10).await, (None, FLOOR_BYTES * 10));
         assert_eq!(paced(1, Duration::ZERO, 10).await, (None, 10));
@@ -396,7 +396,7 @@ mod tests {
 
     /// Time during which the body is not polled does not count against the client.
     #[tokio::test]
-    async fn a_slow_upstream_is_not_a_slow_client() {
+    async fn slow_upstream_is_not_counted_as_slow_client() {
         let pieces = stream::iter(0..10).map(|_| Bytes::from_static(b"x"));
         let progress = Arc::new(Progress::default());
         let body = Pieces { stream: pieces.boxed(), length: 10 };

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_has_a_bound_and_each_stream_goes_on() {
+    async fn connection_is_bounded_and_each_stream_continues() {
         let memory = BodyMemory::default();
         for streams in [1, 128] {
             let connection = ConnectionMemory::new(streams);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_has_a_share_and_takes_nothing_from_another() {
+    async fn agent_share_does_not_reduce_another_agents_share() {
         let memory = BodyMemory::default();
         let mut held = Vec::new();
         for number in 1..=6 {
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_woken_by_what_is_given_back() {
+    async fn waiting_direction_is_woken_when_room_is_freed() {
         let memory = BodyMemory::default();
         let connection = ConnectionMemory::new(128);
         let mut first = memory.pace(&connection, agent(1));

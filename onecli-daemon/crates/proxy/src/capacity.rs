@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_allows_more_memory_than_all_bounds_together() {
+    fn unit_memory_limit_exceeds_sum_of_all_bounds() {
         let unit = include_str!("../../../../systemd/onecli-daemon.service");
         let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         let high: usize = value("MemoryHigh=").strip_suffix('G').unwrap().parse().unwrap();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_fits_and_nobody_has_more_than_a_quarter() {
+    fn limits_fit_descriptors_and_one_agent_gets_at_most_a_quarter() {
         for descriptors in [1024, 4096, 65_536, 1 << 20, u64::MAX] {
             let capacity = Capacity::of(descriptors);
             let all = capacity.accepted() + capacity.exchanges + capacity.idle_upstreams;

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_read_is_larger_than_a_bite() {
+    async fn reads_are_at_most_16_kib() {
         let mut capped = Capped::new(io::Cursor::new(vec![1; 40_000]));
         let mut sizes = Vec::new();
         loop {

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn codings_are_read_in_order_and_unknown_ones_refused() {
+    fn codings_are_read_in_order_and_unknown_codings_are_refused() {
         let check = |values: &[&'static str], expected: Option<&[Coding]>| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_found_in_every_disguise_and_chunking() {
+    fn placeholders_are_found_in_every_spelling_and_chunking() {
         for (what, text) in spelt(own().as_str()) {
             for (before, size) in
                 [(0, usize::MAX), (1, 1), (2, 7), (PIECE / 2 - 20, 100), (PIECE / 2 - 100, 5000)]
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn common_disguises_are_found_behind_any_length() {
+    fn common_spellings_are_found_after_text_of_any_length() {
         for (what, text) in spelt(own().as_str()) {
             let is_common =
                 ["base64", "base64 behind one", "base64 behind two", "base64 behind many", "hex", "UTF-16"];
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_no_placeholder() {
+    fn other_text_is_not_reported_as_placeholder() {
         let short = BASE64_NOPAD.encode(&own().as_str().as_bytes()[..41]);
         for text in [own().as_str(), &short, "onecli%5Fph%5F and more", "b25lY2xpX3BoX", ""] {
             assert!(found(text, 3, 50).is_empty(), "{text}");
@@ -312,14 +312,14 @@ mod tests {
 
     /// Examining a candidate takes some microseconds, so the number of candidates is limited.
     #[test]
-    fn looks_are_counted() {
+    fn examined_candidates_are_limited() {
         let mut scan = DisguisedScan::default();
         scan.push("onecli%5fph_".repeat(100_000).as_bytes(), |text| panic!("{text}"));
         assert_eq!(scan.looks, 0);
     }
 
     #[test]
-    fn heads_are_searched() {
+    fn disguised_placeholders_are_found_in_heads() {
         let mut headers = HeaderMap::new();
         headers.insert("x-key", BASE64.encode(format!("me:{}", own()).as_bytes()).parse().unwrap());
         let name: http::HeaderName = Placeholder::from_bits([7; 20]).as_str().parse().unwrap();

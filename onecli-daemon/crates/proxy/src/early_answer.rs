@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_arrived_before_a_failed_write_is_read() {
+    async fn response_received_before_a_failed_write_is_read() {
         let failed = WriteFailed::default();
         let mut stream = EarlyAnswer::new(reset_behind(b"413").await, failed.clone());
         assert!(is_pending(stream.write_all(b"more")).await);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_an_answer_the_write_error_is_reported() {
+    async fn write_error_is_reported_without_a_response() {
         let mut stream = EarlyAnswer::new(reset_behind(b"").await, WriteFailed::default());
         assert!(is_pending(stream.write_all(b"more")).await);
         let error = stream.read_u8().await.unwrap_err();

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_expectation_is_defined() {
+    fn only_100_continue_is_accepted() {
         let check = |version: Version, values: &[&str], expected: Result<bool, Code>| {
             let mut request = Request::builder().version(version);
             for value in values {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gate_opens_for_100_alone() {
+    async fn gate_opens_only_for_100() {
         let gate = Gate::default();
         assert!(!is_open(&gate));
         gate.interim(StatusCode::EARLY_HINTS);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gate_that_a_final_response_closed_stays_closed() {
+    async fn gate_closed_by_a_final_response_stays_closed() {
         let gate = Gate::default();
         assert!(gate.close());
         gate.interim(StatusCode::CONTINUE);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gate_opens_when_the_upstream_says_nothing() {
+    async fn gate_opens_when_the_upstream_is_silent() {
         let (gate, start) = (Gate::default(), tokio::time::Instant::now());
         let opened = std::future::poll_fn(|cx| gate.poll_open(cx));
         Gate::until(Some(&gate), opened).await;

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_from_answers() {
+    fn refusals_are_distinguished_from_responses() {
         let check = |frames: &[Vec<u8>], answered: u64, expected: Option<Code>| {
             let bytes = frames.concat();
             for size in [1, 7, bytes.len()] {

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn end_is_withheld_while_a_response_is_owed() {
+    async fn end_is_withheld_while_a_response_is_pending() {
         let (mut stream, owed, _client) = half_closed().await;
         owed.begin();
         let response = owed.until_sent(Response::new(full("x")));

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_that_of_http11() {
+    fn http2_head_limit_equals_http11_limit() {
         assert!(check(MAX_HEAD - 1));
         assert!(!check(MAX_HEAD + 1));
     }

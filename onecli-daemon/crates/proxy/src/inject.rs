@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_copy_of_a_header_goes() {
+    fn every_copy_of_a_header_is_removed() {
         let mut headers = HeaderMap::new();
         for name in ["x-api-key", "x_api_key", "x-api_key", "x-api-key2"] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static("agent"));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_copy_of_a_query_parameter_goes() {
+    fn every_copy_of_a_query_parameter_is_removed() {
         let value = SecretValue::new(b"a b&c=d/e+f".to_vec()).unwrap();
         let check = |query: Option<&str>, expected: &str| {
             assert_eq!(set_query(query, "key", &value).unwrap(), expected, "{query:?}");

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_found_by_their_place() {
+    fn strings_are_found_by_pointer() {
         let document = r#" {"a": {"b/c": ["x", {"~": "deep"}]}, "n": 1e400, "e": "\u0041\n"} "#;
         assert_eq!(at(document, "/a/b~1c/0").as_deref(), Some("x"));
         assert_eq!(at(document, "/a/b~1c/1/~0").as_deref(), Some("deep"));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_read_differently_is_not_found() {
+    fn ambiguous_strings_are_not_found() {
         for bad in [
             r#"{"k": "one", "k": "two"}"#,
             r#"{"k": "one", "\u006b": "two"}"#,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_changes() {
+    fn replacement_changes_no_other_byte() {
         let document = br#"{ "n":1.50, "k" : "\u0050H", "z":[ ] }"#;
         let field = find(document, &"/k".parse().unwrap()).unwrap();
         assert_eq!(field.text, "PH");

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guessing_is_slowed() {
+    fn address_is_blocked_after_many_failures() {
         let limits = FailureLimits::new(Arc::new(SystemClock));
         let address = "127.0.0.1".parse().unwrap();
         for _ in 0..FAILURES {

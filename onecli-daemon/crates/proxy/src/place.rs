@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_told_apart_and_their_addresses_are_not() {
+    fn source_is_the_host_and_not_each_address() {
         assert_eq!(address("2001:db8:1:2::1"), address("2001:db8:1:2:ffff::2"));
         assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
         assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_ones_replace_the_oldest_of_their_source() {
+    fn newer_connection_displaces_the_oldest_of_its_source() {
         let strangers = Strangers::new(2, 4, 1);
         let flood: Vec<_> = (0..5).map(|_| strangers.admit(address("192.0.2.1"))).collect();
         let replaced: Vec<bool> = flood.iter().map(|one| one.replaced.is_cancelled()).collect();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_who_it_is_is_not_replaced() {
+    fn identified_connection_is_not_displaced() {
         let (strangers, shares) = (Strangers::new(1, 8, 1), Shares::new(1, 8));
         let agent = AgentId(uuid::Uuid::from_u128(1));
         let known = Place::of_stranger(strangers.admit(address("192.0.2.1")));

@@ -85,7 +85,7 @@ mod tests {
 
     /// Each code has one of these HTTP statuses, and a complete JSON error.
     #[tokio::test]
-    async fn every_code_is_an_error_that_an_agent_can_read() {
+    async fn every_code_has_a_readable_error_response() {
         let id = RequestId(uuid::Uuid::from_u128(7));
         let mut seen = std::collections::HashSet::new();
         for code in Code::ALL.iter().copied() {

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_replaced_in_place() {
+    fn placeholder_in_header_is_replaced_in_place() {
         let check = |fields: &[(&'static str, &str)], expected: Result<&str, NotReplaced>| {
             let mut headers = headers(fields);
             let name = HeaderName::from_static("x-key");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_credentials_are_written_anew() {
+    fn placeholder_in_basic_credentials_is_replaced() {
         let check = |pair: &str, value: &str, expected: Result<&str, NotReplaced>| {
             let given = format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes()));
             let mut headers = headers(&[("authorization", &given)]);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_replaced_and_encoded() {
+    fn placeholder_in_query_is_replaced_and_encoded() {
         let check = |query: Option<&str>, expected: Result<&str, NotReplaced>| {
             let got = in_query(query, "key", &StandIn { forms: &forms() }, &value());
             assert_eq!(got.as_deref().map_err(|e| *e), expected, "{query:?}");

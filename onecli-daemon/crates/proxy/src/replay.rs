@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn body_that_was_not_begun_comes_back() {
+    async fn unsent_body_is_returned() {
         let (first, recovery) = attempt(vec![7; RETAINED + 1]);
         drop(first);
         let (second, _) = recovery.body().await.unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_body_that_was_begun_does_not_come_back() {
+    async fn partly_sent_long_body_is_not_returned() {
         let (mut first, recovery) = attempt(vec![7; RETAINED + 1]);
         assert!(first.frame().await.is_some());
         drop(first);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn body_still_in_use_does_not_come_back() {
+    async fn body_still_in_use_is_not_returned() {
         let (_first, recovery) = attempt("body");
         assert!(recovery.body().await.is_none());
     }

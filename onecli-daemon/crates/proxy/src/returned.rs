@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn matches_that_are_spread_out_cut_nothing() {
+    fn infrequent_matches_cut_no_response() {
         let (matches, start) = (UnexpectedMatches::new(), SystemClock.instant());
         let agent = AgentId(Uuid::from_u128(1));
         for n in 0..200 {

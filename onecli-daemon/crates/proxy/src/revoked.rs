@@ -124,7 +124,7 @@ mod tests {
 
     /// The content of the policies is irrelevant here, because `refused` only counts.
     #[tokio::test]
-    async fn every_new_policy_is_asked() {
+    async fn every_new_policy_is_checked() {
         let policy = watch::Sender::new(Arc::new(Snapshot::default()));
         let evidence = Evidence { mode: Mode::Explicit, cgroup: None, token: None };
         let asked = std::sync::atomic::AtomicU32::new(0);
@@ -141,7 +141,7 @@ mod tests {
 
     /// A session's end changes no policy; only time triggers it.
     #[tokio::test]
-    async fn a_session_ends_by_itself() {
+    async fn session_ends_by_time_alone() {
         let token = TokenHash([7; 32]);
         let end = SystemClock.now() + jiff::SignedDuration::from_millis(300);
         let policy = watch::Sender::new(Arc::new(onecli_policy::testing::with_session(token, end)));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_bounded() {
+    fn session_waits_are_bounded() {
         let now = Timestamp::UNIX_EPOCH;
         let check = |millis: i64, expected: Duration| {
             assert_eq!(until(now + jiff::SignedDuration::from_millis(millis), now), expected, "{millis}");

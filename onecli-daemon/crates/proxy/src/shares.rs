@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn one_agent_leaves_room_for_others_and_all_have_an_end() {
+    fn limits_apply_to_each_agent_and_to_all_together() {
         let shares = Shares::new(3, 5);
         let mut first: Vec<_> = (0..3).map(|_| shares.take(agent(1)).unwrap()).collect();
         assert!(shares.take(agent(1)).is_none());

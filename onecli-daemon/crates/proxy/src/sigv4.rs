@@ -350,7 +350,7 @@ mod tests {
 
     /// From AWS's Signature Version 4 test suite: service `service`, 30 August 2015.
     #[test]
-    fn published_vectors() {
+    fn published_vectors_are_reproduced() {
         let empty = sha256_hex(b"");
         let scope = Scope { region: "us-east-1".to_owned(), service: "service".to_owned() };
         let check =
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_has_to_fit_its_host() {
+    fn scope_that_does_not_fit_the_host_is_refused() {
         let check = |region: &str, service: &str, host: &str, is_named: bool, expected: bool| {
             let scope = Scope { region: region.to_owned(), service: service.to_owned() };
             let fits = scope.fits(&host.parse().unwrap(), is_named);
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_and_queries() {
+    fn paths_and_queries_are_canonicalised() {
         assert_eq!(canonical_path("/a/./b/../c//d/", "service"), "/a/c/d/");
         assert_eq!(canonical_path("/", "service"), "/");
         assert_eq!(canonical_path("/a%20b:c", "service"), "/a%2520b%3Ac");

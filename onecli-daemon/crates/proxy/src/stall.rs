@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_a_client_that_takes_nothing_is_given_up() {
+    async fn only_a_client_that_reads_nothing_is_disconnected() {
         let limit = Duration::from_millis(300);
         let (mut client, server) = tokio::io::duplex(4);
         let mut stall = Stall::new(server, limit);

@@ -31,7 +31,7 @@ fn read(connection: &Connection, line: &str, fields: &[(&str, &str)]) -> Result<
 }
 
 #[test]
-fn target_host_and_connection_agree_or_the_request_is_refused() {
+fn disagreement_of_target_host_and_connection_is_refused() {
     let tls = connection(Scheme::Https, Some("api.test"), None);
     let check = |line: &str, hosts: &[&str], expected: Result<&str, Code>| {
         let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
@@ -58,7 +58,7 @@ fn target_host_and_connection_agree_or_the_request_is_refused() {
 }
 
 #[test]
-fn a_plain_request_names_the_port_it_goes_to() {
+fn plain_request_must_name_its_port() {
     let plain = connection(Scheme::Http, None, Some(8080));
     let port = |host: &str| read(&plain, "GET /", &[("host", host)]).map(|head| head.authority.port());
     assert_eq!(port("api.test:8080"), Ok(8080));
@@ -67,7 +67,7 @@ fn a_plain_request_names_the_port_it_goes_to() {
 }
 
 #[test]
-fn only_end_to_end_headers_are_left() {
+fn only_end_to_end_headers_remain() {
     let tls = connection(Scheme::Https, Some("api.test"), None);
     let head = read(
         &tls,
@@ -141,7 +141,7 @@ fn websockets_are_recognised() {
 
 /// The record of a refusal shows the request as it was sent.
 #[test]
-fn what_is_asked_for_is_noted_before_it_is_checked() {
+fn requested_target_is_recorded_before_it_is_checked() {
     let tls = connection(Scheme::Https, Some("api.test"), None);
     let check = |line: &str, hosts: &[&str], expected: (&str, Option<u16>, &str)| {
         let (method, target) = line.split_once(' ').unwrap();
@@ -167,7 +167,7 @@ fn what_is_asked_for_is_noted_before_it_is_checked() {
 
 /// Invariant 1 for `Debug` output: a request with a value in it does not print the value, for any placement.
 #[test]
-fn a_request_with_a_value_in_it_prints_none() {
+fn debug_output_of_a_request_contains_no_value() {
     const VALUE: &str = "sk-hunter22";
     let tls = connection(Scheme::Https, Some("api.test"), None);
     let mut head = read(&tls, &format!("GET /x?key={VALUE}"), &[("host", "api.test")]).unwrap();

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn request_trailers_must_be_announced_and_harmless() {
+    fn only_announced_and_harmless_request_trailers_are_forwarded() {
         let check = |name: &str, expected: bool| {
             let announced = Announced::of_request(&head(&[("trailer", name)]));
             assert_eq!(names(&announced), if expected { vec![name] } else { vec![] }, "{name}");
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_names_are_read_with_a_bound() {
+    fn announced_names_are_parsed_and_limited() {
         let of = |value: &str| names(&Announced::of_request(&head(&[("trailer", value)]))).len();
         assert_eq!(of("x-a, X-B ,x-c,,bad name, authorization"), 3);
         let many: Vec<String> = (0..MAX_ANNOUNCED * 2).map(|n| format!("x-{n}")).collect();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn announced_fields_are_selected_without_placeholders() {
+    fn only_announced_fields_without_placeholders_are_selected() {
         let mut announced = Announced::of_request(&head(&[("trailer", "x-a, x-b, x-c")]));
         announced.remove(&[HeaderName::from_static("x-c")]);
         let placeholder = Placeholder::from_bits([7; 20]);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_keep_what_grpc_sends() {
+    fn grpc_response_trailers_are_retained() {
         let mut trailers = head(&[
             ("grpc-status", "0"),
             ("grpc-message", "ok"),

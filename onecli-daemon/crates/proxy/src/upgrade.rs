@@ -170,12 +170,12 @@ mod tests {
 
     /// From RFC 6455 section 1.3.
     #[test]
-    fn the_key_of_the_standard() {
+    fn accept_key_matches_rfc_6455_example() {
         assert_eq!(accept_of(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn unknown_upgrades_are_refused_and_others_declined() {
+    fn unknown_upgrades_are_refused_and_optional_ones_declined() {
         let check = |version: Version, connection: &str, upgrade: &str, expected: bool| {
             let request = http::Request::builder().version(version).uri("/");
             let request =

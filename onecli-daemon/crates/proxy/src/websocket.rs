@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_scrubbed_and_frames_kept_in_every_chunking() {
+    fn payloads_are_scrubbed_and_frames_unchanged_in_every_chunking() {
         let long = [vec![b'x'; 200], VALUE.to_vec(), vec![b's'; 3]].concat();
         let masked = [vec![b'x'; 200], vec![b'*'; VALUE.len()], vec![b's'; 3]].concat();
         check(
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_be_cut_into_frames_with_a_ping_between() {
+    fn value_split_by_frames_and_a_ping_is_found() {
         check(
             &[
                 frame(0x01, b"a s3cr"),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_not_held_back_for_what_may_follow() {
+    fn complete_message_is_not_held_back() {
         let mut clean = BytesMut::new();
         let sent = frame(0x81, b"this ends in s3cr3t");
         frames().push(Bytes::from(sent.clone()), &mut clean).unwrap();
@@ -382,7 +382,7 @@ mod tests {
 
     /// The interrupted message does not continue, and a client answers a close frame only after it has received it.
     #[test]
-    fn a_close_frame_releases_what_waits() {
+    fn close_frame_releases_held_bytes() {
         for close in [frame(0x88, b""), frame(0x88, b"\x03\xe8bye")] {
             let (mut clean, sent) = (BytesMut::new(), [frame(0x01, b"a s3cr"), close].concat());
             frames().push(Bytes::from(sent.clone()), &mut clean).unwrap();
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_need_an_extension_end_the_connection() {
+    fn frames_that_require_an_extension_end_the_connection() {
         for bad in
             [&[0xc1, 0x01][..], &[0xa1, 0x00], &[0x91, 0x00], &[0x81, 0x81], &[0x83, 0x00], &[0x89, 126]]
         {

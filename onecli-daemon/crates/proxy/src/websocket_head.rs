@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads_are_read() {
+    fn frame_heads_are_parsed() {
         let check = |head: &[u8], length: u64, mask: [u8; 4], is_control: bool, is_last: bool| {
             for short in 0..head.len() {
                 assert!(FrameHead::parse(&head[..short]).is_none(), "{head:?} {short}");

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_whole_text_or_an_error() {
+    async fn decoder_returns_the_whole_text_or_an_error() {
         let text: Vec<u8> = (0..500_u32).flat_map(u32::to_le_bytes).collect();
         for (coding, bytes) in encodings(&text).await {
             assert_eq!(text_of(coding, &bytes).await.unwrap(), text, "{coding:?}");
@@ -241,7 +241,7 @@ mod tests {
 
     /// RFC 1952 section 2.2 and RFC 8878 section 3.1. The other codings have one end.
     #[tokio::test]
-    async fn members_and_frames_follow_each_other() {
+    async fn consecutive_members_and_frames_are_decoded() {
         let (first, second) = (b"a".repeat(3000), b"b".repeat(3043));
         let both = [&first[..], &second].concat();
         for ((coding, one), (_, two)) in encodings(&first).await.into_iter().zip(encodings(&second).await) {
@@ -255,7 +255,7 @@ mod tests {
 
     /// RFC 8878 section 3.1.2.
     #[tokio::test]
-    async fn skippable_frames_hold_nothing() {
+    async fn skippable_frames_are_ignored() {
         let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], b"skip"].concat();
         let frame = encoded!(ZstdEncoder, b"text");
         let check = async |parts: &[&[u8]], expected: &[u8]| {
@@ -269,7 +269,7 @@ mod tests {
 
     /// Memory for a response is bounded, whatever window the response declares.
     #[tokio::test]
-    async fn windows_are_bounded() {
+    async fn decoder_windows_are_bounded() {
         use async_compression::zstd::CParameter;
 
         let text = b"some text of some length, ".repeat(100);

@@ -64,7 +64,7 @@ mod tests {
     use crate::reject;
 
     #[test]
-    fn refusal_is_in_the_head() {
+    fn grpc_refusal_is_in_the_head() {
         let refused = Refusal::new(Code::EgressDenied, "50 % of \u{fc}ber", "ask\nan administrator");
         let response = refusal(reject::answer(&refused, None));
         assert_eq!(response.status(), StatusCode::OK);
@@ -79,14 +79,14 @@ mod tests {
     }
 
     #[test]
-    fn upstream_response_stays() {
+    fn upstream_response_is_unchanged() {
         let mut response = Response::new(empty());
         *response.status_mut() = StatusCode::FORBIDDEN;
         assert_eq!(refusal(response).status(), StatusCode::FORBIDDEN);
     }
 
     #[test]
-    fn content_type_tells_grpc() {
+    fn grpc_is_recognised_by_content_type() {
         for (value, expected) in
             [("application/grpc", true), ("application/grpc+proto", true), ("application/json", false)]
         {

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_have_a_level_and_a_width() {
+    fn quote_level_and_width_are_detected() {
         let check = |text: &str, expected: Option<(u8, u32, usize)>| {
             let mut recent = Recent::default();
             text.bytes().zip(0..).for_each(|(byte, place)| recent.push(byte, place));

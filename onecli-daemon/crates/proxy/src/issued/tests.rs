@@ -69,7 +69,7 @@ fn members_of_json_are_masked() {
 }
 
 #[test]
-fn other_text_of_json_stays() {
+fn other_json_text_is_unchanged() {
     let check = |text: &str| {
         let text = text.replace("KEY", KEY);
         check(LISTED, Format::Json, &text, &text, (0, 0));
@@ -94,7 +94,7 @@ fn other_text_of_json_stays() {
 }
 
 #[test]
-fn members_are_found_in_whatever_holds_them() {
+fn members_are_found_in_every_container() {
     let hidden = |format: Format, text: &str, hits: u64| {
         let text = text.replace("KEY", KEY);
         check(LISTED, format, &text, &text.replace(KEY, HIDDEN), (hits, 0));
@@ -126,7 +126,7 @@ fn members_are_found_in_whatever_holds_them() {
 
 /// A masked number is still a number.
 #[test]
-fn numbers_are_masked_by_other_digits() {
+fn numbers_are_masked_with_digits() {
     let check = |text: &str, expected: &str, hits: u64| {
         check(LISTED, Format::Json, text, expected, (hits, 0));
     };
@@ -195,7 +195,7 @@ fn fields_of_forms_are_masked() {
 }
 
 #[test]
-fn shapes_elsewhere_pass_unless_all_are_masked() {
+fn unlisted_credentials_pass_unless_mode_is_all() {
     let token = format!("ghp_{KEY}");
     let hidden = "*".repeat(token.len());
     for text in [
@@ -221,7 +221,7 @@ fn shapes_elsewhere_pass_unless_all_are_masked() {
 }
 
 #[test]
-fn members_with_a_prefix_want_it() {
+fn listed_member_with_its_prefix_is_masked() {
     let text = format!("{{\"key\":\"ghp_{KEY}\",\"token\":\"github_pat_{KEY}\"}}");
     let expected = format!("{{\"key\":\"{}\",\"token\":\"{}\"}}", "*".repeat(30), "*".repeat(37));
     check(LISTED, Format::Json, &text, &expected, (2, 0));
@@ -229,7 +229,7 @@ fn members_with_a_prefix_want_it() {
 }
 
 #[test]
-fn placeholders_stay() {
+fn placeholders_are_not_masked() {
     let own = Placeholder::from_bits([7; 20]);
     let text = format!("{{\"token\":\"{own}\",\"key\":\"ghp_{own}\",\"a\":\"ghp_{own}\"}} ghp_{own}");
     for mode in [LISTED, MaskIssued::All] {
@@ -242,7 +242,7 @@ fn placeholders_stay() {
 }
 
 #[test]
-fn only_text_is_read() {
+fn format_follows_from_the_content_type() {
     let check = |kind: Option<&'static str>, expected: Option<Format>| {
         let kind = kind.map(|kind| (header::CONTENT_TYPE, HeaderValue::from_static(kind)));
         assert_eq!(format_of(&kind.clone().into_iter().collect()), expected, "{kind:?}");
@@ -295,7 +295,7 @@ fn header_fields_are_masked() {
 
 /// Lengths, trailers and the end of a body remain correct.
 #[tokio::test]
-async fn a_body_is_masked_with_its_trailers() {
+async fn body_is_masked_and_its_trailers_follow() {
     let json: HeaderMap =
         [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
     let mut trailers = HeaderMap::new();
@@ -315,7 +315,7 @@ async fn a_body_is_masked_with_its_trailers() {
 proptest! {
     /// The result does not depend on the chunks, and only listed values change.
     #[test]
-    fn cuts_change_nothing(
+    fn masking_does_not_depend_on_chunks(
         parts in prop::collection::vec(prop::sample::select(vec![
             "{", "}", "[", "]", ",", ":", "\"", "\\", "\"token\":\"", "\"key\"", "ghp_", "abcdefghijklmnop", " ", "<Token>",
             "</Token>", "<", "token=", "&", "onecli_ph_", "é", "'", "\\\"", "\\\\\\\"", "&quot;", "token", "\\u0022", "0123456789",

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_end_of_a_needle_counts() {
+    fn only_the_complete_end_of_a_needle_matches() {
         let needle = "sk-proj-ghijklmn0123456789abcdef";
         for beginning in 0..needle.len() {
             assert!(!may_be_in(needle, &needle[..beginning]), "{beginning}");
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn every_end_is_found() {
+    fn every_needle_end_is_found() {
         let anchors = anchors(&[b"sk-proj-ghijklmn0123456789abcdef", b"12345678"], Alphabet::Token);
         let end = "ghijklmn0123456789abcdef ".repeat(3);
         let found = anchors.find(&Text::new(end.as_bytes()));
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn short_needles_count_whole() {
+    fn short_needles_must_match_completely() {
         let anchors = anchors(&[b"12345678", b"abcdefghijk"], Alphabet::Token);
         let may_be_in = |text: &str| !anchors.find(&Text::new(text.as_bytes())).is_nothing();
         assert!(may_be_in("x12345678x") && may_be_in("abcdefghijk"));
@@ -319,7 +319,7 @@ mod tests {
     proptest! {
         /// A needle in a text is noticed in any spelling of its characters.
         #[test]
-        fn a_needle_in_any_spelling_is_noticed(
+        fn needle_in_any_spelling_is_noticed(
             needle in "[a-zA-Z0-9%&._-]{8,40}",
             spelt in prop::collection::vec(0_usize..7, 40),
             before in "[a-z%&\\\\ \n]{0,9}",

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_are_those_of_programs_that_disagree() {
+    fn forms_cover_charset_mistakes_of_programs() {
         let check = |raw: &[u8], expected: &[&[u8]]| {
             let all = forms(raw);
             let all: Vec<&[u8]> = all.iter().map(|form| form.as_slice()).collect();

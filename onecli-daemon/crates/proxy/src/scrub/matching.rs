@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_begins_where_no_pair_is_noted() {
+    fn no_needle_begins_at_an_unrecorded_pair() {
         let mut needles = Needles::default();
         let needle = |text: &str| Needle::new(Zeroizing::new(text.into()), ValueClass::ISSUED).unwrap();
         needles.extend(["ab", "ac", "z", "%q"].map(needle));

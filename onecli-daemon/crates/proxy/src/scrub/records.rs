@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_end_where_their_lengths_say() {
+    fn messages_end_at_their_declared_length() {
         let stream =
             [&[0, 0, 0, 0, 3][..], b"abc", &[1, 0, 0, 0, 0], &[0, 0, 0, 1, 0], &[b'x'; 256], &[0, 0]]
                 .concat();

@@ -85,7 +85,7 @@ fn spellings() -> Vec<String> {
 }
 
 #[test]
-fn a_value_is_found_in_every_spelling_and_across_every_edge() {
+fn value_is_found_in_every_spelling_and_across_every_chunk_border() {
     for spelling in spellings() {
         let text = format!("before sk-live {spelling} after & 100% \\");
         for size in 1..=text.len() {
@@ -108,7 +108,7 @@ fn a_value_is_found_in_every_spelling_and_across_every_edge() {
 /// remaining text does not depend on the value, for any neighbours, spelling of the character, or chunks.
 #[test]
 #[expect(clippy::format_collect, reason = "texts of tests are short")]
-fn characters_that_a_value_shares_with_its_neighbours_are_masked() {
+fn characters_shared_with_neighbours_are_masked() {
     type Encode = fn(&[u8]) -> String;
     type Respell = fn(&str) -> String;
     let encodings: [(&str, Encode, usize); 4] = [
@@ -196,7 +196,7 @@ fn covers(out: &str, expected: &str) -> bool {
 }
 
 #[test]
-fn a_value_is_found_in_utf_16() {
+fn value_is_found_in_utf_16() {
     let text = format!("é {} ü", String::from_utf8(VALUE.to_vec()).unwrap());
     for encode in [u16::to_le_bytes, u16::to_be_bytes] {
         let bytes: Vec<u8> = text.encode_utf16().flat_map(encode).collect();
@@ -230,7 +230,7 @@ impl Newer for Later {
 }
 
 #[test]
-fn a_value_that_is_new_while_a_stream_goes_on_is_found() {
+fn value_added_during_a_stream_is_found() {
     assert!(Scrubber::default().is_idle());
     let wanted = Wanted { has_issued: true, ..Wanted::default() };
     let newer = Later([forms(VALUE), forms(b"first-token")].concat(), wanted.clone());
@@ -264,7 +264,7 @@ fn escape_all(text: &str, how: usize) -> String {
 }
 
 #[test]
-fn a_body_quoted_in_a_body_in_a_body() {
+fn value_in_twice_quoted_body_is_found() {
     let value = r#"p"w\d&%41/é-😀"#;
     for first in 0..ESCAPES.len() {
         for second in 0..ESCAPES.len() {
@@ -281,7 +281,7 @@ fn a_body_quoted_in_a_body_in_a_body() {
 }
 
 #[test]
-fn half_an_escape_before_a_value_hides_nothing() {
+fn partial_escape_before_a_value_does_not_hide_it() {
     let base64 = data_encoding::BASE64.encode(VALUE);
     let spellings =
         [format!("{}\n{}", &base64[..20], &base64[20..]), escaped(|b| Some(format!("%{b:02x}"))), base64];
@@ -337,7 +337,7 @@ fn spelled() -> impl Strategy<Value = (String, String, usize)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn every_spelling_is_found_behind_everything_in_whatever_chunks(
+    fn every_spelling_is_found_after_any_text_in_any_chunks(
         (value, spelling, own) in spelled(),
         before in r"([%\\&u0-9a-f;#xnr \r\n]|\\u00|%25|&#x){0,12}",
         after in r"[%\\&u0-9a-f;#x \r\n]{0,8}",
@@ -364,7 +364,7 @@ proptest! {
 }
 
 #[test]
-fn nothing_else_is_touched() {
+fn other_text_is_unchanged() {
     for text in ["sk-live/ and %73k-liv \\u0073k &amp; so on\n\n", "{\"a\": \"b\\n\"}", "c2stbGl2ZS9"] {
         for size in 1..=text.len() {
             assert_eq!(scrub(VALUE, text.as_bytes(), size), (text.to_owned(), 0), "{size}");
@@ -373,7 +373,7 @@ fn nothing_else_is_touched() {
 }
 
 #[test]
-fn an_event_is_not_held_back() {
+fn complete_event_is_not_held_back() {
     for value in [VALUE, b"sk-live-canary"] {
         for event in ["data: hello\n\n", "data: ends in s\n\n", "data: ends in sk-live\r\n\r\n"] {
             let mut scrubber = scrubber(value);
@@ -386,7 +386,7 @@ fn an_event_is_not_held_back() {
 }
 
 #[test]
-fn overlapping_values_leave_no_end_behind() {
+fn overlapping_values_are_masked_completely() {
     let text = b"xabcabcabcabcy";
     for size in 1..=text.len() {
         assert_eq!(scrub(b"abcabcabc", text, size).0, "x************y", "{size}");
@@ -394,7 +394,7 @@ fn overlapping_values_leave_no_end_behind() {
 }
 
 #[test]
-fn header_fields() {
+fn header_fields_are_scrubbed() {
     let mut headers = HeaderMap::new();
     let value = [b"Bearer ".as_slice(), VALUE].concat();
     headers.insert("x-echo", HeaderValue::from_bytes(&value).unwrap());
@@ -408,7 +408,7 @@ fn header_fields() {
 }
 
 #[test]
-fn a_value_in_a_field_name_takes_the_field_with_it() {
+fn field_whose_name_contains_a_value_is_removed() {
     let mut headers = HeaderMap::new();
     headers.insert("x-tokencharsvalue_12345", HeaderValue::from_static("1"));
     headers.insert("x-other", HeaderValue::from_static("1"));

@@ -47,7 +47,7 @@ pub(super) fn percent(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn names_of_letters_are_read() {
+fn entity_names_of_letters_are_read() {
     let value = "Zürich-é-ß-ä-Ñ-§-Ž-α";
     check(value, "Z&uuml;rich-&eacute;-&szlig;-&auml;-&Ntilde;-&sect;-&Zcaron;-&alpha;".as_bytes());
     check(
@@ -105,7 +105,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn every_escape_is_found_behind_everything_in_whatever_chunks(
+    fn every_escape_is_found_after_any_text_in_any_chunks(
         value in "[a-f0-9_|`&üß😀-]{8,20}",
         ways in proptest::collection::vec(0..ESCAPES.len(), 20),
         outer in 0..OUTER.len(),

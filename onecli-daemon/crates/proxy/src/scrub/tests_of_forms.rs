@@ -9,7 +9,7 @@ fn mistaken(value: &str) -> String {
 }
 
 #[test]
-fn a_value_is_found_where_programs_disagree_about_the_charset() {
+fn value_is_found_after_a_charset_mistake() {
     for value in ["Zürich-9f86d081", "pässwörd-ßé-1", "naïve–“quoted”-€", "Ünïcödé 漢字-😀-7d65"]
     {
         let wrong = mistaken(value);

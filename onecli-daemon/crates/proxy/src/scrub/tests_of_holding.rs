@@ -27,7 +27,7 @@ fn held(value: &[u8], text: &[u8]) -> usize {
 }
 
 #[test]
-fn held_bytes_follow_from_the_class() {
+fn held_bytes_depend_on_the_class() {
     let long = "a".repeat(5000);
     let check = |text: &str, token: usize, words: usize| {
         assert_eq!(held(b"sk-live-canary", text.as_bytes()), token, "token: {text:?}");
@@ -59,7 +59,7 @@ fn held_bytes_follow_from_the_class() {
 }
 
 #[test]
-fn the_widest_class_decides_for_all() {
+fn widest_class_decides_for_all_values() {
     let mut scrubber = scrubber(b"correct horse battery");
     scrubber.watch(&forms(&[b'k'; 2000]));
     scrubber.push(Bytes::from("a".repeat(5000)));
@@ -69,7 +69,7 @@ fn the_widest_class_decides_for_all() {
 }
 
 #[test]
-fn held_bytes_and_those_behind_them_leave_at_once() {
+fn held_bytes_leave_together_with_later_bytes() {
     let mut scrubber = scrubber(b"sk-live-canary");
     assert_eq!(scrubber.push(Bytes::from_static(b"is it sk-live")), "is it ");
     assert_eq!(scrubber.push(Bytes::from_static(b"-or not? ")), "sk-live-or not? ");
@@ -92,7 +92,7 @@ fn lines_and_messages_leave_when_they_are_complete() {
 }
 
 #[test]
-fn a_long_value_is_masked_to_its_end() {
+fn long_value_is_masked_to_its_end() {
     let value: Vec<u8> =
         (0..1300_u32).map(|n| b"abcdefghijk"[usize::try_from(n * n % 11).unwrap()]).collect();
     let wrapped = value.chunks(76).collect::<Vec<_>>().join(&b"\r\n"[..]);
@@ -122,7 +122,7 @@ fn a_long_value_is_masked_to_its_end() {
 }
 
 #[test]
-fn what_cannot_be_held_ends_the_stream() {
+fn exceeding_the_hold_limit_ends_the_stream() {
     let mut scrubber = scrubber(b"sk-live-canary");
     let thrice: String = "a".repeat(250).chars().map(|c| format!("&#x{:08x};", u32::from(c))).collect();
     let thrice: String = thrice.chars().map(|c| format!("&#x{:08x};", u32::from(c))).collect();
@@ -163,7 +163,7 @@ proptest! {
 
     /// An agent that knows the beginning of a value learns nothing about the rest.
     #[test]
-    fn what_comes_out_does_not_depend_on_a_value((value, other) in pairs(), pieces in pieces()) {
+    fn output_does_not_depend_on_a_value((value, other) in pairs(), pieces in pieces()) {
         prop_assume!(value != other);
         let utf16: String = value.chars().flat_map(|c| [c, '\0']).collect();
         let forms = [

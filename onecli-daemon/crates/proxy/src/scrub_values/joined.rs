@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn replaced_values_stay_beside_the_new_ones() {
+    fn replaced_values_are_searched_beside_new_ones() {
         let joined = Joined::new();
         let (first, second) =
             (needles(&["first-value", "other-one"]), needles(&["second-value", "other-one"]));

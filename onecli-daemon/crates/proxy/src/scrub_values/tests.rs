@@ -139,7 +139,7 @@ fn sent_forms_are_scrubbed_in_every_encoding() {
 
 /// This is a guard, not a benchmark: a search for a host's many secrets costs less than one search for each.
 #[test]
-fn many_values_of_a_host_are_searched_for_at_once() {
+fn many_values_of_a_host_are_searched_together() {
     let size = if cfg!(debug_assertions) { 1 << 14 } else { 1 << 21 };
     let text = Bytes::from("The quick brown fox jumps over the lazy dog, {\"id\": 4711}. ".repeat(size / 60));
     let value = |n: usize| {

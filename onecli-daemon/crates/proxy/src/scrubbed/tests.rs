@@ -37,7 +37,7 @@ fn shown(trace: &Trace) -> String {
 
 /// An attack from a review: texts that end in a guess are repeated until a frame shows which guess is right.
 #[test]
-fn a_guess_is_not_confirmed() {
+fn guess_is_not_confirmed_by_frames() {
     for (value, other) in [
         ("sk-proj-0a1b2c3d", "sk-proj-9f8e7d6c"),
         ("correct horse 1", "correct house 2"),
@@ -52,7 +52,7 @@ fn a_guess_is_not_confirmed() {
 
 /// Held bytes are sent after a silence if that is allowed, and otherwise at the end.
 #[tokio::test]
-async fn held_bytes_leave_behind_a_silence_where_they_may() {
+async fn held_bytes_are_sent_after_a_silence_if_allowed() {
     let script = vec![(Bytes::from_static(b"so it is"), true), (Bytes::from_static(b" so"), false)];
     for (flush, expected) in [
         (Some(FLUSH), vec![(1, "so it "), (2, "is"), (3, " "), (5, "so")]),

@@ -10,7 +10,7 @@ use super::watched::watched;
 use super::*;
 
 #[test]
-fn a_cookie_keeps_its_name_and_its_attributes() {
+fn cookie_name_and_attributes_are_retained() {
     let check = |field: &str, name: &str, value: &str, written: &str| {
         let cookie = SetCookie::parse(field.as_bytes());
         assert_eq!((cookie.name, cookie.value), (name.as_bytes(), value.as_bytes()), "{field}");
@@ -38,7 +38,7 @@ fn a_cookie_keeps_its_name_and_its_attributes() {
 }
 
 #[test]
-fn the_scope_is_that_of_a_client() {
+fn cookie_scope_matches_client_rules() {
     let check = |host: &str, field: &str, expected: SessionScope| {
         let host: Host = host.parse().unwrap();
         assert_eq!(SetCookie::parse(field.as_bytes()).scope(&host), expected, "{host} {field}");
@@ -58,7 +58,7 @@ fn the_scope_is_that_of_a_client() {
 }
 
 #[test]
-fn only_what_looks_random_is_masked_elsewhere() {
+fn only_random_looking_values_are_masked_elsewhere() {
     let check = |name: &str, value: &str, expected: bool| {
         assert_eq!(!watched(name.as_bytes(), value.as_bytes()).is_empty(), expected, "{name}={value}");
     };
@@ -90,7 +90,7 @@ fn only_what_looks_random_is_masked_elsewhere() {
 
 /// A service repeats the decoded value, or a part of it.
 #[test]
-fn a_session_is_masked_in_the_forms_that_frameworks_repeat() {
+fn session_is_masked_in_forms_that_frameworks_repeat() {
     const ID: &str = "kTqZb3WnXcVm7LpRsD2f";
     const SIGNATURE: &str = "9pLk2mNbVcXz4aSdFgHj";
     let check = |value: &str, expected: &[&str]| {
@@ -113,7 +113,7 @@ fn a_session_is_masked_in_the_forms_that_frameworks_repeat() {
 }
 
 #[test]
-fn attributes_hold_no_session() {
+fn attributes_cannot_carry_a_session() {
     let check = |field: &str, written: &str| {
         let host: Host = "www.a.test".parse().unwrap();
         let cookie = SetCookie::parse(field.as_bytes()).set_by(&host);
@@ -140,7 +140,7 @@ fn attributes_hold_no_session() {
 }
 
 #[test]
-fn a_tally_tells_what_was_done() {
+fn tally_text_lists_nonzero_counts() {
     assert_eq!(Tally::default().text(), None);
     let tally = Tally { opened: 1, removed: 0, sealed: 2, dropped: 0 };
     assert_eq!(tally.to_string(), "opened 1, sealed 2");
@@ -149,7 +149,7 @@ fn a_tally_tells_what_was_done() {
 proptest! {
     /// The value never occurs in the agent's field, whatever a service sends, and the field remains valid.
     #[test]
-    fn no_value_stays(name in "[a-zA-Z_-]{0,8}", value in "[!-:<-~]{1,40}", rest in "(; ?[ -~]{0,20}){0,3}") {
+    fn value_never_remains_in_the_field(name in "[a-zA-Z_-]{0,8}", value in "[!-:<-~]{1,40}", rest in "(; ?[ -~]{0,20}){0,3}") {
         let field = format!("{name}=0{value}0{rest}");
         let cookie = SetCookie::parse(field.as_bytes());
         let written = cookie.with_value(b"NEW");

@@ -116,7 +116,7 @@ fn named(code: &Text) -> &'static str {
 /// There is one decision and one outcome, even if the client disconnects while the decision is being written. No
 /// second decision, to refuse, follows.
 #[tokio::test]
-async fn a_request_dropped_while_its_decision_is_written_has_one_decision() {
+async fn request_dropped_while_its_decision_is_written_has_one_decision() {
     let scene = Scene::new().await;
     let mut trail = scene.trail();
     assert!(trail.decide(&[]).now_or_never().is_none(), "the disk was not waited for");
@@ -129,7 +129,7 @@ async fn a_request_dropped_while_its_decision_is_written_has_one_decision() {
 }
 
 #[tokio::test]
-async fn a_request_dropped_before_its_decision_is_refused() {
+async fn request_dropped_before_its_decision_is_refused() {
     let scene = Scene::new().await;
     drop(scene.trail());
     assert_eq!(scene.recorded().await, [(Event::Decision, Some(Verdict::Deny), Some("client_gone"))]);
@@ -137,7 +137,7 @@ async fn a_request_dropped_before_its_decision_is_refused() {
 
 /// A request of the daemon itself, which has no client.
 #[tokio::test]
-async fn a_request_dropped_because_its_upstream_is_late_says_so() {
+async fn request_dropped_because_its_upstream_is_late_records_timeout() {
     let scene = Scene::new().await;
     let (mut late, mut in_time) = (scene.trail(), scene.trail());
     let given_up = late.given_up();
@@ -158,7 +158,7 @@ async fn a_request_dropped_because_its_upstream_is_late_says_so() {
 }
 
 #[tokio::test]
-async fn a_request_dropped_because_the_daemon_stops_says_so() {
+async fn request_dropped_because_the_daemon_stops_records_interruption() {
     let scene = Scene::new().await;
     let mut trail = scene.trail();
     trail.decide(&[]).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_request_dropped_because_the_daemon_stops_says_so() {
 
 /// Invariant 9: repeated refusals make one record with a count.
 #[tokio::test]
-async fn refusals_that_repeat_are_folded() {
+async fn repeated_refusals_are_folded() {
     let scene = Scene::new().await;
     for number in 0..1000 {
         let mut trail = scene.trail();
@@ -192,7 +192,7 @@ async fn refusals_that_repeat_are_folded() {
 
 /// An agent that is refused in a hundred ways cannot hide an alert among them.
 #[tokio::test]
-async fn a_flood_of_refusals_hides_no_alert() {
+async fn flood_of_refusals_hides_no_alert() {
     let scene = Scene::new().await;
     let refuse = async |path: String, code: Code| {
         let mut trail = scene.trail();
@@ -221,7 +221,7 @@ async fn a_flood_of_refusals_hides_no_alert() {
 
 /// Invariant 9 without folding: refusals of unidentified clients are limited, and counted beyond the limit.
 #[tokio::test]
-async fn a_flood_of_nobody_known_reaches_a_quota() {
+async fn flood_of_unidentified_clients_reaches_a_quota() {
     let scene = Scene::unfolded().await;
     for _ in 0..300 {
         scene.trail().refuse(Code::TokenUnknown).await;
@@ -237,7 +237,7 @@ async fn a_flood_of_nobody_known_reaches_a_quota() {
 
 /// Invariant 9: an agent that has used up its quota is refused, and other agents are not. Its refusals are counted.
 #[tokio::test]
-async fn a_flood_reaches_its_quota() {
+async fn flood_of_one_agent_reaches_its_quota() {
     let scene = Scene::new().await;
     let agent = |number| AgentId(uuid::Uuid::from_u128(number));
     let decide = async |number| {
@@ -268,7 +268,7 @@ async fn a_flood_reaches_its_quota() {
 
 /// While the disk is nearly full, each agent gets only its part of the reserve. An approval request counts as well.
 #[tokio::test]
-async fn on_a_full_disk_each_agent_has_its_part_of_the_reserve() {
+async fn each_agent_gets_its_part_of_the_reserve_on_a_full_disk() {
     let limits = QuotaLimits { rate: 10_000, bytes: 1 << 40, reserve: 16 * 100_000 };
     let settings = onecli_audit::Settings { reserve: u64::MAX, ..onecli_audit::Settings::for_tests() };
     let scene = Scene::with(true, limits, settings).await;
@@ -295,7 +295,7 @@ async fn on_a_full_disk_each_agent_has_its_part_of_the_reserve() {
 
 /// The records that count folded refusals are charged to the agent as well.
 #[tokio::test]
-async fn counts_of_folded_refusals_are_charged() {
+async fn counts_of_folded_refusals_are_charged_to_the_agent() {
     let limits = QuotaLimits { rate: 1, bytes: 1 << 30, reserve: 0 };
     let scene = Scene::with(true, limits, onecli_audit::Settings::for_tests()).await;
     let payer = AgentId(uuid::Uuid::from_u128(1));

@@ -123,7 +123,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
 
     #[test]
-    fn pieces_make_no_difference(
+    fn result_does_not_depend_on_pieces(
         bytes in input(),
         cuts in prop::collection::vec(1_usize..40, 1..20),
         room in 1_usize..200,
@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn what_passes_has_one_reading(bytes in input()) {
+    fn passed_bytes_have_one_reading(bytes in input()) {
         let seen = read(Pieces::of(&bytes, usize::MAX), 1 << 16);
         prop_assert_eq!(reparse(&seen.passed), Ok(seen.heads), "{}", seen.passed.escape_ascii());
     }

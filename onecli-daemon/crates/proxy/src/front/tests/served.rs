@@ -72,7 +72,7 @@ async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
 
 /// A head that the front accepts must not exceed hyper's limits, because hyper would not explain the refusal.
 #[tokio::test]
-async fn the_largest_head_is_served() {
+async fn largest_head_is_served() {
     let close = format!("GET /1 HTTP/1.1\r\n{HEAD}Connection: close\r\n");
     let field = format!("A: {}\r\n\r\n", "b".repeat(MAX_HEAD - close.len() - "A: \r\n\r\n".len()));
     check(&format!("{close}{field}"), &[200], &["GET /1"]).await;
@@ -86,7 +86,7 @@ async fn the_largest_head_is_served() {
 
 /// A client that closes its side in the middle of a head may still read.
 #[tokio::test]
-async fn a_head_that_is_cut_off_is_answered() {
+async fn truncated_head_is_answered() {
     let (mut client, server) = tokio::io::duplex(1024);
     let asked = Asked::default();
     let seen = Arc::clone(&asked);
@@ -150,7 +150,7 @@ async fn check(bytes: &str, statuses: &[u16], expected: &[&str]) -> String {
 const HEAD: &str = "Host: a.test\r\n";
 
 #[tokio::test]
-async fn a_malformed_request_is_answered_in_its_turn() {
+async fn malformed_request_is_answered_in_order() {
     let good = format!("POST /1 HTTP/1.1\r\n{HEAD}Content-Length: 3\r\n\r\nabc");
     let bad = format!("GET /2 HTTP/1.1\r\n{HEAD}A : b\r\n\r\n");
     let answer = check(&format!("{good}{bad}{good}"), &[200, 400], &["POST /1", "malformed"]).await;
@@ -160,7 +160,7 @@ async fn a_malformed_request_is_answered_in_its_turn() {
 }
 
 #[tokio::test]
-async fn what_follows_a_malformed_request_is_dropped() {
+async fn bytes_after_a_malformed_request_are_dropped() {
     let smuggled = format!("0\r\n\r\nGET /smuggled HTTP/1.1\r\n{HEAD}\r\n");
     let both = format!("POST / HTTP/1.1\r\n{HEAD}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n");
     check(&format!("{both}{smuggled}"), &[400], &["malformed"]).await;
@@ -169,13 +169,13 @@ async fn what_follows_a_malformed_request_is_dropped() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_malformed_head_request_has_no_content() {
+async fn response_to_malformed_head_request_has_no_content() {
     let answer = check(&format!("HEAD / HTTP/1.1\r\n{HEAD}{HEAD}\r\n"), &[400], &["malformed"]).await;
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[tokio::test]
-async fn a_broken_body_is_no_body() {
+async fn body_with_broken_framing_is_an_error() {
     let head = format!("POST /1 HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n");
     for body in ["3\r\nabc\r\n3\nabc\r\n0\r\n\r\n", "1\r\nab\r\n0\r\n\r\n", "0\r\nHost: b\r\n\r\n"] {
         let behind = format!("GET /smuggled HTTP/1.1\r\n{HEAD}\r\n");
@@ -185,7 +185,7 @@ async fn a_broken_body_is_no_body() {
 }
 
 #[tokio::test]
-async fn a_tunnel_begins_with_its_answer() {
+async fn tunnel_begins_after_its_response() {
     let connect = format!("CONNECT a.test:443 HTTP/1.1\r\n{HEAD}X-Switch: 1\r\n\r\n");
     let answer = check(&format!("{connect}\0raw"), &[200], &["CONNECT a.test:443"]).await;
     assert!(answer.ends_with("\0raw"), "{answer}");
@@ -196,7 +196,7 @@ async fn a_tunnel_begins_with_its_answer() {
 
 /// Bytes that a client sent ahead for a tunnel are not read as requests.
 #[tokio::test]
-async fn a_refused_connect_ends_the_connection() {
+async fn refused_connect_ends_the_connection() {
     let connect = format!("CONNECT a.test:443 HTTP/1.1\r\n{HEAD}\r\n");
     let behind = format!("GET /smuggled HTTP/1.1\r\n{HEAD}\r\n");
     let answer = check(&format!("{connect}{behind}"), &[403], &["CONNECT a.test:443"]).await;
@@ -204,7 +204,7 @@ async fn a_refused_connect_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_refused_upgrade_is_followed_by_checked_requests() {
+async fn requests_after_a_refused_upgrade_are_checked() {
     let upgrade = format!("POST /u HTTP/1.1\r\n{HEAD}Upgrade: h2c\r\nContent-Length: 3\r\n\r\nabc");
     let next = format!("GET /next HTTP/1.1\r\n{HEAD}\r\n");
     let bad = format!("GET /bad HTTP/1.1\r\n{HEAD}A\0: b\r\n\r\n");
@@ -217,7 +217,7 @@ async fn a_refused_upgrade_is_followed_by_checked_requests() {
 }
 
 #[tokio::test]
-async fn a_head_has_its_time() {
+async fn slow_head_is_refused() {
     let (mut client, server) = tokio::io::duplex(1024);
     let (mut front, link) = Front::new(server, Duration::from_millis(50));
     client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
@@ -230,7 +230,7 @@ async fn a_head_has_its_time() {
 }
 
 #[tokio::test]
-async fn a_displaced_connection_is_answered_once() {
+async fn displaced_connection_is_answered_once() {
     for sent in ["", "GET / HTTP/1.1\r\nHost:"] {
         let (mut client, server) = tokio::io::duplex(1024);
         let displaced = CancellationToken::new();
@@ -251,7 +251,7 @@ async fn a_displaced_connection_is_answered_once() {
 
 /// Time between requests does not count for a head, not even after an empty line.
 #[tokio::test]
-async fn an_idle_connection_is_not_slow() {
+async fn idle_connection_is_not_refused_as_slow() {
     let (mut client, server) = tokio::io::duplex(1024);
     let (mut front, _link) = Front::new(server, Duration::from_millis(20));
     client.write_all(b"\r\n").await.unwrap();

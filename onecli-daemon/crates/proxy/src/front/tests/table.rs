@@ -274,7 +274,7 @@ fn bounds() {
 
 /// The record has the parts of a malformed request that were read, but never a query or user information.
 #[test]
-fn what_is_read_of_a_malformed_head() {
+fn malformed_request_shows_method_host_and_path() {
     type Seen = (Option<&'static str>, Option<&'static str>, Option<&'static str>);
     let cases: &[(&str, Seen)] = &[
         ("GET /p?secret HTTP/1.1\r\nHost: a.test\r\nA : b", (Some("GET"), Some("a.test"), Some("/p"))),

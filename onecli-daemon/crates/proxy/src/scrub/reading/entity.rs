@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn table_is_in_order_and_within_the_bound() {
+    fn entity_table_is_sorted_and_within_the_bound() {
         assert!(NAMES.len() > 500);
         assert_eq!(NAMES.len(), include_str!("entities.txt").lines().count());
         assert!(NAMES.is_sorted_by(|(one, _), (next, _)| one < next));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_bounds() {
+    fn entity_numbers_are_bounded() {
         let s = Character::of(0x73);
         for text in ["#115", "#x73", "#X73", "#0000115", "#x00000000000073", "#00000000000115"] {
             assert_eq!(read(text), s, "{text}");

@@ -13,7 +13,7 @@ fn reads_as(raw: &str, character: &str) -> bool {
 }
 
 #[test]
-fn every_form_of_a_character() {
+fn every_form_of_a_character_is_read() {
     for form in [
         "/", "%2F", "%2f", r"\/", r"\u002F", r"\u002f", r"\x2f", r"\57", r"\057", r"\\057", "&#47;",
         "&#x2F;", "&#X2f;", "&sol;",
@@ -83,7 +83,7 @@ fn every_form_of_a_character() {
 }
 
 #[test]
-fn escapes_of_escapes() {
+fn nested_escapes_are_read() {
     for form in [
         r#"\""#,
         r#"\\\""#,
@@ -136,7 +136,7 @@ fn every_reading_of_nested_escapes_is_followed() {
 }
 
 #[test]
-fn what_is_no_escape_stands_for_itself() {
+fn invalid_escape_is_read_as_itself() {
     for raw in ["%", "%zz", "%2", "\\", "\\u00", "\\u00zz", "&", "&x;", "&#;", "&#xzz;", "&amp", "\\ud83d!"] {
         let text = Text::new(raw.as_bytes());
         let first = text.readings(0).next().map(|reading| (reading.character, reading.end));
@@ -145,7 +145,7 @@ fn what_is_no_escape_stands_for_itself() {
 }
 
 #[test]
-fn an_escape_that_is_cut_off_is_told() {
+fn truncated_escape_is_reported() {
     for (raw, cut) in [
         ("%", true),
         ("%2", true),
@@ -178,7 +178,7 @@ fn an_escape_that_is_cut_off_is_told() {
 }
 
 #[test]
-fn line_breaks_in_every_form() {
+fn line_breaks_are_read_in_every_form() {
     for raw in ["\n", "\r", "\r\n", "\\n", "\\r\\n", "\\\\r\\\\n", "%0d%0a", "\r\\n"] {
         let mut ends = Vec::new();
         Text::new(raw.as_bytes()).line_breaks(0, &mut ends);
@@ -210,7 +210,7 @@ fn reads_like_each(raw: &[u8]) {
 }
 
 #[test]
-fn what_repeats_is_read_as_if_it_were_the_first() {
+fn repeated_text_is_read_like_its_first_occurrence() {
     for block in [
         "\\",
         "%",
@@ -245,7 +245,7 @@ proptest! {
 
     /// Repeated blocks of characters that occur in escapes, with another text between them.
     #[test]
-    fn sharing_readings_changes_none(
+    fn sharing_does_not_change_readings(
         blocks in prop::collection::vec("[\\\\%&uU0-9a-fmp;#xnrbsolqt\"{} ]{1,9}", 1..4),
         order in prop::collection::vec((0..4_usize, 1..12_usize), 1..12),
     ) {

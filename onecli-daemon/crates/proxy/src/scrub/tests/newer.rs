@@ -9,7 +9,7 @@ fn idle(values: &[&[u8]]) -> Scrubber {
 }
 
 #[test]
-fn an_idle_scrubber_starts_to_search_in_the_middle_of_a_stream() {
+fn idle_scrubber_starts_to_search_during_a_stream() {
     let mut scrubber = idle(&[VALUE]);
     assert!(scrubber.is_idle());
     let out = scrubber.push_last(Bytes::from([b"a ", VALUE, b" b"].concat()));
@@ -19,7 +19,7 @@ fn an_idle_scrubber_starts_to_search_in_the_middle_of_a_stream() {
 
 /// Values that only this response is searched for remain when the host's values change.
 #[test]
-fn values_of_the_response_stay_beside_new_ones() {
+fn response_values_remain_when_host_values_change() {
     let mut scrubber = idle(&[VALUE]);
     scrubber.watch(&forms(b"own-signature"));
     let out = scrubber.push_last(Bytes::from([b"own-signature ", VALUE].concat()));
@@ -27,7 +27,7 @@ fn values_of_the_response_stay_beside_new_ones() {
 }
 
 #[test]
-fn a_response_that_cannot_be_searched_ends_when_its_host_has_values() {
+fn unsearchable_response_ends_when_its_host_gets_values() {
     let mut scrubber = idle(&[VALUE]);
     scrubber.pass_unsearched();
     assert!(!scrubber.is_blind());
@@ -43,7 +43,7 @@ fn a_response_that_cannot_be_searched_ends_when_its_host_has_values() {
 
 /// The second message begins in a chunk that is not searched.
 #[test]
-fn messages_are_followed_before_there_is_anything_to_search_for() {
+fn message_borders_are_tracked_without_values() {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let mut scrubber = Scrubber::default();
