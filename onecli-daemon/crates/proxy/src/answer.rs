@@ -82,8 +82,9 @@ pub(super) fn deliver(
         // after a Range (RFC 9110 section 15.3.7).
         let refusal = Refusal::new(
             Code::UpstreamProtocol,
-            "the upstream answered with a part of what was asked for",
-            "such an answer cannot be searched for the credential: ask for a resource that comes whole",
+            "the upstream returned a partial response (206) that was not requested",
+            "OneCLI cannot search a partial response for the credential: request a resource that is \
+             returned whole",
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }
@@ -94,8 +95,8 @@ pub(super) fn deliver(
         // The agent sees the daemon as its proxy, and the agent's own token was valid.
         let refusal = Refusal::new(
             Code::UpstreamConnect,
-            "the upstream proxy wants other credentials (407)",
-            "an administrator should look at [upstream] proxy",
+            "the upstream proxy rejected the daemon's credentials (407)",
+            "ask an administrator to check [upstream] proxy in the configuration",
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }
@@ -189,8 +190,8 @@ fn is_unsearchable(status: StatusCode, headers: &HeaderMap) -> bool {
 fn unsearchable() -> Refusal {
     Refusal::new(
         Code::Revoked,
-        "the host has a secret by now, and the response passes in an encoding that cannot be searched for it",
-        "send the request again: the daemon then asks for a response that it can search",
+        "a secret was stored for the host, and this response has an encoding that cannot be searched for it",
+        "send the request again: the daemon then requests a response that it can search",
     )
 }
 
@@ -198,16 +199,17 @@ fn unsearchable() -> Refusal {
 fn cannot_be_scanned(what: &str) -> Refusal {
     Refusal::new(
         Code::UpstreamProtocol,
-        format!("the upstream answered in a {what} that cannot be taken off"),
-        "such an answer cannot be searched for the credential: ask for a resource that is not stored encoded",
+        format!("the upstream's response has a {what} that the daemon cannot decode"),
+        "OneCLI cannot search such a response for the credential: request a resource that is not stored \
+         encoded",
     )
 }
 
 fn too_many_decoders() -> Refusal {
     Refusal::new(
         Code::LimitReached,
-        "as many responses in Brotli or zstd are decoded as may be",
-        "read those that are open to their end, or have the upstream send gzip or no coding",
+        "the limit on Brotli and zstd responses that are decoded at the same time is reached",
+        "read the open ones to their end, or let the upstream send gzip or no coding",
     )
 }
 

@@ -76,7 +76,7 @@ where
 
 /// The error for a body that is not in the coding that its head names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body is no valid aws-chunked stream")]
+#[error("the body is not a valid aws-chunked stream")]
 struct Malformed;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -295,13 +295,13 @@ impl Floor {
 fn too_slow() -> Refusal {
     Refusal::new(
         Code::RequestTimeout,
-        "the request's body came too slowly",
-        "send it without long pauses, or without a Content-Length where it is a stream",
+        "the request's body arrived too slowly",
+        "send it without long pauses; if it is a stream, omit Content-Length",
     )
 }
 
 fn client_gone() -> Refusal {
-    Refusal::new(Code::ClientGone, "the request's body broke off", "send all of it")
+    Refusal::new(Code::ClientGone, "the request's body ended early", "send the whole body")
 }
 
 /// Returns a length in bytes as the counters' type.

@@ -329,7 +329,7 @@ mod tests {
                 // Timers become ready only when the task yields.
                 tokio::task::yield_now().await;
                 let guaranteed = fill(pace);
-                assert!(!guaranteed.is_empty(), "the others hold all, and this one goes on");
+                assert!(!guaranteed.is_empty(), "this direction continues although the others hold all room");
                 all.extend(guaranteed);
             }
             assert!(size(&all) <= PER_CONNECTION, "{streams}: {}", size(&all));
@@ -338,7 +338,7 @@ mod tests {
             drop(paces);
             let room = lock(&connection.0);
             assert_eq!(room.free, PER_CONNECTION - streams * 2 * GUARANTEED);
-            assert!(room.waiting.is_empty(), "nobody waits any more");
+            assert!(room.waiting.is_empty(), "no direction waits any more");
         }
         assert_eq!(memory.0.taken.load(Ordering::Relaxed), 0);
     }
@@ -359,7 +359,7 @@ mod tests {
         assert!(all <= POOL + 6 * OWN + held.len() * GUARANTEED, "{all}");
         assert!(all >= POOL, "{all}");
         let mut late = memory.pace(&ConnectionMemory::new(1), agent(7));
-        assert_eq!(size(&fill(&mut late)), PER_DIRECTION, "it has its own");
+        assert_eq!(size(&fill(&mut late)), PER_DIRECTION, "each agent has its reserved bytes");
         drop(held);
         drop(late);
         assert_eq!(memory.0.taken.load(Ordering::Relaxed), 0);

@@ -45,8 +45,12 @@ pub(super) async fn read(
     let too_large = || {
         Refusal::new(
             Code::BodyTooLarge,
-            format!("the body is larger than {most} bytes, and has to be held whole for this credential"),
-            "send less at a time; or an administrator narrows the secret's methods and paths to where it is needed",
+            format!(
+                "the body is larger than {most} bytes, the limit for a body that this credential requires \
+                 in memory"
+            ),
+            "send less at a time, or ask an administrator to limit the secret to the methods and paths that \
+             need it",
         )
     };
     if body.size_hint().lower() > u64::try_from(most).unwrap_or(u64::MAX) {
@@ -55,8 +59,8 @@ pub(super) async fn read(
     let share = shares.take(agent).ok_or_else(|| {
         Refusal::new(
             Code::LimitReached,
-            "as many request bodies are held in memory as may be",
-            "wait for some requests to be answered, and send fewer at a time",
+            "the limit on request bodies in memory is reached",
+            "wait for responses to earlier requests, and send fewer requests at a time",
         )
     })?;
     let (mut bytes, mut trailers) = (BytesMut::new(), HeaderMap::new());

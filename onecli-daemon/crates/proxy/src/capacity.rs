@@ -99,7 +99,7 @@ mod tests {
         let high: usize = value("MemoryHigh=").strip_suffix('G').unwrap().parse().unwrap();
         let sum = memory(&Capacity::of(value("LimitNOFILE=").parse().unwrap()));
         assert!(sum < high << 30, "{} MiB", sum >> 20);
-        assert!(sum > high << 29, "the bound is no use where it is far above: {} MiB", sum >> 20);
+        assert!(sum > high << 29, "the limit is useless if it is far above the sum: {} MiB", sum >> 20);
         assert!(memory(&Capacity::of(8192)) < 4 << 30, "{} MiB", memory(&Capacity::of(8192)) >> 20);
     }
 
@@ -115,6 +115,6 @@ mod tests {
         }
         assert_eq!(Capacity::of(1 << 20).connections_per_agent, 1024);
         assert_eq!(Capacity::of(1 << 20).exchanges_per_agent, 512);
-        assert!(Capacity::of(0).connections_per_agent > 0, "too few, and still not none");
+        assert!(Capacity::of(0).connections_per_agent > 0, "few descriptors still allow a connection");
     }
 }

@@ -129,8 +129,8 @@ impl Connection {
         }
         Err(Refusal::new(
             Code::LimitReached,
-            "the agent has as many connections open as it may",
-            "close some, or reuse them",
+            "the agent has reached its limit on open connections",
+            "close some connections, or reuse them",
         ))
     }
 

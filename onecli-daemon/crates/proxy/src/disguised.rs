@@ -256,9 +256,9 @@ mod tests {
             ("HTML", text.bytes().map(|b| format!("&#{b};")).collect()),
             ("octal", text.bytes().map(|b| format!("\\{b:03o}")).collect()),
             ("base64", encoded("")),
-            ("base64 behind one", encoded("a")),
-            ("base64 behind two", encoded("u:")),
-            ("base64 behind many", encoded("{\"key\": \"")),
+            ("base64 after one", encoded("a")),
+            ("base64 after two", encoded("u:")),
+            ("base64 after many", encoded("{\"key\": \"")),
             ("base64 in lines", wrapped(&encoded("user:"))),
             ("base64 in percent", percent(&encoded("u:"))),
             ("base32", BASE32_NOPAD.encode(format!("abc{text}").as_bytes())),
@@ -295,7 +295,7 @@ mod tests {
     fn common_spellings_are_found_after_text_of_any_length() {
         for (what, text) in spelt(own().as_str()) {
             let is_common =
-                ["base64", "base64 behind one", "base64 behind two", "base64 behind many", "hex", "UTF-16"];
+                ["base64", "base64 after one", "base64 after two", "base64 after many", "hex", "UTF-16"];
             if is_common.contains(&what) {
                 assert_eq!(found(&text, DEEP, 16_384), [own().as_str()], "{what}");
             }

@@ -161,7 +161,7 @@ mod tests {
         let error = stream.read_to_end(&mut read).await.unwrap_err();
         assert!(is_closed(&error), "{error}");
         assert_eq!(read, b"413");
-        assert!(stream.write_all(b"more").await.is_err(), "nothing is left to wait for");
+        assert!(stream.write_all(b"more").await.is_err(), "there is no reason to wait");
     }
 
     #[tokio::test]

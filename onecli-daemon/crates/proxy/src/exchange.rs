@@ -191,8 +191,11 @@ async fn authorize(
     {
         return Err(Refusal::new(
             Code::BadRequest,
-            format!("the query has '{name}', by which servers take a request for another than it is"),
-            "send the request with the method and the headers themselves",
+            format!(
+                "the query has '{name}', with which some servers override the method or the headers of a \
+                 request"
+            ),
+            "set the method and the headers in the request itself",
         ));
     }
     Ok(Allowed { identity, head, permit, body, share, sessions, client_upgrade, expects_continue })
@@ -238,7 +241,7 @@ fn name_coding(refusal: Refusal, head: &Head) -> Refusal {
         return refusal;
     }
     Refusal {
-        hint: "the body has a Content-Encoding, in which no placeholder is found: send it without one".into(),
+        hint: "the body has a Content-Encoding, so no placeholder is found in it: send it without one".into(),
         ..refusal
     }
 }
@@ -246,7 +249,7 @@ fn name_coding(refusal: Refusal, head: &Head) -> Refusal {
 fn unjudged(error: UnreadableBody) -> Refusal {
     Refusal::new(
         Code::BadRequest,
-        format!("{error}, and it decides whether the request would create a credential"),
+        format!("{error}, so the daemon cannot check whether the request would create a credential"),
         "send the body without Content-Encoding and chunk signatures, in UTF-8",
     )
 }
@@ -254,8 +257,9 @@ fn unjudged(error: UnreadableBody) -> Refusal {
 fn unjudged_text(error: UnreadableText) -> Refusal {
     Refusal::new(
         Code::BadRequest,
-        format!("{error}, and it decides whether the request would create a credential"),
-        "send JSON in UTF-8; a GraphQL request with its whole document in 'query', and no members but 'variables',          'operationName' and 'extensions'",
+        format!("{error}, so the daemon cannot check whether the request would create a credential"),
+        "send JSON in UTF-8; a GraphQL request with its whole document in 'query', and no members but \
+         'variables', 'operationName' and 'extensions'",
     )
 }
 
@@ -308,16 +312,17 @@ pub(super) fn unopened(secret: &Secret, error: &CredentialError) -> Refusal {
         }
         CredentialError::Mint(error) => Refusal::new(
             Code::SecretUnavailable,
-            format!("no token could be had for secret '{name}': {error}"),
+            format!("cannot obtain a token for secret '{name}': {error}"),
             format!(
-                "try again in a minute; if it stays, an administrator should look at 'onecli secret show {name}'"
+                "try again in a minute; if the error persists, ask an administrator to check 'onecli secret \
+                 show {name}'"
             ),
         ),
         CredentialError::Source(error) => {
-            tracing::error!(%error, secret = name, "a secret's value cannot be had");
+            tracing::error!(%error, secret = name, "cannot obtain a secret's value");
             Refusal::new(
                 Code::SecretUnavailable,
-                format!("the value of secret '{name}' cannot be had: {}", error.told()),
+                format!("cannot obtain the value of secret '{name}': {}", error.told()),
                 error.hint(),
             )
         }
@@ -328,6 +333,6 @@ fn secret_refusal(name: &str) -> Refusal {
     Refusal::new(
         Code::SecretUnavailable,
         format!("secret '{name}' cannot be decrypted, so the request is not forwarded"),
-        format!("an administrator should look at the daemon's log and at 'onecli secret show {name}'"),
+        format!("ask an administrator to check the daemon's log and 'onecli secret show {name}'"),
     )
 }

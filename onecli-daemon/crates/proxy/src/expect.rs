@@ -37,8 +37,12 @@ pub(super) fn expects_continue<B>(request: &Request<B>) -> Result<bool, Refusal>
     if let Some(other) = values.find(|value| !is_continue(value)) {
         return Err(Refusal::new(
             Code::ExpectationFailed,
-            format!("the request expects '{}'", String::from_utf8_lossy(other.as_bytes())),
-            "send 'Expect: 100-continue', or no Expect field: no other expectation is defined (RFC 9110 section 10.1.1)",
+            format!(
+                "the request has the unsupported expectation '{}'",
+                String::from_utf8_lossy(other.as_bytes())
+            ),
+            "send 'Expect: 100-continue', or no Expect field: no other expectation is defined (RFC 9110 \
+             section 10.1.1)",
         ));
     }
     Ok(is_expected && request.version() > Version::HTTP_10)

@@ -68,7 +68,8 @@ pub(super) async fn serve_proxy(
         Ok(Ok(tls)) => serve_requests(gateway, tls, connection).await,
         Ok(Err(error)) => {
             let peer = connection.peer;
-            tracing::info!(%error, %peer, "a TLS handshake with the proxy failed: does the client trust the CA?");
+            tracing::info!(%error, %peer, "a TLS handshake with the proxy failed: check that the client \
+                                           trusts the CA");
             refuse_quietly(&gateway, &connection, Code::ClientTls).await;
         }
         Err(_) => refuse_quietly(&gateway, &connection, Code::ClientTls).await,
@@ -227,8 +228,8 @@ fn check_host(request: &Request<PeerBody>, target: &Authority) -> Result<(), Ref
     }
     Err(Refusal::new(
         Code::Misdirected,
-        format!("the CONNECT target is {target}, the Host field names another"),
-        "send the target as Host, or leave it to the client's HTTP library",
+        format!("the CONNECT target is {target}, but the Host field names another host"),
+        "send the target in the Host field, or let the client's HTTP library set it",
     ))
 }
 
@@ -249,13 +250,13 @@ fn not_proxy_form(request: &Request<PeerBody>) -> Refusal {
     if request.uri().scheme_str().is_some() {
         return Refusal::new(
             Code::BadRequest,
-            "https:// URLs are not fetched in absolute-form",
+            "the proxy does not fetch https:// URLs in absolute-form",
             "use CONNECT: set HTTPS_PROXY, not HTTP_PROXY, for https",
         );
     }
     Refusal::new(
         Code::BadRequest,
-        "this is a proxy, and the request is not one for a proxy",
+        "this is a proxy, and the request is not a proxy request",
         "set HTTPS_PROXY=http://x:TOKEN@HOST:PORT in the client",
     )
 }

@@ -291,7 +291,7 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         if timeout(patience, self.drained()).await.is_err() {
-            tracing::info!(open = Arc::strong_count(&self.open) - 1, "requests are broken off");
+            tracing::info!(open = Arc::strong_count(&self.open) - 1, "aborting open requests");
             self.ending.cancel();
             if timeout(BREAKING_OFF, self.drained()).await.is_err() {
                 tracing::error!("a request did not end: its outcome will be missing from the audit log");
@@ -310,7 +310,7 @@ impl Gateway {
                     self.quota.charge(self.clock.instant(), payer, (1, record.line_bytes()));
                     self.audit.outcome(record);
                 }
-                Err(error) => tracing::error!(%error, "refusals that repeat have no request id"),
+                Err(error) => tracing::error!(%error, "no request id for repeated refusals"),
             }
         }
     }

@@ -134,8 +134,8 @@ impl Head {
         if parts.uri.path() == "*" {
             // RFC 9110 section 9.3.7.
             return Err(bad_request(
-                "'OPTIONS *' asks about the server as a whole, and requests are judged by their path",
-                "ask about a path: OPTIONS /path",
+                "'OPTIONS *' asks about the server as a whole, but policy judges requests by their path",
+                "send OPTIONS with a path: OPTIONS /path",
             ));
         }
         let path = CanonicalPath::parse(parts.uri.path()).map_err(bad_path)?;
@@ -250,7 +250,9 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
         Scheme::Https => "https",
     };
     if parts.uri.scheme_str().is_some_and(|named| named != scheme) {
-        return Err(misdirected(format!("the target's scheme is not {scheme}, which the connection is for")));
+        return Err(misdirected(format!(
+            "the target's scheme is not {scheme}, the scheme of the connection"
+        )));
     }
     let mut named = parts.uri.authority().map(|a| parse(a.as_str())).transpose()?;
     let mut hosts = parts.headers.get_all(header::HOST).iter();
@@ -274,10 +276,10 @@ fn authority_of(parts: &Parts, connection: &Connection) -> Result<Authority, Ref
         return Err(bad_request("the request names no host", "send a Host header (RFC 9112 section 3.2)"));
     };
     if let Some(expected) = connection.authority.as_ref().filter(|expected| **expected != named) {
-        return Err(misdirected(format!("the connection is for {expected}, the request names {named}")));
+        return Err(misdirected(format!("the connection is for {expected}, but the request names {named}")));
     }
     if let Some(port) = connection.port.filter(|port| *port != named.port()) {
-        return Err(misdirected(format!("the connection goes to port {port}, the request names {named}")));
+        return Err(misdirected(format!("the connection is for port {port}, but the request names {named}")));
     }
     Ok(named)
 }
@@ -336,7 +338,7 @@ fn named_in(
     named_resources(request, fields, query).ok_or_else(|| {
         bad_request(
             format!("the request names more than {MAX_NAMED} resources besides its URL"),
-            "send several requests",
+            "split it into several requests",
         )
     })
 }
@@ -376,5 +378,5 @@ fn bad_request(
 }
 
 fn misdirected(message: String) -> Refusal {
-    Refusal::new(Code::Misdirected, message, "open a connection of its own for each host")
+    Refusal::new(Code::Misdirected, message, "open a separate connection for each host")
 }

@@ -47,7 +47,8 @@ pub(super) fn refused_response(what: &str) -> Refusal {
     Refusal::new(
         Code::UpstreamProtocol,
         format!("the header section of the upstream's response {what}"),
-        "the upstream may have done what it was asked; ask it for fewer and shorter header fields, cookies for example",
+        "the upstream may have processed the request; let it send fewer and shorter header fields, for \
+         example cookies",
     )
 }
 
@@ -65,7 +66,11 @@ mod tests {
         let head = Request::builder().version(Version::HTTP_2).uri("/").header("x", &value);
         let request = check_request(&head.body(()).unwrap()).is_ok();
         let head = Response::builder().version(Version::HTTP_2).header("x", value);
-        assert_eq!(request, check_response(&head.body(()).unwrap()).is_ok(), "the target has no byte here");
+        assert_eq!(
+            request,
+            check_response(&head.body(()).unwrap()).is_ok(),
+            "the target contributes no byte here"
+        );
         request
     }
 

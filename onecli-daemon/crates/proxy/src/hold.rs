@@ -112,7 +112,7 @@ async fn ask(
             return Err(Refusal::new(
                 Code::Internal,
                 error.to_string(),
-                "the host is out of random bytes: see its kernel log",
+                "the host's random number generator failed: check its kernel log",
             ));
         }
     };
@@ -140,7 +140,7 @@ async fn ask(
         waiting.end(End::TimedOut);
         return Err(Refusal::new(
             Code::ApprovalTimeout,
-            format!("nobody answered the request for approval {id} in time"),
+            format!("approval request {id} was not answered in time"),
             "ask an administrator to watch 'onecli approval list', then send the request again",
         )
         .by(rule));
@@ -152,8 +152,8 @@ async fn ask(
     }
     Err(Refusal::new(
         Code::ApprovalDenied,
-        format!("an administrator was asked about the request ({id}) and denied it"),
-        "do not send it again without asking why",
+        format!("an administrator denied approval request {id}"),
+        "ask the administrator for the reason before you send it again",
     )
     .by(rule))
 }
@@ -213,8 +213,8 @@ fn digest(head: &Head, body: Option<&[u8]>) -> String {
 fn full(rule: &Rule) -> Refusal {
     let refusal = Refusal::new(
         Code::ApprovalsFull,
-        "as many of the agent's requests wait for an administrator's approval as may",
-        "wait until those are answered: an administrator sees them with 'onecli approval list'",
+        "the agent has reached its limit on requests that wait for approval",
+        "wait until they are answered: an administrator lists them with 'onecli approval list'",
     );
     refusal.by(rule)
 }
@@ -222,8 +222,8 @@ fn full(rule: &Rule) -> Refusal {
 fn often(rule: &Rule) -> Refusal {
     let refusal = Refusal::new(
         Code::ApprovalsFull,
-        format!("the agent has asked for an administrator's approval {PER_MINUTE} times within a minute"),
-        "wait a minute, and do not ask again for what waits already",
+        format!("the agent has requested approval {PER_MINUTE} times within a minute"),
+        "wait a minute, and do not repeat requests that are waiting",
     );
     Refusal { retry_after: Some(Duration::from_mins(1)), ..refusal.by(rule) }
 }
@@ -233,8 +233,8 @@ fn rate_limited(exceeded: &Exceeded) -> Refusal {
     let rate = rule.terms.rate().map(|rate| rate.to_string()).unwrap_or_default();
     let refusal = Refusal::new(
         Code::RateLimited,
-        format!("rule {} allows {rate}, and that is used up", rule.id),
-        "wait for as many seconds as Retry-After says, and send less often",
+        format!("rule {} allows {rate}, and the limit is used up", rule.id),
+        "wait for the number of seconds in Retry-After, and send requests less often",
     );
     Refusal { retry_after: Some(exceeded.retry_after), ..refusal.by(rule.as_ref()) }
 }

@@ -61,8 +61,8 @@ pub(super) fn inject(
     if head.authority != *upstream.authority() {
         return Err(Refusal::new(
             Code::Internal,
-            "the upstream is not the one that was matched",
-            "report this",
+            "the upstream is not the one that policy matched",
+            "report this as a bug in OneCLI",
         ));
     }
     if !upstream.is_verified() && !credential.allow_plaintext() {
@@ -135,13 +135,13 @@ fn not_replaced(why: NotReplaced, at: &Site, credential: &Credential) -> Refusal
     match why {
         NotReplaced::Absent => Refusal::new(
             Code::PlaceholderMissing,
-            format!("the placeholder of secret '{name}' does not stand at {at}"),
-            "send it there: that is where this service's credential goes",
+            format!("the placeholder of secret '{name}' is not in {at}"),
+            "send it there, because the service expects its credential there",
         ),
         NotReplaced::Repeated => Refusal::new(
             Code::BadRequest,
             format!("the request has {at} more than once"),
-            "send it once: servers differ about which one counts",
+            "send it once, because servers differ about which one they use",
         ),
         NotReplaced::Unusable => unusable(credential),
     }
@@ -206,7 +206,7 @@ fn unusable(credential: &Credential) -> Refusal {
     Refusal::new(
         Code::SecretUnavailable,
         format!("the value of secret '{}' does not fit its placement", credential.name()),
-        format!("an administrator should store it again: onecli secret rotate {}", credential.name()),
+        format!("ask an administrator to store it again: onecli secret rotate {}", credential.name()),
     )
 }
 

@@ -148,8 +148,9 @@ async fn intercept_tls<S>(
                 tracing::info!(
                     %error,
                     %authority,
-                    "a client's TLS handshake failed: it must trust OneCLI's CA ('onecli ca export'); for one that pins \
-                     the host's certificate, an administrator can add 'onecli rule add allow --tunnel --host HOST'"
+                    "a client's TLS handshake failed: it must trust OneCLI's CA ('onecli ca export'); if it \
+                     pins the host's certificate, an administrator can run 'onecli rule add allow --tunnel \
+                     --host HOST'"
                 );
                 refuse_quietly(gateway, &connection, Code::ClientTls).await;
             }
@@ -201,8 +202,11 @@ fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authori
     let host: Host = match server_name.parse() {
         Ok(host) => host,
         Err(error) => {
-            let refusal =
-                Refusal::new(Code::BadRequest, format!("the TLS server name: {error}"), "name a host");
+            let refusal = Refusal::new(
+                Code::BadRequest,
+                format!("invalid TLS server name: {error}"),
+                "send a host name as TLS server name",
+            );
             return (fallback, Err(refusal));
         }
     };
@@ -210,8 +214,8 @@ fn target(destination: &Destination, hello: &[u8]) -> (Authority, Result<Authori
     if matches!(destination, Destination::Authority(_)) && named != fallback {
         let refusal = Refusal::new(
             Code::Misdirected,
-            format!("the CONNECT target is {fallback}, the TLS server name {}", named.host()),
-            "ask the proxy for the host that the TLS server name names",
+            format!("the CONNECT target is {fallback}, but the TLS server name is {}", named.host()),
+            "send CONNECT for the host in the TLS server name",
         );
         return (named, Err(refusal));
     }
@@ -289,7 +293,8 @@ async fn open_passage(gateway: &Gateway, passages: Vec<Passage>) -> Result<(Pass
         Refusal::new(
             Code::ProtocolDenied,
             "the bytes are neither TLS nor HTTP, and no rule allows the address",
-            "allow it: onecli rule add allow --host HOST --port PORT, or --address NETWORK",
+            "ask an administrator to allow it: onecli rule add allow --host HOST --port PORT, or --address \
+             NETWORK",
         )
     }))
 }

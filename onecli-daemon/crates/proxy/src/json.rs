@@ -81,7 +81,7 @@ impl<'d> Deserialize<'d> for Members<'d> {
                 let mut names = HashSet::new();
                 while let Some((name, value)) = map.next_entry::<Cow<'d, str>, &'d RawValue>()? {
                     if !names.insert(name.clone()) {
-                        return Err(de::Error::custom("a name stands twice in an object"));
+                        return Err(de::Error::custom("an object has a name twice"));
                     }
                     members.push((name, value));
                 }

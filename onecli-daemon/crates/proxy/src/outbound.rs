@@ -175,7 +175,7 @@ async fn in_time(
 ) -> Result<Response<Bytes>, Fault> {
     match tokio::time::timeout(PATIENCE, exchange).await {
         Ok(answered) => answered,
-        Err(_) => Err(timed_out("the answer").into()),
+        Err(_) => Err(timed_out("the response").into()),
     }
 }
 

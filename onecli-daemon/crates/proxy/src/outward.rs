@@ -12,7 +12,7 @@ use onecli_net::{
 use onecli_tls::{Alpn, UpstreamTls};
 use uuid::Uuid;
 
-const PROXY_HINT: &str = "an administrator should look at [upstream] proxy";
+const PROXY_HINT: &str = "ask an administrator to check [upstream] proxy in the configuration";
 
 /// The operator's proxy, and the hosts that bypass it.
 #[derive(Debug, Clone)]
@@ -179,7 +179,7 @@ impl Outward {
 fn proxy_refusal(proxy: &ProxyUrl, authority: &Authority, error: &ProxyError) -> Refusal {
     Refusal::new(
         Code::UpstreamConnect,
-        format!("the upstream proxy {} does not connect to {authority}: {error}", proxy.authority()),
+        format!("the upstream proxy {} could not connect to {authority}: {error}", proxy.authority()),
         PROXY_HINT,
     )
 }
@@ -189,7 +189,7 @@ pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
         ResolveError::Blocked(_) => Refusal::new(
             Code::AddressBlocked,
             error.to_string(),
-            "an administrator can name the network: onecli rule add allow --host HOST --address NETWORK",
+            "ask an administrator to allow the network: onecli rule add allow --host HOST --address NETWORK",
         ),
         ResolveError::Failed { .. } => Refusal::new(
             Code::UpstreamResolve,
@@ -202,12 +202,16 @@ pub(super) fn resolve_refusal(error: &ResolveError) -> Refusal {
 pub(super) fn dial_refusal(error: &DialError) -> Refusal {
     match error {
         DialError::Refused { .. } => {
-            Refusal::new(Code::UpstreamConnect, error.to_string(), "is the upstream up, and the port right?")
+            Refusal::new(Code::UpstreamConnect, error.to_string(), "check the upstream and its port")
         }
         DialError::TimedOut(_) => timed_out("connecting"),
     }
 }
 
 pub(super) fn timed_out(what: &str) -> Refusal {
-    Refusal::new(Code::UpstreamTimeout, format!("{what} took too long"), "try again; is the upstream up?")
+    Refusal::new(
+        Code::UpstreamTimeout,
+        format!("{what} timed out"),
+        "try again, and check that the upstream is running",
+    )
 }

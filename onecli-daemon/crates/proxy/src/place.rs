@@ -217,7 +217,7 @@ mod tests {
         let other = strangers.admit(Source::Cgroup(7));
         let third = strangers.admit(address("192.0.2.3"));
         let fourth = strangers.admit(address("192.0.2.4"));
-        assert!(flood[3].replaced.is_cancelled(), "whoever has the most makes room");
+        assert!(flood[3].replaced.is_cancelled(), "the source with the most connections makes room");
         assert!([&other, &third, &fourth, &flood[4]].iter().all(|one| !one.replaced.is_cancelled()));
         drop((flood, other, third, fourth));
         let waiting = lock(&strangers.waiting);
@@ -234,7 +234,7 @@ mod tests {
         let replaced = strangers.admit(address("192.0.2.1"));
         assert!(next.replaced.is_cancelled() && !replaced.replaced.is_cancelled());
         let second = Place::of_stranger(replaced);
-        assert!(!second.give_to(agent, &shares), "the agent has what it may");
+        assert!(!second.give_to(agent, &shares), "the agent is at its limit");
         drop(known);
         assert!(second.give_to(agent, &shares));
     }

@@ -326,7 +326,7 @@ pub(super) fn protocol_refusal(error: &UpstreamError) -> Refusal {
     }
     Refusal::new(
         Code::UpstreamProtocol,
-        format!("the upstream broke off or does not speak HTTP: {error}"),
-        "try again; if it stays, look at the upstream",
+        format!("the upstream closed the connection or does not speak HTTP: {error}"),
+        "try again; if the error persists, check the upstream",
     )
 }

@@ -89,7 +89,7 @@ mod tests {
         let id = RequestId(uuid::Uuid::from_u128(7));
         let mut seen = std::collections::HashSet::new();
         for code in Code::ALL.iter().copied() {
-            assert!(seen.insert(code.as_str()), "{code} stands for two things");
+            assert!(seen.insert(code.as_str()), "{code} is defined twice");
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
             let allowed = [
                 400, 401, 403, 405, 407, 408, 413, 414, 417, 421, 429, 431, 499, 500, 501, 502, 503, 504, 505,

@@ -64,8 +64,10 @@ impl UnexpectedMatches {
 pub(super) fn withheld() -> Refusal {
     Refusal::new(
         Code::ResponseWithheld,
-        "the response holds a credential that the request did not send, and the agent got too many such responses",
-        "wait ten minutes; an administrator finds the requests with 'onecli audit list --code secret_returned'",
+        "the response contains a credential that the request did not send, and the agent got too many such \
+         responses",
+        "wait ten minutes; an administrator can find the requests with 'onecli audit list --code \
+         secret_returned'",
     )
 }
 
@@ -199,7 +201,7 @@ mod tests {
         assert!(matches.note(one, start), "the next one");
         assert!(!matches.note(other, start), "another agent");
         assert!(matches.note(one, start + WINDOW.saturating_sub(Duration::from_secs(1))));
-        assert!(!matches.note(one, start + WINDOW), "they pass again");
+        assert!(!matches.note(one, start + WINDOW), "responses pass again");
     }
 
     #[test]

@@ -57,11 +57,11 @@ impl Revoked {
     /// The refusal that the client gets, if its response has not begun. `code` is from [`Gateway::taken_back`].
     pub(super) fn refusal(code: Code) -> Refusal {
         if code == Code::Interrupted {
-            return Refusal::new(code, "the proxy is stopping", "try again in a moment");
+            return Refusal::new(code, "the daemon is stopping", "try again in a moment");
         }
         Refusal::new(
             code,
-            "what the request was allowed by was taken back while it was under way",
+            "the permission for the request was revoked while it was running",
             "an administrator revoked a grant, changed a rule, disabled the agent or let the session end",
         )
     }
@@ -133,7 +133,7 @@ mod tests {
         tokio::pin!(waiting);
         for _ in 0..2 {
             let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
-            assert!(early.is_err(), "nothing was taken back yet");
+            assert!(early.is_err(), "nothing was revoked yet");
             policy.send_replace(Arc::new(Snapshot::default()));
         }
         tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap();

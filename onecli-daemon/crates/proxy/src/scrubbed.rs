@@ -190,7 +190,7 @@ impl<S: HttpBody<Data = Bytes, Error = BodyError> + Unpin> ScrubbedBody<S> {
             return Err(Fault::Unsearchable);
         }
         if self.scrubber.is_overrun() {
-            let error = "more bytes look like the beginning of a value than can be held";
+            let error = "more bytes may begin a secret value than the daemon can hold";
             return Err(Fault::Upstream(error.into()));
         }
         Ok(clean)

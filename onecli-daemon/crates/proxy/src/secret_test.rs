@@ -95,8 +95,8 @@ fn parts(test: &TestRequest, connection: &Connection) -> Result<Parts, Refusal> 
     let bad = |error: http::Error| {
         Refusal::new(
             Code::BadRequest,
-            format!("cannot make this request: {error}"),
-            "look at --path and --host",
+            format!("cannot build this request: {error}"),
+            "check --path and --host",
         )
     };
     let target: Uri = test.line.target.parse().map_err(|error: http::uri::InvalidUri| bad(error.into()))?;
@@ -116,7 +116,11 @@ fn parts(test: &TestRequest, connection: &Connection) -> Result<Parts, Refusal> 
 fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequest) -> Result<(), Refusal> {
     let value = |text: String| {
         HeaderValue::try_from(text).map_err(|_| {
-            Refusal::new(Code::BadRequest, "the user has characters that no header may have", "--user")
+            Refusal::new(
+                Code::BadRequest,
+                "the user name contains characters that are invalid in a header",
+                "--user",
+            )
         })
     };
     match &secret.placement {
@@ -127,10 +131,7 @@ fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequ
             let user = test.user.as_deref().ok_or_else(|| {
                 Refusal::new(
                     Code::BadRequest,
-                    format!(
-                        "secret '{}' is the password of a user that the secret does not name",
-                        secret.name
-                    ),
+                    format!("secret '{}' is a password, but it names no user", secret.name),
                     "name the user: --user NAME",
                 )
             })?;
@@ -144,8 +145,8 @@ fn stand_in(head: &mut Head, secret: &Secret, placeholder: &str, test: &TestRequ
         Placement::Replace { at: Site::Json(_) } => {
             return Err(Refusal::new(
                 Code::BadRequest,
-                format!("secret '{}' goes into the body of a request, and a test sends none", secret.name),
-                "run the agent's program, and look at 'onecli audit list'",
+                format!("secret '{}' is placed in a request body, and a test sends no body", secret.name),
+                "run the agent's program, and check 'onecli audit list'",
             ));
         }
         Placement::SigV4 { .. } => {
@@ -192,6 +193,6 @@ fn late(test: &TestRequest) -> Refusal {
     Refusal::new(
         Code::UpstreamTimeout,
         format!("{} did not answer within {} seconds", test.authority, HEAD_PATIENCE.as_secs()),
-        "try again; 'onecli doctor' looks at the network of this host",
+        "try again; 'onecli doctor' checks the network of this host",
     )
 }

@@ -243,9 +243,9 @@ async fn answered<T>(
         if taken == before && !was_held {
             return Err(Refusal::new(
                 Code::UpstreamTimeout,
-                format!("the upstream's answer did not begin within {limit:?}"),
-                "it may have done what it was asked all the same; where it needs longer, an administrator can raise \
-                 [upstream] head_timeout",
+                format!("the upstream's response did not begin within {limit:?}"),
+                "the upstream may have processed the request; if it needs more time, an administrator can \
+                 raise [upstream] head_timeout",
             ));
         }
     }

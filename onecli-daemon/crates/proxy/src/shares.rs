@@ -89,7 +89,7 @@ mod tests {
         assert!(shares.take(agent(1)).is_none());
         assert_eq!((shares.taken_by(agent(1)), shares.taken_by(agent(2))), (3, 0));
         let second: Vec<_> = (0..2).map(|_| shares.take(agent(2)).unwrap()).collect();
-        assert!(shares.take(agent(3)).is_none(), "all together have theirs");
+        assert!(shares.take(agent(3)).is_none(), "all agents together are at the limit");
         first.pop();
         let third = shares.take(agent(3)).unwrap();
         assert_eq!(third.agent(), agent(3));

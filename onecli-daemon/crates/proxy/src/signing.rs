@@ -102,7 +102,7 @@ fn decoded_length(head: &Head) -> Result<u64, Refusal> {
         (Some(length), None) => Ok(length),
         _ => Err(Refusal::new(
             Code::BadRequest,
-            "the body is sent in signed chunks, but x-amz-decoded-content-length does not tell its length",
+            "the body is sent in signed chunks, but x-amz-decoded-content-length does not give its length",
             "use an AWS SDK, or send the body with its SHA-256 in x-amz-content-sha256",
         )),
     }

@@ -75,9 +75,9 @@ impl Scope {
             fixed.or(claimed.as_ref().map(own)).map(str::to_owned).ok_or_else(|| {
                 Refusal::new(
                     Code::PlaceholderMissing,
-                    format!("the request is not signed, so its AWS {what} is not known"),
-                    "sign it with the AWS SDK and the placeholder as access key; or an administrator names region and \
-                     service with --sigv4 REGION/SERVICE",
+                    format!("the request is not signed, so its AWS {what} is unknown"),
+                    "sign it with the AWS SDK and the placeholder as access key, or ask an administrator to \
+                     set region and service with --sigv4 REGION/SERVICE",
                 )
             })
         };
@@ -88,8 +88,12 @@ impl Scope {
         if except.contains(&scope.service) {
             return Err(Refusal::new(
                 Code::CredentialEndpoint,
-                format!("the service '{}' can make new credentials, and is not signed for", scope.service),
-                "have a person make them; or an administrator stores a secret with --sigv4 and without --template",
+                format!(
+                    "the service '{}' can create credentials, so requests to it are not signed",
+                    scope.service
+                ),
+                "ask an administrator to create them, or to store a secret with --sigv4 and without \
+                 --template",
             ));
         }
         scope.fits(head.authority.host(), service.is_some())?;
@@ -100,30 +104,33 @@ impl Scope {
     fn fits(&self, host: &Host, is_named: bool) -> Result<(), Refusal> {
         let refused =
             |message: String, hint: &'static str| Err(Refusal::new(Code::EgressDenied, message, hint));
-        let naming =
-            "an administrator stores a secret for this host that names its service: --sigv4 REGION/SERVICE";
+        let naming = "ask an administrator to store a secret for this host that names its service: --sigv4 \
+                      REGION/SERVICE";
         let Some(endpoint) = Endpoint::of(host) else {
             return if is_named {
                 Ok(())
             } else {
-                refused(format!("{host} is no endpoint of AWS, so its service is not known"), naming)
+                refused(format!("{host} is not an AWS endpoint, so its service is unknown"), naming)
             };
         };
         if let Some(own) = endpoint.region.filter(|own| *own != self.region) {
             return refused(
-                format!("the signature is for the region '{}', the host for '{own}'", self.region),
-                "give the SDK the region of the endpoint",
+                format!("the signature is for the region '{}', but the host is in '{own}'", self.region),
+                "set the SDK's region to that of the endpoint",
             );
         }
         if is_named {
             return Ok(());
         }
         if endpoint.is_a_customers() {
-            return refused(format!("what answers at {host} is a customer's, not AWS"), naming);
+            return refused(format!("{host} runs a customer's program, not an AWS service"), naming);
         }
         if !endpoint.is_of(&self.service) {
             return refused(
-                format!("the signature is for the service '{}', which {host} is not of", self.service),
+                format!(
+                    "the signature is for the service '{}', but {host} belongs to another service",
+                    self.service
+                ),
                 "send the request to the service that it is signed for",
             );
         }
@@ -154,7 +161,7 @@ pub(super) fn unsupported(head: &Head) -> Option<Refusal> {
     let algorithm = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let body = head.headers.get(CONTENT_SHA256).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let what = if algorithm.is_some_and(|text| text.starts_with("AWS4-ECDSA")) {
-        "Signature Version 4A"
+        "a signature of version 4A"
     } else if body.contains("EVENTS") || body.contains("ECDSA") {
         "a signed event stream"
     } else {
@@ -162,8 +169,8 @@ pub(super) fn unsupported(head: &Head) -> Option<Refusal> {
     };
     Some(Refusal::new(
         Code::BadRequest,
-        format!("{what} cannot be signed anew"),
-        "let the SDK use Signature Version 4 with one region and without event streams",
+        format!("the daemon cannot sign this request again: it has {what}"),
+        "set the SDK to Signature Version 4 with one region and without event streams",
     ))
 }
 
@@ -183,7 +190,7 @@ pub(super) fn sign(
         Refusal::new(
             Code::SecretUnavailable,
             "the AWS keys do not fit into a header",
-            "an administrator should store them again with 'onecli secret rotate'",
+            "ask an administrator to store them again with 'onecli secret rotate'",
         )
     };
     strip(head);

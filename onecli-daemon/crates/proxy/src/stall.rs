@@ -30,7 +30,7 @@ impl<S> Stall<S> {
         } else if self.patience.poll_over(cx).is_ready() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the client does not take what it is sent",
+                "the client has stopped reading",
             )));
         }
         written

@@ -130,7 +130,7 @@ fn websockets_are_recognised() {
         let fields = [("host", "api.test"), ("connection", connection), ("upgrade", upgrade), key, key];
         let is_websocket = |count: usize| read(&tls, line, &fields[..count]).unwrap().websocket;
         assert_eq!(is_websocket(4), expected, "{line} {connection} {upgrade}");
-        assert!(!is_websocket(3) && !is_websocket(5), "the key makes the answer that server's, once");
+        assert!(!is_websocket(3) && !is_websocket(5), "exactly one key is required");
     };
     check("GET /ws", "Upgrade", "websocket", true);
     check("GET /ws", "keep-alive, upgrade", "WebSocket", true);

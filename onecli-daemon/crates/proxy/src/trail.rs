@@ -73,7 +73,7 @@ impl Trail {
             Refusal::new(
                 Code::Internal,
                 error.to_string(),
-                "the host is out of random bytes: see its kernel log",
+                "the host's random number generator failed: check its kernel log",
             )
         })?;
         let mut record = Record::new(id);
@@ -148,8 +148,8 @@ impl Trail {
         }
         Err(Refusal::new(
             Code::LimitReached,
-            "the agent has as many requests under way as it may",
-            "wait for some to be answered, and send fewer at a time",
+            "the agent has reached its limit on open requests",
+            "wait for responses to earlier requests, and send fewer requests at a time",
         ))
     }
 
@@ -284,7 +284,7 @@ impl Trail {
         self.record.bytes_in = Some(bytes.from_agent());
         self.record.bytes_out = Some(bytes.to_agent());
         if let Err(error) = result {
-            tracing::debug!(%error, "a tunnel broke off");
+            tracing::debug!(%error, "a tunnel ended with an error");
         }
         self.close();
     }
@@ -312,16 +312,17 @@ impl Trail {
 fn exceeded(why: QuotaExceeded) -> Refusal {
     let (message, hint) = match why {
         QuotaExceeded::Rate => (
-            "the agent causes more audit records per second than it may",
+            "the agent exceeds its limit on audit records per second",
             "send fewer requests at a time; an administrator can raise audit.agent_rate",
         ),
         QuotaExceeded::Bytes => (
-            "the agent has used up its part of the audit log for today",
+            "the agent has used up its share of the audit log for today",
             "wait, and send fewer requests; an administrator can raise audit.agent_bytes",
         ),
         QuotaExceeded::Reserve => (
-            "the audit log's disk is nearly full, and this agent has used more than its part of it",
-            "an administrator should make room on the disk of the data directory, or keep less (audit.keep_bytes)",
+            "the audit log's disk is nearly full, and this agent has used more than its share of it",
+            "ask an administrator to free space on the disk of the data directory, or to retain less \
+             (audit.keep_bytes)",
         ),
     };
     Refusal::new(Code::AuditQuota, message, hint)
@@ -332,7 +333,7 @@ fn unrecorded(error: &AuditError) -> Refusal {
     Refusal::new(
         Code::AuditUnavailable,
         "the audit log cannot be written, so nothing is forwarded",
-        "an administrator should look at 'onecli status' and the disk of the data directory",
+        "ask an administrator to check 'onecli status' and the disk of the data directory",
     )
 }
 

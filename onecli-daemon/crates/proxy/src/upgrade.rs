@@ -73,9 +73,9 @@ pub(super) fn refuse_unknown(request: &Parts) -> Result<(), Refusal> {
     let shown: String = names.join(", ").chars().take(MAX_SHOWN).collect();
     Err(Refusal::new(
         Code::UpgradeUnsupported,
-        format!("the request asks for an upgrade to '{shown}', and only WebSocket is passed on"),
-        "use the client's WebSocket mode (kubectl's default from 1.31 on); or an administrator passes the host's TLS on \
-         unread: onecli rule add allow --tunnel --host HOST",
+        format!("the request asks for an upgrade to '{shown}', but only WebSocket is supported"),
+        "use the client's WebSocket mode (kubectl's default from 1.31 on), or ask an administrator to \
+         tunnel the host's TLS: onecli rule add allow --tunnel --host HOST",
     ))
 }
 
@@ -103,8 +103,8 @@ pub(super) fn deliver_upgrade(
     if !upgrade.is_accepted(response.headers()) {
         let refusal = Refusal::new(
             Code::UpstreamProtocol,
-            "the upstream switched to a protocol that was not asked for, or does not say that it accepts this request",
-            "only WebSocket upgrades are passed on",
+            "the upstream switched to a protocol that was not requested, or did not confirm this request",
+            "only WebSocket upgrades are supported",
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }
@@ -112,8 +112,8 @@ pub(super) fn deliver_upgrade(
     if response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
         let refusal = Refusal::new(
             Code::UpstreamProtocol,
-            "the upstream negotiated a WebSocket extension that was not asked for",
-            "turn it off at the upstream",
+            "the upstream negotiated a WebSocket extension that was not requested",
+            "disable the extension at the upstream",
         );
         return Err(Undelivered::new(refusal, delivery.trail));
     }

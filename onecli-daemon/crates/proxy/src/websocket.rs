@@ -120,9 +120,7 @@ impl Frames {
                     self.pushed += length(take);
                     let out = self.scrubber.push(bytes.split_to(take));
                     if self.scrubber.is_overrun() {
-                        return Err(invalid(
-                            "more bytes look like the beginning of a value than can be held",
-                        ));
+                        return Err(invalid("more bytes may begin a secret value than the daemon can hold"));
                     }
                     self.emit(out, clean);
                     if ended {

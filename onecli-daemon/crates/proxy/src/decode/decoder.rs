@@ -155,7 +155,7 @@ impl AsyncBufRead for SmallWindow {
         let bytes = ready!(this.inner.as_mut().poll_fill_buf(cx))?;
         if let (false, Some(first)) = (this.is_known, bytes.first()) {
             if first & 0x7f == 0x11 {
-                return Poll::Ready(Err(invalid("a large window of Brotli")));
+                return Poll::Ready(Err(invalid("the Brotli stream requests a large window")));
             }
             this.is_known = true;
         }
@@ -233,7 +233,7 @@ mod tests {
             }
             for behind in [&b"\0"[..], b"\r\n", b"garbage", &[0; 600]] {
                 let got = decoded(coding, &[&bytes, behind].concat()).await;
-                assert!(got.is_err(), "{coding:?}, with {behind:?} behind it: {got:?}");
+                assert!(got.is_err(), "{coding:?}, followed by {behind:?}: {got:?}");
             }
             assert_eq!(decoded(coding, b"").await.unwrap(), 0, "{coding:?}");
         }

@@ -81,25 +81,25 @@ impl Violation {
                 "speak HTTP/1.1 (RFC 9112 section 3)",
             ),
             Violation::TargetCharacter(_) => {
-                (BAD, "the request target holds a character that no URI has", "percent-encode it (RFC 3986)")
+                (BAD, "the request target has a character that URIs forbid", "percent-encode it (RFC 3986)")
             }
             Violation::Fragment => (
                 BAD,
                 "the request target has a fragment",
-                "leave out '#' and what follows, or encode it as %23",
+                "remove '#' and the text after it, or encode it as %23",
             ),
             Violation::TargetForm => (
                 BAD,
                 "the request target is neither a path, nor a URL, nor the host:port of a CONNECT",
-                "send a target as RFC 9112 section 3.2 has it",
+                "send a target in a form of RFC 9112 section 3.2",
             ),
             Violation::Version => (
                 Code::VersionUnsupported,
                 "the version is neither HTTP/1.1 nor HTTP/1.0",
-                "speak HTTP/1.1, or HTTP/2 where TLS agrees on it",
+                "use HTTP/1.1, or HTTP/2 if TLS negotiates it",
             ),
             Violation::BareLf => (BAD, "a line of the request ends with LF alone", "end lines with CR LF"),
-            Violation::BareCr => (BAD, "the request has a CR without its LF", "end lines with CR LF"),
+            Violation::BareCr => (BAD, "the request has a CR without an LF", "end lines with CR LF"),
             Violation::Folded => (
                 BAD,
                 "a header field is folded over two lines",
@@ -112,7 +112,7 @@ impl Violation {
             ),
             Violation::FieldValue => (
                 BAD,
-                "a header field's value holds a control character",
+                "a header field's value contains a control character",
                 "send text only (RFC 9110 section 5.5)",
             ),
             Violation::TooLarge => {
@@ -129,11 +129,11 @@ impl Violation {
             }
             Violation::Displaced => (
                 Code::TooManyConnections,
-                "too many connections of this address wait without having sent a token",
+                "too many connections from this address are open without having sent a token",
                 "send the request as soon as the connection is open, and use fewer connections",
             ),
             Violation::CutOff => {
-                (BAD, "the connection ended within the request's head", "send the head to its empty line")
+                (BAD, "the connection ended within the request's head", "send the complete head")
             }
             Violation::HostMissing => {
                 (BAD, "the request has no Host field", "send a Host field (RFC 9112 section 3.2)")
@@ -153,14 +153,14 @@ impl Violation {
                 "send one of them (RFC 9112 section 6.1)",
             ),
             Violation::CodingInHttp10 => {
-                (BAD, "HTTP/1.0 has no Transfer-Encoding", "speak HTTP/1.1, or send a Content-Length")
+                (BAD, "HTTP/1.0 has no Transfer-Encoding", "use HTTP/1.1, or send a Content-Length")
             }
-            Violation::ConnectContent => (BAD, "CONNECT has no content", "send it without a body"),
+            Violation::ConnectContent => (BAD, "CONNECT cannot have content", "send it without a body"),
             Violation::Trace => (Code::MethodNotAllowed, "TRACE is never forwarded", "use another method"),
             Violation::ChunkSize => (
                 BAD,
                 "a chunk's size is not hexadecimal digits",
-                "frame the body as RFC 9112 section 7.1 has it",
+                "frame the body as RFC 9112 section 7.1 requires",
             ),
             Violation::ChunkExtension => {
                 (BAD, "the chunk extensions are too long", "send chunks without extensions")
@@ -168,7 +168,7 @@ impl Violation {
             Violation::ChunkEnd => (
                 BAD,
                 "a chunk does not end where its size says",
-                "frame the body as RFC 9112 section 7.1 has it",
+                "frame the body as RFC 9112 section 7.1 requires",
             ),
             Violation::TrailerField => (
                 BAD,
@@ -184,7 +184,7 @@ impl Violation {
         match self {
             Violation::TargetCharacter(byte) => {
                 let named = byte.escape_ascii();
-                Refusal::new(code, format!("the request target holds '{named}', which no URI has"), hint)
+                Refusal::new(code, format!("the request target has '{named}', which URIs forbid"), hint)
             }
             _ => Refusal::new(code, message, hint),
         }

@@ -167,7 +167,7 @@ impl Stream {
         let mut interim = Response::new(());
         *interim.status_mut() = StatusCode::CONTINUE;
         if let Err(error) = self.reply.send_informational(interim) {
-            tracing::debug!(%error, "a client is gone that waits for 100 (Continue)");
+            tracing::debug!(%error, "a client that waits for 100 (Continue) disconnected");
         }
     }
 

@@ -235,7 +235,7 @@ fn value_added_during_a_stream_is_found() {
     let wanted = Wanted { has_issued: true, ..Wanted::default() };
     let newer = Later([forms(VALUE), forms(b"first-token")].concat(), wanted.clone());
     let mut scrubber = Scrubber::following(wanted, Box::new(newer));
-    assert!(!scrubber.is_idle(), "a coding has to be taken off before there is anything to look for");
+    assert!(!scrubber.is_idle(), "a coding must be decoded before there is a value to search for");
     let mut out = scrubber.push(Bytes::from_static(b"a first-token and ")).to_vec();
     assert_eq!(out, b"a *********** and ");
     out.clear();
@@ -382,7 +382,7 @@ fn complete_event_is_not_held_back() {
         }
     }
     let mut scrubber = scrubber(b"sk-live-canary");
-    assert_eq!(scrubber.push(Bytes::from_static(b"{\"x\": 1}")), "{\"x\": 1}", "no token goes on behind it");
+    assert_eq!(scrubber.push(Bytes::from_static(b"{\"x\": 1}")), "{\"x\": 1}", "no token continues after it");
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn widest_class_decides_for_all_values() {
     scrubber.push(Bytes::from("a".repeat(5000)));
     assert_eq!(scrubber.held(), 1023);
     scrubber.push(Bytes::from_static(b"!"));
-    assert_eq!(scrubber.held(), 255, "what is no token is a text of 128 bytes");
+    assert_eq!(scrubber.held(), 255, "a value that is no token is a text of 128 bytes");
 }
 
 #[test]

@@ -106,7 +106,7 @@ mod tests {
         assert!(Arc::ptr_eq(&more, &joined.of(&second, &second, &more)), "nothing was replaced");
         let weak = Arc::downgrade(&all);
         drop(all);
-        assert!(weak.upgrade().is_none(), "the cache keeps no values");
+        assert!(weak.upgrade().is_none(), "the cache retains no values");
     }
 
     /// An agent can have tokens issued for as long as a response streams.

@@ -133,8 +133,8 @@ impl Taking<'_> {
         if session.agent() != self.agent.id {
             return Err(Refusal::new(
                 Code::SessionForeign,
-                format!("the request carries a session that agent '{}' did not receive", self.agent.name),
-                "remove the cookies that come from another agent, and log in again",
+                format!("the request carries a session that was not issued to agent '{}'", self.agent.name),
+                "remove the cookies of the other agent, and log in again",
             ));
         }
         let is_current = session.generation() == self.agent.generation && session.scope().covers(&self.host);

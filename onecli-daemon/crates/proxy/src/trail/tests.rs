@@ -119,7 +119,7 @@ fn named(code: &Text) -> &'static str {
 async fn request_dropped_while_its_decision_is_written_has_one_decision() {
     let scene = Scene::new().await;
     let mut trail = scene.trail();
-    assert!(trail.decide(&[]).now_or_never().is_none(), "the disk was not waited for");
+    assert!(trail.decide(&[]).now_or_never().is_none(), "the request did not wait for the disk");
     drop(trail);
     let forward = Some(Verdict::Forward);
     assert_eq!(
@@ -285,12 +285,12 @@ async fn each_agent_gets_its_part_of_the_reserve_on_a_full_disk() {
         }
     };
     assert!(refusal.code == Code::AuditQuota && refusal.message.contains("nearly full"), "{refusal:?}");
-    assert!((10..=100).contains(&decided), "some 2 to 5 kB each: {decided}");
+    assert!((10..=100).contains(&decided), "2 to 5 kB each: {decided}");
     assert_eq!(trail(1).may_ask().unwrap_err().code, Code::AuditQuota);
     trail(2).may_ask().unwrap();
     trail(2).decide(&[]).await.unwrap();
     let asked = (0..1000).take_while(|_| trail(3).may_ask().is_ok()).count();
-    assert!((10..=100).contains(&asked), "questions count: {asked}");
+    assert!((10..=100).contains(&asked), "approval requests count: {asked}");
 }
 
 /// The records that count folded refusals are charged to the agent as well.
@@ -308,7 +308,7 @@ async fn counts_of_folded_refusals_are_charged_to_the_agent() {
         let now = scene.gateway.clock.instant();
         scene.gateway.quota.take(now, payer, (records, 0), false)
     };
-    take(8).expect("one of ten is used up, by the refusal that was recorded");
+    take(8).expect("the recorded refusal uses one of ten");
     scene.gateway.end(std::time::Duration::from_secs(1)).await;
-    take(1).expect_err("and one by the count of the others");
+    take(1).expect_err("the count of the others uses another one");
 }

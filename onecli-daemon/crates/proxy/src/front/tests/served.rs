@@ -63,7 +63,7 @@ async fn exchange(bytes: &[u8]) -> (String, Vec<String>) {
     let mut answer = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut answer)).await;
     let answer = String::from_utf8(answer).unwrap();
-    end.unwrap_or_else(|_| panic!("never closed: {answer}")).unwrap();
+    end.unwrap_or_else(|_| panic!("the connection was not closed: {answer}")).unwrap();
     drop(client);
     task.await.unwrap().unwrap();
     let asked = asked.lock().unwrap().clone();

@@ -38,7 +38,7 @@ fn unsearchable_response_ends_when_its_host_gets_values() {
     let mut own = Scrubber::default();
     own.watch(&forms(b"own-signature"));
     own.pass_unsearched();
-    assert!(!own.is_blind_now(), "a part may hold a signature of this very request");
+    assert!(!own.is_blind_now(), "a part may contain a signature of this request");
 }
 
 /// The second message begins in a chunk that is not searched.
