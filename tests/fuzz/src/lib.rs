@@ -63,8 +63,8 @@ pub fn path(bytes: &[u8]) {
     }
 }
 
-/// Patterns of rules and secrets, with the texts to match after a line end: ambiguous input matches only a pattern
-/// that matches everything, and no name matches beyond its labels.
+/// Patterns of rules and secrets, with the texts to match after a line end. Ambiguous input matches only a pattern
+/// that matches everything. No name matches beyond its labels.
 pub fn pattern(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (pattern, subject) = text.split_once('\n').unwrap_or((text, "/v1/../admin"));

@@ -100,8 +100,8 @@ impl ConnectionMemory {
         Arc::new(ConnectionMemory(Mutex::new(Room { free, waiting: VecDeque::new() })))
     }
 
-    /// Reserves room for at most `wanted` bytes, and never more than half of the free room, so that a stream without
-    /// a reader leaves room for the others. Returns 0 if fewer than `least` bytes are available.
+    /// Reserves room for at most `wanted` bytes, and never more than half of the free room. So a stream without a
+    /// reader leaves room for the others. Returns 0 if fewer than `least` bytes are available.
     fn take(&self, agent: &AgentShare, wanted: usize, least: usize) -> usize {
         let mut room = lock(&self.0);
         let bytes = wanted.min(room.free / 2);

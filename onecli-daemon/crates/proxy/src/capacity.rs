@@ -1,7 +1,7 @@
 //! Limits on what may be open at the same time, computed from the process's limit on file descriptors.
 
-/// Descriptors that are reserved for parts that must always work: the admin socket, the database, the logs, the
-/// agents' DNS, and new connections that are about to be refused.
+/// Descriptors that are reserved for parts that must always work: the admin socket, the database, the logs and the
+/// agents' DNS. They also cover new connections that are about to be refused.
 const RESERVED: u64 = 512;
 /// Maximum number of descriptors that are used.
 const MOST: u64 = 1 << 16;

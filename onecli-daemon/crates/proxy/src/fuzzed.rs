@@ -105,8 +105,8 @@ pub fn noninterference(bytes: &[u8]) {
     }
 }
 
-/// Checks that each byte can be read as itself, that no reading ends beyond the bytes, and that a complete reading
-/// does not depend on later bytes.
+/// Checks that each byte can be read as itself, and that no reading ends beyond the bytes. A complete reading must
+/// not depend on later bytes.
 pub fn readings(bytes: &[u8]) {
     let whole = Text::new(bytes);
     let half = Text::new(&bytes[..bytes.len() / 2]);

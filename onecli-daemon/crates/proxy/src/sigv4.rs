@@ -100,7 +100,8 @@ impl Scope {
         Ok(scope)
     }
 
-    /// Checks that the host belongs to the scope. If the secret names the service, the operator has decided.
+    /// Checks that the scope fits the host. If the secret names the service, the operator has chosen it, and only the
+    /// region is checked.
     fn fits(&self, host: &Host, is_named: bool) -> Result<(), Refusal> {
         let refused =
             |message: String, hint: &'static str| Err(Refusal::new(Code::EgressDenied, message, hint));

@@ -1,7 +1,7 @@
 //! Selects the trailer fields that are forwarded (RFC 9110 section 6.5).
 //!
-//! Policy judges a request by its head, and some servers merge trailers into the head. So a trailer is forwarded only
-//! if the head announced it, and if no server interprets it as a field that routes, frames, authenticates or changes
+//! Policy judges a request by its head, and some servers merge trailers into the head. So the head must have
+//! announced a forwarded trailer. No server may interpret it as a field that routes, frames, authenticates or changes
 //! a request.
 
 use std::sync::Arc;

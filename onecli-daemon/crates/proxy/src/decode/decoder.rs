@@ -1,6 +1,6 @@
 //! Decodes one content coding of a body (RFC 9110 section 8.4.1). It returns all of the content or an error. A
-//! truncated body is an error, and so are bytes after the end of the encoded data, so that no client mistakes a part
-//! for the whole.
+//! truncated body is an error, and so are bytes after the end of the encoded data. So no client mistakes a part for
+//! the whole.
 
 use std::io;
 use std::pin::Pin;

@@ -284,8 +284,8 @@ impl Section {
         if self.pos >= limit { Err(too_large) } else { Ok(None) }
     }
 
-    /// Skips a run of `class`, and returns the byte that ends it, or `None` if that byte has not arrived. For an
-    /// empty run, which starts at `start`, it returns a byte that no run may end with.
+    /// Skips a run of `class`, and returns the byte that ends it, or `None` if that byte has not arrived. If the run
+    /// is empty, that is, it ends at `start`, a separator is replaced with a byte that ends no run.
     fn token(&mut self, bytes: &[u8], class: &[bool; 256], start: usize) -> Option<u8> {
         self.pos += run(&bytes[self.pos..], class);
         let end = *bytes.get(self.pos)?;

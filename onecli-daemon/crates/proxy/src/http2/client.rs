@@ -27,7 +27,7 @@ use crate::replay::Attempt;
 
 /// Flow-control windows, in bytes: one stream's and one connection's (RFC 9113 section 5.2). The upstream gets its
 /// credit back as the agent reads. With windows this small, a response that the agent does not read would block all
-/// others on its connection; so a connection carries one request at a time.
+/// others on its connection. So a connection carries one request at a time.
 const STREAM_WINDOW: u32 = 48 << 10;
 const CONNECTION_WINDOW: u32 = 64 << 10;
 /// Bytes of a request that may wait to be written.
@@ -107,7 +107,7 @@ impl H2Sender {
     ) -> Result<Response<H2Body>, Unanswered> {
         let unsent = |error| Unanswered { is_unsent: true, error };
         self.is_busy.store(true, Ordering::Relaxed);
-        // A separate handle: a handle retains the stream until the stream is open, and this one would retain it
+        // A separate handle. A handle retains the stream until the stream is open, and `self.sender` would retain it
         // longer.
         let mut sender = self.sender.clone().ready().await.map_err(unsent)?;
         let (mut parts, body) = request.into_parts();

@@ -78,8 +78,8 @@ pub(crate) fn spellings(forms: &[WireForm]) -> Vec<Needle> {
     all
 }
 
-/// A function that adds a spelling, with the number of bytes before and after it that contain bits of the value, and
-/// with its alphabet if that differs from the value's.
+/// A function that adds a spelling. Its arguments are the spelling, the number of bytes before and after it that
+/// contain bits of the value, and the alphabet if it differs from the value's.
 type Add<'a> = dyn FnMut(Zeroizing<Vec<u8>>, (usize, usize), Option<Alphabet>) + 'a;
 
 fn spell(form: &WireForm, add: &mut Add<'_>) {

@@ -1,5 +1,5 @@
-//! Tests that the bytes which wait at the end of a read depend on the text and on the classes of the values, never on
-//! a value.
+//! Tests of the bytes that wait at the end of a read: they depend on the text and on the classes of the values, never
+//! on a value.
 #![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 use onecli_model::SecretValue;

@@ -1,6 +1,6 @@
-//! Tests of non-interference: everything that an agent can see of a response is the same for any two values of one
-//! class that do not occur in it. The tests compare each write to the agent's connection and its time. The clock
-//! advances with the upstream's steps.
+//! Tests of non-interference: an agent sees the same response for any two values of one class that do not occur in
+//! it. The tests compare each write to the agent's connection and its time. The clock advances with the upstream's
+//! steps.
 #![allow(clippy::format_collect, reason = "texts of tests are short")]
 
 mod harness;

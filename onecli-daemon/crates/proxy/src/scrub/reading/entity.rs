@@ -11,9 +11,9 @@ const MAX_DIGITS: u8 = 14;
 /// The last code point (Unicode 3.4, D9).
 const LAST: u32 = 0x10_ffff;
 
-/// The names that are read, sorted by their bytes. They are all HTML names for single characters of ASCII, Latin,
-/// Greek, Cyrillic and Windows-1252, and all names of HTML 4, if they have at most [`MAX_ENTITY`] characters. Each
-/// line has a name and a code point.
+/// The names that are read, sorted by their bytes: all HTML names for single characters of ASCII, Latin, Greek,
+/// Cyrillic and Windows-1252, and all names of HTML 4. Names with more than [`MAX_ENTITY`] characters are left out.
+/// Each line has a name and a code point.
 static NAMES: LazyLock<Vec<(&str, u32)>> = LazyLock::new(|| {
     let pair = |line: &'static str| {
         let (name, code) = line.split_once(' ')?;

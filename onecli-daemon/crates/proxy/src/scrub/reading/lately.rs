@@ -40,9 +40,9 @@ impl Lately {
     }
 }
 
-/// The escape at the start of the text, if it has only one reading besides the plain one, and a single level: its
-/// character and length. If the text is no escape, there is no character, and the length is 1. `None` if the decision
-/// needs a full read.
+/// The escape at the start of the text: its character and length. The escape must have a single level and only one
+/// reading besides the plain one. If the text is no escape, there is no character, and the length is 1. `None` if the
+/// decision needs a full read.
 pub(super) fn simple(text: &[u8]) -> Option<(Option<u8>, usize)> {
     let plain = |at: usize| text.get(at).copied().filter(|byte| !is_introducer(*byte));
     let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
