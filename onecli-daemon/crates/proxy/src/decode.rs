@@ -44,7 +44,7 @@ pub(super) enum Source {
     Decoded {
         reader: Pin<Box<dyn AsyncRead + Send>>,
         trailers: LateTrailers,
-        #[expect(dead_code, reason = "given back when dropped")]
+        #[expect(dead_code, reason = "released when dropped")]
         shares: Vec<Share>,
     },
 }

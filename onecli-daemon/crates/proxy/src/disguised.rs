@@ -224,7 +224,7 @@ fn in_groups(encoding: &Encoding, group: usize, characters: &[u8]) -> Vec<Placeh
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::format_collect, reason = "texts of tests are short")]
+    #![allow(clippy::format_collect, reason = "test texts are short")]
 
     use data_encoding::{BASE32_NOPAD, BASE64_NOPAD, HEXUPPER};
 

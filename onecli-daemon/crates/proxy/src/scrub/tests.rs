@@ -107,7 +107,7 @@ fn value_is_found_in_every_spelling_and_across_every_chunk_border() {
 /// A character of base64 or base32 that contains bits of the value and of its neighbours is masked as well. The
 /// remaining text does not depend on the value, for any neighbours, spelling of the character, or chunks.
 #[test]
-#[expect(clippy::format_collect, reason = "texts of tests are short")]
+#[expect(clippy::format_collect, reason = "test texts are short")]
 fn characters_shared_with_neighbours_are_masked() {
     type Encode = fn(&[u8]) -> String;
     type Respell = fn(&str) -> String;

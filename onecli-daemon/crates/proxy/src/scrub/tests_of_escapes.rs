@@ -1,5 +1,5 @@
 //! Tests of less common escapes, and of the remaining names and numbers of HTML.
-#![allow(clippy::format_collect, reason = "texts of tests are short")]
+#![allow(clippy::format_collect, reason = "test texts are short")]
 
 use onecli_model::SecretValue;
 use proptest::prelude::*;

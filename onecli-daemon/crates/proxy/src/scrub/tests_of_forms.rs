@@ -1,5 +1,5 @@
 //! Tests of values that are not ASCII, and of encodings of the whole text.
-#![allow(clippy::format_collect, reason = "texts of tests are short")]
+#![allow(clippy::format_collect, reason = "test texts are short")]
 
 use super::tests_of_escapes::{check, each, percent, scrub};
 

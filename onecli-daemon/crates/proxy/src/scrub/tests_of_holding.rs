@@ -1,6 +1,6 @@
 //! Tests of the bytes that wait at the end of a read: they depend on the text and on the classes of the values, never
 //! on a value.
-#![allow(clippy::format_collect, reason = "texts of tests are short")]
+#![allow(clippy::format_collect, reason = "test texts are short")]
 
 use onecli_model::SecretValue;
 use proptest::prelude::*;

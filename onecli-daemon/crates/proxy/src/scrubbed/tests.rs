@@ -1,7 +1,7 @@
 //! Tests of non-interference: an agent sees the same response for any two values of one class that do not occur in
 //! it. The tests compare each write to the agent's connection and its time. The clock advances with the upstream's
 //! steps.
-#![allow(clippy::format_collect, reason = "texts of tests are short")]
+#![allow(clippy::format_collect, reason = "test texts are short")]
 
 mod harness;
 

@@ -1,5 +1,5 @@
 //! Tests of readings of single characters, and that sharing changes no reading.
-#![allow(clippy::format_collect, reason = "texts of tests are short")]
+#![allow(clippy::format_collect, reason = "test texts are short")]
 
 use proptest::prelude::*;
 
