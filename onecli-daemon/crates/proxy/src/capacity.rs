@@ -13,8 +13,8 @@ const STRANGERS_PER_SOURCE: usize = 1024;
 const EXCHANGES: usize = 16_384;
 const EXCHANGES_PER_AGENT: usize = 512;
 const IDLE_UPSTREAMS: usize = 2048;
-/// Maximum number of displaced connections that get a refusal at the same time, as a fraction of the connections of
-/// unidentified clients. They are counted in addition to those.
+/// Divisor for the number of displaced connections that get a refusal at the same time: one for each four connections
+/// of unidentified clients. They are counted in addition to those.
 const DISPLACED: usize = 4;
 
 /// Limits whose sum is less than the number of file descriptors. One agent gets at most a quarter of each.
