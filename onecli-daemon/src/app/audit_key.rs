@@ -1,4 +1,4 @@
-//! The key that signs the audit log's checkpoints: made once, kept sealed in the store.
+//! The key that signs the audit log's checkpoints. It is generated once and stored sealed.
 
 use onecli_audit::Signer;
 use onecli_model::Random;
@@ -7,11 +7,11 @@ use onecli_vault::Vault;
 
 use super::error::AppError;
 
-/// What the key is sealed for, among the store's sealed values: a new root key finds it there.
+/// The name of the key among the store's sealed values. A rotation of the root key reseals it under this name.
 const KEY: &str = "audit.key";
 
-/// Opens the stored key, or makes one. It is not derived from the root key, so that it stays the same, and with it what
-/// people have noted of it, when that is replaced.
+/// Opens the stored key, or generates one. The key is not derived from the root key. It stays the same when the root
+/// key is replaced, and so do the copies of its public part that people recorded.
 pub(super) async fn open(store: &dyn Store, vault: &Vault, random: &dyn Random) -> Result<Signer, AppError> {
     if let Some(sealed) = store.get_blob(KEY).await? {
         let seed = vault.open_blob(KEY, &sealed)?;

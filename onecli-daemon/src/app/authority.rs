@@ -1,9 +1,9 @@
-//! The certificate authority's life on this host: made once, kept sealed in the store, given to agents as a bundle, and
-//! replaced in two steps.
+//! The life cycle of the host's certificate authority: generated once, stored sealed, published to agents in a
+//! bundle, and replaced in two steps.
 //!
-//! A new authority is first *next*: in the bundle, so that whoever reads it from then on trusts both, but signing nothing.
-//! Then it becomes the one that signs, and the one before leaves the bundle. In between agents with an old bundle are served
-//! as before.
+//! A new authority is first *next*: it is in the bundle, so that clients that read the bundle from then on trust both
+//! authorities, but it signs nothing. Then it becomes the signing authority, and the previous one leaves the bundle.
+//! In between, agents with an old bundle are served as before.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -21,13 +21,13 @@ use onecli_vault::Vault;
 
 use super::error::AppError;
 
-/// The authority that signs: meta entry of its certificate, purpose of its sealed key.
+/// The signing authority: the meta entry of its certificate and the purpose of its sealed key.
 const CURRENT: Names = Names { certificate: "ca.certificate", key: "ca.key" };
-/// The authority that will.
+/// The next signing authority.
 const NEXT: Names = Names { certificate: "ca.next.certificate", key: "ca.next.key" };
-/// Meta entry: since when there is a next one.
+/// The meta entry with the creation time of the next authority.
 const NEXT_SINCE: &str = "ca.next.since";
-/// The bundle's name, beside the admin socket: a directory that every agent can read.
+/// The file name of the bundle, beside the admin socket: a directory that every agent can read.
 const BUNDLE: &str = "ca-bundle.pem";
 
 struct Names {
@@ -35,12 +35,12 @@ struct Names {
     key: &'static str,
 }
 
-/// The authority as it is kept.
+/// The authority with its storage.
 pub(super) struct Authority {
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
     clock: Arc<dyn Clock>,
-    /// The system's roots, which the bundle begins with.
+    /// The system's roots, which form the beginning of the bundle.
     roots_pem: String,
     bundle: PathBuf,
     kept: Mutex<Kept>,
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Opens the stored authority, or makes one, and writes the bundle that agents are pointed at.
+    /// Opens the stored authority or generates one, and writes the bundle that agents are configured with.
     pub(super) async fn open(
         store: Arc<dyn Store>,
         vault: Arc<Vault>,
@@ -67,7 +67,7 @@ impl Authority {
         config: &Config,
         roots: &UpstreamTls,
     ) -> Result<Authority, AppError> {
-        // What stands in the store has to be good before anybody is told to trust it.
+        // The stored authority is verified before it is published as trusted.
         let current = if let Some(material) = read(store.as_ref(), &vault, &CURRENT).await? {
             material.certificate_pem
         } else {
@@ -100,12 +100,12 @@ impl Authority {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The one that signs, ready to.
+    /// Returns the signing authority with its key.
     pub(super) async fn load(&self) -> Result<CertAuthority, AppError> {
         self.read_again(&CURRENT, &self.kept().current).await.map(|(_, authority)| authority)
     }
 
-    /// One that is in the bundle already, ready to sign.
+    /// Loads an authority that is already in the bundle, with its key.
     async fn read_again(
         &self,
         names: &Names,
@@ -120,7 +120,7 @@ impl Authority {
         Ok((material, authority))
     }
 
-    /// What agents trust.
+    /// Returns the authorities that agents trust.
     pub(super) fn view(&self) -> Ca {
         let kept = self.kept();
         let mut certificates = Vec::new();
@@ -141,7 +141,7 @@ impl Authority {
         Ca { pem: kept.pem(), bundle: self.bundle.clone(), certificates }
     }
 
-    /// Makes the next authority. Nobody else changes the store meanwhile.
+    /// Generates the next authority. No other process changes the store meanwhile.
     pub(super) async fn rotate(&self) -> Result<(), AppError> {
         let mut kept = self.kept();
         if let Some((_, since)) = kept.next {
@@ -158,7 +158,7 @@ impl Authority {
         self.write_bundle()
     }
 
-    /// Lets the next authority sign: gives it.
+    /// Makes the next authority the signing one and returns it.
     pub(super) async fn finish(&self) -> Result<CertAuthority, AppError> {
         let Some((certificate, _)) = self.kept().next else {
             return Err(AppError::CaRotation(
@@ -183,7 +183,7 @@ impl Authority {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 
-    /// Writes the bundle that agents are pointed at: the system's roots and ours.
+    /// Writes the bundle that agents are configured with: the system's roots and the daemon's authorities.
     fn write_bundle(&self) -> Result<(), AppError> {
         let directory = self.bundle.parent().unwrap_or(Path::new("/"));
         let bundle = format!("{}{}", self.roots_pem, self.kept().pem());
@@ -199,8 +199,8 @@ impl Kept {
     }
 }
 
-/// Reads an authority and looks whether it is whole; `None` where there is none. One of a version that sealed the key
-/// alone is sealed anew.
+/// Reads an authority and verifies that it is complete; `None` if there is none. If an earlier version sealed only
+/// the key, it is sealed again.
 async fn read(store: &dyn Store, vault: &Vault, names: &Names) -> Result<Option<CaMaterial>, AppError> {
     let (certificate_pem, sealed) =
         match (store.get_meta(names.certificate).await?, store.get_blob(names.key).await?) {
@@ -228,11 +228,11 @@ fn seal(vault: &Vault, names: &Names, material: &CaMaterial) -> Result<(String, 
     Ok((names.key.to_owned(), vault.seal_blob(names.key, &material.to_seal()?)?))
 }
 
-/// A new authority, and the change of the store that keeps it.
+/// Generates an authority, and the change of the store that saves it.
 fn generate(vault: &Vault, clock: &dyn Clock, names: &Names) -> Result<(String, VaultChange), AppError> {
     let host = nix::unistd::gethostname()
         .map_or_else(|_| "this host".to_owned(), |name| name.to_string_lossy().into_owned());
-    // Two authorities of one host have different names: some clients look for an issuer by its name alone.
+    // Two authorities of one host have different names, because some clients find an issuer by its name alone.
     let now = clock.now();
     let material = CertAuthority::generate(&format!("{host}, {}", now.strftime("%F %T")), now)?;
     let change = VaultChange {
@@ -243,7 +243,8 @@ fn generate(vault: &Vault, clock: &dyn Clock, names: &Names) -> Result<(String, 
     Ok((material.certificate_pem, change))
 }
 
-/// Replaces a file that everybody may read: written beside, then renamed, so that no reader sees half of it.
+/// Replaces a world-readable file. It is written under another name and then renamed, so that no reader sees a
+/// partial file.
 fn write_public(directory: &Path, path: &Path, content: &[u8]) -> std::io::Result<()> {
     if !directory.exists() {
         fs::create_dir_all(directory)?;
@@ -256,7 +257,7 @@ fn write_public(directory: &Path, path: &Path, content: &[u8]) -> std::io::Resul
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside)?;
     file.write_all(content)?;
-    // The umask of the daemon (077) cut the mode.
+    // The daemon's umask (077) reduced the mode.
     file.set_permissions(Permissions::from_mode(0o644))?;
     fs::rename(beside, path)
 }

@@ -1,4 +1,4 @@
-//! Where values come from besides the store: wired to configuration, store and agents.
+//! Sources of values besides the store, connected to configuration, store and agents.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -17,16 +17,16 @@ use zeroize::Zeroizing;
 use super::error::AppError;
 use super::managed::Managed;
 
-/// What an unwrapped secret id is sealed for, among the store's sealed values.
+/// The name of an unwrapped secret id among the store's sealed values.
 const SECRET_ID: &str = "backend.vault.secret_id";
-/// How often it is looked which agents with leases still run.
+/// The interval at which agents with leases are checked for running processes.
 const LOOK: Duration = Duration::from_secs(1);
-/// An agent's run has ended when its cgroup was empty for so long.
+/// An agent's run counts as ended when its cgroup has been empty for this time.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
-/// How often old values are forgotten and erased.
+/// The interval at which old values are dropped from memory and erased from the store.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// The vault server of `[backend.vault]`; `None` without one. Nothing is sent to it yet.
+/// Returns the vault server of `[backend.vault]`; `None` if it is not configured. Sends nothing to it yet.
 pub(super) fn vault_server(
     config: &Config,
     store: &Arc<dyn Store>,
@@ -63,7 +63,7 @@ fn method(auth: &VaultAuth) -> Method {
     }
 }
 
-/// Keeps logged in, renews leases and gives them back, forgets old values. Ends never.
+/// Maintains the login, renews and revokes leases, and drops old values. Never returns.
 pub(super) async fn maintain(
     server: Option<Arc<HashiCorp>>,
     credentials: Arc<Credentials>,
@@ -89,7 +89,8 @@ pub(super) async fn maintain(
     tokio::join!(tidying, serving);
 }
 
-/// Erases replaced values whose time is over. None outlasts `keep` from now on, whatever the clock or the configuration was.
+/// Erases replaced values whose retention time is over. Limits the remaining retention to `keep` from now on,
+/// regardless of an earlier clock or configuration.
 ///
 /// # Errors
 /// [`StoreError`]: the next call tries again.
@@ -106,7 +107,7 @@ pub(super) async fn prune_kept(
     Ok(())
 }
 
-/// Gives the leases of agents back whose runs have ended.
+/// Revokes the leases of agents whose runs have ended.
 async fn follow_runs(server: &HashiCorp, store: &dyn Store, managed: &Managed) {
     let mut runs: HashMap<AgentId, Run> = HashMap::new();
     let mut agents: HashMap<AgentId, Agent> = HashMap::new();
@@ -133,7 +134,7 @@ async fn follow_runs(server: &HashiCorp, store: &dyn Store, managed: &Managed) {
     }
 }
 
-/// What is known of an agent's processes.
+/// The state of an agent's processes.
 #[derive(Default)]
 struct Run {
     seen: bool,
@@ -151,8 +152,8 @@ fn ended<'a>(
         let run = runs.entry(agent.id).or_default();
         match managed.populated(&agent.cgroup) {
             Ok(Some(_)) => *run = Run { seen: true, empty_since: None },
-            // One that proves itself by its token alone may run anywhere: an empty cgroup says something only where it
-            // was not empty before.
+            // An agent that authenticates by its token alone may run anywhere. For such an agent, an empty cgroup is
+            // significant only if it was populated before.
             Ok(None) if run.seen || agent.factors.cgroup => {
                 let since = *run.empty_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= EMPTY_FOR {

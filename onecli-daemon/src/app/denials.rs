@@ -1,4 +1,4 @@
-//! What the kernel refused, into the audit log: who tried what, repeats folded.
+//! Records the kernel's refusals in the audit log, with the process and the attempted operation. Repeats are folded.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::managed::Managed;
 
-/// Pairs of agent and uid whose repeats are counted apart.
+/// The number of pairs of agent and uid whose repeats are counted separately.
 const AGENTS: usize = 1024;
-/// The kernel's counter of refusals that it does not tell of: an agent has too many, or all together.
+/// The kernel's counter of refusals without an event, because one agent or all together had too many.
 const LOST: &str = "deny_events_lost";
-/// After an event that cannot be read.
+/// The pause after an event that cannot be read.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The task that records refusals.
@@ -30,10 +30,10 @@ pub(super) struct DenialReport {
     pub(super) random: Arc<dyn Random>,
 }
 
-/// Whose refusals are folded together: the agent's cgroup, and the uid that launched the command, where it is known.
+/// The key for folding refusals: the agent's cgroup and the uid that launched the command, if known.
 type Of = (u64, Option<u32>);
 
-/// What makes two refusals of one agent the same.
+/// The properties that make two refusals of one agent equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     /// Hook and reason.
@@ -42,7 +42,7 @@ struct Kind {
 }
 
 impl DenialReport {
-    /// Records until it is dropped. Ends at once where nothing is redirected.
+    /// Records until it is dropped. Returns at once if no connections are redirected.
     pub(super) async fn run(self) {
         let Some(mut denials) = self.managed.take_denials() else { return };
         let mut folds: HashMap<Of, Fold<Kind>> = HashMap::new();
@@ -67,12 +67,12 @@ impl DenialReport {
 
     fn note(&self, folds: &mut HashMap<Of, Fold<Kind>>, denial: &Denial) {
         let agent = denial.agent_cgroup_id;
-        // A packet may leave in the time of any process.
+        // The kernel may send a packet in the context of any process.
         let launched_by =
             denial.task.as_ref().and_then(|_| self.managed.launched_by(agent, denial.current_cgroup_id));
         let of = (agent, launched_by);
         if folds.len() >= AGENTS && !folds.contains_key(&of) {
-            // Counted by the kernel all the same (`kernel_operations_denied`).
+            // The kernel still counts it (`kernel_operations_denied`).
             return;
         }
         let rule = format!("kernel {:?} {:?}", denial.hook, denial.reason).to_lowercase();
@@ -107,13 +107,13 @@ impl DenialReport {
         });
     }
 
-    /// Refusals that the kernel did not tell of, so far.
+    /// Returns the number of refusals so far for which the kernel sent no event.
     fn lost(&self) -> u64 {
         let stats = self.managed.stats();
         stats.iter().find(|(name, _)| *name == LOST).map_or(0, |(_, count)| *count)
     }
 
-    /// Records that there were more than the kernel told of, if there were since `before`.
+    /// Records the number of refusals without an event since `before`, if there were any.
     fn note_lost(&self, before: u64) -> u64 {
         let now = self.lost();
         let more = now.saturating_sub(before);
@@ -127,7 +127,7 @@ impl DenialReport {
         now
     }
 
-    /// The record, and whose it is.
+    /// Builds the record and determines the agent it is charged to.
     fn record(&self, (agent, launched_by): Of, kind: Option<&Kind>) -> Option<(AgentId, Record)> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
             .inspect_err(|error| tracing::error!(%error, "a refusal of the kernel has no request id"))
@@ -135,7 +135,7 @@ impl DenialReport {
         let (mut payer, mut record) = (AgentId::NOBODY, Record::new(id));
         record.mode = Some(Mode::Transparent);
         record.deny(Code::KernelDenied);
-        // There is no answer with a status: the system call failed with EPERM.
+        // There is no response with a status: the system call failed with EPERM.
         record.status = None;
         record.cgroup_id = (agent != 0).then_some(agent);
         record.launched_by = launched_by;

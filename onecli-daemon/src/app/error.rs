@@ -1,4 +1,4 @@
-//! Why the daemon does not run.
+//! The errors that end the daemon or prevent its start.
 
 use onecli_audit::AuditError;
 use onecli_model::{RandomError, error_chain};
@@ -12,104 +12,104 @@ use onecli_tls::{CaError, UpstreamTlsError};
 use onecli_vault::VaultError;
 use onecli_vault::backends::hashicorp::BackendError;
 
-/// Why the daemon does not run. Each case says what to do in its own words.
+/// The reason why the daemon does not run. Each message includes the next step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AppError {
-    /// The data directory is not ours alone.
+    /// Other users have access to the data directory.
     #[error(transparent)]
     DataDir(#[from] PrivateDirError),
-    /// Another daemon has the data directory.
+    /// Another daemon uses the data directory.
     #[error(
         "the data directory {path} is in use: {source}; stop it first, or give this one another --data-dir"
     )]
     DataInUse {
         /// The directory.
         path: String,
-        /// Who has it.
+        /// The lock's error, which names its holder.
         source: SoleError,
     },
-    /// Privileges could not be given up.
+    /// The process could not drop its privileges.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
-    /// No threads.
+    /// The threads of the runtime cannot be created.
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
-    /// The database.
+    /// The database failed.
     #[error("{}", error_chain(.0))]
     Store(#[from] StoreError),
-    /// The root key, or what it opens.
+    /// The root key, or a value sealed with it, cannot be used.
     #[error("{}", error_chain(.0))]
     Vault(#[from] VaultError),
-    /// `[backend.vault]`.
+    /// The configuration in `[backend.vault]` cannot be used.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The audit log.
+    /// The audit log failed.
     #[error("{}", error_chain(.0))]
     Audit(#[from] AuditError),
-    /// The audit log's key in the store is not one.
+    /// The stored key of the audit log is invalid.
     #[error(
         "the audit log's key in the store is damaged; remove the row 'audit.key' of table 'meta' to have one made"
     )]
     AuditKey,
-    /// No random bytes.
+    /// No random bytes are available.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The certificate authority.
+    /// The certificate authority failed.
     #[error("{}", error_chain(.0))]
     Ca(#[from] CaError),
-    /// What is sealed of it does not open.
+    /// The sealed key of the certificate authority cannot be opened.
     #[error("the stored CA key does not open: {0}; restore a backup")]
     CaKey(String),
-    /// A step of its rotation that cannot be made now.
+    /// A step of the CA rotation is not possible now.
     #[error("{0}")]
     CaRotation(String),
-    /// Roots to verify upstreams with.
+    /// The roots for verifying upstreams cannot be used.
     #[error(transparent)]
     UpstreamTls(#[from] UpstreamTlsError),
-    /// A backup that cannot be restored.
+    /// The backup cannot be restored.
     #[error("{0}")]
     Restore(String),
-    /// A port.
+    /// A port cannot be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The kernel programs do not know our listeners.
+    /// The kernel programs cannot register the daemon's listeners.
     #[error("{}", error_chain(.0))]
     Kernel(#[from] KernelError),
-    /// The helper process, which this one cannot start again.
+    /// The helper process is lost, and this process cannot start it again.
     #[error("{0}: the daemon ends, to be started again")]
     Helper(String),
     /// The process that runs commands cannot start.
     #[error("the executor cannot start: {0}")]
     Executor(String),
-    /// The agents root is gone, and the programs with it; this process has no right to attach them again.
+    /// The agents root is gone, and the programs with it. This process has no right to attach them again.
     #[error("{0}; the daemon ends, to be started again: that makes and enforces it")]
     AgentsRoot(String),
-    /// The admin socket.
+    /// The admin socket failed.
     #[error("{}", error_chain(.0))]
     Admin(#[from] onecli_admin::SocketError),
-    /// The bundle for agents.
+    /// The CA bundle for agents cannot be written.
     #[error("cannot write the CA bundle {path}: {source}")]
     Bundle {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The password for the upstream proxy.
+    /// The password of the upstream proxy cannot be read.
     #[error("cannot read the proxy's password from {path}: {reason}")]
     ProxyPassword {
         /// The file.
         path: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// A socket of ours failed.
+    /// One of the daemon's sockets failed.
     #[error("a listener failed: {0}")]
     Socket(std::io::Error),
 }
 
 impl AppError {
-    /// 78 (`EX_CONFIG` of sysexits.h) where a restart cannot help, else 1.
+    /// Returns 78 (`EX_CONFIG` of sysexits.h) if a restart cannot help, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             AppError::Vault(error) if error.is_key_problem() => 78,

@@ -1,11 +1,11 @@
-//! The executor: a process that runs the host's commands which print values, as a user of its own.
+//! The executor: a process that runs the host's commands that print values, as a separate user.
 //!
-//! The serving process may not execute anything, and the helper must not: it has the privileges that a command shall not
-//! have, and a command would inherit its filter, under which no program runs. So this is a third process. It has no
-//! privilege; nor is its user the daemon's, who can read the root key and the database.
+//! The serving process may not execute programs. The helper must not: it has privileges that a command must not have,
+//! and its system call filter, which a command would inherit, lets no program run. So this is a third process. It has
+//! no privileges, and its user is not the daemon's, who can read the root key and the database.
 //!
-//! It is a child of the daemon's, forked while that was still root; or, under a service manager, a service of its own
-//! ([`serve::service`]).
+//! The executor is a child of the daemon, forked while the daemon still ran as root. Under a service manager it is a
+//! separate service ([`serve::service`]).
 
 mod run;
 mod serve;
@@ -29,20 +29,20 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use zeroize::Zeroizing;
 
-/// Most that a command may print, in bytes.
+/// The maximum output of a command, in bytes.
 const LARGEST: usize = 64 << 10;
-/// How long a command may run.
+/// The time limit of a command.
 const RUNS_FOR: Duration = Duration::from_secs(10);
-/// How long an answer may take.
+/// The time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What the executor is asked; it comes with the pipe that the outcome goes into.
+/// A request to the executor. It is sent with the pipe that receives the outcome.
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
     command: SourceCommand,
 }
 
-/// First byte of an outcome: what was printed follows, or why nothing was.
+/// The first byte of an outcome: either the output follows or the reason for the failure.
 const PRINTED: u8 = 0;
 const FAILED: u8 = 1;
 
@@ -58,7 +58,8 @@ enum Way {
 }
 
 impl HostExecutor {
-    /// Forks the executor, or knows where the service is that is one. This process has one thread, and no secret yet.
+    /// Forks the executor, or stores the socket of the executor service. This process has one thread, and no secret
+    /// is in memory yet.
     pub(super) fn start(config: &Config) -> HostExecutor {
         let way = if let Some(socket) = &config.executor_socket {
             Way::Service(socket.clone())
@@ -70,7 +71,7 @@ impl HostExecutor {
         HostExecutor(Arc::new(way))
     }
 
-    /// Why no command is run, where none is.
+    /// Returns the reason why commands cannot run; `None` if they can.
     pub(super) fn off(&self) -> Option<&str> {
         match &*self.0 {
             Way::Off(reason) => Some(reason),
@@ -79,8 +80,8 @@ impl HostExecutor {
     }
 }
 
-/// Uids that agents must not have: the executor's, and the daemon's where it is a service. (One that a person starts may
-/// serve agents that are that person.)
+/// Returns the uids that agents must not have: the executor's, and the daemon's if it is a service. A daemon that a
+/// user starts may serve agents with that user's uid.
 pub(super) fn own_uids(config: &Config) -> Vec<u32> {
     let executor = User::from_name(&config.backend.exec.user).ok().flatten().map(|user| user.uid);
     let daemon = config.helper_socket.is_some().then(Uid::effective);
@@ -102,7 +103,7 @@ fn fork(name: &str) -> Way {
 }
 
 impl Way {
-    /// Hands a command over. Blocks until it is taken.
+    /// Passes a command to the executor. Blocks until it is accepted.
     fn ask(&self, request: &Request, outcome: OwnedFd) -> Result<(), String> {
         let message = serde_json::to_vec(request).map_err(|error| error.to_string())?;
         let lost = |error: io::Error| format!("the executor process does not answer: {error}");
@@ -139,7 +140,7 @@ impl Executor for HostExecutor {
 async fn read(from: PipeReader) -> Result<Zeroizing<Vec<u8>>, String> {
     let failed = |error: io::Error| format!("the executor process does not answer: {error}");
     let pipe = pipe::Receiver::from_owned_fd(from.into()).map_err(failed)?;
-    // Never grown: a reallocation would leave a copy behind that nobody zeroes.
+    // Fixed size: a reallocation would leave a copy in memory that is never zeroed.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST + 2));
     let mut pipe = pipe.take(LARGEST as u64 + 1);
     while pipe.read_buf(&mut *bytes).await.map_err(failed)? > 0 {}

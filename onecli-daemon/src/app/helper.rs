@@ -1,11 +1,12 @@
-//! The helper: a process that keeps the privileges which the serving process does not have.
+//! The helper: a process with the privileges that the serving process lacks.
 //!
-//! It does three things, for the daemon alone: it looks whether the kernel programs are attached, opens sockets in the
-//! network namespaces of managed processes, and makes, empties and removes the agents' cgroups. It cannot detach:
-//! `onecli-daemon --detach` does, run by root.
+//! It does three things, for the daemon alone: it checks that the kernel programs are attached, opens sockets in the
+//! network namespaces of managed processes, and creates, empties and removes the agents' cgroups. It cannot detach
+//! the programs: root does so with `onecli-daemon --detach`.
 //!
-//! It is a child of the daemon's, forked while that still had its privileges; or, under a service manager, a service of its
-//! own ([`service`]), which has attached the programs before and hands their maps to a daemon that never was privileged.
+//! The helper is a child of the daemon, forked while the daemon still had its privileges. Under a service manager it
+//! is a separate service ([`service`]), which attached the programs earlier and passes their maps to a daemon that
+//! was never privileged.
 
 mod duties;
 mod protocol;
@@ -25,27 +26,28 @@ use onecli_sys::privilege::{self, Channel, PrivilegeError};
 
 use protocol::{Answer, Request, receive, send};
 
-/// How long an answer may take.
+/// The time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often a helper that ends before it says anything is connected to, and how long is waited in between.
+/// The number of attempts to connect to a helper that closes the connection before its first message, and the pause
+/// in between.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Why the helper did not do as asked.
+/// The reason why the helper did not execute a request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HelperError {
-    /// It is of no use any more: what it says next may be the answer to another question.
+    /// The connection is unusable: its next message may be the answer to another request.
     #[error("the helper process does not answer: {0}")]
     Gone(String),
-    /// This once.
+    /// This request failed; the connection remains usable.
     #[error("the helper process could not do it: {0}")]
     Refused(String),
 }
 
 /// The daemon's side.
 pub(super) struct Helper {
-    /// One question at a time. `None` once an answer was missed.
+    /// Allows one request at a time. `None` once an answer was missed.
     channel: Mutex<Option<Channel>>,
 }
 
@@ -58,17 +60,17 @@ impl fmt::Debug for Helper {
 /// New sockets in one network namespace.
 #[derive(Debug)]
 pub(super) struct Opened {
-    /// Inode number of the namespace.
+    /// The inode number of the namespace.
     pub(super) netns: u64,
-    /// Its cookie, as flows have it.
+    /// The cookie of the namespace, as in flows.
     pub(super) cookie: u64,
     /// The sockets.
     pub(super) sockets: Vec<(Kind, OwnedFd)>,
 }
 
 impl Helper {
-    /// Forks the helper. This process has one thread, all its capabilities, and is in the daemon's cgroup: what the
-    /// helper opens is born outside every agent's.
+    /// Forks the helper. This process has one thread and all its capabilities, and is in the daemon's cgroup. Sockets
+    /// that the helper opens are therefore created outside every agent's cgroup.
     pub(super) fn start(config: &KernelConfig) -> Result<Helper, PrivilegeError> {
         let channel = privilege::fork(c"onecli-helper", |daemon| duties::serve(&daemon, config))?;
         channel
@@ -77,8 +79,8 @@ impl Helper {
         Ok(Helper { channel: Mutex::new(Some(channel)) })
     }
 
-    /// Connects to the helper that is a service; it gives the maps of the programs it attached. One that ends at the sight
-    /// of a daemon, because the agents root is another than it knew, is started again by the next connection.
+    /// Connects to the helper that runs as a service, and returns the maps of the programs that it attached. A helper
+    /// may exit on the first connection because the agents root was replaced. The next connection starts it again.
     pub(super) fn connect(socket: &Path) -> Result<(Helper, Vec<OwnedFd>), HelperError> {
         let gone = |error: std::io::Error| HelperError::Gone(format!("{}: {error}", socket.display()));
         for _ in 0..TRIES {
@@ -95,17 +97,17 @@ impl Helper {
         Err(HelperError::Gone("it refuses this process (its log says why)".to_owned()))
     }
 
-    /// Makes an agent's cgroup if it is missing.
+    /// Creates an agent's cgroup if it is missing.
     pub(super) fn make_cgroup(&self, name: &CgroupName) -> Result<(), String> {
         self.change(&Request::MakeCgroup(name.clone()))
     }
 
-    /// Kills what runs in an agent's cgroup.
+    /// Kills all processes in an agent's cgroup.
     pub(super) fn kill_cgroup(&self, name: &CgroupName) -> Result<(), String> {
         self.change(&Request::KillCgroup(name.clone()))
     }
 
-    /// Removes an agent's cgroup, with what is nested in it.
+    /// Removes an agent's cgroup with its nested cgroups.
     pub(super) fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
         self.change(&Request::RemoveCgroup(name.clone()))
     }
@@ -118,7 +120,8 @@ impl Helper {
         .unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    /// Are all programs still where they were attached? Says what is wrong. Blocks for as long as it takes.
+    /// Checks that all programs are still attached; the error names the problem. Blocks until the helper has
+    /// answered.
     pub(super) fn check(&self) -> Result<(), String> {
         self.ask(&Request::Check, |answer, _| match answer {
             Answer::Health(health) => Ok(Some(health)),
@@ -127,7 +130,7 @@ impl Helper {
         .unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    /// Opens what is missing in an agent's namespaces. Blocks for as long as it takes.
+    /// Opens missing sockets in an agent's namespaces. Blocks until the helper has answered.
     pub(super) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
         let mut opened = Vec::new();
         let surveyed = self.ask(&Request::Survey(survey), |answer, sockets| match answer {
@@ -142,14 +145,14 @@ impl Helper {
         Ok((opened, surveyed))
     }
 
-    /// Asks, and takes answers until one of them is the last.
+    /// Sends a request and processes answers up to the last one.
     fn ask<T>(
         &self,
         request: &Request,
         mut take: impl FnMut(Answer, Vec<OwnedFd>) -> Result<Option<T>, String>,
     ) -> Result<T, HelperError> {
         let mut place = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        // Goes back only after the last answer.
+        // Put back only after the last answer.
         let channel = place.take().ok_or_else(|| HelperError::Gone("it ended earlier".to_owned()))?;
         let gone = |error: std::io::Error| HelperError::Gone(error.to_string());
         send(&channel, request, &[]).map_err(gone)?;

@@ -1,4 +1,4 @@
-//! What the admin API asks of the running daemon.
+//! The operations that the admin API requests from the running daemon.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use super::error::AppError;
 use super::managed::Managed;
 use super::policy::Policy;
 
-/// How long killed processes may take to end, and how often they are looked at.
+/// The time that killed processes may take to end, and the interval at which they are checked.
 const KILL_TIME: Duration = Duration::from_secs(5);
 const KILL_POLL: Duration = Duration::from_millis(10);
 
@@ -31,7 +31,7 @@ pub(super) struct AppHost {
     pub(super) managed: Arc<Managed>,
     pub(super) policy: Arc<Policy>,
     pub(super) gateway: Arc<Gateway>,
-    /// DNS, where connections are redirected.
+    /// The DNS server, present if connections are redirected.
     pub(super) dns: Option<Arc<onecli_dns::Server>>,
     pub(super) place: DaemonLayout,
     pub(super) private_dirs: Vec<PathBuf>,

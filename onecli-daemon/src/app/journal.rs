@@ -1,4 +1,5 @@
-//! Where the daemon's own log goes: to standard error, and alerts to the journal, with a field for each part.
+//! Destinations of the daemon's own log: standard error, and for alerts also the journal, with one field for each
+//! part.
 
 use nix::sys::stat::fstat;
 use onecli_audit::ALERT_TARGET;
@@ -9,12 +10,13 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Set by the service manager where it connects standard error to the journal: device and inode (systemd.exec(5)).
+/// Device and inode of the journal stream. The service manager sets it if it connects standard error to the journal
+/// (systemd.exec(5)).
 const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
-/// Begins the name of each field in the journal.
+/// The prefix of each field name in the journal.
 const PREFIX: &str = "ONECLI";
 
-/// Starts the log. Alerts go to standard error as well where no journal is connected to it.
+/// Starts the log. Alerts go to standard error as well if no journal is connected to it.
 pub(super) fn init() {
     let filter = EnvFilter::try_from_env("ONECLI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -30,7 +32,8 @@ pub(super) fn init() {
     let _ = tracing_subscriber::registry().with(text).with(journal).try_init();
 }
 
-/// The journal, for alerts. `None` where standard error is not connected to it, or nothing receives at its socket.
+/// Returns the journal layer for alerts. `None` if standard error is not connected to the journal, or no process
+/// receives at the journal's socket.
 fn journal<S: Subscriber + for<'s> LookupSpan<'s>>() -> Option<impl Layer<S>> {
     let stream = std::env::var(JOURNAL_STREAM).ok()?;
     let stderr = fstat(std::io::stderr()).ok()?;

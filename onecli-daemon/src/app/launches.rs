@@ -1,4 +1,4 @@
-//! Who launched the command that a cgroup belongs to.
+//! The user who launched the command that a cgroup belongs to.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,15 +7,15 @@ use std::sync::{PoisonError, RwLock};
 use onecli_model::{CgroupName, command_cgroup};
 use onecli_sys::kernel::Cgroup2;
 
-/// Cgroups that are remembered: 24 bytes each. When so many are, all are looked up again.
+/// The number of cached cgroups, 24 bytes each. A full cache is cleared, and all are looked up again.
 const REMEMBERED: usize = 8192;
 
-/// Uids by the ids of commands' cgroups. The kernel gives no id again before the next boot.
+/// Uids by the ids of commands' cgroups. The kernel does not reuse an id before the next boot.
 #[derive(Debug, Default)]
 pub(super) struct Launches(RwLock<HashMap<u64, Option<u32>>>);
 
 impl Launches {
-    /// The uid for the cgroup with id `command`, which is a direct child of the agent's cgroup `agent` in `root`.
+    /// Returns the uid for the cgroup with id `command`, a direct child of the agent's cgroup `agent` in `root`.
     pub(super) fn launched_by(
         &self,
         cgroups: &Cgroup2,
@@ -35,7 +35,7 @@ impl Launches {
             let name = child.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             known.insert(child.id, command_cgroup::launched_by(agent, name));
         }
-        // One that is nested deeper belongs to a container or another manager.
+        // A more deeply nested cgroup belongs to a container or another manager.
         *known.entry(command).or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! The agents' cgroups and the kernel part behind them.
+//! The agents' cgroups and the kernel programs attached to them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +23,8 @@ use super::helper::service::is_within;
 use super::helper::{Helper, HelperError, Opened, Survey, Surveyed};
 use super::launches::Launches;
 
-/// How often the agents root is looked at: one that was made again is unenforced so long, and `onecli run` refused.
+/// The interval at which the agents root is checked. If the root is recreated, agents are unenforced and `onecli run`
+/// is refused for up to this time.
 const ROOT_CHECK: Duration = Duration::from_millis(500);
 
 /// The managed cgroups of this host.
@@ -35,15 +36,16 @@ pub(super) struct Managed {
 struct Attached {
     redirect: Redirect,
     cgroups: Cgroup2,
-    /// Id of the agents root that the programs are attached to.
+    /// The id of the agents root that the programs are attached to.
     root: u64,
     config: KernelConfig,
     helper: Helper,
-    /// Names by id. An id is never used again before the next boot, so an entry can only become superfluous.
+    /// Names by cgroup id. The kernel does not reuse an id before the next boot, so an entry can only become
+    /// superfluous.
     names: RwLock<HashMap<u64, CgroupName>>,
-    /// Who launched the commands in them.
+    /// The users who launched the commands in the cgroups.
     launches: Launches,
-    /// What the kernel is told of each agent's cgroup.
+    /// The entry that the kernel programs have for each agent's cgroup.
     entries: RwLock<HashMap<CgroupName, AgentEntry>>,
 }
 
@@ -59,9 +61,9 @@ impl fmt::Debug for Managed {
 }
 
 impl Managed {
-    /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts the
-    /// helper there; or takes over what a helper that is a service has attached. Without either the daemon still serves the
-    /// explicit proxy, and says why.
+    /// Attaches the kernel programs, moves this process into the daemon's cgroup, outside every agent's, and starts
+    /// the helper there. If the helper is a service, takes over the programs that it attached. If both fail, the
+    /// daemon still serves the explicit proxy and logs the reason.
     pub(super) fn attach(config: &Config) -> Managed {
         let agents_root = PathBuf::from(&config.kernel.agents_root);
         let attached = if config.kernel.ebpf {
@@ -83,17 +85,18 @@ impl Managed {
         Managed { agents_root, attached }
     }
 
-    /// Are connections redirected?
+    /// Returns whether connections are redirected.
     pub(super) fn is_attached(&self) -> bool {
         self.attached.is_ok()
     }
 
-    /// Marks a listener as ours: the kernel redirects to no other. Nothing to do where connections are not redirected.
+    /// Marks a listener as the daemon's: the kernel redirects to no other listener. Does nothing if connections are
+    /// not redirected.
     pub(super) fn stamp(&self, listener: &impl AsFd) -> Result<(), KernelError> {
         self.attached.as_ref().map_or(Ok(()), |attached| attached.redirect.stamp(listener))
     }
 
-    /// As the admin API tells it.
+    /// Returns the state as the admin API reports it.
     pub(super) fn transparent(&self) -> Transparent {
         match &self.attached {
             Ok(_) => Transparent::Available,
@@ -101,13 +104,13 @@ impl Managed {
         }
     }
 
-    /// Are all programs still where they were attached?
+    /// Checks that all programs are still attached.
     pub(super) fn check(&self) -> Result<(), String> {
         self.attached()?.helper.check()
     }
 
-    /// Waits until the agents root is not the cgroup any more that the programs are attached to, and says so. For ever where
-    /// nothing is attached.
+    /// Waits until the agents root is no longer the cgroup that the programs are attached to, and returns the reason.
+    /// Waits forever if no programs are attached.
     pub(super) async fn root_lost(&self) -> String {
         let Ok(attached) = &self.attached else { return std::future::pending().await };
         let mut tick = tokio::time::interval(ROOT_CHECK);
@@ -124,13 +127,14 @@ impl Managed {
                 Err(_) if !attached.cgroups.exists(&self.agents_root) => {
                     return format!("the agents' cgroup {name} was removed");
                 }
-                // What else may be wrong with looking is no reason to end.
+                // Other errors of this check do not end the daemon.
                 Err(_) => {}
             }
         }
     }
 
-    /// Opens what an agent lacks in the network namespaces of its processes. Blocks for as long as it takes.
+    /// Opens the sockets that an agent lacks in the network namespaces of its processes. Blocks until the helper has
+    /// answered.
     pub(super) fn survey(&self, survey: Survey) -> Result<(Vec<Opened>, Surveyed), HelperError> {
         match &self.attached {
             Ok(attached) => attached.helper.survey(survey),
@@ -138,7 +142,7 @@ impl Managed {
         }
     }
 
-    /// The agents' cgroups, each with the address of its resolver, as last [announced](Self::announce).
+    /// Returns the agents' cgroups, each with the address of its resolver, as last [announced](Self::announce).
     pub(super) fn agents(&self) -> Vec<(CgroupName, Option<Ipv4Addr>)> {
         let Ok(attached) = &self.attached else { return Vec::new() };
         let entries = attached.entries.read().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +151,7 @@ impl Managed {
         entries.iter().map(|(name, entry)| (name.clone(), resolver(entry))).collect()
     }
 
-    /// Tells the kernel of an agent whose cgroup has appeared.
+    /// Registers an agent whose cgroup has appeared with the kernel programs.
     pub(super) fn recognise(&self, name: &CgroupName) {
         let Ok(attached) = &self.attached else { return };
         let bound = attached
@@ -159,19 +163,19 @@ impl Managed {
         }
     }
 
-    /// The directory of the agents root; `None` where nothing is attached to it.
+    /// Returns the directory of the agents root; `None` if no programs are attached to it.
     pub(super) fn root_directory(&self) -> Option<PathBuf> {
         self.attached.as_ref().ok()?.cgroups.path(&self.agents_root).ok()
     }
 
-    /// The cgroup that an agent gets by default.
+    /// Returns the default cgroup of an agent.
     pub(super) fn default_cgroup(&self, agent: &AgentName) -> Result<CgroupName, String> {
         let name = kernel::agent_directory(&self.agents_root, agent.as_str())
             .map_err(|error| error_chain(&error))?;
         name.parse().map_err(|error: onecli_model::agent::CgroupNameError| error.to_string())
     }
 
-    /// Makes a cgroup if it is missing.
+    /// Creates a cgroup if it is missing.
     pub(super) fn ensure(&self, name: &CgroupName) -> Result<CgroupInfo, String> {
         let attached = self.attached()?;
         let path = self.agents_root.join(name.as_str());
@@ -181,8 +185,8 @@ impl Managed {
         Ok(CgroupInfo { path: attached.cgroups.path(&path).map_err(|error| error_chain(&error))?, id })
     }
 
-    /// Tells the kernel of the agents: the whole list, by the cgroups that exist now, each with the address of its
-    /// resolver. The DNS of one that has none is refused.
+    /// Registers the complete list of agents with the kernel programs, by the cgroups that exist now, each with the
+    /// address of its resolver. DNS of an agent without a resolver is refused.
     pub(super) fn announce<'n>(
         &self,
         agents: impl Iterator<Item = (&'n CgroupName, Option<Ipv4Addr>)>,
@@ -205,8 +209,8 @@ impl Managed {
         Ok(())
     }
 
-    /// The directory of a cgroup that processes live in. Asked of the kernel also where connections are not
-    /// redirected: another start of the daemon may redirect them.
+    /// Returns the directory of a cgroup that contains processes. Queries the kernel even if connections are not
+    /// redirected, because the next start of the daemon may redirect them.
     pub(super) fn populated(&self, name: &CgroupName) -> Result<Option<PathBuf>, String> {
         let path = self.agents_root.join(name.as_str());
         let Some(cgroups) = self.cgroups() else { return Ok(None) };
@@ -214,7 +218,7 @@ impl Managed {
         populated.then(|| cgroups.path(&path).map_err(|error| error_chain(&error))).transpose()
     }
 
-    /// Kills what runs in a cgroup.
+    /// Kills all processes in a cgroup.
     pub(super) fn kill(&self, name: &CgroupName) -> Result<(), String> {
         if let Ok(attached) = &self.attached {
             return attached.helper.kill_cgroup(name);
@@ -239,12 +243,12 @@ impl Managed {
         attached.helper.remove_cgroup(name)
     }
 
-    /// The kernel's own counters.
+    /// Returns the kernel programs' counters.
     pub(super) fn stats(&self) -> Vec<(&'static str, u64)> {
         self.attached.as_ref().ok().and_then(|attached| attached.redirect.stats().ok()).unwrap_or_default()
     }
 
-    /// The kernel's refusals, for the one task that reads them.
+    /// Returns the kernel's refusals, for the one task that reads them.
     pub(super) fn take_denials(&self) -> Option<Denials> {
         let attached = self.attached.as_ref().ok()?;
         attached
@@ -256,12 +260,13 @@ impl Managed {
             .ok()?
     }
 
-    /// The agent's cgroup behind an id.
+    /// Returns the name of the agent's cgroup with this id.
     pub(super) fn name_of(&self, id: u64) -> Option<CgroupName> {
         self.attached.as_ref().ok()?.name_of(id)
     }
 
-    /// Who launched the command in the cgroup with id `command`, by uid. `agent` is the id of its agent's cgroup.
+    /// Returns the uid that launched the command in the cgroup with id `command`. `agent` is the id of its agent's
+    /// cgroup.
     pub(super) fn launched_by(&self, agent: u64, command: u64) -> Option<u32> {
         let attached = self.attached.as_ref().ok()?;
         attached.launched_by(&attached.name_of(agent)?, command)
@@ -283,7 +288,7 @@ impl Attached {
             (Redirect::adopt(maps)?, helper)
         } else {
             let redirect = Redirect::attach(&config)?;
-            // A service is there already, in a cgroup of its own, and a slice with controllers takes no processes.
+            // A service already runs in a cgroup of its own, and a slice with controllers accepts no processes.
             let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
             if !is_within(&own, &config.daemon_cgroup) {
                 cgroups.move_self_into(&config.daemon_cgroup)?;
@@ -303,7 +308,7 @@ impl Attached {
         })
     }
 
-    /// Notes the name behind an id, and tells the kernel of it where it is an agent's.
+    /// Records the name of a cgroup id and, if it is an agent's, registers it with the kernel programs.
     fn bind(&self, id: u64, name: &CgroupName) -> Result<(), KernelError> {
         self.names.write().unwrap_or_else(PoisonError::into_inner).insert(id, name.clone());
         let entry = self.entries.read().unwrap_or_else(PoisonError::into_inner).get(name).copied();
@@ -318,7 +323,7 @@ impl Attached {
         if let Some(name) = self.names.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Some(name.clone());
         }
-        // Made since, by systemd perhaps, or re-created: bound by path.
+        // The cgroup was created or recreated since, for example by systemd. It is bound by path.
         let found = self.cgroups.path_of_id(&self.config.agents_root, id).ok()??;
         let name: CgroupName = found.file_name()?.to_str()?.parse().ok()?;
         self.bind(id, &name).ok()?;

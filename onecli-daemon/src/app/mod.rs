@@ -1,4 +1,4 @@
-//! The one place that wires everything: attach, unlock, bind all, then serve.
+//! The composition root: attaches the kernel programs, unlocks the vault, binds all listeners, then serves.
 
 mod audit_key;
 mod authority;
@@ -59,19 +59,20 @@ use policy::Policy;
 use service::{Handed, Sockets};
 use stand::{Front, Stand, told_to_stop};
 
-/// Holds a key, with `--insecure-key-from-env`.
+/// The environment variable with a key, for `--insecure-key-from-env`.
 const KEY_VARIABLE: &str = "ONECLI_ROOT_KEY";
-/// How long a daemon that stops brings audit records into the store, while names are still resolved, and what came meanwhile.
+/// During a stop, the time to bring audit records into the store: first while names are still resolved, then for the
+/// records that arrived meanwhile.
 const SHIPPING: Duration = Duration::from_secs(5);
 const LAST_SHIPPING: Duration = Duration::from_secs(1);
-/// The store's fact that names the audit log of its host.
+/// The store's meta entry that names the audit log of this host.
 const AUDIT_LOG: &str = "audit.log";
-/// The audit segments' place in the data directory.
+/// The directory of the audit segments in the data directory.
 const AUDIT_DIR: &str = "audit";
-/// The service manager waits so long for the database to open.
+/// The time that the service manager allows for opening the database.
 const STORE_OPENS_IN: Duration = Duration::from_mins(30);
 
-/// Runs the daemon until it is told to stop (SIGTERM, SIGINT).
+/// Runs the daemon until it receives SIGTERM or SIGINT.
 ///
 /// Exit codes: 0 stopped, 1 failed, 78 the configuration, the data directory or the key is not usable.
 pub(crate) fn run(config: Config) -> ExitCode {
@@ -94,12 +95,12 @@ pub(crate) fn check_files(config: &Config) -> Result<(), UpstreamTlsError> {
     UpstreamTls::new(&config.upstream.extra_ca_files).map(drop)
 }
 
-/// Tells the service manager why the daemon does not start.
+/// Reports to the service manager why the daemon does not start.
 pub(crate) fn tell_failure(reason: &dyn std::fmt::Display) {
     service::failed(&reason.to_string());
 }
 
-/// Removes the pinned kernel programs: managed processes are no longer redirected, nor refused.
+/// Removes the pinned kernel programs. Managed processes are then neither redirected nor refused.
 pub(crate) fn detach(config: &Config) -> ExitCode {
     journal::init();
     match kernel::detach(&config.kernel.bpffs_dir) {
@@ -111,13 +112,13 @@ pub(crate) fn detach(config: &Config) -> ExitCode {
     }
 }
 
-/// Exit code of [`retire`] where the programs stay attached.
+/// The exit code of [`retire`] if the programs stay attached.
 const KEPT: u8 = 3;
 
-/// Detaches the kernel programs unless an agent runs. Prints `cgroup PATH` for each cgroup that they held and, where they stay,
-/// `pins PATH`: the package's purge reads that when program and configuration are gone.
+/// Detaches the kernel programs unless an agent runs. Prints `cgroup PATH` for each cgroup that they were attached to
+/// and, if they stay, `pins PATH`. The package's purge reads this after program and configuration are gone.
 ///
-/// Exit codes: 0 detached, 3 still attached because an agent runs, 1 not known.
+/// Exit codes: 0 detached, 3 still attached because an agent runs, 1 unknown.
 pub(crate) fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode {
     journal::init();
     let pins = &config.kernel.bpffs_dir;
@@ -138,11 +139,11 @@ pub(crate) fn retire(config: &Config, out: &mut impl std::io::Write) -> ExitCode
     ExitCode::from(KEPT)
 }
 
-/// Attaches the kernel programs and serves daemons that have no privileges, until it is killed. Exit codes as of [`run`].
+/// Attaches the kernel programs and serves daemons without privileges, until it is killed. Exit codes as for [`run`].
 pub(crate) fn help(config: &Config) -> ExitCode {
     journal::init();
     if !config.kernel.ebpf {
-        // Its unit is started with the daemon's, and there is nothing to do.
+        // The service manager starts this unit with the daemon's even if it has no work.
         service::ready("kernel.ebpf is off: there is nothing to do");
         loop {
             std::thread::park();
@@ -157,7 +158,7 @@ pub(crate) fn help(config: &Config) -> ExitCode {
     }
 }
 
-/// Runs commands that print values, for daemons that connect, until it is killed. Exit codes as of [`run`].
+/// Runs commands that print values, for daemons that connect, until it is killed. Exit codes as for [`run`].
 pub(crate) fn execute(config: &Config) -> ExitCode {
     journal::init();
     match executor::service(Path::new(&config.kernel.daemon_cgroup)) {
@@ -169,28 +170,29 @@ pub(crate) fn execute(config: &Config) -> ExitCode {
     }
 }
 
-/// What needs privilege happens first, on one thread; the rest runs without any.
+/// Performs all privileged steps first, on one thread. The rest runs without privileges.
 fn start(config: Config) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
     let capacity = Capacity::of(privilege::raise_descriptor_limit()?);
     let data_dir = PrivateDir::create(&config.data_dir)?;
-    // Both are ours until this process ends: another daemon would take the agents over, and then perhaps not serve them.
+    // This process locks both until it ends. A second daemon would take the agents over and then perhaps not serve
+    // them.
     let _data = hold(&data_dir)?;
     let _kernel = claim(&config)?;
     let managed = Managed::attach(&config);
-    // In the daemon's cgroup, and before there is a secret.
+    // The executor starts in the daemon's cgroup, before any secret is in memory.
     let executor = HostExecutor::start(&config);
-    // Bound, for ports below 1024, but nobody is listened to before the vault is open.
+    // Bound now because of ports below 1024, but listening starts only after the vault is open.
     let mut handed = Handed::take();
     let stand = Stand::bind(&config, &managed, &mut handed)?;
-    // Its group needs CAP_CHOWN. Whoever connects now waits in the backlog.
+    // Setting the socket's group needs CAP_CHOWN. Clients that connect now wait in the backlog.
     let admin_socket = match handed.unix(&config.listen.admin_socket) {
         Some(socket) => socket,
         None => onecli_admin::bind(&config.listen.admin_socket)?,
     };
     let sockets = Sockets { admin: admin_socket, datagrams: handed.datagrams() };
     handed.close_rest();
-    // After the helper was forked: it holds no secret.
+    // Read after the helper was forked, so that the helper holds no secret.
     let keys = key_source(&config, &data_dir)?;
     privilege::keep_capabilities(&[])?;
     privilege::filter_serving()?;
@@ -200,7 +202,7 @@ fn start(config: Config) -> Result<(), AppError> {
     runtime.block_on(serve(config, parts))
 }
 
-/// Every place that may hold what opens the vault.
+/// Returns all configured locations of the key that opens the vault.
 fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySource, AppError> {
     let mut source = KeySource::file(data_dir);
     if let Some(dir) = std::env::var_os("CREDENTIALS_DIRECTORY") {
@@ -216,7 +218,7 @@ fn key_source(config: &Config, data_dir: &PrivateDir) -> Result<KeySource, AppEr
     Ok(source)
 }
 
-/// Keeps every other daemon from the data directory.
+/// Locks the data directory against other daemons.
 fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
     let path = data_dir.path();
     let opened = File::open(path).map_err(SoleError::Io);
@@ -225,9 +227,9 @@ fn hold(data_dir: &PrivateDir) -> Result<Sole, AppError> {
         .map_err(|source| AppError::DataInUse { path: path.display().to_string(), source })
 }
 
-/// Keeps every other daemon from the kernel part. What else may be wrong with it, [`Managed::attach`] tells.
+/// Locks the kernel part against other daemons. [`Managed::attach`] reports other problems with it.
 fn claim(config: &Config) -> Result<Option<kernel::Claim>, AppError> {
-    // A helper that is a service has claimed it.
+    // A helper that runs as a service already holds the claim.
     if !config.kernel.ebpf || config.helper_socket.is_some() {
         return Ok(None);
     }
@@ -247,7 +249,8 @@ async fn open_audit(
     random: &dyn Random,
 ) -> Result<AuditLog, AppError> {
     let signer = audit_key::open(store, vault, random).await?;
-    // The store's word goes first: whoever removed the files would have removed their name with them.
+    // The store's note takes precedence: an attacker who removed the files would have removed the log's name with
+    // them.
     let noted = store.get_meta(AUDIT_LOG).await?.and_then(|log| log.parse().ok());
     let known = match noted.or(onecli_audit::log_in(dir.path(), &signer)?) {
         Some(log) => Some(onecli_audit::Known { log, last: store.last_audit_line(log).await? }),
@@ -276,7 +279,7 @@ async fn open_audit(
     Ok(log)
 }
 
-/// What was made while there was privilege.
+/// Everything that was created with privileges.
 struct Parts {
     data_dir: PrivateDir,
     keys: KeySource,
@@ -293,7 +296,8 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let random: Arc<dyn Random> = Arc::new(OsRandom);
     let managed = Arc::new(managed);
 
-    // Gigabytes of audit rows are rewritten once, after an upgrade from a version that did not overwrite what it removed.
+    // After an upgrade from a version that did not overwrite removed rows, gigabytes of audit rows are rewritten
+    // once.
     service::starting(STORE_OPENS_IN);
     let store = onecli_store::open(&config.store_url()).await?;
     let vault = Arc::new(Vault::unlock(store.as_ref(), &keys, Arc::clone(&random)).await?);
@@ -315,7 +319,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     let proxy = upstream_proxy::upstream_proxy(&config.upstream)?;
     let synthetic = Arc::new(SyntheticAddresses::new(config.dns.refused_range));
 
-    // Empty until the first reload, and refuses everything.
+    // Empty until the first reload: refuses everything.
     let (current, snapshot) = watch::channel(Arc::<Snapshot>::default());
     let dns = managed.is_attached().then(|| {
         let parts = onecli_dns::Parts {
@@ -339,7 +343,7 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
         dns.clone(),
         current,
     ));
-    // Names are resolved from here on: a daemon before this one stopped doing so some time ago, and queries wait.
+    // Names are resolved from here on. The previous daemon stopped resolving some time ago, and queries wait.
     policy.reload().await?;
     let upstream_tls = UpstreamTls::new(&config.upstream.extra_ca_files)?;
     let authority =
@@ -463,16 +467,16 @@ async fn serve(config: Config, parts: Parts) -> Result<(), AppError> {
     follower.abort();
     watcher.abort();
     backends.abort();
-    // Agents' names are resolved for as long as there is something else to do: from here to the next daemon's first policy
-    // their queries wait, and a client does so for five seconds, some for ten.
+    // Agents' names are resolved for as long as other work remains. From here to the next daemon's first policy their
+    // queries wait. A client waits for five seconds, some for ten.
     let caught_up = in_store.wait_for(|seq| *seq >= *durable.borrow());
     let _ = tokio::time::timeout(SHIPPING, caught_up).await;
     if let Some(dns) = dns {
         dns.close().await;
     }
     audit.close().await?;
-    // They end once the last checkpoint is with everybody who answers, and the store has every record; what it has not is
-    // shipped by the next start.
+    // These tasks end once all reachable witnesses have the last checkpoint and the store has every record. The next
+    // start ships any remaining records.
     let last = (
         tokio::time::timeout(Duration::from_secs(5), witnesses),
         tokio::time::timeout(LAST_SHIPPING, shipper),

@@ -1,4 +1,4 @@
-//! The agents' resolver asks where the daemon does for its own connections.
+//! The agents' resolver uses the same name resolution as the daemon's own connections.
 
 use std::sync::Arc;
 

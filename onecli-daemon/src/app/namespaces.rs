@@ -1,12 +1,13 @@
-//! Listeners in the network namespaces of managed processes: containers, above all.
+//! Listeners in the network namespaces of managed processes, mainly of containers.
 //!
-//! The kernel redirects a managed process to the loopback of its own namespace, and refuses it while no listener of ours
-//! is there. So one is opened as soon as a process of an agent is seen in a namespace, by the helper. A container's cgroup
-//! appears long before its program starts: events of the agents' cgroups ([`Watch`]) start a burst of surveys. What they
-//! miss (a process that changes its namespace later) is found because its connects are counted as unserved, or by the
-//! sweep; its connections wait until then, for seven seconds at most.
+//! The kernel redirects a managed process to the loopback of its own namespace, and refuses its connections while
+//! that namespace has no listener of the daemon. The helper therefore opens a listener as soon as it sees an agent's
+//! process in a namespace. A container's cgroup appears long before its program starts: events of the agents' cgroups
+//! ([`Watch`]) start a burst of surveys. They miss a process that changes its namespace later. The counter of
+//! unserved connects or the sweep finds such a process. Its connections wait until then, for seven seconds at most.
 //!
-//! A listener keeps its namespace alive. One that no managed process has been in for a while is therefore given up.
+//! A listener keeps its namespace alive. The daemon therefore closes a listener whose namespace has had no managed
+//! process for a while.
 
 mod watch;
 
@@ -28,29 +29,29 @@ use super::managed::Managed;
 use super::stand::Reception;
 use watch::Watch;
 
-/// Namespaces of one agent at a time; processes in further ones are refused.
+/// The maximum number of namespaces for one agent. Processes in any others are refused.
 const MAX_OF_AGENT: usize = 64;
-/// Namespaces of all agents.
+/// The maximum number of namespaces for all agents.
 const MAX_OF_ALL: usize = 1024;
 
-/// After an event, the agent is surveyed so many milliseconds later: a process that enters a cgroup may enter its
-/// namespace only then.
+/// The delays in milliseconds after an event at which the agent is surveyed. A process may enter its namespace some
+/// time after it enters a cgroup.
 const BURST: [u64; 8] = [0, 5, 15, 40, 100, 250, 600, 1500];
-/// Between two surveys of one agent, at least.
+/// The minimum interval between two surveys of one agent.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often the kernel's counters are read.
+/// The interval at which the kernel's counters are read.
 const TICK: Duration = Duration::from_millis(100);
-/// How often all agents are surveyed while their processes open sockets, and while they do not.
+/// The intervals at which all agents are surveyed: while their processes open sockets, and while they do not.
 const BUSY_SWEEP: Duration = Duration::from_millis(500);
 const IDLE_SWEEP: Duration = Duration::from_secs(3);
-/// A namespace without managed processes is given up after so long.
+/// The time after which a namespace without managed processes is closed.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The kernel's counters that tell of processes without a listener or a resolver, and of any that use the network at all.
+/// The kernel's counters of processes without a listener or a resolver, and of all that use the network.
 const UNSERVED: [&str; 2] = ["connections_unserved", "packets_dropped"];
 const SOCKETS: &str = "sockets_created";
 
-/// Keeps the listeners in step with the agents' processes.
+/// Synchronizes the listeners with the agents' processes.
 pub(super) struct Namespaces {
     managed: Arc<Managed>,
     dns: Option<Arc<onecli_dns::Server>>,
@@ -62,10 +63,10 @@ pub(super) struct Namespaces {
     swept: Instant,
 }
 
-/// One namespace in which we listen.
+/// One namespace with listeners of the daemon.
 struct Open {
     tasks: Vec<AbortHandle>,
-    /// When a managed process was last seen in it.
+    /// The time at which a managed process was last seen in it.
     used: Instant,
 }
 
@@ -77,17 +78,17 @@ impl Drop for Open {
     }
 }
 
-/// What is known of one agent.
+/// The state of one agent.
 #[derive(Default)]
 struct Agent {
     resolver: Option<Ipv4Addr>,
-    /// When to survey it, in order.
+    /// The times at which to survey it, in order.
     due: Vec<Instant>,
-    /// Where its processes were.
+    /// The namespaces of its processes at the last survey.
     live: HashSet<u64>,
-    /// Namespaces that could not be opened, told once.
+    /// Namespaces that could not be opened. Each is logged once.
     told: BTreeMap<u64, String>,
-    /// Its bound was told.
+    /// Whether the agent exceeded its limit. This is logged once.
     cut: bool,
 }
 
@@ -98,7 +99,7 @@ struct Counters {
 }
 
 impl Namespaces {
-    /// Watches the agents' cgroups where connections are redirected. Call it in a tokio runtime.
+    /// Watches the agents' cgroups if connections are redirected. Must be called in a tokio runtime.
     pub(super) fn new(
         managed: Arc<Managed>,
         dns: Option<Arc<onecli_dns::Server>>,
@@ -117,7 +118,7 @@ impl Namespaces {
         })
     }
 
-    /// Serves until the helper is lost, which is the only end. Without redirection there is nothing to do, for ever.
+    /// Serves until the helper is lost, which is its only end. Without redirection it waits forever.
     pub(super) async fn serve(mut self) -> HelperError {
         let Some(mut watch) = self.watch.take() else { return pending().await };
         let mut tick = interval(TICK);
@@ -143,13 +144,13 @@ impl Namespaces {
         }
     }
 
-    /// Takes over the list of agents, and watches those whose cgroups have come.
+    /// Updates the list of agents and watches those whose cgroups have appeared.
     fn meet(&mut self, watch: &mut Watch) {
         let current: HashMap<CgroupName, Option<Ipv4Addr>> = self.managed.agents().into_iter().collect();
         self.agents.retain(|name, _| current.contains_key(name));
         for (name, resolver) in current {
             if watch.add(&name) {
-                // Whoever made it did not tell us: a container engine.
+                // A container engine, for example, creates the cgroup without notice to the daemon.
                 self.managed.recognise(&name);
                 self.agents.entry(name.clone()).or_default().begin_burst();
             }
@@ -157,14 +158,14 @@ impl Namespaces {
         }
     }
 
-    /// Something happened in an agent's cgroup.
+    /// Handles a change in an agent's cgroup.
     fn stir(&mut self, name: &CgroupName) {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.begin_burst();
         }
     }
 
-    /// Reads the kernel's counters: who is refused for want of a listener is looked for at once.
+    /// Reads the kernel's counters. Surveys at once if processes were refused for lack of a listener.
     fn count(&mut self) {
         let stats = self.managed.stats();
         let stat = |name| stats.iter().find(|(known, _)| *known == name).map_or(0, |(_, n)| *n);
@@ -179,7 +180,7 @@ impl Namespaces {
         }
     }
 
-    /// Closes what no process has used for a while.
+    /// Closes namespaces that no process has used for a while.
     fn give_up(&mut self) {
         let in_use: HashSet<u64> = self.agents.values().flat_map(|agent| &agent.live).copied().collect();
         self.open.retain(|netns, open| {
@@ -261,7 +262,7 @@ impl Namespaces {
 
     fn listen(&self, socket: OwnedFd) -> Result<AbortHandle, String> {
         let bound = Bound::try_from(socket).map_err(|error| error.to_string())?;
-        // Before anybody can connect: the kernel redirects to no listener without it.
+        // Stamped before any client can connect: the kernel redirects only to a stamped listener.
         self.managed.stamp(&bound).map_err(|error| error_chain(&error))?;
         let listener = bound.listen().map_err(|error| error.to_string())?;
         Ok(tokio::spawn(self.reception.clone().transparent(listener)).abort_handle())
@@ -285,7 +286,7 @@ impl Agent {
         }
     }
 
-    /// Is it time? Then what is due by now counts as done, and what follows at once too.
+    /// Returns whether a survey is due. If it is, drops all times up to now and those within the pause that follows.
     fn take_due(&mut self, now: Instant) -> bool {
         let is_due = self.due.first().is_some_and(|due| *due <= now);
         if is_due {
@@ -294,7 +295,7 @@ impl Agent {
         is_due
     }
 
-    /// What was found.
+    /// Records the result of a survey.
     fn note(&mut self, name: &CgroupName, surveyed: Surveyed) {
         let Surveyed { live, failed, cut } = surveyed;
         let failed: BTreeMap<u64, String> = failed.into_iter().collect();

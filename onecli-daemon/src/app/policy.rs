@@ -1,4 +1,4 @@
-//! Keeps the compiled policy in step with the store.
+//! Synchronizes the compiled policy with the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use tokio::sync::{Mutex, watch};
 
 use super::managed::Managed;
 
-/// After a failed reload, so long until the next.
+/// The pause after a failed reload.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The current snapshot, and how a new one is made.
+/// The current snapshot, and the parts that build a new one.
 #[derive(Debug)]
 pub(super) struct Policy {
     store: Arc<dyn Store>,
     vault: Arc<Vault>,
     managed: Arc<Managed>,
-    /// Where connections are redirected.
+    /// The DNS server, present if connections are redirected.
     dns: Option<Arc<onecli_dns::Server>>,
     current: watch::Sender<Arc<Snapshot>>,
-    /// One reload at a time, so that an older state never replaces a newer one.
+    /// Allows one reload at a time, so that an older state never replaces a newer one.
     turn: Mutex<()>,
 }
 
 impl Policy {
-    /// Every snapshot goes to `current`.
+    /// `current` receives every snapshot.
     pub(super) fn new(
         store: Arc<dyn Store>,
         vault: Arc<Vault>,
@@ -38,12 +38,12 @@ impl Policy {
         Policy { store, vault, managed, dns, current, turn: Mutex::default() }
     }
 
-    /// Compiles what the store has now. When it returns, the next request is decided by it.
+    /// Compiles the store's current content. Once it returns, the next request is decided by the new policy.
     pub(super) async fn reload(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let state = self.store.load().await?;
         let agents = || state.agents.iter().map(|stored| &stored.agent);
-        // The sockets first: what the kernel sends there from now on is answered.
+        // The sockets first: they then answer all queries that the kernel redirects from now on.
         let resolvers = self.dns.as_ref().map(|dns| dns.serve(agents())).unwrap_or_default();
         let announced = agents().map(|agent| (&agent.cgroup, resolvers.get(&agent.id).copied()));
         if let Err(error) = self.managed.announce(announced) {
@@ -76,7 +76,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Reloads after each change of the store, whoever made it.
+    /// Reloads after each change of the store, by any process.
     pub(super) async fn follow(self: Arc<Self>) {
         let mut changes = self.store.subscribe();
         while changes.changed().await.is_ok() {

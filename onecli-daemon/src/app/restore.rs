@@ -1,4 +1,4 @@
-//! Puts a backup in the database's place, after it was seen to be good.
+//! Replaces the database with a backup after verifying the backup.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -18,12 +18,12 @@ use onecli_vault::{KeySource, Vault};
 use super::error::AppError;
 use super::{hold, key_source};
 
-/// The backup, while it is looked at: in the data directory, so that it is on the same file system.
+/// The copy of the backup during verification. It is in the data directory, so that it is on the same file system.
 const CANDIDATE: &str = "restore-candidate.db";
-/// Failures that are named.
+/// The number of failures listed by name.
 const NAMED: usize = 20;
 
-/// What was restored, or would be.
+/// The result of a restore or of a dry run.
 #[derive(Debug)]
 pub(crate) struct Restored {
     agents: usize,
@@ -31,15 +31,15 @@ pub(crate) struct Restored {
     opened: u64,
     key_id: String,
     database: PathBuf,
-    /// Where the database is now that was there; `None` where there was none.
+    /// The new path of the previous database; `None` if there was none.
     aside: Option<PathBuf>,
     dry_run: bool,
-    /// The file that a passphrase or recovery key was read from; the daemon does not know of it.
+    /// The file from which a passphrase or recovery key was read. The daemon's configuration does not contain it.
     passphrase_file: Option<PathBuf>,
 }
 
 impl Restored {
-    /// For programs.
+    /// Returns the machine-readable form.
     pub(crate) fn json(&self) -> String {
         serde_json::json!({
             "agents": self.agents,
@@ -79,12 +79,13 @@ impl fmt::Display for Restored {
     }
 }
 
-/// Checks a backup and, unless it is a dry run, puts it in the database's place. The daemon must not run. Root opens the
-/// backup and becomes the user whose the data directory is: what this leaves there, the daemon has to read.
+/// Verifies a backup and, unless it is a dry run, replaces the database with it. The daemon must not run. Root opens
+/// the backup, and the process then becomes the owner of the data directory, so that the daemon can read the files
+/// that this creates.
 ///
 /// # Errors
-/// [`AppError::DataInUse`], [`AppError::Vault`] where the key that is here does not open it, [`AppError::Restore`] for
-/// what is wrong with it: nothing has changed then.
+/// [`AppError::DataInUse`]; [`AppError::Vault`] if the present key does not open the backup; [`AppError::Restore`]
+/// for a defect of the backup. In all these cases nothing has changed.
 pub(crate) fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Restored, AppError> {
     let opened = File::open(file);
     let owner = std::fs::metadata(&config.data_dir).ok().filter(|facts| facts.uid() != 0);
@@ -92,7 +93,7 @@ pub(crate) fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Res
         privilege::become_user(owner.uid().into(), owner.gid().into())?;
     }
     let data_dir = PrivateDir::create(&config.data_dir)?;
-    // Also keeps a daemon from starting meanwhile.
+    // Also prevents a daemon from starting during the restore.
     let _data = hold(&data_dir)?;
     let keys = key_source(config, &data_dir)?;
     let database = onecli_store::sqlite_path(&config.store_url())?;
@@ -103,7 +104,7 @@ pub(crate) fn restore(config: &Config, file: &Path, dry_run: bool) -> Result<Res
     Ok(Restored { passphrase_file: config.vault.passphrase_file.clone(), ..restored })
 }
 
-/// What is restored.
+/// The backup to restore.
 struct Backup {
     path: PathBuf,
     opened: io::Result<File>,
@@ -129,7 +130,8 @@ async fn replace(
         passphrase_file: None,
     };
     if !dry_run {
-        // What is in its log comes into the one file. One that does not open is kept as it is.
+        // Opening and closing merges the write-ahead log into the one file. A database that does not open is left
+        // unchanged.
         if database.exists()
             && let Ok(there) = SqliteStore::open(database).await
         {
@@ -140,7 +142,7 @@ async fn replace(
     Ok(restored)
 }
 
-/// Opens everything in it.
+/// Opens every value in the backup.
 async fn examine(path: &Path, keys: &KeySource) -> Result<(usize, usize, u64, String), AppError> {
     let store = SqliteStore::open(path).await?;
     let damage = onecli_store::KeyStore::check_integrity(&store).await?;
@@ -158,12 +160,12 @@ async fn examine(path: &Path, keys: &KeySource) -> Result<(usize, usize, u64, St
         )));
     }
     let found = (state.agents.len(), state.secrets.len(), opened, vault.key_id().to_string());
-    // The last connection that closes brings everything into the one file and removes those beside it.
+    // Closing the last connection merges everything into the one file and removes the files beside it.
     store.close().await;
     Ok(found)
 }
 
-/// A copy that goes away unless it is renamed.
+/// A copy that is removed on drop unless it was renamed.
 struct Candidate(PathBuf);
 
 impl Candidate {
@@ -204,8 +206,8 @@ impl Drop for Candidate {
     }
 }
 
-/// A database and what SQLite may keep beside it. The log comes first: a database without its log has lost what was in it,
-/// and a log without its database is nothing.
+/// A database and the files that SQLite may create beside it. The log comes first: a database without its log lacks
+/// the log's changes, and a log without its database is useless.
 fn with_companions(path: &Path) -> [PathBuf; 3] {
     ["-wal", "-shm", ""].map(|suffix| {
         let mut name = path.as_os_str().to_owned();
@@ -214,8 +216,8 @@ fn with_companions(path: &Path) -> [PathBuf; 3] {
     })
 }
 
-/// Renames the database away and the candidate into its place. Interrupted in between, the database is whole under its
-/// other name, and this can be done again.
+/// Renames the database to another name and the candidate to the database's name. If it is interrupted in between,
+/// the database is intact under its other name, and the restore can be repeated.
 fn exchange(candidate: &Path, database: &Path, now: i64) -> Result<Option<PathBuf>, AppError> {
     let failed = |path: &Path| {
         let path = path.display().to_string();

@@ -1,6 +1,7 @@
-//! The service manager: sockets that it opened for us, and what it is told (systemd.service(5), `sd_notify(3)`).
+//! The service manager: sockets that it opened for the daemon, and notifications to it (systemd.service(5),
+//! `sd_notify(3)`).
 //!
-//! Without one, all of this does nothing.
+//! Without a service manager all of this does nothing.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -17,20 +18,20 @@ use onecli_sys::privilege;
 use sd_notify::NotifyState;
 use socket2::{Socket, Type};
 
-/// Listeners of ours that the service manager keeps for the next start have this name. Those of the socket unit have
-/// another.
+/// The name of the daemon's listeners that the service manager holds for the next start. Listeners of the socket unit
+/// have another name.
 const KEPT: &str = "kept";
 
-/// Agents' DNS sockets have names that begin so.
+/// The prefix of the names of agents' DNS sockets.
 const DNS: &str = "dns-";
 
-/// Listening sockets that were opened before this process. They are found by their addresses, so that the configuration
-/// alone says where the daemon listens.
+/// Listening sockets that were opened before this process. They are found by their addresses, so that the
+/// configuration alone determines where the daemon listens.
 #[derive(Debug, Default)]
 pub(super) struct Handed {
     tcp: Vec<(SocketAddr, Passed)>,
     unix: Vec<(PathBuf, Passed)>,
-    /// By name: an agent is not given another's, in which that one's queries wait.
+    /// By name. An agent never receives the socket of another agent, in which that agent's queries wait.
     datagrams: HashMap<String, UdpSocket>,
 }
 
@@ -41,7 +42,7 @@ struct Passed {
 }
 
 impl Handed {
-    /// What the service manager passed to this process.
+    /// Takes the sockets that the service manager passed to this process.
     pub(super) fn take() -> Handed {
         Handed::sort(privilege::inherited_sockets())
     }
@@ -70,14 +71,14 @@ impl Handed {
         handed
     }
 
-    /// The TCP listener with this address.
+    /// Takes the TCP listener with this address.
     pub(super) fn tcp(&mut self, address: SocketAddr) -> Option<Bound> {
         let at = self.tcp.iter().position(|(found, _)| *found == address)?;
         let (_, passed) = self.tcp.swap_remove(at);
         Bound::try_from(OwnedFd::from(passed.socket)).ok()
     }
 
-    /// The stream listener at this path.
+    /// Takes the stream listener at this path.
     pub(super) fn unix(&mut self, path: &Path) -> Option<UnixListener> {
         let at = self.unix.iter().position(|(found, _)| found == path)?;
         let (_, passed) = self.unix.swap_remove(at);
@@ -85,16 +86,17 @@ impl Handed {
         Some(UnixListener::from(OwnedFd::from(passed.socket)))
     }
 
-    /// Agents' DNS sockets, kept from one daemon to the next.
+    /// Takes the agents' DNS sockets that the service manager held since the previous daemon.
     pub(super) fn datagrams(&mut self) -> Datagrams {
         Datagrams(Mutex::new(std::mem::take(&mut self.datagrams)))
     }
 
-    /// Deals with what the configuration does not name. Call it when all that it names was taken.
+    /// Closes sockets that the configuration does not name. Must be called after all configured ones were taken.
     pub(super) fn close_rest(self) {
         for (address, passed) in self.tcp {
             if passed.name == KEPT {
-                // A former configuration named it. The service manager drops it when it hangs up (sd_notify(3), FDPOLL).
+                // An earlier configuration named it. The service manager drops it when it hangs up (sd_notify(3),
+                // FDPOLL).
                 let _ = passed.socket.shutdown(std::net::Shutdown::Both);
             } else {
                 tracing::warn!(%address, "the socket unit listens where the configuration does not: {UNIT_HINT}");
@@ -109,12 +111,12 @@ impl Handed {
     }
 }
 
-/// What is listened on besides the stand.
+/// The sockets besides the listeners for connections of agents.
 #[derive(Debug)]
 pub(super) struct Sockets {
     /// The admin socket.
     pub(super) admin: UnixListener,
-    /// Those of the agents' DNS that a former daemon had.
+    /// The agents' DNS sockets of the previous daemon.
     pub(super) datagrams: Datagrams,
 }
 
@@ -128,7 +130,7 @@ impl Keeper for Datagrams {
     }
 
     fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>) {
-        // Of one that is not taken, because the agent's addresses are others by now.
+        // Removes a stored socket that was not taken because the agent's address has changed.
         self.forget(agent);
         let name = name_of(agent);
         told(sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&name)], &[socket]));
@@ -146,37 +148,37 @@ fn name_of(agent: AgentId) -> String {
 
 const UNIT_HINT: &str = "nobody is served there; change it with 'systemctl edit onecli-daemon.socket'";
 
-/// Has the service manager keep a listener that this process opened, for the next start.
+/// Asks the service manager to hold a listener that this process opened, for the next start.
 pub(super) fn keep(listener: &impl AsFd) {
     let states = [NotifyState::FdStore, NotifyState::FdName(KEPT)];
     told(sd_notify::notify_with_fds(&states, &[listener.as_fd()]));
 }
 
-/// Starting may take so long from now on before it counts as failed (`EXTEND_TIMEOUT_USEC`).
+/// Extends the time that the start may take before it counts as failed (`EXTEND_TIMEOUT_USEC`).
 pub(super) fn starting(at_most: Duration) {
     let at_most = u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX);
     told(sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(at_most)]));
 }
 
-/// Every listener is open, and served from now on.
+/// Reports that every listener is open and served from now on.
 pub(super) fn ready(status: &str) {
     told(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)]));
 }
 
-/// Why this process ends: `onecli` shows it to administrators, by these first words.
+/// Reports why this process ends. `onecli` shows it to administrators and recognizes it by its first words.
 pub(super) fn failed(reason: &str) {
     // A status is one line.
     let status = format!("failed: {}", reason.replace('\n', "; "));
     told(sd_notify::notify(&[NotifyState::Status(&status)]));
 }
 
-/// Open requests are finished; new connections wait.
+/// Reports that open requests finish and new connections wait.
 pub(super) fn stopping() {
     told(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("open requests are finished")]));
 }
 
-/// Tells the service manager that this process is alive, as often as it wants to hear it. From a task of the runtime
-/// that serves: if no task runs any more, this one does not either.
+/// Sends keep-alive messages to the service manager at the interval that it requests. This is a task of the serving
+/// runtime: if no task runs any more, this one does not either.
 pub(super) async fn watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let mut tick = tokio::time::interval(limit / 3);
@@ -219,7 +221,7 @@ mod tests {
         assert!(handed.unix(Path::new("/elsewhere")).is_none());
         assert!(handed.unix(&path).is_some());
 
-        // One that was kept and that no configuration names any more answers nobody.
+        // A listener that was held and that no configuration names any more accepts no connections.
         handed.close_rest();
         assert!(std::net::TcpStream::connect(second).is_err());
     }

@@ -1,5 +1,5 @@
-//! Brings audit records from the log's files into the store, so that nobody who serves a request waits for the
-//! database. What is shipped is known from the store alone: after a crash, shipping goes on where it ended.
+//! Ships audit records from the log's files into the store, so that requests do not wait for the database. The store
+//! alone determines which records were shipped: after a crash, shipping continues from there.
 
 #[cfg(test)]
 mod tests;
@@ -13,11 +13,11 @@ use onecli_model::LogId;
 use onecli_store::{AuditRow, Store, StoreError};
 use tokio::sync::watch;
 
-/// The most rows in one transaction.
+/// The maximum number of rows in one transaction.
 const BATCH: usize = 256;
-/// After a wake-up, so long is waited for more records: each transaction costs a sync of the disk.
+/// The time to wait for more records after a wake-up. Each transaction costs a sync of the disk.
 const GATHER: Duration = Duration::from_millis(20);
-/// The first and the longest pause after a failure; each is twice the one before.
+/// The first and the longest pause after a failure. Each pause is twice the previous one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// The task that ships.
@@ -28,14 +28,14 @@ pub(crate) struct Shipper {
     durable: watch::Receiver<u64>,
     pruned: watch::Receiver<u64>,
     begin: Begin,
-    /// Up to which number they went from the store.
+    /// The highest sequence number whose rows were removed from the store.
     gone: u64,
     store: Arc<dyn Store>,
     shipped: watch::Sender<u64>,
     fault: watch::Sender<Option<String>>,
 }
 
-/// Where shipping stands.
+/// The position that shipping has reached.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
     seq: u64,
@@ -53,8 +53,8 @@ enum ShipError {
 }
 
 impl Shipper {
-    /// Ships the log `log` that lies in `dir`. What its writer removes for its age or size
-    /// ([`onecli_audit::AuditLog::pruned`]) goes from the store too.
+    /// Ships the log `log` in the directory `dir`. Also removes from the store the rows that the log's writer removed
+    /// for their age or size ([`onecli_audit::AuditLog::pruned`]).
     pub(crate) fn new(dir: PathBuf, log: &AuditLog, store: Arc<dyn Store>) -> Shipper {
         Shipper {
             dir,
@@ -69,19 +69,19 @@ impl Shipper {
         }
     }
 
-    /// The number up to which the store has the log's records, as it grows. Who lists rows can wait here until
-    /// what was just written is among them.
+    /// Returns the sequence number up to which the store has the log's records, as it grows. A client that lists rows
+    /// can wait here until the store has the latest record.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.shipped.subscribe()
     }
 
-    /// Why the last attempt failed; `None` once one succeeds, or where none has failed.
+    /// Returns the reason why the last attempt failed; `None` if it succeeded or none was made.
     pub(crate) fn fault(&self) -> watch::Receiver<Option<String>> {
         self.fault.subscribe()
     }
 
-    /// Ships until the log is closed and all of it is in the store. Failures are told once in the daemon's own log
-    /// and tried again, for as long as it takes. May be dropped at any time; nothing is lost or doubled.
+    /// Ships until the log is closed and all its records are in the store. Logs a failure once in the daemon's own
+    /// log and retries without limit. Cancel safe: no record is lost or duplicated.
     pub(crate) async fn run(mut self) {
         let mut cursor = None;
         let mut pause = BACKOFF.0;
@@ -99,7 +99,7 @@ impl Shipper {
                         changed = self.durable.changed() => changed,
                         changed = self.pruned.changed() => changed,
                     };
-                    // One may have ended with the other's last word unheard.
+                    // One channel may have ended while the last value of the other is still unread.
                     closed = more.is_err();
                     if !closed {
                         tokio::time::sleep(GATHER).await;
@@ -125,7 +125,7 @@ impl Shipper {
         Ok(())
     }
 
-    /// Ships everything up to `limit`.
+    /// Ships all records up to `limit`.
     async fn ship(&self, cursor: &mut Option<Cursor>, limit: u64) -> Result<(), ShipError> {
         let mut at = match *cursor {
             Some(at) => at,
@@ -140,7 +140,7 @@ impl Shipper {
             let (dir, begin) = (self.dir.clone(), self.begin);
             let (lines, next) = tokio::task::spawn_blocking(move || read(&dir, begin, at, limit)).await??;
             if lines.is_empty() {
-                // The log has numbered up to the limit, so the missing lines were removed from its files.
+                // The log has numbered records up to the limit, so the missing lines were removed from its files.
                 tracing::error!(
                     after = at.seq,
                     up_to = limit,
@@ -167,14 +167,14 @@ impl Shipper {
     }
 }
 
-/// Reads a batch of the lines up to `limit`, from files that are never read beyond it.
+/// Reads a batch of the lines up to `limit`. Never reads the files beyond it.
 fn read(dir: &Path, begin: Begin, mut at: Cursor, limit: u64) -> Result<(Vec<Line>, Cursor), AuditError> {
     let mut lines = Vec::new();
     let mut entries = Entries::resume(dir, at.position, at.seq);
     while lines.len() < BATCH && at.seq < limit {
         match entries.next() {
             None => break,
-            // A log that was found changed went on in another segment, with the same numbers.
+            // After tampering was found, the log continued in another segment with the same numbers.
             Some(Ok(line))
                 if line.entry.seq > begin.after && entries.position().segment() < begin.segment =>
             {

@@ -1,4 +1,4 @@
-//! The daemon's listeners, from bound to drained.
+//! The daemon's listeners, from binding to draining.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixListener;
@@ -18,44 +18,44 @@ use super::error::AppError;
 use super::managed::Managed;
 use super::service::{self, Handed};
 
-/// After accept(2) failed (no file descriptors left, say).
+/// The pause after accept(2) failed, for example because no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long open requests may take when the daemon is told to stop.
+/// The time that open requests may take after a stop signal.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often idle upstream connections are looked through.
+/// The interval at which idle upstream connections are checked.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// Port of DNS over TCP.
+/// The port of DNS over TCP.
 const DNS_PORT: u16 = 53;
 
-/// What connections are served with.
+/// The shared parts that serve connections.
 #[derive(Debug, Clone)]
 pub(super) struct Front {
-    /// HTTP, and whatever is tunnelled.
+    /// Serves HTTP and tunnels.
     pub(super) gateway: Arc<Gateway>,
     /// The kernel's records of connections.
     pub(super) origins: Arc<dyn Origins>,
-    /// How much may be open at a time.
+    /// The limits on open connections.
     pub(super) capacity: Capacity,
-    /// DNS, where connections are redirected.
+    /// The DNS server, present if connections are redirected.
     pub(super) dns: Option<Arc<onecli_dns::Server>>,
 }
 
-/// Bound: nobody can connect yet.
+/// Bound listeners: no client can connect yet.
 pub(super) struct Stand {
     explicit: Vec<(Bound, Wire)>,
     transparent: Vec<Bound>,
-    /// Addresses of those that this process opened itself.
+    /// Addresses of the listeners that this process opened itself.
     own: Vec<SocketAddr>,
     sources: Arc<Sources>,
 }
 
-/// Whose connections the explicit proxy takes.
+/// The networks from which the explicit proxy accepts connections.
 #[derive(Debug)]
 struct Sources(Vec<IpNet>);
 
 impl Sources {
-    /// Loopback always; others where their network is named, or none is.
+    /// Allows loopback always. Allows other addresses if their network is listed, or if none is.
     fn allow(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.0.is_empty() || peer.is_loopback() || self.0.iter().any(|network| network.contains(&peer))
@@ -63,10 +63,11 @@ impl Sources {
 }
 
 impl Stand {
-    /// Binds every listener of the daemon's own network namespace; the transparent ones where connections are redirected,
-    /// and marked as ours. The agents' DNS comes and goes with each agent.
+    /// Binds every listener of the daemon's own network namespace. Binds and stamps the transparent ones only if
+    /// connections are redirected. The agents' DNS sockets are created and removed with each agent.
     ///
-    /// Those that the service manager holds already are taken from `handed`; the others it is asked to keep.
+    /// Listeners that the service manager already holds are taken from `handed`. The service manager is asked to hold
+    /// the others.
     pub(super) fn bind(config: &Config, managed: &Managed, handed: &mut Handed) -> Result<Stand, AppError> {
         let mut own = Vec::new();
         let mut open = |handed: &mut Handed, address| {
@@ -88,7 +89,7 @@ impl Stand {
         let transparent: Vec<Bound> = if managed.is_attached() {
             loopback.into_iter().map(|address| open(handed, address)).collect::<Result<_, _>>()?
         } else {
-            // Nobody is redirected to them.
+            // No connection is redirected to them.
             for address in loopback {
                 drop(handed.tcp(address));
             }
@@ -101,17 +102,17 @@ impl Stand {
         Ok(Stand { explicit, transparent, own, sources })
     }
 
-    /// Every address that is ours, which no agent may reach through us.
+    /// Returns every address of the daemon. The proxy refuses agents' connections to them.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.explicit.iter().map(|(bound, _)| bound).chain(&self.transparent).map(Bound::address).collect()
     }
 
-    /// The explicit proxy's addresses, and what is spoken there.
+    /// Returns the explicit proxy's addresses, each with its protocol.
     pub(super) fn explicit(&self) -> Vec<(SocketAddr, Wire)> {
         self.explicit.iter().map(|(bound, wire)| (bound.address(), *wire)).collect()
     }
 
-    /// Lets clients connect, all of them before the first is served.
+    /// Starts to listen on all sockets before the first client is served.
     pub(super) fn listen(self, front: Front) -> Result<OpenStand, AppError> {
         let explicit = self
             .explicit
@@ -120,7 +121,7 @@ impl Stand {
             .collect::<Result<Vec<_>, _>>()?;
         let transparent = self.transparent.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>()?;
         for listener in explicit.iter().map(|(listener, _)| listener).chain(&transparent) {
-            // Not earlier: one that does not listen looks hung up, and is dropped.
+            // Not earlier: the service manager takes a socket that does not listen for hung up, and drops it.
             if listener.local_addr().is_ok_and(|address| self.own.contains(&address)) {
                 service::keep(listener);
             }
@@ -132,7 +133,7 @@ impl Stand {
     }
 }
 
-/// Listening.
+/// Listeners that accept connections.
 pub(super) struct OpenStand {
     explicit: Vec<(TcpListener, Wire)>,
     transparent: Vec<TcpListener>,
@@ -141,12 +142,12 @@ pub(super) struct OpenStand {
 }
 
 impl OpenStand {
-    /// Serves redirected connections of further listeners, until this stand is told to stop.
+    /// Returns a handle that serves redirected connections of further listeners, until these listeners stop.
     pub(super) fn reception(&self) -> Reception {
         self.reception.clone()
     }
 
-    /// Serves until `stop` says so, then lets open requests finish.
+    /// Serves until `stop` completes, then lets open requests finish.
     pub(super) async fn serve(
         self,
         admin_socket: UnixListener,
@@ -190,18 +191,18 @@ impl OpenStand {
         let _ = admin.await;
         tidy.abort();
         follow.abort();
-        // No new connection is taken; a request that is under way ends by itself.
+        // No new connection is accepted. Requests in progress finish.
         gateway.end(DRAIN).await;
         watchdog.abort();
         why
     }
 }
 
-/// Where accepted connections go.
+/// The handler of accepted connections.
 #[derive(Debug, Clone)]
 pub(super) struct Reception {
     front: Front,
-    /// Of all listeners together.
+    /// Permits for connections of all listeners together.
     places: Arc<Semaphore>,
     stopped: watch::Receiver<()>,
     sources: Arc<Sources>,
@@ -238,7 +239,7 @@ impl Reception {
     }
 }
 
-/// A connection that the kernel redirected to us: by the port it was made to, DNS or the gateway's.
+/// Serves a redirected connection: DNS or the gateway, by its original destination port.
 async fn serve_redirected(front: Front, stream: TcpStream, peer: SocketAddr) {
     let origin = front.origins.origin(&stream);
     let asker = origin
@@ -247,7 +248,7 @@ async fn serve_redirected(front: Front, stream: TcpStream, peer: SocketAddr) {
         .and_then(|origin| front.dns.as_ref()?.asker(origin.cgroup.as_ref()?));
     match (asker, &front.dns) {
         (Some(asker), Some(dns)) => dns.serve_stream(asker, stream).await,
-        // Those of an agent that is unknown or disabled too: refused there, and recorded.
+        // Includes connections of unknown or disabled agents. The gateway refuses and records them.
         _ => serve_transparent(front.gateway, stream, peer, origin).await,
     }
 }

@@ -1,4 +1,4 @@
-//! The proxy of the host's network, as it is configured.
+//! The proxy of the host's network, from the configuration.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 
 use super::error::AppError;
 
-/// Longest password, in bytes, with the line end that editors add.
+/// The maximum length of a password, in bytes, including the line end that editors add.
 const MAX_PASSWORD: u64 = 1024;
 
-/// Reads the password's file, where there is one.
+/// Reads the password file, if one is configured.
 pub(super) fn upstream_proxy(config: &Upstream) -> Result<Option<UpstreamProxy>, AppError> {
     let Some(mut url) = config.proxy.clone() else { return Ok(None) };
     if let Some(path) = &config.proxy_password_file {

@@ -1,4 +1,5 @@
-//! Checkpoints of the audit log, given to those who keep them: what they have seen cannot be rolled back unnoticed.
+//! Publishes checkpoints of the audit log to witnesses. A witness retains the checkpoints that it received, so a
+//! rollback of the log to an older state is detectable.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,13 +15,13 @@ use onecli_model::Authority;
 use onecli_proxy::OwnRequests;
 use tokio::sync::watch;
 
-/// The least time between two checkpoints to the same witness.
+/// The minimum interval between two checkpoints to the same witness.
 const PERIOD: Duration = Duration::from_mins(1);
 /// RFC 3164 section 4.1.1: facility `authpriv` (10), severity `info` (6).
 const PRIORITY: u8 = 10 * 8 + 6;
 
-/// Gives checkpoints to every witness, at most one a minute, until the log ends, and then the last one. A witness that fails
-/// is told of once, and asked again with the next checkpoint.
+/// Sends checkpoints to every witness, at most one a minute, until the log ends; then sends the last one. Logs a
+/// failing witness once and tries it again with the next checkpoint.
 pub(super) async fn tell(
     witnesses: Vec<Witness>,
     mut checkpoints: watch::Receiver<Option<Arc<str>>>,
@@ -78,12 +79,13 @@ fn append(path: &Path, note: &str) -> std::io::Result<()> {
         .mode(0o640)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
-    // One write: a reader finds whole notes.
+    // A single write, so that a reader sees only complete notes.
     file.write_all(format!("{note}\n").as_bytes())?;
     file.sync_data()
 }
 
-/// One message, in the form of syslog(3) (RFC 3164 section 4.1, without a time: the receiver has its own).
+/// Sends one message in the format of syslog(3) (RFC 3164 section 4.1). It has no timestamp, because the receiver
+/// adds one.
 fn syslog(path: &Path, note: &str) -> std::io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;

@@ -1,8 +1,8 @@
-//! What `onecli doctor` looks at by itself, with the daemon or without it.
+//! The checks that `onecli doctor` makes itself, with or without a running daemon.
 //!
-//! The command runs this in its own process, because what is worth looking at is not open to the serving process: pins
-//! lie below a directory of nobody's, and it has no capability. Root has them all. A running daemon tells where its parts
-//! are, and of those that only it can see.
+//! The command runs them in its own process, because the serving process cannot read most of what they check: pins
+//! are in a directory that belongs to root, and the daemon has no capability. Root has all of them. A running daemon
+//! reports the locations of its parts, and the results of checks that only it can make.
 
 use std::path::Path;
 
@@ -15,7 +15,8 @@ use super::doctor::Running;
 
 const CONFIG_FIX: &str = "mend the file; `onecli-daemon --check-config` reads it too";
 
-/// Looks at the host: at the parts of a daemon that says where they are, or of the one that `config` would start.
+/// Checks the host: the parts of the running daemon if it reports their locations, else those of the daemon that
+/// `config` would start.
 pub(super) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
     let down = running == Running::No;
     let (place, mut checks) = match running {
@@ -24,7 +25,7 @@ pub(super) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
             Ok(config) => {
                 let reason = if down { "no daemon answers" } else { "the daemon could not be asked" };
                 let found = format!("valid; read from the file, because {reason}");
-                // Others than root may not be able to read what the daemon can.
+                // Other users than root may not be able to read files that the daemon can.
                 let is_root = nix::unistd::geteuid().is_root();
                 let check = match if is_root {
                     UpstreamTls::new(&config.upstream.extra_ca_files).map(drop)

@@ -1,4 +1,4 @@
-//! What the self-test of `onecli doctor` needs besides sockets: TLS, and a process in an agent's cgroup.
+//! The parts of `onecli doctor`'s self-test besides sockets: TLS, and a process in an agent's cgroup.
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::PROBE;
 
-/// Most of an answer that is read.
+/// The maximum number of answer bytes that are read.
 const ANSWER: u64 = 64 * 1024;
 
 /// Asks the service at the end of `stream` over TLS, and trusts the CAs of `bundle` alone.
@@ -35,7 +35,8 @@ pub(super) fn over_tls(stream: TcpStream, bundle: &Path, host: &Host, request: &
     })
 }
 
-/// A process of this program's own, moved into the cgroup before it opens a socket: that is where its connection is born.
+/// Starts another process of this program and moves it into the cgroup before it opens a socket, so that its
+/// connection originates there.
 pub(super) fn from_cgroup(
     layout: &DaemonLayout,
     cgroup: &CgroupName,
@@ -55,7 +56,7 @@ pub(super) fn from_cgroup(
         .spawn()?;
     let procs = cgroups.path(&directory).map_err(told)?.join("cgroup.procs");
     let moved = std::fs::write(procs, child.id().to_string());
-    // It waits for the whole of its input before it does anything.
+    // The process waits for the end of its input before it does anything.
     if let (Some(mut input), Ok(())) = (child.stdin.take(), &moved) {
         input.write_all(request)?;
     }

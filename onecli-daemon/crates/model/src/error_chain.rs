@@ -1,6 +1,6 @@
 //! Errors with their sources.
 
-/// An error with its sources, which hold the system's own words.
+/// The text of an error and its sources, which contain the operating system's messages.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

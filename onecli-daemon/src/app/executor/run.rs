@@ -1,4 +1,4 @@
-//! Runs one command: nothing of ours reaches it, and it ends when its time is over.
+//! Runs one command, isolated from the daemon's environment and limited in time.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -19,24 +19,24 @@ use zeroize::Zeroizing;
 
 use super::{LARGEST, RUNS_FOR};
 
-/// Where programs of the host look for others.
+/// The search path for programs that the command starts.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How often it is looked whether a command has ended that says nothing.
+/// The interval at which a silent command is checked for its end.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What a command finds in its environment, besides where programs are.
+/// The environment of a command, besides the search path.
 pub(super) struct Surroundings {
-    /// Who it runs as.
+    /// The user that it runs as.
     pub(super) user: String,
     /// That user's home directory.
     pub(super) home: PathBuf,
 }
 
-/// What the command prints, if it ends well. What it writes to standard error is nobody's: it may be the value.
+/// Returns the output of the command if it succeeds. Standard error is discarded, because it may contain the value.
 ///
-/// It is killed, with its process group, when its time is over, when it prints too much, and when nobody reads `outcome` any
-/// more; what it leaves behind in its group is killed in any case. What left the group is for who called this to end
-/// ([`privilege::end_children`](onecli_sys::privilege::end_children)).
+/// Kills the command and its process group when the time limit passes, when the output is too large, or when the
+/// reader of `outcome` is gone. Leftover processes in its group are killed in any case. The caller ends processes
+/// that left the group ([`privilege::end_children`](onecli_sys::privilege::end_children)).
 pub(super) fn run(
     command: &SourceCommand,
     surroundings: &Surroundings,
@@ -44,7 +44,7 @@ pub(super) fn run(
 ) -> Result<Zeroizing<Vec<u8>>, String> {
     let program = trusted::program(command.program().path())?;
     let mut child = Command::new(program)
-        // Some programs are several, by the name they are called.
+        // Some programs select their function by the name under which they are called.
         .arg0(command.program().path())
         .args(command.arguments())
         .env_clear()
@@ -73,7 +73,7 @@ pub(super) fn run(
     if status.success() { Ok(printed) } else { Err(format!("it ended with {status}")) }
 }
 
-/// Reads until the output ends, or the command has: something that it left behind may hold the output open.
+/// Reads until the output ends or the command does. A leftover process may hold the output open.
 fn read(
     mut stdout: ChildStdout,
     group: &Group,
@@ -81,11 +81,11 @@ fn read(
     end: Instant,
 ) -> Result<Zeroizing<Vec<u8>>, String> {
     fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| errno.to_string())?;
-    // Never grown: a reallocation would leave a copy behind that nobody zeroes.
+    // Fixed size: a reallocation would leave a copy in memory that is never zeroed.
     let mut printed = Zeroizing::new(vec![0; LARGEST + 1]);
     let mut length = 0;
     loop {
-        // Asked before the pipe is: what was printed before its end is in the pipe then.
+        // Query the process before reading the pipe: all output from before its end is then in the pipe.
         let ended = group.has_ended()?;
         match stdout.read(&mut printed[length..]) {
             Ok(0) if length > LARGEST => return Err(format!("it printed more than {LARGEST} bytes")),
@@ -114,18 +114,18 @@ fn in_time(end: Instant, outcome: &File) -> Result<(), String> {
     }
     let mut listener = [PollFd::new(outcome.as_fd(), PollFlags::empty())];
     let listens = poll(&mut listener, PollTimeout::ZERO).is_ok_and(|changed| changed == 0);
-    // The reader of a pipe is gone: POLLERR (poll(2)).
+    // POLLERR: the reader of the pipe is gone (poll(2)).
     if listens { Ok(()) } else { Err("nobody waits for it any more".to_owned()) }
 }
 
-/// A command and what it started, which end with this.
+/// A command and the processes it started. Dropping this ends them.
 struct Group {
     child: Child,
     is_reaped: bool,
 }
 
 impl Group {
-    /// Has the command ended? It is not reaped: until then nobody else gets its number.
+    /// Returns whether the command has ended. Does not reap it, so that no other process receives its pid.
     fn has_ended(&self) -> Result<bool, String> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(self.pid()), flags) {
@@ -134,7 +134,8 @@ impl Group {
         }
     }
 
-    /// Kills what is left of it. Before it is reaped: afterwards its number may be another's.
+    /// Kills the remaining processes of the group. This happens before the command is reaped, because its pid may be
+    /// reused afterwards.
     fn end(&mut self) -> io::Result<ExitStatus> {
         let _ = killpg(self.pid(), Signal::SIGKILL);
         self.is_reaped = true;

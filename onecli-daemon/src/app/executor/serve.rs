@@ -1,4 +1,4 @@
-//! The executor's side: it takes commands from the daemon alone, and runs a few at a time.
+//! The executor's side: accepts commands from the daemon only and runs a limited number at a time.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -18,14 +18,14 @@ use crate::app::error::AppError;
 use crate::app::helper::service::{check, owner};
 use crate::app::service as manager;
 
-/// Commands that run at a time.
+/// The maximum number of commands that run at a time.
 const MOST: usize = 16;
-/// How long the daemon may take to say what it wants.
+/// The time that a connected daemon has to send its request.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long what a command left behind may go on starting others.
+/// The time during which leftover processes of a command may still start others.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
 
-/// Becomes `user` and serves the daemon that forked this process, until it is gone.
+/// Switches to `user` and serves the daemon that forked this process until that daemon ends.
 pub(super) fn child(daemon: &Channel, user: &User) {
     let begun = privilege::become_user(user.uid, user.gid).and_then(|()| privilege::filter_executor());
     if let Err(error) = begun {
@@ -46,7 +46,7 @@ pub(super) fn child(daemon: &Channel, user: &User) {
     crew.end();
 }
 
-/// Serves daemons as a service of its own, of a user of its own, until it is killed.
+/// Serves daemons as a separate service with a user of its own, until it is killed.
 pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), AppError> {
     let own = Uid::effective();
     if own.is_root() {
@@ -92,8 +92,8 @@ pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), App
     }
 }
 
-/// Processes that run a command each. A process and not a thread, so that each knows what its command has left behind, and
-/// what one prints is never in the memory of who runs another.
+/// Processes that run one command each. Processes, not threads: each can find the leftover processes of its command,
+/// and the output of one command is never in the memory of a process that runs another.
 struct Crew {
     surroundings: Surroundings,
     busy: Vec<Pid>,
@@ -104,7 +104,7 @@ impl Crew {
         Crew { surroundings, busy: Vec::with_capacity(MOST) }
     }
 
-    /// Does what a message says; the outcome goes into its descriptor.
+    /// Executes the request in a message and writes the outcome to the passed descriptor.
     fn take(&mut self, message: &[u8], mut descriptors: Vec<OwnedFd>) {
         let (Ok(request), Some(outcome), true) =
             (serde_json::from_slice::<Request>(message), descriptors.pop(), descriptors.is_empty())
@@ -128,13 +128,13 @@ impl Crew {
         }
     }
 
-    /// Waits until nothing runs: commands are ended when nobody waits for what they print.
+    /// Waits until no command runs. A command is ended when its reader closes the pipe.
     fn end(&mut self) {
         self.busy.retain(|pid| !has_ended(*pid, None));
     }
 }
 
-/// One that cannot be waited for is not there.
+/// Treats a process that cannot be waited for as ended.
 fn has_ended(pid: Pid, flags: Option<WaitPidFlag>) -> bool {
     loop {
         match waitpid(pid, flags) {
@@ -144,7 +144,7 @@ fn has_ended(pid: Pid, flags: Option<WaitPidFlag>) -> bool {
     }
 }
 
-/// The life of a process that runs one command.
+/// The main function of a process that runs one command.
 fn run_one(command: &SourceCommand, surroundings: &Surroundings, outcome: &File) {
     if let Err(error) = privilege::keep_apart() {
         tracing::warn!(%error, "a command is not kept from looking into others");
@@ -153,7 +153,7 @@ fn run_one(command: &SourceCommand, surroundings: &Surroundings, outcome: &File)
         return tell(outcome, FAILED, format!("it could not be watched: {error}").as_bytes());
     }
     let ended = run::run(command, surroundings, outcome);
-    // Also what is in no group of the command's, or in a session of its own.
+    // Includes processes outside the command's process group and processes in a session of their own.
     if let Err(error) = privilege::end_children(LEFT_BEHIND) {
         tracing::error!(%error, "what a command left behind cannot be ended");
     }
@@ -163,7 +163,7 @@ fn run_one(command: &SourceCommand, surroundings: &Surroundings, outcome: &File)
     }
 }
 
-/// Where nobody listens any more, nobody is told.
+/// Writes the outcome. Ignores a closed pipe.
 fn tell(mut outcome: &File, kind: u8, what: &[u8]) {
     let _ = outcome.write_all(&[kind]).and_then(|()| outcome.write_all(what));
 }

@@ -1,4 +1,4 @@
-//! The helper's side: it does what it is asked, within what it was told at its start.
+//! The helper's side: executes requests within the configuration from its start.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::protocol::{Answer, Kind, Request, Survey, Surveyed, receive, send};
 
-/// What entering a namespace, finding it and reading the pins needs; and binding, where the port is below 1024. (Cgroups
-/// are root's, which the helper is.)
+/// The capabilities for finding and entering a namespace, reading the pins, and binding a port below 1024. Cgroups
+/// belong to root, and the helper runs as root.
 const KEPT: [Capability; 4] = [
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_SYS_PTRACE,
@@ -21,7 +21,7 @@ const KEPT: [Capability; 4] = [
     Capability::CAP_NET_BIND_SERVICE,
 ];
 
-/// Answers until the daemon is gone.
+/// Answers requests until the daemon is gone.
 pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
     match Duties::begin(config, || {}) {
         Ok(duties) => {
@@ -42,7 +42,7 @@ pub(super) struct Duties<'a> {
 }
 
 impl Duties<'_> {
-    /// Gives up what the duties do not need. `last` runs before the system call filter is there.
+    /// Drops unneeded privileges. `last` runs before the system call filter is installed.
     pub(super) fn begin(config: &KernelConfig, last: impl FnOnce()) -> Result<Duties<'_>, AnyError> {
         privilege::keep_capabilities(&KEPT)?;
         let duties = Duties { config, cgroups: Cgroup2::find()?, namespaces: Namespaces::of_self()? };
@@ -51,7 +51,7 @@ impl Duties<'_> {
         Ok(duties)
     }
 
-    /// Answers one daemon until it is gone.
+    /// Answers one daemon until that daemon is gone.
     pub(super) fn answer_all(&self, daemon: &Channel) -> Result<(), AnyError> {
         while let Some((request, _)) = receive(daemon)? {
             let answer = match request {
@@ -73,7 +73,7 @@ impl Duties<'_> {
         Ok(())
     }
 
-    /// Are all programs still where they were attached?
+    /// Checks that all programs are still attached.
     fn check(&self) -> Result<(), String> {
         let health = kernel::check(self.config).map_err(|error| error_chain(&error))?;
         match health.links.iter().find(|link| link.state != LinkState::Attached) {
@@ -85,7 +85,7 @@ impl Duties<'_> {
         }
     }
 
-    /// Does something to a direct child of the agents root, which the type of its name says it is.
+    /// Applies `act` to a direct child of the agents root. The type of the name guarantees that it is one.
     fn on_cgroup(
         &self,
         name: &CgroupName,
@@ -94,9 +94,9 @@ impl Duties<'_> {
         act(&self.cgroups, &self.config.agents_root.join(name.as_str())).map_err(|error| error_chain(&error))
     }
 
-    /// Opens what is missing and passes it on, one namespace at a time.
+    /// Opens missing sockets and passes them on, one namespace at a time.
     fn survey(&self, daemon: &Channel, survey: &Survey) -> Result<Surveyed, AnyError> {
-        // A direct child of the agents root, by the type of its name.
+        // A direct child of the agents root, guaranteed by the type of the name.
         let cgroup = self.config.agents_root.join(survey.cgroup.as_str());
         let found = self.namespaces.of_cgroup(&self.cgroups, &cgroup)?;
         let mut result = Surveyed { cut: found.cut, ..Surveyed::default() };
@@ -119,7 +119,7 @@ impl Duties<'_> {
                     result.live.push(inode);
                     send(daemon, &Answer::Opened { netns: inode, cookie, sockets: kinds }, &sockets)?;
                 }
-                // It ended in the meantime: what it was in, if it is still there, is found the next time.
+                // The process ended in the meantime. The next survey finds its namespace if that still exists.
                 Err(NetnsError::Moved(_) | NetnsError::File { .. }) => {}
                 Err(error) if error.is_lost() => return Err(error.into()),
                 Err(error) => result.failed.push((inode, error_chain(&error))),
@@ -146,7 +146,7 @@ impl Duties<'_> {
             let mut sockets = Vec::new();
             if listeners {
                 sockets.push(bind(Kind::Transparent, (Ipv4Addr::LOCALHOST, port).into())?);
-                // A namespace without IPv6 has nobody who would connect there.
+                // In a namespace without IPv6 no process connects over it.
                 match bind(Kind::Transparent, (Ipv6Addr::LOCALHOST, port).into()) {
                     Err(NetnsError::Socket { source, .. })
                         if source.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
@@ -161,8 +161,8 @@ impl Duties<'_> {
     }
 }
 
-/// Binds to a loopback address whether the loopback interface is up yet or not (`IP_FREEBIND`, ip(7)): a container's
-/// runtime brings it up some time before the program starts, and the listener is to be there first.
+/// Binds to a loopback address even if the loopback interface is not up yet (`IP_FREEBIND`, ip(7)). A container's
+/// runtime brings it up some time before the program starts, and the listener must exist before that.
 fn bind(kind: Kind, address: SocketAddr) -> std::io::Result<OwnedFd> {
     let (kind, protocol) = match kind {
         Kind::Transparent => (Type::STREAM, Protocol::TCP),
@@ -176,7 +176,7 @@ fn bind(kind: Kind, address: SocketAddr) -> std::io::Result<OwnedFd> {
         socket.set_freebind_v4(true)?;
     }
     if kind == Type::STREAM {
-        // Connections of a former daemon's may linger in TIME_WAIT.
+        // Connections of an earlier daemon may linger in TIME_WAIT.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;

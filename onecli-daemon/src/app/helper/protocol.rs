@@ -1,4 +1,4 @@
-//! What the daemon and its helper say to each other: one JSON object a message.
+//! The protocol between the daemon and its helper: one JSON object for each message.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -9,72 +9,72 @@ use onecli_sys::privilege::Channel;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What the daemon asks.
+/// A request of the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Are the kernel programs where they were attached? Answered with [`Answer::Health`].
+    /// Check that the kernel programs are still attached. Answered with [`Answer::Health`].
     Check,
-    /// Open what is missing in the network namespaces of an agent's processes. Answered with any number of
+    /// Open the missing sockets in the network namespaces of an agent's processes. Answered with any number of
     /// [`Answer::Opened`], then one [`Answer::Surveyed`], or with [`Answer::Failed`].
     Survey(Survey),
-    /// Make an agent's cgroup if it is missing; answered with [`Answer::Done`].
+    /// Create an agent's cgroup if it is missing. Answered with [`Answer::Done`].
     MakeCgroup(CgroupName),
-    /// Kill what runs in an agent's cgroup; answered with [`Answer::Done`].
+    /// Kill all processes in an agent's cgroup. Answered with [`Answer::Done`].
     KillCgroup(CgroupName),
-    /// Remove an agent's cgroup, with what is nested in it; answered with [`Answer::Done`].
+    /// Remove an agent's cgroup with its nested cgroups. Answered with [`Answer::Done`].
     RemoveCgroup(CgroupName),
 }
 
-/// Which sockets an agent has, and where to look for namespaces in which it has none.
+/// The sockets that an agent has, and the places to search for namespaces without any.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::app) struct Survey {
     /// The agent's cgroup.
     pub(in crate::app) cgroup: CgroupName,
-    /// Its resolver's address, where it has one.
+    /// The address of its resolver, if it has one.
     pub(in crate::app) resolver: Option<Ipv4Addr>,
-    /// Namespaces (inode numbers) that have listeners, this agent's and others'.
+    /// Namespaces (inode numbers) that have listeners, of this agent and of others.
     pub(in crate::app) listening: Vec<u64>,
     /// Namespaces that have this agent's DNS socket.
     pub(in crate::app) resolving: Vec<u64>,
-    /// How many namespaces may be opened now.
+    /// The number of namespaces that may be opened now.
     pub(in crate::app) room: usize,
 }
 
-/// What the helper answers.
+/// An answer of the helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// What a helper says first that is a service: where the maps come from, which come with the message. A child's maps
-    /// are the daemon's own.
+    /// The first message of a helper that runs as a service. The message carries the maps. A forked helper does not
+    /// send it, because the daemon created the maps itself.
     Maps,
-    /// Of a change to a cgroup.
+    /// The result of a change to a cgroup.
     Done(Result<(), String>),
-    /// What is wrong, if anything is.
+    /// The result of a check; the error names the problem.
     Health(Result<(), String>),
-    /// Sockets in one namespace, by its inode number and cookie; they come with the message, in this order.
+    /// Sockets in one namespace, identified by its inode number and cookie. The message carries them in this order.
     Opened { netns: u64, cookie: u64, sockets: Vec<Kind> },
     /// The end of a survey.
     Surveyed(Surveyed),
-    /// The survey could not be done.
+    /// The survey failed.
     Failed(String),
 }
 
-/// What became of a survey.
+/// The result of a survey.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::app) struct Surveyed {
-    /// The namespaces that the agent's processes are in now.
+    /// The namespaces that currently contain processes of the agent.
     pub(in crate::app) live: Vec<u64>,
-    /// Those among them that could not be opened, and why.
+    /// The namespaces among them that could not be opened, and the reasons.
     pub(in crate::app) failed: Vec<(u64, String)>,
-    /// There are more than were looked at, or may be opened.
+    /// More namespaces exist than were searched or may be opened.
     pub(in crate::app) cut: bool,
 }
 
-/// What a socket is for.
+/// The purpose of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::app) enum Kind {
-    /// Redirected connections: bound, not listening.
+    /// Receives redirected connections: bound, not listening.
     Transparent,
-    /// The agent's DNS.
+    /// Receives the agent's DNS queries.
     Resolver,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn send<M: Serialize>(to: &Channel, message: &M, sockets: &[OwnedFd])
     to.send(&serde_json::to_vec(message)?, sockets)
 }
 
-/// Waits for a message; `None` when the other side is gone.
+/// Waits for a message. Returns `None` when the other side is gone.
 pub(super) fn receive<M: DeserializeOwned>(from: &Channel) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
     let Some((text, sockets)) = from.receive()? else { return Ok(None) };
     Ok(Some((serde_json::from_slice(&text)?, sockets)))

@@ -1,4 +1,5 @@
-//! The helper as a service of its own: it loads the kernel programs, then waits for the daemon, which needs no privilege.
+//! The helper as a separate service: it loads the kernel programs, then waits for the daemon, which needs no
+//! privilege.
 
 use std::fs;
 use std::io;
@@ -17,11 +18,12 @@ use super::protocol::{Answer, send};
 use crate::app::error::AppError;
 use crate::app::service;
 
-/// Attaches the programs, or puts them in the place of a former helper's, and serves one daemon after the other, until it
-/// is killed.
+/// Attaches the programs, or replaces those of an earlier helper, and serves one daemon after another until it is
+/// killed.
 pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
     privilege::forbid_inspection()?;
-    // Cgroups that it makes are read by a daemon of another user. Of its own it makes nothing but pins, which say their mode.
+    // A daemon that runs as another user reads the cgroups that this process creates. The only other files it creates
+    // are pins, which have an explicit mode.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let listener = match <[(String, OwnedFd); 1]>::try_from(privilege::inherited_sockets()) {
         Ok([(_, listener)]) => listener,
@@ -33,7 +35,7 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
         }
     };
     let user = owner(&listener).map_err(AppError::Socket)?;
-    // Nobody else attaches while this process lives.
+    // The claim prevents any other process from attaching while this one lives.
     let _claim = kernel::claim(&config.agents_root, &config.bpffs_dir)?;
     drop(Redirect::attach(config)?);
     let maps = kernel::open_maps(&config.bpffs_dir)?;
@@ -43,7 +45,7 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
     loop {
         let daemon = Channel::accept(&listener).map_err(AppError::Socket)?;
         if !Cgroup2::find()?.id_of(&config.agents_root).is_ok_and(|id| id == root) {
-            // This process gave up the right to attach.
+            // This process has dropped the privilege to attach.
             return Err(AppError::AgentsRoot("the agents' cgroup was removed".to_owned()));
         }
         match check(&daemon, user, &config.daemon_cgroup) {
@@ -58,14 +60,15 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
     }
 }
 
-/// Whose the socket's file is: the daemon's user (`SocketUser=`, systemd.socket(5)).
+/// Returns the owner of the socket's file, which is the daemon's user (`SocketUser=`, systemd.socket(5)).
 pub(in crate::app) fn owner(listener: &OwnedFd) -> io::Result<u32> {
     let address = SockRef::from(listener).local_addr()?;
     let path = address.as_pathname().ok_or_else(|| io::Error::other("the helper's socket has no path"))?;
     Ok(fs::metadata(path)?.uid())
 }
 
-/// Is it the daemon? The socket is its user's alone; what else runs as that user has no business here either.
+/// Checks that the peer is the daemon. Only its user can open the socket, and other processes of that user are
+/// refused too.
 pub(in crate::app) fn check(daemon: &Channel, user: u32, cgroup: &Path) -> Result<(), String> {
     let (uid, pid) = daemon.peer().map_err(|error| error.to_string())?;
     if uid != user {
@@ -80,7 +83,7 @@ pub(in crate::app) fn check(daemon: &Channel, user: u32, cgroup: &Path) -> Resul
     }
 }
 
-/// Does this `/proc/PID/cgroup` (cgroups(7)) name that cgroup of cgroup2, or one below it?
+/// Returns whether this `/proc/PID/cgroup` (cgroups(7)) names the cgroup2 cgroup `cgroup` or one below it.
 pub(in crate::app) fn is_within(memberships: &str, cgroup: &Path) -> bool {
     let mut paths = memberships.lines().filter_map(|line| line.strip_prefix("0::/"));
     paths.any(|path| Path::new(path).starts_with(cgroup))

@@ -1,4 +1,4 @@
-//! Events of the agents' cgroups (inotify(7)): a cgroup is made, or becomes populated or empty.
+//! Events of the agents' cgroups (inotify(7)): a cgroup is created, or becomes populated or empty.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,24 +9,24 @@ use futures_util::StreamExt as _;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use onecli_model::CgroupName;
 
-/// Cgroups watched for one agent, its own and those nested in it. The sweep finds what happens in further ones.
+/// The number of cgroups watched for one agent: its own and the nested ones. The sweep finds changes in any others.
 const MAX_OF_AGENT: usize = 256;
 
-/// The kernel notifies of a change of its `populated` (cgroups(7)).
+/// The file whose change signals that the cgroup became populated or empty (`populated`, cgroups(7)).
 const EVENTS_FILE: &str = "cgroup.events";
 
-/// Room for some dozens of events, each with a name of up to 255 bytes.
+/// Room for several dozen events, each with a name of up to 255 bytes.
 const BUFFER: usize = 16 * 1024;
 
-/// After events could not be read: the sweep goes on without.
+/// The pause after events could not be read. The sweep continues meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells which agents' cgroups changed.
+/// Reports which agents' cgroups changed.
 pub(super) struct Watch {
     events: EventStream<Vec<u8>>,
     root: PathBuf,
     watched: HashMap<WatchDescriptor, Watched>,
-    /// Cgroups watched, by agent.
+    /// The number of watched cgroups of each agent.
     count: HashMap<CgroupName, usize>,
 }
 
@@ -37,19 +37,20 @@ struct Watched {
 }
 
 impl Watch {
-    /// Watches for new agents' cgroups. Call it in a tokio runtime.
+    /// Watches for new agents' cgroups. Must be called in a tokio runtime.
     pub(super) fn new(root: PathBuf) -> io::Result<Watch> {
         let events = Inotify::init()?.into_event_stream(vec![0; BUFFER])?;
         events.watches().add(&root, WatchMask::CREATE | WatchMask::ONLYDIR)?;
         Ok(Watch { events, root, watched: HashMap::new(), count: HashMap::new() })
     }
 
-    /// Watches an agent's cgroup if it is there; says whether it was not watched before.
+    /// Watches an agent's cgroup if it exists. Returns whether the watch is new.
     pub(super) fn add(&mut self, agent: &CgroupName) -> bool {
         !self.count.contains_key(agent) && self.add_tree(agent, &self.root.join(agent.as_str()))
     }
 
-    /// Waits for a change in an agent's cgroups, and gives its name; `None` for one of the agents root. Safe to cancel.
+    /// Waits for a change in an agent's cgroups and returns the agent's cgroup name, or `None` for a change of the
+    /// agents root. Cancel safe.
     pub(super) async fn changed(&mut self) -> Option<CgroupName> {
         loop {
             match self.events.next().await {
@@ -76,7 +77,7 @@ impl Watch {
         Some(agent)
     }
 
-    /// A cgroup was removed, and its watches with it.
+    /// Drops the entries of a removed cgroup. The kernel removed its watches.
     fn forget(&mut self, event: &EventOwned) {
         let Some(Watched { agent, directory: Some(_) }) = self.watched.remove(&event.wd) else { return };
         if let Some(count) = self.count.get_mut(&agent) {
@@ -87,7 +88,7 @@ impl Watch {
         }
     }
 
-    /// Watches a cgroup and what is nested in it by now.
+    /// Watches a cgroup and the cgroups that are currently nested in it.
     fn add_tree(&mut self, agent: &CgroupName, directory: &Path) -> bool {
         let mut pending = vec![directory.to_owned()];
         let mut any = false;
@@ -95,7 +96,7 @@ impl Watch {
             if self.count.get(agent).is_some_and(|count| *count >= MAX_OF_AGENT) {
                 break;
             }
-            // First the watch, then the list: what is made in between is in one of them.
+            // Watch first, then list: a cgroup created in between appears in at least one of them.
             let Ok(true) = self.add_one(agent, &directory) else { continue };
             any = true;
             let nested = std::fs::read_dir(&directory).into_iter().flatten().flatten();
@@ -105,7 +106,7 @@ impl Watch {
         any
     }
 
-    /// Watches one cgroup; `false` if it was watched already.
+    /// Watches one cgroup. Returns `false` if it was already watched.
     fn add_one(&mut self, agent: &CgroupName, directory: &Path) -> io::Result<bool> {
         let mut events = self.events.watches();
         let wd = events.add(directory, WatchMask::CREATE | WatchMask::ONLYDIR)?;

@@ -1,4 +1,4 @@
-//! Shipping through failures of the store and of the log.
+//! Shipping despite failures of the store and of the log.
 
 use onecli_audit::{AuditLog, Record, Retention, Settings};
 use onecli_model::RequestId;
@@ -130,8 +130,8 @@ async fn damaged_and_missing_lines_stop_nothing() {
     shipped(&mut done, 5).await;
 }
 
-/// What a line of the log says of segments that were removed takes nothing from the store: only what the log's writer has
-/// removed itself.
+/// Rows leave the store only when the log's writer removed the segments. A line of the log that claims a removal has
+/// no effect.
 #[tokio::test]
 async fn a_forged_line_removes_no_rows() {
     let host = Host::new().await;
@@ -152,7 +152,7 @@ async fn a_forged_line_removes_no_rows() {
     assert_eq!(host.rows().await.iter().map(|row| row.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
 }
 
-/// What the writer removes for its age goes from the store too.
+/// Rows of segments that the writer removed for their age or size are removed from the store.
 #[tokio::test]
 async fn what_is_kept_no_longer_goes_from_the_store() {
     let host = Host::new().await;
