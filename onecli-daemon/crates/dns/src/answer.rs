@@ -1,4 +1,4 @@
-//! One query of one agent, from its bytes to the answer's.
+//! Processing of one query of one agent, from request bytes to answer bytes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,30 +18,30 @@ use super::message::{Kind, Question, Transport, Unreadable};
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
 
-/// Longest that an answer may be kept, in seconds: what an operator changes shall be seen soon.
+/// The maximum TTL of an answer, in seconds, so that changes by an operator take effect soon.
 const MAX_TTL: u32 = 60;
-/// How long a lookup may take; clients ask again after five seconds (resolv.conf(5), `timeout`).
+/// The time limit of a lookup. Clients retry after five seconds (resolv.conf(5), `timeout`).
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same for a name that the upstream proxy can resolve if this host's servers do not.
+/// The time limit for a name that the upstream proxy can resolve if this host's servers do not.
 const PROXIED_PATIENCE: Duration = Duration::from_secs(1);
-/// Port of DNS, which an audit record has as its port.
+/// The port of DNS, for audit records.
 const PORT: u16 = 53;
 
-/// What the resolver works with.
+/// The parts that the resolver uses.
 pub struct Parts {
     /// The policy; a new snapshot decides the next query.
     pub policy: watch::Receiver<Arc<Snapshot>>,
-    /// Where addresses come from.
+    /// The source of addresses.
     pub names: Arc<dyn Names>,
-    /// Addresses that stand for names.
+    /// Addresses that represent names.
     pub synthetic: Arc<SyntheticAddresses>,
-    /// Records refusals.
+    /// The audit log, for refusals.
     pub audit: AuditLog,
-    /// What each agent may record.
+    /// The quota of each agent's records.
     pub quota: Arc<Quota>,
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Randomness, for request ids.
+    /// The source of randomness, for request ids.
     pub random: Arc<dyn Random>,
 }
 
@@ -51,20 +51,20 @@ impl fmt::Debug for Parts {
     }
 }
 
-/// What becomes of a name.
+/// The treatment of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// This host's loopback.
+    /// Answer with this host's loopback.
     Loopback,
-    /// Looked up.
+    /// Look it up.
     Resolve,
-    /// A name of the agent's with a search domain behind it.
+    /// A name of the agent with a search domain appended.
     Searched,
-    /// Not for this agent.
+    /// Refuse it: this agent may not resolve it.
     Refuse,
 }
 
-/// Is it this host's loopback (RFC 6761 section 6.3)?
+/// Returns whether the name is this host's loopback (RFC 6761 section 6.3).
 fn is_loopback(host: &Host) -> bool {
     host.as_name().is_some_and(|name| name == "localhost" || name.ends_with(".localhost"))
 }
@@ -90,7 +90,7 @@ pub(super) fn judge(snapshot: &Snapshot, identity: &Identity, host: &Host) -> Ju
 }
 
 impl Parts {
-    /// The answer to a message, or `None` where it gets none.
+    /// Returns the answer to a message; `None` if it gets none.
     pub(super) async fn answer(
         &self,
         asker: &Asker,
@@ -122,7 +122,7 @@ impl Parts {
             Judgement::Refuse => {
                 self.deny(asker, Some(&identity), (question, &host), Code::EgressDenied).await
             }
-            // Nobody is asked for other types, so nothing leaves in their names either.
+            // Other types are answered without a query to a name server, so no data leaves in such names.
             Judgement::Resolve if question.kind() == Kind::Other => (ResponseCode::NoError, nothing()),
             Judgement::Resolve
                 if !snapshot.is_written(&identity, &host)
@@ -134,8 +134,8 @@ impl Parts {
         }
     }
 
-    /// The addresses of a name. One that only the upstream proxy can resolve gets an address that stands for it: connections
-    /// there go to the proxy with the name.
+    /// Looks up the addresses of a name. A name that only the upstream proxy can resolve gets a synthetic address:
+    /// connections to it go to the proxy with the name.
     async fn look_up(&self, asker: &Asker, question: &Question, host: &Host) -> (ResponseCode, Addresses) {
         let is_proxied = self.synthetic.is_enabled() && self.names.is_proxied(host);
         let patience = if is_proxied { PROXIED_PATIENCE } else { PATIENCE };
@@ -154,7 +154,7 @@ impl Parts {
         }
     }
 
-    /// The answer to an agent that is refused everything, for whatever reason `code` says.
+    /// Answers an agent that is refused everything, for the reason in `code`.
     async fn answer_disabled(
         &self,
         asker: &Asker,
@@ -172,8 +172,8 @@ impl Parts {
         }
     }
 
-    /// Denies a name. If programs may connect to it, they get an address at which the daemon says why, and the record of their
-    /// connection is the query's too. Nothing is asked of any other name server.
+    /// Denies a name. If programs may connect to it, they get an address at which the daemon returns the reason, and
+    /// the record of the connection also covers the query. No other name server is queried.
     async fn deny(
         &self,
         asker: &Asker,
@@ -197,16 +197,17 @@ impl Parts {
         }
     }
 
-    /// The address that stands for a name.
+    /// Returns the address that represents a name.
     fn synthetic_address(&self, asker: &Asker, host: &Host) -> Addresses {
         let address = self.synthetic.assign(asker.agent, host);
         Addresses { list: address.map(IpAddr::from).into_iter().collect(), ttl: denied::TTL }
     }
 
-    /// A name that no operator wrote is looked up: on record before anybody hears of it, and only so many. Whoever serves the
-    /// domain learns what the name says. One at a time, so that nobody is told of a name whose record is still on its way.
+    /// Permits the lookup of a name that no operator configured. The lookup tells the operator of its domain the
+    /// name, so the name is recorded before any server is queried, and the number of such names is limited. The lock
+    /// serializes them, so that no server receives a name whose record is not yet written.
     ///
-    /// Where the agent may send anything to anybody, the number is none of ours.
+    /// The number is not limited for an agent with `egress allow`, which may send any data anyway.
     async fn coin(
         &self,
         asker: &Asker,
@@ -242,7 +243,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Records a refusal, unless its like was recorded just now; it stands in the log before the agent hears of it.
+    /// Records a refusal unless an equal one was recorded recently. The record is in the log before the agent
+    /// receives the answer.
     async fn refuse(
         &self,
         asker: &Asker,
@@ -259,7 +261,7 @@ impl Parts {
             record.as_ref().is_none_or(|record| self.may_write(asker, now, record))
         });
         if first && let Some(record) = record {
-            // Refused all the same; the log itself tells of what it could not write.
+            // The query is refused in any case. The log itself reports records that it could not write.
             if let Err(error) = self.audit.decision(record).await {
                 tracing::error!(%error, "a refused DNS query is missing from the audit log");
             }
@@ -267,13 +269,13 @@ impl Parts {
         ResponseCode::Refused
     }
 
-    /// Counts one more record of the agent, unless its part of the audit log is used up.
+    /// Charges one more record to the agent, unless its quota of the audit log is used up.
     fn may_write(&self, asker: &Asker, now: Instant, record: &Record) -> bool {
         let scarce = self.audit.space_is_scarce();
         self.quota.take(now, asker.agent, (1, record.line_bytes()), scarce).is_ok()
     }
 
-    /// Records the refusals that were folded, and queries that no connection followed, and have waited long enough.
+    /// Records folded refusals, and queries without a connection that have waited long enough.
     pub(super) fn report(&self, asker: &Asker) {
         let now = self.clock.instant();
         let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
@@ -285,7 +287,7 @@ impl Parts {
         self.write(asker, due);
     }
 
-    /// Records queries that no connection followed, as refusals that may repeat.
+    /// Records queries without a connection, as refusals that may repeat.
     fn record_alone(&self, asker: &Asker, now: Instant, alone: Vec<Alone>) {
         for Alone { name, code, count } in alone {
             let key = (name.to_string(), code);
@@ -303,7 +305,7 @@ impl Parts {
         }
     }
 
-    /// The record of a refusal.
+    /// Builds the record of a refusal.
     fn refusal(
         &self,
         asker: &Asker,
@@ -316,14 +318,14 @@ impl Parts {
         Some(record)
     }
 
-    /// Records all queries that no connection followed so far.
+    /// Records all queries that no connection has followed so far.
     pub(super) fn report_alone(&self, asker: &Asker) {
         let was_connected = |name: &Host, since| self.synthetic.was_connected(asker.agent, name, since);
         let alone = asker.unfollowed.lock().unwrap_or_else(PoisonError::into_inner).rest(was_connected);
         self.record_alone(asker, self.clock.instant(), alone);
     }
 
-    /// Records all that waits: the agent is served no longer.
+    /// Records all pending refusals, because the agent is no longer served.
     pub(super) fn report_rest(&self, asker: &Asker) {
         self.report_alone(asker);
         let now = self.clock.instant();

@@ -1,38 +1,39 @@
-//! Names that an agent makes up.
+//! Limits on names that an agent makes up.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use onecli_model::Host;
 
-/// Names that one agent may make up at once, and remembered ones that cost nothing to ask for again: 260 KiB at most.
+/// The number of new names that one agent may look up at once, and of cached names that it may query again at no
+/// cost. The cache of one agent has at most 260 KiB.
 const BURST: usize = 1_024;
-/// Every so often there may be one more: 900 an hour.
+/// The interval after which one more new name is allowed: 900 an hour.
 const EVERY: Duration = Duration::from_secs(4);
 
-/// The names one agent was answered that no operator wrote.
+/// The names outside the operator's configuration that were resolved for one agent.
 #[derive(Debug, Default)]
 pub(super) struct Coined {
-    /// Each with when it was asked for last.
+    /// Each name with the time of its last query.
     names: HashMap<Host, Instant>,
-    /// How many were new, less one for each [`EVERY`] since.
+    /// The number of new names, less one for each [`EVERY`] since.
     used: usize,
     since: Option<Instant>,
 }
 
-/// What a name is.
+/// The state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coin {
-    /// On record lately.
+    /// The name was recorded recently.
     Known,
-    /// Not on record lately, and one more that may be.
+    /// The name was not recorded recently, and the limit permits a new one.
     New,
-    /// Not on record lately, and one too many.
+    /// The name was not recorded recently, and the limit is reached.
     TooMany,
 }
 
 impl Coined {
-    /// What a name is now.
+    /// Returns the state of a name at `now`.
     pub(super) fn look(&mut self, now: Instant, host: &Host) -> Coin {
         if let Some(asked) = self.names.get_mut(host) {
             *asked = now;
@@ -47,7 +48,7 @@ impl Coined {
         if self.used < BURST { Coin::New } else { Coin::TooMany }
     }
 
-    /// A new name is on record.
+    /// Notes that a new name was recorded.
     pub(super) fn note(&mut self, now: Instant, host: Host) {
         self.used = self.used.saturating_add(1);
         if self.names.len() >= BURST

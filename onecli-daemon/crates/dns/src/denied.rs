@@ -1,27 +1,28 @@
-//! Names that an agent may not resolve, and that are answered with an address at which the daemon says why.
+//! Names that an agent may not resolve and that are answered with an address at which the daemon returns the reason.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use onecli_model::{Code, Host};
 
-/// How long an answer holds, in seconds: what an operator allows must soon resolve to its own addresses.
+/// The TTL of such an answer, in seconds. If an operator allows the name, it must soon resolve to its own addresses.
 pub(super) const TTL: u32 = 1;
-/// How long a query waits for its connection before it has a record of its own.
+/// The time that a query waits for its connection before it gets a record of its own.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Names of one agent that wait at a time: 20 KiB at most. Those beyond are recorded as refusals that repeat are.
+/// The maximum number of waiting names of one agent, 20 KiB. Further ones are recorded like repeated refusals.
 const WAITING: usize = 64;
 
-/// First labels of names that stay refused: what programs look for on their own, and go on without. Proxies of the network
-/// (WPAD), and metadata services of clouds, with a search domain behind them too.
+/// First labels of names that stay refused: programs query these on their own and continue without an answer. They
+/// are proxies of the network (WPAD) and metadata services of clouds, also with a search domain appended.
 const FIRST_LABELS: [&str; 3] = ["wpad", "metadata", "instance-data"];
-/// Last labels of names that stay refused: reverse names and other infrastructure (RFC 3172), names that must not exist
-/// (RFC 6761 section 6.4), and those of Tor (RFC 7686).
+/// Last labels of names that stay refused: reverse names and other infrastructure (RFC 3172), names that must not
+/// exist (RFC 6761 section 6.4), and Tor names (RFC 7686).
 const LAST_LABELS: [&str; 3] = ["arpa", "invalid", "onion"];
-/// Firefox asks for it to find out whether it may use DNS over HTTPS, and takes an address for a yes.
+/// Firefox queries this name to find out whether it may use DNS over HTTPS. An address means yes.
 const CANARY: &str = "use-application-dns.net";
 
-/// Is a denied name answered with an address? Others stay refused. A single label may be completed by search domains.
+/// Returns whether a denied name is answered with an address. All other names stay refused. A single label is refused
+/// because search domains may complete it.
 pub(super) fn is_explained(host: &Host) -> bool {
     let Some(name) = host.as_name() else { return false };
     let (Some((first, _)), Some((_, last))) = (name.split_once('.'), name.rsplit_once('.')) else {
@@ -30,7 +31,7 @@ pub(super) fn is_explained(host: &Host) -> bool {
     !FIRST_LABELS.contains(&first) && !LAST_LABELS.contains(&last) && name != CANARY
 }
 
-/// Denied queries whose connection has not come yet. The record of a connection stands for its query too.
+/// Denied queries without a connection so far. The record of a connection also covers its query.
 #[derive(Debug, Default)]
 pub(super) struct Unfollowed(HashMap<(Host, Code), Waiting>);
 
@@ -40,17 +41,17 @@ struct Waiting {
     count: u64,
 }
 
-/// Queries that no connection followed.
+/// Queries of one name without a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Alone {
     pub(super) name: Host,
     pub(super) code: Code,
-    /// At least one.
+    /// The number of queries, at least one.
     pub(super) count: u64,
 }
 
 impl Unfollowed {
-    /// Counts a query. False: too many names wait, and this one must be recorded in another way.
+    /// Counts a query. Returns false if too many names wait; this query must then be recorded in another way.
     pub(super) fn note(&mut self, now: Instant, name: &Host, code: Code) -> bool {
         let key = (name.clone(), code);
         if self.0.len() >= WAITING && !self.0.contains_key(&key) {
@@ -60,12 +61,13 @@ impl Unfollowed {
         true
     }
 
-    /// Those that have waited long enough. `was_connected` tells of a name whether a connection came since then.
+    /// Removes and returns the queries that have waited long enough. `was_connected` returns whether a connection to
+    /// a name arrived since then.
     pub(super) fn due(&mut self, now: Instant, was_connected: impl Fn(&Host, Instant) -> bool) -> Vec<Alone> {
         self.take(was_connected, |waiting| now.duration_since(waiting.since) >= PATIENCE)
     }
 
-    /// All of them.
+    /// Removes and returns all queries.
     pub(super) fn rest(&mut self, was_connected: impl Fn(&Host, Instant) -> bool) -> Vec<Alone> {
         self.take(was_connected, |_| true)
     }

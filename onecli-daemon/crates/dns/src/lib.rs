@@ -1,26 +1,28 @@
-//! The agents' resolver: names that an agent may reach resolve, others are refused, so DNS carries nothing out.
+//! The agents' resolver. Names that an agent may reach resolve, and all others are refused, so that DNS cannot carry
+//! data out.
 //!
-//! The kernel sends every datagram of a managed process for port 53, whatever IPv4 server it names (127.0.0.53 too), to
-//! a loopback address that is the agent's alone; [`Server`] has a socket on each, so the address that a query arrives at
-//! says whose it is. DNS over TCP comes through the transparent listener with the kernel's record of the connection.
-//! Servers with IPv6 addresses are refused by the kernel with `EPERM`; clients go on to the next server of
-//! resolv.conf(5), so one IPv4 server in it, of whatever address, is enough.
+//! The kernel sends every datagram of a managed process for port 53 to a loopback address that belongs to the agent
+//! alone, regardless of the IPv4 server it names (127.0.0.53 too). [`Server`] has a socket on each of these
+//! addresses, so the destination address identifies the agent. DNS over TCP arrives at the transparent listener with
+//! the kernel's record of the connection. The kernel refuses servers with IPv6 addresses with `EPERM`. Clients then
+//! try the next server of resolv.conf(5), so one IPv4 server with any address in it is enough.
 //!
 //! | name | answer |
 //! |---|---|
 //! | `localhost` and below (RFC 6761 section 6.3) | loopback |
-//! | one the agent may resolve | A, AAAA: its addresses; any other type, or no address of that family: no data |
-//! | the same with a search domain behind it | `NXDOMAIN`, without asking anybody |
-//! | any other that is no single label, reverse name or the like (`denied`) | A: a synthetic address; AAAA: no data; other types: `REFUSED` |
-//! | any other | `REFUSED`, and an audit record |
+//! | a name that the agent may resolve | A, AAAA: its addresses, if it has any; other types: no data |
+//! | such a name with a search domain appended | `NXDOMAIN`, without a query to another server |
+//! | any other, except those in `denied` | A: a synthetic address; AAAA: no data; other types: `REFUSED` |
+//! | all remaining names | `REFUSED`, and an audit record |
 //!
-//! A synthetic address ([`onecli_net::SyntheticAddresses`]) leads to the daemon, which refuses the connection with the reason. Its
-//! record is the query's too; a query that no connection follows within two seconds has one of its own. To a disabled agent
-//! every name is one that it may not resolve.
+//! A synthetic address ([`onecli_net::SyntheticAddresses`]) points to the daemon, which refuses the connection with
+//! the reason. The record of the connection also covers the query. A query that no connection follows within two
+//! seconds has a record of its own. A disabled agent may not resolve any name.
 //!
-//! `NXDOMAIN` in the third row because `REFUSED` ends the search of resolv.conf's domains: in musl before the name itself
-//! is asked for (`options ndots:5`, as Kubernetes sets it), in glibc before the domains that are left. A short name that
-//! is an agent's only with the second of two domains behind it therefore does not resolve with glibc.
+//! The third row has `NXDOMAIN` because `REFUSED` ends the search through resolv.conf's domains. In musl it ends
+//! before the name itself is queried (`options ndots:5`, as Kubernetes sets it), in glibc before the remaining
+//! domains. With glibc, a short name that is the agent's only with the second of two domains appended therefore does
+//! not resolve.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Queries and answers on the wire (RFC 1035 section 4, EDNS by RFC 6891).
+//! Queries and answers in wire format (RFC 1035 section 4, EDNS by RFC 6891).
 
 use std::net::IpAddr;
 
@@ -6,28 +6,28 @@ use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use onecli_model::Host;
 
-/// The largest query that is read, in bytes.
+/// The largest accepted query, in bytes.
 pub(super) const MAX_QUERY: usize = 4096;
-/// The largest answer in a datagram, in bytes; what EDNS offers beyond it is not used.
+/// The largest answer in a datagram, in bytes. A larger size offered by EDNS is not used.
 const MAX_DATAGRAM: u16 = 4096;
 /// The largest answer without EDNS (RFC 1035 section 4.2.1).
 const PLAIN_DATAGRAM: u16 = 512;
-/// Length of a header.
+/// The length of a header.
 const HEADER: usize = 12;
 
-/// How an answer travels.
+/// The transport of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Datagram,
     Stream,
 }
 
-/// What a question asks for.
+/// The record type of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Ipv4,
     Ipv6,
-    /// Anything else, HTTPS and SVCB too: never any data.
+    /// Any other type, including HTTPS and SVCB. The answer never has data.
     Other,
 }
 
@@ -38,17 +38,18 @@ pub(super) struct Question {
     question: Query,
 }
 
-/// A message that asks nothing we could answer.
+/// A message without a question that the daemon can answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// No query at all, an answer for example, and never answered: two servers would go on for ever.
+    /// Not a query, for example an answer. It is never answered, because two servers could otherwise answer each
+    /// other endlessly.
     Ignore,
-    /// To be answered with this.
+    /// The error answer to send.
     Answer(Vec<u8>),
 }
 
 impl Question {
-    /// Reads a message.
+    /// Parses a message.
     ///
     /// # Errors
     /// [`Unreadable`].
@@ -78,7 +79,7 @@ impl Question {
         self.answer(code, &[], 0, Transport::Datagram).map_or(Unreadable::Ignore, Unreadable::Answer)
     }
 
-    /// What it asks for.
+    /// Returns the record type of the question.
     pub(super) fn kind(&self) -> Kind {
         match self.question.query_type() {
             RecordType::A => Kind::Ipv4,
@@ -87,11 +88,11 @@ impl Question {
         }
     }
 
-    /// The name, where it can be a host's.
+    /// Returns the name if it is a valid host name.
     pub(super) fn host(&self) -> Option<Host> {
         let mut text = String::new();
         for label in self.question.name() {
-            // A dot inside a label would make other labels of it.
+            // A dot inside a label would change the label boundaries.
             if !label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
                 return None;
             }
@@ -104,13 +105,13 @@ impl Question {
         host.as_name().is_some().then_some(host)
     }
 
-    /// The name for people to read, whatever it is.
+    /// Returns the name in a printable form, valid or not.
     pub(super) fn shown(&self) -> String {
         self.question.name().to_ascii()
     }
 
-    /// The answer with those of `addresses` that are of the family asked for. Cut to the question, with TC set, where it
-    /// is larger than the client takes. `None` where it cannot be encoded.
+    /// Builds the answer with those of `addresses` that belong to the requested family. If it is larger than the
+    /// client accepts, it has only the question and TC set. `None` if it cannot be encoded.
     pub(super) fn answer(
         &self,
         code: ResponseCode,
@@ -153,7 +154,7 @@ impl Question {
     }
 }
 
-/// An answer of a header alone: id, opcode and RD as they came.
+/// Builds an answer that is only a header: id, opcode and RD as received.
 fn bare(header: &[u8; HEADER], code: ResponseCode) -> Vec<u8> {
     let mut answer = vec![0; HEADER];
     answer[..2].copy_from_slice(&header[..2]);

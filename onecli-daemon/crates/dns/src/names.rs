@@ -1,4 +1,4 @@
-//! What the resolver asks of the host's own name service.
+//! The resolver's interface to the host's own name service.
 
 use std::net::IpAddr;
 
@@ -8,30 +8,31 @@ use onecli_model::Host;
 /// The addresses of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// Of both families; none where the name exists without one.
+    /// Addresses of both families; empty if the name exists without one.
     pub list: Vec<IpAddr>,
-    /// How long they hold, in seconds.
+    /// The TTL, in seconds.
     pub ttl: u32,
 }
 
-/// Why there is nothing to answer with.
+/// The reason why a lookup has no addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoAddress {
     /// The name does not exist.
     NoSuchName,
-    /// Nobody knows at the moment.
+    /// No server can answer at the moment.
     Unavailable,
 }
 
 /// Looks names up as the daemon does for its own connections.
 #[async_trait]
 pub trait Names: Send + Sync + std::fmt::Debug {
-    /// The addresses of `host`, blocked ones too: the daemon dials none of them on account of the answer.
+    /// Looks up the addresses of `host`, including blocked ones. The answer does not make the daemon dial any of
+    /// them.
     ///
     /// # Errors
     /// [`NoAddress`].
     async fn addresses(&self, host: &Host) -> Result<Addresses, NoAddress>;
 
-    /// Are connections to `host` made through the upstream proxy, which resolves names itself?
+    /// Returns whether connections to `host` go through the upstream proxy, which resolves names itself.
     fn is_proxied(&self, host: &Host) -> bool;
 }

@@ -1,4 +1,4 @@
-//! One socket for each agent's resolver address.
+//! The DNS server: one socket for each agent's resolver address.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,22 +24,22 @@ use super::coined::Coined;
 use super::denied::Unfollowed;
 use super::message::{MAX_QUERY, Transport};
 
-/// Queries of one agent at a time, over UDP and TCP; datagrams beyond are dropped.
+/// The maximum number of concurrent queries of one agent, over UDP and TCP. Further datagrams are dropped.
 const IN_FLIGHT: usize = 64;
-/// TCP connections of one agent at a time.
+/// The maximum number of concurrent TCP connections of one agent.
 pub(super) const STREAMS: usize = 16;
-/// How long queries that were taken may go on when the server closes.
+/// The time that accepted queries may take when the server closes.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How often an agent's refusals are looked through for those that are to be recorded.
+/// The interval at which an agent's refusals are checked for due records.
 const SWEEP: Duration = Duration::from_secs(1);
-/// After a socket failed.
+/// The pause after a socket failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Whose queries they are, by the address they came to or the kernel's record of a connection.
+/// The agent that a query belongs to, by the address it arrived at or the kernel's record of a connection.
 ///
-/// A process of the host that no agent owns can send to the address as well. It learns what that agent may resolve and
-/// nothing else, uses up that agent's bounds and nobody else's, and appears in the log as the agent. No agent can do so
-/// to another: the kernel refuses its UDP but for port 53, and sends that to its own resolver.
+/// A process of the host outside every agent's cgroup can send to the address as well. It learns which names that
+/// agent may resolve and nothing else. It uses up that agent's limits only and appears in the log as that agent. An
+/// agent cannot do so to another: the kernel refuses its UDP except to port 53, and sends that to its own resolver.
 #[derive(Debug)]
 pub struct Asker {
     pub(super) agent: AgentId,
@@ -57,7 +57,7 @@ impl Asker {
         Asker {
             agent: agent.id,
             name: agent.name.clone(),
-            // The kernel's word: it alone makes datagrams arrive here, and only those of this cgroup.
+            // According to the kernel: it alone delivers datagrams here, and only those of this cgroup.
             evidence: Evidence { mode: Mode::Transparent, cgroup: Some(agent.cgroup.clone()), token: None },
             refusals: Mutex::default(),
             unfollowed: Mutex::default(),
@@ -72,18 +72,18 @@ impl Asker {
     }
 }
 
-/// Marks a socket as the daemon's, so that the kernel lets queries through to it: after a crash, another process may
-/// have got the address.
+/// Marks a socket as the daemon's, so that the kernel lets queries through to it. After a crash, another process may
+/// have bound the address.
 pub type Stamp = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync>;
 
-/// Holds the agents' sockets from one daemon to the next, so that a query that is asked in between is answered late and
-/// not refused.
+/// Holds the agents' sockets between two daemons, so that a query sent in between is answered late instead of
+/// refused.
 pub trait Keeper: Send + Sync {
-    /// The socket that was kept for an agent, once.
+    /// Takes the stored socket of an agent out of the store.
     fn take(&self, agent: AgentId) -> Option<std::net::UdpSocket>;
-    /// Keeps an agent's socket from now on.
+    /// Stores an agent's socket.
     fn keep(&self, agent: AgentId, socket: BorrowedFd<'_>);
-    /// Keeps it no longer.
+    /// Removes an agent's socket from the store.
     fn forget(&self, agent: AgentId);
 }
 
@@ -111,11 +111,11 @@ struct Listening {
     elsewhere: HashMap<u64, Serving>,
 }
 
-/// Answers from one socket, until it is dropped.
+/// Answers queries from one socket until it is dropped.
 #[derive(Debug)]
 struct Serving {
     task: JoinHandle<()>,
-    /// Takes no more queries; what waits in the socket is its next owner's.
+    /// Stops the reading of queries. Queries that wait in the socket belong to its next owner.
     stop: CancellationToken,
 }
 
@@ -134,21 +134,21 @@ impl Drop for Serving {
 }
 
 impl Server {
-    /// A server without sockets; they will have `port`, which the kernel programs know.
+    /// Returns a server without sockets. Its sockets will have `port`, which the kernel programs know.
     pub fn new(parts: Parts, port: u16, stamp: Stamp) -> Server {
         Server { parts: Arc::new(parts), port, stamp, keeper: None, listening: Mutex::default() }
     }
 
-    /// The same with sockets that outlive it.
+    /// Sets a store for sockets that outlive this server.
     #[must_use]
     pub fn kept_by(mut self, keeper: Box<dyn Keeper>) -> Server {
         self.keeper = Some(keeper);
         self
     }
 
-    /// Serves these agents and no other any more; disabled ones learn by it that they are. Tells each one's address, which
-    /// stays the same for as long as it is served; an agent for which no socket could be opened has none. Call it in a tokio
-    /// runtime.
+    /// Serves exactly these agents. Disabled agents are served too, so that they receive the reason. Returns the
+    /// address of each agent, which stays the same for as long as the agent is served. An agent for which no socket
+    /// could be opened has none. Must be called in a tokio runtime.
     pub fn serve<'a>(&self, agents: impl Iterator<Item = &'a Agent>) -> HashMap<AgentId, Ipv4Addr> {
         let agents: HashMap<AgentId, &Agent> = agents.map(|agent| (agent.id, agent)).collect();
         self.parts.synthetic.retain(|agent| agents.contains_key(&agent));
@@ -165,7 +165,8 @@ impl Server {
         });
         let mut missing: Vec<&Agent> =
             agents.into_values().filter(|agent| !listening.contains_key(&agent.id)).collect();
-        // Ids are ordered by time: after a restart the older of two that want one address gets it again.
+        // Ids are ordered by time. If two agents prefer the same address, the older one gets it again after a
+        // restart.
         missing.sort_unstable_by_key(|agent| agent.id);
         for agent in missing {
             match self.listen(agent) {
@@ -178,8 +179,8 @@ impl Server {
         listening.iter().map(|(id, one)| (*id, one.address)).collect()
     }
 
-    /// Closes every socket, and records what is not yet. A query that was taken is answered before, as far as that does
-    /// not take long; one that comes now waits in its socket, which stays where it is kept, for the next server.
+    /// Closes every socket and writes outstanding records. Accepted queries are answered first, within [`CLOSING`].
+    /// Later queries wait in the socket for the next server if the store holds it.
     pub async fn close(&self) {
         let mut all: Vec<Listening> = {
             let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,7 +196,7 @@ impl Server {
         }
         let finish = async {
             for one in serving {
-                // One that panicked has no queries left.
+                // A task that panicked has no queries left.
                 let _ = (&mut one.task).await;
             }
         };
@@ -205,7 +206,7 @@ impl Server {
         }
     }
 
-    /// Records the denied queries of an agent that no connection followed so far.
+    /// Records the denied queries of an agent that no connection has followed so far.
     pub fn record_denied(&self, agent: AgentId) {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(one) = listening.get(&agent) {
@@ -213,7 +214,7 @@ impl Server {
         }
     }
 
-    /// Whose DNS a connection from this cgroup carries.
+    /// Returns the agent whose DNS queries arrive on a connection from this cgroup.
     pub fn asker(&self, cgroup: &CgroupName) -> Option<Arc<Asker>> {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         let mut askers = listening.values().map(|one| &one.asker);
@@ -236,7 +237,8 @@ impl Server {
         Ok(Listening { address, asker, task, elsewhere: HashMap::new() })
     }
 
-    /// The socket that a former daemon had for the agent, where its address is still one of the agent's.
+    /// Takes the socket that the previous daemon had for the agent, if its address is still one of the agent's
+    /// candidates.
     fn kept(&self, agent: AgentId) -> Option<(UdpSocket, Ipv4Addr)> {
         let socket = self.keeper.as_ref()?.take(agent)?;
         let SocketAddr::V4(bound) = socket.local_addr().ok()? else { return None };
@@ -247,11 +249,11 @@ impl Server {
         Some((UdpSocket::from_std(socket).ok()?, *bound.ip()))
     }
 
-    /// Answers the agent of this cgroup in another network namespace too, through a socket that has its address there.
-    /// Nothing happens where the agent has none, or another one by now. Call it in a tokio runtime.
+    /// Answers the agent of this cgroup in another network namespace too, through a socket with its address there.
+    /// Does nothing if the agent has no address or now has another one. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// The runtime's, which does not take the socket, or the kernel's, which does not take its mark.
+    /// The runtime cannot register the socket, or the kernel programs cannot stamp it.
     pub fn serve_in(&self, netns: u64, cgroup: &CgroupName, socket: std::net::UdpSocket) -> io::Result<()> {
         socket.set_nonblocking(true)?;
         let IpAddr::V4(address) = socket.local_addr()?.ip() else { return Ok(()) };
@@ -266,7 +268,7 @@ impl Server {
         Ok(())
     }
 
-    /// The other network namespaces in which the agent of this cgroup is answered.
+    /// Returns the other network namespaces in which the agent of this cgroup is answered.
     pub fn namespaces(&self, cgroup: &CgroupName) -> Vec<u64> {
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
         let is_its = |one: &&Listening| one.asker.evidence.cgroup.as_ref() == Some(cgroup);
@@ -282,7 +284,7 @@ impl Server {
     }
 }
 
-/// The first address for the agent that nobody has: without `SO_REUSEADDR` a socket is alone on its address.
+/// Binds to the first free address for the agent. Without `SO_REUSEADDR`, no other socket can bind the same address.
 fn bind(agent: AgentId, port: u16) -> io::Result<(UdpSocket, Ipv4Addr)> {
     let mut failed = io::Error::from(io::ErrorKind::AddrInUse);
     for address in candidates(agent) {
@@ -299,8 +301,8 @@ fn bind(agent: AgentId, port: u16) -> io::Result<(UdpSocket, Ipv4Addr)> {
 
 /// Sends a datagram from the address that the socket is bound to.
 ///
-/// A socket that was bound while its namespace had no route at all (`IP_FREEBIND`, before the loopback is up) has no
-/// source address of its own: the kernel took the one it was given for a broadcast address.
+/// A socket that was bound while its namespace had no route (`IP_FREEBIND`, before the loopback is up) has no source
+/// address: the kernel treated the bound address as a broadcast address.
 async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAddr) -> io::Result<()> {
     let SocketAddr::V4(to) = to else { return Err(io::ErrorKind::InvalidInput.into()) };
     let source = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
@@ -315,7 +317,8 @@ async fn send_from(socket: &UdpSocket, from: Ipv4Addr, data: &[u8], to: SocketAd
     socket.async_io(Interest::WRITABLE, send).await.map(drop)
 }
 
-/// Answers from `address` until it is told to stop, and then what it took. Aborting the task ends the queries under way too.
+/// Answers from `address` until it is stopped, then finishes the queries it accepted. Aborting the task also ends the
+/// queries in progress.
 async fn serve_datagrams(
     parts: Arc<Parts>,
     asker: Arc<Asker>,
@@ -326,7 +329,7 @@ async fn serve_datagrams(
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
     let mut sweep = tokio::time::interval(SWEEP);
-    // One byte more than is answered: what does not fit is told from what just does.
+    // One byte more than the limit, to distinguish a message that is too large from one that just fits.
     let mut buffer = vec![0; MAX_QUERY + 1];
     loop {
         tokio::select! {
@@ -337,7 +340,7 @@ async fn serve_datagrams(
                     let (parts, asker, socket) = (Arc::clone(&parts), Arc::clone(&asker), Arc::clone(&socket));
                     queries.spawn(async move {
                         if let Some(answer) = parts.answer(&asker, &query, Transport::Datagram).await {
-                            // Who does not wait for it any more gets none.
+                            // A failure means that the client no longer waits.
                             let _ = send_from(&socket, address, &answer, from).await;
                         }
                         drop(place);

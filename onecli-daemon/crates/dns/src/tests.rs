@@ -1,4 +1,4 @@
-//! Tables of what is answered and what is recorded.
+//! Tables of answers and audit records.
 
 mod denied;
 mod serving;
@@ -26,11 +26,11 @@ use super::message::Transport;
 use super::names::{Addresses, Names, NoAddress};
 use super::server::Asker;
 
-/// A name service of a few names, that waits for a permit before it answers.
+/// A name service with a few names that waits for a permit before it answers.
 #[derive(Debug)]
 struct Zone {
     names: BTreeMap<&'static str, Vec<IpAddr>>,
-    /// Is there an upstream proxy for all but `broken.test`?
+    /// Whether there is an upstream proxy for all names but `broken.test`.
     proxied: bool,
     open: Semaphore,
 }
@@ -164,7 +164,7 @@ impl Stage {
     }
 }
 
-/// A query as wire format can have it: labels of any bytes. `|` is a dot inside a label.
+/// A query as the wire format permits it: labels of any bytes. `|` is a dot inside a label.
 fn query(name: &str, kind: RecordType) -> Message {
     let labels =
         name.split_terminator('.').filter(|label| !label.is_empty()).map(|label| label.replace('|', "."));
@@ -175,7 +175,7 @@ fn query(name: &str, kind: RecordType) -> Message {
     message
 }
 
-/// The answer's code, then its addresses; one of the range of [`Stage`] is `synthetic`.
+/// The answer's code, then its addresses. An address from the range of [`Stage`] is `synthetic`.
 fn told(answer: &Message) -> String {
     let addresses = answer.answers.iter().map(|record| match record.data.ip_addr().unwrap() {
         IpAddr::V4(ip) if ip.octets()[..2] == [198, 18] || ip.octets()[..2] == [198, 19] => {
@@ -200,7 +200,7 @@ async fn what_is_answered() {
         ("api.test.", SVCB, "NoError", "NoError"),
         ("api.test.", TXT, "NoError", "NoError"),
         ("api.test.", ANY, "NoError", "NoError"),
-        // One family alone, or none: no data, which is not the same as no such name.
+        // A name with one address family or none: no data, which differs from "no such name".
         ("six.test.", A, "NoError", "NoError"),
         ("six.test.", AAAA, "NoError 2001:db8::6", "NoError 2001:db8::6"),
         ("none.test.", A, "NoError", "NoError"),
@@ -213,7 +213,7 @@ async fn what_is_answered() {
         ("other.test.", AAAA, "NoError", "NoError"),
         ("other.test.", MX, "Refused", "NoError"),
         ("1.2.0.192.in-addr.arpa.", PTR, "Refused", "NoError"),
-        // Resolvers go on searching only at NXDOMAIN.
+        // Resolvers continue with the next search domain only after NXDOMAIN.
         ("api.test.corp.example.", A, "NXDomain", "NXDomain"),
         ("single.corp.example.", AAAA, "NXDomain", "NXDomain"),
         ("localhost.corp.example.", A, "NXDomain", "NXDomain"),
@@ -225,7 +225,7 @@ async fn what_is_answered() {
         ("localhost.", A, "NoError 127.0.0.1", "NoError 127.0.0.1"),
         ("db.localhost.", AAAA, "NoError ::1", "NoError ::1"),
         ("localhost.", TXT, "NoError", "NoError"),
-        // What is no host's name.
+        // Names that are not valid host names.
         (".", RecordType::NS, "Refused", "Refused"),
         ("127.0.0.1.", A, "Refused", "Refused"),
         ("b\u{fc}cher.test.", A, "Refused", "Refused"),
@@ -322,12 +322,12 @@ async fn messages_that_ask_nothing() {
     ] {
         let answer = stage.parts.answer(&stage.strict, &bytes, Transport::Datagram).await;
         let answer = answer.map(|bytes| Message::from_vec(&bytes).unwrap());
-        // 16 is BADSIG too.
+        // 16 is also BADSIG.
         let code = answer.as_ref().map(|answer| u16::from(answer.metadata.response_code));
         assert_eq!(code, expected.map(u16::from), "{what}");
         assert!(answer.is_none_or(|answer| answer.metadata.id == 0x4711), "{what}");
     }
-    // Whatever is cut off or changed, something is said or nothing is, and no more.
+    // Truncated or modified messages get a single valid answer or none.
     for at in 0..good.len() {
         for byte in [0, 1, 0x3f, 0x40, 0x80, 0xc0, 0xff] {
             let _ = stage.parts.answer(&stage.strict, &with(at, byte), Transport::Datagram).await;
@@ -363,7 +363,8 @@ async fn refusals_are_recorded_and_folded() {
     assert_eq!(folded.host.as_ref().unwrap().as_str(), "evil.test");
 }
 
-/// Names that no operator wrote can say something to who serves the domain: on record, and only so many.
+/// A name that no operator configured can carry data to the operator of its domain. Such names are recorded and
+/// limited.
 #[tokio::test]
 async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
     let mut stage = Stage::new();
@@ -402,7 +403,7 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
         if told(&answer) == "Refused" {
             break;
         }
-        // As slow as this machine is, some may have been given back.
+        // On a slow machine, some of the budget may have been restored.
         answer = stage.ask(&stage.strict, &query(&format!("late{n}.deep.test."), RecordType::A)).await;
     }
     assert_eq!(told(&answer), "Refused");
@@ -414,13 +415,13 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
         "Refused",
         "what was written is served"
     );
-    // Who may reach everybody is recorded and not bounded.
+    // An agent with `egress allow` is recorded but not limited.
     for n in 0..1_100 {
         let answer = stage.ask(&stage.open, &query(&format!("any{n}.test."), RecordType::A)).await;
         assert_eq!(told(&answer), "NXDomain", "{n}");
     }
     assert!(stage.records().await.len() >= 2_100);
-    // Without a record nobody is asked, but for what was written.
+    // Without a record no name server is queried, except for configured names.
     stage.parts.audit.close().await.unwrap();
     let unseen = query("unseen.test.", RecordType::A);
     let (one, two) = tokio::join!(stage.ask(&stage.open, &unseen), stage.ask(&stage.open, &unseen));
@@ -433,7 +434,8 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
     assert_eq!(told(&stage.ask(&stage.open, &query("any1099.test.", RecordType::A)).await), "NXDomain");
 }
 
-/// Invariant 9: names beyond the agent's quota are counted, not recorded one by one; and what is recorded is counted.
+/// Invariant 9: queries beyond the agent's quota are counted, not recorded one by one. Recorded queries count against
+/// the quota.
 #[tokio::test]
 async fn refusals_use_up_the_quota_of_the_agent() {
     let mut stage = Stage::new();

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{Stage, Zone, query, told, zone};
 
-/// Query and connection are one record, which the connection makes.
+/// Query and connection share one record, which the connection writes.
 #[tokio::test]
 async fn query_that_a_connection_follows_has_no_record() {
     let stage = Stage::new();
@@ -30,11 +30,11 @@ async fn query_that_a_connection_follows_has_no_record() {
     assert_eq!(told, [("alone.test", None), ("alone.test", Some(2))]);
 }
 
-/// Invariant 9: a flood of denied names costs a bounded number of records, and nothing is looked up.
+/// Invariant 9: a flood of denied names costs a bounded number of records and no lookup.
 #[tokio::test]
 async fn flood_of_denied_names_is_bounded() {
     let stage = Stage::new();
-    // Whatever is looked up waits for ever.
+    // Every lookup waits forever.
     stage.zone.open.forget_permits(Semaphore::MAX_PERMITS);
     for n in 0..5_000 {
         let answer = stage.ask(&stage.strict, &query(&format!("data{n}.evil.test."), RecordType::A)).await;
@@ -56,7 +56,7 @@ async fn without_a_range_denied_names_are_refused() {
     assert_eq!(stage.records().await.len(), 1, "at once");
 }
 
-/// A name that only the upstream proxy can resolve leads to the daemon, which asks the proxy for it.
+/// A name that only the upstream proxy can resolve points to the daemon, which passes the name to the proxy.
 #[tokio::test]
 async fn name_that_only_the_proxy_knows_gets_a_synthetic_address() {
     use RecordType::{A, AAAA, TXT};
@@ -76,7 +76,7 @@ async fn name_that_only_the_proxy_knows_gets_a_synthetic_address() {
         assert_eq!(told(&answer), expected, "{name} {kind}");
     }
     assert!(stage.records().await.is_empty());
-    // No server of this host answers at all: the client does not wait for that.
+    // No server of this host answers at all, and the client does not wait for one.
     let zone = Zone { proxied: true, ..zone() };
     zone.open.forget_permits(Semaphore::MAX_PERMITS);
     stage.parts.names = Arc::new(zone);

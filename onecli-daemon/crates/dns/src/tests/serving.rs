@@ -1,4 +1,4 @@
-//! Sockets and connections: who is asked where, and the bounds.
+//! Sockets and connections: the assignment of addresses to agents, and the limits.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::server::{Asker, Keeper, STREAMS, Server};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A port that nobody has on any address.
+/// Returns a port that is free on every address.
 fn free_port() -> u16 {
     std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -42,7 +42,7 @@ async fn each_agent_has_an_address_of_its_own() {
     let port = free_port();
     let server = Server::new(parts, port, Box::new(|_| Ok(())));
     let (one, two) = (agent(1, Egress::Deny), agent(2, Egress::Allow));
-    // The same candidates as agent 1, and the wrapped end of the range.
+    // The same candidates as agent 1, at the wrapped end of the range.
     let twin = Agent { id: AgentId(Uuid::from_u128((1 << 64) | 1)), ..agent(3, Egress::Deny) };
     let last = Agent { id: AgentId(Uuid::max()), ..agent(4, Egress::Deny) };
     let all = [&one, &two, &twin, &last];
@@ -62,7 +62,7 @@ async fn each_agent_has_an_address_of_its_own() {
     }
     assert_eq!(server.asker(&two.cgroup).unwrap().agent, two.id);
 
-    // A disabled agent is told why nothing works.
+    // A disabled agent receives the reason.
     let off = Agent { enabled: false, ..two.clone() };
     let left = server.serve([&off, &twin].into_iter());
     assert_eq!(left, HashMap::from([two.id, twin.id].map(|id| (id, addresses[&id]))));
@@ -73,7 +73,7 @@ async fn each_agent_has_an_address_of_its_own() {
     assert!(server.asker(&twin.cgroup).is_none());
 }
 
-/// Where the service manager's store would be.
+/// A substitute for the service manager's store.
 #[derive(Default)]
 struct Store(Mutex<HashMap<AgentId, std::net::UdpSocket>>);
 
@@ -91,8 +91,8 @@ impl Keeper for Arc<Store> {
     }
 }
 
-/// Guards upgrades: between two servers no query is lost. One that was taken is answered by the server that took it, and
-/// one that came afterwards by the next.
+/// Protects upgrades: no query is lost between two servers. The first server answers each query it accepted, and the
+/// next server answers later ones.
 #[tokio::test]
 async fn no_query_is_lost_from_one_server_to_the_next() {
     let (store, port, one) = (Arc::<Store>::default(), free_port(), agent(1, Egress::Deny));
@@ -103,7 +103,7 @@ async fn no_query_is_lost_from_one_server_to_the_next() {
     };
     let query = query("api.test.", RecordType::A).to_vec().unwrap();
     let first = Stage::new();
-    // Whatever is looked up waits.
+    // Every lookup waits.
     first.zone.open.forget_permits(Semaphore::MAX_PERMITS);
     let (server, address) = start(first.parts);
     let taken = tokio::spawn({
@@ -148,7 +148,7 @@ async fn queries_past_the_bound_are_dropped() {
         query.metadata.id = id;
         socket.send(&query.to_vec().unwrap()).await.unwrap();
     }
-    // One more, that needs no lookup: the places are taken by those that wait.
+    // One more query, which needs no lookup. The waiting queries use all permits.
     let asker = server.asker(&one.cgroup).unwrap();
     while asker.queries.available_permits() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
