@@ -1,16 +1,14 @@
-//! Which addresses may be dialled at all.
+//! The policy on addresses that may be dialled.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// An address that the policy on addresses let through. Only [`AddressPolicy`] makes one, and only such an address is
-/// dialled.
 use onecli_model::Reach;
 use onecli_model::metadata::METADATA_ADDRESSES;
 
-/// An address that the policy on addresses let through. Only [`AddressPolicy::check`] makes one, and only such
-/// an address is dialled.
+/// An address that the address policy permits. Only [`AddressPolicy::check`] creates one, and only such an address is
+/// dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CheckedAddr(SocketAddr);
 
@@ -22,7 +20,7 @@ impl CheckedAddr {
 }
 
 /// Blocks loopback, link-local, cloud metadata, private, multicast and reserved ranges (IANA special-purpose
-/// registries, RFC 6890), also inside IPv6 forms of IPv4 addresses; the operator exempts networks.
+/// registries, RFC 6890), also inside IPv6 forms of IPv4 addresses. The operator exempts networks.
 #[derive(Debug, Clone, Default)]
 pub struct AddressPolicy {
     allow: Vec<IpNet>,
@@ -30,12 +28,13 @@ pub struct AddressPolicy {
 }
 
 impl AddressPolicy {
-    /// `allow` is `[egress] allow_addresses`; `own` are the daemon's listeners, blocked whatever is allowed.
+    /// `allow` is `[egress] allow_addresses`. `own` are the daemon's listeners, which are blocked even if `allow`
+    /// contains them.
     pub fn new(allow: Vec<IpNet>, own: Vec<SocketAddr>) -> AddressPolicy {
         AddressPolicy { allow, own }
     }
 
-    /// Lets `address` through for a request that rules allow to `reach`, or not.
+    /// Returns the checked address if `address` may be dialled for a request that rules allow to `reach`.
     pub fn check(&self, address: SocketAddr, reach: &Reach) -> Option<CheckedAddr> {
         let ip = address.ip().to_canonical();
         let address = SocketAddr::new(ip, address.port());
@@ -48,14 +47,14 @@ impl AddressPolicy {
         (named || (reach.open && (exempt || !blocked))).then_some(CheckedAddr(address))
     }
 
-    /// Lets an address of the operator's upstream proxy through: any that is not ours.
+    /// Returns the checked address of the operator's upstream proxy: any address except the daemon's own.
     pub fn check_proxy(&self, address: SocketAddr) -> Option<CheckedAddr> {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         (!self.is_own(address)).then_some(CheckedAddr(address))
     }
 
-    /// Is it one of the daemon's listeners? One bound to all addresses owns its port everywhere on this host, of
-    /// which loopback and 0.0.0.0 are recognised here.
+    /// Returns whether the address is one of the daemon's listeners. A listener bound to all addresses owns its port
+    /// on every address of this host. Of these, loopback and 0.0.0.0 are recognized here.
     fn is_own(&self, address: SocketAddr) -> bool {
         self.own.iter().any(|own| {
             own.port() == address.port()
@@ -66,8 +65,9 @@ impl AddressPolicy {
     }
 }
 
-/// Does a rule for `net` mean this address, which lies in a blocked range? Not where `net` is most of the Internet, and a
-/// cloud's metadata service only where it is that address alone: it hands credentials to whoever asks.
+/// Returns whether a rule for `net` covers this address in a blocked range explicitly. A `net` with most of the
+/// Internet does not. A cloud's metadata service needs a rule for exactly that address, because it issues credentials
+/// to every client.
 fn is_explicit(net: IpNet, ip: IpAddr) -> bool {
     if METADATA_ADDRESSES.contains(&ip) {
         return net.prefix_len() == net.max_prefix_len();

@@ -1,4 +1,4 @@
-//! Connecting to checked addresses.
+//! Connections to checked addresses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,21 +11,21 @@ use tokio::net::TcpStream;
 
 use super::address::CheckedAddr;
 
-/// How long one address has before the next is tried beside it (RFC 8305 section 8).
+/// The time that one address has before the next is tried in parallel (RFC 8305 section 8).
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// No address accepted a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The last address's reason.
+    /// The last address failed.
     #[error("cannot connect to {address}: {source}")]
     Refused {
         /// The address that failed last.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// None answered in time.
+    /// No address answered in time.
     #[error("no address accepted a connection within {0:?}")]
     TimedOut(Duration),
 }
@@ -33,13 +33,13 @@ pub enum DialError {
 /// Opens TCP connections to upstreams.
 #[derive(Debug, Clone, Copy)]
 pub struct Dialer {
-    /// The bound on one dial, over all its addresses.
+    /// The time limit of one dial, over all its addresses.
     pub connect_timeout: Duration,
 }
 
 impl Dialer {
-    /// Connects to the first address that accepts, IPv6 and IPv4 in turn, each a little after the one before
-    /// (RFC 8305). `TCP_NODELAY` is set.
+    /// Connects to the first address that accepts. Tries IPv6 and IPv4 in turn, each a little after the previous one
+    /// (RFC 8305). Sets `TCP_NODELAY`.
     ///
     /// # Errors
     /// [`DialError`].
@@ -51,7 +51,7 @@ impl Dialer {
     }
 }
 
-/// Families in turn, beginning with that of the first address.
+/// Alternates the families, beginning with that of the first address.
 fn interleave(addresses: &[CheckedAddr]) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(|a| a.get().is_ipv6());
     let (mut a, mut b): (Vec<SocketAddr>, Vec<SocketAddr>) =
@@ -66,23 +66,25 @@ fn interleave(addresses: &[CheckedAddr]) -> Vec<SocketAddr> {
     order
 }
 
-/// How long a silent peer is believed, and how often it is asked then (tcp(7)): three times, 15 s apart.
+/// The time before a silent peer is probed, and the probes (tcp(7)): three, 15 s apart.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_mins(1))
     .with_interval(Duration::from_secs(15))
     .with_retries(3);
 
-/// Sets what every connection has: no delay, and an end when the peer is gone without a word. A failure only costs
-/// latency, or time.
+/// Sets the options of every connection: no delay, and an end if the peer disappears. A failure costs only latency or
+/// time.
 pub fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
 }
 
-/// How long an upstream may leave bytes unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)). It counts for a closed window, too.
+/// The time for which an upstream may leave bytes unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)). It also applies to a
+/// closed window.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
-/// The same for connections to upstreams, and an end when the network loses everything.
+/// Sets the options of a connection to an upstream. These include [`UNACKNOWLEDGED`], which ends the connection if
+/// the network loses everything.
 fn tune_upstream(stream: &TcpStream) {
     tune(stream);
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED));

@@ -1,4 +1,4 @@
-//! A and AAAA records of a name, asked for side by side (RFC 8305 section 3).
+//! A and AAAA records of a name, queried in parallel (RFC 8305 section 3).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::RecordType;
 use tokio::sync::Semaphore;
 
-/// How long AAAA records are waited for once A records are there: the Resolution Delay of RFC 8305 section 8.
+/// The time to wait for AAAA records once A records have arrived: the Resolution Delay of RFC 8305 section 8.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-/// AAAA queries that go on when nothing waits for them, so that a late answer is cached. The resolver's own timeout ends
-/// them.
+/// The number of AAAA queries that continue when no lookup waits for them, so that a late answer is cached. The
+/// resolver's own timeout ends them.
 const LATE_QUERIES: usize = 64;
 
 /// Looks up both address families.
@@ -24,12 +24,12 @@ pub(super) struct Families {
 }
 
 impl Families {
-    /// Asks `resolver`.
+    /// Uses `resolver`.
     pub(super) fn new(resolver: TokioResolver) -> Families {
         Families { resolver, late: Arc::new(Semaphore::new(LATE_QUERIES)) }
     }
 
-    /// The addresses of `name`, IPv6 first, and the shortest TTL in seconds. The list may be empty.
+    /// Returns the addresses of `name`, IPv6 first, and the shortest TTL in seconds. The list may be empty.
     ///
     /// # Errors
     /// [`NetError`] if neither family has an answer.
@@ -37,12 +37,12 @@ impl Families {
         let mut v4 = Box::pin(self.clone().query(name.to_owned(), RecordType::A));
         let mut v6 = Box::pin(self.clone().query(name.to_owned(), RecordType::AAAA));
         let (v6, v4) = tokio::select! {
-            // An A answer that is cached is there at once, and so may an AAAA answer be.
+            // A cached A answer is ready at once, and so may an AAAA answer be.
             biased;
             v6 = &mut v6 => (v6, v4.await),
             v4 = &mut v4 => match v4 {
-                // The name does not exist for any type (RFC 8020). The reverse does not hold: servers are known that say
-                // so for AAAA alone (RFC 4074 section 4.2).
+                // The name does not exist for any type (RFC 8020). The reverse does not hold: some servers are known
+                // to return NXDOMAIN for AAAA alone (RFC 4074 section 4.2).
                 Err(error) if error.is_nx_domain() => return Err(error),
                 Ok(v4) if addresses(&v4).next().is_some() => {
                     let Ok(v6) = tokio::time::timeout(RESOLUTION_DELAY, &mut v6).await else {
@@ -65,7 +65,7 @@ impl Families {
         self.resolver.lookup(name, record_type).await
     }
 
-    /// Lets a query end by itself: the resolver caches its answer.
+    /// Lets a query finish in the background, so that the resolver caches its answer.
     fn finish_late(&self, query: impl Future<Output = Result<Lookup, NetError>> + Send + 'static) {
         let Ok(permit) = Arc::clone(&self.late).try_acquire_owned() else { return };
         tokio::spawn(async move {
@@ -84,7 +84,7 @@ fn gather(lookups: &[Lookup]) -> (Vec<IpAddr>, u32) {
     (lookups.iter().flat_map(addresses).collect(), ttl.unwrap_or_default())
 }
 
-/// The error to report: a name that does not exist, then a server that failed, then a name without addresses.
+/// Selects the error to report. A nonexistent name comes first, then a failed server, then a name without addresses.
 fn weightier(v6: NetError, v4: NetError) -> NetError {
     if v4.is_nx_domain() || (!v6.is_nx_domain() && v6.is_no_records_found()) { v4 } else { v6 }
 }

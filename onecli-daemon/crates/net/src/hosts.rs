@@ -1,4 +1,4 @@
-//! hosts(5): names that the host's administrator gave addresses, which count before DNS.
+//! hosts(5): names with addresses set by the host's administrator. They take precedence over DNS.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use onecli_model::Host;
 
-/// The file, as it is at each lookup: a change counts without a restart, as it does for every program of the host.
+/// The hosts file. A change takes effect at the next lookup without a restart, as for every program of the host.
 #[derive(Debug)]
 pub(super) struct HostsFile {
     path: PathBuf,
     read: Mutex<Read>,
 }
 
-/// What was read, and what the file's metadata said then.
+/// The parsed content, and the file's metadata at that time.
 #[derive(Debug, Default)]
 struct Read {
     stamp: Option<(SystemTime, u64)>,
@@ -26,13 +26,13 @@ struct Read {
 }
 
 impl HostsFile {
-    /// The file at `path`, which may be missing.
+    /// Uses the file at `path`, which may be missing.
     pub(super) fn new(path: impl Into<PathBuf>) -> HostsFile {
         HostsFile { path: path.into(), read: Mutex::default() }
     }
 
-    /// The addresses of `host` in it, of both families. One family alone is the whole answer, as it is for the C
-    /// library: nobody is asked for the other.
+    /// Returns the addresses of `host` in the file, of both families. One family alone is the complete answer, as for
+    /// the C library: DNS is not queried for the other.
     pub(super) fn addresses(&self, host: &Host) -> Vec<IpAddr> {
         let Some(mut name) = host.as_name().and_then(|name| Name::from_ascii(name).ok()) else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Sockets: listeners, where a connection came from, its first bytes, names, addresses, dialling, tunnels.
+//! Sockets: listeners, origins of connections, protocol detection, names, addresses, dialling, tunnels.
 
 #![forbid(unsafe_code)]
 

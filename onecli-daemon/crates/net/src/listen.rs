@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+/// The queue of connections that wait to be accepted. The kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// A listener could not be opened.
@@ -29,18 +29,19 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A TCP socket with an address, to which nobody can connect yet: binding may need a privilege that listening does not.
+/// A bound TCP socket that does not accept connections yet. Binding may need a privilege that listening does not
+/// need.
 #[derive(Debug)]
 pub struct Bound {
     socket: Socket,
     address: SocketAddr,
 }
 
-/// Binds a TCP socket. It belongs to the cgroup that the calling thread is in now (`sock_ops` programs run by
-/// a listener's birth cgroup).
+/// Binds a TCP socket. It belongs to the current cgroup of the calling thread (`sock_ops` programs run by the cgroup
+/// in which a listener was created).
 ///
 /// # Errors
-/// [`ListenError`], with what to look at.
+/// [`ListenError`], with the next step.
 pub fn bind(address: SocketAddr) -> Result<Bound, ListenError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -61,15 +62,15 @@ impl Bound {
         Ok(Bound { socket, address: address.ok_or(io::ErrorKind::InvalidInput)? })
     }
 
-    /// The address, with the port that the kernel chose where none was asked for.
+    /// Returns the address, with the port that the kernel chose if none was requested.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes connections from now on. Call it inside a tokio runtime.
+    /// Starts to accept connections. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// [`ListenError`]: another socket of root's that shares the address by `SO_REUSEADDR` was quicker, say.
+    /// [`ListenError`], for example if another root process that shares the address by `SO_REUSEADDR` listened first.
     pub fn listen(self) -> Result<TcpListener, ListenError> {
         let Bound { socket, address } = self;
         let listen = || {
@@ -80,7 +81,7 @@ impl Bound {
     }
 }
 
-/// A socket that another process of ours bound.
+/// Accepts a socket that another process of the daemon bound.
 impl TryFrom<OwnedFd> for Bound {
     type Error = io::Error;
 

@@ -1,4 +1,4 @@
-//! Asking an upstream proxy for a connection (RFC 9110 section 9.3.6).
+//! Connections through an upstream proxy (RFC 9110 section 9.3.6).
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -10,21 +10,21 @@ use hyper_util::rt::TokioIo;
 use onecli_model::{Authority, ProxyUrl};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Bytes both ways, whatever is below.
+/// Bytes in both directions, over any lower layer.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
 
-/// Why a proxy opened no connection.
+/// The reason why a proxy opened no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// It wants other credentials.
+    /// The proxy requires other credentials.
     #[error("it wants other credentials (407)")]
     Credentials,
-    /// It answered with another status than 2xx.
+    /// The proxy answered with a status other than 2xx.
     #[error("it refused the connection with status {0}")]
     Refused(StatusCode),
-    /// It does not speak HTTP, or broke off.
+    /// The proxy does not speak HTTP, or closed the connection early.
     #[error("it broke off: {0}")]
     Broken(#[from] hyper::Error),
     /// The request cannot be written.
@@ -32,7 +32,7 @@ pub enum ProxyError {
     Unasked(#[from] http::Error),
 }
 
-/// What `Proxy-Authorization` says to `proxy`, where it is told who we are.
+/// Returns the `Proxy-Authorization` value for `proxy`, if credentials are configured.
 pub fn proxy_authorization(proxy: &ProxyUrl) -> Option<HeaderValue> {
     let credentials = proxy.credentials()?;
     let encoded = zeroize::Zeroizing::new(data_encoding::BASE64.encode(credentials.as_bytes()));
@@ -41,7 +41,7 @@ pub fn proxy_authorization(proxy: &ProxyUrl) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Has the proxy at the other end of `stream` connect to `target`.
+/// Requests that the proxy at the other end of `stream` connect to `target`.
 ///
 /// # Errors
 /// [`ProxyError`].
@@ -56,7 +56,7 @@ pub async fn connect_through(
             tracing::debug!(%error, "a connection to the upstream proxy ended");
         }
     });
-    // An IPv6 literal is bracketed by its Display; the port is always there.
+    // Its Display form brackets an IPv6 literal and always includes the port.
     let named = target.to_string();
     let mut request = Request::builder().method(Method::CONNECT).uri(named.as_str());
     request = request.header(header::HOST, named);

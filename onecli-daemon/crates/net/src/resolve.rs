@@ -1,4 +1,4 @@
-//! Names to checked addresses. The daemon resolves for itself; an agent's own answer is never used.
+//! Resolution of names to checked addresses. The daemon resolves names itself and never uses an agent's own answer.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,64 +11,65 @@ use super::address::{AddressPolicy, CheckedAddr};
 use super::families::Families;
 use super::hosts::HostsFile;
 
-/// Addresses tried for one name.
+/// The maximum number of addresses tried for one name.
 const MAX_ADDRESSES: usize = 8;
-/// Answers of DNS servers that are kept, one for each name and type. A message has at most 64 KiB (RFC 1035 section 4.2.2),
-/// and as records at most some 1.3 MiB (5,461 of 12 bytes); a common one has 1 KiB. So all are below 170 MiB, where agents
-/// may ask for names whose server is hostile.
+/// The number of cached DNS answers, one for each name and type. A message has at most 64 KiB (RFC 1035 section
+/// 4.2.2), and its parsed records at most about 1.3 MiB (5,461 of 12 bytes); a common one has 1 KiB. The cache is
+/// therefore below 170 MiB even if agents query names whose server is hostile.
 const KEPT_ANSWERS: u64 = 128;
 
-/// Why there is no address to dial.
+/// The reason why there is no address to dial.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// Every address is in a blocked range, or refused by a rule.
+    /// Every address is in a blocked range or refused by a rule.
     #[error(
         "no address of {0} may be reached: all are in a blocked range (loopback, private, link-local, ...) or refused by a rule"
     )]
     Blocked(Host),
-    /// There is no address.
+    /// The lookup failed.
     #[error("cannot resolve {host}: {reason}")]
     Failed {
         /// The name.
         host: Host,
-        /// What kind of answer that is.
+        /// The kind of failure.
         failure: ResolveFailure,
         /// The resolver's reason.
         reason: String,
     },
 }
 
-/// Why a name has no address.
+/// The kind of a failed lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolveFailure {
     /// The name does not exist (NXDOMAIN).
     NoSuchName,
-    /// The name exists, without an address.
+    /// The name exists, but has no address.
     NoAddress,
-    /// No server answered, or none that knows.
+    /// No server answered, or none has the answer.
     Unavailable,
 }
 
 /// The addresses of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// At least one.
+    /// The addresses, at least one.
     pub list: Vec<IpAddr>,
-    /// How long they hold by DNS, in seconds; `u32::MAX` where they are configured.
+    /// The TTL from DNS, in seconds; `u32::MAX` for configured names.
     pub ttl: u32,
 }
 
 fn configure(options: &mut ResolverOpts) {
-    // Read by us, before anybody is asked.
+    // The daemon reads the file itself before it queries a server.
     options.use_hosts_file = ResolveHosts::Never;
     options.cache_size = KEPT_ANSWERS;
 }
 
-/// Resolves hosts: configured names, then the system's `/etc/hosts` and DNS servers.
+/// Resolves hosts: configured names first, then the system's `/etc/hosts` and DNS servers.
 pub struct Resolver {
     fixed: BTreeMap<Host, Vec<IpAddr>>,
     hosts: HostsFile,
-    /// The reason, where `/etc/resolv.conf` is missing or bad: configured names still work.
+    /// The DNS resolver. The error is the reason if `/etc/resolv.conf` is missing or invalid; configured names still
+    /// work.
     dns: Result<Families, String>,
     policy: AddressPolicy,
 }
@@ -83,7 +84,7 @@ impl std::fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// `fixed` is `[resolver] hosts`, which wins over `/etc/hosts`, which wins over DNS.
+    /// `fixed` is `[resolver] hosts`. It takes precedence over `/etc/hosts`, which takes precedence over DNS.
     pub fn new(fixed: BTreeMap<Host, Vec<IpAddr>>, policy: AddressPolicy) -> Resolver {
         let dns = TokioResolver::builder_tokio()
             .and_then(|mut builder| {
@@ -98,13 +99,13 @@ impl Resolver {
         Resolver { fixed, hosts: HostsFile::new("/etc/hosts"), dns, policy }
     }
 
-    /// May a request that rules allow to `reach` go to this address?
+    /// Returns whether a request that rules allow to `reach` may go to this address.
     pub fn admits(&self, address: SocketAddr, reach: &Reach) -> bool {
         self.policy.check(address, reach).is_some()
     }
 
-    /// The addresses of `authority` that may be dialled for a request that rules allow to `reach`, at least one and at
-    /// most eight.
+    /// Resolves `authority` to the addresses that may be dialled for a request that rules allow to `reach`: at least
+    /// one and at most eight.
     ///
     /// # Errors
     /// [`ResolveError`].
@@ -126,7 +127,8 @@ impl Resolver {
         if checked.is_empty() { Err(ResolveError::Blocked(host.clone())) } else { Ok(checked) }
     }
 
-    /// The addresses of the operator's own proxy, which may lie in a blocked range, but not be one of our listeners.
+    /// Resolves the operator's own proxy. Its addresses may be in a blocked range, but must not be the daemon's
+    /// listeners.
     ///
     /// # Errors
     /// [`ResolveError`].
@@ -140,7 +142,8 @@ impl Resolver {
         if checked.is_empty() { Err(ResolveError::Blocked(proxy.host().clone())) } else { Ok(checked) }
     }
 
-    /// May a proxy be asked for `authority`, which rules allow to `reach`? It resolves names itself; an address must be one that we would dial.
+    /// Checks that a proxy may receive a request for `authority`, which rules allow to `reach`. The proxy resolves
+    /// names itself. An IP address must be one that the daemon would dial.
     ///
     /// # Errors
     /// [`ResolveError::Blocked`].
@@ -152,7 +155,7 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a name, blocked ones too.
+    /// Looks up the addresses of a name, including blocked ones.
     ///
     /// # Errors
     /// [`ResolveError::Failed`].
@@ -166,7 +169,7 @@ impl Resolver {
         }
         let failed = |failure, reason: String| ResolveError::Failed { host: host.clone(), failure, reason };
         let dns = self.dns.as_ref().map_err(|reason| failed(ResolveFailure::Unavailable, reason.clone()))?;
-        // The dot at the end keeps search domains out: the name that was matched is the name that is asked for.
+        // The final dot disables search domains: the queried name is exactly the matched name.
         let (list, ttl) = dns.lookup(&format!("{host}.")).await.map_err(|error| {
             let failure = if error.is_nx_domain() {
                 ResolveFailure::NoSuchName
@@ -198,7 +201,8 @@ mod tests {
 
     use super::*;
 
-    /// A DNS server of three names, and of any that begins with an `h`, at this port; counts those.
+    /// A DNS server on this port with three names and all names that begin with an `h`. It counts queries for the
+    /// latter.
     async fn server(asked_for_h: Arc<AtomicUsize>) -> u16 {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let port = socket.local_addr().unwrap().port();
@@ -225,7 +229,7 @@ mod tests {
                         asked_for_h.fetch_add(1, Relaxed);
                         Some((300, ip("192.0.2.5")))
                     }
-                    // Alternates, and asks not to be kept.
+                    // Alternates between two addresses, with TTL 0.
                     ("rebound.test.", RecordType::A) => {
                         turns += 1;
                         Some((0, ip(if turns % 2 == 1 { "1.1.1.1" } else { "127.0.0.1" })))
@@ -278,7 +282,8 @@ mod tests {
         (dir, resolver)
     }
 
-    /// A name that is harmless when it is asked for and ours when it is dialled: what was checked is what is dialled.
+    /// A name that resolves to a harmless address first and to the daemon's own when it is dialled. The daemon dials
+    /// the address that it checked.
     #[tokio::test]
     async fn rebinding_does_not_win() {
         let (_dir, resolver) = resolver().await;
@@ -341,7 +346,7 @@ mod tests {
         panic!("the answer was not cached");
     }
 
-    /// An agent that may go to `**.evil.test` has the daemon keep few of its names.
+    /// An agent that may resolve `**.evil.test` fills only a small cache.
     #[tokio::test]
     async fn few_answers_are_kept() {
         let asked = Arc::<AtomicUsize>::default();
@@ -355,7 +360,7 @@ mod tests {
         assert_eq!((look(0..20).await, look(0..20).await), (20, 0));
         assert_eq!(look(100..600).await, 500);
         let again = look(100..600).await;
-        // The cache tidies up a little after it is filled.
+        // The cache evicts entries a little after it is full.
         assert!(again > 250, "{again} of 500 were asked for again");
     }
 

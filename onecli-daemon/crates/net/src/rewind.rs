@@ -1,4 +1,4 @@
-//! A stream whose first bytes were read already.
+//! A stream whose first bytes were already read.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Gives the bytes that were read ahead, then the stream's own.
+/// Returns the bytes that were read ahead, then those of the stream.
 #[derive(Debug)]
 pub struct Rewind<S> {
     ahead: Bytes,
@@ -15,7 +15,7 @@ pub struct Rewind<S> {
 }
 
 impl<S> Rewind<S> {
-    /// Puts `ahead` before what `stream` still has.
+    /// Prepends `ahead` to the rest of `stream`.
     pub fn new(ahead: Bytes, stream: S) -> Rewind<S> {
         Rewind { ahead, stream }
     }

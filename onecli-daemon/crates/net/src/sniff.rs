@@ -1,4 +1,4 @@
-//! What a client speaks, by its first bytes.
+//! Detection of a client's protocol from its first bytes.
 
 use std::io;
 use std::time::Duration;
@@ -6,35 +6,35 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Most bytes read ahead: a ClientHello with post-quantum keys and many extensions is well under it.
+/// The maximum number of bytes read ahead. A ClientHello with post-quantum keys and many extensions is well below it.
 const MAX_AHEAD: usize = 32 * 1024;
-/// How long a client may dribble after its first byte before it is given up.
+/// The time that a client has for its first message after the first byte.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// A TLS handshake record (RFC 8446 section 5.1).
     Tls,
     /// A method token: HTTP/1, or HTTP/2's preface.
     Http,
-    /// Something else.
+    /// Any other protocol.
     Other,
 }
 
-/// Why nothing can be said of a client.
+/// The reason why a client's protocol is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum SniffError {
-    /// It closed before the first byte.
+    /// The client closed before the first byte.
     #[error("the client closed the connection without a word")]
     Closed,
-    /// It stayed silent: a protocol in which the server speaks first, perhaps. No byte was read.
+    /// The client sent no byte. In its protocol, the server may speak first.
     #[error("the client sent nothing")]
     Silent,
-    /// It began, and did not come to an end.
+    /// The client did not complete its first message in time.
     #[error("the client sent nothing that can be recognised within 10 s")]
     Slow,
-    /// More than 32 KiB of ClientHello.
+    /// The ClientHello has more than 32 KiB.
     #[error("the client's first message is longer than 32 KiB")]
     TooLong,
     /// The socket failed.
@@ -42,11 +42,11 @@ pub enum SniffError {
     Io(#[from] io::Error),
 }
 
-/// The first bytes of SSH (RFC 4253 section 4.2), which look like a method's.
+/// The first bytes of SSH (RFC 4253 section 4.2), which look like an HTTP method.
 const SSH: &[u8] = b"SSH-";
 
-/// Reads until the protocol is known and, for TLS, until `complete` says that its first message is whole. The first byte
-/// has to come within `silence`.
+/// Reads until the protocol is known and, for TLS, until `complete` returns that the first message is complete. The
+/// first byte must arrive within `silence`.
 ///
 /// # Errors
 /// [`SniffError`].

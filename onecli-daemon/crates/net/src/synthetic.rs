@@ -1,8 +1,9 @@
-//! Synthetic addresses: each stands for a name, for one agent.
+//! Synthetic addresses: each represents a name, for one agent.
 //!
-//! DNS answers with one if the agent may not resolve a name, or if only the upstream proxy can. The kernel programs redirect
-//! every connection of an agent, so one to a synthetic address reaches the daemon and no packet leaves the host. The daemon
-//! decides by the TLS server name or `Host`; the name that the address stands for is used if there is neither.
+//! DNS answers with one if the agent may not resolve a name, or if only the upstream proxy can resolve it. The kernel
+//! programs redirect every connection of an agent. A connection to a synthetic address therefore reaches the daemon,
+//! and no packet leaves the host. The daemon decides by the TLS server name or `Host`. If there is neither, it uses
+//! the name that the address represents.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,19 +16,19 @@ use ipnet::Ipv4Net;
 use lru::LruCache;
 use onecli_model::{AgentId, Host};
 
-/// Names that have an address for one agent; the one that was used longest ago goes first. A name has at most 253 bytes and
-/// is stored twice, so an agent's table is below 700 KiB.
+/// The number of names that have an address for one agent. The least recently used one is replaced first. A name has
+/// at most 253 bytes and is stored twice, so an agent's table is below 700 KiB.
 const NAMES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Last octets in use: some programs take .0 and .255 for a network and a broadcast address.
+/// The number of last octets in use. Some programs treat .0 and .255 as a network and a broadcast address.
 const LAST_OCTETS: u32 = 254;
-/// Ports at which HTTP and TLS clients connect. There the client speaks first, so the daemon can read whom it wants and
-/// answer with the reason of a refusal. At other ports a client may wait for the server's first word.
+/// Ports at which HTTP and TLS clients connect. The client speaks first there, so the daemon can read the host it
+/// requests and answer with the reason of a refusal. At other ports a client may wait for the server's first bytes.
 const CLIENT_SPEAKS_FIRST: [u16; 22] = [
     80, 443, 3000, 3128, 4318, 5000, 6443, 7860, 8000, 8008, 8080, 8081, 8088, 8200, 8443, 8500, 8888, 9000,
     9090, 9200, 9443, 11434,
 ];
 
-/// Does the client speak first at this port?
+/// Returns whether the client speaks first at this port.
 pub fn client_speaks_first(port: u16) -> bool {
     CLIENT_SPEAKS_FIRST.contains(&port)
 }
@@ -39,7 +40,7 @@ pub struct SyntheticAddresses {
     tables: Mutex<HashMap<AgentId, Table>>,
 }
 
-/// One agent's.
+/// The addresses of one agent.
 #[derive(Debug)]
 struct Table {
     by_name: LruCache<Host, Assigned>,
@@ -49,7 +50,7 @@ struct Table {
 #[derive(Debug, Clone, Copy)]
 struct Assigned {
     address: Ipv4Addr,
-    /// The last connection to it.
+    /// The time of the last connection to it.
     connected: Option<Instant>,
 }
 
@@ -60,28 +61,28 @@ impl Default for Table {
 }
 
 impl SyntheticAddresses {
-    /// Of this range, a /20 or larger; none at all without one.
+    /// `range` is a /20 or larger. Without one there are no synthetic addresses.
     pub fn new(range: Option<Ipv4Net>) -> SyntheticAddresses {
         SyntheticAddresses { range, tables: Mutex::default() }
     }
 
-    /// Are there any?
+    /// Returns whether there are any synthetic addresses.
     pub fn is_enabled(&self) -> bool {
         self.range.is_some()
     }
 
-    /// Is the address one of the range?
+    /// Returns whether the address is in the range.
     pub fn contains(&self, address: IpAddr) -> bool {
         matches!((self.range, address.to_canonical()), (Some(range), IpAddr::V4(ip)) if range.contains(&ip))
     }
 
-    /// The address of a name for this agent, which mostly stays the same, also over a restart.
+    /// Returns the address of a name for this agent. It usually stays the same, also after a restart.
     pub fn assign(&self, agent: AgentId, name: &Host) -> Option<Ipv4Addr> {
         let range = self.range?;
         Some(self.tables().entry(agent).or_default().assign(range, name))
     }
 
-    /// The name that an address stands for; notes that the agent connects to it.
+    /// Returns the name that an address represents, and notes that the agent connects to it.
     pub fn connected(&self, agent: AgentId, address: IpAddr, now: Instant) -> Option<Host> {
         let IpAddr::V4(address) = address.to_canonical() else { return None };
         let mut tables = self.tables();
@@ -91,14 +92,14 @@ impl SyntheticAddresses {
         Some(name)
     }
 
-    /// Has the agent connected to the name's address since then?
+    /// Returns whether the agent has connected to the name's address since then.
     pub fn was_connected(&self, agent: AgentId, name: &Host, since: Instant) -> bool {
         let tables = self.tables();
         let assigned = tables.get(&agent).and_then(|table| table.by_name.peek(name));
         assigned.and_then(|assigned| assigned.connected).is_some_and(|connected| connected >= since)
     }
 
-    /// Forgets the names of other agents than these.
+    /// Drops the names of all agents for which `is_known` returns false.
     pub fn retain(&self, is_known: impl Fn(AgentId) -> bool) {
         self.tables().retain(|agent, _| is_known(*agent));
     }
@@ -124,8 +125,8 @@ impl Table {
         address
     }
 
-    /// The first free address from the one that the name's hash points to. There are more than three times as many
-    /// addresses as names, so one is free.
+    /// Returns the first free address, starting from the one that the name's hash selects. There are more than three
+    /// times as many addresses as names, so one is free.
     fn free_address(&self, range: Ipv4Net, name: &Host) -> Ipv4Addr {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!((off.assign(ONE, &name("a.test")), off.contains(address.into())), (None, false));
     }
 
-    /// Invariant 9: a flood of names takes the place of its own oldest ones, and of nothing else.
+    /// Invariant 9: a flood of names replaces only the oldest names of the same agent.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
     fn table_is_bounded_and_addresses_are_distinct() {

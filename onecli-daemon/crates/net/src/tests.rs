@@ -1,4 +1,4 @@
-//! First bytes, and dialling with real sockets.
+//! Protocol detection, and dialling with real sockets.
 
 use std::time::Duration;
 
@@ -57,10 +57,10 @@ async fn a_dead_address_does_not_stop_the_next() {
     assert!(matches!(dialer.dial(&addresses[..1]).await, Err(DialError::Refused { .. })));
 }
 
-/// An address that answers nothing costs the time that each has for itself, not the whole (RFC 8305).
+/// A silent address delays the next one only by its own share of time, not by the whole timeout (RFC 8305).
 #[tokio::test]
 async fn a_silent_address_does_not_hold_up_the_next() {
-    // A listener whose queue is full drops what else comes.
+    // A listener with a full queue drops further connections.
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     full.listen(0).unwrap();
@@ -117,7 +117,7 @@ async fn a_tunnel_counts_both_ways_and_stops_when_told() {
     assert_eq!((bytes.from_agent(), bytes.to_agent()), (4, 5));
 }
 
-/// Either side may close first; the other is passed on for as long as it is not silent.
+/// Either side may close first. The tunnel passes on the other direction until that is silent for too long.
 #[tokio::test]
 async fn a_half_closed_tunnel_ends_when_the_other_side_is_silent() {
     for agent_closes in [true, false] {
@@ -129,7 +129,7 @@ async fn a_half_closed_tunnel_ends_when_the_other_side_is_silent() {
             let bytes = TunnelBytes::default();
             tunnel(agent_side, upstream_side, &bytes, idle, std::future::pending()).await
         });
-        // Not half-closed: silence does not count.
+        // Not half-closed: silence does not end the tunnel.
         tokio::time::sleep(idle * 3).await;
         closing.write_all(b"request").await.unwrap();
         closing.shutdown().await.unwrap();

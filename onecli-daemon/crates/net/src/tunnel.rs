@@ -1,4 +1,4 @@
-//! Bytes passed on unread.
+//! Tunnels: bytes passed on without inspection.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that went through a tunnel so far; readable while it is open.
+/// The number of bytes that passed through a tunnel so far. It can be read while the tunnel is open.
 #[derive(Debug, Clone, Default)]
 pub struct TunnelBytes {
     from_agent: Arc<AtomicU64>,
@@ -17,12 +17,12 @@ pub struct TunnelBytes {
 }
 
 impl TunnelBytes {
-    /// From the agent to the upstream.
+    /// Bytes from the agent to the upstream.
     pub fn from_agent(&self) -> u64 {
         self.from_agent.load(Ordering::Relaxed)
     }
 
-    /// From the upstream to the agent.
+    /// Bytes from the upstream to the agent.
     pub fn to_agent(&self) -> u64 {
         self.to_agent.load(Ordering::Relaxed)
     }
@@ -32,17 +32,17 @@ impl TunnelBytes {
     }
 }
 
-/// Why a tunnel ended in order.
+/// The reason for a regular end of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Both sides closed.
     Closed,
-    /// It was told to stop.
+    /// The daemon stopped it.
     Stopped,
 }
 
-/// Passes bytes both ways until both sides closed, one failed, or `stop` resolves. `bytes` counts along. When one side has
-/// closed, the other may send on, and be silent for `idle` at a time, at most twice that.
+/// Passes bytes both ways until both sides closed, one failed, or `stop` resolves. Counts in `bytes`. After one side
+/// has closed, the other may continue to send. It may be silent for `idle` at a time, at most twice that.
 ///
 /// # Errors
 /// The first error of either side; [`io::ErrorKind::TimedOut`] for silence.
@@ -73,7 +73,7 @@ where
     }
 }
 
-/// Resolves when a tunnel that one side has closed has passed no byte for `idle`.
+/// Resolves when a half-closed tunnel has passed no byte for `idle`.
 async fn silence(idle: Duration, is_half_closed: &AtomicBool, bytes: &TunnelBytes) {
     let mut before = None;
     loop {
