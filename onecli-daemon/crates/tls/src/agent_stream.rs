@@ -10,8 +10,9 @@ use tokio_rustls::server::TlsStream;
 
 /// A TLS connection with an agent.
 ///
-/// After the agent's closure alert every read gives the end, for as long as the TCP connection is open in that direction:
-/// the agent may still read (RFC 8446 section 6.1). Then reads fail, because the agent is gone.
+/// After the agent's closure alert every read returns the end of the stream, for as long as the TCP connection is
+/// open in that direction: the agent may still read (RFC 8446 section 6.1). After that, reads fail, because the agent
+/// is gone.
 #[derive(Debug)]
 pub struct ServerStream<S> {
     tls: TlsStream<S>,
@@ -23,14 +24,14 @@ impl<S> ServerStream<S> {
         ServerStream { tls, has_ended: false }
     }
 
-    /// The stream below TLS, and the session.
+    /// Returns the stream below TLS, and the session.
     pub fn get_ref(&self) -> (&S, &ServerConnection) {
         self.tls.get_ref()
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerStream<S> {
-    /// Looks below TLS, where nothing may follow the closure alert. The task is woken when something does.
+    /// Polls the stream below TLS, on which no bytes may follow the closure alert. The task is woken when some do.
     fn poll_below(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut byte = [0];
         let below = self.tls.get_mut().0;

@@ -1,23 +1,23 @@
-//! Roots that the configuration names: what their extensions allow.
+//! Checks of configured roots: their extensions.
 //!
 //! RFC 5280 section 6.1 leaves the extensions of a trust anchor to local policy, and webpki reads only its name
-//! constraints. Here, a configured root must be allowed to sign certificates, and its path length holds.
+//! constraints. Here, a configured root must be allowed to sign certificates, and its path length applies.
 
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use webpki::VerifiedPath;
 
 use super::verify::{Refused, parsed};
 
-/// Why a certificate cannot be a root.
+/// The reason why a certificate cannot be a root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UnfitRoot {
-    /// Its key is for another use.
+    /// The key usage does not include signing.
     #[error(
         "the key usage of '{0}' lacks keyCertSign, so it must not sign certificates (RFC 5280 section 4.2.1.3); name the \
          CA that signs the servers' certificates, or reissue this one"
     )]
     NotASigner(String),
-    /// It cannot be read.
+    /// The certificate cannot be parsed.
     #[error("a certificate cannot be read: {0}")]
     Unreadable(String),
 }
@@ -46,7 +46,8 @@ impl PathLimits {
         Ok(())
     }
 
-    /// Does the root of this path allow its intermediates? Self-issued ones do not count (RFC 5280 section 4.2.1.9).
+    /// Checks that the root of this path allows its intermediates. Self-issued ones do not count (RFC 5280 section
+    /// 4.2.1.9).
     ///
     /// # Errors
     /// [`Refused::TooLong`], or [`Refused::Unreadable`].

@@ -13,37 +13,37 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// How long the authority's own certificate is valid: ten years.
+/// The validity of the authority's own certificate: ten years.
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3650);
-/// How long a leaf is valid: 30 days, well under the 398 days that clients accept.
+/// The validity of a leaf: 30 days, well under the 398 days that clients accept.
 const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 30);
-/// Certificates begin this long ago, for clients whose clock is behind.
+/// The time by which the validity of certificates begins in the past, for clients whose clock is behind.
 const BACKDATE: SignedDuration = SignedDuration::from_hours(24);
 
-/// Why the authority cannot be made or used.
+/// The reason why the authority cannot be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// Making a certificate failed.
+    /// A certificate could not be created.
     #[error("cannot make a certificate for {what}: {source}")]
     Generate {
-        /// What it was for.
+        /// The purpose of the certificate.
         what: String,
         /// rcgen's reason.
         source: rcgen::Error,
     },
-    /// The stored authority does not parse.
+    /// The stored authority cannot be parsed.
     #[error("the stored CA certificate or key does not parse: {0}")]
     Load(String),
-    /// Certificate and key of a stored authority do not belong together.
+    /// Certificate and key of a stored authority do not match.
     #[error("{0}: somebody changed it by hand; restore a backup")]
     Changed(&'static str),
-    /// A date past what a certificate can carry.
+    /// The date is later than a certificate can express.
     #[error("the host's clock shows a time that a certificate cannot carry")]
     Clock,
 }
 
-/// What is kept of an authority: the certificate in the clear, and both, to be sealed by the vault
-/// ([`CaMaterial::to_seal`]). The one in the clear is for people; a changed one is refused.
+/// The stored parts of an authority: the certificate in plain text, and certificate and key together, to be sealed by
+/// the vault ([`CaMaterial::to_seal`]). The plain certificate is for people; a modified one is refused.
 pub struct CaMaterial {
     /// The certificate, PEM.
     pub certificate_pem: String,
@@ -51,12 +51,12 @@ pub struct CaMaterial {
     pub key_der: Zeroizing<Vec<u8>>,
 }
 
-/// The first byte of what is sealed, from format 2 on. Format 1 was the key alone, whose DER begins with 0x30.
+/// The first byte of the sealed content, since format 2. Format 1 was the key alone, whose DER begins with 0x30.
 const FORMAT: u8 = 2;
 
 impl CaMaterial {
-    /// What is sealed, so that nobody exchanges the certificate: format, length of the certificate (4 bytes, big-endian),
-    /// certificate, key.
+    /// Returns the content to seal, so that the certificate cannot be exchanged: format, length of the certificate (4
+    /// bytes, big-endian), certificate, key.
     ///
     /// # Errors
     /// [`CaError::Load`] for a certificate of 4 GiB.
@@ -71,11 +71,11 @@ impl CaMaterial {
         Ok(all)
     }
 
-    /// What was sealed, and the certificate that stands beside it; tells whether it is of format 1 and has to be sealed
-    /// anew. [`CertAuthority::load`] looks at the rest.
+    /// Parses sealed content and compares it with the plain certificate. The boolean is true for format 1, which must
+    /// be sealed again. [`CertAuthority::load`] checks the rest.
     ///
     /// # Errors
-    /// [`CaError::Changed`] where the certificate is another than the sealed one, [`CaError::Load`].
+    /// [`CaError::Changed`] if the certificate differs from the sealed one, [`CaError::Load`].
     pub fn unsealed(certificate_pem: String, sealed: &[u8]) -> Result<(CaMaterial, bool), CaError> {
         let Some((&FORMAT, rest)) = sealed.split_first() else {
             let key_der = Zeroizing::new(sealed.to_vec());
@@ -97,7 +97,7 @@ fn cut() -> CaError {
     CaError::Load("what was sealed is cut off".to_owned())
 }
 
-/// The one certificate that the text is, and nothing but it: whatever else stands there would be trusted as well.
+/// Parses a text that must consist of exactly one certificate. Any additional content would be trusted as well.
 fn only_certificate(pem: &str) -> Result<CertificateDer<'static>, CaError> {
     let one = pem.trim_end().strip_prefix("-----BEGIN CERTIFICATE-----").and_then(|rest| {
         let body = rest.strip_suffix("-----END CERTIFICATE-----")?;
@@ -113,10 +113,10 @@ impl fmt::Debug for CaMaterial {
     }
 }
 
-/// What a certificate says of itself.
+/// The facts stated in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// SHA-256 of its DER form, in hex.
+    /// The SHA-256 of its DER form, in hex.
     pub sha256: String,
     /// Not valid before.
     pub not_before: Timestamp,
@@ -143,11 +143,11 @@ impl CertificateFacts {
     }
 }
 
-/// The certificate authority: signs leaves for the hosts that are inspected.
+/// The certificate authority: signs leaves for the inspected hosts.
 pub struct CertAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
-    /// One key for every leaf: they all live in this process, and agents never see it.
+    /// One key for all leaves. They all exist only in this process, and agents never see the key.
     leaf_key: KeyPair,
 }
 
@@ -157,7 +157,7 @@ impl fmt::Debug for CertAuthority {
     }
 }
 
-/// A leaf certificate with its key, and when it should be replaced.
+/// A leaf certificate with its key, and the time at which it should be replaced.
 pub(super) struct Leaf {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
@@ -165,7 +165,7 @@ pub(super) struct Leaf {
 }
 
 impl CertAuthority {
-    /// Makes a new authority; `label` tells hosts apart in a trust store.
+    /// Generates an authority. `label` distinguishes hosts in a trust store.
     ///
     /// # Errors
     /// [`CaError`].
@@ -183,10 +183,10 @@ impl CertAuthority {
         Ok(CaMaterial { certificate_pem: certificate.pem(), key_der: Zeroizing::new(key.serialize_der()) })
     }
 
-    /// Loads an authority that [`CertAuthority::generate`] made.
+    /// Loads an authority that [`CertAuthority::generate`] created.
     ///
     /// # Errors
-    /// [`CaError::Load`]; [`CaError::Changed`] where the certificate is not one, or of another key.
+    /// [`CaError::Load`]; [`CaError::Changed`] if the certificate is invalid or belongs to another key.
     pub fn load(material: &CaMaterial) -> Result<CertAuthority, CaError> {
         let bad = |error: &dyn fmt::Display| CaError::Load(error.to_string());
         let certificate = only_certificate(&material.certificate_pem)?;
@@ -205,18 +205,18 @@ impl CertAuthority {
         })
     }
 
-    /// The authority's certificate, PEM: what agents trust.
+    /// Returns the authority's certificate in PEM, which agents trust.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// Signs a leaf for one host, or for several names of one.
+    /// Signs a leaf for one host, or for several names of one host.
     pub(super) fn leaf(&self, hosts: &[Host], now: Timestamp) -> Result<Leaf, CaError> {
         let first = hosts.first().map_or_else(String::new, ToString::to_string);
         let failed = |source| CaError::Generate { what: first.clone(), source };
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        // X.520 bounds a common name at 64 characters; the subject alternative names are what is checked.
+        // X.520 limits a common name to 64 characters. Clients check the subject alternative names.
         let common_name: String = first.chars().take(64).collect();
         params.distinguished_name.push(DnType::CommonName, common_name);
         let name = |host: &Host| {

@@ -1,4 +1,4 @@
-//! The upstreams' side: certificates are verified for the very host that was matched.
+//! The upstream side: certificates are verified for exactly the host that was matched.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -21,12 +21,14 @@ use super::provider;
 use super::sessions::{Sessions, SessionsOf};
 use super::verify::UpstreamVerifier;
 
-/// Agents' client configurations that are kept. Each is below 1 KiB; the sessions are apart ([`Sessions`]).
+/// The number of cached client configurations of agents. Each is below 1 KiB; the sessions are stored separately
+/// ([`Sessions`]).
 const CACHED_CONFIGS: NonZeroUsize = NonZeroUsize::new(512).unwrap();
-/// Certificates that an upstream may present. What a session keeps of them is bounded by that, and by rustls' 64 KiB.
+/// The maximum number of certificates that an upstream may present. This and rustls' 64 KiB limit the certificates in
+/// a session.
 const MOST_CERTIFICATES: usize = 32;
 
-/// Which protocols are offered to the upstream (RFC 7301).
+/// The protocols offered to the upstream (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Alpn {
     /// HTTP/2, else HTTP/1.1.
@@ -35,18 +37,18 @@ pub enum Alpn {
     Http1,
 }
 
-/// Why an upstream cannot be trusted.
+/// The reason why an upstream cannot be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamTlsError {
-    /// A file of extra authorities cannot be read.
+    /// A file of additional authorities cannot be read.
     #[error("cannot read CA certificates from {path}: {reason}")]
     ExtraCa {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// Neither the system nor the configuration has any root.
+    /// Neither the system nor the configuration provides a root.
     #[error("no CA certificates: install ca-certificates, or name a file in [upstream] extra_ca_files")]
     NoRoots,
     /// rustls refused the roots.
@@ -63,7 +65,7 @@ pub enum UpstreamTlsError {
 }
 
 impl UpstreamTlsError {
-    /// What to do next.
+    /// Returns the next step.
     pub fn hint(&self) -> &'static str {
         match self {
             UpstreamTlsError::Handshake { source, .. } => source.hint(),
@@ -91,7 +93,7 @@ impl UpstreamTls {
     /// Trusts the system's roots and those in `extra_ca_files` (PEM).
     ///
     /// # Errors
-    /// [`UpstreamTlsError`], naming the file.
+    /// [`UpstreamTlsError`], with the name of the file.
     pub fn new(extra_ca_files: &[PathBuf]) -> Result<UpstreamTls, UpstreamTlsError> {
         let mut roots = RootCertStore::empty();
         let mut roots_pem = String::new();
@@ -129,22 +131,22 @@ impl UpstreamTls {
         }
     }
 
-    /// One that trusts the same roots and shares no session with this one.
+    /// Returns an instance that trusts the same roots but shares no sessions with this one.
     #[must_use]
     pub fn apart(&self) -> UpstreamTls {
         UpstreamTls::with(Arc::clone(&self.verifier), Arc::clone(&self.roots_pem))
     }
 
-    /// The system's roots, PEM: the first part of the bundle that agents trust.
+    /// Returns the system's roots in PEM: the first part of the bundle that agents trust.
     pub fn system_roots_pem(&self) -> &str {
         &self.roots_pem
     }
 
-    /// Shakes hands on `stream` as a client of `authority`'s host. Where it leads does not matter: an upstream proxy
-    /// sees what any router would.
+    /// Performs the handshake on `stream` as a client of `authority`'s host. The stream may pass through an upstream
+    /// proxy, which sees no more than any router would.
     ///
     /// # Errors
-    /// [`UpstreamTlsError::Handshake`], also where the certificate is not valid for the host.
+    /// [`UpstreamTlsError::Handshake`], also if the certificate is not valid for the host.
     pub async fn connect<S>(
         &self,
         agent: AgentId,
@@ -222,8 +224,7 @@ fn push_pem(out: &mut String, certificate: &CertificateDer<'_>) {
     out.push_str("-----END CERTIFICATE-----\n");
 }
 
-/// A connection whose peer proved, by certificate, to be the host that was asked for. Only
-/// [`UpstreamTls::connect`] makes one.
+/// A connection whose peer proved by certificate to be the requested host. Only [`UpstreamTls::connect`] creates one.
 #[derive(Debug)]
 pub struct VerifiedStream<S> {
     stream: tokio_rustls::client::TlsStream<S>,
@@ -231,21 +232,21 @@ pub struct VerifiedStream<S> {
     alert: LateAlert,
 }
 
-/// The alert by which an upstream ended a connection behind the handshake, once it did.
+/// The alert by which an upstream ended a connection after the handshake, if it sent one.
 pub type LateAlert = Arc<OnceLock<TlsFailure>>;
 
 impl<S> VerifiedStream<S> {
-    /// Did the upstream choose HTTP/2?
+    /// Returns whether the upstream chose HTTP/2.
     pub fn is_h2(&self) -> bool {
         self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
     }
 
-    /// Where an alert is noted that comes later.
+    /// Returns the place in which a later alert is stored.
     pub fn late_alert(&self) -> LateAlert {
         Arc::clone(&self.alert)
     }
 
-    /// The protocol version, as the audit names it.
+    /// Returns the protocol version in the form of audit records.
     pub fn version(&self) -> &'static str {
         match self.stream.get_ref().1.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
@@ -264,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for VerifiedStream<S> {
         if let Poll::Ready(Err(error)) = &read
             && let Some(failure) = TlsFailure::of_alert(error, &self.requested)
         {
-            // The first one counts.
+            // Only the first alert is stored.
             let _ = self.alert.set(failure);
         }
         read

@@ -1,5 +1,5 @@
-//! Why TLS with an upstream failed, in words, with the next step. rustls prints many of its reasons in the form for
-//! programmers, and a reader should not look for a wrong certificate where the versions of TLS differ.
+//! Readable reasons for a failed TLS connection to an upstream, with the next step. rustls prints many reasons in
+//! debug format. The text also must not suggest a wrong certificate if the TLS versions differ.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, Signat
 
 use super::verify::Refused;
 
-/// Signature algorithms with SHA-1, as they stand in an `AlgorithmIdentifier`: sha1WithRSAEncryption (RFC 8017 appendix
+/// Signature algorithms with SHA-1, as encoded in an `AlgorithmIdentifier`: sha1WithRSAEncryption (RFC 8017 appendix
 /// C), ecdsa-with-SHA1 (RFC 3279 section 2.2.3), id-dsa-with-sha1 (section 2.2.2).
 const SHA1: [&[u8]; 3] = [
     &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x05],
@@ -30,7 +30,7 @@ const CIPHER: &str =
 const NOT_TLS: &str = "check the port: a service of plain HTTP is reached by http://";
 const AGAIN: &str = "try again; if it stays, look at the upstream";
 
-/// Why TLS with an upstream failed.
+/// The reason why TLS with an upstream failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TlsFailure {
@@ -43,22 +43,22 @@ impl TlsFailure {
         TlsFailure { message: message.into(), hint }
     }
 
-    /// What to do next.
+    /// Returns the next step.
     pub fn hint(&self) -> &'static str {
         self.hint
     }
 
-    /// A name that no certificate can be for.
+    /// The failure for a name that no certificate can have.
     pub(super) fn of_name(error: impl std::fmt::Display) -> TlsFailure {
         TlsFailure::new(error.to_string(), CERTIFICATE)
     }
 
-    /// More certificates than `most`.
+    /// The failure for a chain of more than `most` certificates.
     pub(super) fn of_chain(most: usize) -> TlsFailure {
         TlsFailure::new(format!("it presents more than {most} certificates"), CERTIFICATE)
     }
 
-    /// A handshake that ended in `error`.
+    /// The failure for a handshake that ended in `error`.
     pub(super) fn of_handshake(error: &io::Error, requested: &Requested) -> TlsFailure {
         match tls_error(error) {
             Some(error) => TlsFailure::of(error, requested),
@@ -69,8 +69,8 @@ impl TlsFailure {
         }
     }
 
-    /// An alert that came later: in TLS 1.3 the client is ready before the server has looked at its certificate (RFC 8446
-    /// section 4.4.2.4). `None` for other errors.
+    /// The failure for an alert after the handshake. In TLS 1.3 the client finishes before the server has checked its
+    /// certificate (RFC 8446 section 4.4.2.4). `None` for other errors.
     pub(super) fn of_alert(error: &io::Error, requested: &Requested) -> Option<TlsFailure> {
         let error = tls_error(error)?;
         matches!(error, Error::AlertReceived(_)).then(|| TlsFailure::of(error, requested))
@@ -121,7 +121,7 @@ fn of_certificate(error: &CertificateError) -> TlsFailure {
         CertificateError::Other(other) if other.0.downcast_ref::<Refused>().is_some() => {
             certificate(&other.0.to_string())
         }
-        // These have texts of their own: names and dates.
+        // rustls has readable texts for these, with names and dates.
         CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYetContext { .. }
         | CertificateError::NotValidForNameContext { .. } => certificate(&error.to_string()),
@@ -135,7 +135,8 @@ fn of_alert(alert: AlertDescription, requested: &Requested) -> TlsFailure {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             told("the upstream requires a client certificate", CLIENT_CERTIFICATE)
         }
-        // Before TLS 1.3 a server without the certificate that it wants says one of these (RFC 5246 section 7.4.6).
+        // Before TLS 1.3, a server that requires a client certificate and gets none sends one of these (RFC 5246
+        // section 7.4.6).
         AlertDescription::HandshakeFailure
         | AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown
@@ -178,12 +179,12 @@ fn of_incompatible(reason: &PeerIncompatible) -> TlsFailure {
     }
 }
 
-/// Did the server of one connection ask for a client certificate?
+/// Whether the server of one connection requested a client certificate.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Requested(Arc<AtomicBool>);
 
 tokio::task_local! {
-    /// That of the handshake that is going on.
+    /// The flag of the current handshake.
     static REQUESTED: Requested;
 }
 
@@ -192,20 +193,20 @@ impl Requested {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Notes what a server asks for in `handshake`.
+    /// Sets the flag if a server requests a certificate during `handshake`.
     pub(super) async fn noted_in<F: Future>(&self, handshake: F) -> F::Output {
         REQUESTED.scope(self.clone(), handshake).await
     }
 }
 
-/// Has no certificate to show, and notes who asked. rustls resumes a session only with the resolver that it began with, so
-/// connections share this one.
+/// Presents no certificate and notes that a server requested one. rustls resumes a session only with the resolver
+/// that it began with, so connections share this one.
 #[derive(Debug)]
 pub(super) struct NoCertificate;
 
 impl ResolvesClientCert for NoCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        // Outside of a handshake nobody is there to note it for.
+        // Outside a handshake there is no flag to set.
         let _ = REQUESTED.try_with(|requested| requested.0.store(true, Ordering::Relaxed));
         None
     }

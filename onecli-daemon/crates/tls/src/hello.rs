@@ -1,24 +1,24 @@
-//! Reading a ClientHello without answering it, so that the bytes can still be tunnelled.
+//! Parses a ClientHello without answering it, so that the bytes can still be tunnelled.
 
 use rustls::server::Acceptor;
 
-/// What a ClientHello asks for (RFC 8446 section 4.1.2).
+/// The result of parsing a ClientHello (RFC 8446 section 4.1.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientHello {
     /// More bytes are needed.
     Incomplete,
-    /// Complete.
+    /// The ClientHello is complete.
     Complete {
         /// The server name (RFC 6066 section 3), as sent.
         server_name: Option<String>,
     },
-    /// Not a ClientHello that can be read.
+    /// The bytes are not a valid ClientHello.
     Malformed(String),
 }
 
 /// Parses the TLS records in `bytes`, which begin with a client's first byte.
 pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
-    // A client that dribbles must not have its bytes parsed again for each of them.
+    // Parses only complete records, so that a client that sends single bytes does not cause a new parse for each.
     if !ends_with_a_record(bytes) {
         return ClientHello::Incomplete;
     }
@@ -41,11 +41,11 @@ pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
     }
 }
 
-/// Longest record that may come: 2^14 bytes of plaintext, and what TLS 1.2 allows besides.
+/// The longest record that may arrive: 2^14 bytes of plaintext, and the additional bytes that TLS 1.2 allows.
 const MAX_RECORD: usize = (1 << 14) + 2048;
 
-/// Do the bytes end where a record ends, or can no more of them help (RFC 8446 section 5.1: type, version, two bytes
-/// of length)?
+/// Returns whether the bytes end at a record boundary, or no further bytes can help (RFC 8446 section 5.1: type,
+/// version, two bytes of length).
 fn ends_with_a_record(mut bytes: &[u8]) -> bool {
     while let Some(head) = bytes.first_chunk::<5>() {
         let length = usize::from(u16::from_be_bytes([head[3], head[4]]));
@@ -69,7 +69,7 @@ pub enum Alert {
 }
 
 impl Alert {
-    /// The record to send.
+    /// Returns the record to send.
     pub fn record(self) -> [u8; 7] {
         let code = match self {
             Alert::AccessDenied => 49,

@@ -1,4 +1,5 @@
-//! Both TLS sides: our certificate authority and its leaves towards agents, verification towards upstreams.
+//! Both TLS sides: the daemon's certificate authority and its leaves towards agents, and verification towards
+//! upstreams.
 //!
 //! The only module that names rustls and rcgen.
 
@@ -27,8 +28,8 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
-/// TLS records of one connection that may wait to be written, in bytes. Two full records, so that one can be made while
-/// the other is written.
+/// The limit on TLS records of one connection that wait to be written, in bytes. Two full records, so that one can be
+/// created while the other is written.
 const SEND_BUFFER: usize = 32 << 10;
 
 /// The one cryptography provider: aws-lc-rs.

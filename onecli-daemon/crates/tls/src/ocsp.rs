@@ -1,4 +1,4 @@
-//! Stapled OCSP responses (RFC 6960): what they say about a certificate, once their signature is verified.
+//! Stapled OCSP responses (RFC 6960): the status of a certificate, once the signature is verified.
 
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use sha2::Digest as _;
@@ -13,13 +13,13 @@ use x509_ocsp::{
 
 use super::provider;
 
-/// Largest response that is read, in bytes; usual ones have 0.5 to 3 KiB.
+/// The largest accepted response, in bytes. Usual ones have 0.5 to 3 KiB.
 const MOST_BYTES: usize = 32 * 1024;
-/// Certificates in a response that may be the responder's. Usual ones have one.
+/// The number of certificates in a response that are tried as the responder's. Usual responses have one.
 const MOST_RESPONDERS: usize = 4;
-/// How far the clocks of the responder and this host may differ, in seconds.
+/// The tolerated clock difference between the responder and this host, in seconds.
 const SKEW: u64 = 5 * 60;
-/// How long a response without `nextUpdate` counts, in seconds.
+/// The lifetime of a response without `nextUpdate`, in seconds.
 const LIFETIME: u64 = 24 * 60 * 60;
 
 /// `id-pkix-ocsp-basic` (RFC 6960 section 4.2.1).
@@ -30,18 +30,18 @@ const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 /// `id-kp-OCSPSigning`, 1.3.6.1.5.5.7.3.9 (RFC 6960 section 4.2.2.2), as the contents of its DER encoding.
 const OCSP_SIGNING: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x09];
 
-/// What the issuer says about a certificate.
+/// The status of a certificate according to its issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
-    /// It is not revoked, and the response is current.
+    /// The certificate is not revoked, and the response is current.
     Good,
-    /// It is revoked. An old response counts too: revocation is final.
+    /// The certificate is revoked. An old response counts too, because revocation is final.
     Revoked,
-    /// The issuer does not know it, and the response is current.
+    /// The issuer does not know the certificate, and the response is current.
     Unknown,
 }
 
-/// Why a response says nothing.
+/// The reason why a response proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unusable {
     #[error("it is malformed")]
@@ -58,7 +58,7 @@ pub(super) enum Unusable {
 
 /// The certificate in question.
 pub(super) struct Subject<'c> {
-    /// Its serial number, two's complement.
+    /// The serial number, in two's complement.
     pub(super) serial: &'c [u8],
     /// The issuer's name, without the outer tag.
     pub(super) issuer_name: &'c [u8],
@@ -66,10 +66,10 @@ pub(super) struct Subject<'c> {
     pub(super) issuer: TrustAnchor<'c>,
 }
 
-/// What a response says about a certificate.
+/// Returns the status of a certificate in a response.
 ///
 /// # Errors
-/// [`Unusable`]: it proves nothing, neither good nor bad.
+/// [`Unusable`]: the response proves nothing, neither good nor bad.
 pub(super) fn status(response: &[u8], subject: &Subject<'_>, now: UnixTime) -> Result<Status, Unusable> {
     let basic = basic(response)?;
     let issuer_key = webpki::spki_for_anchor(&subject.issuer);
@@ -101,7 +101,7 @@ fn basic(response: &[u8]) -> Result<BasicOcspResponse, Unusable> {
     BasicOcspResponse::from_der(bytes.response.as_bytes()).map_err(|_| Unusable::Malformed)
 }
 
-/// Seconds since the epoch.
+/// Returns the validity period in seconds since the epoch.
 fn validity(single: &SingleResponse) -> (u64, u64) {
     let seconds = |time: &OcspGeneralizedTime| time.0.to_unix_duration().as_secs();
     let from = seconds(&single.this_update);
@@ -122,13 +122,14 @@ fn is_about(id: &CertId, subject: &Subject<'_>, issuer_key: &[u8]) -> bool {
         && hash(key.subject_public_key.raw_bytes()).is_some_and(|key| key == id.issuer_key_hash.as_bytes())
 }
 
-/// Without leading zeros.
+/// Removes leading zeros.
 fn trimmed(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     &serial[zeros..]
 }
 
-/// By the issuer, or by a responder whose certificate the issuer signed for that purpose (RFC 6960 section 4.2.2.2).
+/// Returns whether the issuer signed the response, or a responder whose certificate the issuer signed for that
+/// purpose (RFC 6960 section 4.2.2.2).
 fn is_signed(basic: &BasicOcspResponse, subject: &Subject<'_>, issuer_key: &[u8], now: UnixTime) -> bool {
     let Ok(message) = basic.tbs_response_data.to_der() else { return false };
     let signature = basic.signature.raw_bytes();
@@ -142,7 +143,7 @@ fn is_signed(basic: &BasicOcspResponse, subject: &Subject<'_>, issuer_key: &[u8]
     })
 }
 
-/// The key of a responder that the issuer itself appointed.
+/// Returns the key of a responder that the issuer itself authorized.
 fn responder_key(der: &CertificateDer<'_>, issuer: &TrustAnchor<'_>, now: UnixTime) -> Option<Vec<u8>> {
     let certificate = EndEntityCert::try_from(der).ok()?;
     let algorithms = provider().signature_verification_algorithms.all;

@@ -1,4 +1,4 @@
-//! The agents' side: TLS accepted with a leaf of our authority.
+//! The agent side: accepts TLS with a leaf of the daemon's certificate authority.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,16 +17,17 @@ use super::agent_stream::ServerStream;
 use super::authority::{CaError, CertAuthority};
 use super::provider;
 
-/// Leaves kept ready. Each is below 4 KiB however long its host's name is, so all are below 4 MiB.
+/// The number of cached leaves. Each is below 4 KiB regardless of the length of its host's name, so all are below 4
+/// MiB.
 const CACHED_LEAVES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Certificates that one agent may have made for hosts it is refused, in each window.
+/// The number of certificates that one agent may cause for refused hosts, in each window.
 const REFUSAL_BUDGET: u32 = 16;
-/// Certificates that one agent may have made for hosts that a pattern allows it, in each window: a pattern allows any
-/// number.
+/// The number of certificates that one agent may cause for hosts that a pattern allows, in each window. A pattern
+/// allows any number of hosts.
 const MINT_BUDGET: u32 = 128;
-/// That window.
+/// The length of a window.
 const WINDOW: SignedDuration = SignedDuration::from_secs(60);
-/// Agents whose budget is remembered; those whose window is over are forgotten.
+/// The number of agents with a tracked budget. Agents whose window is over are dropped.
 const BUDGETS: usize = 4096;
 
 /// Accepts TLS from agents.
@@ -35,7 +36,7 @@ pub struct AgentTls {
     clock: Arc<dyn Clock>,
     tickets: Arc<dyn ProducesTickets>,
     leaves: Mutex<LruCache<Host, CachedLeaf>>,
-    /// What the explicit proxy is called where it is spoken to over TLS, and its leaf.
+    /// The names of the explicit proxy if clients use TLS with it, and its leaf.
     proxy_names: Vec<Host>,
     proxy: Mutex<Option<CachedLeaf>>,
     refusals: Budgets,
@@ -48,7 +49,7 @@ struct CachedLeaf {
     renew_at: Timestamp,
 }
 
-/// So many of something for each agent in each window.
+/// Limits of a number for each agent in each window.
 #[derive(Default)]
 struct Budgets(Mutex<HashMap<AgentId, Budget>>);
 
@@ -58,7 +59,7 @@ struct Budget {
 }
 
 impl Budgets {
-    /// Is one of `most` left for the agent? It is used then.
+    /// Uses one of `most` for the agent. Returns false if none is left.
     fn take(&self, agent: AgentId, most: u32, now: Timestamp) -> bool {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if budgets.len() >= BUDGETS && !budgets.contains_key(&agent) {
@@ -83,10 +84,10 @@ impl fmt::Debug for AgentTls {
 }
 
 impl AgentTls {
-    /// Accepts with leaves of `authority`.
+    /// Accepts connections with leaves of `authority`.
     ///
     /// # Errors
-    /// [`CaError::Load`] where session tickets cannot be set up.
+    /// [`CaError::Load`] if session tickets cannot be set up.
     pub fn new(authority: CertAuthority, clock: Arc<dyn Clock>) -> Result<AgentTls, CaError> {
         let tickets = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|e| CaError::Load(e.to_string()))?;
         Ok(AgentTls {
@@ -101,7 +102,7 @@ impl AgentTls {
         })
     }
 
-    /// The same for a proxy that clients speak TLS to, under any of these names.
+    /// Sets the names of a proxy to which clients connect over TLS.
     #[must_use]
     pub fn with_proxy_names(mut self, names: Vec<Host>) -> AgentTls {
         self.proxy_names = names;
@@ -112,7 +113,7 @@ impl AgentTls {
         Arc::clone(&self.authority.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on leaves are signed by `authority`. Connections that are open stay.
+    /// Signs leaves with `authority` from now on. Open connections continue.
     pub fn set_authority(&self, authority: CertAuthority) {
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
@@ -120,10 +121,10 @@ impl AgentTls {
         *self.proxy.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Ends the agent's TLS as `host`; ALPN `h2` and `http/1.1`, no early data.
+    /// Terminates the agent's TLS as `host`, with ALPN `h2` and `http/1.1` and without early data.
     ///
     /// # Errors
-    /// The handshake's, or [`CaError`] as [`std::io::Error`].
+    /// The handshake's error, or [`CaError`] as [`std::io::Error`].
     pub async fn accept<S>(&self, host: &Host, io: S) -> std::io::Result<ServerStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -135,11 +136,12 @@ impl AgentTls {
             .map(ServerStream::new)
     }
 
-    /// Ends TLS as the proxy that a client speaks to; ALPN `http/1.1`. One certificate has all of its names, whichever the
-    /// client asks for: who is no agent yet has none made.
+    /// Terminates TLS as the proxy that a client connects to, with ALPN `http/1.1`. One certificate has all names of
+    /// the proxy, regardless of the name that the client requests. A client that is not yet identified as an agent
+    /// cannot cause a new certificate.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept).
+    /// As for [`accept`](Self::accept).
     pub async fn accept_for_proxy<S>(&self, io: S) -> std::io::Result<ServerStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -151,14 +153,14 @@ impl AgentTls {
             .map(ServerStream::new)
     }
 
-    /// May this agent have TLS as `host` to learn that it is refused? If there is no certificate for the host yet, making one
-    /// counts: a refused host can be any.
+    /// Returns whether this agent may have TLS as `host` to receive the reason of a refusal. If there is no
+    /// certificate for the host yet, a new one counts, because a refused host can have any name.
     pub fn may_refuse_readably(&self, agent: AgentId, host: &Host) -> bool {
         let now = self.clock.now();
         self.is_at_hand(host, now) || self.refusals.take(agent, REFUSAL_BUDGET, now)
     }
 
-    /// May this agent have TLS as `host`? Where its certificate is not at hand, making one counts.
+    /// Returns whether this agent may have TLS as `host`. If no certificate is cached, a new one counts.
     pub fn may_accept(&self, agent: AgentId, host: &Host) -> bool {
         let now = self.clock.now();
         self.is_at_hand(host, now) || self.mints.take(agent, MINT_BUDGET, now)
@@ -181,7 +183,7 @@ impl AgentTls {
         let made = self.make(&authority, std::slice::from_ref(host), &[b"h2", b"http/1.1"])?;
         let config = Arc::clone(&made.config);
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        // Signed by one that signs no more: good for this connection, and for no other.
+        // A leaf of an authority that was replaced meanwhile is used for this connection only.
         if Arc::ptr_eq(&authority, &self.authority()) {
             leaves.put(host.clone(), made);
         }
@@ -204,7 +206,7 @@ impl AgentTls {
         Ok(config)
     }
 
-    /// A new leaf, and what serves it.
+    /// Creates a leaf and its server configuration.
     fn make(&self, authority: &CertAuthority, hosts: &[Host], alpn: &[&[u8]]) -> Result<CachedLeaf, CaError> {
         let leaf = authority.leaf(hosts, self.clock.now())?;
         let bad = |error: rustls::Error| CaError::Load(error.to_string());
@@ -216,8 +218,8 @@ impl AgentTls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(leaf.chain, key))));
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        // Tickets are kept by who gets them. rustls would keep 256 sessions for each leaf besides, of clients of TLS 1.2 that
-        // take no tickets.
+        // Clients store the tickets. Without this, rustls would also store 256 sessions for each leaf, of TLS 1.2
+        // clients without ticket support.
         config.ticketer = Arc::clone(&self.tickets);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;

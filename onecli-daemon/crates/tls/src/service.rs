@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::client::{UpstreamTlsError, read_pem};
 use super::provider;
 
-/// A connection whose peer proved, by certificate, to be the host that was asked for.
+/// A connection whose peer proved by certificate to be the requested host.
 pub type ServiceStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Connects over verified TLS, HTTP/1.1.
@@ -29,10 +29,10 @@ impl fmt::Debug for ServiceTls {
 }
 
 impl ServiceTls {
-    /// Trusts `ca_file` (PEM) alone where it is given, else the system's roots.
+    /// Trusts only `ca_file` (PEM) if it is set, else the system's roots.
     ///
     /// # Errors
-    /// [`UpstreamTlsError`], naming the file.
+    /// [`UpstreamTlsError`], with the name of the file.
     pub fn new(ca_file: Option<&Path>) -> Result<ServiceTls, UpstreamTlsError> {
         let mut roots = RootCertStore::empty();
         match ca_file {
@@ -60,10 +60,10 @@ impl ServiceTls {
         Ok(ServiceTls { config: Arc::new(config) })
     }
 
-    /// Shakes hands on `tcp` as a client of `host`.
+    /// Performs the handshake on `tcp` as a client of `host`.
     ///
     /// # Errors
-    /// rustls' reason, also where the certificate is not valid for the host.
+    /// rustls' reason, also if the certificate is not valid for the host.
     pub async fn connect(&self, host: &Host, tcp: TcpStream) -> io::Result<ServiceStream> {
         let name = match host {
             Host::Name(name) => ServerName::try_from(name.clone()).map_err(io::Error::other)?,

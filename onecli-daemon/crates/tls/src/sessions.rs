@@ -1,9 +1,9 @@
-//! TLS sessions with upstreams, kept to be resumed: those of all agents, under one bound.
+//! TLS sessions with upstreams, stored for resumption: those of all agents, under one limit.
 //!
-//! How large one is, is up to the upstream, which an agent may have chosen. rustls takes a ticket (or, before TLS 1.3, what
-//! stands for one) and a chain of certificates of at most 64 KiB each, and [`MOST_CERTIFICATES`](super::client) bounds what
-//! the chain takes up besides. So one is below 136 KiB, those of one agent are below 34 MiB, and all are below 136 MiB; a
-//! common one has 3 to 5 KiB.
+//! The upstream, which an agent may have chosen, determines the size of a session. rustls accepts a ticket (or,
+//! before TLS 1.3, its equivalent) and a chain of certificates of at most 64 KiB each.
+//! [`MOST_CERTIFICATES`](super::client) limits the chain's additional memory. A session is therefore below 136 KiB,
+//! the sessions of one agent are below 34 MiB, and all are below 136 MiB. A common session has 3 to 5 KiB.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,14 +18,15 @@ use rustls::pki_types::ServerName;
 
 use super::client::Alpn;
 
-/// Upstreams with which sessions are kept, for each agent that has any with them.
+/// The number of pairs of agent and upstream whose sessions are stored.
 const UPSTREAMS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-/// Upstreams of one agent: further ones replace its own, not others'.
+/// The number of upstreams of one agent. Further ones replace that agent's own, not those of others.
 const UPSTREAMS_OF_AGENT: usize = 64;
-/// Sessions with one of them, the newest ones: each of TLS 1.3 is used once (RFC 8446 appendix C.4).
+/// The number of sessions with one upstream, the newest ones. Each TLS 1.3 session is used once (RFC 8446 appendix
+/// C.4).
 const SESSIONS: usize = 4;
 
-/// The sessions of all agents. They are never shared.
+/// The sessions of all agents. Agents never share a session.
 pub(super) struct Sessions(Mutex<LruCache<Of, Kept>>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,7 +43,7 @@ struct Kept {
     tls13: VecDeque<Tls13ClientSessionValue>,
 }
 
-/// Those of one agent's configuration, as rustls asks for them.
+/// The session store that rustls uses for one agent's configuration.
 pub(super) struct SessionsOf {
     pub(super) all: Arc<Sessions>,
     pub(super) agent: AgentId,
@@ -54,7 +55,7 @@ impl Sessions {
         Sessions(Mutex::new(LruCache::new(UPSTREAMS)))
     }
 
-    /// Forgets those with an upstream that turned out to be none.
+    /// Drops the sessions with an upstream that failed verification.
     pub(super) fn forget(&self, agent: AgentId, alpn: Alpn, upstream: ServerName<'static>) {
         self.lock().pop(&Of { agent, alpn, upstream });
     }
@@ -67,7 +68,7 @@ impl Sessions {
         let mut all = self.lock();
         if !all.contains(&of) {
             let own = || all.iter().map(|(other, _)| other).filter(|other| other.agent == of.agent);
-            // The one that was used longest ago is the last.
+            // The last entry is the least recently used one.
             let oldest = (own().count() >= UPSTREAMS_OF_AGENT).then(|| own().next_back().cloned()).flatten();
             if let Some(oldest) = oldest {
                 all.pop(&oldest);
@@ -136,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// Notes something of upstream number `n`.
+    /// Stores an entry for upstream number `n`.
     fn note(all: &Arc<Sessions>, agent: u128, n: usize) {
         let own =
             SessionsOf { all: Arc::clone(all), agent: AgentId(Uuid::from_u128(agent)), alpn: Alpn::Any };

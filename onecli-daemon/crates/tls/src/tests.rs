@@ -1,4 +1,4 @@
-//! Handshakes between our two sides, with real bytes.
+//! Handshakes between the agent side and the upstream side, with real bytes.
 
 mod upstreams;
 
@@ -77,7 +77,7 @@ fn hello_is_read_in_pieces() {
     }
 }
 
-/// What the bound on kept leaves rests on: nothing else of a leaf depends on its host.
+/// The basis of the bound on cached leaves: the size of a leaf depends on its host only through the name.
 #[test]
 fn a_leaf_is_small_however_long_its_name() {
     let material = CertAuthority::generate("test", Timestamp::UNIX_EPOCH).unwrap();
@@ -89,7 +89,7 @@ fn a_leaf_is_small_however_long_its_name() {
     assert!(bytes + leaf.key.secret_der().len() < 2048, "{bytes}");
 }
 
-/// A TLS 1.2 client that takes no tickets (RFC 5077) cannot have the daemon keep its sessions.
+/// A TLS 1.2 client without ticket support (RFC 5077) cannot make the daemon store its sessions.
 #[tokio::test]
 async fn sessions_are_kept_by_clients_alone() {
     let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000);
@@ -121,7 +121,7 @@ async fn sessions_are_kept_by_clients_alone() {
     }
 }
 
-/// A session is resumed by the agent that had it, and by no other.
+/// Only the agent that opened a session can resume it.
 #[tokio::test]
 async fn sessions_with_upstreams_are_the_agents_own() {
     let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000);
@@ -139,7 +139,7 @@ async fn sessions_with_upstreams_are_the_agents_own() {
         let connected = client.connect(agent, &authority, Alpn::Any, near);
         let (connected, accepted) = tokio::join!(connected, server.accept(&host, far));
         let mut accepted = accepted.unwrap();
-        // The ticket comes with what is read next.
+        // The ticket arrives with the next read.
         accepted.write_all(b"x").await.unwrap();
         connected.unwrap().read_u8().await.unwrap();
         kinds.push(accepted.get_ref().1.handshake_kind().unwrap());
@@ -147,7 +147,7 @@ async fn sessions_with_upstreams_are_the_agents_own() {
     assert!(matches!(kinds[..], [Full, Resumed, Full, Resumed, Resumed]), "{kinds:?}");
 }
 
-/// What an upstream presents is kept with its session.
+/// The session stores the certificates that an upstream presents.
 #[tokio::test]
 async fn an_upstream_with_too_many_certificates_is_none() {
     let now = SystemClock.now();
@@ -196,7 +196,7 @@ async fn certificates_for_new_hosts_are_bounded() {
     let tls = AgentTls::new(CertAuthority::load(&material.unwrap()).unwrap(), Arc::new(SystemClock)).unwrap();
     let agent = AgentId(Uuid::nil());
     let known = "known.test".parse().unwrap();
-    // What is made once is at hand, whoever asks, however often.
+    // A cached leaf is returned to every agent without a limit.
     let _ = tls.accept(&known, tokio::io::empty()).await;
     assert!((0..1000).all(|_| tls.may_accept(agent, &known)));
     let allowed = (0..1000).filter(|n| tls.may_accept(agent, &format!("h{n}.test").parse().unwrap())).count();
@@ -205,7 +205,7 @@ async fn certificates_for_new_hosts_are_bounded() {
     assert!(tls.may_accept(AgentId(Uuid::max()), &"other.test".parse().unwrap()));
 }
 
-/// Whoever can write to the database has the certificate before him, and none of these may get into a bundle.
+/// An attacker who can write to the database can exchange the certificate. None of these may enter a bundle.
 #[test]
 fn an_authority_whose_certificate_was_exchanged_is_refused() {
     let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000);
@@ -227,7 +227,7 @@ fn an_authority_whose_certificate_was_exchanged_is_refused() {
             matches!(error, CaError::Changed(_)) && error.to_string().contains(hint),
             "{edited}: {error}"
         );
-        // Sealed with the key, it is refused before that.
+        // If it was sealed with the key, it is refused earlier.
         let error = CaMaterial::unsealed(edited, &good.to_seal().unwrap()).unwrap_err();
         assert!(error.to_string().contains("sealed with its key"), "{error}");
     }
@@ -239,7 +239,7 @@ fn what_is_sealed_of_an_authority() {
     let sealed = good.to_seal().unwrap();
     let (again, key_alone) = CaMaterial::unsealed(good.certificate_pem.clone(), &sealed).unwrap();
     assert!(again.certificate_pem == good.certificate_pem && again.key_der == good.key_der && !key_alone);
-    // As older versions sealed it.
+    // The sealed form of older versions.
     let (old, key_alone) = CaMaterial::unsealed(good.certificate_pem.clone(), &good.key_der).unwrap();
     assert!(old.key_der == good.key_der && key_alone);
     for length in 1..good.certificate_pem.len() + 5 {

@@ -1,12 +1,13 @@
-//! What an upstream's certificate must satisfy besides rustls' own checks.
+//! Requirements for an upstream's certificate in addition to rustls' own checks.
 //!
 //! - An intermediate with a key usage must be allowed to sign certificates (RFC 5280 section 6.1.4 (n)).
-//! - A configured root's path length bounds the intermediates below it (`anchor`).
-//! - A stapled OCSP response that is authentic must not say "revoked", nor that the issuer does not know the certificate.
-//! - A certificate that asks for a staple must come with one that says "good" (TLS feature extension, RFC 7633).
+//! - A configured root's path length limits the intermediates below it (`anchor`).
+//! - An authentic stapled OCSP response must not have the status "revoked" or "unknown".
+//! - A certificate that requires a staple must come with one whose status is "good" (TLS feature extension, RFC
+//!   7633).
 //!
-//! Any other staple counts as none: whoever presents the certificate can leave the staple out, so refusing it would protect
-//! from nothing, and servers staple errors while their responder is down.
+//! Any other staple counts as none. The server that presents the certificate can omit the staple, so refusing an
+//! invalid one would not protect. Servers also staple errors while their responder is down.
 
 use std::cell::Cell;
 use std::fmt;
@@ -30,19 +31,19 @@ const TLS_FEATURE: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
 /// The feature `status_request` (RFC 6066 section 8).
 const STATUS_REQUEST: u16 = 5;
 
-/// Why a certificate is refused that rustls accepts.
+/// The reason why a certificate that rustls accepts is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    /// The staple says so.
+    /// The staple has the status "revoked".
     #[error("the certificate is revoked: the stapled OCSP response of its issuer says so")]
     Revoked,
-    /// The issuer does not know it.
+    /// The issuer does not know the certificate.
     #[error("the issuer does not know the certificate: its stapled OCSP response says 'unknown'")]
     Unknown,
-    /// It asks for a staple.
+    /// The certificate requires a staple.
     #[error("the certificate requires a stapled OCSP response (RFC 7633), {0}")]
     Unstapled(String),
-    /// An intermediate may not sign.
+    /// The key usage of an intermediate does not include signing.
     #[error(
         "an intermediate certificate must not sign certificates: its key usage lacks keyCertSign (RFC 5280)"
     )]
@@ -53,12 +54,12 @@ pub(super) enum Refused {
          (RFC 5280 section 4.2.1.9)"
     )]
     TooLong {
-        /// Intermediates that are not self-issued.
+        /// The number of intermediates that are not self-issued.
         found: usize,
         /// The root's `pathLenConstraint`.
         limit: u32,
     },
-    /// It cannot be read.
+    /// A certificate cannot be parsed.
     #[error("a certificate of the chain cannot be read: {0}")]
     Unreadable(String),
 }
@@ -69,7 +70,7 @@ impl From<Refused> for Error {
     }
 }
 
-/// Verifies upstreams. Every connection to one goes through it: agents', and the daemon's own.
+/// Verifies upstreams. Every connection to an upstream uses it: agents' connections and the daemon's own.
 pub(super) struct UpstreamVerifier {
     inner: Arc<WebPkiServerVerifier>,
     roots: Arc<RootCertStore>,
@@ -83,10 +84,10 @@ impl fmt::Debug for UpstreamVerifier {
 }
 
 impl UpstreamVerifier {
-    /// One that trusts `roots`, within the `limits` of some of them.
+    /// Returns a verifier that trusts `roots`, within the `limits` of some of them.
     ///
     /// # Errors
-    /// rustls' reason why these roots are none.
+    /// rustls' reason why these roots cannot be used.
     pub(super) fn new(
         roots: RootCertStore,
         limits: PathLimits,
@@ -136,7 +137,7 @@ impl ServerCertVerifier for UpstreamVerifier {
     }
 }
 
-/// Looks for a path whose intermediates may sign, and at the staple by the issuer on that path.
+/// Searches for a path whose intermediates may sign, and checks the staple with the issuer on that path.
 fn check(
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -151,7 +152,7 @@ fn check(
         let signs = path.intermediate_certificates().try_for_each(|certificate| signs(&certificate.der()));
         signs.and_then(|()| limits.check(path)).map_err(|why| {
             refused.set(Some(why));
-            // What it is does not matter: the path is given up, and others are tried.
+            // The error value is irrelevant: webpki gives this path up and tries others.
             webpki::Error::UnknownIssuer
         })
     };
@@ -194,14 +195,14 @@ fn judge(status: Option<Result<Status, Unusable>>, must_staple: bool) -> Result<
     }
 }
 
-/// May this intermediate sign certificates? One without a key usage may (RFC 5280 section 4.2.1.3).
+/// Checks that this intermediate may sign certificates. One without a key usage may (RFC 5280 section 4.2.1.3).
 fn signs(der: &CertificateDer<'_>) -> Result<(), Refused> {
     let certificate = parsed(der)?;
     let usage = certificate.key_usage().map_err(|error| Refused::Unreadable(error.to_string()))?;
     if usage.is_none_or(|usage| usage.value.key_cert_sign()) { Ok(()) } else { Err(Refused::NotASigner) }
 }
 
-/// Does the certificate ask for a staple? One that cannot be read does.
+/// Returns whether the certificate requires a staple. A certificate that cannot be parsed counts as requiring one.
 fn wants_staple(der: &CertificateDer<'_>) -> bool {
     let Ok(certificate) = parsed(der) else { return true };
     let is_feature = |oid: &x509_parser::oid_registry::Oid<'_>| {

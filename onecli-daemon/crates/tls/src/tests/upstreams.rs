@@ -1,4 +1,4 @@
-//! Certificates of upstreams: chains that openssl(1) makes, and a server of its own that staples what it is given.
+//! Certificates of upstreams: chains made by openssl(1), and a test server that staples a given response.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 
-/// Makes keys, certificates and the responder's index in the working directory.
+/// Creates keys, certificates and the responder's index in the working directory.
 const MAKE: &str = r#"
 set -e
 key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $1.key 2>/dev/null; }
@@ -98,7 +98,7 @@ impl Authority {
         self.dir.path().join(name)
     }
 
-    /// openssl's own server with this certificate, chain and staple.
+    /// Runs openssl's own server with this certificate, chain and staple.
     fn serve(
         &self,
         name: &str,
@@ -169,7 +169,7 @@ async fn revoked_and_unknown_certificates_are_refused() {
     for staple in [None, Some("plain.good"), Some("plain.delegated"), Some("plain.endless")] {
         assert_eq!(all.connect("plain", "signer", staple).await, Ok(()), "{staple:?}");
     }
-    // What proves nothing counts as no staple.
+    // An invalid staple counts as no staple.
     for staple in ["plain.impostor", "plain.elsewhere", "other.revoked", "try-later"] {
         assert_eq!(all.connect("plain", "signer", Some(staple)).await, Ok(()), "{staple}");
     }
@@ -216,7 +216,7 @@ async fn a_configured_root_is_held_to_its_path_length() {
         error.contains("1 intermediate certificates, and the path length of its root allows 0"),
         "{error}"
     );
-    // Another root may be the anchor of the same chain.
+    // The same chain may end at another root.
     let client = UpstreamTls::new(&[all.path("short.pem"), all.path("below.pem")]).unwrap();
     assert!(shake(&client, address).await.is_ok(), "with the intermediate as a root");
 }
@@ -229,7 +229,7 @@ fn a_configured_root_must_be_allowed_to_sign() {
     assert!(UpstreamTls::new(&[all.path("unsaid.pem")]).is_ok(), "without a key usage");
 }
 
-/// No session is kept of a handshake that failed, and one that succeeded is resumed as it was judged.
+/// A failed handshake stores no session, and a resumed session has the verdict of its handshake.
 #[tokio::test]
 async fn a_session_keeps_the_verdict() {
     let all = Authority::new();
@@ -243,7 +243,7 @@ async fn a_session_keeps_the_verdict() {
     }
 }
 
-/// A staple counts between its two dates only, but for "revoked".
+/// A staple is valid only between its two dates, except for "revoked".
 #[tokio::test]
 async fn staples_have_their_time() {
     use super::super::ocsp::{Status, Subject, Unusable, status};
@@ -277,7 +277,7 @@ async fn staples_have_their_time() {
     assert_eq!(at("plain.unknown", 2 * day), Err(Unusable::Outdated));
     assert_eq!(at("garbage", 0), Err(Unusable::Malformed));
     assert_eq!(at("try-later", 0), Err(Unusable::Unsuccessful));
-    // No changed byte makes another certificate's status, or another status, of it.
+    // A changed byte never yields a status for another certificate, or another status.
     let good = std::fs::read(all.path("plain.revoked")).unwrap();
     for byte in 0..good.len() {
         let mut changed = good.clone();
