@@ -1,4 +1,4 @@
-//! What a panic tells, for tests that look for values in it.
+//! The output of a panic, for tests that search it for secret values.
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,10 +8,10 @@ thread_local! {
     static TOLD: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// All that a panic of `run` tells: the hook's words, as they would stand in the log, and what it unwinds with.
+/// Returns all text from a panic of `run`: the hook's message, as in the log, and the payload.
 ///
 /// # Panics
-/// `run` does not.
+/// If `run` does not panic.
 pub fn panic_text(run: impl FnOnce()) -> String {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -38,7 +38,7 @@ pub fn panic_text(run: impl FnOnce()) -> String {
     text
 }
 
-/// All that an `unwrap` of an error tells that is this value.
+/// Returns all text from an `unwrap` of an error with this value.
 pub fn unwrap_text<T: std::fmt::Debug>(value: T) -> String {
     let refused: Result<(), T> = std::hint::black_box(Err(value));
     panic_text(|| refused.unwrap())

@@ -12,7 +12,7 @@
 //! | `localhost` and below (RFC 6761 section 6.3) | loopback |
 //! | a name that the agent may resolve | A, AAAA: its addresses, if it has any; other types: no data |
 //! | such a name with a search domain appended | `NXDOMAIN`, without a query to another server |
-//! | any other, except those in `denied` | A: a synthetic address; AAAA: no data; other types: `REFUSED` |
+//! | other names, if `denied` permits it | A: a synthetic address; AAAA: no data; others: `REFUSED` |
 //! | all remaining names | `REFUSED`, and an audit record |
 //!
 //! A synthetic address ([`onecli_net::SyntheticAddresses`]) points to the daemon, which refuses the connection with

@@ -1,4 +1,4 @@
-//! Agents: who may use credentials, and how they prove it.
+//! Agents: identities that may use credentials, and the proofs that they present.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use super::ids::{AgentId, AgentName};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Factors {
-    /// What the agent has: its token, a session token, or the placeholder of a secret.
+    /// The agent presents its token, a session token, or the placeholder of a secret.
     pub token: bool,
-    /// Where the agent runs: its managed cgroup, in the kernel's word.
+    /// The agent runs in its managed cgroup, according to the kernel.
     pub cgroup: bool,
 }
 
@@ -25,13 +25,13 @@ impl Factors {
     /// Both.
     pub const BOTH: Factors = Factors { token: true, cgroup: true };
 
-    /// Does this set hold every factor of `required`?
+    /// Returns whether this set contains every factor of `required`.
     pub fn satisfies(self, required: Factors) -> bool {
         (self.token || !required.token) && (self.cgroup || !required.cgroup)
     }
 }
 
-/// A factor list that is none of `token`, `cgroup`, `token+cgroup`.
+/// A factor list other than `token`, `cgroup`, `token+cgroup`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no list of factors: give token, cgroup, or token+cgroup")]
 pub struct FactorsError(String);
@@ -39,7 +39,7 @@ pub struct FactorsError(String);
 impl FromStr for Factors {
     type Err = FactorsError;
 
-    /// `,` and `+` both join.
+    /// Both `,` and `+` separate factors.
     fn from_str(text: &str) -> Result<Factors, FactorsError> {
         let mut factors = Factors::default();
         for word in text.split([',', '+']) {
@@ -80,14 +80,14 @@ impl fmt::Display for Factors {
     }
 }
 
-/// What happens to a host that neither a rule nor a grant names.
+/// The treatment of a host that neither a rule nor a grant names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Egress {
-    /// Refused.
+    /// Requests are refused.
     #[default]
     Deny,
-    /// Let through, without any credential.
+    /// Requests are forwarded without a credential.
     Allow,
 }
 
@@ -117,13 +117,13 @@ impl FromStr for Egress {
 #[serde(try_from = "String", into = "String")]
 pub struct CgroupName(String);
 
-/// A cgroup name that is no single directory name.
+/// The text is not a single directory name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no cgroup name: give the name of a direct child of the agents root, without '/'")]
 pub struct CgroupNameError(String);
 
 impl CgroupName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -168,21 +168,21 @@ impl fmt::Display for CgroupName {
 /// A named identity that may use credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
-    /// Identity in the store.
+    /// The identity in the store.
     pub id: AgentId,
-    /// Unique name.
+    /// The unique name.
     pub name: AgentName,
-    /// What it must prove before a credential is injected.
+    /// The proofs that the agent must present before a credential is injected.
     pub factors: Factors,
     /// Its managed cgroup.
     pub cgroup: CgroupName,
-    /// The user its processes run as; `run --user` may name another.
+    /// The user that its processes run as. `run --user` may name another.
     pub user: Option<String>,
-    /// What happens to hosts that no grant names.
+    /// The treatment of hosts that no grant names.
     pub egress: Egress,
     /// A disabled agent is refused everything.
     pub enabled: bool,
-    /// Raised when the token is rotated; placeholders are derived from it too.
+    /// Incremented when the token is rotated. Placeholders are derived from it too.
     pub generation: u32,
     /// Whether its commands may change the configuration and the hooks of git repositories in a project.
     pub allow_git_config: bool,

@@ -1,4 +1,4 @@
-//! Hosts and authorities, parsed once. What is parsed here is what is matched, dialled and forwarded.
+//! Hosts and authorities, parsed once. The parsed value is matched, dialled and forwarded.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest host that is parsed, in bytes: 253 characters of a name in any script fit. Mapping a longer one (UTS 46) would
-/// take time that the sender chooses.
+/// The maximum length of a parsed host, in bytes. 253 characters of a name in any script fit. The sender could
+/// otherwise choose the time that the UTS 46 mapping of a longer text takes.
 const MAX_INPUT: usize = 1024;
 
 /// A host in canonical form: lower case, IDNA A-labels (RFC 5891), no trailing dot, no userinfo, no port.
@@ -22,31 +22,31 @@ pub enum Host {
     V6(Ipv6Addr),
 }
 
-/// Why a host or an authority was refused.
+/// The reason why a host or an authority was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the host is empty")]
     Empty,
-    /// `user@host`: never accepted, it is how a host is disguised.
+    /// The text is `user@host`. It is never accepted, because it is used to disguise a host.
     #[error("user information before the host is not accepted")]
     UserInfo,
-    /// Not a name or literal that RFC 3986 and IDNA allow.
+    /// The text is not a name or literal that RFC 3986 and IDNA allow.
     #[error("the host is not a valid DNS name or address literal")]
     BadHost,
-    /// A numeric host that is not four decimal parts (`127.1`, `0x7f000001`): clients disagree on these.
+    /// The host is numeric, but not four decimal parts (`127.1`, `0x7f000001`). Clients disagree on these.
     #[error("the host looks like a number but is not a dotted-quad IPv4 address")]
     AmbiguousNumber,
-    /// `::ffff:a.b.c.d`: write the IPv4 address.
+    /// The host is `::ffff:a.b.c.d`. The IPv4 address must be used instead.
     #[error("an IPv4-mapped IPv6 address is not accepted: write the IPv4 address")]
     MappedAddress,
-    /// Port missing, zero, not a number, or past 65535.
+    /// The port is missing, zero, not a number, or greater than 65535.
     #[error("the port is missing or not a number from 1 to 65535")]
     BadPort,
 }
 
 impl Host {
-    /// The address, where the host is a literal.
+    /// Returns the address, if the host is a literal.
     pub fn as_ip(&self) -> Option<IpAddr> {
         match self {
             Host::Name(_) => None,
@@ -55,7 +55,7 @@ impl Host {
         }
     }
 
-    /// The DNS name, where the host is one.
+    /// Returns the DNS name, if the host is one.
     pub fn as_name(&self) -> Option<&str> {
         match self {
             Host::Name(name) => Some(name),
@@ -103,7 +103,7 @@ impl Host {
 impl FromStr for Host {
     type Err = AuthorityError;
 
-    /// Parses a host without a port; IPv6 literals with or without brackets.
+    /// Parses a host without a port. IPv6 literals may have brackets.
     fn from_str(text: &str) -> Result<Host, AuthorityError> {
         if text.contains('@') {
             return Err(AuthorityError::UserInfo);
@@ -145,7 +145,7 @@ impl From<IpAddr> for Host {
 }
 
 impl fmt::Display for Host {
-    /// IPv6 without brackets; [`Authority`] adds them.
+    /// Writes IPv6 without brackets; [`Authority`] adds them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Host::Name(name) => f.pad(name),
@@ -168,10 +168,10 @@ impl Authority {
         Authority { host, port }
     }
 
-    /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`; the port falls back to `default_port`.
+    /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`. Without a port, `default_port` applies.
     ///
     /// # Errors
-    /// [`AuthorityError`]; without a default a missing port is [`AuthorityError::BadPort`].
+    /// [`AuthorityError`]; without a default, a missing port is [`AuthorityError::BadPort`].
     pub fn parse(text: &str, default_port: Option<u16>) -> Result<Authority, AuthorityError> {
         if text.contains('@') {
             return Err(AuthorityError::UserInfo);
@@ -198,17 +198,17 @@ impl Authority {
         Ok(Authority { host, port })
     }
 
-    /// The host.
+    /// Returns the host.
     pub fn host(&self) -> &Host {
         &self.host
     }
 
-    /// The port, 1 to 65535.
+    /// Returns the port, 1 to 65535.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The `Host` / `:authority` value for `scheme_port`: without a port where it is the scheme's own.
+    /// Returns the `Host` / `:authority` value for `scheme_port`. It omits the port if that is the scheme's own.
     pub fn to_header(&self, scheme_port: u16) -> String {
         match (&self.host, self.port == scheme_port) {
             (Host::V6(ip), true) => format!("[{ip}]"),

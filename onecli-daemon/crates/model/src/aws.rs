@@ -1,4 +1,4 @@
-//! Keys of Amazon Web Services, as one value.
+//! Keys of Amazon Web Services, in one value.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 
 use super::secret::SecretValue;
 
-/// An access key: `ID:SECRET`, `ID:SECRET:TOKEN`, or JSON as `aws sts` and the metadata service print it.
+/// An access key: `ID:SECRET`, `ID:SECRET:TOKEN`, or JSON in the format of `aws sts` and the metadata service.
 pub struct AwsKeys {
-    /// The access key's id, which is no secret.
+    /// The access key's id, which is not secret.
     pub id: String,
     /// The secret access key.
     pub secret: SecretValue,
@@ -17,7 +17,7 @@ pub struct AwsKeys {
     pub token: Option<SecretValue>,
 }
 
-/// Text that is no access key. Never holds it.
+/// The text is not an access key. The error never contains the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the value is no AWS access key: write ID:SECRET or ID:SECRET:TOKEN, or JSON with AccessKeyId, SecretAccessKey and, \
@@ -42,7 +42,7 @@ struct Wrapped {
 }
 
 impl AwsKeys {
-    /// Reads a stored value.
+    /// Parses a stored value.
     ///
     /// # Errors
     /// [`AwsKeysError`].
@@ -61,7 +61,7 @@ impl AwsKeys {
 
     fn new(id: &str, secret: &str, token: Option<&str>) -> Result<AwsKeys, AwsKeysError> {
         let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).map_err(|_| AwsKeysError);
-        // It stands in a credential scope, whose parts are separated by slashes and followed by a comma.
+        // The id becomes part of a credential scope, in which slashes separate the parts and a comma follows.
         let ok = (3..=128).contains(&id.len())
             && id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b',' | b'='));
         if !ok {

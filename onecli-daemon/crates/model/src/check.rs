@@ -2,46 +2,46 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that was looked at, how it is, and what to do about it.
+/// The result of one check, with the next step.
 ///
-/// Whoever knows a part of the system makes its checks; the command puts them together.
+/// Each part of the system provides its own checks, and the command combines them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What was looked at, always by the same name.
+    /// The stable name of the check.
     pub name: String,
-    /// How it is.
+    /// The status.
     pub status: CheckStatus,
-    /// What was found.
+    /// The finding.
     pub detail: String,
-    /// What to do about it; `None` where nothing is to be done.
+    /// The next step; `None` if none is needed.
     pub fix: Option<String>,
 }
 
-/// How bad it is, from good to bad.
+/// The severity, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// As it should be.
+    /// No problem was found.
     Ok,
-    /// It works, but not as well as it could, or could not be looked at.
+    /// The part works with limitations, or could not be checked.
     Warn,
-    /// It does not work.
+    /// The part does not work.
     Fail,
 }
 
 impl Check {
-    /// As it should be.
+    /// Returns a check without a problem.
     pub fn ok(name: impl Into<String>, detail: impl Into<String>) -> Check {
         Check { name: name.into(), status: CheckStatus::Ok, detail: detail.into(), fix: None }
     }
 
-    /// It works, or may, but somebody should look at it.
+    /// Returns a check of a part that works, or may, but that an administrator should look at.
     pub fn warn(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Check {
         let fix = Some(fix.into());
         Check { name: name.into(), status: CheckStatus::Warn, detail: detail.into(), fix }
     }
 
-    /// It does not work.
+    /// Returns a check of a part that does not work.
     pub fn fail(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Check {
         Check { status: CheckStatus::Fail, ..Check::warn(name, detail, fix) }
     }

@@ -1,5 +1,5 @@
-//! Text codings in which a character holds bits of two bytes (RFC 4648): a value shares its first and last character
-//! with the text beside it.
+//! Text codings in which a character holds bits of two bytes (RFC 4648). The first and last character of a value may
+//! also hold bits of the text beside it.
 
 use data_encoding::Encoding;
 use zeroize::Zeroizing;
@@ -8,19 +8,19 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, Copy)]
 pub struct Coding {
     encoding: &'static Encoding,
-    /// Bits of a character.
+    /// The number of bits in a character.
     bits: usize,
-    /// Bytes that are encoded into a whole number of characters.
+    /// The number of bytes that are encoded into a whole number of characters.
     group: usize,
-    /// Are letters in lower case?
+    /// Whether letters are in lower case.
     is_lower: bool,
 }
 
-/// The characters that a value alone decides. Without `Debug`, which would print them.
+/// The characters that depend on a value alone. It has no `Debug`, which would print them.
 pub struct Core {
     /// The characters; none for a value of one or two bytes.
     pub text: Zeroizing<Vec<u8>>,
-    /// How many characters before and behind them also hold bits of the value.
+    /// The number of characters before and after them that also hold bits of the value.
     pub shared: (usize, usize),
 }
 
@@ -28,7 +28,7 @@ impl Coding {
     /// Base64 (RFC 4648 section 4).
     pub const BASE64: Coding =
         Coding { encoding: &data_encoding::BASE64_NOPAD, bits: 6, group: 3, is_lower: false };
-    /// All of them: both alphabets of base64, and base32 in both letter cases (RFC 4648 sections 4 to 6).
+    /// All codings: both alphabets of base64, and base32 in both letter cases (RFC 4648 sections 4 to 6).
     pub const ALL: [Coding; 4] = [
         Coding::BASE64,
         Coding { encoding: &data_encoding::BASE64URL_NOPAD, bits: 6, group: 3, is_lower: false },
@@ -36,12 +36,12 @@ impl Coding {
         Coding { encoding: &data_encoding::BASE32_NOPAD, bits: 5, group: 5, is_lower: true },
     ];
 
-    /// Every place of a value in a longer text that makes a difference, as bytes before it.
+    /// Returns every distinct offset of a value in a longer text, in bytes before it.
     pub fn offsets(self) -> std::ops::Range<usize> {
         0..self.group
     }
 
-    /// The core of `value` that begins `offset` bytes behind a multiple of the group. `shared` bytes before and behind
+    /// Returns the core of `value` at `offset` bytes after a multiple of the group. `(before, behind)` bytes beside
     /// `value` already belong to it: the characters that hold bits of those are shared, too.
     pub fn core(self, value: &[u8], offset: usize, (before, behind): (usize, usize)) -> Core {
         let mut padded = Zeroizing::new(vec![0; offset]);
@@ -54,7 +54,7 @@ impl Coding {
         let (first, end) = (offset * 8, padded.len() * 8);
         let (from, to) = (first.div_ceil(self.bits), end / self.bits);
         let text = Zeroizing::new(encoded.as_bytes().get(from..to).unwrap_or_default().to_vec());
-        // Enough groups before it that the bytes before it lie in one.
+        // Enough groups before it to contain the preceding bytes.
         let groups = before.div_ceil(self.group);
         let more = groups * self.group * 8;
         let before = from + more / self.bits - (first + more - before * 8) / self.bits;
@@ -67,7 +67,7 @@ impl Coding {
 mod tests {
     use super::*;
 
-    /// What stands beside a value changes no character of its core, and every character beyond core and shared ones
+    /// Text beside a value changes no character of its core, and every character outside the core and the shared ones
     /// is free of the value's bits.
     #[test]
     fn characters_outside_of_core_and_edges_hold_nothing_of_the_value() {
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    /// A Basic credential has edges of its own, which lie in more characters of an outer base64.
+    /// A Basic credential has its own edges, which lie in more characters of an outer base64.
     #[test]
     fn edges_of_edges_are_counted() {
         let check = |offset, shared, expected| {

@@ -1,24 +1,26 @@
-//! Names of the cgroups of single commands. Root alone makes cgroups below an agent's, so a name is evidence of who launched
-//! the command.
+//! Names of the cgroups of single commands. Only root creates cgroups below an agent's, so the name proves which user
+//! launched the command.
 
 use super::CgroupName;
 
-/// Begins the name.
+/// The prefix of the name.
 pub const PREFIX: &str = "run-";
-/// Ends the name where systemd makes the cgroup.
+/// The suffix of the name if systemd creates the cgroup.
 const SCOPE: &str = ".scope";
 
-/// The directory for a command that user `uid` launches, and whose first process is `pid`.
+/// Returns the directory for a command that user `uid` launches and whose first process is `pid`.
 pub fn directory(uid: u32, pid: u32) -> String {
     format!("{PREFIX}{uid}-{pid}")
 }
 
-/// The unit for such a command in a slice. systemd.unit(5) names a scope freely; ours begins with the slice's name.
+/// Returns the unit for such a command in a slice. systemd.unit(5) permits any name for a scope; this one begins with
+/// the slice's name.
 pub fn scope(slice: &str, uid: u32, pid: u32) -> String {
     format!("{}-{}{SCOPE}", without_suffix(slice), directory(uid, pid))
 }
 
-/// Who launched the command of the cgroup `name`, a direct child of the agent's; `None` for cgroups of other names.
+/// Returns the uid that launched the command of the cgroup `name`, a direct child of the agent's. `None` for cgroups
+/// with other names.
 pub fn launched_by(agent: &CgroupName, name: &str) -> Option<u32> {
     let directory = match name.strip_suffix(SCOPE) {
         Some(unit) => unit.strip_prefix(without_suffix(agent.as_str()))?.strip_prefix('-')?,
@@ -33,7 +35,7 @@ fn without_suffix(slice: &str) -> &str {
     slice.strip_suffix(".slice").unwrap_or(slice)
 }
 
-/// A number as it is written by [`directory`]: no sign, no leading zero.
+/// Parses a number in the format of [`directory`]: no sign, no leading zero.
 fn number(text: &str) -> Option<u32> {
     text.parse::<u32>().ok().filter(|number| number.to_string() == text)
 }

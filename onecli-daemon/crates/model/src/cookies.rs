@@ -1,20 +1,20 @@
-//! What happens to cookies that a service sets for a request that carried a credential.
+//! The treatment of cookies that a service sets for a request that carried a credential.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How the cookies and session headers in a response to an injected request reach the agent.
+/// The form in which the cookies and session headers of a response to an injected request reach the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CookieMode {
     /// As sealed stand-ins, which the daemon opens on later requests that the grant allows.
     #[default]
     Wrap,
-    /// Not at all.
+    /// Not at all: they are removed.
     Strip,
-    /// Unchanged. The agent then holds the session itself, also after the grant ends.
+    /// Unchanged. The agent then has the session itself, even after the grant ends.
     Pass,
 }
 
@@ -22,7 +22,7 @@ impl CookieMode {
     /// Every mode.
     const ALL: [CookieMode; 3] = [CookieMode::Wrap, CookieMode::Strip, CookieMode::Pass];
 
-    /// The mode as the command line has it.
+    /// Returns the mode in the form of the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             CookieMode::Wrap => "wrap",
@@ -31,7 +31,7 @@ impl CookieMode {
         }
     }
 
-    /// The stricter one: a request with several secrets obeys all of them.
+    /// Returns the stricter mode. A request with several secrets obeys all of them.
     #[must_use]
     pub fn stricter(self, other: CookieMode) -> CookieMode {
         match (self, other) {
@@ -48,7 +48,7 @@ impl fmt::Display for CookieMode {
     }
 }
 
-/// Text that names no [`CookieMode`].
+/// The text is not a [`CookieMode`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("use wrap, strip or pass")]
 pub struct CookieModeError;

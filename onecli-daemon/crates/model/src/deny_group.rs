@@ -1,32 +1,32 @@
-//! Requests that a template refuses, with the page that they were read from.
+//! Requests that a template refuses, with the page that documents them.
 
 use serde::{Deserialize, Serialize};
 
 use super::template::Denial;
 
-/// Denials that were read from one page.
+/// Denials from one page.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DenyGroup {
     /// The page, or the description of the API with its version.
     pub source: String,
-    /// When it was read: `YYYY-MM-DD`.
+    /// The date of reading: `YYYY-MM-DD`.
     pub date: String,
-    /// Requests.
+    /// The refused requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Denial>,
     /// The AWS service of `operations`, by the name of its endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// How the service names them; JSON where nothing is said.
+    /// The protocol in which the service names operations. The default is JSON.
     #[serde(default, skip_serializing_if = "AwsProtocol::is_json")]
     pub protocol: AwsProtocol,
-    /// Operations of that service.
+    /// Refused operations of that service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<String>,
 }
 
-/// Where an AWS service reads an operation's name (Smithy's AWS protocols).
+/// The place in which an AWS service reads an operation's name (Smithy's AWS protocols).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AwsProtocol {
@@ -45,7 +45,7 @@ impl AwsProtocol {
 }
 
 impl DenyGroup {
-    /// All of them.
+    /// Returns all denials of the group.
     ///
     /// # Errors
     /// A sentence about an operation without its service.

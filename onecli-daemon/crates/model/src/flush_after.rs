@@ -1,4 +1,4 @@
-//! How long bytes of a response wait that may be the beginning of a secret's value.
+//! The time for which bytes of a response that may be the beginning of a secret's value wait.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Shorter pauses are those of any network.
+/// The minimum. Shorter pauses occur in any network.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// Longer ones are no different from none.
+/// The maximum. A longer time has the same effect as no limit.
 const LONGEST: Duration = Duration::from_hours(1);
 
 /// The silence of an upstream after which held bytes are released: 10 ms to 1 h.
@@ -16,13 +16,13 @@ const LONGEST: Duration = Duration::from_hours(1);
 #[serde(try_from = "String", into = "String")]
 pub struct FlushAfter(Duration);
 
-/// No such duration.
+/// The text is not such a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no pause from 10ms to 1h: write 250ms or 2s")]
 pub struct FlushAfterError(String);
 
 impl FlushAfter {
-    /// The duration.
+    /// Returns the duration.
     pub fn duration(self) -> Duration {
         self.0
     }

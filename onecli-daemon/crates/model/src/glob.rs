@@ -1,7 +1,7 @@
-//! Patterns over the segments of a path, compiled once: `*` within a segment, `**` for any number of whole ones.
+//! Patterns over the segments of a path, compiled once: `*` within a segment, `**` for any number of whole segments.
 //!
 //! Matching takes at most one comparison for each pair of a segment and a part of the pattern, and a comparison is
-//! linear in the segment. No input makes it go back over more than the parts since the last `**`.
+//! linear in the segment. Backtracking never goes beyond the last `**`.
 
 use memchr::memmem::Finder;
 
@@ -11,15 +11,15 @@ use super::path::Names;
 #[derive(Debug, Clone)]
 pub(super) struct Globs {
     parts: Vec<Part>,
-    /// It matches no path with fewer segments.
+    /// The minimum number of segments of a matching path.
     least: usize,
-    /// The most segments that the `**` at its beginning stands for.
+    /// The maximum number of segments that the `**` at its beginning matches.
     most: usize,
-    /// Is that the only `**`?
+    /// Whether that is the only `**`.
     is_tail: bool,
 }
 
-/// What one segment is compared with: a name, or a name with `*` in it.
+/// The pattern of one segment: a name, or a name with `*` in it. `**` covers any number of segments.
 #[derive(Debug, Clone)]
 pub(super) enum Part {
     Name(String),
@@ -27,17 +27,17 @@ pub(super) enum Part {
     AnyDepth,
 }
 
-/// What a `**` at the end of a pattern stands for.
+/// The segments that a `**` at the end of a pattern matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// At least one segment, an empty one after a trailing slash included.
+    /// At least one segment, which may be the empty one after a trailing slash.
     Something,
     /// Any number of segments.
     Anything,
 }
 
 impl Globs {
-    /// Compiles a pattern from its segments; `spell` is applied to every segment but `**`.
+    /// Compiles a pattern from its segments. `spell` is applied to every segment except `**`.
     pub(super) fn new<'s>(
         segments: impl Iterator<Item = &'s str>,
         end: End,
@@ -51,13 +51,13 @@ impl Globs {
         if end == End::Something && matches!(parts.last(), Some(Part::AnyDepth)) {
             parts.insert(parts.len() - 1, Part::new("*".to_owned()));
         }
-        // Several in a row say no more than one.
+        // Several in a row are equivalent to one.
         parts.dedup_by(|a, b| matches!((a, b), (Part::AnyDepth, Part::AnyDepth)));
         let least = parts.iter().filter(|part| !matches!(part, Part::AnyDepth)).count();
         Globs { parts, least, most: usize::MAX, is_tail: false }
     }
 
-    /// The same below up to `most` segments that may be anything.
+    /// Returns this pattern with a prefix of up to `most` arbitrary segments.
     pub(super) fn below(&self, most: usize) -> Globs {
         let mut parts = self.parts.clone();
         if matches!(parts.first(), Some(Part::AnyDepth)) {
@@ -68,24 +68,24 @@ impl Globs {
         Globs { parts, least: self.least, most, is_tail }
     }
 
-    /// Do the segments from `at` on match what follows the `**` at the beginning, one by one?
+    /// Returns whether the segments from `at` on match the parts after the `**` at the beginning, one by one.
     fn ends(&self, path: Names<'_>, at: usize) -> bool {
         let is_it =
             |(offset, own): (usize, &Part)| path.get(at + offset).is_some_and(|name| own.matches(name));
         at <= self.most && self.parts[1..].iter().enumerate().all(is_it)
     }
 
-    /// How many of its segments are names without a `*`?
+    /// Returns the number of segments that are names without a `*`.
     pub(super) fn names(&self) -> usize {
         self.parts.iter().filter(|part| matches!(part, Part::Name(_))).count()
     }
 
-    /// Is its last segment this name?
+    /// Returns whether its last segment is this name.
     pub(super) fn ends_with(&self, name: &str) -> bool {
         matches!(self.parts.last(), Some(Part::Name(own)) if own == name)
     }
 
-    /// Does the pattern contain a path of these segments?
+    /// Returns whether the pattern contains a path with these segments.
     pub(super) fn matches(&self, path: Names<'_>) -> bool {
         if path.len() < self.least {
             return false;
@@ -94,7 +94,7 @@ impl Globs {
             return self.ends(path, path.len() - self.least);
         }
         let (mut part, mut segment) = (0, 0);
-        // Behind the last `**`: where in the pattern, and the segment that is tried there.
+        // The part after the last `**`, and the segment that is tried there.
         let mut restart = None;
         loop {
             match (self.parts.get(part), path.get(segment)) {
@@ -122,7 +122,8 @@ impl Globs {
         }
     }
 
-    /// The first segment from `from` on at which what follows a `**` may begin; `part` is the one behind it.
+    /// Returns the first segment from `from` on at which the parts after a `**` may begin. `part` is the one after
+    /// it.
     fn next_try(&self, part: usize, path: Names<'_>, from: usize) -> Option<usize> {
         let found = match self.parts.get(part) {
             Some(Part::Name(own)) => path.find(own, from)?,
@@ -138,7 +139,7 @@ impl Part {
         if segment.contains('*') { Part::Glob(Glob::new(&segment)) } else { Part::Name(segment) }
     }
 
-    /// Is `segment` one that is meant?
+    /// Returns whether the part matches `segment`.
     pub(super) fn matches(&self, segment: &str) -> bool {
         match self {
             Part::Name(own) => own == segment,
@@ -148,11 +149,11 @@ impl Part {
     }
 }
 
-/// Text in which each `*` is any run of bytes, the empty one too.
+/// A text in which each `*` matches any run of bytes, including an empty one.
 #[derive(Debug, Clone)]
 pub(super) struct Glob {
     prefix: String,
-    /// What stands between two `*`, in order. The first place of each leaves most for the rest.
+    /// The texts between two `*`, in order. The first occurrence of each leaves the most room for the rest.
     middle: Vec<Finder<'static>>,
     suffix: String,
 }

@@ -1,4 +1,4 @@
-//! Requests that show whether a service takes a credential, and change nothing there.
+//! Requests that show whether a service accepts a credential, and that change nothing there.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,28 +9,29 @@ use serde::{Deserialize, Serialize};
 use super::authority::{Authority, Host};
 use super::ids::{RequestId, SecretId};
 
-/// Statuses that mean that the credential was not taken, unless a template names others (RFC 9110 section 15.5.2).
+/// Statuses that mean that the service refused the credential, unless a template names others (RFC 9110 section
+/// 15.5.2).
 const REFUSED: [u16; 1] = [401];
 
-/// A harmless request that a template names, and what the answers mean.
+/// A harmless request from a template, and the meaning of its responses.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HarmlessRequest {
     /// Method and path with query: `GET /v1/models`.
     pub request: RequestLine,
-    /// The host; the secret's own if it has one.
+    /// The host. `None` for the secret's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
-    /// Further header fields.
+    /// Additional header fields.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Region and service of AWS that it is signed for.
+    /// The AWS region and service that it is signed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Statuses that mean that the credential was not taken; 401 if none is given.
+    /// Statuses that mean that the service refused the credential. The default is 401.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<u16>,
-    /// Texts in a response that mean the same, whatever its status.
+    /// Texts in a response that mean the same, regardless of its status.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_text: Vec<String>,
 }
@@ -72,20 +73,21 @@ impl From<RequestLine> for String {
     }
 }
 
-/// What an answer says about a credential.
+/// The result of a test of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TestVerdict {
-    /// The service took it.
+    /// The service accepted it.
     Accepted,
-    /// The service did not take it.
+    /// The service refused it.
     Refused,
-    /// The answer does not tell.
+    /// The response does not show it.
     Unknown,
 }
 
 impl TestVerdict {
-    /// What a status, and the beginning of a body, mean by `known`. Without it 2xx means accepted, and 401 refused.
+    /// Returns the meaning of a status and the beginning of a body according to `known`. Without it, 2xx means
+    /// accepted, and 401 refused.
     pub fn of(known: Option<&HarmlessRequest>, status: u16, body: &str) -> TestVerdict {
         let refused = known.map(|known| known.refused.as_slice()).filter(|refused| !refused.is_empty());
         let says_so = known.is_some_and(|known| known.refused_text.iter().any(|text| body.contains(text)));
@@ -97,37 +99,37 @@ impl TestVerdict {
     }
 }
 
-/// One request with a secret, as an administrator wants it.
+/// One test request with a secret, as specified by an administrator.
 #[derive(Debug, Clone)]
 pub struct TestRequest {
     /// The secret.
     pub secret: SecretId,
-    /// Where it goes, within the secret's scope.
+    /// The destination, within the secret's scope.
     pub authority: Authority,
-    /// Over TLS?
+    /// Whether it is sent over TLS.
     pub tls: bool,
     /// Method, path and query.
     pub line: RequestLine,
-    /// Further header fields.
+    /// Additional header fields.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The user of Basic authentication, for a secret that is only its password.
+    /// The user of Basic authentication, for a secret that is only the password.
     pub user: Option<String>,
-    /// Region and service of AWS.
+    /// The AWS region and service.
     pub scope: Option<String>,
-    /// Who asks.
+    /// The uid of the administrator.
     pub uid: u32,
 }
 
-/// What the service answered.
+/// The response of the service.
 #[derive(Debug, Clone)]
 pub struct TestAnswer {
     /// The status.
     pub status: u16,
-    /// The host that its `Location` names, if it has one; that of the request where it names none.
+    /// The host in its `Location`, if it has one. For a `Location` without a host, the host of the request.
     pub redirect_host: Option<String>,
-    /// The beginning of its body without any secret, as text.
+    /// The beginning of its body as text, without any secret.
     pub text: String,
-    /// Its records in the audit log.
+    /// The id of its records in the audit log.
     pub request_id: Option<RequestId>,
 }
 

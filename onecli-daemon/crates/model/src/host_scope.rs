@@ -7,29 +7,30 @@ use super::authority::Host;
 use super::glob::Part;
 use super::pattern::HostPattern;
 
-/// What the names of AWS endpoints end in ("AWS service endpoints", AWS General Reference).
+/// The endings of AWS endpoints' names ("AWS service endpoints", AWS General Reference).
 const AWS_ENDS: [&str; 4] =
     [".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".api.amazonwebservices.com.cn"];
 
-/// Hosts that a denial is about.
+/// The hosts that a denial applies to.
 #[derive(Debug, Clone)]
 pub enum HostScope {
-    /// As a secret's hosts are written.
+    /// A pattern, in the format of a secret's hosts.
     Pattern(HostPattern),
-    /// Endpoints of an AWS service, whatever the region, the partition and the kind of endpoint.
+    /// The endpoints of an AWS service in every region and partition and of every kind.
     Aws(AwsService),
 }
 
-/// The name by which an AWS service's endpoints are known: `ec2`, `api.ecr`, `s3*`.
+/// The name of an AWS service in its endpoints: `ec2`, `api.ecr`, `s3*`.
 #[derive(Debug, Clone)]
 pub struct AwsService {
     name: String,
-    /// Of each label.
+    /// One part for each label.
     labels: Vec<Part>,
 }
 
 impl HostScope {
-    /// Is `host` one of them? A host that is not Amazon's may be any service: the operator chose it.
+    /// Returns whether `host` is one of them. A host outside Amazon's domains may be any service, because the
+    /// operator chose it.
     pub fn matches(&self, host: &Host) -> bool {
         match self {
             HostScope::Pattern(pattern) => pattern.matches(host),
@@ -58,7 +59,7 @@ fn without_fips(label: &str) -> &str {
 impl FromStr for HostScope {
     type Err = String;
 
-    /// `aws:SERVICE`, or a host pattern.
+    /// Parses `aws:SERVICE`, or a host pattern.
     fn from_str(text: &str) -> Result<HostScope, String> {
         match text.strip_prefix("aws:") {
             Some("") => Err("name the AWS service".to_owned()),

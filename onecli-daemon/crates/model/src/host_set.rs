@@ -1,4 +1,4 @@
-//! The hosts of one secret: a service may have several.
+//! The hosts of one secret. A service may have several.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,31 +8,31 @@ use serde::{Deserialize, Serialize};
 use super::authority::Host;
 use super::pattern::{HostPattern, PatternError};
 
-/// More patterns than this are a mistake, and each costs time in every match.
+/// The maximum number of patterns. More are a mistake, and each costs time in every match.
 const MOST: usize = 32;
 
-/// One or more host patterns, written with commas between them.
+/// One or more host patterns, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostSet(Vec<HostPattern>);
 
 impl HostSet {
-    /// Does one of the patterns contain `host`?
+    /// Returns whether one of the patterns contains `host`.
     pub fn matches(&self, host: &Host) -> bool {
         self.0.iter().any(|pattern| pattern.matches(host))
     }
 
-    /// How specific the best pattern that contains `host` is; greater is more.
+    /// Returns the specificity of the most specific pattern that contains `host`; greater is more specific.
     pub fn specificity(&self, host: &Host) -> Option<(u8, usize)> {
         self.0.iter().filter(|pattern| pattern.matches(host)).map(HostPattern::specificity).max()
     }
 
-    /// The patterns.
+    /// Returns the patterns.
     pub fn iter(&self) -> impl Iterator<Item = &HostPattern> {
         self.0.iter()
     }
 
-    /// Those that are one host each.
+    /// Returns the patterns that are a single host.
     pub fn exact(&self) -> impl Iterator<Item = &Host> {
         self.0.iter().filter_map(|pattern| match pattern {
             HostPattern::Exact(host) => Some(host),
@@ -42,7 +42,7 @@ impl HostSet {
 }
 
 impl FromIterator<HostPattern> for HostSet {
-    /// The first 32, without repetition.
+    /// Takes the first 32, without repetition.
     fn from_iter<I: IntoIterator<Item = HostPattern>>(patterns: I) -> HostSet {
         let mut all: Vec<HostPattern> = Vec::new();
         for pattern in patterns {

@@ -37,10 +37,10 @@ uuid_id!(
     AgentId
 );
 impl AgentId {
-    /// No agent's: of those who are not known.
+    /// The id for unidentified agents.
     pub const NOBODY: AgentId = AgentId(Uuid::nil());
 
-    /// When the agent was added, to the millisecond; `None` for an id of another version.
+    /// Returns the time at which the agent was added, to the millisecond. `None` for an id of another version.
     pub fn created(self) -> Option<Timestamp> {
         let (seconds, nanoseconds) = self.0.get_timestamp()?.to_unix();
         Timestamp::new(seconds.try_into().ok()?, nanoseconds.try_into().ok()?).ok()
@@ -55,12 +55,13 @@ uuid_id!(
     RequestId
 );
 uuid_id!(
-    /// One audit log (UUID version 7, RFC 9562): a host's, until its files are lost. Rows of several share a store.
+    /// One audit log (UUID version 7, RFC 9562): that of a host until its files are lost. A store may contain rows of
+    /// several.
     LogId
 );
 
 impl RequestId {
-    /// A new id, ordered by time.
+    /// Generates an id, ordered by time.
     ///
     /// # Errors
     /// The kernel has no random bytes.
@@ -70,7 +71,7 @@ impl RequestId {
 }
 
 impl LogId {
-    /// A new id, ordered by time.
+    /// Generates an id, ordered by time.
     ///
     /// # Errors
     /// The kernel has no random bytes.
@@ -79,7 +80,7 @@ impl LogId {
     }
 }
 
-/// A new UUID version 7 (RFC 9562 section 5.7), ordered by time to the millisecond.
+/// Generates a UUID version 7 (RFC 9562 section 5.7), ordered by time to the millisecond.
 ///
 /// # Errors
 /// The kernel has no random bytes.
@@ -90,7 +91,7 @@ pub fn new_uuid(now: Timestamp, random: &dyn Random) -> Result<Uuid, RandomError
     Ok(uuid::Builder::from_unix_timestamp_millis(milliseconds, &bits).into_uuid())
 }
 
-/// A name that is refused, and why.
+/// A refused name, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{name}' is no valid name: 1 to 63 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit")]
 pub struct NameError {
@@ -117,7 +118,7 @@ macro_rules! checked_name {
         pub struct $name(String);
 
         impl $name {
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

@@ -1,11 +1,12 @@
-//! Credentials that a service issues, by where they stand in its responses and by how they look.
+//! Credentials that a service issues, described by their location in responses and by their form.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest prefix and least length that a template may name, in bytes. What is held back of a response depends on it.
+/// The maximum length of a prefix and of the minimum length that a template may name, in bytes. The number of
+/// response bytes that are held back depends on it.
 pub const MAX_SHAPE: usize = 64;
 
 /// One kind of credential that a service issues.
@@ -14,23 +15,23 @@ pub const MAX_SHAPE: usize = 64;
 pub struct IssuedShape {
     /// The page, or the description of the API with its version.
     pub source: String,
-    /// When it was read: `YYYY-MM-DD`.
+    /// The date of reading: `YYYY-MM-DD`.
     pub date: String,
-    /// Members of JSON objects, XML elements and form fields that hold it, in any letter case.
+    /// Members of JSON objects, XML elements and form fields that contain it, in any letter case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
-    /// Header fields that hold it.
+    /// Header fields that contain it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
-    /// What it begins with. Without one it is known by its member alone.
+    /// Its possible prefixes. Without one it is recognized by its member alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<String>,
-    /// So many characters it has behind the prefix, at least.
+    /// The minimum number of characters after the prefix.
     pub length: usize,
 }
 
 impl IssuedShape {
-    /// Is it something to look for, of at most [`MAX_SHAPE`]?
+    /// Returns whether the description can be searched for and respects [`MAX_SHAPE`].
     pub fn is_bounded(&self) -> bool {
         let is_told = !self.members.is_empty() || !self.headers.is_empty() || !self.prefixes.is_empty();
         is_told
@@ -39,21 +40,21 @@ impl IssuedShape {
     }
 }
 
-/// What happens to credentials that a service issues in a response to a request with the secret.
+/// The treatment of credentials that a service issues in a response to a request with the secret.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MaskIssued {
     /// They pass, with an alert.
     None,
-    /// Where the template lists them they are masked; elsewhere they pass, with an alert.
+    /// They are masked in the members that the template lists. Elsewhere they pass, with an alert.
     #[default]
     Listed,
-    /// They are masked wherever their prefix tells them.
+    /// They are masked wherever their prefix identifies them.
     All,
 }
 
 impl MaskIssued {
-    /// Is it what holds where nothing is given?
+    /// Returns whether this is the default.
     pub fn is_default(&self) -> bool {
         *self == MaskIssued::default()
     }

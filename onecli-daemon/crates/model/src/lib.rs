@@ -1,4 +1,4 @@
-//! The words of the product as types. Parsed once at the edge, then passed on as they are.
+//! The terms of the product as types. They are parsed once at the edge and then passed on unchanged.
 //!
 //! No I/O: the operating system is `onecli-sys`.
 

@@ -1,10 +1,10 @@
-//! The metadata services of clouds: they give credentials of the machine to any process that asks.
+//! The metadata services of clouds. They issue the machine's credentials to any process that requests them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::authority::Host;
 
-/// AWS, GCP, Azure and others; AWS's for containers; Alibaba; Oracle; AWS over IPv6.
+/// AWS, GCP, Azure and others; AWS for containers; Alibaba; Oracle; AWS over IPv6.
 pub const METADATA_ADDRESSES: [IpAddr; 6] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
@@ -17,7 +17,7 @@ pub const METADATA_ADDRESSES: [IpAddr; 6] = [
 const METADATA_NAMES: [&str; 4] =
     ["metadata", "metadata.google.internal", "instance-data.ec2.internal", "metadata.aliyuncs.com"];
 
-/// Is this host a cloud's metadata service?
+/// Returns whether this host is a cloud's metadata service.
 pub fn is_metadata_service(host: &Host) -> bool {
     let is_name = |name: &str| METADATA_NAMES.contains(&name) || name.starts_with("instance-data.");
     host.as_ip().is_some_and(|ip| METADATA_ADDRESSES.contains(&ip.to_canonical()))

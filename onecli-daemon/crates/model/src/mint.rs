@@ -1,4 +1,4 @@
-//! Credentials that are made out of others: what is stored buys a token that lives for a while.
+//! Credentials that are derived from others: the stored value is exchanged for a token with a limited lifetime.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,52 +7,53 @@ use serde::{Deserialize, Serialize};
 
 use super::authority::Authority;
 
-/// How a stored value becomes the token that is placed.
+/// The exchange of a stored value for the token that is placed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Mint {
-    /// OAuth 2.0 client credentials (RFC 6749 section 4.4); the value is the client's secret.
+    /// OAuth 2.0 client credentials (RFC 6749 section 4.4). The value is the client's secret.
     ClientCredentials {
         /// The token endpoint.
         token_url: TokenUrl,
-        /// The client.
+        /// The client id.
         client_id: String,
-        /// What the token is for, in the server's words.
+        /// The scope of the token, in the server's terms.
         #[serde(default)]
         scope: Option<String>,
-        /// The API it is for, where the server wants that told.
+        /// The API that it is for, if the server requires this.
         #[serde(default)]
         audience: Option<String>,
     },
-    /// OAuth 2.0 refresh (RFC 6749 section 6); the value is the refresh token, or JSON with `refresh_token` and
-    /// `client_secret`. A new refresh token in an answer takes the old one's place.
+    /// OAuth 2.0 refresh (RFC 6749 section 6). The value is the refresh token, or JSON with `refresh_token` and
+    /// `client_secret`. A new refresh token in a response replaces the old one.
     RefreshToken {
         /// The token endpoint.
         token_url: TokenUrl,
-        /// The client.
+        /// The client id.
         client_id: String,
-        /// What the token is for, in the server's words.
+        /// The scope of the token, in the server's terms.
         #[serde(default)]
         scope: Option<String>,
     },
-    /// A GitHub App's installation token; the value is the app's private key.
+    /// A GitHub App's installation token. The value is the app's private key.
     GithubApp {
-        /// The API, `https://api.github.com/` or an enterprise server's.
+        /// The API: `https://api.github.com/` or that of an enterprise server.
         api: TokenUrl,
         /// The app's id or client id: the JWT's issuer.
         app: String,
-        /// The installation.
+        /// The installation id.
         installation: u64,
     },
-    /// A Google service account's access token (RFC 7523); the value is the account's key file.
+    /// A Google service account's access token (RFC 7523). The value is the account's key file.
     GcpServiceAccount {
-        /// What the token is for, separated by spaces.
+        /// The scopes of the token, separated by spaces.
         scope: String,
     },
 }
 
 impl Mint {
-    /// The token endpoint that the stored value itself is sent to. Keys that sign are sent nowhere.
+    /// Returns the token endpoint that the stored value itself is sent to. `None` for keys that sign, which are never
+    /// sent.
     pub fn endpoint(&self) -> Option<&Authority> {
         match self {
             Mint::ClientCredentials { token_url, .. } | Mint::RefreshToken { token_url, .. } => {
@@ -86,18 +87,18 @@ pub struct TokenUrl {
     target: String,
 }
 
-/// A URL that no credential is sent to.
+/// The URL cannot be used, because no credential may be sent to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no https URL of a host and a path, without user information or fragment")]
 pub struct TokenUrlError(String);
 
 impl TokenUrl {
-    /// Host and port.
+    /// Returns host and port.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Path and query.
+    /// Returns path and query.
     pub fn target(&self) -> &str {
         &self.target
     }

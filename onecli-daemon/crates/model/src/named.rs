@@ -1,4 +1,4 @@
-//! Resources that a request names besides its URL: the source of a copy, the target of a move.
+//! Resources that a request names in addition to its URL: the source of a copy, the target of a move.
 //!
 //! A server acts on such a resource with the request's credential. Policy therefore matches it like the request's own
 //! host and path. Bodies are not read for it.
@@ -17,23 +17,24 @@ use fields::{Form, of_field, of_parameter};
 mod buckets;
 mod fields;
 
-/// Most resources that a request may name besides its URL.
+/// The maximum number of resources that a request may name in addition to its URL.
 pub const MAX_NAMED: usize = 8;
 
 /// A resource that a header or a query parameter names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedResource {
-    /// The name of the header or parameter, in lower case; at most 64 characters of it.
+    /// The name of the header or parameter, in lower case and truncated to 64 characters.
     pub field: String,
-    /// How a server uses it, as a method: GET for a source, PUT for a destination.
+    /// The server's use of the resource as a method: GET for a source, PUT for a destination.
     pub use_as: Method,
-    /// Every place that a server may take it for. Policy must allow all of them. Empty if it cannot be read.
+    /// Every place that a server may resolve the name to. Policy must allow all of them. Empty if the name cannot be
+    /// read.
     pub places: Vec<(Authority, CanonicalPath)>,
-    /// Does it stand for every object whose name begins like these places?
+    /// Whether the resource is every object whose name begins like these places.
     pub is_prefix: bool,
 }
 
-/// Where a server may find a resource; `None` if it cannot be read.
+/// The places at which a server may find a resource; `None` if the name cannot be read.
 type Places = Option<Vec<(Authority, CanonicalPath)>>;
 
 /// The request in which a resource is named.
@@ -41,20 +42,20 @@ type Places = Option<Vec<(Authority, CanonicalPath)>>;
 pub struct Naming<'r> {
     /// Its method.
     pub method: &'r Method,
-    /// Where it goes.
+    /// Its host and port.
     pub authority: &'r Authority,
     /// Its path.
     pub path: &'r CanonicalPath,
 }
 
-/// May a header field with this [`folded_name`] name a resource, or the account of one?
+/// Returns whether a header field with this [`folded_name`] may name a resource, or the account of one.
 pub fn is_naming_field(name: &str) -> bool {
     let copy = Method::from_bytes(b"COPY").unwrap_or_default();
     name.ends_with("-account") || of_field(name, b"saveas", &copy).is_some()
 }
 
-/// The resources that header fields and query parameters of a request name. `fields` gives names and values, which need
-/// not be UTF-8. `None`: more than [`MAX_NAMED`].
+/// Returns the resources that header fields and query parameters of a request name. `fields` provides names and
+/// values, which need not be UTF-8. `None` if there are more than [`MAX_NAMED`].
 pub fn named_resources<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(
     request: &Naming<'_>,
     fields: impl Fn() -> I,
@@ -84,7 +85,8 @@ pub fn named_resources<'f, I: Iterator<Item = (&'f str, &'f [u8])>>(
     (named.len() <= MAX_NAMED).then_some(named)
 }
 
-/// Every value of this account field: a server may take any of them. At most one more than [`MAX_NAMED`].
+/// Returns every value of this account field, because a server may use any of them. At most one more than
+/// [`MAX_NAMED`].
 fn accounts<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])>, query: &str, wanted: &str) -> Vec<String> {
     if wanted.is_empty() {
         return Vec::new();
@@ -97,8 +99,8 @@ fn accounts<'f>(fields: impl Iterator<Item = (&'f str, &'f [u8])>, query: &str, 
     in_fields.chain(in_query).take(MAX_NAMED + 1).collect()
 }
 
-/// Parameters of a query, decoded, in every way in which servers split it: `;` separates parameters for some, and is a part
-/// of the value for others.
+/// Returns the parameters of a query, decoded, in every way in which servers split it. Some servers split at `;`, and
+/// others treat it as part of the value.
 fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     let parts = query.split('&').flat_map(|part| {
         let whole = part.contains(';').then_some(part);
@@ -141,7 +143,7 @@ impl Naming<'_> {
         Some((self.authority.clone(), CanonicalPath::parse(path).ok()?))
     }
 
-    /// `http://host/path?query` or `/path?query`.
+    /// Reads `http://host/path?query` or `/path?query`.
     fn path_or_url(&self, text: &str) -> Places {
         if let Some(place) = url(text) {
             return Some(vec![place.ok()?]);
@@ -157,7 +159,7 @@ impl Naming<'_> {
         if let Some(place) = url(text) {
             return Some(vec![place.ok()?]);
         }
-        // The version is no part of the name; anything else behind a `?` might be.
+        // The version is not part of the name. Any other text after a `?` might be.
         let (path, version) = text.split_once('?').unwrap_or((text, ""));
         if !(version.is_empty() || version.starts_with("versionId=")) || path.starts_with("arn:") {
             return None;
@@ -175,7 +177,7 @@ impl Naming<'_> {
         let whole = format!("/{bucket}/{key}");
         match hosting(self.authority.host()) {
             Hosting::Path => {
-                // The first label may be the bucket all the same.
+                // The first label of the host may still be the bucket.
                 let name = self.authority.host().as_name().unwrap_or_default();
                 let is_own = name.split('.').next() == Some(bucket);
                 let below = is_own.then(|| Some((self.authority.clone(), object(key)?)));
@@ -188,9 +190,9 @@ impl Naming<'_> {
         }
     }
 
-    /// An object of a bucket that stands before the endpoint.
+    /// Returns an object in a bucket whose name precedes the endpoint.
     fn in_host(&self, own: Split<'_>, bucket: &str, key: &str) -> Option<(Authority, CanonicalPath)> {
-        // Directory buckets have endpoints of their own.
+        // Directory buckets have separate endpoints.
         if own.endpoint.contains(".amazonaws.")
             && bucket.ends_with("--x-s3") != own.bucket.ends_with("--x-s3")
         {
@@ -219,7 +221,8 @@ impl Naming<'_> {
         Some(places)
     }
 
-    /// Below `/v1/ACCOUNT`, for each of the accounts; `None` where the request's path has no such beginning.
+    /// Returns the places below `/v1/ACCOUNT` for each of the accounts. `None` if the request's path does not begin
+    /// in this way.
     fn container(&self, text: &str, accounts: &[String]) -> Places {
         let text = text.split('?').next().unwrap_or_default();
         let object = text.strip_prefix('/').unwrap_or(text);
@@ -243,7 +246,7 @@ impl Naming<'_> {
         Some(vec![self.here(&format!("/{version}/{text}/{rest}"))?])
     }
 
-    /// Two names that begin so stand for all of them: in the same container, and below.
+    /// Two names with this prefix represent all of them: one in the same container, and one below.
     fn prefix(&self, text: &str) -> Places {
         let text = text.split('?').next().unwrap_or_default();
         let text =
@@ -253,8 +256,9 @@ impl Naming<'_> {
         Some(places)
     }
 
-    /// `POST .../blobs/uploads/?mount=DIGEST&from=NAME` takes a layer of another repository (OCI distribution
-    /// specification, "Mounting a blob from another repository"). Without `from`, the registry chooses the repository.
+    /// `POST .../blobs/uploads/?mount=DIGEST&from=NAME` copies a layer from another repository (OCI distribution
+    /// specification, "Mounting a blob from another repository"). Without `from`, the registry chooses the
+    /// repository.
     fn mount(&self, query: &str, named: &mut Vec<NamedResource>) {
         let of = |wanted: &'static str| {
             pairs(query).filter(move |(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
@@ -272,12 +276,12 @@ impl Naming<'_> {
         }
     }
 
-    /// Might a server take the path for `/v2/NAME/blobs/uploads/`?
+    /// Returns whether a server might read the path as `/v2/NAME/blobs/uploads/`.
     fn is_upload(&self) -> bool {
         self.path.ambiguity().is_some() || self.path.as_str().to_ascii_lowercase().contains("/blobs/uploads")
     }
 
-    /// A blob in another repository of the same registry, which may be below a prefix.
+    /// Returns a blob in another repository of the same registry, which may be below a prefix.
     fn repository(&self, name: &str, digest: &str) -> Places {
         let own = self.path.as_str();
         let is_root = |at: &usize| own[*at..].starts_with("/v2/");
@@ -293,7 +297,7 @@ impl Naming<'_> {
     }
 }
 
-/// The path of a key below its bucket. `None` if a server might climb out of the bucket.
+/// Returns the path of a key below its bucket. `None` if a server might resolve it to a place outside the bucket.
 fn object(key: &str) -> Option<CanonicalPath> {
     let path = CanonicalPath::parse(&format!("/{key}")).ok()?;
     (!path.may_climb()).then_some(path)
@@ -303,7 +307,8 @@ fn rooted(path: &str) -> Cow<'_, str> {
     if path.starts_with('/') { Cow::Borrowed(path) } else { format!("/{path}").into() }
 }
 
-/// Is this a URL without its scheme (`//host/path`), or with a scheme of another form (`https:path`)?
+/// Returns whether this is a URL without its scheme (`//host/path`), or with a scheme in another format
+/// (`https:path`).
 fn is_reference(path: &str) -> bool {
     let two = path.get(..2).is_some_and(|two| two.bytes().all(|byte| matches!(byte, b'/' | b'\\')));
     let first = path.split('/').next().unwrap_or_default();
@@ -317,7 +322,7 @@ fn resource(field: &str, places: Places) -> NamedResource {
     NamedResource { field, use_as, places: places.unwrap_or_default(), is_prefix: false }
 }
 
-/// A URL's host and path: `None` for what is no URL, an error for one that cannot be read.
+/// Parses a URL's host and path. `None` if the text is not a URL, an error if the URL cannot be read.
 fn url(text: &str) -> Option<Result<(Authority, CanonicalPath), Unreadable>> {
     let (scheme, rest) = text.split_once("://")?;
     let port = match scheme.to_ascii_lowercase().as_str() {
@@ -335,10 +340,10 @@ fn url(text: &str) -> Option<Result<(Authority, CanonicalPath), Unreadable>> {
     Some(place().ok_or(Unreadable))
 }
 
-/// A URL that names no host and path.
+/// A URL without a readable host and path.
 struct Unreadable;
 
-/// What stands in angle brackets outside of parentheses.
+/// Returns the texts in angle brackets outside of parentheses.
 fn tags(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Narrow profiles of a template: what a secret allows, in place of what it denies.
+//! Narrow profiles of a template: the requests that a secret allows, instead of the requests that it denies.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 use super::pattern::{HostPattern, MethodSet, PathPattern};
 use super::profile::{TemplateName, TemplateNameError};
 
-/// A part of a service that one kind of work needs. The template's denials hold beside it.
+/// The part of a service that one kind of work needs. The template's denials apply in addition.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NarrowProfile {
-    /// Its name behind the template's: a-z, 0-9, `-`.
+    /// Its name after the template's: a-z, 0-9, `-`.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub title: String,
-    /// Hosts in place of the template's; the template's where there are none.
+    /// Hosts that replace the template's. Empty for the template's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostPattern>,
-    /// The only methods.
+    /// The only permitted methods.
     pub methods: MethodSet,
-    /// The only paths.
+    /// The only permitted paths.
     pub paths: Vec<PathPattern>,
-    /// Must the operator name the host, such as a bucket's or a region's?
+    /// Whether the operator must name the host, for example of a bucket or a region.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wants_host: bool,
 }
@@ -33,17 +33,17 @@ pub struct NarrowProfile {
 pub struct TemplateChoice {
     /// The template.
     pub template: TemplateName,
-    /// The part of it.
+    /// The profile of the template.
     pub narrow: Option<&'static NarrowProfile>,
 }
 
-/// No template, or no profile of it, has that name.
+/// No template, or no profile of it, has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateChoiceError {
-    /// No template.
+    /// There is no such template.
     #[error(transparent)]
     Template(#[from] TemplateNameError),
-    /// No profile.
+    /// There is no such profile.
     #[error("the template '{template}' has no profile of that name: it has {known}")]
     Profile {
         /// The template.
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    /// As a client of the service would ask, and what goes further.
+    /// Requests as a client of the service makes them, and requests that go further.
     #[test]
     fn profiles_allow_what_they_are_for() {
         let check = |choice: &str, method: Method, path: &str, expected: bool| {

@@ -1,6 +1,6 @@
-//! What a request asks for besides its method and path: an action in its query, in a header field or in its body.
+//! Actions that a request names in addition to its method and path: in its query, in a header field or in its body.
 //!
-//! Only names that a template's denial mentions are stored, so most requests store nothing here.
+//! Only names that occur in a template's denials are stored, so most requests store nothing here.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -17,54 +17,56 @@ pub use text::{UnreadableText, check_text};
 mod body;
 mod text;
 
-/// At most this many values of known names are stored. Beyond it, every condition holds.
+/// The maximum number of stored values of known names. Beyond it, every condition holds.
 const MAX_SAID: usize = 32;
-/// Longest value that is compared, in bytes; a longer one counts as any value. No service has names of that length.
+/// The maximum length of a compared value, in bytes. A longer one counts as any value. No service has names of that
+/// length.
 const MAX_VALUE: usize = 256;
-/// How often percent-escapes of a text are decoded.
+/// The number of times that percent-escapes of a text are decoded.
 const FORM_DECODINGS: usize = 2;
 
-/// AWS names the operation here in its JSON protocols.
+/// The header in which AWS names the operation in its JSON protocols.
 pub const AWS_TARGET: &str = "x-amz-target";
-/// AWS names the operation here in its query protocols.
+/// The parameter in which AWS names the operation in its query protocols.
 pub const AWS_ACTION: &str = "action";
 
-/// What a denial asks of a request besides method, host and path.
+/// The requirement of a denial in addition to method, host and path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// This parameter; its value matches the pattern, or may be any where there is none.
+    /// The request has this parameter. Its value matches the pattern, or may be any if there is no pattern.
     Parameter {
         /// In lower case.
         name: String,
         /// In lower case, `*` for any characters.
         value: Option<String>,
-        /// Does the service also read it from a form body, or from a JSON body if it has no value here?
+        /// Whether the service also reads it from a form body, or from a JSON body if it has no value here.
         in_body: bool,
     },
-    /// This header field; its value matches the pattern.
+    /// The request has this header field, and its value matches the pattern.
     Header {
         /// The field's name.
         name: HeaderName,
         /// In lower case, `*` for any characters.
         value: String,
     },
-    /// An operation of AWS: `Action=NAME`, `X-Amz-Target: PREFIX.NAME` or `/service/SERVICE/operation/NAME`.
+    /// The request names an operation of AWS: `Action=NAME`, `X-Amz-Target: PREFIX.NAME` or
+    /// `/service/SERVICE/operation/NAME`.
     Operation {
         /// In lower case.
         name: String,
-        /// Does the service read the action from a form body?
+        /// Whether the service reads the action from a form body.
         in_form: bool,
     },
-    /// A word of the body, such as the name of a GraphQL field.
+    /// The body contains a word, such as the name of a GraphQL field.
     Word(String),
 }
 
-/// A body that a denial depends on, and that cannot be read as the server would read it.
+/// A denial depends on the body, and this program cannot read it as the server would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body is in a content coding, character set or media type that is not read")]
 pub struct UnreadableBody;
 
-/// What denials must read of a request besides its head. Greater includes less.
+/// The parts besides the head that denials must read of a request. A greater one includes all lesser ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reading {
     /// Nothing.
@@ -79,7 +81,8 @@ pub enum Reading {
 }
 
 impl Condition {
-    /// Does the request say so? `is_in_path` tells for [`Condition::Operation`] whether the path names it.
+    /// Returns whether the request meets the condition. For [`Condition::Operation`], `is_in_path` returns whether
+    /// the path names the operation.
     pub fn holds(&self, operations: &Operations, is_in_path: impl FnOnce() -> bool) -> bool {
         match self {
             Condition::Parameter { name, value, in_body } => {
@@ -103,7 +106,8 @@ impl Condition {
 impl FromStr for Condition {
     type Err = String;
 
-    /// `?NAME` or `?NAME=VALUE` for the query alone, `&NAME` or `&NAME=VALUE` for query or body, `FIELD:VALUE`, `~WORD`.
+    /// Parses `?NAME` or `?NAME=VALUE` for the query alone, `&NAME` or `&NAME=VALUE` for query or body,
+    /// `FIELD:VALUE`, `~WORD`.
     fn from_str(text: &str) -> Result<Condition, String> {
         let lower = !text.bytes().any(|b| b.is_ascii_uppercase() || b == b'%');
         if !lower {
@@ -129,7 +133,7 @@ impl FromStr for Condition {
     }
 }
 
-/// Where a request says something.
+/// The part of a request that contains a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Query,
@@ -140,7 +144,7 @@ enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Said {
     place: Place,
-    /// As the denials have it.
+    /// The name as in the denials.
     name: &'static str,
     /// In lower case; `None` for a value that is too long to be compared.
     value: Option<String>,
@@ -150,11 +154,11 @@ struct Said {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Operations {
     said: Vec<Said>,
-    /// The bound was reached: every condition holds.
+    /// Whether the limit was reached: every condition then holds.
     is_full: bool,
 }
 
-/// Names that some denial mentions.
+/// Names that occur in some denial.
 #[derive(Default)]
 struct Known {
     parameters: BTreeSet<&'static str>,
@@ -188,13 +192,13 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     known
 });
 
-/// Does a template's denial look at this header field?
+/// Returns whether a template's denial depends on this header field.
 pub fn is_judged_header(name: &str) -> bool {
     KNOWN.headers.contains(name)
 }
 
 impl Operations {
-    /// What query and header fields say.
+    /// Reads the known names from query and header fields.
     pub fn of(query: Option<&str>, headers: &HeaderMap) -> Operations {
         let mut operations = Operations::default();
         if let Some(query) = query {
@@ -208,10 +212,11 @@ impl Operations {
         operations
     }
 
-    /// Adds what the body says: the fields of a form, the members of a JSON document, and words wherever they stand.
+    /// Adds the known names in the body: the fields of a form, the members of a JSON document, and words at any
+    /// position.
     ///
     /// # Errors
-    /// [`UnreadableBody`]: the server may read something else than this does.
+    /// [`UnreadableBody`]: the server may read the body differently.
     pub fn read_body(&mut self, headers: &HeaderMap, body: &[u8]) -> Result<(), UnreadableBody> {
         if body.is_empty() {
             return Ok(());
@@ -229,7 +234,7 @@ impl Operations {
         Ok(())
     }
 
-    /// Names of members, wherever a JSON document has them.
+    /// Adds names of members at any position of a JSON document.
     fn read_members(&mut self, text: &[u8]) {
         if !body::is_json(text) {
             return;
@@ -250,12 +255,12 @@ impl Operations {
         if reading == Reading::GraphQl { text::refuse_stored(query) } else { Ok(()) }
     }
 
-    /// Names and values of `a=1&b`, each also with its escapes taken off once more.
+    /// Adds names and values of `a=1&b`, with their escapes decoded more than once.
     fn read_parameters(&mut self, place: Place, text: &[u8]) {
         for pair in text.split(|byte| matches!(byte, b'&' | b';')) {
             let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
             let (name, value) = (&pair[..at], pair.get(at + 1..).unwrap_or_default());
-            // No known name is longer, escaped three times over.
+            // No known name is longer, even if it is escaped three times.
             if name.is_empty() || name.len() > 7 * 64 {
                 continue;
             }
@@ -267,7 +272,7 @@ impl Operations {
         }
     }
 
-    /// Words as they stand, and behind the escapes of forms and of JSON.
+    /// Adds words as written, and after decoding the escapes of forms and of JSON.
     fn read_words(&mut self, place: Place, text: &[u8]) {
         if KNOWN.words.is_empty() {
             return;
@@ -303,7 +308,8 @@ impl Operations {
         self.is_full || self.values(place, name).any(|own| matches_value(own, value))
     }
 
-    /// In the header, or in the query in its place. AWS reads what stands behind the last dot.
+    /// Returns whether the header, or the query in its place, names the operation. AWS reads the text after the last
+    /// dot.
     fn names_target(&self, operation: &str) -> bool {
         let last = |own: &str| own.rsplit('.').next() == Some(operation);
         let in_place = |place| self.values(place, AWS_TARGET).any(|own| own.is_none_or(last));
@@ -323,7 +329,7 @@ fn matches_value(own: Option<&str>, pattern: Option<&str>) -> bool {
     }
 }
 
-/// In lower case, without escapes: servers in a row take them off more than once.
+/// Returns the text in lower case, without escapes. A chain of servers may decode them more than once.
 fn unescaped(text: &[u8]) -> String {
     let mut bytes: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     for _ in 0..2 {
@@ -336,7 +342,7 @@ fn unescaped(text: &[u8]) -> String {
     text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\0' | '\u{feff}')).to_ascii_lowercase()
 }
 
-/// In lower case, with `\uXXXX` of ASCII characters taken off (RFC 8259 section 7).
+/// Returns the body in lower case, with `\uXXXX` of ASCII characters decoded (RFC 8259 section 7).
 fn without_json_escapes(body: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(body.len());
     let mut at = 0;
@@ -348,7 +354,7 @@ fn without_json_escapes(body: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The character of `\u00XX`.
+/// Returns the character of `\u00XX`.
 fn ascii_escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\u00")?.get(..2)?;
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

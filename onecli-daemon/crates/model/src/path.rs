@@ -9,28 +9,30 @@ pub(super) use fold::fold;
 pub(super) use readings::Names;
 pub use readings::PathReadings;
 
-/// Longest path, in bytes: of its canonical form, and of each text that servers may make of it. The query does not count.
+/// The maximum length of a path, in bytes: of its canonical form, and of each text that servers may derive from it.
+/// The query does not count.
 pub const MAX_PATH: usize = 16 * 1024;
-/// Most segments of a path, in whichever way a server may split it: an encoded slash or backslash counts.
+/// The maximum number of segments of a path, in every way in which a server may split it. An encoded slash or
+/// backslash counts.
 pub const MAX_SEGMENTS: usize = 512;
 
-/// A request path in canonical form: ASCII, starts with `/`, no query, no fragment; percent-escapes of
-/// unreserved characters decoded, the others in upper case.
+/// A request path in canonical form: ASCII, starts with `/`, no query, no fragment. Percent-escapes of unreserved
+/// characters are decoded, the others are in upper case.
 ///
-/// A path that servers are known to read in different ways keeps an [`Ambiguity`]. It only matches patterns
-/// that match every path, so that it cannot reach a place other than the one that was matched.
+/// A path that servers are known to read in different ways has an [`Ambiguity`]. It matches only patterns that match
+/// every path, so that it cannot reach a place other than the one that was matched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CanonicalPath {
     text: String,
     ambiguity: Option<Ambiguity>,
-    /// Does it hold characters that some servers replace by separators or delimiters (`／`, `？`)?
+    /// Whether it contains characters that some servers replace by separators or delimiters (`／`, `？`).
     is_respelled: bool,
 }
 
-/// Why servers disagree about a path.
+/// The reason why servers disagree about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ambiguity {
-    /// A `.` or `..` segment, or one that servers take for it: `...`, `..%20`, `..::$DATA`, full-width dots.
+    /// A `.` or `..` segment, or one that servers read as such: `...`, `..%20`, `..::$DATA`, full-width dots.
     DotSegment,
     /// An encoded `/` (`%2F`).
     EncodedSlash,
@@ -38,13 +40,13 @@ pub enum Ambiguity {
     Backslash,
     /// `//`, or a segment of white space.
     EmptySegment,
-    /// `;`, which some servers cut off with what follows.
+    /// `;`. Some servers remove it with the text that follows.
     PathParameter,
-    /// An encoded percent sign before two hex digits, or a `%` that begins no escape.
+    /// An encoded percent sign before two hex digits, or a `%` that is not followed by two hex digits.
     DoubleEncoding,
     /// An encoded control character, or an encoded `?` or `#`.
     EncodedDelimiter,
-    /// Escapes that are no UTF-8: overlong forms (`%C0%AE`) are read as `.` and `/` by some.
+    /// Escapes that are not UTF-8. Some servers read overlong forms (`%C0%AE`) as `.` and `/`.
     NotUtf8,
 }
 
@@ -63,19 +65,19 @@ impl fmt::Display for Ambiguity {
     }
 }
 
-/// A path that no HTTP request may carry.
+/// The reason why no HTTP request may have a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// Does not begin with `/`.
+    /// The path does not begin with `/`.
     #[error("the path does not begin with '/'")]
     NotAbsolute,
-    /// Holds a character outside RFC 3986's set: space, control, non-ASCII, `?`, `#`, `"`, `<`, `>`.
+    /// The path contains a character outside RFC 3986's set: space, control, non-ASCII, `?`, `#`, `"`, `<`, `>`.
     #[error("the path holds {0:?}, which must be percent-encoded")]
     BadCharacter(char),
-    /// Longer than [`MAX_PATH`].
+    /// The path is longer than [`MAX_PATH`].
     #[error("the path is longer than {MAX_PATH} bytes")]
     TooLong,
-    /// More than [`MAX_SEGMENTS`].
+    /// The path has more than [`MAX_SEGMENTS`].
     #[error("the path has more than {MAX_SEGMENTS} segments")]
     TooManySegments,
 }
@@ -84,17 +86,17 @@ impl CanonicalPath {
     /// Canonicalises the path component of a request target.
     ///
     /// # Errors
-    /// [`PathError`] for what is no path at all.
+    /// [`PathError`] for a text that is not a valid path.
     pub fn parse(raw: &str) -> Result<CanonicalPath, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::NotAbsolute);
         }
-        // A canonical path is at least a third as long: escapes of unreserved characters are decoded.
+        // A canonical path is at least a third as long, because only escapes of unreserved characters are decoded.
         if raw.len() > 3 * MAX_PATH {
             return Err(PathError::TooLong);
         }
         let mut text = String::with_capacity(raw.len());
-        // Where a `%` that begins no escape stands in `text`.
+        // The position in `text` of a `%` without two hex digits after it.
         let mut broken = None;
         let bytes = raw.as_bytes();
         let mut at = 0;
@@ -108,7 +110,7 @@ impl CanonicalPath {
                         continue;
                     };
                     at += 2;
-                    // Right behind a broken escape, a decoded digit would complete it.
+                    // Immediately after an incomplete escape, a decoded digit would complete it.
                     let completes = broken.is_some_and(|broken| text.len() - broken <= 2);
                     if is_unreserved(decoded) && !completes {
                         text.push(char::from(decoded));
@@ -128,41 +130,42 @@ impl CanonicalPath {
             return Err(PathError::TooLong);
         }
         let texts = readings::texts(&text);
-        // One character (`㌖`) may become six when it is made compatible.
+        // One character (`㌖`) may become six in compatibility normalization.
         if texts.iter().any(|text| text.len() > MAX_PATH) {
             return Err(PathError::TooLong);
         }
-        // Each separator takes a byte of the path at least.
+        // Each separator takes at least one byte of the path.
         if text.len() > MAX_SEGMENTS && readings::most_segments(&texts) > MAX_SEGMENTS {
             return Err(PathError::TooManySegments);
         }
         let is_respelled = readings::is_respelled(&texts);
-        // Judged by what is forwarded: decoding may have built what the raw text did not show.
+        // Judges the forwarded text: decoding may have formed a sequence that the raw text did not show.
         let ambiguity = ambiguity_of(&text);
         Ok(CanonicalPath { text, ambiguity, is_respelled })
     }
 
-    /// The path as it is matched and forwarded.
+    /// Returns the path as it is matched and forwarded.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Why servers may disagree about this path, if they may.
+    /// Returns the reason why servers may disagree about this path; `None` if they agree.
     pub fn ambiguity(&self) -> Option<Ambiguity> {
         self.ambiguity
     }
 
-    /// Might a server resolve it to a place above its beginning? Coarse: two dots anywhere in an ambiguous path count.
+    /// Returns whether a server might resolve the path to a place above its beginning. Coarse: two dots anywhere in
+    /// an ambiguous path count.
     pub(super) fn may_climb(&self) -> bool {
         self.ambiguity.is_some() && fold::expanded(&self.text).contains("..")
     }
 
-    /// Does it hold characters that some servers replace by separators or delimiters?
+    /// Returns whether it contains characters that some servers replace by separators or delimiters.
     pub(super) fn is_respelled(&self) -> bool {
         self.is_respelled
     }
 
-    /// The segments after the leading `/`; a trailing `/` gives a last, empty one.
+    /// Returns the segments after the leading `/`. A trailing `/` gives an empty last segment.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.text[1..].split('/')
     }
@@ -174,7 +177,7 @@ impl fmt::Display for CanonicalPath {
     }
 }
 
-/// Why servers may disagree about a canonical path: the first reason that stands in it.
+/// Returns the first ambiguity in a canonical path.
 fn ambiguity_of(text: &str) -> Option<Ambiguity> {
     let bytes = text.as_bytes();
     let found = bytes.iter().enumerate().find_map(|(at, byte)| match byte {
@@ -198,14 +201,14 @@ fn ambiguity_of(text: &str) -> Option<Ambiguity> {
     found.or_else(|| garbled().then_some(Ambiguity::NotUtf8)).or_else(navigates)
 }
 
-/// Does `uXXXX` stand at `at`, which makes an escape of IIS behind a percent sign?
+/// Returns whether `uXXXX` is at `at`. After a percent sign this is an escape of IIS.
 fn is_wide(bytes: &[u8], at: usize) -> bool {
     matches!(bytes.get(at), Some(b'u' | b'U'))
         && escaped(bytes, at + 1).is_some()
         && escaped(bytes, at + 3).is_some()
 }
 
-/// The byte that the two hex digits at `at` stand for.
+/// Returns the byte encoded by the two hex digits at `at`.
 fn escaped(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at..at + 2).and_then(decode_hex)
 }
@@ -226,7 +229,7 @@ fn decode_hex(pair: &[u8]) -> Option<u8> {
     }
 }
 
-/// RFC 3986 section 2.3.
+/// Returns whether a byte is unreserved (RFC 3986 section 2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
@@ -385,7 +388,8 @@ mod tests {
         }
     }
 
-    /// Decoding an escape must not build another: it would be judged as the one, and read as the other.
+    /// Decoding an escape must not form another escape. The path would be judged by the first reading and served by
+    /// the second.
     #[test]
     fn an_escape_within_an_escape_is_a_double_encoding() {
         for raw in
@@ -400,7 +404,7 @@ mod tests {
         check("/v1/100%25%20", "/v1/100%25%20", None);
     }
 
-    /// Paths with much in them that parsers stumble over.
+    /// Paths with many sequences that are hard for parsers.
     fn paths() -> impl Strategy<Value = String> {
         let parts = [
             "%", "%25", "%2", "2", "3", "5", "e", "E", "f", "c", "%32", "%35", "%65", "%2e", "%2F", "%5c",
@@ -414,7 +418,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-        /// What is forwarded is what was judged: read again, it is the same path with the same ambiguity.
+        /// The forwarded path is the judged path: parsed again, it has the same text and the same ambiguity.
         #[test]
         fn canonical_form_is_a_fixed_point(raw in paths()) {
             if let Ok(once) = CanonicalPath::parse(&raw) {

@@ -1,4 +1,4 @@
-//! Where a secret may go: patterns over hosts, methods and paths. Checked when they are stored.
+//! The destinations of a secret: patterns over hosts, methods and paths. They are validated when they are stored.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,15 +12,15 @@ use super::path::{CanonicalPath, Names, PathError, PathReadings, fold};
 
 mod covers;
 
-/// Why a pattern was refused.
+/// The reason why a pattern was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// The host part does not parse.
     #[error("bad host pattern '{pattern}': {source}")]
     Host {
-        /// The pattern as it was given.
+        /// The pattern as entered.
         pattern: String,
-        /// What is wrong with its host.
+        /// The fault of its host.
         source: AuthorityError,
     },
     /// A wildcard over a public suffix would match hosts of unrelated owners.
@@ -28,40 +28,40 @@ pub enum PatternError {
         "bad host pattern '{pattern}': '{suffix}' is a public suffix, whose names belong to different owners"
     )]
     PublicSuffix {
-        /// The pattern as it was given.
+        /// The pattern as entered.
         pattern: String,
         /// The public suffix (publicsuffix.org).
         suffix: String,
     },
-    /// `*` anywhere but as the whole first label.
+    /// A `*` is not the whole first label.
     #[error("bad host pattern '{0}': '*.' or '**.' may only stand at the beginning, before a DNS name")]
     Wildcard(String),
     /// The path part does not parse.
     #[error("bad path pattern '{pattern}': {source}")]
     Path {
-        /// The pattern as it was given.
+        /// The pattern as entered.
         pattern: String,
-        /// What is wrong with it.
+        /// The fault of its path.
         source: PathError,
     },
-    /// The pattern itself holds what servers read in different ways.
+    /// Servers read the path of the pattern in different ways.
     #[error("bad path pattern '{pattern}': it holds {ambiguity}, which servers read in different ways")]
     AmbiguousPath {
-        /// The pattern as it was given.
+        /// The pattern as entered.
         pattern: String,
-        /// What is ambiguous.
+        /// The ambiguity.
         ambiguity: super::path::Ambiguity,
     },
-    /// More than [`MAX_PATTERN`] or [`MAX_PATTERN_SEGMENTS`].
+    /// The path pattern exceeds [`MAX_PATTERN`] or [`MAX_PATTERN_SEGMENTS`].
     #[error(
         "bad path pattern: it is longer than {MAX_PATTERN} bytes or has more than {MAX_PATTERN_SEGMENTS} segments; \
          use '**'"
     )]
     TooLong,
-    /// Not a method name (RFC 9110 section 9.1), or one that is never forwarded.
+    /// The text is not a method name (RFC 9110 section 9.1), or names a method that is never forwarded.
     #[error("bad method '{0}': give a method name such as GET or POST (CONNECT and TRACE are never allowed)")]
     Method(String),
-    /// More hosts than one secret may have.
+    /// The secret has more hosts than permitted.
     #[error("more than {0} hosts: use a wildcard, or another secret")]
     TooManyHosts(usize),
 }
@@ -70,7 +70,7 @@ pub enum PatternError {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HostPattern {
-    /// This host only.
+    /// Exactly this host.
     Exact(Host),
     /// Exactly one label before this suffix.
     OneLabel(String),
@@ -79,7 +79,7 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// Does the pattern contain `host`?
+    /// Returns whether the pattern contains `host`.
     pub fn matches(&self, host: &Host) -> bool {
         match self {
             HostPattern::Exact(own) => own == host,
@@ -90,15 +90,17 @@ impl HostPattern {
         }
     }
 
-    /// Parses a pattern that may stand for hosts of unrelated owners, such as `**.com`: only to refuse them.
+    /// Parses a pattern that may cover hosts of unrelated owners, such as `**.com`. Such a pattern may only be used
+    /// to refuse.
     ///
     /// # Errors
-    /// As [`HostPattern::from_str`], but for [`PatternError::PublicSuffix`].
+    /// As for [`HostPattern::from_str`], except [`PatternError::PublicSuffix`].
     pub fn of_any_owner(text: &str) -> Result<HostPattern, PatternError> {
         HostPattern::parse(text, |_| true)
     }
 
-    /// Greater is more specific: exact, then one label, then any depth; longer suffixes first.
+    /// Returns a rank; greater is more specific. Exact ranks first, then one label, then any depth; longer suffixes
+    /// rank higher.
     pub fn specificity(&self) -> (u8, usize) {
         match self {
             HostPattern::Exact(_) => (2, 0),
@@ -108,7 +110,7 @@ impl HostPattern {
     }
 }
 
-/// The labels of `host` before `.suffix`.
+/// Returns the labels of `host` before `.suffix`.
 fn prefix_of<'h>(host: &'h Host, suffix: &str) -> Option<&'h str> {
     host.as_name()?.strip_suffix(suffix)?.strip_suffix('.').filter(|prefix| !prefix.is_empty())
 }
@@ -122,7 +124,7 @@ impl FromStr for HostPattern {
 }
 
 impl HostPattern {
-    /// `may` tells whether a wildcard may stand before this suffix.
+    /// `may` returns whether a wildcard may precede this suffix.
     fn parse(text: &str, may: impl Fn(&str) -> bool) -> Result<HostPattern, PatternError> {
         let (any_depth, suffix) = match (text.strip_prefix("**."), text.strip_prefix("*.")) {
             (Some(suffix), _) => (true, suffix),
@@ -174,27 +176,27 @@ impl fmt::Display for HostPattern {
 
 /// A set of paths: exact, or with `*` (any characters within a segment) and `**` (whole segments).
 ///
-/// `/v1/**` matches everything below `/v1/`, not `/v1` itself; `/a/**/b` matches `/a/b` too. At most
+/// `/v1/**` matches everything below `/v1/`, not `/v1` itself; `/a/**/b` matches `/a/b` too. A pattern has at most
 /// [`MAX_PATTERN`] bytes and [`MAX_PATTERN_SEGMENTS`] segments.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PathPattern {
     text: String,
-    /// As it is written.
+    /// The pattern as written.
     exact: Globs,
-    /// As every spelling of a path is compared with it.
+    /// The folded pattern, for comparison with every spelling of a path.
     folded: Globs,
 }
 
-/// Longest path pattern, in bytes.
+/// The maximum length of a path pattern, in bytes.
 pub const MAX_PATTERN: usize = 2048;
-/// Most segments of a path pattern.
+/// The maximum number of segments of a path pattern.
 pub const MAX_PATTERN_SEGMENTS: usize = 64;
 
 const EVERYTHING: &str = "/**";
 
 impl PathPattern {
-    /// The pattern that matches every path: `/**`.
+    /// Returns the pattern that matches every path: `/**`.
     pub fn everything() -> PathPattern {
         PathPattern::compile(EVERYTHING)
     }
@@ -204,18 +206,18 @@ impl PathPattern {
         PathPattern {
             text: text.to_owned(),
             exact: Globs::new(segments(), End::Something, str::to_owned),
-            // An escaped `*` becomes one that stands for anything: it refuses more, not less.
+            // An escaped `*` becomes a wildcard here, so restrictions cover more, not less.
             folded: Globs::new(segments(), End::Something, |segment| fold(segment).into_owned()),
         }
     }
 
-    /// Does it match every path, ambiguous ones too?
+    /// Returns whether the pattern matches every path, including ambiguous ones.
     pub fn is_everything(&self) -> bool {
         self.text == EVERYTHING
     }
 
-    /// Does the pattern contain `path`? An ambiguous path is only in `/**`, and one with full-width delimiters only where
-    /// it is contained in whichever way it is read.
+    /// Returns whether the pattern contains `path`. An ambiguous path is only in `/**`. A path with full-width
+    /// delimiters is only in patterns that contain all of its readings.
     pub fn matches(&self, path: &PathReadings<'_>) -> bool {
         self.is_everything() || (path.ambiguity().is_none() && self.contains(path))
     }
@@ -225,31 +227,33 @@ impl PathPattern {
             && (!path.path().is_respelled() || path.spellings().all(|names| self.matches_folded(names)))
     }
 
-    /// A path with an empty segment at the end, which servers take for the same as without.
+    /// Servers treat a path with an empty segment at the end like the path without it.
     fn matches_folded(&self, names: Names<'_>) -> bool {
         self.folded.matches(names.without_last()) || self.folded.matches(names)
     }
 
-    /// Could some server take `path` for one that the pattern contains? For what refuses: a path that servers read in
-    /// different ways is in every pattern, and letter case, escapes and a slash at the end tell nothing apart.
+    /// Returns whether some server could read `path` as one that the pattern contains. For restrictions: a path that
+    /// servers read in different ways is in every pattern, and letter case, escapes and a slash at the end are
+    /// ignored.
     pub fn matches_any_spelling(&self, path: &PathReadings<'_>) -> bool {
         self.is_everything()
             || path.ambiguity().is_some()
             || path.spellings().any(|names| self.matches_folded(names))
     }
 
-    /// The same where `%2F` stands within segments: it separates nothing, and a path is no longer ambiguous for that alone.
+    /// Matches like [`PathPattern::matches`] for services with `%2F` within segments. It separates nothing there, and
+    /// a path is not ambiguous because of it alone.
     pub fn matches_opaque(&self, path: &PathReadings<'_>) -> bool {
         self.matches(path) || (path.is_plain_but_for_encoded_slashes() && self.contains(path))
     }
 
-    /// Does every path that `other` matches match this pattern? `false` where that is not evident from the segments: see
-    /// [`covers::covers`].
+    /// Returns whether this pattern matches every path that `other` matches. `false` if that is not evident from the
+    /// segments: see [`covers::covers`].
     pub fn covers(&self, other: &PathPattern) -> bool {
         covers::covers(&self.text, &other.text)
     }
 
-    /// Greater is more specific: fewer `**`, more literal text.
+    /// Returns a rank; greater is more specific. Fewer `**` rank first, then more literal text.
     pub fn specificity(&self) -> (std::cmp::Reverse<usize>, usize) {
         let depth = self.text.split('/').filter(|segment| *segment == "**").count();
         let literal = self.text.bytes().filter(|b| *b != b'*').count();
@@ -301,25 +305,25 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// The methods a secret may be used with; empty means all that are ever forwarded.
+/// The methods a secret may be used with. Empty means all methods that are ever forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct MethodSet(Vec<Method>);
 
 impl MethodSet {
-    /// Is `method` in the set? CONNECT and TRACE never are.
+    /// Returns whether `method` is in the set. CONNECT and TRACE never are.
     pub fn contains(&self, method: &Method) -> bool {
         *method != Method::CONNECT
             && *method != Method::TRACE
             && (self.0.is_empty() || self.0.contains(method))
     }
 
-    /// Is every method of this set in `other`?
+    /// Returns whether every method of this set is in `other`.
     pub fn is_within(&self, other: &MethodSet) -> bool {
         other.is_all() || (!self.is_all() && self.0.iter().all(|method| other.0.contains(method)))
     }
 
-    /// Does it hold every method?
+    /// Returns whether the set contains every method.
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
     }
@@ -328,7 +332,8 @@ impl MethodSet {
 impl TryFrom<Vec<String>> for MethodSet {
     type Error = PatternError;
 
-    /// Method names are case-sensitive (RFC 9110 section 9.1); lower-case input is raised, as people type it.
+    /// Method names are case-sensitive (RFC 9110 section 9.1). Lower-case input is converted to upper case, because
+    /// people type it.
     fn try_from(names: Vec<String>) -> Result<MethodSet, PatternError> {
         let mut methods = names
             .into_iter()

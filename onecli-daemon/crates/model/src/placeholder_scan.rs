@@ -1,4 +1,4 @@
-//! Finds placeholders in a stream of bytes, without keeping the stream.
+//! Finds placeholders in a stream of bytes without storing the stream.
 
 use std::sync::LazyLock;
 
@@ -6,13 +6,13 @@ use memchr::memmem::Finder;
 
 use super::token::Placeholder;
 
-/// The most bytes of a placeholder that can stand before the edge between two pieces.
+/// The maximum number of bytes of a placeholder before the boundary between two pieces.
 const TAIL: usize = Placeholder::LEN - 1;
 
 static PREFIX: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(Placeholder::PREFIX));
 
-/// Looks for placeholders, also across the edges between pieces. The work is linear in the bytes. Nothing is allocated,
-/// and only the last 41 bytes are stored.
+/// Searches for placeholders, also across the boundaries between pieces. The work is linear in the bytes. Nothing is
+/// allocated, and only the last 41 bytes are stored.
 #[derive(Debug, Clone)]
 pub struct PlaceholderScan {
     tail: [u8; TAIL],
@@ -26,7 +26,8 @@ impl Default for PlaceholderScan {
 }
 
 impl PlaceholderScan {
-    /// Takes the next piece, and calls `found` with each text that has the form of a placeholder and ends in it.
+    /// Processes the next piece, and calls `found` with each text that has the form of a placeholder and ends in the
+    /// piece.
     pub fn push(&mut self, piece: &[u8], mut found: impl FnMut(&str)) {
         let (mut edge, tail) = ([0; 2 * TAIL], self.length);
         let ahead = piece.len().min(TAIL);
@@ -42,13 +43,13 @@ impl PlaceholderScan {
         self.tail[..self.length].copy_from_slice(&last[last.len() - self.length..]);
     }
 
-    /// What follows belongs to another text.
+    /// Starts a new text: later bytes do not continue the previous ones.
     pub fn reset(&mut self) {
         self.length = 0;
     }
 }
 
-/// Each text in `bytes` that has the form of a placeholder, with its position.
+/// Returns each text in `bytes` that has the form of a placeholder, with its position.
 pub fn in_bytes(bytes: &[u8]) -> impl Iterator<Item = (usize, &str)> {
     PREFIX.find_iter(bytes).filter_map(|at| {
         let text = bytes.get(at..at + Placeholder::LEN)?;

@@ -1,4 +1,4 @@
-//! How a credential is put into a request.
+//! The placement of a credential in a request.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,38 +8,38 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::site::{JsonPointer, Site};
 
-/// Why a placement was refused.
+/// The reason why a placement was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlacementError {
-    /// Not `Name: template`.
+    /// The text is not `Name: template`.
     #[error("'{0}' is no header template: write 'Name: text with {{secret}}'")]
     Header(String),
-    /// The template does not hold `{secret}` exactly once, or holds control characters.
+    /// The template does not contain `{secret}` exactly once, or contains control characters.
     #[error("the template '{0}' must hold {{secret}} exactly once and no control characters")]
     Template(String),
-    /// Framing and routing headers are ours to write.
+    /// The daemon itself writes framing and routing headers.
     #[error("the header '{0}' controls framing or routing and cannot carry a credential")]
     ReservedHeader(String),
-    /// A Basic user name with `:` or a control character (RFC 7617 section 2).
+    /// The Basic user name contains `:` or a control character (RFC 7617 section 2).
     #[error("a Basic user name cannot hold ':' or control characters")]
     BasicUser,
-    /// A query parameter name that is empty or holds more than unreserved characters.
+    /// The query parameter name is empty or contains other characters than unreserved ones.
     #[error("'{0}' is no query parameter name: letters, digits, '-', '.', '_', '~'")]
     Query(String),
-    /// Not one of the places that can be named.
+    /// The text is not a supported place.
     #[error("'{0}' is no place for a placeholder: write header:NAME, basic, query:NAME or json:/POINTER")]
     Site(String),
-    /// Not a JSON pointer, or one to the whole document.
+    /// The text is not a JSON pointer, or points to the whole document.
     #[error("'{0}' is no JSON pointer (RFC 6901): write /name/0/name; '~' is ~0 and '/' in a name is ~1")]
     Pointer(String),
-    /// A region or service that no credential scope can hold.
+    /// The region or service cannot be part of a credential scope.
     #[error(
         "'{0}' is no AWS region or service: a-z, 0-9 and '-', or '*' for what the agent's own signature says"
     )]
     Scope(String),
 }
 
-/// Text with `{secret}` in it exactly once.
+/// A text that contains `{secret}` exactly once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Template {
@@ -48,7 +48,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// Splits at `{secret}`.
+    /// Splits the text at `{secret}`.
     ///
     /// # Errors
     /// [`PlacementError::Template`].
@@ -61,7 +61,7 @@ impl Template {
         Ok(Template { before: before.to_owned(), after: after.to_owned() })
     }
 
-    /// What stands before and after the value.
+    /// Returns the text before and after the value.
     pub fn parts(&self) -> (&str, &str) {
         (&self.before, &self.after)
     }
@@ -87,46 +87,46 @@ impl fmt::Display for Template {
     }
 }
 
-/// How a credential is placed. Read back, it is checked as when it was made.
+/// The placement of a credential. Deserialization applies the same checks as the constructors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", try_from = "Unchecked")]
 pub enum Placement {
     /// A header field whose value is a template.
     Header {
-        /// Field name, lower case.
+        /// The field name, lower case.
         #[serde(serialize_with = "write_name")]
         name: HeaderName,
-        /// Field value.
+        /// The field value.
         template: Template,
     },
     /// `Authorization: Basic base64(user:secret)` (RFC 7617).
     Basic {
-        /// User name, without `:`.
+        /// The user name, without `:`.
         user: String,
     },
     /// A query parameter.
     Query {
-        /// Parameter name, unreserved characters only.
+        /// The parameter name, unreserved characters only.
         name: String,
     },
-    /// In the place of the placeholder, which the agent sends there.
+    /// Replacement of the placeholder, which the agent sends at that place.
     Replace {
         /// The place.
         at: Site,
     },
-    /// AWS Signature Version 4: the agent's own signature goes, the request is signed anew.
+    /// AWS Signature Version 4: the agent's own signature is removed, and the request is signed anew.
     SigV4 {
-        /// The one region it is good for; none for what the agent signed for, which the host has to agree with.
+        /// The only permitted region. `None` for the region that the agent signed for, which must match the host.
         region: Option<String>,
-        /// The one service it is good for; none for what the agent signed for.
+        /// The only permitted service. `None` for the service that the agent signed for.
         service: Option<String>,
-        /// Services it is never good for.
+        /// Services that are never permitted.
         #[serde(default)]
         except: Vec<String>,
     },
 }
 
-/// The place in a request that a credential fills; one credential wins each slot.
+/// The place in a request that a credential fills. At most one credential fills each slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Slot {
     /// A header field.
@@ -138,7 +138,7 @@ pub enum Slot {
 }
 
 impl Placement {
-    /// `Authorization: Bearer {secret}` (RFC 6750 section 2.1).
+    /// Returns `Authorization: Bearer {secret}` (RFC 6750 section 2.1).
     pub fn bearer() -> Placement {
         Placement::Header {
             name: header::AUTHORIZATION,
@@ -146,7 +146,7 @@ impl Placement {
         }
     }
 
-    /// `Authorization: Basic`, for this user.
+    /// Returns `Authorization: Basic` for this user.
     ///
     /// # Errors
     /// [`PlacementError::BasicUser`].
@@ -157,7 +157,7 @@ impl Placement {
         Ok(Placement::Basic { user: user.to_owned() })
     }
 
-    /// A query parameter of this name.
+    /// Returns a query parameter with this name.
     ///
     /// # Errors
     /// [`PlacementError::Query`].
@@ -165,7 +165,7 @@ impl Placement {
         Ok(Placement::Query { name: parameter_name(name)? })
     }
 
-    /// Signature Version 4 for `REGION/SERVICE`, either of them `*`, and never for the services `except`.
+    /// Returns Signature Version 4 for `REGION/SERVICE`, either of them `*`, and never for the services `except`.
     ///
     /// # Errors
     /// [`PlacementError::Scope`].
@@ -192,7 +192,7 @@ impl Placement {
         }
     }
 
-    /// The place in the request that the placeholder itself must stand in, if there is one.
+    /// Returns the place in the request that must contain the placeholder itself, if there is one.
     pub fn site(&self) -> Option<&Site> {
         match self {
             Placement::Replace { at } => Some(at),
@@ -200,7 +200,7 @@ impl Placement {
         }
     }
 
-    /// The field of a JSON body that it fills, if it does.
+    /// Returns the field of a JSON body that the credential fills, if it does.
     pub fn json_pointer(&self) -> Option<&JsonPointer> {
         match self {
             Placement::Replace { at: Site::Json(pointer) } => Some(pointer),
@@ -208,7 +208,7 @@ impl Placement {
         }
     }
 
-    /// A header template in the form `Name: text with {secret}`.
+    /// Returns a header with a template, from the format `Name: text with {secret}`.
     ///
     /// # Errors
     /// [`PlacementError::Header`], [`PlacementError::Template`], [`PlacementError::ReservedHeader`].
@@ -226,7 +226,7 @@ impl Placement {
         Ok(Placement::Header { name, template })
     }
 
-    /// The place it fills.
+    /// Returns the place that the credential fills.
     pub fn slot(&self) -> Slot {
         match self {
             Placement::Header { name, .. } | Placement::Replace { at: Site::Header(name) } => {
@@ -258,7 +258,7 @@ impl fmt::Display for Placement {
     }
 }
 
-/// A placement as it is written down.
+/// The serialized form of a placement.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Unchecked {
@@ -300,14 +300,14 @@ impl TryFrom<Unchecked> for Placement {
     }
 }
 
-/// A header field that may carry a credential.
+/// Parses the name of a header field that may carry a credential.
 pub(super) fn field_name(name: &str) -> Result<HeaderName, PlacementError> {
     let bad = |_| PlacementError::Header(name.chars().take(80).flat_map(char::escape_default).collect());
     let name = HeaderName::from_str(name.trim()).map_err(bad)?;
     if is_reserved(&name) { Err(PlacementError::ReservedHeader(name.to_string())) } else { Ok(name) }
 }
 
-/// A query parameter that needs no escaping.
+/// Parses the name of a query parameter that needs no escaping.
 pub(super) fn parameter_name(name: &str) -> Result<String, PlacementError> {
     let ok = !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
@@ -318,8 +318,8 @@ pub(super) fn parameter_name(name: &str) -> Result<String, PlacementError> {
     }
 }
 
-/// Headers that decide where a message ends or goes (RFC 9110 section 7, RFC 9112 section 6), and those that are
-/// written anew so that answers can be scanned.
+/// Returns whether a header determines the end or the destination of a message (RFC 9110 section 7, RFC 9112 section
+/// 6), or is rewritten so that responses can be scanned.
 fn is_reserved(name: &HeaderName) -> bool {
     [
         header::ACCEPT_ENCODING,
@@ -386,7 +386,7 @@ mod tests {
         }
     }
 
-    /// The admin API and the store take no placement that the constructors would not make.
+    /// The admin API and the store accept only placements that the constructors would create.
     #[test]
     fn what_is_read_back_is_checked() {
         for bad in [

@@ -1,7 +1,7 @@
-//! Text from outside, as people may see it.
+//! Text from outside, in a form that is safe to show to people.
 
-/// Controls (category Cc), line and paragraph separators, and what is invisible or changes direction (the
-/// members of Cf and of `Default_Ignorable_Code_Point`, in whole ranges).
+/// Returns whether a character is a control (category Cc), a line or paragraph separator, invisible, or changes the
+/// text direction (the members of Cf and of `Default_Ignorable_Code_Point`, in whole ranges).
 pub fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -34,11 +34,12 @@ pub fn misleads(c: char) -> bool {
         )
 }
 
-/// `text` on one line, with each character that [`misleads`] as `\u{..}`, `\n` or the like.
+/// Returns `text` on one line, with each character that [`misleads`] written as `\u{..}`, `\n` or the like.
 pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
-/// JSON text with the same meaning, and each character of it that [`misleads`] escaped. JSON has characters beyond ASCII in its strings alone, so each may be written as `\uXXXX` (RFC 8259 section 7).
+/// Returns JSON text with the same meaning in which each character that [`misleads`] is escaped. JSON has characters
+/// beyond ASCII only in strings, so each may be written as `\uXXXX` (RFC 8259 section 7).
 pub fn printable_json(text: &str) -> String {
     use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What sets a secret apart from a plain value.
+//! The properties of a secret beyond a plain value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,82 +14,83 @@ use super::source::Source;
 use super::template::{Asked, Denial, Template};
 use super::token::Placeholder;
 
-/// What a secret has besides its target, its placement and its value.
+/// The properties of a secret besides its target, its placement and its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Profile {
-    /// The service it is for.
+    /// The template of its service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<TemplateName>,
-    /// What its placeholders look like.
+    /// The appearance of its placeholders.
     #[serde(skip_serializing_if = "Shape::is_plain")]
     pub shape: Shape,
-    /// Does `%2F` stand within a segment of this service's paths, as part of a name?
+    /// Whether `%2F` may be within a segment of this service's paths, as part of a name.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub encoded_slash: bool,
-    /// How its value becomes the credential that is placed; as it is where nothing is said.
+    /// The conversion of its value into the credential that is placed. `None` places the value itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mint: Option<Mint>,
-    /// Where its value is had from; it is stored where nothing is said. What is sealed in the value's place is then the
-    /// source's own text.
+    /// The source of its value. `None` if the value is stored. With a source, the sealed value is the text of the
+    /// source itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// What happens to credentials that the service issues in its responses.
+    /// The treatment of credentials that the service issues in its responses.
     #[serde(skip_serializing_if = "MaskIssued::is_default")]
     pub mask_issued: MaskIssued,
-    /// How long bytes of a response wait that may be the beginning of the value; without a bound where nothing is said.
+    /// The time for which bytes of a response that may be the beginning of the value wait. `None` for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flush_after: Option<FlushAfter>,
-    /// What happens to cookies that the service sets; the template's mode, or `wrap`, unless given.
+    /// The treatment of cookies that the service sets. `None` for the template's mode, or `wrap`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookies: Option<CookieMode>,
 }
 
 impl Profile {
-    /// Does its template refuse this request, although the secret would match?
+    /// Returns whether its template refuses this request although the secret would match.
     pub fn denies(&self, asked: &Asked<'_, '_>) -> bool {
         self.template.as_ref().is_some_and(|name| name.template().denies(asked))
     }
 
-    /// What its template's denials must read of this request besides its head.
+    /// Returns the parts besides the head that its template's denials must read of this request.
     pub fn reads(&self, asked: &Asked<'_, '_>) -> Reading {
         self.template.as_ref().map_or(Reading::Nothing, |name| name.template().reads(asked))
     }
 
-    /// Credentials that the service issues in its responses.
+    /// Returns the credentials that the service issues in its responses.
     pub fn issued(&self) -> &'static [IssuedShape] {
         self.template.as_ref().map_or(&[], |name| name.template().issued.as_slice())
     }
 
-    /// Requests whose responses hold what users stored at the service.
+    /// Returns the requests whose responses contain data that users stored at the service.
     pub fn content(&self) -> &'static [Denial] {
         self.template.as_ref().map_or(&[], |name| name.template().content.as_slice())
     }
 
-    /// What happens to cookies and session headers that the service sets for a request with this secret.
+    /// Returns the treatment of cookies and session headers that the service sets for a request with this secret.
     pub fn cookie_mode(&self) -> CookieMode {
         let of_template = || self.template.as_ref().and_then(|name| name.template().cookies);
         self.cookies.or_else(of_template).unwrap_or_default()
     }
 
-    /// Headers in which the service issues and takes sessions, in lower case. They are treated as cookies are.
+    /// Returns the headers in which the service issues and accepts sessions, in lower case. They are treated like
+    /// cookies.
     pub fn session_headers(&self) -> &'static [String] {
         self.template.as_ref().map_or(&[], |name| name.template().session_headers.as_slice())
     }
 }
 
-/// The name of a template that this program has.
+/// The name of a template of this program.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TemplateName(&'static Template);
 
-/// No template has that name.
+/// No template has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no template '{0}': 'onecli template list' tells those there are")]
 pub struct TemplateNameError(String);
 
 impl TemplateName {
-    /// The template.
+    /// Returns the template.
     pub fn template(&self) -> &'static Template {
         self.0
     }
@@ -138,24 +139,24 @@ impl From<TemplateName> for String {
     }
 }
 
-/// What a placeholder looks like to the programs that hold it: some check how a key begins. What follows is the
-/// placeholder itself, which is found wherever it stands.
+/// The beginning of a placeholder as agents' programs see it: some check the prefix of a key. The placeholder itself
+/// follows, and is found at any position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Shape(String);
 
-/// A beginning that no key has.
+/// The text cannot be the beginning of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' cannot begin a placeholder: at most 32 of A-Z, a-z, 0-9, '-', '_', '.'")]
 pub struct ShapeError(String);
 
 impl Shape {
-    /// The placeholder as the agent gets it.
+    /// Returns the placeholder in the form that the agent receives.
     pub fn dress(&self, placeholder: &Placeholder) -> String {
         format!("{}{placeholder}", self.0)
     }
 
-    /// What it begins with; may be empty.
+    /// Returns the prefix, which may be empty.
     pub fn prefix(&self) -> &str {
         &self.0
     }
@@ -171,7 +172,7 @@ impl FromStr for Shape {
     fn from_str(text: &str) -> Result<Shape, ShapeError> {
         let ok = text.len() <= 32
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-            // What a placeholder begins with must not be found twice.
+            // The beginning of a placeholder must not occur twice.
             && !text.contains(Placeholder::PREFIX);
         if ok {
             Ok(Shape(text.to_owned()))

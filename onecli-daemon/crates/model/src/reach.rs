@@ -1,4 +1,4 @@
-//! Which addresses rules open or close for one request.
+//! The addresses that rules allow or deny for one request.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,27 +8,27 @@ use ipnet::IpNet;
 /// `net`, which makes [`crate`]'s addresses into ones that can be dialled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Is it allowed to every address that is in no blocked range?
+    /// Whether every address outside the blocked ranges is allowed.
     pub open: bool,
-    /// Networks that it is allowed to by name, blocked ranges or not.
+    /// Networks that a rule allows explicitly, even in blocked ranges.
     pub allowed: Vec<IpNet>,
-    /// Networks that it is refused, whatever allows them.
+    /// Networks that are denied, even if a rule allows them.
     pub denied: Vec<IpNet>,
 }
 
 impl Reach {
-    /// Every address that is in no blocked range.
+    /// Returns a reach of every address outside the blocked ranges.
     pub fn open() -> Reach {
         Reach { open: true, ..Reach::default() }
     }
 
-    /// Is the address in a network that is refused, in any form that leads there?
+    /// Returns whether the address is in a denied network, in any form that routes there.
     pub fn denies(&self, ip: IpAddr) -> bool {
         self.denied.iter().any(|net| contains_any_form(*net, ip))
     }
 }
 
-/// Does `net` contain the address, or the IPv4 address within it (mapped, NAT64, 6to4)?
+/// Returns whether `net` contains the address, or the IPv4 address within it (mapped, NAT64, 6to4).
 pub(super) fn contains_any_form(net: IpNet, ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     net.contains(&ip)
@@ -38,7 +38,8 @@ pub(super) fn contains_any_form(net: IpNet, ip: IpAddr) -> bool {
         }
 }
 
-/// RFC 4291 section 2.5.5, RFC 6052, RFC 8215 (with RFC 6052's longest prefix), RFC 3056.
+/// Returns the embedded address by RFC 4291 section 2.5.5, RFC 6052, RFC 8215 (with RFC 6052's longest prefix), RFC
+/// 3056.
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = ip.segments();
     let join = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));

@@ -15,15 +15,15 @@ static ALL: LazyLock<Vec<Recipe>> = LazyLock::new(|| {
     parse(include_str!("../recipes.toml")).expect("recipes.toml is checked by a test")
 });
 
-/// What a program needs to work as an agent, besides its credentials.
+/// The settings that a program needs to work as an agent, besides its credentials.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Its name: a-z, 0-9, `-`.
     pub name: String,
-    /// The program.
+    /// The title of the program.
     pub title: String,
-    /// Its command; the recipe's name if none is given.
+    /// Its command. The default is the recipe's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// Templates of the credentials that the program can use. An agent needs one of them.
@@ -32,10 +32,11 @@ pub struct Recipe {
     /// Requests that it makes without a credential.
     #[serde(default)]
     pub rules: Vec<RecipeRule>,
-    /// Variables of its environment.
+    /// Its environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Directories of the caller's where it is usually installed, shared read-only if they exist. They begin with `~/`.
+    /// Directories in the caller's home where the program is usually installed. They are shared read-only if they
+    /// exist. They begin with `~/`.
     #[serde(default)]
     pub share: Vec<String>,
 }
@@ -44,7 +45,7 @@ pub struct Recipe {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecipeRule {
-    /// The host. `None`: the administrator names it, because each site has its own.
+    /// The host. `None` if each site has its own; the administrator then names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Methods; empty for all.
@@ -53,12 +54,12 @@ pub struct RecipeRule {
     /// Path patterns; empty for all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
-    /// What the program does with the answers.
+    /// The program's use of the responses.
     pub reason: String,
 }
 
 impl RecipeRule {
-    /// The rule for this host.
+    /// Returns the rule for this host.
     fn text(&self, host: &str) -> RuleText {
         RuleText {
             action: Action::Allow,
@@ -83,22 +84,22 @@ fn parse(text: &str) -> Result<Vec<Recipe>, toml::de::Error> {
 }
 
 impl Recipe {
-    /// Every recipe, by name.
+    /// Returns every recipe, ordered by name.
     pub fn all() -> &'static [Recipe] {
         &ALL
     }
 
-    /// The command that starts the program.
+    /// Returns the command that starts the program.
     pub fn program(&self) -> &str {
         self.command.as_ref().unwrap_or(&self.name)
     }
 
-    /// Does the administrator have to name hosts?
+    /// Returns whether the administrator must name hosts.
     pub fn needs_hosts(&self) -> bool {
         self.rules.iter().any(|rule| rule.host.is_none())
     }
 
-    /// Its rules with their reasons. Those without a host of their own are for each of `hosts`.
+    /// Returns its rules with their reasons. A rule without a host is repeated for each of `hosts`.
     pub fn rules(&self, hosts: &[String]) -> Vec<(RuleText, &str)> {
         let for_rule = |rule: &RecipeRule| match &rule.host {
             Some(host) => vec![host.clone()],
@@ -110,18 +111,18 @@ impl Recipe {
     }
 }
 
-/// The name of a recipe that this program has.
+/// The name of a recipe of this program.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RecipeName(&'static Recipe);
 
-/// No recipe has that name.
+/// No recipe has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no recipe '{0}': 'onecli recipe list' shows all")]
 pub struct RecipeNameError(String);
 
 impl RecipeName {
-    /// The recipe.
+    /// Returns the recipe.
     pub fn recipe(&self) -> &'static Recipe {
         self.0
     }

@@ -1,15 +1,15 @@
-//! Where a credential's value is kept, when it is not kept here.
+//! The location of a credential's value in an external vault.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest reference, in bytes.
+/// The maximum length of a reference, in bytes.
 const LONGEST: usize = 1024;
 
 /// A field of a secret in HashiCorp Vault or OpenBao: `PATH#FIELD`, or `PATH?version=N#FIELD` for one version of KV
-/// version 2. The path is written as `vault kv get` takes it: mount first, without the `data/` of the API.
+/// version 2. The path has the format of `vault kv get`: mount first, without the `data/` of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VaultReference {
@@ -18,46 +18,47 @@ pub struct VaultReference {
     field: String,
 }
 
-/// Why a reference was refused.
+/// The reason why a reference was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VaultReferenceError {
-    /// Not `PATH#FIELD`.
+    /// The text is not `PATH#FIELD`.
     #[error("'{0}' is no PATH#FIELD: write it as in 'secret/openai#api_key'")]
     Form(String),
-    /// An empty, relative or odd path.
+    /// The path is empty, relative or contains other characters than permitted.
     #[error(
         "'{0}' is no path in a vault: mount first, segments parted by '/', none of them empty, '.' or '..'"
     )]
     Path(String),
-    /// `?` with something else than `version=N` after it.
+    /// The text after `?` is not `version=N`.
     #[error("'{0}' is no version: after '?' stands 'version=N', N from 1")]
     Version(String),
 }
 
 impl VaultReference {
-    /// The path, without a leading or trailing `/`.
+    /// Returns the path, without a leading or trailing `/`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The pinned version of KV version 2.
+    /// Returns the pinned version of KV version 2.
     pub fn version(&self) -> Option<u32> {
         self.version
     }
 
-    /// The field's name.
+    /// Returns the field's name.
     pub fn field(&self) -> &str {
         &self.field
     }
 
-    /// A path without version and field, checked as in a reference.
+    /// Parses a path without version and field, with the checks of a reference.
     ///
     /// # Errors
     /// [`VaultReferenceError::Path`].
     pub fn parse_path(text: &str) -> Result<String, VaultReferenceError> {
         let path = text.strip_prefix('/').unwrap_or(text);
         let path = path.strip_suffix('/').unwrap_or(path);
-        // What is left is sent as it stands in a request line: nothing that could end or change it.
+        // The result is sent unchanged in a request line, so it must not contain characters that could end or change
+        // the line.
         let plain = |segment: &str| {
             !matches!(segment, "" | "." | "..")
                 && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~@:+=, ".contains(&b))
@@ -111,7 +112,7 @@ impl From<VaultReference> for String {
     }
 }
 
-/// For an error message: bounded, and nothing that a terminal would act on.
+/// Returns a text for an error message: bounded, and without characters that a terminal would interpret.
 fn shown(text: &str) -> String {
     text.chars().take(100).flat_map(char::escape_default).collect()
 }

@@ -1,4 +1,4 @@
-//! Why a request is refused, in words that its sender can act on.
+//! Refusals: the reason, with a text that the sender of the request can act on.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,12 +16,12 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: &[Code] = &[$(Code::$name,)*];
 
-            /// The code as text.
+            /// Returns the code as text.
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$name => $text,)* }
             }
 
-            /// The HTTP status it is answered with (RFC 9110 section 15).
+            /// Returns the HTTP status of the response (RFC 9110 section 15).
             pub fn status(self) -> u16 {
                 match self { $(Code::$name => $status,)* }
             }
@@ -34,15 +34,15 @@ codes! {
     BadRequest = "bad_request", 400;
     /// The request did not arrive in time.
     RequestTimeout = "request_timeout", 408;
-    /// A version of HTTP that is not spoken.
+    /// The version of HTTP is not supported.
     VersionUnsupported = "version_unsupported", 505;
-    /// The head is larger than the bound.
+    /// The head is larger than the limit.
     HeadTooLarge = "head_too_large", 431;
-    /// The path is longer, or has more segments, than the bound.
+    /// The path is longer, or has more segments, than the limit.
     PathTooLong = "path_too_long", 414;
-    /// The body would have to be held in memory, and is larger than the bound.
+    /// The body would have to be held in memory, and is larger than the limit.
     BodyTooLarge = "body_too_large", 413;
-    /// The request has an `Expect` field with another value than `100-continue`.
+    /// The request has an `Expect` field with a value other than `100-continue`.
     ExpectationFailed = "expectation_failed", 417;
     /// The method is never forwarded (TRACE).
     MethodNotAllowed = "method_not_allowed", 405;
@@ -50,49 +50,49 @@ codes! {
     UpgradeUnsupported = "upgrade_unsupported", 501;
     /// Target, SNI and `Host` do not agree.
     Misdirected = "misdirected", 421;
-    /// The explicit proxy wants a token.
+    /// The explicit proxy requires a token.
     ProxyAuthRequired = "proxy_auth_required", 407;
-    /// The token is no live token.
+    /// The token is unknown or expired.
     TokenUnknown = "token_unknown", 407;
     /// The token belongs to another agent than the cgroup.
     TokenForeign = "token_foreign", 403;
-    /// Too many failed tokens.
+    /// Too many attempts with invalid tokens.
     TooManyFailures = "too_many_failures", 429;
     /// The agent requires a factor that this connection does not prove.
     FactorMissing = "factor_missing", 403;
-    /// The connection carries no record from the kernel.
+    /// The connection has no record from the kernel.
     FlowUnknown = "flow_unknown", 403;
     /// The cgroup belongs to no agent.
     AgentUnknown = "agent_unknown", 403;
     /// The agent is disabled.
     AgentDisabled = "agent_disabled", 403;
-    /// What a request or stream under way rested on was taken back.
+    /// The permission for a request or stream in progress was revoked.
     Revoked = "revoked", 403;
     /// No grant or rule allows the host or the request.
     EgressDenied = "egress_denied", 403;
-    /// A rule denies it.
+    /// A rule denies the request.
     RuleDenied = "rule_denied", 403;
     /// A rule's limit is used up.
     RateLimited = "rate_limited", 429;
-    /// A person was asked, and said no.
+    /// An approver denied the request.
     ApprovalDenied = "approval_denied", 403;
-    /// A person was asked, and did not answer in time.
+    /// No approver answered in time.
     ApprovalTimeout = "approval_timeout", 403;
-    /// As many requests of the agent wait for a person as may.
+    /// The agent has the maximum number of requests that wait for approval.
     ApprovalsFull = "approvals_full", 429;
-    /// The path means different things to different servers, and a path pattern would have to judge it.
+    /// Servers read the path in different ways, and a path pattern would have to judge it.
     PathAmbiguous = "path_ambiguous", 403;
-    /// The request would make a fresh credential, which the agent would then have.
+    /// The request would issue a new credential to the agent.
     CredentialEndpoint = "credential_endpoint", 403;
     /// The agent must present the secret's placeholder here.
     PlaceholderMissing = "placeholder_missing", 401;
-    /// A placeholder that is not one of this agent's.
+    /// The placeholder belongs to another agent.
     PlaceholderForeign = "placeholder_foreign", 403;
-    /// A placeholder at a host its secret is not for.
+    /// The placeholder's secret is not for this host.
     PlaceholderMisplaced = "placeholder_misplaced", 403;
-    /// A sealed session that another agent received.
+    /// The sealed session was issued to another agent.
     SessionForeign = "session_foreign", 403;
-    /// The secret would leave in the clear.
+    /// The secret would be sent over plain HTTP.
     PlaintextRefused = "plaintext_refused", 403;
     /// Every address of the host is in a blocked range.
     AddressBlocked = "address_blocked", 403;
@@ -100,44 +100,45 @@ codes! {
     KernelDenied = "kernel_denied", 403;
     /// The bytes are neither TLS nor HTTP, and nothing allows them.
     ProtocolDenied = "protocol_denied", 403;
-    /// A bound of this agent is used up.
+    /// A limit of this agent is reached.
     LimitReached = "limit_reached", 429;
-    /// Newer connections took the place of one that had not said who it is.
+    /// Newer connections replaced one that had not yet identified its agent.
     TooManyConnections = "too_many_connections", 503;
     /// The name does not resolve.
     UpstreamResolve = "upstream_resolve", 502;
-    /// No connection to the upstream.
+    /// No connection to the upstream could be established.
     UpstreamConnect = "upstream_connect", 502;
     /// The upstream's certificate is not valid for the host.
     UpstreamTls = "upstream_tls", 502;
-    /// The upstream's answer broke off or is not HTTP.
+    /// The upstream's response ended early or is not HTTP.
     UpstreamProtocol = "upstream_protocol", 502;
     /// The upstream was too slow.
     UpstreamTimeout = "upstream_timeout", 504;
     /// The secret could not be decrypted.
     SecretUnavailable = "secret_unavailable", 502;
-    /// A response held a value that the request did not send. It was masked.
+    /// A response contained a value that the request did not send. The value was masked.
     SecretReturned = "secret_returned", 502;
-    /// A response held a value that the request did not send, after too many of them. It was cut off.
+    /// A response contained a value that the request did not send, after too many such values. The response was cut
+    /// off.
     ResponseWithheld = "response_withheld", 502;
-    /// A response held a credential that the service issued. The audit says whether it was masked.
+    /// A response contained a credential that the service issued. The audit record states whether it was masked.
     CredentialIssued = "credential_issued", 502;
     /// The audit log cannot be written.
     AuditUnavailable = "audit_unavailable", 503;
-    /// The agent's part of the audit log is used up for now.
+    /// The agent's quota of the audit log is used up for now.
     AuditQuota = "audit_quota", 429;
     /// The TLS handshake of the client failed.
     ClientTls = "client_tls", 400;
-    /// The client went away before the answer was complete.
+    /// The client disconnected before the response was complete.
     ClientGone = "client_gone", 499;
-    /// The daemon stopped, or was killed, before the answer was complete.
+    /// The daemon stopped, or was killed, before the response was complete.
     Interrupted = "interrupted", 503;
-    /// A fault of ours.
+    /// An internal error of the daemon.
     Internal = "internal", 500;
 }
 
 impl Code {
-    /// Is it a sign of an attack, for the audit's `alert` event?
+    /// Returns whether the code is a sign of an attack, for the audit's `alert` event.
     pub fn is_alert(self) -> bool {
         matches!(
             self,
@@ -157,35 +158,35 @@ impl fmt::Display for Code {
     }
 }
 
-/// A refusal: a code, what happened, and what to do about it. Never holds a value.
+/// A refusal: a code, the reason, and the next step. Never contains a secret value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
     /// The code.
     pub code: Code,
-    /// What happened.
+    /// The reason.
     pub message: Cow<'static, str>,
-    /// What to do next.
+    /// The next step.
     pub hint: Cow<'static, str>,
-    /// How a 401 asks for credentials; `Bearer` where nothing is said.
+    /// The scheme in which a 401 requests credentials. The default is `Bearer`.
     pub challenge: Option<Challenge>,
     /// The rule or default that refused, for the audit: `deny 7`.
     pub rule: Option<Cow<'static, str>>,
-    /// When it may be tried again (RFC 9110 section 10.2.3).
+    /// The time after which a retry may succeed (RFC 9110 section 10.2.3).
     pub retry_after: Option<Duration>,
 }
 
-/// The scheme that a 401 asks for (RFC 9110 section 11.6.1).
+/// The scheme that a 401 requests (RFC 9110 section 11.6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Challenge {
-    /// RFC 7617; git only sends a password after it was asked so.
+    /// RFC 7617. git sends a password only after such a request.
     Basic,
     /// RFC 6750.
     Bearer,
 }
 
 impl Refusal {
-    /// A refusal with its message and hint.
+    /// Returns a refusal with its message and hint.
     pub fn new(
         code: Code,
         message: impl Into<Cow<'static, str>>,
@@ -201,7 +202,7 @@ impl Refusal {
         }
     }
 
-    /// The same, refused by this rule or default.
+    /// Sets the rule or default that refused.
     #[must_use]
     pub fn by(self, rule: impl fmt::Display) -> Refusal {
         Refusal { rule: Some(Cow::Owned(rule.to_string())), ..self }

@@ -1,4 +1,4 @@
-//! Rules: what an agent may do besides its grants, and what it may not in spite of them.
+//! Rules: permissions of an agent in addition to its grants, and restrictions that override them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,10 +15,10 @@ use super::path::PathReadings;
 use super::pattern::{HostPattern, MethodSet, PathPattern, PatternError};
 use super::reach::contains_any_form;
 
-/// More patterns than this are a mistake, and each costs time in every match.
+/// The maximum number of path patterns. More are a mistake, and each costs time in every match.
 const MAX_PATHS: usize = 256;
 
-/// A rule's number in the store, from 1. Numbers are never used again.
+/// A rule's number in the store, from 1. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RuleId(pub u32);
@@ -39,22 +39,22 @@ impl FromStr for RuleId {
     }
 }
 
-/// What a rule does with what it matches, in the order in which they are asked.
+/// The effect of a rule on matching requests, in the order of evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Refuses it, whatever else allows it.
+    /// Refuses the request, even if something else allows it.
     Deny,
-    /// Holds it until a person answers. Whatever that person allows, the rule allows.
+    /// Holds the request until an approver answers. An approved request counts as allowed.
     Approve,
-    /// Refuses it past so many in a window of time. Allows nothing by itself.
+    /// Refuses requests beyond a number in a window of time. Allows nothing by itself.
     Limit,
-    /// Lets it through, without any credential but those that are granted.
+    /// Allows the request. Only granted credentials are injected.
     Allow,
 }
 
 impl Action {
-    /// The word for it.
+    /// Returns the keyword of the action.
     pub fn as_str(self) -> &'static str {
         match self {
             Action::Deny => "deny",
@@ -82,7 +82,7 @@ impl FromStr for Action {
     }
 }
 
-/// So many requests in a window of time: `10/m`.
+/// A number of requests in a window of time: `10/m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: u32,
@@ -90,12 +90,12 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// How many, 1 to 1,000,000.
+    /// Returns the number of requests, 1 to 1,000,000.
     pub fn count(self) -> u32 {
         self.count
     }
 
-    /// The window: a second, a minute, an hour or a day.
+    /// Returns the window: a second, a minute, an hour or a day.
     pub fn window(self) -> Duration {
         Duration::from_secs(match self.unit {
             's' => 1,
@@ -126,17 +126,17 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A rule as it is written down: texts, not yet checked. [`Terms`] is what they mean.
+/// The text form of a rule, not yet validated. [`Terms`] is the validated form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleText {
-    /// What it does.
+    /// The action.
     pub action: Action,
-    /// A host or a pattern of hosts; absent for all.
+    /// A host or a pattern of hosts. `None` for all.
     #[serde(default)]
     pub host: Option<String>,
-    /// A port, or `*` for all. What is absent means 443, and all ports where the rule denies. In JSON, a port is a number;
-    /// strings are read, too.
+    /// A port, or `*` for all. The default is 443, and all ports for a denial. In JSON, a port is a number; strings
+    /// are accepted too.
     #[serde(default, with = "port_text")]
     pub port: Option<String>,
     /// Methods; empty for all.
@@ -148,15 +148,15 @@ pub struct RuleText {
     /// A network, such as `10.0.0.0/24`, or one address.
     #[serde(default)]
     pub address: Option<String>,
-    /// How many in what time: `10/m`. Limits have one, others do not.
+    /// A number in a window of time: `10/m`. Limits have one, others do not.
     #[serde(default)]
     pub rate: Option<String>,
-    /// Does what is allowed pass unread even where a secret is stored for the host?
+    /// Whether allowed connections pass uninspected even if a secret is stored for the host.
     #[serde(default)]
     pub tunnel: bool,
 }
 
-/// A port in JSON: a number, or a string where it is none.
+/// The JSON form of a port: a number, or a string if it is not a number.
 mod port_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -181,30 +181,30 @@ mod port_text {
     }
 }
 
-/// Why a rule was refused.
+/// The reason why a rule was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// Not one of the four.
+    /// The action is none of the four.
     #[error("'{0}' is no action: give allow, deny, limit or approve")]
     Action(String),
-    /// A host, path or method that is no pattern.
+    /// A host, path or method is not a valid pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// Not a port.
+    /// The text is not a port.
     #[error("'{0}' is no port: give a number from 1 to 65535, or '*' for all")]
     Port(String),
-    /// Not a network.
+    /// The text is not a network.
     #[error("'{0}' is no network: write it as 10.0.0.0/24 or 192.0.2.7")]
     Address(String),
-    /// Not a rate.
+    /// The text is not a rate.
     #[error("'{0}' is no rate: write it as 10/s, 60/m, 500/h or 1000/d, up to a million")]
     Rate(String),
-    /// Parts that do not go together, and what does.
+    /// The parts cannot be combined. The text names permitted combinations.
     #[error("{0}")]
     Combination(&'static str),
 }
 
-/// What a rule matches and what it does, checked.
+/// The validated conditions and the action of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RuleText", into = "RuleText")]
 pub struct Terms {
@@ -218,40 +218,40 @@ pub struct Terms {
     tunnel: bool,
 }
 
-/// A rule: terms, and whom they are for.
+/// A rule: its terms, and the agents it applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Its number.
     pub id: RuleId,
     /// The agent; `None` for all.
     pub agent: Option<AgentId>,
-    /// What it matches and does.
+    /// Its conditions and action.
     pub terms: Terms,
 }
 
 impl fmt::Display for Rule {
-    /// `deny 7`: what it does, and its number.
+    /// Writes `deny 7`: its action and its number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.terms.action, self.id)
     }
 }
 
-/// Why a rule does not apply to a request.
+/// The reason why a rule does not apply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
-    /// It is for other hosts.
+    /// The rule applies to other hosts.
     Host,
-    /// It is for another port.
+    /// The rule applies to another port.
     Port,
-    /// It is for another network, or for connections that name an address in place of a host.
+    /// The rule applies to another network, or to connections that name an address instead of a host.
     Address,
-    /// It is decided once the addresses of the host are known.
+    /// The rule is evaluated once the addresses of the host are known.
     AddressLater,
-    /// It is for other methods.
+    /// The rule applies to other methods.
     Method,
-    /// It is for other paths.
+    /// The rule applies to other paths.
     Path,
-    /// What it allows are paths, and servers read this one in different ways.
+    /// The rule allows certain paths, and servers read this one in different ways.
     AmbiguousPath,
 }
 
@@ -278,7 +278,7 @@ impl TryFrom<RuleText> for Terms {
         let action = text.action;
         let host = match text.host.as_deref() {
             None | Some("*") => None,
-            // Whoever owns what is below a public suffix: it is refused to all of them.
+            // A denial may cover a public suffix, because it refuses hosts of every owner.
             Some(host) if action == Action::Deny => Some(HostPattern::of_any_owner(host)?),
             Some(host) => Some(host.parse()?),
         };
@@ -338,7 +338,7 @@ impl RuleText {
 
 impl From<Terms> for RuleText {
     fn from(terms: Terms) -> RuleText {
-        // Rules for all hosts say so, but for those that mean addresses.
+        // Rules for all hosts are written with `*`, except those with an address.
         let every_host = || terms.address.is_none().then(|| "*".to_owned());
         RuleText {
             action: terms.action,
@@ -354,32 +354,33 @@ impl From<Terms> for RuleText {
 }
 
 impl Terms {
-    /// What it does.
+    /// Returns the action.
     pub fn action(&self) -> Action {
         self.action
     }
 
-    /// The hosts; `None` for all.
+    /// Returns the hosts; `None` for all.
     pub fn host(&self) -> Option<&HostPattern> {
         self.host.as_ref()
     }
 
-    /// The port; `None` for all.
+    /// Returns the port; `None` for all.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// The network.
+    /// Returns the network.
     pub fn address(&self) -> Option<IpNet> {
         self.address
     }
 
-    /// How many in what time.
+    /// Returns the rate.
     pub fn rate(&self) -> Option<Rate> {
         self.rate
     }
 
-    /// May a host be both in this rule and in `pattern`? Errs towards yes where both have wildcards.
+    /// Returns whether a host may be both in this rule and in `pattern`. If both have wildcards, the result may be
+    /// true although no such host exists.
     pub fn may_meet(&self, pattern: &HostPattern) -> bool {
         match (&self.host, pattern) {
             (None, _) => true,
@@ -393,22 +394,22 @@ impl Terms {
         }
     }
 
-    /// Does what it allows pass unread even where a secret is stored for the host?
+    /// Returns whether allowed connections pass uninspected even if a secret is stored for the host.
     pub fn is_tunnel(&self) -> bool {
         self.tunnel
     }
 
-    /// Is it for whole connections, whatever is asked for on them?
+    /// Returns whether the rule applies to whole connections, regardless of the requests on them.
     pub fn is_whole(&self) -> bool {
         self.methods.is_all() && self.paths.is_empty()
     }
 
-    /// Can it only be applied where requests are read?
+    /// Returns whether the rule can only be applied to inspected requests.
     pub fn wants_inspection(&self) -> bool {
         matches!(self.action, Action::Limit | Action::Approve) || !self.is_whole()
     }
 
-    /// Is it for this host and port? A network is left out of it: see [`Terms::judges`].
+    /// Checks that the rule applies to this host and port. A network is not considered: see [`Terms::judges`].
     ///
     /// # Errors
     /// [`Mismatch::Host`], [`Mismatch::Port`].
@@ -422,18 +423,18 @@ impl Terms {
         Ok(())
     }
 
-    /// Is it for this host, on some port?
+    /// Returns whether the rule applies to this host on some port.
     pub fn is_for_host(&self, host: &Host) -> bool {
         self.host.as_ref().is_none_or(|pattern| pattern.matches(host))
     }
 
-    /// Is it to be asked about this host and port before an address of the host is known? A network that is denied can
-    /// only be asked about addresses. One that is allowed is for the hosts that the rule names, whose addresses must then
-    /// lie in it, or else for connections that name an address in place of a host: names that anybody may choose are not
-    /// resolved for it.
+    /// Checks that the rule can be evaluated for this host and port before an address of the host is known. A denied
+    /// network can only be evaluated for addresses. An allowed network applies to the hosts that the rule names,
+    /// whose addresses must then be in it. Without a host, it applies to connections that name an address instead of
+    /// a host. Names are not resolved for such a rule, because any client may choose them.
     ///
     /// # Errors
-    /// Why it is not.
+    /// The reason why it cannot.
     pub fn judges(&self, authority: &Authority) -> Result<(), Mismatch> {
         self.is_for(authority)?;
         let Some(network) = self.address else { return Ok(()) };
@@ -446,13 +447,13 @@ impl Terms {
         }
     }
 
-    /// Is it for this method and path? What restricts is for every spelling that a server may take for the path;
-    /// what allows, only for the path that is plainly meant.
+    /// Checks that the rule applies to this method and path. A restriction applies to every spelling that a server
+    /// may read as the path. A permission applies only to the path as written.
     ///
     /// # Errors
     /// [`Mismatch::Method`], [`Mismatch::Path`], [`Mismatch::AmbiguousPath`].
     pub fn is_about(&self, method: &Method, path: &PathReadings<'_>) -> Result<(), Mismatch> {
-        // A HEAD is a GET without its answer's body (RFC 9110 section 9.3.2).
+        // A HEAD is a GET without the body of the response (RFC 9110 section 9.3.2).
         let restricts = self.action != Action::Allow;
         let head = restricts && *method == Method::HEAD && self.methods.contains(&Method::GET);
         if !(self.methods.contains(method) || head) {

@@ -1,4 +1,4 @@
-//! Who may start commands as an agent.
+//! Users and groups that may start commands as an agent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ pub enum Runner {
     Group(String),
 }
 
-/// A text that names neither a user nor a group.
+/// The text names neither a user nor a group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' names nobody: give a user such as alice, or a group such as @devs")]
 pub struct RunnerError(String);
@@ -23,7 +23,7 @@ pub struct RunnerError(String);
 impl FromStr for Runner {
     type Err = RunnerError;
 
-    /// Names as useradd(8) takes them, upper case and dots besides; numbers are ids and no names.
+    /// Accepts names as useradd(8) does, with upper case and dots in addition. Numbers are ids and are not accepted.
     fn from_str(text: &str) -> Result<Runner, RunnerError> {
         let (name, group) = text.strip_prefix('@').map_or((text, false), |name| (name, true));
         let first_ok = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');

@@ -1,4 +1,4 @@
-//! Secrets: a credential, where it may go, and how it is placed.
+//! Secrets: a credential, its destinations and its placement.
 
 use std::fmt;
 
@@ -12,26 +12,26 @@ use super::placement::Placement;
 use super::profile::Profile;
 use super::value_class::ValueClass;
 
-/// A credential in the clear. Zeroed when dropped; has no `Display`, and its `Debug` shows nothing.
+/// A credential in plain text. Zeroed when dropped. It has no `Display`, and its `Debug` shows nothing.
 #[derive(Clone)]
 pub struct SecretValue(Zeroizing<Vec<u8>>);
 
-/// Why a value was refused. Never holds the value.
+/// The reason why a value was refused. Never contains the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretValueError {
-    /// Shorter values cannot be scrubbed from answers without damage.
+    /// The value is too short to be scrubbed from responses without damage to them.
     #[error("the value is shorter than 8 bytes: too short to be recognised in an upstream's answer")]
     TooShort,
-    /// Larger than a header may be.
+    /// The value is larger than a header may be.
     #[error("the value is longer than 16 KiB")]
     TooLong,
-    /// Control characters would break out of a header.
+    /// The value contains control characters, which would end a header.
     #[error("the value holds a control character (CR, LF, NUL, ...); was a file with several lines given?")]
     ControlCharacter,
 }
 
 impl SecretValue {
-    /// Bounds: 8 bytes to 16 KiB, no control characters.
+    /// Checks the limits: 8 bytes to 16 KiB, no control characters.
     ///
     /// # Errors
     /// [`SecretValueError`].
@@ -45,8 +45,8 @@ impl SecretValue {
         }
     }
 
-    /// Out of a file or a document: one line end is cut, and what programs write in several lines and means the same in
-    /// one becomes one line.
+    /// Reads a value from a file or a document. One line end is removed. A format with several lines that means the
+    /// same in one line is joined to one line.
     ///
     /// # Errors
     /// [`SecretValueError`].
@@ -56,19 +56,19 @@ impl SecretValue {
         SecretValue::new(one_line(bytes).unwrap_or_else(|| bytes.to_vec()))
     }
 
-    /// The value itself. Every call is a place to review.
+    /// Returns the value itself. Every call needs a review.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Files that programs write in several lines mean the same in one: a JSON object, and a private key in PEM form
-/// (RFC 7468), of which the base64 text is kept.
+/// Joins the formats with several lines that mean the same in one: a JSON object, and a private key in PEM form (RFC
+/// 7468), of which the base64 text is unchanged.
 fn one_line(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains('\n'))?.trim();
     if text.starts_with('{') {
         let document: Box<serde_json::value::RawValue> = serde_json::from_str(text).ok()?;
-        // Line ends stand between tokens only: within strings they are escaped.
+        // Line ends are only between tokens: within strings they are escaped.
         return Some(document.get().bytes().filter(|b| !matches!(b, b'\n' | b'\r' | b'\t')).collect());
     }
     let (label, rest) = text.strip_prefix("-----BEGIN ")?.split_once("-----")?;
@@ -86,7 +86,7 @@ impl fmt::Debug for SecretValue {
     }
 }
 
-/// An encrypted value as the store holds it. The vault alone can make and open one.
+/// An encrypted value as the store holds it. Only the vault can create and open one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(pub Vec<u8>);
 
@@ -96,48 +96,48 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// Where a secret may go.
+/// The destinations of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The hosts.
     pub host: HostSet,
-    /// The port, 443 unless said.
+    /// The port. The default is 443.
     pub port: u16,
     /// The methods; empty means all.
     pub methods: MethodSet,
     /// The paths; at least one.
     pub paths: Vec<PathPattern>,
-    /// May it be sent over plain HTTP?
+    /// Whether it may be sent over plain HTTP.
     pub allow_plaintext: bool,
 }
 
-/// A named credential with its target and placement, value still sealed.
+/// A named credential with its target and placement. The value is still sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// Identity in the store.
+    /// The identity in the store.
     pub id: SecretId,
-    /// Unique name.
+    /// The unique name.
     pub name: SecretName,
-    /// Where it may go.
+    /// Its destinations.
     pub target: Target,
-    /// How it is placed.
+    /// Its placement.
     pub placement: Placement,
-    /// What else there is to it.
+    /// Its other properties.
     pub profile: Profile,
-    /// The environment variables that agents' programs read it from, with commas between them.
+    /// The environment variables that agents' programs read it from, separated by commas.
     pub env: Option<String>,
     /// A disabled secret is never injected.
     pub enabled: bool,
-    /// Counts up with each new value, from 1.
+    /// Incremented with each new value, from 1.
     pub version: u32,
-    /// The class of what responses are searched for; `None` where that version was stored without it.
+    /// The class of the values that responses are searched for. `None` if that version was stored without one.
     pub class: Option<ValueClass>,
     /// The encrypted value of that version.
     pub sealed: Sealed,
 }
 
 impl Secret {
-    /// The class of what responses are searched for where `value` is what is stored.
+    /// Returns the class of the values that responses are searched for if the stored value is `value`.
     pub fn class_of(&self, value: &SecretValue) -> ValueClass {
         let is_sent_as_stored = self.profile.source.is_none()
             && self.profile.mint.is_none()

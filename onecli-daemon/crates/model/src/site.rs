@@ -1,4 +1,4 @@
-//! Where in a request an agent puts a placeholder that is replaced by the value.
+//! The place in a request at which an agent puts a placeholder that is replaced by the value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::placement::{self, PlacementError};
 
-/// Longest JSON pointer, in bytes; and the most steps of one.
+/// The maximum length of a JSON pointer, in bytes, and its maximum number of steps.
 const LONGEST_POINTER: usize = 256;
 const MOST_STEPS: usize = 32;
 
@@ -31,7 +31,7 @@ pub enum Site {
 pub struct JsonPointer(Vec<String>);
 
 impl JsonPointer {
-    /// The names and indices from the document's root on; at least one, at most 32.
+    /// Returns the names and indices from the document's root on; at least one, at most 32.
     pub fn steps(&self) -> &[String] {
         &self.0
     }
@@ -74,7 +74,7 @@ impl fmt::Display for JsonPointer {
 impl FromStr for Site {
     type Err = PlacementError;
 
-    /// `header:NAME`, `basic`, `query:NAME` or `json:/POINTER`.
+    /// Parses `header:NAME`, `basic`, `query:NAME` or `json:/POINTER`.
     fn from_str(text: &str) -> Result<Site, PlacementError> {
         match text.split_once(':') {
             None if text == "basic" => Ok(Site::Basic),

@@ -1,4 +1,4 @@
-//! Where a secret's value is had from, where the store does not hold it.
+//! Sources of secret values that are not in the store.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::reference::VaultReference;
 
-/// Longest path of a file, in bytes.
+/// The maximum length of a file path, in bytes.
 const LONGEST_PATH: usize = 1024;
 
-/// Where a value is fetched from, each time it is needed. The store holds a secret's source twice: in the open, and sealed
-/// in the value's place; only where both say the same is anything fetched.
+/// The source from which a value is fetched each time it is needed. The store holds a secret's source twice: in plain
+/// text, and sealed in place of the value. The value is fetched only if both are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Source {
@@ -19,12 +19,12 @@ pub enum Source {
     Vault(VaultReference),
     /// A file on the daemon's host, with the value in one line.
     File(SourceFile),
-    /// A command of the daemon's host that prints the value.
+    /// A command on the daemon's host that prints the value.
     Exec(SourceCommand),
 }
 
 impl Source {
-    /// What is sealed in the value's place.
+    /// Returns the text that is sealed in place of the value.
     pub fn to_sealed_text(&self) -> String {
         format!("source {self}")
     }
@@ -40,18 +40,18 @@ impl fmt::Display for Source {
     }
 }
 
-/// The path of such a file: absolute, UTF-8, and no way around.
+/// The path of such a file: absolute, UTF-8, without `.` or `..` segments.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SourceFile(PathBuf);
 
-/// Why a path was refused.
+/// The reason why a path was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no absolute path without '.', '..' and control characters, of at most 1024 bytes")]
 pub struct SourceFileError(String);
 
 impl SourceFile {
-    /// The path.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -93,8 +93,8 @@ impl fmt::Display for SourceFile {
     }
 }
 
-/// A program's absolute path and its arguments, with single spaces between them. No shell reads it: nothing is quoted,
-/// expanded or redirected, so that what runs is what stands there. What needs more is a script.
+/// A program's absolute path and its arguments, separated by single spaces. No shell reads the text, so nothing is
+/// quoted, expanded or redirected. A more complex command needs a script.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SourceCommand {
@@ -102,18 +102,18 @@ pub struct SourceCommand {
     arguments: Vec<String>,
 }
 
-/// Why a command was refused.
+/// The reason why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceCommandError {
-    /// Its program is not named in one way.
+    /// The path of the program is not canonical.
     #[error("the command's program: {0}")]
     Program(#[from] SourceFileError),
-    /// Too long, or with characters that no argument should have.
+    /// The command is too long, or has characters that no argument should have.
     #[error(
         "the command has control characters, or more than 1024 bytes: put it into a script, and name that"
     )]
     Text,
-    /// What a shell would take apart.
+    /// The command contains characters that a shell would interpret.
     #[error(
         "no shell reads the command, so the quotation marks in it would be passed on: put it into a script, and name that"
     )]
@@ -121,12 +121,12 @@ pub enum SourceCommandError {
 }
 
 impl SourceCommand {
-    /// What is executed.
+    /// Returns the program.
     pub fn program(&self) -> &SourceFile {
         &self.program
     }
 
-    /// What it is given.
+    /// Returns the arguments.
     pub fn arguments(&self) -> &[String] {
         &self.arguments
     }

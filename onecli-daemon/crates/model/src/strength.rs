@@ -1,18 +1,19 @@
-//! How hard a value is to guess, estimated from its characters.
+//! The strength of a value against guessing, estimated from its characters.
 
 use super::secret::SecretValue;
 
-/// A value with fewer bits may be guessed: an agent that can store text at a service sees which guess is masked.
+/// The minimum. A value with fewer bits may be guessed: an agent that can store text at a service sees which guess is
+/// masked.
 pub const ENOUGH_BITS: u32 = 60;
-/// Bits of a letter within a word: English has about two, names and abbreviations more.
+/// The bits of a letter within a word. English has about two, names and abbreviations more.
 const WORD_LETTER: f64 = 2.5;
-/// So many letters of one case in a row count as a word. Random tokens seldom have them.
+/// The number of letters of one case in a row that count as a word. Random tokens seldom have them.
 const WORD: usize = 5;
-/// Bits of a character that continues a sequence or repeats what stood before.
+/// The bits of a character that continues a sequence or repeats earlier text.
 const EXPECTED: f64 = 1.0;
 
-/// Estimates the bits of entropy of a value. An upper bound for random text; words, sequences and repetitions count for
-/// little. It cannot recognise a text that is known elsewhere, such as a leaked password.
+/// Estimates the bits of entropy of a value. The result is an upper bound for random text. Words, sequences and
+/// repetitions count for little. The estimate cannot recognize known texts, such as a leaked password.
 pub fn estimated_bits(value: &SecretValue) -> u32 {
     let text = value.expose();
     let alphabet = f64::from(alphabet(text)).log2();
@@ -34,14 +35,14 @@ pub fn estimated_bits(value: &SecretValue) -> u32 {
     bits
 }
 
-/// How many characters a guesser would try at each place.
+/// Returns the number of characters that a guesser would try at each position.
 fn alphabet(text: &[u8]) -> u32 {
     if text.iter().all(u8::is_ascii_hexdigit) {
         return if text.iter().all(u8::is_ascii_digit) { 10 } else { 16 };
     }
     let class = |size: u32, is: fn(&u8) -> bool| if text.iter().any(is) { size } else { 0 };
     let other = |byte: &u8| byte.is_ascii_punctuation() || *byte == b' ';
-    // A separator or two says less than a whole set of punctuation.
+    // One or two separators count less than a whole set of punctuation.
     let punctuation = match text.iter().filter(|byte| other(byte)).count() {
         0 => 0,
         1 | 2 => 4,
@@ -54,11 +55,12 @@ fn alphabet(text: &[u8]) -> u32 {
         + punctuation
 }
 
-/// Does it go on as the two before it did (`aaa`, `123`), or repeat four characters that stood before?
+/// Returns whether the character continues the two before it (`aaa`, `123`), or ends a repetition of four earlier
+/// characters.
 fn is_expected(text: &[u8], at: usize) -> bool {
     let step = |at: usize| text[at].wrapping_sub(text[at - 1]);
     let continues = at >= 2 && step(at) == step(at - 1) && matches!(step(at), 0 | 1 | 0xff);
-    // Only the beginning is compared: work stays linear.
+    // Only a limited part of the earlier text is compared, so that the work stays linear.
     let lately = |at: usize| at.saturating_sub(64)..at;
     let repeats = at >= 3 && {
         let tail = &text[at - 3..=at];
@@ -67,7 +69,7 @@ fn is_expected(text: &[u8], at: usize) -> bool {
     continues || repeats
 }
 
-/// The length of the run of letters of one case around `at`.
+/// Returns the length of the run of letters of one case around `at`.
 fn word_around(text: &[u8], at: usize) -> usize {
     let is_lower = text[at].is_ascii_lowercase();
     if !is_lower && !text[at].is_ascii_uppercase() {

@@ -27,47 +27,47 @@ static ALL: LazyLock<Vec<Template>> = LazyLock::new(|| {
     parse(include_str!("../templates.toml")).expect("templates.toml is checked by a test")
 });
 
-/// What a secret for a common service is made from.
+/// The defaults of a secret for a common service.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
     /// Its name: a-z, 0-9, `-`.
     pub name: String,
-    /// The service.
+    /// The title of the service.
     pub title: String,
-    /// Where its credential may go.
+    /// The hosts that its credential may be sent to.
     pub hosts: Vec<HostPattern>,
-    /// How it is placed, in words such as `bearer` or `header x-api-key: {secret}`.
+    /// The placement, in the text form such as `bearer` or `header x-api-key: {secret}`.
     #[serde(deserialize_with = "placement", serialize_with = "written")]
     pub placement: Placement,
-    /// What a placeholder begins with: some clients look at that.
+    /// The beginning of a placeholder, which some clients check.
     #[serde(default, rename = "prefix")]
     pub shape: Shape,
-    /// The variables that programs read it from.
+    /// The variables that programs read the credential from.
     #[serde(default)]
     pub env: Vec<String>,
-    /// What its credentials look like at `hosts`.
+    /// The form of its credentials at `hosts`.
     #[serde(default, skip_serializing_if = "ValueForm::is_empty")]
     pub value: ValueForm,
-    /// A request that shows whether the service takes a credential.
+    /// A request that shows whether the service accepts a credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<HarmlessRequest>,
-    /// Does `%2F` stand within a segment of its paths?
+    /// Whether `%2F` may be within a segment of its paths.
     #[serde(default)]
     pub encoded_slash: bool,
     /// AWS services that it is never signed for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
-    /// How its value becomes a token: `gcp SCOPE`.
+    /// The conversion of its value into a token: `gcp SCOPE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mint: Option<String>,
-    /// What happens to cookies that the service sets; `wrap` unless given.
+    /// The treatment of cookies that the service sets. The default is `wrap`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookies: Option<CookieMode>,
-    /// Headers in which the service issues and takes sessions, in lower case.
+    /// Headers in which the service issues and accepts sessions, in lower case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub session_headers: Vec<String>,
-    /// Requests that would make fresh credentials, which the agent would then have, by their sources.
+    /// Requests that would issue new credentials to the agent, grouped by their sources.
     #[serde(default)]
     pub deny: Vec<DenyGroup>,
     /// All of those requests.
@@ -79,7 +79,7 @@ pub struct Template {
     /// Credentials that the service issues in its responses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issued: Vec<IssuedShape>,
-    /// Requests whose responses hold what users stored at the service, and are not masked by member.
+    /// Requests whose responses contain data that users stored at the service. They are not masked by member.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub content: Vec<Denial>,
 }
@@ -106,12 +106,12 @@ fn parse(text: &str) -> Result<Vec<Template>, String> {
 }
 
 impl Template {
-    /// Every template, by name.
+    /// Returns every template, ordered by name.
     pub fn all() -> &'static [Template] {
         &ALL
     }
 
-    /// What a secret of it has.
+    /// Returns the profile of a secret from this template.
     ///
     /// # Errors
     /// None for a template of this program.
@@ -129,25 +129,25 @@ impl Template {
         })
     }
 
-    /// The one of that name.
+    /// Returns the template with this name.
     pub fn find(name: &str) -> Option<&'static Template> {
         ALL.iter().find(|template| template.name == name)
     }
 
-    /// Might a server take this request for one that is denied?
+    /// Returns whether a server might read this request as one that is denied.
     pub fn denies(&self, asked: &Asked<'_, '_>) -> bool {
         let mount = self.mount(asked.host);
         self.denials.iter().any(|denial| denial.is_of(asked, mount))
     }
 
-    /// What the denials must read of this request besides its head.
+    /// Returns the parts besides the head that the denials must read of this request.
     pub fn reads(&self, asked: &Asked<'_, '_>) -> Reading {
         let mount = self.mount(asked.host);
         self.denials.iter().map(|denial| denial.reads(asked, mount)).max().unwrap_or_default()
     }
 
-    /// The hosts of the template have the API at their root. At a host that the operator chose it may be anywhere: GitHub
-    /// Enterprise Server has it below `/api/v3`, and GitLab may be below a relative URL.
+    /// The hosts of the template have the API at their root. At a host that the operator chose, it may be anywhere:
+    /// GitHub Enterprise Server has it below `/api/v3`, and GitLab may be below a relative URL.
     fn mount(&self, host: &Host) -> Mount {
         if self.hosts.iter().any(|own| own.matches(host)) { Mount::Root } else { Mount::Anywhere }
     }
@@ -162,41 +162,41 @@ pub struct Asked<'r, 'p> {
     pub host: &'r Host,
     /// Its path.
     pub path: &'r PathReadings<'p>,
-    /// What else it asks for.
+    /// The actions that it names.
     pub operations: &'r Operations,
 }
 
-/// Where a service's API begins.
+/// The place at which a service's API begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mount {
     /// At the root of the path.
     Root,
-    /// Behind a prefix, which may be empty.
+    /// After a prefix, which may be empty.
     Anywhere,
 }
 
-/// Longest prefix before a denied path, in segments.
+/// The maximum length of a prefix before a denied path, in segments.
 const MAX_MOUNT: usize = 16;
-/// The same for paths of one name, such as `/oauth/**`: deeper, the name is more likely that of a project.
+/// The limit for paths of one name, such as `/oauth/**`. In a deeper path, the name is more likely that of a project.
 const MAX_MOUNT_OF_A_NAME: usize = 3;
 
-/// Requests that are refused, whatever is granted: `POST /user/keys`, `* aws:sts/**`, `GET /apikeys ?includevalues`.
+/// Requests that are refused regardless of grants: `POST /user/keys`, `* aws:sts/**`, `GET /apikeys ?includevalues`.
 /// A denial of POST, PUT or PATCH holds for all three.
 ///
-/// Matched by every way in which a server might read the path, and without regard to case: too many are caught rather
-/// than too few.
+/// Every way in which a server might read the path is matched, without regard to case. This refuses too many requests
+/// rather than too few.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Denial {
     text: String,
-    /// None for all.
+    /// `None` for all methods.
     method: Option<Method>,
-    /// None for all of the secret's.
+    /// `None` for all hosts of the secret.
     host: Option<HostScope>,
     path: Globs,
-    /// The same behind a prefix.
+    /// The path after a prefix.
     mounted: Globs,
-    /// What else the request must ask for.
+    /// The action that the request must name in addition.
     condition: Option<Condition>,
 }
 
@@ -256,10 +256,10 @@ impl std::fmt::Display for Denial {
 }
 
 impl Denial {
-    /// The denial of an AWS operation, however a request names it.
+    /// Returns the denial of an AWS operation, in all ways in which a request can name it.
     ///
     /// # Errors
-    /// A sentence about a service that has no name.
+    /// A sentence about a service without a name.
     pub fn of_operation(service: &str, operation: &str, in_form: bool) -> Result<Denial, String> {
         let name = operation.to_ascii_lowercase();
         let path = Globs::new(["**", "operation", &name].into_iter(), End::Anything, str::to_owned);
@@ -273,12 +273,12 @@ impl Denial {
         })
     }
 
-    /// What a request must ask for besides method, host and path.
+    /// Returns the action that a request must name in addition to method, host and path.
     pub fn condition(&self) -> Option<&Condition> {
         self.condition.as_ref()
     }
 
-    /// Might a server that has the API at its root take this request for one that is meant?
+    /// Returns whether a server with the API at its root might read this request as a denied one.
     pub fn matches(
         &self,
         method: &Method,
@@ -299,7 +299,7 @@ impl Denial {
             }
     }
 
-    /// What it depends on besides the head of such a request.
+    /// Returns the parts besides the head of such a request that the denial depends on.
     fn reads(&self, asked: &Asked<'_, '_>, mount: Mount) -> Reading {
         let reading = match &self.condition {
             Some(Condition::Word(_)) if self.path.ends_with("graphql") => Reading::GraphQl,
@@ -385,7 +385,7 @@ mod tests {
         denial.matches(method, host, &PathReadings::new(&path), &Operations::default())
     }
 
-    /// Whoever spells the path oddly is refused all the same.
+    /// Requests with unusual spellings of the path are refused too.
     #[test]
     fn denials_catch_every_spelling() {
         let denial: Denial = "POST /app/installations/*/access_tokens".parse().unwrap();

@@ -1,4 +1,4 @@
-//! Tokens and placeholders: what an agent holds.
+//! Tokens and placeholders, which agents hold.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use zeroize::Zeroizing;
 
 use super::random::{Random, RandomError};
 
-/// A bearer token of an agent: 256 random bits in base64url behind a prefix that secret scanners can learn.
+/// A bearer token of an agent: 256 random bits in base64url after a prefix that secret scanners can recognize.
 #[derive(Clone)]
 pub struct Token(Zeroizing<String>);
 
-/// Text that is no token of ours.
+/// The text is not a token of OneCLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a OneCLI token")]
 pub struct TokenError;
 
 const AGENT_PREFIX: &str = "onecli_at_";
 const SESSION_PREFIX: &str = "onecli_st_";
-/// 32 bytes in base64url without padding.
+/// The length of 32 bytes in base64url without padding.
 const TOKEN_BODY: usize = 43;
 
 impl Token {
-    /// What a token begins with.
+    /// The possible prefixes of a token.
     pub const PREFIXES: [&'static str; 2] = [AGENT_PREFIX, SESSION_PREFIX];
 
-    /// A new agent token, shown once.
+    /// Generates an agent token, which is shown once.
     ///
     /// # Errors
     /// The kernel has no random bytes.
@@ -33,7 +33,7 @@ impl Token {
         Token::generate(random, AGENT_PREFIX)
     }
 
-    /// A new session token, for one `run` or `agent env`.
+    /// Generates a session token, for one `run` or `agent env`.
     ///
     /// # Errors
     /// The kernel has no random bytes.
@@ -49,10 +49,10 @@ impl Token {
         Ok(Token(text))
     }
 
-    /// Reads a token that somebody presented. Only its form is checked; compare by [`TokenHash`].
+    /// Parses a presented token. Only its form is checked; compare it by [`TokenHash`].
     ///
     /// # Errors
-    /// [`TokenError`] where the prefix, length or alphabet is not that of a token.
+    /// [`TokenError`] if the prefix, length or alphabet is not that of a token.
     pub fn parse(text: &str) -> Result<Token, TokenError> {
         let body = text
             .strip_prefix(AGENT_PREFIX)
@@ -63,7 +63,7 @@ impl Token {
         if ok { Ok(Token(Zeroizing::new(text.to_owned()))) } else { Err(TokenError) }
     }
 
-    /// The token itself. Every call is a place to review.
+    /// Returns the token itself. Every call needs a review.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -75,7 +75,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// HMAC-SHA-256 of a token under a subkey of the vault: all that is stored of it.
+/// The HMAC-SHA-256 of a token under a subkey of the vault: the only stored form of a token.
 #[derive(Clone, Copy)]
 pub struct TokenHash(pub [u8; 32]);
 
@@ -99,29 +99,29 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// What an agent holds instead of a credential: `onecli_ph_` and 32 characters of base32 (160 bits), derived
-/// by the vault from agent, secret and generation.
+/// The text that an agent holds instead of a credential: `onecli_ph_` and 32 characters of base32 (160 bits), which
+/// the vault derives from agent, secret and generation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Placeholder(String);
 
 impl Placeholder {
-    /// What every placeholder begins with.
+    /// The prefix of every placeholder.
     pub const PREFIX: &'static str = "onecli_ph_";
-    /// Length of a whole placeholder in bytes.
+    /// The length of a whole placeholder in bytes.
     pub const LEN: usize = Self::PREFIX.len() + 32;
 
-    /// Writes derived bits as a placeholder.
+    /// Encodes derived bits as a placeholder.
     pub fn from_bits(bits: [u8; 20]) -> Placeholder {
         let body = data_encoding::BASE32_NOPAD.encode(&bits).to_ascii_lowercase();
         Placeholder(format!("{}{body}", Self::PREFIX))
     }
 
-    /// The placeholder as text.
+    /// Returns the placeholder as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Every placeholder-shaped text within `bytes`.
+    /// Returns every text in `bytes` that has the form of a placeholder.
     pub fn find_all(bytes: &[u8]) -> impl Iterator<Item = Placeholder> {
         memchr::memmem::find_iter(bytes, Self::PREFIX).filter_map(|at| {
             let text = bytes.get(at..at + Self::LEN)?;
@@ -135,7 +135,7 @@ impl Placeholder {
     }
 }
 
-/// So that a map can be asked with text that is not owned.
+/// Allows a lookup in a map by borrowed text.
 impl std::borrow::Borrow<str> for Placeholder {
     fn borrow(&self) -> &str {
         &self.0

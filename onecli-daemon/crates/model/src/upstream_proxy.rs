@@ -1,4 +1,4 @@
-//! The proxy of the operator's network, through which upstreams are reached where nothing else can.
+//! The proxy of the operator's network, for hosts where upstreams can be reached only through it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Authority, Host};
 
-/// `http://[USER:PASSWORD@]HOST[:PORT]`, or `https://` where the way to the proxy itself is TLS.
+/// `http://[USER:PASSWORD@]HOST[:PORT]`, or `https://` if the connection to the proxy itself uses TLS.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProxyUrl {
     authority: Authority,
@@ -17,7 +17,7 @@ pub struct ProxyUrl {
     password: Option<Zeroizing<String>>,
 }
 
-/// What is no URL of a proxy. Never holds the text, which may hold a password.
+/// The text is not the URL of a proxy. The error never contains the text, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it is no URL of a proxy: write http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before HOST if need be"
@@ -25,20 +25,20 @@ pub struct ProxyUrl {
 pub struct ProxyUrlError;
 
 impl ProxyUrl {
-    /// The proxy itself.
+    /// Returns the proxy's host and port.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Is it spoken to over TLS?
+    /// Returns whether the connection to the proxy uses TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
 
-    /// The same with another password; a user is named already.
+    /// Sets another password. The URL must already name a user.
     ///
     /// # Errors
-    /// [`ProxyUrlError`] where no user is named.
+    /// [`ProxyUrlError`] if no user is named.
     pub fn with_password(mut self, password: Zeroizing<String>) -> Result<ProxyUrl, ProxyUrlError> {
         if self.user.is_none() {
             return Err(ProxyUrlError);
@@ -47,7 +47,7 @@ impl ProxyUrl {
         Ok(self)
     }
 
-    /// User and password (RFC 7617), joined by a colon.
+    /// Returns user and password (RFC 7617), joined by a colon.
     pub fn credentials(&self) -> Option<Zeroizing<String>> {
         let user = self.user.as_ref()?;
         let password = self.password.as_ref().map_or("", |password| password.as_str());
@@ -103,14 +103,14 @@ impl fmt::Debug for ProxyUrl {
 /// Hosts that are reached without the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoProxy {
-    /// A name, and all names below it.
+    /// A name and all names below it.
     Name(String),
-    /// Addresses that a URL names; no name is resolved for this.
+    /// Addresses in URLs. No name is resolved for this.
     Network(IpNet),
 }
 
 impl NoProxy {
-    /// Is `host` one of them?
+    /// Returns whether `host` is one of them.
     pub fn covers(&self, host: &Host) -> bool {
         match (self, host) {
             (NoProxy::Name(name), Host::Name(host)) => {
@@ -122,7 +122,7 @@ impl NoProxy {
     }
 }
 
-/// Neither a name, nor an address, nor a network.
+/// The text is neither a name, nor an address, nor a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is neither a host name, nor an address, nor a network such as 10.0.0.0/8")]
 pub struct NoProxyError;

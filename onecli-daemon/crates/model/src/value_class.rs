@@ -1,7 +1,7 @@
-//! What is public about a secret value: its alphabet and its length, each in coarse classes.
+//! The public properties of a secret value: its alphabet and its length, each in coarse classes.
 //!
-//! The scrubber decides from these classes alone how many bytes of a response wait for the bytes behind them. Were the
-//! value itself to decide, an agent that chooses the text of a response could read the value from frames and delays.
+//! The scrubber decides from these classes alone how many bytes of a response wait for later bytes. If the value
+//! itself decided, an agent that chooses the text of a response could infer the value from frames and delays.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,9 +14,9 @@ use super::secret::SecretValue;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ValueClass {
-    /// Which characters it may have.
+    /// The characters that it may have.
     pub alphabet: Alphabet,
-    /// How long it may be.
+    /// The upper bound of its length.
     pub length: LengthClass,
 }
 
@@ -40,17 +40,17 @@ pub enum LengthClass {
     Long,
 }
 
-/// A text that names no class.
+/// The text is not a class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no class of values: write token or text, '/', and 128, 1024 or 16384")]
 pub struct ValueClassError;
 
 impl ValueClass {
-    /// The class of tokens that the daemon requests, of values from a source outside the store, and of session tokens.
-    /// It is fixed, because such a value changes while its secret stays the same.
+    /// The class of tokens that the daemon requests, of values from a source outside the store, and of session
+    /// tokens. It is fixed, because such a value changes while its secret stays the same.
     pub const ISSUED: ValueClass = ValueClass { alphabet: Alphabet::Token, length: LengthClass::Long };
 
-    /// The smallest class that has `value`.
+    /// Returns the smallest class that contains `value`.
     pub fn of(value: &SecretValue) -> ValueClass {
         let bytes = value.expose();
         let is_token = bytes.iter().all(|byte| Alphabet::Token.contains(*byte));
@@ -64,7 +64,7 @@ impl ValueClass {
         }
     }
 
-    /// The smallest class that has the values of both.
+    /// Returns the smallest class that contains the values of both.
     #[must_use]
     pub fn or(self, other: ValueClass) -> ValueClass {
         ValueClass { alphabet: self.alphabet.max(other.alphabet), length: self.length.max(other.length) }
@@ -72,7 +72,7 @@ impl ValueClass {
 }
 
 impl Alphabet {
-    /// Whether a value may have this byte.
+    /// Returns whether a value may have this byte.
     pub fn contains(self, byte: u8) -> bool {
         match self {
             Alphabet::Token => {
@@ -84,7 +84,7 @@ impl Alphabet {
 }
 
 impl LengthClass {
-    /// The bound, in bytes.
+    /// Returns the bound, in bytes.
     pub fn bytes(self) -> usize {
         match self {
             LengthClass::Short => 128,

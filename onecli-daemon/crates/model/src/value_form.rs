@@ -1,5 +1,5 @@
-//! Values that do not look like the credential they are stored as: what people paste around one, and what a template knows
-//! of its form. A fault never quotes the value.
+//! Detection of values that do not look like the credential they are stored as. Checks for text that people paste
+//! around a value, and for the form that a template documents. A fault never quotes the value.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use super::secret::SecretValue;
 use super::template::Template;
 use super::token::{Placeholder, Token};
 
-/// Words that a client puts before a token (RFC 9110 section 11.1, and what services add to it).
+/// Words that a client puts before a token (RFC 9110 section 11.1, and additions by services).
 const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "Bot", "ApiKey"];
-/// Ends of the names of variables that hold credentials.
+/// The endings of names of variables that hold credentials.
 const CREDENTIALS: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PAT"];
-/// What pages show in the place of a part of a value.
+/// Texts that web pages show instead of a part of a value.
 const MASKS: [&str; 4] = ["***", "...", "\u{2022}", "\u{2026}"];
-/// What documentation and sample files write in the place of a value, in lower case.
+/// Texts that documentation and sample files contain instead of a value, in lower case.
 const SAMPLES: [&str; 8] = [
     "your_api_key",
     "your-api-key",
@@ -30,21 +30,21 @@ const SAMPLES: [&str; 8] = [
     "placeholder",
     "example_key",
 ];
-/// Characters that samples are filled up with.
+/// Characters that fill up samples.
 const FILLERS: &str = "xX*0.-_";
-/// Fillers in a row that no credential has by chance.
+/// The number of fillers in a row that does not occur in a credential by chance.
 const FILLED: usize = 8;
 const QUOTES: [(&str, &str); 5] =
     [("\"", "\""), ("'", "'"), ("`", "`"), ("\u{201c}", "\u{201d}"), ("\u{2018}", "\u{2019}")];
 
-/// What the credentials of a service look like.
+/// The form of a service's credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValueForm {
-    /// What one begins with; empty if that is not documented.
+    /// Possible prefixes; empty if they are not documented.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub begins: Vec<String>,
-    /// Least number of bytes; 0 if that is not documented.
+    /// The minimum number of bytes; 0 if it is not documented.
     #[serde(skip_serializing_if = "is_zero")]
     pub least: usize,
 }
@@ -55,7 +55,7 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl ValueForm {
-    /// Does it say nothing?
+    /// Returns whether no form is documented.
     pub fn is_empty(&self) -> bool {
         *self == ValueForm::default()
     }
@@ -77,81 +77,81 @@ impl fmt::Display for ValueForm {
     }
 }
 
-/// A reason why a value is perhaps not the credential.
+/// A reason why a value may not be the credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueFault {
-    /// The placement adds this text itself.
+    /// The value contains text that the placement adds itself.
     #[error("it begins with '{0}', which OneCLI adds itself")]
     Added(String),
-    /// A scheme of HTTP authentication.
+    /// The value contains a scheme of HTTP authentication.
     #[error("it begins with '{0}', which is not part of a credential")]
     Scheme(&'static str),
-    /// `NAME=` or `export NAME=`.
+    /// The value is `NAME=...` or `export NAME=...`.
     #[error("it begins with a variable's name and '='; give what stands behind it")]
     Assignment,
-    /// `$NAME`: a shell did not expand it.
+    /// The value is `$NAME`: a shell did not expand it.
     #[error("it is the name of a shell variable, not its value")]
     Unexpanded,
-    /// `${NAME}` or `$(command)` somewhere: neither a shell nor a program expanded it.
+    /// The value contains `${NAME}` or `$(command)`: neither a shell nor a program expanded it.
     #[error("it has '${{...}}' or '$(...)' in it, which nothing expanded")]
     Expression,
-    /// From documentation or a sample file.
+    /// The value is from documentation or a sample file.
     #[error("it looks like a sample, not like a credential")]
     Sample,
-    /// A token by which agents are known to OneCLI.
+    /// The value is a token by which OneCLI identifies agents.
     #[error("it is a token of OneCLI itself")]
     OwnToken,
-    /// Quotes around it.
+    /// The value has quotes around it.
     #[error("it stands in quotes")]
     Quotes,
-    /// Around it.
+    /// The value has white space around it.
     #[error("it begins or ends with white space")]
     OuterSpace,
-    /// Within it.
+    /// The value has white space within it.
     #[error("it has white space in it")]
     InnerSpace,
-    /// Typographic characters, or invisible ones.
+    /// The value contains typographic or invisible characters.
     #[error("it has characters beyond ASCII in it")]
     NotAscii,
-    /// One of ours.
+    /// The value is a placeholder of OneCLI.
     #[error("it is a placeholder of OneCLI, not a credential")]
     Placeholder,
-    /// Copied from a page that hides a part.
+    /// The value was copied from a page that hides a part.
     #[error("a part of it is masked, as web pages show credentials")]
     Masked,
-    /// Not the template's.
+    /// The value does not have a prefix from the template.
     #[error("it does not begin as a credential of {title} does ({begins})")]
     Prefix {
         /// The service.
         title: &'static str,
-        /// What it may begin with.
+        /// The possible prefixes.
         begins: String,
     },
-    /// Shorter than the template's.
+    /// The value is shorter than the template's minimum.
     #[error("it is shorter than a credential of {title}, which has {least} characters or more")]
     Short {
         /// The service.
         title: &'static str,
-        /// Least number of bytes.
+        /// The minimum number of bytes.
         least: usize,
     },
 }
 
-/// What a value is stored for.
+/// The use of a stored value.
 #[derive(Debug, Clone, Copy)]
 pub struct ValueUse<'u> {
-    /// How it is placed.
+    /// The placement.
     pub placement: &'u Placement,
-    /// Its template, and what it becomes.
+    /// Its template, and its conversion into a token.
     pub profile: &'u Profile,
-    /// Where it goes.
+    /// Its destinations.
     pub hosts: &'u HostSet,
-    /// The variables that programs read it from, with commas between them.
+    /// The variables that programs read it from, separated by commas.
     pub env: Option<&'u str>,
 }
 
 impl ValueUse<'_> {
-    /// What speaks against `value`, the form that the template names only if nothing else does.
+    /// Returns the faults of `value`. The form from the template is checked only if there are no other faults.
     pub fn faults(&self, value: &SecretValue) -> Vec<ValueFault> {
         let bytes = value.expose();
         let text = String::from_utf8_lossy(bytes);
@@ -167,7 +167,7 @@ impl ValueUse<'_> {
         } else if !text.starts_with('{') && is_sample(text) {
             faults.push(ValueFault::Sample);
         }
-        // A document has a parser of its own.
+        // A JSON document has its own parser.
         if !text.starts_with('{') {
             faults.extend(self.prefix(text).into_iter().chain(wrapping(text)));
             faults.extend(self.is_token().then(|| garbled(text)).flatten());
@@ -178,7 +178,7 @@ impl ValueUse<'_> {
         faults
     }
 
-    /// What stands before it.
+    /// Returns a fault for text before the value.
     fn prefix(&self, text: &str) -> Option<ValueFault> {
         if let Placement::Header { name, template } = self.placement {
             let (before, _) = template.parts();
@@ -197,8 +197,8 @@ impl ValueUse<'_> {
         scheme.map(ValueFault::Scheme).or_else(|| self.is_assignment(text).then_some(ValueFault::Assignment))
     }
 
-    /// `export A=...`, or `A=...` where `A` is a name that variables of credentials have. Other text before a `=` may be a
-    /// part of the value.
+    /// Detects `export A=...`, and `A=...` if the name `A` is usual for variables of credentials. Other text before a
+    /// `=` may be part of the value.
     fn is_assignment(&self, text: &str) -> bool {
         let exported = text.strip_prefix("export ").map(str::trim_start);
         let Some((name, value)) = exported.unwrap_or(text).split_once('=') else { return false };
@@ -211,13 +211,13 @@ impl ValueUse<'_> {
         is_name && !is_padding && (exported.is_some() || is_own() || is_usual())
     }
 
-    /// Passwords may have any character.
+    /// Passwords are not tokens and may have any character.
     fn is_token(&self) -> bool {
         self.profile.mint.is_none()
             && matches!(self.placement, Placement::Header { .. } | Placement::Query { .. })
     }
 
-    /// The form that the template names, at the hosts that it names: elsewhere the service may be another.
+    /// Returns the form from the template, if all hosts are the template's. Another host may be another service.
     fn form(&self) -> Option<(&'static ValueForm, &'static str)> {
         let template = self.profile.template?.template();
         self.hosts.iter().all(|host| is_own(template, host)).then_some((&template.value, &template.title))
@@ -237,7 +237,7 @@ fn is_before(text: &str, prefix: &str) -> bool {
         && (prefix.ends_with([' ', ':']) || text[prefix.len()..].starts_with(char::is_whitespace))
 }
 
-/// What stands around it, or in its place.
+/// Returns a fault for text around the value, or in place of it.
 fn wrapping(text: &str) -> Option<ValueFault> {
     let within =
         |(open, close): &(&str, &str)| text.len() > 1 && text.starts_with(open) && text.ends_with(close);
@@ -248,14 +248,14 @@ fn wrapping(text: &str) -> Option<ValueFault> {
     is_variable(text).then_some(ValueFault::Unexpanded).or_else(is_expression)
 }
 
-/// `$NAME` or `${NAME}`, and nothing else.
+/// Returns whether the text is exactly `$NAME` or `${NAME}`.
 fn is_variable(text: &str) -> bool {
     let Some(name) = text.strip_prefix('$') else { return false };
     let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
     name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
 }
 
-/// `${NAME}` or `$(command)` in it.
+/// Returns whether the text contains `${NAME}` or `$(command)`.
 fn has_expression(text: &str) -> bool {
     text.match_indices('$').any(|(at, _)| {
         let rest = &text[at + 1..];
@@ -266,7 +266,7 @@ fn has_expression(text: &str) -> bool {
     })
 }
 
-/// `<your key>`, a word of documentation, or a row of fillers.
+/// Returns whether the text is `<your key>`, a word from documentation, or a row of fillers.
 fn is_sample(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let is_filled = |filler: char| text.contains(&filler.to_string().repeat(FILLED));
@@ -276,7 +276,7 @@ fn is_sample(text: &str) -> bool {
         || (!text.starts_with("-----BEGIN ") && FILLERS.chars().any(is_filled))
 }
 
-/// What no token has in it.
+/// Returns a fault for characters that no token contains.
 fn garbled(text: &str) -> Option<ValueFault> {
     if MASKS.iter().any(|mask| text.contains(mask)) {
         return Some(ValueFault::Masked);
@@ -368,7 +368,7 @@ mod tests {
                 ("<your-key>", "sample"),
                 ("onecli_at_0123456789012345678901234567890123456789012", "token of OneCLI"),
                 ("onecli_st_0123456789012345678901234567890123456789012", "token of OneCLI"),
-                // Seven in a row, other characters in a row, and signs of a password.
+                // Seven fillers in a row, other characters in a row, and characters of a password.
                 ("sk-xxxxxxx", ""),
                 ("sk-aaaaaaaaaaaaaaaa", ""),
                 ("pa$s{w}o(r)d", ""),
@@ -411,7 +411,7 @@ mod tests {
         );
         assert!(told("api.openai.com", "sk-a1b2c3").contains("shorter"));
         assert_eq!(told("api.openai.com", "sk-proj-a1b2c3a1b2c3a1b2c3"), "");
-        // A server of somebody's own has keys of its own.
+        // A self-hosted server has its own form of keys.
         assert_eq!(told("llm.acme.test", "not-a-key-a1b2c3"), "");
     }
 
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn placeholders_begin_as_values_do() {
-        // What is minted looks different from what it is minted with.
+        // A minted token looks different from the value it is minted from.
         let is_placed = |template: &&Template| !template.value.begins.is_empty() && template.mint.is_none();
         for template in Template::all().iter().filter(is_placed) {
             let (prefix, name) = (template.shape.prefix(), &template.name);

@@ -1,4 +1,4 @@
-//! The texts by which a credential can be recognised in what a server echoes: the value, and each form in which it was
+//! The texts by which a credential can be recognized in a server's response: the value, and each form in which it was
 //! sent.
 
 use std::fmt;
@@ -13,10 +13,12 @@ use super::secret::SecretValue;
 use super::site::Site;
 use super::value_class::ValueClass;
 
-/// Everything but the unreserved characters (RFC 3986 section 2.3). Values in queries and forms are encoded by it.
+/// Everything except the unreserved characters (RFC 3986 section 2.3). Values in queries and forms are encoded with
+/// it.
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One of these texts, in the clear, and the public class of its value. Zeroed when dropped; its `Debug` shows nothing.
+/// One of these texts, in plain text, and the public class of its value. Zeroed when dropped; its `Debug` shows
+/// nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WireForm {
     bytes: Zeroizing<Vec<u8>>,
@@ -25,40 +27,40 @@ pub struct WireForm {
 }
 
 impl WireForm {
-    /// A form of `value`, whose class it has.
+    /// Returns a form of `value` with the value's class.
     fn new(value: &SecretValue, bytes: impl Into<Vec<u8>>) -> WireForm {
         WireForm { bytes: Zeroizing::new(bytes.into()), class: ValueClass::of(value), shared: (0, 0) }
     }
 
-    /// The bytes. At least one.
+    /// Returns the bytes, at least one.
     pub fn expose(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many bytes directly before and behind it hold bits of the value and of its neighbours: in base64, one each at
-    /// most.
+    /// Returns the number of characters immediately before and after the text that contain bits of both the value and
+    /// its neighbours. In base64 this is at most one each.
     pub fn shared(&self) -> (usize, usize) {
         self.shared
     }
 
-    /// The class of the value.
+    /// Returns the class of the value.
     pub fn class(&self) -> ValueClass {
         self.class
     }
 
-    /// The same, of a value that is known to have this class. A value that the class does not have keeps its own, too.
+    /// Sets the class of the value. The result also includes the class of the value itself.
     #[must_use]
     pub fn of_class(self, class: ValueClass) -> WireForm {
         WireForm { class: class.or(self.class), ..self }
     }
 
-    /// Of a value that is sent as it is, such as a token in a header field or a signature.
+    /// Returns the forms of a value that is sent unchanged, such as a token in a header field or a signature.
     pub fn plain(value: &SecretValue) -> Vec<WireForm> {
         vec![WireForm::new(value, value.expose())]
     }
 
-    /// Of a value that is sent in `application/x-www-form-urlencoded` or in Basic credentials, as client secrets are to
-    /// token endpoints (RFC 6749 section 2.3.1).
+    /// Returns the forms of a value that is sent in `application/x-www-form-urlencoded` or in Basic credentials, like
+    /// client secrets to token endpoints (RFC 6749 section 2.3.1).
     pub fn of_form(value: &SecretValue) -> Vec<WireForm> {
         let encoded = WireForm::percent_encoded(value);
         let pairs: Vec<WireForm> = WireForm::in_basic(value, encoded.expose()).collect();
@@ -71,7 +73,7 @@ impl WireForm {
         WireForm::new(value, text.as_bytes())
     }
 
-    /// As the inside of a JSON string; none for what is not UTF-8.
+    /// Returns the value as the inside of a JSON string. `None` if it is not UTF-8.
     fn json_escaped(value: &SecretValue) -> Option<WireForm> {
         let text = std::str::from_utf8(value.expose()).ok()?;
         let mut quoted = Zeroizing::new(Vec::with_capacity(2 + text.len() * 6));
@@ -79,7 +81,7 @@ impl WireForm {
         Some(WireForm::new(value, quoted.get(1..quoted.len() - 1)?))
     }
 
-    /// Within the base64 text of Basic credentials, whatever stands before it there.
+    /// Returns the forms within the base64 text of Basic credentials, for every text before the value.
     fn in_basic(value: &SecretValue, text: &[u8]) -> impl Iterator<Item = WireForm> {
         let class = ValueClass::of(value);
         (0..3).map(move |offset| {
@@ -96,15 +98,15 @@ impl fmt::Debug for WireForm {
 }
 
 impl Placement {
-    /// Every form in which a response can hold `value` after it was sent by this placement, before any encoding of the
-    /// response itself. The first is the value: a server that decodes what it got may echo that. Empty where no part of
-    /// the value is sent, as with keys that sign.
+    /// Returns every form in which a response can contain `value` after it was sent by this placement, before any
+    /// encoding of the response itself. The first is the value: a server may decode what it received and echo that.
+    /// Empty if no part of the value is sent, as with keys that sign.
     pub fn wire_forms(&self, value: &SecretValue) -> Vec<WireForm> {
         let plain = WireForm::new(value, value.expose());
         match self {
             // The text around the value in a template hides nothing of it.
             Placement::Header { .. } | Placement::Replace { at: Site::Header(_) } => vec![plain],
-            // The user name is the agent's to choose where a placeholder is replaced, so every offset counts.
+            // The agent can choose the user name if a placeholder is replaced, so every offset counts.
             Placement::Basic { .. } | Placement::Replace { at: Site::Basic } => {
                 distinct(std::iter::once(plain).chain(WireForm::in_basic(value, value.expose())))
             }
@@ -116,7 +118,7 @@ impl Placement {
             }
             Placement::SigV4 { .. } => match AwsKeys::parse(value) {
                 Ok(keys) => keys.token.iter().flat_map(WireForm::plain).collect(),
-                // It cannot be used, so nothing of it was sent.
+                // Such a value cannot be used, so no part of it was sent.
                 Err(_) => Vec::new(),
             },
         }
@@ -164,7 +166,7 @@ mod tests {
         check(&sigv4, "AKIDEXAMPLE:secret/key:to/ken==", &["to/ken=="]);
     }
 
-    /// Whatever user name stands before it, one of the forms is in the pair that is sent.
+    /// For every user name before the value, the sent pair contains one of the forms.
     #[test]
     fn basic_credentials_hold_a_form_for_every_user() {
         let value = "pa/ss\"w+rd";

@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket.
+//! The process at the other end of a Unix socket.
 
 use std::os::fd::AsFd;
 
@@ -6,12 +6,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerPidfd;
 
-/// The cgroup of the process that connected `stream`, a Unix socket, by way of its pid. The pid could be another process's by now: the pidfd of the socket
-/// (Linux 6.5) tells whether the process that connected still lives. Older kernels have no such proof; there
-/// the uid and the groups are what counts.
+/// Returns the cgroup of the process that connected `stream`, a Unix socket, found by its pid. The pid may meanwhile
+/// belong to another process. The pidfd of the socket (Linux 6.5) shows whether the process that connected still
+/// lives. On older kernels this cannot be verified; there, callers rely on the uid and the groups.
 ///
 /// # Errors
-/// A sentence on why it is not known.
+/// A sentence with the reason why the cgroup is unknown.
 pub fn peer_cgroup(stream: &impl AsFd, pid: i32) -> Result<Option<String>, String> {
     if pid <= 0 {
         return Err("you are in a process namespace that the daemon cannot see".to_owned());

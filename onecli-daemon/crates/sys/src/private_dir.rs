@@ -1,15 +1,15 @@
-//! Directories that nobody else can look into.
+//! Directories that other users cannot access.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A directory that was seen to belong to the running user with no access for group or others, so that what is
-/// created in it cannot be read or replaced by another user. Root is not kept out.
+/// A directory that was verified to belong to the running user, with no access for group or others. Another user can
+/// therefore neither read nor replace files that are created in it. Root still has access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateDir(PathBuf);
 
-/// Why a directory was refused.
+/// The reason why a directory was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateDirError {
     /// A system call failed.
@@ -17,18 +17,18 @@ pub enum PrivateDirError {
     Io {
         /// The directory.
         path: PathBuf,
-        /// What was tried.
+        /// The failed action.
         action: &'static str,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// There, but no directory.
+    /// The path exists, but is not a directory.
     #[error("{} is not a directory", path.display())]
     NotADirectory {
-        /// What stands there.
+        /// The path.
         path: PathBuf,
     },
-    /// Belongs to another user.
+    /// The directory belongs to another user.
     #[error(
         "the directory {} belongs to uid {owner}, but the daemon runs as uid {ours}; fix: chown {ours} {}",
         path.display(),
@@ -37,12 +37,12 @@ pub enum PrivateDirError {
     Owner {
         /// The directory.
         path: PathBuf,
-        /// Who owns it.
+        /// Its owner.
         owner: u32,
-        /// Who we are.
+        /// The daemon's uid.
         ours: u32,
     },
-    /// Open to group or others.
+    /// Group or others have access.
     #[error(
         "the directory {} has mode {mode:04o}, so other users can reach into it; fix: chmod 0700 {}",
         path.display(),
@@ -57,11 +57,11 @@ pub enum PrivateDirError {
 }
 
 impl PrivateDir {
-    /// Checks the directory, and creates it with mode 0700 where it is missing (missing parents get the usual
-    /// mode). Symbolic links on the way are followed; what they lead to is checked.
+    /// Checks the directory, and creates it with mode 0700 if it is missing. Missing parents get the default mode.
+    /// Symbolic links on the way are followed, and their target is checked.
     ///
     /// # Errors
-    /// [`PrivateDirError`]; nothing is ever changed on a directory that is there already.
+    /// [`PrivateDirError`]. An existing directory is never changed.
     pub fn create(path: &Path) -> Result<PrivateDir, PrivateDirError> {
         let failed = |action| move |source| PrivateDirError::Io { path: path.to_owned(), action, source };
         if let Some(parent) = path.parent() {
@@ -75,7 +75,7 @@ impl PrivateDir {
         PrivateDir::open(path)
     }
 
-    /// Checks a directory that must be there.
+    /// Checks an existing directory.
     ///
     /// # Errors
     /// [`PrivateDirError`].
@@ -96,12 +96,12 @@ impl PrivateDir {
         Ok(PrivateDir(path))
     }
 
-    /// The directory's path, absolute and without symbolic links.
+    /// Returns the directory's path, absolute and without symbolic links.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The path of a file within.
+    /// Returns the path of a file in the directory.
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

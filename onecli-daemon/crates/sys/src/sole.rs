@@ -1,4 +1,4 @@
-//! What one process has to itself.
+//! Exclusive locks between processes.
 
 use std::fs::File;
 use std::io;
@@ -7,17 +7,17 @@ use std::os::unix::fs::MetadataExt;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-/// A file or directory that this process alone holds, by flock(2). Free again when this is dropped or the process ends,
-/// however it ends.
+/// A file or directory that this process alone holds, by flock(2). It is released when this is dropped or the process
+/// ends for any reason.
 #[derive(Debug)]
 pub struct Sole {
     _held: Flock<File>,
 }
 
-/// Why it cannot be had.
+/// The reason why the lock is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum SoleError {
-    /// Another process has it; its id, where the kernel tells.
+    /// Another process holds the lock. Includes its id, if the kernel reports it.
     #[error("another daemon{} has it", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Held {
         /// The process.
@@ -29,7 +29,7 @@ pub enum SoleError {
 }
 
 impl Sole {
-    /// Takes it, or fails at once.
+    /// Takes the lock, or fails at once.
     ///
     /// # Errors
     /// [`SoleError`].
@@ -42,14 +42,14 @@ impl Sole {
     }
 }
 
-/// Who holds it, by `/proc/locks` (proc(5)): `1: FLOCK  ADVISORY  WRITE 4711 00:1f:42 0 EOF`.
+/// Returns the pid of the holder from `/proc/locks` (proc(5)): `1: FLOCK  ADVISORY  WRITE 4711 00:1f:42 0 EOF`.
 fn holder(file: &File) -> Option<u32> {
     let inode = file.metadata().ok()?.ino().to_string();
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, "WRITE", pid, place, ..] = words.as_slice() else { return None };
-        // The device is left out: on some file systems stat(2) and the lock's table name it differently.
+        // The device is not compared: on some file systems, stat(2) and the lock table report it differently.
         (place.rsplit(':').next() == Some(inode.as_str())).then(|| pid.parse().ok())?
     })
 }

@@ -1,8 +1,8 @@
-//! Paths that only root can lead elsewhere.
+//! Paths that only root can redirect.
 //!
-//! A path is walked one name at a time, each looked up in the directory that was looked at before, so that nobody can
-//! exchange one in between. A symbolic link on the way is followed where root made it: whoever else may write in a
-//! directory could lead us to any file of the host.
+//! A path is walked one name at a time. Each name is looked up in the directory that was opened before, so that no
+//! process can exchange one in between. A symbolic link on the way is followed only if root owns it. Otherwise, a
+//! user with write access to a directory could redirect the path to any file of the host.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -15,33 +15,33 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-/// Symbolic links on the way; as many as the kernel follows (`path_resolution(7)`).
+/// The maximum number of symbolic links on the way; the kernel follows as many (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
-/// Opens a file to read it.
+/// Opens a file for reading.
 ///
 /// # Errors
-/// Why not, as a part of a sentence about the path.
+/// The reason, as part of a sentence about the path.
 pub fn open(path: &Path) -> Result<File, String> {
     let end = walk(path, |_| Ok(()))?;
-    // O_NONBLOCK: a pipe that nobody writes to would keep us waiting.
+    // O_NONBLOCK: opening a pipe without a writer would block.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = openat(&end.directory, end.name.as_os_str(), flags, Mode::empty());
     file.map(File::from).map_err(|errno| errno.to_string())
 }
 
-/// Where a program really is that nobody but root can have put there or change: it, and every directory on the way to it,
-/// are root's, and neither group nor others may write.
+/// Returns the physical path of a program that only root can have installed and can change. The program and every
+/// directory on the way to it belong to root and are not writable for group or others.
 ///
 /// # Errors
-/// Why it is not one, as a part of a sentence about the path.
+/// The reason why it is not such a program, as part of a sentence about the path.
 pub fn program(path: &Path) -> Result<PathBuf, String> {
     let closed = |found: &Found| {
         let what = found.path.display();
         if found.facts.uid() != 0 {
             return Err(format!("{what} belongs to uid {}, not to root", found.facts.uid()));
         }
-        // The mode of a link says nothing.
+        // The mode of a symbolic link has no meaning.
         if !found.facts.is_symlink() && found.facts.mode() & 0o022 != 0 {
             let mode = found.facts.mode() & 0o7777;
             return Err(format!("{what} has mode {mode:04o}, so others than root may change what runs"));
@@ -55,10 +55,10 @@ pub fn program(path: &Path) -> Result<PathBuf, String> {
     Ok(end.path)
 }
 
-/// Opens a directory, to read it where that is allowed, and tells its physical path.
+/// Opens a directory, for reading if permitted, and returns its physical path.
 ///
 /// # Errors
-/// Why not, as a part of a sentence about the path.
+/// The reason, as part of a sentence about the path.
 pub fn directory(path: &Path) -> Result<(File, PathBuf), String> {
     let (directory, here, last) = walk_all(path, |_| Ok(()))?;
     let (name, physical) = match last {
@@ -69,7 +69,7 @@ pub fn directory(path: &Path) -> Result<(File, PathBuf), String> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | how;
         openat(&directory, name.as_os_str(), flags, Mode::empty())
     };
-    // One that cannot be read can still be gone through.
+    // A directory that cannot be read can still be traversed.
     let opened = open(OFlag::O_RDONLY).or_else(|_| open(OFlag::O_PATH)).map_err(|errno| match errno {
         nix::Error::ENOTDIR => "it is no directory".to_owned(),
         errno => errno.to_string(),
@@ -77,13 +77,13 @@ pub fn directory(path: &Path) -> Result<(File, PathBuf), String> {
     Ok((opened.into(), physical))
 }
 
-/// What stands under one name of a path.
+/// The file at one name of a path.
 struct Found {
     path: PathBuf,
     facts: Metadata,
 }
 
-/// The last name of a path, which is no symbolic link, and the directory it is in.
+/// The last name of a path, which is not a symbolic link, and the directory that contains it.
 struct End {
     directory: OwnedFd,
     name: OsString,
@@ -98,7 +98,8 @@ fn walk(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<End
     }
 }
 
-/// A directory with its path; and, unless the whole path leads to it, the last name with its own path and what stands there.
+/// A directory with its path. Also the last name with its own path and metadata, unless the directory is the end of
+/// the path.
 type Walked = (OwnedFd, PathBuf, Option<(OsString, PathBuf, Metadata)>);
 
 fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<Walked, String> {
@@ -113,7 +114,7 @@ fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result
     let mut links = 0;
     while let Some(name) = left.pop_front() {
         if name == OsStr::new("..") {
-            // `here` holds no link, so its parent's name is known.
+            // `here` contains no link, so its parent's name is known.
             directory = openat(&directory, "..", at | OFlag::O_DIRECTORY, Mode::empty()).map_err(said)?;
             here.pop();
             continue;
@@ -198,7 +199,7 @@ mod tests {
         for name in ["link", "dir/key"] {
             assert_eq!(read(name).unwrap(), "content", "{name}");
         }
-        // In the middle of the path as at its end.
+        // In the middle of the path as well as at its end.
         lchown(at("dir"), Some(65534), None).unwrap();
         for name in ["link", "dir/key"] {
             assert!(read(name).unwrap_err().contains("only root's are followed"), "{name}");
@@ -231,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_program_is_roots_alone_all_the_way() {
-        // Its directory is everybody's.
+        // All users can write to its directory.
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("program");
         std::fs::write(&file, "#!/bin/sh\n").unwrap();

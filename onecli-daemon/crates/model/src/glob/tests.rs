@@ -1,4 +1,4 @@
-//! The matcher against one that tries everything.
+//! Compares the matcher with one that tries every possibility.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::CanonicalPath;
 use crate::PathReadings;
 
-/// Every way to match, one after the other: what the compiled matcher must say too.
+/// Tries every way to match, one after another. The compiled matcher must agree.
 fn naive(pattern: &[&str], path: &[&str], end: End) -> bool {
     match pattern {
         [] => path.is_empty(),

@@ -1,8 +1,8 @@
-//! Where object stores name a bucket: in the host, or in the path.
+//! The location of a bucket's name in requests to object stores: in the host or in the path.
 
 use crate::Host;
 
-/// Domains of services whose hosts hold one of [`MARKS`] behind the bucket.
+/// Domains of services whose hosts have one of [`MARKS`] after the bucket.
 const MARKED: [&str; 15] = [
     "126.net",
     "aliyuncs.com",
@@ -21,12 +21,12 @@ const MARKED: [&str; 15] = [
     "wasabisys.com",
 ];
 
-/// How the endpoint begins in those domains.
+/// The beginnings of the endpoint in those domains.
 const MARKS: [&str; 9] =
     [".s3.", ".s3-", ".s3express-", ".oss-", ".cos.", ".obs.", ".tos-", ".ks3-", ".nos-"];
 
-/// Domains of services with endpoints of another form: how many labels the endpoint has before the domain. What stands
-/// before the endpoint is the bucket. From the documentation of each service, 2026-11-30.
+/// Domains of services with another form of endpoint, each with the number of labels that the endpoint has before the
+/// domain. The labels before the endpoint are the bucket. From the documentation of each service, 2026-11-30.
 const ENDPOINTS: [(&str, usize); 16] = [
     ("126.net", 1),
     ("bcebos.com", 1),
@@ -46,27 +46,27 @@ const ENDPOINTS: [(&str, usize); 16] = [
     ("your-objectstorage.com", 1),
 ];
 
-/// Names of servers that are no buckets: the software's usual host name.
+/// First labels that are not buckets: the usual host names of server software.
 const SERVERS: [&str; 6] = ["s3", "minio", "ceph", "rgw", "garage", "seaweedfs"];
 
-/// AWS hosts whose first labels are no bucket, and whose sources may be buckets.
+/// AWS hosts whose first labels are not a bucket, and whose sources may be buckets.
 const ACCESS_POINTS: [&str; 5] =
     [".s3-accesspoint", ".s3-object-lambda", ".s3-outposts", ".s3-control", ".accesspoint.s3-"];
 
-/// Where a host's bucket is named.
+/// The location of a host's bucket name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hosting<'h> {
-    /// In the path, as its first segment.
+    /// The first segment of the path.
     Path,
-    /// In the host.
+    /// The host.
     Host(Split<'h>),
     /// The convention is unknown: every reading counts.
     Either(Split<'h>),
-    /// In neither.
+    /// Neither.
     AccessPoint,
 }
 
-/// A host's name, if it begins with a bucket.
+/// A host name that begins with a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Split<'h> {
     /// The bucket.
@@ -75,7 +75,7 @@ pub(super) struct Split<'h> {
     pub(super) endpoint: &'h str,
 }
 
-/// Where `host` names its bucket.
+/// Returns the location of the bucket name in requests to `host`.
 pub(super) fn hosting(host: &Host) -> Hosting<'_> {
     let Some(name) = host.as_name() else { return Hosting::Path };
     if ACCESS_POINTS.iter().any(|mark| name.contains(mark)) {
@@ -84,7 +84,7 @@ pub(super) fn hosting(host: &Host) -> Hosting<'_> {
     known(name).unwrap_or_else(|| unknown(name))
 }
 
-/// By the domain of a known service.
+/// Determines the location by the domain of a known service.
 fn known(name: &str) -> Option<Hosting<'_>> {
     if MARKED.iter().any(|domain| is_below(name, domain))
         && let Some(found) = marked(name)
@@ -93,13 +93,13 @@ fn known(name: &str) -> Option<Hosting<'_>> {
     }
     let endpoints = ENDPOINTS.iter().filter(|(domain, _)| is_below(name, domain) || name == *domain);
     let (domain, labels) = endpoints.max_by_key(|(domain, _)| domain.len())?;
-    // The dot before the domain is the first from behind.
+    // Dots are counted from the end; the first is the one before the domain.
     let before = &name[..name.len() - domain.len()];
     let end = before.rmatch_indices('.').nth(*labels);
     Some(end.map_or(Hosting::Path, |(at, _)| Hosting::Host(split(name, at))))
 }
 
-/// By a mark, which begins the endpoint.
+/// Determines the location by a mark, which begins the endpoint.
 fn marked(name: &str) -> Option<Hosting<'_>> {
     if MARKS.iter().any(|mark| name.starts_with(&mark[1..])) {
         return Some(Hosting::Path);
@@ -108,7 +108,7 @@ fn marked(name: &str) -> Option<Hosting<'_>> {
     Some(Hosting::Host(split(name, at)))
 }
 
-/// A bucket is a label before a service's name, which has two labels at least.
+/// A bucket is a label before a service's name, which has at least two labels.
 fn unknown(name: &str) -> Hosting<'_> {
     let Some((first, rest)) = name.split_once('.') else { return Hosting::Path };
     if !rest.contains('.') || SERVERS.contains(&first) {

@@ -1,35 +1,35 @@
-//! Fields and parameters that name a resource, and how they name it.
+//! Fields and parameters that name a resource, and the format of their values.
 
 use std::borrow::Cow;
 
 use http::Method;
 
-/// How a value names its resource.
+/// The format in which a value names its resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// URL, or `/bucket/key`, where the bucket may be the first label of the host; COS: `host/key`.
+    /// A URL, or `/bucket/key`, where the bucket may be the first label of the host. For COS: `host/key`.
     Bucket,
-    /// URL, or a path below the same host (in a bucket's host: the same bucket).
+    /// A URL, or a path below the same host (in a bucket's host: the same bucket).
     Path,
-    /// URL or absolute path (RFC 4918 section 10.3), or `container/object` (Swift) below the account in the URL.
+    /// A URL or absolute path (RFC 4918 section 10.3), or `container/object` (Swift) below the account in the URL.
     Destination,
-    /// `container/object` below the account in the URL, or below the one that this field names (Swift).
+    /// `container/object` below the account in the URL, or below the account in this field (Swift).
     Container(&'static str),
-    /// `container/prefix` below the account in the URL: all objects whose names begin so (Swift).
+    /// `container/prefix` below the account in the URL: all objects whose names begin with the prefix (Swift).
     Prefix,
-    /// A prefix of the request's own path, behind its first segment (`HashiCorp` Vault).
+    /// A prefix of the request's own path, after its first segment (`HashiCorp` Vault).
     Namespace,
     /// URLs in angle brackets outside of parentheses: the tagged lists of `If` (RFC 4918 section 10.4).
     Tagged,
-    /// In a way that is not read here: in the body, by a digest, or in a language of the service.
+    /// A format that is not read here: in the body, by a digest, or in a language of the service.
     Unreadable,
 }
 
-/// What the value of a processing instruction holds if it names an object: the target (`saveas`), or an image to draw
+/// Texts in the value of a processing instruction that names an object: the target (`saveas`), or an image to draw
 /// (`image_` and its name in base64). Alibaba OSS, Huawei OBS, Volcengine TOS, Tencent CI.
 const NAMING_INSTRUCTIONS: [&str; 2] = ["saveas", "image_"];
 
-/// How a field's name reads to servers that take any other character for `-` (CGI, WSGI), in lower case.
+/// Returns a field's name as read by servers that treat any other character as `-` (CGI, WSGI), in lower case.
 pub fn folded_name(name: &str) -> Cow<'_, str> {
     if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
         return Cow::Borrowed(name);
@@ -38,23 +38,22 @@ pub fn folded_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.chars().map(fold).collect())
 }
 
-/// The form of a header field with this [`folded_name`]; `None` for one that names nothing.
+/// Returns the format of a header field with this [`folded_name`]; `None` for a field that names nothing.
 pub(super) fn of_field(name: &str, value: &[u8], method: &Method) -> Option<Form> {
     Some(match name {
-        // Elsewhere, `Destination` is a field of the application.
+        // With other methods, `Destination` is a field of the application.
         "destination" if matches!(method.as_str(), "COPY" | "MOVE") => Form::Destination,
         "if" => Form::Tagged,
-        // Swift: "Copy object", "Create or replace object", symlinks, large objects and versions of the Object Storage
-        // API reference.
+        // Swift: "Copy object", "Create or replace object", symlinks, large objects and versions of the Object
+        // Storage API reference.
         "x-copy-from" => Form::Container("x-copy-from-account"),
         "x-symlink-target" => Form::Container("x-symlink-target-account"),
         "x-object-manifest" => Form::Prefix,
         "x-versions-location" | "x-history-location" => Form::Container(""),
-        // Swift: container synchronisation copies all objects to another cluster.
-        // Artifactory: stores what has this digest, wherever it is. Tencent COS: stores processed images under the names in
-        // this JSON text.
+        // Swift: container synchronization copies all objects to another cluster. Artifactory: stores the file with
+        // this digest, wherever it is. Tencent COS: stores processed images under the names in this JSON text.
         "x-container-sync-to" | "x-checksum-deploy" | "pic-operations" => Form::Unreadable,
-        // Alibaba OSS, PutSymlink: a later GET of the link answers with this object. Azure Page Blob, Get Page Ranges.
+        // Alibaba OSS, PutSymlink: a later GET of the link returns this object. Azure Page Blob, Get Page Ranges.
         "x-oss-symlink-target" | "x-ms-previous-snapshot-url" => Form::Path,
         // Vault Enterprise, HCP Vault, OpenBao: "Namespaces", API overview.
         "x-vault-namespace" if !value.trim_ascii().is_empty() => Form::Namespace,
@@ -62,8 +61,9 @@ pub(super) fn of_field(name: &str, value: &[u8], method: &Method) -> Option<Form
     })
 }
 
-/// By the ending of a name: AWS S3, Azure, Google, and the services that copied the form (Alibaba OSS, Baidu BCE, Huawei
-/// OBS, JD, Kingsoft KS3, `NetEase` NOS, `QingStor`, Tencent COS, `UCloud`, Upyun, Volcengine TOS).
+/// Determines the format by the ending of a name: AWS S3, Azure, Google, and the services that copied the format
+/// (Alibaba OSS, Baidu BCE, Huawei OBS, JD, Kingsoft KS3, `NetEase` NOS, `QingStor`, Tencent COS, `UCloud`, Upyun,
+/// Volcengine TOS).
 fn of_ending(name: &str, value: &[u8]) -> Option<Form> {
     let own = name.strip_prefix("x-")?;
     let (rest, last) = own.rsplit_once('-')?;
@@ -81,10 +81,10 @@ fn of_ending(name: &str, value: &[u8]) -> Option<Form> {
     }
 }
 
-/// The form of a query parameter with this [`folded_name`].
+/// Returns the format of a query parameter with this [`folded_name`].
 pub(super) fn of_parameter(name: &str, value: &str, method: &Method) -> Option<Form> {
     match name {
-        // Swift: a manifest of a large object, and a list of objects to delete, are in the body.
+        // Swift: a manifest of a large object and a list of objects to delete are in the body.
         "multipart-manifest" if value.eq_ignore_ascii_case("put") => Some(Form::Unreadable),
         "bulk-delete" => Some(Form::Unreadable),
         // SDKs move headers of a presigned request into its query.

@@ -1,8 +1,8 @@
-//! Resources that requests name besides their URL.
+//! Resources that requests name in addition to their URL.
 
 use super::*;
 
-/// The places of a request's resources, as text, `?` for one that cannot be read.
+/// Returns the places of a request's resources as text, with `?` for a resource that cannot be read.
 fn places(line: &str, fields: &[(&str, &str)]) -> Vec<String> {
     let (method, url) = line.split_once(' ').unwrap();
     let (authority, path) = url.split_at(url.find('/').unwrap());
@@ -157,7 +157,7 @@ fn buckets_in_hosts() {
     check(spaces, "/pub/a..b", &["pub.nyc3.digitaloceanspaces.com:443/a..b"]);
     check("pub.acct.r2.cloudflarestorage.com", "/priv/k", &["priv.acct.r2.cloudflarestorage.com:443/k"]);
     check("acct.r2.cloudflarestorage.com", "/priv/k", &["acct.r2.cloudflarestorage.com:443/priv/k"]);
-    // The convention is unknown.
+    // The convention of this host is unknown.
     check(
         "pub.store.acme.test",
         "/priv/k",

@@ -1,14 +1,14 @@
-//! Bodies in which denials look for parameters: which of them are read, and how.
+//! Bodies in which denials search for parameters: the selection of bodies, and the search.
 
 use http::header::{self, HeaderMap, HeaderName};
 
-/// Character sets in which ASCII stands for itself (RFC 8259 section 8.1 has UTF-8 alone).
+/// Character sets in which ASCII is encoded as itself (RFC 8259 section 8.1 permits only UTF-8).
 const ASCII_BASED: [&str; 4] = ["utf-8", "utf8", "us-ascii", "iso-8859-1"];
 /// Media types whose names and values are not text between `&` or quotes.
 const UNSEARCHED: [&str; 2] = ["multipart/", "cbor"];
 
-/// Is a body read as it came: no content coding, no chunk signatures, a character set that has ASCII in it, and neither
-/// multipart nor CBOR?
+/// Returns whether a body can be read as received: no content coding, no chunk signatures, a character set that
+/// includes ASCII, and neither multipart nor CBOR.
 pub(super) fn is_plain(headers: &HeaderMap) -> bool {
     let values = |name| headers.get_all(name).iter().map(|value: &http::HeaderValue| value.as_bytes());
     let identity = values(header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(b"identity"));
@@ -19,12 +19,12 @@ pub(super) fn is_plain(headers: &HeaderMap) -> bool {
     identity && !chunks && charset && kind
 }
 
-/// Does each `charset` of a Content-Type name a set with ASCII in it?
+/// Returns whether each `charset` of a Content-Type names a set that includes ASCII.
 fn has_ascii(kind: &[u8]) -> bool {
     let kind = kind.to_ascii_lowercase();
     memchr::memmem::find_iter(&kind, b"charset").all(|at| {
         let rest = kind[at + b"charset".len()..].trim_ascii_start();
-        // `charset*=` has a syntax of its own (RFC 8187).
+        // `charset*=` has a separate syntax (RFC 8187).
         let Some(set) = rest.strip_prefix(b"=") else { return !rest.starts_with(b"*") };
         let set = set.trim_ascii_start();
         let set = set.strip_prefix(b"\"").unwrap_or(set);
@@ -32,13 +32,13 @@ fn has_ascii(kind: &[u8]) -> bool {
     })
 }
 
-/// Does a Content-Type name a form, or a text?
+/// Returns whether a Content-Type names a form or a text.
 fn is_searched(kind: &[u8]) -> bool {
     let kind = kind.to_ascii_lowercase();
     !UNSEARCHED.iter().any(|other| memchr::memmem::find(&kind, other.as_bytes()).is_some())
 }
 
-/// Text after a byte order mark of UTF-16. Null characters are omitted, as UTF-32 has them.
+/// Returns the text after a UTF-16 byte order mark. Null characters are omitted, because UTF-32 contains them.
 pub(super) fn of_utf16(body: &[u8]) -> Option<String> {
     let unit: fn([u8; 2]) -> u16 = match body.get(..2)? {
         [0xff, 0xfe] => u16::from_le_bytes,
@@ -50,14 +50,14 @@ pub(super) fn of_utf16(body: &[u8]) -> Option<String> {
     Some(text.collect())
 }
 
-/// Does a body begin like a JSON object or array, whatever its Content-Type says?
+/// Returns whether a body begins like a JSON object or array, regardless of its Content-Type.
 pub(super) fn is_json(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// Is `name` in the text, and not as part of a longer name? Some parsers accept names without quotes, so quotes are not
-/// required.
+/// Returns whether the text contains `name` other than as part of a longer name. Quotes are not required, because
+/// some parsers accept names without them.
 pub(super) fn has_name(text: &[u8], name: &str) -> bool {
     let is_part = |at: Option<&u8>| at.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     memchr::memmem::find_iter(text, name.as_bytes()).any(|at| {

@@ -1,4 +1,4 @@
-//! Operations that a request may ask for, by query, header and body.
+//! Operations that a request may call, by query, header and body.
 
 use http::HeaderValue;
 use http::header;

@@ -1,4 +1,4 @@
-//! Texts in which denials look for words: can they be read as the server reads them?
+//! Texts in which denials search for words: checks that they can be read as the server reads them.
 
 use http::header::{self, HeaderMap};
 use percent_encoding::percent_decode_str;
@@ -7,19 +7,19 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{Reading, unescaped};
 
-/// A text that decides about a denial, and that the server may read as another.
+/// The reason why the server may read a text differently from this program, although a denial depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableText {
-    /// More than one Content-Type, or one of a body that is not searched: multipart, or no text.
+    /// There is more than one Content-Type, or one whose bodies are not searched: multipart, or not text.
     #[error("a body of this Content-Type is not read")]
     Kind,
-    /// Not UTF-8, or with null characters, as UTF-16 has them.
+    /// The text is not UTF-8, or contains null characters, as UTF-16 does.
     #[error("the body is not text in UTF-8")]
     NotUtf8,
-    /// Neither JSON nor a form of the members that a GraphQL request has.
+    /// The text is neither JSON nor a form with the members of a GraphQL request.
     #[error("the body is no GraphQL request")]
     NotGraphQl,
-    /// A document that is stored at the server, and named by a digest or an identifier.
+    /// The request names a document stored at the server, by a digest or an identifier.
     #[error("the request names a GraphQL document that is stored at the server")]
     Stored,
 }
@@ -43,8 +43,8 @@ const STORED: [&str; 11] = [
     "sha256hash",
 ];
 
-/// Can a body be searched for words as the server reads it? Time is linear in the body, and memory does not depend on its
-/// nesting.
+/// Checks that a body can be searched for words as the server reads it. Time is linear in the body, and memory does
+/// not depend on its nesting.
 ///
 /// # Errors
 /// [`UnreadableText`].
@@ -59,7 +59,7 @@ pub fn check_text(reading: Reading, headers: &HeaderMap, body: &[u8]) -> Result<
         return Ok(());
     }
     match serde_json::from_str::<Requests>(text.trim_start_matches('\u{feff}')) {
-        // Clients send JSON as a form by mistake, and servers read it as either.
+        // Some clients send JSON as a form by mistake, and servers read it as either.
         Ok(_) if kind == Kind::Form => refuse_stored(text),
         Ok(_) => Ok(()),
         Err(error) if error.is_data() => Err(UnreadableText::Stored),
@@ -68,7 +68,7 @@ pub fn check_text(reading: Reading, headers: &HeaderMap, body: &[u8]) -> Result<
     }
 }
 
-/// Refuses a query of a URL, or a form, that names a stored document.
+/// Refuses a URL query or a form that names a stored document.
 ///
 /// # Errors
 /// [`UnreadableText::Stored`].
@@ -79,7 +79,7 @@ pub(super) fn refuse_stored(form: &str) -> Result<(), UnreadableText> {
     if pairs(form).any(is_stored) { Err(UnreadableText::Stored) } else { Ok(()) }
 }
 
-/// A form must have the members of a GraphQL request, and no others.
+/// Checks that a form has only the members of a GraphQL request.
 fn check_form(form: &str) -> Result<(), UnreadableText> {
     refuse_stored(form)?;
     let mut names = pairs(form).map(|(name, _)| name).filter(|name| !name.is_empty()).peekable();
@@ -87,7 +87,7 @@ fn check_form(form: &str) -> Result<(), UnreadableText> {
     if is_request { Ok(()) } else { Err(UnreadableText::NotGraphQl) }
 }
 
-/// Names and values in lower case, without escapes, those of JSON included.
+/// Returns names and values in lower case, without escapes, including those of JSON.
 fn pairs(form: &str) -> impl Iterator<Item = (String, String)> {
     form.split('&').map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -99,19 +99,19 @@ fn pairs(form: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// What a body's Content-Type says of it.
+/// The kind of a body according to its Content-Type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// JSON, plain text, or nothing said.
+    /// JSON, plain text, or no Content-Type.
     Json,
     /// `application/x-www-form-urlencoded`.
     Form,
-    /// `application/graphql`: the document alone.
+    /// `application/graphql`: only the document.
     Document,
 }
 
 impl Kind {
-    /// `None` for what is not read.
+    /// Returns `None` for a kind that is not read.
     fn of(headers: &HeaderMap) -> Option<Kind> {
         let mut values = headers.get_all(header::CONTENT_TYPE).iter();
         let (first, second) = (values.next(), values.next());
@@ -130,7 +130,7 @@ impl Kind {
     }
 }
 
-/// One request, or several (a batch).
+/// One request or a batch.
 struct Requests;
 
 impl<'de> Deserialize<'de> for Requests {

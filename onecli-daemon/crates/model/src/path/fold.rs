@@ -1,4 +1,4 @@
-//! Spellings of a path segment that some servers take for one another.
+//! Equivalent spellings of a path segment, as some servers treat them.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::Ambiguity;
 
-/// How often escapes are decoded: a server behind a server may decode them again.
+/// The number of times that escapes are decoded. A server behind another may decode them again.
 pub(super) const DECODINGS: usize = 3;
 
 const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
@@ -33,8 +33,8 @@ const IGNORABLE: [(u32, u32); 17] = [
     (0xE0000, 0xE0FFF),
 ];
 
-/// Decodes percent-escapes once, and those of IIS and of JavaScript's `escape` (`%u006B`). Overlong forms of UTF-8 are read
-/// as lenient decoders read them; other bytes that are not UTF-8 become U+FFFD.
+/// Decodes percent-escapes once, including those of IIS and of JavaScript's `escape` (`%u006B`). Overlong forms of
+/// UTF-8 are read as lenient decoders read them; other bytes that are not UTF-8 become U+FFFD.
 pub(super) fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
@@ -44,7 +44,7 @@ pub(super) fn decode(text: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|error| leniently(error.as_bytes())))
 }
 
-/// With `%uXXXX` decoded too; `None` where there is none.
+/// Decodes `%uXXXX` as well; `None` if there is none.
 fn wide_decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -57,7 +57,7 @@ fn wide_decoded(text: &str) -> Option<Vec<u8>> {
             (rest, any) = (&escape[6..], true);
             continue;
         }
-        // Three bytes are one escape, or a `%` and what follows it.
+        // Three bytes are one escape, or a `%` and the two bytes after it.
         let end =
             (1..=3).rev().find(|end| escape.is_char_boundary(*end) && *end <= escape.len()).unwrap_or(1);
         let end = if escape[1..end].contains('%') { 1 } else { end };
@@ -68,7 +68,7 @@ fn wide_decoded(text: &str) -> Option<Vec<u8>> {
     any.then_some(bytes)
 }
 
-/// The character of `%uXXXX`; half a surrogate pair is U+FFFD.
+/// Returns the character of `%uXXXX`. Half a surrogate pair is U+FFFD.
 fn wide_escape(text: &str) -> Option<char> {
     let digits = text.strip_prefix("%u").or_else(|| text.strip_prefix("%U"))?.get(..4)?;
     let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -76,7 +76,7 @@ fn wide_escape(text: &str) -> Option<char> {
     Some(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
-/// UTF-8 as a decoder reads it that does not refuse overlong forms, of up to six bytes (RFC 2279 section 2).
+/// Decodes UTF-8 like a decoder that accepts overlong forms, of up to six bytes (RFC 2279 section 2).
 fn leniently(mut bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     while let Some(chunk) = bytes.utf8_chunks().next() {
@@ -92,7 +92,7 @@ fn leniently(mut bytes: &[u8]) -> String {
     text
 }
 
-/// The character of an overlong form, and its length in bytes.
+/// Returns the character of an overlong form, and its length in bytes.
 fn overlong(bytes: &[u8]) -> Option<(char, usize)> {
     let lead = *bytes.first()?;
     let length = usize::try_from(lead.leading_ones()).ok().filter(|length| (2..=6).contains(length))?;
@@ -104,7 +104,8 @@ fn overlong(bytes: &[u8]) -> Option<(char, usize)> {
     char::from_u32(code).map(|c| (c, length))
 }
 
-/// NFKC, without ignorable code points, and with the best-fit mappings of Windows code pages to `/` and `\`.
+/// Applies NFKC, removes ignorable code points, and applies the best-fit mappings of Windows code pages to `/` and
+/// `\`.
 pub(super) fn compatible(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return Cow::Borrowed(text);
@@ -121,8 +122,8 @@ fn is_ignorable(c: char) -> bool {
     IGNORABLE.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// What Windows makes of a character that a code page lacks (bestfit1252, bestfit932, bestfit949 of Unicode.org).
-/// Two ligatures stand for whole phrases: they are replaced, so that no text grows more than sixfold.
+/// Returns the character that Windows substitutes for one that a code page lacks (bestfit1252, bestfit932, bestfit949
+/// of Unicode.org). Two ligatures that expand to whole phrases are replaced, so that no text grows more than sixfold.
 fn best_fit(c: char) -> char {
     match c {
         '\u{2044}' | '\u{2215}' => '/',
@@ -132,7 +133,8 @@ fn best_fit(c: char) -> char {
     }
 }
 
-/// A text as the most lenient server reads it: escapes decoded and characters made compatible until neither changes it.
+/// Returns a text as the most lenient server reads it: decodes escapes and makes characters compatible until neither
+/// changes it.
 pub(super) fn expanded(text: &str) -> Cow<'_, str> {
     let mut expanded = Cow::Borrowed(text);
     for round in 0..DECODINGS {
@@ -145,8 +147,9 @@ pub(super) fn expanded(text: &str) -> Cow<'_, str> {
     expanded
 }
 
-/// A segment in the form in which restrictions compare it: [`expanded`], in one letter case, without white space
-/// around it, and without what Windows ignores at the end of a name (`a.`, `a::$DATA`, `a:$I30:$INDEX_ALLOCATION`).
+/// Returns a segment in the form in which restrictions compare it: [`expanded`], in one letter case, without white
+/// space around it, and without the endings of a name that Windows ignores (`a.`, `a::$DATA`,
+/// `a:$I30:$INDEX_ALLOCATION`).
 pub(crate) fn fold(segment: &str) -> Cow<'_, str> {
     if segment.bytes().all(is_settled) {
         return Cow::Borrowed(segment);
@@ -154,7 +157,7 @@ pub(crate) fn fold(segment: &str) -> Cow<'_, str> {
     Cow::Owned(fold_expanded(&expanded(segment)).into_owned())
 }
 
-/// [`fold`] of what is [`expanded`] already.
+/// [`fold`] for a text that is already [`expanded`].
 pub(super) fn fold_expanded(text: &str) -> Cow<'_, str> {
     if text.bytes().all(is_settled) {
         return Cow::Borrowed(text);
@@ -166,13 +169,13 @@ pub(super) fn fold_expanded(text: &str) -> Cow<'_, str> {
     Cow::Owned(if bare.is_empty() { text } else { bare.to_owned() })
 }
 
-/// In capitals, then in small letters: what differs in neither is one name to some server.
+/// Converts to upper case, then to lower case. Texts that become equal may be the same name to some server.
 fn in_one_case(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\0'..='\x7f' => folded.push(c.to_ascii_lowercase()),
-            // CJK, kana and Hangul have no case. The tables of Unicode take ten times as long to say so.
+            // CJK, kana and Hangul have no case. The tables of Unicode take ten times as long to determine this.
             '\u{2E80}'..='\u{A4CF}' | '\u{AC00}'..='\u{D7FF}' => folded.push(c),
             _ => folded.extend(c.to_uppercase().flat_map(char::to_lowercase)),
         }
@@ -180,7 +183,7 @@ fn in_one_case(text: &str) -> String {
     folded
 }
 
-/// Is this a byte that [`fold`] never changes?
+/// Returns whether [`fold`] never changes this byte.
 fn is_settled(byte: u8) -> bool {
     byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !matches!(byte, b'%' | b'.' | b':')
 }
@@ -189,8 +192,8 @@ fn is_blank(c: char) -> bool {
     c.is_whitespace() || c.is_control()
 }
 
-/// Does some server take this non-empty segment for `.`, `..` or nothing? Whole names only: `a..`, `..a` and names
-/// with full-width characters are ordinary.
+/// Returns the ambiguity if some server reads this non-empty segment as `.`, `..` or nothing. Only whole names count:
+/// `a..`, `..a` and names with full-width characters are ordinary.
 pub(super) fn navigates(segment: &str) -> Option<Ambiguity> {
     if !segment.starts_with('.') && !segment.contains('%') {
         return None;

@@ -1,4 +1,5 @@
-//! How servers may read a path. Built once for a decision, and shared by everything that matches the path.
+//! The ways in which servers may read a path. Built once for a decision, and shared by all patterns that match the
+//! path.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -7,14 +8,14 @@ use std::fmt;
 use super::fold::{DECODINGS, decode, expanded, fold, fold_expanded};
 use super::{Ambiguity, CanonicalPath, ambiguity_of};
 
-/// What a server may cut a path off at, once it has decoded it.
+/// Characters at which a server may cut off a decoded path.
 const ENDS: [char; 3] = ['?', '#', '\0'];
-/// What separates segments for some server.
+/// Characters that separate segments for some server.
 const SEPARATORS: [char; 2] = ['/', '\\'];
 
-/// A path with the ways in which servers read it. Each is found at its first use, in time linear in the path.
+/// A path with the ways in which servers read it. Each is computed at its first use, in time linear in the path.
 ///
-/// A value lives as long as one decision: at the bounds of a path all readings take about 1 MiB.
+/// A value lives as long as one decision. At the limits of a path, all readings take about 1 MiB.
 #[derive(Debug)]
 pub struct PathReadings<'p> {
     path: &'p CanonicalPath,
@@ -25,7 +26,7 @@ pub struct PathReadings<'p> {
 }
 
 impl<'p> PathReadings<'p> {
-    /// The readings of `path`.
+    /// Returns the readings of `path`.
     pub fn new(path: &'p CanonicalPath) -> PathReadings<'p> {
         PathReadings {
             path,
@@ -36,23 +37,23 @@ impl<'p> PathReadings<'p> {
         }
     }
 
-    /// The path itself.
+    /// Returns the path itself.
     pub fn path(&self) -> &'p CanonicalPath {
         self.path
     }
 
-    /// Why servers may disagree about the path, if they may.
+    /// Returns the reason why servers may disagree about the path; `None` if they agree.
     pub fn ambiguity(&self) -> Option<Ambiguity> {
         self.path.ambiguity
     }
 
-    /// Is `%2F` all that servers may disagree about? Decoded, the path must be as plain.
+    /// Returns whether servers may disagree only about `%2F`. The decoded path must have no ambiguity.
     pub fn is_plain_but_for_encoded_slashes(&self) -> bool {
         let decoded = || ambiguity_of(&self.path.text.replace("%2F", "/")).is_none();
         *self.opaque.get_or_init(|| self.ambiguity().is_none() || decoded())
     }
 
-    /// The segments as they are forwarded.
+    /// Returns the segments as they are forwarded.
     pub(crate) fn plain(&self) -> Names<'_> {
         self.plain
             .get_or_init(|| {
@@ -68,14 +69,15 @@ impl<'p> PathReadings<'p> {
             .names()
     }
 
-    /// For a path that is not ambiguous: its segments folded, and how they look to a server that makes characters
-    /// compatible before it splits the path.
+    /// Returns the folded segments of a path that is not ambiguous. Adds the segments as seen by a server that makes
+    /// characters compatible before it splits the path.
     pub(crate) fn spellings(&self) -> impl Iterator<Item = Names<'_>> {
         self.spellings.get_or_init(|| spellings(self.path)).iter().map(Segments::names)
     }
 
-    /// Every way in which servers are known to read the path, ambiguous or not: escapes decoded up to three times
-    /// before it is split; parameters, queries and empty segments left out; `..` resolved, left out or kept.
+    /// Returns every way in which servers are known to read the path, ambiguous or not. Escapes are decoded up to
+    /// three times before it is split. Parameters, queries and empty segments are left out. `..` is resolved, left
+    /// out or retained.
     pub(crate) fn lenient(&self) -> impl Iterator<Item = Names<'_>> {
         self.lenient.get_or_init(|| lenient(&self.path.text)).iter().map(Segments::names)
     }
@@ -92,12 +94,12 @@ impl fmt::Display for PathReadings<'_> {
 struct Segments<'p> {
     text: Cow<'p, str>,
     spans: Vec<(usize, usize)>,
-    /// The last name without a format, where it has one. It may be long, and is looked at once for all patterns.
+    /// The last name without a format suffix, if it has one. It may be long, and is located once for all patterns.
     bare: Option<(usize, usize)>,
 }
 
 impl Segments<'_> {
-    /// Finds the format behind the last name: Rails and others take `keys.json` for `keys`.
+    /// Finds the format suffix of the last name: Rails and others read `keys.json` as `keys`.
     fn find_format(mut self) -> Self {
         let last = self.spans.last().and_then(|(start, end)| Some((*start, self.text.get(*start..*end)?)));
         let dot = last.and_then(|(start, name)| Some((start, start + name.rfind('.')?)));
@@ -118,12 +120,12 @@ impl Segments<'_> {
         }
     }
 
-    /// Without the first segment.
+    /// Returns the segments without the first.
     fn without_first(&self) -> Self {
         Segments { text: self.text.clone(), spans: self.spans[1..].to_vec(), bare: None }
     }
 
-    /// With one empty segment at the end.
+    /// Adds one empty segment at the end, unless there is one.
     fn ended(mut self) -> Self {
         let ends = self.spans.len() > 1 && self.spans.last().is_some_and(|(start, end)| start == end);
         if !ends {
@@ -151,18 +153,18 @@ impl Segments<'_> {
 pub(crate) struct Names<'n> {
     text: &'n str,
     spans: &'n [(usize, usize)],
-    /// What stands for the last one.
+    /// A replacement for the last segment.
     last: Option<&'n str>,
     bare: Option<&'n str>,
 }
 
 impl<'n> Names<'n> {
-    /// How many there are.
+    /// Returns the number of segments.
     pub(crate) fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// The segment at `at`.
+    /// Returns the segment at `at`.
     pub(crate) fn get(&self, at: usize) -> Option<&'n str> {
         let (start, end) = *self.spans.get(at)?;
         match self.last {
@@ -171,9 +173,9 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// The first segment from `from` on that is this name.
+    /// Returns the position of the first segment from `from` on that equals `name`.
     pub(crate) fn find(&self, name: &str, from: usize) -> Option<usize> {
-        // Spans are compared first: most segments differ in length.
+        // Lengths are compared first, because most segments differ in length.
         let is_it = |at: &usize| {
             let (start, end) = self.spans[*at];
             let replaced = self.last.filter(|_| at + 1 == self.spans.len());
@@ -183,18 +185,19 @@ impl<'n> Names<'n> {
         (from..self.spans.len()).find(is_it)
     }
 
-    /// The same without the last segment.
+    /// Returns the segments without the last.
     pub(crate) fn without_last(self) -> Names<'n> {
         Names { spans: &self.spans[..self.spans.len().saturating_sub(1)], last: None, bare: None, ..self }
     }
 
-    /// The same without a format behind the last name, if it has one. Only [`PathReadings::lenient`] looks for it.
+    /// Returns the segments without a format suffix of the last name, if it has one. Only [`PathReadings::lenient`]
+    /// determines it.
     pub(crate) fn without_format(self) -> Option<Names<'n>> {
         Some(Names { last: Some(self.bare?), ..self })
     }
 }
 
-/// Each ends with an empty segment, which a slash at the end would make.
+/// Each reading ends with an empty segment, as after a slash at the end.
 fn spellings(path: &CanonicalPath) -> Vec<Segments<'static>> {
     let body = &path.text[1..];
     let mut all = vec![Segments::folded(body.split('/')).ended()];
@@ -225,7 +228,7 @@ fn lenient(text: &str) -> Vec<Segments<'static>> {
     all.into_iter().map(Segments::find_format).collect()
 }
 
-/// A path, its texts after each round of decoding, and the last one with compatible characters.
+/// Returns a path, its texts after each round of decoding, and the last one with compatible characters.
 pub(super) fn texts(text: &str) -> Vec<Cow<'_, str>> {
     let mut texts = vec![Cow::Borrowed(text)];
     for round in 0..DECODINGS {
@@ -243,8 +246,9 @@ pub(super) fn texts(text: &str) -> Vec<Cow<'_, str>> {
     texts
 }
 
-/// The readings of a path that is split as it stands: with every name kept, then without dot segments, then with them
-/// resolved. `//host/path` is also read as a reference to another host (RFC 3986 section 4.2), which the server ignores.
+/// Adds the readings of a path that is split without further decoding: with all segments, then without dot segments,
+/// then with them resolved. Servers may also read `//host/path` as a reference to another host (RFC 3986 section
+/// 4.2), and ignore the host.
 fn push_readings(text: &str, all: &mut Vec<Segments<'static>>) {
     let (mut kept, mut dropped, mut resolved) =
         (Segments::default(), Segments::default(), Segments::default());
@@ -279,13 +283,14 @@ fn push_readings(text: &str, all: &mut Vec<Segments<'static>>) {
     }
 }
 
-/// The most segments that a server may read in a path of these [`texts`]. Encoded separators count as separators.
+/// Returns the maximum number of segments that a server may read in a path with these [`texts`]. Encoded separators
+/// count as separators.
 pub(super) fn most_segments(texts: &[Cow<'_, str>]) -> usize {
     texts.iter().map(|text| text.matches(SEPARATORS).count()).max().unwrap_or_default()
 }
 
-/// Does a path of these [`texts`] hold characters that become separators or delimiters when they are made compatible
-/// (`／`, `？`)?
+/// Returns whether a path with these [`texts`] contains characters that become separators or delimiters when they are
+/// made compatible (`／`, `？`).
 pub(super) fn is_respelled(texts: &[Cow<'_, str>]) -> bool {
     let delimiters = |text: &str| text.matches(['/', '\\', '?', '#', ';', '%', '\0']).count();
     match texts {

@@ -1,10 +1,11 @@
-//! Does one path pattern contain another? Answered by their segments, and with no where that takes more.
+//! Comparison of path patterns: whether one contains another. It uses only their segments, and is `false` if that
+//! does not suffice.
 
-/// Does `wide` match every path that `narrow` matches?
+/// Returns whether `wide` matches every path that `narrow` matches.
 ///
-/// It does if they are the same text, or `wide` is `/**`, or each segment of `wide` is the same as that of `narrow`, or `*`. A
-/// `**` at the end of `wide` stands for whatever follows in `narrow`, but one segment at least. Any other `**`, and a `*` beside
-/// other text, covers its own text only.
+/// It does if they are the same text, if `wide` is `/**`, or if each segment of `wide` is `*` or equals that of
+/// `narrow`. A `**` at the end of `wide` covers the rest of `narrow` if that has at least one segment. Any other
+/// `**`, and a `*` beside other text, covers only identical text.
 pub(super) fn covers(wide: &str, narrow: &str) -> bool {
     if wide == narrow || wide == super::EVERYTHING {
         return true;
@@ -31,7 +32,8 @@ fn each_covers(wide: &[&str], narrow: &[&str]) -> bool {
     wide.iter().zip(narrow).all(covers)
 }
 
-/// Does the rest of a pattern match one segment at least? An empty segment at its end may be taken for none.
+/// Returns whether the rest of a pattern matches at least one segment. Servers may ignore an empty segment at its
+/// end.
 fn is_something(rest: &[&str]) -> bool {
     rest == ["**"] || rest.iter().any(|segment| !matches!(*segment, "" | "**"))
 }
@@ -65,7 +67,7 @@ mod tests {
             ("/v1/*", "/v1/", false),
             ("/v1/a", "/v1/*", false),
             ("/v1/a", "/v1/A", false),
-            // Not evident.
+            // True, but not evident from the segments.
             ("/v1/a*", "/v1/ab", false),
             ("/**/x", "/a/x", false),
         ] {
@@ -73,7 +75,7 @@ mod tests {
         }
     }
 
-    /// Whatever is said to be covered is: for all patterns and paths of a small alphabet.
+    /// Every reported cover holds, for all patterns and paths of a small alphabet.
     #[test]
     fn a_covered_pattern_matches_nothing_more() {
         let parts = ["a", "%41", "*", "a*", "**", ""];

@@ -1,4 +1,4 @@
-//! What matching the worst paths costs. `cargo xtask bench --paths` prints it for a release build.
+//! The cost of matching the worst paths. `cargo xtask bench --paths` prints it for a release build.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,13 +12,14 @@ use crate::path::MAX_SEGMENTS;
 use crate::template::Asked;
 use crate::template::Template;
 
-/// What one pattern, or all denials of a template, may cost in a release build, readings of the path included.
+/// The time limit in a release build for one pattern or all denials of a template, including the readings of the
+/// path.
 const BOUND: Duration = Duration::from_millis(1);
 const ROUNDS: u32 = 20;
 
-/// Paths at their bounds that a matcher may stumble over: each as long as it may be.
+/// Paths at their limits that are hard for a matcher.
 fn worst_paths() -> Vec<(&'static str, CanonicalPath)> {
-    // As often as the bounds allow, and one name in the room that is left.
+    // As many repetitions as the limits permit, and one name in the remaining room.
     let fill = |block: &str| {
         let of = |count: usize, name: usize| {
             CanonicalPath::parse(&format!("{}/{}", block.repeat(count), "a".repeat(name))).ok()
@@ -63,7 +64,7 @@ fn best(mut measured: impl FnMut() -> bool) -> Duration {
     (0..rounds).map(once).min().unwrap()
 }
 
-/// The worst path for each kind of pattern, at the bounds of both, and for each template's denials.
+/// The worst path for each kind of pattern, at the limits of both, and for each template's denials.
 #[test]
 fn worst_paths_cost_less_than_a_millisecond() {
     let block = |part: &str| part.repeat(MAX_PATTERN_SEGMENTS / 2 - 2);
@@ -90,7 +91,7 @@ fn worst_paths_cost_less_than_a_millisecond() {
     }
     for template in Template::all().iter().filter(|template| !template.denials.is_empty()) {
         note(format!("denials of {}", template.name), &|path| {
-            // At a host of the operator's own, denials hold behind prefixes too.
+            // At a host of the operator's own, denials also apply behind prefixes.
             let host = "api.test".parse().unwrap();
             let operations = Operations::default();
             template.denies(&Asked { method: &Method::POST, host: &host, path, operations: &operations })

@@ -1,4 +1,4 @@
-//! Patterns as they are written, and what they match.
+//! Parsing of patterns, and the paths and hosts that they match.
 
 use super::*;
 
@@ -70,14 +70,14 @@ fn path_patterns() {
     check("/models/gpt-*", "/models/claude", false);
     check("/v1/chat", "/v1/%63hat", true);
     check("/v1/chat", "/v1/chat/", false);
-    // With a full-width slash or question mark: contained in whichever way it is read.
+    // With a full-width slash or question mark: all readings are contained.
     check("/v1/**", "/v1/a%EF%BC%8Fb", true);
     check("/v1/*", "/v1/a%EF%BC%8Fb", false);
     check("/v1/*/c", "/v1/a%EF%BC%9Fb/c", false);
     check("/v1/*.txt", "/v1/%EF%BC%91.txt", true);
 }
 
-/// What refuses matches each way in which a server may read the path.
+/// Restrictions match each way in which a server may read the path.
 #[test]
 fn restrictions_match_compatible_characters() {
     let check = |pattern: &str, path: &str, expected: bool| {

@@ -1,4 +1,4 @@
-//! What rules can say, and what they match by themselves.
+//! The syntax of rules, and the requests that each rule matches.
 
 use proptest::prelude::*;
 
@@ -54,7 +54,7 @@ fn what_is_stored_is_checked() {
         let message = refused(rule.clone());
         assert!(message.contains(says), "{rule:?}: {message}");
     }
-    // Hosts of whoever: refusing them is safe.
+    // Hosts of any owner: refusing them is safe.
     assert!(Terms::try_from(RuleText { host: host("**.com"), ..text(Action::Deny) }).is_ok());
     assert!(Terms::try_from(RuleText { host: host("*"), ..text(Action::Allow) }).is_ok());
     assert!(Terms::try_from(text(Action::Deny)).is_ok());
@@ -77,7 +77,7 @@ fn rates() {
     assert_eq!("1/d".parse::<Rate>().unwrap().window(), Duration::from_hours(24));
 }
 
-/// What restricts cannot be dodged by a spelling; what allows is not widened by one.
+/// No spelling evades a restriction, and no spelling widens a permission.
 #[test]
 fn spellings() {
     let check = |pattern: &str, path: &str, denied: bool, allowed: bool| {
@@ -153,7 +153,7 @@ fn some_pattern() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// What a pattern matches for those that allow, it matches for those that restrict.
+    /// A pattern that matches a path in a permission also matches it in a restriction.
     #[test]
     fn what_is_allowed_could_be_denied(pattern in some_pattern(), path in some_path()) {
         let (pattern, path) = (pattern.parse::<PathPattern>().unwrap(), CanonicalPath::parse(&path).unwrap());
@@ -161,7 +161,7 @@ proptest! {
         prop_assert!(!pattern.matches(&path) || pattern.matches_any_spelling(&path));
     }
 
-    /// Letter case, escapes of unreserved characters and a slash at the end get no path past a restriction.
+    /// Letter case, escapes of unreserved characters and a slash at the end do not evade a restriction.
     #[test]
     fn respelling_dodges_nothing(pattern in some_pattern(), plain in "(/[a-c]{1,2}){1,3}", mask in any::<u32>()) {
         let pattern = pattern.parse::<PathPattern>().unwrap();
@@ -176,7 +176,7 @@ proptest! {
         prop_assert!(!matches(&plain) || matches(&odd), "{} {} {}", pattern, plain, odd);
     }
 
-    /// What is written down means the same when it is read back.
+    /// Terms are equal after they are written and parsed again.
     #[test]
     fn terms_come_back(
         action in prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Approve)],

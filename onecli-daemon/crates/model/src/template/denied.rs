@@ -1,4 +1,4 @@
-//! Every denial of every template, in several spellings, and what stands beside them.
+//! Every denial of every template, in several spellings, and similar requests that are allowed.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -44,13 +44,13 @@ fn is_denied(template: &str, asked: &Said<'_>) -> bool {
     template.denies(&Asked { method: &method, host: &host, path: &path, operations: &operations })
 }
 
-/// A path of the pattern, and the same as servers may read it.
+/// Returns a path of the pattern, and other spellings that servers may read as it.
 fn spellings(denial: &Denial) -> Vec<String> {
     let text = denial.to_string();
     let place = text.split(' ').nth(1).unwrap();
     let pattern = match place.split_once('/') {
         Some((_, pattern)) => pattern.to_owned(),
-        // Of an operation.
+        // The denial of an operation.
         None => format!("**/operation/{}", place.to_ascii_lowercase()),
     };
     let plain = format!("/{}", pattern.replace("**", "x/y").replace('*', "z"));
@@ -122,7 +122,7 @@ fn every_denial_holds_in_every_spelling() {
     assert!(count > 5000, "{count}");
 }
 
-/// Each way in which a request may fulfil the condition.
+/// Returns each way in which a request may fulfil the condition.
 fn ways_to_say(denial: &Denial) -> Vec<Operations> {
     let none = HeaderMap::new();
     let of_query = |query: String| Operations::of(Some(&query), &HeaderMap::new());
@@ -338,7 +338,7 @@ fn words_are_found_wherever_a_graphql_document_is() {
     linear("POST api.linear.app/graphql/0123", "", "{}");
 }
 
-/// What services are used for stays possible.
+/// The usual requests to services stay possible.
 #[test]
 fn near_misses_are_allowed() {
     for (template, line) in [
@@ -413,7 +413,7 @@ fn near_misses_are_allowed() {
     }
 }
 
-/// Each entry says where it is from, and is of some use.
+/// Each entry names its source and has an effect.
 #[test]
 fn every_denial_names_its_source() {
     for template in Template::all() {
