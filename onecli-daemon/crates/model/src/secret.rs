@@ -63,7 +63,7 @@ impl SecretValue {
 }
 
 /// Joins the formats with several lines that mean the same in one: a JSON object, and a private key in PEM form (RFC
-/// 7468), of which the base64 text is unchanged.
+/// 7468), which is reduced to its base64 text.
 fn one_line(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.contains('\n'))?.trim();
     if text.starts_with('{') {
