@@ -399,7 +399,7 @@ fn a_command_that_somebody_could_exchange_is_refused() {
     assert!(world.daemon.home().log().contains("belongs to uid 65534"));
     for (command, why) in [
         ("/bin/sh -c 'echo x'", "no shell"),
-        ("print", "no absolute path"),
+        ("print", "not an absolute path"),
         ("/run", "can be executed"),
         ("/no/such/command", "ENOENT"),
     ] {

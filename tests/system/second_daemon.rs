@@ -82,7 +82,7 @@ fn an_agents_root_that_is_removed_is_made_and_enforced_again() {
         assert!(matches!(started.code(), Some(125..=127)), "{started:?}");
         assert_eq!(scene.daemon.wait(Duration::from_secs(20)).code(), Some(1));
         let log = std::fs::read_to_string(scene.daemon.home().dir().join("daemon.log")).unwrap();
-        let told = if made_again { "was removed and made again" } else { "was removed;" };
+        let told = if made_again { "was removed and created again" } else { "was removed;" };
         assert!(log.contains(told), "{log}");
         scene.daemon.restart();
         serves(&scene, Way::Transparent);

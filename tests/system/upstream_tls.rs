@@ -77,7 +77,7 @@ fn failures_of_tls_are_told_apart() {
         return;
     }
     const CERTIFICATE: &str = "extra_ca_files";
-    const CLIENT: &str = "no client certificates";
+    const CLIENT: &str = "cannot present client certificates";
     let stage = Stage::new();
     let check = |name: &str, options: &[&str], message: &str, hint: &str| {
         let (_server, port) = serve(stage.dir.path(), name, options);
@@ -114,6 +114,6 @@ fn a_port_without_tls_is_named() {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     });
     let (told, next) = stage.told(port).unwrap();
-    assert!(told.contains("does not answer in TLS") && next.contains("plain HTTP"), "{told:?}, {next:?}");
+    assert!(told.contains("answer is not TLS") && next.contains("plain HTTP"), "{told:?}, {next:?}");
     server.join().unwrap();
 }

@@ -41,7 +41,7 @@ fn values_that_do_not_fit_are_stored_with_force_only() {
         (format!("{KEY} "), "white space"),
         (format!(" {KEY}"), "white space"),
         (format!("{KEY} {KEY}"), "white space in it"),
-        ("not-a-key".to_owned(), "does not begin as a credential of OpenAI"),
+        ("not-a-key".to_owned(), "does not begin like a credential of OpenAI"),
     ];
     for (value, word) in &cases {
         doubted(&piped(&daemon, &OPENAI, value), word);
@@ -72,7 +72,7 @@ fn import_reports_values_that_do_not_fit_by_name() {
     let all = daemon.onecli_json(&import);
     let reason = |at: usize| all[at]["reason"].as_str().unwrap_or_default().to_owned();
     assert_eq!(all[0]["name"], "OPENAI_API_KEY");
-    assert!(reason(0).contains("does not begin as a credential of OpenAI"), "{all}");
+    assert!(reason(0).contains("does not begin like a credential of OpenAI"), "{all}");
     assert!(reason(1).contains("'Bearer'"), "{all}");
     assert!(all.as_array().unwrap().iter().all(|one| one["end"] == "skipped"), "{all}");
     assert_eq!(version(&daemon), None);

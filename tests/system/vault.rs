@@ -265,9 +265,9 @@ fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
     let edits = ["ca.certificate", "ca.next.certificate"].into_iter().flat_map(|name| {
         let key = name.replace("certificate", "key");
         [
-            (meta(name, &format!("'{foreign}'")), "somebody changed it by hand"),
-            (meta(name, &format!("value || '{foreign}'")), "somebody changed it by hand"),
-            (meta(name, &format!("'{foreign}' || value")), "somebody changed it by hand"),
+            (meta(name, &format!("'{foreign}'")), "it was changed outside of OneCLI"),
+            (meta(name, &format!("value || '{foreign}'")), "it was changed outside of OneCLI"),
+            (meta(name, &format!("'{foreign}' || value")), "it was changed outside of OneCLI"),
             (format!("DELETE FROM sealed_blobs WHERE purpose = '{key}'"), "restore a backup"),
             (format!("DELETE FROM meta WHERE key = '{name}'"), "restore a backup"),
             (
@@ -275,7 +275,7 @@ fn an_authority_that_was_changed_by_hand_is_trusted_by_nobody() {
                     "UPDATE sealed_blobs SET sealed = (SELECT sealed FROM sealed_blobs WHERE purpose LIKE 'ca.%' \
                      AND purpose <> '{key}') WHERE purpose = '{key}'"
                 ),
-                "the stored CA key does not open",
+                "cannot open the stored CA key",
             ),
         ]
     });
@@ -432,7 +432,7 @@ fn a_backup_is_restored_as_it_was() {
     for (spoil, hint) in [
         (&bytes[..bytes.len() / 2], ""),
         (&b"not a database at all, but a file with something in it"[..], ""),
-        (&b""[..], "no file with anything in it"),
+        (&b""[..], "it is not a file, or it is empty"),
     ] {
         fs::write(&spoilt, spoil).unwrap();
         let refused = restore(&scene, spoilt.to_str().unwrap(), &[]);
@@ -448,7 +448,7 @@ fn a_backup_is_restored_as_it_was() {
     assert!(fs::read(&database).unwrap() == before, "what was refused changed nothing");
 
     let told = restore(&scene, &file, &[]).ok("restore");
-    assert!(told.contains("is kept as"), "{told}");
+    assert!(told.contains("was renamed to"), "{told}");
     let aside = fs::read_dir(scene.daemon.home().data_dir())
         .unwrap()
         .map(|entry| entry.unwrap().path())

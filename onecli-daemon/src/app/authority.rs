@@ -73,7 +73,7 @@ impl Authority {
         } else {
             let (certificate, change) = generate(&vault, clock.as_ref(), &CURRENT)?;
             store.change_vault(&change).await?;
-            tracing::info!("made a certificate authority for this host's agents");
+            tracing::info!("created the certificate authority for this host's agents");
             certificate
         };
         let next = match read(store.as_ref(), &vault, &NEXT).await? {
@@ -114,7 +114,9 @@ impl Authority {
         let material =
             read(self.store.as_ref(), &self.vault, names).await?.ok_or_else(|| absent(names.key))?;
         if material.certificate_pem != trusted {
-            return Err(CaError::Changed("the stored CA certificate is not the one that agents trust").into());
+            return Err(
+                CaError::Changed("the stored CA certificate differs from the one that agents trust").into()
+            );
         }
         let authority = CertAuthority::load(&material)?;
         Ok((material, authority))
@@ -146,7 +148,7 @@ impl Authority {
         let mut kept = self.kept();
         if let Some((_, since)) = kept.next {
             return Err(AppError::CaRotation(format!(
-                "there is a next authority already, since {since}: 'onecli ca rotate --finish' lets it sign"
+                "a next authority already exists, created {since}: 'onecli ca rotate --finish' makes it the signing one"
             )));
         }
         let (certificate, mut change) = generate(&self.vault, self.clock.as_ref(), &NEXT)?;
@@ -162,7 +164,7 @@ impl Authority {
     pub(super) async fn finish(&self) -> Result<CertAuthority, AppError> {
         let Some((certificate, _)) = self.kept().next else {
             return Err(AppError::CaRotation(
-                "there is no next authority: 'onecli ca rotate' makes one".to_owned(),
+                "there is no next authority: run 'onecli ca rotate' first".to_owned(),
             ));
         };
         let (material, loaded) = self.read_again(&NEXT, &certificate).await?;
@@ -221,7 +223,7 @@ async fn read(store: &dyn Store, vault: &Vault, names: &Names) -> Result<Option<
 }
 
 fn absent(name: &str) -> CaError {
-    CaError::Load(format!("there is no '{name}' in the store: restore a backup"))
+    CaError::Load(format!("the store has no entry '{name}': restore a backup"))
 }
 
 fn seal(vault: &Vault, names: &Names, material: &CaMaterial) -> Result<(String, Sealed), AppError> {

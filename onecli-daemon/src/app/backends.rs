@@ -77,7 +77,7 @@ pub(super) async fn maintain(
             tick.tick().await;
             credentials.tidy();
             if let Err(error) = prune_kept(store.as_ref(), clock.as_ref(), keep_replaced).await {
-                tracing::error!(%error, "replaced values cannot be erased yet");
+                tracing::error!(%error, "cannot erase replaced values; retrying");
             }
         }
     };
@@ -102,7 +102,7 @@ pub(super) async fn prune_kept(
     let now = clock.now();
     let erased = store.prune_kept(now, now.checked_add(keep).unwrap_or(now)).await?;
     if erased > 0 {
-        tracing::info!(erased, "replaced values are erased");
+        tracing::info!(erased, "erased replaced values");
     }
     Ok(())
 }
@@ -123,11 +123,11 @@ async fn follow_runs(server: &HashiCorp, store: &dyn Store, managed: &Managed) {
                     agents =
                         stored.agents.into_iter().map(|stored| (stored.agent.id, stored.agent)).collect();
                 }
-                Err(error) => tracing::warn!(%error, "cannot read which agents hold leases"),
+                Err(error) => tracing::warn!(%error, "cannot read the agents that hold leases; retrying"),
             }
         }
         for ended in ended(&holders, &agents, &mut runs, managed) {
-            tracing::info!(agent = %ended.name, "the agent's run has ended: its leases are given back");
+            tracing::info!(agent = %ended.name, "the agent's run has ended; revoking its leases");
             server.end_agent(ended.id).await;
             runs.remove(&ended.id);
         }
@@ -183,11 +183,17 @@ impl Keep for Kept {
     async fn load(&self) -> Option<Zeroizing<Vec<u8>>> {
         let found = self.store.get_blob(SECRET_ID).await;
         let sealed = found
-            .inspect_err(|error| tracing::error!(%error, "the kept secret id cannot be read"))
+            .inspect_err(
+                |error| tracing::error!(%error, "cannot read the stored secret id of the vault server"),
+            )
             .ok()
             .flatten()?;
         let opened = self.vault.open_blob(SECRET_ID, &sealed);
-        opened.inspect_err(|error| tracing::error!(%error, "the kept secret id cannot be opened")).ok()
+        opened
+            .inspect_err(
+                |error| tracing::error!(%error, "cannot open the stored secret id of the vault server"),
+            )
+            .ok()
     }
 
     async fn save(&self, content: &[u8]) -> Result<(), String> {

@@ -53,7 +53,7 @@ impl DenialReport {
                 denial = denials.next() => match denial {
                     Ok(denial) => self.note(&mut folds, &denial),
                     Err(error) => {
-                        tracing::warn!(error = error_chain(&error), "a refusal of the kernel cannot be read");
+                        tracing::warn!(error = error_chain(&error), "cannot read a refusal of the kernel programs");
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
@@ -130,7 +130,7 @@ impl DenialReport {
     /// Builds the record and determines the agent it is charged to.
     fn record(&self, (agent, launched_by): Of, kind: Option<&Kind>) -> Option<(AgentId, Record)> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
-            .inspect_err(|error| tracing::error!(%error, "a refusal of the kernel has no request id"))
+            .inspect_err(|error| tracing::error!(%error, "a kernel refusal is not recorded: no request id"))
             .ok()?;
         let (mut payer, mut record) = (AgentId::NOBODY, Record::new(id));
         record.mode = Some(Mode::Transparent);

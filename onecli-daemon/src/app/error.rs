@@ -20,7 +20,7 @@ pub(crate) enum AppError {
     DataDir(#[from] PrivateDirError),
     /// Another daemon uses the data directory.
     #[error(
-        "the data directory {path} is in use: {source}; stop it first, or give this one another --data-dir"
+        "the data directory {path} is in use: {source}; stop that daemon, or start this one with another --data-dir"
     )]
     DataInUse {
         /// The directory.
@@ -48,7 +48,7 @@ pub(crate) enum AppError {
     Audit(#[from] AuditError),
     /// The stored key of the audit log is invalid.
     #[error(
-        "the audit log's key in the store is damaged; remove the row 'audit.key' of table 'meta' to have one made"
+        "the audit log's key in the store is damaged; delete the row 'audit.key' of table 'meta': the next start generates a new key"
     )]
     AuditKey,
     /// No random bytes are available.
@@ -58,7 +58,7 @@ pub(crate) enum AppError {
     #[error("{}", error_chain(.0))]
     Ca(#[from] CaError),
     /// The sealed key of the certificate authority cannot be opened.
-    #[error("the stored CA key does not open: {0}; restore a backup")]
+    #[error("cannot open the stored CA key: {0}; restore a backup")]
     CaKey(String),
     /// A step of the CA rotation is not possible now.
     #[error("{0}")]
@@ -76,13 +76,13 @@ pub(crate) enum AppError {
     #[error("{}", error_chain(.0))]
     Kernel(#[from] KernelError),
     /// The helper process is lost, and this process cannot start it again.
-    #[error("{0}: the daemon ends, to be started again")]
+    #[error("{0}; the process exits so that the service manager restarts it")]
     Helper(String),
     /// The process that runs commands cannot start.
     #[error("the executor cannot start: {0}")]
     Executor(String),
     /// The agents root is gone, and the programs with it. This process has no right to attach them again.
-    #[error("{0}; the daemon ends, to be started again: that makes and enforces it")]
+    #[error("{0}; the process exits, and a restart creates the cgroup and attaches the programs")]
     AgentsRoot(String),
     /// The admin socket failed.
     #[error("{}", error_chain(.0))]

@@ -92,7 +92,7 @@ fn fork(name: &str) -> Way {
     let found = User::from_name(name).ok().flatten();
     let Some(user) = found.filter(|user| !user.uid.is_root()) else {
         return Way::Off(format!(
-            "commands run as the user '{name}' ([backend.exec] user), who is root or not there: add a user for it \
+            "commands run as the user '{name}' ([backend.exec] user), which is root or does not exist: create a user \
              (useradd --system {name}), and restart the daemon"
         ));
     };
@@ -150,6 +150,6 @@ async fn read(from: PipeReader) -> Result<Zeroizing<Vec<u8>>, String> {
             Ok(bytes)
         }
         Some(_) => Err(String::from_utf8_lossy(&bytes[1..]).into_owned()),
-        None => Err("the executor process did not run it (its log says why)".to_owned()),
+        None => Err("the executor process did not run the command (see its log for the reason)".to_owned()),
     }
 }

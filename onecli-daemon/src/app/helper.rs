@@ -41,7 +41,7 @@ pub(super) enum HelperError {
     #[error("the helper process does not answer: {0}")]
     Gone(String),
     /// This request failed; the connection remains usable.
-    #[error("the helper process could not do it: {0}")]
+    #[error("the helper process could not execute the request: {0}")]
     Refused(String),
 }
 
@@ -94,7 +94,7 @@ impl Helper {
                 None => std::thread::sleep(PAUSE),
             }
         }
-        Err(HelperError::Gone("it refuses this process (its log says why)".to_owned()))
+        Err(HelperError::Gone("it refuses this process (see its log for the reason)".to_owned()))
     }
 
     /// Creates an agent's cgroup if it is missing.
@@ -169,5 +169,5 @@ impl Helper {
 }
 
 fn unexpected(answer: &Answer) -> String {
-    format!("an answer to another question: {answer:?}")
+    format!("it sent an unexpected answer: {answer:?}")
 }

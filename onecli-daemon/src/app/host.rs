@@ -66,7 +66,7 @@ impl Host for AppHost {
         };
         tokio::time::timeout(KILL_TIME, gone)
             .await
-            .unwrap_or_else(|_| Err(format!("processes in the cgroup '{name}' were killed, but do not end")))
+            .unwrap_or_else(|_| Err(format!("processes in the cgroup '{name}' were killed, but still run")))
     }
 
     fn remove_cgroup(&self, name: &CgroupName) -> Result<(), String> {
@@ -106,7 +106,7 @@ impl Host for AppHost {
     fn record(&self, code: &'static str, detail: &str) {
         match RequestId::generate(self.clock.now(), self.random.as_ref()) {
             Ok(id) => self.audit.outcome(Record::of_an_administrator(id, code, detail)),
-            Err(error) => tracing::error!(%error, code, "an administrator's act has no audit record"),
+            Err(error) => tracing::error!(%error, code, "an administrator's action has no audit record"),
         }
     }
 
@@ -115,7 +115,7 @@ impl Host for AppHost {
             dns.record_denied(agent);
         }
         if let Err(error) = self.audit.flush().await {
-            tracing::error!(%error, "refusals cannot be recorded");
+            tracing::error!(%error, "cannot record pending refusals");
         }
     }
 

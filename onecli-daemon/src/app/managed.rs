@@ -69,8 +69,8 @@ impl Managed {
         let attached = if config.kernel.ebpf {
             Attached::new(config).map_err(|error| Off {
                 reason: error_chain(&error),
-                fix: "'sudo onecli doctor' shows what is missing on this host: Linux 5.15 or later with BPF and cgroup2, and \
-                      a helper that is root"
+                fix: "run 'sudo onecli doctor' to see what is missing: Linux 5.15 or later with BPF and cgroup2, or a \
+                      helper that runs as root"
                     .to_owned(),
             })
         } else {
@@ -80,7 +80,10 @@ impl Managed {
             })
         };
         if let Err(off) = &attached {
-            tracing::warn!(reason = off.reason, "connections are not redirected: explicit proxy only");
+            tracing::warn!(
+                reason = off.reason,
+                "connections are not redirected: only the explicit proxy is served"
+            );
         }
         Managed { agents_root, attached }
     }
@@ -121,7 +124,7 @@ impl Managed {
                 Ok(id) if id == attached.root => {}
                 Ok(_) => {
                     return format!(
-                        "the agents' cgroup {name} was removed and made again: nothing is enforced in it"
+                        "the agents' cgroup {name} was removed and created again: nothing is enforced in it"
                     );
                 }
                 Err(_) if !attached.cgroups.exists(&self.agents_root) => {
@@ -159,7 +162,7 @@ impl Managed {
             .id_of(&self.agents_root.join(name.as_str()))
             .and_then(|id| attached.bind(id, name));
         if let Err(error) = bound {
-            tracing::warn!(cgroup = %name, error = error_chain(&error), "the kernel cannot be told of an agent");
+            tracing::warn!(cgroup = %name, error = error_chain(&error), "cannot register an agent with the kernel");
         }
     }
 
@@ -255,7 +258,7 @@ impl Managed {
             .redirect
             .take_denials()
             .inspect_err(|error| {
-                tracing::warn!(error = error_chain(error), "refusals of the kernel cannot be read");
+                tracing::warn!(error = error_chain(error), "cannot read the refusals of the kernel programs");
             })
             .ok()?
     }
@@ -344,7 +347,7 @@ impl Origins for Managed {
             Err(error) => {
                 tracing::error!(
                     error = error_chain(&error),
-                    "the kernel's record of a connection cannot be read"
+                    "cannot read the kernel's record of a connection"
                 );
                 None
             }

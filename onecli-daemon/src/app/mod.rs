@@ -106,7 +106,7 @@ pub(crate) fn detach(config: &Config) -> ExitCode {
     match kernel::detach(&config.kernel.bpffs_dir) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = error_chain(&error), "the kernel programs cannot be removed");
+            tracing::error!(error = error_chain(&error), "cannot remove the kernel programs");
             ExitCode::FAILURE
         }
     }

@@ -28,7 +28,7 @@ impl Names for HostNames {
                 Err(NoAddress::NoSuchName)
             }
             Err(error) => {
-                tracing::debug!(%error, "an agent's query cannot be answered");
+                tracing::debug!(%error, "cannot resolve a name for an agent");
                 Err(NoAddress::Unavailable)
             }
         }

@@ -234,7 +234,7 @@ impl Namespaces {
                 Ok(())
             }
             Err(HelperError::Refused(reason)) => {
-                tracing::warn!(cgroup = %name, reason, "an agent's network namespaces cannot be looked at");
+                tracing::warn!(cgroup = %name, reason, "cannot search the network namespaces of an agent");
                 Ok(())
             }
             Err(lost @ HelperError::Gone(_)) => Err(lost),
@@ -251,7 +251,7 @@ impl Namespaces {
                 Kind::Resolver => self.resolve(name, netns, socket),
             };
             if let Err(reason) = served {
-                tracing::warn!(cgroup = %name, netns, reason, "a socket in a network namespace cannot be served");
+                tracing::warn!(cgroup = %name, netns, reason, "cannot serve a socket in a network namespace");
             }
         }
         if !tasks.is_empty() {
@@ -302,14 +302,14 @@ impl Agent {
         for (netns, reason) in failed.iter().filter(|(netns, _)| !self.told.contains_key(netns)) {
             tracing::warn!(
                 cgroup = %name, netns, reason,
-                "managed processes in a network namespace are refused: no listener can be opened there"
+                "cannot open a listener in a network namespace: connections of managed processes there are refused"
             );
         }
         if cut && !self.cut {
             tracing::warn!(
                 cgroup = %name,
                 limit = MAX_OF_AGENT,
-                "the agent has more processes or network namespaces than are looked at: those in further ones are refused"
+                "the agent has more processes or network namespaces than the limit: connections from the others are refused"
             );
         }
         (self.live, self.told, self.cut) = (live.into_iter().collect(), failed, cut);

@@ -47,7 +47,7 @@ impl Policy {
         let resolvers = self.dns.as_ref().map(|dns| dns.serve(agents())).unwrap_or_default();
         let announced = agents().map(|agent| (&agent.cgroup, resolvers.get(&agent.id).copied()));
         if let Err(error) = self.managed.announce(announced) {
-            tracing::error!(%error, "the kernel cannot be told of the agents");
+            tracing::error!(%error, "cannot register the agents with the kernel");
         }
         let input = SnapshotInput {
             agents: state
@@ -81,7 +81,7 @@ impl Policy {
         let mut changes = self.store.subscribe();
         while changes.changed().await.is_ok() {
             while let Err(error) = self.reload().await {
-                tracing::error!(%error, "the policy cannot be read: the last one stays in force");
+                tracing::error!(%error, "cannot read the policy: the previous one stays in force");
                 tokio::time::sleep(RETRY).await;
             }
         }

@@ -58,20 +58,20 @@ impl fmt::Display for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "the backup is whole: {} agents, {} secrets, {} sealed values, all of which open (root key {})",
+            "the backup is intact: {} agents, {} secrets, {} sealed values, all of them readable (root key {})",
             self.agents, self.secrets, self.opened, self.key_id
         )?;
         if self.dry_run {
             return write!(f, "nothing was changed (--dry-run)");
         }
         if let Some(aside) = &self.aside {
-            writeln!(f, "the database that was there is kept as {}", aside.display())?;
+            writeln!(f, "the previous database was renamed to {}", aside.display())?;
         }
         write!(f, "restored {}; start the daemon", self.database.display())?;
         match &self.passphrase_file {
             Some(file) => write!(
                 f,
-                ". It needs a key that opens the backup, too: if root.key does not, start it with --passphrase-file {}",
+                ". It also needs a key that opens the backup: if root.key does not, start it with --passphrase-file {}",
                 file.display()
             ),
             None => Ok(()),
@@ -147,7 +147,7 @@ async fn examine(path: &Path, keys: &KeySource) -> Result<(usize, usize, u64, St
     let store = SqliteStore::open(path).await?;
     let damage = onecli_store::KeyStore::check_integrity(&store).await?;
     if let Some(first) = damage.first() {
-        return Err(AppError::Restore(format!("the backup is damaged: {first}; use another one")));
+        return Err(AppError::Restore(format!("the backup is damaged: {first}; use another backup")));
     }
     let state = store.load().await?;
     let vault = Vault::unlock_used(&store, keys, Arc::new(OsRandom)).await?;
@@ -155,7 +155,7 @@ async fn examine(path: &Path, keys: &KeySource) -> Result<(usize, usize, u64, St
     if !failures.is_empty() {
         let named = failures.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("\n  ");
         return Err(AppError::Restore(format!(
-            "{} values in the backup do not open; use another one:\n  {named}",
+            "{} values in the backup cannot be opened; use another backup:\n  {named}",
             failures.len()
         )));
     }
@@ -177,7 +177,7 @@ impl Candidate {
         let mut source = opened.map_err(|error| bad("read the backup", &error))?;
         let facts = source.metadata().map_err(|error| bad("read the backup", &error))?;
         if !facts.is_file() || facts.size() == 0 {
-            return Err(bad("restore", &"it is no file with anything in it"));
+            return Err(bad("restore", &"it is not a file, or it is empty"));
         }
         let candidate = Candidate(to);
         candidate.remove();

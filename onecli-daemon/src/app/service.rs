@@ -64,7 +64,7 @@ impl Handed {
                 (_, Some(path)) => handed.unix.push((path, passed)),
                 _ => tracing::warn!(
                     name = passed.name,
-                    "the service manager passed what is no listening socket"
+                    "the service manager passed a descriptor that is not a listening socket"
                 ),
             }
         }
@@ -99,13 +99,13 @@ impl Handed {
                 // FDPOLL).
                 let _ = passed.socket.shutdown(std::net::Shutdown::Both);
             } else {
-                tracing::warn!(%address, "the socket unit listens where the configuration does not: {UNIT_HINT}");
+                tracing::warn!(%address, "the socket unit listens on an unconfigured address: {UNIT_HINT}");
             }
         }
         for (path, _) in self.unix {
             tracing::warn!(
                 path = %path.display(),
-                "the socket unit listens where the configuration does not: {UNIT_HINT}"
+                "the socket unit listens on an unconfigured address: {UNIT_HINT}"
             );
         }
     }
@@ -146,7 +146,8 @@ fn name_of(agent: AgentId) -> String {
     format!("{DNS}{agent}")
 }
 
-const UNIT_HINT: &str = "nobody is served there; change it with 'systemctl edit onecli-daemon.socket'";
+const UNIT_HINT: &str =
+    "connections there are not served; change the unit with 'systemctl edit onecli-daemon.socket'";
 
 /// Asks the service manager to hold a listener that this process opened, for the next start.
 pub(super) fn keep(listener: &impl AsFd) {
@@ -174,7 +175,7 @@ pub(super) fn failed(reason: &str) {
 
 /// Reports that open requests finish and new connections wait.
 pub(super) fn stopping() {
-    told(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("open requests are finished")]));
+    told(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("finishing open requests")]));
 }
 
 /// Sends keep-alive messages to the service manager at the interval that it requests. This is a task of the serving
@@ -191,7 +192,7 @@ pub(super) async fn watchdog() {
 
 fn told(outcome: std::io::Result<()>) {
     if let Err(error) = outcome {
-        tracing::warn!(%error, "the service manager cannot be told");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 

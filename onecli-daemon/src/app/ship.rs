@@ -48,7 +48,7 @@ enum ShipError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Audit(#[from] AuditError),
-    #[error("reading the audit log was broken off: {0}")]
+    #[error("reading the audit log was interrupted: {0}")]
     Broken(#[from] tokio::task::JoinError),
 }
 
@@ -106,7 +106,7 @@ impl Shipper {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, retry_in = ?pause, "audit records could not be brought into the store");
+                    tracing::warn!(%error, retry_in = ?pause, "cannot copy audit records into the store");
                     self.fault.send_replace(Some(error.to_string()));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF.1);
@@ -187,7 +187,7 @@ fn read(dir: &Path, begin: Begin, mut at: Cursor, limit: u64) -> Result<(Vec<Lin
                 lines.push(line);
             }
             Some(Err(error @ AuditError::BadLine { .. })) => {
-                tracing::error!(%error, "a line of the audit log is not shipped");
+                tracing::error!(%error, "a damaged line of the audit log is not copied into the store");
                 at.position = entries.position();
             }
             Some(Err(error)) => return Err(error),

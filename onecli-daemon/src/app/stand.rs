@@ -215,7 +215,7 @@ impl Reception {
             let (gateway, sources) = (Arc::clone(&gateway), Arc::clone(&sources));
             async move {
                 if !sources.allow(peer.ip()) {
-                    tracing::debug!(%peer, "closed: not of listen.allow_sources");
+                    tracing::debug!(%peer, "closed a connection: its source is not in listen.allow_sources");
                     return;
                 }
                 let served = serve_explicit(Arc::clone(&gateway), stream, peer, wire);
@@ -288,7 +288,7 @@ async fn accept<F, S>(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a listener cannot accept");
+                tracing::warn!(%error, "cannot accept connections on a listener");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -21,17 +21,17 @@ pub(super) fn upstream_proxy(config: &Upstream) -> Result<Option<UpstreamProxy>,
         let file = File::open(path).map_err(|error| refused(error.to_string()))?;
         let mode = file.metadata().map_err(|error| refused(error.to_string()))?.mode();
         if mode & 0o077 != 0 {
-            return Err(refused("others than its owner may read it: chmod 0400".to_owned()));
+            return Err(refused("users other than its owner can read it: run chmod 0400".to_owned()));
         }
         let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_PASSWORD).unwrap_or(0)));
         file.take(MAX_PASSWORD).read_to_string(&mut text).map_err(|error| refused(error.to_string()))?;
         let password = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
         if password.is_empty() || password.chars().any(char::is_control) {
-            return Err(refused("it holds no password".to_owned()));
+            return Err(refused("it contains no valid password".to_owned()));
         }
         url = url
             .with_password(password)
-            .map_err(|_| refused("upstream.proxy names no user: http://USER@HOST:PORT".to_owned()))?;
+            .map_err(|_| refused("upstream.proxy names no user: write http://USER@HOST:PORT".to_owned()))?;
     }
     Ok(Some(UpstreamProxy { url, bypass: config.no_proxy.clone() }))
 }

@@ -44,7 +44,7 @@ pub(super) async fn tell(
                         tracing::error!(
                             ?witness,
                             error,
-                            "a witness does not take checkpoints of the audit log"
+                            "a witness does not accept checkpoints of the audit log"
                         );
                     }
                     Err(_) => {}
@@ -97,7 +97,7 @@ async fn post(url: &str, note: &str, requests: &OwnRequests) -> Result<(), Strin
     let (secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => (true, rest),
         (_, Some(rest)) => (false, rest),
-        _ => return Err("it is no URL".to_owned()),
+        _ => return Err("it is not a URL".to_owned()),
     };
     let (name, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let authority =

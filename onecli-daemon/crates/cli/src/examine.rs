@@ -13,7 +13,7 @@ use onecli_tls::UpstreamTls;
 
 use super::doctor::Running;
 
-const CONFIG_FIX: &str = "mend the file; `onecli-daemon --check-config` reads it too";
+const CONFIG_FIX: &str = "correct the file, then check it with `onecli-daemon --check-config`";
 
 /// Checks the host: the parts of the running daemon if it reports their locations, else those of the daemon that
 /// `config` would start.
@@ -23,7 +23,7 @@ pub(super) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
         Running::Yes(place) => (place, Vec::new()),
         Running::No | Running::Unknown => match Config::load(config, Overrides::default()) {
             Ok(config) => {
-                let reason = if down { "no daemon answers" } else { "the daemon could not be asked" };
+                let reason = if down { "no daemon answers" } else { "the daemon could not be queried" };
                 let found = format!("valid; read from the file, because {reason}");
                 // Other users than root may not be able to read files that the daemon can.
                 let is_root = nix::unistd::geteuid().is_root();
@@ -52,8 +52,8 @@ pub(super) fn examine(running: Running, config: Option<&Path>) -> Vec<Check> {
     } else {
         checks.push(Check::warn(
             "kernel",
-            "not looked at: the daemon is told not to redirect connections",
-            "restart it with kernel.ebpf = true and without --no-ebpf, unless the explicit proxy is all you want",
+            "not checked: the daemon is configured not to redirect connections",
+            "restart it with kernel.ebpf = true and without --no-ebpf, unless you need only the explicit proxy",
         ));
     }
     checks.extend(kernel::ports(&ports, !down));

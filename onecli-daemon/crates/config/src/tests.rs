@@ -196,7 +196,7 @@ fn what_is_wrong_is_named_by_file_line_and_key() {
         "c.toml:2: kernel.daemon_cgroup: ",
         "is no cgroup",
     );
-    check("[upstream]\nproxy = \"proxy:3128\"", "c.toml:2: upstream.proxy: ", "no URL of a proxy");
+    check("[upstream]\nproxy = \"proxy:3128\"", "c.toml:2: upstream.proxy: ", "not the URL of a proxy");
     check("[upstream]\nno_proxy = [\"a b\"]", "c.toml:2: upstream.no_proxy: ", "'a b' is no host name");
     check("[upstream]\nno_proxy = [\"a\"]", "upstream.proxy_password_file", "need upstream.proxy");
     let secret = parse("[upstream]\nproxy = \"http//me:secret@proxy\"").unwrap_err().to_string();

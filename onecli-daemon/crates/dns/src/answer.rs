@@ -236,7 +236,7 @@ impl Parts {
             return Err(self.refuse(asker, Some(identity), question, Code::AuditQuota).await);
         }
         if let Err(error) = self.audit.decision(record).await {
-            tracing::error!(%error, "a name is not looked up: it is missing from the audit log");
+            tracing::error!(%error, "a name is not looked up: its query is missing from the audit log");
             return Err(ResponseCode::ServFail);
         }
         coined.note(now, host.clone());
@@ -348,7 +348,7 @@ impl Parts {
 
     fn record(&self, asker: &Asker, name: Option<&str>) -> Option<Record> {
         let id = RequestId::generate(self.clock.now(), self.random.as_ref())
-            .inspect_err(|error| tracing::error!(%error, "a DNS query has no request id"))
+            .inspect_err(|error| tracing::error!(%error, "a DNS query is not recorded: no request id"))
             .ok()?;
         let mut record = Record::new(id);
         record.agent = Some(asker.name.clone());

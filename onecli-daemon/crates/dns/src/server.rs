@@ -173,7 +173,7 @@ impl Server {
                 Ok(one) => {
                     listening.insert(agent.id, one);
                 }
-                Err(error) => tracing::error!(agent = %agent.name, %error, "the agent has no DNS"),
+                Err(error) => tracing::error!(agent = %agent.name, %error, "the agent has no DNS socket"),
             }
         }
         listening.iter().map(|(id, one)| (*id, one.address)).collect()
@@ -348,7 +348,7 @@ async fn serve_datagrams(
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(agent = %asker.name, %error, "an agent's DNS socket fails");
+                    tracing::warn!(agent = %asker.name, %error, "an agent's DNS socket failed");
                     tokio::time::sleep(PAUSE).await;
                 }
             },

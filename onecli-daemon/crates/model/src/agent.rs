@@ -33,7 +33,7 @@ impl Factors {
 
 /// A factor list other than `token`, `cgroup`, `token+cgroup`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no list of factors: give token, cgroup, or token+cgroup")]
+#[error("'{0}' is not a list of factors: use token, cgroup, or token+cgroup")]
 pub struct FactorsError(String);
 
 impl FromStr for Factors {
@@ -107,7 +107,7 @@ impl FromStr for Egress {
         match text {
             "deny" => Ok(Egress::Deny),
             "allow" => Ok(Egress::Allow),
-            _ => Err("give deny or allow".to_owned()),
+            _ => Err("use deny or allow".to_owned()),
         }
     }
 }
@@ -119,7 +119,7 @@ pub struct CgroupName(String);
 
 /// The text is not a single directory name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no cgroup name: give the name of a direct child of the agents root, without '/'")]
+#[error("'{0}' is not a cgroup name: use the name of a direct child of the agents root, without '/'")]
 pub struct CgroupNameError(String);
 
 impl CgroupName {

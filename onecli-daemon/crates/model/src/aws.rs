@@ -20,7 +20,7 @@ pub struct AwsKeys {
 /// The text is not an access key. The error never contains the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the value is no AWS access key: write ID:SECRET or ID:SECRET:TOKEN, or JSON with AccessKeyId, SecretAccessKey and, \
+    "the value is not an AWS access key: write ID:SECRET or ID:SECRET:TOKEN, or JSON with AccessKeyId, SecretAccessKey and, \
      for temporary keys, SessionToken"
 )]
 pub struct AwsKeysError;

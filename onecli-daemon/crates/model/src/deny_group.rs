@@ -54,7 +54,7 @@ impl DenyGroup {
         let service = match &self.service {
             Some(service) => service,
             None if self.operations.is_empty() => return Ok(all),
-            None => return Err(format!("'{}' names operations and no service", self.operations[0])),
+            None => return Err(format!("'{}' names operations but no service", self.operations[0])),
         };
         let in_form = self.protocol == AwsProtocol::Query;
         for operation in &self.operations {

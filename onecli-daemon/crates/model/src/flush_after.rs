@@ -18,7 +18,7 @@ pub struct FlushAfter(Duration);
 
 /// The text is not such a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no pause from 10ms to 1h: write 250ms or 2s")]
+#[error("'{0}' is not a pause from 10ms to 1h: write, for example, 250ms or 2s")]
 pub struct FlushAfterError(String);
 
 impl FlushAfter {

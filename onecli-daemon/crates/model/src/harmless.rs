@@ -51,9 +51,10 @@ impl FromStr for RequestLine {
 
     fn from_str(text: &str) -> Result<RequestLine, String> {
         let (method, target) = text.split_once(' ').ok_or("write METHOD /path")?;
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| format!("'{method}' is no method"))?;
+        let method =
+            Method::from_bytes(method.as_bytes()).map_err(|_| format!("'{method}' is not a method"))?;
         if !target.starts_with('/') {
-            return Err(format!("'{target}' is no path"));
+            return Err(format!("'{target}' is not a path"));
         }
         Ok(RequestLine { method, target: target.to_owned() })
     }

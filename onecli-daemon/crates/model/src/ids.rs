@@ -93,7 +93,9 @@ pub fn new_uuid(now: Timestamp, random: &dyn Random) -> Result<Uuid, RandomError
 
 /// A refused name, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{name}' is no valid name: 1 to 63 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit")]
+#[error(
+    "'{name}' is not a valid name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', starting with a letter or digit"
+)]
 pub struct NameError {
     name: String,
 }

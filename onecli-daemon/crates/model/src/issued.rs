@@ -77,6 +77,6 @@ impl FromStr for MaskIssued {
         [MaskIssued::None, MaskIssued::Listed, MaskIssued::All]
             .into_iter()
             .find(|mode| mode.to_string() == text)
-            .ok_or("give none, listed or all")
+            .ok_or("use none, listed or all")
     }
 }

@@ -89,7 +89,7 @@ pub struct TokenUrl {
 
 /// The URL cannot be used, because no credential may be sent to it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no https URL of a host and a path, without user information or fragment")]
+#[error("'{0}' is not an https URL with a host and a path, without user information or fragment")]
 pub struct TokenUrlError(String);
 
 impl TokenUrl {

@@ -63,7 +63,7 @@ pub enum Condition {
 
 /// A denial depends on the body, and this program cannot read it as the server would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body is in a content coding, character set or media type that is not read")]
+#[error("the body has a content coding, character set or media type that is not supported")]
 pub struct UnreadableBody;
 
 /// The parts besides the head that denials must read of a request. A greater one includes all lesser ones.
@@ -128,7 +128,7 @@ impl FromStr for Condition {
         let (name, value) = text
             .split_once(':')
             .ok_or("write a condition as ?NAME=VALUE, &NAME=VALUE, FIELD:VALUE or ~WORD")?;
-        let name = name.parse().map_err(|_| format!("'{name}' is no header field"))?;
+        let name = name.parse().map_err(|_| format!("'{name}' is not a header field"))?;
         Ok(Condition::Header { name, value: value.to_owned() })
     }
 }

@@ -53,7 +53,7 @@ pub enum Ambiguity {
 impl fmt::Display for Ambiguity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Ambiguity::DotSegment => "a '.' or '..' segment, or one that servers take for it",
+            Ambiguity::DotSegment => "a '.' or '..' segment, or one that servers read as such",
             Ambiguity::EncodedSlash => "an encoded slash (%2F)",
             Ambiguity::Backslash => "a backslash",
             Ambiguity::EmptySegment => "an empty segment (//)",
@@ -72,7 +72,7 @@ pub enum PathError {
     #[error("the path does not begin with '/'")]
     NotAbsolute,
     /// The path contains a character outside RFC 3986's set: space, control, non-ASCII, `?`, `#`, `"`, `<`, `>`.
-    #[error("the path holds {0:?}, which must be percent-encoded")]
+    #[error("the path contains {0:?}, which must be percent-encoded")]
     BadCharacter(char),
     /// The path is longer than [`MAX_PATH`].
     #[error("the path is longer than {MAX_PATH} bytes")]

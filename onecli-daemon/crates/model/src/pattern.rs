@@ -34,7 +34,7 @@ pub enum PatternError {
         suffix: String,
     },
     /// A `*` is not the whole first label.
-    #[error("bad host pattern '{0}': '*.' or '**.' may only stand at the beginning, before a DNS name")]
+    #[error("bad host pattern '{0}': '*.' or '**.' is only allowed at the beginning, before a DNS name")]
     Wildcard(String),
     /// The path part does not parse.
     #[error("bad path pattern '{pattern}': {source}")]
@@ -45,7 +45,7 @@ pub enum PatternError {
         source: PathError,
     },
     /// Servers read the path of the pattern in different ways.
-    #[error("bad path pattern '{pattern}': it holds {ambiguity}, which servers read in different ways")]
+    #[error("bad path pattern '{pattern}': it contains {ambiguity}, which servers read in different ways")]
     AmbiguousPath {
         /// The pattern as entered.
         pattern: String,
@@ -59,7 +59,7 @@ pub enum PatternError {
     )]
     TooLong,
     /// The text is not a method name (RFC 9110 section 9.1), or names a method that is never forwarded.
-    #[error("bad method '{0}': give a method name such as GET or POST (CONNECT and TRACE are never allowed)")]
+    #[error("bad method '{0}': use a method name such as GET or POST (CONNECT and TRACE are never allowed)")]
     Method(String),
     /// The secret has more hosts than permitted.
     #[error("more than {0} hosts: use a wildcard, or another secret")]

@@ -86,7 +86,7 @@ pub struct TemplateName(&'static Template);
 
 /// No template has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no template '{0}': 'onecli template list' tells those there are")]
+#[error("there is no template '{0}': 'onecli template list' shows all")]
 pub struct TemplateNameError(String);
 
 impl TemplateName {
@@ -147,7 +147,7 @@ pub struct Shape(String);
 
 /// The text cannot be the beginning of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' cannot begin a placeholder: at most 32 of A-Z, a-z, 0-9, '-', '_', '.'")]
+#[error("'{0}' cannot begin a placeholder: use at most 32 of A-Z, a-z, 0-9, '-', '_', '.'")]
 pub struct ShapeError(String);
 
 impl Shape {

@@ -22,15 +22,15 @@ pub struct VaultReference {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VaultReferenceError {
     /// The text is not `PATH#FIELD`.
-    #[error("'{0}' is no PATH#FIELD: write it as in 'secret/openai#api_key'")]
+    #[error("'{0}' is not PATH#FIELD: write it as in 'secret/openai#api_key'")]
     Form(String),
     /// The path is empty, relative or contains other characters than permitted.
     #[error(
-        "'{0}' is no path in a vault: mount first, segments parted by '/', none of them empty, '.' or '..'"
+        "'{0}' is not a path in a vault: write the mount first, then segments separated by '/', none of them empty, '.' or '..'"
     )]
     Path(String),
     /// The text after `?` is not `version=N`.
-    #[error("'{0}' is no version: after '?' stands 'version=N', N from 1")]
+    #[error("'{0}' is not a version: write 'version=N' after '?', with N from 1")]
     Version(String),
 }
 

@@ -185,19 +185,19 @@ mod port_text {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// The action is none of the four.
-    #[error("'{0}' is no action: give allow, deny, limit or approve")]
+    #[error("'{0}' is not an action: use allow, deny, limit or approve")]
     Action(String),
     /// A host, path or method is not a valid pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
     /// The text is not a port.
-    #[error("'{0}' is no port: give a number from 1 to 65535, or '*' for all")]
+    #[error("'{0}' is not a port: use a number from 1 to 65535, or '*' for all")]
     Port(String),
     /// The text is not a network.
-    #[error("'{0}' is no network: write it as 10.0.0.0/24 or 192.0.2.7")]
+    #[error("'{0}' is not a network: write it as 10.0.0.0/24 or 192.0.2.7")]
     Address(String),
     /// The text is not a rate.
-    #[error("'{0}' is no rate: write it as 10/s, 60/m, 500/h or 1000/d, up to a million")]
+    #[error("'{0}' is not a rate: write it as 10/s, 60/m, 500/h or 1000/d, up to a million")]
     Rate(String),
     /// The parts cannot be combined. The text names permitted combinations.
     #[error("{0}")]
@@ -258,12 +258,12 @@ pub enum Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Mismatch::Host => "it is for other hosts",
-            Mismatch::Port => "it is for another port",
-            Mismatch::Address => "it names a network and no host: it is for connections to addresses in it",
-            Mismatch::AddressLater => "it is asked once the host's addresses are known",
-            Mismatch::Method => "it is for other methods",
-            Mismatch::Path => "it is for other paths",
+            Mismatch::Host => "it applies to other hosts",
+            Mismatch::Port => "it applies to another port",
+            Mismatch::Address => "it names a network but no host: it is for connections to its addresses",
+            Mismatch::AddressLater => "it is evaluated once the host's addresses are known",
+            Mismatch::Method => "it applies to other methods",
+            Mismatch::Path => "it applies to other paths",
             Mismatch::AmbiguousPath => {
                 "servers read this path in different ways, and it allows only some paths"
             }
@@ -309,13 +309,13 @@ impl TryFrom<RuleText> for Terms {
                 return Err(RuleError::Combination("only a limit has a rate"));
             }
             (Action::Limit | Action::Approve, _, Some(_)) => {
-                return Err(RuleError::Combination("only allow and deny have an address: name the host"));
+                return Err(RuleError::Combination("only allow and deny may have an address: name the host"));
             }
             _ => {}
         }
         if action == Action::Allow && host.is_none() && address.is_none() && !text.host_is_star() {
             return Err(RuleError::Combination(
-                "say what is allowed: --host HOST, --host '*' for all hosts, or --address NETWORK",
+                "name what is allowed: --host HOST, --host '*' for all hosts, or --address NETWORK",
             ));
         }
         let methods = MethodSet::try_from(text.methods)?;
@@ -323,7 +323,7 @@ impl TryFrom<RuleText> for Terms {
         let terms = Terms { action, host, port, methods, paths, address, rate, tunnel };
         if tunnel && (action != Action::Allow || !terms.is_whole()) {
             return Err(RuleError::Combination(
-                "only an allow without methods and paths can have --tunnel: what passes unread is not judged",
+                "only an allow without methods and paths can have --tunnel: tunnelled requests are not inspected",
             ));
         }
         Ok(terms)

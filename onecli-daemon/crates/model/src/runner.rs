@@ -17,7 +17,7 @@ pub enum Runner {
 
 /// The text names neither a user nor a group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' names nobody: give a user such as alice, or a group such as @devs")]
+#[error("'{0}' is not a user or group: use a user such as alice, or a group such as @devs")]
 pub struct RunnerError(String);
 
 impl FromStr for Runner {

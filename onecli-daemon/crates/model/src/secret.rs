@@ -20,13 +20,13 @@ pub struct SecretValue(Zeroizing<Vec<u8>>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretValueError {
     /// The value is too short to be scrubbed from responses without damage to them.
-    #[error("the value is shorter than 8 bytes: too short to be recognised in an upstream's answer")]
+    #[error("the value is shorter than 8 bytes: too short to be recognized in an upstream's response")]
     TooShort,
     /// The value is larger than a header may be.
     #[error("the value is longer than 16 KiB")]
     TooLong,
     /// The value contains control characters, which would end a header.
-    #[error("the value holds a control character (CR, LF, NUL, ...); was a file with several lines given?")]
+    #[error("the value contains a control character (CR, LF, NUL, ...): is it a file with several lines?")]
     ControlCharacter,
 }
 

@@ -47,7 +47,7 @@ pub struct SourceFile(PathBuf);
 
 /// The reason why a path was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no absolute path without '.', '..' and control characters, of at most 1024 bytes")]
+#[error("'{0}' is not an absolute path of at most 1024 bytes without '.', '..' and control characters")]
 pub struct SourceFileError(String);
 
 impl SourceFile {
@@ -110,12 +110,12 @@ pub enum SourceCommandError {
     Program(#[from] SourceFileError),
     /// The command is too long, or has characters that no argument should have.
     #[error(
-        "the command has control characters, or more than 1024 bytes: put it into a script, and name that"
+        "the command has control characters, or more than 1024 bytes: put it into a script, and use that"
     )]
     Text,
     /// The command contains characters that a shell would interpret.
     #[error(
-        "no shell reads the command, so the quotation marks in it would be passed on: put it into a script, and name that"
+        "no shell reads the command, so the quotation marks in it would be passed on: put it into a script, and use that"
     )]
     Quoted,
 }

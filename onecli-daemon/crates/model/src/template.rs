@@ -99,7 +99,7 @@ fn parse(text: &str) -> Result<Vec<Template>, String> {
             template.denials.extend(group.denials()?);
         }
         if let Some(shape) = template.issued.iter().find(|shape| !shape.is_bounded()) {
-            return Err(format!("{}: '{}' names nothing, or is out of bounds", template.name, shape.source));
+            return Err(format!("{}: '{}' names nothing, or exceeds a limit", template.name, shape.source));
         }
     }
     Ok(all)
@@ -209,13 +209,13 @@ impl FromStr for Denial {
             text.split_once(' ').ok_or_else(|| bad("write METHOD [HOST]/PATH [CONDITION]"))?;
         let method = match method {
             "*" => None,
-            method => Some(Method::from_bytes(method.as_bytes()).map_err(|_| bad("no method"))?),
+            method => Some(Method::from_bytes(method.as_bytes()).map_err(|_| bad("it has no valid method"))?),
         };
         let (place, condition) = match place.split_once(' ') {
             Some((place, condition)) => (place, Some(condition.parse().map_err(|why: String| bad(&why))?)),
             None => (place, None),
         };
-        let (host, path) = place.split_once('/').ok_or_else(|| bad("no path"))?;
+        let (host, path) = place.split_once('/').ok_or_else(|| bad("it has no path"))?;
         let host = match host {
             "" => None,
             host => Some(host.parse().map_err(|why: String| bad(&why))?),
@@ -224,7 +224,7 @@ impl FromStr for Denial {
             return Err(bad("write the path in lower case, without escapes"));
         }
         if path.split('/').any(|segment| segment != "**" && segment.contains("**")) {
-            return Err(bad("'**' stands for whole segments"));
+            return Err(bad("'**' must be a whole segment"));
         }
         // The root has no segment.
         let segments = path.split('/').filter(|_| !path.is_empty());

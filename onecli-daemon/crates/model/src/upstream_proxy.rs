@@ -20,7 +20,7 @@ pub struct ProxyUrl {
 /// The text is not the URL of a proxy. The error never contains the text, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is no URL of a proxy: write http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before HOST if need be"
+    "it is not the URL of a proxy: write http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before HOST if required"
 )]
 pub struct ProxyUrlError;
 

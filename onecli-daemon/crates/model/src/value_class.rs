@@ -42,7 +42,7 @@ pub enum LengthClass {
 
 /// The text is not a class.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no class of values: write token or text, '/', and 128, 1024 or 16384")]
+#[error("not a class of values: write token or text, '/', and 128, 1024 or 16384")]
 pub struct ValueClassError;
 
 impl ValueClass {

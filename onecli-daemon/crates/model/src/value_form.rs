@@ -87,13 +87,13 @@ pub enum ValueFault {
     #[error("it begins with '{0}', which is not part of a credential")]
     Scheme(&'static str),
     /// The value is `NAME=...` or `export NAME=...`.
-    #[error("it begins with a variable's name and '='; give what stands behind it")]
+    #[error("it begins with a variable's name and '='; enter only the text after them")]
     Assignment,
     /// The value is `$NAME`: a shell did not expand it.
     #[error("it is the name of a shell variable, not its value")]
     Unexpanded,
     /// The value contains `${NAME}` or `$(command)`: neither a shell nor a program expanded it.
-    #[error("it has '${{...}}' or '$(...)' in it, which nothing expanded")]
+    #[error("it contains '${{...}}' or '$(...)', which nothing expanded")]
     Expression,
     /// The value is from documentation or a sample file.
     #[error("it looks like a sample, not like a credential")]
@@ -102,7 +102,7 @@ pub enum ValueFault {
     #[error("it is a token of OneCLI itself")]
     OwnToken,
     /// The value has quotes around it.
-    #[error("it stands in quotes")]
+    #[error("it has quotes around it")]
     Quotes,
     /// The value has white space around it.
     #[error("it begins or ends with white space")]
@@ -111,7 +111,7 @@ pub enum ValueFault {
     #[error("it has white space in it")]
     InnerSpace,
     /// The value contains typographic or invisible characters.
-    #[error("it has characters beyond ASCII in it")]
+    #[error("it contains characters beyond ASCII")]
     NotAscii,
     /// The value is a placeholder of OneCLI.
     #[error("it is a placeholder of OneCLI, not a credential")]
@@ -120,7 +120,7 @@ pub enum ValueFault {
     #[error("a part of it is masked, as web pages show credentials")]
     Masked,
     /// The value does not have a prefix from the template.
-    #[error("it does not begin as a credential of {title} does ({begins})")]
+    #[error("it does not begin like a credential of {title} ({begins})")]
     Prefix {
         /// The service.
         title: &'static str,
@@ -128,7 +128,7 @@ pub enum ValueFault {
         begins: String,
     },
     /// The value is shorter than the template's minimum.
-    #[error("it is shorter than a credential of {title}, which has {least} characters or more")]
+    #[error("it is shorter than a credential of {title}, which has at least {least} characters")]
     Short {
         /// The service.
         title: &'static str,
@@ -407,7 +407,7 @@ mod tests {
         let bearer = Placement::bearer();
         let told = |host, value| told(&bearer, Some("openai"), host, value);
         assert!(
-            told("api.openai.com", "not-a-key-a1b2c3").contains("does not begin as a credential of OpenAI")
+            told("api.openai.com", "not-a-key-a1b2c3").contains("does not begin like a credential of OpenAI")
         );
         assert!(told("api.openai.com", "sk-a1b2c3").contains("shorter"));
         assert_eq!(told("api.openai.com", "sk-proj-a1b2c3a1b2c3a1b2c3"), "");

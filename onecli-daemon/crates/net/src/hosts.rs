@@ -60,7 +60,7 @@ impl Read {
         match File::open(path).and_then(|file| hosts.read_hosts_conf(file)) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "the hosts file cannot be read"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot read the hosts file"),
         }
         *self = Read { stamp, hosts };
     }

@@ -21,7 +21,7 @@ pub struct ListenError {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            " (another program, or another OneCLI daemon, has the port: see 'ss -ltnp')"
+            " (another program, or another OneCLI daemon, uses the port: see 'ss -ltnp')"
         }
         io::ErrorKind::AddrNotAvailable => " (this host does not have that address: see [listen])",
         io::ErrorKind::PermissionDenied => " (ports below 1024 need root)",

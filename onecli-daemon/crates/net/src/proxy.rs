@@ -19,16 +19,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// The proxy requires other credentials.
-    #[error("it wants other credentials (407)")]
+    #[error("it requires other credentials (407)")]
     Credentials,
     /// The proxy answered with a status other than 2xx.
     #[error("it refused the connection with status {0}")]
     Refused(StatusCode),
     /// The proxy does not speak HTTP, or closed the connection early.
-    #[error("it broke off: {0}")]
+    #[error("it ended the connection early: {0}")]
     Broken(#[from] hyper::Error),
     /// The request cannot be written.
-    #[error("it cannot be asked: {0}")]
+    #[error("the request to it cannot be written: {0}")]
     Unasked(#[from] http::Error),
 }
 

@@ -26,13 +26,13 @@ pub enum Protocol {
 #[derive(Debug, thiserror::Error)]
 pub enum SniffError {
     /// The client closed before the first byte.
-    #[error("the client closed the connection without a word")]
+    #[error("the client closed the connection before it sent anything")]
     Closed,
     /// The client sent no byte. In its protocol, the server may speak first.
     #[error("the client sent nothing")]
     Silent,
     /// The client did not complete its first message in time.
-    #[error("the client sent nothing that can be recognised within 10 s")]
+    #[error("the client did not complete its first message within 10 s")]
     Slow,
     /// The ClientHello has more than 32 KiB.
     #[error("the client's first message is longer than 32 KiB")]

@@ -44,7 +44,7 @@ pub enum PrivateDirError {
     },
     /// Group or others have access.
     #[error(
-        "the directory {} has mode {mode:04o}, so other users can reach into it; fix: chmod 0700 {}",
+        "the directory {} has mode {mode:04o}, so other users can access it; fix: chmod 0700 {}",
         path.display(),
         path.display()
     )]

@@ -18,7 +18,7 @@ pub struct Sole {
 #[derive(Debug, thiserror::Error)]
 pub enum SoleError {
     /// Another process holds the lock. Includes its id, if the kernel reports it.
-    #[error("another daemon{} has it", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    #[error("another daemon{} uses it", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Held {
         /// The process.
         pid: Option<u32>,

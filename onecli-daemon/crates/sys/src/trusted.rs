@@ -44,13 +44,15 @@ pub fn program(path: &Path) -> Result<PathBuf, String> {
         // The mode of a symbolic link has no meaning.
         if !found.facts.is_symlink() && found.facts.mode() & 0o022 != 0 {
             let mode = found.facts.mode() & 0o7777;
-            return Err(format!("{what} has mode {mode:04o}, so others than root may change what runs"));
+            return Err(format!(
+                "{what} has mode {mode:04o}, so users other than root can change the program"
+            ));
         }
         Ok(())
     };
     let end = walk(path, closed)?;
     if !end.facts.is_file() || end.facts.mode() & 0o111 == 0 {
-        return Err(format!("{} is no file that can be executed", end.path.display()));
+        return Err(format!("{} is not a file that can be executed", end.path.display()));
     }
     Ok(end.path)
 }
@@ -71,7 +73,7 @@ pub fn directory(path: &Path) -> Result<(File, PathBuf), String> {
     };
     // A directory that cannot be read can still be traversed.
     let opened = open(OFlag::O_RDONLY).or_else(|_| open(OFlag::O_PATH)).map_err(|errno| match errno {
-        nix::Error::ENOTDIR => "it is no directory".to_owned(),
+        nix::Error::ENOTDIR => "it is not a directory".to_owned(),
         errno => errno.to_string(),
     })?;
     Ok((opened.into(), physical))
@@ -104,7 +106,7 @@ type Walked = (OwnedFd, PathBuf, Option<(OsString, PathBuf, Metadata)>);
 
 fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result<Walked, String> {
     if !path.is_absolute() {
-        return Err("it is no absolute path".to_owned());
+        return Err("it is not an absolute path".to_owned());
     }
     let at = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let said = |errno: nix::Error| errno.to_string();
@@ -127,14 +129,14 @@ fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result
         if facts.is_symlink() {
             if facts.uid() != 0 {
                 return Err(format!(
-                    "{} is a symbolic link of uid {}: only root's are followed",
+                    "{} is a symbolic link that belongs to uid {}: only root's are followed",
                     path.display(),
                     facts.uid()
                 ));
             }
             links += 1;
             if links > MOST_LINKS {
-                return Err("too many symbolic links are on the way".to_owned());
+                return Err("the path has too many symbolic links".to_owned());
             }
             let target = PathBuf::from(readlinkat(&found, "").map_err(said)?);
             if target.is_absolute() {
@@ -156,7 +158,7 @@ fn walk_all(path: &Path, judge: impl Fn(&Found) -> Result<(), String>) -> Result
 
 fn names(path: &Path) -> Result<VecDeque<OsString>, String> {
     if path.as_os_str().as_bytes().contains(&0) {
-        return Err("it holds a NUL".to_owned());
+        return Err("it contains a NUL byte".to_owned());
     }
     let name = |part: Component<'_>| match part {
         Component::Normal(name) => Some(name.to_owned()),

@@ -24,7 +24,7 @@ const BACKDATE: SignedDuration = SignedDuration::from_hours(24);
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     /// A certificate could not be created.
-    #[error("cannot make a certificate for {what}: {source}")]
+    #[error("cannot create a certificate for {what}: {source}")]
     Generate {
         /// The purpose of the certificate.
         what: String,
@@ -32,13 +32,13 @@ pub enum CaError {
         source: rcgen::Error,
     },
     /// The stored authority cannot be parsed.
-    #[error("the stored CA certificate or key does not parse: {0}")]
+    #[error("cannot parse the stored CA certificate or key: {0}")]
     Load(String),
     /// Certificate and key of a stored authority do not match.
-    #[error("{0}: somebody changed it by hand; restore a backup")]
+    #[error("{0}: it was changed outside of OneCLI; restore a backup")]
     Changed(&'static str),
     /// The date is later than a certificate can express.
-    #[error("the host's clock shows a time that a certificate cannot carry")]
+    #[error("the host's clock shows a time that a certificate cannot express")]
     Clock,
 }
 
@@ -86,7 +86,7 @@ impl CaMaterial {
         let (certificate, key) = rest.split_at_checked(length).ok_or_else(cut)?;
         if certificate != certificate_pem.as_bytes() {
             return Err(CaError::Changed(
-                "the stored CA certificate is not the one that was sealed with its key",
+                "the stored CA certificate differs from the one that was sealed with its key",
             ));
         }
         Ok((CaMaterial { certificate_pem, key_der: Zeroizing::new(key.to_vec()) }, false))
@@ -94,7 +94,7 @@ impl CaMaterial {
 }
 
 fn cut() -> CaError {
-    CaError::Load("what was sealed is cut off".to_owned())
+    CaError::Load("the sealed CA data is truncated".to_owned())
 }
 
 /// Parses a text that must consist of exactly one certificate. Any additional content would be trusted as well.
@@ -103,7 +103,7 @@ fn only_certificate(pem: &str) -> Result<CertificateDer<'static>, CaError> {
         let body = rest.strip_suffix("-----END CERTIFICATE-----")?;
         (!body.contains('-')).then_some(())
     });
-    one.ok_or(CaError::Changed("what is stored as CA certificate is not one certificate in PEM"))?;
+    one.ok_or(CaError::Changed("the stored CA certificate is not one certificate in PEM"))?;
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| CaError::Load(error.to_string()))
 }
 
@@ -195,7 +195,7 @@ impl CertAuthority {
             KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|e| bad(&e))?;
         let (rest, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|e| bad(&e))?;
         if !rest.is_empty() || parsed.public_key().raw != key.subject_public_key_info() {
-            return Err(CaError::Changed("the stored CA certificate is not that of the stored CA key"));
+            return Err(CaError::Changed("the stored CA certificate does not match the stored CA key"));
         }
         Ok(CertAuthority {
             issuer: Issuer::from_ca_cert_der(&certificate, key).map_err(|e| bad(&e))?,

@@ -52,7 +52,7 @@ pub enum UpstreamTlsError {
     #[error("no CA certificates: install ca-certificates, or name a file in [upstream] extra_ca_files")]
     NoRoots,
     /// rustls refused the roots.
-    #[error("cannot set up TLS towards upstreams: {0}")]
+    #[error("cannot set up TLS for upstreams: {0}")]
     Setup(String),
     /// The handshake failed.
     #[error("TLS with {authority} failed: {source}")]
@@ -69,7 +69,7 @@ impl UpstreamTlsError {
     pub fn hint(&self) -> &'static str {
         match self {
             UpstreamTlsError::Handshake { source, .. } => source.hint(),
-            _ => "look at the daemon's log",
+            _ => "see the daemon's log",
         }
     }
 }
@@ -100,7 +100,7 @@ impl UpstreamTls {
         let mut limits = PathLimits::default();
         let system = rustls_native_certs::load_native_certs();
         for error in &system.errors {
-            tracing::warn!(%error, "some of the system's CA certificates cannot be read");
+            tracing::warn!(%error, "cannot read some of the system's CA certificates");
         }
         for certificate in system.certs {
             push_pem(&mut roots_pem, &certificate);
@@ -209,7 +209,7 @@ pub(super) fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, Upst
         .collect::<Result<_, _>>()
         .map_err(|error| bad(error.to_string()))?;
     if certificates.is_empty() {
-        return Err(bad("it holds no certificate in PEM form".to_owned()));
+        return Err(bad("it contains no certificate in PEM form".to_owned()));
     }
     Ok(certificates)
 }

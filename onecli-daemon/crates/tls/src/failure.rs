@@ -20,15 +20,16 @@ const SHA1: [&[u8]; 3] = [
 ];
 
 const CERTIFICATE: &str =
-    "its certificate must be valid for the host; a private CA goes into [upstream] extra_ca_files";
-const WEAK: &str = "its operator must have a certificate issued whose signatures use SHA-256 or better";
+    "the upstream needs a certificate valid for the host; add a private CA to [upstream] extra_ca_files";
+const WEAK: &str = "the upstream's operator must obtain a certificate chain signed with SHA-256 or better";
 const CLIENT_CERTIFICATE: &str =
-    "OneCLI has no client certificates to show: ask the operator of the upstream for an API key or a token";
-const VERSION: &str = "its operator must turn on TLS 1.2 or 1.3; older versions are not secure (RFC 8996)";
+    "OneCLI cannot present client certificates: ask the operator of the upstream for an API key or a token";
+const VERSION: &str =
+    "the upstream's operator must enable TLS 1.2 or 1.3; older versions are not secure (RFC 8996)";
 const CIPHER: &str =
-    "its operator must offer ECDHE with AES-GCM or ChaCha20-Poly1305, as RFC 9325 recommends";
-const NOT_TLS: &str = "check the port: a service of plain HTTP is reached by http://";
-const AGAIN: &str = "try again; if it stays, look at the upstream";
+    "the upstream's operator must offer ECDHE with AES-GCM or ChaCha20-Poly1305, as RFC 9325 recommends";
+const NOT_TLS: &str = "check the port: a plain HTTP service needs an http:// URL";
+const AGAIN: &str = "try again; if the error persists, check the upstream";
 
 /// The reason why TLS with an upstream failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +64,7 @@ impl TlsFailure {
         match tls_error(error) {
             Some(error) => TlsFailure::of(error, requested),
             None if error.kind() == io::ErrorKind::UnexpectedEof => {
-                TlsFailure::new("the upstream closed the connection within the handshake", AGAIN)
+                TlsFailure::new("the upstream closed the connection during the handshake", AGAIN)
             }
             None => TlsFailure::new(error.to_string(), AGAIN),
         }
@@ -82,7 +83,7 @@ impl TlsFailure {
             Error::AlertReceived(alert) => of_alert(*alert, requested),
             Error::PeerIncompatible(reason) => of_incompatible(reason),
             Error::InvalidMessage(_) | Error::InappropriateMessage { .. } => {
-                TlsFailure::new("the upstream does not answer in TLS", NOT_TLS)
+                TlsFailure::new("the upstream's answer is not TLS", NOT_TLS)
             }
             other => TlsFailure::new(other.to_string(), AGAIN),
         }
@@ -103,7 +104,7 @@ fn of_certificate(error: &CertificateError) -> TlsFailure {
         } => {
             let is_sha1 = SHA1.iter().any(|oid| id.windows(oid.len()).any(|window| window == *oid));
             let with =
-                if is_sha1 { "SHA-1, which can be forged" } else { "an algorithm that is not supported" };
+                if is_sha1 { "SHA-1, which is insecure" } else { "an algorithm that is not supported" };
             TlsFailure::new(format!("a certificate of its chain is signed with {with}"), WEAK)
         }
         CertificateError::Expired => certificate("its certificate has expired"),
@@ -116,7 +117,7 @@ fn of_certificate(error: &CertificateError) -> TlsFailure {
             certificate("its certificate has a critical extension that is not supported")
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            certificate("its certificate is not one for servers")
+            certificate("its certificate is not a server certificate")
         }
         CertificateError::Other(other) if other.0.downcast_ref::<Refused>().is_some() => {
             certificate(&other.0.to_string())
@@ -156,7 +157,7 @@ fn of_alert(alert: AlertDescription, requested: &Requested) -> TlsFailure {
         AlertDescription::UnrecognisedName => {
             told("the upstream does not serve this name", "check the name of the host")
         }
-        _ => told("the upstream broke off", AGAIN),
+        _ => told("the upstream ended the connection", AGAIN),
     }
 }
 
@@ -175,7 +176,7 @@ fn of_incompatible(reason: &PeerIncompatible) -> TlsFailure {
         PeerIncompatible::ExtendedMasterSecretExtensionRequired => {
             TlsFailure::new("the upstream lacks the extended master secret (RFC 7627)", VERSION)
         }
-        other => TlsFailure::new(format!("the upstream's TLS does not fit: {other:?}"), AGAIN),
+        other => TlsFailure::new(format!("the upstream's TLS is not compatible: {other:?}"), AGAIN),
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) enum Status {
 pub(super) enum Unusable {
     #[error("it is malformed")]
     Malformed,
-    #[error("it is no successful response")]
+    #[error("it is not a successful response")]
     Unsuccessful,
     #[error("it is about another certificate")]
     Elsewhere,

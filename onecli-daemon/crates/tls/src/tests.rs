@@ -215,7 +215,7 @@ fn an_authority_whose_certificate_was_exchanged_is_refused() {
     CertAuthority::load(&good).unwrap();
     let (ours, theirs) = (&good.certificate_pem, &foreign.certificate_pem);
     for (edited, hint) in [
-        (theirs.clone(), "not that of the stored CA key"),
+        (theirs.clone(), "does not match the stored CA key"),
         (format!("{ours}{theirs}"), "not one certificate"),
         (format!("{theirs}{ours}"), "not one certificate"),
         (format!("{ours}{}", theirs.replace("CERTIFICATE", "TRUSTED CERTIFICATE")), "not one certificate"),

@@ -35,10 +35,10 @@ const STATUS_REQUEST: u16 = 5;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     /// The staple has the status "revoked".
-    #[error("the certificate is revoked: the stapled OCSP response of its issuer says so")]
+    #[error("the certificate is revoked according to the stapled OCSP response of its issuer")]
     Revoked,
     /// The issuer does not know the certificate.
-    #[error("the issuer does not know the certificate: its stapled OCSP response says 'unknown'")]
+    #[error("the issuer does not know the certificate: the status in its stapled OCSP response is 'unknown'")]
     Unknown,
     /// The certificate requires a staple.
     #[error("the certificate requires a stapled OCSP response (RFC 7633), {0}")]
@@ -60,7 +60,7 @@ pub(super) enum Refused {
         limit: u32,
     },
     /// A certificate cannot be parsed.
-    #[error("a certificate of the chain cannot be read: {0}")]
+    #[error("cannot parse a certificate of the chain: {0}")]
     Unreadable(String),
 }
 
@@ -184,11 +184,11 @@ fn judge(status: Option<Result<Status, Unusable>>, must_staple: bool) -> Result<
         Some(Ok(Status::Revoked)) => Err(Refused::Revoked),
         Some(Ok(Status::Unknown)) => Err(Refused::Unknown),
         Some(Err(why)) if must_staple => {
-            Err(Refused::Unstapled(format!("and this one proves nothing: {why}")))
+            Err(Refused::Unstapled(format!("and this one is not usable: {why}")))
         }
         None if must_staple => Err(Refused::Unstapled("and none came".to_owned())),
         Some(Err(why)) => {
-            tracing::debug!(%why, "a stapled OCSP response proves nothing");
+            tracing::debug!(%why, "ignored an unusable stapled OCSP response");
             Ok(())
         }
         Some(Ok(Status::Good)) | None => Ok(()),

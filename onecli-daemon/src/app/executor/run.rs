@@ -115,7 +115,7 @@ fn in_time(end: Instant, outcome: &File) -> Result<(), String> {
     let mut listener = [PollFd::new(outcome.as_fd(), PollFlags::empty())];
     let listens = poll(&mut listener, PollTimeout::ZERO).is_ok_and(|changed| changed == 0);
     // POLLERR: the reader of the pipe is gone (poll(2)).
-    if listens { Ok(()) } else { Err("nobody waits for it any more".to_owned()) }
+    if listens { Ok(()) } else { Err("the daemon no longer waits for its output".to_owned()) }
 }
 
 /// A command and the processes it started. Dropping this ends them.

@@ -38,7 +38,7 @@ pub(super) fn child(daemon: &Channel, user: &User) {
             Ok(Some((message, descriptors))) => crew.take(&message, descriptors),
             Ok(None) => break,
             Err(error) => {
-                tracing::error!(%error, "the executor process cannot hear the daemon");
+                tracing::error!(%error, "the executor process cannot receive requests from the daemon");
                 break;
             }
         }
@@ -51,7 +51,7 @@ pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), App
     let own = Uid::effective();
     if own.is_root() {
         return Err(AppError::Executor(
-            "it runs commands, and must not be root: its unit has User=".to_owned(),
+            "it runs commands and must not run as root: set User= in its unit".to_owned(),
         ));
     }
     privilege::forbid_inspection()?;
@@ -61,14 +61,14 @@ pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), App
         Err(passed) => {
             let found = passed.len();
             return Err(AppError::Executor(format!(
-                "it is started by onecli-executor.socket, with one socket; it was passed {found}"
+                "it must be started by onecli-executor.socket, which passes one socket; it received {found}"
             )));
         }
     };
     let daemon_user = owner(&listener).map_err(AppError::Socket)?;
     if daemon_user == own.as_raw() {
         return Err(AppError::Executor(
-            "its user is the daemon's, who can read the root key: its unit has another User=".to_owned(),
+            "its user is the daemon's, which can read the root key: set another User= in its unit".to_owned(),
         ));
     }
     let user = User::from_uid(own).ok().flatten();
@@ -76,18 +76,18 @@ pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), App
         user.map_or_else(|| (own.to_string(), PathBuf::from("/")), |user| (user.name, user.dir));
     let mut crew = Crew::new(Surroundings { user, home });
     privilege::filter_executor()?;
-    manager::ready("commands are run");
+    manager::ready("ready to run commands");
     loop {
         let daemon = Channel::accept(&listener).map_err(AppError::Socket)?;
         if let Err(reason) = check(&daemon, daemon_user, daemon_cgroup) {
-            tracing::warn!(reason, "a process that is not the daemon was refused");
+            tracing::warn!(reason, "refused a process that is not the daemon");
             continue;
         }
         let asked = daemon.set_patience(PATIENCE).and_then(|()| daemon.receive());
         match asked {
             Ok(Some((message, descriptors))) => crew.take(&message, descriptors),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "a daemon did not say what it wants"),
+            Err(error) => tracing::warn!(%error, "cannot receive the request of a daemon"),
         }
     }
 }
@@ -109,12 +109,12 @@ impl Crew {
         let (Ok(request), Some(outcome), true) =
             (serde_json::from_slice::<Request>(message), descriptors.pop(), descriptors.is_empty())
         else {
-            tracing::warn!("what the daemon asks cannot be understood");
+            tracing::warn!("received a malformed request from the daemon");
             return;
         };
         self.busy.retain(|pid| !has_ended(*pid, Some(WaitPidFlag::WNOHANG)));
         if self.busy.len() >= MOST {
-            let reason = format!("{MOST} other commands run at this time");
+            let reason = format!("{MOST} other commands are running");
             tell(&File::from(outcome), FAILED, reason.as_bytes());
             return;
         }
@@ -124,7 +124,7 @@ impl Crew {
         });
         match begun {
             Ok(pid) => self.busy.push(pid),
-            Err(error) => tracing::error!(error = error_chain(&error), "a command cannot be started"),
+            Err(error) => tracing::error!(error = error_chain(&error), "cannot start a command"),
         }
     }
 
@@ -147,15 +147,15 @@ fn has_ended(pid: Pid, flags: Option<WaitPidFlag>) -> bool {
 /// The main function of a process that runs one command.
 fn run_one(command: &SourceCommand, surroundings: &Surroundings, outcome: &File) {
     if let Err(error) = privilege::keep_apart() {
-        tracing::warn!(%error, "a command is not kept from looking into others");
+        tracing::warn!(%error, "cannot prevent a command from inspecting other processes");
     }
     if let Err(error) = privilege::adopt_orphans() {
-        return tell(outcome, FAILED, format!("it could not be watched: {error}").as_bytes());
+        return tell(outcome, FAILED, format!("its child processes cannot be tracked: {error}").as_bytes());
     }
     let ended = run::run(command, surroundings, outcome);
     // Includes processes outside the command's process group and processes in a session of their own.
     if let Err(error) = privilege::end_children(LEFT_BEHIND) {
-        tracing::error!(%error, "what a command left behind cannot be ended");
+        tracing::error!(%error, "cannot end the processes that a command left behind");
     }
     match ended {
         Ok(printed) => tell(outcome, PRINTED, &printed),

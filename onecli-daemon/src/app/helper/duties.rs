@@ -26,7 +26,7 @@ pub(super) fn serve(daemon: &Channel, config: &KernelConfig) {
     match Duties::begin(config, || {}) {
         Ok(duties) => {
             if let Err(error) = duties.answer_all(daemon) {
-                tracing::error!(error = error_chain(error.as_ref()), "the helper process ends");
+                tracing::error!(error = error_chain(error.as_ref()), "the helper process exits");
             }
         }
         Err(error) => tracing::error!(error = error_chain(error.as_ref()), "the helper process cannot start"),

@@ -30,7 +30,7 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
         Err(passed) => {
             let found = passed.len();
             return Err(AppError::Helper(format!(
-                "the helper is started by onecli-helper.socket, with one socket; it was passed {found}"
+                "the helper must be started by onecli-helper.socket, which passes one socket; it received {found}"
             )));
         }
     };
@@ -52,10 +52,10 @@ pub(in crate::app) fn run(config: &KernelConfig) -> Result<(), AppError> {
             Ok(()) => {
                 let served = send(&daemon, &Answer::Maps, &maps).map_err(Into::into);
                 if let Err(error) = served.and_then(|()| duties.answer_all(&daemon)) {
-                    tracing::warn!(error = error_chain(error.as_ref()), "a daemon is not served any longer");
+                    tracing::warn!(error = error_chain(error.as_ref()), "stopped serving a daemon");
                 }
             }
-            Err(reason) => tracing::warn!(reason, "a process that is not the daemon was refused"),
+            Err(reason) => tracing::warn!(reason, "refused a process that is not the daemon"),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Watch {
                 Some(Ok(event)) if event.mask.contains(EventMask::IGNORED) => self.forget(&event),
                 Some(Ok(event)) => return self.take(&event),
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "events of the agents' cgroups cannot be read");
+                    tracing::warn!(%error, "cannot read events of the agents' cgroups");
                     tokio::time::sleep(PAUSE).await;
                 }
                 None => std::future::pending().await,

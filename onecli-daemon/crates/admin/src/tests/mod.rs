@@ -185,15 +185,15 @@ fn bad_requests_are_answered_and_nothing_is_stored() {
     check(b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 404, "unknown_operation");
     check(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 404, "unknown_operation");
     check(b"GET /v1/agents/a HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 404, "there is no agent 'a'");
-    check(b"GET /v1/agents/A HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 400, "no valid name");
+    check(b"GET /v1/agents/A HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 400, "not a valid name");
     check(b"PATCH /v1/agents/a HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 404, "unknown_operation");
     check(b"GET /v1/audit?limit=x HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), 400, "limit");
     check(b"garbage\r\n\r\n".to_vec(), 400, "");
     check(post("/v1/agents", ""), 400, "invalid");
     check(post("/v1/agents", "{"), 400, "invalid");
     check(post("/v1/agents", r#"{"name":"a","nope":1}"#), 400, "unknown field `nope`");
-    check(post("/v1/agents", r#"{"name":"a","factors":"none"}"#), 400, "no list of factors");
-    check(post("/v1/agents", r#"{"name":"a","cgroup":"../x"}"#), 400, "no cgroup name");
+    check(post("/v1/agents", r#"{"name":"a","factors":"none"}"#), 400, "not a list of factors");
+    check(post("/v1/agents", r#"{"name":"a","cgroup":"../x"}"#), 400, "not a cgroup name");
     let secret = |rest: &str| format!(r#"{{"name":"s","value":"c2stMTIzNDU2Nzg=",{rest}}}"#);
     let bearer = r#""placement":{"kind":"header","name":"authorization","template":"Bearer {secret}"}"#;
     for (rest, word) in [

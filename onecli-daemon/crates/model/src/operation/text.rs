@@ -11,13 +11,13 @@ use super::{Reading, unescaped};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableText {
     /// There is more than one Content-Type, or one whose bodies are not searched: multipart, or not text.
-    #[error("a body of this Content-Type is not read")]
+    #[error("a body with this Content-Type is not supported")]
     Kind,
     /// The text is not UTF-8, or contains null characters, as UTF-16 does.
-    #[error("the body is not text in UTF-8")]
+    #[error("the body is not UTF-8 text")]
     NotUtf8,
     /// The text is neither JSON nor a form with the members of a GraphQL request.
-    #[error("the body is no GraphQL request")]
+    #[error("the body is not a GraphQL request")]
     NotGraphQl,
     /// The request names a document stored at the server, by a digest or an identifier.
     #[error("the request names a GraphQL document that is stored at the server")]

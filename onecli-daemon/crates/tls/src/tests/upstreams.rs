@@ -187,7 +187,7 @@ async fn a_certificate_that_requires_a_staple_is_refused_without_a_good_one() {
         ("must.impostor-good", "neither the issuer nor a responder of the issuer signed it"),
         ("must.elsewhere", "neither the issuer nor a responder of the issuer signed it"),
         ("plain.good", "it is about another certificate"),
-        ("try-later", "it is no successful response"),
+        ("try-later", "it is not a successful response"),
         ("must.revoked", "the certificate is revoked"),
     ] {
         let error = all.connect("must", "signer", Some(staple)).await.unwrap_err();
