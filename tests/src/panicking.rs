@@ -45,7 +45,7 @@ pub fn unwrap_text<T: std::fmt::Debug>(value: T) -> String {
 }
 
 #[test]
-fn what_a_panic_tells_is_found() {
+fn panic_text_includes_hook_and_payload() {
     let text = unwrap_text("hunter22");
     assert_eq!(text.matches("hunter22").count(), 2, "{text}");
 }

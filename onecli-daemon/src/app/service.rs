@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_are_found_by_their_address_whatever_their_name() {
+    fn passed_sockets_are_found_by_address_regardless_of_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
         let (one, two) =
@@ -218,7 +218,7 @@ mod tests {
         ]);
         assert!(handed.tcp("127.0.0.1:1".parse().unwrap()).is_none());
         assert_eq!(handed.tcp(first).unwrap().address(), first);
-        assert!(handed.tcp(first).is_none(), "it was taken");
+        assert!(handed.tcp(first).is_none(), "the socket was already taken");
         assert!(handed.unix(Path::new("/elsewhere")).is_none());
         assert!(handed.unix(&path).is_some());
 

@@ -300,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_loopback_and_what_is_named() {
+    fn sources_are_loopback_and_listed_networks() {
         let none = Sources(Vec::new());
         let some = Sources(vec!["172.17.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         for (peer, expected) in [

@@ -66,8 +66,8 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
-    fn so_many_names_and_no_more() {
+    #[expect(clippy::disallowed_methods, reason = "a reference time")]
+    fn new_names_are_limited_by_burst_and_rate() {
         let name = |n: usize| -> Host { format!("n{n}.example.test").parse().unwrap() };
         let (start, mut coined) = (Instant::now(), Coined::default());
         let mut ask = |now: Instant, n: usize| {
@@ -84,8 +84,8 @@ mod tests {
         assert_eq!(ask(start + EVERY * 5 / 2, BURST), Coin::New);
         assert_eq!(ask(start + EVERY * 5 / 2, BURST + 1), Coin::New);
         assert_eq!(ask(start + EVERY * 5 / 2, BURST + 2), Coin::TooMany);
-        assert_eq!(ask(start + EVERY * 3, BURST + 2), Coin::New, "no part of the time is lost");
-        assert_eq!(ask(start + EVERY * 3, 0), Coin::Known, "what is asked for again stays");
+        assert_eq!(ask(start + EVERY * 3, BURST + 2), Coin::New, "the rest of the interval counts");
+        assert_eq!(ask(start + EVERY * 3, 0), Coin::Known, "a name that is queried again stays cached");
         assert_eq!(ask(start + EVERY * 3, BURST), Coin::Known);
     }
 }

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_programs_look_for_on_their_own_stay_refused() {
+    fn names_that_programs_query_on_their_own_stay_refused() {
         for (name, expected) in [
             ("example.com", true),
             ("a.b.example.com", true),
@@ -120,17 +120,17 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
-    fn query_is_recorded_unless_a_connection_follows() {
+    #[expect(clippy::disallowed_methods, reason = "a reference time")]
+    fn denied_query_is_recorded_unless_a_connection_follows() {
         let (start, mut queries) = (Instant::now(), Unfollowed::default());
         let name = |n: usize| -> Host { format!("n{n}.test").parse().unwrap() };
         assert!((0..WAITING).all(|n| queries.note(start, &name(n), Code::EgressDenied)));
         assert!(queries.note(start, &name(0), Code::EgressDenied), "the same name again");
-        assert!(!queries.note(start, &name(WAITING), Code::EgressDenied), "one name too many");
+        assert!(!queries.note(start, &name(WAITING), Code::EgressDenied), "one name beyond the limit");
         assert!(queries.due(start + PATIENCE / 2, |_, _| false).is_empty(), "not yet");
         let due = queries.due(start + PATIENCE, |host, since| *host != name(0) && since == start);
         assert_eq!(due, [Alone { name: name(0), code: Code::EgressDenied, count: 2 }]);
-        assert!(queries.rest(|_, _| false).is_empty(), "a connection stands for its query");
+        assert!(queries.rest(|_, _| false).is_empty(), "a connection covers its query");
         assert!(queries.note(start, &name(1), Code::AgentDisabled));
         assert_eq!(queries.rest(|_, _| false).len(), 1);
     }

@@ -188,7 +188,7 @@ fn told(answer: &Message) -> String {
 }
 
 #[tokio::test]
-async fn what_is_answered() {
+async fn queries_are_answered_by_policy() {
     use RecordType::{A, AAAA, ANY, HTTPS, MX, PTR, SVCB, TXT};
     let stage = Stage::new();
     let deep = format!("{}.deep.test.", "a.".repeat(20).trim_end_matches('.'));
@@ -245,7 +245,7 @@ async fn what_is_answered() {
             let [question] = answer.queries.as_slice() else { panic!("{answer:?}") };
             assert!(
                 question.name().eq_case(asked.queries[0].name()),
-                "the question as it was put: {answer:?}"
+                "the question is unchanged: {answer:?}"
             );
             assert!(answer.edns.is_none() && !answer.metadata.truncation);
         }
@@ -253,7 +253,7 @@ async fn what_is_answered() {
 }
 
 #[tokio::test]
-async fn answers_are_kept_for_a_minute_at_most() {
+async fn answer_ttl_is_at_most_a_minute() {
     let stage = Stage::new();
     for (name, ttl) in [("api.test.", 60), ("brief.test.", 7), ("localhost.", 60)] {
         let answer = stage.ask(&stage.strict, &query(name, RecordType::A)).await;
@@ -262,7 +262,7 @@ async fn answers_are_kept_for_a_minute_at_most() {
 }
 
 #[tokio::test]
-async fn large_answers() {
+async fn large_answers_are_truncated_to_the_client_limit() {
     let stage = Stage::new();
     let mut asked = query("many.test.", RecordType::A);
     for (payload, whole) in
@@ -289,7 +289,7 @@ async fn large_answers() {
 }
 
 #[tokio::test]
-async fn messages_that_ask_nothing() {
+async fn invalid_messages_get_an_error_or_no_answer() {
     let stage = Stage::new();
     let good = query("api.test.", RecordType::A).to_vec().unwrap();
     let with = |at: usize, byte: u8| {
@@ -366,7 +366,7 @@ async fn refusals_are_recorded_and_folded() {
 /// A name that no operator configured can carry data to the operator of its domain. Such names are recorded and
 /// limited.
 #[tokio::test]
-async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
+async fn unconfigured_names_are_recorded_and_limited() {
     let mut stage = Stage::new();
     stage.parts.quota = Arc::new(Quota::new(QuotaLimits { rate: 1 << 20, bytes: 1 << 40, reserve: 0 }));
     for (asker, name) in
@@ -387,7 +387,7 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
     assert_eq!(
         hosts,
         [("agent1", "a.deep.test"), ("agent2", "other.test")],
-        "one each, and none of what was written"
+        "one for each name, none for configured names"
     );
     assert!(
         records.iter().all(|record| record.verdict == Some(onecli_audit::Verdict::Forward)),
@@ -413,7 +413,7 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
     assert_ne!(
         told(&stage.ask(&stage.strict, &query("api.test.", RecordType::A)).await),
         "Refused",
-        "what was written is served"
+        "configured names are served"
     );
     // An agent with `egress allow` is recorded but not limited.
     for n in 0..1_100 {
@@ -437,7 +437,7 @@ async fn names_that_an_agent_makes_up_are_recorded_and_bounded() {
 /// Invariant 9: queries beyond the agent's quota are counted, not recorded one by one. Recorded queries count against
 /// the quota.
 #[tokio::test]
-async fn refusals_use_up_the_quota_of_the_agent() {
+async fn recorded_refusals_count_against_the_agent_quota() {
     let mut stage = Stage::new();
     stage.parts.quota = Arc::new(Quota::new(QuotaLimits { rate: 1, bytes: 1 << 30, reserve: 0 }));
     for number in 0..20 {
@@ -455,7 +455,7 @@ async fn refusals_use_up_the_quota_of_the_agent() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_gone_or_disabled_is_refused() {
+async fn removed_or_disabled_agent_is_refused() {
     let stage = Stage::new();
     let disabled = Agent { enabled: false, ..agent(1, Egress::Deny) };
     let same_cgroup = Agent { id: AgentId(Uuid::max()), ..agent(1, Egress::Allow) };

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn one_form_for_every_spelling() {
+    fn spellings_of_one_host_become_one() {
         check("api.example.com", Ok("api.example.com:443"));
         check("API.Example.COM.:8443", Ok("api.example.com:8443"));
         check("bücher.example", Ok("xn--bcher-kva.example:443"));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_mean_two_things_is_refused() {
+    fn ambiguous_hosts_are_refused() {
         use AuthorityError::{AmbiguousNumber, BadHost, BadPort, Empty, MappedAddress, UserInfo};
         check("", Err(Empty));
         check(".", Err(Empty));

@@ -70,7 +70,7 @@ mod tests {
     /// Text beside a value changes no character of its core, and every character outside the core and the shared ones
     /// is free of the value's bits.
     #[test]
-    fn characters_outside_of_core_and_edges_hold_nothing_of_the_value() {
+    fn characters_outside_core_and_edges_are_free_of_value_bits() {
         let encode = |coding: Coding, parts: [&[u8]; 3]| {
             let text = coding.encoding.encode(&parts.concat());
             if coding.is_lower { text.to_ascii_lowercase() } else { text }.into_bytes()
@@ -99,7 +99,7 @@ mod tests {
 
     /// A Basic credential has its own edges, which lie in more characters of an outer base64.
     #[test]
-    fn edges_of_edges_are_counted() {
+    fn shared_characters_of_nested_codings_are_counted() {
         let check = |offset, shared, expected| {
             assert_eq!(
                 Coding::BASE64.core(b"abcdef", offset, shared).shared,

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_who_launched_the_command() {
+    fn launcher_uid_is_parsed_from_the_name() {
         let agent: CgroupName = "onecli-agents-a.slice".parse().unwrap();
         let check = |name: &str, uid| assert_eq!(launched_by(&agent, name), uid, "{name}");
         check(&directory(1000, 42), Some(1000));

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_have_bounds_and_read_as_they_are_written() {
+    fn durations_are_limited_and_round_trip() {
         for (text, written) in [("10ms", "10ms"), ("250 ms", "250ms"), ("1500ms", "1s 500ms"), ("1h", "1h")] {
             let pause: FlushAfter = text.parse().unwrap();
             assert_eq!(pause.to_string(), written);

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_and_texts_decide() {
+    fn verdict_depends_on_status_and_text() {
         let of = |name: &str| Template::find(name).unwrap().test.as_ref();
         let check = |known, status, body, expected| {
             assert_eq!(TestVerdict::of(known, status, body), expected, "{status} {body}");

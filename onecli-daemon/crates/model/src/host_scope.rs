@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_of_a_service_are_recognised() {
+    fn service_endpoints_are_recognized() {
         let check = |scope: &str, host: &str, expected: bool| {
             let scope: HostScope = scope.parse().unwrap();
             assert_eq!(scope.matches(&host.parse().unwrap()), expected, "{scope} {host}");

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_hosts_are_one_set() {
+    fn host_lists_are_parsed_as_one_set() {
         let set: HostSet = "api.github.com,*.githubusercontent.net,api.github.com".parse().unwrap();
         assert_eq!(set.to_string(), "api.github.com,*.githubusercontent.net");
         let host = |text: &str| text.parse::<Host>().unwrap();

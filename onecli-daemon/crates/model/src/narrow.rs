@@ -104,7 +104,7 @@ mod tests {
 
     /// Requests as a client of the service makes them, and requests that go further.
     #[test]
-    fn profiles_allow_what_they_are_for() {
+    fn profiles_allow_only_their_purpose() {
         let check = |choice: &str, method: Method, path: &str, expected: bool| {
             let narrow = choice.parse::<TemplateChoice>().unwrap().narrow.unwrap();
             let encoded = choice.parse::<TemplateChoice>().unwrap().template.template().encoded_slash;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_names_each_profile_once() {
+    fn template_file_names_each_profile_once() {
         for template in Template::all() {
             let mut names: Vec<&str> = template.profiles.iter().map(|own| own.name.as_str()).collect();
             names.sort_unstable();

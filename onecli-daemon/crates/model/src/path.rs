@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn encoded_slashes_alone() {
+    fn encoded_slashes_alone_are_opaque() {
         let check = |raw: &str| {
             PathReadings::new(&CanonicalPath::parse(raw).unwrap()).is_plain_but_for_encoded_slashes()
         };
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_read_differently_is_marked() {
+    fn ambiguous_paths_are_marked() {
         check("/v1/../admin", "/v1/../admin", Some(Ambiguity::DotSegment));
         check("/v1/%2e%2E/admin", "/v1/../admin", Some(Ambiguity::DotSegment));
         check("/v1/.%2e", "/v1/..", Some(Ambiguity::DotSegment));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn navigation_is_found_behind_folding() {
+    fn dot_segments_are_found_after_folding() {
         for segment in [
             "..%20",
             "%20..",
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn length_and_segments_have_bounds() {
+    fn length_and_segments_are_limited() {
         let check = |path: String, expected: Option<PathError>| {
             assert_eq!(CanonicalPath::parse(&path).err(), expected, "{} bytes", path.len());
         };
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_an_error() {
+    fn invalid_paths_are_errors() {
         for raw in ["", "*", "v1", "/a b", "/a\u{7f}", "/é", "/a?b", "/a#b"] {
             assert!(CanonicalPath::parse(raw).is_err(), "{raw:?}");
         }
@@ -428,7 +428,7 @@ mod tests {
 
         /// However often a server decodes a path without ambiguity, it has the segments that were matched.
         #[test]
-        fn decoding_again_shows_nothing_new(raw in paths()) {
+        fn decoding_again_keeps_the_segments(raw in paths()) {
             let Ok(path) = CanonicalPath::parse(&raw) else { return Ok(()) };
             if path.ambiguity().is_some() {
                 return Ok(());

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_apart() {
+    fn placeholder_is_not_found_across_a_reset() {
         let one = Placeholder::from_bits([7; 20]);
         let (mut scan, mut count) = (PlaceholderScan::default(), 0);
         let (before, after) = one.as_str().as_bytes().split_at(20);

@@ -390,7 +390,7 @@ mod tests {
 
     /// The admin API and the store accept only placements that the constructors would create.
     #[test]
-    fn what_is_read_back_is_checked() {
+    fn deserialized_placements_are_validated() {
         for bad in [
             r#"{"kind":"header","name":"host","template":"{secret}"}"#,
             r#"{"kind":"header","name":"accept-encoding","template":"{secret}"}"#,
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn basic_and_query_names() {
+    fn basic_users_and_query_names_are_validated() {
         assert!(Placement::basic("a:b").is_err());
         assert!(Placement::query("").is_err());
         assert!(Placement::query("a=b").is_err());

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dressed_placeholder_is_still_found() {
+    fn placeholder_with_a_prefix_is_found() {
         let placeholder = Placeholder::from_bits([7; 20]);
         let dressed = "sk-ant-api03-".parse::<Shape>().unwrap().dress(&placeholder);
         assert_eq!(Placeholder::find_all(dressed.as_bytes()).collect::<Vec<_>>(), [placeholder]);

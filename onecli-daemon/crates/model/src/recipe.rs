@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_without_a_host_are_for_those_that_are_named() {
+    fn rules_without_a_host_apply_to_given_hosts() {
         let npm: RecipeName = "npm".parse().unwrap();
         assert!(npm.recipe().needs_hosts() && npm.recipe().rules(&[]).is_empty());
         let hosts = ["one.test".to_owned(), "two.test".to_owned()];

@@ -167,7 +167,7 @@ mod port_text {
         Text(String),
     }
 
-    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    #[expect(clippy::ref_option, reason = "the signature that serde requires")]
     pub(super) fn serialize<S: Serializer>(port: &Option<String>, out: S) -> Result<S::Ok, S::Error> {
         let port = port.as_ref();
         port.map(|text| text.parse().map_or_else(|_| Port::Text(text.clone()), Port::Number)).serialize(out)

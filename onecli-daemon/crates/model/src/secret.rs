@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_end_is_cut() {
+    fn one_line_end_is_removed() {
         for text in ["sk-12345678", "sk-12345678\n", "sk-12345678\r\n"] {
             assert_eq!(SecretValue::of_document(text.as_bytes()).unwrap().expose(), b"sk-12345678");
         }

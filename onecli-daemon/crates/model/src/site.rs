@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sites_read_and_write_alike() {
+    fn sites_round_trip() {
         for text in ["header:x-api-key", "basic", "query:key", "json:/auth/0/a~1b~0c", "json:/"] {
             assert_eq!(text.parse::<Site>().unwrap().to_string(), text);
         }

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_named_in_one_way() {
+    fn only_canonical_file_paths_are_accepted() {
         for bad in ["", "/", "key", "./key", "/a//b", "/a/../b", "/a/./b", "/a/", "/a\nb"] {
             assert!(bad.parse::<SourceFile>().is_err(), "{bad:?}");
         }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_words() {
+    fn commands_are_split_at_spaces_without_a_shell() {
         let command: SourceCommand = " /bin/a  -x  b ".parse().unwrap();
         assert_eq!((command.to_string().as_str(), command.arguments().len()), ("/bin/a -x b", 2));
         for bad in ["", " ", "a", "./a b", "/bin/../a", "/bin/a\nb", "/bin/sh -c 'echo x'", "/bin/a \"b\""] {

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_values_are_below_and_tokens_above() {
+    fn weak_values_are_below_the_threshold_and_tokens_above() {
         for weak in [
             "hunter22",
             "password123",

@@ -361,10 +361,10 @@ mod tests {
     use crate::CanonicalPath;
 
     #[test]
-    fn the_file_is_right() {
+    fn template_file_is_valid() {
         let all = parse(include_str!("../templates.toml")).unwrap();
         assert!(all.len() >= 25, "{}", all.len());
-        assert!(all.is_sorted_by(|a, b| a.name < b.name), "by name, each once");
+        assert!(all.is_sorted_by(|a, b| a.name < b.name), "ordered by name, each once");
         for template in &all {
             let name = &template.name;
             assert!(

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn class_is_the_smallest_that_has_the_value() {
+    fn class_is_the_smallest_that_contains_the_value() {
         let check = |value: Vec<u8>, expected: &str| {
             let class = ValueClass::of(&SecretValue::new(value).unwrap());
             assert_eq!(class.to_string(), expected);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_join_to_one_that_has_both() {
+    fn joined_class_contains_both() {
         let join = |a: &str, b: &str| a.parse::<ValueClass>().unwrap().or(b.parse().unwrap()).to_string();
         assert_eq!(join("token/1024", "text/128"), "text/1024");
         assert_eq!(join("token/128", "token/128"), "token/128");

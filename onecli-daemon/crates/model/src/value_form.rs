@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn text_around_a_value_is_found() {
+    fn text_around_a_value_is_a_fault() {
         let bearer = Placement::bearer();
         for (value, expected) in [
             ("sk-a1b2c3a1b2c3", ""),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_found_whatever_the_placement_is() {
+    fn samples_are_faults_in_every_placement() {
         for placement in [Placement::bearer(), Placement::basic("u").unwrap()] {
             for (value, expected) in [
                 ("sk-${OPENAI_API_KEY}", "which nothing expanded"),
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_header_may_have_a_scheme() {
+    fn scheme_is_allowed_in_a_whole_header_value() {
         check(
             &Placement::header("authorization: {secret}").unwrap(),
             "Bearer a1b2c3a1b2c3".trim(),
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_names_the_form_at_its_own_hosts() {
+    fn template_form_applies_at_its_own_hosts_only() {
         let bearer = Placement::bearer();
         let told = |host, value| told(&bearer, Some("openai"), host, value);
         assert!(
@@ -416,12 +416,12 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_left_to_their_parser() {
+    fn json_documents_are_not_checked() {
         check(&Placement::bearer(), "{\"key\": \"a1b2c3 ...\"}", "");
     }
 
     #[test]
-    fn placeholders_begin_as_values_do() {
+    fn placeholders_have_the_prefix_of_values() {
         // A minted token looks different from the value it is minted from.
         let is_placed = |template: &&Template| !template.value.begins.is_empty() && template.mint.is_none();
         for template in Template::all().iter().filter(is_placed) {

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn each_placement_declares_what_it_sends() {
+    fn wire_forms_match_each_placement() {
         let at = |site: &str| Placement::Replace { at: site.parse().unwrap() };
         let basic = Placement::basic("me").unwrap();
         let sigv4 = Placement::sigv4("*/*", Vec::new()).unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn client_secrets_are_recognised_as_they_are_sent() {
+    fn wire_forms_of_client_secrets_match_requests() {
         let secret = SecretValue::new(b"s3cret/+value".to_vec()).unwrap();
         let declared: Vec<String> = WireForm::of_form(&secret)
             .iter()
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown() {
+    fn debug_output_has_no_value() {
         let value = SecretValue::new(b"correct horse".to_vec()).unwrap();
         assert_eq!(format!("{:?}", Placement::bearer().wire_forms(&value)), "[WireForm(..)]");
     }

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn exemptions_do_not_open_our_own_listeners() {
+    fn exemptions_do_not_cover_the_daemons_listeners() {
         let own = vec!["127.0.0.1:10255".parse().unwrap()];
         let policy =
             AddressPolicy::new(vec!["127.0.0.0/8".parse().unwrap(), "0.0.0.0/32".parse().unwrap()], own);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_open_and_close_addresses() {
+    fn rules_allow_and_deny_addresses() {
         let policy = AddressPolicy::new(Vec::new(), vec!["10.0.0.9:10255".parse().unwrap()]);
         let reach = |open, allowed: &[&str], denied: &[&str]| Reach {
             open,

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_read_again_when_it_changes() {
+    fn hosts_file_is_reread_after_a_change() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hosts");
         let file = HostsFile::new(&path);

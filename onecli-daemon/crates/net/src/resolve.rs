@@ -285,7 +285,7 @@ mod tests {
     /// A name that resolves to a harmless address first and to the daemon's own when it is dialled. The daemon dials
     /// the address that it checked.
     #[tokio::test]
-    async fn rebinding_does_not_win() {
+    async fn dial_uses_the_checked_address_despite_rebinding() {
         let (_dir, resolver) = resolver().await;
         let authority = Authority::parse("rebound.test:443", None).unwrap();
         let mut seen = Vec::new();
@@ -348,7 +348,7 @@ mod tests {
 
     /// An agent that may resolve `**.evil.test` fills only a small cache.
     #[tokio::test]
-    async fn few_answers_are_kept() {
+    async fn answer_cache_is_bounded() {
         let asked = Arc::<AtomicUsize>::default();
         let (_dir, resolver) = counting(Arc::clone(&asked)).await;
         let look = async |names: std::ops::Range<usize>| {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_dns_says_is_told_apart() {
+    async fn dns_failures_are_distinguished() {
         let (_dir, resolver) = resolver().await;
         let found = |ttl, addresses: &[&str]| {
             Ok((ttl, addresses.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>()))

@@ -161,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
-    fn address_stands_for_its_name_for_its_agent() {
+    #[expect(clippy::disallowed_methods, reason = "a reference time")]
+    fn address_maps_to_its_name_for_its_agent_only() {
         let (start, all) = (Instant::now(), addresses("198.18.0.0/15"));
         let address = all.assign(ONE, &name("a.test")).unwrap();
         assert!(all.contains(address.into()) && all.contains(address.to_ipv6_mapped().into()));
@@ -189,7 +189,7 @@ mod tests {
 
     /// Invariant 9: a flood of names replaces only the oldest names of the same agent.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
+    #[expect(clippy::disallowed_methods, reason = "a reference time")]
     fn table_is_bounded_and_addresses_are_distinct() {
         for range in ["198.18.0.0/15", "240.0.0.0/4", "10.9.16.0/20"] {
             let (now, all) = (Instant::now(), addresses(range));

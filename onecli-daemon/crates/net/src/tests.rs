@@ -11,7 +11,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn first_bytes_tell_the_protocol() {
+async fn protocol_is_detected_from_first_bytes() {
     for (bytes, expected) in [
         (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http),
         (b"PRI * HTTP/2.0", Protocol::Http),
@@ -43,7 +43,7 @@ async fn rewound_bytes_come_first() {
 }
 
 #[tokio::test]
-async fn a_dead_address_does_not_stop_the_next() {
+async fn dial_continues_after_a_dead_address() {
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dead_address = dead.local_addr().unwrap();
     drop(dead);
@@ -59,7 +59,7 @@ async fn a_dead_address_does_not_stop_the_next() {
 
 /// A silent address delays the next one only by its own share of time, not by the whole timeout (RFC 8305).
 #[tokio::test]
-async fn a_silent_address_does_not_hold_up_the_next() {
+async fn dial_is_staggered_past_a_silent_address() {
     // A listener with a full queue drops further connections.
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -97,7 +97,7 @@ async fn configured_names_are_checked_too() {
 }
 
 #[tokio::test]
-async fn a_tunnel_counts_both_ways_and_stops_when_told() {
+async fn tunnel_counts_both_directions_and_stops_on_request() {
     let (mut agent, agent_side) = tokio::io::duplex(64);
     let (upstream_side, mut upstream) = tokio::io::duplex(64);
     let bytes = TunnelBytes::default();
@@ -119,7 +119,7 @@ async fn a_tunnel_counts_both_ways_and_stops_when_told() {
 
 /// Either side may close first. The tunnel passes on the other direction until that is silent for too long.
 #[tokio::test]
-async fn a_half_closed_tunnel_ends_when_the_other_side_is_silent() {
+async fn half_closed_tunnel_ends_after_silence() {
     for agent_closes in [true, false] {
         let (agent, agent_side) = tokio::io::duplex(64);
         let (upstream_side, upstream) = tokio::io::duplex(64);

@@ -9,7 +9,7 @@ use onecli_model::Clock;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clocks")]
+#[expect(clippy::disallowed_methods, reason = "the only place that reads the host's clocks")]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()

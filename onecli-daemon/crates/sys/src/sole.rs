@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holds_and_the_next_is_told_who() {
+    fn second_lock_fails_with_the_pid_of_the_holder() {
         let dir = tempfile::tempdir().unwrap();
         let open = || File::open(dir.path()).unwrap();
         let first = Sole::take(open()).unwrap();

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_where_root_made_them() {
+    fn only_links_of_root_are_followed() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir(at("real")).unwrap();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_told_by_their_physical_path() {
+    fn directory_returns_the_physical_path() {
         let dir = tempfile::tempdir().unwrap();
         let real = std::fs::canonicalize(dir.path()).unwrap();
         std::fs::create_dir_all(real.join("project/src")).unwrap();
@@ -233,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_roots_alone_all_the_way() {
+    fn program_must_belong_to_root_on_the_whole_path() {
         // All users can write to its directory.
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("program");
         std::fs::write(&file, "#!/bin/sh\n").unwrap();
         set_mode(&file, 0o755);
-        assert!(program(&file).is_err(), "below a directory that everybody may write");
+        assert!(program(&file).is_err(), "below a world-writable directory");
         for real in ["/bin/sh", "/usr/bin/env"] {
             assert_eq!(program(Path::new(real)).unwrap(), Path::new(real).canonicalize().unwrap(), "{real}");
         }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn others_must_not_be_able_to_exchange_a_program() {
+    fn program_writable_by_others_is_refused() {
         type Spoil = fn(&Path);
         if !is_root() {
             return;
@@ -268,8 +268,8 @@ mod tests {
             ("good", |_| ()),
             ("writable by a group", |file| set_mode(file, 0o775)),
             ("somebody's", |file| chown(file, Some(65534), None).unwrap()),
-            ("in a directory that a group may write", |file| set_mode(file.parent().unwrap(), 0o775)),
-            ("in somebody's directory", |file| chown(file.parent().unwrap(), Some(65534), None).unwrap()),
+            ("in a group-writable directory", |file| set_mode(file.parent().unwrap(), 0o775)),
+            ("in another user's directory", |file| chown(file.parent().unwrap(), Some(65534), None).unwrap()),
         ];
         for (number, (what, spoil)) in spoil.iter().enumerate() {
             let _ = std::fs::remove_file(&file);

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_with_many_upstreams_replaces_its_own() {
+    fn sessions_beyond_the_agent_limit_replace_its_own() {
         let all = Arc::new(Sessions::new());
         note(&all, 1, 0);
         for n in 0..1000 {

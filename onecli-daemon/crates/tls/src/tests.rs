@@ -42,7 +42,7 @@ async fn handshake(leaf_for: &str, asked_for: &str) -> Result<VerifiedStream<Tcp
 }
 
 #[tokio::test]
-async fn a_leaf_is_good_for_its_host_alone() {
+async fn leaf_is_valid_for_its_host_only() {
     for host in ["api.test", "127.0.0.1", "[2001:db8::1]"] {
         let stream = handshake(host, host).await.unwrap();
         assert!(stream.is_h2(), "{host}");
@@ -54,7 +54,7 @@ async fn a_leaf_is_good_for_its_host_alone() {
 }
 
 #[test]
-fn hello_is_read_in_pieces() {
+fn client_hello_is_parsed_from_fragments() {
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -79,7 +79,7 @@ fn hello_is_read_in_pieces() {
 
 /// The basis of the bound on cached leaves: the size of a leaf depends on its host only through the name.
 #[test]
-fn a_leaf_is_small_however_long_its_name() {
+fn leaf_size_is_bounded_for_the_longest_name() {
     let material = CertAuthority::generate("test", Timestamp::UNIX_EPOCH).unwrap();
     let authority = CertAuthority::load(&material).unwrap();
     let label = "x".repeat(63);
@@ -91,7 +91,7 @@ fn a_leaf_is_small_however_long_its_name() {
 
 /// A TLS 1.2 client without ticket support (RFC 5077) cannot make the daemon store its sessions.
 #[tokio::test]
-async fn sessions_are_kept_by_clients_alone() {
+async fn daemon_stores_no_sessions_of_agents() {
     let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000);
     let material = CertAuthority::generate("test", now).unwrap();
     let server = AgentTls::new(CertAuthority::load(&material).unwrap(), Arc::new(SystemClock)).unwrap();
@@ -123,7 +123,7 @@ async fn sessions_are_kept_by_clients_alone() {
 
 /// Only the agent that opened a session can resume it.
 #[tokio::test]
-async fn sessions_with_upstreams_are_the_agents_own() {
+async fn upstream_sessions_are_not_shared_between_agents() {
     let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000);
     let material = CertAuthority::generate("test", now).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -149,7 +149,7 @@ async fn sessions_with_upstreams_are_the_agents_own() {
 
 /// The session stores the certificates that an upstream presents.
 #[tokio::test]
-async fn an_upstream_with_too_many_certificates_is_none() {
+async fn upstream_with_too_many_certificates_is_refused() {
     let now = SystemClock.now();
     let material = CertAuthority::generate("test", now).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ async fn an_upstream_with_too_many_certificates_is_none() {
 }
 
 #[test]
-fn refusals_in_tls_are_bounded() {
+fn certificates_for_refused_hosts_are_limited() {
     let material = CertAuthority::generate("test", Timestamp::UNIX_EPOCH).unwrap();
     let tls = AgentTls::new(CertAuthority::load(&material).unwrap(), Arc::new(SystemClock)).unwrap();
     let agent = AgentId(Uuid::nil());
@@ -190,7 +190,7 @@ fn refusals_in_tls_are_bounded() {
 }
 
 #[tokio::test]
-async fn certificates_for_new_hosts_are_bounded() {
+async fn certificates_for_new_hosts_are_limited() {
     let material =
         CertAuthority::generate("test", Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000));
     let tls = AgentTls::new(CertAuthority::load(&material.unwrap()).unwrap(), Arc::new(SystemClock)).unwrap();
@@ -207,7 +207,7 @@ async fn certificates_for_new_hosts_are_bounded() {
 
 /// An attacker who can write to the database can exchange the certificate. None of these may enter a bundle.
 #[test]
-fn an_authority_whose_certificate_was_exchanged_is_refused() {
+fn authority_with_an_exchanged_certificate_is_refused() {
     let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(490_000);
     let made = || CertAuthority::generate("test", now).unwrap();
     let (good, foreign) = (made(), made());
@@ -234,7 +234,7 @@ fn an_authority_whose_certificate_was_exchanged_is_refused() {
 }
 
 #[test]
-fn what_is_sealed_of_an_authority() {
+fn sealed_authority_round_trips_in_both_formats() {
     let good = CertAuthority::generate("test", Timestamp::UNIX_EPOCH).unwrap();
     let sealed = good.to_seal().unwrap();
     let (again, key_alone) = CaMaterial::unsealed(good.certificate_pem.clone(), &sealed).unwrap();

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cgroup_is_told_by_whole_names() {
+    fn cgroup_is_matched_by_whole_path_components() {
         let slice = Path::new("onecli.slice/onecli-daemon.slice");
         for (memberships, within) in [
             ("0::/onecli.slice/onecli-daemon.slice/onecli-daemon.service\n", true),

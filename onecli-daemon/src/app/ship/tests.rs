@@ -53,7 +53,7 @@ async fn shipped(shipper: &mut watch::Receiver<u64>, seq: u64) {
 }
 
 #[tokio::test]
-async fn rows_are_the_lines() {
+async fn shipped_rows_equal_the_lines_of_the_log() {
     let host = Host::new().await;
     let shipper = host.shipper();
     let mut done = shipper.subscribe();
@@ -76,7 +76,7 @@ async fn rows_are_the_lines() {
 }
 
 #[tokio::test]
-async fn a_restart_neither_loses_nor_doubles() {
+async fn restart_neither_loses_nor_duplicates_rows() {
     let host = Host::new().await;
     let mut written = 0;
     for _ in 0..5 {
@@ -96,7 +96,7 @@ async fn a_restart_neither_loses_nor_doubles() {
 }
 
 #[tokio::test]
-async fn a_failing_store_is_tried_again() {
+async fn shipping_is_retried_after_a_store_failure() {
     let host = Host::new().await;
     host.store.hide_audit(true).await;
     let shipper = host.shipper();
@@ -110,7 +110,7 @@ async fn a_failing_store_is_tried_again() {
 }
 
 #[tokio::test]
-async fn damaged_and_missing_lines_stop_nothing() {
+async fn shipping_continues_after_damaged_and_missing_lines() {
     let host = Host::new().await;
     host.write(3).await;
     let path = host.dir.join("00000001.jsonl");
@@ -154,7 +154,7 @@ async fn a_forged_line_removes_no_rows() {
 
 /// Rows of segments that the writer removed for their age or size are removed from the store.
 #[tokio::test]
-async fn what_is_kept_no_longer_goes_from_the_store() {
+async fn rows_of_pruned_segments_leave_the_store() {
     let host = Host::new().await;
     host.write(400).await;
     host.log.close().await.unwrap();

@@ -37,7 +37,7 @@ async fn exchange(server: SocketAddr, query: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_agent_has_an_address_of_its_own() {
+async fn agents_have_distinct_addresses() {
     let Stage { _temp, parts, .. } = Stage::new();
     let port = free_port();
     let server = Server::new(parts, port, Box::new(|_| Ok(())));
@@ -118,23 +118,20 @@ async fn no_query_is_lost_from_one_server_to_the_next() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let late = tokio::spawn(async move { exchange(address, &query).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(!closing.is_finished(), "it waits for the one that was taken");
+    assert!(!closing.is_finished(), "it waits for the accepted query");
     first.zone.open.add_permits(1000);
     closing.await.unwrap();
     let answer = taken.await.unwrap();
-    assert!(told(&Message::from_vec(&answer).unwrap()).starts_with("NoError"), "the one that was taken");
-    assert!(!late.is_finished(), "nobody answers between two servers");
+    assert!(told(&Message::from_vec(&answer).unwrap()).starts_with("NoError"), "the accepted query");
+    assert!(!late.is_finished(), "no server answers in between");
     let second = Stage::new();
     let (_server, again) = start(second.parts);
     assert_eq!(again, address);
-    assert!(
-        told(&Message::from_vec(&late.await.unwrap()).unwrap()).starts_with("NoError"),
-        "the one that came late"
-    );
+    assert!(told(&Message::from_vec(&late.await.unwrap()).unwrap()).starts_with("NoError"), "the late query");
 }
 
 #[tokio::test]
-async fn queries_past_the_bound_are_dropped() {
+async fn queries_beyond_the_limit_are_dropped() {
     let Stage { _temp, parts, zone, .. } = Stage::new();
     zone.open.forget_permits(Semaphore::MAX_PERMITS);
     let port = free_port();
@@ -163,7 +160,7 @@ async fn queries_past_the_bound_are_dropped() {
         answered += 1;
     }
     assert_eq!(answered, 64);
-    assert_eq!(asker.queries.available_permits(), 64, "every place is given back");
+    assert_eq!(asker.queries.available_permits(), 64, "every permit is returned");
 }
 
 #[tokio::test]
@@ -195,7 +192,7 @@ async fn streams() {
     task.await.unwrap();
 
     for (what, bytes) in [
-        ("a query past the bound", [0xff; 64].as_slice()),
+        ("a query beyond the limit", [0xff; 64].as_slice()),
         ("no message", &[0, 0]),
         ("no query", &[0, 3, 1, 2, 3]),
         ("HTTP", b"GET / HTTP/1.1\r\n\r\n"),
@@ -211,6 +208,6 @@ async fn streams() {
     tokio::task::yield_now().await;
     let (mut client, task) = connect();
     task.await.unwrap();
-    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "one too many");
+    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "one connection beyond the limit");
     drop(held);
 }

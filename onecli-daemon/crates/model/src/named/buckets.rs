@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_of_services_are_known() {
+    fn bucket_location_is_known_for_services() {
         let check = |host: &str, expected: &str| {
             let host = host.parse().unwrap();
             let got = match hosting(&host) {

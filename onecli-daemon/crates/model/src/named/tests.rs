@@ -23,7 +23,7 @@ fn places(line: &str, fields: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn sources_of_copies() {
+fn copy_sources_are_named_resources() {
     let check = |host: &str, name: &str, value: &str, expected: &str| {
         assert_eq!(places(&format!("PUT {host}/x"), &[(name, value)]), [expected], "{host} {name} {value}");
     };
@@ -57,7 +57,7 @@ fn sources_of_copies() {
 }
 
 #[test]
-fn destinations_and_tags() {
+fn destinations_and_tagged_lists_are_named_resources() {
     let destination = |line: &str, value: &str| places(line, &[("Destination", value)]);
     assert_eq!(destination("COPY h.test/a/b", "https://h.test/c"), ["h.test:443/c"]);
     assert_eq!(destination("MOVE h.test/a", "/c/d"), ["h.test:443/c/d"]);
@@ -84,7 +84,7 @@ fn queries_name_resources_too() {
 }
 
 #[test]
-fn their_number_is_bounded() {
+fn number_of_named_resources_is_limited() {
     let authority = Authority::parse("h.test", Some(443)).unwrap();
     let path = CanonicalPath::parse("/x").unwrap();
     let request = Naming { method: &Method::PUT, authority: &authority, path: &path };
@@ -140,7 +140,7 @@ fn every_repository_of_a_mount_is_named() {
 }
 
 #[test]
-fn buckets_in_hosts() {
+fn buckets_are_found_in_host_names() {
     let check = |host: &str, value: &str, expected: &[&str]| {
         let line = format!("PUT {host}/x");
         assert_eq!(places(&line, &[("x-amz-copy-source", value)]), expected, "{host} {value}");
@@ -170,7 +170,7 @@ fn buckets_in_hosts() {
 }
 
 #[test]
-fn resources_of_swift() {
+fn swift_resources_are_found() {
     let put = |fields: &[(&str, &str)]| places("PUT h.test/v1/A/c/o", fields);
     assert_eq!(put(&[("X-Symlink-Target", "d/p")]), ["h.test:443/v1/A/d/p"]);
     let target = ("X-Symlink-Target", "d/p");
@@ -191,7 +191,7 @@ fn resources_of_swift() {
 }
 
 #[test]
-fn other_names_of_resources() {
+fn resources_in_vendor_headers_are_found() {
     let check = |field: &str, value: &str, expected: &[&str]| {
         assert_eq!(places("PUT h.test/v1/x", &[(field, value)]), expected, "{field}: {value}");
     };

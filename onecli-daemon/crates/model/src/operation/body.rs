@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_whole_words() {
+    fn names_match_whole_words_only() {
         let check = |text: &str, expected: bool| {
             assert_eq!(has_name(text.as_bytes(), "password"), expected, "{text}");
         };

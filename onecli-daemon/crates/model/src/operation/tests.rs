@@ -99,7 +99,7 @@ fn parameters_are_found_in_bodies() {
 }
 
 #[test]
-fn coded_bodies_are_not_judged() {
+fn encoded_bodies_are_refused() {
     for (name, value) in [
         (header::CONTENT_ENCODING, "gzip"),
         (HeaderName::from_static("x-amz-content-sha256"), "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shortcuts_of_case_change_no_character() {
+    fn case_shortcuts_change_no_result() {
         for c in '\0'..=char::MAX {
             let by_tables: String = c.to_uppercase().flat_map(char::to_lowercase).collect();
             assert_eq!(in_one_case(&c.to_string()), by_tables, "{c:?}");

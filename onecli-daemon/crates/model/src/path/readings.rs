@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_path_has_one_reading() {
+    fn plain_path_has_one_reading() {
         assert_eq!(all("/v1/Chat/x.json"), ["v1|chat|x.json"]);
         assert_eq!(all("/"), [""]);
         assert_eq!(all("/a/b/"), ["a|b"]);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_path_has_every_reading() {
+    fn ambiguous_path_has_every_reading() {
         let check = |path: &str, wanted: &str| {
             let all = all(path);
             assert!(all.iter().any(|reading| reading == wanted), "{path}: {wanted} is not in {all:?}");

@@ -46,7 +46,7 @@ mod tests {
     use crate::PathReadings;
 
     #[test]
-    fn patterns_within_others() {
+    fn covered_patterns_are_detected() {
         for (wide, narrow, expected) in [
             ("/**", "/a/**/b", true),
             ("/v1/**", "/v1/**", true),
@@ -77,7 +77,7 @@ mod tests {
 
     /// Every reported cover holds, for all patterns and paths of a small alphabet.
     #[test]
-    fn a_covered_pattern_matches_nothing_more() {
+    fn covering_pattern_matches_all_covered_paths() {
         let parts = ["a", "%41", "*", "a*", "**", ""];
         let names = ["a", "b", "ab", "%61", "", "a%2Fb"];
         let texts = |parts: &[&str]| -> Vec<String> {

@@ -25,7 +25,7 @@ fn terms(action: Action, host: &str, paths: &[&str]) -> Terms {
 }
 
 #[test]
-fn what_is_stored_is_checked() {
+fn rule_texts_are_validated() {
     let refused = |text: RuleText| Terms::try_from(text).unwrap_err().to_string();
     let host = |host: &str| Some(host.to_owned());
     for (rule, says) in [
@@ -61,7 +61,7 @@ fn what_is_stored_is_checked() {
 }
 
 #[test]
-fn ports_that_are_not_said() {
+fn default_ports_depend_on_the_action() {
     let port = |action| terms(action, "x.test", &[]).port();
     assert_eq!([Action::Allow, Action::Limit, Action::Approve].map(port), [Some(443); 3]);
     assert_eq!(port(Action::Deny), None, "a host that is denied is denied on every port");
@@ -114,7 +114,7 @@ fn spellings() {
 }
 
 #[test]
-fn networks_are_asked_in_their_turn() {
+fn networks_are_evaluated_by_address_or_later() {
     let rule = |action, host: Option<&str>, address: &str| {
         let host = host.map(str::to_owned);
         let port = Some("*".to_owned());
@@ -155,7 +155,7 @@ fn some_pattern() -> impl Strategy<Value = String> {
 proptest! {
     /// A pattern that matches a path in a permission also matches it in a restriction.
     #[test]
-    fn what_is_allowed_could_be_denied(pattern in some_pattern(), path in some_path()) {
+    fn restrictions_match_all_allowed_paths(pattern in some_pattern(), path in some_path()) {
         let (pattern, path) = (pattern.parse::<PathPattern>().unwrap(), CanonicalPath::parse(&path).unwrap());
         let path = PathReadings::new(&path);
         prop_assert!(!pattern.matches(&path) || pattern.matches_any_spelling(&path));
@@ -163,7 +163,7 @@ proptest! {
 
     /// Letter case, escapes of unreserved characters and a slash at the end do not evade a restriction.
     #[test]
-    fn respelling_dodges_nothing(pattern in some_pattern(), plain in "(/[a-c]{1,2}){1,3}", mask in any::<u32>()) {
+    fn respelling_does_not_evade_restrictions(pattern in some_pattern(), plain in "(/[a-c]{1,2}){1,3}", mask in any::<u32>()) {
         let pattern = pattern.parse::<PathPattern>().unwrap();
         let odd: String = plain.chars().enumerate().map(|(at, c)| match (mask >> (2 * (at % 16))) & 3 {
             1 if c != '/' => c.to_ascii_uppercase().to_string(),
@@ -178,7 +178,7 @@ proptest! {
 
     /// Terms are equal after they are written and parsed again.
     #[test]
-    fn terms_come_back(
+    fn terms_round_trip(
         action in prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Approve)],
         host in prop_oneof![Just(None), Just(Some("*")), Just(Some("*.x.test")), Just(Some("api.test"))],
         port in prop_oneof![Just(None), Just(Some("*")), Just(Some("8443"))],

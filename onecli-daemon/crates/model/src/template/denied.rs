@@ -340,7 +340,7 @@ fn words_are_found_wherever_a_graphql_document_is() {
 
 /// The usual requests to services stay possible.
 #[test]
-fn near_misses_are_allowed() {
+fn similar_harmless_requests_are_allowed() {
     for (template, line) in [
         ("anthropic", "POST api.anthropic.com/v1/messages"),
         ("anthropic", "GET api.anthropic.com/v1/models"),

@@ -205,7 +205,7 @@ async fn an_intermediate_must_be_allowed_to_sign() {
 }
 
 #[tokio::test]
-async fn a_configured_root_is_held_to_its_path_length() {
+async fn path_length_of_a_configured_root_is_enforced() {
     let all = Authority::new();
     let client = UpstreamTls::new(&[all.path("short.pem")]).unwrap();
     let (_server, address) = all.serve("of-short", "short", None, &["-tls1_3"]);
@@ -231,7 +231,7 @@ fn a_configured_root_must_be_allowed_to_sign() {
 
 /// A failed handshake stores no session, and a resumed session has the verdict of its handshake.
 #[tokio::test]
-async fn a_session_keeps_the_verdict() {
+async fn resumed_session_has_the_verdict_of_its_handshake() {
     let all = Authority::new();
     for version in ["-tls1_2", "-tls1_3"] {
         let client = all.client();
@@ -245,7 +245,7 @@ async fn a_session_keeps_the_verdict() {
 
 /// A staple is valid only between its two dates, except for "revoked".
 #[tokio::test]
-async fn staples_have_their_time() {
+async fn staples_are_valid_only_between_their_dates() {
     use super::super::ocsp::{Status, Subject, Unusable, status};
     use rustls::pki_types::UnixTime;
     use webpki::EndEntityCert;
