@@ -1,9 +1,9 @@
 //! Listeners in the network namespaces of managed processes, mainly of containers.
 //!
-//! The kernel redirects a managed process to the loopback of its own namespace, and refuses its connections while
-//! that namespace has no listener of the daemon. The helper therefore opens a listener as soon as it sees an agent's
-//! process in a namespace. A container's cgroup appears long before its program starts: events of the agents' cgroups
-//! ([`Watch`]) start a burst of surveys. They miss a process that changes its namespace later. The counter of
+//! The kernel redirects a managed process to the loopback of its own namespace. It refuses the process's connections
+//! while that namespace has no listener of the daemon. The helper therefore opens a listener as soon as it sees an
+//! agent's process in a namespace. A container's cgroup appears long before its program starts: events of the agents'
+//! cgroups ([`Watch`]) start a burst of surveys. They miss a process that changes its namespace later. The counter of
 //! unserved connects or the sweep finds such a process. Its connections wait until then, for seven seconds at most.
 //!
 //! A listener keeps its namespace alive. The daemon therefore closes a listener whose namespace has had no managed

@@ -80,7 +80,7 @@ impl fmt::Display for Restored {
 }
 
 /// Verifies a backup and, unless it is a dry run, replaces the database with it. The daemon must not run. Root opens
-/// the backup, and the process then becomes the owner of the data directory, so that the daemon can read the files
+/// the backup, and the process then becomes the owner of the data directory. The daemon can therefore read the files
 /// that this creates.
 ///
 /// # Errors

@@ -172,8 +172,8 @@ impl Parts {
         }
     }
 
-    /// Denies a name. If programs may connect to it, they get an address at which the daemon returns the reason, and
-    /// the record of the connection also covers the query. No other name server is queried.
+    /// Denies a name. If programs may connect to it, they get an address at which the daemon returns the reason. The
+    /// record of the connection then also covers the query. No other name server is queried.
     async fn deny(
         &self,
         asker: &Asker,
@@ -203,9 +203,9 @@ impl Parts {
         Addresses { list: address.map(IpAddr::from).into_iter().collect(), ttl: denied::TTL }
     }
 
-    /// Permits the lookup of a name that no operator configured. The lookup tells the operator of its domain the
-    /// name, so the name is recorded before any server is queried, and the number of such names is limited. The lock
-    /// serializes them, so that no server receives a name whose record is not yet written.
+    /// Permits the lookup of a name that no operator configured. The lookup sends the name to the operator of its
+    /// domain. The name is therefore recorded before any server is queried, and the number of such names is limited.
+    /// The lock serializes them, so that no server receives a name whose record is not yet written.
     ///
     /// The number is not limited for an agent with `egress allow`, which may send any data anyway.
     async fn coin(

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use onecli_model::Host;
 
-/// The number of new names that one agent may look up at once, and of cached names that it may query again at no
-/// cost. The cache of one agent has at most 260 KiB.
+/// The number of new names that one agent may look up at once. Also the number of cached names, which it may query
+/// again at no cost. The cache of one agent has at most 260 KiB.
 const BURST: usize = 1_024;
 /// The interval after which one more new name is allowed: 900 an hour.
 const EVERY: Duration = Duration::from_secs(4);

@@ -67,8 +67,8 @@ impl Coding {
 mod tests {
     use super::*;
 
-    /// Text beside a value changes no character of its core, and every character outside the core and the shared ones
-    /// is free of the value's bits.
+    /// Text beside a value changes no character of its core. Every character outside the core and the shared ones is
+    /// free of the value's bits.
     #[test]
     fn characters_outside_core_and_edges_are_free_of_value_bits() {
         let encode = |coding: Coding, parts: [&[u8]; 3]| {

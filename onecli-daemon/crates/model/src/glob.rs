@@ -1,7 +1,7 @@
 //! Patterns over the segments of a path, compiled once: `*` within a segment, `**` for any number of whole segments.
 //!
-//! Matching takes at most one comparison for each pair of a segment and a part of the pattern, and a comparison is
-//! linear in the segment. Backtracking never goes beyond the last `**`.
+//! Matching takes at most one comparison for each pair of a segment and a part of the pattern. A comparison is linear
+//! in the segment. Backtracking never goes beyond the last `**`.
 
 use memchr::memmem::Finder;
 

@@ -10,9 +10,8 @@ use tokio_rustls::server::TlsStream;
 
 /// A TLS connection with an agent.
 ///
-/// After the agent's closure alert every read returns the end of the stream, for as long as the TCP connection is
-/// open in that direction: the agent may still read (RFC 8446 section 6.1). After that, reads fail, because the agent
-/// is gone.
+/// After the agent's closure alert every read returns the end of the stream, while the TCP connection is open in that
+/// direction: the agent may still read (RFC 8446 section 6.1). After that, reads fail, because the agent is gone.
 #[derive(Debug)]
 pub struct ServerStream<S> {
     tls: TlsStream<S>,

@@ -34,7 +34,7 @@ pub(super) struct Surroundings {
 
 /// Returns the output of the command if it succeeds. Standard error is discarded, because it may contain the value.
 ///
-/// Kills the command and its process group when the time limit passes, when the output is too large, or when the
+/// Kills the command and its process group in three cases: the time limit passes, the output is too large, or the
 /// reader of `outcome` is gone. Leftover processes in its group are killed in any case. The caller ends processes
 /// that left the group ([`privilege::end_children`](onecli_sys::privilege::end_children)).
 pub(super) fn run(

@@ -92,8 +92,8 @@ pub(in crate::app) fn service(daemon_cgroup: &std::path::Path) -> Result<(), App
     }
 }
 
-/// Processes that run one command each. Processes, not threads: each can find the leftover processes of its command,
-/// and the output of one command is never in the memory of a process that runs another.
+/// Processes that run one command each. Each process can find the leftover processes of its command, which a thread
+/// could not. The output of a command is never in the memory of a process that runs another.
 struct Crew {
     surroundings: Surroundings,
     busy: Vec<Pid>,

@@ -3,8 +3,8 @@
 
 /// Returns whether `wide` matches every path that `narrow` matches.
 ///
-/// It does if they are the same text, if `wide` is `/**`, or if each segment of `wide` is `*` or equals that of
-/// `narrow`. A `**` at the end of `wide` covers the rest of `narrow` if that has at least one segment. Any other
+/// It does if they are the same text or `wide` is `/**`. It also does if each segment of `wide` is `*` or equals that
+/// of `narrow`. A `**` at the end of `wide` covers the rest of `narrow` if that has at least one segment. Any other
 /// `**`, and a `*` beside other text, covers only identical text.
 pub(super) fn covers(wide: &str, narrow: &str) -> bool {
     if wide == narrow || wide == super::EVERYTHING {
