@@ -3,9 +3,10 @@
 //!
 //! The kernel redirects every datagram of a managed process for port 53, whatever IPv4 server it names (127.0.0.53
 //! too). The new destination is a loopback address that belongs to the agent alone. [`Server`] has a socket on each
-//! of these addresses, so the destination address identifies the agent. DNS over TCP arrives at the transparent listener with
-//! the kernel's record of the connection. The kernel refuses servers with IPv6 addresses with `EPERM`. Clients then
-//! try the next server of resolv.conf(5), so one IPv4 server with any address in it is enough.
+//! of these addresses, so the destination address identifies the agent. DNS over TCP arrives at the transparent
+//! listener with the kernel's record of the connection. The kernel refuses servers with IPv6 addresses with
+//! `EPERM`. Clients then try the next server of resolv.conf(5), so one IPv4 server with any address in it is
+//! enough.
 //!
 //! | name | answer |
 //! |---|---|

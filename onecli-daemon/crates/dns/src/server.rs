@@ -179,7 +179,7 @@ impl Server {
         listening.iter().map(|(id, one)| (*id, one.address)).collect()
     }
 
-    /// Closes every socket and writes outstanding records. Accepted queries are answered first, within [`CLOSING`].
+    /// Closes every socket and writes outstanding records. Accepted queries are answered first, within two seconds.
     /// Later queries wait in the socket for the next server if the store holds it.
     pub async fn close(&self) {
         let mut all: Vec<Listening> = {
