@@ -1,6 +1,6 @@
-//! Alerts of the audit log, for the log of the daemon itself: operators watch that one.
+//! Alerts of the audit log, copied to the log of the daemon itself, which operators monitor.
 //!
-//! A thread of its own writes them, because a service that collects logs may be slow, and requests wait for the audit log.
+//! A separate thread writes them: a log collector may be slow, and requests wait for the audit log.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::record::{Event, Record};
 
-/// Alerts that wait to be written. Further ones are counted; they stand in the audit log all the same.
+/// The number of alerts that wait to be written. Further ones are counted; the audit log contains them all.
 const QUEUE: usize = 256;
-/// How long the end of the log waits for those.
+/// How long the end of the log waits for the queued alerts.
 const END: Duration = Duration::from_secs(1);
-/// The target of these events, by which a log of its own can be kept for them.
+/// The tracing target of these events, so that a separate log can collect them.
 pub const TARGET: &str = "onecli::alert";
 
 /// Writes alerts.
@@ -32,7 +32,7 @@ impl Alerts {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// The system cannot start another thread.
     pub(super) fn start() -> io::Result<Alerts> {
         let (queue, alerts) = mpsc::sync_channel(QUEUE);
         let (alive, ended) = mpsc::channel::<()>();
@@ -45,7 +45,7 @@ impl Alerts {
         Ok(Alerts { queue: Some(queue), ended, missed: 0 })
     }
 
-    /// Hands over a record that stands in the log under the number `seq`, if it is an alert. Never waits.
+    /// Queues the record with number `seq`, if it is an alert. Never waits.
     pub(super) fn raise(&mut self, seq: u64, record: &Record) {
         let Some(queue) = self.queue.as_ref().filter(|_| record.event == Event::Alert) else { return };
         if self.missed > 0 && queue.try_send(Told::Missed(self.missed)).is_ok() {
@@ -60,12 +60,13 @@ impl Alerts {
 impl Drop for Alerts {
     fn drop(&mut self) {
         self.queue = None;
-        // Elapsed, or the thread has ended: what it did not write is in the audit log.
+        // The time elapsed, or the thread has ended. Unwritten alerts are in the audit log.
         let _ = self.ended.recv_timeout(END);
     }
 }
 
-/// Neither a value nor a path: an agent may put anything into a path. Every text is escaped and bounded by [`super::Text`].
+/// Writes neither a value nor a path, because an agent may put anything into a path. Every text is escaped and
+/// bounded by [`super::Text`].
 fn write(told: &Told) {
     let (seq, record) = match told {
         Told::Alert(seq, record) => (*seq, record),

@@ -1,9 +1,9 @@
-//! Work that the writer waits for without standing still: fdatasync(2) for `durability = "relaxed"`, reading what is to go.
+//! Background work of the writer: fdatasync(2) for `durability = "relaxed"`, and reading expired segments.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 
-/// Work that may be under way, on a thread of its own.
+/// At most one running job, on its own thread.
 #[derive(Debug)]
 pub(super) struct Background<T> {
     running: Option<Receiver<T>>,
@@ -16,12 +16,12 @@ impl<T> Default for Background<T> {
 }
 
 impl<T: Send + 'static> Background<T> {
-    /// Is some under way?
+    /// Reports whether a job is running.
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Begins it; what came of an earlier one is no longer told.
+    /// Starts a job. The result of an earlier job is discarded.
     pub(super) fn start(&mut self, name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<()> {
         let (done, result) = mpsc::channel();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -31,7 +31,7 @@ impl<T: Send + 'static> Background<T> {
         Ok(())
     }
 
-    /// What came of it, once.
+    /// Returns the job's result, once.
     pub(super) fn finished(&mut self) -> Option<io::Result<T>> {
         let result = self.running.take()?;
         match result.try_recv() {

@@ -1,13 +1,13 @@
-//! Signed statements of what the log holds: C2SP tlog-checkpoint in a C2SP signed note.
+//! Signed statements about the contents of the log: a C2SP tlog-checkpoint in a C2SP signed note.
 //!
 //! ```text
 //! onecli/audit/0198c5a2-...               the log's origin
-//! 4711                                    how many records it has
+//! 4711                                    the number of its records
 //! CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=   the root of their Merkle tree (RFC 6962)
-//! time 2026-01-02T03:04:05.678901Z        when this was signed
-//! prev 0f3b...                            what the next record's `prev` has to be
-//! edge NvAfZ...                           the tree's right edge, so that hashing can go on from here
-//! end clean                               only in the last one of a daemon that was stopped: nothing comes after
+//! time 2026-01-02T03:04:05.678901Z        the time of signing
+//! prev 0f3b...                            the required `prev` of the next record
+//! edge NvAfZ...                           the tree's right edge, from which hashing continues
+//! end clean                               only in the last checkpoint of a stopped daemon: nothing follows
 //!
 //! — onecli/audit/0198c5a2-... Az3grl...   the signature (Ed25519)
 //! ```
@@ -25,20 +25,20 @@ use sha2::{Digest, Sha256};
 use super::encode::Link;
 use super::tree::Tree;
 
-/// What a log's origin begins with.
+/// The prefix of a log's origin.
 const ORIGIN: &str = "onecli/audit/";
 /// The signature type of Ed25519 in signed notes.
 const ED25519_TYPE: u8 = 1;
 
-/// What stands before a note that is one line.
+/// The prefix of a note on one line.
 const MARK: &str = "audit checkpoint: ";
 
-/// A note for where line ends are not kept: they are written as `\n`.
+/// Writes a note on one line, for media that do not preserve line ends: each becomes `\n`.
 pub fn on_one_line(note: &str) -> String {
     format!("{MARK}{}", note.replace('\n', "\\n"))
 }
 
-/// The note in a line that holds one, whatever stands before it: syslog's time, host and program.
+/// Extracts the note from a line that contains one. Text before it is ignored: syslog's time, host and program.
 pub fn from_one_line(line: &str) -> Option<String> {
     let (_, note) = line.split_once(MARK)?;
     Some(note.trim_end().replace("\\n", "\n"))
@@ -56,29 +56,29 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// How many bytes a seed has.
+    /// The length of a seed, in bytes.
     pub const SEED: usize = 32;
 
-    /// The key pair of a seed; `None` where it has not [`Signer::SEED`] bytes.
+    /// Returns the key pair of a seed; `None` if the seed does not have [`Signer::SEED`] bytes.
     pub fn from_seed(seed: &[u8]) -> Option<Signer> {
         Ed25519KeyPair::from_seed_unchecked(seed).ok().map(|pair| Signer { pair })
     }
 
-    /// What verifies this signer's checkpoints of a log.
+    /// Returns the verifier of this signer's checkpoints of a log.
     pub fn verifier(&self, log: LogId) -> Verifier {
         let mut key = [0; 32];
         key.copy_from_slice(self.pair.public_key().as_ref());
         Verifier { log, key }
     }
 
-    /// The checkpoint in a file, of whichever log; `None` where it is none that this signer signed.
+    /// Reads the checkpoint in a file, of any log. Returns `None` if this signer signed none there.
     pub(super) fn read(&self, path: &Path) -> Option<Checkpoint> {
         let note = std::fs::read_to_string(path).ok()?;
         let named: Checkpoint = note.rsplit_once("\n\n")?.0.parse().ok()?;
         self.verifier(named.log).open(&note).ok()
     }
 
-    /// The note: text and signature.
+    /// Returns the note: text and signature.
     pub(super) fn sign(&self, checkpoint: &Checkpoint) -> String {
         let text = checkpoint.to_string();
         let verifier = self.verifier(checkpoint.log);
@@ -95,27 +95,27 @@ pub struct Verifier {
     key: [u8; 32],
 }
 
-/// Why a note is no checkpoint of the log, or a text no key.
+/// The reason why a note is not a checkpoint of the log, or a text is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
-    /// Not in the form.
+    /// The form is wrong.
     #[error("it is not in the form of a {0}")]
     Form(&'static str),
-    /// Signed for another log.
+    /// The note was signed for another log.
     #[error("it is of another log, {0}")]
     OtherLog(LogId),
-    /// No valid signature of the key.
+    /// The note has no valid signature of the key.
     #[error("its signature is not of the log's key")]
     Signature,
 }
 
 impl Verifier {
-    /// The log that it is the key of.
+    /// The log that this key belongs to.
     pub fn log(&self) -> LogId {
         self.log
     }
 
-    /// SHA-256 over name and key, the first four bytes: tells keys of one name apart.
+    /// The first four bytes of SHA-256 over name and key. They distinguish keys of the same name.
     fn key_hash(&self) -> [u8; 4] {
         let digest = Sha256::new()
             .chain_update(format!("{ORIGIN}{}\n", self.log))
@@ -125,7 +125,8 @@ impl Verifier {
         [digest[0], digest[1], digest[2], digest[3]]
     }
 
-    /// Reads a note that this key has to have signed. Other signatures on it, of witnesses, are passed over.
+    /// Reads a note that this key must have signed. Other signatures on it, such as those of witnesses, are
+    /// ignored.
     ///
     /// # Errors
     /// [`NoteError`].
@@ -151,7 +152,7 @@ impl Verifier {
 }
 
 impl Verifier {
-    /// Reads a note of whichever log that this key has to have signed: a host's logs have one key.
+    /// Reads a note of any log that this key must have signed: all logs of a host share one key.
     ///
     /// # Errors
     /// [`NoteError`].
@@ -187,21 +188,22 @@ impl FromStr for Verifier {
     }
 }
 
-/// What a log holds at one moment.
+/// The contents of a log at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checkpoint {
     pub(super) log: LogId,
     pub(super) time: Timestamp,
-    /// All records so far; the last one's number is the tree's size.
+    /// The tree of all records so far. Its size is the number of the last record.
     pub(super) tree: Tree,
-    /// What the next record's `prev` has to be.
+    /// The required `prev` of the next record.
     pub(super) prev: Link,
-    /// The daemon ended the log here. The next one takes this back before its first record, so what stands behind such a
-    /// checkpoint no daemon wrote.
+    /// The daemon ended the log here. The next daemon revokes this before its first record, so no daemon wrote the
+    /// bytes behind such a checkpoint.
     pub(super) ended: bool,
 }
 
-/// The last line of a checkpoint with [`Checkpoint::ended`]. Older ones have none, and older programs pass it over.
+/// The last line of a checkpoint with [`Checkpoint::ended`]. Older checkpoints have no such line, and older
+/// programs ignore it.
 const ENDED: &str = "end clean";
 
 /// The signed text.
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(verifier.open(&cosigned), Ok(checkpoint), "a witness may add its own");
     }
 
-    /// Frozen: what was signed once must stay readable.
+    /// Frozen: notes that were signed once must stay readable.
     #[test]
     fn the_note_is_as_documented() {
         let lines: Vec<String> = signer().sign(&checkpoint()).lines().map(str::to_owned).collect();

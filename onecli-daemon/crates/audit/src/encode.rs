@@ -1,4 +1,4 @@
-//! The one place where a record becomes a line, bound to the line before it.
+//! Encoding of records as lines. Only this module turns a record into a line and links it to the line before.
 
 use std::fmt;
 use std::io;
@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::record::{Entry, Record};
 use super::tree::{Hash, leaf_hash};
 
-/// What binds a line to the one before it, its `prev`: the first 16 bytes of that line's leaf hash (SHA-256 over a zero
-/// byte and the line), in hexadecimal. Zeros in the first line of a log. The Merkle tree proves that nothing was
-/// changed; this tells which line was, and a person can check it with `sha256sum`.
+/// The link from a line to the one before it, its `prev`: the first 16 bytes of that line's leaf hash in
+/// hexadecimal. The leaf hash is SHA-256 over a zero byte and the line. In the first line of a log the link is all
+/// zeros. The Merkle tree proves that no line was changed. The links show which line was changed, and an operator
+/// can check them with `sha256sum`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Link([u8; 16]);
@@ -67,8 +68,8 @@ struct Numbered<'a> {
     record: &'a Record,
 }
 
-/// Appends a record's line to `out`: one JSON object and a line feed, which the object itself never holds. Tells the
-/// line's leaf hash.
+/// Appends a record's line to `out`: one JSON object and a line feed. The object itself contains no line feed.
+/// Returns the line's leaf hash.
 pub(super) fn encode(time: Timestamp, seq: u64, prev: Link, record: &Record, out: &mut Vec<u8>) -> Hash {
     let start = out.len();
     #[expect(clippy::expect_used, reason = "a struct of texts and numbers, and a Vec takes every byte")]
@@ -79,13 +80,14 @@ pub(super) fn encode(time: Timestamp, seq: u64, prev: Link, record: &Record, out
     hash
 }
 
-/// What a line has besides its record: time, number and link. 20 digits are the longest number.
+/// The bytes of a line besides its record: time, number and link. The longest number has 20 digits.
 const AROUND: usize =
     r#""time":"2026-01-02T03:04:05.678901Z","seq":,"prev":"0123456789abcdef0123456789abcdef","#.len()
         + 20
         + 1;
 
-/// How many bytes a record's line takes with its line feed, at most: as many less as its number has fewer digits than 20.
+/// The upper bound for the length of a record's line with its line feed, in bytes. The actual line is shorter by
+/// one byte for each digit that its number has less than 20.
 pub(super) fn line_bytes(record: &Record) -> u64 {
     let mut counted = Counter(AROUND);
     #[expect(clippy::expect_used, reason = "a struct of texts and numbers, and a counter takes every byte")]
@@ -93,7 +95,7 @@ pub(super) fn line_bytes(record: &Record) -> u64 {
     counted.0 as u64
 }
 
-/// Counts what is written to it.
+/// Counts the bytes written to it.
 struct Counter(usize);
 
 impl io::Write for Counter {
@@ -115,15 +117,15 @@ fn shown<S: Serializer>(link: &Link, out: S) -> Result<S::Ok, S::Error> {
     out.collect_str(link)
 }
 
-/// Reads a line back, without its line feed.
+/// Decodes a line, which must be without its line feed.
 ///
 /// # Errors
-/// What serde has to say where the line is no entry.
+/// The message of serde if the line is not an entry.
 pub(super) fn decode(line: &[u8]) -> Result<Entry, String> {
     serde_json::from_slice(line).map_err(|error| error.to_string())
 }
 
-/// What every line begins with, read without looking at the rest: verifying reads millions.
+/// The beginning that all lines share. Verification reads millions of lines, so this parses nothing behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Start<'l> {
     pub(super) time: &'l str,
@@ -132,7 +134,7 @@ pub(super) struct Start<'l> {
 }
 
 impl<'l> Start<'l> {
-    /// `None` where the line does not begin as [`encode`] writes it.
+    /// Returns `None` if the line does not begin as [`encode`] writes it.
     pub(super) fn read(line: &'l [u8]) -> Option<Start<'l>> {
         let rest = line.strip_prefix(br#"{"time":""#)?;
         let (time, rest) = rest.split_at(memchr::memchr(b'"', rest)?);

@@ -1,14 +1,14 @@
-//! Why a record is not on the disk.
+//! Errors of the audit log.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What can go wrong in the audit log. Cloneable, because one failed write answers many callers.
+/// Errors of the audit log. The type is cloneable because one failed write is reported to many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AuditError {
-    /// Another process writes this log.
+    /// Another process has this log open for writing.
     #[error("the audit log {} is in use by another daemon", path.display())]
     Locked {
         /// The directory.
@@ -19,41 +19,41 @@ pub enum AuditError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// The system's answer.
+        /// The error that the system returned.
         source: Arc<io::Error>,
     },
-    /// More records are waiting than memory is meant to hold: the disk is too slow, or failing.
+    /// The queue of unwritten records has reached its bound: the disk is too slow, or failing.
     #[error("{queued} audit records are waiting for the disk; nothing is let through until they are written")]
     Overloaded {
-        /// How many are waiting.
+        /// The number of queued records.
         queued: usize,
     },
-    /// The disk takes longer than anybody should wait. What waits is written when it is done, but nothing is let through
-    /// on its account.
+    /// The disk did not finish a write in time. The queued records are still written later, but the daemon lets
+    /// nothing through because of them.
     #[error("the disk of the audit log has not answered for {} seconds; nothing is let through meanwhile", waited.as_secs())]
     Slow {
-        /// How long was waited.
+        /// How long the caller waited.
         waited: Duration,
     },
-    /// The writer has ended.
+    /// The writer thread has ended.
     #[error("the audit log is closed")]
     Closed,
-    /// A line that is no record: edited, or damaged.
+    /// A line that is not a record: it was edited, or it is damaged.
     #[error("{}, at byte {offset}: not an audit record: {reason}", path.display())]
     BadLine {
         /// The segment file.
         path: PathBuf,
-        /// Where the line begins.
+        /// The offset at which the line begins.
         offset: u64,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
 
 impl AuditError {
-    /// Wraps the system's answer with the file and what was tried.
+    /// Wraps a system error with the file and the action that failed.
     pub(super) fn io(path: &Path, action: &'static str) -> impl Fn(io::Error) -> AuditError {
         move |source| AuditError::Io { path: path.to_owned(), action, source: Arc::new(source) }
     }

@@ -1,16 +1,16 @@
-//! Refusals of one agent, folded: a program that tries again and again, or for ever something else, fills neither the
-//! log nor the memory (invariant 9).
+//! Folding of an agent's refusals: a program that retries the same request for ever, or a new one each time, fills
+//! neither the log nor the memory (invariant 9).
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Identical refusals have at most one record in this time.
+/// Identical refusals get at most one record in this interval.
 pub const FOLD_WINDOW: Duration = Duration::from_secs(10);
-/// Refusals that are told apart; those beyond share one record.
+/// The number of distinct refusals. Those beyond it share one record.
 const KEYS: usize = 32;
 
-/// What is recorded, and what waits to be. `K` tells refusals apart.
+/// The recorded refusals and those that wait to be recorded. `K` distinguishes refusals.
 #[derive(Debug)]
 pub struct Fold<K> {
     keys: HashMap<K, Folded>,
@@ -23,12 +23,12 @@ struct Folded {
     since: u64,
 }
 
-/// Refusals that one record stands for.
+/// Refusals that one record summarizes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Repeated<K> {
-    /// `None`: of several kinds.
+    /// The refusals' key; `None` if they are of several kinds.
     pub key: Option<K>,
-    /// How many, at least one.
+    /// Their number, at least one.
     pub count: u64,
 }
 
@@ -39,7 +39,7 @@ impl<K> Default for Fold<K> {
 }
 
 impl<K: Hash + Eq + Clone> Fold<K> {
-    /// Counts a refusal. True: it wants a record of its own, now.
+    /// Counts a refusal. Returns true if the caller must record it now.
     pub fn note(&mut self, now: Instant, key: &K) -> bool {
         if let Some(folded) = self.keys.get_mut(key) {
             folded.since += 1;
@@ -53,8 +53,8 @@ impl<K: Hash + Eq + Clone> Fold<K> {
         false
     }
 
-    /// The same, where it may not have a record of its own: `may_write` is asked only if it wants one. If not, it is counted
-    /// among those that are not told apart.
+    /// As [`note`](Self::note), for a caller that may be out of quota. `may_write` is called only if the refusal
+    /// needs a record. If it returns false, the refusal is counted without its key.
     pub fn note_if(&mut self, now: Instant, key: &K, may_write: impl FnOnce() -> bool) -> bool {
         if self.wants(key) && !may_write() {
             self.note_other(now);
@@ -70,27 +70,27 @@ impl<K: Hash + Eq + Clone> Fold<K> {
         }
     }
 
-    /// Would this one have a record of its own, now?
+    /// Reports whether this refusal needs its own record now.
     fn wants(&self, key: &K) -> bool {
         self.keys.len() < KEYS && !self.keys.contains_key(key)
     }
 
-    /// Counts a refusal among those that are not told apart.
+    /// Counts a refusal without its key.
     pub fn note_other(&mut self, now: Instant) {
         self.others.get_or_insert(Folded { recorded: now, since: 0 }).since += 1;
     }
 
-    /// What has waited long enough. To be called now and then.
+    /// Removes and returns the counts whose window has passed. Call it periodically.
     pub fn due(&mut self, now: Instant) -> Vec<Repeated<K>> {
         self.take(now, FOLD_WINDOW)
     }
 
-    /// All that waits, when there will be no later call.
+    /// Removes and returns all counts, if no later call follows.
     pub fn rest(&mut self, now: Instant) -> Vec<Repeated<K>> {
         self.take(now, Duration::ZERO)
     }
 
-    /// Is there nothing to remember?
+    /// Reports whether no refusal is remembered.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.others.is_none()
     }
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(due.len(), 2, "{due:?}");
         assert!(due.contains(&Repeated { key: Some(0), count: 1 }), "{due:?}");
         assert!(due.contains(&Repeated { key: None, count: 968 }), "{due:?}");
-        // What was tried again has had its record for the next window; the others begin anew.
+        // A retried refusal has used its record of the next window; the others begin anew.
         let later = start + FOLD_WINDOW + Duration::from_secs(1);
         assert!(!fold.note(later, &0));
         assert!(fold.note(later, &1));

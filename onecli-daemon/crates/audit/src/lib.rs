@@ -1,8 +1,8 @@
-//! The audit log: who asked for what, what was decided, what came of it. Never a value.
+//! The audit log: which agent asked for what, the decision, and the outcome. It never contains a secret value.
 //!
-//! JSON lines in segment files, each line on the disk before the caller goes on. [`AuditLog`] writes,
-//! [`Entries`] reads. Lines are bound to each other, all of them to a Merkle tree, and the tree's root to signed
-//! checkpoints ([`Verifier`]).
+//! The log consists of JSON lines in segment files. Each line is on disk before the caller continues. [`AuditLog`]
+//! writes lines and [`Entries`] reads them. Each line is linked to the one before it, a Merkle tree covers all
+//! lines, and signed checkpoints cover the tree's root ([`Verifier`]).
 
 #![forbid(unsafe_code)]
 

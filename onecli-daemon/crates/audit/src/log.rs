@@ -1,4 +1,5 @@
-//! The handle that everybody else has of the log: records go in, proofs come out.
+//! The handle of the audit log that the rest of the daemon uses: it accepts records and returns proofs that they
+//! are written.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -25,8 +26,8 @@ use super::segment::{self, SEGMENT_BYTES, Segments};
 use super::tree::Tree;
 use super::writer::{Upkeep, Writer};
 
-/// The most records that wait in memory. From half of it on, decisions are refused, so that the rest is kept for
-/// the outcomes of requests that are under way.
+/// The most records that wait in memory. Decisions are refused once the queue is half full, so that the rest
+/// remains for the outcomes of running requests.
 const QUEUE: usize = 16_384;
 /// How long a decision waits for a slow disk.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,48 +35,49 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// When a record counts as written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Once fdatasync(2) has returned: it outlives the daemon and the power.
+    /// After fdatasync(2) has returned. The record survives the end of the daemon and a power failure.
     #[default]
     Strict,
-    /// Once write(2) has: it outlives the daemon, even killed, but a power failure or a crash of the kernel can take
-    /// the last second.
+    /// After write(2) has returned. The record survives the end of the daemon, even by SIGKILL. A power failure or
+    /// a kernel crash can lose the last second.
     Relaxed,
 }
 
-/// What a log is opened with.
+/// The settings that a log is opened with.
 #[derive(Debug)]
 pub struct Settings {
-    /// Time.
+    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// Signs checkpoints.
+    /// The signer of checkpoints.
     pub signer: Signer,
-    /// The id of a log that has to be begun anew.
+    /// The id for a new log, if one must be started.
     pub fresh: LogId,
-    /// The log that was written here last, as it is known from elsewhere than the directory.
+    /// The last known state of this log from a source other than its directory.
     pub known: Option<Known>,
     /// When a record counts as written.
     pub durability: Durability,
-    /// What is kept.
+    /// How much of the log is retained.
     pub retention: Retention,
-    /// When less is free on the log's file system, in bytes, [`AuditLog::space_is_scarce`].
+    /// The threshold for [`AuditLog::space_is_scarce`]: free bytes on the log's file system.
     pub reserve: u64,
 }
 
-/// What is known of a log from elsewhere than its directory.
+/// The state of a log according to a source other than its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Which log it is.
+    /// The id of the log.
     pub log: LogId,
-    /// Its last record there: number and line.
+    /// The last record known there: number and line.
     pub last: Option<(u64, String)>,
 }
 
-/// Where a log began to be written by this daemon.
+/// The point at which this daemon began to write to the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begin {
     /// The first segment that it writes to.
     pub segment: u64,
-    /// The number of the last record before its own. What earlier segments have behind it is not part of the log.
+    /// The number of the last record before this daemon's own. Bytes behind it in earlier segments are not part of
+    /// the log.
     pub after: u64,
 }
 
@@ -86,8 +88,8 @@ impl Begin {
     }
 }
 
-/// Proof that a decision's record is written: on the disk, or, where the log is told to be relaxed, with the kernel, from
-/// where it reaches the disk within about a second. Injection takes one.
+/// Proof that a decision's record is written. With strict durability it is on disk. With relaxed durability the
+/// kernel has it, and it reaches the disk within about a second. Injection requires this proof.
 #[derive(Debug)]
 pub struct Durable {
     seq: u64,
@@ -104,8 +106,8 @@ impl Durable {
     }
 }
 
-/// A handle of the log; clones write the same one. The log ends when it is closed or its last handle is dropped,
-/// in both cases after writing what was queued.
+/// A handle of the log; clones write to the same log. The log ends when it is closed or its last handle is dropped.
+/// In both cases the queued records are written first.
 #[derive(Debug, Clone)]
 pub struct AuditLog {
     queue: mpsc::Sender<Item>,
@@ -121,14 +123,14 @@ pub struct AuditLog {
 pub(super) struct Shared {
     pub(super) queued: AtomicUsize,
     pub(super) lost: AtomicU64,
-    /// Why the last write failed, if it did.
+    /// The reason why the last write failed, if it did.
     pub(super) fault: watch::Sender<Option<AuditError>>,
     reserve: u64,
     scarce: AtomicBool,
 }
 
 impl Shared {
-    /// Notes whether the file system is running out.
+    /// Checks whether the file system is running out of space.
     pub(super) fn look_at_space(&self, dir: &Path) {
         if let Ok(found) = nix::sys::statvfs::statvfs(dir) {
             let free = found.blocks_available() * found.fragment_size();
@@ -148,12 +150,13 @@ pub(super) enum Item {
 }
 
 impl AuditLog {
-    /// Opens the log in `dir`, or begins one there, and starts its writer. Numbering goes on after the last record. An
-    /// unfinished write at the end is cut off and told of in a record; requests that a former daemon did not live to
-    /// finish get their outcome (`interrupted`). Files that are not as a daemon left them stay so, and are told of.
+    /// Opens the log in `dir`, or creates one there, and starts its writer. Numbering continues after the last
+    /// record. An unfinished write at the end is cut off and recorded. Requests that a previous daemon did not
+    /// finish get an outcome (`interrupted`). Files that were changed since a daemon wrote them stay unchanged, and
+    /// the change is recorded.
     ///
     /// # Errors
-    /// [`AuditError::Locked`] where another process has it open; [`AuditError::Io`].
+    /// [`AuditError::Locked`] if another process has the log open; [`AuditError::Io`].
     pub fn open(dir: &PrivateDir, settings: Settings) -> Result<AuditLog, AuditError> {
         AuditLog::open_sized(dir, settings, SEGMENT_BYTES)
     }
@@ -185,7 +188,7 @@ impl AuditLog {
         let begin = Begin { segment: segments.number(), after: resumed.tree.size() };
         let (mut tree, mut prev) = (resumed.tree, resumed.prev);
         if let Some(first) = resumed.unsigned {
-            // What rests on records that nobody vouches for goes before the alert, and is counted with them.
+            // Outcomes of unsigned decisions are written before the alert and counted with the unsigned records.
             let at = orphans.partition_point(|(seq, _)| *seq < first);
             let resting: Vec<Record> =
                 orphans.split_off(at).into_iter().map(|(_, decided)| decided.interrupted()).collect();
@@ -203,7 +206,7 @@ impl AuditLog {
             }
             segments.append_here(&lines, &head)?;
         }
-        // From the first record on there is one on the disk, and it does not say that the log has ended.
+        // A checkpoint is on disk before the first record, and it does not state that the log has ended.
         let (notes, checkpoints) = watch::channel(None);
         let publisher = Publisher::start(dir.path(), Arc::clone(&signer), notes)?;
         publisher.publish_now(state(&tree, prev))?;
@@ -251,23 +254,23 @@ impl AuditLog {
         Ok(log)
     }
 
-    /// Which log this is.
+    /// The id of this log.
     pub fn id(&self) -> LogId {
         self.id
     }
 
-    /// Where this daemon went on with it.
+    /// The point at which this daemon continued the log.
     pub fn begin(&self) -> Begin {
         self.begin
     }
 
-    /// Writes a decision (or an alert, or a refusal) and returns once it is written, as the log's [`Durability`] has it.
-    /// If the caller goes away meanwhile, the record is written all the same.
+    /// Writes a decision (or an alert, or a refusal) and returns once it is written according to the log's
+    /// [`Durability`]. If the caller drops the future, the record is still written.
     ///
     /// # Errors
-    /// The record is not on the disk, or not known to be, and nothing may be let through on its account:
-    /// [`AuditError::Io`], [`AuditError::Overloaded`], [`AuditError::Slow`], [`AuditError::Closed`]. The next call may
-    /// succeed, the log recovers by itself.
+    /// [`AuditError::Io`], [`AuditError::Overloaded`], [`AuditError::Slow`], [`AuditError::Closed`]. The record is
+    /// not on disk, or this is unknown, so the caller must let nothing through. The log recovers without help, and
+    /// the next call may succeed.
     pub async fn decision(&self, record: Record) -> Result<Durable, AuditError> {
         let queued = self.shared.queued.load(Ordering::Relaxed);
         if queued >= QUEUE / 2 {
@@ -281,10 +284,10 @@ impl AuditLog {
         }
     }
 
-    /// Queues a record that nobody waits for; never blocks. It is written soon, and kept through a failure of the
-    /// disk. Decisions are refused long before the queue is full, so it fills up only when more than 8192
-    /// requests end while the disk fails; what finds no room then is counted, and the count is written as an
-    /// alert (`audit_lost`) when the disk is back.
+    /// Queues a record that no caller waits for; never blocks. It is written soon, and stays queued if the disk
+    /// fails. Decisions are refused long before the queue is full, so it fills up only if more than 8192 requests
+    /// end while the disk fails. Records beyond that are counted, and the count is written as an alert
+    /// (`audit_lost`) when the disk works again.
     pub fn outcome(&self, record: Record) {
         let full = self.shared.queued.load(Ordering::Relaxed) >= QUEUE;
         if full {
@@ -294,53 +297,56 @@ impl AuditLog {
         }
     }
 
-    /// Returns once everything queued before is on the disk.
+    /// Returns once everything queued before is on disk.
     ///
     /// # Errors
-    /// As [`AuditLog::decision`]. Outcomes stay queued all the same.
+    /// As [`AuditLog::decision`]. Outcomes still stay queued.
     pub async fn flush(&self) -> Result<(), AuditError> {
         let (ack, done) = oneshot::channel();
         self.enqueue(Item::Flush(ack))?;
         done.await.map_err(|_| AuditError::Closed)?
     }
 
-    /// Writes everything queued, ends the log and gives its lock free. Later calls on any handle find it closed.
+    /// Writes everything queued, ends the log and releases its lock. Later calls on any handle return
+    /// [`AuditError::Closed`].
     ///
     /// # Errors
-    /// As [`AuditLog::decision`]; the log stays open then.
+    /// As [`AuditLog::decision`]; the log then stays open.
     pub async fn close(&self) -> Result<(), AuditError> {
         let (ack, done) = oneshot::channel();
         self.enqueue(Item::Close(ack))?;
         done.await.map_err(|_| AuditError::Closed)?
     }
 
-    /// Did the last write succeed?
+    /// Reports whether the last write succeeded.
     pub fn healthy(&self) -> bool {
         self.shared.fault.borrow().is_none()
     }
 
-    /// Is less free on the log's file system than is kept in reserve? Looked at about once a second.
+    /// Reports whether the log's file system has less free space than the reserve. The writer checks about once a
+    /// second.
     pub fn space_is_scarce(&self) -> bool {
         self.shared.scarce.load(Ordering::Relaxed)
     }
 
-    /// Why the last write failed; `None` once one succeeds, or where none has failed.
+    /// The reason why the last write failed; `None` if no write has failed or a later one succeeded.
     pub fn fault(&self) -> watch::Receiver<Option<AuditError>> {
         self.shared.fault.subscribe()
     }
 
-    /// The sequence number of the last record on the disk, as it grows.
+    /// The sequence number of the last record on disk, as it grows.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.durable.clone()
     }
 
-    /// The number of the last record that retention has taken away since the log was opened, 0 where none has. Not what a
-    /// line of the log says, which anybody could have put there.
+    /// The number of the last record that retention has removed since the log was opened; 0 if there is none. It
+    /// does not come from a line of the log, which an attacker could have written.
     pub fn pruned(&self) -> watch::Receiver<u64> {
         self.pruned.clone()
     }
 
-    /// The last signed checkpoint (a C2SP signed note), at most a second or two after the records that it covers.
+    /// The last signed checkpoint (a C2SP signed note). It follows the records that it covers by at most a second
+    /// or two.
     pub fn checkpoints(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.checkpoints.clone()
     }
@@ -357,7 +363,7 @@ impl AuditLog {
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, reason = "a fixture")]
 impl Settings {
-    /// For tests: a fixed key, the host's clock.
+    /// For tests: a fixed key and the host's clock.
     ///
     /// # Panics
     /// The fixed key is refused.

@@ -1,4 +1,4 @@
-//! Decisions of a daemon that was killed before it could tell what came of them.
+//! Decisions without an outcome, because the daemon was killed before it could write one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,14 +12,16 @@ use super::record::{Event, Record, Verdict};
 use super::segment::{self, Place};
 use super::walk;
 
-/// How much of the log's end is looked through, in bytes: some ten thousand records, read in less than half a second.
+/// The part of the log's end that is searched, in bytes: some ten thousand records, read in less than half a
+/// second.
 const LOOKED_AT: usize = 8 << 20;
-/// The most that are given an outcome.
+/// The most decisions that receive an outcome.
 const MOST: usize = 4096;
 
-/// With their numbers, the last decisions of requests and tunnels that were let through, and of which the end of the log tells no outcome,
-/// oldest first. One that lies further back, of a tunnel that was open long, is not found. What is told is signed again,
-/// so only lines are read that lead to where the log goes on (`place`): nothing where it was found changed.
+/// Finds the last decisions, with their numbers and oldest first, of allowed requests and tunnels that have no
+/// outcome at the end of the log. A decision further back, of a long-lived tunnel, is not found. The new outcomes
+/// are signed, so only lines are read that are proven to precede `place`, where the log continues. If the files
+/// were changed, nothing is read.
 ///
 /// # Errors
 /// [`AuditError::Io`].
@@ -27,7 +29,7 @@ pub(super) fn find(dir: &Path, signer: &Signer, place: Place) -> Result<Vec<(u64
     let mut open: BTreeMap<RequestId, (u64, Record)> = BTreeMap::new();
     for text in proven(dir, signer, place)?.iter().rev() {
         for line in text.split(|byte| *byte == b'\n') {
-            // The first is half a line where reading begins inside a segment.
+            // The first one is half a line if reading begins inside a segment.
             let Ok(entry) = encode::decode(line) else { continue };
             let Some(id) = entry.record.request_id else { continue };
             match (entry.record.event, entry.record.verdict) {

@@ -1,5 +1,5 @@
-//! Signing checkpoints and putting them where they are looked for, on a thread of its own: nobody who waits for a record
-//! waits for this.
+//! The publisher of checkpoints. It signs and writes them on a separate thread, so that no caller that waits for a
+//! record waits for a checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::checkpoint::{Checkpoint, Signer};
 use super::error::AuditError;
 use super::segment;
 
-/// A checkpoint, and who waits until it is on the disk.
+/// A checkpoint, and the sender that reports when it is on disk.
 type Handed = (Checkpoint, Option<SyncSender<Result<(), AuditError>>>);
 
-/// The thread that publishes. Dropping it publishes what was handed to it and ends it.
+/// The publisher thread. Dropping this handle publishes the queued checkpoints and ends the thread.
 #[derive(Debug)]
 pub(super) struct Publisher {
     checkpoints: Option<Sender<Handed>>,
@@ -23,7 +23,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes in `dir` and to those who watch `told`.
+    /// Starts a publisher that writes to `dir` and sends each note to the watch channel.
     pub(super) fn start(
         dir: &Path,
         signer: Arc<Signer>,
@@ -38,18 +38,18 @@ impl Publisher {
         Ok(Publisher { checkpoints: Some(checkpoints), thread: Some(thread) })
     }
 
-    /// Hands over a checkpoint of records that are on the disk.
+    /// Queues a checkpoint of records that are on disk.
     pub(super) fn publish(&self, checkpoint: Checkpoint) {
         if let Some(checkpoints) = &self.checkpoints {
-            // The thread ends with us, not before.
+            // The thread cannot end before this handle is dropped.
             let _ = checkpoints.send((checkpoint, None));
         }
     }
 
-    /// Hands over a checkpoint of records that are on the disk, and returns once it is there too.
+    /// Queues a checkpoint of records that are on disk, and returns once the checkpoint is on disk too.
     ///
     /// # Errors
-    /// [`AuditError::Io`]: what is on the disk does not cover them.
+    /// [`AuditError::Io`]: the checkpoint on disk does not cover them.
     pub(super) fn publish_now(&self, checkpoint: Checkpoint) -> Result<(), AuditError> {
         let (ack, done) = mpsc::sync_channel(1);
         let checkpoints = self.checkpoints.as_ref().ok_or(AuditError::Closed)?;
@@ -71,7 +71,7 @@ fn publish(dir: &Path, signer: &Signer, queue: &Receiver<Handed>, told: &watch::
     let mut failing = false;
     while let Ok((mut checkpoint, waits)) = queue.recv() {
         let mut waiting = Vec::from_iter(waits);
-        // The last one says it all.
+        // The last checkpoint covers all earlier ones.
         while let Ok((later, waits)) = queue.try_recv() {
             checkpoint = later;
             waiting.extend(waits);

@@ -1,5 +1,5 @@
-//! How much of the log each agent may cause, so that one agent's flood uses up its own part and nobody else's
-//! (invariant 9). Bytes are those on the disk, where each record lies twice: in the log's file and in the database.
+//! The audit quota of each agent, so that a flood from one agent uses only that agent's part of the log (invariant
+//! 9). Bytes are counted on disk, where each record is stored twice: in the log's file and in the database.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,30 +7,30 @@ use std::time::Instant;
 
 use onecli_model::AgentId;
 
-/// So many seconds' worth of records may come at once.
+/// The burst: records for this many seconds may arrive at once.
 const BURST_SECONDS: f64 = 10.0;
-/// The time that the bound on bytes is for.
+/// The period of the bound on bytes.
 const DAY_SECONDS: f64 = 86_400.0;
-/// While the file system is running out, an agent may have caused one part in so many of the reserve, and in a day one
-/// more.
+/// The divisor of the reserve. While the file system is running out of space, an agent may use one such part of the
+/// reserve, and one more each day.
 const PARTS: u64 = 16;
-/// What a line takes on the disk, in lines: itself, and its row with its entries in six indexes, which takes 1.4 (long
-/// lines) to 1.75 (short ones) of it in SQLite.
+/// The disk space of a record, in lines: the line itself, and its row with its entries in six indexes. In SQLite
+/// the row takes 1.4 (long lines) to 1.75 (short lines) times the line.
 const ON_DISK: u64 = 3;
 
-/// What one agent may cause.
+/// The bounds for one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaLimits {
-    /// Records per second for long; ten times as many at once.
+    /// Sustained records per second; ten times as many at once.
     pub rate: u32,
-    /// Bytes on the disk in a day.
+    /// Bytes on disk in a day.
     pub bytes: u64,
-    /// The space that is kept for the others, in bytes: while less is free, an agent has a sixteenth of it, less what it
-    /// caused before, and gets back a sixteenth in a day.
+    /// The space reserved for the other agents, in bytes. While less is free, an agent may use a sixteenth of it,
+    /// minus its earlier use, and regains a sixteenth each day.
     pub reserve: u64,
 }
 
-/// Which bound an agent has reached.
+/// The bound that an agent has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaExceeded {
     /// [`QuotaLimits::rate`].
@@ -41,7 +41,7 @@ pub enum QuotaExceeded {
     Reserve,
 }
 
-/// Counts for all agents: leaky buckets of records and of bytes.
+/// Counters for all agents: leaky buckets of records and of bytes.
 #[derive(Debug)]
 pub struct Quota {
     limits: QuotaLimits,
@@ -53,17 +53,17 @@ struct Used {
     at: Instant,
     records: f64,
     bytes: f64,
-    /// Of its part of the reserve, never more than that.
+    /// The agent's use of its part of the reserve, at most that part.
     reserve: f64,
 }
 
 impl Quota {
-    /// Nobody has used anything.
+    /// Creates a quota in which no agent has used anything.
     pub fn new(limits: QuotaLimits) -> Quota {
         Quota { limits, used: Mutex::default() }
     }
 
-    /// Counts `records` whose lines together have so many bytes, unless the agent has reached a bound.
+    /// Counts `records` whose lines together have this many bytes, unless the agent has reached a bound.
     ///
     /// # Errors
     /// [`QuotaExceeded`]; nothing is counted then.
@@ -90,11 +90,11 @@ impl Quota {
         })
     }
 
-    /// Counts what is written in any case, such as a count of refusals that were not.
+    /// Counts records that are written in any case, such as a summary of suppressed refusals.
     pub fn charge(&self, now: Instant, agent: AgentId, (records, line_bytes): (u32, u64)) {
         self.update(now, agent, |own, limits| {
             let counted = own.with(records, line_bytes);
-            // It waits for what it may have at once, not for longer.
+            // The count is capped at the burst, so the agent waits no longer than that.
             own.records = counted.records.min(f64::from(limits.rate) * BURST_SECONDS);
             own.bytes = counted.bytes.min(float(limits.bytes));
             own.reserve = counted.reserve;
@@ -116,7 +116,7 @@ impl Quota {
         result
     }
 
-    /// Forgets agents that have nothing left to count. To be called now and then.
+    /// Forgets agents whose counters have returned to zero. Call it periodically.
     pub fn tidy(&self, now: Instant) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, used| {
             used.leak(now, &self.limits);
@@ -126,7 +126,7 @@ impl Quota {
 }
 
 impl QuotaLimits {
-    /// One agent's part of the reserve.
+    /// The part of the reserve for one agent.
     fn part(&self) -> f64 {
         float(self.reserve / PARTS)
     }
@@ -193,8 +193,8 @@ mod tests {
         assert_eq!(quota.used.lock().unwrap().len(), 0, "there is nothing left to count");
     }
 
-    /// With the numbers of the default configuration: an agent that writes steadily, at just the rate that its day allows,
-    /// does not eat up the reserve, hour by hour, while the disk is nearly full.
+    /// Uses the numbers of the default configuration. An agent writes steadily, at exactly the rate that its daily
+    /// bound allows. It must not use up the reserve, hour by hour, while the disk is nearly full.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
     fn the_reserve_outlasts_a_steady_flood() {
@@ -202,7 +202,7 @@ mod tests {
         let start = Instant::now();
         let quota = Quota::new(QuotaLimits { rate: 5000, bytes: 4 << 30, reserve: 256 * MIB });
         let line = 1000;
-        // It was at it before the disk filled up, and one began only then.
+        // One agent began before the disk filled up, the other only afterwards.
         let flood = |agent_number: u128, from: u64, hours: u64, scarce: bool| -> u64 {
             let seconds = from * 3600..(from + hours) * 3600;
             let taken = seconds.flat_map(|second| std::iter::repeat_n(second, 17)).filter(|second| {

@@ -1,4 +1,4 @@
-//! Reading the log back, for shipping and offline.
+//! Reading of the log, for shipping and offline use.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -9,19 +9,19 @@ use super::error::AuditError;
 use super::record::Entry;
 use super::segment;
 
-/// Longer lines are no records: the fields are bounded ([`super::Text::MAX`]).
+/// The most bytes in a line. Longer lines are not records: the fields are bounded ([`super::Text::MAX`]).
 const LINE: u64 = 256 << 10;
 
-/// A record and the line it stands in.
+/// A record and its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// The record.
     pub entry: Entry,
-    /// The line as it stands in the file, without its line feed.
+    /// The line as in the file, without its line feed.
     pub json: String,
 }
 
-/// A place between two lines of the log.
+/// A position between two lines of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     pub(super) segment: u64,
@@ -40,11 +40,11 @@ impl Position {
     }
 }
 
-/// The records of a log in order, read as they are asked for. After `None` it may be asked again: the log may have
-/// grown. A line that is no record comes as [`AuditError::BadLine`]; what follows it can be read.
+/// The records of a log in order, read on demand. After `None` the caller may continue later, because the log may
+/// have grown. A line that is not a record yields [`AuditError::BadLine`]; later lines can still be read.
 ///
-/// A writer that is at work may cut off and write again what lies beyond its last durable number, so do not keep
-/// an iterator that has read up to there: remember its [`Position`] and resume.
+/// A running writer may cut off and rewrite bytes beyond its last durable number. So do not retain an iterator that
+/// has read up to there: store its [`Position`] and resume.
 #[derive(Debug)]
 pub struct Entries {
     dir: PathBuf,
@@ -54,10 +54,10 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// The records with numbers larger than `seq`, of the log in `dir`.
+    /// The records of the log in `dir` with numbers larger than `seq`.
     ///
     /// # Errors
-    /// [`AuditError::Io`] where the directory cannot be read.
+    /// [`AuditError::Io`] if the directory cannot be read.
     pub fn after(dir: &Path, seq: u64) -> Result<Entries, AuditError> {
         let numbers = segment::list(dir)?;
         let mut position = Position { segment: numbers.first().copied().unwrap_or(0), offset: 0 };
@@ -77,12 +77,13 @@ impl Entries {
         Entries { dir: dir.to_owned(), position, reader: None, after: seq }
     }
 
-    /// Where the next line begins.
+    /// The position of the next line.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Reads the next line of the current segment, or goes on to the next one. `None` at the end of the log.
+    /// Reads the next line of the current segment, or continues with the next one. Returns `None` at the end of the
+    /// log.
     fn read_line(&mut self) -> Result<Option<(Position, Vec<u8>)>, AuditError> {
         loop {
             let at = self.position;
@@ -98,8 +99,8 @@ impl Entries {
                 self.position.offset += line.len() as u64;
                 return Ok(Some((at, line)));
             }
-            // The rest of the segment is room, or no whole line. That is the end, or a write under way, if no other
-            // segment follows. What was read ahead of it may be written over.
+            // The rest of the segment is room, or not a whole line. If no other segment follows, this is the end of
+            // the log, or a running write. Bytes read ahead may be overwritten, so the reader is dropped.
             self.reader = None;
             let Some(next) = segment::list(&self.dir)?.into_iter().find(|&number| number > at.segment) else {
                 return Ok(None);

@@ -1,4 +1,4 @@
-//! What a record holds, and under which names.
+//! The contents of an audit record, and the field names it uses.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -12,17 +12,17 @@ use super::recover::CODE_UNSIGNED;
 use super::retention::CODE_PRUNED;
 use super::text::Text;
 
-/// What a record tells of.
+/// The kind of event that a record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
-    /// What was decided, before anything leaves.
+    /// The decision, written before anything is sent to the upstream.
     Decision,
-    /// What came of it, after the answer.
+    /// The outcome, written after the response.
     Outcome,
     /// A refusal that looks like an attack, or a fault of the log itself.
     Alert,
-    /// A person is asked about a request, or has answered; `code` tells which.
+    /// The operator is asked to approve a request, or has answered; `code` says which.
     Approval,
 }
 
@@ -30,21 +30,21 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Redirected by the kernel.
+    /// The kernel redirected it.
     Transparent,
-    /// By `HTTPS_PROXY`.
+    /// The client used `HTTPS_PROXY`.
     Explicit,
-    /// It is the daemon's own: to a token endpoint, for a request of the agent.
+    /// The daemon made it itself: to a token endpoint, on behalf of the agent's request.
     Daemon,
 }
 
-/// What was decided.
+/// The decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Forwarded with a credential put in.
+    /// Forwarded with an injected credential.
     Inject,
-    /// Forwarded without one.
+    /// Forwarded without a credential.
     Forward,
     /// Passed through without decryption.
     Tunnel,
@@ -53,7 +53,7 @@ pub enum Verdict {
 }
 
 impl Event {
-    /// The event as it is written.
+    /// The event as written in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Event::Decision => "decision",
@@ -86,7 +86,7 @@ impl FromStr for Verdict {
 }
 
 impl Verdict {
-    /// The verdict as it is written.
+    /// The verdict as written in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Verdict::Inject => "inject",
@@ -97,22 +97,22 @@ impl Verdict {
     }
 }
 
-/// A record as a line of the log has it: numbered and dated by the writer.
+/// A record as it appears in a line of the log, with the number and the time that the writer added.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Entry {
-    /// When it was written; RFC 3339 in UTC, to the microsecond.
+    /// The time of writing: RFC 3339, in UTC, to the microsecond.
     pub time: Timestamp,
-    /// Position in the log, from 1: one more than the record before.
+    /// The position in the log. It begins at 1 and grows by one with each record.
     pub seq: u64,
-    /// What binds it to the record before.
+    /// The link to the record before it.
     pub prev: Link,
-    /// What is told.
+    /// The record itself.
     #[serde(flatten)]
     pub record: Record,
 }
 
 impl Entry {
-    /// Where this tells of records for which nothing vouches but their links: their numbers.
+    /// The numbers of the unsigned records that this record reports: only links protect them.
     pub(super) fn unsigned(&self) -> Option<RangeInclusive<u64>> {
         let Record { request_id, event, code, count, .. } = &self.record;
         let of_the_log = request_id.is_none() && *event == Event::Alert;
@@ -122,28 +122,28 @@ impl Entry {
     }
 }
 
-/// One audit record. What is not known stays `None` and is left out of the line. Start with [`Record::new`], fill
-/// in what becomes known, and keep it for the outcome ([`Record::outcome`]).
+/// One audit record. Unknown fields stay `None` and are omitted from the line. Start with [`Record::new`], fill in
+/// the fields as they become known, and retain the record for the outcome ([`Record::outcome`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The request; `None` only where the log tells of itself.
+    /// The request. It is `None` only if the log reports about itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
     /// Decision, outcome, alert or approval.
     pub event: Event,
-    /// Who asked.
+    /// The agent that sent the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentName>,
-    /// What it proved of itself.
+    /// The identity factors that the agent proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factors: Option<Factors>,
-    /// How it came.
+    /// How the connection reached the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// The method (RFC 9110 section 9).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Text>,
-    /// The host in canonical form, or what was given where it has none.
+    /// The host in canonical form, or the original text if it has no canonical form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Text>,
     /// The port.
@@ -152,30 +152,30 @@ pub struct Record {
     /// The canonical path, without query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<Text>,
-    /// The address that was dialled or that the agent asked for.
+    /// The address that was dialled or that the agent requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Text>,
     /// The rule or default that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<Text>,
-    /// The secret that is injected. Where a request has several slots, all of them as `NAME@VERSION`, joined by
+    /// The secret that is injected. If a request has several slots, all of them as `NAME@VERSION`, joined by
     /// commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<Text>,
-    /// Its version.
+    /// The version of the secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_version: Option<u32>,
-    /// Where its value was fetched from, where the store does not hold it: `vault@3` (the version), `vault stale` (kept
-    /// from before the server failed), `file`. Told with the outcome.
+    /// The source of the value, if the store does not contain it: `vault@3` (the version), `vault stale` (a value
+    /// cached before the server failed), `file`. It is part of the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Text>,
-    /// What was decided.
+    /// The decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// Why it was refused, or what went wrong.
+    /// The reason for the refusal, or for the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Text>,
-    /// The status of the answer.
+    /// The status of the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Body bytes from the agent.
@@ -184,7 +184,7 @@ pub struct Record {
     /// Body bytes to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<u64>,
-    /// From the request's head to the end of its answer, in microseconds.
+    /// The time from the request's head to the end of its response, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_us: Option<u64>,
     /// TLS version towards the upstream.
@@ -193,61 +193,62 @@ pub struct Record {
     /// The protocol that ALPN agreed on with the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpn: Option<Text>,
-    /// How often the value was scrubbed from the answer.
+    /// How often the value was scrubbed from the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub_hits: Option<u64>,
-    /// Sessions (cookies, session headers) of this request, as counts: `opened` and `removed` in the request, `sealed` and
-    /// `dropped` in the response.
+    /// Session counts (cookies, session headers) of this request: `opened` and `removed` in the request, `sealed`
+    /// and `dropped` in the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<Text>,
     /// The agent's managed cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Text>,
-    /// The kernel's id of it.
+    /// The kernel's id of that cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_id: Option<u64>,
-    /// Cookie of the network namespace.
+    /// The cookie of the network namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<u64>,
-    /// User id of the connecting process.
+    /// The user id of the connecting process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Process id of the connecting process.
+    /// The process id of the connecting process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Its name as the kernel has it. A process chooses it freely.
+    /// The process's name according to the kernel. A process can choose it freely.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comm: Option<Text>,
-    /// User id of the person whose `onecli run` started the command that asks. By the cgroup of that command, or by the session
-    /// token that the daemon minted for it; an agent's own token has none.
+    /// The user id of the user whose `onecli run` started the requesting command. It comes from the cgroup of that
+    /// command, or from the session token that the daemon minted for it. For an agent's own token it is `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launched_by: Option<u32>,
-    /// The question to a person that the request waited for.
+    /// The approval that the request waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Text>,
-    /// SHA-256 over the head of the request that the answer is for.
+    /// SHA-256 over the head of the request that the approval applies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_digest: Option<Text>,
-    /// The user id of whoever answered.
+    /// The user id of the approver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_uid: Option<u32>,
-    /// How many things this record stands for, where it is not one.
+    /// The number of things that this record describes, if it is not one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }
 
 impl Record {
-    /// A record of a request's decision.
+    /// Creates a record of a request's decision.
     pub fn new(request: RequestId) -> Record {
         Record::blank(Event::Decision, Some(request))
     }
 
-    /// A record of the log about itself.
+    /// Creates a record that the log writes about itself.
     pub(super) fn of_the_log(code: &str, count: u64) -> Record {
         Record { code: Some(Text::new(code)), count: Some(count), ..Record::blank(Event::Alert, None) }
     }
 
-    /// A record of what an administrator did that concerns every credential: to the keys, the authority, the store.
+    /// Creates a record of an administrative action that affects every credential: on the keys, the authority or
+    /// the store.
     pub fn of_an_administrator(request: RequestId, code: &'static str, detail: &str) -> Record {
         Record {
             code: Some(Text::new(code)),
@@ -256,7 +257,7 @@ impl Record {
         }
     }
 
-    /// A record of the log about records of its own that are not signed for: those before it, from number `first` to `last`.
+    /// Creates the record which states that the records from `first` to `last`, directly before it, are unsigned.
     pub(super) fn unsigned(first: u64, last: u64) -> Record {
         Record {
             rule: Some(Text::new(&format!("records {first} to {last}"))),
@@ -264,7 +265,7 @@ impl Record {
         }
     }
 
-    /// For tests: nothing is left out.
+    /// For tests: a record in which every field is set.
     ///
     /// # Panics
     /// Never.
@@ -312,12 +313,12 @@ impl Record {
         }
     }
 
-    /// How many bytes its line takes, at most.
+    /// The upper bound for the length of this record's line, in bytes.
     pub fn line_bytes(&self) -> u64 {
         encode::line_bytes(self)
     }
 
-    /// Where this tells of removed segments: the number of the last record that went with them.
+    /// If this record reports removed segments: the number of the last record in them.
     pub fn pruned_through(&self) -> Option<u64> {
         let of_the_log = self.request_id.is_none() && self.event == Event::Outcome;
         self.count
@@ -364,21 +365,21 @@ impl Record {
         }
     }
 
-    /// Notes where the request goes.
+    /// Sets the destination of the request.
     pub fn target(&mut self, host: &Host, port: u16) -> &mut Record {
         self.host = Some(Text::new(&host.to_string()));
         self.port = Some(port);
         self
     }
 
-    /// Notes method and path.
+    /// Sets method and path.
     pub fn request(&mut self, method: &str, path: &CanonicalPath) -> &mut Record {
         self.method = Some(Text::new(method));
         self.path = Some(Text::new(path.as_str()));
         self
     }
 
-    /// Decides: injected, these secrets in these versions; usually one.
+    /// Sets the verdict to inject, with these secrets in these versions; usually there is one.
     pub fn inject<'s>(&mut self, secrets: impl IntoIterator<Item = (&'s SecretName, u32)>) -> &mut Record {
         let secrets: Vec<(&SecretName, u32)> = secrets.into_iter().collect();
         self.verdict = Some(Verdict::Inject);
@@ -393,19 +394,19 @@ impl Record {
         self
     }
 
-    /// Decides: forwarded without a credential.
+    /// Sets the verdict to forward: no credential is added.
     pub fn forward(&mut self) -> &mut Record {
         self.verdict = Some(Verdict::Forward);
         self
     }
 
-    /// Decides: passed through.
+    /// Sets the verdict to tunnel.
     pub fn tunnel(&mut self) -> &mut Record {
         self.verdict = Some(Verdict::Tunnel);
         self
     }
 
-    /// Decides: refused, with the code's status; an alert where the code is one.
+    /// Sets the verdict to deny, with the code's status. If the code is an alert, the record becomes one.
     pub fn deny(&mut self, code: Code) -> &mut Record {
         self.verdict = Some(Verdict::Deny);
         if code.is_alert() {
@@ -414,33 +415,35 @@ impl Record {
         self.failed(code)
     }
 
-    /// Tells of a sign of an attack in what was let through. Verdict and status stay as they are.
+    /// Marks the record as an alert: an allowed request shows a sign of an attack. Verdict and status do not
+    /// change.
     pub fn alert(&mut self, code: Code) -> &mut Record {
         self.event = Event::Alert;
         self.code = Some(Text::new(code.as_str()));
         self
     }
 
-    /// Notes what went wrong, with the code's status. The verdict stays as it was decided.
+    /// Sets the error code and its status. The verdict does not change.
     pub fn failed(&mut self, code: Code) -> &mut Record {
         self.code = Some(Text::new(code.as_str()));
         self.status = Some(code.status());
         self
     }
 
-    /// A record of a step on the way to a person's answer, with all that is known of the request.
+    /// Creates a record of one step of an approval, with everything known about the request.
     #[must_use]
     pub fn approval(&self, step: &str) -> Record {
         Record { event: Event::Approval, code: Some(Text::new(step)), ..self.clone() }
     }
 
-    /// The outcome's record of a request that the daemon did not live to finish. What its client saw is not known.
+    /// Creates the outcome record of a request that a previous daemon did not finish. It is unknown what the client
+    /// saw.
     #[must_use]
     pub(super) fn interrupted(&self) -> Record {
         Record { code: Some(Text::new(Code::Interrupted.as_str())), ..self.outcome() }
     }
 
-    /// The outcome's record of the same request: all that is known so far.
+    /// Creates the outcome record of the same request, with everything known so far.
     #[must_use]
     pub fn outcome(&self) -> Record {
         Record { event: Event::Outcome, ..self.clone() }

@@ -1,4 +1,4 @@
-//! Where a log ends that a former daemon wrote, and whether it is as that daemon left it.
+//! Recovery at start: finds the end of a previous daemon's log, and checks that the files are unchanged since.
 
 use std::path::Path;
 
@@ -11,35 +11,35 @@ use super::log::Known;
 use super::segment::{self, Place};
 use super::tree::{Tree, leaf_hash};
 
-/// Code of the record that tells of an unfinished write cut off at start; its count is in bytes.
+/// Code of the record that reports an unfinished write cut off at start. Its count is in bytes.
 const CODE_TORN: &str = "audit_torn";
-/// Code of the record that tells that the files lack or changed records that a checkpoint covers; its count is in records,
-/// where it is known.
+/// Code of the record which reports that records covered by a checkpoint are missing or changed. Its count is in
+/// records, if known.
 const CODE_DAMAGED: &str = "audit_damaged";
-/// Code of the record that tells that the files end before what the store knows; its count is in records. A new log
-/// begins with it.
+/// Code of the record which reports that the files end before the store's last record. Its count is in records. A
+/// new log begins with it.
 const CODE_TRUNCATED: &str = "audit_truncated";
 
-/// Code of the record that tells that something stood behind the end of a log that a daemon had ended; its count is in
-/// bytes. They were put aside.
+/// Code of the record that reports bytes behind the end of a log that a daemon had ended. Its count is in bytes.
+/// The bytes were moved aside.
 const CODE_APPENDED: &str = "audit_appended";
-/// Code of the record that tells that the files' end says otherwise than the store's last row; its count is that row's
-/// number. A new log begins with it.
+/// Code of the record which reports that the end of the files contradicts the store's last row. Its count is that
+/// row's number. A new log begins with it.
 const CODE_CONTRADICTED: &str = "audit_contradicted";
-/// Code of the record that stands behind records that a killed daemon had not yet signed for: so many before this one are
-/// vouched for by nothing but their links.
+/// Code of the record that follows records which a killed daemon had not yet signed. Its count is the number of
+/// records before it that only links protect.
 pub(super) const CODE_UNSIGNED: &str = "audit_unsigned";
 
-/// How a log goes on.
+/// The state from which a log continues.
 #[derive(Debug)]
 pub(super) struct Resumed {
     pub(super) log: LogId,
     pub(super) tree: Tree,
     pub(super) prev: Link,
     pub(super) place: Place,
-    /// The first of the last records that neither a signature nor the store vouches for.
+    /// The first of the last records that neither a signature nor the store confirms.
     pub(super) unsigned: Option<u64>,
-    /// What is to be told in the log: code and count.
+    /// Events to record in the log: code and count.
     pub(super) events: Vec<(&'static str, u64)>,
 }
 
@@ -62,11 +62,11 @@ impl Resumed {
     }
 }
 
-/// What the files of a log begin with and end with, as far as we signed it.
+/// The signed beginning and end of a log's files.
 struct Found {
-    /// Segments, without those that a beginning left behind which failed half-way.
+    /// Segments, without those left by a start that failed half-way.
     numbers: Vec<u64>,
-    /// The last one's head.
+    /// The head of the last segment.
     head: Option<Checkpoint>,
     checkpoint: Option<Checkpoint>,
 }
@@ -85,7 +85,7 @@ fn found(dir: &Path, signer: &Signer) -> Result<Found, AuditError> {
     Ok(Found { numbers, head, checkpoint: signer.read(&segment::checkpoint_path(dir)) })
 }
 
-/// The log in `dir`, by what `signer` signed of it; `None` where there is none.
+/// Returns the id of the log in `dir` according to the notes that `signer` signed; `None` if there is no log.
 ///
 /// # Errors
 /// [`AuditError::Io`].
@@ -94,10 +94,14 @@ pub fn log_in(dir: &Path, signer: &Signer) -> Result<Option<LogId>, AuditError> 
     Ok(head.or(checkpoint).map(|checkpoint| checkpoint.log))
 }
 
-/// Finds out where the log in `dir` ends. Where its files are not what was signed, they are left as they are, and a new
-/// segment goes on from what was signed; where the store knows more records than there are, others, or another log
-/// (`known`), or nothing can be proven, a new log begins, named `fresh`. What a killed daemon had not yet signed for is
-/// part of the log unless the store says otherwise; behind the end of one that was ended nothing is, and it is put aside.
+/// Finds out where the log in `dir` ends.
+///
+/// - If its files differ from what was signed, they stay unchanged, and a new segment continues from the signed
+///   state.
+/// - If the store (`known`) has more records, other records or another log, or if nothing can be proven, a new log
+///   begins with the id `fresh`.
+/// - Records that a killed daemon had not yet signed are part of the log unless the store contradicts them.
+/// - Nothing behind the end of a log that was ended is part of it; such bytes are moved aside.
 pub(super) fn recover(
     dir: &Path,
     signer: &Signer,
@@ -132,8 +136,9 @@ pub(super) fn recover(
     })
 }
 
-/// Follows the last segment from its head to where it ends, past the last checkpoint. `row` is the store's last: whatever
-/// leads to that very line is as it was when it was brought there. `None`: another line has its number.
+/// Follows the last segment from its head to its end, past the last checkpoint. `row` is the store's last row: the
+/// lines up to that very line are unchanged since the store received it. Returns `None` if another line has its
+/// number.
 fn resume_in(
     dir: &Path,
     number: u64,
@@ -144,7 +149,7 @@ fn resume_in(
     let path = segment::path(dir, number);
     let bytes = std::fs::read(&path).map_err(AuditError::io(&path, "read"))?;
     let lost = checkpoint.is_none();
-    // An older one than the head was not replaced in time, or put back: the head says more.
+    // A checkpoint older than the head was not replaced in time, or was put back. The head is the newer statement.
     let checkpoint = checkpoint.filter(|c| c.log == head.log && c.tree.size() >= head.tree.size());
     let ended = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.ended);
     let mut vouched = checkpoint.as_ref().map_or(head.tree.size(), |c| c.tree.size());
@@ -181,11 +186,11 @@ fn resume_in(
     }
     let mut events = Vec::new();
     if lost && tree.size() > 0 {
-        // There is one before the first record.
+        // A checkpoint exists before the first record.
         events.push((CODE_DAMAGED, 0));
     }
     let rest = &bytes[end..][..segment::without_room(&bytes[end..])];
-    // Half a line is what a power failure leaves. What is more may tell whoever looks into it something.
+    // A power failure leaves half a line. Anything longer may be evidence for an investigation.
     if ended && !rest.is_empty() || memchr::memchr(b'\n', rest).is_some() {
         let path = segment::keep_aside(dir, number, rest)?;
         tracing::warn!(path = %path.display(), "what stood behind the audit log's end was put aside");

@@ -1,4 +1,5 @@
-//! Which segments are kept no longer. Whole ones only: the signed head of the first that stays says what went before it.
+//! Removal of old segments. Only complete segments are removed: the signed head of the first remaining segment
+//! states what preceded it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,34 +12,35 @@ use super::error::AuditError;
 use super::segment;
 use super::walk;
 
-/// Code of the record that tells of removed segments. Its count is the number of the last record that went.
+/// Code of the record that reports removed segments. Its count is the number of the last removed record.
 pub(super) const CODE_PRUNED: &str = "audit_pruned";
 
-/// Code of the record that tells that a segment is not as it was signed, and so neither it nor any later one goes for its age
-/// or size. Its count is the segment's number.
+/// Code of the record which reports that a segment differs from what was signed. Neither it nor any later segment
+/// is removed for age or size. Its count is the segment's number.
 pub(super) const CODE_KEPT: &str = "audit_kept";
 
-/// How much of the log's past is kept. `None`: all.
+/// How much of the log is retained. `None` means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Segments whose records are all older than this go.
+    /// Segments whose records are all older than this are removed.
     pub age: Option<Duration>,
-    /// The oldest segments go while the files together are larger than this, in bytes.
+    /// The oldest segments are removed while all files together exceed this size, in bytes.
     pub bytes: Option<u64>,
 }
 
-/// Segments that are kept no longer.
+/// Segments that may be removed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Expired {
     segments: Vec<u64>,
-    /// The number of their last record.
+    /// The number of the last record in them.
     pub(super) through: u64,
-    /// A segment that should go, and does not because it is not as it was signed.
+    /// A segment that is due for removal but differs from what was signed.
     pub(super) kept: Option<u64>,
 }
 
-/// Finds them in the log `log`. The segment that is written to is never among them, nor one that is not as it was signed,
-/// or comes after such: the record of what was removed is to excuse nobody who changed the files. Reads all that goes.
+/// Finds the expired segments of the log `log`. The current segment is never among them. A segment that differs
+/// from what was signed is not either, nor is any later one: the record of a removal must not excuse a change to
+/// the files. Reads all expired segments.
 ///
 /// # Errors
 /// [`AuditError::Io`].
@@ -50,7 +52,7 @@ pub(super) fn expired(
     signer: &Signer,
 ) -> Result<Expired, AuditError> {
     let numbers = segment::list(dir)?;
-    // What somebody made larger, or put there, makes nothing go.
+    // Files that were enlarged or added from outside cause no removal.
     let size = |number: u64| -> Result<u64, AuditError> {
         let path = segment::path(dir, number);
         let found = std::fs::metadata(&path).map_err(AuditError::io(&path, "inspect"))?;
@@ -68,7 +70,7 @@ pub(super) fn expired(
     for pair in numbers.windows(2) {
         let too_much = retention.bytes.is_some_and(|most| total > most);
         let (Some(own), Some(next)) = (head(dir, pair[0], signer), head(dir, pair[1], signer)) else {
-            // Its age is not known.
+            // Its age is unknown.
             expired.kept = (too_much || before.is_some()).then_some(pair[0]);
             break;
         };
@@ -76,7 +78,7 @@ pub(super) fn expired(
         if !too_old && !too_much {
             break;
         }
-        // A former log that nobody could go on with ends somewhere.
+        // A previous log that could not be continued may end anywhere.
         let former = own.log != log && own.log != next.log;
         if !former && !walk::is_as_signed(dir, pair[0], pair[1], signer) {
             expired.kept = Some(pair[0]);
@@ -92,12 +94,12 @@ pub(super) fn expired(
 }
 
 impl Expired {
-    /// Is nothing to go?
+    /// Reports whether there is nothing to remove.
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Removes them, oldest first.
+    /// Removes the segments, oldest first.
     pub(super) fn remove(&self, dir: &Path) -> Result<(), AuditError> {
         for &number in &self.segments {
             for path in [segment::path(dir, number), segment::head_path(dir, number)] {

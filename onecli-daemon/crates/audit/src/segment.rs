@@ -1,10 +1,11 @@
-//! The files of the log: `00000001.jsonl`, `00000002.jsonl`, ... Only ever appended to, in whole lines; what a
-//! failed write left behind is cut off before the next. Beside each lies `00000001.head`: a signed checkpoint of all
-//! that comes before it.
+//! The files of the log: `00000001.jsonl`, `00000002.jsonl`, ... Whole lines are appended and never changed. The
+//! remains of a failed write are cut off before the next write. Each segment has a head, such as `00000001.head`: a
+//! signed checkpoint of everything before the segment.
 //!
-//! Behind the records of the last segment there is room: empty lines, written ahead, so that a record's write changes no
-//! size and its fdatasync waits for no journal (measured on ext4: 130 to 170 us against 250). Every reader of JSON lines
-//! passes them over; `tail -f` does not see records that are written over them, `onecli audit tail -f` does.
+//! Behind the records of the last segment there is room: empty lines that were written ahead. So a record's write
+//! changes no file size, and its fdatasync waits for no journal (measured on ext4: 130 to 170 us instead of 250).
+//! Readers of JSON lines skip empty lines. `tail -f` does not see records written over them; `onecli audit tail -f`
+//! does.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -15,12 +16,12 @@ use onecli_sys::PrivateDir;
 
 use super::error::AuditError;
 
-/// A segment is full at this size.
+/// The size at which a segment is full.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
-/// The largest number that a segment's name has; what claims to be a later one is nobody's.
+/// The bound on segment numbers. Files with a larger number are ignored.
 const LAST: u64 = 99_999_999;
-/// How much room is made at a time: for so many writes as large as the present one, within bounds. Under load a small one
-/// would be used up at once, and each new one costs a commit of the file system's journal.
+/// The room made at a time, in writes as large as the present one, within the bounds of [`ROOM`]. Under load a
+/// small room would be used up at once, and each new one costs a commit of the file system's journal.
 const AHEAD: usize = 32;
 const ROOM: std::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
 
@@ -44,7 +45,7 @@ pub(super) fn key_path(dir: &Path) -> PathBuf {
     dir.join("public-key")
 }
 
-/// The numbers of the segments that are there, in order.
+/// The numbers of the existing segments, in order.
 pub(super) fn list(dir: &Path) -> Result<Vec<u64>, AuditError> {
     let failed = AuditError::io(dir, "list");
     let mut numbers = Vec::new();
@@ -55,14 +56,14 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u64>, AuditError> {
     Ok(numbers)
 }
 
-/// The number of a segment that is named so; `None` for any other name, `1.jsonl` too.
+/// The number of the segment with this file name; `None` for any other name, including `1.jsonl`.
 fn number(name: &str) -> Option<u64> {
     let stem = name.strip_suffix(".jsonl").filter(|stem| stem.len() == 8)?;
     let digits = stem.bytes().all(|byte| byte.is_ascii_digit());
     stem.parse().ok().filter(|number| digits && *number < LAST)
 }
 
-/// Takes the log for this process. Freed by the kernel when the process ends.
+/// Locks the log for this process. The kernel releases the lock when the process ends.
 pub(super) fn lock(dir: &Path) -> Result<File, AuditError> {
     let lock = File::open(dir).map_err(AuditError::io(dir, "open"))?;
     match lock.try_lock() {
@@ -72,8 +73,8 @@ pub(super) fn lock(dir: &Path) -> Result<File, AuditError> {
     }
 }
 
-/// Replaces a small file: written beside and renamed, so that after a crash or a power failure there is the old one or the
-/// new one. Where there was none, there is one when this returns.
+/// Replaces a small file: writes a second file and renames it, so that after a crash or a power failure either the
+/// old or the new content exists. If the file is new, its directory entry is on disk when this returns.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), AuditError> {
     let beside = path.with_added_extension("new");
     let failed = AuditError::io(path, "write");
@@ -96,7 +97,7 @@ pub(super) fn sync_directory(dir: &Path) -> Result<(), AuditError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(AuditError::io(dir, "sync"))
 }
 
-/// Keeps bytes that are no part of the log beside the segment where they stood: `00000001.aside`, or `.aside-2` and so on.
+/// Saves bytes that are not part of the log beside their segment: as `00000001.aside`, then `.aside-2` and so on.
 pub(super) fn keep_aside(dir: &Path, number: u64, bytes: &[u8]) -> Result<PathBuf, AuditError> {
     let mut nth = 1;
     loop {
@@ -112,21 +113,21 @@ pub(super) fn keep_aside(dir: &Path, number: u64, bytes: &[u8]) -> Result<PathBu
     }
 }
 
-/// Where records end, without the room behind them.
+/// The end of the records, without the room behind them.
 pub(super) fn without_room(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| !matches!(byte, b'\n' | 0)).map_or(0, |last| last + 1)
 }
 
-/// Where writing goes on.
+/// The position at which writing continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In this segment, behind so many bytes.
+    /// In this segment, at this offset.
     In { number: u64, end: u64 },
     /// In a new segment with this number.
     New { number: u64 },
 }
 
-/// Makes the head of a segment that is about to begin.
+/// Creates the head of a new segment.
 pub(super) type MakeHead<'h> = &'h dyn Fn() -> String;
 
 /// The segments of one log, open for writing by one process.
@@ -134,17 +135,17 @@ pub(super) struct Segments {
     dir: PathBuf,
     _lock: File,
     number: u64,
-    /// Where the records of the current segment end.
+    /// The end of the records in the current segment.
     end: u64,
-    /// Its size: `end`, and the room behind it.
+    /// The file size: `end` and the room behind it.
     len: u64,
-    /// The current segment; `None` after a failure, until it was opened and cut back to `end`.
+    /// The current segment. After a failure it is `None` until it was reopened and cut back to `end`.
     file: Option<File>,
     max: u64,
 }
 
 impl Segments {
-    /// Goes on at `place`; what lies behind it is cut off.
+    /// Continues at `place`; the bytes behind it are cut off.
     pub(super) fn open(
         dir: &PrivateDir,
         lock: File,
@@ -165,10 +166,10 @@ impl Segments {
         Ok(segments)
     }
 
-    /// Appends whole lines; with `sync`, returns when they are on the disk.
+    /// Appends whole lines. With `sync`, returns when they are on disk.
     ///
     /// # Errors
-    /// Nothing of `lines` is part of the log then. The next call tries everything again.
+    /// No part of `lines` is then in the log. The next call retries everything.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool, head: MakeHead<'_>) -> Result<(), AuditError> {
         self.ready(head)?;
         if self.end > 0 && self.end + lines.len() as u64 > self.max {
@@ -178,13 +179,14 @@ impl Segments {
         self.put(lines, sync)
     }
 
-    /// [`Segments::append`] with a sync, be the segment full or not: no head is signed between what is there and this.
+    /// [`Segments::append`] with a sync, even if the segment is full: no head is signed between the existing
+    /// records and these.
     pub(super) fn append_here(&mut self, lines: &[u8], head: MakeHead<'_>) -> Result<(), AuditError> {
         self.ready(head)?;
         self.put(lines, true)
     }
 
-    /// A file that somebody removed or changed takes writes without a word.
+    /// Reopens the file if it was removed or changed: writes to such a file would succeed without an error.
     fn ready(&mut self, head: MakeHead<'_>) -> Result<(), AuditError> {
         let untouched =
             |file: &File| file.metadata().is_ok_and(|found| found.nlink() > 0 && found.len() == self.len);
@@ -206,7 +208,7 @@ impl Segments {
                 Ok(())
             }
             Err(error) => {
-                // Best effort, to give back what a full disk lacks; `reopen` insists on it.
+                // Best effort, to free space on a full disk. `reopen` enforces it.
                 let _ = file.set_len(self.end);
                 self.file = None;
                 Err(AuditError::io(&path, "write")(error))
@@ -214,7 +216,7 @@ impl Segments {
         }
     }
 
-    /// The current segment, to be synced elsewhere.
+    /// A handle of the current segment, for a sync on another thread.
     pub(super) fn handle(&self) -> Option<io::Result<File>> {
         self.file.as_ref().map(File::try_clone)
     }
@@ -224,7 +226,7 @@ impl Segments {
         self.number
     }
 
-    /// Takes the room off and syncs all, before another segment begins or the log ends.
+    /// Removes the room and syncs the file, before another segment begins or the log ends.
     pub(super) fn finish(&mut self) -> Result<(), AuditError> {
         let Some(file) = &self.file else { return Ok(()) };
         let path = path(&self.dir, self.number);
@@ -233,7 +235,7 @@ impl Segments {
         file.sync_all().map_err(AuditError::io(&path, "sync"))
     }
 
-    /// Opens the current segment and cuts it back to what is part of the log.
+    /// Opens the current segment and cuts it back to the end of the log.
     fn reopen(&mut self, head: MakeHead<'_>) -> Result<(), AuditError> {
         let path = path(&self.dir, self.number);
         let opened = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
@@ -253,7 +255,7 @@ impl Segments {
         Ok(())
     }
 
-    /// Goes on in a new segment where the current one lost records that were on the disk.
+    /// Continues in a new segment if the current one lost records that were on disk.
     fn go_on(&mut self, path: &Path, head: MakeHead<'_>) -> Result<(), AuditError> {
         tracing::error!(path = %path.display(), "audit records were removed from the disk; going on in a new segment");
         self.begin(self.number + 1, head)
@@ -262,7 +264,8 @@ impl Segments {
     fn begin(&mut self, mut number: u64, head: MakeHead<'_>) -> Result<(), AuditError> {
         let path = loop {
             let path = path(&self.dir, number);
-            // One with content is not ours to write to; an empty one is left from an attempt that failed half-way.
+            // A file with content belongs to another writer. An empty file is left from an attempt that failed
+            // half-way.
             match std::fs::symlink_metadata(&path) {
                 Ok(found) if found.len() > 0 || !found.is_file() => number += 1,
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -286,7 +289,8 @@ impl Segments {
     }
 }
 
-/// Writes `lines` at `end`, into the room that the file of length `len` has, or makes more of it. Tells the new length.
+/// Writes `lines` at `end`, into the room of the file of length `len`, or extends the file with more room. Returns
+/// the new length.
 fn write(file: &File, end: u64, len: u64, max: u64, lines: &[u8]) -> io::Result<u64> {
     let after = end + lines.len() as u64;
     if after <= len {
@@ -298,7 +302,7 @@ fn write(file: &File, end: u64, len: u64, max: u64, lines: &[u8]) -> io::Result<
     with_room.resize(lines.len() + room, b'\n');
     match file.write_all_at(&with_room, end) {
         Ok(()) => Ok(after + room as u64),
-        // A disk may have space for the lines, if for no more.
+        // The disk may have space for the lines, but not for the room.
         Err(error) if room > 0 && matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
             file.set_len(end)?;
             file.write_all_at(lines, end).map(|()| after)

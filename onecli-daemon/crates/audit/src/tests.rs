@@ -1,4 +1,4 @@
-//! The log through restarts, torn writes and failing disks.
+//! Tests of the log with restarts, torn writes and failing disks.
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::segment::{self, Segments};
 use super::*;
 
-/// Leaves the log as a daemon does that is killed right after a checkpoint.
+/// Puts the log in the state that a daemon leaves if it is killed right after a checkpoint.
 pub(super) fn as_if_killed(dir: &Path) {
     let signer = Settings::for_tests().signer;
     let path = segment::checkpoint_path(dir);
@@ -60,7 +60,7 @@ fn read(dir: &PrivateDir) -> Vec<Result<Line, AuditError>> {
     Entries::after(dir.path(), 0).unwrap().collect()
 }
 
-/// The numbers of all records; panics at what is no record.
+/// The numbers of all records; panics at a line that is not a record.
 fn numbers(dir: &PrivateDir) -> Vec<u64> {
     read(dir).into_iter().map(|line| line.unwrap().entry.seq).collect()
 }
@@ -133,7 +133,7 @@ async fn a_line_has_the_documented_fields() {
     );
 }
 
-/// Frozen besides: who launched the command.
+/// A second frozen vector: the user who launched the command.
 #[tokio::test]
 async fn a_line_tells_who_launched_the_command() {
     let (_temp, dir) = PrivateDir::temporary();
@@ -157,7 +157,7 @@ async fn a_line_tells_who_launched_the_command() {
     assert_eq!(read(&dir)[0].as_ref().unwrap().entry.record, launched);
 }
 
-/// Whatever an agent puts into a field, the log stays one record a line, and a terminal shows what is there.
+/// With any field that an agent chooses, each record stays on one line, and a terminal shows the actual content.
 #[tokio::test]
 async fn a_line_cannot_be_forged() {
     let (_temp, dir) = PrivateDir::temporary();
@@ -174,7 +174,7 @@ async fn a_line_cannot_be_forged() {
     assert_eq!(read(&dir)[0].as_ref().unwrap().entry.record, forged);
 }
 
-/// Invariant 2: what is proved durable can be read back from the file.
+/// Invariant 2: a record that is proved durable can be read back from the file.
 #[tokio::test]
 async fn a_durable_decision_is_in_the_file() {
     let (_temp, dir) = PrivateDir::temporary();
@@ -250,7 +250,7 @@ async fn one_log_has_one_writer() {
     assert!(matches!(second, Err(AuditError::Locked { .. })));
 }
 
-/// What power loss can leave behind the last synced line.
+/// The bytes that a power failure can leave behind the last synced line.
 #[tokio::test]
 async fn a_torn_end_is_cut_off_and_told_of() {
     let check = async |torn: &[u8]| {
@@ -310,11 +310,11 @@ async fn full_segments_are_followed_by_new_ones() {
     assert_eq!(log.decision(record(21)).await.unwrap().seq(), 21);
 }
 
-/// Invariant 3: a log that cannot be written refuses, keeps outcomes, and comes back by itself.
+/// Invariant 3: a log that cannot be written refuses decisions, retains outcomes, and recovers without help.
 #[tokio::test]
 async fn a_failing_disk_refuses_and_recovers() {
     let (temp, dir) = PrivateDir::temporary();
-    // Every record wants a segment of its own, so that the log needs its directory each time.
+    // Every record needs a new segment, so the log needs its directory each time.
     let log = open_sized(&dir, 1);
     log.decision(record(1)).await.unwrap();
 
@@ -372,7 +372,7 @@ fn a_failed_write_leaves_nothing() {
     assert_eq!(std::fs::read_to_string(&path).unwrap().trim_end(), "one\nthree\n".trim_end());
 }
 
-/// Records that somebody removed are not silently replaced by later ones in the same place.
+/// Records removed by another process are not silently replaced by later ones at the same offset.
 #[test]
 fn a_removed_or_shortened_segment_is_followed_by_a_new_one() {
     let (_temp, dir) = PrivateDir::temporary();
@@ -448,7 +448,7 @@ async fn outcomes_that_find_no_room_are_counted() {
     assert!(lost > 0);
 }
 
-/// A daemon that is killed leaves decisions without an outcome; the next one tells so, once.
+/// A killed daemon leaves decisions without an outcome. The next daemon records that, once.
 #[tokio::test]
 async fn decisions_of_a_killed_daemon_get_an_outcome() {
     let (_temp, dir) = PrivateDir::temporary();

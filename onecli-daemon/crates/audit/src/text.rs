@@ -1,23 +1,22 @@
-//! Text from outside that no reader of the log can be fooled with.
+//! Text from outside in a form that cannot mislead a reader of the log.
 
 use std::fmt::{self, Write};
 
 use onecli_model::misleads;
 use serde::{Deserialize, Serialize};
 
-/// Text from outside in a form that no reader of the log can be fooled with: control, bidirectional and other
-/// invisible characters are written as `\u{..}`, a backslash as `\\`, so a terminal shows what is there and a
-/// line cannot be forged or re-ordered (Unicode TR 36, "Trojan Source"). At most [`Text::MAX`] bytes, then cut
-/// and marked.
+/// Text from outside in a form that cannot mislead a reader of the log. Control, bidirectional and other invisible
+/// characters are written as `\u{..}`, a backslash as `\\`. So a terminal shows the actual content, and no line can
+/// be forged or reordered (Unicode TR 36, "Trojan Source"). Text beyond [`Text::MAX`] bytes is cut and marked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Text(String);
 
 impl Text {
-    /// The most bytes that a text keeps; the mark of a cut comes on top.
+    /// The most bytes of a text; the mark of a cut is added to them.
     pub const MAX: usize = 2048;
 
-    /// Text that somebody else chose.
+    /// Escapes untrusted text.
     pub fn new(raw: &str) -> Text {
         let mut text = String::with_capacity(raw.len().min(Text::MAX));
         let mut rest = raw.chars();
@@ -36,7 +35,7 @@ impl Text {
         Text(text)
     }
 
-    /// Bytes that somebody else chose, such as a process's `comm`: what is not UTF-8 becomes U+FFFD.
+    /// Escapes untrusted bytes, such as a process's `comm`. Bytes that are not UTF-8 become U+FFFD.
     pub fn from_bytes(raw: &[u8]) -> Text {
         Text::new(&String::from_utf8_lossy(raw))
     }
@@ -53,8 +52,8 @@ impl From<&str> for Text {
     }
 }
 
-/// Reads a text back from a log. Backslashes stay as they are, but what would mislead is escaped again: the file
-/// may have been edited.
+/// Reads a text back from a log. Backslashes stay unchanged. Misleading characters are escaped again, because the
+/// file may have been edited.
 impl From<String> for Text {
     fn from(stored: String) -> Text {
         if !stored.contains(misleads) {

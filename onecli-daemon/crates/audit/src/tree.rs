@@ -1,5 +1,5 @@
-//! The Merkle tree over the log's lines (RFC 6962 section 2.1), kept as its right edge: a few hashes, however long
-//! the log is.
+//! The Merkle tree over the log's lines (RFC 6962 section 2.1), stored as its right edge: a few hashes for a log of
+//! any length.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -29,17 +29,17 @@ fn hash(parts: &[&[u8]]) -> Hash {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tree {
     size: u64,
-    /// Roots of the perfect subtrees that the leaves fall into, largest first: one for each bit of `size`.
+    /// The roots of the perfect subtrees that partition the leaves, largest first: one for each bit of `size`.
     edge: Vec<Hash>,
 }
 
 impl Tree {
-    /// A tree of `size` leaves with this right edge; `None` where the two do not fit together.
+    /// Builds a tree of `size` leaves with this right edge; `None` if the two do not match.
     pub(super) fn from_edge(size: u64, edge: Vec<Hash>) -> Option<Tree> {
         (edge.len() == size.count_ones() as usize).then_some(Tree { size, edge })
     }
 
-    /// How many leaves there are.
+    /// The number of leaves.
     pub(super) fn size(&self) -> u64 {
         self.size
     }

@@ -1,9 +1,9 @@
-//! Offline: is the log what was signed?
+//! Offline verification of a log against its signatures.
 //!
-//! Each segment is hashed from its signed head on, several at a time, and has to arrive at the next one's head, at the
-//! last checkpoint, and at those that witnesses kept. Where it does not, the links between lines tell which record it
-//! was; of one who edited a record and then made all later links fit, the first checkpoint that disagrees tells between
-//! which records. What is wrong in one segment hides nothing of what is wrong in another.
+//! Each segment is hashed from its signed head on, several segments at a time. The result must agree with the next
+//! head, with the last checkpoint, and with the checkpoints of witnesses. If it does not, the links between lines
+//! identify the changed record. If an attacker also rewrites the links, the first checkpoint that disagrees narrows
+//! the change to an interval of records. A finding in one segment hides no finding in another.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,51 +18,52 @@ use super::error::AuditError;
 use super::segment;
 use super::walk::{self, About, WalkError, Walked};
 
-/// What is verified against what.
+/// The input of a verification.
 #[derive(Debug, Clone)]
 pub struct Verification {
     /// The log's directory.
     pub dir: PathBuf,
-    /// The log's public key; the one that lies in the directory, where nobody noted it elsewhere.
+    /// The log's public key. `None`: the key in the log's directory, if the operator has no copy elsewhere.
     pub key: Option<Verifier>,
-    /// Signed checkpoints that somebody else kept. Those of a log of which nothing is here are an error.
+    /// Signed checkpoints retained elsewhere. A checkpoint of a log that has no records here is an error.
     pub witnessed: Vec<String>,
-    /// The first segment that is looked at, behind what is known to be damaged. `None`: all, and the first one has to begin
-    /// where the log says that it was pruned.
+    /// The first segment to verify, behind known damage. `None`: all segments, and the first one must begin where
+    /// the log states that it was pruned.
     pub from: Option<u64>,
-    /// How many segments are read at a time.
+    /// The number of segments read at a time.
     pub threads: usize,
 }
 
-/// What was found in a log that is as it was signed.
+/// The result for a log without findings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// The log.
     pub log: LogId,
-    /// The key it was verified with.
+    /// The key that verified it.
     pub key: String,
-    /// Does the key come from the log's own directory? Whoever can replace all of it can replace the key.
+    /// True if the key comes from the log's own directory. An attacker who can replace the directory can also
+    /// replace the key.
     pub key_from_log: bool,
-    /// Number of the first record that is still there.
+    /// The number of the first record present.
     pub first: u64,
-    /// Number of the last record.
+    /// The number of the last record.
     pub last: u64,
-    /// Segment files.
+    /// The number of segment files.
     pub segments: usize,
-    /// The first segment that was looked at, where that was asked for.
+    /// The first segment verified, if the caller requested one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
-    /// Number of the last record that a checkpoint covers. Later ones are linked, but not yet signed for.
+    /// The number of the last record that a checkpoint covers. Later records are linked, but not yet signed.
     pub signed: u64,
-    /// When that checkpoint was signed.
+    /// The time at which that checkpoint was signed.
     pub signed_at: Timestamp,
-    /// Checkpoints of witnesses that the log agrees with.
+    /// The number of witnesses' checkpoints that the log agrees with.
     pub witnessed: usize,
-    /// Bytes at the end that are no whole record: a write under way, or cut off by a power failure.
+    /// Bytes at the end that are not a whole record: a running write, or one cut off by a power failure.
     pub unfinished: u64,
 }
 
-/// Something that is not as it was signed.
+/// A finding: a part of the log that differs from what was signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{}{}: {what}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
 pub struct Bad {
@@ -74,45 +75,45 @@ pub struct Bad {
     /// The record's number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// The record's time, as the line has it.
+    /// The record's time, as written in the line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
-    /// What is wrong.
+    /// The problem.
     pub what: String,
 }
 
-/// Everything that was found, in order of the segments; in each of them the first thing.
+/// All findings in the order of segments, one for each segment: the first problem in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Findings {
-    /// The first ones, at least one and at most [`Findings::MOST`].
+    /// The first findings, at least one and at most [`Findings::MOST`].
     pub findings: Vec<Bad>,
-    /// How many more there are.
+    /// The number of further findings.
     pub more: usize,
-    /// The first segment in which, and behind which, nothing was found.
+    /// The first segment from which on nothing was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub good_from: Option<u64>,
 }
 
 impl Findings {
-    /// The most that are told one by one.
+    /// The most findings that are listed.
     pub const MOST: usize = 100;
 }
 
-/// Why a log is not verified.
+/// The reason why a log is not verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// A file cannot be read.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// It is not as it was signed.
+    /// The log differs from what was signed.
     #[error("the log is not as it was written: {} findings", .0.findings.len() + .0.more)]
     Bad(Box<Findings>),
-    /// Nothing begins where it is to be verified from.
+    /// No segment has the requested number.
     #[error("there is no segment {from} in {}; 'ls' shows their numbers", dir.display())]
     NoSegment {
-        /// The number that was given.
+        /// The requested number.
         from: u64,
-        /// Where it was looked for.
+        /// The directory that was searched.
         dir: PathBuf,
     },
 }
@@ -123,15 +124,15 @@ impl Bad {
     }
 }
 
-/// Verifies a log; it may be written to meanwhile. `progress` is told the bytes that are done, and all of them.
+/// Verifies a log, which may grow meanwhile. `progress` receives the bytes done and the total.
 ///
 /// # Errors
-/// [`VerifyError::Bad`] with all that is wrong.
+/// [`VerifyError::Bad`] with all findings.
 pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
     let path = segment::checkpoint_path(&wanted.dir);
     let before = std::fs::read(&path).ok();
     let verified = verify_once(wanted, progress);
-    // A daemon may have gone on meanwhile with a log that was ended.
+    // Meanwhile a daemon may have continued a log that had ended.
     match verified {
         Err(VerifyError::Bad(_)) if std::fs::read(&path).ok() != before => verify_once(wanted, progress),
         verified => verified,
@@ -140,7 +141,7 @@ pub fn verify(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Re
 
 fn verify_once(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, VerifyError> {
     let dir = &wanted.dir;
-    // Before the segments: they may grow meanwhile, and it must not know more than them.
+    // The checkpoint is read before the segments. They may grow meanwhile, and it must not be newer than they are.
     let note = std::fs::read_to_string(segment::checkpoint_path(dir));
     let mut numbers = segment::list(dir)?;
     if let Some(from) = wanted.from {
@@ -175,7 +176,7 @@ fn verify_once(wanted: &Verification, progress: &(dyn Fn(u64, u64) + Sync)) -> R
     })
 }
 
-/// The key that lies in the log's directory.
+/// The key in the log's directory.
 fn key_in(dir: &Path) -> Result<Verifier, VerifyError> {
     let path = segment::key_path(dir);
     let text = std::fs::read_to_string(&path).map_err(AuditError::io(&path, "read"))?;
@@ -194,7 +195,7 @@ fn found(mut findings: Vec<(u64, Bad)>, numbers: &[u64]) -> VerifyError {
     VerifyError::Bad(Box::new(Findings { findings, more, good_from }))
 }
 
-/// What lies in the directory, and what was signed of it. `None` stands for a head that is none.
+/// The files in the directory and the signed statements about them. `None` in `heads` is an invalid head.
 struct Log<'d> {
     dir: &'d Path,
     key: Verifier,
@@ -202,9 +203,9 @@ struct Log<'d> {
     heads: Vec<Option<Checkpoint>>,
     /// The last checkpoint.
     latest: Option<Checkpoint>,
-    /// Everything signed, in order of size.
+    /// All signed checkpoints, in order of size.
     marks: Vec<Checkpoint>,
-    /// With the segments they are of.
+    /// The findings, each with the number of its segment.
     findings: Vec<(u64, Bad)>,
 }
 
@@ -231,13 +232,13 @@ impl<'d> Log<'d> {
         Log { dir, key, numbers, heads, latest, marks, findings }
     }
 
-    /// Adds what witnesses kept.
+    /// Adds the checkpoints of witnesses.
     fn with_witnesses(&mut self, wanted: &Verification) {
         let last = self.numbers.last().copied().unwrap_or(0);
         for note in &wanted.witnessed {
             let open = self.key.open_any(note).and_then(|mark| {
                 let is_here = self.heads.iter().flatten().any(|head| head.log == mark.log);
-                // Where only a part is looked at, it may be of what went before.
+                // If only a part is verified, the checkpoint may belong to an earlier part.
                 let elsewhere = !is_here && mark.log != self.key.log() && wanted.from.is_none();
                 if elsewhere { Err(NoteError::OtherLog(mark.log)) } else { Ok(mark) }
             });
@@ -256,7 +257,7 @@ impl<'d> Log<'d> {
         segment::path(self.dir, self.numbers[at])
     }
 
-    /// Is it the last one of its log?
+    /// Reports whether this is the last segment of its log.
     fn ends(&self, at: usize) -> bool {
         let next = self.heads.get(at + 1);
         next.is_none_or(|next| match (next, &self.heads[at]) {
@@ -303,7 +304,7 @@ impl<'d> Log<'d> {
         walks.collect()
     }
 
-    /// Holds the segments against each other and against what was signed.
+    /// Compares the segments with each other and with the signed checkpoints.
     fn compare(&self, is_whole: bool, walks: &Walks) -> Vec<(u64, Bad)> {
         let mut findings = Vec::new();
         if is_whole {
@@ -329,7 +330,8 @@ impl<'d> Log<'d> {
         findings
     }
 
-    /// Each segment has to end where the next begins, and the last one of a log not before what was signed.
+    /// Checks the end of a segment: it must agree with the next segment's head. The last segment of a log must
+    /// contain all signed records.
     fn end_of(&self, at: usize, walked: &Walked) -> Option<Bad> {
         let (path, end) = (self.path(at), walked.tree.size());
         let own = self.heads[at].as_ref()?;
@@ -380,7 +382,7 @@ impl<'d> Log<'d> {
         })
     }
 
-    /// What comes before the first segment has to be told of as removed.
+    /// Checks that a record reports the removal of everything before the first segment.
     fn beginning(&self, walks: &Walks) -> Option<(u64, Bad)> {
         let Some(number) = self.numbers.first() else {
             let last = self.latest.as_ref().map_or(0, |latest| latest.tree.size());
@@ -403,7 +405,7 @@ impl<'d> Log<'d> {
     }
 }
 
-/// The head of a segment, of this log or of a former one.
+/// Reads the head of a segment, of this log or of a previous one.
 fn head(dir: &Path, number: u64, key: Verifier) -> Result<Checkpoint, Bad> {
     let path = segment::head_path(dir, number);
     let note = std::fs::read_to_string(&path)

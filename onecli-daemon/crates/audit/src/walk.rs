@@ -1,4 +1,4 @@
-//! One segment, line by line, from its signed head to its end.
+//! Verification of one segment, line by line, from its signed head to its end.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -11,13 +11,13 @@ use super::text::Text;
 use super::tree::{Tree, leaf_hash};
 use super::verify::Bad;
 
-/// How often progress is told, in bytes.
+/// The interval of progress reports, in bytes.
 const STEP: usize = 4 << 20;
 
-/// No segment is larger: nobody's file is read into memory just because it lies here.
+/// The largest segment. Larger files are not read into memory.
 const LARGEST: u64 = 2 * segment::SEGMENT_BYTES;
 
-/// Does a segment lead from its signed head to that of the `next` one?
+/// Reports whether a segment's lines connect its signed head to that of the `next` one.
 pub(super) fn is_as_signed(dir: &Path, number: u64, next: u64, signer: &Signer) -> bool {
     let head = |number| signer.read(&segment::head_path(dir, number));
     let (Some(begin), Some(end)) = (head(number), head(next)) else { return false };
@@ -25,7 +25,7 @@ pub(super) fn is_as_signed(dir: &Path, number: u64, next: u64, signer: &Signer) 
     begin.log == end.log && walked.is_ok_and(|walked| walked.tree == end.tree)
 }
 
-/// Why a segment leads nowhere.
+/// The reason why a walk failed.
 #[derive(Debug)]
 pub(super) enum WalkError {
     Audit(AuditError),
@@ -44,20 +44,21 @@ impl From<Bad> for WalkError {
     }
 }
 
-/// Where a segment led to.
+/// The result of a walk.
 #[derive(Debug)]
 pub(super) struct Walked {
-    /// The tree at its end.
+    /// The tree at the segment's end.
     pub(super) tree: Tree,
-    /// How many lines it has.
+    /// The number of lines.
     pub(super) lines: u64,
-    /// What the segment tells of the log, in records that are signed for: whoever can write here could put others.
+    /// Statements of the segment about the log, from signed records only: an attacker with write access could add
+    /// others.
     pub(super) about: About,
-    /// Bytes at its end that are no whole record.
+    /// Bytes at its end that are not a whole record.
     pub(super) unfinished: u64,
 }
 
-/// Walks from `head`. `marks` are signed, in order of their size: those that lie within have to agree.
+/// Walks from `head`. `marks` are signed checkpoints in order of their size; those inside the segment must agree.
 pub(super) fn walk(
     path: &Path,
     head: &Checkpoint,
@@ -96,8 +97,8 @@ pub(super) fn walk(
     }
     progress((bytes.len() - told) as u64);
     let unfinished = segment::without_room(&bytes[offset..]);
-    // The one thing that may stand behind the records: a line cut short, in the segment that is written to, behind
-    // everything that was signed.
+    // Only one thing may follow the records: a line cut short, in the current segment, behind everything that was
+    // signed.
     let cut_short = memchr::memchr(b'\n', &bytes[offset..]).is_none_or(|end| end >= unfinished);
     let beyond = walker.marks.peek().is_none();
     if unfinished > 0 && !(is_last && cut_short && beyond) {
@@ -111,12 +112,12 @@ pub(super) fn walk(
     })
 }
 
-/// What records tell of the log itself.
+/// Statements of records about the log itself.
 #[derive(Debug, Default)]
 pub(super) struct About {
-    /// Records of removed segments: their numbers, and those of the last record that went.
+    /// Records of removed segments: each record's number, and the number of the last removed record.
     pruned: Vec<(u64, u64)>,
-    /// Records that a daemon found without a signature and went on from, by their numbers.
+    /// Ranges of records that a daemon found unsigned and continued from.
     unsigned: Vec<RangeInclusive<u64>>,
 }
 
@@ -124,7 +125,7 @@ impl About {
     /// Reads the records up to number `proven`.
     fn read(bytes: &[u8], proven: u64) -> About {
         let mut about = About::default();
-        // No text of an agent's holds this: quotes are escaped.
+        // No text from an agent contains this, because quotes are escaped.
         for at in memchr::memmem::find_iter(bytes, b"\"code\":\"audit_") {
             let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
             let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
@@ -137,8 +138,8 @@ impl About {
         about
     }
 
-    /// The last record that retention took away. What stands among records that nobody signed for when they were written
-    /// is believed of none of `all`.
+    /// The number of the last record that retention removed. Statements in records that were unsigned when they
+    /// were written are ignored in `all`.
     pub(super) fn pruned_through(all: &[&About]) -> u64 {
         let unsigned: Vec<_> = all.iter().flat_map(|about| &about.unsigned).collect();
         let believed = |seq: u64| !unsigned.iter().any(|range| range.contains(&seq));
@@ -153,15 +154,15 @@ struct Walker<'w, I: Iterator<Item = &'w Checkpoint>> {
     tree: Tree,
     prev: Link,
     lines: u64,
-    /// The line before.
+    /// The previous line.
     before: Option<&'w [u8]>,
-    /// Up to this record a signature was arrived at.
+    /// The number of the last record that a signature covers.
     proven: u64,
     marks: std::iter::Peekable<I>,
 }
 
 impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
-    /// Takes the next line, which another one follows at `after`. False: it is no line of a record.
+    /// Processes the next line; `after` is the offset of the one behind it. Returns false if it is not a record.
     fn line(&mut self, line: &'w [u8], after: usize) -> Result<bool, WalkError> {
         let Some(start) = Start::read(line) else { return Ok(false) };
         let expected = self.tree.size() + 1;
@@ -190,7 +191,8 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
         Ok(true)
     }
 
-    /// A line that does not follow the one before: which of the two was changed, the one behind it tells.
+    /// Builds the finding for a line that is not linked to the one before. The line behind it shows which of the
+    /// two was changed.
     fn unlinked(&self, start: Start<'_>, own: Link, after: usize) -> Bad {
         let rest = &self.bytes[after..];
         let next = memchr::memchr(b'\n', rest).and_then(|end| Start::read(&rest[..end]));
@@ -209,7 +211,8 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
         }
     }
 
-    /// All links fit, and yet it is not what was signed: somebody made them fit.
+    /// Builds the finding for records that differ from what was signed although all links fit: an attacker rewrote
+    /// the links.
     fn disagrees(&self, mark: &Checkpoint) -> Bad {
         let (first, last) = (self.proven + 1, mark.tree.size());
         let line = self.lines - (last - first);
@@ -224,7 +227,7 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
         bad
     }
 
-    /// Something is wrong with the line that comes.
+    /// Builds a finding for the next line.
     fn bad(&self, start: Option<Start<'_>>, what: &str) -> Bad {
         Bad {
             line: Some(self.lines + 1),

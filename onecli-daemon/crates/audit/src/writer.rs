@@ -1,5 +1,5 @@
-//! The thread that writes. Records that arrive while a write is under way go into the next one together (group commit),
-//! so that the disk's latency is paid once for many.
+//! The writer thread. Records that arrive during a write go into the next write together (group commit), so that
+//! many records share the disk's latency.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -24,81 +24,83 @@ use super::retention::{self, Expired, Retention};
 use super::segment::Segments;
 use super::tree::Tree;
 
-/// The most records in one write: what came while the one before was written, and what is gathered.
+/// The most records in one write: those that arrived during the previous write, and those gathered since.
 const BATCH: usize = 256;
-/// Where so many decisions came with the last write that waited for the disk, the next one waits for more of them: each sync
-/// costs the processors too, and where there is a crowd they are what it waits for. Who is alone waits for nobody.
+/// If the last synchronous write had this many decisions, the next one waits for more of them. Each sync also costs
+/// processor time, which is the bottleneck under load. A single caller never waits for others.
 const CROWD: usize = 4;
-/// It waits for so many, so that enough of the crowd is left to keep the processors busy meanwhile,
+/// The number of decisions that such a write waits for. It leaves enough callers running to use the processors
+/// meanwhile.
 const ENOUGH: usize = 12;
-/// as long as one or more come in each such time,
+/// The wait continues while at least one decision arrives in each such interval.
 const QUANTUM: Duration = Duration::from_micros(100);
-/// and so long at most. Outcomes, which nobody waits for, wait so long for a decision to be written with.
+/// The upper bound of that wait. Outcomes, which no caller waits for, wait this long for a decision to share a
+/// write with.
 const GATHERING: Duration = Duration::from_millis(2);
-/// How long after a failed write the waiting outcomes are tried again.
+/// The interval after which outcomes are retried when a write failed.
 const RETRY: Duration = Duration::from_millis(250);
-/// How long after a record it may take until a checkpoint covers it, and, with relaxed durability, until it is synced.
+/// The longest time until a checkpoint covers a record and, with relaxed durability, until the record is synced.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often a sync, or a look at old segments, is looked after while it is under way.
+/// The interval at which a running sync, or a running search for old segments, is polled.
 const SYNCING: Duration = Duration::from_millis(10);
-/// How often old segments are looked for, besides each time that a segment begins.
+/// The interval at which old segments are searched for. Each new segment also starts a search.
 const PRUNING: Duration = Duration::from_hours(1);
 
-/// Code of the record that tells of outcomes lost while the disk failed; its count is in records.
+/// Code of the record that reports outcomes lost while the disk failed. Its count is in records.
 const CODE_LOST: &str = "audit_lost";
-/// Code of the record that tells of decisions refused while the disk failed; its count is in records.
+/// Code of the record that reports decisions refused while the disk failed. Its count is in records.
 const CODE_REFUSED: &str = "audit_refused";
-/// Code of the record that tells of records that a relaxed log said were written and that the disk then failed to sync:
-/// a power failure may have lost them. Its count is in records.
+/// Code of the record that reports unsynced records: a relaxed log acknowledged them, then the disk failed to sync
+/// them. A power failure may have lost them. Its count is in records.
 const CODE_UNSYNCED: &str = "audit_unsynced";
 
-/// The state of the writer's thread.
+/// The state of the writer thread.
 pub(super) struct Writer {
     pub(super) dir: PathBuf,
     pub(super) items: mpsc::Receiver<Item>,
-    /// Taken from the channel, not yet written. After a failure only outcomes are left here.
+    /// Items received from the channel and not yet written. After a failure only outcomes remain here.
     pub(super) waiting: VecDeque<Item>,
     pub(super) segments: Segments,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) shared: Arc<Shared>,
     pub(super) told: watch::Sender<u64>,
-    /// Up to which record this writer has removed segments.
+    /// The number of the last record that this writer has removed with its segment.
     pub(super) pruned: watch::Sender<u64>,
     pub(super) log: LogId,
     pub(super) signer: Arc<Signer>,
     pub(super) publisher: Publisher,
     /// Reports alerts in the daemon's own log.
     pub(super) alerts: Alerts,
-    /// All records so far.
+    /// The tree of all records so far.
     pub(super) tree: Tree,
     pub(super) prev: Link,
     pub(super) durability: Durability,
     pub(super) retention: Retention,
-    /// Decisions that could not be written since the last write. Writing of them is also how the disk's return
-    /// is noticed.
+    /// The number of decisions refused since the last successful write. Writing this count is also how the writer
+    /// notices that the disk works again.
     pub(super) refused: u64,
-    /// Decisions in the last write.
+    /// The number of decisions in the last write.
     pub(super) company: usize,
     pub(super) upkeep: Upkeep,
 }
 
-/// What is done now and then.
+/// Periodic maintenance of the log.
 #[derive(Debug)]
 pub(super) struct Upkeep {
-    /// When it is due; `None` while there is nothing to do.
+    /// The time at which maintenance is due; `None` if there is nothing to do.
     due: Option<Instant>,
     /// The state that the next checkpoint covers, once it is synced.
     fresh: Option<Checkpoint>,
-    /// A sync, and up to which number records are on the disk then.
+    /// A running sync. It returns the number of the last record that it puts on disk.
     syncing: Background<std::io::Result<u64>>,
-    /// The number up to which records are on the disk.
+    /// The number of the last record on disk.
     synced: u64,
-    /// A sync failed: each write waits for the disk until one succeeds.
+    /// Set if a sync failed: each write is then synchronous until one succeeds.
     failed: Option<u64>,
-    /// When old segments are looked for, and in which segment they were last.
+    /// The time of the next search for old segments, and the current segment at the last search.
     prune: Option<(Instant, u64)>,
     looking: Background<Result<Expired, AuditError>>,
-    /// A segment that is kept although it should go, once that is on record.
+    /// An expired segment that was not removed, once that is recorded.
     kept: Option<u64>,
 }
 
@@ -118,7 +120,7 @@ impl Upkeep {
 }
 
 impl Upkeep {
-    /// How long there is nothing to do but to write; `None`: for ever.
+    /// How long the writer may wait for records only; `None` if without limit.
     fn wait(&self, now: Instant) -> Option<Duration> {
         let due = self.due.map(|due| due.saturating_duration_since(now));
         let looking = self.looking.is_running().then_some(SYNCING);
@@ -157,7 +159,7 @@ impl Writer {
             self.told.send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
         }
         let Writer { segments, mut waiting, publisher, alerts, .. } = self;
-        // Waits until the last checkpoint is in its place.
+        // Waits until the last checkpoint is written.
         drop(publisher);
         drop(alerts);
         drop(segments);
@@ -166,7 +168,7 @@ impl Writer {
         }
     }
 
-    /// Waits for something to write and takes what is there; false once every handle is gone.
+    /// Waits for items to write and receives all that are queued. Returns false once every handle is dropped.
     fn receive(&mut self) -> bool {
         let wait = match (self.waiting.is_empty(), self.healthy()) {
             (_, false) => Some(RETRY),
@@ -189,7 +191,7 @@ impl Writer {
         true
     }
 
-    /// Takes what is there.
+    /// Receives the items that are queued.
     fn take(&mut self) {
         while self.waiting.len() < BATCH {
             match self.items.try_recv() {
@@ -199,7 +201,7 @@ impl Writer {
         }
     }
 
-    /// Waits for more to come, where that makes fewer writes and syncs, and delays nobody by more than [`GATHERING`].
+    /// Waits for more items if that saves writes and syncs. Delays no caller by more than [`GATHERING`].
     fn gather(&mut self) {
         let start = self.clock.instant();
         let left = |clock: &dyn Clock| GATHERING.saturating_sub(clock.instant().duration_since(start));
@@ -227,7 +229,7 @@ impl Writer {
         }
     }
 
-    /// Decisions that wait.
+    /// The number of waiting decisions.
     fn decisions(&self) -> usize {
         self.waiting.iter().filter(|item| matches!(item, Item::Decision(..))).count()
     }
@@ -236,12 +238,12 @@ impl Writer {
         Checkpoint { log: self.log, time, tree: self.tree.clone(), prev: self.prev, ended: false }
     }
 
-    /// Does the write that comes wait for the disk?
+    /// Reports whether the next write is synchronous.
     fn syncs(&self) -> bool {
         self.durability == Durability::Strict || self.upkeep.failed.is_some()
     }
 
-    /// Writes one batch from the front of the queue, up to a request to close, and tells those who wait.
+    /// Writes one batch from the front of the queue, up to a request to close, and notifies the waiting callers.
     fn commit(&mut self) -> Result<(), AuditError> {
         let size = self.waiting.iter().take(BATCH).take_while(|item| !matches!(item, Item::Close(_))).count();
         let lost = self.shared.lost.load(Ordering::Relaxed);
@@ -276,7 +278,8 @@ impl Writer {
             self.shared.fault.send_if_modified(|fault| fault.take().is_some());
         }
 
-        // Told first: who is answered below may look there.
+        // The number of the last durable record is published first, because a caller that is answered below may
+        // read it.
         self.company = self.waiting.range(..size).filter(|item| matches!(item, Item::Decision(..))).count();
         let mut done = self.tree.size();
         if tree.size() > done {
@@ -337,7 +340,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Syncs, signs and prunes when it is time.
+    /// Syncs, signs and prunes when it is due.
     fn keep_up(&mut self) {
         if let Some(result) = self.upkeep.syncing.finished() {
             self.synced(result.flatten());
@@ -380,7 +383,7 @@ impl Writer {
         self.upkeep.due = Some(now + SYNCING);
     }
 
-    /// Notes what came of a sync in the background.
+    /// Handles the result of a background sync.
     fn synced(&mut self, result: std::io::Result<u64>) {
         match result {
             Ok(seq) => {
@@ -400,7 +403,8 @@ impl Writer {
         }
     }
 
-    /// Looks for segments that are older, or more, than is kept, beside the writing: what is to go is read once more.
+    /// Searches for segments that exceed the retention's age or size. The search runs in the background because it
+    /// reads the expired segments once more.
     fn look_for_old(&mut self, now: Instant) {
         let number = self.segments.number();
         let nothing = self.retention == Retention::default() || self.upkeep.looking.is_running();
@@ -416,7 +420,7 @@ impl Writer {
         }
     }
 
-    /// Records, once, that nothing goes any more: the disk will fill up.
+    /// Records, once per segment, that pruning has stopped: the disk will fill up.
     fn tell_of_kept(&mut self, kept: Option<u64>) {
         if let Some(segment) = kept
             && self.upkeep.kept != kept
@@ -432,7 +436,7 @@ impl Writer {
         self.upkeep.kept = kept;
     }
 
-    /// Takes away what was found; that it goes is on record, and signed for, before it does.
+    /// Removes the expired segments. A signed record of the removal is on disk first.
     fn remove(&mut self, expired: &Expired) {
         let mut record = Record::of_the_log(retention::CODE_PRUNED, expired.through);
         record.event = super::record::Event::Outcome;
@@ -443,7 +447,7 @@ impl Writer {
             self.prev = Link::of(&hash);
             self.sync_now()
         });
-        // An older state, of a sync that is under way, must not come after it.
+        // The state of an older sync that is still running must not be published after this one.
         self.upkeep.fresh = None;
         match written.and_then(|()| self.publisher.publish_now(self.checkpoint(self.clock.now()))) {
             Ok(()) => {
@@ -452,12 +456,12 @@ impl Writer {
                 }
                 self.pruned.send_if_modified(|seq| std::mem::replace(seq, expired.through.max(*seq)) < *seq);
             }
-            // The next write finds out whether it lasts.
+            // The next write shows whether the fault persists.
             Err(error) => tracing::error!(%error, "old audit segments are kept"),
         }
     }
 
-    /// Tells everybody who waits that the write failed. Outcomes stay for the next attempt.
+    /// Notifies all waiting callers that the write failed. Outcomes stay queued for the next attempt.
     fn fail(&mut self, error: &AuditError) {
         if self.healthy() {
             tracing::error!(%error, "the audit log cannot be written; requests are refused until it can");

@@ -1,4 +1,4 @@
-//! What somebody with access to the files can do to a log, and what verification makes of it.
+//! Attacks on a log with access to its files, and the findings of verification.
 
 use std::fs;
 use std::path::Path;
@@ -67,13 +67,13 @@ impl Scene {
         fs::read_to_string(segment::checkpoint_path(self.dir.path())).unwrap()
     }
 
-    /// The alerts that the log's files hold.
+    /// The alerts in the log's files.
     fn alerts(&self) -> Vec<String> {
         let records = Entries::after(self.dir.path(), 0).unwrap().map(|line| line.unwrap().entry.record);
         records.filter(|r| r.event == Event::Alert).filter_map(|r| r.code.map(String::from)).collect()
     }
 
-    /// Puts a record behind the last one that fits it, as anybody can who may write to the file.
+    /// Appends a record that is linked correctly, as any process with write access can.
     fn append_linked(&self, record: &Record) {
         let number = *segment::list(self.dir.path()).unwrap().last().unwrap();
         let mut lines = self.read(number);
@@ -102,12 +102,12 @@ impl Scene {
         verify(&wanted, &|_, _| {})
     }
 
-    /// The first thing that is wrong.
+    /// The first finding.
     fn bad(&self) -> Bad {
         findings(self.verify()).remove(0)
     }
 
-    /// The numbers of the segments that something is wrong with.
+    /// The numbers of the segments that have findings.
     fn bad_segments(&self) -> Vec<u64> {
         let number = |bad: Bad| {
             let number = bad.file.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
@@ -145,7 +145,7 @@ fn findings(result: Result<Verified, VerifyError>) -> Vec<Bad> {
     }
 }
 
-/// Makes the links of all lines from `from` on fit, as somebody would who changed one.
+/// Rewrites the links of all lines from `from` on, as an attacker would after a change.
 fn relink(lines: &mut [String], from: usize) {
     for at in from.max(1)..lines.len() {
         let link = crate::Link::of(&crate::tree::leaf_hash(lines[at - 1].as_bytes()));
@@ -162,7 +162,7 @@ async fn an_untouched_log_is_verified() {
     assert!(verified.key_from_log && verified.unfinished == 0);
     let verified = scene.verify_with(&[scene.checkpoint()]).unwrap();
     assert_eq!(verified.witnessed, 1);
-    // Going on in it changes nothing about that.
+    // Continuing the log does not change the result.
     write(&scene.dir, Settings::for_tests(), 10).await;
     assert_eq!(scene.verify().unwrap().last, 80);
 }
@@ -181,7 +181,7 @@ async fn an_edited_record_is_named() {
     }
 }
 
-/// The last record of a segment has no link behind it: the next head tells.
+/// The last record of a segment has no link behind it; the next head reveals the change.
 #[tokio::test]
 async fn an_edited_last_record_is_found() {
     let scene = Scene::new().await;
@@ -212,7 +212,7 @@ async fn an_edit_with_all_links_made_to_fit_is_found() {
 
 #[tokio::test]
 async fn cut_put_in_and_reordered_records_are_found() {
-    // Where segments end depends on what was written together.
+    // The end of a segment depends on which records were written together.
     const ANY: u64 = 0;
     let check = async |change: fn(&mut Vec<String>), seq: u64, what: &str| {
         let scene = Scene::new().await;
@@ -237,7 +237,7 @@ async fn spliced_records_are_found() {
     let (scene, (temp, other)) = (Scene::new().await, PrivateDir::temporary());
     write(&other, Settings::for_tests(), 29).await;
     let other = Scene { dir: other, _temp: temp };
-    // Another clock reading is enough to make other lines of them.
+    // Another clock reading is enough to make the lines differ.
     let foreign = other.read(2);
     scene.write(2, &foreign);
     let bad = scene.bad();
@@ -277,7 +277,7 @@ async fn a_cut_end_is_found_by_the_checkpoint_or_by_a_witness() {
     scene.write(1, &old_lines);
     let bad = scene.bad();
     assert!(bad.seq == Some(9) && bad.what.contains("the end was cut off"), "{bad:?}");
-    // Rolled back together with its checkpoint: that only somebody else can tell.
+    // The log and its checkpoint are rolled back together: only a witness can reveal that.
     fs::write(segment::checkpoint_path(scene.dir.path()), &old).unwrap();
     scene.verify().unwrap();
     let bad = findings(scene.verify_with(&[old, new])).remove(0);
@@ -307,7 +307,7 @@ async fn a_signature_of_somebody_else_is_refused() {
     assert_eq!(scene.bad().file, head);
 }
 
-/// What a daemon does that finds its log changed: it leaves the files as they are, tells, and goes on.
+/// A daemon that finds its log changed leaves the files unchanged, records the change, and continues.
 #[tokio::test]
 async fn a_changed_log_is_told_of_at_the_next_start() {
     let codes = |dir: &Path| -> Vec<String> {
@@ -319,14 +319,14 @@ async fn a_changed_log_is_told_of_at_the_next_start() {
     let scene = Scene { dir, _temp: temp };
     let lines = scene.read(1);
 
-    // Cut off.
+    // Records were cut off.
     scene.write(1, &lines[..5]);
     write(&scene.dir, Settings::for_tests(), 1).await;
     assert_eq!(codes(scene.dir.path()), ["audit_damaged"]);
     assert_eq!(scene.read(1).len(), 5, "left as it was found");
     assert_eq!((scene.bad().file, scene.bad().seq), (scene.path(1), Some(6)));
 
-    // Rolled back as a whole; the store knows more.
+    // The log was rolled back as a whole; the store has more records.
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let signer = Settings::for_tests().signer;
@@ -338,7 +338,7 @@ async fn a_changed_log_is_told_of_at_the_next_start() {
     assert_eq!(crate::log_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not used twice");
     drop(temp);
 
-    // Removed as a whole, checkpoint and all; and another log of ours put in its place.
+    // The log was removed with its checkpoint, and another log of this host put there.
     let (_temp, dir) = PrivateDir::temporary();
     write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
@@ -350,7 +350,8 @@ async fn a_changed_log_is_told_of_at_the_next_start() {
     assert_eq!(crate::log_in(dir.path(), &signer).unwrap(), Some(third));
 }
 
-/// Whoever can write here does not choose which log the store is asked about, nor has room for names of segments.
+/// An attacker with write access cannot choose which log the store is queried for, nor use up the names of
+/// segments.
 #[tokio::test]
 async fn a_forged_name_is_no_log_and_no_segment() {
     let (temp, dir) = PrivateDir::temporary();
@@ -372,7 +373,7 @@ async fn a_forged_name_is_no_log_and_no_segment() {
     assert_eq!(scene.verify().unwrap().last, 10);
 }
 
-/// What somebody wrote into an old segment is not told again in a new record, with our signature.
+/// Text that an attacker wrote into an old segment is not repeated in a new, signed record.
 #[tokio::test]
 async fn a_forged_decision_gets_no_outcome() {
     let scene = Scene::new().await;
@@ -392,7 +393,7 @@ async fn a_forged_decision_gets_no_outcome() {
     assert!(told.contains("audit_torn") && !told.contains("interrupted"), "{told}");
 }
 
-/// A power failure that takes the end of what was not synced leaves half a line, before the room that was made.
+/// A power failure that loses unsynced bytes leaves half a line before the room.
 #[tokio::test]
 async fn half_a_line_is_no_damage() {
     let (temp, dir) = PrivateDir::temporary();
@@ -410,7 +411,7 @@ async fn half_a_line_is_no_damage() {
     scene.verify().unwrap();
 }
 
-/// What relaxed durability gives: written at once, synced and signed within about a second.
+/// Relaxed durability: records are written at once, and synced and signed within about a second.
 #[tokio::test]
 async fn a_relaxed_log_catches_up() {
     let (temp, dir) = PrivateDir::temporary();

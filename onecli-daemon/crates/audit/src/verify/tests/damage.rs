@@ -1,10 +1,10 @@
-//! Damage that is known hides nothing of what comes after it.
+//! Known damage hides no finding behind it.
 
 use onecli_model::LogId;
 
 use super::*;
 
-/// Somebody cuts a line out of a log, the daemon goes on behind it, and it is known.
+/// A line is cut out of a log, the daemon continues behind it, and the damage is known.
 #[tokio::test]
 async fn what_comes_after_known_damage_is_verified() {
     let (temp, dir) = PrivateDir::temporary();
@@ -20,7 +20,7 @@ async fn what_comes_after_known_damage_is_verified() {
     let verified = scene.verify_from(2).unwrap();
     assert_eq!((verified.first, verified.last, verified.from), (9, 69, Some(2)));
 
-    // A later edit is told of, with the damage that is known and without.
+    // A later edit is found, with the known damage and without it.
     let mut lines = scene.read(3);
     lines[2] = lines[2].replace("forward", "tunnel");
     scene.write(3, &lines);
@@ -36,7 +36,7 @@ async fn all_findings_come_in_the_order_of_their_segments() {
     write(&scene.dir, Settings::for_tests(), 60).await;
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
     assert!(last >= 6, "{last}");
-    // Removed: the one before it tells.
+    // A segment was removed; the previous one shows it.
     fs::remove_file(scene.path(2)).unwrap();
     for number in [4, last] {
         let mut lines = scene.read(number);
@@ -54,7 +54,7 @@ async fn all_findings_come_in_the_order_of_their_segments() {
     assert!(scene.bad().what.contains("missing between this segment and the next"));
 }
 
-/// A log that was begun anew, and the former one beside it.
+/// A new log beside the previous one.
 #[tokio::test]
 async fn a_former_log_is_verified_by_itself() {
     let scene = Scene::new().await;
@@ -70,7 +70,7 @@ async fn a_former_log_is_verified_by_itself() {
     assert!(bad[0].file == scene.path(last) && bad[0].what.contains("its first record tells why"), "{bad:?}");
     assert_eq!(scene.verify_from(last + 1).unwrap().last, 11);
 
-    // What a witness kept of the former log still finds what is changed in it.
+    // A witness's checkpoint of the previous log still reveals changes in it.
     assert_eq!(findings(scene.verify_with(std::slice::from_ref(&former))).len(), 1);
     let mut lines = scene.read(last);
     lines.pop();
@@ -82,7 +82,7 @@ async fn a_former_log_is_verified_by_itself() {
     assert_eq!(scene.bad_segments(), [1, last]);
 }
 
-/// A log is told of to the last byte, however much is wrong with it.
+/// A log with many problems is checked to the last byte, and the list of findings is bounded.
 #[tokio::test]
 async fn findings_are_bounded() {
     let (temp, dir) = PrivateDir::temporary();

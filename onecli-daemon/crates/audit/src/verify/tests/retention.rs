@@ -1,4 +1,4 @@
-//! Segments that are kept no longer, and what somebody makes of that who can write to the files.
+//! Removal of old segments, and attacks on it with write access to the files.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn a_pruned_log_is_verified_from_its_first_head_on() {
         let settings = Settings { retention, clock: Arc::new(Later), ..Settings::for_tests() };
         let log = AuditLog::open_sized(&scene.dir, settings, SEGMENT).unwrap();
         log.decision(record(99)).await.unwrap();
-        // The last segment, and whatever is written now, stays.
+        // The last segment and later records stay.
         let pruned = async {
             while segment::list(scene.dir.path()).unwrap().len() > 2 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -46,7 +46,7 @@ async fn a_pruned_log_is_verified_from_its_first_head_on() {
             .unwrap()
             .find_map(|line| line.unwrap().entry.record.pruned_through());
         assert_eq!(told, Some(verified.first - 1));
-        // One more than that is not covered by it.
+        // The record does not cover one record more than that.
         let first = segment::list(scene.dir.path()).unwrap()[0];
         if segment::list(scene.dir.path()).unwrap().len() > 1 {
             fs::remove_file(scene.path(first)).unwrap();
@@ -55,7 +55,7 @@ async fn a_pruned_log_is_verified_from_its_first_head_on() {
     }
 }
 
-/// Runs a log that keeps so much, until it has had the time to look.
+/// Runs a log with this retention until it has had time to search for old segments.
 async fn keep(scene: &Scene, retention: Retention, clock: Arc<dyn Clock>) {
     let settings = Settings { clock, retention, ..Settings::for_tests() };
     let log = AuditLog::open_sized(&scene.dir, settings, SEGMENT).unwrap();
@@ -68,11 +68,11 @@ fn first(scene: &Scene) -> u64 {
     segment::list(scene.dir.path()).unwrap()[0]
 }
 
-/// The record that old segments were removed excuses nobody who changed them, nor who made them look old, or large: nothing
-/// goes that is not as it was signed.
+/// The record of a removal excuses no change to the files, and no attempt to make them look old or large: a segment
+/// that differs from what was signed is not removed.
 #[tokio::test]
 async fn nobody_has_segments_removed_by_changing_them() {
-    // Edited, with the wish that it goes before somebody looks.
+    // A segment was edited so that retention removes the evidence.
     let scene = Scene::new().await;
     let mut lines = scene.read(1);
     lines[2] = lines[2].replace("forward", "tunnel");
@@ -81,12 +81,12 @@ async fn nobody_has_segments_removed_by_changing_them() {
     assert_eq!(first(&scene), 1);
     assert_eq!(scene.bad().file, scene.path(1));
     assert_eq!(scene.alerts(), ["audit_kept"], "that nothing goes any more is on record");
-    // Moved elsewhere, with what is known of it, it is in nobody's way.
+    // If the operator moves the segment elsewhere, retention continues.
     fs::remove_file(scene.path(1)).unwrap();
     keep(&scene, by_age(), Arc::new(Later)).await;
     assert!(first(&scene) > 2 && scene.verify().is_ok());
 
-    // A head that is older than it was.
+    // The head was replaced with one that claims an older time.
     let scene = Scene::new().await;
     let head = segment::head_path(scene.dir.path(), 2);
     let note = fs::read_to_string(&head).unwrap();
@@ -95,7 +95,7 @@ async fn nobody_has_segments_removed_by_changing_them() {
     fs::write(&head, note).unwrap();
     assert_eq!((first(&scene), scene.verify().unwrap().first), (1, 1));
 
-    // One of a later segment: what is told to be removed would be more than is.
+    // The head of a later segment: the record would report more removed records than there are.
     let scene = Scene::new().await;
     let note = fs::read_to_string(head_of(&scene, 2)).unwrap();
     fs::copy(head_of(&scene, 3), head_of(&scene, 2)).unwrap();
@@ -103,7 +103,7 @@ async fn nobody_has_segments_removed_by_changing_them() {
     fs::write(head_of(&scene, 2), note).unwrap();
     assert_eq!((first(&scene), scene.verify().unwrap().first), (1, 1));
 
-    // Files that are nobody's.
+    // Files that no daemon wrote.
     let scene = Scene::new().await;
     fs::File::create(scene.dir.path().join("00000099.jsonl")).unwrap().set_len(1 << 40).unwrap();
     keep(&scene, Retention { age: None, bytes: Some(1 << 30) }, Arc::new(SystemClock)).await;
@@ -114,8 +114,7 @@ fn head_of(scene: &Scene, number: u64) -> PathBuf {
     segment::head_path(scene.dir.path(), number)
 }
 
-/// An excuse that nobody signed for: old segments are removed by hand, and a line that tells of their removal is linked to
-/// the end of the log.
+/// An unsigned excuse: an attacker removes old segments and appends a linked line that reports their removal.
 #[tokio::test]
 async fn an_unsigned_excuse_is_none() {
     let scene = Scene::new().await;
@@ -135,7 +134,7 @@ async fn an_unsigned_excuse_is_none() {
     assert!(verified.first == 1 && what.contains("no record says that they were kept no longer"), "{what}");
 }
 
-/// How many records come before a segment.
+/// The number of records before a segment.
 fn head(scene: &Scene, number: u64) -> u64 {
     Settings::for_tests().signer.read(&head_of(scene, number)).unwrap().tree.size()
 }

@@ -1,5 +1,5 @@
-//! What stands behind the last checkpoint: after a clean stop nothing of it is believed, after a kill all that neither the
-//! store nor the chain contradicts, and the log says of which records that is.
+//! Records behind the last checkpoint. After a clean stop all of them are rejected. After a kill they are accepted
+//! unless the store or the links contradict them, and the log records which ones they are.
 
 use onecli_model::LogId;
 
@@ -8,7 +8,7 @@ use crate::record::Verdict;
 
 const FRESH: LogId = LogId(Uuid::from_u128(0xff));
 
-/// A log of eight records of a daemon that was killed when only the first four were signed for.
+/// A log of eight records whose daemon was killed when only the first four were signed.
 async fn killed() -> Scene {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 2).await;
@@ -37,12 +37,12 @@ fn store_has(scene: &Scene, seq: u64, line: &str) -> Known {
     Known { log, last: Some((seq, line.to_owned())) }
 }
 
-/// The range that the log says nothing vouches for.
+/// The range of records that the log reports as unsigned.
 fn unsigned(scene: &Scene) -> Option<std::ops::RangeInclusive<u64>> {
     Entries::after(scene.dir.path(), 0).unwrap().find_map(|line| line.unwrap().entry.unsigned())
 }
 
-/// With every link fitting, and the daemon stopped: nobody has written since.
+/// All links fit, and the daemon was stopped: no daemon has written since.
 #[tokio::test]
 async fn behind_the_end_of_a_log_nothing_is_believed() {
     let scene = Scene::new().await;
@@ -57,7 +57,7 @@ async fn behind_the_end_of_a_log_nothing_is_believed() {
     let aside = scene.dir.path().join(format!("{last:08}.aside"));
     assert_eq!(fs::read_to_string(aside).unwrap(), line, "nothing is lost");
     assert_eq!(scene.verify().unwrap().last, 61, "and no outcome was told of it");
-    // Half a line is no power failure's either: all was synced.
+    // Half a line is not from a power failure either, because everything was synced.
     fs::write(scene.path(last), [&fs::read(scene.path(last)).unwrap()[..], b"{\"time"].concat()).unwrap();
     assert!(scene.bad().what.contains("6 bytes behind it"));
     restart(&scene, None).await;
@@ -65,7 +65,7 @@ async fn behind_the_end_of_a_log_nothing_is_believed() {
     assert!(scene.dir.path().join(format!("{last:08}.aside-2")).exists());
 }
 
-/// A kill loses nothing, and no hand is needed; which records nothing vouches for is on record.
+/// A kill loses no record and needs no repair; the unsigned records are reported.
 #[tokio::test]
 async fn after_a_kill_the_log_says_what_nobody_signed_for() {
     let scene = killed().await;
@@ -77,7 +77,7 @@ async fn after_a_kill_the_log_says_what_nobody_signed_for() {
     restart(&scene, None).await;
     assert_eq!(scene.verify().unwrap().last, 9, "once");
 
-    // What the store has of it is vouched for.
+    // The store confirms the records that it has.
     let scene = killed().await;
     let known = store_has(&scene, 7, &scene.read(1)[6]);
     restart(&scene, Some(known)).await;
@@ -88,7 +88,7 @@ async fn after_a_kill_the_log_says_what_nobody_signed_for() {
     assert_eq!((scene.alerts(), scene.verify().unwrap().last), (Vec::new(), 8));
 }
 
-/// A forged decision gets no outcome that looks as if it were the log's own.
+/// A forged decision gets no outcome that looks like the log's own.
 #[tokio::test]
 async fn a_forged_decision_that_fits_is_told_of() {
     let scene = killed().await;
@@ -103,7 +103,7 @@ async fn a_forged_decision_that_fits_is_told_of() {
     assert_eq!(scene.verify().unwrap().signed, 11);
 }
 
-/// Edited and relinked after a kill: the store tells.
+/// The log was edited and relinked after a kill; the store reveals it.
 #[tokio::test]
 async fn what_the_store_has_otherwise_is_not_gone_on_from() {
     let scene = killed().await;
@@ -118,7 +118,7 @@ async fn what_the_store_has_otherwise_is_not_gone_on_from() {
     assert_eq!(fs::read(scene.path(1)).unwrap(), before, "left as it was found");
 }
 
-/// An excuse for removed segments does not become one by being gone on from.
+/// An excuse for removed segments does not become valid because a daemon continued the log behind it.
 #[tokio::test]
 async fn an_excuse_that_was_gone_on_from_is_none() {
     let scene = Scene::new().await;
@@ -137,7 +137,7 @@ async fn an_excuse_that_was_gone_on_from_is_none() {
     assert!(scene.bad().what.contains("no record says that they were kept no longer"));
 }
 
-/// Without its checkpoint all of the last segment is unsigned, and a checkpoint that is gone is told of.
+/// Without its checkpoint the whole last segment is unsigned, and the missing checkpoint is reported.
 #[tokio::test]
 async fn a_checkpoint_that_is_gone_is_told_of() {
     let scene = killed().await;
