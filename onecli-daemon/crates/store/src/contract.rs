@@ -1,4 +1,4 @@
-//! What every store must do, whatever its database. [`contract_tests!`] runs all of it against one kind.
+//! The contract of every store, whatever its database. [`contract_tests!`] runs all of it against one kind.
 
 use jiff::Timestamp;
 use onecli_model::{
@@ -16,8 +16,8 @@ mod uses;
 pub(crate) use kept::{kept, one_replaced_version_is_kept, replaced_versions_are_erased_in_time};
 pub(crate) use uses::uses_of_secrets_are_remembered;
 
-/// Makes a test of each function here, for the stores that `$make` makes (an async function that returns a store
-/// and what must live as long).
+/// Makes a test of each function here. `$make` is an async function that returns a store and a value that must live
+/// as long.
 macro_rules! contract_tests {
     ($make:path) => {
         $crate::contract::contract_tests!($make:

@@ -1,13 +1,13 @@
-//! Why the store could not do what it was asked.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
 use onecli_sys::PrivateDirError;
 
-/// What can go wrong in the store. Never holds a value, sealed or not.
+/// Errors of the store. They never contain a value, sealed or not.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A URL that names no store.
+    /// The URL does not name a supported store.
     #[error("'{url}' names no store: write sqlite:///ABSOLUTE/PATH/onecli.db")]
     Url {
         /// The URL, without its user part.
@@ -16,31 +16,31 @@ pub enum StoreError {
     /// The directory of the database is not private.
     #[error("the store's directory is not safe: {0}")]
     Dir(#[from] PrivateDirError),
-    /// The database file is not one that only we can read and write.
+    /// The database file is accessible to other users, or not to this one.
     #[error("the database {} {problem}", path.display())]
     File {
         /// The database file.
         path: PathBuf,
-        /// What is wrong with it, and the fix.
+        /// The problem and its fix.
         problem: String,
     },
-    /// The database does not open.
+    /// The database cannot be opened.
     #[error("cannot open the database {}: {source}", path.display())]
     Open {
         /// The database file.
         path: PathBuf,
-        /// The database's answer.
+        /// The database's error.
         source: sqlx::Error,
     },
-    /// The tables could not be brought up to date.
+    /// The schema could not be migrated.
     #[error("cannot bring the tables of {} up to date: {source}", path.display())]
     Migrate {
         /// The database file.
         path: PathBuf,
-        /// What the migration ran into.
+        /// The migration's error.
         source: sqlx::migrate::MigrateError,
     },
-    /// A newer program has written it.
+    /// A newer version of the program has written the database.
     #[error(
         "the database {} is of version {found}, this program knows up to {known}: \
          install the newer version again, or restore a backup made before the upgrade",
@@ -54,17 +54,17 @@ pub enum StoreError {
         /// The newest version that this program knows.
         known: i64,
     },
-    /// A name, cgroup or user that another row holds.
+    /// Another row has this name, cgroup or user.
     #[error("the {what} '{value}' is already taken by the {holder}")]
     Taken {
         /// `agent name`, `cgroup`, `user` or `secret name`.
         what: &'static str,
-        /// What was asked for.
+        /// The requested value.
         value: String,
-        /// Who has it.
+        /// The row that has it.
         holder: String,
     },
-    /// No such row.
+    /// No row has this id.
     #[error("there is no {what} with the id {id}")]
     NotFound {
         /// `agent`, `secret` or `rule`.
@@ -72,7 +72,7 @@ pub enum StoreError {
         /// The id.
         id: String,
     },
-    /// Somebody else changed the row first.
+    /// Another change to the row came first.
     #[error(
         "the {what} {id} is at {column} {stored}, so {offered} does not follow: it was changed meanwhile"
     )]
@@ -83,12 +83,12 @@ pub enum StoreError {
         id: String,
         /// `generation` or `version`.
         column: &'static str,
-        /// What is stored.
+        /// The stored number.
         stored: u32,
-        /// What was offered.
+        /// The offered number.
         offered: u32,
     },
-    /// A row that does not parse: written by hand, or damaged.
+    /// A row that does not parse: it was edited, or it is damaged.
     #[error("the row '{row}' of table {table} cannot be used: {column}: {reason}")]
     BadRow {
         /// The table.
@@ -97,27 +97,27 @@ pub enum StoreError {
         row: String,
         /// The column.
         column: &'static str,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// What was removed is still in the database's log.
+    /// Removed data is still in the database's write-ahead log.
     #[error(
         "what was removed is still in the database's log (onecli.db-wal), because something reads the database, a backup \
          perhaps: it is erased as soon as that ends; 'onecli key status' tells"
     )]
     NotErased,
-    /// The database failed.
+    /// A statement failed.
     #[error("the database could not {doing}: {source}")]
     Query {
-        /// What was tried.
+        /// The action that failed.
         doing: &'static str,
-        /// The database's answer.
+        /// The database's error.
         source: sqlx::Error,
     },
 }
 
 impl StoreError {
-    /// Wraps the database's answer with what was tried.
+    /// Wraps the database's error with the action that failed.
     pub(super) fn query(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
         move |source| StoreError::Query { doing, source }
     }

@@ -1,4 +1,5 @@
-//! What the vault keeps in the store: key slots, its own sealed values, and every version of every secret as rows.
+//! The vault's part of the store: key slots, the vault's own sealed values, and every version of every secret as
+//! rows.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -6,18 +7,18 @@ use onecli_model::{Sealed, Secret, SecretId};
 
 use super::StoreError;
 
-/// A root key, sealed under one of the keys that open it.
+/// A root key, sealed under one of the keys that unseal it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotRow {
-    /// Number of the slot, from 1. Slots of two root keys may share it, while one takes over from the other.
+    /// The number of the slot, from 1. Slots of two root keys may share it while one replaces the other.
     pub number: u32,
-    /// Id of the root key in it.
+    /// The id of the root key in it.
     pub root: [u8; 8],
-    /// How the slot's key is had: JSON that the vault understands.
+    /// How the slot's key is obtained: JSON that the vault interprets.
     pub method: String,
     /// The root key.
     pub sealed: Sealed,
-    /// When it was made.
+    /// The time of creation.
     pub created: Timestamp,
 }
 
@@ -26,11 +27,11 @@ pub struct SlotRow {
 pub struct VersionRow {
     /// The secret, with the number and the sealed value of this version.
     pub secret: Secret,
-    /// Is it the one that is used?
+    /// Whether this is the version in use.
     pub current: bool,
 }
 
-/// A change of what the vault keeps: all of it or nothing.
+/// An atomic change of the vault's data.
 #[derive(Debug, Clone, Default)]
 pub struct VaultChange {
     /// Facts to set.
@@ -41,57 +42,57 @@ pub struct VaultChange {
     pub add_slots: Vec<SlotRow>,
     /// Slots to remove, by number and root key.
     pub remove_slots: Vec<(u32, [u8; 8])>,
-    /// Sealed values of the daemon's own, by purpose; what is there is replaced.
+    /// Sealed values of the daemon itself, by purpose; existing ones are replaced.
     pub put_blobs: Vec<(String, Sealed)>,
-    /// Sealed values of the daemon's own to remove.
+    /// Sealed values of the daemon itself to remove.
     pub remove_blobs: Vec<&'static str>,
-    /// Change nothing where a sealed value has these bytes at its key id's place.
+    /// If a sealed value refers to this root key id, the change is not made.
     pub unless_used: Option<[u8; 8]>,
-    /// Tell of it, as of a change of what [`super::Store::load`] returns.
+    /// Whether to announce it as a change of the state that [`super::Store::load`] returns.
     pub announce: bool,
 }
 
-/// A sealed value that changes its wrap: where, what is there, what takes its place.
+/// A new wrap for one sealed value.
 #[derive(Debug, Clone)]
 pub struct Rewrap {
     /// The secret.
     pub secret: SecretId,
     /// The version.
     pub version: u32,
-    /// What is there; where it is not, nothing is changed.
+    /// The expected value; if another one is stored, nothing changes.
     pub from: Sealed,
-    /// What takes its place.
+    /// The new value.
     pub to: Sealed,
 }
 
-/// The vault's side of the store. Every method is one transaction, as those of [`super::Store`] are.
+/// The vault's interface to the store. Every method is one transaction, as in [`super::Store`].
 #[async_trait]
 pub trait KeyStore: Send + Sync + std::fmt::Debug {
     /// All slots, by number.
     async fn list_slots(&self) -> Result<Vec<SlotRow>, StoreError>;
 
-    /// Makes the change; `false` where [`VaultChange::unless_used`] forbade it. What it removes is overwritten, see
-    /// [`KeyStore::erased`].
+    /// Makes the change; returns `false` if [`VaultChange::unless_used`] prevented it. Removed data is overwritten,
+    /// see [`KeyStore::erased`].
     ///
     /// # Errors
-    /// A slot to add is there already.
+    /// A slot to add already exists.
     async fn change_vault(&self, change: &VaultChange) -> Result<bool, StoreError>;
 
-    /// Is all that was removed or replaced gone from the store's files? It is when the call that removed it returns, unless
-    /// somebody reads the database: then it is as soon as nobody does. Not meant are copies of the files, and blocks that a
-    /// disk or a file system keeps.
+    /// Checks that all removed and replaced data is gone from the store's files. It is gone when the call that
+    /// removed it returns, unless a process reads the database; then it is gone as soon as no process does. Copies
+    /// of the files, and blocks that a disk or a file system retains, are out of scope.
     ///
     /// # Errors
     /// [`StoreError::NotErased`].
     async fn erased(&self) -> Result<(), StoreError>;
 
-    /// A sealed value of the daemon's own.
+    /// A sealed value of the daemon itself.
     async fn get_blob(&self, purpose: &str) -> Result<Option<Sealed>, StoreError>;
 
-    /// All sealed values of the daemon's own, by purpose.
+    /// All sealed values of the daemon itself, by purpose.
     async fn list_blobs(&self) -> Result<Vec<(String, Sealed)>, StoreError>;
 
-    /// At most `limit` versions of secrets, those that follow `after` in the order of id and version.
+    /// At most `limit` versions of secrets: those behind `after` in the order of id and version.
     ///
     /// # Errors
     /// [`StoreError::BadRow`].
@@ -101,15 +102,15 @@ pub trait KeyStore: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<Vec<VersionRow>, StoreError>;
 
-    /// How many versions of secrets there are, and how many of them have these bytes at their key id's place.
+    /// The number of versions of secrets, and how many of them refer to this root key id.
     async fn count_versions(&self, root: [u8; 8]) -> Result<(u64, u64), StoreError>;
 
-    /// Gives values other wraps. Not told as a change: what they open to is the same.
+    /// Replaces the wraps of values. It is not announced as a change, because the values themselves stay the same.
     async fn rewrap(&self, changes: &[Rewrap]) -> Result<(), StoreError>;
 
-    /// Writes a consistent copy of the whole store to a file that must be there and empty, while others read and write.
+    /// Writes a consistent copy of the whole store to an existing, empty file, while other tasks read and write.
     async fn copy_to(&self, path: &std::path::Path) -> Result<(), StoreError>;
 
-    /// Looks whether the store is whole; says what is not.
+    /// Checks the store's integrity; returns the problems.
     async fn check_integrity(&self) -> Result<Vec<String>, StoreError>;
 }

@@ -1,4 +1,4 @@
-//! Leases of dynamic secrets, noted until they are given back.
+//! Leases of dynamic secrets, stored until they are revoked.
 
 use async_trait::async_trait;
 use onecli_model::AgentId;
@@ -8,23 +8,24 @@ use super::StoreError;
 /// A lease that a vault server issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseRow {
-    /// The server's name for it; unique.
+    /// The server's id of the lease; unique.
     pub id: String,
-    /// For whom it was issued. No reference: it is noted until it is given back, also when the agent is gone.
+    /// The agent that it was issued for. The column is no foreign key: the row stays until the lease is revoked,
+    /// even if the agent is removed.
     pub agent: AgentId,
-    /// What was read.
+    /// The path that was read.
     pub path: String,
 }
 
-/// Remembers leases over a crash.
+/// Leases that survive a crash of the daemon.
 #[async_trait]
 pub trait LeaseStore: Send + Sync + std::fmt::Debug {
-    /// Notes a lease; one that is noted already stays as it is.
+    /// Stores a lease; an existing row stays unchanged.
     async fn add_lease(&self, lease: &LeaseRow) -> Result<(), StoreError>;
 
-    /// Strikes a lease; no error where there is none.
+    /// Removes a lease; no error if there is none.
     async fn remove_lease(&self, id: &str) -> Result<(), StoreError>;
 
-    /// Every lease that was noted and not struck, by id.
+    /// All stored leases, by id.
     async fn list_leases(&self) -> Result<Vec<LeaseRow>, StoreError>;
 }

@@ -1,7 +1,7 @@
-//! What the daemon remembers: agents, sessions, secrets (sealed), grants, rules, audit rows.
+//! The daemon's persistent state: agents, sessions, secrets (sealed), grants, rules, audit rows.
 //!
-//! The request path never comes here: it reads a snapshot in memory, compiled from [`Store::load`] after each
-//! change that [`Store::subscribe`] tells of. No value is ever stored in the clear.
+//! The request path never uses the store. It reads a snapshot in memory, which is compiled from [`Store::load`]
+//! after each change that [`Store::subscribe`] announces. Values are never stored in the clear.
 
 #![forbid(unsafe_code)]
 
@@ -35,33 +35,33 @@ use onecli_model::{
 };
 use tokio::sync::watch;
 
-/// Everything that decides about requests, as it stood at one moment.
+/// The state that decisions about requests depend on, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct StoredState {
     /// All agents, by name.
     pub agents: Vec<StoredAgent>,
-    /// All sessions that were not pruned yet. Some may have expired: compare [`Session::expires`] at each use.
+    /// All sessions that are not pruned. Some may have expired: compare [`Session::expires`] at each use.
     pub sessions: Vec<Session>,
     /// All secrets with their current version, by name.
     pub secrets: Vec<Secret>,
-    /// Values that were replaced and are still kept, by name of the secret: at most one of each.
+    /// Replaced values that are still retained, by name of the secret: at most one for each.
     pub kept: Vec<KeptVersion>,
     /// All grants.
     pub grants: Vec<GrantRow>,
-    /// Grants that were taken back, of agents and secrets that are still there.
+    /// Revoked grants of agents and secrets that still exist.
     pub former_grants: Vec<GrantRow>,
     /// All rules, by number.
     pub rules: Vec<Rule>,
-    /// When secrets were last injected, as far as the audit rows say.
+    /// The last injection of each secret, according to the audit rows.
     pub last_uses: HashMap<SecretId, Timestamp>,
 }
 
 /// The version of a secret that the current one replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptVersion {
-    /// The secret as it was, with the sealed value in a form that does not open as the current one.
+    /// The secret as it was. Its sealed value has a form that cannot be opened as the current one.
     pub secret: Secret,
-    /// When it is erased.
+    /// The time at which it is erased.
     pub until: Timestamp,
 }
 
@@ -74,16 +74,16 @@ pub struct StoredAgent {
     pub token_hash: TokenHash,
 }
 
-/// A change of an agent: what is `None` stays as it is.
+/// A change of an agent. Fields with `None` stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentChange {
-    /// What it must prove.
+    /// The factors that the agent must prove.
     pub factors: Option<Factors>,
     /// Its managed cgroup.
     pub cgroup: Option<CgroupName>,
     /// The user its processes run as, if any.
     pub user: Option<Option<String>>,
-    /// What happens to hosts that no grant names.
+    /// The default for hosts that no grant names.
     pub egress: Option<Egress>,
     /// Whether its commands may change git configuration and hooks.
     pub allow_git_config: Option<bool>,
@@ -94,53 +94,53 @@ pub struct AgentChange {
 pub struct Session {
     /// The hash of the session token.
     pub token_hash: TokenHash,
-    /// Whose it is.
+    /// The agent it belongs to.
     pub agent: AgentId,
-    /// From this moment on it is worth nothing.
+    /// The time from which on it is invalid.
     pub expires: Timestamp,
-    /// The user whose `onecli run` it was minted for, by uid; `None` for one of `agent env`.
+    /// The uid of the user whose `onecli run` it was minted for; `None` for a token of `agent env`.
     pub launched_by: Option<u32>,
 }
 
-/// One agent may use one secret.
+/// A grant: one agent may use one secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GrantRow {
-    /// Who.
+    /// The agent.
     pub agent: AgentId,
-    /// What.
+    /// The secret.
     pub secret: SecretId,
 }
 
-/// An audit record as the store holds it: the columns that are searched, and the whole record.
+/// An audit record in the store: the searchable columns and the whole record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
-    /// The order of arrival in the store, which gives it; what is inserted says 0.
+    /// The order of arrival. The store assigns it; inserted rows have 0.
     pub id: u64,
-    /// The log that it is of: several hosts may share a store.
+    /// The log that the record belongs to: several hosts may share a store.
     pub log: LogId,
-    /// Position in that log, from 1; unique there. At most `i64::MAX`.
+    /// The position in that log, from 1; unique there. At most `i64::MAX`.
     pub seq: u64,
-    /// When the record was written, to the microsecond.
+    /// The time of writing, to the microsecond.
     pub time: Timestamp,
-    /// The request; absent on records of the log about itself.
+    /// The request; absent in records of the log about itself.
     pub request_id: Option<RequestId>,
     /// `decision`, `outcome` or `alert`.
     pub event: String,
-    /// Name of the agent, where it is known. No reference: the rows of a removed agent stay.
+    /// The name of the agent, if known. The column is no foreign key: the rows of a removed agent stay.
     pub agent: Option<String>,
-    /// Host of the request.
+    /// The host of the request.
     pub host: Option<String>,
     /// `inject`, `forward`, `tunnel` or `deny`.
     pub verdict: Option<String>,
-    /// Code of a refusal.
+    /// The code of a refusal.
     pub code: Option<String>,
-    /// The user whose `onecli run` started the command that made the request, by uid.
+    /// The uid of the user whose `onecli run` started the command that made the request.
     pub launched_by: Option<u32>,
-    /// The record as it stands in the log file, without the line end.
+    /// The record as in the log file, without the line end.
     pub json: String,
 }
 
-/// Which audit rows to list. `Default` lists the first hundred.
+/// A query of audit rows. `Default` lists the first hundred.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditQuery {
     /// Only of this agent.
@@ -163,14 +163,15 @@ pub struct AuditQuery {
     pub until: Option<Timestamp>,
     /// Only of commands that this uid launched.
     pub launched_by: Option<u32>,
-    /// Not of commands that another uid launched; those of which no uid is known are listed.
+    /// Excludes rows of commands that another uid launched. Rows without a uid are included.
     pub not_by_others: Option<u32>,
-    /// Looks at so many of the newest rows of [`agent`](Self::agent) and [`launched_by`](Self::launched_by), and applies all other
-    /// conditions to these: a bound of the work that does not depend on how many rows there are.
+    /// Limits the search to this many of the newest rows of [`agent`](Self::agent) and
+    /// [`launched_by`](Self::launched_by); all other conditions apply to these rows only. It bounds the work,
+    /// however many rows there are.
     pub looked_at: Option<u32>,
-    /// At most so many rows.
+    /// The most rows to return.
     pub limit: u32,
-    /// The newest rows, newest first; else the oldest, oldest first.
+    /// If true, returns the newest rows, newest first; otherwise the oldest, oldest first.
     pub newest_first: bool,
 }
 
@@ -195,33 +196,33 @@ impl Default for AuditQuery {
     }
 }
 
-/// A database. Every method is one transaction: it happens as a whole and is on the disk when it returns, or it
-/// did not happen.
+/// A database. Every method is one transaction: it is applied completely and on disk when the method returns, or
+/// not at all.
 #[async_trait]
 pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// Reads the whole state in one consistent read.
     ///
     /// # Errors
-    /// [`StoreError::BadRow`] where a row does not parse: a state with a row left out would decide wrongly.
+    /// [`StoreError::BadRow`] if a row does not parse: a state without that row would lead to wrong decisions.
     async fn load(&self) -> Result<StoredState, StoreError>;
 
-    /// Counts changes of what [`Store::load`] returns. Raised after the commit and before the call that made the
-    /// change returns; a value may stand for several changes.
+    /// Counts changes of the state that [`Store::load`] returns. The count grows after the commit, before the call
+    /// that made the change returns. One step may cover several changes.
     fn subscribe(&self) -> watch::Receiver<u64>;
 
-    /// Are there no agents and no secrets?
+    /// Reports whether there are neither agents nor secrets.
     async fn is_empty(&self) -> Result<bool, StoreError>;
 
     /// Adds an agent and the hash of its token.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where the name, the cgroup or the user is another agent's.
+    /// [`StoreError::Taken`] if another agent has the name, the cgroup or the user.
     async fn add_agent(&self, agent: &Agent, token: &TokenHash) -> Result<(), StoreError>;
 
-    /// Replaces an agent's token and ends its sessions, whose placeholders the new generation makes void.
+    /// Replaces an agent's token and ends its sessions. The new generation invalidates their placeholders.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `generation` does not follow the stored one.
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] if `generation` does not follow the stored one.
     async fn set_token(&self, id: AgentId, token: &TokenHash, generation: u32) -> Result<(), StoreError>;
 
     /// Enables or disables an agent.
@@ -233,7 +234,7 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// Changes the fields of an agent that `change` names, and no other.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Taken`] where the cgroup or the user is another agent's.
+    /// [`StoreError::NotFound`]; [`StoreError::Taken`] if another agent has the cgroup or the user.
     async fn change_agent(&self, id: AgentId, change: &AgentChange) -> Result<(), StoreError>;
 
     /// Removes an agent with its grants, rules and sessions. Its audit rows stay.
@@ -245,7 +246,7 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// Adds a session of an agent.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where the agent is gone.
+    /// [`StoreError::NotFound`] if the agent does not exist.
     async fn add_session(
         &self,
         agent: AgentId,
@@ -254,24 +255,26 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
         launched_by: Option<u32>,
     ) -> Result<(), StoreError>;
 
-    /// Removes the sessions that have expired at `now`; tells how many.
+    /// Removes the sessions that have expired at `now`; returns their number.
     async fn prune_sessions(&self, now: Timestamp) -> Result<u64, StoreError>;
 
     /// Adds a secret and its first sealed value.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where the name is another secret's.
+    /// [`StoreError::Taken`] if another secret has the name.
     async fn add_secret(&self, secret: &Secret) -> Result<(), StoreError>;
 
-    /// Makes `secret` the current version of its secret: its value, class, target, placement, profile and variables. Name and
-    /// state stay. All other versions are erased; `kept` takes the place of the version before.
+    /// Makes `secret` the current version of its secret: its value, class, target, placement, profile and
+    /// variables. Name and state stay unchanged. All other versions are erased. If the caller passes a retained
+    /// version, it replaces the stored previous one.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where the version does not follow the current one, or `kept` is not
-    /// of the version before.
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] if the version does not follow the current one, or if the
+    /// retained one is not the previous version.
     async fn add_version(&self, secret: &Secret, kept: Option<&KeptVersion>) -> Result<(), StoreError>;
 
-    /// Erases kept versions whose time is over at `now`, after it moved ends later than `latest` to `latest`. Returns how many.
+    /// Erases retained versions that have expired at `now`. Before that it moves expiry times later than `latest`
+    /// to `latest`. Returns the number of erased versions.
     async fn prune_kept(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError>;
 
     /// Enables or disables a secret.
@@ -286,19 +289,19 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// [`StoreError::NotFound`].
     async fn remove_secret(&self, id: SecretId) -> Result<(), StoreError>;
 
-    /// Lets an agent use a secret; no error where it may already.
+    /// Grants a secret to an agent; no error if the grant exists.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for either.
     async fn grant(&self, agent: AgentId, secret: SecretId) -> Result<(), StoreError>;
 
-    /// Takes a grant back; tells whether there was one. That there was is kept: see [`StoredState::former_grants`].
+    /// Revokes a grant; reports whether there was one. The store remembers it, see [`StoredState::former_grants`].
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError>;
 
-    /// Adds a rule, for one agent or for all. Numbers count up, and are never used again.
+    /// Adds a rule, for one agent or for all. Numbers increase and are never reused.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where the agent is gone.
+    /// [`StoreError::NotFound`] if the agent does not exist.
     async fn add_rule(&self, agent: Option<AgentId>, terms: &Terms) -> Result<RuleId, StoreError>;
 
     /// Removes a rule.
@@ -307,17 +310,17 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// [`StoreError::NotFound`].
     async fn remove_rule(&self, id: RuleId) -> Result<(), StoreError>;
 
-    /// Adds audit rows; rows whose log and sequence number are there already are left as they are.
+    /// Adds audit rows. Rows whose log and sequence number already exist stay unchanged.
     async fn insert_audit(&self, rows: &[AuditRow]) -> Result<(), StoreError>;
 
-    /// The largest sequence number among the audit rows of a log; 0 where there are none.
+    /// The largest sequence number among the audit rows of a log; 0 if there are none.
     async fn last_audit_seq(&self, log: LogId) -> Result<u64, StoreError>;
 
-    /// That row's number, and its line as the log had it when it was brought here; `None` where there is none.
+    /// The number of that row, and its line as the log had it when it was inserted; `None` if there is no row.
     async fn last_audit_line(&self, log: LogId) -> Result<Option<(u64, String)>, StoreError>;
 
-    /// The id of the row that arrived last; 0 where there is none. On a store that several hosts write to, one that is
-    /// under way may still get a smaller id.
+    /// The id of the row that arrived last; 0 if there is none. If several hosts write to the store, a row that is
+    /// being inserted may still get a smaller id.
     async fn last_audit_id(&self) -> Result<u64, StoreError>;
 
     /// Removes the audit rows of a log up to a sequence number.
@@ -329,20 +332,21 @@ pub trait Store: KeyStore + LeaseStore + RunnerStore {
     /// One of the store's own facts, such as the id of the vault's key.
     async fn get_meta(&self, key: &str) -> Result<Option<String>, StoreError>;
 
-    /// Changes a fact that means nothing, to see whether changes reach the disk.
+    /// Changes a fact that has no meaning, to check that changes reach the disk.
     ///
     /// # Errors
-    /// As any change would fail now.
+    /// The error that any change would return now.
     async fn probe(&self) -> Result<(), StoreError>;
 
-    /// Sets facts, all of them or none; what is there is replaced.
+    /// Sets facts atomically; existing ones are replaced.
     async fn set_meta(&self, entries: &[(&str, &str)]) -> Result<(), StoreError>;
 }
 
-/// Opens the store that a URL names and brings its tables up to date. `sqlite:///PATH` is what there is.
+/// Opens the store that a URL names and migrates its schema. The only supported form is `sqlite:///PATH`.
 ///
 /// # Errors
-/// [`StoreError`]: a URL of another kind, a file or directory that others can read, a database of a newer version.
+/// [`StoreError`]: an unsupported URL, a file or directory that other users can read, a database of a newer
+/// version.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(SqliteStore::open(&sqlite_path(url)?).await?))
 }
@@ -358,7 +362,7 @@ pub fn sqlite_path(url: &str) -> Result<PathBuf, StoreError> {
         .ok_or_else(|| StoreError::Url { url: redact(url) })
 }
 
-/// A store URL without what may be a password: everything between `://` and the last `@` is left out.
+/// A store URL without a possible password: everything between `://` and the last `@` is removed.
 fn redact(url: &str) -> String {
     let text = match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://..@{rest}"),

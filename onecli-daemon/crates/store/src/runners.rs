@@ -6,7 +6,7 @@ use onecli_model::{AgentId, AgentName, Runner};
 
 use super::StoreError;
 
-/// One entry: who may run which agent, and which records of the audit log this person may read.
+/// One entry: a user or group that may run an agent, and the audit records that it may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunnerRow {
     /// The agent.
@@ -15,9 +15,10 @@ pub struct RunnerRow {
     pub name: AgentName,
     /// The user or group.
     pub runner: Runner,
-    /// May this runner also read records of the agent's other runs?
+    /// Whether this runner may also read records of the agent's other runs.
     pub sees_all: bool,
-    /// When the entry was made. Records from before are not for this runner: a uid may have belonged to another person.
+    /// The time at which the entry was created. This runner may not read earlier records, because a uid may have
+    /// belonged to another user.
     pub since: Timestamp,
 }
 
@@ -26,9 +27,9 @@ pub struct RunnerRow {
 pub enum RunnerChange {
     /// Adds the entry, or changes the one that exists.
     Allow {
-        /// When a new entry is made; an existing one keeps its time.
+        /// The creation time of a new entry; an existing one retains its time.
         since: Timestamp,
-        /// [`RunnerRow::sees_all`]; `None` keeps it, and is `false` in a new entry.
+        /// [`RunnerRow::sees_all`]; `None` leaves it unchanged, and means `false` for a new entry.
         sees_all: Option<bool>,
     },
     /// Removes the entry.
@@ -38,13 +39,13 @@ pub enum RunnerChange {
 /// The table of runners.
 #[async_trait]
 pub trait RunnerStore: Send + Sync + std::fmt::Debug {
-    /// Who besides administrators may start commands as an agent, in the order of their names.
+    /// The runners that may start commands as an agent, besides administrators, in the order of their names.
     async fn runners(&self, agent: AgentId) -> Result<Vec<Runner>, StoreError>;
 
     /// All entries of all agents.
     async fn all_runners(&self) -> Result<Vec<RunnerRow>, StoreError>;
 
-    /// Changes one entry; reports whether that changed anything. An agent that is gone has no runners.
+    /// Changes one entry; reports whether that changed anything. A removed agent has no runners.
     async fn set_runner(
         &self,
         agent: AgentId,

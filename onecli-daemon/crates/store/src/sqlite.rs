@@ -1,4 +1,4 @@
-//! The store in one SQLite file. WAL with `synchronous=FULL`: a commit is on the disk when the call returns.
+//! The store in one SQLite file. WAL with `synchronous=FULL`: a commit is on disk when the call returns.
 
 mod audit;
 mod erase;
@@ -43,8 +43,8 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the database file, creating it (0600, in a directory that is 0700) where it is missing, and brings
-    /// its tables up to date.
+    /// Opens the database file and migrates its schema. If the file is missing, it is created (0600, in a directory
+    /// with mode 0700).
     ///
     /// # Errors
     /// [`StoreError::Dir`], [`StoreError::File`], [`StoreError::Open`], [`StoreError::Migrate`],
@@ -68,18 +68,17 @@ impl SqliteStore {
         migrate::run(&pool, path.clone()).await?;
         let eraser = Eraser::new(eraser);
         eraser.clean(&path).await;
-        // What a killed daemon left in the log.
+        // Erases data that a killed daemon left in the write-ahead log.
         eraser.erase().await;
         Ok(SqliteStore { pool, eraser, changes: watch::Sender::new(0) })
     }
 
-    /// Begins a transaction that holds the write lock from its start, so that what it reads stays true until it
-    /// commits.
+    /// Begins a transaction that holds the write lock from its start, so that its reads stay true until it commits.
     async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::query("begin a change"))
     }
 
-    /// Commits a change of the state and tells of it.
+    /// Commits a change of the state and announces it.
     async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
         tx.commit().await.map_err(StoreError::query("commit a change"))?;
         self.changes.send_modify(|count| *count += 1);
@@ -87,12 +86,12 @@ impl SqliteStore {
     }
 }
 
-/// May a connection that was given back be used again? One that still counts itself in a transaction may not, and is
-/// closed: SQLite ends a transaction by itself where the disk is full or failing (<https://sqlite.org/lang_transaction.html>,
-/// "Response To Errors Within A Transaction"), the rollback after it finds none, and sqlx's count stays where it was,
-/// so that the connection would never begin another.
+/// Reports whether a released connection may be reused. A connection that still counts itself in a transaction is
+/// closed. SQLite itself ends a transaction if the disk is full or failing
+/// (<https://sqlite.org/lang_transaction.html>, "Response To Errors Within A Transaction"). The rollback after it
+/// then finds no transaction and sqlx's count stays unchanged, so the connection would never begin another one.
 async fn at_rest(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    // Commands are worked off in order: after the answer, the rollback of a dropped transaction is done or has failed.
+    // Commands run in order: after the response, the rollback of a dropped transaction has succeeded or failed.
     connection.ping().await?;
     let at_rest = !connection.is_in_transaction();
     if !at_rest {
@@ -318,7 +317,8 @@ impl Store for SqliteStore {
         let mut tx = self.write().await?;
         versions::add(&mut tx, secret, kept).await?;
         self.commit(tx).await?;
-        // With the replaced version's old bytes and `secrets.version` set back, it would be used again.
+        // With the old bytes of the replaced version, and `secrets.version` set back, an attacker could bring it
+        // back into use.
         self.eraser.erase().await;
         Ok(())
     }

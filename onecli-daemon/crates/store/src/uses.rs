@@ -1,4 +1,4 @@
-//! When secrets were last injected, as audit rows report it.
+//! The last injection of each secret, as audit rows report it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::AuditRow;
 
-/// The part of a record that names secrets: one, or several as `NAME@VERSION,NAME@VERSION`.
+/// The field of a record that names secrets: one, or several as `NAME@VERSION,NAME@VERSION`.
 #[derive(Deserialize)]
 struct Injected {
     secret: Option<String>,

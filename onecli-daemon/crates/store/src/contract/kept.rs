@@ -1,14 +1,14 @@
-//! Values that were replaced: which are kept, and until when.
+//! Replaced values: which ones are retained, and until when.
 
 use super::*;
 use crate::KeptVersion;
 
-/// This version of a secret as it is kept.
+/// This version of a secret as a retained version.
 pub(crate) fn kept(secret: &Secret, sealed: u8, until: Timestamp) -> KeptVersion {
     KeptVersion { secret: Secret { sealed: Sealed(vec![sealed]), ..secret.clone() }, until }
 }
 
-/// All versions that are stored, with their sealed values.
+/// All stored versions, with their sealed values.
 async fn versions(store: &dyn Store) -> Vec<(u32, Vec<u8>)> {
     let rows = store.list_versions(None, 100).await.unwrap();
     rows.into_iter().map(|row| (row.secret.version, row.secret.sealed.0)).collect()
@@ -19,7 +19,7 @@ pub(crate) async fn one_replaced_version_is_kept(store: &dyn Store) {
     store.add_secret(&first).await.unwrap();
     assert_eq!(store.load().await.unwrap().kept, []);
 
-    // It is kept as it was, while the secret goes elsewhere.
+    // The retained version has its old definition, while the secret's definition changes.
     let mut second = Secret { class: Some(ValueClass::ISSUED), env: None, ..version(&first, 2, 2) };
     second.target.host = "api.example.org".parse().unwrap();
     second.target.paths = vec!["/v2".parse().unwrap()];
@@ -33,7 +33,7 @@ pub(crate) async fn one_replaced_version_is_kept(store: &dyn Store) {
     let rows: Vec<_> = rows.iter().map(|row| (&row.secret, row.current)).collect();
     assert_eq!(rows, [(&of_first.secret, false), (&second, true)]);
 
-    // Only of the version before.
+    // Only the previous version can be retained.
     let third = version(&second, 3, 3);
     let error = store.add_version(&third, Some(&of_first)).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { column: "kept version", .. }), "{error}");
@@ -63,10 +63,10 @@ pub(crate) async fn replaced_versions_are_erased_in_time(store: &dyn Store) {
     assert_eq!(store.prune_kept(at(99), at(900)).await.unwrap(), 0);
     assert_eq!(store.prune_kept(at(100), at(900)).await.unwrap(), 1);
     assert_eq!(untils().await, [at(200), at(900)]);
-    // The clock was set back, or the configuration keeps values for less time now.
+    // The clock was set back, or the configuration now retains values for less time.
     assert_eq!(store.prune_kept(at(50), at(150)).await.unwrap(), 0);
     assert_eq!(untils().await, [at(150), at(150)]);
-    // Nothing is kept any more.
+    // Values are no longer retained.
     assert_eq!(store.prune_kept(at(60), at(60)).await.unwrap(), 2);
     assert_eq!(untils().await, []);
     assert_eq!(store.load().await.unwrap().secrets.len(), 3, "current values stay");

@@ -1,4 +1,4 @@
-//! Changes of agents, what a runner may do, and which audit rows are hers.
+//! Changes of agents, the rights of a runner, and the audit rows that a runner may read.
 
 use onecli_model::{Agent, Egress, Factors, RequestId, Runner, TokenHash};
 use uuid::Uuid;
@@ -60,7 +60,7 @@ pub(crate) async fn audit_rows_of_a_runner(store: &dyn Store) {
     check(AuditQuery { launched_by: Some(u32::MAX), ..own() }, &[]).await;
     check(AuditQuery { agent: text("one"), ..own() }, &[]).await;
     check(AuditQuery { agent: text("two"), not_by_others: Some(1001), ..all() }, &[4, 6]).await;
-    // The newest of this person's rows alone are looked at, whatever the conditions.
+    // Only the newest of this user's rows are searched, whatever the conditions.
     check(AuditQuery { looked_at: Some(1), ..own() }, &[7]).await;
     let first = Some(RequestId(Uuid::from_u128(5)));
     check(AuditQuery { looked_at: Some(1), request_id: first, ..own() }, &[]).await;
@@ -68,7 +68,7 @@ pub(crate) async fn audit_rows_of_a_runner(store: &dyn Store) {
     check(AuditQuery { looked_at: Some(2), newest_first: true, limit: 1, ..own() }, &[7]).await;
 }
 
-/// Two changes of different fields, each made of what was there before both, are both kept.
+/// Two changes of different fields, both based on the same earlier state, are both stored.
 pub(crate) async fn agents_change(store: &dyn Store) {
     let (one, other) = (agent(1, "one"), agent(2, "other"));
     store.add_agent(&one, &TokenHash([1; 32])).await.unwrap();

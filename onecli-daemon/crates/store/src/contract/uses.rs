@@ -1,4 +1,4 @@
-//! When secrets were last used, as audit rows report it.
+//! The last use of each secret, as audit rows report it.
 
 use super::{at, audit_row, secret};
 use crate::{AuditRow, Store};

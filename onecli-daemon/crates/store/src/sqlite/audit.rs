@@ -1,4 +1,4 @@
-//! Audit rows.
+//! Audit rows in SQLite.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::rows;
 use crate::uses::last_uses as last_uses_in;
 use crate::{AuditQuery, AuditRow, StoreError};
 
-/// Rows of one statement: eleven bound values each, of the 32766 that SQLite takes.
+/// The rows of one statement. Each has eleven bound values, of the 32766 that SQLite accepts.
 const ROWS: usize = 500;
 
 pub(super) async fn insert(
@@ -54,7 +54,7 @@ pub(super) async fn insert(
     tx.commit().await.map_err(failed)
 }
 
-/// When secrets were last injected.
+/// The last injection of each secret.
 pub(super) async fn last_uses(
     tx: &mut Transaction<'static, Sqlite>,
 ) -> Result<HashMap<SecretId, Timestamp>, StoreError> {
@@ -142,7 +142,7 @@ pub(super) async fn list(pool: &SqlitePool, query: &AuditQuery) -> Result<Vec<Au
     found.iter().map(rows::audit).collect()
 }
 
-/// The table, or the newest rows of it, of one agent and one person where the query names them.
+/// Adds the source of rows: the table, or its newest rows, of one agent and one user if the query names them.
 fn push_source(select: &mut QueryBuilder<Sqlite>, query: &AuditQuery) {
     select.push(if query.looked_at.is_some() {
         "(SELECT * FROM audit WHERE true"
@@ -160,7 +160,7 @@ fn push_source(select: &mut QueryBuilder<Sqlite>, query: &AuditQuery) {
     }
 }
 
-/// SQLite's integers end at `i64::MAX`, which no log reaches.
+/// Converts a number for SQLite, whose integers end at `i64::MAX`. No log reaches that.
 fn number(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }

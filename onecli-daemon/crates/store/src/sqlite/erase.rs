@@ -1,9 +1,9 @@
-//! What was removed or replaced is in no file of the database any more.
+//! Erasure of removed and replaced data from the database's files.
 //!
-//! SQLite leaves deleted bytes where they are until something else needs the place, and pages as they were in its log
-//! until the log is written over. Here it overwrites them (`secure_delete`), and after a change that somebody could take
-//! back with the old bytes (a key slot, a root key, a version of a secret) all that is in the log goes into the database
-//! and the log is cut to nothing (<https://sqlite.org/pragma.html#pragma_wal_checkpoint>, TRUNCATE).
+//! SQLite leaves deleted bytes in place until the space is reused, and old pages in its write-ahead log until the
+//! log is overwritten. With `secure_delete` it overwrites deleted bytes. Some changes could be reverted with the
+//! old bytes: of a key slot, a root key, or a version of a secret. After such a change the whole log is moved into
+//! the database and truncated (<https://sqlite.org/pragma.html#pragma_wal_checkpoint>, TRUNCATE).
 
 use std::error::Error;
 use std::fs;
@@ -18,21 +18,21 @@ use tokio::sync::watch;
 
 use crate::StoreError;
 
-/// A writer waits so long for one attempt at most: less than its own patience.
+/// The longest time that one attempt waits for the log. It is shorter than a writer's timeout.
 const ATTEMPT: Duration = Duration::from_millis(500);
-/// A change waits so long until it tells that the log is in use.
+/// How long a change waits before it reports that the log is in use.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The pause after the first failure; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// `user_version` of a database in which nothing is left of what was removed before bytes were overwritten.
+/// The `user_version` of a database without remains from the time before bytes were overwritten.
 const CLEAN: i64 = 1;
 
-/// Room for so many times the database has to be free before it is rewritten.
+/// The free space required for a rewrite, in multiples of the database's size.
 const COPIES: u64 = 3;
 
-/// Cuts the log, as often as it takes.
+/// Truncates the log, and retries until it succeeds.
 #[derive(Debug)]
 pub(super) struct Eraser {
     pool: SqlitePool,
@@ -41,7 +41,7 @@ pub(super) struct Eraser {
 }
 
 impl Eraser {
-    /// Has a connection of its own, which gives up sooner than others. The work ends with this value.
+    /// Uses a separate connection with a shorter timeout. The work ends when this value is dropped.
     pub(super) fn new(options: SqliteConnectOptions) -> Eraser {
         let pool = super::pool::lasting().max_connections(1).connect_lazy_with(options.busy_timeout(ATTEMPT));
         let (wanted, told) = watch::channel(0);
@@ -50,7 +50,7 @@ impl Eraser {
         Eraser { pool, wanted, done }
     }
 
-    /// Cuts the log, or has it cut as soon as nobody reads it any more. See [`Eraser::check`].
+    /// Truncates the log, or schedules that for when no process reads it any more. See [`Eraser::check`].
     pub(super) async fn erase(&self) {
         let mut mine = 0;
         self.wanted.send_modify(|count| {
@@ -61,13 +61,14 @@ impl Eraser {
         let _ = tokio::time::timeout(PATIENCE, done.wait_for(|count| *count >= mine)).await;
     }
 
-    /// Is all gone that was to go?
+    /// Checks that all requested erasures are done.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if *self.done.borrow() >= *self.wanted.borrow() { Ok(()) } else { Err(StoreError::NotErased) }
     }
 
-    /// Rewrites a database that was written to by a version that left bytes where they were. Costs once what two
-    /// copies of it cost; where there is no room for them, or it fails, the next start tries again.
+    /// Rewrites a database that was written to by a version that left deleted bytes in place. The rewrite happens
+    /// once and writes two copies of the database. If there is no room for them, or if it fails, the next start
+    /// retries.
     pub(super) async fn clean(&self, database: &Path) {
         if let Err(error) = self.try_clean(database).await {
             tracing::warn!(
@@ -98,8 +99,8 @@ impl Eraser {
     }
 }
 
-/// Is there room to rewrite a database of this many bytes? It goes through a temporary file, which may lie beside it, and the
-/// log; and more should be left than nothing.
+/// Reports whether there is room to rewrite a database of this many bytes. The rewrite uses a temporary file, which
+/// may be on the same file system, and the log. Some space must remain free.
 fn has_room(size: u64, free: u64) -> bool {
     size.saturating_mul(COPIES) <= free
 }
@@ -137,7 +138,7 @@ async fn work(pool: SqlitePool, mut wanted: watch::Receiver<u64>, done: Arc<watc
     }
 }
 
-/// `false` where somebody reads what is in the log.
+/// Returns `false` if a process reads pages in the log.
 async fn truncate(pool: &SqlitePool) -> Result<bool, sqlx::Error> {
     let busy: i64 = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?.try_get(0)?;
     Ok(busy == 0)

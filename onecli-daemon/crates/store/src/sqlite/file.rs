@@ -1,4 +1,4 @@
-//! The database's file.
+//! The database file.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -9,8 +9,8 @@ use onecli_sys::PrivateDir;
 
 use crate::StoreError;
 
-/// Makes sure that the file is there and ours alone before SQLite opens it; its `-wal` and `-shm` files get the
-/// same mode from SQLite. Returns the path without symbolic links on the way.
+/// Makes sure that the file exists and is private before SQLite opens it. SQLite gives its `-wal` and `-shm` files
+/// the same mode. Returns the path without symbolic links in its directories.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
     let bad = |problem: String| StoreError::File { path: path.to_owned(), problem };
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {

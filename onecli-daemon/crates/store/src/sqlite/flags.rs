@@ -6,7 +6,7 @@ use sqlx::{Sqlite, Transaction};
 use super::super::{AgentChange, StoreError};
 use super::found;
 
-/// A column of agents: what changes it, and what that is called.
+/// A column of agents: the statement that changes it, and the action for error messages.
 type Flag = (&'static str, &'static str);
 
 pub(super) const ENABLED: Flag = ("UPDATE agents SET enabled = ? WHERE id = ?", "enable or disable an agent");
@@ -52,7 +52,7 @@ pub(super) async fn change(
     found("agent", id.to_string(), done.rows_affected())
 }
 
-/// No two agents share a cgroup or a user: the columns are unique.
+/// Maps a violated unique constraint to an error: no two agents share a cgroup or a user.
 fn taken(change: &AgentChange, source: sqlx::Error) -> StoreError {
     if !source.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) {
         return StoreError::query("change an agent")(source);

@@ -10,7 +10,8 @@ use sqlx::sqlite::Sqlite;
 use super::super::{KeyStore, Rewrap, SlotRow, StoreError, VaultChange, VersionRow};
 use super::{SqliteStore, rows, versions};
 
-/// Where the id of the root key stands in a sealed value, from 1: see `vault::envelope`.
+/// The statement that finds users of a root key. The key's id begins at position 2 of a sealed value: see
+/// `vault::envelope`.
 const USED: &str = "SELECT EXISTS (SELECT 1 FROM secret_versions WHERE substr(sealed, 2, 8) = ?1)
      OR EXISTS (SELECT 1 FROM sealed_blobs WHERE substr(sealed, 2, 8) = ?1)";
 
@@ -191,7 +192,7 @@ impl KeyStore for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Ends all connections; what was written is then in the database's file alone.
+    /// Closes all connections. All data is then in the database file alone.
     pub async fn close(&self) {
         self.eraser.close().await;
         self.pool.close().await;

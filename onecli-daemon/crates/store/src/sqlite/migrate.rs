@@ -1,4 +1,4 @@
-//! Brings the tables up to date.
+//! Schema migrations.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Rows into the types of the model. What does not parse is an error that names the row.
+//! Conversion of rows into the types of the model. If a row does not parse, the error names it.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -118,13 +118,13 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
     Ok(LeaseRow { id: row.get("id")?, agent: row.parse("agent")?, path: row.get("path")? })
 }
 
-/// The JSON form of a type that is stored as such.
+/// The JSON form of a type that is stored as JSON.
 pub(super) fn to_json<T: Serialize>(value: &T) -> String {
     #[expect(clippy::expect_used, reason = "patterns and placements are texts")]
     serde_json::to_string(value).expect("the model's types are always valid JSON")
 }
 
-/// A row with what is needed to name it in an error.
+/// A row, with the names that identify it in an error.
 pub(super) struct Row<'a> {
     table: &'static str,
     key: &'static str,

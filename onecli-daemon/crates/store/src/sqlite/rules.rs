@@ -60,7 +60,7 @@ pub(super) async fn remove(tx: &mut Transaction<'static, Sqlite>, id: RuleId) ->
     found("rule", id.to_string(), done.rows_affected())
 }
 
-/// Through the same check as when it was stored.
+/// Converts a row, with the same validation as when the rule was stored.
 fn rule(row: &SqliteRow) -> Result<Rule, StoreError> {
     let row = Row::new("rules", "id", row);
     let port: Option<u16> = row.get("port")?;

@@ -1,4 +1,4 @@
-//! The contract on SQLite, and what is SQLite's own.
+//! The contract on SQLite, and tests for SQLite alone.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -103,7 +103,7 @@ async fn a_newer_database_is_refused_and_left_alone() {
     assert!(matches!(error, StoreError::Newer { found: 9999, .. }), "{error}");
 }
 
-/// A row that somebody edited must stop the load: left out or half understood, it would decide wrongly.
+/// An edited row must stop the load: if it were omitted or misread, decisions would be wrong.
 #[tokio::test]
 async fn rows_that_do_not_parse_are_named() {
     let check = async |edit: &'static str, message: &str| {
@@ -171,7 +171,7 @@ async fn writers_wait_for_each_other() {
     assert_eq!(store.load().await.unwrap().agents.len(), 16);
 }
 
-/// Everything in the database's files, and the length of the log.
+/// All bytes in the database's files, and the length of the log.
 fn on_disk(dir: &Path) -> (Vec<u8>, u64) {
     let database = dir.join("data/onecli.db");
     let mut bytes = std::fs::read(&database).unwrap();
@@ -193,7 +193,7 @@ fn slot(number: u32) -> crate::SlotRow {
     crate::SlotRow { number, root: [1; 8], method: "{}".to_owned(), sealed, created: Timestamp::UNIX_EPOCH }
 }
 
-/// Whoever gets the files as they are now must find nothing in them that was taken back.
+/// A copy of the files as they are now must contain no removed data.
 #[tokio::test]
 async fn what_was_removed_or_replaced_is_in_no_file() {
     let (store, dir) = temporary().await;
@@ -240,7 +240,7 @@ async fn what_was_removed_or_replaced_is_in_no_file() {
     assert!(holds(dir.path(), &sealed(104)));
 }
 
-/// Somebody who reads keeps the log as it is. That is told, and made up for.
+/// A reader prevents truncation of the log. The store reports that, and truncates it later.
 #[tokio::test]
 async fn what_a_reader_keeps_is_told_and_erased_later() {
     let (store, dir) = temporary().await;
@@ -267,7 +267,7 @@ async fn what_a_reader_keeps_is_told_and_erased_later() {
     assert!(!holds(dir.path(), &slot(2).sealed));
 }
 
-/// Values that older versions of the program kept for ever are erased by the upgrade.
+/// Values that older versions of the program retained for ever are erased by the upgrade.
 #[tokio::test]
 async fn the_upgrade_erases_values_that_were_replaced_before() {
     let (store, dir) = temporary().await;
@@ -294,7 +294,7 @@ async fn the_upgrade_erases_values_that_were_replaced_before() {
     assert_eq!(store.load().await.unwrap().secrets[0].sealed, sealed(2));
 }
 
-/// A database of a version that left bytes where they were is rewritten once.
+/// A database of a version that left deleted bytes in place is rewritten once.
 #[tokio::test]
 async fn what_older_versions_removed_is_erased_at_the_next_start() {
     let (store, dir) = temporary().await;
@@ -322,7 +322,7 @@ async fn what_older_versions_removed_is_erased_at_the_next_start() {
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// `None` where we may not mount one.
+    /// `None` if the test may not mount a file system.
     fn mount() -> Option<SmallDisk> {
         let dir = tempfile::tempdir().unwrap();
         let flags = nix::mount::MsFlags::empty();
@@ -355,8 +355,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A commit that failed for want of room once left its connection counting itself in a transaction for ever, and every
-/// change after it failed.
+/// After a commit failed for lack of space, a connection used to count itself in a transaction for ever. Every
+/// later change then failed.
 #[tokio::test]
 async fn changes_succeed_again_when_a_full_disk_has_room() {
     let Some(disk) = SmallDisk::mount() else { return };

@@ -10,7 +10,7 @@ use super::rows::{self, Row};
 use super::{follows, found};
 use crate::{KeptVersion, StoreError, VersionRow};
 
-/// Where a kept value could go when it was replaced.
+/// The definition of a retained version at the time it was replaced.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Definition {
@@ -36,7 +36,7 @@ impl Definition {
     }
 }
 
-/// Adds a version; which one is current is not its affair.
+/// Adds a version. It does not change which one is current.
 pub(super) async fn insert(
     tx: &mut Transaction<'static, Sqlite>,
     secret: &Secret,
@@ -109,7 +109,7 @@ async fn update(tx: &mut Transaction<'static, Sqlite>, secret: &Secret) -> Resul
     found("secret", secret.id.to_string(), done.rows_affected())
 }
 
-/// All kept versions.
+/// All retained versions.
 pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Vec<KeptVersion>, StoreError> {
     let found = sqlx::query(
         "SELECT s.*, v.version AS of_version, v.class, v.sealed, v.definition, v.kept_until FROM secret_versions v
@@ -128,7 +128,7 @@ pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Vec<KeptVe
         .collect()
 }
 
-/// A version beside the columns of its secret.
+/// Converts a version, joined with the columns of its secret.
 pub(super) fn row(columns: &SqliteRow) -> Result<VersionRow, StoreError> {
     let mut secret = rows::secret(columns)?;
     let row = Row::new("secret_versions", "name", columns);
@@ -144,7 +144,7 @@ pub(super) fn row(columns: &SqliteRow) -> Result<VersionRow, StoreError> {
     Ok(VersionRow { secret, current })
 }
 
-/// Is there something for [`prune`] to do? Takes no lock.
+/// Reports whether [`prune`] has work to do. Takes no lock.
 pub(super) async fn are_due(
     pool: &SqlitePool,
     now: Timestamp,
@@ -160,7 +160,7 @@ pub(super) async fn are_due(
     .map_err(StoreError::query("look for replaced values"))
 }
 
-/// See [`crate::Store::prune_kept`]. A current version is never erased, whatever its row says.
+/// See [`crate::Store::prune_kept`]. A current version is never erased, whatever its row contains.
 pub(super) async fn prune(
     tx: &mut Transaction<'static, Sqlite>,
     now: Timestamp,
