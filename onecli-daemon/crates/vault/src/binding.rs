@@ -1,4 +1,4 @@
-//! What the wrap of a secret's value is bound to besides its row: where the value may go.
+//! The binding of a secret's wrap: besides its row, the wrap is bound to where the value may go.
 
 use std::io;
 
@@ -6,14 +6,15 @@ use onecli_model::{Placement, Profile, Secret, SecretName, Target, ValueClass};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over everything that decides where a secret's value goes: whoever changes that in the database, and not
-/// through the daemon, makes the value undecryptable.
+/// SHA-256 over everything that decides where a secret's value goes. If an attacker changes that in the database,
+/// bypassing the daemon, the value can no longer be decrypted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Binding(pub(super) [u8; 32]);
 
-/// What is digested, as JSON without white space, members in this order. A member that is added here, in [`Target`] or in
-/// [`Placement`] is bound by that alone. After a release a new member must be left out while it has its default
-/// (`skip_serializing_if`), or values that are stored already no longer open; and none may hold an unordered map.
+/// The digested data, as JSON without white space, with the members in this order. A new member here, in [`Target`]
+/// or in [`Placement`] is bound without further code. After a release, a new member must be omitted while it has
+/// its default (`skip_serializing_if`), or stored values can no longer be opened. No member may contain an
+/// unordered map.
 #[derive(Serialize)]
 struct Bound<'s> {
     name: &'s SecretName,
@@ -21,14 +22,14 @@ struct Bound<'s> {
     placement: &'s Placement,
     profile: &'s Profile,
     env: &'s Option<String>,
-    /// Which bytes of responses wait depends on it.
+    /// The class decides which bytes of responses are held back.
     #[serde(skip_serializing_if = "Option::is_none")]
     class: &'s Option<ValueClass>,
 }
 
 impl Binding {
     pub(super) fn of(secret: &Secret) -> Binding {
-        // In full, so that a new field is a question put to whoever adds it.
+        // Destructured in full, so that each new field requires a decision here.
         let Secret { id: _, name, target, placement, profile, env, enabled: _, version: _, class, sealed: _ } =
             secret;
         Binding::digest(&Bound { name, target, placement, profile, env, class })
@@ -65,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// Every text that `value` can be turned into by changing, adding or removing one thing.
+    /// All variants of `value` with one change, addition or removal.
     fn variants(value: &Value) -> Vec<Value> {
         match value {
             Value::Null => vec![json!("x"), json!([])],
@@ -106,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Of whatever the structures hold, today and later.
+    /// Covers all current and future members of the structures.
     #[test]
     fn any_change_of_any_field_changes_the_digest() {
         let secret = secret(1, "key");
@@ -122,7 +123,7 @@ mod tests {
         }
     }
 
-    /// By the types themselves: what can be set is bound, what belongs to the row alone is not.
+    /// Checked on the types: every field that controls the destination is bound, fields of the row alone are not.
     #[test]
     fn the_binding_is_of_what_decides_where_a_value_goes() {
         let base = secret(1, "key");
@@ -149,7 +150,7 @@ mod tests {
         }
     }
 
-    /// Frozen: see [`Bound`] before touching it.
+    /// Frozen: read [`Bound`] before you change it.
     #[test]
     fn the_digest_stays_what_it_was() {
         let digest = |value: &Value| data_encoding::HEXLOWER.encode(&Binding::digest(value).0);

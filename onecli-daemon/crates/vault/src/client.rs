@@ -1,5 +1,5 @@
-//! How the vault reaches token endpoints and secret stores: through a trait, because names, addresses and certificates
-//! are others' business.
+//! The vault's access to token endpoints and secret stores. It is a trait, because other modules handle names,
+//! addresses and certificates.
 
 use std::fmt;
 
@@ -8,25 +8,26 @@ use bytes::Bytes;
 use http::{Request, Response};
 use onecli_model::{AgentName, Authority, SecretName};
 
-/// Whose request of the daemon's own it is, for the record.
+/// The purpose of one of the daemon's own requests, for the audit record.
 #[derive(Debug, Clone, Copy)]
 pub struct Purpose<'p> {
     /// The agent whose request needs a token.
     pub agent: &'p AgentName,
-    /// The secret that the token is bought with.
+    /// The secret that is exchanged for the token.
     pub secret: &'p SecretName,
-    /// Its version.
+    /// The version of the secret.
     pub version: u32,
 }
 
-/// Sends requests of the daemon's own over verified TLS, to addresses that were checked as those of agents are.
+/// Sends the daemon's own requests over verified TLS, to addresses that were checked as those of agents are.
 #[async_trait]
 pub trait Outbound: fmt::Debug + Send + Sync {
-    /// Sends `request`, whose URI is a path and query, to `authority`. Redirects are not followed; the answer is read
-    /// whole, at most 1 MiB, within 15 seconds altogether. That it is sent, and what for, is on record before.
+    /// Sends `request`, whose URI is a path and query, to `authority`. Redirects are not followed. The response is
+    /// read completely, at most 1 MiB, and the whole exchange may take 15 seconds. The request and its purpose are
+    /// recorded before it is sent.
     ///
     /// # Errors
-    /// [`OutboundError`]: nobody answered, or there could be no record.
+    /// [`OutboundError`]: there was no response, or the audit record could not be written.
     async fn send(
         &self,
         purpose: Purpose<'_>,
@@ -35,7 +36,7 @@ pub trait Outbound: fmt::Debug + Send + Sync {
     ) -> Result<Response<Bytes>, OutboundError>;
 }
 
-/// Why no answer came. Never holds what was sent or received.
+/// The reason why there was no response. It never contains bytes sent or received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OutboundError(pub String);

@@ -1,4 +1,4 @@
-//! A credential in the clear, on its way into one request.
+//! A credential in the clear, for injection into one request.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use onecli_model::{Placeholder, Placement, Secret, SecretName, SecretValue};
 
 use super::backends::Origin;
 
-/// A credential in the clear, on its way into one request. Only the vault makes one, out of a grant; dropped, it
-/// is zeroed.
+/// A credential in the clear, for injection into one request. Only the vault creates one, from a grant. It is
+/// zeroed when dropped.
 pub struct Credential {
     value: SecretValue,
     name: SecretName,
     version: u32,
     placement: Placement,
     allow_plaintext: bool,
-    /// Empty where the placement does not need it.
+    /// Empty if the placement does not need it.
     stand_in: Vec<String>,
     origin: Option<Origin>,
 }
 
 impl Credential {
-    /// `placeholder` is the agent's, where the value takes its place.
+    /// `placeholder` is the agent's, if the value replaces one.
     pub(super) fn new(value: SecretValue, secret: &Secret, placeholder: Option<&Placeholder>) -> Credential {
         let stand_in =
             placeholder.map(|own| vec![secret.profile.shape.dress(own), own.to_string()]).unwrap_or_default();
@@ -39,7 +39,7 @@ impl Credential {
         Credential { origin, ..self }
     }
 
-    /// Where the value was fetched from, where the store does not hold it.
+    /// The source of the value, if the store does not contain it.
     pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
@@ -59,17 +59,17 @@ impl Credential {
         self.version
     }
 
-    /// How it is placed.
+    /// The placement of the value.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
 
-    /// What stands in the request where the value goes, the longer form first; for [`Placement::Replace`].
+    /// The text in the request that the value replaces, the longer form first; for [`Placement::Replace`].
     pub fn stand_in(&self) -> &[String] {
         &self.stand_in
     }
 
-    /// May it be sent over plain HTTP?
+    /// Whether it may be sent over plain HTTP.
     pub fn allow_plaintext(&self) -> bool {
         self.allow_plaintext
     }

@@ -1,7 +1,8 @@
-//! From a grant to the credential that is placed: what is stored, what a backend has, or a token that was bought with it.
+//! From a grant to the credential to place: a stored value, a value from a backend, or a token requested with
+//! either.
 //!
 //! ```text
-//! Grant ► material (sealed in the store, or from the source that is) ► mint, where the profile has one ► Credential
+//! Grant ► material (sealed in the store, or from its source) ► mint, if the profile has one ► Credential
 //! ```
 
 mod scrub;
@@ -29,36 +30,37 @@ use super::credential::Credential;
 use super::error::VaultError;
 use super::mint::{self, Market, MintError};
 
-/// Secrets whose tokens are kept: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
+/// The number of secrets whose tokens are cached: with [`LOOKED_FOR_BYTES`] for each, at most 128 MiB.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Tokens of one secret that are looked for in answers, the newest ones: so many, of so many bytes together. Tokens have 16
-/// KiB at most, and most have less than 2.
+/// The number of newest tokens of one secret that responses are scrubbed for, within [`LOOKED_FOR_BYTES`] together.
+/// A token has at most 16 KiB, and most have less than 2 KiB.
 const LOOKED_FOR: usize = 64;
 const LOOKED_FOR_BYTES: usize = 128 << 10;
-/// A token that an upstream refused is replaced at once, but not more often: an agent can make an upstream refuse, and a
-/// token that is not looked for any more should have ended.
+/// The least interval between replacements of refused tokens. A token that an upstream refused is replaced at once,
+/// but an agent can provoke refusals, and a token should have expired when it is no longer scrubbed.
 const NOT_AGAIN: Duration = Duration::from_mins(1);
-/// A token is given up so long before it ends, or a fifth of its lifetime where that is shorter.
+/// How long before its expiry a token is discarded; a fifth of its lifetime if that is shorter.
 const EARLY: Duration = Duration::from_mins(1);
-/// After a failure the endpoint is left alone, each time for twice as long.
+/// The pause after a failure at the endpoint. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// Why there is no credential. Never holds a value.
+/// The reason why there is no credential. It never contains a value.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// What is stored cannot be opened.
+    /// The stored value cannot be opened.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// No token could be had.
+    /// No token could be obtained.
     #[error(transparent)]
     Mint(#[from] MintError),
-    /// The place where the value is kept did not give it.
+    /// The source of the value did not return it.
     #[error(transparent)]
     Source(#[from] SourceError),
 }
 
-/// Opens what is granted; buys tokens, keeps them until just before they end, one purchase for a secret at a time.
+/// Opens granted secrets. Requests tokens and caches them until shortly before they expire. Each secret has at most
+/// one running token request.
 pub struct Credentials {
     vault: Arc<Vault>,
     store: Arc<dyn Store>,
@@ -67,20 +69,20 @@ pub struct Credentials {
     backends: Backends,
     recent: Recent,
     purses: Mutex<LruCache<SecretId, Arc<Purse>>>,
-    /// Tokens that were issued, and values that came from a source for the first time.
+    /// The number of issued tokens, and of values that a source returned for the first time.
     changes: AtomicU64,
 }
 
 /// The tokens of one secret.
 #[derive(Default)]
 struct Purse {
-    /// Held while one is bought: whoever comes meanwhile waits for that one.
+    /// Locked during a token request, so that concurrent callers wait for the same token.
     state: tokio::sync::Mutex<State>,
     issued: Mutex<VecDeque<SecretValue>>,
 }
 
 impl Purse {
-    /// It is looked for in answers from now on.
+    /// Adds a token that responses are scrubbed for from now on.
     fn note(&self, token: SecretValue) {
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         issued.push_front(token);
@@ -96,14 +98,15 @@ impl Purse {
 #[derive(Default)]
 struct State {
     token: Option<Kept>,
-    /// What the next token is bought with, where the store does not have it yet.
+    /// The refresh token for the next request, if the store does not have it yet.
     successor: Option<(u32, SecretValue)>,
-    /// The secret as the store has it, where that is a successor of ours.
+    /// The secret as stored, if this daemon stored a successor of it.
     latest: Option<Secret>,
     failure: Option<(MintError, Instant, Duration)>,
-    /// When a token was given up last because an upstream refused it.
+    /// When a token was last discarded because an upstream refused it.
     replaced: Option<Instant>,
-    /// The secret's version that all of this belongs to, or a later one that is our own successor.
+    /// The version of the secret that this state belongs to, or the later version of a successor that this daemon
+    /// stored.
     version: u32,
 }
 
@@ -117,12 +120,12 @@ impl State {
 struct Kept {
     value: SecretValue,
     until: Instant,
-    /// Where what it was bought with came from.
+    /// The source of the value that the token was requested with.
     origin: Option<Origin>,
 }
 
 impl Credentials {
-    /// Tokens are bought through `outbound`; new refresh tokens go to `store`.
+    /// Tokens are requested through `outbound`; new refresh tokens are written to `store`.
     pub fn new(
         vault: Arc<Vault>,
         store: Arc<dyn Store>,
@@ -135,10 +138,10 @@ impl Credentials {
         Credentials { vault, store, outbound, clock, backends, recent, purses, changes }
     }
 
-    /// The credential that policy granted.
+    /// Returns the credential that policy granted.
     ///
     /// # Errors
-    /// [`CredentialError`]: the request must be refused, never forwarded without the value.
+    /// [`CredentialError`]: the caller must refuse the request and never forward it without the value.
     pub async fn open(self: &Arc<Self>, grant: &Grant) -> Result<Credential, CredentialError> {
         let (agent, secret) = (grant.agent().id, grant.secret());
         if secret.profile.mint.is_none() {
@@ -152,7 +155,7 @@ impl Credentials {
         Ok(self.vault.credential(grant, token).from(origin))
     }
 
-    /// Forgets what an upstream did not take (401), if it is still what is kept. Tells whether another can be had.
+    /// Discards a cached value that an upstream refused (401). Reports whether another one is available.
     pub async fn rejected(&self, grant: &Grant, credential: &Credential) -> bool {
         let (agent, secret) = (grant.agent().id, grant.secret());
         let mut fetched_again = false;
@@ -180,13 +183,13 @@ impl Credentials {
         true
     }
 
-    /// Forgets old values that nobody looks for any more.
+    /// Forgets old values that are no longer needed.
     pub fn tidy(&self) {
         self.recent.tidy(self.clock.instant());
         self.backends.tidy();
     }
 
-    /// What the secret stands for now, from wherever it is kept.
+    /// The secret's current value, from the store or its source.
     async fn material(
         &self,
         agent: AgentId,
@@ -195,7 +198,7 @@ impl Credentials {
         let Some(source) = self.source_of(secret)? else {
             return Ok((self.vault.open_value(secret)?, None));
         };
-        // Seldom needed, and larger than all else that a request waits for.
+        // Boxed, because it is rarely needed and larger than everything else that a request waits for.
         let had = Box::pin(self.backends.fetch(agent, source)).await?;
         if self.recent.note(agent, secret.id, &had.value, self.clock.instant()) {
             self.changes.fetch_add(1, Ordering::Release);
@@ -203,7 +206,8 @@ impl Credentials {
         Ok((had.value, Some(had.origin)))
     }
 
-    /// The secret's source, if what is sealed says the same: whoever changes a row by hand cannot choose what is fetched.
+    /// The secret's source, if the sealed value confirms it: an attacker who edits a row cannot choose what is
+    /// fetched.
     fn source_of<'s>(&self, secret: &'s Secret) -> Result<Option<&'s Source>, VaultError> {
         let Some(source) = &secret.profile.source else { return Ok(None) };
         if self.vault.open_value(secret)?.expose() == source.to_sealed_text().as_bytes() {
@@ -218,14 +222,15 @@ impl Credentials {
         Arc::clone(purses.get_or_insert(secret, Arc::default))
     }
 
-    /// The token that there is, if it is good still.
+    /// The cached token, if it is still valid.
     async fn kept(&self, secret: &Secret) -> Option<(SecretValue, Option<Origin>)> {
         let purse = self.purse(secret.id);
         let state = purse.state.lock().await;
         state.kept(secret, self.clock.instant())
     }
 
-    /// Whoever waits for it may go away; what was paid for must not be lost with them: a refresh token is good once.
+    /// Requests a token in a task that outlives its caller: if the client disconnects, a refresh token that can be
+    /// used only once must not be lost.
     async fn token(
         self: &Arc<Self>,
         grant: &Grant,
@@ -239,7 +244,7 @@ impl Credentials {
         let Some(mint) = &secret.profile.mint else { return self.material(agent.id, secret).await };
         let purse = self.purse(secret.id);
         let mut state = purse.state.lock().await;
-        // A person gave it a new value: what was bought with the old one goes.
+        // An administrator replaced the value: discard what was obtained with the old one.
         if state.version < secret.version {
             *state = State { version: secret.version, ..State::default() };
         }
@@ -281,8 +286,8 @@ impl Credentials {
         }
     }
 
-    /// Stores what the next token is bought with: the old refresh token is spent. Where the store fails, it is kept in
-    /// memory and tried again with the next one.
+    /// Stores the successor of a refresh token, because the old one can no longer be used. If the store fails, the
+    /// successor stays in memory, and the next one is stored in its place.
     async fn succeed(&self, secret: &Secret, state: &mut State, successor: SecretValue) {
         let current =
             state.latest.as_ref().filter(|latest| latest.version == state.version).unwrap_or(secret);

@@ -1,27 +1,28 @@
-//! How values are sealed. The only place that knows the cipher.
+//! The format of sealed values. Only this module uses the cipher.
 //!
 //! A sealed value begins with its format; an unknown one is refused. Format 2 (integers big-endian):
 //!
 //! ```text
 //! 02 | id of the root key, 8 bytes
-//!    | wrap: salt, 32 random bytes | commitment, 32 | data key, encrypted, 32 | tag, 16
-//!    | body:                         commitment, 32 | value, encrypted         | tag, 16
+//! | wrap: salt, 32 random bytes | commitment, 32 | data key, encrypted, 32 | tag, 16
+//! | body:                         commitment, 32 | value, encrypted         | tag, 16
 //! ```
 //!
-//! The data key (DEK) is random, one for each sealed value, and encrypts the body; the key-encryption key (KEK) of a root
-//! key encrypts the data key. Another root key, or a change of what the wrap is bound to, rewrites the wrap alone.
+//! The data key (DEK) is random, one for each sealed value, and encrypts the body. The key-encryption key (KEK) of
+//! a root key encrypts the data key. For another root key, or another binding of the wrap, only the wrap is
+//! rewritten.
 //!
-//! Both parts are made in the same way, from a key and what the part is bound to:
+//! Both parts are built in the same way, from a key and the part's binding:
 //!
 //! ```text
-//! bound to   = "onecli" | 02 | kind | vault id, 16 bytes | what the kind says
+//! bound to   = "onecli" | 02 | kind | vault id, 16 bytes | fields of the kind
 //! K | C      = HKDF-Expand-SHA-256 (RFC 5869 section 2.3) of key, info = bound to, 64 bytes
 //! part       = C | AES-256-GCM under K, nonce = 12 zero bytes, associated data = bound to
 //!
 //! kind 1, body of a secret's value     secret id, 16 | version, 4
 //! kind 2, wrap of its current version  root key id, 8 | salt, 32 | secret id, 16 | version, 4 | binding, 32
 //! kind 3, wrap of an older version,
-//!         not written any more         root key id, 8 | salt, 32 | secret id, 16 | version, 4
+//!      no longer written            root key id, 8 | salt, 32 | secret id, 16 | version, 4
 //! kind 4, body of the daemon's own     purpose, UTF-8
 //! kind 5, wrap of the daemon's own     root key id, 8 | salt, 32 | purpose, UTF-8
 //! kind 6, a root key in a key slot     root key id, 8 | salt, 32 | the slot's method, JSON
@@ -29,18 +30,21 @@
 //! kind 8, wrap of a replaced version   root key id, 8 | salt, 32 | secret id, 16 | version, 4 | binding, 32
 //! ```
 //!
-//! A sealed session is `salt, 16 | part`, under the derivation key's subkey for sessions. No one stores it.
+//! A sealed session is `salt, 16 | part`, under the derivation key's subkey for sessions. It is not stored.
 //!
-//! Extraction is skipped, as RFC 5869 section 3.3 allows: every key here is uniformly random, or HKDF's or Argon2's output.
-//! K is used once: a wrap's salt and a body's key are new each time, so the nonce need not be.
+//! Extraction is skipped, as RFC 5869 section 3.3 allows: every key here is uniformly random, or the output of HKDF
+//! or Argon2. K is used once, because a wrap's salt and a body's key are new each time. So the nonce may be
+//! constant.
 //!
-//! **Key commitment.** AES-GCM alone does not commit to its key: somebody can make one ciphertext that opens under two keys
-//! (Dodis, Grubbs, Ristenpart, Woodage, CRYPTO 2018; Len, Grubbs, Ristenpart, USENIX Security 2021). C is derived beside K
-//! by a collision-resistant function of the key and of all that the part is bound to, and is compared before anything is
-//! decrypted: the construction that Bellare and Hoang call `UtC`/`HtE` (EUROCRYPT 2022) and Albertini et al. "a
-//! key-committing derivation" (USENIX Security 2022), here over HKDF as in the AWS Encryption SDK's committing suites.
+//! **Key commitment.** AES-GCM alone does not commit to its key: an attacker can build one ciphertext that opens
+//! under two keys (Dodis, Grubbs, Ristenpart, Woodage, CRYPTO 2018; Len, Grubbs, Ristenpart, USENIX Security 2021).
+//! C is derived together with K, by a collision-resistant function of the key and the whole binding, and is
+//! compared before anything is decrypted. Bellare and Hoang call this construction `UtC`/`HtE` (EUROCRYPT 2022),
+//! Albertini et al. "a key-committing derivation" (USENIX Security 2022). Here it is built on HKDF, as in the AWS
+//! Encryption SDK's committing suites.
 //!
-//! Frozen vectors stand in this module's tests; a later format is one more arm in `open`, and this one keeps opening.
+//! This module's tests contain frozen vectors. A later format adds one more arm in `open`, which continues to open
+//! this one.
 
 use std::fmt;
 
@@ -57,28 +61,29 @@ use super::binding::Binding;
 use super::error::VaultError;
 use super::keyring::{Key, KeyId};
 
-/// The format that is written.
+/// The format of new values.
 pub(super) const FORMAT: u8 = 2;
-/// Where the id of the root key stands.
+/// The position of the root key's id.
 pub(super) const KEY_ID: std::ops::Range<usize> = 1..9;
 const SALT: usize = 32;
-/// Sessions are sealed more often, and must stay short. 128 bits do not repeat among 2^48 of them (chance 2^-33).
+/// Sessions are sealed more often, and must stay short. Among 2^48 of them, 128 random bits repeat with a
+/// probability of 2^-33.
 const SESSION_SALT: usize = 16;
 const COMMITMENT: usize = 32;
 const DATA_KEY: usize = 32;
 const TAG: usize = 16;
 const WRAP: usize = SALT + COMMITMENT + DATA_KEY + TAG;
 
-/// What a sealed value is bound to.
+/// The binding of a sealed value.
 #[derive(Clone, Copy)]
 pub(super) enum Context<'a> {
-    /// The version of a secret that is used: also to where it may go.
+    /// The current version of a secret; bound also to where it may go.
     Current { secret: SecretId, version: u32, binding: Binding },
-    /// A version that was replaced, as former programs kept it.
+    /// A replaced version in the form that older programs wrote.
     Kept { secret: SecretId, version: u32 },
-    /// A version that was replaced: also to where it could go then.
+    /// A replaced version; bound also to where it could go at that time.
     Replaced { secret: SecretId, version: u32, binding: Binding },
-    /// Something of the daemon's own.
+    /// A value of the daemon itself.
     Blob { purpose: &'a str },
 }
 
@@ -141,13 +146,13 @@ impl fmt::Display for Context<'_> {
     }
 }
 
-/// The key that wraps data keys, and the id of the root key that it comes from.
+/// The key that wraps data keys, and the id of its root key.
 pub(super) struct Kek {
     pub(super) root: KeyId,
     pub(super) key: Key,
 }
 
-/// A sealed value, taken apart.
+/// A sealed value, split into its parts.
 struct Parts<'a> {
     root: KeyId,
     salt: &'a [u8; SALT],
@@ -189,7 +194,7 @@ pub(super) fn seal(
     Ok(Sealed(sealed))
 }
 
-/// Opens a value. `kek` finds the key by the id of its root key.
+/// Opens a value. `kek` returns the key for the id of a root key.
 pub(super) fn open<'k>(
     vault: Uuid,
     kek: impl Fn(KeyId) -> Option<&'k Kek>,
@@ -201,7 +206,7 @@ pub(super) fn open<'k>(
         .ok_or_else(|| VaultError::Damaged { what: context.to_string() })
 }
 
-/// Seals the data key anew: under another root key, bound to something else, or both. The body stays as it is.
+/// Seals the data key again: under another root key, with another binding, or both. The body stays unchanged.
 pub(super) fn rewrap<'k>(
     vault: Uuid,
     kek: impl Fn(KeyId) -> Option<&'k Kek>,
@@ -211,7 +216,7 @@ pub(super) fn rewrap<'k>(
     random: &dyn Random,
 ) -> Result<Sealed, VaultError> {
     let (parts, data_key) = unwrap(vault, kek, context, sealed)?;
-    // Never carry on what would not open.
+    // Checks that the body opens, so that a damaged value is not rewrapped.
     unlock(&data_key, &context.body(vault), parts.body)
         .ok_or_else(|| VaultError::Damaged { what: context.to_string() })?;
     let mut rewrapped = Vec::with_capacity(sealed.0.len());
@@ -236,7 +241,7 @@ pub(super) fn seal_root(
     Ok(Sealed(sealed))
 }
 
-/// Opens what [`seal_root`] sealed. `None` where this is not the slot's key, or the slot was changed.
+/// Opens a root key sealed by [`seal_root`]. Returns `None` if this is not the slot's key, or the slot was changed.
 pub(super) fn open_root(vault: Uuid, slot: &Key, id: KeyId, method: &str, sealed: &Sealed) -> Option<Key> {
     let (&FORMAT, rest) = sealed.0.split_first()? else { return None };
     let (salt, rest) = rest.split_first_chunk::<SALT>()?;
@@ -252,7 +257,8 @@ fn slot_bound(vault: Uuid, id: KeyId, salt: &[u8; SALT], method: &str) -> Vec<u8
     bound
 }
 
-/// Seals what an agent will send back: see [`super::sessions`]. The length depends on that of `plaintext` alone.
+/// Seals a session that an agent will send back: see [`super::sessions`]. The length depends only on that of
+/// `plaintext`.
 pub(super) fn seal_session(
     vault: Uuid,
     key: &Key,
@@ -267,7 +273,7 @@ pub(super) fn seal_session(
     Ok(sealed)
 }
 
-/// Opens what [`seal_session`] sealed. `None` where it was changed, or made under another key.
+/// Opens a session sealed by [`seal_session`]. Returns `None` if it was changed, or sealed under another key.
 pub(super) fn open_session(vault: Uuid, key: &Key, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (salt, part) = sealed.split_first_chunk::<SESSION_SALT>()?;
     unlock(key, &session_bound(vault, salt), part)
@@ -308,7 +314,7 @@ fn unwrap<'s, 'k>(
         .ok_or_else(|| VaultError::UnknownKey { what: context.to_string(), key: parts.root })?;
     let wrapped = unlock(&kek.key, &context.wrap(vault, parts.root, parts.salt), parts.wrap);
     let Some(wrapped) = wrapped else {
-        // Is it a version that was put back by hand?
+        // Checks for an older version that an attacker put back.
         if let Context::Current { secret, version, binding } = context {
             let older = [Context::Kept { secret, version }, Context::Replaced { secret, version, binding }];
             let opens = |older: &Context<'_>| {
@@ -324,7 +330,7 @@ fn unwrap<'s, 'k>(
     Ok((parts, data_key))
 }
 
-/// The key of one part and its commitment.
+/// Derives the key of one part and its commitment.
 fn derive(key: &Key, bound: &[u8]) -> (Aes256Gcm, [u8; COMMITMENT]) {
     let mut both = Zeroizing::new([0; 32 + COMMITMENT]);
     #[expect(
@@ -344,7 +350,7 @@ fn derive(key: &Key, bound: &[u8]) -> (Aes256Gcm, [u8; COMMITMENT]) {
     (Aes256Gcm::new(cipher_key.into()), committed)
 }
 
-/// Appends a part.
+/// Encrypts a part and appends it.
 fn lock(key: &Key, bound: &[u8], plaintext: &[u8], out: &mut Vec<u8>) {
     let (cipher, commitment) = derive(key, bound);
     out.extend_from_slice(&commitment);

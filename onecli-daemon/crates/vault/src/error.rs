@@ -1,4 +1,4 @@
-//! Why a key or a value could not be had.
+//! Errors of the vault.
 
 use onecli_model::random::RandomError;
 use onecli_store::StoreError;
@@ -6,7 +6,7 @@ use onecli_store::StoreError;
 use super::keyring::KeyId;
 use super::source::KeyFileError;
 
-/// What can go wrong in the vault. Never holds a key or a value.
+/// Errors of the vault. They never contain a key or a value.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// The key file cannot be used.
@@ -18,17 +18,17 @@ pub enum VaultError {
          (a new key cannot open what is stored), or start once with --passphrase-file and a passphrase or recovery key"
     )]
     KeyMissing {
-        /// Where the key was looked for.
+        /// Where the daemon searched for the key.
         at: String,
-        /// What would open it.
+        /// The keys that would open it.
         wanted: String,
     },
-    /// A key, but not the one.
+    /// A key was found, but it is the wrong one.
     #[error("{found}, but the store opens with {wanted}")]
     WrongKey {
-        /// What was tried, and where it came from.
+        /// The keys that were tried, and where they came from.
         found: String,
-        /// What would open it.
+        /// The keys that would open it.
         wanted: String,
     },
     /// A slot that does not parse, or was changed.
@@ -36,57 +36,57 @@ pub enum VaultError {
     Slot {
         /// Its number.
         number: u32,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The store's facts about the vault are incomplete or do not parse.
+    /// The store's entries about the vault are incomplete or do not parse.
     #[error("the store's entry '{key}' is missing or damaged although the store is in use: restore a backup")]
     Meta {
         /// The entry.
         key: &'static str,
     },
-    /// Sealed by a newer program, or no sealed value at all.
+    /// Sealed by a newer program, or not a sealed value at all.
     #[error("{what} is sealed in format {format}, which this program does not know")]
     UnknownFormat {
-        /// Which value.
+        /// The description of the value.
         what: String,
         /// The format byte.
         format: u8,
     },
-    /// Sealed under a root key that is not this vault's.
+    /// Sealed under a root key of another vault.
     #[error(
         "{what} is sealed under the root key {key}, which this vault does not have: it was damaged, or moved here"
     )]
     UnknownKey {
-        /// Which value.
+        /// The description of the value.
         what: String,
         /// The root key.
         key: KeyId,
     },
-    /// Does not open: changed, cut, moved from another row, or sealed under another key.
+    /// The value cannot be opened: changed, cut, moved from another row, or sealed under another key.
     #[error(
         "{what} cannot be decrypted: it was damaged, moved here from another place, or where it may go was changed \
          in the database by hand"
     )]
     Damaged {
-        /// Which value.
+        /// The description of the value.
         what: String,
     },
-    /// An older version was made the current one by hand.
+    /// The database was edited to make an older version the current one.
     #[error(
         "{what} is not used: a newer version took its place, and somebody put the old one back in the database"
     )]
     RolledBack {
-        /// Which value.
+        /// The description of the value.
         what: String,
     },
-    /// A change of keys that cannot be made as things are.
+    /// The change of keys is impossible in the present state.
     #[error("{0}")]
     Refused(String),
-    /// Argon2 has no memory.
+    /// There is not enough memory for Argon2.
     #[error("the passphrase cannot be made a key: there is not enough memory")]
     Stretch,
-    /// No randomness to seal with.
+    /// The system returned no random bytes.
     #[error(transparent)]
     Random(#[from] RandomError),
     /// The store failed.
@@ -95,8 +95,8 @@ pub enum VaultError {
 }
 
 impl VaultError {
-    /// Is it for the operator to bring the right key? Told before listening, with exit status 78 (`EX_CONFIG`,
-    /// sysexits.h).
+    /// Reports whether the operator must supply the right key. The daemon reports such an error before it listens,
+    /// with exit status 78 (`EX_CONFIG`, sysexits.h).
     pub fn is_key_problem(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! The root key and what is derived from it.
+//! The root key and the keys derived from it.
 //!
 //! Subkeys are HKDF-SHA-256 (RFC 5869), 32 bytes each, with these salts and labels as info:
 //!
@@ -12,8 +12,8 @@
 //! | | | `onecli/2/audit` | the audit log's integrity |
 //! | | | `onecli/2/session` | sealed sessions, which agents hold |
 //!
-//! The derivation key is random, made with the vault and sealed under the root key: a new root key changes no token and no
-//! placeholder. A label never changes its meaning; what is derived in another way gets another number.
+//! The derivation key is random. It is created with the vault and sealed under the root key, so a new root key
+//! changes no token and no placeholder. A label never changes its meaning; another derivation gets another number.
 
 use std::fmt;
 
@@ -58,7 +58,8 @@ fn expand(key: &Key, salt: &[u8], label: &[u8], out: &mut [u8]) {
         .expect("the length is within RFC 5869's bound");
 }
 
-/// Names a root key or a slot's key: 64 derived bits, written as 16 hex digits. Tells nothing about the key.
+/// The id of a root key or a slot's key: 64 derived bits, written as 16 hex digits. It reveals nothing about the
+/// key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId(pub(super) [u8; 8]);
 
@@ -91,12 +92,12 @@ impl std::str::FromStr for KeyId {
     }
 }
 
-/// Text that is no id of a key.
+/// The text is not a key id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id of a key has 16 hex digits")]
 pub struct KeyIdError;
 
-/// The key that everything else rests on, with its id and its KEK. Zeroed when dropped.
+/// The root key, with its id and its KEK. Zeroed when dropped.
 pub(super) struct RootKey {
     key: Key,
     kek: Kek,
@@ -131,7 +132,8 @@ impl fmt::Debug for RootKey {
     }
 }
 
-/// A key that opens a slot: what a key file holds, a recovery key, or what a passphrase comes to. Zeroed when dropped.
+/// A key that opens a slot: the content of a key file, a recovery key, or a key derived from a passphrase. Zeroed
+/// when dropped.
 pub(super) struct SlotKey(pub(super) Key);
 
 impl SlotKey {
@@ -146,7 +148,7 @@ impl fmt::Debug for SlotKey {
     }
 }
 
-/// What is derived from the derivation key, each for one use.
+/// The subkeys of the derivation key, each for one use.
 pub(super) struct Derived {
     token_hash: Key,
     placeholder: Key,
@@ -187,7 +189,7 @@ impl Derived {
     }
 }
 
-/// HMAC-SHA-256 (RFC 2104) over the parts, which the caller keeps at fixed lengths.
+/// HMAC-SHA-256 (RFC 2104) over the parts, whose lengths the caller must not vary.
 fn mac(key: &Key, parts: &[&[u8]]) -> Key {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104 section 2)")]
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_ref()).expect("HMAC takes any key");

@@ -1,4 +1,4 @@
-//! What operators do with key slots, and looking whether all that is stored opens.
+//! Operations on key slots, and a check that all stored values can be opened.
 
 use jiff::Timestamp;
 use onecli_store::{SlotRow, Store, VaultChange};
@@ -12,7 +12,7 @@ use super::rekey::{Rekey, version_context};
 use super::slots::{self, Method};
 use super::unlock::settle;
 
-/// Shorter ones are refused.
+/// The least length of a passphrase, in characters.
 const MIN_PASSPHRASE: usize = 12;
 /// Versions read at a time.
 const BATCH: u32 = 512;
@@ -22,40 +22,40 @@ const BATCH: u32 = 512;
 pub struct KeyStatus {
     /// The root key.
     pub key_id: KeyId,
-    /// Where the key that opened the vault came from.
+    /// Where the key that opened the vault was found.
     pub opened_at: String,
-    /// The slot that it opened.
+    /// The slot that was opened.
     pub opened_slot: u32,
     /// All slots of the root key.
     pub slots: Vec<SlotInfo>,
-    /// A new root key that is taking over.
+    /// A running re-keying to a new root key.
     pub rekey: Option<Rekey>,
-    /// Why what was removed is not erased yet; `None` where it is.
+    /// The reason why removed data is not erased yet; `None` if it is erased.
     pub unerased: Option<String>,
 }
 
-/// A slot, without what is in it.
+/// A slot, without its content.
 #[derive(Debug, Clone)]
 pub struct SlotInfo {
     /// Its number.
     pub number: u32,
     /// `key`, `passphrase` or `recovery`.
     pub kind: &'static str,
-    /// The id of its key, where it has one.
+    /// The id of its key, if it has one.
     pub key_id: Option<String>,
-    /// When it was made; `None` for the first one.
+    /// The time of creation; `None` for the first slot.
     pub created: Option<Timestamp>,
 }
 
 /// A slot to add.
 pub enum NewSlot {
-    /// A new key file, at the daemon's usual place.
+    /// A new key file, at the daemon's default path.
     KeyFile,
-    /// A key that the operator keeps in a credential of systemd's, say.
+    /// A key that the operator stores, for example as a systemd credential.
     Key(Zeroizing<[u8; 32]>),
     /// A passphrase.
     Passphrase(Zeroizing<String>),
-    /// A recovery key, which is told once.
+    /// A recovery key, which is shown once.
     Recovery,
 }
 
@@ -89,8 +89,8 @@ impl Vault {
         })
     }
 
-    /// Adds a slot; gives it, and the recovery key where that is what was asked for. A passphrase takes some tenths of a
-    /// second.
+    /// Adds a slot. Returns it, and the new recovery key if the caller requested one. A passphrase takes some
+    /// tenths of a second.
     ///
     /// # Errors
     /// [`VaultError::Refused`]; the vault's other errors.
@@ -106,7 +106,7 @@ impl Vault {
         let mut told = None;
         let (method, key) = match new {
             NewSlot::KeyFile => {
-                // One that waits for its name has it first.
+                // A key file that is prepared but not renamed yet is completed first.
                 settle(&self.source, &rows, self.key_id())?;
                 if self.source.load()?.is_some() {
                     let at = self.source.path().display();
@@ -143,17 +143,17 @@ impl Vault {
         let row = method.slot(number, self.id, &roots.current, &key, now, random)?;
         let change = VaultChange { add_slots: vec![row.clone()], ..VaultChange::default() };
         store.change_vault(&change).await?;
-        // All of them: a key file may be prepared that is another slot's.
+        // All slots are passed, because the prepared key file may belong to another one.
         settle(&self.source, &store.list_slots().await?, roots.current.id())?;
         Ok((info(&row), told))
     }
 
-    /// Removes a slot: its key no longer opens the vault as it is from now on. Copies of the database from before still
-    /// open with it, so after a key was stolen a new root key is due as well. The slot's bytes are overwritten:
-    /// [`KeyStatus::unerased`] tells where that has to wait.
+    /// Removes a slot: its key can no longer open the vault as it is from now on. Earlier copies of the database
+    /// can still be opened with it, so a stolen key also requires a new root key. The slot's bytes are overwritten:
+    /// [`KeyStatus::unerased`] reports if that must wait.
     ///
     /// # Errors
-    /// [`VaultError::Refused`] where there is no such slot, or nothing that the daemon finds would open the rest.
+    /// [`VaultError::Refused`] if there is no such slot, or if no key that the daemon finds would open the others.
     pub async fn remove_slot(&self, store: &dyn Store, number: u32) -> Result<SlotInfo, VaultError> {
         self.unless_rekeying()?;
         let rows = store.list_slots().await?;
@@ -188,7 +188,7 @@ impl Vault {
         }
     }
 
-    /// Opens everything that is stored; gives how many values there are, and what does not open and why.
+    /// Opens all stored values. Returns the number of opened values, and for each failure the value and the reason.
     ///
     /// # Errors
     /// [`VaultError::Store`].

@@ -1,8 +1,8 @@
-//! The keys and what is sealed under them. The only way from a sealed value to one in the clear is
-//! [`Vault::open`], which takes a [`Grant`].
+//! Keys and the values sealed under them. The only way from a sealed value to a clear one is [`Vault::open`], which
+//! requires a [`Grant`].
 //!
-//! A key of a *slot* (a key file, a passphrase, ...) opens the *root key*; the root key's KEK opens the *data key* of each
-//! value; the data key opens the value. See [`envelope`] for the format and what a value is bound to.
+//! The key of a *slot* (a key file, a passphrase, ...) opens the *root key*. The root key's KEK opens the *data
+//! key* of each value, and the data key opens the value. See [`envelope`] for the format and the bindings.
 
 #![forbid(unsafe_code)]
 
@@ -50,8 +50,7 @@ use binding::Binding;
 use envelope::{Context, Kek};
 use keyring::{Derived, RootKey};
 
-/// Seals and opens values, and derives token hashes and placeholders. Cheap to use: no I/O after
-/// [`Vault::unlock`].
+/// Seals and opens values, and derives token hashes and placeholders. It needs no I/O after [`Vault::unlock`].
 pub struct Vault {
     id: Uuid,
     derived: Derived,
@@ -62,11 +61,11 @@ pub struct Vault {
     random: Arc<dyn Random>,
 }
 
-/// The root keys that values may be sealed under. New ones are sealed under the current one.
+/// The root keys that values may be sealed under. New values are sealed under the current one.
 struct Roots {
     current: RootKey,
-    /// Those that it took over from: some values may be under the last, and under those before it what the policy of this
-    /// moment was compiled from, or a request holds.
+    /// The root keys that it replaced. Some values may be sealed under the last of them. Older ones are needed for
+    /// the values of the current policy snapshot and of running requests.
     former: Vec<RootKey>,
 }
 
@@ -75,14 +74,14 @@ impl Roots {
         std::iter::once(&self.current).chain(&self.former).map(RootKey::kek).find(|kek| kek.root == id)
     }
 
-    /// The former ones without `gone`. Root keys cannot be cloned, so they are made again.
+    /// The former root keys without `gone`. Root keys cannot be cloned, so they are built again.
     fn former_without(&self, gone: Option<KeyId>) -> Vec<RootKey> {
         let stays = |root: &&RootKey| Some(root.id()) != gone;
         self.former.iter().filter(stays).map(|root| RootKey::new(root.expose().clone())).collect()
     }
 }
 
-/// What opened the vault.
+/// The key that opened the vault.
 #[derive(Debug, Clone)]
 struct Opened {
     at: String,
@@ -98,13 +97,13 @@ impl Vault {
         *self.roots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(roots);
     }
 
-    /// Names the root key without telling anything about it.
+    /// The id of the root key. It reveals nothing about the key.
     pub fn key_id(&self) -> KeyId {
         self.roots().current.id()
     }
 
-    /// Seals a value as the current version of this secret, to go where it may go; it opens as nothing else. What the
-    /// secret holds as sealed value does not count.
+    /// Seals a value as the current version of this secret, bound to where it may go; it cannot be opened as
+    /// anything else. The sealed value inside `secret` is ignored.
     ///
     /// # Errors
     /// [`VaultError::Random`].
@@ -113,8 +112,8 @@ impl Vault {
         envelope::seal(self.id, roots.current.kek(), current(secret), value.expose(), self.random.as_ref())
     }
 
-    /// The sealed value of `from` as that of `to`, which is the same secret in the same version, changed in where it may
-    /// go. Every change of it goes through here: the value stops opening otherwise.
+    /// Rebinds the sealed value of `from` to `to`: the same secret in the same version, with another destination.
+    /// Every change of the destination must use this, or the value can no longer be opened.
     ///
     /// # Errors
     /// As [`Vault::open`]; [`VaultError::Random`].
@@ -122,11 +121,11 @@ impl Vault {
         self.rewrap(current(from), &from.sealed, current(to))
     }
 
-    /// Seals the value of `from` as that of `to`, the next version of the same secret, and records its class. `accept` may refuse
-    /// the value.
+    /// Seals the value of `from` as that of `to`, the next version of the same secret, and records its class.
+    /// `accept` may refuse the value.
     ///
     /// # Errors
-    /// As [`Vault::open`]; [`VaultError::Random`]; what `accept` returns.
+    /// As [`Vault::open`]; [`VaultError::Random`]; the error of `accept`.
     pub fn carry<E: From<VaultError>>(
         &self,
         from: &Secret,
@@ -151,8 +150,8 @@ impl Vault {
         Ok(())
     }
 
-    /// The sealed value of a secret as that of a replaced version: it is never sent, even if its row is put back. It stays
-    /// bound to where it could go.
+    /// Seals the value of a secret as that of a replaced version: it is never sent, even if its row is put back. It
+    /// stays bound to where it could go.
     ///
     /// # Errors
     /// As [`Vault::open`]; [`VaultError::Random`].
@@ -169,13 +168,13 @@ impl Vault {
     /// Opens the secret that policy granted.
     ///
     /// # Errors
-    /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`], [`VaultError::RolledBack`], ...: the request must be
-    /// refused, never forwarded without the value.
+    /// [`VaultError::UnknownFormat`], [`VaultError::Damaged`], [`VaultError::RolledBack`], ...: the caller must
+    /// refuse the request and never forward it without the value.
     pub fn open(&self, grant: &Grant) -> Result<Credential, VaultError> {
         Ok(self.credential(grant, self.open_value(grant.secret())?))
     }
 
-    /// Opens a value that must be recognised in an answer.
+    /// Opens a value that must be recognised in a response.
     ///
     /// # Errors
     /// As [`Vault::open`].
@@ -186,12 +185,12 @@ impl Vault {
     /// Opens a value that [`Vault::retire`] sealed, to restore it.
     ///
     /// # Errors
-    /// As [`Vault::open`]: also where the row does not say where the value could go.
+    /// As [`Vault::open`]; also if the row does not contain where the value could go.
     pub fn open_replaced(&self, kept: &Secret) -> Result<SecretValue, VaultError> {
         self.open_version(replaced(kept), &kept.sealed)
     }
 
-    /// A value that was had for this grant, ready to be placed.
+    /// Combines a value obtained for this grant with its placement.
     pub(crate) fn credential(&self, grant: &Grant, value: SecretValue) -> Credential {
         let (agent, secret) = (grant.agent(), grant.secret());
         let placeholder =
@@ -210,7 +209,7 @@ impl Vault {
             .map_err(|_| VaultError::Damaged { what: context.to_string() })
     }
 
-    /// Is this the secret's value?
+    /// Reports whether this is the secret's value.
     ///
     /// # Errors
     /// As [`Vault::open`].
@@ -218,8 +217,8 @@ impl Vault {
         Ok(self.open_value(secret)?.expose() == value.expose())
     }
 
-    /// Seals something of the daemon's own, such as the CA's private key; it opens for the same purpose only. It is kept
-    /// in the store's sealed values under that purpose, where a new root key finds it.
+    /// Seals data of the daemon itself, such as the CA's private key; it can be opened for the same purpose only.
+    /// The store must contain it under that purpose, so that a new root key finds it.
     ///
     /// # Errors
     /// [`VaultError::Random`].
@@ -228,7 +227,7 @@ impl Vault {
         envelope::seal(self.id, self.roots().current.kek(), context, plaintext, self.random.as_ref())
     }
 
-    /// Opens what [`Vault::seal_blob`] sealed for this purpose.
+    /// Opens data that [`Vault::seal_blob`] sealed for this purpose.
     ///
     /// # Errors
     /// As [`Vault::open`].
@@ -237,18 +236,19 @@ impl Vault {
         envelope::open(self.id, |id| roots.kek(id), Context::Blob { purpose }, sealed)
     }
 
-    /// What is stored and compared instead of a token: HMAC-SHA-256 under a subkey, so that a stolen database
-    /// confirms no guess.
+    /// The hash that is stored and compared instead of a token: HMAC-SHA-256 under a subkey, so that a stolen
+    /// database cannot confirm guesses.
     pub fn token_hash(&self, token: &Token) -> TokenHash {
         TokenHash(*self.derived.token_mac(token.expose().as_bytes()))
     }
 
-    /// What the agent holds instead of this secret, until its generation changes. Derived, never stored.
+    /// The placeholder that the agent uses for this secret until its generation changes. It is derived, never
+    /// stored.
     pub fn placeholder(&self, agent: AgentId, secret: SecretId, generation: u32) -> Placeholder {
         Placeholder::from_bits(self.derived.placeholder_bits(agent, secret, generation))
     }
 
-    /// The subkey that the audit log's integrity rests on.
+    /// The subkey that protects the audit log's integrity.
     pub fn audit_key(&self) -> &Zeroizing<[u8; 32]> {
         self.derived.audit()
     }

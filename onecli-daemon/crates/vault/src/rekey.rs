@@ -1,11 +1,14 @@
-//! A new root key takes over while the daemon serves: both are usable until nothing is sealed under the old one.
+//! Re-keying: a new root key replaces the old one while the daemon serves. Both are usable until nothing is sealed
+//! under the old one.
 //!
-//! 1. The new root key is sealed in slots of its own, and each root key under the other, in one change of the store; from
-//!    there on new values are sealed under the new one. Where a key file opens the vault, it gets a new key.
-//! 2. The wraps of all values are rewritten, some at a time. Each rewrite is a change of its own that can be done again.
-//! 3. When the store has no value under the old root key, it and its slots are removed, in one change that looks.
+//! 1. One change of the store adds slots for the new root key, and each root key sealed under the other. From then
+//!    on new values are sealed under the new one. If a key file opens the vault, it gets a new key.
+//! 2. The wraps of all values are rewritten in batches. Each batch is a separate change that can be repeated.
+//! 3. When the store has no value under the old root key, the key and its slots are removed, in one change that
+//!    checks this.
 //!
-//! Killed anywhere, the next start goes on: what opens the vault then opens both root keys.
+//! If the daemon is killed at any point, the next start continues: the key that opens the vault then opens both
+//! root keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,27 +25,28 @@ use super::slots::{self, Method, Opener};
 use super::unlock::{META_KEY, META_REKEY, Takeover, settle};
 use super::{Roots, Vault, current, replaced};
 
-/// Values rewritten in one change of the store: other changes wait for no more than these.
+/// Values rewritten in one change of the store. It bounds the delay of other changes.
 const BATCH: u32 = 256;
-/// After a failure, so long until it is tried again, unless something changes in the store.
+/// The retry interval after a failure. Any change in the store also starts a retry.
 const RETRY: Duration = Duration::from_secs(30);
-/// A request that began before all was rewritten holds a value under the old root key until it is sent, or taken up again.
+/// How long a former root key stays in memory. A request that began before the rewrite ended holds a value under
+/// the old root key until it is sent, or retried.
 const GRACE: Duration = Duration::from_mins(15);
-/// Names of secrets in a message.
+/// The most names of secrets in a message.
 const NAMES: usize = 8;
 
-/// How far a new root key has taken over.
+/// The progress of re-keying.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rekey {
     /// The old root key.
     pub from: KeyId,
-    /// The new one.
+    /// The new root key.
     pub to: KeyId,
-    /// Values in the store; 0 until they were counted.
+    /// Values in the store; 0 until they are counted.
     pub total: u64,
-    /// Of these, under the new root key.
+    /// Values already under the new root key.
     pub done: u64,
-    /// What keeps it from going on.
+    /// The error that blocks progress.
     pub fault: Option<String>,
 }
 
@@ -52,13 +56,13 @@ impl Rekey {
     }
 }
 
-/// A new root key is taking over.
+/// The result of starting to re-key.
 pub struct Begun {
-    /// Its id.
+    /// The id of the new root key.
     pub key_id: KeyId,
-    /// New recovery keys, by slot: told here and never again.
+    /// New recovery keys, by slot: returned here and never again.
     pub recovery: Vec<(u32, Zeroizing<String>)>,
-    /// Slots that nobody could open, and that are gone therefore.
+    /// Slots whose keys were not available, and that are removed therefore.
     pub dropped: Vec<u32>,
     /// The key file that has a new key.
     pub key_file: Option<String>,
@@ -71,18 +75,18 @@ impl std::fmt::Debug for Begun {
 }
 
 impl Vault {
-    /// How far a new root key has taken over; `None` where none does.
+    /// The progress of re-keying; `None` if it is not running.
     pub fn rekeying(&self) -> Option<Rekey> {
         self.rekey.borrow().clone()
     }
 
-    /// Makes a new root key, which takes over from now on; [`Vault::follow_rekey`] does the work.
+    /// Creates a new root key and starts to re-key; [`Vault::follow_rekey`] does the work.
     ///
-    /// Every slot needs its key to be sealed anew. A key file gets a new key; credentials of systemd's and the like are
-    /// read again; recovery keys are made anew and told once; passphrases are among `passphrases`. Other slots are an
-    /// error, or dropped where `drop_others` says so.
+    /// Sealing each slot again requires its key. A key file gets a new key. Systemd credentials and similar keys
+    /// are read again. Recovery keys are replaced and returned once. The caller passes passphrases in
+    /// `passphrases`. Other slots are an error, or are dropped if `drop_others` is set.
     ///
-    /// Nobody else may seal meanwhile.
+    /// The caller must prevent concurrent sealing.
     ///
     /// # Errors
     /// [`VaultError::Refused`], [`VaultError::KeyFile`], [`VaultError::Store`]: nothing has changed.
@@ -130,14 +134,15 @@ impl Vault {
         };
         store.change_vault(&change).await?;
         let current = new.id();
-        // Values are sealed under the new key from here on; the old one stays at hand, and so do those before it until their
-        // time is over.
+        // From here on values are sealed under the new key. The old one stays available, and so do earlier ones
+        // until their grace period ends.
         let mut former = roots.former_without(None);
         former.push(RootKey::new(roots.current.expose().clone()));
         self.set_roots(Roots { current: new, former });
         self.rekey.send_replace(Some(Rekey::of(old, current)));
         if let Err(error) = settle(&self.source, &slots, current) {
-            // The file with the new key is there under its other name, and the old key opens the vault until the end.
+            // The file with the new key exists under its temporary name, and the old key opens the vault until
+            // re-keying ends.
             tracing::warn!(%error, "the new key file is not in place yet");
         }
         Ok(begun)
@@ -176,7 +181,7 @@ impl Vault {
         Ok(slots)
     }
 
-    /// A slot's method and key for another root key, if the key can be had.
+    /// Returns a slot's method and key for another root key, if the key is available.
     fn renew(
         &self,
         row: &SlotRow,
@@ -217,7 +222,7 @@ impl Vault {
         }
     }
 
-    /// Does the work of taking over whenever there is some, for as long as the daemon runs.
+    /// Does the work of re-keying whenever one is started, for as long as the daemon runs.
     pub async fn follow_rekey(self: Arc<Self>, store: Arc<dyn Store>) {
         let mut told = self.rekey.subscribe();
         loop {
@@ -248,10 +253,10 @@ impl Vault {
         }
     }
 
-    /// Rewrites every wrap under the old root key, and removes the old one. Tells which it was.
+    /// Rewrites every wrap under the old root key, and removes that key. Returns its id.
     ///
     /// # Errors
-    /// [`VaultError::Refused`] where a value does not open under either; the rest is rewritten.
+    /// [`VaultError::Refused`] if a value does not open under either key; all others are rewritten.
     pub(super) async fn run_rekey(&self, store: &dyn Store) -> Result<KeyId, VaultError> {
         let roots = self.roots();
         let Some(old) = self.rekey.borrow().as_ref().map(|rekey| rekey.from) else {
@@ -283,7 +288,7 @@ impl Vault {
                 announce: true,
                 ..VaultChange::default()
             };
-            // A version that another change brought in between is taken in the next round.
+            // If another change added a version meanwhile, the next round handles it.
             if store.change_vault(&finished).await? {
                 self.rekey.send_replace(None);
                 return Ok(old);
@@ -291,7 +296,7 @@ impl Vault {
         }
     }
 
-    /// Would the next start open the new root key? The slots of the old one go only then.
+    /// Checks that the next start could open the new root key. Only then the slots of the old one are removed.
     fn still_opens(&self, slots: &[SlotRow], new: KeyId) -> Result<(), VaultError> {
         let of_new = || slots.iter().filter(|row| row.root == new.0);
         let found = self.source.find(|_, opener| {
@@ -320,7 +325,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Rewrites the wraps of all versions of all secrets; gives those that do not open.
+    /// Rewrites the wraps of all versions of all secrets; returns those that do not open.
     async fn rewrap_versions(&self, store: &dyn Store, old: KeyId) -> Result<Vec<VersionRow>, VaultError> {
         let mut after = None;
         let mut unopened = Vec::new();
@@ -363,7 +368,7 @@ impl Vault {
         });
     }
 
-    /// Lets go of a root key that nothing is sealed under.
+    /// Drops a root key that nothing is sealed under.
     pub(super) fn forget(&self, old: KeyId) {
         let roots = self.roots();
         let current = RootKey::new(roots.current.expose().clone());
@@ -371,13 +376,13 @@ impl Vault {
     }
 }
 
-/// What a stored version is bound to.
+/// The binding of a stored version.
 pub(super) fn version_context(row: &VersionRow) -> Context<'static> {
     if row.current { current(&row.secret) } else { replaced(&row.secret) }
 }
 
 fn is_under(sealed: &Sealed, root: KeyId) -> bool {
-    // A value in another format is looked at too, and then told of.
+    // A value in an unknown format is included, so that it is reported.
     sealed.0.first() != Some(&FORMAT) || sealed.0.get(KEY_ID).is_none_or(|id| id == root.0)
 }
 

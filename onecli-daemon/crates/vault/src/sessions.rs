@@ -1,11 +1,12 @@
-//! Sessions at a service, as sealed stand-ins that agents hold: cookies and session headers.
+//! Sessions at a service (cookies and session headers), as sealed stand-ins that agents hold.
 //!
-//! A stand-in is `onecli_ss_` and base64url (RFC 4648 section 5, no padding) over what [`super::envelope`] seals. Nothing
-//! about it is stored: whatever decides where the session may go is sealed with it (integers big-endian):
+//! A stand-in is `onecli_ss_` and base64url (RFC 4648 section 5, no padding) over the output of
+//! [`super::envelope`]. Nothing about it is stored: everything that decides where the session may go is sealed with
+//! it (integers big-endian):
 //!
 //! ```text
 //! kind, 1 | agent id, 16 | generation of the agent, 4 | count of secrets, 1 | secret ids, 16 each
-//!         | length of the host, 1 | host | length of the name, 2 | name | value
+//!      | length of the host, 1 | host | length of the name, 2 | name | value
 //! ```
 //!
 //! The kind is 1 for a cookie of one host, 2 for a cookie of a domain (RFC 6265 section 5.3), 3 for a header.
@@ -21,10 +22,11 @@ use super::Vault;
 use super::envelope;
 use super::error::VaultError;
 
-/// Secrets that one session can be bound to: a request has one for each place that a credential can take.
+/// The most secrets that one session can be bound to. A request carries one for each location that a credential can
+/// have.
 const MOST_SECRETS: usize = 255;
 
-/// Where a session stands in a message.
+/// The location of a session in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionKind {
     /// The value of a cookie.
@@ -33,19 +35,19 @@ pub enum SessionKind {
     Header,
 }
 
-/// The hosts that a session may be sent to. The secrets that it is bound to limit them further, and the port.
+/// The hosts that a session may be sent to. The secrets that it is bound to limit the hosts further, and the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionScope {
     /// A cookie of this host.
     Host(String),
-    /// A cookie of this domain and of all below it.
+    /// A cookie of this domain and its subdomains.
     Domain(String),
     /// A header: every host that its secrets are for.
     Secret,
 }
 
 impl SessionScope {
-    /// May the session be sent to this host?
+    /// Reports whether the session may be sent to this host.
     pub fn covers(&self, host: &Host) -> bool {
         match self {
             SessionScope::Host(own) => host.to_string() == *own,
@@ -58,8 +60,8 @@ impl SessionScope {
     }
 }
 
-/// A session that a service issued for an agent's request, in the clear. The value is available only with the grants of
-/// all secrets that the request carried.
+/// A session that a service issued for an agent's request, in the clear. The value is available only with the
+/// grants of all secrets that the request carried.
 pub struct Session {
     agent: AgentId,
     generation: u32,
@@ -80,11 +82,11 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// What stand-ins begin with. Tokens and placeholders begin otherwise.
+    /// The prefix of stand-ins. Tokens and placeholders have other prefixes.
     pub const PREFIX: &'static str = "onecli_ss_";
 
-    /// A session that the service issued in the response to a request with `grants`. `None` where it cannot be sealed:
-    /// without a grant, or with a name or host beyond the format's bounds.
+    /// A session that the service issued in the response to a request with `grants`. Returns `None` if it cannot be
+    /// sealed: without a grant, or with a name or host beyond the format's bounds.
     pub fn issued(grants: &[Grant], scope: SessionScope, name: &[u8], value: &[u8]) -> Option<Session> {
         let agent = grants.first()?.agent();
         let host_fits = match &scope {
@@ -117,7 +119,7 @@ impl Session {
         &self.secrets
     }
 
-    /// Cookie or header?
+    /// Whether it is a cookie or a header.
     pub fn kind(&self) -> SessionKind {
         match self.scope {
             SessionScope::Secret => SessionKind::Header,
@@ -125,7 +127,7 @@ impl Session {
         }
     }
 
-    /// Where it may be sent.
+    /// The hosts that it may be sent to.
     pub fn scope(&self) -> &SessionScope {
         &self.scope
     }
@@ -135,8 +137,8 @@ impl Session {
         &self.name
     }
 
-    /// The value itself, where `grants` are this agent's and cover every secret that it is bound to. Every call is a place
-    /// to review.
+    /// The value itself, if `grants` belong to this agent and cover every secret that it is bound to. Review every
+    /// call of this.
     pub fn expose(&self, grants: &[Grant]) -> Option<&[u8]> {
         let covers = |secret: &SecretId| {
             grants.iter().any(|grant| {
@@ -198,7 +200,8 @@ impl Session {
 }
 
 impl Vault {
-    /// The stand-in for a session, for its agent to hold. Its length depends on the lengths of name, host and value alone.
+    /// Returns the stand-in for a session, for its agent. Its length depends only on the lengths of name, host and
+    /// value.
     ///
     /// # Errors
     /// [`VaultError::Random`].
@@ -210,7 +213,7 @@ impl Vault {
         Ok(text)
     }
 
-    /// The session behind a stand-in. `None` for any text that this vault did not seal.
+    /// Opens the session behind a stand-in. Returns `None` for any text that this vault did not seal.
     pub fn open_session(&self, text: &[u8]) -> Option<Session> {
         let sealed =
             data_encoding::BASE64URL_NOPAD.decode(text.strip_prefix(Session::PREFIX.as_bytes())?).ok()?;

@@ -1,4 +1,4 @@
-//! Key slots: the root key, sealed under each of the keys that open it, as disk encryption does it (LUKS).
+//! Key slots: the root key, sealed under each of the keys that open it, as disk encryption (LUKS) does.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use jiff::Timestamp;
@@ -13,28 +13,28 @@ use super::envelope;
 use super::error::VaultError;
 use super::keyring::{Key, KeyId, RootKey, SlotKey, random_key};
 
-/// RFC 9106 section 4, the second recommended choice: 64 MiB, three passes, four lanes. The first takes 2 GiB, which a
-/// daemon's host may not have to spare.
+/// The Argon2 parameters: RFC 9106 section 4, the second recommended choice, with 64 MiB, three passes and four
+/// lanes. The first choice takes 2 GiB, which a daemon's host may not have.
 const MEMORY_KIB: u32 = 64 * 1024;
 const PASSES: u32 = 3;
 const LANES: u32 = 4;
 /// 128 bits of salt (RFC 9106 section 3.1).
 const PASSPHRASE_SALT: usize = 16;
-/// What a slot may ask of this host, whatever stands in the database: 4 GiB.
+/// The most resources that a slot may request of this host, even if the database was edited: 4 GiB.
 const MAX_MEMORY_KIB: u32 = 4 * 1024 * 1024;
 const MAX_PASSES: u32 = 64;
 const MAX_LANES: u32 = 64;
 
-/// How a slot's key is had. Its JSON form is stored, and the slot is bound to it byte for byte.
+/// How a slot's key is obtained. Its JSON form is stored, and the slot is bound to it byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Method {
-    /// 32 bytes: in a key file, a credential of systemd's, or the environment.
+    /// 32 bytes: in a key file, a systemd credential, or the environment.
     Key {
         /// The key's id.
         id: String,
     },
-    /// A recovery key: 32 bytes, written for people.
+    /// A recovery key: 32 bytes, in a form that operators can type.
     Recovery {
         /// The key's id.
         id: String,
@@ -52,7 +52,7 @@ pub(super) enum Method {
     },
 }
 
-/// What somebody brings to open a slot.
+/// The input that may open a slot.
 pub(super) enum Opener {
     /// A key.
     Key(SlotKey),
@@ -61,7 +61,7 @@ pub(super) enum Opener {
 }
 
 impl Opener {
-    /// The key, where no slot is needed to have it.
+    /// The key, if it can be computed without a slot.
     pub(super) fn key(&self) -> Option<SlotKey> {
         match self {
             Opener::Key(key) => Some(SlotKey(key.0.clone())),
@@ -96,7 +96,8 @@ impl Method {
         Ok((method, key))
     }
 
-    /// The slot's key out of a passphrase; `None` where the slot is not for one or asks for too much.
+    /// Derives the slot's key from a passphrase. Returns `None` if the slot is for another kind of key, or requests
+    /// too many resources.
     fn stretch(&self, text: &str) -> Option<SlotKey> {
         let Method::Passphrase { memory_kib, passes, lanes, salt } = self else { return None };
         if *memory_kib > MAX_MEMORY_KIB || *passes > MAX_PASSES || *lanes > MAX_LANES {
@@ -150,10 +151,10 @@ impl Method {
     }
 }
 
-/// Opens one slot.
+/// Opens one slot; returns `None` if the key does not open it.
 ///
 /// # Errors
-/// The slot does not parse. What does not open is `None`.
+/// The slot does not parse.
 pub(super) fn open(row: &SlotRow, vault: Uuid, opener: &Opener) -> Result<Option<RootKey>, VaultError> {
     let Some(key) = Method::of(row)?.try_key(opener) else { return Ok(None) };
     let root =
@@ -161,12 +162,13 @@ pub(super) fn open(row: &SlotRow, vault: Uuid, opener: &Opener) -> Result<Option
     Ok(root.filter(|root| root.id().0 == row.root))
 }
 
-/// What every recovery key begins with.
+/// The prefix of every recovery key.
 const RECOVERY_PREFIX: &str = "onecli-rk";
 const RECOVERY_LETTERS: &str = "ONECLIRK";
 const CHECKSUM: usize = 3;
 
-/// A recovery key for people: base32 (RFC 4648) of the key and of three bytes of its SHA-256, in groups of four.
+/// Writes a recovery key for operators: base32 (RFC 4648) of the key and of three bytes of its SHA-256, in groups
+/// of four.
 pub(super) fn write_recovery_key(key: &SlotKey) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(32 + CHECKSUM));
     bytes.extend_from_slice(key.0.as_ref());
@@ -181,7 +183,8 @@ pub(super) fn write_recovery_key(key: &SlotKey) -> Zeroizing<String> {
     text
 }
 
-/// Reads a recovery key, whatever its case and spaces. `None` where it is none, or has a mistake in it.
+/// Parses a recovery key, ignoring case and spaces. Returns `None` for other text, and for a key with a typing
+/// error.
 fn parse_recovery_key(text: &str) -> Option<SlotKey> {
     let letters = letters(text);
     let letters = letters.strip_prefix(RECOVERY_LETTERS)?;
@@ -190,12 +193,12 @@ fn parse_recovery_key(text: &str) -> Option<SlotKey> {
     (checksum == &Sha256::digest(key)[..CHECKSUM]).then(|| SlotKey(Zeroizing::new(*key)))
 }
 
-/// Was a recovery key meant?
+/// Reports whether the text was probably intended as a recovery key.
 pub(super) fn looks_like_recovery_key(text: &str) -> bool {
     letters(text).starts_with(RECOVERY_LETTERS)
 }
 
-/// What counts of a recovery key that somebody typed.
+/// The significant letters of a typed recovery key.
 fn letters(text: &str) -> Zeroizing<String> {
     let counts = |c: &char| *c != '-' && !c.is_whitespace();
     let mut letters = Zeroizing::new(String::with_capacity(text.len()));
@@ -203,7 +206,7 @@ fn letters(text: &str) -> Zeroizing<String> {
     letters
 }
 
-/// A sealed root key, for the other one of two while a new one takes over.
+/// Seals a root key under another one, for re-keying.
 pub(super) fn carry(
     of: &RootKey,
     under: &RootKey,
@@ -220,7 +223,7 @@ pub(super) fn carry(
     )
 }
 
-/// Opens what [`carry`] sealed.
+/// Opens a root key that [`carry`] sealed.
 pub(super) fn carried(
     id: KeyId,
     under: &RootKey,

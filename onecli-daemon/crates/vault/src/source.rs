@@ -1,4 +1,4 @@
-//! Where the key comes from that opens a slot: a credential of systemd's, a key file, a passphrase, the environment.
+//! Sources of the key that opens a slot: a systemd credential, a key file, a passphrase, the environment.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -14,19 +14,19 @@ use super::error::VaultError;
 use super::keyring::{Key, SlotKey, random_key};
 use super::slots::Opener;
 
-/// Name of the key file in the data directory.
+/// The name of the key file in the data directory.
 const FILE: &str = "root.key";
-/// Name under which a key file is written before it gets its name.
+/// The temporary name of a new key file, before it is renamed.
 const NEXT: &str = "root.key.new";
-/// Names of the credentials, in the directory that systemd names (`$CREDENTIALS_DIRECTORY`, systemd.exec(5)).
+/// Names of the credentials, in the directory that systemd announces (`$CREDENTIALS_DIRECTORY`, systemd.exec(5)).
 const CREDENTIAL_KEY: &str = "onecli.key";
 const CREDENTIAL_PASSPHRASE: &str = "onecli.passphrase";
-/// Longer is no passphrase but a wrong file.
+/// The most bytes of a passphrase. A longer file is a wrong file.
 const MAX_PASSPHRASE: usize = 1024;
-/// How many bytes a key has.
+/// The length of a key, in bytes.
 const KEY_LEN: usize = 32;
 
-/// A key file that cannot be used, and what to do.
+/// A problem with a key file, and its fix.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// A system call failed.
@@ -34,9 +34,9 @@ pub enum KeyFileError {
     Io {
         /// The key file.
         path: PathBuf,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// A symbolic link, directory, pipe or device.
@@ -45,7 +45,7 @@ pub enum KeyFileError {
         /// The key file.
         path: PathBuf,
     },
-    /// Belongs to another user.
+    /// The file belongs to another user.
     #[error(
         "the key file {} belongs to uid {owner}, but the daemon runs as uid {ours}; fix: chown {ours} {}",
         path.display(),
@@ -54,12 +54,12 @@ pub enum KeyFileError {
     Owner {
         /// The key file.
         path: PathBuf,
-        /// Who owns it.
+        /// The file's owner.
         owner: u32,
-        /// Who we are.
+        /// The daemon's user id.
         ours: u32,
     },
-    /// Not mode 0400.
+    /// The mode is not 0400.
     #[error(
         "the key file {} has mode {mode:04o} instead of 0400; fix: chmod 0400 {} (and replace the key if others \
          may have read it)",
@@ -72,7 +72,7 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Not a key.
+    /// The content is not a key.
     #[error(
         "the key file {} has {found} bytes instead of 32: it is damaged or no key; restore it from its backup",
         path.display()
@@ -83,13 +83,13 @@ pub enum KeyFileError {
         /// Its size.
         found: u64,
     },
-    /// Not a passphrase.
+    /// The content is not a passphrase.
     #[error("the passphrase in {} is empty, longer than 1024 bytes, or no UTF-8 text", path.display())]
     Passphrase {
         /// The file.
         path: PathBuf,
     },
-    /// Not a key in base64.
+    /// The text is not a key in base64.
     #[error("the variable {name} holds no key: 32 bytes in base64")]
     Variable {
         /// The environment variable.
@@ -97,17 +97,17 @@ pub enum KeyFileError {
     },
 }
 
-/// Who may look at a file.
+/// The required protection of a file.
 #[derive(Clone, Copy, PartialEq)]
 enum Care {
-    /// Ours, mode 0400.
+    /// Owned by the daemon's user, mode 0400.
     Ours,
-    /// Put there for us by systemd, which says with what mode.
+    /// Provided by systemd, which chooses the mode.
     Given,
 }
 
-/// The places that may hold what opens the vault, in the order in which they are tried: a credential of systemd's, the key
-/// file, a passphrase, the environment.
+/// The sources of keys for the vault, in the order in which they are tried: a systemd credential, the key file, a
+/// passphrase, the environment.
 #[derive(Clone)]
 pub struct KeySource {
     dir: PrivateDir,
@@ -118,7 +118,7 @@ pub struct KeySource {
 }
 
 impl KeySource {
-    /// The file `root.key` of a data directory: 32 bytes, ours, mode 0400, no symbolic link.
+    /// The file `root.key` of a data directory: 32 bytes, owned by the daemon's user, mode 0400, no symbolic link.
     pub fn file(dir: &PrivateDir) -> KeySource {
         KeySource {
             dir: dir.clone(),
@@ -129,14 +129,14 @@ impl KeySource {
         }
     }
 
-    /// Also the credentials `onecli.key` and `onecli.passphrase` in this directory.
+    /// Adds the credentials `onecli.key` and `onecli.passphrase` in this directory.
     #[must_use]
     pub fn with_credentials(mut self, dir: PathBuf) -> KeySource {
         self.credentials = Some(dir);
         self
     }
 
-    /// Also the passphrase or recovery key in this file; `-` is standard input. It is read now.
+    /// Adds the passphrase or recovery key in this file, which is read immediately; `-` is standard input.
     ///
     /// # Errors
     /// [`KeyFileError`].
@@ -159,7 +159,8 @@ impl KeySource {
         Ok(self)
     }
 
-    /// Also a key in base64, from an environment variable: everybody who may read this process's environment has it.
+    /// Adds a key in base64 from an environment variable. Every process that may read this process's environment
+    /// can read the key.
     ///
     /// # Errors
     /// [`KeyFileError::Variable`].
@@ -170,10 +171,10 @@ impl KeySource {
         Ok(self)
     }
 
-    /// Looks at one place after the other until `take` is content with what it is given; tells which.
+    /// Passes one key after the other to `take` until it returns a result; returns that, and the key's source.
     ///
     /// # Errors
-    /// `take`'s, and [`KeyFileError`] for anything that is there and not for our eyes only.
+    /// The error of `take`, and [`KeyFileError`] for an existing file that other users could read.
     pub(super) fn find<T>(
         &self,
         mut take: impl FnMut(&str, Opener) -> Result<Option<T>, VaultError>,
@@ -215,24 +216,23 @@ impl KeySource {
         Ok(None)
     }
 
-    /// The key in the key file; `None` where there is none.
+    /// The key in the key file; `None` if there is no file.
     pub(super) fn load(&self) -> Result<Option<SlotKey>, KeyFileError> {
         read_key(&self.path, Care::Ours)
     }
 
-    /// Where the key file is, or would be.
+    /// The path of the key file, which may not exist.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes a key and puts it there: complete and on the disk, or not at all; a key that is there already is
-    /// never replaced.
+    /// Creates a key and its file: complete and on disk, or not at all. An existing key is never replaced.
     ///
     /// # Errors
     /// [`VaultError::Random`], [`KeyFileError::Io`].
     pub(super) fn create(&self, random: &dyn Random) -> Result<SlotKey, VaultError> {
         let key = self.prepare(random)?;
-        // link(2) fails where the name is taken, rename(2) would replace the key.
+        // link(2) fails if the name exists; rename(2) would replace the key.
         std::fs::hard_link(self.next(), &self.path).map_err(failed(&self.path, "create"))?;
         self.discard_next()?;
         Ok(key)
@@ -242,7 +242,7 @@ impl KeySource {
         self.dir.join(NEXT)
     }
 
-    /// Makes a key that does not count yet: see [`KeySource::settle`].
+    /// Creates a key that is not active yet: see [`KeySource::settle`].
     pub(super) fn prepare(&self, random: &dyn Random) -> Result<SlotKey, VaultError> {
         let key = SlotKey(random_key(random)?);
         self.discard_next()?;
@@ -259,8 +259,8 @@ impl KeySource {
         Ok(key)
     }
 
-    /// Puts a prepared key in the key file's place if `counts` says that a slot has it, else removes it. What a crash
-    /// left half done is finished by doing this again.
+    /// Renames a prepared key file into place if `counts` confirms that a slot uses the key; otherwise removes it.
+    /// Repeating this completes a change that a crash interrupted.
     ///
     /// # Errors
     /// [`KeyFileError`].
@@ -269,7 +269,7 @@ impl KeySource {
         let prepared = match read_key(&path, Care::Ours) {
             Ok(None) => return Ok(()),
             Ok(Some(key)) => Some(key),
-            // Written in part when the machine went down: no slot can have it.
+            // The file is incomplete because the machine went down. No slot can use the key.
             Err(KeyFileError::Size { .. }) => None,
             Err(error) => return Err(error),
         };
@@ -310,7 +310,7 @@ fn open(path: &Path) -> Result<Option<File>, KeyFileError> {
     match opened {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        // What O_NOFOLLOW answers at a symbolic link (open(2)).
+        // The error for a symbolic link with O_NOFOLLOW (open(2)).
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             Err(KeyFileError::NotAFile { path: path.to_owned() })
         }
@@ -344,7 +344,7 @@ fn read_key(path: &Path, care: Care) -> Result<Option<SlotKey>, KeyFileError> {
     Ok(Some(SlotKey(bytes)))
 }
 
-/// One line end after the text is cut.
+/// Reads a text and removes one line end.
 fn read_text(source: impl Read, path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let mut text = Zeroizing::new(String::with_capacity(MAX_PASSPHRASE + 4));
     let bad = || KeyFileError::Passphrase { path: path.to_owned() };

@@ -1,4 +1,4 @@
-//! Sealing and opening, frozen vectors, and what must not open.
+//! Tests of sealing and opening, frozen vectors, and values that must not open.
 
 mod credentials;
 mod rekey;
@@ -75,7 +75,7 @@ async fn a_granted_secret_opens() {
     assert_ne!(sealed(&vault, 1, "correct horse battery").sealed, secret.sealed, "nonces are random");
 }
 
-/// What an attacker who can write to the database may try.
+/// Changes that an attacker with write access to the database may try.
 #[tokio::test]
 async fn whatever_was_touched_does_not_open() {
     let vault = Host::new().await.unlock().await.unwrap();
@@ -117,7 +117,7 @@ async fn whatever_was_touched_does_not_open() {
     assert!(open(&vault, good).is_ok());
 }
 
-/// Somebody edits the database so that the value goes elsewhere, or comes out elsewhere in a request.
+/// An attacker edits the database so that the value goes to another host, or to another location in a request.
 #[tokio::test]
 async fn a_value_does_not_open_for_another_place() {
     let vault = Host::new().await.unlock().await.unwrap();
@@ -150,7 +150,7 @@ async fn a_value_does_not_open_for_another_place() {
     assert!(open(&vault, disabled).is_ok(), "what is not about where it goes may change");
 }
 
-/// A version that another one took the place of is kept in a form that is not used, even with its row put back.
+/// A replaced version is stored in a form that is not used, even if its row is put back.
 #[tokio::test]
 async fn an_older_version_that_is_put_back_is_told() {
     let vault = Host::new().await.unlock().await.unwrap();
@@ -164,7 +164,7 @@ async fn an_older_version_that_is_put_back_is_told() {
     assert!(vault.retire(&kept).is_err() && vault.rebind(&kept, &first).is_err());
 }
 
-/// A kept value opens for what could be done with it when it was replaced, and for nothing else.
+/// A replaced value opens only with the definition that it had when it was replaced.
 #[tokio::test]
 async fn a_replaced_value_stays_bound_to_where_it_could_go() {
     let vault = Host::new().await.unlock().await.unwrap();
@@ -328,7 +328,7 @@ async fn key_files_that_are_not_safe_are_refused() {
     }
 }
 
-/// Invariant 1, as far as a panic can break it: whatever of the vault's a careless `unwrap` or `assert` could print.
+/// Invariant 1, for panics: a careless `unwrap` or `assert` on the vault's types prints no value.
 #[tokio::test]
 async fn a_panic_tells_no_value() {
     let host = Host::new().await;
@@ -366,7 +366,7 @@ async fn a_panic_tells_no_value() {
     }
 }
 
-/// Invariant 1, as far as `Debug` and error texts can break it.
+/// Invariant 1, for `Debug` and error texts.
 #[tokio::test]
 async fn nothing_prints_a_value_or_a_key() {
     let host = Host::new().await;

@@ -1,4 +1,4 @@
-//! From a store and a key to a vault: the first start, and every later one.
+//! Unlocking: from a store and a key to a vault, at the first start and at every later one.
 
 use std::sync::{Arc, RwLock};
 
@@ -21,12 +21,12 @@ use super::{Opened, Roots, Vault};
 pub(super) const META_VAULT: &str = "vault.id";
 /// Meta entry of the store: the id of the root key that values are sealed under.
 pub(super) const META_KEY: &str = "vault.key_id";
-/// Meta entry of the store: a new root key that is taking over ([`Takeover`]).
+/// Meta entry of the store: a running re-keying ([`Takeover`]).
 pub(super) const META_REKEY: &str = "vault.rekey";
 /// Purpose of the sealed derivation key.
 pub(super) const DERIVATION: &str = "vault.derivation";
 
-/// A new root key that takes over from another one: each is sealed under the other, so that either opens both.
+/// A running re-keying: each root key is sealed under the other, so that either opens both.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Takeover {
     pub(super) from: String,
@@ -38,12 +38,12 @@ pub(super) struct Takeover {
 }
 
 impl Vault {
-    /// Gets the root key and checks that it is the one that the store's values are sealed under. A store that
-    /// has never been used gets a vault id and a root key, and a key file is created if nothing else opens it.
+    /// Obtains the root key and checks that the store's values are sealed under it. An unused store gets a vault id
+    /// and a root key. If no key is found for it, a key file is created.
     ///
     /// # Errors
-    /// [`VaultError::WrongKey`] and [`VaultError::KeyMissing`] before anything else could go wrong because of
-    /// them; see [`VaultError::is_key_problem`].
+    /// [`VaultError::WrongKey`] and [`VaultError::KeyMissing`] are returned before any error that they would cause;
+    /// see [`VaultError::is_key_problem`].
     pub async fn unlock(
         store: &dyn Store,
         source: &KeySource,
@@ -59,8 +59,8 @@ impl Vault {
         Ok(vault)
     }
 
-    /// As [`Vault::unlock`], for a store that must have been used, and perhaps not here: nothing is changed, key files
-    /// neither.
+    /// As [`Vault::unlock`], for a store that is in use, perhaps on another host. Nothing is changed, not even key
+    /// files.
     ///
     /// # Errors
     /// As those of [`Vault::unlock`].
@@ -71,7 +71,7 @@ impl Vault {
     ) -> Result<Vault, VaultError> {
         let slots = store.list_slots().await?;
         let Some(id) = store.get_meta(META_VAULT).await? else {
-            // A key that nobody vouches for opens nothing.
+            // Without a vault id no key can be confirmed.
             return Err(match source.find(|_, _| Ok(Some(())))? {
                 None => VaultError::KeyMissing { at: source.to_string(), wanted: wanted(&slots) },
                 Some(_) => VaultError::Meta { key: META_VAULT },
@@ -88,7 +88,7 @@ impl Vault {
         Ok(Vault::assemble(id, roots, &Zeroizing::new(derivation), opened, source, random))
     }
 
-    /// Everything that a vault rests on, in one change of the store.
+    /// Creates a vault in one change of the store.
     async fn create(
         store: &dyn Store,
         source: &KeySource,
@@ -153,7 +153,7 @@ impl Vault {
     }
 }
 
-/// Tries every key that is there on every slot.
+/// Tries every available key on every slot.
 fn open_any(slots: &[SlotRow], vault: Uuid, source: &KeySource) -> Result<(Opened, RootKey), VaultError> {
     let mut tried = Vec::new();
     let mut broken = None;
@@ -187,7 +187,7 @@ fn open_any(slots: &[SlotRow], vault: Uuid, source: &KeySource) -> Result<(Opene
     }
 }
 
-/// What would open the vault, for people.
+/// Describes the keys that would open the vault.
 fn wanted(slots: &[SlotRow]) -> String {
     let name = |row: &SlotRow| match Method::of(row) {
         Ok(Method::Key { id }) => format!("the key {id}"),
@@ -201,7 +201,7 @@ fn wanted(slots: &[SlotRow]) -> String {
     if names.is_empty() { "no key that it knows of".to_owned() } else { names.join(" or ") }
 }
 
-/// The root keys that values may be sealed under: one, or two while one takes over.
+/// The root keys that values may be sealed under: one, or two during re-keying.
 async fn roots(store: &dyn Store, vault: Uuid, root: RootKey) -> Result<Roots, VaultError> {
     let Some(takeover) = store.get_meta(META_REKEY).await? else {
         let known = store.get_meta(META_KEY).await?;
@@ -229,7 +229,7 @@ async fn roots(store: &dyn Store, vault: Uuid, root: RootKey) -> Result<Roots, V
     }
 }
 
-/// Finishes, or undoes, what a crash left of a new key file.
+/// Completes or reverts the creation of a key file that a crash interrupted.
 pub(super) fn settle(source: &KeySource, slots: &[SlotRow], current: KeyId) -> Result<(), VaultError> {
     let ids: Vec<String> = slots
         .iter()

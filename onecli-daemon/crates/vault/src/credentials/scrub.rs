@@ -1,4 +1,4 @@
-//! What responses are searched for: what is in the store, and what is in memory of what is not.
+//! The values that responses are searched for: those in the store, and those of other sources that are in memory.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -11,8 +11,8 @@ use crate::error::VaultError;
 use crate::mint;
 
 impl Credentials {
-    /// The forms in which a value that is kept in the store was sent; `None` where it is fetched from elsewhere or issued by
-    /// a token endpoint, so that it may change at any time.
+    /// The forms in which a stored value was sent; `None` if it is fetched from elsewhere or issued by a token
+    /// endpoint, so that it may change at any time.
     ///
     /// # Errors
     /// [`VaultError`]: the value cannot be opened.
@@ -25,11 +25,11 @@ impl Credentials {
         Ok(Some(wire_forms(watch, &self.vault.open_watch(watch)?)))
     }
 
-    /// What the secret stood for lately, where the agent may use it, or once might: it is fetched if need be. Nothing is
-    /// issued only to be searched for.
+    /// The recent values of the secret, for an agent that may use it or once could. They are fetched if necessary.
+    /// No token is requested only for scrubbing.
     ///
     /// # Errors
-    /// [`CredentialError`]: what is not known cannot be recognised either.
+    /// [`CredentialError`]: an unknown value cannot be recognised either.
     pub async fn current_values(
         &self,
         agent: AgentId,
@@ -42,8 +42,7 @@ impl Credentials {
         self.held(agent, secret).await
     }
 
-    /// What the secret stood for lately, for whichever agent, as far as that is in memory. Nothing is fetched, issued or
-    /// waited for.
+    /// The recent values of the secret in memory, of all agents. Nothing is fetched, requested or waited for.
     pub fn values_in_memory(&self, watch: &Watch) -> Vec<SecretValue> {
         let secret = watch.secret();
         if watch.sent() == Sent::Placed && secret.profile.mint.is_some() {
@@ -59,19 +58,20 @@ impl Credentials {
         values
     }
 
-    /// How many values came into memory so far: tokens that were issued, and values from a source. A value is counted before a
-    /// request carries it. While the number stays the same, [`Credentials::values_in_memory`] has nothing new.
+    /// The number of values that have come into memory: issued tokens, and values from a source. A value is counted
+    /// before a request carries it. While the number stays the same, [`Credentials::values_in_memory`] returns
+    /// nothing new.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// The forms in which values from a source were sent that this agent's requests carried lately.
+    /// The wire forms of values from a source that this agent's requests recently carried.
     pub fn fetched_forms(&self, agent: AgentId, watch: &Watch) -> Vec<WireForm> {
         let values = self.recent.of(agent, watch.secret().id, self.clock.instant());
         values.iter().flat_map(|value| wire_forms(watch, value)).collect()
     }
 
-    /// The forms in which tokens of a secret were sent that were issued lately.
+    /// The wire forms of a secret's recently issued tokens.
     pub fn issued_forms(&self, watch: &Watch) -> Vec<WireForm> {
         self.issued(watch.secret()).iter().flat_map(|token| wire_forms(watch, token)).collect()
     }
@@ -84,7 +84,7 @@ impl Credentials {
         issued.iter().cloned().collect()
     }
 
-    /// What may come back of a secret that is kept elsewhere.
+    /// The values of a secret from a source that may occur in a response.
     async fn held(&self, agent: AgentId, secret: &Secret) -> Result<Vec<SecretValue>, CredentialError> {
         let Some(source) = self.source_of(secret)? else { return Ok(vec![self.vault.open_value(secret)?]) };
         let current = Box::pin(self.backends.watch(agent, source)).await?;
@@ -94,7 +94,7 @@ impl Credentials {
     }
 }
 
-/// The forms in which this value of the secret, or a token that was issued for it, is sent to the host. Their class is
+/// The forms in which this value of the secret, or a token issued for it, is sent to the host. Their class is
 /// the recorded one.
 pub fn wire_forms(watch: &Watch, value: &SecretValue) -> Vec<WireForm> {
     let secret = watch.secret();

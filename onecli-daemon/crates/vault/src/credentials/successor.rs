@@ -1,16 +1,16 @@
-//! Storing the refresh token that takes the place of a spent one.
+//! Storing the refresh token that replaces a used one.
 
 use onecli_model::{Secret, SecretValue};
 use onecli_store::StoreError;
 
 use super::Credentials;
 
-/// An administrator may edit the secret in the same moment, but not often.
+/// The most attempts. An administrator may edit the secret at the same moment, but not often.
 const ATTEMPTS: usize = 4;
 
 impl Credentials {
-    /// Stores `value` as the version after `current`. If the secret was edited meanwhile and still has the value of `current`, then
-    /// as the version after that edit: a spent token must not stay the stored one.
+    /// Stores `value` as the version after `current`. If the secret was edited meanwhile and still has the value of
+    /// `current`, stores it as the version after that edit: a used token must not remain the stored one.
     pub(super) async fn store_successor(
         &self,
         current: &Secret,
@@ -18,11 +18,11 @@ impl Credentials {
     ) -> Result<Secret, String> {
         let mut current = current.clone();
         for _ in 0..ATTEMPTS {
-            // A row that was changed by hand gets no new value.
+            // A row that was edited from outside gets no new value.
             self.vault.open_value(&current).map_err(|error| error.to_string())?;
             let mut next = Secret { version: current.version + 1, ..current.clone() };
             next.sealed = self.vault.seal(&next, value).map_err(|error| error.to_string())?;
-            // The replaced refresh token is spent: it is not kept.
+            // The replaced refresh token can no longer be used, so it is not retained.
             match self.store.add_version(&next, None).await {
                 Ok(()) => return Ok(next),
                 Err(StoreError::Conflict { .. }) => current = self.edited(&current).await?,

@@ -6,7 +6,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-/// A private key in the base64 of its DER form, PKCS #8 or PKCS #1, with or without PEM's lines around it.
+/// Parses a private key: the base64 of its DER form, PKCS #8 or PKCS #1, with or without PEM lines around it.
 pub(super) fn key(text: &str) -> Option<RsaKeyPair> {
     let body: Zeroizing<String> =
         Zeroizing::new(text.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect());
@@ -14,7 +14,7 @@ pub(super) fn key(text: &str) -> Option<RsaKeyPair> {
     RsaKeyPair::from_pkcs8(&der).or_else(|_| RsaKeyPair::from_der(&der)).ok()
 }
 
-/// `claims`, signed.
+/// Signs `claims`.
 pub(super) fn sign(key: &RsaKeyPair, claims: &Value, key_id: Option<&str>) -> Option<Zeroizing<String>> {
     let mut head = json!({"alg": "RS256", "typ": "JWT"});
     if let Some(id) = key_id {
@@ -23,7 +23,7 @@ pub(super) fn sign(key: &RsaKeyPair, claims: &Value, key_id: Option<&str>) -> Op
     let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     let mut text = Zeroizing::new(format!("{}.{}", part(&head), part(claims)));
     let mut signature = vec![0; key.public_modulus_len()];
-    // PKCS #1 v1.5 signatures are deterministic: the generator is not asked.
+    // PKCS #1 v1.5 signatures are deterministic: the generator is unused.
     key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).ok()?;
     text.push('.');
     BASE64URL_NOPAD.encode_append(&signature, &mut text);

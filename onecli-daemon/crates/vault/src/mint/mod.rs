@@ -1,4 +1,4 @@
-//! Buys tokens with what is stored: one exchange with one token endpoint.
+//! Requests tokens with stored values: one exchange with one token endpoint.
 
 mod jwt;
 
@@ -16,25 +16,26 @@ use zeroize::Zeroizing;
 
 use super::client::{Outbound, OutboundError, Purpose};
 
-/// For a token whose answer does not tell its lifetime.
+/// The lifetime of a token whose response contains none.
 const UNTOLD: Duration = Duration::from_mins(5);
-/// No token is kept longer, whatever its answer says.
+/// The longest lifetime of a cached token, even if the response contains a longer one.
 const LONGEST: Duration = Duration::from_hours(24);
-/// How long an assertion of ours is good for; GitHub takes at most ten minutes.
+/// The lifetime of a signed assertion, in seconds. GitHub accepts at most ten minutes.
 const ASSERTION: i64 = 540;
 
-/// A token, fresh from its endpoint.
+/// A newly issued token.
 pub(super) struct Bought {
     pub(super) token: SecretValue,
     pub(super) lifetime: Duration,
-    /// What is stored from now on, where the endpoint gave a new refresh token.
+    /// The value to store from now on, if the endpoint issued a new refresh token.
     pub(super) successor: Option<SecretValue>,
 }
 
-/// Why there is no token. Never holds a value, nor what the endpoint wrote but for its error code.
+/// The reason why there is no token. It never contains a value. Of the endpoint's response it contains only the
+/// error code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    /// What is stored is not what this kind of token is bought with.
+    /// The stored value is of the wrong kind for this type of token.
     #[error("the stored value is no {0}")]
     Material(&'static str),
     /// The endpoint could not be reached.
@@ -42,25 +43,25 @@ pub enum MintError {
     Unreachable {
         /// The endpoint.
         url: String,
-        /// Why.
+        /// The reason.
         source: OutboundError,
     },
-    /// The endpoint said no.
+    /// The endpoint refused the request.
     #[error("{url} answered {status}{}", code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
     Refused {
         /// The endpoint.
         url: String,
         /// The status.
         status: u16,
-        /// The error code (RFC 6749 section 5.2), where it is one.
+        /// The error code (RFC 6749 section 5.2), if there is one.
         code: Option<String>,
     },
-    /// The endpoint's answer holds no token that could be placed.
+    /// The endpoint's response contains no usable token.
     #[error("{0} answered without a token that could be used")]
     NoToken(String),
 }
 
-/// The client's secret beside its refresh token.
+/// A refresh token, with the client's secret if there is one.
 #[derive(Deserialize)]
 struct Refresh {
     refresh_token: Zeroizing<String>,
@@ -94,7 +95,7 @@ struct Complaint {
     error: String,
 }
 
-/// What of a stored value is sent to the token endpoint, which may return it.
+/// The parts of a stored value that are sent to the token endpoint. The endpoint may return them.
 pub fn sent_to_endpoint(mint: &Mint, material: &SecretValue) -> Vec<SecretValue> {
     let value = |text: &str| SecretValue::new(text.as_bytes().to_vec()).ok();
     match mint {
@@ -107,12 +108,12 @@ pub fn sent_to_endpoint(mint: &Mint, material: &SecretValue) -> Vec<SecretValue>
                 .collect(),
             None => vec![material.clone()],
         },
-        // Keys that sign are never sent.
+        // Signing keys are never sent.
         Mint::GithubApp { .. } | Mint::GcpServiceAccount { .. } => Vec::new(),
     }
 }
 
-/// Is this something that such tokens can be bought with?
+/// Checks that such tokens can be requested with this value.
 ///
 /// # Errors
 /// [`MintError::Material`].
@@ -129,7 +130,7 @@ const REFRESH: &str = "refresh token, or JSON with refresh_token and client_secr
 const APP_KEY: &str = "private key of a GitHub App: store the PEM file that GitHub gave";
 const ACCOUNT: &str = "key file of a Google service account: store the JSON file";
 
-/// Where a token is bought, and for whom.
+/// The context of a token request.
 #[derive(Clone, Copy)]
 pub(super) struct Market<'m> {
     pub(super) outbound: &'m dyn Outbound,
@@ -137,7 +138,7 @@ pub(super) struct Market<'m> {
     pub(super) now: Timestamp,
 }
 
-/// Buys one token.
+/// Requests one token.
 ///
 /// # Errors
 /// [`MintError`].
@@ -171,7 +172,7 @@ pub(super) async fn buy(
         Mint::GithubApp { api, app, installation } => {
             let key = app_key(material)?;
             let issued = now.as_second();
-            // A minute back: GitHub's clock may be behind ours.
+            // Issued one minute in the past, because GitHub's clock may be behind.
             let claims = json!({"iss": app, "iat": issued - 60, "exp": issued + ASSERTION});
             let jwt = jwt::sign(&key, &claims, None).ok_or(MintError::Material(APP_KEY))?;
             let base = api.to_string();
@@ -247,7 +248,8 @@ impl Form {
         }
     }
 
-    /// With the client's id and secret in Basic authentication, form-encoded first (RFC 6749 section 2.3.1).
+    /// Builds the request, with the client's id and secret in Basic authentication, form-encoded first (RFC 6749
+    /// section 2.3.1).
     fn request(self, client: Option<(&str, &str)>) -> Request<Bytes> {
         let mut request = Request::new(Bytes::copy_from_slice(self.0.as_bytes()));
         *request.method_mut() = Method::POST;
@@ -268,7 +270,7 @@ impl Form {
     }
 }
 
-/// The value is ASCII by its making.
+/// Sets the Authorization header. The value is always ASCII.
 fn authorize(request: &mut Request<Bytes>, value: &str) {
     if let Ok(mut value) = HeaderValue::try_from(value) {
         value.set_sensitive(true);
