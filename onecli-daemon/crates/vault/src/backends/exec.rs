@@ -1,4 +1,4 @@
-//! Commands of the daemon's host that print a value.
+//! Values printed by commands on the daemon's host.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use zeroize::Zeroizing;
 
 use super::flight::{Bounds, Fetched, Flights};
 
-/// Commands whose values are kept.
+/// The bounds of the cache of command values.
 const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(1024).unwrap(), bytes: 4 << 20 };
-/// How long a value is used whose end the command does not tell.
+/// How long a value is used if the command prints no expiry.
 const UNTOLD: Duration = Duration::from_secs(30);
-/// No value is used longer, whatever the command says.
+/// The longest time that a value is used, even if the command prints a later expiry.
 const LONGEST: Duration = Duration::from_hours(24);
-/// A value is given up so long before it ends, or a fifth of its time where that is shorter.
+/// How long before its expiry a value is discarded; a fifth of its lifetime if that is shorter.
 const EARLY: Duration = Duration::from_mins(1);
 
-/// Runs commands outside this process, which may not: as a user without privileges, with a clean environment, a bound on
-/// time and output, and no shell.
+/// Runs commands outside this process, which may not run them: as an unprivileged user, with a clean environment,
+/// bounds on time and output, and no shell.
 #[async_trait]
 pub trait Executor: std::fmt::Debug + Send + Sync {
-    /// What it printed, if it ended well.
+    /// Returns the output of a command that exited successfully.
     ///
     /// # Errors
-    /// Why there is nothing, as a part of a sentence about the command. Never what it printed.
+    /// The reason, as a part of a sentence about the command. It never contains the output.
     async fn run(&self, command: &SourceCommand) -> Result<Zeroizing<Vec<u8>>, String>;
 }
 
-/// Why a command gave no value. Names its program, not its arguments.
+/// The reason why a command returned no value. It names the program, but not its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot take the value from the command {program}: {reason}")]
 pub struct ExecError {
@@ -40,7 +40,7 @@ pub struct ExecError {
     reason: String,
 }
 
-/// Values of commands, kept until they end; one run at a time of each command.
+/// Values of commands, cached until they expire. Each command runs at most once at a time.
 #[derive(Debug)]
 pub struct Commands {
     executor: Arc<dyn Executor>,
@@ -48,20 +48,20 @@ pub struct Commands {
     flights: Flights<SourceCommand, SecretValue, ExecError>,
 }
 
-/// What a command may print besides the bare value.
+/// The document that a command may print instead of the bare value.
 #[derive(Deserialize)]
 struct Document {
     /// The value; without it, the document itself is the value.
     value: Option<Zeroizing<String>>,
-    /// When it ends, as RFC 3339 has it; `Expiration` as the `credential_process` of AWS's tools prints it.
+    /// The expiry in RFC 3339; `Expiration` as the `credential_process` of AWS's tools prints it.
     #[serde(alias = "Expiration")]
     expires: Option<Timestamp>,
-    /// Seconds until it ends.
+    /// Seconds until the expiry.
     expires_in: Option<u32>,
 }
 
 impl Commands {
-    /// Runs commands by `executor`.
+    /// Runs commands with `executor`.
     pub fn new(executor: Arc<dyn Executor>, clock: Arc<dyn Clock>) -> Commands {
         Commands {
             executor,
@@ -70,7 +70,7 @@ impl Commands {
         }
     }
 
-    /// The value that `command` prints, or printed a while ago.
+    /// The value that `command` prints, or a cached one.
     ///
     /// # Errors
     /// [`ExecError`].
@@ -93,24 +93,24 @@ impl Commands {
         self.flights.peek_now(command)
     }
 
-    /// An upstream did not take the value: the next request runs the command.
+    /// Expires a value that an upstream refused: the next request runs the command.
     pub(super) async fn expire(&self, command: &SourceCommand) {
         self.flights.expire(command).await;
     }
 
-    /// Forgets values that have ended.
+    /// Forgets expired values.
     pub(super) fn tidy(&self) {
         self.flights.tidy(Duration::ZERO);
     }
 }
 
-/// The value in what was printed, and how long it is good.
+/// Parses the output: the value, and how long it may be used.
 fn understand(printed: &[u8], now: Timestamp) -> Result<Fetched<SecretValue>, String> {
     let value = |bytes: &[u8]| SecretValue::of_document(bytes).map_err(|error| error.to_string());
     if !printed.trim_ascii_start().starts_with(b"{") {
         return Ok(Fetched { value: value(printed)?, usable_for: UNTOLD });
     }
-    // serde_json's own message may quote what stands there.
+    // The message of serde_json may quote the output, so only the position is reported.
     let document: Document = serde_json::from_slice(printed).map_err(|error| {
         format!(
             "what it printed begins as JSON does, but is not an object with 'value' and 'expires' (RFC 3339) or \
@@ -191,7 +191,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Counts how often it is asked, and prints that.
+    /// Counts its calls, and prints the number.
     #[derive(Debug, Default)]
     pub(in crate::backends) struct Counting(AtomicU64);
 

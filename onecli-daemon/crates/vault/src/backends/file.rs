@@ -1,8 +1,10 @@
-//! Values in files of the daemon's host, read each time they are needed: whoever replaces the file has rotated the secret.
+//! Values in files on the daemon's host. They are read at each use, so an operator rotates a secret by replacing
+//! the file.
 //!
-//! A change counts for the next request, however it is made: written in place, renamed over, a link on the way exchanged.
-//! No notification could be earlier, and each kind misses something: inotify(7) another host's writes, a link's new target
-//! and what overflows its queue; the time of the last change two writes within one tick of the kernel's clock.
+//! A change applies to the next request, in whatever way it is made: writing in place, renaming over it, replacing
+//! a link in its path. No notification could be earlier, and each kind misses some changes. inotify(7) misses
+//! another host's writes, a link's new target, and events that overflow its queue. The modification time misses two
+//! writes within one tick of the kernel's clock.
 
 use std::fs::{File, Metadata};
 use std::io::Read as _;
@@ -18,19 +20,19 @@ use onecli_sys::trusted;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-/// Largest file, in bytes: past the bound of a value by the line ends of a document.
+/// The largest file, in bytes: above the bound of a value, to allow for the line ends of a document.
 const LARGEST: u64 = 32 << 10;
-/// A file on a server that is gone is not waited for.
+/// How long a read may take. A file on an unreachable server must not block a request.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Threads that read one file at a time.
+/// The number of threads that read one file at a time.
 pub(super) const TURNS: usize = 4;
-/// Files whose turns are remembered.
+/// The number of files whose semaphores are cached.
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How often a file is read again that changes meanwhile, and after what time.
+/// How often a read is retried if the file changes meanwhile, and the pause between tries.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Why a file gave no value.
+/// The reason why a file returned no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot take the value from {path}: {reason}")]
 pub struct FileError {
@@ -38,8 +40,8 @@ pub struct FileError {
     reason: String,
 }
 
-/// Reads files, each with few threads at a time: on a server that is gone a thread may wait for ever, and there is not one
-/// for every request of an agent.
+/// Reads files, each with few threads at a time. On an unreachable server a thread may wait for ever, so there must
+/// not be one for every request of an agent.
 #[derive(Debug)]
 pub struct Files(Mutex<LruCache<PathBuf, Arc<Semaphore>>>);
 
@@ -59,10 +61,10 @@ impl Files {
         read.map_err(|reason| FileError { path: file.to_string(), reason })
     }
 
-    /// Reads a file in another way, with as few threads and as little patience.
+    /// Reads a file with another function, under the same bounds on threads and time.
     ///
     /// # Errors
-    /// Those of `read`, and that it took too long.
+    /// Those of `read`, and a timeout.
     pub(super) async fn on_a_thread<T: Send + 'static>(
         &self,
         path: &Path,
@@ -71,7 +73,7 @@ impl Files {
         let reading = async {
             let turn = self.turns(path).acquire_owned().await.map_err(|error| error.to_string())?;
             let path = path.to_owned();
-            // The thread keeps its turn for as long as it takes, whoever waits for it.
+            // The thread holds its permit until it is done, even if no caller waits.
             let outcome = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
                 read(&path)
@@ -88,7 +90,7 @@ impl Files {
     }
 }
 
-/// Waits a little for who is writing it in place: half a value is none.
+/// Waits a little for a writer that rewrites the file in place: half a value is not usable.
 fn read_settled(path: &Path) -> Result<SecretValue, String> {
     for _ in 0..TRIES {
         match read_once(path)? {
@@ -99,7 +101,7 @@ fn read_settled(path: &Path) -> Result<SecretValue, String> {
     Err("it is empty, or changes all the time".to_owned())
 }
 
-/// `None` where it is empty, or is another after it was read.
+/// Returns `None` if the file is empty, or changed during the read.
 fn read_once(path: &Path) -> Result<Option<Result<SecretValue, String>>, String> {
     let file = trusted::open(path)?;
     let facts = |file: &File| file.metadata().map_err(|error| error.to_string());
@@ -118,7 +120,7 @@ fn read_once(path: &Path) -> Result<Option<Result<SecretValue, String>>, String>
     Ok(Some(SecretValue::of_document(&bytes).map_err(|error| error.to_string())))
 }
 
-/// What is another once it was written to.
+/// The metadata that changes with each write.
 fn identity(facts: &Metadata) -> impl PartialEq + use<> {
     (facts.size(), facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec())
 }
@@ -140,7 +142,7 @@ mod tests {
         let file = dir.path().join("key");
         std::fs::write(&file, "sk-12345678\n").unwrap();
         assert_eq!(value(&file).unwrap(), "sk-12345678");
-        // Replaced, as programs that rotate do.
+        // Replaced, as rotation programs do.
         std::fs::write(dir.path().join("new"), "sk-87654321\n").unwrap();
         std::fs::rename(dir.path().join("new"), &file).unwrap();
         assert_eq!(value(&file).unwrap(), "sk-87654321");
@@ -159,7 +161,7 @@ mod tests {
         assert!(value(&pipe).unwrap_err().contains("no regular file"));
     }
 
-    /// Each way of replacing it counts for the next read, two within one tick of the kernel's clock too.
+    /// Each way of replacing the file applies to the next read, even two within one tick of the kernel's clock.
     #[tokio::test]
     async fn every_change_counts_at_once() {
         let dir = tempfile::tempdir().unwrap();
@@ -182,7 +184,7 @@ mod tests {
                 assert_eq!(read(&files, "now/key").await.unwrap(), format!("sk-linked-{number}"));
             }
         }
-        // Somebody writes it in place, slowly.
+        // A writer rewrites the file in place, slowly.
         let long = format!("sk-{}", "x".repeat(2000));
         let writer = std::thread::spawn({
             let (path, long) = (at("key"), long.clone());

@@ -1,4 +1,4 @@
-//! A bounded cache of what is fetched: one fetch at a time for each key, and values that end with their time.
+//! A bounded cache of fetched values. Each key has at most one running fetch, and values expire.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use onecli_model::Clock;
 
-/// How long a failure is told to all who ask for the same, so that a server in trouble is not asked once for each request.
+/// How long a failure is returned to all callers of the same key, so that a failing server does not receive a call
+/// for each request.
 const FAILURE_FOR: Duration = Duration::from_secs(1);
 
-/// Does something whether its caller still waits or not.
+/// Runs a future to completion, even if the caller stops waiting.
 pub(crate) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(broken) => match broken.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it whoever waits.
+            // The runtime ends, and all callers with it.
             Err(_) => std::future::pending().await,
         },
     }
@@ -30,11 +31,11 @@ pub(crate) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> 
 pub struct Fetched<V> {
     /// The value.
     pub value: V,
-    /// From the fetch on.
+    /// The lifetime, from the fetch on.
     pub usable_for: Duration,
 }
 
-/// What a cache holds for one key. Whoever has the lock fetches; the others wait for the outcome.
+/// The cache entry of one key. The holder of the lock fetches; the others wait for the result.
 type Slot<V, E> = Arc<tokio::sync::Mutex<Held<V, E>>>;
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ struct Held<V, E> {
 }
 
 impl<V: Clone, E> Held<V, E> {
-    /// What a failure leads to.
+    /// Decides on a failure: returns a stale value, or the error.
     fn bear(
         &mut self,
         failed: E,
@@ -70,7 +71,7 @@ impl<V: Clone, E> Held<V, E> {
 /// Fetched values by key.
 pub struct Flights<K: Hash + Eq, V, E> {
     slots: Arc<Mutex<Slots<K, V, E>>>,
-    /// How many bytes a value takes up.
+    /// Returns the size of a value in bytes.
     weigh: fn(&V) -> usize,
     clock: Arc<dyn Clock>,
 }
@@ -81,7 +82,7 @@ impl<K: Hash + Eq, V, E> fmt::Debug for Flights<K, V, E> {
     }
 }
 
-/// How much a cache keeps; what was used longest ago goes first.
+/// The bounds of a cache; the least recently used entries are evicted.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Keys.
@@ -90,7 +91,7 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
-/// Slots with the bytes of their values.
+/// Slots with the sizes of their values.
 struct Slots<K: Hash + Eq, V, E> {
     by_key: LruCache<K, (Slot<V, E>, usize)>,
     bytes: usize,
@@ -110,9 +111,9 @@ impl<K: Hash + Eq, V, E> Slots<K, V, E> {
         Some(slot)
     }
 
-    /// The value in this slot has so many bytes from now on. Others go where there is no room for it.
+    /// Records the size of the value in this slot, and evicts other entries if there is no room.
     fn weighed(&mut self, key: &K, own: &Slot<V, E>, bytes: usize) {
-        // It may have been evicted meanwhile; who uses it has it all the same.
+        // The slot may have been evicted meanwhile; its users still hold the value.
         let Some((slot, before)) = self.by_key.get_mut(key) else { return };
         if !Arc::ptr_eq(slot, own) {
             return;
@@ -125,12 +126,12 @@ impl<K: Hash + Eq, V, E> Slots<K, V, E> {
     }
 }
 
-/// A value out of the cache.
+/// A cached value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cached<V> {
     /// The value.
     pub value: V,
-    /// Is its time over, and was it given because the fetch failed?
+    /// True if the value has expired and was returned because the fetch failed.
     pub stale: bool,
 }
 
@@ -140,21 +141,21 @@ where
     V: Clone + Send + 'static,
     E: Clone + Send + 'static,
 {
-    /// Keeps as much as `bounds` say, by what `weigh` finds a value to take up.
+    /// Creates a cache within `bounds`; `weigh` returns the size of a value.
     pub fn new(bounds: Bounds, weigh: fn(&V) -> usize, clock: Arc<dyn Clock>) -> Flights<K, V, E> {
         let by_key = LruCache::new(bounds.keys);
         let slots = Slots { by_key, bytes: 0, most_bytes: bounds.bytes };
         Flights { slots: Arc::new(Mutex::new(slots)), weigh, clock }
     }
 
-    /// The value of `key`: kept, or else fetched by one caller while the others wait. Where fetching fails, a value whose
-    /// time ended less than `stale_for` ago is given all the same, if `bearable` says that this failure is one to be borne.
+    /// The value of `key`: a cached one, or else fetched by one caller while the others wait. If the fetch fails, a
+    /// value that expired less than `stale_for` ago is returned, provided that `bearable` accepts the failure.
     ///
-    /// A fetch that began comes to its end whether its caller still waits or not: an agent that hangs up must not be able
-    /// to lose what was issued, or have the same fetched again and again.
+    /// A started fetch runs to completion, even if its caller stops waiting. Otherwise an agent that disconnects
+    /// could lose an issued credential, or cause repeated fetches.
     ///
     /// # Errors
-    /// The fetch's, to all who waited for it and for one second after.
+    /// The fetch's error, for all who waited for it and for one second after.
     pub async fn get<F>(
         &self,
         key: &K,
@@ -198,7 +199,7 @@ where
         .await
     }
 
-    /// Lets the value of `key` be used for `usable_for` from now on, if there is one.
+    /// Sets the lifetime of the value of `key` to `usable_for` from now on, if there is a value.
     pub async fn extend(&self, key: &K, usable_for: Duration) {
         let slot = self.peek_slot(key);
         if let Some(slot) = slot
@@ -208,31 +209,31 @@ where
         }
     }
 
-    /// The value that is held for `key`, its time over or not. Waits where it is being fetched.
+    /// The cached value of `key`, expired or not. Waits for a running fetch.
     pub async fn peek(&self, key: &K) -> Option<V> {
         let slot = self.peek_slot(key)?;
         let held = slot.lock().await;
         held.value.as_ref().map(|(value, ..)| value.clone())
     }
 
-    /// The value that is held for `key`, its time over or not. None where it is being fetched: nothing waits.
+    /// The cached value of `key`, expired or not. Returns `None` during a fetch: it never waits.
     pub fn peek_now(&self, key: &K) -> Option<V> {
         let slot = self.peek_slot(key)?;
         let held = slot.try_lock().ok()?;
         held.value.as_ref().map(|(value, ..)| value.clone())
     }
 
-    /// Lets the next request fetch `key`. Its value stays, for a failure that is to be borne.
+    /// Makes the next request fetch `key`. The value stays cached for failures that `bearable` accepts.
     pub async fn expire(&self, key: &K) {
         self.extend(key, Duration::ZERO).await;
     }
 
-    /// Forgets the value of `key`: the next request fetches it.
+    /// Removes the value of `key`: the next request fetches it.
     pub fn evict(&self, key: &K) {
         lock(&self.slots).pop(key);
     }
 
-    /// Forgets every key that `goes`, and gives what was held for it.
+    /// Removes every key for which `goes` is true, and returns the removed values.
     pub async fn evict_where(&self, goes: impl Fn(&K) -> bool) -> Vec<(K, V)> {
         let slots: Vec<(K, Slot<V, E>)> = {
             let mut all = lock(&self.slots);
@@ -249,12 +250,12 @@ where
         gone
     }
 
-    /// Forgets values whose time is over, `stale_for` counted in, so that they do not stay in memory unused.
+    /// Removes values that expired more than `stale_for` ago, so that they do not stay in memory unused.
     pub fn tidy(&self, stale_for: Duration) {
         let now = self.clock.instant();
         let mut all = lock(&self.slots);
         let over = |slot: &Slot<V, E>| {
-            // Locked: somebody is fetching it now.
+            // A locked slot has a running fetch.
             slot.try_lock().is_ok_and(|held| {
                 let value_over = held.value.as_ref().is_none_or(|(_, since, usable_for)| {
                     now.saturating_duration_since(*since) >= usable_for.saturating_add(stale_for)

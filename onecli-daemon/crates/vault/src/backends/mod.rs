@@ -1,4 +1,4 @@
-//! Where values come from that are not kept in the store.
+//! Sources of values that are not stored in the daemon's store.
 
 pub mod exec;
 pub mod file;
@@ -17,7 +17,7 @@ use exec::{Commands, ExecError, Executor};
 use file::{FileError, Files};
 use hashicorp::{BackendError, HashiCorp};
 
-/// What a secret's source leads to.
+/// The backends that a secret's source may name.
 #[derive(Debug)]
 pub struct Backends {
     vault: Option<Arc<HashiCorp>>,
@@ -25,22 +25,22 @@ pub struct Backends {
     commands: Commands,
 }
 
-/// Why a source gave no value. Never holds one.
+/// The reason why a source returned no value. It never contains one.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SourceError {
-    /// The vault server's, or on the way to it.
+    /// A failure of the vault server, or of the connection to it.
     #[error(transparent)]
     Vault(#[from] BackendError),
-    /// The file's.
+    /// A failure of the file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The command's.
+    /// A failure of the command.
     #[error(transparent)]
     Exec(#[from] ExecError),
 }
 
 impl SourceError {
-    /// What an agent is told: whose fault it is, without addresses, paths and other programs' words.
+    /// The message for agents: the failing part, without addresses, paths and texts of other programs.
     pub fn told(&self) -> &'static str {
         match self {
             SourceError::Vault(error) => match error {
@@ -65,7 +65,7 @@ impl SourceError {
         }
     }
 
-    /// What to do about it.
+    /// The next step for the operator.
     pub fn hint(&self) -> &'static str {
         match self {
             SourceError::Vault(error) if error.is_outage() => {
@@ -80,14 +80,14 @@ impl SourceError {
     }
 }
 
-/// A value that was fetched, and where from.
+/// A fetched value and its origin.
 #[derive(Debug)]
 pub(super) struct Had {
     pub(super) value: SecretValue,
     pub(super) origin: Origin,
 }
 
-/// Where a value was fetched from: `vault@3`, `vault@3 stale`, `file`, `exec`.
+/// The origin of a fetched value: `vault@3`, `vault@3 stale`, `file`, `exec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     backend: &'static str,
@@ -112,7 +112,7 @@ impl Origin {
 }
 
 impl Backends {
-    /// `vault` is the vault server, where one is configured; commands are run by `executor`.
+    /// Creates the backends. `vault` is the vault server, if one is configured; `executor` runs commands.
     pub fn new(
         vault: Option<Arc<HashiCorp>>,
         executor: Arc<dyn Executor>,
@@ -121,7 +121,7 @@ impl Backends {
         Backends { vault, files: Files::default(), commands: Commands::new(executor, clock) }
     }
 
-    /// No vault server, and commands that print numbers.
+    /// Backends without a vault server, and with commands that print numbers.
     #[cfg(test)]
     pub(crate) fn for_test() -> Backends {
         let executor = Arc::new(exec::tests::Counting::default());
@@ -146,7 +146,7 @@ impl Backends {
         Ok(Had { value, origin })
     }
 
-    /// The value that answers are searched for; `None` where `agent` has none yet.
+    /// The value that responses are searched for; `None` if `agent` has none yet.
     pub(super) async fn watch(
         &self,
         agent: AgentId,
@@ -165,12 +165,12 @@ impl Backends {
                 self.vault.as_ref().map(|vault| vault.in_memory(agents, reference)).unwrap_or_default()
             }
             Source::Exec(command) => self.commands.in_memory(command).into_iter().collect(),
-            // It is read each time.
+            // Files are read at each use.
             Source::File(_) => Vec::new(),
         }
     }
 
-    /// An upstream did not take it.
+    /// Expires a value that an upstream refused.
     pub(super) async fn evict(&self, agent: AgentId, source: &Source) {
         match source {
             Source::Vault(reference) => {
@@ -179,12 +179,12 @@ impl Backends {
                 }
             }
             Source::Exec(command) => self.commands.expire(command).await,
-            // It is read each time.
+            // Files are read at each use.
             Source::File(_) => {}
         }
     }
 
-    /// Forgets values that have ended, so that they do not stay in memory.
+    /// Forgets expired values, so that they do not stay in memory.
     pub(super) fn tidy(&self) {
         self.commands.tidy();
     }

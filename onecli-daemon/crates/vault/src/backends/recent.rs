@@ -1,4 +1,4 @@
-//! Values that were given out a while ago: an upstream may echo one after it was replaced.
+//! Recently used values: an upstream may echo a value after it was replaced.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use onecli_model::{AgentId, SecretId, SecretValue};
 
-/// Agents' secrets that are remembered. A value has 16 KiB at most, and is in the operator's hand: with keys of 4 KiB, the
-/// largest in use, all are below 64 MiB, and never above 256.
+/// The most pairs of agent and secret. A value has 16 KiB at most, and its size is the operator's choice. With keys
+/// of 4 KiB, the largest in use, all values together stay below 64 MiB, and never exceed 256 MiB.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Values of one, the newest ones.
+/// The number of newest values of each pair.
 const VALUES: usize = 4;
-/// How long a value is looked for after it was given out last.
+/// How long responses are searched for a value after its last use.
 const LOOKED_FOR: Duration = Duration::from_mins(10);
-/// An upstream's 401 has a value fetched again so often: an agent can cause one whenever it likes.
+/// The least interval between fetches caused by an upstream's 401, because an agent can provoke a 401 at any time.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 
-/// What was given out lately.
+/// The recently used values.
 pub(crate) struct Recent(Mutex<All>);
 
 struct All {
@@ -39,11 +39,11 @@ impl Recent {
         Recent(Mutex::new(All { by_agent: LruCache::new(KEPT), agents: HashMap::new() }))
     }
 
-    /// It is given out now. Tells whether it is new.
+    /// Notes the use of a value. Reports whether the value is new.
     pub(crate) fn note(&self, agent: AgentId, secret: SecretId, value: &SecretValue, now: Instant) -> bool {
         let mut all = self.lock();
         let values = &mut all.given(agent, secret).values;
-        // What is not searched for any more is new again.
+        // A value that is no longer searched for is new again.
         values.retain(|(_, since)| now.saturating_duration_since(*since) < LOOKED_FOR);
         let known = values.len();
         values.retain(|(known, _)| known.expose() != value.expose());
@@ -53,7 +53,7 @@ impl Recent {
         is_new
     }
 
-    /// The values of a secret that were given to this agent lately.
+    /// The values of a secret that this agent's requests recently used.
     pub(crate) fn of(&self, agent: AgentId, secret: SecretId, now: Instant) -> Vec<SecretValue> {
         let all = self.lock();
         let values = all.by_agent.peek(&(agent, secret)).into_iter().flat_map(|given| &given.values);
@@ -61,7 +61,7 @@ impl Recent {
         values.filter(|(_, since)| is_recent(since)).map(|(value, _)| value.clone()).collect()
     }
 
-    /// The values of a secret that were given out lately, to whichever agent, each once.
+    /// The values of a secret that were recently used by any agent, each once.
     pub(crate) fn of_all(&self, secret: SecretId, now: Instant) -> Vec<SecretValue> {
         let all = self.lock();
         let given = all.agents.get(&secret).into_iter().flatten();
@@ -76,12 +76,12 @@ impl Recent {
         distinct
     }
 
-    /// The agents that were given a value of this secret, as far as that is remembered.
+    /// The agents that used a value of this secret, while the cache remembers them.
     pub(crate) fn agents_of(&self, secret: SecretId) -> Vec<AgentId> {
         self.lock().agents.get(&secret).cloned().unwrap_or_default()
     }
 
-    /// The upstream refused a value. Is it time to fetch it again?
+    /// Reports whether a value that the upstream refused may be fetched again now.
     pub(crate) fn may_refetch(&self, agent: AgentId, secret: SecretId, now: Instant) -> bool {
         let mut all = self.lock();
         let refused = &mut all.given(agent, secret).refused;
@@ -92,7 +92,7 @@ impl Recent {
         may
     }
 
-    /// Forgets values that are not looked for any more, so that they do not stay in memory.
+    /// Forgets values that are no longer searched for, so that they do not stay in memory.
     pub(crate) fn tidy(&self, now: Instant) {
         for (_, given) in &mut self.lock().by_agent {
             given.values.retain(|(_, since)| now.saturating_duration_since(*since) < LOOKED_FOR);
@@ -159,7 +159,7 @@ mod tests {
         assert!(!format!("{recent:?}").contains("value-number"));
     }
 
-    /// What one agent was given is searched for in responses to all, and each value once.
+    /// A value used for one agent is searched for in responses to all agents, and each value only once.
     #[test]
     fn values_of_all_agents_are_found_by_secret() {
         let (recent, start) = (Recent::new(), SystemClock.instant());

@@ -1,4 +1,4 @@
-//! What is bought for a request goes on without it.
+//! A token request continues if the request that needed it is gone.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::Purpose;
 
-/// A token server that answers when it is let; its refresh tokens are good once.
+/// A token server that responds when the test permits it. Its refresh tokens can be used once.
 #[derive(Debug)]
 struct Slow {
     may_answer: Semaphore,
@@ -77,7 +77,7 @@ impl Spending {
     }
 }
 
-/// An agent could have every refresh token spent otherwise, and lose the one that takes its place.
+/// Otherwise an agent could use up every refresh token and lose its successor.
 #[tokio::test]
 async fn who_hangs_up_loses_no_refresh_token() {
     let Spending { vault, store, secret, server, credentials } = Spending::new().await;
@@ -96,7 +96,7 @@ async fn who_hangs_up_loses_no_refresh_token() {
     assert_eq!(vault.open_value(&stored).unwrap().expose(), b"refresh-token-1");
 }
 
-/// An administrator edits the secret while its refresh token is spent: the new token is stored for the edited secret.
+/// An administrator edits the secret during a token request: the new refresh token is stored for the edited secret.
 #[tokio::test]
 async fn an_edit_meanwhile_loses_no_refresh_token() {
     let Spending { vault, store, secret, server, credentials } = Spending::new().await;
@@ -114,7 +114,7 @@ async fn an_edit_meanwhile_loses_no_refresh_token() {
     assert_eq!(vault.open_value(&stored).unwrap().expose(), b"refresh-token-1");
 }
 
-/// What responses are searched for while `text` is stored, with the class.
+/// The strings that responses are searched for while `text` is stored, with their class.
 async fn searched_for(change: impl FnOnce(&mut Secret), text: &str) -> Vec<(String, String)> {
     let on = Host::new().await;
     let vault = Arc::new(on.unlock().await.unwrap());

@@ -1,4 +1,4 @@
-//! A new root key takes over: interrupted anywhere, while values are read, added and removed.
+//! Re-keying, interrupted at any point, while values are read, added and removed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +15,7 @@ use super::*;
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 impl Host {
-    /// Stores `count` secrets and gives what each is.
+    /// Stores `count` secrets; the value of each depends on its number.
     async fn fill(&self, vault: &Vault, count: u128) {
         for number in 1..=count {
             let base = Secret { name: format!("key{number}").parse().unwrap(), ..secret(number, "key") };
@@ -33,7 +33,7 @@ impl Host {
         self.store.add_version(&secret, Some(&kept)).await.unwrap();
     }
 
-    /// Everything that is stored opens; gives how much.
+    /// Checks that all stored values open; returns their number.
     async fn all_open(&self, vault: &Vault) -> u64 {
         let (opened, failures) = vault.verify(&self.store).await.unwrap();
         assert_eq!(failures, Vec::<String>::new());
@@ -80,11 +80,11 @@ async fn a_new_root_key_takes_over() {
     assert_eq!(vault.run_rekey(&host.store).await.unwrap(), old);
     assert_eq!(vault.rekeying(), None);
     assert_eq!(vault.key_status(&host.store).await.unwrap().unerased, None);
-    // Whoever has the old key and gets the files as they are now finds nothing that it opens.
+    // An attacker with the old key and the files as they are now finds nothing that it opens.
     let files =
         ["onecli.db", "onecli.db-wal"].map(|name| std::fs::read(host.dir.join(name)).unwrap_or_default());
     for (what, bytes) in [("slot", &old_slot), ("takeover", &takeover), ("wrap", &old_wrap)] {
-        // Half of it, from the middle: the beginning is no secret.
+        // Half of it, from the middle: the beginning is not secret.
         let bytes = &bytes[bytes.len() / 3..bytes.len() * 2 / 3];
         assert!(!files.concat().windows(bytes.len()).any(|window| window == bytes), "the old {what}");
     }
@@ -102,7 +102,7 @@ async fn a_new_root_key_takes_over() {
     assert!(host.unlock().await.unwrap_err().is_key_problem(), "the old key opens nothing any more");
 }
 
-/// The policy that requests go by may be older than two rotations: it is compiled anew while they run.
+/// The policy snapshot of running requests may be older than two rotations: it is compiled again while they run.
 #[tokio::test]
 async fn what_was_read_before_two_rotations_opens_until_its_time_is_over() {
     let host = Host::new().await;
@@ -159,7 +159,7 @@ async fn slots_are_sealed_anew_or_told() {
     check(&first.unwrap(), false).await;
 }
 
-/// A store that fails at the n-th change, as a killed process does: whatever is asked after that did not happen.
+/// A store that fails at the n-th change, as for a killed process: all later calls fail without effect.
 #[derive(Debug)]
 struct Dying {
     store: SqliteStore,
@@ -288,7 +288,8 @@ impl KeyStore for Dying {
     }
 }
 
-/// Dead before the first change, the second, and so on: each time a new start finds everything, and the last one ends it.
+/// Killed before the first change, the second, and so on: each new start opens everything, and the last one
+/// completes the re-keying.
 #[tokio::test]
 async fn killed_at_every_step_it_goes_on() {
     let mut host = Host::new().await;
@@ -314,7 +315,7 @@ async fn killed_at_every_step_it_goes_on() {
     assert!(ended, "it never came to an end");
 }
 
-/// The key file is written beside, then renamed: whatever is there after a crash opens the vault.
+/// The key file is written beside and then renamed: the files that exist after a crash open the vault.
 #[tokio::test]
 async fn killed_around_the_key_file_it_goes_on() {
     let host = Host::new().await;
@@ -327,14 +328,14 @@ async fn killed_around_the_key_file_it_goes_on() {
         std::fs::write(&path, content).unwrap();
         chmod(&path, 0o400);
     };
-    // Before the store knew of it, whole or in part.
+    // Before the store had it: the file is complete or partial.
     for content in [&[1; 32][..], &[1; 7]] {
         put("root.key.new", content);
         assert_eq!(host.unlock().await.unwrap().key_id(), vault.key_id());
         assert_eq!(std::fs::read(host.key_file()).unwrap(), old_file);
         assert!(!host.dir.join("root.key.new").exists());
     }
-    // After the store knew of it, before it was renamed.
+    // After the store had it, before it was renamed.
     let begun = begin(&host, &vault).await;
     let new_file = std::fs::read(host.key_file()).unwrap();
     put("root.key", &old_file);
@@ -346,7 +347,7 @@ async fn killed_around_the_key_file_it_goes_on() {
     assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 4);
 }
 
-/// The old slots go only when the next start does not need them.
+/// The old slots are removed only if the next start does not need them.
 #[tokio::test]
 async fn a_new_key_file_that_is_lost_keeps_the_old_one_in_force() {
     let host = Host::new().await;
@@ -367,7 +368,7 @@ async fn a_new_key_file_that_is_lost_keeps_the_old_one_in_force() {
     assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 4);
 }
 
-/// A look at another store, such as a backup, leaves what belongs to this one alone.
+/// Opening another store, such as a backup, does not affect the files of this one.
 #[tokio::test]
 async fn looking_at_a_store_changes_no_key_file() {
     let host = Host::new().await;
@@ -393,14 +394,14 @@ async fn what_does_not_open_keeps_the_old_key_until_it_is_mended() {
     let error = vault.run_rekey(&host.store).await.unwrap_err().to_string();
     assert!(error.contains("1 values do not open") && error.contains("key2 (version 1)"), "{error}");
     assert!(vault.rekeying().is_some_and(|rekey| rekey.done == 2 && rekey.total == 3));
-    // Mended from a backup, it opens: nothing was lost.
+    // Repaired from a backup, it opens: nothing was lost.
     let change = Rewrap { secret: bad.id, version: 1, from: spoilt, to: bad.sealed };
     host.store.rewrap(&[change]).await.unwrap();
     vault.run_rekey(&host.store).await.unwrap();
     assert_eq!(host.all_open(&vault).await, 4);
 }
 
-/// Values that are added, rotated and removed while it goes on end under the new key.
+/// Values that are added, rotated and removed during re-keying end under the new key.
 #[tokio::test]
 async fn changes_in_between_are_not_lost() {
     let host = Host::new().await;
@@ -413,7 +414,7 @@ async fn changes_in_between_are_not_lost() {
         let mut number = 0;
         while vault.rekeying().is_some() {
             host.rotate(&vault, number, &format!("rotated value {number}")).await;
-            // What a request holds that began before.
+            // A request that began earlier holds this value.
             assert!(open(&vault, rows[699].clone()).is_ok());
             number += 1;
         }
@@ -426,7 +427,8 @@ async fn changes_in_between_are_not_lost() {
     assert_eq!(host.all_open(&host.unlock().await.unwrap()).await, 701 + rotated as u64);
 }
 
-/// The new key file could not be renamed yet: whatever is done with slots meanwhile, it is the only way in that stays.
+/// The new key file could not be renamed yet. Whatever changes the slots meanwhile, it stays, because no other key
+/// remains.
 #[tokio::test]
 async fn a_new_key_file_that_waits_for_its_name_survives_other_slots() {
     let next = |host: &Host| host.dir.join("root.key.new");
@@ -442,7 +444,7 @@ async fn a_new_key_file_that_waits_for_its_name_survives_other_slots() {
     vault.add_slot(&host.store, recovery, NOW).await.unwrap();
     assert_eq!(std::fs::read(host.key_file()).unwrap(), new, "it has its name");
 
-    // Moved away, and another one asked for: the one that waits is not the one to make room.
+    // Moved aside, and another one requested: the waiting file must not be replaced.
     std::fs::rename(host.key_file(), next(&host)).unwrap();
     let refused = vault.add_slot(&host.store, NewSlot::KeyFile, NOW).await.unwrap_err().to_string();
     assert!(refused.contains("there is a key file"), "{refused}");

@@ -1,4 +1,4 @@
-//! Sealed sessions: whom they are for, and what opens them.
+//! Sealed sessions: their agents, and the grants that open them.
 
 use onecli_model::Host as HostName;
 

@@ -1,4 +1,4 @@
-//! Key slots, and the places that their keys come from.
+//! Key slots, and the sources of their keys.
 
 use jiff::Timestamp;
 use onecli_store::{SlotRow, VaultChange};
@@ -12,7 +12,7 @@ fn text(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.to_owned())
 }
 
-/// A file that only we may read.
+/// A file that only this user may read.
 fn private(host: &Host, name: &str, content: &[u8]) -> std::path::PathBuf {
     let path = host.dir.join(name);
     let _ = std::fs::remove_file(&path);
@@ -67,7 +67,7 @@ async fn a_passphrase_and_a_recovery_key_open_what_the_key_file_opened() {
         assert!(open_with(content).await.unwrap_err().is_key_problem());
     }
 
-    // From there, a new key file.
+    // With this key, add a new key file.
     let file = private(&host, "passphrase", PASSPHRASE.as_bytes());
     let vault = host.unlock_from(&host.source.clone().with_passphrase_file(&file).unwrap()).await.unwrap();
     let (slot, _) = host.add(&vault, NewSlot::KeyFile).await;
@@ -104,7 +104,7 @@ async fn credentials_come_first_and_the_environment_last() {
     }
     assert!(!format!("{:?}", variable(&key).unwrap()).contains(&key));
 
-    // A credential that opens nothing does not keep the key file from being tried.
+    // After a credential that opens nothing, the key file is still tried.
     host.add(&by_variable, NewSlot::KeyFile).await;
     std::fs::write(credentials.join("onecli.key"), [8; 32]).unwrap();
     chmod(&credentials.join("onecli.key"), 0o400);
@@ -155,7 +155,7 @@ async fn the_last_way_in_stays() {
     assert!(twice.to_string().contains("has a slot already"), "{twice}");
 }
 
-/// What somebody who can write to the database may try with a slot.
+/// Changes of a slot that an attacker with write access to the database may try.
 #[tokio::test]
 async fn a_slot_that_was_touched_does_not_open() {
     let check = async |spoil: &dyn Fn(&mut SlotRow), hint: &str| {

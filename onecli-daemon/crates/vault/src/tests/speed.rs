@@ -1,10 +1,10 @@
-//! What opening a secret costs. `cargo xtask bench --vault` prints it for a release build.
+//! The cost of opening a secret. `cargo xtask bench --vault` prints it for a release build.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
-/// What a release build must stay below, on any machine with instructions for AES and SHA-256.
+/// The bound for a release build, on any machine with instructions for AES and SHA-256.
 const BOUND: Duration = Duration::from_micros(5);
 const ROUNDS: u32 = 20_000;
 
@@ -13,7 +13,7 @@ async fn opening_a_secret_costs_less_than_five_microseconds() {
     let vault = Host::new().await.unlock().await.unwrap();
     let secret = Arc::new(sealed(&vault, 1, "sk-0123456789abcdef0123456789abcdef0123456789abcdef"));
     let grant = Grant::for_test(Arc::new(agent(1, "one")), secret);
-    // The best of several: what else the machine does is not what is measured.
+    // The best of several rounds, to exclude other load on the machine.
     let rounds = if cfg!(debug_assertions) { ROUNDS / 100 } else { ROUNDS };
     let best = (0..10)
         .map(|_| {

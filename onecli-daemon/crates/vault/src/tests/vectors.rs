@@ -1,5 +1,5 @@
-//! Frozen: these must give the same for ever. `vectors/format_2.py` computed them from the format's description, with
-//! another implementation of everything.
+//! Frozen: the results must never change. `vectors/format_2.py` computed them from the format's description, with
+//! another implementation of every primitive.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,4 +1,4 @@
-//! Single flight, times, failures.
+//! Tests of single fetches, expiry and failures.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -40,7 +40,7 @@ fn flights(clock: &Arc<Hand>, most: usize) -> Flights<&'static str, u32, &'stati
     Flights::new(bounds, |_| 1, Arc::clone(clock) as _)
 }
 
-/// Serves `value` and counts.
+/// Serves `value` and counts the fetches.
 fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Fetched<u32>, &'static str>> + use<> {
     count.fetch_add(1, SeqCst);
     async move {
@@ -130,7 +130,7 @@ async fn who_hangs_up_does_not_break_a_fetch_off() {
     assert_eq!((got, count.load(SeqCst)), (Ok(Cached { value: 7, stale: false }), 1));
 }
 
-/// A cache is bounded by the bytes of its values, whatever takes a value out of it.
+/// The bytes of the values bound a cache, whichever call removes a value.
 #[tokio::test]
 async fn large_values_push_out_what_was_used_longest_ago() {
     let clock = Hand::new();
@@ -153,7 +153,7 @@ async fn large_values_push_out_what_was_used_longest_ago() {
     assert_eq!(get("a", 1).await, 40, "it was kept");
     get("c", 40).await;
     assert_eq!(kept(), ["a", "c"]);
-    // Larger than all: it stays alone, until the next comes.
+    // Larger than the bound: it is cached alone, until the next value arrives.
     get("huge", 500).await;
     assert_eq!(kept(), ["huge"]);
     get("d", 60).await;

@@ -1,4 +1,5 @@
-//! Our token: got by one of the login methods, renewed at two thirds of its time, got again when it is gone.
+//! The daemon's token at the vault server: obtained by a login method, renewed at two thirds of its lifetime, and
+//! replaced when it is lost.
 
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,39 +18,39 @@ use super::wire::{Call, Wire};
 use super::words::{self, AuthBlock, LoggedIn, LookedUp, Wrapping};
 use crate::backends::file::Files;
 
-/// Largest file with a token, a secret id or a JWT, in bytes.
+/// The largest file with a token, a secret id or a JWT, in bytes.
 const LARGEST_FILE: u64 = 64 << 10;
-/// Pauses after a renewal or a login that failed.
+/// The pauses after a failed renewal or login.
 const PAUSE: std::ops::Range<Duration> = Duration::from_secs(1)..Duration::from_secs(30);
-/// What is renewed later than this is looked at anyway.
+/// The longest sleep between checks of the token.
 const LONGEST_SLEEP: Duration = Duration::from_hours(1);
 
-/// How we prove to the server who we are.
+/// The method by which the daemon authenticates to the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Method {
-    /// A token out of a file, renewed if it can be.
+    /// A token from a file, renewed if possible.
     Token {
-        /// Holds the token; read again when the token is refused.
+        /// The file with the token; read again when the token is refused.
         file: PathBuf,
     },
     /// `AppRole` (`auth/MOUNT/login`).
     AppRole {
-        /// Where the method is mounted.
+        /// The mount path of the method.
         mount: String,
-        /// The role's id, no secret.
+        /// The role's id, which is not secret.
         role_id: String,
-        /// Holds the secret id, or a wrapping token for it.
+        /// The file with the secret id, or with a wrapping token for it.
         secret_id_file: PathBuf,
-        /// Does the file hold a wrapping token (response wrapping)?
+        /// Whether the file contains a wrapping token (response wrapping).
         wrapped: bool,
     },
-    /// A JWT out of a file: Kubernetes' service account token, or any other (`auth/MOUNT/login`).
+    /// A JWT from a file: Kubernetes' service account token, or any other (`auth/MOUNT/login`).
     Jwt {
-        /// Where the method is mounted: `kubernetes` or `jwt`, say.
+        /// The mount path of the method, such as `kubernetes` or `jwt`.
         mount: String,
         /// The role to log in as.
         role: String,
-        /// Holds the JWT; read at each login, for it is rotated.
+        /// The file with the JWT; read at each login, because it is rotated.
         file: PathBuf,
     },
 }
@@ -64,12 +65,12 @@ impl Method {
     }
 }
 
-/// Keeps a secret id that was unwrapped: a wrapping token can be used once only, and a daemon starts more often.
+/// Stores an unwrapped secret id: a wrapping token can be used only once, and a daemon starts more often.
 #[async_trait]
 pub trait Keep: Send + Sync + std::fmt::Debug {
-    /// What was kept last.
+    /// The content saved last.
     async fn load(&self) -> Option<Zeroizing<Vec<u8>>>;
-    /// Keeps it, sealed.
+    /// Saves content, sealed.
     async fn save(&self, content: &[u8]) -> Result<(), String>;
 }
 
@@ -85,17 +86,17 @@ struct JwtLogin<'b> {
     jwt: &'b str,
 }
 
-/// A question about a token.
+/// A lookup of a token.
 #[derive(Serialize)]
 struct Lookup<'b> {
     token: &'b str,
 }
 
-/// A token that the server gave us.
+/// A token that the server issued.
 pub(super) struct Login {
     pub(super) token: Arc<Zeroizing<String>>,
     pub(super) renewable: bool,
-    /// None: it does not end.
+    /// `None` if it does not expire.
     pub(super) ttl: Option<Duration>,
     pub(super) since: Instant,
 }
@@ -109,7 +110,7 @@ impl Login {
         Ok(Login { token, renewable, ttl: seconds(lease_duration), since })
     }
 
-    /// Two thirds of its time, less up to a tenth of that for a `jitter` of 255.
+    /// Two thirds of its lifetime, less up to a tenth of that for a `jitter` of 255.
     pub(super) fn renewal_due(&self, jitter: u8) -> Option<Instant> {
         let two_thirds = self.ttl? * 2 / 3;
         Some(self.since + two_thirds.saturating_sub(two_thirds / 10 * u32::from(jitter) / 255))
@@ -120,23 +121,23 @@ impl Login {
     }
 }
 
-/// 0 stands for a token that does not end.
+/// Converts a lifetime; 0 means that the token does not expire.
 fn seconds(ttl: u64) -> Option<Duration> {
     (ttl > 0).then(|| Duration::from_secs(ttl))
 }
 
-/// Logs in, and keeps logged in.
+/// Logs in, and stays logged in.
 pub(super) struct Auth {
     method: Method,
     keep: Arc<dyn Keep>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    /// A file of a server that is gone keeps a thread waiting, and not the daemon.
+    /// A file on an unreachable server blocks a thread, but not the daemon.
     pub(super) files: Files,
     current: Mutex<Option<Arc<Login>>>,
-    /// One login at a time.
+    /// Serializes logins.
     logging_in: tokio::sync::Mutex<()>,
-    /// Raised on each login, so that the renewal's clock starts anew.
+    /// Signalled on each login, so that the renewal timer restarts.
     changed: tokio::sync::Notify,
 }
 
@@ -163,12 +164,13 @@ impl Auth {
         self.method.name()
     }
 
-    /// The token we have, as it stands.
+    /// The current token, expired or not.
     pub(super) fn current(&self) -> Option<Arc<Login>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A token that has not ended by our clock; logs in where there is none. One that is `refused` counts as none.
+    /// Returns a token that has not expired by the daemon's clock, and logs in if there is none. A token that is
+    /// `refused` is not used.
     pub(super) async fn token(
         &self,
         wire: &Wire,
@@ -250,7 +252,7 @@ impl Auth {
         Login::of(auth, &path, since)
     }
 
-    /// The secret id behind the wrapping token: unwrapped once, then kept.
+    /// The secret id behind the wrapping token: unwrapped once, then stored.
     async fn unwrapped(
         &self,
         wire: &Wire,
@@ -272,7 +274,8 @@ impl Auth {
             return Err(BackendError::Unwrapped { path: shown() });
         }
         let Wrapping { data } = words::read(path, &answer)?;
-        // Somebody who took the token could have wrapped another secret id in a new one: its origin tells.
+        // An attacker who took the token could wrap another secret id in a new token. The creation path reveals
+        // that.
         let (before, after) = (format!("auth/{mount}/role/"), "/secret-id");
         let ours = data.creation_path.strip_prefix(&before).and_then(|rest| rest.strip_suffix(after));
         if ours.is_none_or(|role| role.contains('/')) {
@@ -300,11 +303,11 @@ impl Auth {
         Ok(secret_id)
     }
 
-    /// Renews the token at two thirds of its time, for as long as it is polled.
+    /// Renews the token at two thirds of its lifetime, as long as this is polled.
     pub(super) async fn maintain(&self, wire: &Wire) {
         let mut pause = PAUSE.start;
         loop {
-            // Daemons that started together do not renew together.
+            // Jitter, so that daemons that started together do not renew together.
             let mut jitter = [0; 1];
             if self.random.fill(&mut jitter).is_err() {
                 jitter = [0];
@@ -340,7 +343,7 @@ impl Auth {
             if answer.status.is_success() {
                 let LoggedIn { auth } = words::read(path, &answer)?;
                 let renewed = Login::of(auth, path, since)?;
-                // Near its maximal time a token is renewed for less and less: a new one is due then.
+                // Near its maximum lifetime each renewal extends a token by less; then it is replaced.
                 if renewed.ttl.is_none_or(|ttl| login.ttl.is_some_and(|before| ttl >= before / 2)) {
                     self.set(Arc::new(renewed));
                     return Ok(());
@@ -355,7 +358,7 @@ impl Auth {
     }
 }
 
-/// A small file with one secret in it, white space around it left out.
+/// Reads a small file with one secret, and removes white space around it.
 fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     let file = std::fs::OpenOptions::new()
         .read(true)

@@ -1,8 +1,8 @@
-//! Why a value could not be had from the vault server. Never holds a token or a value.
+//! Errors of the vault server's client. They never contain a token or a value.
 
 use std::time::Duration;
 
-/// What can go wrong between us and the server.
+/// Errors between the daemon and the server.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
     /// The address does not parse, or would send the token in the clear.
@@ -13,18 +13,18 @@ pub enum BackendError {
     File {
         /// The file.
         path: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// No connection, no TLS, or no whole answer.
+    /// No connection, no TLS, or no complete response.
     #[error("the vault server at {address} cannot be reached: {reason}")]
     Unreachable {
         /// Host and port.
         address: String,
-        /// What failed.
+        /// The failure.
         reason: String,
     },
-    /// No answer in time.
+    /// No response in time.
     #[error("the vault server at {address} did not answer within {within:?}")]
     TimedOut {
         /// Host and port.
@@ -40,7 +40,7 @@ pub enum BackendError {
         "the vault server is a standby that does not serve this request ({0}): name the active node in address"
     )]
     Standby(u16),
-    /// 3xx. The token is never sent on.
+    /// 3xx. The client never sends the token to another server.
     #[error(
         "the vault server redirects to another place (it is a standby), which is not followed with the token: name the \
          active node, or the cluster's load balancer, in address"
@@ -49,51 +49,51 @@ pub enum BackendError {
     /// 429.
     #[error("the vault server's rate limit is reached (429)")]
     RateLimited,
-    /// 412 although it was tried again.
+    /// 412 on all tries.
     #[error("the vault server has not caught up with its leader yet (412)")]
     NotCaughtUp,
     /// 403 with a fresh token.
     #[error("the vault server does not permit '{path}' (403): add 'read' on it to the policy of our role")]
     Denied {
-        /// What was asked for.
+        /// The requested path.
         path: String,
     },
     /// The login was refused.
     #[error("logging in to the vault server by {method} failed: {reason}")]
     Login {
-        /// Which method.
+        /// The login method.
         method: &'static str,
-        /// The server's words, or ours.
+        /// The message of the server, or of this client.
         reason: String,
     },
-    /// A wrapping token that was used before we used it.
+    /// A wrapping token that was used before the daemon used it.
     #[error(
         "the wrapping token in {path} was used already or has expired: if nobody of yours did, the secret id may have been \
          stolen; destroy it and wrap a new one"
     )]
     Unwrapped {
-        /// The file that holds it.
+        /// The file with the token.
         path: String,
     },
-    /// A wrapping token made by something else than the role's secret-id endpoint.
+    /// A wrapping token that another endpoint than the role's secret-id endpoint created.
     #[error("the wrapping token in {path} was not made by '{expected}' but by '{found}': it is not used")]
     WrappedElsewhere {
-        /// The file that holds it.
+        /// The file with the token.
         path: String,
-        /// Where it should come from.
+        /// The expected creation path.
         expected: String,
-        /// Where it comes from.
+        /// The actual creation path.
         found: String,
     },
     /// 404.
     #[error("the vault server has nothing at '{path}'{}", version.map(|v| format!(" in version {v}")).unwrap_or_default())]
     NoSuchPath {
-        /// What was asked for.
+        /// The requested path.
         path: String,
         /// The pinned version.
         version: Option<u32>,
     },
-    /// The secret is there, the field is not.
+    /// The secret exists, the field does not.
     #[error("'{path}' in the vault server has no field '{field}' that holds text")]
     NoSuchField {
         /// The path.
@@ -101,10 +101,10 @@ pub enum BackendError {
         /// The field.
         field: String,
     },
-    /// No secret, but the server's own workings.
+    /// The path contains data of the vault server itself, not a secret.
     #[error("'{0}' belongs to the vault server itself, and is no secret for use elsewhere")]
     Own(String),
-    /// A version was pinned where there are none.
+    /// A version was pinned at a path without versions.
     #[error("'{0}' cannot be pinned to a version: it is not in a KV version 2 mount")]
     NoVersions(String),
     /// A value that cannot be placed in a request.
@@ -114,28 +114,28 @@ pub enum BackendError {
         path: String,
         /// The field.
         field: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Any other status.
     #[error("the vault server answered '{path}' with {status}: {reason}")]
     Status {
-        /// What was asked for.
+        /// The requested path.
         path: String,
         /// HTTP status.
         status: u16,
-        /// The server's words.
+        /// The server's message.
         reason: String,
     },
-    /// Not the answer that the API documents.
+    /// A response that the API does not document.
     #[error("the vault server's answer for '{path}' cannot be understood: {reason}")]
     Answer {
-        /// What was asked for.
+        /// The requested path.
         path: String,
-        /// What is odd.
+        /// The problem.
         reason: String,
     },
-    /// The lease could not be noted, so it was given back.
+    /// The lease could not be stored, so it was revoked.
     #[error("a lease could not be noted in the store and was given back: {0}")]
     Ledger(String),
     /// There is no `[backend.vault]`.
@@ -144,7 +144,7 @@ pub enum BackendError {
 }
 
 impl BackendError {
-    /// Is it the server that fails, rather than what was asked of it? Only then may a value whose time is over be used.
+    /// Reports whether the server failed, rather than the request. Only then may an expired value be used.
     pub fn is_outage(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,5 @@
-//! Dynamic secrets: one lease for each agent and path, renewed while it is used, given back when the agent ends.
+//! Dynamic secrets: one lease for each agent and path. It is renewed while it is used, and revoked when the agent
+//! ends.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,25 +13,25 @@ use super::wire::Call;
 use super::words::{self, Renewed};
 use super::{HashiCorp, Key};
 
-/// A lease that is not given back yet.
+/// A lease that is not revoked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseNote {
-    /// The server's name for it.
+    /// The server's id of the lease.
     pub id: String,
-    /// For whom it was issued.
+    /// The agent that it was issued for.
     pub agent: AgentId,
-    /// What was read.
+    /// The path that was read.
     pub path: String,
 }
 
-/// Remembers leases over a crash.
+/// Stores leases across a crash.
 #[async_trait]
 pub trait Ledger: Send + Sync + std::fmt::Debug {
-    /// Notes a lease before its credential is used.
+    /// Stores a lease before its credential is used.
     async fn add(&self, lease: &LeaseNote) -> Result<(), String>;
-    /// Strikes a lease that was given back or has ended.
+    /// Removes a lease that was revoked or has expired.
     async fn remove(&self, id: &str) -> Result<(), String>;
-    /// Every lease that was noted and not struck.
+    /// All stored leases.
     async fn all(&self) -> Result<Vec<LeaseNote>, String>;
 }
 
@@ -40,7 +41,7 @@ struct Named<'l> {
 }
 
 impl HashiCorp {
-    /// The upstream refused what was fetched: a static value is fetched again, a lease given back.
+    /// Handles a value that the upstream refused: a static value is fetched again, a lease is revoked.
     pub async fn evict(&self, agent: AgentId, reference: &VaultReference) {
         let key = |agent| Key { agent, path: reference.path().to_owned(), version: reference.version() };
         self.material.expire(&key(None)).await;
@@ -52,12 +53,12 @@ impl HashiCorp {
         }
     }
 
-    /// The agents that leases are held for.
+    /// The agents that have leases.
     pub fn holders(&self) -> HashSet<AgentId> {
         self.leases().into_iter().filter_map(|(key, _)| key.agent).collect()
     }
 
-    /// Gives every lease of an agent back: it ended, or was disabled or removed.
+    /// Revokes all leases of an agent that ended, or was disabled or removed.
     pub async fn end_agent(&self, agent: AgentId) {
         for (_, material) in self.material.evict_where(|key| key.agent == Some(agent)).await {
             if let Some(lease) = &material.lease {
@@ -66,7 +67,7 @@ impl HashiCorp {
         }
     }
 
-    /// Gives back what a daemon before this one was issued and did not give back.
+    /// Revokes leases that an earlier daemon left.
     ///
     /// # Errors
     /// The ledger's reason.
@@ -81,7 +82,8 @@ impl HashiCorp {
         Ok(given)
     }
 
-    /// Tells whether the lease is gone now. What is not stays in the ledger, and is tried again with the orphans.
+    /// Revokes a lease; reports whether it is gone now. Otherwise it stays in the ledger and is retried with the
+    /// orphans.
     pub(super) async fn give_back(&self, id: &str) -> bool {
         match self.revoke(id).await {
             Ok(()) => {
@@ -100,7 +102,7 @@ impl HashiCorp {
     async fn revoke(&self, id: &str) -> Result<(), BackendError> {
         let path = "sys/leases/revoke";
         let answer = self.authorized(Call::post(path, &Named { lease_id: id })?).await?;
-        // 400 with "lease not found": it has ended by itself.
+        // 400 with "lease not found": it has expired.
         if answer.status.is_success()
             || answer.status.as_u16() == 404
             || words::reason(&answer).contains("lease not found")
@@ -110,7 +112,7 @@ impl HashiCorp {
         Err(words::unexpected(path, &answer))
     }
 
-    /// Renews a lease; tells its new time, or `None` where the server renews it no more.
+    /// Renews a lease; returns its new lifetime, or `None` if the server no longer renews it.
     pub(super) async fn renew_lease(&self, id: &str) -> Result<Option<Duration>, BackendError> {
         let path = "sys/leases/renew";
         let answer = self.authorized(Call::post(path, &Named { lease_id: id })?).await?;

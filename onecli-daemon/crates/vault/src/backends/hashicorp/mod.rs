@@ -1,7 +1,7 @@
 //! HashiCorp Vault and OpenBao: values fetched at request time over their HTTP API.
 //!
-//! Static secrets (KV version 1 and 2) are kept for a short time; dynamic ones (any path that returns a lease) are issued
-//! for each agent.
+//! Static secrets (KV version 1 and 2) are cached for a short time. Dynamic ones (any path that returns a lease)
+//! are issued for each agent.
 
 mod auth;
 mod error;
@@ -37,30 +37,31 @@ use mount::Kind;
 use wire::{Answer, Call, Wire};
 use words::{Field, Fields, Health, Plain, Versioned};
 
-/// Paths whose values are kept. The server's answers may have 1 MiB each.
+/// The bounds of cached paths. Each response of the server may have 1 MiB.
 const KEPT: Bounds = Bounds { keys: NonZeroUsize::new(4096).unwrap(), bytes: 16 << 20 };
-/// Paths whose mount is remembered; the mount's is no longer than the path.
+/// The bounds of cached mounts. A mount's path is no longer than the secret's path.
 const KEPT_MOUNTS: Bounds = Bounds { keys: NonZeroUsize::new(256).unwrap(), bytes: 256 << 10 };
-/// How often leases are renewed, orphans given back and old values forgotten.
+/// The longest and the shortest interval between rounds of maintenance: renewing leases, revoking orphans,
+/// forgetting old values.
 const ROUND: Duration = Duration::from_secs(5);
 const SHORTEST_ROUND: Duration = Duration::from_millis(200);
-/// Every so many rounds, leases that could not be given back are tried again.
+/// The number of rounds after which failed revocations are retried.
 const ORPHANS_EVERY: u32 = 12;
-/// A lease is replaced when less than this part of its first time is left and it cannot be renewed.
+/// A lease is replaced if less than this part of its first lifetime is left and it cannot be renewed.
 const LAST_PART: u32 = 10;
 
-/// How to reach the server, and as whom.
+/// The address of the server and the login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where it is.
+    /// The server's address.
     pub address: Address,
     /// `X-Vault-Namespace`.
     pub namespace: Option<String>,
-    /// CA certificates that its certificate is verified against, in place of the system's.
+    /// CA certificates that verify the server's certificate, in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// How we log in.
+    /// The login method.
     pub method: Method,
-    /// How long one fetch may take, tries counted in.
+    /// The time limit of one fetch, including retries.
     pub timeout: Duration,
     /// How long a static value is used before it is fetched again.
     pub cache_ttl: Duration,
@@ -68,18 +69,18 @@ pub struct Settings {
     pub stale_for: Duration,
 }
 
-/// A value out of the server.
+/// A value from the server.
 #[derive(Debug, Clone)]
 pub struct Material {
     /// The value.
     pub value: SecretValue,
     /// Version of KV version 2.
     pub version: Option<u32>,
-    /// Is its time over, and was it used because the server failed?
+    /// True if the value has expired and was used because the server failed.
     pub stale: bool,
 }
 
-/// What the cache holds for a path. Fields are picked when asked for: user name and password share a lease.
+/// A cached response for a path. Fields are selected at each use: user name and password share a lease.
 #[derive(Clone)]
 struct Read {
     fields: Arc<Fields>,
@@ -88,7 +89,7 @@ struct Read {
 }
 
 impl Read {
-    /// Bytes of all names and values.
+    /// The bytes of all names and values.
     fn len(&self) -> usize {
         self.fields.iter().map(|(name, field)| name.len() + field.len()).sum()
     }
@@ -117,13 +118,13 @@ impl Lease {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    /// Of a dynamic secret; static ones are the same for all.
+    /// The agent of a dynamic secret; `None` for static ones, which are the same for all.
     agent: Option<AgentId>,
     path: String,
     version: Option<u32>,
 }
 
-/// What `onecli vault status` tells.
+/// The output of `onecli vault status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerStatus {
     /// Host and port.
@@ -132,21 +133,21 @@ pub struct ServerStatus {
     pub namespace: Option<String>,
     /// Login method.
     pub method: &'static str,
-    /// The server's version, where it answers.
+    /// The server's version, if it responds.
     pub version: Option<String>,
-    /// Sealed?
+    /// Whether the server is sealed.
     pub sealed: Option<bool>,
-    /// Standby?
+    /// Whether the server is a standby.
     pub standby: Option<bool>,
-    /// How long our token lasts; `None` where it does not end or there is none.
+    /// The remaining lifetime of the daemon's token; `None` if it does not expire or there is none.
     pub token_ttl: Option<Duration>,
-    /// Why we are not logged in.
+    /// The reason why the daemon is not logged in.
     pub fault: Option<String>,
-    /// Leases that are held for agents.
+    /// The number of leases that agents hold.
     pub leases: usize,
 }
 
-/// The server.
+/// The client of the server.
 pub struct HashiCorp {
     wire: Wire,
     auth: Auth,
@@ -166,7 +167,7 @@ impl fmt::Debug for HashiCorp {
 }
 
 impl HashiCorp {
-    /// Ready to be asked; nothing is sent yet.
+    /// Creates a client; nothing is sent yet.
     ///
     /// # Errors
     /// [`BackendError::File`] for the CA file, [`BackendError::Address`] for a namespace that no header can carry.
@@ -205,7 +206,7 @@ impl HashiCorp {
         })
     }
 
-    /// The value that `reference` names, for `agent`: kept, or fetched now.
+    /// The value that `reference` names, for `agent`: cached, or fetched now.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -227,8 +228,8 @@ impl HashiCorp {
         Ok(Material { value: pick(&read.fields, reference)?, version: read.version, stale: cached.stale })
     }
 
-    /// The value that answers to `agent` are searched for: a static one as [`HashiCorp::fetch`] has it, a dynamic one where
-    /// a lease is held. None is issued to be looked for.
+    /// The value that responses to `agent` are searched for: a static one as in [`HashiCorp::fetch`], a dynamic one
+    /// if the agent has a lease. No lease is issued for this.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -245,7 +246,7 @@ impl HashiCorp {
         held.map(|read| pick(&read.fields, reference)).transpose()
     }
 
-    /// The values that `reference` names which are in memory for these agents. Nothing is sent or waited for.
+    /// The values that `reference` names and that are in memory for these agents. Nothing is sent or waited for.
     pub fn in_memory(&self, agents: &[AgentId], reference: &VaultReference) -> Vec<SecretValue> {
         let of = |agent| {
             let (path, version) = (reference.path().to_owned(), reference.version());
@@ -255,7 +256,7 @@ impl HashiCorp {
         std::iter::once(None).chain(agents.iter().copied().map(Some)).filter_map(of).collect()
     }
 
-    /// Every field of a path that holds text, for copying into the store.
+    /// All text fields of a path, for copying into the store.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -273,7 +274,7 @@ impl HashiCorp {
         Ok(read.fields.iter().filter_map(text).collect())
     }
 
-    /// Keeps logged in, renews leases that are used, gives orphans back. Ends never.
+    /// Stays logged in, renews used leases, revokes orphans. Never returns.
     pub async fn maintain(&self) {
         let leases = async {
             let mut orphans_in = 0;
@@ -300,7 +301,7 @@ impl HashiCorp {
         tokio::join!(self.auth.maintain(&self.wire), leases);
     }
 
-    /// Asks the server how it is, and whether we are logged in.
+    /// Asks for the server's state, and checks the login.
     pub async fn status(&self) -> ServerStatus {
         let query = "standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200&drsecondarycode=200";
         let call = Call { query: Some(query), ..Call::get("sys/health") };
@@ -353,7 +354,7 @@ impl HashiCorp {
             let path = format!("{mount}data/{rest}");
             let query = key.version.map(|version| format!("version={version}"));
             let answer = self.authorized(Call { query: query.as_deref(), ..Call::get(&path) }).await?;
-            // A deleted version answers 404 too, with its metadata.
+            // A deleted version also returns 404, with its metadata.
             if answer.status.as_u16() == 404 {
                 return Err(absent());
             }
@@ -379,20 +380,21 @@ impl HashiCorp {
             used: AtomicBool::new(true),
             ends: Mutex::new(asked_at + first),
         });
-        // Ours before it is noted: what is noted and nobody's is given back.
+        // The lease is registered as live before it is stored, because stored leases that are not live are revoked.
         self.lock_live().insert(lease.id.clone(), (key.clone(), Arc::downgrade(&lease)));
         let note = LeaseNote { id: lease.id.clone(), agent, path: key.path.clone() };
         if let Err(reason) = self.ledger.add(&note).await {
-            // Not noted, it would live on after a crash.
+            // A lease that is not stored would survive a crash.
             self.give_back(&lease.id).await;
             return Err(BackendError::Ledger(reason));
         }
-        // The cache forgets it a little before the server does; renewals make a new entry of it.
+        // The cache entry expires a little before the lease; renewals extend it.
         let usable_for = first.saturating_sub(first / LAST_PART);
         Ok(Fetched { value: Read { fields, version: None, lease: Some(lease) }, usable_for })
     }
 
-    /// At two thirds of its time a lease is renewed if it was used since the last time, else given back.
+    /// At two thirds of its lifetime a lease is renewed if it was used since the last renewal; otherwise it is
+    /// revoked.
     async fn renew_leases(&self) {
         let now = self.clock.instant();
         for (key, lease) in self.leases() {
@@ -408,7 +410,7 @@ impl HashiCorp {
                     *lease.ends.lock().unwrap_or_else(PoisonError::into_inner) = now + time;
                     self.material.extend(&key, time.saturating_sub(time / LAST_PART)).await;
                 }
-                // Nobody wants it, or it cannot last: the next request gets a new one.
+                // The lease is unused, or cannot last: the next request gets a new one.
                 _ if !used || left <= lease.first / LAST_PART => {
                     self.material.evict_where(|other| *other == key).await;
                     self.give_back(&lease.id).await;
@@ -430,7 +432,7 @@ impl HashiCorp {
         due.min().unwrap_or(ROUND).clamp(SHORTEST_ROUND, ROUND)
     }
 
-    /// Leases that the cache still holds.
+    /// The leases that the cache still holds.
     fn leases(&self) -> Vec<(Key, Arc<Lease>)> {
         let mut live = self.lock_live();
         live.retain(|_, (_, lease)| lease.strong_count() > 0);
@@ -445,7 +447,7 @@ impl HashiCorp {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends with our token; where it is not valid any more, once more with a new one.
+    /// Sends with the daemon's token. If the token is no longer valid, logs in and sends once more.
     async fn authorized(&self, call: Call<'_>) -> Result<Answer, BackendError> {
         let login = self.auth.token(&self.wire, None).await?;
         let call = call.by(&login.token);
@@ -457,7 +459,8 @@ impl HashiCorp {
         self.wire.call(&call.by(&login.token)).await
     }
 
-    /// A token that was revoked is refused everywhere; one that only lacks a policy may still look itself up.
+    /// Checks the token: the server refuses a revoked token everywhere, but a token that only lacks a policy may
+    /// look itself up.
     async fn is_valid(&self, login: &Login) -> Result<bool, BackendError> {
         let answer = self.wire.call(&Call::get("auth/token/lookup-self").by(&login.token)).await?;
         Ok(answer.status.as_u16() != 403)

@@ -1,4 +1,4 @@
-//! What is mounted where a path leads.
+//! The kind of mount that a path belongs to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::wire::Call;
 use super::words::{self, Mounted};
 use crate::backends::flight::Fetched;
 
-/// How long a mount's kind is remembered.
+/// How long a mount's kind is cached.
 const MOUNT_FOR: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +18,12 @@ pub(super) enum Kind {
     Kv1,
     /// KV version 2: `MOUNT/data/REST` is read; the mount's path with its `/`.
     Kv2(String),
-    /// Anything else: read as it stands, and leased.
+    /// Any other mount: the path is read as it is, and the response may have a lease.
     Dynamic,
 }
 
 impl Kind {
-    /// Bytes of its path.
+    /// The bytes of its path.
     pub(super) fn len(&self) -> usize {
         match self {
             Kind::Kv2(path) => path.len(),
@@ -33,7 +33,7 @@ impl Kind {
 }
 
 impl HashiCorp {
-    /// What is mounted where the path leads. Any token that may read the path may ask this.
+    /// Returns the kind of the path's mount. Any token that may read the path may request this.
     pub(super) async fn kind(self: &Arc<Self>, path: &str) -> Result<Arc<Kind>, BackendError> {
         let fetch = || {
             let (this, path) = (Arc::clone(self), path.to_owned());
@@ -56,8 +56,8 @@ impl HashiCorp {
             }
             read => read?,
         };
-        // 'auth/token/lookup-self#id' is the token that the daemon has there: whoever may add secrets could have it sent to a
-        // host of theirs. In a namespace the kinds begin with 'ns_', and paths with the namespace's.
+        // 'auth/token/lookup-self#id' is the daemon's own token: an administrator who may add secrets could have it
+        // sent to another host. In a namespace the kinds begin with 'ns_', and paths with the namespace's path.
         let kind = data.kind.strip_prefix("ns_").unwrap_or(&data.kind);
         let is_own = matches!(kind, "system" | "identity" | "token");
         if is_own || data.path.split('/').any(|name| name == "auth") {

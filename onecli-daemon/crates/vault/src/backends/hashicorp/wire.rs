@@ -1,4 +1,4 @@
-//! HTTP to the server: bounded in time and size, never redirected, tried again where that is safe.
+//! The HTTP client for the server: bounded in time and size, without redirects, with retries where they are safe.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,21 +19,21 @@ use zeroize::Zeroizing;
 
 use super::error::BackendError;
 
-/// Largest answer, in bytes.
+/// The largest response, in bytes.
 const LARGEST: usize = 1 << 20;
-/// Connections kept open between requests.
+/// The most idle connections.
 const MOST_IDLE: usize = 4;
-/// How often a request is tried that the server asks to try again.
+/// The most tries of a request, if the server asks to retry.
 const TRIES: u32 = 4;
-/// Before the second try; doubles.
+/// The pause before the second try; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest `Retry-After` that is waited for.
+/// The longest `Retry-After` that is respected.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// What would end a path, or mean something else.
+/// Characters that would end a path, or have another meaning in it.
 const PATH: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
 
-/// Where the server is.
+/// The server's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     tls: bool,
@@ -42,7 +42,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// `https://HOST[:PORT]`; `http://` to a loopback address only. The port is 8200 unless said.
+    /// Parses `https://HOST[:PORT]`; `http://` is for loopback addresses only. The default port is 8200.
     ///
     /// # Errors
     /// [`BackendError::Address`].
@@ -73,7 +73,7 @@ impl Address {
         Ok(Address { tls, host, port })
     }
 
-    /// Over TLS?
+    /// Whether the connection uses TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
     }
@@ -92,25 +92,25 @@ impl fmt::Display for Address {
 pub(super) struct Call<'c> {
     /// The method.
     pub(super) method: Method,
-    /// Below `/v1/`.
+    /// The path below `/v1/`.
     pub(super) path: &'c str,
-    /// After `?`, encoded.
+    /// The query after `?`, encoded.
     pub(super) query: Option<&'c str>,
-    /// Who asks.
+    /// The caller's token.
     pub(super) token: Option<Arc<Zeroizing<String>>>,
-    /// JSON.
+    /// The body, in JSON.
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
-    /// May it be sent again when nobody knows whether it arrived?
+    /// Whether it may be sent again if it is unknown whether it arrived.
     pub(super) repeatable: bool,
 }
 
 impl<'c> Call<'c> {
-    /// Reads `path`.
+    /// Builds a read of `path`.
     pub(super) fn get(path: &'c str) -> Call<'c> {
         Call { method: Method::GET, path, query: None, token: None, body: None, repeatable: true }
     }
 
-    /// Sends `body` as JSON.
+    /// Builds a post of `body` as JSON.
     pub(super) fn post(path: &'c str, body: &impl Serialize) -> Result<Call<'c>, BackendError> {
         let body = serde_json::to_vec(body)
             .map_err(|error| BackendError::Answer { path: path.to_owned(), reason: error.to_string() })?;
@@ -124,17 +124,17 @@ impl<'c> Call<'c> {
         })
     }
 
-    /// The same, asked by the holder of `token`.
+    /// Adds the caller's token.
     pub(super) fn by(self, token: &Arc<Zeroizing<String>>) -> Call<'c> {
         Call { token: Some(Arc::clone(token)), ..self }
     }
 }
 
-/// What the server said.
+/// The server's response.
 pub(super) struct Answer {
-    /// Status.
+    /// The status.
     pub(super) status: StatusCode,
-    /// Body, zeroed when dropped.
+    /// The body, zeroed when dropped.
     pub(super) body: Zeroizing<Vec<u8>>,
     retry_after: Option<Duration>,
 }
@@ -148,7 +148,7 @@ pub(super) struct Wire {
     idle: Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>,
 }
 
-/// The connection had died before anything was sent on it.
+/// The connection was closed before anything was sent on it.
 struct Died;
 
 impl Wire {
@@ -169,10 +169,11 @@ impl Wire {
         self.namespace.as_ref().and_then(|value| value.to_str().ok())
     }
 
-    /// Sends, and sends again what the server asks to try again, all of it within the configured time.
+    /// Sends a request, and retries if the server asks for it, all within the configured time.
     ///
     /// # Errors
-    /// [`BackendError`] where there is no answer, or one that says the server cannot serve now. Other statuses are answers.
+    /// [`BackendError`] if there is no response, or the response says that the server cannot serve now. Other
+    /// statuses are returned.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Answer, BackendError> {
         let timed_out =
             |_| BackendError::TimedOut { address: self.address.to_string(), within: self.timeout };
@@ -216,7 +217,7 @@ impl Wire {
         self.send(sender, call).await?.map_err(|Died| self.unreachable(&"the connection was closed at once"))
     }
 
-    /// Sends on this connection. [`Died`] is only told where nothing was sent.
+    /// Sends on this connection. Returns [`Died`] only if nothing was sent.
     async fn send(
         &self,
         mut sender: SendRequest<Full<Bytes>>,
@@ -245,7 +246,7 @@ impl Wire {
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|error| self.unreachable(&error))?;
             if let Some(data) = frame.data_ref() {
-                // Grown by hand: a reallocation would leave a copy behind that nobody zeroes.
+                // Grown manually: a reallocation would leave a copy behind that is not zeroed.
                 if body.capacity() - body.len() < data.len() {
                     let mut larger = Zeroizing::new(Vec::with_capacity(2 * (body.len() + data.len()) + 4096));
                     larger.extend_from_slice(&body);
@@ -273,7 +274,7 @@ impl Wire {
             .method(call.method.clone())
             .uri(target)
             .header(header::HOST, self.address.to_string())
-            // Vault refuses requests of a browser that was led there: this header cannot be set by one.
+            // Vault refuses requests from a browser that follows a link: a browser cannot set this header.
             .header("x-vault-request", "true");
         if call.body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -316,7 +317,7 @@ impl Wire {
     {
         let (sender, connection) = http1::handshake(io).await.map_err(|error| self.unreachable(&error))?;
         tokio::spawn(async move {
-            // Whoever waits for an answer is told by the sender.
+            // The sender reports the failure to the waiting caller.
             let _ = connection.await;
         });
         Ok(sender)
@@ -327,7 +328,7 @@ impl Wire {
     }
 }
 
-/// Statuses that say something about the server rather than about what was asked.
+/// Maps statuses that concern the server rather than the request.
 fn refusal_of(status: StatusCode) -> Option<BackendError> {
     match status.as_u16() {
         300..=399 => Some(BackendError::Redirect),
@@ -340,7 +341,7 @@ fn refusal_of(status: StatusCode) -> Option<BackendError> {
 }
 
 fn shown(text: &str) -> String {
-    // Between the scheme and '@' may stand a password.
+    // A password may stand between the scheme and '@'.
     let text = match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://..@{rest}"),
         _ => text.to_owned(),

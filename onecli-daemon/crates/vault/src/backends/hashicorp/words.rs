@@ -1,4 +1,4 @@
-//! The server's answers, as far as they are read. Values go into memory that is zeroed.
+//! The parts of the server's responses that the client reads. Values are read into memory that is zeroed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 use super::error::BackendError;
 use super::wire::Answer;
 
-/// A field of a secret: its text, or `None` where it is a list or an object.
+/// A field of a secret: its text, or `None` if it is a list or an object.
 #[derive(Clone)]
 pub(super) struct Field(pub(super) Option<Zeroizing<String>>);
 
 impl Field {
-    /// Bytes of its text.
+    /// The bytes of its text.
     pub(super) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |text| text.len())
     }
@@ -75,15 +75,16 @@ impl<'de> Deserialize<'de> for Field {
     }
 }
 
-/// Longest time that is believed: a longer one is as good as that, and would not fit where it is added to the clock.
+/// The longest accepted lifetime, in seconds. A longer one is equivalent, and would overflow when added to the
+/// clock.
 const LONGEST: u64 = 10 * 365 * 24 * 60 * 60;
 
-/// Seconds as the server tells them.
+/// Parses a lifetime in seconds.
 fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     Ok(u64::deserialize(from)?.min(LONGEST))
 }
 
-/// The server's name for a lease, which the store keeps.
+/// Parses the server's id of a lease, which goes to the store.
 fn lease_id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let id = String::deserialize(from)?;
     if id.len() <= 1024 && id.bytes().all(|b| b.is_ascii_graphic()) {
@@ -133,7 +134,7 @@ pub(super) struct Mounted {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Mount {
-    /// With `/` at its end.
+    /// Ends with `/`.
     pub(super) path: String,
     #[serde(rename = "type")]
     pub(super) kind: String,
@@ -213,19 +214,19 @@ struct Errors {
     errors: Vec<String>,
 }
 
-/// Reads an answer that should be good.
+/// Parses a successful response.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &str, answer: &Answer) -> Result<T, BackendError> {
     if !answer.status.is_success() {
         return Err(unexpected(path, answer));
     }
-    // serde_json's errors name line and column, and for a wrong type the value: only the position is told.
+    // serde_json's errors contain line and column, and for a wrong type the value. Only the position is reported.
     serde_json::from_slice(&answer.body).map_err(|error| BackendError::Answer {
         path: path.to_owned(),
         reason: format!("JSON of another shape, at line {} column {}", error.line(), error.column()),
     })
 }
 
-/// The server's own words, bounded and printable.
+/// The server's message, bounded and printable.
 pub(super) fn reason(answer: &Answer) -> String {
     let errors = serde_json::from_slice::<Errors>(&answer.body).map(|said| said.errors).unwrap_or_default();
     let text = if errors.is_empty() { "no reason given".to_owned() } else { errors.join("; ") };

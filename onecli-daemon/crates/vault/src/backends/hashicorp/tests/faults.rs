@@ -8,7 +8,7 @@ fn answer(status: &str, headers: &str) -> Fault {
     Fault::Answer(format!("HTTP/1.1 {status}\r\n{headers}content-length: 0\r\n\r\n").into_bytes())
 }
 
-/// Speaks plain HTTP through the tap: a loopback address may.
+/// Uses plain HTTP through the tap, which loopback addresses permit.
 fn tapped(server: &OpenBao, tap: &Tap, tls: bool) -> Settings {
     let method = Method::Token { file: token_file(server, ROOT) };
     let scheme = if tls { "https" } else { "http" };
@@ -47,7 +47,7 @@ async fn what_the_server_says_is_told_as_what_it_means() {
         assert!(!text.contains(ROOT) && !text.contains("evil"), "{text}");
         assert_eq!(error.is_outage(), !text.contains("cannot be understood"), "{text}");
     }
-    // TLS: cut in the middle of the handshake, and a certificate of somebody else's.
+    // TLS: a connection cut in the middle of the handshake, and a certificate of another issuer.
     tap.set(Fault::CutAfter(600));
     let client = client_of(tapped(&server, &tap, true), &Arc::default());
     assert!(value(&client, "secret/open/api#key").await.unwrap_err().is_outage());
@@ -72,7 +72,8 @@ async fn a_kept_connection_that_died_is_replaced() {
     assert!(tap.taken() > before, "over a new connection");
 }
 
-/// Numbers and names that no honest server sends end in an error or a bound, not in a panic or a row without end.
+/// Numbers and names that no honest server sends cause an error or are bounded. They cause no panic and no endless
+/// loop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_server_is_believed_within_bounds() {
     let hostile = Hostile::start();
@@ -92,7 +93,7 @@ async fn a_hostile_server_is_believed_within_bounds() {
     assert_eq!(value(&client, "database/creds/forever#key").await.unwrap(), "value-for-ever");
     let status = client.status().await;
     assert!(status.token_ttl.unwrap() > Duration::from_hours(24 * 365), "{status:?}");
-    // What is due is counted with these times.
+    // Due times are computed with these lifetimes.
     tokio::time::timeout(Duration::from_millis(300), client.maintain()).await.expect_err("it ends never");
     for path in ["long", "control", "negative", "deep"] {
         let error = value(&client, &format!("database/creds/{path}#key")).await.unwrap_err();
@@ -102,7 +103,7 @@ async fn a_hostile_server_is_believed_within_bounds() {
     assert_eq!(kept.iter().map(|lease| lease.id.as_str()).collect::<Vec<_>>(), ["database/creds/forever/1"]);
 }
 
-/// Answers what it likes.
+/// A server with arbitrary responses.
 struct Hostile {
     port: u16,
 }
@@ -180,7 +181,7 @@ async fn while_it_is_down_old_values_serve_only_if_that_is_configured() {
         let material = client.fetch(agent(1), &"secret/open/api#key".parse().unwrap()).await.unwrap();
         assert!(!material.stale);
     }
-    // Deleted is not down.
+    // A deleted secret is not an outage.
     server.root("DELETE", "secret/metadata/open/api", &json!({}));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let error = value(&lenient, "secret/open/api#key").await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Dynamic secrets out of a real database.
+//! Dynamic secrets from a real database.
 
 use onecli_tests::postgres::{PASSWORD, Postgres};
 
@@ -7,7 +7,7 @@ use super::*;
 const USER: &str = "database/creds/ro#username";
 const PASS: &str = "database/creds/ro#password";
 
-/// A server that makes users in a PostgreSQL.
+/// A server that creates users in PostgreSQL.
 fn database(server: &OpenBao, postgres: &Postgres, ttl: &str, max: &str) {
     server.root("POST", "sys/mounts/database", &json!({ "type": "database" }));
     let url = format!(
@@ -64,7 +64,7 @@ async fn each_agent_has_a_user_of_its_own_that_ends_with_it() {
     assert_ne!(text(&client, agent(1), USER).await, user, "a new session, a new user");
     assert_eq!(client.status().await.leases, 2);
 
-    // Crashed: what it was issued is given back by the next.
+    // The daemon crashed: the next one revokes its leases.
     drop(client);
     let next = client_of(settings(&server, method), &memory);
     let own = text(&next, agent(3), USER).await;

@@ -1,4 +1,4 @@
-//! Every way to log in, and a login that is lost.
+//! All login methods, and a lost login.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn secret_id(server: &OpenBao) -> String {
     made["data"]["secret_id"].as_str().unwrap().to_owned()
 }
 
-/// A wrapping token for what `path` answers.
+/// A wrapping token for the response of `path`.
 fn wrapped(server: &OpenBao, path: &str, body: &serde_json::Value) -> String {
     let curl =
         onecli_tests::client::Run::new("curl").args(["--silent", "--fail", "--cacert"]).arg(server.ca_file());
@@ -60,12 +60,12 @@ async fn approle_with_a_plain_and_with_a_wrapped_secret_id() {
         assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value", "{start}");
     }
 
-    // Somebody else unwrapped it first.
+    // Another client unwrapped it first.
     let elsewhere = client_of(settings(&server, method), &Arc::default());
     let error = value(&elsewhere, "secret/open/api#key").await.unwrap_err();
     assert!(matches!(error, BackendError::Unwrapped { .. }), "{error}");
 
-    // Somebody put a wrapping token of another origin there.
+    // An attacker put a wrapping token of another origin there.
     let forged = wrapped(&server, "sys/wrapping/wrap", &json!({ "secret_id": "of-the-attacker" }));
     let forged = client_of(settings(&server, role.method(&server, &forged, true)), &Arc::default());
     let error = value(&forged, "secret/open/api#key").await.unwrap_err();
@@ -94,7 +94,7 @@ async fn a_token_that_was_revoked_is_replaced_at_the_next_request() {
     assert_eq!(value(&client, "secret/open/b#key").await.unwrap(), "value-of-b");
     let second = client.auth.current().unwrap();
     assert_ne!(first.token, second.token);
-    // What the policy does not allow is no reason to log in again.
+    // A missing permission is no reason to log in again.
     value(&client, "secret/closed/c#key").await.unwrap_err();
     assert_eq!(client.auth.current().unwrap().token, second.token);
 }
@@ -190,7 +190,7 @@ async fn a_jwt_logs_in_and_is_read_anew_each_time() {
     assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value");
 }
 
-/// Kubernetes' own API says whose the service account token is; the upstream of the tests stands for it.
+/// Kubernetes' own API confirms the service account token; the upstream of the tests replaces that API.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_account_of_kubernetes_logs_in() {
     let Some(server) = server("Kubernetes") else { return };
@@ -226,7 +226,7 @@ async fn a_service_account_of_kubernetes_logs_in() {
     let client = client_of(settings(&server, method.clone()), &Arc::default());
     let error = value(&client, "secret/open/api#key").await.unwrap_err();
     assert!(matches!(error, BackendError::Login { .. }), "{error}");
-    // Kubernetes replaces the file before its token ends.
+    // Kubernetes replaces the file before its token expires.
     std::fs::write(&file, token("onecli")).unwrap();
     let client = client_of(settings(&server, method), &Arc::default());
     assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value");
@@ -234,7 +234,7 @@ async fn a_service_account_of_kubernetes_logs_in() {
     let last = reviews.last().unwrap();
     assert_eq!(last.header("authorization"), Some("Bearer the-reviewers-token"));
     assert!(String::from_utf8_lossy(&last.body).contains(&token("onecli")[..40]));
-    // It has a runtime of its own, which ends on no thread of this one.
+    // It has its own runtime, which must not be dropped on a thread of this one.
     tokio::task::block_in_place(|| drop(kubernetes));
 }
 
@@ -261,7 +261,7 @@ async fn a_bad_token_file_is_named_and_status_tells_how_it_is() {
     server.unseal();
 }
 
-/// A file on a server that is gone: the login fails in time, and the daemon's own threads do other things meanwhile.
+/// A file on an unreachable server: the login fails in time, and the daemon's threads stay available meanwhile.
 #[tokio::test]
 async fn a_token_file_that_hangs_holds_up_nothing_else() {
     let file: PathBuf = "/dev/null".into();

@@ -1,4 +1,4 @@
-//! Against a real OpenBao server, and a proxy in front of it that fails.
+//! Tests against a real OpenBao server, and against a failing proxy in front of it.
 
 mod faults;
 mod leases;
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 
-/// Remembers as the store would.
+/// Stores secret ids and leases as the store would.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     kept: Mutex<Option<Vec<u8>>>,
@@ -82,13 +82,13 @@ pub(super) fn client_of(settings: Settings, memory: &Arc<Memory>) -> Arc<HashiCo
     Arc::new(client.unwrap())
 }
 
-/// Logged in with this token.
+/// A client that is logged in with this token.
 pub(super) fn client(server: &OpenBao, token: &str) -> Arc<HashiCorp> {
     let method = Method::Token { file: token_file(server, token) };
     client_of(settings(server, method), &Arc::default())
 }
 
-/// A token that may read what the tests write, and nothing else.
+/// A token that may read the data the tests write, and nothing else.
 pub(super) fn reader(server: &OpenBao) -> String {
     policy(server);
     let made = server.root("POST", "auth/token/create", &json!({ "policies": ["reader"], "ttl": "1h" }));

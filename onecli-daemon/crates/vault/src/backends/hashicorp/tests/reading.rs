@@ -1,4 +1,4 @@
-//! What is read, and what is told where it cannot be.
+//! Reads, and the errors of failed reads.
 
 use super::*;
 
