@@ -1,5 +1,5 @@
-//! Requests that wait for a person's word. They wait in memory: when their sender goes away, or the daemon stops, they
-//! are gone.
+//! Requests that wait for operator approval. They wait in memory: they are gone when the client disconnects or the
+//! daemon stops.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,20 +16,22 @@ use onecli_model::random::RandomError;
 use onecli_model::{AgentId, AgentName, Authority, Random, RequestId, RuleId, SecretName};
 use tokio::sync::{broadcast, oneshot};
 
-/// Requests of one agent that may wait at a time.
+/// The most requests of one agent that may wait at a time.
 const PER_AGENT: usize = 16;
-/// Questions of one agent within a minute, answered and given up ones too: each is a record of the audit log.
+/// The most approvals that one agent may request in a minute, including answered and withdrawn ones: each is a
+/// record in the audit log.
 pub const PER_MINUTE: u32 = 60;
-/// What that is counted over.
+/// The interval of [`PER_MINUTE`].
 const MINUTE: Duration = Duration::from_mins(1);
-/// Requests of all agents together. A request's head has 64 KiB at most, so what is asked is below 32 MiB.
+/// The most requests of all agents together. A request's head has 64 KiB at most, so the waiting requests take less
+/// than 32 MiB.
 const ALL: usize = 512;
 
-/// Changes that wait for a client that watches. One that is further behind starts again.
+/// The most changes that wait for a watching client. A client that falls further behind starts again.
 const CHANGES: usize = 1024;
 
-/// The number of one question: 40 random bits, written as ten hex digits. An answer to a question of yesterday, or from
-/// before the daemon started again, finds no other question.
+/// The id of one approval: 40 random bits, written as ten hex digits. An answer from yesterday, or from before a
+/// restart of the daemon, matches no other approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ApprovalId([u8; 5]);
 
@@ -50,90 +52,90 @@ impl FromStr for ApprovalId {
     }
 }
 
-/// What a person is asked about.
+/// The request that needs approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// Whose request.
+    /// The agent that sent the request.
     pub agent: AgentId,
-    /// Its name.
+    /// The agent's name.
     pub agent_name: AgentName,
-    /// The rule that wants it asked.
+    /// The rule that requires approval.
     pub rule: RuleId,
     /// The request.
     pub request: RequestId,
     /// Its method.
     pub method: String,
-    /// Where it goes.
+    /// Its destination.
     pub authority: Authority,
     /// Its canonical path.
     pub path: String,
-    /// Its query, as it was sent.
+    /// Its query, as sent.
     pub query: Option<String>,
-    /// The credentials that it will get.
+    /// The credentials that will be injected.
     pub secrets: Vec<SecretName>,
-    /// SHA-256 over all of its head and its body, in hex. The answer is for this very request.
+    /// SHA-256 over its complete head and body, in hex. The answer is for this very request.
     pub digest: String,
-    /// Its header fields, as the agent sent them: placeholders, not values.
+    /// Its header fields, as the agent sent them: with placeholders, not values.
     pub headers: Arc<HeaderMap>,
-    /// Its body, likewise; `None` where that streams, and is not in the digest.
+    /// Its body, also as sent; `None` if it streams and is not part of the digest.
     pub body: Option<Bytes>,
-    /// When it was asked.
+    /// The time at which approval was requested.
     pub since: Timestamp,
-    /// When it is refused if nobody answers.
+    /// The time at which it is refused if there is no answer.
     pub until: Timestamp,
 }
 
-/// A person's word.
+/// An approver's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// Yes or no.
+    /// Whether the request is approved.
     pub allowed: bool,
-    /// The user who said so, by the kernel's word.
+    /// The approver's user id, according to the kernel.
     pub uid: u32,
 }
 
-/// Why a question is open no more.
+/// The reason why an approval is no longer pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// It was answered.
     Answered(Answer),
     /// It was not answered in time.
     TimedOut,
-    /// The policy refuses the request by now.
+    /// A new policy refuses the request.
     Revoked,
-    /// The sender of the request went away.
+    /// The client disconnected.
     Withdrawn,
 }
 
-/// A change of what is open.
+/// A change to the pending approvals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
-    /// A new question.
+    /// A new approval.
     Asked(ApprovalId, Box<Asked>),
-    /// A question that is open no more.
+    /// An approval that is no longer pending.
     Ended(ApprovalId, End),
 }
 
-/// Why nobody is asked.
+/// The reason why approval cannot be requested.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// As many wait as may.
+    /// The bound on waiting requests is reached.
     #[error("as many requests wait for a person's approval as may")]
     Full,
-    /// The agent has asked [`PER_MINUTE`] times within the last minute.
+    /// The agent has requested approval [`PER_MINUTE`] times within the last minute.
     #[error("the agent has asked for a person's approval {PER_MINUTE} times within a minute")]
     Often,
-    /// There is no number for it.
+    /// No id could be generated.
     #[error(transparent)]
     Random(#[from] RandomError),
 }
 
-/// There is no such question: it was answered, its time is over, or its sender went away.
+/// No approval with this id is pending: it was answered, it timed out, or the client disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no request waits under this id")]
 pub struct NotWaiting;
 
-/// The questions that are open.
+/// The pending approvals.
 #[derive(Debug)]
 pub struct Approvals {
     state: Mutex<State>,
@@ -149,7 +151,7 @@ impl Default for Approvals {
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<ApprovalId, Open>,
-    /// How often each agent asked in the minute that began then.
+    /// For each agent: the start of its current minute, and the number of approvals it requested since.
     asked: HashMap<AgentId, (Instant, u32)>,
 }
 
@@ -159,18 +161,18 @@ struct Open {
     answer: oneshot::Sender<Answer>,
 }
 
-/// One open question. Resolves to its answer; dropped, it is asked no more.
+/// One pending approval. It resolves to the answer; dropping it withdraws the approval.
 #[derive(Debug)]
 pub struct Waiting {
     approvals: Arc<Approvals>,
     id: ApprovalId,
     answer: oneshot::Receiver<Answer>,
-    /// What is reported if it is dropped unanswered.
+    /// The end that is reported if it is dropped unanswered.
     end: End,
 }
 
 impl Approvals {
-    /// Asks.
+    /// Requests approval.
     ///
     /// # Errors
     /// [`AskError`].
@@ -203,7 +205,7 @@ impl Approvals {
         Ok(Waiting { approvals: Arc::clone(self), id, answer: receiver, end: End::Withdrawn })
     }
 
-    /// Answers; tells what was asked.
+    /// Answers an approval; returns the request.
     ///
     /// # Errors
     /// [`NotWaiting`].
@@ -215,19 +217,19 @@ impl Approvals {
         sent.map(|()| asked).map_err(|_| NotWaiting)
     }
 
-    /// The open questions, the oldest first.
+    /// The pending approvals, oldest first.
     pub fn list(&self) -> Vec<(ApprovalId, Asked)> {
         self.lock().list()
     }
 
-    /// The open questions, and then each change of them.
+    /// The pending approvals, and each later change to them.
     pub fn watch(&self) -> (Vec<(ApprovalId, Asked)>, broadcast::Receiver<Changed>) {
-        // Changes are sent under the lock: none is missed or comes twice.
+        // Changes are sent under the lock, so none is missed or sent twice.
         let state = self.lock();
         (state.list(), self.changes.subscribe())
     }
 
-    /// No client may be watching.
+    /// Sends a change; there may be no client that watches.
     fn tell(&self, changed: Changed) {
         let _ = self.changes.send(changed);
     }
@@ -246,12 +248,12 @@ impl State {
 }
 
 impl Waiting {
-    /// Gives it up for this reason.
+    /// Ends it for this reason.
     pub fn end(mut self, end: End) {
         self.end = end;
     }
 
-    /// Its number.
+    /// Its id.
     pub fn id(&self) -> ApprovalId {
         self.id
     }
@@ -263,7 +265,7 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         match Pin::new(&mut self.answer).poll(cx) {
             Poll::Ready(Ok(answer)) => Poll::Ready(answer),
-            // The sender lives in the table until it answers.
+            // The sender stays in the table until it answers.
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }

@@ -1,4 +1,4 @@
-//! What happens to each request.
+//! Decisions about requests.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -17,41 +17,42 @@ use super::refusals::{ambiguous, denied_request, host_denied, not_for_this, plac
 use super::snapshot::{AgentView, Snapshot};
 use super::trace::Trace;
 
-/// What a decision about a request is made from.
+/// The input of a decision about a request.
 #[derive(Debug)]
 pub struct RequestFacts<'r> {
     /// The method.
     pub method: &'r Method,
-    /// Where the request goes.
+    /// The request's destination.
     pub authority: &'r Authority,
-    /// Its path, with the ways in which servers read it: found at most once for a decision.
+    /// Its path, with the different readings by servers: computed at most once for a decision.
     pub path: PathReadings<'r>,
-    /// Does it leave over TLS?
+    /// Whether it is sent over TLS.
     pub tls: bool,
     /// Every placeholder in its head.
     pub placeholders: &'r [Placeholder],
-    /// What it names besides its URL.
+    /// The resources that it names besides its URL.
     pub named: &'r [NamedResource],
     /// Placeholders in the fields of its body that [`Snapshot::body_fields`] named.
     pub body: &'r [(JsonPointer, Placeholder)],
-    /// What it asks for besides method and path, by the names that denials mention.
+    /// The operations it requests besides method and path, under the names that denials use.
     pub operations: &'r Operations,
-    /// The secrets of the sealed sessions that it presents. Each was opened: it is this agent's and for this host.
+    /// The secrets of the sealed sessions that it presents. Each was opened: it belongs to this agent and this
+    /// host.
     pub sessions: &'r [SecretId],
 }
 
-/// What happens to a request.
+/// The decision about a request.
 #[derive(Debug)]
 pub enum Decision {
-    /// Forward with these credentials, at least one, each for a slot of its own.
+    /// Forward with these credentials: at least one, each for a separate slot.
     Inject(Vec<Grant>),
-    /// Forward without any.
+    /// Forward without a credential.
     Forward,
     /// Refuse.
     Deny(Refusal),
 }
 
-/// What decided.
+/// The rule, grant or default that decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// A rule.
@@ -63,7 +64,7 @@ pub enum Cause {
 }
 
 impl fmt::Display for Cause {
-    /// As in the audit's `rule`: `allow 7`, `grant`, `egress allow`.
+    /// Writes it as in the audit record's `rule`: `allow 7`, `grant`, `egress allow`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::Rule(action, id) => write!(f, "{action} {id}"),
@@ -79,20 +80,20 @@ impl From<&Rule> for Cause {
     }
 }
 
-/// A decision, and what it is bound to.
+/// A decision and its conditions.
 #[derive(Debug)]
 pub struct Ruling {
-    /// What happens, once the conditions are met.
+    /// The decision, once the conditions are met.
     pub decision: Decision,
-    /// What decided. A refusal tells for itself.
+    /// The reason for the decision. A refusal contains its own reason.
     pub cause: Option<Cause>,
-    /// A person has to allow it first.
+    /// The rule that requires operator approval first.
     pub approve: Option<Arc<Rule>>,
-    /// Every limit that it counts for.
+    /// All limits that count the request.
     pub limits: Vec<Arc<Rule>>,
-    /// The addresses it may be sent to.
+    /// The addresses that it may be sent to.
     pub reach: Reach,
-    /// Does a rule depend on its method or path?
+    /// Whether a rule depends on its method or path.
     pub is_ruled: bool,
     /// The secrets whose sealed sessions may be opened for it.
     pub sessions: Vec<Grant>,
@@ -113,7 +114,7 @@ impl Ruling {
 }
 
 impl Ruling {
-    /// Does it allow the request with all of these secrets?
+    /// Reports whether the ruling allows the request with all of these secrets.
     fn rests_on(&self, used: &[SecretId]) -> bool {
         let grants: &[Grant] = match &self.decision {
             Decision::Inject(grants) => grants,
@@ -126,24 +127,25 @@ impl Ruling {
     }
 }
 
-/// What the grants alone come to.
+/// The result of the grants alone.
 enum Granted {
-    /// These, and the sessions of those.
+    /// These grants, and the grants of sealed sessions.
     Grants(Vec<Grant>, Vec<Grant>),
-    /// None is for the request: this refusal, unless a rule or the default allows it.
+    /// No grant matches the request: this refusal, unless a rule or the default allows it.
     Nothing(Refusal),
-    /// One is, for those who prove more: this refusal, unless a rule allows it without a credential.
+    /// A grant matches, but requires more proof: this refusal, unless a rule allows the request without a
+    /// credential.
     Unproven(Refusal),
 }
 
 impl Snapshot {
-    /// Decides one request. Precedence: a wrong placeholder, then rules that deny, approve and limit, then a rule that
-    /// allows or a grant, then the agent's egress default.
+    /// Decides one request. Precedence: a wrong placeholder, then rules that deny, approve and limit, then a rule
+    /// that allows or a grant, then the agent's egress default.
     pub fn decide(&self, identity: &Identity, request: &RequestFacts<'_>) -> Ruling {
         self.decide_traced(identity, request, &mut Trace::none())
     }
 
-    /// The same, noting every rule and every granted secret that was looked at.
+    /// As [`Snapshot::decide`], and records every rule and every granted secret that was considered.
     pub fn decide_traced(
         &self,
         identity: &Identity,
@@ -154,7 +156,7 @@ impl Snapshot {
         self.decide_with((view, &view.secrets), identity, request, trace)
     }
 
-    /// The same where of the agent's secrets only these count.
+    /// As [`Snapshot::decide_traced`], limited to these secrets of the agent.
     fn decide_with(
         &self,
         (view, secrets): (&AgentView, &[Arc<Secret>]),
@@ -164,7 +166,7 @@ impl Snapshot {
     ) -> Ruling {
         let applied = view.rules.apply(request.authority, request.method, &request.path, trace);
         let granted = self.granted((view, secrets), identity, request, trace);
-        // What looks like an attack is told as one, whatever else there is to say of it.
+        // A possible attack is reported as one, whatever other reason there is to refuse.
         let granted = match (granted, applied.deny) {
             (Err(refusal), _) if refusal.code.is_alert() => return Ruling::deny(refusal),
             (_, Some(rule)) => return Ruling::deny(denied_request(rule, request)),
@@ -204,10 +206,11 @@ impl Snapshot {
         view.rule_named(request, ruling)
     }
 
-    /// Is what was decided for `request` still allowed now: to the same agent, with every secret that was `used`? Then
-    /// the addresses that it may be at. Asked while an answer streams or a WebSocket is open, on each new policy and when
-    /// the session ends. What it was bound to when it began (a person's word, limits) it has had. A new grant takes nothing
-    /// back: what an agent is granted later may fit the request better, or ask for a placeholder.
+    /// Checks that the decision for `request` still stands: for the same agent, with every secret that was `used`.
+    /// If so, returns the addresses that it may be sent to. The caller checks this while a response streams or a
+    /// WebSocket is open, on each new policy and when the session ends. Approval and limits were met at the start
+    /// and are not checked again. A new grant revokes nothing: a later grant may fit the request better, or require
+    /// a placeholder.
     pub fn still_allows(
         &self,
         evidence: &Evidence,
@@ -226,14 +229,14 @@ impl Snapshot {
         })
     }
 
-    /// The secrets for this host that the agent may use, by whatever port or path, or once might. Responses are searched for
-    /// all that is [stored](Self::stored_at) for the host.
+    /// The secrets for this host, on any port or path, that the agent may use or once could. Responses are searched
+    /// for all that is [stored](Self::stored_at) for the host.
     pub fn watches(&self, identity: &Identity, host: &Host) -> Vec<Watch> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
         view.watched(host).map(|s| Watch::new(Arc::clone(s), Sent::Placed)).collect()
     }
 
-    /// What the agent's grants come to for a request, rules aside.
+    /// The result of the agent's grants for a request, without rules.
     fn granted(
         &self,
         (view, secrets): (&AgentView, &[Arc<Secret>]),
@@ -273,7 +276,7 @@ impl Snapshot {
             ));
         }
 
-        // The identity's own factors suffice, or each secret's placeholder stands in for the token.
+        // The identity's own factors suffice, or each secret's placeholder replaces the token.
         let required = identity.agent().factors;
         let is_in_place = |secret: &Secret| match secret.placement.site() {
             None => true,
@@ -284,7 +287,7 @@ impl Snapshot {
             !identity.proven().satisfies(required) || !matching.iter().any(|secret| is_in_place(secret));
         let usable = |secret: &Secret| {
             let mut proven = identity.proven();
-            // A session was issued to this agent for this secret, as its placeholder was.
+            // A session was issued to this agent for this secret, like its placeholder.
             proven.token |= presented.contains(&secret.id) || request.sessions.contains(&secret.id);
             proven.satisfies(required) && (request.tls || secret.target.allow_plaintext)
         };
@@ -303,7 +306,7 @@ impl Snapshot {
     }
 }
 
-/// Does a secret apply, and if not, why?
+/// Checks that a secret applies; otherwise returns the reason.
 pub(super) fn judged(secret: &Secret, request: &RequestFacts<'_>) -> Result<(), Mismatch> {
     let target = &secret.target;
     if !target.host.matches(request.authority.host()) {
@@ -330,7 +333,8 @@ pub(super) fn path_matches(secret: &Secret, pattern: &PathPattern, path: &PathRe
     if secret.profile.encoded_slash { pattern.matches_opaque(path) } else { pattern.matches(path) }
 }
 
-/// What makes a fresh credential is refused, by whatever secret it could be allowed: the answer would hold it.
+/// Refuses requests that create a credential, whichever secret could allow them: the response would contain the new
+/// credential.
 pub(super) fn refuse_fresh_credentials(
     here: &[&Arc<Secret>],
     request: &RequestFacts<'_>,
@@ -347,7 +351,7 @@ pub(super) fn refuse_fresh_credentials(
     ))
 }
 
-/// One secret for each slot: the one whose placeholder was presented, else the most specific, ties by name.
+/// Selects one secret for each slot: the one whose placeholder was presented, else the most specific, ties by name.
 fn winners<'s>(
     matching: &[&'s Arc<Secret>],
     presented: &[SecretId],

@@ -1,4 +1,4 @@
-//! Denials of templates, as policy asks them.
+//! Denials of templates, as policy applies them.
 
 use onecli_model::operation::Reading;
 use onecli_model::template::Asked;
@@ -8,7 +8,7 @@ use super::identity::Identity;
 use super::snapshot::Snapshot;
 
 impl<'r> RequestFacts<'r> {
-    /// As denials of templates judge it.
+    /// The view of the request that denials of templates use.
     pub(super) fn asked(&self) -> Asked<'_, 'r> {
         Asked {
             method: self.method,
@@ -20,7 +20,7 @@ impl<'r> RequestFacts<'r> {
 }
 
 impl Snapshot {
-    /// What must be read of the request besides its head because a denial of one of the agent's secrets depends on it?
+    /// The parts of the request besides its head that a denial of one of the agent's secrets depends on.
     pub fn denials_read(&self, identity: &Identity, request: &RequestFacts<'_>) -> Reading {
         let Some(view) = self.agent(identity.agent().id) else { return Reading::Nothing };
         let (host, port) = (request.authority.host(), request.authority.port());

@@ -1,4 +1,4 @@
-//! What is stored for a host, found without looking at what is stored for others.
+//! An index by host, in which lookups do not depend on the number of other hosts.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub(super) struct HostIndex<T> {
 pub struct HostGroups(Vec<usize>);
 
 impl HostGroups {
-    /// Is nothing stored for the host?
+    /// Reports whether nothing is stored for the host.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -50,7 +50,7 @@ impl<T> HostIndex<T> {
         self.groups[group].push(item);
     }
 
-    /// The groups for this host. At most one for its name, and two for each of its labels.
+    /// The groups for this host: at most one for its name, and two for each of its labels.
     pub(super) fn find(&self, host: &Host) -> HostGroups {
         let mut found: Vec<usize> = self.exact.get(host).copied().into_iter().collect();
         let Some(name) = host.as_name() else { return HostGroups(found) };
@@ -64,7 +64,7 @@ impl<T> HostIndex<T> {
         HostGroups(found)
     }
 
-    /// The items of these groups. One that was stored for several patterns may come several times.
+    /// The items of these groups. An item that was stored for several patterns may occur several times.
     pub(super) fn items<'s>(&'s self, groups: &'s HostGroups) -> impl Iterator<Item = &'s T> {
         groups.0.iter().filter_map(|group| self.groups.get(*group)).flatten()
     }
@@ -74,7 +74,7 @@ impl<T> HostIndex<T> {
 mod tests {
     use super::*;
 
-    /// The index finds what the patterns themselves match.
+    /// The index returns the items whose patterns match.
     #[test]
     fn lookup_agrees_with_the_patterns() {
         let patterns: Vec<HostPattern> = [

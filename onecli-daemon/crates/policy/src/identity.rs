@@ -1,4 +1,4 @@
-//! Who is asking: from the kernel's record and a token, never from what the agent says of itself.
+//! Identification of agents: from the kernel's record and a token, never from data that the agent chooses.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use onecli_model::{Agent, CgroupName, Code, Factors, Refusal, TokenHash};
 
 use super::snapshot::Snapshot;
 
-/// How a connection reached us.
+/// How a connection reached the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Redirected by the kernel.
+    /// The kernel redirected it.
     Transparent,
-    /// The client speaks to us as its proxy.
+    /// The client uses the daemon as its proxy.
     Explicit,
 }
 
-/// What a connection proves about its sender.
+/// The evidence that a connection provides about its client.
 #[derive(Debug, Clone)]
 pub struct Evidence {
-    /// How it reached us.
+    /// How it reached the daemon.
     pub mode: Mode,
-    /// The managed cgroup it came from, in the kernel's word.
+    /// The managed cgroup it came from, according to the kernel.
     pub cgroup: Option<CgroupName>,
-    /// Hash of the token in `Proxy-Authorization`.
+    /// The hash of the token in `Proxy-Authorization`.
     pub token: Option<TokenHash>,
 }
 
-/// An authenticated agent. Only [`Snapshot::identify`] makes one.
+/// An authenticated agent. Only [`Snapshot::identify`] creates one.
 #[derive(Debug, Clone)]
 pub struct Identity {
     agent: Arc<Agent>,
@@ -41,17 +41,17 @@ impl Identity {
         &self.agent
     }
 
-    /// What the connection proved. A placeholder in a request may add the token factor.
+    /// The factors that the connection proved. A placeholder in a request may add the token factor.
     pub fn proven(&self) -> Factors {
         self.proven
     }
 
-    /// How the connection reached us.
+    /// How the connection reached the daemon.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Of a request of root's, which no connection sends.
+    /// The identity of root's test requests, which no connection sends.
     pub(super) fn of_tester(agent: Arc<Agent>) -> Identity {
         let proven = agent.factors;
         Identity { agent, proven, mode: Mode::Explicit }
@@ -61,10 +61,10 @@ impl Identity {
 impl Snapshot {
     /// Finds the agent behind `evidence` (the table of factors in ARCHITECTURE.md).
     ///
-    /// Transparent connections need a known cgroup; explicit ones need every factor the agent requires.
+    /// Transparent connections need a known cgroup; explicit ones need every factor that the agent requires.
     ///
     /// # Errors
-    /// A [`Refusal`] that says which proof is missing or wrong.
+    /// A [`Refusal`] that names the missing or wrong proof.
     pub fn identify(&self, evidence: &Evidence, now: Timestamp) -> Result<Identity, Refusal> {
         let by_cgroup = match &evidence.cgroup {
             Some(cgroup) => Some(self.agent_of_cgroup(cgroup).ok_or_else(|| {
@@ -119,19 +119,20 @@ impl Snapshot {
         Ok(Identity { agent: Arc::clone(agent), proven, mode: evidence.mode })
     }
 
-    /// The agent that `evidence` points to, for the record of what is refused before anybody is identified: the cgroup's,
-    /// in the kernel's word, else the token's, live or not. No permission follows from it.
+    /// The agent that `evidence` points to: that of the cgroup according to the kernel, else that of the token,
+    /// live or expired. It is for records of refusals before identification, and implies no permission.
     pub fn suspect(&self, evidence: &Evidence) -> Option<&Arc<Agent>> {
         let by_cgroup = evidence.cgroup.as_ref().and_then(|cgroup| self.agent_of_cgroup(cgroup));
         by_cgroup.or_else(|| self.owner_of_token(evidence.token.as_ref()?))
     }
 
-    /// The user whose `onecli run` the token in `evidence` was minted for, by uid. For the record; no permission follows from it.
+    /// The uid of the user whose `onecli run` the token in `evidence` was minted for. It is for the record and
+    /// implies no permission.
     pub fn launched_by(&self, evidence: &Evidence) -> Option<u32> {
         self.launcher_of_token(evidence.token.as_ref()?)
     }
 
-    /// When the session ends whose token is in `evidence`; an agent's own token has no end.
+    /// The end of the session whose token is in `evidence`; an agent's own token has no end.
     pub fn session_end(&self, evidence: &Evidence) -> Option<Timestamp> {
         self.end_of_token(evidence.token.as_ref()?)
     }

@@ -1,5 +1,5 @@
-//! Who may do what: identities, decisions and grants, as pure functions over a snapshot; and what outlives a snapshot:
-//! the counts of limits, and the requests that wait for a person. No I/O.
+//! Policy: identities, decisions and grants, as pure functions over a snapshot. Two kinds of state survive a
+//! snapshot: the counts of limits, and the requests that wait for approval. No I/O.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! How often an agent did what a rule limits, over all its connections. Counts outlive a snapshot, not the daemon.
+//! Request counts for limits, for each agent over all its connections. Counts survive a change of policy, but not a
+//! restart.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,36 +7,36 @@ use std::time::{Duration, Instant};
 
 use onecli_model::{AgentId, Rule, RuleId};
 
-/// Parts that a window is counted in. A request leaves the count at most a part after the window that it fell in.
+/// The parts that a window is counted in. A request leaves the count at most one part after its window.
 const PARTS: usize = 60;
-/// Counts kept before those of windows that are over are dropped. There can only be one for each rule and agent.
+/// The number of counts at which those of ended windows are dropped. There is at most one for each rule and agent.
 const TIDY_AT: usize = 4096;
 
-/// The counts of every limit for every agent. Never more than a limit's number fall into any stretch of time as long
-/// as its window.
+/// The counts of every limit for every agent. No interval as long as a limit's window contains more requests than
+/// the limit allows.
 #[derive(Debug)]
 pub struct Limits {
     origin: Instant,
     counts: Mutex<HashMap<(RuleId, AgentId), Window>>,
 }
 
-/// A limit that is used up.
+/// A limit that is exhausted.
 #[derive(Debug, Clone)]
 pub struct Exceeded {
     /// The limit.
     pub rule: Arc<Rule>,
-    /// When there is room again for one, if nothing else comes before.
+    /// The time until one more request is allowed, if no other comes first.
     pub retry_after: Duration,
 }
 
-/// What fell into the parts of one window, as a ring.
+/// The counts of a window's parts, as a ring.
 #[derive(Debug, Clone)]
 struct Window {
     /// The length of one part.
     part: Duration,
-    /// The part that was counted in last, from the beginning of time.
+    /// The part that was counted in last, from the origin.
     last: u128,
-    /// One more than the parts of a window: the oldest is in it still, perhaps.
+    /// One part more than a window has, because the oldest may still overlap the window.
     counts: [u32; PARTS + 1],
 }
 
@@ -45,12 +46,12 @@ impl Window {
         Window { part: window / parts, last: 0, counts: [0; PARTS + 1] }
     }
 
-    /// The part that `now` lies in.
+    /// The part that contains `now`.
     fn part_of(&self, now: Duration) -> u128 {
         now.as_nanos() / self.part.as_nanos().max(1)
     }
 
-    /// Forgets the parts that are over. The clock never goes back.
+    /// Forgets the parts that have ended. The clock is monotonic.
     fn turn(&mut self, now: Duration) {
         let part = self.part_of(now);
         let over = part.saturating_sub(self.last);
@@ -64,7 +65,7 @@ impl Window {
         self.counts.iter().map(|count| u64::from(*count)).sum()
     }
 
-    /// How long until fewer than `most` are counted.
+    /// The time until fewer than `most` are counted.
     fn room_in(&self, now: Duration, most: u32) -> Duration {
         let mut total = self.total();
         let oldest = self.last.saturating_sub(PARTS as u128);
@@ -85,15 +86,15 @@ fn slot(part: u128) -> usize {
 }
 
 impl Limits {
-    /// Nothing counted yet; `now` is the beginning of time.
+    /// Creates empty counts; `now` is the origin.
     pub fn new(now: Instant) -> Limits {
         Limits { origin: now, counts: Mutex::default() }
     }
 
-    /// Counts one request of `agent` for each of `rules`, or for none of them where one is used up.
+    /// Counts one request of `agent` for each of `rules`, or for none of them if one is exhausted.
     ///
     /// # Errors
-    /// [`Exceeded`], of the limit that is used up for longest.
+    /// [`Exceeded`], of the limit with the longest wait.
     pub fn take(&self, now: Instant, agent: AgentId, rules: &[Arc<Rule>]) -> Result<(), Exceeded> {
         if rules.is_empty() {
             return Ok(());

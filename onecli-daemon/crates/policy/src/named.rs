@@ -1,4 +1,4 @@
-//! What rules and grants say of the resources that a request names besides its URL.
+//! Rules and grants for the resources that a request names besides its URL.
 
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use super::snapshot::AgentView;
 use super::trace::Trace;
 
 impl AgentView {
-    /// Narrows what was ruled for `request` to what is ruled for every resource that it names. A resource that cannot be
-    /// read is refused where a credential is injected or rules exist: a secret is limited by its hosts at least.
+    /// Restricts the ruling for `request` to what is allowed for every resource that it names. A resource that
+    /// cannot be parsed is refused if a credential is injected or rules exist: a secret is at least limited by its
+    /// hosts.
     pub(super) fn rule_named(&self, request: &RequestFacts<'_>, mut ruling: Ruling) -> Ruling {
         for resource in request.named {
-            // Rules are about single places, not about all that begin alike.
+            // A rule applies to single resources, so it cannot decide on a whole prefix.
             let is_unruled = resource.is_prefix && !self.rules.is_empty();
             if is_unruled || (resource.places.is_empty() && self.limits(&ruling)) {
                 return Ruling::deny(named_is_unreadable(resource));
@@ -30,7 +31,7 @@ impl AgentView {
         ruling
     }
 
-    /// Does it matter which resource the request is for?
+    /// Reports whether the named resource can change the ruling.
     fn limits(&self, ruling: &Ruling) -> bool {
         let injects = matches!(&ruling.decision, Decision::Inject(grants) if !grants.is_empty());
         injects || !self.rules.is_empty()
@@ -49,7 +50,7 @@ impl AgentView {
                 return Err(denied_by(rule, format_args!("{method} {place}")));
             }
             if let Some(rule) = applied.approve {
-                // An approver sees the URL alone.
+                // An approver sees only the URL.
                 if ruling.approve.as_ref().is_none_or(|own| own.id != rule.id) {
                     return Err(named_wants_approval(rule, place));
                 }
@@ -74,7 +75,7 @@ impl AgentView {
     }
 }
 
-/// A place that a server may take a named resource for.
+/// A location that a server may interpret a named resource as.
 pub(super) struct Place<'r> {
     pub(super) resource: &'r NamedResource,
     authority: &'r Authority,
@@ -82,7 +83,7 @@ pub(super) struct Place<'r> {
 }
 
 impl Place<'_> {
-    /// Is the place at the secret's host and port, and below its paths?
+    /// Reports whether the location is at the secret's host and port, and below its paths.
     fn is_covered_by(&self, secret: &Secret) -> bool {
         let target = &secret.target;
         target.host.matches(self.authority.host())

@@ -1,4 +1,4 @@
-//! Placeholders in a request: whose they are, and which secrets they speak for.
+//! Placeholders in a request: the agents they belong to, and the secrets they represent.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::identity::Identity;
 use super::snapshot::{AgentView, Snapshot};
 
 impl Snapshot {
-    /// The fields of a request's body in which a placeholder may stand, by the secrets that it matches. Where there are
-    /// any, and the body is JSON, it has to be read before the request can be decided.
+    /// The fields of a request's body in which a placeholder may stand, for the secrets that it matches. If there
+    /// are any and the body is JSON, the body must be read before the decision.
     pub fn body_fields(&self, identity: &Identity, request: &RequestFacts<'_>) -> Vec<JsonPointer> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
         let is_here = |s: &&Arc<Secret>| {
@@ -25,8 +25,7 @@ impl Snapshot {
         fields
     }
 
-    /// The secrets whose placeholders stand in the body where they are to be replaced. Any other text there is the
-    /// agent's own affair.
+    /// The secrets whose placeholders stand at their locations in the body. Other text in the body is ignored.
     pub(super) fn presented_in_body(
         &self,
         view: &AgentView,
@@ -41,10 +40,11 @@ impl Snapshot {
         request.body.iter().filter_map(secret_at).collect()
     }
 
-    /// What a placeholder in the content of a request is a sign of, where `agent` sends it to `authority`:
-    /// [`Code::PlaceholderForeign`] for another agent's, [`Code::PlaceholderMisplaced`] for one whose secret is not for
-    /// that host and port. `None` for the agent's own at its host, wherever it stands, and for text that is no agent's
-    /// placeholder now: a mere spelling proves nothing. Two lookups, however many secrets there are.
+    /// Judges a placeholder in the content of a request from `agent` to `authority`. It is
+    /// [`Code::PlaceholderForeign`] for another agent's, and [`Code::PlaceholderMisplaced`] for one whose secret is
+    /// for another host or port. It is `None` for the agent's own at its host, anywhere in the content, and for
+    /// text that is not a current placeholder: the format alone proves nothing. It takes two lookups, however many
+    /// secrets there are.
     pub fn judge_content(&self, agent: AgentId, authority: &Authority, placeholder: &str) -> Option<Code> {
         let (owner, secret) = self.placeholder(placeholder)?;
         if *owner != agent {
@@ -55,7 +55,7 @@ impl Snapshot {
         (!is_here).then_some(Code::PlaceholderMisplaced)
     }
 
-    /// Every placeholder must be this agent's, for a secret that may go to this host.
+    /// Checks that every placeholder belongs to this agent, and to a secret that may go to this host.
     pub(super) fn check_placeholders(
         &self,
         view: &AgentView,

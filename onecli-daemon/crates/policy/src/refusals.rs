@@ -1,4 +1,4 @@
-//! What refused requests are told, and what to do about it.
+//! Refusals: their messages and hints.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ pub(super) fn denied_by(rule: &Rule, what: impl fmt::Display) -> Refusal {
 
 pub(super) fn denied_request(rule: &Rule, request: &RequestFacts<'_>) -> Refusal {
     match (rule.terms.is_whole(), request.path.ambiguity()) {
-        // It may or may not be what the rule is about: the sender can say it plainly.
+        // The rule may or may not apply: the client can send an unambiguous path.
         (false, Some(ambiguity)) => ambiguous(ambiguity).by(rule),
         _ => denied_by(rule, format_args!("{} {}{}", request.method, request.authority, request.path)),
     }
@@ -77,7 +77,7 @@ pub(super) fn not_for_named(secret: Option<&Secret>, place: &Place<'_>) -> Refus
     Refusal::new(Code::EgressDenied, message, hint).by(Cause::Default(Egress::Deny))
 }
 
-/// `former`: a secret for the host that the agent could use once.
+/// `former` is a secret for the host that the agent could use earlier.
 pub(super) fn host_denied(identity: &Identity, authority: &Authority, former: Option<&Secret>) -> Refusal {
     let name = &identity.agent().name;
     let port = if authority.port() == 443 { String::new() } else { format!(" --port {}", authority.port()) };

@@ -1,4 +1,4 @@
-//! What happens to a connection, and which names an agent may resolve.
+//! Decisions about connections, and the names that an agent may resolve.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use super::identity::Identity;
 use super::refusals::{denied_by, host_denied, removed};
 use super::snapshot::Snapshot;
 
-/// Names that are resolved to find out whether an address is one of theirs.
+/// The most names that are resolved to check whether an address belongs to one of them.
 const MOST_NAMES: usize = 16;
 
-/// What happens to a connection, once it is known where it goes.
+/// The decision about a connection whose destination is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// Decrypt: a secret or a rule of the agent has to see what is asked for.
+    /// Decrypt: a secret or a rule of the agent depends on the requests.
     Inspect,
-    /// Pass the bytes on, unread.
+    /// Forward the bytes unread.
     Tunnel {
-        /// To these addresses.
+        /// The addresses that it may connect to.
         reach: Reach,
-        /// Because of this.
+        /// The reason for the decision.
         cause: Cause,
     },
     /// Refuse.
@@ -30,14 +30,19 @@ pub enum Route {
 }
 
 impl Snapshot {
-    /// Decides a connection by where it goes. Precedence: a rule that denies all of it; whether anything on it may be
-    /// allowed; whether that takes reading it; a rule that allows all of it; the agent's egress default.
+    /// Decides a connection by its destination. Precedence:
+    ///
+    /// 1. a rule that denies all of it;
+    /// 2. whether any request on it may be allowed;
+    /// 3. whether its requests must be read;
+    /// 4. a rule that allows all of it;
+    /// 5. the agent's egress default.
     pub fn route(&self, identity: &Identity, authority: &Authority) -> Route {
         let stored = !self.stored_at(authority.host()).is_empty();
         self.route_stored(identity, authority, stored)
     }
 
-    /// The same, where `stored` tells whether a value may be in what comes back.
+    /// As [`Snapshot::route`]; `stored` says whether a response may contain a value.
     fn route_stored(&self, identity: &Identity, authority: &Authority, stored: bool) -> Route {
         let Some(view) = self.agent(identity.agent().id) else { return Route::Deny(removed()) };
         let whole = view.rules.whole(authority);
@@ -49,7 +54,7 @@ impl Snapshot {
         if !secret && !whole.hopeful && egress == Egress::Deny {
             return Route::Deny(host_denied(identity, authority, view.former_at(authority.host())));
         }
-        // What any agent may have left there must not come back unread, unless an administrator says so.
+        // Values that any agent may have stored there must not come back unread, unless an administrator allows it.
         if secret || whole.inspect || (stored && whole.tunnel.is_none()) {
             return Route::Inspect;
         }
@@ -61,14 +66,14 @@ impl Snapshot {
             (None, Egress::Allow) => {
                 Route::Tunnel { reach: Reach { open: true, ..whole.reach }, cause: Cause::Default(egress) }
             }
-            // What may be allowed then is known only once it is read.
+            // The requests must be read to find out whether they are allowed.
             (None, Egress::Deny) => Route::Inspect,
         }
     }
 
-    /// For bytes that cannot be read on a connection of which only the address is known: the address itself, and the
-    /// names that a rule allows on its port, each with what rules say of it. A name counts where a fresh resolution of it
-    /// holds the address. Nothing but a rule allows such bytes.
+    /// Decides on unreadable bytes on a connection of which only the address is known. Returns the address itself
+    /// and the names that a rule allows on its port, each with its reach and cause. The caller must check that a
+    /// fresh resolution of the name contains the address. Only a rule allows such bytes.
     pub fn unread(&self, identity: &Identity, address: SocketAddr) -> Vec<(Authority, Reach, Cause)> {
         let Some(view) = self.agent(identity.agent().id) else { return Vec::new() };
         let literal = Host::from(address.ip());
@@ -83,8 +88,8 @@ impl Snapshot {
             .collect()
     }
 
-    /// Does a rule allow bytes that cannot be read to this host and port? A secret for another port does not count: no value
-    /// is put into such bytes.
+    /// Reports whether a rule allows unreadable bytes to this host and port. A secret for another port is ignored,
+    /// because no value is injected into such bytes.
     pub fn allows_unread(&self, identity: &Identity, authority: &Authority) -> Option<(Reach, Cause)> {
         let stored = self.is_stored_on(authority.host(), authority.port());
         match self.route_stored(identity, authority, stored) {
@@ -93,7 +98,7 @@ impl Snapshot {
         }
     }
 
-    /// May the agent learn the addresses of this name?
+    /// Reports whether the agent may resolve this name.
     pub fn may_resolve(&self, identity: &Identity, host: &Host) -> bool {
         let Some(view) = self.agent(identity.agent().id) else { return false };
         match view.rules.hope(host) {
@@ -106,8 +111,8 @@ impl Snapshot {
         }
     }
 
-    /// Is the name one that an operator wrote, in a rule or a secret of the agent? Other names that it [may
-    /// resolve](Self::may_resolve) it may have made up, and can say something by them.
+    /// Reports whether an operator wrote this name, in a rule or a secret of the agent. The agent may have invented
+    /// other names that it [may resolve](Self::may_resolve), and can leak data in them.
     pub fn is_written(&self, identity: &Identity, host: &Host) -> bool {
         let Some(view) = self.agent(identity.agent().id) else { return false };
         let is_it = |secret: &Arc<Secret>| secret.target.host.exact().any(|own| own == host);

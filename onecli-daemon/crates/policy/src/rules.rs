@@ -8,50 +8,50 @@ use onecli_model::{Action, AgentId, Authority, Host, HostPattern, Mismatch, Path
 
 use super::trace::Trace;
 
-/// An agent's rules, those for all agents included. A question looks at the rules that can be for its host alone, so
-/// that it takes about as long with a thousand rules as with ten.
+/// An agent's rules, including those for all agents. A lookup visits only the rules that can apply to its host, so
+/// it takes about as long with a thousand rules as with ten.
 #[derive(Debug, Default)]
 pub(super) struct RuleSet {
-    /// In the order in which they win: by what they do, then by number.
+    /// In order of precedence: by action, then by number.
     rules: Vec<Arc<Rule>>,
     exact: HashMap<Host, Vec<usize>>,
-    /// By the name that a pattern's wildcard stands before.
+    /// By the name behind a pattern's wildcard.
     below: HashMap<String, Vec<usize>>,
     any: Vec<usize>,
 }
 
-/// The rules that apply to one request. Of those that do the same, the one with the lowest number.
+/// The rules that apply to one request. Of several with the same action, the one with the lowest number.
 #[derive(Debug, Default)]
 pub(super) struct Applied<'s> {
     pub(super) deny: Option<&'s Arc<Rule>>,
     pub(super) approve: Option<&'s Arc<Rule>>,
     pub(super) limits: Vec<&'s Arc<Rule>>,
     pub(super) allow: Option<&'s Arc<Rule>>,
-    /// What the rules say of addresses. `open` where one allows without naming a network.
+    /// The address restrictions of the rules. `open` if one allows without naming a network.
     pub(super) reach: Reach,
-    /// Does one depend on what is asked for at this host and port?
+    /// Whether a rule depends on the request at this host and port.
     pub(super) is_ruled: bool,
 }
 
-/// What rules say of a connection before anything on it is read.
+/// The result of the rules for a connection before anything on it is read.
 #[derive(Debug, Default)]
 pub(super) struct Whole<'s> {
-    /// Refuses everything on it.
+    /// A rule that denies everything on it.
     pub(super) deny: Option<&'s Arc<Rule>>,
-    /// Allows everything on it.
+    /// A rule that allows everything on it.
     pub(super) allow: Option<&'s Arc<Rule>>,
-    /// Allows everything on it to pass unread, also where a secret is stored for the host.
+    /// A rule that allows everything on it to pass unread, even if a secret is stored for the host.
     pub(super) tunnel: Option<&'s Arc<Rule>>,
-    /// Some request on it may be allowed.
+    /// Whether some request on it may be allowed.
     pub(super) hopeful: bool,
-    /// Requests on it must be read.
+    /// Whether requests on it must be read.
     pub(super) inspect: bool,
-    /// What the rules say of addresses.
+    /// The address restrictions of the rules.
     pub(super) reach: Reach,
 }
 
 impl RuleSet {
-    /// The rules among `all` that are for this agent.
+    /// Selects the rules among `all` that apply to this agent.
     pub(super) fn new(agent: AgentId, all: &[Arc<Rule>]) -> RuleSet {
         let mut rules: Vec<Arc<Rule>> =
             all.iter().filter(|rule| rule.agent.is_none_or(|own| own == agent)).cloned().collect();
@@ -69,12 +69,12 @@ impl RuleSet {
         set
     }
 
-    /// Is there any?
+    /// Reports whether there are no rules.
     pub(super) fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// Every rule that can be for `host`, in no particular order.
+    /// Visits every rule that can apply to `host`, in no particular order.
     fn visit<'s>(&'s self, host: &Host, mut see: impl FnMut(&'s Arc<Rule>)) {
         if self.is_empty() {
             return;
@@ -93,7 +93,7 @@ impl RuleSet {
         }
     }
 
-    /// The rules that apply to a request. With a trace, every rule is looked at and noted.
+    /// The rules that apply to a request. With a trace, every rule is considered and recorded.
     pub(super) fn apply<'s>(
         &'s self,
         authority: &Authority,
@@ -122,7 +122,7 @@ impl RuleSet {
         applied
     }
 
-    /// What rules say of a connection to `authority`.
+    /// The result of the rules for a connection to `authority`.
     pub(super) fn whole(&self, authority: &Authority) -> Whole<'_> {
         let mut whole = Whole::default();
         self.visit(authority.host(), |rule| {
@@ -155,7 +155,7 @@ impl RuleSet {
         whole
     }
 
-    /// May some request to this host be allowed by a rule, on some port? `None`: all of it is refused.
+    /// Whether a rule may allow some request to this host, on some port. `None`: all requests are refused.
     pub(super) fn hope(&self, host: &Host) -> Option<bool> {
         let (mut hopeful, mut denied) = (false, false);
         self.visit(host, |rule| {
@@ -168,7 +168,7 @@ impl RuleSet {
                     denied |= terms.is_whole() && terms.port().is_none() && terms.address().is_none();
                 }
                 Action::Approve => hopeful = true,
-                // A rule that names a network alone is for connections that name no host.
+                // A rule that names only a network is for connections without a host name.
                 Action::Allow => hopeful |= terms.host().is_some() || terms.address().is_none(),
                 Action::Limit => {}
             }
@@ -176,14 +176,14 @@ impl RuleSet {
         (!denied).then_some(hopeful)
     }
 
-    /// Does a rule that allows, or has somebody asked, name this very host?
+    /// Reports whether a rule that allows, or requires approval, names this very host.
     pub(super) fn name(&self, host: &Host) -> bool {
         let allows = |at: &usize| matches!(self.rules[*at].terms.action(), Action::Allow | Action::Approve);
         self.exact.get(host).is_some_and(|rules| rules.iter().any(allows))
     }
 
-    /// Hosts by name that a rule allows whole connections to on this port, at most `most`: for connections of which only
-    /// the address is known.
+    /// Host names that a rule allows whole connections to on this port, at most `most`: for connections of which
+    /// only the address is known.
     pub(super) fn names_on(&self, port: u16, most: usize) -> Vec<&Host> {
         let is_one = |rule: &&Arc<Rule>| {
             rule.terms.action() == Action::Allow
@@ -218,7 +218,7 @@ impl<'s> Applied<'s> {
         let terms = &rule.terms;
         match (terms.action(), judged) {
             (Action::Deny, Ok(())) => first(&mut self.deny, rule),
-            // Whatever addresses the host turns out to have, these are not for it.
+            // These addresses are denied, whatever the host resolves to.
             (Action::Deny, Err(Mismatch::AddressLater)) => {
                 if terms.is_for(authority).is_ok() && terms.is_about(method, path).is_ok() {
                     self.reach.denied.extend(terms.address());
@@ -236,7 +236,7 @@ impl<'s> Applied<'s> {
     }
 }
 
-/// Keeps the one with the lowest number.
+/// Retains the rule with the lowest number.
 fn first<'s>(kept: &mut Option<&'s Arc<Rule>>, rule: &'s Arc<Rule>) {
     if kept.is_none_or(|kept| rule.id < kept.id) {
         *kept = Some(rule);

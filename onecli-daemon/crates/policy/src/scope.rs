@@ -1,12 +1,12 @@
-//! Where a secret may go, compared with where it could go before.
+//! Comparison of a secret's scope with its previous scope.
 
 use onecli_model::Secret;
 
-/// What lets a value go where it could not go before, when `from` becomes `to`: names of properties. Empty where fewer paths and
-/// methods, or other variables, are all that changed.
+/// The properties by which `to` has a wider scope than `from`. Empty if the only changes are fewer paths and
+/// methods, or other variables.
 ///
-/// Conservative: a path pattern that is not provably within an old one counts as wider, and so does every change of hosts, port,
-/// placement, plain-text flag and profile.
+/// The comparison is conservative. A path pattern that is not provably within an old one counts as wider. So does
+/// every change of hosts, port, placement, plain-text flag and profile.
 pub fn widened(from: &Secret, to: &Secret) -> Vec<&'static str> {
     let (before, after) = (&from.target, &to.target);
     let is_covered = |path| before.paths.iter().any(|old| old.covers(path));
@@ -29,7 +29,7 @@ mod tests {
 
     use super::*;
 
-    /// A change of a secret, and what of it is wider.
+    /// A change of a secret, and the properties that become wider.
     type Change<'c> = (fn(&mut Secret), &'c [&'c str]);
 
     #[test]

@@ -10,25 +10,26 @@ use super::grant::{Grant, Sent, Watch};
 use super::identity::Identity;
 use super::snapshot::Snapshot;
 
-/// Who sends such requests. No agent of the store has this id, and no connection identifies as it.
+/// The agent id of test requests. No agent of the store has this id, and no connection identifies as it.
 const TESTER: AgentId = AgentId(Uuid::max());
 const NAME: &str = "secret-test";
 
-/// What root may send with a secret.
+/// Permission for root to send one request with a secret.
 pub struct TestPermit {
-    /// In whose name.
+    /// The identity that sends it.
     pub identity: Identity,
     /// The secret.
     pub grant: Grant,
-    /// Its value must not come back.
+    /// Permission to scrub the value from the response.
     pub watch: Watch,
 }
 
 impl Snapshot {
-    /// Permits `request` with a secret, if it is within the secret's scope. The caller has checked that root asks.
+    /// Permits `request` with a secret, if it is within the secret's scope. The caller has checked that root makes
+    /// the request.
     ///
     /// # Errors
-    /// A [`Refusal`] that says what is outside of the scope.
+    /// A [`Refusal`] that names the part outside of the scope.
     pub fn permit_test(&self, secret: SecretId, request: &RequestFacts<'_>) -> Result<TestPermit, Refusal> {
         let outside = |what: &str| {
             Refusal::new(

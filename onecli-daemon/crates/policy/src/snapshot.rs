@@ -1,4 +1,5 @@
-//! All that decisions need, compiled into memory and replaced as a whole when the store changes.
+//! The policy snapshot: the data for decisions, compiled into memory and replaced as a whole when the store
+//! changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,24 +18,24 @@ use super::rules::RuleSet;
 pub struct AgentInput {
     /// The agent.
     pub agent: Agent,
-    /// Hash of the token it was given when it was added or rotated.
+    /// The hash of the token that was issued when the agent was added or rotated.
     pub token: TokenHash,
 }
 
 /// A session token.
 #[derive(Debug, Clone)]
 pub struct TokenInput {
-    /// Whose token.
+    /// The agent it belongs to.
     pub agent: AgentId,
     /// Its hash.
     pub token: TokenHash,
-    /// When it ends.
+    /// The time at which it expires.
     pub expires: Timestamp,
-    /// The user whose `onecli run` it was minted for, by uid.
+    /// The uid of the user whose `onecli run` it was minted for.
     pub launched_by: Option<u32>,
 }
 
-/// What a snapshot is compiled from.
+/// The input of a snapshot.
 #[derive(Debug, Default)]
 pub struct SnapshotInput {
     /// Every agent, disabled ones too.
@@ -43,25 +44,25 @@ pub struct SnapshotInput {
     pub sessions: Vec<TokenInput>,
     /// Every secret, disabled ones too.
     pub secrets: Vec<Secret>,
-    /// Values that were replaced and are kept: secrets as they were, never granted.
+    /// Replaced values that are retained: secrets as they were, never granted.
     pub replaced: Vec<Secret>,
-    /// Which agent may use which secret.
+    /// Grants: agent and secret.
     pub grants: Vec<(AgentId, SecretId)>,
-    /// Which agent might, and may not any more.
+    /// Revoked grants.
     pub former_grants: Vec<(AgentId, SecretId)>,
     /// Every rule.
     pub rules: Vec<Rule>,
 }
 
-/// The compiled policy. Immutable; a change makes a new one.
+/// The compiled policy. It is immutable; a change creates a new one.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     agents: HashMap<AgentId, AgentView>,
     tokens: HashMap<TokenHash, TokenOwner>,
     cgroups: HashMap<CgroupName, AgentId>,
-    /// Whose placeholder it is, and for which secret.
+    /// The agent and the secret of each placeholder.
     placeholders: HashMap<Placeholder, (AgentId, Arc<Secret>)>,
-    /// Every secret, disabled ones too, by the hosts that it is sent to; and values that were replaced, by theirs.
+    /// Every secret, disabled ones too, by the hosts that it is sent to; and replaced values, by theirs.
     stored: HostIndex<Stored>,
 }
 
@@ -79,9 +80,9 @@ pub(super) struct AgentView {
     pub(super) agent: Arc<Agent>,
     /// Granted and enabled secrets.
     pub(super) secrets: Vec<Arc<Secret>>,
-    /// Secrets whose values it may have left somewhere while it could use them: granted once, or disabled since.
+    /// Secrets whose values the agent may have stored somewhere: their grants were revoked, or they were disabled.
     pub(super) former: Vec<Arc<Secret>>,
-    /// Its rules, and those for all agents.
+    /// The agent's rules, and those for all agents.
     pub(super) rules: RuleSet,
 }
 
@@ -93,7 +94,7 @@ struct TokenOwner {
 }
 
 impl Snapshot {
-    /// Compiles `input`; `placeholder` derives the stand-in of an agent, a secret and the agent's generation.
+    /// Compiles `input`; `placeholder` derives the placeholder of an agent, a secret and the agent's generation.
     pub fn compile(
         input: SnapshotInput,
         placeholder: &dyn Fn(AgentId, SecretId, u32) -> Placeholder,
@@ -156,7 +157,7 @@ impl Snapshot {
         }
     }
 
-    /// The groups of secrets that are sent to this host, whichever agent may use them.
+    /// The groups of secrets that are sent to this host, for any agent.
     pub fn stored_at(&self, host: &Host) -> HostGroups {
         self.stored.find(host)
     }
@@ -179,7 +180,7 @@ impl Snapshot {
         self.stored.items(&groups).find(is_placed).map(|stored| Arc::clone(&stored.secret))
     }
 
-    /// Is a secret sent to this host, on this port?
+    /// Reports whether a secret is sent to this host, on this port.
     pub(super) fn is_stored_on(&self, host: &Host, port: u16) -> bool {
         let groups = self.stored.find(host);
         self.stored.items(&groups).any(|stored| stored.port == port)
@@ -201,7 +202,7 @@ impl Snapshot {
         self.owner_of_token(token)
     }
 
-    /// Whose token it is or, if it expired, was.
+    /// The agent that the token belongs to, even if it has expired.
     pub(super) fn owner_of_token(&self, token: &TokenHash) -> Option<&Arc<Agent>> {
         self.agents.get(&self.tokens.get(token)?.agent).map(|view| &view.agent)
     }
@@ -218,12 +219,12 @@ impl Snapshot {
         self.placeholders.get(placeholder).map(|(agent, secret)| (*agent, secret.id))
     }
 
-    /// The agent and the secret that this text is the placeholder of.
+    /// The agent and the secret that this placeholder belongs to.
     pub(super) fn placeholder(&self, text: &str) -> Option<&(AgentId, Arc<Secret>)> {
         self.placeholders.get(text)
     }
 
-    /// May the agent use all of these secrets, in these versions?
+    /// Reports whether the agent may use all of these secrets, in these versions.
     pub fn grants(&self, agent: AgentId, secrets: &[(SecretId, u32)]) -> bool {
         let Some(view) = self.agents.get(&agent) else { return secrets.is_empty() };
         let is_granted = |(id, version): &(SecretId, u32)| {
@@ -232,19 +233,19 @@ impl Snapshot {
         secrets.iter().all(is_granted)
     }
 
-    /// Can a secret of this agent match the host, on whatever port?
+    /// Reports whether a secret of this agent can match the host, on any port.
     pub(super) fn may_match(&self, agent: AgentId, host: &Host) -> bool {
         self.agents.get(&agent).is_some_and(|view| view.secrets.iter().any(|s| s.target.host.matches(host)))
     }
 }
 
 impl AgentView {
-    /// A secret for this host that the agent could use once.
+    /// A secret for this host that the agent could use earlier.
     pub(super) fn former_at(&self, host: &Host) -> Option<&Secret> {
         self.former.iter().find(|secret| secret.target.host.matches(host)).map(AsRef::as_ref)
     }
 
-    /// The secrets whose values must not come back from this host, by whatever port or path.
+    /// The secrets whose values must not come back from this host, on any port or path.
     pub(super) fn watched(&self, host: &Host) -> impl Iterator<Item = &Arc<Secret>> {
         self.secrets.iter().chain(&self.former).filter(|secret| secret.target.host.matches(host))
     }

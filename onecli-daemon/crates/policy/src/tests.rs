@@ -1,4 +1,4 @@
-//! The tables of identity and decision.
+//! Tables of identification and decisions.
 
 use http::Method;
 use jiff::Timestamp;
@@ -145,7 +145,7 @@ fn an_expired_session_token_is_unknown() {
     assert_eq!(got.unwrap_err().code, Code::TokenUnknown);
 }
 
-/// A refusal's record names whom the evidence points to, who may not have been identified.
+/// The record of a refusal names the agent that the evidence points to, even if it was not identified.
 #[test]
 fn suspects() {
     let world = world();
@@ -205,7 +205,7 @@ fn decision_table() {
     let token = (Mode::Explicit, None, Some(3));
     let open = (Mode::Transparent, Some("open"), None);
 
-    // Factors: the placeholder stands in for the token on transparent connections.
+    // Factors: the placeholder replaces the token on transparent connections.
     check(both, "api.test", "/v1/x", &[placeholder(1, 1)], Ok(&["api"]));
     check(both, "api.test", "/v1/x", &[], Err(Code::PlaceholderMissing));
     check(cgroup, "api.test", "/v1/x", &[], Ok(&["api"]));
@@ -214,20 +214,20 @@ fn decision_table() {
     check((Mode::Transparent, Some("token"), None), "api.test", "/v1/x", &[], Err(Code::PlaceholderMissing));
     check((Mode::Transparent, Some("token"), None), "api.test", "/v1/x", &[placeholder(3, 1)], Ok(&["api"]));
 
-    // Somebody else's placeholder, one from nowhere, and one at the wrong host.
+    // Another agent's placeholder, an unknown one, and one at the wrong host.
     check(both, "api.test", "/v1/x", &[placeholder(2, 1)], Err(Code::PlaceholderForeign));
     check(token, "api.test", "/v1/x", &[placeholder(9, 9)], Err(Code::PlaceholderForeign));
     check(token, "other.test", "/", &[placeholder(3, 1)], Err(Code::PlaceholderMisplaced));
     check(open, "evil.test", "/", &[placeholder(4, 1)], Err(Code::PlaceholderMisplaced));
     check(open, "api.test:8443", "/v1/x", &[placeholder(4, 1)], Err(Code::PlaceholderMisplaced));
 
-    // The most specific secret wins its slot; a placeholder picks; two slots are both filled.
+    // The most specific secret wins its slot; a placeholder selects one; two slots are both filled.
     check(cgroup, "api.test", "/v1/admin/x", &[], Ok(&["admin"]));
     check(cgroup, "api.test", "/v1/admin/x", &[placeholder(2, 1)], Ok(&["api"]));
     check(cgroup, "api.test", "/v1/extra/x", &[], Ok(&["extra", "api"]));
     check(both, "api.test", "/v1/extra/x", &[placeholder(1, 3)], Ok(&["extra"]));
 
-    // Nothing granted for it.
+    // No grant matches it.
     check(cgroup, "api.test", "/v2", &[], Err(Code::EgressDenied));
     check(cgroup, "evil.test", "/", &[], Err(Code::EgressDenied));
     check(cgroup, "api.test:8443", "/v1/x", &[], Err(Code::EgressDenied));
@@ -249,7 +249,7 @@ struct PlainRequest {
 }
 
 impl PlainRequest {
-    /// For `HOST/PATH`, or `HOST:PORT/PATH`.
+    /// Builds it for `HOST/PATH`, or `HOST:PORT/PATH`.
     fn new(method: &str, target: &str) -> PlainRequest {
         let (authority, path) = target.split_at(target.find('/').unwrap());
         PlainRequest {
@@ -287,8 +287,8 @@ fn plain_http_gets_no_credential() {
     }
 }
 
-/// What is under way rests on agent, session, decision and every secret that was used.
-/// A value that the agent had an upstream store outlives its grant.
+/// A running response depends on agent, session, decision and every secret that was used. A value that the agent
+/// stored at an upstream outlives its grant.
 #[test]
 fn what_was_granted_once_is_looked_for_still() {
     let ids = (AgentId(Uuid::from_u128(3)), SecretId(Uuid::from_u128(1)));
@@ -318,9 +318,9 @@ fn what_was_granted_once_is_looked_for_still() {
     check(&compile(Egress::Allow, true, false, true), 1, "Inspect");
     check(&compile(Egress::Allow, true, true, true), 1, "Inspect");
     check(&compile(Egress::Allow, false, true, false), 1, "Inspect");
-    // What another agent left there must not come back unread, either.
+    // A value that another agent stored there must not come back unread, either.
     check(&compile(Egress::Allow, true, false, false), 0, "Inspect");
-    // It allows nothing.
+    // The revoked grant allows nothing.
     check(&compile(Egress::Deny, true, false, true), 1, "Deny");
 }
 
@@ -364,7 +364,7 @@ fn what_is_taken_back_is_no_longer_allowed() {
     assert_eq!((both.session_end(&session), both.session_end(&own)), (Some(late), None));
     assert!(both.still_allows(&own, NOW, agent_id(4), &facts, &[]).is_none(), "it is another agent by now");
 
-    // With egress `allow` the request itself would still be let through, without the credential.
+    // With egress `allow` the request itself would still be forwarded, without the credential.
     for grants in [&[3][..], &[]] {
         let world = compile(true, Egress::Allow, grants);
         assert!(!allows(&world, &own, NOW, &[id(1)]), "{grants:?}");
@@ -389,7 +389,7 @@ fn routes() {
     assert_eq!(route("open", "api.test"), Route::Inspect);
 }
 
-/// A placeholder in the body counts for the secret of that very field, and for nothing else.
+/// A placeholder in the body counts only for the secret of that field.
 #[test]
 fn bodies_prove_one_secret() {
     let agents = vec![agent(1, "both", Factors::BOTH, Egress::Deny)];

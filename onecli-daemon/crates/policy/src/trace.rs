@@ -1,43 +1,43 @@
-//! What a decision looked at, for those who ask why.
+//! The rules and secrets that a decision considered, for `onecli why`.
 
 use std::sync::Arc;
 
 use onecli_model::{Mismatch, Rule, Secret};
 
-/// What a decision looked at. Decisions on the request path note nothing.
+/// The rules and secrets that a decision considered. Decisions on the request path record nothing.
 #[derive(Debug, Default)]
 pub struct Trace(Option<Vec<Considered>>);
 
 /// One rule or secret, and whether it applies.
 #[derive(Debug, Clone)]
 pub struct Considered {
-    /// What was looked at.
+    /// The rule or secret.
     pub subject: Subject,
-    /// Why it does not apply, if it does not.
+    /// The reason why it does not apply, if it does not.
     pub mismatch: Option<Mismatch>,
 }
 
-/// What can decide.
+/// A rule or a secret.
 #[derive(Debug, Clone)]
 pub enum Subject {
     /// A rule.
     Rule(Arc<Rule>),
-    /// A secret that the agent was granted.
+    /// A secret that was granted to the agent.
     Secret(Arc<Secret>),
 }
 
 impl Trace {
-    /// Notes nothing.
+    /// Records nothing.
     pub fn none() -> Trace {
         Trace(None)
     }
 
-    /// Notes everything.
+    /// Records everything.
     pub fn wanted() -> Trace {
         Trace(Some(Vec::new()))
     }
 
-    /// What was noted.
+    /// The recorded entries.
     pub fn into_considered(self) -> Vec<Considered> {
         self.0.unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What requests are bound to: limits and approvals.
+//! The conditions of requests: limits and approvals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn limits_are_each_agents_own_and_count_all_or_none() {
     assert_eq!(exceeded.rule.id, RuleId(1));
     assert!(exceeded.retry_after <= Duration::from_millis(1100), "{exceeded:?}");
     take(1, 2, &both).unwrap();
-    // What was refused was not counted for the other limit.
+    // The refused request was not counted for the other limit.
     take(1100, 1, &both).unwrap();
     let exceeded = take(2300, 1, &both).unwrap_err();
     assert_eq!(exceeded.rule.id, RuleId(2));
@@ -56,7 +56,7 @@ fn who_waits_as_long_as_told_finds_room() {
 }
 
 proptest! {
-    /// In no stretch of time as long as the window is a limit exceeded, and it is not far below it either.
+    /// No interval as long as the window exceeds a limit, and the count does not stay far below it either.
     #[test]
     fn a_limit_is_never_exceeded(count in 1_u32..20, gaps in proptest::collection::vec(0_u64..400, 1..300)) {
         let start = SystemClock.instant();
@@ -108,7 +108,7 @@ async fn an_approval_is_for_one_request_and_asked_once() {
     approvals.answer(id, answer).unwrap();
     assert_eq!(first.await, answer);
     assert_eq!(approvals.answer(id, answer), Err(NotWaiting));
-    // Whoever asked goes away: there is nothing to answer any more.
+    // The client disconnects: no approval is pending any more.
     let gone = second.id();
     drop(second);
     assert_eq!(approvals.answer(gone, answer), Err(NotWaiting));
@@ -125,7 +125,8 @@ fn one_agent_leaves_room_for_others_to_ask() {
     let _again = approvals.ask(now(), asked(1), &OsRandom).unwrap();
 }
 
-/// Who asks and goes away, again and again, is refused: each question is a record of the audit log.
+/// An agent that requests approval and disconnects, again and again, is refused: each approval is a record in the
+/// audit log.
 #[test]
 fn one_agent_asks_so_often_in_a_minute() {
     let approvals = Arc::new(Approvals::default());

@@ -1,4 +1,4 @@
-//! Resources that a request names besides its URL are ruled like the URL itself.
+//! Resources that a request names besides its URL are decided like the URL itself.
 
 use onecli_model::named::{Naming, named_resources};
 
@@ -59,7 +59,7 @@ fn rules_apply_to_named_resources() {
     check(&deny, free, "/c/../b/k", "deny rule_denied by deny 1");
     check(&deny, free, "/c/k", "forward egress allow");
     check(&deny, free, "arn:aws:s3:x:1:accesspoint/a", UNREADABLE);
-    // Who may not read a place may not copy from it.
+    // An agent that may not read a location may not copy from it.
     check(&["deny x.test - GET /b/**"], free, "/b/k", "deny rule_denied by deny 1");
     check(&["deny x.test - DELETE /b/**"], free, "/b/k", "forward egress allow");
     check(&["approve x.test - - /b/**"], free, "/b/k", "deny bad_request by approve 1");
@@ -80,7 +80,7 @@ fn prefixes_and_unreadable_resources_are_limited() {
     check("x-symlink-target", "c/../../../v2", OUTSIDE);
     check("x-checksum-deploy", "true", UNREADABLE);
     check("x-vault-namespace", "team", "inject grant");
-    // A rule may be about a part of what begins so.
+    // A rule may apply to a part of the prefix.
     let ruled =
         decided(&["deny x.test - - /b/**"], "open", "PUT x.test/v1/A/c", ("x-object-manifest", "c/p"));
     assert_eq!(ruled, UNREADABLE);

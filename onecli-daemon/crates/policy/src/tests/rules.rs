@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A rule out of `action host port methods paths`, `-` for what is not said.
+/// A rule parsed from `action host port methods paths`, with `-` for an omitted part.
 pub(super) fn rule(id: u32, agent: Option<u8>, line: &str) -> Rule {
     let words: Vec<&str> = line.split_whitespace().collect();
     let word = |at: usize| words.get(at).copied().filter(|word| *word != "-").map(str::to_owned);
@@ -78,16 +78,16 @@ fn precedence() {
         let got = summary(&decided(&world, name, method, target, &mut Trace::none()));
         assert_eq!(got, expected, "{lines:?} {name} {method} {target}");
     };
-    // Deny goes before everything, whatever the numbers.
+    // Deny precedes everything, whatever the numbers.
     let all = ["allow api.test", "limit api.test - - - - 9/m", "approve api.test", "deny api.test - - /v1/x"];
     check(&all, "cgroup", "GET", "api.test/v1/x", "deny rule_denied by deny 4");
     check(&all, "cgroup", "GET", "api.test/v1/y", "inject grant, approve 3, limit 2");
     check(&all, "cgroup", "GET", "api.test/v2", "forward allow 1, approve 3, limit 2");
     check(&all, "cgroup", "GET", "api.test:8443/v1/y", "deny egress_denied by egress deny");
-    // Every limit counts, one person is asked.
+    // Every limit counts, and one approval is requested.
     let many = ["limit - - - - - 9/m", "limit api.test - - - - 1/s", "approve api.test", "approve -"];
     check(&many, "cgroup", "GET", "api.test/v1/y", "inject grant, approve 3, limit 1, limit 2");
-    // A limit allows nothing; what a person allows is allowed.
+    // A limit allows nothing; an approval rule allows the request.
     check(
         &["limit evil.test - - - - 9/m"],
         "cgroup",
@@ -110,10 +110,10 @@ fn precedence() {
     check(&fine, "cgroup", "GET", "evil.test/a/../b", "deny egress_denied by egress deny");
     check(&["deny - - DELETE"], "cgroup", "DELETE", "api.test/v1/x", "deny rule_denied by deny 1");
     check(&["deny - - DELETE"], "cgroup", "GET", "api.test/v1/x", "inject grant");
-    // An ambiguous path is what a restriction may be about.
+    // A restriction may apply to an ambiguous path.
     check(&["deny evil.test - - /x"], "open", "GET", "evil.test/a/../x", "deny path_ambiguous by deny 1");
     check(&["limit evil.test - - /x - 1/s"], "open", "GET", "evil.test//x", "forward egress allow, limit 1");
-    // Without its placeholder the agent gets no credential, and goes on only where a rule allows it.
+    // Without its placeholder the agent gets no credential, and may continue only if a rule allows the request.
     check(&[], "both", "GET", "api.test/v1/x", "deny placeholder_missing by -");
     check(&["approve api.test"], "both", "GET", "api.test/v1/x", "deny placeholder_missing by -");
     check(&["allow api.test"], "both", "GET", "api.test/v1/x", "forward allow 1");
@@ -129,7 +129,7 @@ fn rules_are_their_agents_own() {
     assert_eq!(decide("open", "api.test/v1/x"), "inject grant");
 }
 
-/// An attack is told as one, whatever rule would refuse it.
+/// An attack is reported as one, even if a rule also refuses the request.
 #[test]
 fn a_placeholder_at_the_wrong_host_is_an_alert_all_the_same() {
     let world = ruled(rules(&["deny evil.test", "allow other.test"]));
@@ -171,7 +171,7 @@ fn routes_follow_rules() {
     check(&["allow x.test", "deny x.test"], "cgroup", "x.test", "deny rule_denied");
     check(&["deny x.test"], "open", "x.test", "deny rule_denied");
     check(&["deny api.test"], "cgroup", "api.test", "deny rule_denied");
-    // Whatever has to see requests wants them read, where some may be allowed at all.
+    // Rules that depend on requests need them decrypted, if some may be allowed at all.
     for fine in ["deny x.test - POST", "allow x.test - - /a", "limit x.test - - - - 1/s", "approve x.test"] {
         check(&[fine, "allow x.test"], "cgroup", "x.test", "inspect");
         check(&[fine], "open", "x.test", "inspect");
@@ -203,7 +203,7 @@ fn names_that_may_be_resolved() {
     check(&["deny x.test 80"], "open", "x.test", true);
     check(&["deny x.test - POST"], "open", "x.test", true);
     check(&["deny api.test"], "cgroup", "api.test", false);
-    // A network without a host: names that an agent makes up would leak by being asked for.
+    // A network without a host allows no names: an agent could leak data in the names it resolves.
     check(&["allow - - - - 10.0.0.0/8"], "cgroup", "x.test", false);
     check(&["allow x.test - - - 10.0.0.0/8"], "cgroup", "x.test", true);
 }
@@ -223,7 +223,7 @@ fn bytes_that_cannot_be_read() {
     check(&["allow db.test 5432"], "cgroup", "10.0.0.5:5432", &["db.test:5432 allow 1"]);
     check(&["allow db.test 5432"], "cgroup", "10.0.0.5:5433", &[]);
     check(&["allow *.db.test 5432"], "cgroup", "10.0.0.5:5432", &[]);
-    // Where requests have to be read, nothing passes unread.
+    // If requests must be read, nothing passes unread.
     check(&["allow api.test"], "cgroup", "192.0.2.1:443", &[]);
     check(&["allow x.test", "deny x.test - POST"], "cgroup", "192.0.2.1:443", &[]);
     check(&["allow x.test", "deny x.test"], "cgroup", "192.0.2.1:443", &[]);
@@ -239,7 +239,7 @@ fn addresses_that_rules_open_and_close() {
     assert_eq!(reach(&[], "open", "x.test/"), Reach::open());
     let opened = reach(&["allow x.test - - - 10.0.0.0/8"], "cgroup", "x.test/");
     assert_eq!(opened, Reach { open: false, allowed: nets(&["10.0.0.0/8"]), denied: Vec::new() });
-    // A grant goes to public addresses, and to those that a rule names for the host.
+    // A grant allows public addresses, and those that a rule names for the host.
     let granted = reach(&["allow api.test - - - 10.0.0.0/8"], "cgroup", "api.test/v1/x");
     assert_eq!(granted, Reach { open: true, allowed: nets(&["10.0.0.0/8"]), denied: Vec::new() });
     let closed = reach(&["deny - - - - 203.0.113.0/24", "deny y.test - - - 10.0.0.0/8"], "open", "x.test/");
@@ -260,13 +260,13 @@ fn what_is_under_way_ends_with_a_rule() {
     assert!(!still(&["deny api.test"], "api.test/v1/x", &api));
     assert!(!still(&["deny - - GET"], "api.test/v1/x", &api));
     assert!(still(&["deny - - POST"], "api.test/v1/x", &api));
-    // It has had a person's word, and was counted: neither is asked again.
+    // Approval and limits were met at the start: neither is checked again.
     assert!(still(&["approve api.test", "limit api.test - - - - 1/d"], "api.test/v1/x", &api));
     assert!(still(&["approve x.test"], "x.test/", &[]));
     assert!(!still(&[], "x.test/", &[]), "the rule it rested on is gone");
 }
 
-/// Every rule is told with its reason, and telling changes nothing.
+/// Every rule is recorded with its reason, and recording does not change the decision.
 #[test]
 fn a_trace_tells_why() {
     let world =
@@ -329,7 +329,7 @@ fn some_target() -> impl Strategy<Value = (&'static str, String)> {
 }
 
 proptest! {
-    /// Found by host or looked at one by one, the rules decide the same; and the order of precedence holds.
+    /// Rules found by host and rules considered one by one decide the same; and the order of precedence holds.
     #[test]
     fn finding_by_host_changes_nothing(
         lines in proptest::collection::vec(some_rule(), 0..12),
@@ -360,22 +360,23 @@ proptest! {
         let allowed = applies(Action::Allow) || applies(Action::Approve) || name == "open";
         prop_assert_eq!(denied, applies(Action::Deny) || !allowed);
 
-        // A connection that is passed on unread would have had every request on it allowed, and none held or counted.
+        // On a connection that is forwarded unread, every request would have been allowed, and none would have
+        // waited or been counted.
         if let Route::Tunnel { .. } = world.route(&who(&world, name), &authority) {
             prop_assert!(!denied && quick.approve.is_none() && quick.limits.is_empty());
         }
-        // One that is refused would have had every request on it refused.
+        // On a connection that is refused, every request would have been refused.
         if let Route::Deny(_) = world.route(&who(&world, name), &authority) {
             prop_assert!(denied);
         }
-        // A name that may not be resolved is one that nothing may be sent to.
+        // No request may be sent to a name that may not be resolved.
         if let (Host::Name(_), false) = (authority.host(), world.may_resolve(&who(&world, name), authority.host())) {
             prop_assert!(denied);
         }
     }
 }
 
-/// Not a benchmark, but a guard: a thousand rules for other hosts cost a decision little.
+/// A guard, not a benchmark: a thousand rules for other hosts slow down a decision only a little.
 #[test]
 fn a_thousand_rules_are_not_all_looked_at() {
     let lines: Vec<String> =

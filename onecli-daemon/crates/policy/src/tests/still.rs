@@ -1,8 +1,8 @@
-//! What is under way goes on when the agent is granted more.
+//! Running responses continue when the agent gets more grants.
 
 use super::*;
 
-/// An agent that is granted these of two secrets of one slot, of which the second fits the request better.
+/// An agent with grants for these of two secrets of one slot. The second fits the request better.
 fn world(grants: &[u8], egress: Egress, factors: Factors) -> Snapshot {
     let id = |n: u8| (AgentId(Uuid::from_u128(3)), SecretId(Uuid::from_u128(u128::from(n))));
     let secrets = vec![
@@ -33,7 +33,7 @@ fn a_grant_that_fits_better_takes_nothing_back() {
     check(&[], &[1], false);
 }
 
-/// The request did not carry the placeholder that the agent would need by now.
+/// The request did not carry the placeholder that the agent would need now.
 #[test]
 fn a_grant_that_wants_a_placeholder_takes_nothing_back() {
     let by_cgroup = evidence(Mode::Transparent, Some("token"), None);

@@ -15,7 +15,7 @@ fn allow(host: &str, port: &str, tunnel: bool) -> RuleText {
     .unwrap()
 }
 
-/// Agents: 1 holds the secrets, 2 holds none and may reach every host. Secrets: of api.test:443, of everything below
+/// Agent 1 has the grants; agent 2 has none and may reach every host. Secrets: of api.test:443, of all hosts below
 /// files.test, and one whose tokens come from login.test.
 fn world(rules: Vec<Rule>) -> Snapshot {
     let mut issued = secret(3, "issued", "issued.test", "/**", Placement::bearer());
@@ -86,7 +86,7 @@ fn a_tunnel_rule_lets_other_agents_pass_unread() {
     assert_eq!(route(&ruled, "open", "api.test"), "tunnel allow 2");
     assert_eq!(route(&ruled, "open", "x.files.test:8443"), "tunnel allow 3");
     assert_eq!(route(&ruled, "open", "disabled.test"), "inspect");
-    // A grant needs inspection.
+    // A grant requires inspection.
     assert_eq!(route(&ruled, "holder", "api.test"), "inspect");
     let deny: RuleText = serde_json::from_value(
         serde_json::json!({"action": "deny", "host": "api.test", "methods": ["DELETE"]}),
@@ -109,7 +109,7 @@ fn only_an_allow_of_whole_connections_is_a_tunnel() {
     }
 }
 
-/// What is neither TLS nor HTTP is refused on the port of a secret, and on no other.
+/// Bytes that are neither TLS nor HTTP are refused on the port of a secret, and on no other.
 #[test]
 fn unread_bytes_are_refused_on_the_port_of_a_secret() {
     let ruled = world(vec![rule(1, allow("api.test", "*", false)), rule(2, allow("login.test", "*", true))]);
