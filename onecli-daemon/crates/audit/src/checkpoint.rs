@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_reads_back_and_its_key_too() {
+    fn checkpoint_and_verifier_key_round_trip() {
         let (signer, checkpoint) = (signer(), checkpoint());
         let verifier = signer.verifier(checkpoint.log);
         assert_eq!(verifier.to_string().parse(), Ok(verifier));
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_is_refused() {
+    fn changed_note_is_refused() {
         let (signer, checkpoint) = (signer(), checkpoint());
         let verifier = signer.verifier(checkpoint.log);
         let note = signer.sign(&checkpoint);

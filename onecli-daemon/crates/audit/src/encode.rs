@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_counted_with_everything_in_it() {
+    fn line_bytes_counts_the_whole_line() {
         for record in [Record::with_every_field(), Record::of_the_log("audit_torn", 7)] {
             let mut line = Vec::new();
             encode(Timestamp::UNIX_EPOCH, u64::MAX, Link::default(), &record, &mut line);

@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
-    fn a_flood_uses_up_its_own_part() {
+    fn flood_uses_only_the_agents_own_quota() {
         let start = Instant::now();
         let quota = Quota::new(QuotaLimits { rate: 10, bytes: 300_000, reserve: 48_000 });
         let taken = (0..1000).take_while(|_| quota.take(start, agent(1), (2, 10), false).is_ok()).count();

@@ -135,7 +135,7 @@ async fn a_line_has_the_documented_fields() {
 
 /// A second frozen vector: the user who launched the command.
 #[tokio::test]
-async fn a_line_tells_who_launched_the_command() {
+async fn line_contains_the_launching_user() {
     let (_temp, dir) = PrivateDir::temporary();
     let log = open(&dir);
     let mut launched = record(1);
@@ -213,7 +213,7 @@ async fn records_of_many_callers_share_a_write() {
 }
 
 #[tokio::test]
-async fn numbering_goes_on_after_a_restart() {
+async fn numbering_continues_after_restart() {
     let (_temp, dir) = PrivateDir::temporary();
     let log = open(&dir);
     log.decision(record(1)).await.unwrap();
@@ -252,7 +252,7 @@ async fn one_log_has_one_writer() {
 
 /// The bytes that a power failure can leave behind the last synced line.
 #[tokio::test]
-async fn a_torn_end_is_cut_off_and_told_of() {
+async fn torn_end_is_cut_off_and_reported() {
     let check = async |torn: &[u8]| {
         let (_temp, dir) = PrivateDir::temporary();
         let log = open(&dir);
@@ -277,7 +277,7 @@ async fn a_torn_end_is_cut_off_and_told_of() {
 }
 
 #[tokio::test]
-async fn a_segment_that_was_never_written_to_is_used() {
+async fn empty_segment_is_reused() {
     let (_temp, dir) = PrivateDir::temporary();
     let log = open(&dir);
     log.decision(record(1)).await.unwrap();
@@ -357,7 +357,7 @@ fn segments(dir: &PrivateDir) -> Segments {
 }
 
 #[test]
-fn a_failed_write_leaves_nothing() {
+fn failed_write_leaves_no_bytes() {
     let (_temp, dir) = PrivateDir::temporary();
     let mut segments = segments(&dir);
     let path = dir.join("00000001.jsonl");
@@ -388,7 +388,7 @@ fn a_removed_or_shortened_segment_is_followed_by_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_damaged_line_is_told_and_passed() {
+async fn damaged_line_is_reported_and_skipped() {
     let (_temp, dir) = PrivateDir::temporary();
     let log = open_sized(&dir, 1);
     for number in 1..=3 {
@@ -422,7 +422,7 @@ async fn reading_follows_a_growing_log() {
 }
 
 #[tokio::test]
-async fn outcomes_that_find_no_room_are_counted() {
+async fn outcomes_beyond_the_queue_are_counted() {
     let (temp, dir) = PrivateDir::temporary();
     let log = open_sized(&dir, 1);
     log.decision(record(1)).await.unwrap();

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_mislead_is_escaped() {
+    fn misleading_characters_are_escaped() {
         let check = |raw: &str, text: &str| assert_eq!(Text::new(raw).as_str(), text, "{raw:?}");
         check("plain /path %0A ü 漢", "plain /path %0A ü 漢");
         check("a\nb\r\t\0", "a\\u{a}b\\u{d}\\u{9}\\u{0}");
@@ -97,7 +97,7 @@ mod tests {
 
     /// All of Unicode's categories Cc, Cf, Zl and Zp (16.0), as first and last of each range.
     #[test]
-    fn no_character_that_is_not_seen_is_left_out() {
+    fn every_invisible_character_is_escaped() {
         let ranges = [
             (0x0, 0x1f),
             (0x7f, 0x9f),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_text_reads_back_as_it_is() {
+    fn stored_text_reads_back_unchanged() {
         for raw in ["a\\b", "a\nb", "plain", "\u{202e}"] {
             let text = Text::new(raw);
             assert_eq!(Text::from(String::from(text.clone())), text);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text() {
+    fn invalid_utf8_is_replaced() {
         assert_eq!(Text::from_bytes(b"py\xffthon").as_str(), "py\u{fffd}thon");
     }
 }

@@ -147,7 +147,7 @@ fn an_expired_session_token_is_unknown() {
 
 /// The record of a refusal names the agent that the evidence points to, even if it was not identified.
 #[test]
-fn suspects() {
+fn refusal_record_names_the_likely_agent() {
     let world = world();
     let check = |cgroup, token, expected: Option<&str>| {
         let got = world.suspect(&evidence(Mode::Explicit, cgroup, token)).map(|agent| agent.name.as_str());
@@ -290,7 +290,7 @@ fn plain_http_gets_no_credential() {
 /// A running response depends on agent, session, decision and every secret that was used. A value that the agent
 /// stored at an upstream outlives its grant.
 #[test]
-fn what_was_granted_once_is_looked_for_still() {
+fn values_of_former_grants_are_scrubbed() {
     let ids = (AgentId(Uuid::from_u128(3)), SecretId(Uuid::from_u128(1)));
     let compile = |egress: Egress, enabled: bool, granted: bool, former: bool| {
         let mut api = secret(1, "api", "api.test", "/v1/**", Placement::bearer());
@@ -325,7 +325,7 @@ fn what_was_granted_once_is_looked_for_still() {
 }
 
 #[test]
-fn what_is_taken_back_is_no_longer_allowed() {
+fn revoked_grants_end_running_requests() {
     let id = |n: u8| SecretId(Uuid::from_u128(u128::from(n)));
     let agent_id = |n: u8| AgentId(Uuid::from_u128(u128::from(n)));
     let compile = |enabled: bool, egress: Egress, grants: &[u8]| {
@@ -391,7 +391,7 @@ fn routes() {
 
 /// A placeholder in the body counts only for the secret of that field.
 #[test]
-fn bodies_prove_one_secret() {
+fn body_placeholder_counts_for_its_own_field() {
     let agents = vec![agent(1, "both", Factors::BOTH, Egress::Deny)];
     let replace = |at: &str| Placement::Replace { at: at.parse().unwrap() };
     let secrets = vec![

@@ -125,7 +125,7 @@ mod tests {
 
     /// Checked on the types: every field that controls the destination is bound, fields of the row alone are not.
     #[test]
-    fn the_binding_is_of_what_decides_where_a_value_goes() {
+    fn binding_covers_every_field_that_controls_the_destination() {
         let base = secret(1, "key");
         let of = Binding::of(&base);
         let mut same = secret(2, "key");
@@ -152,7 +152,7 @@ mod tests {
 
     /// Frozen: read [`Bound`] before you change it.
     #[test]
-    fn the_digest_stays_what_it_was() {
+    fn digest_is_frozen() {
         let digest = |value: &Value| data_encoding::HEXLOWER.encode(&Binding::digest(value).0);
         assert_eq!(digest(&json!({"name": "key", "target": {"port": 443}})), JSON_DIGEST);
         let Secret { name, target, placement, profile, env, class, .. } = &secret(1, "key");

@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_tokens_are_looked_for_as_far_as_their_bytes_go() {
+    fn newest_tokens_are_scrubbed_within_count_and_bytes() {
         let purse = Purse::default();
         let note = |size: usize, count: usize| {
             for _ in 0..count {

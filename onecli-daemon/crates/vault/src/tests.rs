@@ -77,7 +77,7 @@ async fn a_granted_secret_opens() {
 
 /// Changes that an attacker with write access to the database may try.
 #[tokio::test]
-async fn whatever_was_touched_does_not_open() {
+async fn altered_value_does_not_open() {
     let vault = Host::new().await.unlock().await.unwrap();
     let good = sealed(&vault, 1, "correct horse battery");
 
@@ -119,7 +119,7 @@ async fn whatever_was_touched_does_not_open() {
 
 /// An attacker edits the database so that the value goes to another host, or to another location in a request.
 #[tokio::test]
-async fn a_value_does_not_open_for_another_place() {
+async fn value_does_not_open_for_another_destination() {
     let vault = Host::new().await.unlock().await.unwrap();
     let good = sealed(&vault, 1, "correct horse battery");
     let edits: [fn(&mut Secret); 8] = [
@@ -152,7 +152,7 @@ async fn a_value_does_not_open_for_another_place() {
 
 /// A replaced version is stored in a form that is not used, even if its row is put back.
 #[tokio::test]
-async fn an_older_version_that_is_put_back_is_told() {
+async fn restored_older_version_is_reported() {
     let vault = Host::new().await.unlock().await.unwrap();
     let first = sealed(&vault, 1, "correct horse battery");
     let kept = Secret { sealed: vault.retire(&first).unwrap(), ..first.clone() };
@@ -166,7 +166,7 @@ async fn an_older_version_that_is_put_back_is_told() {
 
 /// A replaced value opens only with the definition that it had when it was replaced.
 #[tokio::test]
-async fn a_replaced_value_stays_bound_to_where_it_could_go() {
+async fn replaced_value_stays_bound_to_its_destination() {
     let vault = Host::new().await.unlock().await.unwrap();
     let first = sealed(&vault, 1, "correct horse battery");
     let kept = Secret { sealed: vault.retire(&first).unwrap(), ..first.clone() };
@@ -221,7 +221,7 @@ async fn placeholders_differ_by_agent_secret_and_generation() {
 }
 
 #[tokio::test]
-async fn a_first_start_makes_a_key_that_only_we_can_read() {
+async fn first_start_creates_a_private_key_file() {
     let host = Host::new().await;
     std::fs::write(host.dir.path().join("root.key.new"), "left by a crash").unwrap();
     let vault = host.unlock().await.unwrap();
@@ -232,7 +232,7 @@ async fn a_first_start_makes_a_key_that_only_we_can_read() {
 }
 
 #[tokio::test]
-async fn a_crash_before_the_store_knew_the_key_is_no_loss() {
+async fn key_file_is_reused_after_crash_before_store_change() {
     let host = Host::new().await;
     let root = host.source.create(&OsRandom).unwrap();
     let vault = host.unlock().await.unwrap();
@@ -241,7 +241,7 @@ async fn a_crash_before_the_store_knew_the_key_is_no_loss() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_there_is_never_replaced() {
+async fn existing_key_is_never_replaced() {
     let host = Host::new().await;
     host.source.create(&OsRandom).unwrap();
     let before = std::fs::read(host.key_file()).unwrap();
@@ -250,7 +250,7 @@ async fn a_key_that_is_there_is_never_replaced() {
 }
 
 #[tokio::test]
-async fn no_new_key_where_there_are_values() {
+async fn no_key_is_created_if_values_exist() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     std::fs::remove_file(host.key_file()).unwrap();
@@ -287,7 +287,7 @@ async fn a_wrong_key_is_told_with_both_ids() {
 }
 
 #[tokio::test]
-async fn key_files_that_are_not_safe_are_refused() {
+async fn unsafe_key_files_are_refused() {
     let check = async |spoil: &dyn Fn(&Path), hint: &str| {
         let host = Host::new().await;
         host.unlock().await.unwrap();
@@ -330,7 +330,7 @@ async fn key_files_that_are_not_safe_are_refused() {
 
 /// Invariant 1, for panics: a careless `unwrap` or `assert` on the vault's types prints no value.
 #[tokio::test]
-async fn a_panic_tells_no_value() {
+async fn panic_prints_no_value() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     let text = "correct horse battery";
@@ -368,7 +368,7 @@ async fn a_panic_tells_no_value() {
 
 /// Invariant 1, for `Debug` and error texts.
 #[tokio::test]
-async fn nothing_prints_a_value_or_a_key() {
+async fn debug_and_errors_print_no_value_or_key() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     let root = host.source.load().unwrap().unwrap();

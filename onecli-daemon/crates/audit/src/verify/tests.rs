@@ -199,7 +199,7 @@ async fn an_edited_last_record_is_found() {
 }
 
 #[tokio::test]
-async fn an_edit_with_all_links_made_to_fit_is_found() {
+async fn edit_with_rewritten_links_is_found() {
     let scene = Scene::new().await;
     let mut lines = scene.read(1);
     lines[2] = lines[2].replace("forward", "tunnel");
@@ -211,7 +211,7 @@ async fn an_edit_with_all_links_made_to_fit_is_found() {
 }
 
 #[tokio::test]
-async fn cut_put_in_and_reordered_records_are_found() {
+async fn removed_inserted_and_reordered_records_are_found() {
     // The end of a segment depends on which records were written together.
     const ANY: u64 = 0;
     let check = async |change: fn(&mut Vec<String>), seq: u64, what: &str| {
@@ -287,7 +287,7 @@ async fn a_cut_end_is_found_by_the_checkpoint_or_by_a_witness() {
 }
 
 #[tokio::test]
-async fn a_signature_of_somebody_else_is_refused() {
+async fn signature_of_another_key_is_refused() {
     let scene = Scene::new().await;
     let forger = Signer::from_seed(&[9; 32]).unwrap();
     let log = scene.verify().unwrap().log;
@@ -309,7 +309,7 @@ async fn a_signature_of_somebody_else_is_refused() {
 
 /// A daemon that finds its log changed leaves the files unchanged, records the change, and continues.
 #[tokio::test]
-async fn a_changed_log_is_told_of_at_the_next_start() {
+async fn changed_log_is_reported_at_next_start() {
     let codes = |dir: &Path| -> Vec<String> {
         let records = Entries::after(dir, 0).unwrap().map(|line| line.unwrap().entry.record);
         records.filter(|r| r.event == Event::Alert).filter_map(|r| r.code.map(String::from)).collect()
@@ -353,7 +353,7 @@ async fn a_changed_log_is_told_of_at_the_next_start() {
 /// An attacker with write access cannot choose which log the store is queried for, nor use up the names of
 /// segments.
 #[tokio::test]
-async fn a_forged_name_is_no_log_and_no_segment() {
+async fn forged_name_is_neither_log_nor_segment() {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let (scene, signer) = (Scene { dir, _temp: temp }, Settings::for_tests().signer);
@@ -395,7 +395,7 @@ async fn a_forged_decision_gets_no_outcome() {
 
 /// A power failure that loses unsynced bytes leaves half a line before the room.
 #[tokio::test]
-async fn half_a_line_is_no_damage() {
+async fn half_a_line_is_not_reported_as_damage() {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let scene = Scene { dir, _temp: temp };

@@ -39,7 +39,7 @@ fn limits_are_each_agents_own_and_count_all_or_none() {
 }
 
 #[test]
-fn who_waits_as_long_as_told_finds_room() {
+fn request_is_allowed_after_retry_after() {
     let start = SystemClock.instant();
     let (limits, rules) = (Limits::new(start), [limit(1, "5/m")]);
     let agent = AgentId(Uuid::from_u128(1));
@@ -98,7 +98,7 @@ fn asked(agent: u128) -> Asked {
 }
 
 #[tokio::test]
-async fn an_approval_is_for_one_request_and_asked_once() {
+async fn approval_is_for_one_request_and_answered_once() {
     let approvals = Arc::new(Approvals::default());
     let first = approvals.ask(now(), asked(1), &OsRandom).unwrap();
     let second = approvals.ask(now(), asked(1), &OsRandom).unwrap();
@@ -116,7 +116,7 @@ async fn an_approval_is_for_one_request_and_asked_once() {
 }
 
 #[test]
-fn one_agent_leaves_room_for_others_to_ask() {
+fn approvals_of_one_agent_leave_room_for_others() {
     let approvals = Arc::new(Approvals::default());
     let waiting: Vec<_> = (0..16).map(|_| approvals.ask(now(), asked(1), &OsRandom).unwrap()).collect();
     assert!(matches!(approvals.ask(now(), asked(1), &OsRandom), Err(AskError::Full)));
@@ -128,7 +128,7 @@ fn one_agent_leaves_room_for_others_to_ask() {
 /// An agent that requests approval and disconnects, again and again, is refused: each approval is a record in the
 /// audit log.
 #[test]
-fn one_agent_asks_so_often_in_a_minute() {
+fn approvals_of_one_agent_are_limited_per_minute() {
     let approvals = Arc::new(Approvals::default());
     let start = now();
     let ask = |agent, after| approvals.ask(start + Duration::from_secs(after), asked(agent), &OsRandom);

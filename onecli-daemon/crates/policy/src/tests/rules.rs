@@ -120,7 +120,7 @@ fn precedence() {
 }
 
 #[test]
-fn rules_are_their_agents_own() {
+fn rules_apply_to_their_agent_only() {
     let world = ruled(vec![rule(1, Some(1), "allow evil.test"), rule(2, Some(2), "deny api.test")]);
     let decide = |name, target| summary(&decided(&world, name, "GET", target, &mut Trace::none()));
     assert_eq!(decide("both", "evil.test/"), "forward allow 1");
@@ -131,7 +131,7 @@ fn rules_are_their_agents_own() {
 
 /// An attack is reported as one, even if a rule also refuses the request.
 #[test]
-fn a_placeholder_at_the_wrong_host_is_an_alert_all_the_same() {
+fn misplaced_placeholder_is_an_alert_despite_deny_rules() {
     let world = ruled(rules(&["deny evil.test", "allow other.test"]));
     for target in ["evil.test", "other.test"] {
         let path = CanonicalPath::parse("/").unwrap();
@@ -189,7 +189,7 @@ fn routes_follow_rules() {
 }
 
 #[test]
-fn names_that_may_be_resolved() {
+fn names_are_resolved_only_if_allowed() {
     let check = |lines: &[&str], name, host: &str, expected: bool| {
         let world = ruled(rules(lines));
         let got = world.may_resolve(&who(&world, name), &host.parse().unwrap());
@@ -209,7 +209,7 @@ fn names_that_may_be_resolved() {
 }
 
 #[test]
-fn bytes_that_cannot_be_read() {
+fn unreadable_bytes_require_a_rule() {
     let check = |lines: &[&str], name, address: &str, expected: &[&str]| {
         let world = ruled(rules(lines));
         let got = world.unread(&who(&world, name), address.parse().unwrap());
@@ -230,7 +230,7 @@ fn bytes_that_cannot_be_read() {
 }
 
 #[test]
-fn addresses_that_rules_open_and_close() {
+fn address_rules_widen_and_restrict_reach() {
     let reach = |lines: &[&str], name, target| {
         let world = ruled(rules(lines));
         decided(&world, name, "GET", target, &mut Trace::none()).reach
@@ -247,7 +247,7 @@ fn addresses_that_rules_open_and_close() {
 }
 
 #[test]
-fn what_is_under_way_ends_with_a_rule() {
+fn running_requests_end_when_a_rule_denies_them() {
     let own = evidence(Mode::Transparent, Some("cgroup"), None);
     let still = |lines: &[&str], target: &str, used: &[SecretId]| {
         let request = PlainRequest::new("GET", target);
@@ -268,7 +268,7 @@ fn what_is_under_way_ends_with_a_rule() {
 
 /// Every rule is recorded with its reason, and recording does not change the decision.
 #[test]
-fn a_trace_tells_why() {
+fn trace_contains_the_reason_of_each_rule() {
     let world =
         ruled(rules(&["deny x.test", "allow y.test", "allow api.test - POST", "limit - - - - - 9/m"]));
     let mut trace = Trace::wanted();
@@ -331,7 +331,7 @@ fn some_target() -> impl Strategy<Value = (&'static str, String)> {
 proptest! {
     /// Rules found by host and rules considered one by one decide the same; and the order of precedence holds.
     #[test]
-    fn finding_by_host_changes_nothing(
+    fn lookup_by_host_decides_like_a_full_scan(
         lines in proptest::collection::vec(some_rule(), 0..12),
         (method, target) in some_target(),
         name in prop_oneof![Just("cgroup"), Just("open")],
@@ -378,7 +378,7 @@ proptest! {
 
 /// A guard, not a benchmark: a thousand rules for other hosts slow down a decision only a little.
 #[test]
-fn a_thousand_rules_are_not_all_looked_at() {
+fn rules_for_other_hosts_are_not_visited() {
     let lines: Vec<String> =
         (0..1000).map(|n| format!("allow h{n}.x{}.test - GET /v{n}/**", n % 7)).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

@@ -21,7 +21,7 @@ fn goes_on(world: &Snapshot, evidence: &Evidence, used: &[u8]) -> bool {
 }
 
 #[test]
-fn a_grant_that_fits_better_takes_nothing_back() {
+fn more_specific_grant_revokes_nothing() {
     let own = evidence(Mode::Explicit, None, Some(3));
     let check = |grants: &[u8], used: &[u8], expected: bool| {
         let world = world(grants, Egress::Deny, Factors::TOKEN);
@@ -35,7 +35,7 @@ fn a_grant_that_fits_better_takes_nothing_back() {
 
 /// The request did not carry the placeholder that the agent would need now.
 #[test]
-fn a_grant_that_wants_a_placeholder_takes_nothing_back() {
+fn grant_with_placeholder_revokes_nothing() {
     let by_cgroup = evidence(Mode::Transparent, Some("token"), None);
     for grants in [&[][..], &[1], &[1, 2]] {
         let world = |egress| world(grants, egress, Factors::BOTH);

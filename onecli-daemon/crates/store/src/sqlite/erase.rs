@@ -149,7 +149,7 @@ mod tests {
     use super::has_room;
 
     #[test]
-    fn a_database_is_rewritten_where_there_is_room() {
+    fn database_is_rewritten_if_there_is_room() {
         const GIB: u64 = 1 << 30;
         assert!(has_room(0, 0) && has_room(GIB, 3 * GIB));
         assert!(

@@ -24,7 +24,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn only_we_can_read_what_is_created() {
+async fn created_files_are_private() {
     let (store, dir) = temporary().await;
     store.add_secret(&testing::secret(1, "key")).await.unwrap();
     let data = dir.path().join("data");
@@ -44,7 +44,7 @@ async fn connections_do_not_age() {
 }
 
 #[tokio::test]
-async fn what_was_stored_is_there_after_a_restart() {
+async fn stored_state_survives_a_restart() {
     let (store, dir) = temporary().await;
     store.add_secret(&testing::secret(1, "key")).await.unwrap();
     drop(store);
@@ -62,7 +62,7 @@ async fn commits_are_synced() {
 }
 
 #[tokio::test]
-async fn files_that_others_can_reach_are_refused() {
+async fn files_open_to_other_users_are_refused() {
     let check = async |prepare: &dyn Fn(&Path), hint: &str| {
         let (_temp, dir) = PrivateDir::temporary();
         let path = dir.join("onecli.db");
@@ -93,7 +93,7 @@ async fn files_that_others_can_reach_are_refused() {
 }
 
 #[tokio::test]
-async fn a_newer_database_is_refused_and_left_alone() {
+async fn newer_database_is_refused_and_unchanged() {
     let (store, dir) = temporary().await;
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                  VALUES (9999, 'later', true, x'00', 0)";
@@ -195,7 +195,7 @@ fn slot(number: u32) -> crate::SlotRow {
 
 /// A copy of the files as they are now must contain no removed data.
 #[tokio::test]
-async fn what_was_removed_or_replaced_is_in_no_file() {
+async fn removed_and_replaced_data_is_erased_from_files() {
     let (store, dir) = temporary().await;
     let key = Secret { sealed: sealed(100), ..testing::secret(1, "key") };
     store.add_secret(&key).await.unwrap();
@@ -242,7 +242,7 @@ async fn what_was_removed_or_replaced_is_in_no_file() {
 
 /// A reader prevents truncation of the log. The store reports that, and truncates it later.
 #[tokio::test]
-async fn what_a_reader_keeps_is_told_and_erased_later() {
+async fn data_held_by_a_reader_is_reported_and_erased_later() {
     let (store, dir) = temporary().await;
     store
         .change_vault(&VaultChange { add_slots: vec![slot(1), slot(2)], ..VaultChange::default() })
@@ -296,7 +296,7 @@ async fn the_upgrade_erases_values_that_were_replaced_before() {
 
 /// A database of a version that left deleted bytes in place is rewritten once.
 #[tokio::test]
-async fn what_older_versions_removed_is_erased_at_the_next_start() {
+async fn data_removed_by_older_versions_is_erased_at_start() {
     let (store, dir) = temporary().await;
     let mut older = store.pool.acquire().await.unwrap();
     sqlx::query("PRAGMA secure_delete = OFF").execute(&mut *older).await.unwrap();

@@ -145,7 +145,7 @@ pub(super) mod tests {
     use super::*;
 
     #[test]
-    fn what_a_command_prints() {
+    fn command_output_is_parsed() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let check = |printed: &str, expected: Result<(&str, u64), &str>| {
             let got = understand(printed.as_bytes(), now);
@@ -178,7 +178,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_was_printed_is_never_told() {
+    fn error_never_contains_command_output() {
         for printed in [
             r#"{"value":"hunter22","expires":"hunter22"}"#,
             r#"{"value":["hunter22"]}"#,
@@ -208,7 +208,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_runs_once_for_many_and_again_when_its_value_was_refused() {
+    async fn command_runs_once_for_many_and_again_after_a_refusal() {
         let counting = Arc::new(Counting::default());
         let commands = Commands::new(Arc::clone(&counting) as _, Arc::new(SystemClock));
         let command: SourceCommand = "/bin/a".parse().unwrap();

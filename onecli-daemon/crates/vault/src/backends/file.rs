@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_of_a_regular_file() {
+    fn value_is_one_line_of_a_regular_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, "sk-12345678\n").unwrap();
@@ -163,7 +163,7 @@ mod tests {
 
     /// Each way of replacing the file applies to the next read, even two within one tick of the kernel's clock.
     #[tokio::test]
-    async fn every_change_counts_at_once() {
+    async fn every_change_applies_to_the_next_read() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let read = async |files: &Files, name: &str| {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reads_that_hang_take_a_few_threads() {
+    async fn hanging_reads_use_few_threads() {
         let (files, file): (_, SourceFile) = (Files::default(), "/dev/null".parse().unwrap());
         let hanging =
             files.turns(file.path()).acquire_many_owned(u32::try_from(TURNS).unwrap()).await.unwrap();

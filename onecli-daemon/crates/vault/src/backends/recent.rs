@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_values_are_looked_for_a_while_and_few_of_them() {
+    fn few_old_values_are_scrubbed_for_a_while() {
         let (recent, start) = (Recent::new(), SystemClock.instant());
         let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
         let value = |n: u32| SecretValue::new(format!("value-number-{n}").into_bytes()).unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_have_a_value_fetched_again_now_and_then() {
+    fn refetch_after_refusal_is_rate_limited() {
         let (recent, start) = (Recent::new(), SystemClock.instant());
         let (agent, secret) = (AgentId(Uuid::from_u128(1)), SecretId(Uuid::from_u128(2)));
         assert!(recent.may_refetch(agent, secret, start));

@@ -79,7 +79,7 @@ impl Spending {
 
 /// Otherwise an agent could use up every refresh token and lose its successor.
 #[tokio::test]
-async fn who_hangs_up_loses_no_refresh_token() {
+async fn refresh_token_survives_client_disconnect() {
     let Spending { vault, store, secret, server, credentials } = Spending::new().await;
     let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret));
     for _ in 0..3 {
@@ -98,7 +98,7 @@ async fn who_hangs_up_loses_no_refresh_token() {
 
 /// An administrator edits the secret during a token request: the new refresh token is stored for the edited secret.
 #[tokio::test]
-async fn an_edit_meanwhile_loses_no_refresh_token() {
+async fn refresh_token_survives_concurrent_edit() {
     let Spending { vault, store, secret, server, credentials } = Spending::new().await;
     let grant = Grant::for_test(Arc::new(agent(1, "one")), Arc::new(secret.clone()));
     let asking = credentials.open(&grant);

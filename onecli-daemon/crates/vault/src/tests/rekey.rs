@@ -46,7 +46,7 @@ async fn begin(host: &Host, vault: &Vault) -> Begun {
 }
 
 #[tokio::test]
-async fn a_new_root_key_takes_over() {
+async fn rekey_moves_every_value_to_the_new_root_key() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 300).await;
@@ -104,7 +104,7 @@ async fn a_new_root_key_takes_over() {
 
 /// The policy snapshot of running requests may be older than two rotations: it is compiled again while they run.
 #[tokio::test]
-async fn what_was_read_before_two_rotations_opens_until_its_time_is_over() {
+async fn value_read_before_two_rekeys_opens_within_grace() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 1).await;
@@ -121,7 +121,7 @@ async fn what_was_read_before_two_rotations_opens_until_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn slots_are_sealed_anew_or_told() {
+async fn rekey_reseals_slots_or_reports_them() {
     const PASSPHRASE: &str = "correct horse battery staple";
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
@@ -291,7 +291,7 @@ impl KeyStore for Dying {
 /// Killed before the first change, the second, and so on: each new start opens everything, and the last one
 /// completes the re-keying.
 #[tokio::test]
-async fn killed_at_every_step_it_goes_on() {
+async fn rekey_continues_after_kill_at_every_step() {
     let mut host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 600).await;
@@ -317,7 +317,7 @@ async fn killed_at_every_step_it_goes_on() {
 
 /// The key file is written beside and then renamed: the files that exist after a crash open the vault.
 #[tokio::test]
-async fn killed_around_the_key_file_it_goes_on() {
+async fn rekey_continues_after_kill_around_key_file() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 3).await;
@@ -349,7 +349,7 @@ async fn killed_around_the_key_file_it_goes_on() {
 
 /// The old slots are removed only if the next start does not need them.
 #[tokio::test]
-async fn a_new_key_file_that_is_lost_keeps_the_old_one_in_force() {
+async fn lost_new_key_file_keeps_the_old_key_in_use() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 3).await;
@@ -370,7 +370,7 @@ async fn a_new_key_file_that_is_lost_keeps_the_old_one_in_force() {
 
 /// Opening another store, such as a backup, does not affect the files of this one.
 #[tokio::test]
-async fn looking_at_a_store_changes_no_key_file() {
+async fn opening_a_used_store_changes_no_key_file() {
     let host = Host::new().await;
     host.unlock().await.unwrap();
     let path = host.dir.join("root.key.new");
@@ -381,7 +381,7 @@ async fn looking_at_a_store_changes_no_key_file() {
 }
 
 #[tokio::test]
-async fn what_does_not_open_keeps_the_old_key_until_it_is_mended() {
+async fn unreadable_value_retains_the_old_key_until_repaired() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     host.fill(&vault, 3).await;
@@ -403,7 +403,7 @@ async fn what_does_not_open_keeps_the_old_key_until_it_is_mended() {
 
 /// Values that are added, rotated and removed during re-keying end under the new key.
 #[tokio::test]
-async fn changes_in_between_are_not_lost() {
+async fn changes_during_rekey_are_not_lost() {
     let host = Host::new().await;
     let vault = Arc::new(host.unlock().await.unwrap());
     host.fill(&vault, 700).await;
@@ -430,7 +430,7 @@ async fn changes_in_between_are_not_lost() {
 /// The new key file could not be renamed yet. Whatever changes the slots meanwhile, it stays, because no other key
 /// remains.
 #[tokio::test]
-async fn a_new_key_file_that_waits_for_its_name_survives_other_slots() {
+async fn unrenamed_key_file_survives_other_slot_changes() {
     let next = |host: &Host| host.dir.join("root.key.new");
     let recovery = NewSlot::Recovery;
     let host = Host::new().await;

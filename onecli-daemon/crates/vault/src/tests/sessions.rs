@@ -43,7 +43,7 @@ async fn a_session_opens_with_every_grant_that_it_is_bound_to() {
 }
 
 #[tokio::test]
-async fn whatever_was_changed_in_a_stand_in_does_not_open() {
+async fn changed_stand_in_does_not_open() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     let grants = [grant(1, 1, 10)];
@@ -94,7 +94,7 @@ async fn sessions_outlive_a_restart_and_a_new_root_key() {
 }
 
 #[test]
-fn a_cookie_is_sent_to_the_hosts_that_clients_send_it_to() {
+fn cookie_scope_matches_that_of_clients() {
     let check = |scope: SessionScope, to: &str, expected: bool| {
         assert_eq!(scope.covers(&host(to)), expected, "{scope:?} {to}");
     };
@@ -112,7 +112,7 @@ fn a_cookie_is_sent_to_the_hosts_that_clients_send_it_to() {
 
 /// Frozen: `vectors/format_2.py` computed it. Agents hold stand-ins across upgrades.
 #[test]
-fn sessions_open_for_ever() {
+fn session_format_is_frozen() {
     let vectors: serde_json::Value = serde_json::from_str(include_str!("../vectors/format_2.json")).unwrap();
     let frozen = vectors["session"].as_str().unwrap();
     let (key, random) = super::vectors::session_key_and_random();

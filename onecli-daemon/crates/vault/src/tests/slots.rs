@@ -32,7 +32,7 @@ impl Host {
 }
 
 #[tokio::test]
-async fn a_passphrase_and_a_recovery_key_open_what_the_key_file_opened() {
+async fn passphrase_and_recovery_key_open_the_same_vault() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     let secret = sealed(&vault, 1, "correct horse battery");
@@ -125,7 +125,7 @@ async fn a_store_can_begin_with_a_passphrase() {
 }
 
 #[tokio::test]
-async fn passphrase_files_that_others_can_read_are_refused() {
+async fn passphrase_files_readable_by_others_are_refused() {
     let host = Host::new().await;
     let file = private(&host, "passphrase", PASSPHRASE.as_bytes());
     chmod(&file, 0o644);
@@ -137,7 +137,7 @@ async fn passphrase_files_that_others_can_read_are_refused() {
 }
 
 #[tokio::test]
-async fn the_last_way_in_stays() {
+async fn last_usable_slot_is_not_removed() {
     let host = Host::new().await;
     let vault = host.unlock().await.unwrap();
     let refused = async |number| vault.remove_slot(&host.store, number).await.unwrap_err().to_string();
@@ -157,7 +157,7 @@ async fn the_last_way_in_stays() {
 
 /// Changes of a slot that an attacker with write access to the database may try.
 #[tokio::test]
-async fn a_slot_that_was_touched_does_not_open() {
+async fn altered_slot_does_not_open() {
     let check = async |spoil: &dyn Fn(&mut SlotRow), hint: &str| {
         let host = Host::new().await;
         host.unlock().await.unwrap();

@@ -45,7 +45,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn format_2_opens_for_ever() {
+fn format_2_is_frozen() {
     let vectors: Value = serde_json::from_str(include_str!("../vectors/format_2.json")).unwrap();
     let frozen = |name: &str| vectors[name].as_str().unwrap().to_owned();
     let unhex = |name: &str| Sealed(data_encoding::HEXLOWER.decode(frozen(name).as_bytes()).unwrap());

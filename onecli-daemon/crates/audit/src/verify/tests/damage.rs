@@ -6,7 +6,7 @@ use super::*;
 
 /// A line is cut out of a log, the daemon continues behind it, and the damage is known.
 #[tokio::test]
-async fn what_comes_after_known_damage_is_verified() {
+async fn records_after_known_damage_are_verified() {
     let (temp, dir) = PrivateDir::temporary();
     write(&dir, Settings::for_tests(), 4).await;
     let scene = Scene { dir, _temp: temp };
@@ -31,7 +31,7 @@ async fn what_comes_after_known_damage_is_verified() {
 }
 
 #[tokio::test]
-async fn all_findings_come_in_the_order_of_their_segments() {
+async fn findings_are_ordered_by_segment() {
     let scene = Scene::new().await;
     write(&scene.dir, Settings::for_tests(), 60).await;
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
@@ -56,7 +56,7 @@ async fn all_findings_come_in_the_order_of_their_segments() {
 
 /// A new log beside the previous one.
 #[tokio::test]
-async fn a_former_log_is_verified_by_itself() {
+async fn previous_log_is_verified_separately() {
     let scene = Scene::new().await;
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
     let former = scene.checkpoint();

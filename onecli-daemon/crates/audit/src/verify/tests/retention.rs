@@ -71,7 +71,7 @@ fn first(scene: &Scene) -> u64 {
 /// The record of a removal excuses no change to the files, and no attempt to make them look old or large: a segment
 /// that differs from what was signed is not removed.
 #[tokio::test]
-async fn nobody_has_segments_removed_by_changing_them() {
+async fn changed_segments_are_not_removed_by_retention() {
     // A segment was edited so that retention removes the evidence.
     let scene = Scene::new().await;
     let mut lines = scene.read(1);
@@ -116,7 +116,7 @@ fn head_of(scene: &Scene, number: u64) -> PathBuf {
 
 /// An unsigned excuse: an attacker removes old segments and appends a linked line that reports their removal.
 #[tokio::test]
-async fn an_unsigned_excuse_is_none() {
+async fn unsigned_pruning_record_excuses_nothing() {
     let scene = Scene::new().await;
     let verified = scene.verify().unwrap();
     let numbers = segment::list(scene.dir.path()).unwrap();

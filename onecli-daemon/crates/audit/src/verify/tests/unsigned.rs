@@ -44,7 +44,7 @@ fn unsigned(scene: &Scene) -> Option<std::ops::RangeInclusive<u64>> {
 
 /// All links fit, and the daemon was stopped: no daemon has written since.
 #[tokio::test]
-async fn behind_the_end_of_a_log_nothing_is_believed() {
+async fn records_behind_a_clean_end_are_rejected() {
     let scene = Scene::new().await;
     scene.append_linked(&forged());
     let bad = scene.bad();
@@ -67,7 +67,7 @@ async fn behind_the_end_of_a_log_nothing_is_believed() {
 
 /// A kill loses no record and needs no repair; the unsigned records are reported.
 #[tokio::test]
-async fn after_a_kill_the_log_says_what_nobody_signed_for() {
+async fn unsigned_records_are_reported_after_a_kill() {
     let scene = killed().await;
     assert_eq!(scene.verify().unwrap().signed, 4);
     restart(&scene, None).await;
@@ -90,7 +90,7 @@ async fn after_a_kill_the_log_says_what_nobody_signed_for() {
 
 /// A forged decision gets no outcome that looks like the log's own.
 #[tokio::test]
-async fn a_forged_decision_that_fits_is_told_of() {
+async fn linked_forged_decision_is_reported() {
     let scene = killed().await;
     let known = store_has(&scene, 8, &scene.read(1)[7]);
     scene.append_linked(&forged());
@@ -105,7 +105,7 @@ async fn a_forged_decision_that_fits_is_told_of() {
 
 /// The log was edited and relinked after a kill; the store reveals it.
 #[tokio::test]
-async fn what_the_store_has_otherwise_is_not_gone_on_from() {
+async fn log_that_contradicts_the_store_is_not_continued() {
     let scene = killed().await;
     let known = store_has(&scene, 8, &scene.read(1)[7]);
     let mut lines = scene.read(1);
@@ -120,7 +120,7 @@ async fn what_the_store_has_otherwise_is_not_gone_on_from() {
 
 /// An excuse for removed segments does not become valid because a daemon continued the log behind it.
 #[tokio::test]
-async fn an_excuse_that_was_gone_on_from_is_none() {
+async fn unsigned_pruning_record_stays_invalid_when_continued() {
     let scene = Scene::new().await;
     as_if_killed(scene.dir.path());
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
@@ -139,7 +139,7 @@ async fn an_excuse_that_was_gone_on_from_is_none() {
 
 /// Without its checkpoint the whole last segment is unsigned, and the missing checkpoint is reported.
 #[tokio::test]
-async fn a_checkpoint_that_is_gone_is_told_of() {
+async fn missing_checkpoint_is_reported() {
     let scene = killed().await;
     fs::remove_file(segment::checkpoint_path(scene.dir.path())).unwrap();
     restart(&scene, None).await;

@@ -50,7 +50,7 @@ fn serve(count: &AtomicU32, value: u32) -> impl Future<Output = Result<Fetched<u
 }
 
 #[tokio::test]
-async fn one_fetch_serves_all_who_ask_at_once_and_until_its_time_is_over() {
+async fn one_fetch_serves_concurrent_callers_until_expiry() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
     let flights = flights(&clock, 4);
     let all = futures_util::future::join_all(
@@ -67,7 +67,7 @@ async fn one_fetch_serves_all_who_ask_at_once_and_until_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_failure_is_asked_for_once_a_second_and_borne_only_where_that_is_configured() {
+async fn failed_fetch_is_retried_once_a_second_and_stale_value_needs_configuration() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
     let flights = flights(&clock, 4);
     let fail = || {
@@ -94,7 +94,7 @@ async fn a_failure_is_asked_for_once_a_second_and_borne_only_where_that_is_confi
 }
 
 #[tokio::test]
-async fn keys_are_bounded_and_values_do_not_outlive_their_time() {
+async fn keys_are_bounded_and_expired_values_are_dropped() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
     let flights = flights(&clock, 2);
     for key in ["a", "b", "c"] {
@@ -112,7 +112,7 @@ async fn keys_are_bounded_and_values_do_not_outlive_their_time() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_does_not_break_a_fetch_off() {
+async fn fetch_completes_when_its_caller_disconnects() {
     let (clock, count) = (Hand::new(), AtomicU32::new(0));
     let flights = flights(&clock, 4);
     let (go, wait) = tokio::sync::oneshot::channel();
@@ -132,7 +132,7 @@ async fn who_hangs_up_does_not_break_a_fetch_off() {
 
 /// The bytes of the values bound a cache, whichever call removes a value.
 #[tokio::test]
-async fn large_values_push_out_what_was_used_longest_ago() {
+async fn large_values_evict_the_least_recently_used() {
     let clock = Hand::new();
     let bounds = Bounds { keys: NonZeroUsize::new(4).unwrap(), bytes: 100 };
     let flights: Flights<&str, u32, &str> = Flights::new(bounds, |value| *value as usize, clock.clone());

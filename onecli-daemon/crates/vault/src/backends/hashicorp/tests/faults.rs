@@ -20,7 +20,7 @@ fn tapped(server: &OpenBao, tap: &Tap, tls: bool) -> Settings {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_says_is_told_as_what_it_means() {
+async fn server_statuses_map_to_errors() {
     let Some(server) = server("statuses") else { return };
     let tap = Tap::start(([127, 0, 0, 1], server.port()).into());
     for (fault, expected) in [
@@ -59,7 +59,7 @@ async fn what_the_server_says_is_told_as_what_it_means() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kept_connection_that_died_is_replaced() {
+async fn dead_idle_connection_is_replaced() {
     let Some(server) = server("a connection that died") else { return };
     put(&server, "open/a", "value-of-a");
     put(&server, "open/b", "value-of-b");
@@ -75,7 +75,7 @@ async fn a_kept_connection_that_died_is_replaced() {
 /// Numbers and names that no honest server sends cause an error or are bounded. They cause no panic and no endless
 /// loop.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hostile_server_is_believed_within_bounds() {
+async fn hostile_server_responses_are_bounded() {
     let hostile = Hostile::start();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), ROOT).unwrap();
@@ -156,7 +156,7 @@ fn answer_all(mut stream: std::net::TcpStream) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_is_down_old_values_serve_only_if_that_is_configured() {
+async fn stale_values_are_used_during_outage_only_if_configured() {
     let Some(server) = server("stale values") else { return };
     put(&server, "open/api", "the-value");
     let short = |stale_for| {

@@ -44,7 +44,7 @@ async fn text(client: &Arc<HashiCorp>, agent: AgentId, reference: &str) -> Strin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_agent_has_a_user_of_its_own_that_ends_with_it() {
+async fn each_agent_gets_its_own_user_until_it_ends() {
     let Some((server, postgres)) = both("dynamic secrets") else { return };
     database(&server, &postgres, "1h", "24h");
     let method = Method::Token { file: token_file(&server, &reader(&server)) };
@@ -75,7 +75,7 @@ async fn each_agent_has_a_user_of_its_own_that_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_given_back_now_is_given_back_later() {
+async fn failed_revocation_is_retried_later() {
     let Some((server, postgres)) = both("giving back later") else { return };
     database(&server, &postgres, "1h", "24h");
     let method = Method::Token { file: token_file(&server, ROOT) };
@@ -92,7 +92,7 @@ async fn what_cannot_be_given_back_now_is_given_back_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_a_lease_is_renewed_while_it_is_used_and_given_back_when_it_is_not() {
+async fn slow_lease_is_renewed_while_used_and_revoked_when_unused() {
     let Some((server, postgres)) = both("renewing leases") else { return };
     database(&server, &postgres, "6s", "1h");
     let method = Method::Token { file: token_file(&server, ROOT) };

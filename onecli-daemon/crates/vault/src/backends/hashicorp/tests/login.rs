@@ -111,7 +111,7 @@ fn renewal_is_due_at_two_thirds_or_up_to_a_tenth_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_renewed_at_two_thirds_of_its_time_and_replaced_at_its_maximum() {
+async fn token_is_renewed_at_two_thirds_and_replaced_at_maximum_lifetime() {
     let Some(server) = server("renewal") else { return };
     policy(&server);
     server.root("POST", "sys/auth/approle", &json!({ "type": "approle" }));
@@ -144,7 +144,7 @@ async fn a_token_is_renewed_at_two_thirds_of_its_time_and_replaced_at_its_maximu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jwt_logs_in_and_is_read_anew_each_time() {
+async fn jwt_is_read_again_at_each_login() {
     let Some(server) = server("JWT") else { return };
     if !onecli_tests::need::program("JWT", "openssl", "openssl") {
         return;
@@ -239,7 +239,7 @@ async fn a_service_account_of_kubernetes_logs_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_token_file_is_named_and_status_tells_how_it_is() {
+async fn bad_token_file_is_named_in_error_and_status() {
     let Some(server) = server("status") else { return };
     let file = server.dir().join("no-such-file");
     let client = client_of(settings(&server, Method::Token { file: file.clone() }), &Arc::default());
@@ -263,7 +263,7 @@ async fn a_bad_token_file_is_named_and_status_tells_how_it_is() {
 
 /// A file on an unreachable server: the login fails in time, and the daemon's threads stay available meanwhile.
 #[tokio::test]
-async fn a_token_file_that_hangs_holds_up_nothing_else() {
+async fn hanging_token_file_blocks_nothing_else() {
     let file: PathBuf = "/dev/null".into();
     let settings = Settings {
         address: Address::parse("http://127.0.0.1:9").unwrap(),

@@ -119,7 +119,7 @@ pub(super) fn put(server: &OpenBao, path: &str, key: &str) {
 }
 
 #[test]
-fn nothing_that_holds_a_value_prints_it() {
+fn debug_never_prints_a_value() {
     const HIDDEN: &str = "hunter22hunter22";
     let field: Field = serde_json::from_str(&format!("\"{HIDDEN}\"")).unwrap();
     let fields: Arc<Fields> = Arc::new([("key".to_owned(), field.clone())].into());

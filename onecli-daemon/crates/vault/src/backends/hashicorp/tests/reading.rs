@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kv_of_both_versions_is_read_and_what_is_missing_is_named() {
+async fn kv_versions_are_read_and_missing_parts_are_named() {
     let Some(server) = server("reading KV") else { return };
     server.root("POST", "sys/mounts/kv1", &json!({ "type": "kv", "options": { "version": "1" } }));
     server.root("POST", "kv1/open/old", &json!({ "key": "value-of-kv1", "number": 1_234_567_890 }));
@@ -56,7 +56,7 @@ async fn kv_of_both_versions_is_read_and_what_is_missing_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_is_kept_for_its_time_fetched_once_for_many_and_again_when_it_was_refused() {
+async fn value_is_cached_fetched_once_for_many_and_again_after_a_refusal() {
     let Some(server) = server("keeping values") else { return };
     put(&server, "open/api", "first-value");
     let tap = onecli_tests::tap::Tap::start(([127, 0, 0, 1], server.port()).into());
@@ -77,7 +77,7 @@ async fn a_value_is_kept_for_its_time_fetched_once_for_many_and_again_when_it_wa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn namespaces_part_what_has_the_same_path() {
+async fn namespaces_separate_equal_paths() {
     let Some(server) = server("namespaces") else { return };
     server.root("POST", "sys/namespaces/team", &json!({}));
     server.root("POST", "team/sys/mounts/secret", &json!({ "type": "kv", "options": { "version": "2" } }));
