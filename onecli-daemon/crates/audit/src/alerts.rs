@@ -71,7 +71,7 @@ fn write(told: &Told) {
     let (seq, record) = match told {
         Told::Alert(seq, record) => (*seq, record),
         Told::Missed(count) => {
-            return tracing::warn!(target: TARGET, count, "alerts stand in the audit log only");
+            return tracing::warn!(target: TARGET, count, "the alert queue was full: these alerts are only in the audit log");
         }
     };
     let text = |text: &Option<super::Text>| text.as_ref().map(|text| text.as_str().to_owned());

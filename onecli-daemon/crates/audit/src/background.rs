@@ -36,7 +36,7 @@ impl<T: Send + 'static> Background<T> {
         let result = self.running.take()?;
         match result.try_recv() {
             Ok(done) => Some(Ok(done)),
-            Err(TryRecvError::Disconnected) => Some(Err(io::Error::other("the thread that did it is gone"))),
+            Err(TryRecvError::Disconnected) => Some(Err(io::Error::other("the thread has ended"))),
             Err(TryRecvError::Empty) => {
                 self.running = Some(result);
                 None

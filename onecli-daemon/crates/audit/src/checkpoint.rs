@@ -99,13 +99,13 @@ pub struct Verifier {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// The form is wrong.
-    #[error("it is not in the form of a {0}")]
+    #[error("it is not a valid {0}")]
     Form(&'static str),
     /// The note was signed for another log.
-    #[error("it is of another log, {0}")]
+    #[error("it belongs to another log, {0}")]
     OtherLog(LogId),
     /// The note has no valid signature of the key.
-    #[error("its signature is not of the log's key")]
+    #[error("its signature was not made with the log's key")]
     Signature,
 }
 

@@ -25,14 +25,14 @@ pub enum AuditError {
         source: Arc<io::Error>,
     },
     /// The queue of unwritten records has reached its bound: the disk is too slow, or failing.
-    #[error("{queued} audit records are waiting for the disk; nothing is let through until they are written")]
+    #[error("{queued} audit records are waiting for the disk; requests are refused until they are written")]
     Overloaded {
         /// The number of queued records.
         queued: usize,
     },
     /// The disk did not finish a write in time. The queued records are still written later, but the daemon lets
     /// nothing through because of them.
-    #[error("the disk of the audit log has not answered for {} seconds; nothing is let through meanwhile", waited.as_secs())]
+    #[error("the disk of the audit log has not answered for {} seconds; requests are refused meanwhile", waited.as_secs())]
     Slow {
         /// How long the caller waited.
         waited: Duration,

@@ -196,7 +196,7 @@ impl AuditLog {
             tracing::warn!(
                 first,
                 last,
-                "the audit log's last records were not signed for when the daemon ended"
+                "the last records of the audit log were unsigned when the daemon ended"
             );
             let mut lines = Vec::new();
             for record in resting.iter().chain([&Record::unsigned(first, last)]) {
@@ -219,7 +219,7 @@ impl AuditLog {
         shared.look_at_space(dir.path());
         let log = AuditLog { queue, shared: shared.clone(), durable, pruned, checkpoints, id, begin };
         for (code, count) in resumed.events {
-            tracing::warn!(code, count, "the audit log was not found as it was left");
+            tracing::warn!(code, count, "the audit log differs from the state that the previous daemon left");
             log.outcome(Record::of_the_log(code, count));
         }
         for (_, decided) in orphans {

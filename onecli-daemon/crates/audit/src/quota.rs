@@ -175,20 +175,28 @@ mod tests {
         let taken = (0..1000).take_while(|_| quota.take(start, agent(1), (2, 10), false).is_ok()).count();
         assert_eq!(taken, 50, "ten seconds' worth");
         assert_eq!(quota.take(start, agent(1), (2, 10), false), Err(QuotaExceeded::Rate));
-        assert_eq!(quota.take(start, agent(2), (2, 10), false), Ok(()), "another has its own");
+        assert_eq!(quota.take(start, agent(2), (2, 10), false), Ok(()), "another agent has its own");
         assert_eq!(quota.take(start + Duration::from_secs(1), agent(1), (2, 10), false), Ok(()));
 
         let later = start + Duration::from_secs(5);
         assert_eq!(quota.take(later, agent(3), (1, 100_001), false), Err(QuotaExceeded::Bytes));
         assert_eq!(quota.take(later, agent(3), (1, 2000), false), Ok(()));
         assert_eq!(quota.take(later, agent(3), (1, 1), true), Err(QuotaExceeded::Reserve));
-        assert_eq!(quota.take(later, agent(4), (1, 900), true), Ok(()), "the reserve is for the others");
+        assert_eq!(
+            quota.take(later, agent(4), (1, 900), true),
+            Ok(()),
+            "the reserve is for the other agents"
+        );
         quota.charge(later, agent(5), (1, 1_000_000));
-        assert_eq!(quota.take(later, agent(5), (1, 1), false), Err(QuotaExceeded::Bytes), "it was written");
+        assert_eq!(
+            quota.take(later, agent(5), (1, 1), false),
+            Err(QuotaExceeded::Bytes),
+            "the charged record counts"
+        );
         let an_hour_later = later + Duration::from_hours(1);
         assert_eq!(quota.take(an_hour_later, agent(5), (1, 1), false), Ok(()));
         quota.tidy(later + Duration::from_hours(23));
-        assert!(quota.used.lock().unwrap().contains_key(&agent(3)), "what it had of the reserve");
+        assert!(quota.used.lock().unwrap().contains_key(&agent(3)), "its use of the reserve is remembered");
         quota.tidy(later + Duration::from_hours(26));
         assert_eq!(quota.used.lock().unwrap().len(), 0, "there is nothing left to count");
     }
@@ -213,11 +221,11 @@ mod tests {
         };
         assert!(flood(1, 0, 1, false) > 150 * MIB, "there is room");
         let (one, two) = (flood(1, 1, 24, true), flood(2, 1, 24, true));
-        assert!(one <= 17 * MIB, "its part was used up before, and comes back in a day: {one}");
-        assert!(two <= 33 * MIB, "its part, and what comes back in a day: {two}");
+        assert!(one <= 17 * MIB, "its part was used up before, and is restored within a day: {one}");
+        assert!(two <= 33 * MIB, "its part, and the amount restored within a day: {two}");
         let now = start + Duration::from_hours(25);
         for other in 3..=10 {
-            assert_eq!(quota.take(now, agent(other), (1, line), true), Ok(()), "nobody else is refused");
+            assert_eq!(quota.take(now, agent(other), (1, line), true), Ok(()), "no other agent is refused");
         }
     }
 }

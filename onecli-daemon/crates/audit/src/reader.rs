@@ -141,7 +141,7 @@ impl Iterator for Entries {
                     Ok((entry, String::from_utf8(line).map_err(|error| error.to_string())?))
                 })
             } else {
-                Err("the line has no end".to_owned())
+                Err("the line has no line end".to_owned())
             };
             match parsed {
                 Ok((entry, _)) if entry.seq <= self.after => {}

@@ -193,7 +193,7 @@ fn resume_in(
     // A power failure leaves half a line. Anything longer may be evidence for an investigation.
     if ended && !rest.is_empty() || memchr::memchr(b'\n', rest).is_some() {
         let path = segment::keep_aside(dir, number, rest)?;
-        tracing::warn!(path = %path.display(), "what stood behind the audit log's end was put aside");
+        tracing::warn!(path = %path.display(), "bytes behind the end of the audit log were moved aside");
     }
     if !rest.is_empty() {
         events.push((if ended { CODE_APPENDED } else { CODE_TORN }, rest.len() as u64));

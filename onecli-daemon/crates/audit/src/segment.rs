@@ -257,7 +257,7 @@ impl Segments {
 
     /// Continues in a new segment if the current one lost records that were on disk.
     fn go_on(&mut self, path: &Path, head: MakeHead<'_>) -> Result<(), AuditError> {
-        tracing::error!(path = %path.display(), "audit records were removed from the disk; going on in a new segment");
+        tracing::error!(path = %path.display(), "audit records were removed from the disk; continuing in a new segment");
         self.begin(self.number + 1, head)
     }
 

@@ -206,7 +206,7 @@ async fn records_of_many_callers_share_a_write() {
         .collect();
     let mut seen = std::collections::HashSet::new();
     for task in tasks {
-        assert!(seen.insert(task.await.unwrap()), "each has a number of its own");
+        assert!(seen.insert(task.await.unwrap()), "each record has its own number");
     }
     log.flush().await.unwrap();
     assert_eq!(numbers(&dir), (1..=4000).collect::<Vec<_>>());
@@ -331,7 +331,7 @@ async fn a_failing_disk_refuses_and_recovers() {
     std::fs::rename(&aside, dir.path()).unwrap();
     let mut told = log.subscribe();
     tokio::time::timeout(Duration::from_secs(5), told.wait_for(|seq| *seq >= 3)).await.unwrap().unwrap();
-    assert!(log.healthy(), "without anybody asking");
+    assert!(log.healthy(), "it recovers without another call");
     log.decision(record(5)).await.unwrap();
     let records: Vec<_> = read(&dir).into_iter().map(|line| line.unwrap().entry).collect();
     let seen: Vec<_> = records

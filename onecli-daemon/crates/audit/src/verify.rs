@@ -106,7 +106,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// The log differs from what was signed.
-    #[error("the log is not as it was written: {} findings", .0.findings.len() + .0.more)]
+    #[error("the log differs from what was signed: {} findings", .0.findings.len() + .0.more)]
     Bad(Box<Findings>),
     /// No segment has the requested number.
     #[error("there is no segment {from} in {}; 'ls' shows their numbers", dir.display())]
@@ -219,7 +219,7 @@ impl<'d> Log<'d> {
         let latest = match note {
             Ok(note) => key.open(&note).map_err(|error| error.to_string()),
             Err(error) => {
-                Err(format!("without it nobody can tell whether the log's end was cut off: {error}"))
+                Err(format!("unreadable; without it a cut-off end of the log goes undetected: {error}"))
             }
         };
         let latest = latest.map_err(|what| findings.push((last, Bad::file(&path, what)))).ok();
@@ -362,8 +362,8 @@ impl<'d> Log<'d> {
         }
         if let Some(Some(next)) = self.heads.get(at + 1) {
             let what = format!(
-                "log {} ends here with record {end}; with the next segment a daemon that could not go on with it began \
-                 log {}: its first record tells why",
+                "log {} ends here with record {end}; a daemon could not continue it and began log {} with \
+                 the next segment: its first record contains the reason",
                 own.log, next.log
             );
             return Some(Bad { seq: Some(end), ..Bad::file(&path, what) });
@@ -372,8 +372,8 @@ impl<'d> Log<'d> {
         let behind = end - latest.tree.size();
         (behind > 0 || walked.unfinished > 0).then(|| {
             let what = format!(
-                "the daemon that was stopped ended the log with record {}, and no other has run since: {behind} \
-                 records and {} bytes behind it were put there by somebody else",
+                "a stopped daemon ended the log with record {}, and no daemon has run since: {behind} \
+                 records and {} bytes behind it were added by another process",
                 latest.tree.size(),
                 walked.unfinished
             );
@@ -397,7 +397,7 @@ impl<'d> Log<'d> {
         let first = own.tree.size();
         (first > pruned).then(|| {
             let what = format!(
-                "the records {} to {first} are missing, and no record says that they were kept no longer",
+                "the records {} to {first} are missing, and no record reports that retention removed them",
                 pruned + 1
             );
             (*number, Bad::file(&self.path(0), what))

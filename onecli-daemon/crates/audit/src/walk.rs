@@ -68,7 +68,7 @@ pub(super) fn walk(
 ) -> Result<Walked, WalkError> {
     let len = std::fs::metadata(path).map_err(AuditError::io(path, "inspect"))?.len();
     if len > LARGEST {
-        return Err(Bad::file(path, format!("a segment has no {len} bytes")).into());
+        return Err(Bad::file(path, format!("a segment cannot have {len} bytes")).into());
     }
     let bytes = std::fs::read(path).map_err(AuditError::io(path, "read"))?;
     let mut walker = Walker {
@@ -102,7 +102,7 @@ pub(super) fn walk(
     let cut_short = memchr::memchr(b'\n', &bytes[offset..]).is_none_or(|end| end >= unfinished);
     let beyond = walker.marks.peek().is_none();
     if unfinished > 0 && !(is_last && cut_short && beyond) {
-        return Err(walker.bad(None, "this is no record of this log").into());
+        return Err(walker.bad(None, "this is not a record of this log").into());
     }
     Ok(Walked {
         about: About::read(&bytes[..offset], walker.proven),
@@ -199,8 +199,10 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
         let before = self.before.and_then(Start::read);
         match before {
             Some(before) if next.is_none_or(|next| next.prev == own) => {
-                let mut bad =
-                    self.bad(Some(before), "the record was changed: the next one was linked to another");
+                let mut bad = self.bad(
+                    Some(before),
+                    "the record was changed: the next one is linked to a different record",
+                );
                 bad.line = Some(self.lines);
                 bad
             }
@@ -217,8 +219,8 @@ impl<'w, I: Iterator<Item = &'w Checkpoint>> Walker<'w, I> {
         let (first, last) = (self.proven + 1, mark.tree.size());
         let line = self.lines - (last - first);
         let mut bad = self.bad(None, &format!(
-            "the records {first} to {last} are not those that were signed at {:.6}: one of them was changed, and the \
-             links of those behind it made to fit; this is the first that is not proven",
+            "the records {first} to {last} differ from those signed at {:.6}: one of them was changed, and \
+             the links behind it were rewritten; this is the first unproven record",
             mark.time
         ));
         let text = self.bytes.split(|byte| *byte == b'\n').nth(usize::try_from(line - 1).unwrap_or(0));

@@ -143,7 +143,7 @@ impl Writer {
             if !open && !self.healthy() {
                 tracing::error!(
                     records = self.waiting.len(),
-                    "audit records could not be written before the end"
+                    "audit records could not be written before the daemon ended"
                 );
                 break;
             }
@@ -153,7 +153,7 @@ impl Writer {
 
     fn end(mut self) {
         if let Err(error) = self.segments.finish() {
-            tracing::error!(%error, "the audit log could not be finished");
+            tracing::error!(%error, "the audit log could not be closed cleanly");
         } else if self.healthy() {
             self.publisher.publish(Checkpoint { ended: true, ..self.checkpoint(self.clock.now()) });
             self.told.send_if_modified(|seq| std::mem::replace(seq, self.tree.size()) != self.tree.size());
@@ -352,8 +352,8 @@ impl Writer {
                     self.remove(&expired);
                 }
             }
-            Some(Ok(Err(error))) => tracing::error!(%error, "old audit segments cannot be looked for"),
-            Some(Err(error)) => tracing::error!(%error, "old audit segments cannot be looked for"),
+            Some(Ok(Err(error))) => tracing::error!(%error, "cannot search for old audit segments"),
+            Some(Err(error)) => tracing::error!(%error, "cannot search for old audit segments"),
             None => {}
         }
         let now = self.clock.instant();
@@ -416,7 +416,7 @@ impl Writer {
         let signer = Arc::clone(&self.signer);
         let look = move || retention::expired(&dir, &retention, time, log, &signer);
         if let Err(error) = self.upkeep.looking.start("audit-old", look) {
-            tracing::error!(%error, "old audit segments cannot be looked for");
+            tracing::error!(%error, "cannot search for old audit segments");
         }
     }
 
@@ -427,7 +427,7 @@ impl Writer {
         {
             tracing::error!(
                 segment,
-                "an old audit segment is not as it was signed: it and all later ones are kept"
+                "an old audit segment differs from what was signed: it and all later ones are retained"
             );
             self.shared.queued.fetch_add(1, Ordering::Relaxed);
             let record = Record::of_the_log(retention::CODE_KEPT, segment);
@@ -457,7 +457,7 @@ impl Writer {
                 self.pruned.send_if_modified(|seq| std::mem::replace(seq, expired.through.max(*seq)) < *seq);
             }
             // The next write shows whether the fault persists.
-            Err(error) => tracing::error!(%error, "old audit segments are kept"),
+            Err(error) => tracing::error!(%error, "old audit segments are retained"),
         }
     }
 

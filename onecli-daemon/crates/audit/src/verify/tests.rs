@@ -193,7 +193,7 @@ async fn an_edited_last_record_is_found() {
         scene.write(segment, &lines);
         let bad = scene.bad();
         assert_eq!(bad.file, scene.path(segment), "{bad:?}");
-        assert!(bad.what.contains("not those that were signed"), "{bad:?}");
+        assert!(bad.what.contains("differ from those signed"), "{bad:?}");
         scene.write(segment, &before);
     }
 }
@@ -207,7 +207,7 @@ async fn edit_with_rewritten_links_is_found() {
     scene.write(1, &lines);
     let bad = scene.bad();
     assert_eq!((bad.file.clone(), bad.seq, bad.line), (scene.path(1), Some(1), Some(1)), "{bad:?}");
-    assert!(bad.what.contains("made to fit"), "{bad:?}");
+    assert!(bad.what.contains("links behind it were rewritten"), "{bad:?}");
 }
 
 #[tokio::test]
@@ -226,8 +226,8 @@ async fn removed_inserted_and_reordered_records_are_found() {
     check(|lines| drop(lines.drain(0..2)), 3, "the records 1 to 2 are missing").await;
     check(|lines| lines.swap(2, 3), 4, "the records 3 to 3 are missing").await;
     check(|lines| lines.insert(2, lines[1].clone()), 2, "record 2 stands where record 3 belongs").await;
-    check(|lines| lines.insert(2, "{}".to_owned()), 3, "no record").await;
-    check(|lines| lines.insert(2, String::new()), 3, "no record").await;
+    check(|lines| lines.insert(2, "{}".to_owned()), 3, "not a record").await;
+    check(|lines| lines.insert(2, String::new()), 3, "not a record").await;
     check(|lines| drop(lines.pop()), ANY, "missing between this segment").await;
 }
 
@@ -260,7 +260,7 @@ async fn removed_segments_are_found() {
         assert!(bad.what.contains(what), "{remove}: {bad:?}");
         fs::rename(aside, from).unwrap();
     };
-    check(1, "no record says that they were kept no longer");
+    check(1, "no record reports that retention removed them");
     check(2, "missing between this segment and the next");
     check(last, "the end was cut off");
     scene.verify().unwrap();
@@ -323,7 +323,7 @@ async fn changed_log_is_reported_at_next_start() {
     scene.write(1, &lines[..5]);
     write(&scene.dir, Settings::for_tests(), 1).await;
     assert_eq!(codes(scene.dir.path()), ["audit_damaged"]);
-    assert_eq!(scene.read(1).len(), 5, "left as it was found");
+    assert_eq!(scene.read(1).len(), 5, "the file is unchanged");
     assert_eq!((scene.bad().file, scene.bad().seq), (scene.path(1), Some(6)));
 
     // The log was rolled back as a whole; the store has more records.
@@ -335,7 +335,7 @@ async fn changed_log_is_reported_at_next_start() {
     let fresh = onecli_model::LogId(Uuid::from_u128(0xff));
     write(&dir, Settings { fresh, known: known(), ..Settings::for_tests() }, 1).await;
     assert_eq!(codes(dir.path()), ["audit_truncated"]);
-    assert_eq!(crate::log_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not used twice");
+    assert_eq!(crate::log_in(dir.path(), &signer).unwrap(), Some(fresh), "numbers are not reused");
     drop(temp);
 
     // The log was removed with its checkpoint, and another log of this host put there.

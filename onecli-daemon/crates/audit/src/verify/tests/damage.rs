@@ -47,7 +47,7 @@ async fn findings_are_ordered_by_segment() {
     assert_eq!(
         scene.bad_segments(),
         [3, 4, last],
-        "a segment without a head cannot be held against the one before it"
+        "a segment without a head cannot be compared with the one before it"
     );
     fs::copy(segment::head_path(scene.dir.path(), 4), segment::head_path(scene.dir.path(), 3)).unwrap();
     assert_eq!(scene.bad_segments(), [1, 3, 4, last]);
@@ -67,7 +67,10 @@ async fn previous_log_is_verified_separately() {
     assert_eq!(scene.alerts(), ["audit_truncated"]);
     let bad = findings(scene.verify());
     assert_eq!(bad.len(), 1, "{bad:?}");
-    assert!(bad[0].file == scene.path(last) && bad[0].what.contains("its first record tells why"), "{bad:?}");
+    assert!(
+        bad[0].file == scene.path(last) && bad[0].what.contains("its first record contains the reason"),
+        "{bad:?}"
+    );
     assert_eq!(scene.verify_from(last + 1).unwrap().last, 11);
 
     // A witness's checkpoint of the previous log still reveals changes in it.
@@ -95,6 +98,6 @@ async fn findings_are_bounded() {
     for number in segment::list(scene.dir.path()).unwrap() {
         fs::write(scene.path(number), "no record\n").unwrap();
     }
-    let Err(VerifyError::Bad(found)) = scene.verify() else { panic!("nothing of it is left") };
+    let Err(VerifyError::Bad(found)) = scene.verify() else { panic!("no record is left") };
     assert_eq!((found.findings.len(), found.more, found.good_from), (Findings::MOST, 20, None));
 }

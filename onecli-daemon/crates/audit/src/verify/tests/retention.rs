@@ -50,7 +50,7 @@ async fn a_pruned_log_is_verified_from_its_first_head_on() {
         let first = segment::list(scene.dir.path()).unwrap()[0];
         if segment::list(scene.dir.path()).unwrap().len() > 1 {
             fs::remove_file(scene.path(first)).unwrap();
-            assert!(scene.bad().what.contains("kept no longer"));
+            assert!(scene.bad().what.contains("retention removed them"));
         }
     }
 }
@@ -80,7 +80,7 @@ async fn changed_segments_are_not_removed_by_retention() {
     keep(&scene, by_age(), Arc::new(Later)).await;
     assert_eq!(first(&scene), 1);
     assert_eq!(scene.bad().file, scene.path(1));
-    assert_eq!(scene.alerts(), ["audit_kept"], "that nothing goes any more is on record");
+    assert_eq!(scene.alerts(), ["audit_kept"], "the end of pruning is recorded");
     // If the operator moves the segment elsewhere, retention continues.
     fs::remove_file(scene.path(1)).unwrap();
     keep(&scene, by_age(), Arc::new(Later)).await;
@@ -131,7 +131,7 @@ async fn unsigned_pruning_record_excuses_nothing() {
         fs::remove_file(head_of(&scene, number)).unwrap();
     }
     let what = scene.bad().what;
-    assert!(verified.first == 1 && what.contains("no record says that they were kept no longer"), "{what}");
+    assert!(verified.first == 1 && what.contains("no record reports that retention removed them"), "{what}");
 }
 
 /// The number of records before a segment.

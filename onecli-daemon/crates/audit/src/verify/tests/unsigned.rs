@@ -48,7 +48,7 @@ async fn records_behind_a_clean_end_are_rejected() {
     let scene = Scene::new().await;
     scene.append_linked(&forged());
     let bad = scene.bad();
-    assert!(bad.seq == Some(61) && bad.what.contains("put there by somebody else"), "{bad:?}");
+    assert!(bad.seq == Some(61) && bad.what.contains("added by another process"), "{bad:?}");
     let last = *segment::list(scene.dir.path()).unwrap().last().unwrap();
     let line = scene.read(last).pop().unwrap();
 
@@ -56,7 +56,7 @@ async fn records_behind_a_clean_end_are_rejected() {
     assert_eq!(scene.alerts(), ["audit_appended"]);
     let aside = scene.dir.path().join(format!("{last:08}.aside"));
     assert_eq!(fs::read_to_string(aside).unwrap(), line, "nothing is lost");
-    assert_eq!(scene.verify().unwrap().last, 61, "and no outcome was told of it");
+    assert_eq!(scene.verify().unwrap().last, 61, "and no outcome was written for it");
     // Half a line is not from a power failure either, because everything was synced.
     fs::write(scene.path(last), [&fs::read(scene.path(last)).unwrap()[..], b"{\"time"].concat()).unwrap();
     assert!(scene.bad().what.contains("6 bytes behind it"));
@@ -95,7 +95,7 @@ async fn linked_forged_decision_is_reported() {
     let known = store_has(&scene, 8, &scene.read(1)[7]);
     scene.append_linked(&forged());
     restart(&scene, Some(known)).await;
-    assert_eq!(unsigned(&scene), Some(9..=10), "the decision, and the outcome that rests on it");
+    assert_eq!(unsigned(&scene), Some(9..=10), "the decision and its outcome");
     let told: Vec<_> = Entries::after(scene.dir.path(), 8).unwrap().map(|line| line.unwrap().entry).collect();
     assert_eq!(told.len(), 3, "{told:#?}");
     assert_eq!(told[0].record.verdict, Some(Verdict::Forward));
@@ -115,7 +115,7 @@ async fn log_that_contradicts_the_store_is_not_continued() {
     let before = fs::read(scene.path(1)).unwrap();
     assert_eq!(restart(&scene, Some(known)).await, FRESH);
     assert_eq!(scene.alerts(), ["audit_contradicted"]);
-    assert_eq!(fs::read(scene.path(1)).unwrap(), before, "left as it was found");
+    assert_eq!(fs::read(scene.path(1)).unwrap(), before, "the file is unchanged");
 }
 
 /// An excuse for removed segments does not become valid because a daemon continued the log behind it.
@@ -134,7 +134,7 @@ async fn unsigned_pruning_record_stays_invalid_when_continued() {
     }
     restart(&scene, None).await;
     assert_eq!(unsigned(&scene), Some(61..=61));
-    assert!(scene.bad().what.contains("no record says that they were kept no longer"));
+    assert!(scene.bad().what.contains("no record reports that retention removed them"));
 }
 
 /// Without its checkpoint the whole last segment is unsigned, and the missing checkpoint is reported.
