@@ -120,10 +120,10 @@ pub enum Changed {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The bound on waiting requests is reached.
-    #[error("as many requests wait for a person's approval as may")]
+    #[error("too many requests are waiting for operator approval")]
     Full,
     /// The agent has requested approval [`PER_MINUTE`] times within the last minute.
-    #[error("the agent has asked for a person's approval {PER_MINUTE} times within a minute")]
+    #[error("the agent has requested operator approval {PER_MINUTE} times within a minute")]
     Often,
     /// No id could be generated.
     #[error(transparent)]
@@ -132,7 +132,7 @@ pub enum AskError {
 
 /// No approval with this id is pending: it was answered, it timed out, or the client disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no request waits under this id")]
+#[error("no request is waiting under this id")]
 pub struct NotWaiting;
 
 /// The pending approvals.

@@ -344,10 +344,10 @@ pub(super) fn refuse_fresh_credentials(
     Err(Refusal::new(
         Code::CredentialEndpoint,
         format!(
-            "{} {} may answer with a new credential, which the template of secret '{}' does not let agents have",
+            "{} {} may return a new credential, which the template of secret '{}' withholds from agents",
             request.method, request.path, secret.name
         ),
-        "have a person make it; or an administrator stores the secret without --template",
+        "ask an administrator to create the credential, or to store the secret without --template",
     ))
 }
 

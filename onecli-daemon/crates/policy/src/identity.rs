@@ -90,7 +90,10 @@ impl Snapshot {
             (Some(here), Some(owner)) if here.id != owner.id => {
                 return Err(Refusal::new(
                     Code::TokenForeign,
-                    format!("the token is not that of agent '{}', whose cgroup it came from", here.name),
+                    format!(
+                        "the token does not belong to agent '{}', whose cgroup the connection came from",
+                        here.name
+                    ),
                     "use the agent's own token",
                 ));
             }
@@ -141,7 +144,7 @@ impl Snapshot {
 fn token_wanted() -> Refusal {
     Refusal::new(
         Code::ProxyAuthRequired,
-        "this proxy wants an agent's token",
+        "this proxy requires an agent's token",
         "set HTTPS_PROXY=http://x:TOKEN@HOST:PORT, with the token of 'onecli agent add' or 'onecli agent rotate'",
     )
 }

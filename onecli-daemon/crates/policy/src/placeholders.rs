@@ -73,13 +73,13 @@ impl Snapshot {
                         Err(Refusal::new(
                             Code::PlaceholderMisplaced,
                             format!("the request carries a placeholder whose secret is not for {}", request.authority),
-                            "remove the placeholder from the request; 'onecli secret show NAME' tells where it may go",
+                            "remove the placeholder from the request; 'onecli secret show NAME' shows where it may go",
                         ))
                     }
                 }
                 _ => Err(Refusal::new(
                     Code::PlaceholderForeign,
-                    format!("the request carries a placeholder that is none of agent '{}'", view.agent.name),
+                    format!("the request carries a placeholder that does not belong to agent '{}'", view.agent.name),
                     "the grant may have been revoked or the agent rotated: start it again with 'onecli run'",
                 )),
             })

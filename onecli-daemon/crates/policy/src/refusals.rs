@@ -13,7 +13,7 @@ use super::named::Place;
 pub(super) fn ambiguous(ambiguity: Ambiguity) -> Refusal {
     Refusal::new(
         Code::PathAmbiguous,
-        format!("the path holds {ambiguity}, which servers read in different ways"),
+        format!("the path contains {ambiguity}, which servers interpret differently"),
         "send the path in its plain form",
     )
 }
@@ -24,7 +24,7 @@ pub(super) fn removed() -> Refusal {
 
 pub(super) fn denied_by(rule: &Rule, what: impl fmt::Display) -> Refusal {
     let hint = format!(
-        "an administrator can look at it with 'onecli rule list', and take it back: onecli rule remove {}",
+        "an administrator can see it with 'onecli rule list', and remove it: onecli rule remove {}",
         rule.id
     );
     Refusal::new(Code::RuleDenied, format!("rule {} denies {what}", rule.id), hint).by(rule)
@@ -42,7 +42,7 @@ pub(super) fn not_for_this(secret: &Secret, request: &RequestFacts<'_>) -> Refus
     Refusal::new(
         Code::EgressDenied,
         format!("secret '{}' may not be used for {} {}", secret.name, request.method, request.path),
-        format!("'onecli secret show {}' tells its methods and paths", secret.name),
+        format!("'onecli secret show {}' shows its methods and paths", secret.name),
     )
     .by(Cause::Default(Egress::Deny))
 }
@@ -58,8 +58,8 @@ pub(super) fn named_is_unreadable(resource: &NamedResource) -> Refusal {
 pub(super) fn named_wants_approval(rule: &Rule, place: &Place<'_>) -> Refusal {
     Refusal::new(
         Code::BadRequest,
-        format!("rule {} wants approval for {place}: an approver would see the URL alone", rule.id),
-        "name the resource in the URL of a request of its own",
+        format!("rule {} requires approval for {place}, but an approver would see only the URL", rule.id),
+        "name the resource in the URL of a separate request",
     )
     .by(rule)
 }

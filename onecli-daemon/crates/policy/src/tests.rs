@@ -362,7 +362,10 @@ fn revoked_grants_end_running_requests() {
     assert!(allows(&both, &session, NOW, &[id(1)]));
     assert!(!allows(&both, &session, late, &[id(1)]), "the session has ended");
     assert_eq!((both.session_end(&session), both.session_end(&own)), (Some(late), None));
-    assert!(both.still_allows(&own, NOW, agent_id(4), &facts, &[]).is_none(), "it is another agent by now");
+    assert!(
+        both.still_allows(&own, NOW, agent_id(4), &facts, &[]).is_none(),
+        "the evidence belongs to another agent now"
+    );
 
     // With egress `allow` the request itself would still be forwarded, without the credential.
     for grants in [&[3][..], &[]] {

@@ -135,7 +135,7 @@ fn approvals_of_one_agent_are_limited_per_minute() {
     let asked = (0..200).filter(|_| ask(1, 0).is_ok()).count();
     assert_eq!(asked, 60);
     assert!(matches!(ask(1, 59), Err(AskError::Often)));
-    assert!(ask(2, 59).is_ok(), "another has its own");
+    assert!(ask(2, 59).is_ok(), "another agent has its own");
     assert!(ask(1, 60).is_ok());
 }
 

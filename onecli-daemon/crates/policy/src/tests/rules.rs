@@ -263,7 +263,7 @@ fn running_requests_end_when_a_rule_denies_them() {
     // Approval and limits were met at the start: neither is checked again.
     assert!(still(&["approve api.test", "limit api.test - - - - 1/d"], "api.test/v1/x", &api));
     assert!(still(&["approve x.test"], "x.test/", &[]));
-    assert!(!still(&[], "x.test/", &[]), "the rule it rested on is gone");
+    assert!(!still(&[], "x.test/", &[]), "the rule that allowed it is gone");
 }
 
 /// Every rule is recorded with its reason, and recording does not change the decision.
