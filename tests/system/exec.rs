@@ -356,7 +356,7 @@ fn what_a_command_prints_is_bounded_and_never_logged() {
         ("killed", "echo minted-token-1; kill -9 $$", "signal: 9"),
         ("several", "echo minted-token-1; echo minted-token-2", "control character"),
         ("odd", "echo '{\"value\":\"minted-token-1\",\"expires\":\"minted-token-1\"}'", "begins as JSON"),
-        ("over", "echo '{\"value\":\"minted-token-1\",\"expires_in\":0}'", "has ended already"),
+        ("over", "echo '{\"value\":\"minted-token-1\",\"expires_in\":0}'", "has already expired"),
     ] {
         let script = world.script(name, text);
         world.add(name, &script);

@@ -57,9 +57,9 @@ fn a_row_that_was_changed_by_hand_sends_nothing() {
     let host = format!("UPDATE secrets SET host = '{API_V6}'");
     let edits = [
         // Where an attacker has a name that the agent may reach.
-        (host.as_str(), crate::scene::API_V6, "in the database by hand"),
-        ("UPDATE secrets SET methods = '[\"GET\"]'", API, "in the database by hand"),
-        (r#"UPDATE secrets SET placement = '{"kind":"query","name":"q"}'"#, API, "in the database by hand"),
+        (host.as_str(), crate::scene::API_V6, "edited in the database"),
+        ("UPDATE secrets SET methods = '[\"GET\"]'", API, "edited in the database"),
+        (r#"UPDATE secrets SET placement = '{"kind":"query","name":"q"}'"#, API, "edited in the database"),
         ("UPDATE secret_versions SET sealed = substr(sealed, 1, 100)", API, "cannot be decrypted"),
         ("UPDATE secret_versions SET sealed = CAST(x'01' || substr(sealed, 2) AS BLOB)", API, "format 1"),
     ];
@@ -358,13 +358,13 @@ fn a_removed_slot_that_cannot_be_erased_yet_is_told() {
     let removed = daemon.onecli(&["key", "remove-slot", "2"]);
     assert!(removed.out().contains("removed key slot 2"), "{removed:?}");
     assert!(
-        !removed.status.success() && removed.err().contains("something reads the database"),
+        !removed.status.success() && removed.err().contains("a process reads the database"),
         "{removed:?}"
     );
     let status = daemon.onecli_json(&["key", "status"]);
     assert_eq!(status["slots"].as_array().unwrap().len(), 1, "{status}");
     assert!(status["unerased"].is_string(), "{status}");
-    assert!(daemon.onecli(&["key", "status"]).ok("key status").contains("something reads the database"));
+    assert!(daemon.onecli(&["key", "status"]).ok("key status").contains("a process reads the database"));
     serves(&scene, VALUE);
     drop(reader);
     let erased = || daemon.onecli_json(&["key", "status"])["unerased"].is_null().then_some(());

@@ -555,7 +555,7 @@ fn keys_are_looked_at_and_changed() {
     let nothing = KeyRotate::default();
     refused(
         client.post::<KeyRotated>(routes::KEY_ROTATE, &nothing),
-        &["slot 3 cannot be sealed anew", "--drop-other-slots"],
+        &["slot 3 cannot be resealed", "--drop-other-slots"],
     );
     let with = KeyRotate { passphrases: vec![passphrase], drop_other_slots: false };
     let rotated: KeyRotated = client.post(routes::KEY_ROTATE, &with).unwrap();

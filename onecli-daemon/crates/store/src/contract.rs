@@ -281,7 +281,7 @@ pub(crate) async fn rules(store: &dyn Store) {
     let again = store.remove_rule(last.id).await;
     assert!(matches!(again, Err(StoreError::NotFound { what: "rule", .. })), "{again:?}");
     let id = store.add_rule(None, &last.terms).await.unwrap();
-    assert!(id > last.id, "a number is never used again");
+    assert!(id > last.id, "a number is never reused");
     let nobody = store.add_rule(Some(AgentId(Uuid::from_u128(9))), &last.terms).await;
     assert!(matches!(nobody, Err(StoreError::NotFound { what: "agent", .. })), "{nobody:?}");
 
@@ -384,7 +384,7 @@ pub(crate) async fn audit_rows_of_several_logs(store: &dyn Store) {
     assert_eq!(left, [(LOG, 1), (other, 2), (LOG, 2)]);
     store.prune_audit(LOG, 2).await.unwrap();
     store.insert_audit(&[audit_row(3, "one")]).await.unwrap();
-    assert_eq!(store.last_audit_id().await.unwrap(), 5, "an id is never given again");
+    assert_eq!(store.last_audit_id().await.unwrap(), 5, "an id is never reused");
 }
 
 pub(crate) async fn audit_rows_are_found(store: &dyn Store) {
@@ -434,7 +434,7 @@ pub(crate) async fn facts(store: &dyn Store) {
     store.set_meta(&[("b", "3")]).await.unwrap();
     assert_eq!(store.get_meta("a").await.unwrap().as_deref(), Some("1"));
     assert_eq!(store.get_meta("b").await.unwrap().as_deref(), Some("3"));
-    assert!(store.is_empty().await.unwrap(), "facts are no content");
+    assert!(store.is_empty().await.unwrap(), "facts do not count as content");
 }
 
 pub(crate) async fn leases(store: &impl Store) {

@@ -8,7 +8,7 @@ use onecli_sys::PrivateDirError;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL does not name a supported store.
-    #[error("'{url}' names no store: write sqlite:///ABSOLUTE/PATH/onecli.db")]
+    #[error("'{url}' is not a supported store URL: use sqlite:///ABSOLUTE/PATH/onecli.db")]
     Url {
         /// The URL, without its user part.
         url: String,
@@ -42,8 +42,8 @@ pub enum StoreError {
     },
     /// A newer version of the program has written the database.
     #[error(
-        "the database {} is of version {found}, this program knows up to {known}: \
-         install the newer version again, or restore a backup made before the upgrade",
+        "the database {} has version {found}, but this program supports up to {known}: install the newer \
+         version again, or restore a backup made before the upgrade",
         path.display()
     )]
     Newer {
@@ -74,7 +74,7 @@ pub enum StoreError {
     },
     /// Another change to the row came first.
     #[error(
-        "the {what} {id} is at {column} {stored}, so {offered} does not follow: it was changed meanwhile"
+        "the {what} {id} is at {column} {stored} and cannot change to {offered}: it was changed meanwhile"
     )]
     Conflict {
         /// `agent` or `secret`.
@@ -102,8 +102,8 @@ pub enum StoreError {
     },
     /// Removed data is still in the database's write-ahead log.
     #[error(
-        "what was removed is still in the database's log (onecli.db-wal), because something reads the database, a backup \
-         perhaps: it is erased as soon as that ends; 'onecli key status' tells"
+        "removed data is still in the database's write-ahead log (onecli.db-wal), because a process reads \
+         the database, perhaps a backup: it is erased when that ends; check with 'onecli key status'"
     )]
     NotErased,
     /// A statement failed.

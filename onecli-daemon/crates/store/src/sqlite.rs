@@ -383,7 +383,7 @@ impl Store for SqliteStore {
     }
 
     async fn ungrant(&self, agent: AgentId, secret: SecretId) -> Result<bool, StoreError> {
-        let failed = StoreError::query("take back a grant");
+        let failed = StoreError::query("revoke a grant");
         let mut tx = self.write().await?;
         let done = sqlx::query("DELETE FROM grants WHERE agent = ? AND secret = ?")
             .bind(agent.to_string())
@@ -446,7 +446,7 @@ impl Store for SqliteStore {
             .bind(key)
             .fetch_optional(&self.pool)
             .await
-            .map_err(StoreError::query("read its own facts"))
+            .map_err(StoreError::query("read its metadata"))
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
@@ -454,7 +454,7 @@ impl Store for SqliteStore {
     }
 
     async fn set_meta(&self, entries: &[(&str, &str)]) -> Result<(), StoreError> {
-        let failed = StoreError::query("write its own facts");
+        let failed = StoreError::query("write its metadata");
         let mut tx = self.write().await?;
         for (key, value) in entries {
             keys::set_fact(&mut tx, key, value).await?;

@@ -275,7 +275,7 @@ impl Credentials {
                 Ok((bought.token, origin))
             }
             Err(error) => {
-                tracing::error!(%error, secret = %secret.name, "no token could be had");
+                tracing::error!(%error, secret = %secret.name, "no token could be obtained");
                 let pause = state
                     .failure
                     .as_ref()

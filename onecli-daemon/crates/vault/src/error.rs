@@ -14,8 +14,9 @@ pub enum VaultError {
     KeyFile(#[from] KeyFileError),
     /// There are values, but no key to open them.
     #[error(
-        "there is no key at {at}, but the store has been used; it opens with {wanted}: restore the key from its backup \
-         (a new key cannot open what is stored), or start once with --passphrase-file and a passphrase or recovery key"
+        "there is no key at {at}, but the store is in use and opens with {wanted}: restore the key from its \
+         backup (a new key cannot open the stored values), or start once with --passphrase-file and a \
+         passphrase or recovery key"
     )]
     KeyMissing {
         /// Where the daemon searched for the key.
@@ -32,7 +33,7 @@ pub enum VaultError {
         wanted: String,
     },
     /// A slot that does not parse, or was changed.
-    #[error("key slot {number} was damaged or changed by hand: {reason}")]
+    #[error("key slot {number} was damaged or edited: {reason}")]
     Slot {
         /// Its number.
         number: u32,
@@ -46,7 +47,7 @@ pub enum VaultError {
         key: &'static str,
     },
     /// Sealed by a newer program, or not a sealed value at all.
-    #[error("{what} is sealed in format {format}, which this program does not know")]
+    #[error("{what} is sealed in format {format}, which this program does not support")]
     UnknownFormat {
         /// The description of the value.
         what: String,
@@ -55,7 +56,7 @@ pub enum VaultError {
     },
     /// Sealed under a root key of another vault.
     #[error(
-        "{what} is sealed under the root key {key}, which this vault does not have: it was damaged, or moved here"
+        "{what} is sealed under the root key {key}, which this vault does not have: it was damaged, or copied from another vault"
     )]
     UnknownKey {
         /// The description of the value.
@@ -65,8 +66,8 @@ pub enum VaultError {
     },
     /// The value cannot be opened: changed, cut, moved from another row, or sealed under another key.
     #[error(
-        "{what} cannot be decrypted: it was damaged, moved here from another place, or where it may go was changed \
-         in the database by hand"
+        "{what} cannot be decrypted: it was damaged, copied from another row, or its destination was edited \
+         in the database"
     )]
     Damaged {
         /// The description of the value.
@@ -74,7 +75,7 @@ pub enum VaultError {
     },
     /// The database was edited to make an older version the current one.
     #[error(
-        "{what} is not used: a newer version took its place, and somebody put the old one back in the database"
+        "{what} is not used: a newer version replaced it, and an edit of the database put the old one back"
     )]
     RolledBack {
         /// The description of the value.
@@ -84,7 +85,7 @@ pub enum VaultError {
     #[error("{0}")]
     Refused(String),
     /// There is not enough memory for Argon2.
-    #[error("the passphrase cannot be made a key: there is not enough memory")]
+    #[error("cannot derive a key from the passphrase: there is not enough memory")]
     Stretch,
     /// The system returned no random bytes.
     #[error(transparent)]

@@ -94,7 +94,7 @@ impl std::str::FromStr for KeyId {
 
 /// The text is not a key id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an id of a key has 16 hex digits")]
+#[error("a key id has 16 hex digits")]
 pub struct KeyIdError;
 
 /// The root key, with its id and its KEK. Zeroed when dropped.

@@ -124,7 +124,7 @@ impl Vault {
             NewSlot::Passphrase(text) => {
                 if text.chars().count() < MIN_PASSPHRASE {
                     return Err(VaultError::Refused(format!(
-                        "a passphrase has {MIN_PASSPHRASE} characters at least: whoever has the database can try many"
+                        "a passphrase must have at least {MIN_PASSPHRASE} characters: an attacker with the database can try many"
                     )));
                 }
                 Method::passphrase(&text, random)?
@@ -170,7 +170,7 @@ impl Vault {
             .find(|_, opener| Ok(rest.iter().find_map(|row| opens(row, &opener).ok().flatten()).map(drop)))?;
         if found.is_none() {
             return Err(VaultError::Refused(format!(
-                "the daemon could not start again without key slot {number}: nothing that it finds opens the others"
+                "the daemon could not start again without key slot {number}: no key that it finds opens the others"
             )));
         }
         let change = VaultChange { remove_slots: vec![(number, row.root)], ..VaultChange::default() };
@@ -182,7 +182,7 @@ impl Vault {
         match self.rekeying() {
             None => Ok(()),
             Some(_) => Err(VaultError::Refused(
-                "a new root key is taking over: wait until 'onecli key status' says that it is done"
+                "a new root key is taking over: wait until 'onecli key status' reports that it is done"
                     .to_owned(),
             )),
         }

@@ -100,7 +100,7 @@ impl Vault {
         let roots = self.roots();
         if self.rekey.borrow().is_some() {
             return Err(VaultError::Refused(
-                "a new root key is taking over already: 'onecli key status' shows how far".to_owned(),
+                "a new root key is already taking over: 'onecli key status' shows the progress".to_owned(),
             ));
         }
         let new = RootKey::generate(self.random.as_ref())?;
@@ -168,14 +168,14 @@ impl Vault {
         }
         if !(begun.dropped.is_empty() || drop_others) {
             return Err(VaultError::Refused(format!(
-                "slot {} cannot be sealed anew, because its key is not here: give the passphrase, or drop what cannot \
-                 be kept with --drop-other-slots",
+                "slot {} cannot be resealed, because its key is not available: pass the passphrase, or drop \
+                 such slots with --drop-other-slots",
                 begun.dropped.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             )));
         }
         if slots.is_empty() {
             return Err(VaultError::Refused(
-                "no slot could be kept: nothing would open the vault".to_owned(),
+                "no slot could be resealed: no key would open the vault".to_owned(),
             ));
         }
         Ok(slots)
@@ -305,8 +305,9 @@ impl Vault {
         match found {
             Some(_) => Ok(()),
             None => Err(VaultError::Refused(
-                "nothing that the daemon finds opens the new root key: put its key back, or move the key file away and \
-                 make a new one with 'onecli key add-key-file'; until then both root keys are kept"
+                "no key that the daemon finds opens the new root key: restore its key, or move the key file \
+                 away and create a new one with 'onecli key add-key-file'; until then both root keys are \
+                 retained"
                     .to_owned(),
             )),
         }
@@ -393,8 +394,8 @@ fn blocked(rows: &[VersionRow]) -> VaultError {
         names.push("...".to_owned());
     }
     VaultError::Refused(format!(
-        "{} values do not open under the old root key either: {}; remove these secrets and add them \
-         again, or restore a backup; until then both root keys are kept",
+        "{} values do not open under the old root key either: {}; remove these secrets and add them again, \
+         or restore a backup; until then both root keys are retained",
         rows.len(),
         names.join(", ")
     ))

@@ -40,7 +40,7 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// A symbolic link, directory, pipe or device.
-    #[error("the key file {} is no regular file; put the file itself there, not a link", path.display())]
+    #[error("the key file {} is not a regular file; put the file itself there, not a link", path.display())]
     NotAFile {
         /// The key file.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum KeyFileError {
     },
     /// The content is not a key.
     #[error(
-        "the key file {} has {found} bytes instead of 32: it is damaged or no key; restore it from its backup",
+        "the key file {} has {found} bytes instead of 32: it is damaged or not a key; restore it from its backup",
         path.display()
     )]
     Size {
@@ -84,13 +84,13 @@ pub enum KeyFileError {
         found: u64,
     },
     /// The content is not a passphrase.
-    #[error("the passphrase in {} is empty, longer than 1024 bytes, or no UTF-8 text", path.display())]
+    #[error("the passphrase in {} is empty, longer than 1024 bytes, or not UTF-8 text", path.display())]
     Passphrase {
         /// The file.
         path: PathBuf,
     },
     /// The text is not a key in base64.
-    #[error("the variable {name} holds no key: 32 bytes in base64")]
+    #[error("the variable {name} does not contain a key: it needs 32 bytes in base64")]
     Variable {
         /// The environment variable.
         name: &'static str,

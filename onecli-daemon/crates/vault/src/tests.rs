@@ -137,17 +137,17 @@ async fn value_does_not_open_for_another_destination() {
         edit(&mut edited);
         let error = open(&vault, edited.clone()).unwrap_err();
         assert!(matches!(error, VaultError::Damaged { .. }), "edit {number}: {error}");
-        assert!(error.to_string().contains("in the database by hand"), "{error}");
+        assert!(error.to_string().contains("edited in the database"), "{error}");
         // The same change through the daemon.
         edited.sealed = vault.rebind(&good, &edited).unwrap();
         assert_eq!(open(&vault, edited.clone()).unwrap().value().expose(), b"correct horse battery");
         assert!(
             open(&vault, Secret { sealed: edited.sealed, ..good.clone() }).is_err(),
-            "and for that alone"
+            "and for that destination only"
         );
     }
     let disabled = Secret { enabled: false, ..good };
-    assert!(open(&vault, disabled).is_ok(), "what is not about where it goes may change");
+    assert!(open(&vault, disabled).is_ok(), "properties that do not affect the destination may change");
 }
 
 /// A replaced version is stored in a form that is not used, even if its row is put back.
@@ -183,7 +183,7 @@ async fn replaced_value_stays_bound_to_its_destination() {
         change(&mut edited);
         assert!(vault.open_replaced(&edited).is_err(), "change {number}");
     }
-    assert!(vault.open_replaced(&first).is_err(), "a current value is no replaced one");
+    assert!(vault.open_replaced(&first).is_err(), "a current value is not a replaced one");
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn no_key_is_created_if_values_exist() {
     assert!(matches!(host.unlock().await, Err(VaultError::KeyMissing { .. })));
     assert!(!host.key_file().exists());
     host.source.create(&OsRandom).unwrap();
-    assert!(matches!(host.unlock().await, Err(VaultError::Meta { .. })), "a key nobody vouches for");
+    assert!(matches!(host.unlock().await, Err(VaultError::Meta { .. })), "a key that no vault id confirms");
 }
 
 #[tokio::test]
@@ -311,17 +311,17 @@ async fn unsafe_key_files_are_refused() {
         std::fs::rename(path, &aside).unwrap();
         symlink(&aside, path).unwrap();
     };
-    check(&link, "no regular file").await;
+    check(&link, "not a regular file").await;
     let directory = |path: &Path| {
         std::fs::remove_file(path).unwrap();
         std::fs::create_dir(path).unwrap();
     };
-    check(&directory, "no regular file").await;
+    check(&directory, "not a regular file").await;
     let pipe = |path: &Path| {
         std::fs::remove_file(path).unwrap();
         nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
     };
-    check(&pipe, "no regular file").await;
+    check(&pipe, "not a regular file").await;
     if nix::unistd::Uid::effective().is_root() {
         check(&|path| std::os::unix::fs::chown(path, Some(12345), None).unwrap(), "belongs to uid 12345")
             .await;
@@ -344,14 +344,14 @@ async fn panic_prints_no_value() {
         ("a value", unwrap_text(value(text))),
         ("a credential", unwrap_text(open(&vault, secret.clone()).unwrap())),
         ("a secret", unwrap_text(secret.clone())),
-        ("one that was had", unwrap_text(had)),
-        ("one that was fetched", unwrap_text(fetched)),
-        ("one in a cache", unwrap_text(cached)),
+        ("an obtained value", unwrap_text(had)),
+        ("a fetched value", unwrap_text(fetched)),
+        ("a cached value", unwrap_text(cached)),
         ("a root key", unwrap_text(root)),
         ("a slot's key", unwrap_text(slot)),
         ("a passphrase", unwrap_text(NewSlot::Passphrase(zeroize::Zeroizing::new(text.to_owned())))),
         (
-            "one that is held",
+            "a value in scope",
             panic_text(|| {
                 let held = (value(text), open(&vault, secret.clone()).unwrap());
                 assert!(held.0.expose().is_empty(), "{held:?}");

@@ -98,7 +98,7 @@ impl Vault {
             Some((at, Opener::Key(key))) => (at, Method::key(&key), key),
             Some((_, Opener::Text(text))) if looks_like_recovery_key(&text) => {
                 return Err(VaultError::Refused(
-                    "a new store cannot be opened with a recovery key of another one".to_owned(),
+                    "a new store cannot be opened with a recovery key of another store".to_owned(),
                 ));
             }
             Some((at, Opener::Text(text))) => {
@@ -164,7 +164,7 @@ fn open_any(slots: &[SlotRow], vault: Uuid, source: &KeySource) -> Result<(Opene
                 Ok(None) => {
                     let fits = opener.key().map(|key| key.id().to_string());
                     if fits.is_some() && fits.as_deref() == Method::of(row)?.key_id() {
-                        let reason = format!("the key at {at} is its key, but does not open it");
+                        let reason = format!("the key at {at} has the id of its key, but does not open it");
                         broken = Some(VaultError::Slot { number: row.number, reason });
                     }
                 }
@@ -198,7 +198,7 @@ fn wanted(slots: &[SlotRow]) -> String {
     let mut names: Vec<String> = slots.iter().map(name).collect();
     names.sort();
     names.dedup();
-    if names.is_empty() { "no key that it knows of".to_owned() } else { names.join(" or ") }
+    if names.is_empty() { "no known key".to_owned() } else { names.join(" or ") }
 }
 
 /// The root keys that values may be sealed under: one, or two during re-keying.

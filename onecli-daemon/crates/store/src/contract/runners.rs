@@ -39,11 +39,11 @@ pub(crate) async fn runners_come_and_go(store: &impl Store) {
     ] {
         assert_eq!(store.set_runner(one.id, &devs, see(sees_all)).await.unwrap(), changed, "{sees_all:?}");
         let expected = ("one".to_owned(), "@devs".to_owned(), expected, at(7));
-        assert_eq!(entry().await, expected, "an entry keeps its time: {sees_all:?}");
+        assert_eq!(entry().await, expected, "an entry retains its time: {sees_all:?}");
     }
     store.remove_agent(one.id).await.unwrap();
     assert_eq!(store.runners(one.id).await.unwrap(), []);
-    assert!(!store.set_runner(one.id, &devs, change(true)).await.unwrap(), "an agent that is gone");
+    assert!(!store.set_runner(one.id, &devs, change(true)).await.unwrap(), "a removed agent");
 }
 
 pub(crate) async fn audit_rows_of_a_runner(store: &dyn Store) {

@@ -29,5 +29,5 @@ pub(crate) async fn uses_of_secrets_are_remembered(store: &dyn Store) {
     store.insert_audit(&[row(7, "decision", "inject", "other")]).await.unwrap();
     store.remove_secret(one.id).await.unwrap();
     let uses = store.load().await.unwrap().last_uses;
-    assert_eq!((uses.len(), uses.get(&other.id)), (1, Some(&at(1007))), "what is removed has no use");
+    assert_eq!((uses.len(), uses.get(&other.id)), (1, Some(&at(1007))), "a removed secret has no last use");
 }

@@ -73,7 +73,7 @@ impl Eraser {
         if let Err(error) = self.try_clean(database).await {
             tracing::warn!(
                 %error,
-                "what older versions removed from the database may still be in its file: the next start tries to rewrite it again"
+                "data that older versions removed may still be in the database file: the next start retries to rewrite it"
             );
         }
     }
@@ -87,7 +87,11 @@ impl Eraser {
         let beside = statvfs(database)?;
         let free = beside.blocks_available() * beside.fragment_size();
         if !has_room(size, free) {
-            return Err(format!("{free} bytes are free beside it, and {} are needed", size * COPIES).into());
+            return Err(format!(
+                "{free} bytes are free on its file system, and {} are needed",
+                size * COPIES
+            )
+            .into());
         }
         sqlx::query("VACUUM").execute(&self.pool).await?;
         sqlx::query("PRAGMA user_version = 1").execute(&self.pool).await?;
@@ -113,7 +117,7 @@ async fn work(pool: SqlitePool, mut wanted: watch::Receiver<u64>, done: Arc<watc
             match truncate(&pool).await {
                 Ok(true) => {
                     if pause > PAUSE {
-                        tracing::info!("what was removed from the database is erased now");
+                        tracing::info!("data removed from the database is erased now");
                     }
                     done.send_replace(through);
                     break;
@@ -121,11 +125,11 @@ async fn work(pool: SqlitePool, mut wanted: watch::Receiver<u64>, done: Arc<watc
                 Err(sqlx::Error::PoolClosed) => return,
                 Ok(false) if pause == PAUSE => {
                     tracing::warn!(
-                        "what was removed from the database is still in its log, which is in use: waiting"
+                        "data removed from the database is still in its write-ahead log, which is in use: waiting"
                     );
                 }
                 Err(error) if pause == PAUSE => {
-                    tracing::warn!(%error, "what was removed from the database is still in its log: trying again");
+                    tracing::warn!(%error, "data removed from the database is still in its write-ahead log: retrying");
                 }
                 Ok(false) | Err(_) => {}
             }

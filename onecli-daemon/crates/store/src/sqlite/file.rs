@@ -14,7 +14,7 @@ use crate::StoreError;
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
     let bad = |problem: String| StoreError::File { path: path.to_owned(), problem };
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Err(bad("is no file name".to_owned()));
+        return Err(bad("is not a file name".to_owned()));
     };
     let path = PrivateDir::create(parent)?.join(name);
     let file = OpenOptions::new()
@@ -30,13 +30,13 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
             return Err(bad("is a symbolic link; name the file itself".to_owned()));
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(bad("is not ours to write".to_owned()));
+            return Err(bad("is not writable by this user".to_owned()));
         }
         Err(error) => return Err(bad(format!("cannot be opened: {error}"))),
     };
     let ours = nix::unistd::Uid::effective().as_raw();
     if !found.is_file() {
-        return Err(bad("is no regular file".to_owned()));
+        return Err(bad("is not a regular file".to_owned()));
     }
     if found.uid() != ours {
         return Err(bad(format!("belongs to uid {}; fix: chown {ours} {}", found.uid(), path.display())));

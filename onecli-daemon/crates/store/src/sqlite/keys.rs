@@ -171,7 +171,7 @@ impl KeyStore for SqliteStore {
         let failed = StoreError::query("write a copy of itself");
         let path = path.to_str().ok_or_else(|| StoreError::File {
             path: path.to_owned(),
-            problem: "has a name that is no UTF-8".to_owned(),
+            problem: "has a name that is not UTF-8".to_owned(),
         })?;
         sqlx::query("VACUUM INTO ?").bind(path).execute(&self.pool).await.map_err(failed)?;
         Ok(())
@@ -185,7 +185,7 @@ impl KeyStore for SqliteStore {
         let orphans =
             sqlx::query("PRAGMA foreign_key_check").fetch_all(&self.pool).await.map_err(failed)?.len();
         if orphans > 0 {
-            found.push(format!("{orphans} rows belong to rows that are not there"));
+            found.push(format!("{orphans} rows refer to missing rows"));
         }
         Ok(found)
     }
@@ -211,6 +211,6 @@ pub(super) async fn set_fact(
     .bind(value)
     .execute(&mut **tx)
     .await
-    .map_err(StoreError::query("write its own facts"))?;
+    .map_err(StoreError::query("write its metadata"))?;
     Ok(())
 }

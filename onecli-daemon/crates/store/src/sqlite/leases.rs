@@ -14,7 +14,7 @@ impl LeaseStore for SqliteStore {
             .bind(&lease.path)
             .execute(&self.pool)
             .await
-            .map_err(StoreError::query("note a lease"))?;
+            .map_err(StoreError::query("store a lease"))?;
         Ok(())
     }
 
@@ -23,7 +23,7 @@ impl LeaseStore for SqliteStore {
             .bind(id)
             .execute(&self.pool)
             .await
-            .map_err(StoreError::query("strike a lease"))?;
+            .map_err(StoreError::query("remove a lease"))?;
         Ok(())
     }
 

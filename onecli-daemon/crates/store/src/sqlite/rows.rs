@@ -53,7 +53,7 @@ pub(super) fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
         allow_plaintext: row.get("allow_plaintext")?,
     };
     if target.paths.is_empty() {
-        return Err(row.bad("paths", "there must be one at least"));
+        return Err(row.bad("paths", "there must be at least one"));
     }
     let placement = row.json("placement")?;
     let sealed: Option<Vec<u8>> = row.get("sealed")?;

@@ -20,7 +20,7 @@ impl RunnerStore for SqliteStore {
             .bind(agent.to_string())
             .fetch_all(&self.pool)
             .await
-            .map_err(StoreError::query("read who may run an agent"))?;
+            .map_err(StoreError::query("read the runners of an agent"))?;
         rows.iter().map(|row| Row::new("runners", "agent", row).parse("runner")).collect()
     }
 
@@ -30,7 +30,7 @@ impl RunnerStore for SqliteStore {
         )
         .fetch_all(&self.pool)
         .await
-        .map_err(StoreError::query("read who may run agents"))?;
+        .map_err(StoreError::query("read the runners of all agents"))?;
         rows.iter().map(runner).collect()
     }
 
@@ -49,7 +49,7 @@ impl RunnerStore for SqliteStore {
             RunnerChange::Deny => sqlx::query(DENY).bind(agent).bind(runner),
         };
         let done =
-            statement.execute(&mut *tx).await.map_err(StoreError::query("change who may run an agent"))?;
+            statement.execute(&mut *tx).await.map_err(StoreError::query("change the runners of an agent"))?;
         self.commit(tx).await?;
         Ok(done.rows_affected() > 0)
     }

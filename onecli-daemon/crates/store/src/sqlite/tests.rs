@@ -117,7 +117,7 @@ async fn rows_that_do_not_parse_are_named() {
     check("UPDATE secrets SET host = '*.com'", "row 'key' of table secrets cannot be used: host").await;
     check("UPDATE secrets SET paths = '[\"/a/../b\"]'", "row 'key' of table secrets cannot be used: paths")
         .await;
-    check("UPDATE secrets SET paths = '[]'", "paths: there must be one").await;
+    check("UPDATE secrets SET paths = '[]'", "paths: there must be at least one").await;
     check("UPDATE secrets SET methods = 'GET'", "methods").await;
     check("UPDATE secrets SET version = 2", "version: there is no value").await;
     let reserved =
@@ -212,7 +212,7 @@ async fn removed_and_replaced_data_is_erased_from_files() {
     store.change_vault(&add).await.unwrap();
     let fact = Sealed(fact.into_bytes());
     for there in [&key.sealed, &gone.sealed, &slot(1).sealed, &slot(2).sealed, &sealed(102), &fact] {
-        assert!(holds(dir.path(), there), "the test finds what is there");
+        assert!(holds(dir.path(), there), "the test finds stored data");
     }
 
     let remove = VaultChange {
@@ -234,7 +234,7 @@ async fn removed_and_replaced_data_is_erased_from_files() {
     assert!(!holds(dir.path(), &key.sealed) && holds(dir.path(), &sealed(105)), "a replaced version");
     let now = jiff::Timestamp::UNIX_EPOCH;
     assert_eq!(store.prune_kept(now, now).await.unwrap(), 1);
-    assert!(!holds(dir.path(), &sealed(105)), "one that was kept");
+    assert!(!holds(dir.path(), &sealed(105)), "a retained version");
     store.remove_secret(gone.id).await.unwrap();
     assert!(!holds(dir.path(), &gone.sealed), "a removed secret");
     assert!(holds(dir.path(), &sealed(104)));
@@ -369,7 +369,7 @@ async fn changes_succeed_again_when_a_full_disk_has_room() {
     let failed = futures_util::future::join_all(writes).await;
     assert!(failed.iter().all(Result::is_err), "{failed:?}");
     assert!(store.probe().await.unwrap_err().to_string().contains("full"));
-    assert_eq!(store.load().await.unwrap().secrets.len(), 1, "what is there can be read");
+    assert_eq!(store.load().await.unwrap().secrets.len(), 1, "existing data can be read");
 
     disk.free();
     store.probe().await.unwrap();

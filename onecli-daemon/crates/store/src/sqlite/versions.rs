@@ -157,7 +157,7 @@ pub(super) async fn are_due(
     .bind(latest.as_microsecond())
     .fetch_one(pool)
     .await
-    .map_err(StoreError::query("look for replaced values"))
+    .map_err(StoreError::query("search for replaced values"))
 }
 
 /// See [`crate::Store::prune_kept`]. A current version is never erased, whatever its row contains.

@@ -34,7 +34,7 @@ pub trait Executor: std::fmt::Debug + Send + Sync {
 
 /// The reason why a command returned no value. It names the program, but not its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot take the value from the command {program}: {reason}")]
+#[error("cannot read the value from the command {program}: {reason}")]
 pub struct ExecError {
     program: String,
     reason: String,
@@ -113,7 +113,7 @@ fn understand(printed: &[u8], now: Timestamp) -> Result<Fetched<SecretValue>, St
     // The message of serde_json may quote the output, so only the position is reported.
     let document: Document = serde_json::from_slice(printed).map_err(|error| {
         format!(
-            "what it printed begins as JSON does, but is not an object with 'value' and 'expires' (RFC 3339) or \
+            "its output begins as JSON, but is not an object with 'value' and 'expires' (RFC 3339) or \
              'expires_in' (seconds); line {}, column {}",
             error.line(),
             error.column()
@@ -125,7 +125,7 @@ fn understand(printed: &[u8], now: Timestamp) -> Result<Fetched<SecretValue>, St
         (None, None) => None,
     };
     let usable_for = match left {
-        Some(Duration::ZERO) => return Err("the value that it printed has ended already".to_owned()),
+        Some(Duration::ZERO) => return Err("the value that it printed has already expired".to_owned()),
         Some(left) => left.saturating_sub(EARLY.min(left / 5)).min(LONGEST),
         None => UNTOLD,
     };
@@ -167,8 +167,8 @@ pub(super) mod tests {
         check(r#"{"value":"sk-12345678","expires_in":10}"#, Ok(("sk-12345678", 8)));
         check(r#"{"value":"sk-12345678","expires_in":4000000000}"#, Ok(("sk-12345678", 86_400)));
         check(r#"{"value":"sk-12345678","expires":"2026-01-01T02:00:00+01:00"}"#, Ok(("sk-12345678", 3540)));
-        check(r#"{"value":"sk-12345678","expires":"2025-12-31T23:59:59Z"}"#, Err("has ended"));
-        check(r#"{"value":"sk-12345678","expires_in":0}"#, Err("has ended"));
+        check(r#"{"value":"sk-12345678","expires":"2025-12-31T23:59:59Z"}"#, Err("has already expired"));
+        check(r#"{"value":"sk-12345678","expires_in":0}"#, Err("has already expired"));
         check(r#"{"value":"sk-12345678","expires":"soon"}"#, Err("RFC 3339"));
         check(r#"{"value":"short"}"#, Err("shorter"));
         check(r#"{"value":"line\nline-12345678"}"#, Err("control character"));
@@ -219,7 +219,7 @@ pub(super) mod tests {
         assert_eq!(commands.fetch(&command).await.unwrap().expose(), b"a-value-1");
         let failing: SourceCommand = "/bin/a --token=hunter22".parse().unwrap();
         let told = commands.fetch(&failing).await.unwrap_err();
-        assert_eq!(told.to_string(), "cannot take the value from the command /bin/a: no");
+        assert_eq!(told.to_string(), "cannot read the value from the command /bin/a: no");
         assert!(!format!("{told:?} {commands:?}").contains("a-value"));
     }
 }

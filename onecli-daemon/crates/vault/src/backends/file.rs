@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// The reason why a file returned no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot take the value from {path}: {reason}")]
+#[error("cannot read the value from {path}: {reason}")]
 pub struct FileError {
     path: String,
     reason: String,
@@ -78,7 +78,7 @@ impl Files {
                 let _turn = turn;
                 read(&path)
             });
-            outcome.await.map_err(|_| "reading it broke off".to_owned())?
+            outcome.await.map_err(|_| "reading it was interrupted".to_owned())?
         };
         let late = |_| format!("it could not be read within {PATIENCE:?}");
         tokio::time::timeout(PATIENCE, reading).await.map_err(late)?
@@ -98,7 +98,7 @@ fn read_settled(path: &Path) -> Result<SecretValue, String> {
             None => std::thread::sleep(PAUSE),
         }
     }
-    Err("it is empty, or changes all the time".to_owned())
+    Err("it is empty, or changes constantly".to_owned())
 }
 
 /// Returns `None` if the file is empty, or changed during the read.
@@ -107,7 +107,7 @@ fn read_once(path: &Path) -> Result<Option<Result<SecretValue, String>>, String>
     let facts = |file: &File| file.metadata().map_err(|error| error.to_string());
     let before = facts(&file)?;
     if !before.is_file() {
-        return Err("it is no regular file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(LARGEST + 1).unwrap_or(0)));
     (&file).take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -154,11 +154,11 @@ mod tests {
             std::fs::write(&file, content).unwrap();
             assert!(value(&file).unwrap_err().contains(why), "{why}");
         }
-        assert!(value(dir.path()).unwrap_err().contains("no regular file"));
+        assert!(value(dir.path()).unwrap_err().contains("not a regular file"));
         assert!(value(&dir.path().join("none")).is_err());
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(value(&pipe).unwrap_err().contains("no regular file"));
+        assert!(value(&pipe).unwrap_err().contains("not a regular file"));
     }
 
     /// Each way of replacing the file applies to the next read, even two within one tick of the kernel's clock.
@@ -213,6 +213,6 @@ mod tests {
         tokio::time::timeout(Duration::from_millis(50), waiting).await.expect_err("it has no turn");
         drop(hanging);
         let error = files.read(&file).await.unwrap_err().to_string();
-        assert!(error.contains("no regular file"), "{error}");
+        assert!(error.contains("not a regular file"), "{error}");
     }
 }

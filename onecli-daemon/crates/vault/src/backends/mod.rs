@@ -50,15 +50,15 @@ impl SourceError {
                 BackendError::Standby(_) | BackendError::Redirect => "the vault server is a standby",
                 BackendError::RateLimited => "the vault server's rate limit is reached",
                 BackendError::NotCaughtUp => "the vault server has not caught up with its leader",
-                BackendError::Denied { .. } => "the vault server does not let the daemon read it",
+                BackendError::Denied { .. } => "the vault server denies the daemon access",
                 BackendError::Login { .. }
                 | BackendError::Unwrapped { .. }
                 | BackendError::WrappedElsewhere { .. } => "the daemon cannot log in to the vault server",
                 BackendError::NoSuchPath { .. } | BackendError::NoSuchField { .. } => {
-                    "the vault server has nothing at its path"
+                    "the vault server has no secret at the path"
                 }
                 BackendError::NotConfigured => "no vault server is configured",
-                _ => "the vault server gave no value that can be used",
+                _ => "the vault server returned no usable value",
             },
             SourceError::File(_) => "its file cannot be used",
             SourceError::Exec(_) => "the command that prints it failed",
@@ -69,13 +69,13 @@ impl SourceError {
     pub fn hint(&self) -> &'static str {
         match self {
             SourceError::Vault(error) if error.is_outage() => {
-                "it is the vault server, not OneCLI: try again when it is back ('onecli vault status')"
+                "the vault server fails, not OneCLI: try again when it is available ('onecli vault status')"
             }
             SourceError::Vault(_) => {
-                "an administrator should look at 'onecli vault status', and at the vault server's path and policy"
+                "an administrator should check 'onecli vault status', and the path and the policy on the vault server"
             }
-            SourceError::File(_) => "an administrator should look at the file",
-            SourceError::Exec(_) => "an administrator should look at the daemon's log, and try the command",
+            SourceError::File(_) => "an administrator should check the file",
+            SourceError::Exec(_) => "an administrator should check the daemon's log, and run the command",
         }
     }
 }

@@ -29,7 +29,7 @@ impl Credentials {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Err("the secret is edited all the time".to_owned())
+        Err("the secret was edited too often meanwhile".to_owned())
     }
 
     /// The secret as it is stored now, if its value is that of `before`.

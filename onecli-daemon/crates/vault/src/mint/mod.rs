@@ -36,7 +36,7 @@ pub(super) struct Bought {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// The stored value is of the wrong kind for this type of token.
-    #[error("the stored value is no {0}")]
+    #[error("the stored value is not a {0}")]
     Material(&'static str),
     /// The endpoint could not be reached.
     #[error("{url}: {source}")]
@@ -47,7 +47,7 @@ pub enum MintError {
         source: OutboundError,
     },
     /// The endpoint refused the request.
-    #[error("{url} answered {status}{}", code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
+    #[error("{url} responded with {status}{}", code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
     Refused {
         /// The endpoint.
         url: String,
@@ -57,7 +57,7 @@ pub enum MintError {
         code: Option<String>,
     },
     /// The endpoint's response contains no usable token.
-    #[error("{0} answered without a token that could be used")]
+    #[error("{0} responded without a usable token")]
     NoToken(String),
 }
 
@@ -127,7 +127,7 @@ pub fn check_material(mint: &Mint, material: &SecretValue) -> Result<(), MintErr
 }
 
 const REFRESH: &str = "refresh token, or JSON with refresh_token and client_secret";
-const APP_KEY: &str = "private key of a GitHub App: store the PEM file that GitHub gave";
+const APP_KEY: &str = "private key of a GitHub App: store the PEM file from GitHub";
 const ACCOUNT: &str = "key file of a Google service account: store the JSON file";
 
 /// The context of a token request.

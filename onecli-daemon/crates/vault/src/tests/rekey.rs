@@ -95,11 +95,11 @@ async fn rekey_moves_every_value_to_the_new_root_key() {
     let fresh = host.unlock().await.unwrap();
     assert_eq!(fresh.key_id(), begun.key_id);
     assert_eq!(host.all_open(&fresh).await, 302);
-    assert_eq!(derived(&fresh), before, "tokens and placeholders stay as they were");
+    assert_eq!(derived(&fresh), before, "tokens and placeholders do not change");
     std::fs::remove_file(host.key_file()).unwrap();
     std::fs::write(host.key_file(), old_file).unwrap();
     chmod(&host.key_file(), 0o400);
-    assert!(host.unlock().await.unwrap_err().is_key_problem(), "the old key opens nothing any more");
+    assert!(host.unlock().await.unwrap_err().is_key_problem(), "the old key no longer opens anything");
 }
 
 /// The policy snapshot of running requests may be older than two rotations: it is compiled again while they run.
@@ -133,7 +133,7 @@ async fn rekey_reseals_slots_or_reports_them() {
     let before = std::fs::read(host.key_file()).unwrap();
     let error =
         vault.begin_rekey(&host.store, &[text("some other passphrase")], false, NOW).await.unwrap_err();
-    assert!(error.to_string().contains("slot 2, 4 cannot be sealed anew"), "{error}");
+    assert!(error.to_string().contains("slot 2, 4 cannot be resealed"), "{error}");
     assert_eq!(std::fs::read(host.key_file()).unwrap(), before);
     assert!(!host.dir.join("root.key.new").exists() && vault.rekeying().is_none(), "nothing has changed");
 
@@ -312,7 +312,7 @@ async fn rekey_continues_after_kill_at_every_step() {
         assert_eq!(host.all_open(&vault).await, 601, "after {changes} changes");
         ended |= vault.rekeying().is_none() && vault.key_id() != old;
     }
-    assert!(ended, "it never came to an end");
+    assert!(ended, "re-keying never completed");
 }
 
 /// The key file is written beside and then renamed: the files that exist after a crash open the vault.
@@ -359,7 +359,7 @@ async fn lost_new_key_file_keeps_the_old_key_in_use() {
     std::fs::write(host.key_file(), old_file).unwrap();
     chmod(&host.key_file(), 0o400);
     let error = vault.run_rekey(&host.store).await.unwrap_err().to_string();
-    assert!(error.contains("nothing that the daemon finds opens the new root key"), "{error}");
+    assert!(error.contains("no key that the daemon finds opens the new root key"), "{error}");
     let vault = host.unlock().await.unwrap();
     assert_eq!(host.all_open(&vault).await, 4);
     std::fs::remove_file(host.key_file()).unwrap();
@@ -442,7 +442,7 @@ async fn unrenamed_key_file_survives_other_slot_changes() {
     std::fs::write(host.key_file(), old).unwrap();
     chmod(&host.key_file(), 0o400);
     vault.add_slot(&host.store, recovery, NOW).await.unwrap();
-    assert_eq!(std::fs::read(host.key_file()).unwrap(), new, "it has its name");
+    assert_eq!(std::fs::read(host.key_file()).unwrap(), new, "the file was renamed");
 
     // Moved aside, and another one requested: the waiting file must not be replaced.
     std::fs::rename(host.key_file(), next(&host)).unwrap();

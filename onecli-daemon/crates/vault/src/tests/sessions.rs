@@ -73,7 +73,7 @@ async fn the_length_of_a_stand_in_depends_on_lengths_alone() {
     };
     assert_eq!(length(1, 10, "aaaaaaaaaaaaaaaa"), length(u128::MAX, 999, "\u{0}\u{7f}ZZZ%3D%3D\"\"\"\"\""));
     let two = [0, 1].map(|_| vault.seal_session(&session(&[grant(1, 1, 10)], "same")).unwrap());
-    assert_ne!(two[0], two[1], "no two of them are alike");
+    assert_ne!(two[0], two[1], "each one is different");
 }
 
 #[tokio::test]

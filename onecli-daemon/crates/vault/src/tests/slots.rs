@@ -86,7 +86,7 @@ async fn credentials_come_first_and_the_environment_last() {
     chmod(&credentials.join("onecli.key"), 0o440);
     let source = host.source.clone().with_credentials(credentials.clone());
     let vault = host.unlock_from(&source).await.unwrap();
-    assert!(!host.key_file().exists(), "nothing is created where a key is given");
+    assert!(!host.key_file().exists(), "nothing is created if a key is supplied");
     assert_eq!(vault.opened.at, credentials.join("onecli.key").display().to_string());
 
     chmod(&credentials.join("onecli.key"), 0o444);
@@ -145,7 +145,10 @@ async fn last_usable_slot_is_not_removed() {
     assert!(refused(9).await.contains("no key slot 9"));
     let (_, recovery) = host.add(&vault, NewSlot::Recovery).await;
     assert!(recovery.is_some());
-    assert!(refused(1).await.contains("could not start again"), "nobody types a recovery key at each start");
+    assert!(
+        refused(1).await.contains("could not start again"),
+        "no operator types a recovery key at each start"
+    );
     assert_eq!(vault.remove_slot(&host.store, 2).await.unwrap().kind, "recovery");
     assert_eq!(vault.key_status(&host.store).await.unwrap().slots.len(), 1);
     let short = NewSlot::Passphrase(text("too short"));
@@ -171,7 +174,7 @@ async fn altered_slot_does_not_open() {
         assert!(error.is_key_problem(), "{error}");
         assert!(error.to_string().contains(hint), "{error}");
     };
-    check(&|slot| slot.sealed.0[40] ^= 1, "slot 1 was damaged or changed by hand").await;
+    check(&|slot| slot.sealed.0[40] ^= 1, "slot 1 was damaged or edited").await;
     check(&|slot| slot.sealed.0.truncate(40), "slot 1 was damaged").await;
     check(&|slot| slot.sealed.0[0] = 3, "slot 1 was damaged").await;
     check(&|slot| slot.root[0] ^= 1, "slot 1 was damaged").await;

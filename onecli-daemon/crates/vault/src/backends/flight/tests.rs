@@ -90,7 +90,7 @@ async fn failed_fetch_is_retried_once_a_second_and_stale_value_needs_configurati
     clock.pass(FAILURE_FOR);
     flights.get(&"a", TTL, |_| true, || serve(&count, 8)).await.unwrap();
     clock.pass(TTL);
-    assert_eq!(flights.get(&"a", TTL, |_| false, fail).await, Err("down"), "not to be borne");
+    assert_eq!(flights.get(&"a", TTL, |_| false, fail).await, Err("down"), "the failure is not bearable");
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn large_values_evict_the_least_recently_used() {
     };
     get("a", 40).await;
     get("b", 40).await;
-    assert_eq!(get("a", 1).await, 40, "it was kept");
+    assert_eq!(get("a", 1).await, 40, "it stays cached");
     get("c", 40).await;
     assert_eq!(kept(), ["a", "c"]);
     // Larger than the bound: it is cached alone, until the next value arrives.

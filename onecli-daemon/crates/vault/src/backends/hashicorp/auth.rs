@@ -104,7 +104,7 @@ pub(super) struct Login {
 impl Login {
     fn of(block: Option<AuthBlock>, path: &str, since: Instant) -> Result<Login, BackendError> {
         let absent =
-            || BackendError::Answer { path: path.to_owned(), reason: "there is no token in it".to_owned() };
+            || BackendError::Answer { path: path.to_owned(), reason: "it contains no token".to_owned() };
         let AuthBlock { client_token, renewable, lease_duration } = block.ok_or_else(absent)?;
         let token = Arc::new(client_token.0.ok_or_else(absent)?);
         Ok(Login { token, renewable, ttl: seconds(lease_duration), since })
@@ -210,7 +210,7 @@ impl Auth {
                 let answer = wire.call(&Call::get(path).by(&token)).await?;
                 if answer.status.as_u16() == 403 {
                     return Err(self.refused(&format!(
-                        "the token in {} is not valid (any more): put a new one there",
+                        "the token in {} is not valid, or has expired: put a new one there",
                         file.display()
                     )));
                 }
@@ -298,7 +298,7 @@ impl Auth {
         content.extend_from_slice(&fingerprint);
         content.extend_from_slice(secret_id.as_bytes());
         if let Err(reason) = self.keep.save(&content).await {
-            tracing::error!(%reason, "the unwrapped secret id cannot be kept: the next start needs a new wrapping token");
+            tracing::error!(%reason, "the unwrapped secret id cannot be stored: the next start needs a new wrapping token");
         }
         Ok(secret_id)
     }
@@ -327,7 +327,7 @@ impl Auth {
             match self.renew(wire, &login).await {
                 Ok(()) => pause = PAUSE.start,
                 Err(error) => {
-                    tracing::warn!(%error, "the vault server's token cannot be renewed");
+                    tracing::warn!(%error, "the token for the vault server cannot be renewed");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.end);
                 }
@@ -367,7 +367,7 @@ fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
         .map_err(|error| error.to_string())?;
     let facts = file.metadata().map_err(|error| error.to_string())?;
     if !facts.is_file() {
-        return Err("it is no regular file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     if facts.len() > LARGEST_FILE {
         return Err(format!("it is larger than {LARGEST_FILE} bytes"));
@@ -376,7 +376,7 @@ fn read_secret_file(path: &Path) -> Result<Zeroizing<String>, String> {
     file.take(LARGEST_FILE).read_to_string(&mut text).map_err(|error| error.to_string())?;
     let trimmed = Zeroizing::new(text.trim().to_owned());
     if trimmed.is_empty() || trimmed.bytes().any(|b| b.is_ascii_control()) {
-        return Err("it should hold one line of text".to_owned());
+        return Err("it must contain one line of text".to_owned());
     }
     Ok(trimmed)
 }

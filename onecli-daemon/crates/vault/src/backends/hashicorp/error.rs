@@ -37,13 +37,13 @@ pub enum BackendError {
     Sealed,
     /// 472 or 473: a replica that does not serve this request.
     #[error(
-        "the vault server is a standby that does not serve this request ({0}): name the active node in address"
+        "the vault server is a standby that does not serve this request ({0}): set address to the active node"
     )]
     Standby(u16),
     /// 3xx. The client never sends the token to another server.
     #[error(
-        "the vault server redirects to another place (it is a standby), which is not followed with the token: name the \
-         active node, or the cluster's load balancer, in address"
+        "the vault server redirects to another server (it is a standby), which is not followed, because the \
+         token would be sent there: set address to the active node, or to the cluster's load balancer"
     )]
     Redirect,
     /// 429.
@@ -53,7 +53,9 @@ pub enum BackendError {
     #[error("the vault server has not caught up with its leader yet (412)")]
     NotCaughtUp,
     /// 403 with a fresh token.
-    #[error("the vault server does not permit '{path}' (403): add 'read' on it to the policy of our role")]
+    #[error(
+        "the vault server does not permit '{path}' (403): add 'read' on it to the policy of the daemon's role"
+    )]
     Denied {
         /// The requested path.
         path: String,
@@ -68,15 +70,15 @@ pub enum BackendError {
     },
     /// A wrapping token that was used before the daemon used it.
     #[error(
-        "the wrapping token in {path} was used already or has expired: if nobody of yours did, the secret id may have been \
-         stolen; destroy it and wrap a new one"
+        "the wrapping token in {path} was already used or has expired: if no administrator used it, the \
+         secret id may have been stolen; destroy it and wrap a new one"
     )]
     Unwrapped {
         /// The file with the token.
         path: String,
     },
     /// A wrapping token that another endpoint than the role's secret-id endpoint created.
-    #[error("the wrapping token in {path} was not made by '{expected}' but by '{found}': it is not used")]
+    #[error("the wrapping token in {path} was not created by '{expected}' but by '{found}': it is not used")]
     WrappedElsewhere {
         /// The file with the token.
         path: String,
@@ -102,7 +104,7 @@ pub enum BackendError {
         field: String,
     },
     /// The path contains data of the vault server itself, not a secret.
-    #[error("'{0}' belongs to the vault server itself, and is no secret for use elsewhere")]
+    #[error("'{0}' belongs to the vault server itself, and is not a secret for use elsewhere")]
     Own(String),
     /// A version was pinned at a path without versions.
     #[error("'{0}' cannot be pinned to a version: it is not in a KV version 2 mount")]
@@ -118,7 +120,7 @@ pub enum BackendError {
         reason: String,
     },
     /// Any other status.
-    #[error("the vault server answered '{path}' with {status}: {reason}")]
+    #[error("the vault server responded to '{path}' with {status}: {reason}")]
     Status {
         /// The requested path.
         path: String,
@@ -128,7 +130,7 @@ pub enum BackendError {
         reason: String,
     },
     /// A response that the API does not document.
-    #[error("the vault server's answer for '{path}' cannot be understood: {reason}")]
+    #[error("the vault server's response to '{path}' cannot be parsed: {reason}")]
     Answer {
         /// The requested path.
         path: String,
@@ -136,7 +138,7 @@ pub enum BackendError {
         reason: String,
     },
     /// The lease could not be stored, so it was revoked.
-    #[error("a lease could not be noted in the store and was given back: {0}")]
+    #[error("a lease could not be stored and was revoked: {0}")]
     Ledger(String),
     /// There is no `[backend.vault]`.
     #[error("no vault server is configured: add [backend.vault] to the configuration")]

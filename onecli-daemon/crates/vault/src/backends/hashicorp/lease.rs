@@ -88,12 +88,12 @@ impl HashiCorp {
         match self.revoke(id).await {
             Ok(()) => {
                 if let Err(reason) = self.ledger.remove(id).await {
-                    tracing::warn!(%reason, "a lease that was given back cannot be struck from the ledger");
+                    tracing::warn!(%reason, "a revoked lease cannot be removed from the store");
                 }
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "a lease cannot be given back now; it is tried again");
+                tracing::warn!(%error, "a lease cannot be revoked now; the daemon will retry");
                 false
             }
         }

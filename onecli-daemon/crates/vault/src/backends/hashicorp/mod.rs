@@ -191,7 +191,9 @@ impl HashiCorp {
             })?;
         let namespace =
             settings.namespace.map(|name| HeaderValue::from_str(&name)).transpose().map_err(|_| {
-                BackendError::Address("the namespace holds characters that no header can carry".to_owned())
+                BackendError::Address(
+                    "the namespace contains characters that a header cannot carry".to_owned(),
+                )
             })?;
         Ok(HashiCorp {
             wire: Wire::new(settings.address, tls, namespace, settings.timeout),
@@ -283,10 +285,10 @@ impl HashiCorp {
                     match self.give_back_orphans().await {
                         Ok(0) => {}
                         Ok(given) => {
-                            tracing::info!(given, "gave leases back that an earlier daemon had left");
+                            tracing::info!(given, "revoked leases that an earlier daemon had left");
                         }
                         Err(reason) => {
-                            tracing::warn!(%reason, "cannot read which leases are to be given back");
+                            tracing::warn!(%reason, "cannot read the leases to revoke");
                         }
                     }
                     orphans_in = ORPHANS_EVERY;

@@ -48,7 +48,7 @@ impl Address {
     /// [`BackendError::Address`].
     pub fn parse(text: &str) -> Result<Address, BackendError> {
         let bad = |reason: &str| BackendError::Address(format!("'{}' {reason}", shown(text)));
-        let uri: Uri = text.parse().map_err(|_| bad("is no URL, such as https://vault.example:8200"))?;
+        let uri: Uri = text.parse().map_err(|_| bad("is not a URL such as https://vault.example:8200"))?;
         let tls = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
@@ -59,7 +59,7 @@ impl Address {
         }
         let authority = uri.authority().ok_or_else(|| bad("has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(bad("holds user information"));
+            return Err(bad("contains user information"));
         }
         let host: Host = authority.host().parse().map_err(|_| bad("has no usable host"))?;
         let port = authority.port_u16().unwrap_or(8200);
@@ -285,7 +285,7 @@ impl Wire {
         if let Some(token) = &call.token {
             let mut value = HeaderValue::from_str(token).map_err(|_| BackendError::Login {
                 method: "token",
-                reason: "the token holds characters that no header can carry".to_owned(),
+                reason: "the token contains characters that a header cannot carry".to_owned(),
             })?;
             value.set_sensitive(true);
             request = request.header("x-vault-token", value);

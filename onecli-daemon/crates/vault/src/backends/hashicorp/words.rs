@@ -90,7 +90,7 @@ fn lease_id<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     if id.len() <= 1024 && id.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(id)
     } else {
-        Err(de::Error::custom("no lease id"))
+        Err(de::Error::custom("not a lease id"))
     }
 }
 
@@ -222,7 +222,7 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &str, answer: &Answer) ->
     // serde_json's errors contain line and column, and for a wrong type the value. Only the position is reported.
     serde_json::from_slice(&answer.body).map_err(|error| BackendError::Answer {
         path: path.to_owned(),
-        reason: format!("JSON of another shape, at line {} column {}", error.line(), error.column()),
+        reason: format!("unexpected JSON, at line {} column {}", error.line(), error.column()),
     })
 }
 

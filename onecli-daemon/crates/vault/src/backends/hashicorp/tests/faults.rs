@@ -31,10 +31,7 @@ async fn server_statuses_map_to_errors() {
         (answer("412 Precondition Failed", ""), "has not caught up"),
         (answer("307 Temporary Redirect", "location: https://evil.example/\r\n"), "not followed"),
         (answer("500 Internal Server Error", ""), "with 500"),
-        (
-            Fault::Answer(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_vec()),
-            "cannot be understood",
-        ),
+        (Fault::Answer(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_vec()), "cannot be parsed"),
         (Fault::Answer(b"nonsense\r\n\r\n".to_vec()), "cannot be reached"),
         (Fault::Refuse, "cannot be reached"),
         (Fault::Stall, "did not answer within 2s"),
@@ -45,7 +42,7 @@ async fn server_statuses_map_to_errors() {
         let text = error.to_string();
         assert!(text.contains(expected), "{fault:?}: {text}");
         assert!(!text.contains(ROOT) && !text.contains("evil"), "{text}");
-        assert_eq!(error.is_outage(), !text.contains("cannot be understood"), "{text}");
+        assert_eq!(error.is_outage(), !text.contains("cannot be parsed"), "{text}");
     }
     // TLS: a connection cut in the middle of the handshake, and a certificate of another issuer.
     tap.set(Fault::CutAfter(600));

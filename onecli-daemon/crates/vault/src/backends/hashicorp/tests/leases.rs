@@ -60,7 +60,7 @@ async fn each_agent_gets_its_own_user_until_it_ends() {
 
     client.end_agent(agent(1)).await;
     assert_eq!(users(&postgres), 1);
-    postgres.query_as(&user, &password, "SELECT 1").expect_err("given back");
+    postgres.query_as(&user, &password, "SELECT 1").expect_err("revoked");
     assert_ne!(text(&client, agent(1), USER).await, user, "a new session, a new user");
     assert_eq!(client.status().await.leases, 2);
 
@@ -70,7 +70,7 @@ async fn each_agent_gets_its_own_user_until_it_ends() {
     let own = text(&next, agent(3), USER).await;
     assert_eq!(next.give_back_orphans().await, Ok(2));
     assert_eq!(users(&postgres), 1);
-    assert_eq!(text(&next, agent(3), USER).await, own, "its own stay");
+    assert_eq!(text(&next, agent(3), USER).await, own, "the other agent's user stays");
     assert_eq!(memory.leases.lock().unwrap().len(), 1);
 }
 
@@ -84,7 +84,7 @@ async fn failed_revocation_is_retried_later() {
     text(&client, agent(1), USER).await;
     server.seal();
     client.end_agent(agent(1)).await;
-    assert_eq!(memory.leases.lock().unwrap().len(), 1, "still noted");
+    assert_eq!(memory.leases.lock().unwrap().len(), 1, "still stored");
     server.unseal();
     assert_eq!(client.give_back_orphans().await, Ok(1));
     assert_eq!(users(&postgres), 0);
@@ -110,6 +110,6 @@ async fn slow_lease_is_renewed_while_used_and_revoked_when_unused() {
         () = client.maintain() => {}
         () = used => {}
     }
-    assert_eq!(users(&postgres), 1, "the one that nobody used is gone");
+    assert_eq!(users(&postgres), 1, "the unused one is gone");
     assert_eq!(memory.leases.lock().unwrap().len(), 1);
 }

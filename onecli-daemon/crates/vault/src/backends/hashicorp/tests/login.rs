@@ -55,7 +55,7 @@ async fn approle_with_a_plain_and_with_a_wrapped_secret_id() {
     let token = wrapped(&server, "auth/approle/role/onecli/secret-id", &json!({}));
     let method = role.method(&server, &token, true);
     let memory = Arc::new(Memory::default());
-    for start in ["first start", "second start: the wrapping token is spent, the secret id kept"] {
+    for start in ["first start", "second start: the wrapping token is used, the secret id is stored"] {
         let client = client_of(settings(&server, method.clone()), &memory);
         assert_eq!(value(&client, "secret/open/api#key").await.unwrap(), "the-value", "{start}");
     }
