@@ -36,7 +36,7 @@ pub(crate) async fn one_replaced_version_is_kept(store: &dyn Store) {
     // Only the previous version can be retained.
     let third = version(&second, 3, 3);
     let error = store.add_version(&third, Some(&of_first)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Conflict { column: "kept version", .. }), "{error}");
+    assert!(matches!(error, StoreError::Conflict { column: "retained version", .. }), "{error}");
     assert_eq!(versions(store).await, [(1, vec![101]), (2, vec![2])], "nothing has changed");
     let of_second = kept(&second, 102, at(200));
     store.add_version(&third, Some(&of_second)).await.unwrap();

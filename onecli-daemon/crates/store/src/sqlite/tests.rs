@@ -263,7 +263,7 @@ async fn data_held_by_a_reader_is_reported_and_erased_later() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), erased).await.expect("it was never made up for");
+    tokio::time::timeout(Duration::from_secs(30), erased).await.expect("the log was never truncated");
     assert!(!holds(dir.path(), &slot(2).sealed));
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn add(
     follows("secret", id.clone(), "version", stored, secret.version)?;
     if let Some(kept) = kept {
         let before = (kept.secret.id == secret.id).then_some(kept.secret.version);
-        follows("secret", id.clone(), "kept version", before, secret.version)?;
+        follows("secret", id.clone(), "retained version", before, secret.version)?;
     }
     sqlx::query("DELETE FROM secret_versions WHERE secret = ?")
         .bind(&id)

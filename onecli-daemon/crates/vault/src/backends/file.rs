@@ -210,7 +210,7 @@ mod tests {
         let hanging =
             files.turns(file.path()).acquire_many_owned(u32::try_from(TURNS).unwrap()).await.unwrap();
         let waiting = files.read(&file);
-        tokio::time::timeout(Duration::from_millis(50), waiting).await.expect_err("it has no turn");
+        tokio::time::timeout(Duration::from_millis(50), waiting).await.expect_err("no permit is free");
         drop(hanging);
         let error = files.read(&file).await.unwrap_err().to_string();
         assert!(error.contains("not a regular file"), "{error}");

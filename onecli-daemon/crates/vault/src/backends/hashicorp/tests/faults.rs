@@ -91,7 +91,7 @@ async fn hostile_server_responses_are_bounded() {
     let status = client.status().await;
     assert!(status.token_ttl.unwrap() > Duration::from_hours(24 * 365), "{status:?}");
     // Due times are computed with these lifetimes.
-    tokio::time::timeout(Duration::from_millis(300), client.maintain()).await.expect_err("it ends never");
+    tokio::time::timeout(Duration::from_millis(300), client.maintain()).await.expect_err("it never returns");
     for path in ["long", "control", "negative", "deep"] {
         let error = value(&client, &format!("database/creds/{path}#key")).await.unwrap_err();
         assert!(matches!(error, BackendError::Answer { .. }), "{path}: {error}");

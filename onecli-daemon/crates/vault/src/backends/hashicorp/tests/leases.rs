@@ -52,7 +52,7 @@ async fn each_agent_gets_its_own_user_until_it_ends() {
     let client = client_of(settings(&server, method.clone()), &memory);
 
     let (user, password) = (text(&client, agent(1), USER).await, text(&client, agent(1), PASS).await);
-    postgres.query_as(&user, &password, "SELECT 1").expect("name and password are of one lease");
+    postgres.query_as(&user, &password, "SELECT 1").expect("name and password share one lease");
     let other = text(&client, agent(2), USER).await;
     assert_ne!(user, other);
     assert_eq!(users(&postgres), 2);
