@@ -72,7 +72,7 @@ struct Numbered<'a> {
 /// Returns the line's leaf hash.
 pub(super) fn encode(time: Timestamp, seq: u64, prev: Link, record: &Record, out: &mut Vec<u8>) -> Hash {
     let start = out.len();
-    #[expect(clippy::expect_used, reason = "a struct of texts and numbers, and a Vec takes every byte")]
+    #[expect(clippy::expect_used, reason = "only texts and numbers, and a Vec never fails")]
     serde_json::to_writer(&mut *out, &Numbered { time, seq, prev, record })
         .expect("a record is always valid JSON");
     let hash = leaf_hash(&out[start..]);
@@ -90,7 +90,7 @@ const AROUND: usize =
 /// one byte for each digit that its number has less than 20.
 pub(super) fn line_bytes(record: &Record) -> u64 {
     let mut counted = Counter(AROUND);
-    #[expect(clippy::expect_used, reason = "a struct of texts and numbers, and a counter takes every byte")]
+    #[expect(clippy::expect_used, reason = "only texts and numbers, and a counter never fails")]
     serde_json::to_writer(&mut counted, record).expect("a record is always valid JSON");
     counted.0 as u64
 }

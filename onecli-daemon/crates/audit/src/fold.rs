@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
+    #[expect(clippy::disallowed_methods, reason = "an arbitrary start time")]
     fn folding_is_bounded() {
         let start = Instant::now();
         let mut fold = Fold::default();

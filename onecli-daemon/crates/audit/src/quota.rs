@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
+    #[expect(clippy::disallowed_methods, reason = "an arbitrary start time")]
     fn flood_uses_only_the_agents_own_quota() {
         let start = Instant::now();
         let quota = Quota::new(QuotaLimits { rate: 10, bytes: 300_000, reserve: 48_000 });
@@ -204,7 +204,7 @@ mod tests {
     /// Uses the numbers of the default configuration. An agent writes steadily, at exactly the rate that its daily
     /// bound allows. It must not use up the reserve, hour by hour, while the disk is nearly full.
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a point in time to reckon from")]
+    #[expect(clippy::disallowed_methods, reason = "an arbitrary start time")]
     fn the_reserve_outlasts_a_steady_flood() {
         const MIB: u64 = 1 << 20;
         let start = Instant::now();

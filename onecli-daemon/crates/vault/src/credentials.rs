@@ -36,8 +36,8 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// A token has at most 16 KiB, and most have less than 2 KiB.
 const LOOKED_FOR: usize = 64;
 const LOOKED_FOR_BYTES: usize = 128 << 10;
-/// The least interval between replacements of refused tokens. A token that an upstream refused is replaced at once,
-/// but an agent can provoke refusals, and a token should have expired when it is no longer scrubbed.
+/// The least interval between replacements of refused tokens. A refused token is replaced at once. But an agent can
+/// provoke refusals, and a token should have expired when it is no longer scrubbed.
 const NOT_AGAIN: Duration = Duration::from_mins(1);
 /// How long before its expiry a token is discarded; a fifth of its lifetime if that is shorter.
 const EARLY: Duration = Duration::from_mins(1);

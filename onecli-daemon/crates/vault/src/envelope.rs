@@ -335,7 +335,7 @@ fn derive(key: &Key, bound: &[u8]) -> (Aes256Gcm, [u8; COMMITMENT]) {
     let mut both = Zeroizing::new([0; 32 + COMMITMENT]);
     #[expect(
         clippy::expect_used,
-        reason = "the key has the 32 bytes that are asked for, and 64 come of at most 8160"
+        reason = "the key has the required 32 bytes, and 64 of at most 8160 bytes are requested"
     )]
     Hkdf::<Sha256>::from_prk(key.as_ref())
         .ok()

@@ -52,7 +52,7 @@ fn subkey(key: &Key, salt: &[u8], label: &[u8]) -> Key {
 }
 
 fn expand(key: &Key, salt: &[u8], label: &[u8], out: &mut [u8]) {
-    #[expect(clippy::expect_used, reason = "HKDF-SHA-256 gives up to 8160 bytes; at most 32 are asked for")]
+    #[expect(clippy::expect_used, reason = "HKDF-SHA-256 yields up to 8160 bytes; at most 32 are needed")]
     Hkdf::<Sha256>::new(Some(salt), key.as_ref())
         .expand(label, out)
         .expect("the length is within RFC 5869's bound");

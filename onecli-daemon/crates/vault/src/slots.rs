@@ -144,7 +144,7 @@ impl Method {
         now: Timestamp,
         random: &dyn Random,
     ) -> Result<SlotRow, VaultError> {
-        #[expect(clippy::expect_used, reason = "a structure of texts and numbers")]
+        #[expect(clippy::expect_used, reason = "the enum contains only texts and numbers")]
         let method = serde_json::to_string(self).expect("a method is always valid JSON");
         let sealed = envelope::seal_root(vault, &key.0, (root.id(), root.expose()), &method, random)?;
         Ok(SlotRow { number, root: root.id().0, method, sealed, created: now })

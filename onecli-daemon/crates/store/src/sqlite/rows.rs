@@ -120,7 +120,7 @@ pub(super) fn lease(row: &SqliteRow) -> Result<LeaseRow, StoreError> {
 
 /// The JSON form of a type that is stored as JSON.
 pub(super) fn to_json<T: Serialize>(value: &T) -> String {
-    #[expect(clippy::expect_used, reason = "patterns and placements are texts")]
+    #[expect(clippy::expect_used, reason = "patterns and placements serialize to texts")]
     serde_json::to_string(value).expect("the model's types are always valid JSON")
 }
 
