@@ -1,24 +1,26 @@
-//! What the kernel tells the daemon of a refusal.
+//! Events that the kernel programs send to the daemon when they refuse an operation.
 
 use crate::COMM_LEN;
 
-/// One refused operation of a managed process, as the ring buffer carries it.
+/// One refused operation of a managed process, as sent through the ring buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Deny {
-    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    /// Time of the refusal, nanoseconds of `CLOCK_MONOTONIC`.
     pub ktime: u64,
-    /// Cgroup id of the agent the task runs in now, or of a packet whose socket was born there; 0 when it is in none.
+    /// Cgroup id of the agent: the one that the task runs in now, or for a packet the one in which its socket was
+    /// created. 0 if there is none.
     pub agent_cgid: u64,
-    /// Cgroup id of the task now. This and what follows of the task is zero for packets, which may leave in nobody's time.
+    /// Cgroup id of the task now. This field and the other fields of the task are zero for packets, because a packet
+    /// may leave in the context of any task.
     pub current_cgid: u64,
     /// Process id (`tgid`) in the upper, thread id in the lower 32 bits; in the initial pid namespace.
     pub pid_tgid: u64,
     /// Group id in the upper, user id in the lower 32 bits; in the initial user namespace.
     pub uid_gid: u64,
-    /// The address asked for; network byte order, IPv4 mapped; zero for `sock_create`.
+    /// The requested address; network byte order, IPv4 mapped; zero for `sock_create`.
     pub addr: [u8; 16],
-    /// The port asked for, network byte order; zero for `sock_create`.
+    /// The requested port, network byte order; zero for `sock_create`.
     pub port: u16,
     /// Protocol of the socket (`IPPROTO_*`; `IPPROTO_MPTCP` needs 16 bits).
     pub protocol: u16,
@@ -36,7 +38,7 @@ pub struct Deny {
 
 const _: () = assert!(size_of::<Deny>() == 80);
 
-/// Why an operation was refused with `EPERM`.
+/// Reasons for which an operation was refused with `EPERM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Reason {
@@ -44,7 +46,7 @@ pub enum Reason {
     NoAgent = 1,
     /// Neither TCP nor UDP over IPv4 or IPv6.
     SocketKind = 2,
-    /// The socket has no birth record: created outside, accepted, or made by another path of the kernel.
+    /// The socket has no birth record: it was created outside, accepted, or made by another path of the kernel.
     NoBirthRecord = 3,
     /// The socket was created in one agent's cgroup and used from elsewhere.
     OtherAgent = 4,
@@ -52,11 +54,11 @@ pub enum Reason {
     Udp = 5,
     /// DNS, but over IPv6 or for an agent without a resolver address.
     NoResolver = 6,
-    /// Who listens on the transparent port is not the daemon.
+    /// The process that listens on the transparent port is not the daemon.
     ForeignListener = 7,
-    /// A port of the daemon's.
+    /// The port belongs to the daemon.
     ReservedPort = 8,
-    /// A packet that leads off this machine, or to a socket that is not the agent's own.
+    /// A packet that leaves this machine, or goes to a socket that does not belong to the agent.
     Packet = 9,
 }
 
@@ -75,7 +77,7 @@ impl Reason {
     ];
 }
 
-/// The hook that refused.
+/// The hook that refused the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Hook {
@@ -93,11 +95,11 @@ pub enum Hook {
     Bind4 = 6,
     /// `bind()` of an IPv6 socket.
     Bind6 = 7,
-    /// Anything sent over any socket.
+    /// Data sent over any socket.
     Send = 8,
     /// A socket received from another process.
     Receive = 9,
-    /// A packet on its way out, whoever had it sent.
+    /// A packet on its way out, whichever process sent it.
     Egress = 10,
 }
 

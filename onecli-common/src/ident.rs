@@ -1,17 +1,17 @@
-//! Who a socket belongs to, and the keys it is found by.
+//! The identity of a socket, and the keys under which it is found.
 
 use crate::COMM_LEN;
 
-/// One socket of a managed process: born with it, completed when it connects, handed to the daemon with the
-/// accepted connection.
+/// One socket of a managed process. The record is created with the socket, completed when the socket connects, and
+/// handed to the daemon with the accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Ident {
-    /// The address the process asked for; network byte order, IPv4 mapped.
+    /// The address that the process requested; network byte order, IPv4 mapped.
     pub orig_addr: [u8; 16],
-    /// The port the process asked for; network byte order.
+    /// The port that the process requested; network byte order.
     pub orig_port: u16,
-    /// Family of the socket: `AF_INET` or `AF_INET6`. A mapped IPv4 destination on an IPv6 socket says `AF_INET6`.
+    /// Family of the socket: `AF_INET` or `AF_INET6`. It is `AF_INET6` for a mapped IPv4 destination on an IPv6 socket.
     pub family: u8,
     /// `IPPROTO_TCP` or `IPPROTO_UDP`.
     pub proto: u8,
@@ -31,9 +31,10 @@ pub struct Ident {
     pub pid_tgid: u64,
     /// Group id in the upper, user id in the lower 32 bits; in the initial user namespace.
     pub uid_gid: u64,
-    /// When it was announced, connected or sent, nanoseconds of `CLOCK_MONOTONIC`; before that, when it was created.
+    /// Time at which the connection was announced, or the socket connected or sent; before that, time at which the
+    /// socket was created. Nanoseconds of `CLOCK_MONOTONIC`.
     pub ktime: u64,
-    /// Name of the task that connected or sent, NUL-terminated. Chosen by the process: never proof of anything.
+    /// Name of the task that connected or sent, NUL-terminated. The process chooses it, so it proves nothing.
     pub comm: [u8; COMM_LEN],
 }
 
@@ -49,21 +50,22 @@ impl IdentFlags {
     pub const OWN: u32 = 1 << 2;
     /// A redirected connection whose SYN has left.
     pub const ANNOUNCED: u32 = 1 << 3;
-    /// A redirected connection to a listener that was not there yet: its SYN is held back until it is.
+    /// A redirected connection whose listener does not exist yet. Its SYN is held back until the listener exists.
     pub const AWAITS: u32 = 1 << 4;
 }
 
-/// Key of one connection between a managed process and the transparent listener, the same seen from both ends.
+/// Key of one connection between a managed process and the transparent listener. Both ends compute the same key.
 ///
-/// A port is used again as soon as its connection is reset, perhaps before the daemon has accepted it, perhaps by somebody
-/// who is not managed: the initial sequence number tells them apart, because the kernel's clock is in it. A process can have
-/// its own choice of number (a socket that is disconnected goes on from its last one), so the number that the kernel drew
-/// by lot for the packet counts too. The namespace cookie keeps two namespaces that use the same 4-tuple apart: without it
-/// a process of the host could inherit the identity of an agent elsewhere.
+/// A port is reused as soon as its connection is reset, perhaps before the daemon has accepted that connection. The new
+/// user may be an unmanaged process. The initial sequence number separates the two connections, because the kernel
+/// derives it from a clock. A process can choose that number (a disconnected socket continues from its last one), so
+/// the number that the kernel drew at random for the packet is in the key too. The namespace cookie separates two
+/// namespaces that use the same 4-tuple. Without it a process of the host could inherit the identity of an agent
+/// elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct TupleKey {
-    /// Cookie of the network namespace that both ends are in.
+    /// Cookie of the network namespace of both ends.
     pub netns: u64,
     /// The managed process's address; network byte order, IPv4 mapped.
     pub client_addr: [u8; 16],
@@ -75,31 +77,31 @@ pub struct TupleKey {
     pub server_port: u32,
     /// Initial sequence number of the SYN (RFC 9293), host byte order.
     pub isn: u32,
-    /// What the kernel drew for the packet, host byte order: IPv4's identification (16 bits, RFC 6864), or IPv6's flow
-    /// label (20 bits, RFC 6437).
+    /// The random number that the kernel drew for the packet, host byte order: IPv4's identification (16 bits, RFC
+    /// 6864), or IPv6's flow label (20 bits, RFC 6437).
     pub drawn: u32,
 }
 
-/// How many connections an agent waits for; the key is the agent's cgroup id. See
+/// The number of connections of an agent that wait to be accepted; the key is the agent's cgroup id. See
 /// [`WAITING_MAX`](crate::names::WAITING_MAX).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Waiting {
-    /// Announced, less what was forgiven since.
+    /// Number of announced connections, less those forgiven since.
     pub announced: u64,
-    /// When something was forgiven last, nanoseconds of `CLOCK_MONOTONIC`.
+    /// Time at which a connection was last forgiven, nanoseconds of `CLOCK_MONOTONIC`.
     pub ktime: u64,
 }
 
-/// What the daemon tells the kernel of one agent; the key is the agent's cgroup id.
+/// The data about one agent that the daemon passes to the kernel; the key is the agent's cgroup id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct AgentEntry {
     /// The daemon's number for the agent, repeated in [`Deny`](crate::Deny) events.
     pub index: u32,
-    /// No bit is defined in this version: 0.
+    /// Reserved. No bit is defined in this version, so it is 0.
     pub flags: u32,
-    /// Loopback address of the agent's resolver, network byte order; `0.0.0.0` refuses its DNS.
+    /// Loopback address of the agent's resolver, network byte order. `0.0.0.0` refuses the agent's DNS.
     pub dns_addr: [u8; 4],
 }
 

@@ -1,11 +1,11 @@
-//! What OneCLI's kernel programs (`onecli-ebpf`) and its daemon share: map keys, map values, names.
+//! Definitions shared by OneCLI's kernel programs (`onecli-ebpf`) and its daemon: map keys, map values, names.
 //!
-//! Every type here crosses the kernel boundary: `repr(C)`, no padding, sizes asserted. A change of any layout
-//! is a new [`ABI_VERSION`]: pinned maps outlive the program that made them, and the kernel does not check
-//! that a reused map has the shape its new user expects.
+//! Every type here crosses the kernel boundary: `repr(C)`, no padding, sizes asserted. A change of any layout requires
+//! a new [`ABI_VERSION`]. Pinned maps outlive the program that made them, and the kernel does not check that a reused
+//! map has the layout that its new user expects.
 //!
-//! Addresses are 16 bytes in network byte order; IPv4 is written in its mapped form (`::ffff:a.b.c.d`), so one
-//! address has one spelling whichever family the socket has.
+//! Addresses are 16 bytes in network byte order. IPv4 is written in its mapped form (`::ffff:a.b.c.d`), so an address
+//! has one spelling for both socket families.
 #![no_std]
 
 mod event;
@@ -31,7 +31,7 @@ pub const AF_INET6: u8 = 10;
 pub const IPPROTO_TCP: u8 = 6;
 /// `IPPROTO_UDP`.
 pub const IPPROTO_UDP: u8 = 17;
-/// The port of DNS, host byte order: the only UDP a managed process may send.
+/// The port of DNS, host byte order. Managed processes may send no other UDP.
 pub const DNS_PORT: u16 = 53;
 
 /// IPv4 `address` (network byte order) in its mapped IPv6 form.

@@ -1,6 +1,7 @@
-//! Counters the kernel programs keep.
+//! Counters that the kernel programs maintain.
 
-/// Index of a counter in the per-CPU [`STATS`](crate::names::STATS) array; each counts events since the map was made.
+/// Index of a counter in the per-CPU [`STATS`](crate::names::STATS) array. Each counter counts events since the map was
+/// made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stat {
@@ -8,7 +9,7 @@ pub enum Stat {
     Born = 0,
     /// TCP connects redirected to the transparent listener.
     Redirected = 1,
-    /// SYNs announced under their 4-tuple, retransmitted ones too.
+    /// SYNs announced under their 4-tuple, including retransmissions.
     Announced = 2,
     /// Announcements that could not be written.
     AnnounceFailed = 3,
@@ -16,19 +17,20 @@ pub enum Stat {
     DnsRewritten = 4,
     /// Operations refused.
     Denied = 5,
-    /// Refusals that nobody is told of: the ring buffer is full, or the agent had too many in a second.
+    /// Refusals that were not reported: the ring buffer was full, or the agent had too many in one second.
     DenyLost = 6,
-    /// TCP connects of an agent to a listener of its own, not redirected.
+    /// TCP connects of an agent to one of its own listeners, not redirected.
     Own = 7,
-    /// TCP connects answered as by a closed port: no daemon listens, or `localhost` is at the other loopback address.
+    /// TCP connects answered like a closed port: no daemon listens, or `localhost` has its listener at the other
+    /// loopback address.
     Unserved = 8,
-    /// TCP connects refused because the transparent port is not the daemon's.
+    /// TCP connects refused because the transparent port does not belong to the daemon.
     ForeignListener = 9,
-    /// Packets of managed sockets that were not let out.
+    /// Packets of managed sockets that were dropped on their way out.
     PacketsDropped = 10,
-    /// SYNs held back: too many connections of the agent wait, or no listener is there yet.
+    /// SYNs held back: too many connections of the agent wait, or the listener does not exist yet.
     Held = 11,
-    /// Packets from outside of the machine that managed sockets did not get.
+    /// Packets from other machines that were dropped before they reached managed sockets.
     KeptOut = 12,
 }
 
@@ -53,7 +55,7 @@ impl Stat {
     /// Number of counters: the length of the array.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The counter's name, as metrics and `onecli doctor` show it.
+    /// The counter's name in metrics and in the output of `onecli doctor`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
-//! A managed process binds: any port but the daemon's.
+//! Hooks for `bind()`: a managed process may bind any port that does not belong to the daemon.
 //!
-//! Ports the kernel chooses itself (`bind` to port 0, `listen` without `bind`) do not pass here with their number. What
-//! listens on the transparent port without the daemon's stamp is found out when somebody connects.
+//! Ports that the kernel chooses itself (`bind` to port 0, `listen` without `bind`) do not pass here with their number.
+//! A listener on the transparent port without the daemon's stamp is detected when a process connects to it.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use onecli_common::{Hook, Reason};
@@ -33,7 +33,7 @@ fn verdict(ctx: &SockAddrContext, asked: Endpoint, hook: Hook) -> i32 {
     ALLOW
 }
 
-/// Whether a port (host byte order) is in the list. 0 is no port, and stands for unused entries.
+/// Whether a port (host byte order) is in the list. 0 is not a port and marks unused entries.
 #[inline(always)]
 fn is_reserved(port: u16) -> bool {
     let reserved = RESERVED_PORTS.load();

@@ -1,4 +1,4 @@
-//! A managed process connects: TCP goes to the transparent listener, DNS to the agent's resolver, nothing else anywhere.
+//! Hooks for `connect()`: TCP goes to the transparent listener, DNS to the agent's resolver, the rest is refused.
 //!
 //! Also runs for non-blocking and TCP Fast Open connects, `io_uring`, and a reconnect after `AF_UNSPEC`.
 
@@ -42,13 +42,13 @@ pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     }
 }
 
-/// Where the connect goes instead; recorded in the socket.
+/// The destination that replaces the requested one. It is recorded in the socket.
 #[inline(always)]
 fn destination(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reason> {
     let ident = managed(ctx)?;
     if ctx.protocol() == u32::from(IPPROTO_TCP) {
         let route = route(ctx, asked, ident.agent_cgid)?;
-        // `getpeername` of an own connection needs no rewriting: it shows where the connection goes.
+        // `getpeername` of an own connection needs no rewriting: it shows the real destination.
         complete(ident, ctx, if route.flags == IdentFlags::OWN { &route.to } else { asked }, route.flags);
         count(route.stat);
         return Ok(route.to);
@@ -59,32 +59,32 @@ fn destination(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reas
     Ok(resolver)
 }
 
-/// Where a TCP connection goes.
+/// The destination of a TCP connection.
 struct Route {
     to: Endpoint,
     flags: u32,
     stat: Stat,
 }
 
-/// The agent's own listener when it asked for one, else the daemon's.
+/// Chooses the agent's own listener if the agent asked for one, else the daemon's.
 ///
-/// Without the daemon the destination becomes port 0 of the loopback: the client gets ECONNREFUSED, as from any service
-/// that is down, and nobody can listen there, however the port is taken between this program and the SYN. A listener
-/// that is not the daemon's is refused; the packet filter looks again when the SYN leaves.
+/// Without the daemon the destination becomes port 0 of the loopback. The client gets ECONNREFUSED, as from any stopped
+/// service. No process can listen there, whatever takes the port between this program and the SYN. A listener that is
+/// not the daemon's is refused; the packet filter checks again when the SYN leaves.
 ///
-/// In another network namespace than the daemon's the listener may be about to come: the packet filter holds the SYN back
-/// until it is there, and TCP sends it again, for seven seconds.
+/// In a network namespace other than the daemon's the listener may be opened soon. The packet filter holds the SYN back
+/// until it is there, and TCP retransmits it for seven seconds.
 #[inline(always)]
 fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Route, Reason> {
     let own = Receiver::BornIn(agent_cgid);
     let context = ctx.sock_addr.cast();
-    // Only the loopback: a listener on the unspecified address would be found under every address there is.
+    // Only the loopback: a listener on the unspecified address would be found under every address.
     if let Some(local) = asked.loopback() {
         match listener(context, &local) {
             receiver if receiver == own => {
                 return Ok(Route { to: local, flags: IdentFlags::OWN, stat: Stat::Own });
             }
-            // `localhost` is two addresses. A client tries the next only when the first refuses, as it would without us.
+            // `localhost` is two addresses. A client tries the second only when the first refuses, as without OneCLI.
             Receiver::Nobody if local.twin().is_some_and(|twin| listener(context, &twin) == own) => {
                 return Ok(Route { to: local.closed(), flags: 0, stat: Stat::Unserved });
             }
@@ -92,7 +92,7 @@ fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Rou
         }
     }
     let port = port_be(TRANSPARENT_PORT.load());
-    // A mapped destination stays mapped: an IPv6-only way out of an IPv4 connect would fail.
+    // A mapped destination stays mapped: an IPv4 connect could not use an IPv6-only route.
     let to = match asked.mapped_v4() {
         Some(_) => Endpoint::v4(LOOPBACK4, port),
         None => Endpoint { addr: Endpoint::LOOPBACK6, port },
@@ -111,20 +111,20 @@ fn route(ctx: &SockAddrContext, asked: &Endpoint, agent_cgid: u64) -> Result<Rou
     }
 }
 
-/// Has the kernel give a connection up after SYNs at 0, 1 and 3 seconds, in place of two minutes. Kernel 5.9.
+/// Makes the kernel abandon a connection after SYNs at 0, 1 and 3 seconds instead of after two minutes. Kernel 5.9.
 #[inline(always)]
 fn bound_patience(ctx: &SockAddrContext) {
     const IPPROTO_TCP: i32 = 6;
     /// `TCP_SYNCNT` of linux/tcp.h.
     const TCP_SYNCNT: i32 = 7;
     let mut retransmissions = 2_i32;
-    // SAFETY: a valid context, and a value of four bytes. Where it fails the agent waits longer.
+    // SAFETY: a valid context, and a value of four bytes. If the call fails, the agent only waits longer.
     unsafe {
         bpf_setsockopt(ctx.sock_addr.cast(), IPPROTO_TCP, TCP_SYNCNT, (&raw mut retransmissions).cast(), 4);
     }
 }
 
-/// Whether the socket is in another network namespace than the daemon.
+/// Whether the socket is in a network namespace other than the daemon's.
 #[inline(always)]
 fn is_elsewhere(ctx: &SockAddrContext) -> bool {
     let home = HOME_NETNS.load();
@@ -132,10 +132,10 @@ fn is_elsewhere(ctx: &SockAddrContext) -> bool {
     home != 0 && home != unsafe { bpf_get_netns_cookie(ctx.sock_addr.cast()) }
 }
 
-/// The record of a socket that was created in the very agent that uses it now.
+/// Returns the record of a socket that was created in the same agent that uses it now.
 ///
-/// Hooks run by the socket's cgroup, not the task's: a socket handed to another process, or kept by one that was moved,
-/// still comes here, and is refused.
+/// The kernel chooses hooks by the socket's cgroup, not the task's. A socket that was passed to another process, or
+/// whose process moved to another cgroup, still comes here and is refused.
 #[inline(always)]
 pub(crate) fn managed<'a>(ctx: &SockAddrContext) -> Result<&'a mut Ident, Reason> {
     // SAFETY: `sk` of a sock_addr context is a socket, never null.

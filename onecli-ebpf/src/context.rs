@@ -1,4 +1,4 @@
-//! Reading and writing what the kernel shows of an address, and who is asking.
+//! Access to the address fields of a context, and the identity of the calling task.
 
 use aya_ebpf::{
     cty::c_void,
@@ -15,7 +15,7 @@ use crate::maps::AGENT_LEVEL;
 
 /// The upper 96 bits of a mapped IPv4 address, as network-order words.
 const MAPPED: [u32; 3] = [0, 0, 0xffff_u32.to_be()];
-/// `LOOPBACK_IFINDEX` of the kernel: the loopback's in every network namespace.
+/// `LOOPBACK_IFINDEX` of the kernel: index of the loopback device in every network namespace.
 pub(crate) const LOOPBACK_IFINDEX: u32 = 1;
 /// `127.0.0.1`, network byte order.
 pub(crate) const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
@@ -31,7 +31,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 
-    /// Stands for no address.
+    /// The value for "no address".
     pub(crate) const NONE: Self = Self { addr: [0; 4], port: 0 };
 
     #[inline(always)]
@@ -40,14 +40,14 @@ impl Endpoint {
         Self { addr: [a, b, c, addr], port }
     }
 
-    /// The IPv4 address this is the mapped form of.
+    /// The IPv4 address if this is a mapped one.
     #[inline(always)]
     pub(crate) const fn mapped_v4(&self) -> Option<u32> {
         let [a, b, c, v4] = self.addr;
         if a == MAPPED[0] && b == MAPPED[1] && c == MAPPED[2] { Some(v4) } else { None }
     }
 
-    /// The loopback address this stands for: itself, or the one that connecting to the unspecified address means.
+    /// The loopback address that connecting to this endpoint reaches: also that of the unspecified address.
     #[inline(always)]
     pub(crate) const fn loopback(&self) -> Option<Self> {
         const NET: u32 = 0xff00_0000_u32.to_be();
@@ -72,7 +72,7 @@ impl Endpoint {
         }
     }
 
-    /// A port of this address that nobody can listen on.
+    /// Port 0 of this address, on which no process can listen.
     #[inline(always)]
     pub(crate) const fn closed(&self) -> Self {
         Self { addr: self.addr, port: 0 }
@@ -88,8 +88,8 @@ impl Endpoint {
 
 /// Address fields of a `bpf_sock_addr` context.
 ///
-/// Each field is read and written by itself and volatile: LLVM merges neighbouring accesses into wider ones, and the
-/// verifier says `invalid bpf_context access off=8 size=8`.
+/// Each field is read and written by itself and volatile. LLVM merges neighbouring accesses into wider ones, and the
+/// verifier rejects them with `invalid bpf_context access off=8 size=8`.
 pub(crate) trait Address {
     fn endpoint4(&self) -> Endpoint;
     fn endpoint6(&self) -> Endpoint;
@@ -168,28 +168,28 @@ impl Address for SockAddrContext {
 
     #[inline(always)]
     fn socket(&self) -> *mut c_void {
-        // A pointer, so not in parts: the verifier types the whole load as a socket.
+        // A pointer, so it is loaded whole: the verifier types the load as a socket.
         read!(self.sock_addr, __bindgen_anon_1.sk).cast()
     }
 }
 
-/// The 16 bits of a context's port field that count.
+/// The 16 significant bits of a context's port field.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the field holds a 16-bit port")]
 const fn port(field: u32) -> u16 {
     field as u16
 }
 
-/// `port` (host byte order, as globals have it) in network byte order.
+/// `port` (host byte order, as in globals) in network byte order.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the loader stores a u16")]
 pub(crate) const fn port_be(port: u32) -> u16 {
     (port as u16).to_be()
 }
 
-/// Cgroup id of the agent the current task runs in; 0 when it runs in none.
+/// Cgroup id of the agent that the current task runs in; 0 if it runs in none.
 ///
-/// Kernel 5.7. By level and not by the task's own cgroup, so that cgroups an agent nests keep its identity.
+/// Kernel 5.7. Looked up by level, so that cgroups nested by an agent have its identity.
 #[inline(always)]
 pub(crate) fn current_agent() -> u64 {
     // SAFETY: takes no pointer.
@@ -229,8 +229,8 @@ pub(crate) fn current_ids() -> (u64, u64) {
 
 /// Writes the name of the current task to `comm`.
 ///
-/// The raw helper, into its final place: the wrapper in `aya_ebpf::helpers` returns the array by value, which needs a
-/// memset subprogram.
+/// This calls the raw helper with the final destination. The wrapper in `aya_ebpf::helpers` returns the array by value,
+/// which needs a memset subprogram.
 #[inline(always)]
 pub(crate) fn write_comm(comm: *mut [u8; COMM_LEN]) {
     #[expect(clippy::cast_possible_truncation, reason = "16")]
@@ -239,7 +239,7 @@ pub(crate) fn write_comm(comm: *mut [u8; COMM_LEN]) {
     unsafe { bpf_get_current_comm(comm.cast(), LENGTH) };
 }
 
-/// Completes a socket's record with whom it asked for and who asked.
+/// Completes a socket's record with the requested endpoint and the identity of the calling task.
 #[inline(always)]
 pub(crate) fn complete(ident: &mut Ident, ctx: &SockAddrContext, asked: &Endpoint, flags: u32) {
     let (pid_tgid, uid_gid) = current_ids();

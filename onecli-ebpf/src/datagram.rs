@@ -1,5 +1,5 @@
-//! Datagrams: DNS goes to the agent's resolver and its answers come back from the server that was asked; other UDP
-//! (QUIC above all, which the daemon could not look into) is refused.
+//! Hooks for datagrams: DNS goes to the agent's resolver, and answers appear to come from the requested server. Other
+//! UDP is refused, above all QUIC, which the daemon cannot inspect.
 
 use aya_ebpf::{bindings::bpf_sock, macros::cgroup_sock_addr, programs::SockAddrContext};
 use onecli_common::{DNS_PORT, Hook, Ident, IdentFlags, Reason, Stat};
@@ -12,7 +12,7 @@ use crate::{
     maps::{AGENTS, Absent, RESOLVER_PORT, SOCKETS, count, record},
 };
 
-/// Sending without a connection to an IPv4 address, through an IPv6 socket too. Kernel 5.7 (the hook itself is 4.18).
+/// Unconnected send to an IPv4 address, through an IPv6 socket too. Kernel 5.7 (the hook itself is 4.18).
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
     let asked = ctx.endpoint4();
@@ -25,7 +25,7 @@ pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
     }
 }
 
-/// Sending without a connection to an IPv6 address: always refused, resolvers are IPv4. Kernel 4.18.
+/// Unconnected send to an IPv6 address: always refused, because resolvers have IPv4 addresses. Kernel 4.18.
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
     let asked = ctx.endpoint6();
@@ -37,7 +37,7 @@ pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
     refuse_address(&ctx, asked, reason, Hook::Sendmsg6)
 }
 
-/// Receiving on an IPv4 socket: an answer of the resolver comes from the server that was asked. Kernel 5.2.
+/// Receive on an IPv4 socket: an answer of the resolver appears to come from the requested server. Kernel 5.2.
 #[cgroup_sock_addr(recvmsg4)]
 pub(crate) fn recvmsg4(ctx: SockAddrContext) -> i32 {
     if let Some(Endpoint { addr: [.., v4], port }) = asked_server(&ctx, &ctx.endpoint4()) {
@@ -46,7 +46,7 @@ pub(crate) fn recvmsg4(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Receiving on an IPv6 socket, where IPv4 senders appear mapped. Kernel 5.2.
+/// Receive on an IPv6 socket, where IPv4 senders appear mapped. Kernel 5.2.
 #[cgroup_sock_addr(recvmsg6)]
 pub(crate) fn recvmsg6(ctx: SockAddrContext) -> i32 {
     if let Some(server) = asked_server(&ctx, &ctx.endpoint6()) {
@@ -55,18 +55,18 @@ pub(crate) fn recvmsg6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Where a datagram goes instead; recorded in the socket.
+/// The destination that replaces the requested one. It is recorded in the socket.
 #[inline(always)]
 fn send(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reason> {
     let ident = managed(ctx)?;
     let connected = connected(ctx);
-    // An IPv6 socket that is connected to a mapped address passes here with every plain send(), and with the peer that
-    // connect6 gave it already.
+    // An IPv6 socket that is connected to a mapped address passes here with every plain send(). Its peer is then
+    // already the one that connect6 set.
     if connected && own_resolver(ident.agent_cgid).is_some_and(|resolver| resolver == *asked) {
         return Ok(*asked);
     }
     let resolver = resolver(asked, ident.agent_cgid)?;
-    // A connected socket keeps showing the peer it is connected to, and receives from no other.
+    // A connected socket still shows the peer of its connect, and receives from no other peer.
     if !connected {
         complete(ident, ctx, asked, IdentFlags::DNS);
     }
@@ -74,7 +74,7 @@ fn send(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Endpoint, Reason> {
     Ok(resolver)
 }
 
-/// The resolver of agent `agent_cgid`, for a server at an IPv4 address and port 53.
+/// The resolver of agent `agent_cgid`, if the requested server has an IPv4 address and port 53.
 #[inline(always)]
 pub(crate) fn resolver(asked: &Endpoint, agent_cgid: u64) -> Result<Endpoint, Reason> {
     if asked.port != DNS_PORT.to_be() {
@@ -86,7 +86,7 @@ pub(crate) fn resolver(asked: &Endpoint, agent_cgid: u64) -> Result<Endpoint, Re
     own_resolver(agent_cgid).ok_or(Reason::NoResolver)
 }
 
-/// The address the daemon gave agent `agent_cgid` for its DNS.
+/// The address that the daemon assigned to agent `agent_cgid` for its DNS.
 #[inline(always)]
 pub(crate) fn own_resolver(agent_cgid: u64) -> Option<Endpoint> {
     // SAFETY: the entry is read at once; an update by the daemon replaces the whole value.
@@ -97,7 +97,7 @@ pub(crate) fn own_resolver(agent_cgid: u64) -> Option<Endpoint> {
     }
 }
 
-/// The server a DNS answer from `sender` must appear to come from; `None` when it is not from the agent's resolver.
+/// The server that a DNS answer must appear to come from; `None` if `sender` is not the agent's resolver.
 #[inline(always)]
 fn asked_server(ctx: &SockAddrContext, sender: &Endpoint) -> Option<Endpoint> {
     // SAFETY: `sk` of a sock_addr context is a socket, never null.
@@ -109,7 +109,7 @@ fn asked_server(ctx: &SockAddrContext, sender: &Endpoint) -> Option<Endpoint> {
     (*sender == resolver).then(|| asked(ident))
 }
 
-/// Whom the process asked for, as the record has it.
+/// The requested endpoint according to the record.
 #[inline(always)]
 pub(crate) fn asked(ident: &Ident) -> Endpoint {
     Endpoint {

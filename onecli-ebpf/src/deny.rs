@@ -1,4 +1,4 @@
-//! Refusals: counted, and told to the daemon.
+//! Refusals: counted, and reported to the daemon.
 
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
@@ -10,7 +10,7 @@ use crate::{
     maps::{DENY, TOLD, Told, count},
 };
 
-/// The socket that was refused something.
+/// The socket whose operation was refused.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) family: u32,
@@ -18,19 +18,19 @@ pub(crate) struct Kind {
     pub(crate) protocol: u32,
 }
 
-/// Refuses an operation on an address: the verdict to return.
+/// Refuses an operation on an address, and returns the verdict.
 #[inline(always)]
 pub(crate) fn refuse_address(ctx: &SockAddrContext, asked: Endpoint, reason: Reason, hook: Hook) -> i32 {
     let kind = Kind { family: ctx.family(), sock_type: ctx.sock_type(), protocol: ctx.protocol() };
     refuse(kind, asked, reason, hook)
 }
 
-/// Refuses an operation: the verdict to return.
+/// Refuses an operation, and returns the verdict.
 #[inline(always)]
 pub(crate) fn refuse(kind: Kind, asked: Endpoint, reason: Reason, hook: Hook) -> i32 {
     count(Stat::Denied);
-    // The only log statement: a call costs 1 µs without a reader and 11-14 µs with one, too much for any path that goes
-    // on. The loader sets its level to 0 unless debugging, and the verifier then drops the code.
+    // The only log statement: a call costs 1 µs without a reader and 11-14 µs with one, too much for a path that is
+    // allowed. The loader sets its level to 0 unless debugging, and the verifier then drops the code.
     debug!(
         (),
         "refused: hook {} reason {} family {} type {} protocol {} agent {}",
@@ -47,7 +47,7 @@ pub(crate) fn refuse(kind: Kind, asked: Endpoint, reason: Reason, hook: Hook) ->
     REFUSE
 }
 
-/// Tells of a packet that was not let out, of an agent's socket. Whose time it leaves in says nothing.
+/// Reports a dropped packet of an agent's socket. The current task is unrelated to the packet, so it is left out.
 #[inline(always)]
 pub(crate) fn dropped(kind: Kind, to: Endpoint, agent_cgid: u64) {
     let nobody = Task { agent_cgid, cgid: 0, pid_tgid: 0, uid_gid: 0 };
@@ -55,7 +55,7 @@ pub(crate) fn dropped(kind: Kind, to: Endpoint, agent_cgid: u64) {
     tell(kind, to, Reason::Packet, Hook::Egress, &nobody, |comm| unsafe { comm.write([0; COMM_LEN]) });
 }
 
-/// Who did it.
+/// The task whose operation was refused.
 struct Task {
     agent_cgid: u64,
     cgid: u64,
@@ -63,7 +63,7 @@ struct Task {
     uid_gid: u64,
 }
 
-/// Writes an event. It is lost, and counted as lost, when the buffer is full or the agent has had its share of it.
+/// Writes an event. It is dropped, and counted as lost, if the buffer is full or the agent has used its share of it.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "families, types and protocols are small numbers")]
 fn tell(
@@ -101,12 +101,12 @@ fn tell(
     event.submit(0);
 }
 
-/// Whether one more refusal of the agent is told of: a flood of one agent's hides nobody else's.
+/// Whether one more refusal of the agent may be reported. The limit stops one agent from hiding refusals of others.
 #[inline(always)]
 fn may_be_told(agent_cgid: u64, now: u64) -> bool {
     const SECOND: u64 = 1_000_000_000;
     let Some(told) = TOLD.get_ptr_mut(&agent_cgid) else {
-        // Full of agents: the oldest goes.
+        // If the map is full of agents, the oldest entry is evicted.
         let _inserted = TOLD.insert(&agent_cgid, &Told { ktime: now, number: 1 }, 0);
         return true;
     };

@@ -1,9 +1,9 @@
-//! What leaves a managed socket: packets to the daemon, to the agent's resolver, or to another socket of the same agent.
-//! Nothing else, whichever way it came to be sent.
+//! Filter for packets that leave managed sockets: they may go to the daemon, to the agent's resolver, or to another
+//! socket of the same agent. All others are dropped, whichever way they were sent.
 //!
-//! The backstop of the other hooks, which judge system calls: connections made before the programs were attached,
-//! answers to inbound connections, MPTCP subflows and what NAT rules rewrite come here all the same. It runs by the
-//! socket's cgroup. ACKs of `TIME_WAIT` and resets of closed ports are sent by sockets of the kernel and pass elsewhere.
+//! The backstop of the other hooks, which judge system calls. It also sees connections from before the programs were
+//! attached, answers to inbound connections, MPTCP subflows and packets rewritten by NAT. It runs by the socket's
+//! cgroup. ACKs of `TIME_WAIT` and resets of closed ports come from sockets of the kernel and do not pass here.
 
 use aya_ebpf::{
     cty::c_void,
@@ -31,9 +31,9 @@ const SYN_RECV: u32 = 3;
 const CLOSE: u32 = 7;
 const LISTEN: u32 = 10;
 
-/// A packet of a managed socket leaves. Kernel 5.8 (ancestor of a found socket; the hook itself is 4.10).
+/// Judges a packet that leaves a managed socket. Kernel 5.8 (ancestor of a found socket; the hook itself is 4.10).
 ///
-/// One run may be a segment of 64 KiB, which is cut later.
+/// One run may cover a segment of 64 KiB, which the kernel splits later.
 #[cgroup_skb(egress)]
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     match judge(&ctx) {
@@ -47,7 +47,7 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     REFUSE
 }
 
-/// Tells the daemon of a packet that was dropped.
+/// Reports a dropped packet to the daemon.
 #[inline(always)]
 fn tell(ctx: &SkBuffContext) {
     let (to, protocol) = match Packet::parse(ctx) {
@@ -59,11 +59,11 @@ fn tell(ctx: &SkBuffContext) {
     dropped(kind, to, sender(ctx));
 }
 
-/// What becomes of a packet.
+/// The decision about a packet.
 enum Verdict {
     Leaves,
     Dropped,
-    /// Dropped as well, until TCP sends it again.
+    /// Dropped like `Dropped`, but TCP will retransmit it.
     Held,
 }
 
@@ -76,7 +76,7 @@ impl From<bool> for Verdict {
 
 #[inline(always)]
 fn judge(ctx: &SkBuffContext) -> Verdict {
-    // All that is allowed stays in the machine. This is the device after routing and NAT.
+    // Every allowed packet stays on this machine. `ifindex` is the device after routing and NAT.
     if read!(ctx.skb.skb, ifindex) != LOOPBACK_IFINDEX {
         return Verdict::Dropped;
     }
@@ -88,8 +88,8 @@ fn judge(ctx: &SkBuffContext) -> Verdict {
     }
 }
 
-/// To the agent's own resolver, if the daemon answers there: while it is down, another agent may have got the port by an
-/// automatic bind, which `bind4` and `bind6` do not see.
+/// Whether a datagram goes to the agent's own resolver and the daemon listens there. While the daemon is down, another
+/// agent may have obtained the port by an automatic bind, which `bind4` and `bind6` do not see.
 #[inline(always)]
 fn datagram_may_leave(ctx: &SkBuffContext, packet: &Packet) -> bool {
     if own_resolver(sender(ctx)).is_none_or(|resolver| resolver != packet.to) {
@@ -111,28 +111,28 @@ fn judge_segment(ctx: &SkBuffContext, packet: &Packet) -> Verdict {
     let state = read!(sk, state);
     if packet.to.is_daemon() {
         match state {
-            // Retransmitted SYNs too: the daemon may have gone since, and somebody else have come.
+            // Retransmitted SYNs too: the daemon may have stopped since, and another process may listen there.
             SYN_SENT => return judge_syn(ctx, packet, sk.cast()),
-            // The receiver is a client that has our port as its own.
+            // The receiver is a client whose own port is the daemon's port.
             SYN_RECV | LISTEN => {}
             _ => return Verdict::Leaves,
         }
     }
-    // Where connect sends who has nobody to serve it.
+    // The destination that connect uses if there is no listener.
     if packet.to.is_closed() {
         return Verdict::Leaves;
     }
     own_segment_may_leave(ctx, packet, sk.cast(), state).into()
 }
 
-/// A SYN leaves to the daemon's listener, announced, or not at all.
+/// Judges a SYN to the daemon's listener: it leaves only if it was announced.
 ///
-/// Connect has looked for the listener, but after a pause of the process or in a retransmission the daemon may have gone
-/// and somebody else have come. One that cannot be announced could be found by what another left: it came here by other
-/// ways than connect, by NAT rules of a network namespace of the agent's own, say.
+/// Connect has looked for the listener. After a pause of the process, or in a retransmission, the daemon may have
+/// stopped and another process may listen. A SYN that cannot be announced could match the stale record of another
+/// connection. It passed no connect hook, but for example NAT rules in a network namespace of the agent.
 #[inline(always)]
 fn judge_syn(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void) -> Verdict {
-    /// Nanoseconds: less than closing one listener and opening another takes.
+    /// Nanoseconds: less than the time to close one listener and open another.
     const MOMENT: u64 = 10_000;
     // SAFETY: checked non-null by the caller.
     let Some(ident) = (unsafe { record(&SOCKETS, sk, Absent::Leave) }) else { return Verdict::Dropped };
@@ -154,24 +154,24 @@ fn judge_syn(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void) -> Verdict {
     Verdict::Leaves
 }
 
-/// Whether one more connection of the agent may wait for the daemon, which is counted then.
+/// Whether one more connection of the agent may wait for the daemon. If so, it is counted.
 ///
-/// The numbers are of several CPUs and nobody's lock: what is lost between them is made up for when the daemon has caught
-/// up. An agent the daemon has not told of has no bound, and is refused by it anyway.
+/// Several CPUs change the numbers without a lock. Lost updates are corrected when the daemon has caught up. An agent
+/// that the daemon has not registered has no bound, and the daemon refuses its connections.
 #[inline(always)]
 fn may_wait(agent_cgid: u64, now: u64) -> bool {
     // SAFETY: read at once; an update by the daemon replaces the whole value.
     let Some(&taken) = (unsafe { TAKEN.get(&agent_cgid) }) else { return true };
     let Some(waiting) = WAITING.get_ptr_mut(&agent_cgid) else {
         let first = Waiting { announced: taken.wrapping_add(1), ktime: now };
-        // Full of agents: the oldest goes, and failing that there is no bound.
+        // If the map is full of agents, the oldest entry is evicted. If that fails, there is no bound.
         let _inserted = WAITING.insert(&agent_cgid, &first, 0);
         return true;
     };
     // SAFETY: an entry of the map, valid while the program runs.
     let waiting = unsafe { &mut *waiting };
     let mut number = waiting.announced.wrapping_sub(taken);
-    // Fewer than none: some were forgiven, and accepted after all.
+    // Negative: some connections were forgiven and accepted later.
     if number == 0 || number > u64::MAX / 2 {
         *waiting = Waiting { announced: taken.wrapping_add(1), ktime: now };
         return true;
@@ -192,8 +192,8 @@ fn may_wait(agent_cgid: u64, now: u64) -> bool {
 
 /// Publishes the socket's identity under its 4-tuple, before the daemon's side can see the SYN.
 ///
-/// As the packet has it, after routing and NAT: so does the daemon's side. Here and not in `sock_ops`, whose callbacks at
-/// each step of each connection cost more than all else.
+/// The 4-tuple is that of the packet, after routing and NAT, as the daemon sees it. It is done here and not in
+/// `sock_ops`, whose callbacks at each step of each connection cost more than everything else.
 #[inline(always)]
 fn announce(ident: &mut Ident, packet: &Packet, now: u64) {
     let key = TupleKey {
@@ -218,10 +218,10 @@ fn leads_to_daemon(ctx: &SkBuffContext, packet: &Packet) -> bool {
     })
 }
 
-/// Between two sockets of one agent: looked up for the handshake, remembered for the rest, when the other end may be gone.
+/// Judges a segment within one agent. The receiver is looked up for the handshake; later it may be closed.
 #[inline(always)]
 fn own_segment_may_leave(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void, state: u32) -> bool {
-    // A listener's record is of what the socket did before, and resets may be sent by a socket for all of a namespace.
+    // A listener's record describes earlier use. Resets may be sent by one socket for a whole namespace.
     let remembers = !matches!(state, SYN_SENT | LISTEN | CLOSE);
     // SAFETY: checked non-null.
     let known = unsafe { record(&SOCKETS, sk, Absent::Leave) };
@@ -241,16 +241,16 @@ fn own_segment_may_leave(ctx: &SkBuffContext, packet: &Packet, sk: *mut c_void, 
     if remembers {
         remember(sk, agent, packet);
     }
-    // A listener from before there was such a record: what it accepts next inherits it.
-    // SAFETY: checked non-null.
+    // A listener without such a record: the connections that it accepts next inherit
+    // it.
     if state == LISTEN && unsafe { born_in(sk) }.is_none() {
-        // SAFETY: as above. Without memory what it accepts is remembered at its first packet.
+        // SAFETY: as above. Without memory, an accepted socket is remembered at its first packet.
         let _born = unsafe { bear(sk, agent) };
     }
     true
 }
 
-/// Notes at an accepted socket that its peer is the same agent's.
+/// Records at an accepted socket that its peer belongs to the same agent.
 #[inline(always)]
 fn remember(sk: *mut c_void, agent_cgid: u64, packet: &Packet) {
     // SAFETY: the caller's socket is not null.
@@ -266,7 +266,7 @@ fn remember(sk: *mut c_void, agent_cgid: u64, packet: &Packet) {
     ident.ktime = now();
 }
 
-/// Examines the socket that will receive a segment; the default when there is none.
+/// Examines the socket that will receive a segment. Returns the default value if there is none.
 #[inline(always)]
 fn lookup_receiver<T: Default>(
     ctx: &SkBuffContext,
@@ -276,7 +276,7 @@ fn lookup_receiver<T: Default>(
     lookup(ctx.skb.skb.cast(), &packet.from, &packet.to, examine).unwrap_or_default()
 }
 
-/// Cgroup id of the agent whose socket sends; 0 when it was created in none.
+/// Cgroup id of the agent in which the sending socket was created; 0 if it was created in none.
 #[inline(always)]
 fn sender(ctx: &SkBuffContext) -> u64 {
     // SAFETY: a valid context.
@@ -284,7 +284,7 @@ fn sender(ctx: &SkBuffContext) -> u64 {
 }
 
 impl Endpoint {
-    /// Whether this is where TCP is redirected to.
+    /// Whether this is the destination of redirected TCP connections.
     #[inline(always)]
     fn is_daemon(&self) -> bool {
         self.port == port_be(TRANSPARENT_PORT.load()) && self.is_localhost()
@@ -309,7 +309,7 @@ struct Packet {
     protocol: u8,
     /// TCP: the sequence number, network byte order. UDP: something else.
     seq: u32,
-    /// What tells it from others alike, host byte order: see [`TupleKey::drawn`].
+    /// Random number that separates the packet from similar ones, host byte order: see [`TupleKey::drawn`].
     drawn: u32,
 }
 
@@ -331,7 +331,7 @@ struct V4 {
     seq: u32,
 }
 
-/// An IPv6 header, and as much behind it.
+/// An IPv6 header, and the first 8 bytes behind it.
 #[repr(C)]
 struct V6 {
     version: u32,
@@ -346,8 +346,8 @@ struct V6 {
 }
 
 impl Packet {
-    /// `None` for what has no ports where they usually are: fragments, IP options and extension headers, of which source
-    /// routes are some.
+    /// Returns `None` for packets without ports at the usual offset: fragments, IP options and extension headers, which
+    /// include source routes.
     #[inline(always)]
     fn parse(ctx: &SkBuffContext) -> Option<Self> {
         const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
@@ -387,7 +387,7 @@ impl Packet {
     }
 }
 
-/// The first bytes of a packet; `None` if it has fewer, or not in one piece, which packets of TCP and UDP sockets have.
+/// The first bytes of a packet. `None` if it is shorter or not contiguous; TCP and UDP packets are contiguous.
 #[inline(always)]
 fn head<T>(ctx: &SkBuffContext) -> Option<&T> {
     let start = read!(ctx.skb.skb, data) as usize;
@@ -395,7 +395,7 @@ fn head<T>(ctx: &SkBuffContext) -> Option<&T> {
     if start + size_of::<T>() > end {
         return None;
     }
-    // SAFETY: so many bytes are there, as the verifier sees too, and stay while the program runs. `T` is one of the headers
-    // above: plain integers. The kernel aligns the IP header to 4 bytes.
+    // SAFETY: that many bytes are present, as the verifier sees too, and stay while the program runs. `T` is one of the
+    // headers above: plain integers. The kernel aligns the IP header to 4 bytes.
     Some(unsafe { &*(start as *const T) })
 }

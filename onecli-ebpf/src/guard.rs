@@ -1,9 +1,9 @@
-//! The guard on the root of cgroup2: a managed process uses no socket that was made outside its agent.
+//! The guard on the root of cgroup2: a managed process cannot use a socket that was created outside its agent.
 //!
-//! Hooks go by the socket's cgroup, so those on the agents root never see a socket that a process brought along when it
-//! was moved in, or was handed over a Unix socket. These run for everybody's sockets and ask who the task is first.
-//! What is sent over a connection that was made outside passes no cgroup hook at all: that is for
-//! [`security`](crate::security).
+//! The kernel runs hooks by the cgroup of the socket. The hooks on the agents root therefore miss a socket that a
+//! process brought along when it was moved in, or received over a Unix socket. The guards run for every socket of the
+//! machine and check the task first. Data sent over a connection that was made outside passes no cgroup hook at all:
+//! see [`security`](crate::security).
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use onecli_common::{Hook, Reason};
@@ -40,8 +40,8 @@ pub(crate) fn guard_sendmsg6(ctx: SockAddrContext) -> i32 {
     verdict(&ctx, SockAddrContext::endpoint6, Hook::Sendmsg6)
 }
 
-/// Refuses a managed task a socket without a birth record. One with a record has been judged by the hooks of the agents
-/// root, which run for it because it was created there.
+/// Refuses a managed task the use of a socket without a birth record. The hooks of the agents root judge sockets with a
+/// record, because those were created there.
 #[inline(always)]
 fn verdict(ctx: &SockAddrContext, asked: impl FnOnce(&SockAddrContext) -> Endpoint, hook: Hook) -> i32 {
     if !is_managed() {

@@ -1,8 +1,8 @@
-//! What reaches a managed socket: packets of this machine, and nothing else.
+//! Filter for packets that reach managed sockets: only packets of this machine pass.
 //!
-//! Whoever listens in a cgroup of ours has nobody to serve outside of the machine: [`egress`](crate::egress) drops every answer.
-//! But not each is the agent's: before Linux 6.6 the kernel answers an inbound SYN over IPv6 by a segment that passes no egress
-//! program. What does not come in is not answered.
+//! A listener in a managed cgroup serves no client outside this machine, because [`egress`](crate::egress) drops every
+//! answer. Some answers do not pass egress: before Linux 6.6 the kernel answers an inbound SYN over IPv6 with a segment
+//! that no egress program sees. A packet that is dropped on arrival is not answered.
 
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use onecli_common::Stat;
@@ -13,7 +13,7 @@ use crate::{
     maps::count,
 };
 
-/// A packet arrives at a managed socket, connected or listening. Kernel 4.10.
+/// Judges a packet that arrives at a managed socket, connected or listening. Kernel 4.10.
 #[cgroup_skb(ingress)]
 pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     if read!(ctx.skb.skb, ifindex) == LOOPBACK_IFINDEX {

@@ -1,4 +1,4 @@
-//! Who listens at an address, looked up in the network namespace of the context. Kernel 5.0 (4.20 for packets).
+//! Lookup of the listener at an address, in the network namespace of the context. Kernel 5.0 (4.20 for packets).
 
 use core::mem;
 
@@ -13,7 +13,7 @@ use crate::{
     maps::{Absent, SOCKETS, record, stamped},
 };
 
-/// Who would receive a TCP segment.
+/// The socket that would receive a TCP segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Receiver {
     /// No socket: a closed port.
@@ -24,10 +24,10 @@ pub(crate) enum Receiver {
     BornIn(u64),
 }
 
-/// Who listens at `address`, for a client whose own address is not known yet.
+/// The listener at `address`, for a client whose own address is not known yet.
 ///
-/// Among listeners that share a port by `SO_REUSEPORT` the kernel may choose another one for the connection: they all
-/// belong to one uid, and the daemon's share nothing.
+/// Among listeners that share a port by `SO_REUSEPORT` the kernel may choose another one for the connection. They all
+/// belong to one uid, and the daemon's listeners share no port.
 #[inline(always)]
 pub(crate) fn listener(ctx: *mut c_void, address: &Endpoint) -> Receiver {
     lookup(ctx, &Endpoint::NONE, address, |sk| {
@@ -41,7 +41,7 @@ pub(crate) fn listener(ctx: *mut c_void, address: &Endpoint) -> Receiver {
     .unwrap_or(Receiver::Nobody)
 }
 
-/// Examines the socket that would receive a segment from `from` to `to`; `None` when there is none.
+/// Examines the socket that would receive a segment from `from` to `to`. Returns `None` if there is none.
 #[inline(always)]
 pub(crate) fn lookup<T>(
     ctx: *mut c_void,
@@ -52,7 +52,7 @@ pub(crate) fn lookup<T>(
     lookup_with(bpf_sk_lookup_tcp, ctx, from, to, examine)
 }
 
-/// Examines the socket that would receive a datagram from `from` to `to`; `None` when there is none.
+/// Examines the socket that would receive a datagram from `from` to `to`. Returns `None` if there is none.
 #[inline(always)]
 pub(crate) fn lookup_udp<T>(
     ctx: *mut c_void,
@@ -66,7 +66,7 @@ pub(crate) fn lookup_udp<T>(
 /// The signature of `bpf_sk_lookup_tcp` and `bpf_sk_lookup_udp`.
 type Lookup = unsafe fn(*mut c_void, *mut bpf_sock_tuple, u32, u64, u64) -> *mut bpf_sock;
 
-/// The reference goes back on the one path there is. Without that the verifier says "Unreleased reference id=2".
+/// Releases the reference on the only path. Otherwise the verifier reports "Unreleased reference id=2".
 #[inline(always)]
 fn lookup_with<T>(
     find: Lookup,
@@ -80,8 +80,8 @@ fn lookup_with<T>(
     /// The kernel takes the family from the size.
     const SIZE_V4: u32 = 12;
     const SIZE_V6: u32 = 36;
-    // SAFETY: integers, for which zero is a value. All of it is written, whatever the family: the verifier wants every
-    // byte of the stack that a helper reads initialised.
+    // SAFETY: integers, for which zero is a value. The whole tuple is written for both families, because the verifier
+    // requires every stack byte that a helper reads to be initialised.
     let mut tuple: bpf_sock_tuple = unsafe { mem::zeroed() };
     let size = if let Some(v4) = to.mapped_v4() {
         let [.., from_v4] = from.addr;
@@ -107,7 +107,7 @@ fn lookup_with<T>(
         return None;
     }
     let result = examine(sk.cast());
-    // SAFETY: the reference taken above, given back once.
+    // SAFETY: the reference taken above, released once.
     unsafe { bpf_sk_release(sk.cast()) };
     Some(result)
 }

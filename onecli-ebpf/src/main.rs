@@ -1,20 +1,20 @@
 //! OneCLI's kernel programs.
 //!
-//! Attached to the agents root, so that every cgroup below it inherits them: [`sock_create`], [`bind`],
-//! [`connect`], [`datagram`], [`peer`], [`egress`] and [`ingress`]; on the root of cgroup2: [`guard`]; for the whole machine, where the
-//! kernel lets them: [`security`]. A connection's identity travels
+//! Attached to the agents root, so that every cgroup below it inherits them: [`sock_create`], [`bind`], [`connect`],
+//! [`datagram`], [`peer`], [`egress`] and [`ingress`]. Attached to the root of cgroup2: [`guard`]. Attached to the
+//! whole machine, if the kernel allows it: [`security`]. The identity of a connection:
 //!
 //! ```text
-//! socket() ─ sock_create ─► SOCKETS[socket]          who was born here
-//! connect() ─ connect4/6 ─► SOCKETS[socket]          whom it asked for; destination rewritten
+//! socket() ─ sock_create ─► SOCKETS[socket]          the agent in which it was created
+//! connect() ─ connect4/6 ─► SOCKETS[socket]          the requested endpoint; destination rewritten
 //! SYN ─ egress ───────────► TUP[netns, 4-tuple]      the 4-tuple is complete only now
-//! accept() ─ the daemon ──► takes it from TUP        by the SYN that its kernel kept for it
+//! accept() ─ the daemon ──► removes it from TUP      by the SYN that the kernel saved for it
 //! ```
 //!
-//! Everything that is not recognised is refused: with `EPERM` here, or by the daemon for want of a flow.
+//! Everything that is not recognised is refused: with `EPERM` here, or by the daemon, which finds no flow for it.
 //!
-//! Minimum kernel: 5.12 for all programs together (socket storage in `sock_create`); each program names its own. The
-//! daemon needs 5.14.
+//! Minimum kernel: 5.12 for all programs together (socket storage in `sock_create`); each program names its own
+//! minimum. The daemon needs 5.14.
 #![no_std]
 #![no_main]
 
@@ -32,19 +32,19 @@ mod peer;
 mod security;
 mod sock_create;
 
-/// A program's verdict: go on.
+/// A program's verdict: the operation continues.
 const ALLOW: i32 = 1;
 /// A program's verdict: the system call fails with `EPERM`.
 const REFUSE: i32 = 0;
 
-/// Read by the kernel, which takes programs of the BPF LSM under the GPL alone: hence the choice of licences that this crate
-/// and `onecli-common` give. No helper used here needs it.
+/// Read by the kernel, which accepts programs of the BPF LSM only under the GPL. Hence the licences of this crate and
+/// of `onecli-common`. No helper used here needs it.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 7] = *b"GPL v2\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // No path of these programs panics; the verifier would refuse this loop if one did.
+    // No path of these programs panics; the verifier would reject this loop if one did.
     loop {}
 }

@@ -33,7 +33,7 @@ pub(crate) static TAKEN: HashMap<u64, u64, AGENTS_ENTRIES> = HashMap::new();
 pub(crate) static STATS13: PerCpuArray<u64, { Stat::COUNT }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static DENY: RingBuf<Deny, DENY_BYTES> = RingBuf::new();
-/// How many refusals each agent has been told of lately: of use to one load of the programs, and not pinned.
+/// The number of recent refusals reported per agent. It matters to one load of the programs only, so it is not pinned.
 #[btf_map]
 pub(crate) static TOLD: LruHashMap<u64, Told, AGENTS_ENTRIES> = LruHashMap::new();
 #[btf_map]
@@ -42,16 +42,16 @@ pub(crate) static LISTENERS: SkStorage<u32> = SkStorage::new();
 /// Level of the agents' cgroups; the root of cgroup2 is 0. The default matches no agent.
 #[unsafe(no_mangle)]
 pub(crate) static AGENT_LEVEL: Global<u32> = Global::new(u32::MAX >> 1);
-/// Cgroup id of the agents root. The default is no cgroup's.
+/// Cgroup id of the agents root. The default is no cgroup's id.
 #[unsafe(no_mangle)]
 pub(crate) static AGENTS_ROOT: Global<u64> = Global::new(u64::MAX);
-/// Cookie of the daemon's own network namespace. The default is every one's: nothing is held back.
+/// Cookie of the daemon's own network namespace. The default matches every namespace: nothing is held back.
 #[unsafe(no_mangle)]
 pub(crate) static HOME_NETNS: Global<u64> = Global::new(0);
-/// Where `struct sock` has `sk_kern_sock`, bits.
+/// Offset of `sk_kern_sock` in `struct sock`, bits.
 #[unsafe(no_mangle)]
 pub(crate) static KERN_SOCK: Global<u32> = Global::new(0);
-/// Where `struct sock` has `sk_allocation`, bits.
+/// Offset of `sk_allocation` in `struct sock`, bits.
 #[unsafe(no_mangle)]
 pub(crate) static ALLOCATION: Global<u32> = Global::new(0);
 /// Port of the transparent listener, host byte order.
@@ -60,24 +60,24 @@ pub(crate) static TRANSPARENT_PORT: Global<u32> = Global::new(0);
 /// Port of the agents' resolver, host byte order.
 #[unsafe(no_mangle)]
 pub(crate) static RESOLVER_PORT: Global<u32> = Global::new(0);
-/// Ports no managed process may bind, host byte order; 0 where unused.
+/// Ports that no managed process may bind, host byte order; 0 for unused entries.
 #[unsafe(no_mangle)]
 pub(crate) static RESERVED_PORTS: Global<[u16; RESERVED_PORTS_COUNT]> =
     Global::new([0; RESERVED_PORTS_COUNT]);
 
-/// Refusals of one agent, the key being its cgroup id.
+/// Reported refusals of one agent; the key is the agent's cgroup id.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Told {
-    /// When the second began, nanoseconds of `CLOCK_MONOTONIC`.
+    /// Start of the current second, nanoseconds of `CLOCK_MONOTONIC`.
     pub(crate) ktime: u64,
-    /// Told of since.
+    /// Refusals reported since then.
     pub(crate) number: u64,
 }
 
-/// Socket storage that an accepted socket takes over from its listener (`BPF_F_CLONE`). Kernel 5.2.
+/// Socket storage that an accepted socket inherits from its listener (`BPF_F_CLONE`). Kernel 5.2.
 ///
-/// aya's `SkStorage` has its flags fixed; the layout is what loaders expect of a map (`repr(C)`: in this order).
+/// aya's `SkStorage` has fixed flags. The layout is the one that loaders expect of a map (`repr(C)`: in this order).
 #[repr(C)]
 pub(crate) struct Inherited<T> {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
@@ -102,7 +102,7 @@ impl<T> Inherited<T> {
     }
 }
 
-/// Notes at a new socket in whose cgroup it is born: `false` for want of memory.
+/// Records the cgroup in which a new socket is created. Returns `false` if there is no memory.
 ///
 /// # Safety
 ///
@@ -117,7 +117,7 @@ pub(crate) unsafe fn bear(sk: *mut c_void, agent_cgid: u64) -> bool {
     born.map(|born| *born = agent_cgid).is_some()
 }
 
-/// In whose cgroup a socket was born, or the listener that it was accepted from.
+/// Returns the agent's cgroup in which a socket, or the listener that accepted it, was created.
 ///
 /// # Safety
 ///
@@ -129,17 +129,17 @@ pub(crate) unsafe fn born_in(sk: *mut c_void) -> Option<u64> {
     unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0).cast::<u64>().as_ref() }.copied()
 }
 
-/// What to do about a socket that has no record in a map.
+/// The action for a socket that has no record in a map.
 pub(crate) enum Absent {
-    /// Report it.
+    /// Return no record.
     Leave,
-    /// Give it a record of zeroes.
+    /// Create a record of zeroes.
     Zero,
 }
 
-/// The record `map` keeps for socket `sk`.
+/// Returns the record of socket `sk` in `map`.
 ///
-/// aya's own `SkStorage` methods take a `SockAddrContext` only.
+/// aya's own `SkStorage` methods accept only a `SockAddrContext`.
 ///
 /// # Safety
 ///
@@ -161,7 +161,7 @@ pub(crate) unsafe fn record<'a>(
     unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), flags).cast::<Ident>().as_mut() }
 }
 
-/// Whether socket `sk` bears the daemon's stamp.
+/// Whether socket `sk` has the daemon's stamp.
 ///
 /// # Safety
 ///
@@ -178,8 +178,8 @@ pub(crate) unsafe fn stamped(sk: *mut c_void) -> bool {
 #[inline(always)]
 pub(crate) fn count(stat: Stat) {
     if let Some(value) = STATS13.get_ptr_mut(stat as u32) {
-        // SAFETY: the slot belongs to this CPU, and programs do not interleave within it: migration is disabled
-        // while they run. A nested run may lose an increment, which a statistic can bear.
+        // SAFETY: the slot belongs to this CPU, and programs do not interleave within it: migration is disabled while
+        // they run. A nested run may lose an increment, which is acceptable for a statistic.
         unsafe { *value += 1 }
     }
 }

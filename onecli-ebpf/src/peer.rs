@@ -1,4 +1,4 @@
-//! `getpeername()`: a managed process sees the peer it asked for. Kernel 5.8.
+//! Hooks for `getpeername()`: a managed process sees the peer that it requested. Kernel 5.8.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use onecli_common::IdentFlags;
@@ -28,7 +28,7 @@ pub(crate) fn getpeername6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// Whom a rewritten socket asked for. Sockets the process accepted have no record, and show the real peer.
+/// The peer that a rewritten socket requested. Accepted sockets have no record and show the real peer.
 #[inline(always)]
 fn asked_peer(ctx: &SockAddrContext) -> Option<Endpoint> {
     const REWRITTEN: u32 = IdentFlags::REDIRECTED | IdentFlags::DNS;

@@ -1,11 +1,11 @@
-//! The hooks of the BPF LSM: what no cgroup hook sees.
+//! Hooks of the BPF LSM, for operations that no cgroup hook sees.
 //!
-//! Cgroup hooks go by the socket's cgroup and by family: they miss a connection that was made outside, and whatever is
-//! neither IPv4 nor IPv6. These run for every task of the machine, ask who the task is first, and let a managed one use
-//! networks over sockets of its own agent alone.
+//! The kernel runs cgroup hooks by the socket's cgroup and by family. They miss connections that were made outside, and
+//! all families but IPv4 and IPv6. These hooks run for every task of the machine and check the task first. A managed
+//! task may use networks only over sockets of its own agent.
 //!
-//! They refine and never replace the others: a kernel whose list of security modules lacks `bpf` (`CONFIG_BPF_LSM`, `lsm=`)
-//! runs none of them, and `onecli doctor` says so.
+//! They add to the cgroup hooks and never replace them. A kernel whose list of security modules lacks `bpf`
+//! (`CONFIG_BPF_LSM`, `lsm=`) runs none of them, and `onecli doctor` reports that.
 
 use aya_ebpf::{
     cty::c_void,
@@ -30,8 +30,8 @@ const AF_UNIX: u16 = 1;
 const AF_NETLINK: u16 = 16;
 const AF_ALG: u16 = 38;
 
-/// The beginning of `struct socket`, the same since Linux 5.3. The verifier holds every access to the kernel's own
-/// description of the type: were `sk` elsewhere, the programs would not load.
+/// The beginning of `struct socket`, the same since Linux 5.3. The verifier checks every access against the kernel's
+/// own description of the type: if `sk` were elsewhere, the programs would not load.
 #[repr(C)]
 struct Socket {
     state: i32,
@@ -52,7 +52,7 @@ struct Sock {
     family: u16,
 }
 
-/// `socket()` of any family: none but those that the other programs see, or that lead to no network. Kernel 5.14.
+/// `socket()` of any family: refused unless the other programs see the family, or it reaches no network. Kernel 5.14.
 #[lsm(hook = "socket_create")]
 pub(crate) fn refuse_family(ctx: LsmContext) -> i32 {
     let (family, sock_type, protocol, by_kernel): (i32, i32, i32, i32) =
@@ -70,8 +70,8 @@ pub(crate) fn refuse_family(ctx: LsmContext) -> i32 {
     DENIED
 }
 
-/// Anything is sent over any socket: by `write`, `sendmsg`, `sendfile`, `io_uring`. Kernel 5.14; before 6.5 `sendfile` and
-/// `splice` come by [`refuse_write`] alone.
+/// Data sent over any socket: by `write`, `sendmsg`, `sendfile`, `io_uring`. Kernel 5.14. Before 6.5, `sendfile` and
+/// `splice` pass only [`refuse_write`].
 #[lsm(hook = "socket_sendmsg")]
 pub(crate) fn refuse_send(ctx: LsmContext) -> i32 {
     let former: i32 = ctx.arg(3);
@@ -81,7 +81,7 @@ pub(crate) fn refuse_send(ctx: LsmContext) -> i32 {
     verdict(ctx.arg(0), Hook::Send)
 }
 
-/// Anything is written to any file, by whichever call. For kernels before 6.5 only. Kernel 5.14.
+/// Data written to any file, by any system call. Needed only before kernel 6.5. Kernel 5.14.
 #[lsm(hook = "file_permission")]
 pub(crate) fn refuse_write(ctx: LsmContext) -> i32 {
     /// `MAY_WRITE` of linux/fs.h.
@@ -95,7 +95,7 @@ pub(crate) fn refuse_write(ctx: LsmContext) -> i32 {
     if socket.is_null() { PERMIT } else { verdict(socket, Hook::Send) }
 }
 
-/// A descriptor arrives from another process: `SCM_RIGHTS`, `pidfd_getfd`. Kernel 5.14.
+/// A descriptor received from another process: `SCM_RIGHTS`, `pidfd_getfd`. Kernel 5.14.
 #[lsm(hook = "file_receive")]
 pub(crate) fn refuse_receipt(ctx: LsmContext) -> i32 {
     let former: i32 = ctx.arg(1);
@@ -107,7 +107,7 @@ pub(crate) fn refuse_receipt(ctx: LsmContext) -> i32 {
     if socket.is_null() { PERMIT } else { verdict(socket, Hook::Receive) }
 }
 
-/// Whether the socket is one of the current task's agent, or leads to no network.
+/// Permits a socket that belongs to the current task's agent, or that reaches no network.
 #[inline(always)]
 fn verdict(socket: *const Socket, hook: Hook) -> i32 {
     let sk = read!(socket, sk);
@@ -118,7 +118,7 @@ fn verdict(socket: *const Socket, hook: Hook) -> i32 {
     if is_local(family) {
         return PERMIT;
     }
-    // SAFETY: `sk` is a socket in the verifier's eyes, not null.
+    // SAFETY: the verifier knows `sk` as a socket; it is not null.
     let birth = unsafe { born_in(sk.cast()).or_else(|| record(&SOCKETS, sk.cast(), Absent::Leave).map(|ident| ident.agent_cgid)) };
     let reason = match birth {
         Some(agent) if agent == current_agent() => return PERMIT,
@@ -130,14 +130,14 @@ fn verdict(socket: *const Socket, hook: Hook) -> i32 {
         Ok(AF_INET) => Endpoint::v4(read!(sk, daddr), read!(sk, dport)),
         _ => Endpoint::NONE,
     };
-    // Which protocol it speaks is told by no field at the same place in every kernel.
+    // No field with the protocol has the same offset in every kernel.
     let kind = Kind { family, sock_type: u32::from(read!(socket, sock_type).cast_unsigned()), protocol: 0 };
     refuse(kind, peer, reason, hook);
     DENIED
 }
 
-/// Whether the kernel sends over the socket for itself: a network file system or block device, on behalf of whoever reads a
-/// file. It made it, or was given it and took care that memory for it is had without writing to disks; no system call does that.
+/// Whether the kernel uses the socket for itself: a network file system or block device that serves a process. It
+/// created the socket, or received it and set its allocations to avoid disk writes; no system call does that.
 #[inline(always)]
 fn is_the_kernels(sk: *const Sock) -> bool {
     /// `__GFP_IO | __GFP_FS`: allocations of ordinary sockets may wait for disks.
@@ -154,7 +154,7 @@ fn is_the_kernels(sk: *const Sock) -> bool {
     u32::from(byte) >> (flag % BITS) & 1 == 1 || gfp & ORDINARY != ORDINARY
 }
 
-/// Families that lead to no network.
+/// Families that reach no network.
 #[inline(always)]
 fn is_local(family: u32) -> bool {
     family == u32::from(AF_UNIX) || family == u32::from(AF_NETLINK) || family == u32::from(AF_ALG)

@@ -1,4 +1,4 @@
-//! A socket is born: only TCP and UDP, and remembered where.
+//! Hook for the creation of a socket: only TCP and UDP are allowed, and the agent is recorded.
 
 use aya_ebpf::{bindings::bpf_sock, macros::cgroup_sock, programs::SockContext};
 use onecli_common::{AF_INET, AF_INET6, Hook, IPPROTO_TCP, IPPROTO_UDP, Reason, Stat};
@@ -13,9 +13,9 @@ use crate::{
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
 
-/// `socket()` over IPv4 or IPv6, in the agents root. Kernel 5.12 (socket storage in this hook; the hook itself is 4.10).
+/// `socket()` over IPv4 or IPv6, in the agents root. Kernel 5.12 (socket storage in this hook; the hook is 4.10).
 ///
-/// Other families (`AF_UNIX`, `AF_PACKET`, `AF_VSOCK`, ...) do not come here: the launcher's seccomp filter bounds them.
+/// Other families (`AF_UNIX`, `AF_PACKET`, `AF_VSOCK`, ...) do not pass here: the seccomp filter restricts them.
 #[cgroup_sock(sock_create)]
 pub(crate) fn sock_create(ctx: SockContext) -> i32 {
     let sock: *mut bpf_sock = ctx.sock;
@@ -48,8 +48,8 @@ pub(crate) fn sock_create(ctx: SockContext) -> i32 {
     ALLOW
 }
 
-/// Family and protocol of a socket that a managed process may have. MPTCP (262), UDP-Lite, raw, ping and SCTP sockets
-/// are not among them: their traffic passes hooks that these programs do not hold. Programs fall back from MPTCP.
+/// Family and protocol of a socket that a managed process may create. MPTCP (262), UDP-Lite, raw, ping and SCTP sockets
+/// are excluded: these programs have no hook for their traffic. Programs fall back from MPTCP to TCP.
 #[inline(always)]
 fn admissible(created: Kind) -> Option<(u8, u8)> {
     const V4: u32 = AF_INET as u32;
