@@ -1,4 +1,4 @@
-//! Processes of one user that are kept from each other, and end together.
+//! Isolation of processes of one user from each other, and their common end.
 
 use std::io;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-/// How far processes are kept from each other.
+/// How far processes are isolated from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Apart {
-    /// They neither look into each other nor send each other signals (Landlock 6, Linux 6.12).
+    /// They can neither inspect each other nor send each other signals (Landlock 6, Linux 6.12).
     Wholly,
-    /// They do not look into each other (Landlock 2, Linux 5.19).
+    /// They cannot inspect each other (Landlock 2, Linux 5.19).
     Unseen,
-    /// The kernel has no such Landlock.
+    /// The kernel does not support this use of Landlock.
     Not,
 }
 
-/// Keeps this process and what it starts from looking into other processes of its user: ptrace(2), and `mem`, `environ`
-/// and `fd` of proc(5), which ask the same question. Landlock refuses it across its domains, whatever these are for
-/// (landlock(7)); files stay as they are.
+/// Stops this process and its children from inspecting other processes of its user: ptrace(2), and `mem`, `environ` and
+/// `fd` of proc(5), which need the same permission. Landlock refuses it across its domains, whatever they restrict
+/// (landlock(7)). Access to files does not change.
 ///
 /// # Errors
-/// What the kernel said.
+/// Those of the kernel.
 pub fn keep_apart() -> io::Result<Apart> {
     let failed = |error: RulesetError| io::Error::other(error.to_string());
     let scoped = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
@@ -37,7 +37,8 @@ pub fn keep_apart() -> io::Result<Apart> {
     if scoped.ruleset == RulesetStatus::FullyEnforced {
         return Ok(Apart::Wholly);
     }
-    // A domain that forbids what takes CAP_MKNOD. Moving files between directories has to be allowed by name.
+    // A domain that forbids only operations that need CAP_MKNOD. Moving files between directories must be allowed
+    // explicitly.
     let Ok(ruleset) = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::MakeChar | AccessFs::Refer)
@@ -51,27 +52,27 @@ pub fn keep_apart() -> io::Result<Apart> {
     Ok(Apart::Unseen)
 }
 
-/// Has whatever the processes that this one starts leave behind become children of this one (`PR_SET_CHILD_SUBREAPER`), also
-/// what has a session of its own; see [`end_children`].
+/// Makes this process the parent of all orphans of its children (`PR_SET_CHILD_SUBREAPER`), including those with a
+/// session of their own; see [`end_children`].
 ///
 /// # Errors
-/// What the kernel said.
+/// Those of the kernel.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(nix::sys::prctl::set_child_subreaper(true)?)
 }
 
-/// Kills all children of this process, and the children that these leave behind, until there are none. This process has
-/// one thread.
+/// Kills all children of this process, and the orphans that they leave, until there are none. This process has one
+/// thread.
 ///
 /// # Errors
-/// Some are still there after `patience`: they start others faster than these can be killed.
+/// Some still run after `patience`: they start others faster than these can be killed.
 pub fn end_children(patience: Duration) -> io::Result<()> {
     const PAUSE: Duration = Duration::from_millis(1);
     let list = format!("/proc/self/task/{0}/children", nix::unistd::getpid());
     let mut waited = Duration::ZERO;
     loop {
         for pid in std::fs::read_to_string(&list)?.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-            // Not reaped yet, so the number is nobody else's.
+            // The child is not reaped yet, so its number is still its own.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         loop {

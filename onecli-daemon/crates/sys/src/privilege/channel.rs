@@ -17,15 +17,16 @@ const MAX_MESSAGE: usize = 64 * 1024;
 /// Descriptors in one message.
 const MAX_DESCRIPTORS: usize = 8;
 
-/// One end of a socket pair that keeps messages apart (`SOCK_SEQPACKET`) and carries descriptors (`SCM_RIGHTS`, unix(7)).
+/// One end of a socket pair that preserves message boundaries (`SOCK_SEQPACKET`) and carries descriptors (`SCM_RIGHTS`,
+/// unix(7)).
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
 
 impl Channel {
-    /// Both ends.
+    /// Creates both ends.
     ///
     /// # Errors
-    /// socketpair(2)'s.
+    /// Those of socketpair(2).
     pub fn pair() -> io::Result<(Channel, Channel)> {
         let (one, other) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
@@ -35,46 +36,46 @@ impl Channel {
     /// Connects to a socket of this kind that another process listens on. Waits until that process accepts.
     ///
     /// # Errors
-    /// socket(2)'s and connect(2)'s.
+    /// Those of socket(2) and connect(2).
     pub fn connect(path: &Path) -> io::Result<Channel> {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(Channel(socket))
     }
 
-    /// Waits for somebody to connect to a listening socket of this kind.
+    /// Waits until a process connects to a listening socket of this kind.
     ///
     /// # Errors
-    /// accept4(2)'s.
+    /// Those of accept4(2).
     pub fn accept(listener: &OwnedFd) -> io::Result<Channel> {
         let accepted = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
-        // SAFETY: the kernel has just made it for this process, and nobody else knows of it.
+        // SAFETY: the kernel has just made the descriptor for this process, and nothing else refers to it.
         Ok(Channel(unsafe { OwnedFd::from_raw_fd(accepted) }))
     }
 
-    /// The user and the process that connected (`SO_PEERCRED`, unix(7)).
+    /// Returns the user and the process that connected (`SO_PEERCRED`, unix(7)).
     ///
     /// # Errors
-    /// getsockopt(2)'s.
+    /// Those of getsockopt(2).
     pub fn peer(&self) -> io::Result<(u32, i32)> {
         let credentials = getsockopt(&self.0, sockopt::PeerCredentials)?;
         Ok((credentials.uid(), credentials.pid()))
     }
 
-    /// Makes [`receive`](Self::receive) fail when nothing comes for so long.
+    /// Makes [`receive`](Self::receive) fail if no message arrives within `limit`.
     ///
     /// # Errors
-    /// setsockopt(2)'s.
+    /// Those of setsockopt(2).
     pub fn set_patience(&self, limit: Duration) -> io::Result<()> {
         let seconds = limit.as_secs().try_into().map_err(io::Error::other)?;
         let limit = TimeVal::new(seconds, limit.subsec_micros().into());
         Ok(setsockopt(&self.0, sockopt::ReceiveTimeout, &limit)?)
     }
 
-    /// Sends a message, which is not empty.
+    /// Sends a message, which must not be empty.
     ///
     /// # Errors
-    /// sendmsg(2)'s; `InvalidInput` for one that is too long.
+    /// Those of sendmsg(2); `InvalidInput` for an empty or too long message or too many descriptors.
     pub fn send(&self, message: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
         if message.is_empty() || message.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -86,10 +87,10 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits for a message; `None` when the other end is gone.
+    /// Waits for a message. Returns `None` if the other end is closed.
     ///
     /// # Errors
-    /// recvmsg(2)'s; `InvalidData` for one that is too long.
+    /// Those of recvmsg(2); `InvalidData` for a message that is too long.
     pub fn receive(&self) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MAX_MESSAGE];
         let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
@@ -107,23 +108,23 @@ impl Channel {
         Ok((length > 0).then_some((bytes, descriptors)))
     }
 
-    /// The descriptor itself.
+    /// Returns the descriptor itself.
     pub(super) fn into_descriptor(self) -> OwnedFd {
         self.0
     }
 
-    /// A channel over a descriptor that was one.
+    /// Creates a channel from a descriptor that was one.
     pub(super) fn from_descriptor(descriptor: OwnedFd) -> Channel {
         Channel(descriptor)
     }
 }
 
-/// The descriptors that came with a message.
+/// Returns the descriptors that came with a message.
 fn own(control: impl Iterator<Item = ControlMessageOwned>) -> Vec<OwnedFd> {
     let mut all = Vec::new();
     for part in control {
         if let ControlMessageOwned::ScmRights(descriptors) = part {
-            // SAFETY: the kernel has just made these descriptors for this process, and nobody else knows of them.
+            // SAFETY: the kernel has just made these descriptors for this process, and nothing else refers to them.
             all.extend(descriptors.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
         }
     }

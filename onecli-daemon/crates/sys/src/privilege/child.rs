@@ -1,4 +1,4 @@
-//! Processes of the daemon's own: those that keep what it gives up, and those that each do one thing and end.
+//! Child processes of the daemon: those that retain the privileges it drops, and those that do one thing and exit.
 #![allow(unsafe_code, reason = "fork(2), and closing what the child inherits")]
 
 use std::io;
@@ -14,10 +14,10 @@ use super::{Channel, PrivilegeError};
 /// Descriptor of the child's end: the first after the standard ones.
 const CHILD_END: libc::c_int = 3;
 
-/// Forks a child named `name` that runs `main` with its end of a [`Channel`]; gives the other end.
+/// Forks a child named `name` that runs `main` with its end of a [`Channel`]. Returns the other end.
 ///
-/// The child has the standard descriptors and that end, nothing else. It is killed when the daemon ends, and ends when
-/// `main` returns. The daemon's other state is copied, so this comes before there is any worth protecting.
+/// The child has the standard descriptors and that end, and no others. It is killed when the daemon exits, and exits
+/// when `main` returns. The rest of the daemon's state is copied, so the daemon calls this before it holds any secret.
 ///
 /// # Errors
 /// [`PrivilegeError::Threads`]: of several threads only the calling one would be copied, with the others' locks held.
@@ -28,7 +28,7 @@ pub fn fork(name: &std::ffi::CStr, main: impl FnOnce(Channel)) -> Result<Channel
     let parent = getpid();
     fork_keeping(name, theirs.into_descriptor(), |theirs| {
         prctl::set_pdeathsig(Some(Signal::SIGKILL))?;
-        // Else it ended before it could be watched.
+        // Otherwise the parent exited before the signal was set.
         if getppid() == parent {
             main(Channel::from_descriptor(theirs));
         }
@@ -37,11 +37,11 @@ pub fn fork(name: &std::ffi::CStr, main: impl FnOnce(Channel)) -> Result<Channel
     Ok(ours)
 }
 
-/// Forks a child named `name` that does `main` and ends; it goes on where its parent ends before it. It has the standard
-/// descriptors and this one, nothing else. The caller waits for it (wait(2)).
+/// Forks a child named `name` that runs `main` and exits. The child continues if its parent exits first. It has the
+/// standard descriptors and `descriptor`, and no others. The caller waits for it (wait(2)).
 ///
 /// # Errors
-/// As [`fork`].
+/// As for [`fork`].
 pub fn fork_off(
     name: &std::ffi::CStr,
     descriptor: OwnedFd,
@@ -75,7 +75,7 @@ fn fork_keeping(
                     tracing::error!(%error, "the helper process cannot start");
                     1
                 }
-                // Told by the panic hook.
+                // The panic hook has logged it.
                 Err(_) => 101,
             };
             leave(status)
@@ -86,10 +86,10 @@ fn fork_keeping(
 /// Moves the descriptor to [`CHILD_END`] and closes everything behind it.
 fn only_this(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     let from = descriptor.into_raw_fd();
-    // SAFETY: both calls take integers. What they close is owned by values that this process never drops: it came here
-    // from `fork`, and leaves by `_exit`.
+    // SAFETY: both calls take integers. The descriptors that they close are owned by values that this process never
+    // drops: it came here from `fork`, and leaves by `_exit`.
     unsafe {
-        // dup2(2) would leave it open in what the child may execute.
+        // dup2(2) would leave it open in programs that the child executes.
         if from != CHILD_END && libc::dup3(from, CHILD_END, libc::O_CLOEXEC) < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -100,7 +100,7 @@ fn only_this(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Ends the child, and runs nothing that belongs to the daemon on the way.
+/// Exits the child without running any of the daemon's cleanup.
 fn leave(status: libc::c_int) -> ! {
     // SAFETY: ends the process.
     unsafe { libc::_exit(status) }

@@ -1,7 +1,7 @@
-//! System call filters (seccomp(2)), put together rule by rule.
+//! System call filters (seccomp(2)), built rule by rule.
 //!
-//! Arguments are compared by their low 32 bits: the kernel declares those filtered with it as `int` or `unsigned int`,
-//! so that the high half counts for nothing. All supported architectures are little-endian.
+//! Arguments are compared by their low 32 bits. The kernel declares the filtered ones as `int` or `unsigned int` and
+//! ignores the high half. All supported architectures are little-endian.
 
 use std::io;
 
@@ -20,7 +20,7 @@ const ARCH: u32 = 0xC000_00F3;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 compile_error!("seccomp filters need this architecture's audit number (linux/audit.h)");
 
-/// `__X32_SYSCALL_BIT`. No other architecture numbers its calls this high.
+/// `__X32_SYSCALL_BIT`. No other architecture has call numbers this high.
 const X32_BIT: u32 = 0x4000_0000;
 
 /// Classic BPF (`linux/bpf_common.h`): the operations used here.
@@ -30,14 +30,14 @@ const JUMP_IF_AT_LEAST: u16 = 0x35;
 const JUMP_IF_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// What becomes of a system call.
+/// The result of a filter for a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is made.
+    /// The call is made.
     Allow,
-    /// It fails with this `errno` and is not made.
+    /// The call fails with this `errno` and is not made.
     Refuse(i32),
-    /// The process ends.
+    /// The process is killed.
     Kill,
 }
 
@@ -51,10 +51,10 @@ impl Verdict {
     }
 }
 
-/// A filter: rules are asked in the order they were added, the first that applies decides.
+/// A filter. Rules are checked in the order in which they were added, and the first match decides.
 ///
-/// Other calling conventions number their calls differently: x32 is answered like a kernel without x32, foreign
-/// architectures (32-bit programs) are killed.
+/// Other calling conventions number their calls differently. x32 calls fail as on a kernel without x32; processes of
+/// foreign architectures (32-bit programs) are killed.
 #[derive(Clone)]
 pub struct Filter(Vec<libc::sock_filter>);
 
@@ -71,7 +71,7 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// A filter that knows this architecture's calls.
+    /// Creates a filter for this architecture's calls.
     pub fn new() -> Filter {
         Filter(vec![
             load(OFFSET_ARCH),
@@ -83,13 +83,13 @@ impl Filter {
         ])
     }
 
-    /// These calls, whatever their arguments.
+    /// Matches these calls with any arguments.
     #[must_use]
     pub fn always(self, calls: &[libc::c_long], verdict: Verdict) -> Filter {
         calls.iter().fold(self, |filter, &call| filter.rule(call, vec![give(verdict)]))
     }
 
-    /// A call whose argument (the first is 0) has one of these values.
+    /// Matches a call whose argument (the first is 0) has one of these values.
     #[must_use]
     pub fn where_is(self, call: libc::c_long, argument: u8, values: &[u32], verdict: Verdict) -> Filter {
         let mut body = vec![load_argument(argument)];
@@ -99,7 +99,7 @@ impl Filter {
         self.rule(call, body)
     }
 
-    /// A call whose one argument has this value, and whose other has one of these.
+    /// Matches a call in which one argument has this value and another has one of these values.
     #[must_use]
     pub fn where_both(
         self,
@@ -117,11 +117,11 @@ impl Filter {
         self.rule(call, all)
     }
 
-    /// A call whose argument has none of these values.
+    /// Matches a call whose argument has none of these values.
     #[must_use]
     pub fn where_is_not(self, call: libc::c_long, argument: u8, values: &[u32], verdict: Verdict) -> Filter {
         let mut body = vec![load_argument(argument)];
-        // From each comparison to behind the verdict.
+        // Each match jumps behind the verdict.
         for (left, &value) in (1..=values.len()).rev().zip(values) {
             body.push(jump(JUMP_IF_EQUAL, value, short(left), 0));
         }
@@ -129,14 +129,14 @@ impl Filter {
         self.rule(call, body)
     }
 
-    /// A call whose argument has one of these bits set.
+    /// Matches a call whose argument has one of these bits set.
     #[must_use]
     pub fn where_any_bit(self, call: libc::c_long, argument: u8, bits: u32, verdict: Verdict) -> Filter {
         let body = vec![load_argument(argument), jump(JUMP_IF_ANY_BIT, bits, 0, 1), give(verdict)];
         self.rule(call, body)
     }
 
-    /// A call of which two arguments each have one of these bits set.
+    /// Matches a call in which two arguments each have one of these bits set.
     #[must_use]
     pub fn where_bits_of_both(
         self,
@@ -155,7 +155,7 @@ impl Filter {
         self.rule(call, body)
     }
 
-    /// Everything that no rule decided.
+    /// Matches every call that no rule decided.
     #[must_use]
     pub fn otherwise(mut self, verdict: Verdict) -> Filter {
         self.0.push(give(verdict));
@@ -169,11 +169,11 @@ impl Filter {
         self
     }
 
-    /// Puts the filter on this thread, which must be the process's only one, and on all that it becomes, together with
-    /// `no_new_privs`, which it needs.
+    /// Installs the filter, together with the `no_new_privs` that it requires, on this thread, which must be the
+    /// process's only one. It holds for every later program of the process.
     ///
     /// # Errors
-    /// prctl(2)'s.
+    /// Those of prctl(2).
     #[expect(unsafe_code, reason = "prctl(PR_SET_SECCOMP) has no wrapper")]
     pub fn install(mut self) -> io::Result<()> {
         nix::sys::prctl::set_no_new_privs()?;
@@ -190,7 +190,7 @@ fn load(offset: u32) -> libc::sock_filter {
     libc::sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: offset }
 }
 
-/// The low half of an argument.
+/// Loads the low half of an argument.
 fn load_argument(argument: u8) -> libc::sock_filter {
     load(OFFSET_ARGS + 8 * u32::from(argument))
 }
@@ -199,12 +199,13 @@ fn give(verdict: Verdict) -> libc::sock_filter {
     libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: verdict.action() }
 }
 
-/// Skips `yes` instructions where the comparison of the loaded word holds, else `no`.
+/// Skips `yes` instructions if the comparison of the loaded word holds, else `no`.
 fn jump(code: u16, value: u32, yes: u8, no: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt: yes, jf: no, k: value }
 }
 
-/// A jump's length. Rules are far shorter than the longest; one that is not would let its call through to the next.
+/// The length of a jump. Rules are far shorter than the maximum; a longer one would let its call through to the next
+/// rule.
 fn short(length: usize) -> u8 {
     let jump = u8::try_from(length);
     debug_assert!(jump.is_ok(), "a rule of {length} instructions");
@@ -226,7 +227,7 @@ pub mod testing {
     /// i386, where socketcall(2) hides its arguments.
     pub const I386: u32 = 0x4000_0003;
 
-    /// Runs the filter as the kernel would.
+    /// Runs the filter as the kernel does.
     pub fn verdict<const N: usize>(
         filter: &Filter,
         arch: u32,

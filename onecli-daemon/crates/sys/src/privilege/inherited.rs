@@ -1,4 +1,4 @@
-//! Sockets that the service manager opened for us.
+//! Sockets that the service manager opened for the daemon.
 #![allow(unsafe_code, reason = "descriptors that were there at the start become owned")]
 
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The descriptors that the service manager passed to this process, each with its name (`sd_listen_fds_with_names(3)`);
-/// from now on they are closed on exec. The second call finds none.
+/// Returns the descriptors that the service manager passed to this process, each with its name
+/// (`sd_listen_fds_with_names(3)`), and marks them close-on-exec. A second call returns none.
 pub fn inherited_sockets() -> Vec<(String, OwnedFd)> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
@@ -19,7 +19,7 @@ pub fn inherited_sockets() -> Vec<(String, OwnedFd)> {
             Vec::new()
         }
     };
-    // SAFETY: they are ours by the service manager's word (LISTEN_PID is this process), were just seen to be open (their
-    // flags could be set), and nobody else owns them: this runs once.
+    // SAFETY: the service manager passed them to this process (LISTEN_PID matches). They were just seen to be open,
+    // because their flags could be set. Nothing else owns them, because this runs once.
     passed.into_iter().map(|(fd, name)| (name, unsafe { OwnedFd::from_raw_fd(fd) })).collect()
 }

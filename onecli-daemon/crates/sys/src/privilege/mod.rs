@@ -1,4 +1,4 @@
-//! The daemon's own privileges: given up early, and kept from coming back.
+//! The daemon's own privileges: dropped early and for good.
 
 mod apart;
 mod channel;
@@ -18,7 +18,7 @@ pub use inherited::inherited_sockets;
 pub use process::{become_user, forbid_inspection, keep_capabilities, raise_descriptor_limit};
 pub use sandbox::{filter_executor, filter_helper, filter_serving};
 
-/// Why the daemon cannot start as it should.
+/// Errors that stop the daemon from dropping its privileges.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// A process attribute could not be set.
@@ -29,7 +29,7 @@ pub enum PrivilegeError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// Capabilities and filters belong to threads: with several, the others would keep theirs.
+    /// The process has several threads. Capabilities and filters belong to threads, so the others would retain theirs.
     #[error("cannot give up privileges: the process has {0} threads already")]
     Threads(usize),
     /// A capability set could not be changed.

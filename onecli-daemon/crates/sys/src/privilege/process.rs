@@ -9,8 +9,8 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::PrivilegeError;
 
-/// Keeps decrypted values inside this process: not dumpable (no ptrace(2) and no `/proc/PID/mem` by others of our
-/// uid), no core files, and files of its own readable by nobody else (umask 077).
+/// Protects decrypted values in this process: not dumpable (no ptrace(2) and no `/proc/PID/mem` for other processes of
+/// its uid), no core files, and its files readable only by its user (umask 077).
 ///
 /// # Errors
 /// [`PrivilegeError::Process`].
@@ -23,8 +23,8 @@ pub fn forbid_inspection() -> Result<(), PrivilegeError> {
     Ok(())
 }
 
-/// Raises the limit on open file descriptors as far as it goes without privilege (`RLIMIT_NOFILE`, getrlimit(2)); tells
-/// how many there may be.
+/// Raises the limit on open file descriptors to the maximum without privilege (`RLIMIT_NOFILE`, getrlimit(2)). Returns
+/// the new limit.
 ///
 /// # Errors
 /// [`PrivilegeError::Process`].
@@ -38,10 +38,10 @@ pub fn raise_descriptor_limit() -> Result<u64, PrivilegeError> {
     Ok(hard)
 }
 
-/// Gives up every capability but `kept`, for good: from the bounding set too where `CAP_SETPCAP` allows it. One of
-/// `kept` that the process does not have is not gained.
+/// Drops every capability except those given, permanently, also from the bounding set if `CAP_SETPCAP` allows it. A
+/// given capability that the process does not have is not gained.
 ///
-/// Capabilities belong to threads, so this comes before the first thread is started.
+/// Capabilities belong to threads, so this must run before a second thread starts.
 ///
 /// # Errors
 /// [`PrivilegeError::Threads`], [`PrivilegeError::Capabilities`].
@@ -61,9 +61,8 @@ pub fn keep_capabilities(kept: &[Capability]) -> Result<(), PrivilegeError> {
     caps::set(None, CapSet::Permitted, &kept).map_err(refused)
 }
 
-/// Becomes a user without privileges, for good, and stays protected from others of its processes
-/// ([`forbid_inspection`]). That a parent's end is to end this process is forgotten by the kernel (`prctl(2)`,
-/// `PR_SET_PDEATHSIG`).
+/// Switches permanently to an unprivileged user, and stays protected from other processes of that user
+/// ([`forbid_inspection`]). The kernel clears the parent-death signal (`prctl(2)`, `PR_SET_PDEATHSIG`).
 ///
 /// # Errors
 /// [`PrivilegeError::Threads`], [`PrivilegeError::Capabilities`], [`PrivilegeError::Process`].
@@ -77,8 +76,8 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), PrivilegeError> {
     forbid_inspection()
 }
 
-/// Takes every other capability out of the bounding set. By number, up to the kernel's last one: a capability newer than
-/// any list of ours goes too.
+/// Removes all other capabilities from the bounding set. It iterates by number up to the kernel's last one, so
+/// capabilities newer than the library's list are removed too.
 #[expect(unsafe_code, reason = "the wrappers know the capabilities of their day only")]
 fn bound_by(kept: &CapsHashSet) -> Result<(), PrivilegeError> {
     // Capability sets have 64 bits at most (capabilities(7)).

@@ -3,11 +3,12 @@
 use super::process::only_thread;
 use super::{Filter, PrivilegeError, Verdict};
 
-/// Puts a filter on the process that serves: who takes it over cannot become another program, look into other processes,
-/// change its view of the file system or the network, or use bpf(2) for more than reading and writing maps.
+/// Installs a filter on the serving process. An attacker who takes the process over cannot execute another program,
+/// inspect other processes, change its view of the file system or the network, or use bpf(2) except to read and write
+/// maps.
 ///
-/// uid 0 without capabilities may still open pinned links and programs by `bpf(2)`; the filter leaves no command for
-/// it. What no filter can see is a path: see where the pins are kept, in `kernel`.
+/// uid 0 without capabilities may still open pinned links and programs with `bpf(2)`; the filter allows no command for
+/// that. No filter can check a path; `kernel` describes where the pins are stored.
 ///
 /// # Errors
 /// [`PrivilegeError::Threads`], [`PrivilegeError::Process`].
@@ -23,7 +24,7 @@ const MAP_COMMANDS: [u32; 3] = [1, 2, 3];
 /// Flags of clone(2) for namespaces (`CLONE_NEW*`).
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
 
-/// System calls that a server of connections has no use for, and somebody who took it over has.
+/// System calls that a server of connections does not need, but an attacker in its process does.
 const NEEDLESS: [libc::c_long; 34] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -61,7 +62,7 @@ const NEEDLESS: [libc::c_long; 34] = [
     libc::SYS_personality,
 ];
 
-/// Becoming another program.
+/// System calls that execute another program.
 const EXEC: [libc::c_long; 2] = [libc::SYS_execve, libc::SYS_execveat];
 
 fn serving() -> Filter {
@@ -72,8 +73,8 @@ fn serving() -> Filter {
         .otherwise(Verdict::Allow)
 }
 
-/// Puts a filter on the process that runs commands, and so on these: they may be whatever the host has, but what only
-/// somebody who looks for a way out of a user without privileges needs is refused.
+/// Installs a filter on the process that runs commands, and so on the commands. They may be any program of the host.
+/// Only calls that serve to escape from an unprivileged user are refused.
 ///
 /// # Errors
 /// [`PrivilegeError::Threads`], [`PrivilegeError::Process`].
@@ -92,12 +93,11 @@ fn needless() -> Filter {
     Filter::new()
         .always(&NEEDLESS, refused)
         .where_any_bit(libc::SYS_clone, 0, NEW_NAMESPACES, refused)
-        // Its flags are behind a pointer. C libraries fall back to clone(2).
+        // The flags of clone3(2) are behind a pointer. C libraries fall back to clone(2).
         .always(&[libc::SYS_clone3], Verdict::Refuse(libc::ENOSYS))
 }
 
-/// Puts a filter on the helper: what opening sockets in other network namespaces and asking about links needs, and
-/// nothing else.
+/// Installs a filter on the helper. It allows only calls that open sockets in other network namespaces and query links.
 ///
 /// # Errors
 /// [`PrivilegeError::Threads`], [`PrivilegeError::Process`].
@@ -110,7 +110,7 @@ pub fn filter_helper() -> Result<(), PrivilegeError> {
 /// Commands of bpf(2): `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD`.
 const LINK_COMMANDS: [u32; 2] = [7, 15];
 
-/// What the helper's own work takes.
+/// System calls that the helper's work needs.
 const HELPFUL: [libc::c_long; 23] = [
     // Messages and the log; a service waits for daemons.
     libc::SYS_accept4,
@@ -136,12 +136,12 @@ const HELPFUL: [libc::c_long; 23] = [
     libc::SYS_setsockopt,
     libc::SYS_getsockopt,
     libc::SYS_getsockname,
-    // The time, for the log, where it is not read without a call.
+    // The time, for the log, on systems that read it with a system call.
     libc::SYS_clock_gettime,
     libc::SYS_ioctl,
 ];
 
-/// What any program of this language takes: memory, locks, randomness for hash maps, its end.
+/// System calls that every Rust program needs: memory, locks, randomness for hash maps, exit.
 const ORDINARY: [libc::c_long; 15] = [
     libc::SYS_mmap,
     libc::SYS_munmap,
@@ -160,7 +160,7 @@ const ORDINARY: [libc::c_long; 15] = [
     libc::SYS_exit_group,
 ];
 
-/// `PROT_EXEC` of mmap(2): no code is added.
+/// `PROT_EXEC` of mmap(2): the process cannot add code.
 const EXECUTABLE: u32 = libc::PROT_EXEC.cast_unsigned();
 
 fn helper() -> Filter {
