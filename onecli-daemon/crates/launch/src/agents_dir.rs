@@ -1,4 +1,4 @@
-//! The directory where agents' homes lie, and what the launcher keeps for each agent.
+//! The directory with the agents' homes and the launcher's state of each agent.
 //!
 //! ```text
 //! DIR/USER                       the home in passwd(5): empty, root's; services of the host find nothing in it
@@ -6,8 +6,8 @@
 //! DIR/.state/homes/USER          the real home, mounted at the home of passwd(5) in the agent's view
 //! DIR/.state/agents/ID/tmp       its /tmp; var-tmp: its /var/tmp
 //! DIR/.state/agents/ID/confirmed/UID   directories that this user confirmed for it
-//! DIR/.state/agents/ID/start           locked while the directories of a command of its are looked through
-//! DIR/.state/runs/PID.N          a command that runs
+//! DIR/.state/agents/ID/start           locked while the launcher searches the directories of one of its commands
+//! DIR/.state/runs/PID.N          a running command
 //! ```
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -21,7 +21,7 @@ use super::LaunchUser;
 
 /// The default directory.
 pub const AGENTS_DIR: &str = "/var/lib/onecli-agents";
-/// No user of the host is called so: useradd(8) takes no name that begins with a dot.
+/// No user of the host has this name: useradd(8) accepts no name that begins with a dot.
 const STATE: &str = ".state";
 const RUNS: &str = "runs";
 
@@ -36,17 +36,17 @@ impl Default for AgentsDir {
 }
 
 impl AgentsDir {
-    /// The one at this absolute path.
+    /// The directory at this absolute path.
     pub fn at(path: PathBuf) -> AgentsDir {
         AgentsDir(path)
     }
 
-    /// Its path.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// What is root's alone in it.
+    /// The part of it that belongs to root alone.
     pub(super) fn state(&self) -> PathBuf {
         self.0.join(STATE)
     }
@@ -56,18 +56,18 @@ impl AgentsDir {
         self.0.join(user)
     }
 
-    /// Where the files of that user's home are.
+    /// The directory that holds the files of that user's home.
     pub fn home(&self, user: &str) -> PathBuf {
         self.0.join(STATE).join("homes").join(user)
     }
 
-    /// The agent's own temporary files and confirmed directories, until the agent is removed.
+    /// The agent's own temporary files and confirmed directories. They exist until the agent is removed.
     pub fn agent(&self, agent: AgentId) -> PathBuf {
         self.0.join(STATE).join("agents").join(agent.to_string())
     }
 
-    /// The real home of `user`, where the home in passwd(5) is an empty one: that of users that were made for agents, and
-    /// of those that were converted.
+    /// Returns the real home of `user` if the home in passwd(5) is an empty one. That holds for users that were made
+    /// for agents, and for converted ones.
     pub fn home_of(&self, user: &LaunchUser) -> Option<PathBuf> {
         let home = self.home(&user.name);
         // An account that is not converted yet still has its files there.
@@ -76,10 +76,10 @@ impl AgentsDir {
         (is_made || home.is_dir()).then_some(home)
     }
 
-    /// Makes the real home of a user, if it is missing.
+    /// Creates the real home of a user if it is missing.
     ///
     /// # Errors
-    /// mkdir(2)'s or chown(2)'s.
+    /// Those of mkdir(2) or chown(2).
     pub fn make_home(&self, user: &str, uid: u32, gid: u32) -> io::Result<PathBuf> {
         self.make_state("homes")?;
         let home = self.home(user);
@@ -87,10 +87,10 @@ impl AgentsDir {
         Ok(home)
     }
 
-    /// Makes the home that passwd(5) names, empty and root's, if it is missing.
+    /// Creates the home that passwd(5) names, empty and owned by root, if it is missing.
     ///
     /// # Errors
-    /// mkdir(2)'s.
+    /// Those of mkdir(2).
     pub fn make_passwd_home(&self, user: &str) -> io::Result<PathBuf> {
         make(&self.0, 0o755, None)?;
         let home = self.passwd_home(user);
@@ -98,7 +98,7 @@ impl AgentsDir {
         Ok(home)
     }
 
-    /// Makes an agent's own `/tmp` and `/var/tmp`, if they are missing.
+    /// Creates an agent's own `/tmp` and `/var/tmp` if they are missing.
     pub(super) fn make_tmp(&self, agent: AgentId) -> io::Result<[PathBuf; 2]> {
         let places = [self.make_agent(agent)?.join("tmp"), self.agent(agent).join("var-tmp")];
         for place in &places {
@@ -107,7 +107,7 @@ impl AgentsDir {
         Ok(places)
     }
 
-    /// Makes the directory of an agent, if it is missing.
+    /// Creates the directory of an agent if it is missing.
     pub(super) fn make_agent(&self, agent: AgentId) -> io::Result<PathBuf> {
         self.make_state("agents")?;
         let place = self.agent(agent);
@@ -115,13 +115,13 @@ impl AgentsDir {
         Ok(place)
     }
 
-    /// Makes the directory of the records of running commands, if it is missing.
+    /// Creates the directory of the records of running commands if it is missing.
     pub(super) fn make_runs(&self) -> io::Result<PathBuf> {
         self.make_state(RUNS)?;
         Ok(self.runs())
     }
 
-    /// Where the records of running commands are.
+    /// The directory of the records of running commands.
     pub(super) fn runs(&self) -> PathBuf {
         self.0.join(STATE).join(RUNS)
     }
@@ -132,7 +132,7 @@ impl AgentsDir {
         make(&self.0.join(STATE).join(part), 0o700, None)
     }
 
-    /// The agents that have a directory here.
+    /// Returns the agents that have a directory here.
     pub fn kept_agents(&self) -> Vec<AgentId> {
         let entries = fs::read_dir(self.0.join(STATE).join("agents"));
         let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
@@ -140,7 +140,7 @@ impl AgentsDir {
     }
 }
 
-/// Makes a directory that no other user can have put there: its parent is root's.
+/// Creates a directory that no other user can have put there, because root owns its parent.
 fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let found = fs::symlink_metadata(path).ok();
     let uid = owner.map_or(nix::unistd::geteuid().as_raw(), |(uid, _)| uid);
@@ -164,7 +164,7 @@ fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     if let Some((uid, gid)) = owner {
         chown(path, Some(uid), Some(gid))?;
     }
-    // After the owner, and in spite of the umask.
+    // After the owner, and without the effect of the umask.
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
@@ -200,7 +200,7 @@ mod tests {
         let real = dir.path().join(".state/homes/robot");
         assert_eq!(agents.home_of(&user(dir.path().join("robot"))), Some(real.clone()));
         assert_eq!(agents.home_of(&user("/home/robot".into())), None);
-        // One that was converted.
+        // A converted account.
         fs::create_dir_all(&real).unwrap();
         assert_eq!(agents.home_of(&user("/home/robot".into())), Some(real));
     }

@@ -1,4 +1,4 @@
-//! Entering a cgroup, and making sure of it.
+//! Entry into a cgroup, and its verification.
 
 use std::fs;
 use std::io;
@@ -11,16 +11,16 @@ use onecli_model::{command_cgroup, command_cgroup::PREFIX};
 use super::LaunchError;
 use super::deadline::Deadline;
 
-/// Here where systemd is the service manager (`sd_booted(3)`): it then owns the cgroups.
+/// Exists if systemd is the service manager (`sd_booted(3)`), which then owns the cgroups.
 const SYSTEMD: &str = "/run/systemd/system";
-/// How long systemd may take to move a process.
+/// Time for systemd to move a process.
 const MOVE_TIME: Duration = Duration::from_secs(10);
 const MOVE_POLL: Duration = Duration::from_millis(2);
-/// Entries of an agent's cgroup that are looked at for those of ended commands.
+/// Entries of an agent's cgroup that are checked for ended commands.
 const MAX_COMMANDS: usize = 4096;
 
-/// Moves this process into the cgroup at `directory`, or below. Sockets opened from now on are born there; that is why
-/// this comes before anything of the agent's runs.
+/// Moves this process into the cgroup at `directory`, or below it. Sockets that are opened later are created there, so
+/// this comes before any program of the agent runs.
 pub(super) fn enter(directory: &Path, caller: u32) -> Result<(), LaunchError> {
     match directory.file_name().and_then(|name| name.to_str()) {
         Some(slice) if is_slice(directory) && Path::new(SYSTEMD).exists() => {
@@ -30,21 +30,22 @@ pub(super) fn enter(directory: &Path, caller: u32) -> Result<(), LaunchError> {
     }
 }
 
-/// Makes a cgroup below the agent's for this command alone, as a scope of systemd is. The launcher can then wait for its processes
-/// and not for those of the agent's other commands. The name has the caller's uid, by which the daemon knows whose command it is, and this process's id. The agent's cgroup where none can be made.
+/// Makes a cgroup below the agent's for this command alone, as a scope of systemd is. The launcher can then wait for
+/// its processes and not for those of the agent's other commands. The name contains the caller's uid, by which the
+/// daemon knows whose command it is, and this process's id. Returns the agent's cgroup if none can be made.
 fn of_this_command(agent: &Path, caller: u32) -> PathBuf {
     remove_empty(agent);
     let directory = agent.join(command_cgroup::directory(caller, std::process::id()));
     match fs::create_dir(&directory) {
         Ok(()) => directory,
-        // Of an ended command with the same process id, which left processes.
+        // From an ended command with the same process id that left processes.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => directory,
         Err(_) => agent.to_owned(),
     }
 }
 
-/// Removes what ended commands left. The kernel removes no cgroup with a process in it (`EBUSY`); one that is still empty belongs to
-/// a command that starts.
+/// Removes the cgroups of ended commands. The kernel removes no cgroup with a process in it (`EBUSY`). An empty one
+/// whose process exists belongs to a command that starts.
 fn remove_empty(agent: &Path) {
     let entries = fs::read_dir(agent).into_iter().flatten().flatten();
     for entry in entries.take(MAX_COMMANDS) {
@@ -56,7 +57,7 @@ fn remove_empty(agent: &Path) {
     }
 }
 
-/// Removes the cgroup of a command that has ended, unless it is systemd's or the agent's.
+/// Removes the cgroup of a command that has ended, unless it belongs to systemd or is the agent's.
 pub(super) fn remove(directory: &Path) {
     let name = directory.file_name().and_then(|name| name.to_str());
     if name.is_some_and(|name| name.starts_with(PREFIX) && !name.contains('.')) {
@@ -64,13 +65,13 @@ pub(super) fn remove(directory: &Path) {
     }
 }
 
-/// Is it named as systemd names slices?
+/// Whether its name is that of a systemd slice.
 fn is_slice(directory: &Path) -> bool {
     directory.extension().is_some_and(|extension| extension == "slice")
 }
 
-/// Has systemd make a scope of this process in the agent's slice. A process in a slice itself would be in systemd's way,
-/// and the kernel refuses it where the slice has controllers enabled (cgroups(7), "no internal processes").
+/// Asks systemd to make a scope of this process in the agent's slice. A process in a slice itself would conflict with
+/// systemd, and the kernel refuses it if the slice has controllers enabled (cgroups(7), "no internal processes").
 fn enter_scope(directory: &Path, slice: &str, caller: u32) -> Result<(), LaunchError> {
     let failed = |message: String| LaunchError::Scope { slice: slice.to_owned(), message };
     let pid = std::process::id();
@@ -97,7 +98,7 @@ fn enter_scope(directory: &Path, slice: &str, caller: u32) -> Result<(), LaunchE
         return Err(failed(String::from_utf8_lossy(&made.stderr).trim().to_owned()));
     }
     let expected = expected(directory)?;
-    // The answer is that a job was queued.
+    // The reply only means that a job was queued.
     if poll_until(MOVE_TIME, || own().is_ok_and(|own| Path::new(&own).starts_with(&expected))) {
         return Ok(());
     }
@@ -111,7 +112,7 @@ pub(super) fn kill(directory: &Path, time: Duration) {
     }
 }
 
-/// Waits up to `time` until a cgroup has no process, and tells whether it has none.
+/// Waits up to `time` until a cgroup has no process. Returns whether it has none.
 pub(super) fn is_empty_within(directory: &Path, time: Duration) -> bool {
     poll_until(time, || !is_populated(directory))
 }
@@ -128,12 +129,12 @@ pub(super) fn freeze(directory: &Path, time: Duration) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::TimedOut, "one does not leave the kernel"))
 }
 
-/// Is its freezing asked for?
+/// Whether a freeze was requested.
 pub(super) fn is_frozen(directory: &Path) -> bool {
     fs::read_to_string(directory.join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
 }
 
-/// Is a process in it, or in a cgroup below?
+/// Whether a process is in it, or in a cgroup below.
 pub(super) fn is_populated(directory: &Path) -> bool {
     has_event(directory, "populated 1")
 }
@@ -170,13 +171,13 @@ fn enter_directly(directory: &Path) -> Result<(), LaunchError> {
     }
 }
 
-/// What the kernel calls the cgroup at `directory`.
+/// The kernel's name for the cgroup at `directory`.
 fn expected(directory: &Path) -> Result<PathBuf, LaunchError> {
     let mountinfo = read(Path::new("/proc/self/mountinfo"))?;
     path_in_hierarchy(&mountinfo, directory).ok_or_else(|| LaunchError::NotCgroup(directory.to_owned()))
 }
 
-/// Where this process is.
+/// The cgroup of this process.
 fn own() -> Result<String, LaunchError> {
     let memberships = read(Path::new("/proc/self/cgroup"))?;
     Ok(unified_path(&memberships).unwrap_or_default().to_owned())
@@ -187,7 +188,7 @@ fn read(path: &Path) -> Result<String, LaunchError> {
     fs::read_to_string(path).map_err(failed)
 }
 
-/// The path that `/proc/PID/cgroup` shows for `directory`, by the mount table (`proc_pid_mountinfo(5)`).
+/// Returns the path that `/proc/PID/cgroup` shows for `directory`, by the mount table (`proc_pid_mountinfo(5)`).
 pub(super) fn path_in_hierarchy(mountinfo: &str, directory: &Path) -> Option<PathBuf> {
     mountinfo
         .lines()
@@ -205,7 +206,7 @@ pub(super) fn path_in_hierarchy(mountinfo: &str, directory: &Path) -> Option<Pat
         .map(|(_, path)| path)
 }
 
-/// The cgroup2 line of `/proc/PID/cgroup`.
+/// Returns the cgroup2 line of `/proc/PID/cgroup`.
 pub(super) fn unified_path(memberships: &str) -> Option<&str> {
     memberships.lines().find_map(|line| line.strip_prefix("0::"))
 }

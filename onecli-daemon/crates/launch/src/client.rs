@@ -1,4 +1,4 @@
-//! The side of the person who wants a command: between their terminal and the command's, until it ends.
+//! The client side: it connects the user's terminal to the command's terminal until the command ends.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -14,43 +14,43 @@ use super::reset::{RESET, SAVE_TITLE};
 use super::terminal::{Raw, resize, size};
 use super::wire::{Event, Order, PASSED_ON, Request, Wire};
 
-/// How the command ended.
+/// The way the command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, with this status.
+    /// By exit, with this status.
     Exited(i32),
     /// By this signal.
     Killed(i32),
-    /// Before it began.
+    /// Before it started.
     NotStarted {
         /// The exit code of `run`.
         code: u8,
-        /// Why.
+        /// The reason.
         message: String,
     },
 }
 
-/// What the caller has open.
+/// The caller's open files.
 #[derive(Debug, Clone, Copy)]
 pub struct Standard<'f> {
     /// Standard input, output, error.
     pub files: [BorrowedFd<'f>; 3],
-    /// The directory that the command starts in.
+    /// The directory in which the command starts.
     pub directory: BorrowedFd<'f>,
-    /// Directories that are shared besides.
+    /// Other directories to share.
     pub shares: &'f [BorrowedFd<'f>],
 }
 
-/// Bytes that were typed and not yet taken by the command's terminal; nothing more is read until they are.
+/// Typed bytes that the command's terminal has not yet accepted. At this limit nothing more is read until it does.
 const MAX_TYPED: usize = 64 * 1024;
-/// How long the last of the command's output may take through its terminal, ms.
+/// Time for the command's last output to pass its terminal, ms.
 const LAST_OUTPUT: u16 = 50;
 
-/// Has `request` done by the launcher at the other end of `wire`, and waits for its end. `notice` is told what the
-/// person should know.
+/// Sends `request` to the launcher at the other end of `wire`, and waits for the command to end. `notice` receives
+/// messages for the user.
 ///
 /// # Errors
-/// The launcher was lost, or the terminal cannot be read.
+/// The connection to the launcher was lost, or the terminal cannot be read.
 pub fn run(
     wire: &Wire,
     request: &Request,
@@ -86,7 +86,7 @@ pub fn run(
     session.ending.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Names the subject of `request`, and waits until the launcher wants the rest; `Some` where it refuses.
+/// Sends the subject of `request`, and waits until the launcher requests the rest. Returns `Some` if it refuses.
 fn ask(wire: &Wire, request: &Request, notice: &mut dyn FnMut(&str)) -> io::Result<Option<Ending>> {
     wire.send(&request.subject(), &[])?;
     loop {
@@ -110,7 +110,7 @@ struct Session<'s> {
     wire: &'s Wire,
     request: &'s Request,
     standard: Standard<'s>,
-    /// Our end of the command's terminal.
+    /// The client's end of the command's terminal.
     inner: Option<OwnedFd>,
     raw: Option<Raw<'s>>,
     typed: Vec<u8>,
@@ -190,8 +190,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Stops as the command did, until the shell continues us. Without a shell with job control the kernel does not stop us for
-    /// these signals. Then the command continues at once, unless the signal was SIGSTOP: its sender continues the command.
+    /// Stops as the command did, until the shell continues this process. Without a shell with job control the kernel
+    /// does not stop this process for these signals. Then the command continues at once, unless the signal was SIGSTOP:
+    /// its sender continues the command.
     fn stop(&mut self, signal: i32) -> io::Result<()> {
         self.raw = None;
         let typed = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
@@ -202,13 +203,13 @@ impl Session<'_> {
         raise(signal)?;
         alone.thread_block()?;
         if typed.is_none() {
-            // If a shell has continued us, its SIGCONT waits to be read and passed on.
+            // If a shell has continued this process, its SIGCONT waits to be read and passed on.
             return self.claim();
         }
         self.pass_on(Signal::SIGCONT)
     }
 
-    /// Takes the person's terminal, where it is ours to take.
+    /// Switches the user's terminal to raw mode, if this process may.
     fn claim(&mut self) -> io::Result<()> {
         if self.request.terminals[0] && self.inner.is_some() && self.raw.is_none() {
             self.raw = Raw::new(self.standard.files[0])?;
@@ -231,7 +232,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// From the command's terminal to the person's.
+    /// Copies from the command's terminal to the user's.
     fn show(&mut self) -> io::Result<()> {
         let Some(inner) = &self.inner else { return Ok(()) };
         let mut buffer = [0; 16 * 1024];
@@ -250,7 +251,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// To the terminal that the command's output would have gone to.
+    /// Writes to the terminal to which the command's output belongs.
     fn print(&self, mut bytes: &[u8]) -> io::Result<()> {
         let at = [1, 2, 0].into_iter().find(|&at| self.request.terminals[at]).unwrap_or(1);
         while !bytes.is_empty() {
@@ -272,7 +273,7 @@ impl Session<'_> {
         match read(self.standard.files[0], &mut buffer) {
             Ok(length) if length > 0 => self.typed.extend_from_slice(&buffer[..length]),
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
-            // Hung up: SIGHUP says the rest.
+            // The terminal hung up: SIGHUP handles the rest.
             _ => self.raw = None,
         }
     }
@@ -290,11 +291,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Resets the terminal where the command wrote to it, and prints the notices that came since. Its output may have left the
-    /// terminal in a state in which they would not show.
+    /// Resets the terminal if the command wrote to it, and prints the notices that came since. The command's output may
+    /// have left the terminal in a state in which they would not show.
     fn report(&mut self, notice: &mut dyn FnMut(&str)) {
         let Some(late) = self.late.take() else { return };
-        // A terminal that hung up needs none.
+        // A terminal that hung up needs no reset.
         let _ = self.print(RESET);
         if !late.is_empty() {
             let _ = self.print(b"\r\n");
@@ -304,7 +305,7 @@ impl Session<'_> {
         }
     }
 
-    /// What the command wrote last comes through its terminal a little later.
+    /// Reads the command's last output, which passes its terminal a little later.
     fn drain(&mut self) {
         while let Some(inner) = &self.inner {
             let mut waiting = [PollFd::new(inner.as_fd(), PollFlags::POLLIN)];

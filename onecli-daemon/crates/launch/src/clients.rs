@@ -1,21 +1,21 @@
-//! By what the usual clients come to trust the CA in an agent's environment.
+//! The ways in which common clients trust the CA in an agent's environment.
 
 use std::path::{Path, PathBuf};
 
-/// How a client learns of the CA.
+/// The way a client learns of the CA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// It reads a variable that names the bundle.
     Variable(&'static str),
-    /// It reads the system's bundle, over which the agent's own view has another.
+    /// It reads the system's bundle, over which the agent's own view mounts another.
     SystemBundle,
     /// Java's trust store.
     JavaStore,
-    /// It keeps certificates of its own, which nothing of ours changes.
+    /// It has its own certificates, which OneCLI does not change.
     Own,
 }
 
-/// Programs, and how they do; those with a test are in the system tests (`launch::clients`).
+/// Programs, and how they trust the CA. Those with a test are in the system tests (`launch::clients`).
 const CLIENTS: &[(&str, Trust)] = &[
     ("aws", Trust::Variable("AWS_CA_BUNDLE")),
     ("bun", Trust::Variable("NODE_EXTRA_CA_CERTS")),
@@ -39,10 +39,10 @@ const CLIENTS: &[(&str, Trust)] = &[
     ("google-chrome", Trust::Own),
 ];
 
-/// Where agents' programs are looked for.
+/// Directories in which agents' programs are looked up.
 const PLACES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
-/// The clients that are installed on this host, by name.
+/// Returns the clients that are installed on this host, by name.
 pub fn installed_clients() -> Vec<(&'static str, Trust)> {
     let places = PLACES.map(PathBuf::from);
     let is_installed = |name: &str| places.iter().any(|place| is_program(&place.join(name)));
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::CA_VARIABLES;
 
-    /// Guards that doctor does not tell of a variable that agents are not given.
+    /// Guards against a doctor report that names a variable which agents do not get.
     #[test]
     fn every_variable_is_one_that_agents_have() {
         for (client, trust) in CLIENTS {

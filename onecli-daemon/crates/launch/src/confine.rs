@@ -1,4 +1,4 @@
-//! Giving privileges up, and checking that they are gone.
+//! Drops privileges, and checks that they are gone.
 
 use std::io;
 
@@ -12,12 +12,12 @@ fn failed(step: &'static str) -> impl Fn(nix::Error) -> LaunchError {
     move |error| LaunchError::Confine { step, source: error.into() }
 }
 
-/// Nothing but stdin, stdout and stderr crosses the exec: an inherited socket would not be the agent's own, and
+/// Closes all descriptors but stdin, stdout and stderr at exec. An inherited socket would not belong to the agent, and
 /// its connections would pass no hook.
 #[expect(unsafe_code, reason = "close_range(2) has no wrapper")]
 pub(super) fn close_inherited_files() -> Result<(), LaunchError> {
-    // SAFETY: takes three integers and touches no memory. With CLOSE_RANGE_CLOEXEC (Linux 5.11) no file is closed
-    // now, so descriptors that this process still owns stay valid.
+    // SAFETY: takes three integers and touches no memory. With CLOSE_RANGE_CLOEXEC (Linux 5.11) no file is closed now,
+    // so descriptors that this process still owns stay valid.
     let result = unsafe {
         libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_uint)
     };
@@ -28,21 +28,21 @@ pub(super) fn close_inherited_files() -> Result<(), LaunchError> {
     }
 }
 
-/// A core file of the agent would hold its placeholders and session token.
+/// A core file of the agent would contain its placeholders and session token.
 pub(super) fn forbid_core_files() -> Result<(), LaunchError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(failed("setrlimit(RLIMIT_CORE)"))
 }
 
-/// Groups first: they cannot be changed any more once the uid is not 0.
+/// Groups first: they cannot be changed once the uid is not 0.
 pub(super) fn become_user(user: &LaunchUser) -> Result<(), LaunchError> {
-    // While uid 0 still gives CAP_SETPCAP.
+    // As long as uid 0 has CAP_SETPCAP.
     drop_bounding_set()?;
     setgroups(&user.groups).map_err(failed("setgroups"))?;
     setresgid(user.gid, user.gid, user.gid).map_err(failed("setresgid"))?;
     setresuid(user.uid, user.uid, user.uid).map_err(failed("setresuid"))
 }
 
-/// By number, up to the kernel's last one: a capability newer than any list of ours must go too.
+/// Iterates by number up to the kernel's last one, so capabilities newer than the library's list are removed too.
 #[expect(unsafe_code, reason = "the wrappers know the capabilities of their day only")]
 fn drop_bounding_set() -> Result<(), LaunchError> {
     // Capability sets have 64 bits at most (capabilities(7)).
@@ -61,8 +61,8 @@ fn drop_bounding_set() -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// setresuid(2) clears the effective and permitted sets itself unless securebits say otherwise; the inheritable
-/// set it never clears.
+/// setresuid(2) clears the effective and permitted sets unless securebits forbid it. It never clears the inheritable
+/// set.
 pub(super) fn drop_capabilities() -> Result<(), LaunchError> {
     for set in [CapSet::Ambient, CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
         caps::clear(None, set).map_err(|error| LaunchError::Confine {
@@ -73,7 +73,7 @@ pub(super) fn drop_capabilities() -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Asks the kernel whether anything is left.
+/// Asks the kernel whether any privilege is left.
 pub(super) fn check_unprivileged(user: &LaunchUser) -> Result<(), LaunchError> {
     for set in [CapSet::Ambient, CapSet::Bounding, CapSet::Effective, CapSet::Inheritable, CapSet::Permitted]
     {
@@ -94,7 +94,7 @@ pub(super) fn check_unprivileged(user: &LaunchUser) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Set-user-ID programs run, but give no privileges (`PR_SET_NO_NEW_PRIVS`). seccomp needs it too.
+/// Set-user-ID programs run, but give no privileges (`PR_SET_NO_NEW_PRIVS`). seccomp requires it too.
 pub(super) fn forbid_new_privileges() -> Result<(), LaunchError> {
     nix::sys::prctl::set_no_new_privs().map_err(failed("prctl(PR_SET_NO_NEW_PRIVS)"))
 }

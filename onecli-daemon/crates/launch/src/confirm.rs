@@ -1,4 +1,4 @@
-//! The question whether an agent may have a directory, on the caller's terminal.
+//! The question on the caller's terminal whether an agent may use a directory.
 
 use std::io::{self, IsTerminal as _};
 use std::os::fd::BorrowedFd;
@@ -11,10 +11,10 @@ use nix::unistd::read;
 
 use super::tree::shown;
 
-/// Bytes of an answer that are looked at.
+/// Bytes of an answer that are read.
 const MAX_ANSWER: usize = 64;
 
-/// Asks, where standard input and error are a terminal; elsewhere the answer is no. `notice` puts the question.
+/// Asks if standard input and error are a terminal; otherwise the answer is no. `notice` prints the question.
 pub(super) fn confirm(
     agent: &str,
     directory: &Path,
@@ -30,7 +30,8 @@ pub(super) fn confirm(
     Ok(is_yes(&answer))
 }
 
-/// One line, byte by byte: what is typed ahead is the command's. A signal that would end this process ends the line.
+/// Reads one line, byte by byte, because input typed ahead belongs to the command. A signal that would end this process
+/// ends the line.
 fn read_line(input: BorrowedFd<'_>, signalled: &SignalFd) -> io::Result<Vec<u8>> {
     use std::os::fd::AsFd as _;
     let mut line = Vec::new();

@@ -1,6 +1,6 @@
-//! Directories that a user confirmed for an agent. The file is root's, in a place that no agent sees.
+//! Directories that a user confirmed for an agent. Root owns the file, in a place that no agent sees.
 //!
-//! Paths, each with a NUL behind it, oldest first.
+//! The file holds paths, each followed by a NUL, oldest first.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,9 +8,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// Directories of one user for one agent; the oldest are forgotten first, and asked for again.
+/// Directories of one user for one agent. The oldest are removed first, and the user must confirm them again.
 const MAX: usize = 1024;
-/// Bytes of the largest file: each path has `PATH_MAX` at most.
+/// Bytes of the largest file: each path has at most `PATH_MAX`.
 const MAX_BYTES: u64 = (MAX * libc::PATH_MAX as usize) as u64;
 
 /// The confirmed directories of one user for one agent.
@@ -21,7 +21,8 @@ pub(super) struct Confirmed {
 }
 
 impl Confirmed {
-    /// Reads those of the user `uid` in the agent's directory `kept`; none where there is no file.
+    /// Reads the directories that the user `uid` confirmed, from the agent's directory. Returns none if there is no
+    /// file.
     pub(super) fn read(kept: &Path, uid: u32) -> io::Result<Confirmed> {
         let file = kept.join("confirmed").join(uid.to_string());
         let bytes = match fs::metadata(&file) {
@@ -35,7 +36,7 @@ impl Confirmed {
         Ok(Confirmed { file, paths })
     }
 
-    /// All of them.
+    /// Returns all of them.
     pub(super) fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
@@ -45,7 +46,7 @@ impl Confirmed {
         self.paths.iter().any(|known| known == path)
     }
 
-    /// Adds one. Of two commands that add at the same time one may be lost, and is asked for again.
+    /// Adds one. If two commands add at the same time, one entry may be lost, and the user is asked again.
     pub(super) fn add(&mut self, path: &Path) -> io::Result<()> {
         if self.has(path) {
             return Ok(());

@@ -1,9 +1,9 @@
-//! Starting a command as an agent: its cgroup, its user, no privileges, a view of the files without the host's services,
-//! an environment without secrets.
+//! Starts a command as an agent: in its cgroup, as its user, without privileges, with a view of the files without the
+//! host's services, and with an environment without secrets.
 //!
-//! [`run`] is the side of the person who wants a command, [`worker::serve`] that of the launcher, which is root: it asks
-//! the daemon whether they may, forks, and the child becomes the command ([`Launch::exec`]). In between is a [`Wire`],
-//! to the launcher's socket or, where root needs none, within one program.
+//! [`run`] is the client side, which the user starts. [`worker::serve`] is the launcher side, which runs as root: it
+//! asks the daemon whether the user may start the command, and forks. The child becomes the command ([`Launch::exec`]).
+//! Between the two sides is a [`Wire`]: to the launcher's socket or, if the user is root, within one program.
 
 mod agents_dir;
 mod cgroup;
@@ -72,10 +72,10 @@ pub use user::{LaunchUser, is_no_login};
 pub use wire::{MAX_SHARES, Project, Request, Subject, Wire};
 pub use worker::{Ask, Authorised, Caller, Permission, Rules, default_action};
 
-/// Exit code where the command was never started.
+/// Exit code if the command was never started.
 pub const OURS: u8 = 125;
 
-/// Why a command could not be started as the agent.
+/// Reasons why a command could not be started as the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The caller is not root.
@@ -89,15 +89,15 @@ pub enum LaunchError {
     /// An agent must not be uid 0.
     #[error("an agent never runs as root ('{0}' has uid or gid 0): name another user with --user")]
     RootUser(String),
-    /// The user database could not be asked.
+    /// The user database could not be queried.
     #[error("cannot look up user '{user}': {source}")]
     UserLookup {
         /// The user.
         user: String,
-        /// What `getpwnam_r(3)` or getgrouplist(3) said.
+        /// The error of `getpwnam_r(3)` or getgrouplist(3).
         source: io::Error,
     },
-    /// A name for `--keep-env` that no variable can have.
+    /// A name for `--keep-env` that is not a valid variable name.
     #[error("'{0}' is no name of an environment variable")]
     EnvName(String),
     /// The directory is not in a cgroup2 file system.
@@ -108,66 +108,67 @@ pub enum LaunchError {
     Cgroup {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The kernel put us elsewhere than asked.
+    /// The kernel placed the process in another cgroup than requested.
     #[error("asked to be in cgroup {expected}, but the kernel says {actual}")]
     WrongCgroup {
-        /// Where we should be, below the mount.
+        /// The expected cgroup, below the mount.
         expected: String,
-        /// Where we are.
+        /// The actual cgroup.
         actual: String,
     },
-    /// systemd did not take the process into the agent's slice.
+    /// systemd did not move the process into the agent's slice.
     #[error("systemd does not take the command into {slice}: {message}")]
     Scope {
         /// The slice.
         slice: String,
-        /// What busctl(1) said.
+        /// The error output of busctl(1).
         message: String,
     },
     /// The agent's own view of the files could not be made. Nothing was started.
     #[error("cannot make the agent's view of the files: {step} {}: {source}", tree::shown(path))]
     View {
-        /// What was tried.
+        /// The failed operation.
         step: &'static str,
-        /// On what.
+        /// The path it failed on.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The directory that was asked for cannot be the agent's.
+    /// The requested directory cannot be handed to the agent.
     #[error("{0}")]
     Project(String),
     /// A privilege could not be given up. Nothing was started.
     #[error("cannot confine the agent: {step}: {source}")]
     Confine {
-        /// The system call, and what it was for.
+        /// The system call, and its purpose.
         step: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// A privilege is still there after it was given up. Nothing was started.
+    /// A privilege is still present after it was dropped. Nothing was started.
     #[error("cannot confine the agent: {0}")]
     StillPrivileged(String),
-    /// There is no such command.
+    /// The command does not exist.
     #[error("{0}: command not found in the agent's PATH")]
     NotFound(String),
-    /// The command is there but cannot be run.
+    /// The command exists but cannot be executed.
     #[error("{command}: cannot be executed as user '{user}': {source}")]
     NotExecutable {
-        /// The command as it was given.
+        /// The command as the user named it.
         command: String,
-        /// Who it was to run as.
+        /// The user that should run it.
         user: String,
-        /// What execve(2) said.
+        /// The error of execve(2).
         source: io::Error,
     },
 }
 
 impl LaunchError {
-    /// The exit status of `run`, as env(1) and nohup(1) have it: 127 not found, 126 not executable, 125 ours.
+    /// Returns the exit status of `run`, with the meanings of env(1) and nohup(1): 127 not found, 126 not executable,
+    /// 125 failed before the command.
     pub fn exit_code(&self) -> u8 {
         match self {
             LaunchError::NotFound(_) => 127,
@@ -177,29 +178,29 @@ impl LaunchError {
     }
 }
 
-/// A command that is ready to be started.
+/// A command that is ready to start.
 pub struct Launch {
-    /// Who it runs as.
+    /// The user that runs it.
     pub user: LaunchUser,
-    /// Uid of the person who launches it.
+    /// Uid of the user who launches it.
     pub caller: u32,
-    /// Directory of the managed cgroup to enter; none leaves the cgroup as it is.
+    /// Directory of the managed cgroup to enter; `None` leaves the cgroup unchanged.
     pub cgroup: Option<PathBuf>,
-    /// Its whole environment, from [`environment`].
+    /// The complete environment, from [`environment`].
     pub env: Vec<(OsString, OsString)>,
-    /// The command: a path, or a name that is looked up in the PATH of `env`, by the user.
+    /// The command: a path, or a name that the user looks up in the PATH of `env`.
     pub program: OsString,
     /// Arguments after the command's name.
     pub args: Vec<OsString>,
-    /// Its own view of the files; none leaves the host's.
+    /// The command's own view of the files; `None` leaves the host's.
     pub view: Option<View>,
-    /// Where it starts, by its path in that view.
+    /// The directory in which it starts, as a path in that view.
     pub directory: PathBuf,
     /// Device and inode of that directory on the host. In the view, another one may be at its path.
     pub directory_id: Option<(u64, u64)>,
 }
 
-/// Without arguments and environment: a person's own credentials may be among them.
+/// Omits arguments and environment, which may contain the user's own credentials.
 impl std::fmt::Debug for Launch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Launch")
@@ -212,11 +213,11 @@ impl std::fmt::Debug for Launch {
 }
 
 impl Launch {
-    /// Replaces this process with the command. Returns only if that failed; the process may have given up
-    /// privileges by then and is good for nothing but an exit.
+    /// Replaces this process with the command. Returns only on failure. The process may have dropped privileges by then
+    /// and can only exit.
     ///
-    /// `directories` are put into the view, and then `entered` is called. `notice` is told what the person at the terminal
-    /// should know.
+    /// `directories` are mounted in the view, and then `entered` is called. `notice` receives messages for the user at
+    /// the terminal.
     ///
     /// # Errors
     /// [`LaunchError`].
@@ -258,15 +259,16 @@ impl Launch {
         Err(LaunchError::NotExecutable { command: command(), user: self.user.name, source: error })
     }
 
-    /// Is the current directory the one that was asked for? In the view's own `/tmp` a mount point of that name may be left.
+    /// Whether the current directory is the requested one. The view's own `/tmp` may contain an old mount point of the
+    /// same name.
     fn is_in_directory(&self) -> bool {
         let here = nix::sys::stat::stat(".").ok().map(|found| (found.st_dev, found.st_ino));
         self.directory_id.is_none() || here == self.directory_id
     }
 
-    /// A directory that the user cannot enter makes programs fail in ways that are hard to read.
+    /// Changes to a directory that the user can enter. Otherwise programs fail in ways that are hard to understand.
     fn settle_directory(&self, notice: &mut dyn FnMut(&str)) {
-        // By path: a descriptor would lead into the host's view.
+        // By path: a descriptor would refer to the host's view.
         if std::env::set_current_dir(&self.directory).is_ok() && self.is_in_directory() {
             return;
         }

@@ -1,8 +1,9 @@
-//! What an agent changed that other programs execute: git hooks and configuration, editor tasks, package scripts.
+//! Detects changes by an agent to files that other programs execute: git hooks and configuration, editor tasks, package
+//! scripts.
 //!
-//! An agent may write its project. A program that somebody starts there later (git, an editor, npm, a shell with direnv)
-//! takes commands from files of the project, and runs them as that person. The launcher compares these files before and
-//! after a command, and reports the differences.
+//! An agent may write its project. A program that the user later starts there (git, an editor, npm, a shell with
+//! direnv) takes commands from files of the project, and runs them as that user. The launcher compares these files
+//! before and after a command, and reports the differences.
 
 mod git;
 mod git_config;
@@ -31,10 +32,10 @@ pub use user_config::configs_of_environment;
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     files: BTreeMap<PathBuf, Executed>,
-    /// Files that are as git makes them for a linked working tree: a new one says nothing.
+    /// Files that have the form git gives them in a linked working tree. A new one is not reported.
     ordinary: BTreeSet<PathBuf>,
     git: GitPlaces,
-    /// There was more than is looked at.
+    /// The directory holds more than the walk examines.
     is_cut: bool,
 }
 
@@ -45,20 +46,20 @@ struct Executed {
     print: Print,
 }
 
-/// What belongs to git repositories in a directory.
+/// The parts of git repositories in a directory.
 #[derive(Debug, Default)]
 pub(super) struct GitPlaces {
     /// Git directories.
     pub(super) repositories: Vec<PathBuf>,
     /// Directories of linked working trees in git directories.
     pub(super) worktrees: Vec<PathBuf>,
-    /// Files that stand where a git directory is expected, and name it.
+    /// Files in place of a git directory, which contain its path.
     pub(super) git_files: Vec<PathBuf>,
     /// `config.worktree` of the git directories that read it.
     pub(super) worktree_configs: Vec<PathBuf>,
 }
 
-/// What became of a file.
+/// The change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     Changed,
@@ -68,17 +69,18 @@ enum Change {
 }
 
 impl Snapshot {
-    /// Of `tree`, whose absolute path is `place`. `user` is the configuration of the person who works there.
+    /// Takes a snapshot of `tree`, whose absolute path is `place`. `user` is the configuration of the user who works
+    /// there.
     pub(super) fn take(tree: &Tree, place: &Path, user: &UserConfig) -> Snapshot {
         Walk::new(tree, place, user).run()
     }
 
-    /// Its git repositories.
+    /// The git repositories in it.
     pub(super) fn git(&self) -> &GitPlaces {
         &self.git
     }
 
-    /// Whether there was more than is looked at.
+    /// Whether the directory holds more than the walk examined.
     pub(super) fn is_cut(&self) -> bool {
         self.is_cut
     }
@@ -87,7 +89,7 @@ impl Snapshot {
         let known: BTreeSet<&PathBuf> = self.git.repositories.iter().collect();
         let made = after.git.repositories.iter().filter(|path| !known.contains(path));
         let made: BTreeSet<&Path> = made.map(PathBuf::as_path).collect();
-        // Those in a new one go without saying.
+        // Repositories in a new one are implied.
         let is_in_new = |path: &Path| path.ancestors().any(|place| made.contains(place));
         let mut changes: Vec<_> = made
             .iter()
@@ -98,14 +100,14 @@ impl Snapshot {
             let change = match self.files.get(path) {
                 Some(old) if old.print.is_same(print) => None,
                 Some(_) => Some(Change::Changed),
-                // Where not all was looked at before, an old file may be new to us.
+                // If the earlier snapshot was cut, an old file may be missing from it.
                 None if self.is_cut && !print.is_since(since) => None,
                 None => Some(Change::New).filter(|_| !is_in_new(path) && !after.ordinary.contains(path)),
             };
             changes.extend(change.map(|change| (path.clone(), change)));
         }
         let gone = self.files.iter().filter(|(path, _)| !after.is_cut && !after.files.contains_key(*path));
-        // An operation that was finished, a linked working tree that was removed: git executes less than before.
+        // A finished operation or a removed linked working tree: git executes less than before.
         let gone =
             gone.filter(|(path, file)| file.kind != Kind::Interrupted && !self.ordinary.contains(*path));
         changes.extend(gone.map(|(path, _)| (path.clone(), Change::Removed)));

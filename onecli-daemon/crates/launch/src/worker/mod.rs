@@ -1,7 +1,7 @@
-//! One command of one client: started as the agent, watched to its end.
+//! Runs one command of one client: starts it as the agent, and watches it until it ends.
 //!
-//! The worker is root and not in the agent's cgroup; the command is its child, the leader of a process group of its own
-//! in the worker's session, so that it can be stopped and continued as by a shell.
+//! The worker is root and not in the agent's cgroup. The command is its child and leads its own process group in the
+//! worker's session, so that it can be stopped and continued as by a shell.
 
 mod admit;
 mod children;
@@ -22,10 +22,10 @@ use admit::{Authorisation, REQUEST_TIME, authorise, receive};
 use prepare::prepare;
 use watch::watch;
 
-/// The group of users for agents, unless told otherwise.
+/// The default group of users for agents.
 pub const USERS: &str = "onecli-agents";
 
-/// Who asks for a command, in the kernel's word.
+/// The process that requests a command, according to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Effective uid.
@@ -36,45 +36,46 @@ pub struct Caller {
     pub cgroup: Option<String>,
 }
 
-/// What the daemon answers for a caller who may run the agent.
+/// The daemon's answer for a caller who may run the agent.
 #[derive(Debug)]
 pub struct Permission {
     /// The agent.
     pub agent: AgentId,
-    /// The user to run as.
+    /// The user that runs the command.
     pub user: String,
-    /// Directory of the agent's cgroup; none where connections are not redirected.
+    /// Directory of the agent's cgroup; `None` if connections are not redirected.
     pub cgroup: Option<std::path::PathBuf>,
-    /// What belongs into the environment.
+    /// Variables for the environment.
     pub environment: AgentEnvironment,
-    /// Directories that the command shall not see.
+    /// Directories that the command must not see.
     pub hidden: Vec<std::path::PathBuf>,
     /// Whether the command may change the configuration and the hooks of git repositories.
     pub allow_git_config: bool,
-    /// What the person should know.
+    /// Messages for the caller.
     pub notes: Vec<String>,
 }
 
-/// Asks the daemon for a caller's permission; errors are sentences.
+/// Asks the daemon for a caller's permission. Errors are sentences.
 pub type Ask<'a> = &'a dyn Fn(&Subject, &Caller) -> Result<Permission, String>;
 
-/// Tells what an agent, by its name, was refused since then; `None` if that is nothing.
+/// Returns a summary of the agent's refused requests since a time; the agent is given by name. `None` if there were
+/// none.
 pub type Refused<'a> = &'a dyn Fn(&str, Timestamp) -> Option<String>;
 
-/// How a launcher judges users, and where it keeps what is theirs.
+/// The launcher's rules for users, and the place of their files.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The group whose members are users for agents: whom somebody who is not root may start a command as.
+    /// The group whose members are users for agents. A caller other than root may run commands only as these users.
     pub users: String,
-    /// Where agents' homes are, and what is kept for them.
+    /// The directory of agents' homes and state.
     pub agents: AgentsDir,
 }
 
-/// Called once the daemon has authorised the caller, before anything is spent on its command. The launcher's limits for
-/// unauthorised callers end there.
+/// Called once the daemon has authorised the caller, before resources are spent on its command. The launcher's limits
+/// for unauthorised callers no longer apply then.
 pub type Authorised<'a> = &'a dyn Fn();
 
-/// Does what the client at the other end of `wire` wants, to the command's end.
+/// Serves the client at the other end of `wire` until its command ends.
 pub fn serve(
     wire: &Wire,
     caller: &Caller,
